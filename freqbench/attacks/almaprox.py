@@ -1,16 +1,14 @@
 """ALMA prox, minimal perturbations.  Rony, Pesquet and Ben Ayed, CVPR 2023, arXiv:2206.07179."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from freqbench.attacks.core.attack import Attack
 from freqbench.attacks.core.calls import across
-from freqbench.attacks.core.parameters import INTENSITY_STEP, PARAMETERS, SCOPES_WITHOUT_JOINT, Parameter
+from freqbench.attacks.core.parameters import INTENSITY_STEP, PARAMETERS, SCOPES_WITHOUT_JOINT
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule
 from freqbench.attacks.core.task import Task
 from freqbench.ops.projections import linf_prox
@@ -68,13 +66,13 @@ class ALMAProx(Attack):
     overflows there. The proximity operator halves an interval; theirs cuts it by thirds.
     """
 
-    name: ClassVar[str] = "almaprox"
-    threat_model: ClassVar[str] = "linf-minimal"
-    budget_name: ClassVar[str] = "share"
-    variants: ClassVar[tuple[str, ...]] = ("paper", "released")
+    name = "almaprox"
+    threat_model = "linf-minimal"
+    budget_name = "share"
+    variants = ("paper", "released")
     scopes = SCOPES_WITHOUT_JOINT
-    revision: ClassVar[int] = 2  # 1: every voxel counted
-    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "step_size": INTENSITY_STEP}
+    revision = 2  # 1: every voxel counted
+    parameters = PARAMETERS | {"step_size": INTENSITY_STEP}
 
     share: float = 0.99
     steps: int = 500

@@ -59,14 +59,15 @@ class APGD(GradientAttack, LinfAttack):
 
     Args:
         eps_schedule: None, or radii that shrink to eps (Croce et al., ECCV 2024, arXiv:2306.12941): pairs of a factor
-            of eps and a share of the steps, the last factor 1. Each radius is a separate run from the projected best
-            volume of the one before. Theirs is ((2, 0.3), (1.5, 0.3), (1, 0.4)).
+            of eps and a share of the steps, the last factor 1. At each radius a separate run begins at the best volume
+            of the wider one, projected. Croce et al. take ((2, 0.3), (1.5, 0.3), (1, 0.4)).
 
         step_rule: `halving`, the rule above; `cosine`: steps shrink from 2 to 0.05 eps (`search`), which is not in the
             paper and also allows the losses `switch` and `race`.
 
-    `loss` is the Dice loss, which matches the score; the paper has the cross-entropy (`ce`). `keep` is `best`. With
-    masked losses and with `js`, the cross-entropy compares volumes and judges steps, as in the second paper's code.
+    By default `loss` is the Dice loss, which is what is scored (the paper's is the cross-entropy, `ce`), and `keep` is
+    `best`. With masked losses and with `js`, the cross-entropy compares volumes and judges steps, as in the second
+    paper's code.
 
     `start`: the additive noise in [-eps, eps] (times the schedule's first factor), `[B, C, H, W, D]`, used unchanged.
 
@@ -80,8 +81,8 @@ class APGD(GradientAttack, LinfAttack):
     - Checkpoints are rounded differently (`checkpoints`).
 
     **Differs from the authors' code**: the best volume is that of highest L (their `best_loss`). By default, their
-    result is one that is misclassified, which a volume of many decisions never is as a whole; the second paper's code
-    returns the volume of least accuracy and begins the next radius there.
+    result is an image that is misclassified; a volume has one decision for each voxel, so that rule does not apply. The
+    second paper's code returns the volume of least accuracy and begins the next radius there.
     """
 
     name = "apgd"
@@ -134,7 +135,7 @@ class APGD(GradientAttack, LinfAttack):
             x = x + (self.eps_schedule[0][0] if self.eps_schedule else 1.0) * self.draw_start(task)
         offered = task.passes.best
         for radius, count in wider:
-            task.passes.best = Best()  # its volumes are no results, because they may lie outside the ball
+            task.passes.best = Best()  # kept apart: these volumes may lie outside the ball of the result
             x = self._climb(task, x, radius, count)
             task.look(x)
             (x,) = task.passes.best.kept
@@ -152,26 +153,26 @@ class Space:
     """A set of points between bounds, real or complex: voxels, errors of coefficients, multipliers."""
 
     centre: Tensor  # the middle of the bounds, in the layout of a point
-    radius: Tensor  # half their distance; it broadcasts over a point; the first step is twice as long
+    radius: Tensor  # half the distance of the bounds; broadcasts over a point; the first step is twice as long
     project: Callable[[Tensor], Tensor]  # to the nearest point that the threat model allows
     render: Callable[[Tensor], Tensor] = field(default=lambda voxels: voxels, kw_only=True)  # makes a point's volumes
     # turns a gradient into the step of size 1 that raises most
     towards: Callable[[Tensor], Tensor] = field(default=torch.sgn, kw_only=True)
     # turns a point into its state: what a call takes as `start` and returns as `state`
     state_of: Callable[[Tensor], Tensor] = field(default=lambda point: point, kw_only=True)
-    point_of: Callable[[Tensor], Tensor] = field(default=lambda state: state, kw_only=True)  # that a state makes
-    origin: float = field(default=0.0, kw_only=True)  # each number of the point of no change
+    point_of: Callable[[Tensor], Tensor] = field(default=lambda state: state, kw_only=True)  # the inverse
+    origin: float = field(default=0.0, kw_only=True)  # value of every number at which nothing changes
 
 
 def search(
     task: Task, space: Space, start: Tensor, steps: int, rule: str, loss: str, *, released: bool = True
 ) -> Tensor:
-    """Runs some steps in a space by a rule for their size; offers every point and returns the last.
+    """Searches a space by a rule for the size of steps; offers every point to `Best` and returns the last.
 
     `halving`: Auto-PGD (`climb`). `cosine`: its momentum, with steps that shrink along a cosine (`glide`). The loss
     `switch` raises `margin` + `dice_linear` in the first half of the steps, then `dice_linear` alone. In a `race`,
-    `switch` and `dice` take three steps each from the start, and for each sample the one that reaches the lower mean
-    Dice takes the steps that are left. It takes as many passes as one loss.
+    `switch` and `dice` take three steps each from the start; the loss that reaches the lower mean Dice on a sample
+    takes this sample's remaining steps. A race takes as many passes as one loss.
     """
     if rule == "halving":
         return climb(task, space, start, steps, released=released)
@@ -209,7 +210,7 @@ def search(
 
 
 def glide(task: Task, space: Space, points: Points, steps: range, of: int, loss: Loss) -> Points:
-    r"""Goes on from a point and the one before it for some of a run's steps; offers every point that it evaluates.
+    r"""Takes some of a run's `of` steps, from a point and the one before it; offers every point that it evaluates.
 
     Step i of n is :math:`0.05 + 0.975 (1 + \cos(\pi i / n))` radii long, from 2 down to 0.05 (a cosine as in Loshchilov
     and Hutter, ICLR 2017, arXiv:1608.03983), with the momentum of `climb`. Returns the last point and the one before.
@@ -263,7 +264,7 @@ class Pace:
     def halves(self, i: int, value: Tensor, highest: Tensor) -> Tensor | None:
         """Returns the samples that halve their step and return to their best, bool `[B]`; None between checkpoints.
 
-        It is called after i steps with L of the volumes there and the highest L so far, both `[B]`.
+        Call it after i steps, 0 included, with `value`, L at the volumes there, and the highest L so far, both `[B]`.
         """
         if i == 0:
             self._rises = torch.zeros_like(value)

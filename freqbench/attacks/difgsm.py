@@ -33,6 +33,7 @@ class DIFGSM(MIFGSM):
 
     name = "difgsm"
     scopes = SCOPES_WITHOUT_JOINT
+    looks_apart = True
 
     probability: float = 0.5
     min_scale: float = 0.9
@@ -41,11 +42,6 @@ class DIFGSM(MIFGSM):
     def is_stochastic(self) -> bool:
         """True if sizes and places are drawn."""
         return self.probability > 0 and self.min_scale < 1
-
-    @property
-    def run_passes(self) -> tuple[int, int]:
-        """One pass of each kind per step; with `keep: best` one more forward pass per step."""
-        return self.steps * (2 if self.keep == "best" else 1), self.steps
 
     def gradients(self, task: Task) -> Gradient:
         """Returns the gradients at the resized volumes."""

@@ -31,6 +31,7 @@ class DynamicScaling(MIFGSM):
     name = "dynamic_scaling"
     variants = ("reconstruction",)
     scopes = SCOPES_WITHOUT_JOINT
+    looks_apart = True
 
     min_scale: float = 0.75
     max_scale: float = 1.25
@@ -40,11 +41,6 @@ class DynamicScaling(MIFGSM):
     def is_stochastic(self) -> bool:
         """True if scales and places are drawn."""
         return self.min_scale < self.max_scale
-
-    @property
-    def run_passes(self) -> tuple[int, int]:
-        """One pass of each kind per step; with `keep: best` one more forward pass per step."""
-        return self.steps * (2 if self.keep == "best" else 1), self.steps
 
     def gradients(self, task: Task) -> Gradient:
         """Returns the gradients at the resized volumes."""

@@ -1,4 +1,4 @@
-"""FAA, a reconstruction: bands from another image's spectrum.  After Huang et al., ICCV 2021, arXiv:2106.02874."""
+"""FAA, rebuilt without its code: bands of another amplitude.  After Huang et al., ICCV 2021, arXiv:2106.02874."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import LOGIT_STEP, PARAMETERS, RANDOM_CONTROL
 from freqbench.attacks.core.task import Task
 
-SHAPES = (1 / 16, 1 / 2)  # of the radius: the bands that the authors hold close to the image
+HELD = (1 / 16, 1 / 2)  # shares of the highest frequency: between them, J penalises a change
 
 AXES = (2, 3, 4)
 
@@ -31,29 +31,30 @@ class FAA(GradientAttack):
     .. math:: a = \mathrm{clamp}\Bigl(\mathcal F^{-1} \sum_n [(1 - g_n) A_n + g_n A'_n] e^{i \phi}, 0, 1\Bigr), \qquad
               J = L(f(a), y) - \lambda \frac{\sum_{n \in S} g_n |A'_n - A_n|}{\sum_{n \in S} A_n}
 
-    A gate is a draw from a Gumbel softmax over closed and open at temperature 1: it is open if its score l + s, s
-    standard logistic, is above 0 and among the highest; dJ/dl passes the threshold as if the gate were sigmoid(l + s).
-    From l = 0, a step is l <- l + step_size * dJ/dl / `max |dJ/dl|`, with the maximum of each sample. A run ends with
-    the gates of l alone, without a draw. Every channel has its own gates, at most `portion` N of them open; in J the
-    sums run over all channels. `state`: the gates of the result, 0 or 1, `[B, C N]`, channel after channel.
+    Each gate is drawn from a Gumbel softmax over closed and open, at temperature 1. With l its logit and s a standard
+    logistic draw, a gate is open if l + s is above 0 and among the highest. The gradient takes the gate for sigmoid(l +
+    s) (straight-through). From l = 0, a step is l <- l + step_size * dJ/dl / `max |dJ/dl|`, with the maximum of each
+    sample. A run ends with the gates of l, without a draw. Every channel has its own gates, at most `portion` N of them
+    open; the sums of J run over all channels. `state`: the gates of the result, 0 or 1, `[B, C N]`, channel after
+    channel.
 
-    The reference is an argument of the call: `reference`, volumes in [0, 1] of the images' shape. In a job it is
-    another case of the dataset's split, chosen by the seed and the case (`Dataset.other`), resized to the case and cut
-    into the same windows.
+    The reference is an argument of the call: `reference`, volumes in [0, 1] of the images' shape. A job takes another
+    case of the dataset's split, which the seed and the case determine (`Dataset.other`), resizes it to the case and
+    cuts it into the same windows.
 
-    `control: random`: the gates of the first draw, not optimised.
+    `control: random`: a null row, the gates of the first draw without any step.
 
     `start`: the uniform draws that make s, `[B, steps, C N]` in (0, 1).
 
     **Fact.** SA2's comparison (Hanif et al., ISBI 2025) has a row "FAA" without citation, parameters or code.
     **Guess**: it means the Fourier adversarial attacking of Huang et al., run as a separate attack. In their paper it
     is part of training for domain adaptation: a small network makes an image's gates, and the reference is an image of
-    the target domain. **Taken from their code** (jxhuang0508/RDA): amplitudes are exchanged and the phase is kept, 32
-    square rings as bands, a tenth of them (there of 32 for each of three colour channels), two-way Gumbel gates at
-    temperature 1, the bands held close to the image, the reference resized to it. **Ours**: three dimensions, gates
-    learned for each window, straight-through and by normalised gradients, at most instead of exactly the portion,
-    lambda 1 on a relative change, clamp, the best of all gates evaluated, steps and step size. Its rows do not
-    reproduce those of SA2.
+    the target domain. **Taken from their code** (jxhuang0508/RDA): amplitudes are exchanged and the phase is kept; 32
+    square rings are the bands, of which a tenth may open (there of 32 rings for each of three colour channels); Gumbel
+    gates with two states at temperature 1; the penalised bands; the reference is resized to the image. **Chosen here**:
+    three dimensions; gates learned for each window by normalised straight-through gradients; `portion` as the most that
+    may open, not the exact number; lambda 1, on a relative change; the clamp; the best of all gates that were
+    evaluated; steps and step size. Its rows do not reproduce those of SA2.
     """
 
     name = "faa"
@@ -75,19 +76,19 @@ class FAA(GradientAttack):
     variant: str = "reconstruction"
 
     @property
-    def most(self) -> int:
+    def max_open(self) -> int:
         """Largest number of open gates per channel."""
         return int(self.portion * self.bands + 1e-9)
 
     @property
     def run_passes(self) -> tuple[int, int]:
-        """One pass of each kind per step; with `keep: best` one more forward pass, for the gates without a draw."""
+        """One pass of each kind per step; with `keep: best` one more forward pass, to value the last gates."""
         forwards, backwards = super().run_passes
         return forwards + (1 if forwards and self.keep == "best" else 0), backwards
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """Returns the number of open gates beyond the limit, for the channel with the most."""
-        return float("inf") if state is None else float(self._by_channel(state).sum(dim=2).max()) - self.most
+        return float("inf") if state is None else float(self._by_channel(state).sum(dim=2).max()) - self.max_open
 
     def run(self, task: Task) -> tuple[Tensor, Tensor]:
         """Runs the algorithm, or makes the null row; returns the volumes a and their gates."""
@@ -100,7 +101,7 @@ class FAA(GradientAttack):
         scores = torch.zeros_like(s[:, 0])  # l
 
         def j(scores: Tensor, s: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-            """Returns J, and with it the value that compares volumes, the volumes and the gates."""
+            """Returns J, `[B]`, and beside it what `Best` keeps: the value to compare by, the volumes and the gates."""
             soft, gates = torch.sigmoid(scores + s), self._gates((scores + s).detach())
             a, change = mix(gates + (soft - soft.detach()))
             logits = task.logits(a)
@@ -108,9 +109,9 @@ class FAA(GradientAttack):
             return loss - price, (task.objective.compared(logits, loss) - price.detach(), a.detach(), gates)
 
         for i in range(self.steps):
-            g, drawn = task.gradient_and(scores, partial(j, s=s[:, i]))  # dJ/dl
+            g, evaluated = task.gradient_and(scores, partial(j, s=s[:, i]))  # dJ/dl
             if self.keep == "best":
-                best.offer(*drawn)
+                best.offer(*evaluated)
             largest = g.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(g.dtype).tiny)
             scores = scores + self.step_size * g / largest
 
@@ -122,9 +123,9 @@ class FAA(GradientAttack):
         return a, gates
 
     def _gates(self, scores: Tensor) -> Tensor:
-        """Returns 1 for scores above 0 and among the highest of their channel, else 0, `[B, C N]`."""
+        """Returns the gates, `[B, C N]`: 1 if a score is above 0 and among the highest of its channel, else 0."""
         by_channel = self._by_channel(scores)
-        highest = by_channel.topk(self.most, dim=2).indices
+        highest = by_channel.topk(self.max_open, dim=2).indices
         among = torch.zeros_like(by_channel).scatter(2, highest, 1.0)
         return among.flatten(1) * (scores > 0)
 
@@ -139,13 +140,13 @@ class FAA(GradientAttack):
         return torch.logit(uniform, eps=1e-6)
 
     def _mixer(self, task: Task) -> Mix:
-        """Returns a function from gates to the volumes and the relative change of the bands in SHAPES, `[B]`."""
+        """Returns a function from gates to volumes and the relative change of their HELD bands, `[B]`."""
         clean, shape = task.clean, task.clean.shape[2:]
         least = torch.finfo(clean.dtype).tiny
         bands = fourier_bands(shape, self.bands).to(clean.device)
         swap, amplitude = amplitude_swap(clean, cast(Tensor, task.given.reference))
         share = torch.arange(self.bands, device=clean.device) / self.bands
-        held = (share >= SHAPES[0]) & (share < SHAPES[1])
+        held = (share >= HELD[0]) & (share < HELD[1])
         total = (band_sums(amplitude, bands, self.bands) * held).sum(dim=(1, 2), keepdim=True)
         cost = (band_sums(swap.abs(), bands, self.bands) * held / total.clamp(min=least)).flatten(1)
 

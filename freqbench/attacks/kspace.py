@@ -20,25 +20,25 @@ class KSpace(SearchedAttack):
 
     .. math:: a = \mathrm{clamp}\bigl(\Re \, \mathcal F^{-1} (K (1 + u)), 0, 1\bigr), \qquad |u| \le eps_k
 
-    so that no magnitude changes by more than eps_k of itself, no phase by more than arcsin(eps_k), and, by Parseval's
-    theorem, the volume by no more than eps_k of its L2 norm. Auto-PGD steps along g / `|g|`, with g the gradient of u.
-    Volumes are real, so a point and its mirror image -k share their effect.
+    No magnitude then changes by more than eps_k of itself, no phase by more than arcsin(eps_k), and the volume by no
+    more than eps_k of its L2 norm (Parseval's theorem). Auto-PGD steps along g / `|g|`, with g the gradient with
+    respect to u. Volumes are real, so u at k and u at -k act on the same cosine.
 
     Args:
         eps_k: largest `|u|`, from 0 to 1.
-        region: `centre`: frequencies up to a quarter of each axis's highest (contrast); `periphery`: all others
-            (edges); `all`.
-        lines: one u for each phase-encoding line, shared by all its points: ghosts along W.
+        region: frequencies that may change. `centre`: up to a quarter of each axis's highest, which carry contrast;
+            `periphery`: all others, which carry edges; `all`.
+        lines: use one u for all points of a phase-encoding line, which makes ghosts along W.
         encoding: `2d`: each slice H x W separately, phase encoded along W; `3d`: the volume at once, phase encoded
             along W and D. H is the readout axis.
 
     `start` and `state`: u, complex `[B, C, H, W, D]`, with `lines` `[B, C, 1, W, D]`; axis D holds slices in `2d`,
     frequencies in `3d`.
 
-    **Differs from the paper**, which attacks the reconstruction of raw multi-coil data by noise of bounded L2 norm: the
-    volume is the finished image, whose k-space is that of one coil without a phase; the bound is relative, point by
-    point; the target is a segmentation. Scanners show the magnitude, which equals this real part up to terms of second
-    order in u.
+    **Differs from the paper**, which attacks the reconstruction of raw multi-coil data by noise of bounded L2 norm:
+    here the volume is the finished image, whose k-space is that of one coil without a phase; the bound is relative to
+    each point; the attacked network segments. Scanners show the magnitude, which equals this real part up to terms of
+    second order in u.
     """
 
     name = "kspace"
@@ -70,17 +70,17 @@ class KSpace(SearchedAttack):
         return super().excess(clean.double(), adversarial, None if state is None else state.to(torch.complex128))
 
     def beyond(self, state: Tensor) -> float:
-        """Returns the excess of the base class, or the largest change outside the region, if larger."""
+        """Returns the excess of the largest `|u|` over eps_k, or the largest `|u|` outside the region, if larger."""
         outside = state * (1 - self._free(state.shape).to(state.device))
         return max(super().beyond(state), float(outside.abs().max()))
 
     @property
     def _axes(self) -> list[int]:
-        """Axes along which k-space has frequencies; without the readout axis for `lines`."""
-        return [2] * (not self.lines) + [3] + [4] * (self.encoding == "3d")
+        """Axes of the Fourier transform: H (readout) unless `lines`, W, and in `3d` D."""
+        return [*([] if self.lines else [2]), 3, *([4] if self.encoding == "3d" else [])]
 
     def _free(self, shape: torch.Size) -> Tensor:
-        """Returns 1 at the frequencies of the region, else 0; it broadcasts over k-space."""
+        """Returns a mask that broadcasts over k-space: 1 at the frequencies of the region, else 0."""
         highest = torch.zeros([1] * len(shape))
         for axis in self._axes:
             along = torch.fft.fftfreq(shape[axis]).abs() * 2

@@ -16,13 +16,14 @@ class PGD(GradientAttack, LinfAttack):
     """x <- P(x + step_size * sign(dL/dx)), where P projects onto the eps-ball around the clean volume and [0, 1].
 
     L is `loss`, by default the Dice + cross-entropy of `freqbench.ops.losses.dice_ce`, as in the code released with
-    VAFA and SA2; Madry et al. raise the cross-entropy of a classifier. Equal to the released code.
+    VAFA and SA2; Madry et al. raise the cross-entropy of a classifier. Results equal those of the released code.
 
     Args:
-        step_size: length of a step on the [0, 1] intensity scale, or a part of eps such as `eps/4`; the released
-            command line's 0.01 is 64 % of eps = 4/255.
+        step_size: length of a step on the [0, 1] intensity scale, or a part of eps such as `eps/4`; the default is that
+            of the released command line, 64 % of eps = 4/255.
 
-    `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].
+    `start`: noise in [-eps, eps], `[B, C, H, W, D]`; the first volume is the clean one plus this noise, clamped to [0,
+    1].
 
     Example:
         >>> import torch

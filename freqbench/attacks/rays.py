@@ -1,16 +1,14 @@
 """RayS, a search by decisions alone.  Chen and Gu, KDD 2020, arXiv:2006.12792."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from freqbench.attacks.core.attack import LinfAttack
 from freqbench.attacks.core.calls import across
-from freqbench.attacks.core.parameters import DECISION, PARAMETERS, SCOPES_WITHOUT_JOINT, Parameter
+from freqbench.attacks.core.parameters import DECISION, PARAMETERS, SCOPES_WITHOUT_JOINT
 from freqbench.attacks.core.task import Task
 
 BISECTIONS = 10
@@ -52,9 +50,9 @@ class RayS(LinfAttack):
     early.
     """
 
-    name: ClassVar[str] = "rays"
-    variants: ClassVar[tuple[str, ...]] = ("paper",)
-    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "dice": DECISION}
+    name = "rays"
+    variants = ("paper",)
+    parameters = PARAMETERS | {"dice": DECISION}
     scopes = SCOPES_WITHOUT_JOINT
 
     queries: int = 10_000

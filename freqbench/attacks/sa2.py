@@ -35,29 +35,33 @@ class SA2(GradientAttack):
               J = \lambda_{dice} L(f(a), y) - \lambda_{ssim} \, \mathrm{SSIMloss}(x, a)
 
     w starts uniform in [1 - rho, 1 + rho]; w <- clamp(w + step_size * sign(dJ/dw), 1 - rho, 1 + rho). L is `loss`, Dice
-    + cross-entropy by default; the SSIM is that of the whole window and a penalty: it bounds nothing. Network and SSIM
-    see a unclamped, below 0 and above 1. A sample stops when no voxel is predicted as labelled (or all are at the
-    target). The volume is that of the last forward pass, clamped; `state` is w after the last update: at DC and outside
-    the band it keeps its start, which the volume does not show. With `keep: best` both are those of the highest J.
+    + cross-entropy by default. The SSIM of the whole window is a penalty, not a bound. The network and the SSIM receive
+    a before it is clamped, with values below 0 and above 1. A sample stops when no voxel is predicted as its label or,
+    with a target, when every voxel is. The volume is that of the last forward pass, clamped; `state` is w after the
+    last update. At DC and outside the band w keeps its start and does not affect the volume. With `keep: best` the
+    volume and w are those of the highest J.
 
     Args:
         dice_weight, ssim_weight: the lambdas; an SSIM weight of 0 leaves the SSIM out.
         step_size: length of a step of the multipliers, not scaled by rho.
-        band: `all`, or the only frequencies that change: `low`, `middle` or `high` (`freqbench.ops.bands`).
-        control: `random`: the start, not optimised; `uniform`: every multiplier is 1 - rho, so that all detail is
-            damped alike.
+        band: frequencies that may change: `all`, `low`, `middle` or `high` (`freqbench.ops.bands`).
+        control: `none`, or a null row in place of the attack: `random`: the random start itself; `uniform`: 1 - rho for
+            every multiplier, which damps all detail alike.
 
     `start`: the initial multipliers, `[B, C, N, h, w, d]`.
 
-    In `paper` the mean of a block may move too: `dct-scaling-with-dc`. `sa2_opt` finds the strongest multipliers.
+    In `paper` the mean of a block may change too: threat model `dct-scaling-with-dc`. `sa2_opt` searches for the
+    strongest multipliers.
 
-    **Variants.** `released`: the code of SA2. `released-cosine`: a form in the same code that no paper mentions: with
-    cos the mean cosine of softmax and one-hot label, :math:`\lambda_{dice} L` becomes :math:`\lambda_{dice} L + 5.5 (1
-    - \cos)`, towards a target :math:`1.5 \lambda_{dice} L (1 - \cos)`. `paper`: L is Dice alone; multipliers outside
-    the band are 1 in the state too; DC is not exempt. The step of 0.1 is the code's, the final clamp ours.
+    **Variants.** `released`: the code of SA2. `released-cosine`: a form in the same code that no paper mentions. With
+    cos the mean cosine of softmax and one-hot label, it replaces :math:`\lambda_{dice} L` by :math:`\lambda_{dice} L +
+    5.5 (1 - \cos)`, and towards a target by :math:`1.5 \lambda_{dice} L (1 - \cos)`. `paper`: L is Dice alone; `state`
+    is 1 outside the band; DC changes like any other coefficient. The step of 0.1 comes from the released code; the
+    final clamp is added here.
 
-    **Differs from the released code**: early stop and cosine look at each sample instead of the whole batch. Defaults
-    are those of its README (rho 0.4, 10 steps, block 16, weights 0.2 and 0.75), not of its constructor.
+    **Differs from the released code**: each sample stops by itself and has its own cosine; there the whole batch stops
+    at once and shares one. The defaults are those of its README (rho 0.4, 10 steps, block 16, weights 0.2 and 0.75),
+    not of its constructor.
     """
 
     name = "sa2"
@@ -76,7 +80,7 @@ class SA2(GradientAttack):
     ssim_weight: float = 0.75
     band: str = "all"
     control: str = "none"
-    loss: str | None = None  # type: ignore[assignment]  # None: the variant's
+    loss: str | None = None  # type: ignore[assignment]  # None: the loss of the variant
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -112,7 +116,7 @@ class SA2(GradientAttack):
         return outside(state, *self.bounds)
 
     def distance(self, clean: Tensor) -> Distance:
-        """Returns a function of volumes to their SSIM loss over the whole window, `[B]`."""
+        """Returns the function that takes volumes and gives their SSIM loss over the whole window, `[B]`."""
         return ssim_loss(clean)
 
     def _weighed(self, objective: Objective, logits: Tensor, loss: Tensor) -> Tensor:
@@ -128,8 +132,8 @@ class SA2(GradientAttack):
 def band_scaler(clean: Tensor, block: Block, band: str, *, with_dc: bool) -> Callable[[Tensor], Tensor]:
     """Returns a function of multipliers in voxel layout that scales a band of the spectrum of clean - 0.5, unclamped.
 
-    Only the change is transformed back: a multiplier of 1 changes nothing, to the bit. `with_dc`: scale DC too, if it
-    is in the band.
+    Only the change of the spectrum is transformed back, so multipliers of 1 return `clean` to the bit. `with_dc`: scale
+    DC too, if it is in the band.
     """
     transform, mask = BlockDCT.of(clean, block), band_mask(band, block)
     mask[0, 0, 0] &= with_dc
@@ -144,12 +148,13 @@ class SA2In2D(SA2):
 
     `start` and `state`: `[B, C, D, N, h, w]`.
 
-    **Variants.** `released`: the code of SA2, whose SSIM is a mistake: it compares voxel (p, q, r) of the attacked
-    volume with (q, r, p) of the clean one, which says nothing about their similarity, yet drives the gradient, and
-    needs H = W = D: other windows raise a UserError. `paper`: as in `SA2`, the SSIM of corresponding voxels.
+    **Variants.** `released`: the code of SA2. Its SSIM compares voxel (p, q, r) of the attacked volume with voxel (q,
+    r, p) of the clean one: a mistake, because such a value says nothing about their similarity, but the gradient
+    follows it. It needs H = W = D; other windows raise a UserError. `paper`: the SSIM of corresponding voxels, as in
+    `SA2`.
 
-    **Differs from the released code**: as `SA2` does; and without SSIM, H and W may differ: the released re-assembly
-    confuses them and fails.
+    **Differs from the released code** as `SA2` does. Without SSIM, H and W may also differ: the released code swaps
+    them when it joins the blocks, and fails.
     """
 
     name = "sa2_2d"

@@ -17,26 +17,27 @@ from freqbench.ops.projections import linf_ball
 class SegPGD(PGD):
     r"""PGD on a cross-entropy that first weighs only the right voxels, and later the wrong ones nearly as much.
 
-    At step i of T (from 0), with the N voxels of a sample split into right R and wrong W by the prediction there:
+    At step i of T (from 0), with R and W the voxels that the prediction of the current volume has right and wrong, N
+    together:
 
     .. math:: J = -\frac{1 - \lambda}{N} \sum_{v \in R} \log p_{label} - \frac{\lambda}{N} \sum_{v \in W} \log p_{label}
               , \qquad \lambda = \frac{i}{2 T}
 
-    Targeted, J is lowered and the weights change sides: 1 - lambda on the voxels that are not yet at the target. The
-    paper has no target; this is the reading of Agnihotri et al. (CosPGD). J neglects wrong voxels, so volumes are
-    compared by the cross-entropy. Steps and step size are PGD's. J sums over all voxels, most of them background, so if
-    the Dice is scored the attack is weaker than PGD on the Dice (see the docs).
+    Towards a target, J is lowered and the weights change places: voxels that are not yet at the target have 1 - lambda.
+    The paper has no target; Agnihotri et al. (CosPGD) read it so. J gives wrong voxels little weight, so the plain
+    cross-entropy compares volumes. Steps and step size are PGD's. J sums over all voxels, most of them background. On
+    the Dice score it is therefore weaker than PGD on the Dice loss (see the docs).
 
-    **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where each
-    sum is one Dice loss over the set (`freqbench.ops.losses.dice_of_set`), pooled over the batch, so that windows
-    attacked together depend on each other; targeted, the weights stay and -J is raised, which weakens the push on
-    voxels not yet at the target. `released-bmvc`: its copy in the code of Malik et al. (BMVC 2024), where J is the Dice
-    of the wrong voxels alone at every step: if no voxel is wrong, nothing moves.
+    **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where the
+    Dice loss over R and over W (`freqbench.ops.losses.dice_of_set`) replaces the sums. It pools the batch, so windows
+    attacked together depend on each other. Towards a target -J is raised with the same weights, which pushes voxels
+    that are not yet at the target less. `released-bmvc`: its copy in the code of Malik et al. (BMVC 2024), where J is
+    the Dice of the wrong voxels alone at every step: if no voxel is wrong, the volume does not change.
     """
 
     name = "segpgd"
     variants = ("paper", "released", "released-bmvc")
-    loss = "ce"  # compares volumes
+    loss = "ce"  # compares volumes; J is what the steps raise
 
     variant: str = "paper"
 
@@ -54,20 +55,20 @@ class SegPGD(PGD):
         return x
 
     def weighed(self, objective: Objective, share: float, logits: Tensor) -> Tensor:
-        """Returns J, `[B]` or over the whole batch, with every sum over the organs; lambda is `share`."""
+        """Returns J with lambda = `share`, `[B]`, or one value for the batch; sums run over the organs' voxels."""
         right = is_as_labelled(logits.detach(), objective.labels)
         if self.variant == "paper":
-            resists = right if objective.sign > 0 else ~right
-            return objective.sign * right_before_wrong(logits, objective.labels, resists, share, objective.scope)
+            unchanged = right if objective.sign > 0 else ~right
+            return objective.sign * right_before_wrong(logits, objective.labels, unchanged, share, objective.scope)
         p = torch.softmax(logits, dim=1)
-        of_wrong = dice_of_set(p, objective.labels, objective.scope.among(~right))
+        dice_wrong = dice_of_set(p, objective.labels, objective.scope.among(~right))
         if self.variant == "released-bmvc":
-            return objective.sign * of_wrong
-        of_right = dice_of_set(p, objective.labels, objective.scope.among(right))
-        return objective.sign * ((1 - share) * of_right + share * of_wrong)
+            return objective.sign * dice_wrong
+        dice_right = dice_of_set(p, objective.labels, objective.scope.among(right))
+        return objective.sign * ((1 - share) * dice_right + share * dice_wrong)
 
 
-def right_before_wrong(logits: Tensor, labels: Tensor, resists: Tensor, share: float, scope: Scope) -> Tensor:
-    """Returns J of `SegPGD` with lambda = `share`, `[B]`; `resists` marks the voxels still to be changed."""
-    weights = share + (1 - 2 * share) * resists[:, 0].to(logits)
+def right_before_wrong(logits: Tensor, labels: Tensor, unchanged: Tensor, share: float, scope: Scope) -> Tensor:
+    """Returns J of `SegPGD` with lambda = `share`, `[B]`; `unchanged` marks the voxels still to be changed."""
+    weights = share + (1 - 2 * share) * unchanged[:, 0].to(logits)
     return voxel_mean(weights * voxel_cross_entropy(logits, labels), scope)

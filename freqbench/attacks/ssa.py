@@ -81,7 +81,7 @@ class SSA(GradientAttack, LinfAttack):
         return x
 
     def run(self, task: Task) -> Tensor:
-        """The paper's iteration."""
+        """Runs the paper's iteration."""
         project = linf_ball(task.clean, self.eps)
         x, blocks = task.clean, Blocks.of(task.clean, self.block, self.per_slice)
         draws = self._draws(task, blocks)

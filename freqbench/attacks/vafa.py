@@ -30,40 +30,41 @@ class VAFA(GradientAttack):
     r"""Quantises the DCT of every block by a table that is learned to harm the segmentation.
 
     With c the spectrum of the clean block on the 0..255 scale minus 128, q the table, :math:`\varphi` a rounding that
-    lets gradients through and hardens from step to step (`freqbench.ops.quantisation`), and R the stretching of every
-    depth slice by its minimum and maximum over H and W:
+    lets gradients through and hardens from step to step (`freqbench.ops.quantisation`), and R the linear map that
+    stretches every depth slice from its minimum and maximum over H and W to [0, 1]:
 
     .. math:: a = R\bigl(\mathrm{IDCT}(q \, \varphi(c / q)) + 128\bigr), \qquad
               J = L(f(a), y) - \lambda \, \mathrm{SSIMloss}(x, a)
 
-    q starts at `q_max`; q <- clamp(q + sign(dJ/dq), q_min, q_max). L is `loss`, Dice + cross-entropy by default; the
-    SSIM is taken block by block and is a penalty: it bounds nothing. A sample stops when no voxel is predicted as
-    labelled (or all are at the target). The volume is that of the last forward pass; `state` is the table after the
-    last update. With `keep: best` both are those of the highest J.
+    q starts at `q_max`; q <- clamp(q + sign(dJ/dq), q_min, q_max). L is `loss`, Dice + cross-entropy by default. The
+    SSIM of the blocks is a penalty, not a bound. A sample stops when no voxel is predicted as its label or, with a
+    target, when every voxel is. The volume is that of the last forward pass; `state` is the table after the last
+    update. With `keep: best` the volume and the table are those of the highest J.
 
     Args:
         ssim_weight: lambda; 0 leaves the SSIM out.
-        q_min: smallest step; None: 5, in `paper` 1.
-        renormalize: stretch every slice: threat model `dct-quantization-stretched`; None: yes, in `paper` no. Without
-            it, `dct-quantization`, the network sees the reconstruction / 255: in `released` not clamped (as in the code
-            of Malik et al., BMVC 2024), in `paper` clamped to [0, 1].
-        control: `uniform`: the table is q_max everywhere; `random`: uniform in [q_min, q_max]; rounding as in the last
-            step, no gradient. The effect of the attack beyond these rows is due to the optimisation.
+        q_min: smallest entry of the table; None: 5, in `paper` 1.
+        renormalize: true: stretch every slice (threat model `dct-quantization-stretched`); false: divide the
+            reconstruction by 255 (`dct-quantization`) and, in `paper` alone, clamp it to [0, 1]; the code of Malik et
+            al., BMVC 2024, does not clamp. None: true, in `paper` false.
+        control: `none`, or a null row in place of the attack: a table that no gradient shaped, with the rounding of the
+            last step. `uniform`: q_max everywhere; `random`: each entry uniform in [q_min, q_max]. The optimisation
+            accounts for what the attack achieves beyond its null rows.
 
-    `start`: with `control: random`, the table instead of its draw, `[B, C, N, h, w, d]`.
+    `start`: the table that replaces the draw of `control: random`, `[B, C, N, h, w, d]`.
 
-    Rounding is soft to the last step: a volume is close to the set of the threat model, not exactly in it. `vafa_opt`
-    finds the strongest tables of both threat models.
+    Even in the last step the rounding is soft, so the volume lies near the threat model's set, not exactly in it.
+    `vafa_opt` searches for the strongest tables of both threat models.
 
     **Variants.** `released`: the code of VAFA. `released-saa`: its copy in the code of SA2, whose stretching is (v -
-    min + 1e-6) / (max - min + 1e-6). `paper`: Algorithm 1; q starts at q_min and stays below steps + 2, L is Dice
-    alone, and the volume is clamped instead of stretched.
+    min + 1e-6) / (max - min + 1e-6). `paper`: Algorithm 1; q starts at q_min and so reaches at most q_min + steps, L is
+    Dice alone, and the volume is clamped instead of stretched.
 
     **Differs from the released code**: a slice that is constant after reconstruction, to 1e-6 of the scale, keeps its
-    value, while `released` divides 0 by 0 (`released-saa` makes it white, and so does this code for that variant). A
-    nearly constant slice, such as air beside a body, has its quantisation noise stretched to the whole of [0, 1] in
-    both, which causes much of the distance and of the drop: see the null rows. The early stop judges each sample, not
-    the whole batch.
+    value. The code of VAFA divides 0 by 0 there; its copy in SA2 makes the slice white, and so does `released-saa`
+    here. The released code and this one stretch the quantisation noise of a nearly constant slice, such as air beside a
+    body, to the whole of [0, 1]. Much of the change and of the loss of accuracy comes from this: compare the null rows.
+    Each sample stops by itself, not the whole batch at once.
     """
 
     name = "vafa"
@@ -76,7 +77,7 @@ class VAFA(GradientAttack):
     block: int | tuple[int, ...] = 32
     ssim_weight: float = 1.0
     control: str = "none"
-    loss: str | None = None  # type: ignore[assignment]  # None: the variant's
+    loss: str | None = None  # type: ignore[assignment]  # None: the loss of the variant
     q_max: float = 20.0
     q_min: float | None = None
     renormalize: bool | None = None
@@ -149,7 +150,7 @@ def block_spectrum(clean: Tensor, block: Block) -> tuple[Tensor, Callable[[Tenso
     """
     scaled, transform = SCALE * clean, BlockDCT.of(clean, block)
     spectrum = transform.spectrum(scaled.clone())  # cloned: for blocks of one voxel the spectrum is the volume itself
-    # 128 is subtracted at DC alone: a block of air keeps zeros elsewhere, with no round-off for stretching to magnify.
+    # Subtracts 128 at DC alone: elsewhere a block of air keeps exact zeros, so stretching magnifies no round-off.
     spectrum[:, :, :: block[0], :: block[1], :: block[2]] -= 128 * math.sqrt(math.prod(block))
     return spectrum, lambda errors: scaled + transform.volume(errors)
 
@@ -158,9 +159,9 @@ def block_spectrum(clean: Tensor, block: Block) -> tuple[Tensor, Callable[[Tenso
 class VAFA2D(VAFA):
     """`VAFA` on the two-dimensional DCT of every depth slice, without an SSIM term; `block` has one side or two.
 
-    `start` and `state`: `[B, C, D, N, h, w]`. **Variants.** `released`: the code of VAFA, whose copies do the same.
-    `paper`: Algorithm 1 on blocks of a slice. **Differs from the released code** as `VAFA` does, and H and W may
-    differ: the released re-assembly confuses them and fails.
+    `start` and `state`: `[B, C, D, N, h, w]`. **Variants.** `released`: the code of VAFA; its copies in later code are
+    equal to it. `paper`: Algorithm 1 on blocks of a slice. **Differs from the released code** as `VAFA` does. H and W
+    may also differ: the released code swaps them when it joins the blocks, and fails.
     """
 
     name = "vafa_2d"

@@ -27,14 +27,13 @@ class VAFAOpt(SearchedAttack):
 
     where R stretches every depth slice to [0, 1] (`dct-quantization-stretched`, as in VAFA's code) or, without
     `renormalize` (`dct-quantization`), divides by 255 and clamps to [0, 1]. Rounding is exact. The errors e = q round(c
-    / q) - c that some q makes are a set in closed form, one or two intervals for each coefficient
-    (`freqbench.ops.quantisation`). Auto-PGD moves e in this set: along the sign of dL/de by at most the width of the
-    set, then to the nearest error that some q makes. `start` and `state` are the table q; with `control: uniform` it is
-    q_max everywhere.
+    / q) - c that some q makes have a closed form: one or two intervals for each coefficient
+    (`freqbench.ops.quantisation`). Auto-PGD moves e along the sign of dL/de, by at most the width of this set, and then
+    to the nearest error in it. `start` and `state` are the table q; with `control: uniform` it is q_max everywhere.
 
     VAFA (Hanif et al., MICCAI 2023, arXiv:2307.07269) moves q itself, by one unit per step, along the derivative of a
-    soft rounding, which predicts the error poorly. Its SSIM term is a penalty; `ssim_min` is a bound: if even the table
-    of the smallest errors has a lower SSIM in a window, a UserError is raised.
+    soft rounding, which predicts the error poorly. Its SSIM term is a penalty; `ssim_min` is a bound. A window whose
+    SSIM is lower even with the smallest errors raises a UserError.
     """
 
     name = "vafa_opt"
@@ -63,7 +62,7 @@ class VAFAOpt(SearchedAttack):
     def space(self, clean: Tensor) -> Space:
         """Returns the set of all errors that a table can make."""
         blocks = Blocks.of(clean, self.block, self.per_slice)
-        # Exact, as its largest coefficients would round the small ones over the edge between two multiples.
+        # In float64: round-off from the largest coefficients would push small ones over the edge between two multiples.
         c = block_spectrum(clean.double(), blocks.sides)[0].to(clean)
         scaled, transform = SCALE * clean, BlockDCT.of(clean, blocks.sides)
         reachable = reach(c, *self.bounds)
@@ -83,10 +82,10 @@ class VAFAOpt(SearchedAttack):
         return None if table is None else space.point_of(table)
 
     def null_row(self, task: Task, space: Space) -> Tensor:
-        """Returns the errors of q_max everywhere, or each error at its lower or upper bound, by a draw."""
+        """Returns the errors of q_max everywhere; with `random`, draws for each error its lower or its upper bound."""
         if self.control == "random":
             return at_ends(task, space)
-        # Projected, because rounding decides about a coefficient halfway between two multiples.
+        # Projects, because round-off decides which multiple a coefficient halfway between two of them takes.
         blocks = Blocks.of(task.clean, self.block, self.per_slice)
         return space.project(space.point_of(blocks.to_blocks(blocks.full(self.q_max))))
 
@@ -108,7 +107,7 @@ class VAFAOpt(SearchedAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class VAFAOpt2D(VAFAOpt):
-    """`VAFAOpt` on the two-dimensional DCT of every depth slice, with a block of one side or two."""
+    """`VAFAOpt` on the two-dimensional DCT of every depth slice; `block` has one side or two."""
 
     name = "vafa_opt_2d"
     parameters = PARAMETERS | SEARCH | {"block": SLICE_BLOCK}

@@ -17,7 +17,7 @@ SEEDS = (1, 2, 3)
 
 
 class Asked(nn.Module):
-    """What it was asked, what it said, and whether a gradient could have followed."""
+    """Notes every query: volumes, logits, and if a gradient could have followed."""
 
     def __init__(self, net: nn.Module | None = None) -> None:
         super().__init__()
@@ -68,5 +68,5 @@ def told(model: Asked, i: int, classes: tuple[int, ...] = (1, 2)) -> list[float]
 
 
 def in_ball(model: Asked) -> list[bool]:
-    """Whether what was asked lies within eps of the clean volumes."""
+    """Flags of the queries that lie within eps of the clean volumes."""
     return [float((asked - task()[0]).abs().max()) <= EPS + 1e-6 for asked in model.volumes]

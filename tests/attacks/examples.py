@@ -67,10 +67,14 @@ every_gradient_attack = pytest.mark.parametrize("name", GRADIENT)
 
 
 class Threshold(nn.Module):
-    """Class 1 where a voxel is above 0.5: what can be flipped is known."""
+    """Class 1 where a voxel is above 0.5, surer with a larger slope: it is known which voxels can be flipped."""
+
+    def __init__(self, slope: float = 1.0) -> None:
+        super().__init__()
+        self.slope = slope
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([0.5 - x, x - 0.5], dim=1)
+        return self.slope * torch.cat([0.5 - x, x - 0.5], dim=1)
 
 
 def generators(*seeds: int) -> list[torch.Generator]:

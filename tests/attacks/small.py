@@ -46,7 +46,7 @@ def volumes(batch: int = 2, shape: tuple[int, int, int] = (8, 8, 4), dtype: torc
 
 
 def layout(name: str, shape: tuple[int, int, int] = (8, 8, 4)) -> tuple[int, ...]:
-    """Of the state of one sample of such volumes with blocks of 4."""
+    """Shape of the state of one sample of such volumes, with blocks of 4."""
     count, depth = -(-shape[0] // 4) * -(-shape[1] // 4), shape[2]
     return (1, depth, count, 4, 4) if name.endswith("_2d") else (1, count, 4, 4, min(4, depth))
 

@@ -115,7 +115,7 @@ def test_samples_with_organs_of_other_sizes_do_not_touch_each_other() -> None:
 
 
 def written_out(z: np.ndarray, y: int, towards: bool) -> float:
-    """What a voxel lacks, from its logits."""
+    """Distance of a voxel to success, from its logits."""
     margin = z[y] - np.delete(z, y).max()
     lacking = (-margin if towards else margin) + 1e-4
     down = np.sort(z)[::-1]
@@ -139,7 +139,7 @@ def test_constraints_are_the_papers_ratio(num_classes: int, towards: bool) -> No
 
 
 def penalty(c: float) -> float:
-    """Of the first step, where mu is 1, rho 0.01 and the scale 1."""
+    """Value of P in the first step: mu is 1, rho 0.01 and the scale 1."""
     return c + 0.01 * c**2 + 0.01**2 * c**3 / 6 if c >= 0 else c / (1 - c)
 
 

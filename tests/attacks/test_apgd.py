@@ -25,7 +25,7 @@ class Tent(nn.Module):
 
 
 def climb(top: float, *starts: float, **changes: Any) -> tuple[list[list[float]], list[float]]:
-    """Where the model was asked and what came out, for one voxel a sample, without a draw, in float64."""
+    """Queried and resulting intensities of one voxel a sample, without a draw, in float64."""
     model = Tent(top)
     images = torch.tensor(starts, dtype=torch.float64).reshape(-1, 1, 1, 1, 1)
     by_hand = {"eps": 0.25, "steps": 8, "random_start": False, "loss": "ce", "variant": "paper"}
@@ -61,13 +61,13 @@ best is still the start, after 3 the loss is below that of the step that was lef
 
 
 @pytest.mark.parametrize(("variant", "expected"), [("paper", BY_HAND), ("released", AS_RELEASED)])
-def test_steps_halve_as_worked_out_by_hand(variant: str, expected: list[float]) -> None:
+def test_apgd_visits_the_points_worked_out_by_hand(variant: str, expected: list[float]) -> None:
     asked, _ = climb(0.53, 0.5, variant=variant)
     assert [x for (x,) in asked] == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(("keep", "asked", "result"), [("best", 4, 0.5), ("last", 3, 0.59375)])
-def test_the_best_point_is_kept_and_the_last_one_where_asked_for(keep: str, asked: int, result: float) -> None:
+def test_apgd_returns_the_best_or_the_last_point(keep: str, asked: int, result: float) -> None:
     """Three steps overshoot, halved after the first and the second."""
     seen, voxels = climb(0.53, 0.5, steps=3, keep=keep)
     assert [x for (x,) in seen] == pytest.approx([0.5, 0.75, 0.6875, 0.59375][:asked], abs=1e-12)
@@ -82,7 +82,7 @@ def first_volumes(start: Tensor | None = None, **changes: Any) -> Tensor:
     return model.asked[0] - 0.5
 
 
-def test_the_released_code_stretches_the_draw_of_each_sample_to_eps_and_no_start_that_is_given() -> None:
+def test_released_variant_stretches_draws_to_eps_but_no_given_start() -> None:
     drawn, stretched = first_volumes(variant="paper"), first_volumes(variant="released")
     largest = drawn.abs().amax(dim=1, keepdim=True)
     assert bool((largest < 0.25).all())
@@ -119,7 +119,7 @@ def up_and_down(start: float, rises: int, steps: int) -> list[float]:
     ],
 )
 def test_a_step_is_halved_by_the_papers_rules(values: list[float], halved: dict[int, bool]) -> None:
-    """At which of 100 steps' checkpoints, given L after every step."""
+    """Each case gives L after every step, and the checkpoints of 100 steps that halve."""
     pace, highest, halvings = Pace(100, released=False), torch.tensor([-torch.inf]), {}
     for i, value in enumerate(values):
         highest = torch.maximum(highest, torch.tensor([value]))

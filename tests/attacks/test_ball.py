@@ -62,8 +62,8 @@ def test_parameters_stay_in_the_ball_and_a_null_row_lies_on_its_boundary(kind: s
     assert torch.allclose(result.adversarial, CHANGES[kind].apply(image, result.state).clamp(0, 1))
 
 
-def test_the_best_change_of_voxels_is_found_along_the_gradient() -> None:
-    """Of a linear score, a ball's best point is the gradient's direction times the radius."""
+def test_best_change_of_voxels_is_along_the_gradient() -> None:
+    """The best point of a ball for a linear score is the gradient's direction times the radius."""
 
     class Linear(nn.Module):
         def __init__(self) -> None:
@@ -140,7 +140,7 @@ def crossings(kind: str, bound: float, reach: float, many: tuple[int, int], samp
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_a_prediction_has_the_draws_that_bounds_are_held_against(kind: str) -> None:
+def test_predictions_have_the_draws_that_bounds_are_compared_with(kind: str) -> None:
     image, label = volume()
     defence, model = smoothed(kind, samples=9)
     batch = torch.cat([image, members(kind, 1.0, model, 1, 1)])
@@ -154,7 +154,7 @@ def test_no_member_of_a_ball_breaks_the_bound(kind: str) -> None:
     assert max(crossings(kind, 1.0, 1.0, many=(2, 1), samples=(400, 100))) <= 0
 
 
-def test_a_draw_has_no_score_of_what_the_label_lacks() -> None:
+def test_draws_lack_scores_of_classes_that_the_label_lacks() -> None:
     """A NaN has no place among the others, and no quantile."""
     empty = torch.zeros(2, 2, 2, dtype=torch.uint8)
     assert score_draw(empty, empty + 2) == {"dsc": 0.0, "dsc_0": 0.0}
@@ -174,7 +174,7 @@ def test_the_surface_score_of_a_draw_is_the_metric_in_millimetres() -> None:
 
 @pytest.mark.parametrize("kind", ["voxels", "gain_offset", "fourier_shift", "voxel_shift"])
 def test_a_member_of_a_larger_ball_breaks_the_bound(kind: str) -> None:
-    """So the test above could fail."""
+    """The test above can fail."""
     assert max(crossings(kind, 0.2, 4.0, many=(0, 1), samples=(400, 100))) > 0
 
 
@@ -199,7 +199,7 @@ def test_the_ball_of_radius_0_has_the_clean_volume_alone(kind: str, control: str
 
 
 @pytest.mark.parametrize("kind", ["fourier_shift", "voxel_shift"])
-def test_a_shift_of_some_channels_is_refused_because_the_draw_moves_all(kind: str) -> None:
+def test_shifts_of_some_channels_are_refused(kind: str) -> None:
     make("ball", kind=kind, radius=1.0).check_channels(2)
     with pytest.raises(UserError, match=r"^ball: channels: expected none, got \[0\]: a shift moves [^\n]*$"):
         make("ball", kind=kind, radius=1.0, channels=0).check_channels(2)
@@ -212,7 +212,7 @@ def test_whole_shifts_are_all_that_lie_in_the_ball(radius: float, number: int) -
     assert attack.passes == (min(21, number), 0)
 
 
-def test_the_worst_whole_shift_is_found_among_all_of_the_ball() -> None:
+def test_worst_whole_shift_has_the_lowest_dice_of_the_ball() -> None:
     image, label = volume()
     net = Edges().eval()
 
@@ -235,7 +235,7 @@ def test_the_worst_whole_shift_is_found_among_all_of_the_ball() -> None:
         ({"radius": 0.9}, r"^ball: radius: expected 0, or 1 to 32 voxels for voxel_shift, got 0.9$"),
     ],
 )
-def test_whole_shifts_refuse_what_they_cannot_try(given: dict[str, Any], message: str) -> None:
+def test_whole_shifts_refuse_wrong_parameters_and_starts(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make("ball", **{"kind": "voxel_shift", "radius": 2.0, **given})
     image, label = volume()
@@ -243,7 +243,7 @@ def test_whole_shifts_refuse_what_they_cannot_try(given: dict[str, Any], message
         make("ball", kind="voxel_shift", radius=2.0)(Edges().eval(), image, label, start=torch.zeros(1, 3))
 
 
-def test_a_gain_for_each_of_several_channels_has_no_certificate() -> None:
+def test_gain_of_several_channels_has_no_certificate() -> None:
     for kind in ("voxels", "bias_field", "dct_bands"):
         make("ball", kind=kind, radius=1.0).check_channels(2)
     with pytest.raises(UserError, match=r"^gain_offset: expected volumes of 1 channel, got 2: its bound [^\n]*$"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from attacks.asked import Asked
 from attacks.examples import SmallNet
-from attacks.test_rays import NoBackward
+from attacks.test_rays import Linear, NoBackward
 from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, make
@@ -17,22 +17,6 @@ from freqbench.testing import volumes
 EPS = 4 / 255
 ANGLES = torch.linspace(0, 2 * math.pi, 401, dtype=torch.float64)[:-1].reshape(1, 1, 10, 8, 5)
 FIRST, SECOND = ANGLES.cos(), ANGLES.sin()
-
-
-class Linear(nn.Module):
-    """Class 1 in all of a volume while w . (x - 0.5) is below a bound; it is hardly sure of anything.
-
-    So all losses have gradients of one length, along w.
-    """
-
-    def __init__(self, weights: Tensor, bound: float = 1.0) -> None:
-        super().__init__()
-        self.weights, self.bound = weights, bound
-
-    def forward(self, x: Tensor) -> Tensor:
-        margin = self.bound - ((x - 0.5) * self.weights).flatten(1).sum(1)
-        margin = 1e-6 * margin.reshape(-1, 1, 1, 1, 1).expand_as(x)
-        return torch.cat([-margin, margin], dim=1)
 
 
 def mixed(*weights: float) -> Tensor:
@@ -48,7 +32,7 @@ def search(victim: nn.Module, batch: int = 1, surrogates: Any = (FIRST, SECOND),
 
 
 @pytest.mark.parametrize("best", [(0.8, 0.2), (0.3, 0.7)])
-def test_the_weights_that_hurt_a_linear_network_most_are_found(best: tuple[float, float]) -> None:
+def test_bases_recovers_the_weights_that_hurt_a_linear_network_most(best: tuple[float, float]) -> None:
     """Its signs are those of a weighted sum, and the nearer the weights, the more signs are right."""
     result = search(Linear(mixed(*best)))
     assert result.state[0].tolist() == pytest.approx(best, abs=0.05)
@@ -58,7 +42,7 @@ def test_the_weights_that_hurt_a_linear_network_most_are_found(best: tuple[float
 
 
 def test_null_row_has_equal_weights_which_hurt_less() -> None:
-    """Of the circle's angles the signs are wrong between the two directions: 2 (45 - 14) of 360 degrees."""
+    """Signs are wrong at angles between the two directions: 2 (45 - 14) of 360 degrees."""
     result = search(Linear(mixed(0.8, 0.2)), control="uniform")
     assert torch.allclose(result.adversarial, 0.5 + EPS * mixed(0.5, 0.5), atol=1e-9)
     assert result.state.tolist() == [[0.5, 0.5]]
@@ -85,7 +69,7 @@ def test_a_weight_does_not_fall_below_zero() -> None:
         ({"queries": 4, "surrogates": (FIRST,)}, 4),
     ],
 )
-def test_a_run_begins_where_the_kept_one_ended(changes: dict[str, Any], runs: int) -> None:
+def test_each_run_begins_at_the_end_of_the_kept_one(changes: dict[str, Any], runs: int) -> None:
     """Two steps of eps / 20 a query: of a pair of queries one is kept, without a search every one."""
     moved = (search(Linear(FIRST), **changes, steps=2, step_size="eps/20").adversarial - 0.5).abs().max()
     assert float(moved) == pytest.approx(EPS * 2 * runs / 20)
@@ -151,7 +135,7 @@ def test_result_is_the_queried_volume_of_the_highest_loss(keep: str, more: int) 
         assert torch.equal(result.adversarial[i], victim.volumes[query][i])
 
 
-def test_surrogates_go_to_the_networks_least_likely_classes() -> None:
+def test_surrogates_move_towards_the_least_likely_classes_of_the_network() -> None:
     """The network is sure of class 1 at first, its surrogates of class 0, whose own target would be the other way."""
     surrogates = [Linear(each, bound=-1.0) for each in (FIRST, SECOND)]
     towards, rule = (search(Linear(FIRST), surrogates=surrogates, target=t) for t in ("least-likely", "next-class"))

@@ -24,7 +24,7 @@ class OnlySecond(SmallNet):
 
 @pytest.mark.parametrize("name", [name for name, attack in CLASSES.items() if not attack.moves_labels])
 def test_one_channel_of_two_is_attacked_as_if_it_were_alone(name: str) -> None:
-    """By a network that has no use for the other, which comes back to the bit."""
+    """The network does not read the other channel, which comes back to the bit."""
     images, labels = volumes(3, channels=2)
     both = example(name, channels=(1,))(OnlySecond(), images, labels, generator=generators(1, 2, 3))
     alone = example(name)(SmallNet(), images[:, 1:], labels, generator=generators(1, 2, 3))
@@ -80,7 +80,7 @@ def test_attacks_without_a_gradient_change_each_channel_alone(name: str, changes
     assert torch.equal(both, torch.cat(each, dim=1))
 
 
-def test_a_norm_is_that_of_all_channels_together() -> None:
+def test_norm_of_noise_covers_all_channels_together() -> None:
     images, labels = volumes(channels=2)
     change = example("random_noise", linf=None, l2=0.9)(SmallNet(2), images, labels).adversarial - images
     norms = [float(np.linalg.norm(sample.double().numpy().ravel())) for sample in change]
@@ -116,7 +116,7 @@ def test_every_channel_has_gates_of_its_own() -> None:
         assert np.allclose(attacked[i], np.where(np.isin(bands, opened), other[i], own[i]), atol=1e-9)
 
 
-def test_channels_have_one_spelling_and_none_if_all_are_named() -> None:
+def test_channels_have_one_spelling() -> None:
     plain = attack_identity(make("pgd", eps=0.1))
     assert attack_identity(make("pgd", eps=0.1, channels=None)) == plain
     assert "channels" not in plain

@@ -80,7 +80,7 @@ def test_zero_budget_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", QUANTISING)
-def test_the_least_quantisation_changes_next_to_nothing(name: str) -> None:
+def test_smallest_quantisation_step_changes_next_to_nothing(name: str) -> None:
     """A quantisation step cannot be 0, and stretching slices is no matter of the budget."""
     images, labels = volumes()
     result = example(name, q_max=1e-3, q_min=1e-3, renormalize=False)(SmallNet(), images, labels)
@@ -150,7 +150,7 @@ def test_a_volume_outside_the_ball_raises(
 
 @pytest.mark.parametrize("name", [name for name, attack in CLASSES.items() if len(attack.scopes) == 2])
 def test_an_attack_on_a_volume_has_an_identity_of_its_own(name: str) -> None:
-    """What is no default stands in the identity: of ensembles, which attack a volume as one, it is the window."""
+    """The scope that is not the default stands in the identity: `window` for ensembles, else `volume`."""
     window, volume = (make(CLASSES[name], **SETTINGS[name], scope=scope) for scope in ("window", "volume"))
     usual = make(CLASSES[name], **SETTINGS[name])
     (other,) = (each for each in (window, volume) if each.scope != usual.scope)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacks.examples import SmallNet, generators
+from attacks.examples import SmallNet, Threshold, generators
 from attacks.test_opt import Linear, drawn
 from torch import Tensor, nn
 
@@ -33,7 +33,7 @@ def everywhere(attack: Deformation, millimetres: tuple[float, float, float]) -> 
 
 
 def at(state: Tensor, attack: Deformation, monkeypatch: pytest.MonkeyPatch, labels: Tensor) -> AttackResult:
-    """What a state makes of volumes and labels."""
+    """Volumes and labels that a state makes."""
     monkeypatch.setattr("freqbench.attacks.core.searched.search", lambda *_: state)
     return replace(attack, keep="last")(SmallNet().double(), IMAGES, labels)
 
@@ -43,13 +43,6 @@ def ball() -> tuple[Tensor, Tensor]:
     axes = torch.meshgrid(*[torch.arange(24, dtype=torch.float64) - 11.5] * 3, indexing="ij")
     radius = torch.stack(axes).norm(dim=0)[None, None]
     return torch.sigmoid((7 - radius) / 1.5), (radius < 7).long()
-
-
-class Threshold(nn.Module):
-    """Class 1 where a voxel is bright: it follows any deformation."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 8 * torch.cat([0.5 - x, x - 0.5], dim=1)
 
 
 def test_zero_displacement_leaves_the_volume_to_the_bit() -> None:
@@ -62,7 +55,7 @@ def test_zero_displacement_leaves_the_volume_to_the_bit() -> None:
 
 
 @pytest.mark.parametrize(("axis", "millimetres"), [(2, (1.0, 0.0, 0.0)), (3, (0.0, 2.0, 0.0)), (4, (0.0, 0.0, -3.0))])
-def test_a_shift_by_one_voxel_s_millimetres_is_a_roll(
+def test_shift_by_the_width_of_a_voxel_is_a_roll(
     axis: int, millimetres: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attack, labels = deformation(max_mm=4.0), (IMAGES > 0.5).long()
@@ -71,7 +64,7 @@ def test_a_shift_by_one_voxel_s_millimetres_is_a_roll(
     assert torch.equal(result.labels[INSIDE], labels.roll(step, axis)[INSIDE])
 
 
-def test_an_odd_field_is_numpys() -> None:
+def test_random_field_moves_volumes_and_labels_as_scipy_does() -> None:
     """Volumes and labels read at r + u(r) by scipy's interpolation."""
     from scipy.ndimage import map_coordinates
 
@@ -126,7 +119,7 @@ def test_displacement_of_a_shift_has_its_millimetres() -> None:
     assert attack.displacement(IMAGES, None) == {} == make("pgd", eps=0.1).displacement(IMAGES, IMAGES)
 
 
-def test_the_least_determinant_is_that_of_differences_of_the_field() -> None:
+def test_least_determinant_equals_that_of_differences_of_the_field() -> None:
     """The voxels' places a thousandth of a voxel further on, along each axis: of splines read at so many rows."""
     attack = deformation(knot_mm=10.0, min_jacobian=0.3, max_mm=20.0, control="random")
     state = attacked(attack).state
@@ -148,7 +141,7 @@ def test_the_least_determinant_is_that_of_differences_of_the_field() -> None:
 
 @pytest.mark.parametrize("control", ["none", "random"])
 def test_no_voxel_moves_further_than_its_millimetres(control: str) -> None:
-    """However wide its voxels are: along the axis of the widest by fewest of them."""
+    """The bound is in millimetres: wider voxels move by fewer of them."""
     attack = deformation(max_mm=2.0, control=control, steps=10, keep="last")
     result = attacked(attack)
     places = attack.field(IMAGES).places(result.state)
@@ -159,7 +152,7 @@ def test_no_voxel_moves_further_than_its_millimetres(control: str) -> None:
 
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
-    """Of <w, a>, whose labels are one class."""
+    """The objective is <w, a>; all labels are one class."""
     attack, model = deformation(loss="ce"), Linear(WEIGHTS)
     labels = torch.zeros_like(LABELS)
     task = Task("deformation", model, IMAGES, labels, targeted=False, generator=generators(3))
@@ -187,22 +180,22 @@ def test_control_points_move_along_their_gradient_to_the_bound() -> None:
     assert float(((result.adversarial - ramp) * weights).sum()) == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_class_keeps_its_volume_but_for_the_determinant() -> None:
-    """By substitution: moved labels, each voxel weighed by its determinant, have the volume of the label."""
+def test_moved_labels_keep_their_volume_up_to_the_determinant() -> None:
+    """Moved labels, each voxel weighed by its determinant, have the volume of the label (substitution)."""
     image, label = ball()
     attack = make("deformation", max_mm=2.0, knot_mm=12.0, control="random")
-    result = attack(Threshold(), image, label, generator=generators(2))
+    result = attack(Threshold(8), image, label, generator=generators(2))
     weights = 1 + sum(attack.field(image).invariants(result.state))
     moved = float((result.labels[:, 0] * weights).sum())
     assert not torch.equal(result.labels, label)
     assert moved == pytest.approx(float(label.sum()), rel=0.05)
 
 
-def test_a_prediction_that_follows_the_anatomy_loses_next_to_nothing() -> None:
+def test_prediction_that_follows_the_anatomy_keeps_its_dice() -> None:
     """Labels left where they were would leave little of the Dice."""
     image, label = ball()
     attack = make("deformation", max_mm=3.0, knot_mm=12.0, steps=15, min_jacobian=0.3, loss="dice", step_rule="halving")
-    result = attack(Threshold(), image, label, generator=generators(2))
+    result = attack(Threshold(8), image, label, generator=generators(2))
     pred = (result.adversarial > 0.5).long()
 
     def dice(truth: Tensor) -> float:
@@ -212,8 +205,8 @@ def test_a_prediction_that_follows_the_anatomy_loses_next_to_nothing() -> None:
     assert dice(label) < dice(result.labels) - 0.1
 
 
-def test_the_gradient_knows_that_labels_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a network that follows any deformation hardly any gradient is left; without their motion it is large."""
+def test_gradient_includes_the_motion_of_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that follows any deformation has hardly any gradient; if labels stayed, it would be large."""
     image, label = ball()
     attack = deformation(spacing=(1, 1, 1), max_mm=1.0, keep="last", loss="ce")
     gradients: list[Tensor] = []
@@ -223,9 +216,9 @@ def test_the_gradient_knows_that_labels_move(monkeypatch: pytest.MonkeyPatch) ->
         return space.centre
 
     monkeypatch.setattr("freqbench.attacks.core.searched.search", search)
-    attack(Threshold(), image, label.roll(2, 2))
+    attack(Threshold(8), image, label.roll(2, 2))
     monkeypatch.setattr("freqbench.attacks.deformation._followed", lambda logits, places: logits)
-    attack(Threshold(), image, label.roll(2, 2))
+    attack(Threshold(8), image, label.roll(2, 2))
     following, still = (float(gradient.norm()) for gradient in gradients)
     assert following < 0.15 * still
 
@@ -259,7 +252,7 @@ def test_a_field_outside_the_set_is_an_excess() -> None:
     assert tight.excess(IMAGES, made, folded / 20) == pytest.approx(tight.min_jacobian - least)
 
 
-def test_spacing_is_the_cases_unless_it_is_given() -> None:
+def test_given_spacing_overrides_that_of_the_case() -> None:
     attack = make("deformation", max_mm=2.0)
     assert attack.on_grid((1.0, 2.0, 3.0)) == make("deformation", max_mm=2.0, spacing=(1, 2, 3))
     given = deformation()

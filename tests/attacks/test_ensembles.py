@@ -107,7 +107,7 @@ def test_a_fallen_window_keeps_its_volume() -> None:
 
 
 @pytest.mark.parametrize(("threshold", "forwards"), [(1.0, 4), (0.999, 4 + 4 + 5)])
-def test_a_dice_that_equals_the_threshold_has_fallen(threshold: float, forwards: int) -> None:
+def test_dice_at_the_threshold_has_fallen(threshold: float, forwards: int) -> None:
     """Within 0 nothing can be done: the Dice stays 1."""
     _, result = run("autoattack", eps=0.0, steps=2, queries=3, members=CLASSICAL, threshold=threshold)
     assert result.forwards == (forwards,) * 3
@@ -140,7 +140,7 @@ def test_generators_advance_for_skipped_windows_too() -> None:
     ],
     ids=["all members", "autoattack", "sea"],
 )
-def test_members_together_take_the_passes_promised(attack: Attack) -> None:
+def test_members_take_the_declared_passes_together(attack: Attack) -> None:
     torch.manual_seed(0)  # of other weights nothing may be left before the last member's turn
     result = attack(nn.Conv3d(1, 4, 3, padding=1), *task())
     assert (result.num_forwards, result.num_backwards) == attack.passes
@@ -194,7 +194,7 @@ def test_the_loss_of_segpgd_turns_to_wrong_voxels_within_each_radius() -> None:
 
 @pytest.mark.parametrize("classes", [(1, 2), (2,)])
 def test_sea_keeps_the_worst_queried_volume_of_the_ball(classes: tuple[int, ...]) -> None:
-    """By the Dice of the foreground, or of organs alone."""
+    """The Dice is that of the foreground, or of organs alone."""
     model, result = run("sea", steps=10, organs=classes if classes == (2,) else None)
     inside = in_ball(model)
     assert inside == ([False] * 8 + [True] * 6) * 4

@@ -36,7 +36,7 @@ def spectrum(x: Tensor) -> np.ndarray:
 @pytest.mark.parametrize(("portion", "most"), [(0.0, 0), (0.1, 0), (0.13, 1), (0.5, 4), (1.0, 8)])
 def test_open_bands_are_the_portion_at_most_rounded_down(portion: float, most: int) -> None:
     images, labels = volumes()
-    assert FAA(portion=portion, bands=BANDS).most == most
+    assert FAA(portion=portion, bands=BANDS).max_open == most
     for control in ("none", "random"):
         state = run(images, labels, portion=portion, control=control).state
         assert bool((state.sum(1) <= most).all())
@@ -69,7 +69,7 @@ def wave(band: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("band", [0, 1, 3, 4, 7])
-def test_the_band_that_carries_the_prediction_is_found_unless_it_is_held(band: int) -> None:
+def test_band_that_carries_the_prediction_opens_unless_it_is_held(band: int) -> None:
     """One of eight may be taken; numbers 1 to 3 begin between 1/16 and 1/2 of the highest frequency."""
     images, labels, reference = wave(band)
     free, held = (
@@ -83,7 +83,7 @@ def test_the_band_that_carries_the_prediction_is_found_unless_it_is_held(band: i
     assert bool(held.state[0, band]) == (band not in (1, 2, 3))
 
 
-def test_the_objective_is_the_loss_less_the_weighted_change_of_those_bands() -> None:
+def test_objective_is_the_loss_less_the_weighted_change_of_held_bands() -> None:
     """At the first step, with bands 2 and 6 open by the draws given."""
     images, labels = volumes()
     images, model = 0.45 + 0.1 * images.double(), SmallNet().double().eval()
@@ -105,7 +105,7 @@ def test_the_objective_is_the_loss_less_the_weighted_change_of_those_bands() -> 
 
 
 def test_gradient_is_that_of_the_gates_in_the_sigmoid_of_the_draw(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a model that never moves only the change of the bands of shapes has one, whether a gate is open or not."""
+    """A model that never moves leaves the gradient of the held bands alone, of open and closed gates."""
     images, labels = volumes()
     images = 0.45 + 0.1 * images.double()
     reference = 0.45 + 0.1 * reference_of(images)
@@ -150,7 +150,7 @@ def test_the_best_gates_of_all_steps_are_kept() -> None:
 @pytest.mark.parametrize("shape", [(8, 6, 4), (5, 7, 3), (96, 16, 2), (1, 1, 1)])
 @pytest.mark.parametrize("count", [1, 5, 32])
 def test_bands_part_the_largest_relative_frequency_evenly(shape: tuple[int, int, int], count: int) -> None:
-    """In whole numbers: frequency k of a side n is the share 2 k / n of the highest."""
+    """Frequency k of a side n is the share 2 k / n of the highest, here in whole numbers."""
     numbers = fourier_bands(shape, count)
     h, w, d = shape
     for i, j, k in itertools.product(range(h), range(w), range(d // 2 + 1)):

@@ -31,7 +31,7 @@ def test_a_state_outside_its_bounds_raises(name: str, bad: float, monkeypatch: p
 
 
 @pytest.mark.parametrize(("name", "budget"), [("vafa", {"q_max": 61.9}), ("sa2", {"rho": 0.7})])
-def test_a_bound_that_float32_rounds_up_is_kept(name: str, budget: dict[str, float]) -> None:
+def test_state_at_a_bound_that_float32_rounds_up_is_accepted(name: str, budget: dict[str, float]) -> None:
     """61.9 is 61.9000015 in float32, and 1 + 0.7 is 1.70000005."""
     state = run(name, **budget).state
     assert float(state.max()) > attack(name, **budget).bounds[1]
@@ -70,8 +70,8 @@ def test_only_drawn_starts_are_stochastic(control: str, draws: bool) -> None:
 
 @ALL_FOUR
 @pytest.mark.parametrize("shape", [(8, 8, 4), (9, 6, 4), (5, 8, 3), (4, 4, 1)])
-def test_state_comes_in_blocked_layout_inside_its_bounds(name: str, shape: tuple[int, int, int]) -> None:
-    """In windows that blocks do not tile too."""
+def test_state_has_blocked_layout_and_keeps_its_bounds(name: str, shape: tuple[int, int, int]) -> None:
+    """Some windows are not tiled by blocks."""
     images, labels = volumes(shape=shape)
     result = attack(name)(Net(), images, labels)
     assert result.adversarial.shape == images.shape
@@ -89,7 +89,7 @@ def test_a_block_longer_than_the_window_is_cut(name: str) -> None:
 
 
 @ALL_FOUR
-def test_the_start_comes_in_blocked_layout(name: str) -> None:
+def test_start_has_blocked_layout_and_bounds(name: str) -> None:
     images, labels = volumes()
     drawn = run(name, control="random")
     again = attack(name, control="random")(Net(), images, labels, start=drawn.state)
@@ -151,7 +151,7 @@ def spectrum(name: str, x: Tensor) -> Tensor:
 
 
 def mask_of(name: str, band: str, with_dc: bool) -> Tensor:
-    """Of a block of 4."""
+    """Mask of a band in a block of 4."""
     mask = band_mask(band, (4, 4, 1))[..., 0] if name.endswith("_2d") else band_mask(band, (4, 4, 4))
     mask[(0,) * mask.ndim] &= with_dc
     return mask
@@ -169,7 +169,7 @@ def test_sa2_scales_the_bands_coefficients(name: str, variant: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:vafa. from q_min")
 @pytest.mark.parametrize(("name", "weight"), [("vafa", 1.0), ("sa2", 0.2)])
-def test_the_paper_s_objective_is_the_dice_less_ssim_loss(name: str, weight: float) -> None:
+def test_objective_of_the_paper_is_dice_loss_less_ssim_loss(name: str, weight: float) -> None:
     """The first volume is known from a run of one step."""
     _, labels = volumes()
     model, result = Net(), run(name, steps=1, variant="paper", ssim_weight=0.0)
@@ -182,7 +182,7 @@ def test_the_paper_s_objective_is_the_dice_less_ssim_loss(name: str, weight: flo
     assert torch.allclose(result.losses - twice, 2 * (result.losses - with_ssim), atol=1e-5)
 
 
-def test_the_cosine_is_raised_times_the_task_loss_towards_a_target() -> None:
+def test_cosine_multiplies_the_task_loss_towards_a_target() -> None:
     """-1.5 l L (1 - cos), cos by torch; away from the truth it is that of the authors' arrays."""
     images, labels = inner()
     model = Net().double()
@@ -194,7 +194,7 @@ def test_the_cosine_is_raised_times_the_task_loss_towards_a_target() -> None:
     assert torch.allclose(result.losses[0], expected, rtol=1e-9)
 
 
-def test_paper_ascends_from_one_and_hardly_reaches_its_bound() -> None:
+def test_vafa_paper_ascends_from_one_by_one_per_step() -> None:
     with pytest.warns(UserWarning, match="q_max = 20 has no effect"):
         state = run("vafa", variant="paper", steps=3).state
     assert float(state.min()) == 1.0
@@ -217,7 +217,7 @@ def test_sa2_paper_has_multipliers_of_one_outside_the_band(name: str) -> None:
 
 
 def test_the_released_ssim_in_2d_needs_a_cube() -> None:
-    """It compares the volume with its clean self turned; the paper's does not."""
+    """The released SSIM compares a volume with its clean self turned; the paper's does not."""
     images, labels = volumes(shape=(8, 6, 4))
     with pytest.raises(
         UserError, match=r"^sa2_2d: expected a cubic window[^\n]*, got 8x6x4: set ssim_weight to 0[^\n]*$"

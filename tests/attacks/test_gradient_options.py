@@ -1,4 +1,4 @@
-"""What gradient attacks share: losses, organs, target rules, restarts, the best iterate."""
+"""Parameters that gradient attacks share: losses, organs, target rules, restarts, the best iterate."""
 
 from typing import Any
 
@@ -78,7 +78,7 @@ def test_a_batch_equals_its_samples_and_takes_the_declared_passes(name: str, set
 
 
 @every_objective
-def test_a_rule_is_the_attack_on_the_labels_that_it_makes(name: str, form: dict[str, str]) -> None:
+def test_target_rule_equals_the_attack_towards_the_labels_that_it_makes(name: str, form: dict[str, str]) -> None:
     """Signs, steps and weights hang on the labels, not on who made them."""
     images, labels = volumes()
     target = torch.where(labels == 0, 0, 3 - labels)
@@ -130,7 +130,7 @@ def test_a_window_without_the_organs_has_no_gradient(name: str) -> None:
     ],
 )
 def test_keep_best_returns_the_best_of_all_volumes(name: str, changes: dict[str, Any], passes: int) -> None:
-    """With steps that overshoot: every iterate is weighed by its cross-entropy, the last too, and nothing else is.
+    """Steps overshoot; the cross-entropy of every iterate, the last included, decides alone.
 
     The first pass of every step is the iterate's; those that SSA adds look at volumes outside the ball.
     """
@@ -166,7 +166,7 @@ def test_keep_best_returns_the_best_of_all_volumes(name: str, changes: dict[str,
     ids=str,
 )
 def test_restarts_keep_each_samples_run_of_the_lowest_dice(name: str, changes: dict[str, Any]) -> None:
-    """Whatever the loss says: each run ends with a look at its volumes, window by window the worst come back."""
+    """Each run ends with a look at its volumes; the Dice decides for each window, not the loss."""
     images, labels = volumes()
     model, looks = SmallNet().eval(), list[tuple[Tensor, Tensor]]()
     model.register_forward_hook(lambda _, inputs, output: looks.append((inputs[0].detach(), output.detach())))

@@ -39,7 +39,7 @@ def labelled() -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", [name for name in CLASSES if name not in MOVING])
-def test_logits_in_voxels_without_a_label_change_no_attack(name: str) -> None:
+def test_logits_of_unlabelled_voxels_change_no_attack(name: str) -> None:
     images, labels, voxels = labelled()
     attack = example(name)
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 from scipy.fft import dctn, idctn
 from torch import Tensor, nn
 
-from freqbench.attacks import Attack, make
+from freqbench.attacks import Attack, AttackResult, make
 from freqbench.core.errors import ThreatModelError, UserError
 from freqbench.ops.bands import band_mask
 from freqbench.ops.blocks import merge, merge_slices, split, split_slices
@@ -53,11 +53,6 @@ def transform(volume: Tensor) -> NDArray[np.float64]:
     return spectrum
 
 
-def back(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
-    blocks: NDArray[np.float64] = idctn(spectrum, axes=(1, 2, 3), norm="ortho")
-    return blocks
-
-
 def attacked(name: str, model: nn.Module, images: Tensor, **changes: Any) -> Any:
     attack = make(name, **({"block": BLOCK, "steps": 20} | changes))
     return attack(model, images, torch.zeros_like(images, dtype=torch.long))
@@ -88,84 +83,66 @@ def test_scaling_reaches_the_bound_of_every_multiplier(variant: str) -> None:
     assert np.abs(np.abs(moved - 1) - 0.3).max() < 1e-9
 
 
-@pytest.mark.parametrize("renormalize", [False, True])
-@pytest.mark.parametrize("control", ["none", "uniform", "random"])
-def test_the_table_makes_the_volume(renormalize: bool, control: str) -> None:
-    images = drawn(3)
-    result = attacked("vafa_opt", SmallNet().double(), images, renormalize=renormalize, control=control)
-    table = result.state[0, 0].numpy()
-    assert table.min() >= 5
-    assert table.max() <= 20
-    made = tiles(result.adversarial)
-    blocks = back(table * np.round(transform(255 * images - 128) / table)) + 128
-    if renormalize:  # slices run through blocks: put together first
-        whole = merge(torch.from_numpy(blocks)[None, None], SHAPE)[0, 0].numpy()
-        low, high = whole.min(axis=(0, 1), keepdims=True), whole.max(axis=(0, 1), keepdims=True)
-        blocks = tiles(torch.from_numpy((whole - low) / (high - low))[None, None])
-    else:
-        blocks = np.clip(blocks / 255, 0, 1)
-    assert np.abs(made - blocks).max() < 1e-5
+def on_unit_scale(volume: Tensor, renormalize: bool) -> NDArray[np.float64]:
+    """Volumes of VAFA from the 0..255 scale: each slice stretched, or divided by 255 and clamped."""
+    whole = volume.numpy()
+    low, high = whole.min(axis=(2, 3), keepdims=True), whole.max(axis=(2, 3), keepdims=True)
+    return (whole - low) / (high - low) if renormalize else np.clip(whole / 255, 0, 1)
 
 
-def test_the_multipliers_make_the_volume() -> None:
-    images = drawn(3)
-    result = attacked("sa2_opt", SmallNet().double(), images, rho=0.4)
-    free = result.state[0, 0].numpy().copy()
-    free[:, 0, 0, 0] = 1  # what the volume shows at DC
-    made = np.clip(back(free * transform(images - 0.5)) + 0.5, 0, 1)
-    assert np.abs(tiles(result.adversarial) - made).max() < 1e-9
+def apart(volume: NDArray[np.float64], result: AttackResult) -> float:
+    return float(np.abs(volume - result.adversarial.double().numpy()).max())
 
 
 @pytest.mark.parametrize("per_slice", [False, True])
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("vafa_opt", {"renormalize": False}),
-        ("vafa_opt", {"renormalize": True}),
+        *(
+            ("vafa_opt", {"renormalize": renormalize, "control": control})
+            for renormalize in (False, True)
+            for control in ("none", "uniform", "random")
+        ),
+        ("sa2_opt", {"rho": 0.4}),
         ("sa2_opt", {"rho": 0.4, "band": "middle"}),
         ("sa2", {"rho": 0.4, "band": "middle", "ssim_weight": 0, "keep": "best"}),
     ],
+    ids=str,
 )
-def test_float64_and_scipy_make_the_volume_of_a_state_found_in_float32(
-    name: str, changes: Any, per_slice: bool
-) -> None:
-    """A hundred thousand coefficients, of which float32 rounds some the other way where they lie between multiples."""
+def test_scipy_in_float64_remakes_the_volume_of_a_float32_state(name: str, changes: Any, per_slice: bool) -> None:
+    """Float32 rounds some of a hundred thousand coefficients the other way if they lie between two multiples."""
     name += "_2d" if per_slice else ""
     images, block = drawn(5, shape=(64, 48, 40)).float(), (32, 24) if per_slice else (32, 24, 20)
     result = attacked(name, SmallNet(), images, block=block, steps=2, loss="dicece", **changes)
     state = result.state.double().numpy()
     axes = tuple(range(state.ndim - len(block), state.ndim))
     blocks = (split_slices(images, (*block, 1)) if per_slice else split(images, block)).double().numpy()
+    scale, middle = (1, 0.5) if "rho" in changes else (255, 128)
+    spectrum = dctn(scale * blocks - middle, axes=axes, norm="ortho")
     if "rho" in changes:
-        free = band_mask("middle", (*block, 1) if per_slice else block).reshape(block).numpy()
-        made = idctn(np.where(free, state, 1) * dctn(blocks - 0.5, axes=axes, norm="ortho"), axes=axes, norm="ortho")
-        volume = made + 0.5
+        free = band_mask(changes.get("band", "all"), (*block, 1) if per_slice else block).reshape(block).numpy()
+        free.flat[0] = False  # DC is exempt
+        spectrum = np.where(free, state, 1) * spectrum
     else:
-        spectrum = dctn(255 * blocks - 128, axes=axes, norm="ortho")
-        volume = idctn(state * np.round(spectrum / state), axes=axes, norm="ortho") + 128
-    whole = (merge_slices if per_slice else merge)(torch.from_numpy(volume), images.shape[2:]).numpy()
-    if changes.get("renormalize"):
-        low, high = whole.min(axis=(2, 3), keepdims=True), whole.max(axis=(2, 3), keepdims=True)
-        whole = (whole - low) / (high - low)
-    elif "rho" not in changes:
-        whole = whole / 255
-    assert np.abs(np.clip(whole, 0, 1) - result.adversarial.double().numpy()).max() < 1e-6
+        assert 5 <= state.min() <= state.max() <= 20
+        spectrum = state * np.round(spectrum / state)
+    made = torch.from_numpy(idctn(spectrum, axes=axes, norm="ortho") + middle)
+    whole = (merge_slices if per_slice else merge)(made, images.shape[2:])
+    volume = whole.clamp(0, 1).numpy() if "rho" in changes else on_unit_scale(whole, changes["renormalize"])
+    assert apart(volume, result) < 1e-6
 
 
 @pytest.mark.parametrize("renormalize", [False, True])
-def test_float64_and_scipy_make_the_volume_of_a_table_of_vafa(renormalize: bool) -> None:
-    """Its rounding stays soft to the end; the null row has the softness of the last step, 0.1 / steps."""
+def test_scipy_in_float64_remakes_the_volume_of_a_table_of_vafa(renormalize: bool) -> None:
+    """Rounding stays soft to the end; the null row has the softness of the last step, 0.1 / steps."""
     images, block, softness = drawn(5, shape=(64, 48, 40)).float(), (32, 24, 20), 0.1 / 20
     result = attacked("vafa", SmallNet(), images, block=block, steps=20, control="random", renormalize=renormalize)
     table = result.state.double().numpy()
     u = dctn(255 * split(images, block).double().numpy() - 128, axes=(3, 4, 5), norm="ortho") / table
     below = np.floor(u) + 0.5
     rounded = below + 0.5 / (1 - softness) * np.tanh(math.log(2 / softness - 1) * (u - below))
-    volume = idctn(table * rounded, axes=(3, 4, 5), norm="ortho") + 128
-    whole = merge(torch.from_numpy(volume), images.shape[2:]).numpy()
-    low, high = whole.min(axis=(2, 3), keepdims=True), whole.max(axis=(2, 3), keepdims=True)
-    whole = (whole - low) / (high - low) if renormalize else whole / 255
-    assert np.abs(np.clip(whole, 0, 1) - result.adversarial.double().numpy()).max() < 1e-6
+    made = torch.from_numpy(idctn(table * rounded, axes=(3, 4, 5), norm="ortho") + 128)
+    assert apart(on_unit_scale(merge(made, images.shape[2:]), renormalize), result) < 1e-6
 
 
 def test_null_rows_are_the_largest_table_and_ends_of_the_range() -> None:
@@ -185,7 +162,7 @@ def test_null_rows_are_the_largest_table_and_ends_of_the_range() -> None:
     assert uniform.num_backwards == random.num_backwards == uniform.num_forwards == 0
 
 
-def test_a_volume_that_the_state_does_not_make_is_an_excess() -> None:
+def test_volume_that_differs_from_that_of_its_state_is_an_excess() -> None:
     images = drawn(7)
     for attack in (make(name, block=4, steps=2) for name in ("vafa_opt", "sa2_opt")):
         result = attack(SmallNet().double(), images, torch.zeros_like(images, dtype=torch.long))
@@ -213,7 +190,7 @@ def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
 
 
 @pytest.mark.parametrize("short", [0.0, 1e-4, -1e-4])
-def test_the_uniform_null_row_is_made_by_its_own_table(short: float) -> None:
+def test_uniform_null_row_equals_the_volume_of_its_table(short: float) -> None:
     """Next to a tie: the first coefficient of constant blocks is 30, one and a half times 20, a little less or more."""
     value, root = 30 - short, math.sqrt(8)
     images = torch.full((1, 1, 8, 6, 4), (value / root + 128) / 255, dtype=torch.float64)
@@ -249,7 +226,7 @@ def ssim_in_body(clean: Tensor, adversarial: Tensor) -> list[float]:
 
 @pytest.mark.parametrize("name", ["vafa_opt", "sa2_opt_2d"])
 @pytest.mark.parametrize("control", ["none", "uniform", "random"])
-def test_ssim_min_holds_and_is_used(name: str, control: str) -> None:
+def test_ssim_of_results_is_next_to_ssim_min(name: str, control: str) -> None:
     """Without it the SSIM is lower; with it it is next to the bound, in null rows too."""
     images, labels = bodies()
     free, bounded = (

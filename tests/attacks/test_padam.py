@@ -22,7 +22,7 @@ class Quadratic(nn.Module):
 
 
 def amsgrad(x: float, top: float, eps: float, step: float, steps: int) -> list[float]:
-    """Where the paper's iteration goes from x, in plain numbers: the gradient of log(1 + exp(-4 (x - top)^2))."""
+    """Path of the paper's iteration from x, in plain numbers, on log(1 + exp(-4 (x - top)^2))."""
     clean, path = x, [x]
     m = v = highest = 0.0
     for t in range(1, steps + 1):
@@ -38,7 +38,7 @@ def amsgrad(x: float, top: float, eps: float, step: float, steps: int) -> list[f
 
 @pytest.mark.parametrize(("top", "eps", "steps"), [(0.53, 0.2, 80), (0.9, 0.05, 12), (-0.02, 0.6, 12)])
 def test_the_iteration_is_projected_amsgrad(top: float, eps: float, steps: int) -> None:
-    """It swings until gradients have faded, runs into the edge of the ball, and into the end of the scale."""
+    """The three cases swing until gradients fade, run into the edge of the ball, and into the end of the scale."""
     model, image = Quadratic(top), torch.full((1, 1, 1, 1, 1), 0.5, dtype=torch.float64)
     result = make("padam", eps=eps, steps=steps, random_start=False)(model, image, torch.zeros_like(image).long())
     expected = amsgrad(0.5, top, eps, eps / 4, steps)

@@ -26,23 +26,27 @@ def ramp() -> tuple[Tensor, Tensor]:
 
 
 class Linear(nn.Module):
-    """Class 1 in all of a volume while w . x is below a bound, then class 0."""
+    """Class 1 in all of a volume while w . (x - 0.5) is below a bound, then class 0; it is hardly sure of anything.
 
-    def __init__(self, weights: Tensor, bound: float) -> None:
+    So all losses have gradients of one length, along w.
+    """
+
+    def __init__(self, weights: Tensor, bound: float = 1.0) -> None:
         super().__init__()
         self.weights, self.bound = weights, bound
 
     def forward(self, x: Tensor) -> Tensor:
-        margin = (self.bound - (x * self.weights).flatten(1).sum(1)).reshape(-1, 1, 1, 1, 1).expand_as(x)
+        margin = self.bound - ((x - 0.5) * self.weights).flatten(1).sum(1)
+        margin = 1e-6 * margin.reshape(-1, 1, 1, 1, 1).expand_as(x)
         return torch.cat([-margin, margin], dim=1)
 
 
 @pytest.mark.parametrize("radius", [0.01, 0.08])
 def test_the_radius_on_a_linear_network_is_its_distance(radius: float) -> None:
-    """The least L-infinity distance to w . x = b is (b - w . clean) / |w|_1, along the signs of w."""
+    """The least L-infinity distance from 0.5 to w . (x - 0.5) = b is b / |w|_1, along the signs of w."""
     weights = torch.randn(1, 1, 4, 3, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     images = torch.full_like(weights, 0.5)
-    network = Linear(weights, float((images * weights).sum() + radius * weights.abs().sum()))
+    network = Linear(weights, radius * float(weights.abs().sum()))
     result = make("rays", eps=EPS, queries=500)(network, images, torch.ones_like(images).long())
     assert radius <= float(result.state) == pytest.approx(radius, rel=1e-3)
     assert torch.equal((result.adversarial - images).sign(), weights.sign())
@@ -51,8 +55,8 @@ def test_the_radius_on_a_linear_network_is_its_distance(radius: float) -> None:
 
 
 @pytest.mark.parametrize(("factor", "fell"), [(1.01, True), (0.9, False)])
-def test_a_success_within_eps_is_one_of_the_result(factor: float, fell: bool) -> None:
-    """And where the least radius is beyond eps, the result is what the ball leaves of it, a failure."""
+def test_result_succeeds_if_the_least_radius_is_within_eps(factor: float, fell: bool) -> None:
+    """A least radius beyond eps gives its projection onto the ball: a failure."""
     images, labels = ramp()
     kind = {"queries": 1000, "dice": 0.5}
     radius = float(make("rays", eps=EPS, **kind)(Threshold(), images, labels).state)
@@ -77,12 +81,9 @@ def between(**parameters: float) -> tuple[float, float]:
     return float((result.adversarial - images).max()), float(result.state)
 
 
-def test_a_success_that_eps_would_undo_is_kept_at_its_radius() -> None:
+def test_success_that_eps_would_undo_keeps_its_radius() -> None:
+    """A Dice at the threshold has fallen: a threshold of 1 is met at every radius."""
     assert between(eps=0.6, dice=0.5) == pytest.approx((0.02, 0.02), rel=2e-3)
-
-
-def test_a_dice_at_the_threshold_has_fallen() -> None:
-    """A threshold of 1 is met at every radius."""
     assert between(eps=EPS, dice=1.0)[1] < 1e-3
 
 
@@ -124,7 +125,7 @@ def test_default_threshold_is_half_the_clean_dice() -> None:
     assert not torch.equal(search()[1].adversarial, search(dice=0.3)[1].adversarial)
 
 
-def test_signs_and_radius_are_those_of_the_last_decision() -> None:
+def test_radius_is_that_of_the_nearest_success() -> None:
     """Sample by sample: among all that was asked, none beyond the last success is nearer and a success."""
     model, result = search(dice=0.5)
     images = task()[0]
@@ -134,8 +135,8 @@ def test_signs_and_radius_are_those_of_the_last_decision() -> None:
         assert float(result.state[i]) == pytest.approx(min(fallen), abs=1e-6)
 
 
-def test_flipped_runs_are_halved_down_to_voxels_and_begin_again() -> None:
-    """Of 6 voxels there are levels of 1, 2, 4 and 8 runs, of which some of the last have no voxel."""
+def test_flipped_runs_halve_down_to_voxels_and_start_over() -> None:
+    """Six voxels have levels of 1, 2, 4 and 8 runs; some of the last have no voxel."""
     signs = torch.ones(2, 6)
     runs = [(_turned(signs, query)[1] < 0).nonzero().flatten().tolist() for query in range(16)]
     assert runs[:7] == [[0, 1, 2, 3, 4, 5], [0, 1, 2], [3, 4, 5], [0], [1, 2], [3], [4, 5]]

@@ -1,4 +1,4 @@
-"""What attacks refuse, in one line: images and labels, and parameters, each check once and where attacks differ."""
+"""Refusals of attacks, in one line: images, labels and parameters, each check once and for attacks that differ."""
 
 from collections.abc import Callable
 from typing import Any
@@ -168,7 +168,7 @@ OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", 
     ],
     ids=str,
 )
-def test_what_cannot_be_is_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
+def test_wrong_parameters_are_refused_in_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ParameterError, match=r"^[^\n]*$") as caught:
         make(name, **(EXAMPLES[name] | changes))
     assert str(caught.value).startswith(f"{name}: {expected}")

@@ -104,14 +104,9 @@ def test_each_sample_goes_on_with_its_own_winner() -> None:
     """A batch gives what its samples give."""
     both = torch.cat([IMAGES, IMAGES.flip(2)]), torch.cat([LABELS, LABELS.roll(1, 3)])
     attack = make("apgd", eps=EPS, random_start=False, step_rule="cosine", steps=12, loss="race")
-
-    class Pair(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return Linear()(x)
-
-    together = attack(Pair(), *both).adversarial
+    together = attack(Linear(), *both).adversarial
     for number in range(2):
-        alone = attack(Pair(), both[0][number : number + 1], both[1][number : number + 1]).adversarial
+        alone = attack(Linear(), both[0][number : number + 1], both[1][number : number + 1]).adversarial
         assert torch.allclose(together[number], alone[0], rtol=0, atol=1e-12)
 
 

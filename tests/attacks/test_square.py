@@ -26,7 +26,7 @@ def losses(model: Asked) -> Tensor:
 
 
 def trials(model: Asked, i: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Of one sample, every query but the first: its number, what was best before it, and what was asked."""
+    """Every query of one sample but the first: its number, the best volume before it, and its own."""
     best, values = 0, losses(model)[:, i]
     for k in range(1, len(model.volumes)):
         yield k, model.volumes[best][i, 0], model.volumes[k][i, 0]
@@ -43,7 +43,7 @@ def test_the_share_is_halved_as_in_the_authors_code_and_stretched_to_the_queries
 
 @pytest.mark.parametrize("loss", ["ce", "mask-ce"])
 def test_square_keeps_each_samples_best_query(loss: str) -> None:
-    """By the cross-entropy, by which masked losses are compared; a query is one forward pass and no gradient."""
+    """The cross-entropy decides, also for a masked loss; a query is one forward pass without a gradient."""
     model, result = search(loss=loss)
     assert (len(model.volumes), any(model.with_gradient)) == (120, False)
     highest = losses(model).argmax(0).tolist()
@@ -53,13 +53,13 @@ def test_square_keeps_each_samples_best_query(loss: str) -> None:
 
 
 def test_square_keeps_no_query_that_does_not_raise_the_loss() -> None:
-    """Where the loss stands still, nothing but the first query is."""
+    """The loss stands still, so only the first query is kept."""
     images, labels = task()
     one, many = (make("square", eps=EPS, queries=n)(Fixed(1), images, labels).adversarial for n in (1, 30))
     assert torch.equal(one, many)
 
 
-def test_the_first_query_are_stripes_along_the_first_axis() -> None:
+def test_first_query_has_stripes_along_the_first_axis() -> None:
     model, _ = search(eps=0.1)
     images, _ = task()
     inside = (images > 0.1) & (images < 0.9)
@@ -72,7 +72,7 @@ def test_the_first_query_are_stripes_along_the_first_axis() -> None:
 
 
 def test_every_further_query_is_one_cube_of_clean_plus_or_minus_eps() -> None:
-    """Of the schedule's side, in what was best so far, and never one that changes nothing."""
+    """The cube has the schedule's side, changes the best volume so far, and never changes nothing."""
     model, _ = search()
     images, _ = task()
     low, high = (images - EPS).clamp(min=0), (images + EPS).clamp(max=1)
@@ -101,7 +101,7 @@ def test_cubes_reach_every_voxel_and_go_up_and_down() -> None:
 
 
 def test_a_cube_longer_than_the_window_is_cut_to_it() -> None:
-    """Of 8 x 8 x 4 voxels, 0.8 are a side of 6; where all voxels are down, all of the cube is seen to go up."""
+    """A share of 0.8 of 8 x 8 x 4 voxels is a side of 6; from a start at -eps the whole cube goes up."""
     images, labels = task()
     model = Asked()
     make("square", eps=EPS, queries=2, p_init=0.8)(model, images, labels, start=torch.full_like(images, -EPS))

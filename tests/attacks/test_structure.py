@@ -36,7 +36,7 @@ def attributes(node: ast.ClassDef) -> set[str]:
 
 @pytest.mark.parametrize(("name", "node"), CLASSES, ids=[name for name, _ in CLASSES])
 def test_a_class_has_twelve_attributes_at_most(name: str, node: ast.ClassDef) -> None:
-    """Of an attack these are the parameters that it adds."""
+    """The attributes of an attack are the parameters that it adds."""
     assert len(attributes(node)) <= 12, sorted(attributes(node))
 
 
@@ -48,7 +48,7 @@ def test_an_attack_holds_its_parameters_and_nothing_else(name: str) -> None:
 
 
 def test_other_rooms_read_declarations_not_classes_of_attacks() -> None:
-    """No `isinstance(attack, ...)`: one of another package that declares the same is treated alike."""
+    """Code outside asks no `isinstance(attack, ...)`, so that an attack of another package is treated alike."""
     room = FILES[0].parent
     asking = re.compile(r"(isinstance|issubclass)\([\w.]*attack, [A-Z]\w+\)")
     files = [path for path in room.parent.rglob("*.py") if not path.is_relative_to(room)]
@@ -58,7 +58,7 @@ def test_other_rooms_read_declarations_not_classes_of_attacks() -> None:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_has_five_classes_at_most(name: str) -> None:
-    """Of these, three for VAFA and SA2 and four for PGD: the attack and the bases that its author knows."""
+    """VAFA and SA2 have three and PGD has four: the attack and the bases that its author knows."""
     classes = [cls.__name__ for cls in ATTACKS[name].__mro__ if cls not in (ABC, object)]
     assert len(classes) <= {"vafa": 3, "sa2": 3, "pgd": 4}.get(name, 5), classes
 
@@ -83,5 +83,5 @@ def test_a_parameter_of_a_base_that_is_assigned_without_a_type_is_a_constant() -
         make("bim", eps=0.1, random_start=False)
 
 
-def test_nothing_writes_to_a_frozen_attack() -> None:
+def test_attack_files_never_call_setattr() -> None:
     assert [path.name for path in FILES if "__setattr__" in path.read_text()] == []

@@ -23,7 +23,7 @@ NAMES = ("background", "liver", "spleen", "stomach")
     ],
     ids=str,
 )
-def test_the_target_of_every_class(rule: Any, expected: list[int]) -> None:
+def test_rules_map_every_class_to_its_target(rule: Any, expected: list[int]) -> None:
     labels = torch.arange(4).reshape(1, 1, 4, 1, 1)
     logits = torch.zeros(1, 4, 4, 1, 1)
     for voxel, least in enumerate([3, 2, 1, 0]):
@@ -55,7 +55,7 @@ def test_a_rule_has_one_spelling(written: Any, rule: Any) -> None:
     assert canonical(written) == rule
 
 
-def test_the_highest_class_that_a_rule_names() -> None:
+def test_highest_class_of_a_rule_is_the_largest_that_it_names() -> None:
     assert [highest_class(rule) for rule in (None, "next-class", ("swap", 1, 6), ("erase", 3))] == [0, 0, 6, 3]
 
 

@@ -1,4 +1,4 @@
-"""What a task raises, compares and takes for reached where only some structures count."""
+"""Tasks in which only some structures count: values to raise and to compare, samples that are reached."""
 
 import pytest
 import torch
@@ -38,9 +38,8 @@ def test_dice_towards_a_target_is_the_mean_over_all_classes() -> None:
     logits = task.logits(task.clean)
     target = torch.where(labels == 0, 0, 3 - labels)
     assert torch.equal(task.objective.labels, target)
-    assert torch.allclose(
-        task.objective.raised(logits).double(), -dice_terms(logits, target, labels == 2).mean(1), atol=1e-6
-    )
+    expected = -dice_terms(logits, target, labels == 2).mean(1)
+    assert torch.allclose(task.objective.raised(logits).double(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", [None, "next-class"])

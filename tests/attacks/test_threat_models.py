@@ -37,8 +37,8 @@ NAMES = [  # attack, its parameters, what the set is
 
 
 @pytest.mark.filterwarnings("ignore:.*has no effect in variant paper")
-def test_the_page_lists_the_threat_models_that_attacks_have() -> None:
-    """By default and in every variant; those with a bound on the SSIM are named by its text."""
+def test_page_lists_the_threat_models_of_all_attacks() -> None:
+    """Each attack is made in every variant; the page names those with a bound on the SSIM in its text."""
     made = [make(name, **EXAMPLES[name], variant=variant) for name, cls in ATTACKS.items() for variant in cls.variants]
     had = {attack.threat_model for attack in made} | {Imported.threat_model, *(name for *_, name in NAMES)}
     assert set(re.findall(r"^\| `([\w-]+)`", PAGE, re.MULTILINE)) == {n for n in had if not n.endswith("-ssim")}
@@ -57,15 +57,15 @@ def of(name: str, **changes: object) -> Attack:
 
 
 @pytest.mark.parametrize("name", OWNED)
-def test_the_strongest_forms_may_do_what_the_attack_may(name: str) -> None:
-    """And the strongest forms of these are themselves."""
+def test_strongest_forms_have_the_limits_of_the_attack(name: str) -> None:
+    """The strongest forms of these forms are themselves."""
     forms = strongest_forms(of(name))
     assert {limits_of(form) for form in forms} == {limits_of(of(name))}
     assert all(strongest_forms(form) == forms for form in forms)
 
 
 def test_strongest_form_of_the_ball_is_joint_apgd() -> None:
-    """In the attack's own steps, at least twenty."""
+    """The form takes the attack's own number of steps, at least twenty."""
     for steps, own in ((20, make("fgsm", eps=0.1)), (20, make("pgd", eps=0.1)), (100, make("pgd", eps=0.1, steps=100))):
         search = {"eps": 0.1, "steps": steps, "scope": "joint", "step_rule": "cosine"}
         assert strongest_forms(own) == tuple(make("apgd", **search, loss=loss) for loss in ("switch", "dice"))

@@ -35,7 +35,7 @@ class Hills(nn.Module):
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9, 1.0])
-def test_the_recurrence_in_numpy(decay: float) -> None:
+def test_mifgsm_equals_its_recurrence_in_numpy(decay: float) -> None:
     """Cross-entropy of class 0: softplus(s) with s = -40 (x - top)^2; the second sample starts elsewhere."""
     images = torch.rand(2, 1, 3, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     labels = torch.zeros_like(images, dtype=torch.long)
@@ -71,7 +71,7 @@ def test_transfer_attacks_without_their_part_are_mifgsm(name: str, own: Any, oth
 
 
 @pytest.mark.parametrize(("kernel", "sigma"), [({}, 7 / 3), ({"kernel_size": 7, "sigma": 1.0}, 1.0)], ids=str)
-def test_a_step_follows_the_gradient_that_scipy_smooths_and_is_normalised_after_it(kernel: Any, sigma: float) -> None:
+def test_tifgsm_normalises_the_gradient_after_smoothing_it(kernel: Any, sigma: float) -> None:
     """Two steps in numpy, momentum 1: dividing first would weigh the two steps differently."""
     images, labels = doubles(1)
     model, radius = SmallNet().double().eval(), kernel.get("kernel_size", 15) // 2
@@ -95,7 +95,7 @@ def draws(*step: float) -> Tensor:
     return torch.tensor(step, dtype=torch.float64).expand(2, 1, -1)
 
 
-def test_the_network_sees_the_smaller_volume_in_zeros_and_its_logits_come_back() -> None:
+def test_difgsm_shows_a_smaller_volume_in_zeros_and_maps_logits_back() -> None:
     """Ratio 0.5 + 0.5 * 0.5 of 8 x 6 x 4, rounded half up: 6 x 5 x 3, moved by 2 of 2, 0 of 1 and 1 of 1.
 
     The step follows the gradient through the resizing.
@@ -113,8 +113,8 @@ def test_the_network_sees_the_smaller_volume_in_zeros_and_its_logits_come_back()
     assert torch.equal((result.adversarial - images).sign()[clear], gradient.sign()[clear])
 
 
-def test_sizes_and_places_are_drawn_anew_for_every_step_and_sample() -> None:
-    """Of a white volume the box is seen; by a ratio of 0.5 to 1, sides of 8 become 4 to 8."""
+def test_difgsm_draws_sizes_and_places_for_every_step_and_sample() -> None:
+    """A white volume shows its box; ratios of 0.5 to 1 make sides of 4 to 8."""
     model, images = Asked(SmallNet().double()), torch.ones(2, 1, 8, 8, 8, dtype=torch.float64)
     attack = make("difgsm", eps=0.0, steps=40, probability=1.0, min_scale=0.5)
     attack(model, images, torch.zeros_like(images, dtype=torch.long), generator=generators(1, 2))
@@ -125,7 +125,7 @@ def test_sizes_and_places_are_drawn_anew_for_every_step_and_sample() -> None:
     assert all(len({box[i + 3] - box[i] for i in range(3)}) == 1 for step in boxes for box in step)
 
 
-def test_the_network_sees_a_part_of_the_larger_volume_and_what_is_in_sight_counts() -> None:
+def test_dynamic_scaling_shows_a_part_of_a_larger_volume_and_counts_it_alone() -> None:
     """Ratio 0.5 + 1.5 * 2/3 of 8 x 6 x 4: 12 x 9 x 6, from 4 of 4, 1 of 3 and 0 of 2 on."""
     (images, labels), model = doubles(), Asked(SmallNet().double())
     scales = {"min_scale": 0.5, "max_scale": 2.0}
@@ -139,7 +139,7 @@ def test_the_network_sees_a_part_of_the_larger_volume_and_what_is_in_sight_count
 
 
 @pytest.mark.parametrize(("labelled", "raises"), [(7, True), (0, False)], ids=["in sight", "out of sight"])
-def test_organs_count_in_sight_alone(labelled: int, raises: bool) -> None:
+def test_organs_count_only_in_sight(labelled: int, raises: bool) -> None:
     images, labels = doubles()
     labels = torch.zeros_like(labels)
     labels[:, :, labelled] = 1
@@ -153,7 +153,8 @@ def test_organs_count_in_sight_alone(labelled: int, raises: bool) -> None:
 def test_keep_best_compares_volumes_that_are_not_resized(name: str) -> None:
     (images, labels), model = doubles(), Asked(SmallNet().double())
     result = run(name, model, steps=4, keep="best", step_size=EPS, min_scale=0.5)
-    assert len(model.volumes) == 9 == result.num_forwards
+    declared = make(name, eps=EPS, steps=4, keep="best").passes
+    assert (len(model.volumes), result.num_forwards, result.num_backwards) == (9, 9, 4) == (9, *declared)
     asked, said = model.volumes[::2], model.logits[::2]
     assert torch.equal(asked[0], images)
     values = torch.stack([F.cross_entropy(z, labels[:, 0], reduction="none").flatten(1).mean(1) for z in said])

@@ -34,7 +34,7 @@ def cases(count: int, shape: Shape = WINDOW, seed: int = 0, channels: int = 1) -
 
 
 def test_a_tile_is_repeated_from_the_first_voxel_on_and_clamped() -> None:
-    """By numpy, in volumes of sizes that the tile does not divide."""
+    """Numpy repeats the tile in volumes whose sides it does not divide."""
     tile = EPS * torch.randn(1, 4, 3, 2, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
     images = torch.stack([image for image, _ in cases(2, (9, 7, 5))]).round(decimals=1)
     result = universal(tile=(4, 3, 2))(SmallNet(), images, torch.zeros_like(images).long(), learned=tile)
@@ -71,7 +71,7 @@ def test_every_step_follows_the_sum_of_all_cases_and_repetitions() -> None:
         assert np.allclose(learned[0].numpy(), tile, atol=1e-9)
 
 
-def test_an_unseen_case_loses_all_within_reach_and_half_to_the_null_row() -> None:
+def test_unseen_case_loses_all_voxels_within_reach_and_half_to_the_null_row() -> None:
     """The organ lies in one place in all cases, each voxel up to 2 eps from the threshold."""
 
     def drawn(count: int, seed: int) -> Cases:
@@ -110,7 +110,7 @@ def test_null_row_has_signs_of_the_seed_at_eps_without_a_pass() -> None:
 
 
 @pytest.mark.parametrize(("tile", "shape"), [(None, WINDOW), (3, (3, 3, 3)), ((5, 4, 3), (5, 4, 3))])
-def test_the_tile_is_as_large_as_asked_for_else_the_window(tile: Any, shape: Shape) -> None:
+def test_tile_has_the_given_sides_or_those_of_the_window(tile: Any, shape: Shape) -> None:
     assert universal(tile=tile, steps=1).learn(Net(), cases(1), WINDOW).shape == (1, *shape)
 
 

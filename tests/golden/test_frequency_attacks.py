@@ -10,7 +10,7 @@ import torch
 from golden.network import Find, Golden, load, reference_network, some_in_integration
 from torch import Tensor
 
-from freqbench.attacks import VAFA, Attack, make
+from freqbench.attacks import VAFA, Attack, AttackResult, make
 from freqbench.attacks.core.ascent import Ascent
 from freqbench.attacks.sa2 import SA2
 from freqbench.ops.blocks import merge, merge_slices, split
@@ -112,9 +112,13 @@ def final_state(reference: Golden) -> Tensor:
 
 
 def in_voxels(stored: np.ndarray, reference: Golden) -> Tensor:
-    """From the blocked layout; in 2D the slices stand in front."""
+    """Voxel layout of a stored array in blocked layout; in 2D its slices stand in front."""
     to_voxels = merge_slices if len(reference.params["block_size"]) == 2 else merge
     return to_voxels(torch.from_numpy(stored), reference.images.shape[2:])
+
+
+def distance(result: AttackResult, reference: Golden) -> float:
+    return float((result.adversarial.cpu() - torch.from_numpy(reference.arrays["adversarial"])).abs().max())
 
 
 @pytest.mark.parametrize("name", some_in_integration(SINGLE, FORCED_LATER))
@@ -138,7 +142,7 @@ def test_teacher_forced_run_is_the_released_one(
     monkeypatch.setattr(Ascent, "gradient", forced_gradient)
     result = attack(reference_network(golden, processor), reference.images, reference.labels, start=start_of(reference))
     assert next(stored, None) is None
-    assert float((result.adversarial.cpu() - torch.from_numpy(arrays["adversarial"])).abs().max()) <= 2e-6
+    assert distance(result, reference) <= 2e-6
     assert torch.equal(result.state.cpu(), final_state(reference))
     losses, expected = -result.losses.cpu().double().mean(dim=1), torch.from_numpy(arrays["losses"])
     assert float(((losses - expected).abs() / expected.abs().clamp(min=1)).max()) <= 2e-6
@@ -169,8 +173,7 @@ def test_free_run_in_float64_is_the_released_one(
     images = (255 * reference.images).double() / 255 if isinstance(attack, VAFA) else reference.images.double()
     start = None if start is None else start.double()
     result = attack(reference_network(golden, processor).double(), images, reference.labels, start=start)
-    difference = float((result.adversarial.cpu() - torch.from_numpy(reference.arrays["adversarial"])).abs().max())
-    assert difference <= max(2e-6, 3 * FREE_RUN[name])
+    assert distance(result, reference) <= max(2e-6, 3 * FREE_RUN[name])
 
 
 @pytest.mark.parametrize("name", DROPPED)
@@ -180,5 +183,4 @@ def test_a_dropped_band_is_the_released_one(golden: Find, name: str, processor: 
     params = reference.params
     attack = make(params["name"], band=params["freq_band"], block=params["block_size"])
     result = attack(reference_network(golden, processor), reference.images, reference.labels)
-    difference = float((result.adversarial.cpu() - torch.from_numpy(reference.arrays["adversarial"])).abs().max())
-    assert difference <= 1e-6
+    assert distance(result, reference) <= 1e-6

@@ -1,4 +1,4 @@
-"""Follows the gradient of an objective with a price, sample by sample, as VAFA and SA2 do."""
+"""Follows the gradient of a loss less a penalty, sample by sample, as VAFA and SA2 do."""
 
 from collections.abc import Callable
 
@@ -13,15 +13,15 @@ Distance = Callable[[Tensor], Tensor]
 
 
 class Ascent:
-    """One run of gradient steps on a state. A sample that is reached stops; the last volume counts, or the best.
+    """One run of gradient steps on a state (a table, multipliers). A sample that reaches its aim stops.
 
     The objective is J = term(logits, L) - price(a), with L the task loss at the volume a.
 
     Args:
         task: the call of the attack.
-        keep: `last` or `best`, by J.
-        term: function of logits and L, `[B]`, to the part of J that the logits determine, `[B]`.
-        price: function of a to `[B]`; None: nothing is subtracted.
+        keep: `last`: the result is the last volume evaluated; `best`: that of the highest J.
+        term: function that takes logits and L, `[B]`, and returns the part of J before the price, `[B]`.
+        price: function that takes a and returns a penalty, `[B]`; None: no penalty.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Ascent:
         self.running = self.moving = torch.ones(len(task.clean), dtype=torch.bool, device=task.clean.device)
 
     def gradient(self, state: Tensor, render: Render) -> Tensor:
-        """Returns dJ/dstate at the volume a = render(state), which becomes the last one."""
+        """Returns dJ/dstate at the volume a = render(state), and keeps a as the last volume."""
         gradient, (a, value, reached) = self.task.gradient_and(state, lambda state: self._objective(render(state)))
         self.volume = torch.where(across(self.running, a), a, self.volume)
         self.value = torch.where(self.running, value, self.value)
@@ -47,7 +47,7 @@ class Ascent:
         return gradient
 
     def move(self, state: Tensor, moved: Tensor) -> Tensor:
-        """Returns the moved state of the samples that were not reached before the last gradient."""
+        """Returns `moved` for samples that had not stopped before the last gradient, `state` for the others."""
         return torch.where(across(self.moving, state), moved, state)
 
     def result(self, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,11 +58,11 @@ class Ascent:
         return volume, kept
 
     def _objective(self, a: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """Returns J, and with it the volume, its value for comparisons, and the flags of samples that are reached."""
+        """Returns J, `[B]`, and beside it the volume, its value for comparisons and which samples reach their aim."""
         objective, logits = self.task.objective, self.task.logits(a)
         loss = objective.raised(logits)
         raised = self.term(logits, loss)
-        # After the network: the price's backward pass then runs first, before the network's sets TF32.
+        # Computed after the network, so that its backward pass runs first: that of the network switches on TF32.
         price = a.new_zeros(len(a)) if self.price is None else self.price(a)
         with torch.no_grad():
             value = self.term(logits, objective.compared(logits, loss)) - price
@@ -70,7 +70,7 @@ class Ascent:
 
 
 def penalty(weight: float, make: Callable[[], Distance]) -> Distance | None:
-    """Returns the price `weight` times a distance, which `make` prepares; None without a weight."""
+    """Returns the price `weight` times the distance that `make` prepares; None if the weight is 0."""
     if not weight:
         return None
     distance = make()

@@ -28,10 +28,11 @@ class AttackResult:
 
     Attributes:
         adversarial: `[B, C, H, W, D]` in [0, 1], in the dtype and on the device of the images.
-        labels: `[B, 1, H, W, D]`, those of the call; if the attack `moves_labels`, moved to match `adversarial`.
+        labels: the labels of the call, `[B, 1, H, W, D]`; an attack that `moves_labels` has moved them with the
+            anatomy.
         state: the final learned state in the layout of the attack's docstring, or None.
-        losses: the objective before each step, one restart after the other: `[steps, B]`, or `[steps]` if the batch is
-            coupled; `[0, B]` without a gradient; NaN for steps that a window did not take.
+        losses: the objective before each step of all restarts, `[steps, B]`; `[steps]` if the batch is coupled; `[0,
+            B]` if no gradient was taken. NaN marks steps that a window did not take.
         gradients: bool `[G, 2]`, as in `Passes.gradients`.
         forwards: model passes of each window.
         backwards: gradient passes of each window.
@@ -65,9 +66,9 @@ class Attack(ABC):
 
     Class attributes of an attack:
         name: its key in `ATTACKS`.
-        threat_model: name of the set of volumes that it may choose from, from the table in the docs or a new one; a
-            property if parameters change the set. The catalogue shows the name that begins the property's docstring.
-        budget_name: the one parameter that bounds it, or a property likewise; None if there is no such parameter.
+        threat_model: name of the set of volumes that it chooses from: one of the table in the docs, or a new one. A
+            property if parameters change the set; its docstring begins with the name that the catalogue shows.
+        budget_name: the parameter that bounds the change; a property if parameters decide which; None if there is none.
         variants: allowed values of `variant`.
         parameters: meaning and allowed values of each parameter.
         scopes: allowed values of `scope`.
@@ -77,23 +78,23 @@ class Attack(ABC):
         needs_surrogates: true if a call takes `surrogates`: set by SurrogateAttack.
         moves_labels: true if it moves the anatomy: predictions are then compared with the result's labels, which
             `Objective.in_place` makes.
-        per_slice: None if volumes are not cut into blocks; else `block` is the block's side in voxels, or three sides,
-            and is cut to a shorter window. True: blocks are one voxel deep and have one side or two, so that each depth
-            slice has a two-dimensional transform.
+        per_slice: None: volumes are not cut into blocks. False: blocks have one side or three, `block`, in voxels, cut
+            to a shorter window. True: blocks are one voxel deep and have one side or two, so that each depth slice has
+            a two-dimensional transform.
         revision: raised by hand when a code change alters results, so that old rows are recomputed.
 
     Args:
-        targeted: `labels` are the target to reach, not the truth to leave.
+        targeted: `labels` are a target to move towards, not the truth to move away from.
         variant: form of the algorithm; if `released` and `paper` are the same, both names are accepted.
-        scope: the sample that a run passes to the attack. `window`: each window of a volume; `volume`: the whole
-            volume, with the model's stitched logits (`freqbench.models.SlidingWindowModel`), so that the attack raises
-            the loss of the prediction as deployed; `joint`: all windows of a volume, each in the same set as with
-            `window`, with the stitched logits of the volume that they make (`freqbench.models.JointModel`). In Python
-            the caller passes what the scope says.
-        channels: the channels that may change, counted from 0 (a single one may be a number); the model sees the others
-            too, and they come back unchanged to the bit. Draws, `start` and state cover these channels alone. None:
-            all. A bound on intensities holds in every voxel of every channel; a norm is taken over all channels
-            together.
+        scope: the sample that a run passes to the attack. `window`: each window of a volume; `volume`: the whole volume
+            and the logits stitched from its windows (`freqbench.models.SlidingWindowModel`), so that the attack raises
+            the loss of the final prediction; `joint`: all windows of a volume together and the logits stitched from
+            them (`freqbench.models.JointModel`); each window stays within the set that it has with `window`. In Python
+            the caller passes such samples.
+        channels: the channels that may change, counted from 0; one number for a single channel; None: all. The model
+            sees the others too, and the result has them unchanged to the bit. Draws, `start` and state cover the
+            attacked channels alone. A bound on intensities holds in every voxel of every channel; a norm is taken over
+            all channels together.
     """
 
     name: ClassVar[str]
@@ -132,7 +133,7 @@ class Attack(ABC):
             self.refuse("scope", f"expected {' or '.join(self.scopes)}, got {self.scope!r}: {reason}")
 
     def spelled(self) -> dict[str, Any]:
-        """Checked and canonical value of every parameter, because attacks are identified by their parameters."""
+        """Returns the checked, canonical value of every parameter: attacks are identified by these values."""
         values = {field.name: parameters.spelled(self, field.name, getattr(self, field.name)) for field in fields(self)}
         for field in fields(self):
             is_whole = isinstance(values[field.name], int)
@@ -171,7 +172,7 @@ class Attack(ABC):
 
     @property
     def needs_gradient(self) -> bool:
-        """True if it follows, or learns from, a gradient of the attacked network."""
+        """True if it takes gradients of the attacked network, in a call or in `learn`."""
         return self.passes[1] + self.learning_passes[1] > 0
 
     @property
@@ -191,7 +192,7 @@ class Attack(ABC):
         window: Shape,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Returns the argument `learned` of a call: the same for equal arguments on one device.
+        """Returns the argument `learned` of a call; equal arguments give equal results on one device.
 
         Args:
             model: as in a call, for one volume at a time.
@@ -201,7 +202,7 @@ class Attack(ABC):
             generator: source of all draws; None stands for seed 0.
 
         Raises:
-            UserError: an attack that learns nothing, no cases, or images or labels that are not valid.
+            UserError: the attack does not learn, there are no cases, or images or labels are not valid.
         """
         raise UserError(f"{self.name}: expected an attack that learns from other cases, got one that does not")
 
@@ -210,7 +211,7 @@ class Attack(ABC):
         return
 
     def shortened(self, shape: Sequence[int]) -> tuple[int, ...] | None:
-        """Returns the sides of its block, cut to a shorter window `H, W, D`; None if it fits or there is no block."""
+        """Returns the sides of `block` as cut to a window `H, W, D`; None if nothing is cut or there is no block."""
         if self.per_slice is None:
             return None
         block: int | tuple[int, ...] = getattr(self, "block")  # noqa: B009  # no attack without blocks has it
@@ -246,7 +247,7 @@ class Attack(ABC):
     def check_classes(self, num_classes: int) -> None:
         """Raises a ParameterError if the parameters do not suit a model with `num_classes` classes; called first.
 
-        Here `organs` and `target`, of attacks that have them, must name no class beyond the last.
+        This base checks that `organs` and `target`, if the attack has them, name classes of the model.
         """
         organs, target = getattr(self, "organs", None), getattr(self, "target", None)
         for parameter, highest in (("organs", max(organs or (0,))), ("target", highest_class(target))):
@@ -274,7 +275,7 @@ class Attack(ABC):
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """Returns how far volumes lie outside the threat model's bound, on its own scale; 0 or less is inside.
 
-        `state` is the `task.state` that `perturb` left; it serves bounds on a table or on multipliers.
+        `state` is the `task.state` that `perturb` left; bounds on a table or on multipliers need it.
         """
         return 0.0
 
@@ -291,7 +292,7 @@ class Attack(ABC):
         learned: Tensor | None = None,
         surrogates: Sequence[nn.Module] = (),
     ) -> AttackResult:
-        """Attacks a batch of windows; unless `couples_batch`, samples give what they give alone, to rounding.
+        """Attacks a batch of windows; unless `couples_batch`, a sample's result does not depend on its batch.
 
         Args:
             model: `[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. It runs in evaluation mode; parameters,
@@ -337,7 +338,7 @@ class Attack(ABC):
         generator: Generators | None = None,
         given: Given | None = None,
     ) -> Task:
-        """Makes the task of a call and checks its arguments; `given` is None while the attack learns."""
+        """Makes the task of a call and checks its arguments; `learn` has no `given`."""
         inputs.check_volumes(self.name, images, labels, joint=joins_windows(model))
         self.check_channels(images.shape[1])
         if given is not None:
@@ -368,7 +369,7 @@ class Attack(ABC):
 
 
 def clamps_last(model: nn.Module) -> bool:
-    """True if a model changes volumes itself and clamps them to [0, 1] afterwards: they need not be clamped before."""
+    """True if a model clamps volumes to [0, 1] after its own changes; the attack then need not clamp them."""
     return getattr(model, "clamps_last", False) is True
 
 
@@ -388,7 +389,7 @@ class LinfAttack(Attack):
         return self.eps * (2 * task.draw(torch.rand) - 1) if start is None else start
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """The largest voxel change beyond `eps`."""
+        """Returns the largest change of a voxel, less `eps`."""
         return float((adversarial - clean).abs().max()) - self.eps
 
 

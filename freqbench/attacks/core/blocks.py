@@ -1,4 +1,4 @@
-"""Cuts a window into the blocks of a DCT, and lays out one number for each of their coefficients."""
+"""Cuts a window into the blocks of a DCT, and arranges arrays with one number for each coefficient."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ FloatArray = NDArray[np.float64]
 class Blocks:
     """The blocks of a window.
 
-    Numbers for the coefficients have one of two layouts. Voxel layout, `[B, C, H, W, D]` of the padded window:
-    coefficient (i, j, k) of a block is at the place of its voxel. Blocked layout, of starts and states: `[B, C, N, h,
-    w, d]`, for slices `[B, C, D, N, h, w]`, with blocks n = ih * W/w + iw.
+    An array of one number for each coefficient has one of two layouts. Voxel layout is `[B, C, H, W, D]` of the padded
+    window: coefficient (i, j, k) of a block stands where voxel (i, j, k) of the block does. Starts and states have
+    blocked layout, `[B, C, N, h, w, d]`, for slices `[B, C, D, N, h, w]`, with blocks n = ih * W/w + iw.
 
     Attributes:
         sides: sides of a block in voxels.
         padded: the clean volumes, padded to whole blocks.
-        per_slice: blocks are one voxel deep, and the slices lie one by one in blocked layout.
+        per_slice: true: blocks are one voxel deep, and blocked layout has an axis of slices, D.
     """
 
     sides: Block
@@ -66,7 +66,7 @@ class Blocks:
         return self.to_voxels(state).clamp(low, high)
 
     def given(self, task: Task, low: float, high: float) -> Tensor | None:
-        """Returns the call's `start` in blocked layout, or None; a wrong shape or value raises a UserError."""
+        """Returns the call's `start` in blocked layout, or None; raises a UserError for a wrong shape or value."""
         state = task.given_start(self.layout())
         if state is None:
             return None
@@ -79,8 +79,8 @@ class Blocks:
     def by_scipy(self, change: Callable[[FloatArray], FloatArray], scale: float, middle: float) -> Tensor:
         """Returns volumes made by SciPy's DCT in float64: a check on the arithmetic of an attack.
 
-        `change` maps the spectrum of `scale` times the clean volumes minus `middle`, in blocked layout, to that of the
-        volumes minus `middle`, which are returned on that scale, padded.
+        `change` receives the spectrum of scale * clean - middle, in blocked layout, and returns that of the volumes
+        less `middle`. The volumes are on the same scale, padded.
         """
         blocks = self.to_blocks(self.padded.double()).cpu().numpy()
         axes = tuple(range(4 if self.per_slice else 3, blocks.ndim))

@@ -18,35 +18,38 @@ from freqbench.ops.losses import COMPARED_BY, FEWEST_CLASSES
 class GradientAttack(Attack):
     """An attack that raises a loss by its gradient.
 
-    An author writes `run`, the paper's iteration, with `task.gradient` at its volumes; in the L-infinity ball the class
-    also extends `LinfAttack`.
+    An author writes `run`: the paper's iteration, which calls `task.gradient`. An attack in the L-infinity ball also
+    extends `LinfAttack`.
 
     Args:
-        loss: a name of `freqbench.ops.losses.LOSSES`; None, where that is the default: the variant's, Dice in `paper`
-            and otherwise Dice + cross-entropy.
-        organs: only voxels of these classes enter the sums of the loss, whatever is predicted elsewhere, and the Dice
-            is the mean over these classes (towards a target: over all, because the target has other classes). A window
-            without such a voxel has no gradient. None: everything counts.
-        target: rule for the labels to move towards, made from the truth (`labels` are then the truth): `least-likely`,
-            the class of least clean probability at each voxel, for one more forward pass; `next-class`, (label + 1) mod
-            K; `("swap", a, b)`, each class in place of the other; `("erase", a)`, background in place of a. `swap` and
-            `erase` keep all other labels: elsewhere the attack restores the truth. None: away from the truth.
-        restarts: number of runs, each from another draw of the sample's own generator. Each sample keeps the volume of
-            the lowest mean Dice, over `organs` if they are given (`freqbench.ops.losses.mean_dice`); towards a target,
-            the volume of the highest loss.
-        keep: `last`: a run returns its last volumes; `best`: for each sample, the volume of the run with the highest
-            loss, the last one included.
+        loss: a name of `freqbench.ops.losses.LOSSES`. Attacks with the default None take the Dice loss in `paper` and
+            otherwise Dice + cross-entropy.
+        organs: classes that count; None: all. Only voxels with these labels enter the sums of the loss, and the Dice is
+            the mean over these classes (towards a target over all, because the target has other classes). A window
+            without such a voxel has no gradient.
+        target: rule that makes the labels to move towards from the truth, `labels`; None: move away from the truth.
+            `least-likely`: the class of least clean probability at each voxel, at the cost of one forward pass;
+            `next-class`: (label + 1) mod K; `("swap", a, b)`: each class in place of the other; `("erase", a)`:
+            background in place of a. `swap` and `erase` keep all other labels, so there the attack lowers the loss of
+            the truth.
+        restarts: number of runs; each makes new draws. Each sample keeps the run whose volume has the lowest mean Dice,
+            over `organs` if they are given (`freqbench.ops.losses.mean_dice`); towards a target, the highest loss.
+        keep: `last`: a run returns its last volumes; `best`: of all volumes of a run, the last included, it returns
+            each sample's volume of the highest loss.
 
-    Volumes of a run are compared by the loss that the attack raises, except for masked losses, which fall when voxels
-    turn wrong: those are replaced by the cross-entropy (`freqbench.ops.losses.COMPARED_BY`). A comparison costs one
-    forward pass per run if the loss of its last volumes is not known otherwise; a choice between runs costs one per
-    run. A null row ignores these parameters.
+    The loss that the attack raises compares the volumes of a run. Masked losses fall when voxels turn wrong, so the
+    cross-entropy replaces them there (`freqbench.ops.losses.COMPARED_BY`). `keep: best` costs one forward pass per run,
+    for the loss of the last volumes, unless the attack knows it already; restarts cost one more per run. A null row
+    ignores these parameters.
 
     Class attributes of an attack:
-        keeps_best: true if with `keep: best` the attack's `run` returns its best volumes by itself.
+        keeps_best: true if the attack's `run` does what `keep: best` asks for.
+        looks_apart: true if a step's gradient is taken at other volumes than its own, so that with `keep: best` each
+            step's volumes cost one more forward pass.
     """
 
     keeps_best: ClassVar[bool] = False
+    looks_apart: ClassVar[bool] = False
 
     organs: tuple[int, ...] | None = None
     target: Rule | None = None
@@ -65,7 +68,7 @@ class GradientAttack(Attack):
             self.refuse("loss", f"{expected}, got {self.loss_name!r}: use a target rule, or ce")
 
     def spelled(self) -> dict[str, Any]:
-        """Canonical values; a null row has the default of every parameter that it ignores."""
+        """Returns the canonical values; parameters that a null row ignores have their default."""
         values = super().spelled()
         if type(self).loss is None and values["loss"] == self._loss_of_variant:
             values["loss"] = None
@@ -75,14 +78,14 @@ class GradientAttack(Attack):
         return values
 
     def run(self, task: Task) -> Tensor | tuple[Tensor, Tensor]:
-        """Runs once and returns the last volumes, alone or with their state. `task.gradient` compares its volumes.
+        """Runs once and returns the last volumes, alone or with their state; `task.gradient` keeps the best.
 
         An author writes this method, or `perturb` in its place.
         """
         raise NotImplementedError(f"{self.name}: expected the method run, or perturb, got neither: write one")
 
     def perturb(self, task: Task) -> Tensor:
-        """Returns the volumes of `run`, or the best of several runs and their volumes; keeps the state, if any."""
+        """Returns the volumes of `run`, or those that `keep` and `restarts` select; stores their state, if any."""
 
         def run() -> tuple[Tensor, ...]:
             result = self.run(task)
@@ -99,10 +102,10 @@ class GradientAttack(Attack):
         run: Callable[[], tuple[Tensor, ...]],
         render: Callable[[Tensor], Tensor] = lambda volumes: volumes,
     ) -> tuple[Tensor, ...]:
-        """Returns the tensors of each sample's strongest run; with `keep: best`, those of the best point of each run.
+        """Returns the tensors of each sample's strongest run: its last point or, with `keep: best`, its best one.
 
-        `run` does the iteration once and returns its last points, and more tensors that belong to them; `render` makes
-        volumes of points. While `passes.best` is set, each gradient offers the points that it is taken at.
+        `run` does the iteration once and returns its last points, with their state if there is one; `render` makes
+        volumes from points. While `passes.best` is set, each gradient offers its points to it.
         """
         of_runs = Best()
         for _ in range(self.restarts):
@@ -119,7 +122,7 @@ class GradientAttack(Attack):
 
     @property
     def is_stochastic(self) -> bool:
-        """True if the null row is drawn or, without a null row, the start; `uniform` draws nothing."""
+        """True if the start or the null row is drawn; the null row `uniform` draws nothing."""
         control = getattr(self, "control", "none")
         return control == "random" or (control == "none" and getattr(self, "random_start", False))
 
@@ -134,9 +137,9 @@ class GradientAttack(Attack):
 
     @property
     def run_passes(self) -> tuple[int, int]:
-        """Forward and backward passes of a run without comparisons: one of each per step, none for a null row."""
+        """Forward and backward passes of a run without its end: one of each per step, none for a null row."""
         count = getattr(self, "steps", 1) if getattr(self, "control", "none") == "none" else 0
-        return count, count
+        return count * (2 if self.looks_apart and self.keep == "best" else 1), count
 
     @property
     def compares(self) -> bool:

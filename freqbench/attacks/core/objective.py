@@ -15,18 +15,18 @@ class Objective:
     """A loss, its sign, its scope within a sample, and the labels that it compares with.
 
     Attributes:
-        labels: truth or target, `[B, 1, H, W, D]`; with a rule, its target from the first forward pass on.
-        sign: 1, or -1 if `labels` are a target to approach; with a rule, -1 from the first forward pass on.
+        labels: truth or target, `[B, 1, H, W, D]`; a rule replaces the truth by its target at the first forward pass.
+        sign: 1, or -1 if `labels` are a target to move towards; a rule sets -1 at the first forward pass.
         scope: voxels and classes that enter the loss.
-        truth: labels whose Dice selects the result of a run, whatever its aim; None: the loss selects.
+        truth: labels whose Dice selects the result of a run, even towards a target; None: the loss selects.
         raises: the loss that is raised.
         compares: the loss that volumes are compared by.
         organs: classes in the Dice; None: all.
-        rule: rule of a target that the first forward pass will make.
+        rule: target rule that the first forward pass has still to apply, or None.
         windows: None, or the number of windows that share one prediction (`scope: joint`). Labels and logits are then
             those of one volume, and every window has the volume's values.
-        counted: the voxels that count, bool `[B, 1, H, W, D]`, as the others have no label; None: all.
-        changes: True if `raises` is one loss after another.
+        counted: voxels with a label, the only ones that count, bool `[B, 1, H, W, D]`; None: all.
+        changes: true if a run raises several losses, one after another.
     """
 
     labels: Tensor
@@ -45,24 +45,20 @@ class Objective:
     def of(cls, labels: Tensor, sign: float = 1.0, windows: int | None = None) -> "Objective":
         """Makes the objective of a call; voxels with the label IGNORED never count, and become background."""
         counts = counted(labels)
-        if counts is None:
-            return cls(labels=labels, sign=sign, windows=windows)
-        return cls(
-            labels=without_ignored(labels), sign=sign, windows=windows, counted=counts, scope=Scope(voxels=counts)
-        )
+        labels = labels if counts is None else without_ignored(labels)
+        return cls(labels=labels, sign=sign, windows=windows, counted=counts, scope=Scope(voxels=counts))
 
     def of_samples(self, samples: list[int]) -> "Objective":
-        """Returns a fresh objective, away from the labels of some samples."""
-        if self.counted is None:
-            return Objective(labels=self.labels[samples])
-        counts = self.counted[samples]
+        """Returns the default objective for some samples: away from their labels."""
+        counts = None if self.counted is None else self.counted[samples]
         return Objective(labels=self.labels[samples], counted=counts, scope=Scope(voxels=counts))
 
     @property
     def judges_by_success(self) -> bool:
         """True if the Dice selects a run's result, and not the loss.
 
-        It does if `truth` is given, and away from the labels also if windows act jointly or the loss changes.
+        The Dice selects if `truth` is given. Away from the labels it also selects if windows act jointly or the loss
+        changes.
         """
         leaves_truth = self.sign > 0 and self.rule is None
         return self.truth is not None or (leaves_truth and (self.windows is not None or self.changes))
@@ -87,7 +83,7 @@ class Objective:
             self.sign, self.rule = -1.0, None
 
     def in_place(self, labels: Tensor) -> Tensor:
-        """Returns labels `[B, 1, H, W, D]`, moved along with the anatomy of the volumes evaluated last."""
+        """Returns labels `[B, 1, H, W, D]`, moved like the anatomy in the last forward pass; here unmoved."""
         return labels
 
     def compared_with(self) -> tuple[Tensor, Scope]:
@@ -99,7 +95,7 @@ class Objective:
         return self._of_each(self.sign * self.raises(logits, *self.compared_with()))
 
     def compared(self, logits: Tensor, raised: Tensor | None = None) -> Tensor:
-        """Returns the values that compare volumes, `[B]`: the objective, unless its loss does not rank volumes."""
+        """Returns the values that compare volumes, `[B]`: the objective, or that of the loss `compares`."""
         if raised is not None and self.compares is self.raises:
             return raised.detach()
         with torch.no_grad():
@@ -122,7 +118,7 @@ class Objective:
         return self._of_each(~is_open.flatten(1).any(dim=1))
 
     def _of_each(self, values: Tensor) -> Tensor:
-        """Repeats the value of a volume for its windows; the gradients of the copies add up to that of one value."""
+        """Repeats a volume's value for each of its windows; the gradient of their sum is that of the one value."""
         if self.windows is None:
             return values
         repeated = values.detach().expand(self.windows)

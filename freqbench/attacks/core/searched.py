@@ -1,4 +1,4 @@
-"""Defines attacks that search a set of points, each of which makes a volume: tables, k-space, curves of intensity."""
+"""Defines attacks that search the parameters of a change: tables, k-space, curves of intensity."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -20,10 +20,10 @@ SSIM_SUFFIX = "-ssim"  # suffix of a threat model that also bounds the SSIM
 class SearchedAttack(GradientAttack):
     """Projected steps on the parameters that turn a clean volume into an attacked one.
 
-    The search is Auto-PGD's, with `step_rule: cosine` by default (`freqbench.attacks.apgd.search`); reports/strongest
-    explains the choice of rule, loss and steps. An author writes `space`: the set of points, and the function that
-    renders their volumes. If the budget does not bound the size of each number, the author also writes `beyond`. A
-    sample (window or volume) is treated as a whole.
+    A point is one setting of these parameters. The search is Auto-PGD's, with `step_rule: cosine` by default
+    (`freqbench.attacks.apgd.search`); reports/strongest has the experiments behind the default rule, loss and steps. An
+    author writes `space`: the set of points and the function that renders volumes from them; and `beyond`, unless the
+    budget is the largest size of every number.
 
     Args:
         steps: gradient steps; one forward and one backward pass each, plus one forward pass for the last volume.
@@ -31,14 +31,15 @@ class SearchedAttack(GradientAttack):
         control: `none`, or a null row instead of the attack, without a gradient; `random`: a random point on the
             boundary of the set.
 
-    A parameter `ssim_min` of an attack also bounds the SSIM of a sample with the clean one inside the body: points
-    shrink towards no change until they meet it (`freqbench.ops.ssim.within_ssim`). It adds `-ssim` to the threat model.
+    An attack with a parameter `ssim_min` also bounds the SSIM of a sample and its clean volume inside the body: points
+    shrink towards no change until the SSIM is high enough (`freqbench.ops.ssim.within_ssim`). The threat model's name
+    then ends in `-ssim`.
 
     `start` and `state` are the parameters; the start is projected onto the set.
 
     Class attributes of an attack:
-        is_exact: true if the volumes of the result are made in float64, so that another arithmetic makes the same ones
-            of its state.
+        is_exact: true if the result's volumes are computed from its state in float64, so that other code, such as
+            SciPy's, computes the same volumes.
     """
 
     parameters = PARAMETERS | SEARCH | ACQUISITION | {"control": RANDOM_CONTROL}
@@ -56,7 +57,7 @@ class SearchedAttack(GradientAttack):
 
     @abstractmethod
     def space(self, clean: Tensor) -> Space:
-        """Returns the set of points to search, with all that is constant, such as a spectrum, computed here."""
+        """Returns the set of points to search; computes once what stays constant, such as a spectrum."""
 
     def perturb(self, task: Task) -> Tensor:
         """Stores the state of the best point of all runs, or of the null row, and returns its volumes."""
@@ -73,7 +74,7 @@ class SearchedAttack(GradientAttack):
             return exact.render(exact.point_of(task.state.double())).to(task.clean)
 
     def searched(self, task: Task) -> Space:
-        """Returns the space that a call searches; with `ssim_min`, its points move towards no change to keep it."""
+        """Returns the space that a call searches; with `ssim_min`, points shrink before they are rendered."""
         space, ssim_min = self.space(task.clean), getattr(self, "ssim_min", None)
         if ssim_min is None:
             return space
@@ -97,7 +98,7 @@ class SearchedAttack(GradientAttack):
         return space.project(space.centre + space.radius * space.towards(_draw(task, space)))
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """Returns the largest excess: state over its bound, volumes over those of the state, SSIM below `ssim_min`."""
+        """Returns the largest excess: of the state, of volumes over those of the state, of `ssim_min` over the SSIM."""
         if state is None:
             return float("inf")
         with torch.no_grad():
@@ -108,7 +109,7 @@ class SearchedAttack(GradientAttack):
         return max(excess, ssim_min - float(body_ssim(clean)(adversarial).min()))
 
     def made(self, clean: Tensor, state: Tensor) -> Tensor:
-        """Makes the volumes of a state anew, to check those of the search."""
+        """Recomputes volumes from a state, to check those that the search returned."""
         space = self.space(clean)
         return space.render(space.point_of(state))
 
@@ -126,7 +127,7 @@ def _draw(task: Task, space: Space) -> Tensor:
 
 
 def at_ends(task: Task, space: Space) -> Tensor:
-    """Returns the point of a null row with each number at its lower or upper bound, by a draw."""
+    """Draws the point of a null row: each number at its lower or its upper bound."""
     return space.project(space.centre + space.radius * (2 * task.draw(torch.rand, space.centre.shape[1:]).round() - 1))
 
 

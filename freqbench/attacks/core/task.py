@@ -1,4 +1,4 @@
-"""Binds objective, passes and arguments of one call of an attack to its model and volumes."""
+"""Holds one call of an attack: model, volumes, objective, passes, draws."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,11 +22,12 @@ View = Callable[[Tensor], Tensor]
 class Task:
     """One call of an attack.
 
-    The model maps whole volumes `[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. A model that draws has a true
-    attribute `takes_keys`; it then receives `keys`, one integer per sample made from the sample's generator and the
-    number of the pass. So each pass has its own draws, whatever other samples are in the batch.
+    The model maps whole volumes `[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. A model that makes random
+    draws has an attribute `takes_keys = True`. It then receives `keys`, one integer per sample, made from the seed of
+    the sample's generator and the number of the pass: each pass has new draws, which do not depend on the other samples
+    of the batch.
 
-    A model that has a true attribute `joins_windows` predicts one volume from all windows of the batch: labels and
+    A model with the attribute `joins_windows = True` predicts one volume from all windows of the batch: labels and
     logits then have a batch of 1.
 
     Attributes:
@@ -55,7 +56,7 @@ class Task:
         check_classes: Callable[[int], None] | None = None,
     ) -> None:
         self.name, self.model, self._check_classes = name, model, check_classes
-        # Made once: copying a list to a device in every pass would make the host wait.
+        # Copied to the device once: a copy in every pass would make the host wait for it.
         self._index = None if channels is None else torch.tensor(channels, device=images.device)
         self.images = images.detach().clone()
         self.clean = self._attacked(self.images)
@@ -74,14 +75,14 @@ class Task:
         self.state: Tensor | None = None
 
     def aim(self, loss: str, organs: tuple[int, ...] | None, rule: Rule | None) -> None:
-        """Sets the objective instead of Dice + cross-entropy on all voxels; call it before the first forward pass.
+        """Replaces the default objective, Dice + cross-entropy on all voxels; call it before the first forward pass.
 
         Args:
             loss: a name in LOSSES.
             organs: only voxels with these true classes count; None: all voxels. The Dice is the mean over these classes
                 away from the truth, and over all classes towards a target.
-            rule: target rule; the first forward pass makes its target from the labels. `least-likely` takes that pass
-                here.
+            rule: target rule; the first forward pass makes the target from the labels. For `least-likely` this method
+                runs that pass, on the clean volumes.
         """
         self.objective.aim(loss, organs, rule)
         if rule == LEAST_LIKELY:
@@ -102,7 +103,7 @@ class Task:
                 module.training = training
 
     def whole(self, x: Tensor) -> Tensor:
-        """Returns volumes of all channels, `[B, C, H, W, D]`: `x` and the unchanged others. Only `x` gets gradients."""
+        """Returns volumes of all channels, `[B, C, H, W, D]`: `x`, and the others without a gradient."""
         return x if self._index is None else self.images.index_copy(1, self._index, x)
 
     def logits(self, x: Tensor, view: View | None = None) -> Tensor:
@@ -129,7 +130,8 @@ class Task:
     def success(self, x: Tensor) -> Tensor:
         """Returns the values that decide between runs, `[B]`, higher is better: one forward pass, no gradient.
 
-        The values are minus the mean Dice of the predicted classes or of the organs; towards a target, those of `look`.
+        A value is minus the mean Dice of the predicted classes or of the organs; towards a target, it is that of
+        `look`.
         """
         with torch.no_grad():
             logits, objective = self.logits(x), self.objective
@@ -137,7 +139,7 @@ class Task:
             return objective.success(logits) if has_truth else objective.compared(logits)
 
     def look(self, x: Tensor, render: View = lambda x: x) -> Tensor:
-        """Returns values `[B]` that compare a point's volumes, and offers it to `passes.best`: one forward pass."""
+        """Runs one forward pass on a point's volumes, offers the point to `passes.best`, returns its values `[B]`."""
         with torch.no_grad():
             logits = self.logits(render(x))
             values = self.objective.compared(logits)
@@ -145,7 +147,7 @@ class Task:
         return values
 
     def offer(self, logits: Tensor, x: Tensor, values: Tensor | None = None) -> None:
-        """Offers volumes, or a point that makes them, to `passes.best` if it is set; `values` saves computing them."""
+        """Offers volumes, or the point that makes them, to `passes.best`, if set; `values`: `compared`, if known."""
         best = self.passes.best
         if best is None:
             return
@@ -162,8 +164,8 @@ class Task:
     ) -> Tensor:
         """Returns the gradient of an objective with respect to `x` alone, and records the objective's value.
 
-        The objective maps `x` to one value per sample, `[B]`; `of_logits` maps the logits of volumes `x` to them. If
-        there is neither, it is `loss`. Without `objective`, `x` is offered to `passes.best` if it is set.
+        The objective is a function of `x`, or `of_logits` a function of its logits, that returns one value per sample,
+        `[B]`; by default it is `loss`. Unless `objective` is given, `x` is offered to `passes.best` if that is set.
         """
 
         def of_volumes(volumes: Tensor) -> Tensor:
@@ -191,7 +193,7 @@ class Task:
         return self.gradient_and(x, objective)
 
     def gradient_and(self, x: Tensor, objective: Callable[[Tensor], tuple[Tensor, T]]) -> tuple[Tensor, T]:
-        """Works as `gradient`, for an objective with a second result, which is returned too."""
+        """Returns what `gradient` does, and beside it the second result of the objective."""
         x = x.detach().requires_grad_()
         values, besides = objective(x)
         if not values.requires_grad:
@@ -209,13 +211,13 @@ class Task:
     def draw(self, sample: Callable[..., Tensor], layout: Sequence[int] | None = None) -> Tensor:
         """Draws with `torch.rand` or `torch.randn` from each sample's own generator, in the images' dtype and device.
 
-        Numbers are drawn in float32, so that float64 runs see the same ones; `layout` is the shape for one sample,
-        None: that of the images.
+        Numbers are drawn in float32, so that a run in float64 has the same draws. `layout` is the shape for one sample;
+        None: that of the attacked channels.
         """
         shape = tuple(layout or self.clean.shape[1:])
         draws = self.draws.stacked(sample, shape)
         if self.clean.is_cuda and not draws.is_cuda:
-            draws = draws.pin_memory()  # without it the copy waits for the steps before it
+            draws = draws.pin_memory()  # from pageable memory the copy would wait for all steps before it
         return draws.to(self.clean, non_blocking=True)
 
     def given_start(self, layout: Sequence[int] | None = None) -> Tensor | None:
