@@ -153,10 +153,10 @@ def load_model(
         entry = _entry(place, settings)
         # A command, or a file that brings its network, may state its classes only when it is asked with the rest.
         facts = facts_of(entry) if source_of(entry.reader).weights else None
-        metadata = (facts and facts.metadata) or Metadata()
+        metadata = facts.metadata if facts else Metadata()
         if facts:
             num_classes, num_channels = num_classes or facts.num_classes, num_channels or facts.num_channels
-            if facts.metadata is None and (num_classes is None or num_channels is None):
+            if not facts.is_own and (num_classes is None or num_channels is None):
                 shown = shown_channels(facts)
                 num_channels = num_channels or shown.in_channels
                 num_classes = num_classes or (None if entry.class_map else shown.out_channels)
