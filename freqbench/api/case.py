@@ -21,10 +21,10 @@ from freqbench.data.loaders.folder import CaseFiles, ListedFolder
 from freqbench.job.schema import build_dataset
 from freqbench.metrics.volumes import Volume, as_tensor, channels_of, require_classes, require_same_shape
 from freqbench.models.checkpoints import files as checkpoints
+from freqbench.models.inference import MOST_CLASSES
 from freqbench.ops.voxels import without_ignored
 
 AnyPath = str | PathLike[str]
-MOST_CLASSES = 256  # limit of a label map in uint8
 LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes, on Linux
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from freqbench import models
-from freqbench.api.case import MOST_CLASSES, AnyPath, PatientCase, _Arrays, path_of, require_name
+from freqbench.api.case import AnyPath, PatientCase, _Arrays, path_of, require_name
 from freqbench.attacks import Attack
 from freqbench.core import config, names, plugins
 from freqbench.core.config import Strict, Whole
@@ -26,13 +26,14 @@ from freqbench.job.cells import Cell
 from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, examination, facts_of, source_of
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import COMMAND, DEFAULT_INFERENCE, DEFAULT_INPUT, DEFAULT_ROI
+from freqbench.models.inference import MOST_CLASSES
 from freqbench.models.networks.construction import refusing
 from freqbench.models.resolving import require_order
 from freqbench.models.sources import kind_of_folder
 from freqbench.models.sources.checkpoint import shown_channels
 from freqbench.models.sources.source import Metadata
 
-OF_A_NETWORK = ("name", "roi", "input", "preprocess", "inference", "defence", "adaptive", "min_dice")
+OF_A_MODULE = ("name", "roi", "input", "preprocess", "inference", "defence", "adaptive", "min_dice")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,10 +154,10 @@ def load_model(
         entry = _entry(place, settings)
         # A command, or a file that brings its network, may state its classes only when it is asked with the rest.
         facts = facts_of(entry) if source_of(entry.reader).weights else None
-        metadata = (facts and facts.metadata) or Metadata()
+        metadata = facts.metadata if facts else Metadata()
         if facts:
             num_classes, num_channels = num_classes or facts.num_classes, num_channels or facts.num_channels
-            if facts.metadata is None and (num_classes is None or num_channels is None):
+            if not facts.is_own and (num_classes is None or num_channels is None):
                 shown = shown_channels(facts)
                 num_channels = num_channels or shown.in_channels
                 num_classes = num_classes or (None if entry.class_map else shown.out_channels)
@@ -212,8 +213,8 @@ def _of_network(
     name = settings.get("name", type(net).__name__)
     require_name(name)
     for key in settings:
-        if key not in OF_A_NETWORK:
-            raise UserError(f"{name}: {unknown('key', key, OF_A_NETWORK)}")
+        if key not in OF_A_MODULE:
+            raise UserError(f"{name}: {unknown('key', key, OF_A_MODULE)}")
     if next(net.parameters(), None) is None:
         raise UserError(f"{name}: expected a network with parameters, found none: add one")
     entry = config.validate({"name": name, "checkpoint": "random", **settings}, ModelEntry, "load_model")

@@ -33,7 +33,7 @@ from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
 from freqbench.models.entry import seed_of
 from freqbench.models.networks.construction import skeleton
-from freqbench.models.networks.inferring import SIGNS, UNTRACED, inferred, recognised, to_state, unlike_default
+from freqbench.models.networks.inferring import NETWORKS, UNTRACED, inferred, recognised, to_state, unlike_default
 
 Lines = Iterator[tuple[str, str]]
 
@@ -116,7 +116,7 @@ def _contents(path: str) -> Lines:
     yield from _record(metadata)
     arch = metadata.get("arch", arch)
     if arch is None:
-        yield "architecture", f"not one of {', '.join(SIGNS)} by its keys (first: {next(iter(weights))})"
+        yield "architecture", f"not one of {', '.join(NETWORKS)} by its keys (first: {next(iter(weights))})"
     elif arch not in MODELS:
         yield "architecture", f"{arch}, by its keys: give the folder that it lies in as checkpoint, and arch: {arch}"
     else:

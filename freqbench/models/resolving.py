@@ -18,6 +18,7 @@ from freqbench.models.entry import (
     advice_on_classes,
     class_map_of,
     is_prompted,
+    seed_of,
 )
 from freqbench.models.examination import Examination, examine, windows
 from freqbench.models.loading import load, naming
@@ -38,9 +39,10 @@ def facts_of(
     path, source = _path_of(entry), source_of(entry.reader)
     local = source.located(path, entry.args)
     with naming(path, local):
-        facts = source.facts(entry, local, num_classes, num_channels)
-    require_order(entry.name, path, (facts.metadata and facts.metadata.class_names) or (), class_names)
-    return replace(facts, path=path, local=local)
+        facts, seed = source.facts(entry, local, num_classes, num_channels), seed_of(path)
+        sha256 = source.sha256(local, facts.args) if seed is None else f"random:{seed}"
+    require_order(entry.name, path, facts.metadata.class_names or (), class_names)
+    return replace(facts, path=path, local=local, sha256=sha256)
 
 
 def resolve(
@@ -93,7 +95,7 @@ def resolve(
         defence=entry.defence,
         adaptive=entry.adaptive,
         training=training.identity if training else None,
-        method=(training and training.method) or (facts.metadata and facts.metadata.training.method) or None,
+        method=(training and training.method) or facts.metadata.training.method or None,
         weights_sha256=training.weights if training else None,
         notes=facts.notes,
     )
@@ -118,7 +120,7 @@ def stated_classes(entry: ModelEntry) -> int | tuple[str, ...] | None:
     if source_of(entry.reader).weights is None:
         return None
     facts = facts_of(entry)
-    return (facts.metadata and facts.metadata.class_names) or facts.num_classes
+    return facts.metadata.class_names or facts.num_classes
 
 
 def require_order(name: str, path: str, trained: Sequence[str], class_names: Sequence[str]) -> None:
@@ -180,7 +182,7 @@ def _space(entry: ModelEntry, facts: Facts, dataset: Preprocess | None) -> Prepr
 
     Refuses a job's space whose intensities differ from the network's own, unless the job also states `input`.
     """
-    own = facts.space if dataset or not facts.metadata else None
+    own = facts.space if dataset or not facts.is_own else None
     if own and entry.preprocess and entry.input is None and not source_of(facts.arch).takes_volumes:
         ours, theirs = (parse_intensity(space.intensity) for space in (entry.preprocess, own))
         if ours != theirs:
@@ -188,7 +190,7 @@ def _space(entry: ModelEntry, facts: Facts, dataset: Preprocess | None) -> Prepr
                 f"{entry.name}: expected input beside preprocess, as that of {facts.path} is for the intensity "
                 f"{own.intensity}: state both"
             )
-    is_datasets = own and dataset and facts.metadata and own.identity() == dataset.identity()
+    is_datasets = own and dataset and facts.is_own and own.identity() == dataset.identity()
     return entry.preprocess or (None if is_datasets else own)
 
 

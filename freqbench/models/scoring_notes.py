@@ -22,10 +22,7 @@ def concerns(
     space: Preprocess,
 ) -> Iterator[str]:
     """Yields one line per reason to doubt scores of a model on cases of a dataset, whose preprocessing is `space`."""
-    metadata = facts.metadata
-    if metadata is None:
-        return
-    trained = metadata.preprocess
+    metadata, trained = facts.metadata, facts.metadata.preprocess
     if trained and model.space == trained and parse_intensity(trained.intensity) != parse_intensity(space.intensity):
         yield (
             f"{model.name}: expected the intensity {trained.intensity} that it was trained on, got {space.intensity} "

@@ -78,16 +78,20 @@ def test_weights_are_found_behind_any_prefix_and_under_any_key(
     assert chosen.beside == ()
 
 
-def test_wrappers_of_a_part_of_the_network_are_taken_off(tmp_path: Path) -> None:
-    weights = {
-        "net.a._orig_mod.w": torch.ones(2),
-        "net.b._fsdp_wrapped_module._checkpoint_wrapped_module.w": torch.zeros(2),
-    }
-    assert same(placed(tmp_path, weights).weights, {"a.w": torch.ones(2), "b.w": torch.zeros(2)})
-
-
 WEIGHTS = {"a.w": torch.ones(2), "b.w": torch.zeros(2)}
 BEHIND = {f"net.{key}": value for key, value in WEIGHTS.items()}
+WRAPPED = {"net.a._orig_mod.w": "a.w", "net.b._fsdp_wrapped_module._checkpoint_wrapped_module.w": "b.w"}
+WHOLE = {
+    "two equal sets are one": {"state_dict": BEHIND, "ema": WEIGHTS},
+    "wrappers of parts are taken off": {name: WEIGHTS[key] for name, key in WRAPPED.items()},
+}
+
+
+@pytest.mark.parametrize("content", WHOLE.values(), ids=WHOLE)
+def test_sets_that_say_the_same_are_one_network(tmp_path: Path, content: dict[str, Any]) -> None:
+    assert same(placed(tmp_path, content).weights, WEIGHTS)
+
+
 BESIDE = {
     "a loss beside a bare network": (WEIGHTS, {"criterion.weight": torch.ones(3)}, ""),
     "a metric's state": (BEHIND, {"val_metrics.confmat": torch.ones(3, 3)}, "net."),
@@ -134,10 +138,6 @@ def test_two_different_sets_that_fit_are_refused_until_one_is_chosen(
         assert same(placed(tmp_path, {"state_dict": flat}, prefix=prefix).weights, weights)
 
 
-def test_two_equal_sets_are_one(tmp_path: Path) -> None:
-    assert same(placed(tmp_path, {"state_dict": BEHIND, "ema": WEIGHTS}).weights, WEIGHTS)
-
-
 def test_a_prefix_that_the_file_does_not_have_is_refused_with_those_that_it_has(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"prefix: expected one that names of the network have, got 'x.': 'net.'"):
         placed(tmp_path, BEHIND, prefix="x.")
@@ -151,32 +151,24 @@ def test_the_chosen_set_is_part_of_the_identity(tmp_path: Path, tiny_unet: nn.Mo
     assert same(load(specs[1], CPU).net.state_dict(), {key: value + 1 for key, value in weights.items()})
 
 
-def test_numpy_scalars_written_under_numpy_1_are_read(tmp_path: Path, tiny_unet: nn.Module) -> None:
-    """The same file with the module name of numpy 1 in its pickle; unzipped, as the name's length differs."""
-    path = tmp_path / "m.pt"
-    torch.save(
-        {"state_dict": tiny_unet.state_dict(), "acc": np.float64(0.5)}, path, _use_new_zipfile_serialization=False
-    )
-    path.write_bytes(path.read_bytes().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
-    assert same(loaded(path), tiny_unet.state_dict())
-
-
 @pytest.mark.parametrize("core", ["_core", "core"])
-def test_numpy_arrays_beside_weights_are_passed_over(tmp_path: Path, tiny_unet: nn.Module, core: str) -> None:
-    """Arrays hold numpy's random state, the Dice of every class, strings; under numpy 1's names too."""
+def test_numpy_scalars_are_read_and_arrays_and_options_passed_over(
+    tmp_path: Path, tiny_unet: nn.Module, core: str
+) -> None:
+    """Arrays hold numpy's random state, the Dice of every class, strings.
+
+    Under numpy 1, the same file has another module's name in its pickle; unzipped, as the name's length differs.
+    """
     path, text = tmp_path / "m.pt", np.array(["a", "b"], dtype=object)
-    beside = {"rng": np.random.RandomState(0).get_state(), "dice": np.ones(2), "text": text}
+    beside = {"rng": np.random.RandomState(0).get_state(), "dice": np.ones(2), "text": text, "acc": np.float64(0.5)}
+    beside["args"] = argparse.Namespace(lr=0.1, gpu_ids=[0])
     torch.save({"state_dict": tiny_unet.state_dict(), **beside}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes().replace(b"cnumpy._core.multiarray\n", f"cnumpy.{core}.multiarray\n".encode()))
     assert same(loaded(path), tiny_unet.state_dict())
-    assert not isinstance(files.read_content(str(path))["dice"], np.ndarray), "bytes of a stranger make no array"
-
-
-def test_options_beside_weights_are_passed_over(tmp_path: Path, tiny_unet: nn.Module) -> None:
-    path = tmp_path / "m.pt"
-    torch.save({"model_state_dict": tiny_unet.state_dict(), "args": argparse.Namespace(lr=0.1, gpu_ids=[0])}, path)
-    assert same(loaded(path), tiny_unet.state_dict())
-    assert not isinstance(files.read_content(str(path))["args"], argparse.Namespace)
+    content = files.read_content(str(path))
+    assert content["acc"] == 0.5
+    assert not isinstance(content["dice"], np.ndarray), "bytes of a stranger make no array"
+    assert not isinstance(content["args"], argparse.Namespace)
 
 
 def test_half_stored_weights_come_back_as_float32(tmp_path: Path, tiny_unet: nn.Module) -> None:

@@ -8,7 +8,6 @@ import torch
 from models import meshnet_folder
 from models.conftest import TINY_ARGS, TINY_ROI, refused
 
-from freqbench.core.errors import UserError
 from freqbench.models import ModelEntry, load, resolve
 
 CPU = torch.device("cpu")
@@ -74,6 +73,10 @@ def test_class_map_is_part_of_the_identity_in_any_spelling() -> None:
             {"classes": 5, "class_map": {**MAP, 0: [0]}},
             "m: class_map: expected each class of the network, got none for 2",
         ),
+        (
+            {"arch": "sam_med3d", "args": {"points": 1}, "roi": (128,) * 3, "classes": 5, "class_map": MAP},
+            "m: expected no class_map beside args.points, which are of the dataset's classes",
+        ),
     ],
 )
 def test_a_map_that_leaves_a_class_open_is_refused(more: dict[str, Any], text: str) -> None:
@@ -92,8 +95,3 @@ def test_a_folder_states_its_own_classes(tmp_path: Path) -> None:
 def test_an_ensemble_has_its_members_map() -> None:
     with pytest.raises(ValueError, match="expected an ensemble without class_map"):
         ModelEntry(name="both", ensemble=("a", "b"), class_map=MAP)
-
-
-def test_prompts_are_of_the_datasets_classes() -> None:
-    with pytest.raises(UserError, match="expected no class_map beside args"):
-        resolve(entry(arch="sam_med3d", args={"points": 1}, roi=(128,) * 3, classes=5, class_map=MAP), num_classes=3)

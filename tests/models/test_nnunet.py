@@ -94,30 +94,19 @@ def test_ct_intensities_become_what_nnunet_makes_of_them(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "intensity", "scale"),
+    ("scheme", "args", "intensity", "scale"),
     [
-        ("ZScoreNormalization", {"zscore": 5.0}, (-5.0, 5.0)),
-        ("RescaleTo01Normalization", "minmax", (0.0, 1.0)),
-        ("RGBTo01Normalization", {"window": (0.0, 255.0)}, (0.0, 1.0)),
+        ("ZScoreNormalization", {}, {"zscore": 5.0}, (-5.0, 5.0)),
+        ("ZScoreNormalization", {"z_score_limit": 12}, {"zscore": 12.0}, (-12.0, 12.0)),
+        ("RescaleTo01Normalization", {}, "minmax", (0.0, 1.0)),
+        ("RGBTo01Normalization", {}, {"window": (0.0, 255.0)}, (0.0, 1.0)),
     ],
 )
-def test_other_normalisations(write: Write, scheme: str, intensity: Any, scale: Any) -> None:
-    folder = write(
-        lambda plans, dataset, checkpoint: plans["configurations"]["3d_fullres"].update(normalization_schemes=[scheme])
-    )
-    stated = facts("nnunet", folder)
+def test_other_normalisations(write: Write, scheme: str, args: dict[str, Any], intensity: Any, scale: Any) -> None:
+    folder = write(lambda plans, dataset, checkpoint: full(plans).update(normalization_schemes=[scheme]))
+    stated = facts("nnunet", folder, args=args)
     assert stated.space is not None
     assert (stated.space.intensity, stated.input.scale) == (intensity, scale)
-
-
-def test_a_wider_span_of_z_scores_clips_less(write: Write) -> None:
-    zscore = {"normalization_schemes": ["ZScoreNormalization"]}
-    folder = write(lambda plans, dataset, checkpoint: plans["configurations"]["3d_fullres"].update(zscore))
-    stated = facts("nnunet", folder, args={"z_score_limit": 12})
-    assert stated.space is not None
-    assert (stated.space.intensity, stated.input.scale) == ({"zscore": 12.0}, (-12.0, 12.0))
-    with pytest.raises(UserError, match=r"z_score_limit"):
-        facts("nnunet", folder, args={"z_score_limit": 0})
 
 
 def test_several_channels_keep_their_own_mean_and_deviation(write: Write) -> None:
@@ -201,6 +190,7 @@ def test_refuses_in_one_line(write: Write, message: str, change: Change) -> None
         ({"configuraton": "2d"}, r"unknown key 'configuraton'. Did you mean 'configuration'"),
         ({"orientation": "LAA"}, r"orientation: expected one of R or L"),
         ({"checkpoint": "checkpoint_best.pth"}, r"expected fold_N/checkpoint_best.pth, found none"),
+        ({"z_score_limit": 0}, r"z_score_limit"),
     ],
 )
 def test_refuses_arguments_in_one_line(write: Write, args: dict[str, Any], message: str) -> None:

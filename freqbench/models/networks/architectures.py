@@ -33,7 +33,7 @@ class Architecture:
     citation: str
     target: str
     args: Mapping[str, Any] = field(default_factory=dict)
-    filled_in: tuple[str, ...]
+    filled_in: tuple[str, ...] = ("in_channels", "out_channels")
     multiple: Callable[[Mapping[str, Any]], tuple[int, ...]]
     axes: str = AXES
     roi: Shape = (96, 96, 96)
@@ -135,7 +135,6 @@ MODELS: Mapping[str, Architecture] = {
         title="SegMamba",
         citation="Xing et al., MICCAI 2024, arXiv:2401.13560",
         target="freqbench.models.networks.segmamba:SegMamba",
-        filled_in=("in_channels", "out_channels"),
         multiple=lambda args: (16, 16, 16),
         axes="DHW",
         roi=(128, 128, 128),
@@ -145,7 +144,6 @@ MODELS: Mapping[str, Architecture] = {
         citation="Daza et al., MICCAI 2021, arXiv:2107.04263",
         target="freqbench.models.networks.rog:ROG",
         args={"strides": ((2, 2, 1), (2, 2, 1), (2, 2, 2))},
-        filled_in=("in_channels", "out_channels"),
         multiple=lambda args: lattice_stride(args["strides"]),
         roi=(192, 192, 48),
     ),
@@ -153,7 +151,6 @@ MODELS: Mapping[str, Architecture] = {
         title="VISTA3D, prompted by classes or points",
         citation="He et al., CVPR 2025, arXiv:2406.05285",
         target="freqbench.models.networks.vista3d:VISTA3D",
-        filled_in=("in_channels", "out_channels"),
         multiple=lambda args: _on_each_axis(2 ** (len(args.get("blocks_down", (1, 2, 2, 4, 4))) - 1), args),
         roi=(128, 128, 128),
     ),

@@ -17,20 +17,6 @@ from freqbench.models.networks.architectures import MODELS
 
 Weights = Mapping[str, Tensor]
 
-SIGNS: Mapping[str, str] = {
-    "unet": "model.1.submodule.",
-    "unetr": "vit.blocks.",
-    "swin_unetr": "swinViT.",
-    "segresnet": "convInit.",
-    "unetr_pp": "unetr_pp_encoder.",
-    "segmamba": "vit.gscs.",
-    "rog": "backbone.0.cells.",
-    "vista3d": "point_head.",
-    "sam_med3d": "mask_decoder.",
-    "nnunet": "decoder.seg_layers.",
-}
-"""Beginning of a key of each network of any size; of nnU-Net's too, as its files are taken for checkpoints."""
-
 UNTRACED: Mapping[str, tuple[str, ...]] = {
     "unet": ("strides",),
     "unetr": ("num_heads",),
@@ -70,7 +56,7 @@ def recognised(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:
     dims = {weight.ndim for weight in weights.values()}
     is_planar = 4 in dims and 5 not in dims  # convolutions of a 2D network
     for key in weights:
-        for arch, sign in SIGNS.items():
+        for arch, (sign, _) in NETWORKS.items():
             start = 0 if key.startswith(sign) else f".{key}".find(f".{sign}")
             if start >= 0:
                 prefix = key[:start]
@@ -86,8 +72,9 @@ def inferred(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
     `num_channels` are the volume's, which tell the slices of a stack (`slices`).
     """
     if arch == "slices":
-        network = next((name for name, sign in SIGNS.items() if any(key.startswith(sign) for key in weights)), None)
-        if network is None or network not in _READ:
+        signs = ((name, sign) for name, (sign, read) in NETWORKS.items() if read)
+        network = next((name for name, sign in signs if any(key.startswith(sign) for key in weights)), None)
+        if network is None:
             return Inferred()
         plain = inferred(network, weights)
         slices = (plain.in_channels or 0) // num_channels
@@ -96,7 +83,8 @@ def inferred(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
             args={"network": network, **odd, **plain.args}, out_channels=plain.out_channels, unclear=plain.unclear
         )
     try:
-        return _READ[arch](weights)
+        _, read = NETWORKS[arch]
+        return read(weights) if read else Inferred()
     except (KeyError, IndexError, ValueError, ZeroDivisionError):
         return Inferred()
 
@@ -246,17 +234,22 @@ def _sam_med3d(weights: Weights) -> Inferred:
     return Inferred(args=args)
 
 
-_READ: Mapping[str, Callable[[Weights], Inferred]] = {
-    "unet": _unet,
-    "unetr": _unetr,
-    "swin_unetr": _swin_unetr,
-    "segresnet": _segresnet,
-    "unetr_pp": _unetr_pp,
-    "segmamba": _segmamba,
-    "rog": _rog,
-    "vista3d": _vista3d,
-    "sam_med3d": _sam_med3d,
+NETWORKS: Mapping[str, tuple[str, Callable[[Weights], Inferred] | None]] = {
+    "unet": ("model.1.submodule.", _unet),
+    "unetr": ("vit.blocks.", _unetr),
+    "swin_unetr": ("swinViT.", _swin_unetr),
+    "segresnet": ("convInit.", _segresnet),
+    "unetr_pp": ("unetr_pp_encoder.", _unetr_pp),
+    "segmamba": ("vit.gscs.", _segmamba),
+    "rog": ("backbone.0.cells.", _rog),
+    "vista3d": ("point_head.", _vista3d),
+    "sam_med3d": ("mask_decoder.", _sam_med3d),
+    "nnunet": ("decoder.seg_layers.", None),
 }
+"""Beginning of a key of each network of any size, and the function that reads its arguments off its weights.
+
+Of nnU-Net's too, as its files are taken for checkpoints; its plans hold the arguments.
+"""
 
 
 def _with_channels(args: dict[str, Any], first: Tensor, last: Tensor | None, unclear: tuple[str, ...] = ()) -> Inferred:

@@ -204,7 +204,6 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         input=adapter,
         space=space,
         inference=inferer.inference if inferer else {},
-        sha256=_sha256(path, {}),
         notes=notes,
     )
 
@@ -247,11 +246,6 @@ def _of_prediction(config: _Config, id: str, name: str) -> Any:
     if isinstance(value, list) and isinstance(keys, list) and len(value) == len(keys):
         value = value[keys.index("pred")]
     return value if value is not None and value is not False else None
-
-
-def files(args: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns patterns of the files that are read from a bundle's folder; a trusted bundle may import its modules."""
-    return "configs/*", _WEIGHTS, "*.py"
 
 
 def network(spec: ModelSpec) -> nn.Module:
@@ -409,4 +403,11 @@ def _usual(config: _Config, id: str, name: str) -> bool:
             return not {"margin", "k_divisible", "select_fn"} & set(arguments)
 
 
-SOURCE = Source(facts=facts, network=network, weights=weights, sha256=_sha256, files=files, sign="configs")
+SOURCE = Source(
+    facts=facts,
+    network=network,
+    weights=weights,
+    sha256=_sha256,
+    files=lambda args: ("configs/*", _WEIGHTS, "*.py"),  # a trusted bundle may import its modules
+    sign="configs",
+)

@@ -43,7 +43,7 @@ class _Fit(Strict):
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
     """States the facts of a checkpoint, or of untrained weights; raises as `stated` does."""
     facts = stated(entry, path)
-    architecture, trained = MODELS[facts.arch], facts.metadata and facts.metadata.roi
+    architecture, trained = MODELS[facts.arch], facts.metadata.roi
     adapter = InputAdapter(axes=architecture.axes)
     roi = adapter.over(entry.input).in_network_order(trained) if trained else architecture.roi
     return replace(facts, input=adapter, roi=roi)
@@ -56,16 +56,16 @@ def stated(entry: ModelEntry, path: str) -> Facts:
     CheckpointError for a file that does not exist.
     """
     seed = seed_of(path)
-    metadata = metadata_of(path) if seed is None else None
-    arch = _agreed_arch(entry, path, metadata.arch if metadata else None)
+    own = metadata_of(path) if seed is None else None
+    metadata = own or Metadata()
     return Facts(
-        arch=arch,
+        arch=_agreed_arch(entry, path, metadata.arch),
         args=entry.args,
-        sha256=checkpoints.content_sha256(path) if seed is None else f"random:{seed}",
-        num_classes=metadata.num_classes if metadata else None,
-        space=metadata.preprocess if metadata else None,
+        num_classes=metadata.num_classes,
+        space=metadata.preprocess,
         metadata=metadata,
-        knows_axes=seed is not None or metadata is not None,
+        is_own=own is not None,
+        knows_axes=seed is not None or own is not None,
     )
 
 
@@ -125,11 +125,11 @@ def inferred_from(path: str, arch: str, num_channels: int = 1) -> Inferred:
 
 def fit(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
     """Returns the spec with its arguments, migration, counts and notes; refuses what does not fit the network."""
-    is_own, trained = facts.metadata is not None, facts.metadata.args if facts.metadata else None
+    trained = facts.metadata.args
 
     def checked() -> _Fit:
         spec = replace(draft, args=_agreed_args(entry, draft.arch, trained))
-        spec = _checked(spec, facts, entry) if is_own or spec.is_random else _read_off(spec, facts, entry)
+        spec = _checked(spec, facts, entry) if facts.is_own or spec.is_random else _read_off(spec, facts, entry)
         return _Fit(**{name: getattr(spec, name) for name in _Fit.model_fields})
 
     asked = {
@@ -143,7 +143,7 @@ def fit(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
         "args": entry.args,
         "trained": trained,
         "migration": entry.migration,
-        "is_own": is_own,
+        "is_own": facts.is_own,
     }
 
     def stays() -> bool:
@@ -173,7 +173,7 @@ def _checked(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
     if not draft.is_random:
         wanted = net.state_dict()
         placed = checkpoints.read_placed(draft.checkpoint, wanted, draft.prefix)
-        age = entry.migration or (None if facts.metadata is None else migrations.NONE)
+        age = entry.migration or (migrations.NONE if facts.is_own else None)
         chosen = migrations.choose(draft.name, draft.arch, age, placed.weights, wanted)
         weights = migrations.migrations_of(draft.arch)[chosen].convert(placed.weights, wanted)
         notes = (*notes, *filter(None, [placed.note]), *fitting(draft, wanted, weights, facts))

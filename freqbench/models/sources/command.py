@@ -52,7 +52,6 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     return Facts(
         arch=COMMAND,
         args={"num_classes": classes, "timeout": entry.timeout or TIMEOUT},
-        sha256=_sha256(path, {}),
         roi=WHOLE,
         num_classes=classes,
         num_channels=1,

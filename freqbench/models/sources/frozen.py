@@ -16,10 +16,10 @@ from torch.fx import GraphModule
 
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, one_line
-from freqbench.core.files import storage
 from freqbench.core.plugins import require_trust
 from freqbench.models.checkpoints.files import check_sound
 from freqbench.models.entry import DEFAULT_INPUT, ModelEntry, advice_on_classes
+from freqbench.models.examination import mended
 from freqbench.models.sources.source import Facts, Source, here
 from freqbench.models.spec import ModelSpec
 
@@ -44,22 +44,25 @@ class FrozenArgs(Strict):
 class Frozen(nn.Module):
     """A frozen network: one window tensor in, one tensor of logits out, gradients to the input and none to weights.
 
-    `net` is a ScriptModule, or the module of an ExportedProgram. `singly` is True if its graph takes a batch of one, so
-    that samples run one by one.
+    `net` is a ScriptModule, or the module of an ExportedProgram.
     """
 
-    def __init__(self, net: nn.Module, name: str, singly: bool) -> None:
+    def __init__(self, net: nn.Module, name: str) -> None:
         super().__init__()
         self.net = net
         self.name = name
-        self.singly = singly
         # One by one: a ScriptModule has no `requires_grad_` of its own.
         for parameter in net.parameters():
             parameter.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits of windows of its saved size; raises UserError if the file lets no gradient through."""
-        logits = torch.cat([self._run(image) for image in torch.split(images, 1)]) if self.singly else self._run(images)
+        logits = self.net(images)
+        if not isinstance(logits, Tensor):
+            raise UserError(
+                f"{self.name}: expected a network that returns one tensor, got {type(logits).__name__}: save it "
+                "without deep supervision"
+            )
         if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
             raise UserError(f"{self.name}: expected a network with gradients to its input: save it without no_grad")
         return logits
@@ -68,15 +71,6 @@ class Frozen(nn.Module):
         """Sets the flag only: saving a frozen network fixed its behaviour."""
         self.training = mode
         return self
-
-    def _run(self, images: Tensor) -> Tensor:
-        logits = self.net(images)
-        if not isinstance(logits, Tensor):
-            raise UserError(
-                f"{self.name}: expected a network that returns one tensor, got {type(logits).__name__}: save it "
-                "without deep supervision"
-            )
-        return logits
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Frozen":
         moved: Frozen = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -102,7 +96,6 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         roi=agreed(path, "roi", stated, said),
         num_classes=agreed(path, "num_classes", stated, said),
         num_channels=agreed(path, "num_channels", stated, said, default=1),
-        sha256=storage.sha256(path),
     )
 
 
@@ -113,7 +106,7 @@ def network(spec: ModelSpec) -> nn.Module:
     file that makes tensors on a named device stays on that device.
     """
     net, _, singly = _load(path := here(spec))
-    return Frozen(net, path, singly)
+    return mended(Frozen(net, path), "logits", singly)
 
 
 def completed(entry: ModelEntry, num_classes: int | None, num_channels: int | None) -> dict[str, Any]:

@@ -102,14 +102,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         roi=chain.side,
         num_classes=_convolutions(chain)[-1].filters,
         num_channels=chain.num_channels,
-        sha256=_sha256(path, {}),
         input=_CONFORMED,
     )
-
-
-def files(args: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns patterns of the files that are read from a network's folder."""
-    return TOPOLOGY, "*.bin", "*.safetensors"
 
 
 def network(spec: ModelSpec) -> nn.Module:
@@ -248,5 +242,11 @@ def _arrays(folder: Path, group: _Group) -> Iterator[tuple[str, Tensor]]:
 
 
 SOURCE = Source(
-    facts=facts, network=network, weights=weights, sha256=_sha256, files=files, sign=TOPOLOGY, is_known=True
+    facts=facts,
+    network=network,
+    weights=weights,
+    sha256=_sha256,
+    files=lambda args: (TOPOLOGY, "*.bin", "*.safetensors"),
+    sign=TOPOLOGY,
+    is_known=True,
 )

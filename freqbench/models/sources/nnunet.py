@@ -181,7 +181,6 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
             axes="RAS" if codes else "file",
         ),
         inference=NNUNET | {"mirror": _mirrored(file, content, axes)},
-        sha256=_sha256(path, entry.args),
     )
 
 

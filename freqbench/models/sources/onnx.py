@@ -17,6 +17,7 @@ from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError, one_line
 from freqbench.core.files import storage
 from freqbench.models.entry import ModelEntry
+from freqbench.models.examination import mended
 from freqbench.models.sources.frozen import FrozenArgs, agreed, completed
 from freqbench.models.sources.source import Facts, Source, fingerprint, here
 from freqbench.models.spec import ModelSpec
@@ -27,30 +28,26 @@ TOLERANCE = 1e-5
 
 
 class OnnxNetwork(nn.Module):
-    """A network of an ONNX file, in evaluation mode: `net` has gradients, `session` of ONNX Runtime has none.
+    """A network of an ONNX file, in evaluation mode: `net` has gradients, `session` of ONNX Runtime has none."""
 
-    `singly` is True if its graph takes a batch of one, so that samples run one by one.
-    """
-
-    def __init__(self, net: nn.Module | None, session: Any, singly: bool) -> None:
+    def __init__(self, net: nn.Module | None, session: Any = None) -> None:
         super().__init__()
-        self.net, self.session, self.singly = net, session, singly
+        self.net, self.session = net, session
         self.place = nn.Parameter(torch.zeros(0), requires_grad=False)  # says the device, which callers ask for
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits of windows; those of ONNX Runtime are computed on the CPU."""
-        run = self._session_run if self.net is None else self.net
-        return torch.cat([run(image) for image in torch.split(images, 1)]) if self.singly else run(images)
+        if self.net is not None:
+            logits: Tensor = self.net(images)
+            return logits
+        name = self.session.get_inputs()[0].name
+        (scores,) = self.session.run(None, {name: images.detach().float().cpu().numpy()})
+        return torch.from_numpy(scores).to(images)
 
     def train(self, mode: bool = True) -> "OnnxNetwork":
         """Sets the flag only: the file fixed its behaviour."""
         self.training = mode
         return self
-
-    def _session_run(self, images: Tensor) -> Tensor:
-        name = self.session.get_inputs()[0].name
-        (logits,) = self.session.run(None, {name: images.detach().float().cpu().numpy()})
-        return torch.from_numpy(logits).to(images)
 
 
 class _Graph(NamedTuple):
@@ -70,15 +67,13 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     graph = _graph(path)
     roi = agreed(path, "roi", stated, graph.facts)
     channels = agreed(path, "num_channels", stated, graph.facts, default=1)
-    sha256 = _sha256(path, args)
-    classes, black_box = _compared(path, sha256, (1, channels, *roi))
+    classes, black_box = _compared(path, _sha256(path, args), (1, channels, *roi))
     return Facts(
         arch=str(entry.reader),
         args=args,
         roi=roi,
         num_classes=agreed(path, "num_classes", stated, {"num_classes": classes}),
         num_channels=channels,
-        sha256=sha256,
         black_box=black_box,
     )
 
@@ -86,10 +81,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 def network(spec: ModelSpec) -> nn.Module:
     """Returns the network of a file with its weights, on the CPU."""
     path = here(spec)
-    singly = _graph(path).singly
-    if spec.black_box is None:
-        return OnnxNetwork(_converted(path), None, singly)
-    return OnnxNetwork(None, _session(path), singly)
+    net = OnnxNetwork(_converted(path)) if spec.black_box is None else OnnxNetwork(None, _session(path))
+    return mended(net, "logits", _graph(path).singly)
 
 
 def _sha256(path: str, args: Mapping[str, Any]) -> str:
@@ -169,7 +162,7 @@ def _compared(path: str, sha256: str, shape: tuple[int, ...]) -> tuple[int, str 
     volume = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     size = "x".join(map(str, shape[2:]))
     try:
-        reference = OnnxNetwork(None, _session(path), False)(volume)
+        reference = OnnxNetwork(None, _session(path))(volume)
     except CheckpointError:
         raise
     except Exception as error:  # noqa: BLE001 (its exceptions share no class)
@@ -178,7 +171,7 @@ def _compared(path: str, sha256: str, shape: tuple[int, ...]) -> tuple[int, str 
         raise UserError(f"{path}: expected logits [B, K, {size}] with K of 2 or more, got {tuple(reference.shape)}")
     try:
         x = volume.requires_grad_()
-        logits = OnnxNetwork(_converted(path), None, False)(x)
+        logits = OnnxNetwork(_converted(path))(x)
         torch.autograd.grad(logits.sum(), x)
     except Exception as error:  # noqa: BLE001 (an operator without a counterpart raises what its converter likes)
         operator = re.search(r"operation_type='(\w+)'", str(error))

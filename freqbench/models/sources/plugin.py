@@ -1,16 +1,14 @@
 """Makes networks of another package's class, `package.module:Class`; their weights come from a checkpoint."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
 from freqbench.core import plugins
 from freqbench.core.errors import UserError
-from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import ModelEntry
 from freqbench.models.networks.construction import refusing, seeded
-from freqbench.models.sources.checkpoint import stated
+from freqbench.models.sources.checkpoint import stated, weights
 from freqbench.models.sources.source import Facts, Source
 from freqbench.models.spec import ModelSpec
 
@@ -19,11 +17,10 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     """States the facts of a class and its checkpoint; raises UserError for code that is not trusted or not there."""
     facts = stated(entry, path)
     code = plugins.provenance(plugins.load_class(facts.arch, nn.Module)).get("source_sha256")
-    roi = facts.metadata and facts.metadata.roi
-    trained = (facts.metadata and facts.metadata.args) or {}
+    roi = facts.metadata.roi
     return replace(
         facts,
-        args={**trained, **entry.args},
+        args={**(facts.metadata.args or {}), **entry.args},
         roi=(entry.input or facts.input).in_network_order(roi) if roi else None,
         code_sha256=code,
     )
@@ -36,12 +33,6 @@ def network(spec: ModelSpec) -> nn.Module:
         raise UserError(f"{spec.name}: {spec.arch} is not the code that was planned with: plan anew")
     with seeded(spec.seed or 0), refusing(f"{cls.__name__} refuses its args", (Exception,)):
         return cls(**spec.args)
-
-
-def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str | None]:
-    """Returns the checkpoint's weights under the network's names, and a note on their place in the file."""
-    placed = checkpoints.read_placed(spec.checkpoint, wanted, spec.prefix)
-    return placed.weights, placed.note
 
 
 SOURCE = Source(facts=facts, network=network, weights=weights, takes=("prefix",), runs_code=True, is_checkpoint=True)

@@ -65,8 +65,6 @@ class Facts:
     """Facts of a network that its files state; of a frozen one or a command, the job's where these do not.
 
     Attributes:
-        path: where they are, as the job says, variables filled in; `local`: the same on this machine.
-        sha256: hex digest of all files that its output depends on, or `random:SEED`.
         arch: its architecture.
         args: arguments that tell it from others of its architecture: the job's over those of its files.
         roi: voxels of its window, in its own axis order; None: not stated.
@@ -77,11 +75,12 @@ class Facts:
         black_box: why no gradient goes through it; None if one does.
         notes: what its framework does beside, and freqbench does not: one line each.
         code_sha256: hash of the source file, for a class of another package.
-        metadata: what freqbench itself wrote into the checkpoint; None: nothing.
+        metadata: what freqbench itself wrote into the checkpoint, if it `is_own`; else empty.
         knows_axes: True if its axes are no assumption: freqbench trained it, nobody did, or it reads a file's header.
+        path: where they are, as the job says, variables filled in; `local`: the same on this machine.
+        sha256: hex digest of all files that its output depends on, or `random:SEED`. `facts_of` sets these three.
     """
 
-    sha256: str
     arch: str
     args: Mapping[str, Any] = field(default_factory=dict)
     roi: Shape | None = None
@@ -93,10 +92,12 @@ class Facts:
     black_box: str | None = None
     notes: tuple[str, ...] = ()
     code_sha256: str | None = None
-    metadata: Metadata | None = None
+    metadata: Metadata = field(default_factory=Metadata)
+    is_own: bool = False
     knows_axes: bool = False
     path: str = ""
     local: str = ""
+    sha256: str = ""
 
 
 def _sha256_of_file(path: str, args: Mapping[str, Any]) -> str:
@@ -121,7 +122,7 @@ def fitting(draft: "ModelSpec", wanted: Weights, weights: Weights, facts: Facts)
     """Refuses weights that do not fit their network; returns a note if nobody seems to have trained them."""
     checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.outputs)
     # freqbench's own metadata tell of a training.
-    return [UNTRAINED] if facts.metadata is None and checkpoints.look_untrained(weights) else []
+    return [UNTRAINED] if not facts.is_own and checkpoints.look_untrained(weights) else []
 
 
 @dataclass(frozen=True, kw_only=True)
