@@ -92,8 +92,7 @@ def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
     Columns of MOVED with a value follow. `target` None: white-box.
     """
     attacked = rows[rows["attack"] != CLEAN]
-    wanted = attacked["source_model"] if target is None else target
-    attacked = attacked[attacked["target_model"] == wanted]
+    attacked = attacked[attacked["target_model"] == (attacked["source_model"] if target is None else target)]
     clean = rows[rows["attack"] == CLEAN].drop(columns="source_model")
     clean = attacked[PAIR].drop_duplicates().merge(clean, on=["dataset", "target_model"])
     both = pd.concat([clean, attacked], ignore_index=True)

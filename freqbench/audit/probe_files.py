@@ -83,5 +83,4 @@ def read(out: str, kind: type[Content]) -> Content | None:
 def write(out: str, content: Gradients | SavedScores) -> None:
     """Writes either file in one step; UserError if another one is there."""
     read(out, type(content))
-    path = storage.join(root_of(out), FILES[type(content)])
-    storage.write_atomic(path, content.model_dump_json(indent=1).encode())
+    storage.write_atomic(storage.join(root_of(out), FILES[type(content)]), content.model_dump_json(indent=1).encode())

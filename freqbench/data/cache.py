@@ -118,8 +118,7 @@ def _keep(path: Path, case: Case, most: int) -> None:
     """Writes a case; removes the least recently used ones if all would take more than `most` bytes."""
     from safetensors.torch import save
 
-    stated = {name: getattr(case, name) for name in FACTS}
-    facts = json.dumps(stated, default=np.ndarray.tolist)
+    facts = json.dumps({name: getattr(case, name) for name in FACTS}, default=np.ndarray.tolist)
     metadata = {"case": f"{_checksum(facts, case.image, case.label)} {facts}"}
     content = save({"image": case.image, "label": case.label}, metadata)
     if len(content) > most:

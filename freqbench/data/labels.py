@@ -49,9 +49,9 @@ class Classes:
             kept = [k for value, k in self.of_value.items() if value == k]
             pairs = [f"{self._named(value)} -> {k} ({self.names[k]})" for value, k in self.moved.items()]
             others = f"; {', '.join(map(str, sorted(kept)))} as in the files" if kept else ""
-            lines.append(f"{name}: labels of the files become classes: {_few(pairs)}{others}")
+            lines.append(f"{name}: labels of the files become classes: {few(pairs)}{others}")
         if self.ignored:
-            shown = _few([self._named(value) for value in self.ignored])
+            shown = few([self._named(value) for value in self.ignored])
             lines.append(f"{name}: voxels with the label {shown} do not count: not in losses, metrics or success")
         return tuple(lines)
 
@@ -201,9 +201,9 @@ def read_classes(header: nifti.Header, of_value: Mapping[int, int]) -> npt.NDArr
     if strange:
         allowed = sorted(of_value)
         is_dense = allowed == list(range(len(allowed)))
-        expected = f"0 to {allowed[-1]}" if is_dense else _few([*map(str, allowed)])
-        got = _few([f"{value} ({n} voxels)" for value, n in strange])
-        listed = _few([f"{value}: 0" for value, _ in strange])
+        expected = f"0 to {allowed[-1]}" if is_dense else few([*map(str, allowed)])
+        got = few([f"{value} ({n} voxels)" for value, n in strange])
+        listed = few([f"{value}: 0" for value, _ in strange])
         raise DataError(
             f"{header.path}: expected labels {expected}, got {got}: name all classes in `labels`, or say the class of "
             f"each by `label_map`: {{{listed}}} makes them background"
@@ -213,6 +213,6 @@ def read_classes(header: nifti.Header, of_value: Mapping[int, int]) -> npt.NDArr
     return found
 
 
-def _few(words: Sequence[str]) -> str:
-    more = f" and {len(words) - MOST_NAMED} more" if len(words) > MOST_NAMED else ""
-    return ", ".join(words[:MOST_NAMED]) + more
+def few(words: Sequence[str], most: int = MOST_NAMED) -> str:
+    """Returns the first words in a row, and the number of the others."""
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

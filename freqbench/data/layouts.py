@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from freqbench.core.files import storage
 from freqbench.data import DATASETS, nifti
 from freqbench.data.base import counted_patients
 from freqbench.data.file_names import Pairing, classes_in, holds_classes, pairings
+from freqbench.data.labels import few
 from freqbench.data.loaders.decathlon import Decathlon, PublishedSplit, is_averaged
 from freqbench.data.loaders.folder import ListedFolder, Survey, expanded, read_object
 from freqbench.data.loaders.msd import TASKS
@@ -23,6 +25,7 @@ LOOKED_INTO = 100  # folders of a folder without a layout: each costs some 30 lo
 
 # The split that a job line proposes: the first of these with a complete case.
 PREFERRED = ("validation", "test", "val", "training", "train")
+_named = partial(few, most=40)
 ORGANS = ("spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach", "pancreas")
 
 
@@ -358,7 +361,7 @@ def _unrecognised(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     folders = [name for name in names if (folder / name).is_dir()][:LOOKED_INTO]
     below = {name: kind.title for name in folders if (kind := _kind_of(folder / name))}
-    there = _named(names, 3) or "nothing"
+    there = few(names, 3) or "nothing"
     if below:
         hint = "give one of its folders: " + ", ".join(f"{name} ({title})" for name, title in below.items())
     else:
@@ -412,8 +415,3 @@ def _notes(surveys: Sequence[Survey], folder: Path) -> Iterator[str]:
     beside = sorted(path for parent in flat for path in parent.glob("[!.]*.nii*") if path not in listed)
     if further := [str(path.relative_to(folder)) for path in beside if not is_averaged(path.name)]:
         yield f"the list does not name: {_named(further)}"
-
-
-def _named(names: Sequence[str], most: int = 40) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -308,8 +308,7 @@ def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: "Ten
     It is 0 up to rounding if the space keeps the file's grid. Changes to voxels that `pad_to` made are lost, and count
     too.
     """
-    again = prepare(attacked, space, clean=native).image
-    return float((again - adversarial).square_().double().mean().sqrt())
+    return float((prepare(attacked, space, clean=native).image - adversarial).square_().double().mean().sqrt())
 
 
 def _added(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], low: float, high: float) -> Volume:

@@ -21,19 +21,20 @@ INTENSITY_BUDGETS = ("linf", "gaussian")
 class AttackFacts(Strict):
     """Cost and displacement of an adversarial volume, which are also columns of RECORDS.
 
-    Numbers are None for a volume made elsewhere; those of the displacement are also None if nothing moved.
+    Numbers are None for a volume made elsewhere; those of the displacement (NOT_MOVED) are also None if nothing moved.
     """
 
     num_windows: int | None  # attacked windows; for a volume attacked as one, the windows of its prediction
     num_forwards: int | None  # passes over all windows; each draw of a random defence counts as one
     num_backwards: int | None
-    displacement_mean_mm: float | None = None
-    displacement_max_mm: float | None = None
-    jacobian_min: float | None = None
-    caution: str | None = None  # why the volume says little about the model; None: no known reason
+    displacement_mean_mm: float | None
+    displacement_max_mm: float | None
+    jacobian_min: float | None
+    caution: str | None  # why the volume says little about the model; None: no known reason
 
 
-UNKNOWN = AttackFacts(num_windows=None, num_forwards=None, num_backwards=None)
+UNKNOWN = AttackFacts.model_validate(dict.fromkeys(AttackFacts.model_fields))
+NOT_MOVED: Mapping[str, float | None] = dict.fromkeys(("displacement_mean_mm", "displacement_max_mm", "jacobian_min"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ def attack_case(
     adversarial, moved = image.clone(), label.clone()
     forwards = backwards = 0
     losses, gradients = list[Tensor](), list[Tensor]()
-    displacement: Mapping[str, float] = {}
+    displacement = NOT_MOVED
     for first in range(0, len(windows), window_batch):
         batch = windows[first : first + window_batch]
         result = attack(
@@ -117,7 +118,7 @@ def attack_case(
         losses.append(result.losses.cpu())
         gradients.append(result.gradients)
         if attack.attacks_volume:
-            displacement = attack.displacement(image[None], result.state)
+            displacement = {**NOT_MOVED, **attack.displacement(image[None], result.state)}
     facts = AttackFacts(
         num_windows=len(windows),
         num_forwards=model.passes * forwards,
@@ -160,7 +161,7 @@ def _volume_attacked(
         num_forwards=sliding.num_forwards,
         num_backwards=sliding.num_backwards,
         caution=caution_of(sliding.model.name, [result.gradients], learned),
-        **attack.displacement(image, result.state),
+        **{**NOT_MOVED, **attack.displacement(image, result.state)},
     )
     moved = result.labels[0].cpu() if attack.moves_labels else None
     return AttackedVolume(adversarial=made[0].cpu(), facts=facts, losses=(result.losses.cpu(),), label=moved)

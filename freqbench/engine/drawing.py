@@ -5,7 +5,6 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ PANEL, COLUMNS, GAP, CAPTION, FONT = 160, 3, 4, 20, 13  # pixels, except COLUMNS
 PAPER, INK = (22, 25, 31), (232, 235, 240)
 OPACITY = 0.6
 BELOW, UNCHANGED, ABOVE = (np.array(color) for color in ((230, 97, 1), (247, 247, 247), (94, 60, 153)))  # as in figures
+PALETTE = np.array([list(bytes.fromhex(color[1:])) for color in class_colors()])  # of all classes, [256, 3]
 QUALITIES = (80, 50, 20, 5)
 
 Pixels = npt.NDArray[Any]
@@ -184,14 +184,8 @@ def _overlaid(panel: Pixels, labels: Pixels, size: Size) -> Pixels:
     """Returns a panel under the colours of its classes; the background stays clear."""
     classes = _resized(labels.astype(np.uint8), size, Resampling.NEAREST)
     share = np.where(classes > 0, OPACITY, 0)[..., None]
-    blended: Pixels = panel * (1 - share) + _palette()[classes] * share
+    blended: Pixels = panel * (1 - share) + PALETTE[classes] * share
     return blended.astype(np.uint8)
-
-
-@cache
-def _palette() -> Pixels:
-    """Returns the colours of all classes, `[256, 3]`."""
-    return np.array([list(bytes.fromhex(color[1:])) for color in class_colors()])
 
 
 def _sheet(panels: Sequence[tuple[str, str, Pixels]], height: int) -> Image.Image:

@@ -111,7 +111,6 @@ class _AsPredicted(nn.Module):
         self.model, self.sliding = sliding.model, sliding
 
     def turn_to(self, case: Case) -> None:
-        """Prepares the model for volumes of this case."""
         self.model = self.sliding.model = self.model.for_case(case)
 
     @property

@@ -177,7 +177,6 @@ class _Asked:
 
     @property
     def budget_name(self) -> str:
-        """Name of the parameter to find."""
         return str(self.cell.attack.budget_name)
 
     @property

@@ -157,8 +157,7 @@ def windows_within(available: int, one_window: int) -> int:
     >>> windows_within(100 << 30, 4 << 30), windows_within(1 << 30, 4 << 30), windows_within(100 << 30, 0)
     (20, 1, 32)
     """
-    fitting = HEADROOM * available / max(1, one_window)
-    return max(1, min(MOST_WINDOWS, int(fitting)))
+    return max(1, min(MOST_WINDOWS, int(HEADROOM * available / max(1, one_window))))
 
 
 def first_step(

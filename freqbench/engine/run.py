@@ -174,7 +174,9 @@ class Recorder:
         self._facts = {**facts, **self._facts, "reuse": reuse}
         self._record("running")
         try:
-            self._judge_stored()
+            if self._plan.num_done and self.critic.has_floors:  # else the same command would go on, a row at a time
+                for record in self._store.records(FIT_COLUMNS).to_pylist():
+                    self._require_fit(record)
             with self._progress.bar:
                 try:
                     yield spec
@@ -204,12 +206,6 @@ class Recorder:
             seconds=time.monotonic() - self._started,
             interrupted=self._status == "interrupted",
         )
-
-    def _judge_stored(self) -> None:
-        """Judges models by the rows that an earlier run stored, so that the same command does not go on one by one."""
-        if self._plan.num_done and self.critic.has_floors:
-            for record in self._store.records(FIT_COLUMNS).to_pylist():
-                self._require_fit(record)
 
     def use(self, engine: Mapping[str, Any]) -> None:
         """See Listener."""

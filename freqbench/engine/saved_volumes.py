@@ -101,8 +101,7 @@ def packed(volume: Tensor, affine: npt.NDArray[np.float64]) -> bytes:
     """
     import nibabel
 
-    several = volume.ndim == 4 and len(volume) > 1
-    voxels = volume.movedim(0, -1) if several else volume.reshape(volume.shape[-3:])
+    voxels = volume.movedim(0, -1) if volume.ndim == 4 and len(volume) > 1 else volume.reshape(volume.shape[-3:])
     image = nibabel.Nifti1Image(voxels.numpy(), affine)
     image.header.set_xyzt_units("mm")
     return gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)

@@ -273,13 +273,11 @@ def score_calibration(confidence: Tensor, pred: Tensor, label: Tensor, num_class
     return PredictionScores(record=record, classes=_by_class(columns))
 
 
-def _nsd(maps: LabelMaps) -> dict[str, Vector]:
-    values = nsd(maps.pred, maps.label, maps.num_classes, maps.tolerances, maps.spacing)
-    return {"nsd": values, "nsd_tolerance_mm": np.array([math.nan, *maps.tolerances])}
-
-
 _BY_CLASS: Mapping[str, Callable[[LabelMaps], Mapping[str, Vector]]] = {
-    "nsd": _nsd,
+    "nsd": lambda maps: {
+        "nsd": nsd(maps.pred, maps.label, maps.num_classes, maps.tolerances, maps.spacing),
+        "nsd_tolerance_mm": np.array([math.nan, *maps.tolerances]),
+    },
     "assd": lambda maps: {"assd_mm": assd(maps.pred, maps.label, maps.num_classes, maps.spacing)},
     "volume": lambda maps: volume_errors(confusion(maps.pred, maps.label, maps.num_classes), maps.spacing),
     "components": lambda maps: {"component_f1": component_f1(maps.pred, maps.label, maps.num_classes)},

@@ -54,8 +54,7 @@ def attack_identity(attack: Attack) -> dict[str, Any]:
 
 def attack_params(attack: Attack, **besides: int | str | Sequence[str]) -> str:
     """Returns all parameters of an attack as JSON text; `besides` adds to them or replaces some."""
-    values = {field.name: getattr(attack, field.name) for field in fields(attack)}
-    return json.dumps(values | besides, sort_keys=True)
+    return json.dumps({field.name: getattr(attack, field.name) for field in fields(attack)} | besides, sort_keys=True)
 
 
 def attack_entry(attack: Attack) -> dict[str, Any]:

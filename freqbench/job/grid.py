@@ -145,7 +145,7 @@ class Expansion:
         for i, dataset in enumerate(self._datasets):
             models = self._models_on(i)
             for model in models.values():
-                own = _own_facts(model, self._facts[i])
+                own = self._facts[i][(model.members or (model,))[0].name]  # of an ensemble those of its first member
                 notes += scoring_notes.axes_notes(model, own, dataset.name, cases[dataset.name])
             concerns += _concerns_of_models(models, self._facts[i], dataset, cases[dataset.name])
             table += _cells(job, dataset, models, sourced[i], concerns)
@@ -191,11 +191,6 @@ class Expansion:
 
 def _seeds(job: JobSpec, attack: Attack) -> Sequence[int | None]:
     return job.seeds if attack.is_stochastic else (None,)
-
-
-def _own_facts(model: ModelSpec, facts: Mapping[str, Facts]) -> Facts:
-    """Returns the facts of a network, of an ensemble those of its first member."""
-    return facts[(model.members or (model,))[0].name]
 
 
 def _concerns_of_models(
@@ -441,8 +436,7 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
     with sweep.at("targets"):
         require_names(extended)
     grid = expand(extended)
-    sources = tuple(cell for cell in grid.cells if cell.source.name in by_name)
-    return replace(grid, job=job, cells=sources)
+    return replace(grid, job=job, cells=tuple(cell for cell in grid.cells if cell.source.name in by_name))
 
 
 def _require_file_scores(attack: Attack, targets: Sequence[ModelSpec]) -> Iterator[str]:

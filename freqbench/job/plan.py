@@ -80,8 +80,7 @@ def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Pl
             num_done += len(cell.targets) - len(missing)
             if missing:
                 units.append(Unit(cell=cell, ref=ref, targets=tuple(missing)))
-    metrics = (*grid.metrics, *sorted(former - wanted))
-    return Plan(grid=grid, units=tuple(units), num_done=num_done, metrics=metrics)
+    return Plan(grid=grid, units=tuple(units), num_done=num_done, metrics=(*grid.metrics, *sorted(former - wanted)))
 
 
 def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, Preprocess]]:

@@ -53,26 +53,20 @@ class Metric:
     of: Literal["labels", "probabilities", "volumes"]  # its inputs: of a prediction, or the two volumes
 
 
-_DSC = ("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean", "missed_classes", "hallucinated_classes")
-_HD95 = ("hd95", "hd95_clean", "hd95_mm", "hd95_mm_clean", "hd95_medpy_mm")
-_PENALISED = ("hd95_penalised", "hd95_penalised_clean", "hd95_undefined_classes")
-_VOLUME = (
-    *("volume_error_relative", "volume_error_relative_clean", "volume_error_ml", "volume_error_ml_clean"),
-    "volume_undefined_classes",
-)
-_COMPONENTS = ("component_f1", "component_f1_clean", "components_undefined_classes")
-_TOPOLOGY = (
-    *("betti0_error", "betti0_error_clean", "betti1_error", "betti1_error_clean"),
-    *("betti2_error", "betti2_error_clean", "topology_undefined_classes"),
-)
-_CALIBRATION = (
-    *("ece", "ece_clean", "ece_foreground", "ece_foreground_clean", "wrong_confidence", "wrong_confidence_clean"),
-    "calibration_undefined_classes",
-)
+def _and_clean(*columns: str) -> tuple[str, ...]:
+    return tuple(name for column in columns for name in (column, f"{column}_clean"))
+
+
+_DSC = (*_and_clean("dsc", "dsc_foreground"), "missed_classes", "hallucinated_classes")
+_HD95 = (*_and_clean("hd95", "hd95_mm"), "hd95_medpy_mm", *_and_clean("hd95_penalised"), "hd95_undefined_classes")
+_VOLUME = (*_and_clean("volume_error_relative", "volume_error_ml"), "volume_undefined_classes")
+_COMPONENTS = (*_and_clean("component_f1"), "components_undefined_classes")
+_TOPOLOGY = (*_and_clean("betti0_error", "betti1_error", "betti2_error"), "topology_undefined_classes")
+_CALIBRATION = (*_and_clean("ece", "ece_foreground", "wrong_confidence"), "calibration_undefined_classes")
 
 METRICS: Mapping[str, Metric] = {
     "dsc": Metric("DSC", "fraction", "higher", _DSC, "labels"),
-    "hd95": Metric("HD95", "voxel", "lower", (*_HD95, *_PENALISED), "labels"),
+    "hd95": Metric("HD95", "voxel", "lower", _HD95, "labels"),
     "nsd": Metric("NSD", "fraction", "higher", ("nsd", "nsd_clean", "nsd_undefined_classes"), "labels"),
     "assd": Metric("ASSD", "mm", "lower", ("assd_mm", "assd_mm_clean", "assd_undefined_classes"), "labels"),
     "volume": Metric("Volume error", "ratio", "lower", _VOLUME, "labels"),

@@ -54,8 +54,7 @@ def hd95(
     """
     if convention not in ("monai", "medpy"):
         raise UserError(f"hd95: expected convention 'monai' or 'medpy', got {convention!r}")
-    sides = lengths(spacing)
-    monai, medpy = _both_conventions(_surfaces(pred, label, num_classes), sides)
+    monai, medpy = _both_conventions(_surfaces(pred, label, num_classes), lengths(spacing))
     return monai if convention == "monai" else medpy
 
 

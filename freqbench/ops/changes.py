@@ -136,8 +136,7 @@ def radial_bands(block: Block) -> Tensor:
     """
     axes = [torch.arange(side) / max(1, side - 1) for side in block]
     distance = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
-    bands = (BANDS * distance / distance.max().clamp(min=1)).ceil().clamp(max=BANDS).long()
-    return bands
+    return (BANDS * distance / distance.max().clamp(min=1)).ceil().clamp(max=BANDS).long()
 
 
 def draws_of(volumes: Tensor, kind: str, sigma: float) -> Callable[[int], Tensor]:

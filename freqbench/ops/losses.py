@@ -321,8 +321,7 @@ def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
     """
     weights = members.to(p)
     overlap = (weights * p.gather(1, labels)).sum()
-    squares = (weights * p.square()).sum()
-    return 1 - (2 * overlap + SMOOTH_SET) / (weights.sum() + squares + SMOOTH_SET)
+    return 1 - (2 * overlap + SMOOTH_SET) / (weights.sum() + (weights * p.square()).sum() + SMOOTH_SET)
 
 
 def mean_dice(

@@ -46,8 +46,7 @@ def soft_round(u: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     floor = u.floor()
     tanh = (u - floor).sub_(0.5).mul_(steepness).tanh_()
     value = floor.add_(0.5).add_(tanh, alpha=scale)
-    slope = tanh.square_().sub_(1).mul_(-scale * steepness)
-    return value, slope
+    return value, tanh.square_().sub_(1).mul_(-scale * steepness)
 
 
 def quantisation_error(spectrum: Tensor, table: Tensor, alpha: float) -> Tensor:

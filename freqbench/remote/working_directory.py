@@ -77,8 +77,7 @@ def pack(job: JobSpec) -> WorkingDirectory:
     job_place = job_path.relative_to(root).as_posix()
     files, overrides = {job_place: job_path}, []
     if job.training:
-        training = job.model_dump(mode="json", include={"training"})
-        overrides.append(f"training={json.dumps(training['training'])}")
+        overrides.append(f"training={json.dumps(job.model_dump(mode='json', include={'training'})['training'])}")
     for named in (*_checkpoints(job), *_folders(job)):
         with sweep.at(f"{job.where}: {named.place}"):
             target = _inside(named.text, root)

@@ -106,7 +106,6 @@ class _Merged:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of both files so far."""
         return self._records.num_bytes + self._classes.num_bytes
 
     def add(self, pair: Pair, records: Any, classes: Any) -> None:
@@ -148,11 +147,9 @@ class _Output:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes written so far."""
         return int(self._sink.tell())
 
     def add(self, piece: pa.Table) -> None:
-        """Appends rows."""
         self.num_rows += len(piece)
         self._waiting.append(piece)
         self._num_waiting += piece.nbytes
@@ -160,7 +157,6 @@ class _Output:
             self._write()
 
     def finished(self) -> bytes:
-        """Returns the whole file."""
         if self._waiting:
             self._write()
         self._writer.close()

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -53,7 +52,7 @@ class Writer:
         Raises ValueError if a row does not fit the schema or is of another run, or a class row lacks its record.
         """
         tables = to_table(RECORDS, records), to_table(CLASS_RECORDS, class_records)
-        owners = [[_commit_of(row) for row in rows] for rows in (records, class_records)]
+        owners = [[tuple(row[name] for name in COMMIT) for row in rows] for rows in (records, class_records)]
         if any(row["run_id"] != self._run_id for row in records):
             raise ValueError(f"a row of another run was given to the writer of run {self._run_id!r}")
         if strays := set(owners[1]).difference(owners[0]):
@@ -98,10 +97,6 @@ def _encoded(table: pa.Table) -> bytes:
     return content
 
 
-def _commit_of(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in COMMIT)
-
-
 def _next_sequence(root: str, run_id: str) -> int:
     """Returns the number after the last of the run's files, committed or not."""
     used = [0]
@@ -134,27 +129,16 @@ def to_table(columns: Sequence[Column], rows: Iterable[Row]) -> pa.Table:
     return pa.Table.from_batches([pa.RecordBatch.from_struct_array(structs)]).replace_schema_metadata(prepared.metadata)
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    names: frozenset[str]
-    required: tuple[str, ...]
-    whole: tuple[str, ...]
-    times: tuple[str, ...]
-    struct: pa.StructType
-    metadata: dict[bytes, bytes]
+    def __init__(self, columns: tuple[Column, ...]) -> None:
+        schema = arrow_schema(columns)
+        self.names, self.struct, self.metadata = frozenset(schema.names), pa.struct(list(schema)), schema.metadata
+        self.required = [column.name for column in columns if column.required]
+        self.whole = [column.name for column in columns if pa.types.is_integer(column.type)]
+        self.times = [column.name for column in columns if pa.types.is_timestamp(column.type)]
 
 
-@lru_cache
-def _prepared(columns: tuple[Column, ...]) -> _Prepared:
-    schema = arrow_schema(columns)
-    return _Prepared(
-        names=frozenset(schema.names),
-        required=tuple(column.name for column in columns if column.required),
-        whole=tuple(column.name for column in columns if pa.types.is_integer(column.type)),
-        times=tuple(column.name for column in columns if pa.types.is_timestamp(column.type)),
-        struct=pa.struct(list(schema)),
-        metadata=schema.metadata,
-    )
+_prepared = lru_cache(_Prepared)  # once per table
 
 
 def _check(row: Row, schema: _Prepared) -> None:

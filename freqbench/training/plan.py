@@ -16,13 +16,12 @@ from freqbench.core.types import Case, CaseRef
 from freqbench.data import Dataset
 from freqbench.job.attacks import attack_identity, attack_of
 from freqbench.job.schema import build_dataset
-from freqbench.job.sweep import AttackEntry
+from freqbench.job.sweep import AttackEntry, at
 from freqbench.job.training import (
     OWN,
     QUICK_ATTACK,
     SCRATCH,
     ModelRecipe,
-    Noise,
     TrainingSchedule,
     TrainJob,
     Validation,
@@ -114,7 +113,8 @@ def _training(
             f"voxels that do not count (label {dataset.ignored[0]}): give them a class by its label_map and ignore: []"
         )
     if model.noise:
-        _require_layout(model.noise, dataset, place)
+        with at(f"{place}: noise"):  # refuses one that is none of volumes with the dataset's channels
+            CHANGES[model.noise.kind].layout((dataset.num_channels, 1, 1, 1))
     attacks = _own_attacks(model, dataset, place)
     quick = _quick(job.validation, attacks, dataset, f"{job.name}: validation")
     choose_by = _choose_by(job.validation, quick, place, "worst" if model.union else "mean")
@@ -178,14 +178,6 @@ def _training(
             "take another arch"
         )
     return training
-
-
-def _require_layout(noise: Noise, dataset: Dataset, place: str) -> None:
-    """Refuses a noise that is none of volumes with the dataset's channels."""
-    try:
-        CHANGES[noise.kind].layout((dataset.num_channels, 1, 1, 1))
-    except UserError as error:
-        raise UserError(f"{place}: noise: {error}") from None
 
 
 def _own_attacks(model: ModelRecipe, dataset: Dataset, place: str) -> tuple[Attack, ...]:

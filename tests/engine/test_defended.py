@@ -127,3 +127,13 @@ def test_a_randomised_network_without_labels_is_held_to_its_prediction_without_a
     assert (row["status"], len(drawn)) == ("ok", 9)
     assert 0 < drawn[0] < 1
     assert row["dsc_clean"] < 1
+
+
+def test_a_smoothed_target_beside_others_leaves_calibration_to_them(tmp_path: Path) -> None:
+    """It has draws and no probabilities, so that its scores have a part less than those of the others."""
+    job = content({"name": "fgsm", "eps": "8/255"}, names=("plain", "naive")) | {"metrics": ["dsc", "calibration"]}
+    job["models"][1] |= {"defence": {"name": "smoothing", "kind": "voxels", "sigma": 0.1, "samples": 5, "eot": 1}}
+    execute(job, tmp_path)
+    records = Store(str(tmp_path)).records().to_pylist()
+    assert [row["error"] for row in records] == [None] * 4
+    assert {(row["target_model"], row["ece"] is None) for row in records} == {("plain", False), ("naive", True)}

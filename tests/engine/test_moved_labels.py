@@ -17,6 +17,7 @@ from torch import Tensor
 import freqbench as fb
 from freqbench import metrics
 from freqbench.attacks import make
+from freqbench.core.errors import UserError
 from freqbench.core.types import Case
 from freqbench.engine import attacking, run, saved_volumes
 from freqbench.engine.attacking import attack_case
@@ -124,18 +125,15 @@ def test_the_displacement_is_that_of_the_volume_by_its_millimetres(side: int) ->
     assert 1 < moved[0][1] <= 4
 
 
-def test_volumes_saved_before_displacements_were_told_are_read(tmp_path: Path) -> None:
+def test_saved_volumes_whose_facts_lack_the_displacement_are_refused_in_one_line(tmp_path: Path) -> None:
     content = small(**ONE, **SERIAL)
     execute(content, tmp_path)
     (facts,) = tmp_path.glob("volumes/*/*/attack.json")
-    known = json.loads(facts.read_text())
-    assert known["displacement_max_mm"] > 0
-    facts.write_text(json.dumps({name: value for name, value in known.items() if name not in MOVED}))
+    stated = json.loads(facts.read_text())
+    facts.write_text(json.dumps({name: stated[name] for name in stated if name not in MOVED}))
     cell = expanded(content)[1].cells[0]
-    (ref,) = cell.dataset.refs()
-    attacked, _ = saved_volumes.read(str(tmp_path / "volumes"), cell, ref)
-    assert attacked.label is not None
-    assert attacked.facts.displacement_max_mm is None
+    with pytest.raises(UserError, match=r"attack\.json: displacement_mean_mm: "):
+        saved_volumes.read(str(tmp_path / "volumes"), cell, cell.dataset.refs()[0])
 
 
 def test_saved_volumes_are_scored_with_the_moved_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,15 +142,13 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         """
 
     def _ignored(self) -> tuple[int, ...]:
-        """Returns the labels that do not count."""
         return self.ignore
 
     @property
     def classes_of_labels(self) -> Classes:
         """The classes, and the class of each label in the files."""
         if self.reference == "prediction":
-            names = self.labels or tuple(self._listed_labels().values())
-            return classes_of(self.name, {}, names, None)
+            return classes_of(self.name, {}, self.labels or tuple(self._listed_labels().values()), None)
         try:
             listed = self._listed_labels()
         except DataError:
