@@ -138,6 +138,7 @@ def test_volumes_saved_before_displacements_were_told_are_read(tmp_path: Path) -
     assert attacked.facts.displacement_max_mm is None
 
 
+@pytest.mark.integration
 def test_saved_volumes_are_scored_with_the_moved_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = small(**{**ONE, "metrics": ["dsc", "hd95", "psnr"]}, **SERIAL, models=job()["models"], targets="source")
     execute(content, tmp_path / "scored")

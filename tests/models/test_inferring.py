@@ -89,6 +89,7 @@ THEIRS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("arch", THEIRS)
 def test_a_file_of_monai_s_class_needs_no_sizes_and_no_numbers_of_classes_and_channels(
     arch: str, tmp_path: Path
@@ -143,6 +144,7 @@ SILENT = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("arch", "make", "name"), SILENT.values(), ids=SILENT)
 def test_an_argument_without_a_trace_whose_default_is_a_guess_has_to_be_stated(
     arch: str, make: Any, name: str, tmp_path: Path

@@ -8,7 +8,7 @@ from freqbench.results.tolerances import Tolerance
 
 
 @pytest.mark.parametrize(
-    ("absolute", "relative", "stored", "found", "agrees"),
+    ("absolute", "relative", "stored", "value", "agrees"),
     [
         (0, 0, 0.5, 0.5, True),
         (0, 0, math.nan, math.nan, True),
