@@ -116,6 +116,7 @@ def test_the_multipliers_make_the_volume() -> None:
     assert np.abs(tiles(result.adversarial) - made).max() < 1e-9
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("per_slice", [False, True])
 @pytest.mark.parametrize(
     ("name", "changes"),

@@ -89,6 +89,7 @@ def test_a_price_that_is_none_an_hour_is_refused(price: str, bench: Bench) -> No
     assert refused(bench, "plan", "no.yaml", "--price", price) == expected
 
 
+@pytest.mark.integration
 def test_run_says_in_plain_lines_what_it_did(tmp_path: Path) -> None:
     result = call(tmp_path, "run", write(tmp_path, small()), "--out", "out")
     said = result.stdout

@@ -175,6 +175,7 @@ def test_passes_are_those_that_the_network_made_and_the_plan_said(
     assert unit.num_windows == volume.facts.num_windows == len(windows(LONG, ROI))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["sea", "autoattack"])
 def test_a_case_s_own_dice_is_at_most_that_of_any_member(name: str, model: SegmentationModel) -> None:
     """The bound holds for each volume that a member alone would keep."""

@@ -94,6 +94,7 @@ def test_an_ensemble_has_its_members_map() -> None:
         ModelEntry(name="both", ensemble=("a", "b"), class_map=MAP)
 
 
+@pytest.mark.integration
 def test_prompts_are_of_the_datasets_classes() -> None:
     with pytest.raises(UserError, match="expected no class_map beside args"):
         resolve(entry(arch="sam_med3d", args={"points": 1}, roi=(128,) * 3, classes=5, class_map=MAP), num_classes=3)

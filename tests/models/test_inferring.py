@@ -66,6 +66,7 @@ def test_the_weights_of_every_architecture_show_the_arguments_that_shape_them(ar
     assert shown.out_channels in (3, None)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("arch", MODELS)
 def test_a_default_network_shows_no_other_arguments(arch: str) -> None:
     """A job that states no arguments means the same network as before, by its identity."""

@@ -176,6 +176,7 @@ def test_a_checkpoint_of_the_authors_training_loads(tmp_path: Path) -> None:
     assert state.keys() == weights.keys()
 
 
+@pytest.mark.integration
 def test_network_is_shown_one_point_of_each_class_by_default() -> None:
     specs = [resolve(entry(args=TINY | args), 3) for args in ({}, {"points": 2, "point_seed": 1})]
     assert all(each.is_prompted for each in (entry(), *specs))

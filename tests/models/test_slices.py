@@ -74,6 +74,7 @@ def build_args(network: str, args: dict[str, Any]) -> dict[str, Any]:
     return {"proj_type": "perceptron", **args} if network == "unetr" else args
 
 
+@pytest.mark.integration
 def test_gradient_is_that_of_finite_differences() -> None:
     """Through the edge slices, which stand in several stacks, and over chunks that are computed again."""
     net = net_of(roi=(4, 4, 3), slices=5, chunk=2, channels=[2, 3]).double()

@@ -63,6 +63,7 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     assert losses[-1] < 0.75 * losses[0]
 
 
+@pytest.mark.integration
 def test_equal_seeds_give_equal_weights_whatever_the_global_random_state(
     whole: tuple[State, Path], tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ def refuse(*arguments: object) -> None:
     raise AssertionError("trained")
 
 
+@pytest.mark.integration
 def test_adversarial_training_begins_at_the_clean_weights_and_only_what_is_wanted_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -274,7 +274,6 @@ def test_a_model_called_as_a_column_stays_a_model() -> None:
     assert list(matrix.table.columns) == ["source_model", "attack (model)", "source_model (model)"]
 
 
-@pytest.mark.integration
 def test_the_quick_start_ends_within_thirty_lines_of_a_hundred_columns() -> None:
     """Three models, eleven attacks, two of them null rows; what the run says beside takes ten lines at most."""
     models = ("unet", "unet-vaft", "unetr")
