@@ -160,8 +160,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Under `-m integration` or `-m repository`, files that do not name it are not imported: each process would."""
     marker = config.option.markexpr.partition(" ")[0]
-    is_other = marker in ("integration", "repository") and collection_path.name.startswith("test_")
-    return True if is_other and marker not in collection_path.read_text("utf-8") else None
+    if marker not in ("integration", "repository") or not collection_path.name.startswith("test_"):
+        return None
+    text = collection_path.read_text("utf-8")
+    is_named = marker in text or (marker == "integration" and "from tiers import quick" in text)
+    return None if is_named else True
 
 
 @pytest.hookimpl(wrapper=True)

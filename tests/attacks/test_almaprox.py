@@ -92,6 +92,7 @@ def test_all_classes_but_background_count_without_organs(changes: dict[str, Any]
     assert torch.equal(left.adversarial, named.adversarial)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("changes", [{"target": "next-class"}, {"target": ("swap", 0, 1)}, {"targeted": True}], ids=str)
 def test_a_target_is_reached_by_the_least_perturbation_too(changes: dict[str, Any]) -> None:
     images, labels, needed = around_a_half(0.05)

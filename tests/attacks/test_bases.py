@@ -135,7 +135,8 @@ def test_result_is_the_queried_volume_of_the_highest_loss(keep: str, more: int) 
         assert torch.equal(result.adversarial[i], victim.volumes[query][i])
 
 
-def test_surrogates_move_towards_the_least_likely_classes_of_the_network() -> None:
+@pytest.mark.integration
+def test_surrogates_go_to_the_networks_least_likely_classes() -> None:
     """The network is sure of class 1 at first, its surrogates of class 0, whose own target would be the other way."""
     surrogates = [Linear(each, bound=-1.0) for each in (FIRST, SECOND)]
     towards, rule = (search(Linear(FIRST), surrogates=surrogates, target=t) for t in ("least-likely", "next-class"))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from attacks.asked import Asked
 from attacks.examples import CLASSES, SmallNet, example, generators, volumes
+from tiers import quick
 from torch import Tensor
 
 from freqbench.attacks import make
@@ -22,7 +23,13 @@ class OnlySecond(SmallNet):
         return super().forward(x[:, 1:])
 
 
-@pytest.mark.parametrize("name", [name for name, attack in CLASSES.items() if not attack.moves_labels])
+@pytest.mark.parametrize(
+    "name",
+    quick(
+        [name for name, attack in CLASSES.items() if not attack.moves_labels],
+        *("pgd", "vafa", "sa2_2d", "square", "apgd", "dfb"),
+    ),
+)
 def test_one_channel_of_two_is_attacked_as_if_it_were_alone(name: str) -> None:
     """The network does not read the other channel, which comes back to the bit."""
     images, labels = volumes(3, channels=2)

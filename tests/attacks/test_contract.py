@@ -20,6 +20,7 @@ from attacks.examples import (
     takes,
     volumes,
 )
+from tiers import quick
 from torch import Tensor
 
 from freqbench.attacks import ATTACKS, make
@@ -92,7 +93,10 @@ def test_every_attack_keeps_the_contract(name: str) -> None:
     check_attack(make(CLASSES[name], **SETTINGS[name]))
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS if takes(name, "steps") or takes(name, "queries")])
+@pytest.mark.parametrize(
+    "name",
+    quick([name for name in ATTACKS if takes(name, "steps") or takes(name, "queries")], "pgd", "vafa", "square"),
+)
 def test_no_tensor_outlives_its_step(name: str) -> None:
     """A small one a step pins the heap between the large ones: 400 steps of PGD at 64^3 took 1 GB, 20 a third of it."""
     alive: list[int] = []

@@ -94,6 +94,7 @@ def apart(volume: NDArray[np.float64], result: AttackResult) -> float:
     return float(np.abs(volume - result.adversarial.double().numpy()).max())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("per_slice", [False, True])
 @pytest.mark.parametrize(
     ("name", "changes"),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiers import quick
 from tiny_job import ARGS, ROI, expanded, save_weights, small, write
 
 from freqbench import models
@@ -82,7 +83,7 @@ def test_a_checkpoint_of_freqbench_s_own_says_what_it_is(own: Path) -> None:
     assert (lines["architecture"], lines["migration"]) == ("unet (UNet)", "none: freqbench wrote it")
 
 
-@pytest.mark.parametrize("arch", models.MODELS)
+@pytest.mark.parametrize("arch", quick(models.MODELS, "unet", "segresnet"))
 def test_every_architecture_is_known_by_its_keys(arch: str, tmp_path: Path) -> None:
     prefix = ["", "model.", "module.net."][list(models.MODELS).index(arch) % 3]
     args = SEGRESNET if arch == "segresnet" else SMALL_ARGS[arch]
@@ -132,6 +133,7 @@ def test_the_clean_dice_of_a_swin_unetr_is_shown_under_both_and_the_better_one_i
     assert stated[-1] == ("verdict", f"migration: {best} fits better, and the job has it")
 
 
+@pytest.mark.integration
 def test_a_model_that_fits_under_none_is_told_the_causes(swin: Path) -> None:
     assert said(swin, swin_job(swin, min_dice=0.9))[-1][1] == f"none of them reaches min_dice 0.9: {MISFIT_CAUSES}"
 

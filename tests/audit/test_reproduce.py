@@ -129,6 +129,7 @@ def test_the_machine_is_a_cause(change: dict[str, str], text: str) -> None:
     assert [cause.excuses for cause in causes if cause.text.startswith(text)] == [True]
 
 
+@pytest.mark.integration
 def test_rows_are_computed_with_the_threads_and_windows_of_their_run(tmp_path: Path) -> None:
     one = [{**JOB["datasets"][0], "cases": 1}]
     content = job(models=JOB["models"][:1], datasets=one, attacks=[ATTACK], resources={"threads": 2}, window_batch=3)
@@ -182,6 +183,7 @@ def test_data_of_another_recipe_are_named(grid_store: Path) -> None:
 # Rows that no attack made now
 
 
+@pytest.mark.integration
 def test_a_failed_row_is_told_and_never_drawn(grid_copy: Path) -> None:
     set_first(grid_copy, "records", status="failed", error="out of memory")
     row = first_id(grid_copy, status="failed")
@@ -190,6 +192,7 @@ def test_a_failed_row_is_told_and_never_drawn(grid_copy: Path) -> None:
     assert len(all_of(grid_copy)) == 15
 
 
+@pytest.mark.integration
 def test_a_row_of_further_targets_is_scored_again_from_its_saved_volume(grid_copy: Path, tmp_path: Path) -> None:
     spec, _ = expanded({**GRID, "resources": SERIAL})
     save_weights(tmp_path / WEIGHTS, seed=3)
@@ -250,6 +253,7 @@ def test_a_row_or_a_number_of_rows_is_asked_for(grid_store: Path, row: str | Non
         reproduce.reproduce(str(grid_store), row, count, 0, None, Console(file=io.StringIO()))
 
 
+@pytest.mark.integration
 def test_a_number_of_rows_ends_with_a_count(grid_copy: Path) -> None:
     text = io.StringIO()
     set_first(grid_copy, "records", linf=0.5)

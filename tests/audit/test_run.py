@@ -71,12 +71,14 @@ def verdict(findings: tuple[Finding, ...], check: str, model: str) -> str:
     return only
 
 
+@pytest.mark.integration
 def test_the_network_that_rounds_its_input_is_flagged(findings: tuple[Finding, ...]) -> None:
     (model,) = [each for each in verdicts(findings) if each.model == "rounded"]
     assert model.verdict == "flagged"
     assert {"zero_gradients", "square", "transfer", "unbounded"} <= set(model.flags)
 
 
+@pytest.mark.integration
 def test_the_plain_network_shows_no_sign_of_masked_gradients(findings: tuple[Finding, ...]) -> None:
     (model,) = [each for each in verdicts(findings) if each.model == "plain"]
     assert (model.flags, model.checks["not checked"]) == ((), ())
@@ -85,6 +87,7 @@ def test_the_plain_network_shows_no_sign_of_masked_gradients(findings: tuple[Fin
     )
 
 
+@pytest.mark.integration
 def test_claims_of_a_store_are_held_against_the_strongest_attacks(findings: tuple[Finding, ...]) -> None:
     """The store's own rows are its claim, whatever the audit found."""
     by_subject = {(each.model, each.subject): each for each in findings if each.check == "strongest"}
@@ -94,6 +97,7 @@ def test_claims_of_a_store_are_held_against_the_strongest_attacks(findings: tupl
     assert by_subject["rounded", "linf eps=32/255"].verdict == "violated"  # by Square
 
 
+@pytest.mark.integration
 def test_a_claim_that_rests_on_two_steps_of_vafa_falls(findings: tuple[Finding, ...]) -> None:
     """The optimum within the same bounds leaves less of the plain network too."""
     (model,) = [each for each in verdicts(findings) if each.model == "plain"]
@@ -101,6 +105,7 @@ def test_a_claim_that_rests_on_two_steps_of_vafa_falls(findings: tuple[Finding, 
     assert re.search(r"vafa q_max=20 leaves [\d.]+, vafa_opt q_max=20 (loss=dice )?leaves \d", model.sentence)
 
 
+@pytest.mark.integration
 def test_null_rows_are_there_with_and_without_stretching(findings: tuple[Finding, ...]) -> None:
     texts = [each.sentence for each in findings if (each.check, each.model) == ("credit", "plain")]
     assert Counter(text.split()[0] for text in texts) == {"vafa": 2, "vafa_opt": 2}  # as it is, and two losses
@@ -108,6 +113,7 @@ def test_null_rows_are_there_with_and_without_stretching(findings: tuple[Finding
     assert all("random" in text and "uniform" in text for text in texts)
 
 
+@pytest.mark.integration
 def test_gradients_are_measured_of_every_model_and_case(out: str) -> None:
     gradients = probe_files.read(out, Gradients)
     assert gradients is not None
@@ -118,6 +124,7 @@ def test_gradients_are_measured_of_every_model_and_case(out: str) -> None:
     assert shares["plain"] < 0.01
 
 
+@pytest.mark.integration
 def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding, ...]) -> None:
     saved = probe_files.read(out, SavedScores)
     assert saved is not None
@@ -126,6 +133,7 @@ def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding,
     assert verdict(findings, "saved", "plain") == "holds"
 
 
+@pytest.mark.integration
 def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch)
     before, gradients = rows(root_of(out)), probe_files.read(out, Gradients)
@@ -136,6 +144,7 @@ def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPat
     assert probe_files.read(out, Gradients) == gradients
 
 
+@pytest.mark.integration
 def test_an_audit_s_scores_on_further_models_are_reproduced(out: str) -> None:
     names = ("cell_id", "case_key", "target_model_id", "source_model_id")
     crossed = [key for *key, source in Store(root_of(out)).rows(names) if key[2] != source]
@@ -165,6 +174,7 @@ def strongest(place: Path, name: str = "apgd", **changes: Any) -> list[Any]:
     return [cell.attack for cell in cells if (cell.attack.name, cell.source.name) == (name, "plain")]
 
 
+@pytest.mark.integration
 def test_cells_that_the_store_has_are_not_planned_again(out: str, tmp_path: Path) -> None:
     """PGD is, as it is to be scored on the other model too."""
     stored = {cell.cell_id for cell in expanded(job(attacks=ATTACKS))[1].cells if cell.attack.name == "vafa"}
@@ -250,6 +260,7 @@ def test_attacks_on_a_part_and_null_rows_ask_for_no_strongest_form(tmp_path: Pat
     assert strongest(tmp_path, attacks=attacks) == []
 
 
+@pytest.mark.integration
 def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch, STEPS=2, QUERIES=2)
     content = job(save_adversarial="none", models=job()["models"][:1], attacks=[{**ATTACKS[0], "steps": 2}])

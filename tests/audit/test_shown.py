@@ -40,6 +40,7 @@ def test_a_report_says_what_is_flagged_and_why(flagged: Store, format: str) -> N
     assert "points more DSC" in text
 
 
+@pytest.mark.integration
 def test_the_whole_audit_is_a_table_a_csv_with_every_digit_and_json_without_nan(flagged: Store) -> None:
     for format in ("terminal", "latex"):
         text = report([flagged], None, format, "audit")

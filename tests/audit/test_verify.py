@@ -309,6 +309,7 @@ def test_failed_rows_are_no_holes_and_are_told(grid_copy: Path) -> None:
     assert "; 1 of them failed" in checks(grid_copy)["holes"].text
 
 
+@pytest.mark.integration
 def test_records_of_shards_without_a_run_are_no_holes(tmp_path: Path) -> None:
     _, grid = expanded(GRID)
     shards = [Shard(number=number, count=2) for number in (1, 2)]

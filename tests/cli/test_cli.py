@@ -89,6 +89,7 @@ def test_a_price_that_is_none_an_hour_is_refused(price: str, bench: Bench) -> No
     assert refused(bench, "plan", "no.yaml", "--price", price) == expected
 
 
+@pytest.mark.integration
 def test_run_says_in_plain_lines_what_it_did(tmp_path: Path) -> None:
     result = call(tmp_path, "run", write(tmp_path, small()), "--out", "out")
     said = result.stdout
@@ -213,6 +214,7 @@ def test_limit_cases_and_set_reach_the_run(tmp_path: Path, bench: Bench) -> None
     assert len(rows(out)) == 2 * 2 * 2
 
 
+@pytest.mark.integration
 def test_a_shard_is_a_part_and_force_goes_past_another_run(tmp_path: Path, bench: Bench) -> None:
     content = small(attacks=[{"name": "gn", "std": [0.01 * i for i in range(1, 9)]}], metrics=["dsc"])
     command = ["run", write(tmp_path, content), "--out", str(tmp_path / "out"), "--engine", "serial"]
@@ -237,6 +239,7 @@ SAVED = {
 MATCHED = {"attacks": [{"name": "gn", "match": {"metric": "l2_body", "value": 1.5}}], "metrics": ["dsc"]}
 
 
+@pytest.mark.integration
 def test_matched_budgets_are_planned_found_run_kept_and_scored(tmp_path: Path, bench: Bench) -> None:
     content = small(**MATCHED, **SAVED)
     path, out = write(tmp_path, content), tmp_path / "out"
@@ -316,6 +319,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, bench: Bench
     assert err.rstrip().endswith("check the path and its permissions")
 
 
+@pytest.mark.integration
 def test_a_path_outside_ascii_is_said_in_the_c_locale_too(tmp_path: Path) -> None:
     bare = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
     command = [sys.executable, str(ROOT / "bench.py"), "status", "größe"]

@@ -43,6 +43,7 @@ def test_converge_shows_the_curves_writes_its_files_and_computes_nothing_twice(
     assert "2 of 3 records are in" in more
 
 
+@pytest.mark.integration
 def test_a_search_has_a_curve_by_queries_beside_steps(tmp_path: Path, out: Path, bench: Bench) -> None:
     """One pass a query, and of `rays` one for the clean Dice."""
     attacks = [
@@ -58,6 +59,7 @@ def test_a_search_has_a_curve_by_queries_beside_steps(tmp_path: Path, out: Path,
     assert points == [("pgd", "1", 2), ("pgd", "2", 4), ("rays", "3", 4), ("rays", "12", 13)]
 
 
+@pytest.mark.integration
 def test_step_sizes_of_a_job_have_a_curve_each(tmp_path: Path, out: Path, bench: Bench) -> None:
     pgd = {"name": "pgd", "eps": "32/255", "step_size": ["eps/2", "eps/8"]}
     assert (
@@ -68,6 +70,7 @@ def test_step_sizes_of_a_job_have_a_curve_each(tmp_path: Path, out: Path, bench:
     assert points == {(f"pgd step_size=eps/{part}", steps) for part in "28" for steps in "12"}
 
 
+@pytest.mark.integration
 def test_a_recommendation_is_the_attack_of_a_row(path: str, out: Path, bench: Bench) -> None:
     """The entry expands to a cell of the store, so a job with it finds its rows there."""
     assert bench("converge", path, "--out", str(out), *OPTIONS)[0] == 0
@@ -76,6 +79,7 @@ def test_a_recommendation_is_the_attack_of_a_row(path: str, out: Path, bench: Be
     assert {cell.cell_id for cell in grid.cells} <= {key[0] for key in rows(out)}
 
 
+@pytest.mark.integration
 def test_a_file_of_others_is_left_alone_and_none_is_written_beside_it(path: str, out: Path, bench: Bench) -> None:
     out.mkdir()
     (out / "converge.png").write_text("mine")

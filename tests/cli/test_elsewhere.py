@@ -14,6 +14,7 @@ from freqbench.data.loaders.phantom import Phantom
 CASE = "phantom_2000.nii.gz"
 
 
+@pytest.mark.integration
 def test_export_then_score_what_a_tool_made_of_it(small_copy: Path, bench: Bench) -> None:
     out, made = str(small_copy), small_copy.parent
     code, said, err = bench("export", out, "--space", "native", "--units", "HU")

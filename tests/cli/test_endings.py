@@ -139,6 +139,7 @@ def test_a_closed_stream_ends_no_command_with_a_traceback(tmp_path: Path, closed
     assert done.returncode in ((0, 1) if "true" in closed else (0,))
 
 
+@pytest.mark.integration
 def test_a_warning_of_a_library_does_not_stand_before_the_line(tmp_path: Path) -> None:
     code = (
         "import sys, warnings\nfrom freqbench.core import config\nfrom freqbench.core.errors import UserError\n"
@@ -231,6 +232,7 @@ def test_a_run_ends_with_a_table_the_page_and_three_commands(
     assert "freqbench-data" in (tmp_path / "my out" / "report.html").read_text()
 
 
+@pytest.mark.integration
 def test_no_page_leaves_it_and_one_that_cannot_be_written_is_a_line(tmp_path: Path, bench: Bench) -> None:
     out = tmp_path / "out"
     command = ("run", write(tmp_path, small(metrics=["dsc"])), "--out", str(out), "--engine", "serial")
@@ -243,6 +245,7 @@ def test_no_page_leaves_it_and_one_that_cannot_be_written_is_a_line(tmp_path: Pa
     assert (out / "report.html").read_text() == "not freqbench's"
 
 
+@pytest.mark.integration
 def test_a_defect_of_the_page_is_none_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     monkeypatch.setattr("freqbench.reporting.page.build_page", lambda *_: 1 / 0)
     command = ("run", write(tmp_path, small(metrics=["dsc"])), "--out", str(tmp_path / "out"), "--engine", "serial")
@@ -251,6 +254,7 @@ def test_a_defect_of_the_page_is_none_of_the_run(tmp_path: Path, monkeypatch: py
     assert "no page: division by zero\n" in said
 
 
+@pytest.mark.integration
 def test_the_page_of_a_uri_is_opened_from_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     """The browser is a script that keeps what it is given."""
     out, seen, browser = f"memory://{tmp_path.name}-ending", tmp_path / "seen", tmp_path / "browser"

@@ -37,6 +37,7 @@ def test_run_says_in_one_line_what_is_missing_and_leaves_nothing(bench: Bench, t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integration
 def test_dry_data_runs_every_cell(bench: Bench, tmp_path: Path) -> None:
     """Without LPIPS, whose weights may have to be fetched, into a store of its own name."""
     code, out, _ = bench("run", str(JOBS / "papers/vafa_table4.yaml"), "--dry-data", "phantom")

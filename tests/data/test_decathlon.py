@@ -183,6 +183,7 @@ def test_a_case_that_joins_changes_nothing_but_where_it_is_drawn(folder: Folder)
     assert all(new in (old, "d") for old, new in zip(before, after, strict=True))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("attack", "differs"), [({"name": "faa"}, True), ({"name": "fgsm", "eps": 0.1}, False)])
 def test_a_case_that_joins_is_in_the_id_of_cells_that_draw_from_it(
     folder: Folder, attack: dict[str, object], differs: bool

@@ -280,6 +280,7 @@ def test_a_list_without_label_maps_says_which_key_helps(scans: Path, tmp_path: P
 # Other doors
 
 
+@pytest.mark.integration
 def test_a_tools_predictions_are_held_against_its_own_clean_one(out: Path, tmp_path: Path, bench: Bench) -> None:
     where, out = tmp_path / "native", shutil.copytree(out, tmp_path / "out")
     assert bench("export", str(out), "--to", str(where))[0] == 0

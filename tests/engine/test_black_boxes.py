@@ -29,6 +29,7 @@ def with_models(*models: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return job(**{"models": list(models), "attacks": [FGSM], "trust_code": True, **small, **changes})
 
 
+@pytest.mark.integration
 def test_an_onnx_file_and_a_command_are_scored_on_volumes_of_a_white_box(tmp_path: Path, bench: Bench) -> None:
     """The command sees the file's own grid and unit: the volume goes there and comes back as labels."""
     from models import onnx_file

@@ -52,6 +52,7 @@ def test_rows_are_the_same_in_any_order(units: list[Unit], first: list[Outcome])
     assert len(again) == len(DEFENCES) ** 2
 
 
+@pytest.mark.integration
 def test_rows_are_the_same_whatever_goes_through_at_once(units: list[Unit], first: list[Outcome]) -> None:
     """To rounding: draws of another batch would change scores in the first digits."""
     again = {
@@ -91,6 +92,7 @@ def test_rows_have_the_passes_of_the_network_the_defences_and_certificates_of_sm
     assert told == {"name": "bit_depth", "bits": 2, "adaptive": False, "undefended": row["source_model_id"]}
 
 
+@pytest.mark.integration
 def test_a_run_that_goes_on_has_the_rows_of_one_that_was_not_stopped(tmp_path: Path) -> None:
     job = content(PGD, names=("resized", "smoothed"))
     execute(job, tmp_path / "whole")
@@ -104,6 +106,7 @@ def test_a_run_that_goes_on_has_the_rows_of_one_that_was_not_stopped(tmp_path: P
     assert class_rows(tmp_path / "parts") == class_rows(tmp_path / "whole")
 
 
+@pytest.mark.integration
 def test_saved_volumes_scored_on_a_defended_target_give_its_rows(tmp_path: Path) -> None:
     """A volume saved in one run is predicted in another with the draws of the case."""
     job = content(PGD, names=("plain", "resized")) | {"save_adversarial": "nifti"}

@@ -100,6 +100,7 @@ def of(cases: int) -> dict[str, Any]:
     return small(**BOTH, datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": cases}], attacks=attacks)
 
 
+@pytest.mark.integration
 def test_each_cell_has_a_glimpse_of_its_worst_case_after_a_resumed_run_too(tmp_path: Path) -> None:
     for cases in (1, 3):
         execute(of(cases), tmp_path)

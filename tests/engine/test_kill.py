@@ -37,6 +37,7 @@ def is_part(out: Path, whole: Path) -> bool:
     return rows(out).items() <= rows(whole).items() and class_rows(out).items() <= class_rows(whole).items()
 
 
+@pytest.mark.integration
 def test_a_run_that_dies_at_any_write_goes_on_as_if_nothing_had_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

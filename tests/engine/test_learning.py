@@ -91,6 +91,7 @@ def test_a_tensor_learned_on_one_network_is_scored_on_others(tmp_path: Path) -> 
     assert {(row["num_forwards"], row["num_backwards"]) for row in rows} == {(0, 0)}
 
 
+@pytest.mark.integration
 def test_each_worker_without_a_store_learns_the_same_tensor_once(learned: list[float]) -> None:
     """`reproduce` does the same."""
     first, again = ([outcome.records[0] for outcome in run_all(small(**ONE))] for _ in range(2))

@@ -122,6 +122,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("change", "count"),
     [
@@ -144,6 +145,7 @@ def test_a_budget_is_found_anew_only_if_its_dependencies_change(
     assert bool(attacked) is bool(count)
 
 
+@pytest.mark.integration
 def test_budgets_found_before_an_interruption_are_kept(
     tmp_path: Path, attacked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +239,7 @@ def test_an_attack_without_a_budget_to_match_is_refused(tmp_path: Path, monkeypa
         matching(small({"name": "fgsm", "match": L2}), tmp_path)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "attack",
     [

@@ -136,6 +136,7 @@ def test_saved_volumes_whose_facts_lack_the_displacement_are_refused_in_one_line
         saved_volumes.read(str(tmp_path / "volumes"), cell, cell.dataset.refs()[0])
 
 
+@pytest.mark.integration
 def test_saved_volumes_are_scored_with_the_moved_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = small(**{**ONE, "metrics": ["dsc", "hd95", "psnr"]}, **SERIAL, models=job()["models"], targets="source")
     execute(content, tmp_path / "scored")

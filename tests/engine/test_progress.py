@@ -10,6 +10,7 @@ import pytest
 from attacks.examples import EXAMPLES
 from engine.cases import units_of
 from rich.console import Console
+from tiers import quick
 from tiny_job import Collector, expanded, small
 
 from freqbench.engine.engines import serial
@@ -94,7 +95,11 @@ def test_the_bar_of_a_terminal_moves_within_a_unit(at: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "scope"), [*itertools.product(["square", "apgd", "sea"], ["window", "volume"]), ("vafa", "window")]
+    ("name", "scope"),
+    quick(
+        [*itertools.product(["square", "apgd", "sea"], ["window", "volume"]), ("vafa", "window")],
+        *(("square", "window"), ("vafa", "window")),
+    ),
 )
 def test_the_passes_that_are_told_are_those_that_the_row_counts(name: str, scope: str) -> None:
     """Each kind of attack counts: without a gradient, with one, with looks beside it, and an ensemble."""

@@ -98,6 +98,7 @@ def test_classes_are_those_of_the_untouched_label_map(data: dict[str, Any], tmp_
     assert counts == dict(enumerate(np.bincount(anatomy()[1].ravel()).tolist()))
 
 
+@pytest.mark.integration
 def test_a_class_that_the_grid_has_lost_is_missed_in_the_file_and_said_of_the_grid(
     data: dict[str, Any], tmp_path: Path
 ) -> None:

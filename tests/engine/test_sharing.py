@@ -69,6 +69,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "AGAIN_S", 0.0)
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("part", ["records/", "volumes/", "learned/"])
 def test_a_store_that_refuses_for_a_while_gets_all_rows(

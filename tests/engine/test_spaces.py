@@ -177,6 +177,7 @@ def test_saved_files_lie_in_the_space_that_they_are_of(data: dict[str, Any], tmp
         assert image.shape == case.image.shape[1:], name
 
 
+@pytest.mark.integration
 def test_saved_volumes_are_scored_across_spaces_as_a_run_would_have(
     data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def test_a_plan_counts_the_surrogates_passes_too(tmp_path: Path) -> None:
     assert plan.outlook(grid, (), None, str(tmp_path)).hours_left > 0  # type: ignore[operator]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("scope", ["window", "volume"])
 def test_progress_is_told_of_all_passes(scope: str) -> None:
     listener = Collector()
@@ -80,6 +81,7 @@ def test_progress_is_told_of_all_passes(scope: str) -> None:
     assert told[-1] == unit.passes == sum(map(unit.passes_on, unit.cell.models))
 
 
+@pytest.mark.integration
 def test_seconds_of_surrogates_are_not_taken_for_those_of_the_network_in_other_attacks(tmp_path: Path) -> None:
     """A plan takes seconds a query for the attack itself, and for attacks without rows those of other attacks."""
     execute(content({"name": "fgsm", "eps": 0.1, "sources": "a"}), tmp_path)
@@ -206,6 +208,7 @@ def test_volumes_are_those_of_the_attack_with_these_networks() -> None:
     assert not torch.equal(swapped.adversarial, attacked.adversarial)
 
 
+@pytest.mark.integration
 def test_memory_is_measured_with_the_surrogates(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
 
@@ -237,6 +240,7 @@ def loaded(entry: dict[str, Any], name: str, **changes: Any) -> fb.Model:
     return fb.load_model(entry["checkpoint"], name=name, device="cpu", **settings)
 
 
+@pytest.mark.integration
 def test_surrogates_given_in_python_make_the_cell_of_the_job() -> None:
     a, b, c = (loaded(entry, entry["name"]) for entry in (A, B, C))
     case = fb.load_dataset("phantom", shape=SHAPE, cases=1)[0]

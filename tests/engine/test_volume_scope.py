@@ -9,6 +9,7 @@ import pytest
 import torch
 from attacks.examples import EXAMPLES, entry, twin
 from engine.cases import case_of, volume
+from tiers import quick
 from tiny_job import expanded, job
 
 from freqbench.attacks import ATTACKS, make
@@ -73,6 +74,7 @@ def test_both_scopes_agree_to_the_bit_on_one_window(name: str, model: Segmentati
     assert window.facts == volume.facts
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "apgd"])
 def test_the_deployed_prediction_suffers_more_from_the_volume_s_own_attack(name: str, model: SegmentationModel) -> None:
     case = make_case(model, SHAPE)
@@ -139,6 +141,7 @@ def test_the_best_joint_volume_is_that_of_the_lowest_dice(loss: str, model: Segm
     assert best <= min(dice)
 
 
+@pytest.mark.integration
 @a_few
 def test_windows_at_once_change_nothing_but_a_few_signs(name: str, model: SegmentationModel) -> None:
     case = make_case(model, SHAPE)
@@ -148,11 +151,14 @@ def test_windows_at_once_change_nothing_but_a_few_signs(name: str, model: Segmen
 
 @pytest.mark.parametrize(
     ("name", "scope"),
-    [
-        *((name, "volume") for name in WHOLE),
-        *((name, "joint") for name in JOINT),
-        *((name, "window") for name in ("pgd", "square", "autoattack")),
-    ],
+    quick(
+        [
+            *((name, "volume") for name in WHOLE),
+            *((name, "joint") for name in JOINT),
+            *((name, "window") for name in ("pgd", "square", "autoattack")),
+        ],
+        *(("pgd", "volume"), ("pgd", "joint"), ("square", "window")),
+    ),
 )
 def test_passes_are_those_that_the_network_made_and_the_plan_said(
     name: str, scope: str, model: SegmentationModel, counted: list[int]
@@ -169,6 +175,7 @@ def test_passes_are_those_that_the_network_made_and_the_plan_said(
     assert unit.num_windows == volume.facts.num_windows == len(windows(LONG, ROI))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["sea", "autoattack"])
 def test_a_case_s_own_dice_is_at_most_that_of_any_member(name: str, model: SegmentationModel) -> None:
     """The bound holds for each volume that a member alone would keep."""

@@ -355,6 +355,7 @@ print(before, faults())
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other C library is set")
 def test_memory_that_a_pass_frees_is_kept_for_the_next() -> None:
     """A process of its own runs this, as the setting is the process's."""

@@ -16,7 +16,7 @@ from freqbench.job.grid import expand
 from freqbench.job.schema import JobSpec
 from freqbench.models import sliding_windows
 from freqbench.models.loading import skeleton
-from freqbench.reporting.papers.recipes import MetricEntry, Recipe
+from freqbench.reporting.papers.recipes import Recipe, TableMetric
 
 Spoil = Callable[[dict[str, Any]], object]
 
@@ -63,7 +63,7 @@ def test_a_number_above_its_limit_is_refused_in_python_too(wrong: str) -> None:
         lambda: make("vafa", q_max=value, block=8),
         lambda: make("vafa", q_max=20, block=(8, value, 8)),
         lambda: Preprocess.model_validate({"intensity": {"zscore": value}}),
-        lambda: config.validate({"name": "dsc", "digits": value}, MetricEntry, "recipe.yaml"),
+        lambda: config.validate({"name": "dsc", "digits": value}, TableMetric, "recipe.yaml"),
     ):
         with pytest.raises(ValueError):  # noqa: PT011 (a UserError or pydantic's)
             build()

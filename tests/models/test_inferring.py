@@ -66,6 +66,7 @@ def test_the_weights_of_every_architecture_show_the_arguments_that_shape_them(ar
     assert shown.out_channels in (3, None)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("arch", MODELS)
 def test_a_default_network_shows_no_other_arguments(arch: str) -> None:
     """A job that states no arguments means the same network as before, by its identity."""
@@ -89,6 +90,7 @@ THEIRS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("arch", THEIRS)
 def test_a_file_of_monai_s_class_needs_no_sizes_and_no_numbers_of_classes_and_channels(
     arch: str, tmp_path: Path
@@ -143,6 +145,7 @@ SILENT = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("arch", "make", "name"), SILENT.values(), ids=SILENT)
 def test_an_argument_without_a_trace_whose_default_is_a_guess_has_to_be_stated(
     arch: str, make: Any, name: str, tmp_path: Path

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiers import quick
 
 from freqbench.core.types import Shape
 from freqbench.job.rehearsal import SMALL_ARGS
@@ -20,7 +21,7 @@ ROI = (96, 96, 96)
 PARAMETERS = {"unet": 19_242_873, "unetr": 92_802_478, "swin_unetr": 62_187_296}
 
 
-@pytest.mark.parametrize("arch", MODELS)
+@pytest.mark.parametrize("arch", quick(MODELS, "unet", "segresnet"))
 def test_default_network_takes_the_default_window(arch: str) -> None:
     assert resolve(ModelEntry(name="m", arch=arch, checkpoint="random", roi=ROI), 14).flops, "a window was sent through"
     if arch in PARAMETERS:
@@ -68,9 +69,11 @@ def test_refusal_is_one_clear_line(case: str) -> None:
     ("arch", "roi", "more"),
     [
         ("rog", (16, 24, 16), {}),
-        ("segmamba", (32, 32, 48), {}),
-        ("unetr_pp", (16, 16, 32), {}),
-        ("unetr_pp", (16, 16, 32), {"tied_projections": False, "conv_blocks": 2}),
+        pytest.param("segmamba", (32, 32, 48), {}, marks=pytest.mark.integration),
+        pytest.param("unetr_pp", (16, 16, 32), {}, marks=pytest.mark.integration),
+        pytest.param(
+            "unetr_pp", (16, 16, 32), {"tied_projections": False, "conv_blocks": 2}, marks=pytest.mark.integration
+        ),
     ],
 )
 def test_gradient_reaches_every_voxel_of_every_channel(arch: str, roi: Shape, more: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from tiers import quick
 from tiny_job import execute, rows, small
 from torch import Tensor, nn
 
@@ -186,6 +187,7 @@ def test_an_attack_of_several_networks_shows_each_sample_its_own_prompts() -> No
     assert first > second, "the window of class 2 has lost all to the first member"
 
 
+@pytest.mark.integration
 def test_surrogates_are_shown_prompts_too() -> None:
     case = bright_where_clicked()
     (net, model), (other, surrogate) = witness(), witness()
@@ -286,7 +288,7 @@ def test_gradient_reaches_every_voxel_of_every_channel(arch: str, points: int, p
     assert (gradient != 0).float().mean() > 0.99
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("arch", quick(NETWORKS, "sam_med3d"))
 def test_clean_and_attacked_volumes_are_asked_about_by_the_same_points(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str
 ) -> None:

@@ -103,6 +103,7 @@ def test_logits_and_gradients_are_the_authors() -> None:
         assert float(gradient[0, 0, h, w, d]) == pytest.approx(slope, rel=1e-8)
 
 
+@pytest.mark.integration
 def test_a_checkpoint_of_the_authors_training_loads(tmp_path: Path) -> None:
     """Numpy's random state and the Dice of classes lie beside the weights, which are behind `module.ROG.`."""
     weights = build("rog", 3, ROI, TINY, seed=7).state_dict()

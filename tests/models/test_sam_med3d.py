@@ -154,6 +154,7 @@ def test_a_window_is_in_standard_deviations_from_the_mean_of_what_is_above_zero(
 # What a job says of it
 
 
+@pytest.mark.integration
 def test_a_checkpoint_of_the_authors_training_loads(tmp_path: Path) -> None:
     """The options of their command line lie beside the weights, and the state of the training."""
     weights = build("sam_med3d", 3, ROI, TINY, seed=7).state_dict()
@@ -175,6 +176,7 @@ def test_a_checkpoint_of_the_authors_training_loads(tmp_path: Path) -> None:
     assert state.keys() == weights.keys()
 
 
+@pytest.mark.integration
 def test_network_is_shown_one_point_of_each_class_by_default() -> None:
     specs = [resolve(entry(args=TINY | args), 3) for args in ({}, {"points": 2, "point_seed": 1})]
     assert all(each.is_prompted for each in (entry(), *specs))

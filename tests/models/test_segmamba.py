@@ -231,6 +231,7 @@ def entry(**args: Any) -> ModelEntry:
     return ModelEntry(name="m", arch="segmamba", checkpoint="random", args=TINY | args, roi=ROI)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_sample_does_not_depend_on_the_others_of_its_batch(precision: str) -> None:
     model = load(resolve(entry(), 3), torch.device("cpu"), precision)

@@ -74,6 +74,7 @@ def build_args(network: str, args: dict[str, Any]) -> dict[str, Any]:
     return {"proj_type": "perceptron", **args} if network == "unetr" else args
 
 
+@pytest.mark.integration
 def test_gradient_is_that_of_finite_differences() -> None:
     """Through the edge slices, which stand in several stacks, and over chunks that are computed again."""
     net = net_of(roi=(4, 4, 3), slices=5, chunk=2, channels=[2, 3]).double()
@@ -146,6 +147,7 @@ def test_naming_a_default_changes_no_identity() -> None:
     assert len({resolve(entry(args=args), 3).model_id for args in (ARGS, *others)}) == 4
 
 
+@pytest.mark.integration
 def test_a_job_attacks_it_beside_a_3d_network(tmp_path: Path) -> None:
     models = [
         {"name": "flat", "arch": "slices", "checkpoint": "random", "args": ARGS, "roi": [16, 16, 16]},
@@ -155,6 +157,7 @@ def test_a_job_attacks_it_beside_a_3d_network(tmp_path: Path) -> None:
     assert len(rows(tmp_path)) >= 4
 
 
+@pytest.mark.integration
 def test_training_lowers_its_loss_and_stores_what_a_job_names(tmp_path: Path) -> None:
     net = {"name": "net", "arch": "slices", "args": {**ARGS, "slices": 3, "chunk": 8}, "roi": [16, 16, 16]}
     [result] = train(job_of(models=[net], steps=20, validate_every=10), str(tmp_path), progress=False)

@@ -134,6 +134,7 @@ def test_a_defence_that_moves_the_window_is_refused_beside_points() -> None:
     assert resolve(moving(0), 3).defence
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("key", [None, "model"])
 def test_a_checkpoint_of_the_bundle_serves_both_modes(tmp_path: Path, key: str | None) -> None:
     theirs = network(["liver", "spleen"])
@@ -151,6 +152,7 @@ def test_prompts_are_part_of_a_model_s_identity() -> None:
     assert [spec.is_prompted for spec in specs] == [False, True, True, True]
 
 
+@pytest.mark.integration
 def test_an_ensemble_of_prompted_members_is_refused() -> None:
     prompted = {"name": "p", "arch": "vista3d", "checkpoint": "random", "args": {**TINY, "points": 1}, "roi": TINY_ROI}
     plain = small()["models"][0]
@@ -171,6 +173,7 @@ def prompted_job() -> dict[str, Any]:
     return small(models=models, attacks=attacks, datasets=[dataset], metrics=["dsc"])
 
 
+@pytest.mark.integration
 def test_a_run_tells_that_its_points_come_from_labels() -> None:
     warnings = expanded(prompted_job())[1].warnings
     assert [text.partition(":")[0] for text in warnings if "sees points from the labels" in text] == ["p"]

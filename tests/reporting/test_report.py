@@ -97,11 +97,13 @@ def test_only_the_rows_of_the_job_are_shown() -> None:
     assert "1 ok, 0 failed, 1 not done, of 2" in text
 
 
+@pytest.mark.integration
 def test_former_versions_are_mentioned() -> None:
     text = report([stored(row(cell_id="old", dsc=0.1), row(cell_id="new", dsc=0.3, minute=1))])
     assert "1 of them are of a former version" in text
 
 
+@pytest.mark.integration
 def test_the_audit_speaks_of_datasets_with_five_patients() -> None:
     few = [row(case=case, dsc=0.9, dsc_clean=0.5, dataset="few") for case in range(4)]
     text = report([stored(*few)])
@@ -126,6 +128,7 @@ def test_a_section_may_be_text_alone() -> None:
     assert markdown([section]) == "## Title\n\n[bold]as it is[/bold]\n"
 
 
+@pytest.mark.integration
 def test_the_terminal_shows_sixty_rows_of_a_table_and_other_formats_all() -> None:
     """81 rows: clean, and one attack with 80 budgets."""
     long = stored(*(row("vafa", budget=float(budget), dsc=0.5, dsc_clean=0.75) for budget in range(1, 81)))
@@ -253,6 +256,7 @@ def test_the_page_is_one_file_beside_the_results(tmp_path: Path) -> None:
     assert "freqbench-data" in page.read_text()
 
 
+@pytest.mark.integration
 def test_volumes_that_must_not_be_passed_on_need_leave(tmp_path: Path) -> None:
     out = write(tmp_path / "kept", [row(case=0, dsc=0.5)], redistributable=False)
     with pytest.raises(UserError, match="phantom: expected permission"):

@@ -55,6 +55,7 @@ def test_too_much_on_the_command_line_or_in_a_file_of_any_length_is_one_line(tmp
         config.load(str(tmp_path / "job.yaml"), JobSpec)
 
 
+@pytest.mark.integration
 def test_yaml_of_the_most_values_allowed_is_read_as_a_library_reads_it() -> None:
     """Aliases and merges in measure too."""
     assert documents.yaml_of("[" + "0," * 19_998 + "0]", "job.yaml") == [0] * 19_999

@@ -74,6 +74,7 @@ def calls() -> Iterator[tuple[str, str, ast.Call]]:
                     yield file, ast.unparse(base), ast.Call(func=base, args=[], keywords=[])
 
 
+@pytest.mark.integration
 def test_calls_that_run_a_file_stand_only_behind_guards() -> None:
     places: dict[str, set[str]] = {}
     for file, called, _ in calls():

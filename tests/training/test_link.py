@@ -89,6 +89,7 @@ def test_run_trains_what_the_job_names_then_attacks_it_and_a_second_run_computes
     assert "\n0 records in 0 s, 1 were there before" in again
 
 
+@pytest.mark.integration
 def test_a_changed_training_job_is_trained_anew_and_is_another_model(trained_copy: Path, capsys: Said) -> None:
     before = model()
     write(trained_copy, "adv.yaml", training(lr=2e-2))
@@ -109,6 +110,7 @@ def test_the_model_has_its_weights_and_its_training_job_in_its_identity(trained_
     assert replace(spec, checkpoint_sha256="0" * 64).model_id == spec.model_id
 
 
+@pytest.mark.integration
 def test_ctrl_c_while_a_network_learns_is_130_and_the_same_command_goes_on(
     folder: Path, done: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +159,7 @@ def test_a_rehearsal_trains_nothing(folder: Path, capsys: Said, monkeypatch: pyt
     assert [path.name for path in (folder / "runs").iterdir()] == ["tiny-dry"]
 
 
+@pytest.mark.integration
 def test_a_store_is_scored_exported_and_reported_without_its_training_job(
     trained_copy: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:

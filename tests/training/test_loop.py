@@ -63,6 +63,7 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     assert losses[-1] < 0.75 * losses[0]
 
 
+@pytest.mark.integration
 def test_equal_seeds_give_equal_weights_whatever_the_global_random_state(
     whole: tuple[State, Path], tmp_path: Path
 ) -> None:
@@ -96,12 +97,14 @@ def require_resumed(tmp_path: Path, **changes: Any) -> State:
     return uncut
 
 
+@pytest.mark.integration
 def test_dropout_attacks_and_drawn_budgets_are_resumed_too(tmp_path: Path) -> None:
     model = {**VAFT, **NET, "start": "scratch", "random_budget": [6, 20], "args": {**NET["args"], "dropout": 0.3}}
     changes = {"models": [model], "validation": {"attack": FGSM}, "steps": 3}
     require_resumed(tmp_path, **changes)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("mix", "objective"), [("random", {}), ("worst", {"objective": "vaft"}), ("average", {"objective": "trades"})]
 )
@@ -113,6 +116,7 @@ def test_a_union_and_the_average_of_weights_are_resumed_too(
     require_resumed(tmp_path, **changes)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("loaders", [0, 1])
 def test_noise_is_resumed_too(tmp_path: Path, loaders: int) -> None:
     noise = {"kind": "bias_field", "sigma": 0.5}
@@ -136,6 +140,7 @@ def test_the_moving_average_is_judged_and_kept(tmp_path: Path) -> None:
         assert torch.allclose(kept, 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third, atol=1e-6)
 
 
+@pytest.mark.integration
 def test_the_state_of_another_content_is_not_resumed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, stop_at(3))
@@ -222,6 +227,7 @@ def gradients(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
     return of_steps
 
 
+@pytest.mark.integration
 def test_crops_in_parts_give_the_gradient_of_all(tmp_path: Path, gradients: list[list[Tensor]]) -> None:
     """Without the consistency, whose released form is a ratio over what goes through the network at once."""
     for name, accumulate in (("whole", 1), ("parts", 2)):
@@ -235,6 +241,7 @@ def test_a_gradient_is_clipped_to_its_norm(tmp_path: Path, gradients: list[list[
     assert [float(torch.nn.utils.get_total_norm(each)) for each in gradients] == pytest.approx([0.01] * 3, rel=1e-3)
 
 
+@pytest.mark.integration
 def test_bf16_computes_in_it_and_keeps_float32_weights(tmp_path: Path) -> None:
     whole, half = (
         run(tmp_path / precision, models=[ARM], precision=precision, steps=1, warmup_steps=0).net.state_dict()

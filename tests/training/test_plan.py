@@ -306,6 +306,7 @@ ZOO_JOBS = {
 ZOO = Path(models.__file__).parent / "zoo" / "phantom"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ZOO_JOBS)
 def test_a_packaged_network_was_trained_by_its_job_on_todays_phantom(name: str) -> None:
     (training,) = (each for each in prepare(ZOO_JOBS[name], only=[name]).trainings if each.model.name == name)

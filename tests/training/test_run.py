@@ -53,6 +53,7 @@ def refuse(*arguments: object) -> None:
     raise AssertionError("trained")
 
 
+@pytest.mark.integration
 def test_adversarial_training_begins_at_the_clean_weights_and_only_what_is_wanted_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,7 @@ def test_curves_are_drawn_where_tensorboard_is(trained: Trained) -> None:
         assert (event.step, event.value) == (row.step, pytest.approx(row.dice_attacked, rel=1e-5))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("model", [NET, {**VAFT, **NET, "start": "scratch"}])
 def test_a_training_that_is_killed_at_any_write_ends_as_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any]
@@ -176,6 +178,7 @@ def uncut(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("sent", "during", "times", "kept"),
     [
@@ -321,6 +324,7 @@ def test_a_crop_that_no_volume_holds_is_told_with_one_that_all_do(
     assert [line.partition("zeros")[2] for line in said] == [hint]
 
 
+@pytest.mark.integration
 def test_a_network_of_another_axis_order_is_selected_as_it_is_tested(tmp_path: Path) -> None:
     """On the same cases, the Dice that chose the weights is that of the model that the stored file resolves to."""
     small = {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [1, 2, 2]}
@@ -339,6 +343,7 @@ def test_a_network_of_another_axis_order_is_selected_as_it_is_tested(tmp_path: P
     assert mean_foreground(np.stack(list(scores.values()))) == pytest.approx(result.dice_select, abs=1e-6)
 
 
+@pytest.mark.integration
 def test_an_attack_that_mixes_with_another_case_has_the_next_of_the_list(tmp_path: Path) -> None:
     faa = {**AT, "attack": {"name": "faa", "portion": 0.2, "steps": 1}}
     results = train(job_of(faa, steps=1, warmup_steps=0), str(tmp_path), progress=False)

@@ -27,6 +27,7 @@ def spec(**changes: Any) -> ModelSpec:
     return resolve(config.validate(entry(**changes), ModelEntry, "models[0]"), 3)
 
 
+@pytest.mark.integration
 def test_each_defence_each_parameter_and_each_attacker_makes_another_model() -> None:
     made = [
         spec(),

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from attacks.examples import EXAMPLES
 from attacks.small import Net
 from scipy.special import expit
+from tiers import quick
 from torch import Tensor, nn
 
 from freqbench.attacks import ATTACKS, PGD, make
@@ -192,7 +193,11 @@ DRAWING = ("pgd", "apgd", "cospgd", "vafa", "sa2", "square", "bases", "faa")  # 
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [*((name, "naive bits") for name in ATTACKS), *((name, "resized") for name in DRAWING)]
+    ("name", "kind"),
+    quick(
+        [*((name, "naive bits") for name in ATTACKS), *((name, "resized") for name in DRAWING)],
+        *(("pgd", "naive bits"), ("vafa", "naive bits"), ("square", "naive bits")),
+    ),
 )
 def test_every_attack_takes_a_defended_model_and_repeats(name: str, kind: str) -> None:
     """Draws are covered, and defences that let no gradient through: 0 / 0 would be no volume."""

@@ -68,6 +68,7 @@ def test_every_figure_that_the_data_allow_is_drawn(name: str, material: Material
     assert set(figures) == names
 
 
+@pytest.mark.integration
 def test_the_case_in_full_is_that_of_the_largest_drop(material: Material) -> None:
     for label in material.rows["label"].unique():
         rows = material.rows.assign(drop=(material.rows["label"] == label).astype(float))
@@ -76,6 +77,7 @@ def test_the_case_in_full_is_that_of_the_largest_drop(material: Material) -> Non
         assert figure.get_suptitle().startswith(f"phantom: {label} on a, case ")
 
 
+@pytest.mark.integration
 def test_a_reference_that_is_the_clean_prediction_is_shown_once(material: Material) -> None:
     rows = cases._saved(material, material.rows[material.rows["source_model"] == "a"])
     (saved,) = cases._read(material, rows.iloc[:1].to_dict("records"), "a").values()
@@ -169,6 +171,7 @@ def test_plain_text_is_one_line_and_no_formula() -> None:
     assert plain("x" * 99, 9) == "xxxx…xxxx"
 
 
+@pytest.mark.integration
 def test_two_names_that_look_alike_are_two_files(only: Callable[..., None], tmp_path: Path) -> None:
     only("pairs")
     splits = (("a-b", "c"), ("a", "b-c"))

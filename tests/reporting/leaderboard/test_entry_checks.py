@@ -148,6 +148,7 @@ def raised(store: Path, number: int) -> None:
         alter(store / "audit", kind, drop)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("number", [0, 1])
 def test_one_forged_row_that_decides_a_rank_is_found_whatever_is_drawn(
     number: int, entered: Path, tmp_path: Path, without_audit: None
@@ -231,11 +232,13 @@ def test_masked_gradients_are_refused_in_words(entered: Path) -> None:
     assert re.search(r"flagged: [\w, ]*zero_gradients.* signs? of masked gradients in \d+ checks", reason)
 
 
+@pytest.mark.integration
 def test_masked_gradients_are_found_by_computing_whatever_an_entry_s_own_audit_says(entered: Path) -> None:
     (reason,) = computed(read_entry(entered / "entries" / "rounded"), entered)
     assert reason.startswith("audit: Masked gradients on balls: flagged: ")
 
 
+@pytest.mark.integration
 def test_a_row_of_its_audit_that_computing_contradicts_is_refused(entered: Path, tmp_path: Path) -> None:
     entry = copied(
         entered, tmp_path, lambda store: set_first(store / "audit", "records", {"attack": "fgsm"}, dsc_foreground=0.8)

@@ -66,6 +66,7 @@ def test_an_entry_has_the_rows_of_its_network_and_the_worst_of_its_attacks(enter
     assert set(Store(str(entry.folder / "store")).rows(("source_model", "target_model"))) == {("plain", "plain")}
 
 
+@pytest.mark.integration
 def test_bounds_whose_strongest_attack_is_not_known_rank_nothing(tmp_path: Path) -> None:
     """An audit could not tell that FAA of one step is weak."""
     attacks = [{"name": "pgd", "eps": "32/255", "steps": 1}, {"name": "faa", "portion": 0.1, "bands": 4, "steps": 1}]
@@ -84,6 +85,7 @@ def test_an_entry_does_not_tell_the_machine(entered: Path) -> None:
     assert platform.node() not in texts.replace(CARD["contact"], "")
 
 
+@pytest.mark.integration
 def test_an_entry_does_not_tell_where_its_data_lie(entered: Path, tmp_path: Path) -> None:
     """Others have the data elsewhere, and say where by --job."""
     out, folder = Path(shutil.copytree(entered / "out", tmp_path / "out")), tmp_path / "plain"

@@ -124,6 +124,7 @@ def test_pages_show_ranks_plots_pictures_and_links(site: Path, entered: Path) ->
         assert (site / link).exists(), link
 
 
+@pytest.mark.integration
 def test_a_refused_entry_is_not_built_and_its_reason_is_said(
     entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +153,7 @@ def test_code_of_another_package_is_not_ranked_without_leave(
     assert not (tmp_path / "site").exists()
 
 
+@pytest.mark.integration
 def test_a_site_of_nothing_and_over_another_page_is_refused(entered: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a folder of entries, found none"):
         build_site(tmp_path / "none", tmp_path / "site", lambda text: None)

@@ -111,6 +111,7 @@ def test_class_means_leave_undefined_values_out() -> None:
     assert column(made, "cases") == [3, 1]
 
 
+@pytest.mark.integration
 def test_too_many_cases_leave_their_means_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "MAX_CASES", 5)
     made = data_of(*grid(2, ["a"], ["a"], 3, 2))
@@ -121,6 +122,7 @@ def test_too_many_cases_leave_their_means_and_say_so(monkeypatch: pytest.MonkeyP
     assert made["class_means"]["rows"] == 4
 
 
+@pytest.mark.integration
 def test_intervals_hold_the_mean_and_need_two_patients() -> None:
     made = data_of(*grid(1, ["a"], ["a"], 6, 2))["summary"]
     low, mean, high = (column(made, f"dsc_foreground{end}")[0] for end in ("_low", "", "_high"))

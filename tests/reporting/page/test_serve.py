@@ -104,6 +104,7 @@ def test_a_growing_store_is_shown_as_it_grows_but_not_read_again_at_once(
     assert data_of(client.get("/data"))["counts"]["ok"] == 2
 
 
+@pytest.mark.integration
 def test_findings_of_an_audit_are_shown_as_it_adds_them(
     client: TestClient, tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:

@@ -1,8 +1,8 @@
 """Records with the papers' numbers planted, made from the papers' jobs, and the cells that recipes find in them."""
 
 import csv
-import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid, expand
 from freqbench.job.rehearsal import counted, missing
 from freqbench.job.schema import JobSpec
+from freqbench.models.sources import checkpoint
 from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.paper_table import Facts, paper_table
 from freqbench.reporting.papers.recipes import Recipe
@@ -54,10 +55,9 @@ def job_of(row: Published) -> str:
 @cache
 def grid(job: str) -> Grid:
     """The grid of a paper's job with its attacks, stand-ins for data and checkpoints, no network built."""
-    resolving = importlib.import_module("freqbench.models.resolving")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resolving, "_agreed_args", lambda entry, *_: entry.args)
-        patch.setattr(resolving, "_checked", lambda *_: (None, {}, ()))
+        patch.setattr(checkpoint, "_agreed_args", lambda entry, *_: entry.args)
+        patch.setattr(checkpoint, "_checked", lambda draft, *_: replace(draft, flops=0, step_bytes=0))
         for variable in ("FREQBENCH_DATA", "FREQBENCH_CHECKPOINTS"):
             patch.delenv(variable, raising=False)
         spec = config.load(str(JOBS / f"{job}.yaml"), JobSpec)

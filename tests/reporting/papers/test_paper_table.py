@@ -12,6 +12,7 @@ import pytest
 from reporting.handmade import shown, stored
 from reporting.papers import planted
 from reporting.papers.planted import PAPERS, Published, cells, cells_of, one
+from tiers import quick
 
 from freqbench.core.errors import UserError
 from freqbench.reporting.papers import recipes
@@ -28,7 +29,7 @@ def is_ours(row: Mapping[str, Any]) -> bool:
     return any(str(row[key]).endswith("(not in the paper)") for key in ("training", "attack"))
 
 
-@pytest.mark.parametrize("name", planted.JOB_OF)
+@pytest.mark.parametrize("name", quick(planted.JOB_OF, "vafa_table3", "vafa_table5"))
 def test_planted_numbers_come_back(name: str) -> None:
     data = planted.sections(name)[0].data
     own = [row for row in PAPERS if planted.job_of(row) == planted.JOB_OF[name]]
@@ -123,6 +124,7 @@ def is_dsc_of_unetr(row: Published) -> bool:
     return all(row[key] == value for key, value in place.items())
 
 
+@pytest.mark.integration
 def test_the_strongest_defence_is_marked_in_table_6() -> None:
     layout = planted.sections("vafa_table6")[0]
     rows = [row for row, name in layout.marks if name == "UNETR\nVAFA"]
@@ -149,6 +151,7 @@ def test_another_or_unknown_checkpoint_is_not_comparable(sha256: str | None) -> 
     assert all(NOT_OURS in reason for reason in data["reason"])
 
 
+@pytest.mark.integration
 def test_starred_cells_are_not_comparable_even_with_the_authors_checkpoint() -> None:
     records = planted.frame("sa2")
     data = cells(with_checkpoint(recipes.load("sa2_synapse")), records, facts_of(records, SHA))
@@ -157,6 +160,7 @@ def test_starred_cells_are_not_comparable_even_with_the_authors_checkpoint() -> 
     assert {*comparable["verdict"]} == {"parity"}
 
 
+@pytest.mark.integration
 def test_the_authors_checkpoint_makes_numbers_comparable_and_one_that_is_far_off_differs() -> None:
     def change(row: dict[str, Any]) -> dict[str, Any]:
         return row | ({"dsc": row["dsc"] + 0.006} if row["attack"] == "pgd" else {})
@@ -169,6 +173,7 @@ def test_the_authors_checkpoint_makes_numbers_comparable_and_one_that_is_far_off
     assert {*data.loc[data["model"] == "UNETR++", "reason"]} == {"guessed: preprocessing"}
 
 
+@pytest.mark.integration
 def test_a_store_and_a_recipe_of_ones_own_with_the_authors_checkpoint(tmp_path: Path) -> None:
     text = (recipes.FOLDER / "vafa_table5.yaml").read_text()
     own = tmp_path / "mine.yaml"
@@ -181,6 +186,7 @@ def test_a_store_and_a_recipe_of_ones_own_with_the_authors_checkpoint(tmp_path: 
     assert data["ours"].tolist() == pytest.approx(data["published"].tolist())
 
 
+@pytest.mark.integration
 def test_every_format_has_every_number() -> None:
     store = stored(*planted.records("vafa_table1"))
     wanted = [row["value"] for row in PAPERS if row["table"] == "1"]
@@ -306,6 +312,7 @@ def test_a_cell_without_a_number_is_no_zero_and_says_why(
     assert (cell["verdict"], cell["reason"][: len(reason)]) == ("", reason)
 
 
+@pytest.mark.integration
 def test_undefined_distances_drop_out_and_are_counted() -> None:
     def change(row: dict[str, Any]) -> dict[str, Any]:
         value = {"case0": math.nan, "case1": math.inf}.get(row["case_id"], 20.0 if row["case_id"] == "case2" else 10.0)
@@ -348,6 +355,7 @@ def test_other_parameters_are_another_attack() -> None:
     assert not one(data, attack="FGSM", metric="dsc")["reason"].startswith("never")
 
 
+@pytest.mark.integration
 def test_another_batch_of_windows_is_another_attack_where_they_are_coupled() -> None:
     def change(row: dict[str, Any]) -> dict[str, Any]:
         return row | {"params": row["params"].replace('"window_batch": 4', '"window_batch": 1')}
