@@ -24,6 +24,7 @@ from torch import Tensor
 from typer.cli import get_docs_for_click
 
 from freqbench.attacks import ATTACKS, Attack, make
+from freqbench.attacks.core.declared import declared
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.cli import app, catalogue
 from freqbench.core.names import packaged_jobs
@@ -140,10 +141,10 @@ def section_of(path: Path, title: str) -> str:
 def attack_table() -> str:
     """A row an attack: threat model, budget, passes, cost of a step as measured, paper."""
     rows = []
-    for name, attack in ATTACKS.items():
+    for name in ATTACKS:
         made = example(name)
         step, whole = passes_of(name)
-        budget = f"`{attack.budget_name}`" if attack.budget_name else "none"
+        budget = f"`{made.budget_name}`" if made.budget_name else "none"
         paper = catalogue.attack(name).facts["paper"]
         rows.append([f"[`{name}`](#{name})", f"`{made.threat_model}`", budget, step, whole, cost_of(name), paper])
     headers = ["attack", "threat model", "budget", "passes a step", "passes", "cost of a step", "paper"]
@@ -272,7 +273,7 @@ def values(schema: Mapping[str, Any]) -> str:
 def example(name: str, **quick: Any) -> Attack:
     """An attack with its defaults, but for parameters that have none and for `quick`, as far as it has them."""
     attack = ATTACKS[name]
-    given = {key: parse_value(value) for key, value in catalogue.example(attack).items()}
+    given = {key: parse_value(value) for key, value in catalogue.example(declared(name)).items()}
     return make(name, **given, **{f.name: quick[f.name] for f in fields(attack) if f.name in quick})
 
 

@@ -1,6 +1,8 @@
 """docs/architecture.md says what the package's folders and imports are."""
 
+import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,9 @@ def test_a_room_has_a_dozen_entries_and_some_at_most() -> None:
 
     crowded = {path.name for path in [PACKAGE, *PACKAGE.rglob("*")] if path.is_dir() and entries(path) > 18}
     assert crowded <= {"attacks"}
+
+
+def test_a_class_name_stands_for_one_class() -> None:
+    nodes = [node for path in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    names = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1] == []

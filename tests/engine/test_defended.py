@@ -133,7 +133,7 @@ def test_a_randomised_network_without_labels_is_held_to_its_prediction_without_a
 
 
 def test_a_smoothed_target_beside_others_leaves_calibration_to_them(tmp_path: Path) -> None:
-    """It has draws and no probabilities, so that its scores have a part less than those of the others."""
+    """A smoothed target has draws and no probabilities: its scores have a part less than those of the others."""
     job = content({"name": "fgsm", "eps": "8/255"}, names=("plain", "naive")) | {"metrics": ["dsc", "calibration"]}
     job["models"][1] |= {"defence": {"name": "smoothing", "kind": "voxels", "sigma": 0.1, "samples": 5, "eot": 1}}
     execute(job, tmp_path)

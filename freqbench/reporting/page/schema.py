@@ -60,7 +60,7 @@ REASONS = ("error", "metrics", "null_reasons")
 COUNTS = ("budget", "cases", "seeds", "failed", "hd95_cases")
 
 
-class Summary(Frame):
+class SummaryFrame(Frame):
     """One row per dataset, source, target and attack.
 
     `attack` is the full label, `family` the label without its budget, `base` the attack's name; `_low` and `_high` end
@@ -91,7 +91,7 @@ class ClassMeans(Frame):
 OF_CASE = ("row", "seed", "missed_classes", "hallucinated_classes", "classes", "clean")
 
 
-class Cases(Frame):
+class CaseFrame(Frame):
     """One row per record, in the summary's order.
 
     `reproduce OUT --row` takes `id`; `row` is that of the summary, `classes` the number of its rows in `case_classes`,
@@ -154,7 +154,7 @@ class ShownGlimpse(Part):
     """WebP file as base64."""
 
 
-class _Group(Part):
+class _RowGroup(Part):
     """Rows of one attack on one pair of models."""
 
     dataset: str
@@ -164,13 +164,13 @@ class _Group(Part):
     reason: str | None
 
 
-class LeftOut(_Group):
+class LeftOut(_RowGroup):
     """Rows that the strength check keeps out, and why."""
 
     rows: int
 
 
-class Failures(_Group):
+class Failures(_RowGroup):
     """Failed records and the first reason."""
 
     failed: int
@@ -346,11 +346,11 @@ class PageData(Part):
     version: str
     """Version of freqbench."""
     scores: list[ScoreColumn]
-    summary: Summary
+    summary: SummaryFrame
     clean: Clean
     class_means: ClassMeans | None
     """Null here and below: `omitted` says why."""
-    cases: Cases | None
+    cases: CaseFrame | None
     case_classes: CaseClasses | None
     clean_classes: CleanClasses | None
     classes: dict[str, list[tuple[int, str, str]]]

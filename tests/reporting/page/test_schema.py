@@ -21,7 +21,7 @@ SHARED = {*re.findall(r'"(\w+)"', SCRIPTS["data"].partition("const SHARED = ")[2
 """Columns of the summary that JavaScript adds to the cases."""
 
 EVERYWHERE: dict[str, tuple[type[Part], ...]] = {
-    **{"data": (PageData,), "raw": (PageData,), "summary": (schema.Summary,), "clean": (schema.Clean,)},
+    **{"data": (PageData,), "raw": (PageData,), "summary": (schema.SummaryFrame,), "clean": (schema.Clean,)},
     **{"counts": (schema.Counts,), "run": (schema.PageRun,), "job": (schema.PageJob,)},
     **{"manifest": (schema.Manifest,), "chosen": (schema.SavedCase,), "glimpse": (schema.ShownGlimpse,)},
 }
@@ -42,7 +42,7 @@ IN_SCRIPTS: dict[str, dict[str, tuple[type[Part], ...]]] = {
 def columns(frame: type[Part], kind: str) -> set[str]:
     """Names of a frame's columns of a kind: `texts` or `numbers`."""
     listed = frame.model_json_schema()["properties"][kind].get("propertyNames", {}).get("enum", ())
-    return {*listed} | (SHARED if frame is schema.Cases and kind == "texts" else set())
+    return {*listed} | (SHARED if frame is schema.CaseFrame and kind == "texts" else set())
 
 
 FRAMES = [each for each in vars(schema).values() if isinstance(each, type) and issubclass(each, Frame)]
