@@ -70,7 +70,13 @@ def test_the_line_of_a_model_is_let_through(name: str) -> None:
 def test_an_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench) -> None:
     code, out, err = bench("attacks", "vafa-3d")  # another name of vafa
     assert (code, err) == (0, "")
-    for text in ("arXiv:2307.07269", "dct-quantization", r"q \, \varphi(c / q)", "smallest step; None: 5", "20.0"):
+    for text in (
+        "arXiv:2307.07269",
+        "dct-quantization",
+        r"q \, \varphi(c / q)",
+        "smallest entry of the table; None: 5",
+        "20.0",
+    ):
         assert text in out
     assert "attacks: [{name: vafa, q_max: 20.0}]" in out
     assert ".. math" not in out

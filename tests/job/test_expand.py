@@ -60,7 +60,6 @@ def test_seeds_multiply_attacks_that_draw_and_no_others() -> None:
         ("8/0", "8/0"),
         ("8x16x32x64", "8x16x32x64"),
         (["1/4", "a"], (0.25, "a")),
-        ({"kind": "band", "limits": [4, 8]}, ("band", 4, 8)),
         ({"kind": "low", "limit": 8}, {"kind": "low", "limit": 8}),
         (None, None),
     ],

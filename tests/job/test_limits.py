@@ -179,7 +179,7 @@ def test_names_and_files_of_all_models_come_before_the_first_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-    module = importlib.import_module("freqbench.models.resolving")
+    module = importlib.import_module("freqbench.models.sources.checkpoint")
     monkeypatch.setattr(module, "skeleton", lambda spec: made.append(spec.name) or skeleton(spec))
     content = job()
     content["models"][1]["checkpoint"] = str(tmp_path / "none.safetensors")

@@ -110,11 +110,15 @@ def test_a_dataset_that_lacks_what_is_asked_for_is_one_line(tmp_path: Path, monk
 
 ATTACKS = {
     "without a name": (
-        "class A(Attack):\n    def perturb(self, task): ...\n    passes = 1, 1\n",
+        "class A(Attack):\n    def perturb(self, task): ...\n"
+        "    passes, threat_model, budget_name = (1, 1), 'l2', None\n",
         "attribute name, got",
     ),
     "with the name of another": ("class A(PGD): ...\n", "expected a name of its own, got 'pgd', which is freqbench's"),
-    "half written": ("class A(Attack):\n    name = 'a'\n", "all that Attack asks for, it lacks passes, perturb"),
+    "half written": (
+        "class A(Attack):\n    name = 'a'\n",
+        "all that Attack asks for, it lacks budget_name, passes, perturb, threat_model",
+    ),
     "that refuses its parameters": (
         "@dataclass(frozen=True, kw_only=True)\nclass A(PGD):\n    name: ClassVar[str] = 'a'\n"
         "    def __post_init__(self):\n        raise TypeError('not today')\n",

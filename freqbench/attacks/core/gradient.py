@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -86,12 +87,7 @@ class GradientAttack(Attack):
 
     def perturb(self, task: Task) -> Tensor:
         """Returns the volumes of `run`, or those that `keep` and `restarts` select; stores their state, if any."""
-
-        def run() -> tuple[Tensor, ...]:
-            result = self.run(task)
-            return result if isinstance(result, tuple) else (result,)
-
-        volumes, *state = self.strongest(task, run)
+        volumes, *state = self.strongest(task, partial(self.run, task))
         if state:
             (task.state,) = state
         return volumes
@@ -99,7 +95,7 @@ class GradientAttack(Attack):
     def strongest(
         self,
         task: Task,
-        run: Callable[[], tuple[Tensor, ...]],
+        run: Callable[[], Tensor | tuple[Tensor, ...]],
         render: Callable[[Tensor], Tensor] = lambda volumes: volumes,
     ) -> tuple[Tensor, ...]:
         """Returns the tensors of each sample's strongest run: its last point or, with `keep: best`, its best one.
@@ -111,10 +107,10 @@ class GradientAttack(Attack):
         for _ in range(self.restarts):
             if self.compares and not self.keeps_best:
                 best = task.passes.best = Best(by_success=task.objective.judges_by_success)
-                task.look(run()[0], render)
+                task.look(_each(run())[0], render)
                 tensors, task.passes.best = best.kept, None
             else:
-                tensors = run()
+                tensors = _each(run())
             if self.restarts == 1:
                 return tensors
             of_runs.offer(task.success(render(tensors[0])), *tensors)
@@ -167,3 +163,7 @@ class GradientAttack(Attack):
         if self.restarts > 1 and task.given.start is not None:
             raise UserError(f"{self.name}: expected no start with restarts = {self.restarts}: it replaces one draw")
         task.aim(self.loss_name, self.organs, self.target)
+
+
+def _each(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return result if isinstance(result, tuple) else (result,)

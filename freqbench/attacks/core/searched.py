@@ -63,7 +63,7 @@ class SearchedAttack(GradientAttack):
         """Stores the state of the best point of all runs, or of the null row, and returns its volumes."""
         space = self.searched(task)
         if self.control == "none":
-            (point,) = self.strongest(task, lambda: (self.search(task, space),), space.render)
+            (point,) = self.strongest(task, lambda: self.search(task, space), space.render)
         else:
             point = self.null_row(task, space)
         with torch.no_grad():
