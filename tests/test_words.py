@@ -27,7 +27,14 @@ def test_each_rule_sees_what_breaks_it(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text(
         '"""Rooms."""\nclass A:\n    """What it is."""\n    def f(self):\n        """Of a room, the name."""\n'
-        "def test_so_it_is(found):\n    found = 1\ndef test_no_room_is_lost(): ...\n"
+        'def test_so_it_is(found):\n    found = 1\ndef test_no_room_is_lost(): ...\nB = 1\n"""By name, the rooms."""\n'
     )
     seen = sorted(line.removeprefix(f"{path}:") for line in offenders(path))
-    assert seen == ["2 What it is.", "4 Of a room, the name.", "6 found", "6 test_so_it_is", "7 found"]
+    assert seen == [
+        "10 By name, the rooms.",
+        "2 What it is.",
+        "4 Of a room, the name.",
+        "6 found",
+        "6 test_so_it_is",
+        "7 found",
+    ]

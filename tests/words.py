@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 CLAUSES = re.compile(
@@ -29,13 +30,29 @@ def offenders(path: Path) -> Iterator[str]:
         line = getattr(node, "lineno", 1)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = (ast.get_docstring(node) or "-").splitlines()[0]
-            start = first.split()[0].strip(",:").lower()
-            if CLAUSES.fullmatch(start) or OF_DOCSTRINGS.fullmatch(start):
+            if starts_with_clause(first):
                 yield f"{path}:{line} {first}"
+        for text in attribute_docstrings(node):
+            if starts_with_clause(text.value.value.splitlines()[0]):
+                yield f"{path}:{text.lineno} {text.value.value.splitlines()[0]}"
         if in_tests and "found" in bound(node):
             yield f"{path}:{line} found"
         if in_tests and isinstance(node, ast.FunctionDef) and INVERTED.match(node.name):
             yield f"{path}:{line} {node.name}"
+
+
+def starts_with_clause(sentence: str) -> bool:
+    start = sentence.split()[0].strip(",:").lower()
+    return bool(CLAUSES.fullmatch(start) or OF_DOCSTRINGS.fullmatch(start))
+
+
+def attribute_docstrings(node: ast.AST) -> Iterator[ast.Expr]:
+    """Yields the texts that stand below assignments of a module or class."""
+    body = node.body if isinstance(node, ast.Module | ast.ClassDef) else []
+    for before, statement in pairwise(body):
+        match statement:
+            case ast.Expr(value=ast.Constant(value=str())) if isinstance(before, ast.Assign | ast.AnnAssign):
+                yield statement
 
 
 def bound(node: ast.AST) -> Iterator[str]:

@@ -28,12 +28,12 @@ from freqbench.models import (
     facts_of,
     resolve,
     resolve_ensemble,
-    scoring_notes,
     stated_classes,
 )
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.inference import VOTES_ON_GRID
+from freqbench.models.resolving import axes_notes, scoring_concerns
 from freqbench.results import Shard
 
 WITHOUT_GRADIENT = "square, rays, bases, gn, random_noise, corruption"
@@ -146,7 +146,7 @@ class Expansion:
             models = self._models_on(i)
             for model in models.values():
                 own = self._facts[i][(model.members or (model,))[0].name]  # of an ensemble those of its first member
-                notes += scoring_notes.axes_notes(model, own, dataset.name, cases[dataset.name])
+                notes += axes_notes(model, own, dataset.name, cases[dataset.name])
             concerns += _concerns_of_models(models, self._facts[i], dataset, cases[dataset.name])
             table += _cells(job, dataset, models, sourced[i], concerns)
         cells: dict[tuple[str, str], Cell] = {}
@@ -207,7 +207,7 @@ def _concerns_of_models(
         yield from model.notes
         if not model.members:
             own = facts[model.name]
-            yield from scoring_notes.concerns(model, own, dataset.name, dataset.class_names, refs, dataset.space)
+            yield from scoring_concerns(model, own, dataset.name, dataset.class_names, refs, dataset.space)
     for model in models.values():
         if model.black_box:
             yield (

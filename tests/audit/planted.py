@@ -42,7 +42,7 @@ HEALTHY: Mapping[str, tuple[str, float, dict[str, Any], float]] = {
     "switch": ("apgd", EPS, {"loss": "switch", **STRONGEST}, 39.7),
     "dice": ("apgd", EPS, {"loss": "dice", **STRONGEST}, 44),
 }
-"""By name: attack, budget, parameters, and the DSC x100 that it leaves."""
+"""Rows by name: attack, budget, parameters, and the DSC x100 that it leaves."""
 
 
 def rows(

@@ -19,7 +19,7 @@ STUBS = {
     "ray": 'while [ "$1" != -- ]; do shift; done; shift; "$@"',
     "scontrol": 'if [ "$1" = show ]; then printf "node-7\\nnode-8\\n"; fi',
 }
-"""What each does after it has noted its arguments in LOG."""
+"""Commands that each runs after it has noted its arguments in LOG."""
 
 ENDS = 'exit "$DRIVER_EXIT"'
 WORKS = 'trap "echo flushed >> $LOG; exit $DRIVER_EXIT" TERM; touch "$STARTED"; while :; do sleep 0.05; done'

@@ -135,7 +135,7 @@ def known() -> list[Unit]:
 
 
 LOAD = 1.0
-"""Of a model, where the shortest unit takes 1 and the longest 27."""
+"""Units of a model, where the shortest takes 1 and the longest 27."""
 WORKERS = [1, 2, 5, 12, 31]
 
 

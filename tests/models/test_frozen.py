@@ -20,7 +20,7 @@ pytestmark = [
 
 ROI = (6, 8, 10)
 READER = "torch_export"
-"""Of both forms, which a file shows."""
+"""Names of both forms, which a file shows."""
 
 
 class Small(nn.Module):

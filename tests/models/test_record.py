@@ -16,7 +16,7 @@ from freqbench.core.types import CaseRef
 from freqbench.job.grid import Grid
 from freqbench.job.schema import build_dataset
 from freqbench.models import Facts, InputAdapter
-from freqbench.models.scoring_notes import axes_notes
+from freqbench.models.resolving import axes_notes
 
 CLASSES = ["background", "liver", "spleen", "kidneys", "aorta", "gallbladder"]
 CT = {"intensity": {"window": [-175, 250]}, "crop_foreground": False}  # the phantom's own space

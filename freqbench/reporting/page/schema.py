@@ -40,7 +40,7 @@ class Texts(Part):
     values: list[str]
     """The distinct texts, in order of appearance."""
     codes: list[int]
-    """Of each row the place of its text in `values`; -1: none."""
+    """Place in `values` of each row's text; -1: none."""
 
 
 Numbers = list[float | None]
@@ -251,7 +251,7 @@ class NaturalChart(Part):
     rows: list[tuple[str, str]]
     """Group (corruptions or attacks) and name of each row."""
     drops: dict[str, list[tuple[float, float | None, float | None] | None]]
-    """By model and row the drop of foreground DSC in points: mean (of a corruption over severities), low, high."""
+    """Drop of foreground DSC in points, by model and row: mean (of a corruption over severities), low, high."""
     series: dict[str, Look]
     """Look of each model."""
     cases: int
@@ -302,7 +302,7 @@ class VolumeKeys(Part):
     adversarial: str
     label: str | None
     predictions: dict[str, dict[Literal["clean", "adversarial"], str | None]]
-    """By target and the volume that was predicted."""
+    """Predictions by target and the volume that was predicted."""
 
 
 class SavedCase(Part):
@@ -315,14 +315,14 @@ class SavedCase(Part):
     files: VolumeKeys
     class_names: list[str]
     dsc: dict[str, tuple[float | None, float | None]]
-    """By target: DSC on the clean and on the adversarial volume."""
+    """DSC on the clean and on the adversarial volume, by target."""
 
 
 class Manifest(Part):
     """Saved volumes, for the viewer."""
 
     kind: Literal["script", "fetch"]
-    """How a browser gets a file: it runs `KEY.js`, or fetches `KEY.nii.gz`."""
+    """Way in which a browser gets a file: it runs `KEY.js`, or fetches `KEY.nii.gz`."""
     base: str
     """Place of the files beside the page."""
     colors: list[str]

@@ -26,12 +26,7 @@ OLD, NEW = b"old" * 1000, b"new" * 1000
 HASH = hashlib.sha256(OLD).hexdigest()
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own, and no memory of what was looked up."""
-    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(downloads, "FRESH_S", 0.0)
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from torch import nn
 
 from freqbench import models
 from freqbench.core.errors import CheckpointError, DataError, MissingDataError, StorageRefused, UserError
-from freqbench.core.files import downloads, filesystems, storage
+from freqbench.core.files import filesystems, storage
 from freqbench.core.plugins import trusting
 from freqbench.data import Dataset
 from freqbench.engine import retry, run
@@ -25,11 +25,7 @@ CPU = torch.device("cpu")
 DATA = {"name": "small", "loader": "decathlon", "split": "validation", "intensity": {"window": [0, 200]}}
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(downloads, "FRESH_S", 0.0)
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

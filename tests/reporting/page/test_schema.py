@@ -25,7 +25,7 @@ EVERYWHERE: dict[str, tuple[type[Part], ...]] = {
     **{"counts": (schema.Counts,), "run": (schema.PageRun,), "job": (schema.PageJob,)},
     **{"manifest": (schema.Manifest,), "chosen": (schema.SavedCase,), "glimpse": (schema.ShownGlimpse,)},
 }
-"""What a name holds in each script that has it; of several, any may be meant."""
+"""Parts of the data that a name holds in the scripts; of several, any may be meant."""
 IN_SCRIPTS: dict[str, dict[str, tuple[type[Part], ...]]] = {
     "data": {"raw": (PageData, Frame)},
     "filters": {"summary": ()},
