@@ -46,16 +46,10 @@ def traced(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as flops, _CountBytes() as counter:  # type: ignore[no-untyped-call]
-        _trace(spec, net)
-    weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
-    return int(flops.get_total_flops()), int(counter.total + weights)
-
-
-def _trace(spec: ModelSpec, net: nn.Module) -> None:
     arch, roi, size = spec.arch, spec.network_roi, "x".join(map(str, spec.network_roi))
+    counting_flops, counting_bytes = FlopCounterMode(display=False), _CountBytes()  # type: ignore[no-untyped-call]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), counting_flops as flops, counting_bytes as counter:
             logits = net(torch.empty(1, spec.num_channels, *roi, device="meta"))
     except construction.REFUSALS as error:
         if "more than 1 spatial element" in str(error):
@@ -68,6 +62,8 @@ def _trace(spec: ModelSpec, net: nn.Module) -> None:
     got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     if got != expected:
         raise UserError(f"{arch}: expected logits of shape {expected}, got {got}: check args and roi")
+    weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
+    return int(flops.get_total_flops()), int(counter.total + weights)
 
 
 class _CountBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -46,7 +46,6 @@ ClassMap = tuple[tuple[int, ...], ...]
 """For each class of the dataset, the classes of a network's output that are merged into it."""
 T = TypeVar("T")
 
-
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -216,11 +215,6 @@ class InputAdapter(Strict):
 
 
 DEFAULT_INPUT = InputAdapter()
-
-
-def turned_axes(inference: Inference, adapter: InputAdapter) -> tuple[int, ...]:
-    """Returns the volume's axes on which windows and padding begin at the high end, the network's low one."""
-    return () if inference.padding == "volume" else adapter.turned
 
 
 def mirrored_axes(mirror: str, codes: str) -> str:

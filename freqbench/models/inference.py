@@ -167,9 +167,13 @@ def prediction(
     if file_grid is not None:
         raise UserError(f"{model.name}: {VOTES_ON_GRID}")
 
+    # Draws whose windows fill a batch; a CPU gains nothing from more than one.
+    is_slow = model.takes_volumes or next(model.parameters()).device.type == "cpu"
+    at_once = 1 if is_slow else max(1, window_batch // len(_windows_of(model, volume.shape[2:])))
+
     def segment(draws: Iterable[Tensor]) -> Iterator[Tensor]:
         queue = iter(draws)
-        while some := list(islice(queue, _draws_at_once(model, volume, window_batch))):
+        while some := list(islice(queue, at_once)):
             yield from (each.labels for each in _stitched(model, some, window_batch, case))
 
     key = draw_seed("prediction", case)
@@ -191,13 +195,6 @@ def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, cas
     model's device. Arguments and refusals are those of `prediction`.
     """
     return prediction(model, image, window_batch, case).labels
-
-
-def _draws_at_once(model: SegmentationModel, volume: Tensor, window_batch: int) -> int:
-    """Returns the number of draws of a volume whose windows fill a batch; 1 on a CPU, which gains nothing from more."""
-    if model.takes_volumes or next(model.parameters()).device.type == "cpu":
-        return 1
-    return max(1, window_batch // len(_windows_of(model, volume.shape[2:])))
 
 
 def _stitched(

@@ -23,7 +23,6 @@ from freqbench.models.entry import (
     Inference,
     InputAdapter,
     mirrored_axes,
-    turned_axes,
 )
 from freqbench.models.prompts import PointPrompts
 
@@ -222,8 +221,6 @@ class SegmentationModel(nn.Module):
         """Returns the place in the ROI of a window of this size; raises UserError if an axis is longer."""
         if any(side > full for full, side in zip(self.roi, size, strict=True)):
             raise UserError(f"expected a window of at most {self.roi} voxels, got {tuple(size)}: tile the volume first")
-        if self.takes_volumes:
-            return triple(slice(0, length) for length in size)
         low = [
             (full - side + (axis in self.turned)) // 2
             for axis, (full, side) in enumerate(zip(self.roi, size, strict=True))
@@ -233,7 +230,7 @@ class SegmentationModel(nn.Module):
     @property
     def turned(self) -> tuple[int, ...]:
         """Axes of the volume on which windows and padding begin at the high end, the network's low one."""
-        return turned_axes(self.inference, self.order)
+        return () if self.inference.padding == "volume" else self.order.turned
 
     @property
     def order(self) -> InputAdapter:
@@ -266,7 +263,9 @@ class SegmentationModel(nn.Module):
         return self._padded(self.adapter.scaled(images), self.inference.padding)
 
     def _padded(self, images: Tensor, padding: float | str) -> Tensor:
-        widths = self._widths(images.shape[2:])
+        axes = [] if self._leaves_padding else [*zip(self.inside(images.shape[2:]), self.roi, strict=True)]
+        # The last axis first, its low side before its high.
+        widths = [width for place, full in reversed(axes) for width in (place.start, full - place.stop)]
         if not any(widths):
             # A view, so that hooks never land on the caller's tensor.
             return images.view_as(images)
@@ -281,24 +280,21 @@ class SegmentationModel(nn.Module):
             )
         return F.pad(images, widths, mode=padding)
 
-    def _widths(self, size: Sequence[int]) -> list[int]:
-        """Returns the voxels that a window of this size lacks: the last axis first, its low side before its high."""
-        if self._leaves_padding:
-            return [0] * 6
-        axes = zip(self.inside(size), self.roi, strict=True)
-        return [width for axis, full in [*axes][::-1] for width in (axis.start, full - axis.stop)]
-
     def _run(self, images: Tensor, mirrored: Sequence[int] = ()) -> Tensor:
         """Returns logits of windows of `_input`; `mirrored` are the axes over which the windows are mirrored."""
         if self.takes_volumes:
             return self._merged(self.net(images, self._case, self.adapter))
-        prompts = (self._padded_prompts(len(images)).flip(tuple(mirrored)),) if self.takes_prompts else ()
+        inputs = [images]
+        if self.takes_prompts:
+            if self.prompts is None:
+                raise UserError("expected a network without prompts, or the model of a case: use model.for_case(case)")
+            prompts = self._padded(self.prompts, 0.0).expand(len(images), -1, -1, -1, -1)
+            inputs.append(prompts.flip(tuple(mirrored)))
         half, allowed = self.precision == "bf16", self.precision == "tf32"
         _allow_tf32(allowed)
         try:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-                inputs = map(self.adapter.to_network_axes, (images, *prompts))
-                logits = self._merged(self.adapter.from_network(self.net(*inputs)))
+                logits = self._merged(self.adapter.from_network(self.net(*map(self.adapter.to_network_axes, inputs))))
         finally:
             _allow_tf32(False)
         if allowed and logits.requires_grad:
@@ -316,11 +312,6 @@ class SegmentationModel(nn.Module):
         if self.class_map is None:
             return logits
         return torch.stack([logits[:, list(merged)].logsumexp(dim=1) for merged in self.class_map], dim=1)
-
-    def _padded_prompts(self, batch: int) -> Tensor:
-        if self.prompts is None:
-            raise UserError("expected a network without prompts, or the model of a case: use model.for_case(case)")
-        return self._padded(self.prompts, 0.0).expand(batch, -1, -1, -1, -1)
 
 
 def _allow_tf32(allowed: bool) -> None:

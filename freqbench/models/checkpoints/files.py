@@ -196,7 +196,7 @@ def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = No
         wanted: the network's keys and shapes (meta will do).
         prefix: the prefix of the set to take; None: the one that fits best.
     """
-    found = [each._replace(key=key) for key, tensors in _keyed(path) for each in _placed(tensors, wanted)]
+    found = [each._replace(key=key) for key, tensors in sets_of(path) for each in _placed(tensors, wanted)]
     if prefix is not None and (chosen := [each for each in found if prefix in (each.prefix, each.whole_prefix)]):
         found = chosen
     elif prefix is not None:
@@ -219,30 +219,21 @@ def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = No
     return best[0]
 
 
-def sets_of(path: str) -> Iterator[dict[str, Tensor]]:
-    """Yields the sets of tensors in a checkpoint: under the usual keys, under any other, and at its top.
+def sets_of(path: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yields the sets of tensors in a checkpoint, each with its key: the usual keys, any other, and "" for its top.
 
     Names of torch's wrappers (`_orig_mod.` of torch.compile) are taken off. Raises as `read_content`.
     """
-    yield from (tensors for _, tensors in _keyed(path))
-
-
-def _keyed(path: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yields the sets of `sets_of`, each with the file's key that holds it; empty for those at its top."""
     content = read_content(path)
-    for key, tensors in _sets(content) if isinstance(content, Mapping) else ():
-        bare = {_WRAPPERS.sub("", name): value for name, value in tensors.items()}
-        yield key, bare if len(bare) == len(tensors) else tensors
-
-
-def _sets(content: Mapping[Any, Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    top = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not isinstance(content, Mapping):
+        return
     places = [key for key in content if isinstance(content[key], Mapping)]
-    for place in sorted(places, key=lambda key: key not in _STATE_KEYS):
-        if tensors := dict(_tensors(content[place])):
-            yield str(place), tensors
-    if top:
-        yield "", top
+    sets = [(str(key), dict(_tensors(content[key]))) for key in sorted(places, key=lambda key: key not in _STATE_KEYS)]
+    sets.append(("", {str(key): value for key, value in content.items() if isinstance(value, Tensor)}))
+    for key, tensors in sets:
+        bare = {_WRAPPERS.sub("", name): value for name, value in tensors.items()}
+        if tensors:
+            yield key, bare if len(bare) == len(tensors) else tensors
 
 
 def _tensors(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -72,7 +72,12 @@ class UNETRPP(nn.Module):
             raise ValueError(f"expected an img_size of multiples of {multiple}, got {tuple(img_size)}")
         for name, per_stage in {"dims": dims, "depths": depths, "proj_sizes": proj_sizes}.items():
             require_positive(name, per_stage, 4)
-        _check_channels(in_channels, dims, num_heads)
+        if any(after % before for before, after in pairwise((in_channels, *dims))):
+            raise ValueError(
+                f"expected dims that are each a multiple of the one before, got {tuple(dims)} on {in_channels}"
+            )
+        if any(channels % 2 or channels % num_heads for channels in dims):
+            raise ValueError(f"expected even dims that num_heads divides, got {tuple(dims)} and {num_heads}")
         if conv_blocks not in (1, 2):
             raise ValueError(f"expected conv_blocks of 1 or 2, got {conv_blocks}")
         first = [size // step for size, step in zip(img_size, stem, strict=True)]
@@ -205,12 +210,3 @@ class _PairedAttention(nn.Module):
         # The authors read [B, c, H, N] as [B, N, C] without moving tokens back in front: trained weights expect it.
         spatial = spatial.permute(0, 3, 1, 2).reshape(shape)
         return torch.cat([self.out_proj(spatial), self.out_proj2(channel)], dim=2)
-
-
-def _check_channels(in_channels: int, dims: Sequence[int], num_heads: int) -> None:
-    if any(after % before for before, after in pairwise((in_channels, *dims))):
-        raise ValueError(
-            f"expected dims that are each a multiple of the one before, got {tuple(dims)} on {in_channels}"
-        )
-    if any(channels % 2 or channels % num_heads for channels in dims):
-        raise ValueError(f"expected even dims that num_heads divides, got {tuple(dims)} and {num_heads}")

@@ -116,7 +116,7 @@ def shown_channels(facts: Facts) -> Inferred:
 
 def inferred_from(path: str, arch: str, num_channels: int = 1) -> Inferred:
     """Returns what the weights of a checkpoint, of whatever prefix, show of a network of MODELS."""
-    for tensors in checkpoints.sets_of(path):
+    for _, tensors in checkpoints.sets_of(path):
         _, theirs, weights = recognised(tensors)
         if theirs == arch:
             return inferred(arch, weights, num_channels)
@@ -244,11 +244,8 @@ def _spread(value: Any) -> Any:
 
 def _telling(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the arguments that are not at the table's defaults and change what the network computes."""
-    architecture = MODELS.get(arch)
-    if architecture is None:  # an ensemble, which has none
-        return dict(args)
-    usual = architecture.args
-    return {k: v for k, v in args.items() if k not in architecture.tuning and (k not in usual or v != usual[k])}
+    of_table = {name: value for name, value in args.items() if name not in MODELS[arch].tuning}
+    return {name: value for name, value in of_table.items() if MODELS[arch].args.get(name, ...) != value}
 
 
 SOURCE = Source(

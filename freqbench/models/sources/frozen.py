@@ -76,8 +76,13 @@ class Frozen(nn.Module):
         moved: Frozen = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         device = fn(torch.empty(0, device=next(self.parameters()).device)).device
         for module in self.net.modules():
-            if isinstance(module, GraphModule):
-                _point_to(module, device)
+            if isinstance(module, GraphModule):  # its graph names devices on which it creates tensors
+                for node in module.graph.nodes:
+                    if node.kwargs.get("device") is not None:
+                        node.update_kwarg("device", device)
+                    elif node.target is torch.ops.aten.to.device:
+                        node.update_arg(1, device)
+                module.recompile()
         return moved
 
 
@@ -171,16 +176,6 @@ def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
         raise UserError(f"{path}: expected a batch of any size or of one, got {batch}: export it with a dynamic batch")
     facts = {"num_channels": channels, "roi": None if None in roi else tuple(roi), "num_classes": num_classes}
     return net, facts, batch == 1
-
-
-def _point_to(module: GraphModule, device: torch.device) -> None:
-    """Makes the graph create tensors on a device, wherever it names another."""
-    for node in module.graph.nodes:
-        if node.kwargs.get("device") is not None:
-            node.update_kwarg("device", device)
-        elif node.target is torch.ops.aten.to.device:
-            node.update_arg(1, device)
-    module.recompile()
 
 
 def agreed(path: str, name: str, args: FrozenArgs, file: Mapping[str, Any], default: Any = None) -> Any:

@@ -160,7 +160,12 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     content = _content(file)
     plan = _read_plan(path, stated.configuration, content)
     configuration = plan.configuration
-    codes = stated.orientation or _orientation(path, plan)
+    if not stated.orientation and plan.reader not in _ORIENTATIONS:
+        raise UserError(
+            f"{path}: plans.json: {unknown('image_reader_writer', plan.reader, _ORIENTATIONS)}: give orientation if "
+            "its images lay in files as NIfTI does, as in LPS"
+        )
+    codes = stated.orientation or _ORIENTATIONS[plan.reader]
     # ITK's arrays, and all of nnU-Net's readers after them, have the file's last axis first.
     letters = "".join((codes or FILE_AXES)[::-1][axis] for axis in plan.transpose)
     axes = axes_towards(letters) if codes else letters
@@ -246,15 +251,6 @@ def _content(file: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping) or "network_weights" not in content:
         raise CheckpointError(f"{file}: expected an nnU-Net v2 checkpoint, found no network_weights in it")
     return content
-
-
-def _orientation(path: str, plan: _Plan) -> str | None:
-    if plan.reader not in _ORIENTATIONS:
-        raise UserError(
-            f"{path}: plans.json: {unknown('image_reader_writer', plan.reader, _ORIENTATIONS)}: give orientation if "
-            "its images lay in files as NIfTI does, as in LPS"
-        )
-    return _ORIENTATIONS[plan.reader]
 
 
 def _intensities(path: str, plan: _Plan, limit: float) -> tuple[Any, dict[str, Any]]:

@@ -100,10 +100,6 @@ class Facts:
     sha256: str = ""
 
 
-def _sha256_of_file(path: str, args: Mapping[str, Any]) -> str:
-    return checkpoints.content_sha256(path)
-
-
 def fitted(draft: "ModelSpec", facts: Facts, entry: ModelEntry) -> "ModelSpec":
     """Returns the spec with its counts and notes; refuses weights or a window that do not fit the network."""
     weights_of = draft.source.weights
@@ -151,7 +147,7 @@ class Source:
     facts: Callable[[ModelEntry, str, int | None, int | None], Facts]
     network: Callable[["ModelSpec"], nn.Module]
     weights: Callable[["ModelSpec", Mapping[str, Tensor]], tuple[dict[str, Tensor], str | None]] | None = None
-    sha256: Callable[[str, Mapping[str, Any]], str] = _sha256_of_file
+    sha256: Callable[[str, Mapping[str, Any]], str] = lambda path, args: checkpoints.content_sha256(path)
     fit: Callable[["ModelSpec", Facts, ModelEntry], "ModelSpec"] = fitted
     files: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None
     telling: Callable[[str, Mapping[str, Any]], dict[str, Any]] = lambda arch, args: dict(args)
