@@ -219,7 +219,9 @@ class MovingObjective(Objective):
 
     def raised(self, logits: Tensor) -> Tensor:
         """Returns the objective, with the gradient through the motion of the labels."""
-        return super().raised(logits if self.places is None else _followed(logits, self.places))
+        if self.places is not None:
+            logits = _Followed.apply(logits, self.places)  # type: ignore[no-untyped-call]
+        return super().raised(logits)
 
 
 def _read(x: Tensor, places: Tensor) -> Tensor:
@@ -243,11 +245,6 @@ class _Followed(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
         (logits,) = ctx.saved_tensors
         return upstream, -torch.stack([_uphill(logits, upstream, axis) for axis in (2, 3, 4)], dim=1)
-
-
-def _followed(logits: Tensor, places: Tensor) -> Tensor:
-    followed: Tensor = _Followed.apply(logits, places)  # type: ignore[no-untyped-call]
-    return followed
 
 
 def _uphill(logits: Tensor, upstream: Tensor, axis: int) -> Tensor:

@@ -125,19 +125,15 @@ def _keep(path: Path, case: Case, most: int) -> None:
         return
     try:
         storage.write_atomic(str(path), content)
-        _trim(most)
+        volumes = entries()
+        over = sum(volume.num_bytes for volume in volumes) - most
+        for volume in volumes:
+            if over <= 0:
+                break
+            volume.path.unlink(missing_ok=True)
+            over -= volume.num_bytes
     except OSError as error:
         logger.warning("%s: a preprocessed volume could not be kept: %s", path, error)
-
-
-def _trim(most: int) -> None:
-    volumes = entries()
-    over = sum(volume.num_bytes for volume in volumes) - most
-    for volume in volumes:
-        if over <= 0:
-            break
-        volume.path.unlink(missing_ok=True)
-        over -= volume.num_bytes
 
 
 def _checksum(facts: str, image: "Tensor", label: "Tensor") -> str:

@@ -81,24 +81,18 @@ def is_called_mask(path: str) -> bool:
     return _MASK.fullmatch(nifti.stem(path)) is not None
 
 
-def holds_classes(path: str) -> bool:
-    """True if a file holds few different values, all whole and none below 0, as a label map does."""
-    return _values(path, storage.sha256(path)) is not None
-
-
 def classes_in(path: str) -> tuple[int, ...]:
-    """Returns the values of a label map, in order; empty if it is none."""
-    return _values(path, storage.sha256(path)) or ()
+    """Returns the values of a label map, in order; empty if it is none: its values are few, whole and not below 0."""
+    return _classes_in(path, storage.sha256(path))
 
 
 @lru_cache(maxsize=4096)
-def _values(path: str, content_sha256: str) -> tuple[int, ...] | None:
+def _classes_in(path: str, content_sha256: str) -> tuple[int, ...]:
     try:
-        voxels = nifti.read_integers(nifti.read_header(storage.fetch(path, content_sha256)))
+        values = np.unique(nifti.read_integers(nifti.read_header(storage.fetch(path, content_sha256))))
     except DataError:
-        return None
-    values = np.unique(voxels)
-    return tuple(int(value) for value in values) if len(values) <= MOST_VALUES else None
+        return ()
+    return tuple(map(int, values)) if len(values) <= MOST_VALUES else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,12 +134,8 @@ def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
         for path in images:
             if held := _case_in(path, of_case, levels):
                 beside.setdefault(_pattern(path, held), set()).add(held)
-        of_most = [
-            pattern
-            for pattern, cases in beside.items()
-            if 2 * len(cases) >= len(of_case) and _is_beside(pattern, label)
-        ]
-        if of_most:
+        often = [pattern for pattern, cases in beside.items() if 2 * len(cases) >= len(of_case)]
+        if of_most := [pattern for pattern in often if _is_beside(pattern, label)]:
             image = _channels(_with_suffixes(of_most))
             rest = {other for other, cases in masks.items() if other != label and cases.keys() & of_case.keys()}
             (shown,) = _with_suffixes([label])
@@ -268,8 +258,7 @@ def _channels(patterns: Sequence[str]) -> tuple[str, ...]:
     for order in (BRATS_2023, MODALITIES):
         if len(modalities) == len(patterns) and modalities.keys() <= set(order):
             return tuple(modalities[name] for name in order if name in modalities)
-    called = [
-        pattern for stem, pattern in stems.items() if any(map(_IMAGE.fullmatch, re.split(r"[._-]", stem.lower())))
-    ]
+    words = {stem: re.split(r"[._-]", stem.lower()) for stem in stems}
+    called = [pattern for stem, pattern in stems.items() if any(map(_IMAGE.fullmatch, words[stem]))]
     bare = [pattern for pattern in patterns if nifti.stem(pattern.replace(".nii*", ".nii")) == CASE]
     return tuple(next((only for only in (called, bare) if len(only) == 1), ()))

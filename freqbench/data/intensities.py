@@ -96,9 +96,13 @@ def clipped_scores(image: Voxels, ranges: Sequence[tuple[float, float]], preproc
 
 def fit_of(channel: Voxels, label: npt.NDArray[np.uint8], scaling: Scaling) -> Fit:
     """Measures a channel `[H, W, D]` in its own unit against a window; `label` is the case's map of the same shape."""
+    from skimage.filters import threshold_otsu
+
     voxels, lowest = channel.ravel()[:: max(1, channel.size // SAMPLED)], float(channel.min())
     low, high = (float(bound) for bound in np.percentile(voxels, (0.5, 99.5)))
-    split = _threshold(voxels[voxels > lowest])
+    inside = voxels[voxels > lowest]
+    # Otsu's threshold, strictly below the greatest intensity.
+    split = float(threshold_otsu(inside)) if inside.size and inside.min() < inside.max() else -np.inf
     body, rest = voxels[voxels > split], voxels[(voxels <= split) & (voxels > lowest)]
     counts = np.bincount(label.ravel(), minlength=NO_LABEL + 1)
     classes = np.flatnonzero(counts[1:NO_LABEL]) + 1
@@ -122,13 +126,6 @@ def fit_of(channel: Voxels, label: npt.NDArray[np.uint8], scaling: Scaling) -> F
         middle=float(np.median(body)),
         is_labelled=bool(len(classes)),
     )
-
-
-def _threshold(voxels: Voxels) -> float:
-    """Returns Otsu's threshold, strictly below the greatest intensity."""
-    from skimage.filters import threshold_otsu
-
-    return float(threshold_otsu(voxels)) if voxels.size and voxels.min() < voxels.max() else -np.inf
 
 
 def _inside(voxels: Voxels, scaling: Scaling) -> float:

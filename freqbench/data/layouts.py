@@ -11,7 +11,7 @@ from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.data import DATASETS, nifti
 from freqbench.data.base import counted_patients
-from freqbench.data.file_names import Pairing, classes_in, holds_classes, pairings
+from freqbench.data.file_names import Pairing, classes_in, pairings
 from freqbench.data.labels import few
 from freqbench.data.loaders.decathlon import Decathlon, PublishedSplit, is_averaged
 from freqbench.data.loaders.folder import ListedFolder, Survey, expanded, read_object
@@ -49,7 +49,7 @@ def _paired(folder: Path) -> Pairing | None:
     """Returns how names pair a folder's images and label maps, if values say that these are label maps."""
     files = storage.list_tree(str(folder), DEPTH)[:LISTED] if folder.is_dir() else []
     found = pairings([path for path in files if path.endswith(nifti.SUFFIXES)])
-    return next((pairing for pairing in found if all(map(holds_classes, _some(folder, pairing.masks)))), None)
+    return next((pairing for pairing in found if all(map(classes_in, _some(folder, pairing.masks)))), None)
 
 
 def _patterns(folder: Path) -> dict[str, Any]:
@@ -112,21 +112,17 @@ def _of_list(folder: Path) -> dict[str, Any]:
     return keys
 
 
-def _modality(folder: Path) -> dict[str, Any]:
-    """Returns `modality: mr` for cases of TotalSegmentator that are MR, and the structures."""
-    is_mr = any(folder.glob("s[0-9]*/mri.nii.gz")) and not any(folder.glob("s[0-9]*/ct.nii.gz"))
-    return {**({"modality": "mr"} if is_mr else {}), **_classes(folder)}
-
-
 def _structures(case: Path) -> list[str]:
     return sorted(nifti.stem(path.name) for path in case.glob("segmentations/*.nii.gz"))
 
 
 def _classes(folder: Path) -> dict[str, Any]:
-    """Returns structures for a job line: abdominal organs if there are any."""
+    """Returns keys for cases of TotalSegmentator: structures, abdominal organs if there are any, and `modality: mr`."""
     cases = sorted(folder.glob("s[0-9]*/segmentations"))
     there = max((_structures(case.parent) for case in cases), key=len, default=[])
-    return {"classes": [name for name in ORGANS if name in there] or there[:5] or list(ORGANS)}
+    is_mr = any(folder.glob("s[0-9]*/mri.nii.gz")) and not any(folder.glob("s[0-9]*/ct.nii.gz"))
+    classes = [name for name in ORGANS if name in there] or there[:5] or list(ORGANS)
+    return {**({"modality": "mr"} if is_mr else {}), "classes": classes}
 
 
 def _has_images(place: Path) -> bool:
@@ -151,7 +147,7 @@ KINDS: tuple[LayoutKind, ...] = (
         "s0000/ct.nii.gz and s0000/segmentations",
         ("s[0-9][0-9][0-9][0-9]/ct.nii.gz", "s[0-9][0-9][0-9][0-9]/mri.nii.gz", "s[0-9][0-9][0-9][0-9]/segmentations"),
         "totalsegmentator",
-        keys=_modality,
+        keys=_classes,
     ),
     LayoutKind(
         "raw folder of nnU-Net",
@@ -387,23 +383,18 @@ def _of_the_kind(dataset: ListedFolder, folder: Path) -> Iterator[str]:
             return  # reported already: `dataset.json` is wrong
         if unlabelled:
             yield f"imagesTr: {len(unlabelled)} images have no label map in labelsTr: {_named(unlabelled)}"
-    if dataset.loader == "totalsegmentator":
-        yield from _lacking_structures(folder)
+    if dataset.loader == "totalsegmentator":  # the survey checks the structures of the job line alone
+        there = {case: set(_structures(case)) for case in sorted(folder.glob("s[0-9]*")) if case.is_dir()}
+        everything = set().union(*there.values()) - set(_classes(folder)["classes"])
+        for case, structures in there.items():
+            if lacking := sorted(everything - structures):
+                yield f"{case.name}: {len(lacking)} masks are missing that other cases have: {_named(lacking)}"
     is_btcv = dataset.loader == "synapse"
     if is_btcv and (averaged := sorted(path.name for path in folder.rglob("*.nii*") if is_averaged(path.name))):
         yield (
             f"{len(averaged)} files are averages over volumes, not the scans of the split: {_named(averaged)}: "
             f"fetch RawData.zip, with img0001.nii.gz and label0001.nii.gz, from {dataset.homepage}"
         )
-
-
-def _lacking_structures(folder: Path) -> Iterator[str]:
-    """Yields cases that lack masks which others have, beside those that the survey checked."""
-    there = {case: set(_structures(case)) for case in sorted(folder.glob("s[0-9]*")) if case.is_dir()}
-    everything = set().union(*there.values()) - set(_classes(folder)["classes"])
-    for case, structures in there.items():
-        if lacking := sorted(everything - structures):
-            yield f"{case.name}: {len(lacking)} masks are missing that other cases have: {_named(lacking)}"
 
 
 def _notes(surveys: Sequence[Survey], folder: Path) -> Iterator[str]:

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from freqbench.models.networks.construction import build as build
     from freqbench.models.resolving import facts_of as facts_of
     from freqbench.models.resolving import resolve as resolve
+    from freqbench.models.resolving import resolve_ensemble as resolve_ensemble
     from freqbench.models.resolving import stated_classes as stated_classes
     from freqbench.models.sources import READERS as READERS
     from freqbench.models.sources import source_of as source_of
-    from freqbench.models.sources.ensemble import resolve_ensemble as resolve_ensemble
     from freqbench.models.sources.source import Facts as Facts
     from freqbench.models.wrapper import SegmentationModel as SegmentationModel
 else:
@@ -51,9 +51,8 @@ else:
         "loading": ("load",),
         "networks.architectures": ("MODELS",),
         "networks.construction": ("build",),
-        "resolving": ("facts_of", "resolve", "stated_classes"),
+        "resolving": ("facts_of", "resolve", "resolve_ensemble", "stated_classes"),
         "sources": ("READERS", "source_of"),
-        "sources.ensemble": ("resolve_ensemble",),
         "sources.source": ("Facts",),
         "wrapper": ("SegmentationModel",),
     }

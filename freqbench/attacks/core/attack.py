@@ -316,7 +316,12 @@ class Attack(ABC):
             with task.evaluation_mode():
                 self.prepare(task)
                 adversarial = self.perturb(task).detach()
-            self._verify(task.clean, adversarial, task.state, is_clamped=not clamps_last(model))
+            low, high = (float(bound) for bound in adversarial.aminmax())
+            if adversarial.shape != task.clean.shape or not ((low >= 0 and high <= 1) or clamps_last(model)):
+                raise ThreatModelError(f"{self.name}: volumes left [0, 1]: [{low:.6g}, {high:.6g}]")
+            excess = self.excess(task.clean, adversarial, task.state)
+            if not excess <= SLACK:
+                raise ThreatModelError(f"{self.name}: {self.threat_model} bound exceeded by {excess:.3g}")
             adversarial = task.whole(adversarial)
         passes = task.passes
         forwards, backwards = passes.of_samples(len(images))
@@ -342,9 +347,7 @@ class Attack(ABC):
         inputs.check_volumes(self.name, images, labels, joint=joins_windows(model))
         self.check_channels(images.shape[1])
         if given is not None:
-            inputs.check_given(self.name, self.needs, given)
-            if given.reference is not None:
-                inputs.check_reference(self.name, images, given.reference)
+            inputs.check_given(self.name, self.needs, given, images)
             if given.learned is not None:
                 self.check_learned(given.learned, images.shape[1])
         return Task(
@@ -358,14 +361,6 @@ class Attack(ABC):
             channels=self.channels,
             check_classes=self.check_classes,
         )
-
-    def _verify(self, clean: Tensor, adversarial: Tensor, state: Tensor | None, is_clamped: bool) -> None:
-        low, high = (float(bound) for bound in adversarial.aminmax())
-        if adversarial.shape != clean.shape or not ((low >= 0 and high <= 1) or not is_clamped):
-            raise ThreatModelError(f"{self.name}: volumes left [0, 1]: [{low:.6g}, {high:.6g}]")
-        excess = self.excess(clean, adversarial, state)
-        if not excess <= SLACK:
-            raise ThreatModelError(f"{self.name}: {self.threat_model} bound exceeded by {excess:.3g}")
 
 
 def clamps_last(model: nn.Module) -> bool:

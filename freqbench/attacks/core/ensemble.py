@@ -131,22 +131,19 @@ class Ensemble(LinfAttack):
     def _run(
         self, attack: GradientAttack, task: Task, samples: list[int], start: Tensor | None
     ) -> tuple[Tensor, Tensor, Passes]:
-        """Runs a member on some samples, from `start` instead of its draw; returns volumes, mean Dice and passes."""
-        part = _part(task, samples)
+        """Runs a member on some samples, from `start` instead of its draw; returns volumes, mean Dice and passes.
+
+        It repeats the draws of the first member, whatever ran before.
+        """
+        part = copy(task)
+        part.images, part.clean = task.images[samples], task.clean[samples]
+        part.objective = task.objective.of_samples(samples)
+        part.passes, part.draws = Passes(), task.draws.set_back(samples)
         attack.prepare(part)
         part.given = Given(start=start)
         part.objective.truth = task.objective.labels[samples]
         volumes = attack.perturb(part).detach()
         return volumes, -part.success(volumes), part.passes
-
-
-def _part(task: Task, samples: list[int]) -> Task:
-    """Makes a separate task of some samples; it repeats the draws of the first member, whatever ran before."""
-    part = copy(task)
-    part.images, part.clean = task.images[samples], task.clean[samples]
-    part.objective = task.objective.of_samples(samples)
-    part.passes, part.draws = Passes(), task.draws.set_back(samples)
-    return part
 
 
 @dataclass(kw_only=True)

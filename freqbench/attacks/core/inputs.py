@@ -64,21 +64,19 @@ def check_volumes(name: str, images: Tensor, labels: Tensor, *, joint: bool = Fa
         raise UserError(f"{name}: expected images in [0, 1], got {outside}: {reason}")
 
 
-def check_given(name: str, needs: Collection[str], given: Given) -> None:
-    """Checks that the needed arguments are given, and no others."""
+def check_given(name: str, needs: Collection[str], given: Given, images: Tensor) -> None:
+    """Checks that the needed arguments are given, and no others, and that a reference suits the images."""
     for need, (missing, useless) in NEEDS.items():
         value = getattr(given, need)
         is_given = value is not None and not (isinstance(value, tuple) and len(value) == 0)
         if is_given != (need in needs):
             raise UserError(f"{name}: expected {useless if is_given else missing}")
-
-
-def check_reference(name: str, images: Tensor, reference: Tensor) -> None:
-    """Checks that the reference has the shape of the images and values in [0, 1]."""
-    if reference.shape != images.shape:
-        got = f"{_sizes(images.shape)}, got {_sizes(reference.shape)}"
+    if given.reference is None:
+        return
+    if given.reference.shape != images.shape:
+        got = f"{_sizes(images.shape)}, got {_sizes(given.reference.shape)}"
         raise UserError(f"{name}: expected a reference of the images' shape {got}: resize it")
-    if outside := _outside(reference):
+    if outside := _outside(given.reference):
         raise UserError(f"{name}: expected a reference in [0, 1], got {outside}: rescale it")
 
 

@@ -64,7 +64,8 @@ def _budget_for(attack: Any, name: str, given: Collection[str]) -> str | None:
 
 def spelled(attack: Any, name: str, value: Any) -> Any:
     """Returns a parameter's canonical value, of an attack, class or outline; raises ParameterError if it is wrong."""
-    if value is None and takes_none(attack.__dataclass_fields__[name]):
+    field: Field[Any] = attack.__dataclass_fields__[name]
+    if value is None and (field.default is None or any(word in str(field.type) for word in ("None", "Optional"))):
         return None
     parameter = variant_of(attack.variants) if name == "variant" else attack.parameters.get(name)
     too_large = () if isinstance(value, float) else limits.wrong_numbers(value)
@@ -72,11 +73,6 @@ def spelled(attack: Any, name: str, value: Any) -> Any:
     if complaint:
         raise ParameterError(attack.name, name, complaint)
     return parameter.spelled(value) if parameter else value
-
-
-def takes_none(field: Field[Any]) -> bool:
-    """True if None is a value of a parameter, by its type or its default."""
-    return field.default is None or any(word in str(field.type) for word in ("None", "Optional"))
 
 
 def require_together(owner: str, settings: Mapping[str, Any]) -> None:
@@ -117,7 +113,7 @@ PARAMETERS: dict[str, Parameter] = {
     "q_min": Parameter("smallest quantisation step, on the same scale", values.quantum),
     "rho": Parameter("largest distance of a multiplier from 1", values.ratio),
     "num_spectra": Parameter("random spectra averaged at every step; none: the variant's", values.count),
-    "block": Parameter("side of the DCT block in voxels, or three sides", values.block(3, "three"), values.as_block),
+    "block": Parameter("side of the DCT block in voxels, or three sides", *values.three_sides),
     "band": Parameter("the frequencies that may change", values.one_of("all", *BANDS)),
     "dice_weight": Parameter("weight of the task loss in the objective", values.weight),
     "ssim_weight": Parameter("weight of the SSIM loss in the objective; 0: off", values.weight),
@@ -168,24 +164,10 @@ LEARNED: dict[str, Parameter] = {
         "split of the dataset to learn on", values.expecting("a split's name", lambda value: isinstance(value, str))
     ),
     "learn_cases": Parameter("number of cases to learn from, the first of the split; none: all", values.count),
-    "tile": Parameter(
-        "side of the tile in voxels, or three sides; none: the model's window",
-        values.block(3, "three"),
-        values.as_block,
-    ),
+    "tile": Parameter("side of the tile in voxels, or three sides; none: the model's window", *values.three_sides),
 }
 SURROGATES: dict[str, Parameter] = {
-    "surrogates": Parameter(
-        "other models of the job, whose gradients are followed",
-        values.expecting(
-            "names of models, each once (in a job file a list of lists, [[unetr, segresnet]])",
-            lambda value: (
-                isinstance(value, tuple)
-                and len(set(value)) == len(value)
-                and all(isinstance(name, str) for name in value)
-            ),
-        ),
-    ),
+    "surrogates": Parameter("other models of the job, whose gradients are followed", values.models),
     "weight_step": Parameter(
         "step of a surrogate's weight", values.number("above 0 and below 1", lambda value: 0 < value < 1)
     ),
@@ -210,9 +192,8 @@ ACQUISITION: dict[str, Parameter] = {
     "log_amplitude": Parameter(
         "largest size of the field's natural logarithm", values.number("in [0, 3]", lambda value: 0 <= value <= 3)
     ),
-    "control_points": Parameter(
-        "control points of the spline on each axis", values.count_of(4)
-    ),  # 4 points make one cubic piece
+    # 4 points make one cubic piece.
+    "control_points": Parameter("control points of the spline on each axis", values.count_of(4)),
     "deviation": Parameter("largest change of an intensity, on the [0, 1] scale", values.intensity),
     "pieces": Parameter("linear pieces of the curve", values.count),
     "max_mm": Parameter("largest displacement in millimetres", values.weight),

@@ -142,6 +142,13 @@ schedule = expecting(
 channels = expecting(
     "a channel or some of them, each once, counted from 0 (in a job file a list of lists, [[0, 1]])", _are_channels
 )
+three_sides = block(3, "three"), as_block
+models = expecting(
+    "names of models, each once (in a job file a list of lists, [[unetr, segresnet]])",
+    lambda value: (
+        isinstance(value, tuple) and len(set(value)) == len(value) and all(isinstance(name, str) for name in value)
+    ),
+)
 spacing = expecting("three numbers above 0 (in a job file a list of lists, [[1, 1, 3]])", _is_spacing)
 organs = expecting("a list of classes (in a job file a list of lists, [[1, 2], [3]])", are_classes)
 target = expecting(

@@ -63,7 +63,7 @@ class Images(ListedFolder):
             )
         lines = self.splits()["test"]
         first = lines[0][1][0]
-        if file_names.holds_classes(first):
+        if file_names.classes_in(first):
             yield f"{self.name}: {first} holds few different values, all whole, as a label map does: check `root`"
         if most := max(len(files) for _, files in lines) - 1:
             count = sum(len(files) for _, files in lines)
@@ -88,7 +88,7 @@ class Images(ListedFolder):
 
     def _is_label_map(self, file: str) -> bool:
         """True for a file of a folder that a name and the values tell to be a label map."""
-        return file != self._root() and file_names.is_called_mask(file) and file_names.holds_classes(file)
+        return file != self._root() and file_names.is_called_mask(file) and bool(file_names.classes_in(file))
 
     def _source(self) -> str:
         return self._root()

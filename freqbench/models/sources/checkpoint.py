@@ -19,11 +19,11 @@ from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
 from freqbench.models.cost import traced
 from freqbench.models.entry import InputAdapter, ModelEntry, seed_of
+from freqbench.models.examination import remembered
 from freqbench.models.loading import skeleton
 from freqbench.models.networks import construction
 from freqbench.models.networks.architectures import MODELS, as_tuples, complete_args
 from freqbench.models.networks.inferring import UNTRACED, Inferred, defaults, inferred, recognised, to_state
-from freqbench.models.outcomes import remembered
 from freqbench.models.sources.source import Facts, Metadata, Source, fitting
 from freqbench.models.spec import ModelSpec
 
