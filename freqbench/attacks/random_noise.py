@@ -51,8 +51,7 @@ class RandomNoise(Attack):
     @property
     def size(self) -> float:
         """Value of the given budget, `linf` or `l2`."""
-        size: float = getattr(self, self.budget_name)
-        return size
+        return getattr(self, self.budget_name)
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """Returns the largest voxel change beyond `linf`, or the largest norm of a window's change beyond `l2`."""
@@ -88,5 +87,4 @@ def _filled(sizes: Tensor, room: Tensor, norm: float) -> Tensor:
 
 
 def _norm(change: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(change, dim=(1, 2, 3, 4), keepdim=True)
-    return norm
+    return torch.linalg.vector_norm(change, dim=(1, 2, 3, 4), keepdim=True)

@@ -211,21 +211,17 @@ def _pattern(path: str, case: Texts) -> str:
     for part in (*folders, stem):
         replaced = part
         for name, text in texts:
-            replaced = _replaced(replaced, text, name)
+            start = _within(replaced, text)
+            if start is None and text[0].isdigit() and replaced.endswith(text) and replaced[: -len(text)].isalpha():
+                start = len(replaced) - len(text)  # a number at the end
+            if start is not None:
+                replaced = replaced[:start] + name + replaced[start + len(text) :]
         if part is not stem and _SPLIT_FOLDER.fullmatch(part):
             replaced = SPLIT
         elif part is not stem and replaced == part and any(_within(text, part) is not None for text in case):
             replaced = "*"
         parts.append(replaced)
     return "/".join(parts) + file.removeprefix(stem)
-
-
-def _replaced(part: str, text: str, name: str) -> str:
-    """Returns a part of a path with a name in the place of a text between separators, or of a number at the end."""
-    start = _within(part, text)
-    if start is None and text[0].isdigit() and part.endswith(text) and part[: -len(text)].isalpha():
-        start = len(part) - len(text)
-    return part if start is None else part[:start] + name + part[start + len(text) :]
 
 
 def _is_beside(image: str, label: str) -> bool:

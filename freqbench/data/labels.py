@@ -209,8 +209,7 @@ def read_classes(header: nifti.Header, of_value: Mapping[int, int]) -> npt.NDArr
             f"each by `label_map`: {{{listed}}} makes them background"
         )
     classes = np.array([of_value[int(value)] for value in values], np.uint8)
-    found: npt.NDArray[np.uint8] = classes[np.searchsorted(values, voxels)]
-    return found
+    return classes[np.searchsorted(values, voxels)]
 
 
 def few(words: Sequence[str], most: int = MOST_NAMED) -> str:

@@ -101,5 +101,4 @@ def _interpolated(array: Volume, shape: Sequence[int], order: int, clip: bool) -
     """Interpolates with splines of an order, edges aligned, the border's values beyond it; `clip`: to its range."""
     from skimage.transform import resize
 
-    resized: Volume = resize(array, shape, order=order, mode="edge", anti_aliasing=False, clip=clip)
-    return resized
+    return resize(array, shape, order=order, mode="edge", anti_aliasing=False, clip=clip)

@@ -53,6 +53,7 @@ def prepare(
     import torch
     from monai.data import MetaTensor
     from monai.transforms import CropForegroundd, Orientationd, ResizeWithPadOrCropd, Spacingd, SpatialPadd
+    from monai.transforms import ScaleIntensityRange
 
     volumes = {"image": native.image, "label": native.label, **({"clean": clean.image} if clean else {})}
     keys = tuple(volumes)
@@ -79,7 +80,10 @@ def prepare(
         case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
         way.take("size", case["label"], pads=True)
     for key in images:
-        case[key] = _scaled(case[key], ranges)
+        case[key] = case[key].clone()  # it may still be the native case's own memory
+        for index, (low, high) in enumerate(ranges):
+            scale = ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)
+            case[key][index] = scale(case[key][index])
     if not bool((case[images[-1]] > 0).any()):
         raise DataError(
             f"{native.source}: expected intensities above {ranges[0][0]:g}, got none: widen the window of `intensity`"
@@ -196,15 +200,6 @@ def _ranges(image: "Tensor", preprocess: Preprocess, source: str) -> tuple[tuple
                 f"got the intensity {low:g} at both: widen `intensity` or use minmax"
             )
     return ranges
-
-
-def _scaled(image: Any, ranges: tuple[tuple[float, float], ...]) -> Any:
-    from monai.transforms import ScaleIntensityRange
-
-    image = image.clone()  # it may still be the native case's own memory
-    for index, (low, high) in enumerate(ranges):
-        image[index] = ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)(image[index])
-    return image
 
 
 def file_codes(affine: npt.NDArray[np.float64]) -> str:

@@ -42,8 +42,7 @@ def component_f1(pred: Volume, label: Volume, num_classes: int) -> Values:
     is_matched = 3 * shared > sizes[0][predicted] + sizes[1][labelled]
     matched = np.bincount(kinds[0][predicted[is_matched]], minlength=num_classes)
     in_pred, in_label = (np.bincount(kind[1:], minlength=num_classes) for kind in kinds)
-    scores: Values = np.divide(2.0 * matched, in_pred + in_label, out=np.full(num_classes, np.nan), where=in_label > 0)
-    return scores
+    return np.divide(2.0 * matched, in_pred + in_label, out=np.full(num_classes, np.nan), where=in_label > 0)
 
 
 def betti_errors(pred: Volume, label: Volume, num_classes: int) -> dict[str, Values]:

@@ -139,5 +139,4 @@ def certified_scores(pred: Tensor, certified: Tensor, label: Tensor, num_classes
 
 def _ratio(above: Values, below: Values, in_label: Values) -> Values:
     """Divides by class; NaN if the label does not have the class."""
-    scores: Values = np.divide(above, below, out=np.full(len(above), np.nan), where=in_label > 0)
-    return scores
+    return np.divide(above, below, out=np.full(len(above), np.nan), where=in_label > 0)

@@ -73,8 +73,7 @@ def _depth(mask: npt.NDArray[np.bool_], spacing: tuple[float, float, float]) -> 
 
     components, _ = label(mask, _CORNERS)
     largest = components == 1 + np.bincount(components[mask])[1:].argmax()
-    depth: npt.NDArray[np.float64] = distance_transform_edt(np.pad(largest, 1), spacing)[1:-1, 1:-1, 1:-1]
-    return depth
+    return distance_transform_edt(np.pad(largest, 1), spacing)[1:-1, 1:-1, 1:-1]
 
 
 def answers_to_clicks(

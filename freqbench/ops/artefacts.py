@@ -22,8 +22,7 @@ def blurred(volume: Tensor, sigma: float) -> Tensor:
     from monai.networks.layers import gaussian_1d, separable_filtering
 
     kernel = gaussian_1d(torch.tensor(sigma, device=volume.device), approx="sampled", normalize=True)
-    smooth: Tensor = separable_filtering(volume, [kernel] * 3, mode="replicate")
-    return smooth
+    return separable_filtering(volume, [kernel] * 3, mode="replicate")
 
 
 def unevenly_lit(volume: Tensor, size: float, seed: int) -> Tensor:
@@ -37,8 +36,7 @@ def unevenly_lit(volume: Tensor, size: float, seed: int) -> Tensor:
     from monai.transforms import RandBiasField
 
     transform = RandBiasField(degree=3, coeff_range=(-size, size), prob=1.0, dtype=None)
-    lit: Tensor = transform.set_random_state(seed)(volume).as_tensor()
-    return lit
+    return transform.set_random_state(seed)(volume).as_tensor()
 
 
 def coarser(volume: Tensor, factor: float) -> Tensor:
@@ -75,8 +73,7 @@ def with_motion(volume: Tensor, turns: Tensor, shifts: Tensor, moments: Tensor) 
     for s in set(segment.tolist()) - {rest}:
         moved = torch.fft.fft(_moved(volume, turns[s], shifts[s]), dim=2)
         lines = torch.where((segment == s)[:, None], moved, lines)
-    magnitude: Tensor = torch.fft.ifft(lines, dim=2).abs()
-    return magnitude
+    return torch.fft.ifft(lines, dim=2).abs()
 
 
 def _moved(volume: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
@@ -104,8 +101,7 @@ def with_ghosts(volume: Tensor, loss: float, period: int = 4) -> Tensor:
     width = volume.shape[3]
     lines = torch.fft.rfft(volume, dim=3)
     weak = torch.arange(lines.shape[3], device=volume.device) % period == period // 2
-    magnitude: Tensor = torch.fft.irfft(lines * (1 - loss * weak.to(volume))[:, None], n=width, dim=3).abs()
-    return magnitude
+    return torch.fft.irfft(lines * (1 - loss * weak.to(volume))[:, None], n=width, dim=3).abs()
 
 
 def with_spikes(volume: Tensor, size: float, frequencies: Tensor, phases: Tensor) -> Tensor:
@@ -138,5 +134,4 @@ def reconstructed_noise(normals: Tensor) -> Tensor:
     gain = radius.sqrt() * hann
     gain = gain / gain.square().mean().sqrt().clamp(min=torch.finfo(gain.dtype).tiny)
     plane = (-3, -2)
-    noise: Tensor = torch.fft.ifft2(torch.fft.fft2(normals, dim=plane) * gain[:, :, None], dim=plane).real
-    return noise
+    return torch.fft.ifft2(torch.fft.fft2(normals, dim=plane) * gain[:, :, None], dim=plane).real

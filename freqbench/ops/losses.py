@@ -61,15 +61,13 @@ def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
     """
     if scope.voxels is not None or scope.classes is not None:
         return dice(logits, labels, scope) + ce(logits, labels, scope)
-    losses: Tensor = _Dice.apply(logits, labels, True)  # type: ignore[no-untyped-call]
-    return losses
+    return _Dice.apply(logits, labels, True)  # type: ignore[no-untyped-call]
 
 
 def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns the Dice part of `dice_ce` alone, `[B]`."""
     if scope.voxels is None and scope.classes is None:
-        losses: Tensor = _Dice.apply(logits, labels, False)  # type: ignore[no-untyped-call]
-        return losses
+        return _Dice.apply(logits, labels, False)  # type: ignore[no-untyped-call]
     p = torch.softmax(logits, dim=1)
     batch, num_classes = p.shape[:2]
     index = labels.reshape(batch, -1).long()  # [B, N]
@@ -107,8 +105,7 @@ class _Dice(torch.autograd.Function):
 
         ctx.save_for_backward(p, index, overlap, denominator)
         ctx.shape, ctx.with_ce = logits.shape, with_ce
-        losses: Tensor = (dice if cross_entropy is None else dice + cross_entropy.double()).to(logits.dtype)
-        return losses
+        return (dice if cross_entropy is None else dice + cross_entropy.double()).to(logits.dtype)
 
     @staticmethod
     @once_differentiable

@@ -55,8 +55,7 @@ def quantisation_error(spectrum: Tensor, table: Tensor, alpha: float) -> Tensor:
     The gradient reaches the table through the division and the product: :math:`\varphi(u) - u \varphi'(u)` with u = c /
     q. Returning the difference to the spectrum keeps float32 exact where little changes.
     """
-    error: Tensor = _QuantisationError.apply(spectrum, table, alpha)  # type: ignore[no-untyped-call]
-    return error
+    return _QuantisationError.apply(spectrum, table, alpha)  # type: ignore[no-untyped-call]
 
 
 class _QuantisationError(torch.autograd.Function):

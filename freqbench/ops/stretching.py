@@ -16,14 +16,12 @@ def stretch_slices(x: Tensor, scale: float) -> Tensor:
     constant, to 1e-6 of the scale (the intensity of white), becomes x / scale. A nearly constant slice, such as air
     with a trace of quantisation noise, is stretched to the whole of [0, 1] like any other.
     """
-    stretched: Tensor = _Stretch.apply(x, scale, 0.0)  # type: ignore[no-untyped-call]
-    return stretched
+    return _Stretch.apply(x, scale, 0.0)  # type: ignore[no-untyped-call]
 
 
 def stretch_slices_offset(x: Tensor, offset: float) -> Tensor:
     """Returns (x - min + offset) / (max - min + offset) per depth slice, offset above 0; constant slices become 1."""
-    stretched: Tensor = _Stretch.apply(x, None, offset)  # type: ignore[no-untyped-call]
-    return stretched
+    return _Stretch.apply(x, None, offset)  # type: ignore[no-untyped-call]
 
 
 class _Stretch(torch.autograd.Function):

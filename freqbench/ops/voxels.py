@@ -27,8 +27,7 @@ def body_of(above: Mask) -> Mask:
         return np.zeros(parts.shape, bool)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
-    body: Mask = ndimage.binary_fill_holes(parts == sizes.argmax())
-    return body
+    return ndimage.binary_fill_holes(parts == sizes.argmax())
 
 
 def counted(label: "Tensor", num_classes: int = IGNORED) -> "Tensor | None":

@@ -80,8 +80,7 @@ class Canvas:
     def tube(self, x: float | Field, y: float, radius: float) -> Field:
         """Returns the depth below the surface of a tube along z."""
         squared = np.square(self.x - np.float32(x)) + np.square(self.y - np.float32(y))
-        depth: Field = np.float32(radius) - np.sqrt(squared)
-        return depth
+        return np.float32(radius) - np.sqrt(squared)
 
     def organ(self, centre: Sequence[float], radii: Sequence[float], turn: float) -> Field:
         """Returns the depth of an ellipsoid whose place, size and turn vary from patient to patient."""
@@ -127,8 +126,7 @@ def scanner_noise(rng: np.random.Generator, shape: Shape) -> Field:
     f = np.hypot(x, y)
     power = f * np.exp(-np.square((f - 1.36) / 1.78) / 2) * np.square(np.sinc(SCAN_SLICE_CM * z))
     noise = np.fft.ifftn(np.fft.fftn(rng.standard_normal(shape)) * np.sqrt(power)).real
-    unit: Field = (noise / noise.std()).astype(np.float32)
-    return unit
+    return (noise / noise.std()).astype(np.float32)
 
 
 def _pose(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> Canvas:

@@ -123,9 +123,9 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def splits(self) -> Mapping[str, Sequence[Any]]:
         """Returns the lines of every split, in order; raises DataError if the list is missing or unreadable."""
 
-    @abc.abstractmethod
     def _source(self) -> str:
         """Returns the file or folder that lists the cases, for errors."""
+        return self._root()
 
     @abc.abstractmethod
     def _listed_labels(self) -> Mapping[int, str]:

@@ -90,9 +90,6 @@ class Images(ListedFolder):
         """True for a file of a folder that a name and the values tell to be a label map."""
         return file != self._root() and file_names.is_called_mask(file) and bool(file_names.classes_in(file))
 
-    def _source(self) -> str:
-        return self._root()
-
     def _listed_labels(self) -> Mapping[int, str]:
         raise MissingDataError(
             f"{self.name}: expected `labels`, the number of the model's classes or their names, as neither scans nor "

@@ -104,9 +104,6 @@ class Pairs(ListedFolder):
     def _all_names(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(_names(self.image[0])))
 
-    def _source(self) -> str:
-        return self._root()
-
     def _listed_labels(self) -> Mapping[int, str]:
         raise DataError(f"{self.name}: expected `labels`, {NO_NAMES}, got none: give them")
 

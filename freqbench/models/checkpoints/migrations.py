@@ -36,8 +36,7 @@ class OldPatchMerging(nn.Module):
         d, h, w = x.shape[1:4]
         x = F.pad(x, (0, 0, 0, w % 2, 0, h % 2, 0, d % 2))
         neighbours = torch.cat([x[:, i::2, j::2, k::2] for i, j, k in _OLD_OFFSETS], dim=-1)
-        reduced: Tensor = self.reduction(self.norm(neighbours))
-        return reduced
+        return self.reduction(self.norm(neighbours))
 
 
 def _without(pattern: str) -> Callable[[StateDict, StateDict], dict[str, Tensor]]:

@@ -67,8 +67,7 @@ def construct(
         "img_size": img_size,
     }
     fixed = {name: values[name] for name in MODELS[arch].filled_in}
-    net: nn.Module = pkgutil.resolve_name(MODELS[arch].target)(**fixed, **args)
-    return net
+    return pkgutil.resolve_name(MODELS[arch].target)(**fixed, **args)
 
 
 def skeleton(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any]) -> nn.Module:

@@ -75,8 +75,7 @@ class ROG(nn.Module):
         for layer in self.backbone:
             waiting = layer(waiting)
         combined = self.combination(waiting[_STEM] + fine)
-        logits: Tensor = self.final(_upsampled(combined, self.factor))
-        return logits
+        return self.final(_upsampled(combined, self.factor))
 
 
 def _has_cell(depth: int, level: int) -> bool:

@@ -127,8 +127,7 @@ class _ImageEncoder(nn.Module):
         x = self.patch_embed(images).movedim(1, -1) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        features: Tensor = self.neck(x.movedim(-1, 1))
-        return features
+        return self.neck(x.movedim(-1, 1))
 
 
 class _Block(nn.Module):
@@ -141,8 +140,7 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+        return x + self.mlp(self.norm2(x))
 
 
 class _Attention(nn.Module):
@@ -176,8 +174,7 @@ class _Attention(nn.Module):
         offsets = self._of_offsets(q, size).flatten(5).flatten(2, 4)
         q, k, v = (part.flatten(2, 4) for part in (q[..., :size, :], k, v))
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=offsets).transpose(1, 2)
-        out: Tensor = self.proj(seen.reshape(x.shape))
-        return out
+        return self.proj(seen.reshape(x.shape))
 
     def _of_offsets(self, q: Tensor, size: int) -> Tensor:
         """Returns the last three terms `[B, heads, d, h, w, i, j, l]` for queries `[B, heads, d, h, side, C]`."""

@@ -80,8 +80,7 @@ class SegMamba(nn.Module):
         up = self.decoder4(up, self.encoder3(x2))
         up = self.decoder3(up, self.encoder2(x1))
         up = self.decoder2(up, self.encoder1(images))
-        logits: Tensor = self.out(self.decoder1(up))
-        return logits
+        return self.out(self.decoder1(up))
 
 
 class _MambaEncoder(nn.Module):
@@ -167,8 +166,7 @@ class ToM(nn.Module):
         mixed = self._scanned(xz, "") + self._scanned(xz.flip(2), "_b").flip(2)
         across = self._scanned(xz.reshape(*xz.shape[:2], slices, -1).mT.flatten(2), "_s")
         mixed = mixed + across.reshape(*across.shape[:2], -1, slices).mT.flatten(2)
-        projected: Tensor = self.out_proj(mixed.transpose(1, 2))
-        return projected
+        return self.out_proj(mixed.transpose(1, 2))
 
     def _scanned(self, xz: Tensor, order: str) -> Tensor:
         """Runs convolution, scan and gate in one order, `[B, inner, L]`."""

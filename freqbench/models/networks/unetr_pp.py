@@ -102,8 +102,7 @@ class UNETRPP(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits at full size of images `[B, in_channels, *img_size]`."""
-        logits: Tensor = self.out1(self.features(images)[0])
-        return logits
+        return self.out1(self.features(images)[0])
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the inputs of the heads `out1`, `out2` and `out3`: at full size and at the sizes of stages 0, 1."""
@@ -146,8 +145,7 @@ class _Decoder(nn.Module):
         self.decoder_block = nn.ModuleList([refine])
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        refined: Tensor = self.decoder_block[0](self.transp_conv(x) + skip)
-        return refined
+        return self.decoder_block[0](self.transp_conv(x) + skip)
 
 
 class _AttentionBlock(nn.Module):
@@ -169,8 +167,7 @@ class _AttentionBlock(nn.Module):
         tokens = x.flatten(2).transpose(1, 2) + self.pos_embed  # [B, N, C]
         tokens = tokens + self.gamma * self.epa_block(self.norm(tokens))
         u = tokens.transpose(1, 2).reshape(x.shape)
-        refined: Tensor = u + self.conv8(self.conv52(self.conv51(u)))
-        return refined
+        return u + self.conv8(self.conv52(self.conv51(u)))
 
 
 class _PairedAttention(nn.Module):

@@ -134,8 +134,7 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
         return torch.stack([parts.amax(dim=1) for parts in of_each], dim=1)
 
     def _embedded(self, image: Tensor) -> Tensor:
-        features: Tensor = self.image_encoder(image, with_point=True, with_label=False)[0]
-        return features
+        return self.image_encoder(image, with_point=True, with_label=False)[0]
 
     def _of_class(self, features: Tensor, index: int, clicks: Tensor) -> Tensor:
         number = self.numbers[index - 1]

@@ -38,8 +38,7 @@ class OnnxNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits of windows; those of ONNX Runtime are computed on the CPU."""
         if self.net is not None:
-            logits: Tensor = self.net(images)
-            return logits
+            return self.net(images)
         name = self.session.get_inputs()[0].name
         (scores,) = self.session.run(None, {name: images.detach().float().cpu().numpy()})
         return torch.from_numpy(scores).to(images)
@@ -152,8 +151,7 @@ def _session(path: str) -> Any:
 
 def _converted(path: str) -> nn.Module:
     _, _, converter = _packages(path)
-    net: nn.Module = converter.convert(path).eval().requires_grad_(False)
-    return net
+    return converter.convert(path).eval().requires_grad_(False)
 
 
 @lru_cache(maxsize=32)  # a plan asks for each dataset, a worker for each load
