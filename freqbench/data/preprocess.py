@@ -51,9 +51,8 @@ def prepare(
     `lost`. Raises DataError if the scaling finds no contrast, or no foreground is left.
     """
     import torch
+    from monai import transforms
     from monai.data import MetaTensor
-    from monai.transforms import CropForegroundd, Orientationd, ResizeWithPadOrCropd, Spacingd, SpatialPadd
-    from monai.transforms import ScaleIntensityRange
 
     volumes = {"image": native.image, "label": native.label, **({"clean": clean.image} if clean else {})}
     keys = tuple(volumes)
@@ -63,33 +62,33 @@ def prepare(
     case: dict[str, Any] = {
         key: MetaTensor(volume.contiguous(), affine=torch.from_numpy(native.affine)) for key, volume in volumes.items()
     }
-    case = Orientationd(keys, axcodes="RAS", labels=None)(case)
+    case = transforms.Orientationd(keys, axcodes="RAS", labels=None)(case)
     way = LabelWay(case["label"], counts=clean is None and not bool((native.label == NO_LABEL).all()))
     if as_nnunet:
-        case = CropForegroundd(keys, source_key=images[-1], select_fn=lambda image: image != 0)(case)
+        case = transforms.CropForegroundd(keys, source_key=images[-1], select_fn=lambda image: image != 0)(case)
         way.take("crop", case["label"])
     elif preprocess.spacing is not None:
         modes = ("bilinear", "nearest", "bilinear")[: len(keys)]
-        case = Spacingd(keys, pixdim=preprocess.spacing, mode=modes)(case)
+        case = transforms.Spacingd(keys, pixdim=preprocess.spacing, mode=modes)(case)
         way.take("spacing", case["label"])
     # Before `size`, as padding would distort the volume's percentiles.
     ranges = _ranges(case[images[-1]].as_tensor(), preprocess, native.source)
     beyond = clipped_scores(case[images[-1]].numpy(), ranges, preprocess) if clean is None else ()
     said = [*beyond, *(off_scale(native, preprocess) if clean is None else ())]
     if preprocess.size is not None and not as_nnunet:
-        case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
+        case = transforms.ResizeWithPadOrCropd(keys, preprocess.size)(case)
         way.take("size", case["label"], pads=True)
     for key in images:
         case[key] = case[key].clone()  # it may still be the native case's own memory
         for index, (low, high) in enumerate(ranges):
-            scale = ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)
+            scale = transforms.ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)
             case[key][index] = scale(case[key][index])
     if not bool((case[images[-1]] > 0).any()):
         raise DataError(
             f"{native.source}: expected intensities above {ranges[0][0]:g}, got none: widen the window of `intensity`"
         )
     if not as_nnunet and preprocess.crop_foreground:
-        case = CropForegroundd(keys, source_key=images[-1])(case)
+        case = transforms.CropForegroundd(keys, source_key=images[-1])(case)
         way.take("crop", case["label"])
     keys = ("image", "label")
     if as_nnunet:
@@ -97,10 +96,10 @@ def prepare(
         if preprocess.spacing is not None:
             way.take("spacing", case["label"])
         if preprocess.size is not None:
-            case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
+            case = transforms.ResizeWithPadOrCropd(keys, preprocess.size)(case)
             way.take("size", case["label"], pads=True)
     if preprocess.pad_to is not None:
-        case = SpatialPadd(keys, preprocess.pad_to)(case)
+        case = transforms.SpatialPadd(keys, preprocess.pad_to)(case)
     image, source = case["image"], Path(native.source).name
     return Case(
         ref=native.ref,

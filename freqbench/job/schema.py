@@ -25,7 +25,6 @@ from freqbench.job import sweep
 from freqbench.job.sweep import AttackEntry, DatasetEntry
 from freqbench.job.training import TrainingEntry, TrainJob, training_entry
 from freqbench.models import ModelEntry
-from freqbench.models.entry import class_map_of
 
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
 
@@ -185,7 +184,7 @@ def require_sound(job: JobSpec) -> None:
         with sweep.at(f"{job.where}: models[{i}]"):
             for names in (classes[name] for name in model.datasets or classes):
                 if names:
-                    class_map_of(model, len(names), model.classes)
+                    model.merged(len(names), model.classes)
             if model.command and not job.trust_code:
                 plugins.require_trust(str(model.path))
     for i, attack in enumerate(job.attacks):

@@ -88,6 +88,12 @@ class Inference(Strict):
                 return "".join(axis for axis in axes if axis in given)
         raise ValueError(f"expected some of the axes {AXES} or some of {FILE_AXES}, each once, got {given!r}")
 
+    def of_file(self, codes: str) -> "Inference":
+        """Returns the settings for a volume whose file has axes towards `codes`, with `mirror` of the volume's axes."""
+        letters = {own: RAS_LETTERS[code][-1] for own, code in zip(FILE_AXES, codes, strict=True)}
+        mirror = sorted((letters.get(axis, axis) for axis in self.mirror), key=AXES.index)
+        return self.model_copy(update={"mirror": "".join(mirror)})
+
 
 DEFAULT_INFERENCE = Inference()
 NNUNET = {"overlap": 0.5, "windows": "even", "weighting": "nnunet", "padding": 0.0}
@@ -217,12 +223,6 @@ class InputAdapter(Strict):
 DEFAULT_INPUT = InputAdapter()
 
 
-def mirrored_axes(mirror: str, codes: str) -> str:
-    """Returns the volume's axes of `Inference.mirror`, for a file with axes towards `codes`."""
-    letters = {own: RAS_LETTERS[code][-1] for own, code in zip(FILE_AXES, codes, strict=True)}
-    return "".join(sorted((letters.get(axis, axis) for axis in mirror), key=AXES.index))
-
-
 def seed_of(checkpoint: str) -> int | None:
     """Returns the seed of untrained weights, requested by `random` or `random:SEED`; None for any other checkpoint."""
     match = re.fullmatch(r"random(?::([0-9]+))?", checkpoint)
@@ -247,46 +247,6 @@ def _without(classes: Sequence[int], num_classes: int) -> str:
     kept = [k for k in range(1, num_classes) if k not in classes]
     pairs = {k: kept.index(k) + 1 if k in kept else 0 for k in range(1, num_classes)}
     return "{" + ", ".join(f"{k}: {new}" for k, new in pairs.items()) + "}"
-
-
-def class_map_of(entry: "ModelEntry", num_classes: int, outputs: int | None) -> ClassMap | None:
-    """Returns a job's class map for a network with `outputs` classes; raises UserError if it leaves a class open.
-
-    `outputs` is None if the network's file has yet to say it: the rest is checked, and nothing returned.
-    """
-    if entry.class_map is None:
-        if entry.classes not in (None, num_classes):
-            raise UserError(
-                f"{entry.name}: classes: expected the {num_classes} of the dataset, got {entry.classes}: "
-                f"{advice_on_classes(entry.classes, num_classes)}"
-            )
-        return None
-    where, seen = f"{entry.name}: class_map", set[int]()
-    for number, merged in entry.class_map.items():
-        if number >= num_classes:
-            raise UserError(f"{where}: expected classes of the dataset, 0 to {num_classes - 1}, got {number}")
-        for theirs in merged:
-            if theirs in seen or theirs >= (outputs or theirs + 1):
-                problem = "was there before" if theirs in seen else f"is not in 0 to {(outputs or 0) - 1}"
-                raise UserError(f"{where}: {number}: expected each class of the network once, but {theirs} {problem}")
-            seen.add(theirs)
-    missing = [number for number in range(1, num_classes) if number not in entry.class_map]
-    if missing:
-        raise UserError(
-            f"{where}: expected each class of the dataset, got none for {missing[0]}: give its classes; if the network "
-            f"has none for it, take it out of the dataset: label_map: {_without(missing, num_classes)}"
-        )
-    if outputs is None:
-        return None
-    rest = set(range(outputs)) - seen
-    groups = {0: tuple(sorted(rest)), **{number: tuple(sorted(merged)) for number, merged in entry.class_map.items()}}
-    if not groups[0]:
-        raise UserError(f"{where}: expected each class of the dataset, got none for 0: give its classes")
-    if 0 in entry.class_map and rest:
-        raise UserError(
-            f"{where}: expected each class of the network, got none for {min(rest)}: leave out 0 for the rest"
-        )
-    return tuple(groups[number] for number in range(num_classes))
 
 
 def is_prompted(arch: str | None, args: Mapping[str, Any]) -> bool:
@@ -390,6 +350,45 @@ class ModelEntry(Strict):
     def outputs(self, num_classes: int | None) -> int | None:
         """Returns the classes that its network should have for a dataset's; None if its files have to say it."""
         return self.classes or (num_classes if self.class_map is None else None)
+
+    def merged(self, num_classes: int, outputs: int | None) -> ClassMap | None:
+        """Returns the class map for a network with `outputs` classes; raises UserError if it leaves a class open.
+
+        `outputs` is None if the network's file has yet to say it: the rest is checked, and nothing returned.
+        """
+        if self.class_map is None:
+            if self.classes not in (None, num_classes):
+                raise UserError(
+                    f"{self.name}: classes: expected the {num_classes} of the dataset, got {self.classes}: "
+                    f"{advice_on_classes(self.classes, num_classes)}"
+                )
+            return None
+        where, seen = f"{self.name}: class_map", set[int]()
+        for number, merged in self.class_map.items():
+            if number >= num_classes:
+                raise UserError(f"{where}: expected classes of the dataset, 0 to {num_classes - 1}, got {number}")
+            for theirs in merged:
+                if theirs in seen or theirs >= (outputs or theirs + 1):
+                    why = "was there before" if theirs in seen else f"is not in 0 to {(outputs or 0) - 1}"
+                    raise UserError(f"{where}: {number}: expected each class of the network once, but {theirs} {why}")
+                seen.add(theirs)
+        missing = [number for number in range(1, num_classes) if number not in self.class_map]
+        if missing:
+            raise UserError(
+                f"{where}: expected each class of the dataset, got none for {missing[0]}: give its classes; if the "
+                f"network has none for it, take it out of the dataset: label_map: {_without(missing, num_classes)}"
+            )
+        if outputs is None:
+            return None
+        rest = set(range(outputs)) - seen
+        groups = {number: tuple(sorted(merged)) for number, merged in self.class_map.items()}
+        if not groups.setdefault(0, tuple(sorted(rest))):
+            raise UserError(f"{where}: expected each class of the dataset, got none for 0: give its classes")
+        if 0 in self.class_map and rest:
+            raise UserError(
+                f"{where}: expected each class of the network, got none for {min(rest)}: leave out 0 for the rest"
+            )
+        return tuple(groups[number] for number in range(num_classes))
 
     def networks(self) -> list["ModelEntry"]:
         """Returns the entry of each replicate."""

@@ -13,17 +13,7 @@ from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import CaseRef
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.defences.transforms import RandomResizePad
-from freqbench.models.entry import (
-    AXES,
-    DEFAULT_ROI,
-    ENSEMBLE,
-    Inference,
-    ModelEntry,
-    advice_on_classes,
-    class_map_of,
-    is_prompted,
-    seed_of,
-)
+from freqbench.models.entry import AXES, DEFAULT_ROI, ENSEMBLE, Inference, ModelEntry, advice_on_classes, seed_of
 from freqbench.models.examination import Examination, examine, remembered, windows
 from freqbench.models.loading import load, naming
 from freqbench.models.networks.architectures import MODELS
@@ -75,11 +65,6 @@ def resolve(
     if outputs is None:
         raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
     _require_counts(entry, facts, num_classes, num_channels)
-    if isinstance(entry.defence, RandomResizePad) and is_prompted(facts.arch, facts.args):
-        raise UserError(
-            f"{entry.name}: expected no {entry.defence.name} beside args.points, as it moves the window from under "
-            "the points: take another defence, or a network without points"
-        )
     training = entry.trained
     draft = ModelSpec(
         name=entry.name,
@@ -95,7 +80,7 @@ def resolve(
         space=_space(entry, facts, space),
         inference=entry.inference or validate(dict(facts.inference), Inference, where=entry.name),
         code_sha256=facts.code_sha256,
-        class_map=class_map_of(entry, num_classes, outputs),
+        class_map=entry.merged(num_classes, outputs),
         black_box=facts.black_box,
         defence=entry.defence,
         adaptive=entry.adaptive,
@@ -104,6 +89,11 @@ def resolve(
         weights_sha256=training.weights if training else None,
         notes=facts.notes,
     )
+    if isinstance(entry.defence, RandomResizePad) and draft.is_prompted:
+        raise UserError(
+            f"{entry.name}: expected no {entry.defence.name} beside args.points, as it moves the window from under "
+            "the points: take another defence, or a network without points"
+        )
     _require_fitting_settings(draft, entry, facts)
     with naming(facts.path, facts.local):
         spec = source.fit(draft, facts, entry)

@@ -11,17 +11,9 @@ import numpy as np
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, in_ras_order
 from freqbench.core.types import CaseRef, Shape
+from freqbench.models import entry
 from freqbench.models.defences.base import Defence
-from freqbench.models.entry import (
-    DEFAULT_INFERENCE,
-    DEFAULT_INPUT,
-    ClassMap,
-    Inference,
-    InputAdapter,
-    Yields,
-    is_prompted,
-    seed_of,
-)
+from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter, Yields
 
 if TYPE_CHECKING:
     from freqbench.models.sources.source import Source
@@ -175,7 +167,7 @@ class ModelSpec:
     @property
     def seed(self) -> int | None:
         """Seed of untrained weights; None for weights of a checkpoint."""
-        return seed_of(self.checkpoint)
+        return entry.seed_of(self.checkpoint)
 
     @property
     def is_random(self) -> bool:
@@ -185,7 +177,7 @@ class ModelSpec:
     @property
     def is_prompted(self) -> bool:
         """True if the network is prompted with points from a case's label."""
-        return is_prompted(self.arch, self.args)
+        return entry.is_prompted(self.arch, self.args)
 
     @property
     def needs_trust(self) -> bool:

@@ -15,15 +15,7 @@ from freqbench.core.types import Case, Shape, triple
 from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed, unchanged
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
-from freqbench.models.entry import (
-    AXES,
-    DEFAULT_INFERENCE,
-    DEFAULT_INPUT,
-    ClassMap,
-    Inference,
-    InputAdapter,
-    mirrored_axes,
-)
+from freqbench.models.entry import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter
 from freqbench.models.prompts import PointPrompts
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -151,6 +143,7 @@ class SegmentationModel(nn.Module):
 
     def _turned_to(self, codes: str) -> "SegmentationModel":
         """Returns the model for volumes whose files have axes towards `codes`."""
+        roi, adapter, inference = self._of_file
         if isinstance(self.net, MeanOfProbabilities):
             members = [member._turned_to(codes) for member in self.net.models]
             if all(ours is theirs for ours, theirs in zip(members, self.net.models, strict=True)):
@@ -159,13 +152,11 @@ class SegmentationModel(nn.Module):
             model._modules = {**self._modules, "net": MeanOfProbabilities(members)}
             model.roi = members[0].roi
         else:
-            roi, adapter, _ = self._of_file
             if not adapter.is_of_file:
                 return self
             model = copy(self)
             model.roi, model.adapter = in_ras_order(roi, codes), adapter.of_file(codes)
-        _, _, inference = self._of_file
-        model.inference = inference.model_copy(update={"mirror": mirrored_axes(inference.mirror, codes)})
+        model.inference = inference.of_file(codes)
         return model
 
     def on(self, windows: Sequence[tuple[slice, slice, slice]]) -> "SegmentationModel":

@@ -24,16 +24,8 @@ from freqbench.core.types import Shape, triple
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import Finite, InputAdapter, ModelEntry
 from freqbench.models.networks.construction import REFUSALS
-from freqbench.models.sources.source import (
-    Facts,
-    NoArgs,
-    Source,
-    axes_towards,
-    construct,
-    fingerprint,
-    here,
-    read_object,
-)
+from freqbench.models.sources import source
+from freqbench.models.sources.source import Facts, Source
 from freqbench.models.spec import ModelSpec
 
 _WEIGHTS = "models/model.pt"
@@ -129,8 +121,8 @@ def _read_config(path: str) -> _Config:
             "holds configs/ and models/"
         )
     metadata = Path(path, "configs", "metadata.json")
-    meta = read_object(metadata) if metadata.is_file() else {}
-    return _Config(file=file, content={**read_object(file), "bundle_root": path, "_meta_": meta})
+    meta = source.read_object(metadata) if metadata.is_file() else {}
+    return _Config(file=file, content={**source.read_object(file), "bundle_root": path, "_meta_": meta})
 
 
 class _Sizes(BaseModel):
@@ -186,7 +178,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     expression or a third-party class without trust, overlapping classes (sigmoids, or thresholds without a softmax or
     argmax), or no window size.
     """
-    validate(dict(entry.args), NoArgs, path)
+    validate(dict(entry.args), source.NoArgs, path)
     config = _read_config(path)
     sizes = _sizes(config)
     notes = _postprocessing(config)
@@ -250,17 +242,17 @@ def _of_prediction(config: _Config, id: str, name: str) -> Any:
 
 def network(spec: ModelSpec) -> nn.Module:
     """Builds the network of `network_def` with fresh weights, on the CPU or meta device."""
-    config = _read_config(here(spec))
+    config = _read_config(source.here(spec))
     _sizes(config)
     where = f"{config.file}: network_def"
     if is_trusted():
-        return construct(where, lambda: _as_network(config.parsed("network_def")))
+        return source.construct(where, lambda: _as_network(config.parsed("network_def")))
     kwargs = {key: config.value(f"network_def::{key}") for key in config.find("network_def") if not key.startswith("_")}
     fetched = [key for key, value in kwargs.items() if "pretrained" in key and value]
     if fetched:
         raise UserError(f"{where}::{fetched[0]} would download weights: leave it out")
     cls = _class(where, str(config.find("network_def::_target_")))
-    return construct(where, lambda: cls(**kwargs))
+    return source.construct(where, lambda: cls(**kwargs))
 
 
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None]:
@@ -280,7 +272,7 @@ def _sha256(path: str, args: Mapping[str, Any]) -> str:
     """Returns the hash of all files that the output depends on, modules too, as a trusted bundle may import them."""
     modules, metadata = Path(path).rglob("*.py"), Path(path).glob("configs/metadata.json")
     paths = [_read_config(path).file, _weights_file(path), *modules, *metadata]
-    return fingerprint({file.relative_to(path).as_posix(): file for file in paths})
+    return source.fingerprint({file.relative_to(path).as_posix(): file for file in paths})
 
 
 def _sizes(config: _Config) -> _Sizes:
@@ -363,7 +355,7 @@ def _space(config: _Config) -> tuple[InputAdapter, Preprocess] | None:
         return None
     place = f"{config.file}: {_TRANSFORMS}"
     intensities = validate(config.given(steps["ScaleIntensityRange"], *_Range.model_fields), _Range, place)
-    axes = axes_towards(str(config.value(f"{steps['Orientation']}::axcodes")))
+    axes = source.axes_towards(str(config.value(f"{steps['Orientation']}::axcodes")))
     adapter = InputAdapter(axes=axes, scale=(intensities.b_min, intensities.b_max))
     spacing = None
     if "Spacing" in steps:
@@ -392,7 +384,7 @@ def _usual(config: _Config, id: str, name: str) -> bool:
     match name:
         case "Orientation":
             with suppress(ValueError):
-                return bool(axes_towards(str(arguments.get("axcodes"))))
+                return bool(source.axes_towards(str(arguments.get("axcodes"))))
             return False
         case "Spacing":
             mode = arguments.get("mode", "bilinear")

@@ -19,21 +19,13 @@ from freqbench.core.errors import CheckpointError
 from freqbench.core.types import Shape, triple
 from freqbench.models.checkpoints.files import check_sound, is_safetensors, read_content
 from freqbench.models.entry import DEFAULT_ROI, InputAdapter, ModelEntry
-from freqbench.models.sources.source import (
-    Facts,
-    NoArgs,
-    Source,
-    axes_towards,
-    construct,
-    fingerprint,
-    here,
-    read_object,
-)
+from freqbench.models.sources import source
+from freqbench.models.sources.source import Facts, Source
 from freqbench.models.spec import ModelSpec
 
 TOPOLOGY = "model.json"
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"linear": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU}
-_CONFORMED = InputAdapter(axes=axes_towards("LIA"))  # FreeSurfer's, to which brainchop brings every volume
+_CONFORMED = InputAdapter(axes=source.axes_towards("LIA"))  # FreeSurfer's, to which brainchop brings every volume
 
 _Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 
@@ -95,7 +87,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     Raises CheckpointError for a file that is missing or not of this format, CheckpointError or UserError for the first
     layer that is not part of a chain of convolutions and activations.
     """
-    validate(dict(entry.args), NoArgs, path)
+    validate(dict(entry.args), source.NoArgs, path)
     chain = _read(path)
     return Facts(
         arch="meshnet",
@@ -108,7 +100,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 
 def network(spec: ModelSpec) -> nn.Module:
     """Builds the chain with fresh weights; the names of its parameters are those of the layers."""
-    path = here(spec)
+    path = source.here(spec)
     read = _read(path)
 
     def chain() -> nn.Module:
@@ -124,7 +116,7 @@ def network(spec: ModelSpec) -> nn.Module:
             modules.add_module(f"activation{number}", ACTIVATIONS[layer.activation]())
         return modules
 
-    return construct(path, chain)
+    return source.construct(path, chain)
 
 
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None]:
@@ -149,13 +141,13 @@ def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Te
 def _sha256(path: str, args: Mapping[str, Any]) -> str:
     chain = _read(path)
     names = (name for group in chain.groups for name in group.paths)
-    return fingerprint({TOPOLOGY: chain.file, **{name: _existing(chain.file.parent / name) for name in names}})
+    return source.fingerprint({TOPOLOGY: chain.file, **{name: _existing(chain.file.parent / name) for name in names}})
 
 
 def _read(path: str) -> _Chain:
     file = Path(path)
     file = file / TOPOLOGY if file.is_dir() else file
-    content = read_object(file)
+    content = source.read_object(file)
     topology = content.get("modelTopology")
     config = topology.get("model_config", topology) if isinstance(topology, dict) else {}
     config = config.get("config", config) if isinstance(config, dict) else {}
