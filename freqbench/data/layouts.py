@@ -295,7 +295,12 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
         problems.append(str(error))
     for survey in surveys:
         notes += survey.notes
-        problems += _problems(survey, folder)
+        if files := [path.removeprefix(f"{folder}/") for path in survey.missing]:
+            problems.append(f"{survey.split}: {len(files)} files are missing: {_named(files)}")
+        if survey.unlabelled and len(survey.unlabelled) < survey.num_cases:  # without any label map it is a test set
+            images = f"{len(survey.unlabelled)} images have no label map: {_named(survey.unlabelled)}"
+            problems.append(f"{survey.split}: {images}")
+        problems += survey.faults
     problems += _of_the_kind(dataset, folder)
     if kind.loader not in ("images", "nnunet_raw", "pairs"):
         notes += _notes(surveys, folder)
@@ -363,15 +368,6 @@ def _unrecognised(folder: Path) -> str:
     else:
         hint = "looked for " + "; ".join(f"{kind.title}: {kind.sign}" for kind in KINDS)
     return f"{folder}: expected the folder of a dataset, got one with {there}: {hint}"
-
-
-def _problems(survey: Survey, folder: Path) -> Iterator[str]:
-    """Yields one line per problem of a split; a split without any label map is a test set, and no problem."""
-    if files := [path.removeprefix(f"{folder}/") for path in survey.missing]:
-        yield f"{survey.split}: {len(files)} files are missing: {_named(files)}"
-    if survey.unlabelled and len(survey.unlabelled) < survey.num_cases:
-        yield f"{survey.split}: {len(survey.unlabelled)} images have no label map: {_named(survey.unlabelled)}"
-    yield from survey.faults
 
 
 def _of_the_kind(dataset: ListedFolder, folder: Path) -> Iterator[str]:

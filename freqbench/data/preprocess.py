@@ -72,7 +72,14 @@ def prepare(
         case = transforms.Spacingd(keys, pixdim=preprocess.spacing, mode=modes)(case)
         way.take("spacing", case["label"])
     # Before `size`, as padding would distort the volume's percentiles.
-    ranges = _ranges(case[images[-1]].as_tensor(), preprocess, native.source)
+    scaling = parse_intensity(preprocess.intensity)
+    ranges = tuple(scaling.range_of(channel) for channel in case[images[-1]].as_tensor())
+    for low, high in ranges:
+        if not low < high:
+            raise DataError(
+                f"{native.source}: expected contrast between the {scaling.kind} bounds {scaling.low:g} and "
+                f"{scaling.high:g}, got the intensity {low:g} at both: widen `intensity` or use minmax"
+            )
     beyond = clipped_scores(case[images[-1]].numpy(), ranges, preprocess) if clean is None else ()
     said = [*beyond, *(off_scale(native, preprocess) if clean is None else ())]
     if preprocess.size is not None and not as_nnunet:
@@ -187,18 +194,6 @@ def _resampled(volume: Any, preprocess: Preprocess, key: str, clean: Any) -> Any
         clean = None if clean is None else clean.as_tensor()
         voxels = nnunet.resample_image(voxels, shape, coarse, clean, preprocess.resampling == "nnunet_clipped")
     return MetaTensor(voxels, affine=torch.from_numpy(nnunet.resampled_affine(affine, old, shape)))
-
-
-def _ranges(image: "Tensor", preprocess: Preprocess, source: str) -> tuple[tuple[float, float], ...]:
-    scaling = parse_intensity(preprocess.intensity)
-    ranges = tuple(scaling.range_of(channel) for channel in image)
-    for low, high in ranges:
-        if not low < high:
-            raise DataError(
-                f"{source}: expected contrast between the {scaling.kind} bounds {scaling.low:g} and {scaling.high:g}, "
-                f"got the intensity {low:g} at both: widen `intensity` or use minmax"
-            )
-    return ranges
 
 
 def file_codes(affine: npt.NDArray[np.float64]) -> str:

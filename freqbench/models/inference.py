@@ -70,15 +70,15 @@ def sliding_windows(
         count = math.ceil(last / (length * (1 - overlap))) + 1 if even else len(range(0, last + step, step))
         axes.append((count, last / max(1, count - 1) if even else step, last, length, axis in turned))
     count = math.prod(count for count, *_ in axes)
-    limits.require(count, limits.WINDOWS, f"windows of {_sizes(roi)} in a volume of {_sizes(shape)}")
-    rows, columns, slices = (_places(*axis) for axis in axes)
+    wanted, whole = ("x".join(map(str, sides)) for sides in (roi, shape))
+    limits.require(count, limits.WINDOWS, f"windows of {wanted} in a volume of {whole}")
+    places = []  # of windows along each axis, of which the last starts at `last`
+    for count, step, last, length, is_turned in axes:
+        starts = [min(round(i * step), last) for i in range(count)]
+        starts = [last - at for at in reversed(starts)] if is_turned else starts
+        places.append([slice(at, at + length) for at in starts])
+    rows, columns, slices = places
     return tuple(product(rows, columns, slices))
-
-
-def _places(count: int, step: float, last: int, length: int, is_turned: bool) -> list[slice]:
-    """Returns the windows along an axis; the last one starts at `last`."""
-    starts = [min(round(i * step), last) for i in range(count)]
-    return [slice(at, at + length) for at in ([last - at for at in reversed(starts)] if is_turned else starts)]
 
 
 def num_windows(spec: ModelSpec, shape: Shape, ref: CaseRef) -> int:
@@ -91,10 +91,6 @@ def _windows_of(model: SegmentationModel, shape: Sequence[int]) -> tuple[Window,
     """Returns the windows that a model runs on a volume."""
     inference = model.inference
     return sliding_windows(triple(shape), model.roi, inference.overlap, inference.windows == "even", model.turned)
-
-
-def _sizes(shape: Shape) -> str:
-    return "x".join(map(str, shape))
 
 
 def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:

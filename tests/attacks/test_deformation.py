@@ -217,7 +217,7 @@ def test_gradient_includes_the_motion_of_labels(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("freqbench.attacks.core.searched.search", search)
     attack(Threshold(8), image, label.roll(2, 2))
-    monkeypatch.setattr("freqbench.attacks.deformation._followed", lambda logits, places: logits)
+    monkeypatch.setattr("freqbench.attacks.deformation._Followed.apply", lambda logits, places: logits)
     attack(Threshold(8), image, label.roll(2, 2))
     following, still = (float(gradient.norm()) for gradient in gradients)
     assert following < 0.15 * still

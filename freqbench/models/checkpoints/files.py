@@ -291,7 +291,10 @@ def read_state_dict(path: str, keys: Sequence[str] = _STATE_KEYS, as_written: bo
     _, content = unwrap(read_content(path), keys)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         places = " or ".join(filter(None, [", ".join(keys[:-1]), keys[-1]]))
-        raise CheckpointError(f"{path}: expected a state dict, at the top or under {places}, got {_describe(content)}")
+        got = f"a {type(content).__name__}"
+        if isinstance(content, Mapping):
+            got = f"a mapping with {', '.join(sorted(map(str, content))[:5])}" if content else "an empty mapping"
+        raise CheckpointError(f"{path}: expected a state dict, at the top or under {places}, got {got}")
     weights = {str(key): value for key, value in content.items()}
     check_sound(path, weights)
     return weights if as_written else {key.removeprefix("module."): value for key, value in weights.items()}
@@ -342,12 +345,6 @@ def is_safetensors(file: Path) -> bool:
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER
 
 
-def _describe(content: Any) -> str:
-    if isinstance(content, Mapping):
-        return f"a mapping with {', '.join(sorted(map(str, content))[:5])}" if content else "an empty mapping"
-    return f"a {type(content).__name__}"
-
-
 class _Passed:
     """Replaces numpy arrays, which cannot be built safely from untrusted bytes, and argparse's options."""
 
@@ -379,7 +376,11 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
         if is_zip:
             _refuse_bomb(path, file)
         elif isinstance(file, Path):
-            _refuse_others(path, file)
+            with file.open("rb") as stream:
+                head = stream.read(4)
+            for sign, advice in _OTHERS.items():
+                if head.startswith(sign):
+                    raise CheckpointError(f"{path}: expected a checkpoint, got {advice}")
         if isinstance(file, io.BytesIO):
             file.seek(0)
         with torch.serialization.safe_globals(_SAFE):
@@ -423,15 +424,6 @@ def _refuse_bomb(path: str, file: Path | io.BytesIO) -> None:
             f"{path}: expected an archive as torch.save writes it, got one that unpacks to more than its size: "
             "save it again"
         )
-
-
-def _refuse_others(path: str, file: Path) -> None:
-    """Refuses a file that begins as no checkpoint does, and says what to do with it."""
-    with file.open("rb") as stream:
-        head = stream.read(4)
-    for sign, advice in _OTHERS.items():
-        if head.startswith(sign):
-            raise CheckpointError(f"{path}: expected a checkpoint, got {advice}")
 
 
 def _unreadable(path: str, error: Exception) -> str:

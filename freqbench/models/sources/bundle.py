@@ -203,7 +203,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 def _postprocessing(config: _Config) -> tuple[str, ...]:
     """Returns notes on steps after the network that change classes; refuses outputs of classes that overlap."""
     overlap = "classes that overlap are not supported, as each voxel is given the class of the highest logit"
-    steps = [id for id in config.items(_AFTER) if config.find(f"{id}::_disabled_") is not True and _is_on(config, id)]
+    enabled = (id for id in config.items(_AFTER) if config.find(f"{id}::_disabled_") is not True)
+    steps = [id for id in enabled if _is_on(config, id, "pred")]
     names = {id: _transform(config, id) for id in steps}
     chosen, notes = False, list[str]()
     for id, name in names.items():
@@ -226,10 +227,10 @@ def _postprocessing(config: _Config) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _is_on(config: _Config, id: str) -> bool:
-    """True if a transform works on the prediction, or does not say on what."""
+def _is_on(config: _Config, id: str, key: str) -> bool:
+    """True if a transform works on the image or prediction of this key, or does not say on what."""
     keys = config.value(f"{id}::keys")
-    return keys is None or "pred" in ([keys] if isinstance(keys, str) else keys)
+    return keys is None or key in ([keys] if isinstance(keys, str) else keys)
 
 
 def _of_prediction(config: _Config, id: str, name: str) -> Any:
@@ -343,8 +344,7 @@ def _space(config: _Config) -> tuple[InputAdapter, Preprocess] | None:
     """Converts the transforms to an input adapter and preprocessing; None if any is unknown or out of order."""
     steps: dict[str, str] = {}
     for id in config.items(_TRANSFORMS):
-        name, keys = _transform(config, id), config.value(f"{id}::keys")
-        is_on_image = keys is None or "image" in ([keys] if isinstance(keys, str) else keys)
+        name, is_on_image = _transform(config, id), _is_on(config, id, "image")
         if name in _NEUTRAL or not is_on_image or config.find(f"{id}::_disabled_") is True:
             continue
         if name not in _ORDER or name in steps or not _usual(config, id, name):
