@@ -168,24 +168,19 @@ def _surfaces(pred: Volume, label: Volume, num_classes: int) -> list[tuple[Surfa
 
 
 def _both_conventions(surfaces: list[tuple[Surface, Surface]], spacing: Values) -> tuple[Values, Values]:
+    """Returns the larger P95 of both directions, and P95 of both pooled; NaN for a class with an empty surface."""
     monai, medpy = np.full((2, len(surfaces)), np.nan)
     for number, (pred, label) in enumerate(surfaces):
         if len(pred.shared) and len(label.shared):
-            forth, back, pooled = _percentiles(pred, label, spacing)
-            monai[number], medpy[number] = max(forth, back), pooled
+            forth, back = Search(pred, label, spacing), Search(label, pred, spacing)
+            pairs = [forth.bounds, back.bounds]
+            windows = [_window(bounds) for bounds in (*pairs, np.concatenate(pairs, axis=1))]
+            forth.settle(windows[0], windows[2])
+            back.settle(windows[1], windows[2])
+            each = forth.bounds[1], back.bounds[1]
+            monai[number] = max(np.percentile(distances, 100 * QUANTILE) for distances in each)
+            medpy[number] = np.percentile(np.concatenate(each), 100 * QUANTILE)
     return monai, medpy
-
-
-def _percentiles(pred: Surface, label: Surface, spacing: Values) -> tuple[float, float, float]:
-    """Returns P95 of the distances prediction to label, label to prediction, and of both sets; neither is empty."""
-    forth, back = Search(pred, label, spacing), Search(label, pred, spacing)
-    pairs = [forth.bounds, back.bounds]
-    windows = [_window(bounds) for bounds in (*pairs, np.concatenate(pairs, axis=1))]
-    forth.settle(windows[0], windows[2])
-    back.settle(windows[1], windows[2])
-    distances = forth.bounds[1], back.bounds[1]
-    first, second, together = (np.percentile(d, 100 * QUANTILE) for d in (*distances, np.concatenate(distances)))
-    return float(first), float(second), float(together)
 
 
 def _pooled(pred: Surface, label: Surface, spacing: Values, window: tuple[float, float]) -> Values:

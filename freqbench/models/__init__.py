@@ -7,16 +7,16 @@ from freqbench.models.defences.base import Defence as Defence
 from freqbench.models.entry import Inference as Inference
 from freqbench.models.entry import InputAdapter as InputAdapter
 from freqbench.models.entry import ModelEntry as ModelEntry
+from freqbench.models.spec import GRAPH_BYTES as GRAPH_BYTES
 from freqbench.models.spec import ModelSpec as ModelSpec
+from freqbench.models.spec import forward_flops as forward_flops
+from freqbench.models.spec import step_bytes as step_bytes
+from freqbench.models.spec import windows_in_graph as windows_in_graph
 
 if TYPE_CHECKING:
     from freqbench.models.checkpoints.files import read_metadata as read_metadata
     from freqbench.models.checkpoints.files import save_checkpoint as save_checkpoint
     from freqbench.models.checkpoints.files import zoo_names as zoo_names
-    from freqbench.models.cost import GRAPH_BYTES as GRAPH_BYTES
-    from freqbench.models.cost import forward_flops as forward_flops
-    from freqbench.models.cost import step_bytes as step_bytes
-    from freqbench.models.cost import windows_in_graph as windows_in_graph
     from freqbench.models.defences.randomized_smoothing import VolumePrediction as VolumePrediction
     from freqbench.models.defences.table import DEFENCES as DEFENCES
     from freqbench.models.inference import JointModel as JointModel
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 else:
     _MODULES = {
         "checkpoints.files": ("read_metadata", "save_checkpoint", "zoo_names"),
-        "cost": ("GRAPH_BYTES", "forward_flops", "step_bytes", "windows_in_graph"),
         "defences.randomized_smoothing": ("VolumePrediction",),
         "defences.table": ("DEFENCES",),
         "inference": (

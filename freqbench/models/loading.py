@@ -1,4 +1,4 @@
-"""Loads a spec: the network of its source, its weights, and the wrapper that attacks and metrics see."""
+"""Loads a spec: the network of its source, its weights, its wrapper for attacks; or counts the network on shapes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from freqbench.core import plugins
-from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.errors import CheckpointError, UserError, one_line
 from freqbench.models.examination import mended
-from freqbench.models.networks.construction import counted
+from freqbench.models.networks.construction import REFUSALS, counted
 from freqbench.models.spec import ModelSpec
 from freqbench.models.wrapper import MeanOfProbabilities, SegmentationModel
 
@@ -59,6 +61,45 @@ def skeleton(spec: ModelSpec) -> nn.Module:
     if next(net.parameters(), None) is None:
         raise UserError(f"{spec.name}: {spec.arch}: expected a network with parameters, found none: add one")
     return net
+
+
+def traced(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
+    """Counts operations and bytes, as the spec has them, of one window of shapes through a network on the meta device.
+
+    Raises UserError if the network refuses it.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    arch, roi, size = spec.arch, spec.network_roi, "x".join(map(str, spec.network_roi))
+    counting_flops, counting_bytes = FlopCounterMode(display=False), _CountBytes()  # type: ignore[no-untyped-call]
+    try:
+        with torch.no_grad(), counting_flops as flops, counting_bytes as counter:
+            logits = net(torch.empty(1, spec.num_channels, *roi, device="meta"))
+    except REFUSALS as error:
+        if "more than 1 spatial element" in str(error):
+            raise UserError(
+                f"{arch}: a roi of {size} shrinks to a single voxel inside the network, which instance norm cannot "
+                "take: enlarge the roi or use fewer strides"
+            ) from None
+        raise UserError(f"{arch}: a roi of {size} does not pass through the network: {one_line(error)}") from None
+    expected = (1, spec.outputs, *roi)
+    got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    if got != expected:
+        raise UserError(f"{arch}: expected logits of shape {expected}, got {got}: check args and roi")
+    weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
+    return int(flops.get_total_flops()), int(counter.total + weights)
+
+
+class _CountBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the bytes of the tensors that operations return, without views."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.total += sum(leaf.nbytes for leaf in tree_leaves(returned) if isinstance(leaf, Tensor))
+        return returned
 
 
 @contextmanager

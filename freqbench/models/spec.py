@@ -1,7 +1,7 @@
-"""Defines the spec that a model's entry in a job resolves to: plain data, all settings filled in and checked."""
+"""Defines the spec that a model's entry in a job resolves to, all settings filled in and checked, and its cost."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,13 @@ from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, I
 
 if TYPE_CHECKING:
     from freqbench.models.sources.source import Source
+
+# A frozen file cannot be counted without computing: it counts as a UNet of the papers' size.
+FROZEN_FLOPS = 10**12
+FROZEN_BYTES = 2 << 30
+GRAPH_BYTES = 4 << 30
+"""Memory for the graphs that an attack on a volume's prediction keeps, so that the backward pass repeats no forward
+pass; a GPU with more free memory gives more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,3 +190,22 @@ class ModelSpec:
     def needs_trust(self) -> bool:
         """True if loading it runs third-party code."""
         return any(member.needs_trust for member in self.members) if self.members else self.source.runs_code
+
+
+def forward_flops(spec: ModelSpec) -> int:
+    """Returns the floating-point operations of a forward pass over one window; a multiply-add counts as two."""
+    if spec.members:
+        return sum(map(forward_flops, spec.members))
+    return FROZEN_FLOPS if spec.flops is None else spec.flops
+
+
+def step_bytes(spec: ModelSpec) -> int:
+    """Returns the bytes of weights and all tensors of a forward pass over one window: an upper bound for a step."""
+    if spec.members:
+        return sum(map(step_bytes, spec.members))
+    return FROZEN_BYTES if spec.step_bytes is None else spec.step_bytes
+
+
+def windows_in_graph(specs: Iterable[ModelSpec], available: int = GRAPH_BYTES) -> int:
+    """Returns the number of windows whose graphs fit at once, of an attack that follows all these models."""
+    return available // sum(step_bytes(spec) * spec.passes for spec in specs)

@@ -10,8 +10,7 @@ from tiny_job import ARGS, ROI
 from freqbench.core.errors import UserError
 from freqbench.core.files import node_cache
 from freqbench.models import ModelEntry, ModelSpec, build, resolve, save_checkpoint, step_bytes
-from freqbench.models.cost import traced
-from freqbench.models.loading import skeleton
+from freqbench.models.loading import skeleton, traced
 from freqbench.models.networks import construction
 
 ENTRY: dict[str, Any] = {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI}

@@ -10,7 +10,7 @@ from tiers import quick
 from freqbench.core.types import Shape
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.models import MODELS, ModelEntry, build, forward_flops, load, loading, resolve
-from freqbench.models.cost import traced
+from freqbench.models.loading import traced
 from freqbench.models.networks.architectures import complete_args
 from freqbench.models.networks.construction import skeleton
 

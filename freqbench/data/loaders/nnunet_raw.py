@@ -35,7 +35,16 @@ class NnunetRaw(ListedFolder):
         """Returns the cases with a label map, each as the suffix of its folders and its id."""
         splits = {"training": self._labelled("Tr"), "validation": [], "test": self._labelled("Ts")}
         if self.fold is not None:
-            splits |= self._fold()
+            path = join(self._root(), expanded(self.splits_file, self.name))
+            folds = read_json(path, "the folds")
+            if not isinstance(folds, list) or self.fold >= len(folds):
+                count = len(folds) if isinstance(folds, list) else "none"
+                raise DataError(f"{path}: expected fold {self.fold}, got a list of {count}: choose another `fold`")
+            fold = folds[self.fold]
+            if not isinstance(fold, dict) or not all(isinstance(fold.get(key), list) for key in ("train", "val")):
+                got = f"{fold!r:.60}"
+                raise DataError(f"{path}: expected lists train and val in fold {self.fold}, got {got}: mend the file")
+            splits |= {"training": [*map(str, fold["train"])], "validation": [*map(str, fold["val"])]}
         sides = {"training": "Tr", "validation": "Tr", "test": "Ts"}
         return {key: [(sides[key], case) for case in cases] for key, cases in splits.items() if cases}
 
@@ -78,17 +87,6 @@ class NnunetRaw(ListedFolder):
                 )
             cases[case] = images, label
         return cases
-
-    def _fold(self) -> dict[str, list[str]]:
-        path = join(self._root(), expanded(self.splits_file, self.name))
-        folds, number = read_json(path, "the folds"), self.fold or 0
-        if not isinstance(folds, list) or number >= len(folds):
-            count = len(folds) if isinstance(folds, list) else "none"
-            raise DataError(f"{path}: expected fold {number}, got a list of {count}: choose another `fold`")
-        fold = folds[number]
-        if not isinstance(fold, dict) or not all(isinstance(fold.get(key), list) for key in ("train", "val")):
-            raise DataError(f"{path}: expected lists train and val in fold {number}, got {fold!r:.60}: mend the file")
-        return {"training": [str(case) for case in fold["train"]], "validation": [str(case) for case in fold["val"]]}
 
     def _source(self) -> str:
         return join(self._root(), "dataset.json")

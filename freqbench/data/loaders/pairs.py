@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,15 +17,6 @@ NO_NAMES = "the number of classes or their names, background first, as label map
 
 Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
 _PART = re.compile(r"\{(\w+)\}|(\*)|([^{}*]+)|([{}])")
-
-
-class PairedCase(NamedTuple):
-    """A case of the folder."""
-
-    case_id: str
-    patient: str | None  # as the pattern tells
-    images: tuple[str, ...]  # one path per channel, present or not
-    label: str | None
 
 
 class Pairs(ListedFolder):
@@ -85,17 +76,18 @@ class Pairs(ListedFolder):
                         )
                     found[pattern] = path
                     break
-        splits: dict[str, list[PairedCase]] = {}
+        splits: dict[str, list[CaseFiles]] = {}
         for texts, found in sorted(files.items()):
             names = dict(zip(self._all_names, texts, strict=True))
             if self.reference == "prediction" and not any(pattern in found for pattern in self.image):
                 continue
-            images = tuple(storage.join(root, found.get(pattern) or _filled(pattern, names)) for pattern in self.image)
+            paths = (found.get(pattern) or _filled(pattern, names) for pattern in self.image)
+            image, *further = (storage.join(root, path) for path in paths)
             label = storage.join(root, found[self.label]) if self.label in found else None
             case_id = "_".join(text for name, text in names.items() if name != SPLIT)
-            splits.setdefault(names.get(SPLIT, "test"), []).append(
-                PairedCase(case_id, names.get(PATIENT), images, label)
-            )
+            patient = self.patient_of(case_id, names.get(PATIENT))
+            case = CaseFiles(case_id, patient, image, label, further=tuple(further))
+            splits.setdefault(names.get(SPLIT, "test"), []).append(case)
         if not any(pattern in found for found in files.values() for pattern in self.image):
             raise MissingDataError(f"{root}: expected images {shown}, found none: check `root` and `image`")
         return splits
@@ -116,10 +108,7 @@ class Pairs(ListedFolder):
                 f"{self._root()}: expected a label map of case {line.case_id}, found no {self.label}: add it, leave "
                 "the case out by `cases`, or set reference: prediction"
             )
-        image, *further = line.images
-        return CaseFiles(
-            line.case_id, self.patient_of(line.case_id, line.patient), image, line.label, further=tuple(further)
-        )
+        return line
 
 
 def _names(pattern: str) -> list[str]:

@@ -105,8 +105,14 @@ class RandomizedSmoothing(Defence):
         """Predicts a volume `[1, C, H, W, D]`: `segment` gives label maps, the noise depends on `key`."""
 
         def count(kind: str, samples: int) -> Tensor:
-            volumes = (self._noisy(image, draw_seed(kind, key, sample)) for sample in range(samples))
-            return _votes(segment(volumes), samples)
+            """Counts the label maps that vote for each class, `[K, H, W, D]`; K - 1 is the highest label there."""
+            votes: list[Tensor] = []
+            for labels in segment(self._noisy(image, draw_seed(kind, key, sample)) for sample in range(samples)):
+                while len(votes) <= int(labels.max()):
+                    votes.append(torch.zeros_like(labels, dtype=torch.uint8 if samples < 256 else torch.int16))
+                for k, of_class in enumerate(votes):
+                    of_class += labels == k
+            return torch.stack(votes)
 
         guess = largest(count("selection", self.selection_samples))
         votes = count("vote", self.samples)
@@ -144,18 +150,6 @@ def holm_rejected(counts: Tensor, samples: int, tau: float, alpha: float) -> Ten
         left -= voxels[count]
         fewest = count
     return counts >= fewest
-
-
-def _votes(predicted: Iterable[Tensor], most: int) -> Tensor:
-    """Counts the label maps that vote for each class, `[K, H, W, D]`; K - 1 is the highest label that occurs."""
-    kind = torch.uint8 if most < 256 else torch.int16
-    votes: list[Tensor] = []
-    for labels in predicted:
-        while len(votes) <= int(labels.max()):
-            votes.append(torch.zeros_like(labels, dtype=kind))
-        for k, of_class in enumerate(votes):
-            of_class += labels == k
-    return torch.stack(votes)
 
 
 def largest(votes: Tensor) -> Tensor:

@@ -215,9 +215,8 @@ class RandomResizePad(Defence):
 
     def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
         """Returns every window resized by its own draw."""
-        zooms = [self._drawn(window[None], seed) for window, seed in zip(images, seeds, strict=True)]
+        zooms = []
+        for window, seed in zip(images, seeds, strict=True):
+            ratio, *place = torch.rand(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
+            zooms.append(Zoom.of(window[None], self.smallest + (1 - self.smallest) * ratio, place))
         return by_sample(Zoom.zoom, zooms, images), partial(by_sample, Zoom.undo, zooms)
-
-    def _drawn(self, window: Tensor, seed: int) -> Zoom | None:
-        ratio, *place = torch.rand(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
-        return Zoom.of(window, self.smallest + (1 - self.smallest) * ratio, place)

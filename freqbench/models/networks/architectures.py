@@ -44,14 +44,12 @@ _CHANNELS = ("spatial_dims", "in_channels", "out_channels")
 
 
 def _stride_product(args: Mapping[str, Any]) -> tuple[int, ...]:
-    dims = args.get("spatial_dims", 3)
-    per_axis = np.prod([np.broadcast_to(stride, dims) for stride in args["strides"]], axis=0)
-    return tuple(map(int, per_axis))
+    strides = [np.broadcast_to(stride, args.get("spatial_dims", 3)) for stride in args["strides"]]
+    return tuple(map(int, np.prod(strides, axis=0)))
 
 
 def _on_each_axis(side: int, args: Mapping[str, Any]) -> tuple[int, ...]:
-    dims: int = args.get("spatial_dims", 3)
-    return (side,) * dims
+    return (side,) * args.get("spatial_dims", 3)
 
 
 def require_positive(name: str, numbers: Sequence[int], length: int) -> None:

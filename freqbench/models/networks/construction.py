@@ -126,8 +126,7 @@ class _SchedulesOnCPU(TorchFunctionMode):
 def _check_roi(arch: str, roi: Shape, multiple: tuple[int, ...]) -> None:
     if min(multiple) < 1:
         raise ValueError(f"expected strides and patches of at least 1, got a product of {min(multiple)}")
-    fits = all(size > 0 and size % factor == 0 for size, factor in zip(roi, multiple, strict=True))
-    if not fits:
+    if any(size <= 0 or size % factor for size, factor in zip(roi, multiple, strict=True)):
         nearest = [max(1, math.ceil(size / factor)) * factor for size, factor in zip(roi, multiple, strict=True)]
         raise UserError(
             f"{arch}: expected a roi of multiples of {'x'.join(map(str, multiple))}, got {'x'.join(map(str, roi))}"

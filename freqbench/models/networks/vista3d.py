@@ -122,16 +122,13 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
     def forward(self, images: Tensor, prompts: Tensor | None = None) -> Tensor:
         """Returns logits; with points but no `prompts` (to count its cost), those of one middle click per class."""
         if self.prompt_policy is None:
-            logits = self._by_classes(images)
+            _, features = self.image_encoder(images, with_point=False, with_label=True)
+            answers = self.class_head(features, self.asked)[0].transpose(0, 1)
+            of_each = answers.split([len(parts) for parts in self.parts], dim=1)
+            logits = torch.stack([parts.amax(dim=1) for parts in of_each], dim=1)
         else:
             logits = answers_to_clicks(images, prompts, len(self.numbers), self._embedded, self._of_class)
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
-
-    def _by_classes(self, images: Tensor) -> Tensor:
-        _, features = self.image_encoder(images, with_point=False, with_label=True)
-        logits, _ = self.class_head(features, self.asked)
-        of_each = logits.transpose(0, 1).split([len(parts) for parts in self.parts], dim=1)
-        return torch.stack([parts.amax(dim=1) for parts in of_each], dim=1)
 
     def _embedded(self, image: Tensor) -> Tensor:
         return self.image_encoder(image, with_point=True, with_label=False)[0]

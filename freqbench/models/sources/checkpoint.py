@@ -17,10 +17,9 @@ from freqbench.core.identity import digest
 from freqbench.core.names import KNOWN
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
-from freqbench.models.cost import traced
 from freqbench.models.entry import InputAdapter, ModelEntry, seed_of
 from freqbench.models.examination import remembered
-from freqbench.models.loading import skeleton
+from freqbench.models.loading import skeleton, traced
 from freqbench.models.networks import construction
 from freqbench.models.networks.architectures import MODELS, as_tuples, complete_args
 from freqbench.models.networks.inferring import UNTRACED, Inferred, defaults, inferred, recognised, to_state

@@ -17,9 +17,8 @@ from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.cost import traced
 from freqbench.models.entry import AXES, DEFAULT_INPUT, RAS_LETTERS, InputAdapter, ModelEntry, seed_of
-from freqbench.models.loading import skeleton
+from freqbench.models.loading import skeleton, traced
 from freqbench.models.networks.construction import refusing, seeded
 
 if TYPE_CHECKING:
