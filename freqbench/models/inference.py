@@ -70,11 +70,11 @@ def sliding_windows(
         count = math.ceil(last / (length * (1 - overlap))) + 1 if even else len(range(0, last + step, step))
         axes.append((count, last / max(1, count - 1) if even else step, last, length, axis in turned))
     count = math.prod(count for count, *_ in axes)
-    wanted, whole = ("x".join(map(str, sides)) for sides in (roi, shape))
-    limits.require(count, limits.WINDOWS, f"windows of {wanted} in a volume of {whole}")
+    part, whole = ("x".join(map(str, sides)) for sides in (roi, shape))
+    limits.require(count, limits.WINDOWS, f"windows of {part} in a volume of {whole}")
     places = []  # of windows along each axis, of which the last starts at `last`
-    for count, step, last, length, is_turned in axes:
-        starts = [min(round(i * step), last) for i in range(count)]
+    for count, apart, last, length, is_turned in axes:
+        starts = [min(round(i * apart), last) for i in range(count)]
         starts = [last - at for at in reversed(starts)] if is_turned else starts
         places.append([slice(at, at + length) for at in starts])
     rows, columns, slices = places
