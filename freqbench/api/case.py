@@ -14,6 +14,7 @@ from freqbench.core import config, names, types
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
+from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of, require_class
 from freqbench.core.types import IGNORED, NO_LABEL, CaseRef, Reference, Spacing, triple
 from freqbench.data import Dataset, NativeCase, nifti
@@ -23,9 +24,6 @@ from freqbench.metrics.volumes import Volume, as_tensor, channels_of, require_cl
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.inference import MOST_CLASSES
 from freqbench.ops.voxels import without_ignored
-
-AnyPath = str | PathLike[str]
-LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes, on Linux
 
 
 class PatientCase:
@@ -70,32 +68,28 @@ class PatientCase:
         ignore: Sequence[int] = (),
         name: str = "case",
     ) -> None:
-        require_name(name)
+        names.required(name, "name")
         if not isinstance(class_names, tuple | list) or not all(isinstance(text, str) for text in class_names):
             raise UserError(f"class_names: expected a list of names, got {kind_of(class_names)}: give one a class")
         voxels = channels_of(cpu_tensor(image))
-        h, w, d = triple(voxels.shape[1:])
+        shape = triple(voxels.shape[1:])
         classes = None if label is None else as_tensor(cpu_tensor(label))
         if classes is not None:
-            require_same_shape((h, w, d), tuple(classes.shape))
+            require_same_shape(shape, tuple(classes.shape))
         advice = "scale it as the model was trained on, or read files by Case.from_nifti with `intensity`"
         require_unit_range(voxels, f"{name}: expected an image", advice)
         grid, steps = _grid(name, spacing, affine)
         stored = {"image": voxels.to(torch.float32).clone()}
         if classes is not None:
-            if ignore:
-                left_out = torch.isin(classes, torch.tensor([*ignore], dtype=classes.dtype))
-                require_classes(classes[~left_out], len(class_names) or IGNORED)
-                classes = torch.where(left_out, IGNORED, classes.to(torch.int64))
-            else:
-                require_classes(classes, len(class_names) or MOST_CLASSES)
-            stored["label"] = classes.to(torch.uint8).clone()[None]
+            left_out = torch.isin(classes.long(), torch.tensor([*ignore], dtype=torch.int64))
+            require_classes(classes[~left_out], len(class_names) or (IGNORED if ignore else MOST_CLASSES))
+            stored["label"] = torch.where(left_out, IGNORED, classes.long()).to(torch.uint8)[None]
         self.reference = "prediction" if classes is None else "label"
         fingerprint = digest([checkpoints.state_sha256(stored)])
         self.volume = types.Case(
-            ref=CaseRef(case_id=name, patient_id=name, fingerprint=fingerprint, shape=(h, w, d)),
+            ref=CaseRef(case_id=name, patient_id=name, fingerprint=fingerprint, shape=shape),
             image=stored["image"],
-            label=stored.get("label", torch.full((1, h, w, d), NO_LABEL, dtype=torch.uint8)),
+            label=stored.get("label", torch.full((1, *shape), NO_LABEL, dtype=torch.uint8)),
             spacing=steps,
             affine=grid,
             native_ranges=((0.0, 1.0),) * len(voxels),
@@ -129,10 +123,10 @@ class PatientCase:
             UserError: an unknown key, or invalid files.
         """
         several: Sequence[Any] = image if isinstance(image, tuple | list) and image else [image]
-        images = tuple(path_of(path, "image") for path in several)
+        images = tuple(names.path_of(path, "image") for path in several)
         files = {
             "image": images,
-            "label": None if label is None else path_of(label, "label"),
+            "label": None if label is None else names.path_of(label, "label"),
             "reference": "prediction" if label is None else "label",
             "labels": (IGNORED if keys.get("ignore") else MOST_CLASSES) if labels is None else labels,
         }
@@ -249,30 +243,11 @@ def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:
     return Cases(build_dataset({"name": loader, "loader": loader, **keys}, "load_dataset"))
 
 
-def require_name(name: Any) -> None:
-    """Refuses a name that is no text, or not fit for a file's name."""
-    if not isinstance(name, str):
-        raise UserError(f"name: expected text, got {kind_of(name)}: give it as text")
-    names.required(name, "name")
-
-
 def require_unit_range(voxels: Tensor, expected: str, advice: str) -> None:
     """Refuses intensities outside [0, 1], and NaN."""
     low, high = map(float, voxels.aminmax())
     if not (low >= 0 and high <= 1):
         raise UserError(f"{expected} in [0, 1], got [{low:.4g}, {high:.4g}]: {advice}")
-
-
-def path_of(path: AnyPath, what: str) -> str:
-    """Returns the text of a path or URI; raises a UserError that begins with `what` for anything else."""
-    text = fspath(path) if isinstance(path, str | PathLike) else None
-    if not isinstance(text, str):
-        raise UserError(f"{what}: expected a path or URI, got {kind_of(path)}: give it as text or a Path")
-    if "\0" in text or len(text) > LONGEST_PATH or max(len(part.encode()) for part in text.split("/")) > LONGEST_NAME:
-        raise UserError(
-            f"{what}: expected a path of names of at most {LONGEST_NAME} bytes, got {text!a:.80}: shorten it"
-        )
-    return text
 
 
 def plain(value: Any, place: str) -> Any:
@@ -326,8 +301,7 @@ def _grid(
         fits, got = False, one_line(error)
     if not fits:
         raise UserError(f"{name}: expected a spacing of three positive lengths in mm and an affine (4, 4), got {got}")
-    h, w, d = steps.tolist()
-    return grid, (h, w, d)
+    return grid, triple(steps.tolist())
 
 
 def as_case(given: PatientCase | Sequence[Any]) -> PatientCase:

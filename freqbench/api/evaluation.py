@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from pydantic import Field
 
-from freqbench.api.case import AnyPath, PatientCase, as_case, cpu_tensor, path_of, plain, require_unit_range
+from freqbench.api.case import PatientCase, as_case, cpu_tensor, plain, require_unit_range
 from freqbench.api.model import Model, as_model, cell_of
 from freqbench.api.result import Result
 from freqbench.attacks import Attack, attack_class
@@ -18,6 +18,7 @@ from freqbench.core.config import Seed, Strict, Whole
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
+from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of, require_class
 from freqbench.core.types import ScoredOn, dataset_name
 from freqbench.engine import memory, rows, scoring
@@ -236,6 +237,6 @@ def load_results(out: AnyPath) -> "pd.DataFrame":
     from freqbench.analysis.frames import found_records, plain
     from freqbench.results import Store
 
-    root = storage.filled_in(path_of(out, "load_results"), "load_results")
+    root = storage.filled_in(names.path_of(out, "load_results"), "load_results")
     records = plain(found_records([Store(root)], None)[0])
     return records.assign(dataset=records["dataset"].map(dataset_name))  # as `reference` and `scored_on` tell it
