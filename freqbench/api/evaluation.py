@@ -4,45 +4,39 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 
-from freqbench.api.case import PatientCase, as_case, cpu_tensor, plain, require_unit_range
-from freqbench.api.model import Model, as_model, cell_of
+from freqbench.api.case import PatientCase, as_case
+from freqbench.api.given import AttackArguments, EvaluateArguments, cpu_tensor, plain, require_unit_range
+from freqbench.api.model import Model, as_model
 from freqbench.api.result import Result
 from freqbench.attacks import Attack, attack_class
 from freqbench.core import config, names
-from freqbench.core.config import Seed, Strict, Whole
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of, require_class
-from freqbench.core.types import ScoredOn, dataset_name
+from freqbench.core.types import dataset_name
+from freqbench.data import Dataset
 from freqbench.engine import memory, rows, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.critic import MISFIT_CAUSES
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.exchange.adversarial_volumes import Imported
 from freqbench.job.attacks import attack_of
-from freqbench.job.cells import Unit
+from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import COUPLED_WINDOWS, learning_cases, surrogates_of
-from freqbench.job.schema import DEFAULT_METRICS, Metric
+from freqbench.job.schema import DEFAULT_METRICS
 from freqbench.metrics.volumes import Volume, channels_of, require_same_shape
+from freqbench.models import ModelSpec
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.results import RECORDS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class _AttackArguments(Strict):
-    """Arguments of a call that a job file has too, with their limits there."""
-
-    seed: Seed
-    window_batch: Annotated[Whole, Field(gt=0)] | None
 
 
 def attack(
@@ -80,7 +74,7 @@ def attack(
     if not isinstance(surrogates, tuple | list):
         raise UserError(f"surrogates: expected a list of models, got {kind_of(surrogates)}: give [model]")
     surrogates = tuple(map(as_model, surrogates))
-    call = config.validate({"seed": seed, "window_batch": window_batch}, _AttackArguments, "attack")
+    call = config.validate({"seed": seed, "window_batch": window_batch}, AttackArguments, "attack")
     seed, window_batch = call.seed, call.window_batch
     require_class(name, Attack)
     chosen = attack_class(names.ALIASES["attacks"].get(name, name) if isinstance(name, str) else name)
@@ -92,7 +86,8 @@ def attack(
     volume = memory.referred(case._in(dataset, source.space), dataset, model.network)
     fitted = [(surrogate._fitted(case)[1], surrogate) for surrogate in surrogates]
     cell = replace(
-        cell_of(model, dataset, source, made, seed if made.is_stochastic else None),
+        _cell(model, dataset, source, made),
+        seed=seed if made.is_stochastic else None,
         window_batch=(window_batch or COUPLED_WINDOWS) if made.couples_batch else None,
         learns_from=learning_cases(dataset, made, [volume.ref]),
         surrogates=surrogates_of(made, source, {spec.name: spec for spec, _ in fitted}),
@@ -108,6 +103,12 @@ def attack(
     return Result(
         model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured=measured, learned=learned
     )
+
+
+def _cell(model: Model, dataset: Dataset, source: ModelSpec, made: Attack) -> Cell:
+    """Makes the cell that a job's grid would have for this attack."""
+    settings: dict[str, Any] = {"precision": model.network.precision, "compile": False}
+    return Cell(dataset=dataset, source=source, targets=(source,), attack=made, seed=None, **settings)
 
 
 class ScoredRecord(dict[str, Any]):
@@ -134,13 +135,6 @@ class ScoredRecord(dict[str, Any]):
         scores = [col for col in RECORDS if col.mark == "result" and isinstance(self[col.name], int | float)]
         values = [(col.name, f"{self[col.name]:.6g}", col.unit, col.direction, col.meaning) for col in scores]
         return pd.DataFrame(values, columns=["column", "value", "unit", "better", "meaning"])
-
-
-class _EvaluateArguments(Strict):
-    """Arguments of `evaluate` that a job file has too."""
-
-    metrics: tuple[Metric, ...]
-    score_on: ScoredOn
 
 
 def evaluate(
@@ -170,7 +164,7 @@ def evaluate(
     model, case = as_model(model), as_case(case)
     if isinstance(metrics, str):
         raise UserError(f"metrics: expected a sequence of names, got {metrics!r}: give [{metrics!r}]")
-    given = config.validate({"metrics": metrics, "score_on": score_on}, _EvaluateArguments, "evaluate")
+    given = config.validate({"metrics": metrics, "score_on": score_on}, EvaluateArguments, "evaluate")
     wanted, in_file = given.metrics, given.score_on == "file"
     dataset, _ = model._fitted(case)
     if "calibration" in wanted:
@@ -218,7 +212,7 @@ def _brought_in(model: Model, case: PatientCase, given: Volume) -> Result:
     require_same_shape(tuple(volume.image.shape), tuple(adversarial.shape))
     require_unit_range(adversarial, f"{case.name}: expected a volume", "scale it as the case is")
     imported = Imported(label="given", content=digest([checkpoints.state_sha256({"adversarial": adversarial})]))
-    attacked, cell = AttackedVolume(adversarial=adversarial), cell_of(model, dataset, source, imported, None)
+    attacked, cell = AttackedVolume(adversarial=adversarial), _cell(model, dataset, source, imported)
     return Result(model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured={})
 
 

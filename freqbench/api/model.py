@@ -1,32 +1,28 @@
 """Makes models from a checkpoint, a folder of another framework, or a network."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from freqbench import models
-from freqbench.api.case import PatientCase, _Arrays
-from freqbench.attacks import Attack
+from freqbench.api.case import PatientCase
+from freqbench.api.given import ArraysDataset, ModelArguments, device_of
 from freqbench.core import config, names, plugins
-from freqbench.core.config import Strict, Whole
-from freqbench.core.errors import UserError, one_line, unknown
+from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import Preprocess
 from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of
 from freqbench.data import Dataset
 from freqbench.engine.worker import LRU, keeping_learned
-from freqbench.job.cells import Cell
 from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, facts_of, source_of
 from freqbench.models.entry import COMMAND
 from freqbench.models.examination import mended
-from freqbench.models.inference import MOST_CLASSES
 from freqbench.models.loading import wrapped
 from freqbench.models.resolving import require_order, resolve_network
 from freqbench.models.sources import kind_of_folder
@@ -64,16 +60,11 @@ class Model:
         """Device that the network computes on."""
         return next(self.network.parameters()).device
 
-    def _on(self, dataset: Dataset) -> ModelSpec:
-        """Returns the spec that a job would have on a dataset: without its own space if it equals the dataset's."""
-        if isinstance(dataset, _Arrays):
-            return replace(self.spec, space=None)
-        if self.spec.space or self.trained is None or self.trained.identity() == dataset.space.identity():
-            return self.spec
-        return replace(self.spec, space=self.trained)
-
     def _fitted(self, case: "PatientCase") -> tuple[Dataset, ModelSpec]:
-        """Returns the dataset of a case and the spec on it; raises a UserError if model and case do not match."""
+        """Returns the dataset of a case and the spec that a job would have on it: without the dataset's own space.
+
+        Raises a UserError if model and case do not match.
+        """
         spec, dataset = self.spec, case._dataset_for(self.spec.num_classes)
         if len(case.image) != spec.num_channels:
             shape = ", ".join(map(str, case.image.shape))
@@ -94,16 +85,11 @@ class Model:
                 "the model's classes"
             )
         require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names)
-        return dataset, self._on(dataset)
-
-
-class _Call(Strict):
-    """Arguments of `load_model` that a model's entry in a job file does not have."""
-
-    num_classes: Annotated[Whole, Field(ge=2, le=MOST_CLASSES)] | None
-    num_channels: Annotated[Whole, Field(ge=1, le=MOST_CLASSES)] | None
-    precision: str
-    trust_code: bool
+        if isinstance(dataset, ArraysDataset):
+            return dataset, replace(spec, space=None)
+        if spec.space or self.trained is None or self.trained.identity() == dataset.space.identity():
+            return dataset, spec
+        return dataset, replace(spec, space=self.trained)
 
 
 def load_model(
@@ -138,8 +124,8 @@ def load_model(
             `freqbench.models.resolve`.
     """
     asked = {"num_classes": num_classes, "num_channels": num_channels, "precision": precision, "trust_code": trust_code}
-    call = config.validate(asked, _Call, "load_model")
-    where = _device(device)
+    call = config.validate(asked, ModelArguments, "load_model")
+    where = device_of(device)
     if isinstance(source, nn.Module):
         model = _of_network(source, call, where, settings)
     elif isinstance(source, str | PathLike | list | tuple):
@@ -156,23 +142,7 @@ def load_model(
     return model
 
 
-def _device(given: str | torch.device | None) -> torch.device | None:
-    """Returns a device of this machine; raises a UserError for another."""
-    if given is None:
-        return None
-    try:
-        device = torch.device(given)
-    except (RuntimeError, TypeError, ValueError):
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"device: expected cpu, cuda or cuda:N, got {one_line(repr(given)):.80}")
-    count = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise UserError(f"device: expected one of this machine, got {device}, and torch finds {count} GPUs: take cpu")
-    return device
-
-
-def _entry(source: str | Sequence[str], settings: Mapping[str, Any]) -> ModelEntry:
+def _entry(source: str | Sequence[str], settings: dict[str, Any]) -> ModelEntry:
     """Makes the entry of a job file for a command, checkpoint or folder, whose files tell its framework."""
     if not isinstance(source, str):
         name = PurePath(*map(str, source[:1])).stem or COMMAND
@@ -186,7 +156,7 @@ def _entry(source: str | Sequence[str], settings: Mapping[str, Any]) -> ModelEnt
     return config.validate(content, ModelEntry, "load_model")
 
 
-def _of_files(entry: ModelEntry, call: _Call, device: torch.device | None) -> Model:
+def _of_files(entry: ModelEntry, call: ModelArguments, device: torch.device | None) -> Model:
     # A command, or a file that brings its network, may state its classes only when it is asked with the rest.
     facts = facts_of(entry) if source_of(entry.reader).weights else None
     metadata = facts.metadata if facts else Metadata()
@@ -205,7 +175,7 @@ def _of_files(entry: ModelEntry, call: _Call, device: torch.device | None) -> Mo
     return Model(network=network, spec=spec, trained=metadata.preprocess, class_names=metadata.class_names or ())
 
 
-def _of_network(net: nn.Module, call: _Call, device: torch.device | None, settings: Mapping[str, Any]) -> Model:
+def _of_network(net: nn.Module, call: ModelArguments, device: torch.device | None, settings: dict[str, Any]) -> Model:
     name = names.required(settings.get("name", type(net).__name__), "name")
     for key in settings:
         if key not in OF_A_MODULE:
@@ -222,11 +192,3 @@ def as_model(given: Model) -> Model:
     if not isinstance(given, Model):
         raise UserError(f"expected a model of load_model, got {type(given).__name__}: load_model(network, roi=...)")
     return given
-
-
-def cell_of(model: Model, dataset: Dataset, source: ModelSpec, made: Attack, seed: int | None) -> Cell:
-    """Makes the cell that a job's grid would have for this attack."""
-    precision = model.network.precision
-    return Cell(
-        dataset=dataset, source=source, targets=(source,), attack=made, seed=seed, precision=precision, compile=False
-    )
