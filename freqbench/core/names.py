@@ -28,7 +28,6 @@ PROTOCOLS = (
 _NAME = re.compile(r"\w(?:[\w .,+=@()-]*[\w+=@()-])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
 
 # Tables of the names that a job may use. Their keys are read from the source, as importing most of them imports torch.
 _TABLES: Mapping[str, Mapping[str, str]] = {
@@ -164,14 +163,6 @@ def at_home(path: str) -> Path:
         raise UserError(
             f"{path}: expected the home of a user of this machine, found none: write the path out"
         ) from None
-
-
-def require_open(variable: str, where: str) -> None:
-    """Refuses a variable that sounds secret in a path, as errors and rows repeat it; `where` begins the line."""
-    if _SECRET.search(variable):
-        raise UserError(
-            f"{where}: expected a variable that may appear in messages, got {variable}, which sounds secret: rename it"
-        )
 
 
 def require_inside(root: str, path: str) -> None:
