@@ -93,7 +93,8 @@ def export(
     from freqbench.exchange import export as exporting
 
     grid = common.stored_grid(out, job, trust_code)
-    common.ask_to_write(exporting.restricted(grid), yes)
+    restricted = {cell.dataset.name for cell in grid.cells if not cell.dataset.may_be_shared}
+    common.ask_to_write(sorted(restricted), yes)
     if not to:
         to = storage.join(out, "export")
         names.require_inside(out, to)
