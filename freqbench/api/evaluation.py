@@ -12,7 +12,7 @@ import torch
 from freqbench.analysis import certificates
 from freqbench.analysis.certificates import ALPHA, LOWER
 from freqbench.api.case import PatientCase, as_case
-from freqbench.api.given import AttackArguments, EvaluateArguments, cpu_tensor, plain, require_unit_range
+from freqbench.api.given import Arguments, cpu_tensor, plain, require_unit_range
 from freqbench.api.model import Model, as_model
 from freqbench.api.result import Result
 from freqbench.attacks import Attack, attack_class
@@ -79,7 +79,7 @@ def attack(
     if not isinstance(surrogates, tuple | list):
         raise UserError(f"surrogates: expected a list of models, got {kind_of(surrogates)}: give [model]")
     surrogates = tuple(map(as_model, surrogates))
-    call = config.validate({"seed": seed, "window_batch": window_batch}, AttackArguments, "attack")
+    call = config.validate({"seed": seed, "window_batch": window_batch}, Arguments, "attack")
     seed, window_batch = call.seed, call.window_batch
     require_class(name, Attack)
     chosen = attack_class(names.ALIASES["attacks"].get(name, name) if isinstance(name, str) else name)
@@ -111,7 +111,6 @@ def attack(
 
 
 def _cell(model: Model, dataset: Dataset, source: ModelSpec, made: Attack) -> Cell:
-    """Makes the cell that a job's grid would have for this attack."""
     settings: dict[str, Any] = {"precision": model.network.precision, "compile": False}
     return Cell(dataset=dataset, source=source, targets=(source,), attack=made, seed=None, **settings)
 
@@ -134,7 +133,6 @@ class ScoredRecord(dict[str, Any]):
         return self._table().to_html(index=False)
 
     def _table(self) -> "pd.DataFrame":
-        """Makes a table of the results alone, one per row."""
         import pandas as pd
 
         scores = [col for col in RECORDS if col.mark == "result" and isinstance(self[col.name], int | float)]
@@ -169,7 +167,7 @@ def evaluate(
     model, case = as_model(model), as_case(case)
     if isinstance(metrics, str):
         raise UserError(f"metrics: expected a sequence of names, got {metrics!r}: give [{metrics!r}]")
-    given = config.validate({"metrics": metrics, "score_on": score_on}, EvaluateArguments, "evaluate")
+    given = config.validate({"metrics": metrics, "score_on": score_on}, Arguments, "evaluate")
     wanted, in_file = given.metrics, given.score_on == "file"
     dataset, _ = model._fitted(case)
     if "calibration" in wanted:

@@ -22,27 +22,17 @@ from freqbench.metrics.volumes import Volume
 from freqbench.models.inference import MOST_CLASSES
 
 
-class ModelArguments(Strict):
-    """Arguments of `load_model` that a model's entry in a job file does not have."""
+class Arguments(Strict):
+    """Plain arguments of `load_model`, `attack` and `evaluate`, with the limits of a job file."""
 
-    num_classes: Annotated[Whole, Field(ge=2, le=MOST_CLASSES)] | None
-    num_channels: Annotated[Whole, Field(ge=1, le=MOST_CLASSES)] | None
-    precision: str
-    trust_code: bool
-
-
-class AttackArguments(Strict):
-    """Arguments of `attack` that a job file has too, with their limits there."""
-
-    seed: Seed
-    window_batch: Annotated[Whole, Field(gt=0)] | None
-
-
-class EvaluateArguments(Strict):
-    """Arguments of `evaluate` that a job file has too."""
-
-    metrics: tuple[Metric, ...]
-    score_on: ScoredOn
+    num_classes: Annotated[Whole, Field(ge=2, le=MOST_CLASSES)] | None = None
+    num_channels: Annotated[Whole, Field(ge=1, le=MOST_CLASSES)] | None = None
+    precision: str = "fp32"
+    trust_code: bool = False
+    seed: Seed = 0
+    window_batch: Annotated[Whole, Field(gt=0)] | None = None
+    metrics: tuple[Metric, ...] = ()
+    score_on: ScoredOn = "grid"
 
 
 def cpu_tensor(volume: Volume) -> Tensor:

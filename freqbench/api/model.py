@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from freqbench import models
 from freqbench.api.case import PatientCase
-from freqbench.api.given import ArraysDataset, ModelArguments, device_of
+from freqbench.api.given import Arguments, ArraysDataset, device_of
 from freqbench.core import config, names, plugins
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import Preprocess
@@ -124,7 +124,7 @@ def load_model(
             `freqbench.models.resolve`.
     """
     asked = {"num_classes": num_classes, "num_channels": num_channels, "precision": precision, "trust_code": trust_code}
-    call = config.validate(asked, ModelArguments, "load_model")
+    call = config.validate(asked, Arguments, "load_model")
     where = device_of(device)
     if isinstance(source, nn.Module):
         model = _of_network(source, call, where, settings)
@@ -156,7 +156,7 @@ def _entry(source: str | Sequence[str], settings: dict[str, Any]) -> ModelEntry:
     return config.validate(content, ModelEntry, "load_model")
 
 
-def _of_files(entry: ModelEntry, call: ModelArguments, device: torch.device | None) -> Model:
+def _of_files(entry: ModelEntry, call: Arguments, device: torch.device | None) -> Model:
     # A command, or a file that brings its network, may state its classes only when it is asked with the rest.
     facts = facts_of(entry) if source_of(entry.reader).weights else None
     metadata = facts.metadata if facts else Metadata()
@@ -175,7 +175,7 @@ def _of_files(entry: ModelEntry, call: ModelArguments, device: torch.device | No
     return Model(network=network, spec=spec, trained=metadata.preprocess, class_names=metadata.class_names or ())
 
 
-def _of_network(net: nn.Module, call: ModelArguments, device: torch.device | None, settings: dict[str, Any]) -> Model:
+def _of_network(net: nn.Module, call: Arguments, device: torch.device | None, settings: dict[str, Any]) -> Model:
     name = names.required(settings.get("name", type(net).__name__), "name")
     for key in settings:
         if key not in OF_A_MODULE:

@@ -37,8 +37,6 @@ DOTS = 144  # dots per inch of a picture in a notebook
 
 @dataclass(frozen=True, kw_only=True)
 class _View:
-    """A model's view of a result and its predictions."""
-
     target: ModelSpec
     case: types.Case
     error: float | None  # resampling error, if the model has another space than the source

@@ -62,7 +62,6 @@ def score(
 
 
 def _check(ways: dict[str, object], further: dict[str, str | None]) -> None:
-    """Refuses anything but one way to score with its own options."""
     chosen = [option for option, value in ways.items() if value]
     if len(chosen) != 1:
         got = " and ".join(chosen) or "none"
