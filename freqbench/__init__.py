@@ -7,6 +7,8 @@
 True
 """
 
+# ruff: noqa: F405 (a type checker knows the names of __all__)
+
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -37,20 +39,7 @@ if TYPE_CHECKING:
     from freqbench import ops as ops
     from freqbench import reporting as reporting
     from freqbench import results as results
-    from freqbench.api import (
-        Case,
-        Cases,
-        Certificate,
-        Model,
-        Record,
-        Result,
-        attack,
-        certify,
-        evaluate,
-        load_dataset,
-        load_model,
-        load_results,
-    )
+    from freqbench.api import *  # noqa: F403
 else:
 
     def __getattr__(name: str) -> Any:

@@ -7,9 +7,8 @@ before anything is computed.
 
 from freqbench.api.case import Cases, load_dataset
 from freqbench.api.case import PatientCase as Case
-from freqbench.api.certificate import Certificate, certify
+from freqbench.api.evaluation import Certificate, attack, certify, evaluate, load_results
 from freqbench.api.evaluation import ScoredRecord as Record
-from freqbench.api.evaluation import attack, evaluate, load_results
 from freqbench.api.model import Model, load_model
 from freqbench.api.result import Result
 

@@ -1,31 +1,29 @@
 """Makes cases from arrays, from NIfTI files, or from a dataset."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from os import PathLike, fspath
-from typing import Any, ClassVar, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from freqbench.api.given import ArraysDataset, FilesDataset, cpu_tensor, grid_of, require_unit_range
 from freqbench.core import config, names, types
-from freqbench.core.errors import UserError, one_line
+from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
+from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of, require_class
 from freqbench.core.types import IGNORED, NO_LABEL, CaseRef, Reference, Spacing, triple
-from freqbench.data import Dataset, NativeCase, nifti
-from freqbench.data.loaders.folder import CaseFiles, ListedFolder
+from freqbench.data import Dataset, nifti
 from freqbench.job.schema import build_dataset
 from freqbench.metrics.volumes import Volume, as_tensor, channels_of, require_classes, require_same_shape
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.inference import MOST_CLASSES
 from freqbench.ops.voxels import without_ignored
-
-AnyPath = str | PathLike[str]
-LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes, on Linux
 
 
 class PatientCase:
@@ -53,12 +51,6 @@ class PatientCase:
         UserError: shapes that differ, an image outside [0, 1], or labels that are no classes.
     """
 
-    volume: types.Case
-    class_names: tuple[str, ...]
-    dataset: Dataset | None
-    reference: Reference
-    ignores: bool
-
     def __init__(
         self,
         image: Volume,
@@ -70,38 +62,35 @@ class PatientCase:
         ignore: Sequence[int] = (),
         name: str = "case",
     ) -> None:
-        require_name(name)
+        names.required(name, "name")
         if not isinstance(class_names, tuple | list) or not all(isinstance(text, str) for text in class_names):
             raise UserError(f"class_names: expected a list of names, got {kind_of(class_names)}: give one a class")
         voxels = channels_of(cpu_tensor(image))
-        h, w, d = triple(voxels.shape[1:])
+        shape = triple(voxels.shape[1:])
         classes = None if label is None else as_tensor(cpu_tensor(label))
         if classes is not None:
-            require_same_shape((h, w, d), tuple(classes.shape))
+            require_same_shape(shape, tuple(classes.shape))
         advice = "scale it as the model was trained on, or read files by Case.from_nifti with `intensity`"
         require_unit_range(voxels, f"{name}: expected an image", advice)
-        grid, steps = _grid(name, spacing, affine)
+        grid, steps = grid_of(name, spacing, affine)
         stored = {"image": voxels.to(torch.float32).clone()}
         if classes is not None:
-            if ignore:
-                left_out = torch.isin(classes, torch.tensor([*ignore], dtype=classes.dtype))
-                require_classes(classes[~left_out], len(class_names) or IGNORED)
-                classes = torch.where(left_out, IGNORED, classes.to(torch.int64))
-            else:
-                require_classes(classes, len(class_names) or MOST_CLASSES)
-            stored["label"] = classes.to(torch.uint8).clone()[None]
-        self.reference = "prediction" if classes is None else "label"
+            left_out = torch.isin(classes.long(), torch.tensor([*ignore], dtype=torch.int64))
+            require_classes(classes[~left_out], len(class_names) or (IGNORED if ignore else MOST_CLASSES))
+            stored["label"] = torch.where(left_out, IGNORED, classes.long()).to(torch.uint8)[None]
+        self.reference: Reference = "prediction" if classes is None else "label"
         fingerprint = digest([checkpoints.state_sha256(stored)])
         self.volume = types.Case(
-            ref=CaseRef(case_id=name, patient_id=name, fingerprint=fingerprint, shape=(h, w, d)),
+            ref=CaseRef(case_id=name, patient_id=name, fingerprint=fingerprint, shape=shape),
             image=stored["image"],
-            label=stored.get("label", torch.full((1, h, w, d), NO_LABEL, dtype=torch.uint8)),
+            label=stored.get("label", torch.full((1, *shape), NO_LABEL, dtype=torch.uint8)),
             spacing=steps,
             affine=grid,
             native_ranges=((0.0, 1.0),) * len(voxels),
             original_spacing=steps,
         )
-        self.class_names, self.dataset, self.ignores = tuple(class_names), None, bool(ignore)
+        self.dataset: Dataset | None = None
+        self.class_names, self.ignores = tuple(class_names), bool(ignore)
 
     @classmethod
     def from_nifti(
@@ -129,15 +118,17 @@ class PatientCase:
             UserError: an unknown key, or invalid files.
         """
         several: Sequence[Any] = image if isinstance(image, tuple | list) and image else [image]
-        images = tuple(path_of(path, "image") for path in several)
-        files = {
+        images = tuple(names.path_of(path, "image") for path in several)
+        content = {
+            "name": nifti.stem(images[0]),
+            "root": "",
             "image": images,
-            "label": None if label is None else path_of(label, "label"),
+            "label": None if label is None else names.path_of(label, "label"),
             "reference": "prediction" if label is None else "label",
             "labels": (IGNORED if keys.get("ignore") else MOST_CLASSES) if labels is None else labels,
+            **keys,
         }
-        content = {"name": nifti.stem(images[0]), "root": "", **files, **keys}
-        dataset = config.validate(content, _Files, "from_nifti")
+        dataset = config.validate(content, FilesDataset, "from_nifti")
         (ref,) = dataset.refs()
         return cls._of(dataset.load(ref), dataset, () if labels is None else dataset.class_names)
 
@@ -190,7 +181,7 @@ class PatientCase:
         """Returns the dataset of the case, with `num_classes` classes if the case does not define its own."""
         if self.dataset is None:
             labels = self.class_names or num_classes
-            return _Arrays(name=self.name, labels=labels, channels=len(self.image), reference=self.reference)
+            return ArraysDataset(name=self.name, labels=labels, channels=len(self.image), reference=self.reference)
         return self.dataset if self.class_names else self.dataset.model_copy(update={"labels": num_classes})
 
     def _in(self, dataset: Dataset, space: Preprocess | None) -> types.Case:
@@ -249,87 +240,6 @@ def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:
     return Cases(build_dataset({"name": loader, "loader": loader, **keys}, "load_dataset"))
 
 
-def require_name(name: Any) -> None:
-    """Refuses a name that is no text, or not fit for a file's name."""
-    if not isinstance(name, str):
-        raise UserError(f"name: expected text, got {kind_of(name)}: give it as text")
-    names.required(name, "name")
-
-
-def require_unit_range(voxels: Tensor, expected: str, advice: str) -> None:
-    """Refuses intensities outside [0, 1], and NaN."""
-    low, high = map(float, voxels.aminmax())
-    if not (low >= 0 and high <= 1):
-        raise UserError(f"{expected} in [0, 1], got [{low:.4g}, {high:.4g}]: {advice}")
-
-
-def path_of(path: AnyPath, what: str) -> str:
-    """Returns the text of a path or URI; raises a UserError that begins with `what` for anything else."""
-    text = fspath(path) if isinstance(path, str | PathLike) else None
-    if not isinstance(text, str):
-        raise UserError(f"{what}: expected a path or URI, got {kind_of(path)}: give it as text or a Path")
-    if "\0" in text or len(text) > LONGEST_PATH or max(len(part.encode()) for part in text.split("/")) > LONGEST_NAME:
-        raise UserError(
-            f"{what}: expected a path of names of at most {LONGEST_NAME} bytes, got {text!a:.80}: shorten it"
-        )
-    return text
-
-
-def plain(value: Any, place: str) -> Any:
-    """Converts a value to the types of a job file, numpy's numbers included; refuses others at `place`."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, tuple | list):
-        return type(value)(plain(item, place) for item in value)
-    if isinstance(value, Mapping):
-        return {plain(key, place): plain(item, place) for key, item in value.items()}
-    if value is None or isinstance(value, str | int | float):
-        return value
-    raise UserError(
-        f"{place}: expected numbers, text or lists of them, as in a job file, got {kind_of(value)}: convert it"
-    )
-
-
-def cpu_tensor(volume: Volume) -> Tensor:
-    """Makes a CPU tensor from a tensor, MONAI's MetaTensor, or an array in any byte order and of any stride.
-
-    Raises a UserError for anything else.
-    """
-    if isinstance(volume, str | PathLike):
-        raise UserError(f"expected an array or tensor, got the path {fspath(volume)}: read files by Case.from_nifti")
-    if isinstance(volume, np.ndarray):  # torch lacks most operations on unsigned integers
-        dtypes = {"f": np.float32, "i": np.int64, "u": np.int64}
-        volume = np.ascontiguousarray(volume, dtypes.get(volume.dtype.kind))
-    try:
-        tensor = torch.as_tensor(volume).as_subclass(Tensor).cpu()
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        got = volume.dtype if isinstance(volume, np.ndarray) else type(volume).__name__
-        raise UserError(f"expected an array or tensor of numbers, got {got}: {one_line(error)}") from None
-    if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
-        raise UserError(f"expected a dense volume of real numbers, got {tensor.dtype}, {tensor.layout}: convert it")
-    return tensor
-
-
-def _grid(
-    name: str, spacing: Sequence[float] | None, affine: npt.NDArray[Any] | None
-) -> tuple[npt.NDArray[np.float64], Spacing]:
-    """Returns affine and spacing of a case, either of which may be missing; refuses impossible ones."""
-    try:
-        steps = np.array((1.0, 1.0, 1.0) if spacing is None else spacing, np.float64)
-        grid = np.diag([*steps.ravel(), 1.0]) if affine is None else np.array(affine, np.float64)
-        if spacing is None and grid.shape == (4, 4):
-            steps = np.linalg.norm(grid[:3, :3], axis=0)
-        got = f"{steps.tolist()!s:.80} and an affine {grid.shape}"
-        fits = grid.shape == (4, 4) and steps.shape == (3,) and bool((steps > 0).all())
-        fits = fits and bool(np.isfinite(steps).all() and np.isfinite(grid).all())
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        fits, got = False, one_line(error)
-    if not fits:
-        raise UserError(f"{name}: expected a spacing of three positive lengths in mm and an affine (4, 4), got {got}")
-    h, w, d = steps.tolist()
-    return grid, (h, w, d)
-
-
 def as_case(given: PatientCase | Sequence[Any]) -> PatientCase:
     """Returns a case, made from a tuple of arguments of `Case` if need be."""
     if isinstance(given, PatientCase):
@@ -339,49 +249,3 @@ def as_case(given: PatientCase | Sequence[Any]) -> PatientCase:
     raise UserError(
         f"expected a Case or (image, label[, spacing]), got {type(given).__name__}: give the label map, too, or None"
     )
-
-
-class _Arrays(Dataset):
-    loader: ClassVar[str] = "arrays"
-
-    labels: int | tuple[str, ...]
-    channels: int
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.labels if isinstance(self.labels, tuple) else tuple(f"class {k}" for k in range(self.labels))
-
-    @property
-    def num_channels(self) -> int:
-        return self.channels
-
-    def recipe(self) -> dict[str, Any]:
-        return {"loader": self.loader, "labels": self.class_names}
-
-    def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
-        return ()
-
-    def native(self, ref: CaseRef) -> NativeCase:
-        raise UserError(f"{self.name}: expected files, got arrays: give the files, by Case.from_nifti")
-
-
-class _Files(ListedFolder):
-    loader: ClassVar[str] = "files"
-
-    image: tuple[str, ...]
-    label: str | None
-
-    def splits(self) -> Mapping[str, Sequence[Any]]:
-        return {self.split: [self.name]}
-
-    def _source(self) -> str:
-        return self.image[0]
-
-    def _listed_labels(self) -> Mapping[int, str]:
-        return {}
-
-    def _case_id(self, line: Any) -> str:
-        return str(line)
-
-    def _parsed(self, line: Any) -> CaseFiles:
-        return CaseFiles(str(line), self.patient_of(str(line)), self.image[0], self.label, further=self.image[1:])

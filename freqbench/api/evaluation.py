@@ -1,47 +1,47 @@
-"""Attacks a case from Python, scores the result, and reads the records of a run."""
+"""Attacks a case from Python, scores the result, certifies scores, and reads the records of a run."""
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 
-from freqbench.api.case import AnyPath, PatientCase, as_case, cpu_tensor, path_of, plain, require_unit_range
-from freqbench.api.model import Model, as_model, cell_of
+from freqbench.analysis import certificates
+from freqbench.analysis.certificates import ALPHA, LOWER
+from freqbench.api.case import PatientCase, as_case
+from freqbench.api.given import Arguments, cpu_tensor, plain, require_unit_range
+from freqbench.api.model import Model, as_model
 from freqbench.api.result import Result
 from freqbench.attacks import Attack, attack_class
 from freqbench.core import config, names
-from freqbench.core.config import Seed, Strict, Whole
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, unknown
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
+from freqbench.core.machine import keep_freed_memory
+from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of, require_class
-from freqbench.core.types import ScoredOn, dataset_name
+from freqbench.core.types import dataset_name
+from freqbench.data import Dataset
 from freqbench.engine import memory, rows, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.critic import MISFIT_CAUSES
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.exchange.adversarial_volumes import Imported
 from freqbench.job.attacks import attack_of
-from freqbench.job.cells import Unit
+from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import COUPLED_WINDOWS, learning_cases, surrogates_of
-from freqbench.job.schema import DEFAULT_METRICS, Metric
+from freqbench.job.schema import DEFAULT_METRICS
 from freqbench.metrics.volumes import Volume, channels_of, require_same_shape
+from freqbench.models import ModelSpec
 from freqbench.models.checkpoints import files as checkpoints
+from freqbench.models.defences.smoothing import Smoothing
 from freqbench.results import RECORDS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class _AttackArguments(Strict):
-    """Arguments of a call that a job file has too, with their limits there."""
-
-    seed: Seed
-    window_batch: Annotated[Whole, Field(gt=0)] | None
 
 
 def attack(
@@ -79,7 +79,7 @@ def attack(
     if not isinstance(surrogates, tuple | list):
         raise UserError(f"surrogates: expected a list of models, got {kind_of(surrogates)}: give [model]")
     surrogates = tuple(map(as_model, surrogates))
-    call = config.validate({"seed": seed, "window_batch": window_batch}, _AttackArguments, "attack")
+    call = config.validate({"seed": seed, "window_batch": window_batch}, Arguments, "attack")
     seed, window_batch = call.seed, call.window_batch
     require_class(name, Attack)
     chosen = attack_class(names.ALIASES["attacks"].get(name, name) if isinstance(name, str) else name)
@@ -91,7 +91,8 @@ def attack(
     volume = memory.referred(case._in(dataset, source.space), dataset, model.network)
     fitted = [(surrogate._fitted(case)[1], surrogate) for surrogate in surrogates]
     cell = replace(
-        cell_of(model, dataset, source, made, seed if made.is_stochastic else None),
+        _cell(model, dataset, source, made),
+        seed=seed if made.is_stochastic else None,
         window_batch=(window_batch or COUPLED_WINDOWS) if made.couples_batch else None,
         learns_from=learning_cases(dataset, made, [volume.ref]),
         surrogates=surrogates_of(made, source, {spec.name: spec for spec, _ in fitted}),
@@ -107,6 +108,11 @@ def attack(
     return Result(
         model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured=measured, learned=learned
     )
+
+
+def _cell(model: Model, dataset: Dataset, source: ModelSpec, made: Attack) -> Cell:
+    settings: dict[str, Any] = {"precision": model.network.precision, "compile": False}
+    return Cell(dataset=dataset, source=source, targets=(source,), attack=made, seed=None, **settings)
 
 
 class ScoredRecord(dict[str, Any]):
@@ -127,19 +133,11 @@ class ScoredRecord(dict[str, Any]):
         return self._table().to_html(index=False)
 
     def _table(self) -> "pd.DataFrame":
-        """Makes a table of the results alone, one per row."""
         import pandas as pd
 
         scores = [col for col in RECORDS if col.mark == "result" and isinstance(self[col.name], int | float)]
         values = [(col.name, f"{self[col.name]:.6g}", col.unit, col.direction, col.meaning) for col in scores]
         return pd.DataFrame(values, columns=["column", "value", "unit", "better", "meaning"])
-
-
-class _EvaluateArguments(Strict):
-    """Arguments of `evaluate` that a job file has too."""
-
-    metrics: tuple[Metric, ...]
-    score_on: ScoredOn
 
 
 def evaluate(
@@ -169,7 +167,7 @@ def evaluate(
     model, case = as_model(model), as_case(case)
     if isinstance(metrics, str):
         raise UserError(f"metrics: expected a sequence of names, got {metrics!r}: give [{metrics!r}]")
-    given = config.validate({"metrics": metrics, "score_on": score_on}, _EvaluateArguments, "evaluate")
+    given = config.validate({"metrics": metrics, "score_on": score_on}, Arguments, "evaluate")
     wanted, in_file = given.metrics, given.score_on == "file"
     dataset, _ = model._fitted(case)
     if "calibration" in wanted:
@@ -217,8 +215,89 @@ def _brought_in(model: Model, case: PatientCase, given: Volume) -> Result:
     require_same_shape(tuple(volume.image.shape), tuple(adversarial.shape))
     require_unit_range(adversarial, f"{case.name}: expected a volume", "scale it as the case is")
     imported = Imported(label="given", content=digest([checkpoints.state_sha256({"adversarial": adversarial})]))
-    attacked, cell = AttackedVolume(adversarial=adversarial), cell_of(model, dataset, source, imported, None)
+    attacked, cell = AttackedVolume(adversarial=adversarial), _cell(model, dataset, source, imported)
     return Result(model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured={})
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Certificate:
+    """Scores of a randomised network on one case, which bound its medians under any change of the kind.
+
+    Attributes:
+        kind: kind of change.
+        sigma: standard deviation of each of its parameters.
+        scores: scores of all draws in rising order, by name: `dsc_foreground`, `dsc`, `volume_error_relative`, `dsc_K`
+            of class K; with the metric `nsd` also `nsd` and `nsd_K`.
+    """
+
+    kind: str
+    sigma: float
+    scores: Mapping[str, Sequence[float]]
+
+    def curve(self, radii: Sequence[float], score: str = "dsc_foreground", alpha: float = ALPHA) -> "pd.DataFrame":
+        """Bounds the median of a score for each norm of the change; all rows hold together but for a chance of alpha.
+
+        Raises:
+            UserError: an unknown score, or a radius that the draws cannot certify.
+        """
+        import pandas as pd
+
+        if score not in self.scores:
+            raise UserError(unknown("score", score, self.scores))
+        values = self.scores[score]
+        ranks = [certificates.require(len(values), self.kind, r, self.sigma, alpha / len(radii)) for r in radii]
+        bounds = [certificates.bound(values, k, score in LOWER) for k in ranks]
+        return pd.DataFrame({"radius": list(radii), "at_most" if score in LOWER else "at_least": bounds})
+
+    def __repr__(self) -> str:
+        name, values = next(iter(self.scores.items()))
+        median = 100 * values[(len(values) - 1) // 2]
+        return f"<Certificate {self.kind}, sigma {self.sigma:g}: {len(values)} draws, median {name} {median:.1f}>"
+
+
+def certify(
+    model: Model,
+    case: PatientCase | Sequence[Any],
+    kind: str,
+    *,
+    sigma: float,
+    draws: int = 1000,
+    metrics: Sequence[str] = ("dsc",),
+) -> Certificate:
+    """Draws random changes of a case, predicts each once, and scores them: what certificates are made of.
+
+    The statement is about the randomised network, which draws a change before each prediction, and an attacker who does
+    not know the draw. A case without a label is scored against the model's prediction without a draw.
+
+    Args:
+        model: without a defence; the case is seen in its space.
+        kind: `voxels`, `bias_field`, `gain_offset`, `dct_bands`, `fourier_shift` or `voxel_shift`
+            (`freqbench.ops.changes`). The label stays where it is under a shift.
+        sigma: standard deviation of each parameter of the change.
+        draws: number of predictions.
+        metrics: `dsc`, and `nsd` for the normalised surface Dice too, which takes longer than a prediction of a small
+            network.
+
+    Raises:
+        UserError: an unknown kind or metric, a sigma of 0, or a model that has a defence already.
+    """
+    model, case = as_model(model), as_case(case)
+    if model.spec.defence is not None:
+        raise UserError(f"{model.spec.name}: expected a model without a defence, got {model.spec.defence.name}")
+    if "dsc" not in metrics or not {*metrics} <= {"dsc", "nsd"}:
+        raise UserError(f"metrics: expected dsc, or dsc and nsd, got {', '.join(metrics) or 'none'}")
+    content = {"name": "smoothing", "kind": kind, "sigma": sigma, "samples": draws}
+    defence = config.validate(content, Smoothing, "certify")
+    dataset, source = model._fitted(case)
+    volume = memory.referred(case._in(dataset, source.space), dataset, model.network)
+    network = copy(model.network)
+    network.defence = defence
+    keep_freed_memory()
+    tolerances = dataset.tolerances_mm if "nsd" in metrics else None
+    prediction, _ = memory.predicted(
+        network, volume.image, volume, memory.INFERENCE_WINDOWS, with_confidence=False, tolerances=tolerances
+    )
+    return Certificate(kind=kind, sigma=defence.sigma, scores=prediction.draws or {})
 
 
 def load_results(out: AnyPath) -> "pd.DataFrame":
@@ -236,6 +315,6 @@ def load_results(out: AnyPath) -> "pd.DataFrame":
     from freqbench.analysis.frames import found_records, plain
     from freqbench.results import Store
 
-    root = storage.filled_in(path_of(out, "load_results"), "load_results")
+    root = storage.filled_in(names.path_of(out, "load_results"), "load_results")
     records = plain(found_records([Store(root)], None)[0])
     return records.assign(dataset=records["dataset"].map(dataset_name))  # as `reference` and `scored_on` tell it

@@ -1,34 +1,30 @@
 """Makes models from a checkpoint, a folder of another framework, or a network."""
 
-import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from freqbench import models
-from freqbench.api.case import AnyPath, PatientCase, _Arrays, path_of, require_name
-from freqbench.attacks import Attack
+from freqbench.api.case import PatientCase
+from freqbench.api.given import Arguments, ArraysDataset, device_of
 from freqbench.core import config, names, plugins
-from freqbench.core.config import Strict, Whole
-from freqbench.core.errors import UserError, one_line, unknown
+from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import Preprocess
+from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of
 from freqbench.data import Dataset
 from freqbench.engine.worker import LRU, keeping_learned
-from freqbench.job.cells import Cell
-from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, examination, facts_of, source_of
-from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.entry import COMMAND, DEFAULT_INFERENCE, DEFAULT_INPUT, DEFAULT_ROI
-from freqbench.models.inference import MOST_CLASSES
-from freqbench.models.networks.construction import refusing
-from freqbench.models.resolving import require_order
+from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, facts_of, source_of
+from freqbench.models.entry import COMMAND
+from freqbench.models.examination import mended
+from freqbench.models.loading import wrapped
+from freqbench.models.resolving import require_order, resolve_network
 from freqbench.models.sources import kind_of_folder
 from freqbench.models.sources.checkpoint import shown_channels
 from freqbench.models.sources.source import Metadata
@@ -64,16 +60,11 @@ class Model:
         """Device that the network computes on."""
         return next(self.network.parameters()).device
 
-    def _on(self, dataset: Dataset) -> ModelSpec:
-        """Returns the spec that a job would have on a dataset: without its own space if it equals the dataset's."""
-        if isinstance(dataset, _Arrays):
-            return replace(self.spec, space=None)
-        if self.spec.space or self.trained is None or self.trained.identity() == dataset.space.identity():
-            return self.spec
-        return replace(self.spec, space=self.trained)
-
     def _fitted(self, case: "PatientCase") -> tuple[Dataset, ModelSpec]:
-        """Returns the dataset of a case and the spec on it; raises a UserError if model and case do not match."""
+        """Returns the dataset of a case and the spec that a job would have on it: without the dataset's own space.
+
+        Raises a UserError if model and case do not match.
+        """
         spec, dataset = self.spec, case._dataset_for(self.spec.num_classes)
         if len(case.image) != spec.num_channels:
             shape = ", ".join(map(str, case.image.shape))
@@ -94,16 +85,11 @@ class Model:
                 "the model's classes"
             )
         require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names)
-        return dataset, self._on(dataset)
-
-
-class _Call(Strict):
-    """Arguments of `load_model` that a model's entry in a job file does not have."""
-
-    num_classes: Annotated[Whole, Field(ge=2, le=MOST_CLASSES)] | None
-    num_channels: Annotated[Whole, Field(ge=1, le=MOST_CLASSES)] | None
-    precision: str
-    trust_code: bool
+        if isinstance(dataset, ArraysDataset):
+            return dataset, replace(spec, space=None)
+        if spec.space or self.trained is None or self.trained.identity() == dataset.space.identity():
+            return dataset, spec
+        return dataset, replace(spec, space=self.trained)
 
 
 def load_model(
@@ -138,56 +124,25 @@ def load_model(
             `freqbench.models.resolve`.
     """
     asked = {"num_classes": num_classes, "num_channels": num_channels, "precision": precision, "trust_code": trust_code}
-    call = config.validate(asked, _Call, "load_model")
-    num_classes, num_channels = call.num_classes, call.num_channels
-    where = _device(device)
+    call = config.validate(asked, Arguments, "load_model")
+    where = device_of(device)
     if isinstance(source, nn.Module):
-        return _of_network(source, num_classes, num_channels or 1, where, precision, settings)
-    if not isinstance(source, str | PathLike | list | tuple):
+        model = _of_network(source, call, where, settings)
+    elif isinstance(source, str | PathLike | list | tuple):
+        place = source if isinstance(source, list | tuple) else names.path_of(source, "load_model")
+        with plugins.trusting(trust_code or plugins.is_trusted()):
+            model = _of_files(_entry(place, settings), call, where)
+    else:
         raise UserError(
             f"expected a path, URI, command or network, got {kind_of(source)}: give the network itself, with its "
             "weights, or a command as a list of words"
         )
-    place = source if isinstance(source, list | tuple) else path_of(source, "load_model")
-    where = where or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with plugins.trusting(trust_code or plugins.is_trusted()):
-        entry = _entry(place, settings)
-        # A command, or a file that brings its network, may state its classes only when it is asked with the rest.
-        facts = facts_of(entry) if source_of(entry.reader).weights else None
-        metadata = facts.metadata if facts else Metadata()
-        if facts:
-            num_classes, num_channels = num_classes or facts.num_classes, num_channels or facts.num_channels
-            if not facts.is_own and (num_classes is None or num_channels is None):
-                shown = shown_channels(facts)
-                num_channels = num_channels or shown.in_channels
-                num_classes = num_classes or (None if entry.class_map else shown.out_channels)
-        if num_classes is None:
-            path = (facts or entry).path
-            raise UserError(f"{path}: expected num_classes (background included), which it does not state: give it")
-        spec = models.resolve(entry, num_classes, num_channels or 1, metadata.preprocess, facts=facts)
-        network = models.load(spec, where, precision)
-    for note in spec.notes:
+    for note in model.spec.notes:
         warnings.warn(note, stacklevel=2)
-    return Model(network=network, spec=spec, trained=metadata.preprocess, class_names=metadata.class_names or ())
+    return model
 
 
-def _device(given: str | torch.device | None) -> torch.device | None:
-    """Returns a device of this machine; raises a UserError for another."""
-    if given is None:
-        return None
-    try:
-        device = torch.device(given)
-    except (RuntimeError, TypeError, ValueError):
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"device: expected cpu, cuda or cuda:N, got {one_line(repr(given)):.80}")
-    count = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise UserError(f"device: expected one of this machine, got {device}, and torch finds {count} GPUs: take cpu")
-    return device
-
-
-def _entry(source: str | Sequence[str], settings: Mapping[str, Any]) -> ModelEntry:
+def _entry(source: str | Sequence[str], settings: dict[str, Any]) -> ModelEntry:
     """Makes the entry of a job file for a command, checkpoint or folder, whose files tell its framework."""
     if not isinstance(source, str):
         name = PurePath(*map(str, source[:1])).stem or COMMAND
@@ -201,85 +156,34 @@ def _entry(source: str | Sequence[str], settings: Mapping[str, Any]) -> ModelEnt
     return config.validate(content, ModelEntry, "load_model")
 
 
-def _of_network(
-    net: nn.Module,
-    num_classes: int | None,
-    num_channels: int,
-    device: torch.device | None,
-    precision: str,
-    settings: Mapping[str, Any],
-) -> Model:
-    """Makes a model from a copy of a network; one window of zeros shows the shape of its logits."""
-    name = settings.get("name", type(net).__name__)
-    require_name(name)
+def _of_files(entry: ModelEntry, call: Arguments, device: torch.device | None) -> Model:
+    # A command, or a file that brings its network, may state its classes only when it is asked with the rest.
+    facts = facts_of(entry) if source_of(entry.reader).weights else None
+    metadata = facts.metadata if facts else Metadata()
+    num_classes, num_channels = call.num_classes, call.num_channels
+    if facts:
+        num_classes, num_channels = num_classes or facts.num_classes, num_channels or facts.num_channels
+        if not facts.is_own and (num_classes is None or num_channels is None):
+            shown = shown_channels(facts)
+            num_channels = num_channels or shown.in_channels
+            num_classes = num_classes or (None if entry.class_map else shown.out_channels)
+    if num_classes is None:
+        path = (facts or entry).path
+        raise UserError(f"{path}: expected num_classes (background included), which it does not state: give it")
+    spec = models.resolve(entry, num_classes, num_channels or 1, metadata.preprocess, facts=facts)
+    network = models.load(spec, device or torch.device("cuda" if torch.cuda.is_available() else "cpu"), call.precision)
+    return Model(network=network, spec=spec, trained=metadata.preprocess, class_names=metadata.class_names or ())
+
+
+def _of_network(net: nn.Module, call: Arguments, device: torch.device | None, settings: dict[str, Any]) -> Model:
+    name = names.required(settings.get("name", type(net).__name__), "name")
     for key in settings:
         if key not in OF_A_MODULE:
             raise UserError(f"{name}: {unknown('key', key, OF_A_MODULE)}")
-    if next(net.parameters(), None) is None:
-        raise UserError(f"{name}: expected a network with parameters, found none: add one")
     entry = config.validate({"name": name, "checkpoint": "random", **settings}, ModelEntry, "load_model")
-    roi, adapter = entry.roi or DEFAULT_ROI, entry.input or DEFAULT_INPUT
-    inference = entry.inference or DEFAULT_INFERENCE
-    device = device or next(net.parameters()).device
-    with refusing(f"{name}: expected a network that can be copied", (Exception,)):
-        net = copy.deepcopy(net).requires_grad_(False)
-    checkpoints.check_sound(name, net.state_dict())
-    network = SegmentationModel(net, roi, precision, False, adapter, inference, entry.defence, entry.adaptive)
-    network.name = name
-    network = network.to(device).eval()
-    size = "x".join(map(str, (num_channels, *roi)))
-    with torch.no_grad(), refusing(f"{name}: a window of {size} does not pass through it", (Exception,)):
-        window = adapter.to_network(torch.zeros(1, num_channels, *roi, device=device))
-        version = window._version
-        logits = net(window)
-    if window._version != version:
-        raise UserError(
-            f"{name}: expected a network that leaves its input as it is, got one that writes into it: copy it"
-        )
-    got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    sides = adapter.in_network_order(roi)
-    if not isinstance(got, tuple) or len(got) != 5 or got[1] < 2 or (got[0], *got[2:]) != (1, *sides):
-        raise UserError(
-            f"{name}: expected logits of shape (1, K, {', '.join(map(str, sides))}) with 2 classes or more, got {got}: "
-            "wrap the network so that it returns them"
-        )
-    if not logits.is_floating_point() or logits.layout != torch.strided:
-        raise UserError(
-            f"{name}: expected dense logits of floating-point numbers, got {logits.dtype}, {logits.layout}: return the "
-            "scores of classes"
-        )
-    if num_classes not in (None, got[1]):
-        raise UserError(
-            f"{name}: expected {num_classes} output classes, got {got[1]}: leave num_classes out, or mend it"
-        )
-    inputs = adapter.to_network(examination.windows(num_channels, roi).to(device))
-    findings = examination.examine(net, inputs, got[1])
-    if findings.fault:
-        raise UserError(f"{name}: {findings.fault}")
-    network.net = examination.mended(net, findings.yields, findings.singly)
-    notes = tuple(f"{name}: {note}" for note in findings.notes)
-    for note in notes:
-        warnings.warn(note, stacklevel=3)
-    spec = ModelSpec(
-        name=name,
-        arch=f"{type(net).__module__}:{type(net).__qualname__}",
-        args={},
-        roi=roi,
-        num_classes=got[1],
-        checkpoint="",
-        checkpoint_sha256=checkpoints.state_sha256(net.state_dict()),
-        num_channels=num_channels,
-        input=adapter,
-        space=entry.preprocess,
-        inference=inference,
-        defence=entry.defence,
-        adaptive=entry.adaptive,
-        min_dice=entry.min_dice,
-        yields=findings.yields,
-        singly=findings.singly,
-        caution=findings.caution,
-        notes=notes,
-    )
+    spec, net = resolve_network(net, entry, call.num_classes, call.num_channels or 1, device)
+    network = wrapped(spec, net, precision=call.precision, adapter=spec.input).eval()
+    network.net = mended(net, spec.yields, spec.singly)
     return Model(network=network, spec=spec)
 
 
@@ -288,11 +192,3 @@ def as_model(given: Model) -> Model:
     if not isinstance(given, Model):
         raise UserError(f"expected a model of load_model, got {type(given).__name__}: load_model(network, roi=...)")
     return given
-
-
-def cell_of(model: Model, dataset: Dataset, source: ModelSpec, made: Attack, seed: int | None) -> Cell:
-    """Makes the cell that a job's grid would have for this attack."""
-    precision = model.network.precision
-    return Cell(
-        dataset=dataset, source=source, targets=(source,), attack=made, seed=seed, precision=precision, compile=False
-    )

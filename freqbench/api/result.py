@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from freqbench.api.case import AnyPath, PatientCase, path_of
+from freqbench.api.case import PatientCase
 from freqbench.api.model import Model
-from freqbench.core import types
+from freqbench.core import names, types
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
+from freqbench.core.names import AnyPath
 from freqbench.core.types import Reference, ScoredOn, Spacing
 from freqbench.data import attacked_native
 from freqbench.data.preprocess import file_grid, in_spaces
@@ -36,8 +37,6 @@ DOTS = 144  # dots per inch of a picture in a notebook
 
 @dataclass(frozen=True, kw_only=True)
 class _View:
-    """A model's view of a result and its predictions."""
-
     target: ModelSpec
     case: types.Case
     error: float | None  # resampling error, if the model has another space than the source
@@ -159,7 +158,7 @@ class Result:
         For a case from files, the perturbation is carried back to the file's own grid and unit, as `freqbench export`
         does (in float32, without rounding); for arrays, the volume is written unchanged, with the case's affine.
         """
-        place = path_of(path, "save")
+        place = names.path_of(path, "save")
         if not place.endswith(SUFFIX):
             raise UserError(f"{place}: expected a name that ends in {SUFFIX}: rename it")
         if storage.is_local(place) and not Path(storage.local_path(place)).parent.is_dir():

@@ -13,13 +13,13 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.table import Table
 
 from freqbench.attacks.core.declared import PACKAGE, declared
 from freqbench.attacks.core.parameters import variant_of
 from freqbench.cli import common
 from freqbench.core import names
+from freqbench.core.documents import yaml_item
 from freqbench.core.errors import UserError, unknown
 
 app = typer.Typer()
@@ -113,12 +113,11 @@ def model_rows() -> Rows:
 
 def reader_rows() -> Rows:
     """Lists the readers of other frameworks' networks, like `model_rows`."""
-    readers = names.entries("models/sources/__init__.py", "READERS")
-    paths = {
-        name: f"freqbench/models/sources/{ast.unparse(kind).partition('.')[0]}.py" for name, kind in readers.items()
-    }
-    trees = {name: ast.parse(PACKAGE.joinpath(path).read_bytes()) for name, path in paths.items()}
-    return [(name, first_line(ast.get_docstring(tree)), "") for name, tree in trees.items()]
+    rows: Rows = []
+    for name, kind in names.entries("models/sources/__init__.py", "READERS").items():
+        path = PACKAGE / f"freqbench/models/sources/{ast.unparse(kind).partition('.')[0]}.py"
+        rows.append((name, first_line(ast.get_docstring(ast.parse(path.read_bytes()))), ""))
+    return rows
 
 
 def dataset_rows() -> Rows:
@@ -130,11 +129,8 @@ def dataset_rows() -> Rows:
 
 def attack_list() -> Rows:
     """Lists the attacks: name, threat model, budget, first line of the docstring."""
-    rows: Rows = []
-    for name in names.KNOWN["attacks"]:
-        cls = declared(name)
-        rows.append((name, cls.threat_model, cls.budget_name or "none", first_line(cls.__doc__)))
-    return rows
+    classes = ((name, declared(name)) for name in names.KNOWN["attacks"])
+    return [(name, cls.threat_model, cls.budget_name or "none", first_line(cls.__doc__)) for name, cls in classes]
 
 
 def attack(name: str) -> Described:
@@ -279,5 +275,4 @@ def _budgeted(cls: Any) -> dict[str, Any]:
 
 
 def _line(key: str, entry: Mapping[str, Any]) -> str:
-    flow = yaml.safe_dump(dict(entry), default_flow_style=True, sort_keys=False, width=1000).strip()
-    return f"{key}: [{flow}]"
+    return f"{key}: [{yaml_item(entry).removeprefix('- ')}]"

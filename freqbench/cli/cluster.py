@@ -207,7 +207,6 @@ def _jobs() -> Any:
 
 
 def _follow(jobs: Any, head: Any, job_id: str) -> None:
-    """Shows the output of a job, and exits with its exit code."""
     import asyncio
 
     try:

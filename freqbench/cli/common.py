@@ -6,7 +6,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import wraps
 from glob import escape, glob
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from freqbench.core.errors import UserError
 from freqbench.core.machine import uncollected
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from freqbench.job.schema import JobSpec
 
 EXIT_FAILED, EXIT_USER, EXIT_DEFECT, EXIT_INTERRUPTED = 1, 2, 70, 130
+console = PlainConsole
 XLSX = "xlsx"
 FORMATS = {"md": "markdown", XLSX: "csv"}  # reporting's names, where they differ
 
@@ -95,7 +95,11 @@ class JobOptions:
     trust_code: Trust = False
 
     def job(self) -> "JobSpec":
-        """Reads the job file; see `job_of`."""
+        """Reads the job file (see `job_of`); refuses the address of a cluster where nothing runs on one."""
+        if self.address and self.engine == "serial":
+            raise UserError(
+                f"--address: --engine serial and --dry-data do not use a cluster: remove --address {self.address}"
+            )
         return job_of(self.path, self.set_, self.trust_code)
 
     def place(self, job: "JobSpec") -> str:
@@ -121,11 +125,6 @@ def takes_job(*without: str) -> Callable[[Callable[..., None]], Callable[..., No
         return expanded
 
     return decorated
-
-
-def console() -> Console:
-    """Makes the console that a command writes to."""
-    return PlainConsole()
 
 
 def say(text: str) -> None:
@@ -180,11 +179,9 @@ def ask_to_write(datasets: Sequence[str], yes: bool) -> None:
         typer.confirm(f"Volumes of {names} must not be passed on. Write them all the same?", abort=True)
 
 
-@contextmanager
-def aside(as_json: bool) -> Iterator[None]:
+def aside(as_json: bool) -> AbstractContextManager[object]:
     """Redirects all output to stderr if stdout is for `put_json`."""
-    with redirect_stdout(sys.stderr) if as_json else nullcontext():
-        yield
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
 @contextmanager

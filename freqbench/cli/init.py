@@ -18,7 +18,7 @@ app = typer.Typer()
 
 CASES = 5
 EPS = "8/255"
-BUNDLE, NNUNET, UNTRAINED = "bundle", "nnunet", "random"
+BUNDLE, UNTRAINED = "bundle", "random"
 
 JOB = """\
 # Attacks on one network, made by `freqbench init`. `freqbench schema` lists every key.

@@ -91,6 +91,5 @@ def build(
     """Build a static site that ranks the entries of a folder; leave out refused entries and say why."""
     from freqbench.reporting.leaderboard.site import build_site
 
-    is_whole = build_site(Path(entries), Path(to), common.say, trust_code)
-    if not is_whole:
+    if not build_site(Path(entries), Path(to), common.say, trust_code):
         raise typer.Exit(common.EXIT_FAILED)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -28,7 +28,9 @@ def plan(
     as_json: common.Json = False,
 ) -> None:
     """Show cells, cases, passes, finished work and the time that the rest may take; compute nothing."""
-    hourly = None if price is None else _hourly(price)
+    if price is not None and not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?/h", price):
+        raise UserError(f"--price: expected the cost of one worker for an hour, such as 2.5/h, got {price!r}")
+    hourly = float(price.removesuffix("/h")) if price else None
     with common.aside(as_json):
         job = options.job()  # refuses a bad job before slow imports
         from freqbench.engine import saved_volumes
@@ -67,8 +69,8 @@ def run(
     """Attack and score the rest of a job, and store the results; the same command goes on where it was stopped."""
     from freqbench.results import Shard
 
-    engine = options.engine if dry_data is None else "serial"
-    _require_ray(engine, options.address)
+    if dry_data:
+        options = replace(options, engine="serial")
     part = Shard.parse(shard) if shard else None
     job = options.job()
     from freqbench.engine import run as runner
@@ -87,7 +89,7 @@ def run(
     place = options.place(job)
     with common.stoppable("budgets were matched"):
         grid = common.grid_of(job, options.limit_cases, place, match=True)
-    summary = runner.execute(grid, place, common.console(), engine, options.address, part, force)
+    summary = runner.execute(grid, place, common.console(), options.engine, options.address, part, force)
     if log:
         try:
             common.say(f"logged: {tracker.log(log, place)}")
@@ -115,7 +117,6 @@ def converge(
     into a store of its own; the same command goes on where it was stopped. OUT then has converge.csv (the curves),
     converge.yaml (the recommended attacks for a job file), converge.pdf and converge.png.
     """
-    _require_ray(options.engine, options.address)
     job = options.job()
     from freqbench.engine import matching
     from freqbench.engine import run as runner
@@ -137,8 +138,8 @@ def converge(
     if variants.left_out:
         common.say(f"left out, as more steps add nothing to their drop: {', '.join(variants.left_out)}")
     units = list(variants.grid.units())
-    outlook = planning.outlook(variants.grid, (), None, place)
     passes = sum(unit.passes for unit in units)
+    outlook = planning.outlook(variants.grid, (), None, place)
     _show_outlook(outlook, f"{len(variants.grid.cells)} cells, {len(units)} units, {passes:,} window passes")
     summary = runner.execute(variants.grid, place, common.console(), options.engine, options.address)
     if summary.interrupted:
@@ -158,7 +159,6 @@ def certify(options: common.JobOptions) -> None:
     of budgets. Cases are drawn and attacked like those of any job, into a store of rows that `report` and `audit` take
     too; the same command goes on where it was stopped. OUT then has bounds.csv, bounds.pdf and bounds.png.
     """
-    _require_ray(options.engine, options.address)
     job = options.job()
     from freqbench.engine import run as runner
     from freqbench.job import plan as planning
@@ -170,8 +170,7 @@ def certify(options: common.JobOptions) -> None:
     place = options.place(job)
     grid = common.grid_of(job, options.limit_cases, place)
     bounds.require_certified(grid)
-    outlook = planning.outlook(grid, (), None, place)
-    _show_outlook(outlook)
+    _show_outlook(planning.outlook(grid, (), None, place))
     summary = runner.execute(grid, place, common.console(), options.engine, options.address)
     if not summary.interrupted:
         _show_bounds(place)
@@ -185,12 +184,6 @@ def _show_outlook(outlook: "Outlook", *notes: str) -> None:
     common.console().print(planning.table(outlook))
     for line in (*notes, *planning.lines(outlook)):
         common.say(line)
-
-
-def _require_ray(engine: str, address: str | None) -> None:
-    """Refuses the address of a cluster where nothing runs on one."""
-    if address and engine == "serial":
-        raise UserError(f"--address: --engine serial and --dry-data do not use a cluster: remove --address {address}")
 
 
 @app.command()
@@ -232,12 +225,6 @@ def train(
         figures = ("" if value is None else f"{value:.3f}" for value in dice)
         table.add_row(result.name, str(result.steps), f"{result.seconds:.0f}", *figures, result.path)
     common.console().print(table)
-
-
-def _hourly(price: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?/h", price):
-        raise UserError(f"--price: expected the cost of one worker for an hour, such as 2.5/h, got {price!r}")
-    return float(price.removesuffix("/h"))
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

@@ -62,7 +62,6 @@ def score(
 
 
 def _check(ways: dict[str, object], further: dict[str, str | None]) -> None:
-    """Refuses anything but one way to score with its own options."""
     chosen = [option for option, value in ways.items() if value]
     if len(chosen) != 1:
         got = " and ".join(chosen) or "none"
@@ -93,7 +92,8 @@ def export(
     from freqbench.exchange import export as exporting
 
     grid = common.stored_grid(out, job, trust_code)
-    common.ask_to_write(exporting.restricted(grid), yes)
+    restricted = {cell.dataset.name for cell in grid.cells if not cell.dataset.may_be_shared}
+    common.ask_to_write(sorted(restricted), yes)
     if not to:
         to = storage.join(out, "export")
         names.require_inside(out, to)

@@ -95,24 +95,15 @@ def _apply(content: Any, override: str) -> None:
         raise UserError(f"--set {override}: expected a.b=c")
     *parents, last = dotted.split(".")
     value = yaml_of(text, f"--set {dotted}")
-    node = content
+    node: Any = content
     try:
         for key in parents:
-            node = node[_index(key)] if isinstance(node, list) else node.setdefault(key, {})
-        if isinstance(node, list):
-            node[_index(last)] = value
-        else:
-            node[last] = value
-    except (ValueError, IndexError, TypeError, AttributeError):
+            node = node.setdefault(key, {}) if isinstance(node, dict) else node[whole(key)]
+        node[whole(last) if isinstance(node, list) else last] = value  # a list takes no index None
+    except (IndexError, TypeError, AttributeError):
         raise UserError(
             f"--set {override}: no such place in the job file: use keys and list numbers, a.0.b=c"
         ) from None
-
-
-def _index(key: str) -> int:
-    if (index := whole(key)) is None:
-        raise ValueError("a list has items from 0 on")
-    return index
 
 
 def _has_flag(value: Any) -> bool:
@@ -145,8 +136,7 @@ def _place(location: Sequence[int | str]) -> str:
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Returns the first error of a model, with its place in the file, as one line."""
     errors = error.errors()
-    first = errors[0]
-    location = first["loc"]
+    first, location = errors[0], errors[0]["loc"]
     if first["type"] == "missing":  # a misspelt key is why the right one is missing
         strange = (each for each in errors if each["type"] == "extra_forbidden" and each["loc"][:-1] == location[:-1])
         first = next(strange, first)
@@ -162,11 +152,11 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{place}: required, but not given"
     failures = [failure for failure in errors if failure["loc"][: len(location)] == location]
-    texts = [_said(failure) for failure in failures]
-    others = (text.removeprefix("Input should be ") for text in dict.fromkeys(texts[1:]))
-    message = " or ".join([texts[0], *others]).removeprefix("Value error, ")
+    said, *others = map(_said, failures)
+    others = [text.removeprefix("Input should be ") for text in dict.fromkeys(others)]
+    message = " or ".join([said, *others]).removeprefix("Value error, ")
     got = "" if first["type"] == "value_error" else f", got {first['input']!r:.300}"
-    if any(failure["type"] == "string_type" and _is_plain(failure["input"]) for failure in failures):
+    if any(each["type"] == "string_type" and isinstance(each["input"], int | float | None) for each in failures):
         got += f": {QUOTES}"
     elif all(failure["type"] in ("list_type", "tuple_type") for failure in failures):
         got += ": put the values between brackets, [a, b]"
@@ -185,8 +175,11 @@ SYNONYMS = {
     **dict.fromkeys(("class_names", "num_classes"), ("labels", "classes")),
     **dict.fromkeys(("type", "kind"), ("loader", "arch")),
 }
-OWNERS = {"label_map": "dataset", "ignore": "dataset", "root": "dataset", "split": "dataset"}
-OWNERS |= {"class_map": "model", "checkpoint": "model", "arch": "model", "eps": "attack", "steps": "attack"}
+OWNERS = {
+    **dict.fromkeys(("label_map", "ignore", "root", "split"), "a dataset"),
+    **dict.fromkeys(("class_map", "checkpoint", "arch"), "a model"),
+    **dict.fromkeys(("eps", "steps"), "an attack"),
+}
 
 
 def _unknown_key(word: str, owner: type[BaseModel] | None) -> str:
@@ -195,19 +188,10 @@ def _unknown_key(word: str, owner: type[BaseModel] | None) -> str:
     inner = {name: part for name, field in fields.items() if (part := _first_model(field.annotation))}
     place = next((name for name, part in inner.items() if word in part.model_fields), None)
     meant = next((key for key in SYNONYMS.get(word, ()) if key in fields), None)
-    sentence = unknown("key", word, [field.alias or name for name, field in fields.items()], likely=meant)
-    if place and not meant:
-        return f"unknown key {word!r:.80}: it is a key inside `{place}`: write it there"
-    if word in OWNERS and not meant:
-        return (
-            f"unknown key {word!r:.80}: it is a key of {'an' if OWNERS[word] == 'attack' else 'a'} {OWNERS[word]}: "
-            + ("write it in that entry")
-        )
-    return sentence
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, int | float)
+    if meant or not (place or word in OWNERS):
+        return unknown("key", word, [field.alias or name for name, field in fields.items()], likely=meant)
+    where = f"inside `{place}`: write it there" if place else f"of {OWNERS.get(word)}: write it in that entry"
+    return f"unknown key {word!r:.80}: it is a key {where}"
 
 
 def _said(error: ErrorDetails) -> str:

@@ -6,12 +6,16 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from functools import cache
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from freqbench.core.errors import UserError, unknown
-from freqbench.core.plugins import names_class
+from freqbench.core.plugins import kind_of, names_class
 
-LONGEST = 128  # bytes: two names, a cell's id and a suffix have to fit into the 255 of a file name
+AnyPath = str | PathLike[str]
+LONGEST_PATH, LONGEST_PART = 4095, 255  # bytes, on Linux
+LONGEST = 128  # bytes: two names, a cell's id and a suffix have to fit into LONGEST_PART
 ALLOWED = "letters, digits and _ . , + = @ ( ) - or blanks within"
 OWN_PROTOCOLS: Mapping[str, str] = {"brainchop": "freqbench.models.brainchop:local"}
 """Protocols of freqbench's own, each with the function that fetches a URI's file or folder."""
@@ -24,7 +28,6 @@ PROTOCOLS = (
 _NAME = re.compile(r"\w(?:[\w .,+=@()-]*[\w+=@()-])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
 
 # Tables of the names that a job may use. Their keys are read from the source, as importing most of them imports torch.
 _TABLES: Mapping[str, Mapping[str, str]] = {
@@ -72,20 +75,34 @@ def entries(file: str, table: str) -> Mapping[str, ast.expr]:
     raise LookupError(f"{file}: expected a table {table}: Mapping[...] = {{...}}, found none")
 
 
-def required(name: str, what: str = "") -> str:
+def required(name: Any, what: str = "") -> str:
     """Returns a name; refuses it if it may not become part of a file name; `what` begins the line of the error.
 
     Nothing is escaped, so that two names are two files. Letters of any script are allowed in their composed form
     (Unicode NFC), as some disks take other spellings for the same name.
     """
+    begin = f"{what}: " if what else ""
+    if not isinstance(name, str):
+        raise UserError(f"{begin}expected text, got {kind_of(name)}: give it as text")
     fits = len(name.encode(errors="replace")) <= LONGEST
     if not (fits and _NAME.fullmatch(name) and unicodedata.is_normalized("NFC", name)):
-        begin = f"{what}: " if what else ""
         raise UserError(
             f"{begin}expected a name of {ALLOWED} (composed, {LONGEST} bytes at most), as files are named after it, "
             f"got {name!a:.160}: rename it"
         )
     return name
+
+
+def path_of(path: Any, what: str) -> str:
+    """Returns the text of a path or URI; raises a UserError that begins with `what` for anything else."""
+    text = os.fspath(path) if isinstance(path, str | PathLike) else None
+    if not isinstance(text, str):
+        raise UserError(f"{what}: expected a path or URI, got {kind_of(path)}: give it as text or a Path")
+    if "\0" in text or len(text) > LONGEST_PATH or max(len(part.encode()) for part in text.split("/")) > LONGEST_PART:
+        raise UserError(
+            f"{what}: expected a path of names of at most {LONGEST_PART} bytes, got {text!a:.80}: shorten it"
+        )
+    return text
 
 
 def packaged_jobs() -> Mapping[str, Path]:
@@ -146,14 +163,6 @@ def at_home(path: str) -> Path:
         raise UserError(
             f"{path}: expected the home of a user of this machine, found none: write the path out"
         ) from None
-
-
-def require_open(variable: str, where: str) -> None:
-    """Refuses a variable that sounds secret in a path, as errors and rows repeat it; `where` begins the line."""
-    if _SECRET.search(variable):
-        raise UserError(
-            f"{where}: expected a variable that may appear in messages, got {variable}, which sounds secret: rename it"
-        )
 
 
 def require_inside(root: str, path: str) -> None:

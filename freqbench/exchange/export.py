@@ -49,11 +49,6 @@ def path_of(grid: Grid, cell: Cell, ref: CaseRef, is_clean: bool) -> str:
     return f"{CLEAN if is_clean else saved_volumes.cell_folder(cell)}/{ref.case_id}{key}.nii.gz"
 
 
-def restricted(grid: Grid) -> list[str]:
-    """Datasets of a grid whose volumes must not be passed on."""
-    return sorted({cell.dataset.name for cell in grid.cells if not cell.dataset.may_be_shared})
-
-
 def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     """Writes each saved adversarial volume of a store in its file's own grid and unit, and the clean ones once.
 

@@ -39,9 +39,6 @@ ARCH = "predictions"
 OWN = tuple(name for name, metric in METRICS.items() if metric.of == "labels")  # computed here
 COPIED = tuple(column for metric in METRICS.values() if metric.of == "volumes" for column in metric.columns)
 BESIDE = ("eps_native", "num_windows", "num_forwards", "num_backwards", "attack_seconds")
-NO_ROW = "no record of this cell and case to take it from"
-NO_CLEAN = "no label map of the clean volume"
-NOT_ASKED = "not computed for label maps of others: it stands in the export's manifest"
 
 LabelTable = Mapping[int, int]
 
@@ -228,15 +225,15 @@ def _outcomes(
 
 def _volume(row: Mapping[str, Any] | None, metrics: Sequence[str], without_clean: bool) -> Scores:
     """Copies the distances of a volume from its record, with the reasons for missing ones."""
-    reasons = {"resampling_error": NOT_ASKED}
+    reasons = {"resampling_error": "not computed for label maps of others: it stands in the export's manifest"}
     if row is None:
-        reasons |= dict.fromkeys((*COPIED, *BESIDE), NO_ROW)
+        reasons |= dict.fromkeys((*COPIED, *BESIDE), "no record of this cell and case to take it from")
     else:
         stated = object_of(row["null_reasons"] or "{}", "null_reasons")
         reasons |= {column: stated[column] for column in COPIED if column in stated}
     if without_clean:
         columns = (column for name in metrics for column in METRICS[name].columns if column.endswith("_clean"))
-        reasons |= dict.fromkeys((*columns, "voxel_success"), NO_CLEAN)
+        reasons |= dict.fromkeys((*columns, "voxel_success"), "no label map of the clean volume")
     values = {column: row[column] for column in COPIED if row and row[column] is not None}
     return Scores(values=values | dict.fromkeys(reasons, np.nan), reasons=reasons)
 

@@ -26,7 +26,7 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
     """
     if spec.members:
         members = [load(member, device, precision, compile) for member in spec.members]
-        return _wrapped(spec, MeanOfProbabilities(members)).to(device).eval()
+        return wrapped(spec, MeanOfProbabilities(members)).to(device).eval()
     source, stated = spec.source, spec.checkpoint
     # The copy that was checked is used from here on, even if another file replaces the original meanwhile.
     spec = replace(spec, checkpoint=source.located(stated, spec.args, spec.checkpoint_sha256))
@@ -43,7 +43,7 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
     net = mended(net, spec.yields, spec.singly)
     net.requires_grad_(False)
     compile = compile and spec.black_box is None
-    return _wrapped(spec, net, precision=precision, compile=compile, adapter=spec.input).to(device).eval()
+    return wrapped(spec, net, precision=precision, compile=compile, adapter=spec.input).to(device).eval()
 
 
 def skeleton(spec: ModelSpec) -> nn.Module:
@@ -120,7 +120,8 @@ def _network(spec: ModelSpec) -> nn.Module:
     return spec.source.network(spec)
 
 
-def _wrapped(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:
+def wrapped(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:
+    """Wraps a network by its spec; `settings` are further arguments of SegmentationModel."""
     around: dict[str, Any] = {"inference": spec.inference, "defence": spec.defence, "adaptive": spec.adaptive}
     around["class_map"] = spec.class_map
     model = SegmentationModel(net, spec.roi, **around, **settings)

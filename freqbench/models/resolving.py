@@ -1,10 +1,12 @@
 """Resolves a model's entry in a job to a spec: the job's settings over the facts of its source, all checked."""
 
+import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor, nn
 
 from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError
@@ -13,10 +15,21 @@ from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import CaseRef
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.defences.transforms import RandomResizePad
-from freqbench.models.entry import AXES, DEFAULT_ROI, ENSEMBLE, Inference, ModelEntry, advice_on_classes, seed_of
+from freqbench.models.entry import (
+    AXES,
+    DEFAULT_INFERENCE,
+    DEFAULT_INPUT,
+    DEFAULT_ROI,
+    ENSEMBLE,
+    Inference,
+    ModelEntry,
+    advice_on_classes,
+    seed_of,
+)
 from freqbench.models.examination import Examination, examine, remembered, windows
 from freqbench.models.loading import load, naming
 from freqbench.models.networks.architectures import MODELS
+from freqbench.models.networks.construction import refusing
 from freqbench.models.sources import source_of
 from freqbench.models.sources.source import UNTRAINED, Facts
 from freqbench.models.spec import ModelSpec
@@ -153,6 +166,74 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
     )
 
 
+def resolve_network(
+    net: nn.Module, entry: ModelEntry, num_classes: int | None, num_channels: int, device: torch.device | None
+) -> tuple[ModelSpec, nn.Module]:
+    """Checks a network that the caller has, and fixes its identity; one window of zeros shows the shape of its logits.
+
+    Args:
+        net: maps windows, as `entry.input` makes them, to logits; it stays as it is.
+        entry: its settings; `checkpoint` means nothing.
+        num_classes: classes that it should return, background included; None: as many as it returns.
+        num_channels: channels of the volumes.
+        device: device to compute on; None: the network's.
+
+    Returns the spec, and a copy of the network on the device, in eval mode, its parameters without gradients. Raises
+    UserError for a network that cannot be copied, does not take its window, or does not return logits of it.
+    """
+    name, roi, adapter = entry.name, entry.roi or DEFAULT_ROI, entry.input or DEFAULT_INPUT
+    if next(net.parameters(), None) is None:
+        raise UserError(f"{name}: expected a network with parameters, found none: add one")
+    device = device or next(net.parameters()).device
+    with refusing(f"{name}: expected a network that can be copied", (Exception,)):
+        net = copy.deepcopy(net).requires_grad_(False)
+    checkpoints.check_sound(name, net.state_dict())
+    net = net.to(device).eval()
+    size = "x".join(map(str, (num_channels, *roi)))
+    with torch.no_grad(), refusing(f"{name}: a window of {size} does not pass through it", (Exception,)):
+        window = adapter.to_network(torch.zeros(1, num_channels, *roi, device=device))
+        version = window._version
+        logits = net(window)
+    if window._version != version:
+        raise UserError(
+            f"{name}: expected a network that leaves its input as it is, got one that writes into it: copy it"
+        )
+    got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    sides = adapter.in_network_order(roi)
+    if not isinstance(got, tuple) or len(got) != 5 or got[1] < 2 or (got[0], *got[2:]) != (1, *sides):
+        raise UserError(
+            f"{name}: expected logits of shape (1, K, {', '.join(map(str, sides))}) with 2 classes or more, got {got}: "
+            "wrap the network so that it returns them"
+        )
+    if not logits.is_floating_point() or logits.layout != torch.strided:
+        raise UserError(
+            f"{name}: expected dense logits of floating-point numbers, got {logits.dtype}, {logits.layout}: return the "
+            "scores of classes"
+        )
+    if num_classes not in (None, got[1]):
+        raise UserError(
+            f"{name}: expected {num_classes} output classes, got {got[1]}: leave num_classes out, or mend it"
+        )
+    spec = ModelSpec(
+        name=name,
+        arch=f"{type(net).__module__}:{type(net).__qualname__}",
+        args={},
+        roi=roi,
+        num_classes=got[1],
+        checkpoint="",
+        checkpoint_sha256=checkpoints.state_sha256(net.state_dict()),
+        num_channels=num_channels,
+        input=adapter,
+        space=entry.preprocess,
+        inference=entry.inference or DEFAULT_INFERENCE,
+        defence=entry.defence,
+        adaptive=entry.adaptive,
+        min_dice=entry.min_dice,
+    )
+    inputs = adapter.to_network(windows(num_channels, roi).to(device))
+    return _with_findings(spec, examine(net, inputs, got[1])), net
+
+
 def stated_classes(entry: ModelEntry) -> int | tuple[str, ...] | None:
     """Returns the names of the classes that a model's files state, background first, else their number; None: neither.
 
@@ -272,7 +353,10 @@ def _examined(spec: ModelSpec) -> ModelSpec:
         inputs = model.adapter.to_network(windows(spec.num_channels, spec.roi).to(next(model.parameters()).device))
         return examine(model.net, inputs, spec.outputs)
 
-    result = remembered({"examined": spec.model_id}, Examination, examined)
+    return _with_findings(spec, remembered({"examined": spec.model_id}, Examination, examined))
+
+
+def _with_findings(spec: ModelSpec, result: Examination) -> ModelSpec:
     if result.fault:
         raise UserError(f"{spec.name}: {result.fault}")
     notes = (*spec.notes, *(f"{spec.name}: {note}" for note in result.notes))

@@ -43,11 +43,6 @@ def folder_of(uri: str, there: Found) -> Path:
     return node_cache.part("files") / key[:16]
 
 
-def hashes(folder: Path) -> dict[str, str]:
-    """Returns the SHA-256, at that time, of each file that was fetched completely into a folder; empty if none was."""
-    return node_cache.listed(folder.with_suffix(".json"))
-
-
 def found(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = False) -> Found:
     """Returns the facts of one remote file under its name, at most `FRESH_S` seconds old; `again` looks them up anew.
 
@@ -56,12 +51,10 @@ def found(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = Fal
     """
     looked_up, info = _looked_up.get(uri, (-math.inf, {}))
     if again or time.monotonic() - looked_up > FRESH_S:
-        try:
-            with told(uri, fs):
-                info = fs.info(inner)
-        except FileNotFoundError:
-            raise no_file(uri) from None
-        if info["type"] != "file":
+        info = {}
+        with suppress(FileNotFoundError), told(uri, fs):
+            info = fs.info(inner)
+        if info.get("type") != "file":
             raise no_file(uri)
         _looked_up[uri] = time.monotonic(), info
     return {below(uri, PurePosixPath(inner).name): info}
@@ -181,7 +174,7 @@ def _digest(path: str, size: int, modified_ns: int) -> str:
 
 
 def _is_whole(folder: Path, name: str, info: Mapping[str, Any], verify: bool) -> bool:
-    recorded, path = hashes(folder).get(name), folder / name
+    recorded, path = node_cache.listed(folder).get(name), folder / name
     if recorded is None or not path.is_file() or info.get("size") not in (None, path.stat().st_size):
         return False
     return not verify or digest(path) == recorded
@@ -212,7 +205,7 @@ def _put(folder: Path, name: str, write: Callable[[Path], bool]) -> bool:
     finally:
         Path(temporary).unlink(missing_ok=True)
     note = record.with_suffix(".new")
-    note.write_text(json.dumps({**hashes(folder), name: digest(target)}))
+    note.write_text(json.dumps({**node_cache.listed(folder), name: digest(target)}))
     settle(note, record)
     return True
 

@@ -144,8 +144,9 @@ def clear(name: str) -> int:
     return freed
 
 
-def listed(manifest: Path) -> dict[str, str]:
-    """Returns the SHA-256 of each file that a manifest lists, by its name; empty without a manifest."""
+def listed(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of each file that the manifest of a folder of `files` lists; empty without a manifest."""
+    manifest = folder.with_suffix(".json")
     try:
         hashes = json.loads(manifest.read_bytes()) if manifest.is_file() else {}  # a pipe has no end
     except (OSError, ValueError):

@@ -23,6 +23,7 @@ from freqbench.core.files.filesystems import told
 TRANSFERS = 8  # parallel transfers of many small files
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
 
 
 def opened(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -51,10 +52,12 @@ def filled_in(text: str, owner: str) -> str:
     """
 
     def value(match: re.Match[str]) -> str:
-        variable = match[1] or match[2]
-        names.require_open(variable, f"{owner}: {text}")
+        variable, where = match[1] or match[2], f"{owner}: {text}: expected"
+        if _SECRET.search(variable):  # errors and rows repeat it
+            got = f"{variable}, which sounds secret"
+            raise UserError(f"{where} a variable that may appear in messages, got {got}: rename it")
         if variable not in os.environ:
-            raise UserError(f"{owner}: {text}: expected the environment variable {variable}, found none: set it")
+            raise UserError(f"{where} the environment variable {variable}, found none: set it")
         return os.environ[variable]
 
     filled = _VARIABLE.sub(value, text)
@@ -286,5 +289,5 @@ def sha256(path: str) -> str:
     if filesystems.is_local(fs):
         return downloads.digest(fetch(path))
     name = PurePosixPath(inner).name
-    recorded = downloads.hashes(downloads.folder_of(path, downloads.found(path, fs, inner)))
-    return recorded[name] if name in recorded else downloads.hashes(fetch(path).parent)[name]
+    recorded = node_cache.listed(downloads.folder_of(path, downloads.found(path, fs, inner)))
+    return recorded[name] if name in recorded else node_cache.listed(fetch(path).parent)[name]

@@ -1,0 +1,168 @@
+"""Reads arguments of a call, arrays above all, and defines the datasets of a case that no job names."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import override
+
+from freqbench.core.config import Seed, Strict, Whole
+from freqbench.core.errors import UserError, one_line
+from freqbench.core.plugins import kind_of
+from freqbench.core.types import CaseRef, ScoredOn, Spacing, triple
+from freqbench.data import Dataset, NativeCase
+from freqbench.data.loaders.folder import CaseFiles, ListedFolder
+from freqbench.job.schema import Metric
+from freqbench.metrics.volumes import Volume
+from freqbench.models.inference import MOST_CLASSES
+
+
+class Arguments(Strict):
+    """Plain arguments of `load_model`, `attack` and `evaluate`, with the limits of a job file."""
+
+    num_classes: Annotated[Whole, Field(ge=2, le=MOST_CLASSES)] | None = None
+    num_channels: Annotated[Whole, Field(ge=1, le=MOST_CLASSES)] | None = None
+    precision: str = "fp32"
+    trust_code: bool = False
+    seed: Seed = 0
+    window_batch: Annotated[Whole, Field(gt=0)] | None = None
+    metrics: tuple[Metric, ...] = ()
+    score_on: ScoredOn = "grid"
+
+
+def cpu_tensor(volume: Volume) -> Tensor:
+    """Makes a CPU tensor from a tensor, MONAI's MetaTensor, or an array in any byte order and of any stride.
+
+    Raises a UserError for anything else.
+    """
+    if isinstance(volume, str | PathLike):
+        raise UserError(f"expected an array or tensor, got the path {fspath(volume)}: read files by Case.from_nifti")
+    if isinstance(volume, np.ndarray):  # torch lacks most operations on unsigned integers
+        dtypes = {"f": np.float32, "i": np.int64, "u": np.int64}
+        volume = np.ascontiguousarray(volume, dtypes.get(volume.dtype.kind))
+    try:
+        tensor = torch.as_tensor(volume).as_subclass(Tensor).cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        got = volume.dtype if isinstance(volume, np.ndarray) else type(volume).__name__
+        raise UserError(f"expected an array or tensor of numbers, got {got}: {one_line(error)}") from None
+    if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
+        raise UserError(f"expected a dense volume of real numbers, got {tensor.dtype}, {tensor.layout}: convert it")
+    return tensor
+
+
+def require_unit_range(voxels: Tensor, expected: str, advice: str) -> None:
+    """Refuses intensities outside [0, 1], and NaN."""
+    low, high = map(float, voxels.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise UserError(f"{expected} in [0, 1], got [{low:.4g}, {high:.4g}]: {advice}")
+
+
+def grid_of(
+    name: str, spacing: Sequence[float] | None, affine: npt.NDArray[Any] | None
+) -> tuple[npt.NDArray[np.float64], Spacing]:
+    """Returns affine and spacing of a case, either of which may be missing; refuses impossible ones."""
+    try:
+        steps = np.array((1.0, 1.0, 1.0) if spacing is None else spacing, np.float64)
+        grid = np.diag([*steps.ravel(), 1.0]) if affine is None else np.array(affine, np.float64)
+        if spacing is None and grid.shape == (4, 4):
+            steps = np.linalg.norm(grid[:3, :3], axis=0)
+        got = f"{steps.tolist()!s:.80} and an affine {grid.shape}"
+        fits = grid.shape == (4, 4) and steps.shape == (3,) and bool((steps > 0).all())
+        fits = fits and bool(np.isfinite(steps).all() and np.isfinite(grid).all())
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        fits, got = False, one_line(error)
+    if not fits:
+        raise UserError(f"{name}: expected a spacing of three positive lengths in mm and an affine (4, 4), got {got}")
+    return grid, triple(steps.tolist())
+
+
+def device_of(given: str | torch.device | None) -> torch.device | None:
+    """Returns a device of this machine; raises a UserError for another."""
+    if given is None:
+        return None
+    try:
+        device = torch.device(given)
+    except (RuntimeError, TypeError, ValueError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"device: expected cpu, cuda or cuda:N, got {one_line(repr(given)):.80}")
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise UserError(f"device: expected one of this machine, got {device}, and torch finds {count} GPUs: take cpu")
+    return device
+
+
+def plain(value: Any, place: str) -> Any:
+    """Converts a value to the types of a job file, numpy's numbers included; refuses others at `place`."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, tuple | list):
+        return type(value)(plain(item, place) for item in value)
+    if isinstance(value, Mapping):
+        return {plain(key, place): plain(item, place) for key, item in value.items()}
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise UserError(
+        f"{place}: expected numbers, text or lists of them, as in a job file, got {kind_of(value)}: convert it"
+    )
+
+
+class ArraysDataset(Dataset):
+    """Classes and channels of a case that was made from arrays."""
+
+    loader: ClassVar[str] = "arrays"
+
+    labels: int | tuple[str, ...]
+    channels: int
+
+    @property
+    @override
+    def class_names(self) -> tuple[str, ...]:
+        return self.labels if isinstance(self.labels, tuple) else tuple(f"class {k}" for k in range(self.labels))
+
+    @property
+    @override
+    def num_channels(self) -> int:
+        return self.channels
+
+    @override
+    def recipe(self) -> dict[str, Any]:
+        return {"loader": self.loader, "labels": self.class_names}
+
+    @override
+    def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
+        return ()
+
+    @override
+    def native(self, ref: CaseRef) -> NativeCase:
+        raise UserError(f"{self.name}: expected files, got arrays: give the files, by Case.from_nifti")
+
+
+class FilesDataset(ListedFolder):
+    """A case that was made from its NIfTI files."""
+
+    loader: ClassVar[str] = "files"
+
+    image: tuple[str, ...]
+    label: str | None
+
+    @override
+    def splits(self) -> Mapping[str, Sequence[Any]]:
+        return {self.split: [self.name]}
+
+    def _source(self) -> str:
+        return self.image[0]
+
+    def _listed_labels(self) -> Mapping[int, str]:
+        return {}
+
+    def _case_id(self, line: Any) -> str:
+        return str(line)
+
+    def _parsed(self, line: Any) -> CaseFiles:
+        return CaseFiles(str(line), self.patient_of(str(line)), self.image[0], self.label, further=self.image[1:])
