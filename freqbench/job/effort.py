@@ -25,18 +25,14 @@ MINIMAL = "linf-minimal"
 class Effort:
     """Values that every attack is multiplied by.
 
-    Attributes:
-        steps: two or more increasing numbers, for attacks that follow a gradient.
-        queries: likewise, for attacks that search without one.
-        losses: names of `freqbench.ops.losses.LOSSES`, for attacks with the parameter `loss`; of `SEQUENCES`, for those
-            of them whose steps follow a cosine.
-        restarts: increasing numbers, for attacks that draw; others have one run.
+    `losses` are names of `freqbench.ops.losses.LOSSES`, for attacks with the parameter `loss`; of `SEQUENCES`, for
+    those of them whose steps follow a cosine.
     """
 
-    steps: tuple[int, ...] = (5, 10, 20, 40, 80)
-    queries: tuple[int, ...] = (100, 300, 1000)
+    steps: tuple[int, ...] = (5, 10, 20, 40, 80)  # two or more that increase, for attacks that follow a gradient
+    queries: tuple[int, ...] = (100, 300, 1000)  # likewise, for attacks that search without one
     losses: tuple[str, ...] = ("dice", "ce", "dicece", "switch")
-    restarts: tuple[int, ...] = (1, 3)
+    restarts: tuple[int, ...] = (1, 3)  # numbers that increase, for attacks that draw; others have one run
 
     def __post_init__(self) -> None:
         for option, values, fewest, example in (
@@ -59,17 +55,11 @@ class Effort:
 
 @dataclass(frozen=True, kw_only=True)
 class Varied:
-    """A job whose attacks are multiplied.
+    """A job whose attacks are multiplied."""
 
-    Attributes:
-        grid: grid of the store; each cell is scored on the model that it attacks.
-        entries: by cell id, the job file's entry that makes the cell's attack; it always states effort and budget.
-        left_out: names of the job's attacks that are left out.
-    """
-
-    grid: Grid
-    entries: Mapping[str, Mapping[str, Any]]
-    left_out: tuple[str, ...]
+    grid: Grid  # grid of the store; each cell is scored on the model that it attacks
+    entries: Mapping[str, Mapping[str, Any]]  # entries of a job file by cell id, which always state effort and budget
+    left_out: tuple[str, ...]  # names of the job's attacks that are left out
 
 
 def varied(job: JobSpec, effort: Effort, cases: int) -> Varied:

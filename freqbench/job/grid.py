@@ -44,23 +44,14 @@ _Sourced = tuple[Attack, Sequence[str], tuple[CaseRef, ...]]  # an attack, its s
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A resolved job: all cells and cases that it asks for.
+    """A resolved job: all cells and cases that it asks for."""
 
-    Attributes:
-        job: the job that it was made from; the run uses its resources, precision and window batch.
-        cells: in the job's order, each once.
-        cases: cases of each dataset, by its name.
-        metrics: metrics that every record has to cover.
-        warnings: warnings for the user before the run.
-        notes: lines on what was concluded about the datasets' files, and how networks are given them.
-    """
-
-    job: JobSpec
-    cells: tuple[Cell, ...]
-    cases: Mapping[str, tuple[CaseRef, ...]]
-    metrics: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    job: JobSpec  # the job that it was made from; the run uses its resources, precision and window batch
+    cells: tuple[Cell, ...]  # in the job's order, each once
+    cases: Mapping[str, tuple[CaseRef, ...]]  # cases of each dataset, by its name
+    metrics: tuple[str, ...]  # metrics that every record has to cover
+    warnings: tuple[str, ...] = ()  # warnings for the user before the run
+    notes: tuple[str, ...] = ()  # lines on what the datasets' files show, and how networks are given them
 
     def units(self) -> Iterator[Unit]:
         """Yields every cell on every case with all its targets."""

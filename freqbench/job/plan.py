@@ -40,19 +40,12 @@ Covered = Mapping[Key, frozenset[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The part of a grid that is still to compute.
+    """The part of a grid that is still to compute."""
 
-    Attributes:
-        grid: the whole grid.
-        units: units to run, with the targets that have no row yet.
-        num_done: records that exist already.
-        metrics: the grid's, and those of the rows that will be computed anew, so that no row loses a column.
-    """
-
-    grid: Grid
-    units: tuple[Unit, ...]
-    num_done: int
-    metrics: tuple[str, ...]
+    grid: Grid  # the whole grid
+    units: tuple[Unit, ...]  # units to run, with the targets that have no row yet
+    num_done: int  # records that exist already
+    metrics: tuple[str, ...]  # the grid's, and those of rows that are computed anew, so that no row loses a column
 
     @property
     def num_todo(self) -> int:
@@ -119,37 +112,25 @@ def volumes_root(grid: Grid, out: str) -> str | None:
 class Outlook:
     """Summary of a grid for `plan`; the fields are the keys of `plan --json`.
 
-    Attributes:
-        job: its name.
-        out: the store.
-        grid: for each dataset, source and attack, `cells`, `cases` of a cell, `window_passes` of all cells; `draws`,
-            predictions of whole volumes by targets that smooth, beside these passes; and `recomputed`, the most windows
-            of a volume that a step runs forward twice, as their graphs take too much.
-        warnings: one line each.
-        notes: one line per thing that was concluded about the datasets' files.
-        patients: for each dataset some of whose cases share a patient, how many there are of both, in words.
-        missing: things that this machine lacks; the grid has stand-ins for them, and all fields below are then None.
-        records_done: records in the store.
-        records_left: records still to compute.
-        hours_left: hours of one worker.
-        basis: basis of the hours; None if no record is left.
-        price: price of a worker's hour, as given.
-        cost: price of all the hours.
+    `grid` has for each dataset, source and attack `cells`, `cases` of a cell, `window_passes` of all cells; `draws`,
+    predictions of whole volumes by targets that smooth, beside these passes; and `recomputed`, the most windows of a
+    volume that a step runs forward twice, as their graphs take too much. Things that this machine lacks are `missing`:
+    the grid has stand-ins for them, and records, hours and cost are None.
     """
 
-    job: str
-    out: str
+    job: str  # its name
+    out: str  # the store
     grid: tuple[Mapping[str, Any], ...]
-    warnings: tuple[str, ...]
-    patients: Mapping[str, str]
+    warnings: tuple[str, ...]  # one line each
+    patients: Mapping[str, str]  # numbers of both, in words, for each dataset some of whose cases share a patient
     missing: tuple[Missing, ...]
-    notes: tuple[str, ...] = ()
-    records_done: int | None = None
-    records_left: int | None = None
-    hours_left: float | None = None
-    basis: str | None = None
-    price: float | None = None
-    cost: float | None = None
+    notes: tuple[str, ...] = ()  # one line per thing that was concluded about the datasets' files
+    records_done: int | None = None  # records in the store
+    records_left: int | None = None  # records still to compute
+    hours_left: float | None = None  # hours of one worker
+    basis: str | None = None  # basis of the hours; None if no record is left
+    price: float | None = None  # price of a worker's hour, as given
+    cost: float | None = None  # price of all the hours
 
 
 def outlook(

@@ -40,19 +40,12 @@ EFFORT = ("steps", "queries", "num_spectra", "learn_cases")
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """One thing that a job needs and this machine does not have.
+    """One thing that a job needs and this machine does not have."""
 
-    Attributes:
-        what: a dataset or model, by its name in the job, and the dataset it is for.
-        complaint: the expected file and its place.
-        source: where to get it; empty if unknown.
-        word: word that `plan` prints before it.
-    """
-
-    what: str
-    complaint: str
-    source: str
-    word: str = "missing"
+    what: str  # a dataset or model, by its name in the job, and the dataset it is for
+    complaint: str  # the expected file and its place
+    source: str  # the place to get it from; empty if unknown
+    word: str = "missing"  # word that `plan` prints before it
 
     def __str__(self) -> str:
         return f"{self.what}: {self.complaint}{f' (get it from {self.source})' if self.source else ''}"

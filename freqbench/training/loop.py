@@ -35,16 +35,7 @@ Seen = Callable[[State], None]
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkTraining:
-    """Settings that shape the weights of one network.
-
-    Attributes:
-        quick: the attacks under which the select list is predicted too.
-        start: the checkpoint to begin with; None: weights that the seed draws.
-        record: facts of its training in the stored file: data, seed, schedule, augmentation and more.
-        origin: of the checkpoint to begin with: its `method` where the job trains it, else its sha256.
-        facts: further facts in the stored file: class names, preprocessing, licence.
-        fingerprints: of the cases that trained and selected the weights, for whoever scores them.
-    """
+    """Settings that shape the weights of one network."""
 
     model: ModelRecipe
     schedule: TrainingSchedule
@@ -53,13 +44,13 @@ class NetworkTraining:
     num_classes: int
     half: bool
     adversary: Adversary | MixedAdversary | None
-    quick: tuple[Attack, ...]
+    quick: tuple[Attack, ...]  # the attacks under which the select list is predicted too
     choose_by: str
-    start: str | None
-    record: dict[str, Any]
-    origin: str | None
-    facts: dict[str, Any]
-    fingerprints: dict[str, list[str]]
+    start: str | None  # the checkpoint to begin with; None: weights that the seed draws
+    record: dict[str, Any]  # facts of its training in the stored file: data, seed, schedule, augmentation and more
+    origin: str | None  # of the checkpoint to begin with: its `method` where the job trains it, else its sha256
+    facts: dict[str, Any]  # further facts in the stored file: class names, preprocessing, licence
+    fingerprints: dict[str, list[str]]  # of the cases that trained and selected the weights, for whoever scores them
     loaders: int
 
     @property

@@ -47,27 +47,18 @@ Tell = Callable[[Row], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """Trained network; Dice are means over the foreground, 0..1.
-
-    Attributes:
-        path: of its `best.safetensors`.
-        dice_select: of the best weights on the select list; `dice_attacked` the mean under the attacks of the
-            validation, None without one; `dice_worst` the mean of each case's lowest under any of them.
-        dice_test: of the stored weights on the test list.
-        dice_test_classes: the same for each class by name, background included; null if no case has the class.
-        seconds: of training; `wait_share` is the part of them spent waiting for crops.
-    """
+    """Trained network; Dice are means over the foreground, 0..1."""
 
     name: str
-    path: str
-    dice_select: float
-    dice_attacked: float | None
-    dice_test: float
-    dice_test_classes: dict[str, float | None]
-    seconds: float
+    path: str  # of its `best.safetensors`
+    dice_select: float  # of the best weights on the select list
+    dice_attacked: float | None  # the mean under the attacks of the validation, None without one
+    dice_test: float  # of the stored weights on the test list
+    dice_test_classes: dict[str, float | None]  # the same by class, background included; null if no case has the class
+    seconds: float  # of training
     steps: int
-    wait_share: float
-    dice_worst: float | None = None
+    wait_share: float  # the part of the seconds spent waiting for crops
+    dice_worst: float | None = None  # the mean of each case's lowest under any attack of the validation
 
 
 def train(
