@@ -17,7 +17,7 @@ from freqbench.core.errors import UserError
 from freqbench.results import Key
 from freqbench.results.files import SCHEMAS, Files, VersionError
 from freqbench.results.rowid import row_id
-from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, Column
+from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, OF_A_CLASS, RECORDS, Column
 from freqbench.results.tolerances import EXACT, TOLERANCES
 from freqbench.results.winners import Words, commit_text, shared_rows
 
@@ -39,20 +39,17 @@ class Check(NamedTuple):
 
 def valid(column: pa.ChunkedArray) -> Mask:
     """Mask of the rows that are not null."""
-    mask: Mask = pc.is_valid(column).to_numpy()
-    return mask
+    return np.asarray(pc.is_valid(column), bool)
 
 
 def floats(column: pa.ChunkedArray) -> Floats:
     """Numbers of a column, null as NaN."""
-    numbers: Floats = pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy()
-    return numbers
+    return np.asarray(pc.fill_null(column.cast(pa.float64()), math.nan), float)
 
 
 def is_ok(table: pa.Table) -> Mask:
     """Mask of the rows whose status is ok."""
-    mask: Mask = pc.fill_null(pc.equal(table["status"].cast(pa.string()), "ok"), False).to_numpy()
-    return mask
+    return np.asarray(pc.fill_null(pc.equal(table["status"].cast(pa.string()), "ok"), False), bool)
 
 
 class Errors:
@@ -155,23 +152,13 @@ def _reasons(text: str | None) -> frozenset[str] | None:
 # Records against their classes
 
 ROUNDING = 1e-9
-_FOREGROUND = (
-    *("nsd", "assd_mm", "volume_error_ml", "volume_error_relative", "component_f1"),
-    *("betti0_error", "betti1_error", "betti2_error"),
-)
+_WITH_BACKGROUND = {"dsc": ("dsc", 0), "dsc_foreground": ("dsc", 1), "hd95": ("hd95", 0)}
+_FOREGROUND = {name: (name, 1) for name in ("hd95_mm", "hd95_medpy_mm", *(column.name for column in OF_A_CLASS))}
 MEANS: Mapping[str, tuple[str, int]] = {
-    "dsc": ("dsc", 0),
-    "dsc_clean": ("dsc_clean", 0),
-    "dsc_foreground": ("dsc", 1),
-    "dsc_foreground_clean": ("dsc_clean", 1),
-    "hd95": ("hd95", 0),
-    "hd95_clean": ("hd95_clean", 0),
-    "hd95_mm": ("hd95_mm", 1),
-    "hd95_mm_clean": ("hd95_mm_clean", 1),
-    "hd95_medpy_mm": ("hd95_medpy_mm", 1),
-    **{each: (each, 1) for name in _FOREGROUND for each in (name, f"{name}_clean")},
-    "ece_foreground": ("ece", 1),
-    "ece_foreground_clean": ("ece_clean", 1),
+    f"{name}{clean}": (f"{column}{clean}", first)
+    for name, (column, first) in (_WITH_BACKGROUND | _FOREGROUND | {"ece_foreground": ("ece", 1)}).items()
+    for clean in ("", "_clean")
+    if f"{name}{clean}" in SCHEMAS["records"].names
 }
 """Columns of records that are means of defined values in a column of the classes, with their first class."""
 UNDEFINED: Mapping[str, tuple[str, int]] = {

@@ -15,16 +15,13 @@ RUN = ("run_id", "status", "records", "failed", "heartbeat")
 
 
 def facts(out: str) -> dict[str, Any]:
-    """Returns the content of `status --json` for a store.
+    """Returns the content of `status --json` for a store; raises UserError if it does not exist or cannot be read.
 
     Returns:
         `out`; `records`: the numbers `wanted` by its job, `ok`, `failed`, `left`, and among those left `lacking`, whose
         classes are lost; `attacks`: `attack`, `source`, `ok` and `failed` of each; `runs`: the fields RUN of each, null
         if its file lacks them, and the number of its `warnings`; `workers`: `run_id` and `workers` of each unfinished
         run, else of the last one.
-
-    Raises:
-        UserError: the store does not exist or cannot be read.
     """
     store = Store(out)
     wanted = index_keys(store.job()["index"])
@@ -82,7 +79,6 @@ class _Worker(Strict):
 
     @property
     def share(self) -> float:
-        """Share of its time in which its device had work."""
         return self.device_seconds / (sum(self.seconds) or 1.0)
 
 

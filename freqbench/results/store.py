@@ -9,6 +9,7 @@ died before deleting): readers keep one row per key, and take its classes from t
 
 import json
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from typing import Any, Self
 
@@ -133,14 +134,9 @@ class Store:
 
     def covered(self) -> dict[Key, frozenset[str]]:
         """Returns the keys whose row is ok, and the metrics that it covers: a resume need not compute these again."""
-        words: dict[str | None, frozenset[str]] = {}
-        metrics: dict[Key, frozenset[str]] = {}
-        for cell, case, target, text, status in self.rows((*KEY, "metrics", "status")):
-            if status == "ok":
-                if text not in words:
-                    words[text] = frozenset((text or "").split(",")) - {""}
-                metrics[cell, case, target] = words[text]
-        return metrics
+        listed = cache(lambda text: frozenset((text or "").split(",")) - {""})  # a million rows have few texts
+        rows = self.rows((*KEY, "metrics", "status"))
+        return {(cell, case, target): listed(text) for cell, case, target, text, status in rows if status == "ok"}
 
     def lacking(self) -> dict[str, list[Key]]:
         """Returns the keys of good records that no pair holds, by the name of their half pair's records file."""
@@ -208,10 +204,8 @@ class Store:
                 raise UserError(f"got {job!r:.80}")
             validate(job.get("index"), Index, "its index")
         except UserError as error:
-            raise UserError(
-                f"{self.root}/run.json: expected the job of a run with its index ({error}): restore it, or move it "
-                "away and run the job again"
-            ) from None
+            expected = f"{self.root}/run.json: expected the job of a run with its index ({error})"
+            raise UserError(f"{expected}: restore it, or move it away and run the job again") from None
         return job
 
     def _winners(self, columns: Sequence[str]) -> pa.Table:
@@ -237,8 +231,7 @@ class Store:
             del known[name]
         new = [name for name in names if name not in known]
         read = self._files.each(lambda name: self._files.columns("records", name, columns), new)
-        for name, table in zip(new, read, strict=True):
-            known[name] = table
+        known.update(zip(new, read, strict=True))
         return [known[name] for name in names]
 
     def _found(self, names: Sequence[str], keys: pa.Array) -> dict[Key, tuple[Row, list[Row]]]:
@@ -247,13 +240,11 @@ class Store:
         for name, table, wins in zip(names, tables, split_winners(tables), strict=True):
             texts = pc.binary_join_element_wise(*(table[column].cast(pa.string()) for column in KEY), "/")
             wanted = pc.and_(pa.chunked_array([pa.array(wins)]), pc.is_in(texts, keys))
-            if not pc.any(wanted).as_py():
-                continue
-            rows = self._files.columns("records", name, _ALL).filter(wanted).to_pylist()
-            classes = self._classes([name], [table.filter(wanted)], _ALL_CLASSES).to_pylist()
-            for row in rows:
-                key: Key = row["cell_id"], row["case_key"], row["target_model_id"]
-                rows_by_key[key] = row, [line for line in classes if all(line[part] == row[part] for part in KEY)]
+            if pc.any(wanted).as_py():
+                classes = self._classes([name], [table.filter(wanted)], _ALL_CLASSES).to_pylist()
+                for row in self._files.columns("records", name, _ALL).filter(wanted).to_pylist():
+                    key: Key = row["cell_id"], row["case_key"], row["target_model_id"]
+                    rows_by_key[key] = row, [line for line in classes if all(line[part] == row[part] for part in KEY)]
         return rows_by_key
 
     def _classes(self, names: Sequence[str], tables: Sequence[pa.Table], columns: Sequence[str]) -> pa.Table:
