@@ -90,12 +90,9 @@ def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None)
     tables = {str(name): wide[list(group["target_model"])].to_numpy(float) for name, group in pairs.groupby("method")}
     rows = []
     for name, table in tables.items():
-        if not len(table) or name == behind:
-            result = Nested(np.nan, np.nan, np.nan, np.nan, np.nan, table.shape[1], len(table))
-        elif behind is None:
-            result = nested_interval(table)
-        else:
-            result = nested_interval(tables[behind], table)
+        result = Nested(np.nan, np.nan, np.nan, np.nan, np.nan, table.shape[1], len(table))
+        if len(table) and name != behind:
+            result = nested_interval(table) if behind is None else nested_interval(tables[behind], table)
         rows.append({"method": name, **result._asdict(), "networks": table.shape[1]})
     methods = pd.DataFrame(rows, columns=["method", *Nested._fields])
     methods.loc[methods["patients"] < FEWEST, ["low", "high"]] = np.nan
