@@ -176,7 +176,7 @@ def _battery(own: Grid, eps: float, seed: int) -> Iterator[Cell]:
     everywhere = make("pgd", eps=eps, **usual)
     attacks = [
         *(make("pgd", eps=budget, **usual) for budget in (eps / 2, min(2 * eps, 1.0), 1.0)),
-        *(make("pgd", eps=eps, **{**usual, "steps": factor * STEPS}) for factor in (2, 4)),
+        *(make("pgd", eps=eps, steps=factor * STEPS, step_size=STEP_SIZE) for factor in (2, 4)),
         make("pgd", eps=eps, restarts=RESTARTS, **usual),
         make("fgsm", eps=eps),
         make("square", eps=eps, queries=QUERIES),
@@ -238,16 +238,14 @@ def _recommended(own: Grid, out: str, cases: int, say: Callable[[str], None]) ->
 def _null_rows(own: Grid, seed: int) -> Iterator[Cell]:
     """Yields the null rows of each optimised frequency attack, both with and without stretching if it can stretch."""
     for cell in own.cells:
-        if getattr(cell.attack, "control", "") != "none":
-            continue
-        for stretches, control in product(_stretchings(cell.attack), ("none", *_controls(cell.attack))):
-            yield _with(cell, _changed(cell.attack, {**stretches, "control": control}), seed)
+        if getattr(cell.attack, "control", "") == "none":
+            for stretches, control in product(_stretchings(cell.attack), ("none", *_controls(cell.attack))):
+                yield _with(cell, _changed(cell.attack, {**stretches, "control": control}), seed)
 
 
 def _controls(attack: Attack) -> list[str]:
-    if not hasattr(attack, "control"):
-        return []
-    return [control for control in CONTROLS if type(attack).parameters["control"].check(control) is None]
+    declared = type(attack).parameters.get("control")
+    return [control for control in CONTROLS if declared and declared.check(control) is None]
 
 
 def _stretchings(attack: Attack) -> list[dict[str, Any]]:
@@ -290,11 +288,9 @@ def _sizes(own: Grid, store: Store) -> dict[Place, list[float]]:
     rows = {(cell, case): size for cell, case, size, status in store.rows(columns) if status == "ok"}
     means: dict[Place, list[float]] = {}
     for cell in own.cells:
-        if cell.attack.threat_model == "linf" or cell.attack.passes[1] == 0:
-            continue
-        sizes = [rows.get((cell.cell_id, case_key)) for case_key in own.case_keys[cell.dataset.name]]
-        defined = [size for size in sizes if size is not None and math.isfinite(size) and size > 0]
-        if defined:
+        sizes = [rows.get((cell.cell_id, case_key)) or 0.0 for case_key in own.case_keys[cell.dataset.name]]
+        defined = [size for size in sizes if math.isfinite(size) and size > 0]
+        if defined and cell.attack.threat_model != "linf" and cell.attack.passes[1]:
             means.setdefault((cell.dataset.name, cell.source.name), []).append(math.fsum(defined) / len(defined))
     return means
 

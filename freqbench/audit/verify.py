@@ -60,14 +60,12 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     left = len(classes - records)  # of a writer that died
     beside = f"; {left} files of classes without records, which are never read" if left else ""
     doubles = survey.compare_doubles()
+    ranges = "{records} records and {class_records} rows of classes are in their ranges".format(**survey.counts)
     unknown = _check_origins(survey, runs, errors)
     return [
         errors.check("files", f"{len(survey.names)} pairs can be read to the end{beside}"),
         errors.check("schema", f"{len(survey.names)} pairs have the columns of schema version {SCHEMA_VERSION}"),
-        errors.check(
-            "values",
-            "{records} records and {class_records} rows of classes are in their ranges".format(**survey.counts),
-        ),
+        errors.check("values", ranges),
         errors.check("classes", "means and counts of records are those of their classes"),
         errors.check("doubles", doubles),
         errors.check("runs", f"{len(runs)} runs have their files"),
@@ -125,14 +123,11 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: StoreSurvey, runs
         first = cells.setdefault(row["cell_id"], row)
         for name in _differing(first, row):
             errors.wrong("cells", f"cell {row['cell_id']}: {name}: {first[name]} and {row[name]} in its rows")
-    jobs = {
-        json.dumps(spec, sort_keys=True): spec for spec in (job.get("spec"), *(r.get("job") for r in runs.values()))
-    }
+    stored = (job.get("spec"), *(run.get("job") for run in runs.values()))
+    jobs = {json.dumps(spec, sort_keys=True): spec for spec in stored if isinstance(spec, dict)}
     expected: dict[str, Row] = {}
     reasons: list[str] = []
     for spec in list(jobs.values())[:MOST_JOBS]:
-        if not isinstance(spec, dict):
-            continue
         try:
             made = stored_job(spec, trusted=False, where="the stored job")
             grid = adversarial_volumes.joined(expand(made), store.root)
@@ -235,8 +230,7 @@ def _check_volumes(
 
 def _complaint(path: str) -> str:
     """Describes the damage of a gzip file; empty if there is none."""
-    packed = storage.read_bytes(path)
-    if not packed:
+    if not (packed := storage.read_bytes(path)):
         return "is empty"
     try:
         with gzip.open(io.BytesIO(packed)) as stream:
