@@ -42,10 +42,8 @@ class Effort:
         ):
             if len(values) < fewest or min(values) < 1 or any(b <= a for a, b in pairwise(values)):
                 count = "two or more whole numbers" if fewest > 1 else "whole numbers"
-                got = ",".join(map(str, values)) or "nothing"
-                raise UserError(
-                    f"--{option}: expected {count} of at least 1 that increase, such as {example}, got {got}"
-                )
+                expected = f"expected {count} of at least 1 that increase, such as {example}"
+                raise UserError(f"--{option}: {expected}, got {','.join(map(str, values)) or 'nothing'}")
         if not self.losses:
             raise UserError(f"--losses: expected one or more, such as dice,ce, got nothing: {', '.join(LOSSES)}")
         for loss in self.losses:
@@ -68,10 +66,8 @@ def varied(job: JobSpec, effort: Effort, cases: int) -> Varied:
     Steps are multiplied if an attack follows a gradient in them, queries if it searches without one. The other
     parameters stay: a step size given as a number is the same for any number of steps. Null rows and attacks without
     either are left out, and those of the threat model `linf-minimal`, whose steps make the change smaller. Rows are
-    computed in fp32, on the first `cases` cases of each dataset.
-
-    Raises:
-        UserError: the job cannot be expanded, has no such attack, or an attack refuses a loss or a number of steps.
+    computed in fp32, on the first `cases` cases of each dataset. Raises UserError if the job cannot be expanded, has no
+    such attack, or an attack refuses a loss or a number of steps.
     """
     content: dict[str, Any] = {"precision": "fp32", "compile": False, "targets": "source", "save_adversarial": "none"}
     job = job.model_copy(update={**content, "metrics": METRICS, "name": f"{job.name}-converge"})
@@ -82,13 +78,11 @@ def varied(job: JobSpec, effort: Effort, cases: int) -> Varied:
             for attack in _at_every_effort(cell, counted, effort, job.where):
                 changed = replace(cell, attack=attack)
                 cells.setdefault((cell.dataset.name, changed.cell_id), changed)
-    names = [cell.attack.name for cell in full.cells]
-    left_out = dict.fromkeys(name for name in names if name not in {cell.attack.name for cell in cells.values()})
+    taken = {cell.attack.name for cell in cells.values()}
+    left_out = dict.fromkeys(cell.attack.name for cell in full.cells if cell.attack.name not in taken)
     if not cells:
-        raise UserError(
-            f"{job.where}: attacks: expected one that follows a gradient in steps or searches by queries, got "
-            f"{', '.join(left_out)}: add one"
-        )
+        expected = "expected one that follows a gradient in steps or searches by queries"
+        raise UserError(f"{job.where}: attacks: {expected}, got {', '.join(left_out)}: add one")
     grid = replace(full, cells=tuple(cells.values()))
     entries = {cell.cell_id: _entry(cell.attack) for cell in grid.cells}
     grid = replace(grid, job=job.model_copy(update={"attacks": list(_attacks(grid))}))

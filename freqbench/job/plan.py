@@ -142,7 +142,7 @@ def outlook(
         job=grid.job.name,
         out=store.root,
         grid=tuple(_counted(grid)),
-        notes=tuple(grid.notes),
+        notes=grid.notes,
         patients={
             name: counted_patients([ref.patient_id for ref in refs])
             for name, refs in grid.cases.items()
@@ -163,10 +163,9 @@ def outlook(
 
 
 def _counted(grid: Grid) -> Iterator[dict[str, Any]]:
-    rows: dict[tuple[str, str, str], list[int]] = {}
+    rows = defaultdict[tuple[str, str, str], list[int]](lambda: [0] * 5)
     for unit in grid.units():
-        key = unit.cell.dataset.name, unit.cell.source.name, unit.cell.attack.name
-        row = rows.setdefault(key, [0, 0, 0, 0, 0])
+        row = rows[unit.cell.dataset.name, unit.cell.source.name, unit.cell.attack.name]
         row[1] += 1
         row[2] += unit.passes
         row[3] += sum(target.predictions for target in unit.targets if target.predictions > 1)
@@ -204,13 +203,11 @@ def lines(found: Outlook) -> Iterator[str]:
         yield f"{where}: {windows} windows of a volume run forward twice a step: their graphs do not fit"
     if found.missing:
         yield from (f"{thing.word}: {thing}" for thing in found.missing)
-        if all(thing.word != Missing.word for thing in found.missing):
-            yield "passes are counted on untrained networks in their place; records are counted once they exist"
-            return
-        yield (
-            "passes are counted on volumes of a usual size and on untrained networks in the place of what is missing; "
-            "run --dry-data phantom tries this grid now"
-        )
+        stand_ins = "untrained networks in their place; records are counted once they exist"
+        if any(thing.word == Missing.word for thing in found.missing):
+            stand_ins = "volumes of a usual size and on untrained networks in the place of what is missing; "
+            stand_ins += "run --dry-data phantom tries this grid now"
+        yield f"passes are counted on {stand_ins}"
         return
     done, left = found.records_done or 0, found.records_left or 0
     yield f"{done} of {done + left} records are in {found.out}"

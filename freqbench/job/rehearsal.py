@@ -62,11 +62,10 @@ def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
     names = {thing.what for thing in lacking}
     with trusting(job.trust_code):
         datasets = [_stand_in(entry) if _dataset(entry) in names else entry for entry in job.datasets]
-    args = [entry.args if _own(entry) in MODELS else ANY_ROI for entry in job.models]
-    models = [
-        _untrained(entry, number, args[number]) if name_of(entry) in names else entry
-        for number, entry in enumerate(job.models)
-    ]
+    models = list(job.models)
+    for number, entry in enumerate(job.models):
+        if name_of(entry) in names:
+            models[number] = _untrained(entry, number, entry.args if _own(entry) in MODELS else ANY_ROI)
     return job.model_copy(update={"datasets": datasets, "models": models})
 
 

@@ -308,25 +308,18 @@ class TrainJob(TrainingSchedule):
         names = [model.name for model in self.models]
         require_distinct("models", names)
         taken = {f"{name}{suffix(number)}": name for name in names for number in range(1, self.replicates)}
-        for name in names:
-            if name in taken:
-                raise ValueError(
-                    f"expected names that replicates leave free, got {name}, which is what a replicate of "
-                    f"{taken[name]} is called: rename one"
-                )
+        if twice := [name for name in names if name in taken]:
+            called = f"which is what a replicate of {taken[twice[0]]} is called"
+            raise ValueError(f"expected names that replicates leave free, got {twice[0]}, {called}: rename one")
         for model in self.models:
             schedule = self.schedule(model)
             if schedule.warmup_steps >= schedule.steps:
-                raise ValueError(
-                    f"{model.name}: expected warmup_steps below steps, got {schedule.warmup_steps} and "
-                    f"{schedule.steps}: lower warmup_steps"
-                )
+                got = f"{schedule.warmup_steps} and {schedule.steps}"
+                raise ValueError(f"{model.name}: expected warmup_steps below steps, got {got}: lower warmup_steps")
             parts = schedule.accumulate * (self.workers if self.engine == "ray" else 1)
             if schedule.batch_size % parts:
-                raise ValueError(
-                    f"{model.name}: expected a batch_size that accumulate x workers = {parts} divides, got "
-                    f"{schedule.batch_size}: change one of them"
-                )
+                expected = f"a batch_size that accumulate x workers = {parts} divides"
+                raise ValueError(f"{model.name}: expected {expected}, got {schedule.batch_size}: change one of them")
             self.whole(model)
         return self
 
@@ -394,11 +387,9 @@ class TrainJob(TrainingSchedule):
 
     def schedule(self, model: ModelRecipe) -> TrainingSchedule:
         """Returns the job's schedule with the model's own settings."""
-        fields = {name: getattr(model, name) for name in TrainingSchedule.model_fields}
-        overrides = {name: value for name, value in fields.items() if value is not None}
-        return TrainingSchedule.model_validate(
-            {name: getattr(self, name) for name in TrainingSchedule.model_fields} | overrides
-        )
+        pairs = {name: (getattr(model, name), getattr(self, name)) for name in TrainingSchedule.model_fields}
+        settings = {name: usual if own is None else own for name, (own, usual) in pairs.items()}
+        return TrainingSchedule.model_validate(settings)
 
 
 class TrainingEntry(Strict):
