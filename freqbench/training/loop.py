@@ -56,13 +56,18 @@ class NetworkTraining:
     @property
     def identity(self) -> str:
         """Digest (16 hex digits) of all settings that shape the weights; a time limit only cuts the same path short."""
-        return digest([{"arch": self.arch, "args": self.args, "roi": self.roi}, self.record])
+        return digest([self.shape, self.record])
 
     @property
     def method(self) -> str:
         """Digest (16 hex digits) without seed and job's name, which replicates of one training share."""
         shared = {key: value for key, value in self.record.items() if key not in ("job", "seed", "start")}
-        return digest([{"arch": self.arch, "args": self.args, "roi": self.roi}, shared, self.origin])
+        return digest([self.shape, shared, self.origin])
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Settings that shape the network."""
+        return {"arch": self.arch, "args": self.args, "roi": self.roi}
 
     @property
     def arch(self) -> str:
@@ -86,9 +91,7 @@ class NetworkTraining:
 
     def entry(self, checkpoint: str) -> models.ModelEntry:
         """Makes the entry of a benchmark job for the network with these weights."""
-        return models.ModelEntry(
-            name=self.model.name, arch=self.arch, checkpoint=checkpoint, args=self.args, roi=self.roi
-        )
+        return models.ModelEntry(name=self.model.name, checkpoint=checkpoint, **self.shape)
 
     def new_net(self) -> nn.Module:
         """Builds the network with its initial weights."""
@@ -138,8 +141,7 @@ class Team:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(total)
-        means: list[float] = (total / self.size).tolist()
-        return means
+        return list((total / self.size).tolist())
 
     def gathered(self, scores: Mapping[int, Scores]) -> Scores:
         """Gathers the team's rows, in the order of their numbers."""
@@ -167,16 +169,12 @@ class Trainer:
         averaged = AveragedModel(net, multi_avg_fn=average) if decay else None
         self.state = State(net=net, optimizer=optimizer, averaged=averaged)
         self.state.restore(folder, training.identity)
-        on_cuda = team.device.type == "cuda"
-        half = on_cuda if schedule.precision == "auto" else schedule.precision == "bf16"
-        recipe = training.model
-        self._objective = team.parallel(
-            StepLoss(net, training.adapter, recipe.frequency_consistency, half, recipe.divergence_weight)
-        )
+        half = team.device.type == "cuda" if schedule.precision == "auto" else schedule.precision == "bf16"
+        recipe, adapter = training.model, training.adapter
+        objective = StepLoss(net, adapter, recipe.frequency_consistency, half, recipe.divergence_weight)
+        self._objective = team.parallel(objective)
         precision = "bf16" if half else "fp32"
-        self._attacked_model = models.SegmentationModel(
-            net, training.roi, precision=precision, adapter=training.adapter
-        )
+        self._attacked_model = models.SegmentationModel(net, training.roi, precision=precision, adapter=adapter)
 
     def parts(self, step: int) -> list[range]:
         """Numbers of this process's crops in a step: one range per pass through the network."""

@@ -43,10 +43,7 @@ class StepLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.net = net
-        self._adapter = adapter
-        self._consistency = consistency
-        self._half = half
-        self._beta = beta
+        self._adapter, self._consistency, self._half, self._beta = adapter, consistency, half, beta
 
     def forward(self, clean: Tensor | None, adversarial: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the loss and its terms (NaN if missing): on clean crops, on attacked ones, the weighted consistency.

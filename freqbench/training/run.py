@@ -21,16 +21,8 @@ from freqbench import models
 from freqbench.core import names
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
-from freqbench.core.files.storage import (
-    exists,
-    is_local,
-    join,
-    local_path,
-    read_bytes,
-    require_own,
-    sha256,
-    write_atomic,
-)
+from freqbench.core.files import storage
+from freqbench.core.files.storage import join
 from freqbench.core.identity import digest
 from freqbench.core.machine import keep_freed_memory, versions
 from freqbench.core.terminal import PlainConsole
@@ -88,10 +80,10 @@ def finished(training: NetworkTraining, out: str) -> TrainResult | None:
     """Returns the result of a network that `train` would skip in `out`: its weights are still those measured."""
     folder = join(out, training.model.name)
     path = join(folder, RESULT)
-    if not exists(path) or not exists(join(folder, BEST)):
+    if not storage.exists(path) or not storage.exists(join(folder, BEST)):
         return None
-    content = object_of(read_bytes(path), path)
-    if content.get("key") != _key(training) or content.get("sha256") != sha256(join(folder, BEST)):
+    content = object_of(storage.read_bytes(path), path)
+    if content.get("key") != _key(training) or content.get("sha256") != storage.sha256(join(folder, BEST)):
         return None
     return TrainResult(**content["result"] | {"path": join(folder, BEST)})
 
@@ -113,8 +105,8 @@ def _train_one(
         if former:
             say(f"{former.name}: finished before, test Dice {former.dice_test:.3f}")
             return former
-        for name in (RESULT,) if exists(join(folder, RESULT)) else MARKS:
-            require_own(join(folder, name), MARKS[name])
+        for name in (RESULT,) if storage.exists(join(folder, RESULT)) else MARKS:
+            storage.require_own(join(folder, name), MARKS[name])
         if training.roi not in reported:
             reported.add(training.roi)
             _say_padded(cases("train"), training, say)
@@ -132,11 +124,11 @@ def _train_one(
         result = _measured(training, state, class_names, cases("test"), folder)
         content = {
             "key": _key(training),
-            "sha256": sha256(result.path),
+            "sha256": storage.sha256(result.path),
             "result": asdict(result),
             **_facts(job, training, state, time.time() - began),
         }
-        write_atomic(join(folder, RESULT), (json.dumps(content, indent=1) + "\n").encode())
+        storage.write_atomic(join(folder, RESULT), (json.dumps(content, indent=1) + "\n").encode())
         say(f"{result.name}: {result.steps} steps in {result.seconds:.0f} s, test Dice {result.dice_test:.3f}")
     return result
 
@@ -269,9 +261,9 @@ def _curves(folder: str) -> Tell:
         from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError:
         return lambda row: None
-    if not is_local(folder):
+    if not storage.is_local(folder):
         return lambda row: None
-    path = Path(local_path(folder), "tensorboard", f"events.out.tfevents.{time.time_ns()}.{os.getpid()}")
+    path = Path(storage.local_path(folder), "tensorboard", f"events.out.tfevents.{time.time_ns()}.{os.getpid()}")
 
     def draw(row: Row) -> None:
         content, now = io.BytesIO(), time.time()
