@@ -97,14 +97,12 @@ class RunProgress:
     """
 
     def __init__(self, plan: Plan, console: Console) -> None:
-        self._console = console
+        self._console, self._num_done = console, plan.num_done
         self._total = plan.num_done + plan.num_todo
-        self._num_done = plan.num_done
         self.num_new = self.num_failed = 0  # records that were stored; records of units that have ended
         self._said: set[str] = set()
         self._work = {_key(unit): unit.passes + PASSES_TO_SCORE * len(unit.targets) for unit in plan.units}
-        self._all = sum(self._work.values())
-        self._done = 0
+        self._all, self._done = sum(self._work.values()), 0
         self._within: dict[tuple[str, str], tuple[Unit, int]] = {}  # units at work and their passes so far
         self._started = self._last_line = self._last_drawn = time.monotonic()
         self._paces = deque([(self._started, 0)])
@@ -158,7 +156,8 @@ class RunProgress:
 
     def _show(self, now: float, at_once: bool = False) -> None:
         within = list(self._within.values())
-        done = self._done + sum(passes for _, passes in within)
+        made = sum(passes for _, passes in within)
+        done = self._done + made
         rest = self._rest(now, done)
         stored = self._num_done + self.num_new
         records, spoken = f"{stored}/{self._total}", "" if rest is None else f"left: {timedelta(seconds=rest)}"
@@ -168,11 +167,9 @@ class RunProgress:
             failed = f", {self.num_failed} failed" if self.num_failed else ""
             line = f"{stored} of {self._total} records stored{failed}, {now - self._started:.0f} s"
             line += "" if rest is None else f", about {rest} s left"
-            if len(within) == 1:
-                line += f", {within[0][0].name} at {_percent(within[0][1], within[0][0].passes)}"
-            elif within:
-                possible = sum(unit.passes for unit, _ in within)
-                line += f", {len(within)} units at {_percent(sum(passes for _, passes in within), possible)}"
+            if within:
+                what = within[0][0].name if len(within) == 1 else f"{len(within)} units"
+                line += f", {what} at {_percent(made, sum(unit.passes for unit, _ in within))}"
             self._console.print(line, highlight=False, soft_wrap=True)
 
     def _rest(self, now: float, done: int) -> int | None:
