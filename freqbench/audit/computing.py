@@ -141,8 +141,7 @@ def planned(
         if cell.source.black_box and cell.attack.needs_gradient:
             continue
         key = cell.dataset.name, cell.cell_id
-        former = cells.get(key)
-        targets = {target.model_id: target for target in (*(former.targets if former else ()), *cell.targets)}
+        targets = {target.model_id: target for target in (*cells.get(key, cell).targets, *cell.targets)}
         cells[key] = replace(cell, targets=tuple(targets.values()))
     wanted = tuple(name for name in METRICS if name == "dsc" or name in job.metrics)
     scored = {key for key, metrics in store.covered().items() if "dsc" in metrics}
@@ -206,9 +205,7 @@ def _longest(own: Grid) -> dict[Hashable, Cell]:
     longest: dict[Hashable, Cell] = {}
     for cell in filter(lambda each: is_claimed(each.attack), own.cells):
         claim = _claim_of(cell)
-        former = longest.get(claim)
-        if former is None or num_steps(cell.attack) > num_steps(former.attack):
-            longest[claim] = cell
+        longest[claim] = max(longest.get(claim, cell), cell, key=lambda each: num_steps(each.attack))
     return longest
 
 

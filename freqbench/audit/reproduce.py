@@ -25,7 +25,7 @@ from freqbench.job.grid import Grid, expand, further_targets
 from freqbench.job.schema import JobSpec, stored_job
 from freqbench.metrics import METRICS
 from freqbench.results import Key, Store
-from freqbench.results.rowid import find_row, row_id, sample_rows
+from freqbench.results.store import find_row, row_id, sample_rows
 from freqbench.results.volumes import ADVERSARIAL, FACTS, VOLUMES
 
 Verdict = Literal["equal", "close", "different", "not recomputed"]
@@ -149,9 +149,7 @@ def _unit(grid: Grid, key: Key) -> Unit | None:
     A target may be none of the cell's: `score` and `audit --run` score volumes on further models of the job.
     """
     cell_id, case_key, target_id = key
-    for cell in grid.cells:
-        if cell.cell_id != cell_id:
-            continue
+    for cell in (each for each in grid.cells if each.cell_id == cell_id):
         refs = [ref for ref in grid.cases[cell.dataset.name] if cell.dataset.case_key(ref) == case_key]
         others = (other for other in grid.cells if other.dataset.name == cell.dataset.name)
         models = {model.model_id: model for other in others for model in (other.source, *other.targets)}

@@ -16,8 +16,8 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.results import Key
 from freqbench.results.files import SCHEMAS, Files, VersionError
-from freqbench.results.rowid import row_id
 from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, OF_A_CLASS, RECORDS, Column
+from freqbench.results.store import row_id
 from freqbench.results.tolerances import EXACT, TOLERANCES
 from freqbench.results.winners import Words, commit_text, shared_rows
 

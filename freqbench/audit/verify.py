@@ -4,7 +4,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -21,7 +21,7 @@ from freqbench.job.grid import expand
 from freqbench.job.schema import stored_job
 from freqbench.metrics import METRICS
 from freqbench.results import SCHEMA_VERSION, Shard, Store, index_keys
-from freqbench.results.rowid import row_id
+from freqbench.results.store import row_id
 from freqbench.results.volumes import SUFFIX, VOLUMES, whole
 
 MOST_KEYS = 3
@@ -31,14 +31,13 @@ CHUNK = 2**24
 Runs = Mapping[str, Mapping[str, Any]]
 
 
-def shown(checks: Iterable[Check], title: str, console: Console) -> bool:
+def shown(checks: Sequence[Check], title: str, console: Console) -> bool:
     """Prints the results of checks, and returns True if nothing is wrong."""
-    listed = list(checks)
     table = Table("check", Column("verdict", no_wrap=True), Column("what was found", overflow="fold"), title=title)
-    for each in listed:
-        table.add_row(each.name, each.verdict, each.text)
+    for each in checks:
+        table.add_row(*each)
     console.print(table)
-    return all(each.verdict != "wrong" for each in listed)
+    return all(each.verdict != "wrong" for each in checks)
 
 
 def verify(store: Store, with_volumes: bool = False) -> list[Check]:

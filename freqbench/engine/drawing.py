@@ -125,7 +125,9 @@ def draw(
 
     change: Pixels = seen(adversarial[channel]) - seen(case.image[channel])
     full = span([change])
-    size = _panel_size(change.shape, aspect(case.spacing, AXIAL))
+    height, width = change.shape[0] * aspect(case.spacing, AXIAL), change.shape[1]  # in widths of a voxel
+    scale = PANEL / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
     clean, attacked = (_grey(seen(volume[channel]), size) for volume in (case.image, adversarial))
     panels = [
         ("clean", "", clean),
@@ -147,13 +149,6 @@ def _drop(row: Row) -> float:
 
 def _on_attacked(row: Row, labels: Tensor, adversarial: Tensor) -> Prediction:
     return Prediction(name=row["target_model"], dsc=row["dsc_foreground"], labels=labels, volume=adversarial)
-
-
-def _panel_size(shape: tuple[int, ...], ratio: float) -> Size:
-    """Returns width and height of a panel for a slice of pixels, each `ratio` times as high as wide."""
-    height, width = shape[0] * ratio, shape[1]
-    scale = PANEL / max(height, width)
-    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _resized(slice: Pixels, size: Size, how: Resampling) -> Pixels:

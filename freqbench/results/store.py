@@ -7,7 +7,10 @@ records again, and then removes it. A record may be in several files (after a re
 died before deleting): readers keep one row per key, and take its classes from the same file.
 """
 
+import hashlib
 import json
+import random
+import re
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
@@ -34,6 +37,8 @@ _ALL = tuple(column.name for column in RECORDS)
 _ALL_CLASSES = tuple(column.name for column in CLASS_RECORDS)
 
 FOLDERS = ("records", "class_records", "runs", "leases")
+LEAST_DIGITS = 6  # of a row's id
+_PREFIX = re.compile(rf"[0-9a-f]{{{LEAST_DIGITS},16}}")
 
 
 class IndexCell(BaseModel):
@@ -274,3 +279,42 @@ def index_keys(index: Mapping[str, Any]) -> set[Key]:
         for case_key in (cell["cases"] if "cases" in cell else index["cases"][cell["dataset"]])
         for target in cell["targets"]
     }
+
+
+# Names of rows: digests of their keys, which are stored nowhere
+
+
+def row_id(cell_id: str, case_key: str, target_model_id: str) -> str:
+    """Returns 16 hex digits that name a record: a digest of its key.
+
+    >>> row_id("0123456789abcdef", "fedcba9876543210", "feedfacefeedface")
+    'fd9e36ab26584a29'
+    """
+    return hashlib.blake2b("/".join((cell_id, case_key, target_model_id)).encode(), digest_size=8).hexdigest()
+
+
+def find_row(store: Store, text: str) -> Key:
+    """Returns the key of the row whose id begins with `text`; raises UserError if none or several do."""
+    if not _PREFIX.fullmatch(text):
+        raise UserError(
+            f"--row: expected {LEAST_DIGITS} to 16 hex digits of a row's id, got {text!r}: the page "
+            "of `report --format html` has them in the details of a case"
+        )
+    keys = [key for key in store.rows(KEY) if row_id(*key).startswith(text)]
+    if len(keys) != 1:
+        ids = ", ".join(row_id(*key) for key in keys[:3])
+        got = f"{len(keys)} of them ({ids}): give more digits" if keys else "none: check OUT and the digits"
+        raise UserError(f"{store.root}: expected one row whose id begins with {text}, got {got}")
+    return keys[0]
+
+
+def sample_rows(store: Store, count: int, seed: int, first: Collection[Key] = ()) -> list[Key]:
+    """Returns the keys `first` and those of `count` other ok rows drawn at random, or of all if there are fewer.
+
+    They are the same for the same store. Raises UserError if no row is ok.
+    """
+    keys = sorted(row[:3] for row in store.rows((*KEY, "status")) if row[3] == "ok")
+    if not keys:
+        raise UserError(f"{store.root}: expected a row that is ok, found none: run the job first")
+    others = [key for key in keys if key not in first]
+    return [*first, *random.Random(seed).sample(others, min(count, len(others)))]
