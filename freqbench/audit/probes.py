@@ -128,10 +128,7 @@ def _where(cell: Cell, ref: CaseRef) -> dict[str, Any]:
 def _look(
     model: SegmentationModel, image: Tensor, label: Tensor, eps: float
 ) -> tuple[float, float | None, list[float]]:
-    """Returns the share of zero gradients, sign agreement of two of them, and the losses of a PGD, for one window.
-
-    A random defence is drawn anew for each of the two gradients, so that they can differ.
-    """
+    """Returns the share of zero gradients, sign agreement of two of them, and the losses of a PGD, for one window."""
     device = next(model.parameters()).device
     image, label = image.to(device), label.to(device)
     task = Task("audit", model, image, label, targeted=False)
@@ -139,7 +136,7 @@ def _look(
     def of_draw(key: int, point: Tensor) -> Tensor:
         return task.objective.raised(model(point, keys=[key]))
 
-    is_drawn = _draws(model) and not model.takes_keys
+    is_drawn = _draws(model) and not model.takes_keys  # anew for each gradient, so that the two can differ
     with torch.enable_grad(), task.evaluation_mode():
         first, second = (task.gradient(task.clean, partial(of_draw, key) if is_drawn else None) for key in (1, 2))
     agreement = sign_agreement(first, second)

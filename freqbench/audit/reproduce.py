@@ -144,13 +144,11 @@ def _lost(row: Row, run: Mapping[str, Any]) -> str:
 
 
 def _unit(grid: Grid, key: Key) -> Unit | None:
-    """Unit of work that recomputes a record; None if the grid has no such cell or case, or no such model.
-
-    A target may be none of the cell's: `score` and `audit --run` score volumes on further models of the job.
-    """
+    """Unit of work that recomputes a record; None if the grid has no such cell or case, or no such model."""
     cell_id, case_key, target_id = key
     for cell in (each for each in grid.cells if each.cell_id == cell_id):
         refs = [ref for ref in grid.cases[cell.dataset.name] if cell.dataset.case_key(ref) == case_key]
+        # A target may be none of the cell's: `score` and `audit --run` score volumes on further models of the job.
         others = (other for other in grid.cells if other.dataset.name == cell.dataset.name)
         models = {model.model_id: model for other in others for model in (other.source, *other.targets)}
         if refs and target_id in models:

@@ -112,11 +112,7 @@ def _check_origins(survey: StoreSurvey, runs: Runs, errors: Errors) -> str:
 
 
 def _check_cells(store: Store, job: Mapping[str, Any], survey: StoreSurvey, runs: Runs, errors: Errors) -> Check:
-    """Checks that a cell's settings are the same in all its rows, and that its id is that of a stored job.
-
-    The jobs are expanded as in a run, so that the second check needs data and checkpoints here; no third-party
-    code runs for it.
-    """
+    """Checks that a cell's settings are the same in all its rows, and that its id is that of a stored job."""
     cells: dict[str, Row] = {}
     for row in survey.cells:
         first = cells.setdefault(row["cell_id"], row)
@@ -126,6 +122,7 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: StoreSurvey, runs
     jobs = {json.dumps(spec, sort_keys=True): spec for spec in stored if isinstance(spec, dict)}
     expected: dict[str, Row] = {}
     reasons: list[str] = []
+    # Jobs are expanded as in a run: that needs data and checkpoints here, but runs no third-party code.
     for spec in list(jobs.values())[:MOST_JOBS]:
         try:
             made = stored_job(spec, trusted=False, where="the stored job")
@@ -203,20 +200,16 @@ def _shards(runs: Runs) -> list[Shard]:
 def _check_volumes(
     store: Store, job: Mapping[str, Any], survey: StoreSurvey, errors: Errors, with_volumes: bool
 ) -> Check:
-    """Checks that each good record of a job that saves volumes has one; `with_volumes` reads them to the end.
-
-    Saved volumes carry no hash of their own; gzip's checksum shows damage.
-    """
+    """Checks that each good record of a job that saves volumes has one; `with_volumes` reads them to the end."""
     root = storage.join(store.root, VOLUMES)
     there = whole(root)
     spec = job.get("spec")
     lost = sum(rows for (cell, case, _), rows in survey.ok.items() if (cell, case) not in there)
     if lost and isinstance(spec, dict) and spec.get("save_adversarial") == "nifti":
         errors.wrong("volumes", f"{lost} records have no whole volume, though the job saves them")
-    if not there:
-        return errors.check("volumes", "", "none are saved")
-    if not with_volumes:
-        return errors.check("volumes", "", f"{len(there)} are there; --volumes reads them to the end")
+    if not there or not with_volumes:
+        missing = f"{len(there)} are there; --volumes reads them to the end" if there else "none are saved"
+        return errors.check("volumes", "", missing)
     count = 0
     for folder in sorted(there.values()):
         place = storage.join(root, folder)
@@ -228,7 +221,7 @@ def _check_volumes(
 
 
 def _complaint(path: str) -> str:
-    """Describes the damage of a gzip file; empty if there is none."""
+    """Describes the damage of a gzip file, which its checksum shows; empty if there is none."""
     if not (packed := storage.read_bytes(path)):
         return "is empty"
     try:

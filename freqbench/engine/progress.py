@@ -76,9 +76,8 @@ class Clock:
         self._units += 1
         self._load += outcome.load_seconds
         self._device += outcome.device_seconds
-        now = time.monotonic()
-        self._whole += now - self._counted
-        self._counted = now
+        before, self._counted = self._counted, time.monotonic()
+        self._whole += self._counted - before
 
     def facts(self, waits: bool) -> dict[str, Any]:
         """Returns a worker's entry in a run's file, times in seconds; `waits` is true if it waits for a unit now."""
@@ -173,10 +172,7 @@ class RunProgress:
             self._console.print(line, highlight=False, soft_wrap=True)
 
     def _rest(self, now: float, done: int) -> int | None:
-        """Estimates the remaining seconds from the pace of the last minutes, as load varies; None: unknown.
-
-        If nothing was done in that time, it takes the pace of the whole run.
-        """
+        """Estimates the remaining seconds from the pace of the last minutes, else of the whole run; None: unknown."""
         if now - self._paces[-1][0] >= 1:
             self._paces.append((now, done))
         while len(self._paces) > 2 and now - self._paces[1][0] >= PACE_S:

@@ -384,11 +384,8 @@ def _case_key(dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Hasha
 
 @contextmanager
 def _passes_told(networks: Sequence[SegmentationModel], advance: Callable[[int], None]) -> Iterator[None]:
-    """Counts the passes of models inside and reports them: one per window, two if a gradient is requested.
-
-    Passes are counted when they are queued, without waiting for the device.
-    """
-    made = 0
+    """Counts the passes of models inside and reports them: one per window, two if a gradient is requested."""
+    made = 0  # when they are queued, without waiting for the device
 
     def count(model: SegmentationModel, shown: tuple[Tensor, ...], logits: Tensor) -> None:
         nonlocal made

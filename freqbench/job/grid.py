@@ -105,7 +105,7 @@ class Expansion:
             warnings.simplefilter("always")
             attacks = [list(_attacks_on(job, i, dataset)) for i, dataset in enumerate(self._datasets)]
         concerns = [str(warning.message) for warning in caught]
-        sizes = [len(only) * len(_seeds(job, attack)) for of_dataset in attacks for attack, only in of_dataset]
+        sizes = (len(only) * len(_seeds(job, attack)) for of_dataset in attacks for attack, only in of_dataset)
         limits.require(sum(sizes), limits.CELLS, "cells")
         cases: dict[str, tuple[CaseRef, ...]] = {}
         sourced: list[list[_Sourced]] = []
@@ -260,10 +260,7 @@ def _dataset_of(job: JobSpec, number: int) -> Dataset:
 
 
 def _attacks_on(job: JobSpec, number: int, dataset: Dataset) -> Iterator[tuple[Attack, Sequence[str]]]:
-    """Yields the attacks on one dataset, each with the source models that it is for.
-
-    Names of the dataset's classes become indices. Refuses attacks that the dataset has too few classes or channels for.
-    """
+    """Yields the attacks on one dataset, each with the source models that it is for."""
     with sweep.at(f"datasets[{number}]"):
         dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
     datasets = [entry.name for entry in job.datasets]

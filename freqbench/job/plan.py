@@ -197,9 +197,8 @@ def lines(found: Outlook) -> Iterator[str]:
         yield f"note: {note}"
     for name, counted in found.patients.items():
         yield f"{name}: {counted}, over whom intervals are taken"
-    recomputed = {(row["dataset"], row["source"]): row["recomputed"] for row in found.grid if row["recomputed"]}
-    for (dataset, source), windows in recomputed.items():
-        where = f"{source} on {dataset}"
+    recomputed = {f"{row['source']} on {row['dataset']}": row["recomputed"] for row in found.grid if row["recomputed"]}
+    for where, windows in recomputed.items():
         yield f"{where}: {windows} windows of a volume run forward twice a step: their graphs do not fit"
     if found.missing:
         yield from (f"{thing.word}: {thing}" for thing in found.missing)
@@ -271,10 +270,7 @@ def _rate() -> float:
 
 
 def _measured(store: Store) -> tuple[dict[tuple[str, str | None], float], float | None]:
-    """Returns seconds per pass of each source model by each attack, and by any (None); and seconds per scored record.
-
-    Each value comes from the latest run that has rows for it.
-    """
+    """Returns seconds per pass of each source model by each attack, and by any (None); and seconds per record."""
     if store.is_empty:
         return {}, None
     rows = store.records((*MEASURED, *SECONDS))
@@ -285,14 +281,14 @@ def _measured(store: Store) -> tuple[dict[tuple[str, str | None], float], float 
     a_pass: dict[tuple[str, str | None], float] = {}
     a_record = None
     by_surrogates = {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
-    for row in sorted(grouped.to_pylist(), key=lambda row: row["finished_at_max"]):
+    for row in sorted(grouped.to_pylist(), key=lambda row: row["finished_at_max"]):  # the latest run counts
         if row["score_seconds_count"]:
             a_record = row["score_seconds_sum"] / row["score_seconds_count"]
         if row["passes_sum"] and row["attack_seconds_sum"]:
-            a_pass[row["source_model_id"], row["attack"]] = row["attack_seconds_sum"] / row["passes_sum"]
-            if row["attack"] in by_surrogates:
-                continue  # its seconds include other networks
-            a_pass[row["source_model_id"], None] = row["attack_seconds_sum"] / row["passes_sum"]
+            seconds = row["attack_seconds_sum"] / row["passes_sum"]
+            a_pass[row["source_model_id"], row["attack"]] = seconds
+            if row["attack"] not in by_surrogates:  # whose seconds include other networks
+                a_pass[row["source_model_id"], None] = seconds
     return a_pass, a_record
 
 

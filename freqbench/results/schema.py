@@ -50,6 +50,10 @@ def _score(name: str, unit: str, direction: Direction, meaning: str) -> Column:
     return Column(name, _FLOAT, unit, direction, "result", meaning)
 
 
+def _text(name: str, meaning: str, mark: Mark = "result", required: bool = False) -> Column:
+    return Column(name, _TEXT, "", "", mark, meaning, required)
+
+
 def _fraction(name: str, meaning: str) -> Column:
     return _score(name, "fraction", "higher", meaning)
 
@@ -137,19 +141,15 @@ RECORDS: tuple[Column, ...] = (
     _identity("precision", "fp32, tf32 or bf16"),
     _identity("compile", "true if the model was compiled", _BOOL),
     _identity("num_classes", "classes including background", _INT, "count"),
-    Column("status", _TEXT, "", "", "result", "ok or failed", required=True),
-    Column("error", _TEXT, "", "", "result", "reason for the failure, one line; null if ok"),
-    Column(
+    _text("status", "ok or failed", required=True),
+    _text("error", "reason for the failure, one line; null if ok"),
+    _text(
         "caution",
-        _TEXT,
-        "",
-        "",
-        "result",
         "why a row that is ok says little of the model, such as gradients of 0, label voxels that the grid has lost, "
         "or intensities off the window; reasons are separated by `; `",
     ),
-    Column("metrics", _TEXT, "", "", "result", "the metrics that this row covers, separated by commas"),
-    Column("null_reasons", _TEXT, "", "", "result", "JSON text {column: reason why it is null}; null if no column is"),
+    _text("metrics", "the metrics that this row covers, separated by commas"),
+    _text("null_reasons", "JSON text {column: reason why it is null}; null if no column is"),
     *_and_clean(
         _fraction("dsc", "Dice, mean over defined classes with background (published convention)"),
         _fraction("dsc_foreground", "Dice, mean over defined classes without background"),
@@ -196,12 +196,11 @@ RECORDS: tuple[Column, ...] = (
             "lower bound of the Dice under any change within the radius; voxels that abstain count as the worst class",
         ),
     ),
-    _measured(
+    _text(
         "draws",
-        _TEXT,
-        "",
         "scores of all draws of a network with the defence `smoothing`, JSON text {score: values in rising order}; "
         "a certificate is made of those of the clean volume (`ball` of radius 0); null of other networks",
+        "measured",
     ),
     _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),
     *(
