@@ -241,8 +241,9 @@ def _null_rows(own: Grid, seed: int) -> Iterator[Cell]:
 
 
 def _controls(attack: Attack) -> list[str]:
-    declared = type(attack).parameters.get("control")
-    return [control for control in CONTROLS if declared and declared.check(control) is None]
+    if not hasattr(attack, "control"):
+        return []
+    return [control for control in CONTROLS if type(attack).parameters["control"].check(control) is None]
 
 
 def _stretchings(attack: Attack) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
     """Returns the job with stand-ins for missing things: all counts except the shapes of volumes stay exact."""
     names = {thing.what for thing in lacking}
     with trusting(job.trust_code):
-        datasets = [_stand_in(entry) if _dataset(entry) in names else entry for entry in job.datasets]
+        datasets = [_stand_in(entry) if f"dataset {entry.name}" in names else entry for entry in job.datasets]
     models = list(job.models)
     for number, entry in enumerate(job.models):
         if name_of(entry) in names:
@@ -96,12 +96,12 @@ def _missing_datasets(job: JobSpec) -> Iterator[Missing]:
     for i, entry in enumerate(job.datasets):
         place = f"{job.where}: datasets[{i}]"
         dataset = build_dataset(entry, place)
-        try:
-            with at(place):
+        with at(place):
+            try:
                 dataset.refs()
-        except MissingDataError as error:
-            complaint = str(error).removeprefix(f"{place}: ").removeprefix(f"{dataset.name}: ")
-            yield Missing(what=_dataset(entry), complaint=complaint, source=dataset.homepage)
+            except MissingDataError as error:
+                complaint = str(error).removeprefix(f"{dataset.name}: ")
+                yield Missing(what=f"dataset {entry.name}", complaint=complaint, source=dataset.homepage)
 
 
 def _missing_models(job: JobSpec) -> Iterator[Missing]:
@@ -118,10 +118,6 @@ def _missing_models(job: JobSpec) -> Iterator[Missing]:
             exists, complaint = False, str(error).removeprefix(f"{entry.name}: ")
         if not exists:
             yield Missing(what=name_of(entry), complaint=complaint, source=entry.source or "")
-
-
-def _dataset(entry: DatasetEntry) -> str:
-    return f"dataset {entry.name}"
 
 
 def name_of(entry: ModelEntry) -> str:

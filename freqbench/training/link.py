@@ -146,13 +146,12 @@ def _state(job: JobSpec) -> tuple[JobSpec, dict[int, _Link], list[Missing]]:
     for i, network in networks.items():
         training, entry = network.training, _shaped(job.models[i], network.recipe)
         if training.place not in states:
-            try:
-                names = {each.recipe.name for each in networks.values() if each.training is training}
-                states[training.place] = _trained(training, names)
-            except MissingDataError as error:
-                states[training.place] = error
-            except UserError as error:
-                raise type(error)(f"{training.place}: {error}") from None
+            names = {each.recipe.name for each in networks.values() if each.training is training}
+            with sweep.at(training.place):
+                try:
+                    states[training.place] = _trained(training, names)
+                except MissingDataError as error:
+                    states[training.place] = error
         of_training = states[training.place]
         if isinstance(of_training, MissingDataError):
             complaint = f"expected the data of {training.job.name}, which trains it: {of_training}"

@@ -78,14 +78,13 @@ def train(
 
 def finished(training: NetworkTraining, out: str) -> TrainResult | None:
     """Returns the result of a network that `train` would skip in `out`: its weights are still those measured."""
-    folder = join(out, training.model.name)
-    path = join(folder, RESULT)
-    if not storage.exists(path) or not storage.exists(join(folder, BEST)):
+    path, best = (join(out, training.model.name, name) for name in (RESULT, BEST))
+    if not storage.exists(path) or not storage.exists(best):
         return None
     content = object_of(storage.read_bytes(path), path)
-    if content.get("key") != _key(training) or content.get("sha256") != storage.sha256(join(folder, BEST)):
+    if content.get("key") != _key(training) or content.get("sha256") != storage.sha256(best):
         return None
-    return TrainResult(**content["result"] | {"path": join(folder, BEST)})
+    return TrainResult(**content["result"] | {"path": best})
 
 
 def _train_one(
@@ -137,15 +136,14 @@ def _say_padded(cases: list[Case], training: NetworkTraining, say: Say) -> None:
     """Reports volumes smaller than the crop; if all are, also the largest crop within them that the network takes."""
     shapes = [tuple(case.image.shape[1:]) for case in cases]
     small = sum(any(have < want for have, want in zip(shape, training.roi, strict=True)) for shape in shapes)
-    if not small:
-        return
     hint = ""
     if small == len(cases):
         least = [min(sides) for sides in zip(training.roi, *shapes, strict=True)]
         fitting = _fitting(training, least)
         hint = f". roi: {fitting} would fit all" if fitting else f". The network takes no crop within {least}"
     crop = "x".join(map(str, training.roi))
-    say(f"{small} of {len(cases)} volumes are smaller than the crop {crop} on some axis: padded with zeros{hint}")
+    if small:
+        say(f"{small} of {len(cases)} volumes are smaller than the crop {crop} on some axis: padded with zeros{hint}")
 
 
 def _fitting(training: NetworkTraining, least: list[int]) -> list[int] | None:
