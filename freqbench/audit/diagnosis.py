@@ -22,7 +22,6 @@ from freqbench.data.layouts import Layout
 from freqbench.data.layouts import recognise as recognise_layout
 from freqbench.engine import memory, provenance, scoring
 from freqbench.engine.critic import MISFIT_CAUSES
-from freqbench.engine.memory import INFERENCE_WINDOWS
 from freqbench.job.plan import READ_FIRST, data_check
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import at
@@ -152,16 +151,16 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
         yield "classes", ", ".join(map(str, classes))
     if metadata.get("preprocess"):
         yield "space", f"trained in {metadata['preprocess']}: other datasets are converted to it"
-    keys = {name: name for name in ("job", "dataset", "steps", "seed")}
-    keys |= {"select Dice": "dice_select", "test Dice": "dice_test"}
     if made:
+        keys = {name: name for name in ("job", "dataset", "steps", "seed")}
+        keys |= {"select Dice": "dice_select", "test Dice": "dice_test"}
         facts = [(name, made[key]) for name, key in keys.items() if made.get(key) is not None]
         texts = (f"{name} {round(value, 3) if isinstance(value, float) else value}" for name, value in facts)
         yield "training", ", ".join(texts)
     fingerprints = made.get("fingerprints")
     if isinstance(fingerprints, Mapping):
-        counts = [f"{len(cases)} {role}" for role, cases in fingerprints.items() if isinstance(cases, list)]
-        yield "cases", f"{', '.join(counts)}: scoring it on one of them raises a warning"
+        counts = ", ".join(f"{len(cases)} {role}" for role, cases in fingerprints.items() if isinstance(cases, list))
+        yield "cases", f"{counts}: scoring it on one of them raises a warning"
     if licence:
         yield "licence", str(licence)
 
@@ -214,7 +213,8 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
             changed = entry.model_copy(update={"migration": migration})
             spec = resolve(changed, dataset.num_classes, dataset.num_channels)
         model, case = models.load(spec, device), dataset.load(ref, spec.space)
-        pred, _ = memory.within_memory(partial(models.predict, model.for_case(case), case.image), INFERENCE_WINDOWS)
+        predict = partial(models.predict, model.for_case(case), case.image)
+        pred, _ = memory.within_memory(predict, memory.INFERENCE_WINDOWS)
         overlap = scoring.score_overlap(pred, case.label[0], dataset.num_classes)
         scores[migration] = value = float(overlap.record["dsc_foreground"])
         under = f" under migration: {spec.migration or NONE}" if "migration" in spec.source.takes else ""

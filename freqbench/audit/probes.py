@@ -40,12 +40,9 @@ Say = Callable[[str], None]
 
 def num_passes(own: Grid) -> int:
     """Upper bound of the forward and backward passes over windows that `measure_gradients` takes."""
-    windows = 0
-    for cell in _sources(own):
-        for ref in own.cases[cell.dataset.name]:
-            shape = cell.dataset.shape_in(ref, cell.source.space)
-            windows += min(WINDOWS, len(attack_windows(shape, cell.source.roi_of(ref))))
-    return windows * (4 + 2 * STEPS)
+    pairs = ((cell, ref) for cell in _sources(own) for ref in own.cases[cell.dataset.name])
+    shapes = ((cell.dataset.shape_in(ref, cell.source.space), cell.source.roi_of(ref)) for cell, ref in pairs)
+    return sum(min(WINDOWS, len(attack_windows(*each))) for each in shapes) * (4 + 2 * STEPS)
 
 
 def _sources(own: Grid) -> list[Cell]:

@@ -17,8 +17,7 @@ import torch
 from freqbench.attacks import attack_class
 from freqbench.attacks.core.declared import declared
 from freqbench.attacks.vafa import VAFA
-from freqbench.core import config
-from freqbench.core.config import Strict
+from freqbench.core.config import Strict, validate
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
@@ -46,15 +45,12 @@ NOTHING = 1e-12  # a distance that counts as 0
 
 INTENSITY = (2**-12, 1.0)
 BOUNDS: Mapping[str, tuple[float, float]] = {
-    "eps": INTENSITY,
-    "std": INTENSITY,
-    "linf": INTENSITY,
+    **dict.fromkeys(("eps", "std", "linf"), INTENSITY),
     "share": (2**-10, 1.0),
     "rho": (2**-10, 0.999),
     "q_max": (2**-4, 2.0**14),
     "severity": (2**-4, 5.0),
-    "eps_k": (2**-12, 1.0),
-    "eps_p": (2**-12, 1.0),
+    **dict.fromkeys(("eps_k", "eps_p"), INTENSITY),
     "log_amplitude": (2**-10, 3.0),
     "deviation": INTENSITY,
     "max_mm": (2**-4, 64.0),
@@ -93,7 +89,7 @@ def read_budgets(out: str) -> dict[str, FoundBudget]:
         return {}
     try:
         content = object_of(storage.read_bytes(path), path)
-        return {key: config.validate(value, FoundBudget, f"{path}: {key}") for key, value in content.items()}
+        return {key: validate(value, FoundBudget, f"{path}: {key}") for key, value in content.items()}
     except UserError as error:
         why = one_line(error)
         raise UserError(f"{path}: expected budgets that a run found, got others ({why}): move it away") from None

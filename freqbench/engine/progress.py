@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -50,7 +49,6 @@ class Listener(Protocol):
         """Shows the user a line and keeps it for after the run."""
 
 
-@dataclass(kw_only=True)
 class Clock:
     """Measures a worker's time: load, device, idle.
 
@@ -58,13 +56,9 @@ class Clock:
     was ready, without its current unit; time from a death until it is ready again is not counted.
     """
 
-    worker: int
-    node: str = ""
-    _units: int = field(default=0, init=False)
-    _load: float = field(default=0.0, init=False)
-    _device: float = field(default=0.0, init=False)
-    _whole: float = field(default=0.0, init=False)
-    _counted: float = field(default=0.0, init=False)
+    def __init__(self, worker: int) -> None:
+        self.worker, self.node, self._units = worker, "", 0
+        self._load = self._device = self._whole = self._counted = 0.0
 
     def start(self, node: str) -> None:
         """Marks the worker as ready on a machine, for the first time or again."""

@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import Field
 from rich.console import Console
 
-from freqbench.core import config
-from freqbench.core.config import Strict
+from freqbench.core.config import Strict, validate
 from freqbench.core.errors import MisfitError, UserError
 from freqbench.core.files import storage
 from freqbench.data import cache
@@ -308,7 +307,7 @@ class Additions(Strict):
         """Reads the additions of a store; empty if it has no job yet."""
         content = store.job() if _has_job(store) else {}
         parts = {name: content[name] for name in cls.model_fields if name in content}
-        return config.validate(parts, cls, f"{store.root}/run.json")
+        return validate(parts, cls, f"{store.root}/run.json")
 
     def with_targets(self, grid: Grid) -> "Additions":
         """Returns a copy with the targets of a grid's cells added."""

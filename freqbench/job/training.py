@@ -240,10 +240,9 @@ class ModelRecipe(Strict):
         if self.union and (self.attack or self.random_budget):
             key = "attack" if self.attack else "random_budget"
             raise ValueError(f"{self.name}: expected no {key} beside union, got both: each of its attacks has a budget")
-        if self.beta and self.objective != "trades":
-            raise ValueError(f"{self.name}: expected beta for objective: trades alone: say trades")
-        if self.frequency_consistency and self.objective != "vaft":
-            raise ValueError(f"{self.name}: expected frequency_consistency for objective: vaft alone: say vaft")
+        for key, objective in (("beta", "trades"), ("frequency_consistency", "vaft")):
+            if getattr(self, key) and self.objective != objective:
+                raise ValueError(f"{self.name}: expected {key} for objective: {objective} alone: say {objective}")
         if self.random_budget and self.random_budget[0] > self.random_budget[1]:
             raise ValueError(f"{self.name}: expected random_budget: [lowest, highest], got {self.random_budget}")
         return self
@@ -369,10 +368,8 @@ class TrainJob(TrainingSchedule):
     def in_order(self) -> list[ModelRecipe]:
         """The models, each after the one that it starts from."""
         ordered: list[ModelRecipe] = []
-        while len(ordered) < len(self.models):
-            done = {model.name for model in ordered}
-            waiting = {model.name for model in self.models} - done
-            ordered += [m for m in self.models if m.name not in done and self.start(m) not in waiting]
+        while waiting := {model.name for model in self.models} - {model.name for model in ordered}:
+            ordered += [model for model in self.models if model.name in waiting and self.start(model) not in waiting]
         return [self.whole(model) for model in ordered]
 
     def wanted(self, only: Collection[str] | None) -> list[ModelRecipe]:

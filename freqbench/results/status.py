@@ -6,8 +6,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from freqbench.core import config
-from freqbench.core.config import Strict
+from freqbench.core.config import Strict, validate
 from freqbench.results import KEY, Store, index_keys
 
 MOST_WORKERS = 20
@@ -85,7 +84,7 @@ class _Worker(Strict):
 def _workers(out: str, run: Mapping[str, Any]) -> Table:
     """Tabulates the time of a run's workers: of all, and of those whose devices had least work."""
     where = f"{out}/runs/{run['run_id']}.json"
-    workers = [config.validate(facts, _Worker, where) for facts in run["workers"]]
+    workers = [validate(facts, _Worker, where) for facts in run["workers"]]
     title = f"workers of {run['run_id']}"
     table = Table("worker", "node", "units", "load s", "device s", "idle s", "device share", title=title)
     load, device, idle = (sum(seconds) for seconds in zip(*(worker.seconds for worker in workers), strict=True))

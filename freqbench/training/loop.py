@@ -145,9 +145,8 @@ class Team:
 
     def gathered(self, scores: Mapping[int, Scores]) -> Scores:
         """Gathers the team's rows, in the order of their numbers."""
-        parts = [dict(scores)]
+        parts = [dict(scores)] * self.size
         if self.size > 1:
-            parts = [{} for _ in range(self.size)]
             torch.distributed.all_gather_object(parts, dict(scores))
         rows = {number: row for each in parts for number, row in each.items()}
         return np.stack([rows[number] for number in sorted(rows)])
@@ -285,8 +284,8 @@ def fit(
     sampler = CropSampler(train, training.roi, training.augmentation, training.seed, training.model.noise)
     limit = math.inf if schedule.max_minutes is None else 60 * schedule.max_minutes
     parts = [part for step in range(state.step, schedule.steps) for part in trainer.parts(step)]
-    on_cuda = team.device.type == "cuda"
-    with deferred_interrupt() as interrupt, loaded(sampler, parts, training.loaders, on_cuda) as batches:
+    crops = loaded(sampler, parts, training.loaders, pinned=team.device.type == "cuda")
+    with deferred_interrupt() as interrupt, crops as batches:
         while state.step < schedule.steps and state.seconds < limit:
             rate = learning_rate(state.step, schedule)
             trainer.step(batches)
