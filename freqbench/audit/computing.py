@@ -257,17 +257,11 @@ def _stretchings(attack: Attack) -> list[dict[str, Any]]:
 
 def _noise(own: Grid, store: Store, cases: int, say: Callable[[str], None], compute: bool) -> Iterator[Cell]:
     """Yields noise with the mean L2 in the body of each optimised attack that has another bound than L-infinity."""
-    sizes = _sizes(own, store)
-    entries = [
-        AttackEntry(
-            name="random_noise",
-            match={"metric": "l2_body", "value": float(f"{size:.4g}"), "cases": cases},
-            datasets=[dataset],
-            sources=[source],
-        )
-        for (dataset, source), norms in sizes.items()
-        for size in sorted(set(norms))
-    ]
+    entries = []
+    for (dataset, source), sizes in _sizes(own, store).items():
+        for size in sorted(set(sizes)):
+            match = {"metric": "l2_body", "value": float(f"{size:.4g}"), "cases": cases}
+            entries.append(AttackEntry(name="random_noise", match=match, datasets=[dataset], sources=[source]))
     if not entries:
         return
     content = {"attacks": entries, "targets": "source", "seeds": own.job.seeds[:1]}

@@ -345,22 +345,20 @@ class StoreSurvey:
         """Reports a records file without classes, unless pairs have all its ok records too."""
         try:
             rows = shared_rows(self._files.columns("records", name, (*KEY, "status")))
+            if lost := sum(status == "ok" and not self.ok[*key] for *key, status in rows):
+                text = f"missing, so that {lost} records do not count: restore it, or give the same run command again"
+                rest = f"if another job made them, move records/{name} away"
+                self._errors.wrong("files", f"class_records/{name}: {text}; {rest}")
         except UserError as error:
             self._errors.wrong("files", str(error))
-            return
-        if lost := sum(status == "ok" and not self.ok[*key] for *key, status in rows):
-            text = f"missing, so that {lost} records do not count: restore it, or give the same run command again"
-            rest = f"if another job made them, move records/{name} away"
-            self._errors.wrong("files", f"class_records/{name}: {text}; {rest}")
 
     def _has_columns(self, kind: str, name: str) -> bool:
         """True if a file can be read by the documented columns; reports columns that are not as documented."""
-        spec, actual = SCHEMAS[kind], self._files.schema(kind, name)
-        missing = [column for column in spec.names if column not in actual.names]
-        misfits = [field for field in actual if field.name in spec.names and field.type != spec.field(field.name).type]
-        wrong = [f"no column {column}" for column in missing]
-        wrong += [f"column {column}, which is not documented" for column in actual.names if column not in spec.names]
-        wrong += [f"{field.name}: {field.type} in place of {spec.field(field.name).type}" for field in misfits]
-        for text in wrong:
+        types, actual = {field.name: field.type for field in SCHEMAS[kind]}, self._files.schema(kind, name)
+        missing = [f"no column {column}" for column in types if column not in actual.names]
+        more = [f"column {column}, which is not documented" for column in actual.names if column not in types]
+        others = [field for field in actual if field.name in types and field.type != types[field.name]]
+        misfits = [f"{field.name}: {field.type} in place of {types[field.name]}" for field in others]
+        for text in (*missing, *more, *misfits):
             self._errors.wrong("schema", f"{kind}/{name}: {text}")
         return not missing and not misfits

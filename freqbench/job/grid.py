@@ -356,8 +356,7 @@ def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) 
             f"{attack.name}: expected a dataset whose split {attack.learn_split!r} has cases to learn from, got none: "
             "set learn_split, or from Python call `learn` of the attack"
         )
-    shared = [ref.case_id for ref in refs if ref.fingerprint in taken or ref.patient_id in taken]
-    if shared:
+    if shared := [ref.case_id for ref in refs if ref.fingerprint in taken or ref.patient_id in taken]:
         raise UserError(
             f"{attack.name}: expected to learn from no case or patient that is scored, got {len(shared)} of the split "
             f"{attack.learn_split!r} (first: {shared[0]}): set another learn_split, or other cases to score"

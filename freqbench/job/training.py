@@ -350,14 +350,11 @@ class TrainJob(TrainingSchedule):
 
     def replicate(self, number: int) -> "TrainJob":
         """Returns the job that trains only the replicates of one number, counted from 0."""
-        names = {model.name for model in self.models}
-
-        def numbered(model: ModelRecipe) -> ModelRecipe:
+        names, models = {model.name for model in self.models}, []
+        for model in self.models:
             start = f"{model.start}{suffix(number)}" if model.start in names else model.start
-            return model.model_copy(update={"name": f"{model.name}{suffix(number)}", "start": start})
-
-        models = tuple(numbered(model) for model in self.models)
-        return self.model_copy(update={"models": models, "seed": self.seed + number, "replicates": 1})
+            models.append(model.model_copy(update={"name": f"{model.name}{suffix(number)}", "start": start}))
+        return self.model_copy(update={"models": tuple(models), "seed": self.seed + number, "replicates": 1})
 
     @property
     def networks(self) -> list[ModelRecipe]:

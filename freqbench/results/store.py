@@ -133,9 +133,8 @@ class Store:
         """Returns the classes of the rows that `records` returns, by columns of CLASS_RECORDS; `coded` as there."""
         known: dict[str, pa.Table] = {}
         table = self._files.consistent(lambda names: self._classes(names, self._read(names, ORDER, known), columns))
-        if coded:
-            return table.unify_dictionaries()
-        return table.cast(pa.schema([SCHEMAS["class_records"].field(name) for name in columns]))
+        plain = pa.schema([SCHEMAS["class_records"].field(name) for name in columns])
+        return table.unify_dictionaries() if coded else table.cast(plain)
 
     def covered(self) -> dict[Key, frozenset[str]]:
         """Returns the keys whose row is ok, and the metrics that it covers: a resume need not compute these again."""
@@ -186,10 +185,9 @@ class Store:
             RunFacts.model_validate(run)
         except ValidationError as error:
             first = error.errors()[0]
-            raise UserError(
-                f"{self.root}/runs/{run_id}.json: {'.'.join(map(str, first['loc']))}: expected what a run wrote, got "
-                f"{first['input']!r:.80}: restore it or move it away"
-            ) from None
+            place = f"{self.root}/runs/{run_id}.json: {'.'.join(map(str, first['loc']))}"
+            got = f"expected what a run wrote, got {first['input']!r:.80}"
+            raise UserError(f"{place}: {got}: restore it or move it away") from None
         return {**run, "run_id": run_id}
 
     def run_ids(self) -> list[str]:

@@ -167,7 +167,6 @@ def _training(
 
 
 def _own_attacks(model: ModelRecipe, dataset: Dataset, place: str) -> tuple[Attack, ...]:
-    """Makes the attacks that a network is trained on; none for a clean one."""
     attacks = {key: _attack(entry, dataset, f"{place}: {key}") for key, entry in model.attacks.items()}
     for key, attack in attacks.items():
         if attack.moves_labels:

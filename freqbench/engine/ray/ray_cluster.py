@@ -187,10 +187,9 @@ def _reachable(address: str) -> str:
     for place in _local_clusters() if address == "auto" else (address,):
         try:
             require_answer(place)
+            return place
         except OSError as error:
             refusal = error
-        else:
-            return place
     raise refusal
 
 
