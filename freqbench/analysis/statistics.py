@@ -367,7 +367,9 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
         count = table.shape[1]
         if count < 2:
             continue
-        between, residual = _mean_squares(table)
+        residuals = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
+        between = patients * float(table.mean(axis=0).var(ddof=1))  # mean squares, as the next
+        residual = float((residuals**2).sum()) / ((patients - 1) * (count - 1))
         fewest = min(fewest, count - 1)
         if between > residual:
             scale = 1 / (patients * count)
@@ -410,12 +412,3 @@ def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None)
     else:
         methods[["low", "high"]] = methods[["low", "high"]].clip(*POINTS)
     return methods
-
-
-def _mean_squares(table: Array) -> tuple[float, float]:
-    """Mean squares between networks, and of the residuals, of a table `[P, N]`."""
-    patients, networks = table.shape
-    of_networks = table.mean(axis=0)
-    residuals = table - table.mean(axis=1, keepdims=True) - of_networks + table.mean()
-    between = patients * float(of_networks.var(ddof=1))
-    return between, float((residuals**2).sum()) / ((patients - 1) * (networks - 1))

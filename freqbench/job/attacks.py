@@ -13,16 +13,10 @@ from freqbench.job import sweep
 
 
 def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dataset, place: str) -> Attack:
-    """Makes an attack for a dataset from the parameters that a job file writes.
+    """Makes an attack for a dataset, whose classes and channels it takes, from the parameters as a file gives them.
 
-    Args:
-        name: a name of ATTACKS, `package.module:Class`, or the class itself.
-        written: its parameters as the file gives them.
-        dataset: the dataset whose classes and channels it has to take.
-        place: beginning of an error's line.
-
-    Raises:
-        UserError: unknown attack, or parameters that the attack or the dataset does not take.
+    The name is one of ATTACKS, `package.module:Class`, or the class itself. Raises UserError, whose line begins with
+    `place`, for an unknown attack, or parameters that the attack or the dataset does not take.
     """
     parameters = {key: sweep.parse_value(value) for key, value in written.items()}
     sweep.require_untargeted(parameters.get("targeted"), place)
