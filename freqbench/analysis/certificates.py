@@ -141,10 +141,10 @@ def _clean_draws(records: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, 
 
     Records of one seed have the same draws, whatever else differs, so that only one of them counts.
     """
-    place = ["dataset", "target_model_id", "case_id"]
     draws: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    place = ["dataset", "target_model_id", "case_id"]
     for record in records.fillna({"seed": 0}).drop_duplicates([*place, "seed"]).to_dict("records"):
-        scores = draws.setdefault((record[place[0]], record[place[1]], record[place[2]]), {})
+        scores = draws.setdefault((record["dataset"], record["target_model_id"], record["case_id"]), {})
         for name, values in object_of(record["draws"], "draws").items():
             scores[name] = sorted([*scores.get(name, ()), *values])
     return draws
@@ -164,7 +164,6 @@ def means(rows: pd.DataFrame, score: str = SHOWN) -> pd.DataFrame:
 
 
 def _bracket(row: Mapping[str, Any], alpha: float) -> dict[str, float]:
-    """Returns the numbers of a row of `brackets` from its draws."""
     clean, attacked, is_lower = row["clean"], row["attacked"], row["score"] in LOWER
     k = rank(len(clean), level(row["kind"], row["radius"], row["sigma"]), alpha)
     return {
@@ -172,7 +171,5 @@ def _bracket(row: Mapping[str, Any], alpha: float) -> dict[str, float]:
         "clean": clean[(len(clean) - 1) // 2],
         "certified": bound(clean, k, is_lower) if k else math.nan,
         "attacked": attacked[(len(attacked) - 1) // 2],
-        "attacked_high": -upper([-value for value in reversed(attacked)], alpha)
-        if is_lower
-        else upper(attacked, alpha),
+        "attacked_high": -upper([-value for value in attacked[::-1]], alpha) if is_lower else upper(attacked, alpha),
     }

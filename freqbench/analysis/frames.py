@@ -51,7 +51,11 @@ def found_records(
     Warns of records that lack their classes. Raises a UserError for a store that cannot be read or has no row;
     `may_be_empty` allows a run that has just begun.
     """
-    stored = _set_apart(records_frame(sources, columns))
+    stored = records_frame(sources, columns)
+    for is_other, mark in ((stored["scored_on"] == "file", IN_FILE), (stored["reference"] == "prediction", AGREEMENT)):
+        if is_other.any():
+            names = stored["dataset"].astype(object)
+            stored = stored.assign(dataset=names.where(~is_other, names + mark).astype("category"))
     records = stored if job_keys is None else of_job(stored, job_keys)
     for complaint in filter(None, (store.complaint(job_keys) for store in sources)):
         warnings.warn(complaint, stacklevel=2)
@@ -59,14 +63,6 @@ def found_records(
         where = ", ".join(store.root for store in sources)
         raise UserError(f"{where}: expected results to report, found none: run the job first, or check the folder")
     return stored, records
-
-
-def _set_apart(frame: pd.DataFrame) -> pd.DataFrame:
-    for is_other, mark in ((frame["scored_on"] == "file", IN_FILE), (frame["reference"] == "prediction", AGREEMENT)):
-        if is_other.any():
-            names = frame["dataset"].astype(object)
-            frame = frame.assign(dataset=names.where(~is_other, names + mark).astype("category"))
-    return frame
 
 
 def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFrame:

@@ -115,8 +115,7 @@ def with_settings(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
 
 def few_patients_note(patients: pd.Series) -> str:
     """Explains missing intervals if some row has fewer than FEWEST patients; else empty."""
-    text = " One or two patients are too few for an interval."
-    return text if (patients < FEWEST).any() else ""
+    return " One or two patients are too few for an interval." if (patients < FEWEST).any() else ""
 
 
 def counts_text(rows: pd.DataFrame) -> str:
@@ -127,6 +126,5 @@ def counts_text(rows: pd.DataFrame) -> str:
 def most(rows: pd.DataFrame) -> str:
     """States the largest n behind the cells of a table that has no room for them, with a note on missing intervals."""
     cases, patients, seeds = (int(rows[name].max()) for name in ("cases", "patients", "seeds"))
-    seeds_text = f", {seeds} seeds" if seeds > 1 else ""
-    note = few_patients_note(rows["patients"])
-    return f"A cell has at most n = {cases} cases of {patients} patients{seeds_text}.{note}"
+    people = f"{patients} patients{f', {seeds} seeds' if seeds > 1 else ''}"
+    return f"A cell has at most n = {cases} cases of {people}.{few_patients_note(rows['patients'])}"

@@ -14,16 +14,12 @@ from freqbench.core.documents import object_of
 from freqbench.core.types import AGREEMENT
 
 INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})
-NOTABLE = frozenset(
-    (
-        *("variant", "targeted", "control", "renormalize", "band"),
-        *("loss", "organs", "target", "restarts", "keep", "scope", "channels"),
-        *("members", "losses", "threshold"),  # of ensembles
-        "label",  # of imported volumes
-        "kind",  # of a corruption
-        *PLAIN,
-    )
-)
+NOTABLE = {
+    *("variant", "targeted", "control", "renormalize", "band", *PLAIN),
+    *("loss", "organs", "target", "restarts", "keep", "scope", "channels"),
+    *("members", "losses", "threshold"),  # of ensembles
+    *("label", "kind"),  # of imported volumes, of a corruption
+}
 RECONSTRUCTION = "reconstruction"  # of an attack that no paper describes in full: shown although it is the only variant
 JOINTS = {
     **dict.fromkeys(("organs", "channels", "members", "losses", "surrogates"), "+"),

@@ -37,9 +37,8 @@ def checked(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
     plain = plain[is_plain(plain)].sort_values("finished_at", kind="stable").drop_duplicates(_VOLUME, keep="last")
     keys = [*_SETTING, *PLAIN]
     latest = reduced.sort_values("finished_at", kind="stable").drop_duplicates([*keys, "case_id", "seed"], keep="last")
-    pairs = latest[[*keys, "case_key", "seed", "dsc"]].merge(
-        plain[[*_VOLUME, "dsc"]], on=_VOLUME, suffixes=(None, "_fp32")
-    )
+    latest = latest[[*keys, "case_key", "seed", "dsc"]]
+    pairs = latest.merge(plain[[*_VOLUME, "dsc"]], on=_VOLUME, suffixes=(None, "_fp32"))
     differences = pairs.assign(left_out=pairs["dsc"].astype(float) - pairs["dsc_fp32"].astype(float))
     settings = differences.groupby(keys, as_index=False, dropna=False)["left_out"].mean()
     settings["left_out"] = settings["left_out"].map(_reason).astype(object)
@@ -50,8 +49,7 @@ def checked(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
 
 def is_plain(records: pd.DataFrame) -> pd.Series:
     """True for each row that was computed in fp32 without compile."""
-    mask: pd.Series = (records["precision"] == PLAIN["precision"]) & (records["compile"] == PLAIN["compile"])
-    return mask
+    return pd.Series((records["precision"] == PLAIN["precision"]) & (records["compile"] == PLAIN["compile"]))
 
 
 def _reason(difference: float) -> str:

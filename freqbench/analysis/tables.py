@@ -69,13 +69,10 @@ def current(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
 def summary(records: pd.DataFrame) -> pd.DataFrame:
     """Makes one row per dataset, source, target and attack, after a `clean` row per dataset and target (no source).
 
-    Args:
-        records: columns of RECORDS, one row per key; without `left_out` they are checked among themselves.
-
-    Returns:
-        The columns of SUMMARY. Dice, SSIM, LPIPS (1 - distance) and `voxel_success` x100; drops in the same points, the
-        mean over cases of clean minus attacked; `dsc` is over the `dsc_cases` rows that have one, and so on, `hd95` in
-        voxels with `hd95_undefined` classes left out in all; `linf_255` in 1/255.
+    Records have columns of RECORDS, one row per key; without `left_out` they are checked among themselves. The columns
+    are SUMMARY. Dice, SSIM, LPIPS (1 - distance) and `voxel_success` x100; drops in the same points, the mean over
+    cases of clean minus attacked; `dsc` is over the `dsc_cases` rows that have one, and so on, `hd95` in voxels with
+    `hd95_undefined` classes left out in all; `linf_255` in 1/255.
     """
     frame = current(records)
     frame = frame[frame["left_out"] == ""]
@@ -125,7 +122,8 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> p
 
     It aggregates existing rows and is no attack: it is never above any of its attacks. The strongest leaves the
     lowest foreground DSC; seeds count as attacks of their own. Only cases for which every attack has a score
-    count; attacks without a budget, or alone in their threat model, have no row.
+    count; attacks without a budget, or alone in their threat model, have no row. Raises UserError for one that is not
+    among the records.
 
     Args:
         records: as in `summary`.
@@ -134,9 +132,6 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> p
     Returns:
         Columns WORST_CASE: `budget` as text, such as `8/255`; means over the strongest volumes, Dice x100 and drops
         against clean in the same points; `strongest` the single attack that leaves least on average, `strongest_dsc`.
-
-    Raises:
-        UserError: no such attack.
     """
     frame = current(records)
     labels = frame["label"].unique()

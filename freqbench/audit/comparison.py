@@ -83,8 +83,7 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
 
 
 def _known(row: Row, stored: Row) -> str:
-    names = object_of(stored["params"], "params")
-    params = object_of(row["params"], "params")
+    names, params = (object_of(each["params"], "params") for each in (stored, row))
     return json.dumps({name: value for name, value in params.items() if name in names}, sort_keys=True)
 
 
@@ -111,10 +110,9 @@ def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
             text = f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now"
             differing.append(Cause(text=text, excuses=name in NUMERIC))
     processor, here = run.get("processor"), provenance.processor()
-    if processor is None:
-        differing.append(Cause(text="processor: the run's file does not say it", excuses=True))
-    elif processor != here:
-        differing.append(Cause(text=f"processor: {processor} then, {here} now", excuses=True))
+    if processor != here:
+        text = f"{processor} then, {here} now" if processor else "the run's file does not say it"
+        differing.append(Cause(text=f"processor: {text}", excuses=True))
     # Results must not change with the commit of freqbench unless an identity does.
     code, code_here = (_commit(code) for code in (run.get("code"), provenance.git_state()))
     if code != code_here or code.endswith("changed"):

@@ -141,8 +141,7 @@ def planned(
         if cell.source.black_box and cell.attack.needs_gradient:
             continue
         key = cell.dataset.name, cell.cell_id
-        former = cells.get(key)
-        targets = {target.model_id: target for target in (*(former.targets if former else ()), *cell.targets)}
+        targets = {target.model_id: target for target in (*cells.get(key, cell).targets, *cell.targets)}
         cells[key] = replace(cell, targets=tuple(targets.values()))
     wanted = tuple(name for name in METRICS if name == "dsc" or name in job.metrics)
     scored = {key for key, metrics in store.covered().items() if "dsc" in metrics}
@@ -176,7 +175,7 @@ def _battery(own: Grid, eps: float, seed: int) -> Iterator[Cell]:
     everywhere = make("pgd", eps=eps, **usual)
     attacks = [
         *(make("pgd", eps=budget, **usual) for budget in (eps / 2, min(2 * eps, 1.0), 1.0)),
-        *(make("pgd", eps=eps, **{**usual, "steps": factor * STEPS}) for factor in (2, 4)),
+        *(make("pgd", eps=eps, steps=factor * STEPS, step_size=STEP_SIZE) for factor in (2, 4)),
         make("pgd", eps=eps, restarts=RESTARTS, **usual),
         make("fgsm", eps=eps),
         make("square", eps=eps, queries=QUERIES),
@@ -206,9 +205,7 @@ def _longest(own: Grid) -> dict[Hashable, Cell]:
     longest: dict[Hashable, Cell] = {}
     for cell in filter(lambda each: is_claimed(each.attack), own.cells):
         claim = _claim_of(cell)
-        former = longest.get(claim)
-        if former is None or num_steps(cell.attack) > num_steps(former.attack):
-            longest[claim] = cell
+        longest[claim] = max(longest.get(claim, cell), cell, key=lambda each: num_steps(each.attack))
     return longest
 
 
@@ -238,10 +235,9 @@ def _recommended(own: Grid, out: str, cases: int, say: Callable[[str], None]) ->
 def _null_rows(own: Grid, seed: int) -> Iterator[Cell]:
     """Yields the null rows of each optimised frequency attack, both with and without stretching if it can stretch."""
     for cell in own.cells:
-        if getattr(cell.attack, "control", "") != "none":
-            continue
-        for stretches, control in product(_stretchings(cell.attack), ("none", *_controls(cell.attack))):
-            yield _with(cell, _changed(cell.attack, {**stretches, "control": control}), seed)
+        if getattr(cell.attack, "control", "") == "none":
+            for stretches, control in product(_stretchings(cell.attack), ("none", *_controls(cell.attack))):
+                yield _with(cell, _changed(cell.attack, {**stretches, "control": control}), seed)
 
 
 def _controls(attack: Attack) -> list[str]:
@@ -261,17 +257,11 @@ def _stretchings(attack: Attack) -> list[dict[str, Any]]:
 
 def _noise(own: Grid, store: Store, cases: int, say: Callable[[str], None], compute: bool) -> Iterator[Cell]:
     """Yields noise with the mean L2 in the body of each optimised attack that has another bound than L-infinity."""
-    sizes = _sizes(own, store)
-    entries = [
-        AttackEntry(
-            name="random_noise",
-            match={"metric": "l2_body", "value": float(f"{size:.4g}"), "cases": cases},
-            datasets=[dataset],
-            sources=[source],
-        )
-        for (dataset, source), norms in sizes.items()
-        for size in sorted(set(norms))
-    ]
+    entries = []
+    for (dataset, source), sizes in _sizes(own, store).items():
+        for size in sorted(set(sizes)):
+            match = {"metric": "l2_body", "value": float(f"{size:.4g}"), "cases": cases}
+            entries.append(AttackEntry(name="random_noise", match=match, datasets=[dataset], sources=[source]))
     if not entries:
         return
     content = {"attacks": entries, "targets": "source", "seeds": own.job.seeds[:1]}
@@ -290,11 +280,9 @@ def _sizes(own: Grid, store: Store) -> dict[Place, list[float]]:
     rows = {(cell, case): size for cell, case, size, status in store.rows(columns) if status == "ok"}
     means: dict[Place, list[float]] = {}
     for cell in own.cells:
-        if cell.attack.threat_model == "linf" or cell.attack.passes[1] == 0:
-            continue
-        sizes = [rows.get((cell.cell_id, case_key)) for case_key in own.case_keys[cell.dataset.name]]
-        defined = [size for size in sizes if size is not None and math.isfinite(size) and size > 0]
-        if defined:
+        sizes = [rows.get((cell.cell_id, case_key)) or 0.0 for case_key in own.case_keys[cell.dataset.name]]
+        defined = [size for size in sizes if math.isfinite(size) and size > 0]
+        if defined and cell.attack.threat_model != "linf" and cell.attack.passes[1]:
             means.setdefault((cell.dataset.name, cell.source.name), []).append(math.fsum(defined) / len(defined))
     return means
 

@@ -17,18 +17,16 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.core.files import node_cache, storage
 from freqbench.core.machine import versions
 from freqbench.core.names import ALIASES, at_home
-from freqbench.core.types import CaseRef
-from freqbench.data import DATASETS, Dataset
+from freqbench.data import DATASETS
 from freqbench.data.layouts import Layout
 from freqbench.data.layouts import recognise as recognise_layout
 from freqbench.engine import memory, provenance, scoring
 from freqbench.engine.critic import MISFIT_CAUSES
-from freqbench.engine.memory import INFERENCE_WINDOWS
 from freqbench.job.plan import READ_FIRST, data_check
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import at
 from freqbench.metrics import lpips_weights
-from freqbench.models import MODELS, ModelEntry, ModelSpec, brainchop, read_metadata, resolve, source_of, zoo_names
+from freqbench.models import MODELS, ModelEntry, brainchop, read_metadata, resolve, source_of, zoo_names
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
 from freqbench.models.entry import seed_of
@@ -40,11 +38,7 @@ Lines = Iterator[tuple[str, str]]
 
 def diagnose(data: str | None, checkpoint: str | None, job: JobSpec | None, where: str = "job") -> tuple[Lines, bool]:
     """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine: returns names
-    with lines, and true if nothing is wrong.
-
-    Raises:
-        UserError: a job without a checkpoint, or an invalid job or checkpoint.
-    """
+    with lines, and true if nothing is wrong. Raises UserError for a job without a checkpoint, or an invalid one."""
     if checkpoint:
         return _checkpoint(checkpoint, job, where), True
     if job:
@@ -134,17 +128,13 @@ def _arguments(arch: str, weights: Mapping[str, Tensor]) -> Lines:
         yield "channels", f"{found.in_channels} in, {found.out_channels} classes out"
     if untraced := [name for name in UNTRACED.get(arch, ()) if name not in found.unclear]:
         yield "no trace", f"{', '.join(untraced)}: weights load with any value: state args if not the default"
-    if asked := to_state(arch, {}, found):
-        yield (
-            "to state",
-            f"{', '.join(f'args.{name}' for name in asked)}: the weights do not show what it was trained with",
-        )
+    if asked := ", ".join(f"args.{name}" for name in to_state(arch, {}, found)):
+        yield "to state", f"{asked}: the weights do not show what it was trained with"
 
 
 def architecture(path: str) -> tuple[str | None, Mapping[str, Any]]:
     """Architecture that a checkpoint's metadata name or its keys tell (None if neither does), and its arguments as a
-    job writes them, those at their defaults left out.
-    """
+    job writes them, those at their defaults left out."""
     if named := read_metadata(path).get("arch"):
         return str(named), {}
     _, arch, weights = recognised(checkpoints.read_state_dict(path, as_written=True))
@@ -161,16 +151,16 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
         yield "classes", ", ".join(map(str, classes))
     if metadata.get("preprocess"):
         yield "space", f"trained in {metadata['preprocess']}: other datasets are converted to it"
-    keys = {name: name for name in ("job", "dataset", "steps", "seed")}
-    keys |= {"select Dice": "dice_select", "test Dice": "dice_test"}
     if made:
-        facts = {name: made.get(key) for name, key in keys.items()}
-        rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in facts.items()}
-        yield "training", ", ".join(f"{name} {value}" for name, value in rounded.items() if value is not None)
+        keys = {name: name for name in ("job", "dataset", "steps", "seed")}
+        keys |= {"select Dice": "dice_select", "test Dice": "dice_test"}
+        facts = [(name, made[key]) for name, key in keys.items() if made.get(key) is not None]
+        texts = (f"{name} {round(value, 3) if isinstance(value, float) else value}" for name, value in facts)
+        yield "training", ", ".join(texts)
     fingerprints = made.get("fingerprints")
     if isinstance(fingerprints, Mapping):
-        counts = [f"{len(cases)} {role}" for role, cases in fingerprints.items() if isinstance(cases, list)]
-        yield "cases", f"{', '.join(counts)}: scoring it on one of them raises a warning"
+        counts = ", ".join(f"{len(cases)} {role}" for role, cases in fingerprints.items() if isinstance(cases, list))
+        yield "cases", f"{counts}: scoring it on one of them raises a warning"
     if licence:
         yield "licence", str(licence)
 
@@ -217,12 +207,16 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     with at(f"{where}: datasets[{number}]"):
         dataset.require_labels("clean Dice", "which it is a score against")
         ref = dataset.refs()[0]
-    scores = {}
+    device, scores = torch.device("cuda" if torch.cuda.is_available() else "cpu"), {}
     for migration in _candidates(entry):
         with at(f"{where}: models[{job.models.index(entry)}]"):
             changed = entry.model_copy(update={"migration": migration})
             spec = resolve(changed, dataset.num_classes, dataset.num_channels)
-        scores[migration] = value = _dice(spec, dataset, ref)
+        model, case = models.load(spec, device), dataset.load(ref, spec.space)
+        predict = partial(models.predict, model.for_case(case), case.image)
+        pred, _ = memory.within_memory(predict, memory.INFERENCE_WINDOWS)
+        overlap = scoring.score_overlap(pred, case.label[0], dataset.num_classes)
+        scores[migration] = value = float(overlap.record["dsc_foreground"])
         under = f" under migration: {spec.migration or NONE}" if "migration" in spec.source.takes else ""
         yield "clean Dice", f"{value:.3f}{under} ({entry.name} on {ref.case_id} of {dataset.name}, foreground)"
     yield from (("data", line) for line in data_check([(dataset, ref, spec.space or dataset.space)]))
@@ -234,27 +228,17 @@ def _candidates(entry: ModelEntry) -> list[str | None]:
     path = storage.filled_in(str(entry.path), entry.name)
     arch = ALIASES["models"].get(str(entry.arch), str(entry.arch))
     migrations = migrations_of(arch)
-    if not _are_alike(migrations) or seed_of(path) is not None or read_metadata(path):
-        return [entry.migration]
-    return [*migrations]
-
-
-def _dice(spec: ModelSpec, dataset: Dataset, ref: CaseRef) -> float:
-    """Foreground Dice of a model's prediction of a clean case, NaN where its label has no foreground."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, case = models.load(spec, device), dataset.load(ref, spec.space)
-    pred, _ = memory.within_memory(partial(models.predict, model.for_case(case), case.image), INFERENCE_WINDOWS)
-    return float(scoring.score_overlap(pred, case.label[0], dataset.num_classes).record["dsc_foreground"])
+    is_told = not _are_alike(migrations) or seed_of(path) is not None or read_metadata(path)
+    return [entry.migration] if is_told else [*migrations]
 
 
 def _verdict(entry: ModelEntry, scores: Mapping[str | None, float]) -> str:
-    if any(math.isnan(value) for value in scores.values()):
+    if any(math.isnan(value) for value in scores.values()):  # Dice of the foreground
         return "none: the label of this case has no class of the foreground"
     best = max(scores, key=lambda migration: scores[migration])
     if not scores[best] >= entry.min_dice:
-        which = "none of them" if len(scores) > 1 else "it does not"
-        reach = "reaches" if len(scores) > 1 else "reach"
-        return f"{which} {reach} min_dice {entry.min_dice:g}: {MISFIT_CAUSES}"
+        which = "none of them reaches" if len(scores) > 1 else "it does not reach"
+        return f"{which} min_dice {entry.min_dice:g}: {MISFIT_CAUSES}"
     if len(scores) == 1:
         return f"it reaches min_dice {entry.min_dice:g}"
     if entry.migration == best:

@@ -5,8 +5,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field
 
-from freqbench.core import config
-from freqbench.core.config import Strict
+from freqbench.core.config import Strict, validate
 from freqbench.core.documents import object_of
 from freqbench.core.files import storage
 
@@ -77,7 +76,7 @@ def read(out: str, kind: type[Content]) -> Content | None:
     path = storage.join(root_of(out), FILES[kind])
     if not storage.exists(path):
         return None
-    return config.validate(object_of(storage.read_bytes(path), path), kind, path)
+    return validate(object_of(storage.read_bytes(path), path), kind, path)
 
 
 def write(out: str, content: Gradients | SavedScores) -> None:

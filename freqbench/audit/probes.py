@@ -6,6 +6,7 @@ the files of `freqbench.audit.probe_files`; OUT itself is left as it is.
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,7 +20,7 @@ from freqbench.audit.probe_files import GradientFacts, Gradients, SavedScore, Sa
 from freqbench.core.errors import one_line
 from freqbench.core.files import storage
 from freqbench.core.machine import versions
-from freqbench.core.types import Case, CaseRef, triple
+from freqbench.core.types import CaseRef, triple
 from freqbench.engine import memory, saved_volumes, scoring
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid
@@ -39,12 +40,9 @@ Say = Callable[[str], None]
 
 def num_passes(own: Grid) -> int:
     """Upper bound of the forward and backward passes over windows that `measure_gradients` takes."""
-    windows = 0
-    for cell in _sources(own):
-        for ref in own.cases[cell.dataset.name]:
-            shape = cell.dataset.shape_in(ref, cell.source.space)
-            windows += min(WINDOWS, len(attack_windows(shape, cell.source.roi_of(ref))))
-    return windows * (4 + 2 * STEPS)
+    pairs = ((cell, ref) for cell in _sources(own) for ref in own.cases[cell.dataset.name])
+    shapes = ((cell.dataset.shape_in(ref, cell.source.space), cell.source.roi_of(ref)) for cell, ref in pairs)
+    return sum(min(WINDOWS, len(attack_windows(*each))) for each in shapes) * (4 + 2 * STEPS)
 
 
 def _sources(own: Grid) -> list[Cell]:
@@ -127,20 +125,17 @@ def _where(cell: Cell, ref: CaseRef) -> dict[str, Any]:
 def _look(
     model: SegmentationModel, image: Tensor, label: Tensor, eps: float
 ) -> tuple[float, float | None, list[float]]:
-    """Returns the share of zero gradients, sign agreement of two of them, and the losses of a PGD, for one window.
-
-    A random defence is drawn anew for each of the two gradients, so that they can differ.
-    """
+    """Returns the share of zero gradients, sign agreement of two of them, and the losses of a PGD, for one window."""
     device = next(model.parameters()).device
     image, label = image.to(device), label.to(device)
     task = Task("audit", model, image, label, targeted=False)
 
-    def of_draw(key: int) -> Callable[[Tensor], Tensor]:
-        return lambda point: task.objective.raised(model(point, keys=[key]))
+    def of_draw(key: int, point: Tensor) -> Tensor:
+        return task.objective.raised(model(point, keys=[key]))
 
-    objectives = [of_draw(1), of_draw(2)] if _draws(model) and not model.takes_keys else [None, None]
+    is_drawn = _draws(model) and not model.takes_keys  # anew for each gradient, so that the two can differ
     with torch.enable_grad(), task.evaluation_mode():
-        first, second = (task.gradient(task.clean, objective) for objective in objectives)
+        first, second = (task.gradient(task.clean, partial(of_draw, key) if is_drawn else None) for key in (1, 2))
     agreement = sign_agreement(first, second)
     result = make("pgd", eps=eps, steps=STEPS, step_size=STEP_SIZE)(model, image, label)
     losses = result.losses[:, 0].tolist()
@@ -173,7 +168,9 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
         attacked, _ = saved_volumes.read(root, cell, ref)
         case = memory.referred(cell.dataset.load(ref, cell.source.space), cell.dataset, model)
         stored, case = attacked.adversarial, attacked.shown(case)
-        anew = [_dsc(model, image, case, cell.dataset.num_classes) for image in (stored, (stored * 255).round() / 255)]
+        shown, label = model.for_case(case), case.label[0]
+        preds = [models.predict(shown, image) for image in (stored, (stored * 255).round() / 255)]
+        anew = [float(scoring.score_overlap(pred, label, cell.dataset.num_classes).record["dsc"]) for pred in preds]
         if any(map(math.isnan, anew)):
             say(f"{cell.source.name}, {ref.case_id}: the DSC of the saved volume is undefined")
             continue
@@ -192,8 +189,3 @@ def _chosen(own: Grid, root: str) -> Iterator[tuple[Cell, CaseRef]]:
         refs = own.cases[name]
         turns = [(cell, refs[number % len(refs)]) for number, cell in enumerate(group)]
         yield from [turn for turn in turns if is_saved(*turn)][: len(refs)]
-
-
-def _dsc(model: SegmentationModel, image: Tensor, case: Case, num_classes: int) -> float:
-    pred = models.predict(model.for_case(case), image)
-    return float(scoring.score_overlap(pred, case.label[0], num_classes).record["dsc"])

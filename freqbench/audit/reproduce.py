@@ -25,7 +25,7 @@ from freqbench.job.grid import Grid, expand, further_targets
 from freqbench.job.schema import JobSpec, stored_job
 from freqbench.metrics import METRICS
 from freqbench.results import Key, Store
-from freqbench.results.rowid import find_row, row_id, sample_rows
+from freqbench.results.store import find_row, row_id, sample_rows
 from freqbench.results.volumes import ADVERSARIAL, FACTS, VOLUMES
 
 Verdict = Literal["equal", "close", "different", "not recomputed"]
@@ -59,21 +59,18 @@ class Reproducer:
     """
 
     def __init__(self, store: Store, job: JobSpec | None) -> None:
-        self._store = store
-        self._job = job
+        self._store, self._job = store, job
         self._grids: dict[str, Grid] = {}
         self._worker: Worker | None = None
 
     def each(self, keys: Sequence[Key]) -> Iterator[Reproduction]:
         """Yields one result per key; records that share a worker follow each other."""
         pairs = self._store.found(keys)
-        run_ids = self._store.run_ids()  # the file of a run may be gone
-        runs = {
-            key: self._store.run(key) if key in run_ids else {} for key in {row["run_id"] for row, _ in pairs.values()}
-        }
+        run_ids = {row["run_id"] for row, _ in pairs.values()}.intersection(self._store.run_ids())
+        runs = {run_id: self._store.run(run_id) for run_id in run_ids}
         order = ("threads", "window_batch", "source_model", "dataset", "case_id", "attack")
         for row, classes in sorted(pairs.values(), key=lambda pair: [str(pair[0][name]) for name in order]):
-            yield self._reproduced(row, classes, runs[row["run_id"]])
+            yield self._reproduced(row, classes, runs.get(row["run_id"], {}))  # the file of a run may be gone
 
     def _reproduced(self, row: Row, classes: Sequence[Row], run: Mapping[str, Any]) -> Reproduction:
         model = f"{row['source_model']}, scored on {row['target_model']}"
@@ -100,21 +97,9 @@ class Reproducer:
 
     def _computed(self, unit: Unit, row: Row, run: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
         """Computes a record and its classes as a worker makes them under the row's circumstances."""
-        reuse = run.get("reuse") is True or row["attack"] == adversarial_volumes.Imported.name
-        with tempfile.TemporaryDirectory(prefix="freqbench-") as folder:
-            spec = self._spec(row)
-            if reuse:
-                spec = replace(spec, reuse=True, volumes=_copied(self._store.root, unit.cell, unit.ref, folder))
-            if self._worker is None or self._worker.spec != spec:
-                self._worker = Worker(spec)
-            made, masks = self._worker.run(unit)
-            outcome = with_surfaces(unit, made, masks)
-        return outcome.records[0], outcome.class_records[0]
-
-    def _spec(self, row: Row) -> WorkerSpec:
         metrics = tuple(filter(None, (row["metrics"] or "").split(",")))
         is_gpu = row["device"] not in (None, "cpu") and torch.cuda.is_available()
-        return WorkerSpec(
+        spec = WorkerSpec(
             run_id=row["run_id"],
             metrics=metrics,
             unavailable=_unavailable(metrics, row),
@@ -123,6 +108,14 @@ class Reproducer:
             window_batch=row["window_batch"],
             trust_code=is_trusted(),
         )
+        with tempfile.TemporaryDirectory(prefix="freqbench-") as folder:
+            if run.get("reuse") is True or row["attack"] == adversarial_volumes.Imported.name:
+                spec = replace(spec, reuse=True, volumes=_copied(self._store.root, unit.cell, unit.ref, folder))
+            if self._worker is None or self._worker.spec != spec:
+                self._worker = Worker(spec)
+            made, masks = self._worker.run(unit)
+            outcome = with_surfaces(unit, made, masks)
+        return outcome.records[0], outcome.class_records[0]
 
     def _grid(self, row: Row, run: Mapping[str, Any]) -> Grid:
         """Expands the job of a row to its grid, with the imported cells and the row's target."""
@@ -151,15 +144,11 @@ def _lost(row: Row, run: Mapping[str, Any]) -> str:
 
 
 def _unit(grid: Grid, key: Key) -> Unit | None:
-    """Unit of work that recomputes a record; None if the grid has no such cell or case, or no such model.
-
-    A target may be none of the cell's: `score` and `audit --run` score volumes on further models of the job.
-    """
+    """Unit of work that recomputes a record; None if the grid has no such cell or case, or no such model."""
     cell_id, case_key, target_id = key
-    for cell in grid.cells:
-        if cell.cell_id != cell_id:
-            continue
+    for cell in (each for each in grid.cells if each.cell_id == cell_id):
         refs = [ref for ref in grid.cases[cell.dataset.name] if cell.dataset.case_key(ref) == case_key]
+        # A target may be none of the cell's: `score` and `audit --run` score volumes on further models of the job.
         others = (other for other in grid.cells if other.dataset.name == cell.dataset.name)
         models = {model.model_id: model for other in others for model in (other.source, *other.targets)}
         if refs and target_id in models:
@@ -217,7 +206,10 @@ def _say(made: Reproduction, console: Console) -> None:
     values = f" ({made.comparison.compared} values)" if made.comparison else ""
     lines = [f"row {made.row_id}: {WORDS[made.verdict]}: {made.label}{values}"]
     lines += [f"  {made.reason}"] if made.reason else []
-    lines += [f"  left out: {text}" for text in _left_out(made.comparison.skipped if made.comparison else {})]
+    left_out: dict[str, list[str]] = {}
+    for name, reason in made.comparison.skipped.items() if made.comparison else ():
+        left_out.setdefault(reason, []).append(name)
+    lines += [f"  left out: {', '.join(names)}: {reason}" for reason, names in left_out.items()]
     console.print("\n".join(lines), soft_wrap=True)
     if made.comparison is None:
         return
@@ -234,13 +226,6 @@ def _say(made: Reproduction, console: Console) -> None:
     if differences or made.reason:
         causes = [f"differs: {cause.text}" for cause in made.causes] or [NONE_DIFFERS]
         console.print("\n".join(f"  {text}" for text in causes), soft_wrap=True)
-
-
-def _left_out(skipped: Mapping[str, str]) -> Sequence[str]:
-    reasons: dict[str, list[str]] = {}
-    for name, reason in skipped.items():
-        reasons.setdefault(reason, []).append(name)
-    return [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
 
 
 def _value(value: Any) -> str:

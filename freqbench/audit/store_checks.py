@@ -16,8 +16,8 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.results import Key
 from freqbench.results.files import SCHEMAS, Files, VersionError
-from freqbench.results.rowid import row_id
-from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, Column
+from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, OF_A_CLASS, RECORDS, Column
+from freqbench.results.store import row_id
 from freqbench.results.tolerances import EXACT, TOLERANCES
 from freqbench.results.winners import Words, commit_text, shared_rows
 
@@ -39,20 +39,17 @@ class Check(NamedTuple):
 
 def valid(column: pa.ChunkedArray) -> Mask:
     """Mask of the rows that are not null."""
-    mask: Mask = pc.is_valid(column).to_numpy()
-    return mask
+    return np.asarray(pc.is_valid(column), bool)
 
 
 def floats(column: pa.ChunkedArray) -> Floats:
     """Numbers of a column, null as NaN."""
-    numbers: Floats = pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy()
-    return numbers
+    return np.asarray(pc.fill_null(column.cast(pa.float64()), math.nan), float)
 
 
 def is_ok(table: pa.Table) -> Mask:
     """Mask of the rows whose status is ok."""
-    mask: Mask = pc.fill_null(pc.equal(table["status"].cast(pa.string()), "ok"), False).to_numpy()
-    return mask
+    return np.asarray(pc.fill_null(pc.equal(table["status"].cast(pa.string()), "ok"), False), bool)
 
 
 class Errors:
@@ -155,23 +152,13 @@ def _reasons(text: str | None) -> frozenset[str] | None:
 # Records against their classes
 
 ROUNDING = 1e-9
-_FOREGROUND = (
-    *("nsd", "assd_mm", "volume_error_ml", "volume_error_relative", "component_f1"),
-    *("betti0_error", "betti1_error", "betti2_error"),
-)
+_WITH_BACKGROUND = {"dsc": ("dsc", 0), "dsc_foreground": ("dsc", 1), "hd95": ("hd95", 0)}
+_FOREGROUND = {name: (name, 1) for name in ("hd95_mm", "hd95_medpy_mm", *(column.name for column in OF_A_CLASS))}
 MEANS: Mapping[str, tuple[str, int]] = {
-    "dsc": ("dsc", 0),
-    "dsc_clean": ("dsc_clean", 0),
-    "dsc_foreground": ("dsc", 1),
-    "dsc_foreground_clean": ("dsc_clean", 1),
-    "hd95": ("hd95", 0),
-    "hd95_clean": ("hd95_clean", 0),
-    "hd95_mm": ("hd95_mm", 1),
-    "hd95_mm_clean": ("hd95_mm_clean", 1),
-    "hd95_medpy_mm": ("hd95_medpy_mm", 1),
-    **{each: (each, 1) for name in _FOREGROUND for each in (name, f"{name}_clean")},
-    "ece_foreground": ("ece", 1),
-    "ece_foreground_clean": ("ece_clean", 1),
+    f"{name}{clean}": (f"{column}{clean}", first)
+    for name, (column, first) in (_WITH_BACKGROUND | _FOREGROUND | {"ece_foreground": ("ece", 1)}).items()
+    for clean in ("", "_clean")
+    if f"{name}{clean}" in SCHEMAS["records"].names
 }
 """Columns of records that are means of defined values in a column of the classes, with their first class."""
 UNDEFINED: Mapping[str, tuple[str, int]] = {
@@ -358,22 +345,20 @@ class StoreSurvey:
         """Reports a records file without classes, unless pairs have all its ok records too."""
         try:
             rows = shared_rows(self._files.columns("records", name, (*KEY, "status")))
+            if lost := sum(status == "ok" and not self.ok[*key] for *key, status in rows):
+                text = f"missing, so that {lost} records do not count: restore it, or give the same run command again"
+                rest = f"if another job made them, move records/{name} away"
+                self._errors.wrong("files", f"class_records/{name}: {text}; {rest}")
         except UserError as error:
             self._errors.wrong("files", str(error))
-            return
-        if lost := sum(status == "ok" and not self.ok[*key] for *key, status in rows):
-            text = f"missing, so that {lost} records do not count: restore it, or give the same run command again"
-            rest = f"if another job made them, move records/{name} away"
-            self._errors.wrong("files", f"class_records/{name}: {text}; {rest}")
 
     def _has_columns(self, kind: str, name: str) -> bool:
         """True if a file can be read by the documented columns; reports columns that are not as documented."""
-        spec, actual = SCHEMAS[kind], self._files.schema(kind, name)
-        missing = [column for column in spec.names if column not in actual.names]
-        misfits = [field for field in actual if field.name in spec.names and field.type != spec.field(field.name).type]
-        wrong = [f"no column {column}" for column in missing]
-        wrong += [f"column {column}, which is not documented" for column in actual.names if column not in spec.names]
-        wrong += [f"{field.name}: {field.type} in place of {spec.field(field.name).type}" for field in misfits]
-        for text in wrong:
+        types, actual = {field.name: field.type for field in SCHEMAS[kind]}, self._files.schema(kind, name)
+        missing = [f"no column {column}" for column in types if column not in actual.names]
+        more = [f"column {column}, which is not documented" for column in actual.names if column not in types]
+        others = [field for field in actual if field.name in types and field.type != types[field.name]]
+        misfits = [f"{field.name}: {field.type} in place of {types[field.name]}" for field in others]
+        for text in (*missing, *more, *misfits):
             self._errors.wrong("schema", f"{kind}/{name}: {text}")
         return not missing and not misfits

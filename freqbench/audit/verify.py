@@ -4,7 +4,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -21,7 +21,7 @@ from freqbench.job.grid import expand
 from freqbench.job.schema import stored_job
 from freqbench.metrics import METRICS
 from freqbench.results import SCHEMA_VERSION, Shard, Store, index_keys
-from freqbench.results.rowid import row_id
+from freqbench.results.store import row_id
 from freqbench.results.volumes import SUFFIX, VOLUMES, whole
 
 MOST_KEYS = 3
@@ -31,14 +31,13 @@ CHUNK = 2**24
 Runs = Mapping[str, Mapping[str, Any]]
 
 
-def shown(checks: Iterable[Check], title: str, console: Console) -> bool:
+def shown(checks: Sequence[Check], title: str, console: Console) -> bool:
     """Prints the results of checks, and returns True if nothing is wrong."""
-    listed = list(checks)
     table = Table("check", Column("verdict", no_wrap=True), Column("what was found", overflow="fold"), title=title)
-    for each in listed:
-        table.add_row(each.name, each.verdict, each.text)
+    for each in checks:
+        table.add_row(*each)
     console.print(table)
-    return all(each.verdict != "wrong" for each in listed)
+    return all(each.verdict != "wrong" for each in checks)
 
 
 def verify(store: Store, with_volumes: bool = False) -> list[Check]:
@@ -60,14 +59,12 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     left = len(classes - records)  # of a writer that died
     beside = f"; {left} files of classes without records, which are never read" if left else ""
     doubles = survey.compare_doubles()
+    ranges = "{records} records and {class_records} rows of classes are in their ranges".format(**survey.counts)
     unknown = _check_origins(survey, runs, errors)
     return [
         errors.check("files", f"{len(survey.names)} pairs can be read to the end{beside}"),
         errors.check("schema", f"{len(survey.names)} pairs have the columns of schema version {SCHEMA_VERSION}"),
-        errors.check(
-            "values",
-            "{records} records and {class_records} rows of classes are in their ranges".format(**survey.counts),
-        ),
+        errors.check("values", ranges),
         errors.check("classes", "means and counts of records are those of their classes"),
         errors.check("doubles", doubles),
         errors.check("runs", f"{len(runs)} runs have their files"),
@@ -115,24 +112,18 @@ def _check_origins(survey: StoreSurvey, runs: Runs, errors: Errors) -> str:
 
 
 def _check_cells(store: Store, job: Mapping[str, Any], survey: StoreSurvey, runs: Runs, errors: Errors) -> Check:
-    """Checks that a cell's settings are the same in all its rows, and that its id is that of a stored job.
-
-    The jobs are expanded as in a run, so that the second check needs data and checkpoints here; no third-party
-    code runs for it.
-    """
+    """Checks that a cell's settings are the same in all its rows, and that its id is that of a stored job."""
     cells: dict[str, Row] = {}
     for row in survey.cells:
         first = cells.setdefault(row["cell_id"], row)
         for name in _differing(first, row):
             errors.wrong("cells", f"cell {row['cell_id']}: {name}: {first[name]} and {row[name]} in its rows")
-    jobs = {
-        json.dumps(spec, sort_keys=True): spec for spec in (job.get("spec"), *(r.get("job") for r in runs.values()))
-    }
+    stored = (job.get("spec"), *(run.get("job") for run in runs.values()))
+    jobs = {json.dumps(spec, sort_keys=True): spec for spec in stored if isinstance(spec, dict)}
     expected: dict[str, Row] = {}
     reasons: list[str] = []
+    # Jobs are expanded as in a run: that needs data and checkpoints here, but runs no third-party code.
     for spec in list(jobs.values())[:MOST_JOBS]:
-        if not isinstance(spec, dict):
-            continue
         try:
             made = stored_job(spec, trusted=False, where="the stored job")
             grid = adversarial_volumes.joined(expand(made), store.root)
@@ -209,20 +200,16 @@ def _shards(runs: Runs) -> list[Shard]:
 def _check_volumes(
     store: Store, job: Mapping[str, Any], survey: StoreSurvey, errors: Errors, with_volumes: bool
 ) -> Check:
-    """Checks that each good record of a job that saves volumes has one; `with_volumes` reads them to the end.
-
-    Saved volumes carry no hash of their own; gzip's checksum shows damage.
-    """
+    """Checks that each good record of a job that saves volumes has one; `with_volumes` reads them to the end."""
     root = storage.join(store.root, VOLUMES)
     there = whole(root)
     spec = job.get("spec")
     lost = sum(rows for (cell, case, _), rows in survey.ok.items() if (cell, case) not in there)
     if lost and isinstance(spec, dict) and spec.get("save_adversarial") == "nifti":
         errors.wrong("volumes", f"{lost} records have no whole volume, though the job saves them")
-    if not there:
-        return errors.check("volumes", "", "none are saved")
-    if not with_volumes:
-        return errors.check("volumes", "", f"{len(there)} are there; --volumes reads them to the end")
+    if not there or not with_volumes:
+        missing = f"{len(there)} are there; --volumes reads them to the end" if there else "none are saved"
+        return errors.check("volumes", "", missing)
     count = 0
     for folder in sorted(there.values()):
         place = storage.join(root, folder)
@@ -234,9 +221,8 @@ def _check_volumes(
 
 
 def _complaint(path: str) -> str:
-    """Describes the damage of a gzip file; empty if there is none."""
-    packed = storage.read_bytes(path)
-    if not packed:
+    """Describes the damage of a gzip file, which its checksum shows; empty if there is none."""
+    if not (packed := storage.read_bytes(path)):
         return "is empty"
     try:
         with gzip.open(io.BytesIO(packed)) as stream:

@@ -91,15 +91,13 @@ def attack_case(
         )
         return _volume_attacked(attack, sliding, case, windows, generators, learned, others)
     device = next(model.parameters()).device
-    image, label = case.image.to(device), case.label.to(device)
-    other = None
+    image, label, other = case.image.to(device), case.label.to(device), None
     if reference is not None:
         images, shape = reference.image[None].to(device), image.shape[1:]
         other = F.interpolate(images, size=shape, mode="trilinear", align_corners=True)[0]
     adversarial, moved = image.clone(), label.clone()
-    forwards = backwards = 0
+    forwards, backwards, displacement = 0, 0, NOT_MOVED
     losses, gradients = list[Tensor](), list[Tensor]()
-    displacement = NOT_MOVED
     for first in range(0, len(windows), window_batch):
         batch = windows[first : first + window_batch]
         result = attack(
@@ -126,12 +124,8 @@ def attack_case(
         caution=caution_of(model.name, gradients, learned),
         **displacement,
     )
-    return AttackedVolume(
-        adversarial=adversarial.cpu(),
-        facts=facts,
-        losses=tuple(losses),
-        label=moved.cpu() if attack.moves_labels else None,
-    )
+    shown = moved.cpu() if attack.moves_labels else None
+    return AttackedVolume(adversarial=adversarial.cpu(), facts=facts, losses=tuple(losses), label=shown)
 
 
 def _volume_attacked(
@@ -170,29 +164,24 @@ def _volume_attacked(
 def caution_of(name: str, gradients: Sequence[Tensor], learned: Tensor | None = None) -> str | None:
     """Explains why an attack on a model may have done nothing. None: its gradients were useful, or it takes none.
 
+    `gradients` are `AttackResult.gradients` of each call; `learned` is the tensor that the attack uses instead of them.
     A zero gradient is reported and not refused: a network that is sure of every voxel has one, and so has a network
-    with masked gradients, whose rows the audit should see. A gradient of NaN says nothing about any network.
-
-    Args:
-        gradients: `AttackResult.gradients` of each call.
-        learned: the tensor that the attack uses instead of gradients.
-
-    Raises:
-        UserError: no gradient had a finite entry other than 0, and some had NaN or infinities.
+    with masked gradients, whose rows the audit should see. A gradient of NaN says nothing about any network: raises
+    UserError if no gradient had a finite entry other than 0, and some had NaN or infinities.
     """
     useful, finite = torch.cat([flags.cpu() for flags in gradients]).unbind(1)
     if not len(useful):
         return "every gradient was 0: the attack learned nothing" if learned is not None and not learned.any() else None
+    if useful.any() and finite.all():
+        return None
     if useful.any():
-        return (
-            None if finite.all() else "some gradients had NaN or infinities: the attack took these voxels for settled"
-        )
-    if not finite.all():
-        raise UserError(
-            f"{name}: expected finite gradients of the network, got NaN or infinities at every step: check its "
-            "checkpoint, input and precision"
-        )
-    return "every gradient was 0: the attack had nothing to follow"
+        return "some gradients had NaN or infinities: the attack took these voxels for settled"
+    if finite.all():
+        return "every gradient was 0: the attack had nothing to follow"
+    raise UserError(
+        f"{name}: expected finite gradients of the network, got NaN or infinities at every step: check its "
+        "checkpoint, input and precision"
+    )
 
 
 def _cut(volume: Tensor, windows: Sequence[Window]) -> Tensor:

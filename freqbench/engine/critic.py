@@ -86,7 +86,5 @@ class Critic:
         if not self._cautions:
             return None
         ((attack, model, caution), _) = self._cautions.most_common(1)[0]
-        return (
-            f"{self._cautions.total()} records say little about their model, most of them of {attack} on {model}: "
-            f"{caution}: check the model's gradients"
-        )
+        most = f"most of them of {attack} on {model}: {caution}: check the model's gradients"
+        return f"{self._cautions.total()} records say little about their model, {most}"

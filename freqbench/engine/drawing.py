@@ -82,11 +82,9 @@ class Glimpser:
             before, after = predictions[source]
             index = slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy())
             panels = [_on_attacked(records[source], after, adversarial)]
-            others = [
-                (_drop(row), place)
-                for place, row in enumerate(records)
-                if place != source and predictions[place][1].shape == after.shape and not math.isnan(_drop(row))
-            ]
+            alike = [place for place, (_, labels) in enumerate(predictions) if labels.shape == after.shape]
+            others = [(_drop(records[place]), place) for place in alike if place != source]
+            others = [(lost, place) for lost, place in others if not math.isnan(lost)]
             if others:
                 _, most = max(others)
                 panels.append(_on_attacked(records[most], predictions[most][1], adversarial))
@@ -127,7 +125,9 @@ def draw(
 
     change: Pixels = seen(adversarial[channel]) - seen(case.image[channel])
     full = span([change])
-    size = _panel_size(change.shape, aspect(case.spacing, AXIAL))
+    height, width = change.shape[0] * aspect(case.spacing, AXIAL), change.shape[1]  # in widths of a voxel
+    scale = PANEL / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
     clean, attacked = (_grey(seen(volume[channel]), size) for volume in (case.image, adversarial))
     panels = [
         ("clean", "", clean),
@@ -135,14 +135,9 @@ def draw(
         ("change", f", ±{255 * full:.3g}/255", _signed(_resized(change / full, size, Resampling.NEAREST))),
         (label, "", _overlaid(clean, seen(without_ignored(case.label)[0]), size)),
     ]
-    panels += [
-        (
-            prediction.name,
-            f", {score} {100 * prediction.dsc:.1f}",
-            _overlaid(_grey(seen(prediction.volume[channel]), size), seen(prediction.labels), size),
-        )
-        for prediction in predictions
-    ]
+    for each in predictions:
+        below = _grey(seen(each.volume[channel]), size)
+        panels.append((each.name, f", {score} {100 * each.dsc:.1f}", _overlaid(below, seen(each.labels), size)))
     return _encoded(_sheet(panels, size[1]))
 
 
@@ -154,13 +149,6 @@ def _drop(row: Row) -> float:
 
 def _on_attacked(row: Row, labels: Tensor, adversarial: Tensor) -> Prediction:
     return Prediction(name=row["target_model"], dsc=row["dsc_foreground"], labels=labels, volume=adversarial)
-
-
-def _panel_size(shape: tuple[int, ...], ratio: float) -> Size:
-    """Returns width and height of a panel for a slice of pixels, each `ratio` times as high as wide."""
-    height, width = shape[0] * ratio, shape[1]
-    scale = PANEL / max(height, width)
-    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _resized(slice: Pixels, size: Size, how: Resampling) -> Pixels:

@@ -67,8 +67,7 @@ def kept(
     if storage.exists(path):
         return _read(path, cell.attack, num_channels)
     started = time.perf_counter()
-    learned = make().cpu()
-    seconds = time.perf_counter() - started
+    learned, seconds = make().cpu(), time.perf_counter() - started
     if storage.exists(path):
         return _read(path, cell.attack, num_channels)
     facts = {"cases": json.dumps([ref.case_id for ref in cell.learns_from]), "seconds": f"{seconds:.1f}"}
@@ -81,10 +80,8 @@ def _read(path: str, attack: Attack, num_channels: int) -> Tensor:
         learned: Tensor = load(storage.read_bytes(path))[LEARNED]
         attack.check_learned(learned, num_channels)
     except (SafetensorError, KeyError, UserError) as error:
-        why = one_line(error)
-        raise UserError(
-            f"{path}: expected a tensor that {attack.name} learned, got another file ({why}): remove it"
-        ) from None
+        expected = f"expected a tensor that {attack.name} learned"
+        raise UserError(f"{path}: {expected}, got another file ({one_line(error)}): remove it") from None
     return learned
 
 
@@ -118,6 +115,5 @@ class _AsPredicted(nn.Module):
         return self.model.takes_keys
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        fits_window = len(self.sliding.windows(images)) == 1
-        logits: Tensor = (self.model if fits_window else self.sliding)(images, keys)
+        logits: Tensor = (self.model if len(self.sliding.windows(images)) == 1 else self.sliding)(images, keys)
         return logits

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from freqbench.attacks import Attack, attack_class
+from freqbench.attacks import attack_class
 from freqbench.attacks.core.declared import declared
 from freqbench.attacks.vafa import VAFA
-from freqbench.core import config
-from freqbench.core.config import Strict
+from freqbench.core.config import Strict, validate
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
@@ -46,15 +45,12 @@ NOTHING = 1e-12  # a distance that counts as 0
 
 INTENSITY = (2**-12, 1.0)
 BOUNDS: Mapping[str, tuple[float, float]] = {
-    "eps": INTENSITY,
-    "std": INTENSITY,
-    "linf": INTENSITY,
+    **dict.fromkeys(("eps", "std", "linf"), INTENSITY),
     "share": (2**-10, 1.0),
     "rho": (2**-10, 0.999),
     "q_max": (2**-4, 2.0**14),
     "severity": (2**-4, 5.0),
-    "eps_k": (2**-12, 1.0),
-    "eps_p": (2**-12, 1.0),
+    **dict.fromkeys(("eps_k", "eps_p"), INTENSITY),
     "log_amplitude": (2**-10, 3.0),
     "deviation": INTENSITY,
     "max_mm": (2**-4, 64.0),
@@ -93,7 +89,7 @@ def read_budgets(out: str) -> dict[str, FoundBudget]:
         return {}
     try:
         content = object_of(storage.read_bytes(path), path)
-        return {key: config.validate(value, FoundBudget, f"{path}: {key}") for key, value in content.items()}
+        return {key: validate(value, FoundBudget, f"{path}: {key}") for key, value in content.items()}
     except UserError as error:
         why = one_line(error)
         raise UserError(f"{path}: expected budgets that a run found, got others ({why}): move it away") from None
@@ -113,10 +109,8 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], compute: bool = 
     """Returns a job whose budgets are all known; `match.json` in the store `out` keeps those that were found.
 
     Without `compute` nothing is attacked, and an unknown budget is set to the largest, so that cells and passes are
-    counted correctly.
-
-    Raises:
-        UserError: a mistake in an entry, a value that no budget reaches, or a `match.json` that cannot be read.
+    counted correctly. Raises UserError for a mistake in an entry, a value that no budget reaches, or a `match.json`
+    that cannot be read.
     """
     with expanding(job) as expansion:
         return _matched(job, expansion, out, say, compute)
@@ -152,9 +146,8 @@ def _matched(job: JobSpec, expansion: Expansion, out: str, say: Callable[[str], 
         del worker
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # memory that this process keeps is lost to the run's workers
-    rows: dict[int, tuple[Budget, ...]] = {}
-    for wanted in asked:
-        rows[wanted.number] = (*rows.get(wanted.number, ()), wanted.row(records.get(wanted.key)))
+    numbers = dict.fromkeys(wanted.number for wanted in asked)
+    rows = {i: tuple(each.row(records.get(each.key)) for each in asked if each.number == i) for i in numbers}
     return _with_rows(job, rows)
 
 
@@ -229,9 +222,9 @@ class _Asked:
         values = []
         for ref in self.refs:
             scores = worker.distances(cell, ref, (FAMILY[metric],))
-            if math.isnan(scores.values[metric]):
-                raise UserError(f"{self.place}: {ref.case_id} has no {metric}: {scores.reasons[metric]}")
             values.append(scores.values[metric])
+            if math.isnan(values[-1]):
+                raise UserError(f"{self.place}: {ref.case_id} has no {metric}: {scores.reasons[metric]}")
         mean = math.fsum(values) / len(values)
         return 1 - mean if metric == "ssim_body" else mean
 
@@ -240,9 +233,8 @@ def _asked(job: JobSpec, expansion: Expansion) -> list[_Asked]:
     places = [f"{job.where}: attacks[{i}]" for i in range(len(job.attacks))]
     largest = {i: tuple(_largest(job, entry, places[i])) for i, entry in enumerate(job.attacks) if entry.is_open}
     grid = expansion.grid(_with_rows(job, largest))
-    cells: dict[tuple[str, str, Attack], Cell] = {}
-    for cell in grid.cells:  # the first seed comes first
-        cells.setdefault((cell.dataset.name, cell.source.name, cell.attack), cell)
+    # Of the first seed, which comes first.
+    cells = {(cell.dataset.name, cell.source.name, cell.attack): cell for cell in reversed(grid.cells)}
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     asked = []
     for i, budgets in largest.items():

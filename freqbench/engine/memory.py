@@ -125,8 +125,7 @@ def fitting_windows(
             raise
         return 1
     taken = torch.cuda.max_memory_allocated(device) - allocated
-    free, total = torch.cuda.mem_get_info(device)
-    available = available_bytes(free, total, torch.cuda.memory_reserved(device), allocated, share)
+    available = available_bytes(*torch.cuda.mem_get_info(device), torch.cuda.memory_reserved(device), allocated, share)
     return windows_within(available, taken)
 
 
@@ -137,9 +136,8 @@ def windows_in_graph(specs: Sequence[ModelSpec], device: torch.device, share: fl
     """
     if device.type != "cuda":
         return models.windows_in_graph(specs)
-    free, total = torch.cuda.mem_get_info(device)
     reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
-    available = available_bytes(free, total, reserved, allocated, share)
+    available = available_bytes(*torch.cuda.mem_get_info(device), reserved, allocated, share)
     return models.windows_in_graph(specs, max(available // 2, models.GRAPH_BYTES))
 
 
@@ -193,8 +191,7 @@ class _UntilStep(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
-        self._asked = 0
+        self.model, self._asked = model, 0
 
     def forward(self, images: Tensor) -> Tensor:
         if self._asked == 3:

@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -50,7 +49,6 @@ class Listener(Protocol):
         """Shows the user a line and keeps it for after the run."""
 
 
-@dataclass(kw_only=True)
 class Clock:
     """Measures a worker's time: load, device, idle.
 
@@ -58,13 +56,9 @@ class Clock:
     was ready, without its current unit; time from a death until it is ready again is not counted.
     """
 
-    worker: int
-    node: str = ""
-    _units: int = field(default=0, init=False)
-    _load: float = field(default=0.0, init=False)
-    _device: float = field(default=0.0, init=False)
-    _whole: float = field(default=0.0, init=False)
-    _counted: float = field(default=0.0, init=False)
+    def __init__(self, worker: int) -> None:
+        self.worker, self.node, self._units = worker, "", 0
+        self._load = self._device = self._whole = self._counted = 0.0
 
     def start(self, node: str) -> None:
         """Marks the worker as ready on a machine, for the first time or again."""
@@ -76,9 +70,8 @@ class Clock:
         self._units += 1
         self._load += outcome.load_seconds
         self._device += outcome.device_seconds
-        now = time.monotonic()
-        self._whole += now - self._counted
-        self._counted = now
+        before, self._counted = self._counted, time.monotonic()
+        self._whole += self._counted - before
 
     def facts(self, waits: bool) -> dict[str, Any]:
         """Returns a worker's entry in a run's file, times in seconds; `waits` is true if it waits for a unit now."""
@@ -97,14 +90,12 @@ class RunProgress:
     """
 
     def __init__(self, plan: Plan, console: Console) -> None:
-        self._console = console
+        self._console, self._num_done = console, plan.num_done
         self._total = plan.num_done + plan.num_todo
-        self._num_done = plan.num_done
         self.num_new = self.num_failed = 0  # records that were stored; records of units that have ended
         self._said: set[str] = set()
         self._work = {_key(unit): unit.passes + PASSES_TO_SCORE * len(unit.targets) for unit in plan.units}
-        self._all = sum(self._work.values())
-        self._done = 0
+        self._all, self._done = sum(self._work.values()), 0
         self._within: dict[tuple[str, str], tuple[Unit, int]] = {}  # units at work and their passes so far
         self._started = self._last_line = self._last_drawn = time.monotonic()
         self._paces = deque([(self._started, 0)])
@@ -158,7 +149,8 @@ class RunProgress:
 
     def _show(self, now: float, at_once: bool = False) -> None:
         within = list(self._within.values())
-        done = self._done + sum(passes for _, passes in within)
+        made = sum(passes for _, passes in within)
+        done = self._done + made
         rest = self._rest(now, done)
         stored = self._num_done + self.num_new
         records, spoken = f"{stored}/{self._total}", "" if rest is None else f"left: {timedelta(seconds=rest)}"
@@ -168,18 +160,13 @@ class RunProgress:
             failed = f", {self.num_failed} failed" if self.num_failed else ""
             line = f"{stored} of {self._total} records stored{failed}, {now - self._started:.0f} s"
             line += "" if rest is None else f", about {rest} s left"
-            if len(within) == 1:
-                line += f", {within[0][0].name} at {_percent(within[0][1], within[0][0].passes)}"
-            elif within:
-                possible = sum(unit.passes for unit, _ in within)
-                line += f", {len(within)} units at {_percent(sum(passes for _, passes in within), possible)}"
+            if within:
+                what = within[0][0].name if len(within) == 1 else f"{len(within)} units"
+                line += f", {what} at {_percent(made, sum(unit.passes for unit, _ in within))}"
             self._console.print(line, highlight=False, soft_wrap=True)
 
     def _rest(self, now: float, done: int) -> int | None:
-        """Estimates the remaining seconds from the pace of the last minutes, as load varies; None: unknown.
-
-        If nothing was done in that time, it takes the pace of the whole run.
-        """
+        """Estimates the remaining seconds from the pace of the last minutes, else of the whole run; None: unknown."""
         if now - self._paces[-1][0] >= 1:
             self._paces.append((now, done))
         while len(self._paces) > 2 and now - self._paces[1][0] >= PACE_S:

@@ -6,6 +6,7 @@ import platform
 import secrets
 import subprocess
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +103,10 @@ def git_state() -> dict[str, Any] | None:
     if not (root / ".git").exists():
         sent: dict[str, Any] | None = json.loads(os.environ.get(SENT_CODE, "null"))
         return sent
+    ask = partial(subprocess.check_output, cwd=root, text=True, stderr=subprocess.DEVNULL, timeout=10)
     try:
-        commit, status = (
-            subprocess.run(
-                ["git", "-C", str(root), *args], capture_output=True, text=True, check=True, timeout=10
-            ).stdout
-            for args in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
+        commit = ask(["git", "rev-parse", "HEAD"])
+        status = ask(["git", "status", "--porcelain", "--untracked-files=no"])
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit.strip(), "dirty": bool(status.strip())}

@@ -72,10 +72,7 @@ class Patience:
     def __init__(
         self, root: str, warn: Callable[[str], None], tell: Callable[[str], None], waiting: Callable[[], int]
     ) -> None:
-        self._root = root
-        self._warn = warn
-        self._tell = tell
-        self._waiting = waiting
+        self._root, self._warn, self._tell, self._waiting = root, warn, tell, waiting
         self._since: float | None = None
 
     def attempt(self, action: Callable[[], T]) -> T | None:

@@ -18,7 +18,7 @@ from freqbench.metrics import Scores
 from freqbench.models import ModelSpec
 from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.results.glimpses import Glimpse
-from freqbench.results.schema import CAUTIONS
+from freqbench.results.schema import CAUTIONS, COMMIT
 
 Row = dict[str, Any]
 
@@ -47,13 +47,11 @@ class Outcome:
 
     def with_scores(self, scores: Sequence[PredictionScores]) -> "Outcome":
         """Returns a copy with more columns, one PredictionScores per record that has scores."""
-        n = len(self.records) - len(self.errors)
-        records = [{**row, **new.record} for row, new in zip(self.records[:n], scores, strict=True)]
-        classes = [
-            [{**row, **values} for row, values in zip(rows, new.classes, strict=True)]
-            for rows, new in zip(self.class_records[:n], scores, strict=True)
-        ]
-        return replace(self, records=(*records, *self.records[n:]), class_records=(*classes, *self.class_records[n:]))
+        records, classes = list(self.records), list(self.class_records)
+        for i, new in enumerate(scores):
+            records[i] = {**records[i], **new.record}
+            classes[i] = [{**row, **values} for row, values in zip(classes[i], new.classes, strict=True)]
+        return replace(self, records=tuple(records), class_records=tuple(classes))
 
     def with_lost(self, outcomes: Sequence["Outcome"]) -> "Outcome":
         """Returns a copy with the records of failed outcomes at the end."""
@@ -71,10 +69,8 @@ class Outcome:
 
 def failed(unit: Unit, error: str, measured: Mapping[str, Any]) -> Outcome:
     """Returns rows that tell why there are no scores."""
-    records = tuple(
-        {**_empty_record(unit, target), **measured, "status": "failed", "error": error, "metrics": ""}
-        for target in unit.targets
-    )
+    facts = {**measured, "status": "failed", "error": error, "metrics": ""}
+    records = tuple(_empty_record(unit, target) | facts for target in unit.targets)
     return Outcome(records=records, class_records=tuple([] for _ in records))
 
 
@@ -113,7 +109,7 @@ def scored(
         record["caution"] = CAUTIONS.join(filter(None, cautions)) or None
         classes = [
             {column.name: None for column in CLASS_RECORDS}
-            | {name: record[name] for name in ("cell_id", "case_key", "target_model_id", "run_id", "finished_at")}
+            | {name: record[name] for name in COMMIT}
             | {"class_index": k, "class_name": class_name}
             for k, class_name in enumerate(unit.cell.dataset.class_names)
         ]

@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import Field
 from rich.console import Console
 
-from freqbench.core import config
-from freqbench.core.config import Strict
+from freqbench.core.config import Strict, validate
 from freqbench.core.errors import MisfitError, UserError
 from freqbench.core.files import storage
 from freqbench.data import cache
@@ -136,9 +135,7 @@ class Recorder:
     def __init__(self, store: Store, plan: Plan, console: Console, shard: Shard | None = None) -> None:
         self.run_id = provenance.new_run_id()
         self.critic = Critic(plan)
-        self._store = store
-        self._plan = plan
-        self._console = console
+        self._store, self._plan, self._console = store, plan, console
         self._facts: dict[str, Any] = {"shard": shard and str(shard)}
         self._warnings: list[str] = []
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
@@ -249,8 +246,7 @@ class Recorder:
             return
         target, line = misfit
         if target.training or self._facts.get("reuse"):
-            self.warn(line)
-            return
+            return self.warn(line)
         self._warnings.append(line)
         raise MisfitError(
             f"{line}; rows so far are in {self._store.root}: mend it, or give {target.name} min_dice: 0 to go on"
@@ -260,18 +256,15 @@ class Recorder:
         """Lets the writer commit rows; if the store refuses them, they wait."""
         count = self._patience.attempt(write) or 0
         self._progress.store(count)
-        if count:
-            self._keep_glimpses()
-            self._patience.attempt(partial(self._record, "running"))
-
-    def _keep_glimpses(self) -> None:
-        """Writes the glimpses of the rows so far; if the store refuses them, the run continues without."""
+        if not count:
+            return
         try:
             self._glimpses.flush()
-        except OSError as error:
+        except OSError as error:  # the run continues without them
             if not self._lacks_glimpses:
                 self.warn(f"{self._store.root}: glimpses are not written: {error}")
             self._lacks_glimpses = True
+        self._patience.attempt(partial(self._record, "running"))
 
     def _store_all(self) -> None:
         self._commit(self._writer.flush)
@@ -314,7 +307,7 @@ class Additions(Strict):
         """Reads the additions of a store; empty if it has no job yet."""
         content = store.job() if _has_job(store) else {}
         parts = {name: content[name] for name in cls.model_fields if name in content}
-        return config.validate(parts, cls, f"{store.root}/run.json")
+        return validate(parts, cls, f"{store.root}/run.json")
 
     def with_targets(self, grid: Grid) -> "Additions":
         """Returns a copy with the targets of a grid's cells added."""

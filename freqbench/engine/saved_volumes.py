@@ -37,7 +37,7 @@ def cell_folder(cell: Cell) -> str:
 
 def folder(root: str, cell: Cell, ref: CaseRef) -> str:
     """Returns the folder below `root` with the volumes of a cell and case."""
-    return storage.join(root, cell_folder(cell), layout.case_folder(ref.case_id, cell.dataset.case_key(ref)))
+    return storage.join(root, cell_folder(cell), f"{ref.case_id}-{cell.dataset.case_key(ref)}")
 
 
 def _own_folder(root: str, cell: Cell, ref: CaseRef) -> str:
@@ -56,11 +56,10 @@ def saved(root: str) -> Callable[[Cell, CaseRef], bool]:
 def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_seconds: float | None) -> None:
     """Writes `adversarial`, `clean` (float32), `label` and, if it moved, the moved label (uint8), then the facts."""
     place = _own_folder(root, cell, case.ref)
-    write(storage.join(place, layout.ADVERSARIAL), attacked.adversarial, case.affine)
-    write(storage.join(place, layout.CLEAN), case.image, case.affine)
-    write(storage.join(place, layout.LABEL), case.label, case.affine)
-    if attacked.label is not None:
-        write(storage.join(place, layout.MOVED_LABEL), attacked.label, case.affine)
+    shown = {layout.ADVERSARIAL: attacked.adversarial, layout.CLEAN: case.image, layout.LABEL: case.label}
+    for name, volume in (shown | {layout.MOVED_LABEL: attacked.label}).items():
+        if volume is not None:
+            write(storage.join(place, name), volume, case.affine)
     facts = SavedFacts(**attacked.facts.model_dump(), attack_seconds=attack_seconds)
     storage.write_atomic(storage.join(place, FACTS), facts.model_dump_json().encode())
 
@@ -68,8 +67,8 @@ def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_sec
 def save_prediction(root: str, cell: Cell, case: Case, target: str, pred_clean: Tensor, pred: Tensor) -> None:
     """Writes a target's label maps of both volumes, `prediction_clean-TARGET` and `prediction_adversarial-TARGET`."""
     place = _own_folder(root, cell, case.ref)
-    write(storage.join(place, layout.prediction(layout.ON_CLEAN, target)), pred_clean, case.affine)
-    write(storage.join(place, layout.prediction(layout.ON_ADVERSARIAL, target)), pred, case.affine)
+    for kind, labels in ((layout.ON_CLEAN, pred_clean), (layout.ON_ADVERSARIAL, pred)):
+        write(storage.join(place, layout.prediction(kind, target)), labels, case.affine)
 
 
 def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | None]:

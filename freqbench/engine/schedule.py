@@ -103,18 +103,15 @@ class Schedule:
     def _choose(self, worker: Hashable) -> Place | None:
         if not self._waiting:
             return None
-        at = self._at.get(worker)
-        if at and at[0] in self._waiting:
-            source = at[0]
-        else:
-            workers = Counter(place[0] for other, place in self._at.items() if other != worker)
+        source, case = self._at.get(worker, ("", ("", "")))
+        others = [place for other, place in self._at.items() if other != worker]
+        if source not in self._waiting:
+            workers = Counter(source for source, _ in others)
             source = max(self._waiting, key=lambda source: self._work[source] / (1 + workers[source]))
         cases = self._waiting[source]
-        if at and at[0] == source and at[1] in cases:
-            case = at[1]
-        else:
-            others = Counter(place for other, place in self._at.items() if other != worker)
-            case = min(cases, key=lambda case: others[source, case])
+        if self._at.get(worker) != (source, case) or case not in cases:
+            at_cases = Counter(others)
+            case = min(cases, key=lambda case: at_cases[source, case])
         if self._is_ending(self._longest[source], worker):
             longest = max(cases, key=lambda other: (cases[other][0][0], other == case))
             if self._is_ending(cases[longest][0][0], worker):

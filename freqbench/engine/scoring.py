@@ -12,36 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from freqbench import metrics as measures
 from freqbench.core.types import Case, FileLabel, NativeCase, Shape, Spacing, triple
 from freqbench.data import Dataset
-from freqbench.metrics import (
-    METRICS,
-    LpipsUnavailable,
-    Scores,
-    assd,
-    betti_errors,
-    body_mask,
-    calibration,
-    certified_scores,
-    class_mean,
-    component_f1,
-    confusion,
-    dice_from_confusion,
-    energy_scores,
-    foreground_mean,
-    hallucinated_classes,
-    hd95_penalised,
-    image_scores,
-    lpips_scores,
-    missed_classes,
-    nsd,
-    prepare_lpips,
-    seam_scores,
-    surface_scores,
-    undefined_classes,
-    volume_errors,
-    voxel_success,
-)
+from freqbench.metrics import METRICS, LpipsUnavailable, Scores
 from freqbench.models import VolumePrediction, attack_windows
 from freqbench.ops.voxels import without_ignored
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
@@ -57,7 +31,7 @@ def unavailable(metrics: Sequence[str]) -> dict[str, str]:
     """Returns the metrics that this machine cannot compute, with the reason; fetches weights if they are needed."""
     if "lpips" in metrics:
         try:
-            prepare_lpips()
+            measures.prepare_lpips()
         except LpipsUnavailable as error:
             return {"lpips": str(error)}
     return {}
@@ -78,16 +52,16 @@ def score_volume(
         device: device for LPIPS, energy and seams.
         unavailable: metrics that this machine cannot compute, with the reason.
     """
-    body = body_mask(case.image)
+    body = measures.body_mask(case.image)
     clean, attacked = case.image.to(device), adversarial.to(device)
-    seams = seam_scores(clean, attacked, attack_windows(triple(case.image.shape[1:]), roi))
-    parts = [image_scores(case.image, adversarial, body), energy_scores(clean, attacked), seams]
+    seams = measures.seam_scores(clean, attacked, attack_windows(triple(case.image.shape[1:]), roi))
+    parts = [measures.image_scores(case.image, adversarial, body), measures.energy_scores(clean, attacked), seams]
     if "lpips" in metrics and "lpips" in unavailable:
         columns = METRICS["lpips"].columns
         reasons = dict.fromkeys(columns, unavailable["lpips"])
         parts.append(Scores(values=dict.fromkeys(columns, math.nan), reasons=reasons))
     elif "lpips" in metrics:
-        parts.append(lpips_scores(clean, attacked, body))
+        parts.append(measures.lpips_scores(clean, attacked, body))
     wanted = {column for metric in (*metrics, *ALWAYS) for column in METRICS[metric].columns}
     return Scores(
         values={column: value for part in parts for column, value in part.values.items() if column in wanted},
@@ -200,7 +174,7 @@ def score_target(
         maps=maps,
         scores=(*clean.scores, *score_prediction(maps, metrics, scored.confidence)),
         facts={
-            "voxel_success": voxel_success(clean.judged, maps.pred, maps.label),
+            "voxel_success": measures.voxel_success(clean.judged, maps.pred, maps.label),
             "resampling_error": resampling_error,
             "caution": CAUTIONS.join((*case.off_scale, *(() if in_file else case.lost))) or None,
             **score_certificate(prediction, maps.label, maps.num_classes),
@@ -211,13 +185,13 @@ def score_target(
 
 def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:
     """Computes Dice and voxel counts of a predicted label map `[H, W, D]` against the true one."""
-    counts = confusion(pred, label, num_classes)
-    dice = dice_from_confusion(counts)
+    counts = measures.confusion(pred, label, num_classes)
+    dice = measures.dice_from_confusion(counts)
     record = {
-        "dsc": class_mean(dice),
-        "dsc_foreground": foreground_mean(dice),
-        "missed_classes": missed_classes(counts),
-        "hallucinated_classes": hallucinated_classes(counts),
+        "dsc": measures.class_mean(dice),
+        "dsc_foreground": measures.foreground_mean(dice),
+        "missed_classes": measures.missed_classes(counts),
+        "hallucinated_classes": measures.hallucinated_classes(counts),
     }
     voxels = {"label_voxels": counts.sum(dim=1), "pred_voxels": counts.sum(dim=0)}
     return PredictionScores(record=record, classes=_by_class({**voxels, "dsc": dice}))
@@ -225,15 +199,15 @@ def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionSc
 
 def score_surfaces(pred: Tensor, label: Tensor, num_classes: int, spacing: Sequence[float]) -> PredictionScores:
     """Computes surface distances of a predicted label map `[H, W, D]` from the true one, from the masks alone."""
-    surfaces = surface_scores(pred, label, num_classes, spacing)
+    surfaces = measures.surface_scores(pred, label, num_classes, spacing)
     in_label = np.bincount(label.numpy().ravel(), minlength=num_classes)[:num_classes] > 0
     return PredictionScores(
         record={
-            "hd95": class_mean(surfaces["hd95"]),
-            "hd95_mm": foreground_mean(surfaces["hd95_mm"]),
-            "hd95_medpy_mm": foreground_mean(surfaces["hd95_medpy_mm"]),
-            "hd95_penalised": hd95_penalised(surfaces["hd95_mm"], in_label, label.shape, spacing),
-            "hd95_undefined_classes": undefined_classes(surfaces["hd95"]),
+            "hd95": measures.class_mean(surfaces["hd95"]),
+            "hd95_mm": measures.foreground_mean(surfaces["hd95_mm"]),
+            "hd95_medpy_mm": measures.foreground_mean(surfaces["hd95_medpy_mm"]),
+            "hd95_penalised": measures.hd95_penalised(surfaces["hd95_mm"], in_label, label.shape, spacing),
+            "hd95_undefined_classes": measures.undefined_classes(surfaces["hd95"]),
         },
         classes=_by_class(surfaces),
     )
@@ -247,9 +221,9 @@ def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
     for metric, measure in _BY_CLASS.items():
         if metric in metrics:
             columns = measure(maps)
-            means = {name: foreground_mean(values) for name, values in columns.items() if name in _RECORD_COLUMNS}
+            means = {name: measures.foreground_mean(columns[name]) for name in columns if name in _RECORD_COLUMNS}
             first = next(iter(columns.values()))
-            means[f"{metric}_undefined_classes"] = undefined_classes(first[1:])
+            means[f"{metric}_undefined_classes"] = measures.undefined_classes(first[1:])
             parts.append(PredictionScores(record=means, classes=_by_class(columns)))
     return PredictionScores(
         record={name: value for part in parts for name, value in part.record.items()},
@@ -262,12 +236,12 @@ def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
 
 def score_calibration(confidence: Tensor, pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:
     """Scores the calibration of the confidence `[H, W, D]` in a predicted label map."""
-    scores = calibration(confidence, pred, label, num_classes)
+    scores = measures.calibration(confidence, pred, label, num_classes)
     record = {
         "ece": scores.ece,
-        "ece_foreground": foreground_mean(scores.ece_by_class),
+        "ece_foreground": measures.foreground_mean(scores.ece_by_class),
         "wrong_confidence": scores.wrong_confidence,
-        "calibration_undefined_classes": undefined_classes(scores.ece_by_class[1:]),
+        "calibration_undefined_classes": measures.undefined_classes(scores.ece_by_class[1:]),
     }
     columns = {"ece": scores.ece_by_class, "wrong_confidence": scores.wrong_confidence_by_class}
     return PredictionScores(record=record, classes=_by_class(columns))
@@ -275,13 +249,15 @@ def score_calibration(confidence: Tensor, pred: Tensor, label: Tensor, num_class
 
 _BY_CLASS: Mapping[str, Callable[[LabelMaps], Mapping[str, Vector]]] = {
     "nsd": lambda maps: {
-        "nsd": nsd(maps.pred, maps.label, maps.num_classes, maps.tolerances, maps.spacing),
+        "nsd": measures.nsd(maps.pred, maps.label, maps.num_classes, maps.tolerances, maps.spacing),
         "nsd_tolerance_mm": np.array([math.nan, *maps.tolerances]),
     },
-    "assd": lambda maps: {"assd_mm": assd(maps.pred, maps.label, maps.num_classes, maps.spacing)},
-    "volume": lambda maps: volume_errors(confusion(maps.pred, maps.label, maps.num_classes), maps.spacing),
-    "components": lambda maps: {"component_f1": component_f1(maps.pred, maps.label, maps.num_classes)},
-    "topology": lambda maps: betti_errors(maps.pred, maps.label, maps.num_classes),
+    "assd": lambda maps: {"assd_mm": measures.assd(maps.pred, maps.label, maps.num_classes, maps.spacing)},
+    "volume": lambda maps: measures.volume_errors(
+        measures.confusion(maps.pred, maps.label, maps.num_classes), maps.spacing
+    ),
+    "components": lambda maps: {"component_f1": measures.component_f1(maps.pred, maps.label, maps.num_classes)},
+    "topology": lambda maps: measures.betti_errors(maps.pred, maps.label, maps.num_classes),
 }
 """Columns of each metric, one value per class; records hold their means over foreground classes."""
 SHAPES = frozenset({"hd95", *_BY_CLASS})
@@ -301,14 +277,14 @@ def score_draw(
         tolerances: millimetres, one per foreground class, for the normalised surface Dice `nsd` and `nsd_K`; None:
             without them.
     """
-    counts = confusion(pred.cpu(), label, 1 + max(int(without_ignored(label).max()), int(pred.max())))
-    dice, volumes = dice_from_confusion(counts), volume_errors(counts, (1.0, 1.0, 1.0))["volume_error_relative"]
-    means = {"dsc_foreground": foreground_mean(dice), "dsc": class_mean(dice)}
-    means["volume_error_relative"] = foreground_mean(volumes)
+    counts = measures.confusion(pred.cpu(), label, 1 + max(int(without_ignored(label).max()), int(pred.max())))
+    dice, volumes = measures.dice_from_confusion(counts), measures.volume_errors(counts, (1.0, 1.0, 1.0))
+    means = {"dsc_foreground": measures.foreground_mean(dice), "dsc": measures.class_mean(dice)}
+    means["volume_error_relative"] = measures.foreground_mean(volumes["volume_error_relative"])
     of_classes = {f"dsc_{k}": float(value) for k, value in enumerate(dice)}
     if tolerances is not None:
-        surfaces = nsd(pred, label, 1 + len(tolerances), tolerances, spacing)
-        means["nsd"] = foreground_mean(surfaces)
+        surfaces = measures.nsd(pred, label, 1 + len(tolerances), tolerances, spacing)
+        means["nsd"] = measures.foreground_mean(surfaces)
         of_classes |= {f"nsd_{k}": float(value) for k, value in enumerate(surfaces)}
     return {name: value for name, value in (means | of_classes).items() if not math.isnan(value)}
 
@@ -320,7 +296,7 @@ def score_certificate(prediction: VolumePrediction, label: Tensor, num_classes: 
         return {"draws": json.dumps(rounded)}
     if prediction.certified is None:
         return {}
-    scores = certified_scores(prediction.labels, prediction.certified, label, num_classes)
+    scores = measures.certified_scores(prediction.labels, prediction.certified, label, num_classes)
     return {"certified_radius": prediction.radius, **scores}
 
 

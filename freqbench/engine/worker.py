@@ -65,8 +65,7 @@ class LRU(Generic[V]):
     """A cache of values; the least recently used go first when all together exceed a size."""
 
     def __init__(self, capacity: int, size: Callable[[V], int]) -> None:
-        self._capacity = capacity
-        self._size = size
+        self._capacity, self._size = capacity, size
         self._values: OrderedDict[Hashable, V] = OrderedDict()
 
     def __contains__(self, key: Hashable) -> bool:
@@ -117,7 +116,9 @@ class Worker:
         self._window_batches: dict[Hashable, int] = {}
         self._inference_batch = memory.INFERENCE_WINDOWS
         self._splits: dict[str, tuple[CaseRef, ...]] = {}
-        self._models: LRU[SegmentationModel] = LRU(MODEL_BYTES, _model_bytes)
+        self._models: LRU[SegmentationModel] = LRU(
+            MODEL_BYTES, lambda model: sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+        )
         self._cases: LRU[Case] = LRU(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
         self._clean: LRU[CleanScores] = LRU(PREDICTION_BYTES, lambda clean: clean.pred.nbytes + clean.judged.nbytes)
         self._files: LRU[FileLabel] = LRU(PREDICTION_BYTES, lambda file: file.label.nbytes)
@@ -245,8 +246,7 @@ class Worker:
         case = self._case(cell.dataset, ref, spec.space)
         if cell.dataset.reference == "label":
             return case
-        clean = self._clean_prediction(self._model(spec, cell), spec, cell, case)
-        return replace(case, label=clean.label)
+        return replace(case, label=self._clean_prediction(self._model(spec, cell), spec, cell, case).label)
 
     def _load_early(self, unit: Unit) -> None:
         """Begins to read a unit's case; errors are raised when the case is used."""
@@ -274,7 +274,10 @@ class Worker:
                     cell.attack, model, case, cell.seed, windows, reference, learned, surrogates, graphs
                 )
 
-        kind, coupled = _kind(cell), cell.window_batch
+        # Digest of all that the memory of a step depends on: the model, and the attack without its budget.
+        attack_facts = {key: value for key, value in cell.attack_identity.items() if key != cell.attack.budget_name}
+        kind = digest([cell.source.model_id, cell.precision, cell.compile, attack_facts])
+        coupled = cell.window_batch
         wanted = coupled or self._window_batches.get(kind) or self.spec.window_batch
         wanted = wanted or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share, surrogates)
         started = time.perf_counter()
@@ -304,11 +307,11 @@ class Worker:
 
     def _reference(self, cell: Cell, ref: CaseRef) -> Case:
         """Reads the reference case, the same for every cell of one seed."""
-        name = cell.dataset.name
+        dataset = cell.dataset
         with self._timed():
-            if name not in self._splits:
-                self._splits[name] = cell.dataset.whole_split()
-        return self._case(cell.dataset, cell.dataset.other(ref, cell.seed or 0, self._splits[name]), cell.source.space)
+            if dataset.name not in self._splits:
+                self._splits[dataset.name] = dataset.whole_split()
+        return self._case(dataset, dataset.other(ref, cell.seed or 0, self._splits[dataset.name]), cell.source.space)
 
     def _learning(self, cell: Cell, case: Case) -> Tensor:
         """Returns the tensor learned from other cases, made once per cell, wherever its file is kept."""
@@ -328,9 +331,8 @@ class Worker:
     ) -> VolumePrediction:
         windows, with_confidence = self._inference_batch, "calibration" in self.spec.metrics
         tolerances = cell.dataset.tolerances_mm if "nsd" in self.spec.metrics else None
-        grid = None
-        if file := self._file(cell, case.ref):
-            grid = file_grid(file, case, target.space or cell.dataset.space, model.takes_volumes)
+        file, space = self._file(cell, case.ref), target.space or cell.dataset.space
+        grid = file_grid(file, case, space, model.takes_volumes) if file else None
         prediction, self._inference_batch = memory.predicted(
             model, image, case, windows, with_confidence, seed, tolerances, grid
         )
@@ -346,10 +348,9 @@ class Worker:
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
         if spec.model_id in self.networks:
             return self.networks[spec.model_id]
-        key = spec.model_id, cell.precision, cell.compile
-        load = partial(models.load, spec, self._device, cell.precision, cell.compile)
+        how = cell.precision, cell.compile
         with self._timed():
-            return self._models.get(key, load)
+            return self._models.get((spec.model_id, *how), partial(models.load, spec, self._device, *how))
 
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanScores:
         def make() -> CleanScores:
@@ -377,27 +378,14 @@ class Worker:
         }
 
 
-def _model_bytes(model: SegmentationModel) -> int:
-    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-
-
 def _case_key(dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Hashable:
     return dataset.case_key(ref), digest((space or dataset.space).identity())
 
 
-def _kind(cell: Cell) -> str:
-    """Digest of all that the memory of a step depends on: the model, and the attack without its budget."""
-    attack = {name: value for name, value in cell.attack_identity.items() if name != cell.attack.budget_name}
-    return digest([cell.source.model_id, cell.precision, cell.compile, attack])
-
-
 @contextmanager
 def _passes_told(networks: Sequence[SegmentationModel], advance: Callable[[int], None]) -> Iterator[None]:
-    """Counts the passes of models inside and reports them: one per window, two if a gradient is requested.
-
-    Passes are counted when they are queued, without waiting for the device.
-    """
-    made = 0
+    """Counts the passes of models inside and reports them: one per window, two if a gradient is requested."""
+    made = 0  # when they are queued, without waiting for the device
 
     def count(model: SegmentationModel, shown: tuple[Tensor, ...], logits: Tensor) -> None:
         nonlocal made

@@ -13,16 +13,10 @@ from freqbench.job import sweep
 
 
 def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dataset, place: str) -> Attack:
-    """Makes an attack for a dataset from the parameters that a job file writes.
+    """Makes an attack for a dataset, whose classes and channels it takes, from the parameters as a file gives them.
 
-    Args:
-        name: a name of ATTACKS, `package.module:Class`, or the class itself.
-        written: its parameters as the file gives them.
-        dataset: the dataset whose classes and channels it has to take.
-        place: beginning of an error's line.
-
-    Raises:
-        UserError: unknown attack, or parameters that the attack or the dataset does not take.
+    The name is one of ATTACKS, `package.module:Class`, or the class itself. Raises UserError, whose line begins with
+    `place`, for an unknown attack, or parameters that the attack or the dataset does not take.
     """
     parameters = {key: sweep.parse_value(value) for key, value in written.items()}
     sweep.require_untargeted(parameters.get("targeted"), place)
@@ -32,8 +26,7 @@ def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dat
         parameters = with_indices(owner.name, parameters, dataset.class_names)
     with sweep.at(place):
         attack = make(owner, **parameters)
-    if attack.moves_labels:
-        with sweep.at(place):
+        if attack.moves_labels:
             dataset.require_labels(attack.name, "which move with the organs")
     with sweep.at(place, f"{dataset.name}: "):
         attack.check_classes(dataset.num_classes)
@@ -60,9 +53,7 @@ def attack_params(attack: Attack, **besides: int | str | Sequence[str]) -> str:
 def attack_entry(attack: Attack) -> dict[str, Any]:
     """Returns an attack as a job file would write it: its name and the parameters that differ from their default."""
     identity = attack_identity(attack)
-    name = identity.get("class", attack.name)
     hidden = ("name", "revision", "class", "source_sha256")
     changed = {key: value for key, value in identity.items() if key not in hidden}
-    return {"name": name} | {
-        key: [list(value)] if isinstance(value, tuple) else value for key, value in changed.items()
-    }
+    written = {key: [list(value)] if isinstance(value, tuple) else value for key, value in changed.items()}
+    return {"name": identity.get("class", attack.name)} | written

@@ -25,18 +25,14 @@ MINIMAL = "linf-minimal"
 class Effort:
     """Values that every attack is multiplied by.
 
-    Attributes:
-        steps: two or more increasing numbers, for attacks that follow a gradient.
-        queries: likewise, for attacks that search without one.
-        losses: names of `freqbench.ops.losses.LOSSES`, for attacks with the parameter `loss`; of `SEQUENCES`, for those
-            of them whose steps follow a cosine.
-        restarts: increasing numbers, for attacks that draw; others have one run.
+    `losses` are names of `freqbench.ops.losses.LOSSES`, for attacks with the parameter `loss`; of `SEQUENCES`, for
+    those of them whose steps follow a cosine.
     """
 
-    steps: tuple[int, ...] = (5, 10, 20, 40, 80)
-    queries: tuple[int, ...] = (100, 300, 1000)
+    steps: tuple[int, ...] = (5, 10, 20, 40, 80)  # two or more that increase, for attacks that follow a gradient
+    queries: tuple[int, ...] = (100, 300, 1000)  # likewise, for attacks that search without one
     losses: tuple[str, ...] = ("dice", "ce", "dicece", "switch")
-    restarts: tuple[int, ...] = (1, 3)
+    restarts: tuple[int, ...] = (1, 3)  # numbers that increase, for attacks that draw; others have one run
 
     def __post_init__(self) -> None:
         for option, values, fewest, example in (
@@ -46,10 +42,8 @@ class Effort:
         ):
             if len(values) < fewest or min(values) < 1 or any(b <= a for a, b in pairwise(values)):
                 count = "two or more whole numbers" if fewest > 1 else "whole numbers"
-                got = ",".join(map(str, values)) or "nothing"
-                raise UserError(
-                    f"--{option}: expected {count} of at least 1 that increase, such as {example}, got {got}"
-                )
+                expected = f"expected {count} of at least 1 that increase, such as {example}"
+                raise UserError(f"--{option}: {expected}, got {','.join(map(str, values)) or 'nothing'}")
         if not self.losses:
             raise UserError(f"--losses: expected one or more, such as dice,ce, got nothing: {', '.join(LOSSES)}")
         for loss in self.losses:
@@ -59,17 +53,11 @@ class Effort:
 
 @dataclass(frozen=True, kw_only=True)
 class Varied:
-    """A job whose attacks are multiplied.
+    """A job whose attacks are multiplied."""
 
-    Attributes:
-        grid: grid of the store; each cell is scored on the model that it attacks.
-        entries: by cell id, the job file's entry that makes the cell's attack; it always states effort and budget.
-        left_out: names of the job's attacks that are left out.
-    """
-
-    grid: Grid
-    entries: Mapping[str, Mapping[str, Any]]
-    left_out: tuple[str, ...]
+    grid: Grid  # grid of the store; each cell is scored on the model that it attacks
+    entries: Mapping[str, Mapping[str, Any]]  # entries of a job file by cell id, which always state effort and budget
+    left_out: tuple[str, ...]  # names of the job's attacks that are left out
 
 
 def varied(job: JobSpec, effort: Effort, cases: int) -> Varied:
@@ -78,10 +66,8 @@ def varied(job: JobSpec, effort: Effort, cases: int) -> Varied:
     Steps are multiplied if an attack follows a gradient in them, queries if it searches without one. The other
     parameters stay: a step size given as a number is the same for any number of steps. Null rows and attacks without
     either are left out, and those of the threat model `linf-minimal`, whose steps make the change smaller. Rows are
-    computed in fp32, on the first `cases` cases of each dataset.
-
-    Raises:
-        UserError: the job cannot be expanded, has no such attack, or an attack refuses a loss or a number of steps.
+    computed in fp32, on the first `cases` cases of each dataset. Raises UserError if the job cannot be expanded, has no
+    such attack, or an attack refuses a loss or a number of steps.
     """
     content: dict[str, Any] = {"precision": "fp32", "compile": False, "targets": "source", "save_adversarial": "none"}
     job = job.model_copy(update={**content, "metrics": METRICS, "name": f"{job.name}-converge"})
@@ -92,13 +78,11 @@ def varied(job: JobSpec, effort: Effort, cases: int) -> Varied:
             for attack in _at_every_effort(cell, counted, effort, job.where):
                 changed = replace(cell, attack=attack)
                 cells.setdefault((cell.dataset.name, changed.cell_id), changed)
-    names = [cell.attack.name for cell in full.cells]
-    left_out = dict.fromkeys(name for name in names if name not in {cell.attack.name for cell in cells.values()})
+    taken = {cell.attack.name for cell in cells.values()}
+    left_out = dict.fromkeys(cell.attack.name for cell in full.cells if cell.attack.name not in taken)
     if not cells:
-        raise UserError(
-            f"{job.where}: attacks: expected one that follows a gradient in steps or searches by queries, got "
-            f"{', '.join(left_out)}: add one"
-        )
+        expected = "expected one that follows a gradient in steps or searches by queries"
+        raise UserError(f"{job.where}: attacks: {expected}, got {', '.join(left_out)}: add one")
     grid = replace(full, cells=tuple(cells.values()))
     entries = {cell.cell_id: _entry(cell.attack) for cell in grid.cells}
     grid = replace(grid, job=job.model_copy(update={"attacks": list(_attacks(grid))}))

@@ -19,17 +19,9 @@ from freqbench.data.loaders.images import Images
 from freqbench.job import sweep
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell, Unit
-from freqbench.job.schema import JobSpec, build_dataset, require_names
+from freqbench.job.schema import JobSpec, build_dataset, require_known, require_names
 from freqbench.job.sweep import models_for
-from freqbench.models import (
-    Facts,
-    ModelEntry,
-    ModelSpec,
-    facts_of,
-    resolve,
-    resolve_ensemble,
-    stated_classes,
-)
+from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, resolve, resolve_ensemble, stated_classes
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.inference import VOTES_ON_GRID
@@ -44,23 +36,14 @@ _Sourced = tuple[Attack, Sequence[str], tuple[CaseRef, ...]]  # an attack, its s
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A resolved job: all cells and cases that it asks for.
+    """A resolved job: all cells and cases that it asks for."""
 
-    Attributes:
-        job: the job that it was made from; the run uses its resources, precision and window batch.
-        cells: in the job's order, each once.
-        cases: cases of each dataset, by its name.
-        metrics: metrics that every record has to cover.
-        warnings: warnings for the user before the run.
-        notes: lines on what was concluded about the datasets' files, and how networks are given them.
-    """
-
-    job: JobSpec
-    cells: tuple[Cell, ...]
-    cases: Mapping[str, tuple[CaseRef, ...]]
-    metrics: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    job: JobSpec  # the job that it was made from; the run uses its resources, precision and window batch
+    cells: tuple[Cell, ...]  # in the job's order, each once
+    cases: Mapping[str, tuple[CaseRef, ...]]  # cases of each dataset, by its name
+    metrics: tuple[str, ...]  # metrics that every record has to cover
+    warnings: tuple[str, ...] = ()  # warnings for the user before the run
+    notes: tuple[str, ...] = ()  # lines on what the datasets' files show, and how networks are given them
 
     def units(self) -> Iterator[Unit]:
         """Yields every cell on every case with all its targets."""
@@ -80,14 +63,11 @@ class Grid:
 
     def index(self) -> dict[str, Any]:
         """Returns the keys of all records in a compact form that JSON can hold; `results.index_keys` expands them."""
+        targets = ([target.model_id for target in cell.targets] for cell in self.cells)
         return {
             "cells": [
-                {
-                    "cell_id": cell.cell_id,
-                    "dataset": cell.dataset.name,
-                    "targets": [target.model_id for target in cell.targets],
-                }
-                for cell in self.cells
+                {"cell_id": cell.cell_id, "dataset": cell.dataset.name, "targets": model_ids}
+                for cell, model_ids in zip(self.cells, targets, strict=True)
             ],
             "cases": {name: list(keys) for name, keys in self.case_keys.items()},
         }
@@ -96,8 +76,7 @@ class Grid:
 def expand(job: JobSpec, limit_cases: int | None = None) -> Grid:
     """Expands a job: builds and lists datasets, resolves and checks models, multiplies lists into cells.
 
-    Raises:
-        UserError: one line that begins with the job's file and the place.
+    Raises UserError, whose one line begins with the job's file and the place.
     """
     with expanding(job) as expansion:
         return expansion.grid(job, limit_cases)
@@ -115,7 +94,6 @@ class Expansion:
 
     def __init__(self, job: JobSpec) -> None:
         self._job = job
-        self._models: dict[int, dict[str, ModelSpec]] = {}
 
     def grid(self, job: JobSpec, limit_cases: int | None = None) -> Grid:
         """Returns the grid of the job with the attacks of `job`; raises UserError as `expand`."""
@@ -127,7 +105,7 @@ class Expansion:
             warnings.simplefilter("always")
             attacks = [list(_attacks_on(job, i, dataset)) for i, dataset in enumerate(self._datasets)]
         concerns = [str(warning.message) for warning in caught]
-        sizes = [len(only) * len(_seeds(job, attack)) for of_dataset in attacks for attack, only in of_dataset]
+        sizes = (len(only) * len(_seeds(job, attack)) for of_dataset in attacks for attack, only in of_dataset)
         limits.require(sum(sizes), limits.CELLS, "cells")
         cases: dict[str, tuple[CaseRef, ...]] = {}
         sourced: list[list[_Sourced]] = []
@@ -142,8 +120,7 @@ class Expansion:
                 sourced.append([(*pair, learning_cases(dataset, pair[0], refs)) for pair in attacks[i]])
         notes = [note for dataset in self._datasets for note in dataset.notes]
         table: list[Cell] = []
-        for i, dataset in enumerate(self._datasets):
-            models = self._models_on(i)
+        for i, (dataset, models) in enumerate(zip(self._datasets, self._models, strict=True)):
             for model in models.values():
                 own = self._facts[i][(model.members or (model,))[0].name]  # of an ensemble those of its first member
                 notes += axes_notes(model, own, dataset.name, cases[dataset.name])
@@ -171,7 +148,6 @@ class Expansion:
 
     @cached_property
     def _refs(self) -> list[tuple[CaseRef, ...]]:
-        """All cases of each dataset."""
         refs = []
         for i, dataset in enumerate(self._datasets):
             with sweep.at(f"datasets[{i}]"):
@@ -182,11 +158,10 @@ class Expansion:
     def _facts(self) -> list[Mapping[str, Facts]]:
         return [_facts_on(self._job.models, dataset) for dataset in self._datasets]
 
-    def _models_on(self, number: int) -> dict[str, ModelSpec]:
-        """The models for a dataset, by name; the facts on all datasets are read before the first network is made."""
-        if number not in self._models:
-            self._models[number] = _models_of(self._job.models, self._facts[number], self._datasets[number])
-        return self._models[number]
+    @cached_property
+    def _models(self) -> list[dict[str, ModelSpec]]:
+        """The models for each dataset, by name; the facts on all datasets are read before the first network is made."""
+        return [_models_of(self._job.models, *pair) for pair in zip(self._facts, self._datasets, strict=True)]
 
 
 def _seeds(job: JobSpec, attack: Attack) -> Sequence[int | None]:
@@ -197,17 +172,14 @@ def _concerns_of_models(
     models: Mapping[str, ModelSpec], facts: Mapping[str, Facts], dataset: Dataset, refs: Sequence[CaseRef]
 ) -> Iterator[str]:
     """Yields what a user should know of the models for a dataset; refuses prompts without labels to draw them from."""
-    for model in models.values():
+    for name, model in models.items():
         if model.is_prompted:
-            dataset.require_labels(model.name, "from which its points are drawn")
-            yield (
-                f"{model.name}: sees points from the labels: compare its scores with those of networks that see as "
-                "much, and of no other"
-            )
+            dataset.require_labels(name, "from which its points are drawn")
+            with_points = "sees points from the labels: compare its scores with those of networks that see as much"
+            yield f"{name}: {with_points}, and of no other"
         yield from model.notes
         if not model.members:
-            own = facts[model.name]
-            yield from scoring_concerns(model, own, dataset.name, dataset.class_names, refs, dataset.space)
+            yield from scoring_concerns(model, facts[name], dataset.name, dataset.class_names, refs, dataset.space)
     for model in models.values():
         if model.black_box:
             yield (
@@ -232,11 +204,9 @@ def _cells(
             concerns += _require_file_scores(attack, targets)
         if attack.moves_labels:
             within = _on_its_grid(attack, source, targets, dataset)
-            concerns += [
-                f"{attack.name}: not scored on {target.name}, as labels move on the grid of {source.name}"
-                for target in targets
-                if target not in within
-            ]
+            reason = f"as labels move on the grid of {source.name}"
+            others = [target for target in targets if target not in within]
+            concerns += [f"{attack.name}: not scored on {target.name}, {reason}" for target in others]
             targets = within
         if source.name in getattr(attack, "surrogates", ()):
             concerns.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
@@ -280,22 +250,17 @@ def _dataset_of(job: JobSpec, number: int) -> Dataset:
     if "calibration" in job.metrics:
         with sweep.at(place):
             dataset.require_labels("the metric calibration", "which tell if a confident prediction is right")
-    if not isinstance(dataset, Images) or dataset.labels is not None:
-        return dataset
-    for i, entry in _members_first(job.models, dataset):
-        if not entry.ensemble:
+    if isinstance(dataset, Images) and dataset.labels is None:
+        for i, entry in _members_first(job.models, dataset):
             with sweep.at(f"models[{i}]"):
-                classes = stated_classes(entry)
+                classes = None if entry.ensemble else stated_classes(entry)
             if classes is not None:
                 return dataset.model_copy(update={"labels": classes})
     return dataset
 
 
 def _attacks_on(job: JobSpec, number: int, dataset: Dataset) -> Iterator[tuple[Attack, Sequence[str]]]:
-    """Yields the attacks on one dataset, each with the source models that it is for.
-
-    Names of the dataset's classes become indices. Refuses attacks that the dataset has too few classes or channels for.
-    """
+    """Yields the attacks on one dataset, each with the source models that it is for."""
     with sweep.at(f"datasets[{number}]"):
         dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
     datasets = [entry.name for entry in job.datasets]
@@ -318,7 +283,6 @@ def _without_gradient(attack: Attack, source: ModelSpec, sources: Sequence[Model
 
 
 def _facts_on(given: Sequence[ModelEntry], dataset: Dataset) -> dict[str, Facts]:
-    """Returns the facts of the models for one dataset, by their names."""
     facts = {}
     for i, entry in _members_first(given, dataset):
         if not entry.ensemble:
@@ -337,11 +301,9 @@ def _models_of(given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset:
             else:
                 of_dataset = dataset.num_classes, dataset.num_channels, dataset.space
                 model = resolve(entry, *of_dataset, facts=facts[entry.name])
-            for other in models.values():
-                if other.model_id == model.model_id:  # their records would replace each other
-                    raise UserError(
-                        f"{entry.name}: the same network with the same weights as {other.name}: give it once"
-                    )
+            same = [name for name, other in models.items() if other.model_id == model.model_id]
+            if same:  # their records would replace each other
+                raise UserError(f"{entry.name}: the same network with the same weights as {same[0]}: give it once")
             models[entry.name] = model
     return {name: models[name] for name in models_for(given, dataset.name)}
 
@@ -355,9 +317,7 @@ def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelS
     if not isinstance(attack, SurrogateAttack):
         return ()
     place = f"{attack.name}.surrogates"
-    for name in attack.surrogates:
-        if name not in models:
-            raise UserError(f"{place}: {unknown('model', name, models)}")
+    require_known("model", attack.surrogates, models, place)
     named = [models[name] for name in attack.surrogates]
     surrogates = [model for model in named if source.model_id not in {net.model_id for net in (model, *model.members)}]
     if not surrogates:
@@ -396,8 +356,7 @@ def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) 
             f"{attack.name}: expected a dataset whose split {attack.learn_split!r} has cases to learn from, got none: "
             "set learn_split, or from Python call `learn` of the attack"
         )
-    shared = [ref.case_id for ref in refs if ref.fingerprint in taken or ref.patient_id in taken]
-    if shared:
+    if shared := [ref.case_id for ref in refs if ref.fingerprint in taken or ref.patient_id in taken]:
         raise UserError(
             f"{attack.name}: expected to learn from no case or patient that is scored, got {len(shared)} of the split "
             f"{attack.learn_split!r} (first: {shared[0]}): set another learn_split, or other cases to score"
@@ -406,15 +365,10 @@ def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) 
 
 
 def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
-    """Returns the grid of a job with its cells scored on other targets, for volumes that exist already.
+    """Returns the grid of the job that made volumes with its cells scored on other targets.
 
-    Args:
-        job: the job that made the volumes.
-        names: models of the job, or checkpoints that state their own architecture (`zoo://...`, safetensors); a
-            checkpoint is named after its file, or as in `NAME=CHECKPOINT`.
-
-    Raises:
-        UserError: a name that is neither a model of the job nor such a checkpoint.
+    The names are models of the job, or checkpoints that state their own architecture (`zoo://...`, safetensors); a
+    checkpoint is named after its file, or as in `NAME=CHECKPOINT`. Raises UserError for any other name.
     """
     by_name = {entry.name: entry for entry in job.models}
     by_checkpoint = {entry.checkpoint: entry.name for entry in job.models if entry.defence is None}
@@ -457,8 +411,7 @@ def _require_file_scores(attack: Attack, targets: Sequence[ModelSpec]) -> Iterat
 
 
 def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec) -> tuple[ModelSpec, ...]:
-    if job.targets == "all":
-        return tuple(models.values())
     if job.targets == "source":
         return (source,)
-    return tuple(models[name] for name in dict.fromkeys(job.targets) if name in models)
+    names = models if job.targets == "all" else dict.fromkeys(job.targets)
+    return tuple(models[name] for name in names if name in models)

@@ -40,19 +40,12 @@ Covered = Mapping[Key, frozenset[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The part of a grid that is still to compute.
+    """The part of a grid that is still to compute."""
 
-    Attributes:
-        grid: the whole grid.
-        units: units to run, with the targets that have no row yet.
-        num_done: records that exist already.
-        metrics: the grid's, and those of the rows that will be computed anew, so that no row loses a column.
-    """
-
-    grid: Grid
-    units: tuple[Unit, ...]
-    num_done: int
-    metrics: tuple[str, ...]
+    grid: Grid  # the whole grid
+    units: tuple[Unit, ...]  # units to run, with the targets that have no row yet
+    num_done: int  # records that exist already
+    metrics: tuple[str, ...]  # the grid's, and those of rows that are computed anew, so that no row loses a column
 
     @property
     def num_todo(self) -> int:
@@ -119,37 +112,25 @@ def volumes_root(grid: Grid, out: str) -> str | None:
 class Outlook:
     """Summary of a grid for `plan`; the fields are the keys of `plan --json`.
 
-    Attributes:
-        job: its name.
-        out: the store.
-        grid: for each dataset, source and attack, `cells`, `cases` of a cell, `window_passes` of all cells; `draws`,
-            predictions of whole volumes by targets that smooth, beside these passes; and `recomputed`, the most windows
-            of a volume that a step runs forward twice, as their graphs take too much.
-        warnings: one line each.
-        notes: one line per thing that was concluded about the datasets' files.
-        patients: for each dataset some of whose cases share a patient, how many there are of both, in words.
-        missing: things that this machine lacks; the grid has stand-ins for them, and all fields below are then None.
-        records_done: records in the store.
-        records_left: records still to compute.
-        hours_left: hours of one worker.
-        basis: basis of the hours; None if no record is left.
-        price: price of a worker's hour, as given.
-        cost: price of all the hours.
+    `grid` has for each dataset, source and attack `cells`, `cases` of a cell, `window_passes` of all cells; `draws`,
+    predictions of whole volumes by targets that smooth, beside these passes; and `recomputed`, the most windows of a
+    volume that a step runs forward twice, as their graphs take too much. Things that this machine lacks are `missing`:
+    the grid has stand-ins for them, and records, hours and cost are None.
     """
 
-    job: str
-    out: str
+    job: str  # its name
+    out: str  # the store
     grid: tuple[Mapping[str, Any], ...]
-    warnings: tuple[str, ...]
-    patients: Mapping[str, str]
+    warnings: tuple[str, ...]  # one line each
+    patients: Mapping[str, str]  # numbers of both, in words, for each dataset some of whose cases share a patient
     missing: tuple[Missing, ...]
-    notes: tuple[str, ...] = ()
-    records_done: int | None = None
-    records_left: int | None = None
-    hours_left: float | None = None
-    basis: str | None = None
-    price: float | None = None
-    cost: float | None = None
+    notes: tuple[str, ...] = ()  # one line per thing that was concluded about the datasets' files
+    records_done: int | None = None  # records in the store
+    records_left: int | None = None  # records still to compute
+    hours_left: float | None = None  # hours of one worker
+    basis: str | None = None  # basis of the hours; None if no record is left
+    price: float | None = None  # price of a worker's hour, as given
+    cost: float | None = None  # price of all the hours
 
 
 def outlook(
@@ -161,7 +142,7 @@ def outlook(
         job=grid.job.name,
         out=store.root,
         grid=tuple(_counted(grid)),
-        notes=tuple(grid.notes),
+        notes=grid.notes,
         patients={
             name: counted_patients([ref.patient_id for ref in refs])
             for name, refs in grid.cases.items()
@@ -182,10 +163,9 @@ def outlook(
 
 
 def _counted(grid: Grid) -> Iterator[dict[str, Any]]:
-    rows: dict[tuple[str, str, str], list[int]] = {}
+    rows = defaultdict[tuple[str, str, str], list[int]](lambda: [0] * 5)
     for unit in grid.units():
-        key = unit.cell.dataset.name, unit.cell.source.name, unit.cell.attack.name
-        row = rows.setdefault(key, [0, 0, 0, 0, 0])
+        row = rows[unit.cell.dataset.name, unit.cell.source.name, unit.cell.attack.name]
         row[1] += 1
         row[2] += unit.passes
         row[3] += sum(target.predictions for target in unit.targets if target.predictions > 1)
@@ -217,19 +197,16 @@ def lines(found: Outlook) -> Iterator[str]:
         yield f"note: {note}"
     for name, counted in found.patients.items():
         yield f"{name}: {counted}, over whom intervals are taken"
-    recomputed = {(row["dataset"], row["source"]): row["recomputed"] for row in found.grid if row["recomputed"]}
-    for (dataset, source), windows in recomputed.items():
-        where = f"{source} on {dataset}"
+    recomputed = {f"{row['source']} on {row['dataset']}": row["recomputed"] for row in found.grid if row["recomputed"]}
+    for where, windows in recomputed.items():
         yield f"{where}: {windows} windows of a volume run forward twice a step: their graphs do not fit"
     if found.missing:
         yield from (f"{thing.word}: {thing}" for thing in found.missing)
-        if all(thing.word != Missing.word for thing in found.missing):
-            yield "passes are counted on untrained networks in their place; records are counted once they exist"
-            return
-        yield (
-            "passes are counted on volumes of a usual size and on untrained networks in the place of what is missing; "
-            "run --dry-data phantom tries this grid now"
-        )
+        stand_ins = "untrained networks in their place; records are counted once they exist"
+        if any(thing.word == Missing.word for thing in found.missing):
+            stand_ins = "volumes of a usual size and on untrained networks in the place of what is missing; "
+            stand_ins += "run --dry-data phantom tries this grid now"
+        yield f"passes are counted on {stand_ins}"
         return
     done, left = found.records_done or 0, found.records_left or 0
     yield f"{done} of {done + left} records are in {found.out}"
@@ -293,10 +270,7 @@ def _rate() -> float:
 
 
 def _measured(store: Store) -> tuple[dict[tuple[str, str | None], float], float | None]:
-    """Returns seconds per pass of each source model by each attack, and by any (None); and seconds per scored record.
-
-    Each value comes from the latest run that has rows for it.
-    """
+    """Returns seconds per pass of each source model by each attack, and by any (None); and seconds per record."""
     if store.is_empty:
         return {}, None
     rows = store.records((*MEASURED, *SECONDS))
@@ -307,14 +281,14 @@ def _measured(store: Store) -> tuple[dict[tuple[str, str | None], float], float 
     a_pass: dict[tuple[str, str | None], float] = {}
     a_record = None
     by_surrogates = {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
-    for row in sorted(grouped.to_pylist(), key=lambda row: row["finished_at_max"]):
+    for row in sorted(grouped.to_pylist(), key=lambda row: row["finished_at_max"]):  # the latest run counts
         if row["score_seconds_count"]:
             a_record = row["score_seconds_sum"] / row["score_seconds_count"]
         if row["passes_sum"] and row["attack_seconds_sum"]:
-            a_pass[row["source_model_id"], row["attack"]] = row["attack_seconds_sum"] / row["passes_sum"]
-            if row["attack"] in by_surrogates:
-                continue  # its seconds include other networks
-            a_pass[row["source_model_id"], None] = row["attack_seconds_sum"] / row["passes_sum"]
+            seconds = row["attack_seconds_sum"] / row["passes_sum"]
+            a_pass[row["source_model_id"], row["attack"]] = seconds
+            if row["attack"] not in by_surrogates:  # whose seconds include other networks
+                a_pass[row["source_model_id"], None] = seconds
     return a_pass, a_record
 
 

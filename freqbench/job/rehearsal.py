@@ -40,19 +40,12 @@ EFFORT = ("steps", "queries", "num_spectra", "learn_cases")
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """One thing that a job needs and this machine does not have.
+    """One thing that a job needs and this machine does not have."""
 
-    Attributes:
-        what: a dataset or model, by its name in the job, and the dataset it is for.
-        complaint: the expected file and its place.
-        source: where to get it; empty if unknown.
-        word: word that `plan` prints before it.
-    """
-
-    what: str
-    complaint: str
-    source: str
-    word: str = "missing"
+    what: str  # a dataset or model, by its name in the job, and the dataset it is for
+    complaint: str  # the expected file and its place
+    source: str  # the place to get it from; empty if unknown
+    word: str = "missing"  # word that `plan` prints before it
 
     def __str__(self) -> str:
         return f"{self.what}: {self.complaint}{f' (get it from {self.source})' if self.source else ''}"
@@ -68,12 +61,11 @@ def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
     """Returns the job with stand-ins for missing things: all counts except the shapes of volumes stay exact."""
     names = {thing.what for thing in lacking}
     with trusting(job.trust_code):
-        datasets = [_stand_in(entry) if _dataset(entry) in names else entry for entry in job.datasets]
-    args = [entry.args if _own(entry) in MODELS else ANY_ROI for entry in job.models]
-    models = [
-        _untrained(entry, number, args[number]) if name_of(entry) in names else entry
-        for number, entry in enumerate(job.models)
-    ]
+        datasets = [_stand_in(entry) if f"dataset {entry.name}" in names else entry for entry in job.datasets]
+    models = list(job.models)
+    for number, entry in enumerate(job.models):
+        if name_of(entry) in names:
+            models[number] = _untrained(entry, number, entry.args if _own(entry) in MODELS else ANY_ROI)
     return job.model_copy(update={"datasets": datasets, "models": models})
 
 
@@ -104,12 +96,12 @@ def _missing_datasets(job: JobSpec) -> Iterator[Missing]:
     for i, entry in enumerate(job.datasets):
         place = f"{job.where}: datasets[{i}]"
         dataset = build_dataset(entry, place)
-        try:
-            with at(place):
+        with at(place):
+            try:
                 dataset.refs()
-        except MissingDataError as error:
-            complaint = str(error).removeprefix(f"{place}: ").removeprefix(f"{dataset.name}: ")
-            yield Missing(what=_dataset(entry), complaint=complaint, source=dataset.homepage)
+            except MissingDataError as error:
+                complaint = str(error).removeprefix(f"{dataset.name}: ")
+                yield Missing(what=f"dataset {entry.name}", complaint=complaint, source=dataset.homepage)
 
 
 def _missing_models(job: JobSpec) -> Iterator[Missing]:
@@ -126,10 +118,6 @@ def _missing_models(job: JobSpec) -> Iterator[Missing]:
             exists, complaint = False, str(error).removeprefix(f"{entry.name}: ")
         if not exists:
             yield Missing(what=name_of(entry), complaint=complaint, source=entry.source or "")
-
-
-def _dataset(entry: DatasetEntry) -> str:
-    return f"dataset {entry.name}"
 
 
 def name_of(entry: ModelEntry) -> str:

@@ -1,19 +1,11 @@
 """Defines the content of a job file and refuses a wrong one; imports no attacks and no networks."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PositiveFloat,
-    PrivateAttr,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from freqbench.attacks.core.declared import declared
 from freqbench.core import config, limits, names, plugins
@@ -101,7 +93,7 @@ class JobSpec(Strict):
     compile: bool = False
     resources: Resources = Resources()
     window_batch: Auto = "auto"
-    case_timeout: PositiveFloat | None = None
+    case_timeout: Annotated[float, Field(gt=0)] | None = None
     save_adversarial: Literal["none", "nifti"] = "none"
     trust_code: bool = False
     _where: str = PrivateAttr(default="job")
@@ -197,7 +189,7 @@ def require_names(job: JobSpec) -> JobSpec:
     datasets, models = [entry.name for entry in job.datasets], [entry.name for entry in job.models]
     sweep.require_distinct("datasets", datasets)
     for i, model in enumerate(job.models):
-        _require_known("dataset", model.datasets or (), datasets, f"models[{i}].datasets")
+        require_known("dataset", model.datasets or (), datasets, f"models[{i}].datasets")
     for dataset in datasets:
         available = sweep.models_for(job.models, dataset)
         sweep.require_distinct("models", available)
@@ -206,20 +198,21 @@ def require_names(job: JobSpec) -> JobSpec:
         single = [model.name for model in job.models if model.name in available and not model.ensemble]
         for i, model in enumerate(job.models):
             if model.name in available:
-                _require_known("model", model.ensemble or (), single, f"models[{i}]: {model.name}: ensemble")
+                require_known("model", model.ensemble or (), single, f"models[{i}]: {model.name}: ensemble")
     for i, target in enumerate(job.targets if isinstance(job.targets, list) else ()):
-        _require_known("model", [target], models, f"targets[{i}]")
+        require_known("model", [target], models, f"targets[{i}]")
     for i, attack in enumerate(job.attacks):
         place = f"attacks[{i}]"
         attack.only("datasets", datasets, place)
         attack.only("sources", models, place)
         if hasattr(declared(attack.class_name), "surrogates"):
             for names in attack.choices(place).get("surrogates", ()):
-                _require_known("model", names if isinstance(names, list) else (), models, f"{place}.surrogates")
+                require_known("model", names if isinstance(names, list) else (), models, f"{place}.surrogates")
     return job
 
 
-def _require_known(kind: str, wanted: Sequence[str], known: Sequence[str], place: str) -> None:
+def require_known(kind: str, wanted: Iterable[str], known: Collection[str], place: str) -> None:
+    """Refuses names that are not among the known ones."""
     for name in wanted:
         if name not in known:
             raise UserError(f"{place}: {unknown(kind, str(name), known)}")

@@ -5,18 +5,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    ValidationInfo,
-    field_validator,
-    model_serializer,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_serializer
 
 from freqbench.attacks.core.declared import declared
 from freqbench.attacks.core.parameters import TOGETHER, require_names, require_together, spelled
@@ -90,8 +81,8 @@ class Match(Strict):
     """
 
     metric: Literal["ssim_body", "lpips_body", "l2_body"]
-    value: PositiveFloat
-    cases: PositiveInt = 3
+    value: Annotated[float, Field(gt=0)]
+    cases: Annotated[int, Field(gt=0)] = 3
 
     @field_validator("value")
     @classmethod
@@ -152,11 +143,7 @@ class AttackEntry(Entry):
 
     def choices(self, place: str) -> dict[str, list[Any]]:
         """Returns the values of each parameter, as the file writes them; raises UserError for an empty list."""
-        choices = {key: value if isinstance(value, list) else [value] for key, value in self.own.items()}
-        for key, values in choices.items():
-            if not values:
-                raise UserError(f"{place}.{key}: expected a value or a list of values, got an empty list")
-        return choices
+        return {key: _several(value, f"{place}.{key}") for key, value in self.own.items()}
 
     def combinations(self, place: str) -> Iterator[dict[str, Any]]:
         """Yields the parameters of each attack that the lists multiply into; see `choices`."""
@@ -166,10 +153,7 @@ class AttackEntry(Entry):
 
     def matches(self, place: str) -> Iterator[Match]:
         """Yields the requested distances; raises UserError for none, or an impossible one."""
-        written = self.match if isinstance(self.match, list) else [self.match]
-        if not written:
-            raise UserError(f"{place}.match: expected a value or a list of values, got an empty list")
-        for match in written:
+        for match in _several(self.match, f"{place}.match"):
             if not isinstance(match, Mapping):
                 raise UserError(f"{place}.match: expected {{metric: ..., value: ...}}, got {match!r}")
             yield config.validate(match, Match, f"{place}.match")
@@ -188,8 +172,7 @@ class AttackEntry(Entry):
     def check(self, place: str, classes: Mapping[str, Sequence[str] | None]) -> None:
         """Refuses wrong parameters of an attack of freqbench's own, without importing it.
 
-        Args:
-            classes: class names by dataset that it is for; None if they are unknown.
+        `classes` has the class names of each dataset that it is for; None if they are unknown.
         """
         if not (outline := declared(self.class_name)):
             return
@@ -234,6 +217,12 @@ class AttackEntry(Entry):
         for budget in self.matched:
             if budget.dataset == dataset:
                 yield budget.parameters, [budget.source]
+
+
+def _several(written: Any, place: str) -> list[Any]:
+    if written == []:
+        raise UserError(f"{place}: expected a value or a list of values, got an empty list")
+    return written if isinstance(written, list) else [written]
 
 
 def parse_value(value: Any) -> Any:
@@ -293,8 +282,7 @@ def with_own_files(refs: tuple["CaseRef", ...]) -> tuple["CaseRef", ...]:
     """Returns cases; refuses ids that differ in capitals only, or not at all: some disks keep one file for both."""
     seen: dict[str, str] = {}
     for ref in refs:
-        first = seen.get(ref.case_id.casefold())
-        if first is not None:
+        if first := seen.get(ref.case_id.casefold()):
             raise UserError(
                 f"expected cases whose names differ in more than capitals, as files are named after them, got {first} "
                 f"and {ref.case_id}: rename one"

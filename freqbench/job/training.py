@@ -240,10 +240,9 @@ class ModelRecipe(Strict):
         if self.union and (self.attack or self.random_budget):
             key = "attack" if self.attack else "random_budget"
             raise ValueError(f"{self.name}: expected no {key} beside union, got both: each of its attacks has a budget")
-        if self.beta and self.objective != "trades":
-            raise ValueError(f"{self.name}: expected beta for objective: trades alone: say trades")
-        if self.frequency_consistency and self.objective != "vaft":
-            raise ValueError(f"{self.name}: expected frequency_consistency for objective: vaft alone: say vaft")
+        for key, objective in (("beta", "trades"), ("frequency_consistency", "vaft")):
+            if getattr(self, key) and self.objective != objective:
+                raise ValueError(f"{self.name}: expected {key} for objective: {objective} alone: say {objective}")
         if self.random_budget and self.random_budget[0] > self.random_budget[1]:
             raise ValueError(f"{self.name}: expected random_budget: [lowest, highest], got {self.random_budget}")
         return self
@@ -308,25 +307,18 @@ class TrainJob(TrainingSchedule):
         names = [model.name for model in self.models]
         require_distinct("models", names)
         taken = {f"{name}{suffix(number)}": name for name in names for number in range(1, self.replicates)}
-        for name in names:
-            if name in taken:
-                raise ValueError(
-                    f"expected names that replicates leave free, got {name}, which is what a replicate of "
-                    f"{taken[name]} is called: rename one"
-                )
+        if twice := [name for name in names if name in taken]:
+            called = f"which is what a replicate of {taken[twice[0]]} is called"
+            raise ValueError(f"expected names that replicates leave free, got {twice[0]}, {called}: rename one")
         for model in self.models:
             schedule = self.schedule(model)
             if schedule.warmup_steps >= schedule.steps:
-                raise ValueError(
-                    f"{model.name}: expected warmup_steps below steps, got {schedule.warmup_steps} and "
-                    f"{schedule.steps}: lower warmup_steps"
-                )
+                got = f"{schedule.warmup_steps} and {schedule.steps}"
+                raise ValueError(f"{model.name}: expected warmup_steps below steps, got {got}: lower warmup_steps")
             parts = schedule.accumulate * (self.workers if self.engine == "ray" else 1)
             if schedule.batch_size % parts:
-                raise ValueError(
-                    f"{model.name}: expected a batch_size that accumulate x workers = {parts} divides, got "
-                    f"{schedule.batch_size}: change one of them"
-                )
+                expected = f"a batch_size that accumulate x workers = {parts} divides"
+                raise ValueError(f"{model.name}: expected {expected}, got {schedule.batch_size}: change one of them")
             self.whole(model)
         return self
 
@@ -358,14 +350,11 @@ class TrainJob(TrainingSchedule):
 
     def replicate(self, number: int) -> "TrainJob":
         """Returns the job that trains only the replicates of one number, counted from 0."""
-        names = {model.name for model in self.models}
-
-        def numbered(model: ModelRecipe) -> ModelRecipe:
+        names, models = {model.name for model in self.models}, []
+        for model in self.models:
             start = f"{model.start}{suffix(number)}" if model.start in names else model.start
-            return model.model_copy(update={"name": f"{model.name}{suffix(number)}", "start": start})
-
-        models = tuple(numbered(model) for model in self.models)
-        return self.model_copy(update={"models": models, "seed": self.seed + number, "replicates": 1})
+            models.append(model.model_copy(update={"name": f"{model.name}{suffix(number)}", "start": start}))
+        return self.model_copy(update={"models": tuple(models), "seed": self.seed + number, "replicates": 1})
 
     @property
     def networks(self) -> list[ModelRecipe]:
@@ -376,10 +365,8 @@ class TrainJob(TrainingSchedule):
     def in_order(self) -> list[ModelRecipe]:
         """The models, each after the one that it starts from."""
         ordered: list[ModelRecipe] = []
-        while len(ordered) < len(self.models):
-            done = {model.name for model in ordered}
-            waiting = {model.name for model in self.models} - done
-            ordered += [m for m in self.models if m.name not in done and self.start(m) not in waiting]
+        while waiting := {model.name for model in self.models} - {model.name for model in ordered}:
+            ordered += [model for model in self.models if model.name in waiting and self.start(model) not in waiting]
         return [self.whole(model) for model in ordered]
 
     def wanted(self, only: Collection[str] | None) -> list[ModelRecipe]:
@@ -394,11 +381,9 @@ class TrainJob(TrainingSchedule):
 
     def schedule(self, model: ModelRecipe) -> TrainingSchedule:
         """Returns the job's schedule with the model's own settings."""
-        fields = {name: getattr(model, name) for name in TrainingSchedule.model_fields}
-        overrides = {name: value for name, value in fields.items() if value is not None}
-        return TrainingSchedule.model_validate(
-            {name: getattr(self, name) for name in TrainingSchedule.model_fields} | overrides
-        )
+        pairs = {name: (getattr(model, name), getattr(self, name)) for name in TrainingSchedule.model_fields}
+        settings = {name: usual if own is None else own for name, (own, usual) in pairs.items()}
+        return TrainingSchedule.model_validate(settings)
 
 
 class TrainingEntry(Strict):

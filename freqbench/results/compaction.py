@@ -100,8 +100,7 @@ def _opened(files: Files, pair: Pair) -> list[Any]:
 
 class _Merged:
     def __init__(self, files: Files) -> None:
-        self._files = files
-        self._pairs: list[str] = []
+        self._files, self._pairs = files, list[str]()
         self._records, self._classes = (_Output(schema) for schema in SCHEMAS.values())
 
     @property
@@ -109,7 +108,6 @@ class _Merged:
         return self._records.num_bytes + self._classes.num_bytes
 
     def add(self, pair: Pair, records: Any, classes: Any) -> None:
-        """Adds the winning rows of a pair."""
         self._pairs.append(pair.name)
         counted, start = [SCHEMAS["records"].empty_table()], 0
         for piece in self._files.pieces("records", pair.name, records):
@@ -142,8 +140,7 @@ class _Output:
         self._sink = pa.BufferOutputStream()
         self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd", write_page_checksum=True)
         self._waiting: list[pa.Table] = []
-        self._num_waiting = 0
-        self.num_rows = 0
+        self._num_waiting = self.num_rows = 0
 
     @property
     def num_bytes(self) -> int:
@@ -160,8 +157,7 @@ class _Output:
         if self._waiting:
             self._write()
         self._writer.close()
-        content: bytes = self._sink.getvalue().to_pybytes()
-        return content
+        return bytes(self._sink.getvalue())
 
     def _write(self) -> None:
         table = pa.concat_tables(self._waiting)

@@ -136,9 +136,8 @@ class Files:
             content = object_of(packed, path)
             version = content["schema_version"]
         except (ValueError, KeyError) as error:
-            raise UserError(
-                f"{path}: expected JSON that a run wrote, got something else ({error}): restore it or move it away"
-            ) from None
+            got = f"got something else ({error})"
+            raise UserError(f"{path}: expected JSON that a run wrote, {got}: restore it or move it away") from None
         _check_version(path, version)
         return content
 
@@ -152,10 +151,10 @@ class Files:
         except (pa.ArrowException, KeyError, ValueError, OSError) as error:
             if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
                 raise  # an error of the file system, not of Arrow: the file is missing or out of reach, but not damaged
-            why = one_line(error)
+            why = f"{type(error).__name__}: {one_line(error)}"
             raise UserError(
-                f"{path}: expected a Parquet file of results, got one that cannot be read ({type(error).__name__}: "
-                f"{why}): restore it, or move it out of records/ and class_records/ and run the job again"
+                f"{path}: expected a Parquet file of results, got one that cannot be read ({why}): restore it, or move "
+                "it out of records/ and class_records/ and run the job again"
             ) from error
 
 

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -113,18 +113,15 @@ class Lease:
             self._read(self._path)
             storage.write_atomic(self._path, self._content())
             return None
-        for path in self._overlapping():
-            if holder := self._alive(path):
-                return holder
+        if holder := self._other():
+            return holder
         if not storage.create(self._path, self._content()):
             if holder := self._alive(self._path):
                 return holder
             storage.write_atomic(self._path, self._content())
-        for path in self._overlapping():  # a run that came at the same time saw this lease, or is seen here
-            if holder := self._alive(path):
-                self.release()
-                return holder
-        return None
+        if holder := self._other():  # a run that came at the same time saw this lease, or is seen here
+            self.release()
+        return holder
 
     def renew(self) -> Facts | None:
         """Renews the lease; returns the facts of the run that has taken it meanwhile, if one has."""
@@ -155,27 +152,19 @@ class Lease:
 
     def _content(self) -> bytes:
         process = psutil.Process()
-        facts = {
-            "host": socket.gethostname(),
-            "pid": process.pid,
-            "started": process.create_time(),
-            "run_id": self.run_id,
-            "shard": str(self.shard),
-            "time": time.time(),
-        }
+        facts = {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
+        facts |= {"run_id": self.run_id, "shard": str(self.shard), "time": time.time()}
         return json.dumps(facts).encode()
 
-    def _overlapping(self) -> list[str]:
-        """Lists the leases, its own too, of shards that share cells with this one."""
+    def _other(self) -> Facts | None:
+        """Returns the facts of another live run on cells of this shard; None if there is none."""
         paths = []
         for name in storage.list_files(storage.join(self.root, FOLDER), ".json"):
-            try:
+            with suppress(UserError):  # not a lease
                 shard = Shard.parse(name.removesuffix(".json").replace("-of-", "/"))
-            except UserError:
-                continue  # not a lease
-            if shard.overlaps(self.shard):
-                paths.append(storage.join(self.root, FOLDER, name))
-        return paths
+                if shard.overlaps(self.shard):
+                    paths.append(storage.join(self.root, FOLDER, name))
+        return next(filter(None, map(self._alive, paths)), None)
 
     def _alive(self, path: str) -> Facts | None:
         """Returns the facts of another live run that holds a lease; None if there is none."""

@@ -50,6 +50,10 @@ def _score(name: str, unit: str, direction: Direction, meaning: str) -> Column:
     return Column(name, _FLOAT, unit, direction, "result", meaning)
 
 
+def _text(name: str, meaning: str, mark: Mark = "result", required: bool = False) -> Column:
+    return Column(name, _TEXT, "", "", mark, meaning, required)
+
+
 def _fraction(name: str, meaning: str) -> Column:
     return _score(name, "fraction", "higher", meaning)
 
@@ -69,10 +73,6 @@ def _and_clean(*columns: Column) -> Iterator[Column]:
         yield replace(column, name=f"{column.name}_clean", meaning="the same on the clean volume")
 
 
-def _left_out(metric: str) -> Column:
-    return _count(f"{metric}_undefined_classes", f"foreground classes that the means of {metric} leave out", "lower")
-
-
 def _measured(name: str, kind: pa.DataType, unit: str, meaning: str, required: bool = False) -> Column:
     return Column(name, kind, unit, "", "measured", meaning, required)
 
@@ -82,7 +82,7 @@ _KEYS = (
     _identity("case_key", "dataset recipe and the content of the case's files"),
     _identity("target_model_id", "the model whose prediction is scored"),
 )
-_OF_A_CLASS = (
+OF_A_CLASS = (
     _fraction("nsd", "normalised surface Dice at the tolerance of each class"),
     _score("assd_mm", "mm", "lower", "average symmetric surface distance"),
     _score("volume_error_ml", "ml", "", "predicted minus true volume"),
@@ -141,19 +141,15 @@ RECORDS: tuple[Column, ...] = (
     _identity("precision", "fp32, tf32 or bf16"),
     _identity("compile", "true if the model was compiled", _BOOL),
     _identity("num_classes", "classes including background", _INT, "count"),
-    Column("status", _TEXT, "", "", "result", "ok or failed", required=True),
-    Column("error", _TEXT, "", "", "result", "reason for the failure, one line; null if ok"),
-    Column(
+    _text("status", "ok or failed", required=True),
+    _text("error", "reason for the failure, one line; null if ok"),
+    _text(
         "caution",
-        _TEXT,
-        "",
-        "",
-        "result",
         "why a row that is ok says little of the model, such as gradients of 0, label voxels that the grid has lost, "
         "or intensities off the window; reasons are separated by `; `",
     ),
-    Column("metrics", _TEXT, "", "", "result", "the metrics that this row covers, separated by commas"),
-    Column("null_reasons", _TEXT, "", "", "result", "JSON text {column: reason why it is null}; null if no column is"),
+    _text("metrics", "the metrics that this row covers, separated by commas"),
+    _text("null_reasons", "JSON text {column: reason why it is null}; null if no column is"),
     *_and_clean(
         _fraction("dsc", "Dice, mean over defined classes with background (published convention)"),
         _fraction("dsc_foreground", "Dice, mean over defined classes without background"),
@@ -163,7 +159,7 @@ RECORDS: tuple[Column, ...] = (
     _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy, foreground classes"),
     *_and_clean(
         _score("hd95_penalised", "mm", "lower", "as hd95_mm, with the volume's diagonal for a missed class"),
-        *(replace(column, meaning=f"{column.meaning}, foreground classes") for column in _OF_A_CLASS),
+        *(replace(column, meaning=f"{column.meaning}, foreground classes") for column in OF_A_CLASS),
         _score("ece", "fraction", "lower", "expected calibration error over 15 bins of confidence, all voxels"),
         _score("ece_foreground", "fraction", "lower", "the same on voxels predicted as a class, foreground classes"),
         _score("wrong_confidence", "fraction", "lower", "mean confidence on wrong voxels"),
@@ -200,15 +196,17 @@ RECORDS: tuple[Column, ...] = (
             "lower bound of the Dice under any change within the radius; voxels that abstain count as the worst class",
         ),
     ),
-    _measured(
+    _text(
         "draws",
-        _TEXT,
-        "",
         "scores of all draws of a network with the defence `smoothing`, JSON text {score: values in rising order}; "
         "a certificate is made of those of the clean volume (`ball` of radius 0); null of other networks",
+        "measured",
     ),
     _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),
-    *map(_left_out, ("nsd", "assd", "volume", "components", "topology", "calibration")),
+    *(
+        _count(f"{metric}_undefined_classes", f"foreground classes that the means of {metric} leave out", "lower")
+        for metric in ("nsd", "assd", "volume", "components", "topology", "calibration")
+    ),
     _count("missed_classes", "foreground classes in the label but not in the prediction", "lower"),
     _count("hallucinated_classes", "foreground classes in the prediction but not in the label", "lower"),
     _count("num_windows", "windows of the volume that were attacked"),
@@ -239,7 +237,7 @@ CLASS_RECORDS: tuple[Column, ...] = (
     _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy"),
     _score("nsd_tolerance_mm", "mm", "", "distance within which a surface voxel counts as near, for nsd"),
     *_and_clean(
-        *_OF_A_CLASS,  # NaN for the background, and so are the next two
+        *OF_A_CLASS,  # NaN for the background, and so are the next two
         _score("ece", "fraction", "lower", "expected calibration error of the voxels predicted as the class"),
         _score("wrong_confidence", "fraction", "lower", "mean confidence on the wrong voxels among these"),
     ),

@@ -6,8 +6,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from freqbench.core import config
-from freqbench.core.config import Strict
+from freqbench.core.config import Strict, validate
 from freqbench.results import KEY, Store, index_keys
 
 MOST_WORKERS = 20
@@ -15,16 +14,13 @@ RUN = ("run_id", "status", "records", "failed", "heartbeat")
 
 
 def facts(out: str) -> dict[str, Any]:
-    """Returns the content of `status --json` for a store.
+    """Returns the content of `status --json` for a store; raises UserError if it does not exist or cannot be read.
 
     Returns:
         `out`; `records`: the numbers `wanted` by its job, `ok`, `failed`, `left`, and among those left `lacking`, whose
         classes are lost; `attacks`: `attack`, `source`, `ok` and `failed` of each; `runs`: the fields RUN of each, null
         if its file lacks them, and the number of its `warnings`; `workers`: `run_id` and `workers` of each unfinished
         run, else of the last one.
-
-    Raises:
-        UserError: the store does not exist or cannot be read.
     """
     store = Store(out)
     wanted = index_keys(store.job()["index"])
@@ -82,14 +78,13 @@ class _Worker(Strict):
 
     @property
     def share(self) -> float:
-        """Share of its time in which its device had work."""
         return self.device_seconds / (sum(self.seconds) or 1.0)
 
 
 def _workers(out: str, run: Mapping[str, Any]) -> Table:
     """Tabulates the time of a run's workers: of all, and of those whose devices had least work."""
     where = f"{out}/runs/{run['run_id']}.json"
-    workers = [config.validate(facts, _Worker, where) for facts in run["workers"]]
+    workers = [validate(facts, _Worker, where) for facts in run["workers"]]
     title = f"workers of {run['run_id']}"
     table = Table("worker", "node", "units", "load s", "device s", "idle s", "device share", title=title)
     load, device, idle = (sum(seconds) for seconds in zip(*(worker.seconds for worker in workers), strict=True))

@@ -7,8 +7,12 @@ records again, and then removes it. A record may be in several files (after a re
 died before deleting): readers keep one row per key, and take its classes from the same file.
 """
 
+import hashlib
 import json
+import random
+import re
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from typing import Any, Self
 
@@ -33,6 +37,8 @@ _ALL = tuple(column.name for column in RECORDS)
 _ALL_CLASSES = tuple(column.name for column in CLASS_RECORDS)
 
 FOLDERS = ("records", "class_records", "runs", "leases")
+LEAST_DIGITS = 6  # of a row's id
+_PREFIX = re.compile(rf"[0-9a-f]{{{LEAST_DIGITS},16}}")
 
 
 class IndexCell(BaseModel):
@@ -127,20 +133,14 @@ class Store:
         """Returns the classes of the rows that `records` returns, by columns of CLASS_RECORDS; `coded` as there."""
         known: dict[str, pa.Table] = {}
         table = self._files.consistent(lambda names: self._classes(names, self._read(names, ORDER, known), columns))
-        if coded:
-            return table.unify_dictionaries()
-        return table.cast(pa.schema([SCHEMAS["class_records"].field(name) for name in columns]))
+        plain = pa.schema([SCHEMAS["class_records"].field(name) for name in columns])
+        return table.unify_dictionaries() if coded else table.cast(plain)
 
     def covered(self) -> dict[Key, frozenset[str]]:
         """Returns the keys whose row is ok, and the metrics that it covers: a resume need not compute these again."""
-        words: dict[str | None, frozenset[str]] = {}
-        metrics: dict[Key, frozenset[str]] = {}
-        for cell, case, target, text, status in self.rows((*KEY, "metrics", "status")):
-            if status == "ok":
-                if text not in words:
-                    words[text] = frozenset((text or "").split(",")) - {""}
-                metrics[cell, case, target] = words[text]
-        return metrics
+        listed = cache(lambda text: frozenset((text or "").split(",")) - {""})  # a million rows have few texts
+        rows = self.rows((*KEY, "metrics", "status"))
+        return {(cell, case, target): listed(text) for cell, case, target, text, status in rows if status == "ok"}
 
     def lacking(self) -> dict[str, list[Key]]:
         """Returns the keys of good records that no pair holds, by the name of their half pair's records file."""
@@ -185,10 +185,9 @@ class Store:
             RunFacts.model_validate(run)
         except ValidationError as error:
             first = error.errors()[0]
-            raise UserError(
-                f"{self.root}/runs/{run_id}.json: {'.'.join(map(str, first['loc']))}: expected what a run wrote, got "
-                f"{first['input']!r:.80}: restore it or move it away"
-            ) from None
+            place = f"{self.root}/runs/{run_id}.json: {'.'.join(map(str, first['loc']))}"
+            got = f"expected what a run wrote, got {first['input']!r:.80}"
+            raise UserError(f"{place}: {got}: restore it or move it away") from None
         return {**run, "run_id": run_id}
 
     def run_ids(self) -> list[str]:
@@ -208,10 +207,8 @@ class Store:
                 raise UserError(f"got {job!r:.80}")
             validate(job.get("index"), Index, "its index")
         except UserError as error:
-            raise UserError(
-                f"{self.root}/run.json: expected the job of a run with its index ({error}): restore it, or move it "
-                "away and run the job again"
-            ) from None
+            expected = f"{self.root}/run.json: expected the job of a run with its index ({error})"
+            raise UserError(f"{expected}: restore it, or move it away and run the job again") from None
         return job
 
     def _winners(self, columns: Sequence[str]) -> pa.Table:
@@ -237,8 +234,7 @@ class Store:
             del known[name]
         new = [name for name in names if name not in known]
         read = self._files.each(lambda name: self._files.columns("records", name, columns), new)
-        for name, table in zip(new, read, strict=True):
-            known[name] = table
+        known.update(zip(new, read, strict=True))
         return [known[name] for name in names]
 
     def _found(self, names: Sequence[str], keys: pa.Array) -> dict[Key, tuple[Row, list[Row]]]:
@@ -247,13 +243,11 @@ class Store:
         for name, table, wins in zip(names, tables, split_winners(tables), strict=True):
             texts = pc.binary_join_element_wise(*(table[column].cast(pa.string()) for column in KEY), "/")
             wanted = pc.and_(pa.chunked_array([pa.array(wins)]), pc.is_in(texts, keys))
-            if not pc.any(wanted).as_py():
-                continue
-            rows = self._files.columns("records", name, _ALL).filter(wanted).to_pylist()
-            classes = self._classes([name], [table.filter(wanted)], _ALL_CLASSES).to_pylist()
-            for row in rows:
-                key: Key = row["cell_id"], row["case_key"], row["target_model_id"]
-                rows_by_key[key] = row, [line for line in classes if all(line[part] == row[part] for part in KEY)]
+            if pc.any(wanted).as_py():
+                classes = self._classes([name], [table.filter(wanted)], _ALL_CLASSES).to_pylist()
+                for row in self._files.columns("records", name, _ALL).filter(wanted).to_pylist():
+                    key: Key = row["cell_id"], row["case_key"], row["target_model_id"]
+                    rows_by_key[key] = row, [line for line in classes if all(line[part] == row[part] for part in KEY)]
         return rows_by_key
 
     def _classes(self, names: Sequence[str], tables: Sequence[pa.Table], columns: Sequence[str]) -> pa.Table:
@@ -283,3 +277,42 @@ def index_keys(index: Mapping[str, Any]) -> set[Key]:
         for case_key in (cell["cases"] if "cases" in cell else index["cases"][cell["dataset"]])
         for target in cell["targets"]
     }
+
+
+# Names of rows: digests of their keys, which are stored nowhere
+
+
+def row_id(cell_id: str, case_key: str, target_model_id: str) -> str:
+    """Returns 16 hex digits that name a record: a digest of its key.
+
+    >>> row_id("0123456789abcdef", "fedcba9876543210", "feedfacefeedface")
+    'fd9e36ab26584a29'
+    """
+    return hashlib.blake2b("/".join((cell_id, case_key, target_model_id)).encode(), digest_size=8).hexdigest()
+
+
+def find_row(store: Store, text: str) -> Key:
+    """Returns the key of the row whose id begins with `text`; raises UserError if none or several do."""
+    if not _PREFIX.fullmatch(text):
+        raise UserError(
+            f"--row: expected {LEAST_DIGITS} to 16 hex digits of a row's id, got {text!r}: the page "
+            "of `report --format html` has them in the details of a case"
+        )
+    keys = [key for key in store.rows(KEY) if row_id(*key).startswith(text)]
+    if len(keys) != 1:
+        ids = ", ".join(row_id(*key) for key in keys[:3])
+        got = f"{len(keys)} of them ({ids}): give more digits" if keys else "none: check OUT and the digits"
+        raise UserError(f"{store.root}: expected one row whose id begins with {text}, got {got}")
+    return keys[0]
+
+
+def sample_rows(store: Store, count: int, seed: int, first: Collection[Key] = ()) -> list[Key]:
+    """Returns the keys `first` and those of `count` other ok rows drawn at random, or of all if there are fewer.
+
+    They are the same for the same store. Raises UserError if no row is ok.
+    """
+    keys = sorted(row[:3] for row in store.rows((*KEY, "status")) if row[3] == "ok")
+    if not keys:
+        raise UserError(f"{store.root}: expected a row that is ok, found none: run the job first")
+    others = [key for key in keys if key not in first]
+    return [*first, *random.Random(seed).sample(others, min(count, len(others)))]

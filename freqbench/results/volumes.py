@@ -13,20 +13,14 @@ from freqbench.core.files import storage
 VOLUMES = "volumes"
 FACTS = "attack.json"
 SUFFIX = ".nii.gz"
-CLEAN, ADVERSARIAL, LABEL, MOVED_LABEL = (
-    f"{name}{SUFFIX}" for name in ("clean", "adversarial", "label", "label_adversarial")
-)
+CLEAN, ADVERSARIAL = f"clean{SUFFIX}", f"adversarial{SUFFIX}"
+LABEL, MOVED_LABEL = f"label{SUFFIX}", f"label_adversarial{SUFFIX}"
 ON_CLEAN, ON_ADVERSARIAL = "prediction_clean", "prediction_adversarial"
 
 
 def cell_folder(attack: str, source: str, cell_id: str) -> str:
     """Name of a cell's folder; raises UserError if a name may not become part of a file name."""
     return f"{names.required(attack, 'attack')}-{names.required(source, 'model')}-{cell_id}"
-
-
-def case_folder(case_id: str, case_key: str) -> str:
-    """Name of a case's folder inside its cell's folder."""
-    return f"{case_id}-{case_key}"
 
 
 def prediction(kind: str, target: str) -> str:

@@ -35,8 +35,7 @@ def winners(table: pa.Table, last: Numbers | None = None) -> Numbers:
     if len(rows) > 1:
         changes = np.logical_or.reduce([np.diff(column[rows]) != 0 for column in keys])
         rows = rows[np.concatenate(([True], changes))]
-    positions: Numbers = rows[np.argsort(finished[rows], kind="stable")]  # stable: by key within one time
-    return positions
+    return np.asarray(rows[np.argsort(finished[rows], kind="stable")])  # stable: by key within one time
 
 
 def split_winners(tables: Sequence[pa.Table], ages: Sequence[int] | None = None) -> list[NDArray[np.bool_]]:
@@ -73,20 +72,17 @@ class Words:
 
     def mask(self, holds: Sequence[bool]) -> NDArray[np.bool_]:
         """Returns a mask of rows from `holds`, which has one value per text."""
-        rows: NDArray[np.bool_] = np.array(holds, np.bool_)[self.codes]
-        return rows
+        return np.asarray(np.array(holds, np.bool_)[self.codes])
 
 
 def _shared(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
         words = Words(column)
         return [words.texts[code] for code in words.codes.tolist()]
-    values: list[Any] = column.to_pylist()
-    return values
+    return list(column.to_pylist())
 
 
 def _ranks(column: pa.ChunkedArray) -> Numbers:
     """Returns for each row the rank of its text among the sorted texts of the column; null is last."""
     words = Words(column)
-    ranks: Numbers = pc.rank(pa.array(words.texts, pa.string())).cast(pa.int64()).to_numpy()[words.codes]
-    return ranks
+    return np.asarray(pc.rank(pa.array(words.texts, pa.string())).cast(pa.int64()))[words.codes]

@@ -37,9 +37,7 @@ class Writer:
     """
 
     def __init__(self, root: str, run_id: str, interval_s: float = 15.0) -> None:
-        self._root = root
-        self._run_id = run_id
-        self._interval_s = interval_s
+        self._root, self._run_id, self._interval_s = root, run_id, interval_s
         self._waiting = set[tuple[Any, ...]]()  # commits of the rows of `_tables`
         self._tables: list[tuple[pa.Table, pa.Table]] = []
         self._flushed_at = time.monotonic()
@@ -93,8 +91,7 @@ class Writer:
 def _encoded(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    return bytes(sink.getvalue())
 
 
 def _next_sequence(root: str, run_id: str) -> int:

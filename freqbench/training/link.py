@@ -33,11 +33,9 @@ from freqbench.training.state import BEST
 
 @dataclass(frozen=True, kw_only=True)
 class _Training:
-    """Entry of `training`, read: its place in the benchmark job, its content, and the place of its networks."""
-
-    place: str
-    job: TrainJob
-    out: str
+    place: str  # of the entry of `training` in the benchmark job
+    job: TrainJob  # its content
+    out: str  # the place of its networks
 
     def folder(self) -> str:
         return storage.filled_in(self.out, f"{self.place}.out")
@@ -148,13 +146,12 @@ def _state(job: JobSpec) -> tuple[JobSpec, dict[int, _Link], list[Missing]]:
     for i, network in networks.items():
         training, entry = network.training, _shaped(job.models[i], network.recipe)
         if training.place not in states:
-            try:
-                names = {each.recipe.name for each in networks.values() if each.training is training}
-                states[training.place] = _trained(training, names)
-            except MissingDataError as error:
-                states[training.place] = error
-            except UserError as error:
-                raise type(error)(f"{training.place}: {error}") from None
+            names = {each.recipe.name for each in networks.values() if each.training is training}
+            with sweep.at(training.place):
+                try:
+                    states[training.place] = _trained(training, names)
+                except MissingDataError as error:
+                    states[training.place] = error
         of_training = states[training.place]
         if isinstance(of_training, MissingDataError):
             complaint = f"expected the data of {training.job.name}, which trains it: {of_training}"
@@ -190,14 +187,8 @@ def _with(job: JobSpec, trainings: Sequence[_Training], models: Mapping[int, Mod
 
 def _shaped(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
     """Fills gaps of an entry from its training's recipe; drops earlier trained weights."""
-    return entry.model_copy(
-        update={
-            "arch": entry.arch or recipe.arch,
-            "args": {**(recipe.args or {}), **entry.args},
-            "roi": entry.roi or recipe.roi,
-            "trained": None,
-        }
-    )
+    shape = {"arch": entry.arch or recipe.arch, "roi": entry.roi or recipe.roi}
+    return entry.model_copy(update={**shape, "args": {**(recipe.args or {}), **entry.args}, "trained": None})
 
 
 def _read(job: JobSpec) -> list[_Training]:
@@ -241,10 +232,9 @@ def _named(checkpoint: str, networks: Sequence[_Link], place: str) -> _Link:
     candidates = [each for each in networks if owner in ("", each.training.job.name)]
     matching = [each for each in candidates if each.recipe.name == name]
     first, _, number = name.rpartition(".")
-    replicate = whole(number)
-    for each in candidates if not matching else ():
-        if each.recipe.name == first and replicate is not None:
-            job = each.training.job
+    replicate = None if matching else whole(number)
+    for job in (each.training.job for each in candidates if each.recipe.name == first):
+        if replicate is not None:
             raise UserError(
                 f"{place}: expected a replicate that {job.name} trains, got {name}, as its replicates are "
                 f"{job.replicates}: set replicates: {replicate + 1} there"

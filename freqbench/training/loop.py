@@ -35,16 +35,7 @@ Seen = Callable[[State], None]
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkTraining:
-    """Settings that shape the weights of one network.
-
-    Attributes:
-        quick: the attacks under which the select list is predicted too.
-        start: the checkpoint to begin with; None: weights that the seed draws.
-        record: facts of its training in the stored file: data, seed, schedule, augmentation and more.
-        origin: of the checkpoint to begin with: its `method` where the job trains it, else its sha256.
-        facts: further facts in the stored file: class names, preprocessing, licence.
-        fingerprints: of the cases that trained and selected the weights, for whoever scores them.
-    """
+    """Settings that shape the weights of one network."""
 
     model: ModelRecipe
     schedule: TrainingSchedule
@@ -53,25 +44,30 @@ class NetworkTraining:
     num_classes: int
     half: bool
     adversary: Adversary | MixedAdversary | None
-    quick: tuple[Attack, ...]
+    quick: tuple[Attack, ...]  # the attacks under which the select list is predicted too
     choose_by: str
-    start: str | None
-    record: dict[str, Any]
-    origin: str | None
-    facts: dict[str, Any]
-    fingerprints: dict[str, list[str]]
+    start: str | None  # the checkpoint to begin with; None: weights that the seed draws
+    record: dict[str, Any]  # facts of its training in the stored file: data, seed, schedule, augmentation and more
+    origin: str | None  # of the checkpoint to begin with: its `method` where the job trains it, else its sha256
+    facts: dict[str, Any]  # further facts in the stored file: class names, preprocessing, licence
+    fingerprints: dict[str, list[str]]  # of the cases that trained and selected the weights, for whoever scores them
     loaders: int
 
     @property
     def identity(self) -> str:
         """Digest (16 hex digits) of all settings that shape the weights; a time limit only cuts the same path short."""
-        return digest([{"arch": self.arch, "args": self.args, "roi": self.roi}, self.record])
+        return digest([self.shape, self.record])
 
     @property
     def method(self) -> str:
         """Digest (16 hex digits) without seed and job's name, which replicates of one training share."""
         shared = {key: value for key, value in self.record.items() if key not in ("job", "seed", "start")}
-        return digest([{"arch": self.arch, "args": self.args, "roi": self.roi}, shared, self.origin])
+        return digest([self.shape, shared, self.origin])
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Settings that shape the network."""
+        return {"arch": self.arch, "args": self.args, "roi": self.roi}
 
     @property
     def arch(self) -> str:
@@ -95,9 +91,7 @@ class NetworkTraining:
 
     def entry(self, checkpoint: str) -> models.ModelEntry:
         """Makes the entry of a benchmark job for the network with these weights."""
-        return models.ModelEntry(
-            name=self.model.name, arch=self.arch, checkpoint=checkpoint, args=self.args, roi=self.roi
-        )
+        return models.ModelEntry(name=self.model.name, checkpoint=checkpoint, **self.shape)
 
     def new_net(self) -> nn.Module:
         """Builds the network with its initial weights."""
@@ -147,14 +141,12 @@ class Team:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(total)
-        means: list[float] = (total / self.size).tolist()
-        return means
+        return list((total / self.size).tolist())
 
     def gathered(self, scores: Mapping[int, Scores]) -> Scores:
         """Gathers the team's rows, in the order of their numbers."""
-        parts = [dict(scores)]
+        parts = [dict(scores)] * self.size
         if self.size > 1:
-            parts = [{} for _ in range(self.size)]
             torch.distributed.all_gather_object(parts, dict(scores))
         rows = {number: row for each in parts for number, row in each.items()}
         return np.stack([rows[number] for number in sorted(rows)])
@@ -176,16 +168,12 @@ class Trainer:
         averaged = AveragedModel(net, multi_avg_fn=average) if decay else None
         self.state = State(net=net, optimizer=optimizer, averaged=averaged)
         self.state.restore(folder, training.identity)
-        on_cuda = team.device.type == "cuda"
-        half = on_cuda if schedule.precision == "auto" else schedule.precision == "bf16"
-        recipe = training.model
-        self._objective = team.parallel(
-            StepLoss(net, training.adapter, recipe.frequency_consistency, half, recipe.divergence_weight)
-        )
+        half = team.device.type == "cuda" if schedule.precision == "auto" else schedule.precision == "bf16"
+        recipe, adapter = training.model, training.adapter
+        objective = StepLoss(net, adapter, recipe.frequency_consistency, half, recipe.divergence_weight)
+        self._objective = team.parallel(objective)
         precision = "bf16" if half else "fp32"
-        self._attacked_model = models.SegmentationModel(
-            net, training.roi, precision=precision, adapter=training.adapter
-        )
+        self._attacked_model = models.SegmentationModel(net, training.roi, precision=precision, adapter=adapter)
 
     def parts(self, step: int) -> list[range]:
         """Numbers of this process's crops in a step: one range per pass through the network."""
@@ -296,8 +284,8 @@ def fit(
     sampler = CropSampler(train, training.roi, training.augmentation, training.seed, training.model.noise)
     limit = math.inf if schedule.max_minutes is None else 60 * schedule.max_minutes
     parts = [part for step in range(state.step, schedule.steps) for part in trainer.parts(step)]
-    on_cuda = team.device.type == "cuda"
-    with deferred_interrupt() as interrupt, loaded(sampler, parts, training.loaders, on_cuda) as batches:
+    crops = loaded(sampler, parts, training.loaders, pinned=team.device.type == "cuda")
+    with deferred_interrupt() as interrupt, crops as batches:
         while state.step < schedule.steps and state.seconds < limit:
             rate = learning_rate(state.step, schedule)
             trainer.step(batches)

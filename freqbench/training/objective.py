@@ -43,10 +43,7 @@ class StepLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.net = net
-        self._adapter = adapter
-        self._consistency = consistency
-        self._half = half
-        self._beta = beta
+        self._adapter, self._consistency, self._half, self._beta = adapter, consistency, half, beta
 
     def forward(self, clean: Tensor | None, adversarial: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the loss and its terms (NaN if missing): on clean crops, on attacked ones, the weighted consistency.
@@ -55,11 +52,9 @@ class StepLoss(nn.Module):
         order each time. Labels are integers `[B, 1, h, w, d]`.
         """
         on_clean, on_adversarial = (None if x is None else self._logits(x) for x in (clean, adversarial))
-        losses: list[Tensor | None] = [
-            None if logits is None else dice_ce(logits, _as_many(labels, logits)).mean()
-            for logits in (on_clean, on_adversarial)
-        ]
-        losses.append(None)
+        losses: list[Tensor | None] = [None, None, None]
+        for i, logits in enumerate((on_clean, on_adversarial)):
+            losses[i] = None if logits is None else dice_ce(logits, _as_many(labels, logits)).mean()
         if on_clean is not None and on_adversarial is not None:
             on_clean = _as_many(on_clean, on_adversarial)
             if self._consistency:

@@ -17,16 +17,7 @@ from freqbench.data import Dataset
 from freqbench.job.attacks import attack_identity, attack_of
 from freqbench.job.schema import build_dataset
 from freqbench.job.sweep import AttackEntry, at
-from freqbench.job.training import (
-    OWN,
-    QUICK_ATTACK,
-    SCRATCH,
-    ModelRecipe,
-    TrainingSchedule,
-    TrainJob,
-    Validation,
-    suffix,
-)
+from freqbench.job.training import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, TrainJob, Validation, suffix
 from freqbench.models.sources.checkpoint import metadata_of
 from freqbench.models.sources.source import Metadata
 from freqbench.ops.changes import CHANGES
@@ -66,8 +57,7 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
     for number in range(job.replicates):
         replicate = job.replicate(number)
         for model in replicate.wanted(only):
-            schedule = replicate.schedule(model)
-            trainings[model.name] = _training(replicate, model, schedule, number, out, lists["train"], refs, trainings)
+            trainings[model.name] = _training(replicate, model, number, out, lists["train"], refs, trainings)
     return Prepared(lists=lists, refs=refs, trainings=list(trainings.values()))
 
 
@@ -97,7 +87,6 @@ def _refuse_overlap(job: TrainJob, refs: Refs) -> None:
 def _training(
     job: TrainJob,
     model: ModelRecipe,
-    schedule: TrainingSchedule,
     number: int,
     out: str,
     dataset: Dataset,
@@ -133,27 +122,24 @@ def _training(
     about = dict[str, Any]()
     if quick:
         about["validation"] = {"attack": [attack_identity(each) for each in quick], "choose_by": choose_by}
-    start, taught = str(model.start), dict[str, tuple[str, ...]]()
-    origin = None
+    start, origin, taught = str(model.start), None, dict[str, tuple[str, ...]]()
     if start in before:
         origin = before[start].method
         # Named after the first replicate: a replicate equals, to the digit, a job trained with its seed.
         about["start"] = {"name": start.removesuffix(suffix(number)), "identity": before[start].identity}
         start = join(out, start, BEST)
     elif start != SCRATCH:
-        spec = models.resolve(
-            models.ModelEntry(name=model.name, arch=model.arch, checkpoint=start, args=model.args or {}, roi=model.roi),
-            num_classes,
-        )
-        about["start"] = {"name": start, "sha256": spec.checkpoint_sha256}
+        shape: dict[str, Any] = {"arch": model.arch, "args": model.args or {}, "roi": model.roi}
+        spec = models.resolve(models.ModelEntry(name=model.name, checkpoint=start, **shape), num_classes)
         origin = spec.checkpoint_sha256
+        about["start"] = {"name": start, "sha256": origin}
         taught = dict((metadata_of(start) or Metadata()).training.fingerprints)
         model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
     # Enough processes to keep up with a step: one beside a CPU, up to four beside a GPU.
     enough = min(4, max(1, available_cores() - 1)) if torch.cuda.is_available() else 1
     training = NetworkTraining(
         model=model,
-        schedule=schedule,
+        schedule=job.schedule(model),
         augmentation=model.augmentation or job.augmentation,
         seed=job.seed,
         num_classes=num_classes,
@@ -162,7 +148,7 @@ def _training(
         quick=quick,
         choose_by=choose_by,
         start=None if start == SCRATCH else start,
-        record=_record(job, model, schedule, dataset, refs, attacks) | about,
+        record=_record(job, model, dataset, refs, attacks) | about,
         origin=origin,
         facts={
             "class_names": list(dataset.class_names),
@@ -181,14 +167,11 @@ def _training(
 
 
 def _own_attacks(model: ModelRecipe, dataset: Dataset, place: str) -> tuple[Attack, ...]:
-    """Makes the attacks that a network is trained on; none for a clean one."""
-    attacks = []
-    for key, entry in model.attacks.items():
-        attack = _attack(entry, dataset, f"{place}: {key}")
+    attacks = {key: _attack(entry, dataset, f"{place}: {key}") for key, entry in model.attacks.items()}
+    for key, attack in attacks.items():
         if attack.moves_labels:
             raise UserError(f"{place}: {key}: expected one that leaves labels in their place, got {attack.name}")
-        attacks.append(attack)
-    return tuple(attacks)
+    return tuple(attacks.values())
 
 
 def _adversary(model: ModelRecipe, attacks: Sequence[Attack], seed: int) -> Adversary | MixedAdversary | None:
@@ -199,12 +182,7 @@ def _adversary(model: ModelRecipe, attacks: Sequence[Attack], seed: int) -> Adve
 
 
 def _record(
-    job: TrainJob,
-    model: ModelRecipe,
-    schedule: TrainingSchedule,
-    dataset: Dataset,
-    refs: Refs,
-    attacks: Sequence[Attack],
+    job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, attacks: Sequence[Attack]
 ) -> dict[str, Any]:
     """Collects the facts of a training that its stored file states, before it runs."""
     noise, union, consistency = model.noise, model.union, model.frequency_consistency
@@ -217,7 +195,7 @@ def _record(
         "cases": {role: digest([ref.fingerprint for ref in refs[role]]) for role in ROLES},
         "seed": job.seed,
         "threads": job.threads,
-        "schedule": schedule.model_dump(exclude={"max_minutes"}),
+        "schedule": job.schedule(model).model_dump(exclude={"max_minutes"}),
         "augmentation": (model.augmentation or job.augmentation).model_dump(),
         "ema": model.ema,
         "noise": noise.model_dump() if noise else None,
@@ -238,10 +216,9 @@ def _record(
 def _attack(entry: AttackEntry, dataset: Dataset, place: str) -> Attack:
     written = entry.model_dump()
     attack = attack_of(written.pop("name"), written, dataset, place)
-    if attack.needs_learned:
-        raise UserError(f"{place}: expected one that learns from no other cases, got {attack.name}: take pgd")
-    if attack.needs_surrogates:
-        raise UserError(f"{place}: expected one that needs no surrogates, got {attack.name}: take pgd")
+    if attack.needs_learned or attack.needs_surrogates:
+        wanted = "learns from no other cases" if attack.needs_learned else "needs no surrogates"
+        raise UserError(f"{place}: expected one that {wanted}, got {attack.name}: take pgd")
     return attack
 
 
@@ -266,7 +243,6 @@ def _choose_by(validation: Validation, quick: Sequence[Attack], place: str, usua
 
 
 def _licence(dataset: Dataset) -> str:
-    source = f"learned from {dataset.name}{f' ({dataset.homepage})' if dataset.homepage else ''}"
-    if dataset.may_be_shared:
-        return f"{source}; nothing else is stated"
-    return f"{source}, whose volumes must not be passed on: ask its owners before you pass on weights"
+    refusal = ", whose volumes must not be passed on: ask its owners before you pass on weights"
+    terms = "; nothing else is stated" if dataset.may_be_shared else refusal
+    return f"learned from {dataset.name}{f' ({dataset.homepage})' if dataset.homepage else ''}{terms}"

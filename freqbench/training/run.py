@@ -21,16 +21,8 @@ from freqbench import models
 from freqbench.core import names
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
-from freqbench.core.files.storage import (
-    exists,
-    is_local,
-    join,
-    local_path,
-    read_bytes,
-    require_own,
-    sha256,
-    write_atomic,
-)
+from freqbench.core.files import storage
+from freqbench.core.files.storage import join
 from freqbench.core.identity import digest
 from freqbench.core.machine import keep_freed_memory, versions
 from freqbench.core.terminal import PlainConsole
@@ -47,27 +39,18 @@ Tell = Callable[[Row], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """Trained network; Dice are means over the foreground, 0..1.
-
-    Attributes:
-        path: of its `best.safetensors`.
-        dice_select: of the best weights on the select list; `dice_attacked` the mean under the attacks of the
-            validation, None without one; `dice_worst` the mean of each case's lowest under any of them.
-        dice_test: of the stored weights on the test list.
-        dice_test_classes: the same for each class by name, background included; null if no case has the class.
-        seconds: of training; `wait_share` is the part of them spent waiting for crops.
-    """
+    """Trained network; Dice are means over the foreground, 0..1."""
 
     name: str
-    path: str
-    dice_select: float
-    dice_attacked: float | None
-    dice_test: float
-    dice_test_classes: dict[str, float | None]
-    seconds: float
+    path: str  # of its `best.safetensors`
+    dice_select: float  # of the best weights on the select list
+    dice_attacked: float | None  # the mean under the attacks of the validation, None without one
+    dice_test: float  # of the stored weights on the test list
+    dice_test_classes: dict[str, float | None]  # the same by class, background included; null if no case has the class
+    seconds: float  # of training
     steps: int
-    wait_share: float
-    dice_worst: float | None = None
+    wait_share: float  # the part of the seconds spent waiting for crops
+    dice_worst: float | None = None  # the mean of each case's lowest under any attack of the validation
 
 
 def train(
@@ -95,14 +78,13 @@ def train(
 
 def finished(training: NetworkTraining, out: str) -> TrainResult | None:
     """Returns the result of a network that `train` would skip in `out`: its weights are still those measured."""
-    folder = join(out, training.model.name)
-    path = join(folder, RESULT)
-    if not exists(path) or not exists(join(folder, BEST)):
+    path, best = (join(out, training.model.name, name) for name in (RESULT, BEST))
+    if not storage.exists(path) or not storage.exists(best):
         return None
-    content = object_of(read_bytes(path), path)
-    if content.get("key") != _key(training) or content.get("sha256") != sha256(join(folder, BEST)):
+    content = object_of(storage.read_bytes(path), path)
+    if content.get("key") != _key(training) or content.get("sha256") != storage.sha256(best):
         return None
-    return TrainResult(**content["result"] | {"path": join(folder, BEST)})
+    return TrainResult(**content["result"] | {"path": best})
 
 
 def _train_one(
@@ -122,8 +104,8 @@ def _train_one(
         if former:
             say(f"{former.name}: finished before, test Dice {former.dice_test:.3f}")
             return former
-        for name in (RESULT,) if exists(join(folder, RESULT)) else MARKS:
-            require_own(join(folder, name), MARKS[name])
+        for name in (RESULT,) if storage.exists(join(folder, RESULT)) else MARKS:
+            storage.require_own(join(folder, name), MARKS[name])
         if training.roi not in reported:
             reported.add(training.roi)
             _say_padded(cases("train"), training, say)
@@ -141,11 +123,11 @@ def _train_one(
         result = _measured(training, state, class_names, cases("test"), folder)
         content = {
             "key": _key(training),
-            "sha256": sha256(result.path),
+            "sha256": storage.sha256(result.path),
             "result": asdict(result),
             **_facts(job, training, state, time.time() - began),
         }
-        write_atomic(join(folder, RESULT), (json.dumps(content, indent=1) + "\n").encode())
+        storage.write_atomic(join(folder, RESULT), (json.dumps(content, indent=1) + "\n").encode())
         say(f"{result.name}: {result.steps} steps in {result.seconds:.0f} s, test Dice {result.dice_test:.3f}")
     return result
 
@@ -154,15 +136,14 @@ def _say_padded(cases: list[Case], training: NetworkTraining, say: Say) -> None:
     """Reports volumes smaller than the crop; if all are, also the largest crop within them that the network takes."""
     shapes = [tuple(case.image.shape[1:]) for case in cases]
     small = sum(any(have < want for have, want in zip(shape, training.roi, strict=True)) for shape in shapes)
-    if not small:
-        return
     hint = ""
     if small == len(cases):
         least = [min(sides) for sides in zip(training.roi, *shapes, strict=True)]
         fitting = _fitting(training, least)
         hint = f". roi: {fitting} would fit all" if fitting else f". The network takes no crop within {least}"
     crop = "x".join(map(str, training.roi))
-    say(f"{small} of {len(cases)} volumes are smaller than the crop {crop} on some axis: padded with zeros{hint}")
+    if small:
+        say(f"{small} of {len(cases)} volumes are smaller than the crop {crop} on some axis: padded with zeros{hint}")
 
 
 def _fitting(training: NetworkTraining, least: list[int]) -> list[int] | None:
@@ -278,9 +259,9 @@ def _curves(folder: str) -> Tell:
         from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError:
         return lambda row: None
-    if not is_local(folder):
+    if not storage.is_local(folder):
         return lambda row: None
-    path = Path(local_path(folder), "tensorboard", f"events.out.tfevents.{time.time_ns()}.{os.getpid()}")
+    path = Path(storage.local_path(folder), "tensorboard", f"events.out.tfevents.{time.time_ns()}.{os.getpid()}")
 
     def draw(row: Row) -> None:
         content, now = io.BytesIO(), time.time()

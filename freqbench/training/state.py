@@ -25,24 +25,17 @@ KEPT = ("step", "seconds", "waited", "validated", "losses", "score", *DICE, "bes
 
 @dataclass(frozen=True)
 class Row:
-    """Row of the log, one per validation; NaN if the objective lacks a term or nothing was attacked.
+    """Row of the log, one per validation; NaN if the objective lacks a term or nothing was attacked."""
 
-    Attributes:
-        step: optimizer steps done; `lr` is the learning rate of the last one.
-        loss: mean since the row before; then its terms on clean and attacked crops and the weighted consistency.
-        dice_select: mean foreground Dice on the select list; then under the attacks of the validation, the mean over
-            them, and the mean of each case's lowest under any of them.
-    """
-
-    step: int
-    lr: float
-    loss: float
+    step: int  # optimizer steps done
+    lr: float  # learning rate of the last one
+    loss: float  # mean since the row before; then its terms on clean and attacked crops and the weighted consistency
     loss_clean: float
     loss_attacked: float
     loss_consistency: float
-    dice_select: float
-    dice_attacked: float
-    dice_worst: float
+    dice_select: float  # mean foreground Dice on the select list; then under the attacks of the validation
+    dice_attacked: float  # the mean over them
+    dice_worst: float  # the mean of each case's lowest under any of them
 
 
 def read_log(folder: str) -> list[Row]:
@@ -60,31 +53,23 @@ class State:
     """Network in training, with everything needed to go on after its last step.
 
     Draws are functions of seed and step, so no state of a random generator belongs here.
-
-    Attributes:
-        averaged: the moving average of the weights, if the recipe has one.
-        step: optimizer steps done.
-        seconds: of these steps, over all resumptions; `waited` of them for crops; `validated` besides.
-        losses: of the steps since the last validation: the loss and its terms.
-        score: score of the best weights (`best`, on the CPU); their Dice follow as in `Row`.
-        saved: the step of the state in `last.pt`; 0: no state.
     """
 
     net: nn.Module
     optimizer: torch.optim.Optimizer
-    averaged: AveragedModel | None = None
-    step: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
-    validated: float = 0.0
-    losses: list[list[float]] = field(default_factory=list)
-    score: float = -math.inf
+    averaged: AveragedModel | None = None  # the moving average of the weights, if the recipe has one
+    step: int = 0  # optimizer steps done
+    seconds: float = 0.0  # of these steps, over all resumptions
+    waited: float = 0.0  # of these seconds, for crops
+    validated: float = 0.0  # seconds besides
+    losses: list[list[float]] = field(default_factory=list)  # the loss and its terms of steps since the last validation
+    score: float = -math.inf  # score of the best weights; their Dice follow as in `Row`
     dice_select: float = math.nan
     dice_attacked: float = math.nan
     dice_worst: float = math.nan
-    best: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)  # the best weights, on the CPU
     log: list[Row] = field(default_factory=list)
-    saved: int = 0
+    saved: int = 0  # the step of the state in `last.pt`; 0: no state
 
     @property
     def judged(self) -> nn.Module:

@@ -65,8 +65,7 @@ def _case_means(scores: Scores) -> Scores:
     foreground = scores[:, 1:]
     has = ~np.isnan(foreground)
     cases = has.any(axis=1)
-    means: Scores = np.where(has, foreground, 0).sum(axis=1)[cases] / has.sum(axis=1)[cases]
-    return means
+    return np.asarray(np.where(has, foreground, 0).sum(axis=1)[cases] / has.sum(axis=1)[cases])
 
 
 def choice(by: str, clean: float, attacked: float, worst: float) -> float:

@@ -9,12 +9,13 @@ import pytest
 from scipy import special, stats
 
 from freqbench.analysis import statistics
-from freqbench.analysis.nested import nested_interval, nested_intervals
 from freqbench.analysis.statistics import (
     DICE,
     group_spreads,
     holm,
     mean_intervals,
+    nested_interval,
+    nested_intervals,
     statistic_intervals,
     t_intervals,
     t_tests,

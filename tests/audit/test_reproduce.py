@@ -18,7 +18,7 @@ from freqbench.engine import run as runner
 from freqbench.exchange import predictions
 from freqbench.job.grid import further_targets
 from freqbench.results import KEY, RECORDS, Store
-from freqbench.results.rowid import row_id, sample_rows
+from freqbench.results.store import row_id, sample_rows
 
 SHAPE = [16, 16, 16]
 WEIGHTS = "weights.safetensors"

@@ -18,8 +18,8 @@ from freqbench.audit.store_checks import Check
 from freqbench.audit.verify import verify
 from freqbench.core.errors import UserError
 from freqbench.results import KEY, RECORDS, Shard, Store
-from freqbench.results.rowid import row_id
 from freqbench.results.schema import VERSION_FIELD
+from freqbench.results.store import row_id
 
 
 @pytest.fixture

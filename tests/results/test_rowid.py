@@ -8,7 +8,7 @@ from results.conftest import make_failed, make_record
 
 from freqbench.core.errors import UserError
 from freqbench.results import Store
-from freqbench.results.rowid import find_row, row_id, sample_rows
+from freqbench.results.store import find_row, row_id, sample_rows
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_text_that_is_no_row_id_is_refused(many_rows: Store, text: str) -> Non
 
 
 def test_an_ambiguous_beginning_is_refused(many_rows: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("freqbench.results.rowid.row_id", lambda *key: "abcdef" + row_id(*key)[:10])
+    monkeypatch.setattr("freqbench.results.store.row_id", lambda *key: "abcdef" + row_id(*key)[:10])
     with pytest.raises(UserError, match=r"got 300 of them \(abcdef.*give more digits"):
         find_row(many_rows, "abcdef")
 

@@ -32,7 +32,7 @@ SILENT = {
 }
 """Reasons why existing rows decide nothing, by `strict`: the one must be clearly better."""
 
-Find = Callable[[Attacked], Iterable[Finding]]
+Find = Callable[[Attacked], Finding | Iterable[Finding]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,33 +112,16 @@ def white_box(on: Attacked, strong: Setting, weak: Setting, hint: str = "") -> C
 def judge(on: Attacked, contrasts: Sequence[Contrast], strict: bool = False) -> list[Judged]:
     """Judges contrasts on the model's dataset by their differences; leaves out those without a common case."""
     pairs = [(_of(on, each.strong) - _of(on, each.weak)).dropna() for each in contrasts]
-    return [
-        Judged(
-            contrast=contrasts[number],
-            found=difference,
-            verdict=_verdict(difference, strict, _is_total(on, contrasts[number].strong)),
-            is_silent=_is_silent(on, contrasts[number], strict),
-        )
-        for number, difference in differences(on, pairs).items()
-    ]
-
-
-def _verdict(gap: MeanDifference, strict: bool, is_total: bool) -> Verdict:
-    """Applies the rule of this module; `is_total`: the attack that should hurt more leaves no foreground."""
-    if is_total and not strict:
-        return "holds"
-    if gap.difference > POINTS:
-        return "violated" if gap.low > 0 else "in doubt"
-    if not strict or (gap.difference < -POINTS and gap.high < 0):
-        return "holds"
-    return "in doubt"
-
-
-def _is_silent(on: Attacked, contrast: Contrast, strict: bool) -> bool:
-    if strict:
-        return _is_total(on, contrast.weak)
-    sides = (contrast.strong, contrast.weak)
-    return all(mean_drop(on, _of(on, side), side[1]) <= POINTS for side in sides)
+    judged = []
+    for number, gap in differences(on, pairs).items():
+        strong, weak = contrasts[number].strong, contrasts[number].weak
+        verdict: Verdict = "holds" if not strict or (gap.difference < -POINTS and gap.high < 0) else "in doubt"
+        if gap.difference > POINTS and (strict or not _is_total(on, strong)):
+            verdict = "violated" if gap.low > 0 else "in doubt"
+        drops = (mean_drop(on, _of(on, side), side[1]) for side in (strong, weak))
+        is_silent = _is_total(on, weak) if strict else all(drop <= POINTS for drop in drops)
+        judged.append(Judged(contrast=contrasts[number], found=gap, verdict=verdict, is_silent=is_silent))
+    return judged
 
 
 def _of(on: Attacked, side: Side, column: str = "dsc") -> pd.Series:
@@ -183,7 +166,8 @@ def per_model(find: Find, spares: bool = False) -> Callable[[Evidence], Iterator
     def run(evidence: Evidence) -> Iterator[Finding]:
         for on in evidence.models:
             reason = _spared(on) if spares else ""
-            for finding in [unchecked(reason)] if reason else find(on):
+            found = unchecked(reason) if reason else find(on)
+            for finding in [found] if isinstance(found, Finding) else found:
                 yield replace(finding, dataset=on.dataset, model=on.model)
 
     return run
@@ -198,7 +182,9 @@ def _spared(on: Attacked) -> str:
     return "" if on.attacks else "no attack that was made on this model was scored on it"
 
 
-def contrasted(statement: str, needs: str, strict: bool = False) -> Callable[[FindContrasts], Find]:
+def contrasted(
+    statement: str, needs: str, strict: bool = False
+) -> Callable[[FindContrasts], Callable[[Attacked], Finding]]:
     """Makes one finding per model from its contrasts, which the decorated function finds.
 
     Attacks that raise different losses are not compared: the stronger one shows only which loss is better for the
@@ -206,23 +192,20 @@ def contrasted(statement: str, needs: str, strict: bool = False) -> Callable[[Fi
     be clearly better). `statement` is printed if all hold; `needs` names missing rows.
     """
 
-    def check(find: FindContrasts) -> Find:
-        def found(on: Attacked) -> Iterator[Finding]:
+    def check(find: FindContrasts) -> Callable[[Attacked], Finding]:
+        def found(on: Attacked) -> Finding:
             candidates = list(find(on))
             pairs = [[on.evidence.settings[label] for *_, label in (each.strong, each.weak)] for each in candidates]
             crosses = [not strict and pair[0].raises != pair[1].raises for pair in pairs]
             contrasts = [each for each, crossed in zip(candidates, crosses, strict=True) if not crossed]
             judged = [each for each in judge(on, contrasts, strict) if not each.is_silent]
             if judged:
-                yield summed(judged, statement)
-            elif contrasts:
-                yield unchecked(SILENT[strict])
-            elif candidates:
-                texts = [" and ".join(f"{each.attack} ({each.raises})" for each in pair) for pair in pairs]
-                crossed = f"{', '.join(dict.fromkeys(texts))} raise different losses, which says nothing of gradients"
-                yield unchecked(f"{crossed}: needs {needs}")
-            else:
-                yield unchecked(f"needs {needs}")
+                return summed(judged, statement)
+            if contrasts:
+                return unchecked(SILENT[strict])
+            texts = [" and ".join(f"{each.attack} ({each.raises})" for each in pair) for pair in pairs]
+            crossed = f"{', '.join(dict.fromkeys(texts))} raise different losses, which says nothing of gradients: "
+            return unchecked(f"{crossed if texts else ''}needs {needs}")
 
         return found
 

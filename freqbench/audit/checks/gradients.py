@@ -70,14 +70,13 @@ def _steps_up(on: Attacked, parameter: str, values: Mapping[Setting, float]) -> 
                 yield white_box(on, more, less)
 
 
-def unbounded(on: Attacked) -> Iterator[Finding]:
+def unbounded(on: Attacked) -> Finding:
     """Checks that without a bound the strongest L-infinity attack leaves nothing of the foreground."""
     scores = on.scores("fg")
     free = [each.label for each in on.linf if each.budget and each.budget > 0.999]
     free = [label for label in free if label in scores and scores[label].notna().any()]
     if not free:
-        yield unchecked("needs an L-infinity gradient attack with eps=1 on this model, and the metric dsc")
-        return
+        return unchecked("needs an L-infinity gradient attack with eps=1 on this model, and the metric dsc")
     label = min(free, key=lambda each: (-scores[each].count(), scores[each].mean()))
     left = differences(on, [scores[label].dropna()])[0]
     exceeds = left.difference > FAILURE
@@ -89,7 +88,7 @@ def unbounded(on: Attacked) -> Iterator[Finding]:
         f"{': gradients that lead nowhere, or too few steps' if exceeds else ''}."
     )
     beyond = {name: getattr(left, name) - FAILURE for name in ("difference", "low", "high")}
-    yield Finding(verdict=verdict, sentence=sentence, comparisons=1, **(vars(left) | beyond))
+    return Finding(verdict=verdict, sentence=sentence, comparisons=1, **(vars(left) | beyond))
 
 
 @contrasted(
@@ -136,17 +135,17 @@ def transfer(on: Attacked) -> Iterator[Contrast]:
                 )
 
 
-def square(on: Attacked) -> Iterator[Finding]:
+def square(on: Attacked) -> Finding:
     """Checks that a search without gradients does not beat the strongest gradient attack of equal eps and loss."""
     check = contrasted(
         "The strongest gradient attack leaves no more DSC than a search without gradients",
         needs=f"square of {FEWEST_QUERIES:,} queries and a gradient attack of the same loss at equal eps on this model",
     )
-    (thorough,), (short,) = (check(partial(_searches, is_short=is_short))(on) for is_short in (False, True))
+    thorough, short = (check(partial(_searches, is_short=is_short))(on) for is_short in (False, True))
     if short.verdict == "holds":
         text = f"A search of less than {FEWEST_QUERIES:,} queries proves nothing by not beating gradients"
         short = replace(short, verdict="noted", sentence=f"{text}: {short.sentence}")
-    yield min(thorough, short, key=lambda each: VERDICTS.index(each.verdict))
+    return min(thorough, short, key=lambda each: VERDICTS.index(each.verdict))
 
 
 def _searches(on: Attacked, is_short: bool) -> Iterator[Contrast]:
@@ -163,14 +162,13 @@ def _searches(on: Attacked, is_short: bool) -> Iterator[Contrast]:
             yield white_box(on, best, search, "A search that knows no gradient does better")
 
 
-def restarts(on: Attacked) -> Iterator[Finding]:
+def restarts(on: Attacked) -> Finding:
     """Checks that the order of the models is the same with one restart of an attack and with several."""
     counts = {each: each.params["restarts"] for each in on.attacks if each.is_gradient and "restarts" in each.params}
     pairs = list(_steps_up(on, "restarts", counts))
     judged = [each for each in judge(on, pairs) if not each.is_silent]
     if not judged:
-        yield unchecked(SILENT[False] if pairs else "needs one attack with 1 and with 3 restarts on this model")
-        return
+        return unchecked(SILENT[False] if pairs else "needs one attack with 1 and with 3 restarts on this model")
     gain = max(abs(each.found.difference) for each in judged)
     size = f"the largest effect of restarts is {gain:.1f} points"
     finding = summed(judged, "More restarts leave no more DSC")
@@ -183,7 +181,7 @@ def restarts(on: Attacked) -> Iterator[Finding]:
     else:
         same = " Its place among the models is the same;" if on.others else ""
         sentence = f"{finding.sentence}{same} {size}."
-    yield replace(finding, verdict=verdict, sentence=sentence)
+    return replace(finding, verdict=verdict, sentence=sentence)
 
 
 def _swaps(on: Attacked, pair: Contrast) -> Iterator[tuple[str, bool]]:
@@ -200,7 +198,7 @@ def _swaps(on: Attacked, pair: Contrast) -> Iterator[tuple[str, bool]]:
             yield f"{on.model} and {other} change places between {labels[0]} and {labels[1]}", is_sure
 
 
-def zero_gradients(on: Attacked) -> Iterator[Finding]:
+def zero_gradients(on: Attacked) -> Finding:
     """Checks that the gradient is not exactly zero, neither where attacks went nor at clean voxels."""
     reasons = on.rows["caution"].astype(object).str.split(CAUTIONS).explode()
     reasons = reasons[reasons.str.contains(OF_GRADIENTS, na=False)]
@@ -209,28 +207,25 @@ def zero_gradients(on: Attacked) -> Iterator[Finding]:
         label, share = str(affected.idxmax()), float(affected.max())
         reason = cautious.loc[cautious["label"] == label, "caution"].iloc[0]
         sentence = f"{100 * share:.1f} % of the rows of {label} say: {reason}."
-        yield Finding(verdict=_graded(share, *ZERO_SHARES), sentence=sentence, cases=cautious["case_id"].nunique())
-        return
+        return Finding(verdict=_graded(share, *ZERO_SHARES), sentence=sentence, cases=cautious["case_id"].nunique())
     windows = _windows(on)
     if not windows:
-        yield unchecked(NOT_MEASURED)
-        return
+        return unchecked(NOT_MEASURED)
     errors = [window.error for window in windows if window.zero_share is None]
     shares = [window.zero_share for window in windows if window.zero_share is not None]
     share = float(np.mean(shares)) if shares else 1.0
     text = f"{100 * share:.1f} % of voxels have a gradient of exactly 0 or none that is finite, over {_count(windows)}"
     if errors:
         text = f"No gradient in {len(errors)} of {len(windows)} windows: {errors[0]}"
-    yield _fact("violated" if errors else _graded(share, *ZERO_SHARES), text, windows)
+    return _fact("violated" if errors else _graded(share, *ZERO_SHARES), text, windows)
 
 
-def same_gradients(on: Attacked) -> Iterator[Finding]:
+def same_gradients(on: Attacked) -> Finding:
     """Checks that two gradients at the same point have the same signs."""
     windows = _windows(on)
     shares = [window.sign_agreement for window in windows if window.sign_agreement is not None]
     if not shares:
-        yield unchecked("no voxel has a gradient" if windows else NOT_MEASURED)
-        return
+        return unchecked("no voxel has a gradient" if windows else NOT_MEASURED)
     share = float(np.mean(shares))
     verdict = _graded(1 - share, *(1 - limit for limit in AGREEMENTS))
     text = f"{100 * share:.2f} % of the signs of two gradients at the same point agree, over {_count(windows)}"
@@ -240,17 +235,16 @@ def same_gradients(on: Attacked) -> Iterator[Finding]:
         text += f": the defence draws at random, and attacks average {draws} draws at every pass"
     elif verdict == "violated":
         text += ": the model draws at random, so average gradients over its draws before believing an attack"
-    yield _fact(verdict, text, windows)
+    return _fact(verdict, text, windows)
 
 
-def converged(on: Attacked) -> Iterator[Finding]:
+def converged(on: Attacked) -> Finding:
     """Checks that the loss of PGD hardly rises any more in the last tenth of its steps."""
     windows = _windows(on)
     shares = [share_at_end(window.losses) for window in windows if window.losses]
     shares = [share for share in shares if not math.isnan(share)]
     if not shares:
-        yield unchecked("no loss rose at all, so there is no curve to look at" if windows else NOT_MEASURED)
-        return
+        return unchecked("no loss rose at all, so there is no curve to look at" if windows else NOT_MEASURED)
     share = float(np.median(shares))
     verdict = _graded(share, *RISES)
     radii = ", ".join(f"{eps * 255:.3g}/255" for eps in sorted({window.eps for window in windows}))
@@ -263,7 +257,7 @@ def converged(on: Attacked) -> Iterator[Finding]:
         text += ": more steps would hurt more, so these numbers are too kind to the model"
     else:
         text += "; whether another loss or optimiser does more is a check of its own"
-    yield _fact(verdict, text, windows)
+    return _fact(verdict, text, windows)
 
 
 def _windows(on: Attacked) -> list[GradientFacts]:
@@ -286,8 +280,7 @@ def _graded(value: float, doubtful: float, wrong: float) -> Verdict:
 
 
 def _count(windows: Sequence[GradientFacts]) -> str:
-    cases = len({window.case_id for window in windows})
-    return f"{counted(len(windows), 'window')} of {counted(cases, 'case')}"
+    return f"{counted(len(windows), 'window')} of {counted(len({window.case_id for window in windows}), 'case')}"
 
 
 def _fact(verdict: Verdict, text: str, windows: Sequence[GradientFacts]) -> Finding:

@@ -6,6 +6,7 @@ the drop beyond that of the strongest null row, and its share of the whole drop.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 
@@ -91,13 +92,8 @@ def credit(on: Attacked) -> Iterator[Finding]:
         )
         if lacking:
             sentence += f" Not run: control: {', '.join(lacking)}."
-        yield Finding(
-            subject=attack.label,
-            verdict=nearest.verdict,
-            sentence=sentence,
-            comparisons=len(judged),
-            **vars(nearest.found),
-        )
+        finding = Finding(verdict=nearest.verdict, sentence=sentence, comparisons=len(judged), **vars(nearest.found))
+        yield replace(finding, subject=attack.label)
 
 
 def _share(nearest: Judged, drop: float, null_drop: float) -> str:

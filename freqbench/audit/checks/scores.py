@@ -27,21 +27,19 @@ _SHOWN = {
 """Distances with their title, factor and unit in tables."""
 
 
-def clean(on: Attacked) -> Iterator[Finding]:
+def clean(on: Attacked) -> Finding:
     """Checks that the clean score of each volume is above a floor."""
     scores = on.clean()
     if on.dataset.endswith(AGREEMENT):
-        yield unchecked("needs labels: agreement of a clean prediction with itself is perfect by construction")
-        return
+        return unchecked("needs labels: agreement of a clean prediction with itself is perfect by construction")
     if scores.empty:
-        yield unchecked("needs the metric dsc")
-        return
+        return unchecked("needs the metric dsc")
     low = scores[scores < CLEAN_FLOOR].sort_values()
     text = f"{len(low)} of {counted(len(scores), 'case')} have a clean foreground DSC below {CLEAN_FLOOR:g}"
     if len(low):
         listed = ", ".join(f"{case} {value:.1f}" for case, value in low.head(3).items())
         text += f" ({listed}): drops there say little about robustness"
-    yield Finding(verdict="violated" if len(low) else "holds", sentence=f"{text}.", cases=len(scores))
+    return Finding(verdict="violated" if len(low) else "holds", sentence=f"{text}.", cases=len(scores))
 
 
 def organs(evidence: Evidence) -> Iterator[Finding]:
@@ -81,26 +79,22 @@ def organs(evidence: Evidence) -> Iterator[Finding]:
 def _lost(evidence: Evidence, dataset: str) -> dict[str, str]:
     """Returns by case the reasons of its rows that say that label voxels are lost."""
     rows = evidence.rows[(evidence.rows["dataset"] == dataset) & evidence.rows["caution"].notna()]
-    pairs = rows[["case_id", "caution"]].drop_duplicates().itertuples(index=False)
-    reasons = dict[str, dict[str, None]]()
-    for case, caution in pairs:
-        for reason in caution.split(CAUTIONS):
-            if reason.startswith(LOST):
-                reasons.setdefault(case, {})[reason] = None
-    return {case: CAUTIONS.join(each) for case, each in reasons.items()}
+    rows = rows[["case_id", "caution"]].astype(object).drop_duplicates().set_index("case_id")
+    reasons = rows["caution"].str.split(CAUTIONS).explode()
+    reasons = reasons[reasons.str.startswith(LOST)]
+    return {str(case): CAUTIONS.join(each.unique()) for case, each in reasons.groupby(level=0, sort=False)}
 
 
-def hd95(on: Attacked) -> Iterator[Finding]:
+def hd95(on: Attacked) -> Finding:
     """Checks that HD95 is defined for every class of every attacked volume."""
     rows = on.rows[on.rows["hd95_undefined_classes"].notna()]
     if rows.empty:
-        yield unchecked("needs the metric hd95")
-        return
+        return unchecked("needs the metric hd95")
     share = rows["hd95_undefined_classes"].sum() / rows["num_classes"].sum()
     text = f"{100 * share:.1f} % of the classes of {counted(len(rows), 'attacked volume')} have no HD95"
     if share > 0:
         text += " and drop out of its mean, so a stronger attack can look better there: read hd95_penalised beside"
-    yield _of_rows("noted" if share > 0 else "holds", text, rows)
+    return _of_rows("noted" if share > 0 else "holds", text, rows)
 
 
 def background(evidence: Evidence) -> Iterator[Finding]:
@@ -132,16 +126,15 @@ def _mostly_background(on: Attacked, shares: pd.Series | None) -> Finding:
     return _of_rows("noted" if mostly else "holds", text, on.rows)
 
 
-def saved(on: Attacked) -> Iterator[Finding]:
+def saved(on: Attacked) -> Finding:
     """Checks that a saved volume scores as it did before it was saved."""
     volumes = [volume for each in on.evidence.saved for volume in each.volumes]
     rescored = [volume for volume in volumes if (volume.dataset, volume.model) == (on.dataset, on.model)]
     if not rescored:
-        yield unchecked("needs saved volumes (save_adversarial: nifti); audit --run scores a few of them once more")
-        return
+        return unchecked("needs saved volumes (save_adversarial: nifti); audit --run scores a few of them once more")
     stored = max(100 * abs(each.dsc_stored - each.dsc) for each in rescored)
     rounded = max(100 * abs(each.dsc_8bit - each.dsc) for each in rescored)
-    yield Finding(
+    return Finding(
         verdict="violated" if stored > SAVED_POINTS else "noted" if rounded > SAVED_POINTS else "holds",
         sentence=(
             f"{counted(len(rescored), 'saved volume')} predicted anew: the DSC is at most {stored:.2f} points from the "
@@ -153,14 +146,13 @@ def saved(on: Attacked) -> Iterator[Finding]:
     )
 
 
-def bounds(on: Attacked) -> Iterator[Finding]:
+def bounds(on: Attacked) -> Finding:
     """Checks that no change exceeds its budget, for budgets that are a norm of the change."""
     norms = [each for each in on.attacks if each.threat_model in ("linf", "l2") and each.budget is not None]
     excesses = {each.label: _excess(on, each) for each in norms}
     excesses = {label: excess for label, excess in excesses.items() if len(excess)}
     if not excesses:
-        yield unchecked("needs an attack on this model whose budget is an L-infinity or L2 norm")
-        return
+        return unchecked("needs an attack on this model whose budget is an L-infinity or L2 norm")
     count = sum(map(len, excesses.values()))
     beyond = sum(int((excess > SLACK).sum()) for excess in excesses.values())
     text = f"The measured norm of {counted(count, 'volume')} of {counted(len(excesses), 'attack')} is within budget."
@@ -170,7 +162,7 @@ def bounds(on: Attacked) -> Iterator[Finding]:
             f"{counted(beyond, 'volume')} of {count} lie outside their budget, the farthest by "
             f"{float(excesses[worst].max()):.3g} on the [0, 1] scale ({worst})."
         )
-    yield Finding(verdict="violated" if beyond else "holds", sentence=text, comparisons=count)
+    return Finding(verdict="violated" if beyond else "holds", sentence=text, comparisons=count)
 
 
 def _excess(on: Attacked, setting: Setting) -> pd.Series:
@@ -185,7 +177,7 @@ def _excess(on: Attacked, setting: Setting) -> pd.Series:
     return (rows["l2"] - budget * rows["num_windows"] ** 0.5 * (1 + SLACK)).dropna()
 
 
-def certified(on: Attacked) -> Iterator[Finding]:
+def certified(on: Attacked) -> Finding:
     """Checks that no attack leaves less than is certified, for every score of the draws of a randomised network.
 
     The median under attack is estimated from draws, so that its upper confidence limit counts (for scores of which less
@@ -196,8 +188,7 @@ def certified(on: Attacked) -> Iterator[Finding]:
     rows = certificates.brackets(plain(records[is_here]))
     rows = rows[rows["certified"].notna()] if len(rows) else rows
     if rows.empty:
-        yield unchecked("needs the attack ball on a network with the defence smoothing of the same kind")
-        return
+        return unchecked("needs the attack ball on a network with the defence smoothing of the same kind")
     beyond = (rows["certified"] - rows["attacked_high"]).where(~rows["score"].isin(certificates.LOWER))
     beyond = beyond.fillna(rows["attacked_high"] - rows["certified"])
     crossed = rows[beyond > 0]
@@ -211,7 +202,7 @@ def certified(on: Attacked) -> Iterator[Finding]:
             f"{worst['score']} of {worst['case_id']} at radius {worst['radius']:g}: certified "
             f"{worst['certified']:.4f}, attacked at most {worst['attacked_high']:.4f}"
         )
-    yield _of_rows("violated" if len(crossed) else "holds", text, rows)
+    return _of_rows("violated" if len(crossed) else "holds", text, rows)
 
 
 def ranking(evidence: Evidence) -> Iterator[Finding]:

@@ -173,26 +173,17 @@ def _finding(claim: Claim, beaten: Sequence[Beaten], comparisons: int) -> Findin
     is_total = float(claim.left.min()) <= FAILURE
     if verdict == "holds" and not is_total and (claim.lacking or not claim.forms):
         verdict = "not checked"
-    texts = [_told(claim, worst, comparisons)]
-    if claim.lacking and not is_total:
-        texts.append(f"Not run: {', '.join(claim.lacking)}: audit --run does.")
-    elif not claim.forms and not is_total:
-        texts.append("No stronger form is known here to compare with it.")
-    return Finding(
-        subject=claim.subject,
-        verdict=verdict,
-        sentence=" ".join(filter(None, [*texts, _weaker(claim)])),
-        comparisons=len(beaten),
-        **(vars(worst.found) if worst else {}),
-    )
+    not_run = f"Not run: {', '.join(claim.lacking)}: audit --run does." if claim.lacking else ""
+    unknown = "" if claim.forms else "No stronger form is known here to compare with it."
+    texts = [_told(claim, worst, comparisons), "" if is_total else not_run or unknown, _weaker(claim)]
+    sentence, gap = " ".join(filter(None, texts)), vars(worst.found) if worst else {}
+    return Finding(subject=claim.subject, verdict=verdict, sentence=sentence, comparisons=len(beaten), **gap)
 
 
 def _told(claim: Claim, worst: Beaten | None, comparisons: int) -> str:
     if worst is None:
-        return (
-            f"{claim.subject}: {claim.left.idxmin()} leaves {claim.left.min():.1f} of the foreground DSC, "
-            "the least here."
-        )
+        least = f"{claim.left.idxmin()} leaves {claim.left.min():.1f} of the foreground DSC"
+        return f"{claim.subject}: {least}, the least here."
     d = worst.found
     together = f", together over {counted(comparisons, 'comparison')}" if comparisons > 1 else ""
     text = (
@@ -218,7 +209,5 @@ def _weaker(claim: Claim) -> str:
         if best is not None:
             lines.append((gains[best], f"{own} leaves {means[best][own]:.1f}, {best} {means[best][best]:.1f}"))
     texts = [text for _, text in sorted(lines, reverse=True)]
-    if not texts:
-        return ""
     more = f"; and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
-    return f"At equal or fewer passes: {'; '.join(texts[:NAMED])}{more}."
+    return f"At equal or fewer passes: {'; '.join(texts[:NAMED])}{more}." if texts else ""

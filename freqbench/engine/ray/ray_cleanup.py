@@ -18,11 +18,9 @@ def marked(mark: str) -> list[psutil.Process]:
     """Returns the processes with a mark in their environment: those started while the driver had it set."""
     processes = []
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.Error, OSError):  # it ended meanwhile, or is another user's
             if process.environ().get(MARK) == mark:
                 processes.append(process)
-        except (psutil.Error, OSError):
-            continue  # it ended meanwhile, or is another user's
     return processes
 
 

@@ -98,10 +98,8 @@ def existing(address: str) -> Iterator[None]:
     """Joins the cluster at an address and leaves it running.
 
     `auto` means the cluster of RAY_ADDRESS, else the one that `ray start` left on this machine, else any Ray of this
-    user that does not belong to a run.
-
-    Raises:
-        UserError: the cluster cannot be reached, or does not accept this driver within seconds.
+    user that does not belong to a run. Raises UserError if the cluster cannot be reached, or does not accept this
+    driver within seconds.
     """
     with environment(QUIET):
         import ray
@@ -189,10 +187,9 @@ def _reachable(address: str) -> str:
     for place in _local_clusters() if address == "auto" else (address,):
         try:
             require_answer(place)
+            return place
         except OSError as error:
             refusal = error
-        else:
-            return place
     raise refusal
 
 

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -77,9 +76,8 @@ class Meters:
     def __init__(self) -> None:
         self._records = Counter("freqbench_records", "records that were stored, failed ones too", ("attack",))
         self._failures = Counter("freqbench_failures", "failed records, which have no scores", ("attack",))
-        self._seconds = Counter(
-            "freqbench_device_seconds", "seconds of workers on records, without loading", ("attack",)
-        )
+        spent = "seconds of workers on records, without loading"
+        self._seconds = Counter("freqbench_device_seconds", spent, ("attack",))
 
     def worked(self, attack: str, seconds: float) -> None:
         """Adds the seconds that a worker spent on a unit."""
@@ -94,25 +92,14 @@ class Meters:
                 self._failures.inc(1, {"attack": record["attack"]})
 
 
-@dataclass(kw_only=True)
-class _ShapeScoring:
-    attempt: Attempt
-    outcome: Outcome
-    masks: Ref
-
-
 class _Driver:
     def __init__(
         self, schedule: Schedule, spec: WorkerSpec, fleet: Fleet, listener: Listener, case_timeout: float | None
     ) -> None:
-        self._schedule = schedule
-        self._spec = spec
-        self._fleet = fleet
-        self._listener = listener
-        self._meters = Meters()
-        self._timeout = case_timeout
+        self._schedule, self._spec, self._fleet, self._listener = schedule, spec, fleet, listener
+        self._meters, self._timeout = Meters(), case_timeout
         self._attempts: dict[int, Attempt] = {}  # by identity of the unit; only units that were put back
-        self._scorings: dict[Ref, _ShapeScoring] = {}
+        self._scorings: dict[Ref, tuple[Attempt, Outcome, Ref]] = {}  # the last reference is that of the masks
         # Units whose worker died, and the reason, by the machine's sign of life: if it answers, the unit is at fault.
         self._doubts: dict[Ref, tuple[Attempt, str]] = {}
         self._asked: dict[Ref, tuple[Slot, Attempt]] = {}  # workers asked for their progress
@@ -153,10 +140,9 @@ class _Driver:
         return assigned + len(self._scorings) + len(self._doubts)
 
     def _round(self, feed: bool) -> None:
-        if feed:
-            for slot in self._fleet.slots:
-                if slot.is_idle:
-                    self._feed(slot)
+        for slot in self._fleet.slots if feed else ():
+            if slot.is_idle:
+                self._feed(slot)
         slots = self._fleet.awaited()
         awaited = [*slots, *self._scorings, *self._doubts, *self._asked]
         ready, others = ray.wait(awaited, timeout=TICK_S, fetch_local=False)
@@ -204,9 +190,8 @@ class _Driver:
 
     def _may_share(self, slot: Slot) -> bool:
         """False if the unit at work or the next one was put back."""
-        if slot.assigned[0].attempt.is_retry:
-            return False
-        return not self._attempts or id(self._schedule.next_unit(slot.clock.worker)) not in self._attempts
+        is_alone = slot.assigned[0].attempt.is_retry
+        return not (is_alone or (self._attempts and id(self._schedule.next_unit(slot.clock.worker)) in self._attempts))
 
     def _begins(self, slot: Slot) -> None:
         slot.since = time.monotonic()
@@ -237,8 +222,7 @@ class _Driver:
             self._take(outcome)
         else:
             score = self._score.options(num_cpus=1 if self._fleet.spare_cores >= 1 else 0, max_retries=0)
-            scoring = _ShapeScoring(attempt=task.attempt, outcome=outcome, masks=task.masks)
-            self._scorings[score.remote(task.masks)] = scoring
+            self._scorings[score.remote(task.masks)] = task.attempt, outcome, task.masks
 
     def _ask(self, now: float) -> None:
         """Asks the workers of long units for their progress, in turns."""
@@ -262,7 +246,7 @@ class _Driver:
                     self._listener.warn(refusal)
 
     def _scored(self, ref: Ref) -> None:
-        scoring = self._scorings.pop(ref)
+        attempt, outcome, masks = self._scorings.pop(ref)
         try:
             try:
                 scores = ray.get(ref)
@@ -270,13 +254,13 @@ class _Driver:
                 if not isinstance(error.cause, RayError):
                     raise
                 # The process could not read the masks, as after a broken import: others may fail too, so score here.
-                scores = score_masks(ray.get(scoring.masks))
-            self._take(scoring.outcome.with_scores(scores))
+                scores = score_masks(ray.get(masks))
+            self._take(outcome.with_scores(scores))
         except RayTaskError as error:
-            self._give_up(scoring.attempt, ray_cluster.cause(error), scoring.outcome.measured())
+            self._give_up(attempt, ray_cluster.cause(error), outcome.measured())
         except RayError as error:
             reason = f"its masks or the process that scored them were lost ({ray_cluster.cause(error)})"
-            self._lost(scoring.attempt, reason, node_loss=isinstance(error, NodeDiedError | ObjectLostError))
+            self._lost(attempt, reason, node_loss=isinstance(error, NodeDiedError | ObjectLostError))
 
     def _died(self, slot: Slot, attempt: Attempt, error: RayError, killed: bool) -> None:
         """Restarts the worker, and finds out if its unit or its machine is at fault."""

@@ -80,9 +80,7 @@ class Fleet:
     """All workers of a run: starts and restarts them, more or fewer as machines join and leave. It knows no units."""
 
     def __init__(self, spec: WorkerSpec, pool: Pool, listener: Listener, room: Room | None) -> None:
-        self._pool = pool
-        self._listener = listener
-        self._room = room
+        self._pool, self._listener, self._room = pool, listener, room
         self._machines = ray_cluster.machines()
         actor = ray.remote(concurrency_groups={ASIDE: 1})(RemoteWorker).options(
             num_cpus=pool.threads, num_gpus=pool.gpus, max_restarts=-1, max_task_retries=0
@@ -139,8 +137,7 @@ class Fleet:
     def follow_machines(self, num_units: int) -> None:
         """Requests workers on machines that joined, at most one per unit, and gives up those of lost machines.
 
-        Raises:
-            EngineLost: the head of the cluster is gone, or the only machine is gone and none can join.
+        Raises EngineLost if the head of the cluster is gone, or the only machine is gone and none can join.
         """
         if not self._head.answers():
             return

@@ -31,7 +31,7 @@ from freqbench.reporting.page.schema import PageData
 from freqbench.reporting.render.columns import OWN, columns_of, in_words, one_line
 from freqbench.reporting.views import natural, unasked
 from freqbench.results import KEY, Store
-from freqbench.results.rowid import row_id
+from freqbench.results.store import row_id
 
 MAX_CASES = 150_000
 MAX_CLASS_ROWS = 1_000_000

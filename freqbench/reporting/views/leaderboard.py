@@ -9,8 +9,7 @@ import pandas as pd
 from freqbench.analysis import certificates, groups
 from freqbench.analysis.frames import plain
 from freqbench.analysis.labels import value_text
-from freqbench.analysis.nested import nested_intervals
-from freqbench.analysis.statistics import SIGNIFICANCE, holm, t_tests
+from freqbench.analysis.statistics import SIGNIFICANCE, holm, nested_intervals, t_tests
 from freqbench.analysis.tables import case_minima, comparable
 from freqbench.reporting.render import Section
 

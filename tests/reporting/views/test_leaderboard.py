@@ -10,7 +10,7 @@ import pytest
 from reporting.handmade import data_lines, row, shown, t_interval, t_test
 from scipy.special import expit, logit
 
-from freqbench.analysis.nested import nested_interval
+from freqbench.analysis.statistics import nested_interval
 from freqbench.reporting.views.leaderboard import leaderboard, methods_of
 
 STEPS = ({"steps": 10}, {"steps": 20})
