@@ -1,5 +1,9 @@
-"""Draws single cases from saved volumes: attacks side by side, models side by side, one case in full."""
+"""Draws single cases from saved volumes: attacks side by side, models side by side, one case in full.
 
+A glimpse is drawn from the slice that a store keeps.
+"""
+
+import io
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +14,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
+from PIL import Image
 
 from freqbench.analysis.groups import with_files
 from freqbench.core.errors import UserError
@@ -20,6 +25,7 @@ from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import case_volumes, curves
 from freqbench.reporting.figures.case_volumes import CaseVolumes
 from freqbench.reporting.figures.style import PAGE, heading, legend, new_figure, plain
+from freqbench.results import glimpses
 
 NO_VOLUMES = "no volumes are saved: run the job with save_adversarial: nifti"
 NO_PREDICTIONS = "its volumes have no predictions on the source's grid beside them"
@@ -166,6 +172,29 @@ def in_full(saved: CaseVolumes, target: str, title: str, names: Mapping[int, str
     figure.suptitle(f"{plain(title, 100)}\n{colours}")
     _classes(figure, legend_masks, names)
     return figure
+
+
+def glimpse(path: str) -> Image.Image | None:
+    """Draws a glimpse's panels as the page does: volumes, change, label and predictions; None if there is none there.
+
+    A picture that an earlier version stored is returned as it is.
+    """
+    seen = glimpses.read(path)
+    if not isinstance(seen, glimpses.Slice):
+        return Image.open(io.BytesIO(seen)).convert("RGB") if seen else None
+    planes, middle, steps = seen.unpacked(), glimpses.NO_CHANGE, glimpses.STEPS
+    figure, axes = _grid(-(-len(planes) // 3), 3, seen.size, seen.aspect, 0.1)
+    for axis in axes.flat[len(planes) :]:
+        axis.axis("off")
+    bases = (planes[place] / 255 for place in (0, 1, 2, *seen.below))
+    masks = (None, None, None, *planes[3:])
+    for axis, caption, base, mask in zip(axes.flat, seen.captions, bases, masks, strict=False):
+        _show(axis, base, seen.aspect, mask)
+        axis.set_title(plain(caption, 40), fontsize=6)
+    axes.flat[2].imshow(planes[2], DIVERGING, vmin=middle - steps, vmax=middle + steps, aspect=seen.aspect)
+    stream = io.BytesIO()
+    figure.savefig(stream)
+    return Image.open(stream).convert("RGB")
 
 
 def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:

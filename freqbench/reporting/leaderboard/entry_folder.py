@@ -26,11 +26,11 @@ from freqbench.core import config, names
 from freqbench.core.config import FileName, Strict
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
-from freqbench.core.files import downloads, storage
+from freqbench.core.files import downloads
 from freqbench.job.schema import JobSpec
 from freqbench.reporting.leaderboard.card import CARD, Card, read_card
 from freqbench.results import Store, index_keys
-from freqbench.results.glimpses import GLIMPSES, MAX_BYTES
+from freqbench.results.glimpses import GLIMPSES, read
 
 SEAL, STORE = "entry.json", "store"
 VERSION = 1
@@ -39,7 +39,7 @@ MOST_ROWS, MOST_UNPACKED = 1_000_000, 2**31
 
 _RUN = r"(run\.json|runs/[\w.-]+\.json|(records|class_records)/[\w.-]+\.parquet)"
 _OWN = re.compile(
-    rf"{re.escape(CARD)}|{re.escape(SEAL)}|{STORE}/((audit/)?{_RUN}|audit/{GRADIENTS}|{GLIMPSES}/[0-9a-f_.-]+\.webp)",
+    rf"{re.escape(CARD)}|{re.escape(SEAL)}|{STORE}/((audit/)?{_RUN}|audit/{GRADIENTS}|{GLIMPSES}/[0-9a-f_.-]+\.(json|webp))",
     re.ASCII,
 )
 
@@ -167,10 +167,8 @@ def files_of(folder: Path) -> dict[str, Path]:
         if len(files) > MOST_FILES or total > MOST_BYTES:
             most = f"{MOST_FILES} files and {MOST_BYTES // 2**20} MiB"
             raise UserError(f"{folder}: expected at most {most}, got more: compact the store")
-        if name.endswith(".webp"):
-            head = storage.read_range(str(path), 0, 12)
-            if path.lstat().st_size > MAX_BYTES or head[:4] != b"RIFF" or head[8:] != b"WEBP":
-                raise UserError(f"{path}: expected a WebP picture of at most {MAX_BYTES} bytes, got another file")
+        if path.parent.name == GLIMPSES and read(str(path)) is None:
+            raise UserError(f"{path}: expected a glimpse, got another file: make the entry again")
     return files
 
 

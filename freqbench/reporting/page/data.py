@@ -21,7 +21,7 @@ from freqbench.audit import checks
 from freqbench.core.documents import object_of
 from freqbench.core.types import AGREEMENT
 from freqbench.metrics import METRICS
-from freqbench.ops.colors import class_color, series_style
+from freqbench.ops.colors import class_color, class_colors, series_style
 from freqbench.reporting.audit import page_part
 from freqbench.reporting.contents import Contents, contents, keys_of
 from freqbench.reporting.figure_data import shown_rows
@@ -94,6 +94,7 @@ def page_data(
         "series": {name: list(series_style(index)) for index, name in enumerate(dict.fromkeys(rows["family"]))},
         "findings": [each | {"text": agreed(each["text"], each["dataset"])} for each in page_facts.sentences(rows)],
         "glimpses": shown_glimpses(records, [each["store"] for each in facts]),
+        "class_colors": class_colors(),
         "left_out": _left_out(left_out),
         "failures": _objects(failed.where(failed.notna(), None), ("failed", "reason")),
         "counts": {

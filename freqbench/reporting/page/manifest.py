@@ -6,7 +6,6 @@ import hashlib
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -21,7 +20,7 @@ from freqbench.data import nifti
 from freqbench.ops.colors import class_colors
 from freqbench.reporting.page.schema import Manifest
 from freqbench.results import volumes
-from freqbench.results.glimpses import MAX_BYTES, listed
+from freqbench.results.glimpses import Slice, listed, read
 
 FOLDER = "volumes"
 INT16 = 32767
@@ -209,16 +208,19 @@ def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[dict[st
     rows = rows[is_white_box(rows) & (rows["status"] == "ok")]
     drops = 100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]).astype(float)
     rows = rows.assign(drop=drops).sort_values("drop", ascending=False, kind="stable").drop_duplicates("row")
-    pictures: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
     room = MOST_BYTES
     for row, case, drop, path in rows[["row", "case_id", "drop", "file"]].itertuples(index=False, name=None):
-        with suppress(FileNotFoundError):  # a run has replaced it meanwhile
-            image = storage.read_range(path, 0, MAX_BYTES + 1)
-            if len(image) > MAX_BYTES or image[:4] != b"RIFF" or image[8:12] != b"WEBP":
-                continue
-            room -= len(image)
-            if room < 0:
-                break
-            encoded = base64.b64encode(image).decode()
-            pictures.append({"row": int(row), "case": str(case), "drop": round(drop, 2), "image": encoded})
-    return pictures
+        seen = read(path)
+        if isinstance(seen, Slice):
+            room -= len(seen.planes)
+            content: dict[str, Any] = {"slice": seen.model_dump(), "image": None}
+        elif seen:
+            room -= len(seen)
+            content = {"slice": None, "image": base64.b64encode(seen).decode()}
+        else:
+            continue
+        if room < 0:
+            break
+        shown.append({"row": int(row), "case": str(case), "drop": round(drop, 2), **content})
+    return shown
