@@ -8,7 +8,6 @@ the worst. Earlier versions stored pictures (.webp) in place of data; they are r
 import base64
 import io
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -110,7 +109,7 @@ class Glimpses:
 
     def __init__(self, root: str) -> None:
         self._folder = storage.join(root, GLIMPSES)
-        self._there: dict[str, set[str]] = {}  # names of a cell's files, once listed
+        self._there: dict[str, dict[str, float]] = {}  # of `_drops`, once listed
         self._waiting: dict[str, Glimpse] = {}
 
     def add(self, glimpse: Glimpse) -> None:
@@ -122,12 +121,12 @@ class Glimpses:
     def flush(self) -> None:
         """Replaces stored glimpses by waiting ones that are worse; after an OSError the rest keep waiting."""
         if self._waiting and not self._there:
-            self._there = _by_cell(storage.list_files(self._folder, ""))
+            self._there = _drops(self._folder)
         for cell_id, glimpse in list(self._waiting.items()):
-            former = self._there.setdefault(cell_id, set())
-            if glimpse.name not in former and all(glimpse.drop > _drop(name) for name in former):
+            former = self._there.setdefault(cell_id, {})
+            if glimpse.name not in former and all(glimpse.drop > drop for drop in former.values()):
                 storage.write_atomic(storage.join(self._folder, glimpse.name), glimpse.shown.model_dump_json().encode())
-                self._there[cell_id] = {glimpse.name}
+                self._there[cell_id] = {glimpse.name: glimpse.drop}
                 for name in former:
                     storage.remove(storage.join(self._folder, name))
             del self._waiting[cell_id]
@@ -136,17 +135,14 @@ class Glimpses:
 def listed(root: str) -> dict[tuple[str, str], str]:
     """Returns the paths of a store's glimpses, one per cell, by cell id and case key."""
     folder = storage.join(root, GLIMPSES)
-    worst = {cell_id: max(names, key=_drop) for cell_id, names in _by_cell(storage.list_files(folder, "")).items()}
+    worst = {cell_id: max(drops, key=drops.__getitem__) for cell_id, drops in _drops(folder).items()}
     return {(cell_id, name.split("_")[1]): storage.join(folder, name) for cell_id, name in worst.items()}
 
 
-def _by_cell(names: Iterable[str]) -> dict[str, set[str]]:
-    grouped: dict[str, set[str]] = {}
-    for name in names:
+def _drops(folder: str) -> dict[str, dict[str, float]]:
+    """Returns the drop of each glimpse, by cell and name of its file."""
+    drops: dict[str, dict[str, float]] = {}
+    for name in storage.list_files(folder, ""):
         if parts := _NAME.fullmatch(name):
-            grouped.setdefault(parts[1], set()).add(name)
-    return grouped
-
-
-def _drop(name: str) -> float:
-    return float(name.rpartition("_")[2].rpartition(".")[0])
+            drops.setdefault(parts[1], {})[name] = float(parts[3])
+    return drops

@@ -211,16 +211,12 @@ def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[dict[st
     shown: list[dict[str, Any]] = []
     room = MOST_BYTES
     for row, case, drop, path in rows[["row", "case_id", "drop", "file"]].itertuples(index=False, name=None):
-        seen = read(path)
-        if isinstance(seen, Slice):
-            room -= len(seen.planes)
-            content: dict[str, Any] = {"slice": seen.model_dump(), "image": None}
-        elif seen:
-            room -= len(seen)
-            content = {"slice": None, "image": base64.b64encode(seen).decode()}
-        else:
-            continue
-        if room < 0:
-            break
-        shown.append({"row": int(row), "case": str(case), "drop": round(drop, 2), **content})
+        if seen := read(path):
+            image = base64.b64encode(seen).decode() if isinstance(seen, bytes) else None
+            slice = seen.model_dump() if isinstance(seen, Slice) else None
+            room -= len(seen.planes if isinstance(seen, Slice) else seen)
+            if room < 0:
+                break
+            place = {"row": int(row), "case": str(case), "drop": round(drop, 2)}
+            shown.append({**place, "slice": slice, "image": image})
     return shown
