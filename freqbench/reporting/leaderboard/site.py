@@ -25,11 +25,10 @@ from freqbench.core.machine import versions
 from freqbench.ops.colors import BACKGROUND, series_style
 from freqbench.reporting.figures.cases import glimpse
 from freqbench.reporting.figures.style import new_figure, styled
-from freqbench.reporting.leaderboard.card import is_address
 from freqbench.reporting.leaderboard.entry_checks import examine, reasons
-from freqbench.reporting.leaderboard.entry_folder import STORE, BoardEntry, read_entry
+from freqbench.reporting.leaderboard.entry_folder import STORE, BoardEntry, is_address, read_entry
 from freqbench.reporting.render import csv
-from freqbench.reporting.views.leaderboard import SCORE, decided, pair_tests
+from freqbench.reporting.views.leaderboard import SCORE, decided, pair_tests, ranked
 from freqbench.results.glimpses import listed
 
 MARK = b'<meta name="generator" content="freqbench leaderboard">'
@@ -91,9 +90,8 @@ def _ranked(worst: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         dataset=worst["dataset"].iloc[0],
         threat_model=worst["bounds"].iloc[0],
         strongest=rows["target_model"].map(strongest),
-        rank=rows[SCORE].rank(ascending=False, method="min").astype(int),
     )
-    rows = rows.sort_values(["rank", "target_model"], ignore_index=True)
+    rows = ranked(rows).reset_index(drop=True)
     return rows, pair_tests(cases, rows["target_model"].tolist())
 
 

@@ -12,8 +12,7 @@ from reporting.leaderboard.conftest import CARD, write_card
 
 from freqbench.core.errors import UserError
 from freqbench.reporting.leaderboard import entry_folder
-from freqbench.reporting.leaderboard.card import TEMPLATE, is_address, read_card
-from freqbench.reporting.leaderboard.entry_folder import files_of, read_entry
+from freqbench.reporting.leaderboard.entry_folder import TEMPLATE, files_of, is_address, read_card, read_entry
 
 
 @pytest.fixture
