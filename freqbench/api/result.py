@@ -131,8 +131,7 @@ class Result:
 
     def figure(self) -> "Figure":
         """Draws clean, adversarial, change, label and both predictions, in three planes where most changed."""
-        from freqbench.reporting.figures.case_volumes import turned
-        from freqbench.reporting.figures.cases import in_full
+        from freqbench.reporting.figures.cases import in_full, turned
         from freqbench.reporting.figures.style import styled
 
         name = self.model.spec.name

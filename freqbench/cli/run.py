@@ -162,14 +162,14 @@ def certify(options: common.JobOptions) -> None:
     job = options.job()
     from freqbench.engine import run as runner
     from freqbench.job import plan as planning
-    from freqbench.reporting.views import bounds
+    from freqbench.reporting.views import defences
     from freqbench.training import link
 
     with common.stoppable("networks were trained"):
         job = link.fulfilled(job, common.say, None, options.address)
     place = options.place(job)
     grid = common.grid_of(job, options.limit_cases, place)
-    bounds.require_certified(grid)
+    defences.require_certified(grid)
     _show_outlook(planning.outlook(grid, (), None, place))
     summary = runner.execute(grid, place, common.console(), options.engine, options.address)
     if not summary.interrupted:
@@ -262,11 +262,11 @@ def _show_bounds(out: str) -> None:
     from freqbench.reporting import render
     from freqbench.reporting.contents import contents
     from freqbench.reporting.figures.curves import bounds_figure
-    from freqbench.reporting.views import bounds
+    from freqbench.reporting.views import defences
     from freqbench.results import Store
 
     content = contents([Store(out)], (*certificates.COLUMNS, "dsc"), with_classes=False)
-    sections = bounds.bounds(content.records)
+    sections = defences.bounds(content.records)
     common.put(render.terminal(sections), None)
     tables = [section.data for section in sections if section.data is not None]
     if tables:

@@ -26,7 +26,7 @@ from freqbench.data.preprocess import file_grid, in_spaces
 from freqbench.engine import attacking, learning, memory, rows, scoring
 from freqbench.engine import saved_volumes as volumes
 from freqbench.engine.attacking import AttackedVolume
-from freqbench.engine.drawing import Glimpser
+from freqbench.engine.glimpser import Glimpser
 from freqbench.engine.retry import Patience, StoreRefuses, waiting_for_storage
 from freqbench.engine.rows import Masks, Outcome, reason_of
 from freqbench.engine.scoring import CleanScores, TargetScores

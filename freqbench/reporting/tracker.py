@@ -5,13 +5,18 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from freqbench.analysis.frames import found_records
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
 from freqbench.metrics import METRICS
 from freqbench.reporting.contents import keys_of
+from freqbench.reporting.figures.cases import glimpse
 from freqbench.results import Store, glimpses
 
 SETTINGS = ("dataset", "source_model", "target_model", "attack", "variant", "threat_model", "budget", "seed", "params")
@@ -29,7 +34,7 @@ class _LoggedCell:
     settings: Mapping[str, str | float]
     means: Mapping[str, float]
     cases: int
-    picture: Path | None
+    picture: Image.Image | None
 
 
 def require(tracker: str, out: str) -> None:
@@ -53,8 +58,6 @@ def log(tracker: str, out: str) -> str:
 
 
 def _tensorboard(out: str) -> str:
-    import numpy as np
-    from PIL import Image
     from torch.utils.tensorboard import SummaryWriter
 
     folder = f"{storage.local_path(out)}/tensorboard"
@@ -62,8 +65,7 @@ def _tensorboard(out: str) -> str:
         with SummaryWriter(f"{folder}/{run.name}") as writer:
             writer.add_hparams(dict(run.settings), dict(run.means), run_name=".", global_step=run.cases)
             if run.picture:
-                image = np.asarray(Image.open(run.picture).convert("RGB"))
-                writer.add_image("glimpse", image, run.cases, dataformats="HWC")
+                writer.add_image("glimpse", np.asarray(run.picture), run.cases, dataformats="HWC")
     return folder
 
 
@@ -88,7 +90,7 @@ def _mlflow(out: str) -> str:
             metrics = [Metric(key, value, 0, run.cases) for key, value in run.means.items()]
             client.log_batch(run_id, metrics, [Param(key, str(value)) for key, value in run.settings.items()])
             if run.picture:
-                client.log_artifact(run_id, str(run.picture))
+                client.log_image(run_id, run.picture, "glimpse.png")
             client.set_terminated(run_id)
     except MlflowException as error:
         raise UserError(f"--log mlflow: expected a server that answers, got {one_line(error):.200}") from None
@@ -102,6 +104,7 @@ def _runs(out: str) -> Iterator[_LoggedCell]:
     store = Store(out)
     _, records = found_records([store], keys_of([store.job()]), (*SETTINGS, *MEANS), may_be_empty=True)
     pictures = {cell_id: path for (cell_id, _), path in glimpses.listed(out).items()}
+    drawn = lru_cache(maxsize=1)(glimpse)  # the targets of a cell follow each other
     good = records[records["status"] == "ok"]
     for (cell_id, _), cell in good.groupby(["cell_id", "target_model_id"], observed=True):
         settings, picture = cell[[*SETTINGS]].iloc[0], pictures.get(str(cell_id))
@@ -110,5 +113,5 @@ def _runs(out: str) -> Iterator[_LoggedCell]:
             settings={str(name): float(v) if isinstance(v, int | float) else str(v) for name, v in settings.items()},
             means={name: mean for name in MEANS if math.isfinite(mean := float(cell[name].mean()))},
             cases=len(cell),
-            picture=storage.fetch(picture) if picture else None,
+            picture=drawn(picture) if picture else None,
         )

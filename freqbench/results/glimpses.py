@@ -1,35 +1,107 @@
-"""Keeps one small picture per cell in the store: the glimpse of the case that lost most.
+"""Keeps one slice per cell in the store: the glimpse of the case that lost most.
 
-glimpses/CELL_ID_CASE_KEY_DROP.webp, where DROP is in points of foreground DSC. The name tells which picture counts, so
-that parallel runs and shards need no lock: each writes pictures that are worse than all it knows of, and readers take
-the worst.
+glimpses/CELL_ID_CASE_KEY_DROP.json, where DROP is in points of foreground DSC. The name tells which glimpse counts, so
+that parallel runs and shards need no lock: each writes glimpses that are worse than all it knows of, and readers take
+the worst. Earlier versions stored pictures (.webp) in place of data; they are read as such.
 """
 
+import base64
+import io
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydantic import Field, model_validator
+
+from freqbench.core.config import Strict
 from freqbench.core.files import storage
 
 GLIMPSES = "glimpses"
-MAX_BYTES = 60_000
+MAX_BYTES = 150_000
+SIDE = 128  # pixels
+NO_CHANGE, STEPS = 128, 31  # of the plane of the change: the value of none, and steps on each side
 
-_NAME = re.compile(r"([0-9a-f]{16})_([0-9a-f]{16})_(-?\d+\.\d\d)\.webp")
+_NAME = re.compile(r"([0-9a-f]{16})_([0-9a-f]{16})_(-?\d+\.\d\d)\.(json|webp)")
+
+Planes = npt.NDArray[np.uint8]
+Side = Annotated[int, Field(ge=1, le=SIDE)]
+
+
+class Slice(Strict):
+    """An axial slice of a case as a radiologist reads it: clean and attacked volume, their change, and label maps.
+
+    Attributes:
+        captions: of each plane: the clean volume, the adversarial one, the change, then label maps.
+        below: of each label map, the plane of the volume that it belongs to: 0 (clean) or 1 (adversarial).
+        size: height and width in pixels.
+        aspect: height over width of a pixel.
+        full: magnitude of the change at NO_CHANGE - STEPS and NO_CHANGE + STEPS, where it is cut; on [0, 1].
+        planes: a grey PNG in base64 with the planes one below the other: grey levels, steps, classes.
+    """
+
+    captions: list[str]
+    below: list[Literal[0, 1]]
+    size: tuple[Side, Side]
+    aspect: Annotated[float, Field(ge=0.01, le=100)]
+    full: Annotated[float, Field(gt=0, le=1)]
+    planes: str
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if len(self.captions) != 3 + len(self.below):
+            raise ValueError(f"expected {3 + len(self.below)} captions, got {len(self.captions)}")
+        self.unpacked()
+        return self
+
+    def unpacked(self) -> Planes:
+        """Returns the planes, `[P, H, W]`; ValueError if they are no such PNG."""
+        height, width = self.size
+        expected = ("L", (width, len(self.captions) * height))
+        try:
+            image = Image.open(io.BytesIO(base64.b64decode(self.planes, validate=True)), formats=["PNG"])
+            if (image.mode, image.size) != expected:
+                raise ValueError(f"expected planes of {expected}, got {image.mode, image.size}")
+            return np.asarray(image).reshape(-1, height, width)
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"expected planes as PNG, got other bytes: {error}") from None
+
+
+def packed(planes: Planes) -> str:
+    """Packs planes `[P, H, W]` for a Slice."""
+    stream = io.BytesIO()
+    Image.fromarray(planes.reshape(-1, planes.shape[-1])).save(stream, "PNG", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def read(path: str) -> Slice | bytes | None:
+    """Reads a glimpse; bytes are a WebP picture of an earlier version, None is no such file or another one."""
+    try:
+        content = storage.read_range(path, 0, MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            return None
+        if path.endswith(".webp"):
+            return content if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else None
+        return Slice.model_validate_json(content)
+    except (FileNotFoundError, ValueError):  # a run may have replaced it
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Glimpse:
-    """A picture of an attack's effect on a case of its dataset, which lost `drop` points of foreground DSC."""
+    """An attack's effect on a case of its dataset, which lost `drop` points of foreground DSC."""
 
     cell_id: str
     case_key: str
     drop: float
-    image: bytes  # WebP, at most MAX_BYTES
+    shown: Slice
 
     @property
     def name(self) -> str:
         """Name of its file."""
-        return f"{self.cell_id}_{self.case_key}_{self.drop:.2f}.webp"
+        return f"{self.cell_id}_{self.case_key}_{self.drop:.2f}.json"
 
 
 class Glimpses:
@@ -37,7 +109,7 @@ class Glimpses:
 
     def __init__(self, root: str) -> None:
         self._folder = storage.join(root, GLIMPSES)
-        self._there: dict[str, set[str]] = {}  # names of a cell's files, once listed
+        self._there: dict[str, dict[str, float]] = {}  # of `_drops`, once listed
         self._waiting: dict[str, Glimpse] = {}
 
     def add(self, glimpse: Glimpse) -> None:
@@ -49,12 +121,12 @@ class Glimpses:
     def flush(self) -> None:
         """Replaces stored glimpses by waiting ones that are worse; after an OSError the rest keep waiting."""
         if self._waiting and not self._there:
-            self._there = _by_cell(storage.list_files(self._folder, ".webp"))
+            self._there = _drops(self._folder)
         for cell_id, glimpse in list(self._waiting.items()):
-            former = self._there.setdefault(cell_id, set())
-            if glimpse.name not in former and all(glimpse.drop > _drop(name) for name in former):
-                storage.write_atomic(storage.join(self._folder, glimpse.name), glimpse.image)
-                self._there[cell_id] = {glimpse.name}
+            former = self._there.setdefault(cell_id, {})
+            if glimpse.name not in former and all(glimpse.drop > drop for drop in former.values()):
+                storage.write_atomic(storage.join(self._folder, glimpse.name), glimpse.shown.model_dump_json().encode())
+                self._there[cell_id] = {glimpse.name: glimpse.drop}
                 for name in former:
                     storage.remove(storage.join(self._folder, name))
             del self._waiting[cell_id]
@@ -63,17 +135,14 @@ class Glimpses:
 def listed(root: str) -> dict[tuple[str, str], str]:
     """Returns the paths of a store's glimpses, one per cell, by cell id and case key."""
     folder = storage.join(root, GLIMPSES)
-    worst = {cell_id: max(names, key=_drop) for cell_id, names in _by_cell(storage.list_files(folder, ".webp")).items()}
+    worst = {cell_id: max(drops, key=drops.__getitem__) for cell_id, drops in _drops(folder).items()}
     return {(cell_id, name.split("_")[1]): storage.join(folder, name) for cell_id, name in worst.items()}
 
 
-def _by_cell(names: Iterable[str]) -> dict[str, set[str]]:
-    grouped: dict[str, set[str]] = {}
-    for name in names:
+def _drops(folder: str) -> dict[str, dict[str, float]]:
+    """Returns the drop of each glimpse, by cell and name of its file."""
+    drops: dict[str, dict[str, float]] = {}
+    for name in storage.list_files(folder, ""):
         if parts := _NAME.fullmatch(name):
-            grouped.setdefault(parts[1], set()).add(name)
-    return grouped
-
-
-def _drop(name: str) -> float:
-    return float(name.removesuffix(".webp").rpartition("_")[2])
+            drops.setdefault(parts[1], {})[name] = float(parts[3])
+    return drops

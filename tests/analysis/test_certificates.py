@@ -11,7 +11,7 @@ import pytest
 
 from freqbench.analysis import certificates
 from freqbench.core.errors import UserError
-from freqbench.reporting.views import bounds
+from freqbench.reporting.views import defences
 
 N = NormalDist()
 
@@ -156,7 +156,7 @@ def test_draws_of_another_case_or_model_certify_nothing() -> None:
 def test_surfaces_have_a_table_of_their_own_and_the_csv_has_every_row_once() -> None:
     scores = {name: np.linspace(0, 1, 1000).tolist() for name in ("dsc_foreground", "dsc_1", "nsd", "nsd_1")}
     at_once = [record(budget=radius, draws=json.dumps(scores), seed=0, left_out="") for radius in (0.0, 0.1)]
-    overlap, surfaces = bounds.bounds(pd.DataFrame(at_once))
+    overlap, surfaces = defences.bounds(pd.DataFrame(at_once))
     assert surfaces.title.startswith("phantom: normalised surface dice")
     tables = [section.data["score"].tolist() for section in (overlap, surfaces) if section.data is not None]
     assert tables == [["dsc_foreground", "dsc_1", "nsd_1"], ["nsd"]]

@@ -7,6 +7,7 @@ from math import nan
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 from scipy.special import expit, logit
@@ -15,6 +16,7 @@ from freqbench.analysis.statistics import DICE
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
 from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store, to_table
+from freqbench.results.glimpses import NO_CHANGE, STEPS, Slice, packed
 from freqbench.results.writer import commit
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -118,3 +120,14 @@ def t_test(*values: float) -> float:
 def data_lines(section: Section) -> list[dict[str, Any]]:
     """The rows of a section's exact data."""
     return [{str(key): value for key, value in line.items()} for line in section.data.to_dict("records")]
+
+
+def glimpse_of(shade: int) -> Slice:
+    """Slice of 16 x 16 pixels: a clean volume of this grey level, halves of everything else."""
+    planes = np.full((6, 16, 16), shade, np.uint8)
+    planes[1, :, 8:] = 255
+    planes[2, :, :8], planes[2, :, 8:] = NO_CHANGE - STEPS, NO_CHANGE + STEPS
+    planes[3:] = 0
+    planes[3, :8], planes[4, 8:], planes[5, :, 8:] = 1, 2, 1
+    captions = ["clean", "adversarial", "change, ±8/255", "label", "unet, DSC 25.0", "<b>unet</b>, clean, DSC 100.0"]
+    return Slice(captions=captions, below=[0, 1, 0], size=(16, 16), aspect=1, full=8 / 255, planes=packed(planes))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from reporting.handmade import job_of, row, stored
+from reporting.handmade import glimpse_of, job_of, row, stored
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from freqbench.core.errors import UserError
@@ -26,9 +26,7 @@ def out(tmp_path: Path) -> str:
     rows += [row(case=3, cell_id="c" * 16) | failed, row("gn", cell_id="d" * 16) | failed]
     stored(*rows, root=tmp_path).write_job(job_of(rows))
     (tmp_path / "glimpses").mkdir()
-    Image.new("RGB", (4, 3), (255, 0, 0)).save(
-        tmp_path / "glimpses" / f"{'c' * 16}_{'0' * 16}_50.00.webp", lossless=True
-    )
+    (tmp_path / "glimpses" / f"{'c' * 16}_{'0' * 16}_50.00.json").write_text(glimpse_of(200).model_dump_json())
     return str(tmp_path)
 
 
@@ -48,6 +46,17 @@ def test_tensorboard_has_of_each_cell_and_target_the_means_over_the_scored_cases
         assert b"linf" in settings
         assert b"source_model" in settings
         (image,) = events.Images("glimpse")
+        picture = Image.open(io.BytesIO(image.encoded_image_string))
+        assert picture.getpixel((picture.width // 6, picture.height // 4)) == pytest.approx((200, 200, 200), abs=2)
+
+
+def test_a_picture_of_an_earlier_version_is_logged_as_it_is(out: str) -> None:
+    (path,) = (Path(out) / "glimpses").iterdir()
+    path.unlink()
+    Image.new("RGB", (4, 3), (255, 0, 0)).save(path.with_suffix(".webp"), lossless=True)
+    tracker.log("tensorboard", out)
+    for name in NAMES:
+        (image,) = EventAccumulator(f"{out}/tensorboard/{name}").Reload().Images("glimpse")
         assert Image.open(io.BytesIO(image.encoded_image_string)).getpixel((0, 0)) == (255, 0, 0)
 
 
@@ -73,7 +82,7 @@ def test_mlflow_has_a_run_of_each_cell_and_target_once_with_its_picture(
         assert {name: run.data.metrics[name] for name in ("dsc", "hd95")} == pytest.approx({"dsc": 0.6, "hd95": 3.0})
         assert (run.data.params["threat_model"], run.data.params["source_model"]) == ("linf", "unet")
         (picture,) = client.list_artifacts(run.info.run_id)
-        assert picture.path == f"{'c' * 16}_{'0' * 16}_50.00.webp"
+        assert picture.path == "glimpse.png"
 
 
 @pytest.mark.integration

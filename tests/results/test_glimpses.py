@@ -1,17 +1,38 @@
 """The glimpses of a store: one a cell, that of the case that lost most, whoever wrote it."""
 
+import base64
+import io
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from freqbench.core.files import storage
-from freqbench.results.glimpses import Glimpse, Glimpses, listed
+from freqbench.results.glimpses import MAX_BYTES, Glimpse, Glimpses, Slice, listed, packed, read
 
 CELL, OTHER = "0" * 16, "f" * 16
 
 
+PLANES = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 2, 3)
+
+
+def content(**changes: object) -> dict[str, object]:
+    """Handmade slice of 2 x 3 pixels."""
+    captions = ["clean", "adversarial", "change", "label"]
+    return {
+        "captions": captions,
+        "below": [0],
+        "size": (2, 3),
+        "aspect": 1,
+        "full": 1,
+        "planes": packed(PLANES),
+    } | changes
+
+
 def glimpse(drop: float, case: str = "a", cell: str = CELL) -> Glimpse:
-    return Glimpse(cell_id=cell, case_key=case * 16, drop=drop, image=f"{case}{drop}".encode())
+    return Glimpse(cell_id=cell, case_key=case * 16, drop=drop, shown=Slice.model_validate(content()))
 
 
 def cases(root: str) -> dict[str, str]:
@@ -35,9 +56,11 @@ def test_a_worse_case_replaces_the_former_and_a_better_one_does_not_in_this_run_
     following.add(glimpse(0.1, "d", OTHER))
     following.flush()
     assert cases(root) == {CELL: "b", OTHER: "d"}
-    files = storage.list_files(f"{root}/glimpses", ".webp")
-    assert files == [f"{CELL}_{'b' * 16}_10.00.webp", f"{OTHER}_{'d' * 16}_0.10.webp"]
-    assert storage.read_bytes(listed(root)[OTHER, "d" * 16]) == b"d0.1"
+    files = storage.list_files(f"{root}/glimpses", "")
+    assert files == [f"{CELL}_{'b' * 16}_10.00.json", f"{OTHER}_{'d' * 16}_0.10.json"]
+    shown = read(listed(root)[OTHER, "d" * 16])
+    assert isinstance(shown, Slice)
+    assert np.array_equal(shown.unpacked(), PLANES)
 
 
 def test_readers_take_the_worst_glimpse_of_two_runs_at_once(tmp_path: Path) -> None:
@@ -57,3 +80,48 @@ def test_an_unwritten_glimpse_waits(tmp_path: Path) -> None:
     (tmp_path / "glimpses").unlink()
     run.flush()
     assert cases(str(tmp_path)) == {CELL: "a"}
+
+
+def encoded(image: Image.Image, kind: str) -> str:
+    stream = io.BytesIO()
+    image.save(stream, kind)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"planes": packed(PLANES[:3])},
+        {"planes": packed(np.zeros((5, 2, 3), np.uint8))},
+        {"planes": encoded(Image.new("RGB", (3, 8)), "PNG")},
+        {"planes": encoded(Image.new("L", (3, 8)), "GIF")},
+        {"planes": encoded(Image.new("1", (30_000, 30_000)), "PNG")},
+        {"planes": packed(PLANES)[:-40]},
+        {"planes": "<script>"},
+        {"size": (1, 10**6)},
+        {"below": [2]},
+        {"captions": ["clean"]},
+        {"aspect": 1e9},
+        {"full": 0},
+        {"script": 1},
+        {"captions": ["c" * MAX_BYTES] * 4},
+    ],
+)
+def test_a_file_that_is_no_glimpse_is_not_read(tmp_path: Path, changes: dict[str, object]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(content(**changes)))
+    assert read(str(tmp_path / "a.json")) is None
+
+
+def test_a_picture_of_an_earlier_version_counts_until_a_worse_case_replaces_it(tmp_path: Path) -> None:
+    (tmp_path / "glimpses").mkdir()
+    picture = tmp_path / "glimpses" / f"{CELL}_{OTHER}_1.00.webp"
+    Image.new("RGB", (4, 3)).save(picture)
+    assert read(listed(str(tmp_path))[CELL, OTHER]) == picture.read_bytes()
+    run = Glimpses(str(tmp_path))
+    run.add(glimpse(0.5))
+    run.flush()
+    assert cases(str(tmp_path)) == {CELL: "f"}
+    run.add(glimpse(2.0))
+    run.flush()
+    assert cases(str(tmp_path)) == {CELL: "a"}
+    assert not picture.exists()

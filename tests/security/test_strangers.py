@@ -11,6 +11,7 @@ import tiny_training
 import torch
 from command_line import Bench, refused
 from engine.cases import case_of
+from reporting.handmade import glimpse_of
 from results.conftest import make_classes, make_record
 from tiny_job import execute, small, write
 
@@ -168,16 +169,16 @@ def test_a_compaction_leaves_files_of_another_name_or_with_further_columns(fille
 
 def test_a_glimpse_replaces_the_one_of_its_cell_alone(tmp_path: Path) -> None:
     cell, case = DIGEST, "f" * 16
-    endings = (".webp", f"_{case}.webp", f"_{case}_1.webp", f"_{case}_nan.webp", f"_{case}_1.00.png")
-    others = ("thesis.webp", *(f"{cell}{ending}" for ending in endings))
+    endings = (".json", f"_{case}.json", f"_{case}_1.json", f"_{case}_nan.webp", f"_{case}_1.00.png")
+    others = ("thesis.json", *(f"{cell}{ending}" for ending in endings))
     put(tmp_path / "glimpses", *others)
     for drop in (10, 20):
         glimpses = Glimpses(str(tmp_path))
-        glimpses.add(Glimpse(cell_id=cell, case_key=case, drop=drop, image=b"picture"))
+        glimpses.add(Glimpse(cell_id=cell, case_key=case, drop=drop, shown=glimpse_of(0)))
         glimpses.flush()
     require_there(tmp_path / "glimpses", *others)
     kept = {path.name for path in (tmp_path / "glimpses").iterdir()} - {*others}
-    assert kept == {f"{cell}_{case}_20.00.webp"}
+    assert kept == {f"{cell}_{case}_20.00.json"}
 
 
 @pytest.mark.parametrize("content", [TEXT, b"[]", b'{"run_id": "a"}'])

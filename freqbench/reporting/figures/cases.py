@@ -1,25 +1,34 @@
-"""Draws single cases from saved volumes: attacks side by side, models side by side, one case in full."""
+"""Draws single cases from saved volumes, their axes turned to right, anterior and superior, or from a glimpse."""
 
+import io
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import nibabel
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
+from PIL import Image
 
 from freqbench.analysis.groups import with_files
-from freqbench.core.errors import UserError
+from freqbench.core.errors import DataError, UserError
+from freqbench.core.files import storage
+from freqbench.core.names import require_inside
+from freqbench.core.types import IGNORED, Spacing
+from freqbench.data import nifti
 from freqbench.ops import planes
 from freqbench.ops.colors import class_color, class_colors
 from freqbench.ops.planes import AXIAL, PLANES, Array, Box, aspect, busiest, error_box, plane
 from freqbench.reporting.figure_data import Material
-from freqbench.reporting.figures import case_volumes, curves
-from freqbench.reporting.figures.case_volumes import CaseVolumes
+from freqbench.reporting.figures import curves
 from freqbench.reporting.figures.style import PAGE, heading, legend, new_figure, plain
+from freqbench.results import glimpses, volumes
 
 NO_VOLUMES = "no volumes are saved: run the job with save_adversarial: nifti"
 NO_PREDICTIONS = "its volumes have no predictions on the source's grid beside them"
@@ -31,6 +40,27 @@ OPACITY = 0.65
 _HIGHEST = 8.5  # inches: of a page
 
 Rows = Sequence[Mapping[Hashable, Any]]
+T = TypeVar("T", bound=np.generic)
+Voxels = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseVolumes:
+    """One case under one attack, `[H, W, D]` along right, anterior and superior: intensities in [0, 1] (of several
+    channels the one that changed most), classes, each target's predictions on the clean and on the adversarial volume,
+    and millimetres per voxel."""
+
+    clean: Voxels
+    adversarial: Voxels
+    label: Mask
+    predictions: Mapping[str, tuple[Mask, Mask]]
+    spacing: Spacing
+
+    @property
+    def change(self) -> Voxels:
+        """adversarial - clean."""
+        return self.adversarial - self.clean
 
 
 def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
@@ -50,7 +80,7 @@ def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
         ratio, truth = aspect(first.spacing, AXIAL), plane(first.label, AXIAL, index)
         columns = [("clean, label", first.clean, first.label)]
         columns += [(label, each.adversarial, each.predictions[target][1]) for label, each in by_label.items()]
-        figure, axes = _grid(2, len(columns), truth.shape, ratio, 0.1)
+        figure, axes = _grid(2 * len(columns), len(columns), truth.shape, ratio, 0.1)
         for (upper, lower), (name, image, mask) in zip(axes.T, columns, strict=True):
             seen = plane(mask, AXIAL, index)
             _show(upper, plane(image, AXIAL, index), ratio, box=error_box(seen, truth))
@@ -78,10 +108,8 @@ def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
         across = min(len(seen), 5)
         lines = 1 + max(heading(label, 18).count("\n") for label in seen)
         shape = next(iter(seen.values())).shape
-        figure, axes = _grid(-(-len(seen) // across), across, shape, ratio, 0.1 + 0.1 * lines)
-        for axis in axes.flat[len(seen) :]:
-            axis.axis("off")
-        for axis, (label, change) in zip(axes.flat[: len(seen)], seen.items(), strict=True):
+        figure, axes = _grid(len(seen), across, shape, ratio, 0.1 + 0.1 * lines)
+        for axis, (label, change) in zip(axes.flat, seen.items(), strict=False):
             image = _frame(axis).imshow(255 * change, cmap=DIVERGING, vmin=-most, vmax=most, aspect=ratio)
             axis.set_title(heading(label, 18), fontsize=6)
         bar = figure.colorbar(image, ax=axes, location="bottom", fraction=0.06, pad=0.03, aspect=50, extend="both")
@@ -168,6 +196,27 @@ def in_full(saved: CaseVolumes, target: str, title: str, names: Mapping[int, str
     return figure
 
 
+def glimpse(path: str) -> Image.Image | None:
+    """Draws a glimpse's panels as the page does: volumes, change, label and predictions; None if there is none there.
+
+    A picture that an earlier version stored is returned as it is.
+    """
+    seen = glimpses.read(path)
+    if not isinstance(seen, glimpses.Slice):
+        return Image.open(io.BytesIO(seen)).convert("RGB") if seen else None
+    planes, middle, steps = seen.unpacked(), glimpses.NO_CHANGE, glimpses.STEPS
+    figure, axes = _grid(len(planes), 3, seen.size, seen.aspect, 0.1)
+    bases = (planes[place] / 255 for place in (0, 1, 2, *seen.below))
+    masks = (None, None, None, *planes[3:])
+    for axis, caption, base, mask in zip(axes.flat, seen.captions, bases, masks, strict=False):
+        _show(axis, base, seen.aspect, mask)
+        axis.set_title(plain(caption, 40), fontsize=6)
+    axes.flat[2].imshow(planes[2], DIVERGING, vmin=middle - steps, vmax=middle + steps, aspect=seen.aspect)
+    stream = io.BytesIO()
+    figure.savefig(stream)
+    return Image.open(stream).convert("RGB")
+
+
 def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
     """Draws two models under one attack on one case, the saved case in which their drops are furthest apart.
 
@@ -195,7 +244,7 @@ def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fig
         index = busiest([each.predictions[model][1] != each.label for model, each in by_model.items()], AXIAL)
         ratio, truth = aspect(first.spacing, AXIAL), plane(first.label, AXIAL, index)
         legend_masks = [truth]
-        figure, axes = _grid(len(by_model), 4, truth.shape, ratio, 0.05)
+        figure, axes = _grid(4 * len(by_model), 4, truth.shape, ratio, 0.05)
         for cells, (model, each) in zip(axes, by_model.items(), strict=True):
             clean, adversarial = plane(each.clean, AXIAL, index), plane(each.adversarial, AXIAL, index)
             before, after = (plane(mask, AXIAL, index) for mask in each.predictions[model])
@@ -212,6 +261,68 @@ def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fig
         return figure
 
     yield from _figures(groups.get_group((label, case)).iloc[[-1, 0]].to_dict("records"), 2, draw)
+
+
+def read_volumes(root: str, folder: str) -> CaseVolumes:
+    """Reads the volumes of one folder; leaves out predictions on another grid than the source's.
+
+    Raises a UserError where files are damaged or missing, do not lie on one grid, or links lead elsewhere.
+    """
+    require_inside(root.rpartition("/")[0] or ".", folder)
+    clean, affine = _channels(storage.join(folder, volumes.CLEAN))
+    adversarial, _ = _channels(storage.join(folder, volumes.ADVERSARIAL))
+    label = _class_map(storage.join(folder, volumes.LABEL))
+    if not (clean.shape == adversarial.shape and clean.shape[1:] == label.shape):
+        raise DataError(
+            f"{folder}: expected clean, adversarial and label on one grid, got {clean.shape[1:]}, "
+            f"{adversarial.shape[1:]} and {label.shape}: run the cell again"
+        )
+    predictions = {}
+    kinds = (volumes.ON_CLEAN, volumes.ON_ADVERSARIAL)
+    for target, files in sorted(volumes.predictions(storage.list_files(folder, volumes.SUFFIX)).items()):
+        if len(files) == 2:
+            before, after = (_class_map(storage.join(folder, files[kind])) for kind in kinds)
+            if before.shape == label.shape:
+                predictions[target] = before, after
+    return turned(clean, adversarial, label, predictions, affine)
+
+
+def turned(
+    clean: Voxels,
+    adversarial: Voxels,
+    label: Mask,
+    predictions: Mapping[str, tuple[Mask, Mask]],
+    affine: npt.NDArray[np.float64],
+) -> CaseVolumes:
+    """Turns the axes of volumes `[C, H, W, D]` and maps `[H, W, D]`; `affine` maps voxels to world millimetres."""
+    most = int(np.abs(adversarial - clean).sum(axis=(1, 2, 3), dtype=float).argmax())
+    turn = nibabel.io_orientation(affine)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
+
+    def turn_to_ras(volume: npt.NDArray[T]) -> npt.NDArray[T]:
+        return np.ascontiguousarray(nibabel.apply_orientation(volume, turn))
+
+    return CaseVolumes(
+        clean=turn_to_ras(clean[most]),
+        adversarial=turn_to_ras(adversarial[most]),
+        label=turn_to_ras(label),
+        predictions={name: (turn_to_ras(before), turn_to_ras(after)) for name, (before, after) in predictions.items()},
+        spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+    )
+
+
+def _channels(path: str) -> tuple[Voxels, npt.NDArray[np.float64]]:
+    """Reads the voxels `[C, H, W, D]` of a file, and its affine."""
+    header = nifti.read_header(storage.fetch(path), multichannel=True)
+    voxels = nifti.read_packed(storage.read_bytes(path), path)
+    return (np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels[None]), header.affine
+
+
+def _class_map(path: str) -> Mask:
+    """Reads a label map; voxels that do not count are drawn as background."""
+    classes = nifti.read_integers(nifti.read_header(storage.fetch(path))).astype(np.uint8)
+    classes[classes == IGNORED] = 0
+    return classes
 
 
 def _saved(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
@@ -232,7 +343,7 @@ def _one_case(rows: pd.DataFrame, material: Material) -> tuple[str, Rows]:
 
 def _read(material: Material, rows: Rows, target: str | None = None) -> dict[str, CaseVolumes]:
     """Reads the volumes of one case by attack; UserError or OSError where that fails, or lacks the target."""
-    by_label = {str(row["label"]): case_volumes.read(str(material.root), row["file"]) for row in rows}
+    by_label = {str(row["label"]): read_volumes(str(material.root), row["file"]) for row in rows}
     if target is not None and any(target not in each.predictions for each in by_label.values()):
         raise UserError(NO_PREDICTIONS)
     return by_label
@@ -243,12 +354,15 @@ def _target(model: str) -> str:
     return model.partition("#")[0]
 
 
-def _grid(rows: int, columns: int, shape: tuple[int, ...], ratio: float, gap: float) -> tuple[Figure, np.ndarray]:
+def _grid(count: int, columns: int, shape: tuple[int, ...], ratio: float, gap: float) -> tuple[Figure, np.ndarray]:
     """Makes axes for slices of `shape` pixels, each `ratio` times as high as wide, with `gap` inches above each row."""
-    cell = min((PAGE - 0.3) / columns, 1.9)
+    rows, cell = -(-count // columns), min((PAGE - 0.3) / columns, 1.9)
     height = rows * (cell * shape[0] * ratio / shape[1] + gap) + 0.85
     figure = new_figure(cell * columns + 0.3, min(_HIGHEST, height))
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.axis("off")
+    return figure, axes
 
 
 def _frame(axis: Axes) -> Axes:
@@ -259,24 +373,19 @@ def _frame(axis: Axes) -> Axes:
 
 
 def _show(axis: Axes, image: Array, ratio: float, mask: Array | None = None, box: Box | None = None) -> None:
+    """Draws a slice, its classes in their colours, outlined and numbered for print in grey, and a box."""
     _frame(axis).imshow(image, cmap="gray", vmin=0, vmax=1, aspect=ratio)
     if mask is not None:
-        _overlay(axis, mask)
+        look: dict[str, Any] = {"cmap": ListedColormap(class_colors()), "vmin": -0.5, "vmax": 255.5, "alpha": OPACITY}
+        axis.imshow(np.ma.masked_equal(mask, 0), aspect=axis.get_aspect(), **look)  # the background stays clear
+        for index, row, column in planes.class_places(mask):
+            axis.contour(mask == index, levels=[0.5], colors="white", linewidths=0.4)
+            number = axis.text(column, row, str(index), ha="center", va="center", fontsize=4.5, color="white")
+            number.set_path_effects([withStroke(linewidth=1.0, foreground="black")])
     if box is not None:
         left, top, width, height = box
         for color, line in (("black", 1.8), (ERROR, 0.9)):
             axis.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ec=color, lw=line))
-
-
-def _overlay(axis: Axes, mask: Array) -> None:
-    """Draws classes in their colours, outlined and numbered for print in grey; leaves the background clear."""
-    foreground = np.ma.masked_equal(mask, 0)
-    look: dict[str, Any] = {"cmap": ListedColormap(class_colors()), "vmin": -0.5, "vmax": 255.5, "alpha": OPACITY}
-    axis.imshow(foreground, aspect=axis.get_aspect(), **look)
-    for index, row, column in planes.class_places(mask):
-        axis.contour(mask == index, levels=[0.5], colors="white", linewidths=0.4)
-        number = axis.text(column, row, str(index), ha="center", va="center", fontsize=4.5, color="white")
-        number.set_path_effects([withStroke(linewidth=1.0, foreground="black")])
 
 
 def _title(figure: Figure, of: str, index: int, words: str, joint: str = ";") -> None:

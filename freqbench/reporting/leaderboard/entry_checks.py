@@ -209,7 +209,8 @@ def recompute(
         out = _copied(entry, here, folder)
         results.append(_again(entry, out, here, share, seed, console))
         if results[-1].verdict == "ok":
-            results.append(_audited_again(entry, out, here, cases or _num_audited(entry), engine, console))
+            theirs = Counter(name for name, _ in set(Store(root_of(entry.store.root)).rows(("dataset", "case_key"))))
+            results.append(_audited_again(entry, out, here, cases or max(theirs.values()), engine, console))
         return results
 
 
@@ -279,12 +280,6 @@ def _audited_again(
     result = audited(Store(out))
     contradicted = [] if result.verdict == "wrong" else list(_contradicted(entry, Store(root_of(out))))
     return Check("audit", "wrong", "; ".join(contradicted[:3])) if contradicted else result
-
-
-def _num_audited(entry: BoardEntry) -> int:
-    """Counts the cases of the entry's audit, on the dataset with most."""
-    cases = set(Store(root_of(entry.store.root)).rows(("dataset", "case_key")))
-    return max(Counter(dataset for dataset, _ in cases).values())
 
 
 def _contradicted(entry: BoardEntry, audit: Store) -> Iterator[str]:

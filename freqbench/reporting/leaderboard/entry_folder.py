@@ -1,21 +1,23 @@
 """Reads entries of a leaderboard as files of unknown origin, and derives an entry's facts from its store.
 
-An entry is a folder: `card.yaml`, which a person fills in; `store/`, the rows of one network under attacks on itself,
-with those of its audit; `entry.json`, which names the network by its checkpoint's SHA-256, the cases by their digests,
-the worst case of each case and threat model, and every other file by its SHA-256.
+An entry is a folder: `card.yaml`, a person's statements, which nothing here can measure; `store/`, the rows of one
+network under attacks on itself, with those of its audit; `entry.json`, which names the network by its checkpoint's
+SHA-256, the cases by their digests, the worst case of each case and threat model, and every other file by its SHA-256.
 """
 
 import re
 import stat
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from freqbench.analysis.frames import plain
 from freqbench.analysis.tables import case_minima
@@ -24,13 +26,33 @@ from freqbench.audit.checks.strongest import claims_of
 from freqbench.audit.probe_files import GRADIENTS
 from freqbench.core import config, names
 from freqbench.core.config import FileName, Strict
-from freqbench.core.documents import object_of
+from freqbench.core.documents import YAML_BYTES, mapping_of, object_of
 from freqbench.core.errors import UserError, one_line
-from freqbench.core.files import downloads, storage
+from freqbench.core.files import downloads
 from freqbench.job.schema import JobSpec
-from freqbench.reporting.leaderboard.card import CARD, Card, read_card
 from freqbench.results import Store, index_keys
-from freqbench.results.glimpses import GLIMPSES, MAX_BYTES
+from freqbench.results.glimpses import GLIMPSES, read
+
+CARD = "card.yaml"
+LINE, PARAGRAPH = 200, 3000  # letters
+
+_HTTPS = re.compile(r"https://[!#-;=?-~]{1,300}")  # neither quotes nor angle brackets
+_ZOO = re.compile(r"zoo://\w[\w-]*/\w[\w.-]*")
+_MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
+
+TEMPLATE = """\
+# What people read about the network. Fill in every key; paper and bibtex may stay null.
+title: {title}
+authors: ""      # who made it
+summary: ""      # what it is: architecture, size, what makes it robust
+data: ""         # what it was trained on, and where to get that
+training: ""     # how: steps, loss, augmentation, attacks
+license: ""      # of the weights, such as Apache-2.0
+contact: ""      # a mail address, or an https address
+checkpoint: {checkpoint}   # where to get the weights: an https address, or zoo://DATASET/NAME
+paper: null      # an https address
+bibtex: null     # how to cite it
+"""
 
 SEAL, STORE = "entry.json", "store"
 VERSION = 1
@@ -39,13 +61,75 @@ MOST_ROWS, MOST_UNPACKED = 1_000_000, 2**31
 
 _RUN = r"(run\.json|runs/[\w.-]+\.json|(records|class_records)/[\w.-]+\.parquet)"
 _OWN = re.compile(
-    rf"{re.escape(CARD)}|{re.escape(SEAL)}|{STORE}/((audit/)?{_RUN}|audit/{GRADIENTS}|{GLIMPSES}/[0-9a-f_.-]+\.webp)",
+    rf"{re.escape(CARD)}|{re.escape(SEAL)}|{STORE}/((audit/)?{_RUN}|audit/{GRADIENTS}|{GLIMPSES}/[0-9a-f_.-]+\.(json|webp))",
     re.ASCII,
 )
 
 _COPIED = ("case_id", "patient_id", "cell_id", "dsc_foreground", "dsc_foreground_clean")
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def _text(longest: int) -> AfterValidator:
+    def checked(text: str) -> str:
+        if not text.strip():
+            raise ValueError("expected a text, got none: fill it in")
+        if len(text) > longest:
+            raise ValueError(f"expected at most {longest} letters, got {len(text)}: shorten it")
+        if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co") and letter != "\n" for letter in text):
+            raise ValueError("expected plain text, got control characters: remove them")
+        return text.strip()
+
+    return AfterValidator(checked)
+
+
+def is_address(text: str) -> bool:
+    """True if a text is an https address of a host without a user name."""
+    try:
+        parts = urlsplit(text)
+        return bool(_HTTPS.fullmatch(text) and parts.hostname and parts.username is None)
+    except ValueError:
+        return False
+
+
+def _address(expected: str, *others: re.Pattern[str]) -> AfterValidator:
+    def checked(text: str) -> str:
+        if not (is_address(text) or any(other.fullmatch(text) for other in others)):
+            raise ValueError(f"expected {expected}, got {text!r:.100}: give one")
+        return text
+
+    return AfterValidator(checked)
+
+
+Line = Annotated[str, _text(LINE)]
+Paragraph = Annotated[str, _text(PARAGRAPH)]
+
+
+class Card(Strict):
+    """A model card: plain texts; links are https addresses.
+
+    Attributes:
+        checkpoint: where to get the weights: an https address, or `zoo://DATASET/NAME`.
+        license: of the weights.
+        contact: a mail address or an https address.
+    """
+
+    title: Line
+    authors: Line
+    summary: Paragraph
+    data: Paragraph
+    training: Paragraph
+    license: Line
+    contact: Annotated[str, _address("a mail address or an https address", _MAIL)]
+    checkpoint: Annotated[str, _address("an https address or zoo://DATASET/NAME", _ZOO)]
+    paper: Annotated[str, _address("an https address")] | None = None
+    bibtex: Paragraph | None = None
+
+
+def read_card(path: Path) -> Card:
+    """Reads the card of an entry; UserError in one line for a key that is missing, unknown or empty, or a bad value."""
+    with path.open("rb") as stream:
+        return config.validate(mapping_of(stream.read(YAML_BYTES + 1), str(path)), Card, where=str(path))
 
 
 class WorstCase(Strict):
@@ -167,10 +251,8 @@ def files_of(folder: Path) -> dict[str, Path]:
         if len(files) > MOST_FILES or total > MOST_BYTES:
             most = f"{MOST_FILES} files and {MOST_BYTES // 2**20} MiB"
             raise UserError(f"{folder}: expected at most {most}, got more: compact the store")
-        if name.endswith(".webp"):
-            head = storage.read_range(str(path), 0, 12)
-            if path.lstat().st_size > MAX_BYTES or head[:4] != b"RIFF" or head[8:] != b"WEBP":
-                raise UserError(f"{path}: expected a WebP picture of at most {MAX_BYTES} bytes, got another file")
+        if path.parent.name == GLIMPSES and read(str(path)) is None:
+            raise UserError(f"{path}: expected a glimpse, got another file: make the entry again")
     return files
 
 

@@ -15,14 +15,16 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.core.files import downloads, storage
 from freqbench.core.machine import versions
 from freqbench.job.schema import JobSpec
-from freqbench.reporting.leaderboard.card import CARD, TEMPLATE, read_card
 from freqbench.reporting.leaderboard.entry_folder import (
+    CARD,
     SEAL,
     STORE,
+    TEMPLATE,
     Seal,
     files_of,
     located,
     place_of,
+    read_card,
     require_labels,
     told_by,
 )

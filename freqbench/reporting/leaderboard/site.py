@@ -23,12 +23,12 @@ from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
 from freqbench.core.machine import versions
 from freqbench.ops.colors import BACKGROUND, series_style
+from freqbench.reporting.figures.cases import glimpse
 from freqbench.reporting.figures.style import new_figure, styled
-from freqbench.reporting.leaderboard.card import is_address
 from freqbench.reporting.leaderboard.entry_checks import examine, reasons
-from freqbench.reporting.leaderboard.entry_folder import STORE, BoardEntry, read_entry
+from freqbench.reporting.leaderboard.entry_folder import STORE, BoardEntry, is_address, read_entry
 from freqbench.reporting.render import csv
-from freqbench.reporting.views.leaderboard import SCORE, decided, pair_tests
+from freqbench.reporting.views.leaderboard import SCORE, decided, pair_tests, ranked
 from freqbench.results.glimpses import listed
 
 MARK = b'<meta name="generator" content="freqbench leaderboard">'
@@ -90,9 +90,8 @@ def _ranked(worst: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         dataset=worst["dataset"].iloc[0],
         threat_model=worst["bounds"].iloc[0],
         strongest=rows["target_model"].map(strongest),
-        rank=rows[SCORE].rank(ascending=False, method="min").astype(int),
     )
-    rows = rows.sort_values(["rank", "target_model"], ignore_index=True)
+    rows = ranked(rows).reset_index(drop=True)
     return rows, pair_tests(cases, rows["target_model"].tolist())
 
 
@@ -157,13 +156,14 @@ def _write(entries: Sequence[BoardEntry], boards: Sequence[Board], to: Path) -> 
 
 
 def _pictures(entry: BoardEntry, to: Path) -> list[dict[str, str]]:
-    """Copies the pictures of an entry's strongest attacks into the site; returns `file` beside its page, and `text`."""
+    """Draws the glimpses of an entry's strongest attacks into the site; returns `file` beside its page, and `text`."""
     worst = {(each.cell_id, each.case_key): each for each in entry.seal.worst_cases}
     pictures = []
     for place, path in listed(str(entry.folder / STORE)).items():
-        if each := worst.get(place):
-            file = f"{entry.name}-{each.cell_id}.webp"
-            storage.write_atomic(str(to / "entries" / file), storage.read_bytes(path))
+        if (each := worst.get(place)) and (picture := glimpse(path)):
+            file, stream = f"{entry.name}-{each.cell_id}.webp", io.BytesIO()
+            picture.save(stream, "WEBP", quality=80)
+            storage.write_atomic(str(to / "entries" / file), stream.getvalue())
             lost = groups.points(100 * (each.dsc_foreground_clean - each.dsc_foreground))
             text = f"{each.attack} ({each.bounds}) on {each.case_id}: {lost} points of foreground DSC lost"
             pictures.append({"file": file, "text": text})

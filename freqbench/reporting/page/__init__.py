@@ -1,6 +1,82 @@
 """Makes the page for a browser: results, charts and saved volumes in one file that fetches nothing, or in a folder."""
 
-from freqbench.reporting.page.build import build_page, packed, viewer_script
+import base64
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment
+from markupsafe import Markup
+
 from freqbench.reporting.page.data import data_of, page_data
 
 __all__ = ["build_page", "data_of", "packed", "page_data", "viewer_script"]
+
+LIVE_SOURCE = "data"
+
+_LEAVES_SCRIPT = re.compile(r"</script|<!--|<script", re.IGNORECASE)
+
+
+def packed(data: Mapping[str, Any]) -> bytes:
+    """Packs the page's data as gzip-compressed JSON, the same bytes for the same data; ValueError for a NaN."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return gzip.compress(text.encode(), compresslevel=9, mtime=0)
+
+
+def build_page(data: Mapping[str, Any] | None, viewer: str = "", volumes: Mapping[str, Any] | None = None) -> str:
+    """Makes the page as HTML text that needs no network.
+
+    Args:
+        data: of `page_data`; None: a page that fetches it every ten seconds from `data` beside itself.
+        viewer: a script that sets `window.freqbenchViewer` with `open(element, manifest)`.
+        volumes: the manifest of saved volumes for the viewer.
+
+    Raises:
+        ValueError: a script would end its own tag.
+    """
+    scripts = [text for text in (viewer, _read("dist/charts.js"), _read("dist/page.js")) if text]
+    for script in scripts:
+        if match := _LEAVES_SCRIPT.search(script):
+            raise ValueError(f"a script must not contain {match.group()!r}: it would end or nest its own tag")
+    content = None if data is None else base64.b64encode(packed({**data, "volumes": volumes})).decode()
+    template = Environment(autoescape=True).from_string(_read("template.html"))
+    return template.render(
+        policy=_policy(scripts, is_live=data is None, has_viewer=bool(viewer)),
+        source=LIVE_SOURCE if data is None else "",
+        title="freqbench" if data is None else f"{data['title']} - freqbench",
+        style=Markup(_read("dist/page.css")),
+        packed=content,
+        scripts=[Markup(script) for script in scripts],
+    )
+
+
+def viewer_script() -> str:
+    """Returns the script of the viewer of saved volumes, for `build_page`."""
+    return _read("dist/viewer.js")
+
+
+def _policy(scripts: list[str], is_live: bool, has_viewer: bool) -> str:
+    """Makes a Content-Security-Policy: only these scripts run; only a live page or viewer fetches, and from itself.
+
+    The libraries set styles inline. Saved volumes are scripts beside the page, as one on a disk may not fetch.
+    """
+    hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts]
+    rules = {
+        "default-src": ["'none'"],
+        "script-src": [*hashes, *(["'self'", "file:"] if has_viewer else [])],
+        "style-src": ["'unsafe-inline'"],
+        "img-src": ["data:", "blob:"],
+        "font-src": ["data:"],
+        "connect-src": ["'self'" if is_live or has_viewer else "'none'"],
+        "base-uri": ["'none'"],
+        "form-action": ["'none'"],
+    }
+    return "; ".join(f"{name} {' '.join(sources)}" for name, sources in rules.items())
+
+
+def _read(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

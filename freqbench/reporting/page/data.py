@@ -21,7 +21,7 @@ from freqbench.audit import checks
 from freqbench.core.documents import object_of
 from freqbench.core.types import AGREEMENT
 from freqbench.metrics import METRICS
-from freqbench.ops.colors import class_color, series_style
+from freqbench.ops.colors import class_color, class_colors, series_style
 from freqbench.reporting.audit import page_part
 from freqbench.reporting.contents import Contents, contents, keys_of
 from freqbench.reporting.figure_data import shown_rows
@@ -94,7 +94,10 @@ def page_data(
         "series": {name: list(series_style(index)) for index, name in enumerate(dict.fromkeys(rows["family"]))},
         "findings": [each | {"text": agreed(each["text"], each["dataset"])} for each in page_facts.sentences(rows)],
         "glimpses": shown_glimpses(records, [each["store"] for each in facts]),
-        "left_out": _left_out(left_out),
+        "class_colors": class_colors(),
+        "left_out": _objects(
+            left_out.groupby([*_KEYS, "left_out"], observed=True).size().reset_index(name="rows"), ("reason", "rows")
+        ),
         "failures": _objects(failed.where(failed.notna(), None), ("failed", "reason")),
         "counts": {
             "ok": int((records["status"] == "ok").sum()),
@@ -229,11 +232,6 @@ def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndar
     rows = rows.sort_values(["block", "class_index"], kind="stable")
     exact = {"block": rows["block"], "class": rows["class_index"], "label_voxels": rows["label_voxels"]}
     return block, _frame({}, {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]}, **exact)
-
-
-def _left_out(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    counts = rows.groupby([*_KEYS, "left_out"], observed=True).size().reset_index(name="rows")
-    return _objects(counts, ("reason", "rows"))
 
 
 def _objects(rows: pd.DataFrame, rest: Sequence[str]) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ import hashlib
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -21,7 +20,7 @@ from freqbench.data import nifti
 from freqbench.ops.colors import class_colors
 from freqbench.reporting.page.schema import Manifest
 from freqbench.results import volumes
-from freqbench.results.glimpses import MAX_BYTES, listed
+from freqbench.results.glimpses import Slice, listed, read
 
 FOLDER = "volumes"
 INT16 = 32767
@@ -209,16 +208,15 @@ def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[dict[st
     rows = rows[is_white_box(rows) & (rows["status"] == "ok")]
     drops = 100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]).astype(float)
     rows = rows.assign(drop=drops).sort_values("drop", ascending=False, kind="stable").drop_duplicates("row")
-    pictures: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
     room = MOST_BYTES
     for row, case, drop, path in rows[["row", "case_id", "drop", "file"]].itertuples(index=False, name=None):
-        with suppress(FileNotFoundError):  # a run has replaced it meanwhile
-            image = storage.read_range(path, 0, MAX_BYTES + 1)
-            if len(image) > MAX_BYTES or image[:4] != b"RIFF" or image[8:12] != b"WEBP":
-                continue
-            room -= len(image)
+        if seen := read(path):
+            image = base64.b64encode(seen).decode() if isinstance(seen, bytes) else None
+            slice = seen.model_dump() if isinstance(seen, Slice) else None
+            room -= len(seen.planes if isinstance(seen, Slice) else seen)
             if room < 0:
                 break
-            encoded = base64.b64encode(image).decode()
-            pictures.append({"row": int(row), "case": str(case), "drop": round(drop, 2), "image": encoded})
-    return pictures
+            place = {"row": int(row), "case": str(case), "drop": round(drop, 2)}
+            shown.append({**place, "slice": slice, "image": image})
+    return shown

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from freqbench.analysis.scores import SCORES
+from freqbench.results.glimpses import Slice
 
 SCORE_NAMES = tuple(score.name for score in SCORES)
 Look = tuple[str, str, str]
@@ -143,15 +144,16 @@ class Sentence(Part):
 
 
 class ShownGlimpse(Part):
-    """A picture of the case of a white-box row that lost most."""
+    """The glimpse of a white-box row: a slice of the case that lost most."""
 
     row: int
     """Row of the summary."""
     case: str
     drop: float
     """Lost points of foreground DSC."""
-    image: str
-    """WebP file as base64."""
+    slice: Slice | None
+    image: str | None
+    """WebP file as base64, in place of the slice: of a store that an earlier version wrote."""
 
 
 class _RowGroup(Part):
@@ -362,6 +364,8 @@ class PageData(Part):
     findings: list[Sentence]
     glimpses: list[ShownGlimpse]
     """The largest drop first."""
+    class_colors: list[str]
+    """Colours of classes by index, in slices of glimpses."""
     left_out: list[LeftOut]
     failures: list[Failures]
     counts: Counts

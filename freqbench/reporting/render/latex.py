@@ -58,15 +58,12 @@ def _table(section: Section) -> str:
     columns, caption = columns_of(section), _escaped(section.title)
     if max((len(column.cells) for column in columns), default=0) > LONG_ROWS:
         return f"{{\\scriptsize\n{_tabular(columns, environment='longtable', caption=caption)}}}"
-    tabulars = [_fitted(part) for part in parts(columns, MAX_CHARACTERS, _width)]
+    tabulars = []
+    for part in parts(columns, MAX_CHARACTERS, _width):
+        tabular, is_narrow = _tabular(part).rstrip(), sum(map(_width, part)) <= WIDE_CHARACTERS
+        tabulars.append(tabular if is_narrow else f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}%\n}}")
     body = "\n\n\\medskip\n".join(tabulars)
     return f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{body}\n\\end{{table}}"
-
-
-def _fitted(columns: Sequence[ShownColumn]) -> str:
-    tabular = _tabular(columns).rstrip()
-    is_narrow = sum(map(_width, columns)) <= WIDE_CHARACTERS
-    return tabular if is_narrow else f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}%\n}}"
 
 
 def _tabular(columns: Sequence[ShownColumn], environment: str | None = None, caption: str | None = None) -> str:

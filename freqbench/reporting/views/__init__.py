@@ -9,7 +9,7 @@ from freqbench.analysis import certificates
 from freqbench.analysis.groups import SCORES
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
-from freqbench.reporting.views import attacks, bounds, defences, leaderboard, natural, organs, overview, transfer
+from freqbench.reporting.views import attacks, defences, leaderboard, natural, overview, transfer
 from freqbench.reporting.views.compare import compare
 
 __all__ = ["VIEWS", "View", "compare", "unasked"]
@@ -33,7 +33,7 @@ def _has_values(column: str) -> Callable[[pd.DataFrame], bool]:
 VIEWS: Mapping[str, View] = {
     "overview": View(build=overview.overview, columns=overview.COLUMNS),
     "transfer": View(build=transfer.transfer, columns=(*SCORES, *transfer.DISTANCES)),
-    "organs": View(build=organs.organs, needs_classes=True),
+    "organs": View(build=attacks.organs, needs_classes=True),
     "budget": View(build=attacks.budget),
     "cost": View(build=attacks.cost, columns=(*SCORES, *attacks.SPENT, *attacks.PLACES)),
     "clinical": View(build=attacks.clinical, columns=(*SCORES, *attacks.CLINICAL)),
@@ -42,7 +42,7 @@ VIEWS: Mapping[str, View] = {
     "certified": View(
         build=defences.certified, columns=defences.CERTIFIED_COLUMNS, applies=_has_values("certified_radius")
     ),
-    "bounds": View(build=bounds.bounds, columns=certificates.COLUMNS, applies=_has_values("draws")),
+    "bounds": View(build=defences.bounds, columns=certificates.COLUMNS, applies=_has_values("draws")),
     "natural": View(build=natural.natural, columns=natural.COLUMNS, applies=natural.applies),
 }
 

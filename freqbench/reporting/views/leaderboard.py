@@ -102,24 +102,25 @@ def _board(rows: pd.DataFrame, methods: Mapping[str, str] | None) -> tuple[pd.Da
     strongest = {model: means.droplevel(0).idxmin() for model, means in singles.groupby("target_model", observed=True)}
     names = board["target_model"].map(strongest)
     board = board.assign(seeds=complete["seed"].nunique(), strongest=names, num_attacks=complete["label"].nunique())
-    board = _ranked(board).reset_index(drop=True)
+    board = ranked(board).reset_index(drop=True)
     if methods is not None:
         board, tests, note = _by_method(board, minima, methods, means)
         return board, tests, "; ".join([*notes, note] if note else notes)
     return board, pair_tests(minima, board["target_model"].tolist()), "; ".join(notes)
 
 
-def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
+def ranked(rows: pd.DataFrame) -> pd.DataFrame:
+    """Orders rows by SCORE, the highest first, and adds their `rank`, the smallest among equals."""
     rows = rows.sort_values(SCORE, ascending=False, kind="stable")
     return rows.assign(rank=rows[SCORE].rank(ascending=False, method="min").astype(int))
 
 
-def pair_tests(minima: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
+def pair_tests(minima: pd.DataFrame, models: list[str]) -> pd.DataFrame:
     """Tests how many points a model is `behind` each model `ahead` of it, paired by case."""
     wide = minima.pivot(index=["case_id", "patient_id"], columns="target_model", values=SCORE).reset_index()
     pairs = [
         pd.DataFrame({"ahead": a, "target_model": b, "behind": wide[a] - wide[b], "patient_id": wide["patient_id"]})
-        for a, b in combinations(ranked, 2)
+        for a, b in combinations(models, 2)
     ]
     return t_tests(pd.concat(pairs), ["ahead", "target_model"], "behind") if pairs else pd.DataFrame()
 
@@ -168,13 +169,13 @@ def _by_method(
     for name in ("cases", "seeds", "num_attacks"):
         rows[name] = of_method[name].max()
     rows["strongest"] = of_method["strongest"].agg(lambda names: ", ".join(dict.fromkeys(names)))
-    rows = _ranked(rows)
-    ranked = [str(name) for name in rows.index]
+    rows = ranked(rows)
+    order = [str(name) for name in rows.index]
     tests = [
-        nested_intervals(named[named["method"].isin(ranked[place:])], SCORE, behind=ahead)
+        nested_intervals(named[named["method"].isin(order[place:])], SCORE, behind=ahead)
         .query("method != @ahead")
         .assign(ahead=ahead)
-        for place, ahead in enumerate(ranked[:-1])
+        for place, ahead in enumerate(order[:-1])
     ]
     pairs = pd.concat(tests).rename(columns={"method": "target_model"}) if tests else pd.DataFrame()
     single = [str(name) for name in rows.index[rows["networks"] == 1]]

@@ -21,7 +21,7 @@ from freqbench.engine.saved_volumes import write
 from freqbench.reporting import figures
 from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import FIGURES, cases, file_stem, write_figures
-from freqbench.reporting.figures.case_volumes import read
+from freqbench.reporting.figures.cases import read_volumes
 from freqbench.reporting.figures.style import PAGE, plain
 from freqbench.results import Store
 from freqbench.results.volumes import whole
@@ -278,7 +278,7 @@ def test_folders_are_known_by_cell_and_case_unless_torn(folder: Path) -> None:
 
 
 def test_axes_are_turned_with_their_spacing(folder: Path) -> None:
-    saved = read(str(folder.parents[1]), str(folder))
+    saved = read_volumes(str(folder.parents[1]), str(folder))
     assert saved.clean.shape == (4, 5, 3)
     assert saved.spacing == (3, 4, 2)
     assert saved.clean[3, 4, 2] == 0.5  # right, anterior and superior are the last indices
@@ -288,13 +288,13 @@ def test_axes_are_turned_with_their_spacing(folder: Path) -> None:
 
 
 def test_predictions_on_another_grid_or_without_their_pair_are_left_out(folder: Path) -> None:
-    assert set(read(str(folder.parents[1]), str(folder)).predictions) == {"u-net"}
+    assert set(read_volumes(str(folder.parents[1]), str(folder)).predictions) == {"u-net"}
 
 
 def test_volumes_of_different_shapes_are_refused(folder: Path) -> None:
     write(str(folder / "label.nii.gz"), torch.zeros(1, 2, 2, 2, dtype=torch.uint8), AFFINE)
     with pytest.raises(UserError, match="expected clean, adversarial and label on one grid"):
-        read(str(folder.parents[1]), str(folder))
+        read_volumes(str(folder.parents[1]), str(folder))
 
 
 def test_a_link_out_of_the_store_is_refused(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -302,4 +302,4 @@ def test_a_link_out_of_the_store_is_refused(folder: Path, tmp_path_factory: pyte
     link = folder.parent / "case-2-00dd"
     link.symlink_to(outside)
     with pytest.raises(UserError, match="got a link that leads out of it"):
-        read(str(folder.parents[1]), str(link))
+        read_volumes(str(folder.parents[1]), str(link))

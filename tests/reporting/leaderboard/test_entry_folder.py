@@ -12,8 +12,7 @@ from reporting.leaderboard.conftest import CARD, write_card
 
 from freqbench.core.errors import UserError
 from freqbench.reporting.leaderboard import entry_folder
-from freqbench.reporting.leaderboard.card import TEMPLATE, is_address, read_card
-from freqbench.reporting.leaderboard.entry_folder import files_of, read_entry
+from freqbench.reporting.leaderboard.entry_folder import TEMPLATE, files_of, is_address, read_card, read_entry
 
 
 @pytest.fixture
@@ -54,16 +53,16 @@ def with_glimpses(change: Callable[[Path], object]) -> Callable[[Path], object]:
 
 CHANGED = r"expected sha256 \w{12}, got \w{12}: changed since the entry was made"
 SEAL = "entry.json"
-PICTURE = "store/glimpses/0_0_1.webp"
+GLIMPSE = "store/glimpses/0_0_1.json"
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link": (linked("store/records/x.parquet", "/etc/passwd"), "x.parquet: expected a file, got a link, pipe or dev"),
     "a linked folder": (with_glimpses(linked("store/glimpses", "/etc")), "glimpses: expected a file, got a link"),
     "a pipe": (lambda folder: os.mkfifo(folder / "store/runs/x.json"), "x.json: expected a file, got a link, pipe or"),
     "code": (added("conftest.py", "raise SystemExit"), "'conftest.py': expected no such file in an entry"),
     "a name that turns": (added("store/runs/a\u202e.json"), r"a\\u202e.json': expected no such file"),
-    "no picture": (
-        with_glimpses(lambda folder: ((folder / PICTURE).parent.mkdir(), added(PICTURE, "<script>")(folder))),
-        "expected a WebP picture",
+    "no glimpse": (
+        with_glimpses(lambda folder: ((folder / GLIMPSE).parent.mkdir(), added(GLIMPSE, "<script>")(folder))),
+        "expected a glimpse, got another file",
     ),
     "a row": (shortened, f"parquet: {CHANGED}"),
     "its card": (edited("card.yaml", lambda text: text.replace("Bright", "Brighter")), f"card.yaml: {CHANGED}"),

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -79,6 +80,7 @@ def test_bounds_whose_strongest_attack_is_not_known_rank_nothing(tmp_path: Path)
 def test_an_entry_does_not_tell_the_machine(entered: Path) -> None:
     folder = entered / "entries" / "plain"
     texts = "".join(path.read_text() for path in folder.rglob("*") if path.suffix in (".json", ".yaml"))
+    texts = re.sub(r'"planes":"[^"]*"', "", texts)  # in which a short name may stand by chance
     assert str(entered) not in texts
     for path in (folder / "store" / "runs").iterdir():
         assert not {"host", "pid", "workers"} & json.loads(path.read_text()).keys()

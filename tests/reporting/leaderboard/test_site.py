@@ -14,8 +14,7 @@ from reporting.leaderboard.conftest import write_card
 
 from freqbench.core.errors import UserError
 from freqbench.reporting.leaderboard import site as sites
-from freqbench.reporting.leaderboard.card import Card
-from freqbench.reporting.leaderboard.entry_folder import BoardEntry, Seal, WorstCase, read_entry
+from freqbench.reporting.leaderboard.entry_folder import BoardEntry, Card, Seal, WorstCase, read_entry
 from freqbench.reporting.leaderboard.make import make_entry
 
 ENTRIES = Path(__file__).parents[3] / "reports" / "leaderboard"

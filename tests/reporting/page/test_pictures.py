@@ -1,28 +1,24 @@
 """Beginning of the page: a heat map, the trade-off and glimpses, and the way from each to its rows."""
 
 import base64
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from page_rows import FACTS, grid
 from PIL import Image
+from reporting.handmade import glimpse_of
 
 from freqbench.analysis import tables
+from freqbench.ops.colors import class_color
 from freqbench.reporting.page import build_page, manifest, page_data
-from freqbench.results.glimpses import Glimpse, Glimpses
+from freqbench.results.glimpses import MAX_BYTES, Glimpse, Glimpses, Slice
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
 CASES = 3
-
-
-def webp(shade: int) -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", (488, 320), (shade, shade, shade)).save(stream, "WEBP")
-    return stream.getvalue()
 
 
 def stored() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -46,7 +42,7 @@ def add(root: str, rows: pd.DataFrame) -> None:
         ["cell_id", "case_key", "dsc_foreground_clean", "dsc_foreground"]
     ].itertuples(index=False):
         drop = 100 * (before - after)
-        glimpses.add(Glimpse(cell_id=cell_id, case_key=case_key, drop=drop, image=webp(128 + round(drop))))
+        glimpses.add(Glimpse(cell_id=cell_id, case_key=case_key, drop=drop, shown=glimpse_of(128 + round(drop))))
         glimpses.flush()
 
 
@@ -61,7 +57,9 @@ def test_each_row_of_means_has_the_glimpse_of_its_worst_case_the_largest_drop_fi
     records, classes = stored()
     own = records[records["source_model"] == records["target_model"]]
     add(str(tmp_path), own)
-    (tmp_path / "glimpses" / f"{'e' * 16}_{'0' * 16}_99.00.webp").write_bytes(webp(0))  # of a cell without rows
+    (tmp_path / "glimpses" / f"{'e' * 16}_{'0' * 16}_99.00.json").write_text(
+        glimpse_of(0).model_dump_json()
+    )  # of a cell without rows
     data = page_of(str(tmp_path), records, classes)
     drops = 100 * (own["dsc_foreground_clean"] - own["dsc_foreground"])
     worst = own.assign(drop=drops).sort_values("drop", ascending=False).drop_duplicates("cell_id")
@@ -69,19 +67,24 @@ def test_each_row_of_means_has_the_glimpse_of_its_worst_case_the_largest_drop_fi
     assert [each["case"] for each in data["glimpses"]] == worst["case_id"].tolist()
     assert [text(data, "source", each["row"]) for each in data["glimpses"]] == worst["source_model"].tolist()
     assert {text(data, "transfer", each["row"]) for each in data["glimpses"]} == {"white-box"}
-    first = Image.open(io.BytesIO(base64.b64decode(data["glimpses"][0]["image"])))
-    assert first.convert("L").getpixel((9, 9)) == pytest.approx(128 + worst["drop"].iloc[0], abs=2)
-    monkeypatch.setattr(manifest, "MOST_BYTES", 2 * len(webp(0)) + 9)
+    first = Slice.model_validate(data["glimpses"][0]["slice"])
+    assert first.unpacked()[0, 0, 0] == 128 + round(worst["drop"].iloc[0])
+    monkeypatch.setattr(manifest, "MOST_BYTES", 2 * len(first.planes) + 9)
     assert page_of(str(tmp_path), records, classes)["glimpses"] == data["glimpses"][:2]
 
 
-def test_a_file_that_is_no_small_picture_is_left_out(tmp_path: Path) -> None:
+def test_a_file_that_is_no_glimpse_is_left_out_and_a_picture_of_an_earlier_version_is_shown(tmp_path: Path) -> None:
     records, classes = stored()
     add(str(tmp_path), records[records["source_model"] == records["target_model"]])
-    one, two, *_ = sorted((tmp_path / "glimpses").iterdir())
+    one, two, three, *_ = sorted((tmp_path / "glimpses").iterdir())
     one.write_bytes(b"<svg onload=alert(1)>")
-    two.write_bytes(webp(9) + bytes(60_000))
-    assert len(page_of(str(tmp_path), records, classes)["glimpses"]) == 12 - 2
+    two.write_text(glimpse_of(9).model_dump_json() + " " * MAX_BYTES)
+    three.unlink()
+    Image.new("RGB", (488, 320)).save(three.with_suffix(".webp"))
+    glimpses = page_of(str(tmp_path), records, classes)["glimpses"]
+    assert len(glimpses) == 12 - 2
+    (image,) = (each["image"] for each in glimpses if each["slice"] is None)
+    assert base64.b64decode(image) == three.with_suffix(".webp").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,13 @@ def overview(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("pictures")
     records, classes = stored()
     add(str(folder), records[records["source_model"] == records["target_model"]])
+    own = records[(records["source_model"] == "unetr") & (records["target_model"] == "unetr")]
+    former = max(
+        (path for path in (folder / "glimpses").iterdir() if path.name[:16] in {*own["cell_id"]}),
+        key=lambda path: float(path.stem.rpartition("_")[2]),
+    )
+    former.unlink()
+    Image.new("RGB", (488, 320)).save(former.with_suffix(".webp"))
     path = folder / "page.html"
     path.write_text(build_page(page_of(str(folder), records, classes)))
     page = chromium.new_page(viewport={"width": 390, "height": 844})
@@ -124,19 +134,50 @@ def test_pictures_come_before_tables_and_a_click_or_a_key_leads_to_the_rows(over
     assert order == sorted(order)
     assert overview.evaluate("document.documentElement.scrollWidth") == 390
     assert overview.locator(".heat-table td.null").count() == 2
-    playwright.expect(overview.locator(".strip img").first).to_have_js_property("naturalWidth", 488)
-    assert overview.locator(".strip img").count() == 6
+    assert overview.locator(".strip .glimpse").count() == overview.locator(".strip span.glimpse").count() == 6
     overview.locator(".heat-table button").first.focus()
     overview.keyboard.press("Enter")
-    overview.wait_for_selector("dialog[open] img.glimpse")
+    overview.wait_for_selector("dialog[open] span.glimpse")
     assert overview.locator("dialog .facts dd").all_inner_texts()[:3] == ["synapse", "unet", "unet"]
     assert overview.locator("dialog button.link").count() == CASES
     overview.go_back()
     overview.wait_for_selector("#panel-overview:not([hidden]) .strip")
     overview.select_option("#panel-overview label:has-text('Model') select", "unetr")
+    playwright.expect(overview.locator(".strip img").first).to_have_js_property("naturalWidth", 488)
     overview.locator(".strip button").first.click()
     overview.wait_for_selector("dialog[open] img.glimpse")
     assert overview.locator("dialog .facts dd").all_inner_texts()[:3] == ["synapse", "unetr", "unetr"]
+
+
+PIXELS = """(canvas) => [[4, 4], [12, 4], [4, 12], [12, 12]].map(([x, y]) =>
+  [...canvas.getContext("2d").getImageData(x, y, 1, 1).data].slice(0, 3))"""
+
+
+def test_a_glimpse_has_these_colours_and_its_captions_are_text(overview: Any) -> None:
+    """Middles of the quarters of each panel are compared; classes cover 0.6 of the volume below them."""
+    overview.goto(overview.url.partition("#")[0])
+    first = overview.locator(".strip .glimpse").first
+    first.scroll_into_view_if_needed()
+    playwright.expect(first.locator("canvas").last).to_have_attribute("data-drawn", "yes")
+    shade = 128 + round(float(overview.locator(".strip .hint").first.inner_text().split()[2]))
+    grey, white = np.full(3, shade), np.full(3, 255)
+    one, two = (np.array([*bytes.fromhex(class_color(index)[1:])]) for index in (1, 2))
+    orange, purple = (230, 97, 1), (94, 60, 153)
+    label, prediction = (0.4 * grey + 0.6 * color for color in (one, two))
+    expected = [
+        [grey, grey, grey, grey],
+        [grey, white, grey, white],
+        [orange, purple, orange, purple],
+        [label, label, grey, grey],
+        [grey, white, prediction, 0.4 * white + 0.6 * two],
+        [grey, label, grey, label],
+    ]
+    pixels = [canvas.evaluate(PIXELS) for canvas in first.locator("canvas").all()]
+    assert np.abs(np.subtract(pixels, expected)).max() <= 1
+    assert first.locator("b").count() == 0
+    shown = ["clean", "adversarial", "change, ±8/255", "label", "unet, DSC 25.0", "<b>unet</b>, clean, DSC 100.0"]
+    assert first.locator("> span").all_inner_texts() == shown
+    assert first.get_attribute("aria-label").endswith(f": {'; '.join(shown)}")
 
 
 @pytest.mark.integration

@@ -7,11 +7,12 @@ from typing import Any, get_args, get_origin
 
 import pytest
 from page_rows import data_of, grid
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 import freqbench.reporting.page
 from freqbench.reporting.page import schema
-from freqbench.reporting.page.schema import Frame, PageData, Part, json_schema
+from freqbench.reporting.page.schema import Frame, PageData, json_schema
+from freqbench.results.glimpses import Slice
 
 FOLDER = Path(freqbench.reporting.page.__file__).parent
 SCRIPTS = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*/src/*.js")) if path.stem != "grid"}
@@ -20,13 +21,14 @@ DERIVED = {*re.findall(r"\bdata\.(\w+) = ", SCRIPTS["data"])}
 SHARED = {*re.findall(r'"(\w+)"', SCRIPTS["data"].partition("const SHARED = ")[2].partition("]")[0])}
 """Columns of the summary that JavaScript adds to the cases."""
 
-EVERYWHERE: dict[str, tuple[type[Part], ...]] = {
+EVERYWHERE: dict[str, tuple[type[BaseModel], ...]] = {
     **{"data": (PageData,), "raw": (PageData,), "summary": (schema.SummaryFrame,), "clean": (schema.Clean,)},
     **{"counts": (schema.Counts,), "run": (schema.PageRun,), "job": (schema.PageJob,)},
     **{"manifest": (schema.Manifest,), "chosen": (schema.SavedCase,), "glimpse": (schema.ShownGlimpse,)},
+    "slice": (Slice,),
 }
 """Parts of the data that a name holds in the scripts; of several, any may be meant."""
-IN_SCRIPTS: dict[str, dict[str, tuple[type[Part], ...]]] = {
+IN_SCRIPTS: dict[str, dict[str, tuple[type[BaseModel], ...]]] = {
     "data": {"raw": (PageData, Frame)},
     "filters": {"summary": ()},
     "audit": {"each": (schema.AuditFinding,), "clean": ()},
@@ -39,7 +41,7 @@ IN_SCRIPTS: dict[str, dict[str, tuple[type[Part], ...]]] = {
 }
 
 
-def columns(frame: type[Part], kind: str) -> set[str]:
+def columns(frame: type[BaseModel], kind: str) -> set[str]:
     """Names of a frame's columns of a kind: `texts` or `numbers`."""
     listed = frame.model_json_schema()["properties"][kind].get("propertyNames", {}).get("enum", ())
     return {*listed} | (SHARED if frame is schema.CaseFrame and kind == "texts" else set())
@@ -49,13 +51,13 @@ FRAMES = [each for each in vars(schema).values() if isinstance(each, type) and i
 COLUMNS = {kind: set[str]().union(*(columns(frame, kind) for frame in FRAMES)) for kind in ("texts", "numbers")}
 
 
-def held(annotation: Any) -> tuple[type[Part], ...]:
+def held(annotation: Any) -> tuple[type[BaseModel], ...]:
     """Parts that a value of this type may be, null left out; none for lists, mappings and plain values."""
     options = get_args(annotation) if get_origin(annotation) is not None else (annotation,)
-    return tuple(each for each in options if isinstance(each, type) and issubclass(each, Part))
+    return tuple(each for each in options if isinstance(each, type) and issubclass(each, BaseModel))
 
 
-def unknown(parts: tuple[type[Part], ...], keys: list[str]) -> str:
+def unknown(parts: tuple[type[BaseModel], ...], keys: list[str]) -> str:
     """First key of a chain of reads that no part has; empty if all are known."""
     for place, key in enumerate(keys):
         if not parts or (issubclass(parts[0], Frame) and key in ("text", "number")):
@@ -99,6 +101,7 @@ def test_javascript_reads_only_what_the_schema_has(name: str) -> None:
         ("overview", "counts.failed", "counts.fail"),
         ("overview", "run.planned", "run.plan"),
         ("glimpses", "glimpse.image", "glimpse.picture"),
+        ("glimpses", "{ size, aspect, captions } = slice", "{ size, ratio, captions } = slice"),
         ("drill", 'text("transfer"', 'text("transferred"'),
         ("drill", "data.cases.numbers.classes", "data.cases.numbers.class"),
         ("robustness", "{ tables, natural, bounds } = app.data", "{ tables, natural, bound } = app.data"),

@@ -9,7 +9,7 @@ from freqbench.analysis import certificates
 from freqbench.reporting import render
 from freqbench.reporting.figures.curves import bounds_figure
 from freqbench.reporting.render import Section
-from freqbench.reporting.views.bounds import shown
+from freqbench.reporting.views.defences import shown
 
 REPORT = Path(__file__).parents[3] / "reports" / "bounds"
 FILES = sorted(REPORT.glob("*.csv"))

@@ -11,8 +11,7 @@ from freqbench.reporting import render
 from freqbench.reporting.render import Section, terminal
 from freqbench.reporting.render.columns import columns_of
 from freqbench.reporting.views import VIEWS
-from freqbench.reporting.views.attacks import budget, clinical, cost
-from freqbench.reporting.views.organs import organs
+from freqbench.reporting.views.attacks import budget, clinical, cost, organs
 from freqbench.reporting.views.overview import overview
 from freqbench.results import RECORDS
 

@@ -74,6 +74,7 @@ export function decode(raw) {
     data.cleanSpans = spans(blocks, (blocks.at(-1) ?? -1) + 1);
   }
   data.glimpseOf = new Map(data.glimpses.map((glimpse) => [glimpse.row, glimpse]));
+  data.palette = data.class_colors.map((color) => [1, 3, 5].map((at) => Number.parseInt(color.slice(at, at + 2), 16)));
   data.scoreOf = Object.fromEntries(data.scores.map((score) => [score.name, score]));
   return data;
 }

@@ -1,10 +1,60 @@
-// Small pictures of attacked cases, one a white-box row that has one: of the case that lost most.
+// Slices of attacked cases, one a white-box row that has one: of the case that lost most.
 
 import { h } from "./dom.js";
 
-function picture({ summary, glimpseOf }, row) {
+const CHANGE = 2; // its plane; after it come those of classes
+const [NO_CHANGE, STEPS, OPACITY] = [128, 31, 0.6];
+const [BELOW, UNCHANGED, ABOVE] = [[230, 97, 1], [247, 247, 247], [94, 60, 153]]; // as in figures
+
+const blended = (base, top, share) => [0, 1, 2].map((at) => base[at] * (1 - share) + top[at] * share);
+
+/** Draws the planes of a slice on canvases: volumes in grey, the change in two colours, classes over their volume. */
+async function draw(slice, canvases, palette) {
+  const { size, planes, below } = slice;
+  const [height, width] = size;
+  const image = h("img", { src: `data:image/png;base64,${planes}` });
+  await image.decode();
+  const sheet = h("canvas", { width, height: height * canvases.length }).getContext("2d");
+  sheet.drawImage(image, 0, 0);
+  const pixels = canvases.map((_, place) => sheet.getImageData(0, place * height, width, height).data);
+  const bases = [0, 1, CHANGE, ...below].map((place) => pixels[place]);
+  canvases.forEach((canvas, place) => {
+    const drawn = new ImageData(width, height);
+    for (let at = 0; at < drawn.data.length; at += 4) {
+      const [value, base] = [pixels[place][at], bases[place].subarray(at, at + 3)];
+      const change = value - NO_CHANGE;
+      let color = base;
+      if (place === CHANGE) color = blended(UNCHANGED, change < 0 ? BELOW : ABOVE, Math.abs(change) / STEPS);
+      else if (place > CHANGE && value) color = blended(base, palette[value], OPACITY);
+      drawn.data.set([...color, 255], at);
+    }
+    canvas.getContext("2d").putImageData(drawn, 0, 0);
+    canvas.dataset.drawn = "yes";
+  });
+}
+
+/** The panels of a slice below their captions, drawn once they are in sight. */
+function panels(slice, palette, alt) {
+  const { size, aspect, captions } = slice;
+  const [height, width] = size;
+  const ratio = width / (height * aspect);
+  const style = { "aspect-ratio": String(ratio), width: `${100 * Math.min(1, ratio)}%` };
+  const canvases = captions.map(() => h("canvas", { width, height, style }));
+  const cells = captions.map((caption, place) => h("span", {}, caption, canvases[place]));
+  const element = h("span", { class: "glimpse", role: "img", "aria-label": `${alt}: ${captions.join("; ")}` }, cells);
+  const sight = new IntersectionObserver((entries) => {
+    if (!entries.some((each) => each.isIntersecting)) return;
+    sight.disconnect();
+    draw(slice, canvases, palette);
+  });
+  sight.observe(element);
+  return element;
+}
+
+function picture({ summary, glimpseOf, palette }, row) {
   const glimpse = glimpseOf.get(row);
-  const alt = `Slice of ${glimpse.case} under ${summary.text("attack", row)} on ${summary.text("source", row)}: the clean volume, the adversarial one, the change, the label and predictions`;
+  const alt = `Slice of ${glimpse.case} under ${summary.text("attack", row)} on ${summary.text("source", row)}`;
+  if (glimpse.slice) return panels(glimpse.slice, palette, alt);
   return h("img", { class: "glimpse", src: `data:image/webp;base64,${glimpse.image}`, alt, loading: "lazy" });
 }
 

@@ -3,6 +3,7 @@
 import io
 import logging
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,52 +13,50 @@ import pytest
 import torch
 from engine.cases import case_of, run_serially, units_of
 from engine.ray_session import ray_session, run_by_ray
-from PIL import Image
 from tiny_job import execute, job, rows, small
 from torch import Tensor
 
 from freqbench.data.loaders.phantom import Phantom
-from freqbench.engine import drawing
-from freqbench.engine.drawing import CAPTION, GAP, PANEL, Prediction, draw, slice_of_loss
+from freqbench.engine import glimpser
+from freqbench.engine.glimpser import slice_of_loss, sliced
 from freqbench.engine.rows import Outcome
-from freqbench.ops.colors import class_color
 from freqbench.results import Store
-from freqbench.results.glimpses import MAX_BYTES, listed
+from freqbench.results.glimpses import MAX_BYTES, NO_CHANGE, SIDE, STEPS, Slice, listed, read
 
 SMALL = small(metrics=["dsc"], datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1}])
 BOTH = {"models": job()["models"], "metrics": ["dsc"]}
 
 
-def pixels(image: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(image)).convert("RGB")).astype(int)
+def seen_on(volume: Tensor) -> np.ndarray:
+    """Third axial slice of a volume `[1, H, W, D]` as a radiologist reads it: anterior on top, right on the left."""
+    return volume[0, :, :, 2].numpy()[::-1, ::-1].T
 
 
-def middle(image: bytes, panel: int, across: float, down: float) -> np.ndarray:
-    """The colour at a place of a panel of square slices, in shares of its width and height."""
-    left, top = panel % 3 * (PANEL + GAP), panel // 3 * (PANEL + CAPTION + GAP) + CAPTION
-    return pixels(image)[top + int(down * PANEL), left + int(across * PANEL)]
+def test_a_glimpse_has_the_slices_of_the_volumes_to_a_step() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean, attacked = torch.rand((2, 1, 24, 16, 4), generator=generator)
+    label, predicted = torch.randint(0, 9, (2, 1, 24, 16, 4), generator=generator, dtype=torch.uint8)
+    case = case_of(clean, label, spacing=(1.0, 2.0, 3.0))
+    shown = sliced(case, attacked, 2, [("label", 0, label[0]), ("net", 1, predicted[0])])
+    planes = shown.unpacked()
+    assert np.abs(planes[0] / 255 - seen_on(clean)).max() <= 0.5 / 255 + 1e-6
+    assert np.abs(planes[1] / 255 - seen_on(attacked)).max() <= 0.5 / 255 + 1e-6
+    change = (planes[2].astype(float) - NO_CHANGE) / STEPS * shown.full
+    cut = seen_on(attacked - clean).clip(-shown.full, shown.full)
+    assert np.abs(change - cut).max() <= 0.5 * shown.full / STEPS + 1e-6
+    assert np.array_equal(planes[3], seen_on(label))
+    assert np.array_equal(planes[4], seen_on(predicted))
+    assert (shown.size, shown.aspect, shown.below) == ((16, 24), 2.0, [0, 1])
+    assert shown.captions == ["clean", "adversarial", f"change, ±{255 * shown.full:.3g}/255", "label", "net"]
 
 
-def drawn(change: Tensor, label: Tensor) -> bytes:
-    case = case_of(torch.full((1, 16, 16, 4), 0.5), label)
-    adversarial = case.image + change
-    seen = Prediction(name="net", dsc=0.5, labels=label[0], volume=adversarial)
-    return draw(case, adversarial, 2, [seen, seen])
-
-
-def test_a_change_is_orange_below_0_and_purple_above_and_classes_have_their_colours() -> None:
-    """The first axis is the patient's right to left, which a radiologist sees from the left on."""
+def test_a_change_below_a_grey_level_is_kept() -> None:
     change, label = torch.zeros(1, 16, 16, 4), torch.zeros(1, 16, 16, 4, dtype=torch.uint8)
-    change[:, :8], change[:, 8:], label[:, :, 8:] = 0.1, -0.1, 1
-    image = drawn(change, label)
-    purple, orange = (94, 60, 153), (230, 97, 1)
-    assert np.abs(middle(image, 2, 0.75, 0.5) - purple).max() < 25
-    assert np.abs(middle(image, 2, 0.25, 0.5) - orange).max() < 25
-    assert np.abs(middle(image, 0, 0.5, 0.5) - 128).max() < 8
-    assert np.abs(middle(image, 1, 0.75, 0.5) - 153).max() < 8
-    color = np.array(list(bytes.fromhex(class_color(1)[1:])))
-    assert np.abs(middle(image, 3, 0.5, 0.25) - (0.6 * color + 0.4 * 128)).max() < 25  # anterior is on top
-    assert np.abs(middle(image, 3, 0.5, 0.75) - 128).max() < 8
+    change[:, :8], change[:, 8:] = 0.1 / 255, -0.1 / 255
+    case = case_of(torch.full((1, 16, 16, 4), 0.5), label)
+    shown = sliced(case, case.image + change, 2, [])
+    assert shown.full == pytest.approx(0.1 / 255, rel=1e-3)
+    assert [*np.unique(shown.unpacked()[2])] == [NO_CHANGE - STEPS, NO_CHANGE + STEPS]
 
 
 def test_the_slice_is_the_one_in_which_most_was_lost_and_not_where_the_model_was_wrong_before() -> None:
@@ -71,16 +70,15 @@ def test_the_slice_is_the_one_in_which_most_was_lost_and_not_where_the_model_was
     assert slice_of_loss(label, label, label) == 1  # nothing lost: the first with most foreground
 
 
-def test_a_picture_of_noise_is_small_enough_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("sides", "size"), [((4, 2), (SIDE // 2, SIDE)), ((1, 1), (SIDE, SIDE))])
+def test_a_glimpse_of_noise_has_few_bytes_and_pixels(sides: tuple[int, int], size: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
-    noise = torch.rand((1, 160, 160, 3), generator=generator)
-    label = torch.randint(0, 9, (1, 160, 160, 3), generator=generator, dtype=torch.uint8)
-    case = case_of(noise, label)
-    seen = Prediction(name="a long name of a network " * 3, dsc=math.nan, labels=label[0], volume=1 - noise)
-    assert 30_000 < len(draw(case, 1 - noise, 1, [seen, seen])) <= MAX_BYTES
-    monkeypatch.setattr(drawing, "MAX_BYTES", 100)
-    with pytest.raises(ValueError, match="at most 100 bytes"):
-        draw(case, 1 - noise, 1, [seen, seen])
+    noise = torch.rand((1, sides[0] * SIDE, sides[1] * SIDE, 3), generator=generator)
+    label = torch.randint(0, 256, noise.shape, generator=generator, dtype=torch.uint8)
+    maps: list[Any] = [("net", 1, label[0])] * 3
+    shown = sliced(case_of(noise, label, spacing=(1.0, 2.0, 3.0)), 1 - noise, 1, maps)
+    assert (shown.size, shown.aspect) == (size, 2.0)
+    assert len(shown.model_dump_json()) <= MAX_BYTES
 
 
 def worst(out: Path) -> dict[str, str]:
@@ -105,10 +103,11 @@ def test_each_cell_has_a_glimpse_of_its_worst_case_after_a_resumed_run_too(tmp_p
     for cases in (1, 3):
         execute(of(cases), tmp_path)
         assert dict([*listed(str(tmp_path))]) == worst(tmp_path)
-    images = [path.read_bytes() for path in (tmp_path / "glimpses").iterdir()]
-    assert len(worst(tmp_path)) == len(images) == 4
-    assert max(map(len, images)) <= MAX_BYTES
-    assert pixels(images[0]).shape[1] == 3 * PANEL + 2 * GAP
+    slices = [read(str(path)) for path in (tmp_path / "glimpses").iterdir()]
+    assert len(worst(tmp_path)) == len(slices) == 4
+    shown = next(each for each in slices if isinstance(each, Slice) and "a, DSC" in each.captions[4])
+    assert (shown.size, shown.below) == ((16, 16), [0, 1, 1])
+    assert re.fullmatch(r"label; a, DSC \d+\.\d; b, DSC \d+\.\d", "; ".join(shown.captions[3:]))
 
 
 def test_private_datasets_and_units_without_white_box_have_no_glimpse(
@@ -136,7 +135,7 @@ def test_a_glimpse_that_cannot_be_drawn_or_written_costs_no_row(
     execute(SMALL, tmp_path / "unwritable", said)
     assert said.getvalue().count("glimpses are not written") == 1
     assert rows(tmp_path / "unwritable") == rows(tmp_path / "as_ever")
-    monkeypatch.setattr(drawing, "draw", lambda *args: 1 / 0)
+    monkeypatch.setattr(glimpser, "sliced", lambda *args: 1 / 0)
     with caplog.at_level(logging.WARNING):
         execute(SMALL, tmp_path / "undrawn")
     assert "no glimpse of it could be drawn" in caplog.text

@@ -1,0 +1,129 @@
+"""Keeps an attack's effect on a case as one slice, from the data that a worker holds after scoring a unit."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.Image import Resampling
+from torch import Tensor
+
+from freqbench.core.types import Case
+from freqbench.job.cells import Unit
+from freqbench.ops.planes import AXIAL, aspect, plane, span
+from freqbench.ops.voxels import without_ignored
+from freqbench.results.glimpses import NO_CHANGE, SIDE, STEPS, Glimpse, Slice, packed
+
+Pixels = npt.NDArray[Any]
+Row = Mapping[str, Any]
+
+logger = logging.getLogger(__name__)
+
+
+class Glimpser:
+    """Keeps a slice whenever a case loses more DSC than every earlier case of its cell; one per worker."""
+
+    def __init__(self) -> None:
+        self._worst: dict[str, float] = {}
+
+    def look(
+        self,
+        unit: Unit,
+        case: Case,
+        adversarial: Tensor,
+        predictions: Sequence[tuple[Tensor, Tensor]],
+        records: Sequence[Row],
+    ) -> Glimpse | None:
+        """Returns the glimpse of a scored unit.
+
+        It is None if the source is not among the targets, the dataset must not be shared, the foreground DSC is
+        unknown, an earlier case lost more, or this fails, which is logged.
+
+        Args:
+            adversarial: the attacked volume, `[C, H, W, D]` in [0, 1].
+            predictions: for each target, the label maps `[H, W, D]` of the clean and of the attacked volume.
+            records: for each target, its row of RECORDS.
+        """
+        cell = unit.cell
+        source = next(
+            (place for place, target in enumerate(unit.targets) if target.model_id == cell.source.model_id), None
+        )
+        if source is None or not cell.dataset.may_be_shared:
+            return None
+        drop = _drop(records[source])
+        if not drop >= self._worst.get(cell.cell_id, -math.inf):  # an equal drop may be the same case, retried
+            return None
+        self._worst[cell.cell_id] = drop
+        try:
+            row, (before, after) = records[source], predictions[source]
+            label, score = ("label", "DSC") if cell.dataset.reference == "label" else ("clean prediction", "agreement")
+
+            def caption(name: str, dsc: float) -> str:
+                return f"{name}, {score} {100 * dsc:.1f}"
+
+            maps: list[tuple[str, Literal[0, 1], Tensor]] = [(label, 0, without_ignored(case.label)[0])]
+            maps.append((caption(row["target_model"], row["dsc_foreground"]), 1, after))
+            others = [
+                (_drop(row), place)
+                for place, row in enumerate(records)
+                if place != source and predictions[place][1].shape == after.shape and not math.isnan(_drop(row))
+            ]
+            if others:
+                _, most = max(others)
+                name, dsc = records[most]["target_model"], records[most]["dsc_foreground"]
+                maps.append((caption(name, dsc), 1, predictions[most][1]))
+            else:
+                maps.append((caption(f"{row['target_model']}, clean", row["dsc_foreground_clean"]), 0, before))
+            shown = sliced(case, adversarial, slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy()), maps)
+        except Exception:  # only the glimpse is lost, no row
+            logger.warning("%s: no glimpse of it could be drawn", unit.name, exc_info=True)
+            return None
+        return Glimpse(cell_id=cell.cell_id, case_key=cell.dataset.case_key(unit.ref), drop=drop, shown=shown)
+
+
+def slice_of_loss(label: Pixels, before: Pixels, after: Pixels) -> int:
+    """Returns the axial slice of label maps `[H, W, D]` that gained most wrong voxels; ties: most foreground."""
+    lost = (after != label).sum(axis=(0, 1)) - (before != label).sum(axis=(0, 1), dtype=float)
+    return int(np.argmax(lost + (label > 0).mean(axis=(0, 1)) / 2))
+
+
+def sliced(case: Case, adversarial: Tensor, index: int, maps: Sequence[tuple[str, Literal[0, 1], Tensor]]) -> Slice:
+    """Returns an axial slice of the channel that changed most, with at most SIDE pixels a side.
+
+    Args:
+        adversarial: `[C, H, W, D]` in [0, 1], on the case's grid like everything else.
+        index: the slice's number along the last axis.
+        maps: label maps `[H, W, D]` after their caption and the plane below, as in Slice.
+    """
+    channel = int((adversarial[..., index] - case.image[..., index]).abs().sum(dim=(1, 2)).argmax())
+
+    def seen(volume: Tensor) -> Pixels:
+        return plane(volume.numpy(), AXIAL, index)
+
+    clean, attacked = (seen(volume[channel]) for volume in (case.image, adversarial))
+    full = span([attacked - clean])
+    steps = NO_CHANGE + STEPS * ((attacked - clean) / full).clip(-1, 1)
+    height, width = (max(1, round(side * min(1, SIDE / max(clean.shape)))) for side in clean.shape)
+
+    def resized(pixels: Pixels, how: Resampling) -> Pixels:
+        return np.asarray(Image.fromarray(pixels.round().astype(np.uint8)).resize((width, height), how))
+
+    planes = [resized(255 * volume.clip(0, 1), Resampling.BICUBIC) for volume in (clean, attacked)]
+    planes += [resized(each, Resampling.NEAREST) for each in (steps, *(seen(labels) for _, _, labels in maps))]
+    return Slice(
+        captions=["clean", "adversarial", f"change, ±{255 * full:.3g}/255", *(caption for caption, _, _ in maps)],
+        below=[below for _, below, _ in maps],
+        size=(height, width),
+        aspect=aspect(case.spacing, AXIAL) * clean.shape[0] / height * width / clean.shape[1],
+        full=full,
+        planes=packed(np.stack(planes)),
+    )
+
+
+def _drop(row: Row) -> float:
+    """Returns the points of foreground DSC that a row lost; NaN if unknown."""
+    before, after = row["dsc_foreground_clean"], row["dsc_foreground"]
+    return math.nan if before is None or after is None else 100 * (before - after)
