@@ -3,15 +3,13 @@
 import io
 import logging
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from engine.cases import case_of, run_serially, units_of
-from engine.ray_session import ray_session, run_by_ray
+from engine.cases import case_of
 from PIL import Image
 from tiny_job import execute, job, rows, small
 from torch import Tensor
@@ -19,7 +17,6 @@ from torch import Tensor
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine import drawing
 from freqbench.engine.drawing import CAPTION, GAP, PANEL, Prediction, draw, slice_of_loss
-from freqbench.engine.rows import Outcome
 from freqbench.ops.colors import class_color
 from freqbench.results import Store
 from freqbench.results.glimpses import MAX_BYTES, listed
@@ -142,16 +139,3 @@ def test_a_glimpse_that_cannot_be_drawn_or_written_costs_no_row(
     assert "no glimpse of it could be drawn" in caplog.text
     assert rows(tmp_path / "undrawn") == rows(tmp_path / "as_ever")
     assert listed(str(tmp_path / "undrawn")) == {}
-
-
-@pytest.mark.integration
-def test_ray_hands_over_the_glimpses_that_the_serial_engine_does() -> None:
-    def names(outcomes: Sequence[Outcome]) -> set[str]:
-        """The worst of each cell is shown, whichever worker drew it."""
-        drawn = sorted((each.glimpse for each in outcomes if each.glimpse), key=lambda glimpse: glimpse.drop)
-        return {glimpse.name for glimpse in {glimpse.cell_id: glimpse for glimpse in drawn}.values()}
-
-    units = units_of(of(3))
-    with ray_session(3):
-        by_ray = run_by_ray(units, ["dsc"], 2)
-    assert names(by_ray.outcomes) == names(run_serially(units))

@@ -2,16 +2,12 @@
 
 import io
 import itertools
-import re
-import signal
-import subprocess
 import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from engine.ray_session import machines, start
 from tiny_job import class_rows, execute, rows, small
 
 from freqbench.core.errors import UserError
@@ -147,31 +143,3 @@ def test_a_store_that_refuses_for_good_ends_the_run_in_one_line(
 def test_volumes_are_not_left_on_each_of_several_machines(root: str | None, nodes: int, is_refused: bool) -> None:
     with pytest.raises(UserError, match=r"^save_adversarial: expected --out as a URI") if is_refused else nullcontext():
         saved_volumes.require_shared(root, nodes)
-
-
-def started(folder: Path, address: str, num_units: int) -> "subprocess.Popen[str]":
-    """A command of one worker on a cluster."""
-    folder.mkdir()
-    attack = {"name": "gn", "std": [number / num_units for number in range(1, num_units + 1)]}
-    content = small(attacks=[attack], metrics=["dsc"], resources={"workers": 1, "threads": 1})
-    return start(folder, content, "--address", address)
-
-
-@pytest.mark.chaos
-def test_a_small_job_passes_a_large_one_on_the_same_cluster(tmp_path: Path) -> None:
-    """Each has the workers that it names; with one for all, the small one would wait for the large one's end."""
-    with machines(1, cpus=2) as cluster:
-        large = started(tmp_path / "large", cluster.address, 9_000)
-        try:
-            while not re.search(r"^[1-9]\d* of 9000 records", (tmp_path / "large/log").read_text(), re.MULTILINE):
-                assert large.poll() is None, (tmp_path / "large/log").read_text()
-                time.sleep(0.2)
-            small_one = started(tmp_path / "small", cluster.address, 3)
-            assert small_one.wait(120) == 0, (tmp_path / "small/log").read_text()
-            assert large.poll() is None
-        finally:
-            large.send_signal(signal.SIGTERM)
-            code = large.wait(120)
-    assert code == 130, (tmp_path / "large/log").read_text()
-    assert len(rows(tmp_path / "small/out")) == 3
-    assert 0 < len(rows(tmp_path / "large/out")) < 9_000
