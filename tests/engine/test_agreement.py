@@ -165,7 +165,7 @@ def test_no_mean_holds_scores_of_both_kinds(tmp_path: Path) -> None:
     assert set(fb.load_results(tmp_path)["dataset"]) == {"phantom"}
 
 
-@pytest.mark.parametrize("table", [None, "overview", "transfer", "leaderboard"])
+@pytest.mark.parametrize("table", [None, "leaderboard"])
 def test_tables_call_the_score_agreement_and_say_what_it_is(out: Path, table: str | None) -> None:
     text = report([Store(str(out))], format="markdown", table=table)
     of_dataset = [part for part in f"\n{text}".split("\n## ") if part.startswith("scans (agreement): ")]

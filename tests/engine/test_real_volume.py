@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration
 CROP = Path(__file__).parent / "hippocampus"
 SIDE = 32
 ARGS = {"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 1}
-SETTINGS = [(20.0, 8, True), (30.0, 16, False), (20.0, 32, True)]  # q_max, block, with SSIM
+SETTINGS = [(20.0, 8, True), (30.0, 16, False)]  # q_max, block, with SSIM
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -76,9 +76,8 @@ def released_vafa(
     return seen.detach().clamp(0, 1)
 
 
-@pytest.mark.parametrize("name", ["vafa3d_q20_s5_b32_ssim", "vafa3d_q30_s5_b16_nossim"])
-def test_the_algorithm_written_down_here_is_the_released_one(golden: Find, name: str) -> None:
-    reference = load(golden, name)
+def test_the_algorithm_written_down_here_is_the_released_one(golden: Find) -> None:
+    reference = load(golden, "vafa3d_q20_s5_b32_ssim")
     images = (255 * reference.images).double() / 255  # as the released code rounds them
     params = reference.params
     setting = params["q_max"], params["block_size"][0], params["use_ssim_loss"], params["steps"]
@@ -135,16 +134,10 @@ def test_rows_agree_with_the_released_attack_on_the_same_network_and_window(
         }
         for q, block, with_ssim in SETTINGS
     ]
-    data = {
-        "name": "decathlon",
-        "root": str(CROP),
-        "split": "validation",
-        "intensity": "minmax",
-        "crop_foreground": False,
-    }
+    space = {"intensity": "minmax", "crop_foreground": False}
     job = {
         "name": "real",
-        "datasets": [data],
+        "datasets": [{"name": "decathlon", "root": str(CROP), "split": "validation", **space}],
         "models": [{**model, "checkpoint": str(tmp_path / "net.safetensors")}],
         "attacks": attacks,
         "metrics": ["dsc"],

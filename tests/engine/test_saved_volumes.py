@@ -65,7 +65,7 @@ def test_affine_units_and_types_are_right_and_what_is_read_back_scores_as_the_ro
         assert image.shape == (24, 20, 16)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_further_checkpoint_is_scored_by_ray_as_a_run_would_have(tmp_path: Path) -> None:
     path = tmp_path / "later.safetensors"
     save_weights(path, seed=5)
