@@ -199,18 +199,14 @@ def test_a_table_holds_what_the_records_say_of_each_store_once(out: str) -> None
     assert called("report", out, "--table", "vafa_table1", "--format", "md").startswith("## ")
 
 
-def test_a_table_may_go_to_a_file(out: str, tmp_path: Path) -> None:
-    file = tmp_path / "table.tex"
-    said = called("report", out, "--table", "organs", "--format", "latex", "--to", str(file))
-    assert said.split() == ["written:", str(file)]
-    assert r"\toprule" in file.read_text()
-
-
-def test_a_spreadsheet_holds_the_rows_of_the_csv(out: str, tmp_path: Path) -> None:
-    file = tmp_path / "table.xlsx"
-    called("report", out, "--table", "budget", "--format", "xlsx", "--to", str(file))
+def test_a_table_may_go_to_a_file_and_a_spreadsheet_holds_the_rows_of_the_csv(out: str, tmp_path: Path) -> None:
+    tex, sheet = tmp_path / "table.tex", tmp_path / "table.xlsx"
+    said = called("report", out, "--table", "organs", "--format", "latex", "--to", str(tex))
+    assert said.split() == ["written:", str(tex)]
+    assert r"\toprule" in tex.read_text()
+    called("report", out, "--table", "budget", "--format", "xlsx", "--to", str(sheet))
     expected = pd.read_csv(io.StringIO(called("report", out, "--table", "budget", "--format", "csv")))
-    pd.testing.assert_frame_equal(pd.read_excel(file), expected, check_dtype=False)
+    pd.testing.assert_frame_equal(pd.read_excel(sheet), expected, check_dtype=False)
     with pytest.raises(UserError, match="--format xlsx: expected --to, got none"):
         called("report", out, "--format", "xlsx")
 

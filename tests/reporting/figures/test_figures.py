@@ -88,7 +88,7 @@ def test_a_reference_that_is_the_clean_prediction_is_shown_once(material: Materi
 
 
 @pytest.mark.parametrize(
-    "names", [("tradeoff", "case"), pytest.param(tuple(FIGURES), marks=pytest.mark.integration)], ids=["two", "all"]
+    "names", [("tradeoff", "case"), pytest.param(tuple(FIGURES), marks=pytest.mark.slow)], ids=["two", "all"]
 )
 def test_figures_are_vector_files_with_embedded_fonts_and_pictures(
     names: tuple[str, ...], only: Callable[..., None], material: Material, tmp_path: Path
@@ -163,21 +163,13 @@ def test_a_file_s_name_is_safe_and_its_own(name: str) -> None:
     stem = file_stem("budget", name)
     assert re.fullmatch(r"budget-[\w.,+=@()-]{1,60}", stem)
     assert stem == file_stem("budget", name) != file_stem("budget", f"{name}?")
+    assert file_stem("budget", "a-b", "c") != file_stem("budget", "a", "b-c")
 
 
 def test_plain_text_is_one_line_and_no_formula() -> None:
     assert plain("a\nb") == "a b"
     assert plain("$5") == r"\$5"
     assert plain("x" * 99, 9) == "xxxx…xxxx"
-
-
-@pytest.mark.integration
-def test_two_names_that_look_alike_are_two_files(only: Callable[..., None], tmp_path: Path) -> None:
-    only("pairs")
-    splits = (("a-b", "c"), ("a", "b-c"))
-    rows = [row(dataset=dataset, source=model, target=model, dsc=0.5, dsc_clean=0.9) for dataset, model in splits]
-    written = write_figures(records(*rows), classes(), None, str(tmp_path))
-    assert len([path for path in written.paths if "/pairs-a-b-c" in path]) == len([*tmp_path.iterdir()]) == 4
 
 
 def test_intervals_of_dsc_end_between_0_and_100() -> None:
@@ -217,7 +209,7 @@ def plausible() -> Material:
     return Material(shown_rows(records(*rows)), classes(*((made, organs) for made in rows)), None)
 
 
-@pytest.mark.parametrize("name", [*SMOKE, *(pytest.param(name, marks=pytest.mark.integration) for name in OTHERS)])
+@pytest.mark.parametrize("name", [*SMOKE, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_no_text_lies_on_another_or_outside(name: str, plausible: Material, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers within data are left out, and names that lean, whose boxes are larger than they are."""
     of, figure = next(iter(FIGURES[name](plausible)))
