@@ -70,21 +70,21 @@ def run(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository after every step."""
-    tree = copied(tmp_path_factory.mktemp("contributing"))
-    titles = re.findall(r"^## (Add an? .*)$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(titles) == 6
-    follow(tree, *titles)
-    return tree
-
-
+TESTS = (
+    "attacks/test_contract.py::test_every_attack_keeps_the_contract[two_step]",
+    "attacks/test_contract.py::test_attacks_raise_the_loss_and_towards_a_target_lower_it[two_step]",
+    "attacks/test_threat_models.py::test_strongest_forms_have_the_limits_of_the_attack[two_step]",
+    "job/test_checks.py::test_the_outline_of_an_attack_agrees_with_its_class[two_step]",
+    "job/test_checks.py::test_parameters_that_an_attack_takes_pass_the_check[two_step]",
+    "models/test_nets.py::test_default_network_takes_the_default_window[attention_unet]",
+)
 COMMANDS = """
 import sys
+
+import pytest
 from freqbench.cli import app, main
 
-sys.argv[1:] = ["plan", "wrong.yaml"]
+tests, sys.argv[1:] = sys.argv[1:], ["plan", "wrong.yaml"]
 try:
     main()
 except SystemExit as end:
@@ -95,16 +95,19 @@ for words in (
     "report runs/added --table two_step_table1 --format md",
 ):
     app(words.split(), standalone_mode=False)
+sys.exit(pytest.main(["-m", "not slow", "-n", "0", "-q", "-p", "no:cacheprovider", *tests]))
 """
 
 
-def test_a_job_has_the_attack_the_network_the_dataset_and_the_metric_the_audit_the_check_and_the_table_its_rows(
-    tree: Path,
-) -> None:
-    """A wrong parameter of the attack is refused before torch is imported."""
+def test_what_contributing_adds_runs_is_audited_reported_refused_and_tested(tmp_path: Path) -> None:
+    """A wrong parameter of the attack is refused before torch is imported; pytest refuses a test that is not there."""
+    tree = copied(tmp_path)
+    titles = re.findall(r"^## (Add an? .*)$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(titles) == 6
+    follow(tree, *titles)
     (tree / "added.yaml").write_text(yaml.safe_dump(JOB))
     (tree / "wrong.yaml").write_text(yaml.safe_dump({**JOB, "attacks": [{"name": "two_step", "esp": 0.1}]}))
-    ended = run(tree, "-c", COMMANDS)
+    ended = run(tree, "-c", COMMANDS, *(f"tests/{name}" for name in TESTS))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stderr.startswith("error: wrong.yaml: attacks[0].esp: unknown parameter 'esp'. Did you mean 'eps'?")
     assert ended.stdout.startswith("2 False\n")
@@ -114,25 +117,8 @@ def test_a_job_has_the_attack_the_network_the_dataset_and_the_metric_the_audit_t
     assert rows["linf"].tolist() == pytest.approx([8 / 255] * 2, rel=1e-4)
     assert "attacks do harm" in " ".join(ended.stdout.split())
     assert "Attention U-Net" in ended.stdout
+    assert f"{len(TESTS)} passed" in ended.stdout
     assert {path for _, path, _ in steps("Add an attack")} == {
         *("freqbench/attacks/two_step.py", "freqbench/attacks/table.py", "tests/attacks/examples.py")
     }
     assert declared("two_step") is None, "it stands in the copy alone"
-
-
-TESTS = (
-    "attacks/test_contract.py::test_every_attack_keeps_the_contract[two_step]",
-    "attacks/test_contract.py::test_attacks_raise_the_loss_and_towards_a_target_lower_it[two_step]",
-    "attacks/test_threat_models.py::test_strongest_forms_have_the_limits_of_the_attack[two_step]",
-    "job/test_checks.py::test_the_outline_of_an_attack_agrees_with_its_class[two_step]",
-    "job/test_checks.py::test_parameters_that_an_attack_takes_pass_the_check[two_step]",
-    "models/test_nets.py::test_default_network_takes_the_default_window[attention_unet]",
-)
-
-
-def test_the_tests_pass_with_what_was_added(tree: Path) -> None:
-    """Pytest refuses the name of a test that is not there."""
-    options = ["-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", "-m"]
-    ended = run(tree, *options, "not slow", *(f"tests/{name}" for name in TESTS))
-    assert ended.returncode == 0, ended.stdout
-    assert f"{len(TESTS)} passed" in ended.stdout

@@ -7,7 +7,7 @@ import pytest
 import torch
 from attacks.examples import EXAMPLES
 from engine.cases import units_of
-from tiny_job import small
+from tiny_job import noted, small
 
 from freqbench import models
 from freqbench.attacks import ATTACKS, make
@@ -143,20 +143,14 @@ def test_a_cpu_measures_nothing_and_a_step_behind_passes_without_gradient_is_rea
 
 
 def test_each_model_and_kind_of_attack_is_measured_once_whatever_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured, taken = [], []
+    measured = []
 
     def fit(attack: Any, model: SegmentationModel, case: Case, share: float, surrogates: Any) -> int:
         measured.append((attack.name, share))
         return 3 if attack.name == "fgsm" else 2
 
-    real = attacking.attack_case
-
-    def counted(attack: Any, model: Any, case: Any, seed: Any, window_batch: int, *more: Any) -> Any:
-        taken.append(window_batch)
-        return real(attack, model, case, seed, window_batch, *more)
-
     monkeypatch.setattr(memory, "fitting_windows", fit)
-    monkeypatch.setattr(attacking, "attack_case", counted)
+    taken = noted(monkeypatch, attacking, "attack_case", lambda *given: given[4])
     attacks = [
         {"name": "fgsm", "eps": [0.1, 0.2]},
         {"name": "bim", "eps": 0.1, "steps": 1},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from exchange import elsewhere
 from rich.console import Console
-from tiny_job import ROI, execute, expanded, job, rows, save_weights, small
+from tiny_job import ROI, execute, expanded, job, noted, rows, save_weights, small
 
 from freqbench import metrics
 from freqbench.core.errors import UserError
@@ -115,13 +115,7 @@ def test_volumes_asked_for_after_a_run_are_made(tmp_path: Path) -> None:
 
 
 def test_a_volume_is_whole_before_its_facts_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, written = run.storage.write_atomic, []
-
-    def note(path: str, data: bytes) -> None:
-        written.append(Path(path).name)
-        real(path, data)
-
-    monkeypatch.setattr(run.storage, "write_atomic", note)
+    written = noted(monkeypatch, run.storage, "write_atomic", lambda path, data: Path(path).name)
     execute(small(**{**ONE, "attacks": [{"name": "gn", "std": 0.1}]}), tmp_path)
     order = [name for name in written if "nii" in name or name == "attack.json"]
     assert order[:4] == ["adversarial.nii.gz", "clean.nii.gz", "label.nii.gz", "attack.json"]

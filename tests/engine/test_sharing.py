@@ -6,6 +6,7 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tiny_job import class_rows, execute, rows, small
@@ -59,6 +60,18 @@ def test_shards_run_beside_each_other_and_together_are_the_grid(tmp_path: Path) 
     assert class_rows(out) == class_rows(tmp_path / "whole")
 
 
+LEARNING = {"name": "universal", "eps": 0.1, "steps": 1, "learn_cases": 1}
+RUN = {**MANY, "attacks": [{"name": "gn", "std": [0.02, 0.04, 0.06, 0.08]}, LEARNING]}
+Rows = dict[tuple[str, ...], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    out = tmp_path_factory.mktemp("undisturbed")
+    execute(RUN, out)
+    return rows(out)
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "COMMIT_EVERY_S", 0.0)
@@ -69,7 +82,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("part", ["records/", "volumes/", "learned/"])
 def test_a_store_that_refuses_for_a_while_gets_all_rows(
-    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, undisturbed: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every second time, as between two commits, the writer writes nothing, which is no answer of the store."""
     turns, due = itertools.cycle([True, False]), Writer.flush_due
@@ -83,13 +96,10 @@ def test_a_store_that_refuses_for_a_while_gets_all_rows(
         real(path, data)
 
     monkeypatch.setattr(storage, "write_atomic", refuse)
-    learning = {"name": "universal", "eps": 0.1, "steps": 1, "learn_cases": 1}
-    content = {**MANY, "attacks": [*MANY["attacks"], learning], "save_adversarial": "nifti"}
-    summary = execute(content, tmp_path / "full", said)
-    monkeypatch.setattr(storage, "write_atomic", real)
-    execute(content, tmp_path / "whole")
-    assert (summary.num_new, summary.num_failed) == (10, 0)
-    assert rows(tmp_path / "full") == rows(tmp_path / "whole")
+    content = {**RUN, "save_adversarial": "nifti"}
+    summary = execute(content, tmp_path, said)
+    assert (summary.num_new, summary.num_failed) == (5, 0)
+    assert rows(tmp_path) == undisturbed
     refusal = "the store refuses files (OSError: No space left on device): they wait and are tried again"
     assert said.getvalue().count(refusal) == said.getvalue().count("the store answers again") == 1
 

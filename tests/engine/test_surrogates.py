@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from engine.cases import run_all, units_of
-from tiny_job import JOB, NUM_WINDOWS, SHAPE, execute, expanded, small
+from tiny_job import JOB, NUM_WINDOWS, SHAPE, execute, expanded, noted, small
 
 import freqbench as fb
 from freqbench import models
@@ -160,13 +160,7 @@ def test_surrogates_that_cannot_be_are_refused_in_one_line(entry: Any, expected:
 
 
 def test_a_worker_loads_each_model_once_and_hands_over_those_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, loaded = models.load, list[str]()
-
-    def noted(spec: Any, *args: Any) -> Any:
-        loaded.append(spec.name)
-        return real(spec, *args)
-
-    monkeypatch.setattr(models, "load", noted)
+    loaded = noted(monkeypatch, models, "load", lambda spec, *_: spec.name)
     outcomes = run_all(content(bases(sources=["a", "b"], surrogates=[["a", "c"]], queries=[1, 2])))
     assert not any(outcome.failed for outcome in outcomes)
     assert sorted(loaded) == ["a", "b", "c"]

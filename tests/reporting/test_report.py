@@ -220,15 +220,6 @@ def test_pictures_are_files_and_those_that_cannot_be_have_a_reason(
     assert "no robust: phantom: no volumes are saved" in said
 
 
-def test_two_stores_are_compared_by_case(out: str, tmp_path: Path) -> None:
-    rows = [row("pgd", case=case, dsc=0.4 - 0.01 * case, dsc_clean=0.9) for case in range(CASES)]
-    other = write(tmp_path / "other", rows)
-    text = called("compare", out, other, "--format", "csv")
-    rows_of = csv.DictReader(io.StringIO(text))
-    pairs = [(row["label"], row["difference"]) for row in rows_of if row["section"].startswith("Paired")]
-    assert [(label, float(value)) for label, value in pairs] == [("clean", 0.0), ("pgd eps=8/255", pytest.approx(-10))]
-
-
 def test_bad_wishes_are_refused_in_one_line(out: str, tmp_path: Path) -> None:
     for arguments, text in (
         (("report", out, "--figures", str(tmp_path), "--table", "budget"), "--figures: expected no other option"),

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from results.conftest import make_classes, make_record, put
+from tiny_job import noted
 
 from freqbench.core.files import storage
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, compaction
@@ -97,24 +98,18 @@ def test_a_large_pair_is_rewritten_once_a_tenth_of_it_is_superseded(lost: int, m
 def test_a_run_of_few_rows_touches_a_large_pair_only_to_read_columns_of_its_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, large, touched = Store(str(tmp_path)), "compacted-a-000001.parquet", list[str]()
+    store, large = Store(str(tmp_path)), "compacted-a-000001.parquet"
     put(store, large, *(make_record(number, cell_id=f"cell{number}") for number in range(300)))
     sizes = [storage.size(str(tmp_path / kind / large)) for kind in ("records", "class_records")]
     for number in range(3):
         put(store, f"run-{number:06d}.parquet", make_record(cell_id=f"new{number}"))
     monkeypatch.setattr(compaction, "FULL_BYTES", 2 * sum(sizes))
     before = seen(store)
-    for step in ("read_bytes", "read_range", "write_atomic", "remove"):
-        real = getattr(storage, step)
-
-        def noted(path: str, *rest: Any, step: str = step, real: Callable[..., Any] = real) -> Any:
-            if path.endswith(large):
-                touched.append(f"{step} {Path(path).parent.name}")
-            return real(path, *rest)
-
-        monkeypatch.setattr(storage, step, noted)
+    kinds = ("read_bytes", "read_range", "write_atomic", "remove")
+    touched = {kind: noted(monkeypatch, storage, kind, lambda path, *_: path) for kind in kinds}
     store.compact()
-    assert set(touched) == {"read_range records"}
+    of_large = {(kind, Path(path).parent.name) for kind in kinds for path in touched[kind] if path.endswith(large)}
+    assert of_large == {("read_range", "records")}
     assert (len(names(store)), large in names(store)) == (2, True)
     assert seen(store) == before
 

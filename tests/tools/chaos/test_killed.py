@@ -91,7 +91,7 @@ def test_a_certificate_goes_on_after_a_killed_driver_with_the_draws_that_it_had(
     assert 0 < len(kept) < 31
     assert not (tmp_path / "out" / "bounds.csv").exists()
     (tmp_path / "slow").unlink()
-    assert start(tmp_path, content, "--engine", "ray", command="certify").wait(240) == 0, log_of(tmp_path)
+    assert start(tmp_path, content, "--engine", "serial", command="certify").wait(240) == 0, log_of(tmp_path)
     assert kept.items() <= stamps(tmp_path).items()
     execute(content, tmp_path / "whole")
     assert rows(tmp_path / "out") == rows(tmp_path / "whole")
