@@ -28,7 +28,7 @@ STEPS = {
     "import freqbench.reporting.report": "monai PIL scipy.ndimage scipy.optimize scipy.spatial scipy.stats matplotlib",
     "import freqbench.training.link, freqbench.engine.run": "monai",
 }
-"""What is imported or called, one after the other, and the packages that it must not take along."""
+"""Steps of one process, and the packages that none of them may take along."""
 
 
 def test_nothing_takes_a_large_package_along_that_it_may_not_need() -> None:

@@ -122,7 +122,7 @@ def fail_below(patch: pytest.MonkeyPatch, eps: float) -> None:
 
 
 def noted(patch: pytest.MonkeyPatch, owner: Any, name: str, note: Callable[..., T]) -> list[T]:
-    """What `note` makes of the arguments of each call of a function from now on, which does what it did."""
+    """Notes of each call of a function from now on, made of its arguments; it does what it did."""
     real, notes = getattr(owner, name), list[T]()
 
     def call(*args: Any, **options: Any) -> Any:
