@@ -49,12 +49,13 @@ def test_the_last_cluster_of_this_machine_does_not_stand_before_that_of_the_vari
 
 
 @pytest.mark.usefixtures("ended_cluster")
-def test_the_last_cluster_of_this_machine_is_not_waited_for_when_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("address", "reason"), [("auto", "ConnectionRefused"), ("127.0.0.1:1", "")])
+def test_a_cluster_that_is_not_there_or_has_ended_is_one_line_at_once(
+    address: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("psutil.process_iter", lambda: iter(()))
-    with (
-        pytest.raises(UserError, match=r"^expected a Ray cluster at auto, got ConnectionRefused[^\n]*$"),
-        existing("auto"),
-    ):
+    refusal = rf"^expected a Ray cluster at {address}, got {reason}[^\n]*$"
+    with pytest.raises(UserError, match=refusal), existing(address):
         pass
 
 
@@ -138,12 +139,4 @@ def test_a_ray_that_never_starts_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("ray.init", lambda **_: time.sleep(60))
     monkeypatch.setattr("freqbench.engine.ray.ray_cluster.START_S", 0.1)
     with pytest.raises(EngineLost, match=r"^Ray did not start: no answer in 0 s: try again, or take [^\n]*$"), own(2):
-        pass
-
-
-def test_a_cluster_that_is_not_there_is_one_line() -> None:
-    with (
-        pytest.raises(UserError, match=r"^expected a Ray cluster at 127.0.0.1:1, got [^\n]*$"),
-        existing("127.0.0.1:1"),
-    ):
         pass

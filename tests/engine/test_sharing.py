@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -72,6 +73,19 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     return rows(out)
 
 
+def refuse(patch: pytest.MonkeyPatch, part: str, error: OSError, times: float = math.inf) -> None:
+    """Has the store refuse to write files of a part so many times."""
+    real, refused = storage.write_atomic, list[str]()
+
+    def write_atomic(path: str, data: bytes) -> None:
+        if part in path and len(refused) < times:
+            refused.append(path)
+            raise error
+        real(path, data)
+
+    patch.setattr(storage, "write_atomic", write_atomic)
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "COMMIT_EVERY_S", 0.0)
@@ -87,15 +101,8 @@ def test_a_store_that_refuses_for_a_while_gets_all_rows(
     """Every second time, as between two commits, the writer writes nothing, which is no answer of the store."""
     turns, due = itertools.cycle([True, False]), Writer.flush_due
     monkeypatch.setattr(Writer, "flush_due", lambda writer: due(writer) if next(turns) else 0)
-    real, refused, said = storage.write_atomic, [], io.StringIO()
-
-    def refuse(path: str, data: bytes) -> None:
-        if part in path and len(refused) < 5:
-            refused.append(path)
-            raise OSError(28, "No space left on device")
-        real(path, data)
-
-    monkeypatch.setattr(storage, "write_atomic", refuse)
+    said = io.StringIO()
+    refuse(monkeypatch, part, OSError(28, "No space left on device"), times=5)
     content = {**RUN, "save_adversarial": "nifti"}
     summary = execute(content, tmp_path, said)
     assert (summary.num_new, summary.num_failed) == (5, 0)
@@ -106,18 +113,13 @@ def test_a_store_that_refuses_for_a_while_gets_all_rows(
 
 @pytest.mark.usefixtures("hasty")
 def test_ctrl_c_gives_up_what_waits_for_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, said = storage.write_atomic, io.StringIO()
-
-    def refuse(path: str, data: bytes) -> None:
-        if "records/" in path:
-            raise OSError(28, "No space left on device")
-        real(path, data)
+    said = io.StringIO()
 
     def press(seconds: float) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "write_atomic", refuse)
+        refuse(patch, "records/", OSError(28, "No space left on device"))
         patch.setattr(run, "time", SimpleNamespace(sleep=press, monotonic=time.monotonic))
         summary = execute(small(**TWO), tmp_path, said)
     assert (summary.interrupted, summary.num_new) == (True, 0)
@@ -130,14 +132,7 @@ def test_ctrl_c_gives_up_what_waits_for_the_store(tmp_path: Path, monkeypatch: p
 def test_a_store_that_refuses_for_good_ends_the_run_in_one_line(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = storage.write_atomic
-
-    def refuse(path: str, data: bytes) -> None:
-        if part in path:
-            raise PermissionError(13, "Permission denied")
-        real(path, data)
-
-    monkeypatch.setattr(storage, "write_atomic", refuse)
+    refuse(monkeypatch, part, PermissionError(13, "Permission denied"))
     monkeypatch.setattr(retry, "PATIENCE_S", 0.1)
     with pytest.raises(UserError, match=r"expected a store that takes files, got none for 0 s \(PermissionError: Perm"):
         execute(small(**TWO, save_adversarial="nifti"), tmp_path)

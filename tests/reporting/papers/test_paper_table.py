@@ -177,7 +177,8 @@ def test_the_authors_checkpoint_makes_numbers_comparable_and_one_that_is_far_off
     unetr, other = data[data["model"] == "UNETR"], data[data["model"] == "UNETR++"]
     assert {*unetr["verdict"]} == {"parity", "differs"}
     assert {*unetr.loc[unetr["verdict"] == "differs", "attack"]} == {"PGD"}
-    assert ({*other["verdict"]}, {*other["reason"]}) == ({"not comparable"}, {"guessed: preprocessing"})
+    assert {*other["verdict"]} == {"not comparable"}
+    assert all("guessed: preprocessing" in reason for reason in other["reason"])
 
 
 @pytest.mark.integration

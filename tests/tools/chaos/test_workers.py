@@ -9,8 +9,9 @@ from engine.cases import run_serially, units_of
 from engine.faults import die, happens
 from engine.ray_session import run_by_ray
 from engine.test_ray_engine import METRICS, faults, require_serial_rows, session
+from engine.test_saved_volumes import ONE, score
 from third_party.own_classes import units as foreign_units
-from tiny_job import SHAPE, job, results
+from tiny_job import SHAPE, execute, job, results, rows, save_weights, small
 
 from freqbench.attacks.corruption import KINDS
 from freqbench.core.input_space import Preprocess
@@ -18,6 +19,7 @@ from freqbench.core.names import KNOWN
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import DATASETS
 from freqbench.data.loaders.phantom import Phantom
+from freqbench.results import Store
 
 __all__ = ["faults", "session"]
 
@@ -84,3 +86,18 @@ def test_rows_of_every_attack_are_those_of_the_serial_engine(tmp_path: Path) -> 
     entries = [entry(name, **more.get(name, {})) for name in EXAMPLES]
     good = units_of(job(attacks=entries, datasets=[{"name": "phantom", "shape": SHAPE, "cases": 1}], targets=["a"]))
     require_serial_rows(tmp_path / "faults", good + foreign_units(), workers=3)
+
+
+def test_a_further_checkpoint_is_scored_by_ray_as_a_run_would_have(tmp_path: Path) -> None:
+    path = tmp_path / "later.safetensors"
+    save_weights(path, seed=5)
+    execute(small(**ONE), tmp_path / "scored")
+    two_workers = small(**{**ONE, "resources": {"workers": 2, "threads": 1}})
+    assert score(two_workers, tmp_path / "scored", [str(path)]).num_new == 2
+    assert Store(str(tmp_path / "scored")).runs()[-1]["engine"]["name"] == "ray"
+    whole = small(**ONE, targets=["a", "later"])
+    whole["models"].append({"name": "later", "checkpoint": str(path), "min_dice": 0})
+    execute(whole, tmp_path / "run")
+    expected = {key: row for key, row in rows(tmp_path / "run").items() if row["source_model"] == "'a'"}
+    assert rows(tmp_path / "scored") == expected
+    assert len(Store(str(tmp_path / "scored")).job()["index"]["cells"][0]["targets"]) == 2
