@@ -94,10 +94,10 @@ def test_units_that_share_a_dying_worker_are_tried_again_alone(tmp_path: Path, m
 @pytest.mark.integration
 def test_a_killed_worker_and_a_hung_attack_cost_nothing_but_time(tmp_path: Path) -> None:
     units = with_fault(tmp_path / "dies", "die", good=with_fault(tmp_path / "hangs", "hang"))
-    listener = run_by_ray(units, METRICS, workers=2, timeout=20)
+    listener = run_by_ray(units, METRICS, workers=2, timeout=30)
     assert len(list((tmp_path / "dies").iterdir())) == 1
     assert [text for text in listener.said if "faulty on a, phantom_2000" in text and ": its worker died" in text]
-    assert [text for text in listener.said if "it took longer than case_timeout = 20 s: it is tried again" in text]
+    assert [text for text in listener.said if "it took longer than case_timeout = 30 s: it is tried again" in text]
     assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
 
 
