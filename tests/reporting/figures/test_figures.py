@@ -163,13 +163,21 @@ def test_a_file_s_name_is_safe_and_its_own(name: str) -> None:
     stem = file_stem("budget", name)
     assert re.fullmatch(r"budget-[\w.,+=@()-]{1,60}", stem)
     assert stem == file_stem("budget", name) != file_stem("budget", f"{name}?")
-    assert file_stem("budget", "a-b", "c") != file_stem("budget", "a", "b-c")
 
 
 def test_plain_text_is_one_line_and_no_formula() -> None:
     assert plain("a\nb") == "a b"
     assert plain("$5") == r"\$5"
     assert plain("x" * 99, 9) == "xxxx…xxxx"
+
+
+@pytest.mark.integration
+def test_two_names_that_look_alike_are_two_files(only: Callable[..., None], tmp_path: Path) -> None:
+    only("pairs")
+    splits = (("a-b", "c"), ("a", "b-c"))
+    rows = [row(dataset=dataset, source=model, target=model, dsc=0.5, dsc_clean=0.9) for dataset, model in splits]
+    written = write_figures(records(*rows), classes(), None, str(tmp_path))
+    assert len([path for path in written.paths if "/pairs-a-b-c" in path]) == len([*tmp_path.iterdir()]) == 4
 
 
 def test_intervals_of_dsc_end_between_0_and_100() -> None:
