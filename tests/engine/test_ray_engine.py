@@ -81,7 +81,7 @@ def test_units_that_share_a_dying_worker_are_tried_again_alone(tmp_path: Path, m
     """One worker, one try, PGD first as the longest: whatever the worker has beside the unit that kills stays good."""
     monkeypatch.setattr(retry, "TRIES", 1)
     monkeypatch.setattr(ray_engine, "SHORT_S", 1000)
-    attacks = [{"name": "pgd", "steps": 3, "eps": 0.1}, {"name": "fgsm", "eps": [0.001 * i for i in range(1, 9)]}]
+    attacks = [{"name": "pgd", "steps": 3, "eps": 0.1}, {"name": "fgsm", "eps": [0.001 * i for i in range(1, 21)]}]
     units = with_fault(tmp_path / "faults", "die", 99, good=units_of(small(attacks=attacks)))
     listener = run_by_ray(units, METRICS, workers=1)
     assert [each.records[0]["attack"] for each in listener.outcomes if each.failed] == ["faulty"]
