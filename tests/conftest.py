@@ -19,7 +19,7 @@ from s3_server import s3, s3_process, s3_root  # noqa: F401 (fixtures)
 
 SHARED = Path(os.environ.get("FREQBENCH_SHARED") or Path(__file__).parents[2] / "shared")
 ARRAYS = Path(__file__).parent / "golden" / "arrays"
-LONGEST = ("training/test_distributed", "engine/test_driver_faults", "engine/test_ray_engine", "remote/test_cluster")
+LONGEST = ("training/test_distributed", "tools/chaos/test_killed", "engine/test_ray_engine", "tools/chaos/test_kill")
 """Files of integration tests that wait for processes a minute or more. They begin, so that no other waits for them."""
 
 hypothesis.settings.register_profile("freqbench", deadline=None, derandomize=True)

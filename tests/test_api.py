@@ -2,7 +2,6 @@
 
 import json
 import linecache
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,13 +65,6 @@ def result(model: fb.Model, case: fb.Case) -> fb.Result:
 
 def stored(record: dict[str, Any], columns: Any) -> dict[str, str]:
     return {each.name: repr(record[each.name]) for each in columns if each.mark in ("identity", "result")}
-
-
-def test_import_loads_no_heavy_package() -> None:
-    heavy = {"torch", "numpy", "pandas", "pydantic", "monai", "ray"}
-    code = f"import sys, freqbench as fb; dir(fb); print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_every_public_name_can_be_called() -> None:
@@ -376,15 +368,10 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     "negative labels": (lambda *_: fb.Case(VOLUME, LABEL - 1), "expected classes 0 to 255, got -1 to -1"),
     "floating labels": (lambda *_: fb.Case(VOLUME, LABEL.float()), "expected an integer label map"),
     "range": (lambda *_: fb.Case(VOLUME - 0.5, LABEL), r"case: expected an image in \[0, 1\], got \[-0.\d+, 0.\d+\]"),
-    "nan": (lambda *_: fb.Case(VOLUME / 0, LABEL), r"case: expected an image in \[0, 1\]"),
     "shapes": (lambda *_: fb.Case(VOLUME, LABEL[1:]), "expected two volumes of one shape"),
     "affine": (lambda *_: fb.Case(VOLUME, LABEL, affine=np.eye(3)), r"case: expected .* an affine \(4, 4\), got"),
     "spacing": (lambda *_: fb.Case(VOLUME, LABEL, (1, 0, 1)), r"case: expected a spacing of three positive lengths"),
     "paths": (lambda *_: fb.Case("a.nii.gz", "b.nii.gz"), "got the path a.nii.gz: read files by Case.from_nifti"),
-    "pair of paths": (
-        lambda model, _: fb.attack(model, (Path("a.nii.gz"), Path("b.nii.gz")), "fgsm", eps=EPS),
-        "got the path a.nii.gz: read files by Case.from_nifti",
-    ),
     "no image": (lambda *_: fb.Case(None, LABEL), "expected an array or tensor of numbers, got NoneType: "),
     "words": (lambda *_: fb.Case(np.full((4, 4, 4), "a"), LABEL), "expected an array or tensor of numbers, got <U1: "),
     "named classes": (
@@ -397,7 +384,6 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
         lambda *given: fb.attack(*given, nn.Module),
         "expected a name or a class of Attack, got the class Module",
     ),
-    "number for an attack": (lambda *given: fb.attack(*given, 3), "expected a name or a class of Attack, got int"),
     "attack of another's name": (
         lambda *given: fb.attack(*given, type("Mine", (PGD,), {}), eps=EPS),
         "Mine: expected a name of its own, got 'pgd'",
@@ -494,7 +480,6 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
         lambda *_: fb.load_model("random", device="cuda:99"),
         "device: expected one of this machine, got cuda:99",
     ),
-    "no device": (lambda *_: fb.load_model("random", device="gpu"), "device: expected cpu, cuda or cuda:N, got 'gpu'"),
     "bare network": (lambda _, case: fb.attack(Returns(), case, "gn"), "expected a model of load_model, got Returns"),
     "network's name": (lambda *_: fb.load_model(Returns(), name=Returns(), rio=1), "^name: expected text, got Returns"),
     "network's key": (lambda *_: fb.load_model(Returns(), rio=ROI), "Returns: unknown key 'rio'. Did you mean 'roi'?"),
@@ -529,11 +514,6 @@ def test_a_result_of_another_case_is_refused(model: fb.Model, cases: fb.Cases, r
         fb.evaluate(model, cases[1], result)
 
 
-def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected results to report, found none"):
-        fb.load_results(tmp_path / "nothing")
-
-
 @pytest.mark.parametrize(("seed", "stored_as"), [(2.0, 2), (np.int64(3), 3), ("4", 4)])
 def test_a_seed_is_what_a_job_file_makes_of_it(model: fb.Model, case: fb.Case, seed: Any, stored_as: int) -> None:
     made = fb.attack(model, case, "gn", std=0.1, seed=seed)
@@ -551,20 +531,19 @@ def test_a_detached_network_is_scored_but_gives_no_gradient(case: fb.Case) -> No
 
 
 @pytest.mark.parametrize(
-    ("path", "message"), [(None, "save: expected a path or"), ("no/adv.nii.gz", "an existing folder")]
+    ("path", "message"),
+    [
+        *((None, "save: expected a path or"), ("no/adv.nii.gz", "an existing folder")),
+        ("adv.nrrd", r"expected a name that ends in .nii.gz"),
+    ],
 )
-def test_a_missing_folder_to_save_into_is_refused(
+def test_a_place_that_holds_no_volume_is_refused(
     result: fb.Result, path: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         result.save(path)
     assert not list(tmp_path.iterdir())
-
-
-def test_another_ending_of_a_saved_file_is_refused(result: fb.Result, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"expected a name that ends in .nii.gz"):
-        result.save(tmp_path / "adv.nrrd")
 
 
 def test_a_certificate_is_made_of_the_draws_of_a_run(model: fb.Model, case: fb.Case, tmp_path: Path) -> None:

@@ -64,50 +64,10 @@ def copied(place: Path) -> Path:
     return Path(shutil.copytree(ROOT, place / "tree", symlinks=True, ignore=skipped))
 
 
-def run(tree: Path, *words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(tree)}
-    return subprocess.run(
-        [sys.executable, *words], cwd=folder or tree, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository after every step, with the results of a job that uses all that was added."""
-    tree = copied(tmp_path_factory.mktemp("contributing"))
-    titles = re.findall(r"^## (Add an? .*)$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(titles) == 6
-    follow(tree, *titles)
-    (tree / "added.yaml").write_text(yaml.safe_dump(JOB))
-    ended = run(tree, "-m", "freqbench", "run", "added.yaml", "--no-page", "--engine", "serial")
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return tree
-
-
-def test_a_job_has_the_attack_the_network_the_dataset_and_the_metric(tree: Path) -> None:
-    rows = pd.read_parquet(tree / "runs" / "added" / "records")
-    assert rows[["attack", "dataset", "status"]].values.tolist() == [["two_step", "cubes", "ok"]] * 2
-    assert rows["sensitivity"].between(0, 1).all()
-    assert rows["linf"].tolist() == pytest.approx([8 / 255] * 2, rel=1e-4)
-
-
-def test_the_audit_makes_the_check(tree: Path) -> None:
-    assert "attacks do harm" in " ".join(run(tree, "-m", "freqbench", "audit", "runs/added").stdout.split())
-
-
-def test_the_table_of_the_paper_has_the_rows(tree: Path) -> None:
-    words = ("report", "runs/added", "--table", "two_step_table1", "--format", "md")
-    assert "Attention U-Net" in run(tree, "-m", "freqbench", *words).stdout
-
-
-def test_a_wrong_parameter_of_the_attack_is_refused_before_torch_is_imported(tree: Path) -> None:
-    wrong = {**JOB, "attacks": [{"name": "two_step", "esp": 0.1}]}
-    (tree / "wrong.yaml").write_text(yaml.safe_dump(wrong))
-    code = "import sys; from freqbench.cli import main; sys.argv[1:] = ['plan', 'wrong.yaml']\n"
-    code += "try: main()\nfinally: print('torch' in sys.modules)"
-    ended = run(tree, "-c", code)
-    assert ended.stderr.startswith("error: wrong.yaml: attacks[0].esp: unknown parameter 'esp'. Did you mean 'eps'?")
-    assert (ended.returncode, ended.stdout) == (2, "False\n")
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
 
 
 TESTS = (
@@ -118,28 +78,47 @@ TESTS = (
     "job/test_checks.py::test_parameters_that_an_attack_takes_pass_the_check[two_step]",
     "models/test_nets.py::test_default_network_takes_the_default_window[attention_unet]",
 )
+COMMANDS = """
+import sys
+
+import pytest
+from freqbench.cli import app, main
+
+tests, sys.argv[1:] = sys.argv[1:], ["plan", "wrong.yaml"]
+try:
+    main()
+except SystemExit as end:
+    print(end.code, "torch" in sys.modules)
+for words in (
+    "run added.yaml --no-page --engine serial",
+    "audit runs/added",
+    "report runs/added --table two_step_table1 --format md",
+):
+    app(words.split(), standalone_mode=False)
+sys.exit(pytest.main(["-m", "not slow", "-n", "0", "-q", "-p", "no:cacheprovider", *tests]))
+"""
 
 
-def test_the_tests_pass_with_what_was_added(tree: Path) -> None:
-    """Pytest refuses the name of a test that is not there."""
-    ended = run(
-        tree,
-        "-m",
-        "pytest",
-        "-m",
-        "not slow",
-        "-n",
-        "0",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        *(f"tests/{name}" for name in TESTS),
-    )
-    assert ended.returncode == 0, ended.stdout
+def test_additions_of_contributing_run_and_are_audited_reported_refused_and_tested(tmp_path: Path) -> None:
+    """A wrong parameter of the attack is refused before torch is imported; pytest refuses a test that is not there."""
+    tree = copied(tmp_path)
+    titles = re.findall(r"^## (Add an? .*)$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(titles) == 6
+    follow(tree, *titles)
+    (tree / "added.yaml").write_text(yaml.safe_dump(JOB))
+    (tree / "wrong.yaml").write_text(yaml.safe_dump({**JOB, "attacks": [{"name": "two_step", "esp": 0.1}]}))
+    ended = run(tree, "-c", COMMANDS, *(f"tests/{name}" for name in TESTS))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stderr.startswith("error: wrong.yaml: attacks[0].esp: unknown parameter 'esp'. Did you mean 'eps'?")
+    assert ended.stdout.startswith("2 False\n")
+    rows = pd.read_parquet(tree / "runs" / "added" / "records")
+    assert rows[["attack", "dataset", "status"]].values.tolist() == [["two_step", "cubes", "ok"]] * 2
+    assert rows["sensitivity"].between(0, 1).all()
+    assert rows["linf"].tolist() == pytest.approx([8 / 255] * 2, rel=1e-4)
+    assert "attacks do harm" in " ".join(ended.stdout.split())
+    assert "Attention U-Net" in ended.stdout
     assert f"{len(TESTS)} passed" in ended.stdout
-
-
-def test_an_attack_costs_its_file_its_line_and_its_example() -> None:
-    files = {path for _, path, _ in steps("Add an attack")}
-    assert files == {"freqbench/attacks/two_step.py", "freqbench/attacks/table.py", "tests/attacks/examples.py"}
-    assert declared("two_step") is None
+    assert {path for _, path, _ in steps("Add an attack")} == {
+        *("freqbench/attacks/two_step.py", "freqbench/attacks/table.py", "tests/attacks/examples.py")
+    }
+    assert declared("two_step") is None, "it stands in the copy alone"

@@ -1,5 +1,6 @@
 """Importing the package is light, and the project's files say the same."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -15,14 +16,27 @@ import freqbench
 
 ROOT = Path(__file__).parents[1]
 
+UNUSED = "monai pandas ray lpips skimage torchvision medpy nibabel scipy"
+LISTS = "for words in ('attacks', 'attacks vafa', 'models', 'datasets', 'metrics'): app(words.split(), **plain)"
+STEPS = {
+    "import freqbench as fb; dir(fb)": "torch numpy pandas pydantic monai ray",
+    "from freqbench.cli import app; plain = {'standalone_mode': False}": "torch monai numpy ray pandas",
+    "app(['init', '--help'], **plain)": "torch monai numpy ray pandas",
+    "import freqbench.results.status": "torch pandas",
+    LISTS: "torch",
+    "import torch, freqbench.attacks, freqbench.metrics, freqbench.models": UNUSED,
+    "import freqbench.reporting.report": "monai PIL scipy.ndimage scipy.optimize scipy.spatial scipy.stats matplotlib",
+    "import freqbench.training.link, freqbench.engine.run": "monai",
+}
+"""Steps of one process, and the packages that none of them may take along."""
 
-def test_importing_freqbench_is_light() -> None:
-    """Importing torch and the rooms that compute takes no large package along that may not be needed."""
-    heavy = {"monai", "pandas", "ray", "lpips", "skimage", "torchvision", "medpy", "nibabel", "scipy"}
-    rooms = "freqbench.attacks, freqbench.metrics, freqbench.models"
-    code = f"import sys, torch, freqbench, {rooms}; print(*{heavy!r} & set(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == ""
+
+def test_nothing_takes_a_large_package_along_that_it_may_not_need() -> None:
+    code = "import json, sys\nfor step, large in json.loads(sys.argv[1]).items():\n"
+    code += "    exec(step)\n    print({*large.split()} & {*sys.modules}, file=sys.stderr)"
+    command = [sys.executable, "-c", code, json.dumps(STEPS)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stderr.splitlines() == ["set()"] * len(STEPS)
 
 
 @pytest.mark.repository
@@ -32,7 +46,7 @@ def test_the_version_is_the_latest_of_the_changelog_and_the_one_to_cite() -> Non
     assert freqbench.__version__ == released[0] == cited
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_wheel_and_sdist_carry_what_runs_and_are_fit_for_an_index(tmp_path: Path) -> None:
     """Made as `python -m build` makes them of a fresh checkout, the wheel from the sdist, with the setuptools here."""
     tree, made = checkout(tmp_path / "tree"), tmp_path / "made"

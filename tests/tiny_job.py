@@ -121,6 +121,18 @@ def fail_below(patch: pytest.MonkeyPatch, eps: float) -> None:
     patch.setattr(attacking, "attack_case", attack_case)
 
 
+def noted(patch: pytest.MonkeyPatch, owner: Any, name: str, note: Callable[..., T]) -> list[T]:
+    """Notes of each call of a function from now on, made of its arguments; it does what it did."""
+    real, notes = getattr(owner, name), list[T]()
+
+    def call(*args: Any, **options: Any) -> Any:
+        notes.append(note(*args, **options))
+        return real(*args, **options)
+
+    patch.setattr(owner, name, call)
+    return notes
+
+
 class Collector:
     """A listener that keeps what it is given."""
 

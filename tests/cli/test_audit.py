@@ -68,7 +68,3 @@ def test_run_computes_what_is_missing_and_shows_it(
 )
 def test_bad_options_are_one_line(audited_store: str, arguments: tuple[str, ...], complaint: str, bench: Bench) -> None:
     assert complaint in refused(bench, "audit", audited_store, *arguments)
-
-
-def test_a_folder_without_a_store_is_one_line(tmp_path: Path, bench: Bench) -> None:
-    refused(bench, "audit", str(tmp_path))

@@ -110,12 +110,6 @@ def test_a_second_run_says_that_nothing_is_left(small_copy: Path, bench: Bench) 
     assert "\n0 records in 0 s, 1 were there before: " in out
 
 
-def test_status_of_a_store(small_store: Path, bench: Bench) -> None:
-    code, out, _ = bench("status", str(small_store))
-    assert code == 0
-    assert "1 of 1 records" in " ".join(out.split())  # a long path breaks the line
-
-
 def test_status_as_json_is_all_of_stdout(small_store: Path, bench: Bench) -> None:
     code, out, err = bench("status", str(small_store), "--json")
     status = json.loads(out)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from command_line import Bench
 from ray.job_submission import JobStatus
-from tiny_job import execute, small, write
+from tiny_job import small, write
 
 from freqbench.remote import jobs
 
@@ -63,12 +63,10 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
 
 
 @pytest.fixture
-def sent(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> str:
+def sent(client: Client, small_copy: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> str:
     """The id of a job that writes to `out`, which is there."""
-    monkeypatch.chdir(tmp_path)
-    content = small(metrics=["dsc"])
-    execute(content, tmp_path / "out")
-    code, said, _ = bench("submit", write(tmp_path, content), "--out", "out", "--shard", "1/2", "--set", "seeds=[3]")
+    monkeypatch.chdir(small_copy.parent)
+    code, said, _ = bench("submit", "job.yaml", "--out", "out", "--shard", "1/2", "--set", "seeds=[3]")
     assert code == 0
     (job_id,) = client.known
     assert said.splitlines()[0].startswith(f"submitted {job_id}; files that travel: 1 (")

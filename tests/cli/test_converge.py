@@ -33,7 +33,10 @@ def test_converge_shows_the_curves_writes_its_files_and_computes_nothing_twice(
     assert all((out / f"converge.{suffix}").stat().st_size for suffix in ("csv", "yaml", "png", "pdf"))
     curve = list(csv.DictReader((out / "converge.csv").read_text().splitlines()))
     assert [(row["steps"], float(row["passes"])) for row in curve] == [("1", 2), ("2", 4)]
+    attacks = yaml.safe_load((out / "converge.yaml").read_text())["attacks"]
+    recommended = expanded(small(attacks=attacks, metrics=["dsc"]))[1].cells
     before = rows(out)
+    assert {cell.cell_id for cell in recommended} <= {key[0] for key in before}
     again = bench("converge", path, "--out", str(out), *OPTIONS)
     assert again[0] == 0
     assert "2 of 2 records are in" in again[1]
@@ -44,11 +47,13 @@ def test_converge_shows_the_curves_writes_its_files_and_computes_nothing_twice(
 
 
 @pytest.mark.integration
-def test_a_search_has_a_curve_by_queries_beside_steps(tmp_path: Path, out: Path, bench: Bench) -> None:
+def test_a_search_has_a_curve_by_queries_and_each_step_size_one_by_steps(
+    tmp_path: Path, out: Path, bench: Bench
+) -> None:
     """One pass a query, and of `rays` one for the clean Dice."""
     attacks = [
         {"name": "rays", "eps": "32/255"},
-        {"name": "pgd", "eps": "32/255"},
+        {"name": "pgd", "eps": "32/255", "step_size": ["eps/2", "eps/8"]},
         {"name": "random_noise", "linf": 0.1},
     ]
     job = write(tmp_path, small(attacks=attacks, metrics=["dsc"]))
@@ -56,41 +61,8 @@ def test_a_search_has_a_curve_by_queries_beside_steps(tmp_path: Path, out: Path,
     assert (code, "left out, as more steps add nothing to their drop: random_noise" in text) == (0, True)
     curves = list(csv.DictReader((out / "converge.csv").read_text().splitlines()))
     points = [(row["attack"], row["steps"], float(row["passes"])) for row in curves]
-    assert points == [("pgd", "1", 2), ("pgd", "2", 4), ("rays", "3", 4), ("rays", "12", 13)]
-
-
-@pytest.mark.integration
-def test_step_sizes_of_a_job_have_a_curve_each(tmp_path: Path, out: Path, bench: Bench) -> None:
-    pgd = {"name": "pgd", "eps": "32/255", "step_size": ["eps/2", "eps/8"]}
-    assert (
-        bench("converge", write(tmp_path, small(attacks=[pgd], metrics=["dsc"])), "--out", str(out), *OPTIONS)[0] == 0
-    )
-    curves = list(csv.DictReader((out / "converge.csv").read_text().splitlines()))
-    points = {(row["attack"], row["steps"]) for row in curves}
-    assert points == {(f"pgd step_size=eps/{part}", steps) for part in "28" for steps in "12"}
-
-
-@pytest.mark.integration
-def test_a_recommendation_is_the_attack_of_a_row(path: str, out: Path, bench: Bench) -> None:
-    """The entry expands to a cell of the store, so a job with it finds its rows there."""
-    assert bench("converge", path, "--out", str(out), *OPTIONS)[0] == 0
-    attacks = yaml.safe_load((out / "converge.yaml").read_text())["attacks"]
-    _, grid = expanded(small(attacks=attacks, metrics=["dsc"]))
-    assert {cell.cell_id for cell in grid.cells} <= {key[0] for key in rows(out)}
-
-
-@pytest.mark.integration
-def test_a_file_of_others_is_left_alone_and_none_is_written_beside_it(path: str, out: Path, bench: Bench) -> None:
-    out.mkdir()
-    (out / "converge.png").write_text("mine")
-    code, _, err = bench("converge", path, "--out", str(out), *OPTIONS)
-    assert (code, err.count("\n"), f"{out}/converge.png: expected no file or one that freqbench wrote" in err) == (
-        2,
-        1,
-        True,
-    )
-    assert [file.name for file in out.glob("converge.*")] == ["converge.png"]
-    assert (out / "converge.png").read_text() == "mine"
+    pgd = [(f"pgd step_size=eps/{part}", steps, 2.0 * int(steps)) for part in "28" for steps in "12"]
+    assert sorted(points) == [*pgd, ("rays", "12", 13), ("rays", "3", 4)]
 
 
 @pytest.mark.parametrize(

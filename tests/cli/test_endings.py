@@ -62,15 +62,7 @@ def test_a_wrong_job_is_refused_before_anything_heavy_is_imported(tmp_path: Path
     assert imported == []
 
 
-def test_the_commands_are_listed_before_anything_heavy_is_imported(tmp_path: Path) -> None:
-    code = (
-        "import sys; from freqbench.cli import app; app(sys.argv[1:], standalone_mode=False); "
-        "print(sorted({'torch', 'monai', 'numpy', 'ray', 'pandas'} & set(sys.modules)))"
-    )
-    assert python(tmp_path, "-c", code, "init", "--help").stdout.splitlines()[-1] == b"[]"
-
-
-@pytest.mark.integration
+@pytest.mark.slow
 def test_networks_that_were_checked_before_are_planned_without_monai(tmp_path: Path) -> None:
     """MONAI takes longer than all the rest; a network is made of it once, and what came out is remembered."""
     (tmp_path / "job.yaml").write_text(json.dumps(job()))
@@ -85,17 +77,6 @@ def test_networks_that_were_checked_before_are_planned_without_monai(tmp_path: P
     assert second[-1] == "[]"
     tables = [[line for line in said if "left on one worker" not in line][:-1] for said in (first, second)]
     assert tables[0] == tables[1]
-
-
-@pytest.mark.integration
-def test_a_report_is_made_and_training_is_read_without_monai(tmp_path: Path) -> None:
-    """MONAI takes longer than all the rest, and only crops and networks need it; a report needs little of scipy."""
-    large = {"monai", "PIL", "scipy.ndimage", "scipy.optimize", "scipy.spatial", "scipy.stats", "matplotlib"}
-    code = (
-        f"import sys, freqbench.reporting.report; print(sorted({large!r} & set(sys.modules)))\n"
-        "import freqbench.training.link, freqbench.engine.run; print('monai' in sys.modules)"
-    )
-    assert python(tmp_path, "-c", code).stdout.split() == [b"[]", b"False"]
 
 
 def test_the_names_that_a_job_may_have_are_those_of_the_tables() -> None:
@@ -233,7 +214,9 @@ def test_a_run_ends_with_a_table_the_page_and_three_commands(
 
 
 @pytest.mark.integration
-def test_no_page_leaves_it_and_one_that_cannot_be_written_is_a_line(tmp_path: Path, bench: Bench) -> None:
+def test_no_page_leaves_it_and_one_that_cannot_be_written_or_made_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
     out = tmp_path / "out"
     command = ("run", write(tmp_path, small(metrics=["dsc"])), "--out", str(out), "--engine", "serial")
     assert bench(*command, "--no-page")[0] == 0
@@ -243,15 +226,10 @@ def test_no_page_leaves_it_and_one_that_cannot_be_written_is_a_line(tmp_path: Pa
     assert code == 0
     assert said.splitlines()[-4].startswith(f"no page: {out}/report.html: expected no file or one that freqbench wrote")
     assert (out / "report.html").read_text() == "not freqbench's"
-
-
-@pytest.mark.integration
-def test_a_defect_of_the_page_is_none_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
+    (out / "report.html").unlink()
     monkeypatch.setattr("freqbench.reporting.page.build_page", lambda *_: 1 / 0)
-    command = ("run", write(tmp_path, small(metrics=["dsc"])), "--out", str(tmp_path / "out"), "--engine", "serial")
     code, said, err = bench(*command)
-    assert (code, err) == (0, "")
-    assert "no page: division by zero\n" in said
+    assert (code, err, "no page: division by zero\n" in said) == (0, "", True)
 
 
 @pytest.mark.integration

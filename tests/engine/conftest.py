@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from tiny_job import noted
 
 
 @pytest.fixture(autouse=True)
@@ -33,11 +33,6 @@ def attacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The attacks that are carried out from now on."""
     from freqbench.engine import attacking
 
-    real, done = attacking.attack_case, list[str]()
-
-    def counted(attack: Any, model: Any, case: Any, *args: Any) -> Any:
-        done.append(f"{attack.name} {case.ref.case_id}")
-        return real(attack, model, case, *args)
-
-    monkeypatch.setattr(attacking, "attack_case", counted)
-    return done
+    return noted(
+        monkeypatch, attacking, "attack_case", lambda attack, model, case, *_: f"{attack.name} {case.ref.case_id}"
+    )

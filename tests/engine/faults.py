@@ -1,4 +1,4 @@
-"""Faults of workers: attacks and datasets that kill their process or hang.
+"""Faults of workers: attacks that kill their process or hang.
 
 What a fault does is decided by files in a folder, so that it happens a number of times whatever process it happens in,
 and a run without faults can be compared with one that had them.
@@ -17,10 +17,7 @@ from torch import Tensor
 from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.pgd import PGD
-from freqbench.core.input_space import Preprocess
 from freqbench.core.names import KNOWN
-from freqbench.core.types import Case, CaseRef
-from freqbench.data.loaders.phantom import Phantom
 
 
 def happens(place: str, times: int) -> bool:
@@ -66,40 +63,3 @@ class Faulty(PGD):
         if self.fault == "slow":
             time.sleep(1)
         return super().perturb(task)
-
-
-class Spacing(tuple[float, float, float]):
-    """A spacing that kills the process it is sent to, or cannot be read there, the first time."""
-
-    place: str
-    fault: str
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _arrived, (tuple(self), self.place, self.fault)
-
-
-def _arrived(values: tuple[float, float, float], place: str, fault: str) -> tuple[float, float, float]:
-    if happens(place, 1):
-        if fault == "unreadable":
-            raise AttributeError("partially initialized module")
-        die()
-    return values
-
-
-class FaultyPhantom(Phantom):
-    """Phantoms whose reading or scoring goes wrong."""
-
-    loader: ClassVar[str] = "faulty"
-
-    place: str
-    fault: str
-
-    def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
-        if self.fault == "load" and happens(self.place, 1):
-            die()
-        case = super().load(ref, space)
-        if self.fault in ("score", "unreadable"):
-            spacing = Spacing(case.spacing)
-            spacing.place, spacing.fault = self.place, self.fault
-            object.__setattr__(case, "spacing", spacing)
-        return case

@@ -1,5 +1,6 @@
 """A volume is attacked window by window from common random numbers."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ from freqbench.attacks.core.task import Task
 from freqbench.core.identity import window_generator
 from freqbench.core.types import Case, Shape
 from freqbench.engine.attacking import attack_case
+from freqbench.engine.scoring import score_volume
 from freqbench.models import SegmentationModel, attack_windows, build
 
 ROI: Shape = (8, 8, 4)
@@ -77,14 +79,6 @@ def test_a_volume_smaller_than_the_roi_is_attacked_as_it_is(unet: SegmentationMo
     assert (moved > 0).double().mean() > 0.95, "all voxels have a gradient, not only a corner"
 
 
-@pytest.mark.parametrize("name", ["pgd", "gn"])
-def test_windows_at_once_change_nothing_but_a_few_signs(unet: SegmentationModel, name: str) -> None:
-    case = make_case((24, 16, 4))  # six windows
-    attack = make(name, **({"std": 0.05} if name == "gn" else {"eps": 0.03, "steps": 3}))
-    one, three = (attack_case(attack, unet, case, 0, batch).adversarial for batch in (1, 3))
-    assert float(((one - three).abs() > 1e-5).double().mean()) < 2e-3
-
-
 def test_passes_are_those_that_each_window_took(unet: SegmentationModel) -> None:
     """Some of the six windows of a case fall to the first member and some do not: at once or one by one."""
     members = ("apgd-ce", "square")
@@ -96,14 +90,6 @@ def test_passes_are_those_that_each_window_took(unet: SegmentationModel) -> None
     assert counts[0] == counts[1]
     assert 6 * 5 < counts[0][0] < 6 * attack.passes[0]
     assert counts[0][1] == 6 * 3
-
-
-def test_the_case_is_left_as_found(unet: SegmentationModel) -> None:
-    case = make_case()
-    before = case.image.clone(), case.label.clone()
-    attack_case(make("pgd", eps=0.1, steps=1), unet, case, 0, 1)
-    assert torch.equal(case.image, before[0])
-    assert torch.equal(case.label, before[1])
 
 
 def noise(model: SegmentationModel, case: Case, seed: int = 0, std: float = 0.01, batch: int = 1) -> Tensor:
@@ -162,3 +148,56 @@ def test_a_reference_is_stretched_to_the_volume_and_cut_into_its_windows(
         at = np.linspace(0, size - 1, wanted)
         expected = np.apply_along_axis(lambda line, at=at: np.interp(at, np.arange(len(line)), line), axis, expected)
     assert np.allclose(volume[0].numpy(), expected, atol=1e-6)
+
+
+# Two channels: windows, references and scores have both, labels one
+
+CUBE: Shape = (8, 8, 8)
+
+
+def two_channels(seed: int) -> Case:
+    """A case of 2 x 2 windows."""
+    image = volume((12, 10, 8), 2, seed)
+    return case_of(image, image.sum(dim=0, keepdim=True) > 1)
+
+
+@pytest.fixture(scope="module")
+def summing() -> SegmentationModel:
+    return SegmentationModel(Threshold(1.0), CUBE).eval()
+
+
+@pytest.fixture(scope="module")
+def two() -> Case:
+    return two_channels(0)
+
+
+@pytest.mark.parametrize("scope", ["window", "volume"])
+@pytest.mark.parametrize(("channels", "reach"), [(None, 0.2), ((1,), 0.1)])
+def test_fgsm_flips_exactly_what_is_within_reach_of_the_channels(
+    summing: SegmentationModel, two: Case, scope: str, channels: tuple[int, ...] | None, reach: float
+) -> None:
+    attack = make("fgsm", eps=0.1, channels=channels, scope=scope)
+    attacked = attack_case(attack, summing, two, None, 3)
+    total, clean = attacked.adversarial.sum(0), two.image.sum(0)
+    assert torch.equal((total > 1) != (clean > 1), (clean - 1).abs() < reach)
+    assert torch.equal(attacked.adversarial[0], two.image[0]) == (channels is not None)
+
+
+def test_a_reference_has_its_channels(summing: SegmentationModel, two: Case) -> None:
+    """Two references lead to two volumes, in the channel that is attacked."""
+    attack = make("faa", portion=1.0, bands=2, steps=1, channels=1, reconstruction_weight=0.0)
+    one, other = (attack_case(attack, summing, two, 0, 4, two_channels(seed)).adversarial for seed in (1, 2))
+    assert not torch.equal(one[1], other[1])
+    assert torch.equal(one[0], two.image[0])
+
+
+def test_scores_are_those_of_both_channels(two: Case) -> None:
+    adversarial = two.image.clone()
+    adversarial[1, 4, 5, 6] += 0.1
+    adversarial[0, 4, 5, 6] -= 0.05
+    values = score_volume(two, adversarial, ("ssim", "psnr"), CUBE, torch.device("cpu")).values
+    assert values["linf"] == pytest.approx(0.1)
+    assert values["l2"] == values["l2_body"] == pytest.approx(math.hypot(0.1, 0.05))
+    mse = (0.1**2 + 0.05**2) / two.image.numel()
+    assert values["psnr"] == pytest.approx(-10 * math.log10(mse))
+    assert 0.9 < values["ssim"] < 1

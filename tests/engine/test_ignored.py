@@ -140,10 +140,3 @@ def test_training_refuses_voxels_that_do_not_count(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"t: m: expected a label for every voxel, .* got raw with .* \(label 2\)"):
         training.train(job, str(tmp_path / "out"))
-
-
-def test_the_calibration_of_a_whole_prediction_is_that_of_the_labelled_part() -> None:
-    confidence, of_gap = torch.from_numpy(np.random.default_rng(2).random((12, 10, 8))), maps(True)
-    whole = scoring.score_calibration(confidence, of_gap.pred, of_gap.label, 4)
-    part = scoring.score_calibration(confidence[:9], of_gap.pred[:9], of_gap.label[:9], 4)
-    assert whole.record == pytest.approx(part.record, nan_ok=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from engine.cases import case_of, run_all, units_of, volume
-from tiny_job import SHAPE, class_rows, execute, expanded, job, rows, small
+from tiny_job import SHAPE, class_rows, execute, expanded, job, noted, rows, small
 
 import freqbench as fb
 from freqbench import models
@@ -34,14 +34,7 @@ ONE = {"attacks": [UNIVERSAL], "datasets": [PHANTOM]}
 @pytest.fixture
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The radius of each attack that learns from now on."""
-    real, budgets = Universal.learn, list[float]()
-
-    def noted(self: Universal, *args: Any) -> Any:
-        budgets.append(self.eps)
-        return real(self, *args)
-
-    monkeypatch.setattr(Universal, "learn", noted)
-    return budgets
+    return noted(monkeypatch, Universal, "learn", lambda attack, *_: attack.eps)
 
 
 def test_a_cell_learns_once_and_on_resume_takes_what_is_in_the_store(tmp_path: Path, learned: list[float]) -> None:

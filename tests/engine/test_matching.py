@@ -14,7 +14,7 @@ from freqbench import models
 from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.engine import attacking
-from freqbench.engine.matching import BOUNDS, FILE, Nearest, matched, search
+from freqbench.engine.matching import FILE, Nearest, matched, search
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import image_scores
@@ -64,6 +64,8 @@ ATTACKS = [
     ({"name": "pgd", "steps": 2, "step_size": "eps/4"}, L2),
     ({"name": "vafa", "steps": 2, "block": 8, "renormalize": False}, L2),
     ({"name": "corruption", "kind": "low_dose"}, {"metric": "ssim_body", "value": 0.97}),
+    pytest.param({"name": "sinogram", "steps": 2, "angles": 12}, L2, marks=pytest.mark.integration),
+    pytest.param({"name": "deformation", "control": "random"}, L2, marks=pytest.mark.integration),
 ]
 
 
@@ -237,26 +239,6 @@ def test_an_attack_without_a_budget_to_match_is_refused(tmp_path: Path, monkeypa
     expected = r"^job.yaml: attacks\[0\].match: expected an attack with a budget rho, got fgsm$"
     with pytest.raises(UserError, match=expected):
         matching(small({"name": "fgsm", "match": L2}), tmp_path)
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize(
-    "attack",
-    [
-        {"name": "kspace", "steps": 2},
-        {"name": "bias_field", "steps": 2},
-        {"name": "sinogram", "steps": 2, "angles": 12},
-        {"name": "intensity_curve", "steps": 2},
-        {"name": "deformation", "control": "random"},
-    ],
-    ids=lambda attack: str(attack["name"]),
-)
-def test_acquisition_attacks_get_matched_budgets(attack: dict[str, Any], tmp_path: Path) -> None:
-    grid, said = matching(small({**attack, "match": ONE}), tmp_path)
-    budget = getattr(grid.cells[0].attack, str(grid.cells[0].attack.budget_name))
-    assert 0 < budget < BOUNDS[str(grid.cells[0].attack.budget_name)][1]
-    assert mean_distance(grid, 0, "l2_body", 1) == pytest.approx(L2["value"], rel=0.05)
-    assert len(said) == 1
 
 
 def test_a_value_that_no_budget_leads_to_is_one_line_with_the_nearest(tmp_path: Path) -> None:

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from attacks.examples import EXAMPLES, takes
-from engine.cases import case_of, units_of, volume
-from engine.live import most_bytes
-from tiny_job import small
+from attacks.examples import EXAMPLES
+from engine.cases import units_of
+from tiny_job import noted, small
 
 from freqbench import models
 from freqbench.attacks import ATTACKS, make
@@ -18,7 +17,7 @@ from freqbench.engine import attacking, memory
 from freqbench.engine.memory import MOST_WINDOWS, available_bytes, first_step, hint_for, windows_within, within_memory
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.cells import Unit
-from freqbench.models import ModelEntry, SegmentationModel
+from freqbench.models import SegmentationModel
 
 GIB = 1 << 30
 
@@ -144,20 +143,14 @@ def test_a_cpu_measures_nothing_and_a_step_behind_passes_without_gradient_is_rea
 
 
 def test_each_model_and_kind_of_attack_is_measured_once_whatever_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured, taken = [], []
+    measured = []
 
     def fit(attack: Any, model: SegmentationModel, case: Case, share: float, surrogates: Any) -> int:
         measured.append((attack.name, share))
         return 3 if attack.name == "fgsm" else 2
 
-    real = attacking.attack_case
-
-    def counted(attack: Any, model: Any, case: Any, seed: Any, window_batch: int, *more: Any) -> Any:
-        taken.append(window_batch)
-        return real(attack, model, case, seed, window_batch, *more)
-
     monkeypatch.setattr(memory, "fitting_windows", fit)
-    monkeypatch.setattr(attacking, "attack_case", counted)
+    taken = noted(monkeypatch, attacking, "attack_case", lambda *given: given[4])
     attacks = [
         {"name": "fgsm", "eps": [0.1, 0.2]},
         {"name": "bim", "eps": 0.1, "steps": 1},
@@ -193,29 +186,3 @@ def test_running_out_halves_the_windows_of_a_volume_attacked_as_one(monkeypatch:
         rows[windows] = outcome.records[0]
     assert rows[4]["window_batch"] == rows[2]["window_batch"] == 2
     assert rows[4]["dsc"] == rows[2]["dsc"]
-
-
-KINDS = (
-    *("pgd", "apgd", "cospgd", "ssa", "padam", "almaprox", "square", "rays", "faa"),
-    *("vafa", "sa2", "sa2_opt", "kspace", "sinogram"),
-)
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("name", KINDS)
-def test_measured_memory_bounds_all_steps_of_more_windows(name: str) -> None:
-    """The papers' UNet stays within the free part of the memory, under attacks that keep different things.
-
-    So does what is counted before a run, on shapes. What kernels take for themselves (cuDNN's workspaces) is in none.
-    """
-    spec = models.resolve(ModelEntry(name="unet", arch="unet", checkpoint="random", roi=(32, 32, 32)), 14)
-    model = models.load(spec, torch.device("cpu"))
-    image = volume((64, 32, 32))
-    case = case_of(image, image > 0.5)
-    few = {key: number for key, number in {"steps": 3, "queries": 3, "block": 8}.items() if takes(name, key)}
-    attack = make(name, **EXAMPLES[name] | few)
-    reference = case if attack.needs_reference else None
-    one = most_bytes(lambda: first_step(attack, model, case))
-    both = most_bytes(lambda: attacking.attack_case(attack, model, case, 0, 2, reference))
-    assert one < both <= 2 * one / memory.HEADROOM
-    assert one <= models.step_bytes(spec)

@@ -1,7 +1,6 @@
 """A run's lines without a terminal, and its workers' use of time."""
 
 import io
-import itertools
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -97,7 +96,7 @@ def test_the_bar_of_a_terminal_moves_within_a_unit(at: list[float]) -> None:
 @pytest.mark.parametrize(
     ("name", "scope"),
     quick(
-        [*itertools.product(["square", "apgd", "sea"], ["window", "volume"]), ("vafa", "window")],
+        [("square", "window"), ("apgd", "volume"), ("sea", "window"), ("vafa", "window")],
         *(("square", "window"), ("vafa", "window")),
     ),
 )

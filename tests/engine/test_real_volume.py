@@ -4,10 +4,8 @@ There is no authors' array of a real volume. So their algorithm is written down 
 the libraries that they use, held against their arrays of synthetic volumes (`tests/golden`), then run on the real one.
 """
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +26,7 @@ pytestmark = pytest.mark.integration
 CROP = Path(__file__).parent / "hippocampus"
 SIDE = 32
 ARGS = {"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 1}
-SETTINGS = [(20.0, 8, True), (30.0, 16, False), (20.0, 32, True)]  # q_max, block, with SSIM
+Q_MAX, BLOCK, STEPS = 20.0, 8, 20
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -38,7 +36,7 @@ def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def released_vafa(
-    net: nn.Module, x: Tensor, labels: Tensor, q_max: float, block: int, with_ssim: bool, steps: int = 20
+    net: nn.Module, x: Tensor, labels: Tensor, q_max: float, block: int, with_ssim: bool, steps: int
 ) -> Tensor:
     """The volume that the authors' code makes of `x` `[1, 1, H, W, D]`, whose sides are multiples of the block's."""
     basis = torch.from_numpy(dct(np.eye(block), axis=0, norm="ortho")).to(x)
@@ -76,9 +74,8 @@ def released_vafa(
     return seen.detach().clamp(0, 1)
 
 
-@pytest.mark.parametrize("name", ["vafa3d_q20_s5_b32_ssim", "vafa3d_q30_s5_b16_nossim"])
-def test_the_algorithm_written_down_here_is_the_released_one(golden: Find, name: str) -> None:
-    reference = load(golden, name)
+def test_the_algorithm_written_down_here_is_the_released_one(golden: Find) -> None:
+    reference = load(golden, "vafa3d_q20_s5_b32_ssim")
     images = (255 * reference.images).double() / 255  # as the released code rounds them
     params = reference.params
     setting = params["q_max"], params["block_size"][0], params["use_ssim_loss"], params["steps"]
@@ -124,38 +121,21 @@ def test_rows_agree_with_the_released_attack_on_the_same_network_and_window(
     """Foreground Dice to 0.01, as far as the sign of small gradients leads two correct runs apart in 20 steps."""
     save_checkpoint(tmp_path / "net.safetensors", net.state_dict(), {}, half=False)
     model = {"name": "net", "arch": "unet", "args": ARGS, "roi": [SIDE] * 3}
-    attacks: list[dict[str, Any]] = [
-        {
-            "name": "vafa",
-            "variant": "released",
-            "q_max": q,
-            "block": block,
-            "steps": 20,
-            "ssim_weight": float(with_ssim),
-        }
-        for q, block, with_ssim in SETTINGS
-    ]
-    data = {
-        "name": "decathlon",
-        "root": str(CROP),
-        "split": "validation",
-        "intensity": "minmax",
-        "crop_foreground": False,
-    }
+    attack = {"name": "vafa", "variant": "released", "q_max": Q_MAX, "block": BLOCK, "steps": STEPS, "ssim_weight": 1.0}
+    space = {"intensity": "minmax", "crop_foreground": False}
     job = {
         "name": "real",
-        "datasets": [data],
+        "datasets": [{"name": "decathlon", "root": str(CROP), "split": "validation", **space}],
         "models": [{**model, "checkpoint": str(tmp_path / "net.safetensors")}],
-        "attacks": attacks,
+        "attacks": [attack],
         "metrics": ["dsc"],
         "resources": {"threads": 1},
     }
     code, _, said = bench(capsys, "run", write(tmp_path, job), "--out", str(tmp_path / "out"), "--engine", "serial")
     assert code == 0, said
     image, label = crop
-    rows = Store(str(tmp_path / "out")).records().to_pylist()
-    for row, setting in zip(sorted(rows, key=lambda row: json.loads(row["params"])["block"]), SETTINGS, strict=True):
-        theirs = foreground_dice(net(released_vafa(net, image, label, *setting)), label)
-        assert row["dsc_foreground_clean"] == pytest.approx(foreground_dice(net(image), label), abs=1e-6)
-        assert row["dsc_foreground_clean"] - theirs > 0.05, "an attack that moves nothing shows nothing"
-        assert row["dsc_foreground"] == pytest.approx(theirs, abs=0.01)
+    (row,) = Store(str(tmp_path / "out")).records().to_pylist()
+    theirs = foreground_dice(net(released_vafa(net, image, label, Q_MAX, BLOCK, with_ssim=True, steps=STEPS)), label)
+    assert row["dsc_foreground_clean"] == pytest.approx(foreground_dice(net(image), label), abs=1e-6)
+    assert row["dsc_foreground_clean"] - theirs > 0.05, "an attack that moves nothing shows nothing"
+    assert row["dsc_foreground"] == pytest.approx(theirs, abs=0.01)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from exchange import elsewhere
 from rich.console import Console
-from tiny_job import ROI, execute, expanded, job, rows, save_weights, small
+from tiny_job import ROI, execute, expanded, job, noted, rows, small
 
 from freqbench import metrics
 from freqbench.core.errors import UserError
@@ -65,22 +65,6 @@ def test_affine_units_and_types_are_right_and_what_is_read_back_scores_as_the_ro
         assert image.shape == (24, 20, 16)
 
 
-@pytest.mark.integration
-def test_a_further_checkpoint_is_scored_by_ray_as_a_run_would_have(tmp_path: Path) -> None:
-    path = tmp_path / "later.safetensors"
-    save_weights(path, seed=5)
-    execute(small(**ONE), tmp_path / "scored")
-    two_workers = small(**{**ONE, "resources": {"workers": 2, "threads": 1}})
-    assert score(two_workers, tmp_path / "scored", [str(path)]).num_new == 2
-    assert Store(str(tmp_path / "scored")).runs()[-1]["engine"]["name"] == "ray"
-    whole = small(**ONE, targets=["a", "later"])
-    whole["models"].append({"name": "later", "checkpoint": str(path), "min_dice": 0})
-    execute(whole, tmp_path / "run")
-    expected = {key: row for key, row in rows(tmp_path / "run").items() if row["source_model"] == "'a'"}
-    assert rows(tmp_path / "scored") == expected
-    assert len(Store(str(tmp_path / "scored")).job()["index"]["cells"][0]["targets"]) == 2
-
-
 def test_targets_that_were_scored_stay_when_the_job_runs_again(tmp_path: Path) -> None:
     """Its index, from which reports and status are made, keeps the keys that `score` added."""
     execute(BOTH, tmp_path)
@@ -115,13 +99,7 @@ def test_volumes_asked_for_after_a_run_are_made(tmp_path: Path) -> None:
 
 
 def test_a_volume_is_whole_before_its_facts_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, written = run.storage.write_atomic, []
-
-    def note(path: str, data: bytes) -> None:
-        written.append(Path(path).name)
-        real(path, data)
-
-    monkeypatch.setattr(run.storage, "write_atomic", note)
+    written = noted(monkeypatch, run.storage, "write_atomic", lambda path, data: Path(path).name)
     execute(small(**{**ONE, "attacks": [{"name": "gn", "std": 0.1}]}), tmp_path)
     order = [name for name in written if "nii" in name or name == "attack.json"]
     assert order[:4] == ["adversarial.nii.gz", "clean.nii.gz", "label.nii.gz", "attack.json"]

@@ -63,6 +63,15 @@ def row_of(out: Path | str) -> dict[str, Any]:
     return row
 
 
+@pytest.fixture(scope="module")
+def both(data: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder of two stores, `grid` and `file`, and what was said of the first."""
+    folder, said = tmp_path_factory.mktemp("both"), {"grid": io.StringIO(), "file": io.StringIO()}
+    for score_on, text in said.items():
+        execute(job_of(data, score_on=score_on), folder / score_on, text)
+    return folder, said["grid"].getvalue()
+
+
 class Organs(nn.Module):
     """A network that is right wherever the grid has the file's voxels: each class by its intensity."""
 
@@ -98,30 +107,23 @@ def test_classes_are_those_of_the_untouched_label_map(data: dict[str, Any], tmp_
     assert counts == dict(enumerate(np.bincount(anatomy()[1].ravel()).tolist()))
 
 
-@pytest.mark.integration
-def test_a_class_that_the_grid_has_lost_is_missed_in_the_file_and_said_of_the_grid(
-    data: dict[str, Any], tmp_path: Path
-) -> None:
-    said = {}
-    for score_on in ("grid", "file"):
-        execute(job_of(data, score_on=score_on), tmp_path / score_on, said.setdefault(score_on, io.StringIO()))
-    on_grid, in_file = row_of(tmp_path / "grid"), row_of(tmp_path / "file")
+def test_a_class_that_the_grid_has_lost_is_missed_in_the_file_and_said_of_the_grid(both: tuple[Path, str]) -> None:
+    out, said = both
+    on_grid, in_file = row_of(out / "grid"), row_of(out / "file")
     lost = "label voxels are lost: 192 of 192 voxels of `gas` lie outside the crop to intensities above the lower bound"
     assert (on_grid["caution"], in_file["caution"]) == (lost, None)
-    classes = Store(str(tmp_path / "file")).class_records(("class_index", "dsc_clean")).to_pylist()
+    classes = Store(str(out / "file")).class_records(("class_index", "dsc_clean")).to_pylist()
     assert [row["dsc_clean"] for row in classes if row["class_index"] == 3] == [0]
-    assert lost in " ".join(said["grid"].getvalue().split())
-    (finding,) = [each for each in audited(gathered([Store(str(tmp_path / "grid"))])) if each.check == "organs"]
+    assert lost in " ".join(said.split())
+    (finding,) = [each for each in audited(gathered([Store(str(out / "grid"))])) if each.check == "organs"]
     assert (finding.verdict, "the label lacks" in finding.sentence) == ("violated", False)
     assert "192 of 192 voxels of `gas` lie outside the crop" in finding.sentence
-    (finding,) = [each for each in audited(gathered([Store(str(tmp_path / "file"))])) if each.check == "organs"]
+    (finding,) = [each for each in audited(gathered([Store(str(out / "file"))])) if each.check == "organs"]
     assert finding.verdict == "holds"
 
 
-def test_distances_between_volumes_stay_on_the_grid_that_is_attacked(data: dict[str, Any], tmp_path: Path) -> None:
-    for score_on in ("grid", "file"):
-        execute(job_of(data, score_on=score_on), tmp_path / score_on)
-    on_grid, in_file = row_of(tmp_path / "grid"), row_of(tmp_path / "file")
+def test_distances_between_volumes_stay_on_the_grid_that_is_attacked(both: tuple[Path, str]) -> None:
+    on_grid, in_file = (row_of(both[0] / name) for name in ("grid", "file"))
     assert [in_file[name] for name in ("linf", "ssim")] == [on_grid[name] for name in ("linf", "ssim")]
     assert in_file["dsc"] != on_grid["dsc"]
 
@@ -198,12 +200,10 @@ def test_scores_in_the_file_alone_have_another_identity(data: dict[str, Any]) ->
     assert cells[0] == cells[1] != other.cell_id
 
 
-def test_no_mean_holds_scores_of_both_grids(data: dict[str, Any], tmp_path: Path) -> None:
-    for score_on in ("grid", "file"):
-        execute(job_of(data, score_on=score_on), tmp_path / score_on)
-    _, records = found_records([Store(str(tmp_path / name)) for name in ("grid", "file")], None)
+def test_no_mean_holds_scores_of_both_grids(both: tuple[Path, str]) -> None:
+    _, records = found_records([Store(str(both[0] / name)) for name in ("grid", "file")], None)
     assert sorted(records["dataset"].unique()) == ["d", "d (file grid)"]
-    assert set(fb.load_results(tmp_path / "file")["dataset"]) == {"d"}
+    assert set(fb.load_results(both[0] / "file")["dataset"]) == {"d"}
 
 
 @pytest.mark.parametrize(

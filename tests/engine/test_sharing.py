@@ -2,16 +2,14 @@
 
 import io
 import itertools
-import re
-import signal
-import subprocess
+import math
 import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from engine.ray_session import machines, start
 from tiny_job import class_rows, execute, rows, small
 
 from freqbench.core.errors import UserError
@@ -63,6 +61,31 @@ def test_shards_run_beside_each_other_and_together_are_the_grid(tmp_path: Path) 
     assert class_rows(out) == class_rows(tmp_path / "whole")
 
 
+LEARNING = {"name": "universal", "eps": 0.1, "steps": 1, "learn_cases": 1}
+RUN = {**MANY, "attacks": [{"name": "gn", "std": [0.02, 0.04, 0.06, 0.08]}, LEARNING]}
+Rows = dict[tuple[str, ...], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    out = tmp_path_factory.mktemp("undisturbed")
+    execute(RUN, out)
+    return rows(out)
+
+
+def refuse(patch: pytest.MonkeyPatch, part: str, error: OSError, times: float = math.inf) -> None:
+    """Has the store refuse to write files of a part so many times."""
+    real, refused = storage.write_atomic, list[str]()
+
+    def write_atomic(path: str, data: bytes) -> None:
+        if part in path and len(refused) < times:
+            refused.append(path)
+            raise error
+        real(path, data)
+
+    patch.setattr(storage, "write_atomic", write_atomic)
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "COMMIT_EVERY_S", 0.0)
@@ -73,45 +96,30 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("part", ["records/", "volumes/", "learned/"])
 def test_a_store_that_refuses_for_a_while_gets_all_rows(
-    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, undisturbed: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every second time, as between two commits, the writer writes nothing, which is no answer of the store."""
     turns, due = itertools.cycle([True, False]), Writer.flush_due
     monkeypatch.setattr(Writer, "flush_due", lambda writer: due(writer) if next(turns) else 0)
-    real, refused, said = storage.write_atomic, [], io.StringIO()
-
-    def refuse(path: str, data: bytes) -> None:
-        if part in path and len(refused) < 5:
-            refused.append(path)
-            raise OSError(28, "No space left on device")
-        real(path, data)
-
-    monkeypatch.setattr(storage, "write_atomic", refuse)
-    learning = {"name": "universal", "eps": 0.1, "steps": 1, "learn_cases": 1}
-    content = {**MANY, "attacks": [*MANY["attacks"], learning], "save_adversarial": "nifti"}
-    summary = execute(content, tmp_path / "full", said)
-    monkeypatch.setattr(storage, "write_atomic", real)
-    execute(content, tmp_path / "whole")
-    assert (summary.num_new, summary.num_failed) == (10, 0)
-    assert rows(tmp_path / "full") == rows(tmp_path / "whole")
+    said = io.StringIO()
+    refuse(monkeypatch, part, OSError(28, "No space left on device"), times=5)
+    content = {**RUN, "save_adversarial": "nifti"}
+    summary = execute(content, tmp_path, said)
+    assert (summary.num_new, summary.num_failed) == (5, 0)
+    assert rows(tmp_path) == undisturbed
     refusal = "the store refuses files (OSError: No space left on device): they wait and are tried again"
     assert said.getvalue().count(refusal) == said.getvalue().count("the store answers again") == 1
 
 
 @pytest.mark.usefixtures("hasty")
 def test_ctrl_c_gives_up_what_waits_for_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, said = storage.write_atomic, io.StringIO()
-
-    def refuse(path: str, data: bytes) -> None:
-        if "records/" in path:
-            raise OSError(28, "No space left on device")
-        real(path, data)
+    said = io.StringIO()
 
     def press(seconds: float) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "write_atomic", refuse)
+        refuse(patch, "records/", OSError(28, "No space left on device"))
         patch.setattr(run, "time", SimpleNamespace(sleep=press, monotonic=time.monotonic))
         summary = execute(small(**TWO), tmp_path, said)
     assert (summary.interrupted, summary.num_new) == (True, 0)
@@ -124,14 +132,7 @@ def test_ctrl_c_gives_up_what_waits_for_the_store(tmp_path: Path, monkeypatch: p
 def test_a_store_that_refuses_for_good_ends_the_run_in_one_line(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = storage.write_atomic
-
-    def refuse(path: str, data: bytes) -> None:
-        if part in path:
-            raise PermissionError(13, "Permission denied")
-        real(path, data)
-
-    monkeypatch.setattr(storage, "write_atomic", refuse)
+    refuse(monkeypatch, part, PermissionError(13, "Permission denied"))
     monkeypatch.setattr(retry, "PATIENCE_S", 0.1)
     with pytest.raises(UserError, match=r"expected a store that takes files, got none for 0 s \(PermissionError: Perm"):
         execute(small(**TWO, save_adversarial="nifti"), tmp_path)
@@ -147,31 +148,3 @@ def test_a_store_that_refuses_for_good_ends_the_run_in_one_line(
 def test_volumes_are_not_left_on_each_of_several_machines(root: str | None, nodes: int, is_refused: bool) -> None:
     with pytest.raises(UserError, match=r"^save_adversarial: expected --out as a URI") if is_refused else nullcontext():
         saved_volumes.require_shared(root, nodes)
-
-
-def started(folder: Path, address: str, num_units: int) -> "subprocess.Popen[str]":
-    """A command of one worker on a cluster."""
-    folder.mkdir()
-    attack = {"name": "gn", "std": [number / num_units for number in range(1, num_units + 1)]}
-    content = small(attacks=[attack], metrics=["dsc"], resources={"workers": 1, "threads": 1})
-    return start(folder, content, "--address", address)
-
-
-@pytest.mark.chaos
-def test_a_small_job_passes_a_large_one_on_the_same_cluster(tmp_path: Path) -> None:
-    """Each has the workers that it names; with one for all, the small one would wait for the large one's end."""
-    with machines(1, cpus=2) as cluster:
-        large = started(tmp_path / "large", cluster.address, 9_000)
-        try:
-            while not re.search(r"^[1-9]\d* of 9000 records", (tmp_path / "large/log").read_text(), re.MULTILINE):
-                assert large.poll() is None, (tmp_path / "large/log").read_text()
-                time.sleep(0.2)
-            small_one = started(tmp_path / "small", cluster.address, 3)
-            assert small_one.wait(120) == 0, (tmp_path / "small/log").read_text()
-            assert large.poll() is None
-        finally:
-            large.send_signal(signal.SIGTERM)
-            code = large.wait(120)
-    assert code == 130, (tmp_path / "large/log").read_text()
-    assert len(rows(tmp_path / "small/out")) == 3
-    assert 0 < len(rows(tmp_path / "large/out")) < 9_000

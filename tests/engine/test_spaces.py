@@ -11,7 +11,7 @@ import pytest
 import torch
 from engine.cases import run_all
 from rich.console import Console
-from tiny_job import ARGS, ROI, class_rows, execute, expanded, results, rows, small
+from tiny_job import ARGS, ROI, class_rows, execute, expanded, noted, results, rows, small
 
 from freqbench import models
 from freqbench.core import config
@@ -219,14 +219,12 @@ def test_a_volume_is_attacked_through_the_source_s_own_weighting(data: dict[str,
 
 
 def test_a_reference_comes_in_the_source_s_space(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    real, seen = attacking.attack_case, []
+    def note(
+        _: Any, model: Any, case: Case, seed: Any, batch: int, reference: Case, *more: Any
+    ) -> tuple[Any, Any, str]:
+        return case.spacing, reference.spacing, reference.ref.case_id
 
-    def noted(attack: Any, model: Any, case: Case, seed: Any, batch: int, reference: Case | None, *more: Any) -> Any:
-        assert reference is not None
-        seen.append((case.spacing, reference.spacing, reference.ref.case_id))
-        return real(attack, model, case, seed, batch, reference, *more)
-
-    monkeypatch.setattr(attacking, "attack_case", noted)
+    seen = noted(monkeypatch, attacking, "attack_case", note)
     run_all(job_of(data, B, attacks=[{"name": "faa", "bands": 4, "portion": 0.5, "steps": 1}], metrics=["dsc"]))
     assert seen == [((1.5,) * 3, (1.5,) * 3, "y_image")]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from engine.cases import run_all, units_of
-from tiny_job import JOB, NUM_WINDOWS, SHAPE, Collector, execute, expanded, small
+from tiny_job import JOB, NUM_WINDOWS, SHAPE, execute, expanded, noted, small
 
 import freqbench as fb
 from freqbench import models
@@ -15,7 +15,6 @@ from freqbench.attacks import make
 from freqbench.audit import computing
 from freqbench.core.errors import UserError
 from freqbench.engine import memory, provenance
-from freqbench.engine.engines import serial
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job import plan
 from freqbench.job.rehearsal import rehearsed
@@ -43,17 +42,12 @@ def cells(*attacks: dict[str, Any], **changes: Any) -> Any:
     return expanded(content(*attacks, **changes))[1].cells
 
 
-def test_a_cell_has_the_models_that_are_named_and_its_row_says_which() -> None:
+def test_a_cell_has_the_models_that_are_named_and_its_row_says_which_and_counts_queries_alone() -> None:
     (cell,) = cells()
     assert (cell.source.name, [each.name for each in cell.surrogates]) == ("a", ["b", "c"])
-    (outcome,) = run_all(content())
-    (row,) = outcome.records
+    (row,) = run_all(content())[0].records
     assert (row["status"], row["source_model"], row["target_model"]) == ("ok", "a", "a")
     assert '"surrogates": ["b", "c"]' in row["params"]
-
-
-def test_a_row_counts_the_queries_of_the_attacked_network_alone() -> None:
-    (row,) = run_all(content())[0].records
     assert (row["num_forwards"], row["num_backwards"]) == (3 * NUM_WINDOWS, 0)
     (unit,) = units_of(content())
     assert [unit.passes_on(model) for model in unit.cell.models] == [3 * NUM_WINDOWS, *[12 * NUM_WINDOWS] * 2]
@@ -68,17 +62,6 @@ def test_a_plan_counts_the_surrogates_passes_too(tmp_path: Path) -> None:
     ((row,),) = [list(plan._counted(whole))]
     assert row["window_passes"] == (3 + 2 * 12) * windows
     assert plan.outlook(grid, (), None, str(tmp_path)).hours_left > 0  # type: ignore[operator]
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("scope", ["window", "volume"])
-def test_progress_is_told_of_all_passes(scope: str) -> None:
-    listener = Collector()
-    (unit,) = units_of(content(bases(scope=scope)))
-    serial([unit], WorkerSpec(run_id="r", metrics=()), listener)
-    told = [passes for _, passes in listener.passes]
-    assert told == sorted(told)
-    assert told[-1] == unit.passes == sum(map(unit.passes_on, unit.cell.models))
 
 
 @pytest.mark.integration
@@ -176,22 +159,8 @@ def test_surrogates_that_cannot_be_are_refused_in_one_line(entry: Any, expected:
     assert expected in str(caught.value)
 
 
-def test_a_job_with_missing_or_needless_surrogates_is_refused() -> None:
-    missing = {key: value for key, value in BASES.items() if key != "surrogates"}
-    with pytest.raises(UserError, match=r"bases\.surrogates: expected other models of the job than a, .* got none"):
-        cells(missing)
-    with pytest.raises(UserError, match=r"attacks\[0\]\.surrogates: unknown parameter 'surrogates'"):
-        cells({"name": "fgsm", "eps": "8/255", "surrogates": [["b"]]})
-
-
 def test_a_worker_loads_each_model_once_and_hands_over_those_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, loaded = models.load, list[str]()
-
-    def noted(spec: Any, *args: Any) -> Any:
-        loaded.append(spec.name)
-        return real(spec, *args)
-
-    monkeypatch.setattr(models, "load", noted)
+    loaded = noted(monkeypatch, models, "load", lambda spec, *_: spec.name)
     outcomes = run_all(content(bases(sources=["a", "b"], surrogates=[["a", "c"]], queries=[1, 2])))
     assert not any(outcome.failed for outcome in outcomes)
     assert sorted(loaded) == ["a", "b", "c"]
@@ -257,22 +226,13 @@ def test_surrogates_given_in_python_make_the_cell_of_the_job() -> None:
     ("surrogates", "expected"),
     [
         ((), "bases.surrogates: expected other models of the job than a, which is attacked, got none"),
-        (("a",), "bases.surrogates: expected other models of the job than a, which is attacked, got a"),
-        (("b", "b"), "bases.surrogates: expected names of models, each once"),
-        (("wide",), "bases.surrogates: expected models of the same roi as a, (16, 16, 16), got (24, 16, 16) of wide"),
         (("few",), "few: expected cases of 4 classes (background included), got 6 of phantom"),
         (("two",), "two: expected images [2, H, W, D], got [1, 24, 20, 16]"),
     ],
 )
 def test_python_refuses_impossible_surrogates_in_one_line(surrogates: tuple[str, ...], expected: str) -> None:
-    kinds: dict[str, dict[str, Any]] = {
-        "wide": {"roi": [24, 16, 16]},
-        "few": {"num_classes": 4},
-        "two": {"num_channels": 2},
-    }
+    kinds: dict[str, dict[str, Any]] = {"few": {"num_classes": 4}, "two": {"num_channels": 2}}
     made = {name: loaded(A, name, **kinds.get(name, {})) for name in ("a", *surrogates)}
-    if "b" in made:
-        made["b"] = loaded(B, "b")
     case = fb.load_dataset("phantom", shape=SHAPE, cases=1)[0]
     with pytest.raises(UserError) as caught:
         fb.attack(made["a"], case, "bases", eps="8/255", surrogates=[made[name] for name in surrogates])

@@ -9,7 +9,6 @@ import pytest
 import torch
 from attacks.examples import EXAMPLES, entry, twin
 from engine.cases import case_of, volume
-from tiers import quick
 from tiny_job import expanded, job
 
 from freqbench.attacks import ATTACKS, make
@@ -25,7 +24,6 @@ ROI: Shape = (8, 8, 4)
 SHAPE: Shape = (12, 12, 4)  # 2 x 2 windows to attack, and to predict
 LONG: Shape = (20, 8, 4)  # 3 and 4
 WHOLE = [name for name, attack in ATTACKS.items() if {"window", "volume"} <= {*attack.scopes}]
-JOINT = [name for name in WHOLE if "joint" in ATTACKS[name].scopes]
 PARAMETERS = {name: EXAMPLES[name] | ({"eps": 0.05} if "eps" in EXAMPLES[name] else {}) for name in WHOLE}
 a_few = pytest.mark.parametrize("name", ["pgd", "vafa_opt", "difgsm", "square", "autoattack"])  # one function for all
 
@@ -75,7 +73,7 @@ def test_both_scopes_agree_to_the_bit_on_one_window(name: str, model: Segmentati
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "apgd"])
+@pytest.mark.parametrize("name", ["pgd", "apgd"])
 def test_the_deployed_prediction_suffers_more_from_the_volume_s_own_attack(name: str, model: SegmentationModel) -> None:
     case = make_case(model, SHAPE)
     window, volume, joint = (attacked(name, model, case, s).adversarial for s in ("window", "volume", "joint"))
@@ -141,24 +139,20 @@ def test_the_best_joint_volume_is_that_of_the_lowest_dice(loss: str, model: Segm
     assert best <= min(dice)
 
 
-@pytest.mark.integration
-@a_few
-def test_windows_at_once_change_nothing_but_a_few_signs(name: str, model: SegmentationModel) -> None:
+@pytest.mark.parametrize(("name", "scope"), [("pgd", "window"), ("pgd", "volume"), ("autoattack", "volume")])
+def test_windows_at_once_change_nothing_but_a_few_signs(name: str, scope: str, model: SegmentationModel) -> None:
     case = make_case(model, SHAPE)
-    one, three = (attacked(name, model, case, "volume", batch).adversarial for batch in (1, 3))
+    one, three = (attacked(name, model, case, scope, batch).adversarial for batch in (1, 3))
     assert float(((one - three).abs() > 1e-5).double().mean()) < 5e-3
 
 
 @pytest.mark.parametrize(
     ("name", "scope"),
-    quick(
-        [
-            *((name, "volume") for name in WHOLE),
-            *((name, "joint") for name in JOINT),
-            *((name, "window") for name in ("pgd", "square", "autoattack")),
-        ],
-        *(("pgd", "volume"), ("pgd", "joint"), ("square", "window")),
-    ),
+    [
+        *((name, "volume") for name in ("pgd", "vafa_opt", "square", "autoattack")),
+        *((name, "joint") for name in ("pgd", "apgd")),
+        *((name, "window") for name in ("square", "autoattack")),
+    ],
 )
 def test_passes_are_those_that_the_network_made_and_the_plan_said(
     name: str, scope: str, model: SegmentationModel, counted: list[int]
@@ -175,9 +169,7 @@ def test_passes_are_those_that_the_network_made_and_the_plan_said(
     assert unit.num_windows == volume.facts.num_windows == len(windows(LONG, ROI))
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("name", ["sea", "autoattack"])
-def test_a_case_s_own_dice_is_at_most_that_of_any_member(name: str, model: SegmentationModel) -> None:
+def test_a_case_s_own_dice_is_at_most_that_of_any_member(model: SegmentationModel) -> None:
     """The bound holds for each volume that a member alone would keep."""
     case, sliding = make_case(model, SHAPE), SlidingWindowModel(model)
 
@@ -185,8 +177,8 @@ def test_a_case_s_own_dice_is_at_most_that_of_any_member(name: str, model: Segme
         with torch.no_grad():
             return float(mean_dice(sliding(volume.adversarial[None]), case.label[None]))
 
-    dice = dice_of(attacked(name, model, case, "volume"))
-    ensemble = make(name, scope="volume", **PARAMETERS[name])
+    dice = dice_of(attacked("autoattack", model, case, "volume"))
+    ensemble = make("autoattack", scope="volume", **PARAMETERS["autoattack"])
     assert isinstance(ensemble, Ensemble)
     for member in ensemble.attacks:
         assert dice <= dice_of(attack_case(replace(member, scope="volume"), model, case, 0, 2))

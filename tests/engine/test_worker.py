@@ -1,10 +1,7 @@
 """A worker: what it keeps, what it survives, what it leaves alone."""
 
 import json
-import platform
 import random
-import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -18,7 +15,7 @@ import pytest
 import torch
 from engine.cases import run_all, run_serially, units_of
 from engine.faults import add_attack
-from tiny_job import job, small
+from tiny_job import job, noted, small
 from torch import Tensor
 
 from freqbench import models
@@ -71,22 +68,11 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
 
 
 def test_models_cases_and_clean_predictions_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: Counter[str] = Counter()
-
-    def count(owner: Any, name: str, key: Any) -> None:
-        real = getattr(owner, name)
-
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            calls[key(*args)] += 1
-            return real(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, counted)
-
-    count(models, "load", lambda spec, *_: f"model {spec.name}")
-    count(Phantom, "load", lambda _, ref, space: f"case {ref.case_id}")
-    count(models, "prediction", lambda *_: "predictions")
+    loads = noted(monkeypatch, models, "load", lambda spec, *_: f"model {spec.name}")
+    reads = noted(monkeypatch, Phantom, "load", lambda _, ref, space: f"case {ref.case_id}")
+    predictions = noted(monkeypatch, models, "prediction", lambda *_: "predictions")
     run_all(job(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 2}], metrics=["dsc"]))
-    assert calls == {
+    assert Counter(loads + reads + predictions) == {
         "model a": 1,
         "model b": 1,
         "case phantom_2000": 1,
@@ -139,17 +125,14 @@ FAA = {"name": "faa", "bands": 8, "portion": 0.25, "steps": 1}
 def test_the_reference_is_another_case_drawn_by_seed_and_case_from_a_split_listed_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: list[tuple[int | None, str, str]] = []
-    listed, real, whole_split = list[str](), attacking.attack_case, Phantom.whole_split
 
-    def noted(attack: Any, model: Any, case: Any, seed: Any, batch: int, reference: Any, *more: Any) -> Any:
-        seen.append((seed, case.ref.case_id, reference.ref.case_id))
-        return real(attack, model, case, seed, batch, reference, *more)
+    def note(_: Any, model: Any, case: Any, seed: Any, batch: int, reference: Any, *more: Any) -> tuple[int, str, str]:
+        return seed, case.ref.case_id, reference.ref.case_id
 
     phantom = {"name": "phantom", "shape": [24, 20, 16], "cases": 2}
     units = units_of(small(attacks=[FAA], seeds=[0, 1, 2], datasets=[phantom]))
-    monkeypatch.setattr(attacking, "attack_case", noted)
-    monkeypatch.setattr(Phantom, "whole_split", lambda self: listed.append(self.name) or whole_split(self))
+    seen = noted(monkeypatch, attacking, "attack_case", note)
+    listed = noted(monkeypatch, Phantom, "whole_split", lambda dataset: dataset.name)
     run_serially(units, metrics=())
     assert listed == ["phantom"]
     dataset = Phantom(name="phantom", shape=(24, 20, 16))
@@ -222,13 +205,10 @@ def test_masks_leave_only_for_surface_distances_and_as_bytes() -> None:
 
 def test_a_prefetched_case_is_read_once_and_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = units_of(small(datasets=job()["datasets"]))
-    real, read = Phantom.load, []
-
-    def load(dataset: Phantom, ref: CaseRef, space: Preprocess | None) -> Case:
-        read.append((ref.case_id, threading.current_thread().name.startswith("prefetch")))
-        return real(dataset, ref, space)
-
-    monkeypatch.setattr(Phantom, "load", load)
+    read = noted(
+        *(monkeypatch, Phantom, "load"),
+        lambda _, ref, space: (ref.case_id, threading.current_thread().name.startswith("prefetch")),
+    )
     worker = make_worker()
     for unit, following in ((first, second), (second, second)):
         outcome, _ = worker.run(unit, prefetch=following)
@@ -324,42 +304,3 @@ def test_out_of_memory_halves_the_window_batch_which_stays_and_below_one_it_fail
     outcome, masks = worker.run(third)
     assert masks is None
     assert "out of memory" in outcome.records[0]["error"]
-
-
-def test_columns_that_nobody_asked_for_are_null() -> None:
-    (outcome,) = run_all(small(metrics=["ssim"]))
-    record = outcome.records[0]
-    assert (record["dsc"], record["hd95"], record["lpips_distance"]) == (None,) * 3
-    assert record["ssim"] < 1
-    assert record["linf"] == pytest.approx(8 / 255)
-    assert record["voxel_success"] is not None
-
-
-FAULTS = """
-import resource
-import torch
-from freqbench.engine.worker import Worker, WorkerSpec
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        [torch.ones(mib << 18) for mib in (1, 8, 40)]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-torch.set_num_threads(1)
-faults()
-before = faults()
-Worker(WorkerSpec(run_id="r", metrics=()))
-faults()
-print(before, faults())
-"""
-
-
-@pytest.mark.integration
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other C library is set")
-def test_memory_that_a_pass_frees_is_kept_for_the_next() -> None:
-    """A process of its own runs this, as the setting is the process's."""
-    out = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
-    before, after = map(int, out.split())
-    assert before > 1000
-    assert after < before / 20

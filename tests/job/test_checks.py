@@ -84,11 +84,6 @@ def test_a_mistake_is_told_as_the_class_tells_it(changes: dict[str, Any]) -> Non
     assert str(early.value) == str(late.value)
 
 
-def test_a_wrong_name_is_refused_as_the_job_is_read() -> None:
-    with pytest.raises(UserError, match=r"^job.yaml: targets\[1\]: unknown model 'unte'"):
-        config.validate(job(targets=["a", "unte"]), JobSpec, where="job.yaml")
-
-
 @pytest.mark.parametrize(("name", "attack"), ATTACKS.items(), ids=ATTACKS)
 def test_the_outline_of_an_attack_agrees_with_its_class(name: str, attack: type[Attack]) -> None:
     def said(cls: Any) -> list[Any]:

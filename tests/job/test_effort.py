@@ -33,26 +33,36 @@ def test_losses_that_change_are_for_attacks_whose_steps_follow_a_cosine() -> Non
     assert taken == {("pgd", "dice"), ("sa2_opt", "dice"), ("sa2_opt", "switch")}
 
 
-def test_an_attack_that_draws_is_multiplied_by_steps_losses_and_restarts() -> None:
-    assert efforts(variants([{"name": "pgd", "eps": "8/255"}])) == [
-        *((2, "dice", 1), (2, "dice", 3), (2, "ce", 1), (2, "ce", 3)),
-        *((4, "dice", 1), (4, "dice", 3), (4, "ce", 1), (4, "ce", 3)),
-    ]
+OF_STEPS = [(steps, loss, restarts) for steps in (2, 4) for loss in ("dice", "ce") for restarts in (1, 3)]
 
 
-def test_an_attack_that_does_not_draw_has_one_run() -> None:
-    assert {restarts for _, _, restarts in efforts(variants([{"name": "vafa", "q_max": 20}]))} == {1}
-
-
-def test_an_attack_with_a_loss_of_its_own_keeps_it() -> None:
-    given = efforts(variants([{"name": "segpgd", "eps": "8/255"}]))
-    assert given == [(2, None, 1), (2, None, 3), (4, None, 1), (4, None, 3)]
-
-
-def test_the_loss_of_a_variant_is_named() -> None:
-    """A job's `loss: dicece` and none at all are one attack of `vafa`."""
-    given = variants([{"name": "vafa", "q_max": 20}], Effort(steps=(2, 4), losses=("dicece",)))
-    assert efforts(given) == [(2, "dicece", 1), (4, "dicece", 1)]
+@pytest.mark.parametrize(
+    ("attack", "effort", "expected"),
+    [
+        ({"name": "pgd", "eps": "8/255"}, EFFORT, OF_STEPS),
+        ({"name": "pgd", "eps": "8/255", "steps": [10, 20]}, EFFORT, OF_STEPS),
+        ({"name": "vafa", "q_max": 20}, EFFORT, [(*of, 1) for *of, restarts in OF_STEPS if restarts == 1]),
+        ({"name": "segpgd", "eps": "8/255"}, EFFORT, [(2, None, 1), (2, None, 3), (4, None, 1), (4, None, 3)]),
+        ({"name": "vafa", "q_max": 20}, Effort(steps=(2, 4), losses=("dicece",)), [(2, "dicece", 1), (4, "dicece", 1)]),
+        (
+            {"name": "autoattack", "eps": 0.1, "queries": 7},
+            Effort(steps=(4, 8), restarts=(1,)),
+            [(4, None, 1), (8, None, 1)],
+        ),
+    ],
+    ids=[
+        "draws",
+        "steps of its own",
+        "draws nothing",
+        "loss of its own",
+        "loss of its variant",
+        "ensemble of a search",
+    ],
+)
+def test_an_attack_is_multiplied_by_what_it_takes(
+    attack: dict[str, Any], effort: Effort, expected: list[tuple[Any, ...]]
+) -> None:
+    assert efforts(variants([attack], effort)) == expected
 
 
 def test_attacks_without_gradient_steps_and_null_rows_are_left_out() -> None:
@@ -85,15 +95,6 @@ def test_a_search_by_gradients_of_surrogates_is_multiplied_by_queries_and_keeps_
     parts = [(entry["steps"], entry["queries"], entry["surrogates"]) for entry in given.entries.values()]
     assert parts == [(5, 3, [["b"]]), (5, 6, [["b"]])]
     assert {cell.surrogates[0].name for cell in given.grid.cells} == {"b"}
-
-
-def test_an_ensemble_with_a_search_is_multiplied_by_steps_alone() -> None:
-    given = variants([{"name": "autoattack", "eps": "8/255", "queries": 7}], Effort(steps=(4, 8), restarts=(1,)))
-    assert [(entry["steps"], entry["queries"]) for entry in given.entries.values()] == [(4, 7), (8, 7)]
-
-
-def test_steps_of_the_job_do_not_multiply_once_more() -> None:
-    assert len(variants([{"name": "pgd", "eps": "8/255", "steps": [10, 20]}]).grid.cells) == 8
 
 
 def test_cells_are_scored_on_their_own_model_in_full_precision() -> None:

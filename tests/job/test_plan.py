@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_job import expanded, job, small
+from tiny_job import expanded, job, noted, small
 
 from freqbench import models
-from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.engine import rows
 from freqbench.job import cells
@@ -36,13 +35,7 @@ def test_an_empty_store_leaves_everything_and_a_full_one_nothing() -> None:
 
 def test_a_case_s_key_is_found_once_however_many_cells_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     _, grid = expanded(job())
-    real, asked = Dataset.case_key, []
-
-    def counted(dataset: Dataset, ref: CaseRef) -> str:
-        asked.append(ref.case_id)
-        return real(dataset, ref)
-
-    monkeypatch.setattr(Dataset, "case_key", counted)
+    asked = noted(monkeypatch, Dataset, "case_key", lambda _, ref: ref.case_id)
     make_plan(grid, {})
     grid.index()
     assert len(grid.cells) == 6

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_training
 from s3_server import free_port
-from tiny_job import ARGS, execute, job, rows, save_weights, small, write
+from tiny_job import ARGS, execute, rows, save_weights, small, write
 
 from freqbench.engine import provenance
 from freqbench.engine.ray import ray_cleanup
@@ -132,21 +131,7 @@ def id_in(text: str) -> str:
     return str(job_id)
 
 
-@pytest.mark.integration
-def test_a_job_that_trains_does_so_on_the_cluster_and_leaves_its_network_where_results_go(
-    bench: Bench, tmp_path: Path
-) -> None:
-    """The training job travels; its network is where the next submission looks for it, not in the job's own copy."""
-    tiny_training.write(tmp_path, "adv.yaml", tiny_training.training())
-    write(tmp_path, tiny_training.benchmark("train://net"))
-    text = bench("submit", "job.yaml", "--out", "out", "--follow")
-    place = tmp_path / "runs" / "adv"
-    assert f"adv: training net first, into {place} (the same command goes on)" in " ".join(text.split())
-    assert "\n1 records in " in text
-    assert (place / "net" / "training.json").is_file()
-
-
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(
     head: tuple[Path, Any], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,35 +152,3 @@ def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(
     monkeypatch.syspath_prepend(tmp_path)
     execute(content, tmp_path / "serial")
     assert rows(tmp_path / "out") == rows(tmp_path / "serial")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_a_job_that_is_stopped_stores_what_was_in_flight_and_goes_on_when_it_is_submitted_again(
-    bench: Bench, tmp_path: Path
-) -> None:
-    """Units take seconds, and are enough that the job is still at work when it is stopped."""
-    write(tmp_path, job(attacks=[{"name": "pgd", "eps": [f"{n}/255" for n in range(1, 9)], "steps": 300}]))
-    job_id = id_in(bench("submit", "job.yaml", "--out", "out"))
-
-    def stored() -> int:
-        out = tmp_path / "out"
-        return sum(run["records"] for run in Store(str(out)).runs()) if out.exists() else 0
-
-    end = time.monotonic() + 400
-    while not stored() and time.monotonic() < end:
-        time.sleep(0.5)
-    text = bench("stop", job_id)
-    assert text.rstrip().endswith(f"{job_id}: STOPPED")
-    assert f"stopped: {stored()} records are stored" in text
-    assert 0 < stored() < 64
-    (run,) = Store(str(tmp_path / "out")).runs()
-    assert (run["status"], run["records"]) == ("interrupted", stored())
-
-    again = bench("submit", "job.yaml", "--out", "out", "--follow", "--set", "attacks.0.eps=1/255")
-    counts = re.search(r"\n(\d+) records in \d+ s, (\d+) were there before", again)
-    assert counts is not None
-    assert sum(map(int, counts.groups())) == 8
-    listed = bench("jobs")
-    assert re.search(rf"{job_id} .*tiny .*STOPPED", listed)
-    assert re.search(rf"{id_in(again)} .*tiny .*SUCCEEDED", listed)

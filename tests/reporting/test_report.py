@@ -199,18 +199,14 @@ def test_a_table_holds_what_the_records_say_of_each_store_once(out: str) -> None
     assert called("report", out, "--table", "vafa_table1", "--format", "md").startswith("## ")
 
 
-def test_a_table_may_go_to_a_file(out: str, tmp_path: Path) -> None:
-    file = tmp_path / "table.tex"
-    said = called("report", out, "--table", "organs", "--format", "latex", "--to", str(file))
-    assert said.split() == ["written:", str(file)]
-    assert r"\toprule" in file.read_text()
-
-
-def test_a_spreadsheet_holds_the_rows_of_the_csv(out: str, tmp_path: Path) -> None:
-    file = tmp_path / "table.xlsx"
-    called("report", out, "--table", "budget", "--format", "xlsx", "--to", str(file))
+def test_a_table_may_go_to_a_file_and_a_spreadsheet_holds_the_rows_of_the_csv(out: str, tmp_path: Path) -> None:
+    tex, sheet = tmp_path / "table.tex", tmp_path / "table.xlsx"
+    said = called("report", out, "--table", "organs", "--format", "latex", "--to", str(tex))
+    assert said.split() == ["written:", str(tex)]
+    assert r"\toprule" in tex.read_text()
+    called("report", out, "--table", "budget", "--format", "xlsx", "--to", str(sheet))
     expected = pd.read_csv(io.StringIO(called("report", out, "--table", "budget", "--format", "csv")))
-    pd.testing.assert_frame_equal(pd.read_excel(file), expected, check_dtype=False)
+    pd.testing.assert_frame_equal(pd.read_excel(sheet), expected, check_dtype=False)
     with pytest.raises(UserError, match="--format xlsx: expected --to, got none"):
         called("report", out, "--format", "xlsx")
 
@@ -222,15 +218,6 @@ def test_pictures_are_files_and_those_that_cannot_be_have_a_reason(
     said = called("report", out, "--figures", str(tmp_path / "pictures"))
     assert {path.suffix for path in (tmp_path / "pictures").iterdir()} == {".pdf", ".png"}
     assert "no robust: phantom: no volumes are saved" in said
-
-
-def test_two_stores_are_compared_by_case(out: str, tmp_path: Path) -> None:
-    rows = [row("pgd", case=case, dsc=0.4 - 0.01 * case, dsc_clean=0.9) for case in range(CASES)]
-    other = write(tmp_path / "other", rows)
-    text = called("compare", out, other, "--format", "csv")
-    rows_of = csv.DictReader(io.StringIO(text))
-    pairs = [(row["label"], row["difference"]) for row in rows_of if row["section"].startswith("Paired")]
-    assert [(label, float(value)) for label, value in pairs] == [("clean", 0.0), ("pgd eps=8/255", pytest.approx(-10))]
 
 
 def test_bad_wishes_are_refused_in_one_line(out: str, tmp_path: Path) -> None:

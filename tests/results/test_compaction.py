@@ -1,9 +1,7 @@
 """A compaction leaves large files alone; no committed row is lost or doubled, whoever writes, compacts or dies."""
 
-import random
 import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from results.conftest import make_classes, make_record, put
+from tiny_job import noted
 
 from freqbench.core.files import storage
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, compaction
 from freqbench.results.compaction import MIB, Pair, chosen
-
-STEPS = ("list_files", "list_sizes", "read_bytes", "read_range", "write_atomic", "remove")
 
 
 class Killed(BaseException):
@@ -101,24 +98,18 @@ def test_a_large_pair_is_rewritten_once_a_tenth_of_it_is_superseded(lost: int, m
 def test_a_run_of_few_rows_touches_a_large_pair_only_to_read_columns_of_its_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, large, touched = Store(str(tmp_path)), "compacted-a-000001.parquet", list[str]()
+    store, large = Store(str(tmp_path)), "compacted-a-000001.parquet"
     put(store, large, *(make_record(number, cell_id=f"cell{number}") for number in range(300)))
     sizes = [storage.size(str(tmp_path / kind / large)) for kind in ("records", "class_records")]
     for number in range(3):
         put(store, f"run-{number:06d}.parquet", make_record(cell_id=f"new{number}"))
     monkeypatch.setattr(compaction, "FULL_BYTES", 2 * sum(sizes))
     before = seen(store)
-    for step in STEPS[2:]:
-        real = getattr(storage, step)
-
-        def noted(path: str, *rest: Any, step: str = step, real: Callable[..., Any] = real) -> Any:
-            if path.endswith(large):
-                touched.append(f"{step} {Path(path).parent.name}")
-            return real(path, *rest)
-
-        monkeypatch.setattr(storage, step, noted)
+    kinds = ("read_bytes", "read_range", "write_atomic", "remove")
+    touched = {kind: noted(monkeypatch, storage, kind, lambda path, *_: path) for kind in kinds}
     store.compact()
-    assert set(touched) == {"read_range records"}
+    of_large = {(kind, Path(path).parent.name) for kind in kinds for path in touched[kind] if path.endswith(large)}
+    assert of_large == {("read_range", "records")}
     assert (len(names(store)), large in names(store)) == (2, True)
     assert seen(store) == before
 
@@ -192,88 +183,6 @@ def test_a_row_that_is_left_to_another_file_stays_when_that_file_is_rewritten(
         store.compact(above=0)
     assert seen(store) == before
     assert [name.rpartition("-")[2] for name in names(store)] == ["000003.parquet"]
-
-
-class Turns:
-    """Compactions in threads, of which one takes a step at the storage at a time, in the order that a seed says."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, rng: random.Random) -> None:
-        self._rng = rng
-        self._waiting: dict[threading.Thread, threading.Event] = {}
-        self._arrived = threading.Condition()
-        self._dead: set[threading.Thread] = set()
-        for name in STEPS:
-            patch.setattr(storage, name, self._stepwise(getattr(storage, name)))
-
-    def _stepwise(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        def step(*arguments: Any) -> Any:
-            thread = threading.current_thread()
-            if thread in self.threads:
-                go = threading.Event()
-                with self._arrived:
-                    self._waiting[thread] = go
-                    self._arrived.notify()
-                assert go.wait(60)
-                if thread in self._dead:
-                    raise Killed
-            return real(*arguments)
-
-        return step
-
-    def play(self, works: list[Callable[[], None]], kill: float) -> Iterator[None]:
-        """Start the works and yield before each step and at the end; with probability `kill` a step is a death."""
-
-        def run(work: Callable[[], None]) -> None:
-            try:
-                work()
-            except Killed:
-                pass
-            finally:
-                with self._arrived:
-                    live.discard(threading.current_thread())
-                    self._arrived.notify()
-
-        self.threads = {threading.Thread(target=run, args=(work,)): None for work in works}
-        live = set(self.threads)
-        for thread in self.threads:
-            thread.start()
-        while True:
-            with self._arrived:
-                assert self._arrived.wait_for(lambda: live <= self._waiting.keys(), 60)
-            yield
-            if not live:
-                return
-            thread = self._rng.choice([thread for thread in self.threads if thread in live])
-            if self._rng.random() < kill:
-                self._dead.add(thread)
-            with self._arrived:
-                self._waiting.pop(thread).set()
-
-
-def interleaved(store: Store, seed: int) -> None:
-    """Three drivers that compact twice each, some of the files, at each other's pace; one may die."""
-    rng, before = random.Random(seed), seen(store)
-
-    def twice() -> None:
-        store.compact(above=0)
-        store.compact(above=0)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compaction, "FULL_BYTES", rng.choice([1, 64 * MIB]))
-        patch.setattr(compaction, "chosen", lambda pairs: rng.sample(pairs, rng.randint(1, len(pairs))))
-        turns = Turns(patch, rng)
-        present = None
-        for _ in turns.play([twice] * 3, kill=0.01):
-            former, present = present, names(store)
-            if present != former:
-                assert seen(store) == before
-    store.compact()
-    assert seen(store) == before
-
-
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 60))])
-def test_compactions_at_any_pace_lose_and_double_nothing(filled: Callable[[str], Store], seed: int) -> None:
-    interleaved(filled("out"), seed)
 
 
 # Who else reads or writes

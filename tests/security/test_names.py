@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from security.traps import line_of
-from tiny_job import expanded, small
+from tiny_job import expanded, noted, small
 
 from freqbench.core import config, names
 from freqbench.core.errors import UserError
@@ -121,17 +121,11 @@ def totalsegmentator(root: Path, name: str) -> dict[str, Any]:
 def test_a_list_s_names_are_held_to_it_before_a_file_is_looked_for(
     listing: Callable[[Path, str], dict[str, Any]], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked, fetch = set[str](), storage.fetch
-
-    def seen(path: str, *further: Any) -> Path:
-        looked.add(Path(path).name)
-        return fetch(path, *further)
-
-    monkeypatch.setattr(storage, "fetch", seen)
+    looked = noted(monkeypatch, storage, "fetch", lambda path, *_: Path(path).name)
     dataset = build_dataset({"name": "d", "root": str(tmp_path), **listing(tmp_path, name)}, "job.yaml")
     with pytest.raises(UserError, match="case: expected a name"):
         dataset.refs()
-    assert looked <= {"dataset.json", "splits_final.json", "meta.csv"}
+    assert {*looked} <= {"dataset.json", "splits_final.json", "meta.csv"}
 
 
 def test_cases_that_one_file_would_hold_are_refused() -> None:

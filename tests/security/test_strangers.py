@@ -253,6 +253,10 @@ def test_a_convergence_replaces_its_own_files_alone(tmp_path: Path, bench: Bench
     attacks = [{"name": "pgd", "eps": "32/255"}]
     options = ("--out", str(tmp_path), "--steps", "1,2", "--losses", "ce", "--restarts", "1", "--engine", "serial")
     command = ("converge", write(tmp_path, small(attacks=attacks, metrics=["dsc"])), *options)
+    put(tmp_path, "converge.png")
+    assert "expected no file or one that freqbench wrote" in bench(*command)[2]
+    assert [file.name for file in tmp_path.glob("converge.*")] == ["converge.png"], "none is written beside it"
+    (tmp_path / "converge.png").unlink()
     assert bench(*command)[0] == 0
     for suffix in ("csv", "yaml", "pdf", "png"):
         path = tmp_path / f"converge.{suffix}"

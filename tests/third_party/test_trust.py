@@ -4,14 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import bench
 from third_party.own_classes import OWN, TRUST, units
 from tiny_job import execute, expanded, rows, small
 from toy.data import Balls
 
 from freqbench.core.errors import UserError
 from freqbench.engine.worker import Worker, WorkerSpec
-from freqbench.results import Store
 
 ENTRIES = {"dataset": "datasets", "model": "models", "attack": "attacks"}
 # What else a job must say where one of the three alone is the toy's: the phantom has six classes, its own two.
@@ -55,14 +53,6 @@ def test_nothing_is_imported_without_trust(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(UserError, match="booby:Trap: needs --trust-code"):
             expanded(small(**{key: [{**OWN[key][0], name: "booby:Trap"}]}))
     assert not (tmp_path / "sprung").exists()
-
-
-def test_trust_of_a_store_is_not_the_user_s(trusted_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert Store(str(trusted_store)).job()["spec"]["trust_code"] is True
-    code, _, err = bench(capsys, "score", str(trusted_store), "--targets", "tiny")
-    assert (code, len(err.splitlines())) == (2, 1)
-    assert "toy.data:Balls: needs --trust-code" in err
-    assert bench(capsys, "score", str(trusted_store), "--targets", "tiny", "--trust-code")[::2] == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -295,16 +295,3 @@ def test_prefetching_gives_what_is_there_and_lets_the_rest_be(s3: S3, s3_root: s
 def test_names_of_objects_never_lead_out_of_the_cache(name: str) -> None:
     with pytest.raises(UserError, match="expected names of files below it"):
         downloads.below("s3://lab/folder", name)
-
-
-@pytest.mark.chaos
-def test_a_large_object_that_is_sent_in_parts_is_there_whole_or_not_at_all(s3: S3, s3_root: str) -> None:
-    path, large = storage.join(s3_root, "a.bin"), bytes(101 << 20)
-    storage.write_atomic(path, OLD)
-    s3.fault("cut", times=99)
-    with pytest.raises(StorageUnavailable):
-        storage.write_atomic(path, large)
-    s3.fault("none")
-    assert storage.read_bytes(path) == OLD
-    storage.write_atomic(path, large)
-    assert storage.read_bytes(path) == large

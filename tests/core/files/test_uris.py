@@ -1,6 +1,5 @@
 """Data, checkpoints and results in object storage give what they give on a disk; on an S3 server over HTTP."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +7,14 @@ import pytest
 import tiny_job
 import torch
 from data.conftest import Folder
-from rich.console import Console
 from s3_server import S3
 from torch import nn
 
 from freqbench import models
 from freqbench.core.errors import CheckpointError, DataError, MissingDataError, StorageRefused, UserError
-from freqbench.core.files import filesystems, storage
+from freqbench.core.files import storage
 from freqbench.core.plugins import trusting
 from freqbench.data import Dataset
-from freqbench.engine import retry, run
 from freqbench.job.schema import build_dataset
 from freqbench.models import ModelEntry, ModelSpec, resolve
 
@@ -179,18 +176,3 @@ def test_a_job_in_object_storage_gives_the_rows_and_volumes_of_a_disk(here: Path
     assert ours == theirs
     assert storage.read_bytes(f"{far}/{theirs}") == (out / ours).read_bytes()
     assert tiny_job.execute(content(there, 1, save_adversarial="nifti"), far).num_new == 0
-
-
-@pytest.mark.chaos
-def test_a_unit_waits_for_data_and_volumes_that_cannot_be_reached_just_now(
-    s3: S3, there: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    retries = {"mode": "standard", "total_max_attempts": 1}
-    monkeypatch.setattr(filesystems, "S3_CONFIG", {"connect_timeout": 2, "read_timeout": 5, "retries": retries})
-    monkeypatch.setattr(filesystems, "S3_RETRIES", 1)
-    monkeypatch.setattr(retry, "WAITS_S", (0.0, 0.0, 0.0))
-    grid = tiny_job.expanded(content(there, save_adversarial="nifti"))[1]
-    for method, match in (("HEAD", "imagesTr"), ("PUT", "volumes")):
-        s3.fault("refuse", method=method, match=match, times=3)
-        summary = run.execute(grid, f"{there}/{method}", Console(file=io.StringIO()), "serial")
-        assert (summary.num_new, summary.num_failed) == (3, 0)

@@ -88,7 +88,7 @@ def test_a_reference_that_is_the_clean_prediction_is_shown_once(material: Materi
 
 
 @pytest.mark.parametrize(
-    "names", [("tradeoff", "case"), pytest.param(tuple(FIGURES), marks=pytest.mark.integration)], ids=["two", "all"]
+    "names", [("tradeoff", "case"), pytest.param(tuple(FIGURES), marks=pytest.mark.slow)], ids=["two", "all"]
 )
 def test_figures_are_vector_files_with_embedded_fonts_and_pictures(
     names: tuple[str, ...], only: Callable[..., None], material: Material, tmp_path: Path
@@ -217,7 +217,7 @@ def plausible() -> Material:
     return Material(shown_rows(records(*rows)), classes(*((made, organs) for made in rows)), None)
 
 
-@pytest.mark.parametrize("name", [*SMOKE, *(pytest.param(name, marks=pytest.mark.integration) for name in OTHERS)])
+@pytest.mark.parametrize("name", [*SMOKE, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_no_text_lies_on_another_or_outside(name: str, plausible: Material, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers within data are left out, and names that lean, whose boxes are larger than they are."""
     of, figure = next(iter(FIGURES[name](plausible)))

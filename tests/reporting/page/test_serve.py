@@ -163,7 +163,7 @@ def test_a_server_listens_on_this_machine_and_says_where(
         serve.serve([str(tmp_path / "out")], "127.0.0.1", taken.getsockname()[1], said.append)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_the_command_answers_and_ends_with_ctrl_c(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     add(tmp_path / "out", "a", rows, rows)
     command = [sys.executable, "-m", "freqbench", "serve", str(tmp_path / "out"), "--port", "0"]

@@ -3,7 +3,10 @@
 Processes of one thread take turns, five of each; medians count. `--fast`: one of each; no bound is held.
 """
 
+import platform
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +64,33 @@ def test_kept_memory_makes_passes_faster(
         {"what": f"{name} {size}", "prediction": ratios[0], "step": ratios[1], "memory": mib["kept"] / mib["returned"]}
     )
     assert fast or max(ratios) < 0.95
+
+
+FAULTS = """
+import resource
+import torch
+from freqbench.engine.worker import Worker, WorkerSpec
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        [torch.ones(mib << 18) for mib in (1, 8, 40)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+torch.set_num_threads(1)
+faults()
+before = faults()
+Worker(WorkerSpec(run_id="r", metrics=()))
+faults()
+print(before, faults())
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other C library is set")
+def test_memory_that_a_pass_frees_is_kept_for_the_next() -> None:
+    """A process of its own runs this, as the setting is the process's."""
+    out = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
+    before, after = map(int, out.split())
+    assert before > 1000
+    assert after < before / 20

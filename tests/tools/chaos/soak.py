@@ -34,9 +34,9 @@ ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from engine.ray_session import start  # noqa: E402 (a script finds them only now)
-from engine.test_driver_faults import TEST, ray_processes  # noqa: E402
 from s3_server import BUCKET, S3  # noqa: E402
 from tiny_job import class_rows, execute, job, rows, small, write  # noqa: E402
+from tools.chaos.test_killed import TEST, ray_processes  # noqa: E402
 
 from freqbench.results import Store  # noqa: E402
 

@@ -3,14 +3,16 @@
 import os
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from engine.ray_session import machines, start
-from engine.test_driver_faults import log_of, no_process_stays_behind, wait_for
-from tiny_job import execute, job, rows
+from engine.test_driver_faults import wait_for
+from tiny_job import execute, job, rows, small
 from tools.chaos.soak import is_sound, kill_drivers
+from tools.chaos.test_killed import log_of, no_process_stays_behind
 
 from freqbench.engine.ray.ray_cluster import existing
 from freqbench.engine.ray.ray_cluster import machines as alive
@@ -90,3 +92,30 @@ def test_a_cluster_that_is_there_is_used_and_left(tmp_path: Path, whole: Path) -
         assert run["engine"] == {"name": "ray", "workers": 4, "threads": 1, "gpus_per_worker": 0}
         with existing(cluster.address):
             assert len(alive()) == 2
+
+
+def started(folder: Path, address: str, num_units: int) -> "subprocess.Popen[str]":
+    """A command of one worker on a cluster."""
+    folder.mkdir()
+    attack = {"name": "gn", "std": [number / num_units for number in range(1, num_units + 1)]}
+    content = small(attacks=[attack], metrics=["dsc"], resources={"workers": 1, "threads": 1})
+    return start(folder, content, "--address", address)
+
+
+def test_a_small_job_passes_a_large_one_on_the_same_cluster(tmp_path: Path) -> None:
+    """Each has the workers that it names; with one for all, the small one would wait for the large one's end."""
+    with machines(1, cpus=2) as cluster:
+        large = started(tmp_path / "large", cluster.address, 9_000)
+        try:
+            while not re.search(r"^[1-9]\d* of 9000 records", (tmp_path / "large/log").read_text(), re.MULTILINE):
+                assert large.poll() is None, (tmp_path / "large/log").read_text()
+                time.sleep(0.2)
+            small_one = started(tmp_path / "small", cluster.address, 3)
+            assert small_one.wait(120) == 0, (tmp_path / "small/log").read_text()
+            assert large.poll() is None
+        finally:
+            large.send_signal(signal.SIGTERM)
+            code = large.wait(120)
+    assert code == 130, (tmp_path / "large/log").read_text()
+    assert len(rows(tmp_path / "small/out")) == 3
+    assert 0 < len(rows(tmp_path / "large/out")) < 9_000
