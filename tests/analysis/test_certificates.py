@@ -141,7 +141,6 @@ def test_only_the_attack_in_the_ball_of_the_noise_has_a_bracket(changes: dict[st
 
 
 def test_draws_of_one_seed_count_once() -> None:
-    """A second record of a seed, with other parameters or without a seed, repeats the draws of the first."""
     again = [*clean(0, params=json.dumps({"kind": "voxels", "control": "random"})), *clean(0)]
     again[-1]["seed"] = None
     rows = certificates.brackets(pd.DataFrame([*clean(0, 1), *again, record()]))

@@ -176,7 +176,6 @@ def strongest(place: Path, name: str = "apgd", **changes: Any) -> list[Any]:
 
 @pytest.mark.integration
 def test_cells_that_the_store_has_are_not_planned_again(out: str, tmp_path: Path) -> None:
-    """PGD is, as it is to be scored on the other model too."""
     stored = {cell.cell_id for cell in expanded(job(attacks=ATTACKS))[1].cells if cell.attack.name == "vafa"}
     for place, is_there in ((out, False), (tmp_path, True)):
         cells = planned(place, 3, attacks=ATTACKS).grid.cells
@@ -221,7 +220,6 @@ def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_pa
 def test_frequency_attacks_are_held_against_their_adaptive_forms(
     attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path
 ) -> None:
-    """Adaptive forms have the same bounds, and null rows."""
     forms = strongest(tmp_path, form, attacks=[{**attack, "steps": 20}])
     assert [each.loss for each in forms if each.control == "none"] == ["switch", "dice"]
     assert {each.control for each in forms} == {"none", "uniform", "random"}

@@ -193,7 +193,6 @@ def doubled(store: Path, **values: Any) -> None:
 
 
 def test_rows_that_stand_in_two_files_and_agree_are_no_harm(grid_copy: Path) -> None:
-    """Classes without records, of a writer that died, are no harm either."""
     shutil.copy(pair_of(grid_copy, "class_records"), grid_copy / "class_records" / "dead-000000.parquet")
     assert "1 files of classes without records" in checks(grid_copy)["files"].text
     (grid_copy / "class_records" / "dead-000000.parquet").unlink()

@@ -48,7 +48,6 @@ def _lines(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
 def test_cases_whose_files_have_one_name_are_named_by_their_folders(
     tmp_path: Path, images: list[str], cases: list[str]
 ) -> None:
-    """Names of files stay where they tell the cases apart."""
     _listed(tmp_path, labels=LABELS, test=_lines(*((image, f"labels/{n}.nii.gz") for n, image in enumerate(images))))
     assert [case.name for case in fb.load_dataset("decathlon", root=tmp_path)] == cases
 

@@ -74,7 +74,6 @@ def test_command_sees_the_cases_own_unit_and_its_labels_come_back_in_place(
 
 
 def test_voxels_keep_their_place_in_millimetres(tmp_path: Path, case: Case) -> None:
-    """Labels voxels left of -3 mm that lie above 15 mm, by the file's own affine."""
     script = """
         import nibabel as nib, numpy as np, sys
         image = nib.load(sys.argv[1])
@@ -161,8 +160,10 @@ Command(sys.argv[1:], 2, 60.0)(torch.rand(1, 1, 4, 4, 4), case, InputAdapter())
 """
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("by_its_driver_s_end", [False, True])
+@pytest.mark.parametrize(
+    "by_its_driver_s_end",
+    [pytest.param(False, marks=pytest.mark.integration), pytest.param(True, marks=pytest.mark.slow)],
+)
 def test_a_command_and_its_files_go_with_a_caller_that_is_killed(tmp_path: Path, by_its_driver_s_end: bool) -> None:
     """SIGKILL, which no code of the caller sees; also what the command started, and files that it goes on to write.
 
@@ -218,7 +219,6 @@ def test_space_of_a_command_is_the_files_grid_or_the_jobs(tmp_path: Path) -> Non
 
 
 def test_a_stored_job_holds_the_same_command(tmp_path: Path) -> None:
-    """A store writes every key, those that were not given too."""
     for written in (
         entry(tmp_path, input={"axes": "WHD"}, class_map={1: [1]}),
         ModelEntry(name="m", checkpoint="a.pt"),

@@ -87,7 +87,6 @@ GOLDEN = {
 
 
 def test_logits_and_gradients_are_the_authors() -> None:
-    """Strides differ from stem to stem and from axis to axis."""
     roi = (64, 32, 16)
     net = build("rog", 3, roi, {"strides": PANCREAS}).double()
     with torch.no_grad():

@@ -122,7 +122,6 @@ GOLDEN = {
 
 
 def test_logits_and_gradients_are_the_authors() -> None:
-    """Some blocks fill windows up and some do not; negative intensities stand beside positive ones."""
     roi = (32, 32, 32)
     args = {"embed_dim": 24, "depth": 8, "num_heads": 2, "prompt_embed_dim": 48, "points": 2}
     net = build("sam_med3d", 3, roi, args).double()
