@@ -94,7 +94,7 @@ def test_every_attack_keeps_the_contract(name: str) -> None:
 
 
 LOOPS = ("pgd", "vafa", "square", "apgd", "ssa", "faa", "rays", "bases", "almaprox", "deformation", "sea", "universal")
-"""Of each loop over steps or queries an attack."""
+"""An attack of each loop over steps or queries."""
 
 
 @pytest.mark.parametrize("name", quick(LOOPS, "pgd", "vafa", "square"))

@@ -94,7 +94,6 @@ def test_target_rule_equals_the_attack_towards_the_labels_that_it_makes(name: st
     [
         *OBJECTIVES,
         *((name, {**form, "target": ("swap", 1, 0)}) for name, form in OBJECTIVES),
-        *(("pgd", {"loss": loss}) for loss in LOSSES if loss != "dlr-targeted"),
         ("sea", {}),
         ("autoattack", {"members": ("apgd-dlr", "apgd-ce")}),
     ],

@@ -225,7 +225,7 @@ def test_files_of_dead_writers_are_swept_and_clear_leaves_nothing(folder: Folder
     assert list(kept.iterdir()) == []
 
 
-ROUNDS, VOLUMES, PROCESSES = 30, 4, 4
+ROUNDS, VOLUMES, PROCESSES = 16, 4, 3
 
 
 def numbered(number: int) -> Case:

@@ -14,13 +14,14 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from engine.cases import case_of
 from models import nifti_tool
 from models.conftest import refused
 
 from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import trusting
-from freqbench.core.types import Case, CaseRef
+from freqbench.core.types import Case
 from freqbench.engine.ray import ray_cleanup
 from freqbench.models import ModelEntry, SegmentationModel, load, resolve
 
@@ -44,15 +45,9 @@ def model(folder: Path, script: str = THRESHOLD, **more: Any) -> SegmentationMod
 def case() -> Case:
     """A volume of 0 to 100 in its own unit, in a grid that is turned and shifted."""
     image = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0))
-    return Case(
-        ref=CaseRef(case_id="c", patient_id="c", fingerprint="0" * 16, shape=SHAPE),
-        image=image,
-        label=torch.zeros(1, *SHAPE, dtype=torch.uint8),
-        spacing=(1.0, 2.0, 3.0),
-        affine=np.array([[1.0, 0, 0, -5], [0, 2, 0, 7], [0, 0, 3, 9], [0, 0, 0, 1]]),
-        native_ranges=((-100.0, 200.0),),
-        original_spacing=(1.0, 2.0, 3.0),
-    )
+    affine = np.array([[1.0, 0, 0, -5], [0, 2, 0, 7], [0, 0, 3, 9], [0, 0, 0, 1]])
+    grid = {"spacing": (1.0, 2.0, 3.0), "original_spacing": (1.0, 2.0, 3.0), "affine": affine}
+    return case_of(image, torch.zeros(1, *SHAPE), native_ranges=((-100.0, 200.0),), **grid)
 
 
 @pytest.fixture(autouse=True)

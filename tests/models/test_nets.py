@@ -104,8 +104,7 @@ def test_flops_of_attention_are_counted_too() -> None:
     assert forward_flops(resolve(ModelEntry(name="m", arch="unetr", checkpoint="random"), 14)) > 2 * 70e9
 
 
-@pytest.mark.parametrize("arch", ["unet", "segresnet"])
-def test_counts_of_resolving_equal_those_of_counting_anew(arch: str) -> None:
-    spec = resolve(ModelEntry(name="m", arch=arch, checkpoint="random", roi=(64, 64, 64)), 3)
+def test_counts_of_resolving_equal_those_of_counting_anew() -> None:
+    spec = resolve(ModelEntry(name="m", arch="unet", checkpoint="random", roi=(32, 32, 32)), 3)
     assert (spec.flops, spec.step_bytes) == traced(spec, loading.skeleton(spec))
     assert forward_flops(replace(spec, flops=1)) == 1, "nothing is traced again"

@@ -51,8 +51,10 @@ def by_slice(net: nn.Module, images: Tensor, slices: int, axis: int) -> Tensor:
     return torch.stack(planes, dim=2 + axis)
 
 
-@pytest.mark.parametrize("network", SMALL)
-@pytest.mark.parametrize(("slices", "axis", "channels"), [(1, 2, 1), (3, 2, 2), (5, 1, 1), (3, 0, 1)])
+@pytest.mark.parametrize(
+    ("network", "slices", "axis", "channels"),
+    [*(("unet", *each) for each in ((1, 2, 1), (5, 1, 1), (3, 0, 1))), *((network, 3, 2, 2) for network in SMALL)],
+)
 def test_logits_are_those_of_the_2d_network_slice_by_slice(network: str, slices: int, axis: int, channels: int) -> None:
     roi, args = SMALL[network]
     height, width, depth = roi

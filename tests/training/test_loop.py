@@ -105,7 +105,7 @@ def test_dropout_attacks_and_drawn_budgets_are_resumed_too(tmp_path: Path) -> No
 
 @pytest.mark.integration
 def test_a_union_and_the_average_of_weights_are_resumed_too(tmp_path: Path) -> None:
-    """Which attack a step takes is drawn."""
+    """The attack of each step is drawn."""
     union = {"mix": "random", "attacks": [PGD, FGSM]}
     require_resumed(tmp_path, models=[{**UNION, **NET, "start": "scratch", "ema": 0.7, "union": union}], steps=3)
 
