@@ -81,9 +81,9 @@ def test_gradient_is_that_of_finite_differences() -> None:
 
 
 def test_chunks_change_neither_logits_nor_gradients() -> None:
-    images, whole = volume(2, 1, *ROI), net_of(chunk=100)
+    images, whole = volume(2, 1, *ROI, dtype=torch.float64), net_of(chunk=100).double()
     for chunk in (1, 3, 16):
-        net = net_of(chunk=chunk)
+        net = net_of(chunk=chunk).double()
         first, second = images.clone().requires_grad_(), images.clone().requires_grad_()
         torch.testing.assert_close(net(first), whole(second), rtol=1e-5, atol=1e-5)
         net(first).square().sum().backward()
