@@ -75,7 +75,6 @@ def test_each_pair_of_models_is_checked_on_its_own() -> None:
 
 
 def test_former_versions_of_a_case_are_not_compared() -> None:
-    """Neither of the reduced precision, which stands first, nor of fp32."""
     old = {"cell_id": "old", "minute": -1, "case_key": "former"}
     former = [row(dsc=0.9, **old), row(dsc=0.1, **old | BF16)]
     assert reasons(records(*former, row(dsc=0.5), row(dsc=0.5, **BF16))) == ["", ""]
@@ -115,7 +114,6 @@ def test_a_report_with_nothing_to_show_names_the_target_and_has_no_table() -> No
 
 
 def test_fp32_of_a_former_job_is_enough() -> None:
-    """One job was run twice into one folder: the report shows the last, and compares it with the first."""
     plain, reduced = row(dsc=0.5), row(dsc=0.5, **BF16)
     text = report([stored(plain, reduced)], {tuple(reduced[name] for name in KEY)}, format="markdown")
     assert "| pgd eps=8/255 precision=bf16 |" in text

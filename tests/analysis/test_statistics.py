@@ -128,7 +128,6 @@ def test_one_patient_has_a_mean_and_no_interval_and_undefined_values_drop_out() 
 
 
 def test_many_groups_at_once_are_as_each_alone() -> None:
-    """Groups are categories with missing budgets and values, with t and BCa."""
     rng = np.random.default_rng(2)
     frame = pd.DataFrame(
         {

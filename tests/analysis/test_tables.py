@@ -79,7 +79,6 @@ def test_the_clean_row_comes_first_and_counts_each_case_once() -> None:
 
 
 def test_rows_are_ordered_by_threat_model_and_budget_never_by_dsc() -> None:
-    """Attacks without a budget have their rows all the same."""
     frame = records(
         row(budget=8 / 255, dsc=0.1, dsc_clean=0.9),
         row("gn", dsc=0.8),

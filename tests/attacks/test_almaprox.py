@@ -55,7 +55,6 @@ def test_almaprox_finds_the_least_perturbation_of_a_threshold_model(share: float
 
 
 def test_result_without_a_success_has_most_wrong_voxels() -> None:
-    """Half of the voxels never turn: all others do."""
     images, labels, _ = around_a_half(0.02)
     frozen = torch.zeros_like(labels, dtype=torch.bool)
     frozen[..., :2] = True
@@ -71,7 +70,6 @@ def test_result_without_a_success_has_most_wrong_voxels() -> None:
 
 @pytest.mark.parametrize("organ", [0, 1])
 def test_only_the_organs_are_constraints(organ: int) -> None:
-    """Their own least perturbation is found, and no other voxel moves."""
     images, labels, _ = around_a_half(0.05)
     images = torch.where(labels == 1, 0.5 + (images - 0.5) / 4, images)  # class 1 is flipped by a quarter
     least = float((images - 0.5).abs()[labels == organ].max())
@@ -145,7 +143,6 @@ def penalty(c: float) -> float:
 
 
 def test_the_slope_is_that_of_the_penalty() -> None:
-    """The authors' own slope is in their arrays."""
     points = [-0.7, -1e-3, 0.0, 0.2, 0.9]
     violation = torch.tensor(points, dtype=torch.float64).reshape(1, 1, -1, 1, 1).requires_grad_()
     labels = torch.zeros(violation.shape, dtype=torch.long)

@@ -68,7 +68,6 @@ def test_apgd_visits_the_points_worked_out_by_hand(variant: str, expected: list[
 
 @pytest.mark.parametrize(("keep", "asked", "result"), [("best", 4, 0.5), ("last", 3, 0.59375)])
 def test_apgd_returns_the_best_or_the_last_point(keep: str, asked: int, result: float) -> None:
-    """Three steps overshoot, halved after the first and the second."""
     seen, voxels = climb(0.53, 0.5, steps=3, keep=keep)
     assert [x for (x,) in seen] == pytest.approx([0.5, 0.75, 0.6875, 0.59375][:asked], abs=1e-12)
     assert voxels == pytest.approx([result], abs=1e-12)

@@ -140,7 +140,7 @@ def crossings(kind: str, bound: float, reach: float, many: tuple[int, int], samp
     return [least - certificates.upper(of_member, alpha) for of_member in attacked]
 
 
-@pytest.mark.parametrize("kind", quick(CHANGES, "voxels"))
+@pytest.mark.parametrize("kind", ["voxels", "gain_offset"])
 def test_a_prediction_has_the_draws_that_bounds_are_held_against(kind: str) -> None:
     image, label = volume()
     defence, model = smoothed(kind, samples=9)
@@ -150,13 +150,16 @@ def test_a_prediction_has_the_draws_that_bounds_are_held_against(kind: str) -> N
         assert (judged.draws or {})["dsc_foreground"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("kind", quick(CHANGES, "voxels"))
-def test_no_member_of_a_ball_breaks_the_bound(kind: str) -> None:
-    assert max(crossings(kind, 1.0, 1.0, many=(2, 1), samples=(400, 100))) <= 0
+BALLS = [*((kind, 1.0) for kind in CHANGES), ("voxels", 0.5), ("bias_field", 1.5), ("voxel_shift", 1.5)]
+"""Kinds and radii in sigmas."""
+
+
+@pytest.mark.parametrize(("kind", "ratio"), quick(BALLS, ("voxels", 1.0)))
+def test_no_member_of_a_ball_breaks_the_bound(kind: str, ratio: float) -> None:
+    assert max(crossings(kind, ratio, ratio, many=(2, 1), samples=(400, 100))) <= 0
 
 
 def test_draws_lack_scores_of_classes_that_the_label_lacks() -> None:
-    """A NaN has no place among the others, and no quantile."""
     empty = torch.zeros(2, 2, 2, dtype=torch.uint8)
     assert score_draw(empty, empty + 2) == {"dsc": 0.0, "dsc_0": 0.0}
     assert set(score_draw(empty + 1, empty)) == {"dsc_foreground", "dsc", "volume_error_relative", "dsc_1"}
@@ -174,20 +177,16 @@ def test_the_surface_score_of_a_draw_is_the_metric_in_millimetres() -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("kind", ["voxels", "gain_offset", "fourier_shift", "voxel_shift"])
-def test_a_member_of_a_larger_ball_breaks_the_bound(kind: str) -> None:
+def test_a_member_of_a_larger_ball_breaks_the_bound() -> None:
     """The test above can fail."""
-    assert max(crossings(kind, 0.2, 4.0, many=(0, 1), samples=(400, 100))) > 0
+    assert max(crossings("voxels", 0.2, 4.0, many=(0, 1), samples=(400, 100))) > 0
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize(
-    ("kind", "ratio"),  # half a voxel is no whole shift
-    [(kind, ratio) for kind in CHANGES for ratio in (0.5, 1.0, 1.5) if (kind, ratio) != ("voxel_shift", 0.5)],
-)
-def test_no_member_of_many_breaks_the_bound(kind: str, ratio: float) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CHANGES)
+def test_no_member_of_many_breaks_the_bound(kind: str) -> None:
     """200 random and 50 optimised members of each ball."""
-    assert max(crossings(kind, ratio, ratio, many=(200, 50), samples=(2000, 200))) <= 0
+    assert max(crossings(kind, 1.0, 1.0, many=(200, 50), samples=(2000, 200))) <= 0
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CHANGES if kind != "fourier_shift"])

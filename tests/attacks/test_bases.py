@@ -33,7 +33,6 @@ def search(victim: nn.Module, batch: int = 1, surrogates: Any = (FIRST, SECOND),
 
 @pytest.mark.parametrize("best", [(0.8, 0.2), (0.3, 0.7)])
 def test_bases_recovers_the_weights_that_hurt_a_linear_network_most(best: tuple[float, float]) -> None:
-    """Its signs are those of a weighted sum, and the nearer the weights, the more signs are right."""
     result = search(Linear(mixed(*best)))
     assert result.state[0].tolist() == pytest.approx(best, abs=0.05)
     assert float(result.state.sum()) == pytest.approx(1)
@@ -115,7 +114,6 @@ class Sealed(SmallNet):
 
 
 def test_no_gradient_of_the_network_is_taken() -> None:
-    """Neither its own nor one through its answers."""
     attack, (_, *surrogates) = make("bases", eps=EPS, queries=5, steps=2, keep="best"), nets(1, 2, 3)
     sealed, open_ = (attack(net, *volumes(), surrogates=surrogates) for net in (Sealed(), SmallNet()))
     assert torch.equal(sealed.adversarial, open_.adversarial)

@@ -78,7 +78,6 @@ NULL_ROWS = [(name, {"control": "uniform"}) for name in ("vafa", "sa2_2d")]
 
 @pytest.mark.parametrize(("name", "changes"), [("dfb", {}), *NULL_ROWS])
 def test_attacks_without_a_gradient_change_each_channel_alone(name: str, changes: dict[str, Any]) -> None:
-    """Its blocks, its bands, the stretching of its slices."""
     images, labels = volumes(channels=2)
     images[:, 1] = 0.3 + 0.2 * images[:, 1]
     attack = example(name, **changes)
@@ -109,7 +108,6 @@ def test_stripes_and_cubes_have_a_sign_in_each_channel_and_a_cube_one_place() ->
 
 
 def test_every_channel_has_gates_of_its_own() -> None:
-    """Draws open the bands; what they open has the reference's amplitude, all else its own."""
     images, labels = volumes(1, channels=2)
     images, reference = 0.45 + 0.1 * images.double(), 0.45 + 0.1 * images.double().flip(1, 2)
     draws = torch.tensor([0.9, 0.8, 0.1, 0.7, 0.2, 0.3, 0.6, 0.4]).expand(1, 1, 8)

@@ -65,7 +65,6 @@ def test_shift_by_the_width_of_a_voxel_is_a_roll(
 
 
 def test_random_field_moves_volumes_and_labels_as_scipy_does() -> None:
-    """Volumes and labels read at r + u(r) by scipy's interpolation."""
     from scipy.ndimage import map_coordinates
 
     result = attacked(deformation(control="random"))
@@ -141,7 +140,6 @@ def test_least_determinant_equals_that_of_differences_of_the_field() -> None:
 
 @pytest.mark.parametrize("control", ["none", "random"])
 def test_no_voxel_moves_further_than_its_millimetres(control: str) -> None:
-    """The bound is in millimetres: wider voxels move by fewer of them."""
     attack = deformation(max_mm=2.0, control=control, steps=10, keep="last")
     result = attacked(attack)
     places = attack.field(IMAGES).places(result.state)
@@ -152,7 +150,6 @@ def test_no_voxel_moves_further_than_its_millimetres(control: str) -> None:
 
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
-    """The objective is <w, a>; all labels are one class."""
     attack, model = deformation(loss="ce"), Linear(WEIGHTS)
     labels = torch.zeros_like(LABELS)
     task = Task("deformation", model, IMAGES, labels, targeted=False, generator=generators(3))
@@ -192,7 +189,6 @@ def test_moved_labels_keep_their_volume_up_to_the_determinant() -> None:
 
 
 def test_prediction_that_follows_the_anatomy_keeps_its_dice() -> None:
-    """Labels left where they were would leave little of the Dice."""
     image, label = ball()
     attack = make("deformation", max_mm=3.0, knot_mm=12.0, steps=15, min_jacobian=0.3, loss="dice", step_rule="halving")
     result = attack(Threshold(8), image, label, generator=generators(2))
@@ -224,7 +220,6 @@ def test_gradient_includes_the_motion_of_labels(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_organs_and_target_maps_move_with_the_volume() -> None:
-    """The losses of an attack on a volume whose labels are moved beforehand, at the same field."""
     way = {"loss": "dice", "step_rule": "halving", "keep": "last", "random_start": False}
     attack = deformation(control="none", steps=1, **way, organs=(1,), target="next-class")
     state = everywhere(attack, (2.0, 0.0, 0.0))

@@ -50,7 +50,6 @@ def test_ensemble_keeps_the_worst_queried_volume() -> None:
 
 
 def test_members_query_the_volumes_that_they_query_alone() -> None:
-    """Draws, steps and all, whatever went before them; then comes a look at what they brought."""
     model, _ = run("autoattack", **SMALL, threshold=0.0)
     assert len(model.volumes) == sum(COSTS)
     own = [asked for k, asked in enumerate(model.volumes) if k not in (7, 15, 36, 37)]
@@ -97,7 +96,6 @@ def test_later_members_skip_fallen_windows() -> None:
 
 
 def test_a_fallen_window_keeps_its_volume() -> None:
-    """The steps of members that are skipped have no loss."""
     _, first = run("autoattack", **(SMALL | {"members": ("apgd-ce",)}))
     model, result = run("autoattack", **SMALL, threshold=1.0)
     assert torch.equal(first.adversarial, result.adversarial)
@@ -108,7 +106,6 @@ def test_a_fallen_window_keeps_its_volume() -> None:
 
 @pytest.mark.parametrize(("threshold", "forwards"), [(1.0, 4), (0.999, 4 + 4 + 5)])
 def test_dice_at_the_threshold_has_fallen(threshold: float, forwards: int) -> None:
-    """Within 0 nothing can be done: the Dice stays 1."""
     _, result = run("autoattack", eps=0.0, steps=2, queries=3, members=CLASSICAL, threshold=threshold)
     assert result.forwards == (forwards,) * 3
 
@@ -122,7 +119,6 @@ def test_default_threshold_is_a_dice_of_zero() -> None:
 
 
 def test_generators_advance_for_skipped_windows_too() -> None:
-    """The same generators give another attack the next time, whichever member was the last."""
     images, labels = task()
     labels[1] = labels[1].clamp(max=1)
     drawn_from, fresh = generators(*SEEDS), generators(*SEEDS)
@@ -194,7 +190,6 @@ def test_the_loss_of_segpgd_turns_to_wrong_voxels_within_each_radius() -> None:
 
 @pytest.mark.parametrize("classes", [(1, 2), (2,)])
 def test_sea_keeps_the_worst_queried_volume_of_the_ball(classes: tuple[int, ...]) -> None:
-    """The Dice is that of the foreground, or of organs alone."""
     model, result = run("sea", steps=10, organs=classes if classes == (2,) else None)
     inside = in_ball(model)
     assert inside == ([False] * 8 + [True] * 6) * 4

@@ -170,7 +170,6 @@ def test_sa2_scales_the_bands_coefficients(name: str, variant: str) -> None:
 @pytest.mark.filterwarnings("ignore:vafa. from q_min")
 @pytest.mark.parametrize(("name", "weight"), [("vafa", 1.0), ("sa2", 0.2)])
 def test_objective_of_the_paper_is_dice_loss_less_ssim_loss(name: str, weight: float) -> None:
-    """The first volume is known from a run of one step."""
     _, labels = volumes()
     model, result = Net(), run(name, steps=1, variant="paper", ssim_weight=0.0)
     expected = weight * dice(model(result.adversarial), labels)

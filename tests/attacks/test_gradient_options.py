@@ -79,7 +79,6 @@ def test_a_batch_equals_its_samples_and_takes_the_declared_passes(name: str, set
 
 @every_objective
 def test_target_rule_equals_the_attack_towards_the_labels_that_it_makes(name: str, form: dict[str, str]) -> None:
-    """Signs, steps and weights hang on the labels, not on who made them."""
     images, labels = volumes()
     target = torch.where(labels == 0, 0, 3 - labels)
     rule = plain(name, **form, target=("swap", 1, 2))(SmallNet(), images, labels)
@@ -95,7 +94,6 @@ def test_target_rule_equals_the_attack_towards_the_labels_that_it_makes(name: st
     [
         *OBJECTIVES,
         *((name, {**form, "target": ("swap", 1, 0)}) for name, form in OBJECTIVES),
-        *(("pgd", {"loss": loss}) for loss in LOSSES if loss != "dlr-targeted"),
         ("sea", {}),
         ("autoattack", {"members": ("apgd-dlr", "apgd-ce")}),
     ],
@@ -111,7 +109,6 @@ def test_labels_of_other_organs_change_nothing(name: str, changes: dict[str, Any
 
 @every_gradient_attack
 def test_a_window_without_the_organs_has_no_gradient(name: str) -> None:
-    """Beside a window that has them."""
     images, labels = volumes()
     labels[1] = labels[1].clamp(max=1)
     result = plain(name, organs=(2,), loss="ce")(SmallNet(), images, labels)
@@ -183,7 +180,6 @@ def test_restarts_keep_each_samples_run_of_the_lowest_dice(name: str, changes: d
 
 @pytest.mark.parametrize("name", FREQUENCY)
 def test_the_state_is_that_of_the_best_volumes(name: str) -> None:
-    """Rendered by the null row that takes a start, it makes the same volumes."""
     images, labels = volumes()
     result = plain(name, keep="best", steps=1)(SmallNet(), images, labels)
     null = plain(name, control="random", steps=1)(SmallNet(), images, labels, start=result.state)

@@ -69,7 +69,6 @@ def test_attacks_that_move_volumes_take_labels_with_gaps(name: str) -> None:
 @pytest.mark.parametrize("loss", [name for name in LOSSES if name != "dlr-targeted"])
 @pytest.mark.parametrize("organs", [None, (0, 2)])
 def test_loss_and_success_are_those_of_the_labelled_part(loss: str, organs: tuple[int, ...] | None) -> None:
-    """Every loss is a sum over voxels, so the part alone has the same."""
     assert FEWEST_CLASSES.get(loss, 0) <= 3
     images, labels, _ = labelled()
     logits = SmallNet()(images.double().float()).detach()
@@ -104,7 +103,6 @@ def test_dice_of_voxels_that_count_is_that_of_the_part() -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"target": "next-class"}, {"organs": (0,)}, {"target": ("erase", 1)}])
 def test_no_gradient_comes_from_voxels_without_a_label(settings: dict[str, Any]) -> None:
-    """On a network that maps voxel by voxel, they stay as they are."""
 
     class Voxelwise(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

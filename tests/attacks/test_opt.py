@@ -111,9 +111,9 @@ def apart(volume: NDArray[np.float64], result: AttackResult) -> float:
     ids=str,
 )
 def test_scipy_in_float64_remakes_the_volume_of_a_float32_state(name: str, changes: Any, per_slice: bool) -> None:
-    """Float32 rounds some of a hundred thousand coefficients the other way if they lie between two multiples."""
+    """Float32 rounds some of many coefficients the other way if they lie between two multiples."""
     name += "_2d" if per_slice else ""
-    images, block = drawn(5, shape=(64, 48, 40)).float(), (32, 24) if per_slice else (32, 24, 20)
+    images, block = drawn(5, shape=(32, 24, 20)).float(), (16, 12) if per_slice else (16, 12, 10)
     result = attacked(name, SmallNet(), images, block=block, steps=2, loss="dicece", **changes)
     state = result.state.double().numpy()
     axes = tuple(range(state.ndim - len(block), state.ndim))
@@ -136,7 +136,7 @@ def test_scipy_in_float64_remakes_the_volume_of_a_float32_state(name: str, chang
 @pytest.mark.parametrize("renormalize", [False, True])
 def test_scipy_in_float64_remakes_the_volume_of_a_table_of_vafa(renormalize: bool) -> None:
     """Rounding stays soft to the end; the null row has the softness of the last step, 0.1 / steps."""
-    images, block, softness = drawn(5, shape=(64, 48, 40)).float(), (32, 24, 20), 0.1 / 20
+    images, block, softness = drawn(5, shape=(32, 24, 20)).float(), (16, 12, 10), 0.1 / 20
     result = attacked("vafa", SmallNet(), images, block=block, steps=20, control="random", renormalize=renormalize)
     table = result.state.double().numpy()
     u = dctn(255 * split(images, block).double().numpy() - 128, axes=(3, 4, 5), norm="ortho") / table
@@ -176,7 +176,6 @@ def test_volume_that_differs_from_that_of_its_state_is_an_excess() -> None:
 
 @pytest.mark.parametrize("name", ["vafa_opt", "sa2_opt"])
 def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
-    """One step from two starts; a start out of bounds is refused by the attack's name."""
     images, labels = drawn(8), torch.zeros(1, 1, *SHAPE, dtype=torch.long)
     attack = make(name, block=BLOCK, steps=1, keep="last", loss="ce")
     low, high = attack.bounds

@@ -54,7 +54,6 @@ def test_defaults_are_those_of_the_authors() -> None:
 
 @pytest.mark.parametrize(("top", "best"), [(0.51, 0), (0.56, 1)])
 def test_padam_keeps_the_best_of_its_volumes(top: float, best: int) -> None:
-    """The volumes that are kept do not move on with Adam's in-place steps."""
     model, image = Quadratic(top), torch.full((1, 1, 1, 1, 1), 0.5, dtype=torch.float64)
     attack = make("padam", eps=0.2, steps=3, random_start=False, keep="best")
     intensity = float(attack(model, image, torch.zeros_like(image).long()).adversarial)

@@ -90,7 +90,6 @@ def test_a_race_takes_the_passes_of_one_loss(legs: list[tuple[str, range, int]])
 def test_a_race_goes_on_with_the_loss_of_the_lower_dice(
     loser: str, winners: tuple[Loss, Loss], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loser is 0 everywhere and does not move."""
     losses, glide = [], apgd.glide
     monkeypatch.setattr(apgd, "glide", lambda *words: losses.append(words[-1]) or glide(*words))
     monkeypatch.setattr(apgd, loser, lambda logits, labels, scope: 0 * logits.flatten(1).sum(1))
@@ -101,7 +100,6 @@ def test_a_race_goes_on_with_the_loss_of_the_lower_dice(
 
 
 def test_each_sample_goes_on_with_its_own_winner() -> None:
-    """A batch gives what its samples give."""
     both = torch.cat([IMAGES, IMAGES.flip(2)]), torch.cat([LABELS, LABELS.roll(1, 3)])
     attack = make("apgd", eps=EPS, random_start=False, step_rule="cosine", steps=12, loss="race")
     together = attack(Linear(), *both).adversarial

@@ -53,7 +53,6 @@ def test_square_keeps_each_samples_best_query(loss: str) -> None:
 
 
 def test_square_keeps_no_query_that_does_not_raise_the_loss() -> None:
-    """The loss stands still, so only the first query is kept."""
     images, labels = task()
     one, many = (make("square", eps=EPS, queries=n)(Fixed(1), images, labels).adversarial for n in (1, 30))
     assert torch.equal(one, many)

@@ -35,7 +35,6 @@ def draws(name: str, images: Tensor, steps: int, spectra: int, block: int = 4) -
 
 
 def test_network_sees_noise_and_a_multiplied_spectrum() -> None:
-    """One block, by scipy; the start's own numbers."""
     images, labels = volumes(1, (4, 4, 4), torch.float64)
     start = draws("ssa", images, 1, 1)
     model = Asked().double()

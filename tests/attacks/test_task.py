@@ -55,7 +55,6 @@ def test_a_sample_is_reached_by_its_organs_alone(rule: Rule | None) -> None:
 
 @BOTH
 def test_a_stopped_sample_stays_stopped(name: str) -> None:
-    """The network is wrong everywhere in its first pass, and right in all others."""
     passes = iter([1, 0, 0, 0])
     turning, images = nn.Module(), volumes()[0]
     turning.forward = lambda x: Fixed(next(passes), 0.1)(x)

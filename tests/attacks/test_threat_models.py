@@ -58,7 +58,6 @@ def of(name: str, **changes: object) -> Attack:
 
 @pytest.mark.parametrize("name", OWNED)
 def test_strongest_forms_have_the_limits_of_the_attack(name: str) -> None:
-    """The strongest forms of these forms are themselves."""
     forms = strongest_forms(of(name))
     assert {limits_of(form) for form in forms} == {limits_of(of(name))}
     assert all(strongest_forms(form) == forms for form in forms)

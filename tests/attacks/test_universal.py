@@ -34,7 +34,6 @@ def cases(count: int, shape: Shape = WINDOW, seed: int = 0, channels: int = 1) -
 
 
 def test_a_tile_is_repeated_from_the_first_voxel_on_and_clamped() -> None:
-    """Numpy repeats the tile in volumes whose sides it does not divide."""
     tile = EPS * torch.randn(1, 4, 3, 2, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
     images = torch.stack([image for image, _ in cases(2, (9, 7, 5))]).round(decimals=1)
     result = universal(tile=(4, 3, 2))(SmallNet(), images, torch.zeros_like(images).long(), learned=tile)
@@ -127,7 +126,6 @@ def test_one_channel_alone_is_learned_and_changed() -> None:
 
 
 def test_loss_towards_a_target_falls() -> None:
-    """`labels` are the target then, as in the paper's static one."""
     given = [(image, torch.ones_like(label)) for image, label in cases(3)]
     model = Net().eval()
     tile = universal(targeted=True).learn(model, given, WINDOW)

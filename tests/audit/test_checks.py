@@ -44,7 +44,6 @@ def test_a_healthy_model_has_no_violation_and_no_doubt() -> None:
 
 @pytest.mark.parametrize("check", PLANTED)
 def test_a_planted_violation_is_found_on_its_model_alone_and_never_of_one_patient(check: str) -> None:
-    """One patient has no interval."""
     everything = both(PLANTED[check])
     findings = CHECKS[check].run(evidence(everything))
     assert {each.model: each.verdict for each in findings} == {"m": "violated", "n": "holds"}
@@ -146,7 +145,6 @@ def test_a_flag_names_the_checks_and_no_more() -> None:
 
 
 def test_rows_without_scores_give_no_verdict() -> None:
-    """A job that did not ask for DSC has no scores."""
     nothing = dict.fromkeys(("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean"))
     (verdict,) = verdicts(audited(evidence([row | nothing for row in healthy()])))
     assert (verdict.verdict, verdict.sentence) == ("not checked", "Nothing could be checked.")
@@ -209,7 +207,6 @@ def test_the_optimisation_is_credited_with_what_the_stronger_null_row_does_not_d
 
 
 def test_null_rows_belong_to_the_same_stretching() -> None:
-    """A row that stretches slices says nothing of an attack that does not."""
     plain = {"renormalize": False}
     own = [*rows("vafa", params=plain), *rows("vafa uniform"), *rows("vafa random")]
     assert finding("credit", own).verdict == "not checked"

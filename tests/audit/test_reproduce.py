@@ -143,7 +143,6 @@ def test_rows_are_computed_with_the_threads_and_windows_of_their_run(tmp_path: P
 
 
 def test_a_checkpoint_that_is_another_elsewhere_or_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path is in the current folder; a job in place of the store's tells its new place."""
     monkeypatch.chdir(tmp_path)
     save_weights(tmp_path / WEIGHTS, seed=1)
     entry = {**JOB["models"][0], "checkpoint": WEIGHTS}

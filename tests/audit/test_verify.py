@@ -193,7 +193,6 @@ def doubled(store: Path, **values: Any) -> None:
 
 
 def test_rows_that_stand_in_two_files_and_agree_are_no_harm(grid_copy: Path) -> None:
-    """Classes without records, of a writer that died, are no harm either."""
     shutil.copy(pair_of(grid_copy, "class_records"), grid_copy / "class_records" / "dead-000000.parquet")
     assert "1 files of classes without records" in checks(grid_copy)["files"].text
     (grid_copy / "class_records" / "dead-000000.parquet").unlink()
@@ -367,11 +366,7 @@ DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
     ("values", lambda store: set_first(store, "class_records", hd95_clean=-1.0), "hd95_clean: -1 where 0 to inf is"),
     ("classes", classes(lambda rows: rows.pop(3)), "rows of classes: 5, expected 6 in 1 rows"),
     ("classes", classes(lambda rows: rows[3].update(class_index=4)), "class_index: not each class once in 1 rows"),
-    (
-        "classes",
-        classes(lambda rows: rows.append({**rows[0], "cell_id": "0" * 16})),
-        "1 rows of classes have no record",
-    ),
+    ("classes", classes(lambda rows: rows.append({**rows[0], "cell_id": "0" * 16})), "1 rows of classes have no recor"),
     ("doubles", lambda store: doubled(store, linf=0.030001), " in 1 pairs of rows of one key, first of row "),
     ("runs", lambda store: run_file(store).unlink(), "missing, though rows are of that run"),
     ("runs", lambda store: alter_json(run_file(store), lambda run: run["models"].popitem()), "does not know the"),

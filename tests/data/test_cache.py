@@ -71,7 +71,6 @@ def test_a_kept_case_is_the_case_bit_by_bit(
 
 
 def test_a_case_is_found_from_another_place_under_another_name(folder: Folder, no_reading: Callable[[], None]) -> None:
-    """The case keeps the name that it is asked for by."""
     first = load(folder.dataset())
     for place in ("imagesTr", "labelsTr"):
         (folder.root / place / "a.nii.gz").rename(folder.root / place / "z.nii.gz")
@@ -178,7 +177,6 @@ def test_the_least_recently_used_go_first(folder: Folder, kept: Path, monkeypatc
 
 
 def test_a_limit_of_zero_turns_the_cache_off(folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache is neither written nor read."""
     load(folder.dataset())
     (path,) = kept.iterdir()
     path.write_bytes(b"")
@@ -227,7 +225,7 @@ def test_files_of_dead_writers_are_swept_and_clear_leaves_nothing(folder: Folder
     assert list(kept.iterdir()) == []
 
 
-ROUNDS, VOLUMES, PROCESSES = 30, 4, 4
+ROUNDS, VOLUMES, PROCESSES = 16, 4, 3
 
 
 def numbered(number: int) -> Case:

@@ -111,7 +111,6 @@ def test_case_key_of_today_stays() -> None:
 
 @pytest.mark.parametrize("patient", ["", None])
 def test_a_case_without_a_patient_cannot_be(patient: Any) -> None:
-    """Statistics cluster by patient, for every dataset."""
     with pytest.raises(ValueError, match="a: expected a patient_id, got"):
         CaseRef(case_id="a", patient_id=patient, fingerprint="0" * 16, shape=SHAPE)
 

@@ -35,7 +35,6 @@ def test_a_task_is_called_by_folder_or_number(tmp_path: Path) -> None:
 
 
 def test_every_task_has_its_own_scale_and_tolerance_whatever_its_list_is_called() -> None:
-    """Lists of a fold, made for a job, need not name the task."""
     assert MSD(name="x", root=".", task=9).space.intensity == {"window": (-57, 164)}
     assert MSD(name="x", root=".", task=4).space.intensity == "percentile"
     assert MSD(name="x", root=".", task=9, intensity="minmax").space.intensity == "minmax"
@@ -94,7 +93,6 @@ def total(root: Path, *classes: str, **arguments: Any) -> TotalSegmentator:
 
 
 def test_masks_are_merged_in_the_order_of_the_classes(bodies: Path) -> None:
-    """The liver's mask covers both boxes, the spleen's the first."""
     _, boxes = volume(1)
     for classes, expected in {
         ("spleen", "aorta"): np.where(boxes == 1, 1, 0),

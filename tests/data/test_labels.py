@@ -85,14 +85,8 @@ def test_every_label_has_its_class(
         ({"label_map": {1: 0}}, r"without a gap, got none for class 1, but class 2 for label 2 \(left_kidney\)"),
         ({"label_map": {1: 0, 2: 0, 3: 0}}, "expected a class beside the background, got none: map a label to 1"),
         ({"label_map": {1: 4}, "labels": 4}, r"expected classes 0 to 3, got \{1: 4\}: name all classes in `labels`"),
-        (
-            {"labels": ["liver", "aorta"]},
-            "expected `labels` to begin with the background, 'air', got 'liver', which is",
-        ),
-        (
-            {"labels": ["air", "aorta", "livre"]},
-            "got 'aorta', which is label 3, beside 'livre', which is none of air, ",
-        ),
+        ({"labels": ["liver", "aorta"]}, "expected `labels` to begin with the background, 'air', got 'liver', which i"),
+        ({"labels": ["air", "aorta", "livre"]}, "got 'aorta', which is label 3, beside 'livre', which is none of air,"),
         ({"label_map": {3: 0}, "ignore": [3]}, "expected 3 in one of label_map and ignore, got it in both"),
     ],
 )
@@ -167,11 +161,7 @@ def test_labels_further_from_whole_numbers_are_refused_with_their_number(folder:
     ("loader", "arguments", "text"),
     [
         ("decathlon", {"reference": "prediction", "ignore": [3]}, "expected no ignore beside reference: prediction"),
-        (
-            "totalsegmentator",
-            {"classes": ["liver"], "label_map": {1: 2}},
-            "label_map: expected none, as `classes` says",
-        ),
+        ("totalsegmentator", {"classes": ["liver"], "label_map": {1: 2}}, "label_map: expected none, as `classes` say"),
         ("decathlon", {"label_map": {1: 255}}, "label_map"),
     ],
 )

@@ -70,7 +70,6 @@ LAYOUTS: dict[str, tuple[Callable[[Path], object], str, str, dict[str, int]]] = 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_is_recognised_and_its_job_line_reads_the_cases(tmp_path: Path, name: str) -> None:
-    """The job line is read as in a job file; some volumes are one and the same here, so the first alone."""
     write, title, loader, complete = LAYOUTS[name]
     (tmp_path / name).mkdir()
     write(tmp_path / name)
@@ -145,7 +144,6 @@ def test_images_and_channels_without_a_file_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("structure", ["liver", "aorta"])
 def test_a_mask_that_is_missing_is_named(tmp_path: Path, structure: str) -> None:
-    """The liver stands in the job line, the aorta does not."""
     downloads.totalsegmentator(tmp_path, {"s0000": "train", "s0001": "test"})
     (tmp_path / f"s0001/segmentations/{structure}.nii.gz").unlink()
     layout = recognise(str(tmp_path))
@@ -190,10 +188,7 @@ def test_unused_files_are_noted_and_a_missing_list_is_a_problem(tmp_path: Path) 
             "give one of its folders: Task09_Spleen (task of the Medical Segmentation Decathlon)",
         ),
         (shutil.rmtree, "expected a folder or a NIfTI file, found none: check --data"),
-        (
-            lambda root: (root.rmdir(), root.symlink_to(root)),
-            "expected a folder or a NIfTI file, found none: check --d",
-        ),
+        (lambda root: (root.rmdir(), root.symlink_to(root)), "expected a folder or a NIfTI file, found none: check --"),
     ],
 )
 def test_a_folder_that_is_no_dataset_is_refused_in_one_line(
@@ -209,7 +204,6 @@ def test_a_folder_that_is_no_dataset_is_refused_in_one_line(
 def test_doctor_says_what_scans_without_label_maps_are_good_for(
     tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder, or a single file."""
     _copies(tmp_path, ["a.nii.gz"])
     code, out, _ = bench(capsys, "doctor", "--data", str(tmp_path / place))
     assert code == 0

@@ -48,7 +48,6 @@ def _lines(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
 def test_cases_whose_files_have_one_name_are_named_by_their_folders(
     tmp_path: Path, images: list[str], cases: list[str]
 ) -> None:
-    """Names of files stay where they tell the cases apart."""
     _listed(tmp_path, labels=LABELS, test=_lines(*((image, f"labels/{n}.nii.gz") for n, image in enumerate(images))))
     assert [case.name for case in fb.load_dataset("decathlon", root=tmp_path)] == cases
 
@@ -153,10 +152,7 @@ def test_a_fold_of_nnunet_selects_from_the_key_dataset(tmp_path: Path) -> None:
     ("files", "text"),
     [
         ({"images": "q1.nii.gz", "label": "q1_gt.nii.gz"}, "expected `dataset` with {images: [...], label: ...}"),
-        (
-            {"images": ["a.nii.gz", "b.nii.gz"], "label": "l.nii.gz"},
-            "expected an image for each of the 1 channels of q1",
-        ),
+        ({"images": ["a.nii.gz", "b.nii.gz"], "label": "l.nii.gz"}, "expected an image for each of the 1 channels of "),
     ],
 )
 def test_a_wrong_entry_of_the_key_dataset_is_refused(tmp_path: Path, files: Any, text: str) -> None:

@@ -100,6 +100,5 @@ def test_a_class_that_stays_has_no_line(label: Any, air: Any, space: dict[str, A
     ],
 )
 def test_padding_is_told_from_the_file(space: dict[str, Any], inner: Any) -> None:
-    """Voxels of `pad_to` and `size` lie on both sides of those of the file, the fewer first."""
     case = prepare(native(labelled(organ=BIG), range(4)), Preprocess(intensity={"window": (0, 250)}, **space))
     assert case.inner == inner

@@ -133,7 +133,6 @@ def test_the_box_is_cut_without_spacing_and_size_and_pad_come_last(folder: Folde
 
 
 def test_the_header_bounds_the_shape(folder: Folder) -> None:
-    """Exact where nothing is cut."""
     dataset = _dataset(folder, volume()[0] + 1, spacing=(0.7, 1.1, 2.0))
     ref = dataset.refs()[0]
     assert dataset.load(ref).image.shape == (1, *ref.shape)

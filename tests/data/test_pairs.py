@@ -62,7 +62,6 @@ LAYOUTS: dict[str, tuple[str, str, list[tuple[str, ...]], str, int]] = {
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_images_and_label_maps_are_paired_by_their_names(tmp_path: Path, name: str) -> None:
-    """The image of the last case is that of its own file, as each has another seed."""
     image, label, texts, last, patients = LAYOUTS[name]
     _write(tmp_path, [image.format(*each) for each in texts], [label.format(*each) for each in texts])
     dataset = _proposed(tmp_path)

@@ -38,7 +38,6 @@ def test_images_of_one_patient_share_its_name(names: tuple[str, ...], patient: s
     ],
 )
 def test_a_name_without_a_visit_is_a_patient_of_its_own(name: str) -> None:
-    """A number behind a word for visits is the patient's where no other number is."""
     assert usual_patient(name) == name
 
 

@@ -175,7 +175,6 @@ def test_a_spacing_that_leaves_one_voxel_is_refused_as_such(folder: Folder) -> N
 
 
 def test_a_native_case_is_left_as_it_is(folder: Folder) -> None:
-    """Also where no transform but the scaling changes anything."""
     dataset = folder.dataset(crop_foreground=False)
     native = dataset.native(dataset.refs()[0])
     prepare(native, dataset.space)
@@ -232,7 +231,6 @@ def test_each_channel_has_its_own_range_and_their_number_is_known_without_voxels
 
 
 def test_channels_are_resampled_and_cropped_together(fourth: Decathlon) -> None:
-    """MONAI from the same file; the box is that of voxels above 0 in either channel."""
     from monai import transforms
 
     dataset = fourth.model_copy(

@@ -35,14 +35,12 @@ def cases_of(name: str, split: str) -> list[str]:
     ],
 )
 def test_splits_have_the_published_counts_and_share_no_patient(name: str, counts: dict[str, tuple[int, int]]) -> None:
-    """Cases and patients of each split."""
     patients = {split: {case.partition("_")[0] for case in cases_of(name, split)} for split in counts}
     assert {split: (len(set(cases_of(name, split))), len(patients[split])) for split in counts} == counts
     assert len(set().union(*patients.values())) == sum(number for _, number in counts.values())
 
 
 def test_the_splits_are_in_the_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Among the files that setuptools installs by pyproject.toml."""
     from setuptools import Distribution
     from setuptools.config.pyprojecttoml import apply_configuration
 
@@ -67,7 +65,6 @@ def test_synapse_is_the_same_in_every_layout(tmp_path: Path, place: str) -> None
 
 @pytest.mark.parametrize("place", ACDC_PLACES)
 def test_acdc_is_the_same_in_every_layout(tmp_path: Path, place: str) -> None:
-    """The list names the test frames by their image alone."""
     downloads.acdc(tmp_path, place, [("patient001_frame01", "Tr"), *FRAMES])
     dataset = ACDC(name="acdc", root=str(tmp_path), cases=("patient089_frame10",))
     (ref,) = dataset.refs()

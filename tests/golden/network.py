@@ -57,6 +57,7 @@ def load(golden: Find, name: str, device: torch.device = CPU) -> Golden:
     return Golden(*inputs_there, arrays, params)
 
 
-def some_in_integration(names: Collection[str], later: Collection[str]) -> list[Any]:
-    """Parameters of a test, those of `later` among the integration tests alone."""
-    return [pytest.param(name, marks=pytest.mark.integration) if name in later else name for name in names]
+def some_later(names: Collection[str], integration: Collection[str], slow: Collection[str] = ()) -> list[Any]:
+    """Parameters of a test, those of `integration` run by `.ci/run` alone, those of `slow` not even there."""
+    marks = {**dict.fromkeys(integration, pytest.mark.integration), **dict.fromkeys(slow, pytest.mark.slow)}
+    return [pytest.param(name, marks=marks[name]) if name in marks else name for name in names]

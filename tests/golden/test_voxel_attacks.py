@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from golden.network import Find, Golden, load, reference_network, some_in_integration
+from golden.network import Find, Golden, load, reference_network, some_later
 
 from freqbench.attacks import Attack, make
 
@@ -34,8 +34,9 @@ FILES = [
     "ssa2d_e8_s2_n3_b8_r03",
     "ssa2d_e8_s2_n1_b8_r05",
 ]
-LATER = [name for name in FILES if name.endswith("_s20") or "_n10_" in name]  # long, or done by a batch or target too
-LATER += ["pgd_saa_e8_s5", "pgd_bmvc_e8_s5", "segpgd_saa_e8_s5", "cospgd_saa_e8_s5"]
+LONG = [name for name in FILES if name.endswith("_s20")]
+LATER = ["pgd_saa_e8_s5", "pgd_bmvc_e8_s5", "segpgd_saa_e8_s5", "cospgd_saa_e8_s5", "ssa2d_e16_s3_n10_b16_r05"]
+"""Longer, or done by a batch or target too."""
 NAMES = {
     **{name: name for name in ("eps", "std", "steps", "random_start", "targeted", "rho")},
     "alpha": "step_size",
@@ -60,7 +61,7 @@ def start_of(arrays: dict[str, Any]) -> Any:
     return None if start is None else torch.from_numpy(start)
 
 
-@pytest.mark.parametrize("name", some_in_integration(FILES, LATER))
+@pytest.mark.parametrize("name", some_later(FILES, integration=LATER, slow=LONG))
 def test_attacks_by_voxels_equal_the_released_code(golden: Find, name: str, processor: torch.device) -> None:
     """float32, at most 1e-6, at most one voxel in ten thousand one step away (a sign of a vanishing gradient).
 

@@ -62,7 +62,6 @@ def test_one_component_that_swallows_two_finds_the_larger_at_most() -> None:
     [(0, 0, math.nan, math.nan), (1, 0, math.nan, math.nan), (0, 1, 0.0, 1.0), (1, 1, 1.0, 0.0)],
 )
 def test_a_class_counts_where_the_label_has_it(in_pred: int, in_label: int, f1: float, errors: float) -> None:
-    """Also of a single voxel, in the corner of the volume."""
     pred, label = np.zeros((2, 4, 4, 4), np.uint8)
     pred[0, 0, 0], label[0, 0, 0] = in_pred, in_label
     assert component_f1(pred, label, 2)[1] == pytest.approx(f1, nan_ok=True)

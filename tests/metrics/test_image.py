@@ -74,7 +74,6 @@ def test_body_is_the_largest_component_of_all_channels_with_its_holes() -> None:
 
 
 def test_body_scores_see_the_body_only() -> None:
-    """Noise in the air changes whole-volume figures and not the body's."""
     clean = np.zeros((40, 40, 4), np.float32)
     clean[10:20, 10:20] = np.random.default_rng(2).uniform(0.4, 0.6, (10, 10, 4))
     in_air = clean.copy()

@@ -71,7 +71,6 @@ def test_small_slices_are_padded_with_their_edge(volumes: Any) -> None:
 
 
 def test_channels_are_images_of_their_own(volumes: Any) -> None:
-    """The second channel is the first, less changed."""
     clean, adversarial = volumes
     both = torch.stack([clean, clean]), torch.stack([adversarial, (clean + adversarial) / 2])
     first, second = (lpips_scores(*pair).values for pair in zip(*both, strict=True))

@@ -191,7 +191,6 @@ def test_expressions_need_trust_and_give_the_same_then(write: Write, key: str) -
 
 
 def test_nothing_runs_without_trust(write: Write, tmp_path: Path) -> None:
-    """Expressions where they do not matter and where they do: none is evaluated."""
     trap = f"$open({str(tmp_path / 'ran')!r}, 'w')"
     folder = write(lambda config, metadata: config.update(imports=[trap], device=trap, network=trap, extra=trap))
     facts("bundle", folder)

@@ -426,10 +426,7 @@ def _zipped(path: Path, inside: bytes) -> None:
         (_zipped, "got a ZIP archive of 1 files (first: weights.pt): unpack it, and give the file inside"),
         (lambda path, inside: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "got an HDF5 file"),
         (lambda path, inside: path.write_text('{"format": "layers-model"}'), "got JSON: give arch: meshnet if"),
-        (
-            lambda path, inside: path.write_bytes(b"\x08\x08\x12\x07pytorch"),
-            "what may be an ONNX file: give arch: onnx",
-        ),
+        (lambda path, inside: path.write_bytes(b"\x08\x08\x12\x07pytorch"), "what may be an ONNX file: give arch: onn"),
     ],
 )
 def test_files_of_other_formats_are_named(

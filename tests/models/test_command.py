@@ -14,13 +14,14 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from engine.cases import case_of
 from models import nifti_tool
 from models.conftest import refused
 
 from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import trusting
-from freqbench.core.types import Case, CaseRef
+from freqbench.core.types import Case
 from freqbench.engine.ray import ray_cleanup
 from freqbench.models import ModelEntry, SegmentationModel, load, resolve
 
@@ -44,15 +45,9 @@ def model(folder: Path, script: str = THRESHOLD, **more: Any) -> SegmentationMod
 def case() -> Case:
     """A volume of 0 to 100 in its own unit, in a grid that is turned and shifted."""
     image = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0))
-    return Case(
-        ref=CaseRef(case_id="c", patient_id="c", fingerprint="0" * 16, shape=SHAPE),
-        image=image,
-        label=torch.zeros(1, *SHAPE, dtype=torch.uint8),
-        spacing=(1.0, 2.0, 3.0),
-        affine=np.array([[1.0, 0, 0, -5], [0, 2, 0, 7], [0, 0, 3, 9], [0, 0, 0, 1]]),
-        native_ranges=((-100.0, 200.0),),
-        original_spacing=(1.0, 2.0, 3.0),
-    )
+    affine = np.array([[1.0, 0, 0, -5], [0, 2, 0, 7], [0, 0, 3, 9], [0, 0, 0, 1]])
+    grid = {"spacing": (1.0, 2.0, 3.0), "original_spacing": (1.0, 2.0, 3.0), "affine": affine}
+    return case_of(image, torch.zeros(1, *SHAPE), native_ranges=((-100.0, 200.0),), **grid)
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +69,6 @@ def test_command_sees_the_cases_own_unit_and_its_labels_come_back_in_place(
 
 
 def test_voxels_keep_their_place_in_millimetres(tmp_path: Path, case: Case) -> None:
-    """Labels voxels left of -3 mm that lie above 15 mm, by the file's own affine."""
     script = """
         import nibabel as nib, numpy as np, sys
         image = nib.load(sys.argv[1])
@@ -161,8 +155,10 @@ Command(sys.argv[1:], 2, 60.0)(torch.rand(1, 1, 4, 4, 4), case, InputAdapter())
 """
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("by_its_driver_s_end", [False, True])
+@pytest.mark.parametrize(
+    "by_its_driver_s_end",
+    [pytest.param(False, marks=pytest.mark.integration), pytest.param(True, marks=pytest.mark.slow)],
+)
 def test_a_command_and_its_files_go_with_a_caller_that_is_killed(tmp_path: Path, by_its_driver_s_end: bool) -> None:
     """SIGKILL, which no code of the caller sees; also what the command started, and files that it goes on to write.
 
@@ -218,7 +214,6 @@ def test_space_of_a_command_is_the_files_grid_or_the_jobs(tmp_path: Path) -> Non
 
 
 def test_a_stored_job_holds_the_same_command(tmp_path: Path) -> None:
-    """A store writes every key, those that were not given too."""
     for written in (
         entry(tmp_path, input={"axes": "WHD"}, class_map={1: [1]}),
         ModelEntry(name="m", checkpoint="a.pt"),

@@ -127,7 +127,6 @@ def test_probabilities_become_logits_whose_softmax_they_are() -> None:
 
 
 def test_attacks_follow_the_gradient_of_the_mended_logits() -> None:
-    """The cross-entropy of log-probabilities is that of the logits."""
     gradients, labels = [], torch.ones(2, *ROI, dtype=torch.long)
     for net in (Net(), LogOfProbabilities(Softmax())):
         images = windows(1, ROI).requires_grad_()

@@ -91,7 +91,6 @@ def test_a_prediction_may_become_labels_of_an_attack_and_is_of_one_volume(net: n
     [(0.0, "constant"), (0.5, "constant"), (0.6, "gaussian"), (0.9, "constant")],
 )
 def test_label_map_is_monais_on_all_voxels(net: nn.Module, weighting: Any, overlap: float) -> None:
-    """Some axes are shorter than the window, and a batch of windows passes from one slab to the next."""
     settings = Inference(overlap=overlap, weighting=weighting)
     model = SegmentationModel(net, ROI, inference=settings)
     for shape in [(23, 9, 7), (8, 6, 4), (5, 13, 3), (19, 3, 9), (9, 15, 4)]:
@@ -129,7 +128,6 @@ def over_mirrors(net: nn.Module, mirror: str, average: str) -> Any:
 
 @pytest.mark.parametrize(("mirror", "average"), [("", "probabilities"), ("H", "logits"), ("HWD", "probabilities")])
 def test_mirror_images_are_averaged_before_windows(net: nn.Module, mirror: str, average: Any) -> None:
-    """Axes are padded by an odd number."""
     settings = Inference(mirror=mirror, average=average, weighting="gaussian")
     model = SegmentationModel(net, ROI, inference=settings)
     for shape in [(13, 9, 7), (5, 13, 3)]:
@@ -256,7 +254,6 @@ def test_a_class_without_any_probability_has_a_finite_gradient(net: nn.Module) -
 def test_gradient_is_that_through_the_whole_graph(
     net: nn.Module, shape: Shape, window_batch: int, settings: Inference
 ) -> None:
-    """The loss couples all voxels; autograd goes through MONAI's inferer, in float64."""
     labels = torch.randint(0, 3, (1, 1, *shape), generator=torch.Generator().manual_seed(2))
     gradients = []
     for forward in (sliding(net, window_batch, settings), lambda x: logits_of(net, x, settings)):
@@ -289,7 +286,6 @@ def test_windows_are_counted_forward_and_back(net: nn.Module) -> None:
 
 @pytest.mark.parametrize("window_batch", [1, 3])
 def test_never_more_than_a_batch_of_windows_is_held(net: nn.Module, window_batch: int) -> None:
-    """The graph keeps two volumes on the way forward, whatever the network; each pass is of one batch."""
     kept, passed = [], []
     hook = net.register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
     images = volume((20, 9, 7)).requires_grad_()

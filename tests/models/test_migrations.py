@@ -147,10 +147,10 @@ def test_unknown_migration_is_refused() -> None:
         ("unetr", "unetr_monai1.3.2", None, "monai-1.3", ()),
         ("unetr", "unetr_monai1.4.0", None, "monai-1.4", ()),
         *(
-            pytest.param("swin_unetr", "swinunetr_monai1.3.2", stated, migration, alike, marks=pytest.mark.integration)
-            for stated, migration, alike in (
-                ("monai-1.4", "monai-1.4", ("1.0.1_output_only", "1.4.0_output_only")),
-                ("none", None, ("1.5.0_output_only",)),
+            pytest.param("swin_unetr", "swinunetr_monai1.3.2", stated, migration, alike, marks=mark)
+            for stated, migration, alike, mark in (
+                ("monai-1.4", "monai-1.4", ("1.0.1_output_only", "1.4.0_output_only"), pytest.mark.integration),
+                ("none", None, ("1.5.0_output_only",), pytest.mark.slow),
             )
         ),
     ],

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiers import quick
 
 from freqbench.core.types import Shape
 from freqbench.job.rehearsal import SMALL_ARGS
@@ -21,7 +20,10 @@ ROI = (96, 96, 96)
 PARAMETERS = {"unet": 19_242_873, "unetr": 92_802_478, "swin_unetr": 62_187_296}
 
 
-@pytest.mark.parametrize("arch", quick(MODELS, "unet", "segresnet"))
+DEFAULTS = {"unet": (), "segresnet": (), "unetr": pytest.mark.integration, "swin_unetr": pytest.mark.integration}
+
+
+@pytest.mark.parametrize("arch", [pytest.param(arch, marks=DEFAULTS.get(arch, pytest.mark.slow)) for arch in MODELS])
 def test_default_network_takes_the_default_window(arch: str) -> None:
     assert resolve(ModelEntry(name="m", arch=arch, checkpoint="random", roi=ROI), 14).flops, "a window was sent through"
     if arch in PARAMETERS:
@@ -70,7 +72,6 @@ def test_refusal_is_one_clear_line(case: str) -> None:
     [
         ("rog", (16, 24, 16), {}),
         pytest.param("segmamba", (32, 32, 48), {}, marks=pytest.mark.integration),
-        pytest.param("unetr_pp", (16, 16, 32), {}, marks=pytest.mark.integration),
         pytest.param(
             "unetr_pp", (16, 16, 32), {"tied_projections": False, "conv_blocks": 2}, marks=pytest.mark.integration
         ),
@@ -103,8 +104,7 @@ def test_flops_of_attention_are_counted_too() -> None:
     assert forward_flops(resolve(ModelEntry(name="m", arch="unetr", checkpoint="random"), 14)) > 2 * 70e9
 
 
-@pytest.mark.parametrize("arch", ["unet", "segresnet"])
-def test_counts_of_resolving_equal_those_of_counting_anew(arch: str) -> None:
-    spec = resolve(ModelEntry(name="m", arch=arch, checkpoint="random", roi=(64, 64, 64)), 3)
+def test_counts_of_resolving_equal_those_of_counting_anew() -> None:
+    spec = resolve(ModelEntry(name="m", arch="unet", checkpoint="random", roi=(32, 32, 32)), 3)
     assert (spec.flops, spec.step_bytes) == traced(spec, loading.skeleton(spec))
     assert forward_flops(replace(spec, flops=1)) == 1, "nothing is traced again"

@@ -33,7 +33,6 @@ def test_logits_are_those_of_onnx_runtime(tmp_path: Path, operator: str, batch: 
 
 
 def test_a_network_of_known_operators_has_its_gradient(tmp_path: Path) -> None:
-    """Against central differences of ONNX Runtime's own outputs, in a direction."""
     path = onnx_file.write(tmp_path / "net.onnx", operator="Sigmoid")
     x = torch.rand(1, 1, *ROI, generator=torch.Generator().manual_seed(1))
     way = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))

@@ -65,9 +65,8 @@ def drawn_adapter(rng: np.random.Generator, channels: int) -> InputAdapter:
     )
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(16))
 def test_a_prediction_is_that_of_monais_inferer(seed: int) -> None:
-    """Shapes below and above the window, any axes and intensities of the network, any padding, one channel or two."""
     rng = np.random.default_rng(seed)
     channels = int(rng.integers(1, 3))
     net, adapter = network(channels), drawn_adapter(rng, channels)
@@ -175,8 +174,11 @@ def in_float32(nnunetv2: ModuleType, peer: Any, data: Tensor) -> Tensor:
     return (sums / total)[(slice(None), *place[1:])]
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("seed", range(12))
+# Of each reader, orientation of plans, kind and number of channels one is of the integration tests.
+SEEDS = [pytest.param(n, marks=pytest.mark.integration if n in (2, 4, 6) else pytest.mark.slow) for n in range(12)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_prediction_is_that_of_nnunets_own_predictor(tmp_path: Path, nnunetv2: ModuleType, seed: int) -> None:
     """Shapes below and above the patch, orientation, spacing, offset, channels, transposed plans and each reader."""
     rng = np.random.default_rng(seed)

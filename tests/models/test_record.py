@@ -48,7 +48,6 @@ def test_the_zoo_keeps_its_identities() -> None:
 
 
 def test_a_network_of_another_space_is_attacked_there(grid: Expand) -> None:
-    """The model has the identity that it has if the job says so."""
     (cell,) = grid(preprocess=OTHER).cells
     assert cell.source.space is not None
     assert (cell.source.space.spacing, cell.source.space.crop_foreground) == ((20, 20, 20), True)

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 import torch
 from models import nnunet_folder, test_bundle
-from models.nnunet_folder import CT, PATCH, direct
 from models.test_bundle import INFERENCE
 from models.test_bundle import ROI as BUNDLE_ROI
 from models.test_bundle import trained as in_bundle
 from models.test_frozen import ROI as FROZEN_ROI
-from models.test_frozen import Small, export_for_one, script
+from models.test_frozen import Small, script
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -48,21 +47,6 @@ def frozen_net() -> nn.Module:
         return Small().eval()
 
 
-def test_a_folder_of_nnunet_is_a_model_in_its_own_space(tmp_path: Path) -> None:
-    """Its input is (x - mean) / std of HU on the axes of each file, the last one first, as its reader and plans say."""
-    resolved = spec(arch="nnunet", checkpoint=nnunet(tmp_path / "n"))
-    assert (resolved.roi, resolved.num_channels, resolved.is_random) == ((PATCH[2], PATCH[1], PATCH[0]), 1, False)
-    assert resolved.space is not None
-    assert resolved.space.spacing == (0.8, 1.0, 5.0)
-    assert (resolved.inference.weighting, resolved.inference.mirror) == ("nnunet", "JK")
-    x = volume(*resolved.roi)
-    hu = -60 + 400 * x
-    turned = ((hu - CT["mean"]) / CT["std"]).permute(0, 1, 4, 3, 2)
-    with torch.no_grad():
-        expected = direct("PlainConvUNet")(turned)[0].permute(0, 1, 4, 3, 2)
-        torch.testing.assert_close(load(resolved, CPU)(x), expected, rtol=1e-4, atol=1e-4)
-
-
 def test_a_bundle_is_a_model_in_its_own_space(tmp_path: Path) -> None:
     resolved = spec(bundle=bundle(tmp_path / "b"))
     assert (resolved.arch, resolved.roi, resolved.inference.overlap) == ("bundle", BUNDLE_ROI, 0.625)
@@ -74,10 +58,8 @@ def test_a_bundle_is_a_model_in_its_own_space(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize(("arch", "save"), [("torchscript", script), ("torch_export", export_for_one)])
-def test_a_frozen_file_is_a_model_under_trust_alone(arch: str, save: Any, tmp_path: Path) -> None:
-    path = save(frozen_net(), tmp_path / "net.pt2")
-    entry = {"arch": arch, "checkpoint": path, "roi": FROZEN_ROI}
+def test_a_frozen_file_is_a_model_under_trust_alone(tmp_path: Path) -> None:
+    entry = {"arch": "torchscript", "checkpoint": script(frozen_net(), tmp_path / "net.pt2"), "roi": FROZEN_ROI}
     resolved = spec(trusted=True, **entry)
     assert resolved.needs_trust
     with torch.no_grad():

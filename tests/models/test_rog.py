@@ -1,19 +1,15 @@
-"""ROG: the authors' names, shapes and numbers, their checkpoints, and refusals in one line."""
+"""ROG: the authors' names, shapes and numbers, and refusals in one line."""
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from freqbench.models import ModelEntry, build, load, resolve
+from freqbench.models import ModelEntry, build
 from freqbench.models.networks.construction import skeleton
 
 from .conftest import refused
 
-CPU = torch.device("cpu")
 HIPPOCAMPUS = [[1, 1, 1], [1, 1, 1], [2, 2, 2]]
 PANCREAS = [[2, 1, 1], [2, 2, 1], [2, 2, 2]]
 TINY: dict[str, Any] = {"strides": HIPPOCAMPUS, "channels": 4}
@@ -87,7 +83,6 @@ GOLDEN = {
 
 
 def test_logits_and_gradients_are_the_authors() -> None:
-    """Strides differ from stem to stem and from axis to axis."""
     roi = (64, 32, 16)
     net = build("rog", 3, roi, {"strides": PANCREAS}).double()
     with torch.no_grad():
@@ -101,32 +96,6 @@ def test_logits_and_gradients_are_the_authors() -> None:
     for (h, w, d), (expected, slope) in GOLDEN.items():
         assert logits[0, :, h, w, d].tolist() == pytest.approx(expected, abs=1e-8)
         assert float(gradient[0, 0, h, w, d]) == pytest.approx(slope, rel=1e-8)
-
-
-@pytest.mark.integration
-def test_a_checkpoint_of_the_authors_training_loads(tmp_path: Path) -> None:
-    """Numpy's random state and the Dice of classes lie beside the weights, which are behind `module.ROG.`."""
-    weights = build("rog", 3, ROI, TINY, seed=7).state_dict()
-    net = nn.Linear(1, 1)
-    optimizer = torch.optim.Adam(net.parameters(), amsgrad=True)
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
-    scheduler.step(np.float64(0.3))
-    state = {
-        "epoch": 3,
-        "state_dict": {f"module.ROG.{key}": value for key, value in weights.items()},
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler.state_dict(),
-        "rng": [np.random.RandomState(0).get_state(), torch.get_rng_state()],
-        "loss": [0.3, 0.4],
-        "lr": 1e-3,
-        "dice": np.array([0.8, 0.7]),
-        "best_dice": np.float64(0.75),
-    }
-    path = tmp_path / "best_dice.pth.tar"
-    torch.save(state, path)
-    state = load(resolve(entry(checkpoint=str(path)), 3), CPU).net.state_dict()
-    assert state.keys() == weights.keys()
-    assert all(torch.equal(state[key], weights[key]) for key in weights)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {

@@ -94,10 +94,11 @@ def summary(activation: Tensor) -> npt.NDArray[np.float64]:
     return torch.cat([stats, some]).numpy()
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+@pytest.mark.parametrize(
+    "configuration",
+    [pytest.param("synapse", marks=pytest.mark.slow), pytest.param("acdc", marks=pytest.mark.integration)],
+)
 def test_intermediate_values_are_the_authors(arrays: Path, configuration: str) -> None:
-    """One pass under the formula's weights: modules on the way, and the three heads."""
     num_classes, size, args = CONFIGURATIONS[configuration]
     net = skeleton("unetr_pp", num_classes, size, args).to_empty(device="cpu")
     entries = contents(arrays, configuration)["entries"]

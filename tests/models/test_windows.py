@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engine.cases import case_of
 from models.test_peers import write_volume
 from torch import Tensor, nn
 
@@ -39,15 +40,7 @@ class Seen(nn.Module):
 def case(axes: str, shape: Shape = SHORT) -> Case:
     image = torch.rand(1, *shape, generator=torch.Generator().manual_seed(4))
     ref = CaseRef(case_id="a", patient_id="a", fingerprint="0" * 16, shape=shape, axes=axes)
-    return Case(
-        ref=ref,
-        image=image,
-        label=(image > 0.5).to(torch.uint8),
-        spacing=(1, 1, 1),
-        affine=np.eye(4),
-        native_ranges=((0, 1),),
-        original_spacing=(1, 1, 1),
-    )
+    return case_of(image, image > 0.5, ref=ref)
 
 
 @pytest.mark.parametrize(("padding", "expected"), [(0.0, 0.0), (-3.5, -3.5), ("volume", (-175 - 40) / 100)])

@@ -63,7 +63,6 @@ def test_a_turn_is_one_of_voxels_in_the_plane_though_sides_differ(turn: float) -
 
 @pytest.mark.parametrize("period", [2, 4, 8])
 def test_ghosts_are_copies_a_part_of_the_axis_away(period: int) -> None:
-    """The formula of the docstring, where the period divides the axis."""
     x, loss = volume()[None].numpy(), 0.6
     copies = sum((-1) ** j * np.roll(x, j * 16 // period, axis=3) for j in range(period))
     ghosted = with_ghosts(torch.from_numpy(x), loss, period)

@@ -118,7 +118,6 @@ def test_alpha_schedule_is_the_released_one(oracles: dict[str, np.ndarray], step
 
 
 def test_gradient_of_quantisation() -> None:
-    """Away from whole numbers, where the slope is continuous but the second difference is not."""
     u, table = random(20) * 0.8 + torch.arange(20) - 9.9, (random(20, seed=1) + 5).requires_grad_()
     spectrum = u * table.detach()
     assert torch.autograd.gradcheck(lambda t: quantisation_error(spectrum, t, 0.05), table)
@@ -142,7 +141,6 @@ def test_every_slice_is_stretched_and_a_constant_one_kept_or_white_by_the_offset
 
 
 def test_gradient_of_stretching_is_that_of_amin_and_amax() -> None:
-    """Ties share equally, as torch's own reductions have it."""
     x = (random(2, 1, 4, 3, 5) * 8).round()
     x[0, 0, :, :, 0] += random(4, 3)
     weight = random(2, 1, 4, 3, 5, seed=1)

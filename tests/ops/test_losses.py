@@ -131,7 +131,6 @@ def test_gradient_equals_finite_differences(name: str) -> None:
 
 @every_loss
 def test_a_scope_is_the_loss_of_its_voxels_alone(name: str) -> None:
-    """The same number as from a volume that holds those voxels and no others."""
     logits, labels, truth = random_task()
     voxels = truth == 2
     alone = []

@@ -47,7 +47,6 @@ def test_the_chosen_step_comes_nearest_to_a_wanted_error(q_min: float, q_max: fl
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_table_makes_the_errors_in_either_precision(dtype: torch.dtype) -> None:
-    """The ends of the range are tested too, where c / q lies next to a half."""
     spectrum = 30 * torch.randn(200_000, dtype=dtype, generator=torch.Generator().manual_seed(0))
     reachable = reach(spectrum, 5, 20)
     for end in reachable.bounds:

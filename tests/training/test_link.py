@@ -89,19 +89,6 @@ def test_run_trains_what_the_job_names_then_attacks_it_and_a_second_run_computes
     assert "\n0 records in 0 s, 1 were there before" in again
 
 
-@pytest.mark.integration
-def test_a_changed_training_job_is_trained_anew_and_is_another_model(trained_copy: Path, capsys: Said) -> None:
-    before = model()
-    write(trained_copy, "adv.yaml", training(lr=2e-2))
-    code, out, _ = bench(capsys, "plan", "job.yaml")
-    assert (code, "trained first: model m0: net, 4 steps of adv, into runs/adv\n" in out) == (0, True)
-    assert "training net first" in started(capsys)
-    after = model()
-    assert before.training != after.training
-    assert before.model_id != after.model_id
-    assert len(tiny_job.rows(trained_copy / "runs" / "tiny")) == 2
-
-
 def test_the_model_has_its_weights_and_its_training_job_in_its_identity(trained_copy: Path) -> None:
     spec = model()
     assert spec.training is not None
@@ -233,7 +220,6 @@ def test_data_of_a_training_that_are_not_here_are_missing(folder: Path, capsys: 
 def test_cases_that_shaped_a_network_are_told_when_it_is_scored_on_them(
     trained_copy: Path, split: str, told: str | None
 ) -> None:
-    """Also under another grid: it is the patient that was seen."""
     phantom = {"name": "phantom", "shape": [16, 16, 16], "split": split, "cases": 2}
     write(trained_copy, "job.yaml", benchmark("train://net", datasets=[phantom]))
     grid = expand(link.present(config.load("job.yaml", JobSpec)))
@@ -242,7 +228,6 @@ def test_cases_that_shaped_a_network_are_told_when_it_is_scored_on_them(
 
 
 def test_replicates_share_their_method_however_they_are_named(folder: Path) -> None:
-    """`train://` and the file alone give one method; another network has another."""
     write(folder, "adv.yaml", training(replicates=2, steps=1, warmup_steps=0))
     entries = [
         {"name": "m", "checkpoint": "train://net", "replicates": 2},

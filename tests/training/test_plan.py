@@ -246,11 +246,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {},
         r"^[^\n]*: attack: expected one that leaves labels in their place, got deformation$",
     ),
-    (
-        {"attack": {"name": "universal", "eps": 0.1}},
-        {},
-        r"attack: expected one that learns from no other cases, got univ",
-    ),
+    ({"attack": {"name": "universal", "eps": 0.1}}, {}, r"attack: expected one that learns from no other cases, got u"),
     ({}, {"validation": {"attack": {"name": "universal", "eps": 0.1}}}, "expected one that learns from no other cases"),
     *(
         (network, {}, "^at: expected a network without points, as training shows it none: leave args.points out, or ")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from attacks.examples import EXAMPLES
+from attacks.examples import example, takes
 from attacks.small import Net
 from scipy.special import expit
 from tiers import quick
 from torch import Tensor, nn
 
-from freqbench.attacks import ATTACKS, PGD, make
+from freqbench.attacks import PGD
 from freqbench.core.identity import window_generator
 from freqbench.models import SegmentationModel, SlidingWindowModel, predict, prediction
 from freqbench.models.defences.base import defence_of
@@ -182,39 +182,29 @@ def test_the_confidence_of_a_smoothed_model_is_the_share_of_votes() -> None:
     assert set((smoothed.confidence * samples).unique().tolist()) <= set(range(samples // 2, samples + 1))
 
 
-# Every attack on defended models
-
-SIDE = 12
-DEFENCES = {
-    "naive bits": ({"name": "bit_depth", "bits": 2}, False),
-    "resized": ({"name": "random_resize_pad", "smallest": 0.6, "eot": 2}, True),
-}
-DRAWING = ("pgd", "apgd", "cospgd", "vafa", "sa2", "square", "bases", "faa")  # each way of asking the network
+# Attacks on defended models
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    quick(
-        [*((name, "naive bits") for name in ATTACKS), *((name, "resized") for name in DRAWING)],
-        *(("pgd", "naive bits"), ("vafa", "naive bits"), ("square", "naive bits")),
-    ),
-)
-def test_every_attack_takes_a_defended_model_and_repeats(name: str, kind: str) -> None:
-    """Draws are covered, and defences that let no gradient through: 0 / 0 would be no volume."""
-    content, adaptive = DEFENCES[kind]
-    model = SegmentationModel(Net(), (SIDE,) * 3, defence=defence_of(content), adaptive=adaptive).eval()
-    images = torch.rand(1, 1, SIDE, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-    labels = (images > 0.5).long()
-    attack = make(name, **EXAMPLES[name])
+def attacked(name: str, defence: dict[str, Any], adaptive: bool) -> Tensor:
+    """Volumes of the example of an attack, of two steps where it takes steps."""
+    model = defended(defence, Net(), adaptive)
+    few = {"steps": 2} if takes(name, "steps") and name not in ("sea", "autoattack") else {}
+    attack, x = example(name, **few), images(1, 1, *ROI)
+    return attack(model, x, labels_of(x), generator=window_generator(0, "case", 0)).adversarial
 
-    def attacked() -> Tensor:
-        given = attack.supplied(
-            reference=lambda: images.flip(2),
-            learned=lambda: attack.learn(model, [(images[0].flip(1), labels[0].flip(1))], model.roi),
-            surrogates=lambda: [model, SegmentationModel(Net(), model.roi).eval()],
-        )
-        return attack(model, images, labels, generator=window_generator(0, "case", 0), **given).adversarial
 
-    first = attacked()
-    assert first.isfinite().all()
-    assert torch.equal(attacked(), first)
+# Each way to make a step of a gradient: its sign, its share of a norm, moments, a direction, a spectrum's, a score's.
+STEPPING = ("pgd", "mifgsm", "tifgsm", "dynamic_scaling", "padam", "almaprox", "cospgd", "apgd", "vafa", "sa2")
+STEPPING += ("vafa_opt", "kspace", "deformation", "ball", "universal", "faa")
+
+
+@pytest.mark.parametrize("name", quick(STEPPING, "pgd", "vafa"))
+def test_a_defence_without_a_gradient_leaves_volumes_finite(name: str) -> None:
+    assert attacked(name, {"name": "bit_depth", "bits": 2}, False).isfinite().all()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["pgd", "apgd", "cospgd", "vafa", "sa2", "square", "bases", "faa"])
+def test_each_way_of_asking_a_network_that_draws_repeats(name: str) -> None:
+    resized = {"name": "random_resize_pad", "smallest": 0.6, "eot": 2}
+    assert torch.equal(attacked(name, resized, True), attacked(name, resized, True))

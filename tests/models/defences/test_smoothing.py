@@ -49,7 +49,6 @@ def test_the_sets_of_several_seeds_are_one_large_set() -> None:
 
 @pytest.mark.parametrize("kind", CHANGES)
 def test_the_clamp_comes_after_the_draw(kind: str) -> None:
-    """A volume outside [0, 1] is not cut before its draw, which may bring it back."""
     defence, volume = Smoothing(kind=kind, sigma=0.5), 3 * torch.rand(1, 1, 8, 8, 8) - 1
     noise = torch.randn(CHANGES[kind].layout(volume.shape[1:]), generator=torch.Generator().manual_seed(3))
     expected = CHANGES[kind].apply(volume, 0.5 * noise[None]).clamp(0, 1)

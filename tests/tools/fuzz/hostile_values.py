@@ -31,7 +31,7 @@ MEMORY = 12 << 30
 
 EXAMPLES = os.environ.get("FREQBENCH_FUZZ_EXAMPLES")
 unhurried = settings(
-    max_examples=int(EXAMPLES or 12),
+    max_examples=int(EXAMPLES or 4),
     derandomize=EXAMPLES is None,
     database=None,
     deadline=None,
