@@ -48,7 +48,7 @@ class Outcome:
     def with_scores(self, scores: Sequence[PredictionScores]) -> "Outcome":
         """Returns a copy with more columns, one PredictionScores per record that has scores."""
         records, classes = list(self.records), list(self.class_records)
-        for i, new in enumerate(scores):
+        for i, new in zip(range(len(records) - len(self.errors)), scores, strict=True):
             records[i] = {**records[i], **new.record}
             classes[i] = [{**row, **values} for row, values in zip(classes[i], new.classes, strict=True)]
         return replace(self, records=tuple(records), class_records=tuple(classes))

@@ -76,13 +76,14 @@ def _followed(folder: str, tell: Callable[[Row], None]) -> Iterator[None]:
     ended, seen = threading.Event(), set(read_log(folder))
 
     def follow() -> None:
-        is_last = False
-        while not is_last:
-            is_last = ended.wait(WATCH_S)
-            for row in read_log(folder):
-                if row not in seen:
-                    seen.add(row)
-                    tell(row)
+        while not ended.wait(WATCH_S):
+            tell_new()
+
+    def tell_new() -> None:
+        for row in read_log(folder):
+            if row not in seen:
+                seen.add(row)
+                tell(row)
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -91,3 +92,4 @@ def _followed(folder: str, tell: Callable[[Row], None]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+        tell_new()
