@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from torch import Tensor
 
 from freqbench.core import names
@@ -49,6 +49,7 @@ Source = tuple[str, str]  # column and library
 Pair = tuple[Array, Array, Spacing]  # predicted and true label map [H, W, D], millimetres
 
 MEDPY, MONAI, SKIMAGE, LPIPS = "medpy", "monai", "scikit-image", "lpips"
+DIGITS = 8  # of a row's id, enough for `reproduce --row`
 MEANS: Mapping[str, Sequence[str]] = {"dsc": ("dsc", "dsc_foreground")}  # columns of records by column of classes
 WITH_BACKGROUND = ("dsc", "hd95")
 INCOMPLETE = "label maps: rows of classes are missing or double"
@@ -268,13 +269,15 @@ def _perceptual(clean: Array, adversarial: Array) -> tuple[Array, Array]:
 
 def shown(comparison: Comparison, out: str, console: Console) -> bool:
     """Prints the largest difference of each column, and what was left out; returns True if none is beyond tolerance."""
-    title = f"{out}: {comparison.rows} of {comparison.saved} saved rows by other libraries"
-    numbers = (Column(text, justify="right") for text in ("rows", "largest difference", "tolerance"))
-    table = Table(Column("column", no_wrap=True), "reference", *numbers, "verdict", title=title)
+    title = f"{out}: largest differences of {comparison.rows} of {comparison.saved} saved rows from other libraries"
+    table = Table(title=title)
+    for text in ("column", "reference", "rows", "differs by", "allowed"):
+        table.add_column(text, no_wrap=True, justify="left" if text in ("column", "reference") else "right")
+    table.add_column("verdict")
     ordered = sorted(comparison.agreements.items(), key=lambda item: item[0][0] != "records")
     for (kind, column, library), each in ordered:
-        name = column if kind == "records" else f"{column} of classes"
-        verdict = f"wrong: {each.beyond} of them, such as in row {each.of_row}" if each.beyond else "ok"
+        name = column if kind == "records" else f"class: {column}"
+        verdict = f"wrong: {each.beyond}, row {each.of_row[:DIGITS]}" if each.beyond else "ok"
         table.add_row(name, library, str(each.rows), f"{each.largest:.2g}", str(each.tolerance), verdict)
     console.print(table)
     used = sorted({library for _, _, library in comparison.agreements})
