@@ -277,7 +277,7 @@ def shown(comparison: Comparison, out: str, console: Console) -> bool:
     ordered = sorted(comparison.agreements.items(), key=lambda item: item[0][0] != "records")
     for (kind, column, library), each in ordered:
         name = column if kind == "records" else f"class: {column}"
-        verdict = f"wrong: {each.beyond}, row {each.of_row[:DIGITS]}" if each.beyond else "ok"
+        verdict = f"{each.beyond} wrong, row {each.of_row[:DIGITS]}" if each.beyond else "ok"
         table.add_row(name, library, str(each.rows), f"{each.largest:.2g}", str(each.tolerance), verdict)
     console.print(table)
     used = sorted({library for _, _, library in comparison.agreements})
