@@ -21,6 +21,7 @@ def test_importing_freqbench_is_light() -> None:
     heavy = {"monai", "pandas", "ray", "lpips", "skimage", "torchvision", "medpy", "nibabel", "scipy"}
     rooms = "freqbench.attacks, freqbench.metrics, freqbench.models"
     code = f"import sys, torch, freqbench, {rooms}; print(*{heavy!r} & set(sys.modules))"
+    code += f"; import freqbench.audit.reference; print(*{heavy - {'scipy'}!r} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
 

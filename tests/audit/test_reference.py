@@ -136,7 +136,7 @@ def test_label_maps_that_are_not_saved_are_left_out_and_volumes_are_compared(
     assert {column for _, column, _ in comparison.agreements} == {"ssim", "ssim_body"}
 
 
-def test_under_reference_prediction_a_target_is_held_to_its_own_prediction(tmp_path: Path) -> None:
+def test_targets_are_held_to_their_own_predictions_under_reference_prediction(tmp_path: Path) -> None:
     data = [{"name": "phantom", "shape": SHAPE, "cases": 1, "reference": "prediction"}]
     attack = {"name": "fgsm", "eps": "64/255"}
     execute(job(datasets=data, attacks=[attack], metrics=["dsc", "assd"], save_adversarial="nifti"), tmp_path / "out")
