@@ -25,6 +25,7 @@ STEPS = {
     "import freqbench.results.status": "torch pandas",
     LISTS: "torch",
     "import torch, freqbench.attacks, freqbench.metrics, freqbench.models": UNUSED,
+    "import freqbench.audit.reference": UNUSED.removesuffix(" scipy"),
     "import freqbench.reporting.report": "monai PIL scipy.ndimage scipy.optimize scipy.spatial scipy.stats matplotlib",
     "import freqbench.training.link, freqbench.engine.run": "monai",
 }

@@ -87,10 +87,20 @@ def reproduce(
 def verify(
     out: common.Out,
     volumes: Annotated[bool, typer.Option("--volumes", help="Read every saved volume to its end, too.")] = False,
+    reference: Annotated[
+        int | None,
+        typer.Option(min=1, help="Score N saved rows by MedPy, MONAI, scikit-image and lpips, too.", metavar="N"),
+    ] = None,
 ) -> None:
     """Check a whole store: files, columns, values, doubles, holes, classes, identities; change nothing."""
     from freqbench.audit import verify
     from freqbench.results import Store
 
-    if not verify.shown(verify.verify(Store(out), volumes), out, common.console()):
+    console, store = common.console(), Store(out)
+    is_sound = verify.shown(verify.verify(store, volumes), out, console)
+    if reference:
+        from freqbench.audit import reference as libraries
+
+        is_sound &= libraries.shown(libraries.compare(store, reference), out, console)
+    if not is_sound:
         raise typer.Exit(common.EXIT_FAILED)

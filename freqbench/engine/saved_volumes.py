@@ -76,13 +76,13 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
     place = _own_folder(root, cell, ref)
     path = storage.join(place, FACTS)
     facts = config.validate(object_of(storage.read_bytes(path), path), SavedFacts, path)
-    adversarial = _read(storage.join(place, layout.ADVERSARIAL))
-    label = _read(storage.join(place, layout.MOVED_LABEL)).to(torch.uint8) if cell.attack.moves_labels else None
+    adversarial = read_volume(storage.join(place, layout.ADVERSARIAL))
+    label = read_volume(storage.join(place, layout.MOVED_LABEL)).to(torch.uint8) if cell.attack.moves_labels else None
     own = AttackFacts(**facts.model_dump(exclude={"attack_seconds"}))
     return AttackedVolume(adversarial=adversarial, facts=own, label=label), facts.attack_seconds
 
 
-def _read(path: str) -> Tensor:
+def read_volume(path: str) -> Tensor:
     """Reads the volume of a file of `write`, `[C, H, W, D]`."""
     voxels = nifti.read_packed(storage.read_bytes(path), path)
     return torch.from_numpy(np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels[None])

@@ -69,7 +69,7 @@ def _distances(clean: Volume, adversarial: Volume, body: Tensor | None) -> tuple
 @torch.inference_mode()
 def _distances_of_channel(clean: Tensor, adversarial: Tensor, body: Tensor | None) -> tuple[float, float]:
     height, width, depth = clean.shape
-    network = _network(str(clean.device))
+    network = alexnet(str(clean.device))
     total = in_body = torch.zeros((), dtype=torch.float64, device=clean.device)
     for start in range(0, depth, SLICES_AT_ONCE):
         part = slice(start, start + SLICES_AT_ONCE)
@@ -108,7 +108,7 @@ def _difference_maps(network: Any, clean: Tensor, adversarial: Tensor) -> list[T
 
 
 @lru_cache(maxsize=2)
-def _network(device: str) -> Any:
+def alexnet(device: str) -> Any:
     """Returns the `lpips` package's network on a device, with the trunk's real weights; prints nothing."""
     trunk = weights.trunk()
     import_torchvision()

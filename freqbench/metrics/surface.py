@@ -129,8 +129,8 @@ def nsd(
 def assd(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float] | None = None) -> Values:
     """Returns the average symmetric surface distance of each foreground class, over the voxels of both surfaces.
 
-    This is MONAI's `compute_average_surface_distance` with `symmetric=True`; MedPy's takes the mean of the two means.
-    Arguments, errors and result are those of `hd95`, but NaN for class 0.
+    This is MONAI's `compute_average_surface_distance` with `symmetric=True`, and MedPy's `assd` in 0.5.2; in older
+    versions that is the mean of the two means. Arguments, errors and result are those of `hd95`, but NaN for class 0.
     """
     sides = lengths(spacing)
     means = np.full(num_classes, np.nan)

@@ -46,7 +46,7 @@ def test_body_value_is_the_packages_spatial_map_averaged_there(volumes: Any) -> 
     import lpips as package
 
     network = package.LPIPS(net="alex", pnet_rand=True, spatial=True, verbose=False)
-    network.load_state_dict(perceptual._network("cpu").state_dict())
+    network.load_state_dict(perceptual.alexnet("cpu").state_dict())
     body = np.zeros((40, 36, 3), bool)
     body[10:30, 5:20, 1:] = True
     images = [(2 * volume.movedim(-1, 0)[:, None] - 1).repeat(1, 3, 1, 1) for volume in volumes]
@@ -96,7 +96,7 @@ def test_a_volume_without_a_body_is_nan_with_a_reason(volumes: Any) -> None:
 
 def test_building_the_network_leaves_the_callers_random_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     before = torch.get_rng_state()
-    perceptual._network.__wrapped__("cpu")
+    perceptual.alexnet.__wrapped__("cpu")
     assert torch.equal(torch.get_rng_state(), before)
     captured = capsys.readouterr()
     assert captured.out + captured.err == ""

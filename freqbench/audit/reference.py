@@ -1,0 +1,287 @@
+"""Holds stored scores against MedPy, MONAI, scikit-image and lpips, on saved label maps and volumes (`verify`).
+
+Nothing is attacked or predicted, so numbers differ by rounding alone. Around the libraries stand the conventions of the
+columns:
+
+- Dice is NaN for a class that the label lacks, and so are distances for one that either map lacks (MedPy: an error;
+  MONAI: infinity), and ASSD of the background. Means leave NaN out; those of `dsc` and `hd95` have the background.
+- Voxels that do not count are left out of Dice; for surfaces they are background in both maps.
+- For surfaces a class is cut to the box that holds it in both maps: beyond it there is background, as beyond a volume.
+- Millimetres are those of the saved label's affine, which NIfTI keeps in float32.
+- SSIM is scikit-image's of single axial slices times 255, with its uniform window of 7 x 7 and data range 255: the mean
+  over slices and channels, or of its map over the body's voxels. PSNR is over all channels at once.
+- LPIPS is that of the package (AlexNet) by axial slice; one below 32 voxels is padded with its edge. The value in the
+  body is of `spatial=True`. The body is `metrics.body_mask`, and the trunk's weights are those of `metrics.weights`.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from freqbench.core import names
+from freqbench.core.errors import UserError
+from freqbench.core.files import storage
+from freqbench.core.types import IGNORED, Spacing
+from freqbench.data import nifti
+from freqbench.engine import saved_volumes, scoring
+from freqbench.metrics import METRICS, body_mask
+from freqbench.metrics.image import SSIM_WINDOW
+from freqbench.metrics.perceptual import SMALLEST_SLICE, alexnet
+from freqbench.metrics.volumes import require_same_shape
+from freqbench.results import KEY, Store
+from freqbench.results import volumes as layout
+from freqbench.results.rowid import row_id
+from freqbench.results.tolerances import RANK, ROUNDING, Tolerance
+
+Array = npt.NDArray[Any]
+Row = Mapping[str, Any]
+Source = tuple[str, str]  # column and library
+Pair = tuple[Array, Array, Spacing]  # predicted and true label map [H, W, D], millimetres
+
+MEDPY, MONAI, SKIMAGE, LPIPS = "medpy", "monai", "scikit-image", "lpips"
+DIGITS = 8  # of a row's id, enough for `reproduce --row`
+MEANS: Mapping[str, Sequence[str]] = {"dsc": ("dsc", "dsc_foreground")}  # columns of records by column of classes
+WITH_BACKGROUND = ("dsc", "hd95")
+INCOMPLETE = "label maps: rows of classes are missing or double"
+NOT_SAVED = "label maps: those of the target are not saved"
+IN_FILE = "label maps: scores are on the grid of the case's file, saved maps on that of the network"
+OTHER_GRID = "label maps: the target has another grid than the source, whose label is saved"
+NO_TRUTH = "label maps: the target is held to its prediction without a draw, which is not saved"
+
+
+@dataclass
+class Agreement:
+    """Stored numbers of a column held against those of a library."""
+
+    tolerance: Tolerance
+    rows: int = 0
+    largest: float = 0.0  # difference; infinite where only one of the two is NaN
+    of_row: str = ""  # id of the row with the largest difference
+    beyond: int = 0  # rows whose difference is beyond the tolerance
+
+    def add(self, stored: float, found: float, of_row: str) -> None:
+        """Compares one number."""
+        self.rows += 1
+        self.beyond += not self.tolerance.allows(stored, found)
+        if not np.array_equal(stored, found, equal_nan=True):
+            by = np.nan_to_num(abs(stored - found), nan=np.inf)
+            if by > self.largest:
+                self.largest, self.of_row = float(by), of_row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Agreement of some of the rows with saved volumes, by table, column and library."""
+
+    agreements: dict[tuple[str, str, str], Agreement]
+    left_out: Counter[str]  # number of rows by what could not be compared, and why
+    rows: int
+    saved: int  # rows to choose from
+
+
+def compare(store: Store, count: int) -> Comparison:
+    """Compares `count` rows, the same each time, spread evenly over datasets, models, attacks and cells.
+
+    Raises UserError if no row has saved volumes, or if a saved file is missing or damaged.
+    """
+    root = storage.join(store.root, layout.VOLUMES)
+    folders = layout.whole(root)
+    columns = (*KEY, "status", "dataset", "source_model", "attack")
+    rows = [row for row in store.rows(columns) if row[3] == "ok" and row[:2] in folders]
+    if not rows:
+        raise UserError(
+            f"{root}: expected saved volumes and label maps of rows, found none: run the job again with "
+            "`save_adversarial: nifti`, which computes these rows anew and saves both"
+        )
+    # In a cell by a digest: an order of cases and targets would be in step with the choice.
+    rows.sort(key=lambda row: (*map(str, row[4:]), row[0], row_id(*row[:3])))
+    number = min(count, len(rows))
+    keys = [rows[place * len(rows) // number][:3] for place in range(number)]
+    comparison = Comparison(agreements={}, left_out=Counter(), rows=number, saved=len(rows))
+    for row, classes in store.found(keys).values():
+        place = storage.join(root, folders[row["cell_id"], row["case_key"]])
+        names.require_inside(store.root, place)
+        _compare_row(row, classes, place, comparison)
+    return comparison
+
+
+def _compare_row(row: Row, classes: Sequence[Row], place: str, comparison: Comparison) -> None:
+    of_row, metrics = row_id(*(row[part] for part in KEY)), {*(row["metrics"] or "").split(",")}
+
+    def add(table: str, source: Source, stored: float | None, found: float) -> None:
+        if stored is not None:
+            tolerance = RANK if source[1] == MONAI and source[0].startswith("hd95") else ROUNDING
+            agreement = comparison.agreements.setdefault((table, *source), Agreement(tolerance))
+            agreement.add(stored, found, of_row)
+
+    images = {name for name in ("ssim", "psnr", LPIPS) if row[METRICS[name].columns[0]] is not None}
+    for metric, reason in scoring.unavailable([*images]).items():
+        comparison.left_out[f"{metric}: {reason}"] += 1
+        images.remove(metric)
+    if images:
+        files = (storage.join(place, name) for name in (layout.CLEAN, layout.ADVERSARIAL))
+        clean, adversarial = (saved_volumes.read_volume(file).numpy() for file in files)
+        for source, value in image_scores(clean, adversarial, images).items():
+            add("records", source, row[source[0]], value)
+    if not metrics & {"dsc", "hd95", "assd"}:
+        return
+    is_complete = sorted(each["class_index"] for each in classes) == [*range(len(classes))]
+    pairs = _pairs(row, place) if is_complete else INCOMPLETE
+    if isinstance(pairs, str):
+        comparison.left_out[pairs] += 1
+        return
+    for suffix, pair in pairs.items():
+        for (name, library), values in label_scores(*pair, len(classes), metrics).items():
+            source = f"{name}{suffix}", library
+            for each in classes:
+                add("class_records", source, each.get(source[0]), float(values[each["class_index"]]))
+            for column in MEANS.get(name, (name,)):
+                defined = values[0 if column in WITH_BACKGROUND else 1 :]
+                mean = np.nanmean(defined) if np.isfinite(defined).any() else np.nan
+                add("records", (f"{column}{suffix}", library), row.get(f"{column}{suffix}"), float(mean))
+
+
+def _pairs(row: Row, place: str) -> dict[str, Pair] | str:
+    """Reads the label maps of the attacked volume and of the clean one (`_clean`); a reason where they are not saved.
+
+    Under `reference: prediction` the saved label is the source's prediction, and a target is held to its own.
+    """
+    files = storage.list_files(place, layout.SUFFIX)
+    maps = layout.predictions(files).get(row["target_model"], {})
+    if row["scored_on"] == "file":
+        return IN_FILE
+    if len(maps) < 2:
+        return NOT_SAVED
+    truth = layout.LABEL
+    if row["reference"] == "prediction" and row["target_model_id"] != row["source_model_id"]:
+        if "smoothing" in (row["target_defence"] or ""):
+            return NO_TRUTH
+        truth = maps[layout.ON_CLEAN]
+    moved = layout.MOVED_LABEL if layout.MOVED_LABEL in files else truth
+    pairs: dict[str, Pair] = {}
+    for suffix, kind, of_kind in (("", layout.ON_ADVERSARIAL, moved), ("_clean", layout.ON_CLEAN, truth)):
+        paths = (storage.fetch(storage.join(place, name)) for name in (maps[kind], of_kind))
+        pred, label = map(nifti.read_header, paths)
+        if pred.shape != label.shape or not np.allclose(pred.affine, label.affine):
+            return OTHER_GRID
+        pairs[suffix] = nifti.read_integers(pred), nifti.read_integers(label), label.spacing
+    return pairs
+
+
+def label_scores(
+    pred: Array, label: Array, spacing: Spacing, num_classes: int, metrics: Collection[str]
+) -> dict[Source, Array]:
+    """Scores a predicted against a true label map `[H, W, D]` by MedPy and MONAI, in `dsc`, `hd95` and `assd`.
+
+    Returns one number per class, float64 `[K]`, by column and library, for those of `metrics`. `spacing` is the sides
+    of a voxel in millimetres.
+    """
+    from medpy.metric import binary
+    from monai.metrics import compute_dice, compute_hausdorff_distance
+
+    def monai(measure: Callable[..., Tensor], **options: Any) -> Callable[..., float]:
+        return lambda *masks: float(measure(*(torch.from_numpy(mask)[None, None] for mask in masks), **options))
+
+    percentile: dict[str, Any] = {"include_background": True, "percentile": 95}
+    measures: dict[str, dict[Source, Callable[..., float]]] = {
+        "dsc": {("dsc", MEDPY): binary.dc, ("dsc", MONAI): monai(compute_dice)},
+        "hd95": {
+            ("hd95", MONAI): monai(compute_hausdorff_distance, **percentile),
+            ("hd95_mm", MONAI): monai(compute_hausdorff_distance, **percentile, spacing=spacing),
+            ("hd95_medpy_mm", MEDPY): lambda *masks: binary.hd95(*masks, voxelspacing=spacing),
+        },
+        "assd": {("assd_mm", MEDPY): lambda *masks: binary.assd(*masks, voxelspacing=spacing)},
+    }
+    wanted = {source: measure for name, each in measures.items() if name in metrics for source, measure in each.items()}
+    scores = {source: np.full(num_classes, np.nan) for source in wanted}
+    counts = (label != IGNORED) | (num_classes > IGNORED)
+    for number in range(num_classes):
+        masks = [(classes == number) & counts for classes in (pred, label)]
+        surfaces = _cut([mask | ~counts for mask in masks] if number == 0 else masks)
+        for source, measure in wanted.items():
+            of_class = masks if source[0] == "dsc" else surfaces
+            needed = of_class[1:] if source[0] == "dsc" else of_class
+            if all(mask.any() for mask in needed) and (number or source[0] != "assd_mm"):
+                scores[source][number] = measure(*of_class)
+    return scores
+
+
+def _cut(masks: Sequence[Array]) -> list[Array]:
+    from scipy.ndimage import find_objects
+
+    boxes = find_objects((masks[0] | masks[1]).astype(np.uint8))
+    return [np.ascontiguousarray(mask[boxes[0]]) if boxes else mask for mask in masks]
+
+
+def image_scores(clean: Array, adversarial: Array, metrics: Collection[str]) -> dict[Source, float]:
+    """Compares two volumes `[C, H, W, D]` in [0, 1] by scikit-image and lpips, in those of `ssim`, `psnr`, `lpips`.
+
+    Returns numbers by column and library, without those of slices too small for SSIM's window, or of no body.
+    """
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+    scores: dict[Source, float] = {}
+    require_same_shape(clean.shape, adversarial.shape)
+    body = np.tile(np.moveaxis(body_mask(clean), -1, 0), (len(clean), 1, 1))  # [C * D, H, W], and so are the next two
+    pair = [np.moveaxis(volume, -1, 1).reshape(body.shape) for volume in (clean, adversarial)]
+    if "psnr" in metrics:
+        with np.errstate(divide="ignore"):  # of equal volumes
+            scores["psnr", SKIMAGE] = float(peak_signal_noise_ratio(255 * clean, 255 * adversarial, data_range=255))
+    if "ssim" in metrics and min(body.shape[1:]) >= SSIM_WINDOW:
+        slices = [structural_similarity(*(255 * each), data_range=255, full=True) for each in np.stack(pair, axis=1)]
+        scores["ssim", SKIMAGE] = float(np.mean([mean for mean, _ in slices]))
+        if body.any():
+            scores["ssim_body", SKIMAGE] = float(np.stack([each for _, each in slices])[body].mean(dtype=np.float64))
+    if LPIPS in metrics:
+        distances, maps = _perceptual(*pair)
+        scores["lpips_distance", LPIPS] = float(distances.mean())
+        scores["lpips_similarity", LPIPS] = 1 - float(distances.mean())
+        if body.any():
+            scores["lpips_body", LPIPS] = float(maps[body].mean(dtype=np.float64))
+    return scores
+
+
+@torch.inference_mode()
+def _perceptual(clean: Array, adversarial: Array) -> tuple[Array, Array]:
+    """Returns the package's distance and its map of each slice, `[N]` and `[N, H, W]`, for slices `[N, H, W]`."""
+    network = alexnet("cpu")
+    spatial = copy.copy(network)
+    spatial.spatial = True
+    height, width = clean.shape[1:]
+    short = [(0, max(SMALLEST_SLICE - size, 0)) for size in (height, width)]
+    distances, maps = [], []
+    for pair in zip(clean, adversarial, strict=True):
+        images = [torch.from_numpy(np.pad(each, short, mode="edge")).expand(1, 3, -1, -1) for each in pair]
+        distances.append(float(network(*images, normalize=True)))
+        maps.append(spatial(*images, normalize=True)[0, 0, :height, :width].numpy())
+    return np.array(distances), np.stack(maps)
+
+
+def shown(comparison: Comparison, out: str, console: Console) -> bool:
+    """Prints the largest difference of each column, and what was left out; returns True if none is beyond tolerance."""
+    title = f"{out}: largest differences of {comparison.rows} of {comparison.saved} saved rows from other libraries"
+    table = Table(title=title)
+    for text in ("column", "reference", "rows", "differs by", "allowed"):
+        table.add_column(text, no_wrap=True, justify="left" if text in ("column", "reference") else "right")
+    table.add_column("verdict")
+    ordered = sorted(comparison.agreements.items(), key=lambda item: item[0][0] != "records")
+    for (kind, column, library), each in ordered:
+        name = column if kind == "records" else f"class: {column}"
+        verdict = f"{each.beyond} wrong, row {each.of_row[:DIGITS]}" if each.beyond else "ok"
+        table.add_row(name, library, str(each.rows), f"{each.largest:.2g}", str(each.tolerance), verdict)
+    console.print(table)
+    used = sorted({library for _, _, library in comparison.agreements})
+    lines = [f"{count} rows without their {text}" for text, count in comparison.left_out.items()]
+    lines += [f"by {', '.join(f'{library} {version(library)}' for library in used)}"] if used else []
+    console.print("\n".join(lines), soft_wrap=True)
+    return not any(each.beyond for each in comparison.agreements.values())
