@@ -86,6 +86,12 @@ class ALMAProx(Attack):
         """One forward and one backward pass per step; the last step's volume is not evaluated."""
         return self.steps + (self.target == LEAST_LIKELY), self.steps
 
+    def check_head(self, head: Head) -> None:
+        """Refuses regions, as each voxel has one constraint."""
+        if not head.has_background:
+            raise UserError(f"{self.name}: expected exclusive classes, got a network of regions: take apgd")
+        super().check_head(head)
+
     def prepare(self, task: Task) -> None:
         """Sets organs and target rule; without organs, all voxels but the truth's background count."""
         foreground = task.objective.labels > 0

@@ -119,6 +119,11 @@ class Dataset(Strict, abc.ABC):
         """Names of the classes in order of their label, background first."""
 
     @property
+    def has_regions(self) -> bool:
+        """True if its classes are regions that may overlap: label maps then hold codes (`freqbench.ops.regions`)."""
+        return False
+
+    @property
     def num_classes(self) -> int:
         """Number of classes including background."""
         return len(self.class_names)
@@ -188,7 +193,8 @@ class Dataset(Strict, abc.ABC):
 
     def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
         """Reads (see `native`) and preprocesses one case of any split; `space` is a model's own, None the dataset's."""
-        return prepare(self.native(ref), space or self.space, class_names=self.class_names)
+        classes = {"class_names": self.class_names, "has_regions": self.has_regions}
+        return prepare(self.native(ref), space or self.space, **classes)
 
     def faults(self, ref: CaseRef, space: Preprocess) -> Iterator[str]:
         """Yields one line per problem with a case's intensities in a space. Synthetic datasets yield none."""

@@ -112,7 +112,7 @@ def _examined(net: nn.Module, inputs: Tensor, num_classes: int) -> Examination:
         if (sums - 1).abs().max() > (0.01 if first.dtype in (torch.float16, torch.bfloat16) else 1e-3):
             raise UnfitError(
                 "expected logits, got numbers in [0, 1] that do not add up to 1 over classes, as sigmoids of classes "
-                "that overlap: return the logits of classes of which each voxel has one"
+                "that overlap: return the logits before, and set outputs: sigmoid for a dataset of regions"
             )
         return Examination(yields="probabilities", singly=singly)
     return Examination(singly=singly, caution=caution)

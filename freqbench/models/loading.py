@@ -81,7 +81,7 @@ def _network(spec: ModelSpec) -> nn.Module:
 
 def _wrapped(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:
     around: dict[str, Any] = {"inference": spec.inference, "defence": spec.defence, "adaptive": spec.adaptive}
-    around["class_map"] = spec.class_map
+    around |= {"class_map": spec.class_map, "outputs": spec.head}
     model = SegmentationModel(net, spec.roi, **around, **settings)
     model.name = spec.name
     return model

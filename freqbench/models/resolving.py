@@ -10,7 +10,7 @@ from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess, parse_intensity
-from freqbench.core.types import CaseRef
+from freqbench.core.types import CaseRef, Outputs
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.defences.transforms import RandomResizePad
 from freqbench.models.entry import (
@@ -71,7 +71,8 @@ def resolve(
     """
     facts = facts or facts_of(entry, num_classes, num_channels, class_names)
     source, adapter = source_of(facts.arch), facts.input.over(entry.input)
-    outputs = entry.outputs(num_classes) or facts.num_classes
+    head = head_of(entry, facts)
+    outputs = entry.num_outputs(num_classes, head) or facts.num_classes
     if outputs is None:
         raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
     _require_counts(entry, facts, num_classes, num_channels)
@@ -95,7 +96,8 @@ def resolve(
         space=_space(entry, facts, space),
         inference=entry.inference or validate(dict(facts.inference), Inference, where=entry.name),
         code_sha256=facts.code_sha256,
-        class_map=class_map_of(entry, num_classes, outputs),
+        head=head,
+        class_map=class_map_of(entry, num_classes - (head == "sigmoid"), outputs),
         black_box=facts.black_box,
         defence=entry.defence,
         adaptive=entry.adaptive,
@@ -113,6 +115,26 @@ def resolve(
     judges = not spec.is_random and (UNTRAINED not in spec.notes or "min_dice" in entry.model_fields_set)
     notes = tuple(f"{entry.name}: {note}" for note in spec.notes)
     return _examined(replace(spec, checkpoint=facts.path, min_dice=entry.min_dice if judges else 0.0, notes=notes))
+
+
+def head_of(entry: ModelEntry, facts: Facts) -> Outputs:
+    """Returns the job's `outputs` of a network, else what its files state, else `softmax`."""
+    return entry.outputs or facts.outputs or "softmax"
+
+
+def require_head(entry: ModelEntry, facts: Facts, dataset: str, has_regions: bool) -> None:
+    """Refuses a network of exclusive classes on a dataset of regions, and the other way round."""
+    head = head_of(entry, facts)
+    if (head == "sigmoid") == has_regions:
+        return
+    if entry.outputs and facts.outputs not in (None, entry.outputs):
+        advice = f"leave outputs out, as {facts.path} states {facts.outputs}"
+    elif has_regions:
+        advice = f"set outputs: sigmoid of the model if it has one output a region, else leave out regions of {dataset}"
+    else:
+        advice = f"state regions of {dataset}, one for each output, or outputs: softmax of the model"
+    wanted, is_of = ("sigmoid", "regions") if has_regions else ("softmax", "exclusive classes")
+    raise UserError(f"{entry.name}: expected outputs: {wanted} for the {is_of} of {dataset}, got {head}: {advice}")
 
 
 def stated_classes(entry: ModelEntry) -> int | tuple[str, ...] | None:
@@ -171,7 +193,7 @@ def _require_counts(entry: ModelEntry, facts: Facts, num_classes: int, num_chann
     if source_of(facts.arch).is_checkpoint:
         return
     wanting = "dataset" if entry.classes is None else "classes"
-    theirs, ours = facts.num_classes, entry.outputs(num_classes) or facts.num_classes
+    theirs, ours = facts.num_classes, entry.num_outputs(num_classes, head_of(entry, facts)) or facts.num_classes
     if theirs and ours and theirs != ours:
         advice = f"set classes: {theirs}" if entry.classes is not None else advice_on_classes(theirs, ours)
         raise UserError(f"{entry.name}: {facts.path} has {theirs} output classes, {wanting} wants {ours}: {advice}")

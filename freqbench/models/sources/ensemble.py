@@ -42,6 +42,7 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
         args={},
         roi=first.roi,
         num_classes=first.num_classes,
+        head=first.head,
         checkpoint=" + ".join(member.name for member in members),
         checkpoint_sha256="",
         num_channels=first.num_channels,

@@ -15,7 +15,7 @@ from freqbench.core.documents import mapping_of, object_of
 from freqbench.core.errors import CheckpointError, NoFileError, UserError
 from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess
-from freqbench.core.types import Shape
+from freqbench.core.types import Outputs, Shape
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.cost import traced
 from freqbench.models.entry import AXES, DEFAULT_INPUT, RAS_LETTERS, InputAdapter, ModelEntry, seed_of
@@ -69,6 +69,7 @@ class Facts:
         args: arguments that tell it from others of its architecture: the job's over those of its files.
         roi: voxels of its window, in its own axis order; None: not stated.
         num_classes, num_channels: of its output and input; None: not stated.
+        outputs: `softmax` or `sigmoid`; None: not stated.
         input: adapter from a volume to the network's input, with the axes that the network takes.
         space: preprocessing of its training data; None: not stated.
         inference: keys of `Inference`, as it was deployed.
@@ -86,6 +87,7 @@ class Facts:
     roi: Shape | None = None
     num_classes: int | None = None
     num_channels: int | None = None
+    outputs: Outputs | None = None
     input: InputAdapter = DEFAULT_INPUT
     space: Preprocess | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)
