@@ -11,6 +11,8 @@ from freqbench.attacks.core.calls import across
 from freqbench.attacks.core.parameters import INTENSITY_STEP, PARAMETERS, SCOPES_WITHOUT_JOINT
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule
 from freqbench.attacks.core.task import Task
+from freqbench.core.errors import UserError
+from freqbench.ops.heads import Head
 from freqbench.ops.projections import linf_prox
 
 FIRST_MULTIPLIER, MULTIPLIERS = 1.0, (1e-12, 1.0)

@@ -175,15 +175,11 @@ def search(
     """
     if rule == "halving":
         return climb(task, space, start, steps, released=released)
-    x, losses = space.project(start), task.objective.head.losses
+    x, head = space.project(start), task.objective.head
+    losses = head.losses
     if loss not in SEQUENCES:
         return glide(task, space, (x, x), range(steps), steps, losses[loss])[0]
-    soft_dice, dice_linear = losses["dice"], losses["dice_linear"]
-
-    def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
-        """Has a gradient where the softmax behind one of its parts has none."""
-        return losses["margin"](logits, labels, scope) + dice_linear(logits, labels, scope)
-
+    soft_dice, dice_linear, margin_and_dice = losses["dice"], losses["dice_linear"], head.margin_and_dice
     if loss == "switch" or steps < 3 * TRIAL:
         half = -(-steps // 2)
         points = glide(task, space, (x, x), range(half), steps, margin_and_dice)

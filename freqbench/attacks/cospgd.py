@@ -20,10 +20,10 @@ class CosPGD(PGD):
     .. math:: J = \frac1N \sum_v -c \log p_{label}; \qquad
               \text{targeted, lowered: } J = \frac1N \sum_v -(1 - c) \log p_{label}
 
-    Of regions, c is the cosine of (p, 1 - p) and (y, 1 - y), the cross-entropy binary, and the mean one over regions too.
-    c is a weight and has no gradient, as in the authors' code: otherwise the product falls again once the label's
-    probability is small, and the attack would hold voxels there. J neglects voxels that are already wrong, so volumes
-    are compared by the cross-entropy. Steps and step size are PGD's.
+    Of regions, c is the cosine of (p, 1 - p) and (y, 1 - y), the cross-entropy is binary, and the mean is one over
+    regions too. c is a weight and has no gradient, as in the authors' code: otherwise the product falls again once the
+    label's probability is small, and the attack would hold voxels there. J neglects voxels that are already wrong, so
+    volumes are compared by the cross-entropy. Steps and step size are PGD's.
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where the
     whole Dice + cross-entropy of a batch is multiplied by its mean c (1 - c for a target), and both are differentiated:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench.core.types import IGNORED, Case, FileLabel, NativeCase, Shape, Spacing, triple
+from freqbench.core.types import Case, FileLabel, NativeCase, Shape, Spacing, triple
 from freqbench.data import Dataset
 from freqbench.metrics import (
     METRICS,
@@ -44,7 +44,7 @@ from freqbench.metrics import (
     voxel_success,
 )
 from freqbench.models import VolumePrediction, attack_windows
-from freqbench.ops.regions import members
+from freqbench.ops.regions import alone
 from freqbench.ops.voxels import without_ignored
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
 from freqbench.results.schema import CAUTIONS
@@ -118,9 +118,8 @@ class LabelMaps:
 
     def of_region(self, number: int) -> "LabelMaps":
         """Returns the maps of one region, or of voxels in none (0), as class 1 of two."""
-        pred, label = (members(codes, number).to(torch.uint8) for codes in (self.pred, self.label))
-        tolerances = self.tolerances[number - 1 : number] if number else (math.nan,)
-        label = torch.where(self.label == IGNORED, self.label, label)
+        tolerances = self.tolerances[number - 1 : number] if number else (0.0,)
+        pred, label = alone(self.pred, number), alone(self.label, number)
         return replace(self, pred=pred, label=label, num_classes=2, tolerances=tolerances, has_regions=False)
 
 

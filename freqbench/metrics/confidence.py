@@ -40,9 +40,10 @@ def calibration(
 
     .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{n} \, |\mathrm{accuracy}_b - \mathrm{confidence}_b|
 
-    With `has_regions` the maps hold codes of regions (`freqbench.ops.regions`): a voxel is right if it is in all regions,
-    and belongs to each region that it is predicted in. Both are 0 to 1. `confidence` is the probability of the predicted class, `[H, W, D]`. Raises UserError for different
-    shapes, a confidence outside [0, 1], a value that is no class, or over 256 classes.
+    Both are 0 to 1. `confidence` is the probability of the predicted class, `[H, W, D]`. With `has_regions` the maps
+    hold codes of regions (`freqbench.ops.regions`): a voxel is right if all its regions are, and counts for each region
+    that it is predicted in. Raises UserError for different shapes, a confidence outside [0, 1], a value that is no
+    class, or over 256 classes.
     """
     codes = 1 << num_classes - 1 if has_regions else num_classes
     sure = as_tensor(confidence).double().cpu()

@@ -397,7 +397,7 @@ class ModelEntry(Strict):
         return is_prompted(self.arch, self.args)
 
     def num_outputs(self, num_classes: int | None, outputs: Outputs = "softmax") -> int | None:
-        """Returns the outputs that its network should have for a dataset's classes; None if its files have to say it."""
+        """Returns how many outputs its network should have for a dataset; None if its files have to say it."""
         if self.classes or self.class_map is not None or num_classes is None:
             return self.classes
         return num_classes - ((self.outputs or outputs) == "sigmoid")

@@ -363,8 +363,9 @@ class SlidingWindowModel(nn.Module):
     .. math:: s(x) = \frac{1}{n} \sum_w C_w^T \, g \odot f(C_w x), \qquad n = \sum_w C_w^T g, \qquad
               \frac{dL}{dx} = \sum_w C_w^T J_f(C_w x)^T \, g \odot C_w \frac{1}{n} \frac{dL}{ds}
 
-    Overlap and weights are those of the model's `inference`. If it averages probabilities, f ends in a softmax (or
-    sigmoids) and the logits are log s(x) (or its logit). Its mirroring is left out: an attack runs one pass of every window, not eight.
+    Overlap and weights are those of the model's `inference`. If it averages probabilities, f ends in a softmax and the
+    logits are log s(x), of regions in sigmoids and the logits of s(x). Its mirroring is left out: an attack runs one
+    pass of every window, not eight.
 
     The gradient is exact; none reaches the network's parameters. Windows run in batches of `window_batch`. The forward
     pass keeps the graphs of the first `kept` windows; the backward pass runs the batches of the others forward once

@@ -38,7 +38,7 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
         if source.weights and not spec.is_random:
             # Strict, and casts float16 weights to the network's float32.
             net.load_state_dict(source.weights(spec, net.state_dict())[0])
-    net = mended(net, spec.yields, spec.singly)
+    net = mended(net, spec.yields, spec.singly, spec.head)
     net.requires_grad_(False)
     compile = compile and spec.black_box is None
     return _wrapped(spec, net, precision=precision, compile=compile, adapter=spec.input).to(device).eval()

@@ -12,6 +12,8 @@ from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import CaseRef, Outputs
 from freqbench.models.checkpoints import files as checkpoints
+from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
+from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.defences.transforms import RandomResizePad
 from freqbench.models.entry import (
     AXES,
@@ -81,6 +83,13 @@ def resolve(
             f"{entry.name}: expected no {entry.defence.name} beside args.points, as it moves the window from under "
             "the points: take another defence, or a network without points"
         )
+    if head == "sigmoid" and isinstance(entry.defence, RandomizedSmoothing | Smoothing):
+        raise UserError(
+            f"{entry.name}: expected no {entry.defence.name} around a network of regions, as it votes for one class "
+            "a voxel: take another defence"
+        )
+    if head == "sigmoid" and (is_prompted(facts.arch, facts.args) or source.takes_volumes):
+        raise UserError(f"{entry.name}: expected outputs: softmax for {facts.arch}, got sigmoid: it knows no regions")
     training = entry.trained
     draft = ModelSpec(
         name=entry.name,
@@ -254,7 +263,7 @@ def _examined(spec: ModelSpec) -> ModelSpec:
         if model.takes_prompts:
             return Examination()
         inputs = model.adapter.to_network(windows(spec.num_channels, spec.roi).to(next(model.parameters()).device))
-        return examine(model.net, inputs, spec.outputs)
+        return examine(model.net, inputs, spec.outputs, spec.head)
 
     result = remembered({"examined": spec.model_id}, Examination, examined)
     if result.fault:

@@ -1,4 +1,4 @@
-"""Defines the two ways in which a network's outputs are classes: exclusive ones by a softmax, or regions by sigmoids."""
+"""Defines the two ways in which outputs of a network are classes: exclusive ones by softmax, regions by sigmoid."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ class Head:
     Attributes:
         name: `softmax` or `sigmoid`.
         has_background: True if the first output is the background's.
-        losses: the losses that it has, by name.
+        losses: the losses that it has, by name; `margin_and_dice`: the first half of the sequence `switch`.
         probabilities: p from logits; `log_probabilities`: its logarithm; `logits_of`: logits from p.
         mean_of_probabilities: logits of the mean probabilities of several logits; gradients survive where all are sure.
         cross_entropy: by voxel; `voxel_mean`: mean of values by voxel within a scope, `[B]`.
@@ -38,6 +38,7 @@ class Head:
     name: Outputs
     has_background: bool
     losses: Mapping[str, Loss]
+    margin_and_dice: Loss
     probabilities: Callable[[Tensor], Tensor]
     log_probabilities: Callable[[Tensor], Tensor]
     logits_of: Callable[[Tensor], Tensor]
@@ -86,6 +87,7 @@ SOFTMAX = Head(
     name="softmax",
     has_background=True,
     losses=losses.LOSSES,
+    margin_and_dice=losses.margin_and_dice,
     probabilities=lambda logits: logits.softmax(dim=1),
     log_probabilities=lambda logits: logits.log_softmax(dim=1),
     logits_of=_log,
@@ -102,6 +104,7 @@ SIGMOID = Head(
     name="sigmoid",
     has_background=False,
     losses=region_losses.LOSSES,
+    margin_and_dice=region_losses.margin_and_dice,
     probabilities=torch.sigmoid,
     log_probabilities=F.logsigmoid,
     logits_of=_logit,

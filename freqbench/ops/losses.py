@@ -278,6 +278,11 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     return (1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(p.dtype)
 
 
+def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    """Returns `margin` + `dice_linear`, `[B]`: one has a gradient where the softmax behind the other has none."""
+    return margin(logits, labels, scope) + dice_linear(logits, labels, scope)
+
+
 def voxel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns -log p of the label in every voxel, `[B, H, W, D]`."""
     return F.cross_entropy(logits, labels[:, 0].long(), reduction="none")

@@ -31,7 +31,7 @@ def voxel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns True for each region and voxel that is predicted as labelled, bool `[B, K, H, W, D]`; 0 counts as both."""
+    """Returns True for each region and voxel that is predicted as labelled, bool `[B, K, H, W, D]`, both at 0."""
     return _signed(logits, labels) >= 0
 
 
@@ -55,9 +55,9 @@ def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns `dice` + `ce`, `[B]`.
 
-    As MONAI's `DiceLoss(sigmoid=True)` and PyTorch's `BCEWithLogitsLoss` together. MONAI's own `DiceCELoss(sigmoid=True)`
-    takes the binary cross-entropy for one region alone; for more it has a softmax across regions, which overlap, so that
-    ours differs there. nnU-Net's loss of regions has the Dice of `dice_linear`.
+    It is MONAI's `DiceLoss(sigmoid=True)` plus PyTorch's `BCEWithLogitsLoss`. MONAI's own `DiceCELoss(sigmoid=True)`
+    takes the binary cross-entropy for one region alone; for more it has a softmax across regions, which overlap, so
+    that ours differs there. nnU-Net's loss of regions has the Dice of `dice_linear`.
     """
     return dice(logits, labels, scope) + ce(logits, labels, scope)
 
@@ -82,6 +82,11 @@ def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     .. math:: \frac{1}{|\{(k, c) : N_{kc} > 0\}|} \sum_{k, c} \frac{1}{N_{kc}} \sum_{y_k = c} \min(-s_k z_k, 2)
     """
     return _mean_of_sides((-_signed(logits, labels)).clamp(max=MARGIN), labels, scope)
+
+
+def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    """Returns `margin` + `dice_linear`, `[B]`: one has a gradient where the sigmoid behind the other has none."""
+    return margin(logits, labels, scope) + dice_linear(logits, labels, scope)
 
 
 def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -167,7 +172,7 @@ def _sums(p: Tensor, labels: Tensor, scope: Scope, power: int) -> tuple[Tensor, 
 
 
 def _mean_of_sides(values: Tensor, labels: Tensor, scope: Scope) -> Tensor:
-    """Averages `[B, K, ...]` over the voxels inside and outside of each region, then over the sides that exist: `[B]`."""
+    """Averages `[B, K, ...]` over the voxels inside and outside of each region, then over the sides: `[B]`."""
     values, within = values.flatten(2), inside(labels, values.shape[1]).flatten(2)
     counts = torch.ones_like(within[:, :1]) if scope.voxels is None else scope.voxels.flatten(2)
     sides = torch.stack([within & counts, ~within & counts], dim=2)  # [B, K, 2, N]

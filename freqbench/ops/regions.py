@@ -39,6 +39,13 @@ def members(codes: "Tensor", region: int) -> "Tensor":
     return inside & (codes != IGNORED)
 
 
+def alone(codes: "Tensor", region: int) -> "Tensor":
+    """Returns the label map of one region, uint8: 1 inside (0: in no region), 0 outside; IGNORED stays."""
+    import torch
+
+    return torch.where(codes == IGNORED, codes, members(codes, region)).to(torch.uint8)
+
+
 def inside(codes: "Tensor", num_regions: int) -> "Tensor":
     """Returns bool `[B, K, H, W, D]` from codes `[B, 1, H, W, D]` without voxels that do not count."""
     import torch

@@ -15,13 +15,13 @@ from freqbench.core.errors import UserError
 from freqbench.core.identity import digest, window_generator
 from freqbench.job.training import FrequencyConsistency
 from freqbench.ops.dct import frequency_consistency
-from freqbench.ops.losses import dice_ce
+from freqbench.ops.heads import SOFTMAX, Head
 
 
 class StepLoss(nn.Module):
     r"""Computes the loss of one step's crops, as a module, so that a data-parallel wrapper sees one forward pass.
 
-    With L = Dice + cross-entropy, x the crops, x' the attacked ones and y the labels:
+    With L = Dice + cross-entropy (binary for regions), x the crops, x' the attacked ones and y the labels:
 
     .. math:: \text{clean: } L(f(x), y), \qquad \text{at: } L(f(x'), y), \qquad
               \text{vaft: } L(f(x), y) + L(f(x'), y) + w \, L_{fr}(f(x), f(x')), \qquad
@@ -40,8 +40,10 @@ class StepLoss(nn.Module):
         consistency: FrequencyConsistency | None,
         half: bool,
         beta: float | None = None,
+        head: Head = SOFTMAX,
     ) -> None:
         super().__init__()
+        self._head = head
         self.net = net
         self._adapter = adapter
         self._consistency = consistency
@@ -56,7 +58,7 @@ class StepLoss(nn.Module):
         """
         on_clean, on_adversarial = (None if x is None else self._logits(x) for x in (clean, adversarial))
         losses: list[Tensor | None] = [
-            None if logits is None else dice_ce(logits, _as_many(labels, logits)).mean()
+            None if logits is None else self._head.losses["dicece"](logits, _as_many(labels, logits)).mean()
             for logits in (on_clean, on_adversarial)
         ]
         losses.append(None)
@@ -67,7 +69,7 @@ class StepLoss(nn.Module):
                 distance = frequency_consistency(on_clean, on_adversarial, self._consistency.form, block)
                 losses[-1] = self._consistency.weight * distance
             if self._beta:
-                losses[1:] = None, self._beta * divergence(on_clean, on_adversarial)
+                losses[1:] = None, self._beta * divergence(on_clean, on_adversarial, self._head)
         terms = [term for term in losses if term is not None]
         values = [labels.new_full((), float("nan"), dtype=torch.float32) if t is None else t.detach() for t in losses]
         return sum(terms[1:], start=terms[0]), torch.stack(values)
@@ -78,10 +80,14 @@ class StepLoss(nn.Module):
         return logits.float()  # [B, K, h, w, d]
 
 
-def divergence(clean: Tensor, adversarial: Tensor) -> Tensor:
-    """Returns KL(clean || adversarial) of the softmax of logits `[B, K, h, w, d]`, the mean over voxels, a scalar."""
-    of_clean, of_adversarial = (logits.log_softmax(dim=1) for logits in (clean, adversarial))
-    return F.kl_div(of_adversarial, of_clean, log_target=True, reduction="none").sum(dim=1).mean()
+def divergence(clean: Tensor, adversarial: Tensor, head: Head = SOFTMAX) -> Tensor:
+    """Returns KL(clean || adversarial) of the probabilities of logits `[B, K, h, w, d]`, mean over voxels, a scalar.
+
+    Of regions it is the sum of the divergences of each region's two probabilities.
+    """
+    signs = (1,) if head.has_background else (1, -1)
+    parts = [[head.log_probabilities(sign * logits) for logits in (adversarial, clean)] for sign in signs]
+    return sum(F.kl_div(*part, log_target=True, reduction="none").sum(dim=1).mean() for part in parts)
 
 
 def _as_many(volumes: Tensor, like: Tensor) -> Tensor:
@@ -151,6 +157,6 @@ def _of_highest_loss(model: models.SegmentationModel, volumes: Sequence[Tensor],
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        losses = torch.stack([dice_ce(model(batch), labels) for batch in volumes])  # [k, B]
+        losses = torch.stack([model.head.losses["dicece"](model(batch), labels) for batch in volumes])  # [k, B]
     model.train(was_training)
     return torch.stack(list(volumes))[losses.argmax(dim=0), torch.arange(len(labels), device=labels.device)]

@@ -141,9 +141,18 @@ def _training(
         about["start"] = {"name": start.removesuffix(suffix(number)), "identity": before[start].identity}
         start = join(out, start, BEST)
     elif start != SCRATCH:
+        outputs = "sigmoid" if dataset.has_regions else None
         spec = models.resolve(
-            models.ModelEntry(name=model.name, arch=model.arch, checkpoint=start, args=model.args or {}, roi=model.roi),
+            models.ModelEntry(
+                name=model.name,
+                arch=model.arch,
+                checkpoint=start,
+                args=model.args or {},
+                roi=model.roi,
+                outputs=outputs,
+            ),
             num_classes,
+            dataset.num_channels,
         )
         about["start"] = {"name": start, "sha256": spec.checkpoint_sha256}
         origin = spec.checkpoint_sha256
@@ -157,6 +166,8 @@ def _training(
         augmentation=model.augmentation or job.augmentation,
         seed=job.seed,
         num_classes=num_classes,
+        num_channels=dataset.num_channels,
+        outputs="sigmoid" if dataset.has_regions else "softmax",
         half=job.half,
         adversary=_adversary(model, attacks, job.seed),
         quick=quick,
@@ -172,7 +183,7 @@ def _training(
         fingerprints={role: [*(r.fingerprint for r in refs[role]), *taught.get(role, ())] for role in TAUGHT_BY},
         loaders=enough if job.loaders == "auto" else job.loaders,
     )
-    if models.resolve(training.entry("random"), num_classes).is_prompted:
+    if training.resolved("random").is_prompted:
         raise UserError(
             f"{model.name}: expected a network without points, as training shows it none: leave args.points out, or "
             "take another arch"

@@ -56,6 +56,7 @@ class Metadata(BaseModel):
     num_classes: PositiveInt | None = None
     roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     preprocess: Preprocess | None = None
+    outputs: Outputs | None = None
     class_names: tuple[str, ...] | None = None
     training: TrainingRecord = Field(default_factory=TrainingRecord)
 
