@@ -58,7 +58,7 @@ def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_sec
     place = _own_folder(root, cell, case.ref)
     write(storage.join(place, layout.ADVERSARIAL), attacked.adversarial, case.affine)
     write(storage.join(place, layout.CLEAN), case.image, case.affine)
-    write(storage.join(place, layout.LABEL), case.label, case.affine)
+    write(storage.join(place, layout.LABEL), cell.dataset.shown(case.label), case.affine)
     if attacked.label is not None:
         write(storage.join(place, layout.MOVED_LABEL), attacked.label, case.affine)
     facts = SavedFacts(**attacked.facts.model_dump(), attack_seconds=attack_seconds)
@@ -68,8 +68,8 @@ def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_sec
 def save_prediction(root: str, cell: Cell, case: Case, target: str, pred_clean: Tensor, pred: Tensor) -> None:
     """Writes a target's label maps of both volumes, `prediction_clean-TARGET` and `prediction_adversarial-TARGET`."""
     place = _own_folder(root, cell, case.ref)
-    write(storage.join(place, layout.prediction(layout.ON_CLEAN, target)), pred_clean, case.affine)
-    write(storage.join(place, layout.prediction(layout.ON_ADVERSARIAL, target)), pred, case.affine)
+    for kind, labels in ((layout.ON_CLEAN, pred_clean), (layout.ON_ADVERSARIAL, pred)):
+        write(storage.join(place, layout.prediction(kind, target)), cell.dataset.shown(labels), case.affine)
 
 
 def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | None]:

@@ -46,6 +46,16 @@ def alone(codes: "Tensor", region: int) -> "Tensor":
     return torch.where(codes == IGNORED, codes, members(codes, region)).to(torch.uint8)
 
 
+def flat(codes: "Tensor", order: Iterable[int]) -> "Tensor":
+    """Returns a label map of region numbers, uint8: in each voxel the last region of `order` that holds it, else 0."""
+    import torch
+
+    labels = torch.where(codes == IGNORED, codes, 0)
+    for region in order:
+        labels = labels.masked_fill(members(codes, region), region)
+    return labels.to(torch.uint8)
+
+
 def inside(codes: "Tensor", num_regions: int) -> "Tensor":
     """Returns bool `[B, K, H, W, D]` from codes `[B, 1, H, W, D]` without voxels that do not count."""
     import torch

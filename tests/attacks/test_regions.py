@@ -85,7 +85,7 @@ def test_targets_of_regions(rule: str | tuple[str | int, ...], expected: list[in
 
 def test_a_target_is_approached() -> None:
     images, _ = volumes(1)
-    attack = make("pgd", eps=0.5, steps=20, random_start=False, target=("erase", 2))
+    attack = make("pgd", eps=0.5, steps=50, random_start=False, target=("erase", 2))
     logits = Regions()(attack(Regions(), images, labelled(images)).adversarial)
     first, second = (labelled(images) & code for code in (1, 2))
     assert ((logits[:, 1:] > 0) & (second > 0)).sum() < (second > 0).sum() / 2

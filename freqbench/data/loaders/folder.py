@@ -157,6 +157,12 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         classes, regions = self._exclusive_classes(), self._regions()
         return in_regions(self.name, classes, regions) if regions else classes
 
+    @property
+    def region_order(self) -> tuple[int, ...]:
+        """Larger sets of labels first, so that a region lies over those that contain it."""
+        sizes = [len(parts) for parts in self._regions().values()]
+        return tuple(1 + number for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]))
+
     def _exclusive_classes(self) -> Classes:
         if self.reference == "prediction":
             return classes_of(self.name, {}, self.labels or tuple(self._listed_labels().values()), None)

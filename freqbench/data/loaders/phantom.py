@@ -149,7 +149,8 @@ class StandIn(Phantom):
         return range(64) if split == REHEARSED else range(3000, 4000)
 
     def native(self, ref: CaseRef) -> NativeCase:
-        """Returns the phantom's volume in every channel, and its labels within the classes."""
+        """Returns the phantom's volume in every channel, and its labels or regions within the classes."""
         drawn = super().native(ref)
-        image, label = drawn.image.repeat(self.channels, 1, 1, 1), drawn.label.clamp(max=self.num_classes - 1)
+        image, highest = drawn.image[:1].repeat(self.channels, 1, 1, 1), self.num_classes - 1
+        label = drawn.label & (1 << highest) - 1 if self.regions else drawn.label.clamp(max=highest)
         return replace(drawn, image=image, label=label)
