@@ -64,7 +64,9 @@ def test_organs_are_regions() -> None:
     """Voxels outside the second region do not count, and its output alone is pushed."""
     images = torch.tensor([0.5, 0.7]).reshape(1, 1, 1, 1, 2).repeat(1, 1, 4, 4, 4)
     labels = labelled(images)
-    change = make("pgd", eps=EPS, steps=4, random_start=False, organs=(2,))(Regions(), images, labels).adversarial - images
+    change = (
+        make("pgd", eps=EPS, steps=4, random_start=False, organs=(2,))(Regions(), images, labels).adversarial - images
+    )
     in_second = inside(labels, 2)[:, 1:]
     assert not change[~in_second].any() and (change[in_second] < 0).all()
 
