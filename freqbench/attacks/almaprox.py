@@ -11,6 +11,8 @@ from freqbench.attacks.core.calls import across
 from freqbench.attacks.core.parameters import INTENSITY_STEP, PARAMETERS, SCOPES_WITHOUT_JOINT
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule
 from freqbench.attacks.core.task import Task
+from freqbench.core.errors import UserError
+from freqbench.ops.heads import Head
 from freqbench.ops.projections import linf_prox
 
 FIRST_MULTIPLIER, MULTIPLIERS = 1.0, (1e-12, 1.0)
@@ -85,6 +87,12 @@ class ALMAProx(Attack):
     def passes(self) -> tuple[int, int]:
         """One forward and one backward pass per step; the last step's volume is not evaluated."""
         return self.steps + (self.target == LEAST_LIKELY), self.steps
+
+    def check_head(self, head: Head) -> None:
+        """Refuses regions, as each voxel has one constraint."""
+        if not head.has_background:
+            raise UserError(f"{self.name}: expected exclusive classes, got a network of regions: take apgd")
+        super().check_head(head)
 
     def prepare(self, task: Task) -> None:
         """Sets organs and target rule; without organs, all voxels but the truth's background count."""

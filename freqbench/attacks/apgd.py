@@ -13,8 +13,7 @@ from freqbench.attacks.core.calls import Best, across
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import PARAMETERS, SEARCH
 from freqbench.attacks.core.task import Task
-from freqbench.ops.losses import LOSSES, SEQUENCES, Loss, Scope, dice_linear, margin_and_dice
-from freqbench.ops.losses import dice as soft_dice
+from freqbench.ops.losses import SEQUENCES, Loss, Scope
 from freqbench.ops.projections import linf_ball
 
 MOMENTUM, RHO = 0.75, 0.75
@@ -176,9 +175,11 @@ def search(
     """
     if rule == "halving":
         return climb(task, space, start, steps, released=released)
-    x = space.project(start)
+    x, head = space.project(start), task.objective.head
+    losses = head.losses
     if loss not in SEQUENCES:
-        return glide(task, space, (x, x), range(steps), steps, LOSSES[loss])[0]
+        return glide(task, space, (x, x), range(steps), steps, losses[loss])[0]
+    soft_dice, dice_linear, margin_and_dice = losses["dice"], losses["dice_linear"], head.margin_and_dice
     if loss == "switch" or steps < 3 * TRIAL:
         half = -(-steps // 2)
         points = glide(task, space, (x, x), range(half), steps, margin_and_dice)

@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.attacks.core.objective import Objective
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.pgd import PGD
-from freqbench.ops.losses import cosine_to_label, dice_ce, voxel_mean
 from freqbench.ops.projections import linf_ball
 
 
@@ -22,9 +20,10 @@ class CosPGD(PGD):
     .. math:: J = \frac1N \sum_v -c \log p_{label}; \qquad
               \text{targeted, lowered: } J = \frac1N \sum_v -(1 - c) \log p_{label}
 
-    c is a weight and has no gradient, as in the authors' code: otherwise the product falls again once the label's
-    probability is small, and the attack would hold voxels there. J neglects voxels that are already wrong, so volumes
-    are compared by the cross-entropy. Steps and step size are PGD's.
+    Of regions, c is the cosine of (p, 1 - p) and (y, 1 - y), the cross-entropy is binary, and the mean is one over
+    regions too. c is a weight and has no gradient, as in the authors' code: otherwise the product falls again once the
+    label's probability is small, and the attack would hold voxels there. J neglects voxels that are already wrong, so
+    volumes are compared by the cross-entropy. Steps and step size are PGD's.
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where the
     whole Dice + cross-entropy of a batch is multiplied by its mean c (1 - c for a target), and both are differentiated:
@@ -58,12 +57,11 @@ class CosPGD(PGD):
 
     def weighed(self, objective: Objective, logits: Tensor) -> Tensor:
         """Returns J, `[B]` or over the whole batch, with every mean over the organs."""
+        head, labels, scope = objective.head, objective.labels, objective.scope
         if self.variant == "paper":
-            log_p = F.log_softmax(logits, dim=1)
-            cosine = cosine_to_label(log_p.detach().exp(), objective.labels)
+            cosine = head.cosine_to_label(head.log_probabilities(logits.detach()).exp(), labels)
             weights = cosine if objective.sign > 0 else 1 - cosine
-            entropy = F.nll_loss(log_p, objective.labels[:, 0].long(), reduction="none")
-            return objective.sign * voxel_mean(weights[:, 0] * entropy, objective.scope)
-        cosine = voxel_mean(cosine_to_label(F.softmax(logits, dim=1), objective.labels)[:, 0], objective.scope).mean()
+            return objective.sign * head.voxel_mean(weights * head.cross_entropy(logits, labels), scope)
+        cosine = head.voxel_mean(head.cosine_to_label(head.probabilities(logits), labels), scope).mean()
         weight = cosine if objective.sign > 0 else 1 - cosine
-        return objective.sign * (dice_ce(logits, objective.labels, objective.scope).mean() * weight)
+        return objective.sign * (head.losses["dicece"](logits, labels, scope).mean() * weight)

@@ -18,7 +18,6 @@ from freqbench.core.errors import UserError
 from freqbench.ops.bands import band_mask
 from freqbench.ops.blocks import Block, tiled
 from freqbench.ops.dct import BlockDCT
-from freqbench.ops.losses import cosine_to_label, voxel_mean
 from freqbench.ops.ssim import ssim_loss
 
 COSINE_WEIGHT, COSINE_FACTOR = 5.5, 1.5
@@ -124,8 +123,8 @@ class SA2(GradientAttack):
         weighted = self.dice_weight * loss
         if self.variant != "released-cosine":
             return weighted
-        cosine = cosine_to_label(torch.softmax(logits, dim=1), objective.labels)
-        apart = 1 - voxel_mean(cosine[:, 0], objective.scope)
+        cosine = objective.head.cosine_to_label(objective.head.probabilities(logits), objective.labels)
+        apart = 1 - objective.head.voxel_mean(cosine, objective.scope)
         return weighted + COSINE_WEIGHT * apart if objective.sign > 0 else COSINE_FACTOR * weighted * apart
 
 

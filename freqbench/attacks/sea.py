@@ -1,6 +1,6 @@
 """SEA, the segmentation ensemble attack.  Croce et al., ECCV 2024, arXiv:2306.12941."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from freqbench.attacks.core.ensemble import SCHEDULE, Ensemble
 from freqbench.attacks.core.parameters import SEGPGD
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.segpgd import right_before_wrong
-from freqbench.ops.losses import Scope, is_as_labelled
+from freqbench.ops.losses import Scope
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +67,9 @@ class SegAPGD(APGD):
         shares = [i / (2 * steps) for _, steps in self.stages for i in range(steps)]
 
         def loss(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
-            share = shares[task.passes.backwards - before]
-            return right_before_wrong(logits, labels, is_as_labelled(logits.detach(), labels), share, scope)
+            objective = replace(task.objective, labels=labels, scope=scope)
+            right = objective.head.is_as_labelled(logits.detach(), labels)
+            return right_before_wrong(objective, logits, right, shares[task.passes.backwards - before])
 
         task.objective.raises = loss  # volumes are still compared by the other loss
         return super().run(task)

@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from freqbench.attacks.core.objective import Objective
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.pgd import PGD
-from freqbench.ops.losses import Scope, dice_of_set, is_as_labelled, voxel_cross_entropy, voxel_mean
 from freqbench.ops.projections import linf_ball
 
 
@@ -26,7 +24,8 @@ class SegPGD(PGD):
     Towards a target, J is lowered and the weights change places: voxels that are not yet at the target have 1 - lambda.
     The paper has no target; Agnihotri et al. (CosPGD) read it so. J gives wrong voxels little weight, so the plain
     cross-entropy compares volumes. Steps and step size are PGD's. J sums over all voxels, most of them background. On
-    the Dice score it is therefore weaker than PGD on the Dice loss (see the docs).
+    the Dice score it is therefore weaker than PGD on the Dice loss (see the docs). For regions, R and W hold pairs of
+    region and voxel, and the cross-entropy is binary.
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where the
     Dice loss over R and over W (`freqbench.ops.losses.dice_of_set`) replaces the sums. It pools the batch, so windows
@@ -56,19 +55,22 @@ class SegPGD(PGD):
 
     def weighed(self, objective: Objective, share: float, logits: Tensor) -> Tensor:
         """Returns J with lambda = `share`, `[B]`, or one value for the batch; sums run over the organs' voxels."""
-        right = is_as_labelled(logits.detach(), objective.labels)
+        head, labels, scope = objective.head, objective.labels, objective.scope
+        right = head.is_as_labelled(logits.detach(), labels)
         if self.variant == "paper":
-            unchanged = right if objective.sign > 0 else ~right
-            return objective.sign * right_before_wrong(logits, objective.labels, unchanged, share, objective.scope)
-        p = torch.softmax(logits, dim=1)
-        dice_wrong = dice_of_set(p, objective.labels, objective.scope.among(~right))
+            return objective.sign * right_before_wrong(
+                objective, logits, right if objective.sign > 0 else ~right, share
+            )
+        p = head.probabilities(logits)
+        dice_wrong = head.dice_of_set(p, labels, scope.among(~right))
         if self.variant == "released-bmvc":
             return objective.sign * dice_wrong
-        dice_right = dice_of_set(p, objective.labels, objective.scope.among(right))
+        dice_right = head.dice_of_set(p, labels, scope.among(right))
         return objective.sign * ((1 - share) * dice_right + share * dice_wrong)
 
 
-def right_before_wrong(logits: Tensor, labels: Tensor, unchanged: Tensor, share: float, scope: Scope) -> Tensor:
-    """Returns J of `SegPGD` with lambda = `share`, `[B]`; `unchanged` marks the voxels still to be changed."""
-    weights = share + (1 - 2 * share) * unchanged[:, 0].to(logits)
-    return voxel_mean(weights * voxel_cross_entropy(logits, labels), scope)
+def right_before_wrong(objective: Objective, logits: Tensor, unchanged: Tensor, share: float) -> Tensor:
+    """Returns J of `SegPGD` with lambda = `share`, `[B]`; `unchanged` flags what is still to be changed."""
+    entropy = objective.head.cross_entropy(logits, objective.labels)
+    weights = share + (1 - 2 * share) * unchanged.reshape(entropy.shape).to(logits)
+    return objective.head.voxel_mean(weights * entropy, objective.scope)

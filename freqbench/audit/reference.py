@@ -29,6 +29,7 @@ from rich.table import Table
 from torch import Tensor
 
 from freqbench.core import names
+from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.types import IGNORED, Spacing
@@ -40,7 +41,7 @@ from freqbench.metrics.perceptual import SMALLEST_SLICE, alexnet
 from freqbench.metrics.volumes import require_same_shape
 from freqbench.results import KEY, Store
 from freqbench.results import volumes as layout
-from freqbench.results.rowid import row_id
+from freqbench.results.store import row_id
 from freqbench.results.tolerances import RANK, ROUNDING, Tolerance
 
 Array = npt.NDArray[Any]
@@ -54,6 +55,7 @@ MEANS: Mapping[str, Sequence[str]] = {"dsc": ("dsc", "dsc_foreground")}  # colum
 WITH_BACKGROUND = ("dsc", "hd95")
 INCOMPLETE = "label maps: rows of classes are missing or double"
 NOT_SAVED = "label maps: those of the target are not saved"
+OVERLAP = "label maps: regions overlap, and saved maps have one of them in each voxel"
 IN_FILE = "label maps: scores are on the grid of the case's file, saved maps on that of the network"
 OTHER_GRID = "label maps: the target has another grid than the source, whose label is saved"
 NO_TRUTH = "label maps: the target is held to its prediction without a draw, which is not saved"
@@ -162,6 +164,9 @@ def _pairs(row: Row, place: str) -> dict[str, Pair] | str:
         return IN_FILE
     if len(maps) < 2:
         return NOT_SAVED
+    facts = storage.join(place, layout.FACTS)
+    if object_of(storage.read_bytes(facts), facts).get("has_regions"):
+        return OVERLAP
     truth = layout.LABEL
     if row["reference"] == "prediction" and row["target_model_id"] != row["source_model_id"]:
         if "smoothing" in (row["target_defence"] or ""):

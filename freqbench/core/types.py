@@ -18,6 +18,8 @@ Spacing = tuple[float, float, float]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 Reference = Literal["label", "prediction"]
 ScoredOn = Literal["grid", "file"]
+Outputs = Literal["softmax", "sigmoid"]
+"""The function that makes probabilities of a network's outputs: exclusive classes, or regions that may overlap."""
 AGREEMENT = " (agreement)"
 """Follows a dataset's name in tables if predictions are held against the models' own clean ones."""
 IN_FILE = " (file grid)"

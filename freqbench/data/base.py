@@ -4,7 +4,7 @@ import abc
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -16,6 +16,10 @@ from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, FileLabel, NativeCase, Reference, Shape
 from freqbench.data import nsd_tolerances
 from freqbench.data.preprocess import check_room, prepare, prepared_shape
+from freqbench.ops.regions import flat
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ClassName = Annotated[str, Field(min_length=1)]
 
@@ -119,6 +123,20 @@ class Dataset(Strict, abc.ABC):
         """Names of the classes in order of their label, background first."""
 
     @property
+    def has_regions(self) -> bool:
+        """True if its classes are regions that may overlap: label maps then hold codes (`freqbench.ops.regions`)."""
+        return False
+
+    def shown(self, label: "Tensor") -> "Tensor":
+        """Returns a label map to show or to pass on: of regions, the number of the last that holds a voxel."""
+        return flat(label, self.region_order) if self.has_regions else label
+
+    @property
+    def region_order(self) -> tuple[int, ...]:
+        """Numbers of the regions, counted from 1, in the order in which they are drawn over each other."""
+        return tuple(range(1, self.num_classes))
+
+    @property
     def num_classes(self) -> int:
         """Number of classes including background."""
         return len(self.class_names)
@@ -188,7 +206,8 @@ class Dataset(Strict, abc.ABC):
 
     def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
         """Reads (see `native`) and preprocesses one case of any split; `space` is a model's own, None the dataset's."""
-        return prepare(self.native(ref), space or self.space, class_names=self.class_names)
+        space = space or self.space
+        return prepare(self.native(ref), space, class_names=self.class_names, has_regions=self.has_regions)
 
     def faults(self, ref: CaseRef, space: Preprocess) -> Iterator[str]:
         """Yields one line per problem with a case's intensities in a space. Synthetic datasets yield none."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from freqbench.core.errors import DataError
 from freqbench.core.types import IGNORED
 from freqbench.data import nifti
+from freqbench.ops.regions import MOST_REGIONS, code_of, numbers_of
 
 MOST_NAMED = 20  # values that a refusal or a note lists
 
@@ -21,11 +22,14 @@ class Classes:
         names: names of the classes, background first.
         of_value: class of each allowed value; IGNORED for a value that does not count.
         value_names: names of the values, as far as the files' own list gives them.
+        regions: for each class but the background, the classes of the files that make it up; `of_value` then holds
+            codes (`freqbench.ops.regions`). Empty: classes exclude each other.
     """
 
     names: tuple[str, ...]
     of_value: Mapping[int, int]
     value_names: Mapping[int, str]
+    regions: tuple[tuple[int, ...], ...] = ()
 
     @property
     def moved(self) -> dict[int, int]:
@@ -40,12 +44,20 @@ class Classes:
     def recipe(self) -> dict[str, object]:
         """Returns the part of a case's identity: empty if every value is its own class."""
         parts = {"label_map": [*map(list, self.moved.items())], "ignore": list(self.ignored)}
+        parts["regions"] = [*map(list, self.regions)]
         return {key: value for key, value in parts.items() if value}
 
     def notes(self, name: str) -> tuple[str, ...]:
         """Returns a line on values that become other classes, and one on values that do not count."""
         lines = []
-        if self.moved:
+        if self.regions:
+            parts = [
+                f"{self._named(value)} in {' and '.join(map(self.names.__getitem__, numbers_of(code)))}"
+                for value, code in sorted(self.of_value.items())
+                if code not in (0, IGNORED)
+            ]
+            lines.append(f"{name}: labels of the files make up regions that may overlap: {few(parts)}")
+        elif self.moved:
             kept = [k for value, k in self.of_value.items() if value == k]
             pairs = [f"{self._named(value)} -> {k} ({self.names[k]})" for value, k in self.moved.items()]
             others = f"; {', '.join(map(str, sorted(kept)))} as in the files" if kept else ""
@@ -105,6 +117,32 @@ def classes_of(
     if label_map is not None:
         _require_fitting(where, label_map, of_value, names, values, is_counted=count is not None)
     return Classes(names=names, of_value=of_value | dict.fromkeys(ignore, IGNORED), value_names=listed)
+
+
+def in_regions(where: str, classes: Classes, regions: Mapping[str, Sequence[int]]) -> Classes:
+    """Returns regions in place of the classes that make them up, the background first.
+
+    Raises DataError for more regions than a code holds, or a class that no file holds.
+    """
+    if len(regions) > MOST_REGIONS:
+        raise DataError(f"{where}: expected at most {MOST_REGIONS} regions, got {len(regions)}: state fewer")
+    known = sorted({k for k in classes.of_value.values() if k != IGNORED})
+    for name, members in regions.items():
+        if strange := sorted(set(members) - set(known) or {0} & set(members)):
+            raise DataError(
+                f"{where}: regions: {name}: expected labels above 0 of {few([*map(str, known)])}, got {strange[0]}: "
+                "name it in `labels`, or leave it out"
+            )
+
+    def code(k: int) -> int:
+        return code_of(number for number, members in enumerate(regions.values(), 1) if k in members)
+
+    return Classes(
+        names=(classes.names[0], *regions),
+        of_value={value: k if k == IGNORED else code(k) for value, k in classes.of_value.items()},
+        value_names=classes.value_names,
+        regions=tuple(tuple(members) for members in regions.values()),
+    )
 
 
 def _plain(name: str) -> str:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from freqbench.core.errors import DataError
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, parse_intensity
-from freqbench.core.types import LOST, NO_LABEL, Box, Case, FileLabel, NativeCase, Shape, Spacing, triple
+from freqbench.core.types import IGNORED, LOST, NO_LABEL, Box, Case, FileLabel, NativeCase, Shape, Spacing, triple
 from freqbench.data import nnunet_resampling as nnunet
 from freqbench.data.intensities import clipped_scores, off_scale
 from freqbench.data.nifti import check_size, shown
@@ -32,7 +32,11 @@ MOST_LOST = 0.5
 
 
 def prepare(
-    native: NativeCase, preprocess: Preprocess, clean: NativeCase | None = None, class_names: Sequence[str] = ()
+    native: NativeCase,
+    preprocess: Preprocess,
+    clean: NativeCase | None = None,
+    class_names: Sequence[str] = (),
+    has_regions: bool = False,
 ) -> Case:
     """Prepares a case in the space of `preprocess`.
 
@@ -117,7 +121,7 @@ def prepare(
         native_ranges=ranges,
         original_spacing=native.spacing,
         inner=way.inner(image),
-        lost=tuple(way.lost(preprocess, class_names)),
+        lost=tuple(way.lost(preprocess, class_names, has_regions)),
         off_scale=tuple(f"{source}: {line}" for line in said),
     )
 
@@ -156,7 +160,7 @@ class LabelWay:
             low, high = np.maximum(low, first), np.minimum(high, first + np.array(shape))
         return triple(zip(low.tolist(), high.tolist(), strict=True))
 
-    def lost(self, preprocess: Preprocess, class_names: Sequence[str]) -> Iterator[str]:
+    def lost(self, preprocess: Preprocess, class_names: Sequence[str], has_regions: bool = False) -> Iterator[str]:
         """Yields one line per foreground class that lost more than MOST_LOST of its volume, with the worst step.
 
         A class without a name in `class_names` goes by its number.
@@ -164,6 +168,10 @@ class LabelWay:
         if not self._counts:
             return
         steps, volumes = list(self._volumes), np.stack(list(self._volumes.values()))
+        if has_regions:  # sums of the codes that hold a region
+            codes = np.arange(IGNORED)
+            holds = np.stack([codes == 0, *((codes >> bit) & 1 == 1 for bit in range(len(class_names) - 1))])
+            self._voxels, volumes = holds @ self._voxels[:IGNORED], volumes[:, :IGNORED] @ holds.T
         for index in np.flatnonzero(volumes[-1] < (1 - MOST_LOST) * volumes[0]).tolist():
             if 0 < index < NO_LABEL:
                 step = steps[1 + int(np.diff(volumes[:, index]).argmin())]

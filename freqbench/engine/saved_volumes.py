@@ -28,6 +28,7 @@ class SavedFacts(AttackFacts):
     """Facts of a saved volume; its file is written last, as the sign that the volume is complete."""
 
     attack_seconds: float | None  # None: unknown
+    has_regions: bool = False  # label maps have the number of each voxel's innermost region
 
 
 def cell_folder(cell: Cell) -> str:
@@ -56,11 +57,14 @@ def saved(root: str) -> Callable[[Cell, CaseRef], bool]:
 def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_seconds: float | None) -> None:
     """Writes `adversarial`, `clean` (float32), `label` and, if it moved, the moved label (uint8), then the facts."""
     place = _own_folder(root, cell, case.ref)
-    shown = {layout.ADVERSARIAL: attacked.adversarial, layout.CLEAN: case.image, layout.LABEL: case.label}
+    shown = {layout.ADVERSARIAL: attacked.adversarial, layout.CLEAN: case.image}
+    shown[layout.LABEL] = cell.dataset.shown(case.label)
     for name, volume in (shown | {layout.MOVED_LABEL: attacked.label}).items():
         if volume is not None:
             write(storage.join(place, name), volume, case.affine)
-    facts = SavedFacts(**attacked.facts.model_dump(), attack_seconds=attack_seconds)
+    facts = SavedFacts(
+        **attacked.facts.model_dump(), attack_seconds=attack_seconds, has_regions=cell.dataset.has_regions
+    )
     storage.write_atomic(storage.join(place, FACTS), facts.model_dump_json().encode())
 
 
@@ -68,7 +72,7 @@ def save_prediction(root: str, cell: Cell, case: Case, target: str, pred_clean: 
     """Writes a target's label maps of both volumes, `prediction_clean-TARGET` and `prediction_adversarial-TARGET`."""
     place = _own_folder(root, cell, case.ref)
     for kind, labels in ((layout.ON_CLEAN, pred_clean), (layout.ON_ADVERSARIAL, pred)):
-        write(storage.join(place, layout.prediction(kind, target)), labels, case.affine)
+        write(storage.join(place, layout.prediction(kind, target)), cell.dataset.shown(labels), case.affine)
 
 
 def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | None]:
@@ -78,7 +82,7 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
     facts = config.validate(object_of(storage.read_bytes(path), path), SavedFacts, path)
     adversarial = read_volume(storage.join(place, layout.ADVERSARIAL))
     label = read_volume(storage.join(place, layout.MOVED_LABEL)).to(torch.uint8) if cell.attack.moves_labels else None
-    own = AttackFacts(**facts.model_dump(exclude={"attack_seconds"}))
+    own = AttackFacts(**facts.model_dump(exclude={"attack_seconds", "has_regions"}))
     return AttackedVolume(adversarial=adversarial, facts=own, label=label), facts.attack_seconds
 
 

@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from freqbench.core.types import Case, FileLabel, NativeCase, Shape, Spacing, tr
 from freqbench.data import Dataset
 from freqbench.metrics import METRICS, LpipsUnavailable, Scores
 from freqbench.models import VolumePrediction, attack_windows
+from freqbench.ops.regions import alone
 from freqbench.ops.voxels import without_ignored
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
 from freqbench.results.schema import CAUTIONS
@@ -86,6 +88,13 @@ class LabelMaps:
     num_classes: int
     spacing: Spacing  # millimetres per voxel
     tolerances: tuple[float, ...]  # millimetres, one per foreground class
+    has_regions: bool = False  # the maps hold codes of regions that may overlap
+
+    def of_region(self, number: int) -> "LabelMaps":
+        """Returns the maps of one region, or of voxels in none (0), as class 1 of two."""
+        tolerances = self.tolerances[number - 1 : number] if number else (0.0,)
+        pred, label = alone(self.pred, number), alone(self.label, number)
+        return replace(self, pred=pred, label=label, num_classes=2, tolerances=tolerances, has_regions=False)
 
 
 def label_maps(pred: Tensor, case: Case | NativeCase | FileLabel, dataset: Dataset) -> LabelMaps:
@@ -96,6 +105,7 @@ def label_maps(pred: Tensor, case: Case | NativeCase | FileLabel, dataset: Datas
         num_classes=dataset.num_classes,
         spacing=case.spacing,
         tolerances=dataset.tolerances_mm,
+        has_regions=dataset.has_regions,
     )
 
 
@@ -103,12 +113,37 @@ def score_prediction(
     maps: LabelMaps, metrics: Sequence[str], confidence: Tensor | None = None
 ) -> list[PredictionScores]:
     """Scores a prediction in the requested `metrics`; `calibration` needs the `confidence` of a VolumePrediction."""
-    scores = [score_overlap(maps.pred, maps.label, maps.num_classes)] if "dsc" in metrics else []
+    overlap = partial(_of_each, lambda maps: score_overlap(maps.pred, maps.label, maps.num_classes))
+    scores = [overlap(maps)] if "dsc" in metrics else []
     if not SHAPES.isdisjoint(metrics):
         scores.append(score_shapes(maps, metrics))
     if "calibration" in metrics and confidence is not None:
-        scores.append(score_calibration(confidence, maps.pred, maps.label, maps.num_classes))
+        scores.append(score_calibration(confidence, maps.pred, maps.label, maps.num_classes, maps.has_regions))
     return scores
+
+
+def _of_each(score: Callable[[LabelMaps], PredictionScores], maps: LabelMaps) -> PredictionScores:
+    """Scores maps of exclusive classes; of regions, each against all else, its background being voxels in no region.
+
+    A foreground mean is then the mean over regions, `dsc` and `hd95` also have the background, as for classes.
+    """
+    if not maps.has_regions:
+        return score(maps)
+    regions = [score(maps.of_region(number)) for number in range(maps.num_classes)]
+    rows = [dict(region.classes[1]) for region in regions]
+    rows[0] = {name: value if name in _OF_BACKGROUND else math.nan for name, value in rows[0].items()}
+    record = dict[str, float | int | str]()
+    for name in regions[0].record:
+        if column := UNDEFINED.get(name):
+            of_classes = np.array([row[column] for row in rows])
+            record[name] = measures.undefined_classes(of_classes if column in _OF_BACKGROUND else of_classes[1:])
+        elif name in ("dsc", "hd95"):
+            record[name] = measures.class_mean(np.array([row[name] for row in rows]))
+        elif name in ("missed_classes", "hallucinated_classes"):
+            record[name] = sum(int(region.record[name]) for region in regions[1:])
+        else:
+            record[name] = measures.class_mean(np.array([region.record[name] for region in regions[1:]], float))
+    return PredictionScores(record=record, classes=tuple(rows))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +250,10 @@ def score_surfaces(pred: Tensor, label: Tensor, num_classes: int, spacing: Seque
 
 def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
     """Scores label maps in those of `metrics` that are in SHAPES, at least one."""
+    return _of_each(partial(_shapes, metrics), maps)
+
+
+def _shapes(metrics: Sequence[str], maps: LabelMaps) -> PredictionScores:
     parts = []
     if "hd95" in metrics:
         parts.append(score_surfaces(maps.pred, maps.label, maps.num_classes, maps.spacing))
@@ -234,9 +273,11 @@ def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
     )
 
 
-def score_calibration(confidence: Tensor, pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:
+def score_calibration(
+    confidence: Tensor, pred: Tensor, label: Tensor, num_classes: int, has_regions: bool = False
+) -> PredictionScores:
     """Scores the calibration of the confidence `[H, W, D]` in a predicted label map."""
-    scores = measures.calibration(confidence, pred, label, num_classes)
+    scores = measures.calibration(confidence, pred, label, num_classes, has_regions)
     record = {
         "ece": scores.ece,
         "ece_foreground": measures.foreground_mean(scores.ece_by_class),
@@ -260,6 +301,16 @@ _BY_CLASS: Mapping[str, Callable[[LabelMaps], Mapping[str, Vector]]] = {
     "topology": lambda maps: measures.betti_errors(maps.pred, maps.label, maps.num_classes),
 }
 """Columns of each metric, one value per class; records hold their means over foreground classes."""
+_OF_BACKGROUND = frozenset({"label_voxels", "pred_voxels", "dsc", "hd95", "hd95_mm", "hd95_medpy_mm"})
+UNDEFINED: Mapping[str, str] = {
+    "hd95_undefined_classes": "hd95",
+    "nsd_undefined_classes": "nsd",
+    "assd_undefined_classes": "assd_mm",
+    "volume_undefined_classes": "volume_error_ml",
+    "components_undefined_classes": "component_f1",
+    "topology_undefined_classes": "betti0_error",
+}
+"""Columns of a class whose undefined values a record's column counts."""
 SHAPES = frozenset({"hd95", *_BY_CLASS})
 """Metrics that need only the label maps, and are slow enough to compute apart from the device."""
 _RECORD_COLUMNS = frozenset(column.name for column in RECORDS)

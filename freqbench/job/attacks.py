@@ -10,6 +10,7 @@ from freqbench.core import names
 from freqbench.core.plugins import provenance
 from freqbench.data import Dataset
 from freqbench.job import sweep
+from freqbench.ops.heads import SIGMOID, SOFTMAX
 
 
 def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dataset, place: str) -> Attack:
@@ -30,6 +31,7 @@ def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dat
             dataset.require_labels(attack.name, "which move with the organs")
     with sweep.at(place, f"{dataset.name}: "):
         attack.check_classes(dataset.num_classes)
+        attack.check_head(SIGMOID if dataset.has_regions else SOFTMAX)
         attack.check_channels(dataset.num_channels)
     return attack
 

@@ -25,7 +25,7 @@ from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, resolve, re
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.inference import VOTES_ON_GRID
-from freqbench.models.resolving import axes_notes, scoring_concerns
+from freqbench.models.resolving import axes_notes, require_head, scoring_concerns
 from freqbench.results import Shard
 
 WITHOUT_GRADIENT = "square, rays, bases, gn, random_noise, corruption"
@@ -288,6 +288,7 @@ def _facts_on(given: Sequence[ModelEntry], dataset: Dataset) -> dict[str, Facts]
         if not entry.ensemble:
             with sweep.at(f"models[{i}]"):
                 facts[entry.name] = facts_of(entry, dataset.num_classes, dataset.num_channels, dataset.class_names)
+                require_head(entry, facts[entry.name], dataset.name, dataset.has_regions)
     return facts
 
 
@@ -329,7 +330,7 @@ def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelS
     for model in surrogates:
         if model.black_box:
             raise UserError(f"{place}: expected networks with gradients, got {model.name}, as {model.black_box}")
-        for what in ("num_classes", "num_channels", "roi", "space"):
+        for what in ("num_classes", "head", "num_channels", "roi", "space"):
             ours, theirs = getattr(source, what), getattr(model, what)
             if ours != theirs:
                 raise UserError(

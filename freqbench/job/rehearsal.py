@@ -1,6 +1,6 @@
 """Finds a job's data and checkpoints that are missing here, and makes the same grid on stand-ins."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
@@ -59,13 +59,14 @@ def missing(job: JobSpec) -> tuple[Missing, ...]:
 
 def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
     """Returns the job with stand-ins for missing things: all counts except the shapes of volumes stay exact."""
-    names = {thing.what for thing in lacking}
+    names, regions = {thing.what for thing in lacking}, _of_regions(job)
     with trusting(job.trust_code):
         datasets = [_stand_in(entry) if f"dataset {entry.name}" in names else entry for entry in job.datasets]
     models = list(job.models)
     for number, entry in enumerate(job.models):
         if name_of(entry) in names:
-            models[number] = _untrained(entry, number, entry.args if _own(entry) in MODELS else ANY_ROI)
+            args = entry.args if _own(entry) in MODELS else ANY_ROI
+            models[number] = _untrained(entry, number, args, regions)
     return job.model_copy(update={"datasets": datasets, "models": models})
 
 
@@ -74,9 +75,14 @@ def rehearsed(job: JobSpec) -> JobSpec:
 
     LPIPS is left out, as its weights may have to be fetched.
     """
-    tiny = {"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None}
+    tiny, regions = (
+        {"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None},
+        _of_regions(job),
+    )
     models = [
-        entry if entry.ensemble else _untrained(entry, number, SMALL_ARGS[_arch(entry)]).model_copy(update=tiny)
+        entry
+        if entry.ensemble
+        else _untrained(entry, number, SMALL_ARGS[_arch(entry)], regions).model_copy(update=tiny)
         for number, entry in enumerate(job.models)
     ]
     with trusting(job.trust_code):
@@ -125,12 +131,23 @@ def name_of(entry: ModelEntry) -> str:
     return f"model {entry.name}{f' of {entry.datasets[0]}' if entry.datasets else ''}"
 
 
+def _of_regions(job: JobSpec) -> set[str]:
+    """Returns the names of the datasets whose classes are regions, as far as that is known without their files."""
+    named = set()
+    for entry in job.datasets:
+        with suppress(DataError):
+            named |= {entry.name} if build_dataset(entry, "datasets").has_regions else set()
+    return named
+
+
 def _stand_in(entry: DatasetEntry, **changes: Any) -> DatasetEntry:
     """Returns a phantom with a dataset's name, classes, channels and number of cases (1 if unknown)."""
     dataset = build_dataset(entry, "datasets")
     facts: dict[str, Any] = {"shape": list(dataset.typical_shape)}
     with suppress(DataError):
         facts["classes"] = list(dataset.class_names)
+    with suppress(DataError):
+        facts["regions"] = dataset.has_regions
     with suppress(DataError):
         facts["channels"] = dataset.num_channels
     facts |= {"split": REHEARSED, "reference": dataset.reference}
@@ -139,11 +156,15 @@ def _stand_in(entry: DatasetEntry, **changes: Any) -> DatasetEntry:
     return DatasetEntry(name=entry.name, loader="stand_in", **{**facts, **changes})
 
 
-def _untrained(entry: ModelEntry, number: int, args: Mapping[str, Any]) -> ModelEntry:
-    """Returns a model with its own untrained weights; a UNet replaces an architecture that is not in the table."""
+def _untrained(entry: ModelEntry, number: int, args: Mapping[str, Any], regions: Set[str]) -> ModelEntry:
+    """Returns a model with its own untrained weights; a UNet replaces an architecture that is not in the table.
+
+    `regions`: names of the datasets whose models have sigmoid outputs, stated by the files of those that do not say so.
+    """
     names = ("name", "roi", "datasets", "input", "preprocess", "inference", "defence", "adaptive")
     fields = {key: getattr(entry, key) for key in names}
-    return ModelEntry(**fields, arch=_arch(entry), args=dict(args), checkpoint=f"random:{number}")
+    outputs = entry.outputs or ("sigmoid" if regions and regions >= set(entry.datasets or regions) else None)
+    return ModelEntry(**fields, arch=_arch(entry), args=dict(args), checkpoint=f"random:{number}", outputs=outputs)
 
 
 def _arch(entry: ModelEntry) -> str:

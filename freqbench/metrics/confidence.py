@@ -5,6 +5,7 @@ by class as in C. Gupta, A. Ramdas, "Top-label calibration and multiclass-to-bin
 arXiv:2107.08353.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from freqbench.core.errors import UserError
 from freqbench.metrics.volumes import Volume, as_tensor, class_maps, require_same_shape
+from freqbench.ops.regions import members
 from freqbench.ops.voxels import counted
 
 BINS = 15
@@ -29,26 +31,41 @@ class Calibration:
     wrong_confidence_by_class: npt.NDArray[np.float64]
 
 
-def calibration(confidence: Volume, pred: Volume, label: Volume, num_classes: int) -> Calibration:
+def calibration(
+    confidence: Volume, pred: Volume, label: Volume, num_classes: int, has_regions: bool = False
+) -> Calibration:
     r"""Returns the expected calibration error over BINS bins of equal width, and the mean confidence on wrong voxels.
 
     With n_b the voxels whose confidence lies in bin b (lower bound included), and n voxels in all:
 
     .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{n} \, |\mathrm{accuracy}_b - \mathrm{confidence}_b|
 
-    Both are 0 to 1. `confidence` is the probability of the predicted class, `[H, W, D]`. Raises UserError for different
-    shapes, a confidence outside [0, 1], a value that is no class, or over 256 classes.
+    Both are 0 to 1. `confidence` is the probability of the predicted class, `[H, W, D]`. With `has_regions` the maps
+    hold codes of regions (`freqbench.ops.regions`): a voxel is right if all its regions are, and counts for each region
+    that it is predicted in. Raises UserError for different shapes, a confidence outside [0, 1], a value that is no
+    class, or over 256 classes.
     """
+    codes = 1 << num_classes - 1 if has_regions else num_classes
     sure = as_tensor(confidence).double().cpu()
-    predicted, labelled = (torch.from_numpy(classes).long() for classes in class_maps(pred, label, num_classes))
+    predicted, labelled = (torch.from_numpy(classes).long() for classes in class_maps(pred, label, codes))
     require_same_shape(sure.shape, predicted.shape)
     if not (sure.min() >= 0 and sure.max() <= 1):
         raise UserError(
             f"expected a confidence in [0, 1], got {sure.min():.4g} to {sure.max():.4g}: give probabilities"
         )
-    counts = counted(as_tensor(label).cpu(), num_classes)
+    counts = counted(as_tensor(label).cpu(), codes)
     kept = slice(None) if counts is None else counts.flatten()
     sure, predicted, is_right = (each.flatten()[kept] for each in (sure, predicted, predicted == labelled))
+
+    if has_regions:
+        overall = _of_voxels(sure, is_right)
+        each = [
+            _of_voxels(sure[inside], is_right[inside]) for inside in (members(predicted, k) for k in range(num_classes))
+        ]
+        by_class = np.array(each).T
+        return Calibration(
+            ece=overall[0], ece_by_class=by_class[0], wrong_confidence=overall[1], wrong_confidence_by_class=by_class[1]
+        )
 
     def sums(places: Tensor, values: Tensor | None, size: int) -> Tensor:
         return torch.bincount(places, values, size).double().reshape(num_classes, -1)
@@ -64,3 +81,10 @@ def calibration(confidence: Volume, pred: Volume, label: Volume, num_classes: in
         wrong_confidence=float(wrong_sums.sum() / wrong_voxels.sum()),
         wrong_confidence_by_class=(wrong_sums / wrong_voxels).numpy(),
     )
+
+
+def _of_voxels(sure: Tensor, is_right: Tensor) -> tuple[float, float]:
+    """Returns the calibration error of some voxels and the mean confidence of the wrong ones; NaN without any."""
+    bins = (sure * BINS).long().clamp(max=BINS - 1)
+    gaps = torch.bincount(bins, sure - is_right.double(), BINS).abs().sum() / len(sure) if len(sure) else math.nan
+    return float(gaps), float(sure[~is_right].mean())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from freqbench.metrics.volumes import Volume, as_tensor, lengths, require_classes, require_same_shape
+from freqbench.ops.regions import alone
 from freqbench.ops.voxels import counted
 
 Values = npt.NDArray[np.float64]
@@ -44,15 +45,20 @@ def dice_from_confusion(counts: Tensor) -> Values:
     return _ratio(2 * table.diagonal(), in_label + in_pred, in_label)
 
 
-def dice(pred: Volume, label: Volume, num_classes: int) -> Values:
+def dice(pred: Volume, label: Volume, num_classes: int, has_regions: bool = False) -> Values:
     """Returns the Dice of each class: `dice_from_confusion(confusion(pred, label, num_classes))`.
+
+    With `has_regions` the maps hold codes of regions (`freqbench.ops.regions`), each of which is held against all else.
 
     Example:
         >>> import numpy as np
         >>> dice(np.array([[[1, 1, 0, 0]]]), np.array([[[1, 0, 0, 0]]]), num_classes=3)
         array([0.8       , 0.66666667,        nan])
     """
-    return dice_from_confusion(confusion(pred, label, num_classes))
+    if not has_regions:
+        return dice_from_confusion(confusion(pred, label, num_classes))
+    maps = as_tensor(pred), as_tensor(label)
+    return np.array([dice(alone(maps[0], k), alone(maps[1], k), 2)[1] for k in range(num_classes)])
 
 
 def volume_errors(counts: Tensor, spacing: Sequence[float]) -> dict[str, Values]:

@@ -20,7 +20,7 @@ from freqbench.core.config import Architecture, FileName, Strict
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import Preprocess
 from freqbench.core.names import ALIASES
-from freqbench.core.types import Shape, triple
+from freqbench.core.types import Outputs, Shape, triple
 from freqbench.models.brainchop import FILES, SCHEME, T1
 from freqbench.models.defences.base import Defence, defence_of
 
@@ -36,7 +36,7 @@ DEFAULT_ROI: Shape = (96, 96, 96)
 ENSEMBLE = "ensemble"
 COMMAND = "command"
 IMAGE, LABELS = "{image}", "{labels}"
-OF_A_NETWORK = ("arch", "args", "roi", "migration", "prefix", "input", "preprocess", "classes", "class_map")
+OF_A_NETWORK = ("arch", "args", "roi", "migration", "prefix", "input", "preprocess", "outputs", "classes", "class_map")
 SEED_DIGITS = 18
 TRAIN = "train://"
 """Prefix of the name of a network that the job itself trains."""
@@ -283,7 +283,9 @@ class ModelEntry(Strict):
         command: words of a command that segments the file `{image}` (NIfTI) and writes the label map `{labels}`; it
             needs trust, and is asked for labels alone.
         timeout: seconds that one run of the command may take; None: 600.
-        classes: classes of the network's output, background included; None: the dataset's, or stated by the file.
+        outputs: `softmax`: exclusive classes, background included; `sigmoid`: one output for each of the dataset's
+            `regions`, which may overlap; None: as the file states, else `softmax`.
+        classes: number of the network's outputs; None: the dataset's, or stated by the file.
         class_map: for each class of the dataset, the classes of the network's output that are merged into it (their
             probabilities are added); background takes those that are left. None: the same classes.
         ensemble: names of other models of the job, whose probabilities are averaged.
@@ -319,7 +321,8 @@ class ModelEntry(Strict):
     bundle: Annotated[str, Field(min_length=1)] | None = None
     command: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
     timeout: PositiveFloat | None = None
-    classes: Annotated[int, Field(ge=2)] | None = None
+    outputs: Outputs | None = None
+    classes: Annotated[int, Field(ge=1)] | None = None
     class_map: dict[NonNegativeInt, Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]] | None = None
     ensemble: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     args: dict[str, Any] = Field(default_factory=dict)
@@ -347,9 +350,11 @@ class ModelEntry(Strict):
         """True if the network is prompted with points from a case's label."""
         return is_prompted(self.arch, self.args)
 
-    def outputs(self, num_classes: int | None) -> int | None:
-        """Returns the classes that its network should have for a dataset's; None if its files have to say it."""
-        return self.classes or (num_classes if self.class_map is None else None)
+    def num_outputs(self, num_classes: int | None, outputs: Outputs = "softmax") -> int | None:
+        """Returns how many outputs its network should have for a dataset; None if its files have to say it."""
+        if self.classes or self.class_map is not None or num_classes is None:
+            return self.classes
+        return num_classes - ((self.outputs or outputs) == "sigmoid")
 
     def merged(self, num_classes: int, outputs: int | None) -> ClassMap | None:
         """Returns the class map for a network with `outputs` classes; raises UserError if it leaves a class open.
@@ -442,6 +447,14 @@ class ModelEntry(Strict):
                 f"expected no adaptive: false beside {defence and defence.name}: autograd's gradient through it is the "
                 "true one, so that there is no other attacker: leave it out",
             )
+        yield (
+            self.classes == 1 and self.outputs != "sigmoid",
+            "classes: expected at least 2, background included, got 1: for one region, set outputs: sigmoid",
+        )
+        yield (
+            self.class_map is not None and self.outputs == "sigmoid",
+            "expected no class_map beside outputs: sigmoid, as regions cannot be merged: leave it out",
+        )
         sources = [key for key in ("checkpoint", "bundle", COMMAND, "ensemble") if getattr(self, key) is not None]
         yield (
             len(sources) != 1,

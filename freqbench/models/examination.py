@@ -23,7 +23,9 @@ from freqbench.core.config import Strict
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import node_cache, storage
 from freqbench.core.identity import digest
+from freqbench.core.types import Outputs
 from freqbench.models.entry import Yields
+from freqbench.ops.heads import SIGMOID
 
 K = TypeVar("K", bound=Strict)
 
@@ -79,21 +81,22 @@ def windows(channels: int, roi: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def examine(net: nn.Module, inputs: Tensor, num_classes: int) -> Examination:
+def examine(net: nn.Module, inputs: Tensor, num_classes: int, head: Outputs = "softmax") -> Examination:
     """Examines a network in evaluation mode by four passes of one window, five if it seems to return probabilities.
 
     Args:
         net: the bare network.
         inputs: the two `windows` as the network takes them, on its device.
-        num_classes: classes that it should return, background included.
+        num_classes: outputs that it should have, of exclusive classes with the background's.
+        head: `sigmoid`: probabilities of regions, which need not add up to 1, are also mended.
     """
     try:
-        return _examined(net, inputs, num_classes)
+        return _examined(net, inputs, num_classes, head)
     except UnfitError as fault:
         return Examination(fault=str(fault))
 
 
-def _examined(net: nn.Module, inputs: Tensor, num_classes: int) -> Examination:
+def _examined(net: nn.Module, inputs: Tensor, num_classes: int, head: Outputs) -> Examination:
     buffers = [buffer.clone() for buffer in net.buffers()]
     first = _logits(net, inputs[:1], num_classes)
     if not first.isfinite().all():
@@ -123,10 +126,11 @@ def _examined(net: nn.Module, inputs: Tensor, num_classes: int) -> Examination:
         if all(bool(((values == 0) | (values == 1)).all()) for values in (first, other)):
             raise UnfitError("expected logits, got 0 and 1 alone, as labels have no gradient: return the logits before")
         sums = torch.cat([first, other]).float().sum(dim=1)
-        if (sums - 1).abs().max() > (0.01 if first.dtype in (torch.float16, torch.bfloat16) else 1e-3):
+        slack = 0.01 if first.dtype in (torch.float16, torch.bfloat16) else 1e-3
+        if head == "softmax" and (sums - 1).abs().max() > slack:
             raise UnfitError(
                 "expected logits, got numbers in [0, 1] that do not add up to 1 over classes, as sigmoids of classes "
-                "that overlap: return the logits of classes of which each voxel has one"
+                "that overlap: return the logits before, and set outputs: sigmoid for a dataset of regions"
             )
         return Examination(yields="probabilities", singly=singly)
     return Examination(singly=singly, caution=caution)
@@ -178,6 +182,19 @@ class LogOfProbabilities(nn.Module):
         return (exact + _SMALLEST).log()
 
 
+class LogitOfProbabilities(nn.Module):
+    r"""Returns the logit :math:`\log p - \log (1 - p)` of a network that returns probabilities of regions."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps windows `[B, C, h, w, d]` to logits `[B, K, h, w, d]`."""
+        probabilities: Tensor = self.net(images)
+        return SIGMOID.logits_of(probabilities if probabilities.dtype == torch.float64 else probabilities.float())
+
+
 class OneByOne(nn.Module):
     """Passes the windows of a batch through a network one by one, as it mixes them otherwise."""
 
@@ -190,10 +207,12 @@ class OneByOne(nn.Module):
         return torch.cat([self.net(image) for image in torch.split(images, 1)])
 
 
-def mended(net: nn.Module, yields: Yields, singly: bool) -> nn.Module:
+def mended(net: nn.Module, yields: Yields, singly: bool, head: Outputs = "softmax") -> nn.Module:
     """Returns a network that returns logits, each window's by itself; the same network if it does already."""
     net = OneByOne(net) if singly else net
-    return LogOfProbabilities(net) if yields == PROBABILITIES else net
+    if yields != PROBABILITIES:
+        return net
+    return LogOfProbabilities(net) if head == "softmax" else LogitOfProbabilities(net)
 
 
 def remembered(

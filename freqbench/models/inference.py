@@ -15,14 +15,15 @@ from torch.autograd.function import once_differentiable
 
 from freqbench.core import limits
 from freqbench.core.errors import UserError
-from freqbench.core.types import CaseRef, Shape, triple
+from freqbench.core.types import CaseRef, Outputs, Shape, triple
 from freqbench.models.defences.base import FIXED, draw_seed
 from freqbench.models.defences.randomized_smoothing import VolumePrediction, largest
 from freqbench.models.defences.smoothing import Judge, Smoothing
 from freqbench.models.entry import DEFAULT_INFERENCE
 from freqbench.models.spec import ModelSpec
-from freqbench.models.wrapper import SegmentationModel, mean_of_probabilities
+from freqbench.models.wrapper import SegmentationModel
 from freqbench.ops.file_grid import FileGrid, Rows
+from freqbench.ops.regions import codes_of
 
 MOST_CLASSES = 256  # of a uint8 label map
 VOTES_ON_GRID = (
@@ -287,7 +288,7 @@ class _Slab:
                     f"{self._model.name}: expected finite logits of the network, got NaN or infinities: check its "
                     "checkpoint, input and precision"
                 )
-            self.label[self._start : row][rows] = largest(means)
+            self.label[self._start : row][rows] = _labels(self._model, means)
             if self.confidence is not None:
                 self.confidence[self._start : row][rows] = _confidence(self._model, means)
             if self.in_file is not None:
@@ -319,7 +320,7 @@ class _InFile:
         _, w, d = (axis.inside for axis in self._rows.grid.axes)
         for row in means.unbind(1):
             for place, scores in self._rows.take(row.cpu()):
-                self._labels[place, w, d] = largest(scores)
+                self._labels[place, w, d] = _labels(self._model, scores)
                 if self._confidence is not None:
                     self._confidence[place, w, d] = _confidence(self._model, scores)
 
@@ -331,10 +332,19 @@ class _InFile:
         )
 
 
+def _labels(model: SegmentationModel, means: Tensor) -> Tensor:
+    """Returns the classes, or the codes of regions above one half, of mean scores `[K, ...]`."""
+    if model.head.has_background:
+        return largest(means)
+    return codes_of(means > (0.5 if model.averages_probabilities else 0.0))
+
+
 def _confidence(model: SegmentationModel, means: Tensor) -> Tensor:
-    """Returns the probability of the largest class from mean scores `[K, ...]`."""
-    probabilities = means if model.inference.average == "probabilities" else means.softmax(dim=0)
-    return probabilities.amax(dim=0).clamp(max=1)  # may round above it
+    """Returns the probability of the largest class, or of the least sure region's side, of mean scores `[K, ...]`."""
+    probabilities = means if model.averages_probabilities else model.head.probabilities(means[None])[0]
+    if model.head.has_background:
+        return probabilities.amax(dim=0).clamp(max=1)  # may round above it
+    return torch.maximum(probabilities, 1 - probabilities).amin(dim=0)
 
 
 class SlidingWindowModel(nn.Module):
@@ -346,8 +356,9 @@ class SlidingWindowModel(nn.Module):
     .. math:: s(x) = \frac{1}{n} \sum_w C_w^T \, g \odot f(C_w x), \qquad n = \sum_w C_w^T g, \qquad
               \frac{dL}{dx} = \sum_w C_w^T J_f(C_w x)^T \, g \odot C_w \frac{1}{n} \frac{dL}{ds}
 
-    Overlap and weights are those of the model's `inference`. If it averages probabilities, f ends in a softmax over
-    classes and the logits are log s(x). Its mirroring is left out: an attack runs one pass of every window, not eight.
+    Overlap and weights are those of the model's `inference`. If it averages probabilities, f ends in a softmax and the
+    logits are log s(x), of regions in sigmoids and the logits of s(x). Its mirroring is left out: an attack runs one
+    pass of every window, not eight.
 
     The gradient is exact; none reaches the network's parameters. Windows run in batches of `window_batch`. The forward
     pass keeps the graphs of the first `kept` windows; the backward pass runs the batches of the others forward once
@@ -370,6 +381,7 @@ class SlidingWindowModel(nn.Module):
         self.kept = kept
         self.num_forwards = 0
         self.num_backwards = 0
+        self.outputs: Outputs = model.outputs
 
     @property
     def takes_keys(self) -> bool:
@@ -390,14 +402,13 @@ class SlidingWindowModel(nn.Module):
             return self._logits(images, keys)
         key = FIXED if keys is None else keys[0]
         seeds = [draw_seed(key, draw) for draw in range(self._draws or 1)]
-        return mean_of_probabilities([self._logits(self.smoothing.changed(images, seed), None) for seed in seeds])
+        return self.model.head.mean_of_probabilities(
+            [self._logits(self.smoothing.changed(images, seed), None) for seed in seeds]
+        )
 
     def _logits(self, images: Tensor, keys: Sequence[int] | None) -> Tensor:
         stitched: Tensor = _Stitched.apply(images, self, keys)  # type: ignore[no-untyped-call]
-        if self.model.inference.average == "probabilities":
-            # A value that underflows to zero would have neither a logarithm nor a gradient.
-            return stitched.clamp(min=torch.finfo(stitched.dtype).tiny).log()
-        return stitched
+        return self.model.head.logits_of(stitched) if self.model.averages_probabilities else stitched
 
     def windows(self, images: Tensor) -> tuple[Window, ...]:
         """Returns the windows of volumes of this shape."""

@@ -40,7 +40,7 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
         if source.weights and not spec.is_random:
             # Strict, and casts float16 weights to the network's float32.
             net.load_state_dict(source.weights(spec, net.state_dict())[0])
-    net = mended(net, spec.yields, spec.singly)
+    net = mended(net, spec.yields, spec.singly, spec.head)
     net.requires_grad_(False)
     compile = compile and spec.black_box is None
     return wrapped(spec, net, precision=precision, compile=compile, adapter=spec.input).to(device).eval()
@@ -123,7 +123,7 @@ def _network(spec: ModelSpec) -> nn.Module:
 def wrapped(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:
     """Wraps a network by its spec; `settings` are further arguments of SegmentationModel."""
     around: dict[str, Any] = {"inference": spec.inference, "defence": spec.defence, "adaptive": spec.adaptive}
-    around["class_map"] = spec.class_map
+    around |= {"class_map": spec.class_map, "outputs": spec.head}
     model = SegmentationModel(net, spec.roi, **around, **settings)
     model.name = spec.name
     return model

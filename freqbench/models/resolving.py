@@ -12,8 +12,10 @@ from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess, parse_intensity
-from freqbench.core.types import CaseRef
+from freqbench.core.types import CaseRef, Outputs
 from freqbench.models.checkpoints import files as checkpoints
+from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
+from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.defences.transforms import RandomResizePad
 from freqbench.models.entry import (
     AXES,
@@ -74,10 +76,18 @@ def resolve(
     """
     facts = facts or facts_of(entry, num_classes, num_channels, class_names)
     source, adapter = source_of(facts.arch), facts.input.over(entry.input)
-    outputs = entry.outputs(num_classes) or facts.num_classes
+    head = head_of(entry, facts)
+    outputs = entry.num_outputs(num_classes, head) or facts.num_classes
     if outputs is None:
         raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
     _require_counts(entry, facts, num_classes, num_channels)
+    if head == "sigmoid" and isinstance(entry.defence, RandomizedSmoothing | Smoothing):
+        raise UserError(
+            f"{entry.name}: expected no {entry.defence.name} around a network of regions, as it votes for one class "
+            "a voxel: take another defence"
+        )
+    if head == "sigmoid" and (entry.is_prompted or source.takes_volumes):
+        raise UserError(f"{entry.name}: expected outputs: softmax for {facts.arch}, got sigmoid: it knows no regions")
     training = entry.trained
     draft = ModelSpec(
         name=entry.name,
@@ -93,7 +103,8 @@ def resolve(
         space=_space(entry, facts, space),
         inference=entry.inference or validate(dict(facts.inference), Inference, where=entry.name),
         code_sha256=facts.code_sha256,
-        class_map=entry.merged(num_classes, outputs),
+        head=head,
+        class_map=entry.merged(num_classes - (head == "sigmoid"), outputs),
         black_box=facts.black_box,
         defence=entry.defence,
         adaptive=entry.adaptive,
@@ -153,6 +164,7 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
         args={},
         roi=first.roi,
         num_classes=first.num_classes,
+        head=first.head,
         checkpoint=" + ".join(member.name for member in members),
         checkpoint_sha256="",
         num_channels=first.num_channels,
@@ -234,6 +246,26 @@ def resolve_network(
     return _with_findings(spec, examine(net, inputs, got[1])), net
 
 
+def head_of(entry: ModelEntry, facts: Facts) -> Outputs:
+    """Returns the job's `outputs` of a network, else what its files state, else `softmax`."""
+    return entry.outputs or facts.outputs or "softmax"
+
+
+def require_head(entry: ModelEntry, facts: Facts, dataset: str, has_regions: bool) -> None:
+    """Refuses a network of exclusive classes on a dataset of regions, and the other way round."""
+    head = head_of(entry, facts)
+    if (head == "sigmoid") == has_regions:
+        return
+    if entry.outputs and facts.outputs not in (None, entry.outputs):
+        advice = f"leave outputs out, as {facts.path} states {facts.outputs}"
+    elif has_regions:
+        advice = f"set outputs: sigmoid of the model if it has one output a region, else leave out regions of {dataset}"
+    else:
+        advice = f"state regions of {dataset}, one for each output, or outputs: softmax of the model"
+    wanted, is_of = ("sigmoid", "regions") if has_regions else ("softmax", "exclusive classes")
+    raise UserError(f"{entry.name}: expected outputs: {wanted} for the {is_of} of {dataset}, got {head}: {advice}")
+
+
 def stated_classes(entry: ModelEntry) -> int | tuple[str, ...] | None:
     """Returns the names of the classes that a model's files state, background first, else their number; None: neither.
 
@@ -290,7 +322,7 @@ def _require_counts(entry: ModelEntry, facts: Facts, num_classes: int, num_chann
     if source_of(facts.arch).is_checkpoint:
         return
     wanting = "dataset" if entry.classes is None else "classes"
-    theirs, ours = facts.num_classes, entry.outputs(num_classes) or facts.num_classes
+    theirs, ours = facts.num_classes, entry.num_outputs(num_classes, head_of(entry, facts)) or facts.num_classes
     if theirs and ours and theirs != ours:
         advice = f"set classes: {theirs}" if entry.classes is not None else advice_on_classes(theirs, ours)
         raise UserError(f"{entry.name}: {facts.path} has {theirs} output classes, {wanting} wants {ours}: {advice}")
@@ -351,7 +383,7 @@ def _examined(spec: ModelSpec) -> ModelSpec:
         if model.takes_prompts:
             return Examination()
         inputs = model.adapter.to_network(windows(spec.num_channels, spec.roi).to(next(model.parameters()).device))
-        return examine(model.net, inputs, spec.outputs)
+        return examine(model.net, inputs, spec.outputs, spec.head)
 
     return _with_findings(spec, remembered({"examined": spec.model_id}, Examination, examined))
 

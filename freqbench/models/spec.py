@@ -10,7 +10,7 @@ import numpy as np
 
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, in_ras_order
-from freqbench.core.types import CaseRef, Shape
+from freqbench.core.types import CaseRef, Outputs, Shape
 from freqbench.models import entry
 from freqbench.models.defences.base import Defence
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter, Yields
@@ -39,6 +39,7 @@ class ModelSpec:
         migration: the migration of its checkpoint; None if the weights stay as they are.
         space: space in which it is attacked and scored; None: the dataset's.
         code_sha256: hash of the source file, for a class of another package.
+        head: `softmax`, or `sigmoid`: one output for each class but the background.
         class_map: for each class of the dataset, the classes of the network's output that are merged into it; None: the
             same classes.
         black_box: why no gradient goes through it; None if one does.
@@ -67,6 +68,7 @@ class ModelSpec:
     space: Preprocess | None = None
     inference: Inference = DEFAULT_INFERENCE
     code_sha256: str | None = None
+    head: Outputs = "softmax"
     class_map: ClassMap | None = None
     black_box: str | None = field(default=None, compare=False)
     yields: Yields = "logits"
@@ -117,6 +119,7 @@ class ModelSpec:
             "space": self.space.identity() if self.space else None,
             "inference": self._sliding() or None,
             "code": self.code_sha256,
+            "head": None if self.head == "softmax" else self.head,
             "class_map": self.class_map,
             "yields": None if self.yields == "logits" else self.yields,
             "singly": self.singly or None,
@@ -145,8 +148,10 @@ class ModelSpec:
 
     @property
     def outputs(self) -> int:
-        """Classes of the network's own output; a class map holds each of them once."""
-        return sum(map(len, self.class_map)) if self.class_map else self.num_classes
+        """Number of the network's own outputs; a class map holds each of them once."""
+        if self.class_map:
+            return sum(map(len, self.class_map))
+        return self.num_classes - (self.head == "sigmoid")
 
     @property
     def network_roi(self) -> Shape:

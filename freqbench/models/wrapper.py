@@ -1,6 +1,5 @@
 """Wraps a network as the model that attacks and inference use: window, padding, arithmetic, defence, ensemble."""
 
-import math
 from collections.abc import Sequence
 from copy import copy
 from itertools import combinations
@@ -11,12 +10,13 @@ from torch import Tensor, nn
 
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import in_ras_order
-from freqbench.core.types import Case, Shape, triple
+from freqbench.core.types import Case, Outputs, Shape, triple
 from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed, unchanged
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.entry import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter
 from freqbench.models.prompts import PointPrompts
+from freqbench.ops.heads import Head, head_of
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
@@ -62,6 +62,7 @@ class SegmentationModel(nn.Module):
         adaptive: True if `forward` is for an attacker who knows the defence.
         class_map: for each class of the dataset, the classes of the network's output that are merged into it; None: the
             same classes.
+        outputs: `softmax`: exclusive classes; `sigmoid`: one output a region, regions may overlap.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class SegmentationModel(nn.Module):
         defence: Defence | None = None,
         adaptive: bool = True,
         class_map: ClassMap | None = None,
+        outputs: Outputs = "softmax",
     ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
@@ -88,6 +90,7 @@ class SegmentationModel(nn.Module):
         self.defence = defence
         self.adaptive = adaptive
         self.class_map = class_map
+        self.outputs = outputs
         self.takes_volumes = getattr(net, "takes_volumes", False) is True
         self._of_file = roi, adapter, inference
         self._case: Case | None = None
@@ -180,7 +183,7 @@ class SegmentationModel(nn.Module):
         for draw in range(self.passes):
             seen, back = self._seen(images, keys, draw)
             draws.append(back(self._run(self._input(seen))[:, :, h, w, d]))
-        return draws[0] if len(draws) == 1 else mean_of_probabilities(draws)
+        return draws[0] if len(draws) == 1 else self.head.mean_of_probabilities(draws)
 
     def scores(self, images: Tensor, mirror: str = "", keys: Sequence[int] | None = None) -> Tensor:
         r"""Returns the values to average where windows overlap: logits, or probabilities (`inference.average`).
@@ -188,7 +191,7 @@ class SegmentationModel(nn.Module):
         They are the mean over all 2^n subsets a of the n axes of `mirror` (some of `HWD`), with R_a the mirroring and f
         the network:
 
-        .. math:: 2^{-n} \sum_a R_a \, h(f(R_a x)), \qquad h = \mathrm{id} \text{ or softmax over classes}
+        .. math:: 2^{-n} \sum_a R_a \, h(f(R_a x)), \qquad h = \mathrm{id}, \text{ softmax or sigmoid}
 
         Mirror images share one draw of a defence; randomised smoothing adds its noise to the whole volume, not here.
         """
@@ -206,7 +209,17 @@ class SegmentationModel(nn.Module):
 
     def averaged(self, logits: Tensor) -> Tensor:
         """Returns logits in the form that is averaged where windows overlap: unchanged, or as probabilities."""
-        return logits.softmax(dim=1) if self.inference.average == "probabilities" else logits
+        return self.head.probabilities(logits) if self.averages_probabilities else logits
+
+    @property
+    def head(self) -> Head:
+        """Way in which its outputs are classes."""
+        return head_of(self)
+
+    @property
+    def averages_probabilities(self) -> bool:
+        """True if probabilities, and no logits, are averaged where windows overlap."""
+        return self.inference.average == "probabilities"
 
     def inside(self, size: Sequence[int]) -> tuple[slice, slice, slice]:
         """Returns the place in the ROI of a window of this size; raises UserError if an axis is longer."""
@@ -311,9 +324,11 @@ def _allow_tf32(allowed: bool) -> None:
 
 
 class MeanOfProbabilities(nn.Module):
-    r"""Maps `[B, C, h, w, d]` to log-probabilities `[B, K, h, w, d]`; all members have the same window.
+    r"""Maps `[B, C, h, w, d]` to logits `[B, K, h, w, d]` of mean probabilities; all members have the same window.
 
     .. math:: z(x) = \log \frac{1}{M} \sum_m \mathrm{softmax}(f_m(x))
+
+    Of regions, z is the logit of the mean of sigmoids.
 
     Attacks on an ensemble transfer better to other models (Liu et al., ICLR 2017, arXiv:1611.02770).
     """
@@ -328,10 +343,5 @@ class MeanOfProbabilities(nn.Module):
         return [member for member in self.members if isinstance(member, SegmentationModel)]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the logarithm of the members' mean probabilities."""
-        return mean_of_probabilities([member(images) for member in self.models])
-
-
-def mean_of_probabilities(logits: Sequence[Tensor]) -> Tensor:
-    """Returns the mean's logarithm from sums of log-probabilities, so that gradients survive where all are certain."""
-    return torch.stack([part.log_softmax(dim=1) for part in logits]).logsumexp(dim=0) - math.log(len(logits))
+        """Returns the logits of the members' mean probabilities."""
+        return self.models[0].head.mean_of_probabilities([member(images) for member in self.models])

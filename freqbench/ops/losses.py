@@ -24,7 +24,7 @@ class Scope:
     Attributes:
         voxels: the only voxels that count, bool `[B, 1, H, W, D]`; None: all. If there are none, the loss is 0, the
             Dice a constant, and there is no gradient.
-        classes: the only classes in a mean over classes, indices `[k]`; None: all.
+        classes: the only classes in a mean over classes, indices of outputs `[k]`; None: all.
         truth: the true labels, `[B, 1, H, W, D]`, if `labels` are a target to reach; else None.
     """
 
@@ -33,8 +33,13 @@ class Scope:
     truth: Tensor | None = None
 
     def among(self, members: Tensor) -> Tensor:
-        """Returns the voxels of a set that count, bool `[B, 1, H, W, D]`."""
-        return members if self.voxels is None else members & self.voxels
+        """Returns the voxels of a set that count, bool `[B, 1, H, W, D]`; of flags of regions, those of `classes`."""
+        members = members if self.voxels is None else members & self.voxels
+        if self.classes is None or members.shape[1] == 1:
+            return members
+        left_out = torch.ones(members.shape[1], dtype=torch.bool, device=members.device)
+        left_out[self.classes] = False
+        return members.masked_fill(left_out.reshape(-1, *[1] * (members.dim() - 2)), False)
 
 
 EVERYTHING = Scope()

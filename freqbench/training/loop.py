@@ -23,8 +23,9 @@ from freqbench.core.errors import UserError
 from freqbench.core.files.storage import join
 from freqbench.core.identity import digest
 from freqbench.core.interrupt import deferred_interrupt
-from freqbench.core.types import Case
+from freqbench.core.types import Case, Outputs, Shape
 from freqbench.job.training import Augmentation, ModelRecipe, TrainingSchedule
+from freqbench.ops.heads import SIGMOID, SOFTMAX
 from freqbench.training.crops import CropSampler, loaded
 from freqbench.training.objective import Adversary, MixedAdversary, StepLoss
 from freqbench.training.state import BEST, Row, State
@@ -42,6 +43,8 @@ class NetworkTraining:
     augmentation: Augmentation
     seed: int
     num_classes: int
+    num_channels: int
+    outputs: Outputs
     half: bool
     adversary: Adversary | MixedAdversary | None
     quick: tuple[Attack, ...]  # the attacks under which the select list is predicted too
@@ -91,15 +94,25 @@ class NetworkTraining:
 
     def entry(self, checkpoint: str) -> models.ModelEntry:
         """Makes the entry of a benchmark job for the network with these weights."""
-        return models.ModelEntry(name=self.model.name, checkpoint=checkpoint, **self.shape)
+        outputs = None if self.outputs == "softmax" else self.outputs
+        return models.ModelEntry(name=self.model.name, checkpoint=checkpoint, outputs=outputs, **self.shape)
+
+    def resolved(self, checkpoint: str, roi: Shape | None = None) -> models.ModelSpec:
+        """Resolves the network with these weights, or `random`; `roi` replaces its own."""
+        entry = self.entry(checkpoint).model_copy(update={"roi": roi or self.roi})
+        return models.resolve(entry, self.num_classes, self.num_channels)
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the network: of regions, none for the background."""
+        return self.num_classes - (self.outputs == "sigmoid")
 
     def new_net(self) -> nn.Module:
         """Builds the network with its initial weights."""
         if self.start is not None:
-            spec = models.resolve(self.entry(self.start), self.num_classes)
-            return models.load(spec, torch.device("cpu")).net.train().requires_grad_()
+            return models.load(self.resolved(self.start), torch.device("cpu")).net.train().requires_grad_()
         roi = self.adapter.in_network_order(self.roi)
-        return models.build(self.arch, self.num_classes, roi, self.args, self.seed).train()
+        return models.build(self.arch, self.num_outputs, roi, self.args, self.seed, self.num_channels).train()
 
 
 def learning_rate(step: int, schedule: TrainingSchedule) -> float:
@@ -169,11 +182,12 @@ class Trainer:
         self.state = State(net=net, optimizer=optimizer, averaged=averaged)
         self.state.restore(folder, training.identity)
         half = team.device.type == "cuda" if schedule.precision == "auto" else schedule.precision == "bf16"
-        recipe, adapter = training.model, training.adapter
-        objective = StepLoss(net, adapter, recipe.frequency_consistency, half, recipe.divergence_weight)
-        self._objective = team.parallel(objective)
+        recipe, head = training.model, SIGMOID if training.outputs == "sigmoid" else SOFTMAX
+        around: dict[str, Any] = {"adapter": training.adapter, "outputs": training.outputs}
+        weights = recipe.frequency_consistency, half, recipe.divergence_weight
+        self._objective = team.parallel(StepLoss(net, training.adapter, *weights, head))
         precision = "bf16" if half else "fp32"
-        self._attacked_model = models.SegmentationModel(net, training.roi, precision=precision, adapter=adapter)
+        self._attacked_model = models.SegmentationModel(net, training.roi, precision=precision, **around)
 
     def parts(self, step: int) -> list[range]:
         """Numbers of this process's crops in a step: one range per pass through the network."""
@@ -238,7 +252,7 @@ class Trainer:
         training, state, began = self.training, self.state, time.perf_counter()
         net = state.judged
         net.eval()
-        model = models.SegmentationModel(net, training.roi, adapter=training.adapter)
+        model = models.SegmentationModel(net, training.roi, adapter=training.adapter, outputs=training.outputs)
         dice = mean_foreground(self._scores(model, select, None))
         attacked, worst = under_attacks([self._scores(model, select, attack) for attack in training.quick])
         net.train()
@@ -304,7 +318,8 @@ def save_best(training: NetworkTraining, state: State, folder: str, figures: dic
         "arch": training.arch,
         "args": training.args,
         "roi": list(training.roi),
-        "num_classes": training.num_classes,
+        "num_classes": training.num_outputs,
+        **({} if training.outputs == "softmax" else {"outputs": training.outputs}),
         **training.facts,
         "training": training.record | {"fingerprints": training.fingerprints, "method": training.method} | figures,
     }

@@ -15,13 +15,14 @@ from freqbench.core.errors import UserError
 from freqbench.core.identity import digest, window_generator
 from freqbench.job.training import FrequencyConsistency
 from freqbench.ops.dct import frequency_consistency
-from freqbench.ops.losses import dice_ce
+from freqbench.ops.heads import SOFTMAX, Head
+from freqbench.ops.losses import EVERYTHING
 
 
 class StepLoss(nn.Module):
     r"""Computes the loss of one step's crops, as a module, so that a data-parallel wrapper sees one forward pass.
 
-    With L = Dice + cross-entropy, x the crops, x' the attacked ones and y the labels:
+    With L = Dice + cross-entropy (binary for regions), x the crops, x' the attacked ones and y the labels:
 
     .. math:: \text{clean: } L(f(x), y), \qquad \text{at: } L(f(x'), y), \qquad
               \text{vaft: } L(f(x), y) + L(f(x'), y) + w \, L_{fr}(f(x), f(x')), \qquad
@@ -40,8 +41,10 @@ class StepLoss(nn.Module):
         consistency: FrequencyConsistency | None,
         half: bool,
         beta: float | None = None,
+        head: Head = SOFTMAX,
     ) -> None:
         super().__init__()
+        self._head = head
         self.net = net
         self._adapter, self._consistency, self._half, self._beta = adapter, consistency, half, beta
 
@@ -54,7 +57,11 @@ class StepLoss(nn.Module):
         on_clean, on_adversarial = (None if x is None else self._logits(x) for x in (clean, adversarial))
         losses: list[Tensor | None] = [None, None, None]
         for i, logits in enumerate((on_clean, on_adversarial)):
-            losses[i] = None if logits is None else dice_ce(logits, _as_many(labels, logits)).mean()
+            losses[i] = (
+                None
+                if logits is None
+                else self._head.losses["dicece"](logits, _as_many(labels, logits), EVERYTHING).mean()
+            )
         if on_clean is not None and on_adversarial is not None:
             on_clean = _as_many(on_clean, on_adversarial)
             if self._consistency:
@@ -62,7 +69,7 @@ class StepLoss(nn.Module):
                 distance = frequency_consistency(on_clean, on_adversarial, self._consistency.form, block)
                 losses[-1] = self._consistency.weight * distance
             if self._beta:
-                losses[1:] = None, self._beta * divergence(on_clean, on_adversarial)
+                losses[1:] = None, self._beta * divergence(on_clean, on_adversarial, self._head)
         terms = [term for term in losses if term is not None]
         values = [labels.new_full((), float("nan"), dtype=torch.float32) if t is None else t.detach() for t in losses]
         return sum(terms[1:], start=terms[0]), torch.stack(values)
@@ -73,10 +80,17 @@ class StepLoss(nn.Module):
         return logits.float()  # [B, K, h, w, d]
 
 
-def divergence(clean: Tensor, adversarial: Tensor) -> Tensor:
-    """Returns KL(clean || adversarial) of the softmax of logits `[B, K, h, w, d]`, the mean over voxels, a scalar."""
-    of_clean, of_adversarial = (logits.log_softmax(dim=1) for logits in (clean, adversarial))
-    return F.kl_div(of_adversarial, of_clean, log_target=True, reduction="none").sum(dim=1).mean()
+def divergence(clean: Tensor, adversarial: Tensor, head: Head = SOFTMAX) -> Tensor:
+    """Returns KL(clean || adversarial) of the probabilities of logits `[B, K, h, w, d]`, mean over voxels, a scalar.
+
+    Of regions it is the sum of the divergences of each region's two probabilities.
+    """
+
+    def of_side(sign: int) -> Tensor:
+        of_clean, of_adversarial = (head.log_probabilities(sign * logits) for logits in (clean, adversarial))
+        return F.kl_div(of_adversarial, of_clean, log_target=True, reduction="none").sum(dim=1).mean()
+
+    return of_side(1) if head.has_background else of_side(1) + of_side(-1)
 
 
 def _as_many(volumes: Tensor, like: Tensor) -> Tensor:
@@ -146,6 +160,8 @@ def _of_highest_loss(model: models.SegmentationModel, volumes: Sequence[Tensor],
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        losses = torch.stack([dice_ce(model(batch), labels) for batch in volumes])  # [k, B]
+        losses = torch.stack(
+            [model.head.losses["dicece"](model(batch), labels, EVERYTHING) for batch in volumes]
+        )  # [k, B]
     model.train(was_training)
     return torch.stack(list(volumes))[losses.argmax(dim=0), torch.arange(len(labels), device=labels.device)]

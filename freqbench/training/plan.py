@@ -130,7 +130,9 @@ def _training(
         start = join(out, start, BEST)
     elif start != SCRATCH:
         shape: dict[str, Any] = {"arch": model.arch, "args": model.args or {}, "roi": model.roi}
-        spec = models.resolve(models.ModelEntry(name=model.name, checkpoint=start, **shape), num_classes)
+        shape["outputs"] = "sigmoid" if dataset.has_regions else None
+        start_of = models.ModelEntry(name=model.name, checkpoint=start, **shape)
+        spec = models.resolve(start_of, num_classes, dataset.num_channels)
         origin = spec.checkpoint_sha256
         about["start"] = {"name": start, "sha256": origin}
         taught = dict((metadata_of(start) or Metadata()).training.fingerprints)
@@ -143,6 +145,8 @@ def _training(
         augmentation=model.augmentation or job.augmentation,
         seed=job.seed,
         num_classes=num_classes,
+        num_channels=dataset.num_channels,
+        outputs="sigmoid" if dataset.has_regions else "softmax",
         half=job.half,
         adversary=_adversary(model, attacks, job.seed),
         quick=quick,
@@ -158,7 +162,7 @@ def _training(
         fingerprints={role: [*(r.fingerprint for r in refs[role]), *taught.get(role, ())] for role in TAUGHT_BY},
         loaders=enough if job.loaders == "auto" else job.loaders,
     )
-    if models.resolve(training.entry("random"), num_classes).is_prompted:
+    if training.resolved("random").is_prompted:
         raise UserError(
             f"{model.name}: expected a network without points, as training shows it none: leave args.points out, or "
             "take another arch"

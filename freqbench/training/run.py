@@ -26,7 +26,7 @@ from freqbench.core.files.storage import join
 from freqbench.core.identity import digest
 from freqbench.core.machine import keep_freed_memory, versions
 from freqbench.core.terminal import PlainConsole
-from freqbench.core.types import Case, Shape
+from freqbench.core.types import Case, Shape, triple
 from freqbench.job.training import TrainJob
 from freqbench.training.loop import ALONE, NetworkTraining, Seen, Trainer, fit, save_best
 from freqbench.training.plan import prepare
@@ -152,7 +152,7 @@ def _fitting(training: NetworkTraining, least: list[int]) -> list[int] | None:
         roi = [side // multiple * multiple for side in least]
         if min(roi):
             with suppress(UserError):
-                models.resolve(training.entry("random").model_copy(update={"roi": tuple(roi)}), training.num_classes)
+                training.resolved("random", triple(roi))
                 return roi
     return None
 
@@ -189,7 +189,7 @@ def _measured(
     """Measures the stored weights, rounded as they are, on the test list; stores the scores beside them."""
     path = join(folder, BEST)
     save_best(training, state, folder, state.figures)
-    model = models.load(models.resolve(training.entry(path), training.num_classes), ALONE.device)
+    model = models.load(training.resolved(path), ALONE.device)
     scores = np.stack(list(case_dice(model, list(enumerate(test)), training.num_classes).values()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a class that no case has is NaN, and stored as null

@@ -39,7 +39,7 @@ def case_dice(
             image, label = attacked.adversarial, attacked.shown(case).label
         with torch.no_grad():
             pred = models.predict(model, image.to(device)).cpu()
-        scores[number] = dice(pred, label, num_classes)
+        scores[number] = dice(pred, label, num_classes, has_regions=not model.head.has_background)
     return scores
 
 

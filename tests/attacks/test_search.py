@@ -1,6 +1,7 @@
 """Steps along a cosine, and losses that follow one another or race, in the search that several attacks share."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, apgd, make
 from freqbench.core.errors import ParameterError
-from freqbench.ops.losses import EVERYTHING, Loss, dice, dice_linear, margin_and_dice, mean_dice
+from freqbench.ops import heads
+from freqbench.ops.losses import EVERYTHING, Loss, Scope, dice, dice_linear, margin_and_dice, mean_dice
 
 EPS = 0.25
 
@@ -85,14 +87,19 @@ def test_a_race_takes_the_passes_of_one_loss(legs: list[tuple[str, range, int]])
 
 @pytest.mark.parametrize(
     ("loser", "winners"),
-    [("margin_and_dice", (dice, dice)), ("soft_dice", (margin_and_dice, dice_linear))],
+    [("margin_and_dice", (dice, dice)), ("losses", (margin_and_dice, dice_linear))],
 )
 def test_a_race_goes_on_with_the_loss_of_the_lower_dice(
     loser: str, winners: tuple[Loss, Loss], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses, glide = [], apgd.glide
     monkeypatch.setattr(apgd, "glide", lambda *words: losses.append(words[-1]) or glide(*words))
-    monkeypatch.setattr(apgd, loser, lambda logits, labels, scope: 0 * logits.flatten(1).sum(1))
+
+    def still(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
+        return 0 * logits.flatten(1).sum(1)
+
+    idle = {**heads.SOFTMAX.losses, "dice": still} if loser == "losses" else still
+    monkeypatch.setattr(heads, "SOFTMAX", replace(heads.SOFTMAX, **{loser: idle}))
     attacked("race")
     logits = Linear()(IMAGES)
     for raised, winner in zip(losses[-2:], winners, strict=True):

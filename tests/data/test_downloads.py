@@ -190,11 +190,11 @@ def test_the_first_version_of_the_format_is_read(raw: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
+        ({"labels": {"background": 0, "whole": [1, "2"]}}, "or a list of them for a region, got [1, '2'] for whole"),
         (
-            {"labels": {"background": 0, "whole": [1, 2], "core": 2}},
-            "dataset.json: expected one class a voxel, got the region whole of several labels: name the classes",
+            {"labels": {"background": 0, "left": "1"}},
+            "expected a whole number for each label, or a list of them for a region, got '1' for left",
         ),
-        ({"labels": {"background": 0, "left": "1"}}, "expected a whole number for each label, got '1' for left: mend"),
         ({"labels": {"air": 0, "left": 2, "right": 2}}, "expected different labels, 0 for the background, got {'air'"),
         ({"labels": {"left": 1, "right": 2}}, "dataset.json: expected different labels, 0 for the background, got"),
         ({"labels": ["background"]}, "dataset.json: expected labels {background: 0, ...}, got ['background']"),

@@ -87,6 +87,7 @@ def written(root: Path, change: Change | None = None, suffix: str = "json") -> s
 
 
 THRESHOLD = {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.3}
+SIGMOID = {"_target_": "Activationsd", "keys": "pred", "sigmoid": True}
 SOFTMAX = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
 ARGMAX = {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}
 
@@ -109,6 +110,20 @@ def test_computes_what_the_class_built_directly_computes(write: Write, trusted: 
     images = torch.rand(1, 1, *ROI, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(net(images), trained()(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "outputs"),
+    [
+        ((SIGMOID, THRESHOLD | {"threshold": 0.5}), "sigmoid"),
+        ((SIGMOID, ARGMAX), "softmax"),  # each voxel then has one class
+        ((SOFTMAX, ARGMAX), "softmax"),
+    ],
+)
+def test_a_sigmoid_after_the_network_makes_regions(
+    write: Write, steps: tuple[dict[str, Any], ...], outputs: str
+) -> None:
+    assert facts("bundle", write(after(*steps))).outputs == outputs
 
 
 def swin(config: dict[str, Any]) -> None:
@@ -218,19 +233,19 @@ REFUSED: list[tuple[str, Change]] = [
     (r"refers to @gone, which is not in the file", lambda c, m: c.update(num_classes="@gone")),
     (r"refers to itself: .* > other > num_classes", lambda c, m: c.update(num_classes="@other", other="@num_classes")),
     (r"network_def: spatial_dims: .*got 2", told(spatial_dims=2)),
-    (r"network_def: out_channels: .*got 1", lambda c, m: c.update(num_classes=1)),
+    (r"network_def: expected out_channels of at least 2, or a sigmoid", lambda c, m: c.update(num_classes=1)),
     (r"expected network_def with a _target_, got NoneType", lambda c, m: c.pop("network_def")),
-    (r"classes that overlap", lambda c, m: c["postprocessing"]["transforms"][0].update(sigmoid=True)),
-    (r"transforms::0::threshold without a softmax or argmax before it: classes that overlap", after(THRESHOLD)),
+    (r"transforms::1::threshold: expected 0.5, as a voxel lies in a region .* got 0.3", after(SIGMOID, THRESHOLD)),
+    (r"transforms::0::threshold: expected a softmax, an argmax or a sigmoid before it", after(THRESHOLD)),
     (
-        r"transforms::1::rounding without a softmax",
+        r"transforms::1::rounding: expected a softmax",
         after(
             {"_target_": "Activationsd", "keys": "pred"},
             {"_target_": "AsDiscreteD", "keys": "pred", "rounding": "torchrounding"},
         ),
     ),
     (
-        r"transforms::0::threshold without",
+        r"transforms::0::threshold: expected a softmax",
         after(
             {"_target_": "AsDiscreted", "keys": ["label", "pred"], "threshold": [None, 0.4], "argmax": [True, False]}
         ),

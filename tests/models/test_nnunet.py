@@ -83,6 +83,13 @@ def test_axes_spacing_and_classes(write: Write, change: Change, axes: str, spaci
     assert (stated.input.axes, stated.space.spacing, stated.num_classes) == (axes, spacing, 3)
 
 
+def test_a_list_of_labels_makes_sigmoid_outputs_of_all(write: Write) -> None:
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
+    stated = facts("nnunet", write(lambda plans, dataset, checkpoint: dataset.update(labels=labels)))
+    assert (stated.outputs, stated.num_classes) == ("sigmoid", 3)
+    assert facts("nnunet", write()).outputs == "softmax"
+
+
 def test_ct_intensities_become_what_nnunet_makes_of_them(write: Write) -> None:
     stated = facts("nnunet", write())
     native = np.array([-1000.0, -60.0, 0.0, 90.0, 340.0, 2000.0])
@@ -151,7 +158,6 @@ def arch(plans: dict[str, Any]) -> dict[str, Any]:
 ZSCORE_IN_MASK = {"normalization_schemes": ["ZScoreNormalization"], "use_mask_for_norm": [True]}
 
 REFUSED: list[tuple[str, Change]] = [
-    (r"labels that exclude each other, got the region whole", lambda p, d, c: d["labels"].update(whole=[1, 2])),
     (r"labels: expected each name with one of 0..2", lambda p, d, c: d.update(labels={"0": "a", "1": "b", "2": "c"})),
     (r"labels: required", lambda p, d, c: d.pop("labels")),
     (r"within a mask", lambda p, d, c: full(p).update(ZSCORE_IN_MASK)),

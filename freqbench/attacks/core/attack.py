@@ -13,11 +13,12 @@ from freqbench.attacks.core import inputs, parameters
 from freqbench.attacks.core.calls import Generators
 from freqbench.attacks.core.inputs import NEEDS, NOTHING, Given, Start
 from freqbench.attacks.core.parameters import PARAMETERS, SCOPES, Parameter
-from freqbench.attacks.core.targets import highest_class
+from freqbench.attacks.core.targets import NEXT_CLASS, highest_class
 from freqbench.attacks.core.task import Task, joins_windows
 from freqbench.core.errors import ParameterError, ThreatModelError, UserError
 from freqbench.core.types import Shape
 from freqbench.ops.blocks import cut_block
+from freqbench.ops.heads import Head, head_of
 
 SLACK = 1e-6
 
@@ -254,6 +255,19 @@ class Attack(ABC):
             if highest >= num_classes:
                 self.refuse(parameter, f"expected classes in 0..{num_classes - 1}, got {highest}")
 
+    def check_head(self, head: Head) -> None:
+        """Raises a ParameterError if the parameters do not suit a network with this head; called first.
+
+        This base checks that `organs` and `target`, if the attack has them, name no background and no order of classes
+        where there are regions.
+        """
+        if head.has_background:
+            return
+        if 0 in (getattr(self, "organs", None) or ()):
+            self.refuse("organs", "expected regions, from 1 on, got 0: a network of regions has no background output")
+        if getattr(self, "target", None) == NEXT_CLASS:
+            self.refuse("target", "expected a rule for regions, got next-class: take least-likely, swap or erase")
+
     def check_channels(self, num_channels: int) -> None:
         """Raises a ParameterError for channels that volumes with `num_channels` channels lack; called first."""
         highest = max(self.channels or (0,))
@@ -346,6 +360,7 @@ class Attack(ABC):
         """Makes the task of a call and checks its arguments; `learn` has no `given`."""
         inputs.check_volumes(self.name, images, labels, joint=joins_windows(model))
         self.check_channels(images.shape[1])
+        self.check_head(head_of(model))
         if given is not None:
             inputs.check_given(self.name, self.needs, given, images)
             if given.learned is not None:

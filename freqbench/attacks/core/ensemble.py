@@ -19,6 +19,7 @@ from freqbench.attacks.core.parameters import SCOPES_WITHOUT_JOINT
 from freqbench.attacks.core.targets import LEAST_LIKELY
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import ParameterError, UserError
+from freqbench.ops.heads import Head
 from freqbench.ops.losses import FEWEST_CLASSES
 
 A = TypeVar("A", bound=GradientAttack)
@@ -91,6 +92,14 @@ class Ensemble(LinfAttack):
         for attack in self.attacks:
             try:
                 attack.check_classes(num_classes)
+            except ParameterError as error:
+                raise ParameterError(self.name, error.parameter, error.complaint) from None
+
+    def check_head(self, head: Head) -> None:
+        """Checks each member."""
+        for attack in self.attacks:
+            try:
+                attack.check_head(head)
             except ParameterError as error:
                 raise ParameterError(self.name, error.parameter, error.complaint) from None
 

@@ -12,7 +12,8 @@ from freqbench.attacks.core.calls import Best
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
-from freqbench.ops.losses import COMPARED_BY, FEWEST_CLASSES
+from freqbench.ops.heads import Head
+from freqbench.ops.losses import COMPARED_BY, FEWEST_CLASSES, SEQUENCES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +158,15 @@ class GradientAttack(Attack):
         if num_classes < fewest:
             self.refuse("loss", f"expected at least {fewest} classes for {self.loss_name}, got {num_classes}: use ce")
         super().check_classes(num_classes)
+
+    def check_head(self, head: Head) -> None:
+        """Checks also that the loss has a form for regions."""
+        loss = SEQUENCES.get(self.loss_name, self.loss_name)
+        if loss not in head.losses:
+            self.refuse(
+                "loss", f"expected a loss that regions have, {', '.join(head.losses)}, got {loss}: take another"
+            )
+        super().check_head(head)
 
     def prepare(self, task: Task) -> None:
         """Sets loss, organs and target rule of the task."""

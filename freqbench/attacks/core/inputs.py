@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from freqbench.core.errors import UserError
 from freqbench.core.types import IGNORED
+from freqbench.ops.heads import SOFTMAX, Head
+from freqbench.ops.regions import MOST_REGIONS
 
 Start = Tensor | Mapping[str, Tensor]
 
@@ -80,8 +82,8 @@ def check_given(name: str, needs: Collection[str], given: Given, images: Tensor)
         raise UserError(f"{name}: expected a reference in [0, 1], got {outside}: rescale it")
 
 
-def check_logits(name: str, logits: Tensor, labels: Tensor, *, has_ignored: bool = False) -> None:
-    """Checks for logits `[B, K, H, W, D]` on the grid of the labels, and for labels in 0..K-1.
+def check_logits(name: str, logits: Tensor, labels: Tensor, head: Head = SOFTMAX, *, has_ignored: bool = False) -> None:
+    """Checks for logits `[B, K, H, W, D]` on the grid of the labels, and for labels in 0..K-1, or codes of K regions.
 
     `has_ignored`: some voxels had the label IGNORED, which must be none of the classes.
     """
@@ -93,6 +95,13 @@ def check_logits(name: str, logits: Tensor, labels: Tensor, *, has_ignored: bool
         )
     low, high = (int(bound) for bound in labels.aminmax())
     num_classes = logits.shape[1]
+    if head.name == "sigmoid":
+        if low < 0 or high >= 1 << num_classes or num_classes > MOST_REGIONS:
+            raise UserError(
+                f"{name}: expected codes of {num_classes} regions of the model (at most {MOST_REGIONS}), got "
+                f"{low}..{high}: give labels of as many regions as the model has outputs"
+            )
+        return
     if has_ignored and num_classes > IGNORED:
         raise UserError(
             f"{name}: expected at most {IGNORED} classes of a model beside voxels that do not count, got {num_classes}"

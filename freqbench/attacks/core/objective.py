@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.core.targets import Rule, target_map
-from freqbench.ops.losses import COMPARED_BY, EVERYTHING, LOSSES, SEQUENCES, Loss, Scope, is_as_labelled, mean_dice
+from freqbench.ops.heads import SOFTMAX, Head
+from freqbench.ops.losses import COMPARED_BY, EVERYTHING, LOSSES, SEQUENCES, Loss, Scope
 from freqbench.ops.voxels import counted, without_ignored
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Objective:
     """A loss, its sign, its scope within a sample, and the labels that it compares with.
 
     Attributes:
+        head: way in which logits become classes.
         labels: truth or target, `[B, 1, H, W, D]`; a rule replaces the truth by its target at the first forward pass.
         sign: 1, or -1 if `labels` are a target to move towards; a rule sets -1 at the first forward pass.
         scope: voxels and classes that enter the loss.
@@ -30,6 +32,7 @@ class Objective:
     """
 
     labels: Tensor
+    head: Head = SOFTMAX
     sign: float = 1.0
     scope: Scope = EVERYTHING
     truth: Tensor | None = None
@@ -42,16 +45,17 @@ class Objective:
     changes: bool = False
 
     @classmethod
-    def of(cls, labels: Tensor, sign: float = 1.0, windows: int | None = None) -> "Objective":
+    def of(cls, labels: Tensor, sign: float = 1.0, windows: int | None = None, head: Head = SOFTMAX) -> "Objective":
         """Makes the objective of a call; voxels with the label IGNORED never count, and become background."""
         counts = counted(labels)
         labels = labels if counts is None else without_ignored(labels)
-        return cls(labels=labels, sign=sign, windows=windows, counted=counts, scope=Scope(voxels=counts))
+        loss, scope = head.losses["dicece"], Scope(voxels=counts)
+        return cls(labels, head, sign, scope, raises=loss, compares=loss, windows=windows, counted=counts)
 
     def of_samples(self, samples: list[int]) -> "Objective":
         """Returns the default objective for some samples: away from their labels."""
         counts = None if self.counted is None else self.counted[samples]
-        return Objective(labels=self.labels[samples], counted=counts, scope=Scope(voxels=counts))
+        return replace(Objective.of(self.labels[samples], head=self.head), counted=counts, scope=Scope(voxels=counts))
 
     @property
     def judges_by_success(self) -> bool:
@@ -67,19 +71,18 @@ class Objective:
         """Sets loss, organs and target rule; see `Task.aim`."""
         self.changes = loss in SEQUENCES
         loss = SEQUENCES.get(loss, loss)
-        self.raises, self.compares = LOSSES[loss], LOSSES[COMPARED_BY.get(loss, loss)]
+        self.raises, self.compares = self.head.losses[loss], self.head.losses[COMPARED_BY.get(loss, loss)]
         self.organs, self.rule = organs, rule
         if organs is not None:
-            classes = torch.tensor(organs, device=self.labels.device)
-            voxels = torch.isin(self.labels, classes)
+            voxels, outputs = self.head.of_classes(self.labels, organs)
             voxels = voxels if self.counted is None else voxels & self.counted
-            self.scope = Scope(voxels=voxels, classes=None if rule else classes)
+            self.scope = Scope(voxels=voxels, classes=None if rule else outputs)
 
     def set_target(self, logits: Tensor) -> None:
         """Replaces the truth by the target of the rule, if there is one; `logits` are those of the clean volumes."""
         if self.rule is not None:
             self.scope = replace(self.scope, truth=self.labels)
-            self.labels = target_map(self.rule, self.labels, logits)
+            self.labels = target_map(self.rule, self.labels, logits, self.head.name)
             self.sign, self.rule = -1.0, None
 
     def in_place(self, labels: Tensor) -> Tensor:
@@ -105,7 +108,7 @@ class Objective:
         """Returns minus the mean Dice of the predicted classes, or of the organs, against the truth, `[B]`."""
         truth = self.in_place(self.labels if self.truth is None else self.truth)
         counts = None if self.counted is None else self.in_place(self.counted)
-        return self._of_each(-mean_dice(logits.detach(), truth, self.organs, counts))
+        return self._of_each(-self.head.mean_dice(logits.detach(), truth, self.organs, counts))
 
     def is_reached(self, logits: Tensor) -> Tensor:
         """Returns bool `[B]`: true if no voxel in scope is predicted as labelled or, for a target, if all are.
@@ -113,7 +116,7 @@ class Objective:
         If two classes share the largest logit, both count as predicted: an argmax is slow on a CPU.
         """
         labels, scope = self.compared_with()
-        as_labelled = is_as_labelled(logits.detach(), labels)
+        as_labelled = self.head.is_as_labelled(logits.detach(), labels)
         is_open = scope.among(as_labelled if self.sign > 0 else ~as_labelled)
         return self._of_each(~is_open.flatten(1).any(dim=1))
 

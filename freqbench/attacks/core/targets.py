@@ -14,16 +14,33 @@ Rule = str | tuple[str | int, ...]
 LEAST_LIKELY, NEXT_CLASS, SWAP, ERASE = "least-likely", "next-class", "swap", "erase"
 
 
-def target_map(rule: Rule, labels: "Tensor", logits: "Tensor") -> "Tensor":
+def target_map(rule: Rule, labels: "Tensor", logits: "Tensor", outputs: str = "softmax") -> "Tensor":
     """Returns the labels to reach, `[B, 1, H, W, D]`, from the truth or, for `least-likely`, from the clean logits.
 
     Rules: `least-likely`: the class of least probability; `next-class`: label + 1, background for the last class;
     `("swap", a, b)`: a and b exchanged, more pairs may follow; `("erase", a)`: background in place of a, more classes
     may follow. Swap and erase keep every other label.
+
+    Of regions (`outputs` is `sigmoid`, labels are codes): `least-likely` turns every region's prediction around, `swap`
+    exchanges the voxels of two regions, `erase` empties them; `next-class` needs an order that regions lack.
     """
     import torch
 
+    from freqbench.ops.regions import codes_of, inside
+
     num_classes = logits.shape[1]
+    if outputs == "sigmoid":
+        if rule == LEAST_LIKELY:
+            return codes_of((logits <= 0).movedim(1, 0))[:, None].long()
+        within = inside(labels, num_classes)
+        source = torch.arange(num_classes, device=labels.device)
+        if rule[0] == SWAP:
+            for a, b in _pairs(rule[1:]):
+                source[a - 1], source[b - 1] = b - 1, a - 1
+            within = within.index_select(1, source)
+        else:
+            within[:, [int(k) - 1 for k in rule[1:]]] = False
+        return codes_of(within.movedim(1, 0))[:, None].long()
     if rule == LEAST_LIKELY:
         return logits.argmin(dim=1, keepdim=True)
     if rule == NEXT_CLASS:

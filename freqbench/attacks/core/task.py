@@ -14,6 +14,7 @@ from freqbench.attacks.core.objective import Objective
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
+from freqbench.ops.heads import head_of
 
 T = TypeVar("T")
 View = Callable[[Tensor], Tensor]
@@ -64,6 +65,7 @@ class Task:
             labels.to(torch.long, copy=True),
             sign=-1.0 if targeted else 1.0,
             windows=len(images) if joins_windows(model) else None,
+            head=head_of(model),
         )
         self.passes = Passes()
         self.given = replace(
@@ -116,9 +118,10 @@ class Task:
         else:
             logits = self.model(volumes)
         if self.passes.forwards == 0:
-            check_logits(self.name, logits, self.objective.labels, has_ignored=self.objective.counted is not None)
+            objective = self.objective
+            check_logits(self.name, logits, objective.labels, objective.head, has_ignored=objective.counted is not None)
             if self._check_classes is not None:
-                self._check_classes(logits.shape[1])
+                self._check_classes(objective.head.num_classes(logits.shape[1]))
             self.objective.set_target(logits.detach())
         self.passes.forwards += 1
         return logits

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from freqbench.core.types import Shape, Spacing
+from freqbench.core.types import Shape, Spacing, triple
 
 Field = npt.NDArray[np.float32]
 
 CLASS_NAMES = ("background", "liver", "spleen", "kidneys", "aorta", "gallbladder")
 LIVER, SPLEEN, KIDNEYS, AORTA, GALLBLADDER = range(1, 6)
+
+REGIONS = ("whole lesion", "lesion core", "enhancing lesion")
+CONTRASTS = ((0.0, -45.0, -25.0), (5.0, -30.0, 110.0), (45.0, 75.0, 60.0), (70.0, 35.0, 50.0))
+"""Hounsfield units by which each channel shows the rim, the core and the enhancing part of a lesion."""
 
 AIR, FAT, MUSCLE, SKIN, LUNG = -1000.0, -100.0, 58.0, 20.0, -820.0
 
@@ -46,6 +50,29 @@ def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Fiel
     hu = gaussian_filter(canvas.hu, sigma, mode="nearest")
     hu += np.float32(rng.uniform(*NOISE_HU)) * scanner_noise(rng, shape)
     return hu, canvas.label
+
+
+def lesions(
+    rng: np.random.Generator, hu: Field, organs: npt.NDArray[np.uint8], spacing: Spacing
+) -> tuple[Field, npt.NDArray[np.uint8]]:
+    """Draws one to three lesions into the liver and the spleen of a patient of `draw`.
+
+    Returns four channels `[4, H, W, D]` with noise of their own, and a label map of codes of REGIONS
+    (`freqbench.ops.regions`): a rim around a core, of which a part enhances.
+    """
+    places = np.argwhere((organs == LIVER) | (organs == SPLEEN))
+    grid = np.moveaxis(np.indices(hu.shape, dtype=np.float32), 0, -1) * np.array(spacing, np.float32)
+    parts = np.zeros(hu.shape, np.uint8)  # 0: none, 1: rim, 2: core, 3: enhancing
+    for _ in range(rng.integers(1, 4)):
+        centre = places[rng.integers(len(places))] * np.array(spacing)
+        radii = rng.uniform(20, 34, 3)
+        for part, share in ((1, 1.0), (2, rng.uniform(0.6, 0.75)), (3, rng.uniform(0.35, 0.45))):
+            middle = centre + rng.uniform(-0.15, 0.15, 3) * radii * (part > 1)
+            inside = np.square((grid - middle.astype(np.float32)) / np.float32(share * radii)).sum(axis=-1) < 1
+            parts = np.where(inside & (organs > 0) & (parts < part), np.uint8(part), parts)
+    added = np.array([(0.0, *contrast) for contrast in CONTRASTS], np.float32)
+    noise = np.stack([scanner_noise(rng, triple(hu.shape)) for _ in CONTRASTS])
+    return hu + added[:, parts] + np.float32(8) * noise, np.array([0, 1, 3, 7], np.uint8)[parts]
 
 
 @dataclass(frozen=True)

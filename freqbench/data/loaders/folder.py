@@ -22,13 +22,14 @@ from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.intensities import off_scale
-from freqbench.data.labels import Classes, classes_of, read_classes
+from freqbench.data.labels import Classes, classes_of, in_regions, read_classes
 from freqbench.data.preprocess import check_room, file_codes, prepared_shape, ras_grid
 
 # Raise it with every change of the output of `load` for the same files.
 REVISION = 1
 
 T = TypeVar("T")
+Region = Annotated[tuple[Annotated[int, Field(ge=1, lt=IGNORED)], ...], Field(min_length=1)]
 
 _SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>(-?[0-9]{1,9})?):(?P<stop>(-?[0-9]{1,9})?)\])?")
 _OTHER_NAME = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
@@ -85,6 +86,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             folder's own names choose these classes: all others become background.
         label_map: class of labels in the files: `{4: 3}`; `{1: 0, 2: 1}` makes a task of one organ. Labels that it
             leaves out keep their number, if that is not the class of another; 0 stays background.
+        regions: classes that may overlap, each a name with the labels (after `label_map`) that make it up: `{whole
+            tumour: [1, 2, 3], core: [1, 3], enhancing: [3]}`; for networks with one sigmoid output a region.
         ignore: labels whose voxels do not count, in losses, metrics and success: `[255]`.
         split: a key of the list, or a slice of one: `validation[0:30]`; `train` and `training` are the same, as are
             `val` and `validation`.
@@ -93,6 +96,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     root: str
     labels: Annotated[int, Field(ge=2, le=256)] | tuple[ClassName, ...] | None = None
     label_map: dict[int, Annotated[int, Field(ge=0, lt=IGNORED)]] | None = None
+    regions: Annotated[dict[ClassName, Region], Field(min_length=1)] | None = None
     ignore: tuple[int, ...] = ()
 
     @model_validator(mode="before")
@@ -144,18 +148,39 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def _ignored(self) -> tuple[int, ...]:
         return self.ignore
 
+    def _regions(self) -> Mapping[str, tuple[int, ...]]:
+        return self.regions or {}
+
     @property
     def classes_of_labels(self) -> Classes:
-        """The classes, and the class of each label in the files."""
+        """The classes or regions, and the class, or the code of regions, of each label in the files."""
+        classes, regions = self._exclusive_classes(), self._regions()
+        return in_regions(self.name, classes, regions) if regions else classes
+
+    @property
+    def region_order(self) -> tuple[int, ...]:
+        """Larger sets of labels first, so that a region lies over those that contain it."""
+        sizes = [len(parts) for parts in self._regions().values()]
+        return tuple(1 + number for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]))
+
+    def _exclusive_classes(self) -> Classes:
         if self.reference == "prediction":
             return classes_of(self.name, {}, self.labels or tuple(self._listed_labels().values()), None)
         try:
             listed = self._listed_labels()
         except DataError:
-            if self.labels is None:
+            if self.labels is None and not self.regions:
                 raise
             listed = {}  # a list without names, or of no use: the job's hold
-        return classes_of(self.name, listed, self.labels, self.label_map, self._ignored())
+        labels = self.labels
+        if labels is None and not listed:
+            labels = 1 + max(max(parts) for parts in self._regions().values())
+        return classes_of(self.name, listed, labels, self.label_map, self._ignored())
+
+    @property
+    def has_regions(self) -> bool:
+        """True if the job or the folder's list states regions."""
+        return bool(self._regions())
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ class NnunetRaw(ListedFolder):
     """Raw folder of nnU-Net (v2, or v1): `imagesTr/case_0000.nii.gz`, `labelsTr/case.nii.gz` and `dataset.json`.
 
     Every label map is a case; an image has one file per channel. The key `dataset` of `dataset.json` names the files of
-    the cases of `training` if it is there: absolute, or from the folder of `dataset.json` on. Region-based labels are
-    refused: attacks and metrics need one class per voxel. Voxels of nnU-Net's label `ignore` do not count.
+    the cases of `training` if it is there: absolute, or from the folder of `dataset.json` on. If a label is a list of
+    values, all labels are regions, unless the job gives `labels`. Voxels of nnU-Net's label `ignore` do not count.
 
     Attributes:
         split: `training` (`labelsTr`) or `test` (`labelsTs`), or a slice of one; with `fold` of `splits_file`
@@ -114,6 +114,9 @@ class NnunetRaw(ListedFolder):
 
     def _listed_labels(self) -> Mapping[int, str]:
         listed = self._stated_labels()
+        if self._has_listed_regions():
+            values = {value for values in listed.values() for value in _values(values)} - {*self._ignored()}
+            return {value: f"label {value}" if value else "background" for value in sorted(values | {0})}
         named = {value: str(name) for name, value in listed.items() if name != IGNORE}
         if len(named) < 2 or len(named) < len(listed) - (IGNORE in listed) or 0 not in named:
             raise DataError(
@@ -122,32 +125,39 @@ class NnunetRaw(ListedFolder):
             )
         return dict(sorted(named.items()))
 
+    def _has_listed_regions(self) -> bool:
+        return any(len(_values(values)) > 1 for values in self._stated_labels().values())
+
+    def _regions(self) -> Mapping[str, tuple[int, ...]]:
+        """Returns the job's regions, else those of the list, in its order, unless the job names classes."""
+        if self.regions or self.labels is not None or not self._has_listed_regions():
+            return super()._regions()
+        stated = {str(name): _values(values) for name, values in self._stated_labels().items() if name != IGNORE}
+        return {name: values for name, values in stated.items() if values != (0,)}
+
     def _ignored(self) -> tuple[int, ...]:
         """Returns the job's `ignore`, else the value of the label `ignore` of nnU-Net v2, if the folder has one."""
         if "ignore" in self.model_fields_set:
             return self.ignore
         stated = self._stated_labels()
-        return (stated[IGNORE],) if IGNORE in stated else ()
+        return _values(stated[IGNORE]) if IGNORE in stated else ()
 
-    def _stated_labels(self) -> dict[str, int]:
-        """Returns the values of the labels by their names, as nnU-Net v2 writes them."""
+    def _stated_labels(self) -> dict[str, Any]:
+        """Returns the value of each label, or those of a region, by their names, as nnU-Net v2 writes them."""
         listed = self._content().get("labels")
         if not isinstance(listed, dict):
             raise DataError(f"{self._source()}: expected labels {{background: 0, ...}}, got {listed!r}: mend the file")
         if "0" in listed:  # v1 has them the other way round
             listed = {str(name): whole(str(value)) for value, name in listed.items()}
-        regions = [name for name, value in listed.items() if isinstance(value, list)]
-        if regions:
-            raise DataError(
-                f"{self._source()}: expected one class a voxel, got the region {regions[0]} of several labels: name "
-                "the classes of the label maps in `labels`"
-            )
-        if strange := [name for name, value in listed.items() if type(value) is not int]:
-            raise DataError(
-                f"{self._source()}: expected a whole number for each label, got {listed[strange[0]]!r} for "
-                f"{strange[0]}: mend the file"
-            )
-        return listed
+        for name, value in listed.items():
+            if not _values(value) or any(type(number) is not int for number in _values(value)):
+                raise DataError(
+                    f"{self._source()}: expected a whole number for each label, or a list of them for a region, got "
+                    f"{value!r} for {name}: mend the file"
+                )
+        return {
+            name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in listed.items()
+        }
 
     def _case_id(self, line: Any) -> str:
         return str(line[1])
@@ -164,3 +174,8 @@ class NnunetRaw(ListedFolder):
             label = f"labels{side}/{case_id}{ending}"
         image, *further = (join(root, path) for path in images)
         return CaseFiles(case_id, self.patient_of(case_id), image, join(root, label), further=tuple(further))
+
+
+def _values(label: Any) -> tuple[Any, ...]:
+    """Returns the values of a label or of a region."""
+    return tuple(label) if isinstance(label, list) else (label,)

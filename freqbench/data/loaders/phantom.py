@@ -34,16 +34,29 @@ class Phantom(Dataset):
 
     Attributes:
         shape: voxels of the field of view of 320 x 256 x 192 mm; the default gives voxels of 4 x 4 x 6 mm.
+        regions: true: lesions in four channels in place of the organs, with the regions of `anatomy.REGIONS`, each of
+            which lies inside the one before.
     """
 
     loader: ClassVar[str] = "phantom"
 
     shape: tuple[Side, Side, Side] = (80, 64, 32)
+    regions: bool = False
 
     @property
     @override
     def class_names(self) -> tuple[str, ...]:
-        return anatomy.CLASS_NAMES
+        return ("background", *anatomy.REGIONS) if self.regions else anatomy.CLASS_NAMES
+
+    @property
+    @override
+    def has_regions(self) -> bool:
+        return self.regions
+
+    @property
+    @override
+    def num_channels(self) -> int:
+        return len(anatomy.CONTRASTS) if self.regions else 1
 
     @property
     def spacing(self) -> Spacing:
@@ -52,7 +65,8 @@ class Phantom(Dataset):
 
     @override
     def recipe(self) -> dict[str, Any]:
-        return {"loader": self.loader, "revision": REVISION, "shape": self.shape, "window": WINDOW_HU}
+        recipe = {"loader": self.loader, "revision": REVISION, "shape": self.shape, "window": WINDOW_HU}
+        return recipe | ({"regions": anatomy.REGIONS} if self.regions else {})
 
     @override
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
@@ -83,11 +97,14 @@ class Phantom(Dataset):
 
         rng = np.random.default_rng([REVISION, int(ref.case_id.removeprefix("phantom_"))])
         hu, label = anatomy.draw(rng, self.shape, self.spacing)
+        channels = hu[None]
+        if self.regions:
+            channels, label = anatomy.lesions(rng, hu, label, self.spacing)
         affine = np.diag([*self.spacing, 1.0])
         affine[:3, 3] = [-(size - 1) / 2 * step for size, step in zip(self.shape, self.spacing, strict=True)]
         return NativeCase(
             ref=ref,
-            image=torch.from_numpy(hu)[None],
+            image=torch.from_numpy(channels),
             label=torch.from_numpy(label)[None],
             affine=affine,
             spacing=self.spacing,
@@ -132,7 +149,8 @@ class StandIn(Phantom):
         return range(64) if split == REHEARSED else range(3000, 4000)
 
     def native(self, ref: CaseRef) -> NativeCase:
-        """Returns the phantom's volume in every channel, and its labels within the classes."""
+        """Returns the phantom's volume in every channel, and its labels or regions within the classes."""
         drawn = super().native(ref)
-        image, label = drawn.image.repeat(self.channels, 1, 1, 1), drawn.label.clamp(max=self.num_classes - 1)
+        image, highest = drawn.image[:1].repeat(self.channels, 1, 1, 1), self.num_classes - 1
+        label = drawn.label & (1 << highest) - 1 if self.regions else drawn.label.clamp(max=highest)
         return replace(drawn, image=image, label=label)

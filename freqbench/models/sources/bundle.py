@@ -20,7 +20,7 @@ from freqbench.core.errors import CheckpointError, UserError, one_line
 from freqbench.core.input_space import Millimetres, Preprocess
 from freqbench.core.limits import whole
 from freqbench.core.plugins import is_trusted, require_trust
-from freqbench.core.types import Shape, triple
+from freqbench.core.types import Outputs, Shape, triple
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import Finite, InputAdapter, ModelEntry
 from freqbench.models.networks.construction import REFUSALS
@@ -130,7 +130,7 @@ class _Sizes(BaseModel):
 
     spatial_dims: Literal[3] = 3
     in_channels: PositiveInt
-    out_channels: Annotated[int, Field(ge=2)]
+    out_channels: PositiveInt
 
 
 class _Inferer(BaseModel):
@@ -175,13 +175,18 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     another's.
 
     Raises CheckpointError for a file that is missing or unreadable, or a reference to nothing; UserError for an
-    expression or a third-party class without trust, overlapping classes (sigmoids, or thresholds without a softmax or
-    argmax), or no window size.
+    expression or a third-party class without trust, a threshold without an activation before it or, after sigmoids,
+    another one than 0.5, or no window size.
     """
     validate(dict(entry.args), source.NoArgs, path)
     config = _read_config(path)
     sizes = _sizes(config)
-    notes = _postprocessing(config)
+    outputs, notes = _postprocessing(config)
+    if outputs == "softmax" and sizes.out_channels < 2:
+        raise UserError(
+            f"{config.file}: network_def: expected out_channels of at least 2, or a sigmoid after the network, got "
+            f"{sizes.out_channels}"
+        )
     inferer = _inferer(config)
     adapter, space = _space(config) or (InputAdapter(), None)
     if space is None and not (entry.input and entry.preprocess):
@@ -193,6 +198,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         roi=inferer.roi_size if inferer else _spatial_shape(config),
         num_classes=sizes.out_channels,
         num_channels=sizes.in_channels,
+        outputs=outputs,
         input=adapter,
         space=space,
         inference=inferer.inference if inferer else {},
@@ -200,13 +206,15 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     )
 
 
-def _postprocessing(config: _Config) -> tuple[str, ...]:
-    """Returns notes on steps after the network that change classes; refuses outputs of classes that overlap."""
-    overlap = "classes that overlap are not supported, as each voxel is given the class of the highest logit"
+def _postprocessing(config: _Config) -> tuple[Outputs, tuple[str, ...]]:
+    """Returns the kind of the outputs, and notes on steps after the network that change classes.
+
+    A sigmoid without an argmax after it makes regions, which may overlap.
+    """
     enabled = (id for id in config.items(_AFTER) if config.find(f"{id}::_disabled_") is not True)
     steps = [id for id in enabled if _is_on(config, id, "pred")]
     names = {id: _transform(config, id) for id in steps}
-    chosen, notes = False, list[str]()
+    chosen, has_regions, notes = False, False, list[str]()
     for id, name in names.items():
         if name not in ("Activations", "AsDiscrete"):
             if name not in _HARMLESS:
@@ -214,17 +222,26 @@ def _postprocessing(config: _Config) -> tuple[str, ...]:
                     f"{name or id} after the network is left out: labels differ where the bundle's change by it"
                 )
             continue
-        if name == "Activations" and _of_prediction(config, id, "sigmoid"):
-            raise UserError(f"{config.file}: {id}::sigmoid: {overlap}")
+        has_regions |= bool(name == "Activations" and _of_prediction(config, id, "sigmoid"))
         if name == "Activations" and _of_prediction(config, id, "other"):
             notes.append(f"{id}::other is left out: labels differ if it moves the highest class")
         chosen |= any(_of_prediction(config, id, key) for key in ("softmax", "argmax"))
         cut = [key for key in _THRESHOLDS if _of_prediction(config, id, key)]
+        if cut and has_regions:
+            if (threshold := _of_prediction(config, id, cut[0])) not in (0.5, True):
+                raise UserError(
+                    f"{config.file}: {id}::{cut[0]}: expected 0.5, as a voxel lies in a region whose logit is above 0, "
+                    f"got {threshold}"
+                )
+            continue
         if cut and not chosen:
-            raise UserError(f"{config.file}: {id}::{cut[0]} without a softmax or argmax before it: {overlap}")
+            raise UserError(
+                f"{config.file}: {id}::{cut[0]}: expected a softmax, an argmax or a sigmoid before it, got none: a "
+                "threshold of logits says nothing of classes"
+            )
         if cut and not any(_of_prediction(config, each, "argmax") for each in steps[: steps.index(id) + 1]):
             notes.append(f"{id}::{cut[0]} is left out: a voxel gets the class of the highest logit, however low")
-    return tuple(notes)
+    return "sigmoid" if has_regions and not chosen else "softmax", tuple(notes)
 
 
 def _is_on(config: _Config, id: str, key: str) -> bool:

@@ -61,6 +61,7 @@ def stated(entry: ModelEntry, path: str) -> Facts:
         arch=_agreed_arch(entry, path, metadata.arch),
         args=entry.args,
         num_classes=metadata.num_classes,
+        outputs=metadata.outputs,
         space=metadata.preprocess,
         metadata=metadata,
         is_own=own is not None,

@@ -48,7 +48,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     Raises UserError without trust, CheckpointError for a program that does not exist.
     """
     require_trust(path)
-    classes = entry.outputs(num_classes) or num_classes
+    classes = entry.num_outputs(num_classes) or num_classes
     return Facts(
         arch=COMMAND,
         args={"num_classes": classes, "timeout": entry.timeout or TIMEOUT},

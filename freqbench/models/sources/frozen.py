@@ -117,7 +117,11 @@ def network(spec: ModelSpec) -> nn.Module:
 def completed(entry: ModelEntry, num_classes: int | None, num_channels: int | None) -> dict[str, Any]:
     """Returns an entry's arguments with what the job says elsewhere, as the file may not state inputs and outputs."""
     roi = (entry.input or DEFAULT_INPUT).in_network_order(entry.roi) if entry.roi else None
-    args = {"num_classes": entry.outputs(num_classes), "num_channels": num_channels, **({"roi": roi} if roi else {})}
+    args = {
+        "num_classes": entry.num_outputs(num_classes),
+        "num_channels": num_channels,
+        **({"roi": roi} if roi else {}),
+    }
     return {**args, **entry.args}
 
 

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, unknown
 from freqbench.core.input_space import Millimetres, Preprocess
+from freqbench.core.types import Outputs
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, FILE_AXES, NNUNET, Finite, InputAdapter, ModelEntry
 from freqbench.models.sources.source import Facts, Source, axes_towards, construct, fingerprint, here, read_object
@@ -144,6 +145,7 @@ class _Plan:
     channels: tuple[_Channel, ...]
     num_channels: int
     num_classes: int
+    outputs: Outputs
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
@@ -153,7 +155,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     computed in that box. `inference` is nnU-Net's default, mirrored as the checkpoint allows.
 
     Raises CheckpointError for a file that is missing or unreadable; UserError for an unknown argument, a cascade, a 2d
-    network, regions, normalisation within a mask or of an unknown kind, or another resampling than nnU-Net's default.
+    network, normalisation within a mask or of an unknown kind, or another resampling than nnU-Net's default.
     """
     stated = validate(dict(entry.args), NnunetArgs, path)
     file = _checkpoint(path, stated)
@@ -177,6 +179,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         roi=configuration.patch_size,
         num_classes=plan.num_classes,
         num_channels=plan.num_channels,
+        outputs=plan.outputs,
         input=adapter,
         space=Preprocess(
             spacing=adapter.in_volume_order(configuration.spacing),
@@ -336,7 +339,7 @@ def _read_plan(path: str, configuration: str | None, content: Mapping[str, Any])
     if sorted(plans.transpose_forward) != [0, 1, 2]:
         raise UserError(f"{where}: transpose_forward: expected each of 0, 1, 2 once, got {plans.transpose_forward}")
     at = f"{where}: configurations.{name}"
-    num_classes, num_channels = _dataset(folder / "dataset.json")
+    outputs, num_classes, num_channels = _dataset(folder / "dataset.json")
     properties = plans.foreground_intensity_properties_per_channel
     return _Plan(
         configuration=validate(chosen, _Configuration, at),
@@ -346,6 +349,7 @@ def _read_plan(path: str, configuration: str | None, content: Mapping[str, Any])
         channels=tuple(properties[str(i)] for i in range(num_channels) if str(i) in properties),
         num_channels=num_channels,
         num_classes=num_classes,
+        outputs=outputs,
     )
 
 
@@ -400,22 +404,21 @@ def _architecture(chosen: dict[str, Any], where: str) -> _Architecture:
     )
 
 
-def _dataset(path: Path) -> tuple[int, int]:
-    """Returns the numbers of output classes and input channels."""
+def _dataset(path: Path) -> tuple[Outputs, int, int]:
+    """Returns the kind and number of outputs, and the number of input channels; a list of labels makes all regions."""
     dataset = validate(_renamed(read_object(path)), _Dataset, str(path))
     labels = {
         name: value[0] if isinstance(value, list) and len(value) == 1 else value
         for name, value in dataset.labels.items()
         if name != "ignore"
     }
-    for name, value in labels.items():
-        if isinstance(value, list):
-            raise UserError(f"{path}: expected labels that exclude each other, got the region {name}: not supported")
+    if any(isinstance(value, list) for value in labels.values()):
+        return "sigmoid", sum(value not in (0, [0]) for value in labels.values()), len(dataset.channel_names)
     if sorted(labels.values(), key=str) != sorted(range(len(labels)), key=str):
         raise UserError(
             f"{path}: labels: expected each name with one of 0..{len(labels) - 1}, as nnU-Net v2 writes, got {labels}"
         )
-    return len(labels), len(dataset.channel_names)
+    return "softmax", len(labels), len(dataset.channel_names)
 
 
 SOURCE = Source(

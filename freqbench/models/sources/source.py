@@ -15,7 +15,7 @@ from freqbench.core.documents import mapping_of, object_of
 from freqbench.core.errors import CheckpointError, NoFileError, UserError
 from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess
-from freqbench.core.types import Shape
+from freqbench.core.types import Outputs, Shape
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, DEFAULT_INPUT, RAS_LETTERS, InputAdapter, ModelEntry, seed_of
 from freqbench.models.loading import skeleton, traced
@@ -55,6 +55,7 @@ class Metadata(BaseModel):
     num_classes: PositiveInt | None = None
     roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     preprocess: Preprocess | None = None
+    outputs: Outputs | None = None
     class_names: tuple[str, ...] | None = None
     training: TrainingRecord = Field(default_factory=TrainingRecord)
 
@@ -68,6 +69,7 @@ class Facts:
         args: arguments that tell it from others of its architecture: the job's over those of its files.
         roi: voxels of its window, in its own axis order; None: not stated.
         num_classes, num_channels: of its output and input; None: not stated.
+        outputs: `softmax` or `sigmoid`; None: not stated.
         input: adapter from a volume to the network's input, with the axes that the network takes.
         space: preprocessing of its training data; None: not stated.
         inference: keys of `Inference`, as it was deployed.
@@ -85,6 +87,7 @@ class Facts:
     roi: Shape | None = None
     num_classes: int | None = None
     num_channels: int | None = None
+    outputs: Outputs | None = None
     input: InputAdapter = DEFAULT_INPUT
     space: Preprocess | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)

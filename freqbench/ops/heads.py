@@ -1,0 +1,124 @@
+"""Defines the two ways in which outputs of a network are classes: exclusive ones by softmax, regions by sigmoid."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from freqbench.core.types import Outputs
+from freqbench.ops import losses, region_losses
+from freqbench.ops.losses import Loss, Scope
+from freqbench.ops.regions import code_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """Functions of logits `[B, K, H, W, D]`, or of probabilities p of that shape, and of labels `[B, 1, H, W, D]`.
+
+    Values by voxel are `[B, H, W, D]` for exclusive classes, `[B, K, H, W, D]` for regions; flags of exclusive classes
+    have an axis of length 1 in place of K.
+
+    Attributes:
+        name: `softmax` or `sigmoid`.
+        has_background: True if the first output is the background's.
+        losses: the losses that it has, by name; `margin_and_dice`: the first half of the sequence `switch`.
+        probabilities: p from logits; `log_probabilities`: its logarithm; `logits_of`: logits from p.
+        mean_of_probabilities: logits of the mean probabilities of several logits; gradients survive where all are sure.
+        cross_entropy: by voxel; `voxel_mean`: mean of values by voxel within a scope, `[B]`.
+        is_as_labelled: flags of what is predicted as labelled.
+        cosine_to_label: cosine of p and label, by voxel.
+        dice_of_set: Dice loss over a set of flags, from p.
+        mean_dice: hard Dice of each sample, `[B]`.
+        of_classes: voxels of some classes of the dataset, bool `[B, 1, H, W, D]`, and the indices of their outputs.
+    """
+
+    name: Outputs
+    has_background: bool
+    losses: Mapping[str, Loss]
+    margin_and_dice: Loss
+    probabilities: Callable[[Tensor], Tensor]
+    log_probabilities: Callable[[Tensor], Tensor]
+    logits_of: Callable[[Tensor], Tensor]
+    mean_of_probabilities: Callable[[Sequence[Tensor]], Tensor]
+    cross_entropy: Callable[[Tensor, Tensor], Tensor]
+    voxel_mean: Callable[[Tensor, Scope], Tensor]
+    is_as_labelled: Callable[[Tensor, Tensor], Tensor]
+    cosine_to_label: Callable[[Tensor, Tensor], Tensor]
+    dice_of_set: Callable[[Tensor, Tensor, Tensor], Tensor]
+    mean_dice: Callable[[Tensor, Tensor, Sequence[int] | None, Tensor | None], Tensor]
+    of_classes: Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]
+
+    def num_classes(self, outputs: int) -> int:
+        """Returns the number of classes, background included, of a network with so many outputs."""
+        return outputs if self.has_background else outputs + 1
+
+
+def _log(p: Tensor) -> Tensor:
+    # A value that underflows to zero would have neither a logarithm nor a gradient.
+    return p.clamp(min=torch.finfo(p.dtype).tiny).log()
+
+
+def _logit(p: Tensor) -> Tensor:
+    return p.clamp(torch.finfo(p.dtype).tiny, 1 - torch.finfo(p.dtype).eps / 2).logit()
+
+
+def _of_exclusive(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    outputs = torch.tensor(classes, device=labels.device)
+    return torch.isin(labels, outputs), outputs
+
+
+def _of_regions(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    return labels & code_of(classes) != 0, torch.tensor(classes, device=labels.device) - 1
+
+
+def _mean_of_softmax(logits: Sequence[Tensor]) -> Tensor:
+    return torch.stack([part.log_softmax(dim=1) for part in logits]).logsumexp(dim=0) - math.log(len(logits))
+
+
+def _mean_of_sigmoid(logits: Sequence[Tensor]) -> Tensor:
+    inside, outside = (torch.stack([F.logsigmoid(sign * part) for part in logits]) for sign in (1, -1))
+    return inside.logsumexp(dim=0) - outside.logsumexp(dim=0)
+
+
+SOFTMAX = Head(
+    name="softmax",
+    has_background=True,
+    losses=losses.LOSSES,
+    margin_and_dice=losses.margin_and_dice,
+    probabilities=lambda logits: logits.softmax(dim=1),
+    log_probabilities=lambda logits: logits.log_softmax(dim=1),
+    logits_of=_log,
+    mean_of_probabilities=_mean_of_softmax,
+    cross_entropy=losses.voxel_cross_entropy,
+    voxel_mean=losses.voxel_mean,
+    is_as_labelled=losses.is_as_labelled,
+    cosine_to_label=lambda p, labels: losses.cosine_to_label(p, labels)[:, 0],
+    dice_of_set=losses.dice_of_set,
+    mean_dice=losses.mean_dice,
+    of_classes=_of_exclusive,
+)
+SIGMOID = Head(
+    name="sigmoid",
+    has_background=False,
+    losses=region_losses.LOSSES,
+    margin_and_dice=region_losses.margin_and_dice,
+    probabilities=torch.sigmoid,
+    log_probabilities=F.logsigmoid,
+    logits_of=_logit,
+    mean_of_probabilities=_mean_of_sigmoid,
+    cross_entropy=region_losses.voxel_cross_entropy,
+    voxel_mean=region_losses.voxel_mean,
+    is_as_labelled=region_losses.is_as_labelled,
+    cosine_to_label=region_losses.cosine_to_label,
+    dice_of_set=region_losses.dice_of_set,
+    mean_dice=region_losses.mean_dice,
+    of_classes=_of_regions,
+)
+
+
+def head_of(model: nn.Module) -> Head:
+    """Returns the head of a model: SIGMOID if it has an attribute `outputs = "sigmoid"`, else SOFTMAX."""
+    return SIGMOID if getattr(model, "outputs", "softmax") == "sigmoid" else SOFTMAX

@@ -1,0 +1,196 @@
+r"""Defines the losses of networks with one sigmoid output a region, by the names that they have for exclusive classes.
+
+With z the K logits of a voxel, y its membership of each region (0 or 1), s = 2 y - 1, p = sigmoid(z), and
+:math:`p_y = \mathrm{sigmoid}(s z)` the probability of what the label says about a region. Logits are `[B, K, H, W, D]`,
+labels codes `[B, 1, H, W, D]` (`freqbench.ops.regions`); a scope restricts voxels, and by `classes` the outputs. A mean
+over regions replaces the mean over classes. `dlr`, `dlr-targeted` and `cosine` compare a logit with those of other
+classes, of which a region has none: they have no such form.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from freqbench.ops.losses import EVERYTHING, MARGIN, SMOOTH_DENOMINATOR, SMOOTH_SET, Loss, Scope
+from freqbench.ops.losses import voxel_mean as mean_over_voxels
+from freqbench.ops.regions import inside
+
+
+def voxel_mean(values: Tensor, scope: Scope) -> Tensor:
+    """Returns the mean of values `[B, K, H, W, D]` over the regions and voxels that count, `[B]`."""
+    values = values if scope.classes is None else values.index_select(1, scope.classes)
+    return mean_over_voxels(values.mean(dim=1), scope)
+
+
+def voxel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Returns the binary cross-entropy :math:`-\log p_y` of every region and voxel, `[B, K, H, W, D]`."""
+    return F.softplus(-_signed(logits, labels))
+
+
+def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns True for each region and voxel that is predicted as labelled, bool `[B, K, H, W, D]`, both at 0."""
+    return _signed(logits, labels) >= 0
+
+
+def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    """Returns the binary cross-entropy of each sample, `[B]`: the mean over voxels and regions."""
+    return voxel_mean(voxel_cross_entropy(logits, labels), scope)
+
+
+def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    r"""Returns the Dice loss of each sample, `[B]`, the mean over regions:
+
+    .. math:: \frac1K \sum_k \Bigl[1 - \frac{2 \sum p_k y_k}{\sum p_k^2 + \sum y_k + 10^{-6}}\Bigr]
+
+    The mean over samples is MONAI's `DiceLoss(sigmoid=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6)`.
+    """
+    overlap, squares, size = _sums(logits.sigmoid(), labels, scope, power=2)
+    terms = 1 - 2 * overlap / (squares + size + SMOOTH_DENOMINATOR)
+    return (terms if scope.classes is None else terms.index_select(1, scope.classes)).mean(dim=1).to(logits.dtype)
+
+
+def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    """Returns `dice` + `ce`, `[B]`.
+
+    It is MONAI's `DiceLoss(sigmoid=True)` plus PyTorch's `BCEWithLogitsLoss`. MONAI's own `DiceCELoss(sigmoid=True)`
+    takes the binary cross-entropy for one region alone; for more it has a softmax across regions, which overlap, so
+    that ours differs there. nnU-Net's loss of regions has the Dice of `dice_linear`.
+    """
+    return dice(logits, labels, scope) + ce(logits, labels, scope)
+
+
+def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    r"""Returns the Dice loss with linear denominators, `[B]`, the mean over the K' regions of the sample's labels:
+
+    .. math:: 1 - \frac{1}{K'} \sum_k \frac{2 \sum p_k y_k}{\sum p_k + \sum y_k}
+    """
+    overlap, sums, size = _sums(logits.sigmoid(), labels, scope, power=1)
+    scores, weights = 2 * overlap / (sums + size + SMOOTH_DENOMINATOR), (size > 0).double()
+    if scope.classes is not None:
+        scores, weights = (each.index_select(1, scope.classes) for each in (scores, weights))
+    return (1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(logits.dtype)
+
+
+def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    r"""Returns the balanced margin of the signed logits, cut off at 2, `[B]`.
+
+    The mean over regions k and sides c (voxels inside, voxels outside), as far as the sample's labels hold them:
+
+    .. math:: \frac{1}{|\{(k, c) : N_{kc} > 0\}|} \sum_{k, c} \frac{1}{N_{kc}} \sum_{y_k = c} \min(-s_k z_k, 2)
+    """
+    return _mean_of_sides((-_signed(logits, labels)).clamp(max=MARGIN), labels, scope)
+
+
+def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    """Returns `margin` + `dice_linear`, `[B]`: one has a gradient where the sigmoid behind the other has none."""
+    return margin(logits, labels, scope) + dice_linear(logits, labels, scope)
+
+
+def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    """Returns the binary cross-entropy of regions and voxels that are still right (towards a target: wrong), `[B]`."""
+    return voxel_mean(voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope), scope)
+
+
+def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    """Returns `mask_ce` with the mean over regions and sides of `margin`, `[B]`."""
+    return _mean_of_sides(voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope), labels, scope)
+
+
+def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    r"""Returns the Jensen-Shannon divergence of (p, 1 - p) and (y, 1 - y), mean over regions and voxels, `[B]`:
+
+    .. math:: \log 2 + \tfrac12 \bigl( p_y \log p_y - (1 + p_y) \log (1 + p_y) \bigr)
+    """
+    log_p = -voxel_cross_entropy(logits, labels)
+    p = log_p.exp()
+    return voxel_mean(math.log(2) + (p * log_p - (1 + p) * p.log1p()) / 2, scope)
+
+
+def cosine_to_label(p: Tensor, labels: Tensor) -> Tensor:
+    r"""Returns the cosine of (p, 1 - p) and (y, 1 - y) for p `[B, K, H, W, D]`, in its shape:
+
+    .. math:: \frac{p_y}{\sqrt{p_y^2 + (1 - p_y)^2}}
+    """
+    p = _of_label(p, labels)
+    return p / (p.square() + (1 - p).square()).sqrt()
+
+
+def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
+    """Returns `freqbench.ops.losses.dice_of_set` of pairs of region and voxel, bool `[B, K, H, W, D]`: a scalar."""
+    weights, p = members.to(p), _of_label(p, labels)
+    squares = weights * (p.square() + (1 - p).square())
+    return 1 - (2 * (weights * p).sum() + SMOOTH_SET) / (weights.sum() + squares.sum() + SMOOTH_SET)
+
+
+def mean_dice(
+    logits: Tensor, labels: Tensor, classes: Sequence[int] | None = None, voxels: Tensor | None = None
+) -> Tensor:
+    r"""Returns the mean Dice of the predicted regions of each sample, float64 `[B]` in [0, 1], without a gradient.
+
+    A voxel is predicted in a region if its logit is above 0. Arguments are those of `freqbench.ops.losses.mean_dice`,
+    with regions counted from 1 in `classes`; labels without any region give the share of right pairs of region and
+    voxel.
+    """
+    pred, true = (logits > 0).flatten(2), inside(labels, logits.shape[1]).flatten(2)
+    counts = torch.ones_like(pred[:, :1]) if voxels is None else voxels.flatten(2)
+    size = (true & counts).sum(dim=2).double()
+    scores = 2 * (pred & true & counts).sum(dim=2) / (size + (pred & counts).sum(dim=2)).clamp(min=1)
+    weights = torch.zeros_like(size)
+    for k in range(1, size.shape[1] + 1) if classes is None else classes:
+        weights[:, k - 1] = 1
+    weights *= size > 0
+    mean = (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    share = ((pred == true) & counts).sum(dim=(1, 2)) / (counts.sum(dim=(1, 2)) * size.shape[1]).clamp(min=1)
+    return mean if classes is not None else torch.where(weights.any(dim=1), mean, share.double())
+
+
+def _signed(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns s z, above 0 where the prediction is as labelled."""
+    return torch.where(inside(labels, logits.shape[1]), logits, -logits)
+
+
+def _of_label(p: Tensor, labels: Tensor) -> Tensor:
+    return torch.where(inside(labels, p.shape[1]), p, 1 - p)
+
+
+def _is_open(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
+    as_labelled = is_as_labelled(logits.detach(), labels)
+    return as_labelled if scope.truth is None else ~as_labelled
+
+
+def _sums(p: Tensor, labels: Tensor, scope: Scope, power: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the sums of p y, of p to a power and of y over the voxels that count, float64 `[B, K]`."""
+    y, p = inside(labels, p.shape[1]).flatten(2), p.flatten(2)
+    if scope.voxels is not None:
+        counts = scope.voxels.flatten(2)
+        y, p = y & counts, p * counts
+    double = torch.float64
+    return (p * y).sum(dim=2, dtype=double), p.pow(power).sum(dim=2, dtype=double), y.sum(dim=2, dtype=double)
+
+
+def _mean_of_sides(values: Tensor, labels: Tensor, scope: Scope) -> Tensor:
+    """Averages `[B, K, ...]` over the voxels inside and outside of each region, then over the sides: `[B]`."""
+    values, within = values.flatten(2), inside(labels, values.shape[1]).flatten(2)
+    counts = torch.ones_like(within[:, :1]) if scope.voxels is None else scope.voxels.flatten(2)
+    sides = torch.stack([within & counts, ~within & counts], dim=2)  # [B, K, 2, N]
+    if scope.classes is not None:
+        values, sides = values.index_select(1, scope.classes), sides.index_select(1, scope.classes)
+    size = sides.sum(dim=3)
+    means = (values[:, :, None] * sides).sum(dim=3) / size.clamp(min=1)
+    return means.sum(dim=(1, 2)) / (size > 0).sum(dim=(1, 2)).clamp(min=1)
+
+
+LOSSES: Mapping[str, Loss] = {
+    "ce": ce,
+    "dice": dice,
+    "dicece": dice_ce,
+    "mask-ce": mask_ce,
+    "mask-ce-balanced": mask_ce_balanced,
+    "js": js,
+    "margin": margin,
+    "dice_linear": dice_linear,
+}
+"""The losses that regions have, each `[B]`, high where the prediction is far from the labels."""

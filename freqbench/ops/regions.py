@@ -1,0 +1,74 @@
+"""Holds regions that overlap in one label map: bit k of a voxel's code says that it lies in region k.
+
+A network of regions has one sigmoid output a region and none for the background. Class 0 of a dataset of regions is the
+background, voxels in no region (code 0); class k is region k, bit k - 1 of a code.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from freqbench.core.types import IGNORED
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST_REGIONS = 7  # codes are uint8, whose two highest values have a meaning already
+
+
+def code_of(regions: Iterable[int]) -> int:
+    """Returns the code of a voxel that lies in these regions, counted from 1.
+
+    >>> code_of([1, 3])
+    5
+    """
+    return sum(1 << region - 1 for region in regions)
+
+
+def numbers_of(code: int) -> list[int]:
+    """Returns the regions of a code, counted from 1.
+
+    >>> numbers_of(5)
+    [1, 3]
+    """
+    return [bit + 1 for bit in range(MOST_REGIONS) if code >> bit & 1]
+
+
+def members(codes: "Tensor", region: int) -> "Tensor":
+    """Returns the voxels in a region, counted from 1, as bool; 0: those in none. IGNORED voxels are in none."""
+    inside = (codes >> region - 1) & 1 == 1 if region else codes == 0
+    return inside & (codes != IGNORED)
+
+
+def alone(codes: "Tensor", region: int) -> "Tensor":
+    """Returns the label map of one region, uint8: 1 inside (0: in no region), 0 outside; IGNORED stays."""
+    import torch
+
+    return torch.where(codes == IGNORED, codes, members(codes, region)).to(torch.uint8)
+
+
+def flat(codes: "Tensor", order: Iterable[int]) -> "Tensor":
+    """Returns a label map of region numbers, uint8: in each voxel the last region of `order` that holds it, else 0."""
+    import torch
+
+    labels = torch.where(codes == IGNORED, codes, 0)
+    for region in order:
+        labels = labels.masked_fill(members(codes, region), region)
+    return labels.to(torch.uint8)
+
+
+def inside(codes: "Tensor", num_regions: int) -> "Tensor":
+    """Returns bool `[B, K, H, W, D]` from codes `[B, 1, H, W, D]` without voxels that do not count."""
+    import torch
+
+    bits = torch.arange(num_regions, device=codes.device).reshape(1, -1, *[1] * (codes.dim() - 2))
+    return (codes.long() >> bits) & 1 == 1
+
+
+def codes_of(inside: "Tensor") -> "Tensor":
+    """Returns the codes, uint8 `[...]`, of membership bool `[K, ...]`."""
+    import torch
+
+    codes = torch.zeros(inside.shape[1:], dtype=torch.uint8, device=inside.device)
+    for bit, region in enumerate(inside):
+        codes |= region.to(torch.uint8) << bit
+    return codes

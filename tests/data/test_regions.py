@@ -1,0 +1,116 @@
+"""Datasets of regions that overlap: codes of the labels, their names, notes, identity and what a resampling loses."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from freqbench.data.loaders.anatomy import REGIONS
+from freqbench.data.loaders.nnunet_raw import NnunetRaw
+from freqbench.data.loaders.phantom import Phantom
+from freqbench.ops.regions import flat, members
+
+from . import downloads
+from .conftest import Folder, made, refused
+from .downloads import volume
+
+BRATS = {"whole": (1, 2), "core": (2,)}
+LISTED = {"background": 0, "whole": [1, 2], "core": 2}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def of_nnunet(root: Path, **changes: Any) -> NnunetRaw:
+    return NnunetRaw(**{"name": "raw", "root": str(root), "split": "training", "crop_foreground": False, **changes})
+
+
+def test_labels_become_codes_of_the_regions_that_they_are_in(folder: Folder) -> None:
+    dataset = folder.dataset(regions=BRATS, crop_foreground=False)
+    assert dataset.class_names == ("background", "whole", "core")
+    assert dataset.has_regions
+    label, codes = volume(ord("a"))[1], dataset.load(dataset.refs()[0]).label[0].numpy()
+    assert np.array_equal(codes, np.array([0, 1, 3])[label])
+    assert dataset.notes == ("small: labels of the files make up regions that may overlap: 1 (left) in whole, 2 (right) "
+                             "in whole and core",)  # fmt: skip
+
+
+def test_a_label_map_comes_before_the_regions(folder: Folder) -> None:
+    dataset = folder.dataset(label_map={1: 2, 2: 1}, regions=BRATS)
+    assert dict(dataset.classes_of_labels.of_value) == {0: 0, 1: 3, 2: 1}
+
+
+def test_regions_are_part_of_a_cases_identity(folder: Folder) -> None:
+    """One region has the codes of two exclusive classes, and another meaning."""
+    alone = folder.dataset(label_map={1: 1, 2: 1}, labels=["background", "any"])
+    region = folder.dataset(labels=["background", "any"], label_map={1: 1, 2: 1}, regions={"any": (1,)})
+    assert alone.class_names == region.class_names
+    assert alone.case_key(alone.refs()[0]) != region.case_key(region.refs()[0])
+
+
+def test_nnunets_regions_are_read_in_the_order_of_their_list(tmp_path: Path) -> None:
+    raw = tmp_path
+    downloads.nnunet(raw, ["a"], labels={**LISTED, "ignore": 3}, regions_class_order=[1, 2])
+    dataset = of_nnunet(raw, cases=("a",))
+    assert (dataset.class_names, dataset.has_regions, dataset.ignored) == (("background", "whole", "core"), True, (3,))
+    codes = dataset.native(dataset.refs()[0]).label[0].numpy()
+    assert np.array_equal(codes, np.array([0, 1, 3])[volume(ord("a"))[1]])
+    exclusive = of_nnunet(raw, labels=["air", "rim", "core"])
+    assert not exclusive.has_regions
+
+
+@pytest.mark.parametrize(
+    ("regions", "text"),
+    [
+        ({"whole": (1, 9)}, "regions: whole: expected labels above 0 of 0, 1, 2, got 9: name it in `labels`"),
+        ({f"r{k}": (1,) for k in range(8)}, "expected at most 7 regions, got 8: state fewer"),
+    ],
+)
+def test_wrong_regions_are_refused(folder: Folder, regions: dict[str, Any], text: str) -> None:
+    refused(text, lambda: folder.dataset(regions=regions).class_names)
+
+
+def test_region_that_a_crop_loses_is_named(folder: Folder) -> None:
+    image, label = volume(ord("a"))
+    image[label == 2] = 0
+    image[...] = np.where(np.indices(image.shape)[0] < image.shape[0] // 2, image, 0)
+    folder.write("a", image, np.where(np.indices(image.shape)[0] == image.shape[0] - 1, 2, label * (label < 2)))
+    dataset = folder.dataset(regions=BRATS, cases=("a",))
+    lost = dataset.load(dataset.refs()[0]).lost
+    assert [line.partition("`")[2].partition("`")[0] for line in lost][-1] == "core"
+
+
+def test_the_phantoms_lesions_lie_inside_each_other() -> None:
+    dataset = Phantom(name="lesions", regions=True, shape=(40, 32, 16))
+    case = dataset.load(dataset.refs()[0])
+    assert (dataset.num_channels, dataset.class_names) == (4, ("background", *REGIONS))
+    assert case.image.shape == (4, 40, 32, 16)
+    inside = [members(case.label, k) for k in (1, 2, 3)]
+    sizes = [int(each.sum()) for each in inside]
+    assert sizes[0] > sizes[1] > sizes[2] > 0
+    assert all((inner & ~outer).sum() == 0 for outer, inner in zip(inside, inside[1:], strict=False))
+
+
+def test_organs_of_the_phantom_stay_as_they_were() -> None:
+    assert "regions" not in Phantom(name="p").recipe()
+
+
+def test_shown_maps_have_the_number_of_the_innermost_region(folder: Folder) -> None:
+    dataset = folder.dataset(regions={"core": (2,), "whole": (1, 2)})
+    codes = torch.tensor([0, 2, 3, 254], dtype=torch.uint8)  # none, whole, both, not counted
+    assert dataset.region_order == (2, 1)
+    assert dataset.shown(codes).tolist() == [0, 2, 1, 254]
+    assert flat(codes, (1, 2)).tolist() == [0, 2, 2, 254]
+
+
+def test_a_loader_without_regions_shows_its_labels_as_they_are(folder: Folder) -> None:
+    label = torch.tensor([0, 1, 2], dtype=torch.uint8)
+    assert folder.dataset().shown(label) is label
+
+
+def test_an_entry_of_a_job_states_regions() -> None:
+    assert made("decathlon", regions={"whole tumour": [1, 2, 3], "core": [1, 3]}).regions["core"] == (1, 3)

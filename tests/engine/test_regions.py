@@ -1,0 +1,73 @@
+"""A job on regions that overlap: attacks of every kind, transfer, joint windows, saved maps, verification."""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from tiny_job import JOB, class_rows, execute, expanded, job, rows
+
+from freqbench.core.errors import UserError
+from freqbench.data.loaders.anatomy import REGIONS
+
+NETWORKS = [{**entry, "outputs": "sigmoid"} for entry in JOB["models"]]
+LESIONS = {"name": "lesions", "loader": "phantom", "regions": True, "shape": [24, 20, 16], "cases": 1}
+ATTACKS: list[dict[str, Any]] = [
+    {"name": "pgd", "eps": "8/255", "steps": 2, "organs": [["lesion core"]]},
+    {"name": "vafa", "q_max": 20, "steps": 1, "block": 4},
+    {"name": "vafa_opt", "q_max": 20, "steps": 2, "block": 4, "scope": "joint", "sources": "a"},
+    {"name": "square", "eps": "8/255", "queries": 3, "sources": "a"},
+]
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    metrics = ["dsc", "hd95", "nsd", "components", "calibration"]
+    return job(**{"datasets": [LESIONS], "models": NETWORKS, "attacks": ATTACKS, "metrics": metrics, **changes})
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("regions")
+    execute(content(save_adversarial="nifti"), place)
+    return place
+
+
+def test_class_rows_hold_the_names_of_the_regions(out: Path) -> None:
+    names = {(row["class_index"], row["class_name"]) for row in class_rows(out).values()}
+    assert names == {(repr(k), repr(name)) for k, name in enumerate(("background", *REGIONS))}
+
+
+def test_every_record_is_scored_on_both_networks(out: Path) -> None:
+    records = list(rows(out).values())
+    assert len(records) == 2 * (2 * 2 + 2)
+    assert all(row["status"] == repr("ok") and 0 <= float(row["dsc_foreground"]) <= 1 for row in records)
+
+
+def test_saved_maps_have_the_number_of_the_innermost_region(out: Path) -> None:
+    labels = [np.unique(nibabel.load(path).get_fdata()) for path in sorted(out.glob("volumes/*/*/label.nii.gz"))]
+    assert all(values.tolist() == [0, 1, 2, 3] for values in labels)
+
+
+def test_a_second_run_has_nothing_to_do(out: Path) -> None:
+    summary = execute(content(save_adversarial="nifti"), out)
+    assert summary.num_new == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"models": JOB["models"]}, "a: expected outputs: sigmoid for the regions of lesions, got softmax"),
+        (
+            {"datasets": [{**LESIONS, "regions": False}], "attacks": ATTACKS[1:2]},
+            "expected outputs: softmax for the exclusive classes of lesions, got sigmoid",
+        ),
+        (
+            {"attacks": [{"name": "apgd", "eps": "8/255", "steps": 3, "loss": "dlr"}]},
+            "loss: lesions: expected a loss that regions have",
+        ),
+    ],
+)
+def test_a_job_that_mixes_regions_and_classes_is_refused(changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        expanded(content(**changes))

@@ -1,0 +1,151 @@
+"""Networks of regions that overlap: one sigmoid output a region, from the window to the codes of a volume."""
+
+from itertools import combinations
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from freqbench.core.config import validate
+from freqbench.core.errors import UserError
+from freqbench.core.types import Outputs
+from freqbench.models import Inference, ModelEntry, ModelSpec, SegmentationModel, prediction, resolve
+from freqbench.models.examination import examine, mended
+from freqbench.models.inference import SlidingWindowModel
+from freqbench.models.resolving import require_head
+from freqbench.models.sources.ensemble import resolve_ensemble
+from freqbench.models.sources.source import Facts
+from freqbench.models.wrapper import MeanOfProbabilities
+from freqbench.ops.regions import codes_of
+
+ROI = (8, 8, 8)
+ENTRY: dict[str, Any] = {
+    "name": "m",
+    "arch": "unet",
+    "checkpoint": "random",
+    "args": {"channels": [4, 8], "strides": [2], "num_res_units": 0},
+    "roi": ROI,
+    "outputs": "sigmoid",
+}
+
+
+def model(seed: int = 1, **settings: Any) -> SegmentationModel:
+    """A convolution to two regions."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = nn.Conv3d(1, 2, 3, padding=1).requires_grad_(False)
+    return SegmentationModel(net, ROI, outputs="sigmoid", **settings).eval()
+
+
+def volume(side: int = 8) -> Tensor:
+    return torch.rand(1, 1, side, side, side, generator=torch.Generator().manual_seed(3))
+
+
+def resolved(**changes: Any) -> ModelSpec:
+    return resolve(validate(ENTRY | changes, ModelEntry, "job"), num_classes=3)
+
+
+def test_a_voxel_is_in_the_regions_whose_logit_is_above_0() -> None:
+    net, image = model(), volume()
+    assert torch.equal(prediction(net, image[0]).labels, codes_of(net(image)[0] > 0))
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_windows_and_mirror_images_are_averaged_as_the_toolchain_does(average: str) -> None:
+    inference = Inference(average=average, mirror="HD", overlap=0.0)
+    net, image = model(inference=inference), volume()
+    taken = torch.sigmoid if average == "probabilities" else (lambda logits: logits)
+    flips = [axes for count in range(3) for axes in combinations((2, 4), count)]
+    mean = sum(taken(net(image.flip(axes)).flip(axes)) for axes in flips) / 4
+    assert torch.equal(prediction(net, image[0]).labels, codes_of(mean[0] > (0.5 if average == "probabilities" else 0)))
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_an_attacker_follows_the_stitched_prediction(average: str) -> None:
+    net, image = model(inference=Inference(average=average)), volume(12)
+    sliding = SlidingWindowModel(net)
+    logits = sliding(image)
+    assert sliding.outputs == "sigmoid"
+    assert torch.equal(codes_of(logits[0] > 0), prediction(net, image[0]).labels)
+
+
+def test_an_ensemble_has_the_mean_of_the_sigmoids() -> None:
+    members, image = [model(1), model(2)], volume()
+    mean = torch.stack([member(image).sigmoid() for member in members]).mean(dim=0)
+    assert torch.allclose(MeanOfProbabilities(members)(image).sigmoid(), mean, atol=1e-6)
+    spec = resolve_ensemble(validate({"name": "e", "ensemble": ["a", "b"]}, ModelEntry, "job"),
+                            [resolved(), resolved(checkpoint="random:1")])  # fmt: skip
+    assert (spec.head, spec.outputs) == ("sigmoid", 2)
+
+
+def test_confidence_is_that_of_the_least_sure_region() -> None:
+    net, image = model(), volume()
+    p = net(image)[0].sigmoid()
+    confidence = prediction(net, image[0], with_confidence=True).confidence
+    assert confidence is not None
+    assert torch.allclose(confidence, torch.maximum(p, 1 - p).amin(dim=0))
+
+
+def test_a_network_has_an_output_for_each_class_but_the_background() -> None:
+    spec, exclusive = resolved(), resolved(outputs="softmax")
+    assert (spec.outputs, exclusive.outputs) == (2, 3)
+    assert spec.model_id != exclusive.model_id == resolved(outputs=None).model_id
+
+
+def test_probabilities_of_regions_become_their_logits() -> None:
+    net = nn.Sequential(nn.Conv3d(1, 2, 1), nn.Sigmoid())
+    result = examine(net, torch.cat([volume(), volume().square()]), 2, "sigmoid")
+    assert (result.fault, result.yields) == (None, "probabilities")
+    image = volume()
+    logits = mended(net, result.yields, singly=False, head="sigmoid")(image)
+    assert torch.allclose(logits, net[0](image), atol=1e-5)
+    fault = examine(net, torch.cat([volume(), volume().square()]), 2).fault
+    assert fault is not None
+    assert "set outputs: sigmoid for a dataset of regions" in fault
+
+
+@pytest.mark.parametrize(
+    ("stated", "of_file", "has_regions", "line"),
+    [
+        (None, None, True, "m: expected outputs: sigmoid for the regions of d, got softmax: set outputs: sigmoid of"),
+        (
+            "sigmoid",
+            None,
+            False,
+            "expected outputs: softmax for the exclusive classes of d, got sigmoid: state regions",
+        ),
+        (None, "sigmoid", False, "got sigmoid: state regions of d, one for each output"),
+        ("softmax", "sigmoid", True, "got softmax: leave outputs out, as net.pt states sigmoid"),
+    ],
+)
+def test_a_network_of_the_other_kind_is_refused(
+    stated: Outputs | None, of_file: Outputs | None, has_regions: bool, line: str
+) -> None:
+    entry, facts = (
+        validate(ENTRY | {"outputs": stated}, ModelEntry, "job"),
+        Facts(arch="unet", outputs=of_file, path="net.pt"),
+    )
+    with pytest.raises(UserError, match=line):
+        require_head(entry, facts, "d", has_regions)
+    require_head(entry, facts, "d", not has_regions)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"class_map": {1: [0], 2: [1]}}, "expected no class_map beside outputs: sigmoid"),
+        (
+            {"outputs": None, "classes": 1},
+            "classes: expected at least 2, background included, got 1: for one region, set",
+        ),
+        (
+            {"defence": {"name": "smoothing", "kind": "bias_field", "sigma": 0.1}},
+            "no smoothing around a network of regions",
+        ),
+        ({"arch": "sam_med3d", "args": {}}, "expected outputs: softmax for sam_med3d, got sigmoid"),
+    ],
+)
+def test_settings_without_a_meaning_for_regions_are_refused(changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        resolved(**changes)
