@@ -10,6 +10,7 @@ import pytest
 import torch
 from alterations import Rows, alter
 from command_line import Bench
+from freqbench.results.rowid import row_id
 from tiny_job import SHAPE, execute, job
 
 from freqbench import metrics
@@ -19,7 +20,6 @@ from freqbench.core.errors import UserError
 from freqbench.core.types import IGNORED
 from freqbench.engine import saved_volumes
 from freqbench.results import KEY, Store
-from freqbench.results.rowid import row_id
 
 OF_CLASSES = {
     ("dsc", "medpy"),

@@ -1,5 +1,6 @@
 """Datasets of regions that overlap: codes of the labels, their names, notes, identity and what a resampling loses."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,10 @@ def test_labels_become_codes_of_the_regions_that_they_are_in(folder: Folder) -> 
     assert dataset.has_regions
     label, codes = volume(ord("a"))[1], dataset.load(dataset.refs()[0]).label[0].numpy()
     assert np.array_equal(codes, np.array([0, 1, 3])[label])
-    assert dataset.notes == ("small: labels of the files make up regions that may overlap: 1 (left) in whole, 2 (right) "
-                             "in whole and core",)  # fmt: skip
+    (note,) = dataset.notes
+    assert note == (
+        "small: labels of the files make up regions that may overlap: 1 (left) in whole, 2 (right) in whole and core"
+    )
 
 
 def test_a_label_map_comes_before_the_regions(folder: Folder) -> None:
@@ -92,7 +95,7 @@ def test_the_phantoms_lesions_lie_inside_each_other() -> None:
     inside = [members(case.label, k) for k in (1, 2, 3)]
     sizes = [int(each.sum()) for each in inside]
     assert sizes[0] > sizes[1] > sizes[2] > 0
-    assert all((inner & ~outer).sum() == 0 for outer, inner in zip(inside, inside[1:], strict=False))
+    assert all((inner & ~outer).sum() == 0 for outer, inner in pairwise(inside))
 
 
 def test_organs_of_the_phantom_stay_as_they_were() -> None:
