@@ -10,7 +10,6 @@ import pytest
 import torch
 from alterations import Rows, alter
 from command_line import Bench
-from freqbench.results.rowid import row_id
 from tiny_job import SHAPE, execute, job
 
 from freqbench import metrics
@@ -20,6 +19,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.types import IGNORED
 from freqbench.engine import saved_volumes
 from freqbench.results import KEY, Store
+from freqbench.results.store import row_id
 
 OF_CLASSES = {
     ("dsc", "medpy"),

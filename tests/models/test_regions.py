@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from freqbench.models.sources.ensemble import resolve_ensemble
 from torch import Tensor, nn
 
 from freqbench.core.config import validate
@@ -14,7 +13,7 @@ from freqbench.core.types import Outputs
 from freqbench.models import Inference, ModelEntry, ModelSpec, SegmentationModel, prediction, resolve
 from freqbench.models.examination import examine, mended
 from freqbench.models.inference import SlidingWindowModel
-from freqbench.models.resolving import require_head
+from freqbench.models.resolving import require_head, resolve_ensemble
 from freqbench.models.sources.source import Facts
 from freqbench.models.wrapper import MeanOfProbabilities
 from freqbench.ops.regions import codes_of
