@@ -47,7 +47,7 @@ def test_the_version_is_the_latest_of_the_changelog_and_the_one_to_cite() -> Non
     assert freqbench.__version__ == released[0] == cited
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_wheel_and_sdist_carry_what_runs_and_are_fit_for_an_index(tmp_path: Path) -> None:
     """Made as `python -m build` makes them of a fresh checkout, the wheel from the sdist, with the setuptools here."""
     tree, made = checkout(tmp_path / "tree"), tmp_path / "made"
