@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 
 def test_importing_freqbench_is_light() -> None:
     """Importing torch and the rooms that compute takes no large package along that may not be needed."""
-    heavy = {"monai", "pandas", "ray", "lpips", "skimage", "torchvision", "medpy", "nibabel", "scipy"}
-    rooms = "freqbench.attacks, freqbench.metrics, freqbench.models"
+    heavy = {"monai", "pandas", "ray", "lpips", "skimage", "torchvision", "medpy", "nibabel", "scipy", "SimpleITK"}
+    rooms = "freqbench.attacks, freqbench.data, freqbench.metrics, freqbench.models"
     code = f"import sys, torch, freqbench, {rooms}; print(*{heavy!r} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""

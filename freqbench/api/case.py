@@ -16,7 +16,7 @@ from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import kind_of, require_class
 from freqbench.core.types import IGNORED, NO_LABEL, CaseRef, Reference, Spacing, triple
-from freqbench.data import Dataset, NativeCase, nifti
+from freqbench.data import Dataset, NativeCase, image_files
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder
 from freqbench.job.schema import build_dataset
 from freqbench.metrics.volumes import Volume, as_tensor, channels_of, require_classes, require_same_shape
@@ -136,7 +136,7 @@ class PatientCase:
             "reference": "prediction" if label is None else "label",
             "labels": (IGNORED if keys.get("ignore") else MOST_CLASSES) if labels is None else labels,
         }
-        content = {"name": nifti.stem(images[0]), "root": "", **files, **keys}
+        content = {"name": image_files.stem(images[0]), "root": "", **files, **keys}
         dataset = config.validate(content, _Files, "from_nifti")
         (ref,) = dataset.refs()
         return cls._of(dataset.load(ref), dataset, () if labels is None else dataset.class_names)

@@ -9,7 +9,7 @@ from typing import Any
 from freqbench.core import config, documents
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
-from freqbench.data import DATASETS, nifti
+from freqbench.data import DATASETS, image_files
 from freqbench.data.base import counted_patients
 from freqbench.data.file_names import Pairing, classes_in, holds_classes, pairings
 from freqbench.data.labels import few
@@ -48,7 +48,7 @@ class LayoutKind:
 def _paired(folder: Path) -> Pairing | None:
     """Returns how names pair a folder's images and label maps, if values say that these are label maps."""
     files = storage.list_tree(str(folder), DEPTH)[:LISTED] if folder.is_dir() else []
-    found = pairings([path for path in files if path.endswith(nifti.SUFFIXES)])
+    found = pairings([path for path in files if path.endswith(image_files.SUFFIXES)])
     return next((pairing for pairing in found if all(map(holds_classes, _some(folder, pairing.masks)))), None)
 
 
@@ -119,7 +119,7 @@ def _modality(folder: Path) -> dict[str, Any]:
 
 
 def _structures(case: Path) -> list[str]:
-    return sorted(nifti.stem(path.name) for path in case.glob("segmentations/*.nii.gz"))
+    return sorted(image_files.stem(path.name) for path in case.glob("segmentations/*.nii.gz"))
 
 
 def _classes(folder: Path) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _classes(folder: Path) -> dict[str, Any]:
 def _has_images(place: Path) -> bool:
     """True for a NIfTI file, and for a folder with some directly in it."""
     if place.is_file():
-        return place.name.endswith(nifti.SUFFIXES)
+        return place.name.endswith(image_files.SUFFIXES)
     return any(each.is_file() for each in place.glob("[!.]*.nii*"))
 
 
@@ -278,13 +278,13 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     if not (folder.is_dir() or folder.is_file()):
         raise UserError(f"{folder}: expected a folder or a NIfTI file, found none: check --data")
     folder = folder.resolve()  # a link to itself, which is no folder, does not resolve
-    _require_nifti(folder)
+    _require_volumes(folder)
     kind = _kind_of(folder)
     if kind is None and folder.is_file():
         raise UserError(f"{folder}: expected a folder, or a file named .nii or .nii.gz, got another file: convert it")
     if kind is None:
         raise UserError(_unrecognised(folder))
-    name = kind.loader if issubclass(DATASETS[kind.loader], PublishedSplit) else nifti.stem(str(folder))
+    name = kind.loader if issubclass(DATASETS[kind.loader], PublishedSplit) else image_files.stem(str(folder))
     entry = {"name": name, "root": str(folder), **kind.keys(folder)}
     dataset = config.validate({**entry, **kind.all_cases}, DATASETS[kind.loader], where=str(folder))
     if not isinstance(dataset, ListedFolder):
@@ -337,18 +337,19 @@ def _guesses(kind: LayoutKind, entry: Mapping[str, Any], folder: Path) -> Iterat
         yield f"dataset.json fits too: {kind.loader} was taken by the names; loader: decathlon reads what the list says"
 
 
-def _require_nifti(folder: Path) -> None:
-    """Raises UserError for a file or folder with volumes in other formats and no NIfTI file."""
+def _require_volumes(folder: Path) -> None:
+    """Raises UserError for a file or folder with volumes in other formats alone."""
     names = storage.list_tree(str(folder), DEPTH)[:LISTED] if folder.is_dir() else [folder.name]
-    if any(name.endswith(nifti.SUFFIXES) for name in names):
+    if any(name.endswith(image_files.SUFFIXES) for name in names):
         return
     for name in names:
         suffix = Path(name).suffix.lower()
         is_dicom = not suffix and _is_dicom(folder / name if folder.is_dir() else folder)
-        if is_dicom or suffix in nifti.OTHER_FORMATS:
+        if is_dicom or suffix in image_files.OTHER_FORMATS:
+            convert = image_files.OTHER_FORMATS[".dcm" if is_dicom else suffix]
             raise UserError(
-                f"{folder}: expected volumes in NIfTI (.nii.gz or .nii), got {'DICOM' if is_dicom else suffix} files "
-                f"such as {name}: {nifti.OTHER_FORMATS['.dcm' if is_dicom else suffix]}"
+                f"{folder}: expected volumes in {', '.join(image_files.SUFFIXES)}, got "
+                f"{'DICOM' if is_dicom else suffix} files such as {name}: {convert}"
             )
 
 

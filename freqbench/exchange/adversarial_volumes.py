@@ -15,7 +15,7 @@ from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.types import Case, CaseRef
-from freqbench.data import nifti
+from freqbench.data import image_files, nifti
 from freqbench.engine import memory, run, saved_volumes
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.run import Additions, ImportedCell, Summary
@@ -105,7 +105,7 @@ def _cell(template: Cell, label: str, content: str) -> Cell:
 def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Cell, list[tuple[CaseRef, str]]]:
     """Matches files with cases: a cell of the source on their data, and the file of each case; reports the rest."""
     names = [name for suffix in nifti.SUFFIXES for name in storage.list_files(folder, suffix)]
-    by_case = {nifti.stem(name).removeprefix(PREFIX): storage.join(folder, name) for name in sorted(names)}
+    by_case = {image_files.stem(name).removeprefix(PREFIX): storage.join(folder, name) for name in sorted(names)}
     templates = {cell.dataset.name: cell for cell in grid.cells if cell.source.name == source}
     cases = {name: [ref for ref in grid.cases[name] if ref.case_id in by_case] for name in templates}
     datasets = [name for name, refs in cases.items() if refs]
@@ -137,7 +137,7 @@ def _read(path: str, case: Case) -> Tensor:
             f"{path}: expected the shape of the prepared case, {expected} (channels first), got {shape}: check "
             "spacing, crop_foreground, pad_to and size of the dataset against the code that saved it"
         )
-    voxels = nifti.read_image(header)
+    voxels = image_files.read_image(header)
     raw: Any = nibabel.load(local).dataobj
     if str(raw.dtype) == "uint8" and (raw.slope, raw.inter) == (1, 0):  # scaled bytes stand for floats
         voxels /= 255

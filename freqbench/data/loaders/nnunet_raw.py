@@ -8,7 +8,7 @@ from pydantic import Field
 from freqbench.core.errors import DataError, unknown
 from freqbench.core.files import storage
 from freqbench.core.limits import whole
-from freqbench.data import nifti
+from freqbench.data import image_files
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder, expanded, join, read_json, read_object
 
 IGNORE = "ignore"
@@ -52,7 +52,7 @@ class NnunetRaw(ListedFolder):
             return list(listed)
         ending, folder = self._ending(), join(self._root(), f"labels{side}")
         names = storage.list_files(folder, ending)
-        others = sorted({other for other in nifti.SUFFIXES if not names and storage.list_files(folder, other)})
+        others = sorted({other for other in image_files.SUFFIXES if not names and storage.list_files(folder, other)})
         if others and others != [ending]:
             raise DataError(
                 f"{self._source()}: expected the file_ending of the label maps, got {ending}, though those of {folder} "
@@ -98,10 +98,10 @@ class NnunetRaw(ListedFolder):
 
     def _ending(self) -> str:
         ending = self._content().get("file_ending", ".nii.gz")
-        if ending not in nifti.SUFFIXES:
+        if ending not in image_files.SUFFIXES:
             raise DataError(
                 f"{self._source()}: expected file_ending .nii.gz or .nii, got {ending!r}: "
-                + nifti.OTHER_FORMATS.get(str(ending).lower(), "convert the files")
+                + image_files.OTHER_FORMATS.get(str(ending).lower(), "convert the files")
             )
         return str(ending)
 

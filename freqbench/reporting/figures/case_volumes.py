@@ -12,7 +12,7 @@ from freqbench.core import names
 from freqbench.core.errors import DataError
 from freqbench.core.files import storage
 from freqbench.core.types import IGNORED, Spacing
-from freqbench.data import nifti
+from freqbench.data import image_files, nifti
 from freqbench.results import volumes
 
 T = TypeVar("T", bound=np.generic)
@@ -95,6 +95,6 @@ def _channels(path: str) -> tuple[Image, npt.NDArray[np.float64]]:
 
 def _classes(path: str) -> Mask:
     """Reads a label map; voxels that do not count are drawn as background."""
-    classes = nifti.read_integers(nifti.read_header(storage.fetch(path))).astype(np.uint8)
+    classes = image_files.read_integers(nifti.read_header(storage.fetch(path))).astype(np.uint8)
     classes[classes == IGNORED] = 0
     return classes
