@@ -1,4 +1,4 @@
-"""Makes cases from arrays, from NIfTI files, or from a dataset."""
+"""Makes cases from arrays, from image files, or from a dataset."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class PatientCase:
     """One patient volume, with its label map if there is one, as a model sees it.
 
     Arrays are used unchanged: they must have the grid and the intensities that the model was trained on. Files have
-    neither, so the constructor `from_nifti` also takes the keys of preprocessing.
+    neither, so the constructor `from_file` also takes the keys of preprocessing.
 
     Args:
         image: `[H, W, D]` or `[C, H, W, D]` in [0, 1], an array or tensor; a batch axis of length 1 is accepted.
@@ -78,7 +78,7 @@ class PatientCase:
         classes = None if label is None else as_tensor(cpu_tensor(label))
         if classes is not None:
             require_same_shape((h, w, d), tuple(classes.shape))
-        advice = "scale it as the model was trained on, or read files by Case.from_nifti with `intensity`"
+        advice = "scale it as the model was trained on, or read files by Case.from_file with `intensity`"
         require_unit_range(voxels, f"{name}: expected an image", advice)
         grid, steps = _grid(name, spacing, affine)
         stored = {"image": voxels.to(torch.float32).clone()}
@@ -104,7 +104,7 @@ class PatientCase:
         self.class_names, self.dataset, self.ignores = tuple(class_names), None, bool(ignore)
 
     @classmethod
-    def from_nifti(
+    def from_file(
         cls,
         image: AnyPath | Sequence[AnyPath],
         label: AnyPath | None = None,
@@ -112,10 +112,11 @@ class PatientCase:
         labels: int | Sequence[str] | None = None,
         **keys: Any,
     ) -> "PatientCase":
-        """Makes a case from its NIfTI files, prepared like those of a job's dataset.
+        """Makes a case from its files of any format that is read, prepared like those of a job's dataset.
 
         Args:
-            image: a path or URI, or one per channel; channels may also lie along the file's fourth axis.
+            image: a path or URI, or one per channel; channels may also lie in one file, along a fourth axis or as
+                numbers of a voxel.
             label: path or URI of the label map on the same grid; None: there is none, see `reference`.
             labels: names of all classes, background first, or their number; None: as many as the model has.
             keys: `label_map` and `ignore` of a dataset's entry in a job file (the class of each label in the file, and
@@ -137,9 +138,11 @@ class PatientCase:
             "labels": (IGNORED if keys.get("ignore") else MOST_CLASSES) if labels is None else labels,
         }
         content = {"name": image_files.stem(images[0]), "root": "", **files, **keys}
-        dataset = config.validate(content, _Files, "from_nifti")
+        dataset = config.validate(content, _Files, "from_file")
         (ref,) = dataset.refs()
         return cls._of(dataset.load(ref), dataset, () if labels is None else dataset.class_names)
+
+    from_nifti = from_file  # its name while NIfTI was the only format
 
     @classmethod
     def _of(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "PatientCase":
@@ -205,7 +208,7 @@ class PatientCase:
 
 
 class Cases(Sequence[PatientCase]):
-    """The cases of a dataset, read on access by index, with the warnings of `from_nifti`; a slice is again a sequence.
+    """The cases of a dataset, read on access by index, with the warnings of `from_file`; a slice is again a sequence.
 
     Attributes:
         dataset: their dataset.
@@ -296,7 +299,7 @@ def cpu_tensor(volume: Volume) -> Tensor:
     Raises a UserError for anything else.
     """
     if isinstance(volume, str | PathLike):
-        raise UserError(f"expected an array or tensor, got the path {fspath(volume)}: read files by Case.from_nifti")
+        raise UserError(f"expected an array or tensor, got the path {fspath(volume)}: read files by Case.from_file")
     if isinstance(volume, np.ndarray):  # torch lacks most operations on unsigned integers
         dtypes = {"f": np.float32, "i": np.int64, "u": np.int64}
         volume = np.ascontiguousarray(volume, dtypes.get(volume.dtype.kind))
@@ -362,7 +365,7 @@ class _Arrays(Dataset):
         return ()
 
     def native(self, ref: CaseRef) -> NativeCase:
-        raise UserError(f"{self.name}: expected files, got arrays: give the files, by Case.from_nifti")
+        raise UserError(f"{self.name}: expected files, got arrays: give the files, by Case.from_file")
 
 
 class _Files(ListedFolder):

@@ -122,7 +122,7 @@ def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
     """Yields the ways in which names pair images and label maps below a folder, from the likeliest on.
 
     Args:
-        paths: NIfTI files, relative to the folder.
+        paths: image files, relative to the folder.
     """
     called = [path for path in paths if is_called_mask(path) or any(map(_MASK_FOLDER.fullmatch, path.split("/")[:-1]))]
     levels = _varying(called)

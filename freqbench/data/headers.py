@@ -32,7 +32,7 @@ class Header:
     affine: npt.NDArray[np.float64]  # voxel to world millimetres (RAS+), float64 [4, 4]
     fourth: int = 1  # channels in this file: length of its fourth axis, or numbers of a voxel
     further: tuple["Header", ...] = ()  # headers of the files with the other channels, one per channel
-    is_integer: bool = False  # its numbers are stored as whole ones
+    stored: str = "float32"  # type of the file's numbers, as numpy calls it; that of scaled ones is float32
     is_unfilled: bool = False  # voxels of 1 x 1 x 1 that nothing states, as in a header that nobody filled
     guess: str = ""  # sentence on what the file does not state, and how it is read
 
@@ -40,6 +40,11 @@ class Header:
     def num_channels(self) -> int:
         """Channels of the image, over all its files."""
         return self.fourth + len(self.further)
+
+    @property
+    def is_integer(self) -> bool:
+        """True if the numbers are whole."""
+        return np.dtype(self.stored).kind in "bui"
 
     def check_same_grid(self, image: "Header", what: str = "label map") -> None:
         """Raises DataError if the shape differs from the image's, or a corner is more than half a voxel away."""

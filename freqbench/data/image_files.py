@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from glob import escape
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +24,7 @@ CONVERT = "convert each by SimpleITK.WriteImage(SimpleITK.ReadImage(FILE), 'NAME
 OTHER_FORMATS = {
     **dict.fromkeys((".mgz", ".mgh"), "convert each by nibabel.load(FILE) and nibabel.save"),
     **dict.fromkeys((".tif", ".tiff", ".vtk", ".h5", ".hdf5"), CONVERT),
+    ".img": "give the .hdr file beside it",
     **dict.fromkeys((".dcm", ".ima", ".dicom"), "convert the folder by dcm2niix -z y FOLDER"),
 }
 
@@ -77,20 +77,24 @@ def fetch(path: str, verify: bool = False) -> Path:
     if not parts:
         return local
     folder, _, name = path.rpartition("/")
-    return storage.fetch_folder(folder, [escape(part) for part in (name, *parts)]) / name
+    return storage.fetch_together(folder, (name, *parts)) / name
 
 
 def sha256s(path: str) -> list[str]:
     """Returns the SHA-256 (hex) of an image file, and of each file of its voxels."""
-    if not path.endswith(itk.SUFFIXES):
-        return [storage.sha256(path)]
+    if path.endswith((".nii", ".gz")):
+        return [storage.sha256(path)]  # without fetching it
     local = fetch(path)
-    return [storage.sha256(str(local.parent / name)) for name in (local.name, *itk.parts(local))]
+    return [storage.sha256(str(local.parent / name)) for name in (local.name, *reader_of(path).parts(local))]
 
 
 def read_header(path: Path, multichannel: bool = False) -> Header:
     """Reads and checks a header; see `Reader.read_header`."""
-    return reader_of(path).read_header(path, multichannel)
+    reader = reader_of(path)
+    for name in reader.parts(path):
+        if not (path.parent / name).is_file():
+            raise DataError(f"{path}: expected its voxels in {name} beside it, found no file: add it")
+    return reader.read_header(path, multichannel)
 
 
 def check_length(path: Path) -> None:

@@ -71,8 +71,6 @@ def parts(path: Path) -> tuple[str, ...]:
 def read_header(path: Path, multichannel: bool = False) -> Header:
     """Reads and checks a header; see `image_files.Reader.read_header`."""
     layout = _layout(path)
-    if not layout.file(path).is_file():
-        raise DataError(f"{path}: expected its voxels in {layout.data} beside it, found no file: add it")
     reader = _opened(path)
     size, count = tuple(map(int, reader.GetSize())), int(reader.GetNumberOfComponents())
     if count > 1 and len(size) > 3:
@@ -86,7 +84,7 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
         affine=affine,
         spacing=spacing,
         fourth=math.prod(shape[3:]),
-        is_integer="integer" in _kind(path, reader),
+        stored=_stored(path, reader).name,
         is_unfilled=not layout.states_sides and spacing == (1.0, 1.0, 1.0),
         guess="" if layout.states_axes else NO_DIRECTIONS,
     )
@@ -148,14 +146,16 @@ def _opened(path: Path) -> Any:
     return reader
 
 
-def _kind(path: Path, reader: Any) -> str:
-    """Returns the type of a file's numbers in SimpleITK's words, such as `16-bit signed integer`."""
+def _stored(path: Path, reader: Any) -> np.dtype[Any]:
+    """Returns the type of a file's numbers; refuses complex and others."""
     import SimpleITK
 
     kind = str(SimpleITK.GetPixelIDValueAsString(reader.GetPixelID())).removeprefix("vector of ")
-    if not re.fullmatch(r"[0-9]+-bit (float|(un)?signed integer)", kind):
+    match = re.fullmatch(r"([0-9]+)-bit (?:float|(?P<sign>un)?signed integer)", kind)
+    if not match:
         raise DataError(f"{path}: expected real numbers, got {kind}: store one number a voxel")
-    return kind
+    name = "float" if "float" in kind else f"{'u' * bool(match['sign'])}int"
+    return np.dtype(f"{name}{match[1]}")
 
 
 def _affine(path: Path, reader: Any, layout: _Layout) -> npt.NDArray[np.float64]:
@@ -283,7 +283,7 @@ def _beside(path: Path, name: str | None) -> str | None:
 def _check_data(header: Header, layout: _Layout) -> None:
     """Refuses, before memory is allocated, a file that cannot hold the voxels that its header states."""
     file, count = layout.file(header.path), math.prod(header.shape) * header.fourth
-    num_bytes = count * int(_kind(header.path, _opened(header.path)).partition("-")[0]) // 8
+    num_bytes = count * np.dtype(header.stored).itemsize
     room = file.stat().st_size - layout.start
     if layout.packing == "text":
         check_room(header.path, count, count, room)  # a digit and a space a voxel

@@ -130,10 +130,13 @@ def _classes(folder: Path) -> dict[str, Any]:
 
 
 def _has_images(place: Path) -> bool:
-    """True for a NIfTI file, and for a folder with some directly in it."""
-    if place.is_file():
-        return place.name.endswith(image_files.SUFFIXES)
-    return any(each.is_file() for each in place.glob("[!.]*.nii*"))
+    """True for an image file, and for a folder with some directly in it."""
+    return place.name.endswith(image_files.SUFFIXES) if place.is_file() else bool(_images_of(place, "[!.]*"))
+
+
+def _images_of(folder: Path, pattern: str) -> list[Path]:
+    """Returns the image files of a folder that a pattern fits, sorted."""
+    return sorted(path for path in folder.glob(pattern) if path.is_file() and path.name.endswith(image_files.SUFFIXES))
 
 
 def _is_nnunet(folder: Path) -> bool:
@@ -141,7 +144,7 @@ def _is_nnunet(folder: Path) -> bool:
     listed = _content(folder / "dataset.json").get("dataset")
     if isinstance(listed, dict) and any(isinstance(files, dict) and "images" in files for files in listed.values()):
         return True
-    image = next(folder.glob("imagesTr/*_0000.nii*"), None)
+    image = next(iter(_images_of(folder, "imagesTr/*_0000.*")), None)
     return image is not None and not (folder / "labelsTr" / image.name).exists()
 
 
@@ -276,12 +279,12 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
         raise UserError(f"{path}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")
     folder = Path(storage.local_path(path))
     if not (folder.is_dir() or folder.is_file()):
-        raise UserError(f"{folder}: expected a folder or a NIfTI file, found none: check --data")
+        raise UserError(f"{folder}: expected a folder or an image file, found none: check --data")
     folder = folder.resolve()  # a link to itself, which is no folder, does not resolve
     _require_volumes(folder)
     kind = _kind_of(folder)
     if kind is None and folder.is_file():
-        raise UserError(f"{folder}: expected a folder, or a file named .nii or .nii.gz, got another file: convert it")
+        raise UserError(f"{folder}: expected a folder or an image file, got another file: convert it")
     if kind is None:
         raise UserError(_unrecognised(folder))
     name = kind.loader if issubclass(DATASETS[kind.loader], PublishedSplit) else image_files.stem(str(folder))
@@ -413,6 +416,6 @@ def _notes(surveys: Sequence[Survey], folder: Path) -> Iterator[str]:
             yield f"{survey.split}: no label maps, so its cases need `reference: prediction`"
     listed = {Path(path) for survey in surveys for path in survey.images}
     flat = {path.parent for path in listed if path.parent.name.startswith("im")}
-    beside = sorted(path for parent in flat for path in parent.glob("[!.]*.nii*") if path not in listed)
+    beside = sorted(path for parent in flat for path in _images_of(parent, "[!.]*") if path not in listed)
     if further := [str(path.relative_to(folder)) for path in beside if not is_averaged(path.name)]:
         yield f"the list does not name: {_named(further)}"

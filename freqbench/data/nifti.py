@@ -29,15 +29,16 @@ from freqbench.data.headers import (
     spacing_of,
 )
 
-SUFFIXES = (".nii.gz", ".nii")
+PAIR = ".hdr"  # a header with its voxels in `.img` beside it
+SUFFIXES = (".nii.gz", ".nii", PAIR)
 
 # Units of the codes of `xyzt_units`, and their millimetres; lengths without a unit count as millimetres.
 UNITS = {0: ("no unit", 1.0), 1: ("metres", 1e3), 2: ("millimetres", 1.0), 3: ("micrometres", 1e-3)}
 
 
 def parts(path: Path) -> tuple[str, ...]:
-    """Returns no name: a file holds its voxels itself."""
-    return ()
+    """Returns the name of the file with the voxels, in the folder of the header; none if they follow the header."""
+    return (_file_of_voxels(path).name,) if path.suffix == PAIR else ()
 
 
 def read_header(path: Path, multichannel: bool = False) -> Header:
@@ -60,7 +61,7 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
         affine=affine,
         spacing=spacing,
         fourth=math.prod(shape[3:]),
-        is_integer=image.get_data_dtype().kind in "bui" and scale.slope == 1 and float(scale.inter).is_integer(),
+        stored=str(image.get_data_dtype()) if (scale.slope, scale.inter) == (1, 0) else "float32",
         is_unfilled=is_unfilled and spacing == (1.0, 1.0, 1.0),
     )
 
@@ -69,7 +70,7 @@ def check_length(path: Path) -> None:
     """Raises DataError for a truncated file, by its length; reads a file to the end only if its length is wrong."""
     image = _open(path)
     expected = _num_bytes(image)
-    with path.open("rb") as stream:
+    with _file_of_voxels(path).open("rb") as stream:
         length = stream.seek(0, 2)
         if path.name.endswith(".gz"):  # gzip ends with the unpacked length, modulo 2^32 (RFC 1952)
             stream.seek(-4, 2)
@@ -103,6 +104,10 @@ def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
     return voxels
 
 
+def _file_of_voxels(path: Path) -> Path:
+    return path.with_suffix(".img") if path.suffix == PAIR else path
+
+
 def _num_bytes(image: Any) -> int:
     return int(image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize)
 
@@ -117,7 +122,12 @@ def _open(path: Path) -> Any:
         raise DataError(f"{path}: expected a file that may be read, got {error.strerror}: check permissions") from None
     except _damaged() as error:
         raise DataError(f"{path}: expected a NIfTI file, got an unreadable header: {_reason_of(error)}") from None
-    if not isinstance(image, nibabel.Nifti1Image):
+    if isinstance(image, nibabel.AnalyzeImage) and not isinstance(image, nibabel.Nifti1Pair):
+        raise DataError(
+            f"{path}: expected a NIfTI file, got Analyze 7.5, which does not state the directions of its axes, and "
+            "readers take different ones: convert it by a tool that knows them"
+        )
+    if not isinstance(image, nibabel.Nifti1Pair):
         raise DataError(f"{path}: expected a NIfTI file, got {type(image).__name__}: convert the file")
     header = image.header
     if header.is_single and (start := image.dataobj.offset) < header.single_vox_offset:
@@ -131,13 +141,14 @@ def _open(path: Path) -> Any:
 def read_voxels(header: Header) -> npt.NDArray[np.float32]:
     """Returns all voxels `[H, W, D, C]`, scaled by slope and intercept; reads to gzip's checksum at the end."""
     image = _open(header.path)
-    is_packed = header.path.name.endswith(".gz")
-    room = header.path.stat().st_size * (MOST_PACKED if is_packed else 1)
+    is_packed, file = header.path.name.endswith(".gz"), _file_of_voxels(header.path)
+    room = file.stat().st_size * (MOST_PACKED if is_packed else 1)
     check_room(header.path, math.prod(image.shape), _num_bytes(image), room)
     try:
-        with (gzip.open if is_packed else Path.open)(header.path, "rb") as stream:
-            with _unlogged():
-                image = type(image).from_stream(stream)
+        with (gzip.open if is_packed else Path.open)(file, "rb") as stream:
+            if file == header.path:
+                with _unlogged():
+                    image = type(image).from_stream(stream)
             voxels: npt.NDArray[np.float32] = image.get_fdata(caching="unchanged", dtype=np.float32)
             for _ in range(MAX_BYTES // 2**20):
                 if not stream.read(2**20):
@@ -165,7 +176,7 @@ def _affine_of(path: Path, image: Any) -> npt.NDArray[np.float64]:
     """Returns voxel to world millimetres, by sform, else qform, else pixdim; refuses contradictions."""
     header = image.header
     # As written: nibabel replaces sides that are not positive.
-    with image.file_map["image"].get_prepare_fileobj("rb") as stream:
+    with image.file_map["header" if path.suffix == PAIR else "image"].get_prepare_fileobj("rb") as stream:
         pixdim = type(header).from_fileobj(stream, check=False)["pixdim"][1:4]
     try:
         sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]

@@ -1,19 +1,26 @@
 """Formats beside NIfTI: the same volume gives the same case, and damaged, hostile or ambiguous files one line."""
 
+import json
 import re
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
+import torch
 
+import freqbench as fb
 from freqbench.core.errors import DataError
+from freqbench.core.files import storage
 from freqbench.data import image_files
+from freqbench.data.layouts import Layout, recognise
+from freqbench.job.schema import build_dataset
 
 from .conftest import made, refused
 from .downloads import LPS, SRA, TURN, volume
 from .itk_files import put_itk, spoil
 
-FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd")
+FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 
 
 def _read(path: Path) -> np.ndarray:
@@ -34,7 +41,7 @@ def test_a_volume_is_that_of_its_nifti_file(tmp_path: Path, suffix: str, packed:
     image_files.check_length(tmp_path / f"a{suffix}")
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", FORMATS[:-1])
 def test_numbers_of_a_voxel_are_channels(tmp_path: Path, suffix: str) -> None:
     voxels = np.stack([volume(0)[0], volume(1)[0]], axis=-1)
     put_itk(tmp_path / f"a{suffix}", voxels)
@@ -49,7 +56,7 @@ def test_a_truncated_file_is_told_by_its_length_and_when_it_is_read(
 ) -> None:
     path = tmp_path / f"a{suffix}"
     put_itk(path, volume()[0], packed=packed)
-    data = next(iter([*tmp_path.glob("a*raw*")]), path)
+    data = next((file for file in tmp_path.iterdir() if file != path), path)
     data.write_bytes(data.read_bytes()[:-50])
     refused("got damaged or truncated data", lambda: image_files.check_length(path))
     refused("got damaged or truncated data", lambda: _read(path))
@@ -87,11 +94,11 @@ def test_voxels_are_read_from_one_file_below_the_folder_alone(tmp_path: Path, su
     refused("a list of files" if place[0] in "La" else "of its own folder", lambda: image_files.read_header(path))
 
 
-@pytest.mark.parametrize("suffix", [".nhdr", ".mhd"])
-def test_a_missing_file_of_voxels_is_named(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(("suffix", "data"), [(".nhdr", "a.raw"), (".mhd", "a.raw"), (".hdr", "a.img")])
+def test_a_missing_file_of_voxels_is_named(tmp_path: Path, suffix: str, data: str) -> None:
     put_itk(tmp_path / f"a{suffix}", volume()[0])
-    (tmp_path / "a.raw").unlink()
-    refused("expected its voxels in a.raw beside it", lambda: image_files.read_header(tmp_path / f"a{suffix}"))
+    (tmp_path / data).unlink()
+    refused(f"expected its voxels in {data} beside it", lambda: image_files.read_header(tmp_path / f"a{suffix}"))
 
 
 @pytest.mark.parametrize(
@@ -131,3 +138,76 @@ def test_units_of_headers_are_millimetres_after_reading(tmp_path: Path) -> None:
     put_itk(tmp_path / "a.nrrd", volume()[0])
     spoil(tmp_path / "a.nrrd", b"encoding: raw", b'encoding: raw\nspace units: "cm" "cm" "cm"')
     assert image_files.read_header(tmp_path / "a.nrrd").spacing == (10, 10, 10)
+
+
+def test_analyze_is_refused_as_readers_take_different_directions(tmp_path: Path) -> None:
+    nibabel.save(nibabel.AnalyzeImage(volume()[0], None), tmp_path / "a.hdr")
+    refused("got Analyze 7.5", lambda: image_files.read_header(tmp_path / "a.hdr"))
+
+
+def _laid_out(root: Path, suffix: str) -> dict[str, Layout]:
+    """Folders in several layouts, each of one case, by the loader that fits."""
+    image, label = volume()
+    for folder, (scan, mask) in {
+        "nnunet_raw": ("imagesTr/x_0000", "labelsTr/x"),
+        "decathlon": ("imagesTr/x", "labelsTr/x"),
+        "pairs": ("x", "x.seg"),
+        "images": ("x", ""),
+    }.items():
+        put_itk(root / folder / f"{scan}{suffix}", image, LPS)
+        if mask:
+            put_itk(root / folder / f"{mask}{suffix}", label, LPS)
+    labels = {"background": 0, "left": 1, "right": 2}
+    described = {"channel_names": {"0": "MR"}, "labels": labels, "file_ending": suffix}
+    (root / "nnunet_raw/dataset.json").write_text(json.dumps(described))
+    listed = {"labels": {value: name for name, value in labels.items()}}
+    lines = [{"image": f"./imagesTr/x{suffix}", "label": f"./labelsTr/x{suffix}"}]
+    (root / "decathlon/dataset.json").write_text(json.dumps({**listed, "training": lines}))
+    return {path.name: recognise(str(path)) for path in root.iterdir()}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_layout_is_recognised_and_read_in_every_format(tmp_path: Path, suffix: str) -> None:
+    layouts = _laid_out(tmp_path, suffix)
+    for loader, layout in layouts.items():
+        assert (layout.loader, layout.problems) == (loader, ())
+        keys = {"labels": 3} if loader == "images" else {}
+        dataset = build_dataset({**layout.entry, **keys}, where="job.yaml")
+        (ref,) = dataset.refs()
+        native = dataset.native(ref)
+        assert ref.case_id == "x"
+        assert np.array_equal(native.image[0], volume()[0])
+        if loader != "images":
+            assert np.array_equal(native.label[0], volume()[1])
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_python_reads_files_of_every_format(tmp_path: Path, suffix: str) -> None:
+    for name, voxels in zip(("x", "y"), volume(), strict=True):
+        put_itk(tmp_path / f"{name}{suffix}", voxels, LPS)
+        put_itk(tmp_path / f"{name}.nii.gz", voxels, LPS)
+    case, of_nifti = (
+        fb.Case.from_file(*(tmp_path / f"{name}{end}" for name in "xy"), labels=3) for end in (suffix, ".nii.gz")
+    )
+    assert case.name == "x"
+    assert torch.equal(case.image, of_nifti.image)
+    assert torch.equal(case.label, of_nifti.label)
+
+
+def test_voxels_beside_a_header_are_fetched_with_it(tmp_path: Path) -> None:
+    put_itk(tmp_path / "a.mhd", volume()[0])
+    root = f"memory://{tmp_path.name}"
+    for file in tmp_path.iterdir():
+        storage.write_atomic(f"{root}/{file.name}", file.read_bytes())
+    dataset = made("images", root=root, reference="prediction", labels=2)
+    (ref,) = dataset.refs()
+    assert np.array_equal(dataset.native(ref).image[0], volume()[0])
+    local = made("images", root=str(tmp_path), reference="prediction", labels=2)
+    assert local.refs()[0].fingerprint == ref.fingerprint
+
+
+def test_doctor_says_what_a_file_does_not_state(tmp_path: Path) -> None:
+    put_itk(tmp_path / "a.gipl", volume()[0])
+    dataset = made("images", root=str(tmp_path), reference="prediction", labels=2)
+    (ref,) = dataset.refs()
+    assert "it states no directions of the axes" in " ".join(dataset.faults(ref, dataset.space))

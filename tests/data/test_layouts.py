@@ -189,10 +189,10 @@ def test_unused_files_are_noted_and_a_missing_list_is_a_problem(tmp_path: Path) 
             lambda root: ((root / "Task09_Spleen").mkdir(), _msd(root / "Task09_Spleen")),
             "give one of its folders: Task09_Spleen (task of the Medical Segmentation Decathlon)",
         ),
-        (shutil.rmtree, "expected a folder or a NIfTI file, found none: check --data"),
+        (shutil.rmtree, "expected a folder or an image file, found none: check --data"),
         (
             lambda root: (root.rmdir(), root.symlink_to(root)),
-            "expected a folder or a NIfTI file, found none: check --d",
+            "expected a folder or an image file, found none: check --d",
         ),
     ],
 )

@@ -233,7 +233,7 @@ def test_other_formats_are_named_with_a_way_to_convert_them(tmp_path: Path, file
     (tmp_path / file).write_bytes(b"\0" * 128 + b"DICM")
     (tmp_path / "dataset.json").write_text("{}")
     refused(
-        f".nii.gz, .nii, .nrrd, .nhdr, .mha, .mhd, .gipl.gz, .gipl, got {shown} files such as {file}: convert ",
+        f".nii.gz, .nii, .hdr, .nrrd, .nhdr, .mha, .mhd, .gipl.gz, .gipl, got {shown} files such as {file}: convert ",
         lambda: recognise(str(tmp_path)),
         UserError,
     )
@@ -242,7 +242,7 @@ def test_other_formats_are_named_with_a_way_to_convert_them(tmp_path: Path, file
 def test_a_job_on_another_format_is_told_how_to_convert_it(tmp_path: Path) -> None:
     (tmp_path / "a.vtk").touch()
     with pytest.raises(DataError, match=r"got 'a\.vtk': convert each by SimpleITK"):
-        fb.Case.from_nifti(tmp_path / "a.vtk")
+        fb.Case.from_file(tmp_path / "a.vtk")
 
 
 @pytest.mark.parametrize(("values", "classes"), [((1, 2, 4), {4: 3}), ((255,), {255: 1}), ((1, 2), None)])

@@ -1,4 +1,4 @@
-"""Reads scans without label maps: a folder of NIfTI images, or a single one."""
+"""Reads scans without label maps: a folder of images, or a single one."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from freqbench.data.loaders.folder import CaseFiles, ListedFolder
 
 
 class Images(ListedFolder):
-    """Scans without label maps: the `.nii.gz` and `.nii` files of a folder, not of folders in it, or one such file.
+    """Scans without label maps: the image files of a folder, not of folders in it, or one such file.
 
     Needs `reference: prediction`. If all names end in a channel's number as nnU-Net writes it (`case_0000.nii.gz`,
     `case_0001.nii.gz`), from 0 without a gap and as many for every case, files that differ in it alone are one case;
@@ -81,9 +81,10 @@ class Images(ListedFolder):
         root = self._root()
         if root.endswith(image_files.SUFFIXES):
             return [root]
-        names = sorted({name for suffix in image_files.SUFFIXES for name in storage.list_files(root, suffix)})
+        names = [name for name in storage.list_files(root, "") if name.endswith(image_files.SUFFIXES)]
         if not names:
-            raise MissingDataError(f"{root}: expected .nii.gz or .nii files, found none: check `root`")
+            endings = ", ".join(image_files.SUFFIXES)
+            raise MissingDataError(f"{root}: expected {endings} files, found none: check `root`")
         return [storage.join(root, name) for name in names]
 
     def _is_label_map(self, file: str) -> bool:

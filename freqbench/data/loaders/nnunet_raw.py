@@ -17,8 +17,9 @@ IGNORE = "ignore"
 class NnunetRaw(ListedFolder):
     """Raw folder of nnU-Net (v2, or v1): `imagesTr/case_0000.nii.gz`, `labelsTr/case.nii.gz` and `dataset.json`.
 
-    Every label map is a case; an image has one file per channel. The key `dataset` of `dataset.json` names the files of
-    the cases of `training` if it is there: absolute, or from the folder of `dataset.json` on. Region-based labels are
+    Every label map is a case; an image has one file per channel, of any format that is read, as `file_ending` says. The
+    key `dataset` of `dataset.json` names the files of the cases of `training` if it is there: absolute, or from the
+    folder of `dataset.json` on. Region-based labels are
     refused: attacks and metrics need one class per voxel. Voxels of nnU-Net's label `ignore` do not count.
 
     Attributes:
@@ -51,9 +52,10 @@ class NnunetRaw(ListedFolder):
         if side == "Tr" and (listed := self._listed()):
             return list(listed)
         ending, folder = self._ending(), join(self._root(), f"labels{side}")
-        names = storage.list_files(folder, ending)
-        others = sorted({other for other in image_files.SUFFIXES if not names and storage.list_files(folder, other)})
-        if others and others != [ending]:
+        files = storage.list_files(folder, "")
+        names = [name for name in files if name.endswith(ending)]
+        others = sorted({other for other in image_files.SUFFIXES for name in files if name.endswith(other)})
+        if others and not names:
             raise DataError(
                 f"{self._source()}: expected the file_ending of the label maps, got {ending}, though those of {folder} "
                 f"end in {others[0]}: mend file_ending"
@@ -100,7 +102,7 @@ class NnunetRaw(ListedFolder):
         ending = self._content().get("file_ending", ".nii.gz")
         if ending not in image_files.SUFFIXES:
             raise DataError(
-                f"{self._source()}: expected file_ending .nii.gz or .nii, got {ending!r}: "
+                f"{self._source()}: expected file_ending {', '.join(image_files.SUFFIXES)}, got {ending!r}: "
                 + image_files.OTHER_FORMATS.get(str(ending).lower(), "convert the files")
             )
         return str(ending)
