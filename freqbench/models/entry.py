@@ -326,8 +326,9 @@ class ModelEntry(Strict):
             `training`, or `random` for untrained weights (`random:7`: seed 7, else 0); environment variables such as
             `${FREQBENCH_CHECKPOINTS}` are filled in.
         bundle: folder of a MONAI bundle.
-        command: words of a command that segments the file `{image}` (NIfTI) and writes the label map `{labels}`; it
-            needs trust, and is asked for labels alone.
+        command: words of a command that segments the file `{image}` and writes the label map `{labels}`; it needs
+            trust, and is asked for labels alone.
+        format: ending of the command's two files, such as `.mha`; None: `.nii.gz`.
         timeout: seconds that one run of the command may take; None: 600.
         classes: classes of the network's output, background included; None: the dataset's, or stated by the file.
         class_map: for each class of the dataset, the classes of the network's output that are merged into it (their
@@ -364,6 +365,7 @@ class ModelEntry(Strict):
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
     bundle: Annotated[str, Field(min_length=1)] | None = None
     command: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
+    format: Literal[".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"] | None = None
     timeout: PositiveFloat | None = None
     classes: Annotated[int, Field(ge=2)] | None = None
     class_map: dict[NonNegativeInt, Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]] | None = None
@@ -457,7 +459,7 @@ class ModelEntry(Strict):
         )
         if command is None:
             words = f'expected command: ["TOOL", "{IMAGE}", "{LABELS}"], got none: give its words'
-            yield self.arch == COMMAND or self.timeout, words
+            yield self.arch == COMMAND or self.timeout or self.format, words
         else:
             for key in ("args", "roi", "migration", "prefix", "inference"):
                 words = f"expected a command without {key}: it segments whole volumes: leave it out"

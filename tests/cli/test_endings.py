@@ -49,7 +49,8 @@ for name in json.loads(sys.argv[1]):
         app(["plan", name], standalone_mode=False)
     except ValueError as error:
         said[name] = str(error)
-print(json.dumps([said, sorted({"torch", "monai", "ray", "pandas", "scipy", "nibabel", "SimpleITK"} & set(sys.modules))]))
+heavy = {"torch", "monai", "ray", "pandas", "scipy", "nibabel", "SimpleITK"}
+print(json.dumps([said, sorted(heavy & set(sys.modules))]))
 """
 
 
