@@ -87,8 +87,10 @@ def checked_shape(path: Path, shape: tuple[int, ...], multichannel: bool) -> tup
 def check_invertible(path: Path, affine: npt.NDArray[np.float64]) -> None:
     """Refuses an affine with NaN, or whose axes do not span the space."""
     steps = affine[:3, :3]
-    volume = abs(float(np.linalg.det(steps))) if np.isfinite(affine).all() else 0.0
-    if not volume > 1e-6 * float(np.linalg.norm(steps, axis=0).prod()):
+    with np.errstate(over="ignore"):
+        volume = abs(float(np.linalg.det(steps))) if np.isfinite(affine).all() else 0.0
+        least = 1e-6 * float(np.linalg.norm(steps, axis=0).prod())
+    if not least < volume < math.inf:
         raise DataError(f"{path}: expected an invertible affine, got {affine[:3].tolist()}: mend the header")
 
 

@@ -90,16 +90,21 @@ def sha256s(path: str) -> list[str]:
 
 def read_header(path: Path, multichannel: bool = False) -> Header:
     """Reads and checks a header; see `Reader.read_header`."""
-    reader = reader_of(path)
-    for name in reader.parts(path):
-        if not (path.parent / name).is_file():
-            raise DataError(f"{path}: expected its voxels in {name} beside it, found no file: add it")
-    return reader.read_header(path, multichannel)
+    return _whole(path).read_header(path, multichannel)
 
 
 def check_length(path: Path) -> None:
     """Raises DataError for a truncated file; see `Reader.check_length`."""
-    reader_of(path).check_length(path)
+    _whole(path).check_length(path)
+
+
+def _whole(path: Path) -> Reader:
+    """Returns the reader of a file; raises DataError if a file of its voxels is missing."""
+    reader = reader_of(path)
+    for name in reader.parts(path):
+        if not (path.parent / name).is_file():
+            raise DataError(f"{path}: expected its voxels in {name} beside it, found no file: add it")
+    return reader
 
 
 def joined(headers: Sequence[Header]) -> Header:

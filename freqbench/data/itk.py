@@ -36,6 +36,7 @@ READERS = {**dict.fromkeys(NRRD, "NrrdImageIO"), **dict.fromkeys(META, "MetaImag
 LONGEST_HEADER = 2**22  # bytes of a text header: segmentations list their segments in it
 GIPL_HEADER = 256  # bytes
 ZLIB_OR_GZIP = 47  # zlib's number for streams of either kind
+PACKED_SIZE = "compresseddatasize"
 PACKINGS = {"gz": "gzip", "txt": "text", "ascii": "text", "hex": "text"}
 FORMATS = {**dict.fromkeys(NRRD, "a NRRD file"), **dict.fromkeys(META, "a MetaImage file")}
 
@@ -43,7 +44,11 @@ FORMATS = {**dict.fromkeys(NRRD, "a NRRD file"), **dict.fromkeys(META, "a MetaIm
 UNITS = {"": 1.0, "?": 1.0, "mm": 1.0, "cm": 10.0, "m": 1e3, "um": 1e-3, "µm": 1e-3, "microns": 1e-3}
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-NO_DIRECTIONS = "it states no directions of the axes: they are taken as left, posterior and superior, as SimpleITK does"
+NO_DIRECTIONS = (
+    "the header names no anatomical directions: its axes of space are taken as towards left, posterior and superior, "
+    "as SimpleITK does"
+)
+NAMED_SPACES = ("lps", "ras", "las", "left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +99,7 @@ def check_length(path: Path) -> None:
     """Raises DataError for a truncated file, by its length, or reads it to the end if the length does not tell."""
     header, layout = read_header(path, multichannel=True), _layout(path)
     _check_data(header, layout)
-    if layout.packing not in ("raw", "gzip"):
+    if layout.packing not in ("raw", "gzip") and PACKED_SIZE not in layout.fields:
         read_voxels(header)
 
 
@@ -231,7 +236,7 @@ def _nrrd(path: Path, stream: IO[bytes]) -> _Layout:
         start=0 if data or skips else stream.tell(),
         packing=PACKINGS.get(encoding, encoding),
         states_sides=bool({"space directions", "spacings"} & fields.keys()),
-        states_axes="space directions" in fields,
+        states_axes="space directions" in fields and fields.get("space", "").lower() in NAMED_SPACES,
     )
 
 
@@ -244,11 +249,10 @@ def _meta(path: Path, stream: IO[bytes]) -> _Layout:
         fields[name.strip().lower()] = value.strip()
         if name.strip().lower() == "elementdatafile":
             break
-    if fields.get("ndims") not in ("2", "3", "4") or "elementdatafile" not in fields:
-        raise DataError(
-            f"{path}: expected a MetaImage file with NDims of 2 to 4 and ElementDataFile, got NDims "
-            f"{fields.get('ndims', 'unstated')!r:.40}: fetch the file again"
-        )
+    lacking = [name for name in ("NDims", "DimSize", "ElementType", "ElementDataFile") if name.lower() not in fields]
+    if lacking or fields["ndims"] not in ("2", "3", "4"):
+        got = f"no {lacking[0]}" if lacking else f"NDims {fields['ndims']!r:.40}"
+        raise DataError(f"{path}: expected a MetaImage file with NDims of 2 to 4, got {got}: fetch the file again")
     file = fields["elementdatafile"]
     data = None if file.upper() == "LOCAL" else _beside(path, file)
     is_packed = fields.get("compresseddata", "").lower().startswith("t")
@@ -272,7 +276,7 @@ def _beside(path: Path, name: str | None) -> str | None:
             f"{path}: expected its voxels in one file, got a list of files, {name!r:.200}: store them in one"
         )
     steps = PurePosixPath(name).parts
-    if not steps or steps[0] == "/" or ".." in steps or "\\" in name or ":" in name:
+    if not steps or steps[0] == "/" or ".." in steps or set("\\:") & set(name) or not name.isprintable():
         raise DataError(
             f"{path}: expected its voxels in a file of its own folder, got {name!r:.200}: put the file beside the "
             "header, and its name into it"
@@ -289,6 +293,8 @@ def _check_data(header: Header, layout: _Layout) -> None:
         check_room(header.path, count, count, room)  # a digit and a space a voxel
     else:
         check_room(header.path, count, num_bytes, room if layout.packing == "raw" else room * MOST_PACKED)
+    if room < (whole(layout.fields.get(PACKED_SIZE, "0")) or 0):
+        raise _damaged(header, f"{room} bytes of {layout.fields[PACKED_SIZE]}")
     if layout.packing == "gzip" and room > 4:
         with file.open("rb") as stream:
             stream.seek(-4, 2)  # gzip ends with the unpacked length, modulo 2^32 (RFC 1952)

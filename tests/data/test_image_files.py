@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 
 import freqbench as fb
@@ -47,6 +48,25 @@ def test_numbers_of_a_voxel_are_channels(tmp_path: Path, suffix: str) -> None:
     put_itk(tmp_path / f"a{suffix}", voxels)
     np.testing.assert_array_equal(_read(tmp_path / f"a{suffix}"), np.moveaxis(voxels, -1, 0))
     refused("expected a 3D volume, got shape", lambda: image_files.read_header(tmp_path / f"a{suffix}"))
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_fourth_axis_is_that_of_channels(tmp_path: Path, suffix: str) -> None:
+    voxels = np.stack([volume(0)[0], volume(1)[0]])
+    image = SimpleITK.GetImageFromArray(voxels.transpose(0, 3, 2, 1), isVector=False)
+    SimpleITK.WriteImage(image, str(tmp_path / f"a{suffix}"))
+    np.testing.assert_array_equal(_read(tmp_path / f"a{suffix}"), voxels)
+
+
+@pytest.mark.parametrize(("space", "signs"), [("RAS", (1, 1, 1)), ("left-anterior-superior", (-1, 1, 1))])
+def test_the_axes_of_a_nrrd_file_are_those_of_its_space(
+    tmp_path: Path, space: str, signs: tuple[int, int, int]
+) -> None:
+    put_itk(tmp_path / "a.nrrd", volume()[0], LPS)
+    spoil(tmp_path / "a.nrrd", b"left-posterior-superior", space.encode())
+    header = image_files.read_header(tmp_path / "a.nrrd")
+    np.testing.assert_array_equal(header.affine[:3, :3], np.diag([*signs]) * [1, 2, 3])
+    assert header.guess == ""
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -108,6 +128,8 @@ def test_a_missing_file_of_voxels_is_named(tmp_path: Path, suffix: str, data: st
         (".mha", b"12 10 8", b"-12 10 8", "a volume of at most"),
         (".mha", b"12 10 8", b"120 100 80", "got damaged or truncated data"),
         (".mha", b"NDims = 3", b"NDims = 99999", "with NDims of 2 to 4"),
+        (".mha", b"ElementType", b"ElementTypo", "got no ElementType"),
+        (".mha", b"= LOCAL", b"= a\x00b", "of its own folder"),
         (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 0 1", ""),
         (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 1 nan", ""),
         (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1000 1 1", "mend its unit"),
@@ -210,4 +232,5 @@ def test_doctor_says_what_a_file_does_not_state(tmp_path: Path) -> None:
     put_itk(tmp_path / "a.gipl", volume()[0])
     dataset = made("images", root=str(tmp_path), reference="prediction", labels=2)
     (ref,) = dataset.refs()
-    assert "it states no directions of the axes" in " ".join(dataset.faults(ref, dataset.space))
+    assert "the header names no anatomical directions" in " ".join(dataset.faults(ref, dataset.space))
+    assert [note for note in recognise(str(tmp_path)).notes if note.startswith("a.gipl: the header names no")]

@@ -23,7 +23,7 @@ from freqbench.data import cache, image_files
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.headers import Header
 from freqbench.data.intensities import off_scale
-from freqbench.data.labels import Classes, classes_of, read_classes
+from freqbench.data.labels import Classes, classes_of, few, read_classes
 from freqbench.data.preprocess import check_room, file_codes, prepared_shape, ras_grid
 
 # Raise it with every change of the output of `load` for the same files.
@@ -74,7 +74,7 @@ class Survey:
     missing: list[str] = field(default_factory=list)  # files that do not exist
     unlabelled: list[str] = field(default_factory=list)  # ids of cases for which the list names no label map
     faults: list[str] = field(default_factory=list)  # one line per wrong header, length or label map
-    notes: list[str] = field(default_factory=list)  # one line per label map that is read otherwise than it is stored
+    notes: list[str] = field(default_factory=list)  # one line per guess, and per label map whose numbers are rounded
 
 
 class ListedFolder(Preprocess, Dataset, abc.ABC):
@@ -276,7 +276,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         Separate masks per class are not read even `with_labels`, as they are many and hold only yes or no.
         """
         lines = self._lines(split)
-        survey = Survey(split=split, num_cases=len(lines))
+        survey, guesses = Survey(split=split, num_cases=len(lines)), dict[str, list[str]]()
         for line in lines:
             case_id = self._case_id(line)
             try:
@@ -292,7 +292,9 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             if entry.label:
                 survey.labels.append(entry.label)
             try:
-                _, label = self._headers(entry)
+                image, label = self._headers(entry)
+                for header in filter(None, (image, label)):
+                    guesses.setdefault(header.guess, []).append(header.path.name)
                 for path in entry.files():
                     image_files.check_length(image_files.fetch(path))
                 if label and with_labels and not entry.masks:
@@ -301,6 +303,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 survey.complete.append(case_id)
             except DataError as error:
                 survey.faults.append(str(error))
+        survey.notes.extend(f"{few(files, 3)}: {guess}" for guess, files in guesses.items() if guess)
         return survey
 
     def listed_cases(self) -> int | None:
