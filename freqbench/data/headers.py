@@ -33,7 +33,7 @@ class Header:
     fourth: int = 1  # channels in this file: length of its fourth axis, or numbers of a voxel
     further: tuple["Header", ...] = ()  # headers of the files with the other channels, one per channel
     stored: str = "float32"  # type of the file's numbers, as numpy calls it; that of scaled ones is float32
-    is_unfilled: bool = False  # voxels of 1 x 1 x 1 that nothing states, as in a header that nobody filled
+    unfilled: str = ""  # fields that are missing, if voxels are 1 x 1 x 1 as in a header that nobody filled
     guess: str = ""  # sentence on what the file does not state, and how it is read
 
     @property

@@ -22,7 +22,7 @@ CONVERT = "convert each by SimpleITK.WriteImage(SimpleITK.ReadImage(FILE), 'NAME
 
 # Endings of files that hold volumes in formats that are not read, and how they become NIfTI.
 OTHER_FORMATS = {
-    **dict.fromkeys((".mgz", ".mgh"), "convert each by nibabel.load(FILE) and nibabel.save"),
+    **dict.fromkeys((".mgz", ".mgh", ".mnc"), "convert each by nibabel.load(FILE) and nibabel.save"),
     **dict.fromkeys((".tif", ".tiff", ".vtk", ".h5", ".hdf5"), CONVERT),
     ".img": "give the .hdr file beside it",
     **dict.fromkeys((".dcm", ".ima", ".dicom"), "convert the folder by dcm2niix -z y FOLDER"),

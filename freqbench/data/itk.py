@@ -90,7 +90,7 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
         spacing=spacing,
         fourth=math.prod(shape[3:]),
         stored=_stored(path, reader).name,
-        is_unfilled=not layout.states_sides and spacing == (1.0, 1.0, 1.0),
+        unfilled="" if layout.states_sides or spacing != (1.0, 1.0, 1.0) else "fields for them",
         guess="" if layout.states_axes else NO_DIRECTIONS,
     )
 

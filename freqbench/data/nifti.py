@@ -62,7 +62,7 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
         spacing=spacing,
         fourth=math.prod(shape[3:]),
         stored=str(image.get_data_dtype()) if (scale.slope, scale.inter) == (1, 0) else "float32",
-        is_unfilled=is_unfilled and spacing == (1.0, 1.0, 1.0),
+        unfilled="sform, qform and unit" if is_unfilled and spacing == (1.0, 1.0, 1.0) else "",
     )
 
 

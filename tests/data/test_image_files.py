@@ -228,9 +228,17 @@ def test_voxels_beside_a_header_are_fetched_with_it(tmp_path: Path) -> None:
     assert local.refs()[0].fingerprint == ref.fingerprint
 
 
-def test_doctor_says_what_a_file_does_not_state(tmp_path: Path) -> None:
+def test_plan_and_doctor_say_what_a_file_does_not_state(tmp_path: Path) -> None:
     put_itk(tmp_path / "a.gipl", volume()[0])
     dataset = made("images", root=str(tmp_path), reference="prediction", labels=2)
+    dataset.refs()
+    for lines in (dataset.remarks(["a"]), recognise(str(tmp_path)).notes):
+        assert [line for line in lines if "a.gipl: the header names no anatomical directions" in line]
+
+
+def test_a_header_that_nobody_filled_is_told(tmp_path: Path) -> None:
+    put_itk(tmp_path / "a.mha", volume()[0])
+    spoil(tmp_path / "a.mha", b"ElementSpacing = 1 1 1\n", b"")
+    dataset = made("images", root=str(tmp_path), reference="prediction", labels=2)
     (ref,) = dataset.refs()
-    assert "the header names no anatomical directions" in " ".join(dataset.faults(ref, dataset.space))
-    assert [note for note in recognise(str(tmp_path)).notes if note.startswith("a.gipl: the header names no")]
+    assert "got 1 x 1 x 1 without fields for them" in " ".join(dataset.faults(ref, dataset.space))

@@ -74,7 +74,7 @@ class Survey:
     missing: list[str] = field(default_factory=list)  # files that do not exist
     unlabelled: list[str] = field(default_factory=list)  # ids of cases for which the list names no label map
     faults: list[str] = field(default_factory=list)  # one line per wrong header, length or label map
-    notes: list[str] = field(default_factory=list)  # one line per guess, and per label map whose numbers are rounded
+    notes: list[str] = field(default_factory=list)  # one line per label map that is read otherwise than it is stored
 
 
 class ListedFolder(Preprocess, Dataset, abc.ABC):
@@ -260,12 +260,11 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         except DataError as error:
             yield str(error)
             return
-        if image.is_unfilled:
+        if image.unfilled:
             yield (
-                f"{image.path}: expected the sides of voxels, got 1 x 1 x 1 without sform, qform and unit, as in a "
+                f"{image.path}: expected the sides of voxels, got 1 x 1 x 1 without {image.unfilled}, as in a "
                 "header that nobody filled: state them if they differ, else `spacing` and distances in mm are wrong"
             )
-        yield from (f"{header.path}: {header.guess}" for header in filter(None, (image, label)) if header.guess)
         yield from (f"{native.source}: {line}" for line in off_scale(native, space))
         if label and not entry.masks and (note := image_files.rounding(label)):
             yield note
@@ -276,7 +275,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         Separate masks per class are not read even `with_labels`, as they are many and hold only yes or no.
         """
         lines = self._lines(split)
-        survey, guesses = Survey(split=split, num_cases=len(lines)), dict[str, list[str]]()
+        survey = Survey(split=split, num_cases=len(lines))
         for line in lines:
             case_id = self._case_id(line)
             try:
@@ -292,9 +291,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             if entry.label:
                 survey.labels.append(entry.label)
             try:
-                image, label = self._headers(entry)
-                for header in filter(None, (image, label)):
-                    guesses.setdefault(header.guess, []).append(header.path.name)
+                _, label = self._headers(entry)
                 for path in entry.files():
                     image_files.check_length(image_files.fetch(path))
                 if label and with_labels and not entry.masks:
@@ -303,8 +300,17 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 survey.complete.append(case_id)
             except DataError as error:
                 survey.faults.append(str(error))
-        survey.notes.extend(f"{few(files, 3)}: {guess}" for guess, files in guesses.items() if guess)
         return survey
+
+    @cached_property
+    def _guesses(self) -> dict[str, dict[str, None]]:
+        """Names of the files whose headers were read, by what is guessed of them."""
+        return {}
+
+    def remarks(self, patients: Sequence[str]) -> Iterator[str]:
+        """Yields lines as `Dataset.remarks` does, and one per guess about the files whose headers were read."""
+        yield from super().remarks(patients)
+        yield from (f"{self.name}: {few([*files], 3)}: {guess}" for guess, files in self._guesses.items() if guess)
 
     def listed_cases(self) -> int | None:
         """Returns the number of cases in the split's list; None if the list does not exist."""
@@ -364,6 +370,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             what = f"the label map of case {entry.case_id}"
             label = image_files.read_header(asked(image_files.fetch, entry.label, what))
             label.check_same_grid(image)
+        for header in filter(None, (image, label)):
+            self._guesses.setdefault(header.guess, {})[header.path.name] = None
         space = self.space.in_ras(file_codes(image.affine))
         check_room(image.path, ras_grid(image.shape, image.affine), space, image.num_channels)
         return image, label
