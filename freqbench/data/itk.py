@@ -7,6 +7,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -41,7 +42,11 @@ PACKINGS = {"gz": "gzip", "txt": "text", "ascii": "text", "hex": "text"}
 FORMATS = {**dict.fromkeys(NRRD, "a NRRD file"), **dict.fromkeys(META, "a MetaImage file")}
 
 # Millimetres of the units that headers state.
-UNITS = {"": 1.0, "?": 1.0, "mm": 1.0, "cm": 10.0, "m": 1e3, "um": 1e-3, "µm": 1e-3, "microns": 1e-3}
+UNITS = {
+    **dict.fromkeys(("", "?", "mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
+    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers"), 1e-3),
+    **{"cm": 10.0, "m": 1e3},
+}
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 NO_DIRECTIONS = (
@@ -111,7 +116,8 @@ def read_voxels(header: Header) -> npt.NDArray[np.float32]:
     _check_data(header, layout)
     try:
         _read_to_checksum(layout.file(header.path), layout)
-        image = _opened(header.path).Execute()
+        with _unwarned():
+            image = _opened(header.path).Execute()
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
         raise _damaged(header, _reason(error)) from None
     voxels = SimpleITK.GetArrayViewFromImage(image)  # [z, y, x], or [c, z, y, x], or [z, y, x, c]
@@ -138,17 +144,30 @@ def _opened(path: Path) -> Any:
     """Returns SimpleITK's reader of a file, which has read the header."""
     import SimpleITK
 
-    SimpleITK.ProcessObject.GlobalWarningDisplayOff()  # its warnings name no file: faults that matter are refused here
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO(READERS.get(path.suffix, "GiplImageIO"))
     reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with _unwarned():
+            reader.ReadImageInformation()
     except RuntimeError as error:
         raise DataError(
             f"{path}: expected {FORMATS.get(path.suffix, 'a GIPL file')}, got an unreadable header: {_reason(error)}"
         ) from None
     return reader
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Stops SimpleITK from writing warnings, which name no file: faults that matter are refused here."""
+    import SimpleITK
+
+    before = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        SimpleITK.ProcessObject.SetGlobalWarningDisplay(before)
 
 
 def _stored(path: Path, reader: Any) -> np.dtype[Any]:
@@ -188,8 +207,8 @@ def _affine(path: Path, reader: Any, layout: _Layout) -> npt.NDArray[np.float64]
 def _unit(fields: Mapping[str, str]) -> str:
     """Returns the unit of length that a header states; empty if it states none."""
     stated = fields.get("space units") or fields.get("units") or fields.get("distanceunits", "")
-    units = [unit for unit in re.findall(r'"([^"]*)"', stated) if unit] or stated.split()
-    return " ".join(dict.fromkeys(units[:3]))
+    units = re.findall(r'"([^"]*)"', stated) if '"' in stated else stated.split()
+    return " ".join(dict.fromkeys(unit for unit in units[:3] if unit)).lower()
 
 
 def _layout(path: Path) -> _Layout:

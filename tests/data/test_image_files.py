@@ -156,10 +156,20 @@ def test_a_header_that_states_no_volume_is_one_line(
     assert re.match(rf"{re.escape(str(path))}: expected [^\n]*{text}[^\n]*$", str(error.value))
 
 
-def test_units_of_headers_are_millimetres_after_reading(tmp_path: Path) -> None:
-    put_itk(tmp_path / "a.nrrd", volume()[0])
-    spoil(tmp_path / "a.nrrd", b"encoding: raw", b'encoding: raw\nspace units: "cm" "cm" "cm"')
-    assert image_files.read_header(tmp_path / "a.nrrd").spacing == (10, 10, 10)
+@pytest.mark.parametrize(
+    ("suffix", "after", "line", "side"),
+    [
+        (".nrrd", b"encoding: raw", b'space units: "cm" "cm" "cm"', 10),
+        (".nrrd", b"encoding: raw", b'space units: "" "" ""', 1),
+        (".mha", b"ElementSpacing = 1 1 1", b"DistanceUnits = um", 1e-3),
+    ],
+)
+def test_units_of_headers_are_millimetres_after_reading(
+    tmp_path: Path, suffix: str, after: bytes, line: bytes, side: float
+) -> None:
+    put_itk(tmp_path / f"a{suffix}", volume()[0])
+    spoil(tmp_path / f"a{suffix}", after, after + b"\n" + line)
+    assert image_files.read_header(tmp_path / f"a{suffix}").spacing == pytest.approx((side,) * 3)
 
 
 def test_analyze_is_refused_as_readers_take_different_directions(tmp_path: Path) -> None:
