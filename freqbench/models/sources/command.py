@@ -65,7 +65,9 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 
 def network(spec: ModelSpec) -> nn.Module:
     """Returns the command as a network of whole volumes."""
-    return Command(_words(spec.checkpoint), spec.args["num_classes"], spec.args["timeout"], spec.args.get("format"))
+    return Command(
+        _words(spec.checkpoint), spec.args["num_classes"], spec.args["timeout"], spec.args.get("format", NIFTI[0])
+    )
 
 
 def _sha256(path: str, args: Mapping[str, Any]) -> str:
@@ -83,10 +85,9 @@ class Command(nn.Module):
 
     takes_volumes = True
 
-    def __init__(self, words: Sequence[str], num_classes: int, timeout: float, suffix: str | None) -> None:
+    def __init__(self, words: Sequence[str], num_classes: int, timeout: float, suffix: str = NIFTI[0]) -> None:
         super().__init__()
-        self.suffix = suffix or NIFTI[0]
-        self.words, self.num_classes, self.timeout = tuple(words), num_classes, timeout
+        self.words, self.num_classes, self.timeout, self.suffix = tuple(words), num_classes, timeout, suffix
         self.place = nn.Parameter(torch.zeros(0), requires_grad=False)  # says the device, which callers ask for
 
     def forward(self, images: Tensor, case: Case | None, adapter: InputAdapter) -> Tensor:
