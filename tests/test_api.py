@@ -238,7 +238,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, cases: fb.Cases) -> tuple[Pa
 
 
 def test_files_are_prepared_like_those_of_a_job(files: tuple[Path, Path], case: fb.Case) -> None:
-    case_of_files = fb.Case.from_nifti(*files, labels=6, intensity={"window": WINDOW_HU}, crop_foreground=False)
+    case_of_files = fb.Case.from_file(*files, labels=6, intensity={"window": WINDOW_HU}, crop_foreground=False)
     assert case_of_files.name == "scan"
     assert case_of_files.spacing == pytest.approx(case.spacing)
     assert torch.equal(case_of_files.label, case.label)
@@ -247,7 +247,7 @@ def test_files_are_prepared_like_those_of_a_job(files: tuple[Path, Path], case: 
 
 def test_a_result_of_files_is_saved_on_their_grid(files: tuple[Path, Path], model: fb.Model, tmp_path: Path) -> None:
     space = Preprocess(intensity={"window": WINDOW_HU}, crop_foreground=False)
-    case_of_files = fb.Case.from_nifti(*files, **space.model_dump())
+    case_of_files = fb.Case.from_file(*files, **space.model_dump())
     made = fb.attack(model, case_of_files, "fgsm", eps=EPS)
     made.save(tmp_path / "adv.nii.gz")
     saved, scan = nibabel.load(tmp_path / "adv.nii.gz"), nibabel.load(files[0])
@@ -255,7 +255,7 @@ def test_a_result_of_files_is_saved_on_their_grid(files: tuple[Path, Path], mode
     before, (low, high) = scan.get_fdata(), WINDOW_HU
     changed = np.abs(saved.get_fdata() - before)[(before > low) & (before < high)]
     assert changed.max() == pytest.approx(EPS * (high - low), rel=1e-3)
-    again = fb.Case.from_nifti(tmp_path / "adv.nii.gz", files[1], **space.model_dump())
+    again = fb.Case.from_file(tmp_path / "adv.nii.gz", files[1], **space.model_dump())
     assert float((again.image - made.adversarial).abs().max()) < 1e-3
 
 
@@ -371,7 +371,7 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     "shapes": (lambda *_: fb.Case(VOLUME, LABEL[1:]), "expected two volumes of one shape"),
     "affine": (lambda *_: fb.Case(VOLUME, LABEL, affine=np.eye(3)), r"case: expected .* an affine \(4, 4\), got"),
     "spacing": (lambda *_: fb.Case(VOLUME, LABEL, (1, 0, 1)), r"case: expected a spacing of three positive lengths"),
-    "paths": (lambda *_: fb.Case("a.nii.gz", "b.nii.gz"), "got the path a.nii.gz: read files by Case.from_nifti"),
+    "paths": (lambda *_: fb.Case("a.nii.gz", "b.nii.gz"), "got the path a.nii.gz: read files by Case.from_file"),
     "no image": (lambda *_: fb.Case(None, LABEL), "expected an array or tensor of numbers, got NoneType: "),
     "words": (lambda *_: fb.Case(np.full((4, 4, 4), "a"), LABEL), "expected an array or tensor of numbers, got <U1: "),
     "named classes": (
@@ -418,7 +418,7 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
         "dense volume of real numbers, got torch.co",
     ),
     "spacing as text": (lambda *_: fb.Case(VOLUME, LABEL, "1,1,1"), "expected a spacing .*, got could not convert"),
-    "no files": (lambda *_: fb.Case.from_nifti(None, None), "image: expected a path or URI, got NoneType: give it"),
+    "no files": (lambda *_: fb.Case.from_file(None, None), "image: expected a path or URI, got NoneType: give it"),
     "path of no file": (lambda *_: fb.load_model("a\0b"), "load_model: expected a path of names of at most 255 bytes"),
     "case's name": (lambda *_: fb.Case(VOLUME, LABEL, name=None), "name: expected text, got NoneType: give"),
     "class names": (lambda *_: fb.Case(VOLUME, LABEL, class_names=3), "class_names: expected a list of names, got int"),

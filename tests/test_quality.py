@@ -16,7 +16,7 @@ import freqbench
 
 ROOT = Path(__file__).parents[1]
 
-UNUSED = "monai pandas ray lpips skimage torchvision medpy nibabel scipy"
+UNUSED = "monai pandas ray lpips skimage torchvision medpy nibabel SimpleITK scipy"
 LISTS = "for words in ('attacks', 'attacks vafa', 'models', 'datasets', 'metrics'): app(words.split(), **plain)"
 STEPS = {
     "import freqbench as fb; dir(fb)": "torch numpy pandas pydantic monai ray",
@@ -24,7 +24,7 @@ STEPS = {
     "app(['init', '--help'], **plain)": "torch monai numpy ray pandas",
     "import freqbench.results.status": "torch pandas",
     LISTS: "torch",
-    "import torch, freqbench.attacks, freqbench.metrics, freqbench.models": UNUSED,
+    "import torch, freqbench.attacks, freqbench.data, freqbench.metrics, freqbench.models": UNUSED,
     "import freqbench.audit.reference": UNUSED.removesuffix(" scipy"),
     "import freqbench.reporting.report": "monai PIL scipy.ndimage scipy.optimize scipy.spatial scipy.stats matplotlib",
     "import freqbench.training.link, freqbench.engine.run": "monai",
@@ -47,7 +47,7 @@ def test_the_version_is_the_latest_of_the_changelog_and_the_one_to_cite() -> Non
     assert freqbench.__version__ == released[0] == cited
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_wheel_and_sdist_carry_what_runs_and_are_fit_for_an_index(tmp_path: Path) -> None:
     """Made as `python -m build` makes them of a fresh checkout, the wheel from the sdist, with the setuptools here."""
     tree, made = checkout(tmp_path / "tree"), tmp_path / "made"

@@ -43,7 +43,7 @@ model
 # %% [markdown]
 # ## A scan
 #
-# `Case.from_nifti` reads a NIfTI image and its label map, and prepares them as your validation transforms do:
+# `Case.from_file` reads a NIfTI image and its label map, and prepares them as your validation transforms do:
 # orientation, voxel spacing, and the intensities that become 0 and 1. The cell first writes two files to read; the
 # volume is a synthetic abdomen in Hounsfield units.
 
@@ -53,7 +53,7 @@ scan = dataset.native(dataset.refs()[3])
 for name, volume in (("scan", scan.image), ("label", scan.label)):
     nibabel.save(nibabel.Nifti1Image(volume[0].numpy(), scan.affine), f"{name}.nii.gz")
 
-case = fb.Case.from_nifti(
+case = fb.Case.from_file(
     "scan.nii.gz",
     "label.nii.gz",
     labels=dataset.class_names,

@@ -1,4 +1,4 @@
-"""Makes cases from arrays, from NIfTI files, or from a dataset."""
+"""Makes cases from arrays, from image files, or from a dataset."""
 
 import warnings
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of, require_class
 from freqbench.core.types import IGNORED, NO_LABEL, CaseRef, Reference, Spacing, triple
-from freqbench.data import Dataset, nifti
+from freqbench.data import Dataset, image_files
 from freqbench.job.schema import build_dataset
 from freqbench.metrics.volumes import Volume, as_tensor, channels_of, require_classes, require_same_shape
 from freqbench.models.checkpoints import files as checkpoints
@@ -30,7 +30,7 @@ class PatientCase:
     """One patient volume, with its label map if there is one, as a model sees it.
 
     Arrays are used unchanged: they must have the grid and the intensities that the model was trained on. Files have
-    neither, so the constructor `from_nifti` also takes the keys of preprocessing.
+    neither, so the constructor `from_file` also takes the keys of preprocessing.
 
     Args:
         image: `[H, W, D]` or `[C, H, W, D]` in [0, 1], an array or tensor; a batch axis of length 1 is accepted.
@@ -70,7 +70,7 @@ class PatientCase:
         classes = None if label is None else as_tensor(cpu_tensor(label))
         if classes is not None:
             require_same_shape(shape, tuple(classes.shape))
-        advice = "scale it as the model was trained on, or read files by Case.from_nifti with `intensity`"
+        advice = "scale it as the model was trained on, or read files by Case.from_file with `intensity`"
         require_unit_range(voxels, f"{name}: expected an image", advice)
         grid, steps = grid_of(name, spacing, affine)
         stored = {"image": voxels.to(torch.float32).clone()}
@@ -93,7 +93,7 @@ class PatientCase:
         self.class_names, self.ignores = tuple(class_names), bool(ignore)
 
     @classmethod
-    def from_nifti(
+    def from_file(
         cls,
         image: AnyPath | Sequence[AnyPath],
         label: AnyPath | None = None,
@@ -101,10 +101,11 @@ class PatientCase:
         labels: int | Sequence[str] | None = None,
         **keys: Any,
     ) -> "PatientCase":
-        """Makes a case from its NIfTI files, prepared like those of a job's dataset.
+        """Makes a case from its files of any format that is read, prepared like those of a job's dataset.
 
         Args:
-            image: a path or URI, or one per channel; channels may also lie along the file's fourth axis.
+            image: a path or URI, or one per channel; channels may also lie in one file, along a fourth axis or as
+                numbers of a voxel.
             label: path or URI of the label map on the same grid; None: there is none, see `reference`.
             labels: names of all classes, background first, or their number; None: as many as the model has.
             keys: `label_map` and `ignore` of a dataset's entry in a job file (the class of each label in the file, and
@@ -120,7 +121,7 @@ class PatientCase:
         several: Sequence[Any] = image if isinstance(image, tuple | list) and image else [image]
         images = tuple(names.path_of(path, "image") for path in several)
         content = {
-            "name": nifti.stem(images[0]),
+            "name": image_files.stem(images[0]),
             "root": "",
             "image": images,
             "label": None if label is None else names.path_of(label, "label"),
@@ -128,9 +129,11 @@ class PatientCase:
             "labels": (IGNORED if keys.get("ignore") else MOST_CLASSES) if labels is None else labels,
             **keys,
         }
-        dataset = config.validate(content, FilesDataset, "from_nifti")
+        dataset = config.validate(content, FilesDataset, "from_file")
         (ref,) = dataset.refs()
         return cls._of(dataset.load(ref), dataset, () if labels is None else dataset.class_names)
+
+    from_nifti = from_file  # its name while NIfTI was the only format
 
     @classmethod
     def _of(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "PatientCase":
@@ -196,7 +199,7 @@ class PatientCase:
 
 
 class Cases(Sequence[PatientCase]):
-    """The cases of a dataset, read on access by index, with the warnings of `from_nifti`; a slice is again a sequence.
+    """The cases of a dataset, read on access by index, with the warnings of `from_file`; a slice is again a sequence.
 
     Attributes:
         dataset: their dataset.

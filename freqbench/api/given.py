@@ -41,7 +41,7 @@ def cpu_tensor(volume: Volume) -> Tensor:
     Raises a UserError for anything else.
     """
     if isinstance(volume, str | PathLike):
-        raise UserError(f"expected an array or tensor, got the path {fspath(volume)}: read files by Case.from_nifti")
+        raise UserError(f"expected an array or tensor, got the path {fspath(volume)}: read files by Case.from_file")
     if isinstance(volume, np.ndarray):  # torch lacks most operations on unsigned integers
         dtypes = {"f": np.float32, "i": np.int64, "u": np.int64}
         volume = np.ascontiguousarray(volume, dtypes.get(volume.dtype.kind))
@@ -140,11 +140,11 @@ class ArraysDataset(Dataset):
 
     @override
     def native(self, ref: CaseRef) -> NativeCase:
-        raise UserError(f"{self.name}: expected files, got arrays: give the files, by Case.from_nifti")
+        raise UserError(f"{self.name}: expected files, got arrays: give the files, by Case.from_file")
 
 
 class FilesDataset(ListedFolder):
-    """A case that was made from its NIfTI files."""
+    """A case that was made from its image files."""
 
     loader: ClassVar[str] = "files"
 

@@ -117,7 +117,8 @@ def load_model(
         settings: other keys of a model's entry in a job file (`freqbench.models.ModelEntry`): `name`, `arch`, `args`,
             `roi` (voxels of a window, default 96x96x96 or as trained), `input` (intensities and axes that the network
             expects), `preprocess` (the space of its training), `inference` (its sliding window), `defence`, `adaptive`,
-            `migration`, `timeout`. For a network: all but `arch`, `args`, `migration` and `timeout`.
+            `migration`, `timeout`, `format`. For a network: all but `arch`, `args`, `migration`, `timeout` and
+            `format`.
 
     Raises:
         UserError: an unknown key, a missing device, a network that does not take its window, or a refusal of

@@ -33,7 +33,7 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.types import IGNORED, Spacing
-from freqbench.data import nifti
+from freqbench.data import image_files, nifti
 from freqbench.engine import saved_volumes, scoring
 from freqbench.metrics import METRICS, body_mask
 from freqbench.metrics.image import SSIM_WINDOW
@@ -179,7 +179,7 @@ def _pairs(row: Row, place: str) -> dict[str, Pair] | str:
         pred, label = map(nifti.read_header, paths)
         if pred.shape != label.shape or not np.allclose(pred.affine, label.affine):
             return OTHER_GRID
-        pairs[suffix] = nifti.read_integers(pred), nifti.read_integers(label), label.spacing
+        pairs[suffix] = image_files.read_integers(pred), image_files.read_integers(label), label.spacing
     return pairs
 
 

@@ -9,7 +9,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-PACKAGES = ("freqbench", "torch", "ray", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel", "pyarrow")
+PACKAGES = (
+    *("freqbench", "torch", "ray", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel", "SimpleITK"),
+    "pyarrow",
+)
 
 MALLOC_SIZES = {-3: 64 << 20, -1: 256 << 20}  # bytes; M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in glibc's malloc.h
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 REVISION = 5
 
 # Another release of these may round, resample or crop otherwise.
-LIBRARIES = ("monai", "nibabel", "numpy", "scikit-image", "scipy", "torch")
+LIBRARIES = ("SimpleITK", "monai", "nibabel", "numpy", "scikit-image", "scipy", "torch")
 
 # Fields of a case beside its volumes and its reference.
 FACTS = ("spacing", "affine", "native_ranges", "original_spacing", "inner", "lost", "off_scale")

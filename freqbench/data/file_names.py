@@ -8,8 +8,8 @@ from functools import lru_cache
 import numpy as np
 
 from freqbench.core.errors import DataError
-from freqbench.core.files import storage
-from freqbench.data import nifti
+from freqbench.core.identity import digest
+from freqbench.data import image_files
 
 Texts = tuple[str, ...]
 """Texts of a path that name a case together."""
@@ -78,18 +78,18 @@ def _numbered(stems: Sequence[str]) -> dict[str, dict[int, str]]:
 
 def is_called_mask(path: str) -> bool:
     """True if the name of a file is that of a label map: `a_seg`, `mask_a`, `segmentation`."""
-    return _MASK.fullmatch(nifti.stem(path)) is not None
+    return _MASK.fullmatch(image_files.stem(path)) is not None
 
 
 def classes_in(path: str) -> tuple[int, ...]:
     """Returns the values of a label map, in order; empty if it is none: its values are few, whole and not below 0."""
-    return _classes_in(path, storage.sha256(path))
+    return _classes_in(path, digest(image_files.sha256s(path)))
 
 
 @lru_cache(maxsize=4096)
-def _classes_in(path: str, content_sha256: str) -> tuple[int, ...]:
+def _classes_in(path: str, content: str) -> tuple[int, ...]:
     try:
-        values = np.unique(nifti.read_integers(nifti.read_header(storage.fetch(path, content_sha256))))
+        values = np.unique(image_files.read_integers(image_files.read_header(image_files.fetch(path, verify=True))))
     except DataError:
         return ()
     return tuple(map(int, values)) if len(values) <= MOST_VALUES else ()
@@ -116,7 +116,7 @@ def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
     """Yields the ways in which names pair images and label maps below a folder, from the likeliest on.
 
     Args:
-        paths: NIfTI files, relative to the folder.
+        paths: image files, relative to the folder.
     """
     called = [path for path in paths if is_called_mask(path) or any(map(_MASK_FOLDER.fullmatch, path.split("/")[:-1]))]
     levels = _varying(called)
@@ -157,7 +157,7 @@ def _varying(masks: Sequence[str]) -> tuple[int, ...]:
 def _cases_of_mask(path: str, levels: Sequence[int]) -> Iterator[Texts]:
     """Yields the texts that may name the case of a label map: of its file or folder, or of several folders."""
     *folders, file = path.split("/")
-    stem = nifti.stem(file)
+    stem = image_files.stem(file)
     match = _MASK.fullmatch(stem)
     name = (match["before"] or match["behind"]) if match else stem
     varying = tuple(folders[level] for level in levels if level < len(folders))
@@ -177,7 +177,7 @@ def _case_in(path: str, cases: Mapping[Texts, str], levels: Sequence[int]) -> Te
     """Returns the case of most letters whose texts a path holds between separators."""
     *folders, file = path.split("/")
     varying = tuple(folders[level] for level in levels if level < len(folders))
-    runs = [*_runs(nifti.stem(file))]
+    runs = [*_runs(image_files.stem(file))]
     alone = [(run,) for run in (*(run for part in folders for run in _runs(part)), *runs)]
     texts: list[Texts] = [*alone, varying, *((*varying, run) for run in runs)]
     return max((case for case in texts if case in cases), key=lambda case: len("".join(case)), default=None)
@@ -205,7 +205,7 @@ def _pattern(path: str, case: Texts) -> str:
     A folder whose name is a part of the case's becomes `*`.
     """
     *folders, file = path.split("/")
-    stem = nifti.stem(file)
+    stem = image_files.stem(file)
     texts = sorted(zip(NAMES[-len(case) :], case, strict=True), key=lambda item: -len(item[1]))
     parts = []
     for part in (*folders, stem):
@@ -247,7 +247,7 @@ def _channels(patterns: Sequence[str]) -> tuple[str, ...]:
     """Returns the patterns of one image's channels in their order; none if names do not tell which they are."""
     if len(patterns) == 1:
         return tuple(patterns)
-    stems = {nifti.stem(pattern.replace(".nii*", ".nii")): pattern for pattern in patterns}
+    stems = {image_files.stem(pattern.replace(".nii*", ".nii")): pattern for pattern in patterns}
     if len(stems) == len(patterns) and (channels := channels_by_case(list(stems))) and len(channels) == 1:
         return tuple(stems[stem] for stem in next(iter(channels.values())))
     modalities = {re.split(r"[._-]", stem)[-1].lower(): pattern for stem, pattern in stems.items()}
@@ -256,5 +256,5 @@ def _channels(patterns: Sequence[str]) -> tuple[str, ...]:
             return tuple(modalities[name] for name in order if name in modalities)
     words = {stem: re.split(r"[._-]", stem.lower()) for stem in stems}
     called = [pattern for stem, pattern in stems.items() if any(map(_IMAGE.fullmatch, words[stem]))]
-    bare = [pattern for pattern in patterns if nifti.stem(pattern.replace(".nii*", ".nii")) == CASE]
+    bare = [pattern for pattern in patterns if image_files.stem(pattern.replace(".nii*", ".nii")) == CASE]
     return tuple(next((only for only in (called, bare) if len(only) == 1), ()))

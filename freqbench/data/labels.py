@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from freqbench.core.errors import DataError
 from freqbench.core.types import IGNORED
-from freqbench.data import nifti
+from freqbench.data import image_files
+from freqbench.data.headers import Header
 from freqbench.ops.regions import MOST_REGIONS, code_of, numbers_of
 
 MOST_NAMED = 20  # values that a refusal or a note lists
@@ -228,12 +229,12 @@ def _require_fitting(
         )
 
 
-def read_classes(header: nifti.Header, of_value: Mapping[int, int]) -> npt.NDArray[np.uint8]:
-    """Returns the classes of a label map `[H, W, D]` in the file's axis order; see `nifti.read_integers`.
+def read_classes(header: Header, of_value: Mapping[int, int]) -> npt.NDArray[np.uint8]:
+    """Returns the classes of a label map `[H, W, D]` in the file's axis order; see `image_files.read_integers`.
 
     Raises DataError, with all of them, for values that are not in `of_value`.
     """
-    voxels = nifti.read_integers(header, least=min(0, *of_value)).astype(np.int64)
+    voxels = image_files.read_integers(header, least=min(0, *of_value)).astype(np.int64)
     values, counts = np.unique(voxels, return_counts=True)
     strange = [(int(value), int(n)) for value, n in zip(values, counts, strict=True) if int(value) not in of_value]
     if strange:

@@ -9,7 +9,7 @@ from typing import Any
 from freqbench.core import config, documents
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
-from freqbench.data import DATASETS, nifti
+from freqbench.data import DATASETS, image_files
 from freqbench.data.base import counted_patients
 from freqbench.data.file_names import Pairing, classes_in, pairings
 from freqbench.data.labels import few
@@ -48,7 +48,7 @@ class LayoutKind:
 def _paired(folder: Path) -> Pairing | None:
     """Returns how names pair a folder's images and label maps, if values say that these are label maps."""
     files = storage.list_tree(str(folder), DEPTH)[:LISTED] if folder.is_dir() else []
-    found = pairings([path for path in files if path.endswith(nifti.SUFFIXES)])
+    found = pairings([path for path in files if path.endswith(image_files.SUFFIXES)])
     return next((pairing for pairing in found if all(map(classes_in, _some(folder, pairing.masks)))), None)
 
 
@@ -113,7 +113,7 @@ def _of_list(folder: Path) -> dict[str, Any]:
 
 
 def _structures(case: Path) -> list[str]:
-    return sorted(nifti.stem(path.name) for path in case.glob("segmentations/*.nii.gz"))
+    return sorted(image_files.stem(path.name) for path in case.glob("segmentations/*.nii.gz"))
 
 
 def _classes(folder: Path) -> dict[str, Any]:
@@ -126,10 +126,13 @@ def _classes(folder: Path) -> dict[str, Any]:
 
 
 def _has_images(place: Path) -> bool:
-    """True for a NIfTI file, and for a folder with some directly in it."""
-    if place.is_file():
-        return place.name.endswith(nifti.SUFFIXES)
-    return any(each.is_file() for each in place.glob("[!.]*.nii*"))
+    """True for an image file, and for a folder with some directly in it."""
+    return place.name.endswith(image_files.SUFFIXES) if place.is_file() else bool(_images_of(place, "[!.]*"))
+
+
+def _images_of(folder: Path, pattern: str) -> list[Path]:
+    """Returns the image files of a folder that a pattern fits, sorted."""
+    return sorted(path for path in folder.glob(pattern) if path.is_file() and path.name.endswith(image_files.SUFFIXES))
 
 
 def _is_nnunet(folder: Path) -> bool:
@@ -137,7 +140,7 @@ def _is_nnunet(folder: Path) -> bool:
     listed = _content(folder / "dataset.json").get("dataset")
     if isinstance(listed, dict) and any(isinstance(files, dict) and "images" in files for files in listed.values()):
         return True
-    image = next(folder.glob("imagesTr/*_0000.nii*"), None)
+    image = next(iter(_images_of(folder, "imagesTr/*_0000.*")), None)
     return image is not None and not (folder / "labelsTr" / image.name).exists()
 
 
@@ -272,15 +275,15 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
         raise UserError(f"{path}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")
     folder = Path(storage.local_path(path))
     if not (folder.is_dir() or folder.is_file()):
-        raise UserError(f"{folder}: expected a folder or a NIfTI file, found none: check --data")
+        raise UserError(f"{folder}: expected a folder or an image file, found none: check --data")
     folder = folder.resolve()  # a link to itself, which is no folder, does not resolve
-    _require_nifti(folder)
+    _require_volumes(folder)
     kind = _kind_of(folder)
     if kind is None and folder.is_file():
-        raise UserError(f"{folder}: expected a folder, or a file named .nii or .nii.gz, got another file: convert it")
+        raise UserError(f"{folder}: expected a folder or an image file, got another file: convert it")
     if kind is None:
         raise UserError(_unrecognised(folder))
-    name = kind.loader if issubclass(DATASETS[kind.loader], PublishedSplit) else nifti.stem(str(folder))
+    name = kind.loader if issubclass(DATASETS[kind.loader], PublishedSplit) else image_files.stem(str(folder))
     entry = {"name": name, "root": str(folder), **kind.keys(folder)}
     dataset = config.validate({**entry, **kind.all_cases}, DATASETS[kind.loader], where=str(folder))
     if not isinstance(dataset, ListedFolder):
@@ -338,18 +341,19 @@ def _guesses(kind: LayoutKind, entry: Mapping[str, Any], folder: Path) -> Iterat
         yield f"dataset.json fits too: {kind.loader} was taken by the names; loader: decathlon reads what the list says"
 
 
-def _require_nifti(folder: Path) -> None:
-    """Raises UserError for a file or folder with volumes in other formats and no NIfTI file."""
+def _require_volumes(folder: Path) -> None:
+    """Raises UserError for a file or folder with volumes in other formats alone."""
     names = storage.list_tree(str(folder), DEPTH)[:LISTED] if folder.is_dir() else [folder.name]
-    if any(name.endswith(nifti.SUFFIXES) for name in names):
+    if any(name.endswith(image_files.SUFFIXES) for name in names):
         return
     for name in names:
         suffix = Path(name).suffix.lower()
         is_dicom = not suffix and _is_dicom(folder / name if folder.is_dir() else folder)
-        if is_dicom or suffix in nifti.OTHER_FORMATS:
+        if is_dicom or suffix in image_files.OTHER_FORMATS:
+            convert = image_files.OTHER_FORMATS[".dcm" if is_dicom else suffix]
             raise UserError(
-                f"{folder}: expected volumes in NIfTI (.nii.gz or .nii), got {'DICOM' if is_dicom else suffix} files "
-                f"such as {name}: {nifti.OTHER_FORMATS['.dcm' if is_dicom else suffix]}"
+                f"{folder}: expected volumes in {', '.join(image_files.SUFFIXES)}, got "
+                f"{'DICOM' if is_dicom else suffix} files such as {name}: {convert}"
             )
 
 
@@ -399,6 +403,6 @@ def _notes(surveys: Sequence[Survey], folder: Path) -> Iterator[str]:
             yield f"{survey.split}: no label maps, so its cases need `reference: prediction`"
     listed = {Path(path) for survey in surveys for path in survey.images}
     flat = {path.parent for path in listed if path.parent.name.startswith("im")}
-    beside = sorted(path for parent in flat for path in parent.glob("[!.]*.nii*") if path not in listed)
+    beside = sorted(path for parent in flat for path in _images_of(parent, "[!.]*") if path not in listed)
     if further := [str(path.relative_to(folder)) for path in beside if not is_averaged(path.name)]:
         yield f"the list does not name: {_named(further)}"

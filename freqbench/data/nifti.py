@@ -6,10 +6,8 @@ import logging
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,84 +15,30 @@ import numpy as np
 import numpy.typing as npt
 
 from freqbench.core.errors import DataError, one_line
-from freqbench.core.types import Shape, Spacing, triple
+from freqbench.core.types import triple
+from freqbench.data.headers import (
+    MAX_BYTES,
+    MOST_PACKED,
+    Header,
+    check_invertible,
+    check_room,
+    check_sides,
+    check_size,
+    checked_shape,
+    shown,
+    spacing_of,
+)
 
-# A volume of this size as float32 does not fit beside a network: a header that states more is damaged or hostile.
-MAX_BYTES = 8 * 2**30
-
-# Deflate packs no tighter (zlib's documentation): a file that states more than its bytes can hold is refused unread.
-MOST_PACKED = 1032
-
-SUFFIXES = (".nii.gz", ".nii")
-
-# Labels that a scale slope or an interpolation has moved this far from whole numbers are rounded.
-ROUNDED = 1e-3
-
-CONVERT = "convert each by SimpleITK.WriteImage(SimpleITK.ReadImage(FILE), 'NAME.nii.gz')"
-
-# Endings of files that hold volumes in other formats, and how they become NIfTI.
-OTHER_FORMATS = {
-    **dict.fromkeys((".mha", ".mhd", ".nrrd", ".seg.nrrd", ".nhdr", ".gipl", ".hdr"), CONVERT),
-    **dict.fromkeys((".mgz", ".mgh", ".mnc"), "convert each by nibabel.load(FILE) and nibabel.save"),
-    **dict.fromkeys((".dcm", ".ima", ".dicom"), "convert the folder by dcm2niix -z y FOLDER"),
-}
+PAIR = ".hdr"  # a header with its voxels in `.img` beside it
+SUFFIXES = (".nii.gz", ".nii", PAIR)
 
 # Units of the codes of `xyzt_units`, and their millimetres; lengths without a unit count as millimetres.
 UNITS = {0: ("no unit", 1.0), 1: ("metres", 1e3), 2: ("millimetres", 1.0), 3: ("micrometres", 1e-3)}
 
-# Sides of a voxel, from microscopes to body scanners: any other side has a wrong unit.
-SMALLEST_MM, LARGEST_MM = 1e-4, 100.0
 
-
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """Header of a volume; shape and spacing in the file's axis order."""
-
-    path: Path
-    shape: Shape
-    spacing: Spacing  # sides of a voxel in millimetres
-    affine: npt.NDArray[np.float64]  # voxel to world millimetres (RAS+), float64 [4, 4]
-    fourth: int = 1  # length of the file's fourth axis, the axis of channels
-    further: tuple["Header", ...] = ()  # headers of the files with the other channels, one per channel
-    is_unfilled: bool = False  # voxels of 1 x 1 x 1 without sform, qform and unit, as in a header that nobody filled
-
-    @property
-    def num_channels(self) -> int:
-        """Channels of the image, over all its files."""
-        return self.fourth + len(self.further)
-
-    def check_same_grid(self, image: "Header", what: str = "label map") -> None:
-        """Raises DataError if the shape differs from the image's, or a corner is more than half a voxel away."""
-        if self.shape != image.shape:
-            raise DataError(
-                f"{self.path}: expected the shape {image.shape} of {image.path.name}, got {self.shape}: "
-                f"give the {what} of this image"
-            )
-        last = [*(size - 1 for size in self.shape), 1]
-        corners = np.array([(*corner, 1) for corner in product((0, 1), repeat=3)]) * last
-        apart = float(np.abs(corners @ (self.affine - image.affine).T).max())
-        if apart > min(image.spacing) / 2:
-            raise DataError(
-                f"{self.path}: expected the orientation and origin of {image.path.name}, got a grid up to "
-                f"{apart:.3g} mm away: resample the {what} onto its image"
-            )
-
-
-def stem(path: str) -> str:
-    """Returns the file name without folder and without `.nii` or `.nii.gz`."""
-    name = path.rsplit("/", 1)[-1]
-    for suffix in SUFFIXES:
-        name = name.removesuffix(suffix)
-    return name
-
-
-def check_size(path: Path | str, shape: tuple[int, ...], what: str) -> None:
-    """Refuses a grid that would not fit in memory: more than MAX_BYTES as float32."""
-    if 4 * math.prod(shape) > MAX_BYTES:
-        raise DataError(
-            f"{path}: expected {what} of at most {MAX_BYTES // 2**30} GiB as float32, got {tuple(shape)}: "
-            "check the header, `spacing`, `size` and `pad_to`"
-        )
+def parts(path: Path) -> tuple[str, ...]:
+    """Returns the name of the file with the voxels, in the folder of the header; none if they follow the header."""
+    return (_file_of_voxels(path).name,) if path.suffix == PAIR else ()
 
 
 def read_header(path: Path, multichannel: bool = False) -> Header:
@@ -104,19 +48,11 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
     without a grid.
     """
     image = _open(path)
-    shape = tuple(int(size) for size in image.shape)
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) not in ((3, 4) if multichannel else (3,)):
-        hint = ", channels along a fourth axis" if multichannel else ""
-        raise DataError(f"{path}: expected a 3D volume, got shape {shape}: split it into one file a volume{hint}")
-    if min(shape) < 1:
-        raise DataError(f"{path}: expected at least one voxel an axis, got shape {shape}: the volume is empty")
-    check_size(path, shape, "a volume")
+    shape = checked_shape(path, tuple(int(size) for size in image.shape), multichannel)
     if image.get_data_dtype().kind not in "buif":
         raise DataError(f"{path}: expected real numbers, got {image.get_data_dtype()}: store one number a voxel")
     affine = _affine_of(path, image)
-    spacing = triple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
+    spacing, scale = spacing_of(affine), image.dataobj
     codes = (image.header[name] for name in ("sform_code", "qform_code"))
     is_unfilled = not any(int(code) for code in codes) and int(image.header["xyzt_units"]) % 8 == 0
     return Header(
@@ -125,7 +61,8 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
         affine=affine,
         spacing=spacing,
         fourth=math.prod(shape[3:]),
-        is_unfilled=is_unfilled and spacing == (1.0, 1.0, 1.0),
+        stored=str(image.get_data_dtype()) if (scale.slope, scale.inter) == (1, 0) else "float32",
+        unfilled="sform, qform and unit" if is_unfilled and spacing == (1.0, 1.0, 1.0) else "",
     )
 
 
@@ -133,67 +70,13 @@ def check_length(path: Path) -> None:
     """Raises DataError for a truncated file, by its length; reads a file to the end only if its length is wrong."""
     image = _open(path)
     expected = _num_bytes(image)
-    with path.open("rb") as stream:
+    with _file_of_voxels(path).open("rb") as stream:
         length = stream.seek(0, 2)
         if path.name.endswith(".gz"):  # gzip ends with the unpacked length, modulo 2^32 (RFC 1952)
             stream.seek(-4, 2)
             length, expected = int.from_bytes(stream.read(), "little"), expected % 2**32
     if length != expected:
-        _read_voxels(read_header(path, multichannel=True))
-
-
-def joined(headers: Sequence[Header]) -> Header:
-    """Returns one header for an image with one file per channel, all on the grid of the first."""
-    first, *further = headers
-    for header in further:
-        header.check_same_grid(first, "channel")
-    return replace(first, further=tuple(further))
-
-
-def read_image(header: Header) -> npt.NDArray[np.float32]:
-    """Returns voxels `[C, H, W, D]` in the file's axis order; refuses damaged or infinite ones, constant channels."""
-    if header.further:
-        return np.concatenate([read_image(part) for part in (replace(header, further=()), *header.further)])
-    voxels = np.moveaxis(_read_voxels(header), -1, 0)
-    if bad := int(voxels.size - np.count_nonzero(np.isfinite(voxels))):
-        raise DataError(f"{header.path}: expected finite intensities, got {bad} NaN or infinite: mend or drop the case")
-    for index, channel in enumerate(voxels):
-        if channel.min() == channel.max():
-            where = f" in channel {index}" if len(voxels) > 1 else ""
-            raise DataError(
-                f"{header.path}: expected an image, got the same intensity {channel.flat[0]:g} everywhere{where}: "
-                "drop the case"
-            )
-    return voxels
-
-
-def read_integers(header: Header, least: int = 0) -> npt.NDArray[np.float32]:
-    """Returns a map's labels `[H, W, D]` in the file's axis order, rounded if they are off by ROUNDED at most.
-
-    Raises DataError unless they are whole numbers from `least` on.
-    """
-    voxels = _read_voxels(header)[..., 0]
-    with np.errstate(invalid="ignore"):
-        whole = np.rint(voxels)
-        wrong = voxels[~(np.isfinite(voxels) & (np.abs(voxels - whole) <= ROUNDED) & (whole >= least))]
-    if wrong.size:
-        raise DataError(
-            f"{header.path}: expected integers from {least} as labels, got {wrong[0]:g} ({wrong.size} such voxels): "
-            "give the label map, not an image or probabilities"
-        )
-    return whole
-
-
-def rounding(header: Header) -> str | None:
-    """Returns a line on a label map whose numbers are not whole, but are read as such; None if all are whole."""
-    image = _open(header.path)
-    if image.get_data_dtype().kind in "bui" and image.dataobj.slope == 1 and float(image.dataobj.inter).is_integer():
-        return None
-    voxels = _read_voxels(header)
-    most = float(np.abs(voxels - np.rint(voxels)).max())
-    if not 0 < most <= ROUNDED:
-        return None
-    return f"{header.path}: labels are up to {most:.2g} away from whole numbers, and are rounded to them"
+        read_voxels(read_header(path, multichannel=True))
 
 
 def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
@@ -210,7 +93,7 @@ def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
             if len(shape) not in (3, 4) or min(shape) < 1 or image.get_data_dtype().kind not in "buif":
                 raise DataError(f"{path}: expected a volume of real numbers, got {shape}, {image.get_data_dtype()}")
             check_size(path, shape, "a volume")
-            _check_room(path, image, len(content) * MOST_PACKED)
+            check_room(path, math.prod(shape), _num_bytes(image), len(content) * MOST_PACKED)
             voxels: npt.NDArray[np.float32] = image.get_fdata(caching="unchanged", dtype=np.float32)
     except DataError:
         raise
@@ -221,13 +104,8 @@ def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
     return voxels
 
 
-def _check_room(path: Path | str, image: Any, room: int) -> None:
-    """Refuses, before allocating memory, a header that states more bytes than a file of its length can hold."""
-    if (size := _num_bytes(image)) > room:
-        raise DataError(
-            f"{path}: expected {math.prod(image.shape)} voxels, got damaged or truncated data: at most {room} bytes of "
-            f"{size}: fetch the file again"
-        )
+def _file_of_voxels(path: Path) -> Path:
+    return path.with_suffix(".img") if path.suffix == PAIR else path
 
 
 def _num_bytes(image: Any) -> int:
@@ -237,9 +115,6 @@ def _num_bytes(image: Any) -> int:
 def _open(path: Path) -> Any:
     import nibabel
 
-    if not path.name.endswith(SUFFIXES):
-        convert = OTHER_FORMATS.get(path.suffix.lower(), "convert the file")
-        raise DataError(f"{path}: expected a name that ends in .nii or .nii.gz, got {path.name!r}: {convert}")
     try:
         with path.open("rb"), _unlogged():  # opened first, as nibabel does not say that it may not
             image = nibabel.load(path)
@@ -247,7 +122,12 @@ def _open(path: Path) -> Any:
         raise DataError(f"{path}: expected a file that may be read, got {error.strerror}: check permissions") from None
     except _damaged() as error:
         raise DataError(f"{path}: expected a NIfTI file, got an unreadable header: {_reason_of(error)}") from None
-    if not isinstance(image, nibabel.Nifti1Image):
+    if isinstance(image, nibabel.AnalyzeImage) and not isinstance(image, nibabel.Nifti1Pair):
+        raise DataError(
+            f"{path}: expected a NIfTI file, got Analyze 7.5, which does not state the directions of its axes, and "
+            "readers take different ones: convert it by a tool that knows them"
+        )
+    if not isinstance(image, nibabel.Nifti1Pair):
         raise DataError(f"{path}: expected a NIfTI file, got {type(image).__name__}: convert the file")
     header = image.header
     if header.is_single and (start := image.dataobj.offset) < header.single_vox_offset:
@@ -258,15 +138,17 @@ def _open(path: Path) -> Any:
     return image
 
 
-def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
+def read_voxels(header: Header) -> npt.NDArray[np.float32]:
     """Returns all voxels `[H, W, D, C]`, scaled by slope and intercept; reads to gzip's checksum at the end."""
     image = _open(header.path)
-    is_packed = header.path.name.endswith(".gz")
-    _check_room(header.path, image, header.path.stat().st_size * (MOST_PACKED if is_packed else 1))
+    is_packed, file = header.path.name.endswith(".gz"), _file_of_voxels(header.path)
+    room = file.stat().st_size * (MOST_PACKED if is_packed else 1)
+    check_room(header.path, math.prod(image.shape), _num_bytes(image), room)
     try:
-        with (gzip.open if is_packed else Path.open)(header.path, "rb") as stream:
-            with _unlogged():
-                image = type(image).from_stream(stream)
+        with (gzip.open if is_packed else Path.open)(file, "rb") as stream:
+            if file == header.path:
+                with _unlogged():
+                    image = type(image).from_stream(stream)
             voxels: npt.NDArray[np.float32] = image.get_fdata(caching="unchanged", dtype=np.float32)
             for _ in range(MAX_BYTES // 2**20):
                 if not stream.read(2**20):
@@ -294,7 +176,7 @@ def _affine_of(path: Path, image: Any) -> npt.NDArray[np.float64]:
     """Returns voxel to world millimetres, by sform, else qform, else pixdim; refuses contradictions."""
     header = image.header
     # As written: nibabel replaces sides that are not positive.
-    with image.file_map["image"].get_prepare_fileobj("rb") as stream:
+    with image.file_map["header" if path.suffix == PAIR else "image"].get_prepare_fileobj("rb") as stream:
         pixdim = type(header).from_fileobj(stream, check=False)["pixdim"][1:4]
     try:
         sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
@@ -309,9 +191,7 @@ def _affine_of(path: Path, image: Any) -> npt.NDArray[np.float64]:
     affine = np.asarray(image.affine, np.float64).copy()
     steps = affine[:3, :3]
     sides = np.linalg.norm(steps, axis=0)
-    volume = abs(float(np.linalg.det(steps))) if np.isfinite(affine).all() else 0.0
-    if not volume > 1e-6 * float(sides.prod()):
-        raise DataError(f"{path}: expected an invertible affine, got {affine[:3].tolist()}: mend the header")
+    check_invertible(path, affine)
     code = int(header["xyzt_units"]) % 8
     if code not in UNITS:
         raise DataError(f"{path}: expected a unit of length in xyzt_units (0 to 3), got {code}: mend the header")
@@ -324,18 +204,9 @@ def _affine_of(path: Path, image: Any) -> npt.NDArray[np.float64]:
                 f"{path}: expected the same grid of sform and qform, got {_oriented(affine)} and {_oriented(qform)} "
                 f"({unit}): set the code of the wrong one to 0"
             )
-    if not (sides.min() * length >= SMALLEST_MM and sides.max() * length <= LARGEST_MM):
-        raise DataError(
-            f"{path}: expected voxels of {SMALLEST_MM:g} to {LARGEST_MM:g} mm a side, got {shown(sides * length)} mm, "
-            f"as the header gives {shown(sides)} and {unit}: mend its unit (xyzt_units) or sides"
-        )
+    check_sides(path, sides * length, f"{shown(sides)} and {unit}", "xyzt_units")
     affine[:3] *= length
     return affine
-
-
-def shown(sides: Iterable[float]) -> str:
-    """Returns the sides of a voxel or grid as an error writes them, `1 x 1 x 2.5`."""
-    return " x ".join(f"{side:g}" for side in sides)
 
 
 def _oriented(affine: npt.NDArray[np.float64]) -> str:

@@ -17,8 +17,8 @@ from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import IGNORED, LOST, NO_LABEL, Box, Case, FileLabel, NativeCase, Shape, Spacing, triple
 from freqbench.data import nnunet_resampling as nnunet
+from freqbench.data.headers import check_size, shown
 from freqbench.data.intensities import clipped_scores, off_scale
-from freqbench.data.nifti import check_size, shown
 
 if TYPE_CHECKING:
     from torch import Tensor

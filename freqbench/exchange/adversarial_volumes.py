@@ -1,7 +1,7 @@
 """Imports adversarial volumes of third-party code into a store as if a cell had saved them, and scores them."""
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from rich.console import Console
@@ -15,7 +15,7 @@ from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.types import Case, CaseRef
-from freqbench.data import nifti
+from freqbench.data import image_files
 from freqbench.engine import memory, run, saved_volumes
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.run import Additions, ImportedCell, Summary
@@ -64,7 +64,7 @@ def bring_in(grid: Grid, out: str, folder: str, source: str, label: str, console
     if source not in names:
         raise UserError(f"--source: {unknown('model', source, names)}")
     template, files = _matched(grid, folder, source, console)
-    content = digest(sorted((ref.case_id, storage.sha256(path)) for ref, path in files))
+    content = digest(sorted((ref.case_id, *image_files.sha256s(path)) for ref, path in files))
     cell = _cell(template, label, content)
     root = storage.join(out, VOLUMES)
     is_saved = saved_volumes.saved(root)
@@ -104,8 +104,8 @@ def _cell(template: Cell, label: str, content: str) -> Cell:
 
 def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Cell, list[tuple[CaseRef, str]]]:
     """Matches files with cases: a cell of the source on their data, and the file of each case; reports the rest."""
-    names = [name for suffix in nifti.SUFFIXES for name in storage.list_files(folder, suffix)]
-    by_case = {nifti.stem(name).removeprefix(PREFIX): storage.join(folder, name) for name in sorted(names)}
+    names = [name for name in storage.list_files(folder, "") if name.endswith(image_files.SUFFIXES)]
+    by_case = {image_files.stem(name).removeprefix(PREFIX): storage.join(folder, name) for name in sorted(names)}
     templates = {cell.dataset.name: cell for cell in grid.cells if cell.source.name == source}
     cases = {name: [ref for ref in grid.cases[name] if ref.case_id in by_case] for name in templates}
     datasets = [name for name, refs in cases.items() if refs]
@@ -127,19 +127,15 @@ def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Ce
 
 def _read(path: str, case: Case) -> Tensor:
     """Reads a volume in [0, 1] on the grid of its case, `[C, H, W, D]`; raises DataError for others."""
-    import nibabel
-
-    local = storage.fetch(path)
-    header = nifti.read_header(local, multichannel=True)
+    header = image_files.read_header(image_files.fetch(path), multichannel=True)
     shape, expected = (header.num_channels, *header.shape), tuple(case.image.shape)
     if shape != expected:
         raise DataError(
             f"{path}: expected the shape of the prepared case, {expected} (channels first), got {shape}: check "
             "spacing, crop_foreground, pad_to and size of the dataset against the code that saved it"
         )
-    voxels = nifti.read_image(header)
-    raw: Any = nibabel.load(local).dataobj
-    if str(raw.dtype) == "uint8" and (raw.slope, raw.inter) == (1, 0):  # scaled bytes stand for floats
+    voxels = image_files.read_image(header)
+    if header.stored == "uint8":  # scaled bytes stand for floats
         voxels /= 255
     low, high = float(voxels.min()), float(voxels.max())
     if low < 0 or high > 1:

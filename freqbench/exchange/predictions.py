@@ -19,7 +19,8 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.files import storage
 from freqbench.core.types import NativeCase, triple
-from freqbench.data import Dataset, nifti
+from freqbench.data import Dataset, image_files
+from freqbench.data.headers import Header
 from freqbench.data.loaders.folder import ListedFolder
 from freqbench.engine import rows, run, saved_volumes, scoring
 from freqbench.engine.rows import Outcome
@@ -174,11 +175,11 @@ def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
 
 def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Dataset) -> Tensor:
     """Reads a tool's label map as classes of the dataset, uint8 `[H, W, D]`; DataError for another grid or labels."""
-    header = nifti.read_header(storage.fetch(path))
+    header = image_files.read_header(image_files.fetch(path))
     shape = triple(native.label.shape[1:])
-    image = nifti.Header(path=Path(native.source), shape=shape, spacing=native.spacing, affine=native.affine)
+    image = Header(path=Path(native.source), shape=shape, spacing=native.spacing, affine=native.affine)
     header.check_same_grid(image)
-    labels = nifti.read_integers(header)
+    labels = image_files.read_integers(header)
     if table is None:
         if (highest := int(labels.max())) >= dataset.num_classes:
             raise DataError(

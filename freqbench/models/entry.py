@@ -280,8 +280,9 @@ class ModelEntry(Strict):
             `training`, or `random` for untrained weights (`random:7`: seed 7, else 0); environment variables such as
             `${FREQBENCH_CHECKPOINTS}` are filled in.
         bundle: folder of a MONAI bundle.
-        command: words of a command that segments the file `{image}` (NIfTI) and writes the label map `{labels}`; it
-            needs trust, and is asked for labels alone.
+        command: words of a command that segments the file `{image}` and writes the label map `{labels}`; it needs
+            trust, and is asked for labels alone.
+        format: ending of the command's two files, such as `.mha`; None: `.nii.gz`.
         timeout: seconds that one run of the command may take; None: 600.
         outputs: `softmax`: exclusive classes, background included; `sigmoid`: one output for each of the dataset's
             `regions`, which may overlap; None: as the file states, else `softmax`.
@@ -320,6 +321,7 @@ class ModelEntry(Strict):
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
     bundle: Annotated[str, Field(min_length=1)] | None = None
     command: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
+    format: Literal[".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"] | None = None
     timeout: PositiveFloat | None = None
     outputs: Outputs | None = None
     classes: Annotated[int, Field(ge=1)] | None = None
@@ -463,7 +465,7 @@ class ModelEntry(Strict):
         )
         if command is None:
             words = f'expected command: ["TOOL", "{IMAGE}", "{LABELS}"], got none: give its words'
-            yield self.arch == COMMAND or self.timeout, words
+            yield self.arch == COMMAND or self.timeout or self.format, words
         else:
             for key in ("args", "roi", "migration", "prefix", "inference"):
                 words = f"expected a command without {key}: it segments whole volumes: leave it out"

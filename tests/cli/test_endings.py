@@ -49,7 +49,8 @@ for name in json.loads(sys.argv[1]):
         app(["plan", name], standalone_mode=False)
     except ValueError as error:
         said[name] = str(error)
-print(json.dumps([said, sorted({"torch", "monai", "ray", "pandas", "scipy", "nibabel"} & set(sys.modules))]))
+heavy = {"torch", "monai", "ray", "pandas", "scipy", "nibabel", "SimpleITK"}
+print(json.dumps([said, sorted(heavy & set(sys.modules))]))
 """
 
 
@@ -66,7 +67,7 @@ def test_a_wrong_job_is_refused_before_anything_heavy_is_imported(tmp_path: Path
 def test_networks_that_were_checked_before_are_planned_without_monai(tmp_path: Path) -> None:
     """MONAI takes longer than all the rest; a network is made of it once, and what came out is remembered."""
     (tmp_path / "job.yaml").write_text(json.dumps(job()))
-    large = {"monai", "torch._dynamo", "scipy.ndimage", "matplotlib", "pandas", "PIL", "ray", "nibabel"}
+    large = {"monai", "torch._dynamo", "scipy.ndimage", "matplotlib", "pandas", "PIL", "ray", "nibabel", "SimpleITK"}
     code = (
         "import sys; from freqbench.cli import app; app(['plan', 'job.yaml'], standalone_mode=False); "
         f"print(sorted({large!r} & set(sys.modules)))"

@@ -19,7 +19,7 @@ from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import node_cache, storage
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case, CaseRef, NativeCase
-from freqbench.data import cache, nifti
+from freqbench.data import cache, image_files
 from freqbench.data.loaders.decathlon import Decathlon
 
 from .conftest import Folder
@@ -37,7 +37,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def no_reading(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Makes reading voxels fail the test from its call on."""
-    return lambda: monkeypatch.setattr(nifti, "read_image", lambda header: pytest.fail("voxels were read"))
+    return lambda: monkeypatch.setattr(image_files, "read_image", lambda header: pytest.fail("voxels were read"))
 
 
 def the_same(first: Case, second: Case) -> bool:

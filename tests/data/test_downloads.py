@@ -198,7 +198,10 @@ def test_the_first_version_of_the_format_is_read(raw: Path) -> None:
         ({"labels": {"air": 0, "left": 2, "right": 2}}, "expected different labels, 0 for the background, got {'air'"),
         ({"labels": {"left": 1, "right": 2}}, "dataset.json: expected different labels, 0 for the background, got"),
         ({"labels": ["background"]}, "dataset.json: expected labels {background: 0, ...}, got ['background']"),
-        ({"file_ending": ".png"}, "dataset.json: expected file_ending .nii.gz or .nii, got '.png': convert"),
+        (
+            {"file_ending": ".png"},
+            "dataset.json: expected file_ending .nii.gz, .nii, .hdr, .nrrd, .nhdr, .mha, .mhd, .gipl.gz, .gipl, got",
+        ),
         ({"channel_names": None}, "dataset.json: expected channel_names {'0': ...}, got None"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.types import IGNORED
-from freqbench.data import nifti
+from freqbench.data import image_files, nifti
 from freqbench.data.labels import classes_of
 from freqbench.data.layouts import recognise
 from freqbench.job import plan
@@ -177,7 +177,7 @@ def test_nifti_reads_negative_labels_where_they_are_listed(folder: Folder) -> No
     assert ((kept == IGNORED) == (label == 2)).all()
     assert kept.shape == SHAPE
     with pytest.raises(DataError, match="expected integers from 0 as labels, got -1"):
-        nifti.read_integers(nifti.read_header(folder.root / "labelsTr/a.nii.gz"))
+        image_files.read_integers(nifti.read_header(folder.root / "labelsTr/a.nii.gz"))
 
 
 def test_plan_and_doctor_say_which_labels_become_which_classes(tmp_path: Path) -> None:

@@ -187,8 +187,11 @@ def test_unused_files_are_noted_and_a_missing_list_is_a_problem(tmp_path: Path) 
             lambda root: ((root / "Task09_Spleen").mkdir(), _msd(root / "Task09_Spleen")),
             "give one of its folders: Task09_Spleen (task of the Medical Segmentation Decathlon)",
         ),
-        (shutil.rmtree, "expected a folder or a NIfTI file, found none: check --data"),
-        (lambda root: (root.rmdir(), root.symlink_to(root)), "expected a folder or a NIfTI file, found none: check --"),
+        (shutil.rmtree, "expected a folder or an image file, found none: check --data"),
+        (
+            lambda root: (root.rmdir(), root.symlink_to(root)),
+            "expected a folder or an image file, found none: check --d",
+        ),
     ],
 )
 def test_a_folder_that_is_no_dataset_is_refused_in_one_line(

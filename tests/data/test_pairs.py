@@ -225,23 +225,23 @@ def test_a_folder_above_a_data_set_is_pointed_down(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "shown"), [("case.mhd", ".mhd"), ("imagesTr/a.nrrd", ".nrrd"), ("s/1.dcm", ".dcm"), ("s/IM01", "DICOM")]
+    ("file", "shown"), [("case.mgz", ".mgz"), ("imagesTr/a.vtk", ".vtk"), ("s/1.dcm", ".dcm"), ("s/IM01", "DICOM")]
 )
 def test_other_formats_are_named_with_a_way_to_convert_them(tmp_path: Path, file: str, shown: str) -> None:
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_bytes(b"\0" * 128 + b"DICM")
     (tmp_path / "dataset.json").write_text("{}")
     refused(
-        f"expected volumes in NIfTI (.nii.gz or .nii), got {shown} files such as {file}: convert ",
+        f".nii.gz, .nii, .hdr, .nrrd, .nhdr, .mha, .mhd, .gipl.gz, .gipl, got {shown} files such as {file}: convert ",
         lambda: recognise(str(tmp_path)),
         UserError,
     )
 
 
 def test_a_job_on_another_format_is_told_how_to_convert_it(tmp_path: Path) -> None:
-    (tmp_path / "a.mha").touch()
-    with pytest.raises(DataError, match=r"got 'a\.mha': convert each by SimpleITK"):
-        fb.Case.from_nifti(tmp_path / "a.mha")
+    (tmp_path / "a.vtk").touch()
+    with pytest.raises(DataError, match=r"got 'a\.vtk': convert each by SimpleITK"):
+        fb.Case.from_file(tmp_path / "a.vtk")
 
 
 @pytest.mark.parametrize(("values", "classes"), [((1, 2, 4), {4: 3}), ((255,), {255: 1}), ((1, 2), None)])

@@ -16,6 +16,7 @@ from .conftest import Folder, refused
 from .downloads import SHAPE, volume
 
 Spoil = Callable[[Folder], object]
+ENDINGS = ".nii.gz, .nii, .hdr, .nrrd, .nhdr, .mha, .mhd, .gipl.gz, .gipl"
 LIST, IMAGE, LABEL = "dataset.json", "imagesTr/b.nii.gz", "labelsTr/b.nii.gz"
 SHIFTED = np.eye(4)
 SHIFTED[0, 3] = 2
@@ -86,7 +87,7 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
     "empty file": (_rewritten(IMAGE, lambda _: b""), IMAGE, ": expected a NIfTI file, got an unreadable header:"),
     "other name": (
         _list(validation=[{"image": LIST, "label": LABEL}]),
-        *(LIST, ": expected a name that ends in .nii or .nii.gz, got 'dataset.json': convert the file"),
+        *(LIST, f": expected a name that ends in {ENDINGS}, got 'dataset.json': convert the file"),
     ),
     "4D label": (_zeros(LABEL, *SHAPE, 2), LABEL, ": expected a 3D volume, got shape (12, 10, 8, 2): split it into on"),
     "5D": (_zeros(IMAGE, *SHAPE, 1, 2), IMAGE, ": expected a 3D volume, got shape (12, 10, 8, 1, 2): split it into on"),

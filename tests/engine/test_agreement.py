@@ -330,7 +330,7 @@ def test_python_takes_scans_alone_and_says_so() -> None:
 
 
 def test_python_attacks_a_file_as_a_job_does(out: Path, scans: Path) -> None:
-    case = fb.Case.from_nifti(scans / "x.nii.gz", labels=3, intensity={"window": [0, 1]}, crop_foreground=False)
+    case = fb.Case.from_file(scans / "x.nii.gz", labels=3, intensity={"window": [0, 1]}, crop_foreground=False)
     model = fb.load_model("random", arch="unet", name="a", args=ARGS, roi=ROI, num_classes=3)
     result = fb.attack(model, case, "fgsm", eps="8/255")
     assert repr(case).endswith("no label map>")

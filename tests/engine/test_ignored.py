@@ -114,8 +114,8 @@ def test_arrays_and_files_take_labels_to_ignore_and_to_map(tmp_path: Path) -> No
         nib.Nifti1Image(voxels, np.eye(4)).to_filename(tmp_path / f"{name}.nii.gz")
     files = tmp_path / "image.nii.gz", tmp_path / "label.nii.gz"
     space = {"intensity": "minmax", "crop_foreground": False}
-    mapped = fb.Case.from_nifti(*files, labels=3, label_map={9: 2}, **space)
-    ignored = fb.Case.from_nifti(*files, ignore=[9], **space)
+    mapped = fb.Case.from_file(*files, labels=3, label_map={9: 2}, **space)
+    ignored = fb.Case.from_file(*files, ignore=[9], **space)
     assert mapped.label is not None
     assert ignored.label is not None
     assert (mapped.label[0].numpy() == np.where(label == 9, 2, label)).all()

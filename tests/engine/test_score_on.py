@@ -138,7 +138,7 @@ def test_a_perfect_network_scores_one_on_either_grid_where_nothing_vanishes(
     for name, voxels in (("image", np.where(label == 0, np.minimum(image, 30), image)), ("label", label)):
         nibabel.save(nibabel.Nifti1Image(voxels, AFFINE @ np.diag([*flips, 1])), tmp_path / f"{name}.nii.gz")
     window = {"intensity": {"window": [-175, 250]}}
-    case = fb.Case.from_nifti(tmp_path / "image.nii.gz", tmp_path / "label.nii.gz", labels=4, **window)
+    case = fb.Case.from_file(tmp_path / "image.nii.gz", tmp_path / "label.nii.gz", labels=4, **window)
     record = fb.evaluate(
         fb.load_model(Organs(), roi=(16, 16, 16)), case, case.image, metrics=["dsc"], score_on=score_on
     )
@@ -154,7 +154,7 @@ def test_distances_in_millimetres_are_those_of_the_files_voxels(tmp_path: Path) 
     label[10:15, 5:12, 8:10] = 1
     for name, voxels in (("image", image), ("label", label)):
         nibabel.save(nibabel.Nifti1Image(voxels, AFFINE), tmp_path / f"{name}.nii.gz")
-    case = fb.Case.from_nifti(
+    case = fb.Case.from_file(
         tmp_path / "image.nii.gz", tmp_path / "label.nii.gz", labels=4, intensity={"window": [-175, 250]}
     )
     model = fb.load_model(Organs(), roi=(16, 16, 16))

@@ -134,7 +134,7 @@ def test_an_ensemble_with_the_target_is_no_surrogate() -> None:
 
 
 WIDE = {**A, "name": "wide", "roi": [24, 16, 16]}
-OTHER = {**A, "name": "other", "datasets": ["second"]}
+OTHER = {**A, "name": "other", "checkpoint": "random:9", "datasets": ["second"]}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from freqbench.core.plugins import trusting
 from freqbench.core.types import Case
 from freqbench.engine.ray import ray_cleanup
 from freqbench.models import ModelEntry, SegmentationModel, load, resolve
+from freqbench.models.spec import ModelSpec
 
 SHAPE = (5, 6, 7)
 THRESHOLD = nifti_tool.script("value > 50")
@@ -39,6 +40,11 @@ def entry(folder: Path, script: str = THRESHOLD, **more: Any) -> ModelEntry:
 def model(folder: Path, script: str = THRESHOLD, **more: Any) -> SegmentationModel:
     with trusting():
         return load(resolve(entry(folder, script, **more), num_classes=2), torch.device("cpu"))
+
+
+def resolve_trusted(stated: ModelEntry) -> ModelSpec:
+    with trusting():
+        return resolve(stated, num_classes=2)
 
 
 @pytest.fixture
@@ -81,6 +87,49 @@ def test_voxels_keep_their_place_in_millimetres(tmp_path: Path, case: Case) -> N
     wanted = torch.zeros(SHAPE, dtype=torch.long)
     wanted[:2, :, 3:] = 1
     assert torch.equal(logits.argmax(dim=1)[0], wanted)
+
+
+OF_ITK = """
+    import SimpleITK as sitk, sys
+    image = sitk.ReadImage(sys.argv[1])
+    assert sys.argv[1].endswith({suffix!r}) and sys.argv[2].endswith({suffix!r})
+    places = [image.TransformIndexToPhysicalPoint(index) for index in ((0, 0, 0), (1, 0, 0))]
+    assert places == [(5, -7, 9), (4, -7, 9)], places  # left and posterior, in millimetres
+    sitk.WriteImage(sitk.Cast(image > 50, sitk.sitkUInt8), sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".nhdr", ".mha", ".mhd", ".nii"])
+def test_a_command_gets_and_writes_files_of_its_format(tmp_path: Path, case: Case, suffix: str) -> None:
+    logits = model(tmp_path, OF_ITK.format(suffix=suffix), format=suffix).for_case(case)(case.image[None])
+    assert torch.equal(logits.argmax(dim=1), (300 * case.image - 100 > 50).long())
+
+
+def test_the_format_is_part_of_the_identity_unless_it_is_the_usual_one(tmp_path: Path) -> None:
+    usual, mha = (resolve_trusted(entry(tmp_path, **keys)).model_id for keys in ({}, {"format": ".mha"}))
+    assert usual != mha
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        ("image = sitk.Image(5, 6, 8, sitk.sitkUInt8)", "expected the image's (5, 6, 7) voxels, got (5, 6, 8)"),
+        ("image = sitk.Image(image.GetSize(), sitk.sitkUInt8)", "expected the image's grid, got another affine"),
+        ("image = sitk.Compose(image, image)", "expected the image's (5, 6, 7) voxels, got (5, 6, 7, 2)"),
+        ("image += 7", "expected whole numbers 0 to 1, got"),
+        ("open(sys.argv[2], 'w').write('x'); sys.exit()", "expected a .mha file, got "),
+    ],
+)
+def test_a_command_that_writes_another_file_of_its_format_is_one_line(
+    tmp_path: Path, case: Case, script: str, text: str
+) -> None:
+    lines = ("import SimpleITK as sitk, sys", "image = sitk.ReadImage(sys.argv[1])", script)
+    with pytest.raises(UserError) as caught:
+        model(tmp_path, "\n".join((*lines, "sitk.WriteImage(image, sys.argv[2])")), format=".mha").for_case(case)(
+            case.image[None]
+        )
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 WRITES = "import nibabel as nib, numpy as np, sys; image = nib.load(sys.argv[1])\n"

@@ -116,7 +116,7 @@ def test_a_network_of_files_is_given_each_file_as_it_lies(codes: str, tmp_path: 
     """The case is turned to RAS; the network is given what was written, whatever the header says."""
     written = np.random.default_rng(1).random((7, 6, 5), np.float32)
     write_volume(tmp_path / "a.nii.gz", written, codes, (1, 1, 1))
-    loaded = fb.Case.from_nifti(tmp_path / "a.nii.gz", intensity="minmax", crop_foreground=False).volume
+    loaded = fb.Case.from_file(tmp_path / "a.nii.gz", intensity="minmax", crop_foreground=False).volume
     net = Seen()
     model = SegmentationModel(net, (7, 6, 5), adapter=InputAdapter(axes="KJI"), inference=Inference(mirror="I"))
     turned = model.for_case(loaded)

@@ -131,7 +131,7 @@ def id_in(text: str) -> str:
     return str(job_id)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(
     head: tuple[Path, Any], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

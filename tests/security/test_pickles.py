@@ -23,7 +23,7 @@ from torch import nn
 
 from freqbench.core.errors import CheckpointError, DataError, UserError
 from freqbench.core.plugins import trusting
-from freqbench.data import nifti
+from freqbench.data import image_files, nifti
 from freqbench.models import ModelEntry, resolve
 from freqbench.models.checkpoints import files as checkpoint
 from freqbench.results import Store
@@ -268,7 +268,7 @@ def test_a_volume_that_promises_more_than_it_holds_takes_no_memory(
     path.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
     monkeypatch.setattr(nibabel.Nifti1Image, "get_fdata", never)
     with pytest.raises(DataError) as caught:
-        nifti.read_image(nifti.read_header(path))
+        image_files.read_image(nifti.read_header(path))
     line_of(caught)
     with pytest.raises(DataError) as caught:
         nifti.read_packed(gzip.compress(content), "a.nii.gz")

@@ -260,6 +260,19 @@ def prefetch(paths: Iterable[str]) -> None:
         list(pool.map(copy, [path for path in paths if not is_local(path)]))
 
 
+def fetch_together(folder: str, names: Sequence[str]) -> Path:
+    """Returns a local folder with some files of a folder or URI, as `fetch_folder`; raises as `fetch` without one."""
+    fs, inner = opened(folder)
+    if filesystems.is_local(fs):
+        return Path(inner)
+
+    def find(again: bool) -> downloads.Found:
+        found = {name: downloads.found(join(folder, name), fs, f"{inner}/{name}", again) for name in names}
+        return {downloads.below(folder, name): next(iter(facts.values())) for name, facts in found.items()}
+
+    return downloads.copied(folder, fs, find, verify=True)
+
+
 def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
     """Returns a local folder with files of a folder or URI: itself if local, else verified copies in the node's cache.
 

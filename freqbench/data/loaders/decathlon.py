@@ -1,4 +1,4 @@
-"""Reads folders in the layout of the Medical Segmentation Decathlon: a JSON list beside NIfTI images and label maps.
+"""Reads folders in the layout of the Medical Segmentation Decathlon: a JSON list beside images and label maps.
 
 Antonelli et al., Nature Communications 2022, arXiv:2106.05735. Synapse (BTCV) and ACDC are used in this layout too, or
 as they were downloaded, with published splits whose lists the package ships.
@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field
 from freqbench.core.errors import DataError, MissingDataError
 from freqbench.core.files import storage
 from freqbench.core.limits import whole
-from freqbench.data import nifti, nsd_tolerances
+from freqbench.data import image_files, nsd_tolerances
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder, UnlabelledError, asked, expanded, join, read_object
 
 SPLITS = Path(__file__).parents[1] / "splits"
@@ -153,7 +153,7 @@ def _common_stem(images: Sequence[str]) -> str:
     >>> _common_stem(["a/B0_t1.nii.gz", "a/B0_t1ce.nii.gz"]), _common_stem(["a/t1.nii.gz", "a/t2.nii.gz"])
     ('B0', '')
     """
-    stems = [nifti.stem(image) for image in images]
+    stems = [image_files.stem(image) for image in images]
     if len(stems) == 1:
         return stems[0]
     parts = [re.split(r"[._-]", stem) for stem in stems]
@@ -175,7 +175,7 @@ def _told_apart(images: Sequence[str]) -> dict[str, str]:
             return {image: parts[index] for image, parts in paths.items()}
     told = [index for index in range(-depth, 0) if len(set(columns[index])) > 1]
     return {
-        image: "_".join([*parts[:-depth], *(nifti.stem(parts[index]) for index in told or [-1])])
+        image: "_".join([*parts[:-depth], *(image_files.stem(parts[index]) for index in told or [-1])])
         for image, parts in paths.items()
     }
 
@@ -252,7 +252,7 @@ class PublishedSplit(Decathlon):
 
 def is_averaged(path: str) -> bool:
     """True if a file's name is that of an average over volumes, not of a case: `avg152T1...`, `DET0000101_avg...`."""
-    name = nifti.stem(path)
+    name = image_files.stem(path)
     return name.startswith("avg") or "_avg" in name
 
 
@@ -265,9 +265,9 @@ def _read_list(path: str, content_sha256: str) -> dict[str, Any]:
 def _label_beside(root: str, image: str) -> str | None:
     parent, _, file = image.rpartition("/")
     above, _, beside = parent.rpartition("/")
-    suffix = file.removeprefix(nifti.stem(image))
+    suffix = file.removeprefix(image_files.stem(image))
     for folder in (beside.replace("images", "labels"), "labelsTr"):
-        for name in (file, f"{nifti.stem(image)}_gt{suffix}"):
+        for name in (file, f"{image_files.stem(image)}_gt{suffix}"):
             label = "/".join(filter(None, (above, folder, name)))
             if label != image and storage.exists(join(root, label)):
                 return label

@@ -1,4 +1,4 @@
-"""Reads folders of NIfTI files whose cases are listed: splits by key, slices of them, surveys of their files."""
+"""Reads folders of image files whose cases are listed: splits by key, slices of them, surveys of their files."""
 
 import abc
 import re
@@ -19,10 +19,11 @@ from freqbench.core.identity import digest
 from freqbench.core.input_space import Intensity, Preprocess
 from freqbench.core.plugins import provenance
 from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase
-from freqbench.data import cache, nifti
+from freqbench.data import cache, image_files
 from freqbench.data.base import ClassName, Dataset
+from freqbench.data.headers import Header
 from freqbench.data.intensities import off_scale
-from freqbench.data.labels import Classes, classes_of, in_regions, read_classes
+from freqbench.data.labels import Classes, classes_of, few, in_regions, read_classes
 from freqbench.data.preprocess import check_room, file_codes, prepared_shape, ras_grid
 
 # Raise it with every change of the output of `load` for the same files.
@@ -78,7 +79,7 @@ class Survey:
 
 
 class ListedFolder(Preprocess, Dataset, abc.ABC):
-    """A folder of NIfTI images and label maps with a list of cases; a subclass parses the list's lines, one per case.
+    """A folder of images and label maps with a list of cases; a subclass parses the list's lines, one per case.
 
     Attributes:
         root: folder or URI; `~` and environment variables such as `${FREQBENCH_DATA}` are filled in.
@@ -263,13 +264,13 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         entry = self._entry(ref.case_id)
         for path in entry.files():
             if not storage.is_local(path):  # fetches again a copy that was damaged on this machine
-                asked(lambda path: storage.fetch(path, storage.sha256(path)), path, f"a file of case {entry.case_id}")
+                asked(lambda path: image_files.fetch(path, verify=True), path, f"a file of case {entry.case_id}")
         image, label = self._headers(entry)
         self._check_content(entry, ref)
         classes = self._read_label(entry, label) if label else np.full(image.shape, NO_LABEL, np.uint8)
         return NativeCase(
             ref=ref,
-            image=torch.from_numpy(nifti.read_image(image)),
+            image=torch.from_numpy(image_files.read_image(image)),
             label=torch.from_numpy(classes)[None],
             affine=image.affine,
             spacing=image.spacing,
@@ -284,13 +285,13 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         except DataError as error:
             yield str(error)
             return
-        if image.is_unfilled:
+        if image.unfilled:
             yield (
-                f"{image.path}: expected the sides of voxels, got 1 x 1 x 1 without sform, qform and unit, as in a "
+                f"{image.path}: expected the sides of voxels, got 1 x 1 x 1 without {image.unfilled}, as in a "
                 "header that nobody filled: state them if they differ, else `spacing` and distances in mm are wrong"
             )
         yield from (f"{native.source}: {line}" for line in off_scale(native, space))
-        if label and not entry.masks and (note := nifti.rounding(label)):
+        if label and not entry.masks and (note := image_files.rounding(label)):
             yield note
 
     def survey(self, split: str, with_labels: bool = False) -> Survey:
@@ -317,14 +318,24 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             try:
                 _, label = self._headers(entry)
                 for path in entry.files():
-                    nifti.check_length(storage.fetch(path))
+                    image_files.check_length(image_files.fetch(path))
                 if label and with_labels and not entry.masks:
                     self._read_label(entry, label)
-                    survey.notes.extend(filter(None, [nifti.rounding(label)]))
+                    survey.notes.extend(filter(None, [image_files.rounding(label)]))
                 survey.complete.append(case_id)
             except DataError as error:
                 survey.faults.append(str(error))
         return survey
+
+    @cached_property
+    def _guesses(self) -> dict[str, dict[str, None]]:
+        """Names of the files whose headers were read, by what is guessed of them."""
+        return {}
+
+    def remarks(self, patients: Sequence[str]) -> Iterator[str]:
+        """Yields lines as `Dataset.remarks` does, and one per guess about the files whose headers were read."""
+        yield from super().remarks(patients)
+        yield from (f"{self.name}: {few([*files], 3)}: {guess}" for guess, files in self._guesses.items() if guess)
 
     def listed_cases(self) -> int | None:
         """Returns the number of cases in the split's list; None if the list does not exist."""
@@ -378,27 +389,31 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         if self._fingerprint(entry) != ref.fingerprint:
             raise DataError(f"{entry.image}: expected the content that was planned, got another: plan the job again")
 
-    def _headers(self, entry: CaseFiles) -> tuple[nifti.Header, nifti.Header | None]:
+    def _headers(self, entry: CaseFiles) -> tuple[Header, Header | None]:
         image, label = self._image_header(entry), None
         if entry.label:
-            label = nifti.read_header(asked(storage.fetch, entry.label, f"the label map of case {entry.case_id}"))
+            what = f"the label map of case {entry.case_id}"
+            label = image_files.read_header(asked(image_files.fetch, entry.label, what))
             label.check_same_grid(image)
+        for header in filter(None, (image, label)):
+            self._guesses.setdefault(header.guess, {})[header.path.name] = None
         space = self.space.in_ras(file_codes(image.affine))
         check_room(image.path, ras_grid(image.shape, image.affine), space, image.num_channels)
         return image, label
 
-    def _read_label(self, entry: CaseFiles, label: nifti.Header) -> npt.NDArray[np.uint8]:
+    def _read_label(self, entry: CaseFiles, label: Header) -> npt.NDArray[np.uint8]:
         return read_classes(label, self.classes_of_labels.of_value)
 
     @staticmethod
-    def _image_header(entry: CaseFiles) -> nifti.Header:
+    def _image_header(entry: CaseFiles) -> Header:
         files = (entry.image, *entry.further)
-        local = [asked(storage.fetch, path, f"the image of case {entry.case_id}") for path in files]
-        return nifti.joined([nifti.read_header(path, multichannel=len(files) == 1) for path in local])
+        local = [asked(image_files.fetch, path, f"the image of case {entry.case_id}") for path in files]
+        return image_files.joined([image_files.read_header(path, multichannel=len(files) == 1) for path in local])
 
     @staticmethod
     def _fingerprint(entry: CaseFiles) -> str:
-        return digest([asked(storage.sha256, path, f"a file of case {entry.case_id}") for path in entry.files()])
+        what = f"a file of case {entry.case_id}"
+        return digest([sha256 for path in entry.files() for sha256 in asked(image_files.sha256s, path, what)])
 
     def _root(self) -> str:
         return expanded(self.root, self.name)

@@ -1,4 +1,4 @@
-"""Reads scans without label maps: a folder of NIfTI images, or a single one."""
+"""Reads scans without label maps: a folder of images, or a single one."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -7,12 +7,12 @@ from pydantic import model_validator
 
 from freqbench.core.errors import MissingDataError
 from freqbench.core.files import storage
-from freqbench.data import file_names, nifti
+from freqbench.data import file_names, image_files
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder
 
 
 class Images(ListedFolder):
-    """Scans without label maps: the `.nii.gz` and `.nii` files of a folder, not of folders in it, or one such file.
+    """Scans without label maps: the image files of a folder, not of folders in it, or one such file.
 
     Needs `reference: prediction`. If all names end in a channel's number as nnU-Net writes it (`case_0000.nii.gz`,
     `case_0001.nii.gz`), from 0 without a gap and as many for every case, files that differ in it alone are one case;
@@ -40,22 +40,22 @@ class Images(ListedFolder):
             raise MissingDataError(
                 f"{self._root()}: expected scans, got label maps alone, by their names and whole values: check `root`"
             )
-        stems = {nifti.stem(file): file for file in files}
+        stems = {image_files.stem(file): file for file in files}
         cases = file_names.channels_by_case(list(stems)) if len(stems) == len(files) else None
         if cases is None:
-            return {"test": [(nifti.stem(file), [file]) for file in files]}
+            return {"test": [(image_files.stem(file), [file]) for file in files]}
         return {"test": [(case, [stems[stem] for stem in channels]) for case, channels in cases.items()]}
 
     def remarks(self, patients: Sequence[str]) -> Iterator[str]:
         """Yields what is guessed of patients, label maps among the scans, and channels."""
         yield from super().remarks(patients)
         called = [file for file in self._all_files() if file != self._root() and file_names.is_called_mask(file)]
-        if scans := [nifti.stem(file) for file in called if not self._is_label_map(file)]:
+        if scans := [image_files.stem(file) for file in called if not self._is_label_map(file)]:
             yield (
                 f"{self.name}: {len(scans)} files are scans though they are called label maps, as their values are not "
                 f"few and whole: {', '.join(scans[:3])}"
             )
-        masks = [nifti.stem(file) for file in called if self._is_label_map(file)]
+        masks = [image_files.stem(file) for file in called if self._is_label_map(file)]
         if masks:
             yield (
                 f"{self.name}: {len(masks)} files are label maps by their names and few whole values, and no scans: "
@@ -79,11 +79,12 @@ class Images(ListedFolder):
 
     def _all_files(self) -> list[str]:
         root = self._root()
-        if root.endswith(nifti.SUFFIXES):
+        if root.endswith(image_files.SUFFIXES):
             return [root]
-        names = sorted({name for suffix in nifti.SUFFIXES for name in storage.list_files(root, suffix)})
+        names = [name for name in storage.list_files(root, "") if name.endswith(image_files.SUFFIXES)]
         if not names:
-            raise MissingDataError(f"{root}: expected .nii.gz or .nii files, found none: check `root`")
+            endings = ", ".join(image_files.SUFFIXES)
+            raise MissingDataError(f"{root}: expected {endings} files, found none: check `root`")
         return [storage.join(root, name) for name in names]
 
     def _is_label_map(self, file: str) -> bool:

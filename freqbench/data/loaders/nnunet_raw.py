@@ -8,7 +8,7 @@ from pydantic import Field
 from freqbench.core.errors import DataError, unknown
 from freqbench.core.files import storage
 from freqbench.core.limits import whole
-from freqbench.data import nifti
+from freqbench.data import image_files
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder, expanded, join, read_json, read_object
 
 IGNORE = "ignore"
@@ -17,9 +17,10 @@ IGNORE = "ignore"
 class NnunetRaw(ListedFolder):
     """Raw folder of nnU-Net (v2, or v1): `imagesTr/case_0000.nii.gz`, `labelsTr/case.nii.gz` and `dataset.json`.
 
-    Every label map is a case; an image has one file per channel. The key `dataset` of `dataset.json` names the files of
-    the cases of `training` if it is there: absolute, or from the folder of `dataset.json` on. If a label is a list of
-    values, all labels are regions, unless the job gives `labels`. Voxels of nnU-Net's label `ignore` do not count.
+    Every label map is a case; an image has one file per channel, of any format that is read, as `file_ending` says. The
+    key `dataset` of `dataset.json` names the files of the cases of `training` if it is there: absolute, or from the
+    folder of `dataset.json` on. If a label is a list of values, all labels are regions, unless the job gives `labels`.
+    Voxels of nnU-Net's label `ignore` do not count.
 
     Attributes:
         split: `training` (`labelsTr`) or `test` (`labelsTs`), or a slice of one; with `fold` of `splits_file`
@@ -60,9 +61,10 @@ class NnunetRaw(ListedFolder):
         if side == "Tr" and (listed := self._listed()):
             return list(listed)
         ending, folder = self._ending(), join(self._root(), f"labels{side}")
-        names = storage.list_files(folder, ending)
-        others = sorted({other for other in nifti.SUFFIXES if not names and storage.list_files(folder, other)})
-        if others and others != [ending]:
+        files = storage.list_files(folder, "")
+        names = [name for name in files if name.endswith(ending)]
+        others = sorted({other for other in image_files.SUFFIXES for name in files if name.endswith(other)})
+        if others and not names:
             raise DataError(
                 f"{self._source()}: expected the file_ending of the label maps, got {ending}, though those of {folder} "
                 f"end in {others[0]}: mend file_ending"
@@ -96,10 +98,10 @@ class NnunetRaw(ListedFolder):
 
     def _ending(self) -> str:
         ending = self._content().get("file_ending", ".nii.gz")
-        if ending not in nifti.SUFFIXES:
+        if ending not in image_files.SUFFIXES:
             raise DataError(
-                f"{self._source()}: expected file_ending .nii.gz or .nii, got {ending!r}: "
-                + nifti.OTHER_FORMATS.get(str(ending).lower(), "convert the files")
+                f"{self._source()}: expected file_ending {', '.join(image_files.SUFFIXES)}, got {ending!r}: "
+                + image_files.OTHER_FORMATS.get(str(ending).lower(), "convert the files")
             )
         return str(ending)
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from freqbench.core.errors import DataError, MissingDataError
 from freqbench.core.files import storage
-from freqbench.data import nifti
+from freqbench.data import image_files
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder, UnlabelledError
 
 SPLIT, PATIENT = "split", "patient"
@@ -67,7 +67,7 @@ class Pairs(ListedFolder):
         files: dict[tuple[str, ...], dict[str, str]] = {}
         for path in storage.list_tree(root, max(pattern.count("/") for pattern in patterns) + 1):
             for pattern, regex in fitted.items():
-                if path.endswith(nifti.SUFFIXES) and (match := regex.fullmatch(path)):
+                if path.endswith(image_files.SUFFIXES) and (match := regex.fullmatch(path)):
                     found = files.setdefault(tuple(match[name] for name in self._all_names), {})
                     if pattern in found:
                         raise DataError(

@@ -15,8 +15,9 @@ from pydantic import Field, field_validator
 from freqbench.core.errors import DataError, MissingDataError, unknown
 from freqbench.core.files import storage
 from freqbench.core.input_space import Intensity
-from freqbench.data import nifti
+from freqbench.data import image_files
 from freqbench.data.base import ClassName
+from freqbench.data.headers import Header
 from freqbench.data.labels import read_classes
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder, asked
 from freqbench.data.nsd_tolerances import TOLERANCE_MM
@@ -94,12 +95,12 @@ class TotalSegmentator(ListedFolder):
         masks = tuple(storage.join(folder, "segmentations", f"{structure}.nii.gz") for structure in self.classes)
         return CaseFiles(line, self.patient_of(line), storage.join(folder, FILES[self.modality]), masks[0], masks=masks)
 
-    def _headers(self, entry: CaseFiles) -> tuple[nifti.Header, nifti.Header | None]:
+    def _headers(self, entry: CaseFiles) -> tuple[Header, Header | None]:
         """Returns the headers of the image and of the first mask, if masks are asked for; checks all masks."""
         for structure, mask in zip(self.classes, entry.masks, strict=bool(entry.masks)):
             folder = mask.rpartition("/")[0]
             if not storage.exists(mask) and (there := storage.list_files(folder, ".nii.gz")):
-                raise DataError(f"{folder}: {unknown('structure', structure, map(nifti.stem, there))}")
+                raise DataError(f"{folder}: {unknown('structure', structure, map(image_files.stem, there))}")
         (other,) = FILES.keys() - {self.modality}
         beside = storage.join(entry.image.rpartition("/")[0], FILES[other])
         if not storage.exists(entry.image) and storage.exists(beside):
@@ -109,13 +110,13 @@ class TotalSegmentator(ListedFolder):
             )
         image, label = super()._headers(entry)
         for mask in entry.masks[1:]:
-            nifti.read_header(storage.fetch(mask)).check_same_grid(image)
+            image_files.read_header(image_files.fetch(mask)).check_same_grid(image)
         return image, label
 
-    def _read_label(self, entry: CaseFiles, label: nifti.Header) -> npt.NDArray[np.uint8]:
+    def _read_label(self, entry: CaseFiles, label: Header) -> npt.NDArray[np.uint8]:
         merged = np.zeros(label.shape, np.uint8)
         for index, mask in enumerate(entry.masks, start=1):
-            merged[read_classes(nifti.read_header(storage.fetch(mask)), YES_OR_NO) == 1] = index
+            merged[read_classes(image_files.read_header(image_files.fetch(mask)), YES_OR_NO) == 1] = index
         return merged
 
 

@@ -244,8 +244,11 @@ def _spread(value: Any) -> Any:
 
 def _telling(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the arguments that are not at the table's defaults and change what the network computes."""
-    of_table = {name: value for name, value in args.items() if name not in MODELS[arch].tuning}
-    return {name: value for name, value in of_table.items() if MODELS[arch].args.get(name, ...) != value}
+    architecture = MODELS.get(arch)
+    if architecture is None:  # an ensemble, or a tool, whose predictions are scored
+        return dict(args)
+    usual = architecture.args
+    return {k: v for k, v in args.items() if k not in architecture.tuning and (k not in usual or v != usual[k])}
 
 
 SOURCE = Source(

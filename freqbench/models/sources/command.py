@@ -1,4 +1,4 @@
-"""Runs a command as a model: a volume goes in as NIfTI, a label map comes back; no gradient, no logits.
+"""Runs a command as a model: a volume goes in as a file, a label map comes back; no gradient, no logits.
 
 The command gets the case's own grid and unit, a working folder of its own, and no shell. If this process dies, even by
 SIGKILL, command and folder go too; a command that leaves its process group, or a machine that dies, leaves them.
@@ -29,6 +29,8 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import require_trust
 from freqbench.core.types import Case, Shape
 from freqbench.models.entry import COMMAND, IMAGE, LABELS, InputAdapter, ModelEntry
+from freqbench.models.sources import command_files
+from freqbench.models.sources.command_files import NIFTI
 from freqbench.models.sources.source import Facts, Source
 from freqbench.models.spec import ModelSpec
 
@@ -48,10 +50,10 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     Raises UserError without trust, CheckpointError for a program that does not exist.
     """
     require_trust(path)
-    classes = entry.num_outputs(num_classes) or num_classes
+    classes, form = entry.num_outputs(num_classes) or num_classes, entry.format
     return Facts(
         arch=COMMAND,
-        args={"num_classes": classes, "timeout": entry.timeout or TIMEOUT},
+        args={"num_classes": classes, "timeout": entry.timeout or TIMEOUT, **({"format": form} if form else {})},
         roi=WHOLE,
         num_classes=classes,
         num_channels=1,
@@ -63,7 +65,9 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 
 def network(spec: ModelSpec) -> nn.Module:
     """Returns the command as a network of whole volumes."""
-    return Command(_words(spec.checkpoint), spec.args["num_classes"], spec.args["timeout"])
+    return Command(
+        _words(spec.checkpoint), spec.args["num_classes"], spec.args["timeout"], spec.args.get("format", NIFTI[0])
+    )
 
 
 def _sha256(path: str, args: Mapping[str, Any]) -> str:
@@ -81,9 +85,9 @@ class Command(nn.Module):
 
     takes_volumes = True
 
-    def __init__(self, words: Sequence[str], num_classes: int, timeout: float) -> None:
+    def __init__(self, words: Sequence[str], num_classes: int, timeout: float, suffix: str = NIFTI[0]) -> None:
         super().__init__()
-        self.words, self.num_classes, self.timeout = tuple(words), num_classes, timeout
+        self.words, self.num_classes, self.timeout, self.suffix = tuple(words), num_classes, timeout, suffix
         self.place = nn.Parameter(torch.zeros(0), requires_grad=False)  # says the device, which callers ask for
 
     def forward(self, images: Tensor, case: Case | None, adapter: InputAdapter) -> Tensor:
@@ -96,17 +100,12 @@ class Command(nn.Module):
 
     def _labels(self, image: Tensor, case: Case, adapter: InputAdapter) -> Tensor:
         """Returns the labels `[H, W, D]` of a volume `[1, H, W, D]`."""
-        import nibabel as nib
-
         ((low, high),) = case.native_ranges
         voxels = adapter.to_network_axes(image[None] * (high - low) + low)[0, 0].numpy()
         affine = case.affine @ _from_network(adapter, image.shape[1:])
         with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, _group(folder) as group:
-            files = {IMAGE: Path(folder, "image.nii.gz"), LABELS: Path(folder, "labels.nii.gz")}
-            written = nib.Nifti1Image(voxels, affine)
-            written.set_qform(affine, 1)  # some tools read this form of the affine alone
-            written.header.set_xyzt_units("mm")
-            nib.save(written, files[IMAGE])
+            files = {key: Path(folder, key.strip("{}") + self.suffix) for key in (IMAGE, LABELS)}
+            command_files.write(files[IMAGE], voxels, affine)
             self._run(folder, group, files)
             read = self._read(files[LABELS], voxels.shape, affine)
         return adapter.from_network(torch.from_numpy(read)[None, None])[0, 0]
@@ -136,19 +135,18 @@ class Command(nn.Module):
             raise UserError(f"{words[0]}: expected a label map at {LABELS}, found none{_last_line(output)}")
 
     def _read(self, file: Path, shape: Sequence[int], affine: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        import nibabel as nib
-
         try:
-            written = nib.load(file)
+            written = command_files.opened(file)
             if written.shape != tuple(shape):  # before any voxel is read
                 raise UserError(f"expected the image's {tuple(shape)} voxels, got {written.shape}")
             if not np.allclose(written.affine, affine, atol=1e-3):
                 raise UserError("expected the image's grid, got another affine")
-            values = np.asarray(written.dataobj)
+            values = written.read()
         except UserError as error:
             raise UserError(f"{self.words[0]}: {LABELS}: {error}: write labels on the grid of the image") from None
         except Exception as error:  # noqa: BLE001 (damaged bytes can make nibabel raise anything)
-            raise UserError(f"{self.words[0]}: {LABELS}: expected a NIfTI file, got {one_line(error)[:120]}") from None
+            kind = "NIfTI" if self.suffix in NIFTI else self.suffix
+            raise UserError(f"{self.words[0]}: {LABELS}: expected a {kind} file, got {one_line(error)[:120]}") from None
         with np.errstate(invalid="ignore"):  # NaN is refused below
             labels = values.astype(np.int64)
         if not ((labels == values) & (labels >= 0) & (labels < self.num_classes)).all():

@@ -21,7 +21,7 @@ from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.core.names import require_inside
 from freqbench.core.types import IGNORED, Spacing
-from freqbench.data import nifti
+from freqbench.data import image_files, nifti
 from freqbench.ops import planes
 from freqbench.ops.colors import class_color, class_colors
 from freqbench.ops.planes import AXIAL, PLANES, Array, Box, aspect, busiest, error_box, plane
@@ -320,7 +320,7 @@ def _channels(path: str) -> tuple[Voxels, npt.NDArray[np.float64]]:
 
 def _class_map(path: str) -> Mask:
     """Reads a label map; voxels that do not count are drawn as background."""
-    classes = nifti.read_integers(nifti.read_header(storage.fetch(path))).astype(np.uint8)
+    classes = image_files.read_integers(nifti.read_header(storage.fetch(path))).astype(np.uint8)
     classes[classes == IGNORED] = 0
     return classes
 

@@ -143,7 +143,7 @@ SOUND: dict[str, Call] = {
         fb.Case,
         {"image": IMAGE, "label": LABEL, "spacing": (1, 1, 1), "affine": None, "class_names": (), "name": "c"},
     ),
-    "from_nifti": (fb.Case.from_nifti, {"image": "image.nii", "label": "label.nii", "labels": 2, **SPACE}),
+    "from_file": (fb.Case.from_file, {"image": "image.nii", "label": "label.nii", "labels": 2, **SPACE}),
     "load_dataset": (
         lambda **given: fb.load_dataset(**given)[0],
         {"loader": "phantom", "name": "d", "shape": SHAPE, "split": "test", "cases": 1, "intensity": "percentile"},
@@ -202,7 +202,7 @@ def calls(draw: st.DrawFn) -> Call:
         value = draw(hostile | st.sampled_from(TEXTS))
         # Who asks for billions of steps gets them: no mistake, but nothing to wait for.
         arguments[name] = 7 if kind == "attack" and isinstance(value, int) and 99 < value < 2**63 else value
-    if kind in ("attack", "network", "from_nifti", "load_dataset", "load_model") and draw(st.integers(0, 19)) == 0:
+    if kind in ("attack", "network", "from_file", "load_dataset", "load_model") and draw(st.integers(0, 19)) == 0:
         arguments[draw(st.text(min_size=1, max_size=6))] = draw(hostile)
     return function, arguments
 

@@ -10,10 +10,14 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from data.itk_files import put_itk
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_job import small, write
 from tools.fuzz.hostile_values import assert_rows_are_numbers, refused_or_done, unhurried
+
+from freqbench.core.errors import DataError
+from freqbench.data import image_files
 
 pytestmark = pytest.mark.integration
 
@@ -66,6 +70,51 @@ def bodies(draw: st.DrawFn, content: bytes) -> bytes:
 def files(is_label: bool) -> st.SearchStrategy[bytes]:
     sound = volume(0, is_label)
     return st.just(sound) | headers(sound) | bodies(sound)
+
+
+TEXTS = (
+    b"-1",
+    b"0",
+    b"4294967296",
+    b"nan",
+    b"1e308",
+    b"\n",
+    b"=",
+    b":",
+    b"LIST",
+    b"%d",
+    b"\0",
+    b"True",
+    b"raw",
+    b"gzip",
+)
+
+
+@st.composite
+def text_headers(draw: st.DrawFn) -> tuple[str, bytes]:
+    """The name of a NRRD, MetaImage or GIPL file, and its content with a few places of the header overwritten."""
+    suffix, packed = draw(st.sampled_from((".nrrd", ".mha", ".gipl"))), draw(st.booleans())
+    with tempfile.TemporaryDirectory() as folder:
+        put_itk(Path(folder, f"a{suffix}"), np.arange(480, dtype=np.int16).reshape(6, 8, 10), packed=packed)
+        content = Path(folder, f"a{suffix}").read_bytes()
+    for _ in range(draw(st.integers(1, 4))):
+        place, length = draw(st.integers(0, 400)), draw(st.integers(0, 6))
+        content = content[:place] + draw(st.sampled_from(TEXTS) | st.binary(max_size=3)) + content[place + length :]
+    return suffix, content
+
+
+@unhurried
+@given(file=text_headers())
+def test_a_file_of_another_format_is_read_or_refused_in_a_line(file: tuple[str, bytes]) -> None:
+    suffix, content = file
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"a{suffix}")
+        path.write_bytes(content)
+        try:
+            image_files.check_length(path)
+            assert np.isfinite(image_files.read_image(image_files.read_header(path, multichannel=True))).all()
+        except DataError as error:
+            assert "\n" not in str(error)  # noqa: PT017 (most files are refused)
 
 
 @unhurried

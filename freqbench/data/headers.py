@@ -1,0 +1,133 @@
+"""Defines the header of an image file of any format, and the checks that all readers share."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from freqbench.core.errors import DataError
+from freqbench.core.types import Shape, Spacing, triple
+
+# A volume of this size as float32 does not fit beside a network: a header that states more is damaged or hostile.
+MAX_BYTES = 8 * 2**30
+
+# Deflate packs no tighter (zlib's documentation): a file that states more than its bytes can hold is refused unread.
+MOST_PACKED = 1032
+
+# Sides of a voxel, from microscopes to body scanners: any other side has a wrong unit.
+SMALLEST_MM, LARGEST_MM = 1e-4, 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """Header of a volume; shape and spacing in the file's axis order."""
+
+    path: Path
+    shape: Shape
+    spacing: Spacing  # sides of a voxel in millimetres
+    affine: npt.NDArray[np.float64]  # voxel to world millimetres (RAS+), float64 [4, 4]
+    fourth: int = 1  # channels in this file: length of its fourth axis, or numbers of a voxel
+    further: tuple["Header", ...] = ()  # headers of the files with the other channels, one per channel
+    stored: str = "float32"  # type of the file's numbers, as numpy calls it; that of scaled ones is float32
+    unfilled: str = ""  # fields that are missing, if voxels are 1 x 1 x 1 as in a header that nobody filled
+    guess: str = ""  # sentence on what the file does not state, and how it is read
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the image, over all its files."""
+        return self.fourth + len(self.further)
+
+    @property
+    def is_integer(self) -> bool:
+        """True if the numbers are whole."""
+        return np.dtype(self.stored).kind in "bui"
+
+    def check_same_grid(self, image: "Header", what: str = "label map") -> None:
+        """Raises DataError if the shape differs from the image's, or a corner is more than half a voxel away."""
+        if self.shape != image.shape:
+            raise DataError(
+                f"{self.path}: expected the shape {image.shape} of {image.path.name}, got {self.shape}: "
+                f"give the {what} of this image"
+            )
+        last = [*(size - 1 for size in self.shape), 1]
+        corners = np.array([(*corner, 1) for corner in product((0, 1), repeat=3)]) * last
+        apart = float(np.abs(corners @ (self.affine - image.affine).T).max())
+        if apart > min(image.spacing) / 2:
+            raise DataError(
+                f"{self.path}: expected the orientation and origin of {image.path.name}, got a grid up to "
+                f"{apart:.3g} mm away: resample the {what} onto its image"
+            )
+
+
+def spacing_of(affine: npt.NDArray[np.float64]) -> Spacing:
+    """Returns the sides of a voxel."""
+    return triple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
+
+
+def checked_shape(path: Path, shape: tuple[int, ...], multichannel: bool) -> tuple[int, ...]:
+    """Returns a shape without trailing axes of length 1; `multichannel` allows channels along a fourth axis.
+
+    Raises DataError for one that is not 3D, is empty, or does not fit in memory.
+    """
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in ((3, 4) if multichannel else (3,)):
+        hint = ", channels along a fourth axis" if multichannel else ""
+        raise DataError(f"{path}: expected a 3D volume, got shape {shape}: split it into one file a volume{hint}")
+    if min(shape) < 1:
+        raise DataError(f"{path}: expected at least one voxel an axis, got shape {shape}: the volume is empty")
+    check_size(path, shape, "a volume")
+    return shape
+
+
+def check_invertible(path: Path, affine: npt.NDArray[np.float64]) -> None:
+    """Refuses an affine with NaN, or whose axes do not span the space."""
+    steps = affine[:3, :3]
+    with np.errstate(over="ignore"):
+        volume = abs(float(np.linalg.det(steps))) if np.isfinite(affine).all() else 0.0
+        least = 1e-6 * float(np.linalg.norm(steps, axis=0).prod())
+    if not least < volume < math.inf:
+        raise DataError(f"{path}: expected an invertible affine, got {affine[:3].tolist()}: mend the header")
+
+
+def check_sides(path: Path, sides: npt.NDArray[np.float64], stated: str, unit: str) -> None:
+    """Refuses voxels of a size that no scanner makes.
+
+    Args:
+        path: the file, for the error.
+        sides: of a voxel in millimetres.
+        stated: the sides and their unit as the header gives them.
+        unit: the header's field of the unit.
+    """
+    if not (sides.min() >= SMALLEST_MM and sides.max() <= LARGEST_MM):
+        raise DataError(
+            f"{path}: expected voxels of {SMALLEST_MM:g} to {LARGEST_MM:g} mm a side, got {shown(sides)} mm, "
+            f"as the header gives {stated}: mend its unit ({unit}) or sides"
+        )
+
+
+def check_size(path: Path | str, shape: tuple[int, ...], what: str) -> None:
+    """Refuses a grid that would not fit in memory: more than MAX_BYTES as float32."""
+    if 4 * math.prod(shape) > MAX_BYTES:
+        raise DataError(
+            f"{path}: expected {what} of at most {MAX_BYTES // 2**30} GiB as float32, got {tuple(shape)}: "
+            "check the header, `spacing`, `size` and `pad_to`"
+        )
+
+
+def check_room(path: Path | str, num_voxels: int, num_bytes: int, room: int) -> None:
+    """Refuses, before allocating memory, a header that states more bytes than a file of its length can hold."""
+    if num_bytes > room:
+        raise DataError(
+            f"{path}: expected {num_voxels} voxels, got damaged or truncated data: at most {room} bytes of "
+            f"{num_bytes}: fetch the file again"
+        )
+
+
+def shown(sides: Iterable[float]) -> str:
+    """Returns the sides of a voxel or grid as an error writes them, `1 x 1 x 2.5`."""
+    return " x ".join(f"{side:g}" for side in sides)

@@ -1,0 +1,254 @@
+"""Formats beside NIfTI: the same volume gives the same case, and damaged, hostile or ambiguous files one line."""
+
+import json
+import re
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+
+import freqbench as fb
+from freqbench.core.errors import DataError
+from freqbench.core.files import storage
+from freqbench.data import image_files
+from freqbench.data.layouts import Layout, recognise
+from freqbench.job.schema import build_dataset
+
+from .conftest import made, refused
+from .downloads import LPS, SRA, TURN, volume
+from .itk_files import put_itk, spoil
+
+FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
+
+
+def _read(path: Path) -> np.ndarray:
+    return image_files.read_image(image_files.read_header(path, multichannel=True))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("grid", [LPS, SRA, TURN @ LPS], ids=["LPS", "SRA", "oblique"])
+def test_a_volume_is_that_of_its_nifti_file(tmp_path: Path, suffix: str, packed: bool, grid: np.ndarray) -> None:
+    voxels = volume()[0]
+    put_itk(tmp_path / "a.nii.gz", voxels, grid)
+    put_itk(tmp_path / f"a{suffix}", voxels, grid, packed)
+    nifti, other = (image_files.read_header(tmp_path / f"a{end}") for end in (".nii.gz", suffix))
+    assert other.shape == nifti.shape
+    np.testing.assert_allclose(other.affine, nifti.affine, atol=1e-5)  # NIfTI has it in 32 bits
+    np.testing.assert_array_equal(image_files.read_image(other), image_files.read_image(nifti))
+    image_files.check_length(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize("suffix", FORMATS[:-1])
+def test_numbers_of_a_voxel_are_channels(tmp_path: Path, suffix: str) -> None:
+    voxels = np.stack([volume(0)[0], volume(1)[0]], axis=-1)
+    put_itk(tmp_path / f"a{suffix}", voxels)
+    np.testing.assert_array_equal(_read(tmp_path / f"a{suffix}"), np.moveaxis(voxels, -1, 0))
+    refused("expected a 3D volume, got shape", lambda: image_files.read_header(tmp_path / f"a{suffix}"))
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_fourth_axis_is_that_of_channels(tmp_path: Path, suffix: str) -> None:
+    voxels = np.stack([volume(0)[0], volume(1)[0]])
+    image = SimpleITK.GetImageFromArray(voxels.transpose(0, 3, 2, 1), isVector=False)
+    SimpleITK.WriteImage(image, str(tmp_path / f"a{suffix}"))
+    np.testing.assert_array_equal(_read(tmp_path / f"a{suffix}"), voxels)
+
+
+@pytest.mark.parametrize(("space", "signs"), [("RAS", (1, 1, 1)), ("left-anterior-superior", (-1, 1, 1))])
+def test_the_axes_of_a_nrrd_file_are_those_of_its_space(
+    tmp_path: Path, space: str, signs: tuple[int, int, int]
+) -> None:
+    put_itk(tmp_path / "a.nrrd", volume()[0], LPS)
+    spoil(tmp_path / "a.nrrd", b"left-posterior-superior", space.encode())
+    header = image_files.read_header(tmp_path / "a.nrrd")
+    np.testing.assert_array_equal(header.affine[:3, :3], np.diag([*signs]) * [1, 2, 3])
+    assert header.guess == ""
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("suffix", [*FORMATS, ".gipl", ".gipl.gz"])
+def test_a_truncated_file_is_told_by_its_length_and_when_it_is_read(
+    tmp_path: Path, suffix: str, packed: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    put_itk(path, volume()[0], packed=packed)
+    data = next((file for file in tmp_path.iterdir() if file != path), path)
+    data.write_bytes(data.read_bytes()[:-50])
+    refused("got damaged or truncated data", lambda: image_files.check_length(path))
+    refused("got damaged or truncated data", lambda: _read(path))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_flipped_bit_of_packed_voxels_is_told(tmp_path: Path, suffix: str) -> None:
+    """SimpleITK reads them as other voxels."""
+    path = tmp_path / f"a{suffix}"
+    put_itk(path, volume()[0], packed=True)
+    content = bytearray(path.read_bytes())
+    content[-30] ^= 1
+    path.write_bytes(content)
+    refused("got damaged or truncated data", lambda: _read(path))
+
+
+def test_a_case_has_the_content_of_a_detached_file_of_voxels(tmp_path: Path) -> None:
+    """Other voxels beside the same header are another case."""
+    put_itk(tmp_path / "a.mhd", volume()[0])
+    scans = made("images", root=str(tmp_path), reference="prediction", labels=2)
+    before = scans.refs()[0].fingerprint
+    raw = tmp_path / "a.raw"
+    raw.write_bytes(raw.read_bytes()[::-1])
+    assert scans.refs()[0].fingerprint != before
+
+
+@pytest.mark.parametrize("place", ["/etc/passwd", "../b.raw", "x/../../b.raw", "LIST", "a%03d.raw 1 8 1", "C:\\b.raw"])
+@pytest.mark.parametrize("suffix", [".nhdr", ".mhd"])
+def test_voxels_are_read_from_one_file_below_the_folder_alone(tmp_path: Path, suffix: str, place: str) -> None:
+    path = tmp_path / "a" / f"a{suffix}"
+    put_itk(path, volume()[0])
+    (tmp_path / "b.raw").write_bytes((tmp_path / "a" / "a.raw").read_bytes())
+    spoil(path, b"a.raw", place.encode())
+    refused("a list of files" if place[0] in "La" else "of its own folder", lambda: image_files.read_header(path))
+
+
+@pytest.mark.parametrize(("suffix", "data"), [(".nhdr", "a.raw"), (".mhd", "a.raw"), (".hdr", "a.img")])
+def test_a_missing_file_of_voxels_is_named(tmp_path: Path, suffix: str, data: str) -> None:
+    put_itk(tmp_path / f"a{suffix}", volume()[0])
+    (tmp_path / data).unlink()
+    refused(f"expected its voxels in {data} beside it", lambda: image_files.read_header(tmp_path / f"a{suffix}"))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "old", "new", "text"),
+    [
+        (".mha", b"12 10 8", b"120000 100000 80000", "a volume of at most"),
+        (".mha", b"12 10 8", b"-12 10 8", "a volume of at most"),
+        (".mha", b"12 10 8", b"120 100 80", "got damaged or truncated data"),
+        (".mha", b"NDims = 3", b"NDims = 99999", "with NDims of 2 to 4"),
+        (".mha", b"ElementType", b"ElementTypo", "got no ElementType"),
+        (".mha", b"= LOCAL", b"= a\x00b", "of its own folder"),
+        (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 0 1", ""),
+        (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 1 nan", ""),
+        (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1000 1 1", "mend its unit"),
+        (".mha", b"ObjectType = Image", b"ObjectType = \x00\xff\n\n", ""),
+        (".mha", b"MET_FLOAT", b"MET_OTHER", ""),
+        (".nrrd", b"12 10 8", b"120000 100000 80000", "a volume of at most"),
+        (".nrrd", b"12 10 8", b"-12 10 8", "unreadable header"),
+        (".nrrd", b"dimension: 3", b"dimension: 99999", "unreadable header"),
+        (".nrrd", b"(0,0,1)", b"(0,1,0)", "an invertible affine"),
+        (".nrrd", b"encoding: raw", b"encoding: bzip2", ""),
+        (".nrrd", b"encoding: raw", b'encoding: raw\nspace units: "km" "km" "km"', "a unit of length"),
+        (".nrrd", b"NRRD0004", b"XRRD0004", "a NRRD file"),
+        (".nrrd", b"type: float", b"type: block", ""),
+    ],
+)
+def test_a_header_that_states_no_volume_is_one_line(
+    tmp_path: Path, suffix: str, old: bytes, new: bytes, text: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    put_itk(path, volume()[0])
+    spoil(path, old, new)
+    with pytest.raises(DataError) as error:
+        _read(path)
+    assert re.match(rf"{re.escape(str(path))}: expected [^\n]*{text}[^\n]*$", str(error.value))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "after", "line", "side"),
+    [
+        (".nrrd", b"encoding: raw", b'space units: "cm" "cm" "cm"', 10),
+        (".nrrd", b"encoding: raw", b'space units: "" "" ""', 1),
+        (".mha", b"ElementSpacing = 1 1 1", b"DistanceUnits = um", 1e-3),
+    ],
+)
+def test_units_of_headers_are_millimetres_after_reading(
+    tmp_path: Path, suffix: str, after: bytes, line: bytes, side: float
+) -> None:
+    put_itk(tmp_path / f"a{suffix}", volume()[0])
+    spoil(tmp_path / f"a{suffix}", after, after + b"\n" + line)
+    assert image_files.read_header(tmp_path / f"a{suffix}").spacing == pytest.approx((side,) * 3)
+
+
+def test_analyze_is_refused_as_readers_take_different_directions(tmp_path: Path) -> None:
+    nibabel.save(nibabel.AnalyzeImage(volume()[0], None), tmp_path / "a.hdr")
+    refused("got Analyze 7.5", lambda: image_files.read_header(tmp_path / "a.hdr"))
+
+
+def _laid_out(root: Path, suffix: str) -> dict[str, Layout]:
+    """Folders in several layouts, each of one case, by the loader that fits."""
+    image, label = volume()
+    for folder, (scan, mask) in {
+        "nnunet_raw": ("imagesTr/x_0000", "labelsTr/x"),
+        "decathlon": ("imagesTr/x", "labelsTr/x"),
+        "pairs": ("x", "x.seg"),
+        "images": ("x", ""),
+    }.items():
+        put_itk(root / folder / f"{scan}{suffix}", image, LPS)
+        if mask:
+            put_itk(root / folder / f"{mask}{suffix}", label, LPS)
+    labels = {"background": 0, "left": 1, "right": 2}
+    described = {"channel_names": {"0": "MR"}, "labels": labels, "file_ending": suffix}
+    (root / "nnunet_raw/dataset.json").write_text(json.dumps(described))
+    listed = {"labels": {value: name for name, value in labels.items()}}
+    lines = [{"image": f"./imagesTr/x{suffix}", "label": f"./labelsTr/x{suffix}"}]
+    (root / "decathlon/dataset.json").write_text(json.dumps({**listed, "training": lines}))
+    return {path.name: recognise(str(path)) for path in root.iterdir()}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_layout_is_recognised_and_read_in_every_format(tmp_path: Path, suffix: str) -> None:
+    layouts = _laid_out(tmp_path, suffix)
+    for loader, layout in layouts.items():
+        assert (layout.loader, layout.problems) == (loader, ())
+        keys = {"labels": 3} if loader == "images" else {}
+        dataset = build_dataset({**layout.entry, **keys}, where="job.yaml")
+        (ref,) = dataset.refs()
+        native = dataset.native(ref)
+        assert ref.case_id == "x"
+        assert np.array_equal(native.image[0], volume()[0])
+        if loader != "images":
+            assert np.array_equal(native.label[0], volume()[1])
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_python_reads_files_of_every_format(tmp_path: Path, suffix: str) -> None:
+    for name, voxels in zip(("x", "y"), volume(), strict=True):
+        put_itk(tmp_path / f"{name}{suffix}", voxels, LPS)
+        put_itk(tmp_path / f"{name}.nii.gz", voxels, LPS)
+    case, of_nifti = (
+        fb.Case.from_file(*(tmp_path / f"{name}{end}" for name in "xy"), labels=3) for end in (suffix, ".nii.gz")
+    )
+    assert case.name == "x"
+    assert torch.equal(case.image, of_nifti.image)
+    assert torch.equal(case.label, of_nifti.label)
+
+
+def test_voxels_beside_a_header_are_fetched_with_it(tmp_path: Path) -> None:
+    put_itk(tmp_path / "a.mhd", volume()[0])
+    root = f"memory://{tmp_path.name}"
+    for file in tmp_path.iterdir():
+        storage.write_atomic(f"{root}/{file.name}", file.read_bytes())
+    dataset = made("images", root=root, reference="prediction", labels=2)
+    (ref,) = dataset.refs()
+    assert np.array_equal(dataset.native(ref).image[0], volume()[0])
+    local = made("images", root=str(tmp_path), reference="prediction", labels=2)
+    assert local.refs()[0].fingerprint == ref.fingerprint
+
+
+def test_plan_and_doctor_say_what_a_file_does_not_state(tmp_path: Path) -> None:
+    put_itk(tmp_path / "a.gipl", volume()[0])
+    dataset = made("images", root=str(tmp_path), reference="prediction", labels=2)
+    dataset.refs()
+    for lines in (dataset.remarks(["a"]), recognise(str(tmp_path)).notes):
+        assert [line for line in lines if "a.gipl: the header names no anatomical directions" in line]
+
+
+def test_a_header_that_nobody_filled_is_told(tmp_path: Path) -> None:
+    put_itk(tmp_path / "a.mha", volume()[0])
+    spoil(tmp_path / "a.mha", b"ElementSpacing = 1 1 1\n", b"")
+    dataset = made("images", root=str(tmp_path), reference="prediction", labels=2)
+    (ref,) = dataset.refs()
+    assert "got 1 x 1 x 1 without fields for them" in " ".join(dataset.faults(ref, dataset.space))
