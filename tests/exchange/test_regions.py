@@ -58,6 +58,18 @@ def test_dataset_json_of_an_export_states_regions_as_nnunet_does(made: tuple[Pat
     }
 
 
+def test_each_of_several_datasets_has_a_file_of_its_own(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    place, content = made
+    (entry,) = content["datasets"]
+    both = {**content, "datasets": [entry, {**entry, "name": "other", "regions": {"right": [2], "any": [1, 2]}}]}
+    export.export(expanded(both)[1], str(place / "out"), str(tmp_path), Console(file=io.StringIO()))
+    stated = {path.name: [*json.loads(path.read_text())["labels"]] for path in tmp_path.glob("dataset*")}
+    assert stated == {
+        "dataset-small.json": ["background", "whole", "core"],
+        "dataset-other.json": ["background", "any", "right"],
+    }
+
+
 @pytest.mark.parametrize(
     ("regions", "order"),
     [
