@@ -44,7 +44,10 @@ GRID: dict[str, Any] = {
     **JOB,
     "datasets": [{"name": "phantom", "shape": [16, 16, 16], "cases": 2}],
     "attacks": [{"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}],
-    "metrics": ["dsc", "hd95", "nsd", "assd", "volume", "components", "topology", "calibration", "ssim"],
+    "metrics": [
+        *("dsc", "hd95", "nsd", "assd", "volume", "components", "topology"),
+        *("brats", "lesion", "calibration", "ssim"),
+    ],
     "save_adversarial": "nifti",
 }
 """The job of the fixture `grid_store`: one window a case."""

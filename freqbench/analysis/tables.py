@@ -178,8 +178,8 @@ def case_minima(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 def _attack_rows(frame: pd.DataFrame) -> pd.DataFrame:
     is_ok = frame["status"] == "ok"
-    frame = frame.assign(
-        **shown_scores(frame),
+    scores = pd.DataFrame(shown_scores(frame))
+    frame = pd.concat([frame.drop(columns=[*scores], errors="ignore"), scores], axis=1).assign(
         _name=frame["attack"],
         attack=frame["label"],
         _case=frame["case_id"].where(is_ok),

@@ -262,7 +262,8 @@ def _shapes(metrics: Sequence[str], maps: LabelMaps) -> PredictionScores:
             columns = measure(maps)
             means = {name: measures.foreground_mean(columns[name]) for name in columns if name in _RECORD_COLUMNS}
             first = next(iter(columns.values()))
-            means[f"{metric}_undefined_classes"] = measures.undefined_classes(first[1:])
+            if (left_out := f"{metric}_undefined_classes") in _RECORD_COLUMNS:
+                means[left_out] = measures.undefined_classes(first[1:])
             parts.append(PredictionScores(record=means, classes=_by_class(columns)))
     return PredictionScores(
         record={name: value for part in parts for name, value in part.record.items()},
@@ -299,6 +300,8 @@ _BY_CLASS: Mapping[str, Callable[[LabelMaps], Mapping[str, Vector]]] = {
     ),
     "components": lambda maps: {"component_f1": measures.component_f1(maps.pred, maps.label, maps.num_classes)},
     "topology": lambda maps: measures.betti_errors(maps.pred, maps.label, maps.num_classes),
+    "brats": lambda maps: measures.brats_scores(maps.pred, maps.label, maps.num_classes, maps.spacing),
+    "lesion": lambda maps: measures.lesion_scores(maps.pred, maps.label, maps.num_classes, maps.spacing),
 }
 """Columns of each metric, one value per class; records hold their means over foreground classes."""
 _OF_BACKGROUND = frozenset({"label_voxels", "pred_voxels", "dsc", "hd95", "hd95_mm", "hd95_medpy_mm"})

@@ -17,6 +17,8 @@ from freqbench.metrics.image import linf as linf
 from freqbench.metrics.image import psnr as psnr
 from freqbench.metrics.image import seam_scores as seam_scores
 from freqbench.metrics.image import ssim as ssim
+from freqbench.metrics.lesions import brats_scores as brats_scores
+from freqbench.metrics.lesions import lesion_scores as lesion_scores
 from freqbench.metrics.overlap import certified_scores as certified_scores
 from freqbench.metrics.overlap import class_mean as class_mean
 from freqbench.metrics.overlap import confusion as confusion
@@ -62,6 +64,7 @@ _HD95 = (*_and_clean("hd95", "hd95_mm"), "hd95_medpy_mm", *_and_clean("hd95_pena
 _VOLUME = (*_and_clean("volume_error_relative", "volume_error_ml"), "volume_undefined_classes")
 _COMPONENTS = (*_and_clean("component_f1"), "components_undefined_classes")
 _TOPOLOGY = (*_and_clean("betti0_error", "betti1_error", "betti2_error"), "topology_undefined_classes")
+_LESIONS = _and_clean("lesion_dice", "lesion_hd95_mm", "lesions_missed", "lesions_false")
 _CALIBRATION = (*_and_clean("ece", "ece_foreground", "wrong_confidence"), "calibration_undefined_classes")
 
 METRICS: Mapping[str, Metric] = {
@@ -72,6 +75,8 @@ METRICS: Mapping[str, Metric] = {
     "volume": Metric("Volume error", "ratio", "lower", _VOLUME, "labels"),
     "components": Metric("Component F1", "fraction", "higher", _COMPONENTS, "labels"),
     "topology": Metric("Topology", "count", "lower", _TOPOLOGY, "labels"),
+    "brats": Metric("DSC BraTS", "fraction", "higher", _and_clean("dsc_brats", "hd95_brats_mm"), "labels"),
+    "lesion": Metric("Lesion DSC", "fraction", "higher", _LESIONS, "labels"),
     "calibration": Metric("ECE", "fraction", "lower", _CALIBRATION, "probabilities"),
     "ssim": Metric("SSIM", "fraction", "higher", ("ssim", "ssim_body"), "volumes"),
     "psnr": Metric("PSNR", "dB", "higher", ("psnr",), "volumes"),

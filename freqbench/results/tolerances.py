@@ -42,12 +42,16 @@ _CLEAN_SURFACE = Tolerance(absolute=1.0, relative=0.02)  # one voxel more or les
 _SURFACE = Tolerance(absolute=1.0, relative=0.25)
 _CLASS_SURFACE = Tolerance(absolute=5.0, relative=2.0)  # a small organ may be predicted by a few voxels only
 _BETTI = Tolerance(absolute=5, relative=0.5), Tolerance(absolute=2, relative=0.1)  # a voxel alone is a component
+_LESIONS = Tolerance(absolute=112.0), Tolerance(absolute=112.0)  # 0.3 of the penalty: a voxel may be a lesion
 _OF_LABELS: Mapping[str, tuple[Tolerance, Tolerance]] = {  # for the attacked and for the clean volume
     "nsd": (Tolerance(absolute=0.05), Tolerance(absolute=0.01)),
     "assd_mm": (Tolerance(absolute=0.5, relative=0.25), Tolerance(absolute=0.1, relative=0.05)),
     "volume_error_ml": (Tolerance(absolute=1.0, relative=0.25), Tolerance(absolute=0.1, relative=0.05)),
     "volume_error_relative": (Tolerance(absolute=0.1, relative=0.25), Tolerance(absolute=0.01, relative=0.05)),
     "component_f1": (Tolerance(absolute=0.3), Tolerance(absolute=0.3)),
+    **dict.fromkeys(("dsc_brats", "lesion_dice"), (Tolerance(absolute=0.3), Tolerance(absolute=0.3))),
+    **dict.fromkeys(("hd95_brats_mm", "lesion_hd95_mm"), _LESIONS),
+    **dict.fromkeys(("lesions_missed", "lesions_false"), _BETTI),
     **dict.fromkeys(("betti0_error", "betti1_error", "betti2_error"), _BETTI),
     **dict.fromkeys(("ece", "ece_foreground"), (Tolerance(absolute=0.02), Tolerance(absolute=0.002))),
     "wrong_confidence": (Tolerance(absolute=0.05), Tolerance(absolute=0.02)),

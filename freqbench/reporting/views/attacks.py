@@ -39,15 +39,16 @@ HOW_COST = (
 )
 MEASURES = (
     *("nsd", "assd_mm", "volume_error_ml", "volume_error_relative", "component_f1"),
+    *("dsc_brats", "hd95_brats_mm", "lesion_dice", "lesion_hd95_mm", "lesions_missed", "lesions_false"),
     *("betti0_error", "betti1_error", "betti2_error", "ece", "ece_foreground", "wrong_confidence"),
 )
 CLINICAL = (*MEASURES, *(f"{name}_clean" for name in MEASURES))
 FINE = frozenset({"assd_mm", "volume_error_ml"})  # shown with two digits
 HOW_CLINICAL = (
-    "Means over foreground classes that the label has, then over cases and seeds (white-box); the row `clean` is of "
-    "the clean volumes. NSD, component F1, ECE and wrong confidence are x100; ECE and wrong confidence are of all "
-    "voxels. NSD has each organ's own tolerance (`nsd_tolerance_mm` of the class records). Components, tunnels and "
-    "cavities are too many or too few against the label."
+    "Means over foreground classes that the label has (of BraTS' scores: all), then over cases and seeds "
+    "(white-box); the row `clean` is of the clean volumes. Dice, NSD, component F1, ECE and wrong confidence are "
+    "x100; ECE and wrong confidence are of all voxels. NSD has each organ's own tolerance (`nsd_tolerance_mm` of the "
+    "class records). Components, tunnels and cavities are too many or too few against the label."
 )
 OF_MODEL = ["dataset", "target_model", *ATTACK]
 HARDEST = "hit hardest"

@@ -1,0 +1,104 @@
+"""Scores label maps as the BraTS challenges do: with values for empty regions, and lesion by lesion.
+
+Source: R. Saluja et al., "BraTS 2023 lesion-wise performance metrics" (github.com/rachitsaluja/BraTS-2023-Metrics), as
+it scores adult gliomas; A. Moawad et al., "The Brain Tumor Segmentation (BraTS-METS) challenge 2023",
+arXiv:2306.00838. Distances differ: a surface is its voxels as in `freqbench.metrics.surface.hd95` (MONAI); BraTS weighs
+them by their area (DeepMind's `surface-distance`).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from freqbench.metrics.overlap import class_mean, confusion, dice_from_confusion
+from freqbench.metrics.surface import hd95
+from freqbench.metrics.volumes import Volume, class_maps, lengths
+
+Values = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+PENALTY_MM = 374.0  # the diagonal of BraTS' volumes, 240 x 240 x 155 mm, rounded up
+DILATION = 3  # voxels
+LEAST_MM3 = 50.0  # voxels of BraTS, whose sides are 1 mm
+
+
+def brats_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]) -> dict[str, Values]:
+    """Returns Dice and HD95 with BraTS' values for classes that one of the two maps lacks, or both.
+
+    Both lack the class: Dice 1 and HD95 0 mm. One lacks it: Dice 0 and HD95 374 mm, the penalty of BraTS 2023. Else
+    they are `dice` and `hd95` (MONAI's convention, mm).
+
+    Returns:
+        Columns `dsc_brats` and `hd95_brats_mm`, float64 `[K]`: NaN for class 0 alone.
+
+    Raises:
+        UserError: as `hd95`.
+    """
+    counts = confusion(pred, label, num_classes)
+    in_label, in_pred = (counts.sum(dim=axis).cpu().numpy() > 0 for axis in (1, 0))
+    empty = [~in_label & ~in_pred, in_label != in_pred]
+    columns = {
+        "dsc_brats": np.select(empty, [1.0, 0.0], dice_from_confusion(counts)),
+        "hd95_brats_mm": np.select(empty, [0.0, PENALTY_MM], hd95(pred, label, num_classes, spacing)),
+    }
+    for values in columns.values():
+        values[0] = np.nan
+    return columns
+
+
+def lesion_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]) -> dict[str, Values]:
+    r"""Returns the lesion-wise Dice and HD95 of each foreground class, and its numbers of missed and false lesions.
+
+    The label is dilated by three voxels (three times by the 18 neighbours that share a face or an edge). The voxels of
+    the label in one component of that are a lesion; all components have 26 neighbours. The components of the prediction
+    that touch a lesion's dilation are matched to it together; one may be matched to several lesions. With d and h the
+    `brats_scores` of a lesion against all that is matched to it (nothing: 0 and 374 mm), L the lesions above 50 mm^3,
+    and F the number of predicted components that are matched to no lesion of any size:
+
+    .. math:: \frac{\sum_{l \in L} d_l}{|L| + F}, \qquad \frac{\sum_{l \in L} h_l + 374 F}{|L| + F}
+
+    Without a lesion in L and a false component they are 1 and 0. BraTS has other dilations and limits for metastases
+    and meningiomas; here they are those of gliomas.
+
+    Returns:
+        Columns `lesion_dice`, `lesion_hd95_mm`, `lesions_missed` (in L, nothing matched) and `lesions_false` (F),
+        float64 `[K]`: NaN for class 0 alone.
+
+    Raises:
+        UserError: as `hd95`.
+    """
+    maps, voxel = class_maps(pred, label, num_classes), float(lengths(spacing).prod())
+    rows = [[np.nan] * 4]
+    rows += [_of_class(maps[0] == k, maps[1] == k, spacing, voxel) for k in range(1, num_classes)]
+    names = ("lesion_dice", "lesion_hd95_mm", "lesions_missed", "lesions_false")
+    return dict(zip(names, np.array(rows).T, strict=True))
+
+
+def _of_class(pred: Mask, label: Mask, spacing: Sequence[float], voxel: float) -> list[float]:
+    """Returns the four numbers of masks; `voxel` is its volume in mm^3."""
+    from scipy import ndimage
+
+    dilated = ndimage.binary_dilation(label, ndimage.generate_binary_structure(3, 2), iterations=DILATION)
+    (lesions, _), (parts, num_parts) = (ndimage.label(mask, np.ones((3, 3, 3))) for mask in (dilated, pred))
+    boxes, boxes_of_parts = ndimage.find_objects(lesions), ndimage.find_objects(parts)
+    touches = (lesions > 0) & pred
+    pairs = np.unique(np.stack([lesions[touches], parts[touches]]), axis=1)
+    false = num_parts - len(np.unique(pairs[1]))
+    volumes = np.bincount(lesions[label], minlength=len(boxes) + 1) * voxel
+    dice, distances, missed = [0.0] * false, [PENALTY_MM] * false, 0
+    for number in np.flatnonzero(volumes > LEAST_MM3):
+        matched = pairs[1, pairs[0] == number]
+        box = _union([boxes[number - 1], *(boxes_of_parts[part - 1] for part in matched)])
+        matching, lesion = np.isin(parts[box], matched), label[box] & (lesions[box] == number)
+        scores = brats_scores(matching.astype(np.uint8), lesion.astype(np.uint8), 2, spacing)
+        dice.append(scores["dsc_brats"][1])
+        distances.append(scores["hd95_brats_mm"][1])
+        missed += not matched.size
+    means = (class_mean(np.array(dice)), class_mean(np.array(distances))) if dice else (1.0, 0.0)
+    return [*means, missed, false]
+
+
+def _union(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
+    """Returns the smallest box around some."""
+    return tuple(slice(min(s.start for s in sides), max(s.stop for s in sides)) for sides in zip(*boxes, strict=True))
