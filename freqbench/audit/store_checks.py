@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.results import Key
-from freqbench.results.files import MAY_LACK, SCHEMAS, Files, VersionError
+from freqbench.results.files import SCHEMAS, Files, VersionError
 from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, OF_A_CLASS, RECORDS, Column
 from freqbench.results.store import row_id
 from freqbench.results.tolerances import EXACT, TOLERANCES
@@ -355,7 +355,7 @@ class StoreSurvey:
     def _has_columns(self, kind: str, name: str) -> bool:
         """True if a file can be read by the documented columns; reports columns that are not as documented."""
         types, actual = {field.name: field.type for field in SCHEMAS[kind]}, self._files.schema(kind, name)
-        missing = [f"no column {column}" for column in types if column not in {*actual.names} | MAY_LACK]
+        missing = [f"no column {column}" for column in types if column not in actual.names]
         more = [f"column {column}, which is not documented" for column in actual.names if column not in types]
         others = [field for field in actual if field.name in types and field.type != types[field.name]]
         misfits = [f"{field.name}: {field.type} in place of {types[field.name]}" for field in others]

@@ -14,7 +14,7 @@ from fsspec.spec import AbstractBufferedFile
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
-from freqbench.results.schema import CLASS_RECORDS, LATER, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
+from freqbench.results.schema import CLASS_RECORDS, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -23,7 +23,6 @@ SCHEMAS: Mapping[str, pa.Schema] = {"records": arrow_schema(RECORDS), "class_rec
 MERGED_PREFIX = "compacted-"
 OWN_NAME = re.compile(r".+-\d{6,}\.parquet")  # name of a run's or merge's file, with its number
 AT_ONCE = 16
-MAY_LACK = frozenset(f"{column.name}{clean}" for column in LATER for clean in ("", "_clean"))
 
 _CODED_TEXT = pa.dictionary(pa.int32(), pa.string())
 
@@ -102,7 +101,7 @@ class Files:
         schema = coded_schema(kind, columns)
         with self.open(kind, name) as source, self._explained(kind, name) as path:
             table = _opened(source, path, kind, schema).read(schema.names, use_threads=False)
-            return _filled(table, schema)
+            return _whole(table, schema)
 
     def pieces(self, kind: str, name: str, source: Any, schema: pa.Schema | None = None) -> Iterator[pa.Table]:
         """Yields a file from `open`, or some columns of it (`coded_schema`), by row groups; closes it at the end."""
@@ -110,7 +109,7 @@ class Files:
         with source, self._explained(kind, name) as path:
             file = _opened(source, path, kind, schema)
             for number in range(file.num_row_groups):
-                yield _filled(file.read_row_group(number, schema.names, use_threads=False), schema)
+                yield _whole(file.read_row_group(number, schema.names, use_threads=False), schema)
 
     def schema(self, kind: str, name: str, source: Any = None) -> pa.Schema:
         """Returns all columns of a file, whether or not `kind` has them; `source` from `open` stays open."""
@@ -170,7 +169,7 @@ def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> pq.ParquetF
     """Opens a file and verifies its page checksums while reading, so that a flipped bit raises an error."""
     metadata = pq.read_metadata(source)
     present = set(_checked(metadata.schema.to_arrow_schema(), path).names)
-    if missing := [name for name in SCHEMAS[kind].names if name not in present | MAY_LACK]:
+    if missing := [name for name in SCHEMAS[kind].names if name not in present]:
         raise UserError(
             f"{path}: expected the columns of schema version {SCHEMA_VERSION}, got no {missing[0]}, as releases before "
             "it wrote: run the job again into a new store"
@@ -181,15 +180,9 @@ def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> pq.ParquetF
     )
 
 
-def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Returns a table with exactly the columns of a schema; those that it lacks are null.
-
-    Raises pa.ArrowInvalid for a code that stands for no text, as a flipped bit may leave.
-    """
+def _whole(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Returns a table with the columns of a schema; raises pa.ArrowInvalid for a code that stands for no text."""
     table.validate(full=True)
-    for name in schema.names:
-        if name not in table.column_names:
-            table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
     return table.select(schema.names).cast(schema)
 
 

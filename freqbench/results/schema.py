@@ -82,15 +82,6 @@ _KEYS = (
     _identity("case_key", "dataset recipe and the content of the case's files"),
     _identity("target_model_id", "the model whose prediction is scored"),
 )
-LATER = (
-    _fraction("dsc_brats", "Dice as BraTS scores empty regions: 1 if both are empty, 0 if one is"),
-    _score("hd95_brats_mm", "mm", "lower", "the same of the 95 % Hausdorff distance (MONAI): 0 and 374"),
-    _fraction("lesion_dice", "lesion-wise Dice of BraTS 2023"),
-    _score("lesion_hd95_mm", "mm", "lower", "lesion-wise 95 % Hausdorff distance of BraTS 2023; 374 for what is wrong"),
-    _score("lesions_missed", "count", "lower", "lesions without a predicted component"),
-    _score("lesions_false", "count", "lower", "predicted components without a lesion"),
-)
-"""Scores of a class that older files of this version lack, with their `_clean` columns: they are read as null."""
 OF_A_CLASS = (
     _fraction("nsd", "normalised surface Dice at the tolerance of each class"),
     _score("assd_mm", "mm", "lower", "average symmetric surface distance"),
@@ -100,7 +91,12 @@ OF_A_CLASS = (
     _score("betti0_error", "count", "lower", "components too many or too few"),
     _score("betti1_error", "count", "lower", "tunnels too many or too few"),
     _score("betti2_error", "count", "lower", "cavities too many or too few"),
-    *LATER,
+    _fraction("dsc_brats", "Dice as BraTS scores empty regions: 1 if both are empty, 0 if one is"),
+    _score("hd95_brats_mm", "mm", "lower", "the same of the 95 % Hausdorff distance (MONAI): 0 and 374"),
+    _fraction("lesion_dice", "lesion-wise Dice of BraTS 2023"),
+    _score("lesion_hd95_mm", "mm", "lower", "lesion-wise 95 % Hausdorff distance of BraTS 2023; 374 for what is wrong"),
+    _score("lesions_missed", "count", "lower", "lesions without a predicted component"),
+    _score("lesions_false", "count", "lower", "predicted components without a lesion"),
 )
 _RUN_ID = _measured("run_id", _TEXT, "", "the execution that wrote the row", required=True)
 _FINISHED = _measured("finished_at", _TIME, "UTC", "time when the row was finished", required=True)
