@@ -74,8 +74,16 @@ class Series(Header):
 
     files: tuple[Path, ...]  # in the order of their positions
     scales: tuple[tuple[float, float], ...]  # slope and intercept of each
+    plain: tuple["_Plain | None", ...]  # where voxels are that need no decoder
     uid: str
     frame_of_reference: str
+
+
+@dataclass(frozen=True)
+class _Plain:
+    start: int  # first byte of the voxels
+    stored: np.dtype[Any]
+    unused: int  # bits of a number above those that hold it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +97,9 @@ class Segmentation(Header):
 @dataclass(frozen=True, kw_only=True)
 class _File:
     path: Path
-    fields: Any  # pydicom's Dataset, without voxels
+    fields: Mapping[str, Any]  # values by their keywords
     is_whole: bool
+    plain: _Plain | None
 
     @property
     def kind(self) -> str:
@@ -151,7 +160,9 @@ def read_series(files: Sequence[Path], where: Path, uid: str | None = None, segm
     Raises DataError for slices that are no evenly spaced stack, damaged files, colour, and several frames.
     """
     slices = [
-        file for file in _scan(_stamps(files), where) if "Rows" in file.fields and file.kind not in (SEG, LABELMAP)
+        file
+        for file in _scan(_stamps(files, where), where)
+        if "Rows" in file.fields and file.kind not in (SEG, LABELMAP)
     ]
     of_series: dict[str, list[_File]] = {}
     for file in slices:
@@ -166,7 +177,8 @@ def _choice(
     of_series: Mapping[str, list[_File]], where: Path, uid: str | None, segmentation: Path | None
 ) -> tuple[str, str]:
     """Returns a series and why it is the one, empty if there is no other."""
-    counts = ", ".join(f"{name} ({len(of_series[name])} slices)" for name in sorted(of_series))
+    counts = ", ".join(f"{name} ({len(of_series[name])} slices)" for name in sorted(of_series)[:5])
+    counts += f" and {len(of_series) - 5} more" if len(of_series) > 5 else ""
     if uid is not None:
         if uid not in of_series:
             raise DataError(f"{where}: expected series {uid}, as `series` says, got {counts}: choose one of them")
@@ -196,8 +208,15 @@ def _choice(
 def read_voxels(series: Series) -> npt.NDArray[np.float32]:
     """Returns all voxels `[H, W, D, 1]`, of each slice by its slope and intercept."""
     voxels = np.empty((*series.shape[::-1],), np.float32)  # [z, y, x]
-    for target, file, (slope, intercept) in zip(voxels, series.files, series.scales, strict=True):
-        target[:] = _pixels(file, series.path).reshape(target.shape) * slope + intercept
+    slices = zip(voxels, series.files, series.plain, series.scales, strict=True)
+    for target, file, plain, (slope, intercept) in slices:
+        if plain is None:
+            stored = _pixels(file, series.path)
+        else:
+            stored = np.fromfile(file, plain.stored, target.size, offset=plain.start) << plain.unused >> plain.unused
+        target[:] = stored.reshape(target.shape)
+        if (slope, intercept) != (1.0, 0.0):
+            target[:] = target.astype(np.float64) * slope + intercept
     return voxels.T[..., None]
 
 
@@ -271,7 +290,7 @@ def masks(segmentation: Segmentation) -> Iterator[tuple[int, npt.NDArray[np.bool
 
 def overlaps(path: Path, where: Path) -> frozenset[frozenset[str]]:
     """Returns the sets of segments that share a voxel, by their labels; reads the voxels unless the header denies it."""
-    return _overlaps(_stamps([path]), where)
+    return _overlaps(_stamps([path], where), where)
 
 
 @lru_cache(maxsize=1024)
@@ -385,6 +404,7 @@ def _stacked(files: Sequence[_File], where: Path, reason: str) -> Series:
         guess=reason,
         files=tuple(files[index].path for index in order),
         scales=tuple(scales),
+        plain=tuple(files[index].plain for index in order),
         uid=files[0].series,
         frame_of_reference=frames.pop(),
     )
@@ -470,9 +490,12 @@ def _whole(fields: Any, name: str, where: Path) -> int:
     return int(_numbers(fields, name, 1, where)[0])
 
 
-def _stamps(files: Sequence[Path]) -> tuple[tuple[Path, int, int], ...]:
+def _stamps(files: Sequence[Path], where: Path) -> tuple[tuple[Path, int, int], ...]:
     """Returns files with size and time stamp, by which what was read of them is kept."""
-    return tuple((path, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files)
+    try:
+        return tuple((path, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files)
+    except OSError:
+        raise DataError(f"{where}: expected the files that were listed, got fewer: plan the job again") from None
 
 
 @lru_cache(maxsize=256)
@@ -485,8 +508,13 @@ def _scan(stamps: tuple[tuple[Path, int, int], ...], where: Path) -> tuple[_File
         with _quiet() as pydicom:
             try:
                 with path.open("rb") as stream:
-                    fields = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(SLICE))
-                    files.append(_File(path=path, fields=fields, is_whole=_is_whole(fields, stream, size)))
+                    header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(SLICE))
+                    fields, syntax = (
+                        {field.keyword: field.value for field in header},
+                        header.file_meta.TransferSyntaxUID,
+                    )
+                    plain, is_whole = _plain(fields, syntax, stream), _is_whole(fields, syntax, stream, size)
+                    files.append(_File(path=path, fields=fields, is_whole=is_whole, plain=plain))
             except PermissionError:
                 raise DataError(f"{where}: expected files that may be read, got others: check permissions") from None
             except _damaged():
@@ -499,23 +527,36 @@ def _scan(stamps: tuple[tuple[Path, int, int], ...], where: Path) -> tuple[_File
     return tuple(files)
 
 
-def _is_whole(fields: Any, stream: Any, size: int) -> bool:
+def _is_whole(fields: Mapping[str, Any], syntax: Any, stream: Any, size: int) -> bool:
     """True if a file is as long as its voxels, which begin where its stream is."""
-    if "Rows" not in fields or stream.closed:
+    if "Rows" not in fields or stream.closed or syntax.is_deflated:
         return True
-    if fields.file_meta.TransferSyntaxUID.is_encapsulated:
-        start = max(stream.tell(), size - TAIL)
-        stream.seek(start)
+    if syntax.is_encapsulated:
+        stream.seek(max(stream.tell(), size - TAIL))
         return END_OF_FRAMES in stream.read()
     bits = int(fields.get("BitsAllocated", 0)) * int(fields.get("SamplesPerPixel", 1))
-    bits *= int(fields.Rows) * int(fields.Columns) * int(fields.get("NumberOfFrames") or 1)
-    syntax = fields.file_meta.TransferSyntaxUID
-    head = 8 if syntax.is_implicit_VR else 12  # bytes of the tag, type and length of the voxels
-    return syntax.is_deflated or size - stream.tell() >= head + bits // 8
+    bits *= int(fields["Rows"]) * int(fields.get("Columns", 0)) * int(fields.get("NumberOfFrames") or 1)
+    return bool(size - stream.tell() >= _head(syntax) + bits // 8)
+
+
+def _head(syntax: Any) -> int:
+    """Returns the bytes of tag, type and length before the voxels."""
+    return 8 if syntax.is_implicit_VR else 12
+
+
+def _plain(fields: Mapping[str, Any], syntax: Any, stream: Any) -> _Plain | None:
+    """Returns where the voxels are, which begin where the stream is, if they are whole numbers of 8 or 16 bits."""
+    bits, used, high = (fields.get(name) for name in ("BitsAllocated", "BitsStored", "HighBit"))
+    if syntax.is_encapsulated or syntax.is_deflated or stream.closed or bits not in (8, 16) or not used:
+        return None
+    if not 0 < used <= bits or high != used - 1:
+        return None
+    kind = f"{'<' if syntax.is_little_endian else '>'}{'i' if fields.get('PixelRepresentation') else 'u'}{bits // 8}"
+    return _Plain(stream.tell() + _head(syntax), np.dtype(kind), bits - used)
 
 
 def _fields(path: Path, where: Path) -> Any:
-    ((_, *stamp),) = _stamps([path])
+    ((_, *stamp),) = _stamps([path], where)
     return _all_fields(path, tuple(stamp), where)
 
 
@@ -564,7 +605,7 @@ def _decoded(fields: Any, pydicom: Any) -> npt.NDArray[Any]:
 
 
 def _kinds(files: Sequence[Path], where: Path) -> str:
-    return ", ".join(sorted({_kind(file.kind) for file in _scan(_stamps(files), where)})) or "no DICOM file"
+    return ", ".join(sorted({_kind(file.kind) for file in _scan(_stamps(files, where), where)})) or "no DICOM file"
 
 
 def _kind(uid: str) -> str:

@@ -11,7 +11,7 @@ from tiny_job import execute, small
 
 from freqbench.results import Store
 
-OF_THE_FILE = {"dataset", "case_key", "finished_at"}
+OF_THE_FILE = {"dataset", "case_key", "cell_id", "finished_at"}
 MEASURED = ("seconds", "bytes")  # parts of the names of what is measured
 
 
