@@ -273,6 +273,7 @@ def segment_names(path: Path, where: Path) -> dict[int, str]:
         _whole(item, "SegmentNumber", where): str(item.get("SegmentLabel", "")).strip()
         for item in fields.get("SegmentSequence", [])
     }
+    segments.pop(0, None)  # the background of a label map
     if not segments:
         raise DataError(f"{where}: expected segments, got none: store the segmentation anew")
     return {number: name or f"segment {number}" for number, name in sorted(segments.items())}
@@ -288,8 +289,14 @@ def masks(segmentation: Segmentation) -> Iterator[tuple[int, npt.NDArray[np.bool
         yield number, mask.T
 
 
+def check_segmentation(path: Path, where: Path) -> None:
+    """Raises DataError for a SEG whose voxels are damaged or truncated."""
+    for _ in _masks(path, where):
+        pass
+
+
 def overlaps(path: Path, where: Path) -> frozenset[frozenset[str]]:
-    """Returns the sets of segments that share a voxel, by their labels; reads the voxels unless the header denies it."""
+    """Returns the sets of segments that share a voxel, by label; reads voxels unless the header denies it."""
     return _overlaps(_stamps([path], where), where)
 
 
@@ -304,12 +311,12 @@ def _overlaps(stamps: tuple[tuple[Path, int, int], ...], where: Path) -> frozens
     for number, frames in _masks(path, where):
         for index, frame in frames:
             at.setdefault(places[index], []).append((number, frame))
-    sets = set()
+    sets = set[frozenset[str]]()
     for of_slice in at.values():
-        numbers, frames = zip(*of_slice, strict=True)
-        together = np.stack(frames)
+        together = np.stack([frame for _, frame in of_slice])
         shared = together[:, together.sum(axis=0) > 1]  # [frames, voxels]
-        sets.update(frozenset(labels[numbers[i]] for i in np.flatnonzero(held)) for held in np.unique(shared.T, axis=0))
+        for held in np.unique(shared.T, axis=0):
+            sets.add(frozenset(labels[of_slice[i][0]] for i in np.flatnonzero(held)))
     return frozenset(names for names in sets if len(names) > 1)
 
 
@@ -585,15 +592,15 @@ def _pixels(path: Path, where: Path) -> npt.NDArray[Any]:
             return fields.pixel_array if int(fields.BitsAllocated) == 1 else _decoded(fields, pydicom)
         except DataError:
             raise
-        except (*_damaged(), RuntimeError):
+        except _damaged():
             raise DataError(
-                f"{where}: expected voxels that pydicom or GDCM decodes, got a file that neither does ({syntax}): fetch "
-                "it again, or store it uncompressed (dcmdjpeg, dcmdrle or gdcmconv --raw)"
+                f"{where}: expected voxels that pydicom or GDCM decodes, got a file that neither does ({syntax}): "
+                "fetch it again, or store it uncompressed (dcmdjpeg, dcmdrle or gdcmconv --raw)"
             ) from None
 
 
 def _decoded(fields: Any, pydicom: Any) -> npt.NDArray[Any]:
-    """Returns compressed numbers by SimpleITK's GDCM, of a copy without slope, which GDCM does not apply to all kinds."""
+    """Returns compressed numbers by SimpleITK's GDCM, of a copy without slope, which GDCM heeds in some kinds alone."""
     import SimpleITK
 
     fields.SOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
@@ -601,7 +608,8 @@ def _decoded(fields: Any, pydicom: Any) -> npt.NDArray[Any]:
     fields.file_meta.MediaStorageSOPClassUID = fields.SOPClassUID
     with TemporaryDirectory(prefix="freqbench-") as folder, unwarned():
         fields.save_as(Path(folder) / "slice.dcm", enforce_file_format=True)
-        return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(Path(folder) / "slice.dcm"), imageIO="GDCMImageIO"))
+        image = SimpleITK.ReadImage(str(Path(folder) / "slice.dcm"), imageIO="GDCMImageIO")
+    return SimpleITK.GetArrayFromImage(image)
 
 
 def _kinds(files: Sequence[Path], where: Path) -> str:
@@ -632,5 +640,5 @@ def _damaged() -> tuple[type[Exception], ...]:
     """Returns the errors that pydicom raises for a file that is another kind, or is damaged."""
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
-    of_values = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, OverflowError, EOFError, OSError)
+    of_values = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError, EOFError, OSError)
     return InvalidDicomError, BytesLengthException, *of_values

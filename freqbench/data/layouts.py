@@ -237,8 +237,8 @@ KINDS: tuple[LayoutKind, ...] = (
 
 AGREEMENT_NOTE = (
     "no label maps: attacks move a model away from its own clean prediction (reference: prediction), which shows how "
-    "stable it is, not whether it is right; each file or series counts as a scan; give `labels`, the number of the model's "
-    "classes or their names, if its file does not state them"
+    "stable it is, not whether it is right; each file or series counts as a scan; give `labels`, the number of the "
+    "model's classes or their names, if its file does not state them"
 )
 
 

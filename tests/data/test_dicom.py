@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from pydicom.uid import RLELossless, generate_uid
+from pydicom.uid import MPEG2MPML, RLELossless, generate_uid
 
 from freqbench.core.errors import UserError
 from freqbench.core.types import NativeCase
@@ -200,6 +200,33 @@ def test_a_segmentation_of_another_grid_is_refused(tmp_path: Path) -> None:
     refused("expected each frame on a slice of its series, got frame 1 up to 2 pixels aside", _dataset(tmp_path).refs)
 
 
+def test_a_labelmap_is_read(tmp_path: Path) -> None:
+    image, label = volume()
+    put_seg(tmp_path / "labels/a.dcm", put_series(tmp_path / "images/a", image), _masks(label), kind="LABELMAP")
+    dataset = _dataset(tmp_path)
+    np.testing.assert_array_equal(dataset.native(dataset.refs()[0]).label[0], label)
+
+
+def test_a_truncated_segmentation_is_refused(tmp_path: Path) -> None:
+    image, label = volume()
+    put_seg(path := tmp_path / "labels/a.dcm", put_series(tmp_path / "images/a", image), _masks(label))
+    path.write_bytes(path.read_bytes()[:-20])
+    dataset = _dataset(tmp_path)
+    refused("labels/a: expected 720 voxels, got damaged or truncated data", lambda: dataset.native(dataset.refs()[0]))
+    assert len(recognise(str(tmp_path)).problems) == 1
+
+
+def test_a_syntax_without_a_decoder_is_refused(tmp_path: Path) -> None:
+    for path in put_series(tmp_path / "a", volume()[0]):
+        fields = pydicom.dcmread(path)
+        fields.compress(RLELossless)
+        fields.file_meta.TransferSyntaxUID = MPEG2MPML
+        fields.save_as(path)
+    refused(
+        "expected voxels that pydicom or GDCM decodes, got a file that neither does (MPEG2", lambda: _image(tmp_path)
+    )
+
+
 def test_doctor_knows_a_folder(tmp_path: Path) -> None:
     image, label = volume()
     put_seg(tmp_path / "labels/a.dcm", put_series(tmp_path / "images/a", image), _masks(label))
@@ -214,7 +241,7 @@ def test_doctor_knows_a_folder(tmp_path: Path) -> None:
 
 
 def test_no_field_of_the_patient_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """In ids, remarks, layouts and refusals, though all files and folders are called by the patient."""
+    """Ids, remarks, layouts and refusals have none, though all files and folders are called by the patient."""
     image, label = volume()
     name = f"{PATIENT['PatientID']}_Zweistein_{PATIENT['PatientBirthDate']}"
     series = put_series(tmp_path / "images" / name, image)

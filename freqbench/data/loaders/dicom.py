@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from freqbench.core.errors import DataError, MissingDataError
 from freqbench.core.files import storage
@@ -35,8 +36,8 @@ class DicomFolders(ListedFolder):
     """CT, MR and PET series as DICOM: `images/CASE` holds the slices of a case, at any depth.
 
     Its label map is a DICOM SEG, `labels/CASE.dcm`, or the only one in `labels/CASE` or among the slices. Without a
-    folder `images`, each folder of `root` is a case; if `root` holds slices itself, it is one. A value of the label maps
-    is a SegmentLabel, which is matched by name. If segments overlap, they are regions.
+    folder `images`, each folder of `root` is a case; if `root` holds slices itself, it is one. A value of the label
+    maps is a SegmentLabel, which is matched by name. If segments overlap, they are regions.
 
     A case is called as its folder, but by a hash if a field of the patient is in that name. Cases with one PatientID
     are of one patient, who is called as the first of them.
@@ -49,7 +50,7 @@ class DicomFolders(ListedFolder):
 
     loader: ClassVar[str] = "dicom"
 
-    series: dict[str, str] = {}
+    series: dict[str, str] = Field(default_factory=dict)
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
         """Returns the only split, `test`: the cases by their folders' names."""
@@ -140,7 +141,9 @@ class DicomFolders(ListedFolder):
         return []
 
     def _check_lengths(self, entry: CaseFiles) -> None:
-        """Nothing beside the headers, which tell."""
+        """Raises DataError for a truncated segmentation; headers tell of slices."""
+        if entry.label:
+            dicom.check_segmentation(self._segmentation(entry), Path(entry.label))
 
     def _fingerprint(self, entry: CaseFiles) -> str:
         files = [*self._image_header(entry).files, *([self._segmentation(entry)] if entry.label else [])]
