@@ -536,13 +536,15 @@ def _scan(stamps: tuple[tuple[Path, int, int], ...], where: Path) -> tuple[_File
 
 def _is_whole(fields: Mapping[str, Any], syntax: Any, stream: Any, size: int) -> bool:
     """True if a file is as long as its voxels, which begin where its stream is."""
-    if "Rows" not in fields or stream.closed or syntax.is_deflated:
+    if "Rows" not in fields or stream.closed:
         return True
+    bits = int(fields.get("BitsAllocated", 0)) * int(fields.get("SamplesPerPixel", 1))
+    bits *= int(fields["Rows"]) * int(fields.get("Columns", 0)) * int(fields.get("NumberOfFrames") or 1)
     if syntax.is_encapsulated:
         stream.seek(max(stream.tell(), size - TAIL))
         return END_OF_FRAMES in stream.read()
-    bits = int(fields.get("BitsAllocated", 0)) * int(fields.get("SamplesPerPixel", 1))
-    bits *= int(fields["Rows"]) * int(fields.get("Columns", 0)) * int(fields.get("NumberOfFrames") or 1)
+    if syntax.is_deflated:
+        return True
     return bool(size - stream.tell() >= _head(syntax) + bits // 8)
 
 
@@ -571,7 +573,10 @@ def _fields(path: Path, where: Path) -> Any:
 def _all_fields(path: Path, stamp: tuple[int, ...], where: Path) -> Any:
     with _quiet() as pydicom:
         try:
-            return pydicom.dcmread(path, stop_before_pixels=True)
+            fields = pydicom.dcmread(path, stop_before_pixels=True)
+            for _ in fields.iterall():  # which decodes each value, so that none is damaged later
+                pass
+            return fields
         except _damaged():
             raise DataError(
                 f"{where}: expected a DICOM file, got a damaged one or another kind: fetch it again"

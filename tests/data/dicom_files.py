@@ -47,7 +47,7 @@ def put_series(
         meta = FileMetaDataset()
         meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
         meta.MediaStorageSOPInstanceUID = generate_uid()
-        path = folder / f"{PATIENT['PatientID']}_{(k * 7) % 997:03d}.dcm"
+        path = folder / f"{PATIENT['PatientID']}_{(k * 7) % 11:02d}_{k}.dcm"
         fields = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
         for name, value in PATIENT.items():
             setattr(fields, name, value)
