@@ -95,7 +95,7 @@ for words in (
     "report runs/added --table two_step_table1 --format md",
 ):
     app(words.split(), standalone_mode=False)
-sys.exit(pytest.main(["-m", "not slow", "-n", "0", "-q", "-p", "no:cacheprovider", *tests]))
+sys.exit(pytest.main(["-m", "", "-n", "0", "-q", "-p", "no:cacheprovider", *tests]))
 """
 
 

@@ -125,6 +125,8 @@ FORMER = """
     matched noise_phantom strongest suite phantom_union universal zoo_phantom zoo_phantom_vaft quickstart
 """
 """Names of all jobs from before they were in folders, in the order of the names of today."""
+YOUNGER = {"phantom/regions", "phantom/regions_zoo"}
+"""Jobs that have been in folders from the start."""
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").rglob("*.yaml"), key=str), ids=lambda path: Path(path).stem)
@@ -139,7 +141,8 @@ def test_a_packaged_job_is_found_by_its_former_name_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for (name, path), old in zip(sorted(packaged_jobs().items()), FORMER.split(), strict=True):
+    jobs = [job for job in sorted(packaged_jobs().items()) if job[0] not in YOUNGER]
+    for (name, path), old in zip(jobs, FORMER.split(), strict=True):
         assert {job_file(each) for each in (name, old, f"jobs/{name}.yaml", f"jobs/{old}.yaml")} == {str(path)}
 
 

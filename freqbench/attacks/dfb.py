@@ -16,7 +16,7 @@ class DFB(Attack):
     r"""Drops a frequency band of every block; the model is not queried, and `targeted` has no effect.
 
     With c the spectrum of the clean block minus 0.5, and m = 0 in the band (`low`, `middle` or `high`,
-    `freqbench.ops.bands`) except at DC, 1 elsewhere:
+    `freqbench.ops.dct`) except at DC, 1 elsewhere:
 
     .. math:: a = \mathrm{clamp}(\mathrm{IDCT}(c \, m) + 0.5, 0, 1)
 

@@ -15,9 +15,8 @@ from freqbench.attacks.core.objective import Objective
 from freqbench.attacks.core.parameters import PARAMETERS, RATIO_STEP, SLICE_BLOCK
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
-from freqbench.ops.bands import band_mask
 from freqbench.ops.blocks import Block, tiled
-from freqbench.ops.dct import BlockDCT
+from freqbench.ops.dct import BlockDCT, band_mask
 from freqbench.ops.ssim import ssim_loss
 
 COSINE_WEIGHT, COSINE_FACTOR = 5.5, 1.5
@@ -43,7 +42,7 @@ class SA2(GradientAttack):
     Args:
         dice_weight, ssim_weight: the lambdas; an SSIM weight of 0 leaves the SSIM out.
         step_size: length of a step of the multipliers, not scaled by rho.
-        band: frequencies that may change: `all`, `low`, `middle` or `high` (`freqbench.ops.bands`).
+        band: frequencies that may change: `all`, `low`, `middle` or `high` (`freqbench.ops.dct`).
         control: `none`, or a null row in place of the attack: `random`: the random start itself; `uniform`: 1 - rho for
             every multiplier, which damps all detail alike.
 

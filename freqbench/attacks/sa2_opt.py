@@ -12,7 +12,7 @@ from freqbench.attacks.core.parameters import PARAMETERS, SEARCH, SLICE_BLOCK
 from freqbench.attacks.core.searched import SearchedAttack, also_ssim, at_ends
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.sa2 import WITH_DC, band_scaler
-from freqbench.ops.bands import band_mask
+from freqbench.ops.dct import band_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class SA2Opt(SearchedAttack):
     r"""The most harmful multipliers of DCT coefficients in SA2's threat model.
 
     With c the spectrum of the clean block minus 0.5, and a multiplier m in [1 - rho, 1 + rho] for each coefficient (1
-    at DC and outside `band`, `freqbench.ops.bands`), the volume is
+    at DC and outside `band`, `freqbench.ops.dct`), the volume is
 
     .. math:: a = \mathrm{IDCT}(c \, m) + 0.5
 

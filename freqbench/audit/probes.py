@@ -17,6 +17,7 @@ from freqbench.attacks import make
 from freqbench.attacks.core.task import Task
 from freqbench.audit import probe_files
 from freqbench.audit.probe_files import GradientFacts, Gradients, SavedScore, SavedScores
+from freqbench.audit.symptoms import sign_agreement, zero_share
 from freqbench.core.errors import one_line
 from freqbench.core.files import storage
 from freqbench.core.machine import versions
@@ -25,7 +26,6 @@ from freqbench.engine import memory, saved_volumes, scoring
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid
 from freqbench.models import SegmentationModel, attack_windows
-from freqbench.ops.gradients import sign_agreement, zero_share
 from freqbench.results import Store
 from freqbench.results.volumes import VOLUMES
 

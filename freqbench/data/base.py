@@ -137,6 +137,11 @@ class Dataset(Strict, abc.ABC):
         return tuple(range(1, self.num_classes))
 
     @property
+    def region_codes(self) -> Mapping[int, int]:
+        """Regions (a code) of each label in files that hold them in one map; empty: nothing states such labels."""
+        return {}
+
+    @property
     def num_classes(self) -> int:
         """Number of classes including background."""
         return len(self.class_names)

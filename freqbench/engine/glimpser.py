@@ -64,8 +64,9 @@ class Glimpser:
             def caption(name: str, dsc: float) -> str:
                 return f"{name}, {score} {100 * dsc:.1f}"
 
-            maps: list[tuple[str, Literal[0, 1], Tensor]] = [(label, 0, without_ignored(case.label)[0])]
-            maps.append((caption(row["target_model"], row["dsc_foreground"]), 1, after))
+            show = cell.dataset.shown
+            maps: list[tuple[str, Literal[0, 1], Tensor]] = [(label, 0, without_ignored(show(case.label))[0])]
+            maps.append((caption(row["target_model"], row["dsc_foreground"]), 1, show(after)))
             others = [
                 (_drop(row), place)
                 for place, row in enumerate(records)
@@ -74,9 +75,9 @@ class Glimpser:
             if others:
                 _, most = max(others)
                 name, dsc = records[most]["target_model"], records[most]["dsc_foreground"]
-                maps.append((caption(name, dsc), 1, predictions[most][1]))
+                maps.append((caption(name, dsc), 1, show(predictions[most][1])))
             else:
-                maps.append((caption(f"{row['target_model']}, clean", row["dsc_foreground_clean"]), 0, before))
+                maps.append((caption(f"{row['target_model']}, clean", row["dsc_foreground_clean"]), 0, show(before)))
             shown = sliced(case, adversarial, slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy()), maps)
         except Exception:  # only the glimpse is lost, no row
             logger.warning("%s: no glimpse of it could be drawn", unit.name, exc_info=True)

@@ -14,13 +14,16 @@ from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.core.types import CaseRef
 from freqbench.data import attacked_native, resampling_error
+from freqbench.data.base import Dataset
 from freqbench.engine import saved_volumes
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid
+from freqbench.ops.regions import numbers_of
 from freqbench.results.volumes import VOLUMES
 
 CLEAN = "clean"
 MANIFEST = "manifest.json"
+REGIONS = "dataset.json"
 INT16 = torch.iinfo(torch.int16)
 LEAST_STEPS = 256  # over the whole range: fewer would be coarser than the 8 bits that the papers' code saved
 
@@ -55,11 +58,18 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     Files are `<attack>-<source>-<cell_id>/<case_id>.nii.gz` and `clean/<case_id>.nii.gz` (both `<case_id>-<case_key>`
     where the job has several datasets), with the affine of the case's file; several channels are the fourth axis. They
     are int16, and float32 where intensities do not fit or span less than LEAST_STEPS units. `manifest.json` is written
-    last. Volumes whose labels moved are left out: third-party tools are scored against the files' own.
+    last. Volumes whose labels moved are left out: third-party tools are scored against the files' own. The regions of
+    a dataset stand in `dataset.json` (`dataset-NAME.json` where the job has several), see `stated_regions`.
 
     `out` is the store of the grid's job, `to` the destination, folders or URIs. Raises UserError where the store holds
-    no volume of this grid, or `to` holds another file in the place of one of these.
+    no volume of this grid, `to` holds another file in the place of one of these, or nothing states a region's labels.
     """
+    stated = dict[str, bytes]()
+    for name, dataset in {cell.dataset.name: cell.dataset for cell in grid.cells if cell.dataset.has_regions}.items():
+        own = REGIONS.replace(".", f"-{names.required(name, 'dataset')}.") if len(grid.cases) > 1 else REGIONS
+        path, content = storage.join(to, own), json.dumps(stated_regions(dataset), indent=2).encode()
+        storage.require_own(path, content)
+        stated[path] = content
     root, former = storage.join(out, VOLUMES), _former(to)
     moved = sorted({cell.attack.name for cell in grid.cells if cell.attack.moves_labels})
     tell_left_out(console, "attacks that move labels", moved)
@@ -72,6 +82,8 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
                 written.extend(_case(grid, cells, ref, root, to, former))
     if not written:
         raise UserError(f"{root}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
+    for path, content in stated.items():
+        storage.write_atomic(path, content)
     manifest = {"space": "native", "units": "HU", "store": out, "files": [asdict(each) for each in written]}
     storage.write_atomic(storage.join(to, MANIFEST), json.dumps(manifest, indent=2).encode())
     attacked = [each for each in written if each.cell_id]
@@ -82,6 +94,29 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
         soft_wrap=True,
     )
     return written
+
+
+def stated_regions(dataset: Dataset) -> dict[str, object]:
+    """Returns the regions of a dataset in the form of nnU-Net v2: labels as lists, and `regions_class_order`.
+
+    Labels are those in the dataset's files. Regions stand in the order in which they are drawn over each other, and the
+    order holds for each the lowest label that lies in no later region, else the lowest of its own.
+    """
+    order, codes = dataset.region_order, sorted(dataset.region_codes.items())
+    labels = {region: [value for value, code in codes if region in numbers_of(code)] for region in order}
+    if without := [dataset.class_names[region] for region in order if not labels[region]]:
+        raise UserError(
+            f"{dataset.name}: expected labels that make up the region {without[0]}, got none: give its loader "
+            "`region_codes`, or use the volumes in OUT/volumes"
+        )
+    later = [{value for region in order[place:] for value in labels[region]} for place in range(1, len(order) + 1)]
+    first = [min({*labels[region]} - after or labels[region]) for region, after in zip(order, later, strict=True)]
+    return {
+        "channel_names": {str(channel): f"channel {channel}" for channel in range(dataset.num_channels)},
+        "labels": {"background": 0} | {dataset.class_names[region]: labels[region] for region in order},
+        "regions_class_order": first,
+        "file_ending": ".nii.gz",
+    }
 
 
 def tell_left_out(console: Console, what: str, names: Sequence[str]) -> None:

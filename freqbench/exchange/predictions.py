@@ -21,6 +21,7 @@ from freqbench.core.files import storage
 from freqbench.core.types import NativeCase, triple
 from freqbench.data import Dataset, image_files
 from freqbench.data.headers import Header
+from freqbench.data.labels import few
 from freqbench.data.loaders.folder import ListedFolder
 from freqbench.engine import rows, run, saved_volumes, scoring
 from freqbench.engine.rows import Outcome
@@ -97,7 +98,8 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
 
     Files are named as `export` names the volumes and lie on their grid. The distances of a volume (SSIM, LPIPS, ...)
     do not depend on a target: they are copied from the store's record of the same cell and case. Raises UserError for
-    no label map, or one of another grid or with other labels; nothing is stored then.
+    no label map, or one of another grid or with other labels; nothing is stored then. Maps of regions have the labels
+    that `export.stated_regions` names, and no `label_map`.
 
     `grid` is that of the store's job, `out` the store and `predictions` the label maps (folders or URIs), `name` the
     tool's name in tables; `label_map` a YAML file, see LabelMap (None: the tool's labels are the dataset's); `console`
@@ -109,12 +111,22 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     mapping = config.load(label_map, LabelMap) if label_map else None
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     for dataset in datasets.values():
-        if mapping is None and isinstance(dataset, ListedFolder) and dataset.classes_of_labels.moved:
+        if dataset.has_regions:
+            export.stated_regions(dataset)
+            if mapping:
+                raise UserError(
+                    f"--label-map: expected none, as a label of {dataset.name} may lie in several regions, got "
+                    f"{label_map}: give maps with the labels of the export's {export.REGIONS}"
+                )
+        elif mapping is None and isinstance(dataset, ListedFolder) and dataset.classes_of_labels.moved:
             raise UserError(
                 f"--label-map: expected one, as labels in the files of {dataset.name} are other classes in the job, "
                 "got none: name the class of each of the tool's labels"
             )
-    tables = {key: mapping.table(each, str(label_map)) if mapping else None for key, each in datasets.items()}
+    tables = {
+        key: each.region_codes if each.has_regions else mapping.table(each, str(label_map)) if mapping else None
+        for key, each in datasets.items()
+    }
     targets = {key: tool(name, tables[key], dataset.num_classes) for key, dataset in datasets.items()}
     kept = [cell for cell in grid.cells if not cell.attack.moves_labels]
     grid = replace(grid, cells=tuple(replace(cell, targets=(targets[cell.dataset.name],)) for cell in kept))
@@ -187,6 +199,11 @@ def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Data
                 "give --label-map with the tool's labels"
             )
         return torch.from_numpy(labels.astype(np.uint8))
+    if dataset.has_regions and (strange := sorted({*np.unique(labels).astype(int).tolist()} - table.keys())):
+        raise DataError(
+            f"{header.path}: expected labels {few([*map(str, sorted(table))])} of {dataset.name}, got {strange[0]}: "
+            f"give maps with the labels of the export's {export.REGIONS}"
+        )
     classes = np.zeros(labels.shape, np.uint8)
     for label, index in table.items():
         classes[labels == label] = index

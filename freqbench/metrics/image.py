@@ -13,7 +13,7 @@ import torch
 
 from freqbench.core.errors import UserError
 from freqbench.metrics.volumes import Scores, Volume, channels_of, pair_of, require_same_shape
-from freqbench.ops.bands import BANDS, band_magnitude
+from freqbench.ops.dct import BANDS, band_magnitude
 from freqbench.ops.voxels import Mask, body_of
 
 SSIM_WINDOW = 7  # skimage's default, voxels per side, in the axial plane
@@ -91,7 +91,7 @@ def image_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -
 def energy_scores(clean: Volume, adversarial: Volume) -> Scores:
     """Returns the change's mean absolute DCT coefficient per band (low, middle, high) of 8 x 8 x 8 blocks.
 
-    Every block has an orthonormal DCT-II; bands are those of SA2 (`freqbench.ops.bands.band_mask`: low and high have 20
+    Every block has an orthonormal DCT-II; bands are those of SA2 (`freqbench.ops.dct.band_mask`: low and high have 20
     of 512 coefficients each). White noise of standard deviation s has s * sqrt(2 / pi) in every band. A volume that
     blocks do not tile is padded by reflection on its high sides; a block is cut to a smaller volume. Several channels
     are averaged. Computed on the device of `clean`.

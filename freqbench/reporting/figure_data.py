@@ -16,7 +16,7 @@ from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import case_minima, comparable, current
 from freqbench.core.documents import object_of
 from freqbench.core.files import storage
-from freqbench.ops.colors import SeriesStyle, series_style
+from freqbench.reporting.colors import SeriesStyle, series_style
 from freqbench.results import volumes
 
 DISTANCES: Mapping[str, str] = {

@@ -16,8 +16,8 @@ from freqbench.attacks.core.ascent import Ascent
 from freqbench.core.errors import ThreatModelError, UserError
 from freqbench.job.attacks import attack_identity, attack_params
 from freqbench.ops import ssim
-from freqbench.ops.bands import band_mask
 from freqbench.ops.blocks import Block, split
+from freqbench.ops.dct import band_mask
 from freqbench.ops.losses import dice, dice_ce
 
 # State and bounds

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from freqbench.attacks import Attack, AttackResult, make
 from freqbench.core.errors import ThreatModelError, UserError
-from freqbench.ops.bands import band_mask
 from freqbench.ops.blocks import merge, merge_slices, split, split_slices
+from freqbench.ops.dct import band_mask
 from freqbench.ops.quantisation import reach
 from freqbench.ops.ssim import body_ssim
 

@@ -86,7 +86,7 @@ def test_the_names_that_a_job_may_have_are_those_of_the_tables() -> None:
     from freqbench.data import DATASETS
     from freqbench.metrics import METRICS
     from freqbench.models import MODELS, READERS
-    from freqbench.ops.bands import BANDS
+    from freqbench.ops.dct import BANDS
     from freqbench.ops.losses import LOSSES
 
     tables = {

@@ -10,6 +10,7 @@ from tiny_job import JOB, class_rows, execute, expanded, job, rows
 
 from freqbench.core.errors import UserError
 from freqbench.data.loaders.anatomy import REGIONS
+from freqbench.results.glimpses import Slice, listed, read
 
 NETWORKS = [{**entry, "outputs": "sigmoid"} for entry in JOB["models"]]
 LESIONS = {"name": "lesions", "loader": "phantom", "regions": True, "shape": [24, 20, 16], "cases": 1}
@@ -47,6 +48,22 @@ def test_every_record_is_scored_on_both_networks(out: Path) -> None:
 def test_saved_maps_have_the_number_of_the_innermost_region(out: Path) -> None:
     labels = [np.unique(nibabel.load(path).get_fdata()) for path in sorted(out.glob("volumes/*/*/label.nii.gz"))]
     assert all(values.tolist() == [0, 1, 2, 3] for values in labels)
+
+
+def test_glimpses_have_the_numbers_of_the_saved_maps_and_the_dice_of_the_row(out: Path) -> None:
+    names = ("cell_id", "case_key", "target_model")
+    dice = {tuple(row[name].strip("'") for name in names): float(row["dsc_foreground"]) for row in rows(out).values()}
+    glimpses = listed(str(out))
+    assert glimpses.keys() == {key[:2] for key in dice}
+    for (cell, case), path in glimpses.items():
+        shown = read(path)
+        assert isinstance(shown, Slice)
+        models = [caption.split(",")[0] for caption in shown.captions[4:]]
+        assert shown.captions[4:] == [f"{model}, DSC {100 * dice[cell, case, model]:.1f}" for model in models]
+        (folder,) = out.glob(f"volumes/*-{cell}/*-{case}")
+        files = ["label", *(f"prediction_adversarial-{model}" for model in models)]
+        stacks = [nibabel.load(folder / f"{name}.nii.gz").get_fdata()[::-1, ::-1].T for name in files]
+        assert any(np.array_equal(shown.unpacked()[3:], [each[index] for each in stacks]) for index in range(16))
 
 
 def test_a_second_run_has_nothing_to_do(out: Path) -> None:

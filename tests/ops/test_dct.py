@@ -8,9 +8,8 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-from freqbench.ops.bands import BANDS, band_magnitude, band_mask
 from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
-from freqbench.ops.dct import BlockDCT, frequency_consistency
+from freqbench.ops.dct import BANDS, BlockDCT, band_magnitude, band_mask, frequency_consistency
 from freqbench.ops.quantisation import alpha_schedule, quantisation_error, soft_round
 from freqbench.ops.stretching import stretch_slices, stretch_slices_offset
 

@@ -30,7 +30,7 @@ from freqbench.audit.checks.contrasts import (
 from freqbench.audit.checks.evidence import Attacked, Setting
 from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, counted, interval_text, unchecked
 from freqbench.audit.probe_files import GradientFacts, Gradients
-from freqbench.ops.gradients import share_at_end
+from freqbench.audit.symptoms import share_at_end
 from freqbench.results.schema import CAUTIONS, OF_GRADIENTS
 
 ITERATIVE = frozenset({"bim", "pgd", "apgd", "segpgd", "cospgd"})

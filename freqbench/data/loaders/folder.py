@@ -164,6 +164,12 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         sizes = [len(parts) for parts in self._regions().values()]
         return tuple(1 + number for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]))
 
+    @property
+    def region_codes(self) -> Mapping[int, int]:
+        """The regions of each label in the folder's files."""
+        codes = self.classes_of_labels.of_value if self.has_regions else {}
+        return {value: code for value, code in codes.items() if code != IGNORED}
+
     def _exclusive_classes(self) -> Classes:
         if self.reference == "prediction":
             return classes_of(self.name, {}, self.labels or tuple(self._listed_labels().values()), None)

@@ -1,5 +1,6 @@
 """Draws CT-like volumes: a dataset that needs no download and no disk, also as a stand-in for another."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
@@ -52,6 +53,11 @@ class Phantom(Dataset):
     @override
     def has_regions(self) -> bool:
         return self.regions
+
+    @property
+    @override
+    def region_codes(self) -> Mapping[int, int]:
+        return {number: (1 << number) - 1 for number in range(self.num_classes)} if self.regions else {}
 
     @property
     @override

@@ -23,8 +23,8 @@ from freqbench.core.names import require_inside
 from freqbench.core.types import IGNORED, Spacing
 from freqbench.data import image_files, nifti
 from freqbench.ops import planes
-from freqbench.ops.colors import class_color, class_colors
 from freqbench.ops.planes import AXIAL, PLANES, Array, Box, aspect, busiest, error_box, plane
+from freqbench.reporting.colors import class_color, class_colors
 from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import curves
 from freqbench.reporting.figures.style import PAGE, heading, legend, new_figure, plain

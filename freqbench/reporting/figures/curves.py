@@ -12,8 +12,8 @@ from matplotlib.ticker import NullLocator
 
 from freqbench.analysis import certificates
 from freqbench.analysis.labels import INTENSITY_PARAMETERS
-from freqbench.ops.colors import DASHES, SeriesStyle, series_style
 from freqbench.reporting import figure_data
+from freqbench.reporting.colors import DASHES, SeriesStyle, series_style
 from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommended
 from freqbench.reporting.figure_data import BANDS, DISTANCES, Material
 from freqbench.reporting.figures import style

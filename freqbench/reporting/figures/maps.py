@@ -16,8 +16,8 @@ from matplotlib.patches import Rectangle
 
 from freqbench.analysis.groups import points
 from freqbench.analysis.labels import INTENSITY_PARAMETERS
-from freqbench.ops.colors import OKABE_ITO, class_color, series_style
 from freqbench.reporting import figure_data
+from freqbench.reporting.colors import OKABE_ITO, class_color, series_style
 from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import style
 from freqbench.reporting.figures.curves import MOST_LISTED, Styles, chunks

@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from freqbench.core.terminal import printable
-from freqbench.ops.colors import SeriesStyle
+from freqbench.reporting.colors import SeriesStyle
 
 COLUMN = 3.4  # inches: one of a paper's two columns
 PAGE = 7.1  # both

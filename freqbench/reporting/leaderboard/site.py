@@ -22,7 +22,7 @@ from freqbench.analysis import groups
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
 from freqbench.core.machine import versions
-from freqbench.ops.colors import BACKGROUND, series_style
+from freqbench.reporting.colors import BACKGROUND, series_style
 from freqbench.reporting.figures.cases import glimpse
 from freqbench.reporting.figures.style import new_figure, styled
 from freqbench.reporting.leaderboard.entry_checks import examine, reasons

@@ -21,8 +21,8 @@ from freqbench.audit import checks
 from freqbench.core.documents import object_of
 from freqbench.core.types import AGREEMENT
 from freqbench.metrics import METRICS
-from freqbench.ops.colors import class_color, class_colors, series_style
 from freqbench.reporting.audit import page_part
+from freqbench.reporting.colors import class_color, class_colors, series_style
 from freqbench.reporting.contents import Contents, contents, keys_of
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts

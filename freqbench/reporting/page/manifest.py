@@ -17,7 +17,7 @@ from freqbench.core import names
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.data import nifti
-from freqbench.ops.colors import class_colors
+from freqbench.reporting.colors import class_colors
 from freqbench.reporting.page.schema import Manifest
 from freqbench.results import volumes
 from freqbench.results.glimpses import Slice, listed, read

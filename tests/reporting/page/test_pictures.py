@@ -13,7 +13,7 @@ from PIL import Image
 from reporting.handmade import glimpse_of
 
 from freqbench.analysis import tables
-from freqbench.ops.colors import class_color
+from freqbench.reporting.colors import class_color
 from freqbench.reporting.page import build_page, manifest, page_data
 from freqbench.results.glimpses import MAX_BYTES, Glimpse, Glimpses, Slice
 

@@ -16,7 +16,7 @@ import pytest
 from matplotlib import image as pictures
 from viewer_page import DIST, VIEWER, rows_of, write_page
 
-from freqbench.ops.colors import class_color
+from freqbench.reporting.colors import class_color
 from freqbench.reporting.page.manifest import live_manifest, volume_bytes, write_volumes
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from freqbench.ops.gradients import share_at_end, sign_agreement, zero_share
+from freqbench.audit.symptoms import share_at_end, sign_agreement, zero_share
 
 
 def test_exact_zeros_and_what_is_not_finite_are_counted_and_small_numbers_are_not() -> None:

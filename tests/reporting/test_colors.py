@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from freqbench.ops.colors import CYCLE, class_color, series_style
+from freqbench.reporting.colors import CYCLE, class_color, series_style
 
 # Linear sRGB as dichromats see it: Machado et al., IEEE TVCG 2009, table for severity 1.
 EYES = {
