@@ -16,7 +16,7 @@ import freqbench
 
 ROOT = Path(__file__).parents[1]
 
-UNUSED = "monai pandas ray lpips skimage torchvision medpy nibabel SimpleITK scipy"
+UNUSED = "monai pandas ray lpips skimage torchvision medpy nibabel SimpleITK pydicom highdicom scipy"
 LISTS = "for words in ('attacks', 'attacks vafa', 'models', 'datasets', 'metrics'): app(words.split(), **plain)"
 STEPS = {
     "import freqbench as fb; dir(fb)": "torch numpy pandas pydantic monai ray",

@@ -10,6 +10,7 @@ from freqbench.data.base import case_key_of as case_key_of
 from freqbench.data.loaders.acdc import ACDC
 from freqbench.data.loaders.amos import AMOS
 from freqbench.data.loaders.decathlon import Decathlon
+from freqbench.data.loaders.dicom import DicomFolders
 from freqbench.data.loaders.images import Images
 from freqbench.data.loaders.msd import MSD
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
@@ -33,4 +34,5 @@ DATASETS: Mapping[str, type[Dataset]] = {
     "nnunet_raw": NnunetRaw,
     "pairs": Pairs,
     "images": Images,
+    "dicom": DicomFolders,
 }

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from freqbench.core.errors import DataError
 from freqbench.core.files import storage
-from freqbench.data import itk, nifti
+from freqbench.data import dicom, itk, nifti
 from freqbench.data.headers import Header
 
 SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
@@ -25,7 +25,7 @@ OTHER_FORMATS = {
     **dict.fromkeys((".mgz", ".mgh", ".mnc"), "convert each by nibabel.load(FILE) and nibabel.save"),
     **dict.fromkeys((".tif", ".tiff", ".vtk", ".h5", ".hdf5"), CONVERT),
     ".img": "give the .hdr file beside it",
-    **dict.fromkeys((".dcm", ".ima", ".dicom"), "convert the folder by dcm2niix -z y FOLDER"),
+    **dict.fromkeys((".dcm", ".ima", ".dicom"), "give the folder of its series to `loader: dicom`"),
 }
 
 
@@ -161,4 +161,6 @@ def rounding(header: Header) -> str | None:
 
 
 def _voxels(header: Header) -> npt.NDArray[np.float32]:
+    if isinstance(header, dicom.Series):
+        return dicom.read_voxels(header)
     return reader_of(header.path).read_voxels(header)

@@ -116,7 +116,7 @@ def read_voxels(header: Header) -> npt.NDArray[np.float32]:
     _check_data(header, layout)
     try:
         _read_to_checksum(layout.file(header.path), layout)
-        with _unwarned():
+        with unwarned():
             image = _opened(header.path).Execute()
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
         raise _damaged(header, _reason(error)) from None
@@ -148,7 +148,7 @@ def _opened(path: Path) -> Any:
     reader.SetImageIO(READERS.get(path.suffix, "GiplImageIO"))
     reader.SetFileName(str(path))
     try:
-        with _unwarned():
+        with unwarned():
             reader.ReadImageInformation()
     except RuntimeError as error:
         raise DataError(
@@ -158,7 +158,7 @@ def _opened(path: Path) -> Any:
 
 
 @contextmanager
-def _unwarned() -> Iterator[None]:
+def unwarned() -> Iterator[None]:
     """Stops SimpleITK from writing warnings, which name no file: faults that matter are refused here."""
     import SimpleITK
 

@@ -101,10 +101,8 @@ def classes_of(
     if label_map is not None:
         of_value = _as_mapped(where, label_map, values, count)
     elif names is not None and _chooses(where, names, values):
-        wanted = [*map(_plain, names)]
-        of_value = {
-            value: wanted.index(_plain(name)) if _plain(name) in wanted else 0 for value, name in values.items()
-        }
+        wanted = [*map(plain, names)]
+        of_value = {value: wanted.index(plain(name)) if plain(name) in wanted else 0 for value, name in values.items()}
         of_value[0] = 0
     elif count is not None:
         of_value = {value: value for value in range(count)}
@@ -146,7 +144,7 @@ def in_regions(where: str, classes: Classes, regions: Mapping[str, Sequence[int]
     )
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """Returns a name without capitals, underscores and dashes, in which the names of one class differ."""
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
@@ -156,13 +154,13 @@ def _chooses(where: str, names: Sequence[str], listed: Mapping[int, str]) -> boo
 
     Refuses names of which some are in the list, at another value.
     """
-    by_name = {_plain(name): value for value, name in listed.items()}
-    if by_name.get(_plain(names[0]), 0) != 0:
+    by_name = {plain(name): value for value, name in listed.items()}
+    if by_name.get(plain(names[0]), 0) != 0:
         raise DataError(
             f"{where}: expected `labels` to begin with the background, {listed.get(0)!r}, got {names[0]!r}, which is "
-            f"label {by_name[_plain(names[0])]}: put it first"
+            f"label {by_name[plain(names[0])]}: put it first"
         )
-    known = {name: by_name[_plain(name)] for name in names[1:] if _plain(name) in by_name}
+    known = {name: by_name[plain(name)] for name in names[1:] if plain(name) in by_name}
     if known and len(known) == len(names) - 1:
         return True
     misplaced = [name for name, value in known.items() if value != names.index(name)]

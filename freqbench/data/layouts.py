@@ -9,17 +9,20 @@ from typing import Any
 from freqbench.core import config, documents
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
-from freqbench.data import DATASETS, image_files
+from freqbench.data import DATASETS, dicom, image_files
 from freqbench.data.base import counted_patients
 from freqbench.data.file_names import Pairing, classes_in, pairings
 from freqbench.data.labels import few
 from freqbench.data.loaders.decathlon import Decathlon, PublishedSplit, is_averaged
+from freqbench.data.loaders.dicom import DEPTH as DEPTH_OF_SLICES
+from freqbench.data.loaders.dicom import DicomFolders
 from freqbench.data.loaders.folder import ListedFolder, Survey, expanded, read_object
 from freqbench.data.loaders.msd import TASKS
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
 
 READ = 20  # label maps that are read for their values
 DEPTH = 4  # of folders in which files are looked for by their names
+DICOM_DEPTH = DEPTH_OF_SLICES + 2  # below `images/CASE`
 LISTED = 50_000  # files of a folder that are looked at
 LOOKED_INTO = 100  # folders of a folder without a layout: each costs some 30 looks at the disk
 
@@ -222,13 +225,20 @@ KINDS: tuple[LayoutKind, ...] = (
         "images",
         keys=lambda _: {"reference": "prediction"},
     ),
+    LayoutKind(
+        "DICOM series",
+        "images/case with the slices of a series, and labels/case.dcm, a SEG",
+        lambda folder: _has_dicom(folder),
+        "dicom",
+        keys=lambda folder: {} if _is_segmented(folder) else {"reference": "prediction"},
+    ),
 )
 
 
 AGREEMENT_NOTE = (
     "no label maps: attacks move a model away from its own clean prediction (reference: prediction), which shows how "
-    "stable it is, not whether it is right; each file counts as a scan; give `labels`, the number of the model's "
-    "classes or their names, if its file does not state them"
+    "stable it is, not whether it is right; each file or series counts as a scan; give `labels`, the number of the "
+    "model's classes or their names, if its file does not state them"
 )
 
 
@@ -289,10 +299,10 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     if not isinstance(dataset, ListedFolder):
         raise TypeError(f"{kind.loader}: expected a loader of listed folders")
     surveys, problems = [], []
-    notes = [AGREEMENT_NOTE] if kind.loader == "images" else []
+    notes = [AGREEMENT_NOTE] if dataset.reference == "prediction" else []
     try:
         surveys = [dataset.survey(split, with_labels) for split, lines in dataset.splits().items() if lines]
-        if kind.loader != "images":  # its classes are the model's
+        if dataset.reference == "label":  # else its classes are the model's
             notes += dataset.notes  # refuses a list without class names
     except DataError as error:
         problems.append(str(error))
@@ -305,7 +315,7 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
             problems.append(f"{survey.split}: {images}")
         problems += survey.faults
     problems += _of_the_kind(dataset, folder)
-    if kind.loader not in ("images", "nnunet_raw", "pairs"):
+    if kind.loader not in ("images", "nnunet_raw", "pairs", "dicom"):
         notes += _notes(surveys, folder)
     notes += _guesses(kind, entry, folder)
     if not problems:
@@ -341,25 +351,35 @@ def _guesses(kind: LayoutKind, entry: Mapping[str, Any], folder: Path) -> Iterat
         yield f"dataset.json fits too: {kind.loader} was taken by the names; loader: decathlon reads what the list says"
 
 
+def _has_dicom(folder: Path) -> bool:
+    """True if a folder holds DICOM at any depth."""
+    names = storage.list_tree(str(folder), DICOM_DEPTH)[:LISTED] if folder.is_dir() else []
+    return any(map(dicom.is_dicom, (folder / name for name in names)))
+
+
+def _is_segmented(folder: Path) -> bool:
+    """True if a folder holds a segmentation of a series, or contours."""
+    return any(entry.label for entry in DicomFolders(name="x", root=str(folder)).splits()["test"])
+
+
 def _require_volumes(folder: Path) -> None:
     """Raises UserError for a file or folder with volumes in other formats alone."""
-    names = storage.list_tree(str(folder), DEPTH)[:LISTED] if folder.is_dir() else [folder.name]
+    names = storage.list_tree(str(folder), DICOM_DEPTH)[:LISTED] if folder.is_dir() else [folder.name]
     if any(name.endswith(image_files.SUFFIXES) for name in names):
         return
     for name in names:
         suffix = Path(name).suffix.lower()
-        is_dicom = not suffix and _is_dicom(folder / name if folder.is_dir() else folder)
+        is_dicom = suffix in ("", ".dcm", ".ima", ".dicom") and dicom.is_dicom(
+            folder / name if folder.is_dir() else folder
+        )
+        if is_dicom and folder.is_dir():
+            return
         if is_dicom or suffix in image_files.OTHER_FORMATS:
             convert = image_files.OTHER_FORMATS[".dcm" if is_dicom else suffix]
             raise UserError(
                 f"{folder}: expected volumes in {', '.join(image_files.SUFFIXES)}, got "
                 f"{'DICOM' if is_dicom else suffix} files such as {name}: {convert}"
             )
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
 
 
 def _unrecognised(folder: Path) -> str:

@@ -49,7 +49,7 @@ for name in json.loads(sys.argv[1]):
         app(["plan", name], standalone_mode=False)
     except ValueError as error:
         said[name] = str(error)
-heavy = {"torch", "monai", "ray", "pandas", "scipy", "nibabel", "SimpleITK"}
+heavy = {"torch", "monai", "ray", "pandas", "scipy", "nibabel", "SimpleITK", "pydicom"}
 print(json.dumps([said, sorted(heavy & set(sys.modules))]))
 """
 

@@ -316,15 +316,14 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 continue
             survey.patients.append(entry.patient_id)
             survey.images.extend((entry.image, *entry.further))
-            if absent := [path for path in entry.files() if not storage.exists(path)]:
+            if absent := self._absent(entry):
                 survey.missing.extend(absent)
                 continue
             if entry.label:
                 survey.labels.append(entry.label)
             try:
                 _, label = self._headers(entry)
-                for path in entry.files():
-                    image_files.check_length(image_files.fetch(path))
+                self._check_lengths(entry)
                 if label and with_labels and not entry.masks:
                     self._read_label(entry, label)
                     survey.notes.extend(filter(None, [image_files.rounding(label)]))
@@ -398,8 +397,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def _headers(self, entry: CaseFiles) -> tuple[Header, Header | None]:
         image, label = self._image_header(entry), None
         if entry.label:
-            what = f"the label map of case {entry.case_id}"
-            label = image_files.read_header(asked(image_files.fetch, entry.label, what))
+            label = self._label_header(entry, image)
             label.check_same_grid(image)
         for header in filter(None, (image, label)):
             self._guesses.setdefault(header.guess, {})[header.path.name] = None
@@ -407,17 +405,29 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         check_room(image.path, ras_grid(image.shape, image.affine), space, image.num_channels)
         return image, label
 
+    def _label_header(self, entry: CaseFiles, image: Header) -> Header:
+        """Returns the header of the label map of an image."""
+        what = f"the label map of case {entry.case_id}"
+        return image_files.read_header(asked(image_files.fetch, str(entry.label), what))
+
     def _read_label(self, entry: CaseFiles, label: Header) -> npt.NDArray[np.uint8]:
         return read_classes(label, self.classes_of_labels.of_value)
 
-    @staticmethod
-    def _image_header(entry: CaseFiles) -> Header:
+    def _absent(self, entry: CaseFiles) -> list[str]:
+        """Returns the files of a case that do not exist."""
+        return [path for path in entry.files() if not storage.exists(path)]
+
+    def _check_lengths(self, entry: CaseFiles) -> None:
+        """Raises DataError for a truncated file; see `image_files.check_length`."""
+        for path in entry.files():
+            image_files.check_length(image_files.fetch(path))
+
+    def _image_header(self, entry: CaseFiles) -> Header:
         files = (entry.image, *entry.further)
         local = [asked(image_files.fetch, path, f"the image of case {entry.case_id}") for path in files]
         return image_files.joined([image_files.read_header(path, multichannel=len(files) == 1) for path in local])
 
-    @staticmethod
-    def _fingerprint(entry: CaseFiles) -> str:
+    def _fingerprint(self, entry: CaseFiles) -> str:
         what = f"a file of case {entry.case_id}"
         return digest([sha256 for path in entry.files() for sha256 in asked(image_files.sha256s, path, what)])
 

@@ -1,0 +1,110 @@
+"""Small DICOM files, written by pydicom and highdicom, of a patient whose fields must not be told."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+import pydicom
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from .downloads import Array
+
+PATIENT = {
+    "PatientName": "Zweistein^Albertine",
+    "PatientID": "MRN4711",
+    "PatientBirthDate": "19131108",
+    "OtherPatientIDs": "SSN0815",
+    "PatientBirthName": "Quark^Urla",
+    "AccessionNumber": "ACC99231",
+}
+LABELS = ("liver", "tumour")
+
+
+def put_series(
+    folder: Path,
+    voxels: Array,
+    affine: Array | None = None,
+    scale: tuple[float, float] = (1.0, 0.0),
+    uid: str | None = None,
+    frame: str | None = None,
+    changes: Mapping[int, Mapping[str, Any]] | None = None,
+) -> list[Path]:
+    """Writes `[H, W, D]` as one file a slice, whose names tell another order; `affine` is RAS+ without shear.
+
+    `changes` are other values of some slices' fields; None removes one, and -1 is all slices.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    grid = np.diag([-1.0, -1.0, 1.0, 1.0]) @ (np.eye(4) if affine is None else affine)
+    sides = np.linalg.norm(grid[:3, :3], axis=0)
+    uid, frame, study = uid or generate_uid(), frame or generate_uid(), generate_uid()
+    stored = np.rint((voxels - scale[1]) / scale[0]).astype(np.int16)
+    paths = []
+    for k in range(voxels.shape[2]):
+        meta = FileMetaDataset()
+        meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        path = folder / f"{PATIENT['PatientID']}_{(k * 7) % 11:02d}_{k}.dcm"
+        fields = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+        for name, value in PATIENT.items():
+            setattr(fields, name, value)
+        fields.SOPClassUID, fields.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        fields.SeriesInstanceUID, fields.FrameOfReferenceUID, fields.StudyInstanceUID = uid, frame, study
+        fields.Modality, fields.InstanceNumber, fields.StudyDate, fields.StudyTime = "CT", 1 + (k * 5) % 11, "", ""
+        fields.SeriesNumber, fields.PatientSex, fields.ReferringPhysicianName, fields.StudyID = 1, "O", "", "1"
+        fields.Columns, fields.Rows = voxels.shape[:2]
+        fields.SamplesPerPixel, fields.PhotometricInterpretation = 1, "MONOCHROME2"
+        fields.BitsAllocated = fields.BitsStored = 16
+        fields.HighBit, fields.PixelRepresentation = 15, 1
+        fields.PixelSpacing = [sides[1], sides[0]]
+        fields.SliceThickness = sides[2]
+        fields.ImageOrientationPatient = [*(grid[:3, 0] / sides[0]), *(grid[:3, 1] / sides[1])]
+        fields.ImagePositionPatient = [*(grid @ [0, 0, k, 1])[:3]]
+        fields.RescaleSlope, fields.RescaleIntercept = scale
+        fields.PixelData = np.ascontiguousarray(stored[:, :, k].T).tobytes()
+        for index in (-1, k):
+            for name, value in (changes or {}).get(index, {}).items():
+                if value is None:
+                    delattr(fields, name)
+                else:
+                    setattr(fields, name, value)
+        fields.save_as(path, enforce_file_format=True)
+        paths.append(path)
+    return paths
+
+
+def put_seg(
+    path: Path, series: Sequence[Path], masks: Mapping[str, Array], kind: str = "BINARY", **fields: Any
+) -> None:
+    """Writes masks `[H, W, D]`, bool, of segments by their labels as highdicom does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    segments = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=label,
+            segmented_property_category=codes.SCT.Organ,
+            segmented_property_type=codes.SCT.Liver,
+            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.MANUAL,
+        )
+        for number, label in enumerate(masks, 1)
+    ]
+    seg = highdicom.seg.Segmentation(
+        source_images=[pydicom.dcmread(file) for file in series],
+        pixel_array=np.stack([mask.T for mask in masks.values()], axis=-1).astype(np.uint8),
+        segmentation_type=kind,
+        segment_descriptions=segments,
+        series_instance_uid=generate_uid(),
+        series_number=2,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="x",
+        manufacturer_model_name="x",
+        software_versions="1",
+        device_serial_number="1",
+    )
+    for name, value in fields.items():
+        setattr(seg, name, value)
+    seg.save_as(path)
