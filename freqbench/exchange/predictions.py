@@ -18,8 +18,9 @@ from freqbench.core import config
 from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.files import storage
-from freqbench.core.types import NativeCase, triple
+from freqbench.core.types import IGNORED, NativeCase, triple
 from freqbench.data import Dataset, nifti
+from freqbench.data.labels import few
 from freqbench.data.loaders.folder import ListedFolder
 from freqbench.engine import rows, run, saved_volumes, scoring
 from freqbench.engine.rows import Outcome
@@ -99,8 +100,8 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     no label map, or one of another grid or with other labels; nothing is stored then.
 
     `grid` is that of the store's job, `out` the store and `predictions` the label maps (folders or URIs), `name` the
-    tool's name in tables; `label_map` a YAML file, see LabelMap (None: the tool's labels are the dataset's); `console`
-    shows progress.
+    tool's name in tables; `label_map` a YAML file, see LabelMap (None: the tool's labels are the dataset's, of regions
+    those of its label files); `console` shows progress.
     """
     models = {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}
     if name in models:
@@ -108,12 +109,17 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     mapping = config.load(label_map, LabelMap) if label_map else None
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     for dataset in datasets.values():
-        if mapping is None and isinstance(dataset, ListedFolder) and dataset.classes_of_labels.moved:
+        if dataset.has_regions:
+            _require_labels_of_the_files(dataset, label_map)
+        elif mapping is None and isinstance(dataset, ListedFolder) and dataset.classes_of_labels.moved:
             raise UserError(
                 f"--label-map: expected one, as labels in the files of {dataset.name} are other classes in the job, "
                 "got none: name the class of each of the tool's labels"
             )
-    tables = {key: mapping.table(each, str(label_map)) if mapping else None for key, each in datasets.items()}
+    tables = {
+        key: _codes(each) or (mapping.table(each, str(label_map)) if mapping else None)
+        for key, each in datasets.items()
+    }
     targets = {key: tool(name, tables[key], dataset.num_classes) for key, dataset in datasets.items()}
     kept = [cell for cell in grid.cells if not cell.attack.moves_labels]
     grid = replace(grid, cells=tuple(replace(cell, targets=(targets[cell.dataset.name],)) for cell in kept))
@@ -143,6 +149,27 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
                 recorder.tick([])
     Additions.of(store).with_targets(grid).write(store, grid.job)
     return recorder.summary
+
+
+def _codes(dataset: Dataset) -> dict[int, int]:
+    """Returns the code of each label in the files of a dataset of regions; none of one of exclusive classes."""
+    if not (dataset.has_regions and isinstance(dataset, ListedFolder)):
+        return {}
+    return {label: code for label, code in sorted(dataset.classes_of_labels.of_value.items()) if code != IGNORED}
+
+
+def _require_labels_of_the_files(dataset: Dataset, label_map: str | None) -> None:
+    """Refuses a dataset of regions without label files, and a `--label-map`, which knows exclusive classes alone."""
+    if label_map:
+        raise UserError(
+            f"--label-map: expected none, as {dataset.name} has regions that overlap, got {label_map}: leave it out, "
+            "and write the labels of the dataset's own files, as nnU-Net does by regions_class_order"
+        )
+    if not isinstance(dataset, ListedFolder):
+        raise UserError(
+            f"--predictions: expected a dataset whose label files give the regions of each label, got {dataset.name} "
+            f"(loader: {dataset.loader}): take a folder"
+        )
 
 
 def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
@@ -179,7 +206,13 @@ def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Data
     image = nifti.Header(path=Path(native.source), shape=shape, spacing=native.spacing, affine=native.affine)
     header.check_same_grid(image)
     labels = nifti.read_integers(header)
-    if table is None:
+    if dataset.has_regions and table is not None:
+        if strange := sorted(set(np.unique(labels).tolist()) - set(table)):
+            raise DataError(
+                f"{header.path}: expected labels {few([*map(str, table)])} of the files of {dataset.name}, got "
+                f"{strange[0]:g}: write regions as its label files have them"
+            )
+    elif table is None:
         if (highest := int(labels.max())) >= dataset.num_classes:
             raise DataError(
                 f"{header.path}: expected labels 0 to {dataset.num_classes - 1} of {dataset.name}, got {highest}: "

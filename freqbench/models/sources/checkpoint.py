@@ -244,6 +244,8 @@ def _spread(value: Any) -> Any:
 
 def _telling(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the arguments that are not at the table's defaults and change what the network computes."""
+    if arch not in MODELS:  # a tool whose label maps are scored
+        return dict(args)
     of_table = {name: value for name, value in args.items() if name not in MODELS[arch].tuning}
     return {name: value for name, value in of_table.items() if MODELS[arch].args.get(name, ...) != value}
 
