@@ -109,8 +109,9 @@ class PatientCase:
             labels: names of all classes, background first, or their number; None: as many as the model has.
             keys: `label_map`, `regions` and `ignore` of a dataset's entry in a job file (the class of each label in the
                 file, labels of each region, and labels that do not count), and keys of
-                `freqbench.core.input_space.Preprocess`: `spacing` in millimetres, `intensity` (default: percentiles 0.5 to 99.5, for MR; `{"window": [-175, 250]}` for CT),
-                `crop_foreground`, `size`, `pad_to`, `resampling`.
+                `freqbench.core.input_space.Preprocess`: `spacing` in millimetres, `intensity` (default: percentiles
+                0.5 to 99.5, for MR; `{"window": [-175, 250]}` for CT), `crop_foreground`, `size`, `pad_to`,
+                `resampling`.
 
         Warns of intensities that do not fit the window, and of classes whose label voxels the grid has lost.
 
