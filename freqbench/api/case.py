@@ -108,10 +108,11 @@ class PatientCase:
                 numbers of a voxel.
             label: path or URI of the label map on the same grid; None: there is none, see `reference`.
             labels: names of all classes, background first, or their number; None: as many as the model has.
-            keys: `label_map` and `ignore` of a dataset's entry in a job file (the class of each label in the file, and
-                labels that do not count), and keys of `freqbench.core.input_space.Preprocess`: `spacing` in
-                millimetres, `intensity` (default: percentiles 0.5 to 99.5, for MR; `{"window": [-175, 250]}` for CT),
-                `crop_foreground`, `size`, `pad_to`, `resampling`.
+            keys: `label_map`, `regions` and `ignore` of a dataset's entry in a job file (the class of each label in the
+                file, labels of each region, and labels that do not count), and keys of
+                `freqbench.core.input_space.Preprocess`: `spacing` in millimetres, `intensity` (default: percentiles
+                0.5 to 99.5, for MR; `{"window": [-175, 250]}` for CT), `crop_foreground`, `size`, `pad_to`,
+                `resampling`.
 
         Warns of intensities that do not fit the window, and of classes whose label voxels the grid has lost.
 
@@ -131,7 +132,8 @@ class PatientCase:
         }
         dataset = config.validate(content, FilesDataset, "from_file")
         (ref,) = dataset.refs()
-        return cls._of(dataset.load(ref), dataset, () if labels is None else dataset.class_names)
+        is_unnamed = labels is None and not dataset.has_regions
+        return cls._of(dataset.load(ref), dataset, () if is_unnamed else dataset.class_names)
 
     from_nifti = from_file  # its name while NIfTI was the only format
 
@@ -147,7 +149,10 @@ class PatientCase:
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.image.shape))
         sides = " x ".join(f"{step:g}" for step in self.spacing)
-        labels = "no label map" if self.label is None else f"labels 0 to {self.highest_label}"
+        labels = f"labels 0 to {self.highest_label}"
+        if self.dataset is not None and self.dataset.has_regions:
+            labels = f"regions {', '.join(self.class_names[1:])}"
+        labels = "no label map" if self.label is None else labels
         return f"<Case {self.name}: {shape} voxels of {sides} mm, {labels}>"
 
     @property
@@ -162,7 +167,10 @@ class PatientCase:
 
     @property
     def label(self) -> Tensor | None:
-        """Label map, uint8 `[1, H, W, D]`, 0 is background; None if `reference` is the prediction."""
+        """Label map, uint8 `[1, H, W, D]`, 0 is background; None if `reference` is the prediction.
+
+        Of regions that overlap, codes: bit k - 1 of a voxel's code says that it lies in region k.
+        """
         return self.volume.label if self.reference == "label" else None
 
     @property

@@ -24,12 +24,12 @@ from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, facts_of,
 from freqbench.models.entry import COMMAND
 from freqbench.models.examination import mended
 from freqbench.models.loading import wrapped
-from freqbench.models.resolving import require_order, resolve_network
+from freqbench.models.resolving import head_of, require_order, resolve_network
 from freqbench.models.sources import kind_of_folder
 from freqbench.models.sources.checkpoint import shown_channels
 from freqbench.models.sources.source import Metadata
 
-OF_A_MODULE = ("name", "roi", "input", "preprocess", "inference", "defence", "adaptive", "min_dice")
+OF_A_MODULE = ("name", "roi", "input", "preprocess", "inference", "defence", "adaptive", "min_dice", "outputs")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,6 +72,12 @@ class Model:
                 f"{spec.name}: expected images [{spec.num_channels}, H, W, D], got [{shape}] of {case.name}: give the "
                 "channels that the model was trained on, or load_model(..., num_channels=...)"
             )
+        if dataset.has_regions != (spec.head == "sigmoid"):
+            wanted = "exclusive classes" if dataset.has_regions else "regions, by the key regions of Case.from_nifti"
+            raise UserError(
+                f"{spec.name}: expected cases of {wanted}, as its outputs are {spec.head}, got others in {case.name}: "
+                "mend regions of the case, or outputs of load_model"
+            )
         if dataset.num_classes != spec.num_classes:
             raise UserError(
                 f"{spec.name}: expected cases of {spec.num_classes} classes (background included), got "
@@ -79,7 +85,8 @@ class Model:
             )
         if spec.is_prompted:
             dataset.require_labels(spec.name, "from which its points are drawn")
-        if case.label is not None and (highest := case.highest_label) >= spec.num_classes:
+        is_exclusive = case.label is not None and not dataset.has_regions
+        if is_exclusive and (highest := case.highest_label) >= spec.num_classes:
             raise UserError(
                 f"{spec.name}: expected labels 0 to {spec.num_classes - 1} in {case.name}, got {highest}: map them to "
                 "the model's classes"
@@ -109,7 +116,8 @@ def load_model(
             freqbench wrote the checkpoint); folder of a MONAI bundle or of nnU-Net; or any network that maps `[1, C, h,
             w, d]` to logits `[1, K, h, w, d]`. A network is copied: further training does not change the model. A list
             of words is a command that segments the file `{image}` and writes `{labels}`; it needs trust_code.
-        num_classes: number of classes, background included; None: from the file or the network's output.
+        num_classes: number of classes, background included, also beside regions; None: from the file or the network's
+            output.
         num_channels: channels of the volumes; None: from the file, else 1.
         device: `cpu`, `cuda`, `cuda:1`; None: the network's device; for a file, a GPU if there is one.
         precision: `fp32`, `tf32` or `bf16`.
@@ -163,11 +171,12 @@ def _of_files(entry: ModelEntry, call: Arguments, device: torch.device | None) -
     metadata = facts.metadata if facts else Metadata()
     num_classes, num_channels = call.num_classes, call.num_channels
     if facts:
-        num_classes, num_channels = num_classes or facts.num_classes, num_channels or facts.num_channels
-        if not facts.is_own and (num_classes is None or num_channels is None):
+        outputs, num_channels = facts.num_classes, num_channels or facts.num_channels
+        if not facts.is_own and ((num_classes or outputs) is None or num_channels is None):
             shown = shown_channels(facts)
             num_channels = num_channels or shown.in_channels
-            num_classes = num_classes or (None if entry.class_map else shown.out_channels)
+            outputs = outputs or (None if entry.class_map else shown.out_channels)
+        num_classes = num_classes or (outputs and outputs + (head_of(entry, facts) == "sigmoid"))
     if num_classes is None:
         path = (facts or entry).path
         raise UserError(f"{path}: expected num_classes (background included), which it does not state: give it")
@@ -184,7 +193,7 @@ def _of_network(net: nn.Module, call: Arguments, device: torch.device | None, se
     entry = config.validate({"name": name, "checkpoint": "random", **settings}, ModelEntry, "load_model")
     spec, net = resolve_network(net, entry, call.num_classes, call.num_channels or 1, device)
     network = wrapped(spec, net, precision=call.precision, adapter=spec.input).eval()
-    network.net = mended(net, spec.yields, spec.singly)
+    network.net = mended(net, spec.yields, spec.singly, spec.head)
     return Model(network=network, spec=spec)
 
 

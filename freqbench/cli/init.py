@@ -70,6 +70,8 @@ def init(
     from freqbench.core import documents
     from freqbench.core.files import storage
     from freqbench.data import layouts
+    from freqbench.job.schema import build_dataset
+    from freqbench.models.sources import source_of
 
     layout = layouts.recognise(data)
     of_split = {survey.split: len(survey.complete) for survey in layout.surveys}
@@ -82,6 +84,8 @@ def init(
     budget = budget or _answer("Budget: L-infinity radius on the [0, 1] scale", "--budget", EPS)
     eps = _radius(budget)
     model = _model(checkpoint, arch, args if arch == guessed else {})
+    if source_of(arch).is_checkpoint and build_dataset(layout.entry, data).has_regions:
+        model = {**model, "outputs": "sigmoid"}
     content = JOB.format(
         path=shlex.quote(path),
         name=re.sub(r"[^\w.-]+", "-", f"{layout.entry['name']}-{model['name']}"),  # as a folder's name may be anything

@@ -210,28 +210,32 @@ def resolve_network(
         raise UserError(
             f"{name}: expected a network that leaves its input as it is, got one that writes into it: copy it"
         )
+    head = entry.outputs or "softmax"
+    least, parts = (1, "region") if head == "sigmoid" else (2, "classes")
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     sides = adapter.in_network_order(roi)
-    if not isinstance(got, tuple) or len(got) != 5 or got[1] < 2 or (got[0], *got[2:]) != (1, *sides):
+    if not isinstance(got, tuple) or len(got) != 5 or got[1] < least or (got[0], *got[2:]) != (1, *sides):
         raise UserError(
-            f"{name}: expected logits of shape (1, K, {', '.join(map(str, sides))}) with 2 classes or more, got {got}: "
-            "wrap the network so that it returns them"
+            f"{name}: expected logits of shape (1, K, {', '.join(map(str, sides))}) with {least} {parts} or more, got "
+            f"{got}: wrap the network so that it returns them"
         )
     if not logits.is_floating_point() or logits.layout != torch.strided:
         raise UserError(
             f"{name}: expected dense logits of floating-point numbers, got {logits.dtype}, {logits.layout}: return the "
             "scores of classes"
         )
-    if num_classes not in (None, got[1]):
+    if entry.num_outputs(num_classes) not in (None, got[1]):
         raise UserError(
-            f"{name}: expected {num_classes} output classes, got {got[1]}: leave num_classes out, or mend it"
+            f"{name}: expected {entry.num_outputs(num_classes)} output classes, got {got[1]}: leave num_classes out, "
+            "or mend it"
         )
     spec = ModelSpec(
         name=name,
         arch=f"{type(net).__module__}:{type(net).__qualname__}",
         args={},
         roi=roi,
-        num_classes=got[1],
+        num_classes=got[1] + (head == "sigmoid"),
+        head=head,
         checkpoint="",
         checkpoint_sha256=checkpoints.state_sha256(net.state_dict()),
         num_channels=num_channels,
@@ -243,7 +247,7 @@ def resolve_network(
         min_dice=entry.min_dice,
     )
     inputs = adapter.to_network(windows(num_channels, roi).to(device))
-    return _with_findings(spec, examine(net, inputs, got[1])), net
+    return _with_findings(spec, examine(net, inputs, got[1], head)), net
 
 
 def head_of(entry: ModelEntry, facts: Facts) -> Outputs:
@@ -276,7 +280,8 @@ def stated_classes(entry: ModelEntry) -> int | tuple[str, ...] | None:
     if source_of(entry.reader).weights is None:
         return None
     facts = facts_of(entry)
-    return facts.metadata.class_names or facts.num_classes
+    outputs = facts.num_classes
+    return facts.metadata.class_names or (outputs and outputs + (head_of(entry, facts) == "sigmoid"))
 
 
 def require_order(name: str, path: str, trained: Sequence[str], class_names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from command_line import Bench, refused
-from data.downloads import decathlon, put, volume
+from data.downloads import decathlon, nnunet, put, volume
 from tiny_job import save_weights
 
 from freqbench import models
@@ -47,6 +47,14 @@ def test_init_writes_a_commented_job_that_plan_accepts(
     assert {attack["name"]: attack.get("eps") for attack in job["attacks"]}["pgd"] == "4/255"
     code, said, _ = bench("plan", str(path), "--out", str(tmp_path / "out"))
     assert (code, "0 of 10 records are in" in said) == (0, True)
+
+
+def test_a_network_for_nnunets_regions_has_sigmoid_outputs(tmp_path: Path, bench: Bench) -> None:
+    nnunet(tmp_path / "raw", ["a"], labels={"background": 0, "whole": [1, 2], "core": 2}, regions_class_order=[1, 2])
+    path = tmp_path / "mine.yaml"
+    command = ("init", str(path), "--data", str(tmp_path / "raw"), "--checkpoint", "random", "--arch", "unet")
+    assert bench(*command, "--budget", "4/255")[::2] == (0, "")
+    assert yaml.safe_load(path.read_text())["models"][0]["outputs"] == "sigmoid"
 
 
 def test_scans_without_label_maps_give_a_job_that_plan_accepts(checkpoint: str, tmp_path: Path, bench: Bench) -> None:

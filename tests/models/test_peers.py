@@ -25,6 +25,7 @@ from freqbench import load_dataset, load_model
 from freqbench.core.types import Shape
 from freqbench.data.preprocess import file_grid
 from freqbench.models import Inference, InputAdapter, SegmentationModel, predict, prediction
+from freqbench.ops.regions import codes_of
 
 ROI: Shape = (8, 6, 4)
 AXES = [
@@ -51,6 +52,14 @@ def agreement(labels: Tensor, logits: Tensor, tie: float) -> None:
     ties = first - second <= tie
     assert ties.float().mean() <= MOST_TIES
     assert torch.equal(labels.long()[~ties], logits.argmax(0)[~ties])
+
+
+def agreement_of_regions(codes: Tensor, logits: Tensor, tie: float) -> None:
+    """Asserts the codes `[h, w, d]` of the regions with logits `[K, h, w, d]` above 0, where none is near it."""
+    ties = (logits.abs() <= tie).any(dim=0)
+    assert ties.float().mean() <= MOST_TIES
+    assert codes.unique().numel() > 2
+    assert torch.equal(codes[~ties], codes_of(logits > 0)[~ties])
 
 
 def drawn_adapter(rng: np.random.Generator, channels: int) -> InputAdapter:
@@ -106,6 +115,8 @@ def write_volume(path: Path, voxels: npt.NDArray[Any], codes: str, spacing: tupl
 
 
 CODES = ["LPS", "RAS", "LAS", "RPI", "PSR", "SAL", "ILA", "AIR"]
+REGIONS: dict[str, Any] = {"background": 0, "whole": [1, 2], "edge": 1, "core": [2]}
+REGIONS_CLASS_ORDER = [1, 3, 2]
 READERS = ["SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"]
 
 
@@ -122,7 +133,9 @@ def drawn_files(rng: np.random.Generator, root: Path, codes: str, channels: int,
     write_volume(root / "labelsTr/a.nii.gz", label, codes, spacing)
 
 
-def nnunet_plans(reader: str, transpose: list[int], channels: int, is_mr: bool) -> nnunet_folder.Change:
+def nnunet_plans(
+    reader: str, transpose: list[int], channels: int, is_mr: bool, has_regions: bool = False
+) -> nnunet_folder.Change:
     """All that nnU-Net's predictor reads beyond the parts that are needed here."""
 
     def change(plans: dict[str, Any], dataset: dict[str, Any], checkpoint: dict[str, Any]) -> None:
@@ -147,6 +160,8 @@ def nnunet_plans(reader: str, transpose: list[int], channels: int, is_mr: bool) 
             "label_manager": "LabelManager",
         }
         dataset["channel_names"] = {str(n): "MR" if is_mr else "CT" for n in range(channels)}
+        if has_regions:
+            dataset |= {"labels": REGIONS, "regions_class_order": REGIONS_CLASS_ORDER}
 
     return change
 
@@ -166,7 +181,8 @@ def in_float32(nnunetv2: ModuleType, peer: Any, data: Tensor) -> Tensor:
     patch = peer.configuration_manager.patch_size
     padded, place = nnunetv2.pad_nd_image(data, patch, "constant", {"value": 0}, True, None)
     weights = nnunetv2.compute_gaussian(tuple(patch), 1 / 8, 10, torch.float32, peer.device)
-    sums, total = torch.zeros(3, *padded.shape[1:]), torch.zeros(padded.shape[1:])
+    sums = torch.zeros(peer.label_manager.num_segmentation_heads, *padded.shape[1:])
+    total = torch.zeros(padded.shape[1:])
     with torch.inference_mode():
         for window in peer._internal_get_sliding_window_slicers(padded.shape[1:]):
             sums[window] += peer._internal_maybe_mirror_and_predict(padded[window][None])[0] * weights
@@ -175,19 +191,25 @@ def in_float32(nnunetv2: ModuleType, peer: Any, data: Tensor) -> Tensor:
 
 
 # Of each reader, orientation of plans, kind and number of channels one is of the integration tests.
-SEEDS = [pytest.param(n, marks=pytest.mark.integration if n in (2, 4, 6) else pytest.mark.slow) for n in range(12)]
+REGIONS_FROM = 12  # from this seed on the folder has regions that overlap
+INTEGRATION = (2, 4, 6, 14)
+SEEDS = [
+    pytest.param(n, marks=pytest.mark.integration if n in INTEGRATION else pytest.mark.slow)
+    for n in range(REGIONS_FROM + 4)
+]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_prediction_is_that_of_nnunets_own_predictor(tmp_path: Path, nnunetv2: ModuleType, seed: int) -> None:
     """Shapes below and above the patch, orientation, spacing, offset, channels, transposed plans and each reader."""
+    has_regions = seed >= REGIONS_FROM
     rng = np.random.default_rng(seed)
     codes, reader, channels, is_mr = CODES[seed % 8], READERS[seed % 3], 1 + seed // 2 % 2, seed % 4 < 2
     transpose = [[0, 1, 2], [2, 0, 1], [1, 0, 2]][seed // 3 % 3]
     drawn_files(rng, tmp_path / "raw", codes, channels, is_mr)
     written = nnunet_folder.write(
         tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres",
-        nnunet_plans(reader, transpose, channels, is_mr),
+        nnunet_plans(reader, transpose, channels, is_mr, has_regions),
         network=direct("PlainConvUNet", channels),
     )
     content = json.loads(Path(written, "dataset.json").read_text())
@@ -212,13 +234,19 @@ def test_a_prediction_is_that_of_nnunets_own_predictor(tmp_path: Path, nnunetv2:
     grid = file_grid(dataset.file_label(ref), case, model.spec.space)
     labelled = prediction(prepared, case.image, file_grid=grid)
     labels = prepared.adapter.to_network_axes(labelled.labels[None, None])[0, 0]
-    agreement(labels, exact, 1e-4)
+    (agreement_of_regions if has_regions else agreement)(labels, exact, 1e-4)
     # Its own sums are float16, in which weights near a window's corner vanish.
-    assert (labels == logits.argmax(0)).float().mean() > 0.99
+    theirs = codes_of(logits > 0) if has_regions else logits.argmax(0)
+    assert (labels == theirs).float().mean() > 0.99
 
     managers = peer.plans_manager, peer.configuration_manager, peer.plans_manager.get_label_manager(content)
     exported = nnunetv2.convert_predicted_logits_to_segmentation_with_correct_shape(exact, *managers, facts)
     in_file = labelled.in_file.labels.numpy()
+    if has_regions:
+        written_by_order = np.zeros_like(in_file)
+        for bit, value in enumerate(REGIONS_CLASS_ORDER):
+            written_by_order[in_file >> bit & 1 == 1] = value
+        in_file = written_by_order
     if reader.endswith("Reorient"):
         in_file = nibabel.orientations.apply_orientation(in_file, axcodes2ornt(tuple(codes)))
     assert (in_file == exported.transpose(2, 1, 0)).mean() > 0.999  # ties of its rounding

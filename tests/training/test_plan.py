@@ -11,7 +11,7 @@ import torch
 from freqbench import models
 from freqbench.core.config import load
 from freqbench.core.errors import UserError
-from freqbench.data import Dataset
+from freqbench.data.loaders.phantom import Phantom
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.metrics import dice
 from freqbench.training import TrainJob, train
@@ -284,7 +284,7 @@ def test_bad_input_is_one_line_before_anything_is_trained(
 def test_noise_of_gain_and_offset_is_of_one_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of(models=[{"name": "net", **NET, "noise": {"kind": "gain_offset", "sigma": 0.1}}])
     assert planned(job)["net"].record["noise"] == {"kind": "gain_offset", "sigma": 0.1}
-    monkeypatch.setattr(Dataset, "num_channels", 2)
+    monkeypatch.setattr(Phantom, "num_channels", 2)
     with pytest.raises(
         UserError, match=r"^tiny: net: noise: gain_offset: expected volumes of 1 channel, got 2: [^\n]*$"
     ):
