@@ -11,6 +11,8 @@ from tiny_job import execute, small
 
 from freqbench.results import Store
 
+pytestmark = pytest.mark.integration
+
 OF_THE_FILE = {"dataset", "case_key", "cell_id", "finished_at"}
 MEASURED = ("seconds", "bytes")  # parts of the names of what is measured
 

@@ -12,6 +12,8 @@ from freqbench.core.errors import UserError
 from freqbench.data.loaders.anatomy import REGIONS
 from freqbench.results.glimpses import Slice, listed, read
 
+pytestmark = pytest.mark.integration
+
 NETWORKS = [{**entry, "outputs": "sigmoid"} for entry in JOB["models"]]
 LESIONS = {"name": "lesions", "loader": "phantom", "regions": True, "shape": [24, 20, 16], "cases": 1}
 ATTACKS: list[dict[str, Any]] = [
