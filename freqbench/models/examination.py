@@ -168,31 +168,21 @@ def _in_unit_interval(*outputs: Tensor) -> bool:
     return all(float(values.min()) >= 0 and float(values.max()) <= 1 + 1e-6 for values in outputs)
 
 
-class LogOfProbabilities(nn.Module):
-    r"""Returns :math:`\log(p + 10^{-30})` of a network that returns probabilities p, in float32 at least."""
+class LogitsOfProbabilities(nn.Module):
+    r"""Returns logits of a network that returns probabilities p, in float32 at least.
 
-    def __init__(self, net: nn.Module) -> None:
+    Of exclusive classes :math:`\log(p + 10^{-30})`, of regions :math:`\log p - \log (1 - p)`.
+    """
+
+    def __init__(self, net: nn.Module, head: Outputs) -> None:
         super().__init__()
-        self.net = net
+        self.net, self._head = net, head
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps windows `[B, C, h, w, d]` to logits `[B, K, h, w, d]`."""
         probabilities: Tensor = self.net(images)
         exact = probabilities if probabilities.dtype == torch.float64 else probabilities.float()
-        return (exact + _SMALLEST).log()
-
-
-class LogitOfProbabilities(nn.Module):
-    r"""Returns the logit :math:`\log p - \log (1 - p)` of a network that returns probabilities of regions."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Maps windows `[B, C, h, w, d]` to logits `[B, K, h, w, d]`."""
-        probabilities: Tensor = self.net(images)
-        return SIGMOID.logits_of(probabilities if probabilities.dtype == torch.float64 else probabilities.float())
+        return (exact + _SMALLEST).log() if self._head == "softmax" else SIGMOID.logits_of(exact)
 
 
 class OneByOne(nn.Module):
@@ -210,9 +200,7 @@ class OneByOne(nn.Module):
 def mended(net: nn.Module, yields: Yields, singly: bool, head: Outputs = "softmax") -> nn.Module:
     """Returns a network that returns logits, each window's by itself; the same network if it does already."""
     net = OneByOne(net) if singly else net
-    if yields != PROBABILITIES:
-        return net
-    return LogOfProbabilities(net) if head == "softmax" else LogitOfProbabilities(net)
+    return LogitsOfProbabilities(net, head) if yields == PROBABILITIES else net
 
 
 def remembered(

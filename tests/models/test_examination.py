@@ -12,7 +12,7 @@ import freqbench as fb
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
 from freqbench.models import ModelEntry, examination, load, resolve
-from freqbench.models.examination import Examination, LogOfProbabilities, examine, windows
+from freqbench.models.examination import Examination, LogitsOfProbabilities, examine, windows
 
 ROI = (8, 6, 10)
 
@@ -128,7 +128,7 @@ def test_probabilities_become_logits_whose_softmax_they_are() -> None:
 
 def test_attacks_follow_the_gradient_of_the_mended_logits() -> None:
     gradients, labels = [], torch.ones(2, *ROI, dtype=torch.long)
-    for net in (Net(), LogOfProbabilities(Softmax())):
+    for net in (Net(), LogitsOfProbabilities(Softmax(), "softmax")):
         images = windows(1, ROI).requires_grad_()
         F.cross_entropy(net(images), labels).backward()
         gradients.append(images.grad)
@@ -139,7 +139,7 @@ def test_attacks_follow_the_gradient_of_the_mended_logits() -> None:
 def test_probabilities_of_zero_have_finite_logits_and_gradients(factor: float) -> None:
     logits = factor * torch.tensor([[0.0, 500.0, -800.0]]).reshape(1, 3, 1, 1, 1)
     logits.requires_grad_()
-    made = LogOfProbabilities(nn.Softmax(dim=1))(logits)
+    made = LogitsOfProbabilities(nn.Softmax(dim=1), "softmax")(logits)
     F.cross_entropy(made, torch.zeros(1, 1, 1, 1, dtype=torch.long)).backward()
     assert made.isfinite().all()
     assert logits.grad is not None
