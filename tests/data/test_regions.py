@@ -115,5 +115,17 @@ def test_a_loader_without_regions_shows_its_labels_as_they_are(folder: Folder) -
     assert folder.dataset().shown(label) is label
 
 
+@pytest.mark.parametrize(
+    ("loader", "keys"),
+    [
+        ("pairs", {"image": "{case}.nii.gz", "label": "{case}_seg.nii.gz"}),
+        ("images", {"reference": "prediction"}),
+        ("decathlon", {"reference": "prediction"}),
+    ],
+)
+def test_regions_number_the_labels_that_nothing_names(loader: str, keys: dict[str, str]) -> None:
+    assert made(loader, regions=BRATS, **keys).class_names == ("background", "whole", "core")
+
+
 def test_an_entry_of_a_job_states_regions() -> None:
     assert made("decathlon", regions={"whole tumour": [1, 2, 3], "core": [1, 3]}).regions["core"] == (1, 3)

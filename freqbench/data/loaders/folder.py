@@ -171,17 +171,18 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return {value: code for value, code in codes.items() if code != IGNORED}
 
     def _exclusive_classes(self) -> Classes:
+        count = (
+            1 + max(map(max, self.regions.values())) if self.regions else None
+        )  # of labels, where nothing names them
         if self.reference == "prediction":
-            return classes_of(self.name, {}, self.labels or tuple(self._listed_labels().values()), None)
+            return classes_of(self.name, {}, self.labels or count or tuple(self._listed_labels().values()), None)
         try:
             listed = self._listed_labels()
         except DataError:
-            if self.labels is None and not self.regions:
+            if self.labels is None and count is None:
                 raise
             listed = {}  # a list without names, or of no use: the job's hold
-        labels = self.labels
-        if labels is None and not listed:
-            labels = 1 + max(max(parts) for parts in self._regions().values())
+        labels = self.labels or (None if listed else count)
         return classes_of(self.name, listed, labels, self.label_map, self._ignored())
 
     @property
