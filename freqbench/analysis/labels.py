@@ -1,5 +1,6 @@
 """Names attacks and models by their differences alone."""
 
+import re
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -121,6 +122,15 @@ def _label(setting: Mapping[Hashable, Any], varying: Collection[str]) -> str:
         if is_notable if name in NOTABLE else name in varying:
             words.append(f"{name}={value_text(name, value)}")
     return " ".join(words)
+
+
+def by_region(text: str) -> str:
+    """Calls organs and classes in a text regions; class records keep their name.
+
+    >>> by_region("the classes of small organs, by class (class records)")
+    'the regions of small regions, by region (class records)'
+    """
+    return re.sub(r"\b(?:organ|class)(e?s)?\b(?! records)", lambda found: "region" + "s" * bool(found[1]), text)
 
 
 def agreed(text: str, place: str = AGREEMENT) -> str:

@@ -135,11 +135,13 @@ class Result:
         from freqbench.reporting.figures.style import styled
 
         name = self.model.spec.name
-        predictions = {name: (self.prediction_clean.numpy(), self.prediction.numpy())}
-        volumes = self.clean.numpy(), self.adversarial.numpy(), self.label[0].numpy()
+        dataset = self.cell.dataset
+        maps = (self.label[0], self.prediction_clean, self.prediction)
+        label, before, after = (dataset.shown(each).numpy() for each in maps)
+        volumes = self.clean.numpy(), self.adversarial.numpy(), label
         with styled():
-            views = turned(*volumes, predictions, self.volume.affine)
-            figure = in_full(views, name, self._title, dict(enumerate(self.cell.dataset.class_names)))
+            views = turned(*volumes, {name: (before, after)}, self.volume.affine, dataset.regions_of_labels)
+            figure = in_full(views, name, self._title, dict(enumerate(dataset.class_names)))
         figure.set_dpi(DOTS)
         return figure
 

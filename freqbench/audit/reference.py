@@ -5,7 +5,8 @@ columns:
 
 - Dice is NaN for a class that the label lacks, and so are distances for one that either map lacks (MedPy: an error;
   MONAI: infinity), and ASSD of the background. Means leave NaN out; those of `dsc` and `hd95` have the background.
-- Voxels that do not count are left out of Dice; for surfaces they are background in both maps.
+- Voxels that do not count are left out of Dice; for surfaces they are background in both maps, of regions that overlap
+  outside each, also outside the voxels in none.
 - For surfaces a class is cut to the box that holds it in both maps: beyond it there is background, as beyond a volume.
 - Millimetres are those of the saved label's affine, which NIfTI keeps in float32.
 - SSIM is scikit-image's of single axial slices times 255, with its uniform window of 7 x 7 and data range 255: the mean
@@ -48,6 +49,7 @@ Array = npt.NDArray[Any]
 Row = Mapping[str, Any]
 Source = tuple[str, str]  # column and library
 Pair = tuple[Array, Array, Spacing]  # predicted and true label map [H, W, D], millimetres
+Classes = Sequence[list[int]]  # labels of each class; IGNORED is of the class that has such voxels in surfaces
 
 MEDPY, MONAI, SKIMAGE, LPIPS = "medpy", "monai", "scikit-image", "lpips"
 DIGITS = 8  # of a row's id, enough for `reproduce --row`
@@ -55,7 +57,6 @@ MEANS: Mapping[str, Sequence[str]] = {"dsc": ("dsc", "dsc_foreground")}  # colum
 WITH_BACKGROUND = ("dsc", "hd95")
 INCOMPLETE = "label maps: rows of classes are missing or double"
 NOT_SAVED = "label maps: those of the target are not saved"
-OVERLAP = "label maps: regions overlap, and saved maps have one of them in each voxel"
 IN_FILE = "label maps: scores are on the grid of the case's file, saved maps on that of the network"
 OTHER_GRID = "label maps: the target has another grid than the source, whose label is saved"
 NO_TRUTH = "label maps: the target is held to its prediction without a draw, which is not saved"
@@ -142,8 +143,9 @@ def _compare_row(row: Row, classes: Sequence[Row], place: str, comparison: Compa
     if isinstance(pairs, str):
         comparison.left_out[pairs] += 1
         return
+    of_classes = _classes(place, len(classes))
     for suffix, pair in pairs.items():
-        for (name, library), values in label_scores(*pair, len(classes), metrics).items():
+        for (name, library), values in label_scores(*pair, of_classes, metrics).items():
             source = f"{name}{suffix}", library
             for each in classes:
                 add("class_records", source, each.get(source[0]), float(values[each["class_index"]]))
@@ -151,6 +153,14 @@ def _compare_row(row: Row, classes: Sequence[Row], place: str, comparison: Compa
                 defined = values[0 if column in WITH_BACKGROUND else 1 :]
                 mean = np.nanmean(defined) if np.isfinite(defined).any() else np.nan
                 add("records", (f"{column}{suffix}", library), row.get(f"{column}{suffix}"), float(mean))
+
+
+def _classes(place: str, number: int) -> Classes:
+    """Returns the labels of each class in saved maps: of a region all that lie in it."""
+    path = storage.join(place, layout.FACTS)
+    if regions := layout.regions_of(object_of(storage.read_bytes(path), path), path):
+        return [[0], *([label for label, held in enumerate(regions) if k in held] for k in range(1, number))]
+    return [[0, IGNORED], *([k] for k in range(1, number))]
 
 
 def _pairs(row: Row, place: str) -> dict[str, Pair] | str:
@@ -164,9 +174,6 @@ def _pairs(row: Row, place: str) -> dict[str, Pair] | str:
         return IN_FILE
     if len(maps) < 2:
         return NOT_SAVED
-    facts = storage.join(place, layout.FACTS)
-    if object_of(storage.read_bytes(facts), facts).get("has_regions"):
-        return OVERLAP
     truth = layout.LABEL
     if row["reference"] == "prediction" and row["target_model_id"] != row["source_model_id"]:
         if "smoothing" in (row["target_defence"] or ""):
@@ -184,7 +191,7 @@ def _pairs(row: Row, place: str) -> dict[str, Pair] | str:
 
 
 def label_scores(
-    pred: Array, label: Array, spacing: Spacing, num_classes: int, metrics: Collection[str]
+    pred: Array, label: Array, spacing: Spacing, classes: Classes, metrics: Collection[str]
 ) -> dict[Source, Array]:
     """Scores a predicted against a true label map `[H, W, D]` by MedPy and MONAI, in `dsc`, `hd95` and `assd`.
 
@@ -208,11 +215,11 @@ def label_scores(
         "assd": {("assd_mm", MEDPY): lambda *masks: binary.assd(*masks, voxelspacing=spacing)},
     }
     wanted = {source: measure for name, each in measures.items() if name in metrics for source, measure in each.items()}
-    scores = {source: np.full(num_classes, np.nan) for source in wanted}
-    counts = (label != IGNORED) | (num_classes > IGNORED)
-    for number in range(num_classes):
-        masks = [(classes == number) & counts for classes in (pred, label)]
-        surfaces = _cut([mask | ~counts for mask in masks] if number == 0 else masks)
+    scores = {source: np.full(len(classes), np.nan) for source in wanted}
+    counts = (label != IGNORED) | (len(classes) > IGNORED)
+    for number, labels in enumerate(classes):
+        masks = [np.isin(each, labels) & counts for each in (pred, label)]
+        surfaces = _cut([mask | ~counts for mask in masks] if IGNORED in labels else masks)
         for source, measure in wanted.items():
             of_class = masks if source[0] == "dsc" else surfaces
             needed = of_class[1:] if source[0] == "dsc" else of_class

@@ -75,7 +75,7 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
     if with_volumes:
         common.ask_to_write(content.restricted, yes)
         viewer = viewer_script()
-        volumes = write_volumes(content.records, content.classes, outs, place)
+        volumes = write_volumes(content.records, content.classes, outs, place, data["regions"])
     page = build_page(data, viewer, volumes)
     storage.write_atomic(file, page.encode())
     common.say(f"written: {file} ({len(page) / 1e6:.1f} MB)")

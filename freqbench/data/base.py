@@ -16,7 +16,7 @@ from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, FileLabel, NativeCase, Reference, Shape
 from freqbench.data import nsd_tolerances
 from freqbench.data.preprocess import check_room, prepare, prepared_shape
-from freqbench.ops.regions import flat
+from freqbench.ops.regions import codes_of_labels, numbers_of, relabelled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,8 +128,21 @@ class Dataset(Strict, abc.ABC):
         return False
 
     def shown(self, label: "Tensor") -> "Tensor":
-        """Returns a label map to show or to pass on: of regions, the number of the last that holds a voxel."""
-        return flat(label, self.region_order) if self.has_regions else label
+        """Returns a label map to save or to show: of regions, labels whose regions are `regions_of_labels`."""
+        return relabelled(label, [*map(self._codes.index, range(len(self._codes)))]) if self.has_regions else label
+
+    def unshown(self, label: "Tensor") -> "Tensor":
+        """Returns the label map that `shown` made this of."""
+        return relabelled(label, self._codes) if self.has_regions else label
+
+    @property
+    def regions_of_labels(self) -> list[list[int]]:
+        """Numbers of the regions that each label of a `shown` map lies in, the last in front; empty without regions."""
+        return [sorted(numbers_of(code), key=self.region_order.index) for code in self._codes]
+
+    @property
+    def _codes(self) -> list[int]:
+        return codes_of_labels(self.num_classes - 1, [*self.region_codes.values()]) if self.has_regions else []
 
     @property
     def region_order(self) -> tuple[int, ...]:

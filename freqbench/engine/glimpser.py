@@ -16,6 +16,7 @@ from freqbench.job.cells import Unit
 from freqbench.ops.planes import AXIAL, aspect, plane, span
 from freqbench.ops.voxels import without_ignored
 from freqbench.results.glimpses import NO_CHANGE, SIDE, STEPS, Glimpse, Slice, packed
+from freqbench.results.volumes import RegionsOfLabels
 
 Pixels = npt.NDArray[Any]
 Row = Mapping[str, Any]
@@ -78,7 +79,8 @@ class Glimpser:
                 maps.append((caption(name, dsc), 1, show(predictions[most][1])))
             else:
                 maps.append((caption(f"{row['target_model']}, clean", row["dsc_foreground_clean"]), 0, show(before)))
-            shown = sliced(case, adversarial, slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy()), maps)
+            index = slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy())
+            shown = sliced(case, adversarial, index, maps, cell.dataset.regions_of_labels)
         except Exception:  # only the glimpse is lost, no row
             logger.warning("%s: no glimpse of it could be drawn", unit.name, exc_info=True)
             return None
@@ -91,13 +93,20 @@ def slice_of_loss(label: Pixels, before: Pixels, after: Pixels) -> int:
     return int(np.argmax(lost + (label > 0).mean(axis=(0, 1)) / 2))
 
 
-def sliced(case: Case, adversarial: Tensor, index: int, maps: Sequence[tuple[str, Literal[0, 1], Tensor]]) -> Slice:
+def sliced(
+    case: Case,
+    adversarial: Tensor,
+    index: int,
+    maps: Sequence[tuple[str, Literal[0, 1], Tensor]],
+    regions: RegionsOfLabels | None = None,
+) -> Slice:
     """Returns an axial slice of the channel that changed most, with at most SIDE pixels a side.
 
     Args:
         adversarial: `[C, H, W, D]` in [0, 1], on the case's grid like everything else.
         index: the slice's number along the last axis.
         maps: label maps `[H, W, D]` after their caption and the plane below, as in Slice.
+        regions: as in Slice.
     """
     channel = int((adversarial[..., index] - case.image[..., index]).abs().sum(dim=(1, 2)).argmax())
 
@@ -121,6 +130,7 @@ def sliced(case: Case, adversarial: Tensor, index: int, maps: Sequence[tuple[str
         aspect=aspect(case.spacing, AXIAL) * clean.shape[0] / height * width / clean.shape[1],
         full=full,
         planes=packed(np.stack(planes)),
+        regions=regions or [],
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from freqbench.core import config, names
@@ -21,14 +22,14 @@ from freqbench.data import nifti
 from freqbench.engine.attacking import AttackedVolume, AttackFacts
 from freqbench.job.cells import Cell
 from freqbench.results import volumes as layout
-from freqbench.results.volumes import FACTS
+from freqbench.results.volumes import FACTS, RegionsOfLabels
 
 
 class SavedFacts(AttackFacts):
     """Facts of a saved volume; its file is written last, as the sign that the volume is complete."""
 
     attack_seconds: float | None  # None: unknown
-    has_regions: bool = False  # label maps have the number of each voxel's innermost region
+    regions: RegionsOfLabels = Field(default=[])  # of the label maps beside it
 
 
 def cell_folder(cell: Cell) -> str:
@@ -59,11 +60,12 @@ def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_sec
     place = _own_folder(root, cell, case.ref)
     shown = {layout.ADVERSARIAL: attacked.adversarial, layout.CLEAN: case.image}
     shown[layout.LABEL] = cell.dataset.shown(case.label)
-    for name, volume in (shown | {layout.MOVED_LABEL: attacked.label}).items():
-        if volume is not None:
-            write(storage.join(place, name), volume, case.affine)
+    if attacked.label is not None:
+        shown[layout.MOVED_LABEL] = cell.dataset.shown(attacked.label)
+    for name, volume in shown.items():
+        write(storage.join(place, name), volume, case.affine)
     facts = SavedFacts(
-        **attacked.facts.model_dump(), attack_seconds=attack_seconds, has_regions=cell.dataset.has_regions
+        **attacked.facts.model_dump(), attack_seconds=attack_seconds, regions=cell.dataset.regions_of_labels
     )
     storage.write_atomic(storage.join(place, FACTS), facts.model_dump_json().encode())
 
@@ -81,8 +83,10 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
     path = storage.join(place, FACTS)
     facts = config.validate(object_of(storage.read_bytes(path), path), SavedFacts, path)
     adversarial = read_volume(storage.join(place, layout.ADVERSARIAL))
-    label = read_volume(storage.join(place, layout.MOVED_LABEL)).to(torch.uint8) if cell.attack.moves_labels else None
-    own = AttackFacts(**facts.model_dump(exclude={"attack_seconds", "has_regions"}))
+    label = None
+    if cell.attack.moves_labels:
+        label = cell.dataset.unshown(read_volume(storage.join(place, layout.MOVED_LABEL)).to(torch.uint8))
+    own = AttackFacts(**facts.model_dump(exclude={"attack_seconds", "regions"}))
     return AttackedVolume(adversarial=adversarial, facts=own, label=label), facts.attack_seconds
 
 

@@ -1,10 +1,13 @@
 """Holds regions that overlap in one label map: bit k of a voxel's code says that it lies in region k.
 
 A network of regions has one sigmoid output a region and none for the background. Class 0 of a dataset of regions is the
-background, voxels in no region (code 0); class k is region k, bit k - 1 of a code.
+background, voxels in no region (code 0); class k is region k, bit k - 1 of a code. Maps that are saved or shown have
+labels in place of codes, one for each set of regions: see `codes_of_labels`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING
 
 from freqbench.core.types import IGNORED
@@ -46,14 +49,29 @@ def alone(codes: "Tensor", region: int) -> "Tensor":
     return torch.where(codes == IGNORED, codes, members(codes, region)).to(torch.uint8)
 
 
-def flat(codes: "Tensor", order: Iterable[int]) -> "Tensor":
-    """Returns a label map of region numbers, uint8: in each voxel the last region of `order` that holds it, else 0."""
+def codes_of_labels(num_regions: int, stated: Iterable[int]) -> list[int]:
+    """Returns the code of each label of a map that is saved or shown.
+
+    Label 0 is no region, label k region k with all regions that contain it, and the labels above are all other sets of
+    regions. `stated` are the codes of the labels in files: they tell which regions contain others.
+
+    >>> codes_of_labels(3, [0, 1, 3, 7])
+    [0, 1, 3, 7, 2, 4, 5, 6]
+    """
+    own = []
+    for bit in (1 << place for place in range(num_regions)):
+        holders = [code for code in stated if code & bit]
+        own.append(reduce(and_, holders) if holders else bit)
+    return [*dict.fromkeys((0, *own, *range(1 << num_regions)))]
+
+
+def relabelled(labels: "Tensor", table: Sequence[int]) -> "Tensor":
+    """Returns a label map, uint8, with `table[v]` in place of v; values beyond the table stay."""
     import torch
 
-    labels = torch.where(codes == IGNORED, codes, 0)
-    for region in order:
-        labels = labels.masked_fill(members(codes, region), region)
-    return labels.to(torch.uint8)
+    values = torch.arange(256, dtype=torch.uint8, device=labels.device)
+    values[: len(table)] = torch.tensor(table, dtype=torch.uint8)
+    return values[labels.int()]
 
 
 def inside(codes: "Tensor", num_regions: int) -> "Tensor":

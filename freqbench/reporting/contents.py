@@ -9,7 +9,8 @@ import pandas as pd
 from freqbench.analysis.frames import classes_frame, found_records
 from freqbench.analysis.tables import current
 from freqbench.core.types import dataset_name
-from freqbench.results import Key, Store, index_keys
+from freqbench.results import Key, Store, index_keys, volumes
+from freqbench.results.volumes import RegionsOfLabels
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,13 @@ class Contents:
                 may_be[name] = may_be.get(name, True) and dataset.get("redistributable") is True
         names = self.records["dataset"].unique()
         return sorted(name for name in names if not may_be.get(dataset_name(name)))
+
+
+def regions_of(runs: Iterable[Mapping[str, Any]]) -> dict[str, RegionsOfLabels]:
+    """Returns the regions of each label, by name in the job, of those datasets of runs whose classes are regions."""
+    datasets = [(run["run_id"], *item) for run in runs for item in (run.get("datasets") or {}).items()]
+    stated = {name: volumes.regions_of(dataset, f"run {run_id}: {name}") for run_id, name, dataset in datasets}
+    return {name: regions for name, regions in stated.items() if regions}
 
 
 def keys_of(jobs: Iterable[Mapping[str, Any]]) -> set[Key]:

@@ -12,6 +12,7 @@ from freqbench.audit import checks
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import AGREEMENT, IN_FILE, dataset_name
 from freqbench.reporting import audit, render
+from freqbench.reporting.contents import regions_of
 from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.cells import COLUMNS, relevant
 from freqbench.reporting.papers.paper_table import paper_table
@@ -71,7 +72,7 @@ def report(
     Raises:
         UserError: no such format or table, nothing to show, or a store that cannot be read.
     """
-    render_all = renderer(format)
+    render_all = renderer(format, regions_of(run for store in stores for run in store.runs()))
     if table is not None:
         return render_all(_one_table(table, stores, job_keys))
     stored, records = found_records(stores, job_keys)
@@ -86,11 +87,11 @@ def report(
     return render_all([*sections, Section("How to read this", text=NOTES)])
 
 
-def renderer(format: str) -> Callable[[Sequence[Section]], str]:
-    """Returns the renderer of a format; UserError if there is no such format."""
+def renderer(format: str, regional: Collection[str] = ()) -> Callable[[Sequence[Section]], str]:
+    """Returns the renderer of a format; UserError if there is no such format. `regional` is as of `render.in_words`."""
     if format not in FORMATS:
         raise UserError(unknown("format", format, FORMATS))
-    return lambda sections: FORMATS[format](render.in_words(sections))
+    return lambda sections: FORMATS[format](render.in_words(sections, regional))
 
 
 def _one_table(name: str, stores: Sequence[Store], job_keys: Collection[Key] | None) -> list[Section]:

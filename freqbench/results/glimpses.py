@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from freqbench.core.config import Strict
 from freqbench.core.files import storage
+from freqbench.results.volumes import RegionsOfLabels
 
 GLIMPSES = "glimpses"
 MAX_BYTES = 150_000
@@ -40,6 +41,7 @@ class Slice(Strict):
         aspect: height over width of a pixel.
         full: magnitude of the change at NO_CHANGE - STEPS and NO_CHANGE + STEPS, where it is cut; on [0, 1].
         planes: a grey PNG in base64 with the planes one below the other: grey levels, steps, classes.
+        regions: the regions of each label of label maps.
     """
 
     captions: list[str]
@@ -48,6 +50,7 @@ class Slice(Strict):
     aspect: Annotated[float, Field(ge=0.01, le=100)]
     full: Annotated[float, Field(gt=0, le=1)]
     planes: str
+    regions: RegionsOfLabels = Field(default=[])
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

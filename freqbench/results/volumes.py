@@ -2,13 +2,18 @@
 
 volumes/ATTACK-SOURCE-CELL_ID/CASE-CASE_KEY/adversarial.nii.gz, clean, label, label_adversarial (where the attack moves
 labels), prediction_clean-TARGET, prediction_adversarial-TARGET, and attack.json, which is written last and marks the
-folder as complete.
+folder as complete. Of regions that overlap, label maps have a label for each set of regions, and it states the regions
+of each.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 
-from freqbench.core import names
+from pydantic import Field
+
+from freqbench.core import config, names
 from freqbench.core.files import storage
+from freqbench.ops.regions import MOST_REGIONS
 
 VOLUMES = "volumes"
 FACTS = "attack.json"
@@ -16,6 +21,20 @@ SUFFIX = ".nii.gz"
 CLEAN, ADVERSARIAL = f"clean{SUFFIX}", f"adversarial{SUFFIX}"
 LABEL, MOVED_LABEL = f"label{SUFFIX}", f"label_adversarial{SUFFIX}"
 ON_CLEAN, ON_ADVERSARIAL = "prediction_clean", "prediction_adversarial"
+
+
+RegionsOfLabels = list[list[Annotated[int, Field(ge=1, le=MOST_REGIONS)]]]
+"""Numbers of the regions that each label of a map lies in, the last in front; empty: classes exclude each other."""
+
+
+class _Stated(config.Strict):
+    regions: RegionsOfLabels = Field(default=[])
+
+
+def regions_of(facts: Mapping[str, Any], where: str) -> RegionsOfLabels:
+    """Returns the `regions` that facts of a dataset or of a saved volume state; UserError, which begins with `where`,
+    for others."""
+    return config.validate({"regions": facts.get("regions", [])}, _Stated, where).regions
 
 
 def cell_folder(attack: str, source: str, cell_id: str) -> str:

@@ -1,6 +1,7 @@
 """Stored scores and those of other libraries agree; altered numbers are named, and what is not saved is left out."""
 
 import shutil
+from collections import ChainMap
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from freqbench.audit.reference import Comparison, compare, image_scores, label_s
 from freqbench.core.errors import UserError
 from freqbench.core.types import IGNORED
 from freqbench.engine import saved_volumes
+from freqbench.engine.scoring import LabelMaps, score_prediction
 from freqbench.results import KEY, Store
 from freqbench.results.store import row_id
 
@@ -29,6 +31,7 @@ OF_CLASSES = {
     ("hd95_medpy_mm", "medpy"),
     ("assd_mm", "medpy"),
 }
+CLASSES = [[0, IGNORED], [1], [2], [3], [4], [5]]
 OF_RECORDS = {("dsc_foreground", "medpy"), ("dsc_foreground", "monai")}
 OF_IMAGES = {("ssim", "scikit-image"), ("ssim_body", "scikit-image")}
 
@@ -161,12 +164,37 @@ def test_label_scores_have_the_columns_conventions(ignored: bool) -> None:
     label[:3, :2, 0] = 4
     if ignored:
         label[5:9] = IGNORED
-    scores = label_scores(pred, label, spacing, 6, {"dsc", "hd95", "assd"})
+    scores = label_scores(pred, label, spacing, CLASSES, {"dsc", "hd95", "assd"})
     surfaces = metrics.surface_scores(pred, label, 6, spacing)
     dice, means = metrics.dice(pred, label, 6), metrics.assd(pred, label, 6, spacing)
     assert np.isnan(dice).tolist() == [False, False, False, True, False, True]
     for (column, library), values in scores.items():
         expected = {"dsc": dice, "assd_mm": means, **surfaces}[column]
+        np.testing.assert_allclose(values, expected, rtol=5e-5 if library == "monai" else 1e-12, err_msg=column)
+
+
+def test_label_scores_of_regions_are_those_of_the_rows() -> None:
+    """Three regions that cross, in a map of codes; region 3 is in no label, and some voxels do not count."""
+    draw = np.random.default_rng(3)
+    label = np.repeat(np.repeat(draw.integers(0, 4, (4, 4, 3)), 4, 0), 4, 1).astype(np.uint8)
+    pred = np.where(draw.random(label.shape) < 0.2, draw.integers(0, 8, label.shape), label).astype(np.uint8)
+    label[5:9] = IGNORED
+    spacing, wanted = (0.7, 1.9, 3.3), ("dsc", "hd95", "assd")
+    maps = LabelMaps(
+        pred=torch.from_numpy(pred),
+        label=torch.from_numpy(label),
+        num_classes=4,
+        spacing=spacing,
+        tolerances=(1.0,) * 3,
+        has_regions=True,
+    )
+    parts = [each.classes for each in score_prediction(maps, wanted)]
+    rows = [dict(ChainMap(*map(dict, of_class))) for of_class in zip(*parts, strict=True)]
+    scores = label_scores(pred, label, spacing, [[0], [1, 3, 5, 7], [2, 3, 6, 7], [4, 5, 6, 7]], wanted)
+    assert len(scores) == 6
+    for (column, library), values in scores.items():
+        expected = [row[column] for row in rows]
+        assert np.isnan(expected).tolist() == [column == "assd_mm", False, False, True]
         np.testing.assert_allclose(values, expected, rtol=5e-5 if library == "monai" else 1e-12, err_msg=column)
 
 

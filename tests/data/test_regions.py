@@ -11,7 +11,7 @@ import torch
 from freqbench.data.loaders.anatomy import REGIONS
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
 from freqbench.data.loaders.phantom import Phantom
-from freqbench.ops.regions import flat, members
+from freqbench.ops.regions import codes_of_labels, members
 
 from . import downloads
 from .conftest import Folder, made, refused
@@ -102,12 +102,26 @@ def test_organs_of_the_phantom_stay_as_they_were() -> None:
     assert "regions" not in Phantom(name="p").recipe()
 
 
-def test_shown_maps_have_the_number_of_the_innermost_region(folder: Folder) -> None:
+def test_shown_maps_have_the_number_of_the_innermost_region_and_a_label_for_every_other_set(folder: Folder) -> None:
     dataset = folder.dataset(regions={"core": (2,), "whole": (1, 2)})
-    codes = torch.tensor([0, 2, 3, 254], dtype=torch.uint8)  # none, whole, both, not counted
+    codes = torch.tensor([0, 2, 3, 1, 254], dtype=torch.uint8)  # none, whole, both, core alone, not counted
     assert dataset.region_order == (2, 1)
-    assert dataset.shown(codes).tolist() == [0, 2, 1, 254]
-    assert flat(codes, (1, 2)).tolist() == [0, 2, 2, 254]
+    assert dataset.shown(codes).tolist() == [0, 2, 1, 3, 254]
+    assert dataset.regions_of_labels == [[], [2, 1], [2], [1]]
+    assert dataset.unshown(dataset.shown(codes)).tolist() == codes.tolist()
+
+
+@pytest.mark.parametrize(
+    ("stated", "codes"),
+    [
+        ([0, 1, 3, 2], [0, 1, 2, 3]),  # two regions that cross
+        ([0, 3, 1], [0, 1, 3, 2]),  # the second in the first
+        ([0, 3], [0, 3, 1, 2]),  # two names of one
+        ([], [0, 1, 2, 3]),  # unknown
+    ],
+)
+def test_a_regions_label_is_of_all_regions_that_contain_it(stated: list[int], codes: list[int]) -> None:
+    assert codes_of_labels(2, stated) == codes
 
 
 def test_a_loader_without_regions_shows_its_labels_as_they_are(folder: Folder) -> None:

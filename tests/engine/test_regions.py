@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from tiny_job import JOB, class_rows, execute, expanded, job, rows
 
+from freqbench.audit.reference import compare
 from freqbench.core.errors import UserError
 from freqbench.data.loaders.anatomy import REGIONS
+from freqbench.results import Store
 from freqbench.results.glimpses import Slice, listed, read
 
 pytestmark = pytest.mark.integration
@@ -47,7 +49,7 @@ def test_every_record_is_scored_on_both_networks(out: Path) -> None:
     assert all(row["status"] == repr("ok") and 0 <= float(row["dsc_foreground"]) <= 1 for row in records)
 
 
-def test_saved_maps_have_the_number_of_the_innermost_region(out: Path) -> None:
+def test_saved_labels_have_the_number_of_the_innermost_region(out: Path) -> None:
     labels = [np.unique(nibabel.load(path).get_fdata()) for path in sorted(out.glob("volumes/*/*/label.nii.gz"))]
     assert all(values.tolist() == [0, 1, 2, 3] for values in labels)
 
@@ -66,6 +68,15 @@ def test_glimpses_have_the_numbers_of_the_saved_maps_and_the_dice_of_the_row(out
         files = ["label", *(f"prediction_adversarial-{model}" for model in models)]
         stacks = [nibabel.load(folder / f"{name}.nii.gz").get_fdata()[::-1, ::-1].T for name in files]
         assert any(np.array_equal(shown.unpacked()[3:], [each[index] for each in stacks]) for index in range(16))
+
+
+def test_rows_of_regions_agree_with_other_libraries_on_maps_of_every_set_of_regions(out: Path) -> None:
+    predictions = [nibabel.load(path).get_fdata() for path in out.glob("volumes/*/*/prediction_*.nii.gz")]
+    assert max(map(np.max, predictions)) > len(REGIONS)  # of untrained networks, whose regions cross
+    comparison = compare(Store(str(out)), 99)
+    assert (comparison.rows, comparison.left_out) == (12, {})
+    assert comparison.agreements["class_records", "hd95_mm", "monai"].rows == 12 * (1 + len(REGIONS))
+    assert not any(each.beyond for each in comparison.agreements.values())
 
 
 def test_a_second_run_has_nothing_to_do(out: Path) -> None:

@@ -1,5 +1,7 @@
 """Pictures of regions that overlap: their names, the innermost one's colour, outlines around outlines."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,12 @@ from tiny_job import JOB, execute, small
 
 from freqbench.analysis import tables
 from freqbench.data.loaders.anatomy import REGIONS
-from freqbench.ops.regions import flat, members
+from freqbench.ops.regions import members, numbers_of
+from freqbench.reporting.contents import regions_of
 from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import FIGURES, cases
 from freqbench.reporting.page.manifest import live_manifest
+from freqbench.reporting.report import report
 from freqbench.results import Store
 
 
@@ -41,16 +45,25 @@ def test_a_figure_names_every_region_and_no_other_number(store: Store) -> None:
 
 def test_the_viewer_names_every_region(store: Store) -> None:
     records = tables.current(store.records().to_pandas())
-    (case,) = live_manifest(records, store.class_records().to_pandas(), [store.root])["cases"]
+    manifest = live_manifest(records, store.class_records().to_pandas(), [store.root], regions_of(store.runs()))
+    (case,) = manifest["cases"]
     assert case["class_names"] == ["background", *REGIONS]
+    assert manifest["regions"][case["dataset"]][:4] == [[], [1], [1, 2], [1, 2, 3]]
 
 
-def test_the_outline_of_an_outer_region_runs_around_the_inner_one() -> None:
-    """Lines between the numbers of a shown map are the outlines of the regions, each with all that lies in it."""
+def test_tables_of_regions_speak_of_regions(store: Store) -> None:
+    text = report([store], table="organs")
+    assert "drop of each region of a" in text
+    assert not re.search(r"organ|class(?!_)", text)
+
+
+def test_the_outline_of_a_region_runs_around_inner_ones_and_through_those_that_cross() -> None:
+    """Lines between the labels of a shown map are the outlines of the regions."""
     codes = torch.zeros(12, 12, dtype=torch.uint8)
     codes[1:11, 1:11], codes[3:9, 3:8], codes[5:7, 5:7] = 1, 3, 7
+    codes[8:10, 3:10] |= 4
     axis, regions = Figure().subplots(), Figure().subplots()
-    cases._show(axis, np.zeros((12, 12)), 1.0, flat(codes, (1, 2, 3)).numpy())
+    cases._show(axis, np.zeros((12, 12)), 1.0, codes.numpy(), regions=[numbers_of(code) for code in range(8)])
     for region in (1, 2, 3):
         regions.contour(members(codes, region).numpy(), levels=[0.5])
     points = [

@@ -17,6 +17,7 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from freqbench.analysis.groups import with_files
+from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.core.names import require_inside
@@ -43,19 +44,21 @@ Rows = Sequence[Mapping[Hashable, Any]]
 T = TypeVar("T", bound=np.generic)
 Voxels = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
+Regions = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseVolumes:
     """One case under one attack, `[H, W, D]` along right, anterior and superior: intensities in [0, 1] (of several
     channels the one that changed most), classes, each target's predictions on the clean and on the adversarial volume,
-    and millimetres per voxel."""
+    millimetres per voxel, and the numbers of the regions of each label, where regions overlap."""
 
     clean: Voxels
     adversarial: Voxels
     label: Mask
     predictions: Mapping[str, tuple[Mask, Mask]]
     spacing: Spacing
+    regions: Regions = ()
 
     @property
     def change(self) -> Voxels:
@@ -84,12 +87,13 @@ def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
         for (upper, lower), (name, image, mask) in zip(axes.T, columns, strict=True):
             seen = plane(mask, AXIAL, index)
             _show(upper, plane(image, AXIAL, index), ratio, box=error_box(seen, truth))
-            _show(lower, plane(image, AXIAL, index), ratio, seen, error_box(seen, truth))
+            _show(lower, plane(image, AXIAL, index), ratio, seen, error_box(seen, truth), first.regions)
             upper.set_title(heading(name, 14), fontsize=6)
         axes[0, 0].set_ylabel("volume")
         axes[1, 0].set_ylabel(f"label | {plain(target, 16)}")
         _title(figure, f"{dataset}: {model}, case {case}", index, "box: the largest error")
-        _classes(figure, [plane(mask, AXIAL, index) for _, _, mask in columns], _class_names(material, some))
+        masks = [plane(mask, AXIAL, index) for _, _, mask in columns]
+        _classes(figure, masks, _class_names(material, some), first.regions)
         return figure
 
     return _figures(attack_rows, MOST_COLUMNS, draw)
@@ -186,13 +190,13 @@ def in_full(saved: CaseVolumes, target: str, title: str, names: Mapping[int, str
         _frame(cells[2]).imshow(change, cmap=DIVERGING, vmin=-0.5, vmax=0.5, aspect=ratio)
         for cell, (mask, image) in zip(cells[3:], maps.values(), strict=True):
             legend_masks.append(plane(mask, axis, index))
-            _show(cell, plane(image, axis, index), ratio, legend_masks[-1])
+            _show(cell, plane(image, axis, index), ratio, legend_masks[-1], regions=saved.regions)
         cells[0].set_ylabel(f"{name} {index}")
     for cell, text in zip(axes[0], texts, strict=True):
         cell.set_title(text)
     colours = f"change: purple above 0, orange below, full colour at ±{0.5 / factor:.3g}"
     figure.suptitle(f"{plain(title, 100)}\n{colours}")
-    _classes(figure, legend_masks, names)
+    _classes(figure, legend_masks, names, saved.regions)
     return figure
 
 
@@ -209,7 +213,7 @@ def glimpse(path: str) -> Image.Image | None:
     bases = (planes[place] / 255 for place in (0, 1, 2, *seen.below))
     masks = (None, None, None, *planes[3:])
     for axis, caption, base, mask in zip(axes.flat, seen.captions, bases, masks, strict=False):
-        _show(axis, base, seen.aspect, mask)
+        _show(axis, base, seen.aspect, mask, regions=seen.regions)
         axis.set_title(plain(caption, 40), fontsize=6)
     axes.flat[2].imshow(planes[2], DIVERGING, vmin=middle - steps, vmax=middle + steps, aspect=seen.aspect)
     stream = io.BytesIO()
@@ -251,13 +255,13 @@ def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fig
             legend_masks += [before, after]
             images = zip((clean, clean, adversarial, adversarial), (truth, before, None, after), strict=True)
             for axis, (image, mask) in zip(cells, images, strict=True):
-                _show(axis, image, ratio, mask, None if mask is None else error_box(mask, truth))
+                _show(axis, image, ratio, mask, None if mask is None else error_box(mask, truth), first.regions)
             cells[0].set_ylabel(plain(model, 24))
         texts = ("label", "prediction, clean", "adversarial", "prediction, adversarial")
         for axis, text in zip(axes[0], texts, strict=True):
             axis.set_title(text)
         _title(figure, f"{dataset}: {label}, case {case}", index, "box: the largest error")
-        _classes(figure, legend_masks, _class_names(material, both))
+        _classes(figure, legend_masks, _class_names(material, both), first.regions)
         return figure
 
     yield from _figures(groups.get_group((label, case)).iloc[[-1, 0]].to_dict("records"), 2, draw)
@@ -284,7 +288,9 @@ def read_volumes(root: str, folder: str) -> CaseVolumes:
             before, after = (_class_map(storage.join(folder, files[kind])) for kind in kinds)
             if before.shape == label.shape:
                 predictions[target] = before, after
-    return turned(clean, adversarial, label, predictions, affine)
+    facts = storage.join(folder, volumes.FACTS)
+    regions = volumes.regions_of(object_of(storage.read_bytes(facts), facts), facts)
+    return turned(clean, adversarial, label, predictions, affine, regions)
 
 
 def turned(
@@ -293,6 +299,7 @@ def turned(
     label: Mask,
     predictions: Mapping[str, tuple[Mask, Mask]],
     affine: npt.NDArray[np.float64],
+    regions: Regions = (),
 ) -> CaseVolumes:
     """Turns the axes of volumes `[C, H, W, D]` and maps `[H, W, D]`; `affine` maps voxels to world millimetres."""
     most = int(np.abs(adversarial - clean).sum(axis=(1, 2, 3), dtype=float).argmax())
@@ -308,6 +315,7 @@ def turned(
         label=turn_to_ras(label),
         predictions={name: (turn_to_ras(before), turn_to_ras(after)) for name, (before, after) in predictions.items()},
         spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+        regions=regions,
     )
 
 
@@ -372,20 +380,36 @@ def _frame(axis: Axes) -> Axes:
     return axis
 
 
-def _show(axis: Axes, image: Array, ratio: float, mask: Array | None = None, box: Box | None = None) -> None:
-    """Draws a slice, its classes in their colours, outlined and numbered for print in grey, and a box."""
+def _show(
+    axis: Axes,
+    image: Array,
+    ratio: float,
+    mask: Array | None = None,
+    box: Box | None = None,
+    regions: Regions = (),
+) -> None:
+    """Draws a slice, its classes in their colours, outlined and numbered for print in grey, and a box.
+
+    Where regions overlap, colour and number are of the one in front, and the outlines of all regions are drawn.
+    """
     _frame(axis).imshow(image, cmap="gray", vmin=0, vmax=1, aspect=ratio)
     if mask is not None:
         look: dict[str, Any] = {"cmap": ListedColormap(class_colors()), "vmin": -0.5, "vmax": 255.5, "alpha": OPACITY}
-        axis.imshow(np.ma.masked_equal(mask, 0), aspect=axis.get_aspect(), **look)  # the background stays clear
+        fronts = np.array([[0, *_held(regions, label)][-1] for label in range(256)])
+        axis.imshow(np.ma.masked_equal(fronts[mask], 0), aspect=axis.get_aspect(), **look)  # the background stays clear
         for index, row, column in planes.class_places(mask):
             axis.contour(mask == index, levels=[0.5], colors="white", linewidths=0.4)
-            number = axis.text(column, row, str(index), ha="center", va="center", fontsize=4.5, color="white")
+            number = axis.text(column, row, str(fronts[index]), ha="center", va="center", fontsize=4.5, color="white")
             number.set_path_effects([withStroke(linewidth=1.0, foreground="black")])
     if box is not None:
         left, top, width, height = box
         for color, line in (("black", 1.8), (ERROR, 0.9)):
             axis.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ec=color, lw=line))
+
+
+def _held(regions: Regions, label: int) -> Sequence[int]:
+    """Returns the regions of a label, the last in front; of other labels their own class."""
+    return regions[label] if label < len(regions) else (label,)
 
 
 def _title(figure: Figure, of: str, index: int, words: str, joint: str = ";") -> None:
@@ -398,7 +422,8 @@ def _class_names(material: Material, rows: Rows) -> dict[int, str]:
     return {int(index): str(name) for index, name in named.itertuples(index=False, name=None)}
 
 
-def _classes(figure: Figure, masks: Sequence[Array], names: Mapping[int, str]) -> None:
-    indices = sorted({int(index) for mask in masks for index in np.unique(mask)} - {0})
+def _classes(figure: Figure, masks: Sequence[Array], names: Mapping[int, str], regions: Regions) -> None:
+    labels = {int(label) for mask in masks for label in np.unique(mask)} - {0}
+    indices = sorted({index for label in labels for index in _held(regions, label)})
     handles = [Patch(color=class_color(index), alpha=OPACITY, lw=0) for index in indices]
     legend(figure, handles, [f"{index} {plain(names.get(index, 'not named'))}" for index in indices])

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -19,11 +19,11 @@ from freqbench.analysis.statistics import DICE, mean_intervals
 from freqbench.analysis.tables import CLEAN, failures, summary
 from freqbench.audit import checks
 from freqbench.core.documents import object_of
-from freqbench.core.types import AGREEMENT
+from freqbench.core.types import AGREEMENT, dataset_name
 from freqbench.metrics import METRICS
 from freqbench.reporting.audit import page_part
 from freqbench.reporting.colors import class_color, class_colors, series_style
-from freqbench.reporting.contents import Contents, contents, keys_of
+from freqbench.reporting.contents import Contents, contents, keys_of, regions_of
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
 from freqbench.reporting.page.manifest import shown_glimpses
@@ -77,6 +77,8 @@ def page_data(
     records = records.sort_values(["row", "case_id", "seed"], kind="stable", ignore_index=True)
     rows = rows.assign(family=families(rows), base=records.drop_duplicates("row").set_index("row")["attack"])
     failed = failures(records).astype(object)
+    regions = regions_of(run for each in facts for run in each["runs"])
+    names = rows["dataset"].unique()
     has_agreement = rows["dataset"].astype(str).str.endswith(AGREEMENT).any()
     data = {
         "format": 1,
@@ -91,6 +93,7 @@ def page_data(
         "summary": _summary(rows, records),
         "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
         **_class_frames(records, classes),
+        "regions": {str(name): regions[dataset_name(name)] for name in names if dataset_name(name) in regions},
         "series": {name: list(series_style(index)) for index, name in enumerate(dict.fromkeys(rows["family"]))},
         "findings": [each | {"text": agreed(each["text"], each["dataset"])} for each in page_facts.sentences(rows)],
         "glimpses": shown_glimpses(records, [each["store"] for each in facts]),
@@ -108,7 +111,7 @@ def page_data(
         "jobs": page_facts.jobs(facts),
         "notes": [*page_facts.NOTES, *([OWN] if has_agreement else [])],
         "cautions": list(page_facts.CAUTIONS),
-        "tables": _tables(everything),
+        "tables": _tables(everything, regions),
         "natural": _natural(everything),
         "bounds": _bounds(records),
         "audit": audit,
@@ -239,10 +242,10 @@ def _objects(rows: pd.DataFrame, rest: Sequence[str]) -> list[dict[str, Any]]:
     return [dict(zip(names, values, strict=True)) for values in rows.itertuples(index=False, name=None)]
 
 
-def _tables(records: pd.DataFrame) -> list[dict[str, Any]]:
+def _tables(records: pd.DataFrame, regional: Collection[str]) -> list[dict[str, Any]]:
     """Returns a ReadyTable of each section that a report shows unasked."""
     tables = []
-    for section in in_words(unasked(records)):
+    for section in in_words(unasked(records), regional):
         columns = columns_of(section)
         headings = [{"heading": one_line(each.heading), "number": each.is_number} for each in columns]
         rows = [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)]

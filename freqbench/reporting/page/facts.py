@@ -16,7 +16,7 @@ Facts = Sequence[Mapping[str, Any]]
 NOTES = (
     "DSC, SSIM and LPIPS (1 - distance) are x100 and higher is better; drop is points of DSC foreground lost against "
     "the clean volume. DSC foreground leaves the background out; DSC and HD95 follow the published convention: all "
-    "classes with the background, so a total failure still scores about 6 with 14 classes and 25 with 4.",
+    "classes with the background, so a total failure still scores about 6 where these are 14, and 25 where they are 4.",
     "An empty cell was not computed, not asked for, or is undefined on these volumes; it is never 0, it drops out of "
     "means, and the reason stands in the cell's tooltip and in the row's details.",
     "Rows of different threat models bound different things and are never ranked by DSC alone: read the distances in "

@@ -18,7 +18,7 @@ from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.data import nifti
 from freqbench.reporting.colors import class_colors
-from freqbench.reporting.page.schema import Manifest
+from freqbench.reporting.page.schema import Manifest, Regions
 from freqbench.results import volumes
 from freqbench.results.glimpses import Slice, listed, read
 
@@ -30,7 +30,9 @@ PACKING = 6  # of 9: higher levels pack an attack's noise no better
 _KINDS = {"clean": volumes.ON_CLEAN, "adversarial": volumes.ON_ADVERSARIAL}
 
 
-def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], folder: str) -> dict[str, Any]:
+def write_volumes(
+    records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], folder: str, regions: Regions
+) -> dict[str, Any]:
     """Writes the saved volumes of records as scripts below a folder, for a page that is opened from disk.
 
     Each is `volumes/KEY.js`, a call with the file's bytes; the key is a hash of its content, so that the clean volume
@@ -41,6 +43,7 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
         records: after `tables.current`; only rows with saved volumes count.
         classes: columns of CLASS_RECORDS, for the names of classes.
         stores: folders or URIs, as is `folder`, that of the page.
+        regions: those of `PageData`.
 
     Returns:
         Argument of `freqbenchViewer.open`: a `schema.Manifest`, as plain values.
@@ -62,7 +65,7 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
                 storage.write_atomic(target, script)
         return keys[path]
 
-    manifest = _manifest("script", records, classes, stores, key)
+    manifest = _manifest("script", records, classes, stores, key, regions)
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
         path, begin = storage.join(folder, FOLDER, name), _beginning(name.removesuffix(".js"))
         if name.removesuffix(".js") not in sizes and storage.read_range(path, 0, len(begin)) == begin:
@@ -70,14 +73,16 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
     return manifest | {"bytes": sum(sizes.values()), "rounding": rounding}
 
 
-def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str]) -> dict[str, Any]:
+def live_manifest(
+    records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], regions: Regions
+) -> dict[str, Any]:
     """Makes the same for a page from a server that answers `volumes/KEY.nii.gz` with `volume_bytes`; reads no file."""
 
     def key(store: int, place: str, name: str) -> str:
         below = "/".join([*place.split("/")[-2:], name.removesuffix(volumes.SUFFIX)])
         return f"{store}-{base64.urlsafe_b64encode(below.encode()).decode().rstrip('=')}"
 
-    return _manifest("fetch", records, classes, stores, key)
+    return _manifest("fetch", records, classes, stores, key, regions)
 
 
 def volume_bytes(stores: Sequence[str], key: str) -> bytes:
@@ -123,7 +128,12 @@ def _beginning(key: str) -> bytes:
 
 
 def _manifest(
-    kind: str, records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], key: Callable[[int, str, str], str]
+    kind: str,
+    records: pd.DataFrame,
+    classes: pd.DataFrame,
+    stores: Sequence[str],
+    key: Callable[[int, str, str], str],
+    regions: Regions,
 ) -> dict[str, Any]:
     """Makes one case per saved volume that rows refer to, and a line on those that could not be read. `key` makes a
     file's key from the number of its store, its folder and its name."""
@@ -139,7 +149,8 @@ def _manifest(
         except (UserError, FileNotFoundError) as fault:
             faults.append(str(fault))
     notes = [f"{len(faults)} saved volumes are left out; the first: {faults[0]}"] if faults else []
-    manifest = {"kind": kind, "base": f"{FOLDER}/", "colors": class_colors(), "cases": cases, "notes": notes}
+    manifest: dict[str, Any] = {"kind": kind, "base": f"{FOLDER}/", "colors": class_colors(), "cases": cases}
+    manifest |= {"regions": regions, "notes": notes}
     Manifest.model_validate(manifest)
     return manifest
 

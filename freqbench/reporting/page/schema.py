@@ -13,6 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from freqbench.analysis.scores import SCORES
 from freqbench.results.glimpses import Slice
+from freqbench.results.volumes import RegionsOfLabels
 
 SCORE_NAMES = tuple(score.name for score in SCORES)
 Look = tuple[str, str, str]
@@ -297,6 +298,10 @@ class PageAudit(Part):
     notes: list[str]
 
 
+Regions = dict[str, RegionsOfLabels]
+"""Regions of each label, by dataset whose classes are regions."""
+
+
 class VolumeKeys(Part):
     """Keys of the files of a saved case; null: not saved."""
 
@@ -330,6 +335,7 @@ class Manifest(Part):
     colors: list[str]
     """Colour of each class."""
     cases: list[SavedCase]
+    regions: Regions
     notes: list[str]
     """Lines on what could not be read."""
     bytes: int | None = None
@@ -357,6 +363,7 @@ class PageData(Part):
     clean_classes: CleanClasses | None
     classes: dict[str, list[tuple[int, str, str]]]
     """Index, name and colour of each class by dataset."""
+    regions: Regions
     omitted: dict[Literal["cases", "case_classes", "class_means"], str]
     """Reason for each missing frame."""
     series: dict[str, Look]

@@ -64,7 +64,8 @@ class Live:
 
     def _made(self) -> bytes:
         content, data = data_of(self._stores, may_be_empty=True)
-        manifest = live_manifest(content.records, content.classes, [store.root for store in self._stores])
+        roots = [store.root for store in self._stores]
+        manifest = live_manifest(content.records, content.classes, roots, data["regions"])
         return packed(data | {"volumes": manifest})
 
 

@@ -8,10 +8,10 @@ from itertools import groupby, takewhile
 import pandas as pd
 
 from freqbench.analysis.groups import points
-from freqbench.analysis.labels import agreed
+from freqbench.analysis.labels import agreed, by_region
 from freqbench.analysis.scores import SCORES
 from freqbench.analysis.tables import COUNTED
-from freqbench.core.types import AGREEMENT
+from freqbench.core.types import AGREEMENT, dataset_name
 
 HEADINGS = {score.name: score.heading.replace(" ", "\n") for score in SCORES} | {
     "source_model": "source",
@@ -63,10 +63,18 @@ class Section:
     marks: Collection[tuple[int, str]] = ()
 
 
-def in_words(sections: Sequence[Section]) -> list[Section]:
-    """Returns sections that call scores agreement, with a note at the end, where their title names such a dataset."""
+def in_words(sections: Sequence[Section], regional: Collection[str] = ()) -> list[Section]:
+    """Returns sections that call scores agreement, with a note at the end, where their title names such a dataset.
+
+    Classes are called regions where a title begins with one of `regional`, datasets in a job whose classes are regions.
+    """
+
+    def worded(text: str, title: str) -> str:
+        is_regional = dataset_name(title.partition(": ")[0]) in regional
+        return agreed(by_region(text) if is_regional else text, title)
+
     named = [
-        replace(section, title=agreed(section.title, section.title), text=agreed(section.text, section.title))
+        replace(section, title=worded(section.title, section.title), text=worded(section.text, section.title))
         for section in sections
     ]
     is_said = any(AGREEMENT in section.title for section in sections)

@@ -44,7 +44,7 @@ def image(store: str, case: dict[str, Any], cells: pd.DataFrame, name: str) -> A
 def written(volumes_store: str, rows: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of a page, and its manifest."""
     folder = tmp_path_factory.mktemp("page")
-    return folder, write_volumes(*rows, [volumes_store], str(folder))
+    return folder, write_volumes(*rows, [volumes_store], str(folder), {})
 
 
 def test_each_saved_volume_is_a_case_with_all_its_targets(written: Any) -> None:
@@ -80,14 +80,14 @@ def test_volumes_keep_grid_and_values_to_half_a_step_and_labels_exactly(
 
 def test_names_and_scores_are_those_of_the_records(volumes_store: str, rows: Any, tmp_path: Path) -> None:
     records, classes = rows
-    cases = live_manifest(records, classes, [volumes_store])["cases"]
+    cases = live_manifest(records, classes, [volumes_store], {})["cases"]
     [case] = [case for case in cases if (case["source"], case["attack"]) == ("a", "gn std=8/255")]
     names = classes.sort_values("class_index")["class_name"].unique().tolist()
     assert case["class_names"] == names
     of_case = records[(records["label"] == case["attack"]) & (records["source_model"] == "a")].set_index("target_model")
     for target in "ab":
         assert case["dsc"][target] == of_case.loc[target, ["dsc_clean", "dsc"]].tolist()
-    undefined = live_manifest(records.assign(dsc=np.nan), classes, [volumes_store])
+    undefined = live_manifest(records.assign(dsc=np.nan), classes, [volumes_store], {})
     assert all(each["dsc"]["a"][1] is None for each in undefined["cases"])
     json.dumps(undefined, allow_nan=False)
 
@@ -96,7 +96,7 @@ def test_rows_that_are_not_shown_have_no_volumes(volumes_store: str, rows: Any) 
     records = rows[0].copy()
     records.loc[records["attack"] == "gn", "status"] = "failed"
     records.loc[(records["attack"] == "fgsm") & (records["source_model"] == "a"), "left_out"] = "not run in fp32"
-    cases = live_manifest(records, rows[1], [volumes_store])["cases"]
+    cases = live_manifest(records, rows[1], [volumes_store], {})["cases"]
     assert [(case["source"], case["attack"]) for case in cases] == [("b", "fgsm eps=8/255")]
 
 
@@ -107,7 +107,7 @@ def test_seeds_are_told_where_there_are_several_and_targets_of_one_name_have_no_
     names, seeds = {"a": "a#123456", "b": "a#abcdef"}, {"fgsm": 0, "gn": 1}
     records = rows[0].assign(label="noise", seed=rows[0]["attack"].map(seeds))
     records["target_model"] = records["target_model"].map(names)
-    cases = live_manifest(records, rows[1], [volumes_store])["cases"]
+    cases = live_manifest(records, rows[1], [volumes_store], {})["cases"]
     assert {case["attack"] for case in cases} == {"noise seed=0", "noise seed=1"}
     assert all(case["files"]["predictions"] == {} for case in cases)
 
@@ -116,7 +116,7 @@ def test_a_damaged_volume_costs_its_case_and_is_told(volumes_store: str, rows: A
     broken = str(shutil.copytree(volumes_store, tmp_path / "store"))
     path = sorted(Path(broken).glob("volumes/gn-a-*/*/adversarial.nii.gz"))[0]
     path.write_bytes(path.read_bytes()[:100])
-    manifest = write_volumes(*rows, [broken], str(tmp_path / "page"))
+    manifest = write_volumes(*rows, [broken], str(tmp_path / "page"), {})
     assert len(manifest["cases"]) == 3
     assert "1 saved volumes are left out" in manifest["notes"][0]
     assert str(path) in manifest["notes"][0]
@@ -126,7 +126,7 @@ def test_volumes_of_a_former_page_go_and_other_files_stay(volumes_store: str, ro
     (tmp_path / "volumes").mkdir()
     for name in ("0123456789abcdef.js", "mine.js"):
         (tmp_path / "volumes" / name).write_text('freqbenchVolume("0123456789abcdef","")')
-    manifest = write_volumes(*rows, [volumes_store], str(tmp_path))
+    manifest = write_volumes(*rows, [volumes_store], str(tmp_path), {})
     names = {path.name for path in (tmp_path / "volumes").iterdir()}
     assert "mine.js" in names
     assert "0123456789abcdef.js" not in names
@@ -148,7 +148,7 @@ def test_the_step_is_of_the_unit_range_or_of_what_goes_beyond(low: float, high: 
 
 
 def test_a_live_key_gives_the_saved_file(volumes_store: str, rows: Any) -> None:
-    for case in live_manifest(*rows, ["nowhere", volumes_store])["cases"]:
+    for case in live_manifest(*rows, ["nowhere", volumes_store], {})["cases"]:
         kept = image(volumes_store, case, rows[0], "adversarial").get_fdata()
         content = volume_bytes(["nowhere", volumes_store], case["files"]["adversarial"])
         assert np.array_equal(nibabel.Nifti1Image.from_bytes(gzip.decompress(content)).get_fdata(), kept)

@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 from matplotlib import image as pictures
+from scipy.ndimage import binary_erosion
 from viewer_page import DIST, VIEWER, rows_of, write_page
 
 from freqbench.reporting.colors import class_color
@@ -41,7 +42,7 @@ def test_the_bundle_was_made_of_these_sources_and_carries_its_licences() -> None
 def written(volumes_store: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of a page of four saved volumes, and its manifest."""
     folder = tmp_path_factory.mktemp("page")
-    return folder, write_volumes(*rows_of(volumes_store), [volumes_store], str(folder))
+    return folder, write_volumes(*rows_of(volumes_store), [volumes_store], str(folder), {})
 
 
 @pytest.fixture
@@ -82,9 +83,13 @@ def seen(page: Any) -> Any:
     return pictures.imread(io.BytesIO(page.locator("canvas").screenshot()))[..., :3]
 
 
-def volume(made: tuple[Path, dict[str, Any]], key: str) -> Any:
+def image(made: tuple[Path, dict[str, Any]], key: str) -> Any:
     base64_text = (made[0] / f"volumes/{key}.js").read_text().split('"')[3]
-    return nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(base64_text))).get_fdata()
+    return nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(base64_text)))
+
+
+def volume(made: tuple[Path, dict[str, Any]], key: str) -> Any:
+    return image(made, key).get_fdata()
 
 
 def values(page: Any) -> dict[str, str]:
@@ -100,7 +105,7 @@ def hide_overlays(page: Any) -> None:
 
 @pytest.mark.integration
 def test_a_viewer_fetches_saved_volumes_from_a_server(chromium: Any, volumes_store: str, tmp_path: Path) -> None:
-    write_page(tmp_path, live_manifest(*rows_of(volumes_store), [volumes_store]), "'self'")
+    write_page(tmp_path, live_manifest(*rows_of(volumes_store), [volumes_store], {}), "'self'")
 
     def answer(route: Any) -> None:
         name = route.request.url.removeprefix("http://localhost/")
@@ -277,6 +282,37 @@ def test_overlays_take_the_classes_colours_and_the_perturbation_a_diverging_scal
     assert bluer == (slice_ < -0.02).any()
     page.get_by_label("Magnified").select_option("1")
     assert np.abs(seen(page) - shown).max() > 0.2
+
+
+@pytest.mark.integration
+def test_outlines_of_regions_go_round_those_within_and_take_turns_where_they_meet(opened: Open, written: Any) -> None:
+    """Region 2 lies in region 1 and ends with it on one side; label 3 is region 2 alone, which crosses its edge."""
+    label = np.zeros((24, 20, 16), np.uint8)
+    label[2:18, 3:17], label[6:18, 3:15], label[18:21, 3:15] = 1, 2, 3
+    manifest = copy.deepcopy(written[1])
+    case, content = manifest["cases"][0], gzip.compress(nibabel.Nifti1Image(label, np.eye(4)).to_bytes())
+    case["files"]["label"], manifest["regions"] = "own", {case["dataset"]: [[], [1], [1, 2], [2]]}
+    (written[0] / "volumes/own.js").write_text(f'freqbenchVolume("own","{base64.b64encode(content).decode()}")')
+    page = opened(manifest)
+    page.get_by_role("slider", name="Axial slice").fill("7")
+    hide_overlays(page)
+    page.get_by_label("Outline", exact=True).select_option("label")
+    screen, affine = seen(page).transpose(1, 0, 2), image(written, case["files"]["clean"]).affine
+    size = np.abs(np.diag(affine))[:2] * min(screen.shape[:2] / np.abs(np.diag(affine) * [*label.shape, 0])[:2])
+    places = [
+        (screen.shape[at] / 2 + size[at] * (label.shape[at] / 2 - 0.7 - np.arange(label.shape[at]))).astype(int)
+        for at in (0, 1)
+    ]
+    pixels = screen[np.ix_(*places)]
+    one, two = (np.array([*bytes.fromhex(class_color(index)[1:])]) / 255 for index in (1, 2))
+    drawn = sum(k * (np.abs(pixels - color).max(axis=-1) < 0.02) for k, color in ((1, one), (2, two)))
+    inside = [np.isin(label[..., 7], labels) for labels in ((1, 2), (2, 3))]
+    edges = [mask & ~binary_erosion(mask) for mask in inside]
+    assert (drawn[edges[0] & ~edges[1]] == 1).all()
+    assert (drawn[edges[1] & ~edges[0]] == 2).all()
+    assert {*drawn[edges[0] & edges[1]]} == {1, 2}
+    assert not drawn[~edges[0] & ~edges[1]].any()
+    assert page.locator(".fbv-legend").get_attribute("aria-label") == "Regions"
 
 
 def test_names_from_data_are_text(opened: Open, written: Any) -> None:

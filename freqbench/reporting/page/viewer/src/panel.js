@@ -34,7 +34,7 @@ export function panel(actions) {
   const jump = button("Largest perturbation", actions.jump, { title: "Slice in which the volume changed most (C)" });
   const jumpPrediction = button("Most changed prediction", actions.jumpPrediction, { title: "Slice in which the target's prediction changed most" });
   const values = make("dl", { className: "fbv-values", "aria-live": "polite", "aria-atomic": "true", "aria-label": "Values at the cross-hair" });
-  const legend = make("ul", { className: "fbv-legend", "aria-label": "Classes" });
+  const legend = make("ul", { className: "fbv-legend" });
   const canvas = make("canvas", { tabIndex: 0, role: "application", "aria-label": "Slices", "aria-roledescription": "volume viewer" });
   const shown = make("div", { className: "fbv-shown" });
   const problem = make("div", { className: "fbv-problem", role: "alert", hidden: true });
@@ -104,7 +104,8 @@ function help() {
       "Arrow keys act on the picture when it has the focus." }));
 }
 
-export function showLegend(element, names, colors) {
+export function showLegend(element, names, colors, word) {
+  element.setAttribute("aria-label", word);
   element.replaceChildren(...names.slice(1).map((name, n) => {
     const swatch = make("span", { className: "fbv-swatch", "aria-hidden": "true" });
     swatch.style.backgroundColor = colors[n + 1];

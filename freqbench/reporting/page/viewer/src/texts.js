@@ -4,7 +4,7 @@ import { AXES, offset } from "./slices.js";
 
 const NAMES = ["sagittal", "coronal", "axial"];
 
-export function showState(ui, state, { loaded, channel, maps, facts }) {
+export function showState(ui, state, { loaded, channel, maps, word, facts }) {
   const { shape } = loaded.clean;
   const axis = AXES[state.plane];
   ui.slices.forEach(({ field, control, text, name }, n) => {
@@ -29,7 +29,7 @@ export function showState(ui, state, { loaded, channel, maps, facts }) {
   change.ends.replaceChildren(...[-1, 0, 1].map((end) => Object.assign(document.createElement("span"), { textContent: signed(end / state.gain) })));
   change.note.textContent =
     `Adversarial - clean, magnified ${state.gain} times: colours end at \u00b1${plain(1 / state.gain)} of the intensity range ` +
-    `0 to 1. The largest change in the volume is ${plain(channel.most)} (${plain(channel.most * 255)}/255). Classes are outlined in black.`;
+    `0 to 1. The largest change in the volume is ${plain(channel.most)} (${plain(channel.most * 255)}/255). ${word} are outlined in black.`;
   for (const name of ["fill", "outline"]) {
     const { what, opacity, fields } = overlays[name];
     for (const option of what.options) option.disabled = option.value !== "none" && !maps[option.value];
@@ -46,10 +46,11 @@ export function showState(ui, state, { loaded, channel, maps, facts }) {
   ui.canvas.setAttribute("aria-label", `${shownText(state)}, ${axis === undefined ? slices.join(", ") : slices[axis]}`);
 }
 
-export function valuesAt(state, shape, channel, maps, millimetres) {
+export function valuesAt(state, shape, channel, maps, regions, millimetres) {
   const n = offset(shape, state.at);
   const names = state.chosen.class_names;
-  const className = (map) => (map ? `${map[n]} ${names[map[n]] ?? "unknown class"}` : "not saved");
+  const named = (index) => `${index} ${names[index] ?? "unknown class"}`;
+  const className = (map) => (map ? regions[map[n]].map(named).join(", ") || named(0) : "not saved");
   return [
     ["Place (R, A, S)", `${millimetres.map((value) => value.toFixed(1)).join(", ")} mm`],
     ["Clean", channel.clean[n].toFixed(4)],

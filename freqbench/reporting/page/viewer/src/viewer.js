@@ -6,7 +6,7 @@ import { listen } from "./keys.js";
 import { loadCase, loadPredictions, ofChannel, reader } from "./loaded.js";
 import { GAINS, panel, showLegend, showValues } from "./panel.js";
 import { makeScreen } from "./screen.js";
-import { AXES, blended, focus, gainFor, outlined, painted, wiped } from "./slices.js";
+import { AXES, blended, focus, fronts, gainFor, outlined, painted, regionsOf, wiped } from "./slices.js";
 import { showState, valuesAt } from "./texts.js";
 
 const SPEAK_AFTER = 150; // milliseconds of rest before values are told, so that scrolling is not read out
@@ -23,7 +23,7 @@ export async function start(element, manifest) {
   const read = reader(manifest);
   const colors = colorsFor(manifest.colors);
   let drawing = Promise.resolve(); // one case after the other
-  let view, maps = {}, loaded, channel, overlays, timer, speaking, turn = 0;
+  let view, maps = {}, loaded, regions, channel, overlays, timer, speaking, turn = 0;
 
   const ui = panel({
     choose(name, value) {
@@ -117,6 +117,7 @@ export async function start(element, manifest) {
     const isSameGrid = String(loaded?.clean.shape) === String(next.clean.shape);
     loaded = { ...next, chosen };
     maps = { ...loaded.maps, ...predictions };
+    regions = regionsOf(manifest.regions[chosen.dataset]);
     await view.setGrid(loaded.clean);
     overlays = null;
     state.channel = Math.min(state.channel, loaded.channels - 1);
@@ -126,7 +127,7 @@ export async function start(element, manifest) {
     channel = ofChannel(loaded, state.channel);
     state.gain = gainFor(channel.most, GAINS);
     if (!isSameGrid) state.at = firstPlace();
-    showLegend(ui.legend, chosen.class_names, colors);
+    showLegend(ui.legend, chosen.class_names, colors, word());
     view.setPlane(state.plane);
     paint();
     view.moveTo(state.at);
@@ -171,7 +172,9 @@ export async function start(element, manifest) {
     const empty = new Uint8Array(channel.clean.length);
     const [filled, edges] = parts;
     view.setColours(
-      painted(filled ?? empty, edges ? outlined(edges, loaded.clean.shape, state.plane) : empty, shades, state.opacity));
+      painted(
+        filled ? fronts(filled, regions) : empty, edges ? outlined(edges, loaded.clean.shape, state.plane, regions) : empty, shades,
+        state.opacity));
   }
 
   function mixture(shape) {
@@ -181,7 +184,10 @@ export async function start(element, manifest) {
     return state.mode === "wipe" ? wiped(clean, adversarial, shape, state.mix, state.plane) : blended(clean, adversarial, state.mix);
   }
 
-  const show = () => showState(ui, state, { loaded, channel, maps, facts: factsOf(manifest, state.chosen, state.wanted.target) });
+  const word = () => (manifest.regions[loaded.chosen.dataset] ? "Regions" : "Classes");
+
+  const show = () =>
+    showState(ui, state, { loaded, channel, maps, word: word(), facts: factsOf(manifest, state.chosen, state.wanted.target) });
 
   function moved(at) {
     state.at = at;
@@ -193,7 +199,7 @@ export async function start(element, manifest) {
   function tell() {
     clearTimeout(speaking);
     speaking = setTimeout(
-      () => showValues(ui.values, valuesAt(state, loaded.clean.shape, channel, maps, view.millimetres())), SPEAK_AFTER);
+      () => showValues(ui.values, valuesAt(state, loaded.clean.shape, channel, maps, regions, view.millimetres())), SPEAK_AFTER);
   }
 
   function moveTo(at) {

@@ -73,6 +73,7 @@ export function decode(raw) {
     const blocks = data.clean_classes.numbers.block;
     data.cleanSpans = spans(blocks, (blocks.at(-1) ?? -1) + 1);
   }
+  regional = data.regions;
   data.glimpseOf = new Map(data.glimpses.map((glimpse) => [glimpse.row, glimpse]));
   data.palette = data.class_colors.map((color) => [1, 3, 5].map((at) => Number.parseInt(color.slice(at, at + 2), 16)));
   data.scoreOf = Object.fromEntries(data.scores.map((score) => [score.name, score]));
@@ -82,16 +83,23 @@ export function decode(raw) {
 /** Whether a dataset's scores are against models' own clean predictions, as its name then says. */
 export const agrees = (dataset) => dataset.endsWith(" (agreement)");
 
-/** Calls the score in a text what it is on these datasets. */
+let regional = {}; // of the data that were decoded last: datasets whose classes are regions that may overlap
+
+/** Calls the score and the classes in a text what they are on these datasets. */
 export function worded(text, ...datasets) {
   const words = new Set(datasets.map((name) => (agrees(name) ? "agreement" : "DSC")));
-  return text.replaceAll("DSC", [...words].sort().join(" or ") || "DSC");
+  const scored = text.replaceAll("DSC", [...words].sort().join(" or ") || "DSC");
+  if (!datasets.length || !datasets.every((name) => name in regional)) return scored;
+  return scored.replaceAll(/\b(organ|class)(e?s)?\b/gi, (_, word, plural) => {
+    const region = word[0] === word[0].toUpperCase() ? "Region" : "region";
+    return plural ? `${region}s` : region;
+  });
 }
 
 /** The scores by name, each called what it is on these datasets. */
 export function scoresOn(data, ...datasets) {
-  const spoken = ({ heading, meaning }) => ({ heading: worded(heading, ...datasets), meaning: worded(meaning, ...datasets) });
-  return Object.fromEntries(data.scores.map((score) => [score.name, { ...score, ...spoken(score) }]));
+  const spoken = (score) => ["heading", "unit", "meaning"].map((part) => [part, worded(score[part], ...datasets)]);
+  return Object.fromEntries(data.scores.map((score) => [score.name, { ...score, ...Object.fromEntries(spoken(score)) }]));
 }
 
 /** The rows of a frame against labels, and those of agreement: no mean or table has both. */

@@ -122,37 +122,38 @@ const classColumns = (dataset, ...rest) =>
 const ABSENT = "the class is not in the label, so its score is undefined";
 const NO_SURFACE = "no surface distance: the class is missing in the label or in the prediction, or was not asked for";
 
-function valued(value, why, digits = 1) {
-  return { text: shown(value, digits), title: Number.isNaN(value) ? why : null };
+function valued(dataset, value, why) {
+  return { text: shown(value, 1), title: Number.isNaN(value) ? worded(why, dataset) : null };
 }
 
 function classMeans(data, row) {
   const means = data.class_means;
   const [begin, end] = data.meanSpans?.[row] ?? [0, 0];
-  if (begin === end) return h("p", { class: "hint" }, "No values of single classes.");
   const dataset = data.summary.text("dataset", row);
+  if (begin === end) return h("p", { class: "hint" }, worded("No values of single classes.", dataset));
   const known = names(data, dataset);
   const lines = [];
   for (let at = begin; at < end; at += 1) {
     const value = (name) => means.numbers[name][at];
     lines.push([
       classCell(known, value("class")),
-      valued(value("dsc_clean"), ABSENT),
-      valued(value("dsc"), ABSENT),
-      valued(value("dsc_drop"), ABSENT),
-      valued(value("hd95_mm"), NO_SURFACE),
+      valued(dataset, value("dsc_clean"), ABSENT),
+      valued(dataset, value("dsc"), ABSENT),
+      valued(dataset, value("dsc_drop"), ABSENT),
+      valued(dataset, value("hd95_mm"), NO_SURFACE),
       shown(value("cases"), 0),
     ]);
   }
-  return table("Mean of each class", classColumns(dataset, "HD95 mm", "n"), lines);
+  return table(worded("Mean of each class", dataset), classColumns(dataset, "HD95 mm", "n"), lines);
 }
 
 function caseList(data, row) {
   if (!data.cases) return h("p", { class: "hint" }, data.omitted.cases ?? "Single cases are not in this page.");
   const [begin, end] = data.caseSpans[row];
+  const dataset = data.summary.text("dataset", row);
   const names = ["dsc_foreground", "dsc_foreground_drop", "hd95_penalised_mm", "dsc", "hd95"];
   const scores = [...names, "ssim", "lpips", "linf_255", "l2_body"].map(
-    (name) => scoresOn(data, data.summary.text("dataset", row))[name],
+    (name) => scoresOn(data, dataset)[name],
   );
   const lines = [];
   for (let at = begin; at < Math.min(end, begin + LISTED); at += 1) {
@@ -186,7 +187,7 @@ function caseList(data, row) {
     end - begin > LISTED
       ? h("p", {}, `and ${plural(end - begin - LISTED, "more case")}: choose "single cases" in the table`)
       : null;
-  return [table("Cases (open one for its classes)", columns, lines), rest];
+  return [table(worded("Cases (open one for its classes)", dataset), columns, lines), rest];
 }
 
 function caseDetails(data, row) {
@@ -223,11 +224,12 @@ function reproduction(data, row) {
 }
 
 function caseClasses(data, row) {
-  if (!data.case_classes) return h("p", { class: "hint" }, data.omitted.case_classes ?? "No values of single classes.");
-  const count = data.cases.numbers.classes[row];
-  if (!count) return h("p", { class: "hint" }, "This record has no values of single classes.");
-  const begin = data.classStarts[row];
   const dataset = data.cases.text("dataset", row);
+  const missing = (why) => h("p", { class: "hint" }, worded(why, dataset));
+  if (!data.case_classes) return missing(data.omitted.case_classes ?? "No values of single classes.");
+  const count = data.cases.numbers.classes[row];
+  if (!count) return missing("This record has no values of single classes.");
+  const begin = data.classStarts[row];
   const known = names(data, dataset);
   const [first, last] = data.cleanSpans[data.cases.numbers.clean[row]] ?? [0, 0];
   const clean = new Map();
@@ -239,13 +241,13 @@ function caseClasses(data, row) {
     const dsc = data.case_classes.numbers.dsc[at];
     lines.push([
       classCell(known, index),
-      valued(before("dsc"), ABSENT),
-      valued(dsc, ABSENT),
-      valued(before("dsc") - dsc, ABSENT),
-      valued(before("hd95_mm"), NO_SURFACE),
-      valued(data.case_classes.numbers.hd95_mm[at], NO_SURFACE),
+      valued(dataset, before("dsc"), ABSENT),
+      valued(dataset, dsc, ABSENT),
+      valued(dataset, before("dsc") - dsc, ABSENT),
+      valued(dataset, before("hd95_mm"), NO_SURFACE),
+      valued(dataset, data.case_classes.numbers.hd95_mm[at], NO_SURFACE),
       shown(before("label_voxels"), 0),
     ]);
   }
-  return table("Each class", classColumns(dataset, "HD95 mm clean", "HD95 mm", "label voxels"), lines);
+  return table(worded("Each class", dataset), classColumns(dataset, "HD95 mm clean", "HD95 mm", "label voxels"), lines);
 }

@@ -4,13 +4,30 @@ import { h } from "./dom.js";
 
 const CHANGE = 2; // its plane; after it come those of classes
 const [NO_CHANGE, STEPS, OPACITY] = [128, 31, 0.6];
+const OUTLINED = 0.3; // opacity below the outlines of regions that may overlap
 const [BELOW, UNCHANGED, ABOVE] = [[230, 97, 1], [247, 247, 247], [94, 60, 153]]; // as in figures
 
 const blended = (base, top, share) => [0, 1, 2].map((at) => base[at] * (1 - share) + top[at] * share);
 
-/** Draws the planes of a slice on canvases: volumes in grey, the change in two colours, classes over their volume. */
+/**
+ * Regions that end at a place of a label map, given the regions of each label; the values of `labels` are 4 apart, as of
+ * pixels. Where several end, one of them: on a line whatever its direction they take turns, as in the viewer.
+ */
+function outline(labels, at, width, regions) {
+  const [pixel, beside] = [at / 4, []];
+  const [x, y] = [pixel % width, Math.floor(pixel / width)];
+  for (const [dx, dy] of [[-1, 0], [1, 0], [0, -1], [0, 1]])
+    beside.push(x + dx < 0 || x + dx >= width ? 0 : (labels[at + 4 * (dx + dy * width)] ?? 0));
+  const ending = regions[labels[at]].filter((region) => beside.some((label) => !regions[label].includes(region)));
+  return ending[Math.floor((((x + 2 * y) % 7) * ending.length) / 7)];
+}
+
+/**
+ * Draws the planes of a slice on canvases: volumes in grey, the change in two colours, classes over their volume, and
+ * where they are regions that may overlap, the one in front and the outlines of all.
+ */
 async function draw(slice, canvases, palette) {
-  const { size, planes, below } = slice;
+  const { size, planes, below, regions } = slice;
   const [height, width] = size;
   const image = h("img", { src: `data:image/png;base64,${planes}` });
   await image.decode();
@@ -25,7 +42,10 @@ async function draw(slice, canvases, palette) {
       const change = value - NO_CHANGE;
       let color = base;
       if (place === CHANGE) color = blended(UNCHANGED, change < 0 ? BELOW : ABOVE, Math.abs(change) / STEPS);
-      else if (place > CHANGE && value) color = blended(base, palette[value], OPACITY);
+      else if (place > CHANGE && value && regions.length) {
+        const region = outline(pixels[place], at, width, regions);
+        color = region ? palette[region] : blended(base, palette[regions[value].at(-1)], OUTLINED);
+      } else if (place > CHANGE && value) color = blended(base, palette[value], OPACITY);
       drawn.data.set([...color, 255], at);
     }
     canvas.getContext("2d").putImageData(drawn, 0, 0);

@@ -1,7 +1,7 @@
 import "./style.css";
 import { audit } from "./audit.js";
 import { curves } from "./curves.js";
-import { decode, embedded } from "./data.js";
+import { decode, embedded, worded } from "./data.js";
 import { h } from "./dom.js";
 import { openRow } from "./drill.js";
 import { explorer } from "./explorer.js";
@@ -10,6 +10,7 @@ import { matrix } from "./matrix.js";
 import { organs } from "./organs.js";
 import { overview } from "./overview.js";
 import { robustness } from "./robustness.js";
+import { distinct } from "./rows.js";
 import { runFacts } from "./runfacts.js";
 import * as state from "./state.js";
 import { themeButton } from "./theme.js";
@@ -99,7 +100,9 @@ function take(raw) {
   const [place, scroll] = [focusable().indexOf(document.activeElement), scrollY];
   const isSame = app.data && JSON.stringify(app.data.volumes) === JSON.stringify(raw.volumes);
   app.data = decode(raw);
-  TABS.forEach(([name], index) => {
+  TABS.forEach(([name, text], index) => {
+    tabs[index].textContent = worded(text, ...distinct(app.data.summary, "dataset"));
+    panels[index].setAttribute("aria-label", tabs[index].textContent);
     if (name === "volumes" && isSame) return;
     views.get(name)?.free?.();
     views.delete(name);

@@ -1,10 +1,11 @@
-// Which attack breaks which organ: attacks x classes.
+// Which attack breaks which organ or region: attacks x classes.
 
 import { shown, worded } from "./data.js";
 import { choice, h, reword } from "./dom.js";
 import { chosen, filterBar } from "./filters.js";
 import { heatCell, heatTable, legend } from "./heat.js";
 import { byThreat, chosenPair, pairBar, rowsOfPair } from "./pair.js";
+import { distinct } from "./rows.js";
 import * as state from "./state.js";
 
 const VIEWS = [
@@ -17,13 +18,8 @@ export function organs(panel, app) {
   const { data } = app;
   const { summary } = data;
   if (!data.class_means) {
-    panel.append(
-      h(
-        "p",
-        {},
-        data.omitted.class_means ?? data.omitted.case_classes ?? "The store holds no values of single classes.",
-      ),
-    );
+    const why = data.omitted.class_means ?? data.omitted.case_classes ?? "The store holds no values of single classes.";
+    panel.append(h("p", {}, worded(why, ...distinct(summary, "dataset"))));
     return { update() {} };
   }
   const pair = pairBar(data);
@@ -48,9 +44,9 @@ export function organs(panel, app) {
     const ends = { dsc_drop: ["0", "80 or more"], dsc: ["100", "0"], hd95_mm: ["0", "60 or more"] }[kind()];
     const sections = byThreat(data, rows).map(([threat, members]) => [
       `threat model: ${threat}`,
-      members.map((row) => [summary.text("attack", row), cells(row, classes)]),
+      members.map((row) => [summary.text("attack", row), cells(row, classes, dataset)]),
     ]);
-    const first = cleanSection(rows[0], classes);
+    const first = cleanSection(rows[0], classes, dataset);
     output.replaceChildren(
       heatTable(
         `${what[0].toUpperCase()}${what.slice(1)}, ${source} to ${target} on ${dataset}: mean over cases where it is defined`,
@@ -70,7 +66,7 @@ export function organs(panel, app) {
     return found;
   }
 
-  function cells(row, classes) {
+  function cells(row, classes, dataset) {
     const found = values(row, kind());
     const share = { dsc_drop: (value) => value / 80, dsc: (value) => 1 - value / 100, hd95_mm: (value) => value / 60 }[
       kind()
@@ -83,12 +79,12 @@ export function organs(panel, app) {
         : kind() === "hd95_mm"
           ? "no surface distance: missed in every case, or HD95 was not asked for"
           : "the class is in no label";
-      return heatCell(text, share(value), text ? `${name}: ${text}` : why);
+      return heatCell(text, share(value), text ? `${name}: ${text}` : worded(why, dataset));
     });
   }
 
   /** The clean DSC of each class, where DSC is shown. */
-  function cleanSection(row, classes) {
+  function cleanSection(row, classes, dataset) {
     if (kind() !== "dsc") return null;
     const found = values(row, "dsc_clean");
     const line = classes.map(([index, name]) => {
@@ -96,7 +92,7 @@ export function organs(panel, app) {
       return heatCell(
         text,
         1 - (found.get(index) ?? NaN) / 100,
-        text ? `${name}: ${text}` : "the class is in no label",
+        text ? `${name}: ${text}` : worded("the class is in no label", dataset),
       );
     });
     return [null, [["clean", line]]];
