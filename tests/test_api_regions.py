@@ -47,6 +47,13 @@ def test_a_case_of_regions_is_attacked_and_scored_by_region(files: list[str]) ->
     assert [row["class_name"] for row in record.classes] == ["background", *REGIONS]
 
 
+@pytest.mark.integration
+def test_a_figure_of_a_result_names_the_regions(files: list[str]) -> None:
+    model, case = network(), fb.Case.from_nifti(*files, regions=REGIONS, crop_foreground=False)
+    (legend,) = fb.attack(model, case, "fgsm", eps="8/255").figure().legends
+    assert [text.get_text() for text in legend.get_texts()] == ["1 whole", "2 core"]
+
+
 @pytest.mark.parametrize(
     ("outputs", "regions", "line"),
     [

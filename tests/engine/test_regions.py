@@ -6,11 +6,14 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import torch
 from tiny_job import JOB, class_rows, execute, expanded, job, rows
 
 from freqbench.audit.reference import compare
 from freqbench.core.errors import UserError
 from freqbench.data.loaders.anatomy import REGIONS
+from freqbench.engine import attacking, saved_volumes
+from freqbench.engine.attacking import AttackedVolume
 from freqbench.results import Store
 from freqbench.results.glimpses import Slice, listed, read
 
@@ -77,6 +80,19 @@ def test_rows_of_regions_agree_with_other_libraries_on_maps_of_every_set_of_regi
     assert (comparison.rows, comparison.left_out) == (12, {})
     assert comparison.agreements["class_records", "hd95_mm", "monai"].rows == 12 * (1 + len(REGIONS))
     assert not any(each.beyond for each in comparison.agreements.values())
+
+
+def test_a_moved_label_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    attack = {"name": "deformation", "max_mm": 12, "knot_mm": 30, "steps": 1, "min_jacobian": 0.3}
+    cell = expanded(content(attacks=[attack]))[1].cells[0]
+    case = cell.dataset.load(cell.dataset.refs()[0])
+    codes = (torch.arange(case.label.numel()) % 8).to(torch.uint8).reshape(case.label.shape)
+    facts = attacking.UNKNOWN.model_copy(update=dict.fromkeys(attacking.NOT_MOVED, 1.0))
+    attacked = AttackedVolume(adversarial=case.image, facts=facts, label=codes)
+    saved_volumes.save(str(tmp_path), cell, case, attacked, None)
+    assert torch.equal(codes, saved_volumes.read(str(tmp_path), cell, case.ref)[0].label)
+    (path,) = tmp_path.glob("*/*/label_adversarial.nii.gz")
+    assert np.unique(nibabel.load(path).get_fdata()[codes[0] == 7]).tolist() == [3]
 
 
 def test_a_second_run_has_nothing_to_do(out: Path) -> None:

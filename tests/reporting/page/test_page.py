@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 import pytest
 from audit.planted import evidence, healthy
-from page_rows import data_of, grid
+from page_rows import FACTS, data_of, grid
 from reporting.handmade import row, shown
 
+from freqbench.analysis import tables
 from freqbench.audit.checks import audited
 from freqbench.reporting.audit import page_part
 from freqbench.reporting.page import build_page, packed, page_data
@@ -141,6 +142,29 @@ def test_a_row_opens_its_cases_and_a_case_its_classes_and_command(visit: Callabl
     page.click("dialog button:has-text('case000')")
     assert "failed" in page.locator("dialog .facts").inner_text()
     assert page.locator("dialog .reproduce").count() == 0, "nothing to compute again"
+
+
+@pytest.mark.integration
+def test_a_page_of_regions_speaks_of_regions(visit: Callable[..., Any], tmp_path: Path) -> None:
+    records, classes = grid(2, ["unet"], ["unet"], 1, 3)
+    classes["class_name"] = classes["class_name"].str.replace("organ", "part")
+    datasets = {str(records["dataset"].iloc[0]): {"regions": [[], [1], [1, 2], [2]]}}
+    facts = [{**FACTS[0], "runs": [{**FACTS[0]["runs"][0], "datasets": datasets}]}]
+    data = page_data(tables.current(records), classes, facts)
+    (tmp_path / "page.html").write_text(build_page(data))
+    page = visit("tab=organs", path=tmp_path / "page.html")
+    assert page.locator("#tab-organs").inner_text() == "Regions"
+    texts = [page.locator("main").inner_text()]
+    page.click("#tab-table")
+    open_first(page)
+    page.click("dialog summary:has-text('All scores')")
+    texts.append(page.locator("dialog").inner_text())
+    page.click("dialog button:has-text('case000')")
+    page.click("dialog summary:has-text('All scores')")
+    texts.append(page.locator("dialog").inner_text())
+    assert [re.findall(r"\b(?:organ|class)\w*", text, re.IGNORECASE) for text in texts] == [[]] * 3
+    assert "Mean of each region" in texts[1]
+    assert "missed regions" in texts[2]
 
 
 @pytest.mark.integration

@@ -15,7 +15,7 @@ from reporting.handmade import glimpse_of
 from freqbench.analysis import tables
 from freqbench.reporting.colors import class_color
 from freqbench.reporting.page import build_page, manifest, page_data
-from freqbench.results.glimpses import MAX_BYTES, Glimpse, Glimpses, Slice
+from freqbench.results.glimpses import MAX_BYTES, Glimpse, Glimpses, Slice, packed
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
 CASES = 3
@@ -178,6 +178,37 @@ def test_a_glimpse_has_these_colours_and_its_captions_are_text(overview: Any) ->
     shown = ["clean", "adversarial", "change, ±8/255", "label", "unet, DSC 25.0", "<b>unet</b>, clean, DSC 100.0"]
     assert first.locator("> span").all_inner_texts() == shown
     assert first.get_attribute("aria-label").endswith(f": {'; '.join(shown)}")
+
+
+@pytest.mark.integration
+def test_a_glimpse_of_regions_has_the_outline_of_each(chromium: Any, tmp_path: Path) -> None:
+    """Region 2, columns 8 to 15, lies in region 1; its own edge is column 8, the others are of both."""
+    records, classes = stored()
+    own = records[(records["source_model"] == "unet") & (records["target_model"] == "unet")].iloc[:1]
+    planes = glimpse_of(128).unpacked().copy()
+    planes[3, :, :8], planes[3, :, 8:] = 1, 3
+    shown = glimpse_of(128).model_copy(update={"planes": packed(planes), "regions": [[], [1], [2], [1, 2]]})
+    key, glimpses = own.iloc[0], Glimpses(str(tmp_path))
+    glimpses.add(Glimpse(cell_id=key["cell_id"], case_key=key["case_key"], drop=9.0, shown=shown))
+    glimpses.flush()
+    (tmp_path / "page.html").write_text(build_page(page_of(str(tmp_path), own, classes)))
+    page = chromium.new_page()
+    page.goto(f"file://{tmp_path / 'page.html'}")
+    canvas = page.locator(".strip .glimpse canvas").nth(3)
+    canvas.scroll_into_view_if_needed()
+    playwright.expect(canvas).to_have_attribute("data-drawn", "yes")
+    pixels = np.array(canvas.evaluate("(each) => [...each.getContext('2d').getImageData(0, 0, 16, 16).data]"))
+    page.close()
+    grid = pixels.reshape(16, 16, 4)[..., :3]
+    one, two = (np.array([*bytes.fromhex(class_color(index)[1:])]) for index in (1, 2))
+    is_one, is_two = ((grid == color).all(axis=-1) for color in (one, two))
+    assert is_one[:, 0].all()
+    assert is_one[[0, 15], :8].all()
+    assert is_two[1:15, 8].all()
+    shared = [*zip(is_one[0, 9:], is_two[0, 9:], strict=True), *zip(is_one[1:15, 15], is_two[1:15, 15], strict=True)]
+    assert {*shared} == {(True, False), (False, True)}
+    assert not (is_one | is_two)[1:15, 1:8].any()
+    assert np.abs(grid[4, 12] - (0.7 * 128 + 0.3 * two)).max() <= 1
 
 
 @pytest.mark.integration
