@@ -1,16 +1,20 @@
 """Cases and networks of regions that overlap, in Python."""
 
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from models import nnunet_folder
 from torch import nn
 
 import freqbench as fb
 from freqbench.core.errors import UserError
+from freqbench.ops.regions import numbers_of
+from freqbench.reporting.figures import cases
 
 ROI = (8, 8, 8)
 REGIONS = {"whole": [1, 2], "core": [2]}
@@ -47,11 +51,17 @@ def test_a_case_of_regions_is_attacked_and_scored_by_region(files: list[str]) ->
     assert [row["class_name"] for row in record.classes] == ["background", *REGIONS]
 
 
-@pytest.mark.integration
-def test_a_figure_of_a_result_names_the_regions(files: list[str]) -> None:
+def test_a_figure_of_a_result_has_every_region_of_its_maps(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr(cases, "in_full", lambda saved, *_: shown.append(saved) or Figure())
     model, case = network(), fb.Case.from_nifti(*files, regions=REGIONS, crop_foreground=False)
-    (legend,) = fb.attack(model, case, "fgsm", eps="8/255").figure().legends
-    assert [text.get_text() for text in legend.get_texts()] == ["1 whole", "2 core"]
+    result = fb.attack(model, case, "fgsm", eps="8/255")
+    result.figure()
+    ((_, prediction),) = shown[0].predictions.values()
+    for labels, codes in ((shown[0].label, result.label[0]), (prediction, result.prediction)):
+        pairs = {*zip(labels.ravel().tolist(), codes.ravel().tolist(), strict=True)}
+        assert all(shown[0].regions[label] == numbers_of(code) for label, code in pairs)
+        assert (2, 3) in pairs
 
 
 @pytest.mark.parametrize(
