@@ -32,12 +32,12 @@ export const regionsOf = (stated = []) => Array.from({ length: 256 }, (_, label)
 export const fronts = (labels, regions) => labels.map((label) => regions[label].at(-1) ?? 0);
 
 // Voxels of a region with one beside them, within the plane, that is not in it; of several planes in any direction.
-// Where outlines of several regions lie on each other, their colours take turns: in 7 voxels in a row, whatever the
-// direction, i + 2 j + 4 k has every remainder of 7.
+// Where outlines of several regions lie on each other, their colours take turns: in 7 voxels in a row of a slice, along a
+// side or a diagonal, i + 2 j + 4 k has every remainder of 7.
 export function outlined(labels, shape, plane, regions) {
   const [nx, ny, nz] = shape;
-  const step = [1, nx, nx * ny];
-  const axes = [0, 1, 2].filter((axis) => axis !== AXES[plane]);
+  const [x, y, z] = [0, 1, 2].map((axis) => axis !== AXES[plane]); // whether voxels beside each other along it count
+  const beside = Array(6);
   const result = new Uint8Array(labels.length);
   let n = 0;
   for (let k = 0; k < nz; k++) {
@@ -45,13 +45,14 @@ export function outlined(labels, shape, plane, regions) {
       for (let i = 0; i < nx; i++, n++) {
         const label = labels[n];
         if (!label) continue;
-        const at = [i, j, k];
-        const others = axes.flatMap((axis) => [
-          at[axis] === 0 ? 0 : labels[n - step[axis]],
-          at[axis] === shape[axis] - 1 ? 0 : labels[n + step[axis]],
-        ]);
-        if (others.every((other) => other === label)) continue;
-        const ending = regions[label].filter((region) => others.some((other) => !regions[other].includes(region)));
+        beside[0] = !x ? label : i ? labels[n - 1] : 0;
+        beside[1] = !x ? label : i < nx - 1 ? labels[n + 1] : 0;
+        beside[2] = !y ? label : j ? labels[n - nx] : 0;
+        beside[3] = !y ? label : j < ny - 1 ? labels[n + nx] : 0;
+        beside[4] = !z ? label : k ? labels[n - nx * ny] : 0;
+        beside[5] = !z ? label : k < nz - 1 ? labels[n + nx * ny] : 0;
+        if (beside.every((other) => other === label)) continue;
+        const ending = regions[label].filter((region) => beside.some((other) => !regions[other].includes(region)));
         if (ending.length) result[n] = ending[Math.floor((((i + 2 * j + 4 * k) % 7) * ending.length) / 7)];
       }
     }
