@@ -10,16 +10,16 @@ from freqbench.core.errors import UserError
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=common.CHECK)
 def audit(
     out: common.Out,
     run: Annotated[bool, typer.Option("--run", help="Compute the few cells that checks lack, into OUT/audit.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Show what --run would compute, and compute nothing.")] = False,
     cases: Annotated[
-        int | None, typer.Option(min=1, help="With --run: the first N cases of each dataset [default: 5].")
+        int | None, typer.Option(min=1, help="With --run: the first N cases of each dataset.", show_default="5")
     ] = None,
     eps: Annotated[
-        str | None, typer.Option(help="With --run: radius, such as 8/255 [default: the job's most usual].")
+        str | None, typer.Option(help="With --run: radius, such as 8/255.", show_default="the job's most usual")
     ] = None,
     job: common.Job = None,
     engine: common.Engine = "auto",
@@ -61,7 +61,7 @@ def audit(
         raise typer.Exit(common.EXIT_FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=common.CHECK)
 def reproduce(
     out: common.Out,
     row: Annotated[
@@ -83,7 +83,7 @@ def reproduce(
         raise typer.Exit(common.EXIT_FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=common.CHECK)
 def verify(
     out: common.Out,
     volumes: Annotated[bool, typer.Option("--volumes", help="Read every saved volume to its end, too.")] = False,

@@ -48,7 +48,7 @@ score_on: file
 """
 
 
-@app.command()
+@app.command(rich_help_panel=common.START)
 def init(
     path: Annotated[
         str, typer.Argument(help="Job file to write.", metavar="[JOB]", autocompletion=common.jobs)
@@ -56,7 +56,7 @@ def init(
     data: Annotated[str | None, typer.Option(help="Folder of a dataset, as `doctor --data` takes it.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="File, folder, URI, zoo://DATASET/NAME, or random.")] = None,
     arch: Annotated[
-        str | None, typer.Option(help="unet, unetr, nnunet, bundle, ... [default: as the checkpoint tells].")
+        str | None, typer.Option(help="unet, unetr, nnunet, bundle, ...", show_default="as the checkpoint tells")
     ] = None,
     budget: Annotated[
         str | None, typer.Option(help=f"L-infinity radius on the [0, 1] intensity scale, such as {EPS}.")

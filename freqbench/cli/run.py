@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=common.RUN)
 @common.takes_job("engine", "address")
 def plan(
     options: common.JobOptions,
@@ -50,7 +50,7 @@ def plan(
     _show_outlook(outlook)
 
 
-@app.command()
+@app.command(rich_help_panel=common.RUN)
 @common.takes_job()
 def run(
     options: common.JobOptions,
@@ -98,10 +98,10 @@ def run(
     finish(summary, place, page)
 
 
-@app.command()
+@app.command(rich_help_panel=common.RUN)
 @common.takes_job("out", "limit_cases")
 def converge(
-    out: Annotated[str | None, typer.Option(help="Where results go [default: runs/NAME-converge].")] = None,
+    out: Annotated[str | None, typer.Option(help="Where results go.", show_default="runs/NAME-converge")] = None,
     cases: Annotated[int, typer.Option(min=1, help="The first N cases of each dataset.")] = 3,
     steps: Annotated[str, typer.Option(help="Numbers of steps, increasing.")] = "5,10,20,40,80",
     queries: Annotated[str, typer.Option(help="Numbers of queries, for searches.")] = "100,300,1000",
@@ -150,7 +150,7 @@ def converge(
         raise typer.Exit(common.EXIT_FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=common.RUN)
 @common.takes_job()
 def certify(options: common.JobOptions) -> None:
     """Set what is proven of smoothed networks beside what attacks leave of them: certified at least, attacked at most.
@@ -186,7 +186,7 @@ def _show_outlook(outlook: "Outlook", *notes: str) -> None:
         common.say(line)
 
 
-@app.command()
+@app.command(rich_help_panel=common.START)
 def schema(
     training: Annotated[bool, typer.Option("--training", help="Schema of a training job, not of a job file.")] = False,
 ) -> None:
@@ -198,7 +198,7 @@ def schema(
     common.put_json(schema_of(TrainJob if training else JobSpec))
 
 
-@app.command()
+@app.command(rich_help_panel=common.RUN)
 def train(
     path: common.TrainingJob,
     out: common.RunOut = None,

@@ -18,6 +18,7 @@ from command_line import Bench, refused
 from tiny_job import execute, expanded, job, rows, small, write
 from typer.testing import CliRunner
 
+import freqbench
 from freqbench.attacks import ATTACKS
 from freqbench.cli import app
 from freqbench.core.errors import UserError
@@ -181,7 +182,7 @@ def test_a_mistake_has_no_traceback_in_a_process_of_its_own(tmp_path: Path) -> N
     result = call(tmp_path, "run", write(tmp_path, small(attacks=[{"name": "pdg"}])))
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.endswith(
-        f"job.yaml: attacks[0]: unknown attack 'pdg'. Did you mean 'pgd'? Known: {', '.join(sorted(ATTACKS))}\n"
+        f"job.yaml: attacks[0]: unknown attack 'pdg'. Did you mean 'pgd'? All {len(ATTACKS)}: freqbench attacks\n"
     )
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
@@ -335,3 +336,15 @@ def test_a_tracker_that_fails_loses_nothing(tmp_path: Path, bench: Bench, monkey
     code, said, _ = bench("run", *given, "--no-page")
     assert code == 0
     assert "not logged: --log mlflow: expected a server that answers, got none: all rows are in" in said
+
+
+def test_the_version_is_shown(bench: Bench) -> None:
+    assert bench("--version")[:2] == (0, f"freqbench {freqbench.__version__}\n")
+
+
+def test_help_groups_the_commands_and_shows_every_default(bench: Bench) -> None:
+    _, text, _ = bench("--help")
+    panels = [line.split()[1] for line in text.splitlines() if line.startswith("╭─")]
+    assert panels == ["Options", "Start", "Run", "Read", "Check", "Cluster"]
+    _, text, _ = bench("run", "--help")
+    assert "runs/NAME" in text

@@ -171,3 +171,10 @@ def test_a_job_that_is_followed_ends_as_it_does(
     assert (code, said.splitlines()[-2:]) == (1, ["a line", f"{job_id}: FAILED"])
     assert client.known[job_id].metadata["out"] == str(tmp_path / "runs" / "tiny")
     assert "--force" in client.log
+
+
+def test_logs_are_the_whole_output_of_a_job(client: Client, sent: str, bench: Bench) -> None:
+    client.log = "".join(f"line {i}\n" for i in range(20))
+    assert bench("logs", sent)[:2] == (0, client.log)
+    client.log = "gone"
+    assert bench("logs", sent)[1].startswith(f"{sent}: no output: ")
