@@ -22,6 +22,7 @@ def audit(
         str | None, typer.Option(help="With --run: radius, such as 8/255.", show_default="the job's most usual")
     ] = None,
     job: common.Job = None,
+    set_: common.Overrides = None,
     engine: common.Engine = "auto",
     address: common.Address = None,
     trust_code: common.Trust = False,
@@ -30,7 +31,7 @@ def audit(
 ) -> None:
     """Check whether a store's numbers can be believed: a verdict and a sentence for each check and model."""
     failed: int | None = 0
-    of_run = {"--cases": cases, "--eps": eps, "--job": job, "--address": address}
+    of_run = {"--cases": cases, "--eps": eps, "--job": job, "--set": set_, "--address": address}
     options = [name for name, value in of_run.items() if value is not None]
     if run and plan:
         raise UserError("audit: expected --run or --plan, got both")
@@ -40,7 +41,7 @@ def audit(
         from freqbench.audit import computing
 
         failed = computing.compute_missing(
-            common.stored_job(out, job, trust_code),
+            common.stored_job(out, job, trust_code, set_ or ()),
             out,
             common.console(),
             cases=cases,

@@ -219,16 +219,16 @@ def grid_of(job: "JobSpec", limit_cases: int | None, out: str, match: bool = Fal
     return matching.matched_grid(job, out, say, match, limit_cases)
 
 
-def stored_job(out: str, path: str | None, trusted: bool) -> "JobSpec":
-    """Reads the job of a store, or of a file in its place."""
+def stored_job(out: str, path: str | None, trusted: bool, overrides: Sequence[str] = ()) -> "JobSpec":
+    """Reads the job of a store, or of a file in its place, with overrides as `--set` gives them."""
     from freqbench.engine import matching
     from freqbench.job import schema
     from freqbench.results import Store
     from freqbench.training import link
 
     if path:
-        return matching.matched(link.present(job_of(path, None, trusted)), out, say, compute=False)
-    return schema.stored_job(Store(out).job().get("spec"), trusted, f"{out}/run.json").named(out)
+        return matching.matched(link.present(job_of(path, list(overrides), trusted)), out, say, compute=False)
+    return schema.stored_job(Store(out).job().get("spec"), trusted, f"{out}/run.json", overrides).named(out)
 
 
 def stored_grid(out: str, path: str | None, trusted: bool) -> "Grid":
