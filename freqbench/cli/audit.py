@@ -6,6 +6,7 @@ import typer
 
 from freqbench.cli import common
 from freqbench.core.errors import UserError
+from freqbench.core.terminal import amount
 
 app = typer.Typer()
 
@@ -58,7 +59,7 @@ def audit(
         raise UserError(f"audit: {options[0]}: expected --run or --plan beside it, got neither")
     common.put(common.tables([out], format, "audit"), to, format)
     if failed:
-        common.say(f"{failed} records of the audit failed: the same command tries them again")
+        common.say(f"{amount(failed, 'record')} of the audit failed: the same command tries them again")
         raise typer.Exit(common.EXIT_FAILED)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from freqbench.cli import common
 from freqbench.core.errors import UserError, one_line
+from freqbench.core.terminal import amount
 
 if TYPE_CHECKING:
     from freqbench.engine.run import Summary
@@ -102,12 +103,12 @@ def finish(summary: "Summary", out: str, page: bool = True) -> None:
 
     if summary.interrupted:
         common.say(
-            f"stopped: {summary.num_done + summary.num_new} records are stored in {out}; the same command goes on"
+            f"stopped: {amount(summary.num_done + summary.num_new, 'record')} kept in {out}; the same command goes on"
         )
         raise typer.Exit(common.EXIT_INTERRUPTED)
     sys.stdout.write(common.tables([out], "terminal", "overview") + "\n")
     common.say(
-        f"{summary.num_new} records in {summary.seconds:.0f} s, {summary.num_done} were there before: "
+        f"{amount(summary.num_new, 'record')} in {summary.seconds:.0f} s, {summary.num_done} were there before: "
         f"{storage.join(out, 'records')}"
     )
     if page:
@@ -119,7 +120,9 @@ def finish(summary: "Summary", out: str, page: bool = True) -> None:
     for i, command in enumerate(NEXT):
         common.say(f"{'next:' if i == 0 else '     '} {command.format(out=shlex.quote(out))}")
     if summary.num_failed:
-        common.console().print(f"{summary.num_failed} records failed: the same command tries them again", style="red")
+        common.console().print(
+            f"{amount(summary.num_failed, 'record')} failed: the same command tries them again", style="red"
+        )
         raise typer.Exit(common.EXIT_FAILED)
 
 

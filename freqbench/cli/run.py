@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from freqbench.cli import common
 from freqbench.cli.report import finish
 from freqbench.core.errors import UserError, one_line
+from freqbench.core.terminal import amount
 
 if TYPE_CHECKING:
     from freqbench.job.plan import Outlook
@@ -69,8 +70,8 @@ def run(
     """Attack and score the rest of a job, and store the results; the same command goes on where it was stopped."""
     from freqbench.results import Shard
 
-    if dry_data:
-        options = replace(options, engine="serial")
+    if dry_data:  # into a store of its own
+        options = replace(options, engine="serial", out=options.out and f"{options.out.rstrip('/')}-dry")
     part = Shard.parse(shard) if shard else None
     job = options.job()
     from freqbench.engine import run as runner
@@ -140,13 +141,14 @@ def converge(
     units = list(variants.grid.units())
     passes = sum(unit.passes for unit in units)
     outlook = planning.outlook(variants.grid, (), None, place)
-    _show_outlook(outlook, f"{len(variants.grid.cells)} cells, {len(units)} units, {passes:,} window passes")
+    cells = amount(len(variants.grid.cells), "cell")
+    _show_outlook(outlook, f"{cells}, {amount(len(units), 'unit')}, {passes:,} window passes")
     summary = runner.execute(variants.grid, place, common.console(), options.engine, options.address)
     if summary.interrupted:
         finish(summary, place)
     _show_convergence(place, variants.entries)
     if summary.num_failed:
-        common.say(f"{summary.num_failed} records failed: the same command tries them again")
+        common.say(f"{amount(summary.num_failed, 'record')} failed: the same command tries them again")
         raise typer.Exit(common.EXIT_FAILED)
 
 

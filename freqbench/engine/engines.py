@@ -13,6 +13,7 @@ import torch
 
 from freqbench.core.errors import UserError
 from freqbench.core.machine import available_cores, available_memory, available_threads, stated_threads, uncollected
+from freqbench.core.terminal import amount
 from freqbench.engine import saved_volumes
 from freqbench.engine.progress import Clock, Listener
 from freqbench.engine.resources import Node, room, share
@@ -47,7 +48,7 @@ def run_plan(
     is_serial = engine == "serial" or not has_ray
     if not is_serial:
         models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
-        listener.wait(f"waiting for {len(models)} networks to be measured")
+        listener.wait(f"waiting for {amount(len(models), 'network')} to be measured")
         with uncollected():  # imports networks
             model_bytes = (spec.window_batch or 1) * max(map(step_bytes, models.values()))
         if any(unit.cell.attack.follows_prediction for unit in units):
@@ -85,7 +86,9 @@ def run_plan(
             following = partial(room, resources, pool, model_bytes)
         workers = {"workers": pool.workers, "threads": pool.threads, "gpus_per_worker": pool.gpus}
         listener.use({"name": "ray", **workers})
-        listener.wait(f"waiting for {pool.workers} workers to start, and for the first network and case to load")
+        listener.wait(
+            f"waiting for {amount(pool.workers, 'worker')} to start, and for the first network and case to load"
+        )
         spec = replace(spec, threads=pool.threads, gpu_share=pool.memory_share)
         ray_engine.run(schedule, spec, pool, listener, plan.grid.job.case_timeout, following)
 

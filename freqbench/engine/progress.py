@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from freqbench.core.terminal import amount
 from freqbench.engine.rows import Outcome
 from freqbench.job.cells import Unit
 from freqbench.job.costs import Costs, Place, place
@@ -176,9 +177,10 @@ class RunProgress:
         if not self._console.is_terminal and (at_once or now - self._last_line >= LINE_EVERY_S):
             self._last_line = now
             failed = f", {self.num_failed} failed" if self.num_failed else ""
-            line = f"{stored} of {self._total} records stored{failed}, {now - self._started:.0f} s, about {rest} s left"
+            line = f"{stored} of {amount(self._total, 'record')} stored{failed}, {now - self._started:.0f} s"
+            line += f", about {rest} s left"
             if within:
-                what = within[0][0].name if len(within) == 1 else f"{len(within)} units"
+                what = within[0][0].name if len(within) == 1 else amount(len(within), "unit")
                 line += f", {what} at {_percent(made, sum(unit.passes for unit, _ in within))}"
             self._console.print(line, highlight=False, soft_wrap=True)
 

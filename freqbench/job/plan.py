@@ -11,6 +11,7 @@ from rich.table import Table
 from freqbench.core.errors import DataError
 from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess
+from freqbench.core.terminal import amount
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.data.base import counted_patients
@@ -200,7 +201,7 @@ def lines(found: Outlook) -> Iterator[str]:
         yield f"passes are counted on {stand_ins}"
         return
     done, left = found.records_done or 0, found.records_left or 0
-    yield f"{done} of {done + left} records are in {found.out}"
+    yield f"{done} of {amount(done + left, 'record')} {'is' if done + left == 1 else 'are'} in {found.out}"
     if left:
         price = "" if found.cost is None else f", {found.cost:,.2f} at {found.price:g}/h"
         yield f"about {_spoken(found.hours_left or 0.0)} left on one worker ({found.basis}){price}"

@@ -99,9 +99,9 @@ def test_run_says_in_plain_lines_what_it_did(tmp_path: Path) -> None:
     assert "\r" not in said
     waits = [line for line in said.splitlines() if line.startswith("waiting for ")]
     assert waits[-1] == "waiting for the first network and case to load"
-    assert "1 of 1 records stored" in said
+    assert "1 of 1 record stored" in said
     assert "DSC" in said
-    assert re.search(r"^1 records in \d+ s, 0 were there before: out/records$", said, re.MULTILINE)
+    assert re.search(r"^1 record in \d+ s, 0 were there before: out/records$", said, re.MULTILINE)
     assert len(rows(tmp_path / "out")) == 1
 
 
@@ -198,7 +198,7 @@ def test_failed_records_are_exit_code_1(tmp_path: Path, monkeypatch: pytest.Monk
     code, out, _ = bench("run", write(tmp_path, small()), "--out", str(tmp_path / "out"))
     assert code == 1
     assert "failed: ZeroDivisionError: division by zero" in out
-    assert out.splitlines()[-1] == "1 records failed: the same command tries them again"
+    assert out.splitlines()[-1] == "1 record failed: the same command tries them again"
 
 
 def test_limit_cases_and_set_reach_the_run(tmp_path: Path, bench: Bench) -> None:
@@ -295,7 +295,7 @@ def test_a_signal_stores_what_is_done_and_is_exit_code_130(
     code, out, err = bench("run", path, "--out", "out", "--engine", "serial")
     assert (code, err) == (130, "")
     stored = len(rows(tmp_path / "out"))
-    assert out.splitlines()[-1] == f"stopped: {stored} records are stored in out; the same command goes on"
+    assert out.splitlines()[-1] == f"stopped: {stored} records kept in out; the same command goes on"
     (run,) = [json.loads(file.read_text()) for file in (tmp_path / "out" / "runs").glob("2*.json")]
     assert (run["status"], run["records"]) == ("interrupted", stored)
 

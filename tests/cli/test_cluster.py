@@ -85,7 +85,7 @@ def test_status_shows_the_job_its_last_lines_and_its_store(client: Client, sent:
     client.log = "".join(f"line {i}\n" for i in range(20))
     code, said, _ = bench("status", sent)
     assert code == 0
-    for text in ("RUNNING", "it runs", "2023-11-14 22:13:20", "line 19", "1 of 1 records"):
+    for text in ("RUNNING", "it runs", "2023-11-14 22:13:20", "line 19", "1 of 1 record"):
         assert text in " ".join(said.split())
     assert "line 9\n" not in said
     assert "ended (UTC)" not in said

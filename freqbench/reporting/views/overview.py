@@ -8,8 +8,8 @@ from freqbench.analysis import groups
 from freqbench.analysis.frames import plain
 from freqbench.analysis.groups import ATTACK, NULL_ROW, points
 from freqbench.analysis.tables import CLEAN, failures
-from freqbench.audit.checks.findings import counted
 from freqbench.core.errors import one_line
+from freqbench.core.terminal import amount
 from freqbench.reporting.render import Section
 from freqbench.reporting.views.transfer import OF_MODELS, PAIR
 
@@ -53,7 +53,7 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     wide = wide.reindex(order).fillna("")
     clean = {model: points(value) for model, value in _clean(white).items()}
     table = pd.concat([pd.DataFrame([clean], index=[CLEAN]), wide.droplevel("threat_model")])[wide.columns]
-    n = f"{counted(white['case_id'].nunique(), 'case')} of {counted(white['patient_id'].nunique(), 'patient')}"
+    n = f"{amount(white['case_id'].nunique(), 'case')} of {amount(white['patient_id'].nunique(), 'patient')}"
     brackets = "; in brackets that of the attack's null row" if len(nulls) else ""
     text = f"Foreground DSC x100, mean over {n}{brackets}."
     yield Section(f"{dataset}: DSC under white-box attacks", _headed(table, "attack"), text)
