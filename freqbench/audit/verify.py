@@ -178,7 +178,8 @@ def _check_holes(job: Mapping[str, Any], survey: StoreSurvey, runs: Runs, errors
     beside += f"; {len(wanted) - len(asked)} more are of shards that no run was for" if len(wanted) > len(asked) else ""
     if missing:
         examples = ", ".join(row_id(*key) for key in missing[:MOST_KEYS])
-        text = f"{len(missing)} of {amount(len(asked), 'record')} that the job asks for have no row, such as {examples}{why}"
+        records = amount(len(asked), "record")
+        text = f"{len(missing)} of {records} that the job asks for have no row, such as {examples}{why}"
         errors.wrong("holes", f"{text}: run the job again")
     return errors.check("holes", f"{len(asked)} records that the job asks for have a row{beside}")
 
