@@ -108,7 +108,7 @@ class RunProgress:
         self._paces = deque[tuple[float, float]]()  # times from the first unit's beginning on, and seconds done
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=8),
             TextColumn("{task.fields[records]} records"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[rest]}"),
@@ -134,7 +134,7 @@ class RunProgress:
         if not self._paces:
             self._began = time.monotonic()
             self._paces.append((self._began, 0.0))
-        self.bar.update(self._task, description=f"{unit.name:<40.40}")
+        self.bar.update(self._task, description=f"{unit.name:<30.30}")
 
     def advance(self, unit: Unit, passes: int) -> None:
         """Counts a unit's passes; draws or prints only now and then."""
@@ -142,7 +142,7 @@ class RunProgress:
         now = time.monotonic()
         if now - self._last_drawn >= DRAW_EVERY_S:
             self._last_drawn = now
-            self.bar.update(self._task, description=f"{unit.name:<35.35}{_percent(passes, unit.passes):>5}")
+            self.bar.update(self._task, description=f"{unit.name:<25.25}{_percent(passes, unit.passes):>5}")
             self._show(now)
 
     def finish(self, outcome: Outcome) -> None:
