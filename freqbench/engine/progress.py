@@ -17,7 +17,7 @@ from freqbench.job.plan import Plan
 
 LINE_EVERY_S, DRAW_EVERY_S = 10.0, 0.2
 PACE_S = 300.0  # the remaining time follows the pace of this period
-SETTLED = 0.05  # part of the work after which the run's own pace is the only measure
+SETTLED, SETTLED_S = 0.05, 20.0  # part of the work, and time, after which a run's own pace is the only measure
 
 
 class Listener(Protocol):
@@ -88,7 +88,7 @@ class RunProgress:
     """Progress of a run: a bar on a terminal, else a line now and then. Only stored records count as done.
 
     Bar and remaining time follow the estimated seconds of units, passes within a unit included. At first the remaining
-    time is the estimate; from SETTLED of the work on it follows the pace since the first unit began, of the last PACE_S
+    time is the estimate; from SETTLED of the work on it follows the pace since the first pass began, of the last PACE_S
     at most. An attack whose ended units took longer than was estimated counts for more.
     """
 
@@ -105,7 +105,7 @@ class RunProgress:
         self._taken: dict[str, tuple[float, float]] = {}  # by attack: estimated and true seconds of ended units
         self._within: dict[Place, tuple[Unit, int]] = {}  # units at work and their passes so far
         self._started = self._began = self._last_line = self._last_drawn = time.monotonic()
-        self._paces = deque[tuple[float, float]]()  # times from the first unit's beginning on, and seconds done
+        self._paces = deque[tuple[float, float]]()  # times from the first pass on, and seconds done
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=8),
@@ -131,15 +131,15 @@ class RunProgress:
 
     def begin(self, unit: Unit) -> None:
         """A unit begins."""
-        if not self._paces:
-            self._began = time.monotonic()
-            self._paces.append((self._began, 0.0))
         self.bar.update(self._task, description=f"{unit.name:<30.30}")
 
     def advance(self, unit: Unit, passes: int) -> None:
         """Counts a unit's passes; draws or prints only now and then."""
         self._within[place(unit)] = unit, min(passes, unit.passes)
         now = time.monotonic()
+        if not self._paces:
+            self._began = now
+            self._paces.append((now, 0.0))
         if now - self._last_drawn >= DRAW_EVERY_S:
             self._last_drawn = now
             self.bar.update(self._task, description=f"{unit.name:<25.25}{_percent(passes, unit.passes):>5}")
@@ -204,7 +204,7 @@ class RunProgress:
             self._paces.popleft()
         recent = next(((now - then) / (done - before) for then, before in self._paces if done > before), None)
         pace = (now - self._began) / done if recent is None else recent
-        settled = min(1.0, done / (SETTLED * self._all))
+        settled = min(1.0, done / (SETTLED * self._all)) * min(1.0, (now - self._began) / SETTLED_S)
         return round((1 - settled) * planned + settled * pace * left)
 
     def _factor(self, attack: str) -> float:
