@@ -108,7 +108,7 @@ def model_rows() -> Rows:
     for name, call in names.entries("models/networks/architectures.py", "MODELS").items():
         values = {each.arg: each.value for each in call.keywords} if isinstance(call, ast.Call) else {}
         rows.append((name, *(str(ast.literal_eval(values[key])) for key in ("title", "citation"))))
-    return rows
+    return rows + [(name, path, "") for name, path in plugins.installed("models").items()]
 
 
 def reader_rows() -> Rows:
@@ -122,14 +122,19 @@ def reader_rows() -> Rows:
 
 def dataset_rows() -> Rows:
     """Lists the loaders: name, and the first line of their docstring."""
-    from freqbench.data import DATASETS
+    from freqbench.data import DATASETS, Dataset
 
-    return [(name, first_line(cls.__doc__)) for name, cls in DATASETS.items()]
+    classes = {name: plugins.load_class(path, Dataset) for name, path in plugins.installed("datasets").items()}
+    return [(name, first_line(cls.__doc__)) for name, cls in (DATASETS | classes).items()]
 
 
 def attack_list() -> Rows:
     """Lists the attacks: name, threat model, budget, first line of the docstring."""
-    classes = ((name, declared(name)) for name in names.KNOWN["attacks"])
+    classes = [(name, declared(name)) for name in names.KNOWN["attacks"]]
+    if added := plugins.installed("attacks"):
+        from freqbench.attacks import Attack
+
+        classes += [(name, plugins.load_class(path, Attack)) for name, path in added.items()]
     return [(name, cls.threat_model, cls.budget_name or "none", first_line(cls.__doc__)) for name, cls in classes]
 
 
@@ -157,6 +162,11 @@ def model(name: str) -> Described:
     if name in READERS:
         reader = sys.modules[READERS[name].facts.__module__]
         return Described({"reader": reader.__name__}, _line("models", entry), inspect.getdoc(reader) or "")
+    if path := plugins.installed("models").get(name):
+        from torch.nn import Module
+
+        text = inspect.getdoc(plugins.load_class(path, Module)) or ""
+        return Described({"class": path}, _line("models", entry), text)
     network = MODELS[name]
     cls = pkgutil.resolve_name(network.target)
     meanings = attributes(f"{inspect.getdoc(cls)}\n\n{inspect.getdoc(cls.__init__)}", "Args")
@@ -177,9 +187,9 @@ def model(name: str) -> Described:
 
 def dataset(name: str) -> Described:
     """Describes a loader with the keys of its entry in a job."""
-    from freqbench.data import DATASETS
+    from freqbench.data import DATASETS, Dataset
 
-    cls = DATASETS[name]
+    cls = DATASETS[name] if name in DATASETS else plugins.load_class(names.meant("datasets", name), Dataset)
     meanings: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         meanings |= attributes(base.__doc__ or "")
@@ -188,7 +198,7 @@ def dataset(name: str) -> Described:
         word = field.alias or key
         rows.append((word, REQUIRED if field.is_required() else str(field.default), meanings.get(key, "")))
         if field.is_required() and word != "name":
-            entry[word] = EXAMPLES[word]
+            entry[word] = EXAMPLES.get(word, "VALUE")
     facts = {"homepage": cls.homepage} if cls.homepage else {}
     return Described(facts, _line("datasets", entry), inspect.getdoc(cls) or "", rows=rows)
 
@@ -217,11 +227,12 @@ def _name(table: str) -> Any:
 @app.command(rich_help_panel=common.START)
 def attacks(name: Annotated[str | None, _name("attacks")] = None, trust_code: common.Trust = False) -> None:
     """Show the attacks, or one (also `package.module:Class`) with formula, paper, parameters and line for a job."""
-    if name and plugins.names_class(name):
+    path = name and names.meant("attacks", name)
+    if name and path and plugins.names_class(path):
         from freqbench.attacks import Attack
 
         with plugins.trusting(trust_code):
-            _put(name, _described(plugins.load_class(name, Attack), name))
+            _put(name, _described(plugins.load_class(path, Attack), name))
         return
     _show("attack", name, ("attack", "threat model", "budget", "what it does"), attack_list, attack)
 
@@ -257,9 +268,10 @@ def _show(
         _put_table(heads, listed := rows())
         common.say(f"all about one: freqbench {table} {listed[0][0]}")
         return
-    known = names.ALIASES.get(table, {}).get(name, name)
-    if known not in names.KNOWN[table]:
-        raise UserError(unknown(kind, name, names.KNOWN[table]))
+    added = () if table == "metrics" else plugins.installed(table)
+    known = name if name in added else names.ALIASES.get(table, {}).get(name, name)
+    if known not in names.KNOWN[table] and known not in added:
+        raise UserError(unknown(kind, name, [*names.KNOWN[table], *added]))
     _put(known, describe(known))
 
 
