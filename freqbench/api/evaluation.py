@@ -82,7 +82,7 @@ def attack(
     call = config.validate({"seed": seed, "window_batch": window_batch}, Arguments, "attack")
     seed, window_batch = call.seed, call.window_batch
     require_class(name, Attack)
-    chosen = attack_class(names.ALIASES["attacks"].get(name, name) if isinstance(name, str) else name)
+    chosen = attack_class(names.meant("attacks", name) if isinstance(name, str) else name)
     parameters = {key: plain(value, f"{chosen.name}.{key}") for key, value in parameters.items()}
     dataset, source = model._fitted(case)
     if surrogates:

@@ -23,6 +23,7 @@ from freqbench.core.documents import mapping_of
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.plugins import trusting
+from freqbench.core.terminal import amount
 from freqbench.engine import matching, run
 from freqbench.job import plan
 from freqbench.job.attacks import attack_entry
@@ -75,7 +76,8 @@ def compute_missing(
     passes = Counter[str]()
     for unit in units:
         passes[unit.cell.attack.name] += unit.passes
-    say(f"{len(extra.grid.cells)} cells, {len(units)} units on at most {most} cases, {passes.total():,} window passes")
+    cells, on = amount(len(extra.grid.cells), "cell"), amount(most, "case")
+    say(f"{cells}, {amount(len(units), 'unit')} on at most {on}, {passes.total():,} window passes")
     if passes:
         say(f"most of them: {', '.join(f'{name} {count:,}' for name, count in passes.most_common(LARGEST))}")
     say(f"gradients: {probes.num_passes(extra.own):,} window passes more, at most")

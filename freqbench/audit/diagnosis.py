@@ -3,16 +3,14 @@
 import math
 import os
 from collections.abc import Iterator, Mapping
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from freqbench import models
 from freqbench.attacks import ATTACKS
+from freqbench.audit.first_case import clean_dice
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.files import node_cache, storage
 from freqbench.core.machine import versions
@@ -20,7 +18,7 @@ from freqbench.core.names import ALIASES, at_home
 from freqbench.data import DATASETS
 from freqbench.data.layouts import Layout
 from freqbench.data.layouts import recognise as recognise_layout
-from freqbench.engine import memory, provenance, scoring
+from freqbench.engine import provenance
 from freqbench.engine.critic import MISFIT_CAUSES
 from freqbench.job.plan import READ_FIRST, data_check
 from freqbench.job.schema import JobSpec, build_dataset
@@ -207,16 +205,12 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     with at(f"{where}: datasets[{number}]"):
         dataset.require_labels("clean Dice", "which it is a score against")
         ref = dataset.refs()[0]
-    device, scores = torch.device("cuda" if torch.cuda.is_available() else "cpu"), {}
+    scores = {}
     for migration in _candidates(entry):
         with at(f"{where}: models[{job.models.index(entry)}]"):
             changed = entry.model_copy(update={"migration": migration})
             spec = resolve(changed, dataset.num_classes, dataset.num_channels)
-        model, case = models.load(spec, device), dataset.load(ref, spec.space)
-        predict = partial(models.predict, model.for_case(case), case.image)
-        pred, _ = memory.within_memory(predict, memory.INFERENCE_WINDOWS)
-        overlap = scoring.score_overlap(pred, case.label[0], dataset.num_classes)
-        scores[migration] = value = float(overlap.record["dsc_foreground"])
+        scores[migration] = value = clean_dice(dataset, spec, ref)
         under = f" under migration: {spec.migration or NONE}" if "migration" in spec.source.takes else ""
         yield "clean Dice", f"{value:.3f}{under} ({entry.name} on {ref.case_id} of {dataset.name}, foreground)"
     yield from (("data", line) for line in data_check([(dataset, ref, spec.space or dataset.space)]))

@@ -14,6 +14,7 @@ from freqbench.audit.store_checks import CELL, MOST_KINDS, Check, Errors, Row, S
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
+from freqbench.core.terminal import amount
 from freqbench.data import case_key_of
 from freqbench.engine.rows import cell_columns
 from freqbench.exchange import adversarial_volumes
@@ -177,7 +178,8 @@ def _check_holes(job: Mapping[str, Any], survey: StoreSurvey, runs: Runs, errors
     beside += f"; {len(wanted) - len(asked)} more are of shards that no run was for" if len(wanted) > len(asked) else ""
     if missing:
         examples = ", ".join(row_id(*key) for key in missing[:MOST_KEYS])
-        text = f"{len(missing)} of {len(asked)} records that the job asks for have no row, such as {examples}{why}"
+        records = amount(len(asked), "record")
+        text = f"{len(missing)} of {records} that the job asks for have no row, such as {examples}{why}"
         errors.wrong("holes", f"{text}: run the job again")
     return errors.check("holes", f"{len(asked)} records that the job asks for have a row{beside}")
 

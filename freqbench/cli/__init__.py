@@ -11,11 +11,12 @@ import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from freqbench.cli import audit, catalogue, cluster, doctor, init, leaderboard, report, run, volumes
+from freqbench import __version__
+from freqbench.cli import audit, catalogue, cluster, common, doctor, init, leaderboard, report, run, volumes
 from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER
 from freqbench.core.errors import EngineLost, StorageUnavailable, UserError, one_line, shortened
 from freqbench.core.machine import versions
@@ -29,7 +30,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (init, catalogue, run, volumes, doctor, cluster, report, audit, leaderboard):
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        common.say(f"freqbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Takes options that stand before a command."""
+
+
+for group in (init, catalogue, doctor, run, volumes, report, audit, leaderboard, cluster):
     app.add_typer(group.app)
 
 

@@ -6,22 +6,24 @@ import typer
 
 from freqbench.cli import common
 from freqbench.core.errors import UserError
+from freqbench.core.terminal import amount
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=common.CHECK)
 def audit(
     out: common.Out,
     run: Annotated[bool, typer.Option("--run", help="Compute the few cells that checks lack, into OUT/audit.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Show what --run would compute, and compute nothing.")] = False,
     cases: Annotated[
-        int | None, typer.Option(min=1, help="With --run: the first N cases of each dataset [default: 5].")
+        int | None, typer.Option(min=1, help="With --run: the first N cases of each dataset.", show_default="5")
     ] = None,
     eps: Annotated[
-        str | None, typer.Option(help="With --run: radius, such as 8/255 [default: the job's most usual].")
+        str | None, typer.Option(help="With --run: radius, such as 8/255.", show_default="the job's most usual")
     ] = None,
     job: common.Job = None,
+    set_: common.Overrides = None,
     engine: common.Engine = "auto",
     address: common.Address = None,
     trust_code: common.Trust = False,
@@ -30,7 +32,7 @@ def audit(
 ) -> None:
     """Check whether a store's numbers can be believed: a verdict and a sentence for each check and model."""
     failed: int | None = 0
-    of_run = {"--cases": cases, "--eps": eps, "--job": job, "--address": address}
+    of_run = {"--cases": cases, "--eps": eps, "--job": job, "--set": set_, "--address": address}
     options = [name for name, value in of_run.items() if value is not None]
     if run and plan:
         raise UserError("audit: expected --run or --plan, got both")
@@ -40,7 +42,7 @@ def audit(
         from freqbench.audit import computing
 
         failed = computing.compute_missing(
-            common.stored_job(out, job, trust_code),
+            common.stored_job(out, job, trust_code, set_ or ()),
             out,
             common.console(),
             cases=cases,
@@ -57,11 +59,11 @@ def audit(
         raise UserError(f"audit: {options[0]}: expected --run or --plan beside it, got neither")
     common.put(common.tables([out], format, "audit"), to, format)
     if failed:
-        common.say(f"{failed} records of the audit failed: the same command tries them again")
+        common.say(f"{amount(failed, 'record')} of the audit failed: the same command tries them again")
         raise typer.Exit(common.EXIT_FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=common.CHECK)
 def reproduce(
     out: common.Out,
     row: Annotated[
@@ -83,7 +85,7 @@ def reproduce(
         raise typer.Exit(common.EXIT_FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=common.CHECK)
 def verify(
     out: common.Out,
     volumes: Annotated[bool, typer.Option("--volumes", help="Read every saved volume to its end, too.")] = False,

@@ -18,7 +18,7 @@ from rich.table import Table
 from freqbench.attacks.core.declared import PACKAGE, declared
 from freqbench.attacks.core.parameters import variant_of
 from freqbench.cli import common
-from freqbench.core import names
+from freqbench.core import names, plugins
 from freqbench.core.documents import yaml_item
 from freqbench.core.errors import UserError, unknown
 
@@ -83,7 +83,7 @@ def example(cls: Any) -> dict[str, Any]:
     empty = (MISSING, None)
     wanted = [e.name for e in fields(cls) if e.default is MISSING or (e.name == cls.budget_name and e.default in empty)]
     values = {**EXAMPLES, **OWN.get(cls.name, {})}
-    return {name: values[name] for name in wanted}
+    return {name: values.get(name, "VALUE") for name in wanted}
 
 
 def attack_rows(cls: Any) -> Rows:
@@ -108,7 +108,7 @@ def model_rows() -> Rows:
     for name, call in names.entries("models/networks/architectures.py", "MODELS").items():
         values = {each.arg: each.value for each in call.keywords} if isinstance(call, ast.Call) else {}
         rows.append((name, *(str(ast.literal_eval(values[key])) for key in ("title", "citation"))))
-    return rows
+    return rows + [(name, path, "") for name, path in plugins.installed("models").items()]
 
 
 def reader_rows() -> Rows:
@@ -122,21 +122,31 @@ def reader_rows() -> Rows:
 
 def dataset_rows() -> Rows:
     """Lists the loaders: name, and the first line of their docstring."""
-    from freqbench.data import DATASETS
+    from freqbench.data import DATASETS, Dataset
 
-    return [(name, first_line(cls.__doc__)) for name, cls in DATASETS.items()]
+    classes = {name: plugins.load_class(path, Dataset) for name, path in plugins.installed("datasets").items()}
+    return [(name, first_line(cls.__doc__)) for name, cls in (DATASETS | classes).items()]
 
 
 def attack_list() -> Rows:
     """Lists the attacks: name, threat model, budget, first line of the docstring."""
-    classes = ((name, declared(name)) for name in names.KNOWN["attacks"])
+    classes = [(name, declared(name)) for name in names.KNOWN["attacks"]]
+    if added := plugins.installed("attacks"):
+        from freqbench.attacks import Attack
+
+        classes += [(name, plugins.load_class(path, Attack)) for name, path in added.items()]
     return [(name, cls.threat_model, cls.budget_name or "none", first_line(cls.__doc__)) for name, cls in classes]
 
 
 def attack(name: str) -> Described:
     """Describes an attack, without importing it."""
-    cls = declared(name)
-    facts = {"paper": first_line(cls.paper), "threat model": cls.threat_model, "budget": cls.budget_name or "none"}
+    return _described(declared(name), name)
+
+
+def _described(cls: Any, name: str) -> Described:
+    """Describes an attack by its class or outline; `name` is that of a job."""
+    paper = cls.paper if hasattr(cls, "paper") else sys.modules[cls.__module__].__doc__
+    facts = {"paper": first_line(paper), "threat model": cls.threat_model, "budget": cls.budget_name or "none"}
     details: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         details |= attributes(base.__doc__ or "", "Args") if base.__name__ != "Attack" else {}
@@ -152,6 +162,11 @@ def model(name: str) -> Described:
     if name in READERS:
         reader = sys.modules[READERS[name].facts.__module__]
         return Described({"reader": reader.__name__}, _line("models", entry), inspect.getdoc(reader) or "")
+    if path := plugins.installed("models").get(name):
+        from torch.nn import Module
+
+        text = inspect.getdoc(plugins.load_class(path, Module)) or ""
+        return Described({"class": path}, _line("models", entry), text)
     network = MODELS[name]
     cls = pkgutil.resolve_name(network.target)
     meanings = attributes(f"{inspect.getdoc(cls)}\n\n{inspect.getdoc(cls.__init__)}", "Args")
@@ -172,9 +187,9 @@ def model(name: str) -> Described:
 
 def dataset(name: str) -> Described:
     """Describes a loader with the keys of its entry in a job."""
-    from freqbench.data import DATASETS
+    from freqbench.data import DATASETS, Dataset
 
-    cls = DATASETS[name]
+    cls = DATASETS[name] if name in DATASETS else plugins.load_class(names.meant("datasets", name), Dataset)
     meanings: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         meanings |= attributes(base.__doc__ or "")
@@ -183,7 +198,7 @@ def dataset(name: str) -> Described:
         word = field.alias or key
         rows.append((word, REQUIRED if field.is_required() else str(field.default), meanings.get(key, "")))
         if field.is_required() and word != "name":
-            entry[word] = EXAMPLES[word]
+            entry[word] = EXAMPLES.get(word, "VALUE")
     facts = {"homepage": cls.homepage} if cls.homepage else {}
     return Described(facts, _line("datasets", entry), inspect.getdoc(cls) or "", rows=rows)
 
@@ -200,29 +215,42 @@ def metric(name: str) -> Described:
     return Described(facts, f"metrics: [{name}]", heads=COLUMNS, rows=rows)
 
 
-Name = Annotated[str | None, typer.Argument(help="One of them, to see all about it [default: a list].", metavar="NAME")]
+def _name(table: str) -> Any:
+    def beginning(incomplete: str) -> list[str]:
+        return [name for name in names.KNOWN[table] if name.startswith(incomplete)]
+
+    return typer.Argument(
+        help="One of them, to see all about it.", show_default="a list", metavar="NAME", autocompletion=beginning
+    )
 
 
-@app.command()
-def attacks(name: Name = None) -> None:
-    """Show the attacks, or an attack's formula, paper, parameters and line for a job."""
+@app.command(rich_help_panel=common.START)
+def attacks(name: Annotated[str | None, _name("attacks")] = None, trust_code: common.Trust = False) -> None:
+    """Show the attacks, or one (also `package.module:Class`) with formula, paper, parameters and line for a job."""
+    path = name and names.meant("attacks", name)
+    if name and path and plugins.names_class(path):
+        from freqbench.attacks import Attack
+
+        with plugins.trusting(trust_code):
+            _put(name, _described(plugins.load_class(path, Attack), name))
+        return
     _show("attack", name, ("attack", "threat model", "budget", "what it does"), attack_list, attack)
 
 
-@app.command()
-def models(name: Name = None) -> None:
+@app.command(rich_help_panel=common.START)
+def models(name: Annotated[str | None, _name("models")] = None) -> None:
     """Show the architectures, or one with its arguments and line for a job."""
     _show("model", name, ("arch", "network", "paper"), lambda: [*model_rows(), *reader_rows()], model)
 
 
-@app.command()
-def datasets(name: Name = None) -> None:
+@app.command(rich_help_panel=common.START)
+def datasets(name: Annotated[str | None, _name("datasets")] = None) -> None:
     """Show the loaders of datasets, or one with its keys and line for a job."""
     _show("dataset", name, ("loader", "what it reads"), dataset_rows, dataset)
 
 
-@app.command()
-def metrics(name: Name = None) -> None:
+@app.command(rich_help_panel=common.START)
+def metrics(name: Annotated[str | None, _name("metrics")] = None) -> None:
     """Show the metrics, or one with its columns and line for a job."""
     _show("metric", name, ("metric", "title", "unit", "better"), metric_rows, metric)
 
@@ -240,15 +268,19 @@ def _show(
         _put_table(heads, listed := rows())
         common.say(f"all about one: freqbench {table} {listed[0][0]}")
         return
-    known = names.ALIASES.get(table, {}).get(name, name)
-    if known not in names.KNOWN[table]:
-        raise UserError(unknown(kind, name, names.KNOWN[table]))
-    described = describe(known)
-    common.say(f"{known}\n")
+    added = () if table == "metrics" else plugins.installed(table)
+    known = name if name in added else names.ALIASES.get(table, {}).get(name, name)
+    if known not in names.KNOWN[table] and known not in added:
+        raise UserError(unknown(kind, name, [*names.KNOWN[table], *added]))
+    _put(known, describe(known))
+
+
+def _put(name: str, described: Described) -> None:
+    common.say(f"{name}\n")
     for fact, text in described.facts.items():
         common.say(f"{fact + ':':<14} {text}")
     if described.text:
-        common.say(f"\n{plain(described.text)}")
+        common.console().print(f"\n{plain(described.text)}")
     if described.rows:
         common.say("")
         _put_table(described.heads, described.rows)
@@ -256,9 +288,33 @@ def _show(
 
 
 def plain(docstring: str) -> str:
-    """Removes the marks of reStructuredText that a terminal does not render, and sections that a table repeats."""
-    text = re.sub(r"\n\n(Args|Attributes):\n(?: {4}.*\n?|\n(?= {4}))*", "\n", f"{docstring}\n")
-    return re.sub(r"\.\. math:: |:math:(?=`)|\*\*", "", text).strip()
+    """Renders reStructuredText for a terminal, a line a paragraph; leaves out sections that a table repeats.
+
+    Formulas become text: ``\\eta`` is η. Lists and indented lines keep their lines.
+    """
+    text = re.sub(r"\n\n(Args|Attributes):\n(?: {4}.*\n?|\n(?= {4}))*", "\n", inspect.cleandoc(docstring) + "\n")
+    text = re.sub(r"^\.\. math::\s+((?:.+\n)+)", lambda match: f"    {_formula(match[1])}\n", text, flags=re.M)
+    text = re.sub(r":math:`([^`]*)`", lambda match: _formula(match[1]), text)
+    text = re.sub(r"(?<=\S)\n(?=[^\s-])", " ", text)  # a paragraph's lines
+    return text.replace("**", "").strip()
+
+
+def _formula(latex: str) -> str:
+    """Writes a formula of LaTeX as text on one line."""
+    from pylatexenc import latex2text
+
+    def fraction(node: Any, l2tobj: Any) -> str:
+        parts = (l2tobj.nodelist_to_text([part]) for part in node.nodeargs)
+        return " / ".join(f"({part})" if re.search(r"[\s+*/-]", part) else part for part in parts)
+
+    signs = {"lVert": "‖", "rVert": "‖", "lvert": "|", "rvert": "|", "|": "‖"}
+    signs |= {"le": " ≤ ", "ge": " ≥ ", "leftarrow": " ← ", "in": " ∈ ", "sim": " ∼ ", "cdot": " · ", "log": "log "}
+    macros = [latex2text.MacroTextSpec(name, sign) for name, sign in signs.items()]
+    macros.append(latex2text.MacroTextSpec("frac", fraction))
+    known = latex2text.get_default_latex_context_db()
+    known.add_context_category("signs", macros=macros, prepend=True)
+    text = latex2text.LatexNodes2Text(known, math_mode="text").latex_to_text(" ".join(latex.split()))
+    return re.sub(r"\s+(?=[,;)‖])", "", " ".join(text.split()))
 
 
 def _put_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

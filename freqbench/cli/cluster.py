@@ -29,7 +29,7 @@ Address = Annotated[
 JobId = Annotated[str, typer.Argument(help="Id that `submit` gave.", metavar="JOB_ID")]
 
 
-@app.command()
+@app.command(rich_help_panel=common.CLUSTER)
 def submit(
     path: common.JobFile,
     address: Address = None,
@@ -81,7 +81,7 @@ def submit(
         common.say(f"freqbench status {job_id}{_hint(head)}")
 
 
-@app.command()
+@app.command(rich_help_panel=common.CLUSTER)
 def status(
     of: Annotated[
         str,
@@ -126,7 +126,24 @@ def status(
         common.put_json({"id": of, **named, "store": store})
 
 
-@app.command()
+@app.command(rich_help_panel=common.CLUSTER)
+def logs(
+    job_id: JobId,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Until it has ended; then exit with its code.")] = False,
+) -> None:
+    """Show all output of a job on a cluster."""
+    jobs = _jobs()
+    head = jobs.Dashboard(address)
+    if follow:
+        _follow(jobs, head, job_id)
+    elif text := head.log(job_id):
+        common.put(text, None)
+    else:
+        common.say(f"{job_id}: no output: it has written none yet, or its node is gone: freqbench status {job_id}")
+
+
+@app.command(rich_help_panel=common.CLUSTER)
 def stop(job_id: JobId, address: Address = None) -> None:
     """Stop a job on a cluster: it finishes and stores work in flight, in two minutes at most."""
     head = _jobs().Dashboard(address)
@@ -155,7 +172,7 @@ def list_jobs(address: Address = None) -> None:
     jobs(address)
 
 
-@app.command()
+@app.command(rich_help_panel=common.CLUSTER)
 def jobs(address: Address = None) -> None:
     """Show the jobs of a cluster, the latest last."""
     head = _jobs().Dashboard(address)

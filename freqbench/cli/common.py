@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, unknown
 from freqbench.core.machine import uncollected
 from freqbench.core.names import job_file, packaged_jobs
 from freqbench.core.terminal import PlainConsole
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from freqbench.job.grid import Grid
     from freqbench.job.schema import JobSpec
 
+START, RUN, READ, CHECK, CLUSTER = "Start", "Run", "Read", "Check", "Cluster"  # panels of the help
 EXIT_FAILED, EXIT_USER, EXIT_DEFECT, EXIT_INTERRUPTED = 1, 2, 70, 130
 console = PlainConsole
 XLSX = "xlsx"
-FORMATS = {"md": "markdown", XLSX: "csv"}  # reporting's names, where they differ
+FORMATS = {"terminal": "terminal", "md": "markdown", "csv": "csv", "latex": "latex", "html": "html", XLSX: "csv"}
 
 
 def jobs(incomplete: str) -> list[str]:
@@ -64,7 +65,7 @@ Out = Annotated[
 ]
 RunOut = Annotated[
     str | None,
-    typer.Option(help="Where results go [default: runs/NAME of the job].", autocompletion=stores),
+    typer.Option(help="Where results go.", show_default="runs/NAME of the job", autocompletion=stores),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override the job file: a.b=c, attacks.0.eps=4/255.")
@@ -74,12 +75,18 @@ Trust = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option("--limit-cases", min=1, help="Only the first N cases of each dataset.")]
 Address = Annotated[
-    str | None, typer.Option(help="Ray cluster [default: RAY_ADDRESS, else one of this machine's own].")
+    str | None, typer.Option(help="Ray cluster.", show_default="RAY_ADDRESS, else one of this machine's own")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, even if the data must not be passed on.")]
-Format = Annotated[str, typer.Option(help="terminal, md, csv, latex, html or xlsx (with --to).")]
+Format = Annotated[
+    str,
+    typer.Option(
+        help=f"{', '.join(FORMATS)} (with --to).",
+        autocompletion=lambda incomplete: [name for name in FORMATS if name.startswith(incomplete)],
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON; everything else goes to stderr.")]
-To = Annotated[str | None, typer.Option(help="File to write to [default: the terminal].")]
+To = Annotated[str | None, typer.Option(help="File to write to.", show_default="the terminal")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,16 +219,16 @@ def grid_of(job: "JobSpec", limit_cases: int | None, out: str, match: bool = Fal
     return matching.matched_grid(job, out, say, match, limit_cases)
 
 
-def stored_job(out: str, path: str | None, trusted: bool) -> "JobSpec":
-    """Reads the job of a store, or of a file in its place."""
+def stored_job(out: str, path: str | None, trusted: bool, overrides: Sequence[str] = ()) -> "JobSpec":
+    """Reads the job of a store, or of a file in its place, with overrides as `--set` gives them."""
     from freqbench.engine import matching
     from freqbench.job import schema
     from freqbench.results import Store
     from freqbench.training import link
 
     if path:
-        return matching.matched(link.present(job_of(path, None, trusted)), out, say, compute=False)
-    return schema.stored_job(Store(out).job().get("spec"), trusted, f"{out}/run.json").named(out)
+        return matching.matched(link.present(job_of(path, list(overrides), trusted)), out, say, compute=False)
+    return schema.stored_job(Store(out).job().get("spec"), trusted, f"{out}/run.json", overrides).named(out)
 
 
 def stored_grid(out: str, path: str | None, trusted: bool) -> "Grid":
@@ -245,8 +252,15 @@ def tables(outs: Sequence[str], format: str, table: str | None = None) -> str:
 
     stores = [Store(out) for out in unique(outs)]
     with warned():
-        text = report(stores, keys_of(store.job() for store in stores), FORMATS.get(format, format), table)
+        text = report(stores, keys_of(store.job() for store in stores), rendered(format), table)
     return text.rstrip() + "\n"
+
+
+def rendered(format: str) -> str:
+    """Returns reporting's name of a format; refuses an unknown one."""
+    if format not in FORMATS:
+        raise UserError(unknown("format", format, FORMATS))
+    return FORMATS[format]
 
 
 @contextmanager

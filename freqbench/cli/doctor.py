@@ -11,10 +11,10 @@ cache = typer.Typer(
     help="Preprocessed volumes that are kept on this machine, FREQBENCH_CACHE_GB gigabytes at most (20; 0: none).",
     no_args_is_help=True,
 )
-app.add_typer(cache, name="cache")
+app.add_typer(cache, name="cache", rich_help_panel=common.RUN)
 
 
-@app.command()
+@app.command(rich_help_panel=common.START)
 def doctor(
     data: Annotated[str | None, typer.Option(help="A dataset's folder: its loader, missing files.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="A file, or a model of --job.")] = None,

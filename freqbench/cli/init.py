@@ -48,7 +48,7 @@ score_on: file
 """
 
 
-@app.command()
+@app.command(rich_help_panel=common.START)
 def init(
     path: Annotated[
         str, typer.Argument(help="Job file to write.", metavar="[JOB]", autocompletion=common.jobs)
@@ -56,7 +56,7 @@ def init(
     data: Annotated[str | None, typer.Option(help="Folder of a dataset, as `doctor --data` takes it.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="File, folder, URI, zoo://DATASET/NAME, or random.")] = None,
     arch: Annotated[
-        str | None, typer.Option(help="unet, unetr, nnunet, bundle, ... [default: as the checkpoint tells].")
+        str | None, typer.Option(help="unet, unetr, nnunet, bundle, ...", show_default="as the checkpoint tells")
     ] = None,
     budget: Annotated[
         str | None, typer.Option(help=f"L-infinity radius on the [0, 1] intensity scale, such as {EPS}.")
@@ -86,23 +86,41 @@ def init(
     model = _model(checkpoint, arch, args if arch == guessed else {})
     if source_of(arch).is_checkpoint and build_dataset(layout.entry, data).has_regions:
         model = {**model, "outputs": "sigmoid"}
+    chosen, of_case, verdict = _fitted(layout.entry, model, checkpoint)
     content = JOB.format(
         path=shlex.quote(path),
         name=re.sub(r"[^\w.-]+", "-", f"{layout.entry['name']}-{model['name']}"),  # as a folder's name may be anything
-        of_data=_comments((name, line) for name, line in layout.lines() if name != "job line"),
-        dataset=documents.yaml_item({**layout.entry, "cases": min(CASES, complete)}),
+        of_data=_comments([*((name, line) for name, line in layout.lines() if name != "job line"), *of_case]),
+        dataset=documents.yaml_item({**chosen, "cases": min(CASES, complete)}),
         of_model=_comments(lines),
         model=documents.yaml_item(model),
         eps=eps,
     )
     storage.write_atomic(path, content.encode())
     common.say(f"written: {path}")
+    common.say(verdict)
     try:
         job = common.job_of(path, None, trusted=False)
         common.grid_of(job, None, f"runs/{job.name}")
     except UserError as error:
         raise UserError(f"{path} is written, but must be corrected before it runs: {error}") from None
     common.say(f"next: freqbench plan {shlex.quote(path)}")
+
+
+def _fitted(
+    entry: Mapping[str, Any], model: Mapping[str, Any], checkpoint: str
+) -> tuple[Mapping[str, Any], list[tuple[str, str]], str]:
+    """Returns a dataset's entry with the intensities that suit files and network, comments, and a verdict."""
+    from freqbench.audit import first_case
+    from freqbench.models import ModelEntry
+
+    try:
+        network, is_trained = ModelEntry(**model), not checkpoint.startswith(UNTRAINED)
+        found = first_case.intensity_for(entry, network, first_case.modality_of(str(entry["root"])), is_trained)
+    except UserError as error:  # a job that must be corrected is written all the same
+        return entry, [], f"no clean Dice of the first case: {error}"
+    chosen = {**entry, **({} if found.intensity is None else {"intensity": found.intensity})}
+    return chosen, [("intensity", found.reason), ("first case", found.verdict)], found.verdict
 
 
 def _answer(question: str, option: str, default: str | None = None) -> str:

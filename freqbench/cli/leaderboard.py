@@ -12,14 +12,14 @@ app = typer.Typer()
 board = typer.Typer(
     help="Entries that anybody can compute again, and a static site that ranks them.", no_args_is_help=True
 )
-app.add_typer(board, name="leaderboard")
+app.add_typer(board, name="leaderboard", rich_help_panel=common.CHECK)
 
 
 @board.command()
 def entry(
     out: common.Out,
     models: Annotated[
-        list[str] | None, typer.Argument(help="Networks of its job [default: all].", metavar="[MODEL]...")
+        list[str] | None, typer.Argument(help="Networks of its job.", show_default="all", metavar="[MODEL]...")
     ] = None,
     to: Annotated[str, typer.Option(help="Folder of entries, one folder each.")] = "entries",
 ) -> None:
@@ -38,15 +38,15 @@ def entry(
 def verify(
     entry: Annotated[str, typer.Argument(help="Folder of an entry.", metavar="ENTRY")],
     checkpoint: Annotated[
-        str | None, typer.Option(help="Its weights, a file or folder [default: the card's address].")
+        str | None, typer.Option(help="Its weights, a file or folder.", show_default="the card's address")
     ] = None,
     job: common.Job = None,
     share: Annotated[float, typer.Option(help="Share of the rows to compute again beside its worst cases.")] = 0.1,
-    seed: Annotated[int | None, typer.Option(help="Seed of their draw [default: random].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of their draw.", show_default="random")] = None,
     cases: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Audit the first N cases of each dataset [default: as many as the entry's own audit]."
+            min=1, help="Audit the first N cases of each dataset.", show_default="as many as the entry's own audit"
         ),
     ] = None,
     engine: common.Engine = "auto",

@@ -10,6 +10,7 @@ import typer
 
 from freqbench.cli import common
 from freqbench.core.errors import UserError, one_line
+from freqbench.core.terminal import amount
 
 if TYPE_CHECKING:
     from freqbench.engine.run import Summary
@@ -24,17 +25,29 @@ Outs = Annotated[
 ]
 
 
-@app.command()
+def _tables(incomplete: str) -> list[str]:
+    from freqbench.reporting.report import AUDIT, RECIPES, VIEWS
+
+    return [name for name in (*RECIPES, *VIEWS, AUDIT) if name.startswith(incomplete)]
+
+
+@app.command(rich_help_panel=common.READ)
 def report(
     outs: Outs,
     table: Annotated[
         str | None,
-        typer.Option(help="One table: vafa_table1, sa2_synapse, transfer, organs, ... or a recipe (YAML)."),
+        typer.Option(
+            help="One table: vafa_table1, sa2_synapse, transfer, organs, ... or a recipe (YAML).",
+            autocompletion=_tables,
+        ),
     ] = None,
     format: common.Format = "terminal",
     to: Annotated[
         str | None,
-        typer.Option(help="File to write to [page: OUT/report.html]; with --volumes a folder."),
+        typer.Option(
+            help="File to write to, or with --volumes a folder.",
+            show_default="the terminal; of the page OUT/report.html",
+        ),
     ] = None,
     volumes: Annotated[
         bool, typer.Option("--volumes", help="html: a folder with the saved volumes, for the viewer.")
@@ -90,12 +103,12 @@ def finish(summary: "Summary", out: str, page: bool = True) -> None:
 
     if summary.interrupted:
         common.say(
-            f"stopped: {summary.num_done + summary.num_new} records are stored in {out}; the same command goes on"
+            f"stopped: {amount(summary.num_done + summary.num_new, 'record')} kept in {out}; the same command goes on"
         )
         raise typer.Exit(common.EXIT_INTERRUPTED)
     sys.stdout.write(common.tables([out], "terminal", "overview") + "\n")
     common.say(
-        f"{summary.num_new} records in {summary.seconds:.0f} s, {summary.num_done} were there before: "
+        f"{amount(summary.num_new, 'record')} in {summary.seconds:.0f} s, {summary.num_done} were there before: "
         f"{storage.join(out, 'records')}"
     )
     if page:
@@ -107,7 +120,9 @@ def finish(summary: "Summary", out: str, page: bool = True) -> None:
     for i, command in enumerate(NEXT):
         common.say(f"{'next:' if i == 0 else '     '} {command.format(out=shlex.quote(out))}")
     if summary.num_failed:
-        common.console().print(f"{summary.num_failed} records failed: the same command tries them again", style="red")
+        common.console().print(
+            f"{amount(summary.num_failed, 'record')} failed: the same command tries them again", style="red"
+        )
         raise typer.Exit(common.EXIT_FAILED)
 
 
@@ -127,7 +142,7 @@ def _write_figures(outs: list[str], folder: str) -> None:
         common.say(f"no {name}: {reason}")
 
 
-@app.command("open")
+@app.command("open", rich_help_panel=common.READ)
 def open_page(out: common.Out) -> None:
     """Open the page of a store, which `run` wrote at its end, in a browser; without one, print the page's path."""
     from freqbench.core.files import storage
@@ -146,7 +161,7 @@ def _has_display() -> bool:
     return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in named)
 
 
-@app.command()
+@app.command(rich_help_panel=common.READ)
 def compare(
     first: Annotated[str, typer.Argument(help="A result store.", metavar="OUT_A", autocompletion=common.stores)],
     second: Annotated[
@@ -162,14 +177,14 @@ def compare(
     from freqbench.reporting.report import renderer
     from freqbench.results import Store
 
-    render = renderer(common.FORMATS.get(format, format))
+    render = renderer(common.rendered(format))
     with common.warned():
         a, b = (contents([Store(out)], SCORES, with_classes=False) for out in (first, second))
     sections = views.compare(a.records, b.records, a.facts[0]["runs"], b.facts[0]["runs"])
     common.put(render(sections).rstrip() + "\n", to, format)
 
 
-@app.command()
+@app.command(rich_help_panel=common.READ)
 def serve(
     outs: Outs,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8760,

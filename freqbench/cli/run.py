@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from freqbench.cli import common
 from freqbench.cli.report import finish
 from freqbench.core.errors import UserError, one_line
+from freqbench.core.terminal import amount
 
 if TYPE_CHECKING:
     from freqbench.job.plan import Outlook
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=common.RUN)
 @common.takes_job("engine", "address")
 def plan(
     options: common.JobOptions,
@@ -50,7 +51,7 @@ def plan(
     _show_outlook(outlook)
 
 
-@app.command()
+@app.command(rich_help_panel=common.RUN)
 @common.takes_job()
 def run(
     options: common.JobOptions,
@@ -69,8 +70,8 @@ def run(
     """Attack and score the rest of a job, and store the results; the same command goes on where it was stopped."""
     from freqbench.results import Shard
 
-    if dry_data:
-        options = replace(options, engine="serial")
+    if dry_data:  # into a store of its own
+        options = replace(options, engine="serial", out=options.out and f"{options.out.rstrip('/')}-dry")
     part = Shard.parse(shard) if shard else None
     job = options.job()
     from freqbench.engine import run as runner
@@ -98,10 +99,10 @@ def run(
     finish(summary, place, page)
 
 
-@app.command()
+@app.command(rich_help_panel=common.RUN)
 @common.takes_job("out", "limit_cases")
 def converge(
-    out: Annotated[str | None, typer.Option(help="Where results go [default: runs/NAME-converge].")] = None,
+    out: Annotated[str | None, typer.Option(help="Where results go.", show_default="runs/NAME-converge")] = None,
     cases: Annotated[int, typer.Option(min=1, help="The first N cases of each dataset.")] = 3,
     steps: Annotated[str, typer.Option(help="Numbers of steps, increasing.")] = "5,10,20,40,80",
     queries: Annotated[str, typer.Option(help="Numbers of queries, for searches.")] = "100,300,1000",
@@ -140,17 +141,18 @@ def converge(
     units = list(variants.grid.units())
     passes = sum(unit.passes for unit in units)
     outlook = planning.outlook(variants.grid, (), None, place)
-    _show_outlook(outlook, f"{len(variants.grid.cells)} cells, {len(units)} units, {passes:,} window passes")
+    cells = amount(len(variants.grid.cells), "cell")
+    _show_outlook(outlook, f"{cells}, {amount(len(units), 'unit')}, {passes:,} window passes")
     summary = runner.execute(variants.grid, place, common.console(), options.engine, options.address)
     if summary.interrupted:
         finish(summary, place)
     _show_convergence(place, variants.entries)
     if summary.num_failed:
-        common.say(f"{summary.num_failed} records failed: the same command tries them again")
+        common.say(f"{amount(summary.num_failed, 'record')} failed: the same command tries them again")
         raise typer.Exit(common.EXIT_FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=common.RUN)
 @common.takes_job()
 def certify(options: common.JobOptions) -> None:
     """Set what is proven of smoothed networks beside what attacks leave of them: certified at least, attacked at most.
@@ -186,7 +188,7 @@ def _show_outlook(outlook: "Outlook", *notes: str) -> None:
         common.say(line)
 
 
-@app.command()
+@app.command(rich_help_panel=common.START)
 def schema(
     training: Annotated[bool, typer.Option("--training", help="Schema of a training job, not of a job file.")] = False,
 ) -> None:
@@ -198,7 +200,7 @@ def schema(
     common.put_json(schema_of(TrainJob if training else JobSpec))
 
 
-@app.command()
+@app.command(rich_help_panel=common.RUN)
 def train(
     path: common.TrainingJob,
     out: common.RunOut = None,

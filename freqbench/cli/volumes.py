@@ -19,7 +19,7 @@ OPTIONS: dict[str, dict[str, bool]] = {
 }
 
 
-@app.command()
+@app.command(rich_help_panel=common.RUN)
 def score(
     out: common.Out,
     targets: Annotated[
@@ -74,10 +74,10 @@ def _check(ways: dict[str, object], further: dict[str, str | None]) -> None:
             raise UserError(f"score: {way}: expected no {option}, got {value!r}: leave it out")
 
 
-@app.command()
+@app.command(rich_help_panel=common.READ)
 def export(
     out: common.Out,
-    to: Annotated[str | None, typer.Option(help="Folder to write to [default: OUT/export].")] = None,
+    to: Annotated[str | None, typer.Option(help="Folder to write to.", show_default="OUT/export")] = None,
     space: Annotated[
         Literal["native"], typer.Option(help="native: the files' own grid. OUT/volumes has the networks' grid.")
     ] = "native",

@@ -71,9 +71,14 @@ def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise UserError(f"{path}: expected a YAML file, found none: check the path")
     with Path(path).open("rb") as stream:
         content = mapping_of(stream.read(YAML_BYTES + 1), path)
-    for override in overrides:
-        _apply(content, override)
+    override(content, overrides)
     return content
+
+
+def override(content: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Applies overrides such as `a.b=c` to a job's content."""
+    for each in overrides:
+        _apply(content, each)
 
 
 def validate(content: Any, model: type[Model], where: str) -> Model:

@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 LONGEST = 1000  # letters of a refusal
-MOST_NAMES = 50  # of a table that a refusal lists
+MOST_NAMES = 25  # of a table that a refusal lists
+MOST_CLOSE = 3
+CATALOGUED = "attack"  # its names, too many for a line, are a command's list
 
 
 class UserError(ValueError):
@@ -79,9 +81,13 @@ def unknown(kind: str, word: str, known: Iterable[str], likely: str | None = Non
     names = sorted(known)
     if not names:
         return f"unknown {kind} {word!r:.80}: expected none: leave it out"
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     plain = {name.casefold(): name for name in names}
-    spellings = get_close_matches(word.casefold(), plain, n=1, cutoff=0.5)
+    spellings = get_close_matches(word.casefold(), plain, n=MOST_CLOSE, cutoff=0.5)
     close = [likely] if likely else [plain[name] for name in spellings]
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"unknown {kind} {word!r:.80}.{hint} Known: {', '.join(names[:MOST_NAMES])}{more}"
+    if len(names) <= MOST_NAMES:
+        return f"unknown {kind} {word!r:.80}.{hint} Known: {', '.join(names)}"
+    if kind == CATALOGUED:
+        return f"unknown {kind} {word!r:.80}.{hint} All {len(names)}: freqbench attacks"
+    shown = [*close, *(name for name in names if name not in close)][:MOST_NAMES]
+    return f"unknown {kind} {word!r:.80}.{hint} Known: {', '.join(shown)} and {len(names) - MOST_NAMES} more"

@@ -8,12 +8,16 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
 
 PACKAGES = (
     *("freqbench", "torch", "ray", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel", "SimpleITK"),
     "pyarrow",
 )
 
+PROC, CONTROL_GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 MALLOC_SIZES = {-3: 64 << 20, -1: 256 << 20}  # bytes; M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in glibc's malloc.h
 
 
@@ -27,8 +31,63 @@ def versions() -> dict[str, str]:
 
 
 def available_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Returns the number of whole cores that this process may use, by its affinity and its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(_quota())))
+
+
+def available_threads() -> int:
+    """Returns the number of threads for one process: the cores, or OMP_NUM_THREADS if that is less."""
+    return min(available_cores(), stated_threads() or sys.maxsize)
+
+
+def stated_threads() -> int | None:
+    """Returns OMP_NUM_THREADS, of a list the first number; None if it is unset or none."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) else None
+
+
+def available_memory() -> int:
+    """Returns the free bytes of this machine, or of this process's container."""
+    free = [psutil.virtual_memory().available]
+    for folder in _control_groups("memory"):
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            bound, taken = (_read(folder / name) for name in (limit, used))
+            if bound.isdecimal() and taken.isdecimal():
+                free.append(int(bound) - int(taken))
+    return max(0, min(free))
+
+
+def _quota() -> float:
+    """Returns the cores' worth of time that the container's control groups, version 1 or 2, leave this process."""
+    quotas = [float(sys.maxsize)]
+    for folder in _control_groups("cpu"):
+        v1 = f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
+        for text in (_read(folder / "cpu.max"), v1):
+            time, _, period = text.partition(" ")  # "max" or "-1": none
+            if time.isdecimal() and period.isdecimal() and int(period):
+                quotas.append(int(time) / int(period))
+    return min(quotas)
+
+
+def _control_groups(controller: str) -> Iterator[Path]:
+    """Yields the folders of this process's control group and of those around it, which bound it too."""
+    for line in _read(PROC / "self/cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue  # version 2 names no controller
+        root = CONTROL_GROUPS / controller if controllers else CONTROL_GROUPS
+        path = root / group.lstrip("/")
+        yield path
+        yield from (parent for parent in path.parents if parent.is_relative_to(root))
+
+
+def _read(path: Path) -> str:
+    """Returns a file's text without the space around it; empty if it cannot be read."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
 def keep_freed_memory() -> None:

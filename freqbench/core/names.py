@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from freqbench.core.errors import UserError, unknown
-from freqbench.core.plugins import kind_of, names_class
+from freqbench.core.plugins import installed, kind_of, names_class
 
 AnyPath = str | PathLike[str]
 LONGEST_PATH, LONGEST_PART = 4095, 255  # bytes, on Linux
@@ -130,10 +130,16 @@ def job_file(name: str) -> str:
 
 
 def known(table: str, kind: str, name: str) -> str:
-    """Returns a name of a table in KNOWN, or the path of a class of another package; refuses anything else."""
-    if ALIASES.get(table, {}).get(name, name) not in KNOWN[table] and not names_class(name):
-        raise UserError(unknown(kind, name, KNOWN[table]))
+    """Returns a name of a table in KNOWN, of an installed package, or the path of a class; refuses anything else."""
+    if meant(table, name) not in KNOWN[table] and not names_class(meant(table, name)):
+        raise UserError(unknown(kind, name, [*KNOWN[table], *installed(table)]))
     return name
+
+
+def meant(table: str, name: str) -> str:
+    """Returns the name in KNOWN that a job's name means, the path of a class for one that an installed package adds."""
+    name = ALIASES.get(table, {}).get(name, name)
+    return name if name in KNOWN[table] or names_class(name) else installed(table).get(name, name)
 
 
 def require_plain(path: str) -> None:

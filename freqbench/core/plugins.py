@@ -2,17 +2,19 @@
 
 import hashlib
 import importlib
+import importlib.metadata
 import inspect
 import linecache
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from freqbench.core.errors import UserError
 
+TABLES = ("attacks", "datasets", "models")
 _TRUSTED = ContextVar("trusted", default=False)
 
 
@@ -20,6 +22,21 @@ def names_class(text: str) -> bool:
     """True if a name is a path to a class: `package.module:Class`."""
     module, colon, name = text.partition(":")
     return bool(colon and module and name) and "/" not in text
+
+
+@cache
+def installed(table: str) -> Mapping[str, str]:
+    """Returns the names that installed packages add to `attacks`, `datasets` or `models`, with their classes' paths.
+
+    A package declares them as entry points of the group `freqbench.TABLE`, `NAME = "package.module:Class"`. Whoever
+    installed it trusts its code.
+    """
+    return {point.name: point.value for point in importlib.metadata.entry_points(group=f"freqbench.{table}")}
+
+
+def is_installed(path: str) -> bool:
+    """True if an installed package adds the class of a path to a table."""
+    return any(path in installed(table).values() for table in TABLES)
 
 
 @contextmanager
@@ -51,7 +68,8 @@ def load_class(path: str, base: type) -> type[Any]:
 
     Raises UserError if it is not trusted, not importable, missing, not a subclass, or abstract.
     """
-    require_trust(path)
+    if not is_installed(path):
+        require_trust(path)
     module, _, name = path.partition(":")
     try:
         cls = getattr(importlib.import_module(module), name, None)
@@ -75,16 +93,29 @@ def is_foreign(cls: type) -> bool:
     return not cls.__module__.startswith("freqbench.")
 
 
+def path_of(cls: type) -> str:
+    """Returns the path of a class as a job writes it, `package.module:Class`."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
 def provenance(cls: type) -> dict[str, str]:
-    """Returns path and source SHA-256 of a class of another package; empty for freqbench's own classes."""
+    """Returns path and source SHA-256 of a class of another package; empty for freqbench's own classes.
+
+    Of a class that an installed package adds to a table, also the package's name and version.
+    """
     if not is_foreign(cls):
         return {}
-    path = f"{cls.__module__}:{cls.__qualname__}"
+    path = path_of(cls)
     try:
         sha256 = _sha256(inspect.getfile(cls))
     except (OSError, TypeError):  # typed into a notebook: there is no file
         sha256 = _typed_sha256(cls, path)
-    return {"class": path, "source_sha256": sha256}
+    found = {"class": path, "source_sha256": sha256}
+    for table in TABLES:
+        for point in importlib.metadata.entry_points(group=f"freqbench.{table}"):
+            if point.value == path and point.dist:
+                found["package"] = f"{point.dist.name} {point.dist.version}"
+    return found
 
 
 def _typed_sha256(cls: type, path: str) -> str:

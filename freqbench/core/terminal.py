@@ -25,6 +25,15 @@ def printable(text: str) -> str:
     return _CONTROL.sub("?", text)
 
 
+def amount(number: int, word: str) -> str:
+    """Joins a number with its word.
+
+    >>> amount(1, "case"), amount(3, "case")
+    ('1 case', '3 cases')
+    """
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
 class PlainConsole(Console):
     """A rich Console without markup and control characters; tables have no box in a pipe or a file."""
 

@@ -12,8 +12,9 @@ from typing import Literal
 import torch
 
 from freqbench.core.errors import UserError
-from freqbench.core.machine import available_cores, uncollected
-from freqbench.engine import provenance, saved_volumes
+from freqbench.core.machine import available_cores, available_memory, available_threads, stated_threads, uncollected
+from freqbench.core.terminal import amount
+from freqbench.engine import saved_volumes
 from freqbench.engine.progress import Clock, Listener
 from freqbench.engine.resources import Node, room, share
 from freqbench.engine.rows import with_surfaces
@@ -39,22 +40,24 @@ def run_plan(
     """
     units, resources = plan.units, plan.grid.job.resources
     address = address or os.environ.get("RAY_ADDRESS")
+    if not address and resources.threads == "auto" and (threads := stated_threads()):
+        resources = resources.model_copy(update={"threads": min(threads, available_cores())})
     has_ray = importlib.util.find_spec("ray") is not None
     if engine == "ray" and not has_ray:
         raise UserError("the ray engine needs the package ray: pip install ray, or take --engine serial")
     is_serial = engine == "serial" or not has_ray
     if not is_serial:
         models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
-        listener.wait(f"waiting for {len(models)} networks to be measured")
+        listener.wait(f"waiting for {amount(len(models), 'network')} to be measured")
         with uncollected():  # imports networks
             model_bytes = (spec.window_batch or 1) * max(map(step_bytes, models.values()))
         if any(unit.cell.attack.follows_prediction for unit in units):
             model_bytes += GRAPH_BYTES
-        one = Node(cores=available_cores(), gpus=torch.cuda.device_count(), memory=provenance.available_memory())
+        one = Node(cores=available_cores(), gpus=torch.cuda.device_count(), memory=available_memory())
         pool = share(resources, [one], len(units), model_bytes)
         is_serial = engine == "auto" and pool.workers == 1 and not address
     if is_serial:
-        spec = replace(spec, threads=available_cores() if resources.threads == "auto" else resources.threads)
+        spec = replace(spec, threads=available_threads() if resources.threads == "auto" else resources.threads)
         listener.use({"name": "serial", "workers": 1, "threads": spec.threads})
         serial(units, spec, listener)
         return
@@ -83,7 +86,9 @@ def run_plan(
             following = partial(room, resources, pool, model_bytes)
         workers = {"workers": pool.workers, "threads": pool.threads, "gpus_per_worker": pool.gpus}
         listener.use({"name": "ray", **workers})
-        listener.wait(f"waiting for {pool.workers} workers to start, and for the first network and case to load")
+        listener.wait(
+            f"waiting for {amount(pool.workers, 'worker')} to start, and for the first network and case to load"
+        )
         spec = replace(spec, threads=pool.threads, gpu_share=pool.memory_share)
         ray_engine.run(schedule, spec, pool, listener, plan.grid.job.case_timeout, following)
 

@@ -22,7 +22,7 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
-from freqbench.core.machine import available_cores, uncollected
+from freqbench.core.machine import available_threads, uncollected
 from freqbench.core.types import CaseRef
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell
@@ -132,7 +132,7 @@ def _matched(job: JobSpec, expansion: Expansion, out: str, say: Callable[[str], 
         spec = WorkerSpec(
             run_id="",
             metrics=(),
-            threads=available_cores() if threads == "auto" else threads,
+            threads=available_threads() if threads == "auto" else threads,
             window_batch=None if batch == "auto" else batch,
             trust_code=job.trust_code,
         )

@@ -1,7 +1,7 @@
 """Reports a run's progress: the listener of an engine, the use of workers' time, and a bar or plain lines."""
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
@@ -9,13 +9,15 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from freqbench.core.terminal import amount
 from freqbench.engine.rows import Outcome
 from freqbench.job.cells import Unit
+from freqbench.job.costs import Costs, Place, place
 from freqbench.job.plan import Plan
 
 LINE_EVERY_S, DRAW_EVERY_S = 10.0, 0.2
 PACE_S = 300.0  # the remaining time follows the pace of this period
-PASSES_TO_SCORE = 10  # approximate cost of predicting and scoring on one target
+SETTLED, SETTLED_S = 0.05, 20.0  # part of the work, and time, after which a run's own pace is the only measure
 
 
 class Listener(Protocol):
@@ -85,30 +87,35 @@ class Clock:
 class RunProgress:
     """Progress of a run: a bar on a terminal, else a line now and then. Only stored records count as done.
 
-    Bar and remaining time follow the passes over windows, also those inside a unit: a grid's long attacks come first,
-    so a count of units would predict hours.
+    Bar and remaining time follow the estimated seconds of units, passes within a unit included. At first the remaining
+    time is the estimate; from SETTLED of the work on it follows the pace since the first pass began, of the last PACE_S
+    at most. An attack whose ended units took longer than was estimated counts for more.
     """
 
-    def __init__(self, plan: Plan, console: Console) -> None:
+    def __init__(self, plan: Plan, console: Console, costs: Costs) -> None:
         self._console, self._num_done = console, plan.num_done
         self._total = plan.num_done + plan.num_todo
         self.num_new = self.num_failed = 0  # records that were stored; records of units that have ended
         self._said: set[str] = set()
-        self._work = {_key(unit): unit.passes + PASSES_TO_SCORE * len(unit.targets) for unit in plan.units}
-        self._all, self._done = sum(self._work.values()), 0
-        self._within: dict[tuple[str, str], tuple[Unit, int]] = {}  # units at work and their passes so far
-        self._started = self._last_line = self._last_drawn = time.monotonic()
-        self._paces = deque([(self._started, 0)])
+        self._costs, self._attacks = costs, {place(unit): unit.cell.attack.name for unit in plan.units}
+        self._all, self._done, self._workers = costs.total, 0.0, 1
+        self._ahead = defaultdict[str, float](float)  # by attack: estimated seconds of units that have not ended
+        for key, attack in self._attacks.items():
+            self._ahead[attack] += costs.attack[key] + costs.scoring[key]
+        self._taken: dict[str, tuple[float, float]] = {}  # by attack: estimated and true seconds of ended units
+        self._within: dict[Place, tuple[Unit, int]] = {}  # units at work and their passes so far
+        self._started = self._began = self._last_line = self._last_drawn = time.monotonic()
+        self._paces = deque[tuple[float, float]]()  # times from the first pass on, and seconds done
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=8),
             TextColumn("{task.fields[records]} records"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[rest]}"),
             console=console,
             disable=not console.is_terminal,
         )
-        self._before = self._all * plan.num_done // max(1, plan.num_todo)  # an estimate
+        self._before = self._all * plan.num_done / max(1, plan.num_todo)  # a guess
         total, records = self._before + self._all, f"{plan.num_done}/{self._total}"
         self._task = self.bar.add_task("starting", total=total, completed=self._before, records=records, rest="")
 
@@ -118,23 +125,35 @@ class RunProgress:
         if not self._console.is_terminal:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def use(self, engine: Mapping[str, Any]) -> None:
+        """Takes the number of workers."""
+        self._workers = engine["workers"]
+
     def begin(self, unit: Unit) -> None:
         """A unit begins."""
-        self.bar.update(self._task, description=f"{unit.name:<40.40}")
+        self.bar.update(self._task, description=f"{unit.name:<30.30}")
 
     def advance(self, unit: Unit, passes: int) -> None:
         """Counts a unit's passes; draws or prints only now and then."""
-        self._within[_key(unit)] = unit, min(passes, unit.passes)
+        self._within[place(unit)] = unit, min(passes, unit.passes)
         now = time.monotonic()
+        if not self._paces:
+            self._began = now
+            self._paces.append((now, 0.0))
         if now - self._last_drawn >= DRAW_EVERY_S:
             self._last_drawn = now
-            self.bar.update(self._task, description=f"{unit.name:<35.35}{_percent(passes, unit.passes):>5}")
+            self.bar.update(self._task, description=f"{unit.name:<25.25}{_percent(passes, unit.passes):>5}")
             self._show(now)
 
     def finish(self, outcome: Outcome) -> None:
         """Counts a unit that has ended, before its records are stored; prints each error once."""
         key = outcome.records[0]["cell_id"], outcome.records[0]["case_key"]
-        self._done += self._work[key]
+        seconds = self._costs.attack[key] + self._costs.scoring[key]
+        self._done += seconds
+        attack = self._attacks[key]
+        self._ahead[attack] -= seconds
+        estimated, taken = self._taken.get(attack, (0.0, 0.0))
+        self._taken[attack] = estimated + seconds, taken + outcome.load_seconds + outcome.device_seconds
         self._within.pop(key, None)
         self.num_failed += len(outcome.errors)
         for error in outcome.errors:
@@ -150,35 +169,49 @@ class RunProgress:
     def _show(self, now: float, at_once: bool = False) -> None:
         within = list(self._within.values())
         made = sum(passes for _, passes in within)
-        done = self._done + made
+        done = self._done + sum(map(self._behind, self._within))
         rest = self._rest(now, done)
         stored = self._num_done + self.num_new
-        records, spoken = f"{stored}/{self._total}", "" if rest is None else f"left: {timedelta(seconds=rest)}"
+        records, spoken = f"{stored}/{self._total}", f"left: {timedelta(seconds=rest)}"
         self.bar.update(self._task, completed=self._before + done, records=records, rest=spoken)
         if not self._console.is_terminal and (at_once or now - self._last_line >= LINE_EVERY_S):
             self._last_line = now
             failed = f", {self.num_failed} failed" if self.num_failed else ""
-            line = f"{stored} of {self._total} records stored{failed}, {now - self._started:.0f} s"
-            line += "" if rest is None else f", about {rest} s left"
+            line = f"{stored} of {amount(self._total, 'record')} stored{failed}, {now - self._started:.0f} s"
+            line += f", about {rest} s left"
             if within:
-                what = within[0][0].name if len(within) == 1 else f"{len(within)} units"
+                what = within[0][0].name if len(within) == 1 else amount(len(within), "unit")
                 line += f", {what} at {_percent(made, sum(unit.passes for unit, _ in within))}"
             self._console.print(line, highlight=False, soft_wrap=True)
 
-    def _rest(self, now: float, done: int) -> int | None:
-        """Estimates the remaining seconds from the pace of the last minutes, else of the whole run; None: unknown."""
+    def _behind(self, key: Place) -> float:
+        """Returns the estimated seconds that lie behind a unit at work."""
+        unit, passes = self._within[key]
+        return self._costs.attack[key] * passes / max(1, unit.passes)
+
+    def _rest(self, now: float, done: float) -> int:
+        """Estimates the remaining seconds."""
+        ahead = dict(self._ahead)
+        for key, (unit, _) in self._within.items():
+            ahead[unit.cell.attack.name] -= self._behind(key)
+        left = sum(seconds * self._factor(attack) for attack, seconds in ahead.items())
+        planned = left / self._workers
+        if not self._paces or not done:
+            return round(planned)
         if now - self._paces[-1][0] >= 1:
             self._paces.append((now, done))
         while len(self._paces) > 2 and now - self._paces[1][0] >= PACE_S:
             self._paces.popleft()
-        for then, before in (self._paces[0], (self._started, 0)):
-            if done > before:
-                return round((now - then) / (done - before) * (self._all - done))
-        return None
+        recent = next(((now - then) / (done - before) for then, before in self._paces if done > before), None)
+        pace = (now - self._began) / done if recent is None else recent
+        settled = min(1.0, done / (SETTLED * self._all)) * min(1.0, (now - self._began) / SETTLED_S)
+        return round((1 - settled) * planned + settled * pace * left)
 
-
-def _key(unit: Unit) -> tuple[str, str]:
-    return unit.cell.key(unit.ref, unit.targets[0])[:2]
+    def _factor(self, attack: str) -> float:
+        """Returns how much longer than others an attack takes, each against its estimate; 1 before a unit's end."""
+        all_estimated, all_taken = map(sum, zip(*self._taken.values(), strict=True)) if self._taken else (0.0, 0.0)
+        estimated, taken = self._taken.get(attack, (0.0, 0.0))
+        return taken / estimated * all_estimated / all_taken if estimated and all_taken else 1.0
 
 
 def _percent(part: int, whole: int) -> str:

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from freqbench.core.machine import available_cores, versions
@@ -84,18 +83,6 @@ def processor() -> str:
     first = CPUINFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
     return " ".join([kind, *(facts[key] for key in ("vendor_id", "cpu family", "model") if key in facts)])
-
-
-def available_memory() -> int:
-    """Returns the free bytes of this machine, or of this process's container."""
-    free, cgroup = [psutil.virtual_memory().available], Path("/sys/fs/cgroup")
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        if (cgroup / limit).exists() and (bound := (cgroup / limit).read_text().strip()).isdecimal():
-            free.append(int(bound) - int((cgroup / used).read_text()))
-    return max(0, min(free))
 
 
 def git_state() -> dict[str, Any] | None:

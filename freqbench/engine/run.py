@@ -22,6 +22,7 @@ from freqbench.engine.progress import RunProgress
 from freqbench.engine.retry import Patience
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
+from freqbench.job import costs
 from freqbench.job.grid import Grid
 from freqbench.job.plan import Plan, make_plan, volumes_root
 from freqbench.job.schema import JobSpec
@@ -121,7 +122,7 @@ def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = 
     if len(saved) < len(plan.units):
         console.print(f"{len(plan.units) - len(saved)} units have no saved volume and are left out", highlight=False)
     plan = replace(plan, units=saved)
-    run = Recorder(store, plan, console)
+    run = Recorder(store, plan, console, attacks=False)
     if saved:
         with run.recorded(root, reuse=True) as spec:
             engines.run_plan(plan, "auto", None, spec, run)
@@ -132,7 +133,9 @@ def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = 
 class Recorder:
     """Listener that stores a run's rows as they come, and keeps the run's file."""
 
-    def __init__(self, store: Store, plan: Plan, console: Console, shard: Shard | None = None) -> None:
+    def __init__(
+        self, store: Store, plan: Plan, console: Console, shard: Shard | None = None, attacks: bool = True
+    ) -> None:
         self.run_id = provenance.new_run_id()
         self.critic = Critic(plan)
         self._store, self._plan, self._console = store, plan, console
@@ -141,7 +144,10 @@ class Recorder:
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
         self._patience = patience = Patience(store.root, self.warn, self.tell, lambda: self._writer.num_waiting)
         self._glimpses, self._lacks_glimpses = Glimpses(store.root), False
-        self._progress = progress = RunProgress(plan, console)
+        estimate = costs.estimated(plan.units, store)
+        if not attacks:  # volumes are scored that exist
+            estimate = replace(estimate, attack=dict.fromkeys(estimate.attack, 0.0))
+        self._progress = progress = RunProgress(plan, console, estimate)
         self.wait, self.begin, self.advance, self.keep = progress.wait, progress.begin, progress.advance, patience.keep
         self._status, self._started, self._recorded = "died", time.monotonic(), 0.0
 
@@ -191,6 +197,7 @@ class Recorder:
             self._patience.attempt(partial(self._record, self._status))
         if self._status == "done":
             self._patience.attempt(self._store.compact)
+            self._patience.attempt(partial(costs.remember, self._store, self.run_id))
 
     @property
     def summary(self) -> Summary:
@@ -207,6 +214,7 @@ class Recorder:
     def use(self, engine: Mapping[str, Any]) -> None:
         """See Listener."""
         self._facts["engine"] = engine
+        self._progress.use(engine)
 
     def take(self, outcome: Outcome) -> None:
         """Hands an outcome's rows to the writer; they count as done once it has committed them."""

@@ -19,7 +19,7 @@ from freqbench import models
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.machine import keep_freed_memory
-from freqbench.core.plugins import is_foreign, is_trusted, require_trust, trusting
+from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of, require_trust, trusting
 from freqbench.core.types import Case, CaseRef, FileLabel
 from freqbench.data import Dataset
 from freqbench.data.preprocess import file_grid, in_spaces
@@ -168,7 +168,7 @@ class Worker:
     def _run(self, unit: Unit, prefetch: Unit | None) -> tuple[Outcome, Masks | None]:
         cell, metrics = unit.cell, self.spec.metrics
         for what, name in ((cell.attack, cell.attack.name), (cell.dataset, cell.dataset.name)):
-            if is_foreign(type(what)):
+            if is_foreign(type(what)) and not is_installed(path_of(type(what))):
                 require_trust(name)
         case = self._shown(cell, unit.ref, cell.source)
         if prefetch:

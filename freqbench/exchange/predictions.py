@@ -146,7 +146,7 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     metrics = tuple(metric for metric in grid.metrics if metric in OWN)
     plan = Plan(grid=grid, units=units, num_done=0, metrics=metrics)
     store = Store(out)
-    recorder = run.Recorder(store, plan, console)
+    recorder = run.Recorder(store, plan, console, attacks=False)
     with recorder.recorded() as spec:
         former = _former(store)
         for case in cases:

@@ -22,7 +22,7 @@ def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dat
     parameters = {key: sweep.parse_value(value) for key, value in written.items()}
     sweep.require_untargeted(parameters.get("targeted"), place)
     with sweep.at(place):
-        owner = attack_class(names.ALIASES["attacks"].get(name, name)) if isinstance(name, str) else name
+        owner = attack_class(names.meant("attacks", name)) if isinstance(name, str) else name
     with sweep.at(place, f"{dataset.name}: "):
         parameters = with_indices(owner.name, parameters, dataset.class_names)
     with sweep.at(place):
@@ -55,7 +55,7 @@ def attack_params(attack: Attack, **besides: int | str | Sequence[str]) -> str:
 def attack_entry(attack: Attack) -> dict[str, Any]:
     """Returns an attack as a job file would write it: its name and the parameters that differ from their default."""
     identity = attack_identity(attack)
-    hidden = ("name", "revision", "class", "source_sha256")
+    hidden = ("name", "revision", "class", "source_sha256", "package")
     changed = {key: value for key, value in identity.items() if key not in hidden}
     written = {key: [list(value)] if isinstance(value, tuple) else value for key, value in changed.items()}
     return {"name": identity.get("class", attack.name)} | written

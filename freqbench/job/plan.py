@@ -6,34 +6,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow.compute as pc
-import torch
 from rich.table import Table
 
-from freqbench.attacks import ATTACKS
 from freqbench.core.errors import DataError
 from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess
-from freqbench.core.machine import available_cores
+from freqbench.core.terminal import amount
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.data.base import counted_patients
 from freqbench.data.loaders.phantom import Phantom
+from freqbench.job import costs
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import Grid
 from freqbench.job.rehearsal import Missing
-from freqbench.models import forward_flops, num_windows
 from freqbench.results import Key, Store
 from freqbench.results.volumes import VOLUMES
 
-GPU_FLOPS = 10e12
-TRIALS = 3
 READ_FIRST = 20  # cases per dataset whose voxels are checked before the first attack; thousands would delay a run
 CHECK_S = 20.0  # time after which a plan reads no further case
-SCORING_S = 0.5  # time for the distances of a small volume
-MEASURED = ("run_id", "finished_at", "status", "source_model_id", "attack", "num_forwards", "num_backwards")
-SECONDS = ("attack_seconds", "score_seconds")
-
 Saved = Callable[[Cell, CaseRef], bool]
 Covered = Mapping[Key, frozenset[str]]
 
@@ -155,7 +146,8 @@ def outlook(
     if lacking:
         return summary
     todo = make_plan(grid, {} if store.is_empty else store.covered(), is_saved)
-    hours, basis = _hours(todo, store) if todo.units else (0.0, None)
+    estimate = costs.estimated(todo.units, store)
+    hours, basis = estimate.total / 3600, estimate.basis
     cost = None if price is None else price * hours
     return replace(
         summary, records_done=todo.num_done, records_left=todo.num_todo, hours_left=hours, basis=basis, cost=cost
@@ -209,87 +201,10 @@ def lines(found: Outlook) -> Iterator[str]:
         yield f"passes are counted on {stand_ins}"
         return
     done, left = found.records_done or 0, found.records_left or 0
-    yield f"{done} of {done + left} records are in {found.out}"
+    yield f"{done} of {amount(done + left, 'record')} {'is' if done + left == 1 else 'are'} in {found.out}"
     if left:
         price = "" if found.cost is None else f", {found.cost:,.2f} at {found.price:g}/h"
         yield f"about {_spoken(found.hours_left or 0.0)} left on one worker ({found.basis}){price}"
-
-
-def _hours(plan: Plan, store: Store) -> tuple[float, str]:
-    """Returns the hours that one worker needs for the rest of a plan, and the basis of this estimate.
-
-    If the store has rows: their seconds per pass for each source model and attack, and seconds to score a record, from
-    the latest run, as an older run may have used another machine. Otherwise: counted operations divided by the rate
-    that the cores reach now, beside their other load, or that a GPU usually reaches; right to a factor of about five.
-    """
-    a_pass, a_record = _measured(store)
-    models = {model.model_id: model for unit in plan.units for model in (*unit.cell.models, *unit.targets)}
-    forward = {model_id: forward_flops(model) for model_id, model in models.items()}
-    rate = _rate()
-    seconds, is_rough, learning, predicted = 0.0, False, set[str](), set[tuple[CaseRef, str]]()
-    for unit in plan.units:
-        source, passes = unit.cell.source.model_id, unit.passes_on(unit.cell.source)
-        if unit.cell.cell_id not in learning:
-            learning.add(unit.cell.cell_id)
-            passes += unit.cell.learning_passes
-        seconds_a_pass = a_pass.get((source, unit.cell.attack.name)) or a_pass.get((source, None))
-        is_rough |= a_record is None or (passes > 0 and seconds_a_pass is None)
-        if seconds_a_pass:
-            seconds += passes * seconds_a_pass
-        else:
-            beside = sum(unit.passes_on(model) * forward[model.model_id] for model in unit.cell.surrogates)
-            seconds += (passes * forward[source] + beside) / rate
-        for target in unit.targets:
-            shape = unit.cell.dataset.shape_in(unit.ref, target.space)
-            windows = num_windows(target, shape, unit.ref)
-            volumes = target.predictions
-            if (unit.ref, target.model_id) not in predicted:
-                predicted.add((unit.ref, target.model_id))
-                volumes += target.predictions  # of the clean volume
-            passes = windows * 2 ** len(target.inference.mirror) * volumes
-            predicting = passes * forward[target.model_id] / rate
-            seconds += predicting + SCORING_S if a_record is None else a_record
-    rough = "rough: counted operations, at this machine's speed now"
-    return seconds / 3600, rough if is_rough else "from the store's rows"
-
-
-def _rate() -> float:
-    """Returns this machine's floating-point operations per second: a typical GPU's, else those of a convolution now."""
-    if torch.cuda.is_available():
-        return GPU_FLOPS
-    images, kernel, threads = torch.rand(1, 32, 32, 32, 32), torch.rand(32, 32, 3, 3, 3), torch.get_num_threads()
-    torch.set_num_threads(available_cores())
-    with torch.inference_mode():
-        for trial in range(TRIALS + 1):
-            if trial == 1:  # the first one also sets up
-                started = time.perf_counter()
-            torch.nn.functional.conv3d(images, kernel, padding=1)
-    seconds = time.perf_counter() - started
-    torch.set_num_threads(threads)
-    return TRIALS * 2 * kernel.numel() * images[0, 0].numel() / seconds
-
-
-def _measured(store: Store) -> tuple[dict[tuple[str, str | None], float], float | None]:
-    """Returns seconds per pass of each source model by each attack, and by any (None); and seconds per record."""
-    if store.is_empty:
-        return {}, None
-    rows = store.records((*MEASURED, *SECONDS))
-    rows = rows.filter(pc.equal(rows["status"], "ok"))
-    passes = pc.fill_null(pc.add(rows["num_forwards"], rows["num_backwards"]), 0)
-    sums = [("finished_at", "max"), *((name, "sum") for name in (*SECONDS, "passes")), ("score_seconds", "count")]
-    grouped = rows.append_column("passes", passes).group_by(["run_id", "source_model_id", "attack"]).aggregate(sums)
-    a_pass: dict[tuple[str, str | None], float] = {}
-    a_record = None
-    by_surrogates = {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
-    for row in sorted(grouped.to_pylist(), key=lambda row: row["finished_at_max"]):  # the latest run counts
-        if row["score_seconds_count"]:
-            a_record = row["score_seconds_sum"] / row["score_seconds_count"]
-        if row["passes_sum"] and row["attack_seconds_sum"]:
-            seconds = row["attack_seconds_sum"] / row["passes_sum"]
-            a_pass[row["source_model_id"], row["attack"]] = seconds
-            if row["attack"] not in by_surrogates:  # whose seconds include other networks
-                a_pass[row["source_model_id"], None] = seconds
-    return a_pass, a_record
 
 
 def _spoken(hours: float) -> str:

@@ -227,9 +227,11 @@ def _classes(dataset: Dataset) -> Sequence[str] | None:
         return None
 
 
-def stored_job(content: Any, trusted: bool, where: str) -> JobSpec:
+def stored_job(content: Any, trusted: bool, where: str, overrides: Sequence[str] = ()) -> JobSpec:
     """Reads the job in a store with `trusted` as its `trust_code`: a store's writer must not run code here."""
     stored = {**content, "trust_code": trusted} if isinstance(content, dict) else content
+    if isinstance(stored, dict):
+        config.override(stored, overrides)
     return config.validate(stored, JobSpec, where)
 
 

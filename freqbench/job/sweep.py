@@ -68,7 +68,7 @@ class DatasetEntry(Entry):
     @property
     def class_name(self) -> str:
         """freqbench's own name of the loader, or `package.module:Class`."""
-        return names.ALIASES["datasets"].get(self.loader or self.name, self.loader or self.name)
+        return names.meant("datasets", self.loader or self.name)
 
 
 class Match(Strict):
@@ -128,7 +128,7 @@ class AttackEntry(Entry):
     @property
     def class_name(self) -> str:
         """freqbench's own name of the attack, or `package.module:Class`."""
-        return names.ALIASES["attacks"].get(self.name, self.name)
+        return names.meant("attacks", self.name)
 
     @property
     def is_open(self) -> bool:

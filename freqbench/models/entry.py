@@ -19,7 +19,7 @@ from pydantic import (
 from freqbench.core.config import Architecture, FileName, Strict
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import Preprocess
-from freqbench.core.names import ALIASES
+from freqbench.core.names import meant
 from freqbench.core.types import Outputs, Shape, triple
 from freqbench.models.brainchop import FILES, SCHEME, T1
 from freqbench.models.defences.base import Defence, defence_of
@@ -420,7 +420,7 @@ class ModelEntry(Strict):
         if self.command:
             return COMMAND
         stated = "meshnet" if self.arch is None and str(self.checkpoint).startswith(SCHEME) else self.arch
-        return ALIASES["models"].get(str(stated), stated)
+        return stated and meant("models", stated)
 
     @field_validator("checkpoint")
     @classmethod

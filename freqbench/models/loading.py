@@ -115,7 +115,7 @@ def naming(given: str, local: str) -> Iterator[None]:
 
 def _network(spec: ModelSpec) -> nn.Module:
     """Builds the bare network on the CPU without loading its weights (a frozen file brings them)."""
-    if spec.needs_trust:
+    if spec.needs_trust and not plugins.is_installed(spec.arch):
         plugins.require_trust(f"{spec.name}: {spec.arch}")
     return spec.source.network(spec)
 

@@ -10,6 +10,7 @@ from freqbench.analysis.precision import checked
 from freqbench.analysis.tables import PAIR, attack_table, current, failures, summary, transfer_table, worst_case
 from freqbench.audit import checks
 from freqbench.core.errors import UserError, unknown
+from freqbench.core.terminal import amount
 from freqbench.core.types import AGREEMENT, IN_FILE, dataset_name
 from freqbench.reporting import audit, render
 from freqbench.reporting.contents import regions_of
@@ -162,7 +163,7 @@ def _audit(stores: Sequence[Store], job_keys: Collection[Key] | None, records: p
 def _left_out(records: pd.DataFrame, others: int) -> str:
     """Lists left-out rows: a line on rows of no cell of the job, one for each of the first rows that the tables leave
     out, and the number of further ones."""
-    lines = [f"- {others:,} records of another job, or of a former version of this one"] if others else []
+    lines = [f"- {amount(others, 'record')} of another job, or of a former version of this one"] if others else []
     if (records["left_out"] == "").all():
         return "".join(lines)
     keys = [*PAIR, "label"]

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Column, Table
 
 from freqbench.core.config import Strict, validate
+from freqbench.core.terminal import amount
 from freqbench.results import KEY, Store, index_keys
 
 MOST_WORKERS = 20
@@ -49,7 +50,7 @@ def facts(out: str) -> dict[str, Any]:
 def tables(found: Mapping[str, Any]) -> list[Table]:
     """Returns tables of `facts`: records by attack and source, runs, and the workers of each run."""
     records = found["records"]
-    title = f"{found['out']}: {records['ok'] + records['failed']} of {records['wanted']} records"
+    title = f"{found['out']}: {records['ok'] + records['failed']} of {amount(records['wanted'], 'record')}"
     progress = Table("attack", "source", "ok", "failed", title=title)
     for row in found["attacks"]:
         progress.add_row(*map(str, row.values()))

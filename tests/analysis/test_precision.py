@@ -118,4 +118,4 @@ def test_fp32_of_a_former_job_is_enough() -> None:
     text = report([stored(plain, reduced)], {tuple(reduced[name] for name in KEY)}, format="markdown")
     assert "| pgd eps=8/255 precision=bf16 |" in text
     left_out = text.partition("Left out of the tables")[2].partition("##")[0]
-    assert left_out.strip() == "- 1 records of another job, or of a former version of this one"
+    assert left_out.strip() == "- 1 record of another job, or of a former version of this one"

@@ -60,6 +60,8 @@ def test_run_computes_what_is_missing_and_shows_it(
     [
         (("--cases", "2"), "audit: --cases: expected --run or --plan beside it, got neither"),
         (("--eps", "8/255"), "audit: --eps: expected --run or --plan beside it, got neither"),
+        (("--set", "resources.threads=1"), "audit: --set: expected --run or --plan beside it, got neither"),
+        (("--run", "--set", "resources.threads=none"), "resources.threads"),
         (("--address", "auto"), "audit: --address: expected --run or --plan beside it, got neither"),
         (("--run", "--plan"), "audit: expected --run or --plan, got both"),
         (("--plan", "--format", "md"), "audit: expected --format and --to without --plan"),

@@ -1,6 +1,7 @@
 """`attacks`, `models`, `datasets` and `metrics`: lists, and all about one name."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,7 +62,7 @@ def test_an_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench
     for text in (
         "arXiv:2307.07269",
         "dct-quantization",
-        r"q \, \varphi(c / q)",
+        "a = R(IDCT(q φ(c / q)) + 128)",
         "smallest entry of the table; None: 5",
         "20.0",
     ):
@@ -87,14 +88,14 @@ def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...],
 @pytest.mark.parametrize(
     ("arguments", "likely"),
     [
-        (("attacks", "vaffa"), "attack 'vaffa'. Did you mean 'vafa'?"),
-        (("models", "unetrr"), "model 'unetrr'. Did you mean 'unetr'?"),
-        (("datasets", "acdd"), "dataset 'acdd'. Did you mean 'acdc'?"),
-        (("metrics", "hd96"), "metric 'hd96'. Did you mean 'hd95'?"),
+        (("attacks", "vaffa"), f"attack 'vaffa'. Did you mean 'vafa'? All {len(KNOWN['attacks'])}: freqbench attacks"),
+        (("models", "unetrr"), "model 'unetrr'. Did you mean 'unetr'? Known: "),
+        (("datasets", "acdd"), "dataset 'acdd'. Did you mean 'acdc'? Known: "),
+        (("metrics", "hd96"), "metric 'hd96'. Did you mean 'hd95'? Known: "),
     ],
 )
 def test_a_wrong_name_is_one_line(arguments: tuple[str, str], likely: str, bench: Bench) -> None:
-    assert refused(bench, *arguments).startswith(f"error: unknown {likely} Known: ")
+    assert refused(bench, *arguments).startswith(f"error: unknown {likely}")
 
 
 def test_an_argument_of_a_network_has_one_default_and_beside_it_the_one_of_its_class(bench: Bench) -> None:
@@ -103,3 +104,41 @@ def test_an_argument_of_a_network_has_one_default_and_beside_it_the_one_of_its_c
     text = " ".join(out.split())
     assert "number of residual units. (the class's own default: 0)" in text
     assert "Defaults to" not in text
+
+
+OWN_ATTACK = '''"""Steps of a laboratory. Doe et al., 2026."""
+
+from dataclasses import dataclass
+
+from freqbench.attacks.pgd import PGD
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(PGD):
+    """Steps as PGD does."""
+'''
+
+
+def test_a_class_of_another_package_is_described_once_it_is_trusted(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.joinpath("own_attack_of_test.py").write_text(OWN_ATTACK)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "needs --trust-code" in refused(bench, "attacks", "own_attack_of_test:Mine")
+    code, out, _ = bench("attacks", "own_attack_of_test:Mine", "--trust-code")
+    assert code == 0
+    for text in ("Steps of a laboratory. Doe et al., 2026", "step_size", "eps: 8/255"):
+        assert text in out
+
+
+@pytest.mark.parametrize(
+    ("latex", "text"),
+    [
+        (r"\frac{a + 1}{b}", "(a + 1) / b"),
+        (r"\lVert d \rVert_\infty \le \eta", "‖d‖_∞ ≤ η"),
+        (r"\mathrm{IDCT}\bigl(c \, m\bigr), \qquad |u| < 1", "IDCT(c m), |u| < 1"),
+    ],
+)
+def test_a_formula_is_text_in_a_terminal(latex: str, text: str) -> None:
+    assert catalogue.plain(f"Does it.\n\n.. math:: {latex}\n") == f"Does it.\n\n    {text}"
+    assert catalogue.plain(f"With :math:`{latex}` in\na paragraph.") == f"With {text} in a paragraph."

@@ -18,6 +18,7 @@ from command_line import Bench, refused
 from tiny_job import execute, expanded, job, rows, small, write
 from typer.testing import CliRunner
 
+import freqbench
 from freqbench.attacks import ATTACKS
 from freqbench.cli import app
 from freqbench.core.errors import UserError
@@ -98,9 +99,9 @@ def test_run_says_in_plain_lines_what_it_did(tmp_path: Path) -> None:
     assert "\r" not in said
     waits = [line for line in said.splitlines() if line.startswith("waiting for ")]
     assert waits[-1] == "waiting for the first network and case to load"
-    assert "1 of 1 records stored" in said
+    assert "1 of 1 record stored" in said
     assert "DSC" in said
-    assert re.search(r"^1 records in \d+ s, 0 were there before: out/records$", said, re.MULTILINE)
+    assert re.search(r"^1 record in \d+ s, 0 were there before: out/records$", said, re.MULTILINE)
     assert len(rows(tmp_path / "out")) == 1
 
 
@@ -181,7 +182,7 @@ def test_a_mistake_has_no_traceback_in_a_process_of_its_own(tmp_path: Path) -> N
     result = call(tmp_path, "run", write(tmp_path, small(attacks=[{"name": "pdg"}])))
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.endswith(
-        f"job.yaml: attacks[0]: unknown attack 'pdg'. Did you mean 'pgd'? Known: {', '.join(sorted(ATTACKS))}\n"
+        f"job.yaml: attacks[0]: unknown attack 'pdg'. Did you mean 'pgd'? All {len(ATTACKS)}: freqbench attacks\n"
     )
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
@@ -197,7 +198,7 @@ def test_failed_records_are_exit_code_1(tmp_path: Path, monkeypatch: pytest.Monk
     code, out, _ = bench("run", write(tmp_path, small()), "--out", str(tmp_path / "out"))
     assert code == 1
     assert "failed: ZeroDivisionError: division by zero" in out
-    assert out.splitlines()[-1] == "1 records failed: the same command tries them again"
+    assert out.splitlines()[-1] == "1 record failed: the same command tries them again"
 
 
 def test_limit_cases_and_set_reach_the_run(tmp_path: Path, bench: Bench) -> None:
@@ -294,7 +295,7 @@ def test_a_signal_stores_what_is_done_and_is_exit_code_130(
     code, out, err = bench("run", path, "--out", "out", "--engine", "serial")
     assert (code, err) == (130, "")
     stored = len(rows(tmp_path / "out"))
-    assert out.splitlines()[-1] == f"stopped: {stored} records are stored in out; the same command goes on"
+    assert out.splitlines()[-1] == f"stopped: {stored} records kept in out; the same command goes on"
     (run,) = [json.loads(file.read_text()) for file in (tmp_path / "out" / "runs").glob("2*.json")]
     assert (run["status"], run["records"]) == ("interrupted", stored)
 
@@ -335,3 +336,15 @@ def test_a_tracker_that_fails_loses_nothing(tmp_path: Path, bench: Bench, monkey
     code, said, _ = bench("run", *given, "--no-page")
     assert code == 0
     assert "not logged: --log mlflow: expected a server that answers, got none: all rows are in" in said
+
+
+def test_the_version_is_shown(bench: Bench) -> None:
+    assert bench("--version")[:2] == (0, f"freqbench {freqbench.__version__}\n")
+
+
+def test_help_groups_the_commands_and_shows_every_default(bench: Bench) -> None:
+    _, text, _ = bench("--help")
+    panels = [line.split()[1] for line in text.splitlines() if line.startswith("╭─")]
+    assert panels == ["Options", "Start", "Run", "Read", "Check", "Cluster"]
+    _, text, _ = bench("run", "--help")
+    assert "runs/NAME" in text

@@ -85,7 +85,7 @@ def test_status_shows_the_job_its_last_lines_and_its_store(client: Client, sent:
     client.log = "".join(f"line {i}\n" for i in range(20))
     code, said, _ = bench("status", sent)
     assert code == 0
-    for text in ("RUNNING", "it runs", "2023-11-14 22:13:20", "line 19", "1 of 1 records"):
+    for text in ("RUNNING", "it runs", "2023-11-14 22:13:20", "line 19", "1 of 1 record"):
         assert text in " ".join(said.split())
     assert "line 9\n" not in said
     assert "ended (UTC)" not in said
@@ -171,3 +171,10 @@ def test_a_job_that_is_followed_ends_as_it_does(
     assert (code, said.splitlines()[-2:]) == (1, ["a line", f"{job_id}: FAILED"])
     assert client.known[job_id].metadata["out"] == str(tmp_path / "runs" / "tiny")
     assert "--force" in client.log
+
+
+def test_logs_are_the_whole_output_of_a_job(client: Client, sent: str, bench: Bench) -> None:
+    client.log = "".join(f"line {i}\n" for i in range(20))
+    assert bench("logs", sent)[:2] == (0, client.log)
+    client.log = "gone"
+    assert bench("logs", sent)[1].startswith(f"{sent}: no output: ")

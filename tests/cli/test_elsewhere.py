@@ -31,7 +31,7 @@ def test_export_then_score_what_a_tool_made_of_it(small_copy: Path, bench: Bench
     arguments = ["--predictions", str(made / "tool"), "--name", "threshold", "--label-map", str(made / "map.yaml")]
     code, said, _ = bench("score", out, *arguments)
     assert code == 0
-    assert "\n1 records in " in said
+    assert "\n1 record in " in said
     assert "  threshold\n" in said  # a column beside the job's models
     assert len(rows(out)) == 2
 
@@ -47,7 +47,7 @@ def test_score_what_others_made(small_store: Path, tmp_path: Path, bench: Bench)
     assert code == 0
     assert "imported label=theirs " in said
     code, said, _ = bench("status", str(tmp_path / "new"))
-    assert "1 of 1 records" in " ".join(said.split())
+    assert "1 of 1 record" in " ".join(said.split())
 
 
 @pytest.mark.parametrize(

@@ -17,21 +17,30 @@ from freqbench.engine.progress import Clock, RunProgress
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.cells import Unit
+from freqbench.job.costs import Costs, place
 from freqbench.job.plan import make_plan
 
 
 def shown_of(
-    steps: int | list[int], eps: float | list[float] = 0.1, **console: Any
+    steps: int | list[int], eps: float | list[float] = 0.1, scoring: float = 10, **console: Any
 ) -> tuple[RunProgress, tuple[Unit, ...], io.StringIO]:
-    """The progress of a run of PGD on one case, its units, and the lines on the console."""
+    """The progress of a run of PGD on one case, a second a pass, its units, and the lines on the console."""
     said = io.StringIO()
     plan = make_plan(expanded(small(attacks=[{"name": "pgd", "eps": eps, "steps": steps}]))[1], {})
-    return RunProgress(plan, Console(file=said, width=120, **console)), plan.units, said
+    places = [place(unit) for unit in plan.units]
+    attack = {key: float(unit.passes) for key, unit in zip(places, plan.units, strict=True)}
+    costs = Costs(attack=attack, scoring=dict.fromkeys(places, scoring), basis="")
+    return RunProgress(plan, Console(file=said, width=120, **console), costs), plan.units, said
 
 
-def finish(shown: RunProgress, unit: Unit) -> None:
-    key = dict(zip(("cell_id", "case_key"), unit.cell.key(unit.ref, unit.targets[0])[:2], strict=True))
-    shown.finish(SimpleNamespace(errors=[], records=[key]))  # type: ignore[arg-type]
+def finish(shown: RunProgress, unit: Unit, seconds: float = 1.0) -> None:
+    key = dict(zip(("cell_id", "case_key"), place(unit), strict=True))
+    shown.finish(SimpleNamespace(errors=[], records=[key], load_seconds=0.0, device_seconds=seconds))  # type: ignore[arg-type]
+
+
+def left(said: io.StringIO) -> list[int]:
+    """The remaining seconds of each line."""
+    return [int(line.split("about ")[1].split(" s left")[0]) for line in said.getvalue().splitlines()]
 
 
 @pytest.fixture
@@ -42,34 +51,79 @@ def at(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_remaining_time_follows_the_passes_of_finished_units(at: list[float]) -> None:
-    """170 of 220 passes: 20 and 5 steps of two windows forward and back, and 10 to score each."""
+def test_remaining_time_is_the_estimate_before_a_pass_and_follows_ended_units_afterwards(at: list[float]) -> None:
+    """170 of 220 seconds: 20 and 5 steps of two windows forward and back, and 10 to score each."""
     shown, units, said = shown_of([20, 5])
     at[0] += 12
     shown.store(0)
-    finish(shown, units[0])
+    shown.advance(units[0], 0)
     at[0] += 18
+    finish(shown, units[0])
     shown.store(1)
     assert said.getvalue().splitlines() == [
-        "0 of 2 records stored, 12 s",
-        "1 of 2 records stored, 30 s, about 9 s left",
+        "0 of 2 records stored, 12 s, about 220 s left",
+        "1 of 2 records stored, 30 s, about 10 s left",
     ]
+
+
+def test_the_start_of_workers_counts_for_no_pace(at: list[float]) -> None:
+    """Two workers that take 40 seconds to start then go as was estimated."""
+    shown, (unit,), said = shown_of(1000)
+    shown.use({"workers": 2})
+    at[0] += 40
+    shown.advance(unit, 0)
+    for second in range(1, 41):
+        at[0] += 1
+        shown.advance(unit, 2 * second)
+    assert left(said)[-1] == pytest.approx((8010 - 80) / 2, abs=20)
+
+
+def test_the_first_passes_hardly_change_the_estimate(at: list[float]) -> None:
+    """A first pass that takes a minute, as libraries set up, makes no run of five days."""
+    shown, (unit,), said = shown_of(1000)
+    shown.advance(unit, 0)
+    at[0] += 60
+    shown.advance(unit, 1)
+    assert left(said) == [pytest.approx(8010, rel=0.2)]
+
+
+def test_an_attack_that_takes_longer_than_was_estimated_counts_for_more(at: list[float]) -> None:
+    """Of two attacks of equal estimates one took three times as long as the other; a unit of each is left."""
+    said = io.StringIO()
+    attacks = [{"name": "fgsm", "eps": [0.1, 0.2]}, {"name": "gn", "std": [0.1, 0.2]}]
+    plan = make_plan(expanded(small(attacks=attacks))[1], {})
+    costs = Costs(
+        attack={place(unit): 10.0 for unit in plan.units}, scoring={place(unit): 0.0 for unit in plan.units}, basis=""
+    )
+    shown = RunProgress(plan, Console(file=said, width=120), costs)
+    dear, _, cheap, _ = plan.units
+    shown.advance(dear, 0)
+    for unit, seconds in ((dear, 30.0), (cheap, 10.0)):
+        at[0] += seconds
+        finish(shown, unit, seconds)
+    shown.store(2)
+    assert left(said) == [40]
+    at[0] += 30
+    finish(shown, plan.units[1], 30.0)
+    shown.store(1)
+    assert left(said)[-1] == 10
 
 
 def test_the_remaining_time_goes_by_the_pace_of_the_last_minutes(at: list[float]) -> None:
     """A pass a second, then a machine three times as busy: what is left takes three times as long."""
     shown, (unit,), said = shown_of(1000)
     assert unit.passes == 8000
+    shown.advance(unit, 0)
     for second in range(1, 4001):
         at[0] += 1 if second <= 2500 else 3
         shown.advance(unit, second)
-    left = [int(line.split("about ")[1].split(" s left")[0]) for line in said.getvalue().splitlines()]
-    assert left[200] == pytest.approx(8010 - 2000, abs=30)
-    assert left[-1] == pytest.approx(3 * (8010 - 4000), rel=0.01)
+    assert left(said)[200] == pytest.approx(8010 - 2000, abs=30)
+    assert left(said)[-1] == pytest.approx(3 * (8010 - 4000), rel=0.01)
 
 
 def test_a_dear_unit_says_how_far_it_is_and_is_through_once(at: list[float]) -> None:
     shown, (one, two), said = shown_of(20, [0.1, 0.2])
+    shown.advance(one, 0)
     at[0] += 4
     shown.advance(one, 40)
     at[0] += 8
@@ -78,13 +132,14 @@ def test_a_dear_unit_says_how_far_it_is_and_is_through_once(at: list[float]) -> 
     at[0] += 18
     shown.advance(one, 200)  # an attack may look more often than it says
     assert said.getvalue().splitlines() == [
-        "0 of 2 records stored, 12 s, about 14 s left, 2 units at 50 %",
+        "0 of 2 records stored, 12 s, about 80 s left, 2 units at 50 %",
         "0 of 2 records stored, 30 s, about 1 s left, pgd on a, phantom_2000 at 100 %",
     ]
 
 
 def test_the_bar_of_a_terminal_moves_within_a_unit(at: list[float]) -> None:
     shown, (unit,), said = shown_of(20, force_terminal=True)
+    shown.advance(unit, 0)
     at[0] += 30
     shown.advance(unit, 80)
     with shown.bar:

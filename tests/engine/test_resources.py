@@ -27,8 +27,8 @@ def pool(
 @pytest.mark.parametrize(
     ("machine", "workers", "threads", "gpus"),
     [
-        # one worker for two cores, and two at least
-        ({"cores": 1}, 2, 1, 0),
+        # one worker for two cores, and two at least where there are two
+        ({"cores": 1}, 1, 1, 0),
         ({"cores": 3}, 2, 1, 0),
         ({"cores": 4}, 2, 2, 0),
         ({"cores": 9}, 4, 2, 0),

@@ -198,7 +198,7 @@ def test_the_job_s_file_holds_the_keys_of_the_present_job(tmp_path: Path) -> Non
     own = index_keys(Store(str(tmp_path)).job()["index"])
     assert own < keys
     assert (len(own), len(keys)) == (1, 2)
-    assert str(tables(facts(str(tmp_path)))[0].title).endswith("1 of 1 records")
+    assert str(tables(facts(str(tmp_path)))[0].title).endswith("1 of 1 record")
 
 
 def test_a_store_may_be_the_uri_of_a_folder(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_rows_of_another_job_are_told_of(tmp_path: Path) -> None:
         in told
     )
     store = Store(str(tmp_path / "out"))
-    assert "1 records of another job, or of a former version of this one" in report([store], keys_of([store.job()]))
+    assert "1 record of another job, or of a former version of this one" in report([store], keys_of([store.job()]))
     assert "gn" in {row[0] for row in store.rows(("attack",))}
 
 

@@ -16,7 +16,7 @@ from freqbench.audit import computing
 from freqbench.core.errors import UserError
 from freqbench.engine import memory, provenance
 from freqbench.engine.worker import Worker, WorkerSpec
-from freqbench.job import plan
+from freqbench.job import costs, plan
 from freqbench.job.rehearsal import rehearsed
 from freqbench.models import SegmentationModel
 from freqbench.results import Store
@@ -68,9 +68,9 @@ def test_a_plan_counts_the_surrogates_passes_too(tmp_path: Path) -> None:
 def test_seconds_of_surrogates_are_not_taken_for_those_of_the_network_in_other_attacks(tmp_path: Path) -> None:
     """A plan takes seconds a query for the attack itself, and for attacks without rows those of other attacks."""
     execute(content({"name": "fgsm", "eps": 0.1, "sources": "a"}), tmp_path)
-    before, _ = plan._measured(Store(str(tmp_path)))
+    before, _ = costs.measured(Store(str(tmp_path)))
     execute(content({"name": "fgsm", "eps": 0.1, "sources": "a"}, BASES), tmp_path)
-    after, _ = plan._measured(Store(str(tmp_path)))
+    after, _ = costs.measured(Store(str(tmp_path)))
     (cell,) = cells()
     source = cell.source.model_id
     assert after[source, None] == before[source, None] == after[source, "fgsm"]

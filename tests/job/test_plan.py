@@ -13,7 +13,7 @@ from tiny_job import expanded, job, noted, small
 from freqbench import models
 from freqbench.data import Dataset
 from freqbench.engine import rows
-from freqbench.job import cells
+from freqbench.job import cells, costs
 from freqbench.job import plan as planning
 from freqbench.job.grid import Grid
 from freqbench.job.plan import make_plan
@@ -102,7 +102,7 @@ def test_windows_whose_graphs_do_not_fit_are_counted(
 
 def estimated(monkeypatch: pytest.MonkeyPatch, content: Mapping[str, Any], out: Path, rate: float = 1e6) -> str:
     """The last line of `plan`, where the machine does so many operations a second."""
-    monkeypatch.setattr(planning, "_rate", lambda: rate)
+    monkeypatch.setattr(costs, "_rate", lambda: rate)
     return [*planning.lines(planning.outlook(expanded(content)[1], (), None, str(out), price=36.0))][-1]
 
 
@@ -122,7 +122,7 @@ def test_an_estimate_goes_by_the_attack_s_own_rows_of_the_latest_run(
         good = {"status": "ok", "error": None, "metrics": ",".join(METRICS)}
         Store(str(tmp_path)).writer(run_id, interval_s=0).add([record | good for record in outcome.records], [])
     line = estimated(monkeypatch, content, tmp_path)
-    assert line == "about 6 minutes left on one worker (from the store's rows), 3.60 at 36/h"
+    assert line == "about 6 minutes left on one worker (from rows of the store or of earlier runs here), 3.60 at 36/h"
 
 
 def test_a_rough_estimate_goes_by_the_speed_of_the_machine_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,5 +135,28 @@ def test_a_rough_estimate_goes_by_the_speed_of_the_machine_now(tmp_path: Path, m
 def test_the_speed_of_the_machine_is_measured_and_leaves_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     before = torch.get_num_threads()
-    assert 1e7 < planning._rate() < 1e14
+    assert 1e7 < costs._rate() < 1e14
     assert torch.get_num_threads() == before
+
+
+def test_a_store_without_rows_is_estimated_by_an_earlier_run_on_the_same_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run took 10 seconds a pass and 20 a record; a broken file in the cache is no basis."""
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
+    monkeypatch.setattr(costs, "_rate", lambda: 1e6)
+    (unit,) = expanded(small())[1].units()
+    half = unit.passes // 2
+    facts = {"attack_seconds": 20.0 * half, "score_seconds": 20.0, "num_forwards": half, "num_backwards": half}
+    good = {"status": "ok", "error": None, "run_id": "r", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    store = Store(str(tmp_path / "out"))
+    store.writer("r", interval_s=0).add([record | good for record in rows.failed(unit, "", facts).records], [])
+    fresh = Store(str(tmp_path / "other"))
+    assert costs.estimated([unit], fresh).basis == costs.ROUGH
+    costs.remember(store, "r")
+    estimate = costs.estimated([unit], fresh)
+    assert (estimate.total, estimate.basis) == (10.0 * unit.passes + 20.0, costs.BASIS)
+    for file in tmp_path.glob("cache/networks/*.json"):
+        file.write_text("[1]")
+    assert costs.estimated([unit], fresh).basis == costs.ROUGH

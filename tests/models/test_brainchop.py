@@ -162,7 +162,7 @@ def test_a_job_runs_from_the_server(release: Release, tmp_path: Path) -> None:
 def test_a_plan_counts_the_operations_of_a_fetched_network(bench: Bench, tmp_path: Path) -> None:
     code, out, err = bench("plan", tiny_job.write(tmp_path, job()), "--out", str(tmp_path / "out"))
     assert (code, err) == (0, "")
-    assert "0 of 1 records" in out
+    assert "0 of 1 record" in out
 
 
 @pytest.mark.parametrize(

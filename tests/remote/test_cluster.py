@@ -143,7 +143,7 @@ def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(
     content = small(models=[model], attacks=[attack], trust_code=True)
     write(tmp_path, content)
     text = bench("submit", "job.yaml", "--out", "out", "--follow")
-    assert "\n1 records in " in text
+    assert "\n1 record in " in text
     assert text.rstrip().endswith(f"{id_in(text)}: SUCCEEDED")
     assert all("py_modules_files" in file.read_text() for file in head[0].rglob("where"))
     (run,) = Store(str(tmp_path / "out")).runs()

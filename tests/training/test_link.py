@@ -78,7 +78,7 @@ def test_run_trains_what_the_job_names_then_attacks_it_and_a_second_run_computes
 ) -> None:
     said = started(capsys)
     assert said.splitlines()[0] == "adv: training net first, into runs/adv (the same command goes on)"
-    assert "1 of 1 records stored" in said
+    assert "1 of 1 record stored" in said
     assert [path.name for path in (folder / "runs" / "adv").iterdir()] == ["net"]
     (row,) = tiny_job.rows(folder / "runs" / "tiny").values()
     assert (row["target_model"], row["target_method"]) == ("'m0'", repr(model().method_id))
@@ -136,7 +136,7 @@ def test_plan_computes_nothing_and_counts_what_the_trained_network_will_do(
     assert table == [line for line in after.splitlines() if line.startswith("│")]
     assert "trained first: model m0: net, 4 steps of adv, into runs/adv\n" in before
     assert "records are in" not in before
-    assert "1 of 1 records are in runs/tiny\n" in after
+    assert "1 of 1 record is in runs/tiny\n" in after
     assert not (folder / "runs").exists()
 
 

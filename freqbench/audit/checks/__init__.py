@@ -10,7 +10,8 @@ from freqbench.analysis.labels import agreed
 from freqbench.audit.checks import gradients, noise, scores, strongest
 from freqbench.audit.checks.contrasts import Find, per_model
 from freqbench.audit.checks.evidence import COLUMNS, Evidence, gathered
-from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, counted
+from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict
+from freqbench.core.terminal import amount
 
 __all__ = ["CHECKS", "COLUMNS", "AuditCheck", "Evidence", "Finding", "ModelVerdict", "audited", "gathered", "verdicts"]
 
@@ -99,10 +100,10 @@ class ModelVerdict:
         num_held = len(self.checks["holds"])
         made = len(self.flags) + len(self.checks["in doubt"]) + num_held
         if self.flags:
-            signs = f"{counted(len(self.flags), 'sign')} of masked gradients in {counted(made, 'check')}"
+            signs = f"{amount(len(self.flags), 'sign')} of masked gradients in {amount(made, 'check')}"
         elif made:
             total = sum(map(len, self.checks.values()))
-            signs = f"no sign of masked gradients in {num_held} of {counted(total, 'check')}"
+            signs = f"no sign of masked gradients in {num_held} of {amount(total, 'check')}"
         else:
             signs = "no check of gradients was made"
         if flagged := ("strongest",) * bool(fallen) + self.flags:

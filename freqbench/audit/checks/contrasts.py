@@ -21,7 +21,8 @@ import pandas as pd
 
 from freqbench.analysis.statistics import t_intervals
 from freqbench.audit.checks.evidence import Attacked, Evidence, Setting, Side
-from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, counted, interval_text, unchecked
+from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, interval_text, unchecked
+from freqbench.core.terminal import amount
 
 POINTS = 0.5
 FAILURE = 10.0  # highest foreground DSC x100 that counts as nothing left
@@ -48,7 +49,7 @@ class MeanDifference:
     @property
     def count(self) -> str:
         """Number of cases and patients, as text."""
-        return f"{counted(self.cases, 'case')} of {counted(self.patients, 'patient')}"
+        return f"{amount(self.cases, 'case')} of {amount(self.patients, 'patient')}"
 
 
 def differences(on: Attacked, values: Sequence[pd.Series], comparisons: int = 1) -> dict[int, MeanDifference]:
@@ -148,7 +149,7 @@ def summed(judged: Sequence[Judged], statement: str) -> Finding:
     worst = max((each for each in judged if each.verdict == verdict), key=lambda each: each.found.difference)
     if verdict == "holds":
         closest = f"; the closest: {worst.text}" if len(judged) > 1 else f": {worst.text}"
-        sentence = f"{statement} in {'all ' if len(judged) > 1 else ''}{counted(len(judged), 'comparison')}{closest}."
+        sentence = f"{statement} in {'all ' if len(judged) > 1 else ''}{amount(len(judged), 'comparison')}{closest}."
     else:
         same = sum(each.verdict == verdict for each in judged)
         of_all = f" {same} of {len(judged)} comparisons: {verdict}." if len(judged) > 1 else ""

@@ -35,8 +35,3 @@ def interval_text(low: float, high: float) -> str:
     """Words an interval for a sentence: `95 % interval [-1.2, 3.0]`, or `no interval` for NaN."""
     bounds = (f"{round(value, 1) + 0.0:.1f}" for value in (low, high))  # adding 0 makes -0.0 plain 0.0
     return "no interval" if math.isnan(low) else f"95 % interval [{', '.join(bounds)}]"
-
-
-def counted(number: int, word: str) -> str:
-    """Joins a number with its word: `1 case`, `3 cases`."""
-    return f"{number} {word}{'' if number == 1 else 's'}"

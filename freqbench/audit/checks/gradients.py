@@ -28,9 +28,10 @@ from freqbench.audit.checks.contrasts import (
     white_box,
 )
 from freqbench.audit.checks.evidence import Attacked, Setting
-from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, counted, interval_text, unchecked
+from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, interval_text, unchecked
 from freqbench.audit.probe_files import GradientFacts, Gradients
 from freqbench.audit.symptoms import share_at_end
+from freqbench.core.terminal import amount
 from freqbench.results.schema import CAUTIONS, OF_GRADIENTS
 
 ITERATIVE = frozenset({"bim", "pgd", "apgd", "segpgd", "cospgd"})
@@ -84,7 +85,7 @@ def unbounded(on: Attacked) -> Finding:
     verdict: Verdict = ("violated" if left.low > FAILURE else "in doubt") if exceeds else "holds"
     sentence = (
         f"Without a bound {label} leaves a foreground DSC of {left.difference:.1f} ({interval}, "
-        f"{counted(left.cases, 'case')}); up to {FAILURE:g} is a total failure"
+        f"{amount(left.cases, 'case')}); up to {FAILURE:g} is a total failure"
         f"{': gradients that lead nowhere, or too few steps' if exceeds else ''}."
     )
     beyond = {name: getattr(left, name) - FAILURE for name in ("difference", "low", "high")}
@@ -280,7 +281,7 @@ def _graded(value: float, doubtful: float, wrong: float) -> Verdict:
 
 
 def _count(windows: Sequence[GradientFacts]) -> str:
-    return f"{counted(len(windows), 'window')} of {counted(len({window.case_id for window in windows}), 'case')}"
+    return f"{amount(len(windows), 'window')} of {amount(len({window.case_id for window in windows}), 'case')}"
 
 
 def _fact(verdict: Verdict, text: str, windows: Sequence[GradientFacts]) -> Finding:

@@ -10,7 +10,8 @@ import pandas as pd
 from freqbench.analysis import certificates
 from freqbench.analysis.frames import joined_classes, plain
 from freqbench.audit.checks.evidence import Attacked, Evidence, Setting
-from freqbench.audit.checks.findings import Finding, Verdict, counted, unchecked
+from freqbench.audit.checks.findings import Finding, Verdict, unchecked
+from freqbench.core.terminal import amount
 from freqbench.core.types import AGREEMENT, LOST
 from freqbench.results.schema import CAUTIONS
 
@@ -35,7 +36,7 @@ def clean(on: Attacked) -> Finding:
     if scores.empty:
         return unchecked("needs the metric dsc")
     low = scores[scores < CLEAN_FLOOR].sort_values()
-    text = f"{len(low)} of {counted(len(scores), 'case')} have a clean foreground DSC below {CLEAN_FLOOR:g}"
+    text = f"{len(low)} of {amount(len(scores), 'case')} have a clean foreground DSC below {CLEAN_FLOOR:g}"
     if len(low):
         listed = ", ".join(f"{case} {value:.1f}" for case, value in low.head(3).items())
         text += f" ({listed}): drops there say little about robustness"
@@ -60,7 +61,7 @@ def organs(evidence: Evidence) -> Iterator[Finding]:
             verdict = "violated"
             case, reason = next(iter(lost.items()))
             parts.append(
-                f"Of {counted(cases, 'case')} {len(lost)} lost label voxels on the way to the grid that is scored "
+                f"Of {amount(cases, 'case')} {len(lost)} lost label voxels on the way to the grid that is scored "
                 f"({case}: {reason.removeprefix(LOST)}), so that no score counts them: keep them by crop_foreground, "
                 "spacing or size, or score on the file's own grid (score_on: file)."
             )
@@ -68,11 +69,11 @@ def organs(evidence: Evidence) -> Iterator[Finding]:
             verdict = "violated" if lost else "noted"
             counts = sorted(absent["class_name"].value_counts().items())
             parts.append(
-                f"Of {counted(cases, 'case')} the label lacks: "
+                f"Of {amount(cases, 'case')} the label lacks: "
                 f"{', '.join(f'{name} in {count}' for name, count in counts)}. Such a class drops out of the mean of "
                 "its case, or counts 0 where it is predicted."
             )
-        text = " ".join(parts) or f"Every class is in the label of each of {counted(cases, 'case')}."
+        text = " ".join(parts) or f"Every class is in the label of each of {amount(cases, 'case')}."
         yield Finding(dataset=dataset, verdict=verdict, sentence=text, cases=cases)
 
 
@@ -91,7 +92,7 @@ def hd95(on: Attacked) -> Finding:
     if rows.empty:
         return unchecked("needs the metric hd95")
     share = rows["hd95_undefined_classes"].sum() / rows["num_classes"].sum()
-    text = f"{100 * share:.1f} % of the classes of {counted(len(rows), 'attacked volume')} have no HD95"
+    text = f"{100 * share:.1f} % of the classes of {amount(len(rows), 'attacked volume')} have no HD95"
     if share > 0:
         text += " and drop out of its mean, so a stronger attack can look better there: read hd95_penalised beside"
     return _of_rows("noted" if share > 0 else "holds", text, rows)
@@ -119,7 +120,7 @@ def _mostly_background(on: Attacked, shares: pd.Series | None) -> Finding:
     if shares is None:
         return unchecked("needs the metric dsc and rows of classes")
     mostly = int((shares > 0.5).sum())
-    text = f"In {mostly} of {counted(len(shares), 'attacked volume')} more than half of the DSC is the background's"
+    text = f"In {mostly} of {amount(len(shares), 'attacked volume')} more than half of the DSC is the background's"
     if mostly:
         classes = int(on.rows["num_classes"].max())
         text += f"; a total failure would still score about {100 / classes:.0f}: read dsc_foreground there"
@@ -137,7 +138,7 @@ def saved(on: Attacked) -> Finding:
     return Finding(
         verdict="violated" if stored > SAVED_POINTS else "noted" if rounded > SAVED_POINTS else "holds",
         sentence=(
-            f"{counted(len(rescored), 'saved volume')} predicted anew: the DSC is at most {stored:.2f} points from the "
+            f"{amount(len(rescored), 'saved volume')} predicted anew: the DSC is at most {stored:.2f} points from the "
             f"row's as stored, {rounded:.2f} rounded to 8 bits (as the papers' code saves)."
         ),
         difference=stored,
@@ -155,11 +156,11 @@ def bounds(on: Attacked) -> Finding:
         return unchecked("needs an attack on this model whose budget is an L-infinity or L2 norm")
     count = sum(map(len, excesses.values()))
     beyond = sum(int((excess > SLACK).sum()) for excess in excesses.values())
-    text = f"The measured norm of {counted(count, 'volume')} of {counted(len(excesses), 'attack')} is within budget."
+    text = f"The measured norm of {amount(count, 'volume')} of {amount(len(excesses), 'attack')} is within budget."
     if beyond:
         worst = max(excesses, key=lambda label: float(excesses[label].max()))
         text = (
-            f"{counted(beyond, 'volume')} of {count} lie outside their budget, the farthest by "
+            f"{amount(beyond, 'volume')} of {count} lie outside their budget, the farthest by "
             f"{float(excesses[worst].max()):.3g} on the [0, 1] scale ({worst})."
         )
     return Finding(verdict="violated" if beyond else "holds", sentence=text, comparisons=count)
@@ -192,13 +193,11 @@ def certified(on: Attacked) -> Finding:
     beyond = (rows["certified"] - rows["attacked_high"]).where(~rows["score"].isin(certificates.LOWER))
     beyond = beyond.fillna(rows["attacked_high"] - rows["certified"])
     crossed = rows[beyond > 0]
-    text = (
-        f"The attack leaves no less than is certified in {counted(len(rows), 'comparison')} of score, radius and case"
-    )
+    text = f"The attack leaves no less than is certified in {amount(len(rows), 'comparison')} of score, radius and case"
     if len(crossed):
         worst = rows.iloc[int(beyond.to_numpy().argmax())]
         text = (
-            f"{len(crossed)} of {counted(len(rows), 'bound')} are above what the attack leaves, the farthest "
+            f"{len(crossed)} of {amount(len(rows), 'bound')} are above what the attack leaves, the farthest "
             f"{worst['score']} of {worst['case_id']} at radius {worst['radius']:g}: certified "
             f"{worst['certified']:.4f}, attacked at most {worst['attacked_high']:.4f}"
         )

@@ -27,8 +27,9 @@ from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.strongest import STRONGEST, is_claimed, limits_of, num_steps, strongest_forms
 from freqbench.audit.checks.contrasts import FAILURE, POINTS, MeanDifference, differences
 from freqbench.audit.checks.evidence import Attacked, Setting
-from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, counted, interval_text, unchecked
+from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, interval_text, unchecked
 from freqbench.core.errors import UserError
+from freqbench.core.terminal import amount
 
 EQUAL_PASSES = 1.05
 """Factor up to which passes count as equal: an attack that keeps its best volume looks once more than others."""
@@ -185,14 +186,14 @@ def _told(claim: Claim, worst: Beaten | None, comparisons: int) -> str:
         least = f"{claim.left.idxmin()} leaves {claim.left.min():.1f} of the foreground DSC"
         return f"{claim.subject}: {least}, the least here."
     d = worst.found
-    together = f", together over {counted(comparisons, 'comparison')}" if comparisons > 1 else ""
+    together = f", together over {amount(comparisons, 'comparison')}" if comparisons > 1 else ""
     text = (
         f"{claim.subject}: {worst.strongest} leaves {worst.leaves:.1f}, {worst.other} leaves "
         f"{worst.leaves - d.difference:.1f} of the foreground DSC "
         f"(difference {d.difference:.1f}, {interval_text(d.low, d.high)}{together}, {d.count})."
     )
     if worst.verdict == "holds":
-        return f"{text} None of {counted(len(claim.added), 'further attack')} takes more than {POINTS:g} points more."
+        return f"{text} None of {amount(len(claim.added), 'further attack')} takes more than {POINTS:g} points more."
     are = "are" if worst.verdict == "violated" else "may be"
     return f"{text} The store's figures {are} too kind to the model: report the stronger attack."
 

@@ -264,13 +264,20 @@ def sign_of_life(node_id: str) -> Any:
     return ray.remote(answer).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote()
 
 
-def shortage(wanted: Mapping[str, float]) -> str | None:
-    """Describes what one more worker needs and what is free, if that is not enough; otherwise None."""
+def shortage(wanted: Mapping[str, float], workers: int | None) -> str | None:
+    """Describes what one more worker needs and what is free, if that is not enough; otherwise None.
+
+    Workers that have their place and still import are part of what is taken. So if `workers` are all that use this Ray
+    (None: others may too), there is no shortage where the whole has room for them.
+    """
     import ray
 
     wanted = {name: amount for name, amount in wanted.items() if amount}
     free = ray.available_resources()
     if all(free.get(name, 0) >= amount for name, amount in wanted.items()):
+        return None
+    whole = ray.cluster_resources()
+    if workers and all(whole.get(name, 0) >= workers * amount for name, amount in wanted.items()):
         return None
     needs, has = (" and ".join(f"{amounts.get(name, 0):g} {name}" for name in wanted) for amounts in (wanted, free))
     return f"each needs {needs}; free: {has}"

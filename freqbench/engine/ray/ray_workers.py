@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayError
 
 from freqbench.core.errors import EngineLost, UserError
+from freqbench.core.terminal import amount
 from freqbench.engine.progress import Clock, Listener
 from freqbench.engine.ray import ray_cluster
 from freqbench.engine.resources import Node, Pool
@@ -153,7 +154,7 @@ class Fleet:
         for count, what in ((len(joined), "joined"), (len(gone), "gone")):
             if count:
                 self._listener.tell(
-                    f"{count} {'machine' if count == 1 else 'machines'} {what}: {len(self.slots)} workers on "
+                    f"{amount(count, 'machine')} {what}: {amount(len(self.slots), 'worker')} on "
                     f"{len(self._machines)} from now on"
                 )
 
@@ -161,11 +162,12 @@ class Fleet:
         """Reports workers that have not started for a long time because there is no room."""
         waiting = [slot for slot in self.slots if slot.ready is not None and now - slot.since > WAITING_S]
         if waiting and now >= self._said_waiting:
-            lack = ray_cluster.shortage({"CPU": self._pool.threads, "GPU": self._pool.gpus})
+            sharers = None if self._room else len(self.slots)  # on a Ray of this process nobody else is
+            lack = ray_cluster.shortage({"CPU": self._pool.threads, "GPU": self._pool.gpus}, sharers)
             if lack:
                 self._said_waiting = now + WAITING_AGAIN_S
                 self._listener.tell(
-                    f"waiting for Ray: {len(waiting)} of {len(self.slots)} workers have not started: {lack}"
+                    f"waiting for Ray: {len(waiting)} of {amount(len(self.slots), 'worker')} have not started: {lack}"
                 )
 
     def facts(self) -> list[dict[str, Any]]:

@@ -1,9 +1,8 @@
 """Compares two stores: first the differences in what made them, then their scores, paired by volume."""
 
-import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -15,6 +14,7 @@ from freqbench.analysis.frames import plain
 from freqbench.analysis.groups import ATTACK, bounds, scored
 from freqbench.analysis.labels import attack_labels
 from freqbench.analysis.statistics import holm, t_tests
+from freqbench.core.terminal import amount
 from freqbench.reporting.render import Section
 
 GROUP = ["dataset", "source_model", "target_model", *ATTACK]
@@ -94,9 +94,18 @@ def _described(runs: Runs) -> dict[str, set[str]]:
             for name, value in about.items():
                 values[f"{name} of model {model['name']}"].add(value)
         for name, dataset in run.get("datasets", {}).items():
-            recipe = json.dumps(dataset.get("recipe"), sort_keys=True)
-            values[f"recipe of dataset {name}"].add(hashlib.sha256(recipe.encode()).hexdigest()[:_DIGITS])
+            for key, value in _settings(dataset.get("recipe") or {}):
+                values[f"{key} of dataset {name}"].add(value)
     return values
+
+
+def _settings(recipe: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the keys of a dataset's recipe, inner ones after a point, with their values as a job file has them."""
+    for key, value in recipe.items():
+        if isinstance(value, Mapping) and value:
+            yield from _settings(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value if isinstance(value, str) else json.dumps(value)
 
 
 def _text(values: set[str] | None) -> str:
@@ -111,7 +120,7 @@ def _changed_files(a: Runs, b: Runs) -> list[tuple[str, ...]]:
     for dataset, group in groupby(changed, key=itemgetter(0)):
         cases = [*group]
         files = (_text({each[:_DIGITS] for each in of[cases[0]]}) for of in (of_a, of_b))
-        rows.append((f"files of {len(cases)} cases of {dataset}, {cases[0][1]} first", *files))
+        rows.append((f"files of {amount(len(cases), 'case')} of {dataset}, {cases[0][1]} first", *files))
     return rows
 
 

@@ -8,13 +8,15 @@ from freqbench.analysis import groups
 from freqbench.analysis.frames import plain
 from freqbench.analysis.groups import ATTACK, NULL_ROW, points
 from freqbench.analysis.tables import CLEAN, failures
-from freqbench.audit.checks.findings import counted
 from freqbench.core.errors import one_line
+from freqbench.core.terminal import amount
 from freqbench.reporting.render import Section
 from freqbench.reporting.views.transfer import OF_MODELS, PAIR
 
-COLUMNS = (*groups.SCORES, "error")
+COLUMNS = (*groups.SCORES, "ssim_body", "error")
+SIZE, OWN_FORMS = "SSIM body", ("vafa_opt", "sa2_opt")  # attacks that no paper has, in this form
 SCORE, ON_CLEAN, DROP = "dsc_foreground", "dsc_foreground_clean", "dsc_foreground_drop"
+OWN = " °"
 MOST_FAILURES = 5
 REASON_CHARACTERS = 100
 
@@ -25,7 +27,7 @@ def overview(records: pd.DataFrame) -> list[Section]:
     A null row stands in brackets beside its attack, the lowest of several.
     """
     sections: list[Section] = []
-    for dataset, group in groups.scored(records).groupby("dataset", observed=True):
+    for dataset, group in groups.scored(records, ("ssim_body",)).groupby("dataset", observed=True):
         sections += [*_white_box(str(dataset), group), *_transfer(str(dataset), group)]
     if count := int((records["left_out"] != "").sum()):
         text = f"Not in the tables: {count:,} of a reduced precision; the report says why."
@@ -52,11 +54,19 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     wide = attacks.assign(cell=cells).pivot(index=ATTACK, columns="source_model", values="cell")
     wide = wide.reindex(order).fillna("")
     clean = {model: points(value) for model, value in _clean(white).items()}
-    table = pd.concat([pd.DataFrame([clean], index=[CLEAN]), wide.droplevel("threat_model")])[wide.columns]
-    n = f"{counted(white['case_id'].nunique(), 'case')} of {counted(white['patient_id'].nunique(), 'patient')}"
+    wide = wide.droplevel("threat_model")
+    table = _headed(pd.concat([pd.DataFrame([clean], index=[CLEAN]), wide])[wide.columns], "attack")
+    ssim = white.groupby("label", observed=True)["ssim_body"].mean()
+    if ssim.notna().any():
+        table[SIZE] = ["", *("" if pd.isna(value) else points(100 * value) for value in ssim.reindex(wide.index))]
+    own = table["attack"].str.partition(" ")[0].isin(OWN_FORMS)
+    table["attack"] = table["attack"].where(~own, table["attack"] + OWN)
+    n = f"{amount(white['case_id'].nunique(), 'case')} of {amount(white['patient_id'].nunique(), 'patient')}"
     brackets = "; in brackets that of the attack's null row" if len(nulls) else ""
     text = f"Foreground DSC x100, mean over {n}{brackets}."
-    yield Section(f"{dataset}: DSC under white-box attacks", _headed(table, "attack"), text)
+    text += f" {SIZE} is the size of the change, 100 for none: compare rows of equal size." if SIZE in table else ""
+    text += f"{OWN} is this project's own form of the attack." if own.any() else ""
+    yield Section(f"{dataset}: DSC under white-box attacks", table, text)
 
 
 def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:

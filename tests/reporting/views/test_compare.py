@@ -37,6 +37,7 @@ def test_versions_code_checkpoints_and_files_that_differ_come_first() -> None:
     other["versions"] |= {"torch": "2.7", "ray": "2.40"}
     other["code"]["dirty"] = True
     other["models"]["id_unet"]["sha256"] = "2" * 64
+    other["datasets"]["phantom"]["recipe"]["intensity"] = {"window": [0, 1]}
     other["datasets"]["phantom"]["cases"] |= {"case1": "g1", "case9": "only here"}
     first = compare(frame, frame, [FACTS], [other])[0]
     assert first.table.to_numpy().tolist() == [
@@ -44,7 +45,8 @@ def test_versions_code_checkpoints_and_files_that_differ_come_first() -> None:
         ["git commit", "aaaaaaaaaaaa", "aaaaaaaaaaaa, with uncommitted changes"],
         ["sha256 of model unet", "111111111111", "222222222222"],
         ["version of ray", "(none)", "2.40"],
-        ["files of 1 cases of phantom, case1 first", "f1", "g1"],
+        ["intensity.window of dataset phantom", "(none)", "[0, 1]"],
+        ["files of 1 case of phantom, case1 first", "f1", "g1"],
     ]
 
 

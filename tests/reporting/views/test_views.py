@@ -219,6 +219,19 @@ def test_a_null_row_stands_beside_its_attack_and_the_one_that_leaves_least_count
     assert "2 cases of 2 patients" in section.text
 
 
+def test_the_size_of_the_change_stands_beside_the_dsc_and_own_forms_are_marked() -> None:
+    sizes = {"pgd": 0.99, "vafa_opt": 0.8}
+    (section,) = overview(shown(*(row(name, dsc=0.5, dsc_clean=0.9, ssim_body=size) for name, size in sizes.items())))
+    assert section.table is not None
+    assert list(section.table.columns[-1:]) == ["SSIM body"]
+    assert cells(section, "attack") == {
+        "clean": ["90.0", ""],
+        "pgd eps=8/255": ["50.0", "99.0"],
+        "vafa_opt q_max=20 °": ["50.0", "80.0"],
+    }
+    assert "° is this project's own form of the attack." in section.text
+
+
 def test_a_null_row_without_its_attack_has_a_row_of_its_own() -> None:
     (section,) = overview(shown(vafa("uniform", dsc=0.8)))
     assert cells(section, "attack")["vafa q_max=20 control=uniform"] == ["80.0"]

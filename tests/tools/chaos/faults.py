@@ -28,7 +28,7 @@ GRID = small(
     attacks=[{"name": "pgd", "eps": 0.02, "steps": list(range(60, 100))}],
     resources={"workers": 1, "threads": 1},
 )
-PROGRESS = re.compile(r"\d+ of \d+ records stored")
+PROGRESS = re.compile(r"\d+ of \d+ records? stored")
 DISK_BYTES = 4 << 20
 
 Fault = Callable[["Run"], None]

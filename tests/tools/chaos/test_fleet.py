@@ -77,7 +77,7 @@ def test_a_machine_that_is_killed_in_the_middle_of_a_unit_costs_no_try(monkeypat
         run_by_ray(units, METRICS, workers=2, room=auto(2), listener=listener)
         kill.join()
     assert [text for text in listener.said if text.endswith(": its machine is gone: it is tried again")]
-    assert "1 machine gone: 1 workers on 1 from now on" in listener.said
+    assert "1 machine gone: 1 worker on 1 from now on" in listener.said
     assert not [outcome for outcome in listener.outcomes if outcome.failed]
     assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
 

@@ -29,7 +29,7 @@ NUM_RECORDS = 2 * 2 * 5 * 2
 
 def reported(said: str) -> int:
     """Records that were said to be stored."""
-    return max(map(int, re.findall(r"^(\d+) of \d+ records stored", said, re.MULTILINE)), default=0)
+    return max(map(int, re.findall(r"^(\d+) of \d+ records? stored", said, re.MULTILINE)), default=0)
 
 
 def is_part(out: Path, whole: Path) -> bool:

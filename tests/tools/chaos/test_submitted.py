@@ -25,7 +25,7 @@ def test_a_job_that_trains_does_so_on_the_cluster_and_leaves_its_network_where_r
     text = bench("submit", "job.yaml", "--out", "out", "--follow")
     place = tmp_path / "runs" / "adv"
     assert f"adv: training net first, into {place} (the same command goes on)" in " ".join(text.split())
-    assert "\n1 records in " in text
+    assert "\n1 record in " in text
     assert (place / "net" / "training.json").is_file()
 
 
@@ -46,13 +46,13 @@ def test_a_job_that_is_stopped_stores_what_was_in_flight_and_goes_on_when_it_is_
         time.sleep(0.5)
     text = bench("stop", job_id)
     assert text.rstrip().endswith(f"{job_id}: STOPPED")
-    assert f"stopped: {stored()} records are stored" in text
+    assert f"stopped: {stored()} records kept" in text
     assert 0 < stored() < 64
     (run,) = Store(str(tmp_path / "out")).runs()
     assert (run["status"], run["records"]) == ("interrupted", stored())
 
     again = bench("submit", "job.yaml", "--out", "out", "--follow", "--set", "attacks.0.eps=1/255")
-    counts = re.search(r"\n(\d+) records in \d+ s, (\d+) were there before", again)
+    counts = re.search(r"\n(\d+) records? in \d+ s, (\d+) were there before", again)
     assert counts is not None
     assert sum(map(int, counts.groups())) == 8
     listed = bench("jobs")

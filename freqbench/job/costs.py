@@ -1,0 +1,175 @@
+"""Estimates the seconds of each unit, from rows of its store, from earlier runs on this machine, or from operations."""
+
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import pyarrow.compute as pc
+import torch
+
+from freqbench.attacks import ATTACKS
+from freqbench.core.errors import UserError
+from freqbench.core.files import node_cache, storage
+from freqbench.core.identity import digest
+from freqbench.core.machine import available_cores
+from freqbench.core.types import CaseRef
+from freqbench.job.cells import Unit
+from freqbench.models import ModelSpec, forward_flops, num_windows
+from freqbench.results import Store
+
+GPU_FLOPS = 10e12
+TRIALS = 3
+MOST_S = 1e6  # seconds of a pass that can be true
+SCORING_S = 0.5  # time for the distances of a small volume
+MEASURED = ("run_id", "finished_at", "status", "source_model_id", "attack", "num_forwards", "num_backwards")
+SECONDS = ("attack_seconds", "score_seconds")
+RECORD = "a record"  # beside the names of attacks in a file of `remember`; "" there is any attack
+BASIS = "from rows of the store or of earlier runs here"
+ROUGH = "rough: counted operations, at this machine's speed now"
+
+Place = tuple[str, str]  # ids of cell and case
+Paces = dict[tuple[str, str | None], float]  # seconds a pass by source model and attack; None: by any attack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Estimated seconds of units on one worker.
+
+    Attributes:
+        attack, scoring: seconds of the attack (with its cell's learning, in its first unit) and of predicting and
+            scoring, by unit.
+        basis: what they were estimated from; None without a unit.
+    """
+
+    attack: Mapping[Place, float]
+    scoring: Mapping[Place, float]
+    basis: str | None
+
+    @property
+    def total(self) -> float:
+        """Seconds of all units."""
+        return sum(self.attack.values()) + sum(self.scoring.values())
+
+
+def place(unit: Unit) -> Place:
+    """Returns the ids of a unit's cell and case."""
+    return unit.cell.key(unit.ref, unit.targets[0])[:2]
+
+
+def estimated(units: Sequence[Unit], store: Store) -> Costs:
+    """Estimates what units cost one worker.
+
+    Seconds per pass of each source model and attack, and seconds to score a record, are those of the latest run in the
+    store, as an older run may have used another machine; else those of earlier runs on this machine (`remember`); else
+    counted operations divided by the rate that the cores reach now, beside their other load, or that a GPU usually
+    reaches: right to a factor of about five.
+    """
+    a_pass, a_record = measured(store)
+    models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
+    for model_id in {unit.cell.source.model_id for unit in units}:
+        remembered = _remembered(model_id)
+        a_record = remembered.pop(RECORD, None) if a_record is None else a_record
+        a_pass = {(model_id, attack or None): seconds for attack, seconds in remembered.items()} | a_pass
+    forward = {model_id: forward_flops(model) for model_id, model in models.items()}
+    rate = _rate() if units else 1.0
+    is_rough, learning, predicted = False, set[str](), set[tuple[CaseRef, str]]()
+    attack, scoring = dict[Place, float](), dict[Place, float]()
+    for unit in units:
+        source, passes = unit.cell.source.model_id, unit.passes_on(unit.cell.source)
+        if unit.cell.cell_id not in learning:
+            learning.add(unit.cell.cell_id)
+            passes += unit.cell.learning_passes
+        seconds_a_pass = a_pass.get((source, unit.cell.attack.name)) or a_pass.get((source, None))
+        is_rough |= a_record is None or (passes > 0 and seconds_a_pass is None)
+        if seconds_a_pass:
+            attack[place(unit)] = passes * seconds_a_pass
+        else:
+            beside = sum(unit.passes_on(model) * forward[model.model_id] for model in unit.cell.surrogates)
+            attack[place(unit)] = (passes * forward[source] + beside) / rate
+        seconds = 0.0
+        for target in unit.targets:
+            is_clean_new = (unit.ref, target.model_id) not in predicted
+            predicted.add((unit.ref, target.model_id))
+            predicting = _predicted_windows(unit, target, is_clean_new) * forward[target.model_id] / rate
+            seconds += predicting + SCORING_S if a_record is None else a_record
+        scoring[place(unit)] = seconds
+    basis = ROUGH if is_rough else BASIS
+    return Costs(attack=attack, scoring=scoring, basis=basis if units else None)
+
+
+def _predicted_windows(unit: Unit, target: ModelSpec, with_clean: bool) -> int:
+    windows = num_windows(target, unit.cell.dataset.shape_in(unit.ref, target.space), unit.ref)
+    return windows * 2 ** len(target.inference.mirror) * target.predictions * (1 + with_clean)
+
+
+def _rate() -> float:
+    """Returns this machine's floating-point operations per second: a typical GPU's, else those of a convolution now."""
+    if torch.cuda.is_available():
+        return GPU_FLOPS
+    images, kernel, threads = torch.rand(1, 32, 32, 32, 32), torch.rand(32, 32, 3, 3, 3), torch.get_num_threads()
+    torch.set_num_threads(available_cores())
+    with torch.inference_mode():
+        for trial in range(TRIALS + 1):
+            if trial == 1:  # the first one also sets up
+                started = perf_counter()
+            torch.nn.functional.conv3d(images, kernel, padding=1)
+    seconds = perf_counter() - started
+    torch.set_num_threads(threads)
+    return TRIALS * 2 * kernel.numel() * images[0, 0].numel() / seconds
+
+
+def measured(store: Store, run_id: str | None = None) -> tuple[Paces, float | None]:
+    """Returns a store's seconds per pass, of each attack and of any, and per record; `run_id`: of one run alone."""
+    if store.is_empty:
+        return {}, None
+    rows = store.records((*MEASURED, *SECONDS))
+    rows = rows.filter(pc.equal(rows["status"], "ok"))
+    if run_id is not None:
+        rows = rows.filter(pc.equal(rows["run_id"], run_id))
+    passes = pc.fill_null(pc.add(rows["num_forwards"], rows["num_backwards"]), 0)
+    sums = [("finished_at", "max"), *((name, "sum") for name in (*SECONDS, "passes")), ("score_seconds", "count")]
+    grouped = rows.append_column("passes", passes).group_by(["run_id", "source_model_id", "attack"]).aggregate(sums)
+    a_pass: Paces = {}
+    a_record = None
+    by_surrogates = {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
+    for row in sorted(grouped.to_pylist(), key=lambda row: row["finished_at_max"]):  # the latest run counts
+        if row["score_seconds_count"]:
+            a_record = row["score_seconds_sum"] / row["score_seconds_count"]
+        if row["passes_sum"] and row["attack_seconds_sum"]:
+            seconds = row["attack_seconds_sum"] / row["passes_sum"]
+            a_pass[row["source_model_id"], row["attack"]] = seconds
+            if row["attack"] not in by_surrogates:  # whose seconds include other networks
+                a_pass[row["source_model_id"], None] = seconds
+    return a_pass, a_record
+
+
+def remember(store: Store, run_id: str) -> None:
+    """Keeps the seconds per pass and per record of a run in the node's cache, a file a source model, for later runs."""
+    a_pass, a_record = measured(store, run_id)
+    for model_id in {model_id for model_id, _ in a_pass}:
+        if path := _file(model_id):
+            own = {attack or "": seconds for (source, attack), seconds in a_pass.items() if source == model_id}
+            known = _remembered(model_id) | own | ({} if a_record is None else {RECORD: a_record})
+            with suppress(OSError):  # a full or read-only disk only costs an estimate
+                storage.write_atomic(str(path), json.dumps(known).encode())
+
+
+def _remembered(model_id: str) -> dict[str, float]:
+    """Returns what `remember` kept of a model; empty if there is nothing that can be read."""
+    path = _file(model_id)
+    if path and path.is_file():
+        with suppress(OSError, ValueError, AttributeError):
+            known = json.loads(path.read_bytes()).items()
+            return {str(name): value for name, value in known if isinstance(value, float) and 0 < value < MOST_S}
+    return {}
+
+
+def _file(model_id: str) -> Path | None:
+    with suppress(UserError):  # of a cache that cannot be used, which a run reports
+        if node_cache.limit():
+            return node_cache.part("networks") / f"{digest(['pace', socket.gethostname(), model_id])}.json"
+    return None

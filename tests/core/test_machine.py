@@ -1,0 +1,94 @@
+"""Cores, threads and memory that a process may use."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from freqbench.core import machine
+
+
+@pytest.fixture
+def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of eight cores, whose files on control groups a test writes into this folder."""
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(machine, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(machine, "CONTROL_GROUPS", tmp_path / "groups")
+    return tmp_path
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{text}\n")
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 8),
+        ({"proc/self/cgroup": "0::/", "groups/cpu.max": "max 100000"}, 8),
+        ({"proc/self/cgroup": "0::/", "groups/cpu.max": "150000 100000"}, 1),
+        ({"proc/self/cgroup": "0::/", "groups/cpu.max": "50000 100000"}, 1),
+        ({"proc/self/cgroup": "0::/a/b", "groups/a/b/cpu.max": "max 100000", "groups/a/cpu.max": "300000 100000"}, 3),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/\n3:cpu,cpuacct:/docker/1",
+                "groups/cpu/cpu.cfs_quota_us": "200000",
+                "groups/cpu/cpu.cfs_period_us": "100000",
+            },
+            2,
+        ),
+        (
+            {
+                "proc/self/cgroup": "3:cpu:/",
+                "groups/cpu/cpu.cfs_quota_us": "-1",
+                "groups/cpu/cpu.cfs_period_us": "100000",
+            },
+            8,
+        ),
+    ],
+)
+def test_cores_are_those_of_the_affinity_or_fewer_by_a_container_s_quota(
+    group: Path, files: dict[str, str], cores: int
+) -> None:
+    write(group, files)
+    assert machine.available_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("stated", "threads"), [(None, 8), ("", 8), ("2", 2), ("4,2", 4), ("64", 8), ("0", 8), ("many", 8)]
+)
+@pytest.mark.usefixtures("group")
+def test_threads_are_the_cores_or_what_the_environment_states(
+    stated: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if stated is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", stated)
+    assert machine.available_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({}, None),
+        ({"proc/self/cgroup": "0::/", "groups/memory.max": "max", "groups/memory.current": "10"}, None),
+        ({"proc/self/cgroup": "0::/", "groups/memory.max": "1000", "groups/memory.current": "400"}, 600),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/x",
+                "groups/memory/x/memory.limit_in_bytes": "500",
+                "groups/memory/x/memory.usage_in_bytes": "700",
+            },
+            0,
+        ),
+    ],
+)
+def test_memory_is_that_of_the_machine_or_less_by_a_container_s_limit(
+    group: Path, files: dict[str, str], free: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(group, files)
+    machine_s_own = psutil.virtual_memory()
+    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: machine_s_own)
+    assert machine.available_memory() == (machine_s_own.available if free is None else free)
