@@ -53,7 +53,8 @@ SLICE = (
 )
 PATIENT = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientBirthName", "PatientMotherBirthName"),
-    *("OtherPatientIDs", "OtherPatientNames", "MedicalRecordLocator", "AccessionNumber"),
+    *("OtherPatientIDs", "OtherPatientNames", "MedicalRecordLocator", "AccessionNumber", "PatientAddress"),
+    *("PatientTelephoneNumbers", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "StudyDate"),
 )
 
 # Fields of a frame, by the sequence of functional groups that holds them.
@@ -113,7 +114,7 @@ class _File:
 def patient_fields(files: Sequence[Path]) -> dict[str, str]:
     """Returns the fields of the patient in the first file that is DICOM, to keep them out of names."""
     for path in files:
-        with _quiet() as pydicom:
+        with quiet() as pydicom:
             try:
                 fields = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(PATIENT))
                 return {name: str(fields[name].value) for name in PATIENT if name in fields and fields[name].value}
@@ -138,7 +139,7 @@ def label_files(files: Sequence[Path]) -> list[Path]:
     """Returns the segmentations among files, else the RTSTRUCT, which are refused when they are read."""
     kinds = dict[Path, str]()
     for path in files:
-        with _quiet() as pydicom:
+        with quiet() as pydicom:
             try:
                 kinds[path] = str(pydicom.filereader.read_file_meta_info(path).get("MediaStorageSOPClassUID", ""))
             except _damaged():
@@ -185,7 +186,7 @@ def _choice(
         return uid, ""
     if len(of_series) == 1:
         return next(iter(of_series)), ""
-    referenced = [_fields(segmentation, where).get("ReferencedSeriesSequence", [])] if segmentation else []
+    referenced = [read_fields(segmentation, where).get("ReferencedSeriesSequence", [])] if segmentation else []
     named = {str(item.get("SeriesInstanceUID", "")) for items in referenced for item in items} & of_series.keys()
     longest = max(map(len, of_series.values()))
     candidates, why = (
@@ -341,7 +342,7 @@ def _masks(path: Path, where: Path) -> Iterator[tuple[int, list[tuple[int, npt.N
 
 def _segmentation(path: Path, where: Path) -> Any:
     """Returns all fields of a SEG but its voxels; refuses other files by name, and probabilities."""
-    fields = _fields(path, where)
+    fields = read_fields(path, where)
     kind = str(fields.get("SOPClassUID", ""))
     if kind not in (SEG, LABELMAP):
         what = "RTSTRUCT, contours whose voxels every reader fills otherwise" if kind == RTSTRUCT else _kind(kind)
@@ -483,7 +484,7 @@ def _scale(fields: Any, where: Path) -> tuple[float, float]:
 
 def _numbers(fields: Any, name: str, count: int, where: Path) -> npt.NDArray[np.float64]:
     """Returns finite numbers of a field."""
-    with _quiet():
+    with quiet():
         try:
             values = np.atleast_1d(np.array(fields.get(name), np.float64))
         except (ValueError, TypeError, ArithmeticError):
@@ -512,7 +513,7 @@ def _scan(stamps: tuple[tuple[Path, int, int], ...], where: Path) -> tuple[_File
     for path, size, _ in stamps:
         if path.name == "DICOMDIR" or path.suffix.lower() in NO_SLICES:
             continue
-        with _quiet() as pydicom:
+        with quiet() as pydicom:
             try:
                 with path.open("rb") as stream:
                     header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(SLICE))
@@ -564,14 +565,15 @@ def _plain(fields: Mapping[str, Any], syntax: Any, stream: Any) -> _Plain | None
     return _Plain(stream.tell() + _head(syntax), np.dtype(kind), bits - used)
 
 
-def _fields(path: Path, where: Path) -> Any:
+def read_fields(path: Path, where: Path) -> Any:
+    """Returns all fields of a file but its voxels; raises DataError for one that is damaged or no DICOM."""
     ((_, *stamp),) = _stamps([path], where)
     return _all_fields(path, tuple(stamp), where)
 
 
 @lru_cache(maxsize=64)
 def _all_fields(path: Path, stamp: tuple[int, ...], where: Path) -> Any:
-    with _quiet() as pydicom:
+    with quiet() as pydicom:
         try:
             fields = pydicom.dcmread(path, stop_before_pixels=True)
             for _ in fields.iterall():  # which decodes each value, so that none is damaged later
@@ -585,7 +587,7 @@ def _all_fields(path: Path, stamp: tuple[int, ...], where: Path) -> Any:
 
 def _pixels(path: Path, where: Path) -> npt.NDArray[Any]:
     """Returns the numbers as a file stores them, decoded."""
-    with _quiet() as pydicom:
+    with quiet() as pydicom:
         syntax = "damaged"
         try:
             fields = pydicom.dcmread(path, specific_tags=[*PIXELS, "SOPClassUID", "PixelData"])
@@ -625,12 +627,12 @@ def _kind(uid: str) -> str:
     """Returns the name of a kind of object."""
     if uid == RTSTRUCT:
         return "RTSTRUCT"
-    with _quiet() as pydicom:
+    with quiet() as pydicom:
         return str(pydicom.uid.UID(uid).name) or "an object without a kind"
 
 
 @contextmanager
-def _quiet() -> Iterator[Any]:
+def quiet() -> Iterator[Any]:
     """Gives pydicom, whose warnings tell values of fields, without them."""
     try:
         import pydicom

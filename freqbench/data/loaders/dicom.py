@@ -13,7 +13,7 @@ from pydantic import Field
 from freqbench.core.errors import DataError, MissingDataError
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
-from freqbench.core.types import IGNORED
+from freqbench.core.types import IGNORED, CaseRef
 from freqbench.data import dicom
 from freqbench.data.headers import Header
 from freqbench.data.labels import few, plain
@@ -97,6 +97,10 @@ class DicomFolders(ListedFolder):
                 f"{root}: expected {IMAGES}/CASE with the slices of a series, found none: check `root`"
             )
         return cases
+
+    def slices(self, ref: CaseRef) -> dicom.Series:
+        """Returns the header of a case's series."""
+        return self._image_header(self._entry(ref.case_id))
 
     def remarks(self, patients: Sequence[str]) -> Iterator[str]:
         """Yields lines as `ListedFolder.remarks` does, and one on cases that are called by a hash."""
