@@ -24,8 +24,13 @@ CONVERT = "convert each by SimpleITK.WriteImage(SimpleITK.ReadImage(FILE), 'NAME
 OTHER_FORMATS = {
     **dict.fromkeys((".mgz", ".mgh", ".mnc"), "convert each by nibabel.load(FILE) and nibabel.save"),
     **dict.fromkeys((".tif", ".tiff", ".vtk", ".h5", ".hdf5"), CONVERT),
+    **dict.fromkeys((".mrc", ".lsm", ".nia", ".pic"), CONVERT),
+    **dict.fromkeys((".par", ".rec"), "convert each by nibabel.load(PAR FILE) and nibabel.save"),
+    **dict.fromkeys(
+        (".png", ".jpg", ".jpeg", ".bmp"), "stack the pictures of a volume into one file, and state its spacing there"
+    ),
     ".img": "give the .hdr file beside it",
-    **dict.fromkeys((".dcm", ".ima", ".dicom"), "give the folder of its series to `loader: dicom`"),
+    **dict.fromkeys((".dcm", ".ima", ".dicom"), "give the folder of its series (`loader: dicom`)"),
 }
 
 
@@ -55,7 +60,10 @@ def reader_of(path: Path | str) -> Reader:
         return nifti
     if name.endswith(itk.SUFFIXES):
         return itk
-    convert = OTHER_FORMATS.get(Path(name).suffix.lower(), "convert the file")
+    suffix = Path(name).suffix.lower()
+    convert = OTHER_FORMATS.get(
+        suffix, "convert the file" if suffix else "of a DICOM series give the folder, on this machine"
+    )
     raise DataError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, got {name!r}: {convert}")
 
 
