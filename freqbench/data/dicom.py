@@ -490,7 +490,9 @@ def _numbers(fields: Any, name: str, count: int, where: Path) -> npt.NDArray[np.
         except (ValueError, TypeError, ArithmeticError):
             values = np.array([])
     if values.shape != (count,) or not np.isfinite(values).all():
-        raise DataError(f"{where}: expected {count} numbers as {name}, got none or others: mend the series")
+        raise DataError(
+            f"{where}: expected {count} number{'s' * (count > 1)} as {name}, got none or others: mend the file"
+        )
     return values
 
 
@@ -620,7 +622,9 @@ def _decoded(fields: Any, pydicom: Any) -> npt.NDArray[Any]:
 
 
 def _kinds(files: Sequence[Path], where: Path) -> str:
-    return ", ".join(sorted({_kind(file.kind) for file in _scan(_stamps(files, where), where)})) or "no DICOM file"
+    names = {_kind(file.kind) for file in _scan(_stamps(files, where), where)}
+    shown = (f"{name} without voxels" if name.endswith("Image Storage") else name for name in sorted(names))
+    return ", ".join(shown) or "no DICOM file"
 
 
 def _kind(uid: str) -> str:
