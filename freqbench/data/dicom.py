@@ -4,6 +4,7 @@ Names of its files and fields of a patient are in no error: hospitals write name
 a hash, errors show the hash.
 """
 
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -637,14 +638,19 @@ def _kind(uid: str) -> str:
 
 @contextmanager
 def quiet() -> Iterator[Any]:
-    """Gives pydicom, whose warnings tell values of fields, without them."""
+    """Gives pydicom, whose warnings and log tell values of fields, without them."""
     try:
         import pydicom
     except ImportError:
         raise UserError("DICOM: expected the package pydicom: pip install 'freqbench[dicom]'") from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield pydicom
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield pydicom
+    finally:
+        logger.disabled = before
 
 
 def _damaged() -> tuple[type[Exception], ...]:

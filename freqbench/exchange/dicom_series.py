@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from freqbench import __version__
-from freqbench.core.errors import DataError
+from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.core.input_space import parse_intensity
 from freqbench.core.types import CaseRef, NativeCase
@@ -88,6 +88,19 @@ class Derivation:
         from pydicom.uid import generate_uid
 
         return str(generate_uid(entropy_srcs=["freqbench", self.case, str(self.keeps_identity), *map(str, parts)]))
+
+
+def made_kind(dataset: Dataset) -> str:
+    """Returns the kind of object for cases that are no DICOM: CT if intensities are scaled by a window, else MR."""
+    return CT if parse_intensity(dataset.space.intensity).kind == "window" else MR
+
+
+def require_packages() -> None:
+    """Raises UserError if a package that writes DICOM is missing."""
+    try:
+        import highdicom  # noqa: F401
+    except ImportError:
+        raise UserError("DICOM: expected the package highdicom: pip install 'freqbench[dicom]'") from None
 
 
 def slices(
@@ -237,6 +250,7 @@ def segmentation(
         source_images=list(series),
         pixel_array=np.ascontiguousarray(label.T, np.uint8 if len(names) < 256 else np.uint16),
         segmentation_type="BINARY",
+        omit_empty_frames=bool(label.any()),
         segment_descriptions=[
             highdicom.seg.SegmentDescription(
                 segment_number=number,
@@ -278,6 +292,10 @@ class CaseSeries:
         The volume of `number` 0 is the clean one, others are those of `cell`, which has the predictions of both. They
         go to `labels` beside the folder, where `loader: dicom` finds them.
         """
+        with dicom.quiet():
+            return self._write(folder, cell, number, image, whole)
+
+    def _write(self, folder: str, cell: Cell, number: int, image: Tensor, whole: bool) -> tuple[Tensor, float]:
         files, first = dict[str, bytes](), list[Any]()
         stored, steps = list[Tensor](), list[float]()
         for channel, voxels in enumerate(image.numpy()):
@@ -317,7 +335,7 @@ class CaseSeries:
                 if number
                 else "The clean volume that adversarial ones were made of"
             ),
-            kind=CT if parse_intensity(self.dataset.space.intensity).kind == "window" else MR,
+            kind=made_kind(self.dataset),
             source=own,
             keeps_identity=self.keeps_identity,
         )

@@ -18,7 +18,7 @@ from freqbench.data import attacked_native, resampling_error
 from freqbench.data.base import Dataset
 from freqbench.data.loaders.dicom import DicomFolders
 from freqbench.engine import saved_volumes
-from freqbench.exchange.dicom_series import CLEAN, CaseSeries
+from freqbench.exchange.dicom_series import CLEAN, CT, CaseSeries, made_kind, require_packages
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid
 from freqbench.ops.regions import numbers_of
@@ -91,6 +91,15 @@ def export(
             f"--keep-identity: expected --format dicom and cases of `loader: dicom`, got "
             f"{f'--format {form}' if form != 'dicom' else others[0]}: leave it out"
         )
+    if form == "dicom":
+        require_packages()
+        for name in others:
+            kind = (
+                "CT, as `intensity` is a window"
+                if made_kind(datasets[name]) == CT
+                else "MR, as `intensity` is no window"
+            )
+            console.print(f"{name}: cases are no DICOM: headers are made, of {kind}", soft_wrap=True)
     stated = dict[str, bytes]()
     for name, dataset in datasets.items():
         if form == "dicom" or not dataset.has_regions:

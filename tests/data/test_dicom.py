@@ -14,6 +14,7 @@ from pydicom.uid import MPEG2MPML, RLELossless, generate_uid
 import freqbench as fb
 from freqbench.core.errors import UserError
 from freqbench.core.types import NativeCase
+from freqbench.data import dicom
 from freqbench.data.layouts import recognise
 
 from .conftest import made, refused
@@ -239,6 +240,17 @@ def test_doctor_knows_a_folder(tmp_path: Path) -> None:
     (tmp_path / "labels/a.dcm").unlink()
     assert recognise(str(tmp_path)).entry["reference"] == "prediction"
     assert recognise(str(tmp_path / "images/a")).loader == "dicom"
+
+
+def test_a_value_that_is_wrong_is_not_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Pydicom warns of a date that is a name, and logs it."""
+    with dicom.quiet():
+        put_series(tmp_path / "a", volume()[0], changes={-1: {"PatientBirthDate": "Zweistein"}})
+    _image(tmp_path)
+    assert not caplog.text
+    assert not list(recwarn)
 
 
 def test_no_field_of_the_patient_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,9 @@ def test_what_dicom_cannot_hold_is_refused(tmp_path: Path) -> None:
         UserError, match=r"--keep-identity: expected --format dicom and cases of `loader: dicom`, got x"
     ):
         exported(tmp_path / "out", entry, tmp_path / "to", keeps_identity=True)
+
+
+def test_a_missing_package_is_one_line(tmp_path: Path, case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(UserError, match=r"expected the package highdicom: pip install 'freqbench\[dicom\]'"):
+        exported(*case, tmp_path)
