@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from freqbench.core.errors import DataError
 from freqbench.core.files import storage
-from freqbench.data import dicom, itk, nifti
+from freqbench.data import dicom, itk, mgh, nifti
 from freqbench.data.headers import Header
 
-SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
+SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES, *mgh.SUFFIXES)
 
 # Labels that a scale slope or an interpolation has moved this far from whole numbers are rounded.
 ROUNDED = 1e-3
@@ -22,7 +22,7 @@ CONVERT = "convert each by SimpleITK.WriteImage(SimpleITK.ReadImage(FILE), 'NAME
 
 # Endings of files that hold volumes in formats that are not read, and how they become NIfTI.
 OTHER_FORMATS = {
-    **dict.fromkeys((".mgz", ".mgh", ".mnc"), "convert each by nibabel.load(FILE) and nibabel.save"),
+    ".mnc": "convert each by nibabel.load(FILE) and nibabel.save",
     **dict.fromkeys((".tif", ".tiff", ".vtk", ".h5", ".hdf5"), CONVERT),
     **dict.fromkeys((".mrc", ".lsm", ".nia", ".pic"), CONVERT),
     **dict.fromkeys((".par", ".rec"), "convert each by nibabel.load(PAR FILE) and nibabel.save"),
@@ -60,6 +60,8 @@ def reader_of(path: Path | str) -> Reader:
         return nifti
     if name.endswith(itk.SUFFIXES):
         return itk
+    if name.endswith(mgh.SUFFIXES):
+        return mgh
     suffix = Path(name).suffix.lower()
     convert = OTHER_FORMATS.get(
         suffix, "convert the file" if suffix else "of a DICOM series give the folder, on this machine"
@@ -70,8 +72,11 @@ def reader_of(path: Path | str) -> Reader:
 def stem(path: str) -> str:
     """Returns the file name without folder and without the ending of its format."""
     name = path.rsplit("/", 1)[-1]
-    for suffix in nifti.SUFFIXES if name.endswith(nifti.SUFFIXES) else itk.SUFFIXES:
-        name = name.removesuffix(suffix)
+    for suffixes in (nifti.SUFFIXES, itk.SUFFIXES, mgh.SUFFIXES):
+        if name.endswith(suffixes):
+            for suffix in suffixes:
+                name = name.removesuffix(suffix)
+            break
     return name
 
 
