@@ -1,11 +1,11 @@
 """Reads FreeSurfer's MGH files: a header of 284 bytes, then big-endian voxels, packed by gzip as `.mgz`."""
 
 import gzip
+import io
 import math
 import struct
 import zlib
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +106,7 @@ def read_voxels(header: Header) -> npt.NDArray[np.float32]:
     return voxels.astype(np.float32)
 
 
-def _opened(path: Path) -> IO[Any]:
+def _opened(path: Path) -> gzip.GzipFile | io.BufferedReader:
     return gzip.open(path, "rb") if path.suffix == PACKED else path.open("rb")
 
 

@@ -1,4 +1,4 @@
-"""No field of a patient leaves a folder of DICOM, whatever is done with it."""
+"""Fields of patients in a folder of DICOM, of which no command tells one."""
 
 import gzip
 from pathlib import Path

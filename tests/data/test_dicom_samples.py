@@ -65,7 +65,7 @@ def told(files: list[Path], kind: str) -> str:
 
 @pytest.mark.parametrize("kind", ["series", "segmentation"])
 def test_every_file_is_refused_in_one_line(kind: str) -> None:
-    """No single file is a volume; the two segmentations lack the number of their frames."""
+    """Single files are no volumes; the two segmentations lack the number of their frames."""
     assert len(samples()) > 200
     for path in samples():
         line = told([path], kind)

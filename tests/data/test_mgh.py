@@ -96,7 +96,7 @@ def test_a_header_that_is_wrong_is_refused(tmp_path: Path, start: int, field: by
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 90, gzip.compress(b"short"), b"\x1f\x8b junk"])
-def test_what_is_no_mgh_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_another_kind_of_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.mgz"
     path.write_bytes(content)
     refused("expected an MGH file, got an unreadable header", lambda: image_files.read_header(path))

@@ -162,7 +162,7 @@ def test_a_second_export_replaces_the_first_and_no_other_file(tmp_path: Path, ca
         exported(*case, tmp_path)
 
 
-def test_what_dicom_cannot_hold_is_refused(tmp_path: Path) -> None:
+def test_axes_that_dicom_cannot_hold_are_refused(tmp_path: Path) -> None:
     sheared = np.eye(4)
     sheared[0, 1] = 0.3
     put(tmp_path / "data/x.nii.gz", volume()[0], sheared)
