@@ -235,7 +235,7 @@ def _place(fields: Any, grid: npt.NDArray[np.float64], k: int) -> None:
 
 
 def segmentation(
-    label: npt.NDArray[np.float32], series: Sequence[Any], names: Sequence[str], target: str, uids: tuple[str, str]
+    label: npt.NDArray[np.float32], series: Sequence[Any], names: Sequence[str], target: str, uids: Sequence[str]
 ) -> Any:
     """Returns the SEG of a label map `[H, W, D]` of the slices of a series.
 
@@ -286,37 +286,42 @@ class CaseSeries:
     root: str  # of the saved volumes
     keeps_identity: bool
 
-    def write(self, folder: str, cell: Cell, number: int, image: Tensor, whole: bool) -> tuple[Tensor, float]:
+    def write(
+        self, folder: str, cells: Sequence[Cell], number: int, image: Tensor, whole: bool
+    ) -> tuple[Tensor, float]:
         """Writes a volume `[C, H, W, D]` as a series a channel; returns what readers get of it, and its largest step.
 
-        The volume of `number` 0 is the clean one, others are those of `cell`, which has the predictions of both. They
-        go to `labels` beside the folder, where `loader: dicom` finds them.
+        The volume of `number` 0 is the clean one, others are those of a cell. `cells` have the predictions, which go to
+        `labels` beside the folder, where `loader: dicom` finds them.
         """
-        with dicom.quiet():
-            return self._write(folder, cell, number, image, whole)
-
-    def _write(self, folder: str, cell: Cell, number: int, image: Tensor, whole: bool) -> tuple[Tensor, float]:
         files, first = dict[str, bytes](), list[Any]()
-        stored, steps = list[Tensor](), list[float]()
-        for channel, voxels in enumerate(image.numpy()):
-            derivation = self._derivation(cell, number, channel, len(image))
-            series, read, step = slices(voxels, self.native, derivation, whole)
-            place = f"channel_{channel}/" if len(image) > 1 else ""
-            files |= {f"{place}{k:04d}.dcm": packed(fields) for k, fields in enumerate(series, 1)}
-            stored.append(torch.from_numpy(read))
-            steps.append(step)
-            first = first or series
-        _replace(folder, files)
-        labels, there = dict[str, bytes](), saved_volumes.folder(self.root, cell, self.ref)
-        for target, kinds in layout.predictions(storage.list_files(there, layout.SUFFIX)).items():
-            if name := kinds.get(layout.ON_ADVERSARIAL if number else layout.ON_CLEAN):
-                label = self._on_file(storage.join(there, name))
-                uids = derivation.uid("prediction", number, target), derivation.uid("predictions", number, target)
-                made = segmentation(label, first, self.dataset.class_names[1:], target, uids)
-                labels[f"prediction-{target}.dcm"] = packed(made)
+        stored, steps, labels = list[Tensor](), list[float](), dict[str, bytes]()
         above, _, case = folder.rpartition("/")
+        with dicom.quiet():
+            for channel, voxels in enumerate(image.numpy()):
+                derivation = self._derivation(cells[0], number, channel, len(image))
+                series, read, step = slices(voxels, self.native, derivation, whole)
+                place = f"channel_{channel}/" if len(image) > 1 else ""
+                files |= {f"{place}{k:04d}.dcm": packed(fields) for k, fields in enumerate(series, 1)}
+                stored.append(torch.from_numpy(read))
+                steps.append(step)
+                first = first or series
+            for target, path in self._predictions(cells, layout.ON_ADVERSARIAL if number else layout.ON_CLEAN).items():
+                uids = tuple(derivation.uid(derivation.key, part, target) for part in ("object", "series"))
+                made = segmentation(self._on_file(path), first, self.dataset.class_names[1:], target, uids)
+                labels[f"prediction-{target}.dcm"] = packed(made)
+        _replace(folder, files)
         _replace(storage.join(above, LABELS, case), labels)
         return torch.stack(stored), max(steps)
+
+    def _predictions(self, cells: Sequence[Cell], kind: str) -> dict[str, str]:
+        """Returns the paths of saved label maps by their target."""
+        return {
+            target: storage.join(folder, names[kind])
+            for folder in (saved_volumes.folder(self.root, cell, self.ref) for cell in cells)
+            for target, names in layout.predictions(storage.list_files(folder, layout.SUFFIX)).items()
+            if kind in names
+        }
 
     def _derivation(self, cell: Cell, number: int, channel: int, channels: int) -> Derivation:
         """Returns what a series says of itself."""

@@ -203,7 +203,8 @@ def _case(order: _Order, cells: list[Cell], ref: CaseRef) -> Iterator[Exported]:
             path = path.removesuffix(SUFFIX)
             number = 0 if is_clean else 1 + cells.index(cell)
             place = storage.join(order.to, path)
-            stored, step = series.write(place, cell, number, image, whole=kind == torch.int16)
+            made_by = cells if is_clean else [cell]
+            stored, step = series.write(place, made_by, number, image, whole=kind == torch.int16)
             dtype = dtype if kind == torch.int16 else "uint16"
         lost = (stored - image).double()
         return Exported(
