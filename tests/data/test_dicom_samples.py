@@ -6,11 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import highdicom
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK
 from pydicom.errors import InvalidDicomError
+from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from freqbench.core.errors import UserError
@@ -86,13 +88,14 @@ def twice(path: Path, folder: Path) -> list[Path]:
     return paths
 
 
-SLICES = [
-    path
-    for path in samples()
-    if path.parent.name == "test_files"
-    and parsed(path).get("SamplesPerPixel") == parsed(path).get("NumberOfFrames", 1) == 1
-    and "PixelData" in parsed(path)
-]
+with dicom.quiet():
+    SLICES = [
+        path
+        for path in samples()
+        if path.parent.name == "test_files"
+        and parsed(path).get("SamplesPerPixel") == parsed(path).get("NumberOfFrames", 1) == 1
+        and "PixelData" in parsed(path)
+    ]
 UNREAD = {
     "JPEG2000-embedded-sequence-delimiter.dcm": "expected voxels that pydicom or GDCM decodes",
     "MR_truncated.dcm": "expected whole slices, got a truncated file",
@@ -138,6 +141,60 @@ def test_a_series_of_a_disc_is_that_of_simpleitk_or_refused(folder: str, text: s
         np.testing.assert_array_equal(image_files.read_image(ours)[0].T, SimpleITK.GetArrayFromImage(theirs))
         np.testing.assert_allclose(ours.spacing, theirs.GetSpacing(), atol=1e-4)
         np.testing.assert_allclose(ours.affine[:3, 3] * [-1, -1, 1], theirs.GetOrigin(), atol=1e-4)
+
+
+def made_by_highdicom(kind: str, series: list[Path]) -> Any:
+    """An object of a series that is neither slices nor a segmentation."""
+    sources = [pydicom.dcmread(path) for path in series]
+    of_series = {"series_instance_uid": generate_uid(), "series_number": 2}
+    of_object = {"sop_instance_uid": generate_uid(), "instance_number": 1}
+    if kind == "enhanced":
+        return highdicom.legacy.LegacyConvertedEnhancedCTImage(sources, **of_series, **of_object)
+    maker = {"manufacturer": "x", "manufacturer_model_name": "x", "device_serial_number": "1", "software_versions": "1"}
+    values = np.stack([fields.pixel_array for fields in sources])
+    if kind == "map":
+        return highdicom.pm.ParametricMap(
+            sources,
+            values.astype(np.float32),
+            **of_series,
+            **of_object,
+            **maker,
+            contains_recognizable_visual_features=False,
+            real_world_value_mappings=[
+                highdicom.pm.RealWorldValueMapping("x", "x", codes.UCUM.NoUnits, (-1e6, 1e6), slope=1, intercept=0)
+            ],
+            window_center=0,
+            window_width=1,
+        )
+    return highdicom.sc.SCImage.from_ref_dataset(
+        sources[0],
+        values[0].astype(np.uint16),
+        photometric_interpretation="MONOCHROME2",
+        bits_allocated=16,
+        coordinate_system="PATIENT",
+        patient_orientation=("L", "P"),
+        manufacturer="x",
+        **of_series,
+        **of_object,
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "image", "label"),
+    [
+        (
+            "enhanced",
+            "expected one slice a file, got 8 frames in one",
+            "got Legacy Converted Enhanced CT Image Storage",
+        ),
+        ("map", "expected one slice a file, got 8 frames in one", "got Parametric Map Storage"),
+        ("capture", "expected slices with their place, got one without", "got Secondary Capture Image Storage"),
+    ],
+)
+def test_other_objects_of_highdicom_are_refused(tmp_path: Path, kind: str, image: str, label: str) -> None:
+    made_by_highdicom(kind, put_series(tmp_path / "a", volume()[0])).save_as(tmp_path / "b.dcm")
+    assert image in told([tmp_path / "b.dcm"], "series")
+    assert f"expected a DICOM SEG, {label}: convert it" in told([tmp_path / "b.dcm"], "segmentation")
 
 
 def test_contours_are_refused_by_name(tmp_path: Path) -> None:
