@@ -118,7 +118,7 @@ def test_identity_is_kept_where_it_is_asked_for(tmp_path: Path, case: Any) -> No
 
 
 def test_predictions_are_segmentations_of_the_series(tmp_path: Path, case: Any) -> None:
-    """As SimpleITK resamples the saved label map, whose axes are turned, onto the series."""
+    """Segments are the saved label map, whose axes are turned, as SimpleITK resamples it onto the series."""
     files = exported(*case, tmp_path / "to")
     for each, kind in zip(files, ("clean", "adversarial"), strict=True):
         (saved,) = case[0].glob(f"volumes/*/*/prediction_{kind}-a.nii.gz")
