@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench.api.given import ArraysDataset, FilesDataset, cpu_tensor, grid_of, require_unit_range
+from freqbench.api.given import ArraysDataset, FilesDataset, FolderDataset, cpu_tensor, grid_of, require_unit_range
 from freqbench.core import config, names, types
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.names import AnyPath
@@ -105,34 +106,43 @@ class PatientCase:
 
         Args:
             image: a path or URI, or one per channel; channels may also lie in one file, along a fourth axis or as
-                numbers of a voxel.
-            label: path or URI of the label map on the same grid; None: there is none, see `reference`.
-            labels: names of all classes, background first, or their number; None: as many as the model has.
+                numbers of a voxel. A folder of this machine is a DICOM series; of several, the one that the label map
+                refers to, else the longest.
+            label: path or URI of the label map on the same grid, of DICOM a SEG; None: there is none, see `reference`.
+            labels: names of all classes, background first, or their number; None: as many as the model has, or those
+                of a SEG.
             keys: `label_map`, `regions` and `ignore` of a dataset's entry in a job file (the class of each label in the
                 file, labels of each region, and labels that do not count), and keys of
                 `freqbench.core.input_space.Preprocess`: `spacing` in millimetres, `intensity` (default: percentiles
                 0.5 to 99.5, for MR; `{"window": [-175, 250]}` for CT), `crop_foreground`, `size`, `pad_to`,
-                `resampling`.
+                `resampling`. For DICOM also `series`, the SeriesInstanceUID to read.
 
-        Warns of intensities that do not fit the window, and of classes whose label voxels the grid has lost.
+        Warns of intensities that do not fit the window, of classes whose label voxels the grid has lost, and of a
+        series that was chosen.
 
         Raises:
             UserError: an unknown key, or invalid files.
         """
         several: Sequence[Any] = image if isinstance(image, tuple | list) and image else [image]
         images = tuple(names.path_of(path, "image") for path in several)
-        content = {
-            "name": image_files.stem(images[0]),
-            "root": "",
-            "image": images,
-            "label": None if label is None else names.path_of(label, "label"),
-            "reference": "prediction" if label is None else "label",
-            "labels": (IGNORED if keys.get("ignore") else MOST_CLASSES) if labels is None else labels,
-            **keys,
-        }
-        dataset = config.validate(content, FilesDataset, "from_file")
+        for path in images:
+            if not storage.is_local(path):
+                image_files.reader_of(path)
+        place = None if label is None else names.path_of(label, "label")
+        content = {"label": place, "reference": "prediction" if label is None else "label", **keys}
+        if is_series := len(images) == 1 and names.at_home(images[0]).is_dir():
+            content |= {"name": "series", "root": images[0], "uid": content.pop("series", None)}
+        else:
+            content |= {"name": image_files.stem(images[0]), "root": "", "image": images}
+        counted = IGNORED if keys.get("ignore") else MOST_CLASSES  # of classes that nothing names
+        content["labels"] = None if is_series and label and labels is None else counted if labels is None else labels
+        dataset = config.validate(content, FolderDataset if is_series else FilesDataset, "from_file")
         (ref,) = dataset.refs()
-        is_unnamed = labels is None and not dataset.has_regions
+        if is_series:
+            dataset = dataset.model_copy(update={"name": ref.case_id})
+            for line in dataset.remarks([ref.patient_id]):
+                warnings.warn(line, stacklevel=2)
+        is_unnamed = labels is None and not dataset.has_regions and not (is_series and label)
         return cls._of(dataset.load(ref), dataset, () if is_unnamed else dataset.class_names)
 
     from_nifti = from_file  # its name while NIfTI was the only format

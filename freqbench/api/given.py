@@ -1,7 +1,8 @@
 """Reads arguments of a call, arrays above all, and defines the datasets of a case that no job names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -12,10 +13,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from freqbench.core.config import Seed, Strict, Whole
-from freqbench.core.errors import UserError, one_line
+from freqbench.core.errors import DataError, UserError, one_line
 from freqbench.core.plugins import kind_of
 from freqbench.core.types import CaseRef, ScoredOn, Spacing, triple
-from freqbench.data import Dataset, NativeCase
+from freqbench.data import Dataset, NativeCase, dicom
+from freqbench.data.loaders.dicom import DicomFolders
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder
 from freqbench.job.schema import Metric
 from freqbench.metrics.volumes import Volume
@@ -166,3 +168,19 @@ class FilesDataset(ListedFolder):
 
     def _parsed(self, line: Any) -> CaseFiles:
         return CaseFiles(str(line), self.patient_of(str(line)), self.image[0], self.label, further=self.image[1:])
+
+
+class FolderDataset(DicomFolders):
+    """A case that was made from the folder of a DICOM series."""
+
+    label: str | None
+    uid: str | None  # of the series, if the folder has several
+
+    def _places(self, top: Path) -> Iterator[tuple[Path, Sequence[Path]]]:
+        if self.label is not None and not (Path(self.label).is_file() and dicom.is_dicom(Path(self.label))):
+            got = "another file" if Path(self.label).exists() else "none"
+            raise DataError(f"{self.label}: expected a DICOM SEG of the series {top}, got {got}: give its file")
+        yield top, [Path(self.label)] if self.label is not None else []
+
+    def _series_of(self, case_id: str) -> str | None:
+        return self.uid

@@ -77,7 +77,13 @@ def _check(ways: dict[str, object], further: dict[str, str | None]) -> None:
 @app.command(rich_help_panel=common.READ)
 def export(
     out: common.Out,
-    to: Annotated[str | None, typer.Option(help="Folder to write to.", show_default="OUT/export")] = None,
+    to: Annotated[str | None, typer.Option(help="Folder to write to.", show_default="OUT/export or OUT/dicom")] = None,
+    form: Annotated[
+        Literal["nifti", "dicom"], typer.Option("--format", help="dicom: series of new UIDs, predictions as SEG.")
+    ] = "nifti",
+    keep_identity: Annotated[
+        bool, typer.Option("--keep-identity", help="Copy patient, study and institution of a DICOM case.")
+    ] = False,
     space: Annotated[
         Literal["native"], typer.Option(help="native: the files' own grid. OUT/volumes has the networks' grid.")
     ] = "native",
@@ -86,7 +92,7 @@ def export(
     yes: common.Yes = False,
     trust_code: common.Trust = False,
 ) -> None:
-    """Write each saved adversarial volume in its file's own grid and unit (int16), for third-party tools."""
+    """Write each saved adversarial volume in its file's own grid and unit, for third-party tools."""
     from freqbench.core import names
     from freqbench.core.files import storage
     from freqbench.exchange import export as exporting
@@ -95,6 +101,6 @@ def export(
     restricted = {cell.dataset.name for cell in grid.cells if not cell.dataset.may_be_shared}
     common.ask_to_write(sorted(restricted), yes)
     if not to:
-        to = storage.join(out, "export")
+        to = storage.join(out, "export" if form == "nifti" else form)
         names.require_inside(out, to)
-    exporting.export(grid, out, to, common.console())
+    exporting.export(grid, out, to, common.console(), form, keep_identity)

@@ -4,6 +4,7 @@ Names of its files and fields of a patient are in no error: hospitals write name
 a hash, errors show the hash.
 """
 
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,7 +54,8 @@ SLICE = (
 )
 PATIENT = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientBirthName", "PatientMotherBirthName"),
-    *("OtherPatientIDs", "OtherPatientNames", "MedicalRecordLocator", "AccessionNumber"),
+    *("OtherPatientIDs", "OtherPatientNames", "MedicalRecordLocator", "AccessionNumber", "PatientAddress"),
+    *("PatientTelephoneNumbers", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "StudyDate"),
 )
 
 # Fields of a frame, by the sequence of functional groups that holds them.
@@ -113,7 +115,7 @@ class _File:
 def patient_fields(files: Sequence[Path]) -> dict[str, str]:
     """Returns the fields of the patient in the first file that is DICOM, to keep them out of names."""
     for path in files:
-        with _quiet() as pydicom:
+        with quiet() as pydicom:
             try:
                 fields = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(PATIENT))
                 return {name: str(fields[name].value) for name in PATIENT if name in fields and fields[name].value}
@@ -138,7 +140,7 @@ def label_files(files: Sequence[Path]) -> list[Path]:
     """Returns the segmentations among files, else the RTSTRUCT, which are refused when they are read."""
     kinds = dict[Path, str]()
     for path in files:
-        with _quiet() as pydicom:
+        with quiet() as pydicom:
             try:
                 kinds[path] = str(pydicom.filereader.read_file_meta_info(path).get("MediaStorageSOPClassUID", ""))
             except _damaged():
@@ -185,7 +187,7 @@ def _choice(
         return uid, ""
     if len(of_series) == 1:
         return next(iter(of_series)), ""
-    referenced = [_fields(segmentation, where).get("ReferencedSeriesSequence", [])] if segmentation else []
+    referenced = [read_fields(segmentation, where).get("ReferencedSeriesSequence", [])] if segmentation else []
     named = {str(item.get("SeriesInstanceUID", "")) for items in referenced for item in items} & of_series.keys()
     longest = max(map(len, of_series.values()))
     candidates, why = (
@@ -341,7 +343,7 @@ def _masks(path: Path, where: Path) -> Iterator[tuple[int, list[tuple[int, npt.N
 
 def _segmentation(path: Path, where: Path) -> Any:
     """Returns all fields of a SEG but its voxels; refuses other files by name, and probabilities."""
-    fields = _fields(path, where)
+    fields = read_fields(path, where)
     kind = str(fields.get("SOPClassUID", ""))
     if kind not in (SEG, LABELMAP):
         what = "RTSTRUCT, contours whose voxels every reader fills otherwise" if kind == RTSTRUCT else _kind(kind)
@@ -483,13 +485,15 @@ def _scale(fields: Any, where: Path) -> tuple[float, float]:
 
 def _numbers(fields: Any, name: str, count: int, where: Path) -> npt.NDArray[np.float64]:
     """Returns finite numbers of a field."""
-    with _quiet():
+    with quiet():
         try:
             values = np.atleast_1d(np.array(fields.get(name), np.float64))
         except (ValueError, TypeError, ArithmeticError):
             values = np.array([])
     if values.shape != (count,) or not np.isfinite(values).all():
-        raise DataError(f"{where}: expected {count} numbers as {name}, got none or others: mend the series")
+        raise DataError(
+            f"{where}: expected {count} number{'s' * (count > 1)} as {name}, got none or others: mend the file"
+        )
     return values
 
 
@@ -512,7 +516,7 @@ def _scan(stamps: tuple[tuple[Path, int, int], ...], where: Path) -> tuple[_File
     for path, size, _ in stamps:
         if path.name == "DICOMDIR" or path.suffix.lower() in NO_SLICES:
             continue
-        with _quiet() as pydicom:
+        with quiet() as pydicom:
             try:
                 with path.open("rb") as stream:
                     header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(SLICE))
@@ -564,14 +568,15 @@ def _plain(fields: Mapping[str, Any], syntax: Any, stream: Any) -> _Plain | None
     return _Plain(stream.tell() + _head(syntax), np.dtype(kind), bits - used)
 
 
-def _fields(path: Path, where: Path) -> Any:
+def read_fields(path: Path, where: Path) -> Any:
+    """Returns all fields of a file but its voxels; raises DataError for one that is damaged or no DICOM."""
     ((_, *stamp),) = _stamps([path], where)
     return _all_fields(path, tuple(stamp), where)
 
 
 @lru_cache(maxsize=64)
 def _all_fields(path: Path, stamp: tuple[int, ...], where: Path) -> Any:
-    with _quiet() as pydicom:
+    with quiet() as pydicom:
         try:
             fields = pydicom.dcmread(path, stop_before_pixels=True)
             for _ in fields.iterall():  # which decodes each value, so that none is damaged later
@@ -585,7 +590,7 @@ def _all_fields(path: Path, stamp: tuple[int, ...], where: Path) -> Any:
 
 def _pixels(path: Path, where: Path) -> npt.NDArray[Any]:
     """Returns the numbers as a file stores them, decoded."""
-    with _quiet() as pydicom:
+    with quiet() as pydicom:
         syntax = "damaged"
         try:
             fields = pydicom.dcmread(path, specific_tags=[*PIXELS, "SOPClassUID", "PixelData"])
@@ -618,27 +623,34 @@ def _decoded(fields: Any, pydicom: Any) -> npt.NDArray[Any]:
 
 
 def _kinds(files: Sequence[Path], where: Path) -> str:
-    return ", ".join(sorted({_kind(file.kind) for file in _scan(_stamps(files, where), where)})) or "no DICOM file"
+    names = {_kind(file.kind) for file in _scan(_stamps(files, where), where)}
+    shown = (f"{name} without voxels" if name.endswith("Image Storage") else name for name in sorted(names))
+    return ", ".join(shown) or "no DICOM file"
 
 
 def _kind(uid: str) -> str:
     """Returns the name of a kind of object."""
     if uid == RTSTRUCT:
         return "RTSTRUCT"
-    with _quiet() as pydicom:
+    with quiet() as pydicom:
         return str(pydicom.uid.UID(uid).name) or "an object without a kind"
 
 
 @contextmanager
-def _quiet() -> Iterator[Any]:
-    """Gives pydicom, whose warnings tell values of fields, without them."""
+def quiet() -> Iterator[Any]:
+    """Gives pydicom, whose warnings and log tell values of fields, without them."""
     try:
         import pydicom
     except ImportError:
         raise UserError("DICOM: expected the package pydicom: pip install 'freqbench[dicom]'") from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield pydicom
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield pydicom
+    finally:
+        logger.disabled = before
 
 
 def _damaged() -> tuple[type[Exception], ...]:

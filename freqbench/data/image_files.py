@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from freqbench.core.errors import DataError
 from freqbench.core.files import storage
-from freqbench.data import dicom, itk, nifti
+from freqbench.data import dicom, itk, mgh, nifti
 from freqbench.data.headers import Header
 
-SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
+SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES, *mgh.SUFFIXES)
 
 # Labels that a scale slope or an interpolation has moved this far from whole numbers are rounded.
 ROUNDED = 1e-3
@@ -22,10 +22,15 @@ CONVERT = "convert each by SimpleITK.WriteImage(SimpleITK.ReadImage(FILE), 'NAME
 
 # Endings of files that hold volumes in formats that are not read, and how they become NIfTI.
 OTHER_FORMATS = {
-    **dict.fromkeys((".mgz", ".mgh", ".mnc"), "convert each by nibabel.load(FILE) and nibabel.save"),
+    ".mnc": "convert each by nibabel.load(FILE) and nibabel.save",
     **dict.fromkeys((".tif", ".tiff", ".vtk", ".h5", ".hdf5"), CONVERT),
+    **dict.fromkeys((".mrc", ".lsm", ".nia", ".pic"), CONVERT),
+    **dict.fromkeys((".par", ".rec"), "convert each by nibabel.load(PAR FILE) and nibabel.save"),
+    **dict.fromkeys(
+        (".png", ".jpg", ".jpeg", ".bmp"), "stack the pictures of a volume into one file, and state its spacing there"
+    ),
     ".img": "give the .hdr file beside it",
-    **dict.fromkeys((".dcm", ".ima", ".dicom"), "give the folder of its series to `loader: dicom`"),
+    **dict.fromkeys((".dcm", ".ima", ".dicom"), "give the folder of its series (`loader: dicom`)"),
 }
 
 
@@ -55,15 +60,23 @@ def reader_of(path: Path | str) -> Reader:
         return nifti
     if name.endswith(itk.SUFFIXES):
         return itk
-    convert = OTHER_FORMATS.get(Path(name).suffix.lower(), "convert the file")
+    if name.endswith(mgh.SUFFIXES):
+        return mgh
+    suffix = Path(name).suffix.lower()
+    convert = OTHER_FORMATS.get(
+        suffix, "convert the file" if suffix else "of a DICOM series give the folder, on this machine"
+    )
     raise DataError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, got {name!r}: {convert}")
 
 
 def stem(path: str) -> str:
     """Returns the file name without folder and without the ending of its format."""
     name = path.rsplit("/", 1)[-1]
-    for suffix in nifti.SUFFIXES if name.endswith(nifti.SUFFIXES) else itk.SUFFIXES:
-        name = name.removesuffix(suffix)
+    for suffixes in (nifti.SUFFIXES, itk.SUFFIXES, mgh.SUFFIXES):
+        if name.endswith(suffixes):
+            for suffix in suffixes:
+                name = name.removesuffix(suffix)
+            break
     return name
 
 

@@ -374,7 +374,7 @@ def _require_volumes(folder: Path) -> None:
         )
         if is_dicom and folder.is_dir():
             return
-        if is_dicom or suffix in image_files.OTHER_FORMATS:
+        if is_dicom or (suffix in image_files.OTHER_FORMATS and suffix not in dicom.NO_SLICES):
             convert = image_files.OTHER_FORMATS[".dcm" if is_dicom else suffix]
             raise UserError(
                 f"{folder}: expected volumes in {', '.join(image_files.SUFFIXES)}, got "

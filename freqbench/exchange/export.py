@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -15,13 +16,15 @@ from freqbench.core.files import storage
 from freqbench.core.types import CaseRef
 from freqbench.data import attacked_native, resampling_error
 from freqbench.data.base import Dataset
+from freqbench.data.loaders.dicom import DicomFolders
 from freqbench.engine import saved_volumes
+from freqbench.exchange.dicom_series import CLEAN, CT, CaseSeries, made_kind, require_packages
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid
 from freqbench.ops.regions import numbers_of
-from freqbench.results.volumes import VOLUMES
+from freqbench.results.volumes import SUFFIX, VOLUMES
 
-CLEAN = "clean"
+Form = Literal["nifti", "dicom"]
 MANIFEST = "manifest.json"
 REGIONS = "dataset.json"
 INT16 = torch.iinfo(torch.int16)
@@ -39,10 +42,21 @@ class Exported:
     attack: str | None
     params: str | None
     source: str | None
-    dtype: str  # int16, or float32 where the data would not fit
+    dtype: str  # int16, or float32 where the data would not fit; of DICOM uint16 there
+    step: float  # between two intensities that the file can hold; 0: floats
     rounding_max: float  # largest change of a voxel by rounding, in the data's own unit
     rounding_rms: float  # root mean square of that over all voxels and channels
     resampling_error: float | None  # before rounding
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Order:
+    grid: Grid
+    root: str  # of the saved volumes
+    to: str
+    former: frozenset[str]  # paths of a former export
+    form: Form
+    keeps_identity: bool
 
 
 def path_of(grid: Grid, cell: Cell, ref: CaseRef, is_clean: bool) -> str:
@@ -52,7 +66,9 @@ def path_of(grid: Grid, cell: Cell, ref: CaseRef, is_clean: bool) -> str:
     return f"{CLEAN if is_clean else saved_volumes.cell_folder(cell)}/{ref.case_id}{key}.nii.gz"
 
 
-def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
+def export(
+    grid: Grid, out: str, to: str, console: Console, form: Form = "nifti", keeps_identity: bool = False
+) -> list[Exported]:
     """Writes each saved adversarial volume of a store in its file's own grid and unit, and the clean ones once.
 
     Files are `<attack>-<source>-<cell_id>/<case_id>.nii.gz` and `clean/<case_id>.nii.gz` (both `<case_id>-<case_key>`
@@ -61,30 +77,59 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     last. Volumes whose labels moved are left out: third-party tools are scored against the files' own. The regions of
     a dataset stand in `dataset.json` (`dataset-NAME.json` where the job has several), see `stated_regions`.
 
+    As `dicom`, folders of these names without `.nii.gz` hold a series a channel (`dicom_series.slices`), and saved
+    predictions as SEG. With `keeps_identity` they have the patient and the study of the case's own slices.
+
     `out` is the store of the grid's job, `to` the destination, folders or URIs. Raises UserError where the store holds
-    no volume of this grid, `to` holds another file in the place of one of these, or nothing states a region's labels.
+    no volume of this grid, `to` holds another file in the place of one of these, nothing states a region's labels, or
+    `keeps_identity` is asked of cases that are no DICOM.
     """
+    datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
+    others = [name for name, dataset in datasets.items() if not isinstance(dataset, DicomFolders)]
+    if keeps_identity and (others or form != "dicom"):
+        raise UserError(
+            f"--keep-identity: expected --format dicom and cases of `loader: dicom`, got "
+            f"{f'--format {form}' if form != 'dicom' else others[0]}: leave it out"
+        )
+    if form == "dicom":
+        require_packages()
+        for name in others:
+            kind = (
+                "CT, as `intensity` is a window"
+                if made_kind(datasets[name]) == CT
+                else "MR, as `intensity` is no window"
+            )
+            console.print(f"{name}: cases are no DICOM: headers are made, of {kind}", soft_wrap=True)
     stated = dict[str, bytes]()
-    for name, dataset in {cell.dataset.name: cell.dataset for cell in grid.cells if cell.dataset.has_regions}.items():
+    for name, dataset in datasets.items():
+        if form == "dicom" or not dataset.has_regions:
+            continue
         own = REGIONS.replace(".", f"-{names.required(name, 'dataset')}.") if len(grid.cases) > 1 else REGIONS
         path, content = storage.join(to, own), json.dumps(stated_regions(dataset), indent=2).encode()
         storage.require_own(path, content)
         stated[path] = content
-    root, former = storage.join(out, VOLUMES), _former(to)
+    root = storage.join(out, VOLUMES)
     moved = sorted({cell.attack.name for cell in grid.cells if cell.attack.moves_labels})
     tell_left_out(console, "attacks that move labels", moved)
     grid = replace(grid, cells=tuple(cell for cell in grid.cells if not cell.attack.moves_labels))
+    order = _Order(grid=grid, root=root, to=to, former=_former(to), form=form, keeps_identity=keeps_identity)
     is_saved, written = saved_volumes.saved(root), list[Exported]()
     for name, refs in grid.cases.items():
         of_dataset = [cell for cell in grid.cells if cell.dataset.name == name]
         for ref in refs:  # reads a case's file once for all cells
             if cells := [cell for cell in of_dataset if is_saved(cell, ref)]:
-                written.extend(_case(grid, cells, ref, root, to, former))
+                written.extend(_case(order, cells, ref))
     if not written:
         raise UserError(f"{root}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
     for path, content in stated.items():
         storage.write_atomic(path, content)
-    manifest = {"space": "native", "units": "HU", "store": out, "files": [asdict(each) for each in written]}
+    manifest = {
+        "space": "native",
+        "units": "HU",
+        "format": form,
+        "store": out,
+        "files": [asdict(each) for each in written],
+    }
     storage.write_atomic(storage.join(to, MANIFEST), json.dumps(manifest, indent=2).encode())
     attacked = [each for each in written if each.cell_id]
     console.print(
@@ -135,24 +180,32 @@ def _former(to: str) -> frozenset[str]:
     return frozenset(each["path"] for each in object_of(storage.read_bytes(path), path)["files"])
 
 
-def _case(
-    grid: Grid, cells: list[Cell], ref: CaseRef, root: str, to: str, former: frozenset[str]
-) -> Iterator[Exported]:
-    dataset = cells[0].dataset
+def _case(order: _Order, cells: list[Cell], ref: CaseRef) -> Iterator[Exported]:
+    dataset, root = cells[0].dataset, order.root
     native = dataset.native(ref)
     low, high = map(float, native.image.aminmax())
     kind = torch.int16 if _fits(low, high) and high - low >= LEAST_STEPS else torch.float32
+    series = CaseSeries(dataset=dataset, ref=ref, native=native, root=root, keeps_identity=order.keeps_identity)
 
     def write(cell: Cell, image: Tensor, kind: torch.dtype, error: float | None) -> Exported:
-        """Writes one file; `error` is None for a clean volume."""
+        """Writes one file, or a folder of DICOM; `error` is None for a clean volume."""
         is_clean = error is None
-        path = path_of(grid, cell, ref, is_clean)
-        stored = image.round().to(torch.int16) if kind == torch.int16 else image
-        names.require_inside(to, storage.join(to, path))
-        content = saved_volumes.packed(stored, native.affine)
-        if path not in former:  # a stopped export may have left the same file
-            storage.require_own(storage.join(to, path), content)
-        storage.write_atomic(storage.join(to, path), content)
+        path = path_of(order.grid, cell, ref, is_clean)
+        names.require_inside(order.to, storage.join(order.to, path))
+        dtype, step = str(kind).removeprefix("torch."), float(kind == torch.int16)
+        if order.form == "nifti":
+            stored = image.round().to(torch.int16) if kind == torch.int16 else image
+            content = saved_volumes.packed(stored, native.affine)
+            if path not in order.former:  # a stopped export may have left the same file
+                storage.require_own(storage.join(order.to, path), content)
+            storage.write_atomic(storage.join(order.to, path), content)
+        else:
+            path = path.removesuffix(SUFFIX)
+            number = 0 if is_clean else 1 + cells.index(cell)
+            place = storage.join(order.to, path)
+            made_by = cells if is_clean else [cell]
+            stored, step = series.write(place, made_by, number, image, whole=kind == torch.int16)
+            dtype = dtype if kind == torch.int16 else "uint16"
         lost = (stored - image).double()
         return Exported(
             path=path,
@@ -162,7 +215,8 @@ def _case(
             attack=None if is_clean else cell.attack.name,
             params=None if is_clean else cell.params,
             source=None if is_clean else cell.source.name,
-            dtype=str(kind).removeprefix("torch."),
+            dtype=dtype,
+            step=step,
             rounding_max=float(lost.abs().max()),
             rounding_rms=float(lost.square().mean().sqrt()),
             resampling_error=error,

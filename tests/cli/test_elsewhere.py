@@ -36,6 +36,11 @@ def test_export_then_score_what_a_tool_made_of_it(small_copy: Path, bench: Bench
     assert len(rows(out)) == 2
 
 
+def test_identity_is_kept_in_dicom_alone(small_store: Path, bench: Bench) -> None:
+    line = refused(bench, "export", str(small_store), "--keep-identity")
+    assert "--keep-identity: expected --format dicom and cases of `loader: dicom`, got --format nifti" in line
+
+
 def test_score_what_others_made(small_store: Path, tmp_path: Path, bench: Bench) -> None:
     (clean,) = small_store.glob("volumes/*/*/clean.nii.gz")
     (tmp_path / "theirs").mkdir()

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from command_line import Bench, refused
+from data.dicom_files import LABELS, put_seg, put_series
 from data.downloads import decathlon, nnunet, put, volume
 from tiny_job import save_weights
 
@@ -69,6 +70,21 @@ def test_scans_without_label_maps_give_a_job_that_plan_accepts(checkpoint: str, 
     (entry,) = yaml.safe_load(path.read_text())["datasets"]
     keys = {"loader": "images", "split": "test", "reference": "prediction", "cases": 1}
     assert entry == {"name": "scans", "root": str(tmp_path / "scans"), **keys}
+    assert "0 of 5 records are in" in bench("plan", str(path), "--out", str(tmp_path / "out"))[1]
+
+
+def test_a_folder_of_dicom_gives_a_job_that_plan_accepts(checkpoint: str, tmp_path: Path, bench: Bench) -> None:
+    """The job says which series of several it reads, and why."""
+    image, label = volume()
+    series = put_series(tmp_path / "clinic/images/a/x", image, uid="1.2.3")
+    put_series(tmp_path / "clinic/images/a/y", image + 1, uid="1.2.4")
+    put_seg(tmp_path / "clinic/labels/a.dcm", series, {name: label == k for k, name in enumerate(LABELS, 1)})
+    path = tmp_path / "mine.yaml"
+    command = ("init", str(path), "--data", str(tmp_path / "clinic"), "--checkpoint", checkpoint)
+    assert bench(*command, "--budget", "4/255")[::2] == (0, "")
+    (entry,) = yaml.safe_load(path.read_text())["datasets"]
+    assert entry == {"name": "clinic", "root": str(tmp_path / "clinic"), "loader": "dicom", "split": "test", "cases": 1}
+    assert "# note: clinic: a: of the series 1.2.3 (8 slices), 1.2.4 (8 slices), 1.2.3 is read, as" in path.read_text()
     assert "0 of 5 records are in" in bench("plan", str(path), "--out", str(tmp_path / "out"))[1]
 
 

@@ -18,8 +18,32 @@ PATIENT = {
     "PatientID": "MRN4711",
     "PatientBirthDate": "19131108",
     "OtherPatientIDs": "SSN0815",
-    "PatientBirthName": "Quark^Urla",
+    "PatientBirthName": "Quarkbein^Urlabrunn",
     "AccessionNumber": "ACC99231",
+    "PatientAddress": "Schneckengasse",
+    "PatientTelephoneNumbers": "0815471142",
+    "PatientMotherBirthName": "Mumpitz^Ottilie",
+    "MedicalRecordLocator": "LOC7733",
+    "PatientComments": "kommtnieallein",
+    "AdditionalPatientHistory": "vorgeschichtlich",
+    "EthnicGroup": "marsianisch",
+    "InstitutionName": "Siebenschlaf-Klinik",
+    "InstitutionAddress": "Kurallee",
+    "InstitutionalDepartmentName": "Durchleuchterei",
+    "StationName": "ROEHRE9",
+    "ReferringPhysicianName": "Doktorowa^Walpurga",
+    "PerformingPhysicianName": "Ueberweiser^Knutolf",
+    "NameOfPhysiciansReadingStudy": "Vorleser^Bodowin",
+    "OperatorsName": "Knipser^Heidelinde",
+    "RequestingPhysician": "Wunschmann^Pittiplatsch",
+    "StudyDescription": "Wehwehchen",
+    "SeriesDescription": "Bauchgrimmen",
+    "ProtocolName": "Pustekuchen",
+    "StudyID": "STU5150",
+    "StudyDate": "19870213",
+    "StudyTime": "142536.731946",
+    "AcquisitionDate": "19870214",
+    "DeviceSerialNumber": "SER31337",
 }
 LABELS = ("liver", "tumour")
 
@@ -49,18 +73,18 @@ def put_series(
         meta.MediaStorageSOPInstanceUID = generate_uid()
         path = folder / f"{PATIENT['PatientID']}_{(k * 7) % 11:02d}_{k}.dcm"
         fields = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-        for name, value in PATIENT.items():
-            setattr(fields, name, value)
         fields.SOPClassUID, fields.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
         fields.SeriesInstanceUID, fields.FrameOfReferenceUID, fields.StudyInstanceUID = uid, frame, study
-        fields.Modality, fields.InstanceNumber, fields.StudyDate, fields.StudyTime = "CT", 1 + (k * 5) % 11, "", ""
-        fields.SeriesNumber, fields.PatientSex, fields.ReferringPhysicianName, fields.StudyID = 1, "O", "", "1"
+        fields.Modality, fields.InstanceNumber = "CT", 1 + (k * 5) % 11
+        fields.SeriesNumber, fields.PatientSex = 1, "O"
+        for name, value in PATIENT.items():
+            setattr(fields, name, value)
         fields.Columns, fields.Rows = voxels.shape[:2]
         fields.SamplesPerPixel, fields.PhotometricInterpretation = 1, "MONOCHROME2"
         fields.BitsAllocated = fields.BitsStored = 16
         fields.HighBit, fields.PixelRepresentation = 15, 1
         fields.PixelSpacing = [sides[1], sides[0]]
-        fields.SliceThickness = sides[2]
+        fields.SliceThickness, fields.SliceLocation = sides[2], k
         fields.ImageOrientationPatient = [*(grid[:3, 0] / sides[0]), *(grid[:3, 1] / sides[1])]
         fields.ImagePositionPatient = [*(grid @ [0, 0, k, 1])[:3]]
         fields.RescaleSlope, fields.RescaleIntercept = scale

@@ -11,8 +11,10 @@ import pytest
 import torch
 from pydicom.uid import MPEG2MPML, RLELossless, generate_uid
 
+import freqbench as fb
 from freqbench.core.errors import UserError
 from freqbench.core.types import NativeCase
+from freqbench.data import dicom
 from freqbench.data.layouts import recognise
 
 from .conftest import made, refused
@@ -240,6 +242,17 @@ def test_doctor_knows_a_folder(tmp_path: Path) -> None:
     assert recognise(str(tmp_path / "images/a")).loader == "dicom"
 
 
+def test_a_value_that_is_wrong_is_not_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Pydicom warns of a date that is a name, and logs it."""
+    with dicom.quiet():
+        put_series(tmp_path / "a", volume()[0], changes={-1: {"PatientBirthDate": "Zweistein"}})
+    _image(tmp_path)
+    assert not caplog.text
+    assert not list(recwarn)
+
+
 def test_no_field_of_the_patient_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Ids, remarks, layouts and refusals have none, though all files and folders are called by the patient."""
     image, label = volume()
@@ -261,3 +274,48 @@ def test_no_field_of_the_patient_is_told(tmp_path: Path, capfd: pytest.CaptureFi
     told += [repr(recognise(str(tmp_path))), *capfd.readouterr()]
     words = {word.lower() for value in PATIENT.values() for word in value.split("^")}
     assert not [(word, text) for word in words for text in told if word in text.lower()]
+
+
+def test_a_case_is_made_of_a_folder(tmp_path: Path) -> None:
+    """Python's case is that of the job's dataset; the folder's own SEG is no label map unless it is given."""
+    image, label = volume()
+    series = put_series(tmp_path / "images/a/x", image, LPS, uid="1.2.3")
+    put_series(tmp_path / "images/a/y", image[:, :, :6] + 1, LPS, uid="1.2.4")
+    put_seg(tmp_path / "labels/a.dcm", series, _masks(label))
+    window: dict[str, Any] = {"intensity": {"window": [0, 150]}}
+    dataset = _dataset(tmp_path, **window)
+    wanted = dataset.load(dataset.refs()[0])
+    folder, seg = tmp_path / "images/a", tmp_path / "labels/a.dcm"
+    with pytest.warns(UserWarning, match=r"a: of the series 1.2.3 \(8 slices\), .* the segmentation is of it"):
+        case = fb.Case.from_file(folder, seg, **window)
+    assert torch.equal(case.image, wanted.image)
+    assert case.label is not None
+    assert torch.equal(case.label, wanted.label)
+    assert (case.name, case.class_names) == ("a", ("background", *LABELS))
+    with pytest.warns(UserWarning, match="the most slices"):
+        assert fb.Case.from_file(folder, **window).reference == "prediction"
+    shorter = fb.Case.from_file(folder, series="1.2.4", crop_foreground=False, **window)
+    assert shorter.image.shape == (1, 12, 10, 6)
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "text"),
+    [
+        ("a", "none.dcm", "none.dcm: expected a DICOM SEG of the series"),
+        ("a", "b.nii.gz", "b.nii.gz: expected a DICOM SEG of the series"),
+        ("a/first.dcm", None, "got 'first.dcm': give the folder of its series (`loader: dicom`)"),
+        ("memory://clinic/a", None, "got 'a': of a DICOM series give the folder, on this machine"),
+        ("empty", None, "expected images/CASE with the slices of a series, found none"),
+    ],
+)
+def test_a_case_of_no_folder_is_refused(tmp_path: Path, image: str, label: str | None, text: str) -> None:
+    first, *_ = put_series(tmp_path / "a", volume()[0])
+    first.rename(tmp_path / "a/first.dcm")
+    put(tmp_path / "b.nii.gz", volume()[1])
+    (tmp_path / "empty").mkdir()
+    place = image if "://" in image else tmp_path / image
+    refused(text, lambda: fb.Case.from_file(place, label and tmp_path / label))
+
+
+def test_a_uri_is_refused() -> None:
+    refused("s3://clinic: expected a folder of this machine", made("dicom", root="s3://clinic").refs)

@@ -200,7 +200,8 @@ def test_the_first_version_of_the_format_is_read(raw: Path) -> None:
         ({"labels": ["background"]}, "dataset.json: expected labels {background: 0, ...}, got ['background']"),
         (
             {"file_ending": ".png"},
-            "dataset.json: expected file_ending .nii.gz, .nii, .hdr, .nrrd, .nhdr, .mha, .mhd, .gipl.gz, .gipl, got",
+            "dataset.json: expected file_ending .nii.gz, .nii, .hdr, .nrrd, .nhdr, .mha, .mhd, .gipl.gz, .gipl, .mgz, "
+            ".mgh, got",
         ),
         ({"channel_names": None}, "dataset.json: expected channel_names {'0': ...}, got None"),
     ],

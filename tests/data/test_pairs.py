@@ -224,13 +224,13 @@ def test_a_folder_above_a_data_set_is_pointed_down(tmp_path: Path) -> None:
     refused("give one of its folders: set (images and label maps", lambda: recognise(str(tmp_path)), UserError)
 
 
-@pytest.mark.parametrize(("file", "shown"), [("case.mgz", ".mgz"), ("imagesTr/a.vtk", ".vtk")])
+@pytest.mark.parametrize(("file", "shown"), [("case.mnc", ".mnc"), ("imagesTr/a.vtk", ".vtk")])
 def test_other_formats_are_named_with_a_way_to_convert_them(tmp_path: Path, file: str, shown: str) -> None:
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_bytes(b"\0" * 128)
     (tmp_path / "dataset.json").write_text("{}")
     refused(
-        f".nii.gz, .nii, .hdr, .nrrd, .nhdr, .mha, .mhd, .gipl.gz, .gipl, got {shown} files such as {file}: convert ",
+        f".nhdr, .mha, .mhd, .gipl.gz, .gipl, .mgz, .mgh, got {shown} files such as {file}: convert ",
         lambda: recognise(str(tmp_path)),
         UserError,
     )

@@ -16,7 +16,7 @@ from .conftest import Folder, refused
 from .downloads import SHAPE, volume
 
 Spoil = Callable[[Folder], object]
-ENDINGS = ".nii.gz, .nii, .hdr, .nrrd, .nhdr, .mha, .mhd, .gipl.gz, .gipl"
+ENDINGS = ".nii.gz, .nii, .hdr, .nrrd, .nhdr, .mha, .mhd, .gipl.gz, .gipl, .mgz, .mgh"
 LIST, IMAGE, LABEL = "dataset.json", "imagesTr/b.nii.gz", "labelsTr/b.nii.gz"
 SHIFTED = np.eye(4)
 SHIFTED[0, 3] = 2

@@ -13,7 +13,7 @@ from pydantic import Field
 from freqbench.core.errors import DataError, MissingDataError
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
-from freqbench.core.types import IGNORED
+from freqbench.core.types import IGNORED, CaseRef
 from freqbench.data import dicom
 from freqbench.data.headers import Header
 from freqbench.data.labels import few, plain
@@ -67,25 +67,21 @@ class DicomFolders(ListedFolder):
         if not storage.is_local(root):
             raise MissingDataError(f"{root}: expected a folder of this machine, as DICOM is not fetched: copy it here")
         top = Path(storage.local_path(root))
-        place = top / IMAGES if (top / IMAGES).is_dir() else top
-        folders = _folders(place) if place.is_dir() else []
         cases: dict[str, tuple[CaseFiles, _Found]] = {}
         patients: dict[str, str] = {}
-        folders = [folder for folder in folders if folder.name != LABELS or place != top]
-        for folder in folders if place != top or not _below(top, 1) else [top]:
+        for folder, labels in self._places(top):
             files = _below(folder, DEPTH)
             if not files:
                 continue
             fields = dicom.patient_fields(files)
             is_hashed = dicom.names_patient(folder.name, fields)
             case_id = f"case-{digest(storage.sha256(str(files[0])))[:8]}" if is_hashed else folder.name
-            labels = (top / LABELS / f"{folder.name}.dcm", *_below(top / LABELS / folder.name, 2))
             segmentations = [path for path in labels if path.is_file()] or dicom.label_files(files)
             patient = patients.setdefault(fields.get("PatientID", case_id), self.patient_of(case_id))
             entry = CaseFiles(
                 case_id=case_id,
                 patient_id=self.patient_of(case_id, patient),
-                image=str(place / case_id) if place != top or folder != top else str(top),
+                image=str(folder if folder == top else folder.with_name(case_id)),
                 label=str(top / LABELS / case_id) if segmentations else None,
             )
             found = _Found(files=tuple(files), segmentations=tuple(segmentations), is_called_otherwise=is_hashed)
@@ -97,6 +93,18 @@ class DicomFolders(ListedFolder):
                 f"{root}: expected {IMAGES}/CASE with the slices of a series, found none: check `root`"
             )
         return cases
+
+    def _places(self, top: Path) -> Iterator[tuple[Path, Sequence[Path]]]:
+        """Yields each case's folder, and the files that its segmentation may be, beside those of the folder."""
+        place = top / IMAGES if (top / IMAGES).is_dir() else top
+        folders = _folders(place) if place.is_dir() else []
+        folders = [folder for folder in folders if folder.name != LABELS or place != top]
+        for folder in folders if place != top or not _below(top, 1) else [top]:
+            yield folder, (top / LABELS / f"{folder.name}.dcm", *_below(top / LABELS / folder.name, 2))
+
+    def slices(self, ref: CaseRef) -> dicom.Series:
+        """Returns the header of a case's series."""
+        return self._image_header(self._entry(ref.case_id))
 
     def remarks(self, patients: Sequence[str]) -> Iterator[str]:
         """Yields lines as `ListedFolder.remarks` does, and one on cases that are called by a hash."""
@@ -128,9 +136,13 @@ class DicomFolders(ListedFolder):
             )
         return files[0]
 
+    def _series_of(self, case_id: str) -> str | None:
+        """Returns the SeriesInstanceUID that is asked for."""
+        return self.series.get(case_id)
+
     def _image_header(self, entry: CaseFiles) -> dicom.Series:
         found = self._found[entry.case_id][1]
-        named = self.series.get(entry.case_id)
+        named = self._series_of(entry.case_id)
         segmentation = self._segmentation(entry) if entry.label else None
         return dicom.read_series(found.files, Path(entry.image), named, segmentation)
 
