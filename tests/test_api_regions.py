@@ -47,6 +47,18 @@ def test_a_case_of_regions_is_attacked_and_scored_by_region(files: list[str]) ->
     assert [row["class_name"] for row in record.classes] == ["background", *REGIONS]
 
 
+def test_certificates_are_of_the_scores_of_regions(files: list[str]) -> None:
+    """Next to no change: every draw has the scores of the clean prediction."""
+    model, case = network(), fb.Case.from_nifti(*files, regions=REGIONS, crop_foreground=False)
+    record = fb.evaluate(model, case, fb.attack(model, case, "fgsm", eps="1/255"), metrics=["dsc"])
+    scores = fb.certify(model, case, "bias_field", sigma=1e-9, draws=3).scores
+    expected = {f"dsc_{row['class_index']}": row["dsc_clean"] for row in record.classes}
+    expected["dsc_foreground"] = record["dsc_foreground_clean"]
+    assert {name: scores[name] for name in expected} == {
+        name: pytest.approx([value] * 3, abs=1e-6) for name, value in expected.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("outputs", "regions", "line"),
     [

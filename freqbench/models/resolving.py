@@ -15,7 +15,6 @@ from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import CaseRef, Outputs
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
-from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.defences.transforms import RandomResizePad
 from freqbench.models.entry import (
     AXES,
@@ -81,10 +80,10 @@ def resolve(
     if outputs is None:
         raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
     _require_counts(entry, facts, num_classes, num_channels)
-    if head == "sigmoid" and isinstance(entry.defence, RandomizedSmoothing | Smoothing):
+    if head == "sigmoid" and isinstance(entry.defence, RandomizedSmoothing):
         raise UserError(
             f"{entry.name}: expected no {entry.defence.name} around a network of regions, as it votes for one class "
-            "a voxel: take another defence"
+            "a voxel: take smoothing, which certifies scores"
         )
     if head == "sigmoid" and (entry.is_prompted or source.takes_volumes):
         raise UserError(f"{entry.name}: expected outputs: softmax for {facts.arch}, got sigmoid: it knows no regions")

@@ -139,8 +139,8 @@ def test_a_network_of_the_other_kind_is_refused(
             "classes: expected at least 2, background included, got 1: for one region, set",
         ),
         (
-            {"defence": {"name": "smoothing", "kind": "bias_field", "sigma": 0.1}},
-            "no smoothing around a network of regions",
+            {"defence": {"name": "randomized_smoothing", "sigma": 0.1}},
+            "no randomized_smoothing around a network of regions",
         ),
         ({"arch": "sam_med3d", "args": {}}, "expected outputs: softmax for sam_med3d, got sigmoid"),
     ],
