@@ -182,7 +182,8 @@ def _of_files(entry: ModelEntry, call: Arguments, device: torch.device | None) -
         raise UserError(f"{path}: expected num_classes (background included), which it does not state: give it")
     spec = models.resolve(entry, num_classes, num_channels or 1, metadata.preprocess, facts=facts)
     network = models.load(spec, device or torch.device("cuda" if torch.cuda.is_available() else "cpu"), call.precision)
-    return Model(network=network, spec=spec, trained=metadata.preprocess, class_names=metadata.class_names or ())
+    named = metadata.class_names if entry.class_map is None else None  # else they are the network's own
+    return Model(network=network, spec=spec, trained=metadata.preprocess, class_names=named or ())
 
 
 def _of_network(net: nn.Module, call: Arguments, device: torch.device | None, settings: dict[str, Any]) -> Model:

@@ -50,7 +50,8 @@ def facts_of(
     with naming(path, local):
         facts, seed = source.facts(entry, local, num_classes, num_channels), seed_of(path)
         sha256 = source.sha256(local, facts.args) if seed is None else f"random:{seed}"
-    require_order(entry.name, path, facts.metadata.class_names or (), class_names)
+    if entry.class_map is None:
+        require_order(entry.name, path, facts.metadata.class_names or (), class_names)
     return replace(facts, path=path, local=local, sha256=sha256)
 
 
@@ -103,7 +104,7 @@ def resolve(
         inference=entry.inference or validate(dict(facts.inference), Inference, where=entry.name),
         code_sha256=facts.code_sha256,
         head=head,
-        class_map=entry.merged(num_classes - (head == "sigmoid"), outputs),
+        class_map=entry.merged(num_classes, outputs, head == "sigmoid"),
         black_box=facts.black_box,
         defence=entry.defence,
         adaptive=entry.adaptive,
@@ -328,7 +329,9 @@ def _require_counts(entry: ModelEntry, facts: Facts, num_classes: int, num_chann
     wanting = "dataset" if entry.classes is None else "classes"
     theirs, ours = facts.num_classes, entry.num_outputs(num_classes, head_of(entry, facts)) or facts.num_classes
     if theirs and ours and theirs != ours:
-        advice = f"set classes: {theirs}" if entry.classes is not None else advice_on_classes(theirs, ours)
+        advice = f"set classes: {theirs}"
+        if entry.classes is None:
+            advice = advice_on_classes(theirs, ours, head_of(entry, facts) == "sigmoid")
         raise UserError(f"{entry.name}: {facts.path} has {theirs} output classes, {wanting} wants {ours}: {advice}")
     if facts.num_channels != num_channels:
         raise UserError(
@@ -415,7 +418,10 @@ def scoring_concerns(
             f"of {dataset}: it is attacked and scored in the space of its training; give {dataset} the same, or state "
             "preprocess and input of the model"
         )
-    names = list(metadata.class_names or ())[: len(class_names)]
+    names = list(metadata.class_names or ())
+    if names and model.class_map and model.head == "sigmoid":
+        names = [names[0], *(names[output + 1] for (output,) in model.class_map[1:])]
+    names = names[: len(class_names)]
     pairs = list(zip(names, class_names[: len(names)], strict=True))
     others = [(theirs, ours) for theirs, ours in pairs if plain_name(theirs) != plain_name(ours)]
     if others:

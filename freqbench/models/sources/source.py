@@ -118,7 +118,7 @@ def fitted(draft: "ModelSpec", facts: Facts, entry: ModelEntry) -> "ModelSpec":
 
 def fitting(draft: "ModelSpec", wanted: Weights, weights: Weights, facts: Facts) -> list[str]:
     """Refuses weights that do not fit their network; returns a note if nobody seems to have trained them."""
-    checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.outputs)
+    checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.outputs, draft.head == "sigmoid")
     # freqbench's own metadata tell of a training.
     return [UNTRAINED] if not facts.is_own and checkpoints.look_untrained(weights) else []
 
