@@ -87,5 +87,7 @@ def test_a_folder_of_nnunet_with_regions_has_one_output_a_region(tmp_path: Path)
         network=nnunet_folder.direct("PlainConvUNet", classes=2),
     )
     with pytest.warns(UserWarning, match="look untrained"):
-        spec = fb.load_model(written).spec
+        model = fb.load_model(written)
+    spec = model.spec
     assert (spec.head, spec.num_classes, spec.outputs) == ("sigmoid", 3, 2)
+    assert model.class_names == ("background", *REGIONS)

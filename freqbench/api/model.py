@@ -91,7 +91,7 @@ class Model:
                 f"{spec.name}: expected labels 0 to {spec.num_classes - 1} in {case.name}, got {highest}: map them to "
                 "the model's classes"
             )
-        require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names)
+        require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names, dataset.has_regions)
         if isinstance(dataset, ArraysDataset):
             return dataset, replace(spec, space=None)
         if spec.space or self.trained is None or self.trained.identity() == dataset.space.identity():

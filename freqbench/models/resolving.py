@@ -51,7 +51,8 @@ def facts_of(
         facts, seed = source.facts(entry, local, num_classes, num_channels), seed_of(path)
         sha256 = source.sha256(local, facts.args) if seed is None else f"random:{seed}"
     if entry.class_map is None:
-        require_order(entry.name, path, facts.metadata.class_names or (), class_names)
+        has_regions = head_of(entry, facts) == "sigmoid"
+        require_order(entry.name, path, facts.metadata.class_names or (), class_names, has_regions)
     return replace(facts, path=path, local=local, sha256=sha256)
 
 
@@ -284,14 +285,23 @@ def stated_classes(entry: ModelEntry) -> int | tuple[str, ...] | None:
     return facts.metadata.class_names or (outputs and outputs + (head_of(entry, facts) == "sigmoid"))
 
 
-def require_order(name: str, path: str, trained: Sequence[str], class_names: Sequence[str]) -> None:
+def require_order(
+    name: str, path: str, trained: Sequence[str], class_names: Sequence[str], has_regions: bool = False
+) -> None:
     """Refuses a network whose outputs are the dataset's classes in another order: scores would be of other organs."""
     ours, theirs = list(map(plain_name, class_names)), list(map(plain_name, trained))
-    if ours != theirs and sorted(ours) == sorted(theirs):
+    if ours == theirs or sorted(ours) != sorted(theirs):
+        return
+    if has_regions:
+        numbers = {number: [theirs.index(ours[number])] for number in range(1, len(ours))}
         raise UserError(
-            f"{name}: expected a network for the classes {', '.join(class_names)}, but {path} was trained on the same "
-            f"in another order: {', '.join(trained)}: give the dataset's labels in that order"
+            f"{name}: expected a network for the regions {', '.join(class_names[1:])}, but {path} was trained on the "
+            f"same in another order: {', '.join(trained[1:])}: set class_map: {numbers} of the model"
         )
+    raise UserError(
+        f"{name}: expected a network for the classes {', '.join(class_names)}, but {path} was trained on the same "
+        f"in another order: {', '.join(trained)}: give the dataset's labels in that order"
+    )
 
 
 def plain_name(name: str) -> str:
