@@ -105,7 +105,8 @@ def _contents(path: str) -> Lines:
     behind = f", {all_of} behind {prefix}" if prefix else ""
     yield "weights", f"{len(weights)} entries, {numbers:,} parameters{under}{behind}"
     metadata = read_metadata(path)
-    facts = ", ".join(f"{name} {metadata[name]}" for name in ("arch", "args", "roi", "num_classes") if name in metadata)
+    told = ("arch", "args", "roi", "num_classes", "outputs")
+    facts = ", ".join(f"{name} {metadata[name]}" for name in told if name in metadata)
     yield "metadata", f"written by freqbench: {facts}" if metadata else "none of freqbench's"
     yield from _record(metadata)
     arch = metadata.get("arch", arch)
@@ -215,7 +216,7 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
         model, case = models.load(spec, device), dataset.load(ref, spec.space)
         predict = partial(models.predict, model.for_case(case), case.image)
         pred, _ = memory.within_memory(predict, memory.INFERENCE_WINDOWS)
-        overlap = scoring.score_overlap(pred, case.label[0], dataset.num_classes)
+        (overlap,) = scoring.score_prediction(scoring.label_maps(pred, case, dataset), ["dsc"])
         scores[migration] = value = float(overlap.record["dsc_foreground"])
         under = f" under migration: {spec.migration or NONE}" if "migration" in spec.source.takes else ""
         yield "clean Dice", f"{value:.3f}{under} ({entry.name} on {ref.case_id} of {dataset.name}, foreground)"

@@ -6,10 +6,15 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from tiny_job import JOB, class_rows, execute, expanded, job, rows
+import torch
+from tiny_job import JOB, ROI, class_rows, execute, expanded, job, rows
 
+from freqbench import models
+from freqbench.audit import probe_files, probes
+from freqbench.audit.diagnosis import diagnose
 from freqbench.core.errors import UserError
 from freqbench.data.loaders.anatomy import REGIONS
+from freqbench.metrics import dice
 from freqbench.results.glimpses import Slice, listed, read
 
 pytestmark = pytest.mark.integration
@@ -54,18 +59,38 @@ def test_saved_maps_have_the_number_of_the_innermost_region(out: Path) -> None:
 
 def test_glimpses_have_the_numbers_of_the_saved_maps_and_the_dice_of_the_row(out: Path) -> None:
     names = ("cell_id", "case_key", "target_model")
-    dice = {tuple(row[name].strip("'") for name in names): float(row["dsc_foreground"]) for row in rows(out).values()}
+    scores = {tuple(row[name].strip("'") for name in names): float(row["dsc_foreground"]) for row in rows(out).values()}
     glimpses = listed(str(out))
-    assert glimpses.keys() == {key[:2] for key in dice}
+    assert glimpses.keys() == {key[:2] for key in scores}
     for (cell, case), path in glimpses.items():
         shown = read(path)
         assert isinstance(shown, Slice)
         models = [caption.split(",")[0] for caption in shown.captions[4:]]
-        assert shown.captions[4:] == [f"{model}, DSC {100 * dice[cell, case, model]:.1f}" for model in models]
+        assert shown.captions[4:] == [f"{model}, DSC {100 * scores[cell, case, model]:.1f}" for model in models]
         (folder,) = out.glob(f"volumes/*-{cell}/*-{case}")
         files = ["label", *(f"prediction_adversarial-{model}" for model in models)]
         stacks = [nibabel.load(folder / f"{name}.nii.gz").get_fdata()[::-1, ::-1].T for name in files]
         assert any(np.array_equal(shown.unpacked()[3:], [each[index] for each in stacks]) for index in range(16))
+
+
+def test_an_audit_scores_saved_volumes_again_by_region(out: Path) -> None:
+    grid = expanded(content(save_adversarial="nifti"))[1]
+    probes.rescore_saved(grid, str(out), lambda _: None)
+    saved = probe_files.read(str(out), probe_files.SavedScores)
+    assert saved is not None
+    assert len(saved.volumes) == 2
+    assert all(each.dsc == pytest.approx(each.dsc_stored, abs=1e-6) for each in saved.volumes)
+
+
+def test_doctor_scores_a_network_by_region() -> None:
+    network = {"name": "unet", "checkpoint": "zoo://lesions/unet", "roi": ROI}
+    spec, grid = expanded(content(models=[network], attacks=[{"name": "fgsm", "eps": "8/255"}]))
+    lines, _ = diagnose(None, "unet", spec)
+    (cell,) = grid.cells
+    case = cell.dataset.load(cell.dataset.refs()[0])
+    pred = models.predict(models.load(cell.source, torch.device("cpu")), case.image)
+    value = np.nanmean(dice(pred, case.label[0], 4, has_regions=True)[1:])
+    assert dict(lines)["clean Dice"].startswith(f"{value:.3f} under migration")
 
 
 def test_a_second_run_has_nothing_to_do(out: Path) -> None:
