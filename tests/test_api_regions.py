@@ -64,6 +64,18 @@ def test_a_figure_of_a_result_has_every_region_of_its_maps(files: list[str], mon
         assert (2, 3) in pairs
 
 
+def test_certificates_are_of_the_scores_of_regions(files: list[str]) -> None:
+    """Next to no change: every draw has the scores of the clean prediction."""
+    model, case = network(), fb.Case.from_nifti(*files, regions=REGIONS, crop_foreground=False)
+    record = fb.evaluate(model, case, fb.attack(model, case, "fgsm", eps="1/255"), metrics=["dsc"])
+    scores = fb.certify(model, case, "bias_field", sigma=1e-9, draws=3).scores
+    expected = {f"dsc_{row['class_index']}": row["dsc_clean"] for row in record.classes}
+    expected["dsc_foreground"] = record["dsc_foreground_clean"]
+    assert {name: scores[name] for name in expected} == {
+        name: pytest.approx([value] * 3, abs=1e-6) for name, value in expected.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("outputs", "regions", "line"),
     [
@@ -92,5 +104,7 @@ def test_a_folder_of_nnunet_with_regions_has_one_output_a_region(tmp_path: Path)
         network=nnunet_folder.direct("PlainConvUNet", classes=2),
     )
     with pytest.warns(UserWarning, match="look untrained"):
-        spec = fb.load_model(written).spec
+        model = fb.load_model(written)
+    spec = model.spec
     assert (spec.head, spec.num_classes, spec.outputs) == ("sigmoid", 3, 2)
+    assert model.class_names == ("background", *REGIONS)

@@ -91,7 +91,7 @@ class Model:
                 f"{spec.name}: expected labels 0 to {spec.num_classes - 1} in {case.name}, got {highest}: map them to "
                 "the model's classes"
             )
-        require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names)
+        require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names, dataset.has_regions)
         if isinstance(dataset, ArraysDataset):
             return dataset, replace(spec, space=None)
         if spec.space or self.trained is None or self.trained.identity() == dataset.space.identity():
@@ -182,7 +182,8 @@ def _of_files(entry: ModelEntry, call: Arguments, device: torch.device | None) -
         raise UserError(f"{path}: expected num_classes (background included), which it does not state: give it")
     spec = models.resolve(entry, num_classes, num_channels or 1, metadata.preprocess, facts=facts)
     network = models.load(spec, device or torch.device("cuda" if torch.cuda.is_available() else "cpu"), call.precision)
-    return Model(network=network, spec=spec, trained=metadata.preprocess, class_names=metadata.class_names or ())
+    named = metadata.class_names if entry.class_map is None else None  # else they are the network's own
+    return Model(network=network, spec=spec, trained=metadata.preprocess, class_names=named or ())
 
 
 def _of_network(net: nn.Module, call: Arguments, device: torch.device | None, settings: dict[str, Any]) -> Model:

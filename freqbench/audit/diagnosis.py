@@ -103,7 +103,8 @@ def _contents(path: str) -> Lines:
     behind = f", {all_of} behind {prefix}" if prefix else ""
     yield "weights", f"{len(weights)} entries, {numbers:,} parameters{under}{behind}"
     metadata = read_metadata(path)
-    facts = ", ".join(f"{name} {metadata[name]}" for name in ("arch", "args", "roi", "num_classes") if name in metadata)
+    told = ("arch", "args", "roi", "num_classes", "outputs")
+    facts = ", ".join(f"{name} {metadata[name]}" for name in told if name in metadata)
     yield "metadata", f"written by freqbench: {facts}" if metadata else "none of freqbench's"
     yield from _record(metadata)
     arch = metadata.get("arch", arch)

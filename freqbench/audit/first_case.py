@@ -48,7 +48,7 @@ def clean_dice(dataset: Dataset, spec: ModelSpec, ref: CaseRef) -> float:
     model, case = models.load(spec, device), dataset.load(ref, spec.space)
     predict = partial(models.predict, model.for_case(case), case.image)
     pred, _ = memory.within_memory(predict, memory.INFERENCE_WINDOWS)
-    overlap = scoring.score_overlap(pred, case.label[0], dataset.num_classes)
+    (overlap,) = scoring.score_prediction(scoring.label_maps(pred, case, dataset), ["dsc"])
     return float(overlap.record["dsc_foreground"])
 
 

@@ -168,9 +168,10 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
         attacked, _ = saved_volumes.read(root, cell, ref)
         case = memory.referred(cell.dataset.load(ref, cell.source.space), cell.dataset, model)
         stored, case = attacked.adversarial, attacked.shown(case)
-        shown, label = model.for_case(case), case.label[0]
+        shown = model.for_case(case)
         preds = [models.predict(shown, image) for image in (stored, (stored * 255).round() / 255)]
-        anew = [float(scoring.score_overlap(pred, label, cell.dataset.num_classes).record["dsc"]) for pred in preds]
+        maps = (scoring.label_maps(pred, case, cell.dataset) for pred in preds)
+        anew = [float(scoring.score_prediction(each, ["dsc"])[0].record["dsc"]) for each in maps]
         if any(map(math.isnan, anew)):
             say(f"{cell.source.name}, {ref.case_id}: the DSC of the saved volume is undefined")
             continue

@@ -76,7 +76,8 @@ def checked_shape(path: Path, shape: tuple[int, ...], multichannel: bool) -> tup
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) not in ((3, 4) if multichannel else (3,)):
-        hint = ", channels along a fourth axis" if multichannel else ""
+        of_masks = "; masks of regions become one label map, which `regions` combines"
+        hint = ", channels along a fourth axis" if multichannel else of_masks
         raise DataError(f"{path}: expected a 3D volume, got shape {shape}: split it into one file a volume{hint}")
     if min(shape) < 1:
         raise DataError(f"{path}: expected at least one voxel an axis, got shape {shape}: the volume is empty")

@@ -126,7 +126,14 @@ def in_regions(where: str, classes: Classes, regions: Mapping[str, Sequence[int]
     if len(regions) > MOST_REGIONS:
         raise DataError(f"{where}: expected at most {MOST_REGIONS} regions, got {len(regions)}: state fewer")
     known = sorted({k for k in classes.of_value.values() if k != IGNORED})
+    if plain(classes.names[0]) in map(plain, regions):
+        raise DataError(f"{where}: regions: expected other names than {classes.names[0]}'s, got it: rename the region")
     for name, members in regions.items():
+        if ignored := sorted(set(members) & set(classes.ignored) - set(known)):
+            raise DataError(
+                f"{where}: regions: {name}: expected labels that count, got {ignored[0]}, which is ignored: take it "
+                "out of one"
+            )
         if strange := sorted(set(members) - set(known) or {0} & set(members)):
             raise DataError(
                 f"{where}: regions: {name}: expected labels above 0 of {few([*map(str, known)])}, got {strange[0]}: "

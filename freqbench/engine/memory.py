@@ -71,7 +71,8 @@ def predicted(
     prepared, label = model.for_case(case), case.label[0].to(torch.uint8)
 
     def predict(windows: int) -> VolumePrediction:
-        judge = partial(scoring.score_draw, label, spacing=case.spacing, tolerances=tolerances)
+        has_regions = not model.head.has_background
+        judge = partial(scoring.score_draw, label, spacing=case.spacing, tolerances=tolerances, has_regions=has_regions)
         return models.prediction(
             prepared, image, windows, case.ref.fingerprint, with_confidence, judge, seed, file_grid
         )

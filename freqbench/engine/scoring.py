@@ -317,10 +317,15 @@ UNDEFINED: Mapping[str, str] = {
 SHAPES = frozenset({"hd95", *_BY_CLASS})
 """Metrics that need only the label maps, and are slow enough to compute apart from the device."""
 _RECORD_COLUMNS = frozenset(column.name for column in RECORDS)
+_OF_A_DRAW = ("dsc_foreground", "dsc", "volume_error_relative", "nsd")  # the leading score first
 
 
 def score_draw(
-    label: Tensor, pred: Tensor, spacing: Spacing = (1.0, 1.0, 1.0), tolerances: Sequence[float] | None = None
+    label: Tensor,
+    pred: Tensor,
+    spacing: Spacing = (1.0, 1.0, 1.0),
+    tolerances: Sequence[float] | None = None,
+    has_regions: bool = False,
 ) -> dict[str, float]:
     """Returns the scores of one draw of a randomised network that are certified, with `dsc_K` of each class K.
 
@@ -330,17 +335,25 @@ def score_draw(
         spacing: millimetres per voxel.
         tolerances: millimetres, one per foreground class, for the normalised surface Dice `nsd` and `nsd_K`; None:
             without them.
+        has_regions: the maps hold codes of regions that may overlap; K is then a region's number.
     """
-    counts = measures.confusion(pred.cpu(), label, 1 + max(int(without_ignored(label).max()), int(pred.max())))
-    dice, volumes = measures.dice_from_confusion(counts), measures.volume_errors(counts, (1.0, 1.0, 1.0))
-    means = {"dsc_foreground": measures.foreground_mean(dice), "dsc": measures.class_mean(dice)}
-    means["volume_error_relative"] = measures.foreground_mean(volumes["volume_error_relative"])
-    of_classes = {f"dsc_{k}": float(value) for k, value in enumerate(dice)}
-    if tolerances is not None:
-        surfaces = measures.nsd(pred, label, 1 + len(tolerances), tolerances, spacing)
-        means["nsd"] = measures.foreground_mean(surfaces)
-        of_classes |= {f"nsd_{k}": float(value) for k, value in enumerate(surfaces)}
-    return {name: value for name, value in (means | of_classes).items() if not math.isnan(value)}
+    last = max(int(without_ignored(label).max()), int(pred.max()))
+    last = last.bit_length() if has_regions else last
+    maps = LabelMaps(
+        pred=pred.cpu(),
+        label=label,
+        num_classes=1 + (last if tolerances is None else len(tolerances)),
+        spacing=spacing,
+        tolerances=tuple(tolerances or ()),
+        has_regions=has_regions,
+    )
+    parts = score_prediction(maps, ("dsc", "volume", *(() if tolerances is None else ("nsd",))))
+    scores = {name: float(part.record[name]) for name in _OF_A_DRAW for part in parts if name in part.record}
+    for part in parts:
+        scores |= {
+            f"{name}_{k}": row[name] for k, row in enumerate(part.classes) for name in ("dsc", "nsd") if name in row
+        }
+    return {name: value for name, value in scores.items() if not math.isnan(value)}
 
 
 def score_certificate(prediction: VolumePrediction, label: Tensor, num_classes: int) -> dict[str, float | int | str]:

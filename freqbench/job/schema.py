@@ -166,17 +166,19 @@ def require_sound(job: JobSpec) -> None:
     It imports no attacks and no networks, which would take seconds, and so skips classes of other packages, and rules
     that need an attack's defaults, which only the classes know.
     """
-    classes: dict[str, Sequence[str] | None] = {}
+    classes, of_regions = dict[str, Sequence[str] | None](), set[str]()
     for i, entry in enumerate(job.datasets):
         place = f"{job.where}: datasets[{i}]"
         dataset = build_dataset(entry, place) if entry.class_name in DATASETS else None
         with sweep.at(place):
             classes[entry.name] = _classes(dataset) if dataset else None
+            if dataset and classes[entry.name] and dataset.has_regions:
+                of_regions.add(entry.name)
     for i, model in enumerate(job.models):
         with sweep.at(f"{job.where}: models[{i}]"):
-            for names in (classes[name] for name in model.datasets or classes):
-                if names:
-                    model.merged(len(names), model.classes)
+            for name in model.datasets or classes:
+                if names := classes[name]:
+                    model.merged(len(names), model.classes, name in of_regions)
             if model.command and not job.trust_code:
                 plugins.require_trust(str(model.path))
     for i, attack in enumerate(job.attacks):

@@ -232,12 +232,18 @@ def seed_of(checkpoint: str) -> int | None:
     return int(match[1] or 0) if match else None
 
 
-def advice_on_classes(outputs: int, num_classes: int) -> str:
-    """Returns the remedy for a network with another number of classes than its dataset."""
+def advice_on_classes(outputs: int, num_classes: int, has_regions: bool = False) -> str:
+    """Returns the remedy for a network with another number of classes, or of regions, than its dataset."""
+    if has_regions and outputs < num_classes:
+        return "state those regions of the dataset that it knows"
+    if has_regions:
+        return f"set classes: {outputs} and class_map of the model: which of them each region of the dataset is"
     if outputs < num_classes:
+        of_regions = "; if each output is a region's, set outputs: sigmoid of the model and regions of the dataset"
         return (
             "choose the classes that it knows by the dataset's `labels` (their names) or label_map, such as "
             f"{_without(range(1, num_classes - outputs + 1), num_classes)}"
+            f"{of_regions if outputs == num_classes - 1 else ''}"
         )
     return f"set classes: {outputs} and class_map of the model: which of them are merged into each of the dataset's"
 
@@ -288,7 +294,8 @@ class ModelEntry(Strict):
             `regions`, which may overlap; None: as the file states, else `softmax`.
         classes: number of the network's outputs; None: the dataset's, or stated by the file.
         class_map: for each class of the dataset, the classes of the network's output that are merged into it (their
-            probabilities are added); background takes those that are left. None: the same classes.
+            probabilities are added); background takes those that are left. None: the same classes. Of regions, for
+            each the one region of the network that it is, both counted from 1.
         ensemble: names of other models of the job, whose probabilities are averaged.
         args: arguments of the network's class, over the defaults; for a reader, the arguments of its `describe`.
         roi: voxels of a window on the volume's axes, in multiples that the network needs; default: as trained, else
@@ -358,28 +365,45 @@ class ModelEntry(Strict):
             return self.classes
         return num_classes - ((self.outputs or outputs) == "sigmoid")
 
-    def merged(self, num_classes: int, outputs: int | None) -> ClassMap | None:
+    def merged(self, num_classes: int, outputs: int | None, has_regions: bool = False) -> ClassMap | None:
         """Returns the class map for a network with `outputs` classes; raises UserError if it leaves a class open.
 
-        `outputs` is None if the network's file has yet to say it: the rest is checked, and nothing returned.
+        `outputs` is None if the network's file has yet to say it: the rest is checked, and nothing returned. Of
+        regions, the map begins with the outputs that are left out.
         """
+        first = int(has_regions)  # regions, of dataset and network, are counted from 1
         if self.class_map is None:
-            if self.classes not in (None, num_classes):
+            wanted = num_classes - first
+            if self.classes not in (None, wanted):
+                parts = "regions" if has_regions else "dataset"
                 raise UserError(
-                    f"{self.name}: classes: expected the {num_classes} of the dataset, got {self.classes}: "
-                    f"{advice_on_classes(self.classes, num_classes)}"
+                    f"{self.name}: classes: expected the {wanted} of the {parts}, got {self.classes}: "
+                    f"{advice_on_classes(self.classes, wanted, has_regions)}"
                 )
             return None
         where, seen = f"{self.name}: class_map", set[int]()
         for number, merged in self.class_map.items():
-            if number >= num_classes:
-                raise UserError(f"{where}: expected classes of the dataset, 0 to {num_classes - 1}, got {number}")
+            if not first <= number < num_classes:
+                parts = "regions" if has_regions else "classes"
+                raise UserError(f"{where}: expected {parts} of the dataset, {first} to {num_classes - 1}, got {number}")
+            if has_regions and len(merged) > 1:
+                raise UserError(
+                    f"{where}: {number}: expected one region of the network, as regions cannot be merged, got "
+                    f"{len(merged)}: give one"
+                )
             for theirs in merged:
-                if theirs in seen or theirs >= (outputs or theirs + 1):
-                    why = "was there before" if theirs in seen else f"is not in 0 to {(outputs or 0) - 1}"
-                    raise UserError(f"{where}: {number}: expected each class of the network once, but {theirs} {why}")
+                if theirs in seen or not first <= theirs < first + (outputs or theirs + 1):
+                    last = "" if outputs is None else f" to {outputs - 1 + first}"
+                    why = "was there before" if theirs in seen else f"is not in {first}{last}"
+                    part = "region" if has_regions else "class"
+                    raise UserError(f"{where}: {number}: expected each {part} of the network once, but {theirs} {why}")
                 seen.add(theirs)
         missing = [number for number in range(1, num_classes) if number not in self.class_map]
+        if missing and has_regions:
+            raise UserError(
+                f"{where}: expected each region of the dataset, got none for {missing[0]}: give its region of the "
+                "network, or take it out of the dataset's regions"
+            )
         if missing:
             raise UserError(
                 f"{where}: expected each class of the dataset, got none for {missing[0]}: give its classes; if the "
@@ -387,7 +411,10 @@ class ModelEntry(Strict):
             )
         if outputs is None:
             return None
-        rest = set(range(outputs)) - seen
+        rest = set(range(first, outputs + first)) - seen
+        if has_regions:
+            kept = (self.class_map[number] for number in range(1, num_classes))
+            return tuple(tuple(theirs - 1 for theirs in group) for group in (sorted(rest), *kept))
         groups = {number: tuple(sorted(merged)) for number, merged in self.class_map.items()}
         if not groups.setdefault(0, tuple(sorted(rest))):
             raise UserError(f"{where}: expected each class of the dataset, got none for 0: give its classes")
@@ -452,10 +479,6 @@ class ModelEntry(Strict):
         yield (
             self.classes == 1 and self.outputs != "sigmoid",
             "classes: expected at least 2, background included, got 1: for one region, set outputs: sigmoid",
-        )
-        yield (
-            self.class_map is not None and self.outputs == "sigmoid",
-            "expected no class_map beside outputs: sigmoid, as regions cannot be merged: leave it out",
         )
         sources = [key for key in ("checkpoint", "bundle", COMMAND, "ensemble") if getattr(self, key) is not None]
         yield (

@@ -15,7 +15,6 @@ from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import CaseRef, Outputs
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
-from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.defences.transforms import RandomResizePad
 from freqbench.models.entry import (
     AXES,
@@ -51,7 +50,9 @@ def facts_of(
     with naming(path, local):
         facts, seed = source.facts(entry, local, num_classes, num_channels), seed_of(path)
         sha256 = source.sha256(local, facts.args) if seed is None else f"random:{seed}"
-    require_order(entry.name, path, facts.metadata.class_names or (), class_names)
+    if entry.class_map is None:
+        has_regions = head_of(entry, facts) == "sigmoid"
+        require_order(entry.name, path, facts.metadata.class_names or (), class_names, has_regions)
     return replace(facts, path=path, local=local, sha256=sha256)
 
 
@@ -81,10 +82,10 @@ def resolve(
     if outputs is None:
         raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
     _require_counts(entry, facts, num_classes, num_channels)
-    if head == "sigmoid" and isinstance(entry.defence, RandomizedSmoothing | Smoothing):
+    if head == "sigmoid" and isinstance(entry.defence, RandomizedSmoothing):
         raise UserError(
             f"{entry.name}: expected no {entry.defence.name} around a network of regions, as it votes for one class "
-            "a voxel: take another defence"
+            "a voxel: take smoothing, which certifies scores"
         )
     if head == "sigmoid" and (entry.is_prompted or source.takes_volumes):
         raise UserError(f"{entry.name}: expected outputs: softmax for {facts.arch}, got sigmoid: it knows no regions")
@@ -104,7 +105,7 @@ def resolve(
         inference=entry.inference or validate(dict(facts.inference), Inference, where=entry.name),
         code_sha256=facts.code_sha256,
         head=head,
-        class_map=entry.merged(num_classes - (head == "sigmoid"), outputs),
+        class_map=entry.merged(num_classes, outputs, head == "sigmoid"),
         black_box=facts.black_box,
         defence=entry.defence,
         adaptive=entry.adaptive,
@@ -284,14 +285,23 @@ def stated_classes(entry: ModelEntry) -> int | tuple[str, ...] | None:
     return facts.metadata.class_names or (outputs and outputs + (head_of(entry, facts) == "sigmoid"))
 
 
-def require_order(name: str, path: str, trained: Sequence[str], class_names: Sequence[str]) -> None:
+def require_order(
+    name: str, path: str, trained: Sequence[str], class_names: Sequence[str], has_regions: bool = False
+) -> None:
     """Refuses a network whose outputs are the dataset's classes in another order: scores would be of other organs."""
     ours, theirs = list(map(plain_name, class_names)), list(map(plain_name, trained))
-    if ours != theirs and sorted(ours) == sorted(theirs):
+    if ours == theirs or sorted(ours) != sorted(theirs):
+        return
+    if has_regions:
+        numbers = {number: [theirs.index(ours[number])] for number in range(1, len(ours))}
         raise UserError(
-            f"{name}: expected a network for the classes {', '.join(class_names)}, but {path} was trained on the same "
-            f"in another order: {', '.join(trained)}: give the dataset's labels in that order"
+            f"{name}: expected a network for the regions {', '.join(class_names[1:])}, but {path} was trained on the "
+            f"same in another order: {', '.join(trained[1:])}: set class_map: {numbers} of the model"
         )
+    raise UserError(
+        f"{name}: expected a network for the classes {', '.join(class_names)}, but {path} was trained on the same "
+        f"in another order: {', '.join(trained)}: give the dataset's labels in that order"
+    )
 
 
 def plain_name(name: str) -> str:
@@ -329,7 +339,9 @@ def _require_counts(entry: ModelEntry, facts: Facts, num_classes: int, num_chann
     wanting = "dataset" if entry.classes is None else "classes"
     theirs, ours = facts.num_classes, entry.num_outputs(num_classes, head_of(entry, facts)) or facts.num_classes
     if theirs and ours and theirs != ours:
-        advice = f"set classes: {theirs}" if entry.classes is not None else advice_on_classes(theirs, ours)
+        advice = f"set classes: {theirs}"
+        if entry.classes is None:
+            advice = advice_on_classes(theirs, ours, head_of(entry, facts) == "sigmoid")
         raise UserError(f"{entry.name}: {facts.path} has {theirs} output classes, {wanting} wants {ours}: {advice}")
     if facts.num_channels != num_channels:
         raise UserError(
@@ -416,7 +428,10 @@ def scoring_concerns(
             f"of {dataset}: it is attacked and scored in the space of its training; give {dataset} the same, or state "
             "preprocess and input of the model"
         )
-    names = list(metadata.class_names or ())[: len(class_names)]
+    names = list(metadata.class_names or ())
+    if names and model.class_map and model.head == "sigmoid":
+        names = [names[0], *(names[output + 1] for (output,) in model.class_map[1:])]
+    names = names[: len(class_names)]
     pairs = list(zip(names, class_names[: len(names)], strict=True))
     others = [(theirs, ours) for theirs, ours in pairs if plain_name(theirs) != plain_name(ours)]
     if others:

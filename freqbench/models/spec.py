@@ -40,8 +40,7 @@ class ModelSpec:
         space: space in which it is attacked and scored; None: the dataset's.
         code_sha256: hash of the source file, for a class of another package.
         head: `softmax`, or `sigmoid`: one output for each class but the background.
-        class_map: for each class of the dataset, the classes of the network's output that are merged into it; None: the
-            same classes.
+        class_map: that of SegmentationModel, which says what it holds; None: the classes are the network's own.
         black_box: why no gradient goes through it; None if one does.
         yields: what the network itself returns: `logits`, or `probabilities`, whose logarithm is then taken.
         singly: True if windows pass one by one, as the network mixes those of a batch.

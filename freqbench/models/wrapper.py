@@ -61,7 +61,7 @@ class SegmentationModel(nn.Module):
         defence: defence before the network.
         adaptive: True if `forward` is for an attacker who knows the defence.
         class_map: for each class of the dataset, the classes of the network's output that are merged into it; None: the
-            same classes.
+            same classes. Of regions, first the outputs that are left out, then the one of each region.
         outputs: `softmax`: exclusive classes; `sigmoid`: one output a region, regions may overlap.
     """
 
@@ -315,7 +315,8 @@ class SegmentationModel(nn.Module):
         """
         if self.class_map is None:
             return logits
-        return torch.stack([logits[:, list(merged)].logsumexp(dim=1) for merged in self.class_map], dim=1)
+        groups = self.class_map if self.head.has_background else self.class_map[1:]
+        return torch.stack([logits[:, list(merged)].logsumexp(dim=1) for merged in groups], dim=1)
 
 
 def _allow_tf32(allowed: bool) -> None:

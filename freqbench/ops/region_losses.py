@@ -3,8 +3,8 @@ r"""Defines the losses of networks with one sigmoid output a region, by the name
 With z the K logits of a voxel, y its membership of each region (0 or 1), s = 2 y - 1, p = sigmoid(z), and
 :math:`p_y = \mathrm{sigmoid}(s z)` the probability of what the label says about a region. Logits are `[B, K, H, W, D]`,
 labels codes `[B, 1, H, W, D]` (`freqbench.ops.regions`); a scope restricts voxels, and by `classes` the outputs. A mean
-over regions replaces the mean over classes. `dlr`, `dlr-targeted` and `cosine` compare a logit with those of other
-classes, of which a region has none: they have no such form.
+over regions replaces the mean over classes. `dlr` and `dlr-targeted` compare a logit with those of other classes, of
+which a region has none: they have no such form.
 """
 
 import math
@@ -118,6 +118,16 @@ def cosine_to_label(p: Tensor, labels: Tensor) -> Tensor:
     return p / (p.square() + (1 - p).square()).sqrt()
 
 
+def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    r"""Returns one minus `cosine_to_label`, mean over regions and voxels, `[B]` in [0, 1]:
+
+    .. math:: 1 - \frac{p_y}{\sqrt{p_y^2 + (1 - p_y)^2}}
+
+    Of exclusive classes, the cosine is one of logits. A region has one, whose cosine is its sign, without a gradient.
+    """
+    return voxel_mean(1 - cosine_to_label(logits.sigmoid(), labels), scope)
+
+
 def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
     """Returns `freqbench.ops.losses.dice_of_set` of pairs of region and voxel, bool `[B, K, H, W, D]`: a scalar."""
     weights, p = members.to(p), _of_label(p, labels)
@@ -190,6 +200,7 @@ LOSSES: Mapping[str, Loss] = {
     "mask-ce": mask_ce,
     "mask-ce-balanced": mask_ce_balanced,
     "js": js,
+    "cosine": cosine,
     "margin": margin,
     "dice_linear": dice_linear,
 }

@@ -107,7 +107,6 @@ def test_reached_are_samples_with_every_region_wrong_in_every_voxel() -> None:
     ("parameters", "line"),
     [
         ({"loss": "dlr"}, "loss: expected a loss that regions have, ce, dice"),
-        ({"loss": "cosine"}, "got cosine: take another"),
         ({"target": "next-class"}, "target: expected a rule for regions, got next-class"),
         ({"organs": (0, 1)}, "organs: expected regions, from 1 on, got 0"),
     ],

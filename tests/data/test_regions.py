@@ -66,9 +66,37 @@ def test_nnunets_regions_are_read_in_the_order_of_their_list(tmp_path: Path) -> 
     assert not exclusive.has_regions
 
 
+def test_labels_of_nnunets_regions_may_have_gaps(tmp_path: Path) -> None:
+    """Labels of the regions are those of the files: 4 in BraTS until 2020."""
+    downloads.nnunet(tmp_path, ["a"], labels={"background": 0, "whole": [1, 2, 4], "core": [2, 4]})
+    codes = of_nnunet(tmp_path, cases=("a",)).classes_of_labels.of_value
+    assert codes == {0: 0, 1: 1, 2: 3, 4: 3}
+
+
+@pytest.mark.parametrize(
+    ("labels", "more", "text"),
+    [
+        (
+            LISTED,
+            {"regions_class_order": [1]},
+            "regions_class_order with a label for each of 2 regions, got 1",
+        ),
+        (LISTED | {"ignore": 2}, {}, "expected regions of labels that count, got 2 in whole, which is ignored"),
+        (LISTED | {"c\nd": 3}, {}, r"raw: expected class names of Unicode text, got 'c\nd': mend their list"),
+        ({f"r{k}": [k, k + 1] for k in range(1, 9)}, {}, "raw: expected at most 7 regions, got 8: state fewer"),
+    ],
+)
+def test_wrong_regions_of_nnunet_are_refused(
+    tmp_path: Path, labels: dict[str, Any], more: dict[str, Any], text: str
+) -> None:
+    downloads.nnunet(tmp_path, ["a"], labels={"background": 0, **labels}, **more)
+    refused(text, lambda: of_nnunet(tmp_path, cases=("a",)).class_names)
+
+
 @pytest.mark.parametrize(
     ("regions", "text"),
     [
+        ({"Background": (1,)}, "regions: expected other names than background's, got it: rename the region"),
         ({"whole": (1, 9)}, "regions: whole: expected labels above 0 of 0, 1, 2, got 9: name it in `labels`"),
         ({f"r{k}": (1,) for k in range(8)}, "expected at most 7 regions, got 8: state fewer"),
     ],

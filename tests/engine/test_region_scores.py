@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from freqbench import metrics
-from freqbench.engine.scoring import SHAPES, UNDEFINED, LabelMaps, PredictionScores, score_prediction, score_shapes
+from freqbench.engine.scoring import (
+    SHAPES,
+    UNDEFINED,
+    LabelMaps,
+    PredictionScores,
+    score_draw,
+    score_prediction,
+    score_shapes,
+)
 from freqbench.ops.regions import alone
 
 SHAPE = (12, 10, 8)
@@ -92,3 +100,14 @@ def test_calibration_counts_a_voxel_as_right_if_all_its_regions_are(maps: LabelM
     assert doubt.ece == 1
     in_third = (maps.pred & 4) > 0
     assert doubt.wrong_confidence_by_class[3] == float((1 - sure)[in_third & ~right].mean())
+
+
+def test_draws_that_certificates_are_made_of_are_scored_by_region(maps: LabelMaps) -> None:
+    drawn = score_draw(maps.label, maps.pred, SIDES, maps.tolerances, has_regions=True)
+    (overlap,), shapes = score_prediction(maps, ("dsc",)), score_shapes(maps, ("nsd", "volume"))
+    expected = {f"dsc_{k}": row["dsc"] for k, row in enumerate(overlap.classes[:3])}
+    expected |= {f"nsd_{k}": shapes.classes[k]["nsd"] for k in (1, 2)}
+    expected |= {name: overlap.record[name] for name in ("dsc", "dsc_foreground")}
+    expected |= {name: shapes.record[name] for name in ("nsd", "volume_error_relative")}
+    assert drawn == pytest.approx(expected)
+    assert next(iter(drawn)) == "dsc_foreground"

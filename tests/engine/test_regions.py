@@ -7,13 +7,17 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from tiny_job import JOB, class_rows, execute, expanded, job, rows
+from tiny_job import JOB, ROI, class_rows, execute, expanded, job, rows
 
+from freqbench import models
+from freqbench.audit import probe_files, probes
+from freqbench.audit.diagnosis import diagnose
 from freqbench.audit.reference import compare
 from freqbench.core.errors import UserError
 from freqbench.data.loaders.anatomy import REGIONS
 from freqbench.engine import attacking, saved_volumes
 from freqbench.engine.attacking import AttackedVolume
+from freqbench.metrics import dice
 from freqbench.results import Store
 from freqbench.results.glimpses import Slice, listed, read
 
@@ -59,14 +63,14 @@ def test_saved_labels_have_the_number_of_the_innermost_region(out: Path) -> None
 
 def test_glimpses_have_the_numbers_of_the_saved_maps_and_the_dice_of_the_row(out: Path) -> None:
     names = ("cell_id", "case_key", "target_model")
-    dice = {tuple(row[name].strip("'") for name in names): float(row["dsc_foreground"]) for row in rows(out).values()}
+    scores = {tuple(row[name].strip("'") for name in names): float(row["dsc_foreground"]) for row in rows(out).values()}
     glimpses = listed(str(out))
-    assert glimpses.keys() == {key[:2] for key in dice}
+    assert glimpses.keys() == {key[:2] for key in scores}
     for (cell, case), path in glimpses.items():
         shown = read(path)
         assert isinstance(shown, Slice)
         models = [caption.split(",")[0] for caption in shown.captions[4:]]
-        assert shown.captions[4:] == [f"{model}, DSC {100 * dice[cell, case, model]:.1f}" for model in models]
+        assert shown.captions[4:] == [f"{model}, DSC {100 * scores[cell, case, model]:.1f}" for model in models]
         (folder,) = out.glob(f"volumes/*-{cell}/*-{case}")
         files = ["label", *(f"prediction_adversarial-{model}" for model in models)]
         stacks = [nibabel.load(folder / f"{name}.nii.gz").get_fdata()[::-1, ::-1].T for name in files]
@@ -93,6 +97,26 @@ def test_a_moved_label_is_read_as_it_was_saved(tmp_path: Path) -> None:
     assert torch.equal(codes, saved_volumes.read(str(tmp_path), cell, case.ref)[0].label)
     (path,) = tmp_path.glob("*/*/label_adversarial.nii.gz")
     assert np.unique(nibabel.load(path).get_fdata()[codes[0] == 7]).tolist() == [3]
+
+
+def test_an_audit_scores_saved_volumes_again_by_region(out: Path) -> None:
+    grid = expanded(content(save_adversarial="nifti"))[1]
+    probes.rescore_saved(grid, str(out), lambda _: None)
+    saved = probe_files.read(str(out), probe_files.SavedScores)
+    assert saved is not None
+    assert len(saved.volumes) == 2
+    assert all(each.dsc == pytest.approx(each.dsc_stored, abs=1e-6) for each in saved.volumes)
+
+
+def test_doctor_scores_a_network_by_region() -> None:
+    network = {"name": "unet", "checkpoint": "zoo://lesions/unet", "roi": ROI}
+    spec, grid = expanded(content(models=[network], attacks=[{"name": "fgsm", "eps": "8/255"}]))
+    lines, _ = diagnose(None, "unet", spec)
+    (cell,) = grid.cells
+    case = cell.dataset.load(cell.dataset.refs()[0])
+    pred = models.predict(models.load(cell.source, torch.device("cpu")), case.image)
+    value = np.nanmean(dice(pred, case.label[0], 4, has_regions=True)[1:])
+    assert dict(lines)["clean Dice"].startswith(f"{value:.3f} under migration")
 
 
 def test_a_second_run_has_nothing_to_do(out: Path) -> None:

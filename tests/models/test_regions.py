@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.core.types import Outputs
-from freqbench.models import Inference, ModelEntry, ModelSpec, SegmentationModel, prediction, resolve
+from freqbench.models import Inference, ModelEntry, ModelSpec, SegmentationModel, load, prediction, resolve
 from freqbench.models.examination import examine, mended
 from freqbench.models.inference import SlidingWindowModel
 from freqbench.models.resolving import require_head, resolve_ensemble
@@ -41,8 +41,8 @@ def volume(side: int = 8) -> Tensor:
     return torch.rand(1, 1, side, side, side, generator=torch.Generator().manual_seed(3))
 
 
-def resolved(**changes: Any) -> ModelSpec:
-    return resolve(validate(ENTRY | changes, ModelEntry, "job"), num_classes=3)
+def resolved(num_classes: int = 3, **changes: Any) -> ModelSpec:
+    return resolve(validate(ENTRY | changes, ModelEntry, "job"), num_classes)
 
 
 def test_a_voxel_is_in_the_regions_whose_logit_is_above_0() -> None:
@@ -104,6 +104,15 @@ def test_probabilities_of_regions_become_their_logits() -> None:
     assert "set outputs: sigmoid for a dataset of regions" in fault
 
 
+def test_regions_of_a_network_are_those_that_the_class_map_names() -> None:
+    """The third and first output of four, in the dataset's order; others are left out."""
+    spec = resolved(classes=4, class_map={2: [1], 1: [3]})
+    assert (spec.num_classes, spec.outputs) == (3, 4)
+    whole = load(resolved(num_classes=5), torch.device("cpu"))
+    assert torch.equal(load(spec, torch.device("cpu"))(volume()), whole(volume())[:, [2, 0]])
+    assert len({spec.model_id, resolved(classes=4, class_map={1: [1], 2: [3]}).model_id, resolved().model_id}) == 3
+
+
 @pytest.mark.parametrize(
     ("stated", "of_file", "has_regions", "line"),
     [
@@ -133,14 +142,30 @@ def test_a_network_of_the_other_kind_is_refused(
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"class_map": {1: [0], 2: [1]}}, "expected no class_map beside outputs: sigmoid"),
+        ({"classes": 3}, "m: classes: expected the 2 of the regions, got 3: set classes: 3 and class_map"),
+        ({"classes": 1}, "m: classes: expected the 2 of the regions, got 1: state those regions of the dataset"),
+        (
+            {"classes": 3, "class_map": {1: [0], 2: [1]}},
+            "1: expected each region of the network once, but 0 is not in 1 to 3",
+        ),
+        (
+            {"classes": 3, "class_map": {1: [4], 2: [1]}},
+            "1: expected each region of the network once, but 4 is not in 1 to 3",
+        ),
+        ({"classes": 3, "class_map": {1: [2], 2: [2]}}, "2: expected each region of the network once, but 2 was there"),
+        (
+            {"classes": 3, "class_map": {1: [1, 2], 2: [3]}},
+            "1: expected one region of the network, as regions cannot be",
+        ),
+        ({"classes": 3, "class_map": {0: [1], 2: [3]}}, "expected regions of the dataset, 1 to 2, got 0"),
+        ({"classes": 3, "class_map": {2: [3]}}, "expected each region of the dataset, got none for 1: give its region"),
         (
             {"outputs": None, "classes": 1},
             "classes: expected at least 2, background included, got 1: for one region, set",
         ),
         (
-            {"defence": {"name": "smoothing", "kind": "bias_field", "sigma": 0.1}},
-            "no smoothing around a network of regions",
+            {"defence": {"name": "randomized_smoothing", "sigma": 0.1}},
+            "no randomized_smoothing around a network of regions",
         ),
         ({"arch": "sam_med3d", "args": {}}, "expected outputs: softmax for sam_med3d, got sigmoid"),
     ],

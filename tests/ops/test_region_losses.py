@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from monai.losses import DiceLoss
+from monai.losses import DiceCELoss, DiceLoss
 from torch import Tensor
 
 from freqbench.ops import losses, region_losses
@@ -12,7 +12,9 @@ from freqbench.ops.losses import Scope
 from freqbench.ops.regions import MOST_REGIONS, alone, code_of, codes_of, inside, members, numbers_of
 
 SHAPE = (5, 6, 7)
-ALIKE = [name for name in region_losses.LOSSES if name not in ("dice", "dicece")]  # these have the background beside
+ALIKE = [
+    name for name in region_losses.LOSSES if name not in ("dice", "dicece", "cosine")
+]  # they differ by a definition
 
 
 def drawn(regions: int = 3) -> tuple[Tensor, Tensor]:
@@ -51,6 +53,34 @@ def test_dice_and_cross_entropy_are_those_of_monai_and_pytorch() -> None:
 
     assert torch.allclose(region_losses.dice_ce(logits, labels), both(logits), rtol=0, atol=1e-12)
     assert torch.allclose(gradient(region_losses.dice_ce, logits, labels), gradient(both, logits, labels), atol=1e-12)
+
+
+def test_monais_compound_loss_is_ours_for_one_region_and_a_softmax_for_more() -> None:
+    monai = DiceCELoss(sigmoid=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6)
+    ours, theirs = [], []
+    for regions in (1, 3):
+        logits, labels = drawn(regions)
+        ours.append(float(region_losses.dice_ce(logits, labels).mean()))
+        theirs.append(float(monai(logits, inside(labels, regions).double())))
+    assert ours[0] == pytest.approx(theirs[0])
+    assert abs(ours[1] - theirs[1]) > 1
+
+
+def test_linear_dice_and_cross_entropy_are_nnunets_loss_of_regions() -> None:
+    """Without nnU-Net's smoothing, and up to the one that its negative Dice lacks."""
+    compound = pytest.importorskip("nnunetv2.training.loss.compound_losses")
+    logits, labels = drawn()
+    loss = compound.DC_and_BCE_loss({}, {"batch_dice": False, "do_bg": True, "smooth": 0.0, "ddp": False})
+    expected = loss(logits.float(), inside(labels, 3).float())
+    ours = region_losses.dice_linear(logits, labels) + region_losses.ce(logits, labels)
+    assert ours.mean() - 1 == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_cosine_is_that_of_a_regions_two_probabilities() -> None:
+    logits, labels = drawn()
+    p, y = logits.sigmoid(), inside(labels, 3).double()
+    expected = 1 - F.cosine_similarity(torch.stack([p, 1 - p]), torch.stack([y, 1 - y]), dim=0)
+    assert torch.allclose(region_losses.cosine(logits, labels), expected.flatten(1).mean(dim=1), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ALIKE)

@@ -156,7 +156,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def classes_of_labels(self) -> Classes:
         """The classes or regions, and the class, or the code of regions, of each label in the files."""
         classes, regions = self._exclusive_classes(), self._regions()
-        return in_regions(self.name, classes, regions) if regions else classes
+        classes = in_regions(self.name, classes, regions) if regions else classes
+        if broken := [name for name in classes.names if not name.isprintable() or not name.strip()]:
+            raise DataError(f"{self.name}: expected class names of Unicode text, got {broken[0]!a}: mend their list")
+        return classes
 
     @property
     def region_order(self) -> tuple[int, ...]:
@@ -193,10 +196,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names from `labels`, else from the folder."""
-        names = self.classes_of_labels.names
-        if broken := [name for name in names if name.encode(errors="replace").decode() != name]:
-            raise DataError(f"{self.name}: expected class names of Unicode text, got {broken[0]!a}: mend their list")
-        return names
+        return self.classes_of_labels.names
 
     @property
     def ignored(self) -> tuple[int, ...]:

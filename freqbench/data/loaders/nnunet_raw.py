@@ -135,7 +135,24 @@ class NnunetRaw(ListedFolder):
         if self.regions or self.labels is not None or not self._has_listed_regions():
             return super()._regions()
         stated = {str(name): _values(values) for name, values in self._stated_labels().items() if name != IGNORE}
-        return {name: values for name, values in stated.items() if values != (0,)}
+        regions = {name: values for name, values in stated.items() if values != (0,)}
+        order = self._content().get("regions_class_order")
+        if isinstance(order, list) and len(order) != len(regions):
+            raise DataError(
+                f"{self._source()}: expected regions_class_order with a label for each of {len(regions)} regions, got "
+                f"{len(order)}: mend the file"
+            )
+        ignored = {*self._ignored()}
+        for name, values in regions.items():
+            if both := ignored.intersection(values):
+                raise DataError(
+                    f"{self._source()}: expected regions of labels that count, got {min(both)} in {name}, which is "
+                    "ignored: take it out of one"
+                )
+        if self.label_map is not None:
+            return regions
+        numbers = {value: k for k, value in enumerate(self._listed_labels())}  # labels may have gaps, classes have none
+        return {name: tuple(numbers[value] for value in values) for name, values in regions.items()}
 
     def _ignored(self) -> tuple[int, ...]:
         """Returns the job's `ignore`, else the value of the label `ignore` of nnU-Net v2, if the folder has one."""

@@ -438,7 +438,7 @@ def look_untrained(weights: Mapping[str, Tensor]) -> bool:
 
 
 def check_fit(
-    name: str, path: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes: int
+    name: str, path: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes: int, has_regions: bool
 ) -> None:
     """Refuses, in one line, a checkpoint whose keys, shapes or integers are not its network's (meta will do)."""
     missing = [key for key in wanted if key not in found]
@@ -455,7 +455,7 @@ def check_fit(
         return
     classes = _other_classes([(wanted[key].shape, found[key].shape) for key in misshapen], num_classes)
     if classes is not None and not missing and not unexpected:
-        advice = advice_on_classes(classes, num_classes)
+        advice = advice_on_classes(classes, num_classes, has_regions)
         raise CheckpointError(f"{name}: checkpoint has {classes} output classes, dataset wants {num_classes}: {advice}")
     shapes = [f"{key}: {tuple(found[key].shape)} for {tuple(wanted[key].shape)}" for key in misshapen]
     counts = ", ".join(

@@ -25,7 +25,7 @@ from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import Finite, InputAdapter, ModelEntry
 from freqbench.models.networks.construction import REFUSALS
 from freqbench.models.sources import source
-from freqbench.models.sources.source import Facts, Source
+from freqbench.models.sources.source import Facts, Metadata, Source
 from freqbench.models.spec import ModelSpec
 
 _WEIGHTS = "models/model.pt"
@@ -203,7 +203,15 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         space=space,
         inference=inferer.inference if inferer else {},
         notes=notes,
+        metadata=Metadata(class_names=_region_names(config, sizes.out_channels) if outputs == "sigmoid" else None),
     )
+
+
+def _region_names(config: _Config, count: int) -> tuple[str, ...] | None:
+    """Returns the names of the outputs, the background's before them, as the bundle's metadata state them."""
+    named = config.find("_meta_::network_data_format::outputs::pred::channel_def")
+    names = [*map(named.get, map(str, range(count)))] if isinstance(named, Mapping) else [None]
+    return ("background", *names) if all(isinstance(name, str) for name in names) else None
 
 
 def _postprocessing(config: _Config) -> tuple[Outputs, tuple[str, ...]]:

@@ -29,10 +29,18 @@ from torch import Tensor, nn
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, unknown
 from freqbench.core.input_space import Millimetres, Preprocess
-from freqbench.core.types import Outputs
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, FILE_AXES, NNUNET, Finite, InputAdapter, ModelEntry
-from freqbench.models.sources.source import Facts, Source, axes_towards, construct, fingerprint, here, read_object
+from freqbench.models.sources.source import (
+    Facts,
+    Metadata,
+    Source,
+    axes_towards,
+    construct,
+    fingerprint,
+    here,
+    read_object,
+)
 from freqbench.models.spec import ModelSpec
 
 # Directions in which the axes of an array increase, as each image reader passes them on; None: as in its file.
@@ -136,7 +144,11 @@ class _Dataset(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """The parts of a folder's files that inference needs; `transpose`: the reader's axes in the network's order."""
+    """The parts of a folder's files that inference needs.
+
+    `transpose`: the reader's axes in the network's order. `regions`: their names in the order of the outputs; none if
+    classes exclude each other.
+    """
 
     configuration: _Configuration
     architecture: _Architecture
@@ -145,7 +157,7 @@ class _Plan:
     channels: tuple[_Channel, ...]
     num_channels: int
     num_classes: int
-    outputs: Outputs
+    regions: tuple[str, ...]
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
@@ -179,7 +191,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         roi=configuration.patch_size,
         num_classes=plan.num_classes,
         num_channels=plan.num_channels,
-        outputs=plan.outputs,
+        outputs="sigmoid" if plan.regions else "softmax",
         input=adapter,
         space=Preprocess(
             spacing=adapter.in_volume_order(configuration.spacing),
@@ -189,6 +201,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
             axes="RAS" if codes else "file",
         ),
         inference=NNUNET | {"mirror": _mirrored(file, content, axes)},
+        metadata=Metadata(class_names=("background", *plan.regions) if plan.regions else None),
     )
 
 
@@ -339,7 +352,7 @@ def _read_plan(path: str, configuration: str | None, content: Mapping[str, Any])
     if sorted(plans.transpose_forward) != [0, 1, 2]:
         raise UserError(f"{where}: transpose_forward: expected each of 0, 1, 2 once, got {plans.transpose_forward}")
     at = f"{where}: configurations.{name}"
-    outputs, num_classes, num_channels = _dataset(folder / "dataset.json")
+    regions, num_classes, num_channels = _dataset(folder / "dataset.json")
     properties = plans.foreground_intensity_properties_per_channel
     return _Plan(
         configuration=validate(chosen, _Configuration, at),
@@ -349,7 +362,7 @@ def _read_plan(path: str, configuration: str | None, content: Mapping[str, Any])
         channels=tuple(properties[str(i)] for i in range(num_channels) if str(i) in properties),
         num_channels=num_channels,
         num_classes=num_classes,
-        outputs=outputs,
+        regions=regions,
     )
 
 
@@ -404,8 +417,8 @@ def _architecture(chosen: dict[str, Any], where: str) -> _Architecture:
     )
 
 
-def _dataset(path: Path) -> tuple[Outputs, int, int]:
-    """Returns the kind and number of outputs, and the number of input channels; a list of labels makes all regions."""
+def _dataset(path: Path) -> tuple[tuple[str, ...], int, int]:
+    """Returns the regions, if a list of labels makes all of them regions, and the numbers of outputs and channels."""
     dataset = validate(_renamed(read_object(path)), _Dataset, str(path))
     labels = {
         name: value[0] if isinstance(value, list) and len(value) == 1 else value
@@ -413,12 +426,13 @@ def _dataset(path: Path) -> tuple[Outputs, int, int]:
         if name != "ignore"
     }
     if any(isinstance(value, list) for value in labels.values()):
-        return "sigmoid", sum(value not in (0, [0]) for value in labels.values()), len(dataset.channel_names)
+        regions = tuple(name for name, value in labels.items() if value != 0)
+        return regions, len(regions), len(dataset.channel_names)
     if sorted(labels.values(), key=str) != sorted(range(len(labels)), key=str):
         raise UserError(
             f"{path}: labels: expected each name with one of 0..{len(labels) - 1}, as nnU-Net v2 writes, got {labels}"
         )
-    return "softmax", len(labels), len(dataset.channel_names)
+    return (), len(labels), len(dataset.channel_names)
 
 
 SOURCE = Source(

@@ -76,7 +76,7 @@ class Facts:
         black_box: why no gradient goes through it; None if one does.
         notes: what its framework does beside, and freqbench does not: one line each.
         code_sha256: hash of the source file, for a class of another package.
-        metadata: what freqbench itself wrote into the checkpoint, if it `is_own`; else empty.
+        metadata: what freqbench itself wrote into the checkpoint, if it `is_own`; else at most names of regions.
         knows_axes: True if its axes are no assumption: freqbench trained it, nobody did, or it reads a file's header.
         path: where they are, as the job says, variables filled in; `local`: the same on this machine.
         sha256: hex digest of all files that its output depends on, or `random:SEED`. `facts_of` sets these three.
@@ -118,7 +118,7 @@ def fitted(draft: "ModelSpec", facts: Facts, entry: ModelEntry) -> "ModelSpec":
 
 def fitting(draft: "ModelSpec", wanted: Weights, weights: Weights, facts: Facts) -> list[str]:
     """Refuses weights that do not fit their network; returns a note if nobody seems to have trained them."""
-    checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.outputs)
+    checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.outputs, draft.head == "sigmoid")
     # freqbench's own metadata tell of a training.
     return [UNTRAINED] if not facts.is_own and checkpoints.look_untrained(weights) else []
 

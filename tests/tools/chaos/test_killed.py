@@ -12,7 +12,7 @@ import pytest
 from engine.ray_session import start
 from engine.test_driver_faults import wait_for
 from models import nifti_tool, onnx_file
-from tiny_job import JOB, ROI, execute, job, rows, small
+from tiny_job import JOB, ROI, class_rows, execute, job, rows, small
 
 from freqbench.engine.ray.ray_cleanup import MARK
 from freqbench.results import KEY, Store
@@ -99,6 +99,45 @@ def test_a_certificate_goes_on_after_a_killed_driver_with_the_draws_that_it_had(
         line for line in (tmp_path / "out" / "bounds.csv").read_text().splitlines() if ",dsc_foreground," in line
     )
     assert ",600," in bound
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+def test_regions_on_ray_survive_a_killed_worker_and_a_killed_driver(tmp_path: Path) -> None:
+    """Four channels, three nested regions, joint windows, transfer from one sigmoid network to another."""
+    lesions = {"name": "lesions", "loader": "phantom", "regions": True, "shape": [48, 32, 16], "cases": 2}
+    models = [
+        {"name": name, "checkpoint": f"zoo://lesions/{name}", "roi": [32, 32, 16], "min_dice": 0}
+        for name in ("unet", "segresnet")
+    ]
+    attacks = [
+        {"name": "pgd", "eps": ["4/255", "8/255"], "steps": 20},
+        {"name": "vafa", "q_max": 20, "steps": 10, "block": 8},
+        {"name": "sa2", "rho": 0.4, "steps": 2},
+        {"name": "vafa_opt", "q_max": 20, "steps": 20, "block": 8, "scope": "joint"},
+    ]
+    content = job(
+        datasets=[lesions],
+        models=models,
+        attacks=[attack | {"sources": "unet"} for attack in attacks],
+        metrics=["dsc", "hd95", "brats", "lesion"],
+        resources={"workers": 2, "threads": 1},
+    )
+    process = start(tmp_path, content, "--engine", "ray")
+    wait_for(lambda: len(stamps(tmp_path)) > 2 and bool(ray_processes("ray::RemoteWorker")), 240)
+    ray_processes("ray::RemoteWorker")[0].kill()
+    wait_for(lambda: "its worker died" in log_of(tmp_path))
+    process.kill()
+    process.wait()
+    wait_for(lambda: not ray_processes())
+    kept = stamps(tmp_path)
+    assert 2 < len(kept) < 20
+    assert start(tmp_path, content, "--engine", "ray").wait(240) == 0, log_of(tmp_path)
+    assert kept.items() <= stamps(tmp_path).items()
+    execute(content, tmp_path / "whole")
+    assert rows(tmp_path / "out") == rows(tmp_path / "whole")
+    assert class_rows(tmp_path / "out") == class_rows(tmp_path / "whole")
+    assert len(rows(tmp_path / "out")) == 20
 
 
 @pytest.mark.integration
