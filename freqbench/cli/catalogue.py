@@ -125,7 +125,7 @@ def dataset_rows() -> Rows:
     from freqbench.data import DATASETS, Dataset
 
     classes = {name: plugins.load_class(path, Dataset) for name, path in plugins.installed("datasets").items()}
-    return [(name, first_line(cls.__doc__)) for name, cls in (DATASETS | classes).items()]
+    return [(name, first_line(cls.__doc__)) for name, cls in {**DATASETS, **classes}.items()]
 
 
 def attack_list() -> Rows:

@@ -26,7 +26,9 @@ Outs = Annotated[
 
 
 def _tables(incomplete: str) -> list[str]:
-    from freqbench.reporting.report import AUDIT, RECIPES, VIEWS
+    from freqbench.reporting.papers.recipes import RECIPES
+    from freqbench.reporting.report import AUDIT
+    from freqbench.reporting.views import VIEWS
 
     return [name for name in (*RECIPES, *VIEWS, AUDIT) if name.startswith(incomplete)]
 

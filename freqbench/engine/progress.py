@@ -115,7 +115,7 @@ class RunProgress:
             console=console,
             disable=not console.is_terminal,
         )
-        self._before = self._all * plan.num_done / max(1, plan.num_todo)  # a guess
+        self._before = round(self._all * plan.num_done / max(1, plan.num_todo))  # a guess
         total, records = self._before + self._all, f"{plan.num_done}/{self._total}"
         self._task = self.bar.add_task("starting", total=total, completed=self._before, records=records, rest="")
 

@@ -42,21 +42,23 @@ def entry(root: Path) -> dict[str, str]:
 
 def test_the_window_under_which_the_network_predicts_best_is_chosen(scans: Path) -> None:
     """Its training had the abdominal window; the default, each volume's range, loses much of the Dice."""
-    found = intensity_for(entry(scans), UNET, modality_of(str(scans)), is_trained=True)
-    assert found.intensity is not None
-    scaling = parse_intensity(found.intensity)
+    choice = intensity_for(entry(scans), UNET, modality_of(str(scans)), is_trained=True)
+    assert choice.intensity is not None
+    scaling = parse_intensity(choice.intensity)
     assert (scaling.kind, scaling.low, scaling.high) == ("window", -175, 250)
-    assert found.reason.startswith("CT (its list says CT): the papers' abdominal window; clean Dice of phantom_2000 by")
-    default = float(found.reason.rpartition("default ")[2])
-    assert default + 0.05 < float(found.verdict.split(": ")[1].split()[0])
+    assert choice.reason.startswith(
+        "CT (its list says CT): the papers' abdominal window; clean Dice of phantom_2000 by"
+    )
+    default = float(choice.reason.rpartition("default ")[2])
+    assert default + 0.05 < float(choice.verdict.split(": ")[1].split()[0])
 
 
 @pytest.mark.parametrize("modality", ["", "CT"])
 def test_an_untrained_network_leaves_the_usual_window_of_ct_which_values_tell_too(scans: Path, modality: str) -> None:
     untrained = ModelEntry(name="unet", arch="unet", checkpoint="random")
-    found = intensity_for(entry(scans), untrained, modality, is_trained=False)
-    assert found.intensity == {"window": [-175.0, 250.0]}
-    assert found.verdict == "no clean Dice: the weights are untrained"
+    choice = intensity_for(entry(scans), untrained, modality, is_trained=False)
+    assert choice.intensity == {"window": [-175.0, 250.0]}
+    assert choice.verdict == "no clean Dice: the weights are untrained"
 
 
 def test_mr_keeps_the_default_and_an_entry_s_own_intensity_stays(scans: Path) -> None:

@@ -88,7 +88,7 @@ def test_the_first_passes_hardly_change_the_estimate(at: list[float]) -> None:
 
 
 def test_an_attack_that_takes_longer_than_was_estimated_counts_for_more(at: list[float]) -> None:
-    """Of two attacks of equal estimates one took three times as long as the other; a unit of each is left."""
+    """A unit of each of two attacks of equal estimates is left, of which one took three times as long as the other."""
     said = io.StringIO()
     attacks = [{"name": "fgsm", "eps": [0.1, 0.2]}, {"name": "gn", "std": [0.1, 0.2]}]
     plan = make_plan(expanded(small(attacks=attacks))[1], {})

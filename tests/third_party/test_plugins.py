@@ -96,7 +96,7 @@ def test_the_same_class_by_its_path_is_trusted_and_another_of_the_package_is_not
     assert "needs --trust-code" in refused(bench, "attacks", "freqbench_example.attack:GradientAttack")
 
 
-def test_without_the_package_its_names_are_unknown(bench: Bench) -> None:
+def test_names_of_a_package_that_is_not_installed_are_unknown(bench: Bench) -> None:
     assert "unknown attack 'two_steps'" in refused(bench, "attacks", "two_steps")
 
 
