@@ -13,6 +13,7 @@ from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.job.sweep import AttackEntry, at, models_for
+from freqbench.ops.heads import SIGMOID, SOFTMAX
 from freqbench.ops.losses import LOSSES, SEQUENCES
 
 METRICS = ("dsc",)
@@ -114,6 +115,7 @@ def _at_every_effort(cell: Cell, counted: str, effort: Effort, where: str) -> It
             warnings.simplefilter("ignore")  # warned already, when the attack's grid was made
             changed = replace(attack, **dict(zip(choices, values, strict=True)))
             changed.check_classes(cell.dataset.num_classes)
+            changed.check_head(SIGMOID if cell.dataset.has_regions else SOFTMAX)
         yield changed
 
 

@@ -147,6 +147,18 @@ def test_an_effort_that_cannot_be_is_refused(changes: dict[str, Any], complaint:
         Effort(**changes)
 
 
+def test_a_loss_that_regions_lack_is_refused() -> None:
+    content = job(
+        datasets=[{"name": "lesions", "loader": "phantom", "regions": True, "shape": [16, 16, 16], "cases": 1}],
+        models=[{**JOB["models"][0], "outputs": "sigmoid"}],
+        attacks=[{"name": "pgd", "eps": "8/255"}],
+    )
+    with pytest.raises(
+        UserError, match=r"^job.yaml: pgd.loss: expected a loss that regions have, .*, got dlr: take ano"
+    ):
+        varied(config.validate(content, JobSpec, "job.yaml"), Effort(losses=("dice", "dlr")), 1)
+
+
 def test_a_job_without_a_gradient_attack_is_refused() -> None:
     attacks = [{"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}]
     text = "expected one that follows a gradient in steps or searches by queries, got fgsm, gn: add one"
