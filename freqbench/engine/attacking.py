@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.attacks import Attack
+from freqbench.attacks.core.norms import RMS_BUDGETS
 from freqbench.core.config import Strict
 from freqbench.core.errors import UserError
 from freqbench.core.identity import window_generator
@@ -190,7 +191,8 @@ def _cut(volume: Tensor, windows: Sequence[Window]) -> Tensor:
 
 def native_budget(attack: Attack, case: Case) -> float | None:
     """Returns the budget in the data's own unit (HU for CT), if it bounds the intensities of all channels equally."""
-    if attack.budget_name is None or attack.threat_model not in INTENSITY_BUDGETS:
+    is_rms = attack.threat_model == "l2" and attack.budget_name in RMS_BUDGETS
+    if attack.budget_name is None or not (is_rms or attack.threat_model in INTENSITY_BUDGETS):
         return None
     widths = {high - low for low, high in case.native_ranges}
     return float(getattr(attack, attack.budget_name)) * widths.pop() if len(widths) == 1 else None

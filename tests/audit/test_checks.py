@@ -256,6 +256,19 @@ def test_an_l2_budget_is_a_window_s(l2: float, verdict: str) -> None:
     assert finding("bounds", [row | {"budget": 20.0} for row in noise]).verdict == verdict
 
 
+@pytest.mark.parametrize(("rms", "scope", "verdict"), [(0.0299, "volume", "holds"), (0.031, "joint", "violated")])
+def test_an_l2_budget_that_is_a_root_mean_square_is_that_of_the_psnr(rms: float, scope: str, verdict: str) -> None:
+    """Windows that overlap may have more together than each; a single one may not."""
+    psnr = -20 * math.log10(rms)
+    own = {"threat_model": "l2", "budget_name": "eps", "budget": 0.03, "psnr": psnr, "l2": 60.0, "num_windows": 9}
+    settings = {"norm": "l2", "scope": scope}
+    many = [row | own | {"params": json.dumps(settings)} for row in rows("pgd")]
+    assert finding("bounds", many).verdict == verdict
+    windows = [row | {"params": json.dumps(settings | {"scope": "window"})} for row in many]
+    assert finding("bounds", windows).verdict == "not checked"
+    assert finding("bounds", [row | {"num_windows": 1} for row in windows]).verdict == verdict
+
+
 def test_threat_models_side_by_side_and_distances_are_told() -> None:
     (mixed,) = CHECKS["ranking"].run(evidence(healthy()))
     assert (mixed.verdict, "2 threat models (dct-quantization-stretched, linf)" in mixed.sentence) == ("noted", True)

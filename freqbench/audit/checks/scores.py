@@ -9,6 +9,7 @@ import pandas as pd
 
 from freqbench.analysis import certificates
 from freqbench.analysis.frames import joined_classes, plain
+from freqbench.attacks.core.norms import RMS_BUDGETS
 from freqbench.audit.checks.evidence import Attacked, Evidence, Setting
 from freqbench.audit.checks.findings import Finding, Verdict, counted, unchecked
 from freqbench.core.types import AGREEMENT, LOST
@@ -168,12 +169,17 @@ def bounds(on: Attacked) -> Finding:
 def _excess(on: Attacked, setting: Setting) -> pd.Series:
     """Amount by which each volume's norm exceeds its budget.
 
-    An L2 budget is a window's: that of a volume is at most its square root of the number of windows.
+    An L2 budget is a window's: that of a volume is at most its square root of the number of windows. If it is a root
+    mean square, the PSNR has that of the volume; of windows that overlap it may be larger than each one's.
     """
     rows = on.rows[on.rows["label"] == setting.label]
     budget = setting.budget or 0.0
     if setting.threat_model == "linf":
         return (rows["linf"] - budget).dropna()
+    if setting.budget_name in RMS_BUDGETS:
+        if setting.params.get("scope", "window") == "window":
+            rows = rows[rows["num_windows"] == 1]
+        return (10 ** (-rows["psnr"] / 20) - budget).dropna()
     return (rows["l2"] - budget * rows["num_windows"] ** 0.5 * (1 + SLACK)).dropna()
 
 
