@@ -74,7 +74,7 @@ ROI: Shape = (8, 8, 4)
 @pytest.mark.parametrize("name", ["pgd", "apgd", "square"])
 @pytest.mark.parametrize("shape", [(16, 8, 4), (13, 8, 4)])
 def test_joint_windows_share_one_ball_of_the_volume(name: str, shape: Shape) -> None:
-    """Where only the first window counts, it gets what the other leaves; overlaps are counted once."""
+    """The first window, which alone counts, gets what the other leaves; overlaps are counted once."""
     image = torch.rand(1, *shape, generator=torch.Generator().manual_seed(3)) * 0.6 + 0.2
     windows = attack_windows(shape, ROI)
     model = JointModel(SegmentationModel(Net(), ROI).eval(), windows)
