@@ -57,7 +57,7 @@ def test_attacks_along_a_gradient_share_parameters_and_perturb() -> None:
     norm has an objective of its own.
     """
     following = {name for name in ATTACKS if example(name).passes[1] > 0}
-    assert set(GRADIENT) ^ following == {"square", "bases", "almaprox", *ENSEMBLES}
+    assert set(GRADIENT) ^ following == {"square", "bases", "almaprox", "fmn", "ddn", *ENSEMBLES}
     assert {ATTACKS[name].perturb for name in GRADIENT} == {GradientAttack.perturb, SearchedAttack.perturb}
 
 
@@ -94,7 +94,10 @@ def test_every_attack_keeps_the_contract(name: str) -> None:
     check_attack(make(CLASSES[name], **SETTINGS[name]))
 
 
-LOOPS = ("pgd", "vafa", "square", "apgd", "ssa", "faa", "rays", "bases", "almaprox", "deformation", "sea", "universal")
+LOOPS = (
+    *("pgd", "vafa", "square", "apgd", "ssa", "faa", "rays", "bases", "almaprox", "fmn", "deformation", "sea"),
+    "universal",
+)
 """An attack of each loop over steps or queries."""
 
 

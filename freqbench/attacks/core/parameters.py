@@ -98,9 +98,11 @@ SEARCH: dict[str, Parameter] = {
 }
 """Parameters of attacks that search a space of points (`freqbench.attacks.apgd.search`)."""
 
+NORM = Parameter("norm of the change: its largest size, or its root mean square", values.one_of(*NORMS))
+
 PARAMETERS: dict[str, Parameter] = {
     "eps": Parameter("radius of the ball, on the [0, 1] intensity scale", values.intensity),
-    "norm": Parameter("norm of the ball: the largest change, or its root mean square", values.one_of(*NORMS)),
+    "norm": NORM,
     "std": Parameter("standard deviation of the noise, on the [0, 1] intensity scale", values.intensity),
     "step_size": Parameter("length of a step, on the [0, 1] intensity scale, or eps/4", values.step_size),
     "steps": Parameter("gradient steps", values.count),
@@ -212,6 +214,8 @@ SCALED_NOISE = Parameter(
     "norm that is `std` after the clamp; none: not scaled", values.expecting("l2", lambda x: x == "l2")
 )
 INTENSITY_STEP = Parameter("length of a step, on the [0, 1] intensity scale", values.intensity)
+RMS_STEP = Parameter("root mean square of the first step, on the [0, 1] intensity scale", values.intensity)
+BOUNDARY_LOSS = Parameter("loss whose value at the boundary is known", values.one_of("dice_linear", "margin"))
 LOGIT_STEP = Parameter("length of a step of the gates' scores", values.weight)
 UNIFORM_CONTROL = Parameter("null row instead of the attack", values.one_of("none", "uniform"))
 RANDOM_CONTROL = Parameter("null row instead of the attack", values.one_of("none", "random"))

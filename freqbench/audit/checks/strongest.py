@@ -33,7 +33,7 @@ from freqbench.core.errors import UserError
 EQUAL_PASSES = 1.05
 """Factor up to which passes count as equal: an attack that keeps its best volume looks once more than others."""
 NAMED = 3
-UNBOUNDED = ("linf-minimal", "none")
+UNBOUNDED = ("linf-minimal", "l2-minimal", "none")
 """Threat models whose attacks go as far as they must: their DSC is no claim at a budget."""
 
 
