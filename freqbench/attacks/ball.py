@@ -95,7 +95,7 @@ class Ball(SearchedAttack):
 
     @property
     def run_passes(self) -> tuple[int, int]:
-        """Where candidates compete, the forward passes of all rounds, and no backward pass."""
+        """The forward passes of all rounds, and no backward pass, if candidates compete."""
         if self.kind == "voxel_shift" or self.rounds:
             return sum(count * looks for count, looks in self.rounds), 0
         return super().run_passes

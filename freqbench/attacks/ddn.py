@@ -20,7 +20,7 @@ SHORTEST = 0.01  # last step, relative to the first
 
 
 class Reached(NamedTuple):
-    """What a step knows of its volumes, one value or flag per sample, `[B]`; norms are Euclidean or the largest."""
+    """Facts of a step's volumes, one value or flag per sample, `[B]`; norms are Euclidean or the largest."""
 
     loss: Tensor
     gradient: Tensor  # `[B, C, H, W, D]`
@@ -65,7 +65,6 @@ class DDN(Attack):
     """
 
     name = "ddn"
-    threat_model = "l2-minimal"
     budget_name = None
     variants = ("paper",)
     scopes = ("volume",)
@@ -83,6 +82,11 @@ class DDN(Attack):
         super().__post_init__()
         if self.targeted:
             self.refuse("targeted", "expected false, got true: the decision is one on the Dice against the truth")
+
+    @property
+    def threat_model(self) -> str:
+        """`l2-minimal`."""
+        return "l2-minimal"
 
     @property
     def passes(self) -> tuple[int, int]:

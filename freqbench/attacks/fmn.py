@@ -25,9 +25,9 @@ class FMN(DDN):
               \lVert d \rVert + \frac{|L - b|}{\lVert dL/dx \rVert_q} \;\text{else}
 
     gamma falls along a cosine from 0.05 to 0.001, and alpha to a hundredth. All steps together so shrink r to no less
-    than exp(-0.0255 steps) of the first radius that succeeds: to 1/13 by 100 steps, but only to 0.6 by 20. r_best is the smallest norm that made the
-    volume fall. What is kept, parameters and `state` are those of `ddn`; for `linf` the size is the largest change of a
-    voxel, in a row `smallest_linf`.
+    than exp(-0.0255 steps) of the first radius that succeeds: to 1/13 by 100 steps, but only to 0.6 by 20. r_best is
+    the smallest norm that made the volume fall. What is kept, parameters and `state` are those of `ddn`; for `linf` the
+    size is the largest change of a voxel, in a row `smallest_linf`.
 
     Args:
         norm: `linf` or `l2`, the norm that is made small.

@@ -229,7 +229,7 @@ def smallest_sizes(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows[rows["threat_model"].astype(str).str.endswith(MINIMAL)]
     sizes = 255 * rows["smallest_linf"].fillna(rows["smallest_l2"]).fillna(math.inf)
     keys = ["target_model", "label", "threat_model", "patient_id"]
-    table = plain(rows.assign(size=sizes).groupby(keys, observed=True, as_index=False)["size"].min())
+    table = plain(rows.assign(size=sizes).groupby(keys, observed=True, as_index=False)[["size"]].min())
     order = places(rows, "label")
     return table.sort_values(
         ["target_model", "label"], key=lambda column: column.map(lambda text: order.get(text, text))

@@ -206,7 +206,7 @@ class Graded(nn.Module):
 
 @pytest.mark.parametrize("kind", quick(tuple(CHANGES), "voxels", "voxel_shift"))
 def test_bound_is_next_to_the_worst_member_and_fails_if_it_is_five_times_too_bold(kind: str) -> None:
-    """Of 500 draws each; too bold is the bound of a fifth of the radius, one sigma, at which the member lies."""
+    """The member lies at one sigma; the bound of a fifth of this radius is too bold. Both have 500 draws."""
     sigma, alpha, network = SIGMA[kind], 1e-6, Graded(kind)
     defence = Smoothing(kind=kind, sigma=sigma, samples=1, eot=1)  # type: ignore[arg-type]
     worst = CHANGES[kind].apply(network.image, sigma * network.direction)
@@ -254,7 +254,7 @@ def test_competing_candidates_find_the_worst_shift_behind_noise() -> None:
 
 
 def test_worst_gain_and_offset_is_one_of_sixteen_directions() -> None:
-    """No pass of the network goes backwards; the change found leaves no more than any that a fine circle has."""
+    """The change leaves the least of all sixteen, after forward passes alone."""
     image, label = volume()
     net = Edges().eval()
     result = make("ball", kind="gain_offset", radius=0.1, steps=16, random_start=False)(net, image, label)
@@ -266,8 +266,8 @@ def test_worst_gain_and_offset_is_one_of_sixteen_directions() -> None:
         score_draw(label[0, 0], net(CHANGES["gain_offset"].apply(image, c[None]).clamp(0, 1)).argmax(1)[0])
         for c in circle
     ]
-    found = score_draw(label[0, 0], net(result.adversarial).argmax(1)[0])["dsc_foreground"]
-    assert found == min(each["dsc_foreground"] for each in left)
+    least = score_draw(label[0, 0], net(result.adversarial).argmax(1)[0])["dsc_foreground"]
+    assert least == min(each["dsc_foreground"] for each in left)
 
 
 def test_draws_lack_scores_of_classes_that_the_label_lacks() -> None:

@@ -75,15 +75,15 @@ def test_no_smallest_change_lies_above_the_curve_of_pgd(name: str, given: dict[s
     """The least of PGD's budgets that halves a sample's Dice; the next smaller one does not."""
     images, labels = task()
     norm = given.get("norm", "l2")
-    found = attacked(name, **given, steps=100, step_size=0.05).state
-    least = torch.full_like(found, torch.inf)
+    smallest = attacked(name, **given, steps=100, step_size=0.05).state
+    least = torch.full_like(smallest, torch.inf)
     for eps in (0.3, 0.25, 0.2, 0.15):
         pgd = make("pgd", norm=norm, eps=eps, step_size="eps/4", steps=20, loss="dice", keep="best", random_start=False)
         dice = mean_dice(Net().double()(pgd(Net().double(), images, labels).adversarial), labels, None)
         least = torch.where(dice <= 0.5, eps, least)
     assert bool(least.isfinite().all())
     assert bool((least > 0.15).all())
-    assert bool((found <= least).all()), (found, least)
+    assert bool((smallest <= least).all()), (smallest, least)
 
 
 @ALL
@@ -97,7 +97,7 @@ def test_a_volume_that_never_falls_is_that_of_the_lowest_dice(name: str, given: 
     assert bool(stuck.adversarial.isfinite().all())
 
 
-def test_what_minimal_changes_cannot_take_is_refused() -> None:
+def test_minimal_changes_refuse_wrong_parameters() -> None:
     with pytest.raises(ParameterError, match="fmn: loss: expected dice_linear or margin, got 'ce'"):
         make("fmn", loss="ce")
     with pytest.raises(ParameterError, match="ddn: targeted: expected false"):

@@ -97,7 +97,7 @@ def test_rows_say_how_far_the_anatomy_was_moved_within_the_bounds(control: str, 
 
 
 def test_rows_have_the_smallest_change_that_was_found(tmp_path: Path) -> None:
-    """In the norm of the attack, null where none was found or none was sought."""
+    """The column is that of the attack's norm, and null if none was found or none was sought."""
     few = {"name": "fmn", "steps": 6, "step_size": 0.1, "dice": 0.999}
     attacks = [{**few, "norm": "linf"}, {**few, "norm": "l2"}, {**few, "norm": "linf", "dice": 0, "steps": 1}]
     attacks.append({"name": "almaprox", "share": 0.0, "steps": 1})

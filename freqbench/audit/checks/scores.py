@@ -204,8 +204,8 @@ def certified(on: Attacked) -> Finding:
             "needs the attack ball on a network with the defence smoothing of the same kind, and enough draws under it"
         )
     sign = np.where(rows["score"].isin(certificates.LOWER), -1.0, 1.0)
-    beyond = sign * (rows["certified"] - rows["attacked_high"])
-    crossed, open_ = int((beyond > 0).sum()), int((sign * (rows["certified"] - rows["attacked"]) > 0).sum())
+    beyond = (rows["certified"] - rows["attacked_high"]) * sign
+    crossed, open_ = int((beyond > 0).sum()), int(((rows["certified"] - rows["attacked"]) * sign > 0).sum())
     text = (
         f"The attack leaves no less than is certified in {counted(len(rows), 'comparison')} of score, radius and case"
     )
