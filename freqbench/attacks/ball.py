@@ -40,8 +40,9 @@ class Ball(SearchedAttack):
     Whole shifts have no gradient, but their number is finite: the attack tries all of the ball. Of a gain and an offset
     it tries 16 directions at the full radius, as both numbers of a gradient drown in the network's draws. A randomised
     network answers each pass with other draws, so candidates compete in rounds: each candidate left gets equally many
-    forward passes, `steps` together and one each at least, and the half of lower mean Dice over all its passes goes on,
-    on more passes each (sequential halving, Karnin et al., ICML 2013).
+    forward passes, `steps` together and one each at least, and the half of lower median Dice over all its passes goes
+    on, on more passes each (sequential halving, Karnin et al., ICML 2013). A certificate is about the Dice of single
+    draws: an `eot` of 1 in the defence shows each pass one.
 
     Args:
         kind: `voxels` (added to intensities), `bias_field` (64 control points of a channel's log field),
@@ -143,14 +144,14 @@ class Ball(SearchedAttack):
         if task.given.start is not None:
             raise UserError(f"ball: expected no start for {self.kind}, which has its own candidates: leave it out")
         left = self.in_order(task) if self.kind == "voxel_shift" else self.around(task)
-        means = torch.zeros(left.shape[:2], dtype=torch.double, device=left.device)
+        values = torch.empty(*left.shape[:2], 0, dtype=torch.double, device=left.device)
         for count, looks in self.rounds:
-            for place in range(count):
-                volumes = space.render(left[:, place])
-                means[:, place] += sum(task.success(volumes) for _ in range(looks))
-            best = means.argsort(dim=1, descending=True, stable=True)[:, : -(-count // 2)]
-            sample = torch.arange(len(left), device=left.device)[:, None]
-            left, means = left[sample, best], means[sample, best]
+            volumes = (space.render(left[:, place]) for place in range(count))
+            looked = [torch.stack([task.success(each) for _ in range(looks)], dim=1) for each in volumes]
+            values = torch.cat([values, torch.stack(looked, dim=1).to(values)], dim=2)  # [B, M, looks so far]
+            order = values.quantile(0.5, dim=2).argsort(dim=1, descending=True, stable=True)
+            best, sample = order[:, : -(-count // 2)], torch.arange(len(left), device=left.device)[:, None]
+            left, values = left[sample, best], values[sample, best]
         return left[:, 0]
 
     def around(self, task: Task) -> Tensor:
