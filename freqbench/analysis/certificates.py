@@ -111,9 +111,9 @@ def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
 
     Returns:
         The identity columns with `kind`, `sigma`, `draws`, `radius`, `score`; `certified`: the bound of the median;
-        `attacked`: its median under attack, and `attacked_high`, which it exceeds with the same small chance; `clean`:
-        the median without attack. A lower score is better for LOWER, whose `certified` bounds from above and whose
-        `attacked_high` is a lower limit. NaN in `certified`: too few draws.
+        `attacked`: its median in `attacked_draws` draws, and `attacked_high`, which it exceeds with the same small
+        chance; `clean`: the median without attack. A lower score is better for LOWER, whose `certified` bounds from
+        above and whose `attacked_high` is a lower limit. NaN in `certified`: too few draws.
     """
     balls = records[(records["attack"] == "ball") & records["draws"].notna() & (records["status"] == "ok")]
     balls = balls[balls["source_model_id"] == balls["target_model_id"]]
@@ -171,5 +171,6 @@ def _bracket(row: Mapping[str, Any], alpha: float) -> dict[str, float]:
         "clean": clean[(len(clean) - 1) // 2],
         "certified": bound(clean, k, is_lower) if k else math.nan,
         "attacked": attacked[(len(attacked) - 1) // 2],
+        "attacked_draws": len(attacked),
         "attacked_high": -upper([-value for value in attacked[::-1]], alpha) if is_lower else upper(attacked, alpha),
     }

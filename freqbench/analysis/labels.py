@@ -18,7 +18,7 @@ INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})
 NOTABLE = {
     *("variant", "targeted", "control", "renormalize", "band", *PLAIN),
     *("loss", "organs", "target", "restarts", "keep", "scope", "channels"),
-    *("members", "losses", "threshold"),  # of ensembles
+    *("norm", "members", "losses", "threshold"),  # of ensembles
     *("label", "kind"),  # of imported volumes, of a corruption
 }
 RECONSTRUCTION = "reconstruction"  # of an attack that no paper describes in full: shown although it is the only variant

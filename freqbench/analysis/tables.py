@@ -14,6 +14,7 @@ from freqbench.analysis.groups import budget_texts, scored
 from freqbench.analysis.labels import attack_labels, model_names
 from freqbench.analysis.precision import checked
 from freqbench.analysis.scores import SCORES, shown_scores
+from freqbench.attacks.core.norms import RMS_BUDGETS
 from freqbench.core.errors import UserError, unknown
 
 PAIR = ["dataset", "source_model", "target_model"]
@@ -36,6 +37,8 @@ ATTACK_TABLE = [
 MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")
 """Columns that follow those of ATTACK_TABLE if an attack moved the anatomy."""
 
+RMS = " rms"
+"""Follows a budget of the worst case in `l2` that is a root mean square."""
 _THREAT = [*PAIR, "threat_model", "budget"]
 WORST_CASE = [
     *_THREAT,
@@ -142,6 +145,8 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> p
     frame = frame[frame["budget"].notna() & frame["dsc_foreground"].notna()]
     frame = frame.assign(budget=budget_texts(frame).astype(object), _score=frame["dsc_foreground"])
     frame = frame.rename(columns={"drop": "dsc_drop", "hd95_penalised": "hd95_penalised_mm"})
+    is_rms = (frame["threat_model"] == "l2") & frame["budget_name"].isin(RMS_BUDGETS)  # else the plain norm
+    frame["budget"] = frame["budget"].where(~is_rms, frame["budget"] + RMS)
     frame = complete_cases(frame, _THREAT)
     frame = frame[frame.groupby(_THREAT, observed=True)["label"].transform("nunique") > 1]
     cases = case_minima(frame, _THREAT)

@@ -1,5 +1,6 @@
 """ALMA prox, minimal perturbations.  Rony, Pesquet and Ben Ayed, CVPR 2023, arXiv:2206.07179."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -46,8 +47,8 @@ class ALMAProx(Attack):
     count. From the first success on, or from T / 2 on, the step length falls as a hyperbola to a tenth.
 
     The result is the smallest change that reaches the share of wrong voxels, otherwise the one with the most wrong
-    voxels; the record's `linf` is its size. The share is taken of each window; a window without voxels that count stays
-    unchanged.
+    voxels; the record's `linf` is its size, and so is `smallest_linf` if every window reached the share. The share is
+    taken of each window; a window without voxels that count stays unchanged.
 
     Args:
         share: share of the counting voxels that must be wrong (or at the target) for a success, in [0, 1].
@@ -106,7 +107,8 @@ class ALMAProx(Attack):
         clean = task.clean
         low, high = -clean, 1 - clean
         delta, squares = torch.zeros_like(clean), torch.zeros_like(clean, dtype=torch.float64)
-        lagrangian, smallest = Lagrangian(self, task), Smallest(self, clean)
+        lagrangian = Lagrangian(self, task)
+        smallest = Smallest(self, clean, lagrangian.is_empty)
         for i in range(self.steps):
             objective = partial(self._objective, task, lagrangian, smallest, i)
             gradient = task.gradient((clean + delta).clamp(0, 1), objective)
@@ -114,7 +116,12 @@ class ALMAProx(Attack):
             metric = (squares / (1 - SMOOTHING ** (i + 1))).sqrt().clamp(min=1e-8).to(clean)
             step = smallest.step_length(i).to(clean)
             delta = linf_prox(delta + across(step, delta) * gradient / metric, step, metric, low, high)
+        task.state = smallest.size
         return smallest.images
+
+    def measured(self, clean: Tensor, state: Tensor | None) -> Mapping[str, float]:
+        """Returns the size of the smallest change; infinite if it did not reach its share in some window."""
+        return {} if state is None else {"smallest_linf": float(state.max())}
 
     def _objective(self, task: Task, lagrangian: "Lagrangian", smallest: "Smallest", i: int, x: Tensor) -> Tensor:
         """Returns minus the Lagrangian, after its multipliers have followed the volume."""
@@ -156,6 +163,11 @@ class Lagrangian:
         self._scale = torch.ones_like(self._number, dtype=torch.float64)
         self._before = torch.zeros_like(self._multipliers)
         self._ever = torch.zeros_like(self._counts)
+
+    @property
+    def is_empty(self) -> Tensor:
+        """True for samples without a voxel that counts, bool `[B]`."""
+        return self._number == 0
 
     def share_of(self, reached: Tensor) -> Tensor:
         """Returns the share of counting voxels that are reached, float64 `[B]`."""
@@ -213,8 +225,8 @@ class Lagrangian:
 class Smallest:
     """Keeps the smallest change so far that reaches the share, sample by sample, without waiting for the device."""
 
-    def __init__(self, attack: ALMAProx, clean: Tensor) -> None:
-        self.images = clean
+    def __init__(self, attack: ALMAProx, clean: Tensor, is_empty: Tensor) -> None:
+        self.images, self._is_empty = clean, is_empty
         self._attack, self._clean = attack, clean
         self._size = clean.new_full((len(clean),), torch.inf)
         self._share = torch.zeros_like(self._size, dtype=torch.float64)
@@ -234,6 +246,11 @@ class Smallest:
         self._share = torch.where(better, share, self._share)
         self.images = torch.where(across(better, images), images, self.images)
         return enough
+
+    @property
+    def size(self) -> Tensor:
+        """Size of the smallest change, `[B]`: infinite if none reached the share, 0 if no voxel counts."""
+        return self._size.masked_fill(~self._succeeded, torch.inf).masked_fill(self._is_empty, 0)
 
     def step_length(self, i: int) -> Tensor:
         """Returns the length of step i, `[B]`."""

@@ -8,13 +8,12 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.attack import LinfAttack
 from freqbench.attacks.core.calls import Best, across
 from freqbench.attacks.core.gradient import GradientAttack
+from freqbench.attacks.core.norms import NormAttack
 from freqbench.attacks.core.parameters import PARAMETERS, SEARCH
 from freqbench.attacks.core.task import Task
 from freqbench.ops.losses import SEQUENCES, Loss, Scope
-from freqbench.ops.projections import linf_ball
 
 MOMENTUM, RHO = 0.75, 0.75
 LONGEST, SHORTEST = 2.0, 0.05  # first and last step of a cosine, in radii
@@ -44,7 +43,7 @@ def checkpoints(steps: int, *, released: bool) -> list[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGD(GradientAttack, LinfAttack):
+class APGD(GradientAttack, NormAttack):
     r"""PGD with momentum whose step is halved, sample by sample, when it stops raising the loss.
 
     With P the projection onto the eps-ball around the clean volume and [0, 1], and :math:`\eta` = 2 eps at first:
@@ -54,7 +53,8 @@ class APGD(GradientAttack, LinfAttack):
 
     alpha is 0.75, in the first step 1. At a checkpoint (`checkpoints`) the step is halved, and the run continues from
     its best volume, if too few of the steps since the last checkpoint raised L, or if the step was not halved there and
-    the highest L has not changed since.
+    the highest L has not changed since. With `norm: l2` the gradient, scaled to a root mean square of 1, takes the
+    place of its sign.
 
     Args:
         eps_schedule: None, or radii that shrink to eps (Croce et al., ECCV 2024, arXiv:2306.12941): pairs of a factor
@@ -79,9 +79,12 @@ class APGD(GradientAttack, LinfAttack):
     - The draw is stretched so that the largest value of each sample is eps; in the paper it stays as drawn.
     - Checkpoints are rounded differently (`checkpoints`).
 
+    With `norm: l2` the draw is normal noise of a root mean square of eps in both variants, as in the authors' code.
+
     **Differs from the authors' code**: the best volume is that of highest L (their `best_loss`). By default, their
     result is an image that is misclassified; a volume has one decision for each voxel, so that rule does not apply. The
-    second paper's code returns the volume of least accuracy and begins the next radius there.
+    second paper's code returns the volume of least accuracy and begins the next radius there. With `norm: l2` volumes
+    are projected onto ball and [0, 1] together; their code clamps after the ball, which ends elsewhere.
     """
 
     name = "apgd"
@@ -121,7 +124,7 @@ class APGD(GradientAttack, LinfAttack):
     def draw_start(self, task: Task) -> Tensor:
         """Returns uniform noise in [-eps, eps], in `released` stretched to eps per sample; or the call's `start`."""
         noise = super().draw_start(task)
-        if self.variant == "paper" or task.given.start is not None:
+        if self.norm == "l2" or self.variant == "paper" or task.given.start is not None:
             return noise
         largest = noise.abs().amax(dim=(1, 2, 3, 4), keepdim=True)
         return self.eps * (noise / largest.clamp(min=torch.finfo(noise.dtype).tiny))
@@ -142,7 +145,8 @@ class APGD(GradientAttack, LinfAttack):
         return self._climb(task, x, eps, steps)
 
     def _climb(self, task: Task, x: Tensor, eps: float, steps: int) -> Tensor:
-        ball = Space(task.clean, radius=x.new_full((), eps), project=linf_ball(task.clean, eps))
+        radius, project = x.new_full((), eps), self.projection(task, eps)
+        ball = Space(task.clean, radius=radius, project=project, towards=self.towards(task))
         released = self.variant == "released"
         return search(task, ball, x, steps, self.step_rule, self.loss_name, released=released)
 

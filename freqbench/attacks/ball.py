@@ -24,6 +24,7 @@ SETS = {
 }
 SHIFTS = ("fourier_shift", "voxel_shift")
 FARTHEST = 32  # voxels: some 140,000 shifts
+DIRECTIONS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +35,21 @@ class Ball(SearchedAttack):
 
     With the defence `smoothing` of the same kind, a certificate bounds from below what this attack can leave. The
     volume is then clamped by the network alone, after its own draw: a clamp between the two would cut what the draw
-    brings back. On any other network the volume is clamped to [0, 1]. Whole shifts have no gradient, but their number
-    is finite: the attack tries `steps` + 1 of them, the longest first, by one forward pass each.
+    brings back. On any other network the volume is clamped to [0, 1].
+
+    Whole shifts have no gradient, but their number is finite: the attack tries all of the ball. Of a gain and an offset
+    it tries 16 directions at the full radius, as both numbers of a gradient drown in the network's draws. A randomised
+    network answers each pass with other draws, so candidates compete in rounds: each candidate left gets equally many
+    forward passes, `steps` together and one each at least, and the half of lower median Dice over all its passes goes
+    on, on more passes each (sequential halving, Karnin et al., ICML 2013). A certificate is about the Dice of single
+    draws: an `eot` of 1 in the defence shows each pass one.
 
     Args:
         kind: `voxels` (added to intensities), `bias_field` (64 control points of a channel's log field),
             `gain_offset` (logarithm of the gain, offset on the [0, 1] scale), `dct_bands` (logarithms of the
             multipliers of four radial bands, shared by all blocks of a channel), `fourier_shift` (voxels along each
             axis, shared by all channels) or `voxel_shift` (the same in whole numbers). Labels stay where they are.
+        steps: gradient steps; forward passes of a round where candidates compete.
         radius: Euclidean norm of all parameters of the volume together.
 
     `start` and `state`: c, `[B, ...]`.
@@ -70,12 +78,28 @@ class Ball(SearchedAttack):
         return SETS[self.kind]
 
     @property
+    def revision(self) -> int:  # type: ignore[override]  # of a part of the kinds
+        """2 where candidates compete, which once had one pass each, or gradient steps; else 1."""
+        return 1 + bool(self.rounds)
+
+    @property
+    def rounds(self) -> list[tuple[int, int]]:
+        """Number of candidates in each round, and forward passes of each; empty where a gradient leads."""
+        if self.control != "none" or self.kind not in ("voxel_shift", "gain_offset"):
+            return []
+        count = DIRECTIONS if self.kind == "gain_offset" else len(whole_shifts(self.radius))
+        rounds = []
+        while count > 1:
+            rounds.append((count, -(-self.steps // count)))
+            count = -(-count // 2)
+        return rounds
+
+    @property
     def run_passes(self) -> tuple[int, int]:
-        """Whole shifts take no backward pass, and no more forward passes than there are of them."""
-        forwards, backwards = super().run_passes
-        if self.kind != "voxel_shift":
-            return forwards, backwards
-        return min(forwards, len(whole_shifts(self.radius)) - 1), 0
+        """The forward passes of all rounds, and no backward pass, if candidates compete."""
+        if self.kind == "voxel_shift" or self.rounds:
+            return sum(count * looks for count, looks in self.rounds), 0
+        return super().run_passes
 
     def check_channels(self, num_channels: int) -> None:
         """Checks also that the kind has a certificate for so many channels."""
@@ -114,15 +138,27 @@ class Ball(SearchedAttack):
         return shifts[order.argsort(dim=1, descending=True, stable=True)]
 
     def search(self, task: Task, space: Space) -> Tensor:
-        """Runs the search once; of whole shifts, offers the first ones and returns the next one."""
-        if self.kind != "voxel_shift":
+        """Runs the search once, or lets candidates compete."""
+        if self.kind not in ("voxel_shift", "gain_offset"):
             return super().search(task, space)
         if task.given.start is not None:
-            raise UserError("ball: expected no start for voxel_shift, which has its own order of shifts: leave it out")
-        shifts, (steps, _) = self.in_order(task), self.run_passes
-        for step in range(steps):
-            task.look(shifts[:, step], space.render)
-        return shifts[:, steps]
+            raise UserError(f"ball: expected no start for {self.kind}, which has its own candidates: leave it out")
+        left = self.in_order(task) if self.kind == "voxel_shift" else self.around(task)
+        values = torch.empty(*left.shape[:2], 0, dtype=torch.double, device=left.device)
+        for count, looks in self.rounds:
+            volumes = (space.render(left[:, place]) for place in range(count))
+            looked = [torch.stack([task.success(each) for _ in range(looks)], dim=1) for each in volumes]
+            values = torch.cat([values, torch.stack(looked, dim=1).to(values)], dim=2)  # [B, M, looks so far]
+            order = values.quantile(0.5, dim=2).argsort(dim=1, descending=True, stable=True)
+            best, sample = order[:, : -(-count // 2)], torch.arange(len(left), device=left.device)[:, None]
+            left, values = left[sample, best], values[sample, best]
+        return left[:, 0]
+
+    def around(self, task: Task) -> Tensor:
+        """Gains and offsets on the edge of the ball, `[B, M, 1, 2]`, from a random direction on if it draws."""
+        first = task.draw(torch.rand, (1,)) if self.is_stochastic else task.clean.new_zeros(len(task.clean), 1)
+        angles = 2 * math.pi / DIRECTIONS * (torch.arange(DIRECTIONS).to(task.clean) + first)
+        return self.radius * torch.stack([angles.cos(), angles.sin()], dim=-1)[:, :, None]
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """Compares the volumes after the clamp."""

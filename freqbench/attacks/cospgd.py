@@ -8,7 +8,6 @@ from torch import Tensor
 from freqbench.attacks.core.objective import Objective
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.pgd import PGD
-from freqbench.ops.projections import linf_ball
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +46,12 @@ class CosPGD(PGD):
 
     def run(self, task: Task) -> Tensor:
         """Runs the iteration of PGD on J; in `released-bmvc` every other step towards a target is turned around."""
-        project, x = linf_ball(task.clean, self.eps), self.start(task)
+        project, towards, x = self.projection(task), self.towards(task), self.start(task)
         for i in range(self.steps):
             g = task.gradient(x, of_logits=partial(self.weighed, task.objective))  # dJ/dx
             if self.variant == "released-bmvc" and task.objective.sign < 0 and i % 2 == 0:
                 g = -g
-            x = project(x + self.step * g.sign())
+            x = project(x + self.step * towards(g))
         return x
 
     def weighed(self, objective: Objective, logits: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ class Deformation(SearchedAttack):
         outside = super().excess(clean, adversarial, state)
         return outside if state is None else max(outside, self.min_jacobian - self.least_jacobian(clean, state))
 
-    def displacement(self, clean: Tensor, state: Tensor | None) -> Mapping[str, float]:
+    def measured(self, clean: Tensor, state: Tensor | None) -> Mapping[str, float]:
         """Returns mean and largest displacement of the voxels in millimetres, and the least determinant."""
         if state is None:
             return {}

@@ -34,6 +34,7 @@ class PAdam(PGD):
     """
 
     name = "padam"
+    norm = "linf"
     variants = ("paper",)
 
     steps: int = 200

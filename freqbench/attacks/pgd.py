@@ -1,22 +1,22 @@
-"""Projected gradient descent in the l-infinity ball.  Madry et al., ICLR 2018, arXiv:1706.06083."""
+"""Projected gradient descent in the l-infinity or the L2 ball.  Madry et al., ICLR 2018, arXiv:1706.06083."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from freqbench.attacks.core.attack import LinfAttack
 from freqbench.attacks.core.gradient import GradientAttack
+from freqbench.attacks.core.norms import NormAttack
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.core.values import step_length
-from freqbench.ops.projections import linf_ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD(GradientAttack, LinfAttack):
+class PGD(GradientAttack, NormAttack):
     """x <- P(x + step_size * sign(dL/dx)), where P projects onto the eps-ball around the clean volume and [0, 1].
 
     L is `loss`, by default the Dice + cross-entropy of `freqbench.ops.losses.dice_ce`, as in the code released with
-    VAFA and SA2; Madry et al. raise the cross-entropy of a classifier. Results equal those of the released code.
+    VAFA and SA2; Madry et al. raise the cross-entropy of a classifier. Results equal those of the released code. With
+    `norm: l2` the ball is that of the root mean square and the gradient, scaled to 1, takes the place of its sign.
 
     Args:
         step_size: length of a step on the [0, 1] intensity scale, or a part of eps such as `eps/4`; the default is that
@@ -48,12 +48,11 @@ class PGD(GradientAttack, LinfAttack):
 
     def run(self, task: Task) -> Tensor:
         """Runs the paper's iteration."""
-        project, x = linf_ball(task.clean, self.eps), self.start(task)
+        project, towards, x = self.projection(task), self.towards(task), self.start(task)
         for _ in range(self.steps):
-            x = project(x + self.step * task.gradient(x).sign())
+            x = project(x + self.step * towards(task.gradient(x)))
         return x
 
     def start(self, task: Task) -> Tensor:
         """Returns the first volumes: a random point of the ball, or the clean ones."""
-        project = linf_ball(task.clean, self.eps)
-        return project(task.clean + self.draw_start(task)) if self.random_start else task.clean
+        return self.projection(task)(task.clean + self.draw_start(task)) if self.random_start else task.clean

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from freqbench.attacks.core.attack import Attack
 from freqbench.attacks.core.task import Task
+from freqbench.ops.projections import filled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class RandomNoise(Attack):
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """Returns the largest voxel change beyond `linf`, or the largest norm of a window's change beyond `l2`."""
         change = adversarial.double() - clean
-        reached = change.abs() if self.l2 is None else _norm(change)
+        reached = change.abs() if self.l2 is None else torch.linalg.vector_norm(change.flatten(1), dim=1)
         return float(reached.max()) - self.size
 
     def perturb(self, task: Task) -> Tensor:
@@ -65,26 +66,12 @@ class RandomNoise(Attack):
         normals = task.draw(torch.randn) if start is None else start
         if self.l2 is None:
             return (task.clean + torch.full_like(normals, self.size).copysign(normals)).clamp(0, 1)
-        # Double precision: single would miss large norms by more than the bound allows.
-        clean, normals = task.clean.double(), normals.double()
-        room = torch.where(normals.signbit(), clean, 1 - clean)
-        change = _filled(normals.abs(), room, self.size).copysign(normals)
-        return (clean + change).clamp(0, 1).to(task.clean)
+        return with_norm(task.clean, normals, self.size)
 
 
-def _filled(sizes: Tensor, room: Tensor, norm: float) -> Tensor:
-    """Scales sizes by one number per window and cuts them to their room, so that they have this norm, if it fits."""
-    sizes = sizes.clamp(min=torch.finfo(sizes.dtype).tiny)  # keeps 0 from being multiplied by infinity
-    full = room <= 0
-    while True:
-        # The missing norm is spread over voxels with room left, which may fill some more.
-        missing = (norm**2 - _norm(room * full).square()).clamp(min=0)
-        filled = torch.where(full, room, missing.sqrt() / _norm(sizes * ~full) * sizes)
-        too_much = filled > room
-        if not too_much.any():
-            return filled
-        full = full | too_much
-
-
-def _norm(change: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(change, dim=(1, 2, 3, 4), keepdim=True)
+def with_norm(clean: Tensor, normals: Tensor, norm: float) -> Tensor:
+    """Returns volumes whose change along the normals has this Euclidean norm after the clamp, as far as it fits."""
+    # Double precision: single would miss large norms by more than the bound allows.
+    x, normals = clean.double(), normals.double()
+    room = torch.where(normals.signbit(), x, 1 - x)
+    return (x + filled(normals.abs(), room, norm).copysign(normals)).clamp(0, 1).to(clean)

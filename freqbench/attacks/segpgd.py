@@ -8,7 +8,6 @@ from torch import Tensor
 from freqbench.attacks.core.objective import Objective
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.pgd import PGD
-from freqbench.ops.projections import linf_ball
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +46,10 @@ class SegPGD(PGD):
 
     def run(self, task: Task) -> Tensor:
         """Runs the iteration of PGD on J."""
-        project, x = linf_ball(task.clean, self.eps), self.start(task)
+        project, towards, x = self.projection(task), self.towards(task), self.start(task)
         for i in range(self.steps):
             j = partial(self.weighed, task.objective, i / (2 * self.steps))  # logits -> J
-            x = project(x + self.step * task.gradient(x, of_logits=j).sign())
+            x = project(x + self.step * towards(task.gradient(x, of_logits=j)))
         return x
 
     def weighed(self, objective: Objective, share: float, logits: Tensor) -> Tensor:

@@ -1,18 +1,22 @@
 """Square Attack, a search without gradients.  Andriushchenko et al., ECCV 2020, arXiv:1912.00049."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.attack import LinfAttack
 from freqbench.attacks.core.calls import across
 from freqbench.attacks.core.gradient import GradientAttack
+from freqbench.attacks.core.norms import NormAttack
 from freqbench.attacks.core.task import Task
-from freqbench.ops.projections import linf_ball
+from freqbench.ops.projections import rms
 
+GRID = 5  # bumps on each axis of the first query in `l2`
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 OF = 10_000
+TINY = 1e-10
 
 
 def share(p_init: float, query: int, queries: int) -> float:
@@ -22,7 +26,7 @@ def share(p_init: float, query: int, queries: int) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square(GradientAttack, LinfAttack):
+class Square(GradientAttack, NormAttack):
     r"""Random search on the boundary of the ball: cubes of +eps or -eps, tried one by one, stay if they raise the loss.
 
     The first query is stripes: every line along the first axis is moved by +eps or -eps. Each further query puts a cube
@@ -39,7 +43,13 @@ class Square(GradientAttack, LinfAttack):
     cross-entropy: queries differ only in the sum over all voxels, and the Dice keeps the background from dominating it.
     Masked losses are compared by the cross-entropy. With `keep: best` a run spends one more pass.
 
-    `start`: the additive noise in [-eps, eps] of the first query, `[B, C, H, W, D]`.
+    With `norm: l2` the first query is a grid of bumps, five on each axis, and every query has an rms of eps before it
+    is clamped to [0, 1]. A bump is a pyramid: n cubes that grow around its centre, the n-th weighing 1 / n^2. A query
+    draws two cubes of an odd side of at least 3. The change in the second goes back to 0. The change in the first
+    becomes, in each channel, its own direction plus that of a pair of bumps, one up and one down, split along a random
+    axis and with a random sign; its norm is what both cubes had, with an equal part of what is left of eps.
+
+    `start`: the additive noise in [-eps, eps] of the first query, `[B, C, H, W, D]`; in `l2` it is scaled to eps.
 
     **Differs from the paper**: cubes instead of squares; the loss instead of a classifier's margin; no run stops early.
     **Differs from the authors' code**: a cube may reach the window's last planes and may cover the whole window.
@@ -60,14 +70,17 @@ class Square(GradientAttack, LinfAttack):
 
     def run(self, task: Task) -> Tensor:
         """Runs the search."""
-        project = linf_ball(task.clean, self.eps)
+        if self.norm == "l2":
+            return self._run_l2(task)
+        project = self.projection(task)
         low, high = project(task.clean - 1), project(task.clean + 1)
         x = project(task.clean + self.draw_start(task))
         highest = task.look(x)
         layout = self.queries - 1, 3 + x.shape[1]
         draws = task.draw(torch.rand, layout).unbind(dim=1)  # all at once, because each copy makes the device wait
         for query, draw in enumerate(draws):
-            cube, is_up = _cube(task.clean, share(self.p_init, query, self.queries), draw)
+            cube, _ = _cube(task.clean, side_of(share(self.p_init, query, self.queries), task.clean), draw[:, :3])
+            is_up = draw[:, 3:, None, None, None] >= 0.5
             is_there = torch.where(cube, x == torch.where(is_up, high, low), True)
             is_up = is_up ^ across(is_there.flatten(1).all(dim=1), is_up)
             ahead = torch.where(cube, torch.where(is_up, high, low), x)
@@ -77,25 +90,63 @@ class Square(GradientAttack, LinfAttack):
             highest = torch.where(better, value, highest)
         return x
 
+    def _run_l2(self, task: Task) -> Tensor:
+        clean, towards = task.clean, self.towards(task)
+        counted = self.counted(task)
+        number = clean[0].numel() if counted is None else int(counted.expand_as(clean).sum())
+        balls = 1 if counted is None else len(clean)  # windows that share what is left of one ball
+        x = (clean + self.eps * towards(self.draw_start(task))).clamp(0, 1)
+        highest = task.look(x)
+        channels = x.shape[1]
+        draws = task.draw(torch.rand, (self.queries - 1, 7 + channels)).unbind(dim=1)
+        for query, draw in enumerate(draws):
+            side = max(side_of(share(self.p_init, query, self.queries), clean), 3) // 2 * 2 + 1
+            cube, (h, w, d) = _cube(clean, side, draw[:, :3])
+            emptied, _ = _cube(clean, side, draw[:, 3:6])
+            axis, signs = (3 * draw[:, 6]).long()[:, None, None, None], 2 * draw[:, 7:].round() - 1
+            shapes = pairs(tuple(min(side, length) for length in clean.shape[2:])).to(clean)
+            pair = shapes[axis, h[:, :, None, None], w[:, None, :, None], d[:, None, None, :]][:, None]
+            change = x - clean
+            left = (self.eps**2 - rms(change, counted).square()).clamp(min=0) * number / (channels * balls)
+            size = (left + _sizes(change * (cube | emptied)).square()).sqrt()
+            ahead = pair * signs[:, :, None, None, None] + change / _sizes(change * cube).clamp(min=TINY)
+            ahead = size * ahead / _sizes(ahead * cube).clamp(min=TINY)
+            ahead = torch.where(cube, ahead, change.masked_fill(emptied, 0)).to(clean)
+            ahead = (clean + self.eps * towards(ahead)).clamp(0, 1)
+            value = task.look(ahead)
+            better = value > highest
+            x = torch.where(across(better, x), ahead, x)
+            highest = torch.where(better, value, highest)
+        return x
+
     def draw_start(self, task: Task) -> Tensor:
-        """Returns stripes, or the `start` of the call."""
+        """Returns stripes, in `l2` a grid of bumps, or the `start` of the call."""
         start = task.given_start()
-        if start is None:
+        if start is None and self.norm == "l2":
+            start = self.eps * self.towards(task)(_bumps(task))
+        elif start is None:
             channels, _, *space = task.clean.shape[1:]
             start = self.eps * (2 * task.draw(torch.rand, (channels, 1, *space)).round() - 1)
         return start
 
 
-def _cube(like: Tensor, p: float, draw: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns a cube's voxels for each sample, `[B, 1, H, W, D]`, and the channels where it goes up, `[B, C, 1, 1, 1]`.
+def _sizes(change: Tensor) -> Tensor:
+    """Euclidean norm of each channel, `[B, C, 1, 1, 1]`."""
+    return torch.linalg.vector_norm(change, dim=(2, 3, 4), keepdim=True)
 
-    `draw`, `[B, 3 + C]` in [0, 1), holds its place on each axis and its sign in each channel.
+
+def side_of(p: float, like: Tensor) -> int:
+    """Returns the side of a cube with a share p of a window's voxels."""
+    return max(round((p * like[0, 0].numel()) ** (1 / 3)), 1)
+
+
+def _cube(like: Tensor, side: int, draw: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Returns a cube's voxels for each sample, `[B, 1, H, W, D]`, and voxels' places in it on each axis, `[B, L]`.
+
+    `draw`, `[B, 3]` in [0, 1), holds its place; places outside it are those of its nearest voxel.
     """
-    window = like.shape[2:]
-    side = max(round((p * window.numel()) ** (1 / 3)), 1)
-    places, signs = draw[:, :3].T, draw[:, 3:]
-    cube = torch.ones_like(like[:, :1], dtype=torch.bool)
-    for axis, (length, place) in enumerate(zip(window, places, strict=True), start=2):
+    cube, places = torch.ones_like(like[:, :1], dtype=torch.bool), list[Tensor]()
+    for axis, (length, place) in enumerate(zip(like.shape[2:], draw.T, strict=True), start=2):
         extent = min(side, length)
         first = (place * (length - extent + 1)).floor()[:, None]
         index = torch.arange(length, device=place.device)
@@ -103,4 +154,40 @@ def _cube(like: Tensor, p: float, draw: Tensor) -> tuple[Tensor, Tensor]:
         shape = [len(inside), 1, 1, 1, 1]
         shape[axis] = length
         cube = cube & inside.reshape(shape)
-    return cube, (signs >= 0.5)[:, :, None, None, None]
+        places.append((index - first).clamp(0, extent - 1).long())
+    return cube, places
+
+
+def pyramid(sides: Sequence[int]) -> Tensor:
+    """Returns a bump of these sides and norm 1: cubes that grow around its centre, the n-th weighing 1 / n^2."""
+    distances = torch.meshgrid(*((torch.arange(side) - side // 2).abs() for side in sides), indexing="ij")
+    weights = 1 / torch.arange(1.0, max(sides) // 2 + 2).square()
+    heights = weights.flip(0).cumsum(0).flip(0)[torch.stack(distances).amax(dim=0)]
+    return heights / heights.norm()
+
+
+@lru_cache(maxsize=4)  # most queries have the side of the one before
+def pairs(sides: tuple[int, ...]) -> Tensor:
+    """Returns a bump up beside one down, of norm 1 together, split along each axis: `[3, *sides]`."""
+    made = []
+    for axis, side in enumerate(sides):
+        halves = [[*sides[:axis], length, *sides[axis + 1 :]] for length in (side // 2, side - side // 2)]
+        pair = torch.cat([pyramid(halves[0]) if side > 1 else torch.empty(halves[0]), -pyramid(halves[1])], dim=axis)
+        made.append(pair / pair.norm())
+    return torch.stack(made)
+
+
+def _bumps(task: Task) -> Tensor:
+    """Draws a grid of bumps with random signs, `[B, C, H, W, D]`, five on each axis; the rest of a window stays 0."""
+    channels, *space = task.clean.shape[1:]
+    sides, counts = [max(length // GRID, 1) for length in space], [min(length, GRID) for length in space]
+    signs = 2 * task.draw(torch.rand, (channels, *counts)).round() - 1
+    bumps = torch.zeros_like(task.clean)
+    inner = [
+        slice((n - side * count) // 2, (n - side * count) // 2 + side * count)
+        for n, side, count in zip(space, sides, counts, strict=True)
+    ]
+    for axis, side in enumerate(sides, start=2):
+        signs = signs.repeat_interleave(side, dim=axis)
+    bumps[:, :, *inner] = signs * pyramid(sides).repeat(*counts).to(signs)
+    return bumps

@@ -14,12 +14,14 @@ from freqbench.attacks.core.attack import Attack
 from freqbench.attacks.core.parameters import require_names
 from freqbench.attacks.corruption import Corruption
 from freqbench.attacks.cospgd import CosPGD
+from freqbench.attacks.ddn import DDN
 from freqbench.attacks.deformation import Deformation
 from freqbench.attacks.dfb import DFB, DFB2D
 from freqbench.attacks.difgsm import DIFGSM
 from freqbench.attacks.dynamic_scaling import DynamicScaling
 from freqbench.attacks.faa import FAA
 from freqbench.attacks.fgsm import FGSM
+from freqbench.attacks.fmn import FMN
 from freqbench.attacks.gn import GaussianNoise
 from freqbench.attacks.intensity_curve import IntensityCurve
 from freqbench.attacks.kspace import KSpace
@@ -68,6 +70,8 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "dynamic_scaling": DynamicScaling,
     "padam": PAdam,
     "almaprox": ALMAProx,
+    "fmn": FMN,
+    "ddn": DDN,
     "square": Square,
     "rays": RayS,
     "bases": BASES,

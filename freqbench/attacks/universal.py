@@ -7,7 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.attack import SLACK, LearnedAttack, LinfAttack
+from freqbench.attacks.core.attack import SLACK, LearnedAttack
+from freqbench.attacks.core.norms import NormAttack
 from freqbench.attacks.core.parameters import LEARNED, LEARNED_LOSS, PARAMETERS, RANDOM_CONTROL
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule
 from freqbench.attacks.core.task import Task
@@ -15,10 +16,11 @@ from freqbench.attacks.core.values import step_length
 from freqbench.core.errors import UserError
 from freqbench.core.types import Shape, triple
 from freqbench.ops.blocks import repeated
+from freqbench.ops.projections import l2_ball, rms, unit_rms
 
 
 @dataclass(frozen=True, kw_only=True)
-class Universal(LearnedAttack, LinfAttack):
+class Universal(LearnedAttack, NormAttack):
     r"""One tile v, learned from other cases and repeated over each volume from its first voxel on.
 
     With T the repetition, m learning cases (x_k, y_k) and v = 0 at first:
@@ -30,7 +32,11 @@ class Universal(LearnedAttack, LinfAttack):
     any size is learned for all places where windows show it. Scored cases are not used: attacking one takes no pass of
     any network, and the volumes of one tile are scored on other networks like any others.
 
-    `control: random`: a tile of random signs at eps, drawn from the seed alone, the same for all cases and networks.
+    With `norm: l2` the gradient, scaled to a root mean square of 1, takes the place of its sign, v keeps one of at most
+    eps, and a(x) is projected onto the ball, which matters where the volume cuts a tile.
+
+    `control: random`: a tile of random signs at eps, in `l2` of normal noise of this root mean square, drawn from the
+    seed alone, the same for all cases and networks.
 
     Args:
         steps: steps of the tile; each takes all learning cases, with one forward and one backward pass each (two
@@ -93,18 +99,25 @@ class Universal(LearnedAttack, LinfAttack):
             tile = torch.zeros(len(self.channels or image), *sides, dtype=image.dtype, device=image.device)
             if self.control == "random":
                 draw = torch.randn(tile.shape, generator=generator).to(tile)
+                if self.norm == "l2":
+                    return self.eps * _unit(draw)
                 return torch.full_like(tile, self.eps).copysign(draw)
             step = step_length(self.step_size, self.eps)
             for _ in range(self.steps):
                 gradient = torch.zeros_like(tile)
                 for image, label in cases:
                     gradient += self._gradient(tile, model, image[None], label[None], generator)
-                tile = (tile + step * gradient.sign()).clamp(-self.eps, self.eps)
+                if self.norm == "linf":
+                    tile = (tile + step * gradient.sign()).clamp(-self.eps, self.eps)
+                else:
+                    tile = tile + step * _unit(gradient)
+                    tile = tile * (self.eps / rms(tile[None])[0].clamp(min=SLACK)).clamp(max=1).to(tile)
         return tile
 
     def perturb(self, task: Task) -> Tensor:
         """Adds the tile."""
-        return _with_tile(task.clean, cast(Tensor, task.given.learned))
+        moved = _with_tile(task.clean, cast(Tensor, task.given.learned))
+        return moved if self.norm == "linf" else l2_ball(task.clean, self.eps)(moved)
 
     def check_learned(self, learned: Tensor, num_channels: int) -> None:
         """Raises a UserError unless `learned` is a tile of the attacked channels within eps."""
@@ -112,9 +125,10 @@ class Universal(LearnedAttack, LinfAttack):
         if learned.ndim != 4 or len(learned) != channels or not learned.numel():
             shape = "x".join(map(str, learned.shape))
             raise UserError(f"{self.name}: expected a learned tile [{channels}, h, w, d], got {shape}: learn it again")
-        if not (largest := float(learned.abs().max())) <= self.eps + SLACK:
+        size = float(learned.abs().max() if self.norm == "linf" else rms(learned[None]))
+        if not size <= self.eps + SLACK:
             raise UserError(
-                f"{self.name}: expected a learned tile within eps = {self.eps:.6g}, got {largest:.6g}: learn it again"
+                f"{self.name}: expected a learned tile within eps = {self.eps:.6g}, got {size:.6g}: learn it again"
             )
 
     def _gradient(
@@ -126,6 +140,10 @@ class Universal(LearnedAttack, LinfAttack):
         with task.evaluation_mode():
             task.aim(self.loss, self.organs, self.target)
             return task.gradient(tile, lambda point: task.loss(_with_tile(task.clean, point)))
+
+
+def _unit(tile: Tensor) -> Tensor:
+    return unit_rms(tile[None])[0]
 
 
 def _with_tile(clean: Tensor, tile: Tensor) -> Tensor:

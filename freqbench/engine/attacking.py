@@ -1,5 +1,6 @@
 """Attacks one case, without files, processes or a grid."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.attacks import Attack
+from freqbench.attacks.core.norms import RMS_BUDGETS
 from freqbench.core.config import Strict
 from freqbench.core.errors import UserError
 from freqbench.core.identity import window_generator
@@ -19,9 +21,9 @@ INTENSITY_BUDGETS = ("linf", "gaussian")
 
 
 class AttackFacts(Strict):
-    """Cost and displacement of an adversarial volume, which are also columns of RECORDS.
+    """Cost, displacement and smallest change of an adversarial volume, which are also columns of RECORDS.
 
-    Numbers are None for a volume made elsewhere; those of the displacement (NOT_MOVED) are also None if nothing moved.
+    Numbers are None for a volume made elsewhere; those of NOT_MEASURED are also None if the attack does not state them.
     """
 
     num_windows: int | None  # attacked windows; for a volume attacked as one, the windows of its prediction
@@ -30,11 +32,15 @@ class AttackFacts(Strict):
     displacement_mean_mm: float | None
     displacement_max_mm: float | None
     jacobian_min: float | None
+    smallest_linf: float | None = None  # of files written before there were such attacks
+    smallest_l2: float | None = None
     caution: str | None  # why the volume says little about the model; None: no known reason
 
 
 UNKNOWN = AttackFacts.model_validate(dict.fromkeys(AttackFacts.model_fields))
-NOT_MOVED: Mapping[str, float | None] = dict.fromkeys(("displacement_mean_mm", "displacement_max_mm", "jacobian_min"))
+NOT_MEASURED: Mapping[str, float | None] = dict.fromkeys(
+    ("displacement_mean_mm", "displacement_max_mm", "jacobian_min", "smallest_linf", "smallest_l2")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +102,7 @@ def attack_case(
         images, shape = reference.image[None].to(device), image.shape[1:]
         other = F.interpolate(images, size=shape, mode="trilinear", align_corners=True)[0]
     adversarial, moved = image.clone(), label.clone()
-    forwards, backwards, displacement = 0, 0, NOT_MOVED
+    forwards, backwards, measured = 0, 0, dict[str, float]()
     losses, gradients = list[Tensor](), list[Tensor]()
     for first in range(0, len(windows), window_batch):
         batch = windows[first : first + window_batch]
@@ -115,14 +121,14 @@ def attack_case(
         backwards += sum(result.backwards)
         losses.append(result.losses.cpu())
         gradients.append(result.gradients)
-        if attack.attacks_volume:
-            displacement = {**NOT_MOVED, **attack.displacement(image[None], result.state)}
+        for name, value in attack.measured(_cut(image, batch), result.state).items():
+            measured[name] = max(value, measured.get(name, value))  # of smallest changes, that of the hardest window
     facts = AttackFacts(
         num_windows=len(windows),
         num_forwards=model.passes * forwards,
         num_backwards=model.passes * backwards,
         caution=caution_of(model.name, gradients, learned),
-        **displacement,
+        **_columns(measured),
     )
     shown = moved.cpu() if attack.moves_labels else None
     return AttackedVolume(adversarial=adversarial.cpu(), facts=facts, losses=tuple(losses), label=shown)
@@ -155,10 +161,15 @@ def _volume_attacked(
         num_forwards=sliding.num_forwards,
         num_backwards=sliding.num_backwards,
         caution=caution_of(sliding.model.name, [result.gradients], learned),
-        **{**NOT_MOVED, **attack.displacement(image, result.state)},
+        **_columns(attack.measured(image, result.state)),
     )
     moved = result.labels[0].cpu() if attack.moves_labels else None
     return AttackedVolume(adversarial=made[0].cpu(), facts=facts, losses=(result.losses.cpu(),), label=moved)
+
+
+def _columns(measured: Mapping[str, float]) -> Mapping[str, float | None]:
+    """Returns all columns that a state may give; a smallest change that was not found is None."""
+    return {**NOT_MEASURED, **{name: value if math.isfinite(value) else None for name, value in measured.items()}}
 
 
 def caution_of(name: str, gradients: Sequence[Tensor], learned: Tensor | None = None) -> str | None:
@@ -190,7 +201,8 @@ def _cut(volume: Tensor, windows: Sequence[Window]) -> Tensor:
 
 def native_budget(attack: Attack, case: Case) -> float | None:
     """Returns the budget in the data's own unit (HU for CT), if it bounds the intensities of all channels equally."""
-    if attack.budget_name is None or attack.threat_model not in INTENSITY_BUDGETS:
+    is_rms = attack.threat_model == "l2" and attack.budget_name in RMS_BUDGETS
+    if attack.budget_name is None or not (is_rms or attack.threat_model in INTENSITY_BUDGETS):
         return None
     widths = {high - low for low, high in case.native_ranges}
     return float(getattr(attack, attack.budget_name)) * widths.pop() if len(widths) == 1 else None

@@ -18,8 +18,8 @@ from freqbench.ops.losses import LOSSES, SEQUENCES
 
 METRICS = ("dsc",)
 CHOICES = ("loss", "restarts")
-MINIMAL = "linf-minimal"
-"""Threat model of attacks whose steps make the change smaller, not the drop larger."""
+MINIMAL = "-minimal"
+"""Ends threat models of attacks whose steps make the change smaller, not the drop larger."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def varied(job: JobSpec, effort: Effort, cases: int) -> Varied:
 
     Steps are multiplied if an attack follows a gradient in them, queries if it searches without one. The other
     parameters stay: a step size given as a number is the same for any number of steps. Null rows and attacks without
-    either are left out, and those of the threat model `linf-minimal`, whose steps make the change smaller. Rows are
+    either are left out, and those of `linf-minimal` and `l2-minimal`, whose steps make the change smaller. Rows are
     computed in fp32, on the first `cases` cases of each dataset. Raises UserError if the job cannot be expanded, has no
     such attack, or an attack refuses a loss or a number of steps.
     """
@@ -93,7 +93,7 @@ def varied(job: JobSpec, effort: Effort, cases: int) -> Varied:
 def _counted(attack: Attack) -> str:
     """Returns the parameter that sets an attack's length: `steps`, or `queries` for a search; empty if neither."""
     names, (forwards, backwards) = {field.name for field in fields(attack)}, attack.passes
-    if attack.threat_model == MINIMAL or getattr(attack, "control", "none") != "none":
+    if attack.threat_model.endswith(MINIMAL) or getattr(attack, "control", "none") != "none":
         return ""
     if "steps" in names and backwards > 0:
         return "steps"

@@ -441,6 +441,13 @@ class JointModel(SlidingWindowModel):
         super().__init__(model, window_batch, kept)
         self.tiles = tiles
 
+    @property
+    def seen(self) -> Tensor:
+        """Voxels of the windows that the volume is made of, bool `[W, 1, h, w, d]`: no later window overwrites them."""
+        sides = [axis.stop - axis.start for axis in self.tiles[0]]
+        numbers = torch.arange(len(self.tiles) * math.prod(sides)).reshape(-1, 1, *sides)
+        return torch.isin(numbers, joined(numbers, self.tiles), assume_unique=True)
+
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
         """Returns the stitched logits of the joined windows; `keys` has one key, that of the volume."""
         return super().forward(joined(images, self.tiles), keys)

@@ -1,4 +1,4 @@
-"""Projects volumes onto the set of a threat model, and steps towards small perturbations."""
+"""Projects volumes onto the set of a threat model, and steps along the norm that bounds it."""
 
 from collections.abc import Callable
 
@@ -13,6 +13,79 @@ def linf_ball(clean: Tensor, eps: float) -> Callable[[Tensor], Tensor]:
     low = (clean - eps).clamp_(min=0.0)
     high = (clean + eps).clamp_(max=1.0)
     return lambda x: x.clamp(low, high)
+
+
+def l2_ball(clean: Tensor, eps: float, counted: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    r"""Returns the projection onto { x : rms(x - clean) <= eps, 0 <= x <= 1 }, as a function of volumes `[B, ...]`.
+
+    rms is the root mean square over the voxels of a sample (`rms`). The point of the ball and the box that is nearest
+    to x is
+
+    .. math:: \mathrm{clip}_{[0, 1]}\bigl(clean + s (x - clean)\bigr), \qquad 0 \le s \le 1
+
+    where s is 1 if that lies in the ball, or else the one number that makes the rms of the clipped change eps. This
+    solves both constraints together; a projection onto the ball and then onto the box ends at another point.
+
+    `counted`: all samples are parts of one body and share one ball over these voxels, bool `[B, 1, ...]`; other voxels
+    stay as in `clean`.
+    """
+    limit = eps * _number(clean, counted) ** 0.5
+
+    def project(x: Tensor) -> Tensor:
+        change = _counted(x.double() - clean, counted)
+        size, room = change.abs(), torch.where(change < 0, clean, 1 - clean.double())
+        boxed = size.minimum(room)
+        norm = _norm(boxed, counted)
+        cut = filled(size, room, norm.clamp(max=limit), counted)
+        size = torch.where(norm <= limit, boxed, torch.where(size == 0, 0.0, cut))
+        return (clean + size.copysign(change)).clamp(0, 1).to(x)
+
+    return project
+
+
+def unit_rms(gradient: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Returns a gradient scaled to a root mean square of 1, as in `rms`; zeros stay, and NaN counts as 0."""
+    finite = _counted(gradient.nan_to_num(), counted)
+    return (finite / rms(finite, counted).clamp(min=torch.finfo(torch.double).tiny)).to(gradient)
+
+
+def rms(change: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Returns the root mean square of a change over each sample, float64 `[B, 1, ...]`.
+
+    `counted`: the same over these voxels of all samples together, `[1, 1, ...]`.
+    """
+    return _norm(_counted(change, counted), counted) / _number(change, counted) ** 0.5
+
+
+def filled(sizes: Tensor, room: Tensor, norm: Tensor | float, together: Tensor | None = None) -> Tensor:
+    """Scales sizes by one number per sample, and cuts them to their room, so that they have this Euclidean norm.
+
+    All room is taken if the norm does not fit. Each pass of the loop spreads the missing norm over voxels with room
+    left, which may fill some more; filled voxels stay so.
+    """
+    sizes = sizes.clamp(min=torch.finfo(sizes.dtype).tiny)  # keeps 0 from being multiplied by infinity
+    full = room <= 0
+    while True:
+        missing = (norm**2 - _norm(room * full, together).square()).clamp(min=0)
+        scaled = torch.where(full, room, missing.sqrt() / _norm(sizes * ~full, together) * sizes)
+        too_much = scaled > room
+        if not too_much.any():
+            return scaled
+        full = full | too_much
+
+
+def _counted(change: Tensor, counted: Tensor | None) -> Tensor:
+    return change if counted is None else torch.where(counted, change, 0)
+
+
+def _number(like: Tensor, counted: Tensor | None) -> int:
+    """Number of voxels, in all channels, that share a ball."""
+    return like[0].numel() if counted is None else int(counted.expand_as(like).sum())
+
+
+def _norm(change: Tensor, together: Tensor | None) -> Tensor:
+    first = 1 if together is None else 0
+    return torch.linalg.vector_norm(change, dim=[*range(first, change.ndim)], keepdim=True, dtype=torch.double)
 
 
 def linf_prox(point: Tensor, weight: Tensor, metric: Tensor, low: Tensor, high: Tensor) -> Tensor:

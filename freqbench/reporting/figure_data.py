@@ -1,6 +1,7 @@
 """Turns records into the small tables behind figures, in the units shown."""
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import case_minima, comparable, current
 from freqbench.core.documents import object_of
 from freqbench.core.files import storage
+from freqbench.job.effort import MINIMAL
 from freqbench.reporting.colors import SeriesStyle, series_style
 from freqbench.results import volumes
 
@@ -29,7 +31,7 @@ SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean")
 NUMBERS = (
     *SCORES,
     *("ssim_body", "lpips_body", "l2_body", *BANDS, "seam_energy"),
-    *("budget", "attack_seconds", "num_forwards", "num_backwards"),
+    *("budget", "attack_seconds", "num_forwards", "num_backwards", "smallest_linf", "smallest_l2"),
 )
 _ORDER = ["threat_model", "attack", "budget", "label"]
 
@@ -216,6 +218,22 @@ def organs(rows: pd.DataFrame, classes: pd.DataFrame) -> tuple[pd.DataFrame, pd.
     matrix = joined.groupby(["label", *parts])["drop"].mean().unstack(parts).sort_index(axis=1)
     cases = joined.groupby(parts)["case_key"].nunique().reindex(matrix.columns)
     return matrix.reindex([label for label in places(rows, "label") if label in matrix.index]), cases
+
+
+def smallest_sizes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the `size` in 1/255 of the smallest change that an attack found for each patient, infinite if none.
+
+    One row for each `target_model`, `label`, `threat_model` and `patient_id` with an attack that seeks one; settings
+    are in the order of the report. Of a patient's cases and seeds, the smallest counts.
+    """
+    rows = rows[rows["threat_model"].astype(str).str.endswith(MINIMAL)]
+    sizes = 255 * rows["smallest_linf"].fillna(rows["smallest_l2"]).fillna(math.inf)
+    keys = ["target_model", "label", "threat_model", "patient_id"]
+    table = plain(rows.assign(size=sizes).groupby(keys, observed=True, as_index=False)[["size"]].min())
+    order = places(rows, "label")
+    return table.sort_values(
+        ["target_model", "label"], key=lambda column: column.map(lambda text: order.get(text, text))
+    )
 
 
 def pairs(rows: pd.DataFrame) -> pd.DataFrame:

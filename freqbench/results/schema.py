@@ -141,7 +141,8 @@ RECORDS: tuple[Column, ...] = (
     _identity(
         "threat_model",
         "the set of volumes that the attack may choose from, by its name in docs/background/threat-models.md; "
-        "linf-minimal: the budget is the share of voxels to turn wrong, `linf` is minimised; corruption: no attacker",
+        "linf-minimal, l2-minimal: no bound, the change is made small (of almaprox, the budget is the share of voxels "
+        "to turn wrong); corruption: no attacker",
     ),
     _identity("seed", "seed of the draws; null if the attack draws nothing", _INT, required=False),
     _identity("precision", "fp32, tf32 or bf16"),
@@ -192,6 +193,20 @@ RECORDS: tuple[Column, ...] = (
     _score("displacement_mean_mm", "mm", "lower", "mean displacement of a voxel; null if nothing is moved"),
     _score("displacement_max_mm", "mm", "lower", "largest displacement of a voxel, likewise"),
     _score("jacobian_min", "ratio", "higher", "least Jacobian determinant of the displacement; 1: no change of volume"),
+    _score(
+        "smallest_linf",
+        "intensity 0..1",
+        "higher",
+        "largest change of a voxel in the smallest change that made the volume fall, found by an attack of "
+        "`linf-minimal`; null of others, and if none was found",
+    ),
+    _score(
+        "smallest_l2",
+        "intensity 0..1",
+        "higher",
+        "root mean square of the smallest change that made the volume fall, over the attacked voxels, found by an "
+        "attack of `l2-minimal`; likewise",
+    ),
     _score("voxel_success", "fraction", "lower", "voxels whose predicted class the attack changed"),
     _score("certified_radius", "intensity 0..1", "higher", "L2 norm that randomised smoothing certifies; else null"),
     *_and_clean(

@@ -83,6 +83,7 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
         "displacement_mean_mm": Tolerance(absolute=0.01, relative=0.05),
         "displacement_max_mm": Tolerance(absolute=0.01, relative=0.05),
         "jacobian_min": Tolerance(absolute=0.05),
+        **dict.fromkeys(("smallest_linf", "smallest_l2"), Tolerance(absolute=1e-4, relative=0.2)),
         "eps_native": Tolerance(relative=1e-9),
         "resampling_error": Tolerance(absolute=1e-5, relative=0.02),
         # Attacks that stop early may stop at another step; windows whose graphs do not fit into memory run twice.

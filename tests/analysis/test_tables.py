@@ -37,6 +37,14 @@ def test_scores_are_means_over_cases_in_points_and_the_foreground_leads() -> Non
     assert transfer_table(summary(frame), "dsc")["unet"].tolist() == pytest.approx([90, 30])
 
 
+def test_the_worst_case_never_joins_a_root_mean_square_and_a_plain_norm() -> None:
+    """Two attacks of each; both kinds of budget are 0.5 in the threat model `l2`."""
+    rms, plain = ({"threat_model": "l2", "budget_name": name, "budget": 0.5} for name in ("eps", "radius"))
+    names = [("pgd", rms, 0.3), ("segpgd", rms, 0.4), ("ball", plain, 0.1), ("vafa", plain, 0.2)]
+    table = worst_case(records(*(row(name, dsc=dsc, dsc_clean=0.9, **budget) for name, budget, dsc in names)))
+    assert dict(zip(table["budget"], table["dsc_foreground"], strict=True)) == pytest.approx({"0.5": 10, "0.5 rms": 30})
+
+
 def test_displacements_are_shown_where_an_attack_moved_the_anatomy() -> None:
     moved = {"displacement_mean_mm": 1.5, "displacement_max_mm": 3.0, "jacobian_min": 0.5}
     first, second = row(**moved), row(case=1, **{**moved, "jacobian_min": 0.7})

@@ -41,6 +41,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "dynamic_scaling": {"eps": 8 / 255, "steps": 5},
     "padam": {"eps": 8 / 255, "steps": 12},
     "almaprox": {"share": 0.9, "steps": 20, "step_size": 0.02},
+    "fmn": {"steps": 20, "step_size": 0.05},
+    "ddn": {"steps": 20, "step_size": 0.05},
     "square": {"eps": 8 / 255, "queries": 40, "p_init": 0.3},
     "rays": {"eps": 8 / 255, "queries": 40, "dice": 0.2},
     "bases": {"eps": 8 / 255, "queries": 7, "steps": 4, "weight_step": 0.2},

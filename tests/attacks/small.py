@@ -39,6 +39,22 @@ class Fixed(nn.Module):
         return logits
 
 
+class Linear(nn.Module):
+    """Class 1 in all of a volume while w . (x - 0.5) is below a bound, then class 0; it is hardly sure of anything.
+
+    So all losses have gradients of one length, along w.
+    """
+
+    def __init__(self, weights: Tensor, bound: float = 1.0) -> None:
+        super().__init__()
+        self.weights, self.bound = weights, bound
+
+    def forward(self, x: Tensor) -> Tensor:
+        margin = self.bound - ((x - 0.5) * self.weights).flatten(1).sum(1)
+        margin = 1e-6 * margin.reshape(-1, 1, 1, 1, 1).expand_as(x)
+        return torch.cat([-margin, margin], dim=1)
+
+
 def volumes(batch: int = 2, shape: tuple[int, int, int] = (8, 8, 4), dtype: torch.dtype = torch.float32) -> Any:
     generator = torch.Generator().manual_seed(9)
     images = torch.rand(batch, 1, *shape, generator=generator, dtype=dtype)

@@ -159,6 +159,117 @@ def test_no_member_of_a_ball_breaks_the_bound(kind: str, ratio: float) -> None:
     assert max(crossings(kind, ratio, ratio, many=(2, 1), samples=(400, 100))) <= 0
 
 
+class Graded(nn.Module):
+    """Leaves the fewer voxels right, the farther a volume has gone in one direction of the parameters of a kind.
+
+    On such a network the bound is the median of the worst member, but for the number of draws: the share of voxels that
+    are right falls evenly from -3 to 3 sigma along the direction.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.sign = kind, nn.Parameter(torch.ones(()))
+        generator = torch.Generator().manual_seed(5)
+        self.weights = torch.randn(SHAPE, generator=generator)
+        wave = torch.cos(2 * torch.pi * (torch.arange(8) + 0.5)[:, None, None] / 8).expand(SHAPE)
+        slow = torch.cos(torch.pi * (torch.arange(8) + 0.5)[:, None, None] / 8).expand(SHAPE)
+        flat = torch.full(SHAPE, 0.5)
+        changes = {"dct_bands": 0.1 * slow, "fourier_shift": 0.3 * wave, "voxel_shift": 0.3 * wave}
+        self.image = (flat + changes.get(kind, 0))[None, None]
+        layout = CHANGES[kind].layout((1, *SHAPE))
+        self.direction = torch.zeros(1, *layout)
+        if kind.endswith("_shift"):
+            self.direction[0, 0] = 1
+        else:
+            point = self.direction.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(self.seen(CHANGES[kind].apply(self.image, point)).sum(), point)
+            self.direction = slope / slope.norm()
+            self.per_unit = float(slope.norm())
+        self.thresholds = torch.linspace(-3, 3, 512)[torch.randperm(512, generator=generator)].reshape(SHAPE)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """Returns a number of each volume that is linear in the parameters of the kind, `[B]`."""
+        if self.kind == "voxels":
+            return (x * self.weights).flatten(1).sum(1)
+        if self.kind == "dct_bands":
+            return (x - x.mean()).flatten(1).square().mean(1).log()
+        if self.kind in ("bias_field", "gain_offset"):
+            return x.clamp(min=1e-3).log().flatten(1).mean(1)
+        return -torch.fft.fft(x.mean((1, 3, 4)), dim=1)[:, 1].angle() * 8 / (2 * torch.pi)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gone = self.seen(x) - self.seen(self.image)
+        gone = gone if self.kind.endswith("_shift") else gone / self.per_unit
+        margin = self.thresholds - (gone / SIGMA[self.kind])[:, None, None, None, None]
+        return self.sign * torch.cat([-margin, margin], dim=1)
+
+
+@pytest.mark.parametrize("kind", quick(tuple(CHANGES), "voxels", "voxel_shift"))
+def test_bound_is_next_to_the_worst_member_and_fails_if_it_is_five_times_too_bold(kind: str) -> None:
+    """The member lies at one sigma; the bound of a fifth of this radius is too bold. Both have 500 draws."""
+    sigma, alpha, network = SIGMA[kind], 1e-6, Graded(kind)
+    defence = Smoothing(kind=kind, sigma=sigma, samples=1, eot=1)  # type: ignore[arg-type]
+    worst = CHANGES[kind].apply(network.image, sigma * network.direction)
+    volumes, key, right = torch.cat([CHANGES[kind].apply(network.image, 0 * network.direction), worst]), 3, []
+    with torch.no_grad():
+        for draw in range(500):
+            predicted = network(defence.changed(volumes, draw_seed("smoothing", key, draw))).argmax(1)
+            share = predicted.double().flatten(1).mean(1)
+            right.append(2 * share / (1 + share))
+    clean, attacked = (sorted(of_volume) for of_volume in torch.stack(right, dim=1).tolist())
+    honest, bold = (
+        certificates.bound(clean, certificates.require(500, kind, radius * sigma, sigma, alpha))
+        for radius in (1.0, 0.2)
+    )
+    assert honest <= certificates.upper(attacked, alpha) < bold
+    assert honest > 0.1
+
+
+def test_competing_candidates_find_the_worst_shift_behind_noise() -> None:
+    """One pass each would find the worst of 19 shifts about once in five runs."""
+
+    class Noisy(nn.Module):
+        takes_keys = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, x: Tensor, keys: list[int]) -> Tensor:
+            place = x.flatten(1).argmax(1)
+            shift = torch.stack([place // 64 - 4, place // 8 % 8 - 4, place % 8 - 4], dim=1)
+            distance = (shift - torch.tensor([1, -1, 0])).double().norm(dim=1)
+            noise = torch.rand(1, generator=torch.Generator().manual_seed(keys[0]))
+            right = torch.arange(512).reshape(1, 1, *SHAPE) < 512 * (0.3 + 0.06 * distance + 0.3 * noise)[0]
+            return self.weight * torch.cat([~right, right], dim=1).float()
+
+    image = torch.zeros(1, 1, *SHAPE)
+    image[0, 0, 4, 4, 4] = 1
+    attack = make("ball", kind="voxel_shift", radius=1.5, steps=30)
+    states = [
+        attack(Noisy(), image, torch.ones_like(image).long(), generator=torch.Generator().manual_seed(seed)).state
+        for seed in range(5)
+    ]
+    assert sum(state is not None and state[0].tolist() == [1, -1, 0] for state in states) >= 4
+
+
+def test_worst_gain_and_offset_is_one_of_sixteen_directions() -> None:
+    """The change leaves the least of all sixteen, after forward passes alone."""
+    image, label = volume()
+    net = Edges().eval()
+    result = make("ball", kind="gain_offset", radius=0.1, steps=16, random_start=False)(net, image, label)
+    assert (result.num_forwards, result.num_backwards) == (16 * 1 + 8 * 2 + 4 * 4 + 2 * 8 + 1, 0)
+    assert norm(result.state) == pytest.approx(0.1)
+    angles = torch.arange(0, 2 * torch.pi, torch.pi / 8)
+    circle = 0.1 * torch.stack([angles.cos(), angles.sin()], dim=1)[:, None]
+    left = [
+        score_draw(label[0, 0], net(CHANGES["gain_offset"].apply(image, c[None]).clamp(0, 1)).argmax(1)[0])
+        for c in circle
+    ]
+    least = score_draw(label[0, 0], net(result.adversarial).argmax(1)[0])["dsc_foreground"]
+    assert least == min(each["dsc_foreground"] for each in left)
+
+
 def test_draws_lack_scores_of_classes_that_the_label_lacks() -> None:
     empty = torch.zeros(2, 2, 2, dtype=torch.uint8)
     assert score_draw(empty, empty + 2) == {"dsc": 0.0, "dsc_0": 0.0}
@@ -174,12 +285,6 @@ def test_the_surface_score_of_a_draw_is_the_metric_in_millimetres() -> None:
     scores = [score_draw(label, pred, (side, 1.0, 1.0), (2.5,))["nsd"] for side in (1.0, 3.0)]
     assert scores == [nsd(pred, label, 2, 2.5, (side, 1, 1))[1] for side in (1.0, 3.0)]
     assert 1 == scores[0] > scores[1]
-
-
-@pytest.mark.integration
-def test_a_member_of_a_larger_ball_breaks_the_bound() -> None:
-    """The test above can fail."""
-    assert max(crossings("voxels", 0.2, 4.0, many=(0, 1), samples=(400, 100))) > 0
 
 
 @pytest.mark.slow
@@ -209,8 +314,9 @@ def test_shifts_of_some_channels_are_refused(kind: str) -> None:
 @pytest.mark.parametrize(("radius", "number"), [(1.0, 7), (1.5, 19), (2.0, 33)])
 def test_whole_shifts_are_all_that_lie_in_the_ball(radius: float, number: int) -> None:
     assert len(whole_shifts(radius).unique(dim=0)) == number
-    attack = make("ball", kind="voxel_shift", radius=radius, steps=20)
-    assert attack.passes == (min(21, number), 0)
+    halved = {7: 4 * 2 + 2 * 4, 19: 10 * 1 + 5 * 2 + 3 * 3 + 2 * 4, 33: 17 * 1 + 9 + 5 * 2 + 3 * 3 + 2 * 4}[number]
+    attack = make("ball", kind="voxel_shift", radius=radius, steps=8)
+    assert attack.passes == (number * -(-8 // number) + halved + 1, 0), "the last one for the result"
 
 
 def test_worst_whole_shift_has_the_lowest_dice_of_the_ball() -> None:
@@ -221,8 +327,8 @@ def test_worst_whole_shift_has_the_lowest_dice_of_the_ball() -> None:
         moved = CHANGES["voxel_shift"].apply(image, by[None])
         return score_draw(label[0, 0], net(moved).argmax(1)[0])["dsc_foreground"]
 
-    result = make("ball", kind="voxel_shift", radius=2.0, steps=32)(net, image, label)
-    assert result.num_forwards == 33
+    result = make("ball", kind="voxel_shift", radius=2.0, steps=1)(net, image, label)
+    assert result.num_forwards == 33 + 17 + 9 + 5 + 3 + 2 + 1
     assert result.state is not None
     scores = sorted(dice_of(by) for by in whole_shifts(2.0))
     assert dice_of(result.state[0]) == scores[0] < scores[2], "two are the worst"

@@ -27,6 +27,7 @@ from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.attack import LinfAttack
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.attacks.core.gradient import GradientAttack
+from freqbench.attacks.core.norms import NormAttack
 from freqbench.attacks.core.searched import SearchedAttack
 from freqbench.core.errors import ThreatModelError
 from freqbench.job.attacks import attack_identity
@@ -38,7 +39,7 @@ TWO_CLASSES: dict[str, dict[str, Any]] = {
     "rays": {"queries": 600, "dice": 0.71},
     "autoattack": {"members": ("apgd-ce", "square")},
 }
-LINF = [name for name, attack in CLASSES.items() if issubclass(attack, LinfAttack)]
+LINF = [name for name, attack in CLASSES.items() if issubclass(attack, LinfAttack | NormAttack)]
 ENSEMBLES = [name for name, attack in ATTACKS.items() if issubclass(attack, Ensemble)]
 QUANTISING = ["vafa", "vafa_2d", "vafa_opt", "vafa_opt_2d"]
 BOUNDED = [name for name, attack in CLASSES.items() if attack.budget_name]
@@ -56,7 +57,7 @@ def test_attacks_along_a_gradient_share_parameters_and_perturb() -> None:
     norm has an objective of its own.
     """
     following = {name for name in ATTACKS if example(name).passes[1] > 0}
-    assert set(GRADIENT) ^ following == {"square", "bases", "almaprox", *ENSEMBLES}
+    assert set(GRADIENT) ^ following == {"square", "bases", "almaprox", "fmn", "ddn", *ENSEMBLES}
     assert {ATTACKS[name].perturb for name in GRADIENT} == {GradientAttack.perturb, SearchedAttack.perturb}
 
 
@@ -93,7 +94,10 @@ def test_every_attack_keeps_the_contract(name: str) -> None:
     check_attack(make(CLASSES[name], **SETTINGS[name]))
 
 
-LOOPS = ("pgd", "vafa", "square", "apgd", "ssa", "faa", "rays", "bases", "almaprox", "deformation", "sea", "universal")
+LOOPS = (
+    *("pgd", "vafa", "square", "apgd", "ssa", "faa", "rays", "bases", "almaprox", "fmn", "deformation", "sea"),
+    "universal",
+)
 """An attack of each loop over steps or queries."""
 
 

@@ -103,7 +103,7 @@ def test_displacement_of_a_stretch_has_its_millimetres_and_determinant() -> None
         state[:, axis] = ramp.reshape([-1 if i == axis else 1 for i in range(3)])
         moved.append(rate * ((np.arange(size) + 0.5) * step + knot))
     lengths = np.linalg.norm(np.meshgrid(*moved, indexing="ij"), axis=0)
-    assert attack.displacement(IMAGES, state) == {
+    assert attack.measured(IMAGES, state) == {
         "displacement_mean_mm": pytest.approx(lengths.mean(), abs=1e-12),
         "displacement_max_mm": pytest.approx(lengths.max(), abs=1e-12),
         "jacobian_min": pytest.approx(1.1 * 0.8 * 1.3, abs=1e-12),
@@ -113,9 +113,9 @@ def test_displacement_of_a_stretch_has_its_millimetres_and_determinant() -> None
 def test_displacement_of_a_shift_has_its_millimetres() -> None:
     """All voxels alike, none squeezed; without a state nothing is told."""
     attack = deformation(max_mm=4.0)
-    told = attack.displacement(IMAGES, everywhere(attack, (1.0, 2.0, -2.0)))
+    told = attack.measured(IMAGES, everywhere(attack, (1.0, 2.0, -2.0)))
     assert list(told.values()) == pytest.approx([3.0, 3.0, 1.0], abs=1e-12)
-    assert attack.displacement(IMAGES, None) == {} == make("pgd", eps=0.1).displacement(IMAGES, IMAGES)
+    assert attack.measured(IMAGES, None) == {} == make("pgd", eps=0.1).measured(IMAGES, IMAGES)
 
 
 def test_least_determinant_equals_that_of_differences_of_the_field() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from attacks.asked import EPS, Asked, run, task, told
 from attacks.examples import Threshold
-from attacks.small import Net
+from attacks.small import Linear, Net
 from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, make
@@ -23,22 +23,6 @@ def ramp() -> tuple[Tensor, Tensor]:
     order = torch.randperm(48, generator=torch.Generator().manual_seed(3))
     images = torch.linspace(0.4, 0.6, 48, dtype=torch.float64)[order].reshape(1, 1, 4, 3, 4)
     return images, (images > 0.5).long()
-
-
-class Linear(nn.Module):
-    """Class 1 in all of a volume while w . (x - 0.5) is below a bound, then class 0; it is hardly sure of anything.
-
-    So all losses have gradients of one length, along w.
-    """
-
-    def __init__(self, weights: Tensor, bound: float = 1.0) -> None:
-        super().__init__()
-        self.weights, self.bound = weights, bound
-
-    def forward(self, x: Tensor) -> Tensor:
-        margin = self.bound - ((x - 0.5) * self.weights).flatten(1).sum(1)
-        margin = 1e-6 * margin.reshape(-1, 1, 1, 1, 1).expand_as(x)
-        return torch.cat([-margin, margin], dim=1)
 
 
 @pytest.mark.parametrize("radius", [0.01, 0.08])

@@ -256,6 +256,19 @@ def test_an_l2_budget_is_a_window_s(l2: float, verdict: str) -> None:
     assert finding("bounds", [row | {"budget": 20.0} for row in noise]).verdict == verdict
 
 
+@pytest.mark.parametrize(("rms", "scope", "verdict"), [(0.0299, "volume", "holds"), (0.031, "joint", "violated")])
+def test_an_l2_budget_that_is_a_root_mean_square_is_that_of_the_psnr(rms: float, scope: str, verdict: str) -> None:
+    """Windows that overlap may have more together than each; a single one may not."""
+    psnr = -20 * math.log10(rms)
+    own = {"threat_model": "l2", "budget_name": "eps", "budget": 0.03, "psnr": psnr, "l2": 60.0, "num_windows": 9}
+    settings = {"norm": "l2", "scope": scope}
+    many = [row | own | {"params": json.dumps(settings)} for row in rows("pgd")]
+    assert finding("bounds", many).verdict == verdict
+    windows = [row | {"params": json.dumps(settings | {"scope": "window"})} for row in many]
+    assert finding("bounds", windows).verdict == "not checked"
+    assert finding("bounds", [row | {"num_windows": 1} for row in windows]).verdict == verdict
+
+
 def test_threat_models_side_by_side_and_distances_are_told() -> None:
     (mixed,) = CHECKS["ranking"].run(evidence(healthy()))
     assert (mixed.verdict, "2 threat models (dct-quantization-stretched, linf)" in mixed.sentence) == ("noted", True)
@@ -389,19 +402,22 @@ SMOOTHED = json.dumps({"name": "smoothing", "kind": "bias_field", "sigma": 0.5})
 BALL: dict[str, Any] = {"threat_model": "bias-field-l2", "budget_name": "radius", "budget": 0.5}
 
 
-def certified(*left: float) -> Finding:
-    """The finding on one case of 1,000 clean draws between 0.8 and 0.9, and draws under attack around these medians."""
+def smoothed(*left: float, draws: int = 100, model: str = "m") -> Rows:
+    """Cases of 1,000 clean draws between 0.8 and 0.9, and of draws under attack around these medians."""
     clean = json.dumps({"dsc_foreground": [0.8 + 0.0001 * i for i in range(1000)]})
     drawn = [
         BALL
         | {"case": case, "target_defence": SMOOTHED, "dsc": 0.8, "dsc_clean": 0.8}
-        | {"draws": json.dumps({"dsc_foreground": [median - 0.05 + 0.001 * i for i in range(100)]})}
+        | {"draws": json.dumps({"dsc_foreground": [median - 0.05 + 0.1 * i / draws for i in range(draws)]})}
         for case, median in enumerate(left)
     ]
     drawn += [values | {"budget": 0.0, "draws": clean} for values in drawn]
     params = {"kind": "bias_field", "control": "none"}
-    rows = [handmade.row("pgd", params, source="m", target="m", **values) | {"attack": "ball"} for values in drawn]
-    return finding("certified", rows)
+    return [handmade.row("pgd", params, source=model, target=model, **values) | {"attack": "ball"} for values in drawn]
+
+
+def certified(*left: float, draws: int = 100) -> Finding:
+    return finding("certified", smoothed(*left, draws=draws))
 
 
 def test_a_certificate_above_an_attack_is_a_defect_of_one_of_them() -> None:
@@ -412,3 +428,25 @@ def test_a_certificate_above_an_attack_is_a_defect_of_one_of_them() -> None:
     assert "1 of 2 bounds" in crossed.sentence
     assert "of case1" in crossed.sentence
     assert finding("certified", healthy()).verdict == "not checked"
+
+
+def test_draws_under_attack_say_how_bold_a_certificate_they_show() -> None:
+    """At 0.0005 for each of two bounds, 66 of 100 draws lie below the limit, and 552 of 1,000."""
+    text = "Of 100 draws under attack only a bound above their 67 % quantile is caught, up to 1.7 points of foreground"
+    assert text in certified(0.85, 0.82).sentence
+    assert (
+        "Of 1000 draws under attack only a bound above their 55 % quantile"
+        in certified(0.85, 0.82, draws=1000).sentence
+    )
+    doubtful = certified(0.85, 0.8)
+    assert (doubtful.verdict, "1 of 2 bounds are above the median" in doubtful.sentence) == ("in doubt", True)
+    assert "1,000 draws decide" in doubtful.sentence
+    assert certified(0.85, 0.8, draws=1000).verdict == "violated"
+    assert certified(0.85, draws=8).verdict == "not checked"
+
+
+def test_certificates_of_one_model_are_those_of_the_whole_report() -> None:
+    """Other models' bounds make each one's alpha smaller, in the audit as in the table."""
+    assert "above their 66 % quantile" in certified(0.85).sentence
+    both = [*smoothed(0.85), *smoothed(*[0.85] * 200, model="n")]
+    assert all("above their 73 % quantile" in each.sentence for each in CHECKS["certified"].run(evidence(both)))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from engine.cases import Threshold, case_of
 from rich.console import Console
-from tiny_job import class_rows, execute, expanded, job, rows, small
+from tiny_job import SHAPE, class_rows, execute, expanded, job, rows, small
 from torch import Tensor
 
 import freqbench as fb
@@ -93,6 +94,33 @@ def test_rows_say_how_far_the_anatomy_was_moved_within_the_bounds(control: str, 
     assert 0.1 < mean < largest <= 3
     assert 0.3 <= least < 1
     assert moved["fgsm"] == [None, None, None]
+
+
+def test_rows_have_the_smallest_change_that_was_found(tmp_path: Path) -> None:
+    """The column is that of the attack's norm, and null if none was found or none was sought."""
+    few = {"name": "fmn", "steps": 6, "step_size": 0.1, "dice": 0.999}
+    attacks = [{**few, "norm": "linf"}, {**few, "norm": "l2"}, {**few, "norm": "linf", "dice": 0, "steps": 1}]
+    attacks.append({"name": "almaprox", "share": 0.0, "steps": 1})
+    execute(small(attacks=[*attacks, {"name": "fgsm", "eps": 0.1}], metrics=["dsc"], **SERIAL), tmp_path)
+    by_params = {(row["attack"], row["params"]): row for row in Store(str(tmp_path)).records().to_pylist()}
+    settings = {key: json.loads(key[1]) for key in by_params}
+    stated = {
+        (name, setting.get("norm"), setting.get("dice")): by_params[name, text]
+        for (name, text), setting in settings.items()
+    }
+    linf, l2 = stated["fmn", "linf", 0.999], stated["fmn", "l2", 0.999]
+    never, share, fgsm = stated["fmn", "linf", 0], stated["almaprox", None, None], stated["fgsm", None, None]
+    sizes = [(row["smallest_linf"], row["smallest_l2"]) for row in (linf, l2, never, share, fgsm)]
+    of_l2 = pytest.approx(l2["l2"] / math.prod(SHAPE) ** 0.5, abs=1e-7)
+    assert sizes == [
+        (pytest.approx(linf["linf"], abs=1e-7), None),
+        (None, of_l2),
+        (None, None),
+        (0.0, None),
+        (None, None),
+    ]
+    assert linf["budget"] is None
+    assert (linf["threat_model"], l2["threat_model"]) == ("linf-minimal", "l2-minimal")
 
 
 @pytest.mark.parametrize("side", [20, 12])

@@ -197,3 +197,4 @@ def test_a_budget_on_intensities_is_told_in_the_data_s_unit(case: Case) -> None:
     """The phantom's window is 425 HU wide."""
     assert native_budget(make("fgsm", eps=8 / 255), case) == pytest.approx(8 / 255 * 425)
     assert native_budget(make("gn", std=0.1), case) == pytest.approx(42.5)
+    assert native_budget(make("pgd", eps=0.1, norm="l2"), case) == pytest.approx(42.5)

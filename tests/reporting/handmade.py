@@ -30,6 +30,8 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "vafa": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
     "vafa_opt": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
     "dfb": {"threat_model": "none"},
+    "fmn": {"threat_model": "linf-minimal"},
+    "ddn": {"threat_model": "l2-minimal"},
     "corruption": {"threat_model": "corruption", "budget_name": "severity", "budget": 3.0},
     "ball": {"threat_model": "bias-field-l2", "budget_name": "radius", "budget": 0.5},
     "faa": {"threat_model": "fourier-bands", "budget_name": "portion", "budget": 0.1},

@@ -278,8 +278,8 @@ class Attack(ABC):
         """Sets up a task before `perturb`: the loss to raise, the voxels that count, and the target labels."""
         return
 
-    def displacement(self, clean: Tensor, state: Tensor | None) -> Mapping[str, float]:
-        """Returns how far a state moves volumes like `clean`, as columns of a record; empty if it moves nothing."""
+    def measured(self, clean: Tensor, state: Tensor | None) -> Mapping[str, float]:
+        """Returns what a state says of volumes like `clean`, as columns of a record: displacement, smallest change."""
         return {}
 
     def on_grid(self, spacing: Sequence[float]) -> "Attack":

@@ -15,6 +15,7 @@ ENCODINGS = ("2d", "3d")
 CONTROLS = ("none", "uniform", "random")
 KEEPS = ("last", "best")
 SQUARE, SEGPGD, SHRINKING = "square", "segpgd", "-shrinking"
+NORMS = ("linf", "l2")
 STEP_RULES, SEQUENCES = ("halving", "cosine"), ("switch", "race")
 MEMBERS = (
     *(f"apgd-{loss}{radii}" for loss in LOSSES for radii in ("", SHRINKING)),
@@ -97,8 +98,11 @@ SEARCH: dict[str, Parameter] = {
 }
 """Parameters of attacks that search a space of points (`freqbench.attacks.apgd.search`)."""
 
+NORM = Parameter("norm of the change: its largest size, or its root mean square", values.one_of(*NORMS))
+
 PARAMETERS: dict[str, Parameter] = {
-    "eps": Parameter("radius of the L-infinity ball, on the [0, 1] intensity scale", values.intensity),
+    "eps": Parameter("radius of the ball, on the [0, 1] intensity scale", values.intensity),
+    "norm": NORM,
     "std": Parameter("standard deviation of the noise, on the [0, 1] intensity scale", values.intensity),
     "step_size": Parameter("length of a step, on the [0, 1] intensity scale, or eps/4", values.step_size),
     "steps": Parameter("gradient steps", values.count),
@@ -206,7 +210,12 @@ ACQUISITION: dict[str, Parameter] = {
     ),
 }
 
+SCALED_NOISE = Parameter(
+    "norm that is `std` after the clamp; none: not scaled", values.expecting("l2", lambda x: x == "l2")
+)
 INTENSITY_STEP = Parameter("length of a step, on the [0, 1] intensity scale", values.intensity)
+RMS_STEP = Parameter("root mean square of the first step, on the [0, 1] intensity scale", values.intensity)
+BOUNDARY_LOSS = Parameter("loss whose value at the boundary is known", values.one_of("dice_linear", "margin"))
 LOGIT_STEP = Parameter("length of a step of the gates' scores", values.weight)
 UNIFORM_CONTROL = Parameter("null row instead of the attack", values.one_of("none", "uniform"))
 RANDOM_CONTROL = Parameter("null row instead of the attack", values.one_of("none", "random"))

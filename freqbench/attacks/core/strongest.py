@@ -24,6 +24,7 @@ class Strongest(NamedTuple):
     form: str  # name of the attack
     parameters: Mapping[str, Any] = {}  # of the attack, besides bounds, `steps`, scope and each of `LOSSES`
     is_by_voxel: bool = False  # bounds each voxel by itself, so that windows and volume have the same set
+    is_of_sample: bool = False  # bounds a sample as a whole: of a window, or of the volume, in scope joint too
 
     @property
     def has_slices(self) -> bool:
@@ -52,7 +53,17 @@ STRONGEST |= {
     "deformation": Strongest(("max_mm", "min_jacobian", "knot_mm", "spacing"), "deformation"),
     "intensity-curve": Strongest(("deviation", "pieces"), "intensity_curve"),
     "linf": Strongest(("eps",), "apgd", is_by_voxel=True),
+    "l2": Strongest(("eps",), "apgd", {"norm": "l2"}, is_of_sample=True),
 }
+
+
+def threat_of(attack: Attack) -> Strongest | None:
+    """Returns the entry of an attack's threat model; None if there is none, or if its budget is stated another way.
+
+    `l2` of `random_noise` and `ball` bounds the Euclidean norm, and that of attacks with `eps` the root mean square.
+    """
+    threat = STRONGEST.get(attack.threat_model)
+    return threat if threat and all(hasattr(attack, name) for name in threat.names) else None
 
 
 def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
@@ -61,7 +72,7 @@ def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
     Each has the attack's own number of steps, at least 20. Windows act jointly, unless the attack's set is that of the
     whole volume.
     """
-    threat = STRONGEST.get(attack.threat_model)
+    threat = threat_of(attack)
     if threat is None:
         return ()
     end = "_2d" if threat.has_slices and _is_per_slice(attack) else ""
@@ -69,13 +80,15 @@ def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
     effort = {"steps": max(num_steps(attack), FEWEST_STEPS), "scope": "joint"}
     if "joint" not in ATTACKS[name].scopes or _is_of_volume(attack, threat):
         effort["scope"] = "volume"
+    elif threat.is_of_sample:
+        effort["scope"] = "window"
     own = {**threat.bounds(attack), **effort, **threat.parameters}
     return tuple(make(name, **own, step_rule="cosine", loss=loss) for loss in LOSSES)
 
 
 def limits_of(attack: Attack) -> Hashable:
     """Returns a key that attacks with the same set of volumes share: threat model, windows or volume, bounds."""
-    threat = STRONGEST.get(attack.threat_model)
+    threat = threat_of(attack)
     if threat is None:
         budget = attack.budget_name and getattr(attack, attack.budget_name)
         return attack.threat_model, _rounded(budget)
@@ -101,7 +114,8 @@ def _is_per_slice(attack: Attack) -> bool:
 
 def _is_of_volume(attack: Attack, threat: Strongest) -> bool:
     """True if the set is made of whole volumes: blocks, fields and curves that do not end where windows do."""
-    return attack.attacks_volume and not threat.is_by_voxel
+    is_of_volume = attack.follows_prediction if threat.is_of_sample else attack.attacks_volume
+    return is_of_volume and not threat.is_by_voxel
 
 
 def _rounded(value: Any) -> str:

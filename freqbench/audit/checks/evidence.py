@@ -20,7 +20,7 @@ from freqbench.results import Key, Store
 
 NUMBERS = (
     *("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean", "hd95", "hd95_undefined_classes"),
-    *("linf", "l2", "l2_body", "ssim_body", "lpips_body", "num_windows", "num_backwards"),
+    *("linf", "l2", "psnr", "l2_body", "ssim_body", "lpips_body", "num_windows", "num_backwards"),
 )
 COLUMNS = (*NUMBERS, *certificates.COLUMNS)
 """Columns of RECORDS that the audit needs beside those that identify a row."""

@@ -24,7 +24,7 @@ import pandas as pd
 
 from freqbench.analysis.labels import value_text
 from freqbench.attacks import ATTACKS, Attack, make
-from freqbench.attacks.core.strongest import STRONGEST, is_claimed, limits_of, num_steps, strongest_forms
+from freqbench.attacks.core.strongest import is_claimed, limits_of, num_steps, strongest_forms, threat_of
 from freqbench.audit.checks.contrasts import FAILURE, POINTS, MeanDifference, differences
 from freqbench.audit.checks.evidence import Attacked, Setting
 from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, interval_text, unchecked
@@ -34,7 +34,7 @@ from freqbench.core.terminal import amount
 EQUAL_PASSES = 1.05
 """Factor up to which passes count as equal: an attack that keeps its best volume looks once more than others."""
 NAMED = 3
-UNBOUNDED = ("linf-minimal", "none")
+UNBOUNDED = ("linf-minimal", "l2-minimal", "none")
 """Threat models whose attacks go as far as they must: their DSC is no claim at a budget."""
 
 
@@ -54,8 +54,8 @@ class Claim:
         attack = self.made.get(first.label)
         name = first.threat_model if attack is None else attack.threat_model
         bounds: dict[str, object] = {first.budget_name: first.budget} if first.budget_name else {}
-        if attack is not None and name in STRONGEST:
-            bounds = STRONGEST[name].bounds(attack)
+        if attack is not None and (threat := threat_of(attack)):
+            bounds = threat.bounds(attack)
         return " ".join([name, *(f"{bound}={value_text(bound, value)}" for bound, value in bounds.items())])
 
     @property

@@ -48,6 +48,7 @@ FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
     "tradeoff": _each(curves.tradeoff, *MODEL),
     "distance": _each(curves.distance, *MODEL),
     "factors": _each(curves.factors, *MODEL),
+    "smallest": _each(curves.smallest, *MODEL),
     "transfer": _each(maps.transfer, *DATASET),
     "organs": _each(maps.organs, *MODEL),
     "pairs": _each(maps.pairs, *MODEL),

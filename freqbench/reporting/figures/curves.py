@@ -65,6 +65,37 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
     yield figure
 
 
+def smallest(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
+    """Draws the share of patients that fall against the size of the change, one panel per norm that is made small."""
+    table = figure_data.smallest_sizes(rows)
+    found = table[np.isfinite(table["size"])]
+    if found.empty:
+        yield "no attack found a smallest change"
+        return
+    groups = list(table.groupby("threat_model", sort=False))
+    styles = _styles(material, table, "label")
+    figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(styles), ("size of the change (1/255)", "patients (%)"))
+    for axis, (threat, panel) in zip(axes, groups, strict=True):
+        for label, series in panel.groupby("label", sort=False):
+            sizes, look = np.sort(series["size"]), styles[str(label)]
+            sizes = np.insert(sizes[np.isfinite(sizes)], 0, 0.0)
+            fallen = 100 * np.arange(len(sizes)) / len(series)
+            axis.step(
+                [*sizes, 1.05 * found["size"].max()],
+                [*fallen, fallen[-1]],
+                where="post",
+                color=look.color,
+                linestyle=look.dash,
+            )
+        patients = counted(panel.groupby("label")["patient_id"].nunique().tolist()).replace("case", "patient")
+        axis.set_title(f"{plain(threat)}, {patients}", loc="left")
+        axis.set_ylim(-2, 102)
+        axis.grid(axis="y", **GRID)
+    figure.suptitle(plain(f"{dataset}: patients that lose half of their Dice on {model}", 60))
+    legend(figure, [*map(line_handle, styles.values())], [*map(plain, styles)])
+    yield figure
+
+
 def _styles(material: Material, table: pd.DataFrame, column: str) -> dict[str, SeriesStyle]:
     names = set(table[column])
     return {name: series_style(place) for name, place in material.places[column].items() if name in names}

@@ -9,7 +9,7 @@ from freqbench.analysis import certificates
 from freqbench.analysis.groups import SCORES
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
-from freqbench.reporting.views import attacks, defences, leaderboard, natural, overview, transfer
+from freqbench.reporting.views import attacks, defences, leaderboard, natural, overview, smallest, transfer
 from freqbench.reporting.views.compare import compare
 
 __all__ = ["VIEWS", "View", "compare", "unasked"]
@@ -43,6 +43,7 @@ VIEWS: Mapping[str, View] = {
         build=defences.certified, columns=defences.CERTIFIED_COLUMNS, applies=_has_values("certified_radius")
     ),
     "bounds": View(build=defences.bounds, columns=certificates.COLUMNS, applies=_has_values("draws")),
+    "smallest": View(build=smallest.smallest, columns=smallest.COLUMNS, applies=smallest.applies),
     "natural": View(build=natural.natural, columns=natural.COLUMNS, applies=natural.applies),
 }
 

@@ -15,7 +15,7 @@ from reporting.handmade import classes, records, row, t_interval
 from freqbench.reporting import figure_data
 from freqbench.reporting.convergence import SETTING
 from freqbench.reporting.figure_data import Material, shown_rows
-from freqbench.reporting.figures.curves import KNEE, convergence_figure, distance, factors
+from freqbench.reporting.figures.curves import KNEE, convergence_figure, distance, factors, smallest
 from freqbench.reporting.figures.maps import worst
 from freqbench.reporting.figures.style import log_axis
 
@@ -52,6 +52,20 @@ def test_budget_curves_have_means_intervals_and_cases() -> None:
 
 def attacked(model: str, case: int, dsc: float, attack: str = "pgd", **values: Any) -> dict[str, Any]:
     return row(attack, source=model, target=model, case=case, dsc=dsc, dsc_clean=0.9 if model == "b" else 0.8, **values)
+
+
+def test_smallest_changes_are_drawn_as_shares_of_patients() -> None:
+    """Steps up at each patient's size; the line ends below 100 % where none was found for one of three."""
+    rows = [row("fmn", case=case, smallest_linf=size) for case, size in enumerate((2 / 255, 4 / 255, None))]
+    shown = shown_rows(records(*rows))
+    assert figure_data.smallest_sizes(shown)["size"].tolist() == [2, 4, np.inf]
+    (figure,) = smallest(Material(shown, pd.DataFrame(), None), shown, "phantom", "unet")
+    assert isinstance(figure, Figure)
+    (axis,) = figure.axes
+    (line,) = axis.get_lines()
+    assert line.get_xdata() == pytest.approx([0, 2, 4, 4.2])
+    assert line.get_ydata() == pytest.approx([0, 100 / 3, 200 / 3, 200 / 3])
+    assert axis.get_title("left") == "linf-minimal, n = 3 patients"
 
 
 ATTACKED = [

@@ -30,6 +30,7 @@ SMOKE = ("budget", "transfer", "natural")  # panels, matrices, a listing
 OTHERS = ("tradeoff", "distance", "organs", "pairs", "bands", "cost", "seams")
 MISSING = {
     "budget": "no attack was run with several budgets",
+    "smallest": "no attack found a smallest change",
     "factors": "no attack was run with two of its parameters changed one at a time",
 }
 CASES = ("spectrum", "attacks", "robust", "changes", "case")

@@ -13,6 +13,7 @@ from freqbench.reporting.render.columns import columns_of
 from freqbench.reporting.views import VIEWS
 from freqbench.reporting.views.attacks import budget, clinical, cost, organs
 from freqbench.reporting.views.overview import overview
+from freqbench.reporting.views.smallest import smallest
 from freqbench.results import RECORDS
 
 OF_ALL = {
@@ -34,7 +35,8 @@ def test_a_view_needs_no_other_columns_than_it_names_and_takes_categoricals(name
     drawn = {"draws": DRAWS, "target_defence": '{"kind": "voxels", "sigma": 1, "adaptive": true}'}
     ball = row("pgd", {"kind": "voxels", "control": "none"}, source="a", target="a", **scores | drawn)
     ball |= {"attack": "ball"}
-    frame = shown(*rows, ball, ball | {"budget": 0.0, "params": '{"kind": "voxels", "control": "random"}'})[
+    fmn = row("fmn", source="a", target="a", smallest_linf=0.01)
+    frame = shown(*rows, fmn, ball, ball | {"budget": 0.0, "params": '{"kind": "voxels", "control": "random"}'})[
         [*dict.fromkeys((*ALWAYS, *view.columns, "label", "left_out"))]
     ]
     held = (classes((rows[0], {"background": (1, 1), "liver": (0.1, 0.9)})),) if view.needs_classes else ()
@@ -50,6 +52,22 @@ def test_a_view_of_failures_only_is_a_sentence(name: str) -> None:
     (section,) = view.build(frame, classes()) if view.needs_classes else view.build(frame)
     assert section.table is None
     assert section.text.endswith(".")
+
+
+def test_smallest_changes_are_counted_by_patient() -> None:
+    """Five patients, the first with two cases, the last without a change that was found; other attacks stay out."""
+    sizes = [(0, 3), (0, 1), (1, 4), (2, 2), (3, 8), (4, None)]
+    rows = [
+        row("fmn", case=case, patient_id=f"p{patient}", smallest_linf=size and size / 255)
+        for case, (patient, size) in enumerate(sizes)
+    ]
+    l2 = [row("ddn", smallest_l2=5 / 255), row("ddn", source="a", smallest_l2=1 / 255), row("pgd", dsc=0.5)]
+    (section,) = smallest(shown(*rows, *l2))
+    assert section.table is not None
+    of_linf, of_l2 = section.table.sort_values("threat_model", ascending=False).to_dict("records")
+    names = ["patients", "fallen\n%", "size\n25 %", "size\n50 %", "size\n75 %"]
+    assert [of_linf[name] for name in names] == pytest.approx([5, 80, 2, 4, 8])  # of 1, 2, 4, 8, none
+    assert [of_l2[name] for name in names] == pytest.approx([1, 100, 5, 5, 5])
 
 
 def test_a_curve_starts_clean_and_has_one_name_without_the_budget() -> None:
