@@ -247,9 +247,52 @@ def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
     A voxel is wrong above 0; from 2 on it has no gradient, so that the attack moves on to voxels that it can still win.
     """
+    return _class_mean(margins(logits, labels)[:, 0].clamp(max=MARGIN), labels, logits.shape[1], scope)
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Returns :math:`\max_{i \ne y} z_i - z_y` of every voxel, `[B, 1, H, W, D]`; a voxel is wrong above 0."""
     of_label = logits.gather(1, labels.long())
-    others = logits.scatter(1, labels.long(), -torch.inf).amax(dim=1)
-    return _class_mean((others - of_label[:, 0]).clamp(max=MARGIN), labels, logits.shape[1], scope)
+    return logits.scatter(1, labels.long(), -torch.inf).amax(dim=1, keepdim=True) - of_label
+
+
+def flip_costs(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor]:
+    r"""Returns what the flip of each voxel takes from the hard Dice, to first order: two parts, each `[B, 1, H, W, D]`.
+
+    With N_k the voxels of label k, P_k those of prediction k, D_k their Dice, y a voxel's label and j the class that it
+    would become (of a wrong voxel: the class that it has), the parts are
+
+    .. math:: \frac{2 - D_y}{N_y + P_y} \qquad\text{and}\qquad \frac{D_j}{N_j + P_j}
+
+    and 0 for classes that do not count (`mean_dice`). In a sample without a class that counts, each voxel costs the
+    same, by the first part. Voxels out of scope cost nothing.
+    """
+    index, num_classes = labels.flatten(1).long(), logits.shape[1]
+    other = logits.scatter(1, labels.long(), -torch.inf).argmax(dim=1).flatten(1)
+    both, hits, labelled = _counts(logits.argmax(dim=1).flatten(1), index, num_classes, scope.voxels)
+    counts = labelled > 0
+    if scope.classes is None:
+        counts[:, 0] = False
+    else:
+        counts &= torch.isin(torch.arange(num_classes, device=counts.device), scope.classes)
+    dice, both = 2 * hits / both.clamp(min=1), both.clamp(min=1)
+    none = ~counts.any(dim=1, keepdim=True)
+    own = torch.where(none, 1 / labelled.sum(dim=1, keepdim=True).clamp(min=1), counts * (2 - dice) / both)
+    parts = own.gather(1, index), (counts * dice / both).gather(1, other)
+    inside = torch.ones_like(labels) if scope.voxels is None else scope.voxels
+    mine, others = (part.to(logits).reshape(labels.shape) * inside for part in parts)
+    return mine, others
+
+
+def _counts(pred: Tensor, true: Tensor, num_classes: int, voxels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns, for maps `[B, N]`, |P_k| + |L_k|, |P_k and L_k| and |L_k| of each class, float64 `[B, K]`."""
+    is_right, ones = (pred == true).double(), torch.ones_like(pred, dtype=torch.double)
+    if voxels is not None:
+        ones = voxels.flatten(1).double()
+        is_right = is_right * ones
+    per_class = is_right.new_zeros(len(pred), num_classes)
+    labelled = per_class.scatter_add(1, true, ones)
+    return labelled + per_class.scatter_add(1, pred, ones), per_class.scatter_add(1, true, is_right), labelled
 
 
 def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -346,20 +389,14 @@ def mean_dice(
         voxels: the only voxels that count, bool `[B, 1, H, W, D]`; None: all.
     """
     pred, true = logits.argmax(dim=1).flatten(1), labels.flatten(1).long()  # [B, N]
-    is_right, ones = (pred == true).double(), torch.ones_like(pred, dtype=torch.double)
-    if voxels is not None:
-        ones = voxels.flatten(1).double()
-        is_right = is_right * ones
-    per_class = is_right.new_zeros(len(logits), logits.shape[1])
-    labelled = per_class.scatter_add(1, true, ones)
-    both = labelled + per_class.scatter_add(1, pred, ones)
-    dice = 2 * per_class.scatter_add(1, true, is_right) / both.clamp(min=1)
+    both, hits, labelled = _counts(pred, true, logits.shape[1], voxels)
+    dice = 2 * hits / both.clamp(min=1)
     counts = torch.zeros_like(labelled)
     for k in range(1, counts.shape[1]) if classes is None else classes:
         counts[:, k] = 1  # one by one: copying a list of them would make the device wait
     counts *= labelled > 0
     mean = (dice * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
-    share = is_right.mean(dim=1) if voxels is None else is_right.sum(dim=1) / ones.sum(dim=1).clamp(min=1)
+    share = hits.sum(dim=1) / labelled.sum(dim=1).clamp(min=1)
     return mean if classes is not None else torch.where(counts.any(dim=1), mean, share)
 
 
@@ -381,5 +418,5 @@ LOSSES: Mapping[str, Loss] = {
 COMPARED_BY: Mapping[str, str] = {"mask-ce": "ce", "mask-ce-balanced": "ce"}
 """Losses that rank volumes in place of those that ignore voxels which are already wrong."""
 
-SEQUENCES: Mapping[str, str] = {"switch": "dice_linear", "race": "dice_linear"}
+SEQUENCES: Mapping[str, str] = {"switch": "dice_linear", "auto": "dice_linear"}
 """Names of losses that change during a search (`freqbench.attacks.apgd.search`), and the loss that ranks volumes."""
