@@ -187,17 +187,17 @@ def search(
 class Auto:
     r"""The loss `auto` of one run: every call is the next step, and its logits tell what the steps left can still move.
 
-    The first step raises `margin` + `dice_linear`, and the margins m (`margins`: above 0 a voxel is wrong) change by a
+    The first step raises `margin` + `dice_linear`, and the margins m (above 0 a voxel is wrong) change by a
     root mean square of r. Random changes of this size add up to :math:`\tau = r \sqrt{n - i}` in the n - i steps left.
     If those of the voxels that are still right in the classes that count exceed the root mean square of their margins,
     **all may fall**: `margin`, which raises all, takes the steps before 0.4 n. Every other step raises
 
     .. math:: \sum_v 4 \, \sigma(-m_v / \tau) \, \sigma((m_v + R) / \tau) \, c_v \, m_v
 
-    c is what a voxel's flip takes from the hard Dice (`flip_costs`), and the weight before it, which has no gradient,
-    tells whether the steps left can still make the flip. R is :math:`r \sum_{k=i}^{n-1} f_k / f_{i-1}` with the lengths
-    f of steps, the way of changes that all have one direction, if all may fall; otherwise 0. r is always that of the
-    last step. Each sample decides for itself. Towards a target, -m decides.
+    c is what a voxel's flip takes from the hard Dice (`freqbench.ops.losses.flips`). The weight before it, which has no
+    gradient, tells whether the steps left can make or undo the flip: :math:`R = r \sum_{k=i}^{n-1} f_k / f_{i-1}`,
+    with the lengths f of steps, is the way of changes that all have one direction. r is always that of the last step.
+    Each sample decides for itself. Towards a target, weights are those of -m.
     """
 
     def __init__(self, objective: Objective, steps: int) -> None:
@@ -207,25 +207,22 @@ class Auto:
     def __call__(self, logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
         """Returns the objective of the next step, `[B]`."""
         i, self._i = self._i, self._i + 1
-        m = self._head.margins(logits, labels)
+        m, own, other = self._head.flips(logits, labels, scope)
         now = self._objective.sign * m.detach()
         before, self._before = self._before, now
         if i == 0:
             return self._head.margin_and_dice(logits, labels, scope)
-        own, other = self._head.flip_costs(logits.detach(), labels, scope)
         change, left = now - before, self._steps - i
         if i == 1:
             is_open = (own > 0) & (now < 0)
             self._all_may_fall = _rms(change, is_open) * math.sqrt(left) > _rms(now, is_open)
+        is_early = self._all_may_fall & (i < EARLY * self._steps)
+        margin = self._head.losses["margin"](logits, labels, scope) if i < EARLY * self._steps else m.new_zeros(())
         r = across(_rms(change, scope.among(torch.ones_like(now, dtype=torch.bool))), m)
         spread = (r * math.sqrt(left)).clamp(min=torch.finfo(m.dtype).tiny)
         rest = sum(length(k, self._steps) for k in range(i, self._steps)) / length(i - 1, self._steps)
-        reach = r * rest * across(self._all_may_fall, m)
-        weights = 4 * torch.sigmoid(-now / spread) * torch.sigmoid((now + reach) / spread) * (own + other)
-        flips = (weights * m).flatten(1).sum(dim=1)
-        if i >= EARLY * self._steps:
-            return flips
-        return torch.where(self._all_may_fall, self._head.losses["margin"](logits, labels, scope), flips)
+        weights = 4 * torch.sigmoid(-now / spread) * torch.sigmoid((now + r * rest) / spread) * (own + other)
+        return torch.where(is_early, margin, (weights * m).flatten(1).sum(dim=1))
 
 
 def _rms(values: Tensor, among: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class Head:
         name: `softmax` or `sigmoid`.
         has_background: True if the first output is the background's.
         losses: the losses that it has, by name; `margin_and_dice`: the first half of the sequence `switch`.
-        margins: how far the nearest wrong answer is ahead, by voxel; `flip_costs`: what its flip takes from the Dice.
+        flips: by voxel, how far the nearest wrong answer is ahead, and two parts of what its flip takes from the Dice.
         probabilities: p from logits; `log_probabilities`: its logarithm; `logits_of`: logits from p.
         mean_of_probabilities: logits of the mean probabilities of several logits; gradients survive where all are sure.
         cross_entropy: by voxel; `voxel_mean`: mean of values by voxel within a scope, `[B]`.
@@ -40,8 +40,7 @@ class Head:
     has_background: bool
     losses: Mapping[str, Loss]
     margin_and_dice: Loss
-    margins: Callable[[Tensor, Tensor], Tensor]
-    flip_costs: Callable[[Tensor, Tensor, Scope], tuple[Tensor, Tensor]]
+    flips: Callable[[Tensor, Tensor, Scope], tuple[Tensor, Tensor, Tensor]]
     probabilities: Callable[[Tensor], Tensor]
     log_probabilities: Callable[[Tensor], Tensor]
     logits_of: Callable[[Tensor], Tensor]
@@ -91,8 +90,7 @@ SOFTMAX = Head(
     has_background=True,
     losses=losses.LOSSES,
     margin_and_dice=losses.margin_and_dice,
-    margins=losses.margins,
-    flip_costs=losses.flip_costs,
+    flips=losses.flips,
     probabilities=lambda logits: logits.softmax(dim=1),
     log_probabilities=lambda logits: logits.log_softmax(dim=1),
     logits_of=_log,
@@ -110,8 +108,7 @@ SIGMOID = Head(
     has_background=False,
     losses=region_losses.LOSSES,
     margin_and_dice=region_losses.margin_and_dice,
-    margins=region_losses.margins,
-    flip_costs=region_losses.flip_costs,
+    flips=region_losses.flips,
     probabilities=torch.sigmoid,
     log_probabilities=F.logsigmoid,
     logits_of=_logit,

@@ -81,34 +81,27 @@ def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
     .. math:: \frac{1}{|\{(k, c) : N_{kc} > 0\}|} \sum_{k, c} \frac{1}{N_{kc}} \sum_{y_k = c} \min(-s_k z_k, 2)
     """
-    return _mean_of_sides(margins(logits, labels).clamp(max=MARGIN), labels, scope)
+    return _mean_of_sides((-_signed(logits, labels)).clamp(max=MARGIN), labels, scope)
 
 
-def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns -s z of every region and voxel, `[B, K, H, W, D]`; a pair is wrong above 0."""
-    return -_signed(logits, labels)
+def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Returns the margin -s z of each region and voxel and what its flip takes from the hard Dice, in two parts.
 
-
-def flip_costs(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor]:
-    r"""Returns what the flip of each pair of region and voxel takes from the hard Dice: two parts, `[B, K, H, W, D]`.
-
-    The first is :math:`(2 - D_k) / (N_k + P_k)` inside of region k, the second :math:`D_k / (N_k + P_k)` outside of it,
-    with N_k, P_k and D_k as in `freqbench.ops.losses.flip_costs`, and 0 for regions that do not count.
+    All are `[B, K, H, W, D]`. The first part is :math:`(2 - D_k) / (N_k + P_k)` inside of region k, the second
+    :math:`D_k / (N_k + P_k)` outside of it, with the letters of `freqbench.ops.losses.flips`.
     """
     pred, within = logits > 0, inside(labels, logits.shape[1])
-    counts = torch.ones_like(pred[:, :1]) if scope.voxels is None else scope.voxels
-    size, found, hits = ((each & counts).flatten(2).sum(dim=2).double() for each in (within, pred, within & pred))
-    counted = size > 0
+    voxels = torch.ones_like(pred[:, :1]) if scope.voxels is None else scope.voxels
+    size, found, hits = ((each & voxels).flatten(2).sum(dim=2).double() for each in (within, pred, within & pred))
+    counts, both = size > 0, (size + found).clamp(min=1)
     if scope.classes is not None:
-        counted &= torch.isin(torch.arange(logits.shape[1], device=logits.device), scope.classes)
-    both = (size + found).clamp(min=1)
-    own, other = (counted * part / both for part in (2 - 2 * hits / both, 2 * hits / both))
-    share = 1 / counts.flatten(1).sum(dim=1).clamp(min=1)[:, None].expand_as(own)
-    own = torch.where(counted.any(dim=1, keepdim=True), own, share.to(own))
-    outward = torch.where(counted.any(dim=1, keepdim=True), other, own)  # without a region, any pair costs the same
-    across = (*own.shape, *[1] * (logits.dim() - 2))
-    mine = own.to(logits).reshape(across) * (within & counts)
-    return mine, outward.to(logits).reshape(across) * (~within & counts)
+        counts &= torch.isin(torch.arange(logits.shape[1], device=logits.device), scope.classes)
+    none, dice = ~counts.any(dim=1, keepdim=True), 2 * hits / both
+    share = 1 / voxels.flatten(1).sum(dim=1, keepdim=True).clamp(min=1).double()
+    own, other = (torch.where(none, share, counts * part / both) for part in (2 - dice, dice))
+    of_region = (*own.shape, *[1] * (logits.dim() - 2))
+    mine, others = (part.to(logits).reshape(of_region) * voxels for part in (own, other))
+    return -_signed(logits, labels), mine * within, others * ~within
 
 
 def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:

@@ -118,7 +118,8 @@ def test_costs_of_flips_are_what_the_hard_dice_loses_by_them(head: Head) -> None
     """One voxel more or less changes the denominators too, by a share of 1 / (N + P): the costs are of first order."""
     logits, codes = (each[:1] for each in drawn())
     labels = codes.clamp(max=2).long() if head is SOFTMAX else codes
-    margins, costs = head.margins(logits, labels), sum(head.flip_costs(logits, labels, losses.EVERYTHING))
+    margins, *parts = head.flips(logits, labels, losses.EVERYTHING)
+    costs = sum(parts)
     before, classes = head.mean_dice(logits, labels, None, None), logits.shape[1] - head.has_background
     other = logits.scatter(1, labels.long(), -torch.inf).argmax(1) if head is SOFTMAX else None
     assert margins.shape == costs.shape
@@ -139,7 +140,7 @@ def test_flips_out_of_scope_cost_nothing_and_equal_parts_where_no_class_counts(h
     logits, labels = (each[:1] for each in drawn())
     labels = labels.clamp(max=2).long() if head is SOFTMAX else labels
     voxels = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.5
-    costs = sum(head.flip_costs(logits, labels, Scope(voxels=voxels)))
+    costs = sum(head.flips(logits, labels, Scope(voxels=voxels))[1:])
     assert not costs[~voxels.expand_as(costs)].any()
-    empty = sum(head.flip_costs(logits, torch.zeros_like(labels), losses.EVERYTHING))
+    empty = sum(head.flips(logits, torch.zeros_like(labels), losses.EVERYTHING)[1:])
     assert torch.allclose(empty, torch.full_like(empty, 1 / labels.numel()))
