@@ -11,9 +11,9 @@ from torch import Tensor
 from freqbench.attacks.core.attack import LinfAttack
 from freqbench.attacks.core.calls import Best, across
 from freqbench.attacks.core.gradient import GradientAttack
-from freqbench.attacks.core.objective import Objective
 from freqbench.attacks.core.parameters import PARAMETERS, SEARCH
 from freqbench.attacks.core.task import Task
+from freqbench.ops.heads import Head
 from freqbench.ops.losses import SEQUENCES, Loss, Scope
 from freqbench.ops.projections import linf_ball
 
@@ -170,13 +170,14 @@ def search(
     """Searches a space by a rule for the size of steps; offers every point to `Best` and returns the last.
 
     `halving`: Auto-PGD (`climb`). `cosine`: its momentum, with steps that shrink along a cosine (`glide`). The loss
-    `switch` raises `margin` + `dice_linear` in the first half of the steps, then `dice_linear` alone; `auto` is `Auto`.
+    `switch` raises `margin` + `dice_linear` in the first half of the steps, then `dice_linear` alone; `auto` is `Auto`,
+    and towards a target `switch`.
     """
     if rule == "halving":
         return climb(task, space, start, steps, released=released)
     x, head = space.project(start), task.objective.head
-    if loss == "auto":
-        return glide(task, space, (x, x), range(steps), steps, Auto(task.objective, steps))[0]
+    if loss == "auto" and task.objective.leaves_truth:
+        return glide(task, space, (x, x), range(steps), steps, Auto(head, steps))[0]
     if loss not in SEQUENCES:
         return glide(task, space, (x, x), range(steps), steps, head.losses[loss])[0]
     half = -(-steps // 2)
@@ -197,19 +198,19 @@ class Auto:
     c is what a voxel's flip takes from the hard Dice (`freqbench.ops.losses.flips`). The weight before it, which has no
     gradient, tells whether the steps left can make or undo the flip: :math:`R = r \sum_{k=i}^{n-1} f_k / f_{i-1}`,
     with the lengths f of steps, is the way of changes that all have one direction. r is always that of the last step.
-    Each sample decides for itself. Towards a target, weights are those of -m.
+    Each sample decides for itself.
     """
 
-    def __init__(self, objective: Objective, steps: int) -> None:
-        self._objective, self._head, self._steps = objective, objective.head, steps
+    def __init__(self, head: Head, steps: int) -> None:
+        self._head, self._steps = head, steps
         self._i, self._before, self._all_may_fall = 0, torch.empty(0), torch.empty(0)
 
     def __call__(self, logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
         """Returns the objective of the next step, `[B]`."""
         i, self._i = self._i, self._i + 1
         m, own, other = self._head.flips(logits, labels, scope)
-        now = self._objective.sign * m.detach()
-        before, self._before = self._before, now
+        now, before = m.detach(), self._before
+        self._before = now
         if i == 0:
             return self._head.margin_and_dice(logits, labels, scope)
         change, left = now - before, self._steps - i

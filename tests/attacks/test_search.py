@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, apgd, make
-from freqbench.attacks.core.objective import Objective
 from freqbench.core.errors import ParameterError
+from freqbench.ops.heads import SOFTMAX
 from freqbench.ops.losses import EVERYTHING, Loss, margin, mean_dice
 
 EPS = 0.25
@@ -81,9 +81,9 @@ def test_auto_takes_the_passes_of_one_loss() -> None:
     assert (result.num_forwards, result.num_backwards) == (21, 20)
 
 
-def objectives(*logits: Tensor, labels: Tensor, steps: int = 20, sign: float = 1.0) -> list[Tensor]:
+def objectives(*logits: Tensor, labels: Tensor, steps: int = 20) -> list[Tensor]:
     """Gradients of the loss `auto` with respect to the logits of one step after another."""
-    auto, gradients = apgd.Auto(Objective.of(labels, sign), steps), []
+    auto, gradients = apgd.Auto(SOFTMAX, steps), []
     for given in logits:
         point = given.clone().requires_grad_()
         gradients.extend(torch.autograd.grad(auto(point, labels, EVERYTHING).sum(), point))
@@ -115,18 +115,17 @@ def gradient_of(loss: Loss, logits: Tensor) -> Tensor:
     return slope
 
 
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_auto_weighs_a_flip_by_its_cost_and_by_whether_the_steps_left_can_make_it(sign: float) -> None:
+def test_auto_weighs_a_flip_by_its_cost_and_by_whether_the_steps_left_can_make_it() -> None:
     margins = [-9.0, 1.0, -0.5, -8.0, -1.0, 6.0]
     before = two_classes([m - 0.3 for m in margins])
-    *_, got = objectives(before, two_classes(margins), labels=HALVES, sign=sign)
+    *_, got = objectives(before, two_classes(margins), labels=HALVES)
     # Label 1: 3 voxels, 3 are predicted (numbers 1, 3 and 4), 2 of them rightly.
     dice, total = 2 * 2 / 6, 6
     costs = [dice / total] * 3 + [(2 - dice) / total] * 3
     lengths = [0.05 + 1.95 * (1 + math.cos(math.pi * k / 20)) / 2 for k in range(20)]
     spread, reach = 0.3 * math.sqrt(19), 0.3 * sum(lengths[1:]) / lengths[0]
     for m, cost, side, slope in zip(margins, costs, [1, 1, 1, -1, -1, -1], got[0, 1, :, 0, 0], strict=True):
-        share = 4 / (1 + math.exp(sign * m / spread)) / (1 + math.exp(-(sign * m + reach) / spread))
+        share = 4 / (1 + math.exp(m / spread)) / (1 + math.exp(-(m + reach) / spread))
         assert float(slope) == pytest.approx(side * share * cost, rel=1e-9)
 
 
@@ -137,6 +136,12 @@ def test_each_sample_goes_on_by_its_own_reach() -> None:
     for number in range(2):
         alone = attack(Linear(), both[0][number : number + 1], both[1][number : number + 1]).adversarial
         assert torch.allclose(together[number], alone[0], rtol=0, atol=1e-12)
+
+
+def test_auto_is_a_switch_towards_a_target(legs: list[tuple[str, range, int]]) -> None:
+    attacked("auto", 4, targeted=True)
+    attacked("auto", 4, target="next-class")
+    assert legs == [("margin_and_dice", range(2), 4), ("dice_linear", range(2, 4), 4)] * 2
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
