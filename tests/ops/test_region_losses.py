@@ -123,7 +123,7 @@ def test_costs_of_flips_are_what_the_hard_dice_loses_by_them(head: Head) -> None
     before, classes = head.mean_dice(logits, labels, None, None), logits.shape[1] - head.has_background
     other = logits.scatter(1, labels.long(), -torch.inf).argmax(1) if head is SOFTMAX else None
     assert margins.shape == costs.shape
-    for place in [place for place in (margins < 0).nonzero().tolist() if sum(place) % 17 == 0]:
+    for place in (margins < 0).nonzero().tolist()[::29]:
         _, k, *voxel = place
         flipped = logits.clone()
         z = flipped[(0, slice(None), *voxel)]
