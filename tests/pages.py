@@ -50,7 +50,9 @@ SUFFIXES = "py|md|yaml|yml|json|sh|png|csv|html|pt|pth|txt|tex|db|cff|toml|gz|sa
 OTHERS = {  # what other programs, and folders that freqbench writes, call their own
     "cluster/README.md": r"--requeue|--gpus|MetricsExportPort",
     "tests/tools/README.md": r"--fast",
-    "docs/how-to/files.md": r"(images|labels)/CASE(\.dcm)?|case-1a2b3c4d|channel_[01]|(labels/CASE/)?prediction-MODEL\.dcm|.*CASE/\d+\.dcm",
+    "docs/how-to/files.md": (
+        r"(images|labels)/CASE(\.dcm)?|case-1a2b3c4d|channel_[01]|(labels/CASE/)?prediction-MODEL\.dcm|.*CASE/\d+\.dcm"
+    ),
     "docs/plugin/README.md": r"two_steps.*",
     "docs/how-to/gpu.md": r"--fast|reports/speed/gpu\.json",
     "docs/how-to/own-model.md": r"models/model\.pt|sam_med3d_turbo\.pth",

@@ -13,11 +13,12 @@ from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.norms import NormAttack
 from freqbench.attacks.core.parameters import PARAMETERS, SEARCH
 from freqbench.attacks.core.task import Task
+from freqbench.ops.heads import Head
 from freqbench.ops.losses import SEQUENCES, Loss, Scope
 
 MOMENTUM, RHO = 0.75, 0.75
 LONGEST, SHORTEST = 2.0, 0.05  # first and last step of a cosine, in radii
-TRIAL = 3  # steps of each candidate of a `race`
+EARLY = 0.4  # share of the steps in which `auto` may raise the margin
 
 Points = tuple[Tensor, ...]
 Schedule = tuple[tuple[float, float], ...]
@@ -62,7 +63,7 @@ class APGD(GradientAttack, NormAttack):
             of the wider one, projected. Croce et al. take ((2, 0.3), (1.5, 0.3), (1, 0.4)).
 
         step_rule: `halving`, the rule above; `cosine`: steps shrink from 2 to 0.05 eps (`search`), which is not in the
-            paper and also allows the losses `switch` and `race`.
+            paper and also allows the losses `switch` and `auto`.
 
     By default `loss` is the Dice loss, which is what is scored (the paper's is the cross-entropy, `ce`), and `keep` is
     `best`. With masked losses and with `js`, the cross-entropy compares volumes and judges steps, as in the second
@@ -173,45 +174,71 @@ def search(
     """Searches a space by a rule for the size of steps; offers every point to `Best` and returns the last.
 
     `halving`: Auto-PGD (`climb`). `cosine`: its momentum, with steps that shrink along a cosine (`glide`). The loss
-    `switch` raises `margin` + `dice_linear` in the first half of the steps, then `dice_linear` alone. In a `race`,
-    `switch` and `dice` take three steps each from the start; the loss that reaches the lower mean Dice on a sample
-    takes this sample's remaining steps. A race takes as many passes as one loss.
+    `switch` raises `margin` + `dice_linear` in the first half of the steps, then `dice_linear` alone; `auto` is `Auto`,
+    and towards a target `switch`.
     """
     if rule == "halving":
         return climb(task, space, start, steps, released=released)
     x, head = space.project(start), task.objective.head
-    losses = head.losses
+    if loss == "auto" and task.objective.leaves_truth:
+        return glide(task, space, (x, x), range(steps), steps, Auto(head, steps))[0]
     if loss not in SEQUENCES:
-        return glide(task, space, (x, x), range(steps), steps, losses[loss])[0]
-    soft_dice, dice_linear, margin_and_dice = losses["dice"], losses["dice_linear"], head.margin_and_dice
-    if loss == "switch" or steps < 3 * TRIAL:
-        half = -(-steps // 2)
-        points = glide(task, space, (x, x), range(half), steps, margin_and_dice)
-        return glide(task, space, points, range(half, steps), steps, dice_linear)[0]
-    kept, trials, rest = task.passes.best, [], steps - TRIAL
-    for candidate in (margin_and_dice, soft_dice):
-        task.passes.best = best = Best(by_success=task.objective.judges_by_success)
-        reached = glide(task, space, (x, x), range(TRIAL), rest, candidate)
-        trials.append((best.values, reached))
-        if kept is not None:
-            kept.offer(best.values, *best.kept)
-    task.passes.best = kept
-    (switch_best, after_switch), (dice_best, after_dice) = trials
-    wins = dice_best > switch_best
-    points = tuple(torch.where(across(wins, b), b, a) for a, b in zip(after_switch, after_dice, strict=True))
+        return glide(task, space, (x, x), range(steps), steps, head.losses[loss])[0]
+    half = -(-steps // 2)
+    points = glide(task, space, (x, x), range(half), steps, head.margin_and_dice)
+    return glide(task, space, points, range(half, steps), steps, head.losses["dice_linear"])[0]
 
-    def each(of_switch: Loss) -> Loss:
-        """Makes the loss of each sample's winner."""
 
-        def winner(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
-            by_dice, by_switch = (raised(logits, labels, scope) for raised in (soft_dice, of_switch))
-            return torch.where(wins[: len(logits)], by_dice, by_switch)
+class Auto:
+    r"""The loss `auto` of one run: every call is the next step, and its logits tell what the steps left can still move.
 
-        return winner
+    The first step raises `margin` + `dice_linear`, and the margins m (above 0 a voxel is wrong) change by a
+    root mean square of r. Random changes of this size add up to :math:`\tau = r \sqrt{n - i}` in the n - i steps left.
+    If those of the voxels that are still right in the classes that count exceed the root mean square of their margins,
+    **all may fall**: `margin`, which raises all, takes the steps before 0.4 n. Every other step raises
 
-    half = -(-rest // 2)
-    points = glide(task, space, points, range(TRIAL, half), rest, each(margin_and_dice))
-    return glide(task, space, points, range(half, rest), rest, each(dice_linear))[0]
+    .. math:: \sum_v 4 \, \sigma(-m_v / \tau) \, \sigma((m_v + R) / \tau) \, c_v \, m_v
+
+    c is what a voxel's flip takes from the hard Dice (`freqbench.ops.losses.flips`). The weight before it, which has no
+    gradient, tells whether the steps left can make or undo the flip: :math:`R = r \sum_{k=i}^{n-1} f_k / f_{i-1}`,
+    with the lengths f of steps, is the way of changes that all have one direction. r is always that of the last step.
+    Each sample decides for itself.
+    """
+
+    def __init__(self, head: Head, steps: int) -> None:
+        self._head, self._steps = head, steps
+        self._i, self._before, self._all_may_fall = 0, torch.empty(0), torch.empty(0)
+
+    def __call__(self, logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
+        """Returns the objective of the next step, `[B]`."""
+        i, self._i = self._i, self._i + 1
+        m, own, other = self._head.flips(logits, labels, scope)
+        now, before = m.detach(), self._before
+        self._before = now
+        if i == 0:
+            return self._head.margin_and_dice(logits, labels, scope)
+        change, left = now - before, self._steps - i
+        if i == 1:
+            is_open = (own > 0) & (now < 0)
+            self._all_may_fall = _rms(change, is_open) * math.sqrt(left) > _rms(now, is_open)
+        is_early = self._all_may_fall & (i < EARLY * self._steps)
+        margin = self._head.losses["margin"](logits, labels, scope) if i < EARLY * self._steps else m.new_zeros(())
+        r = across(_rms(change, scope.among(torch.ones_like(now, dtype=torch.bool))), m)
+        spread = (r * math.sqrt(left)).clamp(min=torch.finfo(m.dtype).tiny)
+        rest = sum(length(k, self._steps) for k in range(i, self._steps)) / length(i - 1, self._steps)
+        weights = 4 * torch.sigmoid(-now / spread) * torch.sigmoid((now + r * rest) / spread) * (own + other)
+        return torch.where(is_early, margin, (weights * m).flatten(1).sum(dim=1))
+
+
+def _rms(values: Tensor, among: Tensor) -> Tensor:
+    """Returns the root mean square over the values of each sample that a mask holds, `[B]`; 0 if it holds none."""
+    mask = among.flatten(1).to(values)
+    return ((values.flatten(1).square() * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).sqrt()
+
+
+def length(i: int, steps: int) -> float:
+    """Returns the length of step i of a cosine, in radii: 2 at first, almost 0.05 at the end."""
+    return SHORTEST + (LONGEST - SHORTEST) * (1 + math.cos(math.pi * i / steps)) / 2
 
 
 def glide(task: Task, space: Space, points: Points, steps: range, of: int, loss: Loss) -> Points:
@@ -224,8 +251,7 @@ def glide(task: Task, space: Space, points: Points, steps: range, of: int, loss:
     task.objective.raises = loss
     for i in steps:
         gradient, _ = task.gradient_and_value(x, space.render)
-        factor = SHORTEST + (LONGEST - SHORTEST) * (1 + math.cos(math.pi * i / of)) / 2
-        ahead = space.project(x + factor * space.radius * space.towards(gradient))
+        ahead = space.project(x + length(i, of) * space.radius * space.towards(gradient))
         if i > 0:
             ahead = space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
         x, previous = ahead, x

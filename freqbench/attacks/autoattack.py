@@ -29,7 +29,7 @@ class AutoAttack(Ensemble):
             members.
         members: names in their order: `square` and, for every LOSS in `freqbench.ops.losses.LOSSES`, `apgd-LOSS`,
             `apgd-LOSS-shrinking` (radii as in `freqbench.attacks.sea`) and `pgd-LOSS` (steps of eps/4, the best
-            volume); also `apgd-switch` and `apgd-race`, with steps along a cosine. `dlr` needs 3 classes,
+            volume); also `apgd-switch` and `apgd-auto`, with steps along a cosine. `dlr` needs 3 classes,
             `dlr-targeted` 4; the latter aims for each voxel's class of least clean probability.
 
     **Differs from the papers**: the members. FAB is left out: it minimises the norm, which a fixed radius does not

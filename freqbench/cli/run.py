@@ -106,7 +106,7 @@ def converge(
     cases: Annotated[int, typer.Option(min=1, help="The first N cases of each dataset.")] = 3,
     steps: Annotated[str, typer.Option(help="Numbers of steps, increasing.")] = "5,10,20,40,80",
     queries: Annotated[str, typer.Option(help="Numbers of queries, for searches.")] = "100,300,1000",
-    losses: Annotated[str, typer.Option(help="Losses, for attacks that take them.")] = "dice,ce,dicece,switch",
+    losses: Annotated[str, typer.Option(help="Losses, for attacks that take them.")] = "dice,ce,dicece,auto",
     restarts: Annotated[str, typer.Option(help="Numbers of restarts, for attacks that draw.")] = "1,3",
     *,
     options: common.JobOptions,

@@ -32,7 +32,7 @@ class Effort:
 
     steps: tuple[int, ...] = (5, 10, 20, 40, 80)  # two or more that increase, for attacks that follow a gradient
     queries: tuple[int, ...] = (100, 300, 1000)  # likewise, for attacks that search without one
-    losses: tuple[str, ...] = ("dice", "ce", "dicece", "switch")
+    losses: tuple[str, ...] = ("dice", "ce", "dicece", "auto")
     restarts: tuple[int, ...] = (1, 3)  # numbers that increase, for attacks that draw; others have one run
 
     def __post_init__(self) -> None:

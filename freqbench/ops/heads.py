@@ -25,6 +25,7 @@ class Head:
         name: `softmax` or `sigmoid`.
         has_background: True if the first output is the background's.
         losses: the losses that it has, by name; `margin_and_dice`: the first half of the sequence `switch`.
+        flips: by voxel, how far the nearest wrong answer is ahead, and two parts of what its flip takes from the Dice.
         probabilities: p from logits; `log_probabilities`: its logarithm; `logits_of`: logits from p.
         mean_of_probabilities: logits of the mean probabilities of several logits; gradients survive where all are sure.
         cross_entropy: by voxel; `voxel_mean`: mean of values by voxel within a scope, `[B]`.
@@ -39,6 +40,7 @@ class Head:
     has_background: bool
     losses: Mapping[str, Loss]
     margin_and_dice: Loss
+    flips: Callable[[Tensor, Tensor, Scope], tuple[Tensor, Tensor, Tensor]]
     probabilities: Callable[[Tensor], Tensor]
     log_probabilities: Callable[[Tensor], Tensor]
     logits_of: Callable[[Tensor], Tensor]
@@ -88,6 +90,7 @@ SOFTMAX = Head(
     has_background=True,
     losses=losses.LOSSES,
     margin_and_dice=losses.margin_and_dice,
+    flips=losses.flips,
     probabilities=lambda logits: logits.softmax(dim=1),
     log_probabilities=lambda logits: logits.log_softmax(dim=1),
     logits_of=_log,
@@ -105,6 +108,7 @@ SIGMOID = Head(
     has_background=False,
     losses=region_losses.LOSSES,
     margin_and_dice=region_losses.margin_and_dice,
+    flips=region_losses.flips,
     probabilities=torch.sigmoid,
     log_probabilities=F.logsigmoid,
     logits_of=_logit,

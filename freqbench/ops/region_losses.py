@@ -84,6 +84,26 @@ def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     return _mean_of_sides((-_signed(logits, labels)).clamp(max=MARGIN), labels, scope)
 
 
+def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Returns the margin -s z of each region and voxel and what its flip takes from the hard Dice, in two parts.
+
+    All are `[B, K, H, W, D]`. The first part is :math:`(2 - D_k) / (N_k + P_k)` inside of region k, the second
+    :math:`D_k / (N_k + P_k)` outside of it, with the letters of `freqbench.ops.losses.flips`.
+    """
+    pred, within = logits > 0, inside(labels, logits.shape[1])
+    voxels = torch.ones_like(pred[:, :1]) if scope.voxels is None else scope.voxels
+    size, found, hits = ((each & voxels).flatten(2).sum(dim=2).double() for each in (within, pred, within & pred))
+    counts, both = size > 0, (size + found).clamp(min=1)
+    if scope.classes is not None:
+        counts &= torch.isin(torch.arange(logits.shape[1], device=logits.device), scope.classes)
+    none, dice = ~counts.any(dim=1, keepdim=True), 2 * hits / both
+    share = 1 / voxels.flatten(1).sum(dim=1, keepdim=True).clamp(min=1).double()
+    own, other = (torch.where(none, share, counts * part / both) for part in (2 - dice, dice))
+    of_region = (*own.shape, *[1] * (logits.dim() - 2))
+    mine, others = (part.to(logits).reshape(of_region) * voxels for part in (own, other))
+    return -_signed(logits, labels), mine * within, others * ~within
+
+
 def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns `margin` + `dice_linear`, `[B]`: one has a gradient where the sigmoid behind the other has none."""
     return margin(logits, labels, scope) + dice_linear(logits, labels, scope)

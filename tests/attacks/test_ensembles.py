@@ -57,7 +57,7 @@ def test_members_query_the_volumes_that_they_query_alone() -> None:
     assert all(torch.equal(*pair) for pair in zip(own, alone, strict=True))
 
 
-@pytest.mark.parametrize("loss", ["switch", "race"])
+@pytest.mark.parametrize("loss", ["switch", "auto"])
 def test_a_member_of_several_losses_moves_as_it_would_alone(loss: str) -> None:
     together, result = run("autoattack", steps=10, members=("apgd-ce", f"apgd-{loss}"))
     alone, expected = run("apgd", steps=10, loss=loss, step_rule="cosine")

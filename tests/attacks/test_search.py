@@ -1,7 +1,6 @@
-"""Steps along a cosine, and losses that follow one another or race, in the search that several attacks share."""
+"""Steps along a cosine, and losses that change during a run, in the search that several attacks share."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +9,8 @@ from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, apgd, make
 from freqbench.core.errors import ParameterError
-from freqbench.ops import heads
-from freqbench.ops.losses import EVERYTHING, Loss, Scope, dice, dice_linear, margin_and_dice, mean_dice
+from freqbench.ops.heads import SOFTMAX
+from freqbench.ops.losses import EVERYTHING, Loss, margin, mean_dice
 
 EPS = 0.25
 
@@ -77,50 +76,85 @@ def test_a_switch_changes_the_loss_halfway(legs: list[tuple[str, range, int]]) -
     assert legs == [("margin_and_dice", range(3), 5), ("dice_linear", range(3, 5), 5)]
 
 
-def test_a_race_takes_the_passes_of_one_loss(legs: list[tuple[str, range, int]]) -> None:
-    result = attacked("race")
-    *trials, early, late = legs
-    assert trials == [(loss, range(3), 17) for loss in ("margin_and_dice", "dice")]
-    assert (early, late) == (("winner", range(3, 9), 17), ("winner", range(9, 17), 17))
+def test_auto_takes_the_passes_of_one_loss() -> None:
+    result = attacked("auto")
     assert (result.num_forwards, result.num_backwards) == (21, 20)
 
 
-@pytest.mark.parametrize(
-    ("loser", "winners"),
-    [("margin_and_dice", (dice, dice)), ("losses", (margin_and_dice, dice_linear))],
-)
-def test_a_race_goes_on_with_the_loss_of_the_lower_dice(
-    loser: str, winners: tuple[Loss, Loss], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    losses, glide = [], apgd.glide
-    monkeypatch.setattr(apgd, "glide", lambda *words: losses.append(words[-1]) or glide(*words))
-
-    def still(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
-        return 0 * logits.flatten(1).sum(1)
-
-    idle = {**heads.SOFTMAX.losses, "dice": still} if loser == "losses" else still
-    monkeypatch.setattr(heads, "SOFTMAX", replace(heads.SOFTMAX, **{loser: idle}))
-    attacked("race")
-    logits = Linear()(IMAGES)
-    for raised, winner in zip(losses[-2:], winners, strict=True):
-        assert torch.equal(raised(logits, LABELS, EVERYTHING), winner(logits, LABELS, EVERYTHING))
+def objectives(*logits: Tensor, labels: Tensor, steps: int = 20) -> list[Tensor]:
+    """Gradients of the loss `auto` with respect to the logits of one step after another."""
+    auto, gradients = apgd.Auto(SOFTMAX, steps), []
+    for given in logits:
+        point = given.clone().requires_grad_()
+        gradients.extend(torch.autograd.grad(auto(point, labels, EVERYTHING).sum(), point))
+    return gradients
 
 
-def test_each_sample_goes_on_with_its_own_winner() -> None:
+def two_classes(margins: list[float]) -> Tensor:
+    """Logits of voxels with these margins, if the first half has label 0 and the second label 1."""
+    m, half = torch.tensor(margins, dtype=torch.float64), len(margins) // 2
+    return torch.stack([-m / 2, m / 2]).mul(torch.tensor([1.0] * half + [-1.0] * half)).reshape(1, 2, -1, 1, 1)
+
+
+HALVES = torch.tensor([0, 0, 0, 1, 1, 1]).reshape(1, 1, -1, 1, 1)
+
+
+def test_auto_raises_the_margin_where_all_voxels_may_fall() -> None:
+    before, after, last = (two_classes([-9, -5, m, -9, -6, m]) for m in (-8, -5, -2))
+    weak = two_classes([-9, -5, -7.9, -9, -6, -7.9])
+    gradients = objectives(before, after, last, labels=HALVES)
+    for given, got in zip((after, last), gradients[1:], strict=True):
+        assert torch.equal(got, gradient_of(margin, given))
+    assert not torch.equal(objectives(before, weak, labels=HALVES)[1], gradient_of(margin, weak))
+    assert not torch.equal(objectives(before, after, labels=HALVES, steps=2)[1], gradient_of(margin, after))
+
+
+def gradient_of(loss: Loss, logits: Tensor) -> Tensor:
+    point = logits.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(loss(point, HALVES, EVERYTHING).sum(), point)
+    return slope
+
+
+def test_auto_weighs_a_flip_by_its_cost_and_by_whether_the_steps_left_can_make_it() -> None:
+    margins = [-9.0, 1.0, -0.5, -8.0, -1.0, 6.0]
+    before = two_classes([m - 0.3 for m in margins])
+    *_, got = objectives(before, two_classes(margins), labels=HALVES)
+    # Label 1: 3 voxels, 3 are predicted (numbers 1, 3 and 4), 2 of them rightly.
+    dice, total = 2 * 2 / 6, 6
+    costs = [dice / total] * 3 + [(2 - dice) / total] * 3
+    lengths = [0.05 + 1.95 * (1 + math.cos(math.pi * k / 20)) / 2 for k in range(20)]
+    spread, reach = 0.3 * math.sqrt(19), 0.3 * sum(lengths[1:]) / lengths[0]
+    for m, cost, side, slope in zip(margins, costs, [1, 1, 1, -1, -1, -1], got[0, 1, :, 0, 0], strict=True):
+        share = 4 / (1 + math.exp(m / spread)) / (1 + math.exp(-(m + reach) / spread))
+        assert float(slope) == pytest.approx(side * share * cost, rel=1e-9)
+
+
+def test_each_sample_goes_on_by_its_own_reach() -> None:
     both = torch.cat([IMAGES, IMAGES.flip(2)]), torch.cat([LABELS, LABELS.roll(1, 3)])
-    attack = make("apgd", eps=EPS, random_start=False, step_rule="cosine", steps=12, loss="race")
+    attack = make("apgd", eps=EPS, random_start=False, step_rule="cosine", steps=12, loss="auto")
     together = attack(Linear(), *both).adversarial
     for number in range(2):
         alone = attack(Linear(), both[0][number : number + 1], both[1][number : number + 1]).adversarial
         assert torch.allclose(together[number], alone[0], rtol=0, atol=1e-12)
 
 
+def test_auto_is_a_switch_towards_a_target(legs: list[tuple[str, range, int]]) -> None:
+    attacked("auto", 4, targeted=True)
+    attacked("auto", 4, target="next-class")
+    assert legs == [("margin_and_dice", range(2), 4), ("dice_linear", range(2, 4), 4)] * 2
+
+
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_a_race_of_few_steps_takes_no_more_of_them(steps: int) -> None:
-    assert attacked("race", steps).num_backwards == steps
+def test_auto_takes_no_more_than_few_steps(steps: int) -> None:
+    assert attacked("auto", steps).num_backwards == steps
 
 
-@pytest.mark.parametrize("loss", ["switch", "race"])
+def test_a_race_of_former_versions_names_what_replaced_it() -> None:
+    with pytest.raises(ParameterError, match=r"unknown loss 'race'\. Did you mean 'auto'"):
+        attacked("race")
+
+
+@pytest.mark.parametrize("loss", ["switch", "auto"])
 def test_losses_that_change_keep_the_volume_of_the_lowest_dice(loss: str) -> None:
     with torch.no_grad():
         best, last = (
@@ -130,7 +164,7 @@ def test_losses_that_change_keep_the_volume_of_the_lowest_dice(loss: str) -> Non
     assert best <= last < clean
 
 
-@pytest.mark.parametrize("loss", ["switch", "race"])
+@pytest.mark.parametrize("loss", ["switch", "auto"])
 def test_losses_that_change_need_the_cosine(loss: str) -> None:
     with pytest.raises(ParameterError, match="step_rule: expected cosine beside the loss"):
         attacked(loss, step_rule="halving")

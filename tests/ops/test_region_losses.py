@@ -7,7 +7,7 @@ from monai.losses import DiceCELoss, DiceLoss
 from torch import Tensor
 
 from freqbench.ops import losses, region_losses
-from freqbench.ops.heads import SIGMOID, SOFTMAX
+from freqbench.ops.heads import SIGMOID, SOFTMAX, Head
 from freqbench.ops.losses import Scope
 from freqbench.ops.regions import MOST_REGIONS, alone, code_of, codes_of, inside, members, numbers_of
 
@@ -141,3 +141,36 @@ def test_logits_of_the_mean_probability_give_it_back() -> None:
     expected = (logits.sigmoid() + (100 * logits - 1).sigmoid()) / 2
     assert torch.allclose(mean.sigmoid(), expected, atol=1e-12)
     assert torch.allclose(SIGMOID.logits_of(logits.sigmoid()), logits, atol=1e-9)
+
+
+@pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
+def test_costs_of_flips_are_what_the_hard_dice_loses_by_them(head: Head) -> None:
+    """One voxel more or less changes the denominators too, by a share of 1 / (N + P): the costs are of first order."""
+    logits, codes = (each[:1] for each in drawn())
+    labels = codes.clamp(max=2).long() if head is SOFTMAX else codes
+    margins, *parts = head.flips(logits, labels, losses.EVERYTHING)
+    costs = sum(parts)
+    before, classes = head.mean_dice(logits, labels, None, None), logits.shape[1] - head.has_background
+    other = logits.scatter(1, labels.long(), -torch.inf).argmax(1) if head is SOFTMAX else None
+    assert margins.shape == costs.shape
+    for place in (margins < 0).nonzero().tolist()[::29]:
+        _, k, *voxel = place
+        flipped = logits.clone()
+        z = flipped[(0, slice(None), *voxel)]
+        if head is SOFTMAX:
+            z[other[(0, *voxel)]] = z.max() + 1
+        else:
+            z[k] *= -1
+        lost = classes * (before - head.mean_dice(flipped, labels, None, None))
+        torch.testing.assert_close(lost[0], costs[tuple(place)].double(), rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
+def test_flips_out_of_scope_cost_nothing_and_equal_parts_where_no_class_counts(head: Head) -> None:
+    logits, labels = (each[:1] for each in drawn())
+    labels = labels.clamp(max=2).long() if head is SOFTMAX else labels
+    voxels = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    costs = sum(head.flips(logits, labels, Scope(voxels=voxels))[1:])
+    assert not costs[~voxels.expand_as(costs)].any()
+    empty = sum(head.flips(logits, torch.zeros_like(labels), losses.EVERYTHING)[1:])
+    assert torch.allclose(empty, torch.full_like(empty, 1 / labels.numel()))

@@ -64,8 +64,12 @@ class Objective:
         The Dice selects if `truth` is given. Away from the labels it also selects if windows act jointly or the loss
         changes.
         """
-        leaves_truth = self.sign > 0 and self.rule is None
-        return self.truth is not None or (leaves_truth and (self.windows is not None or self.changes))
+        return self.truth is not None or (self.leaves_truth and (self.windows is not None or self.changes))
+
+    @property
+    def leaves_truth(self) -> bool:
+        """True away from the labels, false towards a target."""
+        return self.sign > 0 and self.rule is None
 
     def aim(self, loss: str, organs: tuple[int, ...] | None, rule: Rule | None) -> None:
         """Sets loss, organs and target rule; see `Task.aim`."""

@@ -16,7 +16,7 @@ CONTROLS = ("none", "uniform", "random")
 KEEPS = ("last", "best")
 SQUARE, SEGPGD, SHRINKING = "square", "segpgd", "-shrinking"
 NORMS = ("linf", "l2")
-STEP_RULES, SEQUENCES = ("halving", "cosine"), ("switch", "race")
+STEP_RULES, SEQUENCES = ("halving", "cosine"), ("switch", "auto")
 MEMBERS = (
     *(f"apgd-{loss}{radii}" for loss in LOSSES for radii in ("", SHRINKING)),
     *(f"apgd-{sequence}" for sequence in SEQUENCES),
@@ -91,7 +91,10 @@ def variant_of(variants: Collection[str]) -> Parameter:
 
 _LOSS = values.one_known("loss", LOSSES)
 SEARCH: dict[str, Parameter] = {
-    "loss": Parameter("loss that the attack raises, or a sequence", values.one_known("loss", (*LOSSES, *SEQUENCES))),
+    "loss": Parameter(
+        "loss that the attack raises, or a sequence",
+        values.one_known("loss", (*LOSSES, *SEQUENCES), former={"race": "auto"}),
+    ),
     "step_rule": Parameter(
         "how steps shrink: halved when the loss stalls, or along a cosine", values.one_of(*STEP_RULES)
     ),

@@ -51,7 +51,7 @@ class SearchedAttack(GradientAttack):
     random_start: bool = True
     control: str = "none"
     step_rule: str = "cosine"
-    loss: str = "switch"
+    loss: str = "auto"
     keep: str = "best"
     scope: str = "joint"
 
