@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from freqbench.core.errors import DataError, UserError
+from freqbench.core.errors import DataError, UserError, installing
 from freqbench.core.types import triple
 from freqbench.data.headers import (
     Header,
@@ -635,7 +635,7 @@ def _quiet() -> Iterator[Any]:
     try:
         import pydicom
     except ImportError:
-        raise UserError("DICOM: expected the package pydicom: pip install 'freqbench[dicom]'") from None
+        raise UserError(f"DICOM: expected the package pydicom: {installing('dicom')}") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield pydicom
