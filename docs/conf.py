@@ -53,6 +53,7 @@ autosummary_context = {  # members of a class that its page shows; others show a
         "freqbench.attacks.GradientAttack": "run, run_passes",
         "freqbench.attacks.LinfAttack": "draw_start",
     },
+    "hidden": {"freqbench.attacks.core.objective.Objective": "raises, compares"},  # its text tells them
     "plain": [
         "freqbench.attacks.core.inputs.Given",
         "freqbench.core.types.Case",

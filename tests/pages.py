@@ -52,7 +52,7 @@ OTHERS = {  # what other programs, and folders that freqbench writes, call their
     "tests/tools/README.md": r"--fast",
     "docs/how-to/files.md": r"(images|labels)/CASE(\.dcm)?|case-1a2b3c4d",
     "docs/how-to/gpu.md": r"--fast|reports/speed/gpu\.json",
-    "docs/how-to/nnunet.md": r"(configs/(inference|metadata)|plans|dataset)\.json|fold_0/checkpoint_final\.pth|models/model\.pt",
+    "docs/how-to/nnunet.md": r"(configs/\w+|plans|dataset)\.json|fold_0/checkpoint_final\.pth|models/model\.pt",
     "docs/how-to/prompts.md": r"models/model\.pt|sam_med3d_turbo\.pth",
     "docs/how-to/paper-tables.md": r"--\w[\w.-]*|val_size|Tasks/TASK/dataset\.json|dataset_prueba\.json",
     "docs/how-to/results.md": r"clean/CASE\.nii\.gz|adv_CASE\.nii\.gz",
