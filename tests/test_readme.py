@@ -63,7 +63,7 @@ def test_addresses_badge_and_citation_are_made_from_the_projects_files(
 
 
 def test_an_extra_is_named_as_a_clone_installs_it() -> None:
-    """No index has the package: `pip install` of its bare name finds nothing, or something else."""
+    """A bare name would find nothing on an index, or a package of somebody else."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     code = [*ROOT.glob("freqbench/**/*.py"), *ROOT.glob("freqbench/**/*.html"), *ROOT.glob("cluster/*")]
     texts = {
