@@ -182,9 +182,11 @@ def rooms(text: str) -> Figure:
     figure = Figure(figsize=(8, 0.8 * len(layers)), layout="constrained")
     ax = figure.subplots()
     for start, end in graph.edges:
-        arrow = {"arrowstyle": "-|>", "color": "#888888", "shrinkA": 12, "shrinkB": 12}
-        far = places[start][1] - places[end][1] > 1  # past another layer: around its nodes
-        ax.annotate("", places[end], places[start], arrowprops=arrow | {"connectionstyle": f"arc3,rad={0.35 * far}"})
+        arrow: dict[str, Any] = {"arrowstyle": "-|>", "color": "#888888", "shrinkA": 12, "shrinkB": 12}
+        if places[start][1] - places[end][1] > 1:  # past another layer: around its nodes
+            side = 1 if places[start][0] <= places[end][0] else -1
+            arrow["connectionstyle"] = f"arc3,rad={0.35 * side}"
+        ax.annotate("", places[end], places[start], arrowprops=arrow)
     for name, (x, y) in places.items():
         ax.text(
             x,
