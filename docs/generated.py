@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 import shutil
+import tomllib
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -14,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import torch
 import typer
 import yaml
@@ -87,7 +89,7 @@ def write(folder: Path) -> None:
     for tree in ("cluster", "reports"):
         shutil.copytree(ROOT / tree, folder / tree, dirs_exist_ok=True)
     snippets = {
-        "readme": on_site("README.md"),
+        "readme": re.sub(r"<!-- badge -->.*?<!-- /badge -->\n+", "", on_site("README.md"), flags=re.DOTALL),
         "contributing": on_site("CONTRIBUTING.md"),
         "code-of-conduct": on_site("CODE_OF_CONDUCT.md"),
         "changelog": on_site("CHANGELOG.md"),
@@ -120,6 +122,10 @@ def write(folder: Path) -> None:
         picture = folder / "attacks" / f"{name}.png"
         if not picture.exists():
             draw(name).savefig(picture, dpi=80)
+    (folder / "notebooks").mkdir(exist_ok=True)
+    for path in (ROOT / "docs" / "tutorials").glob("*.py"):
+        _put(folder / "notebooks" / f"{path.stem}.ipynb", notebook(path))
+    rooms((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")).savefig(folder / "rooms.svg")
 
 
 def on_site(name: str) -> str:
@@ -128,6 +134,71 @@ def on_site(name: str) -> str:
     for there, here in PAGES.items():
         text = text.replace(f"]({there}", f"]({here}")
     return text
+
+
+def front_page() -> str:
+    """The README with the addresses of `[project.urls]`, a badge if they are GitHub's, and what to cite."""
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    tests = f"{urls['Repository']}/actions/workflows/ci.yml"
+    badge = f"[![tests]({tests}/badge.svg)]({tests})\n" if "//github.com/" in tests else ""
+    author, version, year = cited["authors"][0]["name"], cited["version"], cited["date-released"].year
+    cite = [
+        "```bibtex",
+        f"@software{{freqbench, title = {{{cited['title']}}},",
+        f"  author = {{{{{author}}}}}, version = {{{version}}}, year = {{{year}}}, url = {{{urls['Repository']}}}}}",
+        "```",
+    ]
+    addresses = f"Repository: <{urls['Repository']}>, documentation: <{urls['Documentation']}>"
+    addresses += " (placeholders: there is no public place yet)." if "//example.org/" in addresses else "."
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    filled = {"badge": badge, "addresses": "\n".join([*cite, "", addresses, ""])}
+    for name, content in filled.items():
+        text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>{content}\g<2>", text, flags=re.DOTALL)
+    return text
+
+
+def notebook(path: Path) -> str:
+    """A tutorial as a notebook without outputs; its cells have the same ids each time."""
+    import jupytext  # of the extra `docs`, which the page of jobs does not need
+
+    made = jupytext.read(path, fmt="py:percent")
+    for number, cell in enumerate(made.cells):
+        cell.id = f"cell-{number}"
+    return str(jupytext.writes(made, fmt="ipynb"))
+
+
+def rooms(text: str) -> Figure:
+    """The graph of Mermaid in a page, each node just above the first that it points to."""
+    graph = nx.DiGraph(re.findall(r"^    (\w+) --> (\w+)$", text, flags=re.MULTILINE))
+    layers = [*nx.topological_generations(graph.reverse())][::-1]
+    places: dict[str, tuple[float, float]] = {}
+    for depth, names in enumerate(layers):
+        above = {
+            name: sum(places[each][0] for each in graph.pred[name]) / max(1, len(graph.pred[name])) for name in names
+        }
+        for number, name in enumerate(sorted(names, key=lambda name: (above[name], name))):
+            places[name] = ((number + 1) / (len(names) + 1), -float(depth))
+    figure = Figure(figsize=(8, 0.8 * len(layers)), layout="constrained")
+    ax = figure.subplots()
+    for start, end in graph.edges:
+        arrow: dict[str, Any] = {"arrowstyle": "-|>", "color": "#888888", "shrinkA": 12, "shrinkB": 12}
+        if places[start][1] - places[end][1] > 1:  # past another layer: around its nodes
+            side = 1 if places[start][0] <= places[end][0] else -1
+            arrow["connectionstyle"] = f"arc3,rad={0.35 * side}"
+        ax.annotate("", places[end], places[start], arrowprops=arrow)
+    for name, (x, y) in places.items():
+        ax.text(
+            x,
+            y,
+            name,
+            ha="center",
+            va="center",
+            bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": "#2a6f97"},
+        )
+    ax.set(xlim=(0, 1), ylim=(0.5 - len(layers), 0.5))
+    ax.set_axis_off()
+    return figure
 
 
 def section_of(path: Path, title: str) -> str:
@@ -404,3 +475,4 @@ def _put(path: Path, text: str) -> None:
 
 if __name__ == "__main__":
     _put(ROOT / "jobs" / "README.md", jobs_page())
+    _put(ROOT / "README.md", front_page())

@@ -55,9 +55,11 @@ OTHERS = {  # what other programs, and folders that freqbench writes, call their
     ),
     "docs/plugin/README.md": r"two_steps.*",
     "docs/how-to/gpu.md": r"--fast|reports/speed/gpu\.json",
-    "docs/how-to/own-model.md": r"models/model\.pt|sam_med3d_turbo\.pth",
+    "docs/how-to/nnunet.md": r"(configs/\w+|plans|dataset)\.json|fold_0/checkpoint_final\.pth|models/model\.pt",
+    "docs/how-to/prompts.md": r"models/model\.pt|sam_med3d_turbo\.pth",
     "docs/how-to/paper-tables.md": r"--\w[\w.-]*|val_size|Tasks/TASK/dataset\.json|dataset_prueba\.json",
     "docs/how-to/results.md": r"clean/CASE\.nii\.gz|adv_CASE\.nii\.gz",
+    "docs/install.md": r"--extra-index-url",
     "docs/security.md": r"Host",
     "reports/acdc/authors.md": r"attacks/(vafa|saa|saa/decompression\.py)|compression\.py",
 }

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import generated
@@ -41,6 +42,52 @@ def blocks(page: str) -> list[str]:
 
 def test_the_readme_is_short() -> None:
     assert len(TEXT.splitlines()) <= 150
+
+
+def test_addresses_badge_and_citation_are_made_from_the_projects_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A badge stands there once the repository is on GitHub; until then it would be a broken picture."""
+    assert generated.front_page() == TEXT, "run python docs/generated.py"
+    assert "badge.svg" not in TEXT
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text(project.replace("https://example.org/", "https://github.com/lab/"))
+    for name in ("README.md", "CITATION.cff"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    monkeypatch.setattr(generated, "ROOT", tmp_path)
+    public = generated.front_page()
+    assert "(https://github.com/lab/freqbench/actions/workflows/ci.yml/badge.svg)" in public.splitlines()[3]
+    assert "url = {https://github.com/lab/freqbench}" in public
+    assert "example.org" not in public
+    assert "placeholder" not in public
+
+
+def test_an_extra_is_named_as_a_clone_installs_it() -> None:
+    """A bare name would find nothing on an index, or a package of somebody else."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    code = [*ROOT.glob("freqbench/**/*.py"), *ROOT.glob("freqbench/**/*.html"), *ROOT.glob("cluster/*")]
+    texts = {
+        path: path.read_text(encoding="utf-8") for path in (*map(ROOT.joinpath, pages.PAGES), *code) if path.is_file()
+    }
+    assert [path for path, text in texts.items() if re.search(r"pip install '?freqbench", text)] == []
+    named = [
+        name for text in texts.values() for name in re.findall(r"""'\.\[([\w,]+)\]'|installing\("(\w+)"\)""", text)
+    ]
+    named = [each for pair in named for each in (pair[0] or pair[1]).split(",")]
+    assert len(named) > 10
+    assert set(named) <= extras.keys()
+
+
+def test_time_and_cost_of_real_data_are_those_of_the_stored_plan() -> None:
+    section = TEXT.partition("## Time and cost")[2].partition("\n## ")[0]
+    reports = ROOT / "reports" / "hippocampus"
+    plan, report = ((reports / name).read_text(encoding="utf-8") for name in ("plan.txt", "README.md"))
+    minutes, price = re.findall(r"(\d+) minutes of one worker, or ([\d.]+)", section)[0]
+    assert f"about {minutes} minutes left on one worker" in plan
+    assert f"{price} at 2.5/h" in plan
+    (records,) = re.findall(r"\(([\d,]+) records\)", section)
+    assert f"0 of {records.replace(',', '')} records" in plan
+    assert f"The {records} records took" in report
 
 
 def test_the_readme_has_both_commands_and_ci_runs_them() -> None:
@@ -94,7 +141,9 @@ def test_the_job_of_the_readme_is_valid_and_has_ten_lines() -> None:
     assert len(OWN.strip().splitlines()) <= 10
 
 
-@pytest.mark.parametrize("page", ["own-data", "machines", "object-storage"])
+@pytest.mark.parametrize(
+    "page", ["own-data", "machines", "object-storage", "command", "meshnet", "nnunet", "onnx", "prompts", "slices"]
+)
 def test_a_block_of_a_page_is_part_of_a_valid_job(page: str) -> None:
     for block in blocks(f"docs/how-to/{page}.md"):
         JobSpec.model_validate(yaml.safe_load(OWN) | yaml.safe_load(block))

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from freqbench.cli import common
 from freqbench.cli.common import EXIT_FAILED, EXIT_INTERRUPTED
-from freqbench.core.errors import UserError, one_line
+from freqbench.core.errors import UserError, installing, one_line
 
 if TYPE_CHECKING:
     from freqbench.job.training import TrainingEntry
@@ -218,7 +218,7 @@ def _jobs() -> Any:
         from freqbench.remote import jobs as jobs
     except ImportError:
         raise UserError(
-            "expected Ray with its Jobs API, which jobs on a cluster need: pip install 'freqbench[cluster]'"
+            f"expected Ray with its Jobs API, which jobs on a cluster need: {installing('cluster')}"
         ) from None
     return jobs
 

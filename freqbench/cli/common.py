@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from freqbench.core.errors import UserError, unknown
+from freqbench.core.errors import UserError, installing, unknown
 from freqbench.core.machine import uncollected
 from freqbench.core.names import job_file, packaged_jobs
 from freqbench.core.terminal import PlainConsole
@@ -160,9 +160,7 @@ def _sheet(csv: str) -> bytes:
     try:
         pd.read_csv(io.StringIO(csv)).to_excel(content, index=False)
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"--format {XLSX}: expected the package {error.name}, got none: pip install 'freqbench[{XLSX}]'"
-        ) from None
+        raise UserError(f"--format {XLSX}: expected the package {error.name}, got none: {installing(XLSX)}") from None
     return content.getvalue()
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from freqbench.cli import common
-from freqbench.core.errors import UserError, one_line
+from freqbench.core.errors import UserError, installing, one_line
 from freqbench.core.terminal import amount
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def serve(
     try:
         from freqbench.reporting.page import serve as server
     except ImportError as error:
-        raise UserError(f"serve: expected the package {error.name}: pip install 'freqbench[serve]'") from None
+        raise UserError(f"serve: expected the package {error.name}: {installing('serve')}") from None
 
     if host not in server.LOOPBACK:
         common.say(f"whoever reaches {host} can read these results: there is no login")

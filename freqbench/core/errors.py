@@ -72,6 +72,11 @@ def one_line(said: object) -> str:
     return " ".join(str(said).split()) or type(said).__name__
 
 
+def installing(extra: str) -> str:
+    """Returns the command that installs an extra of this package, which is on no index."""
+    return f"pip install '.[{extra}]' in a clone of freqbench"
+
+
 def unknown(kind: str, word: str, known: Iterable[str], likely: str | None = None) -> str:
     """Returns the sentence for a name that is not in a table; it proposes `likely`, else the closest spelling.
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from freqbench.core.errors import DataError, UserError
+from freqbench.core.errors import DataError, UserError, installing
 from freqbench.core.types import triple
 from freqbench.data.headers import (
     Header,
@@ -642,7 +642,7 @@ def quiet() -> Iterator[Any]:
     try:
         import pydicom
     except ImportError:
-        raise UserError("DICOM: expected the package pydicom: pip install 'freqbench[dicom]'") from None
+        raise UserError(f"DICOM: expected the package pydicom: {installing('dicom')}") from None
     logger = logging.getLogger("pydicom")
     before, logger.disabled = logger.disabled, True
     try:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from freqbench import __version__
-from freqbench.core.errors import DataError, UserError
+from freqbench.core.errors import DataError, UserError, installing
 from freqbench.core.files import storage
 from freqbench.core.input_space import parse_intensity
 from freqbench.core.types import CaseRef, NativeCase
@@ -100,7 +100,7 @@ def require_packages() -> None:
     try:
         import highdicom  # noqa: F401
     except ImportError:
-        raise UserError("DICOM: expected the package highdicom: pip install 'freqbench[dicom]'") from None
+        raise UserError(f"DICOM: expected the package highdicom: {installing('dicom')}") from None
 
 
 def slices(

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from freqbench.analysis.frames import found_records
-from freqbench.core.errors import UserError, one_line
+from freqbench.core.errors import UserError, installing, one_line
 from freqbench.core.files import storage
 from freqbench.metrics import METRICS
 from freqbench.reporting.contents import keys_of
@@ -40,8 +40,7 @@ class _LoggedCell:
 def require(tracker: str, out: str) -> None:
     """Raises a UserError if a tracker of TRACKERS is not installed, or does not reach the store."""
     if importlib.util.find_spec(tracker) is None:
-        how = f"pip install 'freqbench[{tracker}]'"
-        raise UserError(f"--log {tracker}: expected the package {tracker}, got none: {how}")
+        raise UserError(f"--log {tracker}: expected the package {tracker}, got none: {installing(tracker)}")
     if not (storage.is_local(out) or (tracker == "mlflow" and SERVER in os.environ)):
         server = f", or set {SERVER}" if tracker == "mlflow" else ""
         raise UserError(

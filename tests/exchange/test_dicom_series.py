@@ -203,5 +203,5 @@ def test_axes_that_dicom_cannot_hold_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_one_line(tmp_path: Path, case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(UserError, match=r"expected the package highdicom: pip install 'freqbench\[dicom\]'"):
+    with pytest.raises(UserError, match=r"expected the package highdicom: pip install '.\[dicom\]'"):
         exported(*case, tmp_path)

@@ -99,7 +99,7 @@ def test_a_missing_jobs_api_is_one_line_that_says_what_to_install(monkeypatch: p
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     monkeypatch.delitem(sys.modules, "freqbench.remote.jobs")
     monkeypatch.delattr("freqbench.remote.jobs")
-    with pytest.raises(UserError, match=r"pip install 'freqbench\[cluster\]'"):
+    with pytest.raises(UserError, match=r"pip install '.\[cluster\]' in a clone of freqbench"):
         cluster.status("freqbench-a-1")
 
 

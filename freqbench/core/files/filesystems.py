@@ -14,7 +14,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from freqbench.core import names
-from freqbench.core.errors import StorageRefused, StorageUnavailable, UserError, one_line
+from freqbench.core.errors import StorageRefused, StorageUnavailable, UserError, installing, one_line
 from freqbench.core.files import node_cache
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
@@ -73,7 +73,7 @@ def opened(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     except (ImportError, ValueError) as error:  # no such package, no such protocol
         if isinstance(error, ImportError) and (extra := _EXTRAS.get(protocol)):
             package, _ = _CLOUDS[extra]
-            raise UserError(f"{path}: expected the package {package}: pip install 'freqbench[{extra}]'") from None
+            raise UserError(f"{path}: expected the package {package}: {installing(extra)}") from None
         raise UserError(
             f"{path}: expected a path or the URI of a known file system, got none: {one_line(error)}"
         ) from None

@@ -27,7 +27,7 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor, nn
 
 from freqbench.core.config import Strict, validate
-from freqbench.core.errors import CheckpointError, UserError, unknown
+from freqbench.core.errors import CheckpointError, UserError, installing, unknown
 from freqbench.core.input_space import Millimetres, Preprocess
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, FILE_AXES, NNUNET, Finite, InputAdapter, ModelEntry
@@ -328,7 +328,7 @@ def _imported(where: str, target: str) -> Any:
         return pkgutil.resolve_name(target)
     except ImportError:
         raise UserError(
-            f"{where}: expected the package dynamic-network-architectures: pip install 'freqbench[nnunet]'"
+            f"{where}: expected the package dynamic-network-architectures: {installing('nnunet')}"
         ) from None
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.core.config import validate
-from freqbench.core.errors import CheckpointError, UserError, one_line
+from freqbench.core.errors import CheckpointError, UserError, installing, one_line
 from freqbench.core.files import storage
 from freqbench.models.entry import ModelEntry
 from freqbench.models.examination import mended
@@ -98,7 +98,7 @@ def _packages(path: str) -> Any:
         import onnxruntime
     except ImportError as error:
         raise UserError(
-            f"{path}: expected the packages for ONNX files, got {one_line(error)}: pip install 'freqbench[onnx]'"
+            f"{path}: expected the packages for ONNX files, got {one_line(error)}: {installing('onnx')}"
         ) from None
     return onnx, onnxruntime, onnx2torch
 

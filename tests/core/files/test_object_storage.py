@@ -146,7 +146,7 @@ def test_a_package_that_is_not_installed_is_named(
 ) -> None:
     monkeypatch.delitem(import_module("fsspec.registry")._registry, uri, raising=False)
     monkeypatch.setitem(sys.modules, package, None)
-    message = rf"^{uri}://a/b: expected the package {package}: pip install 'freqbench\[{extra}\]'$"
+    message = rf"^{uri}://a/b: expected the package {package}: pip install '.\[{extra}\]' in a clone of freqbench$"
     with pytest.raises(UserError, match=message):
         storage.exists(f"{uri}://a/b")
 
