@@ -76,7 +76,7 @@ class Model:
             wanted = "exclusive classes" if dataset.has_regions else "regions, by the key regions of Case.from_nifti"
             raise UserError(
                 f"{spec.name}: expected cases of {wanted}, as its outputs are {spec.head}, got others in {case.name}: "
-                "mend regions of the case, or outputs of load_model"
+                "fix regions of the case, or outputs of load_model"
             )
         if dataset.num_classes != spec.num_classes:
             raise UserError(

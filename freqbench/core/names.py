@@ -145,7 +145,7 @@ def meant(table: str, name: str) -> str:
 def require_plain(path: str) -> None:
     """Refuses paths and URIs that do more than name an object: chains (`::`), and file systems that run code."""
     if _CONTROL.search(path):
-        raise UserError(f"{path!a:.160}: expected a path without control characters, got some: mend it")
+        raise UserError(f"{path!a:.160}: expected a path without control characters, got some: fix it")
     if not path.strip():
         raise UserError("expected a path, got an empty one: name a file or folder, . for the current one")
     if path.startswith("~"):
@@ -155,7 +155,7 @@ def require_plain(path: str) -> None:
     protocol, separator, _ = path.partition("://")
     if "::" in path or (separator and protocol not in PROTOCOLS):
         protocols = ", ".join(PROTOCOLS)
-        raise UserError(f"{path}: expected a path or the URI of a known file system ({protocols}), got none: mend it")
+        raise UserError(f"{path}: expected a path or the URI of a known file system ({protocols}), got none: fix it")
     scheme, colon, place = path.partition(":")
     if colon and scheme in PROTOCOLS and not re.match("///?[^/]", place):  # else files would go to a local folder `s3:`
         raise UserError(f"{path}: expected a URI {scheme}://PLACE, got none: name the bucket, host or folder")

@@ -77,7 +77,7 @@ def load_class(path: str, base: type) -> type[Any]:
         got = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise UserError(
             f"{path}: expected a module that can be imported, got {' '.join(got.split())}: install it, set PYTHONPATH, "
-            "or mend it"
+            "or fix it"
         ) from error
     if not (isinstance(cls, type) and issubclass(cls, base)):
         got = "no such name" if cls is None else repr(cls)

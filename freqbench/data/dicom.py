@@ -479,7 +479,7 @@ def _scale(fields: Any, where: Path) -> tuple[float, float]:
         for name, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
     ]
     if numbers[0] == 0:
-        raise DataError(f"{where}: expected a RescaleSlope other than 0, got 0: mend the series")
+        raise DataError(f"{where}: expected a RescaleSlope other than 0, got 0: fix the series")
     return float(numbers[0]), float(numbers[1])
 
 
@@ -492,7 +492,7 @@ def _numbers(fields: Any, name: str, count: int, where: Path) -> npt.NDArray[np.
             values = np.array([])
     if values.shape != (count,) or not np.isfinite(values).all():
         raise DataError(
-            f"{where}: expected {count} number{'s' * (count > 1)} as {name}, got none or others: mend the file"
+            f"{where}: expected {count} number{'s' * (count > 1)} as {name}, got none or others: fix the file"
         )
     return values
 

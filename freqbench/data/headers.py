@@ -92,7 +92,7 @@ def check_invertible(path: Path, affine: npt.NDArray[np.float64]) -> None:
         volume = abs(float(np.linalg.det(steps))) if np.isfinite(affine).all() else 0.0
         least = 1e-6 * float(np.linalg.norm(steps, axis=0).prod())
     if not least < volume < math.inf:
-        raise DataError(f"{path}: expected an invertible affine, got {affine[:3].tolist()}: mend the header")
+        raise DataError(f"{path}: expected an invertible affine, got {affine[:3].tolist()}: fix the header")
 
 
 def check_sides(path: Path, sides: npt.NDArray[np.float64], stated: str, unit: str) -> None:
@@ -107,7 +107,7 @@ def check_sides(path: Path, sides: npt.NDArray[np.float64], stated: str, unit: s
     if not (sides.min() >= SMALLEST_MM and sides.max() <= LARGEST_MM):
         raise DataError(
             f"{path}: expected voxels of {SMALLEST_MM:g} to {LARGEST_MM:g} mm a side, got {shown(sides)} mm, "
-            f"as the header gives {stated}: mend its unit ({unit}) or sides"
+            f"as the header gives {stated}: fix its unit ({unit}) or sides"
         )
 
 

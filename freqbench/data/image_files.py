@@ -134,7 +134,7 @@ def read_image(header: Header) -> npt.NDArray[np.float32]:
         return np.concatenate([read_image(part) for part in (replace(header, further=()), *header.further)])
     voxels = np.moveaxis(_voxels(header), -1, 0)
     if bad := int(voxels.size - np.count_nonzero(np.isfinite(voxels))):
-        raise DataError(f"{header.path}: expected finite intensities, got {bad} NaN or infinite: mend or drop the case")
+        raise DataError(f"{header.path}: expected finite intensities, got {bad} NaN or infinite: fix or drop the case")
     for index, channel in enumerate(voxels):
         if channel.min() == channel.max():
             where = f" in channel {index}" if len(voxels) > 1 else ""

@@ -148,11 +148,11 @@ def _cause(fit: Fit, scaling: Scaling) -> str:
     if is_bright and labelled >= LEAST_LABELLED and fit.is_labelled:
         return "the background is bright, as in an inverted volume: invert it back"
     if is_offset:
-        return "it looks like HU + 1024 without an intercept in the header: subtract 1024, or mend scl_inter"
+        return "it looks like HU + 1024 without an intercept in the header: subtract 1024, or fix scl_inter"
     if fit.lowest >= 0 and fit.percentiles[1] <= 1:
         return "they seem to be scaled to [0, 1] already: give the files before scaling, or {window: [0, 1]}"
     if is_unsigned and fit.percentiles[1] <= 255:
         return "they seem to be an 8-bit picture of a window: give the files before scaling"
     if is_unsigned:
-        return "no voxel is negative, so an offset seems to be added: subtract it, or mend scl_inter"
+        return "no voxel is negative, so an offset seems to be added: subtract it, or fix scl_inter"
     return "give the files' own window or `percentile` as `intensity`, and a network trained on them"

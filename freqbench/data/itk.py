@@ -197,7 +197,7 @@ def _affine(path: Path, reader: Any, layout: _Layout) -> npt.NDArray[np.float64]
     unit = _unit(layout.fields)
     length = UNITS.get(unit)
     if length is None:
-        raise DataError(f"{path}: expected a unit of length such as mm, got {unit!r:.40}: mend the header")
+        raise DataError(f"{path}: expected a unit of length such as mm, got {unit!r:.40}: fix the header")
     sides = np.linalg.norm(affine[:3, :3], axis=0)
     check_sides(path, sides * length, f"{shown(sides)} and {unit or 'no unit'}", "space units or DistanceUnits")
     affine[:3] *= length

@@ -176,7 +176,7 @@ def _chooses(where: str, names: Sequence[str], listed: Mapping[int, str]) -> boo
         raise DataError(
             f"{where}: expected `labels` of the list's own names, or others for labels 0, 1, ..., got "
             f"{misplaced[0]!r}, which is label {known[misplaced[0]]}, beside {strange!r}, which is none of "
-            f"{', '.join(listed.values())}: mend it, or say the class of each label by `label_map`"
+            f"{', '.join(listed.values())}: fix it, or say the class of each label by `label_map`"
         )
     return False
 

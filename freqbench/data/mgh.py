@@ -56,7 +56,7 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
         )
     if not states_grid:
         raise DataError(
-            f"{path}: expected a header that states the directions of its axes, got goodRASFlag 0: mend it, such as by "
+            f"{path}: expected a header that states the directions of its axes, got goodRASFlag 0: fix it, such as by "
             "mri_convert with -iid, -ijd, -ikd"
         )
     shape = checked_shape(path, tuple(lengths), multichannel)

@@ -133,7 +133,7 @@ def _open(path: Path) -> Any:
     if header.is_single and (start := image.dataobj.offset) < header.single_vox_offset:
         raise DataError(
             f"{path}: expected voxels from byte {header.single_vox_offset} on, behind the header, got a vox_offset of "
-            f"{start}: mend the header"
+            f"{start}: fix the header"
         )
     return image
 
@@ -182,11 +182,11 @@ def _affine_of(path: Path, image: Any) -> npt.NDArray[np.float64]:
         sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
     except _damaged() as error:
         raise DataError(
-            f"{path}: expected a rotation as qform, got none: {_reason_of(error)}: mend the header"
+            f"{path}: expected a rotation as qform, got none: {_reason_of(error)}: fix the header"
         ) from None
     if sform is None and not (pixdim > 0).all():
         raise DataError(
-            f"{path}: expected sides of voxels above 0, got {shown(pixdim)} in pixdim, and no sform: mend the header"
+            f"{path}: expected sides of voxels above 0, got {shown(pixdim)} in pixdim, and no sform: fix the header"
         )
     affine = np.asarray(image.affine, np.float64).copy()
     steps = affine[:3, :3]
@@ -194,7 +194,7 @@ def _affine_of(path: Path, image: Any) -> npt.NDArray[np.float64]:
     check_invertible(path, affine)
     code = int(header["xyzt_units"]) % 8
     if code not in UNITS:
-        raise DataError(f"{path}: expected a unit of length in xyzt_units (0 to 3), got {code}: mend the header")
+        raise DataError(f"{path}: expected a unit of length in xyzt_units (0 to 3), got {code}: fix the header")
     unit, length = UNITS[code]
     if sform is not None and qform is not None:
         others = np.linalg.norm(qform[:3, :3], axis=0)

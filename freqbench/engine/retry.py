@@ -96,7 +96,7 @@ class Patience:
             elif now - self._since > PATIENCE_S:
                 raise StoreRefuses(
                     f"{self._root}: expected a store that takes files, got none for {PATIENCE_S:.0f} s ({reason}): "
-                    "mend it, then the same command goes on from what is stored"
+                    "fix it, then the same command goes on from what is stored"
                 ) from None
             return None
         if not self._waiting():

@@ -257,7 +257,7 @@ class Recorder:
             return self.warn(line)
         self._warnings.append(line)
         raise MisfitError(
-            f"{line}; rows so far are in {self._store.root}: mend it, or give {target.name} min_dice: 0 to go on"
+            f"{line}; rows so far are in {self._store.root}: fix it, or give {target.name} min_dice: 0 to go on"
         )
 
     def _commit(self, write: Callable[[], int]) -> None:

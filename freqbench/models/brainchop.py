@@ -79,5 +79,5 @@ def _get(name: str, file: str, target: Path) -> str:
             problem = one_line(error)
     raise MissingDataError(
         f"{SCHEME}{name}: expected {address} ({problem}) or {place} under FREQBENCH_DATA/brainchop (FREQBENCH_DATA is "
-        f"{data or 'not set'}), found neither: run once with a way out, or put it there"
+        f"{data or 'not set'}), found neither: run once with internet access, or put it there"
     )

@@ -228,7 +228,7 @@ def resolve_network(
     if entry.num_outputs(num_classes) not in (None, got[1]):
         raise UserError(
             f"{name}: expected {entry.num_outputs(num_classes)} output classes, got {got[1]}: leave num_classes out, "
-            "or mend it"
+            "or fix it"
         )
     spec = ModelSpec(
         name=name,

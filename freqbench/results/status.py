@@ -56,10 +56,8 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
         progress.add_row(*map(str, row.values()))
     progress.add_row("not done yet", "", str(records["left"]), "")
     if records["lacking"]:
-        progress.caption = f"{records['lacking']} lack their file of class_records: the same run command mends it"
-    runs = Table(
-        Column("run", no_wrap=True), "status", "records", "failed", "last sign of life", "warnings", title="runs"
-    )
+        progress.caption = f"{records['lacking']} lack their file of class_records: the same run command fixes it"
+    runs = Table(Column("run", no_wrap=True), "status", "records", "failed", "last seen", "warnings", title="runs")
     for run in found["runs"]:
         runs.add_row(*("" if value is None else str(value) for value in run.values()))
     return [progress, runs, *(_workers(found["out"], run) for run in found["workers"])]

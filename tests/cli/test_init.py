@@ -121,7 +121,7 @@ def test_a_class_name_that_is_no_text_is_one_line(checkpoint: str, tmp_path: Pat
     decathlon(tmp_path / "hearts", {"validation": ["b"]}, ("air", "\ud800", "right"))
     command = ("init", str(tmp_path / "job.yaml"), "--data", str(tmp_path / "hearts"), "--checkpoint", checkpoint)
     err = refused(bench, *command)
-    assert "hearts: expected class names of Unicode text, got '\\ud800': mend their list" in err
+    assert "hearts: expected class names of Unicode text, got '\\ud800': fix their list" in err
 
 
 @pytest.mark.parametrize(("budget", "eps"), [("0.03", 0.03), (".5", 0.5), ("1e-2", 0.01), ("4/255", "4/255")])

@@ -190,7 +190,7 @@ def test_a_limit_of_zero_turns_the_cache_off(folder: Folder, kept: Path, monkeyp
 @pytest.mark.parametrize("text", ["much", "-1", "nan"])
 def test_a_bound_that_is_no_number_is_refused(folder: Folder, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("FREQBENCH_CACHE_GB", text)
-    text = rf"^FREQBENCH_CACHE_GB: expected a number of gigabytes from 0 \(off\), got '{text}': mend or unset it$"
+    text = rf"^FREQBENCH_CACHE_GB: expected a number of gigabytes from 0 \(off\), got '{text}': fix or unset it$"
     with pytest.raises(UserError, match=text):
         load(folder.dataset())
 

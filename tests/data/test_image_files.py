@@ -132,7 +132,7 @@ def test_a_missing_file_of_voxels_is_named(tmp_path: Path, suffix: str, data: st
         (".mha", b"= LOCAL", b"= a\x00b", "of its own folder"),
         (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 0 1", ""),
         (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 1 nan", ""),
-        (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1000 1 1", "mend its unit"),
+        (".mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1000 1 1", "fix its unit"),
         (".mha", b"ObjectType = Image", b"ObjectType = \x00\xff\n\n", ""),
         (".mha", b"MET_FLOAT", b"MET_OTHER", ""),
         (".nrrd", b"12 10 8", b"120000 100000 80000", "a volume of at most"),

@@ -126,9 +126,9 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
     ),
     "voxels within the header": (
         _header(vox_offset=0),
-        *(IMAGE, ": expected voxels from byte 352 on, behind the header, got a vox_offset of 0: mend the header"),
+        *(IMAGE, ": expected voxels from byte 352 on, behind the header, got a vox_offset of 0: fix the header"),
     ),
-    "no such unit": (_header(xyzt_units=5), IMAGE, ": expected a unit of length in xyzt_units (0 to 3), got 5: mend"),
+    "no such unit": (_header(xyzt_units=5), IMAGE, ": expected a unit of length in xyzt_units (0 to 3), got 5: fix"),
     "metres": (_header(xyzt_units=1), IMAGE, ": expected voxels of 0.0001 to 100 mm a side, got 1000 x 1000 x 1000 mm"),
     "micrometres without a unit": (
         _header(srow_x=[1000, 0, 0, 0], srow_y=[0, 1000, 0, 0], srow_z=[0, 0, 1000, 0]),
@@ -199,7 +199,7 @@ IN_LOAD: dict[str, tuple[Spoil, str, str]] = {
     "no end": (_header(vox_offset=float("inf")), IMAGE, "a NIfTI file, got an unreadable header: cannot"),
     "offset": (_header(vox_offset=1e30), IMAGE, "960 voxels, got damaged or truncated data: at most"),
     "bad checksum": (_rewritten(IMAGE, _bad_checksum), IMAGE, "960 voxels, got damaged or truncated data: CRC"),
-    "NaN": (_voxel(IMAGE, np.nan), IMAGE, "finite intensities, got 1 NaN or infinite: mend or drop the case"),
+    "NaN": (_voxel(IMAGE, np.nan), IMAGE, "finite intensities, got 1 NaN or infinite: fix or drop the case"),
     "constant": (_put(IMAGE, np.full(SHAPE, 7, np.int16)), IMAGE, "an image, got the same intensity 7 everywhere: dro"),
     "fraction": (_voxel(LABEL, 0.5), LABEL, "integers from 0 as labels, got 0.5 (1 such voxels): give the label map"),
     "negative": (_voxel(LABEL, -1), LABEL, "integers from 0 as labels, got -1 (1 such voxels)"),

@@ -64,7 +64,7 @@ def test_a_checkpoint_below_its_floor_stops_the_run_each_time_until_the_floor_go
         f"at least: this checkpoint does not fit this dataset or preprocessing ({MISFIT_CAUSES})"
     )
     assert row["dsc_foreground_clean"] < 0.3
-    assert str(stop.value) == f"{expected}; rows so far are in {tmp_path}: mend it, or give m min_dice: 0 to go on"
+    assert str(stop.value) == f"{expected}; rows so far are in {tmp_path}: fix it, or give m min_dice: 0 to go on"
     run(tmp_path, {"name": "m", "checkpoint": checkpoint, "min_dice": 0})
     first, again, last = Store(str(tmp_path)).runs()
     assert (first["status"], first["warnings"], first["records"]) == ("stopped", [expected], 1)

@@ -139,7 +139,7 @@ def test_neither_way_is_one_line_that_says_both(
         storage.fetch(VOLUME)
     assert str(error.value) == (
         f"{VOLUME}: expected {brainchop.ADDRESS}/t1_crop.nii.gz ({problem}) or t1_crop.nii.gz under "
-        "FREQBENCH_DATA/brainchop (FREQBENCH_DATA is not set), found neither: run once with a way out, or put it there"
+        "FREQBENCH_DATA/brainchop (FREQBENCH_DATA is not set), found neither: run once with internet access, or put it there"
     )
     assert release.asked == [brainchop.T1] * (not offline)
 
@@ -189,7 +189,7 @@ def test_the_packaged_job_says_what_it_lacks(
     monkeypatch.delenv("FREQBENCH_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
     if command == "run":
-        assert "found neither: run once with a way out, or put it there" in refused(bench, "run", "brain")
+        assert "found neither: run once with internet access, or put it there" in refused(bench, "run", "brain")
         return
     code, out, err = bench("plan", "brain")
     assert (code, err) == (0, "")

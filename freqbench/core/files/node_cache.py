@@ -53,7 +53,7 @@ def limit() -> int:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
-        raise UserError(f"{LIMIT}: expected a number of gigabytes from 0 (off), got {text!r}: mend or unset it")
+        raise UserError(f"{LIMIT}: expected a number of gigabytes from 0 (off), got {text!r}: fix or unset it")
     return int(value * 1e9)
 
 

@@ -56,7 +56,7 @@ class DicomFolders(ListedFolder):
         """Returns the only split, `test`: the cases by their folders' names."""
         if strange := sorted(self.series.keys() - self._found.keys()):
             raise DataError(
-                f"{self.name}: series: expected cases of {few([*self._found])}, got {strange[0]}: mend the name"
+                f"{self.name}: series: expected cases of {few([*self._found])}, got {strange[0]}: fix the name"
             )
         return {"test": [entry for entry, _ in self._found.values()]}
 

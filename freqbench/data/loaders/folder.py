@@ -158,7 +158,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         classes, regions = self._exclusive_classes(), self._regions()
         classes = in_regions(self.name, classes, regions) if regions else classes
         if broken := [name for name in classes.names if not name.isprintable() or not name.strip()]:
-            raise DataError(f"{self.name}: expected class names of Unicode text, got {broken[0]!a}: mend their list")
+            raise DataError(f"{self.name}: expected class names of Unicode text, got {broken[0]!a}: fix their list")
         return classes
 
     @property
@@ -450,14 +450,14 @@ def read_json(path: str, what: str) -> Any:
     try:
         return json_of(content, path)
     except UserError as error:
-        raise DataError(f"{error}: mend the file") from None
+        raise DataError(f"{error}: fix the file") from None
 
 
 def read_object(path: str, what: str) -> dict[str, Any]:
     """Returns the object in a JSON file; raises as `read_json`."""
     content = read_json(path, what)
     if not isinstance(content, dict):
-        raise DataError(f"{path}: expected {what}, got a JSON {type(content).__name__}: mend the file")
+        raise DataError(f"{path}: expected {what}, got a JSON {type(content).__name__}: fix the file")
     return content
 
 

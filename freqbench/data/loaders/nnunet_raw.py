@@ -44,7 +44,7 @@ class NnunetRaw(ListedFolder):
             fold = folds[self.fold]
             if not isinstance(fold, dict) or not all(isinstance(fold.get(key), list) for key in ("train", "val")):
                 got = f"{fold!r:.60}"
-                raise DataError(f"{path}: expected lists train and val in fold {self.fold}, got {got}: mend the file")
+                raise DataError(f"{path}: expected lists train and val in fold {self.fold}, got {got}: fix the file")
             splits |= {"training": [*map(str, fold["train"])], "validation": [*map(str, fold["val"])]}
         sides = {"training": "Tr", "validation": "Tr", "test": "Ts"}
         return {key: [(sides[key], case) for case in cases] for key, cases in splits.items() if cases}
@@ -67,7 +67,7 @@ class NnunetRaw(ListedFolder):
         if others and not names:
             raise DataError(
                 f"{self._source()}: expected the file_ending of the label maps, got {ending}, though those of {folder} "
-                f"end in {others[0]}: mend file_ending"
+                f"end in {others[0]}: fix file_ending"
             )
         return [name.removesuffix(ending) for name in names]
 
@@ -80,12 +80,12 @@ class NnunetRaw(ListedFolder):
             if not (isinstance(images, list) and isinstance(label, str) and all(isinstance(x, str) for x in images)):
                 raise DataError(
                     f"{self._source()}: expected `dataset` with {{images: [...], label: ...}} of each case, got "
-                    f"{files!r:.80} for {case}: mend the file"
+                    f"{files!r:.80} for {case}: fix the file"
                 )
             if len(images) != self._channels():
                 raise DataError(
                     f"{self._source()}: expected an image for each of the {self._channels()} channels of {case}, got "
-                    f"{len(images)}: mend the file"
+                    f"{len(images)}: fix the file"
                 )
             cases[case] = images, label
         return cases
@@ -140,7 +140,7 @@ class NnunetRaw(ListedFolder):
         if isinstance(order, list) and len(order) != len(regions):
             raise DataError(
                 f"{self._source()}: expected regions_class_order with a label for each of {len(regions)} regions, got "
-                f"{len(order)}: mend the file"
+                f"{len(order)}: fix the file"
             )
         ignored = {*self._ignored()}
         for name, values in regions.items():
@@ -165,14 +165,14 @@ class NnunetRaw(ListedFolder):
         """Returns the value of each label, or those of a region, by their names, as nnU-Net v2 writes them."""
         listed = self._content().get("labels")
         if not isinstance(listed, dict):
-            raise DataError(f"{self._source()}: expected labels {{background: 0, ...}}, got {listed!r}: mend the file")
+            raise DataError(f"{self._source()}: expected labels {{background: 0, ...}}, got {listed!r}: fix the file")
         if "0" in listed:  # v1 has them the other way round
             listed = {str(name): whole(str(value)) for value, name in listed.items()}
         for name, value in listed.items():
             if not _values(value) or any(type(number) is not int for number in _values(value)):
                 raise DataError(
                     f"{self._source()}: expected a whole number for each label, or a list of them for a region, got "
-                    f"{value!r} for {name}: mend the file"
+                    f"{value!r} for {name}: fix the file"
                 )
         return {
             name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in listed.items()
