@@ -139,7 +139,8 @@ def test_neither_way_is_one_line_that_says_both(
         storage.fetch(VOLUME)
     assert str(error.value) == (
         f"{VOLUME}: expected {brainchop.ADDRESS}/t1_crop.nii.gz ({problem}) or t1_crop.nii.gz under "
-        "FREQBENCH_DATA/brainchop (FREQBENCH_DATA is not set), found neither: run once with internet access, or put it there"
+        "FREQBENCH_DATA/brainchop (FREQBENCH_DATA is not set), found neither: run once with internet access, or put it "
+        "there"
     )
     assert release.asked == [brainchop.T1] * (not offline)
 
