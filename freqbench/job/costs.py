@@ -64,9 +64,9 @@ def estimated(units: Sequence[Unit], store: Store) -> Costs:
     """Estimates what units cost one worker.
 
     Seconds per pass of each source model and attack, and seconds to score a record, are those of the latest run in the
-    store, as an older run may have used another machine; else those of earlier runs on this machine (`remember`); else
-    counted operations divided by the rate that the cores reach now, beside their other load, or that a GPU usually
-    reaches: right to a factor of about five.
+    store, as an older run may have used another machine; else those of earlier runs on this machine (`remember`).
+    Models without any are estimated by counted operations, at the rate that the others reach; if there are no others,
+    at the rate of the cores now, beside their other load, or of a usual GPU: right to a factor of about five.
     """
     a_pass, a_record = measured(store)
     models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
@@ -75,7 +75,10 @@ def estimated(units: Sequence[Unit], store: Store) -> Costs:
         a_record = remembered.pop(RECORD, None) if a_record is None else a_record
         a_pass = {(model_id, attack or None): seconds for attack, seconds in remembered.items()} | a_pass
     forward = {model_id: forward_flops(model) for model_id, model in models.items()}
-    rate = _rate() if units else 1.0
+    known = [
+        (forward[model_id], seconds) for (model_id, any_), seconds in a_pass.items() if not any_ and model_id in forward
+    ]
+    rate = sum(flops for flops, _ in known) / sum(seconds for _, seconds in known) if known else _rate()
     is_rough, learning, predicted = False, set[str](), set[tuple[CaseRef, str]]()
     attack, scoring = dict[Place, float](), dict[Place, float]()
     for unit in units:

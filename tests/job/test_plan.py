@@ -160,3 +160,23 @@ def test_a_store_without_rows_is_estimated_by_an_earlier_run_on_the_same_machine
     for file in tmp_path.glob("cache/networks/*.json"):
         file.write_text("[1]")
     assert costs.estimated([unit], fresh).basis == costs.ROUGH
+
+
+def test_a_network_without_rows_is_estimated_at_the_rate_of_one_with_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One took 10 seconds a pass; the other takes as much longer as it has more operations, whatever cores do now."""
+    monkeypatch.setattr(costs, "_rate", lambda: 1e12)
+    content = small(attacks=[{"name": "pgd", "eps": 0.1, "steps": 2}])
+    content["models"] = job()["models"]
+    known, unknown = expanded(content)[1].units()
+    half = known.passes // 2
+    facts = {"attack_seconds": 20.0 * half, "score_seconds": 20.0, "num_forwards": half, "num_backwards": half}
+    good = {"status": "ok", "error": None, "run_id": "r", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    store = Store(str(tmp_path / "out"))
+    store.writer("r", interval_s=0).add([record | good for record in rows.failed(known, "", facts).records], [])
+    estimate = costs.estimated([known, unknown], store)
+    seconds = [estimate.attack[costs.place(unit)] for unit in (known, unknown)]
+    operations = [models.forward_flops(unit.cell.source) for unit in (known, unknown)]
+    assert seconds[0] == 10.0 * known.passes
+    assert seconds[1] / seconds[0] == pytest.approx(operations[1] / operations[0])
