@@ -168,6 +168,35 @@ def test_a_page_of_regions_speaks_of_regions(visit: Callable[..., Any], tmp_path
 
 
 @pytest.mark.integration
+def test_transfer_opens_on_the_attack_that_takes_most_which_is_no_null_row_and_names_its_paper(
+    visit: Callable[..., Any], tmp_path: Path
+) -> None:
+    records, classes = grid(4, ["unet"], ["unet", "unetr"], 2, 2)
+    lost = {"gn": 0.1, "pgd": 0.3, "vafa": 0.5, "sa2": 0.7}
+    records["dsc_foreground_clean"] = 0.9
+    records["dsc_foreground"] = 0.9 - records["attack"].astype(str).map(lost).astype(float)
+    records.loc[records["attack"] == "sa2", "params"] = '{"control": "random"}'
+    page = visit("tab=transfer", path=write(tmp_path, records, classes))
+    assert page.locator("#panel-transfer h3").first.inner_text().startswith("vafa ")
+    link = page.locator("#panel-transfer a")
+    assert link.inner_text() == "Hanif et al., MICCAI 2023, arXiv:2307.07269"
+    assert link.get_attribute("href") == "https://arxiv.org/abs/2307.07269"
+    page.click("header .link:has-text('Job')")
+    assert page.locator("#panel-facts details.job[open] pre").is_visible()
+
+
+@pytest.mark.integration
+def test_equal_points_are_both_seen(visit: Callable[..., Any], tmp_path: Path) -> None:
+    records, classes = grid(2, ["unet"], ["unet"], 1, 2)
+    for name in ("dsc_foreground", "dsc_foreground_clean", "l2_body", "ssim_body"):
+        records[name] = 0.5
+    page = visit(path=write(tmp_path, records, classes))
+    sizes = "[...document.querySelector('#panel-overview .chart').data].flatMap(({ marker }) => marker.size)"
+    assert page.evaluate(sizes) == [10, 18]
+    assert "A ring: another attack on the same spot." in page.locator("#panel-overview figcaption").first.inner_text()
+
+
+@pytest.mark.integration
 def test_a_reload_shows_the_same(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&level=cases&f.base=pgd&q=case002&sort=ssim:desc")
     open_first(page)
@@ -314,7 +343,7 @@ def test_a_viewer_may_run_the_files_beside_the_page(visit: Callable[..., Any], t
         "window.freqbenchViewer = {open(element, manifest) { const script = document.createElement('script');"
         "script.src = `${manifest.name}.js`; document.head.append(script); }};"
     )
-    path = write(tmp_path, *grid(1, ["a"], ["a"], 1, 2), viewer=viewer, volumes={"name": "one", "cases": []})
+    path = write(tmp_path, *grid(1, ["a"], ["a"], 1, 2), viewer=viewer, volumes={"name": "one", "cases": [{"dsc": {}, "source": "a"}]})
     visit("tab=volumes", path=path).wait_for_selector(".viewer:has-text('ran')")
 
 

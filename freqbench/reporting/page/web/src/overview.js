@@ -106,9 +106,15 @@ function worst(data, rows, open) {
   const [model, left, drop] = [summary.text("source", row), number("dsc_foreground", row), number(DROP, row)];
   const size = number("ssim_body", row);
   const cases = number("cases", row);
-  const more = data.volumes
-    ? h("button", { type: "button", class: "link", onclick: () => state.set({ tab: "volumes" }, { step: true }) }, "All slices of the volumes")
-    : h("span", { class: "hint" }, "All slices: put ", h("code", {}, "save_adversarial: nifti"), " into the job; run it again.");
+  const isSaved = data.jobs.some(({ text }) => text.includes("save_adversarial: nifti"));
+  const more = data.volumes?.cases.length
+    ? h("button", { type: "button", class: "link", onclick: () => state.set({ tab: "volumes" }, { step: true }) }, "All slices, in the viewer")
+    : h(
+        "span",
+        { class: "hint" },
+        ...(isSaved ? ["All slices: ", h("code", {}, "freqbench open OUT"), ", the page in a folder with the volumes."]
+          : ["All slices: put ", h("code", {}, "save_adversarial: nifti"), " into the job; run it again."]),
+      );
   return h(
     "section",
     { class: "lead-case", "aria-label": "worst case" },

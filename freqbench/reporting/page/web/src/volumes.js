@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 
-export const hasVolumes = ({ data }) => Boolean(data.volumes && window.freqbenchViewer);
+export const hasVolumes = ({ data }) => Boolean(data.volumes?.cases.length && window.freqbenchViewer);
 
 /** Points that a saved case lost on the model that it was made on. */
 function lost({ dsc, source }) {
