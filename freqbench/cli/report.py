@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 import webbrowser
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -94,8 +95,10 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
         _put_page(place, build_page(data))
 
 
-def _write_folder(content: "Contents", data: dict[str, Any], outs: list[str], place: str, most: int | None = None) -> None:
-    """Writes the page into a folder, with saved volumes as `write_volumes` takes them; no page if `most` allows none."""
+def _write_folder(
+    content: "Contents", data: dict[str, Any], outs: list[str], place: str, most: int | None = None
+) -> None:
+    """Writes the page into a folder, with saved volumes as `write_volumes` takes them; none if `most` allows none."""
     from freqbench.core.files import storage
     from freqbench.reporting.page import build_page, viewer_script
     from freqbench.reporting.page.manifest import write_volumes
@@ -203,7 +206,7 @@ def _written(path: str) -> float:
     """Time at which a file of this machine was written; 0 where there is none."""
     from freqbench.core.files import storage
 
-    return os.path.getmtime(storage.local_path(path)) if storage.exists(path) else 0.0
+    return Path(storage.local_path(path)).stat().st_mtime if storage.exists(path) else 0.0
 
 
 def _has_display() -> bool:

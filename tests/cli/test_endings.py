@@ -284,7 +284,14 @@ def test_a_run_that_saves_volumes_ends_with_the_page_in_a_folder_beside_the_one_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     out = tmp_path / "out"
-    command = ("run", write(tmp_path, small(metrics=["dsc"], save_adversarial="nifti")), "--out", str(out), "--engine", "serial")
+    command = (
+        "run",
+        write(tmp_path, small(metrics=["dsc"], save_adversarial="nifti")),
+        "--out",
+        str(out),
+        "--engine",
+        "serial",
+    )
     assert bench(*command)[0] == 0
     assert "freqbench viewer, sources" in (out / "report" / "index.html").read_text()
     assert "freqbench viewer, sources" not in (out / "report.html").read_text()

@@ -22,7 +22,7 @@ REASON_CHARACTERS = 100
 
 
 def overview(records: pd.DataFrame) -> list[Section]:
-    """Shows by dataset the DSC that white-box attacks leave and the drop, one attack's transfer, failed and left-out rows.
+    """Shows by dataset the DSC that white-box attacks leave, the drop, one attack's transfer; failed and left-out rows.
 
     A null row stands in brackets beside its attack, the lowest of several.
     """

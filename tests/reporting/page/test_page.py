@@ -343,7 +343,12 @@ def test_a_viewer_may_run_the_files_beside_the_page(visit: Callable[..., Any], t
         "window.freqbenchViewer = {open(element, manifest) { const script = document.createElement('script');"
         "script.src = `${manifest.name}.js`; document.head.append(script); }};"
     )
-    path = write(tmp_path, *grid(1, ["a"], ["a"], 1, 2), viewer=viewer, volumes={"name": "one", "cases": [{"dsc": {}, "source": "a"}]})
+    path = write(
+        tmp_path,
+        *grid(1, ["a"], ["a"], 1, 2),
+        viewer=viewer,
+        volumes={"name": "one", "cases": [{"dsc": {}, "source": "a"}]},
+    )
     visit("tab=volumes", path=path).wait_for_selector(".viewer:has-text('ran')")
 
 
@@ -460,7 +465,9 @@ def test_scores_with_and_without_labels_stand_apart(visit: Callable[..., Any], t
     kinds = {"agreement", "DSC"}
     for table in page.locator("#panel-overview table").all():
         assert len(kinds & set(re.findall("agreement|DSC", table.locator("thead").inner_text()))) < 2
-    sums = page.locator("#panel-overview table:has(caption span:text('Attacks, by threat model')) tbody tr td:nth-child(2)")
+    sums = page.locator(
+        "#panel-overview table:has(caption span:text('Attacks, by threat model')) tbody tr td:nth-child(2)"
+    )
     assert set(sums.all_inner_texts()) == {"2"}  # both models on one dataset
     page.goto(f"{page.url.partition('#')[0]}#tab=table&group=no&sort=dsc_foreground:desc")
     page.reload()

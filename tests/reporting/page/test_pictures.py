@@ -130,7 +130,9 @@ def test_pictures_come_before_tables_and_a_click_or_a_key_leads_to_the_rows(over
     def place(what: str) -> float:
         return float(overview.locator(f"#panel-overview {what}").first.bounding_box()["y"])
 
-    order = [place(what) for what in (".lead-case", ".heat-table", ".chart", ".strip", ".findings", ".cards", "> .scroll")]
+    order = [
+        place(what) for what in (".lead-case", ".heat-table", ".chart", ".strip", ".findings", ".cards", "> .scroll")
+    ]
     assert order == sorted(order)
     assert overview.evaluate("document.documentElement.scrollWidth") == 390
     assert overview.locator(".heat-table td.null").count() == 2
