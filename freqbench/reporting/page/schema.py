@@ -380,7 +380,7 @@ class PageData(Part):
     series: dict[str, Look]
     """Look of each family."""
     attacks: dict[str, AttackFacts]
-    """By `base` of the summary."""
+    """Facts of each `base` of the summary."""
     docs: str | None
     """Address of the documentation."""
     findings: list[Sentence]

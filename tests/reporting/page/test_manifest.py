@@ -59,9 +59,7 @@ def test_each_saved_volume_is_a_case_with_all_its_targets(written: Any) -> None:
     json.dumps(manifest, allow_nan=False)
 
 
-def test_as_many_volumes_are_written_as_there_is_room_for_the_largest_drops_first(
-    volumes_store: str, rows: Any, tmp_path: Path
-) -> None:
+def test_the_largest_drops_are_written_where_room_is_short(volumes_store: str, rows: Any, tmp_path: Path) -> None:
     records = rows[0].assign(dsc_foreground_clean=0.9, dsc_foreground=0.8)
     is_worst = (records["attack"] == "fgsm") & (records["source_model"] == "b") & (records["target_model"] == "b")
     records.loc[is_worst, "dsc_foreground"] = 0.1

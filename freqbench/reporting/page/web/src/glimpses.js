@@ -55,7 +55,9 @@ async function draw(slice, canvases, palette) {
 }
 
 /** Canvases for the planes of a slice, and the ratio of their sides. */
-function blank({ size: [height, width], aspect, captions }) {
+function blank(slice) {
+  const { size, aspect, captions } = slice;
+  const [height, width] = size;
   return [captions.map(() => h("canvas", { width, height })), width / (height * aspect)];
 }
 

@@ -100,10 +100,10 @@ function show() {
 /** Leads to the text of the first job. */
 function showJob() {
   state.set({ tab: "facts" }, { step: true });
-  const job = document.querySelector("#panel-facts details.job");
-  job.open = true;
-  job.scrollIntoView();
-  job.querySelector("summary").focus();
+  const text = document.querySelector("#panel-facts details.job");
+  text.open = true;
+  text.scrollIntoView();
+  text.querySelector("summary").focus();
 }
 
 /** Shows new data; what the reader chose, where they are and what has the focus stay, and a viewer of the same volumes. */

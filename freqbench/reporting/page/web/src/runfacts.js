@@ -28,6 +28,7 @@ export function runFacts(panel, app) {
         { heading: "meaning" },
       ],
       Object.values(scoresOn(data, ...datasets)).map((score) => [score.heading, score.name, score.unit, score.direction, score.meaning]),
+      { class: "prose" },
     ),
     ...data.runs.map(runSection),
     ...data.jobs.map((job) =>
