@@ -4,7 +4,8 @@ import os
 import shlex
 import sys
 import webbrowser
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,10 +15,13 @@ from freqbench.core.terminal import amount
 
 if TYPE_CHECKING:
     from freqbench.engine.run import Summary
+    from freqbench.reporting.contents import Contents
 
 app = typer.Typer()
 
-PAGE, PAGE_FOLDER = "report.html", "report"
+PAGE, PAGE_FOLDER, INDEX = "report.html", "report", "index.html"
+MARK = b"freqbench</title>"
+MOST_BESIDE = 15_000_000  # bytes of the attacked volumes that a run's end gives the viewer
 NEXT = ("freqbench open {out}", "freqbench report {out}", "freqbench audit {out}")
 
 Outs = Annotated[
@@ -77,26 +81,63 @@ def report(
 def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -> None:
     """Writes the page of stores: one file, or a folder with the volumes that they hold and that `yes` may allow."""
     from freqbench.core.files import storage
-    from freqbench.reporting.page import build_page, data_of, viewer_script
-    from freqbench.reporting.page.manifest import write_volumes
+    from freqbench.reporting.page import build_page, data_of
     from freqbench.results import Store
 
     place = to or storage.join(outs[0], PAGE_FOLDER if with_volumes else PAGE)
     if not with_volumes:
         common.require_file(place)
     content, data = data_of([Store(out) for out in outs])
-    file, volumes, viewer = storage.join(place, "index.html") if with_volumes else place, None, ""
-    storage.require_own(file, b"freqbench</title>")
     if with_volumes:
+        storage.require_own(storage.join(place, INDEX), MARK)
         common.ask_to_write(content.restricted, yes)
-        viewer = viewer_script()
-        volumes = write_volumes(content.records, content.classes, outs, place, data["regions"])
-    page = build_page(data, viewer, volumes)
+        _write_folder(content, data, outs, place)
+    else:
+        storage.require_own(place, MARK)
+        _put_page(place, build_page(data))
+
+
+def _write_folder(
+    content: "Contents", data: dict[str, Any], outs: list[str], place: str, most: int | None = None
+) -> None:
+    """Writes the page into a folder, with saved volumes as `write_volumes` takes them; none if `most` allows none."""
+    from freqbench.core.files import storage
+    from freqbench.reporting.page import build_page, viewer_script
+    from freqbench.reporting.page.manifest import write_volumes
+
+    volumes = write_volumes(content.records, content.classes, outs, place, data["regions"], most)
+    file = storage.join(place, INDEX)
+    if most is not None and not volumes["cases"]:
+        if storage.exists(file):
+            storage.remove(file)  # it had volumes that are gone
+        return
+    _put_page(file, build_page(data, viewer_script(), volumes))
+    size = f"{volumes['bytes'] / 1e6:.0f} MB"
+    common.say(f"{len(volumes['cases'])} attacked volumes beside it ({size}): keep the folder together")
+
+
+def _put_page(file: str, page: str) -> None:
+    from freqbench.core.files import storage
+
     storage.write_atomic(file, page.encode())
     common.say(f"written: {file} ({len(page) / 1e6:.1f} MB)")
-    if volumes is not None:
-        size = f"{volumes['bytes'] / 1e6:.0f} MB"
-        common.say(f"{len(volumes['cases'])} attacked volumes beside it ({size}): keep the folder together")
+
+
+def _write_pages(out: str) -> None:
+    """Writes a store's page, and where it has volumes that may be passed on, a folder with the viewer beside it."""
+    from freqbench.core.files import storage
+    from freqbench.reporting.page import build_page, data_of
+    from freqbench.results import Store
+    from freqbench.results.volumes import VOLUMES, whole
+
+    place, folder = storage.join(out, PAGE), storage.join(out, PAGE_FOLDER)
+    common.require_file(place)
+    content, data = data_of([Store(out)])
+    storage.require_own(place, MARK)
+    _put_page(place, build_page(data))
+    if storage.is_local(out) and not content.restricted and whole(storage.join(out, VOLUMES)):
+        storage.require_own(storage.join(folder, INDEX), MARK)
+        _write_folder(content, data, [out], folder, MOST_BESIDE)
 
 
 def finish(summary: "Summary", out: str, page: bool = True) -> None:
@@ -116,7 +157,7 @@ def finish(summary: "Summary", out: str, page: bool = True) -> None:
     if page:
         with common.stoppable("the page was written"):
             try:
-                write_page([out], None, with_volumes=False, yes=False)
+                _write_pages(out)
             except Exception as error:  # noqa: BLE001 (a faulty page does not spoil the run)
                 common.say(f"no page: {one_line(error)}")
     for i, command in enumerate(NEXT):
@@ -146,15 +187,28 @@ def _write_figures(outs: list[str], folder: str) -> None:
 
 @app.command("open", rich_help_panel=common.READ)
 def open_page(out: common.Out) -> None:
-    """Open the page of a store, which `run` wrote at its end, in a browser; without one, print the page's path."""
+    """Open the page of a store, which `run` wrote at its end, in a browser; without one, print the page's path.
+
+    Where volumes were saved, it is the page in the folder OUT/report, which has the viewer, unless the other is newer.
+    """
     from freqbench.core.files import storage
 
     place = storage.join(out, PAGE)
+    folder = storage.join(out, PAGE_FOLDER, INDEX)
+    if storage.is_local(out) and 0 < _written(folder) >= _written(place):
+        place = folder
     if not storage.exists(place):
         raise UserError(f"{place}: expected a page, found none: freqbench report {out} --format html writes it")
     file = storage.fetch(place).resolve()
     is_open = _has_display() and webbrowser.open(file.as_uri())
     common.say(f"{'opened' if is_open else 'no browser to open it in'}: {file}")
+
+
+def _written(path: str) -> float:
+    """Time at which a file of this machine was written; 0 where there is none."""
+    from freqbench.core.files import storage
+
+    return Path(storage.local_path(path)).stat().st_mtime if storage.exists(path) else 0.0
 
 
 def _has_display() -> bool:

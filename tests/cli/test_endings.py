@@ -261,3 +261,41 @@ def test_the_place_of_the_page_is_said_without_a_display(
     (tmp_path / "report.html").write_text("page")
     code, said, _ = bench("open", str(tmp_path))
     assert (code, said) == (0, f"no browser to open it in: {tmp_path / 'report.html'}\n")
+
+
+def test_the_page_with_volumes_is_opened_unless_the_other_is_newer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(report.sys, "platform", "linux")
+    one, folder = tmp_path / "report.html", tmp_path / "report" / "index.html"
+    folder.parent.mkdir()
+    for file in (one, folder):
+        file.write_text("page")
+    for time, expected in ((2, folder), (1, one)):
+        os.utime(one, (1.5, 1.5))
+        os.utime(folder, (time, time))
+        assert bench("open", str(tmp_path))[1] == f"no browser to open it in: {expected}\n"
+
+
+@pytest.mark.integration
+def test_a_run_that_saves_volumes_ends_with_the_page_in_a_folder_beside_the_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    out = tmp_path / "out"
+    command = (
+        "run",
+        write(tmp_path, small(metrics=["dsc"], save_adversarial="nifti")),
+        "--out",
+        str(out),
+        "--engine",
+        "serial",
+    )
+    assert bench(*command)[0] == 0
+    assert "freqbench viewer, sources" in (out / "report" / "index.html").read_text()
+    assert "freqbench viewer, sources" not in (out / "report.html").read_text()
+    assert [*(out / "report" / "volumes").glob("*.js")]
+    monkeypatch.setattr(report, "MOST_BESIDE", 10)
+    assert bench(*command)[0] == 0
+    assert not (out / "report" / "index.html").exists()

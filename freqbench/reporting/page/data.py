@@ -95,6 +95,8 @@ def page_data(
         **_class_frames(records, classes),
         "regions": {str(name): regions[dataset_name(name)] for name in names if dataset_name(name) in regions},
         "series": {name: list(series_style(index)) for index, name in enumerate(dict.fromkeys(rows["family"]))},
+        "attacks": page_facts.attacks(dict.fromkeys(rows["base"].dropna())),
+        "docs": page_facts.docs(),
         "findings": [each | {"text": agreed(each["text"], each["dataset"])} for each in page_facts.sentences(rows)],
         "glimpses": shown_glimpses(records, [each["store"] for each in facts]),
         "class_colors": class_colors(),

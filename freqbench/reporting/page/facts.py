@@ -1,13 +1,18 @@
 """Says what was run and how, what was found, and what to keep in mind when reading it, for the page's data."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.metadata import metadata
 from typing import Any
 
 import pandas as pd
 import yaml
 
 from freqbench.analysis.groups import NULL_ROW, is_null_row, is_white_box
+from freqbench.attacks import ATTACKS
+from freqbench.reporting.views.overview import OWN_FORMS
 from freqbench.reporting.views.transfer import DROP, MIN_DROP
 from freqbench.results.store import index_keys
 
@@ -39,6 +44,24 @@ CAUTIONS = (
 )
 
 _COPIED = ("status", "started_at", "heartbeat", "warnings", "versions", "code", "host", "devices", "engine")
+
+
+def attacks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Returns AttackFacts of those of these attacks that freqbench has; a module's first line ends with the paper."""
+    found = {}
+    for name in ATTACKS.keys() & set(names):
+        line = (sys.modules[ATTACKS[name].__module__].__doc__ or "").partition("\n")[0]
+        paper = line.partition(".  ")[2].rstrip(".")
+        number = re.search(r"arXiv:(\d{4}\.\d{4,5})", paper)
+        link = f"https://arxiv.org/abs/{number[1]}" if number else None
+        found[name] = {"paper": paper, "link": link, "is_own": name in OWN_FORMS}
+    return dict(sorted(found.items()))
+
+
+def docs() -> str | None:
+    """Address of the documentation, of the package's `[project.urls]`."""
+    urls = (line.partition(", ") for line in metadata("freqbench").get_all("Project-URL", ()))
+    return next((url for name, _, url in urls if name.lower() == "documentation" and url.startswith("https://")), None)
 
 
 def title(facts: Facts) -> str:

@@ -31,7 +31,12 @@ _KINDS = {"clean": volumes.ON_CLEAN, "adversarial": volumes.ON_ADVERSARIAL}
 
 
 def write_volumes(
-    records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], folder: str, regions: Regions
+    records: pd.DataFrame,
+    classes: pd.DataFrame,
+    stores: Sequence[str],
+    folder: str,
+    regions: Regions,
+    most: int | None = None,
 ) -> dict[str, Any]:
     """Writes the saved volumes of records as scripts below a folder, for a page that is opened from disk.
 
@@ -44,6 +49,7 @@ def write_volumes(
         classes: columns of CLASS_RECORDS, for the names of classes.
         stores: folders or URIs, as is `folder`, that of the page.
         regions: those of `PageData`.
+        most: bytes that the attacked volumes may have in the stores, the largest drops first; None: all are written.
 
     Returns:
         Argument of `freqbenchViewer.open`: a `schema.Manifest`, as plain values.
@@ -65,7 +71,11 @@ def write_volumes(
                 storage.write_atomic(target, script)
         return keys[path]
 
+    note = ""
+    if most is not None:
+        records, note = _strongest(records, stores, most)
     manifest = _manifest("script", records, classes, stores, key, regions)
+    manifest["notes"] += [note] if note else []
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
         path, begin = storage.join(folder, FOLDER, name), _beginning(name.removesuffix(".js"))
         if name.removesuffix(".js") not in sizes and storage.read_range(path, 0, len(begin)) == begin:
@@ -153,6 +163,24 @@ def _manifest(
     manifest |= {"regions": regions, "notes": notes}
     Manifest.model_validate(manifest)
     return manifest
+
+
+def _strongest(records: pd.DataFrame, stores: Sequence[str], most: int) -> tuple[pd.DataFrame, str]:
+    """Selects the rows of the saved volumes that lost most white-box, no more than `most` bytes, and says what is not
+    among them; the page's files are smaller."""
+    rows = _saved_rows(records, stores)
+    drops = (rows["dsc_foreground_clean"] - rows["dsc_foreground"]).where(is_white_box(rows)).astype(float)
+    rows = rows.assign(drop=drops).sort_values("drop", ascending=False, kind="stable")
+    volumes_of = rows.drop_duplicates(["cell_id", "case_key"])
+    kept: list[tuple[str, str]] = []
+    for cell, case, (store, place) in volumes_of[["cell_id", "case_key", "file"]].itertuples(index=False, name=None):
+        most -= storage.size(storage.join(stores[store], volumes.VOLUMES, place, volumes.ADVERSARIAL))
+        if most < 0:
+            break
+        kept.append((cell, case))
+    note = f"{len(kept)} of {len(volumes_of)} volumes, the largest drops; report --format html --volumes shows all."
+    wanted = pd.MultiIndex.from_frame(records[["cell_id", "case_key"]]).isin(kept)
+    return records[wanted], note if len(kept) < len(volumes_of) else ""
 
 
 def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:

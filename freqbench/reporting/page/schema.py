@@ -135,6 +135,17 @@ class ScoreColumn(Part):
     """Metric that a job must ask for to get the score, or empty."""
 
 
+class AttackFacts(Part):
+    """Facts of an attack that freqbench has."""
+
+    paper: str
+    """Authors, venue and arXiv number; may be empty."""
+    link: str | None
+    """Address of the paper on arXiv."""
+    is_own: bool
+    """True if no paper has the attack in this form."""
+
+
 class Sentence(Part):
     """A finding in one sentence."""
 
@@ -368,6 +379,10 @@ class PageData(Part):
     """Reason for each missing frame."""
     series: dict[str, Look]
     """Look of each family."""
+    attacks: dict[str, AttackFacts]
+    """Facts of each `base` of the summary."""
+    docs: str | None
+    """Address of the documentation."""
     findings: list[Sentence]
     glimpses: list[ShownGlimpse]
     """The largest drop first."""

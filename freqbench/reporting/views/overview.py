@@ -22,7 +22,7 @@ REASON_CHARACTERS = 100
 
 
 def overview(records: pd.DataFrame) -> list[Section]:
-    """Shows by dataset the DSC that white-box attacks leave and one attack's transfer; then failed and left-out rows.
+    """Shows by dataset the DSC that white-box attacks leave, the drop, one attack's transfer; failed and left-out rows.
 
     A null row stands in brackets beside its attack, the lowest of several.
     """
@@ -56,6 +56,8 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     clean = {model: points(value) for model, value in _clean(white).items()}
     wide = wide.droplevel("threat_model")
     table = _headed(pd.concat([pd.DataFrame([clean], index=[CLEAN]), wide])[wide.columns], "attack")
+    drops = white.groupby(["label", "source_model"], observed=True)[DROP].mean().groupby("label", observed=True).mean()
+    table["drop"] = ["", *map(points, drops.reindex(wide.index))]
     ssim = white.groupby("label", observed=True)["ssim_body"].mean()
     if ssim.notna().any():
         table[SIZE] = ["", *("" if pd.isna(value) else points(100 * value) for value in ssim.reindex(wide.index))]
@@ -63,7 +65,8 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     table["attack"] = table["attack"].where(~own, table["attack"] + OWN)
     n = f"{amount(white['case_id'].nunique(), 'case')} of {amount(white['patient_id'].nunique(), 'patient')}"
     brackets = "; in brackets that of the attack's null row" if len(nulls) else ""
-    text = f"Foreground DSC x100, mean over {n}{brackets}."
+    over = "mean over the models" if len(wide.columns) > 1 else "from clean"
+    text = f"Foreground DSC x100, mean over {n}{brackets}; drop in points, {over}."
     text += f" {SIZE} is the size of the change, 100 for none: compare rows of equal size." if SIZE in table else ""
     text += f"{OWN} is this project's own form of the attack." if own.any() else ""
     yield Section(f"{dataset}: DSC under white-box attacks", table, text)

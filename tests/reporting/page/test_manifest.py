@@ -59,6 +59,18 @@ def test_each_saved_volume_is_a_case_with_all_its_targets(written: Any) -> None:
     json.dumps(manifest, allow_nan=False)
 
 
+def test_the_largest_drops_are_written_where_room_is_short(volumes_store: str, rows: Any, tmp_path: Path) -> None:
+    records = rows[0].assign(dsc_foreground_clean=0.9, dsc_foreground=0.8)
+    is_worst = (records["attack"] == "fgsm") & (records["source_model"] == "b") & (records["target_model"] == "b")
+    records.loc[is_worst, "dsc_foreground"] = 0.1
+    [path] = Path(volumes_store).glob(f"volumes/*-{records.loc[is_worst, 'cell_id'].iloc[0]}/*/adversarial.nii.gz")
+    room = path.stat().st_size
+    manifest = write_volumes(records, rows[1], [volumes_store], str(tmp_path), {}, room)
+    assert [(case["source"], case["attack"]) for case in manifest["cases"]] == [("b", "fgsm eps=8/255")]
+    assert manifest["notes"] == ["1 of 4 volumes, the largest drops; report --format html --volumes shows all."]
+    assert write_volumes(records, rows[1], [volumes_store], str(tmp_path), {}, room - 1)["cases"] == []
+
+
 def test_volumes_keep_grid_and_values_to_half_a_step_and_labels_exactly(
     volumes_store: str, rows: Any, written: Any
 ) -> None:

@@ -24,7 +24,7 @@ from freqbench.reporting.page import build_page, packed, page_data
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
 HOSTILE = "<script>alert(1)</script>"
 BOLD = "<b>&lt;</b>"
-TABS = ("overview", "table", "transfer", "curves", "organs", "audit", "volumes", "facts")
+TABS = ("overview", "table", "transfer", "curves", "organs", "facts")
 ROW = ".grid [role=row][row-index]:not(.heading)"
 
 
@@ -128,7 +128,7 @@ def test_a_row_opens_its_cases_and_a_case_its_classes_and_command(visit: Callabl
     assert page.locator("dialog h2").inner_text().startswith("pgd eps=")
     page.click("dialog button:has-text('case000')")
     assert page.locator("dialog h2").inner_text() == "Case case000"
-    assert page.locator("dialog table:has(caption:text('Each class')) tbody tr").count() == 4
+    assert page.locator("dialog table:has(caption span:text('Each class')) tbody tr").count() == 4
     ids = {blake2b(f"{cell:016x}/case0/unet".encode(), digest_size=8).hexdigest() for cell in range(16)}
     commands = {f"freqbench reproduce runs/generated --row {row}" for row in ids}
     assert page.locator("dialog .reproduce code").inner_text() in commands
@@ -165,6 +165,35 @@ def test_a_page_of_regions_speaks_of_regions(visit: Callable[..., Any], tmp_path
     assert [re.findall(r"\b(?:organ|class)\w*", text, re.IGNORECASE) for text in texts] == [[]] * 3
     assert "Mean of each region" in texts[1]
     assert "missed regions" in texts[2]
+
+
+@pytest.mark.integration
+def test_transfer_opens_on_the_attack_that_takes_most_which_is_no_null_row_and_names_its_paper(
+    visit: Callable[..., Any], tmp_path: Path
+) -> None:
+    records, classes = grid(4, ["unet"], ["unet", "unetr"], 2, 2)
+    lost = {"gn": 0.1, "pgd": 0.3, "vafa": 0.5, "sa2": 0.7}
+    records["dsc_foreground_clean"] = 0.9
+    records["dsc_foreground"] = 0.9 - records["attack"].astype(str).map(lost).astype(float)
+    records.loc[records["attack"] == "sa2", "params"] = '{"control": "random"}'
+    page = visit("tab=transfer", path=write(tmp_path, records, classes))
+    assert page.locator("#panel-transfer h3").first.inner_text().startswith("vafa ")
+    link = page.locator("#panel-transfer a")
+    assert link.inner_text() == "Hanif et al., MICCAI 2023, arXiv:2307.07269"
+    assert link.get_attribute("href") == "https://arxiv.org/abs/2307.07269"
+    page.click("header .link:has-text('Job')")
+    assert page.locator("#panel-facts details.job[open] pre").is_visible()
+
+
+@pytest.mark.integration
+def test_equal_points_are_both_seen(visit: Callable[..., Any], tmp_path: Path) -> None:
+    records, classes = grid(2, ["unet"], ["unet"], 1, 2)
+    for name in ("dsc_foreground", "dsc_foreground_clean", "l2_body", "ssim_body"):
+        records[name] = 0.5
+    page = visit(path=write(tmp_path, records, classes))
+    sizes = "[...document.querySelector('#panel-overview .chart').data].flatMap(({ marker }) => marker.size)"
+    assert page.evaluate(sizes) == [10, 18]
+    assert "A ring: another attack on the same spot." in page.locator("#panel-overview figcaption").first.inner_text()
 
 
 @pytest.mark.integration
@@ -208,7 +237,7 @@ def test_every_tab_draws_on_a_narrow_screen_and_hostile_names_are_text(visit: Ca
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
     assert page.locator("#panel-transfer thead th", has_text=HOSTILE).count() > 0
     assert page.locator("#panel-organs thead th", has_text="<img src=x").count() > 0
-    assert "save_adversarial: nifti" in page.locator("#panel-volumes").inner_text()
+    assert page.locator("#tab-audit:visible, #tab-volumes:visible").count() == 0  # they would be empty
     page.set_viewport_size({"width": 1400, "height": 900})
     page.click("#tab-curves")
     page.wait_for_selector("#panel-curves .chart .main-svg")
@@ -227,7 +256,7 @@ def test_every_tab_draws_on_a_narrow_screen_and_hostile_names_are_text(visit: Ca
 
 
 @pytest.mark.integration
-def test_twelve_attacks_of_one_budget_leave_the_plot_its_room_and_have_no_chart_of_a_point(
+def test_twelve_points_have_names_beside_them_or_numbers_and_no_chart_of_a_point(
     visit: Callable[..., Any], tmp_path: Path
 ) -> None:
     records, classes = grid(12, ["unet"], ["unet"], 2, 2)
@@ -235,11 +264,21 @@ def test_twelve_attacks_of_one_budget_leave_the_plot_its_room_and_have_no_chart_
     page = visit(width=1400, path=write(tmp_path, records, classes))
     for width in (1400, 400):
         page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_selector("#panel-overview .chart .legend .traces:nth-child(12)")
-        page.wait_for_timeout(300)
+        page.wait_for_timeout(500)
         chart = page.locator("#panel-overview .chart").first
-        title, legend = (chart.locator(name).first.bounding_box() for name in (".xtitle", ".legend"))
-        assert title["y"] + title["height"] <= legend["y"] + 1
+        names = chart.locator(".annotation-text")
+        assert names.count() == 12
+        texts = page.locator("#panel-overview .key li").all_inner_texts()
+        if page.locator("#panel-overview .key").is_visible():
+            assert sorted(names.all_text_contents(), key=int) == [str(number) for number in range(1, 13)]
+        else:
+            shown = ["".join(name.split()) for name in names.all_text_contents()]
+            assert sorted(shown) == sorted("".join(text.split()) for text in texts)
+        boxes = [name.bounding_box() for name in names.all()]
+        for place, one in enumerate(boxes):
+            for two in boxes[:place]:
+                is_beside = one["x"] >= two["x"] + two["width"] or two["x"] >= one["x"] + one["width"]
+                assert is_beside or one["y"] >= two["y"] + two["height"] or two["y"] >= one["y"] + one["height"]
         assert chart.locator(".plotbg, .nsewdrag").first.bounding_box()["height"] > 200
     page.click("#tab-curves")
     page.wait_for_selector("#panel-curves .chart .main-svg")
@@ -304,7 +343,12 @@ def test_a_viewer_may_run_the_files_beside_the_page(visit: Callable[..., Any], t
         "window.freqbenchViewer = {open(element, manifest) { const script = document.createElement('script');"
         "script.src = `${manifest.name}.js`; document.head.append(script); }};"
     )
-    path = write(tmp_path, *grid(1, ["a"], ["a"], 1, 2), viewer=viewer, volumes={"name": "one"})
+    path = write(
+        tmp_path,
+        *grid(1, ["a"], ["a"], 1, 2),
+        viewer=viewer,
+        volumes={"name": "one", "cases": [{"dsc": {}, "source": "a"}]},
+    )
     visit("tab=volumes", path=path).wait_for_selector(".viewer:has-text('ran')")
 
 
@@ -399,7 +443,7 @@ def of_datasets(folder: Path, *datasets: str, is_audited: bool = False) -> Path:
 def test_scores_without_labels_are_agreement_wherever_they_stand(visit: Callable[..., Any], tmp_path: Path) -> None:
     page, texts = visit(path=of_datasets(tmp_path, "scans (agreement)", is_audited=True)), []
     place = page.url.partition("#")[0]
-    for tab in (*TABS, "robustness", "organs&organs=dsc", "transfer&transfer=dsc", "table&level=cases"):
+    for tab in (*TABS, "audit", "robustness", "organs&organs=dsc", "transfer&transfer=dsc", "table&level=cases"):
         page.goto(f"{place}#tab={tab}")
         page.reload()
         page.wait_for_selector(f"#panel-{tab.split('&')[0]}:not([hidden]) > *")
@@ -421,7 +465,9 @@ def test_scores_with_and_without_labels_stand_apart(visit: Callable[..., Any], t
     kinds = {"agreement", "DSC"}
     for table in page.locator("#panel-overview table").all():
         assert len(kinds & set(re.findall("agreement|DSC", table.locator("thead").inner_text()))) < 2
-    sums = page.locator("#panel-overview table:has(caption:text('Attacks, by threat model')) tbody tr td:nth-child(2)")
+    sums = page.locator(
+        "#panel-overview table:has(caption span:text('Attacks, by threat model')) tbody tr td:nth-child(2)"
+    )
     assert set(sums.all_inner_texts()) == {"2"}  # both models on one dataset
     page.goto(f"{page.url.partition('#')[0]}#tab=table&group=no&sort=dsc_foreground:desc")
     page.reload()

@@ -130,7 +130,9 @@ def test_pictures_come_before_tables_and_a_click_or_a_key_leads_to_the_rows(over
     def place(what: str) -> float:
         return float(overview.locator(f"#panel-overview {what}").first.bounding_box()["y"])
 
-    order = [place(what) for what in (".heat-table", ".chart", ".strip", ".findings", ".cards", "> .scroll")]
+    order = [
+        place(what) for what in (".lead-case", ".heat-table", ".chart", ".strip", ".findings", ".cards", "> .scroll")
+    ]
     assert order == sorted(order)
     assert overview.evaluate("document.documentElement.scrollWidth") == 390
     assert overview.locator(".heat-table td.null").count() == 2
@@ -147,6 +149,27 @@ def test_pictures_come_before_tables_and_a_click_or_a_key_leads_to_the_rows(over
     overview.locator(".strip button").first.click()
     overview.wait_for_selector("dialog[open] img.glimpse")
     assert overview.locator("dialog .facts dd").all_inner_texts()[:3] == ["synapse", "unetr", "unetr"]
+
+
+def test_the_worst_case_stands_first_and_a_slider_moves_from_clean_to_adversarial(overview: Any) -> None:
+    overview.goto(overview.url.partition("#")[0])
+    case = overview.locator("#panel-overview .lead-case")
+    rows = [row.all_inner_texts() for row in overview.locator(".lead-case ~ .charts .heat-table tbody tr").all()]
+    assert rows[0][0].startswith("clean")
+    assert "SSIM body" in overview.locator(".heat-table thead").inner_text()
+    heading = case.locator("h2").inner_text()
+    assert heading.startswith("Worst case: ")
+    assert "control=" not in heading  # a null row is no attack
+    top = case.locator(".stack canvas").nth(1)
+    playwright.expect(top).to_have_attribute("data-drawn", "yes")
+    shares = []
+    for value in ("0", "100"):
+        case.locator("input[type=range]").fill(value)
+        shares.append(top.evaluate("(each) => getComputedStyle(each).clipPath"))
+    assert shares == ["inset(0px 100% 0px 0px)", "inset(0px 0% 0px 0px)"]
+    assert case.locator("input").get_attribute("aria-valuetext") == "100 % adversarial, 0 % clean"
+    assert case.locator(".pair").first.locator("p span").all_inner_texts() == ["adversarial", "clean"]
+    assert "save_adversarial: nifti" in case.inner_text()
 
 
 PIXELS = """(canvas) => [[4, 4], [12, 4], [4, 12], [12, 12]].map(([x, y]) =>

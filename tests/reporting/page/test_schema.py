@@ -105,7 +105,7 @@ def test_javascript_reads_only_what_the_schema_has(name: str) -> None:
         ("drill", 'text("transfer"', 'text("transferred"'),
         ("drill", "data.cases.numbers.classes", "data.cases.numbers.class"),
         ("robustness", "{ tables, natural, bounds } = app.data", "{ tables, natural, bound } = app.data"),
-        ("audit", "data.audit.findings", "data.audit.found"),
+        ("main", "data.audit?.findings", "data.audit?.found"),
         ("loaded", "chosen.files.label", "chosen.files.labels"),
     ],
 )

@@ -230,9 +230,9 @@ def test_a_null_row_stands_beside_its_attack_and_the_one_that_leaves_least_count
     rows += [row(source="unet", case=case, dsc=0.5 + case / 10, dsc_clean=0.9 - case / 10) for case in range(2)]
     (section,) = overview(shown(*rows))
     assert cells(section, "attack") == {
-        "clean": ["85.0", "90.0"],
-        "vafa q_max=20": ["30.0 (80.0)", "40.0"],
-        "pgd eps=8/255": ["55.0", ""],
+        "clean": ["85.0", "90.0", ""],
+        "vafa q_max=20": ["30.0 (80.0)", "40.0", "55.0"],  # of 60 and 50 points
+        "pgd eps=8/255": ["55.0", "", "30.0"],
     }
     assert "2 cases of 2 patients" in section.text
 
@@ -241,20 +241,20 @@ def test_the_size_of_the_change_stands_beside_the_dsc_and_own_forms_are_marked()
     sizes = {"pgd": 0.99, "vafa_opt": 0.8}
     (section,) = overview(shown(*(row(name, dsc=0.5, dsc_clean=0.9, ssim_body=size) for name, size in sizes.items())))
     assert section.table is not None
-    assert list(section.table.columns[-1:]) == ["SSIM body"]
+    assert list(section.table.columns) == ["attack", "unet", "drop", "SSIM body"]
     assert cells(section, "attack") == {
-        "clean": ["90.0", ""],
-        "pgd eps=8/255": ["50.0", "99.0"],
-        "vafa_opt q_max=20 °": ["50.0", "80.0"],
+        "clean": ["90.0", "", ""],
+        "pgd eps=8/255": ["50.0", "40.0", "99.0"],
+        "vafa_opt q_max=20 °": ["50.0", "40.0", "80.0"],
     }
     assert "° is this project's own form of the attack." in section.text
 
 
 def test_a_null_row_without_its_attack_has_a_row_of_its_own() -> None:
     (section,) = overview(shown(vafa("uniform", dsc=0.8)))
-    assert cells(section, "attack")["vafa q_max=20 control=uniform"] == ["80.0"]
+    assert cells(section, "attack")["vafa q_max=20 control=uniform"] == ["80.0", "10.0"]
     assert "null row" not in section.text
-    assert "mean over 1 case of 1 patient." in section.text
+    assert "mean over 1 case of 1 patient; drop in points, from clean." in section.text
 
 
 def test_the_matrix_is_of_the_attack_that_takes_most_from_other_models() -> None:
@@ -298,10 +298,10 @@ def test_rows_of_a_reduced_precision_alone_are_said_to_be_left_out() -> None:
 
 def test_a_model_called_as_a_column_stays_a_model() -> None:
     rows = [row(source="attack", target=target, dsc=0.5, dsc_clean=0.9) for target in ("attack", "source_model")]
-    white, matrix = overview(shown(*rows))
-    assert cells(white, "attack")["clean"] == ["90.0"]
+    white, matrix = overview(shown(*rows, row(source="drop", target="drop", dsc=0.5, dsc_clean=0.8)))
+    assert cells(white, "attack")["clean"] == ["90.0", "80.0", ""]
     assert matrix.table is not None
-    assert list(matrix.table.columns) == ["source_model", "attack (model)", "source_model (model)"]
+    assert list(matrix.table.columns) == ["source_model", "attack (model)", "drop (model)", "source_model (model)"]
 
 
 def test_the_quick_start_ends_within_thirty_lines_of_a_hundred_columns() -> None:

@@ -35,6 +35,7 @@ const CSS = `
 .fbv-note { margin: .2rem 0; overflow-wrap: anywhere; }
 .fbv kbd { border: 1px solid var(--fbv-line); border-radius: .2rem; padding: 0 .3rem; font: inherit; font-size: .85em; }
 .fbv [hidden] { display: none !important; }
+@container (max-width: 30rem) { .fbv-cases .fbv-field { flex-basis: 100%; } }
 @container (max-width: 46rem) { .fbv-body { grid-template-columns: minmax(0, 1fr); } .fbv-stage { height: clamp(16rem, 55vh, 30rem); } }
 `;
 

@@ -9,10 +9,6 @@ const VERDICTS = ["violated", "in doubt", "holds", "noted", "not checked"];
 
 export function audit(panel, app) {
   const { data } = app;
-  if (!data.audit || !data.audit.findings.length) {
-    panel.append(h("p", {}, "Nothing was audited here."));
-    return { update() {} };
-  }
   const { models, findings, notes } = data.audit;
   panel.append(
     h("h3", {}, "Can the numbers be believed?"),

@@ -1,6 +1,7 @@
 // Plotly with the page's colours; every chart has a text that says what it shows and a table of its numbers.
 
 import { escaped, h } from "./dom.js";
+import { annotations } from "./labels.js";
 
 const PRINTED_PX = 640;
 const BELOW_PX = 56; // ticks and title of the x axis
@@ -56,12 +57,12 @@ function layout(title, x, y, height) {
     font: { color: variable("--text"), family: "system-ui, sans-serif", size: 12 },
     legend: { orientation: "h", xref: "container", x: 0, yref: "container", y: 0, yanchor: "bottom", maxheight: 2000 },
     hoverlabel: { align: "left" },
-    showlegend: true,
   };
 }
 
 /** A figure. `summary`: what a listener hears; `numbers`: an element with the same numbers as a table; `open` is told
- * the `customdata` of a point that is clicked. */
+ * the `customdata` of a point that is clicked; `named`: points `{text, x, y}` that have their names beside them, in place of
+ * a legend. */
 export function chart({
   title,
   x,
@@ -76,15 +77,31 @@ export function chart({
   fromZero = false,
   categories = null,
   open = null,
+  named = null,
 }) {
   const box = h("div", { class: "chart", role: "img", "aria-label": `${title}. ${summary}` });
+  const key = h("ol", { class: "key", hidden: true }, (named ?? []).map(({ text }) => h("li", {}, text)));
   const figure = h(
     "figure",
     {},
     box,
+    named && key,
     h("figcaption", {}, summary),
     h("details", {}, h("summary", {}, "The numbers as a table"), numbers),
   );
+  let fitted = "";
+  /** Names the points anew where the plot has another size. */
+  const name = () => {
+    const { xaxis, yaxis } = box._fullLayout;
+    const size = [xaxis._length, yaxis._length];
+    if (fitted === String(size)) return;
+    fitted = String(size);
+    const points = traces.flatMap((trace) => trace.x.map((value, place) => [value, trace.y[place]]));
+    const { made, isNumbered } = annotations(named, points, (a, b) => [xaxis.l2p(a), yaxis.l2p(b)], ...size, variable("--muted"));
+    key.hidden = !isNumbered;
+    const ranges = { "xaxis.range": [...xaxis.range], "yaxis.range": [...yaxis.range] }; // names must not widen them
+    Plotly.relayout(box, { annotations: made, ...ranges });
+  };
   /** Adds the legend's height below the plot and its axis title, so that neither covers nor squeezes the other. */
   const makeRoom = () => {
     const legend = Math.ceil(box.querySelector(".legend")?.getBBox().height ?? 0);
@@ -94,14 +111,17 @@ export function chart({
   const draw = () => {
     const full = layout(title, x, y, height);
     full.shapes = shapes;
+    full.showlegend = !named;
     if (reversed) full.xaxis.autorange = "reversed";
     if (range) full.yaxis.range = range;
     if (categories) Object.assign(full.yaxis, { type: "category", categoryarray: categories, autorange: "reversed" });
     if (fromZero) full.xaxis.rangemode = "tozero";
     Plotly.react(box, traces, full, { displaylogo: false, responsive: true, displayModeBar: false });
     box.removeAllListeners("plotly_afterplot");
-    box.on("plotly_afterplot", makeRoom);
-    makeRoom();
+    fitted = "";
+    const settle = named ? name : makeRoom;
+    box.on("plotly_afterplot", settle);
+    settle();
     if (open) {
       box.removeAllListeners("plotly_click");
       box.on("plotly_click", ({ points }) => open(points[0].customdata));

@@ -11,6 +11,17 @@ import { families, numbers, tradeOff } from "./tradeoff.js";
 const SCORES = ["dsc_foreground", "dsc_foreground_drop", "hd95_penalised_mm", "dsc", "dsc_drop", "hd95"];
 const DISTANCES = ["ssim", "ssim_body", "lpips", "lpips_body", "l2", "l2_body", "linf_255"];
 
+/** Whether a model has two settings to compare on a dataset. */
+export function hasCurves({ summary }) {
+  const pairs = new Set();
+  for (let row = 0; row < summary.rows; row += 1) {
+    const pair = ["dataset", "source", "target"].map((name) => summary.text(name, row)).join("\u0000");
+    if (pairs.has(pair)) return true;
+    pairs.add(pair);
+  }
+  return false;
+}
+
 export function curves(panel, app) {
   const { data } = app;
   const { summary } = data;

@@ -80,6 +80,14 @@ export function decode(raw) {
   return data;
 }
 
+/** The attack of a row of the summary, marked where no paper has it in this form. */
+export function named({ summary, attacks }, row) {
+  return summary.text("attack", row) + (attacks[summary.text("base", row)]?.is_own ? OWN : "");
+}
+
+export const OWN = "\u00a0\u00b0";
+export const OWN_NOTE = "\u00b0 this project's own form of the attack";
+
 /** Whether a dataset's scores are against models' own clean predictions, as its name then says. */
 export const agrees = (dataset) => dataset.endsWith(" (agreement)");
 

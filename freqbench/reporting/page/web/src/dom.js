@@ -33,18 +33,32 @@ export function table(caption, columns, rows, attributes = {}) {
   );
   const body = rows.map((row) =>
     typeof row === "string"
-      ? h("tr", { class: "heading" }, h("th", { scope: "rowgroup", colspan: String(columns.length) }, row))
+      ? h("tr", { class: "heading" }, h("th", { scope: "rowgroup", colspan: String(columns.length) }, h("span", {}, row)))
       : h(
           "tr",
           {},
           row.map((value, index) => cell(value, columns[index], index)),
         ),
   );
-  return h(
-    "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", attributes, h("caption", {}, caption), h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)),
-  );
+  return scroller(caption, h("table", attributes, h("caption", {}, h("span", {}, caption)), h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)));
+}
+
+/** A table that scrolls where it is too wide; its edge fades while there is more. */
+export function scroller(caption, content) {
+  const element = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, content);
+  const look = () => element.classList.toggle("more", element.scrollLeft + element.clientWidth < element.scrollWidth - 1);
+  element.addEventListener("scroll", look, { passive: true });
+  new ResizeObserver(look).observe(element);
+  return element;
+}
+
+/** A link that leaves the page. */
+export const away = (href, text) => h("a", { href, target: "_blank", rel: "noopener noreferrer" }, text);
+
+/** The paper of a row's attack as `made` shows it, linked where it has an address; null where none is known. */
+export function paperOf({ summary, attacks }, row, made) {
+  const { paper, link } = attacks[summary.text("base", row)] ?? {};
+  return paper ? made(link ? away(link, paper) : paper) : null;
 }
 
 /** A labelled choice. Options: texts, or [value, text]. */

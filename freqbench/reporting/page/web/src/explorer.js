@@ -6,6 +6,7 @@ import { choice, h, plural, table } from "./dom.js";
 import { openRow } from "./drill.js";
 import { chosen, filterBar } from "./filters.js";
 import { makeGrid } from "./grid.js";
+import { wrapped } from "./labels.js";
 import { distinct, grouped, passing, sorted } from "./rows.js";
 import * as state from "./state.js";
 
@@ -22,7 +23,9 @@ const HEADINGS = {
   target: "target",
   case: "case",
 };
-const WIDTHS = { attack: 250, threat: 130, dataset: 110, source: 110, target: 110, case: 130 };
+const [LETTER, LINE, PADDING] = [7.5, 18, 32]; // of a cell's text, in pixels
+const MOST_WIDE = { attack: 420, threat: 210, dataset: 150, source: 150, target: 150, case: 150 };
+const [LEAST_WIDE, NARROW] = [80, 150];
 const COUNTS = [
   { name: "cases", heading: "n", digits: 0, meaning: "cases with a result", least: 0 },
   {
@@ -142,13 +145,30 @@ export function explorer(panel, app) {
     if (entry < 0 || !Number.isNaN(frame().number(column.name, entry))) return null;
     return data.scoreOf[column.name] ? `empty: ${reason(data, frame(), entry, column.name)}` : null;
   }
+  const isNarrow = () => innerWidth < 700;
+  const longest = (name) => frame().texts[name].values.reduce((most, value) => Math.max(most, value.length), 0);
+  /** A column has room for its longest text, in several lines if that is too wide. */
+  function widthOf(name) {
+    const most = isNarrow() ? Math.min(MOST_WIDE[name], NARROW) : MOST_WIDE[name];
+    return Math.min(most, Math.max(LEAST_WIDE, PADDING + LETTER * longest(name)));
+  }
+  function rowHeight() {
+    const lines = texts().flatMap((name) => {
+      const letters = Math.floor((widthOf(name) - PADDING) / LETTER);
+      const needed = (text) => wrapped(text, letters).reduce((sum, line) => sum + Math.ceil(line.length / letters), 0);
+      return frame().texts[name].values.map(needed);
+    });
+    const most = lines.reduce((a, b) => Math.max(a, b), 1);
+    return most > 1 ? LINE * most + 14 : null;
+  }
   function definitions() {
-    const isNarrow = innerWidth < 700;
     const named = texts().map((name, place) => ({
       colId: name,
       headerName: HEADINGS[name],
-      width: isNarrow ? Math.min(WIDTHS[name], 150) : WIDTHS[name],
-      pinned: place === 0 && !isNarrow ? "left" : null,
+      width: widthOf(name),
+      cellClass: "name",
+      wrapText: true,
+      pinned: place === 0 && !isNarrow() ? "left" : null,
       valueGetter: ({ data: cell }) => (cell ? text(cell.entry, name) : ""),
       tooltipValueGetter: ({ data: cell }) => (cell ? text(cell.entry, name) : null),
     }));
@@ -209,7 +229,7 @@ export function explorer(panel, app) {
     const newColumns = JSON.stringify([level(), isGrouped(), state.all("cols"), datasets()]);
     const newRows = JSON.stringify([newColumns, chosen(), state.get("q"), state.get("sort")]);
     const [name, direction] = state.get("sort").split(":");
-    if (newColumns !== columnKey) grid.setColumns(definitions());
+    if (newColumns !== columnKey) grid.setColumns(definitions(), rowHeight());
     if (newRows !== rowsKey) {
       grid.sortBy(name, direction === "desc");
       const found = rows();

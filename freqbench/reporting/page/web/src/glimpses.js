@@ -1,5 +1,6 @@
 // Slices of attacked cases, one a white-box row that has one: of the case that lost most.
 
+import { named } from "./data.js";
 import { h } from "./dom.js";
 
 const CHANGE = 2; // its plane; after it come those of classes
@@ -53,15 +54,15 @@ async function draw(slice, canvases, palette) {
   });
 }
 
-/** The panels of a slice below their captions, drawn once they are in sight. */
-function panels(slice, palette, alt) {
+/** Canvases for the planes of a slice, and the ratio of their sides. */
+function blank(slice) {
   const { size, aspect, captions } = slice;
   const [height, width] = size;
-  const ratio = width / (height * aspect);
-  const style = { "aspect-ratio": String(ratio), width: `${100 * Math.min(1, ratio)}%` };
-  const canvases = captions.map(() => h("canvas", { width, height, style }));
-  const cells = captions.map((caption, place) => h("span", {}, caption, canvases[place]));
-  const element = h("span", { class: "glimpse", role: "img", "aria-label": `${alt}: ${captions.join("; ")}` }, cells);
+  return [captions.map(() => h("canvas", { width, height })), width / (height * aspect)];
+}
+
+/** Draws a slice once an element with its canvases is in sight. */
+function drawInSight(element, slice, canvases, palette) {
   const sight = new IntersectionObserver((entries) => {
     if (!entries.some((each) => each.isIntersecting)) return;
     sight.disconnect();
@@ -71,6 +72,42 @@ function panels(slice, palette, alt) {
   return element;
 }
 
+/** The panels of a slice below their captions. */
+function panels(slice, palette, alt) {
+  const { captions } = slice;
+  const [canvases, ratio] = blank(slice);
+  for (const { style } of canvases) [style.aspectRatio, style.width] = [String(ratio), `${100 * Math.min(1, ratio)}%`];
+  const cells = captions.map((caption, place) => h("span", {}, caption, canvases[place]));
+  const element = h("span", { class: "glimpse", role: "img", "aria-label": `${alt}: ${captions.join("; ")}` }, cells);
+  return drawInSight(element, slice, canvases, palette);
+}
+
+/** The volume and what is found in it, attacked to the left and clean to the right of a border that a slider moves. */
+export function wipe({ summary, glimpseOf, palette }, row) {
+  const { slice, case: name } = glimpseOf.get(row);
+  const { captions, below } = slice;
+  const [canvases, ratio] = blank(slice);
+  const [before, after] = [0, 1].map((volume) => 3 + below.indexOf(volume));
+  const pairs = [[0, 1], ...(before > 2 && after > 2 ? [[before, after]] : [])];
+  const stacks = pairs.map((pair) =>
+    h("div", { class: "pair" }, h("p", {}, pair.toReversed().map((place) => h("span", {}, captions[place]))),
+      h("div", { class: "stack", style: { "aspect-ratio": String(ratio) } }, pair.map((place) => canvases[place]))),
+  );
+  const alt = `Slice of ${name} under ${summary.text("attack", row)} on ${summary.text("source", row)}`;
+  const images = h("div", { class: "pairs", role: "img", "aria-label": `${alt}: ${pairs.flat().map((place) => captions[place]).join("; ")}` }, stacks);
+  const element = h("div", { class: "wipe", style: { "--border": "50%" } }, images);
+  const say = (share) => `${share} % adversarial, ${100 - share} % clean`;
+  const slider = h("input", {
+    type: "range", min: "0", max: "100", value: "50", "aria-label": "border between the clean and the adversarial slice", "aria-valuetext": say(50),
+    oninput: ({ target }) => {
+      element.style.setProperty("--border", `${target.value}%`);
+      target.setAttribute("aria-valuetext", say(Number(target.value)));
+    },
+  });
+  element.append(h("label", { class: "slider" }, h("span", {}, "clean"), slider, h("span", {}, "adversarial")));
+  return drawInSight(element, slice, canvases, palette);
+}
+
 function picture({ summary, glimpseOf, palette }, row) {
   const glimpse = glimpseOf.get(row);
   const alt = `Slice of ${glimpse.case} under ${summary.text("attack", row)} on ${summary.text("source", row)}`;
@@ -78,7 +115,7 @@ function picture({ summary, glimpseOf, palette }, row) {
   return h("img", { class: "glimpse", src: `data:image/webp;base64,${glimpse.image}`, alt, loading: "lazy" });
 }
 
-function lost({ glimpseOf }, row) {
+export function lost({ glimpseOf }, row) {
   const { case: name, drop } = glimpseOf.get(row);
   return `${name} ${drop < 0 ? "gained" : "lost"} ${Math.abs(drop).toFixed(1)} points`;
 }
@@ -99,7 +136,7 @@ export function strip(data, rows, open) {
         "button",
         { type: "button", onclick: () => open(row) },
         picture(data, row),
-        h("span", { class: "attack" }, data.summary.text("attack", row)),
+        h("span", { class: "attack" }, named(data, row)),
         h("span", { class: "hint" }, lost(data, row)),
       ),
     ),

@@ -43,7 +43,7 @@ const theme = themeQuartz.withParams({
 /**
  * @param columns AG Grid column definitions.
  * @param on `{open(row), sort(name, isDescending)}`.
- * @returns `{show(list), setColumns(columns), sortBy(name, isDescending), free()}`; `list` holds row numbers, or -1 - code for
+ * @returns `{show(list), setColumns(columns, rowHeight), sortBy(name, isDescending), free()}`; `list` holds row numbers, or -1 - code for
  * a heading, and the columns are given `{entry}`.
  */
 export function makeGrid(element, columns, label, on) {
@@ -58,6 +58,7 @@ export function makeGrid(element, columns, label, on) {
     cacheBlockSize: 200,
     maxBlocksInCache: 20,
     tooltipShowDelay: 300,
+    suppressColumnVirtualisation: true,
     suppressMultiSort: true,
     suppressCellFocus: false,
     ensureDomOrder: true,
@@ -88,7 +89,9 @@ export function makeGrid(element, columns, label, on) {
       api.setGridOption("datasource", datasource());
     },
     free: () => api.destroy(),
-    setColumns: (definitions) => api.setGridOption("columnDefs", definitions),
+    setColumns(definitions, rowHeight) {
+      api.updateGridOptions({ columnDefs: definitions, rowHeight: rowHeight ?? undefined });
+    },
     sortBy(name, isDescending) {
       isSilent = true;
       api.applyColumnState({

@@ -1,6 +1,6 @@
 // Tables whose cells are coloured by their value: readable as text, by keyboard and in print.
 
-import { h } from "./dom.js";
+import { h, scroller } from "./dom.js";
 
 /** A cell of a heat table: text, a share 0..1 of the colour (null: none), and a title; `open`: what a click does. */
 export function heatCell(text, share, title, extra = "", open = null) {
@@ -25,15 +25,11 @@ export function heatTable(caption, corner, headings, sections) {
       {},
       heading === null
         ? null
-        : h("tr", { class: "heading" }, h("th", { scope: "rowgroup", colspan: String(headings.length + 1) }, heading)),
+        : h("tr", { class: "heading" }, h("th", { scope: "rowgroup", colspan: String(headings.length + 1) }, h("span", {}, heading))),
       rows.map(([name, cells]) => h("tr", {}, h("th", { scope: "row" }, name), cells)),
     ),
   );
-  return h(
-    "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", { class: "heat-table" }, h("caption", {}, caption), h("thead", {}, head), bodies),
-  );
+  return scroller(caption, h("table", { class: "heat-table" }, h("caption", {}, h("span", {}, caption)), h("thead", {}, head), bodies));
 }
 
 export function legend(low, high, what) {

@@ -1,8 +1,8 @@
 import "./style.css";
 import { audit } from "./audit.js";
-import { curves } from "./curves.js";
+import { curves, hasCurves } from "./curves.js";
 import { decode, embedded, worded } from "./data.js";
-import { h } from "./dom.js";
+import { away, h } from "./dom.js";
 import { openRow } from "./drill.js";
 import { explorer } from "./explorer.js";
 import { follow } from "./live.js";
@@ -14,17 +14,18 @@ import { distinct } from "./rows.js";
 import { runFacts } from "./runfacts.js";
 import * as state from "./state.js";
 import { themeButton } from "./theme.js";
-import { volumes } from "./volumes.js";
+import { hasVolumes, volumes } from "./volumes.js";
 
+/** Name, text, what fills it, and whether it has something to show, of each tab. */
 const TABS = [
   ["overview", "Overview", overview],
   ["table", "Table", explorer],
   ["transfer", "Transfer", matrix],
-  ["curves", "Curves", curves],
-  ["organs", "Organs", organs],
-  ["robustness", "Defences", robustness],
-  ["audit", "Audit", audit],
-  ["volumes", "Volumes", volumes],
+  ["curves", "Curves", curves, ({ data }) => hasCurves(data)],
+  ["organs", "Organs", organs, ({ data }) => Boolean(data.class_means ?? data.omitted.class_means)],
+  ["robustness", "Defences", robustness, ({ data }) => data.tables.length > 0],
+  ["audit", "Audit", audit, ({ data }) => Boolean(data.audit?.findings.length)],
+  ["volumes", "Volumes", volumes, hasVolumes],
   ["facts", "Run facts", runFacts],
 ];
 
@@ -55,27 +56,29 @@ const panels = TABS.map(([name, text]) =>
     hidden: true,
   }),
 );
+const isAbsent = ([, , , has]) => Boolean(has && !(app.data && has(app)));
 const bar = h("div", { role: "tablist", "aria-label": "sections", class: "tabs", onkeydown: moveTab }, tabs);
 
 function moveTab(event) {
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  const here = tabs.indexOf(document.activeElement);
+  const present = tabs.filter((tab) => !tab.hidden);
+  const here = present.indexOf(document.activeElement);
   const next =
     event.key === "Home"
       ? 0
       : event.key === "End"
-        ? tabs.length - 1
+        ? present.length - 1
         : step
-          ? (here + step + tabs.length) % tabs.length
+          ? (here + step + present.length) % present.length
           : -1;
   if (next < 0 || here < 0) return;
   event.preventDefault();
-  tabs[next].focus();
-  tabs[next].click();
+  present[next].focus();
+  present[next].click();
 }
 
 function current() {
-  const place = TABS.findIndex(([name]) => name === state.get("tab"));
+  const place = TABS.findIndex((each) => each[0] === state.get("tab") && !isAbsent(each));
   return place < 0 ? 0 : place;
 }
 
@@ -84,7 +87,7 @@ function show() {
   tabs.forEach((tab, index) => {
     tab.setAttribute("aria-selected", String(index === place));
     tab.tabIndex = index === place ? 0 : -1;
-    if (index === place) tab.parentElement.scrollLeft = tab.offsetLeft - 40;
+    tab.hidden = isAbsent(TABS[index]);
   });
   panels.forEach((panel, index) => (panel.hidden = index !== place));
   if (!app.data) return;
@@ -92,6 +95,15 @@ function show() {
   if (views.has(name)) views.get(name).update();
   else views.set(name, make(panels[place], app));
   if (name !== "table") openRow(app.data, null);
+}
+
+/** Leads to the text of the first job. */
+function showJob() {
+  state.set({ tab: "facts" }, { step: true });
+  const text = document.querySelector("#panel-facts details.job");
+  text.open = true;
+  text.scrollIntoView();
+  text.querySelector("summary").focus();
 }
 
 /** Shows new data; what the reader chose, where they are and what has the focus stay, and a viewer of the same volumes. */
@@ -109,7 +121,10 @@ function take(raw) {
     panels[index].replaceChildren();
   });
   title.textContent = app.data.title;
-  subtitle.textContent = `freqbench ${app.data.version}, ${app.data.made_at.replace("T", " ").slice(0, 16)} UTC`;
+  const made = `freqbench ${app.data.version}, ${app.data.made_at.replace("T", " ").slice(0, 16)} UTC`;
+  const job = app.data.jobs.length && h("button", { type: "button", class: "link", onclick: showJob }, "Job");
+  const links = [job, app.data.docs && away(app.data.docs, "Documentation")].filter(Boolean);
+  subtitle.replaceChildren(made, ...links.flatMap((link) => [" \u00b7 ", link]));
   show();
   if (place >= 0) focusable()[place]?.focus();
   scrollTo(0, scroll);

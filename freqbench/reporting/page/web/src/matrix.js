@@ -1,7 +1,7 @@
 // Transfer: what an attack made on one model does to another, and how attacks of a threat model compare.
 
-import { shown, worded } from "./data.js";
-import { choice, h, reword, table } from "./dom.js";
+import { named, shown, worded } from "./data.js";
+import { choice, h, paperOf, reword, table } from "./dom.js";
 import { heatCell, heatTable, legend } from "./heat.js";
 import { byThreat, chosenPair, pairBar } from "./pair.js";
 import * as state from "./state.js";
@@ -38,7 +38,7 @@ export function matrix(panel, app) {
     const attacks = byThreat(data, rows).flatMap(([, members]) => [
       ...new Set(members.map((row) => summary.text("attack", row))),
     ]);
-    const attack = attacks.includes(state.get("attack")) ? state.get("attack") : attacks[0];
+    const attack = attacks.includes(state.get("attack")) ? state.get("attack") : strongest(rows);
     if (offered !== JSON.stringify([dataset, attacks])) {
       offered = JSON.stringify([dataset, attacks]);
       attackHolder.replaceChildren(choice("Attack", attacks, attack, (value) => state.set({ attack: value })));
@@ -59,6 +59,15 @@ export function matrix(panel, app) {
       h("h3", {}, "Attacks compared"),
       ranking(rows),
     );
+  }
+
+  /** The attack that takes most from the models that it was made on, null rows apart. */
+  function strongest(rows) {
+    const own = rows.filter((row) => summary.text("transfer", row) === "white-box" && !summary.number("null", row));
+    const of = (attack) => mean(own.filter((row) => summary.text("attack", row) === attack), "dsc_foreground_drop");
+    const drops = new Map([...new Set(own.map((row) => summary.text("attack", row)))].map((attack) => [attack, of(attack)]));
+    const known = [...drops].filter(([, drop]) => !Number.isNaN(drop)).sort(([, a], [, b]) => b - a);
+    return known[0]?.[0] ?? (rows.length ? summary.text("attack", rows[0]) : null);
   }
 
   function one(rows, attack, kind, what) {
@@ -104,7 +113,8 @@ export function matrix(panel, app) {
       .map(([score, number]) => `${score.heading} ${shown(number, score.digits)}`);
     const ends = { points: ["0", "60 or more"], percent: ["0 %", "100 % or more"], dsc: ["100", "0"] }[kind];
     return [
-      h("h3", {}, attack),
+      h("h3", {}, named(data, first)),
+      paperOf(data, first, (paper) => h("p", {}, "Paper: ", paper)) ?? "",
       h(
         "p",
         {},

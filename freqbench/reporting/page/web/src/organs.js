@@ -18,8 +18,7 @@ export function organs(panel, app) {
   const { data } = app;
   const { summary } = data;
   if (!data.class_means) {
-    const why = data.omitted.class_means ?? data.omitted.case_classes ?? "The store holds no values of single classes.";
-    panel.append(h("p", {}, worded(why, ...distinct(summary, "dataset"))));
+    panel.append(h("p", {}, worded(data.omitted.class_means, ...distinct(summary, "dataset"))));
     return { update() {} };
   }
   const pair = pairBar(data);

@@ -1,11 +1,11 @@
 // What was found, in pictures and sentences; then what was run, on what, what failed and why.
 
 import { fitForPrint } from "./charts.js";
-import { byKind, keyOf, scoresOn, shown, worded } from "./data.js";
-import { choice, h, plural, table } from "./dom.js";
-import { strip } from "./glimpses.js";
+import { OWN, OWN_NOTE, byKind, keyOf, named, scoresOn, shown, worded } from "./data.js";
+import { choice, h, paperOf, plural, table } from "./dom.js";
+import { lost, strip, wipe, worstCase } from "./glimpses.js";
 import { heatCell, heatTable, legend } from "./heat.js";
-import { byThreat, chosenPair } from "./pair.js";
+import { byThreat, chosenPair, cleanRow } from "./pair.js";
 import { FILTERS, distinct } from "./rows.js";
 import * as state from "./state.js";
 import { tradeOff } from "./tradeoff.js";
@@ -30,7 +30,7 @@ export function progress(data) {
   for (const run of data.runs) stores.set(run.store, run);
   return [...stores.values()].map((run) => {
     const finished = run.done + run.failed;
-    const beat = run.heartbeat ? `, last sign of life ${run.heartbeat.replace("T", " ").slice(0, 19)} UTC` : "";
+    const beat = run.heartbeat ? `, last seen ${run.heartbeat.replace("T", " ").slice(0, 19)} UTC` : "";
     const text = `${run.store}: ${run.done.toLocaleString("en")} done, ${run.failed.toLocaleString("en")} failed${run.planned === null ? "" : ` of ${run.planned.toLocaleString("en")} planned`}, ${run.status ?? "status unknown"}${beat}`;
     const bar = run.planned
       ? h("progress", { max: String(run.planned), value: String(finished), "aria-label": text })
@@ -94,6 +94,45 @@ function openRows(data, row) {
   state.set({ ...cleared, ...Object.fromEntries(wanted), ...rest }, { step: true });
 }
 
+/** The case that lost most under the strongest of the attacks of rows that have a glimpse; null without one. */
+function worst(data, rows, open) {
+  const { summary, glimpseOf } = data;
+  const number = (name, row) => summary.number(name, row);
+  const [row] = rows
+    .filter((each) => glimpseOf.has(each) && !number("null", each) && !Number.isNaN(number(DROP, each)))
+    .sort((a, b) => number(DROP, b) - number(DROP, a));
+  if (row === undefined) return null;
+  const dataset = summary.text("dataset", row);
+  const [model, left, drop] = [summary.text("source", row), number("dsc_foreground", row), number(DROP, row)];
+  const size = number("ssim_body", row);
+  const cases = number("cases", row);
+  const isSaved = data.jobs.some(({ text }) => text.includes("save_adversarial: nifti"));
+  const more = data.volumes?.cases.length
+    ? h("button", { type: "button", class: "link", onclick: () => state.set({ tab: "volumes" }, { step: true }) }, "All slices, in the viewer")
+    : h(
+        "span",
+        { class: "hint" },
+        ...(isSaved ? ["All slices: ", h("code", {}, "freqbench open OUT"), ", the page in a folder with the volumes."]
+          : ["All slices: put ", h("code", {}, "save_adversarial: nifti"), " into the job; run it again."]),
+      );
+  return h(
+    "section",
+    { class: "lead-case", "aria-label": "worst case" },
+    glimpseOf.get(row).slice ? wipe(data, row) : worstCase(data, row),
+    h(
+      "div",
+      {},
+      h("h2", {}, `Worst case: ${named(data, row)} on ${model}`),
+      h("p", {}, `${lost(data, row)} of foreground ${worded("DSC", dataset)}, the most under the strongest attack.`),
+      h("p", {}, worded(`Mean over ${plural(cases, "case")}: DSC ${shown(left, 1)} left, drop ${shown(drop, 1)}`, dataset), Number.isNaN(size) ? "." : `, SSIM body ${shown(size, 1)}.`),
+      paperOf(data, row, (paper) => h("p", { class: "hint" }, "Paper: ", paper)),
+      named(data, row).endsWith(OWN) ? h("p", { class: "hint" }, `${OWN_NOTE}.`) : null,
+      h("p", {}, h("button", { type: "button", class: "link", onclick: () => open(row) }, "All numbers of this attack")),
+      h("p", {}, more),
+    ),
+  );
+}
+
 /** White-box rows as a heat map, as points against their distance, as sentences and as glimpses. */
 function pictures(data) {
   const { summary } = data;
@@ -118,11 +157,13 @@ function pictures(data) {
     const { [distance]: x, [DROP]: y } = scoresOn(data, dataset);
     const title = `${model}: ${y.heading} against ${x?.heading}`;
     drawn = x ? tradeOff(data, byThreat(data, ofModel), x, y, { title, name: (family) => family, height: 340, open }) : null;
+    const lead = worst(data, rows, open);
     const seen = data.glimpses.map(({ row }) => row).filter((row) => ofModel.includes(row));
     const said = data.findings.filter((each) => each.dataset === dataset);
     element.replaceChildren(
       ...(rows.length
         ? [
+            lead ?? "",
             h(
               "div",
               { class: "charts" },
@@ -160,21 +201,43 @@ function pictures(data) {
     const cell = (model, attack) => {
       const row = found.get(`${model}\u0000${attack}`);
       if (row === undefined) return heatCell("", null, `not run: ${attack} on ${model}`);
-      const drop = summary.number(DROP, row);
+      const [left, drop] = [summary.number("dsc_foreground", row), summary.number(DROP, row)];
       const kind = summary.number("null", row) ? "null" : "";
-      const title = Number.isNaN(drop)
+      const title = Number.isNaN(left)
         ? (summary.text("error", row) ?? "undefined on these volumes")
-        : `${attack} on ${model}: ${shown(drop, 1)} points, n ${shown(summary.number("cases", row), 0)}`;
-      return heatCell(shown(drop, 1), drop / FULL, title, kind, () => open(row));
+        : `${attack} on ${model}: ${shown(left, 1)} left, ${shown(drop, 1)} lost, n ${shown(summary.number("cases", row), 0)}`;
+      return heatCell(shown(left, 1), drop / FULL, title, kind, () => open(row));
     };
+    const mean = (members, name, why) => {
+      const values = members.map((row) => summary.number(name, row)).filter((value) => !Number.isNaN(value));
+      return heatCell(values.length ? shown(values.reduce((sum, value) => sum + value, 0) / values.length, 1) : "", null, values.length ? "mean over the models" : why);
+    };
+    const has = known.includes("ssim_body");
     const sections = byThreat(data, rows).map(([threat, members]) => {
       const attacks = [...new Set(members.map((row) => summary.text("attack", row)))];
-      return [threat, attacks.map((attack) => [attack, models.map((model) => cell(model, attack))])];
+      const lines = attacks.map((attack) => {
+        const mine = members.filter((row) => summary.text("attack", row) === attack);
+        const cells = models.map((model) => cell(model, attack));
+        cells.push(mean(mine, DROP, "undefined on these volumes"));
+        if (has) cells.push(mean(mine, "ssim_body", "not measured"));
+        return [named(data, mine[0]), cells];
+      });
+      return [threat, lines];
     });
-    const hasNull = rows.some((row) => summary.number("null", row));
+    const clean = models.map((model) => {
+      const row = cleanRow(data, dataset, model);
+      return heatCell(row < 0 ? "" : shown(data.clean.number("dsc_foreground", row), 1), null, `clean, ${model}`);
+    });
+    const notes = [
+      rows.some((row) => summary.number("null", row)) && "Hatched: without optimisation.",
+      rows.some((row) => named(data, row).endsWith(OWN)) && `${OWN_NOTE}.`,
+    ];
     return [
-      heatTable(worded("Points of foreground DSC that attacks take from each model", dataset), "attack", models, sections),
-      legend("0", `${FULL} points or more.`, hasNull ? "Hatched: without optimisation." : ""),
+      heatTable(
+        worded("Foreground DSC that white-box attacks leave of each model; drop and size are means over the models", dataset),
+        "attack", [...models, "drop", ...(has ? ["SSIM body"] : [])], [[null, [["clean", [...clean, h("td"), has ? h("td") : ""]]]], ...sections],
+      ),
+      legend("0", `a drop of ${FULL} points or more.`, notes.filter(Boolean).join(" ")),
     ];
   }
 
@@ -212,7 +275,7 @@ function attackTable(data, all) {
   const { summary } = data;
   const dataset = summary.text("dataset", all[0]);
   const own = all.filter((row) => summary.text("transfer", row) === "white-box");
-  const scores = ["dsc_foreground", "dsc_foreground_drop", "dsc", "ssim", "ssim_body", "lpips_body", "linf_255", "l2_body"].map(
+  const scores = ["dsc_foreground", "dsc_foreground_drop", "ssim_body", "dsc", "ssim", "lpips_body", "linf_255", "l2_body"].map(
     (name) => scoresOn(data, dataset)[name],
   );
   const columns = [
@@ -233,7 +296,8 @@ function attackTable(data, all) {
             : (summary.text("error", mine[0]) ?? "not measured, or undefined on these volumes"),
         };
       });
-      return [attack, String(mine.length), ...means];
+      const name = h("span", {}, named(data, mine[0]), paperOf(data, mine[0], (paper) => h("span", { class: "paper" }, paper)));
+      return [name, String(mine.length), ...means];
     });
     return [`threat model: ${threat}`, ...lines];
   });

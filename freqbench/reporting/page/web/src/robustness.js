@@ -6,10 +6,6 @@ import { escaped, h, plural, table } from "./dom.js";
 
 export function robustness(panel, app) {
   const { tables, natural, bounds } = app.data;
-  if (!tables.length) {
-    panel.append(h("p", {}, "No model here has a defence, and no volume was corrupted."));
-    return { update() {} };
-  }
   const charts = h("div", {});
   panel.append(
     charts,

@@ -28,10 +28,11 @@ export function runFacts(panel, app) {
         { heading: "meaning" },
       ],
       Object.values(scoresOn(data, ...datasets)).map((score) => [score.heading, score.name, score.unit, score.direction, score.meaning]),
+      { class: "prose" },
     ),
     ...data.runs.map(runSection),
     ...data.jobs.map((job) =>
-      h("details", {}, h("summary", {}, `Job ${job.name} of ${job.store}`), h("pre", { tabindex: "0" }, job.text)),
+      h("details", { class: "job" }, h("summary", {}, `Job ${job.name} of ${job.store}`), h("pre", { tabindex: "0" }, job.text)),
     ),
     h("p", { class: "hint" }, `Made ${data.made_at} by freqbench ${data.version}.`),
   );
@@ -44,7 +45,7 @@ function runSection(run) {
     ["store", run.store],
     ["status", run.status],
     ["started", run.started_at],
-    ["last sign of life", run.heartbeat],
+    ["last seen", run.heartbeat],
     ["code", code],
     ["host", run.host],
     ["devices", (run.devices ?? []).join("; ")],

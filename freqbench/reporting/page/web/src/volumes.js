@@ -2,25 +2,21 @@
 
 import { h } from "./dom.js";
 
+export const hasVolumes = ({ data }) => Boolean(data.volumes?.cases.length && window.freqbenchViewer);
+
+/** Points that a saved case lost on the model that it was made on. */
+function lost({ dsc, source }) {
+  const [clean, attacked] = dsc[source] ?? [];
+  return (clean ?? 0) - (attacked ?? clean ?? 0);
+}
+
 export function volumes(panel, app) {
   const { data } = app;
-  if (data.volumes && window.freqbenchViewer) {
+  if (hasVolumes(app)) {
     const box = h("div", { class: "viewer" });
     panel.append(box);
-    window.freqbenchViewer.open(box, data.volumes);
-  } else {
-    panel.append(
-      h("p", {}, "No volumes were saved with this report."),
-      h(
-        "p",
-        {},
-        "To look at slices here: put ",
-        h("code", {}, "save_adversarial: nifti"),
-        " into the job, run it, and make the page with ",
-        h("code", {}, "freqbench report OUT --format html --volumes"),
-        ".",
-      ),
-    );
+    const [worst] = [...data.volumes.cases].sort((a, b) => lost(b) - lost(a));
+    window.freqbenchViewer.open(box, data.volumes)?.then((viewer) => worst && viewer.show(worst));
   }
   return { update() {} };
 }
