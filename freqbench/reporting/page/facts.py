@@ -47,7 +47,7 @@ _COPIED = ("status", "started_at", "heartbeat", "warnings", "versions", "code", 
 
 
 def attacks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Returns AttackFacts of those of these attacks that freqbench has; a module's first line ends with the paper."""
+    """Returns an AttackPaper of each of these attacks that freqbench has; its module's first line ends with it."""
     found = {}
     for name in ATTACKS.keys() & set(names):
         line = (sys.modules[ATTACKS[name].__module__].__doc__ or "").partition("\n")[0]

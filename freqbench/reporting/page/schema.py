@@ -135,8 +135,8 @@ class ScoreColumn(Part):
     """Metric that a job must ask for to get the score, or empty."""
 
 
-class AttackFacts(Part):
-    """Facts of an attack that freqbench has."""
+class AttackPaper(Part):
+    """Paper of an attack that freqbench has."""
 
     paper: str
     """Authors, venue and arXiv number; may be empty."""
@@ -379,8 +379,8 @@ class PageData(Part):
     """Reason for each missing frame."""
     series: dict[str, Look]
     """Look of each family."""
-    attacks: dict[str, AttackFacts]
-    """Facts of each `base` of the summary."""
+    attacks: dict[str, AttackPaper]
+    """Paper of each `base` of the summary."""
     docs: str | None
     """Address of the documentation."""
     findings: list[Sentence]
