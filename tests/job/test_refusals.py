@@ -39,7 +39,7 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "dataset key": (lambda c: c["datasets"][0].update(splt=1), "datasets[0]: unknown key 'splt'.", "'split'?"),
     "attack key": (lambda c: c["attacks"][1].update(esp=1), "attacks[1].esp: unknown parameter 'esp'.", "'eps'?"),
     "missing key": (lambda c: c.pop("models"), "models: required", "not given"),
-    "missing parameter": (lambda c: c["attacks"][1].pop("eps"), "attacks[1].eps: required", "L-infinity"),
+    "missing parameter": (lambda c: c["attacks"][1].pop("eps"), "attacks[1].eps: required", "radius of the ball"),
     "eps in grey levels": (lambda c: c["attacks"][1].update(eps=8), "attacks[1].eps: expected a number", "8/255?"),
     "fraction of nothing": (lambda c: c["attacks"][1].update(eps="8/0"), "attacks[1].eps:", "got '8/0'"),
     "organ": (

@@ -17,6 +17,7 @@ from tiny_job import execute, small, write
 
 import freqbench
 from freqbench.audit import probe_files
+from freqbench.cli import report
 from freqbench.core.errors import UserError
 from freqbench.core.files import node_cache, storage
 from freqbench.data import cache
@@ -32,10 +33,12 @@ REMOVES = re.compile(
     r"\.unlink\(|rmtree|\.rmdir\(|rm_file|storage\.remove|os\.rename|shutil\.move|os\.replace|\.replace\(target"
 )
 REMOVING = {
+    "cli/report.py",
     "core/files/downloads.py",  # its own temporary file
     "core/files/node_cache.py",
     "core/files/storage.py",  # its own temporary file, and what it is asked to
     "data/cache.py",
+    "exchange/dicom_series.py",
     "reporting/page/manifest.py",
     "results/files.py",
     "results/glimpses.py",
@@ -201,10 +204,13 @@ WRITERS = {
     "page": ("report", "--format", "html", "--volumes", "--yes", "--to"),
     "figures": ("report", "--figures"),
     "export": ("export", "--yes", "--to"),
+    "dicom": ("export", "--format", "dicom", "--yes", "--to"),
 }
 
 
-@pytest.mark.parametrize("kind", ["page", "export", pytest.param("figures", marks=pytest.mark.integration)])
+@pytest.mark.parametrize(
+    "kind", ["page", "export", *(pytest.param(kind, marks=pytest.mark.integration) for kind in ("figures", "dicom"))]
+)
 def test_a_second_write_replaces_only_its_own_files(
     kind: str, small_store: Path, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +228,13 @@ def test_a_second_write_replaces_only_its_own_files(
     expected = f"error: {path}: expected no file or one that freqbench wrote, got another: move it away"
     assert refused(bench, *command).startswith(expected)
     require_there(tmp_path, str(path.relative_to(tmp_path)), *others)
+
+
+def test_the_viewer_s_page_at_the_end_of_a_run_leaves_a_page_of_somebody_else(small_copy: Path) -> None:
+    put(small_copy, "report/index.html")
+    with pytest.raises(UserError, match="expected no file or one that freqbench wrote"):
+        report._write_pages(str(small_copy))
+    require_there(small_copy, "report/index.html")
 
 
 @pytest.mark.parametrize("name", state.MARKS)
