@@ -5,7 +5,7 @@ import importlib
 import importlib.metadata
 import inspect
 import linecache
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache
@@ -24,19 +24,25 @@ def names_class(text: str) -> bool:
     return bool(colon and module and name) and "/" not in text
 
 
-@cache
 def installed(table: str) -> Mapping[str, str]:
     """Returns the names that installed packages add to `attacks`, `datasets` or `models`, with their classes' paths.
 
     A package declares them as entry points of the group `freqbench.TABLE`, `NAME = "package.module:Class"`. Whoever
     installed it trusts its code.
     """
-    return {point.name: point.value for point in importlib.metadata.entry_points(group=f"freqbench.{table}")}
+    return {point.name: point.value for point in _entry_points()[table]}
 
 
 def is_installed(path: str) -> bool:
     """True if an installed package adds the class of a path to a table."""
     return any(path in installed(table).values() for table in TABLES)
+
+
+@cache
+def _entry_points() -> Mapping[str, Sequence[importlib.metadata.EntryPoint]]:
+    """Reads the metadata of all installed packages, which takes long, once."""
+    points = importlib.metadata.entry_points()
+    return {table: [*points.select(group=f"freqbench.{table}")] for table in TABLES}
 
 
 @contextmanager
@@ -112,7 +118,7 @@ def provenance(cls: type) -> dict[str, str]:
         sha256 = _typed_sha256(cls, path)
     found = {"class": path, "source_sha256": sha256}
     for table in TABLES:
-        for point in importlib.metadata.entry_points(group=f"freqbench.{table}"):
+        for point in _entry_points()[table]:
             if point.value == path and point.dist:
                 found["package"] = f"{point.dist.name} {point.dist.version}"
     return found

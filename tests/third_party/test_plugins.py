@@ -34,9 +34,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     lines = "".join(f"[freqbench.{table}]\n{point}\n" for table, point in points.items())
     (about / "entry_points.txt").write_text(lines)
     monkeypatch.syspath_prepend(folder)
-    plugins.installed.cache_clear()
+    plugins._entry_points.cache_clear()
     yield folder
-    plugins.installed.cache_clear()
+    plugins._entry_points.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "freqbench_example"]:
         del sys.modules[name]
 
