@@ -144,7 +144,8 @@ class Recorder:
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
         self._patience = patience = Patience(store.root, self.warn, self.tell, lambda: self._writer.num_waiting)
         self._glimpses, self._lacks_glimpses = Glimpses(store.root), False
-        estimate = costs.estimated(plan.units, store)
+        estimate = costs.estimated(plan.units, store if plan.num_done else None)
+        self._spent = costs.Spent()
         if not attacks:  # volumes are scored that exist
             estimate = replace(estimate, attack=dict.fromkeys(estimate.attack, 0.0))
         self._progress = progress = RunProgress(plan, console, estimate)
@@ -197,7 +198,7 @@ class Recorder:
             self._patience.attempt(partial(self._record, self._status))
         if self._status == "done":
             self._patience.attempt(self._store.compact)
-            self._patience.attempt(partial(costs.remember, self._store, self.run_id))
+            self._spent.remember()
 
     @property
     def summary(self) -> Summary:
@@ -219,6 +220,7 @@ class Recorder:
     def take(self, outcome: Outcome) -> None:
         """Hands an outcome's rows to the writer; they count as done once it has committed them."""
         for record in outcome.records:
+            self._spent.add(record)
             for line in self.critic.of_record(record):
                 self.warn(line)
         self._progress.finish(outcome)

@@ -2,11 +2,13 @@
 
 import json
 import socket
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import pyarrow.compute as pc
 import torch
@@ -27,7 +29,7 @@ MOST_S = 1e6  # seconds of a pass that can be true
 SCORING_S = 0.5  # time for the distances of a small volume
 MEASURED = ("run_id", "finished_at", "status", "source_model_id", "attack", "num_forwards", "num_backwards")
 SECONDS = ("attack_seconds", "score_seconds")
-RECORD = "a record"  # beside the names of attacks in a file of `remember`; "" there is any attack
+RECORD = "a record"  # beside the names of attacks in a file of `Spent`; "" there is any attack
 BASIS = "from rows of the store or of earlier runs here"
 ROUGH = "rough: counted operations, at this machine's speed now"
 
@@ -60,15 +62,15 @@ def place(unit: Unit) -> Place:
     return unit.cell.key(unit.ref, unit.targets[0])[:2]
 
 
-def estimated(units: Sequence[Unit], store: Store) -> Costs:
+def estimated(units: Sequence[Unit], store: Store | None) -> Costs:
     """Estimates what units cost one worker.
 
     Seconds per pass of each source model and attack, and seconds to score a record, are those of the latest run in the
-    store, as an older run may have used another machine; else those of earlier runs on this machine (`remember`).
+    store, as an older run may have used another machine; else those of earlier runs on this machine (`Spent`).
     Models without any are estimated by counted operations, at the rate that the others reach; if there are no others,
     at the rate of the cores now, beside their other load, or of a usual GPU: right to a factor of about five.
     """
-    a_pass, a_record = measured(store)
+    a_pass, a_record = measured(store) if store else ({}, None)
     models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
     for model_id in {unit.cell.source.model_id for unit in units}:
         remembered = _remembered(model_id)
@@ -125,14 +127,12 @@ def _rate() -> float:
     return TRIALS * 2 * kernel.numel() * images[0, 0].numel() / seconds
 
 
-def measured(store: Store, run_id: str | None = None) -> tuple[Paces, float | None]:
-    """Returns a store's seconds per pass, of each attack and of any, and per record; `run_id`: of one run alone."""
+def measured(store: Store) -> tuple[Paces, float | None]:
+    """Returns a store's seconds per pass, of each attack and of any, and per record."""
     if store.is_empty:
         return {}, None
     rows = store.records((*MEASURED, *SECONDS))
     rows = rows.filter(pc.equal(rows["status"], "ok"))
-    if run_id is not None:
-        rows = rows.filter(pc.equal(rows["run_id"], run_id))
     passes = pc.fill_null(pc.add(rows["num_forwards"], rows["num_backwards"]), 0)
     sums = [("finished_at", "max"), *((name, "sum") for name in (*SECONDS, "passes")), ("score_seconds", "count")]
     grouped = rows.append_column("passes", passes).group_by(["run_id", "source_model_id", "attack"]).aggregate(sums)
@@ -150,19 +150,40 @@ def measured(store: Store, run_id: str | None = None) -> tuple[Paces, float | No
     return a_pass, a_record
 
 
-def remember(store: Store, run_id: str) -> None:
-    """Keeps the seconds per pass and per record of a run in the node's cache, a file a source model, for later runs."""
-    a_pass, a_record = measured(store, run_id)
-    for model_id in {model_id for model_id, _ in a_pass}:
-        if path := _file(model_id):
-            own = {attack or "": seconds for (source, attack), seconds in a_pass.items() if source == model_id}
-            known = _remembered(model_id) | own | ({} if a_record is None else {RECORD: a_record})
-            with suppress(OSError):  # a full or read-only disk only costs an estimate
-                storage.write_atomic(str(path), json.dumps(known).encode())
+class Spent:
+    """Adds up the seconds of a run's rows, and keeps them per pass and per record in the node's cache for later runs."""
+
+    def __init__(self) -> None:
+        self._spent = defaultdict[tuple[str, str], list[float]](lambda: [0.0, 0.0])  # seconds and passes of attacks
+        self._scored = [0.0, 0.0]  # seconds and number of records
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Adds a row of RECORDS; one that failed has no seconds."""
+        passes = (record.get("num_forwards") or 0) + (record.get("num_backwards") or 0)
+        if (seconds := record.get("attack_seconds")) and passes and record["status"] == "ok":
+            spent = self._spent[record["source_model_id"], record["attack"]]
+            spent[0], spent[1] = spent[0] + seconds, spent[1] + passes
+        if (seconds := record.get("score_seconds")) and record["status"] == "ok":
+            self._scored = [self._scored[0] + seconds, self._scored[1] + 1]
+
+    def remember(self) -> None:
+        """Writes a file a source model; what earlier runs left of other attacks stays."""
+        by_surrogates = {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
+        for model_id in {model_id for model_id, _ in self._spent}:
+            own = {attack: spent for (source, attack), spent in self._spent.items() if source == model_id}
+            paces = {attack: seconds / passes for attack, (seconds, passes) in own.items()}
+            alone = [spent for attack, spent in own.items() if attack not in by_surrogates]  # of no other network
+            if alone:
+                paces[""] = sum(seconds for seconds, _ in alone) / sum(passes for _, passes in alone)
+            if self._scored[1]:
+                paces[RECORD] = self._scored[0] / self._scored[1]
+            if path := _file(model_id):
+                with suppress(OSError):  # a full or read-only disk only costs an estimate
+                    storage.write_atomic(str(path), json.dumps(_remembered(model_id) | paces).encode())
 
 
 def _remembered(model_id: str) -> dict[str, float]:
-    """Returns what `remember` kept of a model; empty if there is nothing that can be read."""
+    """Returns what `Spent` kept of a model; empty if there is nothing that can be read."""
     path = _file(model_id)
     if path and path.is_file():
         with suppress(OSError, ValueError, AttributeError):

@@ -91,7 +91,7 @@ def test_a_moved_label_is_read_as_it_was_saved(tmp_path: Path) -> None:
     cell = expanded(content(attacks=[attack]))[1].cells[0]
     case = cell.dataset.load(cell.dataset.refs()[0])
     codes = (torch.arange(case.label.numel()) % 8).to(torch.uint8).reshape(case.label.shape)
-    facts = attacking.UNKNOWN.model_copy(update=dict.fromkeys(attacking.NOT_MOVED, 1.0))
+    facts = attacking.UNKNOWN.model_copy(update=dict.fromkeys(attacking.NOT_MEASURED, 1.0))
     attacked = AttackedVolume(adversarial=case.image, facts=facts, label=codes)
     saved_volumes.save(str(tmp_path), cell, case, attacked, None)
     assert torch.equal(codes, saved_volumes.read(str(tmp_path), cell, case.ref)[0].label)

@@ -150,11 +150,12 @@ def test_a_store_without_rows_is_estimated_by_an_earlier_run_on_the_same_machine
     half = unit.passes // 2
     facts = {"attack_seconds": 20.0 * half, "score_seconds": 20.0, "num_forwards": half, "num_backwards": half}
     good = {"status": "ok", "error": None, "run_id": "r", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
-    store = Store(str(tmp_path / "out"))
-    store.writer("r", interval_s=0).add([record | good for record in rows.failed(unit, "", facts).records], [])
-    fresh = Store(str(tmp_path / "other"))
+    fresh, spent = Store(str(tmp_path / "other")), costs.Spent()
     assert costs.estimated([unit], fresh).basis == costs.ROUGH
-    costs.remember(store, "r")
+    for record in rows.failed(unit, "", facts).records:
+        spent.add(record | good)
+        spent.add(record)  # one that failed has no pace
+    spent.remember()
     estimate = costs.estimated([unit], fresh)
     assert (estimate.total, estimate.basis) == (10.0 * unit.passes + 20.0, costs.BASIS)
     for file in tmp_path.glob("cache/networks/*.json"):
