@@ -151,7 +151,7 @@ def measured(store: Store) -> tuple[Paces, float | None]:
 
 
 class Spent:
-    """Adds up the seconds of a run's rows, and keeps them per pass and per record in the node's cache for later runs."""
+    """Adds up the seconds of a run, and keeps them per pass and per record in the node's cache for later runs."""
 
     def __init__(self) -> None:
         self._spent = defaultdict[tuple[str, str], list[float]](lambda: [0.0, 0.0])  # seconds and passes of attacks
