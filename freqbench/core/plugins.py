@@ -30,7 +30,7 @@ def installed(table: str) -> Mapping[str, str]:
     A package declares them as entry points of the group `freqbench.TABLE`, `NAME = "package.module:Class"`. Whoever
     installed it trusts its code.
     """
-    return {point.name: point.value for point in _entry_points()[table]}
+    return {point.name: point.value for point in _entry_points().get(table, ())}
 
 
 def is_installed(path: str) -> bool:
