@@ -177,7 +177,7 @@ class RunProgress:
         if not self._console.is_terminal and (at_once or now - self._last_line >= LINE_EVERY_S):
             self._last_line = now
             failed = f", {self.num_failed} failed" if self.num_failed else ""
-            line = f"{stored} of {amount(self._total, 'record')} stored{failed}, {now - self._started:.0f} s"
+            line = f"{stored} of {self._total} records stored{failed}, {now - self._started:.0f} s"
             line += f", about {rest} s left"
             if within:
                 what = within[0][0].name if len(within) == 1 else amount(len(within), "unit")

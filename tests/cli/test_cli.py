@@ -99,7 +99,7 @@ def test_run_says_in_plain_lines_what_it_did(tmp_path: Path) -> None:
     assert "\r" not in said
     waits = [line for line in said.splitlines() if line.startswith("waiting for ")]
     assert waits[-1] == "waiting for the first network and case to load"
-    assert "1 of 1 record stored" in said
+    assert "1 of 1 records stored" in said
     assert "DSC" in said
     assert re.search(r"^1 record in \d+ s, 0 were there before: out/records$", said, re.MULTILINE)
     assert len(rows(tmp_path / "out")) == 1

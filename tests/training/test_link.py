@@ -78,7 +78,7 @@ def test_run_trains_what_the_job_names_then_attacks_it_and_a_second_run_computes
 ) -> None:
     said = started(capsys)
     assert said.splitlines()[0] == "adv: training net first, into runs/adv (the same command goes on)"
-    assert "1 of 1 record stored" in said
+    assert "1 of 1 records stored" in said
     assert [path.name for path in (folder / "runs" / "adv").iterdir()] == ["net"]
     (row,) = tiny_job.rows(folder / "runs" / "tiny").values()
     assert (row["target_model"], row["target_method"]) == ("'m0'", repr(model().method_id))
