@@ -1,6 +1,5 @@
 """Chooses how a first job scales intensities, by the files and by the clean Dice of the first case under each way."""
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from freqbench import models
+from freqbench.core.documents import object_of
 from freqbench.core.types import NO_LABEL, CaseRef
 from freqbench.data import Dataset
 from freqbench.data.loaders.phantom import WINDOW_HU
@@ -57,7 +57,7 @@ def modality_of(root: str) -> str:
     path = Path(root) / "dataset.json"
     if not path.is_file():
         return ""
-    content = json.loads(path.read_bytes())
+    content = object_of(path.read_bytes(), str(path))
     named = content.get("modality", content.get("channel_names"))
     return " ".join(map(str, named.values())) if isinstance(named, dict) else str(named or "")
 
