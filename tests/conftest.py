@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -49,6 +50,14 @@ def no_fsync(pytestconfig: pytest.Config) -> Iterator[None]:
         if is_of_ci(pytestconfig):
             patch.setattr(os, "fsync", os.fstat)
         yield
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """A test that draws without a generator of its own draws the same, whatever ran before it in its process."""
+    random.seed(0)
+    if torch := sys.modules.get("torch"):  # a process that loads it later begins with a seed of its own, always the same
+        torch.manual_seed(0)
 
 
 @pytest.fixture

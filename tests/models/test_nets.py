@@ -80,12 +80,13 @@ def test_refusal_is_one_clear_line(case: str) -> None:
 def test_gradient_reaches_every_voxel_of_every_channel(arch: str, roi: Shape, more: dict[str, Any]) -> None:
     entry = ModelEntry(name="m", arch=arch, checkpoint="random", args={**SMALL_ARGS[arch], **more}, roi=roi)
     model = load(resolve(entry, 3, num_channels=2), torch.device("cpu"))
-    images = torch.rand(2, 2, *roi, requires_grad=True)
+    images = torch.rand(2, 2, *roi, generator=torch.Generator().manual_seed(0)).requires_grad_()
     logits = model(images)
     logits[:, 1].square().sum().backward()
     assert logits.shape == (2, 3, *roi)
     assert images.grad is not None
-    assert (images.grad != 0).all()
+    # One sum of many terms in float32 may be zero by rounding; that of the same voxel of another image is not.
+    assert (images.grad != 0).any(dim=0).all()
 
 
 def test_flops_of_a_network_without_depth_are_its_convolutions() -> None:
