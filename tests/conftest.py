@@ -56,7 +56,7 @@ def no_fsync(pytestconfig: pytest.Config) -> Iterator[None]:
 def same_draws() -> None:
     """A test that draws without a generator of its own draws the same, whatever ran before it in its process."""
     random.seed(0)
-    if torch := sys.modules.get("torch"):  # a process that loads it later begins with a seed of its own, always the same
+    if torch := sys.modules.get("torch"):  # loaded later, it begins with a seed of its own, which is always the same
         torch.manual_seed(0)
 
 
