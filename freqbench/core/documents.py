@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
+from yaml import MarkedYAMLError
 from yaml.composer import ComposerError
 from yaml.nodes import MappingNode, Node, ScalarNode
 
@@ -90,6 +91,14 @@ def _refuse_twice(node: MappingNode) -> None:
             seen.add((key.tag, key.value))
 
 
+def _problem(error: Exception) -> str:
+    """Returns what is wrong with a YAML text, and where."""
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return one_line(error)
+    place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+    return one_line(", ".join(part for part in (error.context, error.problem, place) if part))
+
+
 def yaml_of(content: bytes | str, where: str, of_others: bool = False) -> Any:
     """Returns the plain values in a YAML text; `of_others`: by PyYAML's rules, as other tools read their own files.
 
@@ -108,7 +117,7 @@ def yaml_of(content: bytes | str, where: str, of_others: bool = False) -> Any:
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or a day 32
-        raise UserError(f"{where}: not readable as YAML: {one_line(error):.300}") from None
+        raise UserError(f"{where}: not readable as YAML: {_problem(error):.300}") from None
 
 
 def mapping_of(content: bytes | str, where: str, of_others: bool = False) -> dict[str, Any]:
