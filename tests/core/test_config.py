@@ -70,7 +70,11 @@ def test_an_override_without_a_place_or_a_value_is_one_line(tmp_path: Path, over
     ("text", "expected"),
     [
         ("{name: a", "not readable as YAML: while parsing a flow mapping, expected ',' or '}', but got"),
-        ("{name: on}", "got on: write true or false, or quote it, line 1, column 8"),
+        (
+            "{name: on}",
+            "not readable as YAML: expected true, false, or a name in quotes, got on: "
+            "write true or false, or quote it, line 1, column 8",
+        ),
         ("- a", "expected keys and values at the top, got list"),
         ("", "expected keys and values at the top, got NoneType"),
         ("{name: a, inner: {sise: 1}}", "inner: unknown key 'sise'. Did you mean 'size'?"),
