@@ -204,13 +204,13 @@ def lines(found: Outlook) -> Iterator[str]:
     yield f"{done} of {amount(done + left, 'record')} {'is' if done + left == 1 else 'are'} in {found.out}"
     if left:
         price = "" if found.cost is None else f", {found.cost:,.2f} at {found.price:g}/h"
-        yield f"about {_spoken(found.hours_left or 0.0)} left on one worker ({found.basis}){price}"
+        yield f"about {spoken(found.hours_left or 0.0)} left on one worker ({found.basis}){price}"
 
 
-def _spoken(hours: float) -> str:
+def spoken(hours: float) -> str:
     """Formats hours for reading.
 
-    >>> _spoken(0.001), _spoken(0.5), _spoken(12.34)
+    >>> spoken(0.001), spoken(0.5), spoken(12.34)
     ('1 minute', '30 minutes', '12 hours')
     """
     if hours >= 1:
