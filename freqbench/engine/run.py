@@ -81,7 +81,7 @@ def execute(
     del covered, wanted
     store.write_job(content)
     run = Recorder(store, plan, console, shard)
-    for note in grid.notes:
+    for note in (*grid.notes, *plan.notes):
         run.tell(f"note: {note}")
     if complaint:
         console.print(complaint, markup=False, highlight=False, soft_wrap=True)

@@ -33,6 +33,17 @@ def test_an_empty_store_leaves_everything_and_a_full_one_nothing() -> None:
     assert (full.num_done, full.num_todo, full.units) == (24, 0, ())
 
 
+def test_records_that_lack_only_their_volume_are_said_and_computed_anew() -> None:
+    _, grid = expanded(job())
+    first, *rest = keys_of(grid)
+    covered = {first: frozenset({"dsc"}), **dict.fromkeys(rest[:3], METRICS)}  # the first lacks a metric too
+    assert make_plan(grid, covered, lambda cell, ref: True).notes == ()
+    plan = make_plan(grid, covered, lambda cell, ref: False)
+    assert (plan.num_done, plan.num_unsaved) == (0, 3)
+    assert plan.notes[0].startswith("3 records have all scores but no saved volume")
+    assert make_plan(grid, {}, lambda cell, ref: False).notes == ()
+
+
 def test_a_case_s_key_is_found_once_however_many_cells_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     _, grid = expanded(job())
     asked = noted(monkeypatch, Dataset, "case_key", lambda _, ref: ref.case_id)
