@@ -162,7 +162,7 @@ def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]]
 
     if checkpoint.startswith(UNTRAINED):
         return [("checkpoint", "untrained weights: to try the job, not to measure")], None, {}
-    if "{image}" in checkpoint:
+    if "{image}" in checkpoint and "{labels}" in checkpoint:
         return [("command", "a program that segments files: it may need `format`, `classes`, `timeout`")], COMMAND, {}
     if checkpoint.endswith(f".{ONNX}"):
         return [("architecture", "an ONNX file: it may need `roi`, if its window is open")], ONNX, {}
@@ -189,7 +189,12 @@ def _radius(budget: str) -> str:
 
 def _model(checkpoint: str, arch: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
     if arch == COMMAND:
-        words = shlex.split(checkpoint)
+        try:
+            words = shlex.split(checkpoint)
+        except ValueError as error:
+            raise UserError(
+                f"--checkpoint: expected a command as a shell takes it, got {error}: {checkpoint}"
+            ) from None
         return {"name": Path(words[0]).name, COMMAND: words}
     local = names.at_home(checkpoint)
     place = str(local.resolve()) if local.exists() else checkpoint

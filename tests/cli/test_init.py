@@ -90,6 +90,10 @@ def test_a_command_gives_a_job_of_queries_and_runs_only_where_it_is_trusted(
     options = ("init", path, "--data", data, "--checkpoint", shlex.join(words), "--budget", "4/255")
     assert "no clean Dice of the first case" in bench(*options)[1]
     assert "clean Dice of b: 0." in bench(*options, "--force", "--trust-code")[1]
+    line = refused(
+        bench, "init", path, "--force", "--data", data, "--checkpoint", "tool '{image} {labels}", "--budget", "1"
+    )
+    assert "--checkpoint: expected a command as a shell takes it, got No closing quotation: " in line
     job = yaml.safe_load(Path(path).read_text())
     assert (job["trust_code"], job["models"][0]["command"]) == (True, words)
     assert [attack["name"] for attack in job["attacks"]] == ["random_noise", "square", "sa2"]
