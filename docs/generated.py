@@ -28,6 +28,7 @@ from typer.cli import get_docs_for_click
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.declared import declared
 from freqbench.attacks.core.ensemble import Ensemble
+from freqbench.audit.checks import CHECKS
 from freqbench.cli import app, catalogue
 from freqbench.core.names import packaged_jobs
 from freqbench.data import DATASETS, Dataset
@@ -102,6 +103,7 @@ def write(folder: Path) -> None:
         "coverage": coverage_table(),
         "bounds": section_of(BOUNDS, "Both ends"),
         "metrics": metric_table(),
+        "checks": table([[f"`{name}`", check.should] for name, check in CHECKS.items()], ["check", "what should hold"]),
         "quickstart-attacks": section_of(QUICKSTART, "phantom: attacks on unet, white-box"),
         "quickstart-transfer": "\n".join(
             line

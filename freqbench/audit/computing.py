@@ -25,7 +25,7 @@ from freqbench.core.files import storage
 from freqbench.core.plugins import trusting
 from freqbench.core.terminal import amount
 from freqbench.engine import matching, run
-from freqbench.job import plan
+from freqbench.job import costs, plan
 from freqbench.job.attacks import attack_entry
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid, expand
@@ -96,6 +96,17 @@ def compute_missing(
             pass
     say(f"stopped: results so far are in {root}, and the same command goes on")
     return None
+
+
+def seconds_missing(job: JobSpec, out: str) -> float:
+    """Estimates what the cells that a store's audit lacks cost one worker, on CASES cases."""
+    extra, own, computed = (
+        planned(job, out, CASES, None, lambda _: None, compute=False),
+        Store(out),
+        Store(root_of(out)),
+    )
+    todo = plan.make_plan(extra.grid, {} if computed.is_empty else computed.covered())
+    return costs.estimated(todo.units, own if computed.is_empty else computed).total
 
 
 def _eps(text: str | None) -> float | None:

@@ -35,11 +35,13 @@ class Found:
         intensity: the way for the job; None: the loader's, or the network's own.
         reason: why this one, in a line.
         verdict: the clean Dice of the first case, or why there is none, in a line.
+        is_black_box: the network has no gradient.
     """
 
     intensity: Intensity | None
     reason: str
     verdict: str
+    is_black_box: bool
 
 
 def clean_dice(dataset: Dataset, spec: ModelSpec, ref: CaseRef) -> float:
@@ -82,20 +84,25 @@ def intensity_for(entry: Mapping[str, Any], model: ModelEntry, modality: str, is
         ways = [Way(intensity=None, reason=whose)]
     else:
         ways = list(_ways(dataset, refs, modality))
+
+    def found(way: Way, verdict: str, beside: str = "") -> Found:
+        reason = way.reason + beside
+        return Found(intensity=way.intensity, reason=reason, verdict=verdict, is_black_box=spec.black_box is not None)
+
     if untried:
-        return Found(intensity=ways[0].intensity, reason=ways[0].reason, verdict=f"no clean Dice: {untried}")
+        return found(ways[0], f"no clean Dice: {untried}")
     scores = []
     for way in ways:
         changed = build_dataset({**entry, **way.key}, place)
         scores.append(clean_dice(changed, resolve(model, changed.num_classes, changed.num_channels), refs[0]))
     if any(math.isnan(score) for score in scores):
         verdict = f"no clean Dice: the label of {first} has no class of the foreground"
-        return Found(intensity=ways[0].intensity, reason=ways[0].reason, verdict=verdict)
+        return found(ways[0], verdict)
     best = next(i for i, score in enumerate(scores) if score >= max(scores) - MARGIN)
     tried = ", ".join(f"{way} {score:.3f}" for way, score in zip(ways, scores, strict=True))
     beside = f"; clean Dice of {first} by intensity: {tried}" if len(ways) > 1 else ""
     verdict = f"clean Dice of {first}: {scores[best]:.3f} (foreground)"
-    return Found(intensity=ways[best].intensity, reason=ways[best].reason + beside, verdict=verdict)
+    return found(ways[best], verdict, beside)
 
 
 @dataclass(frozen=True, kw_only=True)

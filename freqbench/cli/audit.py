@@ -1,12 +1,24 @@
 """Checks whether numbers can be believed: the commands `audit`, `reproduce` and `verify`."""
 
-from typing import Annotated
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from freqbench.cli import common
 from freqbench.core.errors import UserError
+from freqbench.core.names import packaged_jobs
 from freqbench.core.terminal import amount
+from freqbench.core.types import dataset_name
+
+if TYPE_CHECKING:
+    from freqbench.audit.checks import Finding
+    from freqbench.job.schema import JobSpec
+    from freqbench.results import Store
+
+ENOUGH = 5  # patients whose intervals settle most doubts
 
 app = typer.Typer()
 
@@ -27,10 +39,13 @@ def audit(
     engine: common.Engine = "auto",
     address: common.Address = None,
     trust_code: common.Trust = False,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Show all checks, as a file or another format has them.")
+    ] = False,
     format: common.Format = "terminal",
     to: common.To = None,
 ) -> None:
-    """Check whether a store's numbers can be believed: a verdict and a sentence for each check and model."""
+    """Check whether a store's numbers can be believed: a verdict for each model, what matters most, and what to do."""
     failed: int | None = 0
     of_run = {"--cases": cases, "--eps": eps, "--job": job, "--set": set_, "--address": address}
     options = [name for name, value in of_run.items() if value is not None]
@@ -57,10 +72,74 @@ def audit(
             return
     elif options:
         raise UserError(f"audit: {options[0]}: expected --run or --plan beside it, got neither")
-    common.put(common.tables([out], format, "audit"), to, format)
+    if whole or to is not None or format != "terminal":
+        common.put(common.tables([out], format, "audit"), to, format)
+    else:
+        _show_most(out, job, trust_code)
     if failed:
         common.say(f"{amount(failed, 'record')} of the audit failed: the same command tries them again")
         raise typer.Exit(common.EXIT_FAILED)
+
+
+def _show_most(out: str, job: str | None, trusted: bool) -> None:
+    """Prints the first screen of an audit."""
+    from freqbench.audit.checks import audited, gathered
+    from freqbench.reporting import audit as shown
+    from freqbench.reporting.contents import keys_of
+    from freqbench.reporting.render.text import TERMINAL_WIDTH
+    from freqbench.results import Store
+
+    store = Store(out)
+    with common.warned():
+        findings = audited(gathered([store], keys_of([store.job()]), always_classes=True))
+    width = min(shutil.get_terminal_size((TERMINAL_WIDTH, 0)).columns, TERMINAL_WIDTH)
+    common.put(shown.first_screen(findings, [*_remedies(store, findings, job, trusted)], width), None)
+
+
+def _remedies(store: "Store", findings: "tuple[Finding, ...]", job: str | None, trusted: bool) -> Iterator[str]:
+    """Yields a line for what settles doubts, for the command that makes missing checks, and for the one that shows all.
+
+    Minutes are left out where the job cannot be expanded here.
+    """
+    from freqbench.audit import computing
+    from freqbench.job.plan import spoken
+    from freqbench.reporting.audit import CLAIMS, MASKING
+
+    out, spec, cost = store.root, None, "--plan shows its cost"
+    lacks = any(each.verdict == "not checked" and each.check in (*CLAIMS, *MASKING) for each in findings)
+    with suppress(UserError):  # without data, checkpoints or trust, which --plan says
+        spec = common.stored_job(out, job, trusted)
+        cost = f"about {spoken(computing.seconds_missing(spec, out) / 3600)} on one worker" if lacks else ""
+    doubts = [each for each in findings if each.verdict == "in doubt" and each.patients]
+    if doubts:
+        yield _more_cases(store, spec, min(doubts, key=lambda each: each.patients))
+    if lacks:
+        yield f"What was not checked: freqbench audit {out} --run, {cost}"
+    yield f"All {amount(len(findings), 'finding')}, and how to read them: freqbench audit {out} --all"
+
+
+def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
+    """Says that more patients settle a doubt, with the command and its cost if the job gives the number of cases."""
+    from freqbench.job import schema
+    from freqbench.job.plan import spoken
+
+    who = f"What is in doubt: {amount(doubt.patients, 'patient')}"
+    names = [entry.name for entry in job.datasets if entry.own.get("cases")] if job else []
+    name = dataset_name(doubt.dataset)
+    if not job or name not in names or doubt.patients >= ENOUGH:
+        return f"{who} leave it open, and more cases would narrow the intervals"
+    path = packaged_jobs().get(job.name)  # the file is known only if the store's job is as it is in the package
+    is_packaged = path is not None and schema.load(str(path)).model_dump() == job.model_dump()
+    number = [entry.name for entry in job.datasets].index(name)
+    attacks, scoring, cases = dict[tuple[str, str], float](), 0.0, set[str]()
+    for cell_id, case_key, attack, score in store.rows(("cell_id", "case_key", "attack_seconds", "score_seconds")):
+        attacks[cell_id, case_key] = attack or 0.0  # the same in the row of each target
+        scoring, cases = scoring + (score or 0.0), cases | {case_key}
+    hours = (sum(attacks.values()) + scoring) / len(cases) * (ENOUGH - doubt.cases) / 3600
+    command = (
+        f"freqbench run {job.name if is_packaged else 'JOB'} --out {store.root} --set datasets.{number}.cases={ENOUGH}"
+    )
+    return f"{who} cannot settle it: {command}, about {spoken(hours)} on one worker"
 
 
 @app.command(rich_help_panel=common.CHECK)

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,13 +19,13 @@ app = typer.Typer()
 
 CASES = 5
 EPS = "8/255"
-BUNDLE, UNTRAINED = "bundle", "random"
+BUNDLE, COMMAND, ONNX, UNTRAINED = "bundle", "command", "onnx", "random"
 
 JOB = """\
 # Attacks on one network, made by `freqbench init`. `freqbench schema` lists every key.
 # Next: freqbench plan {path}, then freqbench run {path}
 name: {name}
-
+{trust}
 datasets:
 {of_data}
   {dataset}    # without `cases`: all of the split
@@ -36,16 +37,24 @@ models:    # a second one shows transfer
 attacks:
   # Noise of the same size, which knows no network: the drop beyond this row is the attack's own.
   - {{name: random_noise, linf: {eps}}}
-  - {{name: fgsm, eps: {eps}}}
-  - {{name: pgd, eps: {eps}, steps: 20}}
-  # In the frequency domain: rho is its budget, control: random its null row, the same change without the optimisation.
-  - {{name: sa2, rho: 0.4, control: [none, random]}}
+{attacks}
 
 # Predictions are held against the files' own label maps, as nnU-Net and challenges do; grid: on the grid that is
 # attacked, as in the papers, which an attack that moves labels and a defence that votes need.
 score_on: file
 # save_adversarial: nifti    # keeps the volumes for the viewer and for other tools
 """
+BY_GRADIENTS = """\
+  - {{name: fgsm, eps: {eps}}}
+  - {{name: pgd, eps: {eps}, steps: 20}}
+  # In the frequency domain: rho is its budget, control: random its null row, the same change without the optimisation.
+  - {{name: sa2, rho: 0.4, control: [none, random]}}"""
+BY_QUERIES = """\
+  # The network has no gradient, so it is attacked by its predictions: a measurement takes 1000 or more.
+  - {{name: square, eps: {eps}, queries: 100}}
+  # The null row of an attack in the frequency domain, whose optimisation would need gradients.
+  - {{name: sa2, rho: 0.4, control: random}}"""
+TRUST = "trust_code: true    # runs the command below: read it first\n"
 
 
 @app.command(rich_help_panel=common.START)
@@ -54,7 +63,10 @@ def init(
         str, typer.Argument(help="Job file to write.", metavar="[JOB]", autocompletion=common.jobs)
     ] = "job.yaml",
     data: Annotated[str | None, typer.Option(help="Folder of a dataset, as `doctor --data` takes it.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="File, folder, URI, zoo://DATASET/NAME, or random.")] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="File, folder, URI, zoo://DATASET/NAME, random, or a command with {image} and {labels}."),
+    ] = None,
     arch: Annotated[
         str | None, typer.Option(help="unet, unetr, nnunet, bundle, ...", show_default="as the checkpoint tells")
     ] = None,
@@ -62,6 +74,7 @@ def init(
         str | None, typer.Option(help=f"L-infinity radius on the [0, 1] intensity scale, such as {EPS}.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    trust_code: common.Trust = False,
 ) -> None:
     """Write a commented job for your data and network; ask for whatever no option gives."""
     if os.path.lexists(path) and not force:
@@ -69,6 +82,7 @@ def init(
     data = data or _answer("Folder of the dataset", "--data")
     from freqbench.core import documents
     from freqbench.core.files import storage
+    from freqbench.core.plugins import trusting
     from freqbench.data import layouts
     from freqbench.job.schema import build_dataset
     from freqbench.models.sources import source_of
@@ -79,14 +93,17 @@ def init(
         raise UserError(f"{data}: expected a case with image and label map, found none: see doctor --data {data}")
     checkpoint = checkpoint or _answer("Checkpoint (file, folder, URI, zoo://DATASET/NAME, or random)", "--checkpoint")
     lines, guessed, args = _looked_at(checkpoint, arch)
-    arch = arch or _answer("Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...)", "--arch", guessed)
-    names.known("models", "architecture", arch)
+    question = "Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...)"
+    arch = arch or (guessed if guessed in (COMMAND, ONNX) else _answer(question, "--arch", guessed))
+    if arch != COMMAND:
+        names.known("models", "architecture", arch)
     budget = budget or _answer("Budget: L-infinity radius on the [0, 1] scale", "--budget", EPS)
     eps = _radius(budget)
     model = _model(checkpoint, arch, args if arch == guessed else {})
     if source_of(arch).is_checkpoint and build_dataset(layout.entry, data).has_regions:
         model = {**model, "outputs": "sigmoid"}
-    chosen, of_case, verdict = _fitted(layout.entry, model, checkpoint)
+    with trusting(trust_code):
+        chosen, of_case, verdict, is_black_box = _fitted(layout.entry, model, checkpoint)
     content = JOB.format(
         path=shlex.quote(path),
         name=re.sub(r"[^\w.-]+", "-", f"{layout.entry['name']}-{model['name']}"),  # as a folder's name may be anything
@@ -94,13 +111,15 @@ def init(
         dataset=documents.yaml_item({**chosen, "cases": min(CASES, complete)}),
         of_model=_comments(lines),
         model=documents.yaml_item(model),
+        attacks=(BY_QUERIES if is_black_box else BY_GRADIENTS).format(eps=eps),
+        trust=TRUST if arch == COMMAND else "",
         eps=eps,
     )
     storage.write_atomic(path, content.encode())
     common.say(f"written: {path}")
     common.say(verdict)
     try:
-        job = common.job_of(path, None, trusted=False)
+        job = common.job_of(path, None, trust_code)
         common.grid_of(job, None, f"runs/{job.name}")
     except UserError as error:
         raise UserError(f"{path} is written, but must be corrected before it runs: {error}") from None
@@ -109,8 +128,11 @@ def init(
 
 def _fitted(
     entry: Mapping[str, Any], model: Mapping[str, Any], checkpoint: str
-) -> tuple[Mapping[str, Any], list[tuple[str, str]], str]:
-    """Returns a dataset's entry with the intensities that suit files and network, comments, and a verdict."""
+) -> tuple[Mapping[str, Any], list[tuple[str, str]], str, bool]:
+    """Returns a dataset's entry with the intensities that suit files and network, comments, and a verdict.
+
+    The last is true for a black box.
+    """
     from freqbench.audit import first_case
     from freqbench.models import ModelEntry
 
@@ -118,9 +140,10 @@ def _fitted(
         network, is_trained = ModelEntry(**model), not checkpoint.startswith(UNTRAINED)
         found = first_case.intensity_for(entry, network, first_case.modality_of(str(entry["root"])), is_trained)
     except UserError as error:  # a job that must be corrected is written all the same
-        return entry, [], f"no clean Dice of the first case: {error}"
+        return entry, [], f"no clean Dice of the first case: {error}", COMMAND in model
     chosen = {**entry, **({} if found.intensity is None else {"intensity": found.intensity})}
-    return chosen, [("intensity", found.reason), ("first case", found.verdict)], found.verdict
+    lines = [("intensity", found.reason), ("first case", found.verdict)]
+    return chosen, lines, found.verdict, found.is_black_box
 
 
 def _answer(question: str, option: str, default: str | None = None) -> str:
@@ -139,6 +162,10 @@ def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]]
 
     if checkpoint.startswith(UNTRAINED):
         return [("checkpoint", "untrained weights: to try the job, not to measure")], None, {}
+    if "{image}" in checkpoint and "{labels}" in checkpoint:
+        return [("command", "a program that segments files: it may need `format`, `classes`, `timeout`")], COMMAND, {}
+    if checkpoint.endswith(f".{ONNX}"):
+        return [("architecture", "an ONNX file: it may need `roi`, if its window is open")], ONNX, {}
     if (folder := names.at_home(checkpoint)).is_dir():
         return [], kind_of_folder(folder), {}
     if not source_of(arch).is_checkpoint:
@@ -161,6 +188,14 @@ def _radius(budget: str) -> str:
 
 
 def _model(checkpoint: str, arch: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
+    if arch == COMMAND:
+        try:
+            words = shlex.split(checkpoint)
+        except ValueError as error:
+            raise UserError(
+                f"--checkpoint: expected a command as a shell takes it, got {error}: {checkpoint}"
+            ) from None
+        return {"name": Path(words[0]).name, COMMAND: words}
     local = names.at_home(checkpoint)
     place = str(local.resolve()) if local.exists() else checkpoint
     if arch == BUNDLE:

@@ -47,6 +47,22 @@ def stated_threads() -> int | None:
     return int(first) if first.isdecimal() and int(first) else None
 
 
+def core_seconds() -> tuple[float, float]:
+    """Returns the seconds that this process's threads have run, and have been ready to run while others had the cores.
+
+    Linux counts both; elsewhere both are 0.
+    """
+    counted = [_read(path).split() for path in (PROC / "self/task").glob("*/schedstat")]
+    ran, waited = (sum(int(times[place]) / 1e9 for times in counted if len(times) == 3) for place in (0, 1))
+    return ran, waited
+
+
+def slowdown(since: tuple[float, float]) -> float:
+    """Returns the factor by which other processes have slowed this one down since `core_seconds` was `since`."""
+    ran, waited = (now - then for now, then in zip(core_seconds(), since, strict=True))
+    return 1 + max(0.0, waited) / ran if ran > 0 else 1.0  # threads that end take their times along
+
+
 def available_memory() -> int:
     """Returns the free bytes of this machine, or of this process's container."""
     free = [psutil.virtual_memory().available]

@@ -17,7 +17,8 @@ from freqbench.job.plan import Plan
 
 LINE_EVERY_S, DRAW_EVERY_S = 10.0, 0.2
 PACE_S = 300.0  # the remaining time follows the pace of this period
-SETTLED, SETTLED_S = 0.05, 20.0  # part of the work, and time, after which a run's own pace is the only measure
+SETTLED = 0.05  # part of the work after which a run's own pace is the only measure
+MOST_SETTLED_S, SETTLED_S = 60.0, 10.0  # estimated seconds of that part at most, and time that must have passed too
 
 
 class Listener(Protocol):
@@ -89,7 +90,8 @@ class RunProgress:
 
     Bar and remaining time follow the estimated seconds of units, passes within a unit included. At first the remaining
     time is the estimate; from SETTLED of the work on it follows the pace since the first pass began, of the last PACE_S
-    at most. An attack whose ended units took longer than was estimated counts for more.
+    at most; in between it is a weighted geometric mean of both. An attack whose ended units took longer than was
+    estimated counts for more.
     """
 
     def __init__(self, plan: Plan, console: Console, costs: Costs) -> None:
@@ -204,8 +206,8 @@ class RunProgress:
             self._paces.popleft()
         recent = next(((now - then) / (done - before) for then, before in self._paces if done > before), None)
         pace = (now - self._began) / done if recent is None else recent
-        settled = min(1.0, done / (SETTLED * self._all)) * min(1.0, (now - self._began) / SETTLED_S)
-        return round((1 - settled) * planned + settled * pace * left)
+        settled = min(1.0, done / min(SETTLED * self._all, MOST_SETTLED_S)) * min(1.0, (now - self._began) / SETTLED_S)
+        return round(planned ** (1 - settled) * (pace * left) ** settled)
 
     def _factor(self, attack: str) -> float:
         """Returns how much longer than others an attack takes, each against its estimate; 1 before a unit's end."""

@@ -34,6 +34,7 @@ class Outcome:
     glimpse: Glimpse | None = None  # for a case that lost more than all earlier ones
     load_seconds: float = 0.0  # spent on reading and writing models, cases and volumes
     device_seconds: float = 0.0  # the rest of the worker's time: attack, prediction and scores
+    slowdown: float = 1.0  # factor by which other processes slowed the worker down
 
     @property
     def errors(self) -> list[str]:

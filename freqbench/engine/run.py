@@ -81,7 +81,7 @@ def execute(
     del covered, wanted
     store.write_job(content)
     run = Recorder(store, plan, console, shard)
-    for note in grid.notes:
+    for note in (*grid.notes, *plan.notes):
         run.tell(f"note: {note}")
     if complaint:
         console.print(complaint, markup=False, highlight=False, soft_wrap=True)
@@ -220,7 +220,7 @@ class Recorder:
     def take(self, outcome: Outcome) -> None:
         """Hands an outcome's rows to the writer; they count as done once it has committed them."""
         for record in outcome.records:
-            self._spent.add(record)
+            self._spent.add(record, outcome.slowdown)
             for line in self.critic.of_record(record):
                 self.warn(line)
         self._progress.finish(outcome)

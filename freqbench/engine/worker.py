@@ -18,7 +18,7 @@ from torch import Tensor
 from freqbench import models
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
-from freqbench.core.machine import keep_freed_memory
+from freqbench.core.machine import core_seconds, keep_freed_memory, slowdown
 from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of, require_trust, trusting
 from freqbench.core.types import Case, CaseRef, FileLabel
 from freqbench.data import Dataset
@@ -146,6 +146,7 @@ class Worker:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         self._load_seconds, started, masks = 0.0, time.perf_counter(), None
+        before = core_seconds()
         self.advance(0)
         try:
             with trusting(self.spec.trust_code):
@@ -154,8 +155,9 @@ class Worker:
             raise
         except Exception as error:  # noqa: BLE001 (whatever a model, attack or file does, the rest of the grid goes on)
             outcome = rows.failed(unit, reason_of(error), self._measured(unit.cell))
-        loaded = self._load_seconds
-        return replace(outcome, load_seconds=loaded, device_seconds=time.perf_counter() - started - loaded), masks
+        loaded, slower = self._load_seconds, 1.0 if self._device.type == "cuda" else slowdown(before)
+        spent = time.perf_counter() - started - loaded
+        return replace(outcome, load_seconds=loaded, device_seconds=spent, slowdown=slower), masks
 
     def distances(self, cell: Cell, ref: CaseRef, metrics: Sequence[str]) -> Scores:
         """Measures the distance of a cell's volume of a case by `scoring.score_volume`. Errors are raised."""

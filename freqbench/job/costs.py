@@ -17,7 +17,7 @@ from freqbench.attacks import ATTACKS
 from freqbench.core.errors import UserError
 from freqbench.core.files import node_cache, storage
 from freqbench.core.identity import digest
-from freqbench.core.machine import available_cores
+from freqbench.core.machine import available_cores, core_seconds, slowdown
 from freqbench.core.types import CaseRef
 from freqbench.job.cells import Unit
 from freqbench.models import ModelSpec, forward_flops, num_windows
@@ -65,22 +65,24 @@ def place(unit: Unit) -> Place:
 def estimated(units: Sequence[Unit], store: Store | None) -> Costs:
     """Estimates what units cost one worker.
 
-    Seconds per pass of each source model and attack, and seconds to score a record, are those of the latest run in the
-    store, as an older run may have used another machine; else those of earlier runs on this machine (`Spent`).
-    Models without any are estimated by counted operations, at the rate that the others reach; if there are no others,
-    at the rate of the cores now, beside their other load, or of a usual GPU: right to a factor of about five.
+    Seconds per pass of each source model and attack, and seconds to score a record, are those of earlier runs on this
+    machine (`Spent`), times the factor by which other processes slow it down now; else those of the latest run in the
+    store, as an older run may have used another machine. Models without any are estimated by counted operations, at the
+    rate that the others reach; if there are no others, at the rate of the cores now, beside their other load, or of a
+    usual GPU: right to a factor of about five.
     """
     a_pass, a_record = measured(store) if store else ({}, None)
+    rate, slower = _speed() if units else (GPU_FLOPS, 1.0)
     models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
     for model_id in {unit.cell.source.model_id for unit in units}:
-        remembered = _remembered(model_id)
-        a_record = remembered.pop(RECORD, None) if a_record is None else a_record
-        a_pass = {(model_id, attack or None): seconds for attack, seconds in remembered.items()} | a_pass
+        remembered = {name: seconds * slower for name, seconds in _remembered(model_id).items()}
+        a_record = remembered.pop(RECORD, a_record)
+        a_pass |= {(model_id, attack or None): seconds for attack, seconds in remembered.items()}
     forward = {model_id: forward_flops(model) for model_id, model in models.items()}
     known = [
         (forward[model_id], seconds) for (model_id, any_), seconds in a_pass.items() if not any_ and model_id in forward
     ]
-    rate = sum(flops for flops, _ in known) / sum(seconds for _, seconds in known) if known else _rate()
+    rate = sum(flops for flops, _ in known) / sum(seconds for _, seconds in known) if known else rate
     is_rough, learning, predicted = False, set[str](), set[tuple[CaseRef, str]]()
     attack, scoring = dict[Place, float](), dict[Place, float]()
     for unit in units:
@@ -111,20 +113,23 @@ def _predicted_windows(unit: Unit, target: ModelSpec, with_clean: bool) -> int:
     return windows * 2 ** len(target.inference.mirror) * target.predictions * (1 + with_clean)
 
 
-def _rate() -> float:
-    """Returns this machine's floating-point operations per second: a typical GPU's, else those of a convolution now."""
+def _speed() -> tuple[float, float]:
+    """Returns this machine's floating-point operations per second now, and how much other processes slow it down.
+
+    Of a GPU a typical rate, and 1; else those of a convolution on all cores.
+    """
     if torch.cuda.is_available():
-        return GPU_FLOPS
+        return GPU_FLOPS, 1.0
     images, kernel, threads = torch.rand(1, 32, 32, 32, 32), torch.rand(32, 32, 3, 3, 3), torch.get_num_threads()
     torch.set_num_threads(available_cores())
     with torch.inference_mode():
         for trial in range(TRIALS + 1):
             if trial == 1:  # the first one also sets up
-                started = perf_counter()
+                started, before = perf_counter(), core_seconds()
             torch.nn.functional.conv3d(images, kernel, padding=1)
-    seconds = perf_counter() - started
+    seconds, slower = perf_counter() - started, slowdown(before)
     torch.set_num_threads(threads)
-    return TRIALS * 2 * kernel.numel() * images[0, 0].numel() / seconds
+    return TRIALS * 2 * kernel.numel() * images[0, 0].numel() / seconds, slower
 
 
 def measured(store: Store) -> tuple[Paces, float | None]:
@@ -151,20 +156,23 @@ def measured(store: Store) -> tuple[Paces, float | None]:
 
 
 class Spent:
-    """Adds up the seconds of a run, and keeps them per pass and per record in the node's cache for later runs."""
+    """Adds up the seconds of a run, and keeps them per pass and per record in the node's cache for later runs.
+
+    Seconds are those that a machine without other load would have taken.
+    """
 
     def __init__(self) -> None:
         self._spent = defaultdict[tuple[str, str], list[float]](lambda: [0.0, 0.0])  # seconds and passes of attacks
         self._scored = [0.0, 0.0]  # seconds and number of records
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Adds a row of RECORDS; one that failed has no seconds."""
+    def add(self, record: Mapping[str, Any], slower: float = 1.0) -> None:
+        """Adds a row of RECORDS, made by a worker that others slowed down; one that failed has no seconds."""
         passes = (record.get("num_forwards") or 0) + (record.get("num_backwards") or 0)
         if (seconds := record.get("attack_seconds")) and passes and record["status"] == "ok":
             spent = self._spent[record["source_model_id"], record["attack"]]
-            spent[0], spent[1] = spent[0] + seconds, spent[1] + passes
+            spent[0], spent[1] = spent[0] + seconds / slower, spent[1] + passes
         if (seconds := record.get("score_seconds")) and record["status"] == "ok":
-            self._scored = [self._scored[0] + seconds, self._scored[1] + 1]
+            self._scored = [self._scored[0] + seconds / slower, self._scored[1] + 1]
 
     def remember(self) -> None:
         """Writes a file a source model; what earlier runs left of other attacks stays."""

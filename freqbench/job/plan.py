@@ -37,6 +37,16 @@ class Plan:
     units: tuple[Unit, ...]  # units to run, with the targets that have no row yet
     num_done: int  # records that exist already
     metrics: tuple[str, ...]  # the grid's, and those of rows that are computed anew, so that no row loses a column
+    num_unsaved: int = 0  # records to compute anew because only their volume is missing
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One line if records are complete but for their volumes."""
+        if not self.num_unsaved:
+            return ()
+        records = f"{amount(self.num_unsaved, 'record')} {'has' if self.num_unsaved == 1 else 'have'}"
+        why = "their attacks run again to make them, and the rows are computed anew with them"
+        return (f"{records} all scores but no saved volume (save_adversarial): {why}",)
 
     @property
     def num_todo(self) -> int:
@@ -51,20 +61,23 @@ def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Pl
     enough.
     """
     wanted = frozenset(grid.metrics)
-    units, num_done, former = [], 0, set[str]()
+    units, num_done, num_unsaved, former = [], 0, 0, set[str]()
     for cell in grid.cells:
         name = cell.dataset.name
         for ref, case_key in zip(grid.cases[name], grid.case_keys[name], strict=True):
             missing, lacks_volume = [], bool(covered) and is_saved is not None and not is_saved(cell, ref)
             for target in cell.targets:
                 present = covered.get((cell.cell_id, case_key, target.model_id))
-                if present is None or not wanted <= present or lacks_volume:
+                is_scored = present is not None and wanted <= present
+                if not is_scored or lacks_volume:
                     missing.append(target)
                     former |= present or frozenset()
+                    num_unsaved += is_scored
             num_done += len(cell.targets) - len(missing)
             if missing:
                 units.append(Unit(cell=cell, ref=ref, targets=tuple(missing)))
-    return Plan(grid=grid, units=tuple(units), num_done=num_done, metrics=(*grid.metrics, *sorted(former - wanted)))
+    metrics = (*grid.metrics, *sorted(former - wanted))
+    return Plan(grid=grid, units=tuple(units), num_done=num_done, metrics=metrics, num_unsaved=num_unsaved)
 
 
 def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, Preprocess]]:
@@ -115,7 +128,7 @@ class Outlook:
     warnings: tuple[str, ...]  # one line each
     patients: Mapping[str, str]  # numbers of both, in words, for each dataset some of whose cases share a patient
     missing: tuple[Missing, ...]
-    notes: tuple[str, ...] = ()  # one line per thing that was concluded about the datasets' files
+    notes: tuple[str, ...] = ()  # one line per thing that was concluded about the files of datasets and of the store
     records_done: int | None = None  # records in the store
     records_left: int | None = None  # records still to compute
     hours_left: float | None = None  # hours of one worker
@@ -150,7 +163,13 @@ def outlook(
     hours, basis = estimate.total / 3600, estimate.basis
     cost = None if price is None else price * hours
     return replace(
-        summary, records_done=todo.num_done, records_left=todo.num_todo, hours_left=hours, basis=basis, cost=cost
+        summary,
+        notes=(*summary.notes, *todo.notes),
+        records_done=todo.num_done,
+        records_left=todo.num_todo,
+        hours_left=hours,
+        basis=basis,
+        cost=cost,
     )
 
 
@@ -204,13 +223,13 @@ def lines(found: Outlook) -> Iterator[str]:
     yield f"{done} of {amount(done + left, 'record')} {'is' if done + left == 1 else 'are'} in {found.out}"
     if left:
         price = "" if found.cost is None else f", {found.cost:,.2f} at {found.price:g}/h"
-        yield f"about {_spoken(found.hours_left or 0.0)} left on one worker ({found.basis}){price}"
+        yield f"about {spoken(found.hours_left or 0.0)} left on one worker ({found.basis}){price}"
 
 
-def _spoken(hours: float) -> str:
+def spoken(hours: float) -> str:
     """Formats hours for reading.
 
-    >>> _spoken(0.001), _spoken(0.5), _spoken(12.34)
+    >>> spoken(0.001), spoken(0.5), spoken(12.34)
     ('1 minute', '30 minutes', '12 hours')
     """
     if hours >= 1:

@@ -75,7 +75,8 @@ class JobSpec(Strict):
             the identity of attacks that couple the windows of a batch; `auto` is 4 for them on any machine.
         case_timeout: seconds after which a unit's worker is killed and the unit tried again; None: no limit. The serial
             engine cannot stop a unit.
-        save_adversarial: `nifti` writes volumes and predictions under `OUT/volumes/`.
+        save_adversarial: `nifti` writes volumes and predictions under `OUT/volumes/`; rows that lack their volume are
+            computed anew with it.
         trust_code: allow code of other packages and of frozen models to run, as `--trust-code` does. Never read from a
             store.
     """

@@ -1,12 +1,15 @@
-"""Shows findings of the audit as sections of a report and as a part of the page's data."""
+"""Shows findings of the audit as a screen of a few lines, as sections of a report, and as a part of the page's data."""
 
+import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 import pandas as pd
 
-from freqbench.audit.checks import CHECKS, Finding, ModelVerdict, verdicts
+from freqbench.audit.checks import CHECKS, Finding, ModelVerdict, Verdict, titled, verdicts
+from freqbench.core.terminal import amount, printable
 from freqbench.reporting.render import Section
 
 HOW = (
@@ -14,11 +17,17 @@ HOW = (
     "interval over patients (Student's t) that excludes 0 (facts: by the limit in the sentence). in doubt: by more "
     "than 0.5 points, but the interval holds 0 or there is one patient; or, where an attack must be clearly better "
     "than noise or a null row, it is not. holds: no violation above 0.5 points was seen on these cases, which is no "
-    "proof. noted: a fact to know. A claim (no attack with the same bounds is stronger) is violated where the interval "
-    "lies above 0.5 points, corrected over all comparisons of its model. The other intervals are not corrected: of "
-    "forty comparisons that make no difference one lies outside by chance. Intervals of few patients are wide."
+    "proof. noted: a fact to know. A claim (strongest) is violated where the interval lies above 0.5 points, corrected "
+    "over all comparisons of its model. The other intervals are not corrected: of forty comparisons that make no "
+    "difference one lies outside by chance. Intervals of few patients are wide."
 )
 DISTANCES = "distances"
+GRAVITY: tuple[Verdict, ...] = ("violated", "in doubt", "not checked", "noted")  # of sentences on the first screen
+CLAIMS, MASKING = (
+    [name for name, check in CHECKS.items() if getattr(check, is_one)] for is_one in ("is_claim", "is_masking")
+)
+MODEL_GRAVITY = ("flagged", "in doubt", "not checked", "no sign")  # of its verdicts
+LINES, MOST_MODELS, MOST_SENTENCES, NAMED = 20, 6, 3, 3  # of the first screen
 MODELS = (
     "A model is flagged where a check of its gradients is violated (Carlini et al., arXiv:1902.06705; Athalye et al., "
     "arXiv:1802.00420): its robustness is then not established, whatever the other tables show. A flag can also mean "
@@ -28,6 +37,55 @@ MODELS = (
 )
 NOTHING = "No row counts: all failed, or were left out of the tables for the reasons in the report."
 RUN = "For checks not made: freqbench audit OUT --plan lists the cells that they need, --run computes them."
+
+
+def first_screen(findings: tuple[Finding, ...], remedies: Sequence[str], width: int) -> str:
+    """Returns at most LINES lines: a verdict per model, the sentences that matter most, and `remedies`, whole.
+
+    Graver verdicts come first, then claims, then checks of gradients. A sentence speaks of all models that share a
+    check and a verdict, by the largest difference; one that does not fit ends in dots.
+    """
+    models = sorted(verdicts(findings), key=lambda each: MODEL_GRAVITY.index(each.verdict))
+    names = [f"{each.model} on {each.dataset}" for each in models[:MOST_MODELS]]
+    widest = max(map(len, names), default=0)
+    head = [f"{name:{widest}}  {each.brief}" for name, each in zip(names, models, strict=False)] or [NOTHING]
+    head += [f"and {len(models) - MOST_MODELS} more"] if len(models) > MOST_MODELS else []
+    sentences = _sentences(findings)[:MOST_SENTENCES]
+    left = LINES - 3 - len(head) - sum(-(-len(line) // width) for line in remedies)
+    body: list[str] = []
+    for number, sentence in enumerate(sentences):
+        lines = max(1, (left - len(body)) // (len(sentences) - number))
+        body += textwrap.wrap(sentence, width, subsequent_indent="  ", max_lines=lines, placeholder=" ...")
+    head = [
+        line if len(line) <= width else f"{line[: width - 4]} ..." for line in ("Can the numbers be believed?", *head)
+    ]
+    return printable("\n\n".join("\n".join(part) for part in (head, body, remedies) if part)) + "\n"
+
+
+def _sentences(findings: tuple[Finding, ...]) -> list[str]:
+    groups: dict[tuple[str, Verdict], list[Finding]] = {}
+    for each in findings:
+        is_made = each.verdict != "not checked"
+        if each.check in MASKING and not is_made:
+            groups.setdefault(("", each.verdict), []).append(each)
+        elif each.verdict in GRAVITY and each.check != DISTANCES and (is_made or each.check in CLAIMS):
+            groups.setdefault((each.check, each.verdict), []).append(each)
+
+    def gravity(group: tuple[str, Verdict]) -> tuple[int, bool, bool]:
+        name, verdict = group
+        return GRAVITY.index(verdict), name not in CLAIMS, name not in MASKING
+
+    return [_sentence(name, groups[name, verdict]) for name, verdict in sorted(groups, key=gravity)]
+
+
+def _sentence(name: str, group: Sequence[Finding]) -> str:
+    worst = max(group, key=lambda each: -math.inf if math.isnan(each.difference) else each.difference)
+    names = list(dict.fromkeys(each.model or each.dataset for each in group))
+    whom = ", ".join(names) if len(names) <= NAMED else amount(len(names), "network")
+    if not name:
+        return f"{worst.verdict} for {whom}: {', '.join(dict.fromkeys(each.check for each in group))}."
+    about = f"; on {worst.model}: " if len(names) > 1 and worst.model else ": "
+    return f"{titled(name)}. {worst.verdict.capitalize()} for {whom}{about}{worst.sentence}"
 
 
 def sections(findings: tuple[Finding, ...]) -> list[Section]:
@@ -86,4 +144,4 @@ def _table(rows: Sequence[Finding] | Sequence[ModelVerdict], *names: str) -> pd.
 
 
 def _value(row: Finding | ModelVerdict, name: str) -> Any:
-    return CHECKS[row.check].should if isinstance(row, Finding) and name == "should" else getattr(row, name)
+    return titled(row.check) if isinstance(row, Finding) and name == "should" else getattr(row, name)

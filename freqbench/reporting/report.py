@@ -23,7 +23,7 @@ from freqbench.reporting.views import VIEWS, unasked
 from freqbench.results import Key, Store
 
 NOTES = (
-    "DSC, SSIM and LPIPS (1 - distance) are x100, higher is better; drop is in points of the foreground DSC against "
+    "DSC, SSIM and 1-LPIPS are x100, higher is better; drop is in points of the foreground DSC against "
     "clean; n is cases, or cases x seeds. DSC foreground leaves the background out, and HD95 penalised is in mm, a "
     "missed class counting the volume's diagonal. DSC and HD95 follow the published convention, all classes with "
     "background: a total failure still scores about 6 DSC with 14 classes and 25 with 4. HD95 is in voxels; undef "

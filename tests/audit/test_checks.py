@@ -277,7 +277,7 @@ def test_threat_models_side_by_side_and_distances_are_told() -> None:
     (single,) = CHECKS["ranking"].run(evidence(own))
     assert single.verdict == "holds"
     (far,) = CHECKS["distances"].run(evidence(own))
-    distances = "L-inf 8.0/255, L2 in the body 7.0 to 8.0, SSIM in the body 90.0, LPIPS in the body 98.0"
+    distances = "L-inf 8.0/255, L2 in the body 7.0 to 8.0, SSIM in the body 90.0, 1-LPIPS x100 in the body 98.0"
     assert (far.subject, far.sentence) == ("pgd eps=8/255", f"linf bounded by eps: {distances}.")
 
 

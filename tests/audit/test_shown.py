@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from freqbench.audit import probe_files
 from freqbench.audit.checks import audited, gathered
 from freqbench.audit.probe_files import GRADIENTS, Gradients, root_of, write
 from freqbench.core.errors import UserError
-from freqbench.reporting.audit import page_part
+from freqbench.reporting.audit import LINES, first_screen, page_part
 from freqbench.reporting.report import report
 from freqbench.results import KEY, Store
 
@@ -52,9 +53,21 @@ def test_the_whole_audit_is_a_table_a_csv_with_every_digit_and_json_without_nan(
     assert (budget["verdict"], budget["cases"]) == ("violated", 6)
     assert budget["low"] < budget["difference"] < budget["high"]
     part = page_part(audited(gathered([flagged])))
+    names = {f"{name}: {should}" for name, should in zip(frame["check"], frame["should"], strict=True)}
+    assert names == {each["should"] for each in part["findings"]}  # one name everywhere
     json.dumps(part, allow_nan=False)
     assert part["models"][0]["verdict"] == "flagged"
     assert {"check", "should", "dataset", "model", "subject", "verdict", "sentence"} == set(part["findings"][0])
+
+
+def test_the_first_screen_has_the_gravest_findings_first_and_twenty_lines_at_most(flagged: Store) -> None:
+    findings = audited(gathered([flagged]))
+    many = [replace(each, model=f"{each.model}{number}") for number in range(9) for each in findings]
+    lines = first_screen(tuple(many), ["freqbench audit out --run " * 4] * 3, 80).splitlines()
+    assert LINES - 6 <= len(lines) + 3 <= LINES  # each of the commands takes two lines
+    assert max(map(len, lines[:-3])) <= 80
+    assert lines[1] == "m0 on phantom  flagged: budget; 6 of 12 checks hold, 4 not made"
+    assert lines[9].startswith("budget: a larger budget hurts more. Violated for 9 networks; on m0: ")
 
 
 def test_rows_and_gradients_of_the_audit_s_own_store_count(tmp_path: Path) -> None:

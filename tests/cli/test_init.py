@@ -2,6 +2,7 @@
 
 import io
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 from command_line import Bench, refused
 from data.dicom_files import LABELS, put_seg, put_series
 from data.downloads import decathlon, nnunet, put, volume
+from models import nifti_tool
 from tiny_job import save_weights
 
 from freqbench import models
@@ -51,6 +53,51 @@ def test_init_writes_a_commented_job_that_plan_accepts(
     assert {attack["name"]: attack.get("eps") for attack in job["attacks"]}["pgd"] == "4/255"
     code, said, _ = bench("plan", str(path), "--out", str(tmp_path / "out"))
     assert (code, "0 of 10 records are in" in said) == (0, True)
+
+
+@pytest.mark.parametrize(("is_black", "attack"), [(False, "pgd"), (True, "square")])
+def test_an_onnx_file_gives_a_job_whose_attacks_its_operators_allow(
+    is_black: bool, attack: str, data: str, tmp_path: Path, bench: Bench
+) -> None:
+    from models import onnx_file
+
+    black = {"operator": onnx_file.BLACK, "alpha": 0.5} if is_black else {}
+    network = onnx_file.write(tmp_path / "net.onnx", sides=(16, 16, 16), **black)
+    path = str(tmp_path / "mine.yaml")
+    code, said, err = bench("init", path, "--data", data, "--checkpoint", network, "--budget", "4/255")
+    assert (code, err, "clean Dice of b: " in said) == (0, "", True)
+    job = yaml.safe_load(Path(path).read_text())
+    assert job["models"] == [{"name": "onnx", "arch": "onnx", "checkpoint": network}]
+    assert attack in {attack["name"] for attack in job["attacks"]}
+    assert bench("plan", path, "--out", str(tmp_path / "out"))[0] == 0
+
+
+def test_an_onnx_file_whose_window_is_open_asks_for_it_in_a_line(data: str, tmp_path: Path, bench: Bench) -> None:
+    from models import onnx_file
+
+    network, path = onnx_file.write(tmp_path / "net.onnx"), str(tmp_path / "mine.yaml")
+    line = refused(bench, "init", path, "--data", data, "--checkpoint", network, "--budget", "4/255")
+    assert f"{path} is written, but must be corrected before it runs: {path}: models[0]: " in line
+    assert "roi: required, as the file does not say it" in line
+
+
+def test_a_command_gives_a_job_of_queries_and_runs_only_where_it_is_trusted(
+    data: str, tmp_path: Path, bench: Bench
+) -> None:
+    tool, path = tmp_path / "tool.py", str(tmp_path / "mine.yaml")
+    tool.write_text(nifti_tool.script("value > 50"))
+    words = [sys.executable, str(tool), "{image}", "{labels}"]
+    options = ("init", path, "--data", data, "--checkpoint", shlex.join(words), "--budget", "4/255")
+    assert "no clean Dice of the first case" in bench(*options)[1]
+    assert "clean Dice of b: 0." in bench(*options, "--force", "--trust-code")[1]
+    line = refused(
+        bench, "init", path, "--force", "--data", data, "--checkpoint", "tool '{image} {labels}", "--budget", "1"
+    )
+    assert "--checkpoint: expected a command as a shell takes it, got No closing quotation: " in line
+    job = yaml.safe_load(Path(path).read_text())
+    assert (job["trust_code"], job["models"][0]["command"]) == (True, words)
+    assert [attack["name"] for attack in job["attacks"]] == ["random_noise", "square", "sa2"]
+    assert bench("plan", path, "--out", str(tmp_path / "out"))[0] == 0
 
 
 def test_a_network_for_nnunets_regions_has_sigmoid_outputs(tmp_path: Path, bench: Bench) -> None:

@@ -92,3 +92,15 @@ def test_memory_is_that_of_the_machine_or_less_by_a_container_s_limit(
     machine_s_own = psutil.virtual_memory()
     monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: machine_s_own)
     assert machine.available_memory() == (machine_s_own.available if free is None else free)
+
+
+def test_a_slowdown_is_what_all_threads_waited_for_a_core_while_they_ran(group: Path) -> None:
+    """Two threads ran 3 s and waited 6 s; then one of them has ended. Where nothing is counted nothing has waited."""
+    assert machine.slowdown(machine.core_seconds()) == 1
+    write(group, {"proc/self/task/1/schedstat": "1000000000 0 5", "proc/self/task/2/schedstat": "0 1000000000 5"})
+    before = machine.core_seconds()
+    assert before == (1, 1)
+    write(group, {"proc/self/task/1/schedstat": "2000000000 4000000000 9"})
+    write(group, {"proc/self/task/2/schedstat": "2000000000 3000000000 9"})
+    assert machine.slowdown(before) == 3
+    assert machine.slowdown((5, 5)) == 1

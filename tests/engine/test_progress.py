@@ -62,7 +62,7 @@ def test_remaining_time_is_the_estimate_before_a_pass_and_follows_ended_units_af
     shown.store(1)
     assert said.getvalue().splitlines() == [
         "0 of 2 records stored, 12 s, about 220 s left",
-        "1 of 2 records stored, 30 s, about 10 s left",
+        "1 of 2 records stored, 30 s, about 5 s left",
     ]
 
 
@@ -85,6 +85,15 @@ def test_the_first_passes_hardly_change_the_estimate(at: list[float]) -> None:
     at[0] += 60
     shown.advance(unit, 1)
     assert left(said) == [pytest.approx(8010, rel=0.2)]
+
+
+def test_an_estimate_that_is_three_times_too_long_is_put_right_in_half_a_minute(at: list[float]) -> None:
+    shown, (unit,), said = shown_of(1000)
+    shown.advance(unit, 0)
+    for passes in range(1, 91):
+        at[0] += 1 / 3
+        shown.advance(unit, passes)
+    assert left(said)[-1] == pytest.approx((8010 - 90) / 3, rel=0.05)
 
 
 def test_an_attack_that_takes_longer_than_was_estimated_counts_for_more(at: list[float]) -> None:
@@ -132,7 +141,7 @@ def test_a_dear_unit_says_how_far_it_is_and_is_through_once(at: list[float]) -> 
     at[0] += 18
     shown.advance(one, 200)  # an attack may look more often than it says
     assert said.getvalue().splitlines() == [
-        "0 of 2 records stored, 12 s, about 80 s left, 2 units at 50 %",
+        "0 of 2 records stored, 12 s, about 14 s left, 2 units at 50 %",
         "0 of 2 records stored, 30 s, about 1 s left, pgd on a, phantom_2000 at 100 %",
     ]
 

@@ -33,6 +33,17 @@ def test_an_empty_store_leaves_everything_and_a_full_one_nothing() -> None:
     assert (full.num_done, full.num_todo, full.units) == (24, 0, ())
 
 
+def test_records_that_lack_only_their_volume_are_said_and_computed_anew() -> None:
+    _, grid = expanded(job())
+    first, *rest = keys_of(grid)
+    covered = {first: frozenset({"dsc"}), **dict.fromkeys(rest[:3], METRICS)}  # the first lacks a metric too
+    assert make_plan(grid, covered, lambda cell, ref: True).notes == ()
+    plan = make_plan(grid, covered, lambda cell, ref: False)
+    assert (plan.num_done, plan.num_unsaved) == (0, 3)
+    assert plan.notes[0].startswith("3 records have all scores but no saved volume")
+    assert make_plan(grid, {}, lambda cell, ref: False).notes == ()
+
+
 def test_a_case_s_key_is_found_once_however_many_cells_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     _, grid = expanded(job())
     asked = noted(monkeypatch, Dataset, "case_key", lambda _, ref: ref.case_id)
@@ -102,7 +113,7 @@ def test_windows_whose_graphs_do_not_fit_are_counted(
 
 def estimated(monkeypatch: pytest.MonkeyPatch, content: Mapping[str, Any], out: Path, rate: float = 1e6) -> str:
     """The last line of `plan`, where the machine does so many operations a second."""
-    monkeypatch.setattr(costs, "_rate", lambda: rate)
+    monkeypatch.setattr(costs, "_speed", lambda: (rate, 1.0))
     return [*planning.lines(planning.outlook(expanded(content)[1], (), None, str(out), price=36.0))][-1]
 
 
@@ -135,17 +146,20 @@ def test_a_rough_estimate_goes_by_the_speed_of_the_machine_now(tmp_path: Path, m
 def test_the_speed_of_the_machine_is_measured_and_leaves_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     before = torch.get_num_threads()
-    assert 1e7 < costs._rate() < 1e14
+    rate, slower = costs._speed()
+    assert 1e7 < rate < 1e14
+    assert slower >= 1
     assert torch.get_num_threads() == before
 
 
 def test_a_store_without_rows_is_estimated_by_an_earlier_run_on_the_same_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first run took 10 seconds a pass and 20 a record; a broken file in the cache is no basis."""
+    """It took 10 seconds a pass and 20 a record, slowed down twofold, and now others slow the machine down threefold; a
+    broken file in the cache is no basis."""
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
-    monkeypatch.setattr(costs, "_rate", lambda: 1e6)
+    monkeypatch.setattr(costs, "_speed", lambda: (1e6, 3.0))
     (unit,) = expanded(small())[1].units()
     half = unit.passes // 2
     facts = {"attack_seconds": 20.0 * half, "score_seconds": 20.0, "num_forwards": half, "num_backwards": half}
@@ -153,11 +167,11 @@ def test_a_store_without_rows_is_estimated_by_an_earlier_run_on_the_same_machine
     fresh, spent = Store(str(tmp_path / "other")), costs.Spent()
     assert costs.estimated([unit], fresh).basis == costs.ROUGH
     for record in rows.failed(unit, "", facts).records:
-        spent.add(record | good)
+        spent.add(record | good, 2.0)
         spent.add(record)  # one that failed has no pace
     spent.remember()
     estimate = costs.estimated([unit], fresh)
-    assert (estimate.total, estimate.basis) == (10.0 * unit.passes + 20.0, costs.BASIS)
+    assert (estimate.total, estimate.basis) == (3 / 2 * (10.0 * unit.passes + 20.0), costs.BASIS)
     for file in tmp_path.glob("cache/networks/*.json"):
         file.write_text("[1]")
     assert costs.estimated([unit], fresh).basis == costs.ROUGH
@@ -167,7 +181,7 @@ def test_a_network_without_rows_is_estimated_at_the_rate_of_one_with_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One took 10 seconds a pass; the other takes as much longer as it has more operations, whatever cores do now."""
-    monkeypatch.setattr(costs, "_rate", lambda: 1e12)
+    monkeypatch.setattr(costs, "_speed", lambda: (1e12, 1.0))
     content = small(attacks=[{"name": "pgd", "eps": 0.1, "steps": 2}])
     content["models"] = job()["models"]
     known, unknown = expanded(content)[1].units()

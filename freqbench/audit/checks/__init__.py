@@ -13,7 +13,19 @@ from freqbench.audit.checks.evidence import COLUMNS, Evidence, gathered
 from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict
 from freqbench.core.terminal import amount
 
-__all__ = ["CHECKS", "COLUMNS", "AuditCheck", "Evidence", "Finding", "ModelVerdict", "audited", "gathered", "verdicts"]
+__all__ = [
+    "CHECKS",
+    "COLUMNS",
+    "AuditCheck",
+    "Evidence",
+    "Finding",
+    "ModelVerdict",
+    "Verdict",
+    "audited",
+    "gathered",
+    "titled",
+    "verdicts",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +73,11 @@ CHECKS: Mapping[str, AuditCheck] = {
 }
 
 
+def titled(name: str) -> str:
+    """Returns a check's name and the statement that should hold, as every table shows them."""
+    return f"{name}: {CHECKS[name].should}"
+
+
 def audited(evidence: Evidence) -> tuple[Finding, ...]:
     """Returns the findings of all checks, in the order of CHECKS."""
     return tuple(
@@ -92,6 +109,16 @@ class ModelVerdict:
         if self._names("in doubt"):
             return "in doubt"
         return "no sign" if self.checks["holds"] else "not checked"
+
+    @property
+    def brief(self) -> str:
+        """The verdict in a line: the checks that it rests on, and how many hold and were not made."""
+        reasons = self._names("violated") or self._names("in doubt")
+        names = {verdict: set(self._names(verdict)) for verdict in VERDICTS}
+        total, others = set[str]().union(*names.values()), set[str]().union(*(names[v] for v in names if v != "holds"))
+        held = f"{len(total - others)} of {amount(len(total), 'check')} hold"
+        text = f"{self.verdict}{': ' if reasons else ''}{', '.join(reasons)}; {held}"
+        return f"{text}, {len(names['not checked'])} not made" if names["not checked"] else text
 
     @property
     def sentence(self) -> str:

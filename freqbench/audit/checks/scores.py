@@ -25,7 +25,7 @@ _SHOWN = {
     "linf": ("L-inf", 255.0, "/255"),
     "l2_body": ("L2 in the body", 1.0, ""),
     "ssim_body": ("SSIM in the body", 100.0, ""),
-    "lpips_body": ("LPIPS in the body", 100.0, ""),
+    "lpips_body": ("1-LPIPS x100 in the body", 100.0, ""),
 }
 """Distances with their title, factor and unit in tables."""
 
@@ -260,7 +260,7 @@ def distances(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _range(values: pd.Series, name: str) -> str:
-    """Writes the least and the largest value in the tables' unit; LPIPS as 1 - distance."""
+    """Writes the least and the largest value in the tables' unit."""
     low, high = float(values.min()), float(values.max())
     if math.isnan(low):
         return ""

@@ -19,13 +19,13 @@ from freqbench.results.store import index_keys
 Facts = Sequence[Mapping[str, Any]]
 
 NOTES = (
-    "DSC, SSIM and LPIPS (1 - distance) are x100 and higher is better; drop is points of DSC foreground lost against "
+    "DSC, SSIM and 1-LPIPS are x100 and higher is better; drop is points of DSC foreground lost against "
     "the clean volume. DSC foreground leaves the background out; DSC and HD95 follow the published convention: all "
     "classes with the background, so a total failure still scores about 6 where these are 14, and 25 where they are 4.",
     "An empty cell was not computed, not asked for, or is undefined on these volumes; it is never 0, it drops out of "
     "means, and the reason stands in the cell's tooltip and in the row's details.",
     "Rows of different threat models bound different things and are never ranked by DSC alone: read the distances in "
-    "the same row (L-inf, L2, SSIM, LPIPS).",
+    "the same row (L-inf, L2, SSIM, 1-LPIPS).",
 )
 CAUTIONS = (
     "HD95 leaves classes out that the prediction or the label lacks, so a stronger attack can look better in it: read "

@@ -22,7 +22,7 @@ DROP = "dsc_foreground_drop"
 UNBOUNDED = "none"
 OF_MODELS = {name: f"{name} (model)" for name in (*ATTACK, "source_model", "attack", "made on", "drop", "SSIM body")}
 """New names of models that are called like a column of a table."""
-DISTANCES = {"ssim_body": "1 - SSIM body", "lpips_body": "1 - LPIPS body", "l2_body": "L2 body"}
+DISTANCES = {"ssim_body": "1 - SSIM body", "lpips_body": "LPIPS x100 body", "l2_body": "L2 body"}
 TOLERANCE = 0.1
 MOST_MATCHES = 100
 
@@ -41,7 +41,7 @@ HOW_RATES = (
 )
 HOW_MATCHED = (
     "Each row sets two different attacks side by side whose mean distance inside the body is about the same, within "
-    "10 % of the larger: 1 - SSIM or 1 - LPIPS (x100, as in the other tables) or L2. Drops are points of foreground "
+    "10 % of the larger: 1 - SSIM or the LPIPS distance (both x100) or L2. Drops are points of foreground "
     "DSC of models that the volumes were not made on, over the same cases, sources and targets; the stronger attack "
     "stands first. Its order holds where Student's t over patients, Holm-corrected over all pairs of attacks of this "
     "table, has p below 0.05, else it is open; the interval is t of the row alone, not corrected. An attack that "

@@ -25,6 +25,11 @@ def test_a_heading_says_the_unit_of_what_is_not_x100(score: Score) -> None:
     assert HEADINGS[score.name].endswith(f"\n{score.unit}")
 
 
+@pytest.mark.parametrize("name", ["lpips", "lpips_body"])
+def test_a_heading_says_that_lpips_is_shown_as_a_similarity(name: str) -> None:
+    assert HEADINGS[name].startswith("1-LPIPS\nx100")
+
+
 class Cells(HTMLParser):
     """The tags of a document, and each cell's style and text."""
 

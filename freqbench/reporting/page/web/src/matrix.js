@@ -131,16 +131,12 @@ export function matrix(panel, app) {
   }
 
   function ranking(rows) {
-    const columns = [
-      "attack",
-      "white-box drop",
-      "transfer drop",
-      "transfer %",
-      "L-inf",
-      "L2 body",
-      "SSIM body",
-      "LPIPS body",
-    ].map((heading, place) => ({ heading, number: place > 0 }));
+    const distances = ["linf_255", "l2_body", "ssim_body", "lpips_body"].map((name) => data.scoreOf[name]);
+    const drops = ["attack", "white-box drop", "transfer drop", "transfer %"];
+    const columns = [...drops, ...distances.map((score) => score.heading)].map((heading, place) => ({
+      heading,
+      number: place > 0,
+    }));
     const sections = byThreat(data, rows).map(([threat, members]) => {
       const attacks = [...new Set(members.map((row) => summary.text("attack", row)))];
       const lines = attacks.map((attack) => {
@@ -165,9 +161,7 @@ export function matrix(panel, app) {
             cell(own, 1, "no white-box rows"),
             cell(others, 1, "no transfer rows"),
             cell(rate, 0, Number.isNaN(own) || Number.isNaN(others) ? "no white-box or no transfer rows" : TOO_SMALL),
-            ...["linf_255", "l2_body", "ssim_body", "lpips_body"].map((name) =>
-              cell(mean(mine, name), data.scoreOf[name].digits, "not measured"),
-            ),
+            ...distances.map((score) => cell(mean(mine, score.name), score.digits, "not measured")),
           ],
         };
       });
