@@ -135,11 +135,12 @@ def _answer(question: str, option: str, default: str | None = None) -> str:
 def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]], str | None, Mapping[str, Any]]:
     """Reports `doctor`'s findings about a checkpoint, the architecture that they tell, and its arguments."""
     from freqbench.audit import diagnosis
+    from freqbench.models import hub
     from freqbench.models.sources import kind_of_folder, source_of
 
     if checkpoint.startswith(UNTRAINED):
         return [("checkpoint", "untrained weights: to try the job, not to measure")], None, {}
-    if (folder := names.at_home(checkpoint)).is_dir():
+    if (folder := hub.local(checkpoint) if checkpoint.startswith(hub.SCHEMES) else names.at_home(checkpoint)).is_dir():
         return [], kind_of_folder(folder), {}
     if not source_of(arch).is_checkpoint:
         return [], None, {}
