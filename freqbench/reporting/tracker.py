@@ -114,7 +114,7 @@ def _wandb(out: str) -> str:
                 session.summary.update({**run.means, "cases": run.cases})
                 if run.picture:
                     session.log({"glimpse": wandb.Image(run.picture)})
-                place = session.project_url or ""
+                place = "" if session.offline else session.project_url or ""
     except wandb.Error as error:
         raise UserError(f"--log wandb: expected a server that answers, got {one_line(error):.200}") from None
     return place or f"{folder}/wandb"
