@@ -139,6 +139,6 @@ def test_the_readme_names_what_is_there() -> None:
     assert {"up", "env", "kill", "down"} <= used <= set(re.findall(r"^    (\w+)\) ", script, flags=re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", ["local.sh", "slurm.sh"])
+@pytest.mark.parametrize("name", ["local.sh", "slurm.sh", "slurm-node.sh"])
 def test_scripts_can_be_run(name: str) -> None:
     assert (FOLDER / name).stat().st_mode & 0o111
