@@ -117,6 +117,8 @@ def _wandb(out: str) -> str:
                 place = "" if session.offline else session.project_url or ""
     except wandb.Error as error:
         raise UserError(f"--log wandb: expected a server that answers, got {one_line(error):.200}") from None
+    finally:
+        wandb.teardown()  # waits for its process, which still writes when a run is finished
     return place or f"{folder}/wandb"
 
 
