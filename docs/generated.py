@@ -153,8 +153,10 @@ def front_page() -> str:
     ]
     addresses = f"Repository: <{urls['Repository']}>, documentation: <{urls['Documentation']}>"
     addresses += " (placeholders: there is no public place yet)." if "//example.org/" in addresses else "."
+    image = urls["Image"].removeprefix("https://")
+    run = f"Without an installation: `docker run --rm --shm-size=1g -w /tmp {image}:cpu freqbench run quickstart`."
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    filled = {"badge": badge, "addresses": "\n".join([*cite, "", addresses, ""])}
+    filled = {"badge": badge, "addresses": "\n".join([*cite, "", addresses, run, ""])}
     for name, content in filled.items():
         text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>{content}\g<2>", text, flags=re.DOTALL)
     return text

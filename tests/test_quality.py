@@ -47,6 +47,22 @@ def test_the_version_is_the_latest_of_the_changelog_and_the_one_to_cite() -> Non
     assert freqbench.__version__ == released[0] == cited
 
 
+@pytest.mark.repository
+def test_every_hard_dependency_says_who_needs_it_and_is_imported() -> None:
+    """Two are imported by others: einops by networks of MONAI, tabulate by `to_markdown` of pandas."""
+    listed = re.search(r"^dependencies = \[.*?\n(.*?)^\]", (ROOT / "pyproject.toml").read_text("utf-8"), re.M | re.S)
+    lines = re.findall(r'^    "([\w-]+)(\S*)",(  # \w.*)?$', listed[1] if listed else "", re.MULTILINE)
+    assert len(lines) > 20
+    assert [name for name, _, reason in lines if not reason] == []
+    assert {name for name, bounds, _ in lines if "<" in bounds} == {"monai", "torch", "torchvision"}
+    modules = {"pillow": "PIL", "PyYAML": "yaml", "scikit-image": "skimage", "Jinja2": "jinja2"}
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "freqbench").rglob("*.py"))
+    names = {name: modules.get(name, name.replace("-", "_")) for name, *_ in lines}
+    assert {name for name, module in names.items() if not re.search(rf"^ *(import|from) {module}\b", code, re.M)} == {
+        *("einops", "tabulate")
+    }
+
+
 @pytest.mark.integration
 def test_wheel_and_sdist_carry_what_runs_and_are_fit_for_an_index(tmp_path: Path) -> None:
     """Made as `python -m build` makes them of a fresh checkout, the wheel from the sdist, with the setuptools here."""

@@ -20,7 +20,7 @@ from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of
 from freqbench.data import Dataset
 from freqbench.engine.worker import LRU, keeping_learned
-from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, facts_of, source_of
+from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, facts_of, hub, source_of
 from freqbench.models.entry import COMMAND
 from freqbench.models.examination import mended
 from freqbench.models.loading import wrapped
@@ -113,9 +113,10 @@ def load_model(
 
     Args:
         source: `zoo://DATASET/NAME`, path or URI of a checkpoint, or `random` for untrained weights (give `arch` unless
-            freqbench wrote the checkpoint); folder of a MONAI bundle or of nnU-Net; or any network that maps `[1, C, h,
-            w, d]` to logits `[1, K, h, w, d]`. A network is copied: further training does not change the model. A list
-            of words is a command that segments the file `{image}` and writes `{labels}`; it needs trust_code.
+            freqbench wrote the checkpoint); folder of a MONAI bundle or of nnU-Net; `hf://ORG/REPO/PATH@REVISION` or
+            `monai://BUNDLE@VERSION`; or any network that maps `[1, C, h, w, d]` to logits `[1, K, h, w, d]`. A network
+            is copied: further training does not change the model. A list of words is a command that segments the file
+            `{image}` and writes `{labels}`; it needs trust_code.
         num_classes: number of classes, background included, also beside regions; None: from the file or the network's
             output.
         num_channels: channels of the volumes; None: from the file, else 1.
@@ -156,7 +157,8 @@ def _entry(source: str | Sequence[str], settings: dict[str, Any]) -> ModelEntry:
     if not isinstance(source, str):
         name = PurePath(*map(str, source[:1])).stem or COMMAND
         return config.validate({"name": name, **settings, COMMAND: source}, ModelEntry, "load_model")
-    arch, folder = settings.get("arch"), names.at_home(source)
+    folder = hub.local(source) if source.startswith(hub.SCHEMES) else names.at_home(source)
+    arch = settings.get("arch")
     if not isinstance(arch, str | None):
         raise UserError(f"load_model: arch: expected a name, got {kind_of(arch)}: give it as text")
     arch = kind_of_folder(folder) if arch is None else arch

@@ -158,6 +158,7 @@ def _answer(question: str, option: str, default: str | None = None) -> str:
 def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]], str | None, Mapping[str, Any]]:
     """Reports `doctor`'s findings about a checkpoint, the architecture that they tell, and its arguments."""
     from freqbench.audit import diagnosis
+    from freqbench.models import hub
     from freqbench.models.sources import kind_of_folder, source_of
 
     if checkpoint.startswith(UNTRAINED):
@@ -166,7 +167,7 @@ def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]]
         return [("command", "a program that segments files: it may need `format`, `classes`, `timeout`")], COMMAND, {}
     if checkpoint.endswith(f".{ONNX}"):
         return [("architecture", "an ONNX file: it may need `roi`, if its window is open")], ONNX, {}
-    if (folder := names.at_home(checkpoint)).is_dir():
+    if (folder := hub.local(checkpoint) if checkpoint.startswith(hub.SCHEMES) else names.at_home(checkpoint)).is_dir():
         return [], kind_of_folder(folder), {}
     if not source_of(arch).is_checkpoint:
         return [], None, {}

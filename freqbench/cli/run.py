@@ -63,7 +63,7 @@ def run(
     force: common.Force = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Write OUT/report.html at the end.")] = True,
     log: Annotated[
-        Literal["tensorboard", "mlflow"] | None,
+        Literal["tensorboard", "mlflow", "wandb"] | None,
         typer.Option(help="At the end, log each cell's settings, means and picture, below OUT."),
     ] = None,
 ) -> None:

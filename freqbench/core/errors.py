@@ -30,7 +30,7 @@ class DataError(UserError):
 
 
 class MissingDataError(DataError):
-    """Raised for a file or folder of a dataset, or of brainchop's, that is not on this machine."""
+    """Raised for a file or folder of a dataset, of brainchop's or of a hub's that is not on this machine."""
 
 
 class MisfitError(UserError):

@@ -17,7 +17,11 @@ AnyPath = str | PathLike[str]
 LONGEST_PATH, LONGEST_PART = 4095, 255  # bytes, on Linux
 LONGEST = 128  # bytes: two names, a cell's id and a suffix have to fit into LONGEST_PART
 ALLOWED = "letters, digits and _ . , + = @ ( ) - or blanks within"
-OWN_PROTOCOLS: Mapping[str, str] = {"brainchop": "freqbench.models.brainchop:local"}
+OWN_PROTOCOLS: Mapping[str, str] = {
+    "brainchop": "freqbench.models.brainchop:local",
+    "hf": "freqbench.models.hub:local",
+    "monai": "freqbench.models.hub:local",
+}
 """Protocols of freqbench's own, each with the function that fetches a URI's file or folder."""
 PROTOCOLS = (
     *("file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https"),

@@ -282,10 +282,10 @@ class ModelEntry(Strict):
     Attributes:
         arch: a name of MODELS, of READERS (`nnunet`, `meshnet`, `onnx`, `torchscript`, `torch_export`, `command`) or
             `package.module:Class`; None: the one in the metadata of freqbench's own checkpoint.
-        checkpoint: path, URI, `zoo://DATASET/NAME`, `brainchop://NAME`, `train://NAME` for a network of the job's
-            `training`, or `random` for untrained weights (`random:7`: seed 7, else 0); environment variables such as
-            `${FREQBENCH_CHECKPOINTS}` are filled in.
-        bundle: folder of a MONAI bundle.
+        checkpoint: path, URI, `zoo://DATASET/NAME`, `hf://ORG/REPO/FILE@REVISION` of the Hugging Face Hub,
+            `brainchop://NAME`, `train://NAME` for a network of the job's `training`, or `random` for untrained weights
+            (`random:7`: seed 7, else 0); environment variables such as `${FREQBENCH_CHECKPOINTS}` are filled in.
+        bundle: folder of a MONAI bundle, `monai://BUNDLE@VERSION` of MONAI's model zoo or `hf://ORG/REPO@REVISION`.
         command: words of a command that segments the file `{image}` and writes the label map `{labels}`; it needs
             trust, and is asked for labels alone.
         format: ending of the command's two files, such as `.mha`; None: `.nii.gz`.
@@ -446,7 +446,8 @@ class ModelEntry(Strict):
             return "bundle"
         if self.command:
             return COMMAND
-        stated = "meshnet" if self.arch is None and str(self.checkpoint).startswith(SCHEME) else self.arch
+        scheme = str(self.checkpoint).partition("://")[0]
+        stated = {"brainchop": "meshnet", "monai": "bundle"}.get(scheme) if self.arch is None else self.arch
         return stated and meant("models", stated)
 
     @field_validator("checkpoint")

@@ -13,6 +13,7 @@ from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import CaseRef, Outputs
+from freqbench.models import hub
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.transforms import RandomResizePad
@@ -45,7 +46,7 @@ def facts_of(
     class_names: Sequence[str] = (),
 ) -> Facts:
     """Returns the facts of a model, not an ensemble: the part of `resolve` that makes no network, and refuses as it."""
-    path, source = _path_of(entry), source_of(entry.reader)
+    (path, at), source = hub.at_commit(_path_of(entry)), source_of(entry.reader)
     local = source.located(path, entry.args)
     with naming(path, local):
         facts, seed = source.facts(entry, local, num_classes, num_channels), seed_of(path)
@@ -53,7 +54,7 @@ def facts_of(
     if entry.class_map is None:
         has_regions = head_of(entry, facts) == "sigmoid"
         require_order(entry.name, path, facts.metadata.class_names or (), class_names, has_regions)
-    return replace(facts, path=path, local=local, sha256=sha256)
+    return replace(facts, path=path, local=local, sha256=sha256, notes=(*at, *facts.notes))
 
 
 def resolve(

@@ -1,4 +1,4 @@
-"""Logs the means of a store's cells to TensorBoard or MLflow: one run per cell and target, with its picture."""
+"""Logs the means of a store's cells to TensorBoard, MLflow or Weights & Biases: one run per cell and target."""
 
 import importlib.util
 import math
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 from freqbench.analysis.frames import found_records
 from freqbench.core.errors import UserError, installing, one_line
 from freqbench.core.files import storage
+from freqbench.core.identity import digest
 from freqbench.metrics import METRICS
 from freqbench.reporting.contents import keys_of
 from freqbench.reporting.figures.cases import glimpse
@@ -51,7 +53,7 @@ def require(tracker: str, out: str) -> None:
 def log(tracker: str, out: str) -> str:
     """Logs a store's cells to a tracker of TRACKERS and returns the place. Cells without a scored row are left out.
 
-    Raises UserError if MLflow's server cannot be reached or refuses.
+    Raises UserError if the server of MLflow or Weights & Biases cannot be reached or refuses.
     """
     return TRACKERS[tracker](out)
 
@@ -96,7 +98,31 @@ def _mlflow(out: str) -> str:
     return place
 
 
-TRACKERS: Mapping[str, Callable[[str], str]] = {"tensorboard": _tensorboard, "mlflow": _mlflow}
+def _wandb(out: str) -> str:
+    """Logs to the server of the library's settings; with WANDB_MODE=offline to OUT/wandb, for `wandb sync`."""
+    import wandb
+
+    folder, place = storage.local_path(out), ""
+    project, settings = (
+        str(Store(out).job()["spec"]["name"]),
+        wandb.Settings(silent=True, console="off", init_timeout=20),
+    )
+    try:
+        for run in _runs(out):
+            about: dict[str, Any] = {"id": digest([project, run.name]), "name": run.name, "config": dict(run.settings)}
+            with wandb.init(project=project, dir=folder, resume="allow", settings=settings, **about) as session:
+                session.summary.update({**run.means, "cases": run.cases})
+                if run.picture:
+                    session.log({"glimpse": wandb.Image(run.picture)})
+                place = "" if session.offline else session.project_url or ""
+    except wandb.Error as error:
+        raise UserError(f"--log wandb: expected a server that answers, got {one_line(error):.200}") from None
+    finally:
+        wandb.teardown()  # waits for its process, which still writes when a run is finished
+    return place or f"{folder}/wandb"
+
+
+TRACKERS: Mapping[str, Callable[[str], str]] = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
 
 
 def _runs(out: str) -> Iterator[_LoggedCell]:

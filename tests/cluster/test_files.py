@@ -1,6 +1,7 @@
 """The files of cluster/: what they name is there, they agree, none holds a secret."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -57,6 +58,35 @@ def test_torch_comes_from_the_index_that_is_given_else_from_pips_own(index: str,
     assert [each for each in said.splitlines() if not each.startswith(("torch", "install", "--no-cache"))] == words
     assert DEFAULTS["TORCH_INDEX"] == ""
     assert not re.search(r"https?://", DOCKERFILE)
+
+
+def test_the_workflow_builds_tries_and_pushes_the_image_that_the_project_names(tmp_path: Path) -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "image.yml").read_text(encoding="utf-8"))
+    steps = {step["name"]: step for step in workflow["jobs"]["image"]["steps"] if "run" in step}
+    environment = {"PATH": os.environ["PATH"], "GITHUB_ENV": str(tmp_path / "env")}
+    subprocess.run(["bash", "-ec", steps["name"]["run"]], cwd=ROOT, env=environment, check=True)
+    name = PROJECT["urls"]["Image"].removeprefix("https://")
+    assert (tmp_path / "env").read_text() == f"IMAGE={name}\n"
+    environment |= {"IMAGE": "registry:5000/lab/image", "KIND": "cpu", "INDEX": "https://cpu", "GITHUB_REF_NAME": "v1"}
+    environment |= {"REGISTRY_USER": "me", "REGISTRY_TOKEN": "secret"}
+    said = [
+        subprocess.run(
+            ["bash", "-ec", f"docker() {{ echo docker \"$@\"; }}\n{steps[each]['run']}"],
+            env=environment, capture_output=True, text=True, check=True,
+        ).stdout.splitlines()
+        for each in ("build", "try", "push")
+    ]  # fmt: skip
+    image = "registry:5000/lab/image"
+    assert said == [
+        [f"docker build -f cluster/docker/Dockerfile --build-arg TORCH_INDEX=https://cpu -t {image}:cpu ."],
+        [f"docker run --rm --shm-size=1g -w /tmp {image}:cpu freqbench run quickstart --limit-cases 1"],
+        [
+            "docker login registry:5000 --username me --password-stdin",
+            f"docker tag {image}:cpu {image}:v1-cpu",
+            f"docker push --all-tags {image}",
+        ],
+    ]
+    assert f" {name}:cpu freqbench run quickstart" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("source", [word for line in instructions("COPY") for word in line.split()[:-1]])
@@ -139,6 +169,6 @@ def test_the_readme_names_what_is_there() -> None:
     assert {"up", "env", "kill", "down"} <= used <= set(re.findall(r"^    (\w+)\) ", script, flags=re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", ["local.sh", "slurm.sh"])
+@pytest.mark.parametrize("name", ["local.sh", "slurm.sh", "slurm-node.sh"])
 def test_scripts_can_be_run(name: str) -> None:
     assert (FOLDER / name).stat().st_mode & 0o111

@@ -1,4 +1,4 @@
-"""The Slurm script under stubs of what it calls: `srun` and `ray` run what they are given, `python` is the driver."""
+"""The Slurm scripts under stubs of what they call: `srun` and `ray` run what they are given, `python` is the driver."""
 
 import os
 import re
@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "cluster" / "slurm.sh"
-TEXT = SCRIPT.read_text(encoding="utf-8")
+TEXT, NODE = (
+    (Path(__file__).parents[2] / "cluster" / name).read_text(encoding="utf-8") for name in ("slurm.sh", "slurm-node.sh")
+)
 PATIENCE_S = 30
 
 STUBS = {
@@ -108,21 +109,33 @@ def test_a_run_that_ends_keeps_its_exit_code_and_is_not_queued_again(start: Star
     assert job.calls("python") == ["-m freqbench run job.yaml --address auto --out s3://lab/out --set seeds=[1]"]
 
 
+@pytest.mark.parametrize("code", [0, 2])
+def test_a_run_on_one_node_keeps_its_exit_code_and_has_a_ray_of_its_own(start: Start, code: int) -> None:
+    job = start('env | grep "^RAY_" >> "$LOG"; exit "$DRIVER_EXIT"', code, NODE)
+    assert (job.end()[0], job.requeued()) == (code, False)
+    assert job.calls("python") == ["-m freqbench run job.yaml --out s3://lab/out --set seeds=[1]"]
+    assert not [*job.calls("ray"), *job.calls("srun")]
+    (folder,) = re.findall(r"^RAY_TMPDIR=(.+)$", job.log.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert folder.startswith(f"/tmp/freqbench-{job.number}.")
+    assert not Path(folder).exists()
+
+
 @pytest.mark.parametrize(
-    ("driver", "code", "sent", "expected", "is_requeued"),
+    ("script", "driver", "code", "sent", "expected", "is_requeued"),
     [
-        (WORKS, 130, signal.SIGUSR1, 130, True),
-        (WORKS, 0, signal.SIGUSR1, 0, False),
-        (WORKS, 1, signal.SIGUSR1, 1, False),
-        (HANGS, 0, signal.SIGUSR1, 124, True),
-        (WORKS, 130, signal.SIGTERM, 130, False),
+        pytest.param(TEXT, WORKS, 130, signal.SIGUSR1, 130, True, id="near the time limit"),
+        pytest.param(TEXT, WORKS, 0, signal.SIGUSR1, 0, False, id="done meanwhile"),
+        pytest.param(TEXT, WORKS, 1, signal.SIGUSR1, 1, False, id="failed meanwhile"),
+        pytest.param(TEXT, HANGS, 0, signal.SIGUSR1, 124, True, id="does not end in time"),
+        pytest.param(TEXT, WORKS, 130, signal.SIGTERM, 130, False, id="cancelled"),
+        pytest.param(NODE, WORKS, 130, signal.SIGUSR1, 130, True, id="one node, near the time limit"),
+        pytest.param(NODE, WORKS, 130, signal.SIGTERM, 130, False, id="one node, cancelled"),
     ],
-    ids=["near the time limit", "done meanwhile", "failed meanwhile", "does not end in time", "cancelled"],
 )
 def test_a_signalled_run_stores_work_in_flight_and_is_queued_again_unless_it_ended(
-    start: Start, driver: str, code: int, sent: signal.Signals, expected: int, is_requeued: bool
+    start: Start, script: str, driver: str, code: int, sent: signal.Signals, expected: int, is_requeued: bool
 ) -> None:
-    job = start(driver, code, TEXT.replace("FLUSH_S=200", "FLUSH_S=0") if driver == HANGS else TEXT)
+    job = start(driver, code, script.replace("FLUSH_S=200", "FLUSH_S=0") if driver == HANGS else script)
     job.send(sent)
     assert (job.end()[0], job.requeued()) == (expected, is_requeued)
     lines = job.log.read_text(encoding="utf-8").splitlines()
@@ -131,9 +144,11 @@ def test_a_signalled_run_stores_work_in_flight_and_is_queued_again_unless_it_end
         assert lines.index("flushed") < lines.index(f"scontrol requeue {job.number}")
 
 
-@pytest.mark.parametrize(("first", "task", "shard"), [(1, 8, "8/8"), (0, 0, "1/8")])
-def test_an_array_gives_each_task_its_shard(start: Start, first: int, task: int, shard: str) -> None:
-    job = start(ID=task, MIN=first, MAX=first + 7, COUNT=8)
+@pytest.mark.parametrize(
+    ("script", "first", "task", "shard"), [(TEXT, 1, 8, "8/8"), (TEXT, 0, 0, "1/8"), (NODE, 1, 8, "8/8")]
+)
+def test_an_array_gives_each_task_its_shard(start: Start, script: str, first: int, task: int, shard: str) -> None:
+    job = start(script=script, ID=task, MIN=first, MAX=first + 7, COUNT=8)
     job.end()
     assert f" --shard {shard} " in job.calls("python")[0]
 
@@ -156,8 +171,14 @@ def test_the_token_is_ours_alone_and_gone_with_the_job(start: Start, tmp_path: P
     assert not Path(f"/tmp/freqbench-{job.number}").exists()
 
 
-def test_slurm_is_asked_for_the_signal_and_for_whole_nodes() -> None:
-    asked = re.findall(r"^#SBATCH --(\S+)", TEXT, flags=re.MULTILINE)
-    assert {"requeue", "exclusive", "signal=B:USR1@240", "ntasks-per-node=1", "open-mode=append"} <= set(asked)
-    seconds = int(re.search(r"^FLUSH_S=(\d+)", TEXT, flags=re.MULTILINE)[1])  # type: ignore[index]
+@pytest.mark.parametrize(
+    ("script", "own"),
+    [(TEXT, {"exclusive", "ntasks-per-node=1"}), (NODE, {"nodes=1", "ntasks=1"})],
+    ids=["nodes", "one"],
+)
+def test_slurm_is_asked_for_the_signal_and_for_whole_nodes_or_a_part_of_one(script: str, own: set[str]) -> None:
+    asked = set(re.findall(r"^#SBATCH --(\S+)", script, flags=re.MULTILINE))
+    assert {"requeue", "signal=B:USR1@240", "open-mode=append", *own} <= asked
+    assert ("exclusive" in asked) == (script == TEXT)
+    seconds = int(re.search(r"^FLUSH_S=(\d+)", script, flags=re.MULTILINE)[1])  # type: ignore[index]
     assert 60 < seconds < 240, "a minute for what is in flight, and done before the limit"

@@ -1,7 +1,8 @@
-"""Facts of a store that TensorBoard and MLflow are told."""
+"""Facts of a store that TensorBoard, MLflow and Weights & Biases are told."""
 
 import importlib.util
 import io
+import json
 import socket
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,48 @@ def test_mlflow_has_a_run_of_each_cell_and_target_once_with_its_picture(
         assert picture.path == "glimpse.png"
 
 
+def wandb_records(path: Path) -> list[Any]:
+    """The records of a file of Weights & Biases: after 7 bytes LevelDB's log, parts of blocks behind heads of 7."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, at, parts, records = path.read_bytes(), 7, b"", []
+    while at < len(content):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        parts += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            records.append(Record.FromString(parts))
+            parts = b""
+    return records
+
+
+@pytest.mark.integration
+def test_wandb_has_offline_a_run_of_each_cell_and_target_with_its_picture(
+    out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="no wandb here: pip install -e '.[wandb]'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert tracker.log("wandb", out) == f"{out}/wandb"
+    runs = {}
+    for path in Path(out, "wandb").glob("offline-run-*/*.wandb"):
+        records = wandb_records(path)
+        (run,) = (each.run for each in records if each.WhichOneof("record_type") == "run")
+        settings = {each.key: json.loads(each.value_json) for each in run.config.update}
+        updates = (update for each in records for update in each.summary.update)
+        runs[run.display_name] = (run.project, settings, {u.key or u.nested_key[0]: u.value_json for u in updates})
+        assert len(list(path.parent.glob("files/media/images/glimpse*.png"))) == 1
+    assert set(runs) == NAMES
+    for project, settings, means in runs.values():
+        assert (project, settings["threat_model"], settings["source_model"]) == ("mine", "linf", "unet")
+        assert {name: json.loads(means[name]) for name in ("dsc", "hd95", "cases")} == pytest.approx(
+            {"dsc": 0.6, "hd95": 3.0, "cases": 3}
+        )
+
+
 @pytest.mark.integration
 @pytest.mark.timeout(60)  # MLflow itself tries a dead server for a quarter of an hour
 def test_a_dead_server_is_one_line(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +143,8 @@ def test_a_dead_server_is_one_line(out: str, monkeypatch: pytest.MonkeyPatch) ->
     [
         ("tensorboard", "s3://lab/out", object(), "expected --out as a folder of this machine, got s3://lab/out"),
         ("tensorboard", "out", None, "expected the package tensorboard, got none: pip install"),
+        ("wandb", "s3://lab/out", object(), "expected --out as a folder of this machine, got s3://lab/out"),
+        ("wandb", "out", None, r"expected the package wandb, got none: pip install '\.\[wandb\]'"),
         ("mlflow", "s3://lab/out", object(), "leave --log out, or set MLFLOW_TRACKING_URI"),
     ],
 )

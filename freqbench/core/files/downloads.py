@@ -94,12 +94,12 @@ def copied(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found
     )
 
 
-def pinned(uri: str, files: Mapping[str, str], get: Callable[[str, Path], str]) -> Path:
+def pinned(uri: str, files: Mapping[str, str | None], get: Callable[[str, Path], str]) -> Path:
     """Returns a folder of the cache with files of fixed content; asks for those that are missing.
 
     Args:
         uri: names the files together.
-        files: SHA-256 (hex) of each file, by its name.
+        files: SHA-256 (hex) of each file, by its name; None: unknown, so that the first content stays.
         get: writes the file of a name to a path; returns its source.
 
     Raises UserError if a source has another content.
@@ -111,9 +111,9 @@ def pinned(uri: str, files: Mapping[str, str], get: Callable[[str, Path], str]) 
 
     def write(name: str, temporary: Path) -> bool:
         source = get(name, temporary)
-        if (content := digest(temporary)) != files[name]:
+        if (wanted := files[name]) and (content := digest(temporary)) != wanted:
             raise UserError(
-                f"{source}: expected sha256 {files[name][:12]}..., got {content[:12]}...: it is damaged or of another "
+                f"{source}: expected sha256 {wanted[:12]}..., got {content[:12]}...: it is damaged or of another "
                 f"version: fetch it again for {uri}"
             )
         return True

@@ -1,0 +1,173 @@
+"""Fetches networks from the Hugging Face Hub and MONAI's model zoo: by commit, into the node's cache.
+
+`hf://ORG/REPO/PATH@REVISION` is a file or folder of a repository, `hf://ORG/REPO@REVISION` all of it, and
+`monai://BUNDLE@VERSION` is `hf://MONAI/BUNDLE@VERSION`, from where MONAI's own download fetches it. A revision is a
+commit, a tag or a branch. HF_ENDPOINT and HF_TOKEN are those of the library huggingface_hub.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, Field, ValidationError
+
+from freqbench.core import limits
+from freqbench.core.errors import CheckpointError, MissingDataError, UserError, installing, one_line, unknown
+from freqbench.core.files import downloads, node_cache, storage
+from freqbench.core.identity import digest
+
+MONAI = "monai://"
+SCHEMES = ("hf://", MONAI)
+READ = ("*configs/*", "*models/model.pt", "*.json", "*.py", "*.bin", "*.pth", "*.safetensors")
+"""Patterns of the files that a folder's readers may ask for, without documents, images and frozen copies."""
+SECONDS = 10.0  # for an answer of the server
+
+_URI = re.compile(r"hf://([\w-][\w.-]*/[\w-][\w.-]*)(?:/([^@]+))?@([\w./-]+)")
+_COMMIT = "[0-9a-f]{40}"
+
+
+class _ListedFile(BaseModel):
+    """A file's bytes and, if the hub states it, its SHA-256 (hex)."""
+
+    size: int | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+
+class _Snapshot(BaseModel):
+    """All files of a repository, by their names in it, at a commit."""
+
+    commit: Annotated[str, Field(pattern=f"^{_COMMIT}$")]
+    files: Mapping[str, _ListedFile]
+
+
+class _Place(NamedTuple):
+    """A place in a repository: `path` is empty for all of it."""
+
+    repo: str
+    path: str
+    revision: str
+
+    @property
+    def record(self) -> Path:
+        """The file of the node's cache that keeps the server's last answer."""
+        asked = ["hub", os.environ.get("HF_ENDPOINT"), self.repo, self.revision]
+        return node_cache.part("networks") / f"{digest(asked)}.json"
+
+
+def local(uri: str) -> Path:
+    """Returns a file or folder in the node's cache; fetches files that are missing there.
+
+    Raises UserError for anything but a URI of SCHEMES, CheckpointError for a repository, revision or path that the hub
+    does not have or give, MissingDataError if it cannot be reached and the cache has no copy.
+    """
+    place = _parsed(uri)
+    snapshot, _ = _asked(uri, place)
+    within = f"{place.path}/" if place.path else ""
+    wanted = [place.path] if place.path in snapshot.files else []
+    if not wanted:
+        below = (name for name in snapshot.files if name.startswith(within))
+        wanted = [name for name in below if any(fnmatch(name, pattern) for pattern in READ)]
+    if not wanted:
+        raise CheckpointError(f"{uri}: {unknown('file or folder of a network', place.path, snapshot.files)}")
+    hashes = {downloads.below(uri, name): snapshot.files[name].sha256 for name in wanted}
+    get = partial(_get, uri, place, snapshot)
+    return downloads.pinned(f"hf://{place.repo}@{snapshot.commit}", hashes, get) / place.path
+
+
+def at_commit(uri: str) -> tuple[str, tuple[str, ...]]:
+    """Returns a URI of SCHEMES with a commit in place of a tag or branch, and a note on it; any other path as it is.
+
+    Raises as `local` does.
+    """
+    if not uri.startswith(SCHEMES) or re.fullmatch(_COMMIT, (place := _parsed(uri)).revision):
+        return uri, ()
+    snapshot, is_old = _asked(uri, place)
+    path = f"/{place.path}" if place.path else ""
+    old = ", by the last answer of the hub, which cannot be reached now" if is_old else ""
+    note = f"{place.revision} of {place.repo} is commit {snapshot.commit}{old}"
+    return f"hf://{place.repo}{path}@{snapshot.commit}", (note,)
+
+
+def _parsed(uri: str) -> _Place:
+    match = _URI.fullmatch(f"hf://MONAI/{uri.removeprefix(MONAI)}" if uri.startswith(MONAI) else uri)
+    if match is None or (uri.startswith(MONAI) and match[2]):
+        example = f"{MONAI}BUNDLE@VERSION" if uri.startswith(MONAI) else "hf://ORG/REPO/FILE@REVISION"
+        raise UserError(f"{uri}: expected {example}, got another form: name a commit, a tag or a branch such as main")
+    return _Place(match[1], (match[2] or "").strip("/"), match[3])
+
+
+def _asked(uri: str, place: _Place) -> tuple[_Snapshot, bool]:
+    """Returns a repository at a revision, and True if that is the hub's last answer, as it cannot be reached now.
+
+    What a commit holds never changes, so that it is asked for once.
+    """
+    known = None
+    with suppress(OSError, ValidationError):
+        known = _Snapshot.model_validate_json(place.record.read_bytes())
+    if known and known.commit == place.revision:
+        return known, False
+    try:
+        with _told(uri) as api:
+            info = api.model_info(place.repo, revision=place.revision, files_metadata=True, timeout=SECONDS)
+            listed = {each.rfilename: (each.size, each.lfs) for each in info.siblings}
+            files = {name: _ListedFile(size=size, sha256=lfs and lfs.sha256) for name, (size, lfs) in listed.items()}
+            known = _Snapshot(commit=info.sha, files=files)
+    except MissingDataError:
+        if known is None:
+            raise
+        return known, True
+    for revision in {place.revision, known.commit}:
+        record = place._replace(revision=revision).record
+        storage.write_atomic(str(record), known.model_dump_json().encode())
+    return known, False
+
+
+def _get(uri: str, place: _Place, snapshot: _Snapshot, name: str, target: Path) -> str:
+    """Fetches one file of a commit to `target`; returns its address."""
+    size = snapshot.files[name].size
+    limits.require(size or 0, limits.FILE, f"bytes of {uri}: {name}")
+    with _told(uri) as api, target.open("wb") as stream:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils import build_hf_headers
+
+        address = hf_hub_url(place.repo, name, revision=snapshot.commit, endpoint=api.endpoint)
+        http_get(address, stream, headers=build_hf_headers(), expected_size=size)
+    return str(address)
+
+
+@contextmanager
+def _told(uri: str) -> Iterator[Any]:
+    """Lends the library's client; turns its errors into one line.
+
+    Raises CheckpointError if the hub refuses, MissingDataError if it cannot be reached or answers otherwise.
+    """
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    if downloads.is_offline():
+        raise _unreached(uri, endpoint, "FREQBENCH_OFFLINE is set")
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HTTPError
+    except ImportError:
+        raise UserError(f"{uri}: expected the package huggingface_hub, got none: {installing('hub')}") from None
+    try:
+        yield HfApi(endpoint=endpoint)
+    except (HTTPError, OSError, ValueError, LookupError, TypeError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", 0)
+        if 400 <= status < 500 and status not in (408, 429):
+            raise CheckpointError(
+                f"{uri}: {endpoint} refuses it ({one_line(error)[:200]}): check repository and revision; a private or "
+                "gated one needs HF_TOKEN"
+            ) from None
+        raise _unreached(uri, endpoint, one_line(error)[:200]) from None
+
+
+def _unreached(uri: str, endpoint: str, problem: str) -> MissingDataError:
+    return MissingDataError(
+        f"{uri}: expected {endpoint} ({problem}) or a copy in the cache, found neither: run once with internet access"
+    )
