@@ -9,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import finding
 import generated
 import pages
 import pytest
@@ -228,6 +229,17 @@ def test_numbers_of_the_index_of_reports_are_those_of_the_reports() -> None:
         assert numbers(answer) <= numbers((reports / report).read_text()), report
     quick, tables = (numbers((reports / "quickstart" / page).read_text()) for page in ("README.md", "tables.md"))
     assert quick <= tables
+
+
+def test_the_picture_of_the_finding_shows_the_numbers_of_the_report() -> None:
+    """The picture is drawn from a table of the report, whose sentences name the same numbers."""
+    text = " ".join(finding.REPORT.read_text(encoding="utf-8").split())
+    (vafa, sa2), (robust_vafa, robust_sa2) = (
+        [finding.bars()[bounds, network] for bounds in finding.BOUNDS] for network in finding.NETWORKS
+    )
+    assert f"`vafa_opt` leaves {vafa[3]} of a UNet's {vafa[0]} foreground DSC where VAFA leaves {vafa[2]}." in text
+    assert f"SA2 leaves {sa2[2]} where 20 steps in its bounds leave {sa2[3]}." in text
+    assert f"{robust_sa2[2]} under SA2, but only {robust_sa2[3]} under SA2's threat model, and {robust_vafa[3]}" in text
 
 
 def dsc_of(tables: Path) -> dict[tuple[str, str], float]:

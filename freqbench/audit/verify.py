@@ -207,7 +207,7 @@ def _check_volumes(
     there = whole(root)
     spec = job.get("spec")
     lost = sum(rows for (cell, case, _), rows in survey.ok.items() if (cell, case) not in there)
-    if lost and isinstance(spec, dict) and spec.get("save_adversarial") == "nifti":
+    if lost and isinstance(spec, dict) and spec.get("save_adversarial") == "nifti" and not spec.get("save_only"):
         errors.wrong("volumes", f"{lost} records have no whole volume, though the job saves them")
     if not there or not with_volumes:
         missing = f"{len(there)} are there; --volumes reads them to the end" if there else "none are saved"

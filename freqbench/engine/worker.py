@@ -218,7 +218,7 @@ class Worker:
         at_once = [metric for metric in self.spec.metrics if metric not in scoring.SHAPES]
         scores = scoring.score_target(prediction, clean, attacked.shown(seen), cell.dataset, at_once, error)
         label_maps = clean.pred, prediction.labels
-        if self.spec.volumes:
+        if self.spec.volumes and (cell.saves or self.spec.reuse):
             with self._timed():
                 self.keep(partial(volumes.save_prediction, self.spec.volumes, cell, seen, target.name, *label_maps))
         seconds = time.perf_counter() - started
@@ -287,7 +287,7 @@ class Worker:
         attacked, self.window_batch = memory.within_memory(attack, wanted, hint, are_coupled=coupled is not None)
         self._window_batches[kind] = self.window_batch
         seconds = time.perf_counter() - started
-        if self.spec.volumes:
+        if self.spec.volumes and cell.saves:
             with self._timed():
                 self.keep(partial(volumes.save, self.spec.volumes, cell, case, attacked, seconds))
         return attacked, seconds

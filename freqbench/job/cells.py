@@ -24,7 +24,7 @@ class Cell:
     `window_batch` is the number of windows attacked at once if the attack couples them; None if it does not, as the
     number is then free. `learns_from` are the cases that a LearnedAttack learns from, `surrogates` the models whose
     gradients a SurrogateAttack follows. `score_on` is the grid on which predictions are scored: the case's, or the
-    file's.
+    file's. `saves` is True if a job that saves volumes saves this cell's.
     """
 
     dataset: Dataset
@@ -38,6 +38,7 @@ class Cell:
     learns_from: tuple[CaseRef, ...] = ()
     surrogates: tuple[ModelSpec, ...] = ()
     score_on: ScoredOn = "grid"
+    saves: bool = True
 
     @property
     def dataset_shown(self) -> str:

@@ -20,6 +20,7 @@ from freqbench.job import costs
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import Grid
 from freqbench.job.rehearsal import Missing
+from freqbench.models import ModelSpec
 from freqbench.results import Key, Store
 from freqbench.results.volumes import VOLUMES
 
@@ -65,7 +66,8 @@ def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Pl
     for cell in grid.cells:
         name = cell.dataset.name
         for ref, case_key in zip(grid.cases[name], grid.case_keys[name], strict=True):
-            missing, lacks_volume = [], bool(covered) and is_saved is not None and not is_saved(cell, ref)
+            missing = list[ModelSpec]()
+            lacks_volume = bool(covered) and is_saved is not None and cell.saves and not is_saved(cell, ref)
             for target in cell.targets:
                 present = covered.get((cell.cell_id, case_key, target.model_id))
                 is_scored = present is not None and wanted <= present

@@ -77,6 +77,7 @@ class JobSpec(Strict):
             engine cannot stop a unit.
         save_adversarial: `nifti` writes volumes and predictions under `OUT/volumes/`; rows that lack their volume are
             computed anew with it.
+        save_only: names of the attacks whose volumes `save_adversarial` saves; default: all.
         trust_code: allow code of other packages and of frozen models to run, as `--trust-code` does. Never read from a
             store.
     """
@@ -96,6 +97,7 @@ class JobSpec(Strict):
     window_batch: Auto = "auto"
     case_timeout: Annotated[float, Field(gt=0)] | None = None
     save_adversarial: Literal["none", "nifti"] = "none"
+    save_only: tuple[str, ...] = ()
     trust_code: bool = False
     _where: str = PrivateAttr(default="job")
 
@@ -204,6 +206,8 @@ def require_names(job: JobSpec) -> JobSpec:
                 require_known("model", model.ensemble or (), single, f"models[{i}]: {model.name}: ensemble")
     for i, target in enumerate(job.targets if isinstance(job.targets, list) else ()):
         require_known("model", [target], models, f"targets[{i}]")
+    if job.save_adversarial != "none":
+        require_known("attack", job.save_only, [attack.class_name for attack in job.attacks], "save_only")
     for i, attack in enumerate(job.attacks):
         place = f"attacks[{i}]"
         attack.only("datasets", datasets, place)

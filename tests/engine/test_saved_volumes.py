@@ -41,6 +41,20 @@ def score(content: dict[str, Any], out: Path, names: list[str], said: io.StringI
     return run.rescore(grid, str(out), Console(file=said or io.StringIO()))
 
 
+def test_volumes_of_the_named_attacks_alone_are_saved_and_what_is_saved_is_done(tmp_path: Path) -> None:
+    """The rows of the others need no volume to count as done; those of an attack that is named later are made anew."""
+    both = small(**ONE, save_only=["gn"])
+    both["attacks"] = [{"name": "gn", "std": 0.1}, {"name": "fgsm", "eps": 0.01}]
+    assert execute(both, tmp_path).num_new == 2
+    assert [path.parent.name.split("-")[0] for path in saved(tmp_path)] == ["gn"]
+    assert {path.name for path in saved(tmp_path)[0].iterdir()} == {f"{name}.nii.gz" for name in FILES} | {
+        "attack.json"
+    }
+    assert len([*tmp_path.glob("volumes/*")]) == 1
+    assert execute(both, tmp_path).num_new == 0
+    assert execute({**both, "save_only": ["gn", "fgsm"]}, tmp_path).num_new == 1
+
+
 def test_affine_units_and_types_are_right_and_what_is_read_back_scores_as_the_rows_say(tmp_path: Path) -> None:
     execute(small(**ONE), tmp_path)
     _, grid = expanded(small(**ONE))

@@ -71,7 +71,7 @@ PINNED = [
         lambda c: c["attacks"][0].update(eps=8 / 255),
         lambda c: c.update(targets="source", seeds=[0, 1], metrics=["psnr"], window_batch=3),
         lambda c: c.update(resources={"workers": 1, "threads": 2}),
-        lambda c: c.update(save_adversarial="nifti"),
+        lambda c: c.update(save_adversarial="nifti", save_only=["pgd"]),
     ],
 )
 def test_a_cell_keeps_its_id_whatever_does_not_touch_its_volumes(change: Change) -> None:

@@ -122,6 +122,11 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
         "save_adversarial: expected 'none' or 'nifti'",
         "got True",
     ),
+    "volumes of an attack that is not there": (
+        lambda c: c.update(save_adversarial="nifti", save_only=["sa2"]),
+        "save_only: unknown attack 'sa2'",
+        "Known: ",
+    ),
     "name that is no text": (lambda c: c.update(name=1.10), "name: ", "got 1.1: put a name that YAML reads otherwise"),
     "no checkpoint": (lambda c: c["models"][0].update(checkpoint="no.pt"), "models[0]: no.pt: expected a file", "path"),
 }

@@ -14,9 +14,11 @@ from models.conftest import refused
 from models.meshnet_folder import SIDE, layers_of, weights
 from safetensors.numpy import save_file
 from scipy.ndimage import correlate
+from torch import nn
 
 from freqbench.core.errors import UserError
 from freqbench.models import ModelEntry, load, resolve
+from freqbench.models.sources.meshnet import Dilated
 
 Volume = npt.NDArray[np.float64]
 CPU = torch.device("cpu")
@@ -161,3 +163,33 @@ def test_damaged_and_missing_files_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "net" / "model.json").write_text(json.dumps({"layers": []})[:-3])
     refused(entry(folder), f"{folder}/model.json: ")
     refused(entry(str(tmp_path / "none")), f"{tmp_path}/none: expected a file, found none")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("dilation", "size"), [(4, (9, 16, 5)), (8, (17, 3, 8)), (16, (20, 33, 16))])
+def test_a_wide_dilation_is_pytorch_s_convolution_forward_and_backward(
+    dilation: int, size: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    """Sizes are multiples of the dilation, and are not; gradients of weights and bias are long sums, and in float64."""
+    generator = torch.Generator().manual_seed(dilation)
+    conv = Dilated(2, 3, 3, padding=dilation, dilation=dilation, dtype=dtype)
+    plain = nn.Conv3d(2, 3, 3, padding=dilation, dilation=dilation, dtype=dtype)
+    plain.load_state_dict(conv.state_dict())
+    x, back = (torch.randn(2, channels, *size, generator=generator, dtype=dtype) for channels in (2, 3))
+    x.requires_grad_()
+    outcomes = []
+    for module in (conv, plain):
+        made = module(x)
+        towards = [x, *module.parameters()] if dtype == torch.float64 else [x]
+        outcomes.append([made, *torch.autograd.grad(made, towards, back)])
+    torch.testing.assert_close(*outcomes, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-10)
+
+
+def test_a_convolution_is_split_on_the_cpu_and_from_a_dilation_of_four_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = []
+    monkeypatch.setattr(nn.Conv3d, "forward", lambda self, x: plain.append((self.dilation[0], x.device.type)))
+    for dilation in (1, 2, 4):
+        for device in ("cpu", "meta"):
+            conv = Dilated(1, 1, 3, padding=dilation, dilation=dilation, device=device)
+            conv(torch.zeros(1, 1, 5, 5, 5, device=device))
+    assert plain == [(1, "cpu"), (1, "meta"), (2, "cpu"), (2, "meta"), (4, "meta")]

@@ -1,8 +1,9 @@
-"""One window of 144 x 192 x 152 mm of a real MR volume: seconds of a step and of scoring, and memory.
+"""One window of 144 x 208 x 160 mm of a real MR volume: seconds of a step and of scoring, and memory.
 
 brainchop's files are fetched, or lie under FREQBENCH_DATA. A worker carries out a unit of 10 steps. The bare step is a
 forward and one backward pass of the network in the same process; scoring is what `run` does by default: DSC, HD95,
-SSIM, PSNR and LPIPS. `--fast`: a small box and two steps; no bound is held.
+SSIM, PSNR and LPIPS. Each dilated convolution of the networks stands beside PyTorch's own. `--fast`: a small box and
+two steps; no bound is held.
 """
 
 import time
@@ -12,14 +13,16 @@ import pytest
 import torch
 from engine.cases import units_of
 from tiny_job import job
+from torch import Tensor, nn
 
 from freqbench.core.errors import MissingDataError
 from freqbench.engine.rows import with_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.schema import DEFAULT_METRICS
 from freqbench.models import ModelSpec, load
+from freqbench.models.sources.meshnet import Dilated
 
-SIZE, STEPS = (144, 192, 152), 10
+SIZE, STEPS = (144, 208, 160), 10
 MOST_SCORING = 0.25
 SCAN: dict[str, Any] = {
     **{"name": "t1", "loader": "images", "root": "brainchop://t1_crop.nii.gz", "reference": "prediction"},
@@ -81,3 +84,42 @@ def bare_step(spec: ModelSpec, size: tuple[int, int, int]) -> float:
         torch.autograd.grad(model(x).sum(), x)
         seconds.append(time.perf_counter() - started)
     return min(seconds)
+
+
+@pytest.mark.benchmark
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("channels", [5, 11, 20])
+@pytest.mark.parametrize("dilation", [2, 4, 8, 16])
+def test_a_dilated_convolution(
+    dilation: int, channels: int, threads: int, measured: list[dict[str, Any]], request: pytest.FixtureRequest
+) -> None:
+    fast = request.config.getoption("--fast")
+    size = (32, 32, 32) if fast else SIZE
+    torch.set_num_threads(threads)
+    options: dict[str, Any] = {"padding": dilation, "dilation": dilation}
+    split, plain = Dilated(channels, channels, 3, **options), nn.Conv3d(channels, channels, 3, **options)
+    x = torch.rand(1, channels, *size).requires_grad_()
+    both = [passes_of(conv.requires_grad_(False), x) for conv in (split, plain)]
+    measured.append(
+        {
+            "what": f"a convolution of dilation {dilation}, {'x'.join(map(str, size))} voxels",
+            "model": f"{channels} channels, {threads} threads",
+            **{f"{name}, s": value for name, value in zip(("forward", "backward"), both[0], strict=True)},
+            **{f"PyTorch's {name}, s": value for name, value in zip(("forward", "backward"), both[1], strict=True)},
+        }
+    )
+    assert fast or dilation < 4 or sum(both[0]) < sum(both[1])
+
+
+def passes_of(conv: nn.Module, x: Tensor) -> tuple[float, float]:
+    """Seconds of a forward and of a backward pass to the input, each the fastest of two."""
+    seconds = []
+    for _ in range(2):
+        times = [time.perf_counter()]
+        made = conv(x)
+        times.append(time.perf_counter())
+        torch.autograd.grad(made, x, torch.ones_like(made))
+        times.append(time.perf_counter())
+        seconds.append((times[1] - times[0], times[2] - times[1]))
+    return min(forward for forward, _ in seconds), min(backward for _, backward in seconds)

@@ -1,0 +1,64 @@
+"""Draws README's picture of the main finding from the table of reports/strongest: `python docs/finding.py`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from freqbench.reporting.colors import OKABE_ITO
+from freqbench.reporting.figures.style import GREY, GRID, MAKER, PAGE, new_figure, styled
+
+ROOT = Path(__file__).parents[1]
+REPORT = ROOT / "reports" / "strongest" / "README.md"
+PICTURE = ROOT / "docs" / "images" / "finding.png"
+BOUNDS: Mapping[str, tuple[str, str, str]] = {  # the threat model's row, the published attack, the strongest
+    "Within the bounds of VAFA": ("dct-quantization-stretched", "vafa", "vafa_opt, jointly"),
+    "Within the bounds of SA2": ("the same, rho 0.4", "sa2", "sa2_opt, jointly"),
+}
+NETWORKS = {"unet": "trained on clean volumes", "unet-vaft": "trained against SA2"}
+BARS = {
+    "clean volume": GREY,
+    "random change": OKABE_ITO[5],
+    "published attack": OKABE_ITO[6],
+    "strongest attack": OKABE_ITO[1],
+}
+
+
+def bars() -> dict[tuple[str, str], list[float]]:
+    """Reads the foreground DSC x100 of BARS, by bounds and network."""
+    lines = (line.split("|")[1:-1] for line in REPORT.read_text(encoding="utf-8").splitlines() if line.startswith("|"))
+    rows = [[cell.strip(" *`") for cell in line] for line in lines]
+    begin = next(index for index, row in enumerate(rows) if row[:2] == ["threat model", "attack"])
+    values = {}
+    for title, (bounds, *attacks) in BOUNDS.items():
+        first = next(index for index in range(begin, len(rows)) if rows[index][0].startswith(bounds))
+        of = {row[1]: row for row in (rows[begin + 2], *rows[first : first + 4])}
+        for network in NETWORKS:
+            cells = [of[name][rows[begin].index(network)] for name in ("clean", "null row: random", *attacks)]
+            values[title, network] = [float(cell.split()[0].strip("*")) for cell in cells]
+    return values
+
+
+def picture() -> Figure:
+    """Draws one panel for each set of bounds, and in each the bars of both networks."""
+    with styled():
+        figure = new_figure(PAGE, 2.6)
+        for axis, title in zip(figure.subplots(1, len(BOUNDS), sharey=True), BOUNDS, strict=True):
+            axis.set_title(title, fontsize=9, fontweight="bold")
+            axis.grid(axis="y", **GRID)
+            for group, network in enumerate(NETWORKS):
+                places = [group * (len(BARS) + 1) + number for number in range(len(BARS))]
+                drawn = axis.bar(places, bars()[title, network], 0.9, color=list(BARS.values()))
+                axis.bar_label(drawn, fmt="%.0f", padding=1, fontsize=8)
+            axis.set_xticks([1.5 + group * (len(BARS) + 1) for group in range(len(NETWORKS))], list(NETWORKS.values()))
+            axis.tick_params(axis="x", length=0, labelsize=8)
+            axis.set_ylim(0, 100)
+            handles = list(drawn)
+        figure.axes[0].set_ylabel("foreground DSC left (%)", fontsize=8)
+        figure.legend(handles, list(BARS), loc="outside lower center", ncols=len(BARS), fontsize=8)
+    return figure
+
+
+if __name__ == "__main__":
+    with styled():
+        picture().savefig(PICTURE, dpi=150, metadata={"Software": MAKER})
