@@ -240,6 +240,19 @@ def test_a_bundle_is_that_of_the_local_folder_without_what_no_reader_reads(
             assert fb.load_model(uri).spec.model_id == spec.model_id
 
 
+def test_monais_own_download_asks_the_same_repository_and_revision(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import huggingface_hub
+    from monai import bundle
+
+    calls: list[dict[str, str]] = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda **asked: calls.append(asked))
+    bundle.download("spleen", version="0.5.3", bundle_dir=str(tmp_path), source="monaihosting", progress=False)
+    place = hub._parsed("monai://spleen@0.5.3")
+    assert [(asked["repo_id"], asked["revision"]) for asked in calls] == [(place.repo, place.revision)]
+
+
 def test_a_folder_is_fetched_with_all_that_its_readers_may_read() -> None:
     patterns = {pattern for kind in READERS.values() if kind.files for pattern in kind.files({})}
     names = {pattern.replace("*", "x") for pattern in patterns}
