@@ -155,7 +155,7 @@ def test_the_speed_of_the_machine_is_measured_and_leaves_its_threads(monkeypatch
 def test_a_store_without_rows_is_estimated_by_an_earlier_run_on_the_same_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It took 10 seconds a pass and 20 a record, half of them due to others, which slow the machine down threefold now.
+    """The first run took 10 seconds a pass and 20 a record, half of them due to other load, which triples them now.
 
     A broken file in the cache is no basis.
     """
