@@ -203,7 +203,7 @@ class RunProgress:
         ahead = dict(self._ahead)
         for key, (unit, _) in self._within.items():
             ahead[unit.cell.attack.name] -= self._behind(key)
-        left = sum(seconds * self._factor(attack) for attack, seconds in ahead.items())
+        left = max(0.0, sum(seconds * self._factor(attack) for attack, seconds in ahead.items()))  # rounded below 0
         planned = left / self._workers
         began, made = self._began[0], done - self._began[1]
         if not self._paces or made <= 0:

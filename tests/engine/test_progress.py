@@ -97,6 +97,18 @@ def test_an_estimate_that_is_three_times_too_long_is_put_right_in_half_a_minute(
     assert left(said)[-1] == pytest.approx((8010 - 90) / 3, rel=0.05)
 
 
+def test_estimates_that_round_below_nothing_leave_nothing(at: list[float]) -> None:
+    """Parts of an estimate add up to a little more than the whole, as in 0.3 - 0.1 - 0.1 - 0.1."""
+    shown, units, said = shown_of(5, [0.1, 0.2, 0.3], scoring=0.1)
+    shown._ahead["pgd"] -= 1e-9
+    for unit in units:
+        shown.advance(unit, 1)
+        at[0] += 5
+        finish(shown, unit)
+    shown.store(3)
+    assert left(said)[-1] == 0
+
+
 def test_an_attack_that_takes_longer_than_was_estimated_counts_for_more(at: list[float]) -> None:
     """A unit of each of two attacks of equal estimates is left, of which one took three times as long as the other."""
     said = io.StringIO()
