@@ -91,7 +91,7 @@ except SystemExit as end:
     print(end.code, "torch" in sys.modules)
 for words in (
     "run added.yaml --no-page --engine serial",
-    "audit runs/added",
+    "audit runs/added --all",
     "report runs/added --table two_step_table1 --format md",
 ):
     app(words.split(), standalone_mode=False)

@@ -11,7 +11,6 @@ from freqbench.cli import common
 from freqbench.core.errors import UserError
 from freqbench.core.names import packaged_jobs
 from freqbench.core.terminal import amount
-from freqbench.core.types import dataset_name
 
 if TYPE_CHECKING:
     from freqbench.audit.checks import Finding
@@ -120,6 +119,7 @@ def _remedies(store: "Store", findings: "tuple[Finding, ...]", job: str | None, 
 
 def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
     """Says that more patients settle a doubt, with the command and its cost if the job gives the number of cases."""
+    from freqbench.core.types import dataset_name
     from freqbench.job import schema
     from freqbench.job.plan import spoken
 

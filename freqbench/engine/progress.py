@@ -18,7 +18,7 @@ from freqbench.job.plan import Plan
 LINE_EVERY_S, DRAW_EVERY_S = 10.0, 0.2
 PACE_S = 300.0  # the remaining time follows the pace of this period
 SETTLED = 0.05  # part of the work after which a run's own pace is the only measure
-MOST_SETTLED_S, SETTLED_S = 60.0, 10.0  # estimated seconds of that part at most, and time that must have passed too
+MOST_SETTLED_S, SETTLED_S = 60.0, 20.0  # estimated seconds of that part at most, and time that must have passed too
 
 
 class Listener(Protocol):
@@ -106,8 +106,9 @@ class RunProgress:
             self._ahead[attack] += costs.attack[key] + costs.scoring[key]
         self._taken: dict[str, tuple[float, float]] = {}  # by attack: estimated and true seconds of ended units
         self._within: dict[Place, tuple[Unit, int]] = {}  # units at work and their passes so far
-        self._started = self._began = self._last_line = self._last_drawn = time.monotonic()
-        self._paces = deque[tuple[float, float]]()  # times from the first pass on, and seconds done
+        self._started = self._last_line = self._last_drawn = time.monotonic()
+        self._began = 0.0, 0.0  # time of the first pass, and estimated seconds done then
+        self._paces = deque[tuple[float, float]]()  # the same from the first pass on
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=8),
@@ -139,13 +140,18 @@ class RunProgress:
         """Counts a unit's passes; draws or prints only now and then."""
         self._within[place(unit)] = unit, min(passes, unit.passes)
         now = time.monotonic()
-        if not self._paces:
-            self._began = now
-            self._paces.append((now, 0.0))
+        if passes:
+            self._begin_pace(now)
         if now - self._last_drawn >= DRAW_EVERY_S:
             self._last_drawn = now
             self.bar.update(self._task, description=f"{unit.name:<25.25}{_percent(passes, unit.passes):>5}")
             self._show(now)
+
+    def _begin_pace(self, now: float) -> None:
+        """Begins to measure at the first pass, as loading the first network and case is no part of a pace."""
+        if not self._paces:
+            self._began = now, self._done + sum(map(self._behind, self._within))
+            self._paces.append(self._began)
 
     def finish(self, outcome: Outcome) -> None:
         """Counts a unit that has ended, before its records are stored; prints each error once."""
@@ -157,6 +163,7 @@ class RunProgress:
         estimated, taken = self._taken.get(attack, (0.0, 0.0))
         self._taken[attack] = estimated + seconds, taken + outcome.load_seconds + outcome.device_seconds
         self._within.pop(key, None)
+        self._begin_pace(time.monotonic())
         self.num_failed += len(outcome.errors)
         for error in outcome.errors:
             if error not in self._said:
@@ -196,17 +203,18 @@ class RunProgress:
         ahead = dict(self._ahead)
         for key, (unit, _) in self._within.items():
             ahead[unit.cell.attack.name] -= self._behind(key)
-        left = sum(seconds * self._factor(attack) for attack, seconds in ahead.items())
+        left = max(0.0, sum(seconds * self._factor(attack) for attack, seconds in ahead.items()))  # rounded below 0
         planned = left / self._workers
-        if not self._paces or not done:
+        began, made = self._began[0], done - self._began[1]
+        if not self._paces or made <= 0:
             return round(planned)
         if now - self._paces[-1][0] >= 1:
             self._paces.append((now, done))
         while len(self._paces) > 2 and now - self._paces[1][0] >= PACE_S:
             self._paces.popleft()
         recent = next(((now - then) / (done - before) for then, before in self._paces if done > before), None)
-        pace = (now - self._began) / done if recent is None else recent
-        settled = min(1.0, done / min(SETTLED * self._all, MOST_SETTLED_S)) * min(1.0, (now - self._began) / SETTLED_S)
+        pace = (now - began) / made if recent is None else recent
+        settled = min(1.0, made / min(SETTLED * self._all, MOST_SETTLED_S)) * min(1.0, (now - began) / SETTLED_S)
         return round(planned ** (1 - settled) * (pace * left) ** settled)
 
     def _factor(self, attack: str) -> float:

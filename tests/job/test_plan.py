@@ -155,8 +155,10 @@ def test_the_speed_of_the_machine_is_measured_and_leaves_its_threads(monkeypatch
 def test_a_store_without_rows_is_estimated_by_an_earlier_run_on_the_same_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It took 10 seconds a pass and 20 a record, slowed down twofold, and now others slow the machine down threefold; a
-    broken file in the cache is no basis."""
+    """The first run took 10 seconds a pass and 20 a record, half of them due to other load, which triples them now.
+
+    A broken file in the cache is no basis.
+    """
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
     monkeypatch.setattr(costs, "_speed", lambda: (1e6, 3.0))
