@@ -93,16 +93,14 @@ class Dilated(nn.Conv3d):
         d = self.dilation[0]
         if input.device.type != "cpu" or d < 4 or self.dilation != (d, d, d):
             return super().forward(input)
-        batch, _, *size = input.shape
+        batch, channels, *size = input.shape
+        height, width, depth = places = [-(-n // d) for n in size]
         split = F.pad(input, [side for n in reversed(size) for side in (0, -n % d)])
-        for axis in (-1, -3, -5):
-            split = split.unflatten(axis, (-1, d))  # [B, C, h, d, w, d, l, d]
-        parts = split.permute(0, 3, 5, 7, 1, 2, 4, 6).flatten(0, 3)  # [B d d d, C, h, w, l]
+        split = split.reshape(batch, channels, height, d, width, d, depth, d).permute(0, 3, 5, 7, 1, 2, 4, 6)
+        parts = split.reshape(-1, channels, *places)  # [B d d d, C, height, width, depth]
         parts = F.conv3d(parts, self.weight, self.bias, padding=[side // 2 for side in self.kernel_size])
-        joined = parts.unflatten(0, (batch, d, d, d)).permute(0, 4, 5, 1, 6, 2, 7, 3)
-        for axis in (2, 3, 4):
-            joined = joined.flatten(axis, axis + 1)
-        return joined[..., : size[0], : size[1], : size[2]]
+        joined = parts.reshape(batch, d, d, d, -1, *places).permute(0, 4, 5, 1, 6, 2, 7, 3)
+        return joined.reshape(batch, -1, height * d, width * d, depth * d)[..., : size[0], : size[1], : size[2]]
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
