@@ -36,7 +36,7 @@ from freqbench.results.store import row_id
 MAX_CASES = 150_000
 MAX_CLASS_ROWS = 1_000_000
 MAX_CLASS_MEANS = 500_000
-DIGITS = 4
+DIGITS = 6  # a page shows four at most: fewer here, and what is shown would be rounded twice
 COUNT_DIGITS = 12
 
 _KEYS = ["dataset", "source_model", "target_model", "label"]

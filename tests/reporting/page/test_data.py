@@ -32,9 +32,9 @@ def column(frame: dict[str, Any], name: str) -> list[Any]:
     return [coded["values"][code] if code >= 0 else None for code in coded["codes"]]
 
 
-def test_numbers_keep_four_significant_digits_and_nulls_and_texts_are_coded() -> None:
-    values = [0.00123456, -12345.6, 7.0, np.nan, 0.0, np.inf, 52.535]  # the last is stored as a little less
-    assert numbers(values) == [0.001235, -12350, 7, None, 0, None, 52.53]
+def test_numbers_keep_six_significant_digits_and_nulls_and_texts_are_coded() -> None:
+    values = [0.00123456, -1234567.8, 7.0, np.nan, 0.0, np.inf, 12.353182]  # of 12.35, 12.3 would be shown
+    assert numbers(values) == [0.00123456, -1234570, 7, None, 0, None, 12.3532]
     plain = pd.Series(["b", None, "a", "b"])
     assert texts(plain.astype("category")) == texts(plain) == {"values": ["b", "a"], "codes": [0, -1, 1, 0]}
 
