@@ -49,7 +49,7 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autosummary_context = {  # members of a class that its page shows; others show all, or none
     "chosen": {
-        "freqbench.attacks.Attack": "perturb, passes, is_stochastic, couples_batch, excess, displacement, prepare",
+        "freqbench.attacks.Attack": "perturb, passes, is_stochastic, couples_batch, excess, prepare, measured",
         "freqbench.attacks.GradientAttack": "run, run_passes",
         "freqbench.attacks.LinfAttack": "draw_start",
     },
