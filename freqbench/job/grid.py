@@ -223,7 +223,7 @@ def _cells(
                 learns_from=learns_from,
                 surrogates=surrogates_of(attack, source, models),
                 score_on=job.score_on,
-                saves=not job.save_only or attack.name in job.save_only,
+                saves=not job.save_only or bool({attack.name, plugins.path_of(type(attack))} & {*job.save_only}),
             )
             if cut := cell.block_cut:
                 concerns.append(f"{attack.name}: its block is longer than a window of {source.name}: cut to {cut}")

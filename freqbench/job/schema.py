@@ -97,7 +97,7 @@ class JobSpec(Strict):
     window_batch: Auto = "auto"
     case_timeout: Annotated[float, Field(gt=0)] | None = None
     save_adversarial: Literal["none", "nifti"] = "none"
-    save_only: tuple[str, ...] = ()
+    save_only: tuple[Annotated[str, AfterValidator(partial(names.meant, "attacks"))], ...] = ()
     trust_code: bool = False
     _where: str = PrivateAttr(default="job")
 

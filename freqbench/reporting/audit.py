@@ -46,9 +46,10 @@ def first_screen(findings: tuple[Finding, ...], remedies: Sequence[str], width: 
     check and a verdict, by the largest difference; one that does not fit ends in dots.
     """
     models = sorted(verdicts(findings), key=lambda each: MODEL_GRAVITY.index(each.verdict))
-    names = [f"{each.model} on {each.dataset}" for each in models[:MOST_MODELS]]
+    shown = models[:MOST_MODELS]
+    names = [f"{each.model} on {each.dataset}" for each in shown]
     widest = max(map(len, names), default=0)
-    head = [f"{name:{widest}}  {each.brief}" for name, each in zip(names, models, strict=False)] or [NOTHING]
+    head = [f"{name:{widest}}  {each.brief}" for name, each in zip(names, shown, strict=True)] or [NOTHING]
     head += [f"and {len(models) - MOST_MODELS} more"] if len(models) > MOST_MODELS else []
     sentences = _sentences(findings)[:MOST_SENTENCES]
     left = LINES - 3 - len(head) - sum(-(-len(line) // width) for line in remedies)

@@ -335,6 +335,13 @@ def test_damaged_volumes_are_found_if_asked_for(grid_copy: Path) -> None:
     assert all(f"{path.relative_to(grid_copy)}: " in text for path in (bit, end, empty))
 
 
+@pytest.mark.parametrize("named", ["gn", "fgsm"])
+def test_volumes_of_the_named_attacks_alone_have_to_be_there(grid_copy: Path, named: str) -> None:
+    alter_json(grid_copy / "run.json", lambda run: run["job"]["spec"].update(save_only=[named]))
+    next((grid_copy / "volumes").glob("gn-*/**/attack.json")).unlink()
+    assert ("2 records have no whole volume" in wrong(grid_copy).get("volumes", "")) == (named == "gn")
+
+
 # Damage in one place, found by one check
 
 

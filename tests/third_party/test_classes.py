@@ -46,6 +46,13 @@ def identities(name: str = "edited") -> dict[str, str]:
     }
 
 
+@pytest.mark.parametrize(("named", "saves"), [([], True), (["toy.attack:Walk"], True), (["gn"], False)])
+def test_volumes_are_saved_of_an_attack_that_its_path_names(named: list[str], saves: bool) -> None:
+    attacks = [*OWN["attacks"], {"name": "gn", "std": 0.1}]
+    (unit, *_) = units(attacks=attacks, save_adversarial="nifti", save_only=named)
+    assert unit.cell.saves == saves
+
+
 @pytest.mark.parametrize("name", ["net", "data", "attack"])
 def test_an_edited_source_file_is_another_identity_and_another_cell(editable: Path, name: str) -> None:
     before = identities()
