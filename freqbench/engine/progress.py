@@ -161,7 +161,7 @@ class RunProgress:
         attack = self._attacks[key]
         self._ahead[attack] -= seconds
         estimated, taken = self._taken.get(attack, (0.0, 0.0))
-        self._taken[attack] = estimated + seconds, taken + outcome.load_seconds + outcome.device_seconds
+        self._taken[attack] = estimated + seconds, taken + outcome.device_seconds
         self._within.pop(key, None)
         self._begin_pace(time.monotonic())
         self.num_failed += len(outcome.errors)
@@ -218,10 +218,16 @@ class RunProgress:
         return round(planned ** (1 - settled) * (pace * left) ** settled)
 
     def _factor(self, attack: str) -> float:
-        """Returns how much longer than others an attack takes, each against its estimate; 1 before a unit's end."""
+        """Returns how much longer than others an attack takes, each against its estimate; about 1 after little work.
+
+        Without that pull a unit of a second, whose network is new to the machine, would multiply hours of others.
+        """
         all_estimated, all_taken = map(sum, zip(*self._taken.values(), strict=True)) if self._taken else (0.0, 0.0)
         estimated, taken = self._taken.get(attack, (0.0, 0.0))
-        return taken / estimated * all_estimated / all_taken if estimated and all_taken else 1.0
+        little = SETTLED * self._all
+        if not (estimated and all_taken):
+            return 1.0
+        return (taken * all_estimated / all_taken + little) / (estimated + little)
 
 
 def _percent(part: int, whole: int) -> str:

