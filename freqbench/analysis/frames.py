@@ -114,4 +114,4 @@ def categorical(frame: pd.DataFrame) -> pd.DataFrame:
 def plain(frame: pd.DataFrame) -> pd.DataFrame:
     """Turns categoricals into texts: for results, which are few."""
     coded = [name for name in frame.columns if isinstance(frame[name].dtype, pd.CategoricalDtype)]
-    return frame.astype(dict.fromkeys(coded, object))
+    return frame.astype(dict.fromkeys(coded, object)).copy()  # else each column is a block of its own, and pandas warns

@@ -119,5 +119,5 @@ def require_shared(volumes: str | None, num_nodes: int) -> None:
     if volumes and num_nodes > 1 and "://" not in volumes:
         raise UserError(
             f"save_adversarial: expected --out as a URI, or as file:///... on a file system that all {num_nodes} nodes "
-            f"share, got {volumes}: its volumes would be left on each node"
+            f"share, got {volumes}: its volumes would be left on each node (--set save_adversarial=none: no volumes)"
         )

@@ -76,7 +76,7 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
     """
     frame = current(records)
     frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
-    frame = frame.astype(dict.fromkeys(NUMBERS, float))
+    frame = frame.astype(dict.fromkeys(NUMBERS, float)).copy()  # else each column is a block of its own
     is_intensity = frame["budget_name"].isin(INTENSITY_PARAMETERS)
     percent = {name: 100 * frame[name] for name in (*SCORES, "ssim_body")}
     return frame.assign(

@@ -9,6 +9,7 @@ from reporting.handmade import row, stored
 
 from freqbench.analysis.frames import IDENTITY, categorical, classes_frame, of_job, plain, records_frame
 from freqbench.analysis.tables import failures, summary, worst_case
+from freqbench.api.evaluation import load_results
 from freqbench.results import CLASS_RECORDS, KEY, Store
 
 
@@ -77,3 +78,11 @@ def test_coded_and_plain_are_each_others_inverse() -> None:
     assert list(coded["a"].cat.codes) == [1, -1, 0]
     assert plain(coded)["a"].isna().tolist() == [False, True, False]
     assert plain(coded)["a"].tolist()[::2] == ["y", "x"]
+
+
+@pytest.mark.filterwarnings("error::pandas.errors.PerformanceWarning")
+def test_columns_can_be_added_to_results_without_a_warning(stored_rows: Store) -> None:
+    results = load_results(stored_rows.root)
+    for number in range(3):
+        results[f"mine_{number}"] = results["attack"]
+    assert results["mine_0"].tolist() == results["attack"].tolist()
