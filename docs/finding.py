@@ -1,4 +1,7 @@
-"""Draws README's picture of the main finding from the table of reports/strongest: `python docs/finding.py`."""
+"""Draws two pictures from tables of reports/strongest, README's main finding and what more steps take.
+
+`python docs/finding.py`
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +14,7 @@ from freqbench.reporting.figures.style import GREY, GRID, MAKER, PAGE, new_figur
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "reports" / "strongest" / "README.md"
 PICTURE = ROOT / "docs" / "images" / "finding.png"
+STEPS_PICTURE = REPORT.with_name("steps.png")
 BOUNDS: Mapping[str, tuple[str, str, str]] = {  # the threat model's row, the published attack, the strongest
     "Within the bounds of VAFA": ("dct-quantization-stretched", "vafa", "vafa_opt, jointly"),
     "Within the bounds of SA2": ("the same, rho 0.4", "sa2", "sa2_opt, jointly"),
@@ -24,17 +28,25 @@ BARS = {
 }
 
 
-def bars() -> dict[tuple[str, str], list[float]]:
-    """Reads the foreground DSC x100 of BARS, by bounds and network."""
+STEPS = {"10": OKABE_ITO[5], "20": OKABE_ITO[1], "200": GREY}
+
+
+def table(*heading: str) -> list[list[str]]:
+    """Reads the rows of the report's table, and of all that follow, from the heading that begins with these cells."""
     lines = (line.split("|")[1:-1] for line in REPORT.read_text(encoding="utf-8").splitlines() if line.startswith("|"))
     rows = [[cell.strip(" *`") for cell in line] for line in lines]
-    begin = next(index for index, row in enumerate(rows) if row[:2] == ["threat model", "attack"])
+    return rows[next(index for index, row in enumerate(rows) if row[: len(heading)] == [*heading]) :]
+
+
+def bars() -> dict[tuple[str, str], list[float]]:
+    """Reads the foreground DSC x100 of BARS, by bounds and network."""
+    heading, _, clean, *rows = table("threat model", "attack")
     values = {}
     for title, (bounds, *attacks) in BOUNDS.items():
-        first = next(index for index in range(begin, len(rows)) if rows[index][0].startswith(bounds))
-        of = {row[1]: row for row in (rows[begin + 2], *rows[first : first + 4])}
+        first = next(index for index, row in enumerate(rows) if row[0].startswith(bounds))
+        of = {row[1]: row for row in (clean, *rows[first : first + 4])}
         for network in NETWORKS:
-            cells = [of[name][rows[begin].index(network)] for name in ("clean", "null row: random", *attacks)]
+            cells = [of[name][heading.index(network)] for name in ("clean", "null row: random", *attacks)]
             values[title, network] = [float(cell.split()[0].strip("*")) for cell in cells]
     return values
 
@@ -59,6 +71,33 @@ def picture() -> Figure:
     return figure
 
 
+def steps_picture() -> Figure:
+    """Draws the drop of foreground DSC in 10, 20 and 200 steps as three bars, for each threat model and network."""
+    heading, _, *rows = table("threat model", "attack", "network")
+    rows = rows[: next(index for index, row in enumerate(rows) if row[:1] == heading[:1])]
+    named, threat_model = [], ""
+    for row in rows:
+        threat_model = row[0] or threat_model
+        named.append((f"{threat_model}, {row[2]}", row))
+    with styled():
+        figure = new_figure(PAGE, 4.6)
+        axis = figure.subplots()
+        for number, (steps, color) in enumerate(STEPS.items()):
+            places = [-4 * index - number for index in range(len(named))]
+            drops = [float(row[heading.index(steps)]) for _, row in named]
+            axis.bar_label(
+                axis.barh(places, drops, 0.95, color=color, label=f"{steps} steps"), fmt="%.0f", padding=1, fontsize=5
+            )
+        axis.set_yticks([-4 * index - 1 for index in range(len(named))], [name for name, _ in named], fontsize=7)
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="x", **GRID)
+        axis.set_xlim(0, 100)
+        axis.set_xlabel("drop of foreground DSC (points)", fontsize=8)
+        figure.legend(loc="outside lower center", ncols=len(STEPS), fontsize=8)
+    return figure
+
+
 if __name__ == "__main__":
     with styled():
+        steps_picture().savefig(STEPS_PICTURE, dpi=150, metadata={"Software": MAKER})
         picture().savefig(PICTURE, dpi=150, metadata={"Software": MAKER})
