@@ -64,8 +64,8 @@ def resolved(text: str) -> str:
         package, _, version = made_by.rpartition(" ")[0].rpartition(" ")
         expected = f"expected the package {package} ({version}), which adds it, found none"
         raise UserError(f"the metric {name}: {expected}: pip install {package}")
-    others = "or install the package that adds it"
-    raise UserError(f"{unknown('metric', name, [*KNOWN['metrics'], *installed('metrics')])}, {others}")
+    others = "if a package adds it, install that"
+    raise UserError(f"{unknown('metric', name, [*KNOWN['metrics'], *installed('metrics')])}; {others}")
 
 
 def load(name: str) -> LabelMetric:

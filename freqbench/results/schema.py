@@ -292,7 +292,7 @@ OF_GRADIENTS = "gradient"
 def added_values(text: str | None) -> dict[str, float]:
     """Returns the values in a row's `added_metrics` by name, undefined ones as NaN; UserError for others."""
     values = object_of(text or "{}", ADDED.name)
-    if not all(value is None or isinstance(value, float) for value in values.values()):
+    if not all(name.isidentifier() and isinstance(value, float | None) for name, value in values.items()):
         raise UserError(f"{ADDED.name}: expected numbers by name, got {text!r:.160}: verify the store")
     return {name: math.nan if value is None else value for name, value in values.items()}
 

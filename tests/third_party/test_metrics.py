@@ -215,7 +215,7 @@ def test_rows_of_a_missing_package_are_read_and_a_resume_names_it(store: Path, c
             left(store, {**CONTENT, "metrics": ["ssim"]})
         message = refused(bench, "plan", write(store, CONTENT))
         assert "unknown metric 'share'" in message
-        assert "or install the package that adds it" in message
+        assert "; if a package adds it, install that" in message
     finally:
         (changed / "gone").rename(changed / "own_metrics-1.0.dist-info")
 
