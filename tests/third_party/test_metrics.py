@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -185,7 +186,7 @@ def test_a_row_covers_the_metric_until_its_version_or_its_source_is_another(stor
     lay_out(changed, PACKAGE, "1.1", {"metrics": "share = own_metrics:Share"})
     assert left(store) == 1
     execute(CONTENT, store)
-    assert row_of(store)["metrics"].startswith("dsc,share@own-metrics 1.1 ")
+    assert re.fullmatch(r"dsc,share@own-metrics 1\.1 \w+", row_of(store)["metrics"])
     assert left(store) == 0
     (changed / "own_metrics.py").write_text(SHARE + "# edited\n")
     renew()
@@ -313,26 +314,29 @@ def test_a_path_of_a_class_and_a_metric_named_twice_are_refused(site: Path) -> N
 
 
 @pytest.mark.integration
-def test_reports_page_and_trackers_show_the_values(finished: Path) -> None:
-    store, row = Store(str(finished)), row_of(finished)
-    attacked, clean = values(row)["share"], values(row)["share_clean"]
-    assert attacked is not None
-    assert clean is not None
-    (_, header, line) = ("", *report([store], format="csv", table="clinical").splitlines()[:2])
+def test_reports_page_and_trackers_show_the_values_and_their_means(site: Path, tmp_path: Path) -> None:
+    twice = [{**CONTENT["datasets"][0], "cases": 2}]
+    execute({**CONTENT, "datasets": twice, "save_adversarial": "none"}, tmp_path)
+    store = Store(str(tmp_path))
+    of_cases = [values(row) for row in sorted(store.records().to_pylist(), key=lambda row: row["case_id"])]
+    means = pd.DataFrame(of_cases).mean()
+    header, *lines = report([store], format="csv", table="clinical").splitlines()
     assert header.endswith(",share,share_clean")
-    assert [float(text) for text in line.split(",")[-2:]] == [attacked, clean]
+    assert [[float(text) for text in line.split(",")[-2:]] for line in lines] == [[*each.values()] for each in of_cases]
     text = report([store], table="clinical")
     assert re.search(r"Of other\s+packages, in their own units: share@own-metrics", text)
-    assert f"{attacked:.3g}" in text
-    assert f"{clean:.3g}" in text
-    lines = [line.split(",") for line in report([store], format="csv").splitlines()]
-    assert [lines[0][-1], *(float(line[-1]) for line in lines[1:])] == ["share", clean, attacked]
+    for name in ("share", "share_clean"):
+        assert f"{means[name]:.3g}" in text
+    header, clean, attacked = (line.split(",")[-1] for line in report([store], format="csv").splitlines())
+    assert (header, float(clean), float(attacked)) == ("share", *map(pytest.approx, means[["share_clean", "share"]]))
     data = data_of([store])[1]
     assert data["scores"][-1]["heading"] == "share"
-    for frame in ("summary", "cases"):
-        assert data[frame]["numbers"]["@share"] == [pytest.approx(attacked, rel=1e-5)]
-    (cell,) = tracker._runs(str(finished))
-    assert (cell.means["share"], cell.means["share_clean"]) == (attacked, clean)
+    assert data["summary"]["numbers"]["@share"] == [pytest.approx(means["share"], rel=1e-5)]
+    assert data["cases"]["numbers"]["@share"] == [pytest.approx(each["share"], rel=1e-5) for each in of_cases]
+    (cell,) = tracker._runs(str(tmp_path))
+    assert {name: cell.means[name] for name in means.index} == {
+        name: pytest.approx(means[name]) for name in means.index
+    }
 
 
 @pytest.mark.parametrize(
