@@ -117,10 +117,6 @@ def _cell(model: Model, dataset: Dataset, source: ModelSpec, made: Attack) -> Ce
     return Cell(dataset=dataset, source=source, targets=(source,), attack=made, seed=None, **settings)
 
 
-def _with_added(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != ADDED.name} | added_values(row[ADDED.name])
-
-
 class ScoredRecord(dict[str, Any]):
     """Columns of a record by name, documented in `freqbench.results.schema`; None: not requested.
 
@@ -131,8 +127,8 @@ class ScoredRecord(dict[str, Any]):
     """
 
     def __init__(self, columns: Mapping[str, Any], classes: Sequence[Mapping[str, Any]]) -> None:
-        super().__init__(_with_added(columns))
-        self.classes = tuple(map(_with_added, classes))
+        super().__init__(columns, **added_values(columns[ADDED.name]))
+        self.classes = tuple({**row, **added_values(row[ADDED.name])} for row in classes)
 
     def __repr__(self) -> str:
         return self._table().drop(columns="meaning").to_string(index=False)
@@ -143,7 +139,7 @@ class ScoredRecord(dict[str, Any]):
     def _table(self) -> "pd.DataFrame":
         import pandas as pd
 
-        scores = [col for col in RECORDS if col.mark == "result" and isinstance(self.get(col.name), int | float)]
+        scores = [col for col in RECORDS if col.mark == "result" and isinstance(self[col.name], int | float)]
         values = [(col.name, f"{self[col.name]:.6g}", col.unit, col.direction, col.meaning) for col in scores]
         added = [text for text in self["metrics"].split(",") if text not in METRICS]
         for text, metric in zip(added, map(metric_of, added), strict=True):
@@ -333,5 +329,5 @@ def load_results(out: AnyPath) -> "pd.DataFrame":
 
     root = storage.filled_in(names.path_of(out, "load_results"), "load_results")
     records = plain(found_records([Store(root)], None)[0])
-    records = records.drop(columns=ADDED.name).join(added_scores(records))
+    records = records.join(added_scores(records))
     return records.assign(dataset=records["dataset"].map(dataset_name))  # as `reference` and `scored_on` tell it

@@ -149,7 +149,6 @@ def test_python_scores_and_reads_the_values_by_the_metric_s_name(finished: Path)
     for name, value in values(row_of(finished)).items():
         assert record[name] == row[name] == value
     assert {"share", "share_clean"} <= record.classes[0].keys()
-    assert ADDED.name not in {*record, *record.classes[0], *row}
     assert "Share (share@own-metrics 1.0" in record._table()["meaning"].iloc[-1]
 
 
