@@ -69,7 +69,7 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
         own = [column.name for column in columns if column.mark != "measured" and column.name not in TEXTS]
         added, computed = (added_values(row[ADDED.name]) for row in (one, other))
         one, other = {**one, **added}, {**other, **computed}
-        skipped |= dict.fromkeys(added.keys() - computed.keys(), "its package is here in another version")
+        skipped |= dict.fromkeys(sorted(added.keys() - computed.keys()), "its package is here in another version")
         for name in (*own, *sorted(added.keys() & computed.keys())):
             value, again = one[name], other[name]
             if value is None and again is not None and name in then:
