@@ -1,4 +1,4 @@
-"""Checks in your own tests that your classes keep the contracts of attacks, datasets and networks.
+"""Checks in your own tests that your classes keep the contracts of attacks, datasets, networks and metrics.
 
 Each check takes seconds on a CPU, needs no data, and raises AssertionError with the first promise that is broken.
 """
@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from freqbench.attacks import Attack, AttackResult
+from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.types import Case, triple
 from freqbench.data import Dataset
+from freqbench.metrics.added import LabelMetric, checked
+from freqbench.metrics.overlap import Values
 from freqbench.models.examination import examine, windows
 from freqbench.ops.voxels import without_ignored
 
@@ -119,6 +123,47 @@ def check_network(network: nn.Module, *, num_classes: int, roi: Sequence[int], c
     _require(reached, network, "expected finite gradients of the volume that are not all 0: no attack can follow these")
     _require(findings.yields == "logits", network, "expected logits, got probabilities: leave out the softmax")
     network.train(mode)
+
+
+def check_metric(metric: LabelMetric) -> None:
+    """Checks a metric on small label maps of two and of three classes.
+
+    It must give a number per class, finite or NaN where a class has none, also where a class or all of the foreground
+    is in one map alone; the same on every call; and rate no prediction better than the true one. It must leave the
+    maps unchanged, and must have a `title`, a `unit` and a `direction`.
+
+    Raises:
+        AssertionError: a promise is broken.
+    """
+    texts = [getattr(metric, key, None) for key in ("title", "unit")]
+    _require(all(isinstance(text, str) and text for text in texts), metric, "expected texts as title and unit")
+    direction = getattr(metric, "direction", None)
+    _require(direction in ("higher", "lower"), metric, f"expected direction 'higher' or 'lower', got {direction!r}")
+    label = torch.zeros(12, 10, 8, dtype=torch.uint8)
+    label[2:8, 2:8, 2:6] = 1
+    for num_classes in (2, 3):
+        if num_classes == 3:
+            label[4:6, 3:7, 3:5] = 2
+        empty, sign = torch.zeros_like(label), 1 if direction == "higher" else -1
+        best = _measured(metric, label, label, num_classes)
+        for pred, truth in ((label.roll(2, 0), label), (empty, label), (label, empty), (empty, empty)):
+            values = _measured(metric, pred, truth, num_classes)
+            equal = np.array_equal(values, _measured(metric, pred, truth, num_classes), equal_nan=True)
+            _require(equal, metric, "expected the same values on every call")
+            if truth is label:
+                is_worse = not (sign * (values - best)[1:] > 1e-6).any()
+                _require(is_worse, metric, f"expected {direction} to be better, got a wrong map with a better value")
+
+
+def _measured(metric: LabelMetric, pred: Tensor, label: Tensor, num_classes: int) -> Values:
+    """Returns the values of a metric as workers take them, on voxels of unequal sides."""
+    pair = pred.clone(), label.clone()
+    try:
+        values = checked(metric.score(*pair, num_classes, (1.0, 1.5, 2.0)), num_classes)
+    except UserError as error:
+        raise AssertionError(f"{type(metric).__name__}: {error}") from None
+    _require(torch.equal(pair[0], pred) and torch.equal(pair[1], label), metric, "changed its maps: work on copies")
+    return values
 
 
 def _require(holds: bool, of: object, otherwise: str) -> None:

@@ -53,7 +53,8 @@ OTHERS = {  # what other programs, and folders that freqbench writes, call their
     "docs/how-to/files.md": (
         r"(images|labels)/CASE(\.dcm)?|case-1a2b3c4d|channel_[01]|(labels/CASE/)?prediction-MODEL\.dcm|.*CASE/\d+\.dcm"
     ),
-    "docs/plugin/README.md": r"two_steps.*",
+    "docs/how-to/own-classes.md": r"boundary_clean",
+    "docs/plugin/README.md": r"(two_steps|boundary).*",
     "docs/how-to/gpu.md": r"--fast|reports/speed/gpu\.json",
     "docs/how-to/nnunet.md": r"(configs/\w+|plans|dataset)\.json|fold_0/checkpoint_final\.pth|models/model\.pt",
     "docs/how-to/prompts.md": r"models/model\.pt|sam_med3d_turbo\.pth",

@@ -1,6 +1,7 @@
 """`freqbench.testing` passes classes that keep their contract, and says which promise others break."""
 
 import itertools
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from freqbench import testing
 from freqbench.attacks import Attack, Task
 from freqbench.data import CaseRef, NativeCase
 from freqbench.data.loaders.phantom import Phantom
+from freqbench.metrics import LabelMetric
 
 ROI = (8, 8, 8)
 SHIFTS = itertools.count(1)
@@ -187,3 +189,62 @@ class Fills(Tiny):
 def test_a_network_that_breaks_a_promise_is_told_which(network: nn.Module, message: str) -> None:
     with pytest.raises(AssertionError, match=f"{type(network).__name__}: {message}"):
         testing.check_network(network, num_classes=2, roi=ROI)
+
+
+class Overlap(LabelMetric):
+    """Sound, but for what its subclasses change."""
+
+    title, unit, direction = "Overlap", "fraction", "higher"
+
+    def score(self, pred: Tensor, label: Tensor, num_classes: int, spacing: tuple[float, float, float]) -> list[float]:
+        return [float(((pred == k) & (label == k)).sum()) for k in range(num_classes)]
+
+
+class Untitled(Overlap):
+    title = None
+
+
+class Upwards(Overlap):
+    direction = "up"
+
+
+class Inverted(Overlap):
+    direction = "lower"
+
+
+class Infinite(Overlap):
+    def score(self, *given: Any) -> list[float]:
+        return [value or math.inf for value in super().score(*given)]
+
+
+class OneMean(Overlap):
+    def score(self, *given: Any) -> Any:
+        return super().score(*given)[1]
+
+
+class Unsteady(Overlap):
+    def score(self, *given: Any) -> list[float]:
+        return [value + next(SHIFTS) for value in super().score(*given)]
+
+
+class InPlace(Overlap):
+    def score(self, pred: Tensor, *given: Any) -> list[float]:
+        return super().score(pred.fill_(1), *given)
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (Untitled, "expected texts as title and unit"),
+        (Upwards, "expected direction 'higher' or 'lower', got 'up'"),
+        (Inverted, "expected lower to be better, got a wrong map with a better value"),
+        (Infinite, "expected 2 numbers, one a class, NaN where it has none, got an infinite one"),
+        (OneMean, r"expected 2 numbers, one a class, NaN where it has none, got float64 of shape \(\)"),
+        (Unsteady, "expected the same values on every call"),
+        (InPlace, "changed its maps: work on copies"),
+    ],
+)
+def test_a_metric_that_breaks_a_promise_is_told_which(metric: type[LabelMetric], message: str) -> None:
+    testing.check_metric(Overlap())
+    with pytest.raises(AssertionError, match=f"{metric.__name__}: {message}"):
+        testing.check_metric(metric())

@@ -14,7 +14,7 @@ import pyarrow as pa
 from freqbench.core.errors import UserError
 from freqbench.core.types import AGREEMENT, IN_FILE
 from freqbench.results import KEY, RECORDS, Key, Store, latest
-from freqbench.results.schema import COMMIT
+from freqbench.results.schema import COMMIT, added_values
 
 IDENTITY = (
     *KEY,
@@ -75,6 +75,23 @@ def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFra
     frame = frame.merge(plain(records[list(COMMIT)]), on=list(COMMIT)).drop_duplicates([*KEY, "class_index"])
     texts = [name for name in frame.columns if pd.api.types.is_object_dtype(frame[name])]
     return categorical(frame.astype(dict.fromkeys(texts, "category")))
+
+
+def added_scores(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns the values of other packages' metrics in columns NAME and NAME_clean; without columns if there are none.
+
+    The index is that of the records, NaN stands where a row does not have the metric or a value is undefined.
+    """
+    texts = records["added_metrics"].astype(object) if "added_metrics" in records else pd.Series(dtype=object)
+    values = [added_values(text) if isinstance(text, str) else {} for text in texts] if texts.notna().any() else []
+    names = dict.fromkeys(name.removesuffix("_clean") for row in values for name in row)
+    columns = [name + end for name in names for end in ("", "_clean")]
+    return pd.DataFrame(values or None, index=records.index, columns=columns, dtype=float)
+
+
+def added_texts(records: pd.DataFrame) -> list[str]:
+    """Lists the other packages' metrics that records cover, `NAME@PACKAGE VERSION SOURCE`, in order."""
+    return sorted({name for text in records["metrics"].dropna().unique() for name in text.split(",") if "@" in name})
 
 
 def joined_classes(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from freqbench.analysis.frames import plain
+from freqbench.analysis.frames import added_scores, plain
 from freqbench.analysis.groups import budget_texts, scored
 from freqbench.analysis.labels import attack_labels, model_names
 from freqbench.analysis.precision import checked
@@ -37,6 +37,8 @@ ATTACK_TABLE = [
 MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")
 """Columns that follow those of ATTACK_TABLE if an attack moved the anatomy."""
 
+ADDED = "@"
+"""Precedes the name of another package's metric as a column, which is then no other column's."""
 RMS = " rms"
 """Follows a budget of the worst case in `l2` that is a root mean square."""
 _THREAT = [*PAIR, "threat_model", "budget"]
@@ -73,17 +75,20 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
     """Makes one row per dataset, source, target and attack, after a `clean` row per dataset and target (no source).
 
     Records have columns of RECORDS, one row per key; without `left_out` they are checked among themselves. The columns
-    are SUMMARY. Dice, SSIM, LPIPS (1 - distance) and `voxel_success` x100; drops in the same points, the mean over
-    cases of clean minus attacked; `dsc` is over the `dsc_cases` rows that have one, and so on, `hd95` in voxels with
-    `hd95_undefined` classes left out in all; `linf_255` in 1/255.
+    are SUMMARY, and `@NAME` of each metric of another package, as stored. Dice, SSIM, LPIPS (1 - distance) and
+    `voxel_success` x100; drops in the same points, the mean over cases of clean minus attacked; `dsc` is over the
+    `dsc_cases` rows that have one, and so on, `hd95` in voxels with `hd95_undefined` classes left out in all;
+    `linf_255` in 1/255.
     """
     frame = current(records)
     frame = frame[frame["left_out"] == ""]
-    rows = pd.concat([plain(_clean_rows(frame)), plain(_attack_rows(frame))], ignore_index=True)
+    scores = added_scores(frame).add_prefix(ADDED)
+    frame, added = frame.join(scores), [name for name in map(str, scores) if not name.endswith("_clean")]
+    rows = pd.concat([plain(_clean_rows(frame, added)), plain(_attack_rows(frame, added))], ignore_index=True)
     rows = rows.astype(dict.fromkeys(_COUNTS, "Int64"))
     rows["_attacked"] = rows["attack"] != CLEAN
     order = [*PAIR[:1], "_attacked", *PAIR[1:], "threat_model", "_name", "budget", "attack"]
-    return rows.sort_values(order, kind="stable", ignore_index=True)[SUMMARY]
+    return rows.sort_values(order, kind="stable", ignore_index=True)[[*SUMMARY, *added]]
 
 
 def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
@@ -181,7 +186,7 @@ def case_minima(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return lowest.sort_values([*by, "case_id"], kind="stable", ignore_index=True)
 
 
-def _attack_rows(frame: pd.DataFrame) -> pd.DataFrame:
+def _attack_rows(frame: pd.DataFrame, added: Sequence[str]) -> pd.DataFrame:
     is_ok = frame["status"] == "ok"
     scores = pd.DataFrame(shown_scores(frame))
     frame = pd.concat([frame.drop(columns=[*scores], errors="ignore"), scores], axis=1).assign(
@@ -192,16 +197,17 @@ def _attack_rows(frame: pd.DataFrame) -> pd.DataFrame:
         _failed=~is_ok,
     )
     groups = frame.groupby([*PAIR, "attack", "_name", "threat_model", "budget_name", "budget"], dropna=False)
-    rows = groups[_MEANS].mean()
+    rows = groups[[*_MEANS, *added]].mean()
     rows[_CASES] = groups[[*COUNTED]].count()
     rows[["cases", "seeds"]] = groups[["_case", "_seed"]].nunique()
     undefined = groups["hd95_undefined"].sum(min_count=1)
     return rows.assign(failed=groups["_failed"].sum(), hd95_undefined=undefined).reset_index()
 
 
-def _clean_rows(frame: pd.DataFrame) -> pd.DataFrame:
+def _clean_rows(frame: pd.DataFrame, added: Sequence[str]) -> pd.DataFrame:
     """Scores the models on the clean volumes: each case once, whatever attacked it."""
     scores = {name: each.scale * frame[f"{each.source}_clean"].astype(float) for name, each in _ON_CLEAN.items()}
+    scores |= {name: frame[f"{name}_clean"] for name in added}
     cases = frame.assign(**scores).groupby(["dataset", "target_model", "case_id"])[[*scores]].first()
     groups = cases[cases.notna().any(axis=1)].groupby(["dataset", "target_model"])
     rows = groups.mean().assign(cases=groups.size())

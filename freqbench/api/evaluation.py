@@ -34,11 +34,13 @@ from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import COUPLED_WINDOWS, learning_cases, surrogates_of
 from freqbench.job.schema import DEFAULT_METRICS
+from freqbench.metrics import METRICS, metric_of
 from freqbench.metrics.volumes import Volume, channels_of, require_same_shape
 from freqbench.models import ModelSpec
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.defences.smoothing import Smoothing
 from freqbench.results import RECORDS
+from freqbench.results.schema import ADDED, added_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,13 +120,15 @@ def _cell(model: Model, dataset: Dataset, source: ModelSpec, made: Attack) -> Ce
 class ScoredRecord(dict[str, Any]):
     """Columns of a record by name, documented in `freqbench.results.schema`; None: not requested.
 
+    Values of other packages' metrics stand by their names, NAME and NAME_clean.
+
     Attributes:
         classes: the columns of a class record, one mapping per class.
     """
 
     def __init__(self, columns: Mapping[str, Any], classes: Sequence[Mapping[str, Any]]) -> None:
-        super().__init__(columns)
-        self.classes = tuple(classes)
+        super().__init__(columns, **added_values(columns[ADDED.name]))
+        self.classes = tuple({**row, **added_values(row[ADDED.name])} for row in classes)
 
     def __repr__(self) -> str:
         return self._table().drop(columns="meaning").to_string(index=False)
@@ -137,6 +141,10 @@ class ScoredRecord(dict[str, Any]):
 
         scores = [col for col in RECORDS if col.mark == "result" and isinstance(self[col.name], int | float)]
         values = [(col.name, f"{self[col.name]:.6g}", col.unit, col.direction, col.meaning) for col in scores]
+        added = [text for text in self["metrics"].split(",") if text not in METRICS]
+        for text, metric in zip(added, map(metric_of, added), strict=True):
+            of_it = (metric.unit, metric.direction, f"{metric.title} ({text})")
+            values += [(name, f"{self[name]:.6g}", *of_it) for name in metric.columns]
         return pd.DataFrame(values, columns=["column", "value", "unit", "better", "meaning"])
 
 
@@ -154,7 +162,8 @@ def evaluate(
         model: from `load_model`; its predictions are scored.
         case: the attacked case.
         result: result of `attack`, or a volume from other code, `[C, H, W, D]` in [0, 1] on the case's grid.
-        metrics: names in `freqbench.metrics.METRICS`: `dsc`, `hd95`, `nsd`, `calibration`, `ssim`, ...
+        metrics: names in `freqbench.metrics.METRICS`, `dsc`, `hd95`, `nsd`, `calibration`, `ssim`, ..., or of metrics
+            that installed packages add.
         score_on: `grid`: predictions are held against labels on the grid that is attacked; `file`: on that of the
             case's file, as in a job with this key. Arrays have one grid alone.
 
@@ -307,7 +316,7 @@ def load_results(out: AnyPath) -> "pd.DataFrame":
     """Reads the records of a run's store as a pandas DataFrame, one row per cell, case and target model.
 
     Of duplicate rows it keeps the valid one: ok before failed, then the latest. `freqbench.results.schema.RECORDS`
-    gives the unit and meaning of each column.
+    gives the unit and meaning of each column; metrics of other packages have columns NAME and NAME_clean.
 
     Args:
         out: folder or URI (`s3://`, `gs://`, ...) that `freqbench run` wrote.
@@ -315,9 +324,10 @@ def load_results(out: AnyPath) -> "pd.DataFrame":
     Raises:
         UserError: no results there, or files that cannot be read.
     """
-    from freqbench.analysis.frames import found_records, plain
+    from freqbench.analysis.frames import added_scores, found_records, plain
     from freqbench.results import Store
 
     root = storage.filled_in(names.path_of(out, "load_results"), "load_results")
     records = plain(found_records([Store(root)], None)[0])
+    records = records.join(added_scores(records))
     return records.assign(dataset=records["dataset"].map(dataset_name))  # as `reference` and `scored_on` tell it

@@ -10,11 +10,12 @@ from freqbench.core.machine import versions
 from freqbench.engine import provenance
 from freqbench.job.grid import Grid
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
-from freqbench.results.tolerances import EXACT, TOLERANCES, Tolerance
+from freqbench.results.schema import ADDED, added_values
+from freqbench.results.tolerances import ADDED_METRIC, EXACT, TOLERANCES, Tolerance
 
 Row = Mapping[str, Any]
 
-TEXTS = ("metrics", "null_reasons")  # they list columns; the columns themselves are compared
+TEXTS = ("metrics", "null_reasons", ADDED.name)  # they list columns and values, which are compared themselves
 NUMERIC = ("python", "torch", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel")
 """Packages whose version may change the last bits; Ray, pyarrow and freqbench itself must not."""
 
@@ -52,8 +53,8 @@ class RowComparison:
 def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classes: Sequence[Row]) -> RowComparison:
     """Compares every identity and result column of a record and of its classes, to the bit (NaN equals NaN).
 
-    A column that could not be computed then or now is skipped with the reason. Only stored `params`
-    count: parameters added later have their default.
+    A column that could not be computed then or now is skipped with the reason, and so is a metric of another package
+    that `found` lacks. Only stored `params` count: parameters added later have their default.
     """
     then, now = (object_of(row["null_reasons"] or "{}", "null_reasons") for row in (stored, found))
     records = [{**row, "params": _known(row, stored)} for row in (stored, found)]
@@ -65,7 +66,11 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
             pairs.append(("class_records", CLASS_RECORDS, row, classes[row["class_index"]], begin))
     compared, differences, skipped = 0, list[Difference](), dict[str, str]()
     for kind, columns, one, other, begin in pairs:
-        for name in (column.name for column in columns if column.mark != "measured" and column.name not in TEXTS):
+        own = [column.name for column in columns if column.mark != "measured" and column.name not in TEXTS]
+        added, computed = (added_values(row[ADDED.name]) for row in (one, other))
+        one, other = {**one, **added}, {**other, **computed}
+        skipped |= dict.fromkeys(sorted(added.keys() - computed.keys()), "its package is here in another version")
+        for name in (*own, *sorted(added.keys() & computed.keys())):
             value, again = one[name], other[name]
             if value is None and again is not None and name in then:
                 skipped[name] = f"was not computed then: {then[name]}"
@@ -74,7 +79,7 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
             else:
                 compared += 1
                 if value != again and not (value != value and again != again):
-                    tolerance = TOLERANCES[kind].get(name, EXACT)
+                    tolerance = TOLERANCES[kind].get(name, ADDED_METRIC if name in added else EXACT)
                     differences.append(Difference(column=begin + name, stored=value, found=again, tolerance=tolerance))
     if sorted(classes) != sorted(row["class_index"] for row in stored_classes):
         counts = {"stored": len(stored_classes), "found": len(found_classes)}

@@ -24,6 +24,7 @@ from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import Grid, expand, further_targets
 from freqbench.job.schema import JobSpec, stored_job
 from freqbench.metrics import METRICS
+from freqbench.metrics.added import resolved
 from freqbench.results import Key, Store
 from freqbench.results.store import find_row, row_id, sample_rows
 from freqbench.results.volumes import ADVERSARIAL, FACTS, VOLUMES
@@ -97,7 +98,8 @@ class Reproducer:
 
     def _computed(self, unit: Unit, row: Row, run: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
         """Computes a record and its classes as a worker makes them under the row's circumstances."""
-        metrics = tuple(filter(None, (row["metrics"] or "").split(",")))
+        listed = filter(None, (row["metrics"] or "").split(","))
+        metrics = tuple(name for name in listed if name in METRICS or resolved(name) == name)
         is_gpu = row["device"] not in (None, "cpu") and torch.cuda.is_available()
         spec = WorkerSpec(
             run_id=row["run_id"],
@@ -169,7 +171,8 @@ def _copied(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
 def _unavailable(metrics: Sequence[str], row: Row) -> dict[str, str]:
     """Metrics that were not computed then, or cannot be now, with reasons."""
     reasons = json.loads(row["null_reasons"] or "{}")
-    then = {name: reasons[METRICS[name].columns[0]] for name in metrics if METRICS[name].columns[0] in reasons}
+    own = METRICS.keys() & {*metrics}
+    then = {name: reasons[METRICS[name].columns[0]] for name in own if METRICS[name].columns[0] in reasons}
     return {"lpips": then["lpips"]} if "lpips" in then else scoring.unavailable(metrics)
 
 

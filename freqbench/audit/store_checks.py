@@ -16,7 +16,7 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.results import Key
 from freqbench.results.files import SCHEMAS, Files, VersionError
-from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, OF_A_CLASS, RECORDS, Column
+from freqbench.results.schema import ADDED, CLASS_RECORDS, COMMIT, KEY, OF_A_CLASS, RECORDS, Column, added_values
 from freqbench.results.store import row_id
 from freqbench.results.tolerances import EXACT, TOLERANCES
 from freqbench.results.winners import Words, commit_text, shared_rows
@@ -129,7 +129,9 @@ def check_words(rows: pa.Table, where: str, metrics: Mapping[str, Sequence[str]]
     tell(failed & ~has_error, "error: none in a failed row")
     tell(ok & has_error, "error: one in a row that is ok")
     listed = [set(filter(None, (text or "").split(","))) for text in covers.texts]
-    tell(covers.mask([not names <= metrics.keys() for names in listed]), "metrics: unknown")
+    added = [{name.partition("@")[0] for name in names if "@" in name} for names in listed]
+    is_known = [all(name in metrics or "@" in name for name in names) for names in listed]
+    tell(~covers.mask(is_known), "metrics: unknown")
     stated = [_reasons(text) for text in reasons.texts]
     tell(reasons.mask([each is None for each in stated]), "null_reasons: invalid")
     for metric, columns in metrics.items():
@@ -138,6 +140,20 @@ def check_words(rows: pa.Table, where: str, metrics: Mapping[str, Sequence[str]]
             if rows[name].null_count:
                 excused = reasons.mask([each is None or name in each for each in stated])
                 tell(asked & ~valid(rows[name]) & ~excused, f"{name}: null without a reason")
+    values = Words(rows["added_metrics"])
+    of_texts = [_added(text) for text in values.texts]
+    tell(values.mask([each is None for each in of_texts]), "added_metrics: invalid")
+    for name in set[str]().union(*added):
+        has_value = values.mask([each is None or name in each for each in of_texts])
+        tell(ok & covers.mask([name in names for names in added]) & ~has_value, f"added_metrics: no {name}")
+
+
+def _added(text: str | None) -> Collection[str] | None:
+    """Names of the values of other packages' metrics in a row; None if the text is something else."""
+    try:
+        return added_values(text)
+    except UserError:
+        return None
 
 
 def _reasons(text: str | None) -> frozenset[str] | None:
@@ -355,7 +371,7 @@ class StoreSurvey:
     def _has_columns(self, kind: str, name: str) -> bool:
         """True if a file can be read by the documented columns; reports columns that are not as documented."""
         types, actual = {field.name: field.type for field in SCHEMAS[kind]}, self._files.schema(kind, name)
-        missing = [f"no column {column}" for column in types if column not in actual.names]
+        missing = [f"no column {column}" for column in types if column not in {*actual.names, ADDED.name}]
         more = [f"column {column}, which is not documented" for column in actual.names if column not in types]
         others = [field for field in actual if field.name in types and field.type != types[field.name]]
         misfits = [f"{field.name}: {field.type} in place of {types[field.name]}" for field in others]

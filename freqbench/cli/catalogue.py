@@ -102,6 +102,17 @@ def metric_rows() -> Rows:
     ]
 
 
+def metric_list() -> Rows:
+    """Lists `metric_rows`, and the metrics of installed packages."""
+    rows = metric_rows()
+    if added := [name for name in plugins.installed("metrics") if name not in names.KNOWN["metrics"]]:
+        from freqbench.metrics import metric_of
+
+        metrics = [(name, metric_of(name)) for name in added]
+        rows += [(name, metric.title, metric.unit, metric.direction) for name, metric in metrics]
+    return rows
+
+
 def model_rows() -> Rows:
     """Lists the architectures: name, title, paper."""
     rows: Rows = []
@@ -205,14 +216,18 @@ def dataset(name: str) -> Described:
 
 def metric(name: str) -> Described:
     """Describes a metric with the columns that it fills."""
-    from freqbench.metrics import METRICS
+    from freqbench.metrics import METRICS, added, metric_of
     from freqbench.results import RECORDS
 
-    chosen = METRICS[name]
-    columns = {column.name: column for column in RECORDS}
-    rows = [(key, columns[key].unit, columns[key].meaning) for key in chosen.columns]
+    chosen, text = metric_of(name), ""
     facts = {"title": chosen.title, "unit": chosen.unit, "better": chosen.direction, "computed from": chosen.of}
-    return Described(facts, f"metrics: [{name}]", heads=COLUMNS, rows=rows)
+    columns = {column.name: (column.unit, column.meaning) for column in RECORDS}
+    if name not in METRICS:
+        text, facts["package"] = inspect.getdoc(added.load(name)) or "", plugins.package_of("metrics", name)
+        mean = f"{first_line(text)}, mean over defined foreground classes"
+        columns |= {name: (chosen.unit, mean), f"{name}_clean": (chosen.unit, "the same on the clean volume")}
+    rows = [(key, *columns[key]) for key in chosen.columns]
+    return Described(facts, f"metrics: [{name}]", text, heads=COLUMNS, rows=rows)
 
 
 def _name(table: str) -> Any:
@@ -252,7 +267,7 @@ def datasets(name: Annotated[str | None, _name("datasets")] = None) -> None:
 @app.command(rich_help_panel=common.START)
 def metrics(name: Annotated[str | None, _name("metrics")] = None) -> None:
     """Show the metrics, or one with its columns and line for a job."""
-    _show("metric", name, ("metric", "title", "unit", "better"), metric_rows, metric)
+    _show("metric", name, ("metric", "title", "unit", "better"), metric_list, metric)
 
 
 def _show(
@@ -268,7 +283,7 @@ def _show(
         _put_table(heads, listed := rows())
         common.say(f"all about one: freqbench {table} {listed[0][0]}")
         return
-    added = () if table == "metrics" else plugins.installed(table)
+    added = plugins.installed(table)
     known = name if name in added else names.ALIASES.get(table, {}).get(name, name)
     if known not in names.KNOWN[table] and known not in added:
         raise UserError(unknown(kind, name, [*names.KNOWN[table], *added]))

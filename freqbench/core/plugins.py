@@ -14,7 +14,7 @@ from typing import Any
 
 from freqbench.core.errors import UserError
 
-TABLES = ("attacks", "datasets", "models")
+TABLES = ("attacks", "datasets", "models", "metrics")
 _TRUSTED = ContextVar("trusted", default=False)
 
 
@@ -25,7 +25,7 @@ def names_class(text: str) -> bool:
 
 
 def installed(table: str) -> Mapping[str, str]:
-    """Returns the names that installed packages add to `attacks`, `datasets` or `models`, with their classes' paths.
+    """Returns the names that installed packages add to a table of TABLES, with their classes' paths.
 
     A package declares them as entry points of the group `freqbench.TABLE`, `NAME = "package.module:Class"`. Whoever
     installed it trusts its code.
@@ -36,6 +36,12 @@ def installed(table: str) -> Mapping[str, str]:
 def is_installed(path: str) -> bool:
     """True if an installed package adds the class of a path to a table."""
     return any(path in installed(table).values() for table in TABLES)
+
+
+def package_of(table: str, name: str) -> str:
+    """Returns the installed package that adds a name to a table, and its version: `freqbench-example 1.0`."""
+    dists = {point.name: point.dist for point in _entry_points()[table] if point.dist}
+    return f"{dists[name].name} {dists[name].version}"
 
 
 @cache

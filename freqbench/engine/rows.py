@@ -5,6 +5,7 @@ Surfaces and components are scored outside workers: they need cores, not the att
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,8 @@ from freqbench.results.glimpses import Glimpse
 from freqbench.results.schema import CAUTIONS, COMMIT
 
 Row = dict[str, Any]
+
+_RECORD, _CLASS_RECORD = (frozenset(column.name for column in table) for table in (RECORDS, CLASS_RECORDS))
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +53,9 @@ class Outcome:
         """Returns a copy with more columns, one PredictionScores per record that has scores."""
         records, classes = list(self.records), list(self.class_records)
         for i, new in zip(range(len(records) - len(self.errors)), scores, strict=True):
-            records[i] = {**records[i], **new.record}
-            classes[i] = [{**row, **values} for row, values in zip(classes[i], new.classes, strict=True)]
+            records[i] = _folded({**records[i], **new.record}, _RECORD)
+            pairs = zip(classes[i], new.classes, strict=True)
+            classes[i] = [_folded({**row, **values}, _CLASS_RECORD) for row, values in pairs]
         return replace(self, records=tuple(records), class_records=tuple(classes))
 
     def with_lost(self, outcomes: Sequence["Outcome"]) -> "Outcome":
@@ -117,9 +121,19 @@ def scored(
         for part in parts:
             record |= part.record
             classes = [row | {**values} for row, values in zip(classes, part.classes, strict=True)]
-        records.append(record)
-        class_records.append(classes)
+        records.append(_folded(record, _RECORD))
+        class_records.append([_folded(row, _CLASS_RECORD) for row in classes])
     return Outcome(records=tuple(records), class_records=tuple(class_records))
+
+
+def _folded(row: Row, columns: frozenset[str]) -> Row:
+    """Returns a row with its values that have no column, of other packages' metrics, in the text `added_metrics`."""
+    if row.keys() <= columns:
+        return row
+    values = {name: None if math.isnan(row[name]) else row[name] for name in row.keys() - columns}
+    values |= json.loads(row["added_metrics"] or "{}")
+    own = {name: value for name, value in row.items() if name in columns}
+    return own | {"added_metrics": json.dumps(values, sort_keys=True)}
 
 
 def _empty_record(unit: Unit, target: ModelSpec) -> Row:
@@ -170,7 +184,7 @@ class Masks:
 
 
 def score_masks(masks: Masks) -> list[PredictionScores]:
-    """Scores every prediction in the requested metrics of `scoring.SHAPES`."""
+    """Scores every prediction in `scoring.shapes_of` of the requested metrics."""
     return [score_shapes(maps, masks.metrics) for maps in masks.pairs]
 
 

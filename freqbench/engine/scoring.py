@@ -64,7 +64,8 @@ def score_volume(
         parts.append(Scores(values=dict.fromkeys(columns, math.nan), reasons=reasons))
     elif "lpips" in metrics:
         parts.append(measures.lpips_scores(clean, attacked, body))
-    wanted = {column for metric in (*metrics, *ALWAYS) for column in METRICS[metric].columns}
+    own = METRICS.keys() & {*metrics, *ALWAYS}
+    wanted = {column for metric in own for column in METRICS[metric].columns}
     return Scores(
         values={column: value for part in parts for column, value in part.values.items() if column in wanted},
         reasons={column: reason for part in parts for column, reason in part.reasons.items() if column in wanted},
@@ -73,7 +74,10 @@ def score_volume(
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionScores:
-    """Scores of a prediction: columns of RECORDS, and of CLASS_RECORDS with one mapping per class."""
+    """Scores of a prediction: columns of RECORDS, and of CLASS_RECORDS with one mapping per class.
+
+    Values of other packages' metrics stand beside them by the metric's name; `rows` moves them into `added_metrics`.
+    """
 
     record: Mapping[str, float | int | str]
     classes: tuple[Mapping[str, float | int], ...]
@@ -115,7 +119,7 @@ def score_prediction(
     """Scores a prediction in the requested `metrics`; `calibration` needs the `confidence` of a VolumePrediction."""
     overlap = partial(_of_each, lambda maps: score_overlap(maps.pred, maps.label, maps.num_classes))
     scores = [overlap(maps)] if "dsc" in metrics else []
-    if not SHAPES.isdisjoint(metrics):
+    if shapes_of(metrics):
         scores.append(score_shapes(maps, metrics))
     if "calibration" in metrics and confidence is not None:
         scores.append(score_calibration(confidence, maps.pred, maps.label, maps.num_classes, maps.has_regions))
@@ -249,7 +253,7 @@ def score_surfaces(pred: Tensor, label: Tensor, num_classes: int, spacing: Seque
 
 
 def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
-    """Scores label maps in those of `metrics` that are in SHAPES, at least one."""
+    """Scores label maps in `shapes_of(metrics)`, at least one."""
     return _of_each(partial(_shapes, metrics), maps)
 
 
@@ -265,6 +269,11 @@ def _shapes(metrics: Sequence[str], maps: LabelMaps) -> PredictionScores:
             if (left_out := f"{metric}_undefined_classes") in _RECORD_COLUMNS:
                 means[left_out] = measures.undefined_classes(first[1:])
             parts.append(PredictionScores(record=means, classes=_by_class(columns)))
+    for metric in metrics:
+        if metric not in METRICS:
+            values = measures.added_scores(metric, maps.pred, maps.label, maps.num_classes, maps.spacing)
+            mean, columns = measures.foreground_mean(values), {measures.name_of(metric): values}
+            parts.append(PredictionScores(record=dict.fromkeys(columns, mean), classes=_by_class(columns)))
     return PredictionScores(
         record={name: value for part in parts for name, value in part.record.items()},
         classes=tuple(
@@ -316,6 +325,13 @@ UNDEFINED: Mapping[str, str] = {
 """Columns of a class whose undefined values a record's column counts."""
 SHAPES = frozenset({"hd95", *_BY_CLASS})
 """Metrics that need only the label maps, and are slow enough to compute apart from the device."""
+
+
+def shapes_of(metrics: Sequence[str]) -> list[str]:
+    """Selects the metrics that are computed apart from the device: SHAPES, and those of other packages."""
+    return [metric for metric in metrics if metric in SHAPES or metric not in METRICS]
+
+
 _RECORD_COLUMNS = frozenset(column.name for column in RECORDS)
 _OF_A_DRAW = ("dsc_foreground", "dsc", "volume_error_relative", "nsd")  # the leading score first
 
@@ -372,7 +388,8 @@ def as_clean(scores: PredictionScores) -> PredictionScores:
 
     def suffixed(values: Mapping[str, V], columns: Sequence[Column]) -> dict[str, V]:
         names = {column.name for column in columns}
-        return {f"{name}_clean": value for name, value in values.items() if f"{name}_clean" in names}
+        kept = (name for name in values if f"{name}_clean" in names or name not in names)  # not: of other packages
+        return {f"{name}_clean": values[name] for name in kept}
 
     classes = tuple(suffixed(row, CLASS_RECORDS) for row in scores.classes)
     return PredictionScores(record=suffixed(scores.record, RECORDS), classes=classes)

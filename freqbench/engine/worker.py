@@ -140,8 +140,8 @@ class Worker:
     def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
         """Attacks a unit's case once and scores it on every target; meanwhile the case of unit `prefetch` is read.
 
-        Returns rows without the scores of `scoring.SHAPES`, and the masks for these scores; None if they are not wanted
-        or the unit failed. Raises StoreRefuses if its files cannot be saved.
+        Returns rows without the scores of `scoring.shapes_of`, and the masks for these; None if they are not wanted or
+        the unit failed. Raises StoreRefuses if its files cannot be saved.
         """
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -201,13 +201,13 @@ class Worker:
         label_maps = [each.label_maps for each in scored]
         glimpse = self._glimpser.look(unit, case, attacked.adversarial, label_maps, outcome.records)
         masks = Masks(pairs=tuple(each.scores.maps for each in scored), metrics=metrics)
-        apart = masks if scoring.SHAPES.intersection(metrics) else None
+        apart = masks if scoring.shapes_of(metrics) else None
         return replace(outcome.with_lost(lost), glimpse=glimpse), apart
 
     def _scored(
         self, unit: Unit, target: ModelSpec, case: Case, attacked: AttackedVolume, in_space: InSpace
     ) -> _OnTarget:
-        """Predicts the volume of a unit by one target, and scores it without SHAPES."""
+        """Predicts the volume of a unit by one target, and scores it without `scoring.shapes_of`."""
         cell, started = unit.cell, time.perf_counter()
         model = self._model(target, cell)
         adversarial, error = in_space(target.space)
@@ -215,7 +215,8 @@ class Worker:
         seen = case if is_own else self._shown(cell, unit.ref, target)
         clean = self._clean_prediction(model, target, cell, seen)
         prediction = self._predict(model, adversarial, seen, target, cell, cell.seed or 0)
-        at_once = [metric for metric in self.spec.metrics if metric not in scoring.SHAPES]
+        apart = scoring.shapes_of(self.spec.metrics)
+        at_once = [metric for metric in self.spec.metrics if metric not in apart]
         scores = scoring.score_target(prediction, clean, attacked.shown(seen), cell.dataset, at_once, error)
         label_maps = clean.pred, prediction.labels
         if self.spec.volumes and (cell.saves or self.spec.reuse):

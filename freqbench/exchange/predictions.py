@@ -32,13 +32,12 @@ from freqbench.exchange import export
 from freqbench.job.cells import Unit
 from freqbench.job.grid import Grid
 from freqbench.job.plan import Plan
-from freqbench.metrics import METRICS, Scores, voxel_success
+from freqbench.metrics import METRICS, Scores, metric_of, voxel_success
 from freqbench.models import ModelSpec
 from freqbench.results import KEY, Store
 from freqbench.results.volumes import VOLUMES
 
 ARCH = "predictions"
-OWN = tuple(name for name, metric in METRICS.items() if metric.of == "labels")  # computed here
 COPIED = tuple(column for metric in METRICS.values() if metric.of == "volumes" for column in metric.columns)
 BESIDE = ("eps_native", "num_windows", "num_forwards", "num_backwards", "attack_seconds")
 
@@ -143,7 +142,7 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
             _read(path, native, tables[case.dataset.name], case.dataset)
 
     units = tuple(chain.from_iterable(case.units for case in cases))
-    metrics = tuple(metric for metric in grid.metrics if metric in OWN)
+    metrics = tuple(metric for metric in grid.metrics if metric_of(metric).of == "labels")  # computed here
     plan = Plan(grid=grid, units=units, num_done=0, metrics=metrics)
     store = Store(out)
     recorder = run.Recorder(store, plan, console, attacks=False)
@@ -232,12 +231,12 @@ def _outcomes(
         scores = (*parts, *scores_of(pred))
         row = former.get((unit.cell.cell_id, dataset.case_key(unit.ref)))
         volume = _volume(row, spec.metrics, without_clean=clean is None)
-        covered = frozenset(OWN) | frozenset(metrics if row is None else (row["metrics"] or "").split(","))
+        covered = frozenset(spec.metrics) | frozenset(metrics if row is None else (row["metrics"] or "").split(","))
         flips = {"voxel_success": None if clean is None else voxel_success(clean, pred, native.label)}
         beside = {column: row and row[column] for column in BESIDE} | {"scored_on": "file"}
         seconds = time.perf_counter() - started
         measured = {"run_id": spec.run_id, "finished_at": datetime.now(UTC), "score_seconds": seconds, "device": "cpu"}
-        computed = [metric for metric in metrics if metric in covered and METRICS[metric].of != "probabilities"]
+        computed = [metric for metric in metrics if metric in covered and metric_of(metric).of != "probabilities"]
         yield unit, rows.scored(unit, None, volume, [scores], [flips | beside], computed, measured)
 
 
@@ -250,7 +249,8 @@ def _volume(row: Mapping[str, Any] | None, metrics: Sequence[str], without_clean
         stated = object_of(row["null_reasons"] or "{}", "null_reasons")
         reasons |= {column: stated[column] for column in COPIED if column in stated}
     if without_clean:
-        columns = (column for name in metrics for column in METRICS[name].columns if column.endswith("_clean"))
+        own = METRICS.keys() & {*metrics}
+        columns = (column for name in own for column in METRICS[name].columns if column.endswith("_clean"))
         reasons |= dict.fromkeys((*columns, "voxel_success"), "no label map of the clean volume")
     values = {column: row[column] for column in COPIED if row and row[column] is not None}
     return Scores(values=values | dict.fromkeys(reasons, np.nan), reasons=reasons)

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,8 +78,25 @@ def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Pl
             num_done += len(cell.targets) - len(missing)
             if missing:
                 units.append(Unit(cell=cell, ref=ref, targets=tuple(missing)))
-    metrics = (*grid.metrics, *sorted(former - wanted))
+    metrics = (*grid.metrics, *_former(former, wanted))
     return Plan(grid=grid, units=tuple(units), num_done=num_done, metrics=metrics, num_unsaved=num_unsaved)
+
+
+def _former(covered: Collection[str], wanted: Collection[str]) -> list[str]:
+    """Lists further metrics of rows that are computed anew; those of packages as they are installed here.
+
+    Raises a UserError if such a package is not installed.
+    """
+    kept = set[str]()
+    for text in {*covered} - {*wanted}:
+        if "@" in text:
+            from freqbench.metrics import added
+
+            if added.name_of(text) not in map(added.name_of, wanted):
+                kept.add(added.resolved(text))
+        else:
+            kept.add(text)
+    return sorted(kept)
 
 
 def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, Preprocess]]:

@@ -1,5 +1,6 @@
 """Defines the content of a job file and refuses a wrong one; imports no attacks and no networks."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -21,7 +22,24 @@ from freqbench.models import ModelEntry
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
 
 Auto = Literal["auto"] | Annotated[Whole, Field(gt=0)]
-Metric = Annotated[str, AfterValidator(partial(names.known, "metrics", "metric"))]
+
+
+def _metric(text: str) -> str:
+    """Returns a metric's name; of one of an installed package the text by which rows name it."""
+    if text in names.KNOWN["metrics"]:
+        return text
+    from freqbench.metrics import added  # imports torch, and so does the package
+    from freqbench.results import CLASS_RECORDS, RECORDS
+
+    made, name = added.resolved(text), added.name_of(text)
+    taken = {column.name for column in (*RECORDS, *CLASS_RECORDS)}
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name.endswith("_clean") or name in taken:
+        expected = "expected a name of letters, digits and _ that is no column's and does not end in _clean"
+        raise UserError(f"the metric {name}: {expected}: rename its entry point")
+    return made
+
+
+Metric = Annotated[str, AfterValidator(_metric)]
 _Training = Annotated[
     TrainingEntry, BeforeValidator(training_entry, json_schema_input_type=str | TrainJob | TrainingEntry)
 ]
@@ -62,7 +80,7 @@ class JobSpec(Strict):
             default `runs/<name>`; `freqbench.training.link` reads them.
         targets: models that score a volume: `all`, the `source` that made it, or names.
         seeds: one cell each, for attacks that draw.
-        metrics: names of METRICS.
+        metrics: names of METRICS, or of metrics that installed packages add.
         score_on: the grid on which predictions are held against labels: `grid`, the one that is attacked, as in the
             papers; `file`, that of each file, as nnU-Net and challenges do: logits are interpolated there, voxels
             outside the crop are background, and the label map is the file's own. Distances between volumes stay on the

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from freqbench.metrics import weights
+from freqbench.metrics.added import LabelMetric as LabelMetric
+from freqbench.metrics.added import added_scores as added_scores
+from freqbench.metrics.added import load
+from freqbench.metrics.added import name_of as name_of
 from freqbench.metrics.components import betti_errors as betti_errors
 from freqbench.metrics.components import component_f1 as component_f1
 from freqbench.metrics.confidence import Calibration as Calibration
@@ -87,3 +91,11 @@ METRICS: Mapping[str, Metric] = {
     "seam": Metric("Seams", "ratio", "lower", ("seam_energy",), "volumes"),
     "voxel_success": Metric("Changed voxels", "fraction", "lower", ("voxel_success",), "labels"),
 }
+
+
+def metric_of(text: str) -> Metric:
+    """Returns a metric of METRICS by its name, or one of an installed package by its name or text in rows."""
+    if text in METRICS:
+        return METRICS[text]
+    added = load(name_of(text))
+    return Metric(added.title, added.unit, added.direction, _and_clean(name_of(text)), "labels")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from freqbench.analysis.frames import classes_frame, found_records
 from freqbench.analysis.precision import checked
-from freqbench.analysis.tables import PAIR, attack_table, current, failures, summary, transfer_table, worst_case
+from freqbench.analysis.tables import ADDED, PAIR, attack_table, current, failures, summary, transfer_table, worst_case
 from freqbench.audit import checks
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.terminal import amount
@@ -82,7 +82,7 @@ def report(
     if format == "csv":
         if left_out:
             warnings.warn(f"left out:\n{left_out}", stacklevel=2)
-        return render.csv(summary(records))
+        return render.csv(summary(records).rename(columns=lambda name: name.removeprefix(ADDED)))
     sections = _sections(records, left_out, None if job_keys is None else len(job_keys)) + unasked(records)
     sections += _audit(stores, job_keys, records)
     return render_all([*sections, Section("How to read this", text=NOTES)])

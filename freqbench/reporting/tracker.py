@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from freqbench.analysis.frames import found_records
+from freqbench.analysis.frames import added_scores, found_records
 from freqbench.core.errors import UserError, installing, one_line
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
@@ -127,16 +127,17 @@ TRACKERS: Mapping[str, Callable[[str], str]] = {"tensorboard": _tensorboard, "ml
 
 def _runs(out: str) -> Iterator[_LoggedCell]:
     store = Store(out)
-    _, records = found_records([store], keys_of([store.job()]), (*SETTINGS, *MEANS), may_be_empty=True)
+    _, records = found_records([store], keys_of([store.job()]), (*SETTINGS, *MEANS, "added_metrics"), may_be_empty=True)
     pictures = {cell_id: path for (cell_id, _), path in glimpses.listed(out).items()}
     drawn = lru_cache(maxsize=1)(glimpse)  # the targets of a cell follow each other
     good = records[records["status"] == "ok"]
     for (cell_id, _), cell in good.groupby(["cell_id", "target_model_id"], observed=True):
+        scores = cell[[*MEANS]].join(added_scores(cell))
         settings, picture = cell[[*SETTINGS]].iloc[0], pictures.get(str(cell_id))
         yield _LoggedCell(
             name=f"{settings['attack']}-{settings['source_model']}-{settings['target_model']}-{cell_id}",
             settings={str(name): float(v) if isinstance(v, int | float) else str(v) for name, v in settings.items()},
-            means={name: mean for name in MEANS if math.isfinite(mean := float(cell[name].mean()))},
+            means={name: mean for name in map(str, scores) if math.isfinite(mean := float(scores[name].mean()))},
             cases=len(cell),
             picture=drawn(picture) if picture else None,
         )

@@ -6,11 +6,15 @@ be computed is null, with the reason under its name in `null_reasons`; one that 
 a reason.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import pyarrow as pa
+
+from freqbench.core.documents import object_of
+from freqbench.core.errors import UserError
 
 SCHEMA_VERSION = 1
 VERSION_FIELD = b"freqbench_schema_version"
@@ -98,6 +102,12 @@ OF_A_CLASS = (
     _score("lesions_missed", "count", "lower", "lesions without a predicted component"),
     _score("lesions_false", "count", "lower", "predicted components without a lesion"),
 )
+ADDED = _text(
+    "added_metrics",
+    "values of metrics of other packages, JSON text {NAME: value, NAME_clean: value}, null where undefined; null if "
+    "none was asked for",
+)
+"""The one column that files of earlier releases may lack: they are read with null there."""
 _RUN_ID = _measured("run_id", _TEXT, "", "the execution that wrote the row", required=True)
 _FINISHED = _measured("finished_at", _TIME, "UTC", "time when the row was finished", required=True)
 
@@ -155,7 +165,11 @@ RECORDS: tuple[Column, ...] = (
         "why a row that is ok says little of the model, such as gradients of 0, label voxels that the grid has lost, "
         "or intensities off the window; reasons are separated by `; `",
     ),
-    _text("metrics", "the metrics that this row covers, separated by commas"),
+    _text(
+        "metrics",
+        "the metrics that this row covers, separated by commas; one of another package as "
+        "`NAME@PACKAGE VERSION SOURCE`, SOURCE being 8 hex digits of the SHA-256 of its file",
+    ),
     _text("null_reasons", "JSON text {column: reason why it is null}; null if no column is"),
     *_and_clean(
         _fraction("dsc", "Dice, mean over defined classes with background (published convention)"),
@@ -233,6 +247,7 @@ RECORDS: tuple[Column, ...] = (
     _count("num_windows", "windows of the volume that were attacked"),
     _count("num_forwards", "forward passes of the source's network for the volume, one per draw of a random defence"),
     _count("num_backwards", "backward passes of the source's network for the volume, likewise"),
+    ADDED,
     _RUN_ID,
     _FINISHED,
     _measured("attack_seconds", _FLOAT, "s", "time to make the volume"),
@@ -262,6 +277,7 @@ CLASS_RECORDS: tuple[Column, ...] = (
         _score("ece", "fraction", "lower", "expected calibration error of the voxels predicted as the class"),
         _score("wrong_confidence", "fraction", "lower", "mean confidence on the wrong voxels among these"),
     ),
+    ADDED,
     _RUN_ID,
     _FINISHED,
 )
@@ -271,6 +287,14 @@ CAUTIONS = "; "
 """Separates the reasons in a `caution`."""
 OF_GRADIENTS = "gradient"
 """A word in each reason that says that an attack could not follow the model."""
+
+
+def added_values(text: str | None) -> dict[str, float]:
+    """Returns the values in a row's `added_metrics` by name, undefined ones as NaN; UserError for others."""
+    values = object_of(text or "{}", ADDED.name)
+    if not all(name.isidentifier() and isinstance(value, float | None) for name, value in values.items()):
+        raise UserError(f"{ADDED.name}: expected numbers by name, got {text!r:.160}: verify the store")
+    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:

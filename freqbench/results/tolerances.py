@@ -102,6 +102,9 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
 }
 """Tolerances by table and column. Columns not listed (windows, missed classes, voxels of the label) must be equal."""
 
+ADDED_METRIC = Tolerance(absolute=0.05, relative=0.25)
+"""A guess for metrics of other packages, whose scale is not known."""
+
 ROUNDING = Tolerance(absolute=1e-4)
 """Bounds the difference from another library on the same saved label maps and volumes: nothing is predicted anew."""
 RANK = Tolerance(absolute=0.05)

@@ -169,8 +169,8 @@ def test_a_run_s_file_that_is_something_else_is_no_traceback(spoilt: Path, conte
 
 @pytest.mark.parametrize("text", ["{", "[" * 5000, "\x1b[2J"], ids=len)
 def test_rows_that_hold_something_else_are_one_line(spoilt: Path, text: str, bench: Bench) -> None:
-    for column, ends in (("null_reasons", (0, 0)), ("params", (2, 1))):
-        rewrite(spoilt, **{column: text})
+    for column, ends in (("null_reasons", (0, 0)), ("params", (2, 1)), ("added_metrics", (2, 1))):
+        rewrite(spoilt, **{"params": "{}", column: text})
         code, _, err = bench("report", "out")
         assert (code, err.count("\n")) == ends, err
         assert printable(err) == err
@@ -190,6 +190,18 @@ def test_texts_of_a_store_are_shown_and_not_obeyed(spoilt: Path, words: str, ben
     code, out, _ = bench(*words.split())
     assert (code, printable(out)) == (0, out)
     assert ("<img" not in out and "\\|cell" in out) or "md" not in words
+
+
+@pytest.mark.parametrize("words", ["report out --table clinical", "report out --format csv", "verify out"])
+def test_names_of_other_packages_metrics_are_plain_words(spoilt: Path, words: str, bench: Bench) -> None:
+    rewrite(spoilt, metrics=f"dsc,own@{ESCAPES}", added_metrics='{"own": 0.5}')
+    code, out, err = bench(*words.split())
+    assert (code, err) == (0, "")
+    assert printable(out) == out
+    rewrite(spoilt, added_metrics=json.dumps({ESCAPES: 0.5}))
+    code, out, err = bench(*words.split())
+    assert (code, err.count("\n")) == ((1, 0) if "verify" in words else (2, 1)), err
+    assert printable(out + err) == out + err
 
 
 def test_an_error_s_text_is_one_plain_line(spoilt: Path, bench: Bench) -> None:

@@ -1,17 +1,23 @@
-"""Packages that add an attack, a dataset and a network by entry points, by the template in the docs."""
+"""Packages that add an attack, a dataset, a network and a metric by entry points, by the template in the docs."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from command_line import Bench, refused
 from safetensors.torch import save_file
+from scipy.ndimage import binary_erosion
+from third_party.packages import lay_out, on_path
 
+from freqbench import testing
 from freqbench.core import plugins
 from freqbench.results import Store
 
@@ -19,30 +25,23 @@ TEMPLATE = Path(__file__).parents[2] / "docs" / "plugin"
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on the path in which the template is installed as pip lays it out: the package and its metadata."""
+def site(tmp_path: Path) -> Iterator[Path]:
+    """A folder on the path in which the template is installed."""
     folder = tmp_path / "site"
     shutil.copytree(TEMPLATE / "freqbench_example", folder / "freqbench_example")
-    about = folder / "freqbench_example-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: freqbench-example\nVersion: 1.0\n")
     points = {
         "attacks": "two_steps = freqbench_example.attack:TwoSteps",
         "datasets": "spheres = freqbench_example.dataset:Spheres",
         "models": "two_layers = freqbench_example.network:TwoLayers",
+        "metrics": "boundary = freqbench_example.metric:BoundaryDice",
     }
-    lines = "".join(f"[freqbench.{table}]\n{point}\n" for table, point in points.items())
-    (about / "entry_points.txt").write_text(lines)
-    monkeypatch.syspath_prepend(folder)
-    plugins._entry_points.cache_clear()
-    yield folder
-    plugins._entry_points.cache_clear()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "freqbench_example"]:
-        del sys.modules[name]
+    lay_out(folder, "freqbench-example", "1.0", points)
+    with on_path(folder, "freqbench_example"):
+        yield folder
 
 
 def written(folder: Path) -> str:
-    """A job that names all three as freqbench's own; the network's weights lie beside it."""
+    """A job that names all four as freqbench's own; the network's weights lie beside it."""
     from freqbench_example.network import TwoLayers
 
     torch.manual_seed(0)
@@ -53,7 +52,7 @@ def written(folder: Path) -> str:
         "datasets": [{"name": "spheres", "cases": 1}],
         "models": [{**model, "min_dice": 0}],
         "attacks": [{"name": "two_steps", "eps": 0.1}],
-        "metrics": ["dsc"],
+        "metrics": ["dsc", "boundary"],
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(content))
     return str(folder / "job.yaml")
@@ -68,6 +67,8 @@ def test_an_installed_package_s_names_are_in_jobs_without_trust_and_its_version_
     (row,) = Store(str(tmp_path / "out")).records().to_pylist()
     assert (row["attack"], row["dataset"], row["status"]) == ("two_steps", "spheres", "ok")
     assert row["linf"] == pytest.approx(0.1, abs=1e-6)
+    assert re.fullmatch(r"dsc,boundary@freqbench-example 1\.0 [0-9a-f]{8}", row["metrics"])
+    assert json.loads(row["added_metrics"]).keys() == {"boundary", "boundary_clean"}
     from freqbench_example.attack import TwoSteps
 
     assert plugins.provenance(TwoSteps)["package"] == "freqbench-example 1.0"
@@ -79,6 +80,7 @@ def test_an_installed_package_s_names_are_in_jobs_without_trust_and_its_version_
         ("attacks", "two_steps", "Two steps of FGSM"),
         ("datasets", "spheres", "voxels of a volume along each axis"),
         ("models", "two_layers", "Two convolutions"),
+        ("metrics", "boundary", "freqbench-example 1.0"),
     ],
 )
 @pytest.mark.usefixtures("site")
@@ -88,6 +90,22 @@ def test_commands_list_and_describe_an_installed_package_s_names(
     assert name in bench(table)[1]
     code, out, _ = bench(table, name)
     assert (code, text in out) == (0, True)
+
+
+@pytest.mark.usefixtures("site")
+def test_the_template_s_metric_is_the_dice_of_the_bands_that_scipy_leaves_by_erosion() -> None:
+    from freqbench_example.metric import BoundaryDice
+
+    testing.check_metric(BoundaryDice())
+    pred, label = (torch.zeros(16, 12, 10, dtype=torch.uint8) for _ in range(2))
+    label[3:13, 2:10, 2:9], pred[5:14, 2:11, 1:9], pred[0, 0, 0] = 1, 1, 2
+    maps = [volume.numpy() == 1 for volume in (pred, label)]
+    boxes = np.ones((7, 5, 5))  # three voxels of 1 mm, two of 1.5 and of 1.6
+    first, second = (mask & ~binary_erosion(mask, boxes, border_value=1) for mask in maps)
+    values = BoundaryDice().score(pred, label, 3, (1.0, 1.5, 1.6))
+    assert values[1] == 2 * (first & second).sum() / (first.sum() + second.sum())
+    assert 0 < values[1] < 1
+    assert np.isnan(values[2])
 
 
 @pytest.mark.usefixtures("site")
@@ -101,10 +119,15 @@ def test_names_of_a_package_that_is_not_installed_are_unknown(bench: Bench) -> N
 
 
 @pytest.mark.integration
-def test_the_template_is_built_and_installed(tmp_path: Path) -> None:
+def test_the_template_is_built_and_installed_and_its_metric_is_in_a_job_s_rows(tmp_path: Path, bench: Bench) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     shutil.copytree(TEMPLATE, source)
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*command, "--target", str(target), str(source)], check=True)
     (points,) = target.glob("freqbench_example-1.0.dist-info/entry_points.txt")
     assert "[freqbench.models]\ntwo_layers = freqbench_example.network:TwoLayers" in points.read_text()
+    out = str(tmp_path / "out")
+    with on_path(target, "freqbench_example"):
+        assert bench("run", written(tmp_path), "--engine", "serial", "--out", out, "--no-page")[0] == 0
+    (row,) = Store(out).records().to_pylist()
+    assert json.loads(row["added_metrics"]).keys() == {"boundary", "boundary_clean"}

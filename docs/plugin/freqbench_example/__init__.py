@@ -1,1 +1,1 @@
-"""A plugin of freqbench, to copy: an attack, a dataset and a network."""
+"""A plugin of freqbench, to copy: an attack, a dataset, a network and a metric."""

@@ -28,7 +28,7 @@ from freqbench.engine.resources import Pool
 from freqbench.engine.retry import Attempt, StoreRefuses
 from freqbench.engine.rows import Masks, Outcome, score_masks
 from freqbench.engine.schedule import Schedule
-from freqbench.engine.scoring import SHAPES
+from freqbench.engine.scoring import shapes_of
 from freqbench.engine.worker import WorkerSpec
 
 TICK_S = 1.0
@@ -108,7 +108,7 @@ class _Driver:
         self._writes: deque[Future[None]] = deque()
         self._ticked = time.monotonic()
         self._score = ray.remote(score_masks)
-        self._scores_shapes = not SHAPES.isdisjoint(spec.metrics)
+        self._scores_shapes = bool(shapes_of(spec.metrics))
 
     def run_rounds(self, interrupt: Interrupt) -> None:
         stop_at = None

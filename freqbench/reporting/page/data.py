@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis import certificates
-from freqbench.analysis.frames import joined_classes
+from freqbench.analysis.frames import added_scores, added_texts, joined_classes
 from freqbench.analysis.groups import budget_texts, is_null_row, is_white_box
 from freqbench.analysis.labels import agreed, families
 from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.analysis.statistics import DICE, mean_intervals
-from freqbench.analysis.tables import CLEAN, failures, summary
+from freqbench.analysis.tables import ADDED, CLEAN, failures, summary
 from freqbench.audit import checks
 from freqbench.core.documents import object_of
 from freqbench.core.types import AGREEMENT, dataset_name
-from freqbench.metrics import METRICS
+from freqbench.metrics import METRICS, name_of
 from freqbench.reporting.audit import page_part
 from freqbench.reporting.colors import class_color, class_colors, series_style
 from freqbench.reporting.contents import Contents, contents, keys_of, regions_of
@@ -80,6 +80,7 @@ def page_data(
     regions = regions_of(run for each in facts for run in each["runs"])
     names = rows["dataset"].unique()
     has_agreement = rows["dataset"].astype(str).str.endswith(AGREEMENT).any()
+    added = {ADDED + name_of(text): text for text in added_texts(records)}
     data = {
         "format": 1,
         "title": page_facts.title(facts),
@@ -89,8 +90,13 @@ def page_data(
             {name: value for name, value in score._asdict().items() if name != "scale"}
             | {"metric": _METRIC_OF.get(score.source, "")}
             for score in SCORES
+        ]
+        + [
+            {"name": name, "source": name_of(text), "heading": name_of(text), "unit": "", "direction": ""}
+            | {"meaning": f"metric of another package, {text}", "digits": 3, "shown": True, "metric": text}
+            for name, text in added.items()
         ],
-        "summary": _summary(rows, records),
+        "summary": _summary(rows, records, added),
         "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
         **_class_frames(records, classes),
         "regions": {str(name): regions[dataset_name(name)] for name in names if dataset_name(name) in regions},
@@ -123,7 +129,7 @@ def page_data(
     return data
 
 
-def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
+def _summary(rows: pd.DataFrame, records: pd.DataFrame, added: Collection[str]) -> dict[str, Any]:
     budgets = budget_texts(rows).astype(object)
     columns = {"dataset": "dataset", "source": "source_model", "target": "target_model", "attack": "label"}
     columns |= {"family": "family", "base": "base", "threat": "threat_model"}
@@ -136,6 +142,7 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
     points = records[["row", "patient_id"]].assign(points=shown_scores(records)["dsc_foreground"])
     bounds = mean_intervals(points, ["row"], "points", DICE)
     scores = {score.name: rows[score.name] for score in SCORES}
+    scores |= {name: rows[name] for name in added if name in rows}
     scores |= {f"dsc_foreground_{end}": bounds[end] for end in ("low", "high")}
     counts = {name: rows[name] for name in _COUNTS} | {"seeds": rows["seeds"].where(rows["seeds"] > 0)}
     return _frame(names, counts | scores | {"null": is_null_row(rows)})
@@ -202,7 +209,9 @@ def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> dic
     columns = {name: records[name] for name in ("row", "seed", "missed_classes", "hallucinated_classes")}
     text = {name: records[source] for name, source in names.items()}
     text["id"] = pd.Series([row_id(*key) for key in records[list(KEY)].itertuples(index=False)], dtype=object)
-    return _frame(text, shown_scores(records), **columns, classes=counts, clean=blocks)
+    scores = added_scores(records).add_prefix(ADDED)
+    added = {str(name): scores[name] for name in scores if not str(name).endswith("_clean")}
+    return _frame(text, shown_scores(records) | added, **columns, classes=counts, clean=blocks)
 
 
 def _joined(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from freqbench.analysis.scores import SCORES
@@ -16,18 +16,26 @@ from freqbench.results.glimpses import Slice
 from freqbench.results.volumes import RegionsOfLabels
 
 SCORE_NAMES = tuple(score.name for score in SCORES)
+ADDED = r"^@\w+$"
+"""Matches a score of another package: its metric's name behind tables.ADDED."""
 Look = tuple[str, str, str]
 """Colour, marker and dash of a series."""
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """Annotation of a text that is one of these names."""
+    """Annotation of a text that is one of these names, or matches `others`."""
 
     names: tuple[str, ...]
+    others: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.literal_schema([*self.names])
+        listed = core_schema.literal_schema([*self.names])
+        others = core_schema.str_schema(pattern=self.others)
+        return core_schema.union_schema([listed, others]) if self.others else listed
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "type": "string"}  # of a union pydantic would leave the keys out
 
 
 class Part(BaseModel):
@@ -71,7 +79,8 @@ class SummaryFrame(Frame):
 
     texts: dict[Annotated[str, OneOf((*SETTING, *REASONS))], Texts]
     numbers: dict[
-        Annotated[str, OneOf((*COUNTS, *SCORE_NAMES, "dsc_foreground_low", "dsc_foreground_high", "null"))], Numbers
+        Annotated[str, OneOf((*COUNTS, *SCORE_NAMES, "dsc_foreground_low", "dsc_foreground_high", "null"), ADDED)],
+        Numbers,
     ]
 
 
@@ -101,7 +110,7 @@ class CaseFrame(Frame):
     """
 
     texts: dict[Annotated[str, OneOf(("case", "patient", "status", "run", "id", *REASONS))], Texts]
-    numbers: dict[Annotated[str, OneOf((*OF_CASE, *SCORE_NAMES))], Numbers]
+    numbers: dict[Annotated[str, OneOf((*OF_CASE, *SCORE_NAMES), ADDED)], Numbers]
 
 
 class CaseClasses(Frame):
@@ -119,7 +128,7 @@ class CleanClasses(Frame):
 class ScoreColumn(Part):
     """A column of numbers; the page calls DSC agreement where a dataset's name says so."""
 
-    name: Annotated[str, OneOf(SCORE_NAMES)]
+    name: Annotated[str, OneOf(SCORE_NAMES, ADDED)]
     source: str
     """Column of RECORDS."""
     heading: str

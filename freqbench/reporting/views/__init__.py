@@ -36,7 +36,7 @@ VIEWS: Mapping[str, View] = {
     "organs": View(build=attacks.organs, needs_classes=True),
     "budget": View(build=attacks.budget),
     "cost": View(build=attacks.cost, columns=(*SCORES, *attacks.SPENT, *attacks.PLACES)),
-    "clinical": View(build=attacks.clinical, columns=(*SCORES, *attacks.CLINICAL)),
+    "clinical": View(build=attacks.clinical, columns=(*SCORES, *attacks.CLINICAL, *attacks.ADDED_COLUMNS)),
     "leaderboard": View(build=leaderboard.leaderboard, columns=(*SCORES, "target_method", *certificates.COLUMNS)),
     "defences": View(build=defences.defences, columns=defences.COLUMNS, applies=_has_values("target_defence")),
     "certified": View(

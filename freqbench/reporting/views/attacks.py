@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis import groups
-from freqbench.analysis.frames import class_drops, plain
+from freqbench.analysis.frames import added_scores, added_texts, class_drops, plain
 from freqbench.analysis.groups import ATTACK
 from freqbench.analysis.labels import families
 from freqbench.analysis.scores import SCORES
 from freqbench.analysis.statistics import SPREADS, group_spreads
-from freqbench.analysis.tables import CLEAN
+from freqbench.analysis.tables import ADDED, CLEAN
 from freqbench.reporting.render import Section
 from freqbench.results import KEY
 
@@ -42,6 +42,7 @@ MEASURES = (
     *("dsc_brats", "hd95_brats_mm", "lesion_dice", "lesion_hd95_mm", "lesions_missed", "lesions_false"),
     *("betti0_error", "betti1_error", "betti2_error", "ece", "ece_foreground", "wrong_confidence"),
 )
+ADDED_COLUMNS = ("metrics", "added_metrics")
 CLINICAL = (*MEASURES, *(f"{name}_clean" for name in MEASURES))
 FINE = frozenset({"assd_mm", "volume_error_ml"})  # shown with two digits
 HOW_CLINICAL = (
@@ -147,16 +148,22 @@ def _costs(dataset: str, frame: pd.DataFrame) -> Section:
 
 
 def clinical(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset and attacked model: the clean volumes, then one attack per row."""
-    frame = groups.scored(records, CLINICAL)
+    """Makes one table per dataset and attacked model: the clean volumes, then one attack per row.
+
+    Metrics of other packages follow freqbench's own.
+    """
+    frame = groups.scored(records, (*CLINICAL, *ADDED_COLUMNS))
     frame = frame[groups.is_white_box(frame)]
+    scores = added_scores(frame).add_prefix(ADDED)
     measured = [name for name in MEASURES if frame[name].notna().any()]
+    measured += [name for name in map(str, scores) if not name.endswith("_clean")]
     if not measured:
         text = "No record has one: run a job with metrics such as `[dsc, nsd, assd, volume, components, topology]`."
         return [Section("Metrics of clinical practice", text=text)]
     scales = {score.source: score.scale for score in SCORES}
     for name in CLINICAL:
         frame[name] = scales[name.removesuffix("_clean")] * frame[name].astype(float)
+    frame = frame.join(scores)
     return [
         _clinical(f"{dataset}: attacks on {source} in the metrics of clinical practice", group, measured)
         for (dataset, source), group in frame.groupby(["dataset", "source_model"], observed=True)
@@ -170,9 +177,14 @@ def _clinical(title: str, frame: pd.DataFrame, measured: list[str]) -> Section:
     listed = pd.concat([pd.DataFrame([{"label": CLEAN, "threat_model": "", **clean}]), rows], ignore_index=True)
     for name in FINE & {*measured}:
         listed[name] = [groups.points(value, 2) for value in listed[name]]
+    for name in (name for name in measured if name.startswith(ADDED)):  # of any scale
+        listed[name] = ["" if np.isnan(value) else f"{value:.3g}" for value in listed[name]]
     table = listed[["label", "threat_model", "cases", *measured]].rename(columns={"label": "attack"})
     data = frame[[*groups.IDENTITY, *(f"{name}{end}" for name in measured for end in ("", "_clean"))]]
-    return Section(title, table, HOW_CLINICAL, data)
+    text, covered = HOW_CLINICAL, added_texts(frame)
+    text += f" Of other packages, in their own units: {', '.join(covered)}." if covered else ""
+    table, data = (each.rename(columns=lambda name: name.removeprefix(ADDED)) for each in (table, data))
+    return Section(title, table, text, data)
 
 
 def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:

@@ -43,7 +43,8 @@ IN_SCRIPTS: dict[str, dict[str, tuple[type[BaseModel], ...]]] = {
 
 def columns(frame: type[BaseModel], kind: str) -> set[str]:
     """Names of a frame's columns of a kind: `texts` or `numbers`."""
-    listed = frame.model_json_schema()["properties"][kind].get("propertyNames", {}).get("enum", ())
+    names = frame.model_json_schema()["properties"][kind].get("propertyNames", {})
+    listed = names.get("anyOf", [names])[0].get("enum", ())
     return {*listed} | (SHARED if frame is schema.CaseFrame and kind == "texts" else set())
 
 

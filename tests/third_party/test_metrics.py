@@ -1,0 +1,391 @@
+"""Metrics of installed packages: in rows and all that reads them, by version, and refused in one line."""
+
+import io
+import json
+import math
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from alterations import first, set_first
+from command_line import Bench, refused
+from exchange.elsewhere import AFFINE, case, folder, put
+from rich.console import Console
+from third_party.packages import lay_out, on_path, renew
+from tiny_job import execute, expanded, small, write
+
+import freqbench as fb
+from freqbench.audit import reproduce
+from freqbench.audit.verify import verify
+from freqbench.core import config
+from freqbench.core.errors import UserError
+from freqbench.core.types import IGNORED
+from freqbench.engine import run
+from freqbench.engine.scoring import LabelMaps, score_shapes
+from freqbench.exchange import export, predictions
+from freqbench.job.grid import expand
+from freqbench.job.plan import make_plan
+from freqbench.job.rehearsal import rehearsed
+from freqbench.job.schema import JobSpec
+from freqbench.metrics import added
+from freqbench.reporting import tracker
+from freqbench.reporting.page import data_of
+from freqbench.reporting.report import report
+from freqbench.results import Shard, Store
+from freqbench.results.schema import ADDED
+
+PACKAGE = "own-metrics"
+SHARE = '''
+from freqbench.metrics import LabelMetric
+
+
+class Share(LabelMetric):
+    """Share of the volume that is predicted as the class."""
+
+    title, unit, direction = "Share", "fraction", "higher"
+
+    def score(self, pred, label, num_classes, spacing):
+        shares = [float((pred == k).float().mean()) for k in range(num_classes)]
+        pred[:] = label[:] = 0
+        return [*shares[:-1], float("nan") if num_classes > 2 else shares[1]]
+'''
+CONTENT = small(metrics=["dsc", "share"], save_adversarial="nifti", resources={"workers": 1, "threads": 1})
+VOXELS = 24 * 20 * 16
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder on the path with version 1.0 of a package that adds the metric `share`."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "own_metrics.py").write_text(SHARE)
+    lay_out(folder, PACKAGE, "1.0", {"metrics": "share = own_metrics:Share"})
+    with on_path(folder, "own_metrics"):
+        yield folder
+
+
+@pytest.fixture
+def changed(site: Path) -> Iterator[Path]:
+    """The same folder, as it was again after the test."""
+    yield site
+    (site / "own_metrics.py").write_text(SHARE)
+    lay_out(site, PACKAGE, "1.0", {"metrics": "share = own_metrics:Share"})
+
+
+@pytest.fixture(scope="module")
+def finished(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of one record with the metric."""
+    folder = tmp_path_factory.mktemp("finished") / "out"
+    execute(CONTENT, folder)
+    return folder
+
+
+@pytest.fixture
+def store(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test can spoil."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def row_of(out: Path) -> dict[str, Any]:
+    (row,) = Store(str(out)).records().to_pylist()
+    return row
+
+
+def values(row: Mapping[str, Any]) -> dict[str, float | None]:
+    by_name: dict[str, float | None] = json.loads(row["added_metrics"])
+    return by_name
+
+
+def left(store: Path, content: Mapping[str, Any] = CONTENT) -> int:
+    return make_plan(expanded(content)[1], Store(str(store)).covered()).num_todo
+
+
+# in rows
+
+
+def test_rows_hold_the_values_of_classes_and_their_mean_over_the_foreground(finished: Path) -> None:
+    classes = Store(str(finished)).class_records().sort_by("class_index").to_pylist()
+    for suffix in ("", "_clean"):
+        shares = [row[f"pred_voxels{suffix}"] / VOXELS for row in classes[:-1]]
+        assert [values(row)[f"share{suffix}"] for row in classes] == [*map(pytest.approx, shares), None]
+        assert values(row_of(finished))[f"share{suffix}"] == pytest.approx(np.mean(shares[1:]))
+
+
+def test_rows_name_package_version_and_source(finished: Path) -> None:
+    assert re.fullmatch(r"dsc,share@own-metrics 1\.0 [0-9a-f]{8}", row_of(finished)["metrics"])
+
+
+def test_rows_without_such_a_metric_have_none_of_its_text(small_store: Path) -> None:
+    assert row_of(small_store)["added_metrics"] is None
+
+
+def test_each_region_is_scored_alone_and_voxels_that_do_not_count_are_background() -> None:
+    pred, label = torch.zeros(4, 4, 4, dtype=torch.uint8), torch.zeros(4, 4, 4, dtype=torch.uint8)
+    pred[0], pred[1] = 1, 3  # a region of 32 voxels, and one of 16 in it; 4 of both do not count
+    label[1, 0] = IGNORED
+    facts: dict[str, Any] = {"spacing": (1, 1, 1), "tolerances": (1.0, 1.0), "num_classes": 3}
+    regions = score_shapes(LabelMaps(pred=pred, label=label, has_regions=True, **facts), ["share@"])
+    assert [row["share"] for row in regions.classes] == [pytest.approx(math.nan, nan_ok=True), 28 / 64, 12 / 64]
+    assert regions.record == {"share": pytest.approx(20 / 64)}
+    classes = score_shapes(LabelMaps(pred=pred.clamp(max=1), label=label, **facts), ["share@"])
+    assert classes.classes[1] == {"share": 28 / 64}
+    assert int(pred.sum()) == 64, "the metric changed its own copies"
+
+
+def test_python_scores_and_reads_the_values_by_the_metric_s_name(finished: Path) -> None:
+    (entry,) = CONTENT["models"]
+    roi, args, checkpoint = entry["roi"], entry["args"], entry["checkpoint"]
+    model = fb.load_model(checkpoint, arch="unet", args=args, roi=roi, num_classes=6)
+    volume = fb.load_dataset("phantom", shape=[24, 20, 16], cases=1)[0]
+    record = fb.evaluate(model, volume, fb.attack(model, volume, "fgsm", eps=8 / 255), metrics=("dsc", "share"))
+    (row,) = fb.load_results(finished).to_dict("records")
+    for name, value in values(row_of(finished)).items():
+        assert record[name] == row[name] == value
+    assert {"share", "share_clean"} <= record.classes[0].keys()
+    assert "Share (share@own-metrics 1.0" in record._table()["meaning"].iloc[-1]
+
+
+@pytest.mark.integration
+def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp_path: Path) -> None:
+    out, to, data = tmp_path / "out", tmp_path / "to", folder(tmp_path / "data")
+    grid = expanded({**CONTENT, "datasets": [data], "score_on": "file"})[1]
+    quiet = Console(file=io.StringIO())
+    run.execute(grid, str(out), quiet, "serial")
+    for each in export.export(grid, str(out), str(to), quiet):
+        if each.cell_id:  # none of the clean volume
+            put(tmp_path / "tool" / each.path, case()[1], AFFINE)
+    predictions.score(grid, str(out), str(tmp_path / "tool"), "tool", None, quiet)
+    own, tool = sorted(Store(str(out)).records().to_pylist(), key=lambda row: row["target_model"])
+    rows = Store(str(out)).class_records().to_pylist()
+    label = first(rows, target_model_id=own["target_model_id"], class_index=1)
+    assert values(label)["share"] == pytest.approx(label["pred_voxels"] / case()[1].size)
+    assert values(tool) == {"share": pytest.approx((case()[1] == 1).mean())}
+    assert tool["metrics"] == own["metrics"]
+    assert {check.verdict for check in verify(Store(str(out)))} == {"ok", "not checked"}
+
+
+def test_a_rehearsal_and_each_shard_have_the_metric(site: Path, tmp_path: Path) -> None:
+    spec = rehearsed(expanded(CONTENT)[0])
+    run.execute(expand(spec).shard(Shard.parse("1/1")), str(tmp_path / "out"), Console(file=io.StringIO()), "serial")
+    assert values(row_of(tmp_path / "out")).keys() == {"share", "share_clean"}
+
+
+# its version
+
+
+def test_a_row_covers_the_metric_until_its_version_or_its_source_is_another(store: Path, changed: Path) -> None:
+    assert left(store) == 0
+    lay_out(changed, PACKAGE, "1.1", {"metrics": "share = own_metrics:Share"})
+    assert left(store) == 1
+    execute(CONTENT, store)
+    assert re.fullmatch(r"dsc,share@own-metrics 1\.1 \w+", row_of(store)["metrics"])
+    assert left(store) == 0
+    (changed / "own_metrics.py").write_text(SHARE + "# edited\n")
+    renew()
+    assert left(store) == 1
+
+
+def test_rows_that_are_computed_anew_keep_a_metric_that_is_no_longer_asked_for(store: Path, changed: Path) -> None:
+    lay_out(changed, PACKAGE, "1.1", {"metrics": "share = own_metrics:Share"})
+    plan = make_plan(expanded({**CONTENT, "metrics": ["ssim"]})[1], Store(str(store)).covered())
+    assert plan.metrics[:2] == ("ssim", "dsc")
+    assert plan.metrics[2].startswith("share@own-metrics 1.1 ")
+
+
+MISSING = "the metric share: expected the package own-metrics (1.0), which adds it, found none: pip install own-metrics"
+
+
+def test_rows_of_a_missing_package_are_read_and_a_resume_names_it(store: Path, changed: Path, bench: Bench) -> None:
+    with_it = report([Store(str(store))], table="clinical")
+    (changed / "own_metrics-1.0.dist-info").rename(changed / "gone")
+    renew()
+    try:
+        assert report([Store(str(store))], table="clinical") == with_it
+        assert fb.load_results(store)["share"].notna().all()
+        assert {check.verdict for check in verify(Store(str(store)))} == {"ok", "not checked"}
+        assert MISSING in refused(bench, "reproduce", str(store), "--random", "1")
+        with pytest.raises(UserError, match=re.escape(MISSING)):
+            left(store, {**CONTENT, "metrics": ["ssim"]})
+        message = refused(bench, "plan", write(store, CONTENT))
+        assert "unknown metric 'share'" in message
+        assert "; if a package adds it, install that" in message
+    finally:
+        (changed / "gone").rename(changed / "own_metrics-1.0.dist-info")
+
+
+def test_a_stored_job_names_the_metric_in_a_form_that_jobs_take(finished: Path, tmp_path: Path) -> None:
+    spec = Store(str(finished)).job()["spec"]
+    assert spec["metrics"] == row_of(finished)["metrics"].split(",")
+    assert config.validate(spec, JobSpec, "job").metrics == expanded(CONTENT)[0].metrics
+
+
+# what is refused
+
+BODY = "    def score(self, pred, label, num_classes, spacing):\n        "
+NUMBERS = "expected 6 numbers, one a class, NaN where it has none, got"
+
+
+def write_body(site: Path, body: str) -> None:
+    (site / "own_metrics.py").write_text(SHARE.partition("    def score")[0] + BODY + body)
+    sys.modules.pop("own_metrics", None)
+    renew()
+
+
+def test_a_metric_that_raises_fails_its_record_in_one_line(changed: Path, tmp_path: Path) -> None:
+    write_body(changed, "raise ValueError('two\\nlines')")
+    execute({**CONTENT, "save_adversarial": "none"}, tmp_path / "out")
+    row = row_of(tmp_path / "out")
+    assert (row["status"], row["metrics"], row["added_metrics"]) == ("failed", "", None)
+    assert re.fullmatch(r"the metric share@own-metrics 1\.0 [0-9a-f]{8}: ValueError: two lines", row["error"])
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return [0.5] * 5", f"{NUMBERS} float64 of shape (5,)"),
+        ("return 0.5", f"{NUMBERS} float64 of shape ()"),
+        ("return ['a'] * num_classes", f"{NUMBERS} <U1 of shape (6,)"),
+        ("return [None] * num_classes", f"{NUMBERS} object of shape (6,)"),
+        ("return [1 / 3] * 5 + [float('inf')]", f"{NUMBERS} an infinite one"),
+    ],
+)
+def test_values_that_are_not_a_number_a_class_are_refused(body: str, message: str, changed: Path) -> None:
+    write_body(changed, body)
+    volume = torch.zeros(2, 2, 2, dtype=torch.uint8)
+    with pytest.raises(UserError, match=f"^the metric share@own-metrics 1.0: {re.escape(message)}$"):
+        added.added_scores("share@own-metrics 1.0", volume, volume, 6, (1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("point", "text", "message"),
+    [
+        (
+            "share = own_metrics:Nothing",
+            SHARE,
+            "a subclass of freqbench.metrics.added.LabelMetric, got no such",
+        ),
+        ("share = own_metric:Share", SHARE, "own_metric:Share: expected a module that can be imported, got No module"),
+        ("share = own_metrics:Share", SHARE.replace("score", "scores"), "with all that LabelMetric asks for, it lacks"),
+        (
+            "share = own_metrics:Share",
+            SHARE.replace('"higher"', '"up"'),
+            "the metric share of own-metrics 1.0: expected 'higher' or 'lower' as `direction`, got 'up'",
+        ),
+        (
+            "linf_clean = own_metrics:Share",
+            SHARE,
+            "the metric linf_clean: expected a name of letters, digits and _",
+        ),
+        (
+            "case_id = own_metrics:Share",
+            SHARE,
+            "the metric case_id: expected a name of letters, digits and _",
+        ),
+    ],
+)
+def test_a_wrong_class_or_name_is_refused_when_the_job_is_read(
+    point: str, text: str, message: str, changed: Path, tmp_path: Path, bench: Bench
+) -> None:
+    (changed / "own_metrics.py").write_text(text)
+    lay_out(changed, PACKAGE, "1.0", {"metrics": point})
+    with on_path(changed, "own_metrics"):
+        path = write(tmp_path, {**CONTENT, "metrics": [point.partition(" ")[0]]})
+        assert message in refused(bench, "plan", path)
+
+
+def test_a_path_of_a_class_and_a_metric_named_twice_are_refused(site: Path) -> None:
+    for metrics, message in (
+        (["own_metrics:Share"], "unknown metric 'own_metrics:Share'"),
+        (["share", added.resolved("share")], "expected each once, got 'share@own-metrics 1.0 [0-9a-f]{8}' 2 times"),
+    ):
+        with pytest.raises(UserError, match=message):
+            config.validate({**CONTENT, "metrics": metrics}, JobSpec, "job")
+
+
+# readers
+
+
+@pytest.mark.integration
+def test_reports_page_and_trackers_show_the_values_and_their_means(site: Path, tmp_path: Path) -> None:
+    twice = [{**CONTENT["datasets"][0], "cases": 2}]
+    execute({**CONTENT, "datasets": twice, "save_adversarial": "none"}, tmp_path)
+    store = Store(str(tmp_path))
+    of_cases = [values(row) for row in sorted(store.records().to_pylist(), key=lambda row: row["case_id"])]
+    means = pd.DataFrame(of_cases).mean()
+    header, *lines = report([store], format="csv", table="clinical").splitlines()
+    assert header.endswith(",share,share_clean")
+    assert [[float(text) for text in line.split(",")[-2:]] for line in lines] == [[*each.values()] for each in of_cases]
+    text = report([store], table="clinical")
+    assert re.search(r"Of other\s+packages, in their own units: share@own-metrics", text)
+    for name in ("share", "share_clean"):
+        assert f"{means[name]:.3g}" in text
+    header, clean, attacked = (line.split(",")[-1] for line in report([store], format="csv").splitlines())
+    assert (header, float(clean), float(attacked)) == ("share", *map(pytest.approx, means[["share_clean", "share"]]))
+    data = data_of([store])[1]
+    assert data["scores"][-1]["heading"] == "share"
+    assert data["summary"]["numbers"]["@share"] == [pytest.approx(means["share"], rel=1e-5)]
+    assert data["cases"]["numbers"]["@share"] == [pytest.approx(each["share"], rel=1e-5) for each in of_cases]
+    (cell,) = tracker._runs(str(tmp_path))
+    assert {name: cell.means[name] for name in means.index} == {
+        name: pytest.approx(means[name]) for name in means.index
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"share_clean": 0.5}', "added_metrics: no share in 1 rows"),
+        (None, "added_metrics: no share in 1 rows"),
+        ('{"share": "much"}', "added_metrics: invalid in 1 rows"),
+        ("[1]", "added_metrics: invalid in 1 rows"),
+    ],
+)
+def test_verify_finds_a_store_sound_and_values_that_are_missing_or_no_numbers(
+    text: str | None, message: str, store: Path
+) -> None:
+    assert {check.verdict for check in verify(Store(str(store)))} == {"ok", "not checked"}
+    set_first(store, "records", added_metrics=text)
+    (wrong,) = [check for check in verify(Store(str(store))) if check.verdict == "wrong"]
+    assert wrong.name == "values"
+    assert message in wrong.text
+
+
+def reproduced(store: Path) -> str:
+    said = io.StringIO()
+    reproduce.reproduce(str(store), None, 1, 0, None, Console(file=said, width=200))
+    return said.getvalue()
+
+
+def test_reproduce_compares_the_values_and_leaves_those_of_another_version_out(store: Path, changed: Path) -> None:
+    assert "equal to the bit" in reproduced(store)
+    set_first(store, "records", added_metrics=json.dumps(values(row_of(store)) | {"share": 2.0}))
+    assert re.search(r"share .*2\.0", reproduced(store))
+    lay_out(changed, PACKAGE, "1.1", {"metrics": "share = own_metrics:Share"})
+    text = reproduced(store)
+    assert "equal to the bit" in text
+    assert "left out: share, share_clean: its package is here in another version" in text
+
+
+@pytest.mark.integration
+def test_a_store_without_the_column_is_resumed_and_compacted(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    execute({**CONTENT, "metrics": ["dsc"], "save_adversarial": "none"}, out)
+    for kind in ("records", "class_records"):
+        (path,) = (out / kind).glob("*.parquet")
+        table = pq.read_table(path)
+        pq.write_table(table.drop_columns(ADDED.name), path)
+    assert {check.verdict for check in verify(Store(str(out)))} == {"ok", "not checked"}
+    more = {**CONTENT, "attacks": [*CONTENT["attacks"], {"name": "gn", "std": 0.1}], "save_adversarial": "none"}
+    execute({**more, "metrics": ["dsc"]}, out)
+    Store(str(out)).compact()
+    (path,) = (out / "records").glob("*.parquet")
+    assert pq.read_table(path)[ADDED.name].null_count == 2
+    execute(more, out)
+    assert [values(row).keys() for row in Store(str(out)).records().to_pylist()] == [{"share", "share_clean"}] * 2
