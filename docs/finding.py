@@ -77,7 +77,7 @@ def steps_picture() -> Figure:
     rows = rows[: next(index for index, row in enumerate(rows) if row[:1] == heading[:1])]
     named, threat_model = [], ""
     for row in rows:
-        threat_model = row[0] or threat_model
+        threat_model = row[0].replace("`", "") or threat_model
         named.append((f"{threat_model}, {row[2]}", row))
     with styled():
         figure = new_figure(PAGE, 4.6)
