@@ -101,9 +101,8 @@ def compute_missing(
 def seconds_missing(job: JobSpec, out: str) -> float:
     """Estimates what the cells that a store's audit lacks cost one worker, on CASES cases."""
     grid, computed = planned(job, out, CASES, None, lambda _: None, compute=False).grid, Store(root_of(out))
-    if computed.is_empty:
-        return costs.estimated(plan.make_plan(grid, {}).units, Store(out)).total
-    return costs.estimated(plan.make_plan(grid, computed.covered()).units, computed).total
+    todo = plan.make_plan(grid, {} if computed.is_empty else computed.covered())
+    return costs.estimated(todo.units, todo.metrics, Store(out) if computed.is_empty else computed).total
 
 
 def _eps(text: str | None) -> float | None:

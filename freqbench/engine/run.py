@@ -144,7 +144,7 @@ class Recorder:
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
         self._patience = patience = Patience(store.root, self.warn, self.tell, lambda: self._writer.num_waiting)
         self._glimpses, self._lacks_glimpses = Glimpses(store.root), False
-        estimate = costs.estimated(plan.units, store if plan.num_done else None)
+        estimate = costs.estimated(plan.units, plan.metrics, store if plan.num_done else None)
         self._spent = costs.Spent()
         if not attacks:  # volumes are scored that exist
             estimate = replace(estimate, attack=dict.fromkeys(estimate.attack, 0.0))

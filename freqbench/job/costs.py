@@ -29,7 +29,7 @@ MOST_S = 1e6  # seconds of a pass that can be true
 SCORING_S = 0.5  # time for the distances of a small volume
 MEASURED = ("run_id", "finished_at", "status", "source_model_id", "attack", "num_forwards", "num_backwards")
 SECONDS = ("attack_seconds", "score_seconds")
-RECORD = "a record"  # beside the names of attacks in a file of `Spent`; "" there is any attack
+RECORD = "a record: "  # before a record's metrics, beside the names of attacks in a file of `Spent`; "" is any attack
 BASIS = "from rows of the store or of earlier runs here"
 ROUGH = "rough: counted operations, at this machine's speed now"
 
@@ -62,22 +62,22 @@ def place(unit: Unit) -> Place:
     return unit.cell.key(unit.ref, unit.targets[0])[:2]
 
 
-def estimated(units: Sequence[Unit], store: Store | None) -> Costs:
-    """Estimates what units cost one worker.
+def estimated(units: Sequence[Unit], metrics: Sequence[str], store: Store | None) -> Costs:
+    """Estimates what units cost one worker that scores them by `metrics`.
 
-    Seconds per pass of each source model and attack, and seconds to score a record, are those of earlier runs on this
-    machine (`Spent`), times the factor by which other processes slow it down now; else those of the latest run in the
-    store, as an older run may have used another machine. Models without any are estimated by counted operations, at the
-    rate that the others reach; if there are no others, at the rate of the cores now, beside their other load, or of a
-    usual GPU: right to a factor of about five.
+    Seconds per pass of each source model and attack, and seconds to score a record by these metrics, are those of
+    earlier runs on this machine (`Spent`), times the factor by which other processes slow it down now; else those of
+    the latest run in the store, as an older run may have used another machine. Models without any are estimated by
+    counted operations, at the rate that the others reach; if there are no others, at the rate of the cores now, beside
+    their other load, or of a usual GPU: right to a factor of about five.
     """
     a_pass, a_record = measured(store) if store else ({}, None)
     rate, slower = _speed() if units else (GPU_FLOPS, 1.0)
     models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
     for model_id in {unit.cell.source.model_id for unit in units}:
         remembered = {name: seconds * slower for name, seconds in _remembered(model_id).items()}
-        a_record = remembered.pop(RECORD, a_record)
-        a_pass |= {(model_id, attack or None): seconds for attack, seconds in remembered.items()}
+        a_record = remembered.get(_record(metrics), a_record)
+        a_pass |= {(model_id, name or None): seconds for name, seconds in remembered.items() if RECORD not in name}
     forward = {model_id: forward_flops(model) for model_id, model in models.items()}
     known = [
         (forward[model_id], seconds) for (model_id, any_), seconds in a_pass.items() if not any_ and model_id in forward
@@ -163,7 +163,7 @@ class Spent:
 
     def __init__(self) -> None:
         self._spent = defaultdict[tuple[str, str], list[float]](lambda: [0.0, 0.0])  # seconds and passes of attacks
-        self._scored = [0.0, 0.0]  # seconds and number of records
+        self._scored = defaultdict[str, list[float]](lambda: [0.0, 0.0])  # seconds and number of records, by metrics
 
     def add(self, record: Mapping[str, Any], slower: float = 1.0) -> None:
         """Adds a row of RECORDS, made by a worker that others slowed down; one that failed has no seconds."""
@@ -172,7 +172,8 @@ class Spent:
             spent = self._spent[record["source_model_id"], record["attack"]]
             spent[0], spent[1] = spent[0] + seconds / slower, spent[1] + passes
         if (seconds := record.get("score_seconds")) and record["status"] == "ok":
-            self._scored = [self._scored[0] + seconds / slower, self._scored[1] + 1]
+            scored = self._scored[_record((record["metrics"] or "").split(","))]
+            scored[0], scored[1] = scored[0] + seconds / slower, scored[1] + 1
 
     def remember(self) -> None:
         """Writes a file a source model; what earlier runs left of other attacks stays."""
@@ -183,11 +184,14 @@ class Spent:
             alone = [spent for attack, spent in own.items() if attack not in by_surrogates]  # of no other network
             if alone:
                 paces[""] = sum(seconds for seconds, _ in alone) / sum(passes for _, passes in alone)
-            if self._scored[1]:
-                paces[RECORD] = self._scored[0] / self._scored[1]
+            paces |= {metrics: seconds / number for metrics, (seconds, number) in self._scored.items()}
             if path := _file(model_id):
                 with suppress(OSError):  # a full or read-only disk only costs an estimate
                     storage.write_atomic(str(path), json.dumps(_remembered(model_id) | paces).encode())
+
+
+def _record(metrics: Sequence[str]) -> str:
+    return RECORD + ",".join(sorted(metrics))
 
 
 def _remembered(model_id: str) -> dict[str, float]:

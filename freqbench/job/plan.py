@@ -178,7 +178,7 @@ def outlook(
     if lacking:
         return summary
     todo = make_plan(grid, {} if store.is_empty else store.covered(), is_saved)
-    estimate = costs.estimated(todo.units, store)
+    estimate = costs.estimated(todo.units, todo.metrics, store)
     hours, basis = estimate.total / 3600, estimate.basis
     cost = None if price is None else price * hours
     return replace(

@@ -157,7 +157,8 @@ def test_a_store_without_rows_is_estimated_by_an_earlier_run_on_the_same_machine
 ) -> None:
     """The first run took 10 seconds a pass and 20 a record, half of them due to other load, which triples them now.
 
-    A broken file in the cache is no basis.
+    Its seconds a record are of its metrics alone, as others may take many times as long. A broken file in the cache is
+    no basis.
     """
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
@@ -166,17 +167,19 @@ def test_a_store_without_rows_is_estimated_by_an_earlier_run_on_the_same_machine
     half = unit.passes // 2
     facts = {"attack_seconds": 20.0 * half, "score_seconds": 20.0, "num_forwards": half, "num_backwards": half}
     good = {"status": "ok", "error": None, "run_id": "r", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    good |= {"metrics": "hd95,dsc"}
     fresh, spent = Store(str(tmp_path / "other")), costs.Spent()
-    assert costs.estimated([unit], fresh).basis == costs.ROUGH
+    assert costs.estimated([unit], ("dsc", "hd95"), fresh).basis == costs.ROUGH
     for record in rows.failed(unit, "", facts).records:
         spent.add(record | good, 2.0)
         spent.add(record)  # one that failed has no pace
     spent.remember()
-    estimate = costs.estimated([unit], fresh)
+    assert costs.estimated([unit], ("dsc",), fresh).basis == costs.ROUGH
+    estimate = costs.estimated([unit], ("dsc", "hd95"), fresh)
     assert (estimate.total, estimate.basis) == (3 / 2 * (10.0 * unit.passes + 20.0), costs.BASIS)
     for file in tmp_path.glob("cache/networks/*.json"):
         file.write_text("[1]")
-    assert costs.estimated([unit], fresh).basis == costs.ROUGH
+    assert costs.estimated([unit], ("dsc", "hd95"), fresh).basis == costs.ROUGH
 
 
 def test_a_network_without_rows_is_estimated_at_the_rate_of_one_with_rows(
@@ -192,7 +195,7 @@ def test_a_network_without_rows_is_estimated_at_the_rate_of_one_with_rows(
     good = {"status": "ok", "error": None, "run_id": "r", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
     store = Store(str(tmp_path / "out"))
     store.writer("r", interval_s=0).add([record | good for record in rows.failed(known, "", facts).records], [])
-    estimate = costs.estimated([known, unknown], store)
+    estimate = costs.estimated([known, unknown], ("dsc",), store)
     seconds = [estimate.attack[costs.place(unit)] for unit in (known, unknown)]
     operations = [models.forward_flops(unit.cell.source) for unit in (known, unknown)]
     assert seconds[0] == 10.0 * known.passes
