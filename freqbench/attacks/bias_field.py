@@ -21,6 +21,8 @@ class BiasField(SearchedAttack):
     B-splines are not negative and add up to 1, so the field's logarithm is bounded by log_amplitude in every voxel. A
     constant field, a change of brightness, is in the set. Every channel has its own field.
 
+    Searches from different starts end in different optima, also with many steps: take `restarts` where a number counts.
+
     Args:
         log_amplitude: largest size of the field's natural logarithm, at least 0; 0.2 is a factor between 0.82 and 1.22.
         control_points: control points on each axis, at least 4, which make the field one cubic polynomial along it;
