@@ -28,6 +28,10 @@ def _metric(text: str) -> str:
     """Returns a metric's name; of one of an installed package the text by which rows name it."""
     if text in names.KNOWN["metrics"]:
         return text
+    added_here = plugins.installed("metrics")
+    if "@" not in text and text not in added_here:
+        known = [*names.KNOWN["metrics"], *added_here]
+        raise UserError(f"{unknown('metric', text, known)}; if a package adds it, install that")
     from freqbench.metrics import added  # imports torch, and so does the package
     from freqbench.results import CLASS_RECORDS, RECORDS
 

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from freqbench.core.errors import UserError, one_line, unknown
-from freqbench.core.names import KNOWN
+from freqbench.core.errors import UserError, one_line
 from freqbench.core.plugins import installed, load_class, package_of, provenance
 from freqbench.metrics.overlap import Values
 from freqbench.metrics.volumes import Volume, class_maps
@@ -60,12 +59,9 @@ def resolved(text: str) -> str:
     if name in installed("metrics"):
         source = provenance(type(load(name)))["source_sha256"]
         return f"{name}@{package_of('metrics', name)} {source[:8]}"
-    if made_by:
-        package, _, version = made_by.rpartition(" ")[0].rpartition(" ")
-        expected = f"expected the package {package} ({version}), which adds it, found none"
-        raise UserError(f"the metric {name}: {expected}: pip install {package}")
-    others = "if a package adds it, install that"
-    raise UserError(f"{unknown('metric', name, [*KNOWN['metrics'], *installed('metrics')])}; {others}")
+    package, _, version = made_by.rpartition(" ")[0].rpartition(" ")
+    expected = f"expected the package {package} ({version}), which adds it, found none"
+    raise UserError(f"the metric {name}: {expected}: pip install {package}")
 
 
 def load(name: str) -> LabelMetric:
