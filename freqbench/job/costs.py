@@ -77,7 +77,9 @@ def estimated(units: Sequence[Unit], metrics: Sequence[str], store: Store | None
     for model_id in {unit.cell.source.model_id for unit in units}:
         remembered = {name: seconds * slower for name, seconds in _remembered(model_id).items()}
         a_record = remembered.get(_record(metrics), a_record)
-        a_pass |= {(model_id, name or None): seconds for name, seconds in remembered.items() if RECORD not in name}
+        a_pass |= {
+            (model_id, name or None): seconds for name, seconds in remembered.items() if not name.startswith(RECORD)
+        }
     forward = {model_id: forward_flops(model) for model_id, model in models.items()}
     known = [
         (forward[model_id], seconds) for (model_id, any_), seconds in a_pass.items() if not any_ and model_id in forward

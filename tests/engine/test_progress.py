@@ -33,6 +33,16 @@ def shown_of(
     return RunProgress(plan, Console(file=said, width=120, **console), costs), plan.units, said
 
 
+def shown_of_two_attacks(*seconds: float) -> tuple[RunProgress, tuple[Unit, ...], io.StringIO]:
+    """The progress of two units of FGSM, then two of noise, of these estimated seconds; the units, and the lines."""
+    said = io.StringIO()
+    attacks = [{"name": "fgsm", "eps": [0.1, 0.2]}, {"name": "gn", "std": [0.1, 0.2]}]
+    plan = make_plan(expanded(small(attacks=attacks))[1], {})
+    attack = dict(zip(map(place, plan.units), seconds, strict=True))
+    costs = Costs(attack=attack, scoring=dict.fromkeys(attack, 0.0), basis="")
+    return RunProgress(plan, Console(file=said, width=120), costs), plan.units, said
+
+
 def finish(shown: RunProgress, unit: Unit, seconds: float = 1.0) -> None:
     key = dict(zip(("cell_id", "case_key"), place(unit), strict=True))
     shown.finish(SimpleNamespace(errors=[], records=[key], load_seconds=0.0, device_seconds=seconds))  # type: ignore[arg-type]
@@ -111,14 +121,7 @@ def test_estimates_that_round_below_nothing_leave_nothing(at: list[float]) -> No
 
 def test_an_attack_that_takes_longer_than_was_estimated_counts_for_more(at: list[float]) -> None:
     """A unit of each of two attacks of equal estimates is left, of which one took three times as long as the other."""
-    said = io.StringIO()
-    attacks = [{"name": "fgsm", "eps": [0.1, 0.2]}, {"name": "gn", "std": [0.1, 0.2]}]
-    plan = make_plan(expanded(small(attacks=attacks))[1], {})
-    costs = Costs(
-        attack={place(unit): 10.0 for unit in plan.units}, scoring={place(unit): 0.0 for unit in plan.units}, basis=""
-    )
-    shown = RunProgress(plan, Console(file=said, width=120), costs)
-    dear, _, cheap, _ = plan.units
+    shown, (dear, next_dear, cheap, _), said = shown_of_two_attacks(10.0, 10.0, 10.0, 10.0)
     shown.advance(dear, 1)
     for unit, seconds in ((dear, 30.0), (cheap, 10.0)):
         at[0] += seconds
@@ -126,21 +129,14 @@ def test_an_attack_that_takes_longer_than_was_estimated_counts_for_more(at: list
     shown.store(2)
     assert left(said)[-1] == pytest.approx(40, rel=0.15)
     at[0] += 30
-    finish(shown, plan.units[1], 30.0)
+    finish(shown, next_dear, 30.0)
     shown.store(1)
     assert left(said)[-1] == pytest.approx(10, rel=0.4)
 
 
 def test_a_first_unit_of_a_second_multiplies_no_hours(at: list[float]) -> None:
     """An attack whose first unit took ten times its estimate, a second of a run of minutes: the rest may be as told."""
-    attacks = [{"name": "fgsm", "eps": [0.1, 0.2]}, {"name": "gn", "std": [0.1, 0.2]}]
-    plan = make_plan(expanded(small(attacks=attacks))[1], {})
-    seconds = dict(zip(map(place, plan.units), (0.1, 100.0, 10.0, 100.0), strict=True))
-    said = io.StringIO()
-    shown = RunProgress(
-        plan, Console(file=said, width=120), Costs(attack=seconds, scoring=dict.fromkeys(seconds, 0.0), basis="")
-    )
-    quick_one, _, usual, _ = plan.units
+    shown, (quick_one, _, usual, _), said = shown_of_two_attacks(0.1, 100.0, 10.0, 100.0)
     shown.advance(quick_one, 1)
     for unit, taken in ((quick_one, 1.0), (usual, 10.0)):
         at[0] += taken

@@ -143,7 +143,7 @@ def _twice(call: Callable[[], T], leave: Event) -> T:
     """Repeats a call that failed, unless nobody waits any more: a busy machine may miss the 30 s of Ray's processes."""
     try:
         return call()
-    except Exception as error:  # (a plain one)
+    except Exception as error:  # Ray raises a plain one
         if leave.is_set():
             raise
         logger.info("Ray starts once more: %s", one_line(error))

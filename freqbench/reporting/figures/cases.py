@@ -113,7 +113,7 @@ def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
         lines = 1 + max(heading(label, 18).count("\n") for label in seen)
         shape = next(iter(seen.values())).shape
         figure, axes = _grid(len(seen), across, shape, ratio, 0.1 + 0.1 * lines)
-        for axis, (label, change) in zip(axes.flat, seen.items(), strict=False):
+        for axis, (label, change) in zip(axes.flat[: len(seen)], seen.items(), strict=True):
             image = _frame(axis).imshow(255 * change, cmap=DIVERGING, vmin=-most, vmax=most, aspect=ratio)
             axis.set_title(heading(label, 18), fontsize=6)
         bar = figure.colorbar(image, ax=axes, location="bottom", fraction=0.06, pad=0.03, aspect=50, extend="both")
@@ -212,7 +212,7 @@ def glimpse(path: str) -> Image.Image | None:
     figure, axes = _grid(len(planes), 3, seen.size, seen.aspect, 0.1)
     bases = (planes[place] / 255 for place in (0, 1, 2, *seen.below))
     masks = (None, None, None, *planes[3:])
-    for axis, caption, base, mask in zip(axes.flat, seen.captions, bases, masks, strict=False):
+    for axis, caption, base, mask in zip(axes.flat[: len(planes)], seen.captions, bases, masks, strict=True):
         _show(axis, base, seen.aspect, mask, regions=seen.regions)
         axis.set_title(plain(caption, 40), fontsize=6)
     axes.flat[2].imshow(planes[2], DIVERGING, vmin=middle - steps, vmax=middle + steps, aspect=seen.aspect)
