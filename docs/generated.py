@@ -404,7 +404,8 @@ def gpu_tables(path: Path) -> str:
         "date",
     ]
     where = f"{machine['gpu']}, driver {machine['driver']}, torch {machine['torch']}."
-    return "\n\n".join([where, table(steps, headers), table(others, ["what", "network", "measured", "date"])])
+    parts = [table(steps, headers)] if steps else []
+    return "\n\n".join([where, *parts, table(others, ["what", "network", "measured", "date"])])
 
 
 def coverage_table() -> str:

@@ -102,11 +102,13 @@ def arrays() -> Path:
 
 @pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def processor(request: pytest.FixtureRequest) -> Any:
-    """The device of a test whose bounds hold on each: the CPU, and under `-m gpu` a GPU."""
+    """The device of a test whose bounds hold on each: the CPU, and under `-m gpu` a GPU that does not round to TF32."""
     import torch  # not before `pytest_configure` has said how many threads it takes
 
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU here")
+    # PyTorch's default for convolutions, which networks of freqbench switch off and bare modules do not.
+    torch.backends.cudnn.allow_tf32 = False
     return torch.device(request.param)
 
 

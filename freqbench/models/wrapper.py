@@ -97,6 +97,7 @@ class SegmentationModel(nn.Module):
         self._policy: PointPrompts | None = getattr(net, "prompt_policy", None)
         self.prompts: Tensor | None = None  # uint8, of a volume [1, 1, H, W, D] or of windows [B, 1, h, w, d]
         _allow_tf32(False)
+        torch.backends.cudnn.deterministic = True  # else UNETR's and SwinUNETR's gradients change from run to run
         if compile:
             net.compile()
 

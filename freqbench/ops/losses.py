@@ -76,12 +76,10 @@ def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     p = torch.softmax(logits, dim=1)
     batch, num_classes = p.shape[:2]
     index = labels.reshape(batch, -1).long()  # [B, N]
-    # float64, as a million values added one by one in float32 are off in the third digit.
-    per_class = torch.zeros(batch, num_classes, dtype=torch.float64, device=p.device)
     counts = torch.ones_like(p[:, 0]).flatten(1) if scope.voxels is None else scope.voxels.flatten(1).to(p)
     p = p.flatten(2)
-    overlap = per_class.scatter_add(1, index, (p.gather(1, index[:, None])[:, 0] * counts).double())
-    count = per_class.scatter_add(1, index, counts.double())
+    overlap = _per_class(p.gather(1, index[:, None])[:, 0] * counts, index, num_classes)
+    count = _per_class(counts, index, num_classes)
     squares = (p.square() if scope.voxels is None else p.square() * counts[:, None]).sum(dim=2)
     terms = (1 - 2 * overlap / (squares + count + SMOOTH_DENOMINATOR)).to(p.dtype)
     return terms.mean(dim=1) if scope.classes is None else terms[:, scope.classes].mean(dim=1)
@@ -99,9 +97,8 @@ class _Dice(torch.autograd.Function):
         p = log_p.exp_()
         p_label = p.gather(1, index)
 
-        per_class = torch.zeros(batch, num_classes, dtype=torch.float64, device=logits.device)
-        overlap = per_class.scatter_add(1, index[:, 0], p_label[:, 0].double())
-        count = per_class.scatter_add(1, index[:, 0], torch.ones_like(p_label[:, 0], dtype=torch.float64))
+        overlap = _per_class(p_label[:, 0], index[:, 0], num_classes)
+        count = _per_class(torch.ones_like(p_label[:, 0]), index[:, 0], num_classes)
         wide = torch.promote_types(p.dtype, torch.float32)  # for half precisions, which the norm would keep
         slabs = p.reshape(batch, num_classes, logits.shape[2], -1)  # float32 sums over a slab, float64 over slabs
         squares = torch.linalg.vector_norm(slabs, dim=3, dtype=wide).double().square().sum(dim=2)
@@ -190,13 +187,25 @@ def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
     return voxel_mean(voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope), scope)
 
 
+def _per_class(values: Tensor, index: Tensor, num_classes: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Returns the sum of values `[B, N]` over the voxels of each class, `[B, K]`, the same in every run.
+
+    A GPU adds up a mask of each class, by pairs: its `scatter_add` would have all voxels wait for a few addresses, in
+    an order that changes. A CPU adds one by one, a million values: in float32 they would be off in the third digit.
+    """
+    if not values.is_cuda:
+        return values.new_zeros(len(values), num_classes, dtype=dtype).scatter_add(1, index, values.to(dtype))
+    small = torch.int16 if num_classes <= 2**15 else torch.int64
+    classes = torch.arange(num_classes, dtype=small, device=values.device)
+    of_class = index[:, None].to(small) == classes[:, None]  # [B, K, N]
+    return torch.where(of_class, values[:, None], 0).sum(dim=2).to(dtype)
+
+
 def _class_mean(values: Tensor, labels: Tensor, num_classes: int, scope: Scope) -> Tensor:
     """Averages `[B, ...]` over the voxels of each class, then over the classes of the sample's labels: `[B]`."""
     values, index = values.flatten(1), labels.flatten(1).long()
     counts = torch.ones_like(values) if scope.voxels is None else scope.voxels.flatten(1).to(values)
-    per_class = values.new_zeros(len(values), num_classes)
-    size = per_class.scatter_add(1, index, counts)
-    total = per_class.scatter_add(1, index, values * counts)
+    size, total = (_per_class(each, index, num_classes, values.dtype) for each in (counts, values * counts))
     return (total / size.clamp(min=1)).sum(dim=1) / (size > 0).sum(dim=1).clamp(min=1)
 
 
@@ -287,13 +296,9 @@ def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Te
 
 def _counts(pred: Tensor, true: Tensor, num_classes: int, voxels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Returns, for maps `[B, N]`, |P_k| + |L_k|, |P_k and L_k| and |L_k| of each class, float64 `[B, K]`."""
-    is_right, ones = (pred == true).double(), torch.ones_like(pred, dtype=torch.double)
-    if voxels is not None:
-        ones = voxels.flatten(1).double()
-        is_right = is_right * ones
-    per_class = is_right.new_zeros(len(pred), num_classes)
-    labelled = per_class.scatter_add(1, true, ones)
-    return labelled + per_class.scatter_add(1, pred, ones), per_class.scatter_add(1, true, is_right), labelled
+    ones = torch.ones_like(pred, dtype=torch.double) if voxels is None else voxels.flatten(1).double()
+    labelled, found = (_per_class(ones, index, num_classes) for index in (true, pred))
+    return labelled + found, _per_class((pred == true) * ones, true, num_classes), labelled
 
 
 def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -306,9 +311,8 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     p = torch.softmax(logits, dim=1).flatten(2)
     index = labels.flatten(1).long()
     counts = torch.ones_like(p[:, 0]) if scope.voxels is None else scope.voxels.flatten(1).to(p)
-    per_class = torch.zeros(p.shape[:2], dtype=torch.float64, device=p.device)
-    overlap = per_class.scatter_add(1, index, (p.gather(1, index[:, None])[:, 0] * counts).double())
-    size = per_class.scatter_add(1, index, counts.double())
+    overlap = _per_class(p.gather(1, index[:, None])[:, 0] * counts, index, p.shape[1])
+    size = _per_class(counts, index, p.shape[1])
     scores = 2 * overlap / ((p * counts[:, None]).sum(dim=2) + size + SMOOTH_DENOMINATOR)
     weights = (size > 0).double()
     if scope.classes is None:

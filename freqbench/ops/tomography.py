@@ -43,8 +43,7 @@ class ParallelBeam:
         """Returns the filtered back projection `[B, C, H, W, D]` of readings `[B, C, angles, T, D]`."""
         size = 2 * self.bins
         distance = torch.fft.fftfreq(size, 1 / size, dtype=readings.dtype, device=readings.device)
-        kernel = torch.where(distance % 2 == 1, -1 / (math.pi * distance).square(), 0.0)
-        kernel[0] = 0.25
+        kernel = torch.where(distance % 2 == 1, -1 / (math.pi * distance).square(), (distance == 0) / 4)
         ramp = torch.fft.rfft(kernel).real[:, None]
         spectrum = torch.fft.rfft(readings, n=size, dim=3)
         filtered = torch.fft.irfft(spectrum * ramp, n=size, dim=3)[:, :, :, : self.bins]

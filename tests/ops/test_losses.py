@@ -141,6 +141,24 @@ def test_a_scope_is_the_loss_of_its_voxels_alone(name: str) -> None:
     assert torch.allclose(call(name, logits, labels, truth, voxels), torch.cat(alone))
 
 
+@every_loss
+@pytest.mark.parametrize("share", [None, 0.7])
+def test_the_masks_of_a_gpu_add_up_to_the_same(name: str, share: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values and gradients, of all voxels and of some; a GPU's own arithmetic is under `-m gpu`."""
+    logits, labels, truth = random_task()
+    voxels = None if share is None else torch.rand(labels.shape) < share
+    logits.requires_grad_()
+
+    def both() -> tuple[Tensor, ...]:
+        values = call(name, logits, labels, truth, voxels)
+        return values.detach(), *torch.autograd.grad(values.sum(), logits)
+
+    by_address = both()
+    monkeypatch.setattr(Tensor, "is_cuda", True)
+    for one, other in zip(both(), by_address, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
 def test_the_dice_of_a_large_volume_in_float32_keeps_six_digits() -> None:
     """Nearly the same probability everywhere, whose rounding errors all have one sign."""
     generator = torch.Generator().manual_seed(0)

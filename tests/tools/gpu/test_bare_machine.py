@@ -1,0 +1,69 @@
+"""Commands of docs/how-to/gpu.md on a machine that has torch, but neither Ray nor a network to fetch it from."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+LACKING = ("ray", "great_tables", "medpy", "SimpleITK", "pylatexenc", "pydicom", "fastapi", "nnunetv2")
+MOST = 60 * 2**20  # of bytes that are carried to such a machine
+WHEELS = 22 * 2**20  # of packages and volumes that it lacks: 20 MiB when they were gathered
+ONE_RECORD = (
+    "attacks=[{name: gn, std: 8/255}]",
+    "models=[{name: unet, checkpoint: 'zoo://phantom/unet'}]",
+    "metrics=[dsc]",
+    "save_only=[]",
+    "save_adversarial=none",
+)
+
+
+@pytest.fixture
+def lacking(tmp_path: Path) -> dict[str, str]:
+    """An environment whose Python lacks packages."""
+    for name in LACKING:
+        (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('hidden', name={name!r})\n")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+
+
+def output(environment: dict[str, str], *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.integration
+def test_a_job_runs_without_ray_and_tables(lacking: dict[str, str], tmp_path: Path) -> None:
+    changes = [word for change in ONE_RECORD for word in ("--set", change)]
+    run = ("bench.py", "run", "jobs/quickstart.yaml", "--engine", "serial", "--no-page", "--limit-cases", "1")
+    assert "unet" in output(lacking, *run, "--out", str(tmp_path / "store"), *changes)
+    assert list((tmp_path / "store" / "records").glob("**/*.parquet"))
+
+
+@pytest.mark.integration
+def test_all_tests_of_a_gpu_are_found_without_ray_and_tables(lacking: dict[str, str]) -> None:
+    plain = ("-o", "addopts=--import-mode=importlib", "-p", "no:cacheprovider", "--collect-only", "-q")
+    found = output(
+        lacking,
+        "-m",
+        "pytest",
+        *plain,
+        "-m",
+        "gpu or benchmark",
+        "tests/tools/gpu",
+        "tests/golden",
+        "tests/tools/benchmarks/test_attack_speed.py",
+        "tests/tools/benchmarks/test_unit_speed.py",
+    )
+    assert "cuda]" in found
+
+
+@pytest.mark.repository
+def test_what_is_carried_to_such_a_machine_stays_small() -> None:
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    size = sum(os.lstat(ROOT / name).st_size for name in names.split("\0") if name)
+    assert size + WHEELS <= MOST
