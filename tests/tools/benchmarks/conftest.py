@@ -28,18 +28,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def measured(request: pytest.FixtureRequest) -> Iterator[list[dict[str, Any]]]:
-    """Rows to be added to; printed and written when the session ends.
-
-    What a file has of the same machine and is not measured again stays in it, so that parts may be measured one by one.
-    """
+def all_measured() -> Iterator[list[dict[str, Any]]]:
+    """Rows of the session, printed when it ends."""
     rows: list[dict[str, Any]] = []
     yield rows
     print("\n" + tabulate(rows, headers="keys", floatfmt=".4g", tablefmt="github"))
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest, all_measured: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Rows to be added to; written when the test ends, so that a run that is stopped keeps what it measured.
+
+    What a file has of the same machine and is not measured again stays in it, so that parts may be measured one by one.
+    """
+    yield all_measured
     if given := request.config.getoption("--json"):
         path, today = Path(given), f"{datetime.now(UTC):%Y-%m-%d}"
         known = json.loads(path.read_text()) if path.exists() else {}
-        written = updated(known, machine(), [{**row, "date": today} for row in rows])
+        written = updated(known, machine(), [{**row, "date": today} for row in all_measured])
         path.write_text(json.dumps(written, indent=1) + "\n")
 
 
