@@ -47,7 +47,7 @@ def test_a_job_runs_without_ray_and_tables(lacking: dict[str, str], tmp_path: Pa
 @pytest.mark.integration
 def test_all_tests_of_a_gpu_are_found_without_ray_and_tables(lacking: dict[str, str]) -> None:
     plain = ("-o", "addopts=--import-mode=importlib", "-p", "no:cacheprovider", "--collect-only", "-q")
-    found = output(
+    listing = output(
         lacking,
         "-m",
         "pytest",
@@ -59,11 +59,11 @@ def test_all_tests_of_a_gpu_are_found_without_ray_and_tables(lacking: dict[str, 
         "tests/tools/benchmarks/test_attack_speed.py",
         "tests/tools/benchmarks/test_unit_speed.py",
     )
-    assert "cuda]" in found
+    assert "cuda]" in listing
 
 
 @pytest.mark.repository
-def test_what_is_carried_to_such_a_machine_stays_small() -> None:
+def test_files_for_such_a_machine_stay_small() -> None:
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     size = sum(os.lstat(ROOT / name).st_size for name in names.split("\0") if name)
     assert size + WHEELS <= MOST
