@@ -206,6 +206,9 @@ def train(
     out: common.RunOut = None,
     set_: common.Overrides = None,
     address: common.Address = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Network to train, with the one that it starts from; may be repeated.")
+    ] = None,
 ) -> None:
     """Train the networks of a training job, clean or adversarially; the same command goes on where it was stopped."""
     from freqbench import training
@@ -215,7 +218,7 @@ def train(
     try:
         job = schema.load_training(path, set_ or ())
         with link.ray_for(job, address):
-            results = training.train(job, out)
+            results = training.train(job, out, only=only or None)
     except KeyboardInterrupt:
         common.console().print("stopped: the same command goes on from here")
         raise typer.Exit(common.EXIT_INTERRUPTED) from None

@@ -201,6 +201,7 @@ class ModelRecipe(Strict):
         augmentation: replaces the job's augmentation as a whole.
         noise: change that is drawn for every crop after its augmentation, as the defence `smoothing` draws one for
             every prediction; the crop is then clamped to [0, 1].
+        replicates: number of networks of this recipe, in place of the job's.
     """
 
     name: FileName
@@ -217,6 +218,7 @@ class ModelRecipe(Strict):
     start: Annotated[str, Field(min_length=1)] | None = None
     augmentation: Augmentation | None = None
     noise: Noise | None = None
+    replicates: PositiveInt | None = None
     steps: PositiveInt | None = None
     batch_size: BatchSize | None = None
     lr: PositiveFloat | None = None
@@ -303,10 +305,11 @@ class TrainJob(TrainingSchedule):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "TrainJob":
-        limits.require(len(self.models) * self.replicates, limits.MODELS, "networks to train")
+        replicates = {model.name: self.replicates_of(model) for model in self.models}
+        limits.require(sum(self.replicates_of(model) for model in self.models), limits.MODELS, "networks to train")
         names = [model.name for model in self.models]
         require_distinct("models", names)
-        taken = {f"{name}{suffix(number)}": name for name in names for number in range(1, self.replicates)}
+        taken = {f"{name}{suffix(n)}": name for name, several in replicates.items() for n in range(1, several)}
         if twice := [name for name in names if name in taken]:
             called = f"which is what a replicate of {taken[twice[0]]} is called"
             raise ValueError(f"expected names that replicates leave free, got {twice[0]}, {called}: rename one")
@@ -320,7 +323,17 @@ class TrainJob(TrainingSchedule):
                 expected = f"a batch_size that accumulate x workers = {parts} divides"
                 raise ValueError(f"{model.name}: expected {expected}, got {schedule.batch_size}: change one of them")
             self.whole(model)
+            start = self.start(model)
+            if replicates.get(start, limits.MODELS) < replicates[model.name]:
+                raise ValueError(
+                    f"{model.name}: expected at most the {replicates[start]} replicates of {start}, from which they "
+                    f"start, got {replicates[model.name]}: give {start} as many"
+                )
         return self
+
+    def replicates_of(self, model: ModelRecipe) -> int:
+        """Returns the number of networks of a recipe."""
+        return model.replicates or self.replicates
 
     def start(self, model: ModelRecipe) -> str:
         """Returns the origin of a model's first weights: SCRATCH, another model's name, or a checkpoint."""
@@ -352,14 +365,22 @@ class TrainJob(TrainingSchedule):
         """Returns the job that trains only the replicates of one number, counted from 0."""
         names, models = {model.name for model in self.models}, []
         for model in self.models:
+            if number >= self.replicates_of(model):
+                continue
             start = f"{model.start}{suffix(number)}" if model.start in names else model.start
-            models.append(model.model_copy(update={"name": f"{model.name}{suffix(number)}", "start": start}))
+            named = {"name": f"{model.name}{suffix(number)}", "start": start, "replicates": None}
+            models.append(model.model_copy(update=named))
         return self.model_copy(update={"models": tuple(models), "seed": self.seed + number, "replicates": 1})
+
+    @property
+    def by_seed(self) -> "list[TrainJob]":
+        """The jobs of one seed each: the first replicates of all networks, the second ones, and so on."""
+        return [self.replicate(number) for number in range(max(map(self.replicates_of, self.models)))]
 
     @property
     def networks(self) -> list[ModelRecipe]:
         """All networks in training order: one replicate of all models after the other, each model after its start."""
-        return [model for number in range(self.replicates) for model in self.replicate(number).in_order]
+        return [model for job in self.by_seed for model in job.in_order]
 
     @property
     def in_order(self) -> list[ModelRecipe]:

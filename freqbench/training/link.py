@@ -235,9 +235,10 @@ def _named(checkpoint: str, networks: Sequence[_Link], place: str) -> _Link:
     replicate = None if matching else whole(number)
     for job in (each.training.job for each in candidates if each.recipe.name == first):
         if replicate is not None:
+            several = sum(job.replicates_of(model) for model in job.models if model.name == first)
             raise UserError(
                 f"{place}: expected a replicate that {job.name} trains, got {name}, as its replicates are "
-                f"{job.replicates}: set replicates: {replicate + 1} there"
+                f"{several}: set replicates: {replicate + 1} there"
             )
     if not matching or (slash and not owner):
         names = {f"{each.training.job.name}/{each.recipe.name}" if slash else each.recipe.name for each in networks}

@@ -8,7 +8,7 @@ import torch
 
 from freqbench import models
 from freqbench.attacks import Attack
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, unknown
 from freqbench.core.files.storage import join
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
@@ -47,15 +47,18 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
     """Reads the lists of a job and checks all that can be wrong with its networks; trains nothing.
 
     `out` is where the results go; `only` names the networks that are wanted, with those that they start from. Raises
-    UserError if lists share cases, an architecture or an attack refuses its arguments, or a checkpoint to start
-    from does not fit, and MissingDataError if cases of the lists are not on this machine.
+    UserError if the job trains none of that name, lists share cases, an architecture or an attack refuses its
+    arguments, or a checkpoint to start from does not fit, and MissingDataError if cases of the lists are not on this
+    machine.
     """
+    names = {model.name for model in job.networks}
+    for name in sorted(set(only or ()) - names):
+        raise UserError(f"{job.name}: {unknown('network', name, names)}")
     lists = job_lists(job)
     refs = {role: lists[role].refs() for role in ROLES}
     _refuse_overlap(job, refs)
     trainings: dict[str, NetworkTraining] = {}
-    for number in range(job.replicates):
-        replicate = job.replicate(number)
+    for number, replicate in enumerate(job.by_seed):
         for model in replicate.wanted(only):
             trainings[model.name] = _training(replicate, model, number, out, lists["train"], refs, trainings)
     return Prepared(lists=lists, refs=refs, trainings=list(trainings.values()))

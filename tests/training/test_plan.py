@@ -111,6 +111,17 @@ def test_a_replicate_starts_from_the_one_of_its_number_or_from_the_shared_checkp
         assert trainings[f"zoo{end}"].start == "zoo://phantom/unet"
 
 
+def test_a_recipe_has_its_own_number_of_replicates() -> None:
+    trained = identities(job_of(models=[{"name": "net", **NET, "replicates": 3}, {**AT, "replicates": 2}]))
+    assert [*trained] == ["net", "at", "net.1", "at.1", "net.2"]
+    assert trained.items() <= identities(job_of(AT, replicates=3)).items()
+
+
+def test_a_network_that_a_job_does_not_train_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"tiny: unknown network 'at\.1'\. Did you mean 'at'"):
+        train(job_of(AT), only=["at.1"])
+
+
 def test_replicates_share_their_method_whatever_job_and_others_do_not() -> None:
     trainings = planned(job_of(ONE_STEP, {**ONE_STEP, "name": "longer", "steps": 9}, replicates=2))
     methods = {name: each.method for name, each in trainings.items()}
@@ -229,6 +240,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"name": "net"}, {}, r"models\[1\]\.name: 'net' is taken already: give each its own name"),
     ({"name": "../net"}, {}, r"models\[1\]\.name"),
     ({"name": "net.1"}, {"replicates": 2}, "expected names that replicates leave free, got net.1, which is what a rep"),
+    ({"replicates": 2}, {}, "at: expected at most the 1 replicates of net, from which they start, got 2"),
     ({}, {"replicates": 0}, "replicates: Input should be greater than 0, got 0"),
     ({}, {"models": [{"name": "net", **NET}, {"name": "other", **NET}, AT]}, "the job has net, other: name a model or"),
     ({}, {"splits": {"train": "train", "select": "test", "test": "test"}}, r"got 4 in select and test \(first: phan"),
