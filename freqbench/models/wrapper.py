@@ -1,6 +1,7 @@
 """Wraps a network as the model that attacks and inference use: window, padding, arithmetic, defence, ensemble."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import copy
 from itertools import combinations
 
@@ -15,6 +16,7 @@ from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed, unch
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.entry import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter
+from freqbench.models.one_volume import fast_convolutions
 from freqbench.models.prompts import PointPrompts
 from freqbench.ops.heads import Head, head_of
 
@@ -98,6 +100,7 @@ class SegmentationModel(nn.Module):
         self.prompts: Tensor | None = None  # uint8, of a volume [1, 1, H, W, D] or of windows [B, 1, h, w, d]
         _allow_tf32(False)
         torch.backends.cudnn.deterministic = True  # else UNETR's and SwinUNETR's gradients change from run to run
+        self._compiled = compile
         if compile:
             net.compile()
 
@@ -298,7 +301,8 @@ class SegmentationModel(nn.Module):
         half, allowed = self.precision == "bf16", self.precision == "tf32"
         _allow_tf32(allowed)
         try:
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+            fast = nullcontext() if self._compiled else fast_convolutions(images)
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=half), fast:
                 logits = self._merged(self.adapter.from_network(self.net(*map(self.adapter.to_network_axes, inputs))))
         finally:
             _allow_tf32(False)

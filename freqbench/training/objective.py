@@ -14,6 +14,7 @@ from freqbench.attacks import Attack
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest, window_generator
 from freqbench.job.training import FrequencyConsistency
+from freqbench.models.one_volume import fast_convolutions
 from freqbench.ops.dct import frequency_consistency
 from freqbench.ops.heads import SOFTMAX, Head
 from freqbench.ops.losses import EVERYTHING
@@ -75,7 +76,8 @@ class StepLoss(nn.Module):
         return sum(terms[1:], start=terms[0]), torch.stack(values)
 
     def _logits(self, images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self._half):
+        fast = fast_convolutions(images)
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self._half), fast:
             logits: Tensor = self._adapter.from_network(self.net(self._adapter.to_network(images)))
         return logits.float()  # [B, K, h, w, d]
 
