@@ -207,12 +207,21 @@ def _link(mirrors: Mirrors) -> None:
         tar.addfile(member)
 
 
+def _sparse(mirrors: Mirrors) -> None:
+    _lacking(mirrors)
+    with tarfile.open(mirrors.archives[0], "a") as tar:
+        member = tarfile.TarInfo(f"{TASK}/{FILES[2]}")
+        member.pax_headers = {"GNU.sparse.map": f"{10**14},0", "GNU.sparse.size": str(10**14)}
+        tar.addfile(member)
+
+
 HARMS: dict[Callable[[Mirrors], None], str] = {
     _short: "truncated header",
     _no_archive: "header",
     _wrong_file: f"{FILES[-1]}: expected sha256 ",
     _lacking: f"expected {FILES[2]}, found none",
     _link: f"expected {FILES[2]}, found none",
+    _sparse: f"expected {FILES[2]}, found none",
     lambda mirrors: mirrors.archives[0].unlink(): "HTTP Error 404: File not found",
 }
 

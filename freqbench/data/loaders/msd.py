@@ -201,7 +201,7 @@ def _downloaded(task: str, files: Mapping[str, str], temporary: Path) -> dict[st
         try:
             downloads.from_web(address, temporary)
             return _unpacked(temporary, files)
-        except (OSError, HTTPException, tarfile.TarError, DataError) as error:
+        except (OSError, HTTPException, tarfile.TarError, ValueError, OverflowError) as error:
             problems.append(f"{address} ({one_line(error)[:200]})")
     raise MissingDataError(", or ".join(problems))
 
@@ -209,10 +209,11 @@ def _downloaded(task: str, files: Mapping[str, str], temporary: Path) -> dict[st
 def _unpacked(archive: Path, files: Mapping[str, str]) -> dict[str, bytes]:
     """Returns files of an archive, whatever folder they are in there; writes none, so that no name leads anywhere.
 
-    Raises DataError if one is missing or differs.
+    Members that would unpack to more than they take in the archive are left out. Raises DataError if a file is missing
+    or differs.
     """
     with tarfile.open(archive, "r:") as tar:
-        members = {_end(member.name): member for member in tar if member.isreg()}
+        members = {_end(member.name): member for member in tar if member.isreg() and not member.issparse()}
         if missing := files.keys() - members.keys():
             raise DataError(f"expected {min(missing)}, found none")
         streams = {name: tar.extractfile(members[name]) for name in files}
