@@ -29,7 +29,7 @@ EXAMPLES: Mapping[str, Any] = {  # values of keys without a default, as a job fi
     "radius": 0.5,
     **{"log_amplitude": 0.5, "deviation": 0.1, "max_mm": 6, "band": "low", "kind": "motion", "severity": 3},
     "image": "images/{case}.nii.gz",
-    **{"root": "data/mine", "task": "Task09_Spleen", "classes": ["spleen"], "like": "synapse"},
+    **{"root": "data/mine", "task": "hippocampus", "classes": ["spleen"], "like": "synapse"},
 }
 OWN: Mapping[str, Mapping[str, Any]] = {  # of keys that mean something else elsewhere, or are required beside others
     "ball": {"kind": "bias_field"},

@@ -1,19 +1,26 @@
-"""Reads the ten tasks of the Medical Segmentation Decathlon.
+"""Reads the ten tasks of the Medical Segmentation Decathlon, in a folder or by name.
 
-Antonelli et al., Nature Communications 2022, arXiv:2106.05735.
+Antonelli et al., Nature Communications 2022, arXiv:2106.05735. A task whose list the package ships is fetched once from
+public mirrors into the node's cache, and each of its files is checked by the SHA-256 in the list.
 """
 
+import hashlib
+import os
+import tarfile
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
+from http.client import HTTPException
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
-from freqbench.core.errors import MissingDataError, unknown
-from freqbench.core.files import storage
+from freqbench.core.errors import DataError, MissingDataError, one_line, unknown
+from freqbench.core.files import downloads, node_cache, storage
 from freqbench.core.input_space import Intensity
 from freqbench.data import nsd_tolerances
-from freqbench.data.loaders.decathlon import Decathlon
+from freqbench.data.loaders.decathlon import LIST, SPLITS, Decathlon
+from freqbench.data.loaders.folder import CaseFiles, asked, expanded, join, read_object
 
 MR = None  # intensities without a unit: percentiles of each volume
 
@@ -33,11 +40,29 @@ TASKS: Mapping[str, tuple[float, float] | None] = {
 CHANNELS: Mapping[str, int] = {"Task01_BrainTumour": 4, "Task05_Prostate": 2}
 """Channels of the tasks that have several."""
 
+SHIPPED = "freqbench"  # the word of a job's `list` for one of LISTS
+LISTS: Mapping[str, Path] = {"Task04_Hippocampus": SPLITS / "msd_hippocampus.json"}
+"""Decathlon lists of the package, whose entries have the SHA-256 of image and label map as `sha256`."""
+
+MIRRORS = (  # MONAI's, which hold TASK.tar, and their copy in Europe: https://registry.opendata.aws/msd
+    "https://msd-for-monai.s3-us-west-2.amazonaws.com",
+    "https://msd-for-monai-eu.s3.eu-west-2.amazonaws.com",
+)
+
+
+def organ_of(task: str) -> str:
+    """Returns a task's bare name.
+
+    >>> organ_of("Task04_Hippocampus")
+    'hippocampus'
+    """
+    return task.partition("_")[2].lower()
+
 
 def task_of(value: object) -> str:
-    """Returns a task's folder from its folder or number; raises ValueError if there is no such task."""
+    """Returns a task's folder from its folder, number or bare name; raises ValueError if there is no such task."""
     for number, task in enumerate(TASKS, start=1):
-        if str(value) in (task, str(number), f"{number:02d}"):
+        if str(value).lower() in (task.lower(), str(number), f"{number:02d}", organ_of(task)):
             return task
     raise ValueError(unknown("task", str(value), TASKS))
 
@@ -46,11 +71,19 @@ class MSD(Decathlon):
     """Any task of the Medical Segmentation Decathlon, with its own default window.
 
     Classes come from the task's list. Label maps are public for `training` alone: hold out a slice of it. Each file
-    keeps its spacing unless `spacing` is given. Task01 (BraTS) has four channels, Task05 two.
+    keeps its spacing unless `spacing` is given. Task01 (BraTS) has four channels, Task05 two. Licence of all tasks:
+    CC-BY-SA 4.0.
+
+    `task: hippocampus` without `root` is data by name: the same 260 volumes wherever they lie, checked by SHA-256. Its
+    list is not the folder's but that of the package, with the splits `training` (200), `validation` (30, to choose
+    weights), `reported` (10, which earlier reports measured) and `test` (20, which no training or choice has seen). A
+    job that gives `root` reads the folder's own list, as for other tasks; `list: freqbench` takes that of the package.
 
     Attributes:
-        task: the task's folder, `Task09_Spleen`, or its number.
-        root: the folder that holds the task's folder, or the task's folder itself.
+        task: the task's folder, `Task09_Spleen`, its number, or its bare name, `spleen`.
+        root: the folder that holds the task's folder, or the task's folder itself. Empty: `Task09_Spleen` or `spleen`
+            under FREQBENCH_DATA; the hippocampus is fetched (27 MB) into the node's cache if it is not there.
+        list_file: `list` in job files: the JSON list, in `root` or absolute, or `freqbench`: that of the package.
         intensity: None takes the task's: the organ's window for CT, `percentile` for MR.
     """
 
@@ -58,7 +91,15 @@ class MSD(Decathlon):
     homepage: ClassVar[str] = "http://medicaldecathlon.com"
 
     task: Annotated[str, BeforeValidator(task_of)]
+    root: str = ""
     split: str = "training"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list_by_name(cls, values: Any) -> Any:
+        """Takes the package's list for an entry that gives neither `root` nor `list`."""
+        is_named = isinstance(values, dict) and "task" in values and not {"root", "list", "list_file"} & values.keys()
+        return {**values, "list": SHIPPED} if is_named and task_of(values["task"]) in LISTS else values
 
     @classmethod
     def _usual_intensity(cls, values: Mapping[str, Any]) -> Intensity | None:
@@ -68,7 +109,7 @@ class MSD(Decathlon):
     @property
     def tolerances_mm(self) -> tuple[float, ...]:
         """The task's own tolerance, whatever name its list has."""
-        return (nsd_tolerances.TASKS[self.task.partition("_")[2].lower()],) * (self.num_classes - 1)
+        return (nsd_tolerances.TASKS[organ_of(self.task)],) * (self.num_classes - 1)
 
     @cached_property
     def num_channels(self) -> int:
@@ -79,5 +120,110 @@ class MSD(Decathlon):
             return CHANNELS.get(self.task, 1)
 
     def _root(self) -> str:
+        if not self.root:
+            return self._root_by_name()
         root = super()._root().rstrip("/")
         return root if root.rsplit("/", 1)[-1] == self.task else storage.join(root, self.task)
+
+    def _root_by_name(self) -> str:
+        """Returns the first folder of the task that is there; raises MissingDataError for none."""
+        data, organ = os.environ.get("FREQBENCH_DATA"), organ_of(self.task)
+        for folder in (self.task, organ) if data else ():
+            root = expanded(f"${{FREQBENCH_DATA}}/{folder}", self.name)
+            if storage.exists(join(root, "imagesTr")):
+                return root
+        below = f"{self.task} or {organ} under FREQBENCH_DATA ({data or 'not set'})"
+        if self.task not in LISTS:
+            raise MissingDataError(
+                f"{self.name}: expected `root`, or {below}, found neither: download {MIRRORS[0]}/{self.task}.tar and "
+                "unpack it there"
+            )
+        try:
+            fetched = _fetched(self.task, node_cache.folder())
+            if not node_cache.listed(fetched):  # the cache was cleared meanwhile
+                _fetched.cache_clear()
+                fetched = _fetched(self.task, node_cache.folder())
+        except MissingDataError as error:
+            raise MissingDataError(
+                f"{self.name}: expected {error}, or {below}, found neither: run once with internet access, or unpack "
+                f"{self.task}.tar there"
+            ) from None
+        return str(fetched)
+
+    @property
+    def _is_shipped(self) -> bool:
+        return self.list_file == SHIPPED and self.task in LISTS
+
+    def _source(self) -> str:
+        return str(LISTS[self.task]) if self._is_shipped else super()._source()
+
+    def _fingerprint(self, entry: CaseFiles) -> str:
+        for path in entry.files() if self._is_shipped else ():
+            wanted = _sha256s(LISTS[self.task])[_end(path)]
+            content = asked(storage.sha256, path, f"a file of case {entry.case_id}")
+            if content != wanted:
+                raise DataError(
+                    f"{path}: expected sha256 {wanted[:12]}..., got {content[:12]}...: it is damaged or of another "
+                    f"version: put the file of {self.task}.tar there, or give `root` to read it as it is"
+                )
+        return super()._fingerprint(entry)
+
+
+@lru_cache(maxsize=8)
+def _sha256s(path: Path) -> Mapping[str, str]:
+    """Returns the SHA-256 of each file of a list of the package."""
+    sha256s: dict[str, str] = {}
+    for lines in read_object(str(path), LIST).values():
+        for line in lines if isinstance(lines, list) else ():
+            sha256s[line["image"]], sha256s[line["label"]] = line["sha256"]
+    return sha256s
+
+
+@lru_cache(maxsize=8)
+def _fetched(task: str, cache: Path) -> Path:
+    """Returns the folder with a task's files in the node's cache (`cache`); fetches those that are missing there."""
+    files, content = _sha256s(LISTS[task]), dict[str, bytes]()
+
+    def get(name: str, target: Path) -> str:
+        if not content:
+            content.update(_downloaded(task, files, target))
+        target.write_bytes(content[name])
+        return f"{task}.tar"
+
+    return downloads.pinned(f"msd://{task}", files, get)
+
+
+def _downloaded(task: str, files: Mapping[str, str], temporary: Path) -> dict[str, bytes]:
+    """Returns the files from the first mirror that has them all; raises MissingDataError if none has."""
+    problems = [f"{MIRRORS[0]}/{task}.tar (FREQBENCH_OFFLINE is set)"] if downloads.is_offline() else []
+    for mirror in () if problems else MIRRORS:
+        address = f"{mirror}/{task}.tar"
+        try:
+            downloads.from_web(address, temporary)
+            return _unpacked(temporary, files)
+        except (OSError, HTTPException, tarfile.TarError, ValueError, OverflowError) as error:
+            problems.append(f"{address} ({one_line(error)[:200]})")
+    raise MissingDataError(", or ".join(problems))
+
+
+def _unpacked(archive: Path, files: Mapping[str, str]) -> dict[str, bytes]:
+    """Returns files of an archive, whatever folder they are in there; writes none, so that no name leads anywhere.
+
+    Members that would unpack to more than they take in the archive are left out. Raises DataError if a file is missing
+    or differs.
+    """
+    with tarfile.open(archive, "r:") as tar:
+        members = {_end(member.name): member for member in tar if member.isreg() and not member.issparse()}
+        if missing := files.keys() - members.keys():
+            raise DataError(f"expected {min(missing)}, found none")
+        streams = {name: tar.extractfile(members[name]) for name in files}
+        content = {name: stream.read() for name, stream in streams.items() if stream}
+    for name, wanted in files.items():
+        if (got := hashlib.sha256(content[name]).hexdigest()) != wanted:
+            raise DataError(f"{name}: expected sha256 {wanted[:12]}..., got {got[:12]}...")
+    return content
+
+
+def _end(path: str) -> str:
+    """Returns the last folder and the name of a path, as the lists name files."""
+    return "/".join(path.split("/")[-2:])
