@@ -122,6 +122,14 @@ def model_rows() -> Rows:
     return rows + [(name, path, "") for name, path in plugins.installed("models").items()]
 
 
+def zoo_rows() -> Rows:
+    """Lists the networks that the package carries: address, architecture, training, clean Dice x100."""
+    from freqbench.models.packaged import ZOO, card, zoo_names
+
+    cards = [card(f"{ZOO}{name}") for name in zoo_names()]
+    return [(each.address, each.arch, each.trained_by, f"{100 * each.dice:.1f}") for each in cards]
+
+
 def reader_rows() -> Rows:
     """Lists the readers of other frameworks' networks, like `model_rows`."""
     rows: Rows = []
@@ -196,6 +204,18 @@ def model(name: str) -> Described:
     return Described(facts, _line("models", entry), heads=("args", "default", "meaning"), rows=rows)
 
 
+def zoo_network(address: str) -> Described:
+    """Describes a network that the package carries by its card."""
+    from freqbench.models.packaged import card
+
+    each = card(address)
+    facts = {"arch": each.arch, "dataset": each.dataset, "licence": each.licence, "trained by": each.trained_by}
+    facts |= {f"attack {number}": str(dict(attack)) for number, attack in enumerate(each.attacks, start=1)}
+    facts["training"] = f"job {each.job}, seed {each.seed}, {each.steps} steps in {each.seconds / 3600:.2f} h"
+    facts["clean Dice"] = f"{100 * each.dice:.1f} (foreground x100, on the job's test list)"
+    return Described(facts, _line("models", {"name": "mine", "checkpoint": address}))
+
+
 def dataset(name: str) -> Described:
     """Describes a loader with the keys of its entry in a job."""
     from freqbench.data import DATASETS, Dataset
@@ -254,8 +274,14 @@ def attacks(name: Annotated[str | None, _name("attacks")] = None, trust_code: co
 
 @app.command(rich_help_panel=common.START)
 def models(name: Annotated[str | None, _name("models")] = None) -> None:
-    """Show the architectures, or one with its arguments and line for a job."""
+    """Show the architectures and the trained networks of the package, or one of either with its line for a job."""
+    if name and name.startswith("zoo://"):
+        _put(name, zoo_network(name))
+        return
     _show("model", name, ("arch", "network", "paper"), lambda: [*model_rows(), *reader_rows()], model)
+    if name is None:
+        _put_table(("checkpoint", "arch", "trained by", "clean Dice"), zoo := zoo_rows())
+        common.say(f"foreground Dice x100 of the job's test list; all about one: freqbench models {zoo[0][0]}")
 
 
 @app.command(rich_help_panel=common.START)

@@ -7,6 +7,9 @@ from freqbench.models.defences.base import Defence as Defence
 from freqbench.models.entry import Inference as Inference
 from freqbench.models.entry import InputAdapter as InputAdapter
 from freqbench.models.entry import ModelEntry as ModelEntry
+from freqbench.models.packaged import Card as Card
+from freqbench.models.packaged import card as card
+from freqbench.models.packaged import zoo_names as zoo_names
 from freqbench.models.spec import GRAPH_BYTES as GRAPH_BYTES
 from freqbench.models.spec import ModelSpec as ModelSpec
 from freqbench.models.spec import forward_flops as forward_flops
@@ -16,7 +19,6 @@ from freqbench.models.spec import windows_in_graph as windows_in_graph
 if TYPE_CHECKING:
     from freqbench.models.checkpoints.files import read_metadata as read_metadata
     from freqbench.models.checkpoints.files import save_checkpoint as save_checkpoint
-    from freqbench.models.checkpoints.files import zoo_names as zoo_names
     from freqbench.models.defences.randomized_smoothing import VolumePrediction as VolumePrediction
     from freqbench.models.defences.table import DEFENCES as DEFENCES
     from freqbench.models.inference import JointModel as JointModel
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from freqbench.models.wrapper import SegmentationModel as SegmentationModel
 else:
     _MODULES = {
-        "checkpoints.files": ("read_metadata", "save_checkpoint", "zoo_names"),
+        "checkpoints.files": ("read_metadata", "save_checkpoint"),
         "defences.randomized_smoothing": ("VolumePrediction",),
         "defences.table": ("DEFENCES",),
         "inference": (

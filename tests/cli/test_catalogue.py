@@ -15,6 +15,7 @@ from freqbench.core import config
 from freqbench.core.names import KNOWN
 from freqbench.data import DATASETS
 from freqbench.job.schema import JobSpec, require_sound
+from freqbench.models import zoo_names
 
 TABLES: dict[str, Callable[[str], catalogue.Described]] = {
     "attacks": catalogue.attack,
@@ -77,6 +78,10 @@ def test_an_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench
         (("models", "unetr"), ("arXiv:2103.10504", "perceptron", "dimension of hidden layer", "arch: unetr")),
         (("datasets", "acdc"), ("(1.5, 1.5, 2.0)", "list ", "datasets: [{name: acdc, root: data/mine}]")),
         (("metrics", "hd95"), ("hd95_penalised ", "voxel", "metrics: [hd95]")),
+        (
+            ("models", "zoo://phantom/unet-vaft"),
+            ("vaft on sa2 with frequency consistency", "job zoo_phantom_vaft, seed 0, 400 steps", "86.0 (foreground"),
+        ),
     ],
 )
 def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...], bench: Bench) -> None:
@@ -89,13 +94,21 @@ def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...],
     ("arguments", "likely"),
     [
         (("attacks", "vaffa"), f"attack 'vaffa'. Did you mean 'vafa'? All {len(KNOWN['attacks'])}: freqbench attacks"),
+        (("models", "zoo://phantom/unt"), "zoo checkpoint 'phantom/unt'. Did you mean 'phantom/unet'?"),
         (("models", "unetrr"), "model 'unetrr'. Did you mean 'unetr'? Known: "),
         (("datasets", "acdd"), "dataset 'acdd'. Did you mean 'acdc'? Known: "),
         (("metrics", "hd96"), "metric 'hd96'. Did you mean 'hd95'? Known: "),
     ],
 )
 def test_a_wrong_name_is_one_line(arguments: tuple[str, str], likely: str, bench: Bench) -> None:
-    assert refused(bench, *arguments).startswith(f"error: unknown {likely}")
+    assert f"unknown {likely}" in refused(bench, *arguments)
+
+
+def test_the_networks_of_the_package_are_listed_with_their_training_and_clean_dice(bench: Bench) -> None:
+    code, out, _ = bench("models")
+    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if "zoo://" in line and "one: " not in line}
+    assert (code, [*lines]) == (0, [f"zoo://{name}" for name in zoo_names()])
+    assert lines["zoo://phantom/unet"] == ["unet", "clean", "89.1"]
 
 
 def test_an_argument_of_a_network_has_one_default_and_beside_it_the_one_of_its_class(bench: Bench) -> None:

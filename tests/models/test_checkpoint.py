@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from freqbench.audit.diagnosis import diagnose
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.plugins import trusting
-from freqbench.models import ModelEntry, SegmentationModel, load, predict, resolve, save_checkpoint
+from freqbench.models import ModelEntry, SegmentationModel, load, packaged, predict, resolve, save_checkpoint
 from freqbench.models.checkpoints import files
 from freqbench.models.checkpoints.files import Placed, read_placed
 
@@ -191,7 +191,7 @@ def zoo(tmp_path: Path, tiny_unet: nn.Module, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "zoo" / "phantom").mkdir(parents=True)
     metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 3}
     save_checkpoint(tmp_path / "zoo" / "phantom" / "unet.safetensors", tiny_unet.state_dict(), metadata, half=True)
-    monkeypatch.setattr(files, "_ZOO", tmp_path / "zoo")
+    monkeypatch.setattr(packaged, "_FOLDER", tmp_path / "zoo")
 
 
 @pytest.mark.usefixtures("zoo")

@@ -23,13 +23,11 @@ import torch
 from torch import Tensor
 
 from freqbench.core.documents import object_of
-from freqbench.core.errors import CheckpointError, NoFileError, UserError, one_line, unknown
+from freqbench.core.errors import CheckpointError, NoFileError, UserError, one_line
 from freqbench.core.files import storage
 from freqbench.models.entry import advice_on_classes
+from freqbench.models.packaged import METADATA_KEY, ZOO, zoo_path
 
-_ZOO = Path(__file__).parents[1] / "zoo"
-
-_METADATA_KEY = "freqbench"
 # Keys of the weights in a file that holds more: Lightning, MONAI, nnU-Net v1; torch's tutorials; nnU-Net v2; many
 # others.
 _STATE_KEYS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
@@ -55,17 +53,7 @@ _REPEATED = 2**20  # bytes that a tensor may have by repeating its values (strid
 
 def locate(checkpoint: str) -> str:
     """Returns the path or URI of a checkpoint; `zoo://DATASET/NAME` becomes the package's own file."""
-    if not checkpoint.startswith("zoo://"):
-        return checkpoint
-    name = checkpoint.removeprefix("zoo://")
-    if name not in zoo_names():
-        raise CheckpointError(f"{checkpoint}: {unknown('zoo checkpoint', name, zoo_names())}")
-    return str(_ZOO / f"{name}.safetensors")
-
-
-def zoo_names() -> list[str]:
-    """Lists the checkpoints that the package carries, as `DATASET/NAME`."""
-    return sorted(path.relative_to(_ZOO).with_suffix("").as_posix() for path in _ZOO.glob("*/*.safetensors"))
+    return str(zoo_path(checkpoint)) if checkpoint.startswith(ZOO) else checkpoint
 
 
 def content_sha256(checkpoint: str) -> str:
@@ -106,7 +94,7 @@ def read_metadata(path: str) -> dict[str, Any]:
 
     try:
         with safe_open(local, framework="pt") as stream:
-            text = (stream.metadata() or {}).get(_METADATA_KEY, "{}")
+            text = (stream.metadata() or {}).get(METADATA_KEY, "{}")
         return object_of(text, "metadata")
     except (SafetensorError, UserError) as error:
         raise CheckpointError(_unreadable(path, error)) from None
@@ -133,7 +121,7 @@ def save_checkpoint(
         if not tensors[key].isfinite().all():
             raise CheckpointError(f"{path}: expected finite weights, but {key} is not: nothing was written")
     record = json.dumps(dict(metadata), sort_keys=True)
-    storage.write_atomic(str(path), save(tensors, metadata={_METADATA_KEY: record}))
+    storage.write_atomic(str(path), save(tensors, metadata={METADATA_KEY: record}))
 
 
 def read_content(path: str) -> Any:
