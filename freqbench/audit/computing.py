@@ -17,7 +17,7 @@ from freqbench.attacks import Attack, make
 from freqbench.attacks.core.strongest import is_claimed, limits_of, num_steps, strongest_forms
 from freqbench.audit import probes
 from freqbench.audit.probe_files import root_of
-from freqbench.audit.probes import PRECISION, STEP_SIZE, STEPS
+from freqbench.audit.probes import EPS, PRECISION, STEP_SIZE, STEPS
 from freqbench.core import config
 from freqbench.core.documents import mapping_of
 from freqbench.core.errors import UserError
@@ -34,7 +34,6 @@ from freqbench.job.sweep import AttackEntry, parse_value
 from freqbench.models import ModelSpec
 from freqbench.results import Store
 
-EPS = 8 / 255
 QUERIES = 1000  # fewer prove nothing (`checks.gradients`)
 RESTARTS = 3
 CONVERGED = "-converge/converge.yaml"  # suffix of a store's path: recommendations of `freqbench converge`
@@ -80,7 +79,8 @@ def compute_missing(
     say(f"{cells}, {amount(len(units), 'unit')} on at most {on}, {passes.total():,} window passes")
     if passes:
         say(f"most of them: {', '.join(f'{name} {count:,}' for name, count in passes.most_common(LARGEST))}")
-    say(f"gradients: {probes.num_passes(extra.own):,} window passes more, at most")
+    hours = plan.spoken(probes.seconds(extra.own, Store(out)) / 3600)
+    say(f"gradients: {probes.num_passes(extra.own):,} window passes more, at most, about {hours}")
     for line in plan.lines(outlook):
         say(line)
     if not compute:

@@ -6,6 +6,7 @@ the files of `freqbench.audit.probe_files`; OUT itself is left as it is.
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -23,7 +24,8 @@ from freqbench.core.files import storage
 from freqbench.core.machine import versions
 from freqbench.core.types import CaseRef, triple
 from freqbench.engine import memory, saved_volumes, scoring
-from freqbench.job.cells import Cell
+from freqbench.job import costs
+from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import Grid
 from freqbench.models import SegmentationModel, attack_windows
 from freqbench.results import Store
@@ -32,6 +34,7 @@ from freqbench.results.volumes import VOLUMES
 PRECISION: Literal["fp32"] = "fp32"  # rows of a reduced precision count only beside those of the full one
 STEPS = 20
 STEP_SIZE = "eps/4"
+EPS = 8 / 255
 WINDOWS = 2  # of each case, those with most foreground
 NO_GRADIENT = ("does not require grad", "not have been used in the graph")
 
@@ -40,9 +43,25 @@ Say = Callable[[str], None]
 
 def num_passes(own: Grid) -> int:
     """Upper bound of the forward and backward passes over windows that `measure_gradients` takes."""
-    pairs = ((cell, ref) for cell in _sources(own) for ref in own.cases[cell.dataset.name])
-    shapes = ((cell.dataset.shape_in(ref, cell.source.space), cell.source.roi_of(ref)) for cell, ref in pairs)
-    return sum(min(WINDOWS, len(attack_windows(*each))) for each in shapes) * (4 + 2 * STEPS)
+    return sum(map(_passes_on, _units(own)))
+
+
+def seconds(own: Grid, store: Store) -> float:
+    """Estimates the seconds of these passes, one after another, by those of attacks on the same sources."""
+    units = _units(own)
+    attack = costs.estimated(units, ("dsc",), store).attack
+    return sum(attack[costs.place(unit)] * _passes_on(unit) / unit.passes for unit in units)
+
+
+def _units(own: Grid) -> list[Unit]:
+    """Returns a PGD on each case and source."""
+    pgd = make("pgd", eps=EPS, steps=STEPS)
+    cells = [replace(cell, attack=pgd, surrogates=(), targets=(cell.source,)) for cell in _sources(own)]
+    return [Unit(cell=cell, ref=ref, targets=cell.targets) for cell in cells for ref in own.cases[cell.dataset.name]]
+
+
+def _passes_on(unit: Unit) -> int:
+    return min(WINDOWS, unit.num_windows) * (4 + 2 * STEPS)
 
 
 def _sources(own: Grid) -> list[Cell]:

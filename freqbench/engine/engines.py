@@ -16,7 +16,7 @@ from freqbench.core.machine import available_cores, available_memory, available_
 from freqbench.core.terminal import amount
 from freqbench.engine import saved_volumes
 from freqbench.engine.progress import Clock, Listener
-from freqbench.engine.resources import Node, room, share
+from freqbench.engine.resources import Node, Pool, room, share
 from freqbench.engine.rows import with_surfaces
 from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import Worker, WorkerSpec
@@ -63,6 +63,12 @@ def run_plan(
         return
     from freqbench.engine.ray import ray_cluster
 
+    def use(pool: Pool) -> None:
+        workers = {"workers": pool.workers, "threads": pool.threads, "gpus_per_worker": pool.gpus}
+        listener.use({"name": "ray", **workers})
+
+    if not address:
+        use(pool)
     listener.wait("waiting for Ray to start" if not address else f"waiting for the Ray cluster at {address}")
     schedule = Schedule(units)
 
@@ -84,8 +90,7 @@ def run_plan(
                 spec = replace(spec, learned=None)  # nodes do not share the folder: each learns separately
             pool = share(resources, nodes, len(units), model_bytes, grows=True)
             following = partial(room, resources, pool, model_bytes)
-        workers = {"workers": pool.workers, "threads": pool.threads, "gpus_per_worker": pool.gpus}
-        listener.use({"name": "ray", **workers})
+            use(pool)
         listener.wait(
             f"waiting for {amount(pool.workers, 'worker')} to start, and for the first network and case to load"
         )

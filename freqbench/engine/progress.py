@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -16,9 +17,9 @@ from freqbench.job.costs import Costs, Place, place
 from freqbench.job.plan import Plan
 
 LINE_EVERY_S, DRAW_EVERY_S = 10.0, 0.2
-PACE_S = 300.0  # the remaining time follows the pace of this period
-SETTLED = 0.05  # part of the work after which a run's own pace is the only measure
-MOST_SETTLED_S, SETTLED_S = 60.0, 20.0  # estimated seconds of that part at most, and time that must have passed too
+PACE_S, SETTLED_S = 300.0, 60.0  # the pace is that of the last minutes; after the second period it alone counts
+LITTLE = 0.05  # part of the estimated work that must have ended for its true seconds to count as much as the estimate
+SCORING = "scoring"
 
 
 class Listener(Protocol):
@@ -34,7 +35,7 @@ class Listener(Protocol):
         """A unit begins."""
 
     def advance(self, unit: Unit, passes: int) -> None:
-        """A unit has made `passes` of the passes over windows in `Unit.passes`."""
+        """A unit's attack begins (0), or has made `passes` of the passes over windows in `Unit.passes`."""
 
     def take(self, outcome: Outcome) -> None:
         """A unit has ended, and its rows must be stored."""
@@ -85,13 +86,150 @@ class Clock:
         return facts | {name: round(value, 3) for name, value in seconds.items()}
 
 
+@dataclass(frozen=True, kw_only=True)
+class AtWork:
+    """A unit whose attack has begun."""
+
+    unit: Unit
+    passes: int
+    first: int  # passes when it was first heard of
+    begun: float  # time of that
+    since: float  # time of the last pass
+
+    def part(self, passes: int) -> float:
+        """Returns the part of the attack that so many passes are."""
+        return passes / self.unit.passes if self.unit.passes else 1.0
+
+
+class TimeLeft:
+    """Time until a run's last row is stored: the estimated work ahead, corrected by the work that ended, at a pace.
+
+    Work is of kinds: scoring, and each attack on each source. A kind's estimates are multiplied by the seconds that
+    its ended units and passes took over those estimated for them. A little work counts as if it had taken the usual
+    time: for an attack that of all attacks, for these and for scoring the estimate. The pace is the work done per
+    second: at first a second of each worker, after SETTLED_S that of the last PACE_S. Between two reports a unit goes
+    on as estimated. Starting and loading are no work, and a pace begins with the first pass.
+    """
+
+    def __init__(self, units: Sequence[Unit], costs: Costs) -> None:
+        self._units, self._costs, self._workers = {place(unit): unit for unit in units}, costs, 1
+        self._little = LITTLE * costs.total
+        self._ahead, self._ended, self._took = (defaultdict[str, float](float) for _ in range(3))  # seconds by kind
+        for key in self._units:
+            for kind, seconds in self._estimated(key).items():
+                self._ahead[kind] += seconds
+        self.at_work: dict[Place, AtWork] = {}
+        self._times = deque[tuple[float, Mapping[str, float]]]()  # and the estimated seconds done by then
+
+    def use(self, workers: int) -> None:
+        """Takes the number of workers."""
+        self._workers = workers
+
+    def wait(self) -> None:
+        """Forgets the pace, as workers are awaited."""
+        self._times.clear()
+
+    def advance(self, key: Place, passes: int, now: float) -> None:
+        """A unit's attack has begun, perhaps once more, or made so many passes."""
+        unit = self._units[key]
+        passes = min(passes, unit.passes)
+        former = self.at_work.get(key)
+        if former is None or passes < former.passes:
+            self.at_work[key] = AtWork(unit=unit, passes=passes, first=passes, begun=now, since=now)
+        elif passes > former.passes:
+            self.at_work[key] = replace(former, passes=passes, since=now)
+        if passes and not self._times:
+            self._times.append((now, self._done(now, self._factors())))
+
+    def end(self, outcome: Outcome, now: float) -> None:
+        """A unit has ended. What an attack learned first belongs to it, as in the estimate."""
+        first = outcome.records[0]
+        key = first["cell_id"], first["case_key"]
+        attack = first["attack_seconds"] or 0.0
+        if self._units[key].cell.attack.needs_learned:
+            attack = outcome.device_seconds - sum(record["score_seconds"] or 0.0 for record in outcome.records)
+        self.at_work.pop(key, None)
+        seconds = attack, outcome.device_seconds - attack
+        for (kind, estimated), took in zip(self._estimated(key).items(), seconds, strict=True):
+            self._ahead[kind] -= estimated
+            self._ended[kind] += estimated
+            self._took[kind] += took
+        if not self._times:
+            self._times.append((now, self._done(now, self._factors())))
+
+    def at(self, now: float) -> tuple[float, float]:
+        """Returns the remaining seconds, and the part of the work that is done."""
+        factors = self._factors()
+        done = self._done(now, factors)
+        work = sum(seconds * factors[kind] for kind, seconds in done.items())
+        left = sum((self._ahead[kind] + self._ended[kind] - done[kind]) * factors[kind] for kind in factors)
+        alone = max((self._rest(key, now, factors) for key in self.at_work), default=0.0)  # by one worker
+        pace = self._pace(now, done, factors)
+        return max(alone * self._workers, left) / pace, work / (work + left) if work + left else 1.0
+
+    def _estimated(self, key: Place) -> dict[str, float]:
+        cell = self._units[key].cell
+        return {f"{cell.attack.name} on {cell.source.name}": self._costs.attack[key], SCORING: self._costs.scoring[key]}
+
+    def _factors(self) -> dict[str, float]:
+        """Returns what the estimates of each kind are multiplied by."""
+        took, ended = self._took.copy(), self._ended.copy()
+        for key, work in self.at_work.items():
+            kind, seconds = next(iter(self._estimated(key).items()))
+            took[kind] += work.since - work.begun
+            ended[kind] += seconds * work.part(work.passes - work.first)
+
+        def factor(took: float, estimated: float, usual: float) -> float:
+            return (took + usual * self._little) / (estimated + self._little) if self._little else 1.0
+
+        scoring = factor(took[SCORING], ended[SCORING], 1.0)
+        attacks = factor(sum(took.values()) - took[SCORING], sum(ended.values()) - ended[SCORING], 1.0)
+        return {kind: factor(took[kind], ended[kind], attacks) for kind in self._ahead} | {SCORING: scoring}
+
+    def _done(self, now: float, factors: Mapping[str, float]) -> dict[str, float]:
+        """Returns the estimated seconds of what is done, by kind."""
+        done = self._ended.copy()
+        for key in self.at_work:
+            for kind, seconds in self._made(key, now, factors).items():
+                done[kind] += seconds
+        return done
+
+    def _made(self, key: Place, now: float, factors: Mapping[str, float]) -> dict[str, float]:
+        """Returns the estimated seconds of what a unit at work has done, by kind."""
+        work, made = self.at_work[key], dict[str, float]()
+        part = work.part(work.passes)
+        beyond = now - work.since if part else 0.0
+        for kind, seconds in self._estimated(key).items():
+            made[kind] = min(seconds, part * seconds + beyond / factors[kind])
+            beyond -= (made[kind] - part * seconds) * factors[kind]
+            part = 0.0  # of scoring nothing is told
+        return made
+
+    def _rest(self, key: Place, now: float, factors: Mapping[str, float]) -> float:
+        """Returns the seconds that a unit at work still takes."""
+        made = self._made(key, now, factors)
+        return sum((seconds - made[kind]) * factors[kind] for kind, seconds in self._estimated(key).items())
+
+    def _pace(self, now: float, done: Mapping[str, float], factors: Mapping[str, float]) -> float:
+        """Returns the seconds of work that are done in one second."""
+        if not self._times:
+            return self._workers
+        if now - self._times[-1][0] >= 1:
+            self._times.append((now, done))
+        while len(self._times) > 2 and now - self._times[1][0] >= PACE_S:
+            self._times.popleft()
+        then, before = self._times[0]
+        work = sum((seconds - before.get(kind, 0.0)) * factors[kind] for kind, seconds in done.items())
+        if work <= 0 or now <= then:
+            return self._workers
+        settled = min(1.0, (now - then) / SETTLED_S)
+        return settled * work / (now - then) + (1 - settled) * self._workers
+
+
 class RunProgress:
     """Progress of a run: a bar on a terminal, else a line now and then. Only stored records count as done.
 
-    Bar and remaining time follow the estimated seconds of units, passes within a unit included. At first the remaining
-    time is the estimate; from SETTLED of the work on it follows the pace since the first pass began, of the last PACE_S
-    at most; in between it is a weighted geometric mean of both. An attack whose ended units took longer than was
-    estimated counts for more.
+    Bar and remaining time are those of `TimeLeft`.
     """
 
     def __init__(self, plan: Plan, console: Console, costs: Costs) -> None:
@@ -99,16 +237,8 @@ class RunProgress:
         self._total = plan.num_done + plan.num_todo
         self.num_new = self.num_failed = 0  # records that were stored; records of units that have ended
         self._said: set[str] = set()
-        self._costs, self._attacks = costs, {place(unit): unit.cell.attack.name for unit in plan.units}
-        self._all, self._done, self._workers = costs.total, 0.0, 1
-        self._ahead = defaultdict[str, float](float)  # by attack: estimated seconds of units that have not ended
-        for key, attack in self._attacks.items():
-            self._ahead[attack] += costs.attack[key] + costs.scoring[key]
-        self._taken: dict[str, tuple[float, float]] = {}  # by attack: estimated and true seconds of ended units
-        self._within: dict[Place, tuple[Unit, int]] = {}  # units at work and their passes so far
+        self._left = TimeLeft(plan.units, costs)
         self._started = self._last_line = self._last_drawn = time.monotonic()
-        self._began = 0.0, 0.0  # time of the first pass, and estimated seconds done then
-        self._paces = deque[tuple[float, float]]()  # the same from the first pass on
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=8),
@@ -118,19 +248,19 @@ class RunProgress:
             console=console,
             disable=not console.is_terminal,
         )
-        self._before = round(self._all * plan.num_done / max(1, plan.num_todo))  # a guess
-        total, records = self._before + self._all, f"{plan.num_done}/{self._total}"
-        self._task = self.bar.add_task("starting", total=total, completed=self._before, records=records, rest="")
+        records = f"{plan.num_done}/{self._total}"
+        self._task = self.bar.add_task("starting", total=self._total, completed=plan.num_done, records=records, rest="")
 
     def wait(self, text: str) -> None:
         """Names what a run waits for: in the bar, or in a line."""
+        self._left.wait()
         self.bar.update(self._task, description=text)
         if not self._console.is_terminal:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def use(self, engine: Mapping[str, Any]) -> None:
         """Takes the number of workers."""
-        self._workers = engine["workers"]
+        self._left.use(engine["workers"])
 
     def begin(self, unit: Unit) -> None:
         """A unit begins."""
@@ -138,32 +268,16 @@ class RunProgress:
 
     def advance(self, unit: Unit, passes: int) -> None:
         """Counts a unit's passes; draws or prints only now and then."""
-        self._within[place(unit)] = unit, min(passes, unit.passes)
         now = time.monotonic()
-        if passes:
-            self._begin_pace(now)
+        self._left.advance(place(unit), passes, now)
         if now - self._last_drawn >= DRAW_EVERY_S:
             self._last_drawn = now
             self.bar.update(self._task, description=f"{unit.name:<25.25}{_percent(passes, unit.passes):>5}")
             self._show(now)
 
-    def _begin_pace(self, now: float) -> None:
-        """Begins to measure at the first pass, as loading the first network and case is no part of a pace."""
-        if not self._paces:
-            self._began = now, self._done + sum(map(self._behind, self._within))
-            self._paces.append(self._began)
-
     def finish(self, outcome: Outcome) -> None:
         """Counts a unit that has ended, before its records are stored; prints each error once."""
-        key = outcome.records[0]["cell_id"], outcome.records[0]["case_key"]
-        seconds = self._costs.attack[key] + self._costs.scoring[key]
-        self._done += seconds
-        attack = self._attacks[key]
-        self._ahead[attack] -= seconds
-        estimated, taken = self._taken.get(attack, (0.0, 0.0))
-        self._taken[attack] = estimated + seconds, taken + outcome.device_seconds
-        self._within.pop(key, None)
-        self._begin_pace(time.monotonic())
+        self._left.end(outcome, time.monotonic())
         self.num_failed += len(outcome.errors)
         for error in outcome.errors:
             if error not in self._said:
@@ -176,58 +290,22 @@ class RunProgress:
         self._show(time.monotonic(), at_once=bool(stored))
 
     def _show(self, now: float, at_once: bool = False) -> None:
-        within = list(self._within.values())
-        made = sum(passes for _, passes in within)
-        done = self._done + sum(map(self._behind, self._within))
-        rest = self._rest(now, done)
-        stored = self._num_done + self.num_new
+        within = list(self._left.at_work.values())
+        made = sum(work.passes for work in within)
+        seconds, part = self._left.at(now)
+        rest, stored = round(seconds), self._num_done + self.num_new
         records, spoken = f"{stored}/{self._total}", f"left: {timedelta(seconds=rest)}"
-        self.bar.update(self._task, completed=self._before + done, records=records, rest=spoken)
+        done = self._num_done + part * (self._total - self._num_done)
+        self.bar.update(self._task, completed=done, records=records, rest=spoken)
         if not self._console.is_terminal and (at_once or now - self._last_line >= LINE_EVERY_S):
             self._last_line = now
             failed = f", {self.num_failed} failed" if self.num_failed else ""
             line = f"{stored} of {self._total} records stored{failed}, {now - self._started:.0f} s"
             line += f", about {rest} s left"
             if within:
-                what = within[0][0].name if len(within) == 1 else amount(len(within), "unit")
-                line += f", {what} at {_percent(made, sum(unit.passes for unit, _ in within))}"
+                what = within[0].unit.name if len(within) == 1 else amount(len(within), "unit")
+                line += f", {what} at {_percent(made, sum(work.unit.passes for work in within))}"
             self._console.print(line, highlight=False, soft_wrap=True)
-
-    def _behind(self, key: Place) -> float:
-        """Returns the estimated seconds that lie behind a unit at work."""
-        unit, passes = self._within[key]
-        return self._costs.attack[key] * passes / max(1, unit.passes)
-
-    def _rest(self, now: float, done: float) -> int:
-        """Estimates the remaining seconds."""
-        ahead = dict(self._ahead)
-        for key, (unit, _) in self._within.items():
-            ahead[unit.cell.attack.name] -= self._behind(key)
-        left = max(0.0, sum(seconds * self._factor(attack) for attack, seconds in ahead.items()))  # rounded below 0
-        planned = left / self._workers
-        began, made = self._began[0], done - self._began[1]
-        if not self._paces or made <= 0:
-            return round(planned)
-        if now - self._paces[-1][0] >= 1:
-            self._paces.append((now, done))
-        while len(self._paces) > 2 and now - self._paces[1][0] >= PACE_S:
-            self._paces.popleft()
-        recent = next(((now - then) / (done - before) for then, before in self._paces if done > before), None)
-        pace = (now - began) / made if recent is None else recent
-        settled = min(1.0, made / min(SETTLED * self._all, MOST_SETTLED_S)) * min(1.0, (now - began) / SETTLED_S)
-        return round(planned ** (1 - settled) * (pace * left) ** settled)
-
-    def _factor(self, attack: str) -> float:
-        """Returns how much longer than others an attack takes, each against its estimate; about 1 after little work.
-
-        Without that pull a unit of a second, whose network is new to the machine, would multiply hours of others.
-        """
-        all_estimated, all_taken = map(sum, zip(*self._taken.values(), strict=True)) if self._taken else (0.0, 0.0)
-        estimated, taken = self._taken.get(attack, (0.0, 0.0))
-        little = SETTLED * self._all
-        if not (estimated and all_taken):
-            return 1.0
-        return (taken * all_estimated / all_taken + little) / (estimated + little)
 
 
 def _percent(part: int, whole: int) -> str:

@@ -39,6 +39,17 @@ def unavailable(metrics: Sequence[str]) -> dict[str, str]:
     return {}
 
 
+def prepare(
+    metrics: Sequence[str], device: torch.device, unavailable: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Loads the packages and networks that `score_volume` needs, which take seconds, by scoring a few voxels."""
+    few = torch.zeros(1, 8, 8, 8)
+    body = measures.body_mask(few)
+    measures.image_scores(few, few, body)
+    if "lpips" in metrics and "lpips" not in unavailable:
+        measures.lpips_scores(few.to(device), few.to(device), body)
+
+
 def score_volume(
     case: Case,
     adversarial: Tensor,

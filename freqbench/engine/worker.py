@@ -99,9 +99,9 @@ def keeping_learned() -> LRU[Tensor]:
 class Worker:
     """Runs units one after another; exceptions become failed rows, only a dying process raises.
 
-    After each pass of an attack it calls `advance` with the number of `Unit.passes` made so far; `keep` runs what saves
-    files. `networks` holds loaded models by id; `learned` keeps the tensors that attacks learn; `window_batch` is the
-    number of windows last attacked at once.
+    As an attack begins, and after each of its passes, it calls `advance` with the number of `Unit.passes` made so far;
+    `keep` runs what saves files. `networks` holds loaded models by id; `learned` keeps the tensors that attacks learn;
+    `window_batch` is the number of windows last attacked at once.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -127,7 +127,7 @@ class Worker:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._loading: dict[Hashable, Future[Case]] = {}
         self._glimpser = Glimpser()
-        self._load_seconds = 0.0
+        self._load_seconds, self._is_prepared = 0.0, False
         self.advance: Callable[[int], None] = lambda passes: None
         self.refusal: str | None = None  # of the store, while files wait for it
         self.keep = Patience(spec.volumes or spec.learned or "", self._wait, lambda text: self._wait(), lambda: 0).keep
@@ -147,7 +147,6 @@ class Worker:
             torch.cuda.reset_peak_memory_stats(self._device)
         self._load_seconds, started, masks = 0.0, time.perf_counter(), None
         before = core_seconds()
-        self.advance(0)
         try:
             with trusting(self.spec.trust_code):
                 outcome, masks = self._run(unit, prefetch)
@@ -175,6 +174,10 @@ class Worker:
         case = self._shown(cell, unit.ref, cell.source)
         if prefetch:
             self._load_early(prefetch)
+        if not self._is_prepared:
+            with self._timed():
+                scoring.prepare(metrics, self._device, self.spec.unavailable)
+            self._is_prepared = True
         attacked, attack_seconds = self.attack(cell, case)
         started = time.perf_counter()
         volume = self._volume_scores(case, attacked.adversarial, cell, metrics)
@@ -284,6 +287,7 @@ class Worker:
         wanted = coupled or self._window_batches.get(kind) or self.spec.window_batch
         wanted = wanted or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share, surrogates)
         started = time.perf_counter()
+        self.advance(0)
         hint = memory.hint_for(cell.attack)
         attacked, self.window_batch = memory.within_memory(attack, wanted, hint, are_coupled=coupled is not None)
         self._window_batches[kind] = self.window_batch

@@ -1,6 +1,7 @@
 """Estimates the seconds of each unit, from rows of its store, from earlier runs on this machine, or from operations."""
 
 import json
+import math
 import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,14 +21,15 @@ from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores, core_seconds, slowdown
 from freqbench.core.types import CaseRef
 from freqbench.job.cells import Unit
-from freqbench.models import ModelSpec, forward_flops, num_windows
+from freqbench.models import ModelSpec, forward_flops, num_windows, step_bytes
 from freqbench.results import Store
 
 GPU_FLOPS = 10e12
-TRIALS = 3
+OPERATIONS_A_BYTE = 100  # of a pass's tensors; fitted to eight networks on a CPU, each right to a factor of four
+TRIALS = 10
 MOST_S = 1e6  # seconds of a pass that can be true
-SCORING_S = 0.5  # time for the distances of a small volume
-MEASURED = ("run_id", "finished_at", "status", "source_model_id", "attack", "num_forwards", "num_backwards")
+SCORING_S = 1e-6  # seconds a voxel of a usual set of metrics
+MEASURED = ("run_id", "finished_at", "status", "metrics", "source_model_id", "attack", "num_forwards", "num_backwards")
 SECONDS = ("attack_seconds", "score_seconds")
 RECORD = "a record: "  # before a record's metrics, beside the names of attacks in a file of `Spent`; "" is any attack
 BASIS = "from rows of the store or of earlier runs here"
@@ -35,6 +37,7 @@ ROUGH = "rough: counted operations, at this machine's speed now"
 
 Place = tuple[str, str]  # ids of cell and case
 Paces = dict[tuple[str, str | None], float]  # seconds a pass by source model and attack; None: by any attack
+Scoring = dict[str, float]  # seconds a record by target model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,26 +68,24 @@ def place(unit: Unit) -> Place:
 def estimated(units: Sequence[Unit], metrics: Sequence[str], store: Store | None) -> Costs:
     """Estimates what units cost one worker that scores them by `metrics`.
 
-    Seconds per pass of each source model and attack, and seconds to score a record by these metrics, are those of
-    earlier runs on this machine (`Spent`), times the factor by which other processes slow it down now; else those of
-    the latest run in the store, as an older run may have used another machine. Models without any are estimated by
-    counted operations, at the rate that the others reach; if there are no others, at the rate of the cores now, beside
-    their other load, or of a usual GPU: right to a factor of about five.
+    Seconds per pass of each source model and attack, and seconds to score a record of each target by these metrics, are
+    those of earlier runs on this machine (`Spent`), times the factor by which other processes slow it down now; else
+    those of the latest run in the store, as an older run may have used another machine. Models without any are
+    estimated by the operations and bytes of a pass, at the rate that the others reach; if there are no others, at the
+    rate of a worker now, beside the other load, or of a usual GPU: right to a factor of about three.
     """
-    a_pass, a_record = measured(store) if store else ({}, None)
+    a_pass, a_record = measured(store, metrics) if store else ({}, {})
     rate, slower = _speed() if units else (GPU_FLOPS, 1.0)
     models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
-    for model_id in {unit.cell.source.model_id for unit in units}:
-        remembered = {name: seconds * slower for name, seconds in _remembered(model_id).items()}
-        a_record = remembered.get(_record(metrics), a_record)
-        a_pass |= {
-            (model_id, name or None): seconds for name, seconds in remembered.items() if not name.startswith(RECORD)
-        }
-    forward = {model_id: forward_flops(model) for model_id, model in models.items()}
-    known = [
-        (forward[model_id], seconds) for (model_id, any_), seconds in a_pass.items() if not any_ and model_id in forward
-    ]
-    rate = sum(flops for flops, _ in known) / sum(seconds for _, seconds in known) if known else rate
+    for model_id in models:
+        for name, seconds in _remembered(model_id).items():
+            if name == _record(metrics):
+                a_record[model_id] = seconds * slower
+            elif not name.startswith(RECORD):
+                a_pass[model_id, name or None] = seconds * slower
+    operations = {name: forward_flops(model) + OPERATIONS_A_BYTE * step_bytes(model) for name, model in models.items()}
+    known = [(operations[name], seconds) for (name, any_), seconds in a_pass.items() if not any_ and name in operations]
+    rate = sum(number for number, _ in known) / sum(seconds for _, seconds in known) if known else rate
     is_rough, learning, predicted = False, set[str](), set[tuple[CaseRef, str]]()
     attack, scoring = dict[Place, float](), dict[Place, float]()
     for unit in units:
@@ -93,19 +94,20 @@ def estimated(units: Sequence[Unit], metrics: Sequence[str], store: Store | None
             learning.add(unit.cell.cell_id)
             passes += unit.cell.learning_passes
         seconds_a_pass = a_pass.get((source, unit.cell.attack.name)) or a_pass.get((source, None))
-        is_rough |= a_record is None or (passes > 0 and seconds_a_pass is None)
+        is_rough |= passes > 0 and seconds_a_pass is None
         if seconds_a_pass:
             attack[place(unit)] = passes * seconds_a_pass
         else:
-            beside = sum(unit.passes_on(model) * forward[model.model_id] for model in unit.cell.surrogates)
-            attack[place(unit)] = (passes * forward[source] + beside) / rate
-        seconds = 0.0
+            beside = sum(unit.passes_on(model) * operations[model.model_id] for model in unit.cell.surrogates)
+            attack[place(unit)] = (passes * operations[source] + beside) / rate
+        scoring[place(unit)] = 0.0
         for target in unit.targets:
             is_clean_new = (unit.ref, target.model_id) not in predicted
             predicted.add((unit.ref, target.model_id))
-            predicting = _predicted_windows(unit, target, is_clean_new) * forward[target.model_id] / rate
-            seconds += predicting + SCORING_S if a_record is None else a_record
-        scoring[place(unit)] = seconds
+            is_rough |= target.model_id not in a_record
+            shape = unit.cell.dataset.shape_in(unit.ref, target.space)
+            predicting = _predicted_windows(unit, target, is_clean_new) * operations[target.model_id] / rate
+            scoring[place(unit)] += a_record.get(target.model_id, predicting + SCORING_S * math.prod(shape))
     basis = ROUGH if is_rough else BASIS
     return Costs(attack=attack, scoring=scoring, basis=basis if units else None)
 
@@ -116,14 +118,14 @@ def _predicted_windows(unit: Unit, target: ModelSpec, with_clean: bool) -> int:
 
 
 def _speed() -> tuple[float, float]:
-    """Returns this machine's floating-point operations per second now, and how much other processes slow it down.
+    """Returns a worker's floating-point operations per second on this machine now, and how much others slow it down.
 
-    Of a GPU a typical rate, and 1; else those of a convolution on all cores.
+    Of a GPU a typical rate, and 1; else those of a convolution on as many threads as a worker usually has.
     """
     if torch.cuda.is_available():
         return GPU_FLOPS, 1.0
     images, kernel, threads = torch.rand(1, 32, 32, 32, 32), torch.rand(32, 32, 3, 3, 3), torch.get_num_threads()
-    torch.set_num_threads(available_cores())
+    torch.set_num_threads(2 if available_cores() >= 4 else 1)
     with torch.inference_mode():
         for trial in range(TRIALS + 1):
             if trial == 1:  # the first one also sets up
@@ -134,26 +136,31 @@ def _speed() -> tuple[float, float]:
     return TRIALS * 2 * kernel.numel() * images[0, 0].numel() / seconds, slower
 
 
-def measured(store: Store) -> tuple[Paces, float | None]:
-    """Returns a store's seconds per pass, of each attack and of any, and per record."""
+def measured(store: Store, metrics: Sequence[str]) -> tuple[Paces, Scoring]:
+    """Returns a store's seconds per pass, of each attack and of any, and per record of each target by these metrics."""
     if store.is_empty:
-        return {}, None
-    rows = store.records((*MEASURED, *SECONDS))
+        return {}, {}
+    rows = store.records((*MEASURED, "target_model_id", *SECONDS))
     rows = rows.filter(pc.equal(rows["status"], "ok"))
     passes = pc.fill_null(pc.add(rows["num_forwards"], rows["num_backwards"]), 0)
     sums = [("finished_at", "max"), *((name, "sum") for name in (*SECONDS, "passes")), ("score_seconds", "count")]
-    grouped = rows.append_column("passes", passes).group_by(["run_id", "source_model_id", "attack"]).aggregate(sums)
-    a_pass: Paces = {}
-    a_record = None
+    rows = rows.append_column("passes", passes)
+
+    def latest_last(*keys: str) -> list[dict[str, Any]]:
+        grouped = rows.group_by(["run_id", *keys]).aggregate(sums)
+        return sorted(grouped.to_pylist(), key=lambda row: row["finished_at_max"])
+
+    a_pass, a_record = Paces(), Scoring()
     by_surrogates = {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
-    for row in sorted(grouped.to_pylist(), key=lambda row: row["finished_at_max"]):  # the latest run counts
-        if row["score_seconds_count"]:
-            a_record = row["score_seconds_sum"] / row["score_seconds_count"]
+    for row in latest_last("source_model_id", "attack"):
         if row["passes_sum"] and row["attack_seconds_sum"]:
             seconds = row["attack_seconds_sum"] / row["passes_sum"]
             a_pass[row["source_model_id"], row["attack"]] = seconds
             if row["attack"] not in by_surrogates:  # whose seconds include other networks
                 a_pass[row["source_model_id"], None] = seconds
+    for row in latest_last("target_model_id", "metrics"):
+        if row["score_seconds_count"] and _record((row["metrics"] or "").split(",")) == _record(metrics):
+            a_record[row["target_model_id"]] = row["score_seconds_sum"] / row["score_seconds_count"]
     return a_pass, a_record
 
 
@@ -165,7 +172,7 @@ class Spent:
 
     def __init__(self) -> None:
         self._spent = defaultdict[tuple[str, str], list[float]](lambda: [0.0, 0.0])  # seconds and passes of attacks
-        self._scored = defaultdict[str, list[float]](lambda: [0.0, 0.0])  # seconds and number of records, by metrics
+        self._scored = defaultdict[tuple[str, str], list[float]](lambda: [0.0, 0.0])  # and records, by target, metrics
 
     def add(self, record: Mapping[str, Any], slower: float = 1.0) -> None:
         """Adds a row of RECORDS, made by a worker that others slowed down; one that failed has no seconds."""
@@ -174,19 +181,20 @@ class Spent:
             spent = self._spent[record["source_model_id"], record["attack"]]
             spent[0], spent[1] = spent[0] + seconds / slower, spent[1] + passes
         if (seconds := record.get("score_seconds")) and record["status"] == "ok":
-            scored = self._scored[_record((record["metrics"] or "").split(","))]
+            scored = self._scored[record["target_model_id"], _record((record["metrics"] or "").split(","))]
             scored[0], scored[1] = scored[0] + seconds / slower, scored[1] + 1
 
     def remember(self) -> None:
-        """Writes a file a source model; what earlier runs left of other attacks stays."""
+        """Writes a file a model; what earlier runs left of other attacks and metrics stays."""
         by_surrogates = {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
-        for model_id in {model_id for model_id, _ in self._spent}:
+        for model_id in {model_id for model_id, _ in (*self._spent, *self._scored)}:
             own = {attack: spent for (source, attack), spent in self._spent.items() if source == model_id}
             paces = {attack: seconds / passes for attack, (seconds, passes) in own.items()}
             alone = [spent for attack, spent in own.items() if attack not in by_surrogates]  # of no other network
             if alone:
                 paces[""] = sum(seconds for seconds, _ in alone) / sum(passes for _, passes in alone)
-            paces |= {metrics: seconds / number for metrics, (seconds, number) in self._scored.items()}
+            scored = {metrics: spent for (target, metrics), spent in self._scored.items() if target == model_id}
+            paces |= {metrics: seconds / number for metrics, (seconds, number) in scored.items()}
             if path := _file(model_id):
                 with suppress(OSError):  # a full or read-only disk only costs an estimate
                     storage.write_atomic(str(path), json.dumps(_remembered(model_id) | paces).encode())

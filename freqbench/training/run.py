@@ -9,13 +9,14 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from freqbench import models
 from freqbench.core import names
@@ -215,34 +216,61 @@ def _unless_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
+class StepsLeft:
+    """Time until the last step of a training: its pace since the first step that was heard of, validations included."""
+
+    def __init__(self, steps: int, max_minutes: float | None) -> None:
+        self._steps, self._limit = steps, math.inf if max_minutes is None else 60 * max_minutes
+        self._first: tuple[int, float] | None = None  # a step and the time when it was heard of
+
+    def at(self, step: int, now: float) -> float | None:
+        """Returns the seconds left after a step that has just ended, at most the limit's; None without a pace."""
+        if self._first is None:
+            self._first = step, now
+        first, began = self._first
+        if step == first:
+            return None
+        return max(0.0, min((self._steps - step) * (now - began) / (step - first), self._limit - (now - began)))
+
+
 @contextmanager
 def _steps_shown(training: NetworkTraining, folder: str, progress: bool) -> Iterator[tuple[Say, Seen, Tell]]:
     """Yields functions that print a line, show a finished step, and show a row of the log."""
     console = PlainConsole(stderr=True, quiet=not progress)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-    name, steps = training.model.name, training.schedule.steps
+    rest = TextColumn("{task.fields[rest]}")
+    bar = Progress(*columns, rest, console=console, disable=not console.is_terminal)
+    name, schedule = training.model.name, training.schedule
+    steps, left = schedule.steps, StepsLeft(schedule.steps, schedule.max_minutes)
     draw = _curves(folder)
     with bar:
-        task = bar.add_task(name, total=steps)
+        task = bar.add_task(name, total=steps, rest="")
 
         def say(line: str) -> None:
             console.print(line, soft_wrap=True)
 
+        def show(step: int) -> float | None:
+            seconds = left.at(step, time.monotonic())
+            spoken = "" if seconds is None else f"left: {timedelta(seconds=round(seconds))}"
+            bar.update(task, completed=step, rest=spoken)
+            return seconds
+
         def tell(row: Row) -> None:
-            bar.update(task, completed=row.step)
+            seconds = show(row.step)
             draw(row)
             attacked = "" if math.isnan(row.dice_attacked) else f", attacked {row.dice_attacked:.3f}"
             attacked += f", worst {row.dice_worst:.3f}" if len(training.quick) > 1 else ""
+            about = f", about {seconds:.0f} s left" if seconds else ""
             say(
                 f"{name}: step {row.step}/{steps}, lr {row.lr:.2g}, loss {row.loss:.3f}, "
-                f"select Dice {row.dice_select:.3f}{attacked}"
+                f"select Dice {row.dice_select:.3f}{attacked}{about}"
             )
 
         def seen(state: State) -> None:
-            bar.update(task, completed=state.step)
             if state.log and state.log[-1].step == state.step:
                 tell(state.log[-1])
+            else:
+                show(state.step)
 
         yield say, seen, tell
 

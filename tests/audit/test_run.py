@@ -20,8 +20,9 @@ from freqbench.audit.probe_files import Gradients, SavedScores, root_of
 from freqbench.audit.reproduce import Reproducer
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
+from freqbench.job import costs
 from freqbench.job.schema import JobSpec
-from freqbench.models import load
+from freqbench.models import forward_flops, load, step_bytes
 from freqbench.reporting.contents import keys_of
 from freqbench.results import Store
 
@@ -158,8 +159,18 @@ def test_the_plan_says_how_much_and_computes_nothing(tmp_path: Path) -> None:
     said = audit(place, compute=False)
     assert re.search(r"\d+ cells, \d+ units on at most 3 cases, [\d,]+ window passes", said)
     assert "most of them: square 6,000, " in said  # 3 cases, 2 models
-    assert "gradients: 264 window passes more, at most" in said  # 6 windows of 4 and of 20 steps, twice
+    passes = "gradients: 264 window passes more, at most, about 1 minute"  # 6 windows of 4 and of 20 steps, twice
+    assert passes in said
     assert not (tmp_path / "out" / "audit" / "records").exists()
+
+
+def test_seconds_of_gradients_are_those_of_their_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three cases of one window and 44 passes each, at a million operations a second, where the store has no rows."""
+    monkeypatch.setattr(costs, "_speed", lambda: (1e6, 1.0))
+    own = planned(tmp_path, 3).own
+    sources = {cell.source.model_id: cell.source for cell in own.cells}.values()
+    operations = sum(forward_flops(source) + 100 * step_bytes(source) for source in sources)
+    assert probes.seconds(own, Store(str(tmp_path))) == pytest.approx(3 * 44 * operations / 1e6)
 
 
 def planned(place: Path | str, cases: int = 1, **changes: Any) -> computing.ExtraCells:

@@ -68,9 +68,9 @@ def test_a_plan_counts_the_surrogates_passes_too(tmp_path: Path) -> None:
 def test_seconds_of_surrogates_are_not_taken_for_those_of_the_network_in_other_attacks(tmp_path: Path) -> None:
     """A plan takes seconds a query for the attack itself, and for attacks without rows those of other attacks."""
     execute(content({"name": "fgsm", "eps": 0.1, "sources": "a"}), tmp_path)
-    before, _ = costs.measured(Store(str(tmp_path)))
+    before, _ = costs.measured(Store(str(tmp_path)), ("dsc",))
     execute(content({"name": "fgsm", "eps": 0.1, "sources": "a"}, BASES), tmp_path)
-    after, _ = costs.measured(Store(str(tmp_path)))
+    after, _ = costs.measured(Store(str(tmp_path)), ("dsc",))
     (cell,) = cells()
     source = cell.source.model_id
     assert after[source, None] == before[source, None] == after[source, "fgsm"]

@@ -24,7 +24,7 @@ from freqbench.attacks.core.task import Task
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case, CaseRef
 from freqbench.data.loaders.phantom import Phantom
-from freqbench.engine import attacking, saved_volumes
+from freqbench.engine import attacking, saved_volumes, scoring
 from freqbench.engine.rows import score_masks
 from freqbench.engine.worker import LRU, Worker, WorkerSpec
 from freqbench.metrics import dice, hd95
@@ -246,14 +246,18 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
 
 
 def test_reading_and_writing_count_as_load_and_computing_as_device_time(hours: Hours, tmp_path: Path) -> None:
-    """Cases that are kept or were read beside are no load."""
+    """Cases that are kept or were read beside are no load; what metrics import is, before the first attack begins."""
+    hours.let_take(scoring, "prepare", 19)
     hours.let_take(saved_volumes, "save", 13)
     hours.let_take(saved_volumes, "save_prediction", 17)
     first, second = units_of(small(datasets=job()["datasets"]))
     worker = make_worker(volumes=str(tmp_path))
-    for unit, following, load in ((first, second, 3 + 5 + 13 + 17), (second, None, 13 + 17)):
+    begun = list[float]()
+    worker.advance = lambda passes: None if passes else begun.append(hours.now)
+    for unit, following, load in ((first, second, 3 + 5 + 19 + 13 + 17), (second, None, 13 + 17)):
         outcome, _ = worker.run(unit, prefetch=following)
         assert (outcome.load_seconds, outcome.device_seconds) == (load, 7 + 11 + 11)
+    assert begun == [3 + 5 + 19, 3 + 5 + 19 + 7 + 11 + 11 + 13 + 17]
 
 
 def test_the_share_of_a_card_is_set_before_windows_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:

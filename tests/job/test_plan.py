@@ -1,6 +1,7 @@
 """The rest of a grid, given the rows of a store."""
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -185,7 +186,8 @@ def test_a_store_without_rows_is_estimated_by_an_earlier_run_on_the_same_machine
 def test_a_network_without_rows_is_estimated_at_the_rate_of_one_with_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One took 10 seconds a pass; the other takes as much longer as it has more operations, whatever cores do now."""
+    """One took 10 seconds a pass; the other takes as much longer as it has more operations, 100 for each byte of its
+    tensors, whatever cores do now."""
     monkeypatch.setattr(costs, "_speed", lambda: (1e12, 1.0))
     content = small(attacks=[{"name": "pgd", "eps": 0.1, "steps": 2}])
     content["models"] = job()["models"]
@@ -197,6 +199,47 @@ def test_a_network_without_rows_is_estimated_at_the_rate_of_one_with_rows(
     store.writer("r", interval_s=0).add([record | good for record in rows.failed(known, "", facts).records], [])
     estimate = costs.estimated([known, unknown], ("dsc",), store)
     seconds = [estimate.attack[costs.place(unit)] for unit in (known, unknown)]
-    operations = [models.forward_flops(unit.cell.source) for unit in (known, unknown)]
+    sources = [unit.cell.source for unit in (known, unknown)]
+    operations = [models.forward_flops(source) + 100 * models.step_bytes(source) for source in sources]
     assert seconds[0] == 10.0 * known.passes
     assert seconds[1] / seconds[0] == pytest.approx(operations[1] / operations[0])
+
+
+def test_seconds_to_score_a_record_are_those_of_its_target_and_of_the_same_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of a store, then the memory of a run: two targets take 7 and 3 seconds, with Dice alone a tenth of that."""
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
+    monkeypatch.setattr(costs, "_speed", lambda: (1e6, 1.0))
+    content = small(attacks=[{"name": "gn", "std": [0.1, 0.2]}])
+    content["models"] = job()["models"]
+    unit, other, *_ = expanded(content)[1].units()
+    store, spent = Store(str(tmp_path / "out")), costs.Spent()
+    writer = store.writer("r", interval_s=0)
+    for second, (done, metrics, factor) in enumerate([(unit, "hd95,dsc", 1.0), (other, "dsc", 0.1)]):
+        measured = {"run_id": "r", "finished_at": datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)}
+        good = {"status": "ok", "error": None, "metrics": metrics}
+        records = [
+            record | good | {"score_seconds": factor * seconds}
+            for record, seconds in zip(rows.failed(done, "", measured).records, (7.0, 3.0), strict=True)
+        ]
+        writer.add(records, [])
+        for record in records:
+            spent.add(record)
+    dear, cheap = (target.model_id for target in unit.targets)
+    assert costs.measured(store, ("dsc", "hd95"))[1] == {dear: 7.0, cheap: 3.0}
+    estimates = [costs.estimated([unit], ("dsc", "hd95"), store)]
+    spent.remember()
+    estimates.append(costs.estimated([unit], ("dsc", "hd95"), None))
+    assert [(each.scoring[costs.place(unit)], each.basis) for each in estimates] == [(10.0, costs.BASIS)] * 2
+    assert costs.estimated([unit], ("dsc", "ssim"), store).basis == costs.ROUGH
+
+
+def test_a_large_volume_takes_longer_to_score_than_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without earlier runs: a million voxels a second, beside the prediction, which takes no time at this rate."""
+    monkeypatch.setattr(costs, "_speed", lambda: (1e30, 1.0))
+    (unit,) = expanded(small(attacks=[{"name": "gn", "std": 0.1}]))[1].units()
+    voxels = math.prod(unit.cell.dataset.shape_in(unit.ref, unit.targets[0].space))
+    scoring = costs.estimated([unit], ("dsc",), None).scoring[costs.place(unit)]
+    assert scoring == pytest.approx(1e-6 * voxels * len(unit.targets))

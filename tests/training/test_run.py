@@ -27,6 +27,7 @@ from freqbench.core.config import load
 from freqbench.core.files import downloads
 from freqbench.training import TrainJob, TrainResult, finished, loop, run, train
 from freqbench.training.plan import job_lists, prepare
+from freqbench.training.run import StepsLeft
 from freqbench.training.state import Row, read_log
 from freqbench.training.validation import case_dice, mean_foreground
 
@@ -282,19 +283,29 @@ def test_a_changed_or_broken_network_is_trained_again(tmp_path: Path) -> None:
     assert done(job, tmp_path) == {}, "weights of a training that was stopped half-way lie so"
 
 
+def test_the_time_left_of_a_training_follows_the_pace_since_its_first_step() -> None:
+    """A resumed training, heard of at step 40 after a minute of loading: 3 seconds a step, validations included."""
+    left, limited = StepsLeft(100, None), StepsLeft(100, 2.0)
+    for each in (left, limited):
+        assert each.at(40, 60.0) is None
+    assert [left.at(50, 90.0), left.at(100, 240.0)] == [150.0, 0.0]
+    assert limited.at(50, 90.0) == 90.0, "half a minute of the two is over"
+
+
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models = [{"name": "net", **NET, "roi": [16, 24, 16]}, AT]
-    job = job_of(models=models, steps=2, warmup_steps=0, validate_every=1)
+    job = job_of(models=models, steps=3, warmup_steps=0, validate_every=1)
     train(job, str(tmp_path), progress=True)
     said = capsys.readouterr()
     lines = said.err.splitlines()
     assert said.out == ""
     smaller = "4 of 4 volumes are smaller than the crop 16x24x16 on some axis: padded with zeros"
     assert lines[0] == f"{smaller}. roi: [16, 20, 16] would fit all"
-    assert [line.split(",")[0] for line in lines[1:3]] == ["net: step 1/2", "net: step 2/2"]
-    assert re.match(r"net: 2 steps in \d+ s, test Dice", lines[3])
-    assert lines[4] == "at: weights are chosen by mean Dice, attacked by pgd"
-    assert re.match(r"at: step 1/2, lr .*, loss .*, select Dice .*, attacked ", lines[5])
+    assert [line.split(",")[0] for line in lines[1:4]] == [f"net: step {step}/3" for step in (1, 2, 3)]
+    assert [bool(re.search(r", about \d+ s left$", line)) for line in lines[1:4]] == [False, True, False]
+    assert re.match(r"net: 3 steps in \d+ s, test Dice", lines[4])
+    assert lines[5] == "at: weights are chosen by mean Dice, attacked by pgd"
+    assert re.match(r"at: step 1/3, lr .*, loss .*, select Dice .*, attacked ", lines[6])
     train(job, str(tmp_path), progress=False)
     assert capsys.readouterr() == ("", "")
 

@@ -33,7 +33,7 @@ from freqbench.engine.worker import WorkerSpec
 
 TICK_S = 1.0
 STOP_S = 60.0
-LONG_S, MOST_ASKED = 10.0, 20  # age of a unit whose worker is asked for its progress; most workers asked per tick
+LONG_S, MOST_ASKED = 3.0, 20  # age of a unit whose worker is asked for its progress; most workers asked per tick
 SCORINGS_A_WORKER = 2
 SHORT_S = 2.0  # after a unit this short, a worker receives one ahead
 
@@ -238,7 +238,8 @@ class _Driver:
         with suppress(RayError):  # it died; the outcome reports that too
             passes, refusal = ray.get(ref)
             if slot.assigned and slot.assigned[0].attempt is attempt:
-                self._write(partial(self._listener.advance, attempt.unit, passes))
+                if passes is not None:
+                    self._write(partial(self._listener.advance, attempt.unit, passes))
                 if refusal:
                     slot.since = slot.heard  # waiting is not work that takes too long
                 if refusal and refusal not in self._refusals:

@@ -17,7 +17,9 @@ from freqbench.engine.progress import Clock, Listener
 from freqbench.engine.ray import ray_cluster
 from freqbench.engine.resources import Node, Pool
 from freqbench.engine.retry import Attempt
+from freqbench.engine.rows import Masks, Outcome
 from freqbench.engine.worker import Worker, WorkerSpec
+from freqbench.job.cells import Unit
 
 STARTS, CRASHES, START_S = 3, 10, 300.0
 WAITING_S, WAITING_AGAIN_S = 10.0, 60.0
@@ -32,17 +34,22 @@ class RemoteWorker(Worker):
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
-        self._passes = 0
+        self._passes: int | None = None
         self.advance = partial(setattr, self, "_passes")
+
+    def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
+        """Runs a unit, as `Worker.run` does."""
+        self._passes = None
+        return super().run(unit, prefetch)
 
     def ready(self) -> tuple[str, str]:
         """Returns the id and the name of its machine, as soon as it can work."""
         return str(ray.get_runtime_context().get_node_id()), platform.node()
 
     @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
-    def progress(self) -> tuple[int, str | None]:
-        """Returns how many of `Unit.passes` the attack of the current or last unit has made, and what the store refuses
-        if its files wait."""
+    def progress(self) -> tuple[int | None, str | None]:
+        """Returns how many of `Unit.passes` the attack of the current or last unit has made, None before it begins, and
+        what the store refuses if its files wait."""
         return self._passes, self.refusal
 
 
