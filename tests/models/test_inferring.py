@@ -89,7 +89,7 @@ def unet() -> nn.Module:
 @pytest.mark.integration
 def test_a_file_of_monai_s_class_needs_no_sizes_and_no_numbers_of_classes_and_channels(tmp_path: Path) -> None:
     net = unet()
-    path, images = saved(tmp_path / "m.pt", net), torch.rand(1, 2, *SIZE)
+    path, images = saved(tmp_path / "m.pt", net), torch.rand(2, 2, *SIZE)
     with pytest.warns(UserWarning, match="m: "):
         model = fb.load_model(path, arch="unet", roi=SIZE)
     assert (model.spec.num_classes, model.spec.num_channels) == (4, 2)
