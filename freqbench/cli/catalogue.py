@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from freqbench.attacks.core.declared import PACKAGE, declared
 from freqbench.attacks.core.parameters import variant_of
@@ -359,7 +359,7 @@ def _formula(latex: str) -> str:
 
 
 def _put_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(*heads)
+    table = Table(Column(heads[0], no_wrap=True), *heads[1:])
     for row in rows:
         table.add_row(*row)
     common.console().print(table)

@@ -68,13 +68,14 @@ def card(address: str) -> Card:
     written = training.get("attack", [])
     attacks = tuple(written) if isinstance(written, list) else (written,)
     named = ", ".join(dict.fromkeys(attack["name"] for attack in attacks))
+    several = "a union of " if training.get("union") else ""
     consistent = " with frequency consistency" if training.get("frequency_consistency") else ""
     return Card(
         address=address,
         arch=facts["arch"],
         dataset=training["dataset"],
         licence=facts["licence"],
-        trained_by=f"{training['objective']} on {named}{consistent}" if attacks else "clean",
+        trained_by=f"{training['objective']} on {several}{named}{consistent}" if attacks else "clean",
         seed=training["seed"],
         steps=training["steps"],
         seconds=training["seconds"],
