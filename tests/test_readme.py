@@ -175,7 +175,14 @@ FORMER = """
     matched noise_phantom strongest suite phantom_union universal zoo_phantom zoo_phantom_vaft quickstart
 """
 """Names of all jobs from before they were in folders, in the order of the names of today."""
-YOUNGER = {"hippocampus/auto", "phantom/auto", "phantom/regions", "phantom/regions_zoo", "phantom/smallest"}
+YOUNGER = {
+    "hippocampus/auto",
+    "hippocampus/zoo",
+    "phantom/auto",
+    "phantom/regions",
+    "phantom/regions_zoo",
+    "phantom/smallest",
+}
 """Jobs that have been in folders from the start."""
 
 

@@ -17,7 +17,7 @@ _FOLDER = Path(__file__).parent / "zoo"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class Packaged:
     """Facts of a packaged network.
 
     Attributes:
@@ -58,7 +58,7 @@ def zoo_path(address: str) -> Path:
     return _FOLDER / f"{name}.safetensors"
 
 
-def card(address: str) -> Card:
+def card(address: str) -> Packaged:
     """Reads the card of `zoo://DATASET/NAME`; raises CheckpointError as `zoo_path`."""
     from safetensors import safe_open
 
@@ -70,7 +70,7 @@ def card(address: str) -> Card:
     named = ", ".join(dict.fromkeys(attack["name"] for attack in attacks))
     several = "a union of " if training.get("union") else ""
     consistent = " with frequency consistency" if training.get("frequency_consistency") else ""
-    return Card(
+    return Packaged(
         address=address,
         arch=facts["arch"],
         dataset=training["dataset"],
