@@ -305,10 +305,10 @@ class TrainJob(TrainingSchedule):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "TrainJob":
-        replicates = {model.name: self.replicates_of(model) for model in self.models}
-        limits.require(sum(self.replicates_of(model) for model in self.models), limits.MODELS, "networks to train")
         names = [model.name for model in self.models]
         require_distinct("models", names)
+        replicates = {model.name: self.replicates_of(model) for model in self.models}
+        limits.require(sum(replicates.values()), limits.MODELS, "networks to train")
         taken = {f"{name}{suffix(n)}": name for name, several in replicates.items() for n in range(1, several)}
         if twice := [name for name in names if name in taken]:
             called = f"which is what a replicate of {taken[twice[0]]} is called"

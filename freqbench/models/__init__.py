@@ -7,8 +7,6 @@ from freqbench.models.defences.base import Defence as Defence
 from freqbench.models.entry import Inference as Inference
 from freqbench.models.entry import InputAdapter as InputAdapter
 from freqbench.models.entry import ModelEntry as ModelEntry
-from freqbench.models.packaged import Packaged as Packaged
-from freqbench.models.packaged import card as card
 from freqbench.models.packaged import zoo_names as zoo_names
 from freqbench.models.spec import GRAPH_BYTES as GRAPH_BYTES
 from freqbench.models.spec import ModelSpec as ModelSpec

@@ -30,7 +30,8 @@ class OneVolume(TorchFunctionMode):
         is_small = volume.ndim == 5 and len(volume) == 1 and volume.shape[:4].numel() <= PLAIN_LOOPS
         is_left = groups != 1 or weight.shape[2:].numel() == 1 or isinstance(geometry[1], str)
         is_left |= not volume.dtype == weight.dtype == torch.float32 or torch.is_autocast_enabled("cpu")
-        if not is_small or is_left or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        one_dnn = torch.backends.mkldnn
+        if not is_small or is_left or not (one_dnn.enabled and one_dnn.is_available()):  # type: ignore[no-untyped-call]
             return func(*args)
         return _Convolution.apply(volume, weight, bias, *geometry)  # type: ignore[no-untyped-call]
 

@@ -74,3 +74,10 @@ def test_a_gradient_of_the_gradient_is_pytorchs(net: nn.Sequential) -> None:
         return torch.autograd.grad(gradient.square().sum(), images)[0]
 
     torch.testing.assert_close(second(fast(net)), second(net), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # of other GPUs, which the switch speaks of
+def test_a_process_without_onednn_keeps_pytorchs_loops(net: nn.Sequential) -> None:
+    images = torch.rand(1, 1, *ROI)
+    with torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call]
+        assert torch.equal(fast(net)(images), net(images))
