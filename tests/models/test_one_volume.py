@@ -56,7 +56,7 @@ def test_a_network_that_computes_parts_again_keeps_its_gradient(net: nn.Sequenti
     images = torch.rand(1, 1, *ROI)
 
     def again(images: Tensor) -> Tensor:
-        return checkpoint(net, images, use_reentrant=reentrant)  # type: ignore[no-any-return]
+        return checkpoint(net, images, use_reentrant=reentrant)
 
     images = images.requires_grad_()
     [expected] = torch.autograd.grad(net(images).square().sum(), images)
@@ -79,5 +79,5 @@ def test_a_gradient_of_the_gradient_is_pytorchs(net: nn.Sequential) -> None:
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # of other GPUs, which the switch speaks of
 def test_a_process_without_onednn_keeps_pytorchs_loops(net: nn.Sequential) -> None:
     images = torch.rand(1, 1, *ROI)
-    with torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call]
+    with torch.backends.mkldnn.flags(enabled=False):
         assert torch.equal(fast(net)(images), net(images))
