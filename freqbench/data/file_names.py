@@ -17,6 +17,7 @@ Texts = tuple[str, ...]
 NAMES = ("{site}", "{part}", "{group}", "{case}")
 CASE, SPLIT = "{case}", "{split}"
 MOST_VALUES = 256  # different values of a label map
+FEW_VALUES = 16  # up to here a map of whole values is a label map in any case; beyond, a scan of eight bits has as many
 
 MODALITIES = (
     *("flair", "t2f", "t1ce", "t1gd", "t1c", "t1n", "t1w", "t1", "t2w", "t2"),
@@ -82,17 +83,29 @@ def is_called_mask(path: str) -> bool:
 
 
 def classes_in(path: str) -> tuple[int, ...]:
-    """Returns the values of a label map, in order; empty if it is none: its values are few, whole and not below 0."""
+    """Returns the values of a label map, in order; empty if it is none.
+
+    Its values are few, whole and not below 0; where they are as many as a scan of eight bits has, most voxels that are
+    not 0 equal the next one.
+    """
     return _classes_in(path, digest(image_files.sha256s(path)))
 
 
 @lru_cache(maxsize=4096)
 def _classes_in(path: str, content: str) -> tuple[int, ...]:
     try:
-        values = np.unique(image_files.read_integers(image_files.read_header(image_files.fetch(path, verify=True))))
+        volume = image_files.read_integers(image_files.read_header(image_files.fetch(path, verify=True)))
     except DataError:
         return ()
-    return tuple(map(int, values)) if len(values) <= MOST_VALUES else ()
+    values = np.unique(volume)
+    if len(values) > MOST_VALUES or (len(values) > FEW_VALUES and not _is_flat(volume)):
+        return ()
+    return tuple(map(int, values))
+
+
+def _is_flat(volume: np.ndarray) -> bool:
+    inner = volume[:-1] != 0
+    return bool(np.mean((volume[:-1] == volume[1:])[inner]) > 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -248,10 +248,12 @@ def lines(found: Outlook) -> Iterator[str]:
 def spoken(hours: float) -> str:
     """Formats hours for reading.
 
-    >>> spoken(0.001), spoken(0.5), spoken(12.34)
-    ('1 minute', '30 minutes', '12 hours')
+    >>> spoken(0.001), spoken(0.5), spoken(1.01), spoken(12.34)
+    ('1 minute', '30 minutes', '1 hour', '12 hours')
     """
+    if (told := f"{hours:.2g}") == "1":
+        return "1 hour"
     if hours >= 1:
-        return f"{hours:.2g} hours"
+        return f"{told} hours"
     minutes = max(1, round(60 * hours))
     return f"{minutes} minute{'s' if minutes > 1 else ''}"

@@ -219,6 +219,17 @@ def test_a_file_called_a_mask_is_a_scan_by_its_values_and_masks_alone_are_none(t
     assert "1 files are scans though they are called label maps" in " ".join(_scans(tmp_path).remarks(["p", "p"]))
 
 
+def test_a_scan_of_eight_bits_is_no_label_map_and_a_map_of_many_structures_is_one(tmp_path: Path) -> None:
+    scan = np.random.default_rng(0).integers(0, 256, (12, 12, 12))
+    structures = np.kron(np.arange(27).reshape(3, 3, 3), np.ones((4, 4, 4)))
+    for name, voxels in (("scan", scan), ("structures", structures)):
+        folder = tmp_path / name
+        folder.mkdir()
+        nibabel.save(nibabel.Nifti1Image(voxels.astype(np.uint8), np.eye(4)), folder / "p.nii.gz")
+    assert "few different values" not in " ".join(_scans(tmp_path / "scan").remarks(["p"]))
+    assert "few different values" in " ".join(_scans(tmp_path / "structures").remarks(["p"]))
+
+
 def test_a_folder_above_a_data_set_is_pointed_down(tmp_path: Path) -> None:
     _write(tmp_path, ["set/x1.nii.gz", "set/x2.nii.gz"], ["set/x1_seg.nii.gz", "set/x2_seg.nii.gz"])
     refused("give one of its folders: set (images and label maps", lambda: recognise(str(tmp_path)), UserError)
