@@ -31,7 +31,6 @@ from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import downloads
 from freqbench.job.schema import JobSpec
 from freqbench.results import Store, index_keys
-from freqbench.results.glimpses import GLIMPSES, read
 
 CARD = "card.yaml"
 LINE, PARAGRAPH = 200, 3000  # letters
@@ -61,7 +60,7 @@ MOST_ROWS, MOST_UNPACKED = 1_000_000, 2**31
 
 _RUN = r"(run\.json|runs/[\w.-]+\.json|(records|class_records)/[\w.-]+\.parquet)"
 _OWN = re.compile(
-    rf"{re.escape(CARD)}|{re.escape(SEAL)}|{STORE}/((audit/)?{_RUN}|audit/{GRADIENTS}|{GLIMPSES}/[0-9a-f_.-]+\.(json|webp))",
+    rf"{re.escape(CARD)}|{re.escape(SEAL)}|{STORE}/((audit/)?{_RUN}|audit/{GRADIENTS})",
     re.ASCII,
 )
 
@@ -251,8 +250,6 @@ def files_of(folder: Path) -> dict[str, Path]:
         if len(files) > MOST_FILES or total > MOST_BYTES:
             most = f"{MOST_FILES} files and {MOST_BYTES // 2**20} MiB"
             raise UserError(f"{folder}: expected at most {most}, got more: compact the store")
-        if path.parent.name == GLIMPSES and read(str(path)) is None:
-            raise UserError(f"{path}: expected a glimpse, got another file: make the entry again")
     return files
 
 

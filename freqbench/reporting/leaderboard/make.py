@@ -29,7 +29,6 @@ from freqbench.reporting.leaderboard.entry_folder import (
     told_by,
 )
 from freqbench.results import KEY, Key, Store, index_keys
-from freqbench.results.glimpses import GLIMPSES, listed
 
 OF_RUN = ("started_at", "status", "versions", "code", "devices", "processor", "engine", "reuse")
 """Keys of a run's file that an entry keeps: neither its host nor its process."""
@@ -72,17 +71,10 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
     sha256 = {str(facts["sha256"]) for run in runs for key, facts in run.get("models", {}).items() if key in ids}
     if len(sha256) != 1:
         raise UserError(f"{out}: {model}: expected one checkpoint, its runs name {len(sha256)}: run it to a new store")
-    audit_keys = _keys(audit, ids)
-    _copy(audit, folder / STORE / "audit", audit_keys, {**spec, "name": f"{spec['name']}-audit"})
+    _copy(audit, folder / STORE / "audit", _keys(audit, ids), {**spec, "name": f"{spec['name']}-audit"})
     windows = tuple(each for each in gradients.windows if each.model == model)
     probes = Gradients(**{**dict(gradients), "windows": windows}).model_dump_json(indent=1)
     storage.write_atomic(str(folder / STORE / "audit" / GRADIENTS), probes.encode())
-    cells = {key[:2] for key in keys | audit_keys}
-    for root in (out, audit.root):
-        for place, path in listed(root).items():
-            if place in cells:
-                copy = folder / STORE / GLIMPSES / PurePosixPath(path).name
-                storage.write_atomic(str(copy), storage.read_bytes(path))
     seal(folder, model, sha256.pop())
     return True
 

@@ -6,7 +6,7 @@ page lets no script run but the site's own.
 
 import io
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,13 +23,11 @@ from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
 from freqbench.core.machine import versions
 from freqbench.reporting.colors import BACKGROUND, series_style
-from freqbench.reporting.figures.cases import glimpse
 from freqbench.reporting.figures.style import new_figure, styled
 from freqbench.reporting.leaderboard.entry_checks import examine, reasons
-from freqbench.reporting.leaderboard.entry_folder import STORE, BoardEntry, is_address, read_entry
+from freqbench.reporting.leaderboard.entry_folder import BoardEntry, is_address, read_entry
 from freqbench.reporting.render import csv
 from freqbench.reporting.views.leaderboard import SCORE, decided, pair_tests, ranked
-from freqbench.results.glimpses import listed
 
 MARK = b'<meta name="generator" content="freqbench leaderboard">'
 INK = "#010203"  # becomes the page's text colour, dark or light
@@ -42,6 +40,7 @@ class Board:
 
     Attributes:
         bounds: threat model with its bounds, such as `linf eps=8/255`.
+        over: bounds of the threat models that a board over all is the worst of; empty for others.
         rows: by entry: `rank entry cases patients dsc_foreground low high dsc_foreground_clean drop strongest`,
             then points `behind` the first with `behind_low`, `behind_high`, and whether the `order` of the two `holds`
             or is `open`. Dice x100.
@@ -49,6 +48,7 @@ class Board:
 
     dataset: str
     bounds: str
+    over: tuple[str, ...]
     rows: pd.DataFrame
 
 
@@ -56,27 +56,53 @@ def boards_of(entries: Sequence[BoardEntry]) -> list[Board]:
     """Makes the boards, by dataset and bounds: entries of one board share their bounds and the digests of their cases.
 
     An entry's score is the mean over cases of the lowest foreground DSC that any of its attacks with these bounds, its
-    audit's too, leaves; its interval is over patients. The order is tested as in `report --table leaderboard`.
+    audit's too, leaves; its interval is over patients. The order is tested as in `report --table leaderboard`. Where
+    entries share cases under several bounds, a board over all of them stands before: it takes the bounds that at least
+    half of the entries have, and ranks the entries that have them all.
     """
-    cases = defaultdict[Hashable, list[pd.DataFrame]](list)
-    for entry in entries:
-        worst = pd.DataFrame([dict(each) for each in entry.seal.worst_cases])
-        for (_, within), part in worst.groupby(["dataset", "bounds"]):
-            cases[within, frozenset(part["case_key"])].append(part.assign(target_model=entry.name))
-    if not cases:
+    worst = [
+        pd.DataFrame(map(dict, entry.seal.worst_cases)).assign(target_model=entry.name)
+        for entry in entries
+        if entry.seal.worst_cases
+    ]
+    groups_of = defaultdict[Hashable, list[pd.DataFrame]](list)
+    for of_entry in worst:
+        for (dataset, _), part in of_entry.groupby(["dataset", "bounds"]):
+            groups_of[dataset, frozenset(part["case_key"])].append(part)
+    boards: list[tuple[tuple[str, ...], pd.DataFrame]] = []
+    for parts in groups_of.values():
+        rows = pd.concat(parts, ignore_index=True)
+        boards += [*_over_all(rows), *(((), of_bounds) for _, of_bounds in rows.groupby("bounds"))]
+    if not boards:
         return []
-    boards, tests = [], []
-    for place, parts in enumerate(cases.values()):
-        rows, pairs = _ranked(pd.concat(parts, ignore_index=True))
-        boards.append(rows.assign(budget=place))
-        tests.append(pairs.assign(budget=place, threat_model=rows["threat_model"][0]))
-    data = decided(pd.concat(boards, ignore_index=True), pd.concat(tests, ignore_index=True))
-    return [
-        Board(dataset=str(dataset), bounds=str(bounds), rows=rows.reset_index(drop=True))
-        for (dataset, bounds, _), rows in data.rename(columns={"target_model": "entry"}).groupby(
+    ranks, tests = [], []
+    for place, (_, rows) in enumerate(boards):
+        of_board, pairs = _ranked(rows.reset_index(drop=True))
+        ranks.append(of_board.assign(budget=place))
+        tests.append(pairs.assign(budget=place, threat_model=of_board["threat_model"][0]))
+    data = decided(pd.concat(ranks, ignore_index=True), pd.concat(tests, ignore_index=True))
+    made = [
+        Board(
+            dataset=str(dataset), bounds=str(bounds), over=boards[int(str(place))][0], rows=rows.reset_index(drop=True)
+        )
+        for (dataset, bounds, place), rows in data.rename(columns={"target_model": "entry"}).groupby(
             ["dataset", "threat_model", "budget"]
         )
     ]
+    return sorted(made, key=lambda board: (board.dataset, not board.over))
+
+
+def _over_all(worst: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """Yields the bounds of a board over all, and the worst case of each entry and case within any of them."""
+    names = worst.groupby("bounds")["target_model"].unique()
+    over = tuple(str(bounds) for bounds in names.index[names.map(len) * 2 >= worst["target_model"].nunique()])
+    if len(over) < 2:
+        return
+    whole = set.intersection(*(set(names[bounds]) for bounds in over))
+    rows = worst[worst["target_model"].isin(whole) & worst["bounds"].isin(over)]
+    if len(rows):
+        least = rows.loc[rows.groupby(["target_model", "case_key"])[SCORE].idxmin()]
+        yield over, least.assign(bounds=f"worst of {len(over)} threat models")
 
 
 def _ranked(worst: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -147,27 +173,12 @@ def _write(entries: Sequence[BoardEntry], boards: Sequence[Board], to: Path) -> 
     put("submit.html", "submit.html", "")
     for name, entry in by_name.items():
         ranks = [(each, row) for each in panels for row in each["rows"] if row["entry"] == name]
-        put(f"entries/{name}.html", "entry.html", "../", entry=entry, own=ranks, pictures=_pictures(entry, to))
+        put(f"entries/{name}.html", "entry.html", "../", entry=entry, own=ranks)
     for name in COPIED:
         storage.write_atomic(str(to / name), resources.files(__package__).joinpath("templates", name).read_bytes())
     table = pd.concat([board.rows for board in boards]).rename(columns={"threat_model": "bounds"})
     storage.write_atomic(str(to / "leaderboard.csv"), csv(table.drop(columns="budget")).encode())
     storage.write_atomic(str(to / ".nojekyll"), b"")
-
-
-def _pictures(entry: BoardEntry, to: Path) -> list[dict[str, str]]:
-    """Draws the glimpses of an entry's strongest attacks into the site; returns `file` beside its page, and `text`."""
-    worst = {(each.cell_id, each.case_key): each for each in entry.seal.worst_cases}
-    pictures = []
-    for place, path in listed(str(entry.folder / STORE)).items():
-        if (each := worst.get(place)) and (picture := glimpse(path)):
-            file, stream = f"{entry.name}-{each.cell_id}.webp", io.BytesIO()
-            picture.save(stream, "WEBP", quality=80)
-            storage.write_atomic(str(to / "entries" / file), stream.getvalue())
-            lost = groups.points(100 * (each.dsc_foreground_clean - each.dsc_foreground))
-            text = f"{each.attack} ({each.bounds}) on {each.case_id}: {lost} points of foreground DSC lost"
-            pictures.append({"file": file, "text": text})
-    return sorted(pictures, key=lambda each: each["text"])
 
 
 def trade_off(rows: pd.DataFrame, names: Sequence[str]) -> str:

@@ -46,24 +46,15 @@ def shortened(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def with_glimpses(change: Callable[[Path], object]) -> Callable[[Path], object]:
-    """Changes an entry whose folder of glimpses is gone."""
-    return lambda folder: (shutil.rmtree(folder / "store" / "glimpses", ignore_errors=True), change(folder))
-
-
 CHANGED = r"expected sha256 \w{12}, got \w{12}: changed since the entry was made"
 SEAL = "entry.json"
-GLIMPSE = "store/glimpses/0_0_1.json"
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link": (linked("store/records/x.parquet", "/etc/passwd"), "x.parquet: expected a file, got a link, pipe or dev"),
-    "a linked folder": (with_glimpses(linked("store/glimpses", "/etc")), "glimpses: expected a file, got a link"),
+    "a linked folder": (linked("store/pictures", "/etc"), "pictures: expected a file, got a link"),
     "a pipe": (lambda folder: os.mkfifo(folder / "store/runs/x.json"), "x.json: expected a file, got a link, pipe or"),
     "code": (added("conftest.py", "raise SystemExit"), "'conftest.py': expected no such file in an entry"),
     "a name that turns": (added("store/runs/a\u202e.json"), r"a\\u202e.json': expected no such file"),
-    "no glimpse": (
-        with_glimpses(lambda folder: ((folder / GLIMPSE).parent.mkdir(), added(GLIMPSE, "<script>")(folder))),
-        "expected a glimpse, got another file",
-    ),
+    "a picture": (added("store/0_0_1.json", "<script>"), "expected no such file in an entry"),
     "a row": (shortened, f"parquet: {CHANGED}"),
     "its card": (edited("card.yaml", lambda text: text.replace("Bright", "Brighter")), f"card.yaml: {CHANGED}"),
     "an added file": (added("store/runs/x.json"), "x.json: expected sha256 none, got"),
