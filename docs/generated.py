@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import networkx as nx
+import pandas as pd
 import torch
 import typer
 import yaml
@@ -37,6 +38,10 @@ from freqbench.job.schema import JobSpec
 from freqbench.job.sweep import parse_value
 from freqbench.metrics import METRICS
 from freqbench.models import ModelEntry, SegmentationModel, load, resolve
+from freqbench.models.packaged import WORST_CASES
+from freqbench.reporting.leaderboard.entry_folder import read_entry
+from freqbench.reporting.leaderboard.site import boards_of
+from freqbench.reporting.render import csv
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
 from freqbench.training import TrainJob
 
@@ -46,6 +51,7 @@ GPU_SPEED = SPEED.with_name("gpu.json")
 COVERAGE = ROOT / "reports" / "intervals" / "coverage.json"
 QUICKSTART = ROOT / "reports" / "quickstart" / "tables.md"
 BOUNDS = ROOT / "reports" / "bounds" / "README.md"
+ENTRIES = ROOT / "reports" / "leaderboard"
 JOBS: Mapping[str, str] = {  # folders, in the order of a reader
     "": "First",
     "phantom": "Procedural CT volumes and networks of the package: no data needed",
@@ -160,6 +166,23 @@ def front_page() -> str:
     for name, content in filled.items():
         text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>{content}\g<2>", text, flags=re.DOTALL)
     return text
+
+
+def worst_cases() -> str:
+    """CSV of what the boards over all threat models of stored entries say of the package's networks."""
+    entries = {path.name: read_entry(path) for path in sorted(ENTRIES.iterdir()) if path.is_dir()}
+    rows = [
+        {
+            "checkpoint": entries[row["entry"]].card.checkpoint,
+            "worst_case": f"{row['dsc_foreground'] / 100:.4f}",
+            "cases": row["cases"],
+            "threat_models": "; ".join(board.over),
+        }
+        for board in boards_of([*entries.values()])
+        if board.over
+        for row in board.rows.to_dict("records")
+    ]
+    return csv(pd.DataFrame(rows).sort_values("checkpoint"))
 
 
 def notebook(path: Path) -> str:
@@ -481,3 +504,4 @@ def _put(path: Path, text: str) -> None:
 if __name__ == "__main__":
     _put(ROOT / "jobs" / "README.md", jobs_page())
     _put(ROOT / "README.md", front_page())
+    _put(WORST_CASES, worst_cases())

@@ -24,6 +24,7 @@ from freqbench.data import DATASETS
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import METRICS
 from freqbench.models import MODELS
+from freqbench.models.packaged import WORST_CASES
 from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.training import TrainJob
 
@@ -299,6 +300,10 @@ def test_the_page_of_jobs_is_made_from_their_files() -> None:
     page = (ROOT / "jobs" / "README.md").read_text(encoding="utf-8")
     assert page == generated.jobs_page(), "run python docs/generated.py"
     assert sorted(re.findall(r"^\| \[`([\w/]+)`", page, flags=re.MULTILINE)) == sorted(packaged_jobs())
+
+
+def test_worst_cases_of_packaged_networks_are_those_of_the_leaderboards_entries() -> None:
+    assert WORST_CASES.read_text(encoding="utf-8") == generated.worst_cases(), "run python docs/generated.py"
 
 
 def test_rows_of_a_table_have_the_cells_of_its_head() -> None:

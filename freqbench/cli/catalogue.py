@@ -123,11 +123,15 @@ def model_rows() -> Rows:
 
 
 def zoo_rows() -> Rows:
-    """Lists the networks that the package carries: address, architecture, training, clean Dice x100."""
+    """Lists the networks that the package carries: address, architecture, training, clean Dice and worst case x100."""
     from freqbench.models.packaged import ZOO, card, zoo_names
 
     cards = [card(f"{ZOO}{name}") for name in zoo_names()]
-    return [(each.address, each.arch, each.trained_by, f"{100 * each.dice:.1f}") for each in cards]
+    return [(each.address, each.arch, each.trained_by, _points(each.dice), _points(each.worst_case)) for each in cards]
+
+
+def _points(dice: float | None) -> str:
+    return "-" if dice is None else f"{100 * dice:.1f}"
 
 
 def reader_rows() -> Rows:
@@ -212,7 +216,10 @@ def zoo_network(address: str) -> Described:
     facts = {"arch": each.arch, "dataset": each.dataset, "licence": each.licence, "trained by": each.trained_by}
     facts |= {f"attack {number}": str(dict(attack)) for number, attack in enumerate(each.attacks, start=1)}
     facts["training"] = f"job {each.job}, seed {each.seed}, {each.steps} steps in {each.seconds / 3600:.2f} h"
-    facts["clean Dice"] = f"{100 * each.dice:.1f} (foreground x100, on the job's test list)"
+    facts["clean Dice"] = f"{_points(each.dice)} (foreground x100, on the job's test list)"
+    if each.worst_case is not None:
+        facts["worst case"] = f"{_points(each.worst_case)} under the strongest attack within any of: "
+        facts["worst case"] += "; ".join(each.threat_models)
     return Described(facts, _line("models", {"name": "mine", "checkpoint": address}))
 
 
@@ -280,8 +287,11 @@ def models(name: Annotated[str | None, _name("models")] = None) -> None:
         return
     _show("model", name, ("arch", "network", "paper"), lambda: [*model_rows(), *reader_rows()], model)
     if name is None:
-        _put_table(("checkpoint", "arch", "trained by", "clean Dice"), zoo := zoo_rows())
-        common.say(f"foreground Dice x100 of the job's test list; all about one: freqbench models {zoo[0][0]}")
+        _put_table(("checkpoint", "arch", "trained by", "clean Dice", "worst case"), zoo := zoo_rows())
+        common.say(
+            "foreground Dice x100: clean on the job's test list; worst case on the leaderboard's, over its attacks"
+        )
+        common.say(f"all about one: freqbench models {zoo[0][0]}")
 
 
 @app.command(rich_help_panel=common.START)
@@ -359,7 +369,7 @@ def _formula(latex: str) -> str:
 
 
 def _put_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(Column(heads[0], no_wrap=True), *heads[1:])
+    table = Table(Column(heads[0], no_wrap=True), *(Column(head, overflow="fold") for head in heads[1:]))
     for row in rows:
         table.add_row(*row)
     common.console().print(table)

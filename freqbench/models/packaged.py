@@ -3,9 +3,11 @@
 No weights are read, and torch is not imported.
 """
 
+import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from freqbench.core.errors import CheckpointError, unknown
 ZOO = "zoo://"
 METADATA_KEY = "freqbench"
 _FOLDER = Path(__file__).parent / "zoo"
+WORST_CASES = _FOLDER / "worst_cases.csv"
+"""What the project's leaderboard says of these networks; `python docs/generated.py` writes it from the entries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,9 @@ class Packaged:
         job: name of its training job.
         attacks: those that it was trained on, with the parameters that differ from their defaults.
         dice: mean foreground Dice (0..1) on the clean volumes of the job's test list.
+        worst_case: mean foreground Dice (0..1) that the strongest attack on each case within any of `threat_models`
+            leaves, on the leaderboard's cases; None for a network that has no entry there.
+        threat_models: threat models with their bounds.
     """
 
     address: str
@@ -43,6 +50,8 @@ class Packaged:
     job: str
     attacks: tuple[Mapping[str, Any], ...]
     dice: float
+    worst_case: float | None
+    threat_models: tuple[str, ...]
 
 
 def zoo_names() -> list[str]:
@@ -69,6 +78,7 @@ def card(address: str) -> Packaged:
     attacks = tuple(written) if isinstance(written, list) else (written,)
     named = ", ".join(dict.fromkeys(attack["name"] for attack in attacks))
     several = "a union of " if training.get("union") else ""
+    ranked = _worst_cases().get(address)
     consistent = " with frequency consistency" if training.get("frequency_consistency") else ""
     return Packaged(
         address=address,
@@ -82,4 +92,12 @@ def card(address: str) -> Packaged:
         job=training["job"],
         attacks=attacks,
         dice=training["dice_test"],
+        worst_case=float(ranked["worst_case"]) if ranked else None,
+        threat_models=tuple(ranked["threat_models"].split("; ")) if ranked else (),
     )
+
+
+@cache
+def _worst_cases() -> Mapping[str, Mapping[str, str]]:
+    with WORST_CASES.open(encoding="utf-8", newline="") as stream:
+        return {row["checkpoint"]: row for row in csv.DictReader(stream)}

@@ -80,7 +80,12 @@ def test_an_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench
         (("metrics", "hd95"), ("hd95_penalised ", "voxel", "metrics: [hd95]")),
         (
             ("models", "zoo://phantom/unet-vaft"),
-            ("vaft on sa2 with frequency consistency", "job zoo_phantom_vaft, seed 0, 400 steps", "86.0 (foreground"),
+            (
+                "vaft on sa2 with frequency consistency",
+                "job zoo_phantom_vaft, seed 0, 400 steps",
+                "86.0 (foreground",
+                "within any of: dct",
+            ),
         ),
     ],
 )
@@ -104,11 +109,12 @@ def test_a_wrong_name_is_one_line(arguments: tuple[str, str], likely: str, bench
     assert f"unknown {likely}" in refused(bench, *arguments)
 
 
-def test_the_networks_of_the_package_are_listed_with_their_training_and_clean_dice(bench: Bench) -> None:
+def test_the_networks_of_the_package_are_listed_with_their_training_and_dice(bench: Bench) -> None:
     code, out, _ = bench("models")
     lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if "zoo://" in line and "one: " not in line}
     assert (code, [*lines]) == (0, [f"zoo://{name}" for name in zoo_names()])
-    assert lines["zoo://phantom/unet"] == ["unet", "clean", "89.1"]
+    assert lines["zoo://phantom/unet"] == ["unet", "clean", "89.1", "0.0"]
+    assert lines["zoo://lesions/unet"][-1] == "-"
 
 
 def test_an_argument_of_a_network_has_one_default_and_beside_it_the_one_of_its_class(bench: Bench) -> None:
