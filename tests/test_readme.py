@@ -177,7 +177,9 @@ FORMER = """
 """
 """Names of all jobs from before they were in folders, in the order of the names of today."""
 YOUNGER = {
+    "acdc/order",
     "hippocampus/auto",
+    "hippocampus/board",
     "hippocampus/zoo",
     "phantom/auto",
     "phantom/regions",
