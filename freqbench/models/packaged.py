@@ -17,7 +17,7 @@ ZOO = "zoo://"
 METADATA_KEY = "freqbench"
 _FOLDER = Path(__file__).parent / "zoo"
 WORST_CASES = _FOLDER / "worst_cases.csv"
-"""What the project's leaderboard says of these networks; `python docs/generated.py` writes it from the entries."""
+"""Table of the leaderboard's worst cases of these networks; `python docs/generated.py` writes it from the entries."""
 
 
 @dataclass(frozen=True, kw_only=True)
