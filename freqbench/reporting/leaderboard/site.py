@@ -65,12 +65,12 @@ def boards_of(entries: Sequence[BoardEntry]) -> list[Board]:
         for entry in entries
         if entry.seal.worst_cases
     ]
-    groups_of = defaultdict[Hashable, list[pd.DataFrame]](list)
+    by_cases = defaultdict[Hashable, list[pd.DataFrame]](list)
     for of_entry in worst:
         for (dataset, _), part in of_entry.groupby(["dataset", "bounds"]):
-            groups_of[dataset, frozenset(part["case_key"])].append(part)
+            by_cases[dataset, frozenset(part["case_key"])].append(part)
     boards: list[tuple[tuple[str, ...], pd.DataFrame]] = []
-    for parts in groups_of.values():
+    for parts in by_cases.values():
         rows = pd.concat(parts, ignore_index=True)
         boards += [*_over_all(rows), *(((), of_bounds) for _, of_bounds in rows.groupby("bounds"))]
     if not boards:
