@@ -174,7 +174,7 @@ def worst_cases() -> str:
     rows = [
         {
             "checkpoint": entries[row["entry"]].card.checkpoint,
-            "worst_case": f"{row['dsc_foreground'] / 100:.4f}",
+            "worst_case": f"{row['dsc_foreground'] / 100:.6f}",
             "cases": row["cases"],
             "threat_models": "; ".join(board.over),
         }
