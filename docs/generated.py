@@ -175,7 +175,6 @@ def worst_cases() -> str:
         {
             "checkpoint": entries[row["entry"]].card.checkpoint,
             "worst_case": f"{row['dsc_foreground'] / 100:.6f}",
-            "cases": row["cases"],
             "threat_models": "; ".join(board.over),
         }
         for board in boards_of([*entries.values()])

@@ -218,8 +218,8 @@ def zoo_network(address: str) -> Described:
     facts["training"] = f"job {each.job}, seed {each.seed}, {each.steps} steps in {each.seconds / 3600:.2f} h"
     facts["clean Dice"] = f"{_points(each.dice)} (foreground x100, on the job's test list)"
     if each.worst_case is not None:
-        facts["worst case"] = f"{_points(each.worst_case)} under the strongest attack within any of: "
-        facts["worst case"] += "; ".join(each.threat_models)
+        within = "; ".join(each.threat_models)
+        facts["worst case"] = f"{_points(each.worst_case)} under the strongest attack within any of: {within}"
     return Described(facts, _line("models", {"name": "mine", "checkpoint": address}))
 
 

@@ -60,14 +60,10 @@ def boards_of(entries: Sequence[BoardEntry]) -> list[Board]:
     entries share cases under several bounds, a board over all of them stands before: it takes the bounds that at least
     half of the entries have, and ranks the entries that have them all.
     """
-    worst = [
-        pd.DataFrame(map(dict, entry.seal.worst_cases)).assign(target_model=entry.name)
-        for entry in entries
-        if entry.seal.worst_cases
-    ]
     by_cases = defaultdict[Hashable, list[pd.DataFrame]](list)
-    for of_entry in worst:
-        for (dataset, _), part in of_entry.groupby(["dataset", "bounds"]):
+    for entry in entries:
+        worst = pd.DataFrame(map(dict, entry.seal.worst_cases)).assign(target_model=entry.name)
+        for (dataset, _), part in worst.groupby(["dataset", "bounds"]):
             by_cases[dataset, frozenset(part["case_key"])].append(part)
     boards: list[tuple[tuple[str, ...], pd.DataFrame]] = []
     for parts in by_cases.values():
