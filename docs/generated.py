@@ -39,8 +39,8 @@ from freqbench.job.sweep import parse_value
 from freqbench.metrics import METRICS
 from freqbench.models import ModelEntry, SegmentationModel, load, resolve
 from freqbench.models.packaged import WORST_CASES
-from freqbench.reporting.leaderboard.entry_folder import read_entry
-from freqbench.reporting.leaderboard.site import boards_of
+from freqbench.reporting.leaderboard.entry_folder import BoardEntry, read_entry
+from freqbench.reporting.leaderboard.site import Board, boards_of
 from freqbench.reporting.render import csv
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
 from freqbench.training import TrainJob
@@ -52,6 +52,8 @@ COVERAGE = ROOT / "reports" / "intervals" / "coverage.json"
 QUICKSTART = ROOT / "reports" / "quickstart" / "tables.md"
 BOUNDS = ROOT / "reports" / "bounds" / "README.md"
 ENTRIES = ROOT / "reports" / "leaderboard"
+BOARD_PAGE = ENTRIES / "README.md"
+BOARD = "hippocampus"  # its dataset
 JOBS: Mapping[str, str] = {  # folders, in the order of a reader
     "": "First",
     "phantom": "Procedural CT volumes and networks of the package: no data needed",
@@ -161,27 +163,84 @@ def front_page() -> str:
     addresses += " (placeholders: there is no public place yet)." if "//example.org/" in addresses else "."
     image = urls["Image"].removeprefix("https://")
     run = f"Without an installation: `docker run --rm --shm-size=1g -w /tmp {image}:cpu freqbench run quickstart`."
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    filled = {"badge": badge, "addresses": "\n".join([*cite, "", addresses, run, ""])}
-    for name, content in filled.items():
-        text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>{content}\g<2>", text, flags=re.DOTALL)
-    return text
+    parts = {"badge": badge, "addresses": "\n".join([*cite, "", addresses, run, ""]), "board": board_table(most=10)}
+    return filled((ROOT / "README.md").read_text(encoding="utf-8"), parts)
+
+
+@cache
+def stored_entries() -> Mapping[str, BoardEntry]:
+    """Entries of the repository's leaderboard, by name."""
+    return {path.name: read_entry(path) for path in sorted(ENTRIES.iterdir()) if path.is_dir()}
+
+
+@cache
+def stored_boards() -> list[Board]:
+    """Boards of these entries."""
+    return boards_of({name: entry.told for name, entry in stored_entries().items()})
 
 
 def worst_cases() -> str:
     """CSV of what the boards over all threat models of stored entries say of the package's networks."""
-    entries = {path.name: read_entry(path) for path in sorted(ENTRIES.iterdir()) if path.is_dir()}
     rows = [
         {
-            "checkpoint": entries[row["entry"]].card.checkpoint,
+            "checkpoint": stored_entries()[row["entry"]].card.checkpoint,
             "worst_case": f"{row['dsc_foreground'] / 100:.6f}",
             "threat_models": "; ".join(board.over),
         }
-        for board in boards_of([*entries.values()])
+        for board in stored_boards()
         if board.over
         for row in board.rows.to_dict("records")
     ]
     return csv(pd.DataFrame(rows).sort_values("checkpoint"))
+
+
+def hippocampus_boards() -> tuple[Board, list[Board]]:
+    """The board over all threat models of the packaged networks of real volumes, and those of one each."""
+    boards = [board for board in stored_boards() if board.dataset == BOARD]
+    (whole,) = (board for board in boards if board.over)
+    return whole, [board for board in boards if board.bounds in whole.over]
+
+
+def board_table(most: int) -> str:
+    """The first rows of the board over all threat models; foreground DSC x100."""
+    whole, _ = hippocampus_boards()
+    rows = [
+        [
+            str(row["rank"]),
+            f"`{row['entry']}`",
+            stored_entries()[row["entry"]].card.title,
+            f"{row['dsc_foreground_clean']:.1f}",
+            f"{row['dsc_foreground']:.1f} [{row['low']:.1f}, {row['high']:.1f}]",
+            row["strongest"].partition(" ")[0],
+        ]
+        for row in whole.rows.head(most).to_dict("records")
+    ]
+    return table(rows, ["rank", "network", "made by", "clean", "worst case", "mostly by"]) + "\n"
+
+
+def board_matrix() -> str:
+    """What each threat model leaves of each network, in the order of the board over all; the most of a column is bold."""
+    whole, boards = hippocampus_boards()
+    left = {board.bounds: board.rows.set_index("entry")["dsc_foreground"].round(1) for board in boards}
+    columns = {"clean": whole.rows.set_index("entry")["dsc_foreground_clean"].round(1), **left}
+    columns["worst"] = whole.rows.set_index("entry")["dsc_foreground"].round(1)
+    rows = [
+        [f"`{name}`", *(f"**{each[name]}**" if each[name] == each.max() else f"{each[name]}" for each in columns.values())]
+        for name in whole.rows["entry"]
+    ]
+    return table(rows, ["network", *(" ".join(name.split()[:2]) for name in columns)]) + "\n"
+
+
+def filled(text: str, parts: Mapping[str, str]) -> str:
+    """A page with new content between the two comments of each name."""
+    for name, content in parts.items():
+        text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>{content}\g<2>", text, flags=re.DOTALL)
+    return text
+
+
+def leaderboard_page() -> str:
+    """The report on the entries, with its tables."""
+    return filled(BOARD_PAGE.read_text(encoding="utf-8"), {"board": board_table(most=99), "matrix": board_matrix()})
 
 
 def notebook(path: Path) -> str:
@@ -503,4 +562,5 @@ def _put(path: Path, text: str) -> None:
 if __name__ == "__main__":
     _put(ROOT / "jobs" / "README.md", jobs_page())
     _put(ROOT / "README.md", front_page())
+    _put(BOARD_PAGE, leaderboard_page())
     _put(WORST_CASES, worst_cases())

@@ -81,7 +81,7 @@ def test_an_extra_is_named_as_a_clone_installs_it() -> None:
 
 
 def test_time_and_cost_of_real_data_are_those_of_the_stored_plan() -> None:
-    section = TEXT.partition("## Time and cost")[2].partition("\n## ")[0]
+    section = TEXT.partition("**Time and cost**")[2].partition("\n\n")[0]
     reports = ROOT / "reports" / "hippocampus"
     plan, report = ((reports / name).read_text(encoding="utf-8") for name in ("plan.txt", "README.md"))
     minutes, price = re.findall(r"(\d+) minutes of one worker, or ([\d.]+)", section)[0]
@@ -178,6 +178,7 @@ FORMER = """
 """Names of all jobs from before they were in folders, in the order of the names of today."""
 YOUNGER = {
     "acdc/order",
+    "certificates/bounds_board",
     "hippocampus/auto",
     "hippocampus/board",
     "hippocampus/zoo",
@@ -306,6 +307,17 @@ def test_the_page_of_jobs_is_made_from_their_files() -> None:
 
 def test_worst_cases_of_packaged_networks_are_those_of_the_leaderboards_entries() -> None:
     assert WORST_CASES.read_text(encoding="utf-8") == generated.worst_cases(), "run python docs/generated.py"
+
+
+def test_tables_of_the_leaderboard_are_those_of_its_entries() -> None:
+    page = generated.BOARD_PAGE.read_text(encoding="utf-8")
+    assert page == generated.leaderboard_page(), "run python docs/generated.py"
+    networks = sorted(path.parent.name for path in generated.ENTRIES.glob("*/card.yaml"))
+    for name in ("board", "matrix"):
+        (rows,) = re.findall(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", page, flags=re.DOTALL)
+        assert sorted(re.findall(r"`([\w.-]+)`", rows)) == networks
+    (short,) = re.findall(r"<!-- board -->\n(.*?)<!-- /board -->", TEXT, flags=re.DOTALL)
+    assert len(re.findall(r"^\| \d", short, flags=re.MULTILINE)) == 10
 
 
 def test_rows_of_a_table_have_the_cells_of_its_head() -> None:

@@ -42,6 +42,9 @@ def verify(
     ] = None,
     job: common.Job = None,
     share: Annotated[float, typer.Option(help="Share of the rows to compute again beside its worst cases.")] = 0.1,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="A spot check: N random rows alone, without the audit.", show_default="all")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of their draw.", show_default="random")] = None,
     cases: Annotated[
         int | None,
@@ -69,6 +72,7 @@ def verify(
             checkpoint=checkpoint,
             share=share,
             cases=cases,
+            rows=rows,
             engine=engine,
             trust_code=trust_code,
             job=spec,
@@ -77,7 +81,7 @@ def verify(
     if not shown(results, entry, common.console()):
         common.say(f"{entry}: refused: {reasons(results)[0]}")
         raise typer.Exit(common.EXIT_FAILED)
-    common.say(f"{entry}: verified")
+    common.say(f"{entry}: verified" if rows is None else f"{entry}: these rows agree; without --rows all is verified")
 
 
 @board.command()

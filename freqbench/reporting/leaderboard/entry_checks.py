@@ -30,11 +30,9 @@ from freqbench.models.sources import source_of
 from freqbench.reporting.leaderboard.entry_folder import (
     STORE,
     BoardEntry,
-    Told,
     located,
     place_of,
     require_labels,
-    told_by,
 )
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
@@ -49,15 +47,14 @@ def examine(entry: BoardEntry, trust_code: bool = False) -> list[Check]:
     """Checks that an entry's files agree with each other; computes nothing again.
 
     `job`: it names the one network, and needs no code of other packages unless `trust_code` lets it; the checks of
-    `freqbench verify`, for the rows of its audit too; `rows`: each is ok and on the network itself; `seal`: cases,
-    worst cases and verdicts are those of the rows; `audit`: no masked gradients, no weak settings. Ends with the first
-    that is wrong.
+    `freqbench verify`, for the rows of its audit too; `rows`: each is ok and on the network itself; `worst
+    cases`: there are some; `audit`: no masked gradients, no weak settings. Ends with the first that is wrong.
     """
     results = [_job(entry, trust_code)]
     if results[0].verdict == "ok":
         of_store, *of_audit = map(verify.verify, _stores(entry))
         results += [*of_store, *(each._replace(name=f"audit {each.name}") for listed in of_audit for each in listed)]
-    for more in (_rows, _seal, lambda entry: audited(entry.store)):
+    for more in (_rows, _worst_cases, lambda entry: audited(entry.store)):
         if reasons(results):
             break
         results.append(more(entry))
@@ -114,19 +111,12 @@ def _rows(entry: BoardEntry) -> Check:
     return Check("rows", "ok", f"{len(rows)} rows of attacks on {entry.seal.model} are ok")
 
 
-def _seal(entry: BoardEntry) -> Check:
-    facts = told_by(entry.store)
-    for name in Told.model_fields:
-        sealed, actual = getattr(entry.seal, name), getattr(facts, name)
-        if name == "verdicts":  # another release may word its sentences otherwise
-            sealed, actual = ([(each.dataset, each.verdict) for each in side.verdicts] for side in (entry.seal, facts))
-        if sealed != actual:
-            return Check("seal", "wrong", f"{name} are not those of the rows: make the entry again")
-    if not facts.worst_cases:
+def _worst_cases(entry: BoardEntry) -> Check:
+    if not entry.told.worst_cases:
         wanted = "an attack that was optimised on the network, within bounds whose strongest attack an audit knows"
-        return Check("seal", "wrong", f"nothing to rank by: expected {wanted}")
-    counts = f"{len(facts.worst_cases)} worst cases in {len(facts.threat_models)} threat models"
-    return Check("seal", "ok", f"{counts} are the rows'")
+        return Check("worst cases", "wrong", f"nothing to rank by: expected {wanted}")
+    counts = f"{len(entry.told.worst_cases)} in {len(entry.told.threat_models)} threat models"
+    return Check("worst cases", "ok", counts)
 
 
 def audited(store: Store) -> Check:
@@ -175,6 +165,7 @@ def recompute(
     engine: run.Engine,
     trust_code: bool,
     job: JobSpec | None = None,
+    rows: int | None = None,
     seed: int | None = None,
 ) -> list[Check]:
     """Computes an entry again on a copy of its store; its own files are only read.
@@ -191,6 +182,7 @@ def recompute(
         engine: engine of the audit.
         trust_code: allow third-party code and frozen networks to run.
         job: its datasets name the places of data here; None: the entry's job does.
+        rows: a spot check of that many random rows, without the audit; None: all of the above.
     """
     with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, trusting(trust_code):
         place = checkpoint or entry.card.checkpoint
@@ -207,8 +199,8 @@ def recompute(
         if results[-1].verdict == "wrong":
             return results
         out = _copied(entry, here, folder)
-        results.append(_again(entry, out, here, share, seed, console))
-        if results[-1].verdict == "ok":
+        results.append(_again(entry, out, here, share, rows, seed, console))
+        if rows is None and results[-1].verdict == "ok":
             theirs = Counter(name for name, _ in set(Store(root_of(entry.store.root)).rows(("dataset", "case_key"))))
             results.append(_audited_again(entry, out, here, cases or max(theirs.values()), engine, console))
         return results
@@ -232,7 +224,7 @@ def _identities(entry: BoardEntry, grid: Grid) -> Iterator[Check]:
     yield Check("checkpoint", "ok", f"sha256 {entry.seal.checkpoint}")
     for name, refs in grid.cases.items():
         here = {ref.case_id: key for ref, key in zip(refs, grid.case_keys[name], strict=True)}
-        for case, key in entry.seal.cases.get(name, {}).items():
+        for case, key in entry.told.cases.get(name, {}).items():
             if here.get(case) != key:
                 got_key = here.get(case, "no such case")
                 text = f"case {case} of {name}: expected the digest {key}, got {got_key}: other data or preprocessing"
@@ -257,13 +249,18 @@ def _copied(entry: BoardEntry, job: JobSpec, folder: str) -> str:
     return str(out)
 
 
-def _again(entry: BoardEntry, out: str, job: JobSpec, share: float, seed: int | None, console: Console) -> Check:
-    """Computes again every row that is the worst case of a board, as it decides a rank, and a share of the rest."""
-    keys, worst = Store(out).covered(), {(each.cell_id, each.case_key) for each in entry.seal.worst_cases}
+def _again(
+    entry: BoardEntry, out: str, job: JobSpec, share: float, rows: int | None, seed: int | None, console: Console
+) -> Check:
+    """Computes again every row that is the worst case of a board, as it decides a rank, and a share of the rest.
+
+    With `rows`, that many of all rows instead.
+    """
+    keys, worst = Store(out).covered(), {(each.cell_id, each.case_key) for each in entry.told.worst_cases}
     decisive = sorted(key for key in keys if key[:2] in worst)
-    count = math.ceil(share * (len(keys) - len(decisive)))
+    again, count = (decisive, math.ceil(share * (len(keys) - len(decisive)))) if rows is None else ([], rows)
     seed = secrets.randbelow(2**31) if seed is None else seed
-    counts = reproduce.reproduce(out, None, count, seed, job, console, decisive)
+    counts = reproduce.reproduce(out, None, count, seed, job, console, again)
     text = f"{reproduce.total(counts)}, of {len(keys)} with {len(decisive)} worst cases (seed {seed})"
     is_same = not counts["different"] and not counts["not recomputed"]
     return Check("reproduce", "ok" if is_same else "wrong", text)

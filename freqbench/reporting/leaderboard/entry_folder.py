@@ -2,7 +2,8 @@
 
 An entry is a folder: `card.yaml`, a person's statements, which nothing here can measure; `store/`, the rows of one
 network under attacks on itself, with those of its audit; `entry.json`, which names the network by its checkpoint's
-SHA-256, the cases by their digests, the worst case of each case and threat model, and every other file by its SHA-256.
+SHA-256 and every other file by its own. The cases, the worst case of each under each threat model, and the audit's
+verdicts follow from the rows.
 """
 
 import re
@@ -11,6 +12,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -22,6 +24,7 @@ from pydantic import AfterValidator, Field, model_validator
 from freqbench.analysis.frames import plain
 from freqbench.analysis.tables import case_minima
 from freqbench.audit import checks
+from freqbench.audit.checks import ModelVerdict
 from freqbench.audit.checks.strongest import claims_of
 from freqbench.audit.probe_files import GRADIENTS
 from freqbench.core import config, names
@@ -54,7 +57,7 @@ bibtex: null     # how to cite it
 """
 
 SEAL, STORE = "entry.json", "store"
-VERSION = 1
+VERSION = 2
 MOST_FILES, MOST_BYTES, MOST_SEAL = 2000, 2**27, 2**24
 MOST_ROWS, MOST_UNPACKED = 1_000_000, 2**31
 
@@ -131,7 +134,8 @@ def read_card(path: Path) -> Card:
         return config.validate(mapping_of(stream.read(YAML_BYTES + 1), str(path)), Card, where=str(path))
 
 
-class WorstCase(Strict):
+@dataclass(frozen=True, kw_only=True)
+class WorstCase:
     """Lowest foreground DSC of a case under any attack of a threat model and its bounds; fractions."""
 
     dataset: str
@@ -145,24 +149,24 @@ class WorstCase(Strict):
     dsc_foreground_clean: float
 
 
-class Verdict(Strict):
-    """Verdict of the audit on the network for a dataset."""
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """Facts that follow from an entry's rows.
 
-    dataset: str
-    verdict: str
-    sentence: str
+    Attributes:
+        cases: digests by dataset and case.
+        threat_models: with their bounds.
+        worst_cases: one for each case and threat model.
+        verdicts: the audit's, one for each dataset.
+    """
 
-
-class Told(Strict):
-    """Facts that follow from an entry's store."""
-
-    cases: dict[str, dict[str, str]]  # digests by dataset and case
-    threat_models: tuple[str, ...]  # with their bounds
+    cases: Mapping[str, Mapping[str, str]]
+    threat_models: tuple[str, ...]
     worst_cases: tuple[WorstCase, ...]
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ModelVerdict, ...]
 
 
-class Seal(Told):
+class Seal(Strict):
     """Content of the file SEAL.
 
     Attributes:
@@ -182,7 +186,8 @@ class Seal(Told):
     @classmethod
     def _is_of_this_version(cls, content: Any) -> Any:
         if isinstance(content, Mapping) and (version := content.get("version", VERSION)) != VERSION:
-            raise ValueError(f"expected an entry of version {VERSION}, got {version!r:.40}: update freqbench")
+            todo = "make the entry again" if version == 1 else "update freqbench"
+            raise ValueError(f"expected an entry of version {VERSION}, got {version!r:.40}: {todo}")
         return content
 
 
@@ -203,6 +208,11 @@ class BoardEntry:
     def store(self) -> Store:
         """Store of the entry's rows."""
         return Store(str(self.folder / STORE))
+
+    @cached_property
+    def told(self) -> Told:
+        """Facts that follow from its rows; read it once `examine` finds nothing wrong."""
+        return told_by(self.store)
 
 
 def read_entry(folder: Path) -> BoardEntry:
@@ -284,16 +294,15 @@ def told_by(store: Store) -> Told:
                 copied = {name: row[name] for name in _COPIED}
                 key = digests[on.dataset, row["case_id"]]
                 place = {"dataset": on.dataset, "bounds": claim.subject, "case_key": key, "attack": row["label"]}
-                worst.append(config.validate({**place, **copied}, WorstCase, store.root))
+                worst.append(WorstCase(**place, **copied))
     cases = defaultdict[str, dict[str, str]](dict)
     for (dataset, case), key in sorted(digests.items()):
         cases[str(dataset)][str(case)] = str(key)
-    verdicts = checks.verdicts(checks.audited(evidence))
     return Told(
         cases=cases,
         threat_models=tuple(dict.fromkeys(each.bounds for each in worst)),
         worst_cases=tuple(worst),
-        verdicts=tuple(Verdict(dataset=v.dataset, verdict=v.verdict, sentence=v.sentence) for v in verdicts),
+        verdicts=tuple(checks.verdicts(checks.audited(evidence))),
     )
 
 

@@ -26,7 +26,6 @@ from freqbench.reporting.leaderboard.entry_folder import (
     place_of,
     read_card,
     require_labels,
-    told_by,
 )
 from freqbench.results import KEY, Key, Store, index_keys
 
@@ -82,8 +81,7 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
 def seal(folder: Path, model: str, checkpoint: str) -> None:
     """Writes SEAL over the files of an entry; `checkpoint` is the SHA-256 of its weights, hex."""
     files = {name: downloads.digest(path) for name, path in files_of(folder).items() if name != SEAL}
-    facts = told_by(Store(str(folder / STORE)))
-    made = Seal(**dict(facts), model=model, checkpoint=checkpoint, files=files, versions=versions())
+    made = Seal(model=model, checkpoint=checkpoint, files=files, versions=versions())
     storage.write_atomic(str(folder / SEAL), made.model_dump_json(indent=1).encode())
 
 

@@ -6,7 +6,7 @@ page lets no script run but the site's own.
 
 import io
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,7 +25,7 @@ from freqbench.core.machine import versions
 from freqbench.reporting.colors import BACKGROUND, series_style
 from freqbench.reporting.figures.style import new_figure, styled
 from freqbench.reporting.leaderboard.entry_checks import examine, reasons
-from freqbench.reporting.leaderboard.entry_folder import BoardEntry, is_address, read_entry
+from freqbench.reporting.leaderboard.entry_folder import BoardEntry, Told, is_address, read_entry
 from freqbench.reporting.render import csv
 from freqbench.reporting.views.leaderboard import SCORE, decided, pair_tests, ranked
 
@@ -52,8 +52,8 @@ class Board:
     rows: pd.DataFrame
 
 
-def boards_of(entries: Sequence[BoardEntry]) -> list[Board]:
-    """Makes the boards, by dataset and bounds: entries of one board share their bounds and the digests of their cases.
+def boards_of(entries: Mapping[str, Told]) -> list[Board]:
+    """Makes the boards of entries, facts by name: those of one board share dataset, bounds and digests of their cases.
 
     An entry's score is the mean over cases of the lowest foreground DSC that any of its attacks with these bounds, its
     audit's too, leaves; its interval is over patients. The order is tested as in `report --table leaderboard`. Where
@@ -61,8 +61,8 @@ def boards_of(entries: Sequence[BoardEntry]) -> list[Board]:
     half of the entries have, and ranks the entries that have them all.
     """
     by_cases = defaultdict[Hashable, list[pd.DataFrame]](list)
-    for entry in entries:
-        worst = pd.DataFrame(map(dict, entry.seal.worst_cases)).assign(target_model=entry.name)
+    for name, told in entries.items():
+        worst = pd.DataFrame(told.worst_cases).assign(target_model=name)
         for (dataset, _), part in worst.groupby(["dataset", "bounds"]):
             by_cases[dataset, frozenset(part["case_key"])].append(part)
     boards: list[tuple[tuple[str, ...], pd.DataFrame]] = []
@@ -146,7 +146,7 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: 
     if not accepted:
         raise UserError(f"{entries}: expected an entry that stands, found none of {len(places)}: see the reasons above")
     storage.require_own(str(to / "index.html"), MARK)
-    _write(accepted, boards_of(accepted), to)
+    _write(accepted, boards_of({entry.name: entry.told for entry in accepted}), to)
     say(f"written: {to / 'index.html'} ({len(accepted)} of {len(places)} entries)")
     say(f"scores are those that the entries state: freqbench leaderboard verify {entries}/NAME computes them again")
     return len(accepted) == len(places)

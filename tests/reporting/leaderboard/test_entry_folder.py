@@ -62,7 +62,8 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "no seal": (removed(SEAL), "expected entry.json, found none"),
     "a deep seal": (added(SEAL, "[" * 10**5), "entry.json: not readable as JSON"),
     "an endless seal": (added(SEAL, " " * (entry_folder.MOST_SEAL + 1)), "entry.json: expected at most 16 MiB"),
-    "a newer seal": (resealed(version=2, signature="x"), r"entry\.json: expected an entry of version 1, got 2: update"),
+    "a newer seal": (resealed(version=3, signature="x"), r"entry\.json: expected an entry of version 2, got 3: update"),
+    "an older seal": (resealed(version=1), r"entry\.json: expected an entry of version 2, got 1: make the entry again"),
     "a key more": (resealed(script=1), "unknown key 'script'"),
 }
 

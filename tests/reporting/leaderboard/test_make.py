@@ -60,10 +60,10 @@ def test_an_entry_has_the_rows_of_its_network_and_the_worst_of_its_attacks(enter
             is_attack = row["threat_model"] == "linf" and row["attack"] != "random_noise"
             if is_own and is_attack and abs(row["budget"] - 32 / 255) < 1e-9:
                 rows[row["case_id"]].append(row["dsc_foreground"])
-    assert {each.case_id: each.dsc_foreground for each in entry.seal.worst_cases} == {
+    assert {each.case_id: each.dsc_foreground for each in entry.told.worst_cases} == {
         case: min(scores) for case, scores in rows.items()
     }
-    assert {each.bounds for each in entry.seal.worst_cases} == {"linf eps=32/255"}
+    assert {each.bounds for each in entry.told.worst_cases} == {"linf eps=32/255"}
     assert set(Store(str(entry.folder / "store")).rows(("source_model", "target_model"))) == {("plain", "plain")}
 
 

@@ -15,7 +15,7 @@ from reporting.leaderboard.conftest import write_card
 
 from freqbench.core.errors import UserError
 from freqbench.reporting.leaderboard import site as sites
-from freqbench.reporting.leaderboard.entry_folder import BoardEntry, Card, Seal, WorstCase, read_entry
+from freqbench.reporting.leaderboard.entry_folder import Told, WorstCase, read_entry
 from freqbench.reporting.leaderboard.make import make_entry
 
 ENTRIES = Path(__file__).parents[3] / "reports" / "leaderboard"
@@ -23,8 +23,8 @@ build_site = partial(sites.build_site, trust_code=True)
 HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}\"'><img src=x onerror=alert(1)>"
 
 
-def entry(name: str, left: dict[str, float], bounds: str = "linf eps=8/255") -> BoardEntry:
-    """An entry by the foreground DSC that is left of its cases, in digests of one letter."""
+def told(left: dict[str, float], bounds: str = "linf eps=8/255") -> Told:
+    """Facts of an entry by the foreground DSC that is left of its cases, in digests of one letter."""
     worst = tuple(
         WorstCase(
             dataset="phantom",
@@ -39,16 +39,12 @@ def entry(name: str, left: dict[str, float], bounds: str = "linf eps=8/255") -> 
         )
         for key, score in left.items()
     )
-    sealed = Seal(
-        cases={}, threat_models=(bounds,), worst_cases=worst, verdicts=(), model=name, checkpoint="0" * 64, files={},
-        versions={},
-    )  # fmt: skip
-    return BoardEntry(folder=Path(name), card=Card.model_construct(title=name), seal=sealed)
+    return Told(cases={}, threat_models=(bounds,), worst_cases=worst, verdicts=())
 
 
 def test_a_board_ranks_by_the_mean_worst_case_with_its_interval_over_patients() -> None:
     scores = {"weak": [0.1, 0.2, 0.3], "strong": [0.5, 0.55, 0.65]}
-    (board,) = sites.boards_of([entry(name, dict(zip("abc", own, strict=True))) for name, own in scores.items()])
+    (board,) = sites.boards_of({name: told(dict(zip("abc", own, strict=True))) for name, own in scores.items()})
     assert board.rows["entry"].tolist() == ["strong", "weak"]
     assert board.rows["rank"].tolist() == [1, 2]
     assert board.rows["strongest"].tolist() == ["pgd", "pgd"]
@@ -61,39 +57,40 @@ def test_a_board_ranks_by_the_mean_worst_case_with_its_interval_over_patients() 
     assert board.rows["order"].tolist() == ["", "holds"]
 
 
-@pytest.mark.parametrize("name", ["unet", "unet-vaft"])
-def test_entries_of_the_repository_are_whole_and_of_the_packaged_weights(name: str) -> None:
-    entry = read_entry(ENTRIES / name)
-    assert entry.card.checkpoint == f"zoo://phantom/{name}"
-    assert sum(path.stat().st_size for path in entry.folder.rglob("*") if path.is_file()) <= 300_000
-    weights = files("freqbench.models.zoo") / "phantom" / f"{name}.safetensors"
-    assert entry.seal.checkpoint == hashlib.sha256(weights.read_bytes()).hexdigest()
+def test_entries_of_the_repository_are_whole_and_of_the_packaged_weights() -> None:
+    entries = [read_entry(path.parent) for path in ENTRIES.glob("*/card.yaml")]
+    assert len(entries) >= 10
+    for entry in entries:
+        assert entry.card.checkpoint == f"zoo://hippocampus/{entry.name}"
+        assert sum(path.stat().st_size for path in entry.folder.rglob("*") if path.is_file()) <= 300_000
+        weights = files("freqbench.models.zoo") / "hippocampus" / f"{entry.name}.safetensors"
+        assert entry.seal.checkpoint == hashlib.sha256(weights.read_bytes()).hexdigest()
+        assert {len(cases) for cases in entry.told.cases.values()} == {20}
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        entry("other", {"a": 0.5, "c": 0.5}),
-        entry("other", {"a": 0.5}),
-        entry("other", {"a": 0.5, "b": 0.5}, bounds="linf eps=4/255"),
+        told({"a": 0.5, "c": 0.5}),
+        told({"a": 0.5}),
+        told({"a": 0.5, "b": 0.5}, bounds="linf eps=4/255"),
     ],
 )
-def test_other_cases_or_bounds_are_another_board(other: BoardEntry) -> None:
-    boards = sites.boards_of([entry("one", {"a": 0.5, "b": 0.5}), other])
+def test_other_cases_or_bounds_are_another_board(other: Told) -> None:
+    boards = sites.boards_of({"one": told({"a": 0.5, "b": 0.5}), "other": other})
     assert sorted(tuple(board.rows["entry"]) for board in boards) == [("one",), ("other",)]
 
 
-def several(name: str, **left: dict[str, float]) -> BoardEntry:
-    """An entry by the foreground DSC that is left of its cases within each bounds."""
-    (first, *others) = (entry(name, scores, bounds) for bounds, scores in left.items())
-    worst = [*first.seal.worst_cases, *(each for other in others for each in other.seal.worst_cases)]
-    return replace(first, seal=first.seal.model_copy(update={"worst_cases": tuple(worst)}))
+def several(**left: dict[str, float]) -> Told:
+    """Facts of an entry by the foreground DSC that is left of its cases within each bounds."""
+    parts = [told(scores, bounds) for bounds, scores in left.items()]
+    return replace(parts[0], worst_cases=tuple(each for part in parts for each in part.worst_cases))
 
 
 def test_a_board_over_all_takes_the_worst_of_each_case_and_stands_first() -> None:
-    one = several("one", linf={"a": 0.6, "b": 0.5}, l2={"a": 0.4, "b": 0.8})
-    other = several("other", linf={"a": 0.5, "b": 0.7}, l2={"a": 0.9, "b": 0.3})
-    boards = sites.boards_of([one, other])
+    one = several(linf={"a": 0.6, "b": 0.5}, l2={"a": 0.4, "b": 0.8})
+    other = several(linf={"a": 0.5, "b": 0.7}, l2={"a": 0.9, "b": 0.3})
+    boards = sites.boards_of({"one": one, "other": other})
     assert [board.bounds for board in boards] == ["worst of 2 threat models", "l2", "linf"]
     assert [board.over for board in boards] == [("l2", "linf"), (), ()]
     assert boards[0].rows["entry"].tolist() == ["one", "other"]
@@ -102,8 +99,8 @@ def test_a_board_over_all_takes_the_worst_of_each_case_and_stands_first() -> Non
 
 def test_a_board_over_all_is_not_changed_by_a_newcomer_s_bounds() -> None:
     two = {"linf": {"a": 0.6}, "l2": {"a": 0.4}}
-    newcomers = several("more", **two, kspace={"a": 0.1}), several("less", linf={"a": 0.9})
-    boards = sites.boards_of([several("one", **two), several("other", **two), *newcomers])
+    newcomers = {"more": several(**two, kspace={"a": 0.1}), "less": several(linf={"a": 0.9})}
+    boards = sites.boards_of({"one": several(**two), "other": several(**two), **newcomers})
     assert boards[0].over == ("l2", "linf")
     assert sorted(boards[0].rows["entry"]) == ["more", "one", "other"]
     assert boards[0].rows["dsc_foreground"].tolist() == pytest.approx([40, 40, 40])
@@ -136,7 +133,7 @@ def test_a_card_s_words_are_text(site: Path) -> None:
 
 def test_pages_show_ranks_plots_and_links(site: Path, entered: Path) -> None:
     index, page = (site / "index.html").read_text(), (site / "entries" / "twin.html").read_text()
-    worst = read_entry(entered / "entries" / "plain").seal.worst_cases
+    worst = read_entry(entered / "entries" / "plain").told.worst_cases
     mean = 100 * sum(each.dsc_foreground for each in worst) / len(worst)
     assert index.count(f'<td class="number">{mean:.1f}</td>') == 2
     assert "balls: linf eps=32/255" in index
