@@ -43,7 +43,8 @@ def verify(
     job: common.Job = None,
     share: Annotated[float, typer.Option(help="Share of the rows to compute again beside its worst cases.")] = 0.1,
     rows: Annotated[
-        int | None, typer.Option(min=1, help="A spot check: N random rows alone, without the audit.", show_default="all")
+        int | None,
+        typer.Option(min=1, help="A spot check: N random rows alone, without the audit.", show_default="all"),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of their draw.", show_default="random")] = None,
     cases: Annotated[

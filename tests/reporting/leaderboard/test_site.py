@@ -68,6 +68,28 @@ def test_entries_of_the_repository_are_whole_and_of_the_packaged_weights() -> No
         assert {len(cases) for cases in entry.told.cases.values()} == {20}
 
 
+@pytest.mark.integration
+def test_the_lines_of_the_page_compute_a_cell_of_the_board_again(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of its first case alone."""
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "leaderboard.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(lines.splitlines()) <= 10
+    monkeypatch.setenv("FREQBENCH_DATA", str(shared / "data"))
+    exec(lines.replace('split="test"', 'split="test", cases=1'), {})
+    (name,) = re.findall(r"zoo://hippocampus/([\w.-]+)", lines)
+    store = read_entry(ENTRIES / name).store
+    rows = store.rows(("attack", "budget", "params", "case_id", "dsc_foreground"))
+    stored = [
+        row[4]
+        for row in rows
+        if row[:2] == ("sa2_opt", 0.4) and '"control": "none"' in row[2] and row[3] == "hippocampus_288"
+    ]
+    assert len(stored) == 2
+    assert capsys.readouterr().out == f"scaling, rho 0.4: {100 * min(stored):.2f}\n"
+
+
 @pytest.mark.parametrize(
     "other",
     [
