@@ -222,25 +222,22 @@ def board_table(most: int) -> str:
 def board_matrix() -> str:
     """What each threat model leaves of each network, in the order of the board over all; a column's most is bold."""
     whole, boards = hippocampus_boards()
-    left = {board.bounds: board.rows.set_index("entry")["dsc_foreground"].round(1) for board in boards}
-    columns = {"clean": whole.rows.set_index("entry")["dsc_foreground_clean"].round(1), **left}
-    columns["worst of all"] = whole.rows.set_index("entry")["dsc_foreground"].round(1)
-    columns["null rows"] = pd.Series({name: null_rows(stored_entries()[name]) for name in whole.rows["entry"]})
-    rows = [
-        [
-            f"`{name}`",
-            *(f"**{each[name]}**" if each[name] == each.max() else f"{each[name]}" for each in columns.values()),
-        ]
-        for name in whole.rows["entry"]
-    ]
-    return table(rows, ["network", *(" ".join(name.split()[:2]) for name in columns)]) + "\n"
+    left = {"clean": whole.rows.set_index("entry")["dsc_foreground_clean"]}
+    for board in boards:
+        left[" ".join(re.sub(r" \w+=", " ", board.bounds).split()[:2])] = board.rows.set_index("entry")["dsc_foreground"]
+    left["worst"] = whole.rows.set_index("entry")["dsc_foreground"]
+    rows = []
+    for name in whole.rows["entry"]:
+        scores = [f"**{each[name]:.1f}**" if each[name] == each.max() else f"{each[name]:.1f}" for each in left.values()]
+        rows.append([f"`{name}`", *scores, f"{null_rows(stored_entries()[name]):.1f}"])
+    return table(rows, ["network", *left, "null rows"]) + "\n"
 
 
 def null_rows(entry: BoardEntry) -> float:
     """The lowest mean foreground DSC x100 that changes without optimisation leave, over their kinds and budgets."""
     rows = pd.DataFrame(entry.store.rows(NULL), columns=NULL)
     is_null = rows["attack"].eq("random_noise") | rows["params"].str.contains('"control": "random"', regex=False)
-    return round(100 * float(rows[is_null].groupby(["threat_model", "budget"])["dsc_foreground"].mean().min()), 1)
+    return 100 * float(rows[is_null].groupby(["threat_model", "budget"])["dsc_foreground"].mean().min())
 
 
 def filled(text: str, parts: Mapping[str, str]) -> str:
