@@ -224,11 +224,15 @@ def board_matrix() -> str:
     whole, boards = hippocampus_boards()
     left = {"clean": whole.rows.set_index("entry")["dsc_foreground_clean"]}
     for board in boards:
-        left[" ".join(re.sub(r" \w+=", " ", board.bounds).split()[:2])] = board.rows.set_index("entry")["dsc_foreground"]
+        left[" ".join(re.sub(r" \w+=", " ", board.bounds).split()[:2])] = board.rows.set_index("entry")[
+            "dsc_foreground"
+        ]
     left["worst"] = whole.rows.set_index("entry")["dsc_foreground"]
     rows = []
     for name in whole.rows["entry"]:
-        scores = [f"**{each[name]:.1f}**" if each[name] == each.max() else f"{each[name]:.1f}" for each in left.values()]
+        scores = [
+            f"**{each[name]:.1f}**" if each[name] == each.max() else f"{each[name]:.1f}" for each in left.values()
+        ]
         rows.append([f"`{name}`", *scores, f"{null_rows(stored_entries()[name]):.1f}"])
     return table(rows, ["network", *left, "null rows"]) + "\n"
 

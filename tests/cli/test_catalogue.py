@@ -84,8 +84,11 @@ def test_an_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench
                 "vaft on sa2 with frequency consistency",
                 "job zoo_phantom_vaft, seed 0, 400 steps",
                 "86.0 (foreground",
-                "within any of: dct",
             ),
+        ),
+        (
+            ("models", "zoo://hippocampus/union-wide"),
+            ("at on a union of vafa_opt, sa2_opt, apgd", "71.4 under the strongest attack within any of: bias-field"),
         ),
     ],
 )

@@ -72,7 +72,7 @@ def test_entries_of_the_repository_are_whole_and_of_the_packaged_weights() -> No
 def test_the_lines_of_the_page_compute_a_cell_of_the_board_again(
     shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of its first case alone."""
+    """The first case stands for all twenty."""
     page = (Path(__file__).parents[3] / "docs" / "how-to" / "leaderboard.md").read_text(encoding="utf-8")
     (lines,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert len(lines.splitlines()) <= 10
