@@ -318,6 +318,8 @@ def test_tables_of_the_leaderboard_are_those_of_its_entries() -> None:
         assert sorted(re.findall(r"`([\w.-]+)`", rows)) == networks
     (short,) = re.findall(r"<!-- board -->\n(.*?)<!-- /board -->", TEXT, flags=re.DOTALL)
     assert len(re.findall(r"^\| \d", short, flags=re.MULTILINE)) == 10
+    whole, _ = generated.hippocampus_boards()
+    assert set(whole.rows["cases"]) == set(whole.rows["patients"]) == {20}
 
 
 def test_rows_of_a_table_have_the_cells_of_its_head() -> None:

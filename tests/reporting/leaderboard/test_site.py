@@ -65,7 +65,6 @@ def test_entries_of_the_repository_are_whole_and_of_the_packaged_weights() -> No
         assert sum(path.stat().st_size for path in entry.folder.rglob("*") if path.is_file()) <= 300_000
         weights = files("freqbench.models.zoo") / "hippocampus" / f"{entry.name}.safetensors"
         assert entry.seal.checkpoint == hashlib.sha256(weights.read_bytes()).hexdigest()
-        assert {len(cases) for cases in entry.told.cases.values()} == {20}
 
 
 @pytest.mark.integration
