@@ -26,6 +26,9 @@ from tabulate import tabulate
 from torch import Tensor
 from typer.cli import get_docs_for_click
 
+from freqbench.analysis.frames import records_frame
+from freqbench.analysis.groups import is_null_row, scored
+from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.declared import declared
 from freqbench.attacks.core.ensemble import Ensemble
@@ -54,7 +57,6 @@ BOUNDS = ROOT / "reports" / "bounds" / "README.md"
 ENTRIES = ROOT / "reports" / "leaderboard"
 BOARD_PAGE = ENTRIES / "README.md"
 BOARD = "hippocampus"  # its dataset
-NULL = ("attack", "params", "threat_model", "budget", "dsc_foreground")
 JOBS: Mapping[str, str] = {  # folders, in the order of a reader
     "": "First",
     "phantom": "Procedural CT volumes and networks of the package: no data needed",
@@ -223,25 +225,21 @@ def board_matrix() -> str:
     """What each threat model leaves of each network, in the order of the board over all; a column's most is bold."""
     whole, boards = hippocampus_boards()
     left = {"clean": whole.rows.set_index("entry")["dsc_foreground_clean"]}
-    for board in boards:
-        left[" ".join(re.sub(r" \w+=", " ", board.bounds).split()[:2])] = board.rows.set_index("entry")[
-            "dsc_foreground"
-        ]
-    left["worst"] = whole.rows.set_index("entry")["dsc_foreground"]
+    for board in [*boards, whole]:
+        heading = "worst" if board.over else " ".join(re.sub(r" \w+=", " ", board.bounds).split()[:2])
+        left[heading] = board.rows.set_index("entry")["dsc_foreground"]
     rows = []
     for name in whole.rows["entry"]:
-        scores = [
-            f"**{each[name]:.1f}**" if each[name] == each.max() else f"{each[name]:.1f}" for each in left.values()
-        ]
+        scores = [f"{each[name]:.1f}" if each[name] < each.max() else f"**{each[name]:.1f}**" for each in left.values()]
         rows.append([f"`{name}`", *scores, f"{null_rows(stored_entries()[name]):.1f}"])
     return table(rows, ["network", *left, "null rows"]) + "\n"
 
 
 def null_rows(entry: BoardEntry) -> float:
     """The lowest mean foreground DSC x100 that changes without optimisation leave, over their kinds and budgets."""
-    rows = pd.DataFrame(entry.store.rows(NULL), columns=NULL)
-    is_null = rows["attack"].eq("random_noise") | rows["params"].str.contains('"control": "random"', regex=False)
-    return 100 * float(rows[is_null].groupby(["threat_model", "budget"])["dsc_foreground"].mean().min())
+    rows = scored(current(records_frame([entry.store])))
+    rows = rows[is_null_row(rows) | rows["attack"].eq("random_noise")]
+    return float(rows.groupby(["threat_model", "budget"], observed=True)["dsc_foreground"].mean().min())
 
 
 def filled(text: str, parts: Mapping[str, str]) -> str:

@@ -8,6 +8,8 @@ import typer
 from freqbench.cli import common
 from freqbench.core.errors import UserError
 
+SHARE = 0.1
+
 app = typer.Typer()
 board = typer.Typer(
     help="Entries that anybody can compute again, and a static site that ranks them.", no_args_is_help=True
@@ -41,7 +43,7 @@ def verify(
         str | None, typer.Option(help="Its weights, a file or folder.", show_default="the card's address")
     ] = None,
     job: common.Job = None,
-    share: Annotated[float, typer.Option(help="Share of the rows to compute again beside its worst cases.")] = 0.1,
+    share: Annotated[float, typer.Option(help="Share of the rows to compute again beside its worst cases.")] = SHARE,
     rows: Annotated[
         int | None,
         typer.Option(min=1, help="A spot check: N random rows alone, without the audit.", show_default="all"),
@@ -63,6 +65,10 @@ def verify(
 
     if not 0 < share <= 1:
         raise UserError(f"--share: expected a number in (0, 1], got {share:g}: 0.1 is a tenth of the rows")
+    if rows is not None and (cases is not None or share != SHARE):
+        raise UserError(
+            "--rows: expected neither --share nor --cases beside it: a spot check has no audit and no share"
+        )
     read = read_entry(Path(entry))
     results = examine(read, trust_code)
     if not reasons(results):

@@ -78,6 +78,9 @@ def test_a_spot_check_computes_as_many_rows_as_asked_and_no_audit(
     assert code == 0
     assert re.findall(r"^row \w+: ([\w ]+):", said, flags=re.MULTILINE) == ["equal to the bit"]
     assert said.splitlines()[-1].endswith("plain: these rows agree; without --rows all is verified")
+    for beside in (("--cases", "1"), ("--share", "1")):
+        code, _, err = bench(capsys, "leaderboard", "verify", str(entered / "entries" / "plain"), *given, *beside)
+        assert (code, "--rows: expected neither --share nor --cases beside it" in err) == (2, True)
     entry = copied(entered, tmp_path, forged)
     (reason,) = computed(entry, entered, rows=1)
     assert re.match(r"reproduce: 1 rows: 1 DIFFERENT, of 2 ", reason)
