@@ -173,6 +173,7 @@ def _copy(store: Store, to: Path, keys: Collection[Key], spec: Mapping[str, Any]
         copied = {name: run[name] for name in OF_RUN if name in run}
         run_facts.append({**copied, "models": models, "datasets": run.get("datasets"), "job": dict(spec)})
         copy.write_run(run_id, run_facts[-1])
+    copy.compact()
     index = []
     for cell_id, group in groupby(sorted(stored), key=itemgetter(0)):
         cell = [*group]

@@ -17,7 +17,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
 from freqbench.reporting.leaderboard.entry_folder import read_entry, told_by
 from freqbench.reporting.leaderboard.make import make_entry
-from freqbench.results import Store
+from freqbench.results import KEY, Store
 
 
 def test_the_first_call_writes_a_card_and_the_second_the_entry(
@@ -75,6 +75,27 @@ def test_bounds_whose_strongest_attack_is_not_known_rank_nothing(tmp_path: Path)
     with trusting():
         execute(job(tmp_path, *attacks, models=job(tmp_path)["models"][:1]), out)
     assert told_by(Store(out)).threat_models == ("linf eps=32/255",)
+
+
+def test_rows_of_two_runs_lie_in_one_file(entered: Path, tmp_path: Path) -> None:
+    """A run that was interrupted and went on leaves two, and an entry that is twice as large."""
+    out = Path(shutil.copytree(entered / "out", tmp_path / "out"))
+    whole, pieces = Store(str(entered / "out")), Store(str(out))
+    shutil.rmtree(out / "records")
+    shutil.rmtree(out / "class_records")
+    stored = list(whole.found({row[:3] for row in whole.rows(KEY)}).values())
+    for number, run_id in enumerate(("first", "second")):
+        writer, half = pieces.writer(run_id), stored[number::2]
+        records, classes = [record for record, _ in half], [row for _, rows in half for row in rows]
+        writer.add(*([{**row, "run_id": run_id} for row in rows] for rows in (records, classes)))
+        writer.flush()
+        pieces.write_run(run_id, whole.run(*whole.run_ids()))
+    for _ in "again":
+        write_card(tmp_path / "plain")
+        assert make_entry(str(out), "plain", tmp_path / "plain")
+        assert len(list((tmp_path / "plain" / "store" / "records").iterdir())) == 1
+    told = read_entry(tmp_path / "plain").told
+    assert told == read_entry(entered / "entries" / "plain").told
 
 
 def test_an_entry_does_not_tell_the_machine(entered: Path) -> None:
