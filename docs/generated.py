@@ -170,7 +170,11 @@ def front_page() -> str:
     addresses += " (placeholders: there is no public place yet)." if "//example.org/" in addresses else "."
     image = urls["Image"].removeprefix("https://")
     run = f"Without an installation: `docker run --rm --shm-size=1g -w /tmp {image}:cpu freqbench run quickstart`."
-    parts = {"badge": badge, "addresses": "\n".join([*cite, "", addresses, run, ""]), "board": board_table(BOARD_OF_README)}
+    parts = {
+        "badge": badge,
+        "addresses": "\n".join([*cite, "", addresses, run, ""]),
+        "board": board_table(BOARD_OF_README),
+    }
     return filled((ROOT / "README.md").read_text(encoding="utf-8"), parts)
 
 
