@@ -57,7 +57,7 @@ BOUNDS = ROOT / "reports" / "bounds" / "README.md"
 ENTRIES = ROOT / "reports" / "leaderboard"
 BOARD_PAGE = ENTRIES / "README.md"
 BOARD = "hippocampus"  # its dataset
-BOARD_OF_README = (  # ten lines: of each training the network that keeps most, and the clean one
+BOARD_OF_README = (  # ten lines: the clean network and nine trained on attacks
     *("union-wide", "union-longest", "union", "at-sa2-opt", "at-vafa-opt"),
     *("at-sa2", "at-pgd", "trades", "vaft", "unet"),
 )
