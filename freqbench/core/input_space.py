@@ -1,10 +1,12 @@
 """Defines the space that a model sees: its grid, and the native intensities that become 0 and 1."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, PositiveInt, field_validator
 
 from freqbench.core.config import Strict
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Intensity = str | dict[str, float | tuple[float, float]]
 
+RAS_LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
+"""The volume's axis in each direction."""
 Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -93,10 +97,8 @@ class Preprocess(Strict):
         size: voxels that the grid is cropped or padded to, about its centre, with 0 in the file's unit (with nnU-Net's
             resampling, where this step comes later, with 0 after scaling).
         pad_to: least final voxels of each axis: 0 is added on both sides.
-        resampling: `linear`: MONAI's; `nnunet`: nnU-Net's, cubic, with its overshoots; `nnunet_clipped`: the same, and
-            overshoots are clipped to the range of the volume or slice, as nnU-Net v2 does.
-        axes: the axes that `spacing`, `size` and `pad_to` are of: `RAS`: right, anterior and superior; `file`: each
-            file's own first, second and third. The volume's axes are RAS in any case.
+        resampling: `linear`: MONAI's; `nnunet`: nnU-Net's of its first version, cubic, with its overshoots, as the
+            papers' jobs have it. A network of nnU-Net v2 has its own pipeline.
     """
 
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
@@ -104,8 +106,7 @@ class Preprocess(Strict):
     crop_foreground: bool = True
     size: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     pad_to: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
-    resampling: Literal["linear", "nnunet", "nnunet_clipped"] = "linear"
-    axes: Literal["RAS", "file"] = "RAS"
+    resampling: Literal["linear", "nnunet"] = "linear"
 
     @field_validator("size", "pad_to")
     @classmethod
@@ -128,17 +129,23 @@ class Preprocess(Strict):
         """Returns all that changes a `Case`, for digests; keys that were added later are omitted at their defaults."""
         scaling = parse_intensity(self.intensity)
         intensity = [scaling.kind, scaling.low, scaling.high]
-        settings = {name: getattr(self, name) for name in ("size", "pad_to", "resampling", "axes")}
+        settings = {name: getattr(self, name) for name in ("size", "pad_to", "resampling")}
         later = {name: value for name, value in settings.items() if value != Preprocess.model_fields[name].default}
         return {"spacing": self.spacing, "intensity": intensity, "crop_foreground": self.crop_foreground, **later}
 
-    def in_ras(self, codes: str) -> "Preprocess":
-        """Returns the space with its lengths along RAS axes, for a file with axes towards `codes`."""
-        if self.axes == "RAS":
-            return self
-        lengths = {name: getattr(self, name) for name in ("spacing", "size", "pad_to")}
-        turned = {name: in_ras_order(value, codes) for name, value in lengths.items() if value is not None}
-        return self.model_copy(update={"axes": "RAS", **turned})
+
+def file_codes(affine: npt.NDArray[np.float64]) -> str:
+    """Returns the directions in which the axes of a file's array increase, as in LPS."""
+    from nibabel.orientations import aff2axcodes
+
+    return "".join(aff2axcodes(affine))
+
+
+class Space(Protocol):
+    """A way from a file to the volume that is attacked: `Preprocess`, or a network's own pipeline."""
+
+    def identity(self) -> dict[str, Any]:
+        """Returns all that changes a `Case`, for digests."""
 
 
 def file_axes(codes: str) -> tuple[int, int, int]:
@@ -150,6 +157,35 @@ def file_axes(codes: str) -> tuple[int, int, int]:
     (2, 0, 1)
     """
     return triple(next(i for i, code in enumerate(codes) if code in pair) for pair in ("RL", "AP", "SI"))
+
+
+def turning(given: str, wanted: str) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    """Returns, for axes towards `wanted`, the axes towards `given` along them, and those of `wanted` that run against.
+
+    >>> turning("LPS", "SAR")
+    ((2, 1, 0), (1, 2))
+    """
+    order, target = file_axes(given), file_axes(wanted)
+    along = triple(order[target.index(axis)] for axis in range(3))
+    return along, tuple(axis for axis in range(3) if given[along[axis]] != wanted[axis])
+
+
+def turned(volume: "Tensor", given: str, wanted: str) -> "Tensor":
+    """Returns a volume `[C, *axes towards given]` with its axes towards `wanted`."""
+    order, against = turning(given, wanted)
+    return volume.permute(0, *(1 + axis for axis in order)).flip([1 + axis for axis in against])
+
+
+def turned_affine(
+    affine: npt.NDArray[np.float64], shape: Sequence[int], given: str, wanted: str
+) -> npt.NDArray[np.float64]:
+    """Returns voxel to world of `turned`; `affine` and `shape` are those of the axes towards `given`."""
+    order, against = turning(given, wanted)
+    to_given = np.diag([0.0, 0.0, 0.0, 1.0])
+    for axis, along in enumerate(order):
+        to_given[along, axis] = -1 if axis in against else 1
+        to_given[along, 3] = shape[along] - 1 if axis in against else 0
+    return affine @ to_given
 
 
 def in_ras_order(values: tuple[T, T, T], codes: str) -> tuple[T, T, T]:

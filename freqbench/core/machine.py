@@ -14,7 +14,7 @@ import psutil
 
 PACKAGES = (
     *("freqbench", "torch", "ray", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel", "SimpleITK"),
-    "pyarrow",
+    *("pyarrow", "nnunetv2"),
 )
 
 PROC, CONTROL_GROUPS = Path("/proc"), Path("/sys/fs/cgroup")

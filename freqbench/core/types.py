@@ -1,8 +1,8 @@
 """The core types that every room shares."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,27 @@ class CaseRef:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prepared:
+    r"""What a network's own pipeline made of a case, beside the volume x in [0, 1] that attacks move.
+
+    The network's input is `low + (high - low) x + rest`; where voxels are `fixed`, it is `rest`, whatever x is.
+
+    Attributes:
+        bounds: for each channel, low and high: the pipeline's intensities that 0 and 1 of x are.
+        rest: float32 `[C, H, W, D]`: what lies outside of the bounds, and the whole input where voxels are fixed; None:
+            0 everywhere.
+        fixed: bool `[C, H, W, D]`, voxels that are not an attack's to move, as the pipeline fills them itself; None:
+            none.
+        facts: plain data that lead back to the file.
+    """
+
+    bounds: tuple[tuple[float, float], ...]
+    rest: "Tensor | None"
+    fixed: "Tensor | None"
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Case:
     """One patient volume with its label map on the preprocessed grid (RAS orientation).
 
@@ -83,12 +104,14 @@ class Case:
         label: uint8 `[1, H, W, D]`, classes 0 (background) to `num_classes - 1`; IGNORED for voxels that do not count.
         spacing: sides of this grid's voxels in millimetres.
         affine: voxel to world millimetres (RAS+), float64 `[4, 4]`, of this grid.
-        native_ranges: for each channel, the intensities in the data's own unit (HU for CT) that became 0 and 1.
+        native_ranges: for each channel, the intensities in the data's own unit (HU for CT) that became 0 and 1; NaN if
+            the way there is not affine.
         original_spacing: sides of a voxel in millimetres before preprocessing, in the file's axis order.
         inner: first voxel and end, an axis, of the part of the grid that lies inside crop and file; beside it is
             padding. None: all of it.
         lost: a line per class whose label voxels the way to this grid removed, wholly or for the most part.
         off_scale: a line per channel whose intensities do not fit the window that they are scaled by.
+        prepared: what the network's own pipeline made beside it; None: it was prepared by `Preprocess`.
     """
 
     ref: CaseRef
@@ -101,6 +124,7 @@ class Case:
     inner: Box | None = None
     lost: tuple[str, ...] = ()
     off_scale: tuple[str, ...] = ()
+    prepared: Prepared | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

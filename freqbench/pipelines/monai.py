@@ -1,0 +1,467 @@
+"""Runs a pipeline of MONAI's transforms by MONAI itself: its parser, its `Compose`, its inverse.
+
+Cardoso et al., arXiv:2211.02701.
+"""
+
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from freqbench.core import plugins
+from freqbench.core.errors import CheckpointError, DataError, UserError, one_line
+from freqbench.core.identity import digest
+from freqbench.core.input_space import file_codes, in_ras_order, turned, turned_affine
+from freqbench.core.limits import whole
+from freqbench.core.types import NativeCase, Outputs, Shape, Spacing, triple
+from freqbench.ops.regions import codes_of
+from freqbench.pipelines.pipeline import OFF_LINE, Bounds, Line, Pipeline, PreparedInput, line_of, own_bounds
+
+# Transforms that read files or leave intensities and grid as they are: freqbench hands over what they would make.
+NEUTRAL = ("LoadImage", "EnsureChannelFirst", "AddChannel", "AsChannelFirst", "EnsureType", "ToTensor", "ToDevice")
+# Steps after the network that write files.
+_WRITING = ("SaveImage", "SaveClassification")
+# Standard deviations on either side of the mean that a volume spans under NormalizeIntensity.
+DEVIATIONS = 5.0
+_IMAGE, _PRED = "image", "pred"
+_BEFORE, _AFTER = "preprocessing", "postprocessing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Values of a configuration by their id, such as `network_def::out_channels`, as MONAI's parser names them."""
+
+    where: str  # the file, or the place in a job, for errors
+    content: Mapping[str, Any]
+
+    def find(self, id: str, seen: tuple[str, ...] = ()) -> Any:
+        """Returns the value of an id, its own reference resolved but not those inside it; None if absent."""
+        if id in seen:
+            raise CheckpointError(f"{self.where}: {seen[0]} refers to itself: {' > '.join((*seen, id))}")
+        parent, _, last = id.rpartition("::")
+        holder = self.find(parent, seen) if parent else self.content
+        node = None
+        if isinstance(holder, Mapping):
+            node = holder.get(last)
+        elif isinstance(holder, list) and (i := whole(last)) is not None and i < len(holder):
+            node = holder[i]
+        if not isinstance(node, str) or not node.startswith(("$", "@", "%")):
+            return node
+        if node.startswith("$"):
+            plugins.require_trust(f"{self.where}: {id} is the expression {' '.join(node.split())}")
+            return self.parsed(id)
+        target = self.find(node[1:].replace("#", "::"), (*seen, id))
+        if target is None:
+            raise CheckpointError(f"{self.where}: {id} refers to {node}, which is not in the file")
+        return target
+
+    def value(self, id: str) -> Any:
+        """Returns the value with all references inside it resolved; an object that has to be made needs trust."""
+        node = self.find(id)
+        if isinstance(node, Mapping):
+            if "_target_" in node:
+                plugins.require_trust(f"{self.where}: {id} is an object of {node['_target_']}")
+                return self.parsed(id)
+            return {key: self.value(f"{id}::{key}") for key in node}
+        if isinstance(node, list):
+            return [self.value(f"{id}::{i}") for i in range(len(node))]
+        return node
+
+    def given(self, id: str, *names: str) -> dict[str, Any]:
+        """Returns the named values under an id that are present."""
+        values = {name: self.value(f"{id}::{name}") for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def items(self, id: str) -> list[str]:
+        """Returns the ids of the items of the list under an id; an empty list if there is no list."""
+        node = self.find(id)
+        return [f"{id}::{i}" for i in range(len(node))] if isinstance(node, list) else []
+
+    def parsed(self, id: str) -> Any:
+        """Returns an id's value from MONAI's parser; this runs the bundle's code, and so needs trust."""
+        plugins.require_trust(f"{self.where}: {id}")
+        try:
+            return self._parser.get_parsed_content(id)
+        except Exception as error:  # noqa: BLE001 (a configuration's code may raise anything)
+            raise CheckpointError(
+                f"{self.where}: {id} cannot be resolved: {one_line(error)}: if it needs modules of the bundle, put its "
+                "folder on PYTHONPATH"
+            ) from None
+
+    @cached_property
+    def _parser(self) -> Any:
+        from monai.bundle import ConfigParser
+
+        return ConfigParser(dict(self.content))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonaiPipeline(Pipeline):
+    """A `Compose` of MONAI's, stated in the words of a bundle, by a function's path, or as the object itself.
+
+    Attributes:
+        config: the configuration with `preprocessing` (and `postprocessing`) as a bundle writes it.
+        function: `module:function` that returns the Compose; its code needs trust.
+        compose: the Compose of a Python call.
+        where: place in the job or file, for errors.
+    """
+
+    kind = "monai"
+    toolchain = "monai"
+
+    config: Mapping[str, Any] | None = field(default=None, repr=False)
+    function: str | None = None
+    compose: Any = field(default=None, repr=False)
+    where: str = field(default="transforms", compare=False)
+
+    def described(self) -> Mapping[str, Any]:
+        """Returns its words in short."""
+        if self.config is not None:
+            return {"words": digest({key: self.config[key] for key in self.config if key != "bundle_root"})}
+        if self.function is not None:
+            module = inspect.getsourcefile(_function(self.function)) or ""
+            with open(module, "rb") as stream:  # noqa: PTH123 (a module's own file)
+                return {"function": self.function, "code": digest(stream.read().decode(errors="replace"))}
+        return {"words": digest([_words(step) for step in self.steps])}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: value for name, value in vars(self).items() if name not in ("_parsed", "_compose", "steps", "key")
+        }
+
+    @cached_property
+    def _parsed(self) -> Any:
+        """MONAI's parser of the configuration, without the steps that files need."""
+        from monai.bundle import ConfigParser
+
+        config = Config(where=self.where, content=self.config or {})
+        words = [node for id in config.items(f"{_BEFORE}::transforms") if (node := config.value(f"{id}::keys"))]
+        on_image = any(_IMAGE in ([keys] if isinstance(keys, str) else keys) for keys in words)
+        key = _IMAGE if on_image or not words else str(np.atleast_1d(words[0])[0])
+        parts = [
+            (part, key) for part, key in ((_BEFORE, key), (_AFTER, _PRED)) if isinstance(config.find(part), Mapping)
+        ]
+        made = {part: {"_target_": "Compose", "transforms": _kept(config, part, key)} for part, key in parts}
+        return ConfigParser({**config.content, **made})
+
+    @cached_property
+    def _compose(self) -> Any:
+        """The transforms before the network, as one Compose."""
+        from monai.transforms import Compose
+
+        with _refusing(self.where, UserError):
+            if self.config is not None:
+                made = self._parsed.get_parsed_content(_BEFORE)
+            else:
+                made = self.compose if self.function is None else _function(self.function)()
+        if not isinstance(made, Compose):
+            raise UserError(f"{self.where}: expected a Compose of MONAI's transforms, got {type(made).__name__}")
+        kept = [step for step in made.flatten().transforms if short(type(step).__name__) not in NEUTRAL]
+        key = _key_of(kept)
+        return Compose([step for step in kept if key is None or key in getattr(step, "keys", (key,))])
+
+    @cached_property
+    def steps(self) -> tuple[Any, ...]:
+        """The transforms before the network; raises UserError for a random one."""
+        from monai.transforms import RandomizableTrait
+
+        for step in self._compose.transforms:
+            if isinstance(step, RandomizableTrait):
+                raise UserError(
+                    f"{self.where}: expected transforms that draw nothing, got {type(step).__name__}: leave it out, as "
+                    "a network is deployed without augmentation"
+                )
+            if hasattr(step, "allow_missing_keys"):
+                step.allow_missing_keys = True
+        return tuple(self._compose.transforms)
+
+    @cached_property
+    def key(self) -> str | None:
+        """Key of the image in the transforms' dictionary; None: they take the image itself."""
+        return _key_of(self.steps)
+
+    def _run(self, image: Any) -> Any:
+        for step in self.steps:
+            image = step(image) if self.key is None else step({self.key: image})[self.key]
+        return image
+
+    def codes_of(self, codes: str) -> str:
+        """Returns the directions of the network's axes for a file whose axes lie towards `codes`."""
+        return self._dry((8, 8, 8), (1.0, 1.0, 1.0), codes)[1]
+
+    def shape_of(self, shape: Shape, spacing: Spacing, codes: str) -> Shape:
+        """Returns the shape after the transforms of space, run on no voxels; crops to the foreground are left out."""
+        made, towards = self._dry(shape, spacing, codes)
+        return in_ras_order(made, towards)
+
+    def _dry(self, shape: Shape, spacing: Spacing, codes: str) -> tuple[Shape, str]:
+        """Returns the shape and directions that the transforms of space lead to, by MONAI's lazy evaluation."""
+        from monai.data import MetaTensor
+        from monai.transforms import LazyTrait
+
+        affine = turned_affine(np.diag([*spacing, 1.0]), shape, "RAS", codes)
+        volume = turned(torch.zeros(1).expand(1, *shape), "RAS", codes)
+        image: Any = MetaTensor(volume, affine=torch.from_numpy(affine))
+        with _refusing(self.where, UserError):
+            for step in self.steps:
+                if isinstance(step, LazyTrait) and not step.requires_current_data:
+                    given = image if self.key is None else {self.key: image}
+                    made = step(given, lazy=True)
+                    image = made if self.key is None else made[self.key]
+            return triple(map(int, image.peek_pending_shape())), file_codes(image.peek_pending_affine().numpy())
+
+    @property
+    def stated_bounds(self) -> tuple[float, float] | None:
+        """Bounds of every channel as far as the last transform of intensities states them."""
+        from monai.transforms import LazyTrait
+
+        last: Any = next((step for step in reversed(self.steps) if not isinstance(step, LazyTrait)), None)
+        inner: Any = next((each for each in (last, *vars(last or self).values()) if hasattr(each, "b_min")), None)
+        match short(type(last).__name__):
+            case "NormalizeIntensity" if (own := getattr(last, "normalizer", last)).subtrahend is own.divisor is None:
+                return -DEVIATIONS, DEVIATIONS
+            case "ScaleIntensityRange" | "ScaleIntensityRangePercentiles" if inner is not None and inner.clip:
+                ends = inner.b_min, inner.b_max
+                return None if None in ends or getattr(inner, "relative", False) else ends
+            case _:
+                return None
+
+    @property
+    def rule(self) -> str:
+        """Sentence on its bounds."""
+        if self.bounds is not None:
+            ends = ", ".join(f"[{low:g}, {high:g}]" for low, high in self.bounds)
+            return f"a volume spans the stated bounds {ends} of the network's input"
+        stated = self.stated_bounds
+        words = "its own ends" if stated is None else f"[{stated[0]:g}, {stated[1]:g}]"
+        return f"a volume spans {words} of the network's input, which {len(self.steps)} transforms of MONAI make"
+
+    def prepare(self, native: NativeCase, clean: NativeCase | None = None) -> PreparedInput:
+        """Prepares a file's volume by the transforms; its label goes to the nearest voxel of the same grid.
+
+        `fixed` are voxels outside of the file, and those that a transform leaves at 0 where the line to the file's
+        unit leads elsewhere, as outside of a mask.
+        """
+        from monai.data import MetaTensor
+        from monai.transforms import SpatialResample
+
+        of_clean = None if clean is None else self.prepare(clean)
+        source = torch.from_numpy(native.affine)
+        with _refusing(native.source, DataError):
+            made = self._run(MetaTensor(native.image.clone(), affine=source))
+        if not isinstance(made, MetaTensor) or made.ndim != 4 or len(made) != len(native.image):
+            got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+            raise DataError(
+                f"{native.source}: expected transforms that make {len(native.image)} channels of a volume, got {got}"
+            )
+
+        def on_grid(volume: Tensor, mode: str, padding: str) -> Tensor:
+            at = MetaTensor(volume.float(), affine=source)
+            resample = SpatialResample(mode=mode, padding_mode=padding, dtype=torch.float64)
+            return resample(at, dst_affine=affine, spatial_size=shape).as_tensor().float()
+
+        shape, affine = triple(map(int, made.shape[1:])), made.affine
+        if of_clean:
+            shape, affine = triple(of_clean.data.shape[1:]), torch.from_numpy(of_clean.affine)
+            if made.shape[1:] != shape or not torch.allclose(made.affine, affine):
+                made = SpatialResample(padding_mode="border", dtype=torch.float64)(made, affine, shape)
+        data = made.as_tensor().float().contiguous()
+        bounds = of_clean.bounds if of_clean else own_bounds(native.source, data, self._bounds_of(len(data)))
+        raw = on_grid(native.image, "bilinear", "border")
+        lines = tuple(map(line_of, raw.numpy(), data.numpy()))
+        outside = on_grid(torch.ones(1, *native.image.shape[1:]), "nearest", "zeros") < 0.5
+        fixed = torch.stack([outside[0] | _filled(*each) for each in zip(raw, data, lines, bounds, strict=True)])
+        return PreparedInput(
+            data=data,
+            label=of_clean.label if of_clean else on_grid(native.label, "nearest", "zeros").round().to(torch.uint8),
+            codes=file_codes(affine.numpy()),
+            affine=affine.numpy().astype(np.float64),
+            bounds=bounds,
+            lines=lines,
+            fixed=fixed if fixed.any() else None,
+            facts=of_clean.facts
+            if of_clean
+            else {
+                "affine": affine.tolist(),
+                "trace": _plain(made.applied_operations),
+                "codes": file_codes(native.affine),
+            },
+        )
+
+    def _bounds_of(self, num_channels: int) -> Sequence[tuple[float, float] | None]:
+        if self.bounds is not None and len(self.bounds) != num_channels:
+            raise UserError(
+                f"bounds: expected one pair for each of the {num_channels} channels, got {len(self.bounds)}"
+            )
+        return self.bounds or [self.stated_bounds] * num_channels
+
+    def restore(
+        self, logits: Tensor, facts: Mapping[str, Any], head: Outputs, is_merged: bool, with_probabilities: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Restores logits by the bundle's postprocessing, or as MONAI's examples do.
+
+        The examples take softmax or sigmoid, invert the transforms (probabilities are interpolated linearly), then take
+        argmax or a threshold of one half. So are merged logits, which are not the network's own.
+        """
+        from monai.data import MetaTensor
+
+        trace, affine = _back(facts["trace"]), torch.tensor(facts["affine"], dtype=torch.float64)
+
+        with _refusing("a prediction", DataError):
+            if self.config is not None and self.config.get(_AFTER) is not None and not is_merged and self.inverts:
+                pred = MetaTensor(logits, affine=affine)
+                image = MetaTensor(torch.zeros(1, *logits.shape[1:]), affine=affine, applied_operations=trace)
+                data = {_PRED: pred, self.key or _IMAGE: image}
+                made = self._parsed.get_parsed_content(_AFTER)(data)[_PRED]
+            else:
+                likely = logits.softmax(dim=0) if head == "softmax" else logits.sigmoid()
+                made = MetaTensor(likely, affine=affine, applied_operations=trace)
+                for step in (step for step in reversed(self.steps) if hasattr(step, "inverse")):
+                    made = step.inverse(made) if self.key is None else step.inverse({self.key: made})[self.key]
+        scores = made.as_tensor().float()
+        if head == "sigmoid":
+            labels = codes_of(scores > 0.5)
+        else:
+            labels = (scores[0] if len(scores) == 1 else scores.argmax(dim=0)).to(torch.uint8)
+        known = with_probabilities and len(scores) > 1
+        return labels.contiguous(), scores if known else None
+
+    @property
+    def inverts(self) -> bool:
+        """True if the bundle's own steps after the network lead back to the file."""
+        return any(
+            short(type(step).__name__) == "Invert" for step in self._parsed.get_parsed_content(_AFTER).transforms
+        )
+
+
+def of_words(words: Sequence[Mapping[str, Any]], where: str, bounds: Bounds | None = None) -> MonaiPipeline:
+    """Returns the pipeline of a list of `_target_` entries, as a bundle's `preprocessing` has them."""
+    config = {_BEFORE: {"_target_": "Compose", "transforms": [*words]}}
+    return MonaiPipeline(release=version("monai"), config=config, where=where, bounds=bounds)
+
+
+def _filled(raw: Tensor, data: Tensor, line: Line | None, bounds: tuple[float, float]) -> Tensor:
+    """Returns the voxels that are 0 where the line leads elsewhere; none if 0 is a bound at which a pipeline clips."""
+    low, high = bounds
+    if line is None or not low < 0 < high:
+        return torch.zeros_like(data, dtype=torch.bool)
+    return (data == 0) & ((line.slope * raw + line.offset).abs() > OFF_LINE * (high - low))
+
+
+def short(name: str) -> str:
+    """Returns `Spacing` for `Spacingd`, `SpacingD`, `SpacingDict` and full names."""
+    last = name.rpartition(".")[2]
+    for suffix in ("Dict", "d", "D"):
+        if last.endswith(suffix):
+            return last.removesuffix(suffix)
+    return last
+
+
+def _key_of(steps: Sequence[Any]) -> str | None:
+    """Returns the key of the image, `image` if it is there; None if the transforms take no dictionary."""
+    keys = [key for step in steps for key in getattr(step, "keys", ())]
+    return None if not keys else _IMAGE if _IMAGE in keys else str(keys[0])
+
+
+def is_on(config: Config, id: str, key: str) -> bool:
+    """True if a transform works on the image or prediction of this key, or does not say on what."""
+    keys = config.value(f"{id}::keys")
+    return keys is None or key in ([keys] if isinstance(keys, str) else keys)
+
+
+def _kept(config: Config, part: str, key: str) -> list[dict[str, Any]]:
+    """Returns the entries of a part of a configuration that change the image or prediction, references resolved.
+
+    Without trust, expressions and classes outside of MONAI's transforms are refused by their place.
+    """
+    import monai.transforms as known
+
+    kept = []
+    for id in config.items(f"{part}::transforms"):
+        node = config.find(id)
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            raise UserError(f"{config.where}: {id}: expected an entry with _target_, got {node!r:.60}")
+        package, _, last = str(node["_target_"]).rpartition(".")
+        is_off = config.find(f"{id}::_disabled_") is True
+        if is_off or short(last) in (*NEUTRAL, *_WRITING) or not is_on(config, id, key):
+            continue
+        cls = getattr(known, last, None)
+        if not isinstance(cls, type) or not f"{package or 'monai'}.".startswith("monai."):
+            plugins.require_trust(f"{config.where}: {id} is an object of {node['_target_']}")
+        given = {name: value for name, value in node.items() if name != "device" and not name.startswith("_")}
+        plain = {
+            name: value if value == f"@{_BEFORE}" else config.value(f"{id}::{name}") for name, value in given.items()
+        }
+        kept.append({"_target_": node["_target_"], **plain})
+    return kept
+
+
+def _function(path: str) -> Any:
+    """Returns the function of `module:function`, which needs trust."""
+    import pkgutil
+
+    plugins.require_trust(path)
+    try:
+        return pkgutil.resolve_name(path)
+    except Exception as error:  # noqa: BLE001 (importing a module runs it, and it may raise anything)
+        raise UserError(
+            f"{path}: expected a function that can be imported, got {one_line(error)}: set PYTHONPATH, or fix it"
+        ) from None
+
+
+@contextmanager
+def _refusing(what: str, kind: type[UserError]) -> Iterator[None]:
+    """Makes one line of what MONAI raises, and keeps its warnings inside."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise kind(f"{what}: MONAI's transforms refuse it: {one_line(error)}") from error
+
+
+def _words(value: Any) -> Any:
+    """Returns a transform, or what it holds, as plain data."""
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if isinstance(value, Tensor | np.ndarray):
+        return np.asarray(value).tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _words(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_words(each) for each in value]
+    if hasattr(value, "__dict__") and type(value).__module__.startswith("monai."):
+        return [type(value).__name__, {name: _words(each) for name, each in sorted(vars(value).items())}]
+    return getattr(value, "__qualname__", None) or str(type(value).__qualname__)
+
+
+def _plain(value: Any) -> Any:
+    """Returns MONAI's trace as plain data; the identities of transforms, of this process alone, are left out."""
+    if isinstance(value, Tensor | np.ndarray):
+        return {"tensor": torch.as_tensor(value).tolist()}
+    if isinstance(value, Mapping):
+        items = ((str(getattr(key, "value", key)), each) for key, each in value.items())
+        return {key: "none" if key == "id" else _plain(each) for key, each in items}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    value = getattr(value, "value", value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _back(value: Any) -> Any:
+    """Returns the trace that `_plain` wrote."""
+    if isinstance(value, Mapping):
+        if set(value) == {"tensor"}:
+            return torch.tensor(value["tensor"], dtype=torch.float64)
+        return {key: _back(each) for key, each in value.items()}
+    return [_back(each) for each in value] if isinstance(value, list) else value

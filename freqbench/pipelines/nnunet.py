@@ -1,0 +1,468 @@
+"""Runs nnU-Net's preprocessing and export by nnunetv2 itself, with names of the plans looked up in its own tables.
+
+Isensee et al., Nature Methods 2021, arXiv:1904.08128; residual encoders: Isensee et al., MICCAI 2024, arXiv:2404.09556.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, Field, PositiveInt
+from torch import Tensor
+
+from freqbench.core.config import validate
+from freqbench.core.errors import CheckpointError, DataError, UserError, installing, one_line, unknown
+from freqbench.core.identity import digest
+from freqbench.core.input_space import Millimetres, file_codes, turned, turned_affine, turning
+from freqbench.core.types import NativeCase, Outputs, Shape, Spacing, triple
+from freqbench.ops.regions import code_of, codes_of
+from freqbench.pipelines.pipeline import Affine, Bounds, Line, Pipeline, PreparedInput, Volume, line_of, own_bounds
+
+# Directions in which the axes of an array increase, as each image reader passes them on; None: as in its file.
+READERS: Mapping[str, str | None] = {
+    "SimpleITKIO": None,
+    "NibabelIO": None,
+    "SimpleITKIOWithReorient": "RAS",
+    "NibabelIOWithReorient": "RAS",
+}
+# Standard deviations on either side of the mean that a volume spans under ZScoreNormalization.
+DEVIATIONS = 5.0
+# A label beside each region of merged logits: nnU-Net calls labels regions only where one has several.
+BESIDE = 255
+AT_MOST = "windows are at most as many as planned, as voxels of 0 around it are cut off"
+# Where nnunetv2 keeps the classes and functions that plans name.
+_PREPROCESSORS = "nnunetv2.preprocessing.preprocessors.default_preprocessor", "DefaultPreprocessor"
+_SCHEMES = "nnunetv2.preprocessing.normalization.default_normalization_schemes", "ImageNormalization"
+_LABELS = "nnunetv2.utilities.label_handling.label_handling", "LabelManager"
+_RESAMPLING = (
+    "nnunetv2.preprocessing.resampling.default_resampling",
+    "nnunetv2.preprocessing.resampling.no_resampling",
+    "nnunetv2.preprocessing.resampling.resample_torch",
+)
+
+
+class _Plans(BaseModel):
+    configurations: dict[str, dict[str, Any]]
+    transpose_forward: tuple[Literal[0, 1, 2], Literal[0, 1, 2], Literal[0, 1, 2]]
+    image_reader_writer: str = "SimpleITKIO"
+    label_manager: str = "LabelManager"
+
+
+class _Configuration(BaseModel):
+    """The part of a configuration that freqbench reads too; the rest is nnunetv2's."""
+
+    patch_size: list[PositiveInt] = Field(min_length=2, max_length=3)
+    spacing: list[Millimetres] = Field(min_length=2, max_length=3)
+    normalization_schemes: list[str] = Field(min_length=1)
+    use_mask_for_norm: list[bool] = Field(min_length=1)
+    preprocessor_name: str = "DefaultPreprocessor"
+    resampling_fn_data: str
+    resampling_fn_seg: str
+    resampling_fn_probabilities: str
+
+
+class _Dataset(BaseModel):
+    labels: dict[str, Any]
+    channel_names: dict[str, Any]
+
+
+class _Clip(BaseModel):
+    mean: float
+    std: float
+    percentile_00_5: float
+    percentile_99_5: float
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps nnunetv2's prints and warnings inside."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def release() -> str:
+    """Returns nnunetv2's version; raises UserError if it is not installed."""
+    try:
+        return version("nnunetv2")
+    except ImportError:
+        raise UserError(f"expected the package nnunetv2, found none: {installing('nnunet')}") from None
+
+
+def _module(name: str) -> Any:
+    release()
+    with quiet():
+        return import_module(name)
+
+
+def _require_class(where: str, what: str, name: str, table: tuple[str, str]) -> None:
+    """Refuses a name that is no class of one of nnunetv2's modules, as plans are untrusted."""
+    module, base = _module(table[0]), getattr(_module(table[0]), table[1])
+    known = [key for key, cls in vars(module).items() if isinstance(cls, type) and issubclass(cls, base)]
+    if name not in known:
+        raise UserError(f"{where}: {unknown(what, name, known)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NnunetPipeline(Pipeline):
+    """nnU-Net's preprocessor, label manager and export.
+
+    Attributes:
+        plans, dataset: content of `plans.json` and `dataset.json`.
+        configuration: name of a configuration of the plans.
+        orientation: directions to which images were turned before nnU-Net read them; None: as its reader does.
+    """
+
+    kind = "nnunet"
+    toolchain = "nnunetv2"
+    drawing = "regions drawn by regions_class_order"
+
+    plans: Mapping[str, Any] = field(repr=False)
+    dataset: Mapping[str, Any] = field(repr=False)
+    configuration: str
+    orientation: str | None = None
+
+    def described(self) -> Mapping[str, Any]:
+        """Returns the content of its files in short, and which part of them is meant."""
+        stated = {} if self.orientation is None else {"orientation": self.orientation}
+        return {"files": digest([self.plans, self.dataset]), "configuration": self.configuration, **stated}
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the images."""
+        return len(self.dataset["channel_names"])
+
+    @property
+    def schemes(self) -> list[str]:
+        """Name of each channel's normalisation."""
+        return list(self.settings.normalization_schemes)
+
+    @cached_property
+    def manager(self) -> Any:
+        """nnunetv2's PlansManager."""
+        key = "foreground_intensity_properties_per_channel"
+        known = self.plans.get(key) or self.plans.get("foreground_intensity_properties_by_modality") or {}
+        # nnunetv2 asks for the properties of every channel, also of those whose normalisation has none.
+        filled = {str(i): known.get(str(i), {}) for i in range(self.num_channels)}
+        return _module("nnunetv2.utilities.plans_handling.plans_handler").PlansManager({**self.plans, key: filled})
+
+    @cached_property
+    def settings(self) -> Any:
+        """nnunetv2's ConfigurationManager."""
+        with quiet():
+            return self.manager.get_configuration(self.configuration)
+
+    @cached_property
+    def labels(self) -> Any:
+        """nnunetv2's LabelManager."""
+        with quiet():
+            return self.manager.get_label_manager(dict(self.dataset))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("manager", "settings", "labels")}
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Names of the overlapping regions in the order of the network's outputs; empty for exclusive classes."""
+        if not self.labels.has_regions:
+            return ()
+        background = ([0], 0)
+        return tuple(n for n, held in self.dataset["labels"].items() if n != "ignore" and held not in background)
+
+    @property
+    def patch(self) -> Shape:
+        """Voxels of a window in the network's axes; of a 2d network, one slice."""
+        return triple([1] * (3 - len(self.settings.patch_size)) + list(self.settings.patch_size))
+
+    @property
+    def is_2d(self) -> bool:
+        """True if its network sees slices."""
+        return len(self.settings.patch_size) == 2
+
+    @property
+    def reader(self) -> str:
+        """Name of nnU-Net's reader of images."""
+        return str(self.plans.get("image_reader_writer", "SimpleITKIO"))
+
+    def codes_of(self, codes: str) -> str:
+        """Returns the directions of the network's axes for a file whose axes lie towards `codes`.
+
+        nnU-Net looks at array axes only: the reader's, which are the file's from last to first, then transposed.
+        """
+        return "".join(self._reader_codes(codes)[axis] for axis in self.plans["transpose_forward"])
+
+    def shape_of(self, shape: Shape, spacing: Spacing, codes: str) -> Shape:
+        """Returns nnU-Net's shape of a volume without zeros around it, along RAS axes."""
+        if self.settings.configuration["resampling_fn_data"] == "no_resampling_hack":
+            return shape
+        compute = _module("nnunetv2.preprocessing.resampling.default_resampling").compute_new_shape
+        order, _ = turning("RAS", self.codes_of(codes))
+        old, own = [shape[axis] for axis in order], [spacing[axis] for axis in order]
+        new = compute(old, own, [*own[: 3 - len(self.settings.spacing)], *self.settings.spacing])
+        return triple(max(1, int(new[order.index(axis)])) for axis in range(3))
+
+    @property
+    def stated_bounds(self) -> tuple[tuple[float, float] | None, ...]:
+        """Bounds of each channel as far as they are known without a volume."""
+        if self.bounds is not None:
+            return self.bounds
+        return tuple(self._stated(index, scheme) for index, scheme in enumerate(self.schemes))
+
+    def _stated(self, index: int, scheme: str) -> tuple[float, float] | None:
+        match scheme:
+            case "CTNormalization":
+                clip = self.manager.foreground_intensity_properties_per_channel[str(index)]
+                std = max(clip["std"], 1e-8)
+                return (
+                    (clip["percentile_00_5"] - clip["mean"]) / std,
+                    (clip["percentile_99_5"] - clip["mean"]) / std,
+                )
+            case "ZScoreNormalization":
+                return -DEVIATIONS, DEVIATIONS
+            case "RescaleTo01Normalization" | "RGBTo01Normalization":
+                return 0.0, 1.0
+            case _:
+                return None
+
+    @property
+    def rule(self) -> str:
+        """Sentence on its bounds."""
+        words = {"CTNormalization": "the clip of the plans", "ZScoreNormalization": f"{DEVIATIONS:g} deviations"}
+        if self.bounds is not None:
+            ends = ", ".join(f"[{low:g}, {high:g}]" for low, high in self.bounds)
+            return f"a volume spans the stated bounds {ends} of the network's input"
+        of_channels = [words.get(scheme, "its own ends") for scheme in self.schemes]
+        return f"a volume spans {' and '.join(dict.fromkeys(of_channels))} of {self.toolchain}'s input; {AT_MOST}"
+
+    def prepare(self, native: NativeCase, clean: NativeCase | None = None) -> PreparedInput:
+        """Prepares a file's volume by nnunetv2's preprocessor, its label by nnunetv2's resampling of segmentations.
+
+        `fixed` are the voxels outside of the mask, in channels that are normalised within it.
+        """
+        of_clean = None if clean is None else self.prepare(clean)
+        file = file_codes(native.affine)
+        data, seg, facts, lines = self._run(native, file, None if of_clean is None else of_clean.facts)
+        if of_clean and data.shape != of_clean.data.shape:
+            raise DataError(
+                f"{native.source}: expected an attacked volume of the clean one's extent, got zeros at its border, "
+                "which nnU-Net cuts off"
+            )
+        stated = self.stated_bounds
+        masked = torch.tensor(self.settings.use_mask_for_norm)[:, None, None, None]
+        fixed = (seg < 0) & masked
+        return PreparedInput(
+            data=data,
+            label=of_clean.label if of_clean else self._label(native, file, facts, data.shape[1:]),
+            codes=self.codes_of(file),
+            affine=self._affine(native, file, facts, triple(data.shape[1:])),
+            bounds=of_clean.bounds if of_clean else own_bounds(native.source, data, stated),
+            lines=lines,
+            fixed=fixed if fixed.any() else None,
+            facts=facts,
+        )
+
+    def _reader_codes(self, codes: str) -> str:
+        """Returns the directions of the axes of the array that nnU-Net's reader makes of a file towards `codes`."""
+        return (self.orientation or READERS[self.reader] or codes)[::-1]
+
+    def _run(
+        self, native: NativeCase, file: str, of_clean: Mapping[str, Any] | None
+    ) -> tuple[Tensor, Tensor, dict[str, Any], tuple[Line | None, ...]]:
+        """Runs nnunetv2's preprocessor, on the box of the clean volume if there is one."""
+        reader = self._reader_codes(file)
+        array = turned(native.image, file, reader).numpy()
+        spacing = [float(native.spacing[axis]) for axis in turning(file, reader)[0]]
+        if of_clean:  # cut before, so that nnunetv2 finds no other box
+            box = [of_clean["bbox_used_for_cropping"][axis] for axis in self.manager.plans["transpose_backward"]]
+            array = array[(slice(None), *(slice(*ends) for ends in box))]
+        preprocessor = _recording(self.settings.preprocessor_class)
+        with _refusing(f"{native.source}: nnunetv2 cannot prepare it"):
+            data, seg, made = preprocessor.run_case_npy(
+                array, None, {"spacing": spacing}, self.manager, self.settings, dict(self.dataset)
+            )
+        facts = {
+            "codes": file,
+            "spacing": spacing,
+            "bbox_used_for_cropping": [[int(end) for end in ends] for ends in made["bbox_used_for_cropping"]],
+            **{name: [int(size) for size in made[name]] for name in _SHAPES},
+        }
+        return torch.as_tensor(data).float(), torch.as_tensor(seg), dict(of_clean or facts), preprocessor.lines
+
+    def _label(self, native: NativeCase, file: str, facts: Mapping[str, Any], shape: Sequence[int]) -> Tensor:
+        """Resamples a label map as nnU-Net resamples its segmentations of the training set."""
+        network = self.codes_of(file)
+        label = turned(native.label, file, network).numpy().astype(np.int16)
+        label = label[(slice(None), *(slice(*ends) for ends in facts["bbox_used_for_cropping"]))]
+        own = [float(native.spacing[axis]) for axis in turning(file, network)[0]]
+        wanted = [*own[: 3 - len(self.settings.spacing)], *self.settings.spacing]
+        with _refusing(f"{native.source}: nnunetv2 cannot resample its label map"):
+            made = self.settings.resampling_fn_seg(label, list(shape), own, wanted)
+        return torch.as_tensor(made).to(torch.uint8)
+
+    def _affine(self, native: NativeCase, file: str, facts: Mapping[str, Any], shape: Shape) -> Affine:
+        """Returns the affine of the prepared grid, whose outer edges are those of the crop."""
+        made = turned_affine(native.affine, native.image.shape[1:], file, self.codes_of(file))
+        scale = np.array(facts["shape_after_cropping_and_before_resampling"], np.float64) / np.array(shape, np.float64)
+        first = [low for low, _ in facts["bbox_used_for_cropping"]]
+        to_whole = np.diag([*scale, 1.0])
+        to_whole[:3, 3] = first + (scale - 1) / 2
+        return made @ to_whole
+
+    def restore(
+        self, logits: Tensor, facts: Mapping[str, Any], head: Outputs, is_merged: bool, with_probabilities: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Restores logits by nnunetv2's export: resampled, made labels by its label manager, put back into the file.
+
+        Overlapping regions are drawn over each other by `regions_class_order`. Logits that are merged are of other
+        regions: then each is where its own sigmoid is above one half.
+        """
+        export = _module("nnunetv2.inference.export_prediction")
+        labels, is_sigmoid = self.labels, head == "sigmoid"
+        if is_merged:  # the first output of regions is a region, of classes the background
+            numbers = range(1, len(logits) + is_sigmoid)
+            meant = {str(k): [k, BESIDE] if is_sigmoid else k for k in numbers}
+            labels = type(labels)({"background": 0, **meant}, [*numbers] if is_sigmoid else None)
+        convert = partial(
+            export.convert_predicted_logits_to_segmentation_with_correct_shape,
+            *(logits, self.manager, self.settings, labels, dict(facts)),
+        )
+        needed, probabilities = with_probabilities or (is_merged and is_sigmoid), torch.zeros(0)
+        with _refusing("nnunetv2 cannot restore a prediction") as threads:
+            made = convert(return_probabilities=needed, num_threads_torch=threads)
+        if needed:
+            made, likely = made
+            probabilities = torch.as_tensor(likely)
+        classes = torch.as_tensor(made)
+        if is_merged and is_sigmoid:
+            classes = codes_of(probabilities > 0.5)
+        elif is_sigmoid:
+            classes = torch.tensor([self._code(label) for label in range(max(labels.all_labels) + 1)])[classes.long()]
+        file, reader = facts["codes"], self._reader_codes(facts["codes"])
+        back = turned(classes[None].to(torch.uint8), reader, file)[0].contiguous()
+        return back, turned(probabilities, reader, file) if with_probabilities else None
+
+    def _code(self, label: int) -> int:
+        """Returns the regions (a code) of a label of the files."""
+        regions = self.labels.foreground_regions
+        return code_of(k for k, held in enumerate(regions, 1) if label in np.atleast_1d(held))
+
+
+_SHAPES = "shape_before_cropping", "shape_after_cropping_and_before_resampling"
+
+
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[int]:
+    """Runs nnunetv2: its prints and thread counts stay inside, its errors become a line."""
+    threads = torch.get_num_threads()
+    try:
+        with quiet():
+            yield threads
+    except Exception as error:
+        raise DataError(f"{what}: {one_line(error)}") from error
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _recording(cls: type[Any]) -> Any:
+    """Returns nnunetv2's preprocessor, which also keeps the line of each channel's normalisation."""
+
+    class Recording(cls):  # type: ignore[misc]
+        lines: tuple[Line | None, ...] = ()
+
+        def _normalize(self, data: Volume, *rest: Any) -> Volume:
+            raw = data.copy()
+            made: Volume = super()._normalize(data, *rest)
+            self.lines = tuple(map(line_of, raw, made))
+            return made
+
+    return Recording(verbose=False)
+
+
+def pipeline_of(
+    path: str,
+    plans: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    configuration: str,
+    orientation: str | None = None,
+    bounds: Bounds | None = None,
+) -> NnunetPipeline:
+    """Returns the pipeline of a folder's files, after checks that nnunetv2 leaves to chance.
+
+    Raises UserError for an unknown configuration, a cascade, or a name that is not in nnunetv2's tables;
+    CheckpointError for plans that nnunetv2 cannot read.
+    """
+    where = f"{path}/plans.json"
+    read = validate(dict(plans), _Plans, where)
+    if sorted(read.transpose_forward) != [0, 1, 2]:
+        raise UserError(f"{where}: transpose_forward: expected each of 0, 1, 2 once, got {read.transpose_forward}")
+    if configuration not in read.configurations:
+        raise UserError(f"{where}: {unknown('configuration', configuration, read.configurations)}")
+    if read.image_reader_writer not in READERS and not orientation:
+        raise UserError(
+            f"{where}: {unknown('image_reader_writer', read.image_reader_writer, READERS)}: give orientation if its "
+            "images lay in files as NIfTI does, as in LPS"
+        )
+    if "modality" in dataset:  # as older files call it
+        dataset = {**dataset, "channel_names": dataset["modality"]}
+    validate(dict(dataset), _Dataset, f"{path}/dataset.json")
+    made = NnunetPipeline(
+        release=release(),
+        bounds=bounds,
+        plans={**plans, "transpose_backward": [*map(int, np.argsort(read.transpose_forward))]},
+        dataset=dataset,
+        configuration=configuration,
+        orientation=orientation,
+    )
+    try:
+        settings = made.settings
+        if previous := settings.previous_stage_name:
+            raise UserError(
+                f"{where}: {configuration} refines the prediction of {previous}, which would have to be attacked with "
+                f"it: use 3d_fullres, or {previous} itself"
+            )
+        stated = validate(settings.configuration, _Configuration, f"{where}: configurations.{configuration}")
+        _require_class(where, "label_manager", read.label_manager, _LABELS)
+        labels = made.labels
+        if not labels.has_regions and [*labels.all_labels] != [*range(len(labels.all_labels))]:
+            raise UserError(
+                f"{path}/dataset.json: labels: expected each name with one of 0..{len(labels.all_labels) - 1}, as "
+                f"nnU-Net v2 writes, got {dataset['labels']}"
+            )
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 (nnunetv2 asserts and looks keys up: anything may be wrong in a file)
+        raise CheckpointError(f"{where}: nnunetv2 cannot read it: {one_line(error)}") from None
+    _require_class(where, "preprocessor_name", stated.preprocessor_name, _PREPROCESSORS)
+    for scheme in stated.normalization_schemes:
+        _require_class(where, "normalization_schemes", scheme, _SCHEMES)
+    functions = {
+        name: function
+        for module in _RESAMPLING
+        for name, function in vars(_module(module)).items()
+        if getattr(function, "__module__", None) == module
+    }
+    for name in (stated.resampling_fn_data, stated.resampling_fn_seg, stated.resampling_fn_probabilities):
+        if name not in functions:
+            raise UserError(f"{where}: {unknown('resampling function', name, functions)}")
+    schemes = stated.normalization_schemes
+    masks, spans = stated.use_mask_for_norm, bounds or schemes
+    counts = {"normalization_schemes": len(schemes), "use_mask_for_norm": len(masks), "bounds": len(spans)}
+    for what, count in counts.items():
+        if count != made.num_channels:
+            raise UserError(f"{where}: {what}: expected one for each of the {made.num_channels} channels, got {count}")
+    for index, scheme in enumerate(stated.normalization_schemes):
+        if scheme == "CTNormalization":
+            validate(
+                dict(made.manager.foreground_intensity_properties_per_channel[str(index)]),
+                _Clip,
+                f"{where}: foreground_intensity_properties_per_channel.{index}",
+            )
+    return made

@@ -1,0 +1,170 @@
+"""Defines the two functions of a network's own pipeline, and the affine way from the file's unit to its input."""
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from freqbench.core.errors import DataError
+from freqbench.core.types import NativeCase, Outputs, Shape, Spacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Bounds = tuple[tuple[float, float], ...]
+"""For each channel, the intensities of a network's input that 0 and 1 of the attacked volume are."""
+Volume = npt.NDArray[np.float32]
+Affine = npt.NDArray[np.float64]
+
+# Voxels of a channel that a line is fitted to.
+SAMPLED = 200_000
+# Distance from the line, as a share of the fitted range, from which a voxel does not lie on it.
+OFF_LINE = 1e-3
+# Share of the voxels between the bounds that may lie off the line: interpolation at the border of a mask leaves it.
+MOST_OFF_LINE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A channel's way from the file's unit to the network's input: `prepared = slope * raw + offset`."""
+
+    slope: float
+    offset: float
+
+    def raw(self, prepared: float) -> float:
+        """Returns the intensity in the file's unit."""
+        return (prepared - self.offset) / self.slope
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedInput:
+    """What a pipeline makes of a case, on its own grid and in the network's own axes.
+
+    Attributes:
+        data: float32 `[C, *grid]`, the network's input.
+        label: uint8 `[1, *grid]`, the case's label map on this grid.
+        codes: directions in which the axes of the grid increase, as in SPL.
+        affine: voxel to world millimetres (RAS+) of this grid.
+        bounds: see `Bounds`.
+        lines: for each channel, its way from the file's unit; None: it is not affine.
+        fixed: voxels that the pipeline fills itself, whatever the file holds there, bool `[C, *grid]`; None: none.
+        facts: plain data that lead back to the file.
+    """
+
+    data: "Tensor"
+    label: "Tensor"
+    codes: str
+    affine: Affine
+    bounds: Bounds
+    lines: tuple[Line | None, ...]
+    fixed: "Tensor | None"
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline(abc.ABC):
+    """A network's own way from a file to its input, and from its logits to a label map of the file.
+
+    Attributes:
+        release: version of the toolchain that runs it; another one may move numbers.
+        bounds: those that the job states; None: by the pipeline's own rule.
+    """
+
+    kind: ClassVar[str]
+    toolchain: ClassVar[str]
+    """Name of the package that runs it."""
+    drawing: ClassVar[str] = "each region's sigmoid above one half"
+    """How overlapping regions become labels."""
+
+    release: str
+    bounds: Bounds | None = None
+
+    @abc.abstractmethod
+    def described(self) -> Mapping[str, Any]:
+        """Returns the words that it consists of, as plain data."""
+
+    def identity(self) -> dict[str, Any]:
+        """Returns all that changes what it makes of a file."""
+        stated = {} if self.bounds is None else {"bounds": self.bounds}
+        return {"pipeline": self.kind, self.toolchain: self.release, **self.described(), **stated}
+
+    @abc.abstractmethod
+    def prepare(self, native: NativeCase, clean: NativeCase | None = None) -> PreparedInput:
+        """Prepares a file's volume as the toolchain does.
+
+        If `native` is an attacked volume, grid, crop and bounds are those of `clean`, the volume that it was made from.
+        Raises DataError for a volume that the toolchain refuses.
+        """
+
+    @abc.abstractmethod
+    def restore(
+        self, logits: "Tensor", facts: Mapping[str, Any], head: Outputs, is_merged: bool, with_probabilities: bool
+    ) -> "tuple[Tensor, Tensor | None]":
+        """Restores logits `[K, *grid]`, in the network's axes, to a map on the file's grid, as the toolchain does.
+
+        Returns classes or codes of regions, uint8 `[I, J, K]` in the file's axes, and probabilities `[K, I, J, K]` if
+        they are wanted. Logits that are `is_merged` are of the dataset's classes, not the network's own.
+        """
+
+    def restoring(self, head: Outputs, is_merged: bool) -> str:
+        """Returns in words what makes labels of logits on the file's grid."""
+        of_regions = self.drawing if not is_merged else "each region's sigmoid above one half"
+        return f"{self.toolchain} {self.release}: {of_regions if head == 'sigmoid' else 'the largest class'}"
+
+    @abc.abstractmethod
+    def shape_of(self, shape: Shape, spacing: Spacing, codes: str) -> Shape:
+        """Returns the voxels along RAS axes of what it makes of a file: at most, where a crop follows the voxels.
+
+        `shape` and `spacing` are the file's along RAS axes, `codes` the directions of its own axes.
+        """
+
+    @abc.abstractmethod
+    def codes_of(self, codes: str) -> str:
+        """Returns the directions of the network's axes for a file whose axes lie towards `codes`."""
+
+    @property
+    @abc.abstractmethod
+    def rule(self) -> str:
+        """Sentence on its bounds, for `plan`."""
+
+
+def line_of(raw: Volume, prepared: Volume) -> Line | None:
+    """Fits the line from raw to prepared intensities of one grid; None unless nearly all voxels lie on it.
+
+    Voxels at either end, where a pipeline clips, and voxels that it makes exactly 0 are left out.
+    """
+    step = max(1, raw.size // SAMPLED)
+    x, y = (voxels.ravel()[::step].astype(np.float64) for voxels in (raw, prepared))
+    within = (y > y.min()) & (y < y.max()) & (y != 0)
+    if within.sum() > 1:
+        x, y = x[within], y[within]
+    for _ in range(2):  # the second time without the voxels off the line
+        if len(x) < 2 or x.min() == x.max():
+            return None
+        slope = float(((x - x.mean()) * (y - y.mean())).sum() / np.square(x - x.mean()).sum())
+        line = Line(slope=slope, offset=float(y.mean() - slope * x.mean()))
+        off = np.abs(line.slope * x + line.offset - y) > OFF_LINE * (y.max() - y.min())
+        if off.mean() > MOST_OFF_LINE:
+            return None
+        x, y = x[~off], y[~off]
+    return line if line.slope > 0 else None
+
+
+def own_bounds(source: str, data: "Tensor", stated: Sequence[tuple[float, float] | None]) -> Bounds:
+    """Returns the bounds of each channel of `[C, *grid]`: the stated ones, else the volume's own ends.
+
+    Raises DataError for a channel without contrast.
+    """
+    bounds = []
+    for index, (channel, ends) in enumerate(zip(data, stated, strict=True)):
+        low, high = ends or tuple(map(float, channel.aminmax()))
+        if not low < high:
+            raise DataError(
+                f"{source}: expected contrast in channel {index} of the prepared volume, got {low:g} in all voxels: "
+                "check the file, or state bounds of the model"
+            )
+        bounds.append((low, high))
+    return tuple(bounds)
