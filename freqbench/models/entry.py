@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeInt,
+    PlainValidator,
     PositiveFloat,
     PositiveInt,
     SerializeAsAny,
@@ -18,8 +20,9 @@ from pydantic import (
 
 from freqbench.core.config import Architecture, FileName, Strict
 from freqbench.core.errors import UserError, unknown
-from freqbench.core.input_space import Preprocess
+from freqbench.core.input_space import RAS_LETTERS, Preprocess, in_ras_order
 from freqbench.core.names import meant
+from freqbench.core.plugins import names_class
 from freqbench.core.types import Outputs, Shape, triple
 from freqbench.models.brainchop import FILES, SCHEME, T1
 from freqbench.models.defences.base import Defence, defence_of
@@ -28,15 +31,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AXES = "HWD"
-RAS_LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
-"""The volume's axis in each direction."""
 FILE_AXES = "IJK"
 """The first, second and third axis of a file's array, as NIfTI names them."""
 DEFAULT_ROI: Shape = (96, 96, 96)
 ENSEMBLE = "ensemble"
 COMMAND = "command"
 IMAGE, LABELS = "{image}", "{labels}"
-OF_A_NETWORK = ("arch", "args", "roi", "migration", "prefix", "input", "preprocess", "outputs", "classes", "class_map")
+OF_A_NETWORK = (
+    *("arch", "args", "roi", "migration", "prefix", "input", "preprocess", "transforms", "bounds", "outputs"),
+    *("classes", "class_map"),
+)
 SEED_DIGITS = 18
 TRAIN = "train://"
 """Prefix of the name of a network that the job itself trains."""
@@ -47,13 +51,15 @@ ClassMap = tuple[tuple[int, ...], ...]
 T = TypeVar("T")
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Overlap = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Inference(Strict):
     """The sliding window of a model; the defaults are those of the VAFA and SA2 papers.
 
     Attributes:
-        overlap: share of a window, along each axis, that the next one covers again, in [0, 1).
+        overlap: share of a window that the next one covers again, in [0, 1); one number, or one for each axis of
+            `roi`.
         windows: `shifted`: they start a step apart, from the low end of the network's axes, and the last is shifted
             back inside, as MONAI does; `even`: they are spread evenly, as nnU-Net does.
         weighting: `constant`: all voxels of a window count alike; `gaussian`: voxels near its centre count more, by
@@ -73,7 +79,7 @@ class Inference(Strict):
     `overlap`.
     """
 
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    overlap: Overlap | tuple[Overlap, Overlap, Overlap] = 0.5
     windows: Literal["shifted", "even"] = "shifted"
     weighting: Literal["constant", "gaussian", "nnunet"] = "constant"
     padding: Finite | Literal["reflect", "replicate", "volume"] = 0.0
@@ -89,10 +95,11 @@ class Inference(Strict):
         raise ValueError(f"expected some of the axes {AXES} or some of {FILE_AXES}, each once, got {given!r}")
 
     def of_file(self, codes: str) -> "Inference":
-        """Returns the settings for a volume whose file has axes towards `codes`, with `mirror` of the volume's axes."""
+        """Returns the settings for a volume whose file has axes towards `codes`, its axes in place of the file's."""
         letters = {own: RAS_LETTERS[code][-1] for own, code in zip(FILE_AXES, codes, strict=True)}
         mirror = sorted((letters.get(axis, axis) for axis in self.mirror), key=AXES.index)
-        return self.model_copy(update={"mirror": "".join(mirror)})
+        overlap = in_ras_order(self.overlap, codes) if isinstance(self.overlap, tuple) else self.overlap
+        return self.model_copy(update={"mirror": "".join(mirror), "overlap": overlap})
 
 
 DEFAULT_INFERENCE = Inference()
@@ -276,6 +283,26 @@ class Trained(Strict):
     method: Annotated[str, Field(pattern="^[0-9a-f]{16}$")] | None = None
 
 
+def _transforms(given: object) -> object:
+    is_list = isinstance(given, list | tuple) and given and all(isinstance(each, Mapping) for each in given)
+    is_path = isinstance(given, str) and names_class(given)
+    if not (given is None or is_list or is_path or type(given).__name__ == "Compose"):
+        raise ValueError(
+            f"expected a list of entries with _target_, module:function or a Compose of MONAI's, got {given!r:.60}"
+        )
+    return given
+
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if not ends[0] < ends[1]:
+        raise ValueError(f"expected the lower bound below the upper, got [{ends[0]:g}, {ends[1]:g}]")
+    return ends
+
+
+Ends = Annotated[tuple[Finite, Finite], AfterValidator(_rising)]
+"""Two intensities, the lower one first."""
+
+
 class ModelEntry(Strict):
     """A model in a job file: one of `checkpoint`, `bundle`, `command` and `ensemble`.
 
@@ -308,6 +335,11 @@ class ModelEntry(Strict):
             folder.
         preprocess: the space in which it is attacked and scored, in place of the dataset's whole preprocessing; None:
             that of its folder or checkpoint, else the dataset's.
+        transforms: the pipeline of its training without augmentation, which MONAI runs: a list of `_target_` entries as
+            in a bundle's `preprocessing`, or `module:function` that returns a Compose (needs trust). It takes the place
+            of `preprocess`.
+        bounds: for each channel, the two intensities of its input that 0 and 1 of the attacked volume are, for a
+            network with a pipeline of its own; None: by the pipeline's rule, which `plan` says.
         inference: its sliding window; None: the papers', or its folder's; for an ensemble, its members'.
         defence: defence before the network: a mapping with a `name` of DEFENCES and that defence's keys.
         adaptive: true: attacks know the defence and follow a gradient that serves them; false: they follow plain
@@ -340,6 +372,8 @@ class ModelEntry(Strict):
     prefix: str | None = None
     input: InputAdapter | None = None
     preprocess: Preprocess | None = None
+    transforms: Annotated[Any, PlainValidator(_transforms, json_schema_input_type=list[dict[str, Any]] | str)] = None
+    bounds: Annotated[tuple[Ends, ...], Field(min_length=1)] | None = None
     inference: Inference | None = None
     defence: Annotated[SerializeAsAny[Defence] | None, BeforeValidator(defence_of)] = None
     adaptive: bool = True
@@ -487,6 +521,8 @@ class ModelEntry(Strict):
             f"expected one of checkpoint, bundle, command and ensemble, got {' and '.join(sources) or 'none'}: a "
             "path, zoo://DATASET/NAME, or checkpoint: random for untrained weights",
         )
+        words = "expected one of preprocess and transforms, got both: leave one out"
+        yield self.preprocess and self.transforms is not None, words
         if command is None:
             words = f'expected command: ["TOOL", "{IMAGE}", "{LABELS}"], got none: give its words'
             yield self.arch == COMMAND or self.timeout or self.format, words

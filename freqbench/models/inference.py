@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice, pairwise, product
 from typing import Any
@@ -32,6 +32,8 @@ VOTES_ON_GRID = (
 )
 
 Window = tuple[slice, slice, slice]
+Restore = Callable[[Tensor, Outputs, bool, bool], tuple[Tensor, Tensor | None]]
+"""Restores logits in the network's axes: their head, if classes were merged, if probabilities are wanted."""
 
 
 def attack_windows(shape: Shape, roi: Shape) -> tuple[Window, ...]:
@@ -50,7 +52,7 @@ def attack_windows(shape: Shape, roi: Shape) -> tuple[Window, ...]:
 def sliding_windows(
     shape: Shape,
     roi: Shape,
-    overlap: float = DEFAULT_INFERENCE.overlap,
+    overlap: float | tuple[float, ...] = DEFAULT_INFERENCE.overlap,
     even: bool = False,
     turned: tuple[int, ...] = (),
 ) -> tuple[Window, ...]:
@@ -65,10 +67,11 @@ def sliding_windows(
     [0, 2, 4, 5, 7]
     """
     axes = []
-    for axis, (size, wanted) in enumerate(zip(shape, roi, strict=True)):
+    overlaps = overlap if isinstance(overlap, tuple) else (overlap,) * 3
+    for axis, (size, wanted, shared) in enumerate(zip(shape, roi, overlaps, strict=True)):
         length = min(size, wanted)
-        last, step = size - length, max(1, int(length * (1 - overlap)))
-        count = math.ceil(last / (length * (1 - overlap))) + 1 if even else len(range(0, last + step, step))
+        last, step = size - length, max(1, int(length * (1 - shared)))
+        count = math.ceil(last / (length * (1 - shared))) + 1 if even else len(range(0, last + step, step))
         axes.append((count, last / max(1, count - 1) if even else step, last, length, axis in turned))
     count = math.prod(count for count, *_ in axes)
     part, whole = ("x".join(map(str, sides)) for sides in (roi, shape))
@@ -84,7 +87,8 @@ def sliding_windows(
 
 def num_windows(spec: ModelSpec, shape: Shape, ref: CaseRef) -> int:
     """Returns the number of windows that a model runs in one prediction of a case with this shape."""
-    inference = spec.inference
+    first = spec.members[0] if spec.members else spec
+    inference = spec.inference.of_file(ref.axes) if first.input.is_of_file else spec.inference
     return len(sliding_windows(shape, spec.roi_of(ref), inference.overlap, inference.windows == "even"))
 
 
@@ -98,14 +102,17 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     """Returns the weight of each voxel where windows with scores `[B, K, h, w, d]` overlap.
 
     The weights `[h, w, d]`, set by `model.inference.weighting`, are positive and at most 1; a window shorter than the
-    ROI has the weights of its place in it.
+    ROI has the weights of its place in it. Of nnU-Net's, those along an axis without overlap (slices) are alike.
     """
     if model.takes_volumes or model.inference.weighting == "constant":
         return scores.new_ones(1).expand(scores.shape[2:])
     kind: dict[str, Any] = {"device": scores.device, "dtype": scores.dtype}
     if model.inference.weighting == "nnunet":
-        of_network = torch.from_numpy(_nnunet_weights(model.order.in_network_order(model.roi))).to(**kind)
-        weights = model.order.from_network(of_network[None, None])[0, 0]
+        overlap = model.inference.overlap
+        apart = [of_axis == 0 for of_axis in overlap] if isinstance(overlap, tuple) else [False] * 3
+        sides = triple(1 if alone else side for alone, side in zip(apart, model.roi, strict=True))
+        of_network = torch.from_numpy(_nnunet_weights(model.order.in_network_order(sides))).to(**kind)
+        weights = model.order.from_network(of_network[None, None])[0, 0].expand(model.roi)
     else:
         from monai.data.utils import compute_importance_map
 
@@ -117,16 +124,17 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
 def _nnunet_weights(roi: Shape) -> npt.NDArray[np.float64]:
     """Returns nnU-Net's weights of a window in its network's axes: a Gaussian with sigmas of an eighth of the window.
 
-    As `compute_gaussian` of nnU-Net v2: a filtered peak at `side // 2`, whose zeros become its least positive value.
+    As `compute_gaussian` of nnU-Net v2: a filtered peak at `side // 2`, ten times the greatest weight here, rounded to
+    float16, whose zeros become its least positive value. At a window's corners the rounding decides.
     """
     from scipy.ndimage import gaussian_filter
 
     peak = np.zeros(roi)
     peak[triple(side // 2 for side in roi)] = 1
     weights: npt.NDArray[np.float64] = gaussian_filter(peak, [side / 8 for side in roi], 0, mode="constant", cval=0)
-    weights /= weights.max()
+    weights = (weights * (10 / weights.max())).astype(np.float16).astype(np.float64)
     weights[weights == 0] = weights[weights > 0].min()
-    return weights
+    return weights / 10
 
 
 def prediction(
@@ -137,7 +145,7 @@ def prediction(
     with_confidence: bool = False,
     judge: Judge | None = None,
     seed: int = 0,
-    file_grid: FileGrid | None = None,
+    file_grid: FileGrid | Restore | None = None,
 ) -> VolumePrediction:
     """Predicts a volume: by one sliding window, or with smoothing by many.
 
@@ -151,7 +159,8 @@ def prediction(
         judge: scores each draw of the defence `smoothing`; other models ignore it.
         seed: number of the set of draws of `smoothing`, so that a volume has many of them; other models ignore it.
         file_grid: also returns `in_file`: logits (or probabilities, as they are averaged) are interpolated on the
-            grid of the case's file, and then become labels; voxels outside the volume are background.
+            grid of the case's file, and then become labels; voxels outside the volume are background. Or the function
+            of the network's own pipeline that restores logits.
 
     Raises UserError for more classes than a label map holds, a network that returns NaN, or a `file_grid` for a defence
     that votes: a certificate holds for the voxels that it counts.
@@ -200,7 +209,7 @@ def _stitched(
     window_batch: int,
     case: str,
     with_confidence: bool = False,
-    file_grid: FileGrid | None = None,
+    file_grid: FileGrid | Restore | None = None,
 ) -> list[VolumePrediction]:
     """Predicts volumes `[1, C, H, W, D]` of one shape and device."""
     shape, device = triple(volumes[0].shape[2:]), volumes[0].device
@@ -208,7 +217,7 @@ def _stitched(
     # Created outside inference mode, as a mask may become the labels of a further attack.
     labels = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in volumes]
     confidences = [torch.empty(shape, device=device) if with_confidence else None for _ in volumes]
-    files = [_InFile(file_grid, model, with_confidence) if file_grid else None for _ in volumes]
+    files = [_going_back(file_grid, model, with_confidence) if file_grid else None for _ in volumes]
     slabs = [_Slab(model, *maps) for maps in zip(labels, confidences, files, strict=True)]
     with torch.inference_mode():
         for first in range(0, len(windows), at_once):
@@ -248,7 +257,7 @@ class _Slab:
     """Label and confidence maps in progress, and the sums over the rows that later windows still reach."""
 
     def __init__(
-        self, model: SegmentationModel, label: Tensor, confidence: Tensor | None, in_file: "_InFile | None"
+        self, model: SegmentationModel, label: Tensor, confidence: Tensor | None, in_file: "_InFile | _Restored | None"
     ) -> None:
         self.label, self.confidence, self.in_file, self._model = label, confidence, in_file, model
         self._start = self._reached = 0  # rows between the two have sums
@@ -330,6 +339,38 @@ class _InFile:
         return VolumePrediction(
             labels=grid.in_file(self._labels), confidence=None if confidence is None else grid.in_file(confidence)
         )
+
+
+class _Restored:
+    """Takes the mean scores of a volume row by row, and restores all at once by the network's own pipeline."""
+
+    def __init__(self, restore: "Restore", model: SegmentationModel, with_confidence: bool) -> None:
+        self._restore, self._model, self._with_confidence = restore, model, with_confidence
+        self._rows: list[Tensor] = []
+
+    def take(self, means: Tensor) -> None:
+        """Takes scores `[K, rows, W, D]`."""
+        self._rows.append(means.clone())
+
+    def prediction(self) -> VolumePrediction:
+        """Returns the maps in the file's own axes."""
+        model, scores = self._model, torch.cat(self._rows, dim=1).float().cpu()
+        logits = model.head.logits_of(scores[None])[0] if model.averages_probabilities else scores
+        merged = any(part.class_map is not None for part in model.parts)
+        own = model.order.to_network_axes(logits[None])[0].contiguous()
+        labels, probabilities = self._restore(own, model.head.name, merged, self._with_confidence)
+        if probabilities is None:
+            return VolumePrediction(labels=labels, confidence=None)
+        likely = probabilities if model.head.has_background else torch.maximum(probabilities, 1 - probabilities)
+        sure = likely.amax(dim=0) if model.head.has_background else likely.amin(dim=0)
+        return VolumePrediction(labels=labels, confidence=sure.clamp(max=1))
+
+
+def _going_back(way: "FileGrid | Restore", model: SegmentationModel, with_confidence: bool) -> "_InFile | _Restored":
+    """Returns what takes the rows of a volume back to its file."""
+    if isinstance(way, FileGrid):
+        return _InFile(way, model, with_confidence)
+    return _Restored(way, model, with_confidence)
 
 
 def _labels(model: SegmentationModel, means: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from freqbench.core.errors import CheckpointError, UserError, one_line
 from freqbench.models.examination import mended
 from freqbench.models.networks.construction import REFUSALS, counted
 from freqbench.models.spec import ModelSpec
-from freqbench.models.wrapper import MeanOfProbabilities, SegmentationModel
+from freqbench.models.wrapper import MeanOfLogits, MeanOfProbabilities, SegmentationModel
 
 
 def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile: bool = False) -> SegmentationModel:
@@ -26,7 +26,8 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
     """
     if spec.members:
         members = [load(member, device, precision, compile) for member in spec.members]
-        return wrapped(spec, MeanOfProbabilities(members)).to(device).eval()
+        mean = MeanOfLogits if spec.averages == "logits" else MeanOfProbabilities
+        return wrapped(spec, mean(members)).to(device).eval()
     source, stated = spec.source, spec.checkpoint
     # The copy that was checked is used from here on, even if another file replaces the original meanwhile.
     spec = replace(spec, checkpoint=source.located(stated, spec.args, spec.checkpoint_sha256))

@@ -4,6 +4,7 @@ import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.files import storage
-from freqbench.core.input_space import Preprocess, parse_intensity
+from freqbench.core.input_space import Preprocess, Space, parse_intensity
 from freqbench.core.types import CaseRef, Outputs
 from freqbench.models import hub
 from freqbench.models.checkpoints import files as checkpoints
@@ -24,6 +25,7 @@ from freqbench.models.entry import (
     DEFAULT_ROI,
     ENSEMBLE,
     Inference,
+    InputAdapter,
     ModelEntry,
     advice_on_classes,
     seed_of,
@@ -33,8 +35,10 @@ from freqbench.models.loading import load, naming
 from freqbench.models.networks.architectures import MODELS
 from freqbench.models.networks.construction import refusing
 from freqbench.models.sources import source_of
-from freqbench.models.sources.source import UNTRAINED, Facts
+from freqbench.models.sources.source import UNTRAINED, Facts, adapter_of, axes_of, spanning
 from freqbench.models.spec import ModelSpec
+from freqbench.pipelines import Pipeline
+from freqbench.pipelines.monai import MonaiPipeline, of_words
 
 SHARE = {"train": "taught it (train)", "select": "chose its weights (select)"}
 
@@ -51,6 +55,13 @@ def facts_of(
     with naming(path, local):
         facts, seed = source.facts(entry, local, num_classes, num_channels), seed_of(path)
         sha256 = source.sha256(local, facts.args) if seed is None else f"random:{seed}"
+    if entry.transforms is not None:
+        if facts.arch == "nnunet" or source.takes_volumes:
+            raise UserError(f"{entry.name}: expected no transforms for {path}, which brings its own: leave them out")
+        pipeline = transforms_of(entry)
+        axes = axes_of(pipeline)
+        scaled = spanning(pipeline.bounds or [pipeline.stated_bounds])
+        facts = replace(facts, space=pipeline, input=InputAdapter(axes=axes, **scaled), knows_axes=True)
     if entry.class_map is None:
         has_regions = head_of(entry, facts) == "sigmoid"
         require_order(entry.name, path, facts.metadata.class_names or (), class_names, has_regions)
@@ -61,7 +72,7 @@ def resolve(
     entry: ModelEntry,
     num_classes: int,
     num_channels: int = 1,
-    space: Preprocess | None = None,
+    space: Space | None = None,
     class_names: Sequence[str] = (),
     facts: Facts | None = None,
 ) -> ModelSpec:
@@ -115,10 +126,11 @@ def resolve(
         weights_sha256=training.weights if training else None,
         notes=facts.notes,
     )
-    if isinstance(entry.defence, RandomResizePad) and draft.is_prompted:
+    moved = "args.points" if draft.is_prompted else isinstance(draft.space, Pipeline) and "a pipeline of its own"
+    if isinstance(entry.defence, RandomResizePad) and moved:
         raise UserError(
-            f"{entry.name}: expected no {entry.defence.name} beside args.points, as it moves the window from under "
-            "the points: take another defence, or a network without points"
+            f"{entry.name}: expected no {entry.defence.name} beside {moved}, as it moves the window from under what "
+            "belongs to its place: take another defence, or a network without"
         )
     _require_fitting_settings(draft, entry, facts)
     with naming(facts.path, facts.local):
@@ -129,6 +141,15 @@ def resolve(
     judges = not spec.is_random and (UNTRAINED not in spec.notes or "min_dice" in entry.model_fields_set)
     notes = tuple(f"{entry.name}: {note}" for note in spec.notes)
     return _examined(replace(spec, checkpoint=facts.path, min_dice=entry.min_dice if judges else 0.0, notes=notes))
+
+
+def transforms_of(entry: ModelEntry) -> MonaiPipeline:
+    """Returns the pipeline of an entry's `transforms`."""
+    where, given = f"{entry.name}: transforms", entry.transforms
+    if isinstance(given, list | tuple):
+        return of_words(given, where, entry.bounds)
+    stated = {"function": given} if isinstance(given, str) else {"compose": given}
+    return MonaiPipeline(release=version("monai"), bounds=entry.bounds, where=where, **stated)
 
 
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
@@ -173,6 +194,7 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
         space=first.space,
         inference=entry.inference or first.inference,
         members=tuple(members),
+        averages="logits" if all(member.arch == "nnunet" for member in members) else "probabilities",
         black_box=next((member.black_box for member in members if member.black_box), None),
         defence=entry.defence,
         adaptive=entry.adaptive,
@@ -195,7 +217,12 @@ def resolve_network(
     Returns the spec, and a copy of the network on the device, in eval mode, its parameters without gradients. Raises
     UserError for a network that cannot be copied, does not take its window, or does not return logits of it.
     """
-    name, roi, adapter = entry.name, entry.roi or DEFAULT_ROI, entry.input or DEFAULT_INPUT
+    name, roi, adapter = entry.name, entry.roi or DEFAULT_ROI, DEFAULT_INPUT
+    space: Space | None = entry.preprocess
+    if entry.transforms is not None:
+        pipeline = transforms_of(entry)
+        adapter, space = adapter_of(pipeline, num_channels), pipeline
+    adapter = adapter.over(entry.input)
     if next(net.parameters(), None) is None:
         raise UserError(f"{name}: expected a network with parameters, found none: add one")
     device = device or next(net.parameters()).device
@@ -242,7 +269,7 @@ def resolve_network(
         checkpoint_sha256=checkpoints.state_sha256(net.state_dict()),
         num_channels=num_channels,
         input=adapter,
-        space=entry.preprocess,
+        space=space,
         inference=entry.inference or DEFAULT_INFERENCE,
         defence=entry.defence,
         adaptive=entry.adaptive,
@@ -351,18 +378,27 @@ def _require_counts(entry: ModelEntry, facts: Facts, num_classes: int, num_chann
         )
 
 
-def _space(entry: ModelEntry, facts: Facts, dataset: Preprocess | None) -> Preprocess | None:
+def differ(one: Preprocess, other: Preprocess) -> bool:
+    """True if two spaces scale intensities by other rules, however each is written."""
+    return parse_intensity(one.intensity) != parse_intensity(other.intensity)
+
+
+def _space(entry: ModelEntry, facts: Facts, dataset: Space | None) -> Space | None:
     """Returns the job's space for a model, else that of its source, unless freqbench trained it in the dataset's.
 
     Refuses a job's space whose intensities differ from the network's own, unless the job also states `input`.
     """
-    own = facts.space if dataset or not facts.is_own else None
+    own = facts.space if dataset or not facts.is_own or isinstance(facts.space, Pipeline) else None
+    if entry.bounds and not isinstance(own, Pipeline):
+        raise UserError(
+            f"{entry.name}: expected no bounds for {facts.path}, as it brings no pipeline of its own: set intensity"
+        )
     if own and entry.preprocess and entry.input is None and not source_of(facts.arch).takes_volumes:
-        ours, theirs = (parse_intensity(space.intensity) for space in (entry.preprocess, own))
-        if ours != theirs:
+        stated = own.intensity if isinstance(own, Preprocess) else "of its own pipeline"
+        if not isinstance(own, Preprocess) or differ(own, entry.preprocess):
             raise UserError(
                 f"{entry.name}: expected input beside preprocess, as that of {facts.path} is for the intensity "
-                f"{own.intensity}: state both"
+                f"{stated}: state both"
             )
     is_datasets = own and dataset and facts.is_own and own.identity() == dataset.identity()
     return entry.preprocess or (None if is_datasets else own)
@@ -419,11 +455,12 @@ def scoring_concerns(
     dataset: str,
     class_names: Sequence[str],
     refs: Sequence[CaseRef],
-    space: Preprocess,
+    space: Space,
 ) -> Iterator[str]:
     """Yields one line per reason to doubt scores of a model on cases of a dataset, whose preprocessing is `space`."""
     metadata, trained = facts.metadata, facts.metadata.preprocess
-    if trained and model.space == trained and parse_intensity(trained.intensity) != parse_intensity(space.intensity):
+    is_in_own = trained and model.space == trained
+    if trained and is_in_own and isinstance(space, Preprocess) and differ(trained, space):
         yield (
             f"{model.name}: expected the intensity {trained.intensity} that it was trained on, got {space.intensity} "
             f"of {dataset}: it is attacked and scored in the space of its training; give {dataset} the same, or state "

@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from freqbench.core.identity import digest
-from freqbench.core.input_space import Preprocess, in_ras_order
+from freqbench.core.input_space import Space, in_ras_order
 from freqbench.core.types import CaseRef, Outputs, Shape
 from freqbench.models import entry
 from freqbench.models.defences.base import Defence
@@ -43,6 +43,7 @@ class ModelSpec:
         class_map: that of SegmentationModel, which says what it holds; None: the classes are the network's own.
         black_box: why no gradient goes through it; None if one does.
         yields: what the network itself returns: `logits`, or `probabilities`, whose logarithm is then taken.
+        averages: what an ensemble averages over its `members`.
         singly: True if windows pass one by one, as the network mixes those of a batch.
         caution: what makes its rows say little; None: nothing known.
         notes: what was taken for granted, read from the file, left out of it or mended, one line each.
@@ -64,7 +65,7 @@ class ModelSpec:
     migration: str | None = None
     prefix: str | None = None
     input: InputAdapter = DEFAULT_INPUT
-    space: Preprocess | None = None
+    space: Space | None = None
     inference: Inference = DEFAULT_INFERENCE
     code_sha256: str | None = None
     head: Outputs = "softmax"
@@ -75,6 +76,7 @@ class ModelSpec:
     caution: str | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
     members: tuple["ModelSpec", ...] = ()
+    averages: Literal["probabilities", "logits"] = "probabilities"
     defence: Defence | None = None
     adaptive: bool = True
     min_dice: float = 0.0
@@ -123,6 +125,7 @@ class ModelSpec:
             "yields": None if self.yields == "logits" else self.yields,
             "singly": self.singly or None,
             "members": [member.model_id for member in self.members] or None,
+            "averages": None if self.averages == "probabilities" else self.averages,
             "training": training,
             "defence": self.defence.identity() if self.defence else None,
             "adaptive": None if self.adaptive else False,

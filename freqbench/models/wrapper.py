@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import copy
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import in_ras_order
-from freqbench.core.types import Case, Outputs, Shape, triple
+from freqbench.core.types import Case, Outputs, Prepared, Shape, triple
 from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed, unchanged
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
@@ -52,6 +53,9 @@ class SegmentationModel(nn.Module):
     A network with a `prompt_policy` (`freqbench.models.prompts`) takes prompts beside the images, drawn once from the
     label of a case: `for_case` returns the model with these prompts, `on` the model for some windows. Prompts are
     padded, mirrored and reordered like the images; no defence touches them.
+
+    Of a case that a network's own pipeline prepared (`Case.prepared`), `for_case` returns the model with its bounds and
+    with what lies beside the volume, which `on` cuts like the windows. Where voxels are fixed, no gradient passes.
 
     Args:
         net: the bare network.
@@ -95,6 +99,7 @@ class SegmentationModel(nn.Module):
         self.outputs = outputs
         self.takes_volumes = getattr(net, "takes_volumes", False) is True
         self._of_file = roi, adapter, inference
+        self._prepared: _Beside | None = None
         self._case: Case | None = None
         self._policy: PointPrompts | None = getattr(net, "prompt_policy", None)
         self.prompts: Tensor | None = None  # uint8, of a volume [1, 1, H, W, D] or of windows [B, 1, h, w, d]
@@ -141,33 +146,66 @@ class SegmentationModel(nn.Module):
         Weights and hooks are shared. A model that takes no prompts and follows no file's axes returns itself. A
         command, which `takes_volumes`, gets the case for its grid and unit.
         """
-        model = self._turned_to(case.ref.axes)
+        model = self._turned_to(case.ref.axes, case.prepared)
         if not self.takes_volumes:
             return model._prompted(self._policy.drawn(case)[None]) if self._policy else model
         model = copy(model)
         model._case = case
         return model
 
-    def _turned_to(self, codes: str) -> "SegmentationModel":
-        """Returns the model for volumes whose files have axes towards `codes`."""
+    def _turned_to(self, codes: str, prepared: Prepared | None) -> "SegmentationModel":
+        """Returns the model for a volume whose file has axes towards `codes`, and what a pipeline made beside it."""
         roi, adapter, inference = self._of_file
         if isinstance(self.net, MeanOfProbabilities):
-            members = [member._turned_to(codes) for member in self.net.models]
-            if all(ours is theirs for ours, theirs in zip(members, self.net.models, strict=True)):
+            members = [member._turned_to(codes, prepared) for member in self.net.models]
+            model = self._of(self.net, members)
+            if model is self:
                 return self
-            model = copy(self)
-            model._modules = {**self._modules, "net": MeanOfProbabilities(members)}
-            model.roi = members[0].roi
+            model.roi, is_of_file = members[0].roi, members[0].is_of_file
         else:
-            if not adapter.is_of_file:
+            if not adapter.is_of_file and prepared is None and self._prepared is None:
                 return self
             model = copy(self)
-            model.roi, model.adapter = in_ras_order(roi, codes), adapter.of_file(codes)
-        model.inference = inference.of_file(codes)
+            model._prepared = _Beside.of(prepared, next(self.parameters()).device) if prepared else None
+            is_of_file = adapter.is_of_file
+            model.roi, model.adapter = in_ras_order(roi, codes) if is_of_file else roi, adapter.of_file(codes)
+        model.inference = inference.of_file(codes) if is_of_file else inference
         return model
 
+    @property
+    def is_of_file(self) -> bool:
+        """True if it is given files as they lie, so that its window follows their axes."""
+        return self._of_file[1].is_of_file
+
+    def _of(self, net: "MeanOfProbabilities", members: Sequence["SegmentationModel"]) -> "SegmentationModel":
+        """Returns the ensemble of other members; itself if they are its own."""
+        if all(ours is theirs for ours, theirs in zip(members, net.models, strict=True)):
+            return self
+        model = copy(self)
+        model._modules = {**self._modules, "net": type(net)(members)}
+        return model
+
+    @property
+    def parts(self) -> list["SegmentationModel"]:
+        """The members of an ensemble, else the model itself."""
+        return self.net.models if isinstance(self.net, MeanOfProbabilities) else [self]
+
+    @property
+    def has_place(self) -> bool:
+        """True if `on` tells windows of a volume apart, so that an attack takes them one by one."""
+        return self.takes_prompts or any(part._prepared and part._prepared.has_place for part in self.parts)
+
     def on(self, windows: Sequence[tuple[slice, slice, slice]]) -> "SegmentationModel":
-        """Returns the model of `for_case` with the prompts of a batch of windows of its volume, in their order."""
+        """Returns the model of `for_case` with the prompts of a batch of windows of its volume, in their order.
+
+        Likewise with what a pipeline made beside them.
+        """
+        if isinstance(self.net, MeanOfProbabilities):
+            return self._of(self.net, [member.on(windows) for member in self.net.models])
+        if self._prepared and self._prepared.has_place:
+            model = copy(self)
+            model._prepared = self._prepared.on(windows)
+            return model
         if self.prompts is None:
             return self
         return self._prompted(torch.cat([self.prompts[:, :, h, w, d] for h, w, d in windows]))
@@ -266,6 +304,8 @@ class SegmentationModel(nn.Module):
         """Returns windows of the ROI in the network's unit, with the volume's axes."""
         if self.takes_volumes:
             return images.view_as(images)
+        if self._prepared is not None:
+            return self._padded(self._prepared.input(images), self.inference.padding)
         if self.inference.padding == "volume":
             return self.adapter.scaled(self._padded(images, 0.0))
         return self._padded(self.adapter.scaled(images), self.inference.padding)
@@ -324,6 +364,48 @@ class SegmentationModel(nn.Module):
         return torch.stack([logits[:, list(merged)].logsumexp(dim=1) for merged in groups], dim=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Beside:
+    """What a pipeline made beside a volume, or beside windows of it: `[B, C, h, w, d]`, on the model's device."""
+
+    low: Tensor  # [1, C, 1, 1, 1]
+    high: Tensor
+    rest: Tensor | None
+    fixed: Tensor | None
+
+    @classmethod
+    def of(cls, prepared: Prepared, device: torch.device) -> "_Beside":
+        """Returns that of a whole volume."""
+        low, high = torch.tensor(prepared.bounds, device=device).T.reshape(2, 1, -1, 1, 1, 1)
+        rest, fixed = (None if each is None else each[None].to(device) for each in (prepared.rest, prepared.fixed))
+        return cls(low=low, high=high, rest=rest, fixed=fixed)
+
+    @property
+    def has_place(self) -> bool:
+        """True if it differs from window to window."""
+        return self.rest is not None or self.fixed is not None
+
+    def on(self, windows: Sequence[tuple[slice, slice, slice]]) -> "_Beside":
+        """Returns that of windows of the volume, in their order."""
+        rest, fixed = (
+            None if each is None else torch.cat([each[:, :, h, w, d] for h, w, d in windows])
+            for each in (self.rest, self.fixed)
+        )
+        return replace(self, rest=rest, fixed=fixed)
+
+    def input(self, images: Tensor) -> Tensor:
+        """Returns the network's input for images in [0, 1]; several images of a window follow each other."""
+        low, high = self.low.to(images.dtype), self.high.to(images.dtype)
+        made = low + (high - low) * images
+        if self.fixed is not None:
+            made = made.masked_fill(self._repeated(self.fixed, len(images)), 0.0)
+        return made if self.rest is None else made + self._repeated(self.rest, len(images)).to(made.dtype)
+
+    @staticmethod
+    def _repeated(each: Tensor, count: int) -> Tensor:
+        return each if len(each) == count else each.repeat_interleave(count // len(each), 0)
+
+
 def _allow_tf32(allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
@@ -351,3 +433,11 @@ class MeanOfProbabilities(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Returns the logits of the members' mean probabilities."""
         return self.models[0].head.mean_of_probabilities([member(images) for member in self.models])
+
+
+class MeanOfLogits(MeanOfProbabilities):
+    """Maps `[B, C, h, w, d]` to the mean of its members' logits, as nnU-Net averages its folds."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the mean logits."""
+        return torch.stack([member(images) for member in self.models]).mean(dim=0)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,14 @@ from freqbench.core.config import Strict
 from freqbench.core.documents import mapping_of, object_of
 from freqbench.core.errors import CheckpointError, NoFileError, UserError
 from freqbench.core.files import storage
-from freqbench.core.input_space import Preprocess
+from freqbench.core.input_space import RAS_LETTERS, Preprocess, Space, turning
 from freqbench.core.types import Outputs, Shape
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.entry import AXES, DEFAULT_INPUT, RAS_LETTERS, InputAdapter, ModelEntry, seed_of
+from freqbench.models.entry import AXES, DEFAULT_INPUT, FILE_AXES, InputAdapter, ModelEntry, seed_of
 from freqbench.models.loading import skeleton, traced
 from freqbench.models.networks.construction import refusing, seeded
+from freqbench.pipelines import Pipeline
+from freqbench.pipelines.monai import MonaiPipeline
 
 if TYPE_CHECKING:
     from freqbench.models.spec import ModelSpec
@@ -89,7 +91,7 @@ class Facts:
     num_channels: int | None = None
     outputs: Outputs | None = None
     input: InputAdapter = DEFAULT_INPUT
-    space: Preprocess | None = None
+    space: Space | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)
     black_box: str | None = None
     notes: tuple[str, ...] = ()
@@ -207,6 +209,34 @@ def axes_towards(codes: str) -> str:
     if sorted(axes.replace("-", "")) != sorted(AXES):
         raise ValueError(f"expected one of R or L, one of A or P and one of S or I, as in LPS, got {codes!r}")
     return axes
+
+
+def axes_of(pipeline: Pipeline) -> str:
+    """Returns `axes` of an `InputAdapter` for a pipeline: the volume's, or each file's if files stay as they lie."""
+    codes = pipeline.codes_of("RAS")
+    if pipeline.codes_of("LPS") == codes:
+        return axes_towards(codes)
+    along, against = turning("RAS", codes)
+    return "".join("-" * (axis in against) + FILE_AXES[along[axis]] for axis in range(3))
+
+
+def adapter_of(pipeline: MonaiPipeline, num_channels: int) -> InputAdapter:
+    """Returns the axes that a pipeline of MONAI's makes, and the intensities that arrays are given."""
+    bounds = pipeline.bounds or [pipeline.stated_bounds] * num_channels
+    return InputAdapter(axes=axes_of(pipeline), **spanning(bounds))
+
+
+def spanning(bounds: Sequence[tuple[float, float] | None]) -> dict[str, Any]:
+    """Returns `mean` and `std` of an `InputAdapter` by which an array in [0, 1], of no file, spans these bounds.
+
+    Bounds that only a volume tells (None) are left out: the array then is the input.
+    """
+    stated = [ends for ends in bounds if ends is not None]
+    if len(stated) < len(bounds):
+        return {}
+    mean = tuple(low / (low - high) for low, high in stated)
+    std = tuple(1 / (high - low) for low, high in stated)
+    return {"mean": mean[0], "std": std[0]} if len(set(stated)) == 1 else {"mean": mean, "std": std}
 
 
 def construct(where: str, make: Callable[[], nn.Module]) -> nn.Module:
