@@ -9,6 +9,7 @@ from freqbench.core.documents import object_of
 from freqbench.core.machine import versions
 from freqbench.engine import provenance
 from freqbench.job.grid import Grid
+from freqbench.pipelines import Pipeline
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
 from freqbench.results.schema import ADDED, added_values
 from freqbench.results.tolerances import ADDED_METRIC, EXACT, TOLERANCES, Tolerance
@@ -148,7 +149,12 @@ def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
                 f"checkpoint of {name}: sha256 {then[:12]} then, {now.checkpoint_sha256[:12]} now ({now.checkpoint})"
             )
         elif model_id != now.model_id:
-            reasons.append(f"model {name}: arguments, window, preprocessing or code have changed since")
+            space, ran_by = now.space, run.get("versions") or {}
+            release = ran_by.get(space.toolchain) if isinstance(space, Pipeline) else None
+            if isinstance(space, Pipeline) and release and release != space.release:
+                reasons.append(f"model {name}: prepared by {space.toolchain} {release} then, by {space.release} now")
+            else:
+                reasons.append(f"model {name}: arguments, window, preprocessing or code have changed since")
     return reasons + _changed_data(run.get("datasets") or {}, stored, grid)
 
 

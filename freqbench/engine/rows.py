@@ -17,6 +17,7 @@ from freqbench.engine.scoring import LabelMaps, PredictionScores, score_shapes
 from freqbench.job.cells import Cell, Unit
 from freqbench.metrics import Scores
 from freqbench.models import ModelSpec
+from freqbench.pipelines import Pipeline
 from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.results.glimpses import Glimpse
 from freqbench.results.schema import CAUTIONS, COMMIT
@@ -148,6 +149,8 @@ def _empty_record(unit: Unit, target: ModelSpec) -> Row:
         "target_defence": target.defence_text,
         "target_method": target.method_id,
     }
+    if unit.cell.score_on == "file" and isinstance(target.space, Pipeline):
+        identity["restored_by"] = target.space.restoring(target.head, target.class_map is not None)
     return {column.name: None for column in RECORDS} | cell_columns(unit.cell) | identity
 
 

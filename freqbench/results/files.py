@@ -14,7 +14,7 @@ from fsspec.spec import AbstractBufferedFile
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
-from freqbench.results.schema import ADDED, CLASS_RECORDS, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
+from freqbench.results.schema import CLASS_RECORDS, LATER, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -169,7 +169,7 @@ def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> pq.ParquetF
     """Opens a file and verifies its page checksums while reading, so that a flipped bit raises an error."""
     metadata = pq.read_metadata(source)
     present = set(_checked(metadata.schema.to_arrow_schema(), path).names)
-    if missing := [name for name in SCHEMAS[kind].names if name not in {*present, ADDED.name}]:
+    if missing := [name for name in SCHEMAS[kind].names if name not in {*present, *(later.name for later in LATER)}]:
         raise UserError(
             f"{path}: expected the columns of schema version {SCHEMA_VERSION}, got no {missing[0]}, as releases before "
             "it wrote: run the job again into a new store"
@@ -181,13 +181,14 @@ def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> pq.ParquetF
 
 
 def _whole(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Returns a table with the columns of a schema, `added_metrics` null where it is missing.
+    """Returns a table with the columns of a schema, those of LATER null where they are missing.
 
     Raises pa.ArrowInvalid for a code that stands for no text.
     """
     table.validate(full=True)
-    if ADDED.name in schema.names and ADDED.name not in table.column_names:
-        table = table.append_column(ADDED.name, pa.nulls(len(table), schema.field(ADDED.name).type))
+    for name in (column.name for column in LATER):
+        if name in schema.names and name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
     return table.select(schema.names).cast(schema)
 
 

@@ -107,7 +107,13 @@ ADDED = _text(
     "values of metrics of other packages, JSON text {NAME: value, NAME_clean: value}, null where undefined; null if "
     "none was asked for",
 )
-"""The one column that files of earlier releases may lack: they are read with null there."""
+RESTORED = _text(
+    "restored_by",
+    "toolchain and rule of the target's pipeline that made labels on the file's grid; null if freqbench made them",
+    "identity",
+)
+LATER = (ADDED, RESTORED)
+"""The columns that files of earlier releases may lack: they are read with null there."""
 _RUN_ID = _measured("run_id", _TEXT, "", "the execution that wrote the row", required=True)
 _FINISHED = _measured("finished_at", _TIME, "UTC", "time when the row was finished", required=True)
 
@@ -127,6 +133,7 @@ RECORDS: tuple[Column, ...] = (
         "case's file; distances between volumes are always on the attacked grid",
         required=False,
     ),
+    RESTORED,
     _identity("case_id", "name of the case within its dataset"),
     _identity("patient_id", "name of the patient: several cases may share it"),
     _identity("source_model", "name of the model whose gradients made the volume"),
