@@ -32,7 +32,7 @@ from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.exchange.adversarial_volumes import Imported
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell, Unit
-from freqbench.job.grid import COUPLED_WINDOWS, learning_cases, surrogates_of
+from freqbench.job.grid import COUPLED_WINDOWS, default_grid, learning_cases, surrogates_of
 from freqbench.job.schema import DEFAULT_METRICS
 from freqbench.metrics import METRICS, metric_of
 from freqbench.metrics.volumes import Volume, channels_of, require_same_shape
@@ -154,7 +154,7 @@ def evaluate(
     result: Result | Volume,
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
-    score_on: str = "grid",
+    score_on: str | None = None,
 ) -> ScoredRecord:
     """Scores an adversarial volume on a model: the attacked one (white-box), or any other (transfer).
 
@@ -165,7 +165,8 @@ def evaluate(
         metrics: names in `freqbench.metrics.METRICS`, `dsc`, `hd95`, `nsd`, `calibration`, `ssim`, ..., or of metrics
             that installed packages add.
         score_on: `grid`: predictions are held against labels on the grid that is attacked; `file`: on that of the
-            case's file, as in a job with this key. Arrays have one grid alone.
+            case's file, as in a job with this key. None: `file` for a model whose own pipeline leads back there. Arrays
+            have one grid alone.
 
     The record's `caution` says, too, that the clean Dice is below the model's `min_dice`.
 
@@ -177,20 +178,21 @@ def evaluate(
     if isinstance(metrics, str):
         raise UserError(f"metrics: expected a sequence of names, got {metrics!r}: give [{metrics!r}]")
     given = config.validate({"metrics": metrics, "score_on": score_on}, Arguments, "evaluate")
-    wanted, in_file = given.metrics, given.score_on == "file"
-    dataset, _ = model._fitted(case)
+    wanted = given.metrics
+    dataset, target = model._fitted(case)
     if "calibration" in wanted:
         dataset.require_labels("metrics: calibration", "which tell if a confident prediction is right")
     made = result if isinstance(result, Result) else _brought_in(model, case, result)
     if made.volume.ref != case.volume.ref:
         raise UserError(f"expected the attacked case {made.case.name}, got {case.name}: give the attacked one")
     started = time.perf_counter()
-    cell = replace(made.cell, score_on=given.score_on)
-    if in_file and made.attacked.label is not None:
+    score_on = given.score_on or default_grid(made.cell.attack, [target])
+    cell = replace(made.cell, score_on=score_on)
+    if score_on == "file" and made.attacked.label is not None:
         raise UserError(
             f"{cell.attack.name}: expected score_on: grid, as its labels move there, got file: leave it out"
         )
-    seen = made._seen_by(model, given.score_on)
+    seen = made._seen_by(model, score_on)
     if made.attacked.label is not None and seen.error is not None:
         raise UserError(
             f"{model.spec.name}: expected a model that sees the grid of {made.model.spec.name}, on which "

@@ -34,7 +34,7 @@ class Arguments(Strict):
     seed: Seed = 0
     window_batch: Annotated[Whole, Field(gt=0)] | None = None
     metrics: tuple[Metric, ...] = ()
-    score_on: ScoredOn = "grid"
+    score_on: ScoredOn | None = None
 
 
 def cpu_tensor(volume: Volume) -> Tensor:

@@ -29,7 +29,19 @@ from freqbench.models.sources import kind_of_folder
 from freqbench.models.sources.checkpoint import shown_channels
 from freqbench.models.sources.source import Metadata
 
-OF_A_MODULE = ("name", "roi", "input", "preprocess", "inference", "defence", "adaptive", "min_dice", "outputs")
+OF_A_MODULE = (
+    "name",
+    "roi",
+    "input",
+    "preprocess",
+    "transforms",
+    "bounds",
+    "inference",
+    "defence",
+    "adaptive",
+    "min_dice",
+    "outputs",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -21,7 +21,7 @@ from freqbench.core.files import storage
 from freqbench.core.names import AnyPath
 from freqbench.core.types import Reference, ScoredOn, Spacing
 from freqbench.data import attacked_native
-from freqbench.data.preprocess import file_grid, in_spaces
+from freqbench.data.preprocess import in_spaces, way_to_file
 from freqbench.engine import memory, rows, saved_volumes, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.job.cells import Cell
@@ -206,7 +206,7 @@ class Result:
             file, grid = None, None
             if score_on == "file":
                 file = self.case._file(dataset)
-                grid = file_grid(file, volume, target.space or dataset.space, model.network.takes_volumes)
+                grid = way_to_file(file, volume, target.space or dataset.space, model.network.takes_volumes)
             before, after = (
                 memory.predicted(model.network, image, volume, memory.INFERENCE_WINDOWS, True, seed, file_grid=grid)[0]
                 for image, seed in ((volume.image, 0), (adversarial, self.cell.seed or 0))

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from freqbench.core.config import Strict
 from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.identity import digest
-from freqbench.core.input_space import Preprocess
+from freqbench.core.input_space import Preprocess, Space
 from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, FileLabel, NativeCase, Reference, Shape
 from freqbench.data import nsd_tolerances
@@ -222,25 +222,24 @@ class Dataset(Strict, abc.ABC):
         """The space in which cases are attacked and scored, unless a model has its own."""
         return Preprocess()
 
-    def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
+    def load(self, ref: CaseRef, space: Space | None = None) -> Case:
         """Reads (see `native`) and preprocesses one case of any split; `space` is a model's own, None the dataset's."""
         space = space or self.space
         return prepare(self.native(ref), space, class_names=self.class_names, has_regions=self.has_regions)
 
-    def faults(self, ref: CaseRef, space: Preprocess) -> Iterator[str]:
+    def faults(self, ref: CaseRef, space: Space) -> Iterator[str]:
         """Yields one line per problem with a case's intensities in a space. Synthetic datasets yield none."""
         yield from ()
 
-    def shape_in(self, ref: CaseRef, space: Preprocess | None) -> Shape:
+    def shape_in(self, ref: CaseRef, space: Space | None) -> Shape:
         """Returns the voxels of a case in a space (None: the dataset's) before cropping, an upper bound, unread.
 
         Without a `grid`, returns the shape in the dataset's space. Raises DataError if the voxels do not fit in memory.
         """
         if space is None or ref.grid is None:
             return ref.shape
-        space = space.in_ras(ref.axes)
-        check_room(f"{self.name}: {ref.case_id}", ref.grid, space, self.num_channels)
-        return prepared_shape(*ref.grid, space)
+        check_room(f"{self.name}: {ref.case_id}", ref.grid, space, self.num_channels, ref.axes)
+        return prepared_shape(*ref.grid, space, ref.axes)
 
     def patient_of(self, case_id: str, stated: str | None = None) -> str:
         """Returns the patient of a case by `patient`, else the one that a list states, else by the case's name.

@@ -15,19 +15,22 @@ import numpy as np
 
 from freqbench.core.files import node_cache, storage
 from freqbench.core.files.node_cache import limit
-from freqbench.core.types import Case, CaseRef
+from freqbench.core.types import Case, CaseRef, Prepared
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Raise it with every change of a file's content; the output of `load` has its own revision in the recipe.
-REVISION = 5
+REVISION = 6
 
 # Another release of these may round, resample or crop otherwise.
 LIBRARIES = ("SimpleITK", "monai", "nibabel", "numpy", "scikit-image", "scipy", "torch")
 
 # Fields of a case beside its volumes and its reference.
 FACTS = ("spacing", "affine", "native_ranges", "original_spacing", "inner", "lost", "off_scale")
+
+# Tensors of what a network's own pipeline made beside them.
+BESIDE = ("fixed", "rest")
 
 DAMAGED = "%s: expected a preprocessed volume, got a damaged file, which is made anew: %s"
 
@@ -94,33 +97,43 @@ def _read(path: Path, ref: CaseRef) -> Case | None:
 
     if not path.is_file():  # a pipe has no end
         return None
+    tensors: dict[str, Any] = {}
     try:
         # Read as tensors, it would be opened twice, and may be gone the second time.
         with safe_open(path, "np") as file:
             checksum, _, facts = file.metadata()["case"].partition(" ")
-            image, label = (torch.from_numpy(file.get_tensor(name)) for name in ("image", "label"))
+            tensors = {name: torch.from_numpy(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            image, label = tensors.pop("image"), tensors.pop("label")
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         logger.warning(DAMAGED, path, error)
         return None
-    if checksum != _checksum(facts, image, label):
+    if checksum != _checksum(facts, image, label, *(tensors[name] for name in sorted(tensors))):
         logger.warning(DAMAGED, path, "its checksum does not fit")
         return None
     with contextlib.suppress(OSError):  # a cache that another user owns, or clears just now, is good enough to read
         os.utime(path)
-    fields = {name: _tuples(value) for name, value in json.loads(facts).items()}
+    stated = json.loads(facts)
+    made = stated.pop("prepared")
+    fields = {name: _tuples(value) for name, value in stated.items()}
     affine = np.array(fields.pop("affine"), np.float64)
-    return Case(ref=ref, image=image, label=label, affine=affine, **fields)
+    beside = {name: tensors.get(name) for name in BESIDE}
+    prepared = made and Prepared(bounds=_tuples(made["bounds"]), facts=made["facts"], **beside)
+    return Case(ref=ref, image=image, label=label, affine=affine, prepared=prepared, **fields)
 
 
 def _keep(path: Path, case: Case, most: int) -> None:
     """Writes a case; removes the least recently used ones if all would take more than `most` bytes."""
     from safetensors.torch import save
 
-    facts = json.dumps({name: getattr(case, name) for name in FACTS}, default=np.ndarray.tolist)
-    metadata = {"case": f"{_checksum(facts, case.image, case.label)} {facts}"}
-    content = save({"image": case.image, "label": case.label}, metadata)
+    made = case.prepared
+    beside = {name: tensor for name in BESIDE if made and (tensor := getattr(made, name)) is not None}
+    stated = {"prepared": made and {"bounds": made.bounds, "facts": made.facts}}
+    facts = json.dumps(stated | {name: getattr(case, name) for name in FACTS}, default=np.ndarray.tolist)
+    # In the order in which a reader meets them.
+    checksum = _checksum(facts, case.image, case.label, *(beside[name] for name in sorted(beside)))
+    content = save({"image": case.image, "label": case.label, **beside}, {"case": f"{checksum} {facts}"})
     if len(content) > most:
         return
     try:
@@ -136,10 +149,10 @@ def _keep(path: Path, case: Case, most: int) -> None:
         logger.warning("%s: a preprocessed volume could not be kept: %s", path, error)
 
 
-def _checksum(facts: str, image: "Tensor", label: "Tensor") -> str:
+def _checksum(facts: str, *tensors: "Tensor") -> str:
     """Returns a checksum of a file's whole content: without it, a flipped bit would pass for an intensity."""
     checksum = zlib.crc32(facts.encode())
-    for tensor in (image, label):
+    for tensor in tensors:
         checksum = zlib.crc32(tensor.numpy().data, checksum)
     return f"{checksum:08x}"
 

@@ -1,6 +1,6 @@
 """Compares a volume's intensities with the window that scales them, and names the usual cause of a misfit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +22,6 @@ SIGNED = -50.0
 OFFSET = (800.0, 1300.0)
 # Share of the volume's faces at the upper bound from which the background is bright: it is air, the darkest of all.
 MOST_BRIGHT_FACES = 0.5
-# Share of voxels whose z-scores may be clipped without a word.
-MOST_BEYOND = 1e-4
 # Voxels that percentiles and the threshold are sought on: more give the same.
 SAMPLED = 2_000_000
 
@@ -79,19 +77,6 @@ def off_scale(native: NativeCase, preprocess: Preprocess) -> Iterator[str]:
                 f"{max(fit.covered, 0):.0%} of it, and {fit.high:.0%} of {whose} clipped to 1, {fit.low:.0%} to 0: "
                 f"{cause}"
             )
-
-
-def clipped_scores(image: Voxels, ranges: Sequence[tuple[float, float]], preprocess: Preprocess) -> Iterator[str]:
-    """Yields a line if z-scores of nnU-Net's are clipped in more than MOST_BEYOND of the voxels of `[C, H, W, D]`."""
-    scaling = parse_intensity(preprocess.intensity)
-    if scaling.kind != "zscore" or not preprocess.is_nnunets:
-        return
-    outside = [(channel < low) | (channel > high) for channel, (low, high) in zip(image, ranges, strict=True)]
-    if (share := float(np.mean(outside))) > MOST_BEYOND:
-        yield (
-            f"expected z-scores within {scaling.high:g}, got {share:.2%} of the voxels beyond, which are clipped here "
-            "and not by nnU-Net: raise z_score_limit in the args of the network"
-        )
 
 
 def fit_of(channel: Voxels, label: npt.NDArray[np.uint8], scaling: Scaling) -> Fit:

@@ -47,23 +47,14 @@ def coarse_axis(spacing: Sequence[float], wanted: Sequence[float]) -> int | None
     return None
 
 
-def resample_image(
-    image: "Tensor", shape: Shape, coarse: int | None, clean: "Tensor | None" = None, clip: bool = False
-) -> "Tensor":
+def resample_image(image: "Tensor", shape: Shape, coarse: int | None) -> "Tensor":
     """Interpolates each channel cubically, clipped to [0, 1]: from float32 `[C, H, W, D]` in [0, 1] to `[C, *shape]`.
 
-    With `clip`, overshoots are also clipped to the range of the volume, or of each slice, as in nnU-Net. `clean` is the
-    volume that an attacked `image` was made from: the perturbation is interpolated apart, so that the two differ by it
-    alone.
-
-    **Differs from nnU-Net** without `clip`, and on an attacked volume, whose own range it takes.
+    **Differs from nnU-Net v2**, which clips overshoots to the range of the volume or slice.
     """
     import torch
 
-    if clip and clean is not None:
-        moved = np.stack([_resized(delta, shape, coarse, order=3) for delta in (image - clean).numpy()])
-        return resample_image(clean, shape, coarse, clip=True).add_(torch.from_numpy(moved)).clamp_(0, 1)
-    channels = np.stack([_resized(channel, shape, coarse, order=3, clip=clip) for channel in image.numpy()])
+    channels = np.stack([_resized(channel, shape, coarse, order=3) for channel in image.numpy()])
     return torch.from_numpy(channels.clip(0, 1, out=channels))
 
 
@@ -83,22 +74,22 @@ def resample_label(label: "Tensor", shape: Shape, coarse: int | None) -> "Tensor
     return torch.from_numpy(new)[None]
 
 
-def _resized(volume: Volume, shape: Shape, coarse: int | None, order: int, clip: bool = False) -> Volume:
+def _resized(volume: Volume, shape: Shape, coarse: int | None, order: int) -> Volume:
     if volume.shape == shape:
         return volume
     if coarse is None:
-        return _interpolated(volume, shape, order, clip)
+        return _interpolated(volume, shape, order)
     slices, count = np.moveaxis(volume, coarse, 0), shape[coarse]
     plane = [size for axis, size in enumerate(shape) if axis != coarse]
     # The old slice that holds the middle of the new one, computed in integers: ties must not depend on rounding.
     nearest = (2 * np.arange(count) + 1) * len(slices) // (2 * count)
     taken, place = np.unique(nearest, return_inverse=True)
-    planes = np.stack([_interpolated(slices[z], plane, order, clip) for z in taken])
+    planes = np.stack([_interpolated(slices[z], plane, order) for z in taken])
     return np.moveaxis(planes[place], 0, coarse)
 
 
-def _interpolated(array: Volume, shape: Sequence[int], order: int, clip: bool) -> Volume:
-    """Interpolates with splines of an order, edges aligned, the border's values beyond it; `clip`: to its range."""
+def _interpolated(array: Volume, shape: Sequence[int], order: int) -> Volume:
+    """Interpolates with splines of an order, edges aligned, the border's values beyond it."""
     from skimage.transform import resize
 
-    return resize(array, shape, order=order, mode="edge", anti_aliasing=False, clip=clip)
+    return resize(array, shape, order=order, mode="edge", anti_aliasing=False, clip=False)

@@ -3,9 +3,10 @@
 The order is that of the papers' validation pipelines, or nnU-Net's.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,25 @@ import numpy.typing as npt
 
 from freqbench.core.errors import DataError
 from freqbench.core.identity import digest
-from freqbench.core.input_space import Preprocess, parse_intensity
-from freqbench.core.types import IGNORED, LOST, NO_LABEL, Box, Case, FileLabel, NativeCase, Shape, Spacing, triple
+from freqbench.core.input_space import Preprocess, Space, file_codes, parse_intensity, turned, turned_affine
+from freqbench.core.types import (
+    IGNORED,
+    LOST,
+    NO_LABEL,
+    Box,
+    Case,
+    FileLabel,
+    NativeCase,
+    Outputs,
+    Prepared,
+    Shape,
+    Spacing,
+    triple,
+)
 from freqbench.data import nnunet_resampling as nnunet
 from freqbench.data.headers import check_size, shown
-from freqbench.data.intensities import clipped_scores, off_scale
+from freqbench.data.intensities import off_scale
+from freqbench.pipelines import Pipeline
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,10 +48,30 @@ MOST_LOST = 0.5
 
 def prepare(
     native: NativeCase,
-    preprocess: Preprocess,
+    space: Space,
     clean: NativeCase | None = None,
     class_names: Sequence[str] = (),
     has_regions: bool = False,
+) -> Case:
+    """Prepares a case in a space: by `Preprocess`, or by a network's own pipeline."""
+    if isinstance(space, Pipeline):
+        return _by_pipeline(native, space, clean, class_names, has_regions)
+    return _by_preprocess(native, as_preprocess(space), clean, class_names, has_regions)
+
+
+def as_preprocess(space: Space) -> Preprocess:
+    """Returns a space that is no pipeline."""
+    if not isinstance(space, Preprocess):
+        raise TypeError(f"expected a Preprocess or a Pipeline, got {type(space).__name__}")
+    return space
+
+
+def _by_preprocess(
+    native: NativeCase,
+    preprocess: Preprocess,
+    clean: NativeCase | None,
+    class_names: Sequence[str],
+    has_regions: bool,
 ) -> Case:
     """Prepares a case in the space of `preprocess`.
 
@@ -61,7 +96,6 @@ def prepare(
     volumes = {"image": native.image, "label": native.label, **({"clean": clean.image} if clean else {})}
     keys = tuple(volumes)
     images = [key for key in keys if key != "label"]
-    preprocess = preprocess.in_ras(file_codes(native.affine))
     as_nnunet = preprocess.is_nnunets
     case: dict[str, Any] = {
         key: MetaTensor(volume.contiguous(), affine=torch.from_numpy(native.affine)) for key, volume in volumes.items()
@@ -84,8 +118,7 @@ def prepare(
                 f"{native.source}: expected contrast between the {scaling.kind} bounds {scaling.low:g} and "
                 f"{scaling.high:g}, got the intensity {low:g} at both: widen `intensity` or use minmax"
             )
-    beyond = clipped_scores(case[images[-1]].numpy(), ranges, preprocess) if clean is None else ()
-    said = [*beyond, *(off_scale(native, preprocess) if clean is None else ())]
+    said = [*(off_scale(native, preprocess) if clean is None else ())]
     if preprocess.size is not None and not as_nnunet:
         case = transforms.ResizeWithPadOrCropd(keys, preprocess.size)(case)
         way.take("size", case["label"], pads=True)
@@ -103,7 +136,7 @@ def prepare(
         way.take("crop", case["label"])
     keys = ("image", "label")
     if as_nnunet:
-        case = {key: _resampled(case[key], preprocess, key, case.get("clean")) for key in keys}
+        case = {key: _resampled(case[key], preprocess, key) for key in keys}
         if preprocess.spacing is not None:
             way.take("spacing", case["label"])
         if preprocess.size is not None:
@@ -121,8 +154,55 @@ def prepare(
         native_ranges=ranges,
         original_spacing=native.spacing,
         inner=way.inner(image),
-        lost=tuple(way.lost(preprocess, class_names, has_regions)),
+        lost=tuple(way.lost(_words(preprocess), class_names, has_regions)),
         off_scale=tuple(f"{source}: {line}" for line in said),
+    )
+
+
+def _by_pipeline(
+    native: NativeCase,
+    pipeline: Pipeline,
+    clean: NativeCase | None,
+    class_names: Sequence[str],
+    has_regions: bool,
+) -> Case:
+    """Prepares a case by a network's own pipeline, its axes turned to RAS.
+
+    With p the pipeline's volume and l, h the bounds of a channel, x = (clip(p, l, h) - l) / (h - l), and `rest` is what
+    the clip cuts off.
+    """
+    import torch
+    from monai.data import MetaTensor
+
+    made = pipeline.prepare(native, clean)
+    file, shape = file_codes(native.affine), made.data.shape[1:]
+    data, label = (turned(volume, made.codes, "RAS").contiguous() for volume in (made.data, made.label))
+    fixed = None if made.fixed is None else turned(made.fixed, made.codes, "RAS").contiguous()
+    affine = turned_affine(made.affine, shape, made.codes, "RAS")
+    low, high = torch.tensor(made.bounds).T.reshape(2, -1, 1, 1, 1)
+    cut = data.clamp(low, high)
+    rest = data - cut
+    if fixed is not None:
+        rest = torch.where(fixed, data, rest)
+    way = LabelWay(
+        MetaTensor(
+            turned(native.label, file, "RAS"), affine=turned_affine(native.affine, native.label.shape[1:], file, "RAS")
+        ),
+        counts=clean is None and not bool((native.label == NO_LABEL).all()),
+    )
+    way.take("pipeline", MetaTensor(label, affine=affine))
+    ends = zip(made.lines, made.bounds, strict=True)
+    return Case(
+        ref=native.ref,
+        image=(cut - low) / (high - low),
+        label=label,
+        spacing=triple(np.linalg.norm(affine[:3, :3], axis=0).tolist()),
+        affine=affine,
+        native_ranges=tuple((line.raw(at), line.raw(to)) if line else (math.nan, math.nan) for line, (at, to) in ends),
+        original_spacing=native.spacing,
+        inner=way.inner(MetaTensor(label, affine=affine)),
+        lost=tuple(way.lost({}, class_names, has_regions)),
+        prepared=Prepared(bounds=made.bounds, rest=rest if bool(rest.any()) else None, fixed=fixed, facts=made.facts),
     )
 
 
@@ -160,10 +240,10 @@ class LabelWay:
             low, high = np.maximum(low, first), np.minimum(high, first + np.array(shape))
         return triple(zip(low.tolist(), high.tolist(), strict=True))
 
-    def lost(self, preprocess: Preprocess, class_names: Sequence[str], has_regions: bool = False) -> Iterator[str]:
+    def lost(self, words: Mapping[str, str], class_names: Sequence[str], has_regions: bool = False) -> Iterator[str]:
         """Yields one line per foreground class that lost more than MOST_LOST of its volume, with the worst step.
 
-        A class without a name in `class_names` goes by its number.
+        `words` says what each step does to voxels. A class without a name in `class_names` goes by its number.
         """
         if not self._counts:
             return
@@ -177,16 +257,21 @@ class LabelWay:
                 step = steps[1 + int(np.diff(volumes[:, index]).argmin())]
                 lost = round(self._voxels[index] * (1 - volumes[-1, index] / volumes[0, index]))
                 name = class_names[index] if index < len(class_names) else f"class {index}"
-                kept = "voxels that are not 0" if preprocess.is_nnunets else "intensities above the lower bound"
-                where = {
-                    "crop": f"lie outside the crop to {kept}",
-                    "spacing": f"vanish at the spacing {shown(preprocess.spacing or ())} mm",
-                    "size": f"lie outside the size {shown(preprocess.size or ())}",
-                }
-                yield f"{LOST}{lost} of {self._voxels[index]} voxels of `{name}` {where[step]}"
+                where = words.get(step, "are gone after the network's own pipeline")
+                yield f"{LOST}{lost} of {self._voxels[index]} voxels of `{name}` {where}"
 
 
-def _resampled(volume: Any, preprocess: Preprocess, key: str, clean: Any) -> Any:
+def _words(preprocess: Preprocess) -> Mapping[str, str]:
+    """Returns what each step of `preprocess` may do to labelled voxels."""
+    kept = "voxels that are not 0" if preprocess.is_nnunets else "intensities above the lower bound"
+    return {
+        "crop": f"lie outside the crop to {kept}",
+        "spacing": f"vanish at the spacing {shown(preprocess.spacing or ())} mm",
+        "size": f"lie outside the size {shown(preprocess.size or ())}",
+    }
+
+
+def _resampled(volume: Any, preprocess: Preprocess, key: str) -> Any:
     import torch
     from monai.data import MetaTensor
 
@@ -199,16 +284,8 @@ def _resampled(volume: Any, preprocess: Preprocess, key: str, clean: Any) -> Any
     if key == "label":
         voxels = nnunet.resample_label(voxels, shape, coarse)
     else:
-        clean = None if clean is None else clean.as_tensor()
-        voxels = nnunet.resample_image(voxels, shape, coarse, clean, preprocess.resampling == "nnunet_clipped")
+        voxels = nnunet.resample_image(voxels, shape, coarse)
     return MetaTensor(voxels, affine=torch.from_numpy(nnunet.resampled_affine(affine, old, shape)))
-
-
-def file_codes(affine: npt.NDArray[np.float64]) -> str:
-    """Returns the directions in which the axes of a file's array increase, as in LPS."""
-    from nibabel.orientations import aff2axcodes
-
-    return "".join(aff2axcodes(affine))
 
 
 def ras_grid(shape: Shape, affine: npt.NDArray[np.float64]) -> tuple[Shape, Spacing]:
@@ -220,8 +297,14 @@ def ras_grid(shape: Shape, affine: npt.NDArray[np.float64]) -> tuple[Shape, Spac
     return triple(shape[axis] for axis in order), triple(steps[axis] for axis in order)
 
 
-def prepared_shape(shape: Shape, spacing: Spacing, preprocess: Preprocess) -> Shape:
-    """Returns the shape that `prepare` makes of a grid from `ras_grid`, before any crop; exact without shear."""
+def prepared_shape(shape: Shape, spacing: Spacing, space: Space, codes: str = "RAS") -> Shape:
+    """Returns the shape that `prepare` makes of a grid from `ras_grid`, before any crop; exact without shear.
+
+    `codes` are the directions of the file's axes.
+    """
+    if isinstance(space, Pipeline):
+        return space.shape_of(shape, spacing, codes)
+    preprocess = as_preprocess(space)
     sizes: Sequence[int] = shape
     if preprocess.size is not None:
         sizes = preprocess.size
@@ -235,19 +318,40 @@ def prepared_shape(shape: Shape, spacing: Spacing, preprocess: Preprocess) -> Sh
     return triple(max(size, least) for size, least in zip(sizes, preprocess.pad_to or (1, 1, 1), strict=True))
 
 
-def check_room(source: Path | str, grid: tuple[Shape, Spacing], preprocess: Preprocess, num_channels: int = 1) -> None:
+def check_room(
+    source: Path | str, grid: tuple[Shape, Spacing], space: Space, num_channels: int = 1, codes: str = "RAS"
+) -> None:
     """Refuses, before anything is read, a space in which a volume of this grid fits no memory or is one voxel."""
-    sides = shown(grid[1])
+    sides, channels = shown(grid[1]), (num_channels,) if num_channels > 1 else ()
+    if isinstance(space, Pipeline):
+        shape = (*channels, *prepared_shape(*grid, space, codes))
+        check_size(source, shape, f"a resampled volume (its voxels are {sides} mm now)")
+        return
+    preprocess = as_preprocess(space)
     resampled = prepared_shape(*grid, preprocess.model_copy(update={"size": None, "pad_to": None}))
     if preprocess.spacing and max(grid[0]) > 1 >= max(resampled):
         raise DataError(
             f"{source}: expected a `spacing` that leaves more than one voxel, got {shown(preprocess.spacing)} mm: its "
             f"voxels are {sides} mm now"
         )
-    channels = (num_channels,) if num_channels > 1 else ()
-    for space in (preprocess.model_copy(update={"size": None}), preprocess):
-        shape = (*channels, *prepared_shape(*grid, space))
+    for each in (preprocess.model_copy(update={"size": None}), preprocess):
+        shape = (*channels, *prepared_shape(*grid, each))
         check_size(source, shape, f"a resampled volume (its voxels are {sides} mm now)")
+
+
+def way_to_file(
+    file: FileLabel, case: Case, space: Space, labels_alone: bool = False
+) -> "FileGrid | Callable[..., tuple[Tensor, Tensor | None]]":
+    """Returns the way of predictions back to a case's file: the pipeline's own, else `file_grid`."""
+    if isinstance(space, Pipeline) and case.prepared is not None:
+        return partial(_restored, space, case.prepared.facts)
+    return file_grid(file, case, as_preprocess(space), labels_alone)
+
+
+def _restored(
+    space: Pipeline, facts: Mapping[str, Any], logits: "Tensor", head: Outputs, is_merged: bool, confident: bool
+) -> "tuple[Tensor, Tensor | None]":
+    return space.restore(logits, facts, head, is_merged, confident)
 
 
 def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool = False) -> "FileGrid":
@@ -285,7 +389,10 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> Na
     (high - low)` of each channel is interpolated trilinearly at the native voxels, 0 outside the case's grid, and
     added. If a native intensity was clipped, the perturbation is added to the bound, so that `prepare` finds it again.
     A voxel stays as it is if its perturbation is 0, leads further out, or leads in by less than LEAST of the range.
-    `prepare(result, preprocess, clean=native)` brings the result into any space.
+    `prepare(result, preprocess, clean=native)` brings the result into any space. A pipeline that does not clip keeps
+    what lies beyond its bounds: there the perturbation is added to the intensity itself.
+
+    Raises DataError for a pipeline whose way from the file's unit is not affine.
     """
     import torch
 
@@ -294,16 +401,36 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> Na
     to_case = np.linalg.inv(case.affine) @ native.affine
     attacked = torch.empty(native.image.shape)
     for channel, (low, high) in enumerate(case.native_ranges):
-        delta = (adversarial[channel] - case.image[channel]).mul_(high - low).numpy()
+        if math.isnan(low):
+            raise DataError(
+                f"{case.ref.case_id}: expected intensities in channel {channel} that the network's pipeline maps by a "
+                "line, so that a change leads back to the file, got another map: leave out targets of other spaces, "
+                "save_adversarial and export"
+            )
+        if case.prepared is not None and not _clips(case.prepared, channel):
+            low, high = min(low, float(native.image[channel].min())), max(high, float(native.image[channel].max()))
+            width = case.native_ranges[channel][1] - case.native_ranges[channel][0]
+        else:
+            width = high - low
+        delta = (adversarial[channel] - case.image[channel]).mul_(width).numpy()
         attacked[channel] = torch.from_numpy(_added(native.image[channel].numpy(), delta, to_case, low, high))
     return replace(native, image=attacked)
 
 
-def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: "Tensor", space: Preprocess) -> float:
+def _clips(prepared: Prepared, channel: int) -> bool:
+    """True if nothing of a channel's movable voxels lies beyond its bounds."""
+    if prepared.rest is None:
+        return True
+    rest = prepared.rest[channel]
+    return not bool((rest if prepared.fixed is None else rest[~prepared.fixed[channel]]).any())
+
+
+def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: "Tensor", space: Space) -> float:
     """Returns the root mean square between the attacked volume and the same prepared again, on the [0, 1] scale.
 
     It is 0 up to rounding if the space keeps the file's grid. Changes to voxels that `pad_to` made are lost, and count
-    too.
+    too. A network's own pipeline prepares the attacked file as it would any other: statistics that follow the volume
+    count too.
     """
     return float((prepare(attacked, space, clean=native).image - adversarial).square_().double().mean().sqrt())
 
@@ -324,8 +451,8 @@ def _added(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], low:
 
 
 def in_spaces(
-    dataset: "Dataset", case: Case, adversarial: "Tensor", own: Preprocess | None
-) -> Callable[[Preprocess | None], tuple["Tensor", float | None]]:
+    dataset: "Dataset", case: Case, adversarial: "Tensor", own: Space | None
+) -> Callable[[Space | None], tuple["Tensor", float | None]]:
     """Returns a function that takes a volume from space `own` to a target space, with the resampling error.
 
     The error is None if the two spaces are one. The perturbation goes through the file's grid and unit, as an exported
@@ -340,7 +467,7 @@ def in_spaces(
         attacked = attacked_native(clean, case, adversarial)
         return clean, attacked, resampling_error(clean, attacked, adversarial, own_space)
 
-    def volume(space: Preprocess | None) -> tuple["Tensor", float | None]:
+    def volume(space: Space | None) -> tuple["Tensor", float | None]:
         space = space or dataset.space
         if space.identity() == own_space.identity():  # however each is written
             return adversarial, None

@@ -80,12 +80,13 @@ def attack_case(
 
     The model is on the device to compute on; `seed` is None if the attack draws nothing. `reference`, `learned` and
     `surrogates` are the attack's needs: another case, which is stretched to the volume's shape, the learned tensor, and
-    models on the same device. Passes count `model` alone. If one of the models takes prompts (made from the case's
-    label), windows are attacked one by one, unless the attack couples them.
+    models on the same device. Passes count `model` alone. If one of the models tells windows apart (by prompts made
+    from the case's label, or by what a pipeline made beside the volume), windows are attacked one by one, unless the
+    attack couples them. Voxels that the pipeline fixes stay as they are.
     """
     attack = attack.on_grid(case.spacing)
     model, *surrogates = (network.for_case(case) for network in (model, *surrogates))
-    if not attack.couples_batch and any(network.takes_prompts for network in (model, *surrogates)):
+    if not attack.couples_batch and any(network.has_place for network in (model, *surrogates)):
         window_batch = 1
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
     generators = [window_generator(seed or 0, case.ref.fingerprint, number) for number in range(len(windows))]
@@ -131,7 +132,7 @@ def attack_case(
         **_columns(measured),
     )
     shown = moved.cpu() if attack.moves_labels else None
-    return AttackedVolume(adversarial=adversarial.cpu(), facts=facts, losses=tuple(losses), label=shown)
+    return AttackedVolume(adversarial=_movable(case, adversarial), facts=facts, losses=tuple(losses), label=shown)
 
 
 def _volume_attacked(
@@ -164,7 +165,14 @@ def _volume_attacked(
         **_columns(attack.measured(image, result.state)),
     )
     moved = result.labels[0].cpu() if attack.moves_labels else None
-    return AttackedVolume(adversarial=made[0].cpu(), facts=facts, losses=(result.losses.cpu(),), label=moved)
+    return AttackedVolume(adversarial=_movable(case, made[0]), facts=facts, losses=(result.losses.cpu(),), label=moved)
+
+
+def _movable(case: Case, adversarial: Tensor) -> Tensor:
+    """Returns an adversarial volume on the CPU, clean where the network's own pipeline fills voxels itself."""
+    made = adversarial.cpu()
+    fixed = case.prepared.fixed if case.prepared else None
+    return made if fixed is None else torch.where(fixed, case.image, made)
 
 
 def _columns(measured: Mapping[str, float]) -> Mapping[str, float | None]:
@@ -205,4 +213,5 @@ def native_budget(attack: Attack, case: Case) -> float | None:
     if attack.budget_name is None or not (is_rms or attack.threat_model in INTENSITY_BUDGETS):
         return None
     widths = {high - low for low, high in case.native_ranges}
-    return float(getattr(attack, attack.budget_name)) * widths.pop() if len(widths) == 1 else None
+    same = len(widths) == 1 and math.isfinite(max(widths))
+    return float(getattr(attack, attack.budget_name)) * widths.pop() if same else None

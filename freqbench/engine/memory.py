@@ -17,6 +17,7 @@ from freqbench.core.types import Case, triple
 from freqbench.data import Dataset
 from freqbench.engine import scoring
 from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction, attack_windows
+from freqbench.models.inference import Restore
 from freqbench.ops.file_grid import FileGrid
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def predicted(
     with_confidence: bool,
     seed: int = 0,
     tolerances: Sequence[float] | None = None,
-    file_grid: FileGrid | None = None,
+    file_grid: FileGrid | Restore | None = None,
 ) -> tuple[VolumePrediction, int]:
     """Returns a model's prediction of a case's volume `[C, H, W, D]`, and the number of windows at once that fit.
 

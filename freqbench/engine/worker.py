@@ -17,12 +17,12 @@ from torch import Tensor
 
 from freqbench import models
 from freqbench.core.identity import digest
-from freqbench.core.input_space import Preprocess
+from freqbench.core.input_space import Space
 from freqbench.core.machine import core_seconds, keep_freed_memory, slowdown
 from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of, require_trust, trusting
 from freqbench.core.types import Case, CaseRef, FileLabel
 from freqbench.data import Dataset
-from freqbench.data.preprocess import file_grid, in_spaces
+from freqbench.data.preprocess import in_spaces, way_to_file
 from freqbench.engine import attacking, learning, memory, rows, scoring
 from freqbench.engine import saved_volumes as volumes
 from freqbench.engine.attacking import AttackedVolume
@@ -40,7 +40,7 @@ PREDICTION_BYTES = LEARNED_BYTES = 1 << 30
 
 logger = logging.getLogger(__name__)
 
-InSpace = Callable[[Preprocess | None], tuple[Tensor, float | None]]
+InSpace = Callable[[Space | None], tuple[Tensor, float | None]]
 V = TypeVar("V")
 
 
@@ -241,7 +241,7 @@ class Worker:
         roi = cell.source.roi_of(case.ref)
         return scoring.score_volume(case, adversarial, metrics, roi, self._device, self.spec.unavailable)
 
-    def _case(self, dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Case:
+    def _case(self, dataset: Dataset, ref: CaseRef, space: Space | None) -> Case:
         key = _case_key(dataset, ref, space)
         early = self._loading.pop(key, None)
         with self._timed():
@@ -339,7 +339,7 @@ class Worker:
         windows, with_confidence = self._inference_batch, "calibration" in self.spec.metrics
         tolerances = cell.dataset.tolerances_mm if "nsd" in self.spec.metrics else None
         file, space = self._file(cell, case.ref), target.space or cell.dataset.space
-        grid = file_grid(file, case, space, model.takes_volumes) if file else None
+        grid = way_to_file(file, case, space, model.takes_volumes) if file else None
         prediction, self._inference_batch = memory.predicted(
             model, image, case, windows, with_confidence, seed, tolerances, grid
         )
@@ -385,7 +385,7 @@ class Worker:
         }
 
 
-def _case_key(dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Hashable:
+def _case_key(dataset: Dataset, ref: CaseRef, space: Space | None) -> Hashable:
     return dataset.case_key(ref), digest((space or dataset.space).identity())
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from freqbench.attacks import Attack, LearnedAttack, SurrogateAttack
 from freqbench.core import config, limits, plugins
 from freqbench.core.errors import UserError, unknown
-from freqbench.core.types import CaseRef
+from freqbench.core.types import CaseRef, ScoredOn
 from freqbench.data import Dataset
 from freqbench.data.loaders.images import Images
 from freqbench.job import sweep
@@ -26,6 +26,7 @@ from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.inference import VOTES_ON_GRID
 from freqbench.models.resolving import axes_notes, require_head, scoring_concerns
+from freqbench.pipelines import Pipeline
 from freqbench.results import Shard
 
 WITHOUT_GRADIENT = "square, rays, bases, gn, random_noise, corruption"
@@ -124,6 +125,8 @@ class Expansion:
             for model in models.values():
                 own = self._facts[i][(model.members or (model,))[0].name]  # of an ensemble those of its first member
                 notes += axes_notes(model, own, dataset.name, cases[dataset.name])
+                if isinstance(model.space, Pipeline):
+                    notes.append(f"{model.name}: {model.space.rule}")
             concerns += _concerns_of_models(models, self._facts[i], dataset, cases[dataset.name])
             table += _cells(job, dataset, models, sourced[i], concerns)
         cells: dict[tuple[str, str], Cell] = {}
@@ -202,6 +205,7 @@ def _cells(
         targets = _targets(job, models, source)
         if job.score_on == "file":
             concerns += _require_file_scores(attack, targets)
+        score_on = job.score_on or default_grid(attack, targets)
         if attack.moves_labels:
             within = _on_its_grid(attack, source, targets, dataset)
             reason = f"as labels move on the grid of {source.name}"
@@ -222,7 +226,7 @@ def _cells(
                 window_batch=coupled if attack.couples_batch else None,
                 learns_from=learns_from,
                 surrogates=surrogates_of(attack, source, models),
-                score_on=job.score_on,
+                score_on=score_on,
                 saves=not job.save_only or bool({attack.name, plugins.path_of(type(attack))} & {*job.save_only}),
             )
             if cut := cell.block_cut:
@@ -410,6 +414,13 @@ def _require_file_scores(attack: Attack, targets: Sequence[ModelSpec]) -> Iterat
                 f"{model.name}: says labels alone: score_on: file takes the nearest of them for each voxel of a file, "
                 "where logits of others are interpolated"
             )
+
+
+def default_grid(attack: Attack, targets: Sequence[ModelSpec]) -> ScoredOn:
+    """Returns `file` if the pipelines of all targets lead back to the file, and nothing ties scores to another grid."""
+    votes = any(isinstance(target.defence, RandomizedSmoothing | Smoothing) for target in targets)
+    leads_back = all(isinstance(target.space, Pipeline) for target in targets)
+    return "file" if leads_back and not votes and not attack.moves_labels else "grid"
 
 
 def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec) -> tuple[ModelSpec, ...]:

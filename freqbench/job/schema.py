@@ -88,8 +88,8 @@ class JobSpec(Strict):
         score_on: the grid on which predictions are held against labels: `grid`, the one that is attacked, as in the
             papers; `file`, that of each file, as nnU-Net and challenges do: logits are interpolated there, voxels
             outside the crop are background, and the label map is the file's own. Distances between volumes stay on the
-            attacked grid. Part of the identity where it is not `grid`, which stays the default so that stored rows keep
-            theirs; `init` writes `file`.
+            attacked grid. Part of the identity where it is not `grid`. None: `file` where the pipelines of all targets
+            lead back there (nnU-Net's, MONAI's), else `grid`, so that stored rows keep theirs; `init` writes `file`.
         precision: arithmetic of the networks; part of the identity.
         compile: run networks through `torch.compile`; part of the identity.
         resources: see Resources.
@@ -112,7 +112,7 @@ class JobSpec(Strict):
     targets: Literal["all", "source"] | Annotated[list[str], Field(min_length=1)] = "all"
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] = DEFAULT_METRICS
-    score_on: ScoredOn = "grid"
+    score_on: ScoredOn | None = None
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
     resources: Resources = Resources()

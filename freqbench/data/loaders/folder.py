@@ -16,7 +16,7 @@ from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError, unknown
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
-from freqbench.core.input_space import Intensity, Preprocess
+from freqbench.core.input_space import Intensity, Preprocess, Space, file_codes
 from freqbench.core.plugins import provenance
 from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase
 from freqbench.data import cache, image_files
@@ -24,7 +24,7 @@ from freqbench.data.base import ClassName, Dataset
 from freqbench.data.headers import Header
 from freqbench.data.intensities import off_scale
 from freqbench.data.labels import Classes, classes_of, few, in_regions, read_classes
-from freqbench.data.preprocess import check_room, file_codes, prepared_shape, ras_grid
+from freqbench.data.preprocess import check_room, prepared_shape, ras_grid
 
 # Raise it with every change of the output of `load` for the same files.
 REVISION = 1
@@ -250,13 +250,13 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 case_id=entry.case_id,
                 patient_id=entry.patient_id,
                 fingerprint=fingerprint,
-                shape=prepared_shape(*grid, self.space.in_ras(axes)),
+                shape=prepared_shape(*grid, self.space, axes),
                 grid=grid,
                 axes=axes,
             )
         return tuple(refs.values())
 
-    def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
+    def load(self, ref: CaseRef, space: Space | None = None) -> Case:
         """Loads a case as `Dataset.load` does, or from the node's cache of preprocessed volumes."""
         self._check_content(self._entry(ref.case_id), ref)
         wanted = space or self.space
@@ -284,7 +284,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             source=str(image.path),
         )
 
-    def faults(self, ref: CaseRef, space: Preprocess) -> Iterator[str]:
+    def faults(self, ref: CaseRef, space: Space) -> Iterator[str]:
         """Yields problems as `Dataset.faults` does: what `native` refuses, unfilled headers, wrong intensities."""
         try:
             native, entry = self.native(ref), self._entry(ref.case_id)
@@ -297,7 +297,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 f"{image.path}: expected the sides of voxels, got 1 x 1 x 1 without {image.unfilled}, as in a "
                 "header that nobody filled: state them if they differ, else `spacing` and distances in mm are wrong"
             )
-        yield from (f"{native.source}: {line}" for line in off_scale(native, space))
+        if isinstance(space, Preprocess):
+            yield from (f"{native.source}: {line}" for line in off_scale(native, space))
         if label and not entry.masks and (note := image_files.rounding(label)):
             yield note
 
@@ -402,8 +403,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             label.check_same_grid(image)
         for header in filter(None, (image, label)):
             self._guesses.setdefault(header.guess, {})[header.path.name] = None
-        space = self.space.in_ras(file_codes(image.affine))
-        check_room(image.path, ras_grid(image.shape, image.affine), space, image.num_channels)
+        grid, axes = ras_grid(image.shape, image.affine), file_codes(image.affine)
+        check_room(image.path, grid, self.space, image.num_channels, axes)
         return image, label
 
     def _label_header(self, entry: CaseFiles, image: Header) -> Header:
