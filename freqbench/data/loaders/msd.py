@@ -140,7 +140,7 @@ class MSD(Decathlon):
             )
         try:
             fetched = _fetched(self.task, node_cache.folder())
-            if not node_cache.listed(fetched):  # the cache was cleared meanwhile
+            if not fetched.with_suffix(".json").is_file():  # the cache was cleared meanwhile
                 _fetched.cache_clear()
                 fetched = _fetched(self.task, node_cache.folder())
         except MissingDataError as error:
