@@ -147,7 +147,9 @@ class DicomFolders(ListedFolder):
         return dicom.read_series(found.files, Path(entry.image), named, segmentation)
 
     def _label_header(self, entry: CaseFiles, image: Header) -> dicom.Segmentation:
-        return dicom.read_segmentation(self._segmentation(entry), self._image_header(entry), Path(str(entry.label)))
+        if not isinstance(image, dicom.Series):
+            raise TypeError(f"{image.path}: expected the header of a series")
+        return dicom.read_segmentation(self._segmentation(entry), image, Path(str(entry.label)))
 
     def _absent(self, entry: CaseFiles) -> list[str]:
         return []
@@ -157,8 +159,9 @@ class DicomFolders(ListedFolder):
         if entry.label:
             dicom.check_segmentation(self._segmentation(entry), Path(entry.label))
 
-    def _fingerprint(self, entry: CaseFiles) -> str:
-        files = [*self._image_header(entry).files, *([self._segmentation(entry)] if entry.label else [])]
+    def _fingerprint(self, entry: CaseFiles, image: Header | None = None) -> str:
+        series = image if isinstance(image, dicom.Series) else self._image_header(entry)
+        files = [*series.files, *([self._segmentation(entry)] if entry.label else [])]
         return digest([storage.sha256(str(path)) for path in files])
 
     @cached_property
