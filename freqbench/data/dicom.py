@@ -44,6 +44,7 @@ NO_SLICES = (".txt", ".md", ".xml", ".json", ".csv", ".html", ".pdf", ".png", ".
 END_OF_FRAMES = b"\xfe\xff\xdd\xe0"  # of compressed voxels
 TAIL = 2**16  # bytes in which they end
 MOST_FIELDS = 2**23  # bytes of a deflated file's fields: those of some 16,000 frames
+ITEM, MOST_ITEMS = b"\xfe\xff\x00\xe0", 2**17  # begins an item of a sequence; as many are in such fields
 MOST_SEGMENTS = 1024  # of a SEG: a label map has 256 classes
 UNDEFINED = 2**32 - 1  # length of a sequence that a mark ends
 SIZ = b"\xff\x4f\xff\x51"  # begins a frame of JPEG 2000
@@ -659,6 +660,11 @@ def _opened(path: Path, where: Path, voxels: int = 0) -> Iterator[tuple[Any, Any
             return
         unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
         content = unpacker.decompress(stream.read(), MOST_FIELDS + voxels)
+    if (items := content.count(ITEM)) > MOST_ITEMS:  # each becomes an object of its own
+        raise DataError(
+            f"{where}: expected at most {MOST_ITEMS} items of sequences in a deflated file, got {items}: fetch it "
+            "again, or store it uncompressed"
+        )
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     inflated = DicomBytesIO()
     inflated.write(bytes(128) + b"DICM")
