@@ -6,14 +6,16 @@ a hash, errors show the hash.
 
 import logging
 import re
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,7 @@ import numpy.typing as npt
 from freqbench.core.errors import DataError, UserError, installing
 from freqbench.core.types import triple
 from freqbench.data.headers import (
+    MOST_PACKED,
     Header,
     check_invertible,
     check_room,
@@ -40,6 +43,13 @@ SEG, LABELMAP, RTSTRUCT = (
 NO_SLICES = (".txt", ".md", ".xml", ".json", ".csv", ".html", ".pdf", ".png", ".jpg")  # what exports put beside slices
 END_OF_FRAMES = b"\xfe\xff\xdd\xe0"  # of compressed voxels
 TAIL = 2**16  # bytes in which they end
+MOST_FIELDS = 2**23  # bytes of a deflated file's fields: those of some 16,000 frames
+ITEM, MOST_ITEMS = b"\xfe\xff\x00\xe0", 2**17  # begins an item of a sequence; as many are in such fields
+MOST_SEGMENTS = 1024  # of a SEG: a label map has 256 classes
+UNDEFINED = 2**32 - 1  # length of a sequence that a mark ends
+SIZ = b"\xff\x4f\xff\x51"  # begins a frame of JPEG 2000
+SOF = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG's segments that state the size, and that of JPEG-LS
+SEGMENTS, VOXELS = 0x00620002, 0x7FE00010  # tags of the sequence, and of PixelData
 
 PIXELS = (
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated"),
@@ -49,7 +59,7 @@ PLANE = ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
 SLICE = (
     *PIXELS,
     *PLANE,
-    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "ReferencedSeriesSequence"),
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
 )
 PATIENT = (
@@ -65,6 +75,8 @@ GROUPS = {
     "PlanePositionSequence": "ImagePositionPatient",
     "SegmentIdentificationSequence": "ReferencedSegmentNumber",
 }
+
+_Stamps = tuple[tuple[Path, int, int], ...]  # files with size and time stamp
 
 SAME_DIRECTION = 1e-3  # difference of cosines
 EVEN = 0.1  # of the distance between slices: how far one may be from its place
@@ -117,7 +129,8 @@ def patient_fields(files: Sequence[Path]) -> dict[str, str]:
     for path in files:
         with quiet() as pydicom:
             try:
-                fields = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(PATIENT))
+                with _opened(path, path) as (stream, _):
+                    fields = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(PATIENT))
                 return {name: str(fields[name].value) for name in PATIENT if name in fields and fields[name].value}
             except _damaged():
                 continue
@@ -152,6 +165,8 @@ def label_files(files: Sequence[Path]) -> list[Path]:
 
 def is_dicom(path: Path) -> bool:
     """True if a file has DICOM's mark."""
+    if not path.is_file():  # a pipe has no end
+        return False
     with path.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"
 
@@ -161,16 +176,19 @@ def read_series(files: Sequence[Path], where: Path, uid: str | None = None, segm
 
     Raises DataError for slices that are no evenly spaced stack, damaged files, colour, and several frames.
     """
-    slices = [
-        file
-        for file in _scan(_stamps(files, where), where)
-        if "Rows" in file.fields and file.kind not in (SEG, LABELMAP)
-    ]
+    return _series(_stamps(files, where), where, uid, _stamps([segmentation] if segmentation else [], where))
+
+
+@lru_cache(maxsize=256)
+def _series(stamps: _Stamps, where: Path, uid: str | None, segmentations: _Stamps) -> Series:
+    scanned = _scan(stamps, where)
+    slices = [file for file in scanned if "Rows" in file.fields and file.kind not in (SEG, LABELMAP)]
     of_series: dict[str, list[_File]] = {}
     for file in slices:
         of_series.setdefault(file.series, []).append(file)
     if not slices:
-        raise DataError(f"{where}: expected the slices of a series, got {_kinds(files, where)}: give their folder")
+        raise DataError(f"{where}: expected the slices of a series, got {_kinds(scanned)}: give their folder")
+    segmentation = next((path for path, *_ in segmentations), None)
     chosen, reason = _choice(of_series, where, uid, segmentation)
     return _stacked(of_series[chosen], where, reason)
 
@@ -303,7 +321,7 @@ def overlaps(path: Path, where: Path) -> frozenset[frozenset[str]]:
 
 
 @lru_cache(maxsize=1024)
-def _overlaps(stamps: tuple[tuple[Path, int, int], ...], where: Path) -> frozenset[frozenset[str]]:
+def _overlaps(stamps: _Stamps, where: Path) -> frozenset[frozenset[str]]:
     ((path, *_),) = stamps
     fields, labels = _segmentation(path, where), segment_names(path, where)
     if str(fields.get("SegmentsOverlap", "")) == "NO" or str(fields.SOPClassUID) == LABELMAP or len(labels) < 2:
@@ -501,7 +519,7 @@ def _whole(fields: Any, name: str, where: Path) -> int:
     return int(_numbers(fields, name, 1, where)[0])
 
 
-def _stamps(files: Sequence[Path], where: Path) -> tuple[tuple[Path, int, int], ...]:
+def _stamps(files: Sequence[Path], where: Path) -> _Stamps:
     """Returns files with size and time stamp, by which what was read of them is kept."""
     try:
         return tuple((path, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files)
@@ -510,7 +528,7 @@ def _stamps(files: Sequence[Path], where: Path) -> tuple[tuple[Path, int, int], 
 
 
 @lru_cache(maxsize=256)
-def _scan(stamps: tuple[tuple[Path, int, int], ...], where: Path) -> tuple[_File, ...]:
+def _scan(stamps: _Stamps, where: Path) -> tuple[_File, ...]:
     """Reads the headers of all DICOM files; refuses a folder with damaged ones."""
     files, damaged = [], 0
     for path, size, _ in stamps:
@@ -518,16 +536,15 @@ def _scan(stamps: tuple[tuple[Path, int, int], ...], where: Path) -> tuple[_File
             continue
         with quiet() as pydicom:
             try:
-                with path.open("rb") as stream:
+                with _opened(path, where) as (stream, syntax):
                     header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(SLICE))
-                    fields, syntax = (
-                        {field.keyword: field.value for field in header},
-                        header.file_meta.TransferSyntaxUID,
-                    )
+                    fields = {field.keyword: field.value for field in header}
                     plain, is_whole = _plain(fields, syntax, stream), _is_whole(fields, syntax, stream, size)
                     files.append(_File(path=path, fields=fields, is_whole=is_whole, plain=plain))
             except PermissionError:
                 raise DataError(f"{where}: expected files that may be read, got others: check permissions") from None
+            except DataError:
+                raise
             except _damaged():
                 damaged += 1
     if damaged:
@@ -539,16 +556,16 @@ def _scan(stamps: tuple[tuple[Path, int, int], ...], where: Path) -> tuple[_File
 
 
 def _is_whole(fields: Mapping[str, Any], syntax: Any, stream: Any, size: int) -> bool:
-    """True if a file is as long as its voxels, which begin where its stream is."""
-    if "Rows" not in fields or stream.closed:
+    """True if a file is as long as its voxels, which begin where its stream is, or may hold them packed."""
+    if "Rows" not in fields:
         return True
     bits = int(fields.get("BitsAllocated", 0)) * int(fields.get("SamplesPerPixel", 1))
     bits *= int(fields["Rows"]) * int(fields.get("Columns", 0)) * int(fields.get("NumberOfFrames") or 1)
+    if syntax.is_deflated:
+        return bits // 8 <= size * MOST_PACKED
     if syntax.is_encapsulated:
         stream.seek(max(stream.tell(), size - TAIL))
-        return END_OF_FRAMES in stream.read()
-    if syntax.is_deflated:
-        return True
+        return END_OF_FRAMES in stream.read() and bits // 8 <= size * MOST_PACKED
     return bool(size - stream.tell() >= _head(syntax) + bits // 8)
 
 
@@ -560,7 +577,7 @@ def _head(syntax: Any) -> int:
 def _plain(fields: Mapping[str, Any], syntax: Any, stream: Any) -> _Plain | None:
     """Returns where the voxels are, which begin where the stream is, if they are whole numbers of 8 or 16 bits."""
     bits, used, high = (fields.get(name) for name in ("BitsAllocated", "BitsStored", "HighBit"))
-    if syntax.is_encapsulated or syntax.is_deflated or stream.closed or bits not in (8, 16) or not used:
+    if syntax.is_encapsulated or syntax.is_deflated or bits not in (8, 16) or not used:
         return None
     if not 0 < used <= bits or high != used - 1:
         return None
@@ -578,35 +595,141 @@ def read_fields(path: Path, where: Path) -> Any:
 def _all_fields(path: Path, stamp: tuple[int, ...], where: Path) -> Any:
     with quiet() as pydicom:
         try:
-            fields = pydicom.dcmread(path, stop_before_pixels=True)
+            with _opened(path, where) as (stream, _):
+                _check_segments(stream, where)
+                stream.seek(0)
+                fields = pydicom.dcmread(stream, stop_before_pixels=True)
+            fields.buffer = None  # else what was inflated is kept too
             for _ in fields.iterall():  # which decodes each value, so that none is damaged later
                 pass
             return fields
+        except DataError:
+            raise
         except _damaged():
             raise DataError(
                 f"{where}: expected a DICOM file, got a damaged one or another kind: fetch it again"
             ) from None
 
 
+def _check_segments(stream: Any, where: Path) -> None:
+    """Refuses many segments, or two of one number, before pydicom makes objects of them all, which takes a minute."""
+    from pydicom.filereader import read_partial, read_sequence_item
+
+    head = read_partial(stream, stop_when=lambda tag, *_: tag in (SEGMENTS, VOXELS))
+    is_implicit, is_little = head.original_encoding
+    order: Literal["little", "big"] = "little" if is_little else "big"
+    tag, of_length = stream.read(4), stream.read(4 if is_implicit else 8)[-4:]
+    if tag != b"".join(part.to_bytes(2, order) for part in divmod(SEGMENTS, 2**16)):
+        return
+    length, numbers = int.from_bytes(of_length, order), dict[Any, None]()
+    end = stream.tell() + length
+    while (length == UNDEFINED or stream.tell() < end) and len(numbers) <= MOST_SEGMENTS:
+        if (item := read_sequence_item(stream, bool(is_implicit), bool(is_little), "iso8859")) is None:
+            return
+        if (number := item.get("SegmentNumber")) in numbers:
+            raise DataError(
+                f"{where}: expected segments of different numbers, got two of {number}: store the segmentation anew"
+            )
+        numbers[number] = None
+    if len(numbers) > MOST_SEGMENTS:
+        raise DataError(
+            f"{where}: expected at most {MOST_SEGMENTS} segments, got more: leave out those of no class of the model"
+        )
+
+
+@contextmanager
+def _opened(path: Path, where: Path, voxels: int = 0) -> Iterator[tuple[Any, Any]]:
+    """Opens a DICOM file and tells its transfer syntax; a deflated one reads as if it were not.
+
+    Of a deflated file MOST_FIELDS and `voxels` bytes are inflated at most; raises DataError if more are read, or if it
+    ends too early.
+    """
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.filebase import DicomBytesIO
+    from pydicom.filereader import read_dataset, read_preamble
+    from pydicom.filewriter import write_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+
+    with path.open("rb") as stream:
+        read_preamble(stream, force=False)
+        meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
+        syntax = meta.get("TransferSyntaxUID")
+        if syntax != DeflatedExplicitVRLittleEndian:
+            stream.seek(0)
+            yield stream, syntax
+            return
+        unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+        content = unpacker.decompress(stream.read(), MOST_FIELDS + voxels)
+    if (items := content.count(ITEM)) > MOST_ITEMS:  # each becomes an object of its own
+        raise DataError(
+            f"{where}: expected at most {MOST_ITEMS} items of sequences in a deflated file, got {items}: fetch it "
+            "again, or store it uncompressed"
+        )
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    inflated = DicomBytesIO()
+    inflated.write(bytes(128) + b"DICM")
+    write_file_meta_info(inflated, FileMetaDataset(meta), enforce_standard=False)
+    inflated.write(content)
+    end = inflated.tell()
+    inflated.seek(0)
+    yield inflated, syntax
+    if not unpacker.eof and inflated.tell() >= end:
+        raise DataError(
+            f"{where}: expected at most {MOST_FIELDS // 2**20} MiB beside the voxels of a deflated file, got more or a "
+            "damaged one: fetch it again, or store it uncompressed"
+        )
+
+
 def _pixels(path: Path, where: Path) -> npt.NDArray[Any]:
     """Returns the numbers as a file stores them, decoded."""
     with quiet() as pydicom:
-        syntax = "damaged"
+        name = "damaged"
         try:
-            fields = pydicom.dcmread(path, specific_tags=[*PIXELS, "SOPClassUID", "PixelData"])
-            syntax = str(fields.file_meta.TransferSyntaxUID.name)
+            with _opened(path, where) as (stream, syntax):
+                name = str(syntax.name)
+                fields = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=[*PIXELS])
             count = int(fields.Rows) * int(fields.Columns) * int(fields.get("NumberOfFrames") or 1)
-            if not fields.file_meta.TransferSyntaxUID.is_encapsulated:
-                check_room(where, count, count * int(fields.BitsAllocated) // 8, len(fields.PixelData))
+            num_bytes = -(-count * int(fields.BitsAllocated) // 8)
+            if syntax.is_deflated or syntax.is_encapsulated:
+                check_room(where, count, num_bytes, path.stat().st_size * MOST_PACKED)
+            with _opened(path, where, num_bytes) as (stream, _):
+                fields = pydicom.dcmread(stream, specific_tags=[*PIXELS, "SOPClassUID", "PixelData"])
+            if not syntax.is_encapsulated:
+                check_room(where, count, num_bytes, len(fields.PixelData))
                 return fields.pixel_array
+            _check_frames(fields)
             return fields.pixel_array if int(fields.BitsAllocated) == 1 else _decoded(fields, pydicom)
         except DataError:
             raise
         except _damaged():
             raise DataError(
-                f"{where}: expected voxels that pydicom or GDCM decodes, got a file that neither does ({syntax}): "
+                f"{where}: expected voxels that pydicom or GDCM decodes, got a file that neither does ({name}): "
                 "fetch it again, or store it uncompressed (dcmdjpeg, dcmdrle or gdcmconv --raw)"
             ) from None
+
+
+def _check_frames(fields: Any) -> None:
+    """Raises ValueError for a frame whose own compressed header states another size, for which it would be decoded."""
+    from pydicom.encaps import generate_frames
+
+    size = int(fields.Rows), int(fields.Columns), 1
+    for frame in generate_frames(fields.PixelData, number_of_frames=int(fields.get("NumberOfFrames") or 1)):
+        if (stated := _frame_size(frame)) not in (None, size):
+            raise ValueError(f"expected a frame of {size}, got {stated}")
+
+
+def _frame_size(frame: bytes) -> tuple[int, int, int] | None:
+    """Returns rows, columns and numbers a pixel that a frame of JPEG, JPEG-LS or JPEG 2000 states; None for others."""
+    if (start := frame.find(SIZ)) >= 0:
+        right, bottom, left, top = struct.unpack(">4I", frame[start + 8 : start + 24])
+        return bottom - top, right - left, int.from_bytes(frame[start + 40 : start + 42], "big")
+    place = 2 if frame.startswith(b"\xff\xd8") else len(frame)
+    while place + 10 <= len(frame):
+        marker, length = frame[place + 1], int.from_bytes(frame[place + 2 : place + 4], "big")
+        if marker in SOF:
+            return struct.unpack(">HHB", frame[place + 5 : place + 10])
+        place += 2 + length
+    return None
 
 
 def _decoded(fields: Any, pydicom: Any) -> npt.NDArray[Any]:
@@ -622,8 +745,8 @@ def _decoded(fields: Any, pydicom: Any) -> npt.NDArray[Any]:
     return SimpleITK.GetArrayFromImage(image)
 
 
-def _kinds(files: Sequence[Path], where: Path) -> str:
-    names = {_kind(file.kind) for file in _scan(_stamps(files, where), where)}
+def _kinds(files: Sequence[_File]) -> str:
+    names = {_kind(file.kind) for file in files}
     shown = (f"{name} without voxels" if name.endswith("Image Storage") else name for name in sorted(names))
     return ", ".join(shown) or "no DICOM file"
 
@@ -657,5 +780,15 @@ def _damaged() -> tuple[type[Exception], ...]:
     """Returns the errors that pydicom raises for a file that is another kind, or is damaged."""
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
-    of_values = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError, EOFError, OSError)
-    return InvalidDicomError, BytesLengthException, *of_values
+    of_values = (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+        OverflowError,
+        EOFError,
+        OSError,
+        zlib.error,
+    )
+    return InvalidDicomError, BytesLengthException, zlib.error, *of_values

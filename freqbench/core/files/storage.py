@@ -5,7 +5,7 @@ import os
 import pkgutil
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from fnmatch import fnmatch
@@ -202,18 +202,28 @@ def list_below(folder: str, name: str) -> list[str]:
 
 
 def list_tree(folder: str, depth: int) -> list[str]:
-    """Lists the paths of files at most `depth` parts below a folder, sorted, without hidden ones; empty without it."""
+    """Lists the paths of files at most `depth` parts below a folder, sorted; empty without it.
+
+    Leaves out hidden files, and pipes, sockets and devices, which have no end; links that lead nowhere are listed.
+    """
     fs, inner = opened(folder)
     if not filesystems.is_local(fs):
         with told(folder, fs):
             paths = [path.removeprefix(inner).strip("/") for path in fs.find(inner, maxdepth=depth)]
         return sorted(path for path in paths if not any(part.startswith(".") for part in path.split("/")))
-    found, top = list[str](), Path(inner)
-    for place, folders, files in os.walk(top, followlinks=True):
-        parts = Path(place).relative_to(top).parts
-        folders[:] = [name for name in folders if not name.startswith(".")] if len(parts) + 1 < depth else []
-        found += ["/".join((*parts, name)) for name in files if not name.startswith(".")]
-    return sorted(found)
+    return sorted(_tree(inner, depth))
+
+
+def _tree(folder: str, depth: int) -> Iterator[str]:
+    try:
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except OSError:  # no folder, or one that may not be read
+        return
+    for entry in entries:
+        if entry.is_file() or not (entry.is_dir() or os.path.exists(entry.path)):  # noqa: PTH110 (one look a link)
+            yield entry.name
+        elif depth > 1 and entry.is_dir():
+            yield from (f"{entry.name}/{path}" for path in _tree(entry.path, depth - 1))
 
 
 def remove(path: str) -> None:

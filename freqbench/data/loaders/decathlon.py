@@ -218,7 +218,7 @@ class PublishedSplit(Decathlon):
     def _parsed(self, line: Any) -> CaseFiles:
         if self.list_file != PUBLISHED:
             return super()._parsed(line)
-        place = self._place()
+        place = self._place
         if place is None:
             try:
                 return super()._parsed(line)
@@ -235,8 +235,9 @@ class PublishedSplit(Decathlon):
         )
         return CaseFiles(case_id, self.patient_of(case_id), image, label)
 
+    @cached_property
     def _place(self) -> Place | None:
-        """Returns the download's layout, None for Decathlon's; raises DataError if neither exists."""
+        """The download's layout, None for Decathlon's; raises DataError if neither exists."""
         root = self._root()
         if storage.exists(join(root, "imagesTr")):
             return None

@@ -71,12 +71,14 @@ class DicomFolders(ListedFolder):
         patients: dict[str, str] = {}
         for folder, labels in self._places(top):
             files = _below(folder, DEPTH)
-            if not files:
-                continue
-            fields = dicom.patient_fields(files)
-            is_hashed = dicom.names_patient(folder.name, fields)
-            case_id = f"case-{digest(storage.sha256(str(files[0])))[:8]}" if is_hashed else folder.name
             segmentations = [path for path in labels if path.is_file()] or dicom.label_files(files)
+            if not files and not segmentations and not (folder.parent == top / IMAGES and folder.is_dir()):
+                continue  # something else than a case
+            told = files or segmentations
+            fields = dicom.patient_fields(told)
+            is_hashed = dicom.names_patient(folder.name, fields)
+            first = next((path for path in told if path.is_file()), folder)
+            case_id = f"case-{digest(storage.sha256(str(first)))[:8]}" if is_hashed else folder.name
             patient = patients.setdefault(fields.get("PatientID", case_id), self.patient_of(case_id))
             entry = CaseFiles(
                 case_id=case_id,
@@ -99,7 +101,12 @@ class DicomFolders(ListedFolder):
         place = top / IMAGES if (top / IMAGES).is_dir() else top
         folders = _folders(place) if place.is_dir() else []
         folders = [folder for folder in folders if folder.name != LABELS or place != top]
-        for folder in folders if place != top or not _below(top, 1) else [top]:
+        if place == top and _below(top, 1):
+            folders = [top]
+        elif self.reference == "label":  # label maps without an image are cases that lack it
+            labelled = (path.split("/")[0].removesuffix(".dcm") for path in storage.list_tree(str(top / LABELS), 3))
+            folders = sorted({*folders, *(place / name for name in labelled)})
+        for folder in folders:
             yield folder, (top / LABELS / f"{folder.name}.dcm", *_below(top / LABELS / folder.name, 2))
 
     def slices(self, ref: CaseRef) -> dicom.Series:
@@ -142,23 +149,31 @@ class DicomFolders(ListedFolder):
 
     def _image_header(self, entry: CaseFiles) -> dicom.Series:
         found = self._found[entry.case_id][1]
+        if not found.files:
+            raise MissingDataError(
+                f"{entry.image}: expected the slices of case {entry.case_id}, found none: add them, or leave the case "
+                "out by `cases`"
+            )
         named = self._series_of(entry.case_id)
         segmentation = self._segmentation(entry) if entry.label else None
         return dicom.read_series(found.files, Path(entry.image), named, segmentation)
 
     def _label_header(self, entry: CaseFiles, image: Header) -> dicom.Segmentation:
-        return dicom.read_segmentation(self._segmentation(entry), self._image_header(entry), Path(str(entry.label)))
+        if not isinstance(image, dicom.Series):
+            raise TypeError(f"{image.path}: expected the header of a series")
+        return dicom.read_segmentation(self._segmentation(entry), image, Path(str(entry.label)))
 
     def _absent(self, entry: CaseFiles) -> list[str]:
-        return []
+        return [] if self._found[entry.case_id][1].files else [entry.image]
 
     def _check_lengths(self, entry: CaseFiles) -> None:
         """Raises DataError for a truncated segmentation; headers tell of slices."""
         if entry.label:
             dicom.check_segmentation(self._segmentation(entry), Path(entry.label))
 
-    def _fingerprint(self, entry: CaseFiles) -> str:
-        files = [*self._image_header(entry).files, *([self._segmentation(entry)] if entry.label else [])]
+    def _fingerprint(self, entry: CaseFiles, image: Header | None = None) -> str:
+        series = image if isinstance(image, dicom.Series) else self._image_header(entry)
+        files = [*series.files, *([self._segmentation(entry)] if entry.label else [])]
         return digest([storage.sha256(str(path)) for path in files])
 
     @cached_property

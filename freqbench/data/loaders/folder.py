@@ -239,7 +239,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 )
         refs = dict[str, CaseRef]()
         for entry, image in zip(chosen, images, strict=True):
-            grid, fingerprint = ras_grid(image.shape, image.affine), self._fingerprint(entry)
+            grid, fingerprint = ras_grid(image.shape, image.affine), self._fingerprint(entry, image)
             axes = file_codes(image.affine)
             if first := refs.get(fingerprint):  # of one identity, the records of the two would replace each other
                 raise DataError(
@@ -273,7 +273,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             if not storage.is_local(path):  # fetches again a copy that was damaged on this machine
                 asked(lambda path: image_files.fetch(path, verify=True), path, f"a file of case {entry.case_id}")
         image, label = self._headers(entry)
-        self._check_content(entry, ref)
+        self._check_content(entry, ref, image)
         classes = self._read_label(entry, label) if label else np.full(image.shape, NO_LABEL, np.uint8)
         return NativeCase(
             ref=ref,
@@ -392,8 +392,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         entry = self._parsed(line)
         return entry if self.reference == "label" else replace(entry, label=None, masks=())
 
-    def _check_content(self, entry: CaseFiles, ref: CaseRef) -> None:
-        if self._fingerprint(entry) != ref.fingerprint:
+    def _check_content(self, entry: CaseFiles, ref: CaseRef, image: Header | None = None) -> None:
+        if self._fingerprint(entry, image) != ref.fingerprint:
             raise DataError(f"{entry.image}: expected the content that was planned, got another: plan the job again")
 
     def _headers(self, entry: CaseFiles) -> tuple[Header, Header | None]:
@@ -429,7 +429,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         local = [asked(image_files.fetch, path, f"the image of case {entry.case_id}") for path in files]
         return image_files.joined([image_files.read_header(path, multichannel=len(files) == 1) for path in local])
 
-    def _fingerprint(self, entry: CaseFiles) -> str:
+    def _fingerprint(self, entry: CaseFiles, image: Header | None = None) -> str:
+        """Returns a digest of a case's files; `image` is its image's header, if the caller has it."""
         what = f"a file of case {entry.case_id}"
         return digest([sha256 for path in entry.files() for sha256 in asked(image_files.sha256s, path, what)])
 

@@ -19,6 +19,7 @@ from freqbench.core.errors import DataError, MissingDataError, one_line, unknown
 from freqbench.core.files import downloads, node_cache, storage
 from freqbench.core.input_space import Intensity
 from freqbench.data import nsd_tolerances
+from freqbench.data.headers import Header
 from freqbench.data.loaders.decathlon import LIST, SPLITS, Decathlon
 from freqbench.data.loaders.folder import CaseFiles, asked, expanded, join, read_object
 
@@ -140,7 +141,7 @@ class MSD(Decathlon):
             )
         try:
             fetched = _fetched(self.task, node_cache.folder())
-            if not node_cache.listed(fetched):  # the cache was cleared meanwhile
+            if not fetched.with_suffix(".json").is_file():  # the cache was cleared meanwhile
                 _fetched.cache_clear()
                 fetched = _fetched(self.task, node_cache.folder())
         except MissingDataError as error:
@@ -157,7 +158,7 @@ class MSD(Decathlon):
     def _source(self) -> str:
         return str(LISTS[self.task]) if self._is_shipped else super()._source()
 
-    def _fingerprint(self, entry: CaseFiles) -> str:
+    def _fingerprint(self, entry: CaseFiles, image: Header | None = None) -> str:
         for path in entry.files() if self._is_shipped else ():
             wanted = _sha256s(LISTS[self.task])[_end(path)]
             content = asked(storage.sha256, path, f"a file of case {entry.case_id}")
@@ -166,7 +167,7 @@ class MSD(Decathlon):
                     f"{path}: expected sha256 {wanted[:12]}..., got {content[:12]}...: it is damaged or of another "
                     f"version: put the file of {self.task}.tar there, or give `root` to read it as it is"
                 )
-        return super()._fingerprint(entry)
+        return super()._fingerprint(entry, image)
 
 
 @lru_cache(maxsize=8)

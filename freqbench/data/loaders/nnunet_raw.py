@@ -1,6 +1,7 @@
 """Reads raw folders of nnU-Net. Isensee et al., Nature Methods 2021, arXiv:1904.08128."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -9,9 +10,13 @@ from freqbench.core.errors import DataError, unknown
 from freqbench.core.files import storage
 from freqbench.core.limits import whole
 from freqbench.data import image_files
-from freqbench.data.loaders.folder import CaseFiles, ListedFolder, expanded, join, read_json, read_object
+from freqbench.data.loaders.folder import CaseFiles, ListedFolder, asked, expanded, join, read_json, read_object
 
 IGNORE = "ignore"
+DESCRIPTION = "nnU-Net's description of the dataset"
+
+_Files = tuple[list[str], str]  # paths of the images, one a channel, and of the label map
+_Cases = Mapping[str, _Files]
 
 
 class NnunetRaw(ListedFolder):
@@ -33,8 +38,9 @@ class NnunetRaw(ListedFolder):
     splits_file: str = "splits_final.json"
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
-        """Returns the cases with a label map, each as the suffix of its folders and its id."""
-        splits = {"training": self._labelled("Tr"), "validation": [], "test": self._labelled("Ts")}
+        """Returns the cases with a label map, each as its id and its images and label map, by their paths in `root`."""
+        of_training = self._labelled("Tr")
+        splits = {"training": [*of_training.items()], "validation": [], "test": [*self._labelled("Ts").items()]}
         if self.fold is not None:
             path = join(self._root(), expanded(self.splits_file, self.name))
             folds = read_json(path, "the folds")
@@ -45,21 +51,31 @@ class NnunetRaw(ListedFolder):
             if not isinstance(fold, dict) or not all(isinstance(fold.get(key), list) for key in ("train", "val")):
                 got = f"{fold!r:.60}"
                 raise DataError(f"{path}: expected lists train and val in fold {self.fold}, got {got}: fix the file")
-            splits |= {"training": [*map(str, fold["train"])], "validation": [*map(str, fold["val"])]}
-        sides = {"training": "Tr", "validation": "Tr", "test": "Ts"}
-        return {key: [(sides[key], case) for case in cases] for key, cases in splits.items() if cases}
+            for key, cases in (("training", fold["train"]), ("validation", fold["val"])):
+                splits[key] = [*self._of_fold([*map(str, cases)], of_training)]
+        return {key: cases for key, cases in splits.items() if cases}
 
     def unlabelled(self) -> tuple[str, ...]:
         """Returns the ids of the cases of `imagesTr` that have no label map."""
         if self._listed():
             return ()
-        first, labelled = f"_0000{self._ending()}", set(self._labelled("Tr"))
+        first, labelled = f"_0000{self._ending()}", self._labelled("Tr")
         images = storage.list_files(join(self._root(), "imagesTr"), first)
         return tuple(case for name in images if (case := name.removesuffix(first)) not in labelled)
 
-    def _labelled(self, side: str) -> list[str]:
+    def _of_fold(self, cases: Sequence[str], labelled: _Cases) -> Iterator[tuple[str, _Files]]:
+        """Yields a fold's cases with their files, also without a label map; refuses one that is not in the list."""
+        listed = self._listed()
+        usual = {} if listed else self._usual("Tr", cases)
+        for case in cases:
+            if listed and case not in listed:
+                raise DataError(f"{self._source()}: {unknown('case', case, listed)}")
+            yield case, labelled.get(case) or usual[case]
+
+    def _labelled(self, side: str) -> _Cases:
+        """Returns the files of the cases that are listed, else of those with a label map in their folder."""
         if side == "Tr" and (listed := self._listed()):
-            return list(listed)
+            return listed
         ending, folder = self._ending(), join(self._root(), f"labels{side}")
         files = storage.list_files(folder, "")
         names = [name for name in files if name.endswith(ending)]
@@ -69,12 +85,20 @@ class NnunetRaw(ListedFolder):
                 f"{self._source()}: expected the file_ending of the label maps, got {ending}, though those of {folder} "
                 f"end in {others[0]}: fix file_ending"
             )
-        return [name.removesuffix(ending) for name in names]
+        return self._usual(side, [name.removesuffix(ending) for name in names])
 
-    def _listed(self) -> Mapping[str, tuple[list[str], str]]:
+    def _usual(self, side: str, cases: Sequence[str]) -> _Cases:
+        """Returns the files of cases as nnU-Net calls them."""
+        ending, channels = self._ending(), range(self._channels() if cases else 0)
+        return {
+            case: ([f"images{side}/{case}_{k:04d}{ending}" for k in channels], f"labels{side}/{case}{ending}")
+            for case in cases
+        }
+
+    def _listed(self) -> _Cases:
         """Returns images and label map of the cases that the key `dataset` lists; none without it."""
         listed = self._content().get("dataset")
-        cases = dict[str, tuple[list[str], str]]()
+        cases, channels = dict[str, _Files](), self._channels() if listed else 0
         for case, files in listed.items() if isinstance(listed, dict) else ():
             images, label = (files.get("images"), files.get("label")) if isinstance(files, dict) else (None, None)
             if not (isinstance(images, list) and isinstance(label, str) and all(isinstance(x, str) for x in images)):
@@ -82,9 +106,9 @@ class NnunetRaw(ListedFolder):
                     f"{self._source()}: expected `dataset` with {{images: [...], label: ...}} of each case, got "
                     f"{files!r:.80} for {case}: fix the file"
                 )
-            if len(images) != self._channels():
+            if len(images) != channels:
                 raise DataError(
-                    f"{self._source()}: expected an image for each of the {self._channels()} channels of {case}, got "
+                    f"{self._source()}: expected an image for each of the {channels} channels of {case}, got "
                     f"{len(images)}: fix the file"
                 )
             cases[case] = images, label
@@ -94,7 +118,8 @@ class NnunetRaw(ListedFolder):
         return join(self._root(), "dataset.json")
 
     def _content(self) -> dict[str, Any]:
-        return read_object(self._source(), "nnU-Net's description of the dataset")
+        path = self._source()
+        return _read_description(path, asked(storage.sha256, path, DESCRIPTION))
 
     def _ending(self) -> str:
         ending = self._content().get("file_ending", ".nii.gz")
@@ -179,20 +204,18 @@ class NnunetRaw(ListedFolder):
         }
 
     def _case_id(self, line: Any) -> str:
-        return str(line[1])
+        return str(line[0])
 
     def _parsed(self, line: Any) -> CaseFiles:
-        side, case_id = line
-        root, ending = self._root(), self._ending()
-        if side == "Tr" and (listed := self._listed()):
-            if case_id not in listed:
-                raise DataError(f"{self._source()}: {unknown('case', case_id, listed)}")
-            images, label = listed[case_id]
-        else:
-            images = [f"images{side}/{case_id}_{channel:04d}{ending}" for channel in range(self._channels())]
-            label = f"labels{side}/{case_id}{ending}"
-        image, *further = (join(root, path) for path in images)
-        return CaseFiles(case_id, self.patient_of(case_id), image, join(root, label), further=tuple(further))
+        case_id, (images, label) = line
+        image, *further = (join(self._root(), path) for path in images)
+        return CaseFiles(case_id, self.patient_of(case_id), image, join(self._root(), label), further=tuple(further))
+
+
+@lru_cache(maxsize=64)
+def _read_description(path: str, content_sha256: str) -> dict[str, Any]:
+    """Parses `dataset.json` once for each content of the file."""
+    return read_object(path, DESCRIPTION)
 
 
 def _values(label: Any) -> tuple[Any, ...]:

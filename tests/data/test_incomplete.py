@@ -1,0 +1,130 @@
+"""A case that lacks its image is named, whichever loader lists it; one that lacks nothing is read."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny_job
+from command_line import Bench
+from command_line import refused as told
+
+from freqbench.core.errors import DataError, MissingDataError
+from freqbench.data.base import Dataset
+from freqbench.data.layouts import recognise
+
+from . import downloads
+from .conftest import made, refused
+from .dicom_files import put_seg, put_series
+from .downloads import put_case, volume
+
+
+def dicom(root: Path, cases: str = "ab", images: str = "images") -> Dataset:
+    """Cases with a series and a SEG each."""
+    for seed, case in enumerate(cases):
+        voxels, label = volume(seed)
+        series = put_series(root / images / case, voxels)
+        put_seg(root / f"labels/{case}.dcm", series, {"liver": label == 1, "tumour": label == 2})
+    return made("dicom", root=str(root))
+
+
+def _pairs(root: Path) -> Dataset:
+    for seed, case in enumerate("ab"):
+        put_case(root / f"{case}/t1.nii.gz", root / f"{case}/seg.nii.gz", seed)
+    return made("pairs", root=str(root), image="{case}/t1.nii.gz", label="{case}/seg.nii.gz", labels=3)
+
+
+def _nnunet(root: Path) -> Dataset:
+    downloads.nnunet(root, ["a", "b"])
+    return made("nnunet_raw", root=str(root), split="training")
+
+
+def _decathlon(root: Path) -> Dataset:
+    downloads.decathlon(root, {"validation": ["a", "b"]})
+    return made("decathlon", root=str(root), split="validation")
+
+
+def _totalsegmentator(root: Path) -> Dataset:
+    downloads.totalsegmentator(root, {"a": "test", "b": "test"})
+    return made("totalsegmentator", root=str(root), classes=("spleen",))
+
+
+LOADERS: dict[str, tuple[Callable[[Path], Dataset], str]] = {
+    "pairs": (_pairs, "b/t1.nii.gz"),
+    "nnunet_raw": (_nnunet, "imagesTr/b_0000.nii.gz"),
+    "decathlon": (_decathlon, "imagesVa/b.nii.gz"),
+    "totalsegmentator": (_totalsegmentator, "b/ct.nii.gz"),
+    "dicom": (dicom, "images/b"),
+    "dicom without images": (lambda root: dicom(root, images="."), "b"),
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_label_map_without_its_image_is_named(name: str, tmp_path: Path) -> None:
+    make, image = LOADERS[name]
+    dataset, path = make(tmp_path), tmp_path / image
+    assert [ref.case_id for ref in dataset.refs()] == ["a", "b"]
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    again = dataset.model_validate(dataset.model_dump(by_alias=True))
+    refused(f"{path}: expected the ", again.refs, MissingDataError)
+    without = again.model_copy(update={"cases": ("a",)})
+    assert [ref.case_id for ref in without.refs()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("images", "beside"), [("images", []), ("images", ["readme.txt"]), (".", []), (".", ["readme.txt"])]
+)
+def test_a_folder_without_slices_is_named_if_a_label_is_there(tmp_path: Path, images: str, beside: list[str]) -> None:
+    dicom(tmp_path, images=images)
+    folder = tmp_path / images / "b"
+    for path in folder.iterdir():
+        path.unlink()
+    for name in beside:
+        (folder / name).write_text("x")
+    text = f"{folder}: expected the slices of case b, found none: add them"
+    refused(text, made("dicom", root=str(tmp_path)).refs, MissingDataError)
+    assert any("test: 1 files are missing" in problem for problem in recognise(str(tmp_path)).problems)
+
+
+def test_an_empty_folder_of_images_is_a_case_and_another_is_none(tmp_path: Path) -> None:
+    dicom(tmp_path / "x", "a")
+    (tmp_path / "x/images/b").mkdir()
+    keys = {"reference": "prediction", "labels": 3}
+    refused("expected the slices of case b", made("dicom", root=str(tmp_path / "x"), **keys).refs, MissingDataError)
+    dicom(tmp_path / "y", "a", images=".")
+    (tmp_path / "y/notes").mkdir()
+    assert [ref.case_id for ref in made("dicom", root=str(tmp_path / "y")).refs()] == ["a"]
+
+
+def test_a_segmentation_without_slices_tells_no_patient(tmp_path: Path) -> None:
+    dicom(tmp_path)
+    shutil.rmtree(tmp_path / "images/b")
+    (tmp_path / "labels/b.dcm").rename(tmp_path / "labels/MRN4711.dcm")
+    with pytest.raises(DataError, match="expected the slices of case case-") as error:
+        made("dicom", root=str(tmp_path)).refs()
+    assert "4711" not in str(error.value)
+
+
+def test_plan_and_run_name_the_case(tmp_path: Path, bench: Bench) -> None:
+    dicom(tmp_path / "data")
+    for path in (tmp_path / "data/images/b").iterdir():
+        path.unlink()
+    datasets = [{"name": "d", "loader": "dicom", "root": str(tmp_path / "data")}]
+    path = tiny_job.write(tmp_path, tiny_job.small(datasets=datasets))
+    text = "images/b: expected the slices of case b, found none: add them"
+    _, out, _ = bench("plan", path)
+    assert text in out
+    assert text in told(bench, "run", path)
+
+
+@pytest.mark.parametrize("is_link", [False, True], ids=["itself", "by a link"])
+def test_a_pipe_among_slices_is_left_out_and_never_opened(tmp_path: Path, is_link: bool) -> None:
+    dataset = dicom(tmp_path, "a")
+    pipe = tmp_path / ("elsewhere" if is_link else "images/a/000.dcm")
+    os.mkfifo(pipe)
+    if is_link:
+        (tmp_path / "images/a/000.dcm").symlink_to(pipe)
+    (ref,) = dataset.refs()
+    assert len(dataset.slices(ref).files) == 8
+    assert recognise(str(tmp_path)).loader == "dicom"

@@ -1,0 +1,162 @@
+"""How often lists, folders and headers are read does not grow with the number of cases."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freqbench.data import DATASETS, dicom
+from freqbench.data.base import Dataset
+from freqbench.data.loaders import nnunet_raw
+
+from . import downloads
+from .conftest import made
+from .downloads import put_case, volume
+from .test_incomplete import dicom as put_dicom
+
+_opened: list[Counter[str]] = []
+
+
+def _heed(event: str, arguments: tuple[Any, ...]) -> None:
+    if _opened and event in ("open", "os.listdir", "os.scandir") and isinstance(arguments[0], str | Path):
+        _opened[-1][f"{event} {arguments[0]}"] += 1
+
+
+sys.addaudithook(_heed)
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Counts how often each file is opened and each folder listed."""
+    _opened.append(Counter())
+    yield _opened[-1]
+    _opened.pop()
+
+
+def _names(count: int, pattern: str = "c{}") -> list[str]:
+    return [pattern.format(number) for number in range(1, count + 1)]
+
+
+def _decathlon(root: Path, count: int) -> Dataset:
+    downloads.decathlon(root, {"validation": _names(count)})
+    return made("decathlon", root=str(root), split="validation")
+
+
+def _amos(root: Path, count: int) -> Dataset:
+    downloads.decathlon(root, {"validation": _names(count, "amos_{:04d}")})
+    return made("amos", root=str(root))
+
+
+def _msd(root: Path, count: int) -> Dataset:
+    downloads.decathlon(root / "Task09_Spleen", {"training": _names(count)})
+    return made("msd", root=str(root), task="spleen")
+
+
+def _synapse(root: Path, count: int) -> Dataset:
+    dataset = made("synapse", root=str(root), cases=count)
+    downloads.synapse(root, "raw", map(dataset._case_id, dataset.splits()["validation"]))
+    return dataset
+
+
+def _nnunet(root: Path, count: int) -> Dataset:
+    downloads.nnunet(root, _names(count))
+    return made("nnunet_raw", root=str(root), split="training")
+
+
+def _nnunet_fold(root: Path, count: int) -> Dataset:
+    downloads.nnunet(root, _names(count))
+    (root / "splits_final.json").write_text(json.dumps([{"train": [], "val": _names(count)}]))
+    return made("nnunet_raw", root=str(root), split="validation", fold=0)
+
+
+def _nnunet_list(root: Path, count: int) -> Dataset:
+    files = {c: {"images": [f"imagesTr/{c}_0000.nii.gz"], "label": f"labelsTr/{c}.nii.gz"} for c in _names(count)}
+    downloads.nnunet(root, _names(count), dataset=files)
+    return made("nnunet_raw", root=str(root), split="training")
+
+
+def _totalsegmentator(root: Path, count: int) -> Dataset:
+    downloads.totalsegmentator(root, dict.fromkeys(_names(count, "s{:04d}"), "test"))
+    return made("totalsegmentator", root=str(root), classes=("spleen",))
+
+
+def _pairs(root: Path, count: int) -> Dataset:
+    for seed, case in enumerate(_names(count)):
+        put_case(root / f"{case}.nii.gz", root / f"{case}_seg.nii.gz", seed)
+    return made("pairs", root=str(root), image="{case}.nii.gz", label="{case}_seg.nii.gz", labels=3)
+
+
+def _images(root: Path, count: int) -> Dataset:
+    for seed, case in enumerate(_names(count)):
+        downloads.put(root / f"{case}.nii.gz", volume(seed)[0])
+    return made("images", root=str(root), reference="prediction", labels=3)
+
+
+def _dicom(root: Path, count: int) -> Dataset:
+    return put_dicom(root, "".join("abcdefgh"[:count]))
+
+
+LISTS: dict[str, Callable[[Path, int], Dataset]] = {
+    "decathlon": _decathlon,
+    "amos": _amos,
+    "msd": _msd,
+    "synapse": _synapse,
+    "nnunet_raw": _nnunet,
+    "nnunet_raw, a fold": _nnunet_fold,
+    "nnunet_raw, the key dataset": _nnunet_list,
+    "totalsegmentator": _totalsegmentator,
+    "pairs": _pairs,
+    "images": _images,
+    "dicom": _dicom,
+}
+
+
+def test_every_loader_of_files_is_here() -> None:
+    assert {name.partition(",")[0] for name in LISTS} == DATASETS.keys() - {"phantom", "stand_in", "acdc"}  # as synapse
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_no_file_or_folder_is_read_more_often_for_more_cases(name: str, tmp_path: Path) -> None:
+    counts = []
+    for cases in (2, 5):
+        root = tmp_path / str(cases)
+        dataset = LISTS[name](root, cases)
+        with counted() as opened:
+            assert len(dataset.refs()) == cases
+        counts.append({path.replace(str(root), ""): count for path, count in opened.items()})
+    few, many = counts
+    assert {path: (few[path], many[path]) for path in few if many.get(path, 0) > few[path]} == {}
+
+
+@pytest.mark.parametrize("cases", [2, 7])
+def test_nnunets_list_is_parsed_once(cases: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, parsed = _nnunet_list(tmp_path, cases), list[str]()
+    read = nnunet_raw.read_object
+    monkeypatch.setattr(nnunet_raw, "read_object", lambda path, what: (parsed.append(path), read(path, what))[1])
+    nnunet_raw._read_description.cache_clear()
+    dataset.refs()
+    assert parsed == [str(tmp_path / "dataset.json")]
+
+
+def test_a_series_is_stacked_and_swept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = put_dicom(tmp_path, "abc")
+    calls = Counter[str]()
+
+    def counting(name: str) -> Callable[..., Any]:
+        real = getattr(dicom, name)
+
+        def call(*given: Any) -> Any:
+            calls[name] += name == "_stacked" or len(given[0]) > 1  # of the slices, not of the segmentation
+            return real(*given)
+
+        return call
+
+    for name in ("_stacked", "_stamps"):
+        monkeypatch.setattr(dicom, name, counting(name))
+    dataset.refs()
+    assert calls == {"_stacked": 3, "_stamps": 3}

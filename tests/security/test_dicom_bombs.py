@@ -1,0 +1,209 @@
+"""DICOM that unpacks to more than its header states, or promises more than its bytes can hold, is refused unread."""
+
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from data.dicom_files import put_seg, put_series
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from freqbench.core.errors import DataError
+from freqbench.data import dicom, image_files
+
+from .traps import line_of
+
+WHERE = Path("CASE")
+PIXELS = b"\xe0\x7f\x10\x00"
+STUFF = b"\x09\x00\x01\x00OB\x00\x00" + (10**6).to_bytes(4, "little") + bytes(10**6)
+IMAGE = np.random.default_rng(0).integers(-1000, 1000, (20, 18, 4)).astype(np.float32)
+MASKS = {"liver": IMAGE > 0, "tumour": IMAGE > 500}
+
+
+def deflated(path: Path, times: int = 0, before: bytes = b"", stuff: bytes = STUFF) -> None:
+    """Deflates a file by zlib, with a field of nobody, of 1 MB of zeros, at its end or before one of its fields."""
+    fields = pydicom.dcmread(path)
+    fields.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    fields.save_as(path)
+    content = path.read_bytes()
+    start = 144 + int.from_bytes(content[140:144], "little")
+    body = zlib.decompress(content[start:], -zlib.MAX_WBITS)
+    cut = body.index(before) if before else len(body)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    parts = [packer.compress(body[:cut]), *(packer.compress(stuff) for _ in range(times))]
+    path.write_bytes(content[:start] + b"".join([*parts, packer.compress(body[cut:]), packer.flush()]))
+
+
+def _series(folder: Path) -> list[Path]:
+    return put_series(folder / "a", IMAGE)
+
+
+def _seg(folder: Path) -> Path:
+    put_seg(folder / "seg.dcm", _series(folder), MASKS)
+    return folder / "seg.dcm"
+
+
+def _read(files: list[Path]) -> Any:
+    return image_files.read_image(dicom.read_series(files, WHERE))
+
+
+def test_deflated_slices_and_segmentations_are_those_that_are_not(tmp_path: Path) -> None:
+    series, seg = _series(tmp_path), _seg(tmp_path)
+    wanted, masks = _read(series), [mask for _, mask in dicom._masks(seg, WHERE)]
+    for path in (*series, seg):
+        deflated(path)
+    np.testing.assert_array_equal(_read(series), wanted)
+    for (_, frames), known in zip(dicom._masks(seg, WHERE), masks, strict=True):
+        np.testing.assert_array_equal([frame for _, frame in frames], [frame for _, frame in known])
+
+
+@pytest.mark.parametrize("before", [b"", PIXELS], ids=["behind the voxels", "before them"])
+@pytest.mark.parametrize("is_seg", [False, True], ids=["slice", "segmentation"])
+def test_a_deflated_file_is_inflated_to_what_its_header_states(tmp_path: Path, before: bytes, is_seg: bool) -> None:
+    files = [_seg(tmp_path)] if is_seg else _series(tmp_path)
+    deflated(files[0], 30, before)
+    assert files[0].stat().st_size < 50_000
+    with pytest.raises(DataError, match="expected at most 8 MiB beside the voxels of a deflated file, got more") as got:
+        dicom.check_segmentation(files[0], WHERE) if is_seg else _read(files)
+    line_of(got)
+
+
+def test_items_of_a_deflated_file_are_counted_before_they_are_objects(tmp_path: Path) -> None:
+    path = _seg(tmp_path)
+    items = b"\xfe\xff\x00\xe0\x00\x00\x00\x00" * 200_000 + b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+    deflated(path, 1, PIXELS, b"\x09\x00\x02\x10SQ\x00\x00\xff\xff\xff\xff" + items)
+    with pytest.raises(DataError, match="expected at most 131072 items of sequences in a deflated file") as got:
+        dicom.segment_names(path, WHERE)
+    line_of(got)
+
+
+@pytest.mark.integration
+def test_deflated_files_of_600_megabytes_take_less_than_100(tmp_path: Path) -> None:
+    files, seg = _series(tmp_path), _seg(tmp_path)
+    read = (
+        "import resource, sys; from pathlib import Path; from freqbench.data import dicom, image_files\n"
+        "import SimpleITK, pydicom, highdicom\n"
+        "*files, seg = map(Path, sys.argv[1:])\n"
+        "for read in (lambda: image_files.read_image(dicom.read_series(files, Path('CASE'))),"
+        " lambda: dicom.check_segmentation(seg, Path('CASE'))):\n"
+        "    try: read()\n"
+        "    except ValueError as error: pass\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    peaks = []
+    for megabytes in (0, 600):
+        for path in (*files, seg) if megabytes == 0 else (files[0], seg):
+            deflated(path, megabytes)
+        run = [sys.executable, "-c", read, *map(str, (*files, seg))]
+        peaks.append(int(subprocess.run(run, capture_output=True, text=True, check=True).stdout))
+    assert peaks[1] - peaks[0] < 100_000, peaks  # kilobytes
+
+
+def _rle() -> bytes:
+    return struct.pack("<16I", 2, 64, 66, *[0] * 13) + b"\x81\x00" * 2
+
+
+def _jpeg2000(rows: int, columns: int, numbers: int) -> bytes:
+    return b"\xff\x4f\xff\x51" + struct.pack(">HH8IH", 41, 0, columns, rows, 0, 0, columns, rows, 0, 0, numbers)
+
+
+def _jpeg(marker: bytes) -> Callable[[int, int, int], bytes]:
+    return lambda rows, columns, numbers: (
+        b"\xff\xd8\xff\xe0\x00\x04ab\xff" + marker + struct.pack(">HBHHB", 11, 16, rows, columns, numbers) + bytes(9)
+    )
+
+
+def _stored(path: Path, frame: bytes, syntax: str, **fields: Any) -> None:
+    content = pydicom.dcmread(path)
+    for name, value in fields.items():
+        setattr(content, name, value)
+    content.file_meta.TransferSyntaxUID = syntax
+    content.PixelData = encapsulate([frame + bytes(len(frame) % 2)])
+    content["PixelData"].VR, content["PixelData"].is_undefined_length = "OB", True
+    content.save_as(path)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless, DeflatedExplicitVRLittleEndian])
+def test_voxels_that_no_file_of_the_length_can_hold_are_not_decoded(
+    tmp_path: Path, syntax: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicom, "_decoded", lambda *_: pytest.fail("voxels were decoded"))
+    files = _series(tmp_path)
+    for path in files:
+        _stored(path, _rle(), RLELossless, Rows=9000, Columns=9000)
+        if syntax == DeflatedExplicitVRLittleEndian:
+            put_series(tmp_path / "a", IMAGE, changes={-1: {"Rows": 9000, "Columns": 9000}})
+            deflated(path)
+    with pytest.raises(DataError, match="expected whole slices, got a truncated file") as got:
+        _read(files)
+    line_of(got)
+
+
+@pytest.mark.parametrize(
+    ("frame", "syntax"),
+    [(_jpeg2000, JPEG2000Lossless), (_jpeg(b"\xf7"), JPEGLSLossless), (_jpeg(b"\xc3"), JPEGLosslessSV1)],
+    ids=["JPEG 2000", "JPEG-LS", "JPEG"],
+)
+@pytest.mark.parametrize("size", [(30000, 30000, 1), (18, 20, 200)], ids=["rows and columns", "numbers a pixel"])
+def test_a_frame_of_another_size_than_its_file_states_is_not_decoded(
+    tmp_path: Path, frame: Any, syntax: str, size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicom, "_decoded", lambda *_: pytest.fail("voxels were decoded"))
+    files = _series(tmp_path)
+    for path in files:
+        _stored(path, frame(*size), syntax)
+    with pytest.raises(DataError, match="expected voxels that pydicom or GDCM decodes") as got:
+        _read(files)
+    line_of(got)
+
+
+def _of_segments(path: Path, numbers: range | list[int], is_undefined: bool) -> None:
+    """A SEG with further segments of these numbers; with or without the length of their sequence."""
+    fields = pydicom.dcmread(path)
+    first = fields.SegmentSequence[0]
+    more = []
+    for number in numbers:
+        more.append(pydicom.Dataset())
+        more[-1].update(first)
+        more[-1].SegmentNumber = number
+    fields.SegmentSequence = [*fields.SegmentSequence, *more]
+    fields["SegmentSequence"].is_undefined_length = is_undefined
+    fields.save_as(path)
+
+
+@pytest.mark.parametrize("is_undefined", [False, True])
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ([3] * 2, "expected segments of different numbers, got two of 3: store the segmentation anew"),
+        (range(3, 1026), "expected at most 1024 segments, got more: leave out those of no class"),
+    ],
+    ids=["two of one number", "many"],
+)
+def test_segments_of_one_number_and_many_are_refused(
+    tmp_path: Path, numbers: Any, text: str, is_undefined: bool
+) -> None:
+    path = _seg(tmp_path)
+    _of_segments(path, numbers, is_undefined)
+    with pytest.raises(DataError, match=f"^CASE: {text}") as got:
+        dicom.segment_names(path, WHERE)
+    line_of(got)
+
+
+def test_as_many_segments_as_are_allowed_are_read(tmp_path: Path) -> None:
+    path = _seg(tmp_path)
+    _of_segments(path, range(3, 1025), False)
+    assert [*dicom.segment_names(path, WHERE)] == [*range(1, 1025)]
