@@ -29,7 +29,18 @@ from freqbench.models.sources import kind_of_folder
 from freqbench.models.sources.checkpoint import shown_channels
 from freqbench.models.sources.source import Metadata
 
-OF_A_MODULE = ("name", "roi", "input", "preprocess", "inference", "defence", "adaptive", "min_dice", "outputs")
+OF_A_MODULE = (
+    "name",
+    "roi",
+    "input",
+    "preprocess",
+    "inference",
+    "defence",
+    "adaptive",
+    "min_dice",
+    "expected_dice",
+    "outputs",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +60,7 @@ class Model:
     trained: Preprocess | None = None
     class_names: tuple[str, ...] = ()
     _learned: LRU[Tensor] = field(default_factory=keeping_learned)
+    _clean: dict[tuple[str, str], float] = field(default_factory=dict)  # of the cases that it was evaluated on
 
     def __repr__(self) -> str:
         spec, roi = self.spec, "x".join(map(str, self.spec.roi))
