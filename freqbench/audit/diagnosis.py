@@ -89,7 +89,7 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
         yield "checkpoint", f"{path}: read as {reader}"
     else:
         yield from _contents(path)
-        if entry is None:
+        if entry is None and not read_metadata(path):
             yield from _assumed_of(path)
     if job and entry:
         yield from _clean_dice(job, entry, where)

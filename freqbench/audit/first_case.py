@@ -84,7 +84,7 @@ def first_case(entry: Mapping[str, Any], model: ModelEntry, is_trained: bool) ->
     return FirstCase(
         intensity=intensity,
         assumed=found,
-        verdict=_verdict(dataset, model, spec, refs[0], found, is_trained),
+        verdict=_verdict(dataset, model, refs[0], found, is_trained),
         is_black_box=spec.black_box is not None,
     )
 
@@ -102,7 +102,6 @@ def _why_ct(dataset: Dataset, refs: Sequence[CaseRef], modality: str) -> str | N
 def _verdict(
     dataset: Dataset,
     model: ModelEntry,
-    spec: ModelSpec,
     ref: CaseRef,
     assumed: Sequence[Assumption],
     is_trained: bool,
@@ -113,6 +112,6 @@ def _verdict(
     if math.isnan(dice):
         return f"no clean Dice: the label of {ref.case_id} has no class of the foreground"
     said = f"clean Dice of {ref.case_id}: {dice:.3f} (foreground)"
-    if dice >= spec.min_dice or not assumed:
+    if dice >= model.floor or not assumed:
         return said
     return f"{said} is low: {', '.join(each.key for each in assumed)} are assumed: set what the training used"

@@ -57,9 +57,9 @@ def test_a_bare_network_of_another_window_keeps_the_usual_intensity_and_its_roi_
     torch.save(load(spec, torch.device("cpu")).net.state_dict(), tmp_path / "bare.pt")
     args = {"channels": [8, 16, 32, 64], "strides": [2, 2, 2]}
     bare = ModelEntry(name="unet", arch="unet", args=args, checkpoint=str(tmp_path / "bare.pt"), min_dice=0.9)
-    found = first_case(described(scans, {"0": "CT"}), bare, is_trained=True)
-    assert found.intensity == {"window": [-175.0, 250.0]}
-    assumed = {each.key: each.value for each in found.assumed}
+    first = first_case(described(scans, {"0": "CT"}), bare, is_trained=True)
+    assert first.intensity == {"window": [-175.0, 250.0]}
+    assumed = {each.key: each.value for each in first.assumed}
     assert assumed == {
         "roi": (96, 96, 96),
         "input.axes": "HWD",
@@ -70,8 +70,8 @@ def test_a_bare_network_of_another_window_keeps_the_usual_intensity_and_its_roi_
         "spacing": None,
         "crop_foreground": True,
     }
-    assert found.verdict.startswith("clean Dice of phantom_2000: 0.")
-    assert found.verdict.endswith(f" is low: {', '.join(assumed)} are assumed: set what the training used")
+    assert first.verdict.startswith("clean Dice of phantom_2000: 0.")
+    assert first.verdict.endswith(f" is low: {', '.join(assumed)} are assumed: set what the training used")
 
 
 @pytest.mark.parametrize("modality", [{}, {"0": "CT"}])

@@ -1,4 +1,4 @@
-"""What is assumed of a network that nobody described, and when its clean Dice is far below what is expected."""
+"""Assumptions of a network that nobody described, and a clean Dice far below the one that is expected."""
 
 import math
 from pathlib import Path
@@ -34,7 +34,7 @@ def assumed(entry: ModelEntry, **keys: Any) -> set[str]:
     return {each.key for each in assumptions(entry, facts_of(entry, 6, 1), *folder(**keys))}
 
 
-def test_of_a_bare_checkpoint_all_that_nobody_told_is_assumed(bare: str) -> None:
+def test_all_that_nobody_told_of_a_bare_checkpoint_is_assumed(bare: str) -> None:
     entry = ModelEntry(name="m", arch="unet", checkpoint=bare)
     assert assumed(entry) == OF_MODEL | OF_DATASET
 
@@ -51,7 +51,7 @@ def test_of_a_bare_checkpoint_all_that_nobody_told_is_assumed(bare: str) -> None
         ({}, {"crop_foreground": True}, {"crop_foreground"}),
     ],
 )
-def test_what_the_job_states_is_not_assumed_even_if_it_is_the_default(
+def test_a_setting_that_the_job_states_is_not_assumed_even_if_it_is_the_default(
     bare: str, of_model: dict[str, Any], of_dataset: dict[str, Any], told: set[str]
 ) -> None:
     entry = ModelEntry(name="m", arch="unet", checkpoint=bare, **of_model)
