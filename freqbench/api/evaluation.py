@@ -1,7 +1,8 @@
 """Attacks a case from Python, scores the result, certifies scores, and reads the records of a run."""
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.critic import MISFIT_CAUSES
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.exchange.adversarial_volumes import Imported
+from freqbench.job import fit
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import COUPLED_WINDOWS, default_grid, learning_cases, surrogates_of
@@ -168,7 +170,8 @@ def evaluate(
             case's file, as in a job with this key. None: `file` for a model whose own pipeline leads back there. Arrays
             have one grid alone.
 
-    The record's `caution` says, too, that the clean Dice is below the model's `min_dice`.
+    The record's `caution` says, too, that the clean Dice is below the model's `min_dice`, or, from the third patient on
+    that this model is evaluated on, that its mean is far below `expected_dice`.
 
     Raises:
         UserError: an unknown metric, a model that the case does not fit, or a volume of another case, of another shape,
@@ -211,11 +214,21 @@ def evaluate(
     unit = Unit(cell=replace(cell, targets=(seen.target,)), ref=made.volume.ref, targets=(seen.target,))
     outcome = rows.scored(unit, made.volume, volume, [scored.scores], [scored.facts], wanted, measured)
     record = outcome.records[0]
-    clean = record["dsc_foreground_clean"]
-    if clean is not None and clean < seen.target.min_dice:
-        misfit = f"its clean foreground Dice is {clean:.2f}, below min_dice {seen.target.min_dice:g}: {MISFIT_CAUSES}"
-        record = {**record, "caution": "; ".join(filter(None, [record["caution"], misfit]))}
+    said = [record["caution"], *_misfits(model, case, seen.target, record["dsc_foreground_clean"])]
+    record = {**record, "caution": "; ".join(filter(None, said)) or None}
     return ScoredRecord(record, outcome.class_records[0])
+
+
+def _misfits(model: Model, case: PatientCase, target: ModelSpec, dice: float | None) -> Iterator[str]:
+    """Yields what the clean Dice on a case, and on those before, says against the model."""
+    if dice is None or math.isnan(dice):
+        return
+    if dice < target.min_dice:
+        yield f"its clean foreground Dice is {dice:.2f}, below min_dice {target.min_dice:g}: {MISFIT_CAUSES}"
+    ref = case.volume.ref
+    model._clean[ref.patient_id if case.dataset else ref.fingerprint, ref.fingerprint] = dice  # arrays have no patient
+    if short := fit.shortfall(target.expected_dice, model._clean):
+        yield short
 
 
 def _brought_in(model: Model, case: PatientCase, given: Volume) -> Result:

@@ -40,6 +40,7 @@ OF_A_MODULE = (
     "defence",
     "adaptive",
     "min_dice",
+    "expected_dice",
     "outputs",
 )
 
@@ -61,6 +62,7 @@ class Model:
     trained: Preprocess | None = None
     class_names: tuple[str, ...] = ()
     _learned: LRU[Tensor] = field(default_factory=keeping_learned)
+    _clean: dict[tuple[str, str], float] = field(default_factory=dict)  # of the cases that it was evaluated on
 
     def __repr__(self) -> str:
         spec, roi = self.spec, "x".join(map(str, self.spec.roi))

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from torch import Tensor
@@ -20,11 +21,12 @@ from freqbench.data.layouts import Layout
 from freqbench.data.layouts import recognise as recognise_layout
 from freqbench.engine import provenance
 from freqbench.engine.critic import MISFIT_CAUSES
+from freqbench.job.fit import FIRST, Clean, assumptions, shortfall
 from freqbench.job.plan import READ_FIRST, data_check
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import at
 from freqbench.metrics import lpips_weights
-from freqbench.models import MODELS, ModelEntry, brainchop, read_metadata, resolve, source_of, zoo_names
+from freqbench.models import MODELS, ModelEntry, brainchop, facts_of, read_metadata, resolve, source_of, zoo_names
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
 from freqbench.models.entry import seed_of
@@ -87,6 +89,8 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
         yield "checkpoint", f"{path}: read as {reader}"
     else:
         yield from _contents(path)
+        if entry is None and not read_metadata(path):
+            yield from _assumed_of(path)
     if job and entry:
         yield from _clean_dice(job, entry, where)
 
@@ -139,6 +143,14 @@ def architecture(path: str) -> tuple[str | None, Mapping[str, Any]]:
     _, arch, weights = recognised(checkpoints.read_state_dict(path, as_written=True))
     found = unlike_default(arch, inferred(arch, weights)) if arch and arch in MODELS else {}
     return arch, {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def _assumed_of(path: str) -> Lines:
+    """Names what is assumed of a network whose file tells its architecture, before a job says more."""
+    arch, _ = architecture(path)
+    if arch in MODELS:
+        entry = ModelEntry(name="checkpoint", checkpoint=path, arch=arch)
+        yield from (("assumed", str(each)) for each in assumptions(entry, facts_of(entry)))
 
 
 def _record(metadata: Mapping[str, Any]) -> Lines:
@@ -205,16 +217,22 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     dataset = build_dataset(written, f"{where}: datasets[{number}]")
     with at(f"{where}: datasets[{number}]"):
         dataset.require_labels("clean Dice", "which it is a score against")
-        ref = dataset.refs()[0]
-    scores = {}
+        refs = dataset.refs()
+    first = list({ref.patient_id: ref for ref in reversed(refs)}.values())[::-1][: FIRST if entry.expected_dice else 1]
+    with at(f"{where}: models[{job.models.index(entry)}]"):
+        facts = facts_of(entry, dataset.num_classes, dataset.num_channels, dataset.class_names)
+    yield from (("assumed", str(each)) for each in assumptions(entry, facts, dataset, written.own))
+    scores = dict[str | None, dict[tuple[str, str], float]]()
     for migration in _candidates(entry):
         with at(f"{where}: models[{job.models.index(entry)}]"):
             changed = entry.model_copy(update={"migration": migration})
             spec = resolve(changed, dataset.num_classes, dataset.num_channels)
-        scores[migration] = value = clean_dice(dataset, spec, ref)
         under = f" under migration: {spec.migration or NONE}" if "migration" in spec.source.takes else ""
-        yield "clean Dice", f"{value:.3f}{under} ({entry.name} on {ref.case_id} of {dataset.name}, foreground)"
-    yield from (("data", line) for line in data_check([(dataset, ref, spec.space or dataset.space)]))
+        scores[migration] = {}
+        for ref in first:
+            scores[migration][ref.patient_id, ref.case_id] = value = clean_dice(dataset, spec, ref)
+            yield "clean Dice", f"{value:.3f}{under} ({entry.name} on {ref.case_id} of {dataset.name}, foreground)"
+    yield from (("data", line) for line in data_check((dataset, ref, spec.space or dataset.space) for ref in first))
     yield "verdict", _verdict(entry, scores)
 
 
@@ -227,15 +245,19 @@ def _candidates(entry: ModelEntry) -> list[str | None]:
     return [entry.migration] if is_told else [*migrations]
 
 
-def _verdict(entry: ModelEntry, scores: Mapping[str | None, float]) -> str:
-    if any(math.isnan(value) for value in scores.values()):  # Dice of the foreground
+def _verdict(entry: ModelEntry, clean: Mapping[str | None, Clean]) -> str:
+    """Concludes from the clean Dice of the first cases, by migration."""
+    scored = {name: {case: dice for case, dice in of.items() if not math.isnan(dice)} for name, of in clean.items()}
+    if not all(scored.values()):  # Dice of the foreground
         return "none: the label of this case has no class of the foreground"
-    best = max(scores, key=lambda migration: scores[migration])
-    if not scores[best] >= entry.min_dice:
-        which = "none of them reaches" if len(scores) > 1 else "it does not reach"
-        return f"{which} min_dice {entry.min_dice:g}: {MISFIT_CAUSES}"
-    if len(scores) == 1:
-        return f"it reaches min_dice {entry.min_dice:g}"
+    best = max(scored, key=lambda migration: fmean(scored[migration].values()))
+    if not next(iter(scored[best].values())) >= entry.floor:
+        which = "none of them reaches" if len(scored) > 1 else "it does not reach"
+        return f"{which} min_dice {entry.floor:g}: {MISFIT_CAUSES}"
+    if short := shortfall(entry.expected_dice, scored[best]):
+        return short
+    if len(scored) == 1:
+        return f"it reaches min_dice {entry.floor:g}"
     if entry.migration == best:
         return f"migration: {best} fits better, and the job has it"
     return f"migration: {best} fits better: put it into the job, beside the checkpoint of {entry.name}"

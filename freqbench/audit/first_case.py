@@ -1,9 +1,9 @@
-"""Chooses how a first job scales intensities, by the files and by the clean Dice of the first case under each way."""
+"""Looks at the first cases of a job to be written: their intensities, what is assumed, and the first clean Dice."""
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,33 +13,31 @@ import torch
 
 from freqbench import models
 from freqbench.core.documents import object_of
-from freqbench.core.types import NO_LABEL, CaseRef
+from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.data.loaders.phantom import WINDOW_HU
 from freqbench.engine import memory, scoring
+from freqbench.job.fit import Assumption, assumptions
 from freqbench.job.schema import build_dataset
-from freqbench.models import ModelEntry, ModelSpec, resolve
+from freqbench.models import ModelEntry, ModelSpec, facts_of, resolve
 
 LOOKED_AT = 3  # cases whose intensities are read
 HOUNSFIELD = -200.0  # percentile 0.5 of a CT, which has air and fat, is below
-MARGIN = 0.01  # Dice by which a later way must be better to be taken: the first is the usual one
-
-Intensity = str | dict[str, list[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """Result of `intensity_for`.
+class FirstCase:
+    """Result of `first_case`.
 
     Attributes:
-        intensity: the way for the job; None: the loader's, or the network's own.
-        reason: why this one, in a line.
+        intensity: the job's for these files; None: the loader's, or the network's own.
+        assumed: what nobody told of the network.
         verdict: the clean Dice of the first case, or why there is none, in a line.
         is_black_box: the network has no gradient.
     """
 
-    intensity: Intensity | None
-    reason: str
+    intensity: dict[str, list[float]] | None
+    assumed: tuple[Assumption, ...]
     verdict: str
     is_black_box: bool
 
@@ -64,80 +62,56 @@ def modality_of(root: str) -> str:
     return " ".join(map(str, named.values())) if isinstance(named, dict) else str(named or "")
 
 
-def intensity_for(entry: Mapping[str, Any], model: ModelEntry, modality: str, is_trained: bool) -> Found:
-    """Chooses the scaling of intensities for a dataset's entry of a job and a network.
+def first_case(entry: Mapping[str, Any], model: ModelEntry, is_trained: bool) -> FirstCase:
+    """Reads the intensities that suit a dataset's files, what is assumed of a network, and its first clean Dice.
 
-    A network that states its own space needs none. Else the ways that suit the files are tried, the usual one first: of
-    CT (by `modality`, or by percentile 0.5 below HOUNSFIELD) the papers' abdominal window, then the range inside the
-    labels, which nnU-Net takes; of MR the loader's default, then z-scores. The best clean Dice of the first case
-    decides. Without trained weights or labels the first way stays.
+    Nothing is fitted to the Dice: a value that hides another fault would pass for the right one. A network that states
+    its own space, and an entry that states its `intensity`, need none; CT (by the folder's list, or by percentile 0.5
+    below HOUNSFIELD) gets the papers' abdominal window, all else the loader's default.
     """
     place = str(entry["name"])
     dataset = build_dataset(entry, place)
     refs = dataset.refs()
-    first = refs[0].case_id
-    spec = resolve(model, dataset.num_classes, dataset.num_channels)
-    untried = "there are no labels" if dataset.reference == "prediction" else ""
-    untried = untried or ("" if is_trained else "the weights are untrained")
-    if spec.space is not None or "intensity" not in type(dataset).model_fields or "intensity" in entry:
-        whose = "the network's own" if spec.space is not None else "the loader's own"
-        ways = [Way(intensity=None, reason=whose)]
-    else:
-        ways = list(_ways(dataset, refs, modality))
-
-    def found(way: Way, verdict: str, beside: str = "") -> Found:
-        reason = way.reason + beside
-        return Found(intensity=way.intensity, reason=reason, verdict=verdict, is_black_box=spec.black_box is not None)
-
-    if untried:
-        return found(ways[0], f"no clean Dice: {untried}")
-    scores = []
-    for way in ways:
-        changed = build_dataset({**entry, **way.key}, place)
-        scores.append(clean_dice(changed, resolve(model, changed.num_classes, changed.num_channels), refs[0]))
-    if any(math.isnan(score) for score in scores):
-        verdict = f"no clean Dice: the label of {first} has no class of the foreground"
-        return found(ways[0], verdict)
-    best = next(i for i, score in enumerate(scores) if score >= max(scores) - MARGIN)
-    tried = ", ".join(f"{way} {score:.3f}" for way, score in zip(ways, scores, strict=True))
-    beside = f"; clean Dice of {first} by intensity: {tried}" if len(ways) > 1 else ""
-    verdict = f"clean Dice of {first}: {scores[best]:.3f} (foreground)"
-    return found(ways[best], verdict, beside)
+    facts = facts_of(model, dataset.num_classes, dataset.num_channels)
+    spec = resolve(model, dataset.num_classes, dataset.num_channels, facts=facts)
+    found = assumptions(model, facts, dataset, entry)
+    is_free = spec.space is None and "intensity" in type(dataset).model_fields and "intensity" not in entry
+    intensity: dict[str, list[float]] | None = None
+    if is_free and (reason := _why_ct(dataset, refs, modality_of(str(entry["root"])))):
+        intensity, why = {"window": list(WINDOW_HU)}, f"{reason}: the papers' abdominal window"
+        dataset = build_dataset({**entry, "intensity": intensity}, place)
+        found = tuple(replace(each, value=intensity, why=why) if each.key == "intensity" else each for each in found)
+    return FirstCase(
+        intensity=intensity,
+        assumed=found,
+        verdict=_verdict(dataset, model, refs[0], found, is_trained),
+        is_black_box=spec.black_box is not None,
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Way:
-    """A way to scale intensities: a job's value (None: the loader's default), and why it may be right."""
-
-    intensity: Intensity | None
-    reason: str
-
-    @property
-    def key(self) -> dict[str, Intensity]:
-        """The key of a dataset's entry; empty for the default."""
-        return {} if self.intensity is None else {"intensity": self.intensity}
-
-    def __str__(self) -> str:
-        return "default" if self.intensity is None else str(self.intensity).translate(str.maketrans("", "", "{}'"))
+def _why_ct(dataset: Dataset, refs: Sequence[CaseRef], modality: str) -> str | None:
+    """Returns why the files look like CT; None if they do not."""
+    if dataset.num_channels > 1:
+        return None
+    if modality:
+        return f"CT, as its list says {modality}" if "ct" in re.split(r"\W+", modality.lower()) else None
+    low = max(float(np.percentile(dataset.native(ref).image[0].numpy(), 0.5)) for ref in refs[:LOOKED_AT])
+    return f"CT, as percentile 0.5 is {low:.0f}" if low < HOUNSFIELD else None
 
 
-def _ways(dataset: Dataset, refs: Sequence[CaseRef], modality: str) -> Iterator[Way]:
-    """Yields the ways that suit the files, the usual one first."""
-    inside, lows = [], []
-    for native in map(dataset.native, refs[:LOOKED_AT]):
-        voxels, label = native.image[0].numpy(), native.label[0].numpy()
-        lows.append(float(np.percentile(voxels, 0.5)))
-        inside.append(voxels[(label > 0) & (label < NO_LABEL)])
-    labelled = np.concatenate(inside)
-    is_named = "ct" in re.split(r"\W+", modality.lower())
-    if dataset.num_channels > 1 or not (is_named or (not modality and max(lows) < HOUNSFIELD)):
-        yield Way(intensity=None, reason="the range of each volume, as for MR")
-        yield Way(intensity="zscore", reason="z-scores, with which the network predicts best")
-        return
-    why = f"CT ({f'its list says {modality}' if is_named else f'percentile 0.5 is {max(lows):.0f}'})"
-    yield Way(intensity={"window": list(WINDOW_HU)}, reason=f"{why}: the papers' abdominal window")
-    if labelled.size:
-        low, high = (float(round(float(bound))) for bound in np.percentile(labelled, (0.5, 99.5)))
-        if low < high:
-            yield Way(intensity={"window": [low, high]}, reason=f"{why}: percentiles 0.5 and 99.5 inside the labels")
-    yield Way(intensity=None, reason="the range of each volume, with which the network predicts best")
+def _verdict(
+    dataset: Dataset,
+    model: ModelEntry,
+    ref: CaseRef,
+    assumed: Sequence[Assumption],
+    is_trained: bool,
+) -> str:
+    if dataset.reference == "prediction" or not is_trained:
+        return f"no clean Dice: {'the weights are untrained' if not is_trained else 'there are no labels'}"
+    dice = clean_dice(dataset, resolve(model, dataset.num_classes, dataset.num_channels), ref)
+    if math.isnan(dice):
+        return f"no clean Dice: the label of {ref.case_id} has no class of the foreground"
+    said = f"clean Dice of {ref.case_id}: {dice:.3f} (foreground)"
+    if dice >= model.floor or not assumed:
+        return said
+    return f"{said} is low: {', '.join(each.key for each in assumed)} are assumed: set what the training used"

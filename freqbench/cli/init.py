@@ -7,13 +7,16 @@ import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from freqbench.cli import common
 from freqbench.core import names
 from freqbench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from freqbench.audit.first_case import FirstCase
 
 app = typer.Typer()
 
@@ -32,6 +35,7 @@ datasets:
 
 models:    # a second one shows transfer
 {of_model}
+  # expected_dice: 0.87    # of a model, the Dice of its own validation: stops a run whose first cases are far below
   {model}
 
 attacks:
@@ -103,21 +107,31 @@ def init(
     if source_of(arch).is_checkpoint and build_dataset(layout.entry, data).has_regions:
         model = {**model, "outputs": "sigmoid"}
     with trusting(trust_code):
-        chosen, of_case, verdict, is_black_box = _fitted(layout.entry, model, checkpoint)
+        first = _first_case(layout.entry, model, checkpoint)
+    chosen = {**layout.entry, **({"intensity": first.intensity} if first.intensity else {})}
+    assumed = [(each.of, ("assumed", str(each))) for each in first.assumed]
+    of_data = [(name, line) for name, line in layout.lines() if name != "job line"]
+    of_data += [*(line for of, line in assumed if of == "dataset"), ("first case", first.verdict)]
     content = JOB.format(
         path=shlex.quote(path),
         name=re.sub(r"[^\w.-]+", "-", f"{layout.entry['name']}-{model['name']}"),  # as a folder's name may be anything
-        of_data=_comments([*((name, line) for name, line in layout.lines() if name != "job line"), *of_case]),
+        of_data=_comments(of_data),
         dataset=documents.yaml_item({**chosen, "cases": min(CASES, complete)}),
-        of_model=_comments(lines),
+        of_model=_comments(dict.fromkeys([*lines, *(line for of, line in assumed if of == "model")])),
         model=documents.yaml_item(model),
-        attacks=(BY_QUERIES if is_black_box else BY_GRADIENTS).format(eps=eps),
+        attacks=(BY_QUERIES if first.is_black_box else BY_GRADIENTS).format(eps=eps),
         trust=TRUST if arch == COMMAND else "",
         eps=eps,
     )
     storage.write_atomic(path, content.encode())
     common.say(f"written: {path}")
-    common.say(verdict)
+    common.say(first.verdict)
+    for _, (name, line) in assumed:
+        common.say(f"{name}: {line}")
+    if assumed:
+        common.say(
+            f"{path} can state each of these, as nobody has; expected_dice of the model stops a run far below it"
+        )
     try:
         job = common.job_of(path, None, trust_code)
         common.grid_of(job, None, f"runs/{job.name}")
@@ -126,24 +140,15 @@ def init(
     common.say(f"next: freqbench plan {shlex.quote(path)}")
 
 
-def _fitted(
-    entry: Mapping[str, Any], model: Mapping[str, Any], checkpoint: str
-) -> tuple[Mapping[str, Any], list[tuple[str, str]], str, bool]:
-    """Returns a dataset's entry with the intensities that suit files and network, comments, and a verdict.
-
-    The last is true for a black box.
-    """
+def _first_case(entry: Mapping[str, Any], model: Mapping[str, Any], checkpoint: str) -> "FirstCase":
     from freqbench.audit import first_case
     from freqbench.models import ModelEntry
 
     try:
-        network, is_trained = ModelEntry(**model), not checkpoint.startswith(UNTRAINED)
-        found = first_case.intensity_for(entry, network, first_case.modality_of(str(entry["root"])), is_trained)
+        return first_case.first_case(entry, ModelEntry(**model), not checkpoint.startswith(UNTRAINED))
     except UserError as error:  # a job that must be corrected is written all the same
-        return entry, [], f"no clean Dice of the first case: {error}", COMMAND in model
-    chosen = {**entry, **({} if found.intensity is None else {"intensity": found.intensity})}
-    lines = [("intensity", found.reason), ("first case", found.verdict)]
-    return chosen, lines, found.verdict, found.is_black_box
+        verdict = f"no clean Dice of the first case: {error}"
+        return first_case.FirstCase(intensity=None, assumed=(), verdict=verdict, is_black_box=COMMAND in model)
 
 
 def _answer(question: str, option: str, default: str | None = None) -> str:

@@ -65,7 +65,8 @@ def execute(
         force: run even if another run works on the same cells.
 
     Raises:
-        MisfitError: the first clean Dice of a checkpoint is below its `min_dice`; the rows so far are stored.
+        MisfitError: the clean Dice of a checkpoint is below its `min_dice` on the first case, or far below its
+            `expected_dice` on the first ones; the rows so far are stored.
         UserError: the store cannot be read or has refused rows for too long, another run works on the same cells, the
             cluster cannot be reached, no worker starts, or FREQBENCH_CACHE_GB is no number.
     """
@@ -178,7 +179,9 @@ class Recorder:
         self._facts = {**facts, **self._facts, "reuse": reuse}
         self._record("running")
         try:
-            if self._plan.num_done and self.critic.has_floors:  # else the same command would go on, a row at a time
+            if (
+                self._plan.num_done and self.critic.has_expectations
+            ):  # else the same command would go on, a row at a time
                 for record in self._store.records(FIT_COLUMNS).to_pylist():
                     self._require_fit(record)
             with self._progress.bar:
@@ -247,19 +250,19 @@ class Recorder:
         self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def _require_fit(self, record: Mapping[str, Any]) -> None:
-        """Ends the run if a model's first case shows that its checkpoint does not fit the dataset.
+        """Ends the run if a model's first cases show that its checkpoint does not fit the dataset.
 
         Weights that the job trained fit by their making, and volumes that are only scored again cost little: there a
         low Dice is a warning.
         """
         if not (misfit := self.critic.misfit(record)):
             return
-        target, line = misfit
+        target, line, way_on = misfit
         if target.training or self._facts.get("reuse"):
             return self.warn(line)
         self._warnings.append(line)
         raise MisfitError(
-            f"{line}; rows so far are in {self._store.root}: fix it, or give {target.name} min_dice: 0 to go on"
+            f"{line}; rows so far are in {self._store.root}: fix it, or give {target.name} {way_on} to go on"
         )
 
     def _commit(self, write: Callable[[], int]) -> None:

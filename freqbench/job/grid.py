@@ -16,7 +16,7 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import CaseRef, ScoredOn
 from freqbench.data import Dataset
 from freqbench.data.loaders.images import Images
-from freqbench.job import sweep
+from freqbench.job import fit, sweep
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.schema import JobSpec, build_dataset, require_known, require_names
@@ -127,6 +127,11 @@ class Expansion:
                 notes += axes_notes(model, own, dataset.name, cases[dataset.name])
                 if isinstance(model.space, Pipeline):
                     notes.append(f"{model.name}: {model.space.rule}")
+            for _, entry in _members_first(job.models, dataset):
+                if not entry.ensemble:
+                    found = fit.assumptions(entry, self._facts[i][entry.name], dataset, self._job.datasets[i].own)
+                    notes += fit.note_of(f"{entry.name} on {dataset.name}", found)
+                notes += fit.unjudged(entry, dataset, cases[dataset.name])
             concerns += _concerns_of_models(models, self._facts[i], dataset, cases[dataset.name])
             table += _cells(job, dataset, models, sourced[i], concerns)
         cells: dict[tuple[str, str], Cell] = {}

@@ -138,9 +138,11 @@ def resolve(
     if spec.class_map and spec.is_prompted:
         raise UserError(f"{entry.name}: expected no class_map beside args.points, which are of the dataset's classes")
     # The clean Dice of untrained weights stops no run, unless the job says so.
-    judges = not spec.is_random and (UNTRAINED not in spec.notes or "min_dice" in entry.model_fields_set)
+    expects = {"min_dice", "expected_dice"} & entry.model_fields_set
+    judges = not spec.is_random and (UNTRAINED not in spec.notes or expects)
     notes = tuple(f"{entry.name}: {note}" for note in spec.notes)
-    return _examined(replace(spec, checkpoint=facts.path, min_dice=entry.min_dice if judges else 0.0, notes=notes))
+    floor, expected = (entry.floor, entry.expected_dice) if judges else (0.0, None)
+    return _examined(replace(spec, checkpoint=facts.path, min_dice=floor, expected_dice=expected, notes=notes))
 
 
 def transforms_of(entry: ModelEntry) -> MonaiPipeline:
@@ -198,7 +200,8 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
         black_box=next((member.black_box for member in members if member.black_box), None),
         defence=entry.defence,
         adaptive=entry.adaptive,
-        min_dice=entry.min_dice if any(member.min_dice for member in members) else 0.0,
+        min_dice=entry.floor if any(member.min_dice for member in members) else 0.0,
+        expected_dice=None if all(member.is_random for member in members) else entry.expected_dice,
     )
 
 
@@ -273,7 +276,8 @@ def resolve_network(
         inference=entry.inference or DEFAULT_INFERENCE,
         defence=entry.defence,
         adaptive=entry.adaptive,
-        min_dice=entry.min_dice,
+        min_dice=entry.floor,
+        expected_dice=entry.expected_dice,
     )
     inputs = adapter.to_network(windows(num_channels, roi).to(device))
     return _with_findings(spec, examine(net, inputs, got[1], head)), net

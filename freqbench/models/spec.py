@@ -80,6 +80,7 @@ class ModelSpec:
     defence: Defence | None = None
     adaptive: bool = True
     min_dice: float = 0.0
+    expected_dice: float | None = None
     training: str | None = None
     method: str | None = None
     weights_sha256: str | None = None

@@ -17,6 +17,7 @@ from freqbench.engine.critic import MISFIT_CAUSES
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import dice
+from freqbench.models.checkpoints.files import read_state_dict
 from freqbench.models.networks.construction import skeleton
 
 SWIN = {"feature_size": 12, "depths": [1, 1, 1, 1]}
@@ -146,6 +147,28 @@ def test_any_other_model_is_looked_at_once_and_by_its_name_too(own: Path) -> Non
         assert lines[-1] == ("verdict", "it reaches min_dice 0")
     high = small(models=[{"name": "m", "checkpoint": str(own), "min_dice": 0.9}])
     assert said(own, high)[-1][1] == f"it does not reach min_dice 0.9: {MISFIT_CAUSES}"
+
+
+def test_an_expected_dice_is_held_against_three_patients_and_the_file_s_assumptions_are_named(
+    own: Path, tmp_path: Path
+) -> None:
+    """Freqbench's own file needs no assumption."""
+    torch.save(read_state_dict(str(own)), tmp_path / "bare.pt")
+    told = {"arch": "unet", "args": ARGS, "roi": ROI, "min_dice": 0, "expected_dice": 0.87}
+    content = small(
+        models=[{"name": "m", "checkpoint": str(tmp_path / "bare.pt"), **told}],
+        datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 4}],
+    )
+    lines = said("m", content)
+    assert [text.split(" on ")[1].split()[0] for name, text in lines if name == "clean Dice"] == [
+        f"phantom_200{number}" for number in range(3)
+    ]
+    assert lines[-1][1].startswith("mean clean foreground Dice 0.")
+    assert "on the first 3 cases, expected_dice 0.87" in lines[-1][1]
+    keys = [text.partition(":")[0] for name, text in lines if name == "assumed"]
+    assert keys == ["input.axes", "input.scale", "inference.overlap", "inference.weighting"]
+    assert [text.partition(":")[0] for name, text in said(tmp_path / "bare.pt") if name == "assumed"] == ["roi", *keys]
+    assert "assumed" not in dict(said(own))
 
 
 def test_the_model_s_own_space_and_dataset_are_taken(own: Path) -> None:

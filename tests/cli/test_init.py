@@ -17,6 +17,9 @@ from tiny_job import save_weights
 
 from freqbench import models
 
+OF_MODEL = ("roi", "input.axes", "input.scale", "inference.overlap", "inference.weighting")
+OF_DATASET = ("intensity", "spacing", "crop_foreground")
+
 
 @pytest.fixture
 def data(tmp_path: Path) -> str:
@@ -194,6 +197,27 @@ def test_init_asks_for_facts_that_no_option_tells(
     assert code == 0
     assert "Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...) [unet]:" in said
     assert "eps: 2/255" in (tmp_path / "job.yaml").read_text()
+
+
+def test_assumptions_of_a_bare_checkpoint_stand_in_the_job_and_on_the_terminal(
+    data: str, tmp_path: Path, bench: Bench
+) -> None:
+    """Each once, by the entry that it belongs to, and plan repeats what the job leaves open."""
+    file, path = tmp_path / "theirs.pt", tmp_path / "job.yaml"
+    torch.save(models.build("unet", 3, (16, 16, 16), {}).state_dict(), file)
+    code, said, err = bench("init", str(path), "--data", data, "--checkpoint", str(file), "--arch", "unet")
+    assert (code, err) == (0, "")
+    text = path.read_text()
+    of_data, of_model = text.split("models:")
+    shown = re.findall(r"^assumed: (\S+): .* \(.+\)$", said, re.MULTILINE)
+    assert re.findall(r"^  # assumed: (\S+): ", of_data, re.MULTILINE) == shown[-3:] == [*OF_DATASET]
+    assert re.findall(r"^  # assumed: (\S+): ", of_model, re.MULTILINE) == shown[:-3] == [*OF_MODEL]
+    assert re.search(r"^clean Dice of b: \S+ \(foreground\) is low: roi, .* are assumed: set what", said, re.MULTILINE)
+    entry = yaml.safe_load(text)["datasets"][0]
+    assert not {"intensity", "spacing", "crop_foreground"} & entry.keys()
+    code, said, _ = bench("plan", str(path), "--out", str(tmp_path / "out"))
+    (note,) = [line for line in said.splitlines() if line.startswith("note: unet on hearts: assumed")]
+    assert all(f" {key}: " in note for key in (*OF_MODEL, *OF_DATASET))
 
 
 def test_a_network_that_does_not_fit_is_said_beside_the_job(data: str, tmp_path: Path, bench: Bench) -> None:

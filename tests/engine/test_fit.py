@@ -124,3 +124,45 @@ def test_a_case_without_foreground_says_nothing_and_the_next_one_does(checkpoint
     misfit = critic.misfit({**names, "case_id": "third", "dsc_foreground_clean": 0.1})
     assert misfit is not None
     assert "clean foreground Dice 0.10 on third of phantom" in misfit[1]
+
+
+def far(tmp_path: Path, checkpoint: str, expected: float, patients: int = 4) -> tuple[MisfitError | None, int]:
+    """The stop of a run of this many phantoms, and its rows."""
+    entry = {"name": "m", "checkpoint": checkpoint, "min_dice": 0, "expected_dice": expected}
+    try:
+        run(tmp_path, entry, datasets=[{"name": "phantom", "shape": SHAPE, "cases": patients}])
+    except MisfitError as error:
+        return error, len(Store(str(tmp_path)).records())
+    return None, len(Store(str(tmp_path)).records())
+
+
+def test_a_mean_far_below_the_expected_dice_stops_the_run_at_the_third_patient_each_time(
+    checkpoint: str, tmp_path: Path
+) -> None:
+    """Without the key the same command goes on, as it is part of no identity."""
+    for _ in range(2):
+        stop, rows = far(tmp_path, checkpoint, 0.87)
+        assert rows == 3
+        text = str(stop)
+        assert text.startswith("m on phantom: mean clean foreground Dice 0.")
+        assert " on the first 3 cases, expected_dice 0.87: " in text
+        assert "check roi, intensity, axes and spacing" in text
+        assert text.endswith("or give m no expected_dice to go on")
+    entry = {"name": "m", "checkpoint": checkpoint, "min_dice": 0}
+    run(tmp_path, entry, datasets=[{"name": "phantom", "shape": SHAPE, "cases": 4}])
+    assert len(Store(str(tmp_path)).records()) == 4
+
+
+def test_a_mean_near_the_expected_dice_or_two_patients_stop_no_run(checkpoint: str, tmp_path: Path) -> None:
+    assert far(tmp_path / "near", checkpoint, 0.05) == (None, 4)
+    assert far(tmp_path / "two", checkpoint, 0.87, patients=2) == (None, 2)
+
+
+def test_python_says_from_the_third_patient_on_that_the_dice_is_far_below_what_is_expected(checkpoint: str) -> None:
+    cases = fb.load_dataset("phantom", shape=SHAPE, split="test")
+    model = fb.load_model(checkpoint, min_dice=0, expected_dice=0.87)
+    said = [
+        fb.evaluate(model, case, case.image, metrics=["dsc"])["caution"] for case in (*cases[:2], cases[1], cases[2])
+    ]
+    assert said[:3] == [None] * 3
+    assert "on the first 3 cases, expected_dice 0.87" in str(said[3])

@@ -1,0 +1,132 @@
+"""Says what nobody told of the way a network was trained, and if its clean Dice is far below what is expected."""
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from freqbench.core.input_space import Preprocess
+from freqbench.core.terminal import amount
+from freqbench.core.types import CaseRef
+from freqbench.data import Dataset
+from freqbench.models import Facts, ModelEntry, source_of
+from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_ROI, seed_of
+
+FIRST, LAST = 3, 10  # patients after whom an expected Dice is judged first, and for the last time
+FAR = 0.05  # Dice
+CHECK = "check roi, intensity, axes and spacing: plan names those that are assumed"
+Clean = Mapping[tuple[str, str], float]
+"""Clean foreground Dice by patient and case."""
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """A setting that neither the job nor a network's files state, with its value and the reason.
+
+    Attributes:
+        of: the entry of the job that the key belongs to.
+    """
+
+    of: Literal["model", "dataset"]
+    key: str
+    value: object
+    why: str
+
+    def __str__(self) -> str:
+        value = self.value if isinstance(self.value, str) else json.dumps(self.value).replace('"', "")
+        return f"{self.key}: {value} ({self.why})"
+
+
+def assumptions(
+    entry: ModelEntry, facts: Facts, dataset: Dataset | None = None, stated: Collection[str] = ()
+) -> tuple[Assumption, ...]:
+    """Lists what is assumed of a network that its files do not tell, such as a state dict of MONAI.
+
+    `stated` are the keys of the dataset's entry in the job; without a dataset, the model's settings alone are listed.
+    Nothing is assumed of untrained weights, of a command, and of what freqbench trained.
+    """
+    if facts.is_own or seed_of(facts.path) is not None or source_of(facts.arch).takes_volumes:
+        return ()
+    return (*_of_model(entry, facts), *(_of_space(entry, facts, dataset, stated) if dataset else ()))
+
+
+def _of_model(entry: ModelEntry, facts: Facts) -> Iterator[Assumption]:
+    is_bare, adapter = source_of(facts.arch).is_checkpoint, facts.input.over(entry.input)
+    told = {*(entry.input.model_fields_set if entry.input else ())}
+    told |= {*(() if is_bare else facts.input.model_fields_set)}  # of a bare one, its architecture's alone
+    if not entry.roi and (is_bare or not facts.roi):
+        roi = adapter.in_volume_order(facts.roi) if facts.roi else DEFAULT_ROI
+        yield Assumption("model", "roi", roi, "the default, as weights do not show their window")
+    if facts.space is None and not facts.knows_axes and "axes" not in told:
+        yield Assumption("model", "input.axes", adapter.axes, f"towards {adapter.codes}")
+    if facts.space is None and told <= {"axes"}:
+        why = "the dataset's intensities from 0 to 1, and no z-scores of them"
+        yield Assumption("model", "input.scale", adapter.scale, why)
+    inference = {**facts.inference} if entry.inference is None else entry.inference.model_fields_set
+    if entry.inference or not inference:  # files that state a sliding window mean its defaults too
+        for key, why in (("overlap", "as in the papers; MONAI's is 0.25"), ("weighting", "as in the papers and MONAI")):
+            if key not in inference:
+                yield Assumption("model", f"inference.{key}", getattr(DEFAULT_INFERENCE, key), why)
+
+
+def _of_space(entry: ModelEntry, facts: Facts, dataset: Dataset, stated: Collection[str]) -> Iterator[Assumption]:
+    """Yields what is assumed of preprocessing: of the model's own space, if it has one, else of the dataset's."""
+    if own := entry.preprocess:
+        space, told = own, own.model_fields_set
+    elif facts.space:  # its files or its transforms tell it
+        return
+    else:  # what is no key of a loader is its own matter
+        space, told = dataset.space, {*stated} | (Preprocess.model_fields.keys() - type(dataset).model_fields)
+    usual = "the range of each volume, as for MR" if space.intensity == Preprocess().intensity else "the loader's own"
+    grid = "the loader's own" if space.spacing else "that of each file"
+    crop = "to the box of voxels above the lowest intensity, as in the papers" if space.crop_foreground else "none"
+    for key, why in (("intensity", usual), ("spacing", grid), ("crop_foreground", crop)):
+        if key not in told:
+            yield Assumption("model" if own else "dataset", key, getattr(space, key), why)
+
+
+def note_of(name: str, found: Sequence[Assumption]) -> Iterator[str]:
+    """Yields one line on all that is assumed of a model, if anything is."""
+    if found:
+        all_of = "; ".join(map(str, found))
+        yield f"{name}: assumed, as neither job nor files say it: {all_of}: set what its training used"
+
+
+def shortfall(expected: float | None, clean: Clean) -> str | None:
+    """Returns a line if the mean clean Dice is lower than `expected` by more than two standard errors and FAR.
+
+    A patient counts once, by the mean of the patient's cases: they are no independent draws. Fewer than FIRST patients
+    have no standard error to speak of, and yield nothing. Where `expected` is the truth, a run that looks after each
+    patient from FIRST to LAST stops in 0.4, 4, 7 and 3 % of all runs, if patients have a standard deviation of 0.03,
+    0.05, 0.1 and 0.2 (simulated from beta distributions of mean 0.87).
+    """
+    patients = defaultdict[str, list[float]](list)
+    for (patient, _), dice in clean.items():
+        patients[patient].append(dice)
+    if expected is None or len(patients) < FIRST:
+        return None
+    means = [*map(statistics.fmean, patients.values())]
+    mean, error = statistics.fmean(means), statistics.stdev(means) / math.sqrt(len(means))
+    if round(expected - mean, 9) <= max(2 * error, FAR):
+        return None
+    return (
+        f"mean clean foreground Dice {mean:.2f} on the first {amount(len(clean), 'case')}, expected_dice {expected:g}: "
+        f"lower by more than two standard errors (each {error:.3f}) and {FAR}: {CHECK}"
+    )
+
+
+def unjudged(entry: ModelEntry, dataset: Dataset, refs: Sequence[CaseRef]) -> Iterator[str]:
+    """Yields a line if a dataset's cases cannot judge a model's `expected_dice`."""
+    if entry.expected_dice is None:
+        return
+    patients = len({ref.patient_id for ref in refs})
+    if dataset.reference == "prediction":
+        yield f"{entry.name}: expected_dice is not judged on {dataset.name}, which has no label maps"
+    elif patients < FIRST:
+        yield (
+            f"{entry.name}: expected_dice is judged from {FIRST} patients on, as fewer have no standard error, and "
+            f"{dataset.name} has {patients} here: the first case is held against min_dice alone"
+        )

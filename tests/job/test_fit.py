@@ -1,0 +1,132 @@
+"""Assumptions of a network that nobody described, and a clean Dice far below the one that is expected."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_job import ARGS, ROI, expanded, save_weights, small
+
+from freqbench.core.errors import UserError
+from freqbench.data import Dataset
+from freqbench.job.fit import assumptions, note_of, shortfall
+from freqbench.job.schema import build_dataset
+from freqbench.models import Facts, ModelEntry, build, facts_of
+
+OF_MODEL = {"roi", "input.axes", "input.scale", "inference.overlap", "inference.weighting"}
+OF_DATASET = {"intensity", "spacing", "crop_foreground"}
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("weights") / "bare.pt"
+    torch.save(build("unet", 6, ROI, dict(ARGS)).state_dict(), path)
+    return str(path)
+
+
+def folder(**keys: Any) -> tuple[Dataset, dict[str, Any]]:
+    entry = {"name": "d", "loader": "nnunet_raw", "root": "nowhere", **keys}
+    return build_dataset(entry, "d"), entry
+
+
+def assumed(entry: ModelEntry, **keys: Any) -> set[str]:
+    return {each.key for each in assumptions(entry, facts_of(entry, 6, 1), *folder(**keys))}
+
+
+def test_all_that_nobody_told_of_a_bare_checkpoint_is_assumed(bare: str) -> None:
+    entry = ModelEntry(name="m", arch="unet", checkpoint=bare)
+    assert assumed(entry) == OF_MODEL | OF_DATASET
+
+
+@pytest.mark.parametrize(
+    ("of_model", "of_dataset", "told"),
+    [
+        ({"roi": [16, 16, 16]}, {}, {"roi"}),
+        ({"input": {"axes": "IJK"}}, {}, {"input.axes"}),
+        ({"input": {"mean": 50}}, {}, {"input.scale"}),
+        ({"inference": {"overlap": 0.25}}, {}, {"inference.overlap"}),
+        ({"preprocess": {"intensity": "zscore", "crop_foreground": False}}, {}, {"intensity", "crop_foreground"}),
+        ({}, {"intensity": "percentile", "spacing": [1, 1, 1]}, {"intensity", "spacing"}),
+        ({}, {"crop_foreground": True}, {"crop_foreground"}),
+    ],
+)
+def test_a_setting_that_the_job_states_is_not_assumed_even_if_it_is_the_default(
+    bare: str, of_model: dict[str, Any], of_dataset: dict[str, Any], told: set[str]
+) -> None:
+    entry = ModelEntry(name="m", arch="unet", checkpoint=bare, **of_model)
+    assert assumed(entry, **of_dataset) == (OF_MODEL | OF_DATASET) - told
+
+
+def test_a_folder_that_states_its_window_and_space_leaves_nothing_to_assume() -> None:
+    space = folder()[0].space
+    told = {"roi": (16, 16, 16), "space": space, "inference": {"windows": "even"}}
+    facts, entry = Facts(arch="nnunet", path="f", **told), ModelEntry(name="m", arch="nnunet", checkpoint="f")
+    assert assumptions(entry, facts, *folder()) == ()
+    open_ends = Facts(arch="bundle", path="f", roi=(16, 16, 16), space=space)
+    assert {each.key for each in assumptions(entry, open_ends, *folder())} == {
+        "inference.overlap",
+        "inference.weighting",
+    }
+
+
+def test_untrained_weights_and_what_freqbench_trained_need_no_assumption(tmp_path: Path) -> None:
+    save_weights(tmp_path / "own.safetensors")
+    for entry in (
+        ModelEntry(name="m", arch="unet", checkpoint="random"),
+        ModelEntry(name="m", checkpoint=str(tmp_path / "own.safetensors")),
+    ):
+        assert assumed(entry) == set()
+
+
+def test_a_plan_says_in_one_line_what_is_assumed_and_from_how_many_patients_a_dice_is_judged(bare: str) -> None:
+    entry = {"name": "m", "arch": "unet", "args": ARGS, "roi": ROI, "checkpoint": bare, "expected_dice": 0.9}
+    notes = expanded(small(models=[entry], datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 2}]))[1].notes
+    (line,) = [note for note in notes if "assumed" in note]
+    assert line.startswith("m on phantom: assumed, as neither job nor files say it: input.axes: HWD (towards RAS); ")
+    assert "inference.weighting: constant" in line
+    assert any("expected_dice is judged from 3 patients on" in note and "phantom has 2 here" in note for note in notes)
+    assert list(note_of("m", ())) == []
+
+
+def dice(*values: float) -> dict[tuple[str, str], float]:
+    return {(f"p{i}", "c"): value for i, value in enumerate(values)}
+
+
+@pytest.mark.parametrize(
+    ("clean", "last", "first"),
+    [
+        (dice(0.5, 0.6, 0.7), 0.6 + 0.2 / math.sqrt(3), 0.6 + 0.2 / math.sqrt(3) + 0.001),  # errors: 0.1 / sqrt(3)
+        (dice(0.8, 0.8, 0.8), 0.85, 0.851),  # the margin alone
+        (dice(0.2, 0.6, 0.7, 0.9), 0.6 + 0.2943920288775949, 0.6 + 0.296),  # sd sqrt(0.26 / 3), 4 patients
+    ],
+)
+def test_a_dice_is_far_below_beyond_two_standard_errors_and_the_margin(
+    clean: dict[tuple[str, str], float], last: float, first: float
+) -> None:
+    assert shortfall(last - 1e-6, clean) is None
+    assert shortfall(first, clean) is not None
+
+
+def test_two_patients_say_nothing_however_many_cases_they_have() -> None:
+    clean = {(patient, str(case)): 0.01 * case for patient in "ab" for case in range(9)}
+    assert shortfall(1.0, clean) is None
+    said = shortfall(0.87, {**clean, ("c", "x"): 0.04})
+    assert said is not None
+    assert said.startswith("mean clean foreground Dice 0.04 on the first 19 cases, expected_dice 0.87: lower by more")
+    assert "roi, intensity, axes and spacing" in said
+    assert shortfall(None, {**clean, ("c", "x"): 0.04}) is None
+
+
+@pytest.mark.parametrize("wrong", [0, 87, -0.1, "high"])
+def test_an_expected_dice_is_a_share(wrong: object) -> None:
+    with pytest.raises(UserError, match=r"job.yaml: models\[0\].expected_dice: "):
+        expanded(small(models=[{"name": "m", "arch": "unet", "checkpoint": "random", "expected_dice": wrong}]))
+
+
+def test_a_floor_that_is_not_stated_is_half_of_the_expected_dice_at_most() -> None:
+    def floor(**keys: Any) -> float:
+        return ModelEntry(name="m", arch="unet", checkpoint="random", **keys).floor
+
+    assert (floor(), floor(expected_dice=0.9), floor(expected_dice=0.4)) == (0.3, 0.3, 0.2)
+    assert floor(expected_dice=0.4, min_dice=0.35) == 0.35
