@@ -31,6 +31,7 @@ PIECE_ROWS = 2**15
 # What a file may become in memory, by its kind and its bytes on disk: real ones take tens of bytes a row, and unpack to
 # a few times their size, but one page of a stranger may stand for any number of rows, or of copies of a long text.
 _OWN_ROWS: Mapping[str, int] = {"records": MAX_RECORDS, "class_records": 256 * MAX_RECORDS}
+_BYTES_A_ROW: Mapping[str, int] = {"records": 16, "class_records": 1}
 _OWN_BYTES, _UNPACKED = 2**23, 32
 _ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}  # none repeats a part of a text
 
@@ -199,7 +200,7 @@ def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> tuple[pq.Pa
         )
     size = source.seek(0, SEEK_END)
     most = _OWN_BYTES + _UNPACKED * size
-    texts = _require_small(metadata, path, {*schema.names}, _OWN_ROWS[kind] + size, most)
+    texts = _require_small(metadata, path, {*schema.names}, _OWN_ROWS[kind] + size // _BYTES_A_ROW[kind], most)
     file = pq.ParquetFile(
         source, metadata=metadata, read_dictionary=texts, pre_buffer=True, page_checksum_verification=True
     )
