@@ -84,7 +84,7 @@ def _runs(store: Store, survey: StoreSurvey, errors: Errors) -> Runs:
         except UserError as error:
             errors.wrong("runs", str(error))
     for run_id in sorted({str(row["run_id"]) for row in survey.origins} - set(ids)):
-        errors.wrong("runs", f"runs/{run_id}.json: missing, though rows are of that run")
+        errors.wrong("runs", f"runs/{run_id}.json: missing, though rows are of that run: {store.remedy(run_id)}")
     return runs
 
 

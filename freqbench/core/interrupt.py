@@ -1,10 +1,11 @@
-"""Delays Ctrl-C or SIGTERM until a consistent moment."""
+"""Delays Ctrl-C or SIGTERM until a consistent moment, and ends a step that takes too long."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Never
 
 
 class Interrupt:
@@ -35,3 +36,25 @@ def deferred_interrupt() -> Iterator[Interrupt]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in the block once the process has computed for that long, even within a regular expression.
+
+    Signals reach only the main thread: in another thread this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> Never:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGPROF, handle)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)

@@ -2,16 +2,18 @@
 
 import abc
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from freqbench.core import names
 from freqbench.core.config import Strict
 from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, Space
+from freqbench.core.interrupt import at_most
 from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, FileLabel, NativeCase, Reference, Shape
 from freqbench.data import nsd_tolerances
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ClassName = Annotated[str, Field(min_length=1)]
+Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
+
+MATCH_S = 0.2  # a match takes microseconds, but by some patterns, such as (a+)+$, years; memory grows meanwhile
 
 # A patient's name by the usual names of cases: BIDS, BraTS 2023 and later, and frames of a cine.
 _PATIENTS = re.compile(r"(?P<bids>sub-[^_]+)_.+|(?P<brats>BraTS(?:-[A-Za-z]+)+-[0-9]+)-[0-9]+|(?P<cine>.+?)_frame.*")
@@ -48,6 +53,18 @@ def usual_patient(case_id: str) -> str:
     while match := _VISIT.fullmatch(case_id):
         case_id = match["patient"] or match["named"]
     return case_id
+
+
+def matched(match: Callable[[str], re.Match[str] | None], name: str, what: str) -> re.Match[str] | None:
+    """Returns the match of a name by a pattern of a job, which `what` describes; DataError if that takes too long."""
+    try:
+        with at_most(MATCH_S):
+            return match(name)
+    except TimeoutError:
+        raise DataError(
+            f"{what}: expected a pattern that is matched at once, got one that takes more than {MATCH_S} s on a name "
+            f"of {len(name)} letters: write it with fewer repeats, and none in another, as + is in (a+)+"
+        ) from None
 
 
 def counted_patients(patients: Sequence[str]) -> str:
@@ -98,7 +115,7 @@ class Dataset(Strict, abc.ABC):
     split: str = "test"
     cases: Annotated[int, Field(ge=1)] | tuple[str, ...] | None = None
     reference: Reference = "label"
-    patient: Annotated[str, Field(min_length=1)] | None = None
+    patient: Pattern | None = None
     share: bool = True
 
     @field_validator("cases", mode="before")
@@ -113,8 +130,8 @@ class Dataset(Strict, abc.ABC):
     def _is_a_pattern(cls, value: str | None) -> str | None:
         try:
             re.compile(value or "")
-        except re.error as error:
-            raise ValueError(f"expected a regular expression, got {value!r}: {error}") from None
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"expected a regular expression, got {value!r:.160}: {error}") from None
         return value
 
     @property
@@ -244,12 +261,18 @@ class Dataset(Strict, abc.ABC):
     def patient_of(self, case_id: str, stated: str | None = None) -> str:
         """Returns the patient of a case by `patient`, else the one that a list states, else by the case's name.
 
-        Raises DataError if `patient` does not find a patient in the name.
+        Raises DataError if `patient` does not find a patient in the name, and for a name that is too long.
         """
+        for text in (case_id, stated or ""):
+            if len(text) > names.LONGEST:
+                raise DataError(
+                    f"{self.name}: expected names of cases and patients of at most {names.LONGEST} letters, got "
+                    f"{len(text):,}: rename it"
+                )
         if self.patient is None:
             return stated or usual_patient(case_id)
         pattern = re.compile(self.patient)
-        match = pattern.search(case_id)
+        match = matched(pattern.search, case_id, f"{self.name}: patient: {self.patient!r:.160}")
         patient = match and match["patient" if "patient" in pattern.groupindex else min(1, pattern.groups)]
         if not patient:
             raise DataError(
@@ -260,9 +283,9 @@ class Dataset(Strict, abc.ABC):
 
     def remarks(self, patients: Sequence[str]) -> Iterator[str]:
         """Yields one line per guess about its files and patients to look at, given the patient of each case."""
-        if self.patient is None and (names := alike(patients)):
+        if self.patient is None and (found := alike(patients)):
             yield (
-                f"{self.name}: {counted_patients(patients)}, but names such as {', '.join(names[:3])} look as if they "
+                f"{self.name}: {counted_patients(patients)}, but names such as {', '.join(found[:3])} look as if they "
                 "shared a patient: give the key `patient` a pattern, as intervals are over patients"
             )
 

@@ -121,14 +121,21 @@ def classes_of(
 def in_regions(where: str, classes: Classes, regions: Mapping[str, Sequence[int]]) -> Classes:
     """Returns regions in place of the classes that make them up, the background first.
 
-    Raises DataError for more regions than a code holds, or a class that no file holds.
+    Raises DataError for more regions than a code holds, two of the same classes, or a class that no file holds.
     """
     if len(regions) > MOST_REGIONS:
         raise DataError(f"{where}: expected at most {MOST_REGIONS} regions, got {len(regions)}: state fewer")
     known = sorted({k for k in classes.of_value.values() if k != IGNORED})
     if plain(classes.names[0]) in map(plain, regions):
         raise DataError(f"{where}: regions: expected other names than {classes.names[0]}'s, got it: rename the region")
+    of_labels = dict[frozenset[int], str]()
     for name, members in regions.items():
+        if not members:
+            raise DataError(f"{where}: regions: {name}: expected labels that make it up, got none: name some")
+        if (other := of_labels.setdefault(frozenset(members), name)) != name:
+            raise DataError(
+                f"{where}: regions: {name}: expected other labels than {other}'s, got the same: leave one out"
+            )
         if ignored := sorted(set(members) & set(classes.ignored) - set(known)):
             raise DataError(
                 f"{where}: regions: {name}: expected labels that count, got {ignored[0]}, which is ignored: take it "

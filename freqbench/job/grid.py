@@ -119,7 +119,7 @@ class Expansion:
                 if any(attack.needs_reference for attack, _ in attacks[i]):
                     dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
                 sourced.append([(*pair, learning_cases(dataset, pair[0], refs)) for pair in attacks[i]])
-        notes = [note for dataset in self._datasets for note in dataset.notes]
+        notes = [*_idle_keys(job), *(note for dataset in self._datasets for note in dataset.notes)]
         table: list[Cell] = []
         for i, (dataset, models) in enumerate(zip(self._datasets, self._models, strict=True)):
             for model in models.values():
@@ -134,6 +134,8 @@ class Expansion:
                 notes += fit.unjudged(entry, dataset, cases[dataset.name])
             concerns += _concerns_of_models(models, self._facts[i], dataset, cases[dataset.name])
             table += _cells(job, dataset, models, sourced[i], concerns)
+        if len(job.seeds) > 1 and all(cell.seed is None for cell in table):
+            notes.append(f"seeds: no attack draws: the {len(job.seeds)} seeds give the same cells")
         cells: dict[tuple[str, str], Cell] = {}
         for cell in table:
             cells.setdefault((cell.dataset.name, cell.cell_id), cell)
@@ -170,6 +172,14 @@ class Expansion:
     def _models(self) -> list[dict[str, ModelSpec]]:
         """The models for each dataset, by name; the facts on all datasets are read before the first network is made."""
         return [_models_of(self._job.models, *pair) for pair in zip(self._facts, self._datasets, strict=True)]
+
+
+def _idle_keys(job: JobSpec) -> Iterator[str]:
+    """Yields one line per key of a job that does nothing without another."""
+    if job.save_only and job.save_adversarial == "none":
+        yield f"save_only: saves no volumes of {', '.join(job.save_only)}: that needs save_adversarial: nifti"
+    if job.training and not any(entry.is_to_train or entry.trained for entry in job.models):
+        yield "training: trains nothing: that needs a model with a checkpoint train://NAME"
 
 
 def _seeds(job: JobSpec, attack: Attack) -> Sequence[int | None]:

@@ -78,6 +78,6 @@ def _get(name: str, file: str, target: Path) -> str:
         except (OSError, HTTPException) as error:
             problem = one_line(error)
     raise MissingDataError(
-        f"{SCHEME}{name}: expected {address} ({problem}) or {place} under FREQBENCH_DATA/brainchop (FREQBENCH_DATA is "
-        f"{data or 'not set'}), found neither: run once with internet access, or put it there"
+        f"{SCHEME}{name}: set FREQBENCH_DATA (now {data or 'not set'}) to a folder that holds brainchop/{place}, or "
+        f"run once with internet access: expected one of them, found neither; tried {address} ({problem})"
     )

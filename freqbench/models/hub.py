@@ -169,5 +169,6 @@ def _told(uri: str) -> Iterator[Any]:
 
 def _unreached(uri: str, endpoint: str, problem: str) -> MissingDataError:
     return MissingDataError(
-        f"{uri}: expected {endpoint} ({problem}) or a copy in the cache, found neither: run once with internet access"
+        f"{uri}: run once with internet access, or set HF_ENDPOINT to a mirror: expected a copy in the cache or an "
+        f"answer of the hub, found neither; tried {endpoint} ({problem})"
     )

@@ -2,12 +2,14 @@
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
+from os import SEEK_END
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.spec import AbstractBufferedFile
 
@@ -15,6 +17,7 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
 from freqbench.results.schema import CLASS_RECORDS, LATER, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
+from freqbench.results.writer import MAX_RECORDS
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -23,7 +26,16 @@ SCHEMAS: Mapping[str, pa.Schema] = {"records": arrow_schema(RECORDS), "class_rec
 MERGED_PREFIX = "compacted-"
 OWN_NAME = re.compile(r".+-\d{6,}\.parquet")  # name of a run's or merge's file, with its number
 AT_ONCE = 16
+PIECE_ROWS = 2**15
 
+# What a file may become in memory, by its kind and its bytes on disk: real ones take tens of bytes a row, and unpack to
+# a few times their size, but one page of a stranger may stand for any number of rows, or of copies of a long text.
+_OWN_ROWS: Mapping[str, int] = {"records": MAX_RECORDS, "class_records": 256 * MAX_RECORDS}
+_BYTES_A_ROW: Mapping[str, int] = {"records": 16, "class_records": 1}
+_OWN_BYTES, _UNPACKED = 2**23, 32
+_ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}  # none repeats a part of a text
+
+_FOREIGN = "freqbench did not write it: restore it, or move it away"
 _CODED_TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
@@ -100,16 +112,16 @@ class Files:
         """Reads some columns of one file, texts as codes."""
         schema = coded_schema(kind, columns)
         with self.open(kind, name) as source, self._explained(kind, name) as path:
-            table = _opened(source, path, kind, schema).read(schema.names, use_threads=False)
-            return _whole(table, schema)
+            file, most = _opened(source, path, kind, schema)
+            return _whole(file.read(schema.names, use_threads=False), schema, path, most)
 
     def pieces(self, kind: str, name: str, source: Any, schema: pa.Schema | None = None) -> Iterator[pa.Table]:
-        """Yields a file from `open`, or some columns of it (`coded_schema`), by row groups; closes it at the end."""
+        """Yields a file from `open`, or some columns of it (`coded_schema`), by some rows; closes it at the end."""
         schema = schema or SCHEMAS[kind]
         with source, self._explained(kind, name) as path:
-            file = _opened(source, path, kind, schema)
-            for number in range(file.num_row_groups):
-                yield _whole(file.read_row_group(number, schema.names, use_threads=False), schema)
+            file, most = _opened(source, path, kind, schema)
+            for batch in file.iter_batches(PIECE_ROWS, columns=schema.names, use_threads=False):
+                yield _whole(pa.Table.from_batches([batch]), schema, path, most)
 
     def schema(self, kind: str, name: str, source: Any = None) -> pa.Schema:
         """Returns all columns of a file, whether or not `kind` has them; `source` from `open` stays open."""
@@ -136,10 +148,19 @@ class Files:
             content = object_of(packed, path)
             version = content["schema_version"]
         except (ValueError, KeyError) as error:
-            got = f"got something else ({error})"
-            raise UserError(f"{path}: expected JSON that a run wrote, {got}: restore it or move it away") from None
+            got = f"got something else ({str(error).removeprefix(f'{path}: ')})"
+            raise UserError(f"{path}: expected JSON that a run wrote, {got}: {self.remedy(name)}") from None
         _check_version(path, version)
         return content
+
+    def remedy(self, name: str) -> str:
+        """Returns what to do about a JSON file of a run that is damaged or lost: `verify` needs it beside its rows."""
+        if name == "run.json":
+            return "restore it, or move it away and run the job again"
+        is_merged = any(pair.startswith(MERGED_PREFIX) for pair in self.names())
+        file = "*" if is_merged else f"{name.removeprefix('runs/').removesuffix('.json')}-*"
+        rows = f"records/{file} and class_records/{file}"
+        return f"restore it, or move what is left of it, {rows} away and run the job again"
 
     @contextmanager
     def _explained(self, kind: str, name: str) -> Iterator[str]:
@@ -165,8 +186,11 @@ class _Ranges(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no type
         return storage.read_range(self.path, start, end)
 
 
-def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> pq.ParquetFile:
-    """Opens a file and verifies its page checksums while reading, so that a flipped bit raises an error."""
+def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> tuple[pq.ParquetFile, int]:
+    """Opens a file and verifies its page checksums while reading, so that a flipped bit raises an error.
+
+    Texts are read as codes. Returns also the most bytes that its texts may have once they are none.
+    """
     metadata = pq.read_metadata(source)
     present = set(_checked(metadata.schema.to_arrow_schema(), path).names)
     if missing := [name for name in SCHEMAS[kind].names if name not in {*present, *(later.name for later in LATER)}]:
@@ -174,18 +198,49 @@ def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> pq.ParquetF
             f"{path}: expected the columns of schema version {SCHEMA_VERSION}, got no {missing[0]}, as releases before "
             "it wrote: run the job again into a new store"
         )
-    texts = [field.name for field in schema if field.type == _CODED_TEXT and field.name in present]
-    return pq.ParquetFile(
+    size = source.seek(0, SEEK_END)
+    most = _OWN_BYTES + _UNPACKED * size
+    texts = _require_small(metadata, path, {*schema.names}, _OWN_ROWS[kind] + size // _BYTES_A_ROW[kind], most)
+    file = pq.ParquetFile(
         source, metadata=metadata, read_dictionary=texts, pre_buffer=True, page_checksum_verification=True
     )
+    return file, most
 
 
-def _whole(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def _require_small(metadata: pq.FileMetaData, path: str, columns: Container[str], rows: int, size: int) -> list[str]:
+    """Refuses a file of which some columns may have more rows, or a row group more bytes; returns those of texts."""
+    groups, texts = [metadata.row_group(number) for number in range(metadata.num_row_groups)], dict[str, None]()
+    if (got := sum(group.num_rows for group in groups)) > rows:
+        raise UserError(f"{path}: expected at most {rows:,} rows in a file of its size, got {got:,}: {_FOREIGN}")
+    for group in groups:
+        chunks = [group.column(number) for number in range(group.num_columns)]
+        chunks = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
+        for chunk in chunks:
+            is_plain = chunk.physical_type != "FIXED_LEN_BYTE_ARRAY" and _ENCODINGS.issuperset(chunk.encodings)
+            if chunk.num_values != group.num_rows or not is_plain:
+                what = f"{chunk.path_in_schema:.40}: expected a value a row in a usual encoding, got something else"
+                raise UserError(f"{path}: {what}: {_FOREIGN}")
+            if chunk.physical_type == "BYTE_ARRAY":
+                texts[chunk.path_in_schema] = None
+        _require_bytes(sum(chunk.total_uncompressed_size for chunk in chunks), size, path)
+    return list(texts)
+
+
+def _require_bytes(got: int, most: int, path: str) -> None:
+    if got > most:
+        sizes = f"{most / 2**20:.0f} MiB in memory from a file of its size, got {got / 2**20:,.0f}"
+        raise UserError(f"{path}: expected at most {sizes}: {_FOREIGN}")
+
+
+def _whole(table: pa.Table, schema: pa.Schema, path: str, most: int) -> pa.Table:
     """Returns a table with the columns of a schema, those of LATER null where they are missing.
 
-    Raises pa.ArrowInvalid for a code that stands for no text.
+    Raises pa.ArrowInvalid for a code that stands for no text, UserError for texts that have more than `most` bytes.
     """
     table.validate(full=True)
+    chunks = [chunk for column in table.columns if pa.types.is_dictionary(column.type) for chunk in column.chunks]
+    lengths = (pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() for chunk in chunks)
+    _require_bytes(sum(map(int, filter(None, lengths))), most, path)
     for name in (column.name for column in LATER):
         if name in schema.names and name not in table.column_names:
             table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))

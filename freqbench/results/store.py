@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from freqbench.core import names
+from freqbench.core import limits, names
 from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
@@ -187,8 +187,12 @@ class Store:
             first = error.errors()[0]
             place = f"{self.root}/runs/{run_id}.json: {'.'.join(map(str, first['loc']))}"
             got = f"expected what a run wrote, got {first['input']!r:.80}"
-            raise UserError(f"{place}: {got}: restore it or move it away") from None
+            raise UserError(f"{place}: {got}: {self.remedy(run_id)}") from None
         return {**run, "run_id": run_id}
+
+    def remedy(self, run_id: str) -> str:
+        """Returns what to do if the file of a run is damaged or lost."""
+        return self._files.remedy(f"runs/{run_id}.json")
 
     def run_ids(self) -> list[str]:
         """Lists the ids of the runs so far, ordered."""
@@ -208,7 +212,7 @@ class Store:
             validate(job.get("index"), Index, "its index")
         except UserError as error:
             expected = f"{self.root}/run.json: expected the job of a run with its index ({error})"
-            raise UserError(f"{expected}: restore it, or move it away and run the job again") from None
+            raise UserError(f"{expected}: {self._files.remedy('run.json')}") from None
         return job
 
     def _winners(self, columns: Sequence[str]) -> pa.Table:
@@ -270,13 +274,13 @@ class Store:
 
 
 def index_keys(index: Mapping[str, Any]) -> set[Key]:
-    """Expands an index of `Grid.index`, as in `Store.job`, to its keys; a cell with `cases` has only those."""
-    return {
-        (cell["cell_id"], case_key, target)
-        for cell in index["cells"]
-        for case_key in (cell["cases"] if "cases" in cell else index["cases"][cell["dataset"]])
-        for target in cell["targets"]
-    }
+    """Expands an index of `Grid.index`, as in `Store.job`, to its keys; a cell with `cases` has only those.
+
+    Raises UserError for more keys than a job may have: a short index may stand for any number.
+    """
+    cells = [(cell, cell["cases"] if "cases" in cell else index["cases"][cell["dataset"]]) for cell in index["cells"]]
+    limits.require(sum(len(cases) * len(cell["targets"]) for cell, cases in cells), limits.RECORDS, "records of a job")
+    return {(cell["cell_id"], case, target) for cell, cases in cells for case in cases for target in cell["targets"]}
 
 
 # Names of rows: digests of their keys, which are stored nowhere

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -386,6 +387,42 @@ DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
         "2 records have no whole volume, though the job saves them",
     ),
 ]
+
+
+@pytest.mark.parametrize("is_compacted", [False, True])
+@pytest.mark.parametrize("content", [b"", b'{"models"', b"[]", b'{"schema_version": "1", "models": 3}', None])
+def test_a_run_file_that_is_lost_is_made_up_for_as_its_line_says(
+    small_copy: Path, content: bytes | None, is_compacted: bool
+) -> None:
+    job = Store(str(small_copy)).job()["spec"]
+    if is_compacted:
+        pair_of(small_copy).rename(small_copy / "records" / "compacted-0123456789abcdef-000001.parquet")
+        pair_of(small_copy, "class_records").rename(
+            small_copy / "class_records/compacted-0123456789abcdef-000001.parquet"
+        )
+    path = run_file(small_copy)
+    path.unlink() if content is None else path.write_bytes(content)
+    advice = wrong(small_copy)["runs"].rpartition("restore it, or ")[2]
+    pairs = re.fullmatch(r"move what is left of it, (\S+) and (\S+) away and run the job again", advice)
+    assert pairs is not None
+    path.unlink(missing_ok=True)
+    for pattern in pairs.groups():
+        for each in small_copy.glob(pattern):
+            each.unlink()
+    execute(job, small_copy)
+    assert wrong(small_copy) == {}
+    assert len(Store(str(small_copy)).runs()) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"schema_version": "1"}'])
+def test_a_job_file_that_is_lost_is_made_up_for_as_its_line_says(small_copy: Path, content: bytes) -> None:
+    job = Store(str(small_copy)).job()["spec"]
+    (small_copy / "run.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"restore it, or move it away and run the job again$"):
+        verify(Store(str(small_copy)))
+    (small_copy / "run.json").unlink()
+    execute(job, small_copy)
+    assert wrong(small_copy) == {}
 
 
 @pytest.mark.parametrize(("check", "damage", "text"), DAMAGE)

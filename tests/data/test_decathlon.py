@@ -126,6 +126,8 @@ def test_a_case_without_a_patient_cannot_be(patient: Any) -> None:
         ({"cases": "012"}, "expected a number of cases or a list of their ids, got '012': write [012]"),
         ({"labels": ["one"]}, "expected 2 to 256 different class names, background first"),
         ({"patient": "(a"}, "patient: expected a regular expression, got '(a': missing )"),
+        ({"patient": "a{99999999999999999999}"}, "patient: expected a regular expression, got 'a{999"),
+        ({"patient": "(" * 500 + ")" * 500}, "patient: expected a regular expression, got '((((("),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line(arguments: dict[str, object], text: str) -> None:

@@ -234,7 +234,7 @@ def test_a_wrong_archive_is_one_line_and_leaves_nothing(
     monkeypatch.setattr(msd, "MIRRORS", mirrors.addresses[:1])
     with pytest.raises(MissingDataError) as error:
         cases()
-    assert str(error.value).startswith(f"hippocampus: expected {mirrors.addresses[0]}/{TASK}.tar (")
+    assert f"found neither; tried {mirrors.addresses[0]}/{TASK}.tar (" in str(error.value)
     assert HARMS[harm] in str(error.value)
     assert "\n" not in str(error.value)
     assert left(tmp_path / "cache") == []
@@ -268,9 +268,9 @@ def test_no_way_out_is_one_line_with_every_place(
         cases()
     problem = "FREQBENCH_OFFLINE is set" if offline else "<urlopen error [Errno 111] Connection refused>"
     assert str(error.value) == (
-        f"hippocampus: expected http://127.0.0.1:9/{TASK}.tar ({problem}), or {TASK} or hippocampus under "
-        f"FREQBENCH_DATA ({tmp_path / 'data'}), found neither: run once with internet access, or unpack {TASK}.tar "
-        "there"
+        f"hippocampus: set FREQBENCH_DATA (now {tmp_path / 'data'}) to a folder that holds {TASK} or hippocampus, give "
+        "`root`, or run once with internet access: expected one of them, found neither; tried "
+        f"http://127.0.0.1:9/{TASK}.tar ({problem})"
     )
     assert left(tmp_path / "cache") == []
     dataset = hippocampus(split="test")
@@ -284,8 +284,9 @@ def test_another_task_is_looked_for_by_name_and_never_fetched(
     with pytest.raises(MissingDataError) as error:
         MSD(name="x", task="spleen").refs()
     assert str(error.value) == (
-        f"x: expected `root`, or Task09_Spleen or spleen under FREQBENCH_DATA ({tmp_path}), found neither: download "
-        f"{mirrors.addresses[0]}/Task09_Spleen.tar and unpack it there"
+        f"x: set FREQBENCH_DATA (now {tmp_path}) to a folder that holds Task09_Spleen or spleen, give `root`, or "
+        "unpack Task09_Spleen.tar there: expected one of them, found neither; it is at "
+        f"{mirrors.addresses[0]}/Task09_Spleen.tar"
     )
     shutil.copytree(mirrors.task, tmp_path / "spleen")
     shutil.copy(mirrors.list, tmp_path / "spleen/dataset.json")
@@ -327,8 +328,8 @@ def test_a_plan_says_what_is_missing_and_run_refuses(
     path = tiny_job.write(tmp_path, tiny_job.small(datasets=datasets))
     code, out, _ = bench("plan", path)
     assert code == 0
-    assert f"missing: dataset hippocampus: expected {msd.MIRRORS[0]}/{TASK}.tar (FREQBENCH_OFFLINE is set), or" in out
-    assert "found neither: run once with internet access" in refused(bench, "run", path)
+    assert "missing: dataset hippocampus: set FREQBENCH_DATA (now " in out
+    assert f"found neither; tried {msd.MIRRORS[0]}/{TASK}.tar (FREQBENCH_OFFLINE is set)" in refused(bench, "run", path)
 
 
 # The list of the package and the real volumes

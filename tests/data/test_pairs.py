@@ -267,3 +267,11 @@ def test_labels_with_gaps_are_proposed_with_the_classes_that_they_become(
     dataset = build_dataset({**entry, "crop_foreground": False}, where="job.yaml")
     loaded = dataset.load(dataset.refs()[0]).label
     assert loaded.unique().tolist() == list(range(len(values) + 1))
+
+
+def test_a_pattern_of_many_stars_is_refused_at_once(tmp_path: Path) -> None:
+    _write(tmp_path, [f"{'a' * 60}c.nii.gz"], [])
+    dataset = made(
+        "pairs", root=str(tmp_path), image="{case}" + "*a" * 12 + "b.nii.gz", reference="prediction", labels=2
+    )
+    refused("expected a pattern that is matched at once", dataset.refs)

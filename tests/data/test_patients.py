@@ -1,5 +1,6 @@
 """Patients by the names of cases: intervals are over patients, so time points of one must not pass for two."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,28 @@ def test_a_pattern_goes_before_the_patient_of_a_list_and_the_list_before_the_nam
 @pytest.mark.parametrize("pattern", ["x$", "(x)?b?", "(?P<patient>x)?."])
 def test_a_name_without_a_patient_is_refused(folder: Folder, pattern: str) -> None:
     refused("which finds none in a: change it", lambda: folder.dataset(patient=pattern).refs(), DataError)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["^((a+)+)+$", "(a|a)*$", "(.*)*\\1\\1!", ".*.*.*.*.*.*.*!", "(?=(a|aa)+$)b|!", "((a|){1000}){1000}!"]
+)
+def test_a_pattern_that_takes_years_is_refused_at_once(pattern: str) -> None:
+    dataset = Phantom(name="x", patient=pattern)
+    refused("on a name of 61 letters: write it with fewer repeats", lambda: dataset.patient_of("a" * 60 + "b"))
+
+
+def test_a_pattern_leaves_the_timer_of_the_process_as_it_was() -> None:
+    before = signal.getsignal(signal.SIGPROF)
+    assert Phantom(name="x", patient="^.").patient_of("ab") == "a"
+    assert signal.getsignal(signal.SIGPROF) is before
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("line", [{"image": f"i/{'1.' * 50_000}.nii"}, {"image": "i/a.nii", "patient": "1." * 50_000}])
+def test_a_list_with_an_endless_name_is_refused_at_once(folder: Folder, line: dict[str, str]) -> None:
+    """The usual patterns take seconds for a thousand letters, and their square for more."""
+    folder.list(validation=[{"label": "labelsTr/a.nii", **line}])
+    refused("of at most 128 letters, got", lambda: folder.dataset().refs())
 
 
 def test_every_loader_of_files_asks_the_pattern(tmp_path: Path) -> None:

@@ -138,9 +138,8 @@ def test_neither_way_is_one_line_that_says_both(
     with pytest.raises(MissingDataError) as error:
         storage.fetch(VOLUME)
     assert str(error.value) == (
-        f"{VOLUME}: expected {brainchop.ADDRESS}/t1_crop.nii.gz ({problem}) or t1_crop.nii.gz under "
-        "FREQBENCH_DATA/brainchop (FREQBENCH_DATA is not set), found neither: run once with internet access, or put it "
-        "there"
+        f"{VOLUME}: set FREQBENCH_DATA (now not set) to a folder that holds brainchop/t1_crop.nii.gz, or run once with "
+        f"internet access: expected one of them, found neither; tried {brainchop.ADDRESS}/t1_crop.nii.gz ({problem})"
     )
     assert release.asked == [brainchop.T1] * (not offline)
 
@@ -190,12 +189,18 @@ def test_the_packaged_job_says_what_it_lacks(
     monkeypatch.delenv("FREQBENCH_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
     if command == "run":
-        assert "found neither: run once with internet access, or put it there" in refused(bench, "run", "brain")
+        assert "found neither; tried https://" in refused(bench, "run", "brain")
         return
     code, out, err = bench("plan", "brain")
     assert (code, err) == (0, "")
-    assert "missing: dataset t1: brainchop://t1_crop.nii.gz: expected https://raw.githubusercontent.com" in out
-    assert "missing: model model5: brainchop://model5_gw_ae: expected https://raw.githubusercontent.com" in out
+    assert (
+        "missing: dataset t1: brainchop://t1_crop.nii.gz: set FREQBENCH_DATA (now not set) to a folder that holds"
+        in out
+    )
+    assert (
+        "missing: model model5: brainchop://model5_gw_ae: set FREQBENCH_DATA (now not set) to a folder that holds"
+        in out
+    )
 
 
 def test_the_hashes_are_those_of_the_release(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -30,7 +31,7 @@ from freqbench.data.preprocess import check_room, prepared_shape, ras_grid
 REVISION = 1
 
 T = TypeVar("T")
-Region = Annotated[tuple[Annotated[int, Field(ge=1, lt=IGNORED)], ...], Field(min_length=1)]
+Region = tuple[Annotated[int, Field(ge=1, lt=IGNORED)], ...]
 
 _SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>(-?[0-9]{1,9})?):(?P<stop>(-?[0-9]{1,9})?)\])?")
 _OTHER_NAME = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
@@ -175,7 +176,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     def _exclusive_classes(self) -> Classes:
         count = (
-            1 + max(map(max, self.regions.values())) if self.regions else None
+            1 + max(chain.from_iterable(self.regions.values()), default=1) if self.regions else None
         )  # of labels, where nothing names them
         if self.reference == "prediction":
             return classes_of(self.name, {}, self.labels or count or tuple(self._listed_labels().values()), None)

@@ -133,11 +133,13 @@ class MSD(Decathlon):
             root = expanded(f"${{FREQBENCH_DATA}}/{folder}", self.name)
             if storage.exists(join(root, "imagesTr")):
                 return root
-        below = f"{self.task} or {organ} under FREQBENCH_DATA ({data or 'not set'})"
+        place = (
+            f"set FREQBENCH_DATA (now {data or 'not set'}) to a folder that holds {self.task} or {organ}, give `root`"
+        )
         if self.task not in LISTS:
             raise MissingDataError(
-                f"{self.name}: expected `root`, or {below}, found neither: download {MIRRORS[0]}/{self.task}.tar and "
-                "unpack it there"
+                f"{self.name}: {place}, or unpack {self.task}.tar there: expected one of them, found neither; it is at "
+                f"{MIRRORS[0]}/{self.task}.tar"
             )
         try:
             fetched = _fetched(self.task, node_cache.folder())
@@ -146,8 +148,8 @@ class MSD(Decathlon):
                 fetched = _fetched(self.task, node_cache.folder())
         except MissingDataError as error:
             raise MissingDataError(
-                f"{self.name}: expected {error}, or {below}, found neither: run once with internet access, or unpack "
-                f"{self.task}.tar there"
+                f"{self.name}: {place}, or run once with internet access: expected one of them, found neither; "
+                f"tried {error}"
             ) from None
         return str(fetched)
 

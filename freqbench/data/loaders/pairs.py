@@ -10,12 +10,12 @@ from pydantic import Field, field_validator, model_validator
 from freqbench.core.errors import DataError, MissingDataError
 from freqbench.core.files import storage
 from freqbench.data import image_files
+from freqbench.data.base import Pattern, matched
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder, UnlabelledError
 
 SPLIT, PATIENT = "split", "patient"
 NO_NAMES = "the number of classes or their names, background first, as label maps do not state them"
 
-Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
 _PART = re.compile(r"\{(\w+)\}|(\*)|([^{}*]+)|([{}])")
 
 
@@ -67,7 +67,8 @@ class Pairs(ListedFolder):
         files: dict[tuple[str, ...], dict[str, str]] = {}
         for path in storage.list_tree(root, max(pattern.count("/") for pattern in patterns) + 1):
             for pattern, regex in fitted.items():
-                if path.endswith(image_files.SUFFIXES) and (match := regex.fullmatch(path)):
+                is_image = path.endswith(image_files.SUFFIXES)
+                if is_image and (match := matched(regex.fullmatch, path, f"{root}: {pattern:.160}")):
                     found = files.setdefault(tuple(match[name] for name in self._all_names), {})
                     if pattern in found:
                         raise DataError(

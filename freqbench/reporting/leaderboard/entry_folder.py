@@ -9,8 +9,8 @@ verdicts follow from the rows.
 import re
 import stat
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +59,7 @@ bibtex: null     # how to cite it
 SEAL, STORE = "entry.json", "store"
 VERSION = 2
 MOST_FILES, MOST_BYTES, MOST_SEAL = 2000, 2**27, 2**24
-MOST_ROWS, MOST_UNPACKED = 1_000_000, 2**31
+MOST_ROWS, MOST_RECORDS, MOST_UNPACKED = 1_000_000, 100_000, 2**28
 
 _RUN = r"(run\.json|runs/[\w.-]+\.json|(records|class_records)/[\w.-]+\.parquet)"
 _OWN = re.compile(
@@ -238,7 +238,7 @@ def read_entry(folder: Path) -> BoardEntry:
                 f"{folder / name}: expected sha256 {wanted:.12}, got {got:.12}: changed since the entry was made: make "
                 "it again"
             )
-    _require_small(folder, [path for name, path in files.items() if name.endswith(".parquet")])
+    _require_small(folder, files)
     return BoardEntry(folder=folder, card=card, seal=sealed)
 
 
@@ -263,19 +263,26 @@ def files_of(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _require_small(folder: Path, paths: Iterable[Path]) -> None:
-    """Refuses Parquet files whose metadata state more rows or bytes, once read, than an entry may have."""
-    rows = size = 0
+def _require_small(folder: Path, files: Mapping[str, Path]) -> None:
+    """Refuses Parquet files whose metadata state more rows or bytes, once read, than an entry or its jobs may have."""
+    rows, size = Counter[str](), 0
     try:
-        for path in paths:
-            facts = pq.read_metadata(path)
-            rows += facts.num_rows
-            size += sum(facts.row_group(place).total_byte_size for place in range(facts.num_row_groups))
+        for name, path in files.items():
+            facts = pq.read_metadata(path) if name.endswith(".parquet") else None
+            for group in map(facts.row_group, range(facts.num_row_groups)) if facts else ():
+                rows[name.rpartition("/")[0]] += group.num_rows
+                size += group.total_byte_size
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{folder}: expected Parquet files, got another: {one_line(error):.200}") from None
-    if rows > MOST_ROWS or size > MOST_UNPACKED:
-        most = f"{MOST_ROWS:,} rows and {MOST_UNPACKED // 2**30} GiB once read"
+    if rows.total() > MOST_ROWS or size > MOST_UNPACKED:
+        most = f"{MOST_ROWS:,} rows and {MOST_UNPACKED // 2**20} MiB once read"
         raise UserError(f"{folder}: expected at most {most}, got more: make an entry of fewer attacks")
+    for place in (STORE, f"{STORE}/audit"):
+        if got := rows[f"{place}/records"]:
+            asked = len(index_keys(Store(str(folder / place)).job()["index"]))
+            if got > min(asked, MOST_RECORDS):
+                most = f"a row for each of the {asked:,} records of its job, of at most {MOST_RECORDS:,}"
+                raise UserError(f"{folder / place}: expected {most}, got {got:,} rows: make the entry again")
 
 
 def told_by(store: Store) -> Told:

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from reporting.leaderboard.conftest import CARD, write_card
 
 from freqbench.core.errors import UserError
 from freqbench.reporting.leaderboard import entry_folder
 from freqbench.reporting.leaderboard.entry_folder import TEMPLATE, files_of, is_address, read_card, read_entry
+from freqbench.reporting.leaderboard.make import seal
 
 
 @pytest.fixture
@@ -46,6 +49,25 @@ def shortened(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def doubled(folder: Path) -> None:
+    """Each row twice, in a sound file."""
+    path = next((folder / "store" / "records").iterdir())
+    table = pq.read_table(path)
+    pq.write_table(pa.concat_tables([table, table]), path)
+    seal(folder, "plain", json.loads((folder / SEAL).read_text())["checkpoint"])
+
+
+def doubled_with_its_index(folder: Path) -> None:
+    """Each row twice, and so each cell of the job's index."""
+    edited("store/run.json", lambda text: json.dumps(_twice(json.loads(text))))(folder)
+    doubled(folder)
+
+
+def _twice(run: Any) -> Any:
+    run["job"]["index"]["cells"] *= 2
+    return run
+
+
 CHANGED = r"expected sha256 \w{12}, got \w{12}: changed since the entry was made"
 SEAL = "entry.json"
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -56,6 +78,11 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "a name that turns": (added("store/runs/a\u202e.json"), r"a\\u202e.json': expected no such file"),
     "a picture": (added("store/0_0_1.json", "<script>"), "expected no such file in an entry"),
     "a row": (shortened, f"parquet: {CHANGED}"),
+    "rows twice": (
+        doubled,
+        r"store: expected a row for each of the \d+ records of its job, of at most 100,000, got \d+",
+    ),
+    "rows and index twice": (doubled_with_its_index, r"store: expected a row for each of the \d+ records of its job"),
     "its card": (edited("card.yaml", lambda text: text.replace("Bright", "Brighter")), f"card.yaml: {CHANGED}"),
     "an added file": (added("store/runs/x.json"), "x.json: expected sha256 none, got"),
     "a missing file": (removed("store/audit/gradients.json"), r"gradients.json: expected sha256 \w{12}, got no file"),
@@ -81,6 +108,7 @@ def test_a_file_that_does_not_belong_is_one_line(copy: Path, what: str) -> None:
 LIMITS = {
     "MOST_FILES": (3, "at most 3 files"),
     "MOST_BYTES": (1000, "files and 0 MiB, got more"),
+    "MOST_RECORDS": (3, "records of its job, of at most 3, got"),
     "MOST_ROWS": (10, "once read, got more"),
     "MOST_UNPACKED": (1000, "once read, got more"),
 }

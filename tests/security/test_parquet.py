@@ -1,0 +1,114 @@
+"""A Parquet file of a stranger may stand for any number of rows, or of copies of a text: it is refused unread."""
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from results.conftest import make_classes, make_record
+
+from freqbench.audit.verify import verify
+from freqbench.core.errors import UserError
+from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
+
+LONG = "x" * 2_000_000
+ROWS = 60
+Write = Callable[[Path, pa.Table], None]
+
+
+def _with(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, pa.field(name, values.type), values)
+
+
+def _in_groups(path: Path, tables: Iterator[pa.Table], **how: object) -> None:
+    first = next(tables)
+    with pq.ParquetWriter(path, first.schema, compression="zstd", **how) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
+
+
+def _of(make: Callable[[int], pa.Array], column: str = "caution", step: int = 10, **how: object) -> Write:
+    """Writes a column of `make(rows)` in row groups of some rows each."""
+
+    def write(path: Path, table: pa.Table) -> None:
+        parts = (table.slice(start, step) for start in range(0, len(table), step))
+        _in_groups(path, (_with(part, column, make(len(part))) for part in parts), **how)
+
+    return write
+
+
+def _copies(rows: int) -> pa.Array:
+    return pa.array([LONG] * rows)
+
+
+def _lists(rows: int) -> pa.Array:
+    return pa.array([[1.0] * 100_000] * rows)
+
+
+def _blocks(rows: int) -> pa.Array:
+    return pa.array([LONG.encode()] * rows, pa.binary(len(LONG)))
+
+
+def _many_rows(path: Path, table: pa.Table) -> None:
+    pq.write_table(table.take([0] * 30_000), path, compression="zstd")
+
+
+SPELLINGS: dict[str, tuple[Write, str]] = {
+    "copies of a text": (_of(_copies), r"expected at most \d+ MiB in memory from a file of its size, got \d+"),
+    "copies in a numbers' column": (_of(_copies, "dsc"), r"expected at most \d+ MiB in memory"),
+    "packed texts": (_of(_copies, use_dictionary=False), r"expected at most \d+ MiB in memory"),
+    "texts by their difference": (
+        _of(_copies, use_dictionary=False, column_encoding={"caution": "DELTA_BYTE_ARRAY"}),
+        "caution: expected a value a row in a usual encoding, got something else",
+    ),
+    "lists": (_of(_lists, "dsc"), "dsc.list.element: expected a value a row"),
+    "blocks": (_of(_blocks), "caution: expected a value a row"),
+    "copies of a row": (_many_rows, r"expected at most \d,\d{3} rows in a file of its size, got 30,000"),
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store of some rows."""
+    store, rows = Store(str(tmp_path)), [make_record(minute, case_key=f"case{minute}") for minute in range(ROWS)]
+    store.writer("run0", interval_s=0).add(rows, [line for row in rows for line in make_classes(row)])
+    return store
+
+
+@pytest.mark.parametrize("what", SPELLINGS)
+def test_a_file_that_unpacks_to_much_more_is_refused_unread(
+    store: Store, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, complaint = SPELLINGS[what]
+    (path,) = (Path(store.root) / "records").iterdir()
+    write(path, pq.read_table(path))
+    assert path.stat().st_size < 2**20
+    former, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(pool)
+    try:
+        with pytest.raises(UserError, match=complaint) as caught:
+            store.records()
+    finally:
+        pa.set_memory_pool(former)
+    assert "\n" not in str(caught.value)
+    assert "freqbench did not write it: restore it, or move it away" in str(caught.value)
+    assert pool.max_memory() < 2**26
+
+
+def test_verify_refuses_classes_with_copies_of_a_text(store: Store) -> None:
+    store.write_job({"index": {"cells": []}})
+    (path,) = (Path(store.root) / "class_records").iterdir()
+    _of(_copies, "class_name")(path, pq.read_table(path))
+    assert "MiB in memory from a file of its size" in verify(store)[0].text
+
+
+def test_as_many_rows_as_a_run_writes_at_once_are_read_whatever_their_size(tmp_path: Path) -> None:
+    row = make_record()
+    tables = to_table(RECORDS, [row]).take([0] * 5000), to_table(CLASS_RECORDS, make_classes(row, 1)).take([0] * 50_000)
+    for kind, table in zip(("records", "class_records"), tables, strict=True):
+        (tmp_path / kind).mkdir()
+        pq.write_table(table, tmp_path / kind / "run0-000000.parquet")
+    assert len(Store(str(tmp_path)).class_records()) == 50_000
