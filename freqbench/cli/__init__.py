@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -67,6 +68,12 @@ def main() -> None:
             app(standalone_mode=True)
         finally:
             sys.stdout.flush()
+    except SystemExit as error:  # of a command, unless code of others ends the process
+        packages = [frame.f_globals["__name__"] for frame in _frames(error)]
+        place = [name for name in packages if name.partition(".")[0] not in sys.stdlib_module_names][-1]
+        if place.partition(".")[0] in ("freqbench", "click", "typer"):
+            raise
+        _refuse(f"{place}: expected code that returns or raises an error, got SystemExit: {one_line(error)}: mend it")
     except EngineLost as error:
         _refuse(str(error), EXIT_FAILED)
     except (UserError, StorageUnavailable) as error:
@@ -109,13 +116,13 @@ def _require_values(arguments: Sequence[str]) -> None:
             raise UserError(f"{os.fsencode(argument)!r}: expected UTF-8, got other bytes: rename the file or folder")
 
 
+def _frames(error: BaseException) -> list[FrameType]:
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
 def _refused_variable(error: Exception) -> str | None:
     """Returns the environment variable whose value a library refused while it was imported; None: another error."""
-    modules = [
-        frame.f_globals["__name__"]
-        for frame, _ in traceback.walk_tb(error.__traceback__)
-        if frame.f_code.co_name == "<module>"
-    ]
+    modules = [frame.f_globals["__name__"] for frame in _frames(error) if frame.f_code.co_name == "<module>"]
     if all(module == "__main__" or module.startswith("freqbench") for module in modules):
         return None
     return next((name for name, value in os.environ.items() if value and repr(value) in str(error)), None)

@@ -150,9 +150,9 @@ class Worker:
         try:
             with trusting(self.spec.trust_code):
                 outcome, masks = self._run(unit, prefetch)
-        except StoreRefuses:
+        except (StoreRefuses, KeyboardInterrupt):
             raise
-        except Exception as error:  # noqa: BLE001 (whatever a model, attack or file does, the rest of the grid goes on)
+        except BaseException as error:  # noqa: BLE001 (whatever code of others does, sys.exit too, the grid goes on)
             outcome = rows.failed(unit, reason_of(error), self._measured(unit.cell))
         loaded, slower = self._load_seconds, 1.0 if self._device.type == "cuda" else slowdown(before)
         spent = time.perf_counter() - started - loaded
@@ -187,9 +187,9 @@ class Worker:
         for target in unit.targets:
             try:
                 scored.append(self._scored(unit, target, case, attacked, in_space))
-            except OSError:  # of storage: the unit waits for it
+            except (OSError, KeyboardInterrupt):  # of storage: the unit waits for it
                 raise
-            except Exception as failure:  # noqa: BLE001 (a model that fails costs no other model its score)
+            except BaseException as failure:  # noqa: BLE001 (a model that fails costs no other model its score)
                 lost.append(rows.failed(replace(unit, targets=(target,)), reason_of(failure), self._measured(cell)))
         unit = replace(unit, targets=tuple(each.target for each in scored))
         outcome = rows.scored(

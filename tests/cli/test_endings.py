@@ -176,6 +176,21 @@ def test_a_variable_that_a_library_refuses_on_import_is_named(
 
 
 @pytest.mark.parametrize(
+    ("text", "code"), [("import sys\nsys.exit(3)\n", 3), ("import argparse\nargparse.ArgumentParser().exit(2)\n", 2)]
+)
+def test_code_of_others_that_ends_the_process_is_named(
+    text: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    """Such as a dataset that lists its cases."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "ending.py").write_text(text)
+    monkeypatch.delitem(sys.modules, "ending", raising=False)
+    monkeypatch.setattr(freqbench.core.config, "read", lambda *_: importlib.import_module("ending"))
+    expected = f"expected code that returns or raises an error, got SystemExit: {code}: mend it\n"
+    assert refused(bench, "plan", "job.yaml") == f"error: ending: {expected}"
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["plan", "job.yaml", "--out", ""], "--out: expected a value"),
