@@ -129,6 +129,7 @@ class Worker:
         self._glimpser = Glimpser()
         self._load_seconds, self._is_prepared = 0.0, False
         self.advance: Callable[[int], None] = lambda passes: None
+        self.passed = time.monotonic()  # time of the last pass of a network that it loaded
         self.refusal: str | None = None  # of the store, while files wait for it
         self.keep = Patience(spec.volumes or spec.learned or "", self._wait, lambda text: self._wait(), lambda: 0).keep
 
@@ -356,8 +357,14 @@ class Worker:
         if spec.model_id in self.networks:
             return self.networks[spec.model_id]
         how = cell.precision, cell.compile
+
+        def load() -> SegmentationModel:
+            model = models.load(spec, self._device, *how)
+            model.register_forward_hook(lambda *_: setattr(self, "passed", time.monotonic()))
+            return model
+
         with self._timed():
-            return self._models.get((spec.model_id, *how), partial(models.load, spec, self._device, *how))
+            return self._models.get((spec.model_id, *how), load)
 
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanScores:
         def make() -> CleanScores:
