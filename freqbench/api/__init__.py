@@ -5,6 +5,12 @@ threads and `window_batch`. A wrong argument raises a `freqbench.core.errors.Use
 before anything is computed.
 """
 
+# ruff: noqa: E402 (libraries read the numbers of threads when they are imported)
+
+from freqbench.core.machine import settle_threads
+
+settle_threads()
+
 from freqbench.api.case import Cases, load_dataset
 from freqbench.api.case import PatientCase as Case
 from freqbench.api.evaluation import Certificate, attack, certify, evaluate, load_results

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -19,7 +20,7 @@ from freqbench import __version__
 from freqbench.cli import audit, catalogue, cluster, common, doctor, init, leaderboard, report, run, volumes
 from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER
 from freqbench.core.errors import EngineLost, StorageUnavailable, UserError, one_line, shortened
-from freqbench.core.machine import versions
+from freqbench.core.machine import settle_threads, versions
 from freqbench.core.terminal import PlainConsole
 
 app = typer.Typer(
@@ -63,9 +64,16 @@ def main() -> None:
     try:
         try:
             _require_values(sys.argv[1:])
+            settle_threads()
             app(standalone_mode=True)
         finally:
             sys.stdout.flush()
+    except SystemExit as error:  # of a command, unless code of others ends the process
+        packages = [frame.f_globals["__name__"] for frame in _frames(error)]
+        place = [name for name in packages if name.partition(".")[0] not in sys.stdlib_module_names][-1]
+        if place.partition(".")[0] in ("freqbench", "click", "typer"):
+            raise
+        _refuse(f"{place}: expected code that returns or raises an error, got SystemExit: {one_line(error)}: mend it")
     except EngineLost as error:
         _refuse(str(error), EXIT_FAILED)
     except (UserError, StorageUnavailable) as error:
@@ -79,6 +87,9 @@ def main() -> None:
         advice = "make room there, or write elsewhere" if is_full else "check the path and its permissions"
         _refuse(f"{place}{error.strerror or error}: {advice}")
     except Exception as error:  # noqa: BLE001 (a defect if any comes this far)
+        if name := _refused_variable(error):
+            got = f"expected a value that libraries take, got {os.environ[name]!r:.80} ({one_line(error):.200})"
+            _refuse(f"{name}: {got}: correct it, or unset it")
         _confess(error)
 
 
@@ -103,6 +114,18 @@ def _require_values(arguments: Sequence[str]) -> None:
             raise UserError(f"{option}: expected a value, got an empty one: give one, or leave it out")
         if not argument.isascii() and os.fsencode(argument) != argument.encode(errors="replace"):
             raise UserError(f"{os.fsencode(argument)!r}: expected UTF-8, got other bytes: rename the file or folder")
+
+
+def _frames(error: BaseException) -> list[FrameType]:
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def _refused_variable(error: Exception) -> str | None:
+    """Returns the environment variable whose value a library refused while it was imported; None: another error."""
+    modules = [frame.f_globals["__name__"] for frame in _frames(error) if frame.f_code.co_name == "<module>"]
+    if all(module == "__main__" or module.startswith("freqbench") for module in modules):
+        return None
+    return next((name for name, value in os.environ.items() if value and repr(value) in str(error)), None)
 
 
 def _refuse(text: str, code: int = EXIT_USER) -> NoReturn:

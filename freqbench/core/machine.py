@@ -5,6 +5,7 @@ import gc
 import importlib.metadata
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,10 +13,17 @@ from pathlib import Path
 
 import psutil
 
+from freqbench.core.errors import UserError
+
 PACKAGES = (
     *("freqbench", "torch", "ray", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel", "SimpleITK"),
     *("pyarrow", "nnunetv2"),
 )
+THREADS = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+    *("NUMEXPR_NUM_THREADS", "NUMEXPR_MAX_THREADS", "NUMBA_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"),
+)
+"""Variables with a number of threads, which libraries read when they are imported."""
 
 PROC, CONTROL_GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 MALLOC_SIZES = {-3: 64 << 20, -1: 256 << 20}  # bytes; M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in glibc's malloc.h
@@ -39,6 +47,24 @@ def available_cores() -> int:
 def available_threads() -> int:
     """Returns the number of threads for one process: the cores, or OMP_NUM_THREADS if that is less."""
     return min(available_cores(), stated_threads() or sys.maxsize)
+
+
+def settle_threads() -> None:
+    """Leaves of each of THREADS the first number, as OpenMP reads its list by levels: pandas fails to import at a list.
+
+    To be called before libraries are imported. Raises UserError for a text that states no numbers.
+    """
+    for name in THREADS:
+        if stated := os.environ.get(name, "").strip():
+            numbers = [text.strip() for text in stated.split(",")]
+            if not all(re.fullmatch("[1-9][0-9]{0,3}", number) for number in numbers):
+                raise UserError(
+                    f"{name}: expected a whole number from 1 to 9999, or a list of them as 4,2, got {stated!r:.80}: "
+                    "correct it, or unset it"
+                )
+            os.environ[name] = numbers[0]
+        else:
+            os.environ.pop(name, None)  # empty; numexpr would take it for 0
 
 
 def stated_threads() -> int | None:

@@ -85,7 +85,9 @@ def load_class(path: str, base: type) -> type[Any]:
     module, _, name = path.partition(":")
     try:
         cls = getattr(importlib.import_module(module), name, None)
-    except (Exception, SystemExit) as error:  # importing a module runs it, and it may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # importing a module runs it, and it may raise anything
         got = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise UserError(
             f"{path}: expected a module that can be imported, got {' '.join(got.split())}: install it, set PYTHONPATH, "

@@ -3,8 +3,10 @@
 import importlib.util
 import os
 import platform
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -25,6 +27,7 @@ from freqbench.job.plan import Plan
 from freqbench.models import GRAPH_BYTES, step_bytes
 
 Engine = Literal["auto", "ray", "serial"]
+HANGS_S = 60.0  # without a pass, after which a unit of the serial engine is told of
 
 
 def run_plan(
@@ -98,6 +101,35 @@ def run_plan(
         ray_engine.run(schedule, spec, pool, listener, plan.grid.job.case_timeout, following)
 
 
+@contextmanager
+def hangs_told(worker: Worker, unit: Unit, tell: Callable[[str], None]) -> Iterator[None]:
+    """Tells of a unit inside that no network has made a pass for HANGS_S seconds, and again after twice as many."""
+    worker.passed = began = time.monotonic()
+    ended = threading.Event()
+
+    def watch() -> None:
+        said = worker.passed, HANGS_S
+        while not ended.wait(HANGS_S / 10):
+            passed, now = worker.passed, time.monotonic()
+            due = said[1] if passed == said[0] else HANGS_S
+            if now - passed >= due:
+                said = passed, 2 * due
+                tell(
+                    f"waiting for {unit.name} of {unit.cell.dataset.name} (cell {unit.cell.cell_id}), begun "
+                    f"{now - began:.0f} s ago: no network has made a pass for {now - passed:.0f} s: it loads, scores "
+                    "or hangs. Ctrl-C ends the run; with --engine ray and case_timeout: SECONDS in the job, a unit "
+                    "that hangs is given up"
+                )
+
+    thread = threading.Thread(target=watch, name="hangs", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
     """Carries out units in the schedule's order; the listener is told of each and gets its outcome."""
     listener.wait("waiting for the first network and case to load")
@@ -108,8 +140,9 @@ def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
         listener.begin(unit)
         worker.advance = partial(listener.advance, unit)
         started = time.monotonic()
-        made, masks = worker.run(unit, prefetch=schedule.next_unit("serial"))
-        outcome, loaded = with_surfaces(unit, made, masks), made.load_seconds
+        with hangs_told(worker, unit, listener.tell):
+            made, masks = worker.run(unit, prefetch=schedule.next_unit("serial"))
+            outcome, loaded = with_surfaces(unit, made, masks), made.load_seconds
         outcome = replace(outcome, load_seconds=loaded, device_seconds=time.monotonic() - started - loaded)
         clock.add(outcome)
         listener.tick([clock.facts(waits=False)])

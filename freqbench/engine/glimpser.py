@@ -81,7 +81,9 @@ class Glimpser:
                 maps.append((caption(f"{row['target_model']}, clean", row["dsc_foreground_clean"]), 0, show(before)))
             index = slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy())
             shown = sliced(case, adversarial, index, maps, cell.dataset.regions_of_labels)
-        except Exception:  # only the glimpse is lost, no row
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             logger.warning("%s: no glimpse of it could be drawn", unit.name, exc_info=True)
             return None
         return Glimpse(cell_id=cell.cell_id, case_key=cell.dataset.case_key(unit.ref), drop=drop, shown=shown)

@@ -16,6 +16,7 @@ from freqbench.core import names
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
 from freqbench.core.identity import window_generator
+from freqbench.core.plugins import kind_of
 from freqbench.core.types import Case
 from freqbench.engine import memory
 from freqbench.job.cells import Cell
@@ -44,7 +45,10 @@ def learn(
         learner = _AsPredicted(SlidingWindowModel(model, windows, kept))
         return attack.learn(learner, _OnDevice(cases, device, learner.turn_to), model.roi, generator)
 
-    return memory.within_memory(run, windows)[0]
+    learned, _ = memory.within_memory(run, windows)
+    if not isinstance(learned, Tensor):
+        raise UserError(f"{attack.name}: expected a tensor from `learn`, got {kind_of(learned)}: return the tensor")
+    return learned
 
 
 def kept(

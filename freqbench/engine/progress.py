@@ -23,7 +23,8 @@ SCORING = "scoring"
 
 
 class Listener(Protocol):
-    """Interface that an engine calls: `take`, `tick`, `advance` from one thread, the rest from its starting thread."""
+    """Interface that an engine calls: `take`, `tick`, `advance` from one thread, `tell` from any, the rest from its
+    starting thread."""
 
     def use(self, engine: Mapping[str, Any]) -> None:
         """An engine was chosen: its name, and the number and size of its workers."""

@@ -197,11 +197,13 @@ def with_surfaces(unit: Unit, outcome: Outcome, masks: Masks | None) -> Outcome:
         return outcome
     try:
         return outcome.with_scores(score_masks(masks))
-    except Exception as error:  # noqa: BLE001 (as in Worker.run)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (as in Worker.run)
         return failed(unit, reason_of(error), outcome.measured())
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """Returns an error in one line, and logs all of it."""
     logger.info("unit failed", exc_info=error)
     text = one_line(error)

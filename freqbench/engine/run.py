@@ -26,7 +26,7 @@ from freqbench.job import costs
 from freqbench.job.grid import Grid
 from freqbench.job.plan import Plan, make_plan, volumes_root
 from freqbench.job.schema import JobSpec
-from freqbench.results import Lease, Shard, Store, index_keys
+from freqbench.results import KEY, Lease, Shard, Store, index_keys
 from freqbench.results.glimpses import Glimpses
 from freqbench.results.volumes import VOLUMES
 
@@ -104,6 +104,7 @@ def execute(
         with run.recorded(root) as spec:
             engines.run_plan(plan, engine, address, spec, run, is_new=is_new)
     store.write_job(content)  # again, because the list of runs has grown
+    run.require_kept()
     return run.summary
 
 
@@ -128,6 +129,7 @@ def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = 
         with run.recorded(root, reuse=True) as spec:
             engines.run_plan(plan, "auto", None, spec, run)
     (added or Additions.of(store)).with_targets(grid).write(store, grid.job)
+    run.require_kept()
     return run.summary
 
 
@@ -152,6 +154,7 @@ class Recorder:
         self._progress = progress = RunProgress(plan, console, estimate)
         self.wait, self.begin, self.advance, self.keep = progress.wait, progress.begin, progress.advance, patience.keep
         self._status, self._started, self._recorded = "died", time.monotonic(), 0.0
+        self._found, self._lost = store.names(), 0  # files at the beginning; records that have been lost since
 
     @contextmanager
     def recorded(self, volumes: str | None = None, reuse: bool = False) -> Iterator[WorkerSpec]:
@@ -199,9 +202,23 @@ class Recorder:
             raise
         finally:
             self._patience.attempt(partial(self._record, self._status))
+        self._patience.attempt(self._look)
         if self._status == "done":
             self._patience.attempt(self._store.compact)
             self._spent.remember()
+
+    def require_kept(self) -> None:
+        """Raises UserError if records that were stored are missing at the end of the run."""
+        if self._lost:
+            raise UserError(self._loss)
+
+    @property
+    def _loss(self) -> str:
+        return (
+            f"{self._store.root}: expected the {self._plan.num_done + self._progress.num_new} records that were stored "
+            f"by now, got {self._lost} fewer: their files were removed or replaced while this ran: the same command "
+            "computes them anew"
+        )
 
     @property
     def summary(self) -> Summary:
@@ -239,6 +256,8 @@ class Recorder:
         self._commit(self._writer.flush_due)
         if time.monotonic() - self._recorded > HEARTBEAT_S:
             self._patience.attempt(partial(self._record, "running"))
+            if storage.is_local(self._store.root):  # elsewhere at the end: object storage charges for listings
+                self._patience.attempt(self._look)
 
     def tell(self, text: str) -> None:
         """See Listener."""
@@ -278,6 +297,23 @@ class Recorder:
                 self.warn(f"{self._store.root}: glimpses are not written: {error}")
             self._lacks_glimpses = True
         self._patience.attempt(partial(self._record, "running"))
+
+    def _look(self) -> None:
+        """Counts the records that are no longer in the store, and warns of more of them.
+
+        A missing file alone is no loss: another run may have merged it. Rows of earlier runs, whose ids are smaller, do
+        not stand for those of this one: they were failed or lacked metrics.
+        """
+        if self._found | self._writer.names <= self._store.names():
+            return
+        todo = {unit.cell.key(unit.ref, target) for unit in self._plan.units for target in unit.targets}
+        others = index_keys(self._plan.grid.index()) - todo
+        rows = self._store.rows((*KEY, "run_id"))
+        found = sum(row[:3] in others or (row[:3] in todo and row[3] >= self.run_id) for row in rows)
+        lost = self._plan.num_done + self._progress.num_new - found
+        if lost > self._lost:
+            self._lost = lost
+            self.warn(self._loss)
 
     def _store_all(self) -> None:
         self._commit(self._writer.flush)

@@ -129,6 +129,7 @@ class Worker:
         self._glimpser = Glimpser()
         self._load_seconds, self._is_prepared = 0.0, False
         self.advance: Callable[[int], None] = lambda passes: None
+        self.passed = time.monotonic()  # time of the last pass of a network that it loaded
         self.refusal: str | None = None  # of the store, while files wait for it
         self.keep = Patience(spec.volumes or spec.learned or "", self._wait, lambda text: self._wait(), lambda: 0).keep
 
@@ -150,9 +151,9 @@ class Worker:
         try:
             with trusting(self.spec.trust_code):
                 outcome, masks = self._run(unit, prefetch)
-        except StoreRefuses:
+        except (StoreRefuses, KeyboardInterrupt):
             raise
-        except Exception as error:  # noqa: BLE001 (whatever a model, attack or file does, the rest of the grid goes on)
+        except BaseException as error:  # noqa: BLE001 (whatever code of others does, sys.exit too, the grid goes on)
             outcome = rows.failed(unit, reason_of(error), self._measured(unit.cell))
         loaded, slower = self._load_seconds, 1.0 if self._device.type == "cuda" else slowdown(before)
         spent = time.perf_counter() - started - loaded
@@ -187,9 +188,9 @@ class Worker:
         for target in unit.targets:
             try:
                 scored.append(self._scored(unit, target, case, attacked, in_space))
-            except OSError:  # of storage: the unit waits for it
+            except (OSError, KeyboardInterrupt):  # of storage: the unit waits for it
                 raise
-            except Exception as failure:  # noqa: BLE001 (a model that fails costs no other model its score)
+            except BaseException as failure:  # noqa: BLE001 (a model that fails costs no other model its score)
                 lost.append(rows.failed(replace(unit, targets=(target,)), reason_of(failure), self._measured(cell)))
         unit = replace(unit, targets=tuple(each.target for each in scored))
         outcome = rows.scored(
@@ -356,8 +357,14 @@ class Worker:
         if spec.model_id in self.networks:
             return self.networks[spec.model_id]
         how = cell.precision, cell.compile
+
+        def load() -> SegmentationModel:
+            model = models.load(spec, self._device, *how)
+            model.register_forward_hook(lambda *_: setattr(self, "passed", time.monotonic()))
+            return model
+
         with self._timed():
-            return self._models.get((spec.model_id, *how), partial(models.load, spec, self._device, *how))
+            return self._models.get((spec.model_id, *how), load)
 
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanScores:
         def make() -> CleanScores:

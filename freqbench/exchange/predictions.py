@@ -154,6 +154,7 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
                 recorder.take(outcome)
                 recorder.tick([])
     Additions.of(store).with_targets(grid).write(store, grid.job)
+    recorder.require_kept()
     return recorder.summary
 
 

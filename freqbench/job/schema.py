@@ -96,7 +96,7 @@ class JobSpec(Strict):
         window_batch: windows attacked at once; `auto`: 1 on a CPU, as many as the memory holds on a GPU. It is part of
             the identity of attacks that couple the windows of a batch; `auto` is 4 for them on any machine.
         case_timeout: seconds after which a unit's worker is killed and the unit tried again; None: no limit. The serial
-            engine cannot stop a unit.
+            engine cannot stop a unit, and tells of one that makes no pass for a minute.
         save_adversarial: `nifti` writes volumes and predictions under `OUT/volumes/`; rows that lack their volume are
             computed anew with it.
         save_only: names of the attacks whose volumes `save_adversarial` saves; default: all.

@@ -87,7 +87,9 @@ def added_scores(
     classes, truth = map(torch.tensor, class_maps(pred, label, num_classes))  # copies, as others read them after it
     try:
         return checked(metric.score(classes, truth, num_classes, spacing), num_classes)
-    except Exception as error:  # it is code of others
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # it is code of others, which may also end itself, with sys.exit
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         raise UserError(f"the metric {text}: {kind}{one_line(error)}") from error
 

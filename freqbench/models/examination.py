@@ -142,7 +142,9 @@ def _logits(net: nn.Module, inputs: Tensor, num_classes: int) -> Tensor:
     given = inputs.clone()
     try:
         logits = net(given)
-    except Exception as error:  # a third-party network may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a third-party network may raise anything
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise UserError(f"two windows of {size} do not fit into memory: take a smaller roi") from error
         raise UnfitError(f"a window of {size} does not pass through it: {one_line(error)}") from error

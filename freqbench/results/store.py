@@ -111,6 +111,10 @@ class Store:
         """True if no record has been committed; avoids pandas, which the first Arrow array imports."""
         return not self._files.names()
 
+    def names(self) -> frozenset[str]:
+        """Lists the names of the committed pairs of files."""
+        return frozenset(self._files.names())
+
     def records(self, columns: Sequence[str] = _ALL, coded: bool = False) -> pa.Table:
         """Returns one row per key, ok before failed, then the latest; ordered by `finished_at` and key.
 

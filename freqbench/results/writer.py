@@ -43,6 +43,7 @@ class Writer:
         self._flushed_at = time.monotonic()
         self._has_failed = False
         self._sequence = _next_sequence(root, run_id)
+        self.names = set[str]()  # of the pairs committed so far
 
     def add(self, records: Sequence[Row], class_records: Sequence[Row]) -> int:
         """Queues rows of `RECORDS` and their `CLASS_RECORDS`; adding a row twice has no further effect.
@@ -79,6 +80,7 @@ class Writer:
         self._sequence += 1
         self._has_failed, self._flushed_at = True, time.monotonic()
         commit(self._root, name, records, classes)
+        self.names.add(name)
         self._has_failed, self._waiting, self._tables, self._flushed_at = False, set(), [], time.monotonic()
         return count
 

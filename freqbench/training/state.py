@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from freqbench.core.errors import CheckpointError
 from freqbench.core.files.storage import exists, join, read_bytes, write_atomic
 from freqbench.models.checkpoints.files import read_torch
 
@@ -105,11 +106,22 @@ class State:
         self.saved = self.step
 
     def restore(self, folder: str, identity: str) -> None:
-        """Restores what `save` wrote under the same identity; without such a file nothing changes."""
+        """Restores what `save` wrote under the same identity; without such a file nothing changes.
+
+        Raises CheckpointError if the file is damaged.
+        """
         path = join(folder, LAST)
         if not exists(path):
             return
-        content: Any = read_torch(path, io.BytesIO(read_bytes(path)))
+        try:
+            content: Any = read_torch(path, io.BytesIO(read_bytes(path)))
+        except CheckpointError:
+            steps = max((row.step for row in read_log(folder)), default=0)
+            lost = f"the {steps} steps that {LOG} lists, and any since, are lost" if steps else "its steps are lost"
+            raise CheckpointError(
+                f"{path}: expected the state of a training, got a damaged file: put back a copy, or delete it: then "
+                f"the same command trains anew from step 0, and {lost}"
+            ) from None
         if not isinstance(content, dict) or content.get("identity") != identity:
             return
         self.net.load_state_dict(content["net"])

@@ -1,6 +1,8 @@
 """Every entry of ATTACKS keeps one contract."""
 
 import gc
+import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +31,7 @@ from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.norms import NormAttack
 from freqbench.attacks.core.searched import SearchedAttack
-from freqbench.core.errors import ThreatModelError
+from freqbench.core.errors import ThreatModelError, UserError
 from freqbench.job.attacks import attack_identity
 from freqbench.ops.losses import dice_ce
 from freqbench.testing import check_attack
@@ -146,7 +148,6 @@ def test_attacks_raise_the_loss_and_towards_a_target_lower_it(name: str) -> None
     [
         (lambda x: (x + 0.2).clamp(0, 1), "fgsm: linf bound exceeded by 0.16"),
         (lambda x: x + 0.02, r"fgsm: volumes left \[0, 1\]"),
-        (lambda x: x[:1], r"fgsm: volumes left \[0, 1\]"),
     ],
 )
 def test_a_volume_outside_the_ball_raises(
@@ -154,6 +155,33 @@ def test_a_volume_outside_the_ball_raises(
 ) -> None:
     monkeypatch.setattr(CLASSES["fgsm"], "perturb", lambda self, task: perturbed(task.clean))
     with pytest.raises(ThreatModelError, match=message):
+        example("fgsm")(SmallNet(), *volumes())
+
+
+@pytest.mark.parametrize(
+    ("perturbed", "message"),
+    [
+        (lambda x: None, "a tensor of volumes from the attack, got NoneType: "),
+        (lambda x: x.numpy(), "a tensor of volumes from the attack, got ndarray: "),
+        (lambda x: (x, x), "a tensor of volumes from the attack, got tuple: "),
+        (lambda x: x[:1], "volumes of the clean ones' shape from the attack, 2x1x8x6x4, got 1x1x8x6x4: "),
+        (lambda x: x[0], "volumes of the clean ones' shape from the attack, 2x1x8x6x4, got 1x8x6x4: "),
+        (lambda x: x[..., :0], "volumes of the clean ones' shape from the attack, 2x1x8x6x4, got 2x1x8x6x0: "),
+        (lambda x: x.double(), "volumes of the clean ones' dtype from the attack, torch.float32, got torch.float64: "),
+        (lambda x: x > 0.5, "volumes of the clean ones' dtype from the attack, torch.float32, got torch.bool: "),
+        (lambda x: x.to("meta"), "volumes of the clean ones' device from the attack, cpu, got meta: "),
+        (lambda x: x / 0, "finite volumes from the attack, got 384 of 384 voxels that are NaN or infinite: "),
+        (
+            lambda x: x.index_fill(3, torch.tensor(0), math.nan),
+            "finite volumes from the attack, got 64 of 384 voxels that are NaN or infinite: ",
+        ),
+    ],
+)
+def test_what_is_no_volume_like_the_clean_ones_is_refused_in_words_of_its_own(
+    perturbed: Callable[[Tensor], object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CLASSES["fgsm"], "perturb", lambda self, task: perturbed(task.clean))
+    with pytest.raises(UserError, match=f"^fgsm: expected {re.escape(message)}[a-z]"):
         example("fgsm")(SmallNet(), *volumes())
 
 

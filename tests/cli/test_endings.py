@@ -1,6 +1,7 @@
 """Ends of commands: within a second where the job is wrong, whole on any stream, with one line whatever happens; the
 end of a run, with its page and what to do next."""
 
+import importlib
 import json
 import os
 import stat
@@ -156,6 +157,37 @@ def test_a_defect_is_one_line_with_a_log_and_a_code_of_its_own(
     assert err.startswith("error: this is a defect, please report it: ZeroDivisionError: two lines (python 3.")
     assert f"log: {log}" in err
     assert "Traceback" in log.read_text()
+
+
+def test_a_wrong_number_of_threads_is_the_user_s_mistake(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "abc")
+    assert refused(bench, "plan", "quickstart").startswith("error: OMP_NUM_THREADS: expected a whole number from 1 to ")
+
+
+def test_a_variable_that_a_library_refuses_on_import_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    (tmp_path / "library.py").write_text("import os\nfloat(os.environ['LIBRARY_INTERVAL'])\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("LIBRARY_INTERVAL", "soon")
+    monkeypatch.setattr(freqbench.core.config, "read", lambda *_: importlib.import_module("library"))
+    got = "got 'soon' (could not convert string to float: 'soon'): correct it, or unset it\n"
+    assert refused(bench, "plan", "job.yaml") == f"error: LIBRARY_INTERVAL: expected a value that libraries take, {got}"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [("import sys\nsys.exit(3)\n", 3), ("import argparse\nargparse.ArgumentParser().exit(2)\n", 2)]
+)
+def test_code_of_others_that_ends_the_process_is_named(
+    text: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    """Such as a dataset that lists its cases."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "ending.py").write_text(text)
+    monkeypatch.delitem(sys.modules, "ending", raising=False)
+    monkeypatch.setattr(freqbench.core.config, "read", lambda *_: importlib.import_module("ending"))
+    expected = f"expected code that returns or raises an error, got SystemExit: {code}: mend it\n"
+    assert refused(bench, "plan", "job.yaml") == f"error: ending: {expected}"
 
 
 @pytest.mark.parametrize(

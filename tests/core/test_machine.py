@@ -1,11 +1,15 @@
 """Cores, threads and memory that a process may use."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
 from freqbench.core import machine
+from freqbench.core.errors import UserError
 
 
 @pytest.fixture
@@ -67,6 +71,39 @@ def test_threads_are_the_cores_or_what_the_environment_states(
     if stated is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", stated)
     assert machine.available_threads() == threads
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "NUMEXPR_MAX_THREADS"])
+@pytest.mark.parametrize(("stated", "left"), [("2,1", "2"), (" 3 , 2,1", "3"), ("4", "4"), ("", None), (" ", None)])
+def test_libraries_see_the_first_number_of_a_list_of_threads(
+    name: str, stated: str, left: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenMP's list has a number a level; this process is the first."""
+    monkeypatch.setenv(name, stated)
+    machine.settle_threads()
+    assert os.environ.get(name) == left
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "NUMEXPR_MAX_THREADS"])
+@pytest.mark.parametrize("stated", ["abc", "2,abc", "2,", "0", "-1", "2.5", "1e3", "99999999999999999999", "٣"])
+def test_threads_that_are_no_number_are_refused_in_a_line(
+    name: str, stated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, stated)
+    with pytest.raises(UserError, match=rf"^{name}: expected a whole number from 1 to 9999, .*, got '{stated}': "):
+        machine.settle_threads()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("module", ["freqbench.api", "freqbench.engine.ray.ray_workers", "freqbench.training"])
+def test_an_import_of_libraries_reads_the_first_number_of_a_list_of_threads(module: str) -> None:
+    """From Python, and in the workers of a cluster, whose machines have variables of their own."""
+    code = f"import {module}, pandas, torch; print(torch.get_num_threads())"
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1,2"}, capture_output=True, text=True, check=False
+    )
+    assert (run.stdout, run.returncode) == ("1\n", 0), run.stderr
 
 
 @pytest.mark.parametrize(

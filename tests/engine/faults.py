@@ -6,6 +6,7 @@ and a run without faults can be compared with one that had them.
 
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,8 @@ class Faulty(PGD):
             time.sleep(600)
         if self.fault == "raise":
             raise RuntimeError("as asked")
+        if self.fault == "exit":
+            sys.exit(3)
         if self.fault == "slow":
             time.sleep(1)
         return super().perturb(task)

@@ -8,16 +8,19 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from attacks.examples import EXAMPLES
 from engine.cases import units_of
+from engine.faults import Faulty, add_attack
 from rich.console import Console
 from tiers import quick
 from tiny_job import Collector, expanded, small
 
+from freqbench.engine import engines
 from freqbench.engine.engines import run_plan, serial
 from freqbench.engine.progress import Clock, RunProgress, TimeLeft
 from freqbench.engine.rows import Outcome
@@ -383,3 +386,35 @@ def test_lost_units_and_restarts_of_a_worker_are_not_counted(at: list[float]) ->
     clock.add(outcome(1, 2))
     assert seconds(clock, waits=False) == (2, 10, 1)
     assert clock.facts(waits=False)["node"] == "node-b"
+
+
+def test_a_serial_unit_without_a_pass_is_told_of_again_and_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack sleeps for four periods: told of after the first and the second, which end at twice and four times."""
+    monkeypatch.setattr(engines, "HANGS_S", 0.5)
+    add_attack(monkeypatch, Faulty)
+    monkeypatch.setattr("engine.faults.time.sleep", lambda _: Event().wait(1.75))
+    faulty = {"name": "faulty", "place": str(tmp_path), "fault": "hang"}
+    (unit,), listener = units_of(small(attacks=[faulty])), Collector()
+    serial([unit], WorkerSpec(run_id="r", metrics=("dsc",), threads=1, trust_code=True), listener)
+    told = [text for text in listener.said if "no network has made a pass" in text]
+    of = f"waiting for {unit.name} of phantom (cell {unit.cell.cell_id}), begun "
+    assert [text.startswith(of) for text in told] == [True, True]
+    assert "case_timeout: SECONDS in the job" in told[0]
+    assert not listener.outcomes[0].failed
+
+
+def test_a_serial_unit_whose_network_makes_passes_is_not_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four windows wait for 0.4 s each, less than the period, and their passes lie between them."""
+    monkeypatch.setattr(engines, "HANGS_S", 1.0)
+    add_attack(monkeypatch, Faulty)
+    monkeypatch.setattr("engine.faults.time.sleep", lambda _: Event().wait(0.4))
+    faulty = {"name": "faulty", "place": str(tmp_path), "fault": "slow"}
+    spec = WorkerSpec(run_id="r", metrics=("dsc",), threads=1, window_batch=1, trust_code=True)
+    listener = Collector()
+    serial(units_of(small(attacks=[faulty])), spec, listener)
+    assert not listener.outcomes[0].failed
+    assert not [text for text in listener.said if "no network has made a pass" in text]

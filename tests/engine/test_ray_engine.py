@@ -92,6 +92,16 @@ def test_units_that_share_a_dying_worker_are_tried_again_alone(tmp_path: Path, m
 
 
 @pytest.mark.integration
+def test_code_that_ends_its_worker_is_a_failed_row_in_the_words_of_the_serial_engine(tmp_path: Path) -> None:
+    units = with_fault(tmp_path / "exits", "exit")
+    listener = run_by_ray(units, METRICS, workers=1)
+    errors = sorted(error for outcome in listener.outcomes for error in outcome.errors)
+    assert errors == ["SystemExit: 3"]
+    assert not [text for text in listener.said if "died" in text]
+    assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
+
+
+@pytest.mark.integration
 def test_a_killed_worker_and_a_hung_attack_cost_nothing_but_time(tmp_path: Path) -> None:
     units = with_fault(tmp_path / "dies", "die", good=with_fault(tmp_path / "hangs", "hang"))
     listener = run_by_ray(units, METRICS, workers=2, timeout=30)

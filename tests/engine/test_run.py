@@ -4,6 +4,8 @@ import importlib.util
 import io
 import json
 import resource
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.engine import attacking, engines, provenance
 from freqbench.engine import run as runner
+from freqbench.engine.rows import Outcome
 from freqbench.engine.run import Summary
 from freqbench.metrics import METRICS
 from freqbench.reporting.contents import keys_of
@@ -67,6 +70,63 @@ def test_a_repeated_command_mends_a_store_without_a_file_of_classes(tmp_path: Pa
     assert (rows(tmp_path), class_rows(tmp_path)) == before
     assert facts(store.root)["records"]["lacking"] == 0
     assert name not in storage.list_files(str(tmp_path / "records"), ".parquet")
+
+
+def removed(out: Path) -> None:
+    shutil.rmtree(out)
+
+
+def replaced(out: Path) -> None:
+    out.rename(out.with_name("elsewhere"))
+    out.mkdir()
+
+
+def a_file_removed(out: Path) -> None:
+    next((out / "records").glob("*.parquet")).unlink()
+
+
+def classes_removed(out: Path) -> None:
+    next((out / "class_records").glob("*.parquet")).unlink()
+
+
+@pytest.mark.parametrize("vanish", [removed, replaced, a_file_removed, classes_removed])
+@pytest.mark.parametrize("engine", ["serial", pytest.param("ray", marks=pytest.mark.integration)])
+def test_rows_that_vanish_while_it_runs_are_missed_and_the_same_command_computes_them(
+    vanish: Callable[[Path], None], engine: runner.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One record is stored by an earlier run and two by this one, each in a file of its own, before the last two."""
+    monkeypatch.setattr(runner, "COMMIT_EVERY_S", 0.0)
+    out, whole = tmp_path / "out", small(attacks=[{"name": "fgsm", "eps": [0.01, 0.02, 0.03, 0.04, 0.05]}])
+    execute({**whole, "attacks": [{"name": "fgsm", "eps": 0.01}]}, out)
+    real = runner.Recorder.take
+
+    def take(self: runner.Recorder, outcome: Outcome) -> None:
+        if self.summary.num_new == 2:
+            vanish(out)
+        real(self, outcome)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Recorder, "take", take)
+        with pytest.raises(UserError) as caught:
+            execute(whole, out, engine=engine)
+    lost = 5 - len(rows(out))
+    assert lost == (3 if vanish in (removed, replaced) else 1)
+    expected = f"expected the 5 records that were stored by now, got {lost} fewer: their files were removed or replaced"
+    assert str(caught.value) == f"{out}: {expected} while this ran: the same command computes them anew"
+    assert execute(whole, out).num_new == lost
+    assert len(rows(out)) == 5
+
+
+def test_files_that_another_run_merged_are_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "COMMIT_EVERY_S", 0.0)
+    real = runner.Recorder.take
+
+    def take(self: runner.Recorder, outcome: Outcome) -> None:
+        real(self, outcome)
+        Store(str(tmp_path)).compact()
+
+    monkeypatch.setattr(runner.Recorder, "take", take)
+    assert execute(JOB, tmp_path).num_new == len(rows(tmp_path)) == 12
 
 
 def test_a_further_model_is_scored_on_what_there_is_no_row_for(tmp_path: Path, whole: tuple[Path, Summary]) -> None:

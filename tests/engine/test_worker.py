@@ -177,6 +177,32 @@ def test_a_failing_attack_is_a_row_that_says_why_and_the_rest_goes_on(fake: type
     assert len(to_table(RECORDS, outcomes[0].records)) == 1
 
 
+@pytest.mark.parametrize("ends", [SystemExit(3), GeneratorExit("of others")])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("attacks.fgsm.FGSM.run", "data.loaders.phantom.Phantom.native", "models.load"),
+        *("models.SegmentationModel.forward", "engine.scoring.score_target", "engine.rows.score_masks"),
+    ],
+)
+def test_code_that_ends_the_process_fails_its_rows_and_ctrl_c_ends_the_run(
+    place: str, ends: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As any exception does: sys.exit, also by argparse, in an attack, a loader, a network or a metric."""
+
+    def end(*_: object, **__: object) -> None:
+        raise raised
+
+    units = units_of(small(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 2}]))
+    monkeypatch.setattr(f"freqbench.{place}", end)
+    raised = ends
+    outcomes = run_serially(units, metrics=("dsc", "hd95"))
+    assert [outcome.errors for outcome in outcomes] == 2 * [[f"{type(ends).__name__}: {ends}"]]
+    raised = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run_serially(units, metrics=("dsc", "hd95"))
+
+
 def test_coupled_windows_are_attacked_in_the_cell_s_number_or_not_at_all(
     fake: type[Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:

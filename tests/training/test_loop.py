@@ -86,6 +86,26 @@ def test_interrupted_and_resumed_ends_as_uninterrupted(whole: tuple[State, Path]
         assert (tmp_path / name).read_bytes() == (whole[1] / name).read_bytes()
 
 
+@pytest.mark.parametrize("kept", [0.5, 0.0])
+def test_a_damaged_state_says_what_to_delete_and_what_is_lost(tmp_path: Path, kept: float) -> None:
+    """The log's last validation stands for the steps; without a validation nothing tells them."""
+    logged = run(tmp_path).log[-1].step
+    last = tmp_path / "last.pt"
+    last.write_bytes(last.read_bytes()[: int(kept * last.stat().st_size)])
+    damaged = f"{last}: expected the state of a training, got a damaged file: put back a copy, or delete it: then "
+    anew = "the same command trains anew from step 0, and "
+    with pytest.raises(UserError) as caught:
+        run(tmp_path)
+    lost = f"the {logged} steps that log.csv lists, and any since, are lost"
+    assert str(caught.value) == damaged + anew + lost
+    (tmp_path / "log.csv").unlink()
+    with pytest.raises(UserError) as caught:
+        run(tmp_path)
+    assert str(caught.value) == damaged + anew + "its steps are lost"
+    last.unlink()
+    assert run(tmp_path).log[-1].step == logged
+
+
 def require_resumed(tmp_path: Path, **changes: Any) -> State:
     """Trains without a cut, and again with one after two steps, to the same bits; returns the first one's end."""
     uncut = run(tmp_path / "uncut", **changes)

@@ -321,7 +321,8 @@ class Attack(ABC):
                 like `model`.
 
         Raises:
-            UserError: images, labels, generator, start, reference, learned or surrogates are not valid.
+            UserError: images, labels, generator, start, reference, learned or surrogates are not valid, or `perturb`
+                returns something else than finite volumes like the clean ones.
             ThreatModelError: the result exceeds the attack's own bound by more than 1e-6.
         """
         with torch.inference_mode(False), torch.enable_grad():
@@ -329,9 +330,9 @@ class Attack(ABC):
             task = self.task(model, images, labels, generator, given)
             with task.evaluation_mode():
                 self.prepare(task)
-                adversarial = self.perturb(task).detach()
+                adversarial = inputs.checked_volumes(self.name, self.perturb(task), task.clean)
             low, high = (float(bound) for bound in adversarial.aminmax())
-            if adversarial.shape != task.clean.shape or not ((low >= 0 and high <= 1) or clamps_last(model)):
+            if not ((low >= 0 and high <= 1) or clamps_last(model)):
                 raise ThreatModelError(f"{self.name}: volumes left [0, 1]: [{low:.6g}, {high:.6g}]")
             excess = self.excess(task.clean, adversarial, task.state)
             if not excess <= SLACK:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.core.errors import UserError
+from freqbench.core.plugins import kind_of
 from freqbench.core.types import IGNORED
 from freqbench.ops.heads import SOFTMAX, Head
 from freqbench.ops.regions import MOST_REGIONS
@@ -64,6 +65,29 @@ def check_volumes(name: str, images: Tensor, labels: Tensor, *, joint: bool = Fa
     if outside := _outside(images):
         reason = "rescale intensities in the dataset, not in the attack."
         raise UserError(f"{name}: expected images in [0, 1], got {outside}: {reason}")
+
+
+def checked_volumes(name: str, given: object, clean: Tensor) -> Tensor:
+    """Returns what an attack made of clean volumes, without its graph; UserError unless it is of their kind, finite."""
+    if not isinstance(given, Tensor):
+        raise UserError(
+            f"{name}: expected a tensor of volumes from the attack, got {kind_of(given)}: return the tensor"
+        )
+    for what, wanted, got, advice in (
+        ("shape", _sizes(clean.shape), _sizes(given.shape), "return one volume a clean one, with all its axes"),
+        ("dtype", clean.dtype, given.dtype, "return them converted, .to(task.clean)"),
+        ("device", clean.device, given.device, "return them moved, .to(task.clean)"),
+    ):
+        if got != wanted:
+            raise UserError(
+                f"{name}: expected volumes of the clean ones' {what} from the attack, {wanted}, got {got}: {advice}"
+            )
+    if not_finite := given.numel() - int(given.isfinite().sum()):
+        raise UserError(
+            f"{name}: expected finite volumes from the attack, got {not_finite} of {given.numel()} voxels that are NaN "
+            "or infinite: check its divisions, roots and logarithms, and the network's logits"
+        )
+    return given.detach()
 
 
 def check_given(name: str, needs: Collection[str], given: Given, images: Tensor) -> None:
