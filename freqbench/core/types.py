@@ -135,6 +135,8 @@ class NativeCase:
         image: float32 `[C, H, W, D]` in the data's own unit (HU for CT), axes as in the file.
         spacing: sides of a voxel in millimetres, in the file's axis order.
         source: place of the image, for errors.
+        stated: the sides as the file's header writes them, to the last digit, on which a toolchain's rounding of shapes
+            may depend; None: as `spacing`.
     """
 
     ref: CaseRef
@@ -143,6 +145,7 @@ class NativeCase:
     affine: npt.NDArray[np.float64]
     spacing: Spacing
     source: str
+    stated: Spacing | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,6 +93,7 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
         shape=triple(shape[:3]),
         affine=affine,
         spacing=spacing,
+        stated=triple(reader.GetSpacing()[:3]) if len(reader.GetSpacing()) > 2 else None,
         fourth=math.prod(shape[3:]),
         stored=_stored(path, reader).name,
         unfilled="" if layout.states_sides or spacing != (1.0, 1.0, 1.0) else "fields for them",

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freqbench.core.errors import DataError, one_line
-from freqbench.core.types import triple
+from freqbench.core.types import Spacing, triple
 from freqbench.data.headers import (
     MAX_BYTES,
     MOST_PACKED,
@@ -60,10 +60,18 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
         shape=triple(shape[:3]),
         affine=affine,
         spacing=spacing,
+        stated=_stated(image, spacing),
         fourth=math.prod(shape[3:]),
         stored=str(image.get_data_dtype()) if (scale.slope, scale.inter) == (1, 0) else "float32",
         unfilled="sform, qform and unit" if is_unfilled and spacing == (1.0, 1.0, 1.0) else "",
     )
+
+
+def _stated(image: Any, spacing: Spacing) -> Spacing | None:
+    """Returns the sides in pixdim, which ITK takes; None if they are not those of the affine."""
+    _, length = UNITS[int(image.header["xyzt_units"]) % 8]
+    sides = triple(float(side) * length for side in image.header["pixdim"][1:4])
+    return sides if np.allclose(sides, spacing, rtol=1e-3) else None
 
 
 def check_length(path: Path) -> None:

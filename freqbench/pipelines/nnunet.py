@@ -279,7 +279,7 @@ class NnunetPipeline(Pipeline):
         """Runs nnunetv2's preprocessor, on the box of the clean volume if there is one."""
         reader = self._reader_codes(file)
         array = turned(native.image, file, reader).numpy()
-        spacing = [float(native.spacing[axis]) for axis in turning(file, reader)[0]]
+        spacing = [float((native.stated or native.spacing)[axis]) for axis in turning(file, reader)[0]]
         if of_clean:  # cut before, so that nnunetv2 finds no other box
             box = [of_clean["bbox_used_for_cropping"][axis] for axis in self.manager.plans["transpose_backward"]]
             array = array[(slice(None), *(slice(*ends) for ends in box))]
@@ -301,7 +301,7 @@ class NnunetPipeline(Pipeline):
         network = self.codes_of(file)
         label = turned(native.label, file, network).numpy().astype(np.int16)
         label = label[(slice(None), *(slice(*ends) for ends in facts["bbox_used_for_cropping"]))]
-        own = [float(native.spacing[axis]) for axis in turning(file, network)[0]]
+        own = [float((native.stated or native.spacing)[axis]) for axis in turning(file, network)[0]]
         wanted = [*own[: 3 - len(self.settings.spacing)], *self.settings.spacing]
         with _refusing(f"{native.source}: nnunetv2 cannot resample its label map"):
             made = self.settings.resampling_fn_seg(label, list(shape), own, wanted)

@@ -282,6 +282,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             label=torch.from_numpy(classes)[None],
             affine=image.affine,
             spacing=image.spacing,
+            stated=image.stated,
             source=str(image.path),
         )
 
