@@ -203,7 +203,7 @@ def test_segments_of_one_number_and_many_are_refused(
     line_of(got)
 
 
-def test_as_many_segments_as_are_allowed_are_read(tmp_path: Path) -> None:
+def test_segments_up_to_the_limit_are_read(tmp_path: Path) -> None:
     path = _seg(tmp_path)
     _of_segments(path, range(3, 1025), False)
     assert [*dicom.segment_names(path, WHERE)] == [*range(1, 1025)]
