@@ -21,6 +21,7 @@ from rich.console import Console
 from freqbench.audit import computing
 from freqbench.audit.checks import audited
 from freqbench.core.config import validate
+from freqbench.core.errors import UserError
 from freqbench.job.schema import JobSpec
 from freqbench.reporting.leaderboard import entry_checks
 from freqbench.reporting.leaderboard.entry_checks import reasons, recompute
@@ -234,8 +235,22 @@ def doubled(store: Path) -> None:
     alter(store, "records", lambda rows: rows.append({**rows[0], "cell_id": "0" * 16}))
 
 
+def doubled_with_its_index(store: Path) -> None:
+    doubled(store)
+    alter_json(store / "run.json", lambda run: run["job"]["index"]["cells"].append(cell_of(run)))
+
+
+def cell_of(run: dict[str, Any]) -> dict[str, Any]:
+    return {**run["job"]["index"]["cells"][0], "cell_id": "0" * 16}
+
+
+def test_rows_beyond_the_index_are_refused_by_their_number(entered: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"store: expected a row for each of the 2 records of its job, .* got 3 rows"):
+        copied(entered, tmp_path, doubled)
+
+
 def test_rows_beyond_the_job_are_refused(entered: Path, tmp_path: Path) -> None:
-    (reason,) = computed(copied(entered, tmp_path, doubled), entered)
+    (reason,) = computed(copied(entered, tmp_path, doubled_with_its_index), entered)
     assert re.fullmatch(
         r"identities: 0 of \d+ records .* have no row, and \d+ of its rows are none of the job's", reason
     )
