@@ -31,7 +31,7 @@ class Header:
     spacing: Spacing  # sides of a voxel in millimetres
     affine: npt.NDArray[np.float64]  # voxel to world millimetres (RAS+), float64 [4, 4]
     stated: Spacing | None = (
-        None  # the same as the header writes them, to the last digit; None: it has the affine alone
+        None  # as the header writes them, to the last digit; None: by the affine alone
     )
     fourth: int = 1  # channels in this file: length of its fourth axis, or numbers of a voxel
     further: tuple["Header", ...] = ()  # headers of the files with the other channels, one per channel
