@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor
@@ -33,6 +34,7 @@ READERS: Mapping[str, str | None] = {
     "SimpleITKIOWithReorient": "RAS",
     "NibabelIOWithReorient": "RAS",
 }
+Mask = npt.NDArray[np.bool_]
 # Standard deviations on either side of the mean that a volume spans under ZScoreNormalization.
 DEVIATIONS = 5.0
 # A label beside each region of merged logits: nnU-Net calls labels regions only where one has several.
@@ -249,7 +251,7 @@ class NnunetPipeline(Pipeline):
         """
         of_clean = None if clean is None else self.prepare(clean)
         file = file_codes(native.affine)
-        data, seg, facts, lines = self._run(native, file, None if of_clean is None else of_clean.facts)
+        data, seg, facts, ran = self._run(native, file, None if of_clean is None else of_clean.facts)
         if of_clean and data.shape != of_clean.data.shape:
             raise DataError(
                 f"{native.source}: expected an attacked volume of the clean one's extent, got zeros at its border, "
@@ -260,11 +262,11 @@ class NnunetPipeline(Pipeline):
         fixed = (seg < 0) & masked
         return PreparedInput(
             data=data,
-            label=of_clean.label if of_clean else self._label(native, file, facts, data.shape[1:]),
+            label=of_clean.label if of_clean else self._label(native, file, facts, ran.outside, data.shape[1:]),
             codes=self.codes_of(file),
             affine=self._affine(native, file, facts, triple(data.shape[1:])),
             bounds=of_clean.bounds if of_clean else own_bounds(native.source, data, stated),
-            lines=lines,
+            lines=ran.lines,
             fixed=fixed if fixed.any() else None,
             facts=facts,
         )
@@ -275,7 +277,7 @@ class NnunetPipeline(Pipeline):
 
     def _run(
         self, native: NativeCase, file: str, of_clean: Mapping[str, Any] | None
-    ) -> tuple[Tensor, Tensor, dict[str, Any], tuple[Line | None, ...]]:
+    ) -> tuple[Tensor, Tensor, dict[str, Any], Any]:
         """Runs nnunetv2's preprocessor, on the box of the clean volume if there is one."""
         reader = self._reader_codes(file)
         array = turned(native.image, file, reader).numpy()
@@ -294,18 +296,24 @@ class NnunetPipeline(Pipeline):
             "bbox_used_for_cropping": [[int(end) for end in ends] for ends in made["bbox_used_for_cropping"]],
             **{name: [int(size) for size in made[name]] for name in _SHAPES},
         }
-        return torch.as_tensor(data).float(), torch.as_tensor(seg), dict(of_clean or facts), preprocessor.lines
+        return torch.as_tensor(data).float(), torch.as_tensor(seg), dict(of_clean or facts), preprocessor
 
-    def _label(self, native: NativeCase, file: str, facts: Mapping[str, Any], shape: Sequence[int]) -> Tensor:
-        """Resamples a label map as nnU-Net resamples its segmentations of the training set."""
+    def _label(
+        self, native: NativeCase, file: str, facts: Mapping[str, Any], outside: Mask, shape: Sequence[int]
+    ) -> Tensor:
+        """Resamples a label map as nnU-Net resamples its segmentations of the training set.
+
+        There, the background `outside` of the voxels that are not 0 is a label of its own.
+        """
         network = self.codes_of(file)
         label = turned(native.label, file, network).numpy().astype(np.int16)
         label = label[(slice(None), *(slice(*ends) for ends in facts["bbox_used_for_cropping"]))]
+        label = np.where((label == 0) & outside, np.int16(-1), label)
         own = [float((native.stated or native.spacing)[axis]) for axis in turning(file, network)[0]]
         wanted = [*own[: 3 - len(self.settings.spacing)], *self.settings.spacing]
         with _refusing(f"{native.source}: nnunetv2 cannot resample its label map"):
             made = self.settings.resampling_fn_seg(label, list(shape), own, wanted)
-        return torch.as_tensor(made).to(torch.uint8)
+        return torch.as_tensor(made).clamp(min=0).to(torch.uint8)
 
     def _affine(self, native: NativeCase, file: str, facts: Mapping[str, Any], shape: Shape) -> Affine:
         """Returns the affine of the prepared grid, whose outer edges are those of the crop."""
@@ -372,18 +380,28 @@ def _refusing(what: str) -> Iterator[int]:
 
 
 def _recording(cls: type[Any]) -> Any:
-    """Returns nnunetv2's preprocessor, which also keeps the line of each channel's normalisation."""
+    """Returns nnunetv2's preprocessor, which also keeps its lines, and what lies outside of the crop's mask."""
 
     class Recording(cls):  # type: ignore[misc]
         lines: tuple[Line | None, ...] = ()
+        outside: Mask  # [1, *crop]
 
-        def _normalize(self, data: Volume, *rest: Any) -> Volume:
+        def _normalize(self, data: Volume, seg: npt.NDArray[np.int8], *rest: Any) -> Volume:
             raw = data.copy()
-            made: Volume = super()._normalize(data, *rest)
-            self.lines = tuple(map(line_of, raw, made))
+            made: Volume = super()._normalize(data, seg, *rest)
+            self.lines, self.outside = tuple(map(line_of, raw, made)), seg < 0
             return made
 
     return Recording(verbose=False)
+
+
+@contextlib.contextmanager
+def _reading(file: str) -> Iterator[None]:
+    """Makes one line of what nnunetv2 raises of a file's content."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 (nnunetv2 asserts and looks keys up: anything may be wrong in a file)
+        raise CheckpointError(f"{file}: nnunetv2 cannot read it: {one_line(error)}") from None
 
 
 def pipeline_of(
@@ -421,25 +439,22 @@ def pipeline_of(
         configuration=configuration,
         orientation=orientation,
     )
-    try:
+    with _reading(where):
         settings = made.settings
-        if previous := settings.previous_stage_name:
-            raise UserError(
-                f"{where}: {configuration} refines the prediction of {previous}, which would have to be attacked with "
-                f"it: use 3d_fullres, or {previous} itself"
-            )
-        stated = validate(settings.configuration, _Configuration, f"{where}: configurations.{configuration}")
-        _require_class(where, "label_manager", read.label_manager, _LABELS)
+    if previous := settings.previous_stage_name:
+        raise UserError(
+            f"{where}: {configuration} refines the prediction of {previous}, which would have to be attacked with "
+            f"it: use 3d_fullres, or {previous} itself"
+        )
+    stated = validate(settings.configuration, _Configuration, f"{where}: configurations.{configuration}")
+    _require_class(where, "label_manager", read.label_manager, _LABELS)
+    with _reading(f"{path}/dataset.json"):
         labels = made.labels
-        if not labels.has_regions and [*labels.all_labels] != [*range(len(labels.all_labels))]:
-            raise UserError(
-                f"{path}/dataset.json: labels: expected each name with one of 0..{len(labels.all_labels) - 1}, as "
-                f"nnU-Net v2 writes, got {dataset['labels']}"
-            )
-    except UserError:
-        raise
-    except Exception as error:  # noqa: BLE001 (nnunetv2 asserts and looks keys up: anything may be wrong in a file)
-        raise CheckpointError(f"{where}: nnunetv2 cannot read it: {one_line(error)}") from None
+    if not labels.has_regions and [*labels.all_labels] != [*range(len(labels.all_labels))]:
+        raise UserError(
+            f"{path}/dataset.json: labels: expected each name with one of 0..{len(labels.all_labels) - 1}, as "
+            f"nnU-Net v2 writes, got {dataset['labels']}"
+        )
     _require_class(where, "preprocessor_name", stated.preprocessor_name, _PREPROCESSORS)
     for scheme in stated.normalization_schemes:
         _require_class(where, "normalization_schemes", scheme, _SCHEMES)

@@ -33,13 +33,21 @@ NAMES = {
 }
 PER_STAGE = {"PlainConvUNet": "n_conv_per_stage", "ResidualEncoderUNet": "n_blocks_per_stage"}
 Change = Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], object]
+RESAMPLING = {  # as nnU-Net's planner writes it
+    f"resampling_fn_{what}{suffix}": value
+    for what, order in (("data", 3), ("seg", 1), ("probabilities", 1))
+    for suffix, value in (
+        ("", "resample_data_or_seg_to_shape"),
+        ("_kwargs", {"is_seg": what == "seg", "order": order, "order_z": 0, "force_separate_z": None}),
+    )
+}
 CT = {"mean": 90.0, "std": 120.0, "percentile_00_5": -60.0, "percentile_99_5": 340.0, "min": -1024.0, "max": 3000.0}
 
 
-def direct(cls: str, channels: int = 1, classes: int = 3) -> torch.nn.Module:
+def direct(cls: str, channels: int = 1, classes: int = 3, seed: int = 5) -> torch.nn.Module:
     """The network as training has it, built without a folder: it returns a list, full resolution first."""
     with torch.random.fork_rng():
-        torch.manual_seed(5)
+        torch.manual_seed(seed)
         kwargs = {**COMMON, **LAYERS, PER_STAGE[cls]: [1, 2, 1]}
         build = getattr(import_module("dynamic_network_architectures.architectures.unet"), cls)
         return build(input_channels=channels, num_classes=classes, deep_supervision=True, **kwargs).eval()
@@ -75,6 +83,8 @@ def plans(architecture: dict[str, Any]) -> dict[str, Any]:
         "image_reader_writer": "SimpleITKIO",
         "transpose_forward": [0, 1, 2],
         "transpose_backward": [0, 1, 2],
+        "experiment_planner_used": "ExperimentPlanner",
+        "label_manager": "LabelManager",
         "configurations": {
             "2d": {"patch_size": [16, 16]},
             "3d_fullres": {
@@ -84,8 +94,9 @@ def plans(architecture: dict[str, Any]) -> dict[str, Any]:
                 "spacing": [5.0, 1.0, 0.8],
                 "normalization_schemes": ["CTNormalization"],
                 "use_mask_for_norm": [False],
-                "resampling_fn_data": "resample_data_or_seg_to_shape",
-                "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None},
+                "batch_size": 2,
+                "batch_dice": False,
+                **RESAMPLING,
                 **architecture,
             },
             "3d_lowres": {"inherits_from": "3d_fullres", "spacing": [6.0, 2.0, 1.6]},

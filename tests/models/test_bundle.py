@@ -19,6 +19,7 @@ from monai.networks.nets import UNet
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.plugins import trusting
 from freqbench.models import ModelEntry, forward_flops, resolve, step_bytes
+from freqbench.pipelines.monai import MonaiPipeline
 
 ROI = (8, 16, 24)
 NETWORK = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "channels": [4, 8], "strides": [2]}
@@ -153,45 +154,27 @@ def test_swin_unetr_of_an_older_monai_is_refused(write: Write, version: str) -> 
 
 
 def test_other_orientations_reach_the_network_as_monai_turns_them(write: Write, tmp_path: Path) -> None:
-    def change(config: dict[str, Any], metadata: dict[str, Any]) -> None:
-        transform(config, "Orientationd").update(axcodes="PSL")
-        config["preprocessing"]["transforms"].append({"_target_": "CropForegroundd", "keys": "image"})
-
-    folder = write(change)
-    stated = facts("bundle", folder)
+    folder = write(lambda config, metadata: transform(config, "Orientationd").update(axcodes="PSL"))
     volume = np.random.default_rng(0).random((4, 5, 6), dtype=np.float32)
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "a.nii.gz")  # RAS
     load = transforms.Compose(
         [transforms.LoadImage(), transforms.EnsureChannelFirst(), transforms.Orientation(axcodes="PSL", labels=None)]
     )
-    adapter = stated.input.model_copy(update={"scale": (0.0, 1.0)})
-    turned = adapter.to_network(torch.from_numpy(volume)[None, None])[0]
+    adapter = facts("bundle", folder).input
+    turned = adapter.to_network_axes(torch.from_numpy(volume)[None, None])[0]
     torch.testing.assert_close(turned, load(tmp_path / "a.nii.gz").as_tensor(), rtol=0, atol=0)
-    # Spacing is written in the turned order: P is the volume's W, S its D, L its H.
-    assert stated.space is not None
-    assert (stated.space.spacing, stated.space.crop_foreground) == ((2.0, 1.5, 1.6), True)
 
 
-def remove(config: dict[str, Any], name: str) -> None:
-    config["preprocessing"]["transforms"].remove(transform(config, name))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda c: transform(c, "ScaleIntensityRanged").update(_target_="NormalizeIntensityd"),
-        lambda c: transform(c, "ScaleIntensityRanged").update(clip=False),
-        lambda c: transform(c, "Spacingd").update(mode="nearest"),
-        lambda c: c["preprocessing"]["transforms"].reverse(),
-        lambda c: remove(c, "Orientationd"),
-        lambda c: c.pop("preprocessing"),
-    ],
-    ids=["another", "unclipped", "nearest", "order", "unturned", "none"],
-)
-def test_guesses_no_space(write: Write, change: Callable[[dict[str, Any]], object]) -> None:
-    stated = facts("bundle", write(lambda config, metadata: change(config)), input={}, preprocess={})
-    assert stated.space is None
-    assert stated.input.scale == (0.0, 1.0)
+def test_its_own_preprocessing_is_its_space_unless_the_job_states_both_others(write: Write) -> None:
+    folder = write()
+    own = facts("bundle", folder)
+    assert isinstance(own.space, MonaiPipeline)
+    assert own.space.stated_bounds == (-1.0, 1.0)
+    stated = facts("bundle", folder, input={}, preprocess={})
+    assert (stated.space, stated.input.scale) == (None, (0.0, 1.0))
+    Path(folder, "configs", "inference.json").write_text(json.dumps({**INFERENCE, "preprocessing": None}))
+    with pytest.raises(UserError, match=r"^m: expected preprocess and input, as .* has no preprocessing"):
+        facts("bundle", folder)
 
 
 def test_metadata_give_the_window_of_a_bundle_without_a_sliding_window(write: Write) -> None:
@@ -210,13 +193,15 @@ EXPRESSIONS = {
 @pytest.mark.parametrize("key", EXPRESSIONS)
 def test_expressions_need_trust_and_give_the_same_then(write: Write, key: str) -> None:
     folder = write(lambda config, metadata: EXPRESSIONS[key](config))
-    place = {"network_def::out_channels": "num_classes", "inferer::roi_size": "window"}.get(key, key)
-    with pytest.raises(UserError, match=rf"{place} is the expression \$.*--trust-code"):
+    place = {"network_def::out_channels": "num_classes is", "inferer::roi_size": "window is"}
+    where = place.get(key, r"preprocessing.transforms\[3\]:")
+    with pytest.raises(UserError, match=rf"{where} the expression \$.*--trust-code"):
         facts("bundle", folder)
     with trusting():
         stated = facts("bundle", folder)
-    assert stated.space is not None
-    assert (stated.roi, stated.num_classes, stated.space.spacing) == (ROI, 3, (1.5, 1.6, 2.0))
+    assert isinstance(stated.space, MonaiPipeline)
+    grid = stated.space.shape_of((31, 17, 11), (1.5, 1.6, 1.0), "RAS")
+    assert (stated.roi, stated.num_classes, grid) == (ROI, 3, (31, 17, 6))
 
 
 def test_nothing_runs_without_trust(write: Write, tmp_path: Path) -> None:
@@ -265,7 +250,6 @@ REFUSED: list[tuple[str, Change]] = [
         ),
     ),
     (r"inferer: roi_size.*got -1", lambda c, m: c.update(window=[-1, 8, 8])),
-    (r"a_min below a_max", lambda c, m: transform(c, "ScaleIntensityRanged").update(a_min=300)),
     (r"found neither", lambda c, m: (c.pop("inferer"), m.clear())),
 ]
 
@@ -314,6 +298,10 @@ INVERT = {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", 
         ((INVERT, SOFTMAX, ARGMAX), ()),
         ((SOFTMAX, ARGMAX, LARGEST), ("KeepLargestConnectedComponent after the network is left out",)),
         ((SOFTMAX, ARGMAX, MAPPED), ("MapLabelValue after the network is left out",)),
+        (
+            (SOFTMAX, INVERT, ARGMAX, LARGEST),
+            ("KeepLargestConnectedComponent after the network changes labels",),
+        ),
         ((SOFTMAX, ARGMAX, {**MAPPED, "_disabled_": True}), ()),
         ((SOFTMAX, ARGMAX, {**MAPPED, "keys": "label"}), ()),
         (({"_target_": "VoteEnsembled", "keys": "pred"},), ("VoteEnsemble after the network is left out",)),

@@ -70,8 +70,19 @@ def test_even_windows_and_their_weights_are_nnunets(roi: Shape) -> None:
         windows = sliding_windows(shape, roi, overlap, even=True)
         assert [tuple(axis.start for axis in window) for window in windows] == list(product(*starts))
     model = SegmentationModel(nn.Conv3d(1, 2, 1), roi, inference=Inference(weighting="nnunet"))
-    expected = compute_gaussian(roi, dtype=torch.float64, device=torch.device("cpu"))
-    torch.testing.assert_close(window_weights(model, volume(roi)), expected)
+    expected = compute_gaussian(roi, value_scaling_factor=10, device=torch.device("cpu"))  # float16, as it predicts
+    torch.testing.assert_close(window_weights(model, volume(roi)), expected.double() / 10)
+
+
+def test_an_axis_without_overlap_has_windows_side_by_side_and_equal_weights() -> None:
+    """So are the slices of nnU-Net's 2d networks, whose weights are those of a slice."""
+    windows = sliding_windows((20, 19, 33), (8, 6, 10), (0.0, 0.5, 0.5), even=True)
+    assert sorted({h.start for h, _, _ in windows}) == [0, 6, 12]
+    assert sorted({w.start for _, w, _ in windows}) == compute_steps_for_sliding_window([19], [6], 0.5)[0]
+    settings = Inference(weighting="nnunet", overlap=(0.0, 0.5, 0.5))
+    model = SegmentationModel(nn.Conv3d(1, 2, 1), (8, 6, 10), inference=settings)
+    of_slice = compute_gaussian((6, 10), value_scaling_factor=10, device=torch.device("cpu")).double() / 10
+    torch.testing.assert_close(window_weights(model, volume((8, 6, 10))), of_slice.expand(8, 6, 10))
 
 
 def test_windows_of_a_turned_axis_begin_at_its_other_end() -> None:

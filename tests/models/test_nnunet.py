@@ -1,6 +1,7 @@
 """nnU-Net folders, written here as nnU-Net v2 writes them: plans of either format, plain and residual encoders."""
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,14 +12,18 @@ import numpy as np
 import pytest
 import torch
 from models import nnunet_folder
-from models.conftest import facts, network
-from models.nnunet_folder import CT, PATCH, Change, direct, new_architecture, old_architecture
+from models.conftest import facts, network, unresolved
+from models.nnunet_folder import PATCH, Change, direct, new_architecture, old_architecture
 
 from freqbench.core.errors import CheckpointError, UserError
+from freqbench.models import READERS, Facts
+from freqbench.pipelines.nnunet import NnunetPipeline
 
-pytest.importorskip("dynamic_network_architectures", reason="dynamic-network-architectures is not installed")
+pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
 
 Write = Callable[..., str]
+CT_NORM = "CTNormalization"
+CASCADE = "3d_cascade_fullres"
 
 
 @pytest.fixture
@@ -60,14 +65,14 @@ def test_the_network_is_given_the_array_that_itk_reads(
 
 
 @pytest.mark.parametrize(
-    ("change", "axes", "spacing"),
+    ("change", "axes", "configuration"),
     [
-        (lambda p, d, c: p.update(image_reader_writer="NibabelIOWithReorient"), "DWH", (0.8, 1.0, 5.0)),
-        # The network's axes are now the first, third and second of the file; the plans' spacing is in their order.
-        (lambda p, d, c: p.update(transpose_forward=[2, 0, 1]), "IKJ", (5.0, 0.8, 1.0)),
-        (lambda p, d, c: p.update(image_reader_writer="NibabelIO"), "KJI", (0.8, 1.0, 5.0)),
-        (lambda p, d, c: d["labels"].update(ignore=3), "KJI", (0.8, 1.0, 5.0)),
-        (lambda p, d, c: c["init_args"].update(configuration="3d_lowres"), "KJI", (1.6, 2.0, 6.0)),
+        (lambda p, d, c: p.update(image_reader_writer="NibabelIOWithReorient"), "DWH", "3d_fullres"),
+        # The network's axes are now the first, third and second of the file.
+        (lambda p, d, c: p.update(transpose_forward=[2, 0, 1]), "IKJ", "3d_fullres"),
+        (lambda p, d, c: p.update(image_reader_writer="NibabelIO"), "KJI", "3d_fullres"),
+        (lambda p, d, c: d["labels"].update(ignore=3), "KJI", "3d_fullres"),
+        (lambda p, d, c: c["init_args"].update(configuration="3d_lowres"), "KJI", "3d_lowres"),
     ],
     ids=[
         "a reader that reorients",
@@ -77,58 +82,105 @@ def test_the_network_is_given_the_array_that_itk_reads(
         "as the checkpoint was trained",
     ],
 )
-def test_axes_spacing_and_classes(write: Write, change: Change, axes: str, spacing: tuple[float, ...]) -> None:
+def test_axes_configuration_and_classes(write: Write, change: Change, axes: str, configuration: str) -> None:
     stated = facts("nnunet", write(change))
-    assert stated.space is not None
-    assert (stated.input.axes, stated.space.spacing, stated.num_classes) == (axes, spacing, 3)
+    assert (stated.input.axes, pipeline(stated).configuration, stated.num_classes) == (axes, configuration, 3)
+
+
+def pipeline(stated: Facts) -> NnunetPipeline:
+    assert isinstance(stated.space, NnunetPipeline)
+    return stated.space
 
 
 def test_a_list_of_labels_makes_sigmoid_outputs_of_all(write: Write) -> None:
     labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
-    stated = facts("nnunet", write(lambda plans, dataset, checkpoint: dataset.update(labels=labels)))
+    stated = facts("nnunet", write(lambda p, dataset, c: dataset.update(labels=labels, regions_class_order=[1, 2, 3])))
     assert (stated.outputs, stated.num_classes) == ("sigmoid", 3)
     assert facts("nnunet", write()).outputs == "softmax"
 
 
-def test_ct_intensities_become_what_nnunet_makes_of_them(write: Write) -> None:
-    stated = facts("nnunet", write())
-    native = np.array([-1000.0, -60.0, 0.0, 90.0, 340.0, 2000.0])
-    assert stated.space is not None
-    low, high = stated.space.intensity["window"]  # type: ignore[index,misc]
-    unit = np.clip((native - low) / (high - low), 0, 1)
-    got = stated.input.to_network(torch.from_numpy(unit).reshape(1, 1, -1, 1, 1)).flatten()
-    np.testing.assert_allclose(np.sort(got), (np.clip(native, -60, 340) - 90) / 120, atol=1e-12)
+@pytest.mark.parametrize(
+    ("scheme", "ends"),
+    [
+        ("CTNormalization", ((-60 - 90) / 120, (340 - 90) / 120)),
+        ("ZScoreNormalization", (-5.0, 5.0)),
+        ("RescaleTo01Normalization", (0.0, 1.0)),
+        ("RGBTo01Normalization", (0.0, 1.0)),
+        ("NoNormalization", None),
+    ],
+)
+def test_each_normalisation_has_its_bounds_and_an_array_spans_them(write: Write, scheme: str, ends: Any) -> None:
+    """The ends of the attacked volume: of CT the clip of the plans; where no plan says them, the volume's own."""
+    stated = facts("nnunet", write(lambda p, d, c: full(p).update(normalization_schemes=[scheme])))
+    assert pipeline(stated).stated_bounds == (ends,)
+    spanned = stated.input.to_network(torch.tensor([0.0, 1.0]).reshape(1, 1, 2, 1, 1)).flatten()
+    np.testing.assert_allclose(np.sort(spanned), ends or (0, 1), rtol=1e-6)
+
+
+def two_channels(plans: dict[str, Any], dataset: dict[str, Any], checkpoint: dict[str, Any]) -> None:
+    full(plans).update(normalization_schemes=["CTNormalization", "ZScoreNormalization"], use_mask_for_norm=[False] * 2)
+    dataset["channel_names"]["1"] = "PET"
+
+
+def test_each_channel_has_bounds_of_its_own_and_the_job_overrules_them(write: Write) -> None:
+    folder = write(two_channels, network=direct("PlainConvUNet", channels=2))
+    stated = facts("nnunet", folder)
+    assert (stated.num_channels, pipeline(stated).stated_bounds[1]) == (2, (-5.0, 5.0))
+    network("nnunet", folder, with_weights=True)
+    own = ((-1.0, 2.0), (0.0, 9.0))
+    overruled = facts("nnunet", folder, bounds=own)
+    assert pipeline(overruled).stated_bounds == own
+    assert pipeline(overruled).identity() != pipeline(stated).identity()
+    with pytest.raises(UserError, match=r"bounds: expected one for each of the 2 channels, got 1"):
+        facts("nnunet", folder, bounds=own[:1])
+
+
+def copied(folder: str, *folds: str) -> None:
+    for fold in folds:
+        shutil.copytree(Path(folder, "fold_0"), Path(folder, f"fold_{fold}"))
 
 
 @pytest.mark.parametrize(
-    ("scheme", "args", "intensity", "scale"),
+    ("there", "args", "count"),
     [
-        ("ZScoreNormalization", {}, {"zscore": 5.0}, (-5.0, 5.0)),
-        ("ZScoreNormalization", {"z_score_limit": 12}, {"zscore": 12.0}, (-12.0, 12.0)),
-        ("RescaleTo01Normalization", {}, "minmax", (0.0, 1.0)),
-        ("RGBTo01Normalization", {}, {"window": (0.0, 255.0)}, (0.0, 1.0)),
+        (("1", "all"), {}, 2),  # every numbered one
+        (("1", "2"), {"fold": [0, 2]}, 2),
+        (("1", "all"), {"fold": "all"}, 1),
+        (("1",), {"fold": 1}, 1),
+        (("all",), {"fold": 0}, 1),
     ],
 )
-def test_other_normalisations(write: Write, scheme: str, args: dict[str, Any], intensity: Any, scale: Any) -> None:
-    folder = write(lambda plans, dataset, checkpoint: full(plans).update(normalization_schemes=[scheme]))
-    stated = facts("nnunet", folder, args=args)
-    assert stated.space is not None
-    assert (stated.space.intensity, stated.input.scale) == (intensity, scale)
+def test_folds_are_the_numbered_ones_unless_the_job_names_others(
+    write: Write, there: tuple[str, ...], args: dict[str, Any], count: int
+) -> None:
+    folder = write()
+    copied(folder, *there)
+    spec = unresolved("nnunet", folder, args=args)
+    assert len(READERS["nnunet"].network(spec).nets) == count  # type: ignore[arg-type]
+    assert facts("nnunet", folder, args=args).notes == (
+        (f"logits of {count} folds are averaged, as nnU-Net does",) if count > 1 else ()
+    )
 
 
-def test_several_channels_keep_their_own_mean_and_deviation(write: Write) -> None:
-    def two(plans: dict[str, Any], dataset: dict[str, Any], checkpoint: dict[str, Any]) -> None:
-        plans["configurations"]["3d_fullres"]["normalization_schemes"] = ["CTNormalization"] * 2
-        plans["foreground_intensity_properties_per_channel"]["1"] = {**CT, "mean": 10.0, "std": 20.0}
-        dataset["channel_names"]["1"] = "CT late"
+def test_folds_average_logits_and_not_probabilities(write: Write) -> None:
+    folder, second = write(), direct("PlainConvUNet", seed=6)
+    copied(folder, "1")
+    torch.save(nnunet_folder.checkpoint(second), Path(folder, "fold_1", "checkpoint_final.pth"))
+    net = network("nnunet", folder, with_weights=True).eval()
+    images = torch.rand(1, 1, *PATCH, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = (direct("PlainConvUNet")(images)[0] + second(images)[0]) / 2
+        torch.testing.assert_close(net(images), wanted)
 
-    folder = write(two, network=direct("PlainConvUNet", channels=2))
-    stated = facts("nnunet", folder)
-    assert (stated.num_channels, stated.input.mean, stated.input.std) == (2, (90.0, 10.0), (120.0, 20.0))
-    network("nnunet", folder, with_weights=True)
+
+@pytest.mark.parametrize("fold", [[0, 0], []])
+def test_a_list_of_folds_names_each_once(write: Write, fold: list[int]) -> None:
+    folder = write()
+    with pytest.raises(UserError, match=r"fold: expected a list of different folds"):
+        facts("nnunet", folder, args={"fold": fold})
 
 
-def test_the_only_fold_is_taken_and_another_is_refused_by_name(write: Write) -> None:
+def test_fold_all_is_taken_where_it_is_alone_and_another_is_refused_by_name(write: Write) -> None:
     folder = Path(write())
     (folder / "fold_0").rename(folder / "fold_all")
     assert facts("nnunet", str(folder)).num_classes == 3
@@ -155,22 +207,18 @@ def arch(plans: dict[str, Any]) -> dict[str, Any]:
     return section
 
 
-ZSCORE_IN_MASK = {"normalization_schemes": ["ZScoreNormalization"], "use_mask_for_norm": [True]}
-
 REFUSED: list[tuple[str, Change]] = [
-    (r"labels: expected each name with one of 0..2", lambda p, d, c: d.update(labels={"0": "a", "1": "b", "2": "c"})),
+    (r"dataset.json: nnunetv2 cannot .*Background label", lambda p, d, c: d.update(labels={"0": "a", "1": "b"})),
+    (r"dataset.json: labels: expected .* 0..2", lambda p, d, c: d["labels"].update(tumour=4)),
+    (r"dataset.json: .*define regions_class_order", lambda p, d, c: d["labels"].update(both=[1, 2])),
     (r"labels: required", lambda p, d, c: d.pop("labels")),
-    (r"within a mask", lambda p, d, c: full(p).update(ZSCORE_IN_MASK)),
-    (r"got NoNormalization, which is not", lambda p, d, c: full(p).update(normalization_schemes=["NoNormalization"])),
-    (r"normalised alike", lambda p, d, c: full(p).update(normalization_schemes=["CTNormalization", "NoNormalization"])),
-    (r"resampling_fn_data: .*'resample_torch'", lambda p, d, c: full(p).update(resampling_fn_data="resample_torch")),
+    (r"normalization_schemes.*1 channels, got 2", lambda p, d, c: full(p).update(normalization_schemes=[CT_NORM] * 2)),
     (r"unknown image_reader_writer 'Tiff3DIO'", lambda p, d, c: p.update(image_reader_writer="Tiff3DIO")),
     (r"each of 0, 1, 2 once", lambda p, d, c: p.update(transpose_forward=[0, 1, 1])),
-    (r"inherits from itself", lambda p, d, c: full(p).update(inherits_from="3d_lowres")),
+    (r"plans.json: .*Circular dependency", lambda p, d, c: full(p).update(inherits_from="3d_lowres")),
     (r"found no network_weights", lambda p, d, c: c.pop("network_weights")),
     (r"mirroring_axes: expected some of 0, 1, 2", lambda p, d, c: c.update(inference_allowed_mirroring_axes=(3,))),
-    (r"expected a 3d configuration, got 2d", lambda p, d, c: c["init_args"].update(configuration="2d")),
-    (r"refines another", lambda p, d, c: c["init_args"].update(configuration="3d_cascade_fullres")),
+    (r"refines the prediction of 3d_lowres, .* or 3d_lowres itself", lambda p, d, c: c["init_args"].update(configuration=CASCADE)),
     (r"unknown network 'os.system'", lambda p, d, c: arch(p).update(network_class_name="os.system")),
     (r"unknown network 'evil.PlainConvUNet'", lambda p, d, c: arch(p).update(network_class_name="evil.PlainConvUNet")),
     (r"nonlin: expected a layer of torch.nn", lambda p, d, c: arch(p)["arch_kwargs"].update(nonlin="os.system")),
@@ -196,7 +244,6 @@ def test_refuses_in_one_line(write: Write, message: str, change: Change) -> None
         ({"configuraton": "2d"}, r"unknown key 'configuraton'. Did you mean 'configuration'"),
         ({"orientation": "LAA"}, r"orientation: expected one of R or L"),
         ({"checkpoint": "checkpoint_best.pth"}, r"expected fold_N/checkpoint_best.pth, found none"),
-        ({"z_score_limit": 0}, r"z_score_limit"),
     ],
 )
 def test_refuses_arguments_in_one_line(write: Write, args: dict[str, Any], message: str) -> None:

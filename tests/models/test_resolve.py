@@ -102,21 +102,22 @@ def test_axes_that_a_job_leaves_out_stay_those_of_the_architecture_and_of_the_fo
 
 
 @pytest.mark.parametrize("stated", [{}, {"input": {}}, {"preprocess": {}}])
-def test_a_bundle_whose_transforms_are_not_known_is_refused_until_the_job_states_its_space(
+def test_a_bundle_without_transforms_is_refused_until_the_job_states_its_space(
     stated: dict[str, Any], tmp_path: Path
 ) -> None:
     path = bundle(tmp_path / "b")
-    (tmp_path / "b/configs/inference.json").write_text(json.dumps({**INFERENCE, "preprocessing": {}}))
+    (tmp_path / "b/configs/inference.json").write_text(json.dumps({**INFERENCE, "preprocessing": None}))
     with pytest.raises(UserError, match=r"^m: expected preprocess and input, .*: state both$"):
         spec(bundle=path, **stated)
     assert spec(bundle=path, input={}, preprocess={}).space is not None
 
 
-def test_another_intensity_window_than_the_folders_asks_for_its_input_too(tmp_path: Path) -> None:
+def test_another_space_than_its_own_pipeline_asks_for_its_input_too(tmp_path: Path) -> None:
     path = bundle(tmp_path / "b")
-    with pytest.raises(UserError, match=r"^m: expected input beside preprocess, .*window.*: state both$"):
-        spec(bundle=path, preprocess={"intensity": {"window": [0, 1]}})
-    assert spec(bundle=path, preprocess={"intensity": {"window": [-175, 250]}}).input.scale == (-1, 1)
+    with pytest.raises(UserError, match=r"^m: expected input beside preprocess, .* its own pipeline: state both$"):
+        spec(bundle=path, preprocess={"intensity": {"window": [-175, 250]}})
+    both = spec(bundle=path, preprocess={"intensity": {"window": [-175, 250]}}, input={"scale": (-1, 1)})
+    assert (both.space, both.input.scale) == (Preprocess(intensity={"window": (-175, 250)}), (-1, 1))
 
 
 def test_a_folder_that_changed_since_the_plan_is_not_loaded(tmp_path: Path) -> None:

@@ -133,9 +133,12 @@ def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:
     for id, name in names.items():
         if name not in ("Activations", "AsDiscrete"):
             if name not in _HARMLESS:
-                notes.append(
-                    f"{name or id} after the network changes labels on the file's grid alone, not on the attacked one"
+                what = (
+                    "changes labels on the file's grid alone, not on the attacked one"
+                    if "Invert" in names.values()
+                    else f"is left out, as no Invertd of {_AFTER} leads back to the file"
                 )
+                notes.append(f"{name or id} after the network {what}")
             continue
         has_regions |= bool(name == "Activations" and _of_prediction(config, id, "sigmoid"))
         if name == "Activations" and _of_prediction(config, id, "other"):
