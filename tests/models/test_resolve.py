@@ -16,8 +16,10 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import trusting
 from freqbench.models import ModelEntry, ModelSpec, build, load, resolve
+from freqbench.pipelines.monai import MonaiPipeline
 
 CPU = torch.device("cpu")
 UNET = {"name": "m", "arch": "unet", "args": {"channels": [4, 8], "strides": [2]}, "roi": (8, 8, 8)}
@@ -34,7 +36,7 @@ def volume(*shape: int) -> Tensor:
 
 
 def nnunet(folder: Path) -> str:
-    pytest.importorskip("dynamic_network_architectures", reason="dynamic-network-architectures is not installed")
+    pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
     return nnunet_folder.write(folder)
 
 
@@ -50,8 +52,7 @@ def frozen_net() -> nn.Module:
 def test_a_bundle_is_a_model_in_its_own_space(tmp_path: Path) -> None:
     resolved = spec(bundle=bundle(tmp_path / "b"))
     assert (resolved.arch, resolved.roi, resolved.inference.overlap) == ("bundle", BUNDLE_ROI, 0.625)
-    assert resolved.space is not None
-    assert resolved.space.spacing == (1.5, 1.6, 2.0)
+    assert isinstance(resolved.space, MonaiPipeline)
     x = volume(*BUNDLE_ROI)
     with torch.no_grad():  # its configuration scales to [-1, 1]
         torch.testing.assert_close(load(resolved, CPU)(x), in_bundle()(2 * x - 1), rtol=1e-5, atol=1e-5)
