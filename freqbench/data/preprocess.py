@@ -390,7 +390,8 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> Na
     added. If a native intensity was clipped, the perturbation is added to the bound, so that `prepare` finds it again.
     A voxel stays as it is if its perturbation is 0, leads further out, or leads in by less than LEAST of the range.
     `prepare(result, preprocess, clean=native)` brings the result into any space. A pipeline that does not clip keeps
-    what lies beyond its bounds: there the perturbation is added to the intensity itself.
+    what lies beyond its bounds: there the perturbation is added to the intensity itself. Zeros beside voxels that it
+    fixes stay, as another intensity there would grow the mask that it takes from them.
 
     Raises DataError for a pipeline whose way from the file's unit is not affine.
     """
@@ -413,8 +414,22 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> Na
         else:
             width = high - low
         delta = (adversarial[channel] - case.image[channel]).mul_(width).numpy()
-        attacked[channel] = torch.from_numpy(_added(native.image[channel].numpy(), delta, to_case, low, high))
+        clean = native.image[channel].numpy()
+        moved = _added(clean, delta, to_case, low, high)
+        if case.prepared is not None and case.prepared.fixed is not None:
+            np.copyto(moved, clean, where=(clean == 0) & _touches(case.prepared.fixed[channel].numpy(), to_case, clean))
+        attacked[channel] = torch.from_numpy(moved)
     return replace(native, image=attacked)
+
+
+def _touches(fixed: npt.NDArray[np.bool_], to_fixed: npt.NDArray[np.float64], image: Volume) -> npt.NDArray[np.bool_]:
+    """Returns the voxels of an image that lie between voxels of which one is fixed; `to_fixed` maps as in `_added`."""
+    from scipy.ndimage import affine_transform
+
+    share: Volume = affine_transform(
+        fixed.astype(np.float32), to_fixed[:3, :3], to_fixed[:3, 3], image.shape, np.float32, order=1, mode="nearest"
+    )
+    return share > 0
 
 
 def _clips(prepared: Prepared, channel: int) -> bool:

@@ -450,6 +450,11 @@ def pipeline_of(
     _require_class(where, "label_manager", read.label_manager, _LABELS)
     with _reading(f"{path}/dataset.json"):
         labels = made.labels
+    if labels.has_regions and not {*labels.regions_class_order} <= {*labels.all_labels}:
+        raise UserError(
+            f"{path}/dataset.json: regions_class_order: expected some of the labels {[*labels.all_labels]}, got "
+            f"{[*labels.regions_class_order]}"
+        )
     if not labels.has_regions and [*labels.all_labels] != [*range(len(labels.all_labels))]:
         raise UserError(
             f"{path}/dataset.json: labels: expected each name with one of 0..{len(labels.all_labels) - 1}, as "
