@@ -30,9 +30,7 @@ class Header:
     shape: Shape
     spacing: Spacing  # sides of a voxel in millimetres
     affine: npt.NDArray[np.float64]  # voxel to world millimetres (RAS+), float64 [4, 4]
-    stated: Spacing | None = (
-        None  # as the header writes them, to the last digit; None: by the affine alone
-    )
+    stated: Spacing | None = None  # as the header writes them, to the last digit; None: by the affine alone
     fourth: int = 1  # channels in this file: length of its fourth axis, or numbers of a voxel
     further: tuple["Header", ...] = ()  # headers of the files with the other channels, one per channel
     stored: str = "float32"  # type of the file's numbers, as numpy calls it; that of scaled ones is float32
