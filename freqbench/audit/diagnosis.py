@@ -12,6 +12,7 @@ from torch import Tensor
 
 from freqbench.attacks import ATTACKS
 from freqbench.audit.first_case import clean_dice
+from freqbench.core.config import validate
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.files import node_cache, storage
 from freqbench.core.machine import versions
@@ -32,6 +33,8 @@ from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_
 from freqbench.models.entry import seed_of
 from freqbench.models.networks.construction import skeleton
 from freqbench.models.networks.inferring import NETWORKS, UNTRACED, inferred, recognised, to_state, unlike_default
+from freqbench.models.sources import kind_of_folder
+from freqbench.pipelines import Pipeline
 
 Lines = Iterator[tuple[str, str]]
 
@@ -85,14 +88,33 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
     path = storage.filled_in(str(entry.path if entry else checkpoint), "--checkpoint")
     if seed_of(path) is not None:
         yield "checkpoint", f"{path}: untrained weights, no file"
-    elif not source_of(reader := (entry or ModelEntry(name="checkpoint", checkpoint=path)).reader).is_checkpoint:
+    elif not source_of(reader := (alone := entry or _alone(path)).reader).is_checkpoint:
         yield "checkpoint", f"{path}: read as {reader}"
+        yield from _facts(alone) if source_of(reader).weights else ()
     else:
         yield from _contents(path)
         if entry is None and not read_metadata(path):
             yield from _assumed_of(path)
     if job and entry:
         yield from _clean_dice(job, entry, where)
+
+
+def _alone(path: str) -> ModelEntry:
+    """Returns the entry of a checkpoint without a job; the files of a folder tell its kind."""
+    kind = kind_of_folder(at_home(path))
+    place = {"bundle": path} if kind == "bundle" else {"checkpoint": path, "arch": kind}
+    return validate({"name": "checkpoint", **place}, ModelEntry, "--checkpoint")
+
+
+def _facts(entry: ModelEntry) -> Lines:
+    """Shows what a folder's or a file's own words say of its network and pipeline."""
+    facts = facts_of(entry)
+    window = "x".join(map(str, facts.roi)) if facts.roi else "not stated"
+    counts = f"{facts.num_channels} channels in, {facts.num_classes} outputs ({facts.outputs or 'softmax'})"
+    yield "network", f"{counts}, windows of {window} in its own axes"
+    if isinstance(facts.space, Pipeline):
+        yield "pipeline", f"{facts.space.toolchain} {facts.space.release}: {facts.space.rule}"
+    yield from (("note", note) for note in facts.notes)
 
 
 def _contents(path: str) -> Lines:

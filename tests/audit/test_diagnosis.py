@@ -1,12 +1,14 @@
 """`bench.py doctor --checkpoint`: what a file is, and what its model makes of a job's first clean case."""
 
 import hashlib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from models import nnunet_folder
 from tiny_job import ARGS, ROI, expanded, save_weights, small, write
 
 from freqbench import models
@@ -209,6 +211,15 @@ def test_a_mistake_is_one_line(
         said(checkpoint.format(**places) if checkpoint else None, job)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_nnunet_says_its_network_and_pipeline(tmp_path: Path) -> None:
+    pytest.importorskip("nnunetv2")
+    folder = nnunet_folder.write(tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres")
+    lines = dict(said(folder))
+    assert lines["checkpoint"] == f"{folder}: read as nnunet"
+    assert lines["network"].startswith("1 channels in, 3 outputs (softmax), windows of 8x16x24")
+    assert lines["pipeline"].startswith(f"nnunetv2 {version('nnunetv2')}: a volume spans the clip of the plans")
 
 
 def test_the_command_prints_it(tmp_path: Path, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
