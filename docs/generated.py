@@ -52,6 +52,7 @@ ROOT = Path(__file__).parents[1]
 SPEED = ROOT / "reports" / "speed" / "cpu.json"
 GPU_SPEED = SPEED.with_name("gpu.json")
 COVERAGE = ROOT / "reports" / "intervals" / "coverage.json"
+ALIKE = ROOT / "reports" / "pipelines" / "alike.csv"
 QUICKSTART = ROOT / "reports" / "quickstart" / "tables.md"
 BOUNDS = ROOT / "reports" / "bounds" / "README.md"
 ENTRIES = ROOT / "reports" / "leaderboard"
@@ -116,6 +117,8 @@ def write(folder: Path) -> None:
         "dataset-classes": "\n".join(_documented(loader) for loader in DATASETS.values()),
         "gpu-speed": gpu_tables(GPU_SPEED),
         "coverage": coverage_table(),
+        "alike-nnunetv2": alike_table("nnunetv2"),
+        "alike-monai": alike_table("monai"),
         "bounds": section_of(BOUNDS, "Both ends"),
         "metrics": metric_table(),
         "checks": table([[f"`{name}`", check.should] for name, check in CHECKS.items()], ["check", "what should hold"]),
@@ -515,6 +518,21 @@ def coverage_table() -> str:
     rows = json.loads(COVERAGE.read_text())["rows"]
     cells = [[row["what"], str(row["patients"]), *(f"{100 * row[name]:.1f}" for name in methods)] for row in rows]
     return table(cells, ["DSC of a patient", "patients", *methods])
+
+
+def alike_table(toolchain: str) -> str:
+    """A row a configuration: per cent of the file's voxels that freqbench labels as the toolchain itself does."""
+    rows = pd.read_csv(ALIKE)
+    rows = rows[rows["toolchain"].str.startswith(f"{toolchain} ")]
+    (release,) = rows["toolchain"].unique()
+    shares = ["alike", "alike_off_ties", "toolchain_alike_in_float16"]
+    headers = {"alike": "alike, %", "alike_off_ties": "off ties, %", "toolchain_alike_in_float16": "float16, %"}
+    known = [share for share in shares if rows[share].notna().all()]
+    cells = [
+        [row["configuration"], f"{row['voxels']:,}", str(row["ties"]), *(f"{100 * row[share]:.2f}" for share in known)]
+        for _, row in rows.iterrows()
+    ]
+    return table(cells, [f"configuration ({release})", "voxels", "ties", *(headers[share] for share in known)])
 
 
 def draw(name: str) -> Figure:
