@@ -76,7 +76,7 @@ class CaseRef:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    r"""What a network's own pipeline made of a case, beside the volume x in [0, 1] that attacks move.
+    r"""Bounds and tensors that a network's own pipeline made beside the volume x in [0, 1] that attacks move.
 
     The network's input is `low + (high - low) x + rest`; where voxels are `fixed`, it is `rest`, whatever x is.
 

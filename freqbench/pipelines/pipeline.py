@@ -41,7 +41,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedInput:
-    """What a pipeline makes of a case, on its own grid and in the network's own axes.
+    """Input that a pipeline makes of a case, on its own grid and in the network's own axes.
 
     Attributes:
         data: float32 `[C, *grid]`, the network's input.

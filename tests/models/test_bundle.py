@@ -165,7 +165,7 @@ def test_other_orientations_reach_the_network_as_monai_turns_them(write: Write, 
     torch.testing.assert_close(turned, load(tmp_path / "a.nii.gz").as_tensor(), rtol=0, atol=0)
 
 
-def test_its_own_preprocessing_is_its_space_unless_the_job_states_both_others(write: Write) -> None:
+def test_preprocessing_of_a_bundle_is_its_space_unless_the_job_states_both_others(write: Write) -> None:
     folder = write()
     own = facts("bundle", folder)
     assert isinstance(own.space, MonaiPipeline)

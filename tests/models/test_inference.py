@@ -75,7 +75,7 @@ def test_even_windows_and_their_weights_are_nnunets(roi: Shape) -> None:
 
 
 def test_an_axis_without_overlap_has_windows_side_by_side_and_equal_weights() -> None:
-    """So are the slices of nnU-Net's 2d networks, whose weights are those of a slice."""
+    """Slices of nnU-Net's 2d networks have the weights of a slice."""
     windows = sliding_windows((20, 19, 33), (8, 6, 10), (0.0, 0.5, 0.5), even=True)
     assert sorted({h.start for h, _, _ in windows}) == [0, 6, 12]
     assert sorted({w.start for _, w, _ in windows}) == compute_steps_for_sliding_window([19], [6], 0.5)[0]

@@ -1,4 +1,4 @@
-"""Twelve pipelines of MONAI's transforms in the words of a bundle, and what MONAI itself makes of a case with them."""
+"""Twelve pipelines of MONAI's transforms in the words of a bundle, and MONAI's own prediction of a case by them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -186,7 +186,7 @@ def affine_of(words: Words) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Theirs:
-    """What MONAI makes of a case, in its own axes and in the file's."""
+    """Input and label map that MONAI makes of a case, in its own axes and in the file's."""
 
     image: Tensor
     affine: Tensor
@@ -219,7 +219,7 @@ def by_monai(words: Words, data: Path) -> Theirs:
 
 @dataclass(frozen=True, kw_only=True)
 class Ours:
-    """What freqbench makes of the same case."""
+    """Volume and label map that freqbench makes of the same case."""
 
     pipeline: MonaiPipeline
     network: SegmentationModel

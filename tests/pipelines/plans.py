@@ -274,7 +274,7 @@ def float32_sums() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Theirs:
-    """What nnunetv2 makes of a case: its arrays have its own axes, those of its reader, last to first."""
+    """Arrays that nnunetv2 makes of a case, in its own axes: those of its reader, last to first."""
 
     data: Array
     seg: Array  # label map on its grid
@@ -337,7 +337,7 @@ def by_nnunetv2(folder: str, raw: Path, folds: tuple[int, ...]) -> Theirs:
 
 @dataclass(frozen=True, kw_only=True)
 class Ours:
-    """What freqbench makes of the same case."""
+    """Volume and label map that freqbench makes of the same case."""
 
     pipeline: NnunetPipeline
     network: SegmentationModel

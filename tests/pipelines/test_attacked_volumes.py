@@ -189,7 +189,7 @@ def test_an_array_that_its_own_compose_prepares_is_the_attacked_volume() -> None
         torch.testing.assert_close(seen(case, case.image), wanted.as_tensor(), atol=1e-5, rtol=0)
 
 
-def test_what_a_pipeline_made_beside_a_volume_comes_back_from_the_cache(
+def test_tensors_that_a_pipeline_made_beside_a_volume_come_back_from_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path))

@@ -1,4 +1,4 @@
-"""What of plans, bundles and `transforms:` is looked up, refused in one line, or run with trust alone."""
+"""Names in plans, bundles and `transforms:` are looked up, refused in one line, or run with trust alone."""
 
 import json
 import sys
@@ -156,7 +156,7 @@ def test_a_bundles_preprocessing_runs_no_code_without_trust(
 
 @pytest.mark.parametrize("value", ["$__import__('sprung')", {"_target_": "sprung.Evil"}], ids=["expression", "class"])
 @pytest.mark.parametrize("key", ["lowest", "preprocessing_lowest", "postprocessing2", "bundle_root2"])
-def test_what_words_refer_to_runs_no_code_without_trust(
+def test_references_of_words_run_no_code_without_trust(
     key: str, value: Any, tmp_path: Path, trap: Path, line: Refused
 ) -> None:
     def change(config: dict[str, Any], metadata: dict[str, Any]) -> None:

@@ -98,7 +98,7 @@ def test_slices_of_a_2d_network_are_those_of_nnunets_predictor(
 def test_windows_of_a_volume_are_those_of_monais_inferer(
     shape: tuple[int, int, int], roi: tuple[int, int, int], overlap: tuple[float, ...], weighting: str
 ) -> None:
-    """With an overlap of each axis's own."""
+    """Each axis has an overlap of its own."""
     net, volume = network(3), drawn(shape)
     model = SegmentationModel(net, roi, inference=Inference(overlap=overlap, weighting=weighting))
     same(predict(model, volume), sliding_window_inference(volume, roi, 3, net, overlap=overlap, mode=weighting)[0])
