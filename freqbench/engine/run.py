@@ -154,7 +154,8 @@ class Recorder:
         self._progress = progress = RunProgress(plan, console, estimate)
         self.wait, self.begin, self.advance, self.keep = progress.wait, progress.begin, progress.advance, patience.keep
         self._status, self._started, self._recorded = "died", time.monotonic(), 0.0
-        self._found, self._lost = store.names(), 0  # files at the beginning; records that have been lost since
+        self._found = store.names() if plan.num_done else frozenset[str]()  # files at the beginning
+        self._lost = 0  # records that have been lost since
 
     @contextmanager
     def recorded(self, volumes: str | None = None, reuse: bool = False) -> Iterator[WorkerSpec]:

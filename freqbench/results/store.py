@@ -112,8 +112,9 @@ class Store:
         return not self._files.names()
 
     def names(self) -> frozenset[str]:
-        """Lists the names of the committed pairs of files."""
-        return frozenset(self._files.names())
+        """Lists the names of the committed pairs of files, in one look: one that is merged meanwhile may be missing."""
+        records, classes = (storage.list_files(storage.join(self.root, kind), ".parquet") for kind in SCHEMAS)
+        return frozenset(records) & frozenset(classes)
 
     def records(self, columns: Sequence[str] = _ALL, coded: bool = False) -> pa.Table:
         """Returns one row per key, ok before failed, then the latest; ordered by `finished_at` and key.

@@ -177,7 +177,7 @@ def test_a_volume_outside_the_ball_raises(
         ),
     ],
 )
-def test_what_is_no_volume_like_the_clean_ones_is_refused_in_words_of_its_own(
+def test_a_result_unlike_the_clean_volumes_says_in_what(
     perturbed: Callable[[Tensor], object], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CLASSES["fgsm"], "perturb", lambda self, task: perturbed(task.clean))

@@ -188,7 +188,7 @@ def test_a_failing_attack_is_a_row_that_says_why_and_the_rest_goes_on(fake: type
 def test_code_that_ends_the_process_fails_its_rows_and_ctrl_c_ends_the_run(
     place: str, ends: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As any exception does: sys.exit, also by argparse, in an attack, a loader, a network or a metric."""
+    """Such as sys.exit in an attack, a loader, a network or a metric."""
 
     def end(*_: object, **__: object) -> None:
         raise raised
