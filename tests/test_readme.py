@@ -181,6 +181,7 @@ YOUNGER = {
     "certificates/bounds_board",
     "hippocampus/auto",
     "hippocampus/board",
+    "hippocampus/nnunet",
     "hippocampus/zoo",
     "phantom/auto",
     "phantom/regions",

@@ -15,7 +15,7 @@ from freqbench.core import config, names, types
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
-from freqbench.core.input_space import Space
+from freqbench.core.input_space import AnySpace
 from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of, require_class
 from freqbench.core.types import IGNORED, NO_LABEL, CaseRef, Reference, Spacing, triple
@@ -205,7 +205,7 @@ class PatientCase:
             return ArraysDataset(name=self.name, labels=labels, channels=len(self.image), reference=self.reference)
         return self.dataset if self.class_names else self.dataset.model_copy(update={"labels": num_classes})
 
-    def _in(self, dataset: Dataset, space: Space | None) -> types.Case:
+    def _in(self, dataset: Dataset, space: AnySpace | None) -> types.Case:
         """Returns the case in the space of a model; None: that of its dataset."""
         return self.volume if space is None else dataset.load(self.volume.ref, space)
 

@@ -141,7 +141,7 @@ def file_codes(affine: npt.NDArray[np.float64]) -> str:
     return "".join(aff2axcodes(affine))
 
 
-class Space(Protocol):
+class AnySpace(Protocol):
     """A way from a file to the volume that is attacked: `Preprocess`, or a network's own pipeline."""
 
     def identity(self) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class CaseRef:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class Beside:
     r"""Bounds and tensors that a network's own pipeline made beside the volume x in [0, 1] that attacks move.
 
     The network's input is `low + (high - low) x + rest`; where voxels are `fixed`, it is `rest`, whatever x is.
@@ -124,7 +124,7 @@ class Case:
     inner: Box | None = None
     lost: tuple[str, ...] = ()
     off_scale: tuple[str, ...] = ()
-    prepared: Prepared | None = None
+    prepared: Beside | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

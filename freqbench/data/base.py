@@ -12,7 +12,7 @@ from freqbench.core import names
 from freqbench.core.config import Strict
 from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.identity import digest
-from freqbench.core.input_space import Preprocess, Space
+from freqbench.core.input_space import AnySpace, Preprocess
 from freqbench.core.interrupt import at_most
 from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, FileLabel, NativeCase, Reference, Shape
@@ -239,16 +239,16 @@ class Dataset(Strict, abc.ABC):
         """The space in which cases are attacked and scored, unless a model has its own."""
         return Preprocess()
 
-    def load(self, ref: CaseRef, space: Space | None = None) -> Case:
+    def load(self, ref: CaseRef, space: AnySpace | None = None) -> Case:
         """Reads (see `native`) and preprocesses one case of any split; `space` is a model's own, None the dataset's."""
         space = space or self.space
         return prepare(self.native(ref), space, class_names=self.class_names, has_regions=self.has_regions)
 
-    def faults(self, ref: CaseRef, space: Space) -> Iterator[str]:
+    def faults(self, ref: CaseRef, space: AnySpace) -> Iterator[str]:
         """Yields one line per problem with a case's intensities in a space. Synthetic datasets yield none."""
         yield from ()
 
-    def shape_in(self, ref: CaseRef, space: Space | None) -> Shape:
+    def shape_in(self, ref: CaseRef, space: AnySpace | None) -> Shape:
         """Returns the voxels of a case in a space (None: the dataset's) before cropping, an upper bound, unread.
 
         Without a `grid`, returns the shape in the dataset's space. Raises DataError if the voxels do not fit in memory.

@@ -15,7 +15,7 @@ import numpy as np
 
 from freqbench.core.files import node_cache, storage
 from freqbench.core.files.node_cache import limit
-from freqbench.core.types import Case, CaseRef, Prepared
+from freqbench.core.types import Beside, Case, CaseRef
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,7 +119,7 @@ def _read(path: Path, ref: CaseRef) -> Case | None:
     fields = {name: _tuples(value) for name, value in stated.items()}
     affine = np.array(fields.pop("affine"), np.float64)
     beside = {name: tensors.get(name) for name in BESIDE}
-    prepared = made and Prepared(bounds=_tuples(made["bounds"]), facts=made["facts"], **beside)
+    prepared = made and Beside(bounds=_tuples(made["bounds"]), facts=made["facts"], **beside)
     return Case(ref=ref, image=image, label=label, affine=affine, prepared=prepared, **fields)
 
 

@@ -15,17 +15,17 @@ import numpy.typing as npt
 
 from freqbench.core.errors import DataError
 from freqbench.core.identity import digest
-from freqbench.core.input_space import Preprocess, Space, file_codes, parse_intensity, turned, turned_affine
+from freqbench.core.input_space import AnySpace, Preprocess, file_codes, parse_intensity, turned, turned_affine
 from freqbench.core.types import (
     IGNORED,
     LOST,
     NO_LABEL,
+    Beside,
     Box,
     Case,
     FileLabel,
     NativeCase,
     Outputs,
-    Prepared,
     Shape,
     Spacing,
     triple,
@@ -48,7 +48,7 @@ MOST_LOST = 0.5
 
 def prepare(
     native: NativeCase,
-    space: Space,
+    space: AnySpace,
     clean: NativeCase | None = None,
     class_names: Sequence[str] = (),
     has_regions: bool = False,
@@ -59,7 +59,7 @@ def prepare(
     return _by_preprocess(native, as_preprocess(space), clean, class_names, has_regions)
 
 
-def as_preprocess(space: Space) -> Preprocess:
+def as_preprocess(space: AnySpace) -> Preprocess:
     """Returns a space that is no pipeline."""
     if not isinstance(space, Preprocess):
         raise TypeError(f"expected a Preprocess or a Pipeline, got {type(space).__name__}")
@@ -202,7 +202,7 @@ def _by_pipeline(
         original_spacing=native.spacing,
         inner=way.inner(MetaTensor(label, affine=affine)),
         lost=tuple(way.lost({}, class_names, has_regions)),
-        prepared=Prepared(bounds=made.bounds, rest=rest if bool(rest.any()) else None, fixed=fixed, facts=made.facts),
+        prepared=Beside(bounds=made.bounds, rest=rest if bool(rest.any()) else None, fixed=fixed, facts=made.facts),
     )
 
 
@@ -297,7 +297,7 @@ def ras_grid(shape: Shape, affine: npt.NDArray[np.float64]) -> tuple[Shape, Spac
     return triple(shape[axis] for axis in order), triple(steps[axis] for axis in order)
 
 
-def prepared_shape(shape: Shape, spacing: Spacing, space: Space, codes: str = "RAS") -> Shape:
+def prepared_shape(shape: Shape, spacing: Spacing, space: AnySpace, codes: str = "RAS") -> Shape:
     """Returns the shape that `prepare` makes of a grid from `ras_grid`, before any crop; exact without shear.
 
     `codes` are the directions of the file's axes.
@@ -319,7 +319,7 @@ def prepared_shape(shape: Shape, spacing: Spacing, space: Space, codes: str = "R
 
 
 def check_room(
-    source: Path | str, grid: tuple[Shape, Spacing], space: Space, num_channels: int = 1, codes: str = "RAS"
+    source: Path | str, grid: tuple[Shape, Spacing], space: AnySpace, num_channels: int = 1, codes: str = "RAS"
 ) -> None:
     """Refuses, before anything is read, a space in which a volume of this grid fits no memory or is one voxel."""
     sides, channels = shown(grid[1]), (num_channels,) if num_channels > 1 else ()
@@ -340,7 +340,7 @@ def check_room(
 
 
 def way_to_file(
-    file: FileLabel, case: Case, space: Space, labels_alone: bool = False
+    file: FileLabel, case: Case, space: AnySpace, labels_alone: bool = False
 ) -> "FileGrid | Callable[..., tuple[Tensor, Tensor | None]]":
     """Returns the way of predictions back to a case's file: the pipeline's own, else `file_grid`."""
     if isinstance(space, Pipeline) and case.prepared is not None:
@@ -432,7 +432,7 @@ def _touches(fixed: npt.NDArray[np.bool_], to_fixed: npt.NDArray[np.float64], im
     return share > 0
 
 
-def _clips(prepared: Prepared, channel: int) -> bool:
+def _clips(prepared: Beside, channel: int) -> bool:
     """True if nothing of a channel's movable voxels lies beyond its bounds."""
     if prepared.rest is None:
         return True
@@ -440,7 +440,7 @@ def _clips(prepared: Prepared, channel: int) -> bool:
     return not bool((rest if prepared.fixed is None else rest[~prepared.fixed[channel]]).any())
 
 
-def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: "Tensor", space: Space) -> float:
+def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: "Tensor", space: AnySpace) -> float:
     """Returns the root mean square between the attacked volume and the same prepared again, on the [0, 1] scale.
 
     It is 0 up to rounding if the space keeps the file's grid. Changes to voxels that `pad_to` made are lost, and count
@@ -466,8 +466,8 @@ def _added(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], low:
 
 
 def in_spaces(
-    dataset: "Dataset", case: Case, adversarial: "Tensor", own: Space | None
-) -> Callable[[Space | None], tuple["Tensor", float | None]]:
+    dataset: "Dataset", case: Case, adversarial: "Tensor", own: AnySpace | None
+) -> Callable[[AnySpace | None], tuple["Tensor", float | None]]:
     """Returns a function that takes a volume from space `own` to a target space, with the resampling error.
 
     The error is None if the two spaces are one. The perturbation goes through the file's grid and unit, as an exported
@@ -482,7 +482,7 @@ def in_spaces(
         attacked = attacked_native(clean, case, adversarial)
         return clean, attacked, resampling_error(clean, attacked, adversarial, own_space)
 
-    def volume(space: Space | None) -> tuple["Tensor", float | None]:
+    def volume(space: AnySpace | None) -> tuple["Tensor", float | None]:
         space = space or dataset.space
         if space.identity() == own_space.identity():  # however each is written
             return adversarial, None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from freqbench import models
 from freqbench.core.identity import digest
-from freqbench.core.input_space import Space
+from freqbench.core.input_space import AnySpace
 from freqbench.core.machine import core_seconds, keep_freed_memory, slowdown
 from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of, require_trust, trusting
 from freqbench.core.types import Case, CaseRef, FileLabel
@@ -40,7 +40,7 @@ PREDICTION_BYTES = LEARNED_BYTES = 1 << 30
 
 logger = logging.getLogger(__name__)
 
-InSpace = Callable[[Space | None], tuple[Tensor, float | None]]
+InSpace = Callable[[AnySpace | None], tuple[Tensor, float | None]]
 V = TypeVar("V")
 
 
@@ -242,7 +242,7 @@ class Worker:
         roi = cell.source.roi_of(case.ref)
         return scoring.score_volume(case, adversarial, metrics, roi, self._device, self.spec.unavailable)
 
-    def _case(self, dataset: Dataset, ref: CaseRef, space: Space | None) -> Case:
+    def _case(self, dataset: Dataset, ref: CaseRef, space: AnySpace | None) -> Case:
         key = _case_key(dataset, ref, space)
         early = self._loading.pop(key, None)
         with self._timed():
@@ -392,7 +392,7 @@ class Worker:
         }
 
 
-def _case_key(dataset: Dataset, ref: CaseRef, space: Space | None) -> Hashable:
+def _case_key(dataset: Dataset, ref: CaseRef, space: AnySpace | None) -> Hashable:
     return dataset.case_key(ref), digest((space or dataset.space).identity())
 
 

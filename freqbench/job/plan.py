@@ -10,7 +10,7 @@ from rich.table import Table
 
 from freqbench.core.errors import DataError
 from freqbench.core.files import storage
-from freqbench.core.input_space import Space
+from freqbench.core.input_space import AnySpace
 from freqbench.core.terminal import amount
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
@@ -99,7 +99,7 @@ def _former(covered: Collection[str], wanted: Collection[str]) -> list[str]:
     return sorted(kept)
 
 
-def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, Space]]:
+def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, AnySpace]]:
     """Yields the first READ_FIRST cases of each dataset and space of a source, with that space."""
     looked_at = defaultdict[tuple[str, str], set[str]](set)
     for unit in units:
@@ -110,7 +110,7 @@ def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, Space
             yield dataset, unit.ref, space
 
 
-def data_check(cases: Iterable[tuple[Dataset, CaseRef, Space]]) -> Iterator[str]:
+def data_check(cases: Iterable[tuple[Dataset, CaseRef, AnySpace]]) -> Iterator[str]:
     """Yields a line per problem with the voxels of cases: damage, intensities off the window, lost label voxels.
 
     Reads cases from files, prepares them and stops after CHECK_S seconds; synthetic ones need no check.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.files import storage
-from freqbench.core.input_space import Preprocess, Space, parse_intensity
+from freqbench.core.input_space import AnySpace, Preprocess, parse_intensity
 from freqbench.core.types import CaseRef, Outputs
 from freqbench.models import hub
 from freqbench.models.checkpoints import files as checkpoints
@@ -72,7 +72,7 @@ def resolve(
     entry: ModelEntry,
     num_classes: int,
     num_channels: int = 1,
-    space: Space | None = None,
+    space: AnySpace | None = None,
     class_names: Sequence[str] = (),
     facts: Facts | None = None,
 ) -> ModelSpec:
@@ -221,7 +221,7 @@ def resolve_network(
     UserError for a network that cannot be copied, does not take its window, or does not return logits of it.
     """
     name, roi, adapter = entry.name, entry.roi or DEFAULT_ROI, DEFAULT_INPUT
-    space: Space | None = entry.preprocess
+    space: AnySpace | None = entry.preprocess
     if entry.transforms is not None:
         pipeline = transforms_of(entry)
         adapter, space = adapter_of(pipeline, num_channels), pipeline
@@ -387,7 +387,7 @@ def differ(one: Preprocess, other: Preprocess) -> bool:
     return parse_intensity(one.intensity) != parse_intensity(other.intensity)
 
 
-def _space(entry: ModelEntry, facts: Facts, dataset: Space | None) -> Space | None:
+def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpace | None:
     """Returns the job's space for a model, else that of its source, unless freqbench trained it in the dataset's.
 
     Refuses a job's space whose intensities differ from the network's own, unless the job also states `input`.
@@ -459,7 +459,7 @@ def scoring_concerns(
     dataset: str,
     class_names: Sequence[str],
     refs: Sequence[CaseRef],
-    space: Space,
+    space: AnySpace,
 ) -> Iterator[str]:
     """Yields one line per reason to doubt scores of a model on cases of a dataset, whose preprocessing is `space`."""
     metadata, trained = facts.metadata, facts.metadata.preprocess

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from freqbench.core.identity import digest
-from freqbench.core.input_space import Space, in_ras_order
+from freqbench.core.input_space import AnySpace, in_ras_order
 from freqbench.core.types import CaseRef, Outputs, Shape
 from freqbench.models import entry
 from freqbench.models.defences.base import Defence
@@ -65,7 +65,7 @@ class ModelSpec:
     migration: str | None = None
     prefix: str | None = None
     input: InputAdapter = DEFAULT_INPUT
-    space: Space | None = None
+    space: AnySpace | None = None
     inference: Inference = DEFAULT_INFERENCE
     code_sha256: str | None = None
     head: Outputs = "softmax"

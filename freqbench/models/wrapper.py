@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import in_ras_order
-from freqbench.core.types import Case, Outputs, Prepared, Shape, triple
+from freqbench.core.types import Beside, Case, Outputs, Shape, triple
 from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed, unchanged
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
@@ -99,7 +99,7 @@ class SegmentationModel(nn.Module):
         self.outputs = outputs
         self.takes_volumes = getattr(net, "takes_volumes", False) is True
         self._of_file = roi, adapter, inference
-        self._prepared: _Beside | None = None
+        self._prepared: _BesideWindows | None = None
         self._case: Case | None = None
         self._policy: PointPrompts | None = getattr(net, "prompt_policy", None)
         self.prompts: Tensor | None = None  # uint8, of a volume [1, 1, H, W, D] or of windows [B, 1, h, w, d]
@@ -153,7 +153,7 @@ class SegmentationModel(nn.Module):
         model._case = case
         return model
 
-    def _turned_to(self, codes: str, prepared: Prepared | None) -> "SegmentationModel":
+    def _turned_to(self, codes: str, prepared: Beside | None) -> "SegmentationModel":
         """Returns the model for a volume whose file has axes towards `codes`, and what a pipeline made beside it."""
         roi, adapter, inference = self._of_file
         if isinstance(self.net, MeanOfProbabilities):
@@ -166,7 +166,7 @@ class SegmentationModel(nn.Module):
             if not adapter.is_of_file and prepared is None and self._prepared is None:
                 return self
             model = copy(self)
-            model._prepared = _Beside.of(prepared, next(self.parameters()).device) if prepared else None
+            model._prepared = _BesideWindows.of(prepared, next(self.parameters()).device) if prepared else None
             is_of_file = adapter.is_of_file
             model.roi, model.adapter = in_ras_order(roi, codes) if is_of_file else roi, adapter.of_file(codes)
         model.inference = inference.of_file(codes) if is_of_file else inference
@@ -365,7 +365,7 @@ class SegmentationModel(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Beside:
+class _BesideWindows:
     """Bounds and tensors `[B, C, h, w, d]` that a pipeline made beside a volume or its windows, on its device."""
 
     low: Tensor  # [1, C, 1, 1, 1]
@@ -374,7 +374,7 @@ class _Beside:
     fixed: Tensor | None
 
     @classmethod
-    def of(cls, prepared: Prepared, device: torch.device) -> "_Beside":
+    def of(cls, prepared: Beside, device: torch.device) -> "_BesideWindows":
         """Returns that of a whole volume."""
         low, high = torch.tensor(prepared.bounds, device=device).T.reshape(2, 1, -1, 1, 1, 1)
         rest, fixed = (None if each is None else each[None].to(device) for each in (prepared.rest, prepared.fixed))
@@ -385,7 +385,7 @@ class _Beside:
         """True if it differs from window to window."""
         return self.rest is not None or self.fixed is not None
 
-    def on(self, windows: Sequence[tuple[slice, slice, slice]]) -> "_Beside":
+    def on(self, windows: Sequence[tuple[slice, slice, slice]]) -> "_BesideWindows":
         """Returns that of windows of the volume, in their order."""
         rest, fixed = (
             None if each is None else torch.cat([each[:, :, h, w, d] for h, w, d in windows])

@@ -77,7 +77,7 @@ class Pipeline(abc.ABC):
     toolchain: ClassVar[str]
     """Name of the package that runs it."""
     drawing: ClassVar[str] = "each region's sigmoid above one half"
-    """How overlapping regions become labels."""
+    """Rule by which overlapping regions become labels."""
 
     release: str
     bounds: Bounds | None = None

@@ -346,7 +346,7 @@ class Ours:
 
     @property
     def seen(self) -> Tensor:
-        """The input that the clean volume becomes, by the formula of `Prepared`."""
+        """The input that the clean volume becomes, by the formula of `Beside`."""
         return seen(self.case, self.case.image)
 
     def in_their_axes(self, volume: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from pipelines.plans import PLANS, Plan, seen
 from torch import Tensor, nn
 
 from freqbench.attacks import make
-from freqbench.core.types import Case, CaseRef, NativeCase, Prepared
+from freqbench.core.types import Beside, Case, CaseRef, NativeCase
 from freqbench.data import cache
 from freqbench.data.preprocess import attacked_native, prepare, resampling_error
 from freqbench.engine.attacking import attack_case, native_budget
@@ -69,7 +69,7 @@ def model_of(case: Case, roi: tuple[int, int, int] = (6, 10, 8)) -> tuple[Segmen
 
 
 def beside(image: Tensor, fixed: Tensor | None, rest: Tensor | None, *bounds: tuple[float, float]) -> Case:
-    made = Prepared(bounds=bounds, rest=rest, fixed=fixed, facts={})
+    made = Beside(bounds=bounds, rest=rest, fixed=fixed, facts={})
     return case_of(image, image[:1] > 0.5, prepared=made)
 
 

@@ -105,7 +105,7 @@ def test_verify_refuses_classes_with_copies_of_a_text(store: Store) -> None:
     assert "MiB in memory from a file of its size" in verify(store)[0].text
 
 
-def test_as_many_rows_as_a_run_writes_at_once_are_read(tmp_path: Path) -> None:
+def test_the_rows_of_one_write_of_a_run_are_read(tmp_path: Path) -> None:
     row = make_record()
     tables = to_table(RECORDS, [row]).take([0] * 5000), to_table(CLASS_RECORDS, make_classes(row, 1)).take([0] * 50_000)
     for kind, table in zip(("records", "class_records"), tables, strict=True):

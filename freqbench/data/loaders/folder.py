@@ -17,7 +17,7 @@ from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError, unknown
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
-from freqbench.core.input_space import Intensity, Preprocess, Space, file_codes
+from freqbench.core.input_space import AnySpace, Intensity, Preprocess, file_codes
 from freqbench.core.plugins import provenance
 from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase
 from freqbench.data import cache, image_files
@@ -218,7 +218,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     @property
     def space(self) -> Preprocess:
-        """Space of the dataset's own preprocessing keys."""
+        """AnySpace of the dataset's own preprocessing keys."""
         return Preprocess(**{name: getattr(self, name) for name in Preprocess.model_fields})
 
     def recipe(self) -> dict[str, Any]:
@@ -257,7 +257,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             )
         return tuple(refs.values())
 
-    def load(self, ref: CaseRef, space: Space | None = None) -> Case:
+    def load(self, ref: CaseRef, space: AnySpace | None = None) -> Case:
         """Loads a case as `Dataset.load` does, or from the node's cache of preprocessed volumes."""
         self._check_content(self._entry(ref.case_id), ref)
         wanted = space or self.space
@@ -286,7 +286,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             source=str(image.path),
         )
 
-    def faults(self, ref: CaseRef, space: Space) -> Iterator[str]:
+    def faults(self, ref: CaseRef, space: AnySpace) -> Iterator[str]:
         """Yields problems as `Dataset.faults` does: what `native` refuses, unfilled headers, wrong intensities."""
         try:
             native, entry = self.native(ref), self._entry(ref.case_id)

@@ -14,7 +14,7 @@ from freqbench.core.config import Strict
 from freqbench.core.documents import mapping_of, object_of
 from freqbench.core.errors import CheckpointError, NoFileError, UserError
 from freqbench.core.files import storage
-from freqbench.core.input_space import RAS_LETTERS, Preprocess, Space, turning
+from freqbench.core.input_space import RAS_LETTERS, AnySpace, Preprocess, turning
 from freqbench.core.types import Outputs, Shape
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, DEFAULT_INPUT, FILE_AXES, InputAdapter, ModelEntry, seed_of
@@ -91,7 +91,7 @@ class Facts:
     num_channels: int | None = None
     outputs: Outputs | None = None
     input: InputAdapter = DEFAULT_INPUT
-    space: Space | None = None
+    space: AnySpace | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)
     black_box: str | None = None
     notes: tuple[str, ...] = ()
