@@ -16,7 +16,7 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.results import Key
 from freqbench.results.files import SCHEMAS, Files, VersionError
-from freqbench.results.schema import ADDED, CLASS_RECORDS, COMMIT, KEY, OF_A_CLASS, RECORDS, Column, added_values
+from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, LATER, OF_A_CLASS, RECORDS, Column, added_values
 from freqbench.results.store import row_id
 from freqbench.results.tolerances import EXACT, TOLERANCES
 from freqbench.results.winners import Words, commit_text, shared_rows
@@ -371,7 +371,8 @@ class StoreSurvey:
     def _has_columns(self, kind: str, name: str) -> bool:
         """True if a file can be read by the documented columns; reports columns that are not as documented."""
         types, actual = {field.name: field.type for field in SCHEMAS[kind]}, self._files.schema(kind, name)
-        missing = [f"no column {column}" for column in types if column not in {*actual.names, ADDED.name}]
+        there = {*actual.names, *(later.name for later in LATER)}
+        missing = [f"no column {column}" for column in types if column not in there]
         more = [f"column {column}, which is not documented" for column in actual.names if column not in types]
         others = [field for field in actual if field.name in types and field.type != types[field.name]]
         misfits = [f"{field.name}: {field.type} in place of {types[field.name]}" for field in others]

@@ -71,7 +71,7 @@ def main() -> None:
     except SystemExit as error:  # of a command, unless code of others ends the process
         packages = [frame.f_globals["__name__"] for frame in _frames(error)]
         place = [name for name in packages if name.partition(".")[0] not in sys.stdlib_module_names][-1]
-        if place.partition(".")[0] in ("freqbench", "click", "typer"):
+        if place.partition(".")[0] in ("freqbench", "click", "typer", "rich"):
             raise
         _refuse(f"{place}: expected code that returns or raises an error, got SystemExit: {one_line(error)}: mend it")
     except EngineLost as error:

@@ -99,6 +99,7 @@ class Preprocess(Strict):
         pad_to: least final voxels of each axis: 0 is added on both sides.
         resampling: `linear`: MONAI's; `nnunet`: nnU-Net's of its first version, cubic, with its overshoots, as the
             papers' jobs have it. A network of nnU-Net v2 has its own pipeline.
+        axes: the axes of `spacing`, `size` and `pad_to`: right, anterior and superior, as checkpoints state it.
     """
 
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
@@ -107,6 +108,7 @@ class Preprocess(Strict):
     size: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     pad_to: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     resampling: Literal["linear", "nnunet"] = "linear"
+    axes: Literal["RAS"] = "RAS"
 
     @field_validator("size", "pad_to")
     @classmethod

@@ -452,8 +452,8 @@ def pipeline_of(
         labels = made.labels
     if labels.has_regions and not {*labels.regions_class_order} <= {*labels.all_labels}:
         raise UserError(
-            f"{path}/dataset.json: regions_class_order: expected some of the labels {[*labels.all_labels]}, got "
-            f"{[*labels.regions_class_order]}"
+            f"{path}/dataset.json: regions_class_order: expected some of the labels {[*map(int, labels.all_labels)]}, "
+            f"got {[*labels.regions_class_order]}"
         )
     if not labels.has_regions and [*labels.all_labels] != [*range(len(labels.all_labels))]:
         raise UserError(

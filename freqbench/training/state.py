@@ -115,7 +115,9 @@ class State:
             return
         try:
             content: Any = read_torch(path, io.BytesIO(read_bytes(path)))
-        except CheckpointError:
+        except CheckpointError as error:
+            if "could run code" in str(error):  # no state of a training, damaged or not
+                raise
             steps = max((row.step for row in read_log(folder)), default=0)
             lost = f"the {steps} steps that {LOG} lists, and any since, are lost" if steps else "its steps are lost"
             raise CheckpointError(

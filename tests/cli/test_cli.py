@@ -22,6 +22,7 @@ import freqbench
 from freqbench.attacks import ATTACKS
 from freqbench.cli import app
 from freqbench.core.errors import UserError
+from freqbench.core.terminal import amount
 from freqbench.reporting import tracker
 from freqbench.results import Lease
 
@@ -295,7 +296,7 @@ def test_a_signal_stores_what_is_done_and_is_exit_code_130(
     code, out, err = bench("run", path, "--out", "out", "--engine", "serial")
     assert (code, err) == (130, "")
     stored = len(rows(tmp_path / "out"))
-    assert out.splitlines()[-1] == f"stopped: {stored} records kept in out; the same command goes on"
+    assert out.splitlines()[-1] == f"stopped: {amount(stored, 'record')} kept in out; the same command goes on"
     (run,) = [json.loads(file.read_text()) for file in (tmp_path / "out" / "runs").glob("2*.json")]
     assert (run["status"], run["records"]) == ("interrupted", stored)
 

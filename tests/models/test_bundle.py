@@ -194,7 +194,7 @@ EXPRESSIONS = {
 def test_expressions_need_trust_and_give_the_same_then(write: Write, key: str) -> None:
     folder = write(lambda config, metadata: EXPRESSIONS[key](config))
     place = {"network_def::out_channels": "num_classes is", "inferer::roi_size": "window is"}
-    where = place.get(key, r"preprocessing.transforms\[3\]:")
+    where = place.get(key, f"{key} is")
     with pytest.raises(UserError, match=rf"{where} the expression \$.*--trust-code"):
         facts("bundle", folder)
     with trusting():
