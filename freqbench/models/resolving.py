@@ -132,6 +132,7 @@ def resolve(
             f"{entry.name}: expected no {entry.defence.name} beside {moved}, as it moves the window from under what "
             "belongs to its place: take another defence, or a network without"
         )
+    _require_no_other_input(entry, draft.space, draft.inference)
     _require_fitting_settings(draft, entry, facts)
     with naming(facts.path, facts.local):
         spec = source.fit(draft, facts, entry)
@@ -143,6 +144,18 @@ def resolve(
     notes = tuple(f"{entry.name}: {note}" for note in spec.notes)
     floor, expected = (entry.floor, entry.expected_dice) if judges else (0.0, None)
     return _examined(replace(spec, checkpoint=facts.path, min_dice=floor, expected_dice=expected, notes=notes))
+
+
+def _require_no_other_input(entry: ModelEntry, space: Space | None, inference: Inference) -> None:
+    """Refuses settings of the input beside a network's own pipeline, which makes it alone."""
+    if isinstance(space, Pipeline):
+        if entry.input and entry.input.model_fields_set:
+            raise UserError(f"{entry.name}: expected no input beside a pipeline of its own, got one: leave it out")
+        if inference.padding == "volume":
+            raise UserError(
+                f"{entry.name}: inference.padding: expected reflect, replicate or a number in the unit of its input, "
+                "got volume, which a pipeline of its own does not make"
+            )
 
 
 def transforms_of(entry: ModelEntry) -> MonaiPipeline:
@@ -225,6 +238,7 @@ def resolve_network(
     if entry.transforms is not None:
         pipeline = transforms_of(entry)
         adapter, space = adapter_of(pipeline, num_channels), pipeline
+        _require_no_other_input(entry, space, entry.inference or DEFAULT_INFERENCE)
     adapter = adapter.over(entry.input)
     if next(net.parameters(), None) is None:
         raise UserError(f"{name}: expected a network with parameters, found none: add one")

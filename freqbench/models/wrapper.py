@@ -366,7 +366,7 @@ class SegmentationModel(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class _BesideWindows:
-    """Bounds and tensors `[B, C, h, w, d]` that a pipeline made beside a volume or its windows, on its device."""
+    """Bounds and tensors `[B, C, h, w, d]` on the model's device, made beside a volume or its windows."""
 
     low: Tensor  # [1, C, 1, 1, 1]
     high: Tensor

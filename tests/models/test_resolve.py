@@ -92,14 +92,32 @@ def test_settings_of_the_job_replace_those_of_the_folder(tmp_path: Path) -> None
     assert resolved.model_id != spec(bundle=path).model_id
 
 
-def test_axes_that_a_job_leaves_out_stay_those_of_the_architecture_and_of_the_folder(tmp_path: Path) -> None:
+def test_axes_that_a_job_leaves_out_stay_those_of_the_architecture() -> None:
     """A window of 64^3 fits in any order: only the prediction would tell."""
     small = {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [2, 2, 2]}
     plus = {"arch": "unetr_pp", "args": small, "roi": (32, 32, 32), "checkpoint": "random"}
     assert spec(**plus, input={"mean": 0.5}).input.axes == "DHW"
     assert spec(**plus, input={"mean": 0.5, "axes": "HWD"}).input.axes == "HWD"
-    folder = nnunet(tmp_path / "n")
-    assert spec(arch="nnunet", checkpoint=folder, input={"mean": 0.5}).input.axes == "KJI"
+
+
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        ({"input": {"mean": 0.5}}, "expected no input beside a pipeline of its own"),
+        ({"input": {"axes": "HWD"}}, "expected no input beside a pipeline of its own"),
+        ({"inference": {"padding": "volume"}}, "inference.padding: expected reflect, replicate or a number"),
+    ],
+)
+@pytest.mark.parametrize("reader", [nnunet, bundle])
+def test_a_pipeline_of_its_own_makes_the_input_alone(
+    reader: Any, stated: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    path = reader(tmp_path / "f")
+    where = {"bundle": path} if reader is bundle else {"arch": "nnunet", "checkpoint": path}
+    with pytest.raises(UserError, match=f"^m: {words}"):
+        spec(**where, **stated)
+    with pytest.raises(UserError, match=f"^m: {words}"):
+        spec(**UNET, checkpoint="random", transforms=[{"_target_": "ScaleIntensityd", "keys": "image"}], **stated)
 
 
 @pytest.mark.parametrize("stated", [{}, {"input": {}}, {"preprocess": {}}])
