@@ -48,7 +48,7 @@ def by_nnunet(net: nn.Module, volume: Tensor, patch: tuple[int, ...], overlap: f
     predictor: Any = module().nnUNetPredictor(
         tile_step_size=1 - overlap, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False
     )
-    predictor.network, predictor.allowed_mirroring_axes = net, mirror
+    predictor.network, predictor.allowed_mirroring_axes = net, mirror or None
     predictor.configuration_manager = SimpleNamespace(patch_size=[*patch])
     predictor.label_manager = SimpleNamespace(num_segmentation_heads=3)
     with float32_sums():
