@@ -146,7 +146,7 @@ def resolve(
     return _examined(replace(spec, checkpoint=facts.path, min_dice=floor, expected_dice=expected, notes=notes))
 
 
-def _require_no_other_input(entry: ModelEntry, space: Space | None, inference: Inference) -> None:
+def _require_no_other_input(entry: ModelEntry, space: AnySpace | None, inference: Inference) -> None:
     """Refuses settings of the input beside a network's own pipeline, which makes it alone."""
     if isinstance(space, Pipeline):
         if entry.input and entry.input.model_fields_set:
