@@ -450,14 +450,15 @@ def pipeline_of(
     _require_class(where, "label_manager", read.label_manager, _LABELS)
     with _reading(f"{path}/dataset.json"):
         labels = made.labels
-    if labels.has_regions and not {*labels.regions_class_order} <= {*labels.all_labels}:
+    known = [*map(int, labels.all_labels)]
+    if labels.has_regions and not {*labels.regions_class_order} <= {*known}:
         raise UserError(
-            f"{path}/dataset.json: regions_class_order: expected some of the labels {[*map(int, labels.all_labels)]}, "
-            f"got {[*labels.regions_class_order]}"
+            f"{path}/dataset.json: regions_class_order: expected some of the labels {known}, got "
+            f"{[*labels.regions_class_order]}"
         )
-    if not labels.has_regions and [*labels.all_labels] != [*range(len(labels.all_labels))]:
+    if not labels.has_regions and known != [*range(len(known))]:
         raise UserError(
-            f"{path}/dataset.json: labels: expected each name with one of 0..{len(labels.all_labels) - 1}, as "
+            f"{path}/dataset.json: labels: expected each name with one of 0..{len(known) - 1}, as "
             f"nnU-Net v2 writes, got {dataset['labels']}"
         )
     _require_class(where, "preprocessor_name", stated.preprocessor_name, _PREPROCESSORS)
