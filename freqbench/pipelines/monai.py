@@ -396,6 +396,8 @@ def _kept(config: Config, part: str, key: str) -> list[dict[str, Any]]:
         cls = getattr(known, last, None)
         if not isinstance(cls, type) or not f"{package or 'monai'}.".startswith("monai."):
             plugins.require_trust(f"{config.where}: {id} is an object of {node['_target_']}")
+        if {"_mode_", "_requires_"} & set(node):
+            plugins.require_trust(f"{config.where}: {id} has _mode_ or _requires_")
         given = {name: value for name, value in node.items() if name != "device" and not name.startswith("_")}
         plain = {
             name: value if value == f"@{_BEFORE}" else config.value(f"{id}::{name}") for name, value in given.items()

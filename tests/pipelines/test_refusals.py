@@ -130,7 +130,6 @@ RUNS: list[tuple[str, dict[str, Any]]] = [
     ),
     ("_mode_ or _requires_", {"_target_": "ScaleIntensityd", "keys": "image", "_requires_": "$__import__('sprung')"}),
     ("the expression", {"_target_": "ScaleIntensityd", "keys": ["image", "$__import__('sprung')"]}),
-    ("the expression", {"_target_": "ScaleIntensityd", "keys": "image", "minv": "%/etc/passwd::x"}),
     ("the expression", {"_target_": "ScaleIntensityd", "keys": "image", "_disabled_": "$__import__('sprung')"}),
 ]
 
@@ -141,6 +140,11 @@ def test_words_that_would_run_code_need_trust(what: str, entry: dict[str, Any], 
     assert what in refused
     assert "--trust-code" in refused
     assert not trap.exists()
+
+
+def test_a_macro_of_another_file_is_refused_unread(line: Refused) -> None:
+    entry = {"_target_": "ScaleIntensityd", "keys": "image", "minv": "%/etc/passwd::x"}
+    assert "%/etc/passwd::x, which is not in the file" in line(lambda: of_words([entry], "m: transforms").steps)
 
 
 @pytest.mark.parametrize("entry", [entry for _, entry in RUNS[:2]])
