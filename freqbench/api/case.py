@@ -15,7 +15,6 @@ from freqbench.core import config, names, types
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
-from freqbench.core.input_space import AnySpace
 from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of, require_class
 from freqbench.core.types import IGNORED, NO_LABEL, CaseRef, Reference, Spacing, triple
@@ -25,6 +24,7 @@ from freqbench.metrics.volumes import Volume, as_tensor, channels_of, require_cl
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.inference import MOST_CLASSES
 from freqbench.ops.voxels import without_ignored
+from freqbench.pipelines import AnySpace
 
 
 class PatientCase:

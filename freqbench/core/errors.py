@@ -41,6 +41,10 @@ class CheckpointError(UserError):
     """Raised for a checkpoint that cannot be read or does not fit its architecture."""
 
 
+class UnsafeError(CheckpointError):
+    """Raised for a checkpoint that is a pickle and asks for code."""
+
+
 class NoFileError(UserError):
     """Raised for a path or URI without the expected file."""
 

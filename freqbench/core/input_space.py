@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -141,13 +141,6 @@ def file_codes(affine: npt.NDArray[np.float64]) -> str:
     from nibabel.orientations import aff2axcodes
 
     return "".join(aff2axcodes(affine))
-
-
-class AnySpace(Protocol):
-    """A way from a file to the volume that is attacked: `Preprocess`, or a network's own pipeline."""
-
-    def identity(self) -> dict[str, Any]:
-        """Returns all that changes a `Case`, for digests."""
 
 
 def file_axes(codes: str) -> tuple[int, int, int]:

@@ -1,8 +1,8 @@
-"""Delays Ctrl-C or SIGTERM until a consistent moment, and ends a step that takes too long."""
+"""Delays Ctrl-C or SIGTERM until a consistent moment, ends a step that takes too long, and watches one."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Never
@@ -36,6 +36,19 @@ def deferred_interrupt() -> Iterator[Interrupt]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def alongside(watch: Callable[[threading.Event], object], name: str) -> Iterator[None]:
+    """Runs a function in a thread of that name beside the block; its event is set at the end, which waits for it."""
+    ended = threading.Event()
+    thread = threading.Thread(target=watch, args=(ended,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextmanager

@@ -12,13 +12,14 @@ from freqbench.core import names
 from freqbench.core.config import Strict
 from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.identity import digest
-from freqbench.core.input_space import AnySpace, Preprocess
+from freqbench.core.input_space import Preprocess
 from freqbench.core.interrupt import at_most
 from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, FileLabel, NativeCase, Reference, Shape
 from freqbench.data import nsd_tolerances
 from freqbench.data.preprocess import check_room, prepare, prepared_shape
 from freqbench.ops.regions import codes_of_labels, numbers_of, relabelled
+from freqbench.pipelines import AnySpace
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from freqbench.core.errors import DataError
 from freqbench.core.identity import digest
-from freqbench.core.input_space import AnySpace, Preprocess, file_codes, parse_intensity, turned, turned_affine
+from freqbench.core.input_space import Preprocess, file_codes, parse_intensity, turned, turned_affine
 from freqbench.core.types import (
     IGNORED,
     LOST,
@@ -25,7 +25,6 @@ from freqbench.core.types import (
     Case,
     FileLabel,
     NativeCase,
-    Outputs,
     Shape,
     Spacing,
     triple,
@@ -33,7 +32,7 @@ from freqbench.core.types import (
 from freqbench.data import nnunet_resampling as nnunet
 from freqbench.data.headers import check_size, shown
 from freqbench.data.intensities import off_scale
-from freqbench.pipelines import Pipeline
+from freqbench.pipelines import AnySpace, Pipeline
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,14 +55,7 @@ def prepare(
     """Prepares a case in a space: by `Preprocess`, or by a network's own pipeline."""
     if isinstance(space, Pipeline):
         return _by_pipeline(native, space, clean, class_names, has_regions)
-    return _by_preprocess(native, as_preprocess(space), clean, class_names, has_regions)
-
-
-def as_preprocess(space: AnySpace) -> Preprocess:
-    """Returns a space that is no pipeline."""
-    if not isinstance(space, Preprocess):
-        raise TypeError(f"expected a Preprocess or a Pipeline, got {type(space).__name__}")
-    return space
+    return _by_preprocess(native, space, clean, class_names, has_regions)
 
 
 def _by_preprocess(
@@ -174,7 +166,9 @@ def _by_pipeline(
     import torch
     from monai.data import MetaTensor
 
-    made = pipeline.prepare(native, clean)
+    made = pipeline.prepare(clean or native)
+    if clean is not None:
+        made = replace(made, data=pipeline.again(native, made))
     file, shape = file_codes(native.affine), made.data.shape[1:]
     data, label = (turned(volume, made.codes, "RAS").contiguous() for volume in (made.data, made.label))
     fixed = None if made.fixed is None else turned(made.fixed, made.codes, "RAS").contiguous()
@@ -304,7 +298,7 @@ def prepared_shape(shape: Shape, spacing: Spacing, space: AnySpace, codes: str =
     """
     if isinstance(space, Pipeline):
         return space.shape_of(shape, spacing, codes)
-    preprocess = as_preprocess(space)
+    preprocess = space
     sizes: Sequence[int] = shape
     if preprocess.size is not None:
         sizes = preprocess.size
@@ -327,7 +321,7 @@ def check_room(
         shape = (*channels, *prepared_shape(*grid, space, codes))
         check_size(source, shape, f"a resampled volume (its voxels are {sides} mm now)")
         return
-    preprocess = as_preprocess(space)
+    preprocess = space
     resampled = prepared_shape(*grid, preprocess.model_copy(update={"size": None, "pad_to": None}))
     if preprocess.spacing and max(grid[0]) > 1 >= max(resampled):
         raise DataError(
@@ -344,14 +338,10 @@ def way_to_file(
 ) -> "FileGrid | Callable[..., tuple[Tensor, Tensor | None]]":
     """Returns the way of predictions back to a case's file: the pipeline's own, else `file_grid`."""
     if isinstance(space, Pipeline) and case.prepared is not None:
-        return partial(_restored, space, case.prepared.facts)
-    return file_grid(file, case, as_preprocess(space), labels_alone)
-
-
-def _restored(
-    space: Pipeline, facts: Mapping[str, Any], logits: "Tensor", head: Outputs, is_merged: bool, confident: bool
-) -> "tuple[Tensor, Tensor | None]":
-    return space.restore(logits, facts, head, is_merged, confident)
+        return partial(space.restore, case.prepared.facts)
+    if isinstance(space, Pipeline):
+        raise TypeError(f"expected a case of {space.toolchain}'s pipeline, got one that it did not prepare")
+    return file_grid(file, case, space, labels_alone)
 
 
 def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool = False) -> "FileGrid":

@@ -3,17 +3,18 @@
 import importlib.util
 import os
 import platform
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
+from threading import Event
 from typing import Literal
 
 import torch
 
 from freqbench.core.errors import UserError
+from freqbench.core.interrupt import alongside
 from freqbench.core.machine import available_cores, available_memory, available_threads, stated_threads, uncollected
 from freqbench.core.terminal import amount
 from freqbench.engine import saved_volumes
@@ -101,13 +102,11 @@ def run_plan(
         ray_engine.run(schedule, spec, pool, listener, plan.grid.job.case_timeout, following)
 
 
-@contextmanager
-def hangs_told(worker: Worker, unit: Unit, tell: Callable[[str], None]) -> Iterator[None]:
+def hangs_told(worker: Worker, unit: Unit, tell: Callable[[str], None]) -> AbstractContextManager[None]:
     """Tells of a unit inside that no network has made a pass for HANGS_S seconds, and again after twice as many."""
     worker.passed = began = time.monotonic()
-    ended = threading.Event()
 
-    def watch() -> None:
+    def watch(ended: Event) -> None:
         said = worker.passed, HANGS_S
         while not ended.wait(HANGS_S / 10):
             passed, now = worker.passed, time.monotonic()
@@ -121,13 +120,7 @@ def hangs_told(worker: Worker, unit: Unit, tell: Callable[[str], None]) -> Itera
                     "that hangs is given up"
                 )
 
-    thread = threading.Thread(target=watch, name="hangs", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    return alongside(watch, "hangs")
 
 
 def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:

@@ -183,9 +183,8 @@ class Recorder:
         self._facts = {**facts, **self._facts, "reuse": reuse}
         self._record("running")
         try:
-            if (
-                self._plan.num_done and self.critic.has_expectations
-            ):  # else the same command would go on, a row at a time
+            # Else the same command would go on, a row at a time.
+            if self._plan.num_done and self.critic.has_expectations:
                 for record in self._store.records(FIT_COLUMNS).to_pylist():
                     self._require_fit(record)
             with self._progress.bar:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +18,6 @@ from torch import Tensor
 
 from freqbench import models
 from freqbench.core.identity import digest
-from freqbench.core.input_space import AnySpace
 from freqbench.core.machine import core_seconds, keep_freed_memory, slowdown
 from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of, require_trust, trusting
 from freqbench.core.types import Case, CaseRef, FileLabel
@@ -33,6 +33,7 @@ from freqbench.engine.scoring import CleanScores, TargetScores
 from freqbench.job.cells import Cell, Unit
 from freqbench.metrics import Scores
 from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction
+from freqbench.pipelines import AnySpace
 
 MODEL_BYTES = 8 << 30
 CASE_BYTES = 4 << 30
@@ -262,7 +263,8 @@ class Worker:
         if is_foreign(type(dataset)) and not is_trusted():
             return  # running the unit will raise the refusal
         if key not in self._cases and key not in self._loading:
-            self._loading = {key: self._loader.submit(dataset.load, ref, space)}
+            # A thread begins without trust, which a space's own transforms may need.
+            self._loading = {key: self._loader.submit(copy_context().run, dataset.load, ref, space)}
 
     def attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
         """Attacks a case as its cell says, or reads the saved volume; also returns the seconds, None if unknown.
@@ -360,7 +362,8 @@ class Worker:
 
         def load() -> SegmentationModel:
             model = models.load(spec, self._device, *how)
-            model.register_forward_hook(lambda *_: setattr(self, "passed", time.monotonic()))
+            for part in model.parts:  # the bare networks, which predictions run too
+                part.net.register_forward_hook(lambda *_: setattr(self, "passed", time.monotonic()))
             return model
 
         with self._timed():

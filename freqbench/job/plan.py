@@ -10,7 +10,6 @@ from rich.table import Table
 
 from freqbench.core.errors import DataError
 from freqbench.core.files import storage
-from freqbench.core.input_space import AnySpace
 from freqbench.core.terminal import amount
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
@@ -21,6 +20,7 @@ from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import Grid
 from freqbench.job.rehearsal import Missing
 from freqbench.models import ModelSpec
+from freqbench.pipelines import AnySpace
 from freqbench.results import Key, Store
 from freqbench.results.volumes import VOLUMES
 

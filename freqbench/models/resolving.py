@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.files import storage
-from freqbench.core.input_space import AnySpace, Preprocess, parse_intensity
+from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import CaseRef, Outputs
 from freqbench.models import hub
 from freqbench.models.checkpoints import files as checkpoints
@@ -37,7 +37,7 @@ from freqbench.models.networks.construction import refusing
 from freqbench.models.sources import source_of
 from freqbench.models.sources.source import UNTRAINED, Facts, adapter_of, axes_of, spanning
 from freqbench.models.spec import ModelSpec
-from freqbench.pipelines import Pipeline
+from freqbench.pipelines import AnySpace, Pipeline
 from freqbench.pipelines.monai import MonaiPipeline, of_words
 
 SHARE = {"train": "taught it (train)", "select": "chose its weights (select)"}

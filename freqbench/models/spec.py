@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from freqbench.core.identity import digest
-from freqbench.core.input_space import AnySpace, in_ras_order
+from freqbench.core.input_space import in_ras_order
 from freqbench.core.types import CaseRef, Outputs, Shape
 from freqbench.models import entry
 from freqbench.models.defences.base import Defence
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter, Yields
+from freqbench.pipelines import AnySpace
 
 if TYPE_CHECKING:
     from freqbench.models.sources.source import Source

@@ -1,5 +1,8 @@
 """Runs a network's own pipeline by its own toolchain: nnU-Net's by nnunetv2, MONAI's by its transforms."""
 
-from freqbench.pipelines.pipeline import Bounds as Bounds
+from freqbench.core.input_space import Preprocess
 from freqbench.pipelines.pipeline import Pipeline as Pipeline
 from freqbench.pipelines.pipeline import PreparedInput as PreparedInput
+
+AnySpace = Preprocess | Pipeline
+"""A way from a file to the volume that is attacked: freqbench's own, or a network's."""

@@ -4,9 +4,7 @@ Cardoso et al., arXiv:2211.02701.
 """
 
 import inspect
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -23,14 +21,23 @@ from freqbench.core.input_space import file_codes, in_ras_order, turned, turned_
 from freqbench.core.limits import whole
 from freqbench.core.types import NativeCase, Outputs, Shape, Spacing, triple
 from freqbench.ops.regions import codes_of
-from freqbench.pipelines.pipeline import OFF_LINE, Bounds, Line, Pipeline, PreparedInput, line_of, own_bounds
+from freqbench.pipelines.pipeline import (
+    DEVIATIONS,
+    OFF_LINE,
+    Bounds,
+    Line,
+    Pipeline,
+    PreparedInput,
+    line_of,
+    own_bounds,
+    quiet,
+    running,
+)
 
 # Transforms that read files or leave intensities and grid as they are: freqbench hands over what they would make.
 NEUTRAL = ("LoadImage", "EnsureChannelFirst", "AddChannel", "AsChannelFirst", "EnsureType", "ToTensor", "ToDevice")
 # Steps after the network that write files.
 _WRITING = ("SaveImage", "SaveClassification")
-# Standard deviations on either side of the mean that a volume spans under NormalizeIntensity.
-DEVIATIONS = 5.0
 _IMAGE, _PRED = "image", "pred"
 _BEFORE, _AFTER = "preprocessing", "postprocessing"
 
@@ -122,20 +129,15 @@ class MonaiPipeline(Pipeline):
     compose: Any = field(default=None, repr=False)
     where: str = field(default="transforms", compare=False)
 
+    @property
     def described(self) -> Mapping[str, Any]:
-        """Returns its words in short."""
+        """Its words in short."""
         if self.config is not None:
             return {"words": digest({key: self.config[key] for key in self.config if key != "bundle_root"})}
         if self.function is not None:
-            module = inspect.getsourcefile(_function(self.function)) or ""
-            with open(module, "rb") as stream:  # noqa: PTH123 (a module's own file)
-                return {"function": self.function, "code": digest(stream.read().decode(errors="replace"))}
+            code = inspect.getsource(inspect.getmodule(_function(self.function)) or type(self))
+            return {"function": self.function, "code": digest(code)}
         return {"words": digest([_words(step) for step in self.steps])}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value for name, value in vars(self).items() if name not in ("_parsed", "_compose", "steps", "key")
-        }
 
     @cached_property
     def _parsed(self) -> Any:
@@ -157,7 +159,7 @@ class MonaiPipeline(Pipeline):
         """The transforms before the network, as one Compose."""
         from monai.transforms import Compose
 
-        with _refusing(self.where, UserError):
+        with running(f"{self.where}: MONAI cannot make them", UserError), quiet():
             if self.config is not None:
                 made = self._parsed.get_parsed_content(_BEFORE)
             else:
@@ -210,7 +212,7 @@ class MonaiPipeline(Pipeline):
         affine = turned_affine(np.diag([*spacing, 1.0]), shape, "RAS", codes)
         volume = turned(torch.zeros(1).expand(1, *shape), "RAS", codes)
         image: Any = MetaTensor(volume, affine=torch.from_numpy(affine))
-        with _refusing(self.where, UserError):
+        with running(f"{self.where}: MONAI's transforms refuse a volume", UserError):
             for step in self.steps:
                 if isinstance(step, LazyTrait) and not step.requires_current_data:
                     given = image if self.key is None else {self.key: image}
@@ -223,28 +225,27 @@ class MonaiPipeline(Pipeline):
         """Bounds of every channel as far as the last transform of intensities states them."""
         from monai.transforms import LazyTrait
 
-        last: Any = next((step for step in reversed(self.steps) if not isinstance(step, LazyTrait)), None)
-        inner: Any = next((each for each in (last, *vars(last or self).values()) if hasattr(each, "b_min")), None)
+        of_intensities = [step for step in self.steps if not isinstance(step, LazyTrait)]
+        if not of_intensities:
+            return None
+        last = of_intensities[-1]  # of a dictionary, around the transform of an array
+        step: Any = getattr(last, "normalizer", getattr(last, "scaler", last))
         match short(type(last).__name__):
-            case "NormalizeIntensity" if (own := getattr(last, "normalizer", last)).subtrahend is own.divisor is None:
+            case "NormalizeIntensity" if step.subtrahend is step.divisor is None:
                 return -DEVIATIONS, DEVIATIONS
-            case "ScaleIntensityRange" | "ScaleIntensityRangePercentiles" if inner is not None and inner.clip:
-                ends = inner.b_min, inner.b_max
-                return None if None in ends or getattr(inner, "relative", False) else ends
+            case "ScaleIntensityRange" | "ScaleIntensityRangePercentiles" if step.clip:
+                ends = step.b_min, step.b_max
+                return None if None in ends or getattr(step, "relative", False) else ends
             case _:
                 return None
 
     @property
-    def rule(self) -> str:
-        """Sentence on its bounds."""
-        if self.bounds is not None:
-            ends = ", ".join(f"[{low:g}, {high:g}]" for low, high in self.bounds)
-            return f"a volume spans the stated bounds {ends} of the network's input"
+    def own_rule(self) -> str:
+        """Words on its bounds, which are those of every channel."""
         stated = self.stated_bounds
-        words = "its own ends" if stated is None else f"[{stated[0]:g}, {stated[1]:g}]"
-        return f"a volume spans {words} of the network's input, which {len(self.steps)} transforms of MONAI make"
+        return "its own ends" if stated is None else f"[{stated[0]:g}, {stated[1]:g}]"
 
-    def prepare(self, native: NativeCase, clean: NativeCase | None = None) -> PreparedInput:
+    def prepare(self, native: NativeCase) -> PreparedInput:
         """Prepares a file's volume by the transforms; its label goes to the nearest voxel of the same grid.
 
         `fixed` are voxels outside of the file, and those that a transform leaves at 0 where the line to the file's
@@ -253,48 +254,51 @@ class MonaiPipeline(Pipeline):
         from monai.data import MetaTensor
         from monai.transforms import SpatialResample
 
-        of_clean = None if clean is None else self.prepare(clean)
-        source = torch.from_numpy(native.affine)
-        with _refusing(native.source, DataError):
-            made = self._run(MetaTensor(native.image.clone(), affine=source))
-        if not isinstance(made, MetaTensor) or made.ndim != 4 or len(made) != len(native.image):
-            got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-            raise DataError(
-                f"{native.source}: expected transforms that make {len(native.image)} channels of a volume, got {got}"
-            )
+        made = self._made(native)
+        data = made.as_tensor().float().contiguous()
 
         def on_grid(volume: Tensor, mode: str, padding: str) -> Tensor:
-            at = MetaTensor(volume.float(), affine=source)
+            at = MetaTensor(volume.float(), affine=torch.from_numpy(native.affine))
             resample = SpatialResample(mode=mode, padding_mode=padding, dtype=torch.float64)
-            return resample(at, dst_affine=affine, spatial_size=shape).as_tensor().float()
+            return resample(at, dst_affine=made.affine, spatial_size=made.shape[1:]).as_tensor().float()
 
-        shape, affine = triple(map(int, made.shape[1:])), made.affine
-        if of_clean:
-            shape, affine = triple(of_clean.data.shape[1:]), torch.from_numpy(of_clean.affine)
-            if made.shape[1:] != shape or not torch.allclose(made.affine, affine):
-                made = SpatialResample(padding_mode="border", dtype=torch.float64)(made, affine, shape)
-        data = made.as_tensor().float().contiguous()
-        bounds = of_clean.bounds if of_clean else own_bounds(native.source, data, self._bounds_of(len(data)))
+        bounds = own_bounds(native.source, data, self._bounds_of(len(data)))
         raw = on_grid(native.image, "bilinear", "border")
         lines = tuple(map(line_of, raw.numpy(), data.numpy()))
         outside = on_grid(torch.ones(1, *native.image.shape[1:]), "nearest", "zeros") < 0.5
         fixed = torch.stack([outside[0] | _filled(*each) for each in zip(raw, data, lines, bounds, strict=True)])
         return PreparedInput(
             data=data,
-            label=of_clean.label if of_clean else on_grid(native.label, "nearest", "zeros").round().to(torch.uint8),
-            codes=file_codes(affine.numpy()),
-            affine=affine.numpy().astype(np.float64),
+            label=on_grid(native.label, "nearest", "zeros").round().to(torch.uint8),
+            codes=file_codes(made.affine.numpy()),
+            affine=made.affine.numpy().astype(np.float64),
             bounds=bounds,
             lines=lines,
             fixed=fixed if fixed.any() else None,
-            facts=of_clean.facts
-            if of_clean
-            else {
-                "affine": affine.tolist(),
-                "trace": _plain(made.applied_operations),
-                "codes": file_codes(native.affine),
-            },
+            facts={"affine": made.affine.tolist(), "trace": _plain(made.applied_operations)},
         )
+
+    def again(self, attacked: NativeCase, clean: PreparedInput) -> Tensor:
+        """Prepares an attacked volume, and brings it to the clean one's grid where a crop follows the voxels."""
+        from monai.transforms import SpatialResample
+
+        made, affine = self._made(attacked), torch.from_numpy(clean.affine)
+        if made.shape != clean.data.shape or not torch.allclose(made.affine, affine):
+            made = SpatialResample(padding_mode="border", dtype=torch.float64)(made, affine, clean.data.shape[1:])
+        return made.as_tensor().float().contiguous()
+
+    def _made(self, native: NativeCase) -> Any:
+        """Returns the MetaTensor `[C, *grid]` that the transforms make of a file's volume."""
+        from monai.data import MetaTensor
+
+        with running(f"{native.source}: MONAI's transforms refuse it"):
+            made = self._run(MetaTensor(native.image.clone(), affine=torch.from_numpy(native.affine)))
+        if not isinstance(made, MetaTensor) or made.ndim != 4 or len(made) != len(native.image):
+            got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+            raise DataError(
+                f"{native.source}: expected transforms that make {len(native.image)} channels of a volume, got {got}"
+            )
+        return made
 
     def _bounds_of(self, num_channels: int) -> Sequence[tuple[float, float] | None]:
         if self.bounds is not None and len(self.bounds) != num_channels:
@@ -304,7 +308,7 @@ class MonaiPipeline(Pipeline):
         return self.bounds or [self.stated_bounds] * num_channels
 
     def restore(
-        self, logits: Tensor, facts: Mapping[str, Any], head: Outputs, is_merged: bool, with_probabilities: bool
+        self, facts: Mapping[str, Any], logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Restores logits by the bundle's postprocessing, or as MONAI's examples do.
 
@@ -313,33 +317,32 @@ class MonaiPipeline(Pipeline):
         """
         from monai.data import MetaTensor
 
-        trace, affine = _back(facts["trace"]), torch.tensor(facts["affine"], dtype=torch.float64)
+        def at_network(volume: Tensor) -> Any:
+            affine = torch.tensor(facts["affine"], dtype=torch.float64)
+            return MetaTensor(volume, affine=affine, applied_operations=_back(facts["trace"]))
 
-        with _refusing("a prediction", DataError):
-            if self.config is not None and self.config.get(_AFTER) is not None and not is_merged and self.inverts:
-                pred = MetaTensor(logits, affine=affine)
-                image = MetaTensor(torch.zeros(1, *logits.shape[1:]), affine=affine, applied_operations=trace)
-                data = {_PRED: pred, self.key or _IMAGE: image}
-                made = self._parsed.get_parsed_content(_AFTER)(data)[_PRED]
-            else:
-                likely = logits.softmax(dim=0) if head == "softmax" else logits.sigmoid()
-                made = MetaTensor(likely, affine=affine, applied_operations=trace)
-                for step in (step for step in reversed(self.steps) if hasattr(step, "inverse")):
-                    made = step.inverse(made) if self.key is None else step.inverse({self.key: made})[self.key]
-        scores = made.as_tensor().float()
+        own = None if is_merged else self._own_steps
+        with running("MONAI's transforms cannot restore a prediction"):
+            likely = at_network(logits.softmax(dim=0) if head == "softmax" else logits.sigmoid())
+            for step in reversed(self.steps if own is None or with_probabilities else ()):
+                if hasattr(step, "inverse"):
+                    likely = step.inverse(likely) if self.key is None else step.inverse({self.key: likely})[self.key]
+            made = likely
+            if own is not None:
+                image = at_network(torch.zeros(1, *logits.shape[1:]))
+                made = own({_PRED: MetaTensor(logits, affine=image.affine), self.key or _IMAGE: image})[_PRED]
+        scores, probabilities = made.as_tensor(), likely.as_tensor().float()
         if head == "sigmoid":
             labels = codes_of(scores > 0.5)
         else:
             labels = (scores[0] if len(scores) == 1 else scores.argmax(dim=0)).to(torch.uint8)
-        known = with_probabilities and len(scores) > 1
-        return labels.contiguous(), scores if known else None
+        return labels.contiguous(), probabilities if with_probabilities else None
 
-    @property
-    def inverts(self) -> bool:
-        """True if the bundle's own steps after the network lead back to the file."""
-        return any(
-            short(type(step).__name__) == "Invert" for step in self._parsed.get_parsed_content(_AFTER).transforms
-        )
+    @cached_property
+    def _own_steps(self) -> Any:
+        """A bundle's own steps after the network; None if they do not lead back to the file."""
+        after = self.config and self.config.get(_AFTER) and self._parsed.get_parsed_content(_AFTER)
+        return after if after and any(short(type(step).__name__) == "Invert" for step in after.transforms) else None
 
 
 def of_words(words: Sequence[Mapping[str, Any]], where: str, bounds: Bounds | None = None) -> MonaiPipeline:
@@ -417,19 +420,6 @@ def _function(path: str) -> Any:
         raise UserError(
             f"{path}: expected a function that can be imported, got {one_line(error)}: set PYTHONPATH, or fix it"
         ) from None
-
-
-@contextmanager
-def _refusing(what: str, kind: type[UserError]) -> Iterator[None]:
-    """Makes one line of what MONAI raises, and keeps its warnings inside."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise kind(f"{what}: MONAI's transforms refuse it: {one_line(error)}") from error
 
 
 def _words(value: Any) -> Any:

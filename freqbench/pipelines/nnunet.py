@@ -3,10 +3,7 @@
 Isensee et al., Nature Methods 2021, arXiv:1904.08128; residual encoders: Isensee et al., MICCAI 2024, arXiv:2404.09556.
 """
 
-import contextlib
-import io
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib import import_module
@@ -20,12 +17,24 @@ from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor
 
 from freqbench.core.config import validate
-from freqbench.core.errors import CheckpointError, DataError, UserError, installing, one_line, unknown
+from freqbench.core.errors import CheckpointError, DataError, UserError, installing, unknown
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Millimetres, file_codes, turned, turned_affine, turning
 from freqbench.core.types import NativeCase, Outputs, Shape, Spacing, triple
 from freqbench.ops.regions import code_of, codes_of
-from freqbench.pipelines.pipeline import Affine, Bounds, Line, Pipeline, PreparedInput, Volume, line_of, own_bounds
+from freqbench.pipelines.pipeline import (
+    DEVIATIONS,
+    Affine,
+    Bounds,
+    Line,
+    Pipeline,
+    PreparedInput,
+    Volume,
+    line_of,
+    own_bounds,
+    quiet,
+    running,
+)
 
 # Directions in which the axes of an array increase, as each image reader passes them on; None: as in its file.
 READERS: Mapping[str, str | None] = {
@@ -35,11 +44,8 @@ READERS: Mapping[str, str | None] = {
     "NibabelIOWithReorient": "RAS",
 }
 Mask = npt.NDArray[np.bool_]
-# Standard deviations on either side of the mean that a volume spans under ZScoreNormalization.
-DEVIATIONS = 5.0
 # A label beside each region of merged logits: nnU-Net calls labels regions only where one has several.
 BESIDE = 255
-AT_MOST = "windows are at most as many as planned, as voxels of 0 around it are cut off"
 # Where nnunetv2 keeps the classes and functions that plans name.
 _PREPROCESSORS = "nnunetv2.preprocessing.preprocessors.default_preprocessor", "DefaultPreprocessor"
 _SCHEMES = "nnunetv2.preprocessing.normalization.default_normalization_schemes", "ImageNormalization"
@@ -83,14 +89,6 @@ class _Clip(BaseModel):
     percentile_99_5: float
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps nnunetv2's prints and warnings inside."""
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def release() -> str:
     """Returns nnunetv2's version; raises UserError if it is not installed."""
     try:
@@ -132,8 +130,9 @@ class NnunetPipeline(Pipeline):
     configuration: str
     orientation: str | None = None
 
+    @property
     def described(self) -> Mapping[str, Any]:
-        """Returns the content of its files in short, and which part of them is meant."""
+        """The content of its files in short, and which part of them is meant."""
         stated = {} if self.orientation is None else {"orientation": self.orientation}
         return {"files": digest([self.plans, self.dataset]), "configuration": self.configuration, **stated}
 
@@ -141,11 +140,6 @@ class NnunetPipeline(Pipeline):
     def num_channels(self) -> int:
         """Channels of the images."""
         return len(self.dataset["channel_names"])
-
-    @property
-    def schemes(self) -> list[str]:
-        """Name of each channel's normalisation."""
-        return list(self.settings.normalization_schemes)
 
     @cached_property
     def manager(self) -> Any:
@@ -167,9 +161,6 @@ class NnunetPipeline(Pipeline):
         """nnunetv2's LabelManager."""
         with quiet():
             return self.manager.get_label_manager(dict(self.dataset))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("manager", "settings", "labels")}
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -216,17 +207,14 @@ class NnunetPipeline(Pipeline):
         """Bounds of each channel as far as they are known without a volume."""
         if self.bounds is not None:
             return self.bounds
-        return tuple(self._stated(index, scheme) for index, scheme in enumerate(self.schemes))
+        return tuple(self._stated(index, scheme) for index, scheme in enumerate(self.settings.normalization_schemes))
 
     def _stated(self, index: int, scheme: str) -> tuple[float, float] | None:
         match scheme:
             case "CTNormalization":
                 clip = self.manager.foreground_intensity_properties_per_channel[str(index)]
-                std = max(clip["std"], 1e-8)
-                return (
-                    (clip["percentile_00_5"] - clip["mean"]) / std,
-                    (clip["percentile_99_5"] - clip["mean"]) / std,
-                )
+                low, high = clip["percentile_00_5"] - clip["mean"], clip["percentile_99_5"] - clip["mean"]
+                return low / max(clip["std"], 1e-8), high / max(clip["std"], 1e-8)
             case "ZScoreNormalization":
                 return -DEVIATIONS, DEVIATIONS
             case "RescaleTo01Normalization" | "RGBTo01Normalization":
@@ -235,68 +223,73 @@ class NnunetPipeline(Pipeline):
                 return None
 
     @property
-    def rule(self) -> str:
-        """Sentence on its bounds."""
+    def own_rule(self) -> str:
+        """Words on its bounds by channel."""
         words = {"CTNormalization": "the clip of the plans", "ZScoreNormalization": f"{DEVIATIONS:g} deviations"}
-        if self.bounds is not None:
-            ends = ", ".join(f"[{low:g}, {high:g}]" for low, high in self.bounds)
-            return f"a volume spans the stated bounds {ends} of the network's input"
-        of_channels = [words.get(scheme, "its own ends") for scheme in self.schemes]
-        return f"a volume spans {' and '.join(dict.fromkeys(of_channels))} of {self.toolchain}'s input; {AT_MOST}"
+        schemes = self.settings.normalization_schemes
+        return " and ".join(dict.fromkeys(words.get(each, "its own ends") for each in schemes))
 
-    def prepare(self, native: NativeCase, clean: NativeCase | None = None) -> PreparedInput:
+    @property
+    def rule(self) -> str:
+        """Sentence on its bounds, and on its crop."""
+        return f"{super().rule}; windows are at most as many as planned, as voxels of 0 around it are cut off"
+
+    def prepare(self, native: NativeCase) -> PreparedInput:
         """Prepares a file's volume by nnunetv2's preprocessor, its label by nnunetv2's resampling of segmentations.
 
         `fixed` are the voxels outside of the mask, in channels that are normalised within it.
         """
-        of_clean = None if clean is None else self.prepare(clean)
         file = file_codes(native.affine)
-        data, seg, facts, ran = self._run(native, file, None if of_clean is None else of_clean.facts)
-        if of_clean and data.shape != of_clean.data.shape:
-            raise DataError(
-                f"{native.source}: expected an attacked volume of the clean one's extent, got zeros at its border, "
-                "which nnU-Net cuts off"
-            )
-        stated = self.stated_bounds
-        masked = torch.tensor(self.settings.use_mask_for_norm)[:, None, None, None]
-        fixed = (seg < 0) & masked
+        reader = self._reader_codes(file)
+        data, seg, made, ran = self._run(native, reader, turned(native.image, file, reader))
+        facts = {
+            "codes": file,
+            "spacing": self._sides(native, reader),
+            "bbox_used_for_cropping": [[int(end) for end in ends] for ends in made["bbox_used_for_cropping"]],
+            **{name: [int(size) for size in made[name]] for name in _SHAPES},
+        }
+        fixed = (seg < 0) & torch.tensor(self.settings.use_mask_for_norm)[:, None, None, None]
         return PreparedInput(
             data=data,
-            label=of_clean.label if of_clean else self._label(native, file, facts, ran.outside, data.shape[1:]),
+            label=self._label(native, file, facts, ran.outside, data.shape[1:]),
             codes=self.codes_of(file),
             affine=self._affine(native, file, facts, triple(data.shape[1:])),
-            bounds=of_clean.bounds if of_clean else own_bounds(native.source, data, stated),
+            bounds=own_bounds(native.source, data, self.stated_bounds),
             lines=ran.lines,
             fixed=fixed if fixed.any() else None,
             facts=facts,
         )
 
+    def again(self, attacked: NativeCase, clean: PreparedInput) -> Tensor:
+        """Prepares an attacked volume, cut to the clean one's box before, so that nnunetv2 finds no other."""
+        reader = self._reader_codes(clean.facts["codes"])
+        box = [clean.facts["bbox_used_for_cropping"][axis] for axis in self.plans["transpose_backward"]]
+        volume = turned(attacked.image, clean.facts["codes"], reader)[(slice(None), *(slice(*ends) for ends in box))]
+        data, *_ = self._run(attacked, reader, volume)
+        if data.shape != clean.data.shape:
+            raise DataError(
+                f"{attacked.source}: expected an attacked volume of the clean one's extent, got zeros at its border, "
+                "which nnU-Net cuts off"
+            )
+        return data
+
     def _reader_codes(self, codes: str) -> str:
         """Returns the directions of the axes of the array that nnU-Net's reader makes of a file towards `codes`."""
         return (self.orientation or READERS[self.reader] or codes)[::-1]
 
-    def _run(
-        self, native: NativeCase, file: str, of_clean: Mapping[str, Any] | None
-    ) -> tuple[Tensor, Tensor, dict[str, Any], Any]:
-        """Runs nnunetv2's preprocessor, on the box of the clean volume if there is one."""
-        reader = self._reader_codes(file)
-        array = turned(native.image, file, reader).numpy()
-        spacing = [float((native.stated or native.spacing)[axis]) for axis in turning(file, reader)[0]]
-        if of_clean:  # cut before, so that nnunetv2 finds no other box
-            box = [of_clean["bbox_used_for_cropping"][axis] for axis in self.manager.plans["transpose_backward"]]
-            array = array[(slice(None), *(slice(*ends) for ends in box))]
-        preprocessor = _recording(self.settings.preprocessor_class)
-        with _refusing(f"{native.source}: nnunetv2 cannot prepare it"):
-            data, seg, made = preprocessor.run_case_npy(
-                array, None, {"spacing": spacing}, self.manager, self.settings, dict(self.dataset)
+    def _sides(self, native: NativeCase, codes: str) -> list[float]:
+        """Returns the sides of a file's voxels along axes towards `codes`."""
+        order, _ = turning(file_codes(native.affine), codes)
+        return [float((native.stated or native.spacing)[axis]) for axis in order]
+
+    def _run(self, native: NativeCase, reader: str, volume: Tensor) -> tuple[Tensor, Tensor, dict[str, Any], Any]:
+        """Runs nnunetv2's preprocessor on a volume as its reader hands it over: data, mask, properties, recorder."""
+        recorder, properties = _recording(self.settings.preprocessor_class), {"spacing": self._sides(native, reader)}
+        with running(f"{native.source}: nnunetv2 cannot prepare it"):
+            data, seg, made = recorder.run_case_npy(
+                volume.numpy(), None, properties, self.manager, self.settings, dict(self.dataset)
             )
-        facts = {
-            "codes": file,
-            "spacing": spacing,
-            "bbox_used_for_cropping": [[int(end) for end in ends] for ends in made["bbox_used_for_cropping"]],
-            **{name: [int(size) for size in made[name]] for name in _SHAPES},
-        }
-        return torch.as_tensor(data).float(), torch.as_tensor(seg), dict(of_clean or facts), preprocessor
+        return torch.as_tensor(data).float(), torch.as_tensor(seg), made, recorder
 
     def _label(
         self, native: NativeCase, file: str, facts: Mapping[str, Any], outside: Mask, shape: Sequence[int]
@@ -309,9 +302,9 @@ class NnunetPipeline(Pipeline):
         label = turned(native.label, file, network).numpy().astype(np.int16)
         label = label[(slice(None), *(slice(*ends) for ends in facts["bbox_used_for_cropping"]))]
         label = np.where((label == 0) & outside, np.int16(-1), label)
-        own = [float((native.stated or native.spacing)[axis]) for axis in turning(file, network)[0]]
+        own = self._sides(native, network)
         wanted = [*own[: 3 - len(self.settings.spacing)], *self.settings.spacing]
-        with _refusing(f"{native.source}: nnunetv2 cannot resample its label map"):
+        with running(f"{native.source}: nnunetv2 cannot resample its label map"):
             made = self.settings.resampling_fn_seg(label, list(shape), own, wanted)
         return torch.as_tensor(made).clamp(min=0).to(torch.uint8)
 
@@ -325,7 +318,7 @@ class NnunetPipeline(Pipeline):
         return made @ to_whole
 
     def restore(
-        self, logits: Tensor, facts: Mapping[str, Any], head: Outputs, is_merged: bool, with_probabilities: bool
+        self, facts: Mapping[str, Any], logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Restores logits by nnunetv2's export: resampled, made labels by its label manager, put back into the file.
 
@@ -343,8 +336,8 @@ class NnunetPipeline(Pipeline):
             *(logits, self.manager, self.settings, labels, dict(facts)),
         )
         needed, probabilities = with_probabilities or (is_merged and is_sigmoid), torch.zeros(0)
-        with _refusing("nnunetv2 cannot restore a prediction") as threads:
-            made = convert(return_probabilities=needed, num_threads_torch=threads)
+        with running("nnunetv2 cannot restore a prediction"):
+            made = convert(return_probabilities=needed, num_threads_torch=torch.get_num_threads())
         if needed:
             made, likely = made
             probabilities = torch.as_tensor(likely)
@@ -366,19 +359,6 @@ class NnunetPipeline(Pipeline):
 _SHAPES = "shape_before_cropping", "shape_after_cropping_and_before_resampling"
 
 
-@contextlib.contextmanager
-def _refusing(what: str) -> Iterator[int]:
-    """Runs nnunetv2: its prints and thread counts stay inside, its errors become a line."""
-    threads = torch.get_num_threads()
-    try:
-        with quiet():
-            yield threads
-    except Exception as error:
-        raise DataError(f"{what}: {one_line(error)}") from error
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _recording(cls: type[Any]) -> Any:
     """Returns nnunetv2's preprocessor, which also keeps its lines, and what lies outside of the crop's mask."""
 
@@ -393,15 +373,6 @@ def _recording(cls: type[Any]) -> Any:
             return made
 
     return Recording(verbose=False)
-
-
-@contextlib.contextmanager
-def _reading(file: str) -> Iterator[None]:
-    """Makes one line of what nnunetv2 raises of a file's content."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 (nnunetv2 asserts and looks keys up: anything may be wrong in a file)
-        raise CheckpointError(f"{file}: nnunetv2 cannot read it: {one_line(error)}") from None
 
 
 def pipeline_of(
@@ -439,7 +410,7 @@ def pipeline_of(
         configuration=configuration,
         orientation=orientation,
     )
-    with _reading(where):
+    with running(f"{where}: nnunetv2 cannot read it", CheckpointError):
         settings = made.settings
     if previous := settings.previous_stage_name:
         raise UserError(
@@ -448,7 +419,7 @@ def pipeline_of(
         )
     stated = validate(settings.configuration, _Configuration, f"{where}: configurations.{configuration}")
     _require_class(where, "label_manager", read.label_manager, _LABELS)
-    with _reading(f"{path}/dataset.json"):
+    with running(f"{path}/dataset.json: nnunetv2 cannot read it", CheckpointError):
         labels = made.labels
     known = [*map(int, labels.all_labels)]
     if labels.has_regions and not {*labels.regions_class_order} <= {*known}:

@@ -1,14 +1,19 @@
 """Defines the two functions of a network's own pipeline, and the affine way from the file's unit to its input."""
 
 import abc
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, fields
+from functools import cached_property
+from threading import RLock
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from freqbench.core.errors import DataError
+from freqbench.core.errors import DataError, UserError, one_line
 from freqbench.core.types import NativeCase, Outputs, Shape, Spacing
 
 if TYPE_CHECKING:
@@ -21,6 +26,8 @@ Affine = npt.NDArray[np.float64]
 
 # Voxels of a channel that a line is fitted to.
 SAMPLED = 200_000
+# Standard deviations on either side of the mean that a volume of z-scores spans.
+DEVIATIONS = 5.0
 # Distance from the line, as a share of the fitted range, from which a voxel does not lie on it.
 OFF_LINE = 1e-3
 # Share of the voxels between the bounds that may lie off the line: interpolation at the border of a mask leaves it.
@@ -82,26 +89,34 @@ class Pipeline(abc.ABC):
     release: str
     bounds: Bounds | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}  # without what was made of them here
+
+    @property
     @abc.abstractmethod
     def described(self) -> Mapping[str, Any]:
-        """Returns the words that it consists of, as plain data."""
+        """The words that it consists of, as plain data."""
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        stated = {} if self.bounds is None else {"bounds": self.bounds}
+        return {"pipeline": self.kind, self.toolchain: self.release, **self.described, **stated}
 
     def identity(self) -> dict[str, Any]:
         """Returns all that changes what it makes of a file."""
-        stated = {} if self.bounds is None else {"bounds": self.bounds}
-        return {"pipeline": self.kind, self.toolchain: self.release, **self.described(), **stated}
+        return self._identity
 
     @abc.abstractmethod
-    def prepare(self, native: NativeCase, clean: NativeCase | None = None) -> PreparedInput:
-        """Prepares a file's volume as the toolchain does.
+    def prepare(self, native: NativeCase) -> PreparedInput:
+        """Prepares a file's volume as the toolchain does; raises DataError for one that it refuses."""
 
-        If `native` is an attacked volume, grid, crop and bounds are those of `clean`, the volume that it was made from.
-        Raises DataError for a volume that the toolchain refuses.
-        """
+    @abc.abstractmethod
+    def again(self, attacked: NativeCase, clean: PreparedInput) -> "Tensor":
+        """Prepares an attacked volume, `[C, *grid]`, on grid and crop of the clean one; raises as `prepare`."""
 
     @abc.abstractmethod
     def restore(
-        self, logits: "Tensor", facts: Mapping[str, Any], head: Outputs, is_merged: bool, with_probabilities: bool
+        self, facts: Mapping[str, Any], logits: "Tensor", head: Outputs, is_merged: bool, with_probabilities: bool
     ) -> "tuple[Tensor, Tensor | None]":
         """Restores logits `[K, *grid]`, in the network's axes, to a map on the file's grid, as the toolchain does.
 
@@ -127,8 +142,41 @@ class Pipeline(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def own_rule(self) -> str:
+        """Words on the bounds that it has unless a job states some."""
+
+    @property
     def rule(self) -> str:
         """Sentence on its bounds, for `plan`."""
+        stated = ", ".join(f"[{low:g}, {high:g}]" for low, high in self.bounds or ())
+        return f"a volume spans {f'the stated bounds {stated}' if stated else self.own_rule} of the network's input"
+
+
+@contextmanager
+def running(what: str, kind: type[UserError] = DataError) -> Iterator[None]:
+    """Runs a toolchain: its thread counts stay inside, and its errors become a line that begins with `what`."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise kind(f"{what}: {one_line(error)}") from error
+    finally:
+        torch.set_num_threads(threads)
+
+
+_OUTPUT = RLock()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps prints and warnings of imports and parsers inside; of one thread at a time, as both are the process's."""
+    with _OUTPUT, redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def line_of(raw: Volume, prepared: Volume) -> Line | None:

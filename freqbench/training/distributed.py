@@ -5,10 +5,10 @@ Checkpoints are those of the local loop: restarted workers go on from the last o
 
 import logging
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import ray.train
@@ -17,6 +17,7 @@ from ray.train.torch import TorchTrainer, get_device
 
 from freqbench.core.errors import EngineLost, UserError, one_line
 from freqbench.core.files.storage import is_local, join, local_path
+from freqbench.core.interrupt import alongside
 from freqbench.engine.ray import ray_cluster
 from freqbench.job.training import TrainJob
 from freqbench.training.loop import Team, fit
@@ -73,9 +74,9 @@ def _work(config: dict[str, Any]) -> None:
 @contextmanager
 def _followed(folder: str, tell: Callable[[Row], None]) -> Iterator[None]:
     """Tells rows of a log as they come, while the context is open."""
-    ended, seen = threading.Event(), set(read_log(folder))
+    seen = set(read_log(folder))
 
-    def follow() -> None:
+    def follow(ended: Event) -> None:
         while not ended.wait(WATCH_S):
             tell_new()
 
@@ -85,11 +86,8 @@ def _followed(folder: str, tell: Callable[[Row], None]) -> Iterator[None]:
                 seen.add(row)
                 tell(row)
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
     try:
-        yield
+        with alongside(follow, "log"):
+            yield
     finally:
-        ended.set()
-        thread.join()
         tell_new()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from freqbench.core.errors import CheckpointError
+from freqbench.core.errors import CheckpointError, UnsafeError
 from freqbench.core.files.storage import exists, join, read_bytes, write_atomic
 from freqbench.models.checkpoints.files import read_torch
 
@@ -115,9 +115,9 @@ class State:
             return
         try:
             content: Any = read_torch(path, io.BytesIO(read_bytes(path)))
-        except CheckpointError as error:
-            if "could run code" in str(error):  # no state of a training, damaged or not
-                raise
+        except UnsafeError:
+            raise
+        except CheckpointError:
             steps = max((row.step for row in read_log(folder)), default=0)
             lost = f"the {steps} steps that {LOG} lists, and any since, are lost" if steps else "its steps are lost"
             raise CheckpointError(

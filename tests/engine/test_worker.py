@@ -22,6 +22,7 @@ from freqbench import models
 from freqbench.attacks import Attack
 from freqbench.attacks.core.task import Task
 from freqbench.core.input_space import Preprocess
+from freqbench.core.plugins import is_trusted
 from freqbench.core.types import Case, CaseRef
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine import attacking, saved_volumes, scoring
@@ -305,6 +306,23 @@ def test_the_share_of_a_card_is_set_before_windows_are_measured(monkeypatch: pyt
     (unit,) = units_of(small())
     make_worker(device="cuda", gpu_share=0.5).run(unit)
     assert done == [("set", 0.5), ("measured", 0.5)]
+
+
+def test_a_case_is_prefetched_under_the_trust_of_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = units_of(small(datasets=job()["datasets"]))
+    trust = noted(monkeypatch, Phantom, "load", lambda _, ref, space: (ref.case_id, is_trusted()))
+    worker = make_worker()
+    worker.run(first, prefetch=second)
+    worker.run(second)
+    assert trust == [(first.ref.case_id, True), (second.ref.case_id, True)]
+
+
+def test_the_passes_of_predictions_count_as_passes() -> None:
+    (unit,) = units_of(small(attacks=[{"name": "gn", "std": 0.1}]))
+    worker = make_worker()
+    worker.passed = 0.0
+    worker.run(unit)  # noise asks no network
+    assert worker.passed > 0
 
 
 def test_a_case_that_cannot_be_prefetched_fails_its_own_unit_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,15 +15,11 @@ from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from monai.networks.nets import UNet
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
-from pipelines.plans import TIE, Array, seen
+from pipelines.plans import TIE, Array, Ours, predicted_by
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from freqbench import load_dataset, load_model
-from freqbench.core.types import Case
-from freqbench.data.preprocess import way_to_file
-from freqbench.models import SegmentationModel, VolumePrediction, prediction
-from freqbench.pipelines.monai import MonaiPipeline
 
 Step = dict[str, Any]
 WINDOW = (24, 16, 16)
@@ -217,27 +213,6 @@ def by_monai(words: Words, data: Path) -> Theirs:
     return Theirs(image=image.as_tensor().float(), affine=image.affine, labels=np.asarray(labels), ties=ties)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ours:
-    """Volume and label map that freqbench makes of the same case."""
-
-    pipeline: MonaiPipeline
-    network: SegmentationModel
-    case: Case
-    predicted: VolumePrediction
-
-    @property
-    def seen(self) -> Tensor:
-        """The clean volume's input in the network's axes."""
-        return self.network.order.to_network_axes(seen(self.case, self.case.image)[None])[0]
-
-    @property
-    def labels(self) -> Array:
-        """The label map in the file's axes."""
-        assert self.predicted.in_file is not None
-        return self.predicted.in_file.labels.numpy()
-
-
 def by_freqbench(words: Words, bundle: str, data: Path) -> Ours:
     """Predicts the case by the bundle, or by its weights as a checkpoint with `transforms:`."""
     if words.is_entry:
@@ -253,13 +228,7 @@ def by_freqbench(words: Words, bundle: str, data: Path) -> Ours:
     dataset = load_dataset(
         "pairs", root=str(data), image=names, label="{case}_label.nii.gz", intensity="minmax", **classes(words)
     ).dataset
-    (ref,) = dataset.refs()
-    pipeline = model.spec.space
-    assert isinstance(pipeline, MonaiPipeline)
-    case = dataset.load(ref, pipeline)
-    network, way = model.network.for_case(case), way_to_file(dataset.file_label(ref), case, pipeline)
-    predicted = prediction(network, case.image, file_grid=way)
-    return Ours(pipeline=pipeline, network=network, case=case, predicted=predicted)
+    return predicted_by(model, dataset)
 
 
 def classes(words: Words) -> dict[str, Any]:

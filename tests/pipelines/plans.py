@@ -20,10 +20,12 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from freqbench import load_dataset, load_model
+from freqbench.api.model import Model
 from freqbench.core.types import Case
+from freqbench.data import Dataset
 from freqbench.data.preprocess import way_to_file
 from freqbench.models import SegmentationModel, VolumePrediction, prediction
-from freqbench.pipelines.nnunet import NnunetPipeline
+from freqbench.pipelines import Pipeline
 
 Array = npt.NDArray[Any]
 Change = Callable[[dict[str, Any]], object]
@@ -339,7 +341,7 @@ def by_nnunetv2(folder: str, raw: Path, folds: tuple[int, ...]) -> Theirs:
 class Ours:
     """Volume and label map that freqbench makes of the same case."""
 
-    pipeline: NnunetPipeline
+    pipeline: Pipeline
     network: SegmentationModel
     case: Case
     predicted: VolumePrediction
@@ -362,11 +364,15 @@ class Ours:
 
 def by_freqbench(folder: str, raw: Path, **entry: Any) -> Ours:
     """Predicts the case of a raw folder."""
-    model = load_model(folder, **entry)
     dataset = load_dataset("nnunet_raw", root=str(raw), split="training").dataset
+    return predicted_by(load_model(folder, **entry), dataset)
+
+
+def predicted_by(model: Model, dataset: Dataset) -> Ours:
+    """Predicts the only case of a dataset by a model with a pipeline of its own."""
     (ref,) = dataset.refs()
     pipeline = model.spec.space
-    assert isinstance(pipeline, NnunetPipeline)
+    assert isinstance(pipeline, Pipeline)
     case = dataset.load(ref, pipeline)
     network, way = model.network.for_case(case), way_to_file(dataset.file_label(ref), case, pipeline)
     predicted = prediction(network, case.image, file_grid=way)

@@ -206,6 +206,6 @@ def test_tensors_that_a_pipeline_made_beside_a_volume_come_back_from_the_cache(
         assert ours is None or torch.equal(ours, theirs)
     assert back.prepared.bounds == made.prepared.bounds
     logits = torch.randn(3, *made.image.shape[1:], generator=torch.Generator().manual_seed(0))
-    one, other = (words.restore(logits, each.prepared.facts, "softmax", False, True) for each in (made, back))  # type: ignore[union-attr]
+    one, other = (words.restore(each.prepared.facts, logits, "softmax", False, True) for each in (made, back))  # type: ignore[union-attr]
     assert torch.equal(one[0], other[0])
     assert one[0].shape == (12, 10, 8)

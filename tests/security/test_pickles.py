@@ -46,6 +46,7 @@ GUARDED = {
         "models/networks/construction.py",
         "models/networks/inferring.py",
         "models/sources/nnunet.py",
+        "pipelines/monai.py",
     },
 }
 NEVER = (

@@ -331,7 +331,7 @@ class Attack(ABC):
             with task.evaluation_mode():
                 self.prepare(task)
                 adversarial = inputs.checked_volumes(self.name, self.perturb(task), task.clean)
-            low, high = (float(bound) for bound in adversarial.aminmax())
+            low, high = inputs.ends_of(self.name, adversarial)
             if not ((low >= 0 and high <= 1) or clamps_last(model)):
                 raise ThreatModelError(f"{self.name}: volumes left [0, 1]: [{low:.6g}, {high:.6g}]")
             excess = self.excess(task.clean, adversarial, task.state)

@@ -3,6 +3,7 @@
 Each check raises a UserError that begins with the attack's name.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,7 +69,7 @@ def check_volumes(name: str, images: Tensor, labels: Tensor, *, joint: bool = Fa
 
 
 def checked_volumes(name: str, given: object, clean: Tensor) -> Tensor:
-    """Returns what an attack made of clean volumes, without its graph; UserError unless it is of their kind, finite."""
+    """Returns what an attack made of clean volumes, without its graph; UserError unless it is of their kind."""
     if not isinstance(given, Tensor):
         raise UserError(
             f"{name}: expected a tensor of volumes from the attack, got {kind_of(given)}: return the tensor"
@@ -82,12 +83,19 @@ def checked_volumes(name: str, given: object, clean: Tensor) -> Tensor:
             raise UserError(
                 f"{name}: expected volumes of the clean ones' {what} from the attack, {wanted}, got {got}: {advice}"
             )
-    if not_finite := given.numel() - int(given.isfinite().sum()):
-        raise UserError(
-            f"{name}: expected finite volumes from the attack, got {not_finite} of {given.numel()} voxels that are NaN "
-            "or infinite: check its divisions, roots and logarithms, and the network's logits"
-        )
     return given.detach()
+
+
+def ends_of(name: str, volumes: Tensor) -> tuple[float, float]:
+    """Returns the least and greatest voxel of an attack's result; UserError if a voxel is not finite."""
+    low, high = (float(bound) for bound in volumes.aminmax())
+    if not math.isfinite(low + high):
+        count = volumes.numel() - int(volumes.isfinite().sum())
+        raise UserError(
+            f"{name}: expected finite volumes from the attack, got {count} of {volumes.numel()} voxels that are NaN or "
+            "infinite: check its divisions, roots and logarithms, and the network's logits"
+        )
+    return low, high
 
 
 def check_given(name: str, needs: Collection[str], given: Given, images: Tensor) -> None:

@@ -17,7 +17,7 @@ from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError, unknown
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
-from freqbench.core.input_space import AnySpace, Intensity, Preprocess, file_codes
+from freqbench.core.input_space import Intensity, Preprocess, file_codes
 from freqbench.core.plugins import provenance
 from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase
 from freqbench.data import cache, image_files
@@ -26,6 +26,7 @@ from freqbench.data.headers import Header
 from freqbench.data.intensities import off_scale
 from freqbench.data.labels import Classes, classes_of, few, in_regions, read_classes
 from freqbench.data.preprocess import check_room, prepared_shape, ras_grid
+from freqbench.pipelines import AnySpace
 
 # Raise it with every change of the output of `load` for the same files.
 REVISION = 1
@@ -218,7 +219,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     @property
     def space(self) -> Preprocess:
-        """AnySpace of the dataset's own preprocessing keys."""
+        """Space of the dataset's own preprocessing keys."""
         return Preprocess(**{name: getattr(self, name) for name in Preprocess.model_fields})
 
     def recipe(self) -> dict[str, Any]:

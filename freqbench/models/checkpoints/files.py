@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from freqbench.core.documents import object_of
-from freqbench.core.errors import CheckpointError, NoFileError, UserError, one_line
+from freqbench.core.errors import CheckpointError, NoFileError, UnsafeError, UserError, one_line
 from freqbench.core.files import storage
 from freqbench.models.entry import advice_on_classes
 from freqbench.models.packaged import METADATA_KEY, ZOO, zoo_path
@@ -376,7 +376,7 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
     except pickle.UnpicklingError as error:
         unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
         if unsafe:
-            raise CheckpointError(
+            raise UnsafeError(
                 f"{path}: refused, as it is a pickle that asks for {unsafe[1]}, which could run code: "
                 "save its state dict alone"
             ) from None

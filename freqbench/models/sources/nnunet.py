@@ -43,7 +43,8 @@ from freqbench.models.sources.source import (
     spanning,
 )
 from freqbench.models.spec import ModelSpec
-from freqbench.pipelines.nnunet import NnunetPipeline, pipeline_of, quiet, release
+from freqbench.pipelines.nnunet import NnunetPipeline, pipeline_of, release
+from freqbench.pipelines.pipeline import quiet
 
 _PACKAGE = "dynamic_network_architectures"
 _UNETS = f"{_PACKAGE}.architectures.unet"

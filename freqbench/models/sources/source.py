@@ -14,13 +14,13 @@ from freqbench.core.config import Strict
 from freqbench.core.documents import mapping_of, object_of
 from freqbench.core.errors import CheckpointError, NoFileError, UserError
 from freqbench.core.files import storage
-from freqbench.core.input_space import RAS_LETTERS, AnySpace, Preprocess, turning
+from freqbench.core.input_space import RAS_LETTERS, Preprocess, turning
 from freqbench.core.types import Outputs, Shape
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, DEFAULT_INPUT, FILE_AXES, InputAdapter, ModelEntry, seed_of
 from freqbench.models.loading import skeleton, traced
 from freqbench.models.networks.construction import refusing, seeded
-from freqbench.pipelines import Pipeline
+from freqbench.pipelines import AnySpace, Pipeline
 from freqbench.pipelines.monai import MonaiPipeline
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from freqbench.models.packaged import zoo_names
 from freqbench.reporting.leaderboard import site as sites
 from freqbench.reporting.leaderboard.entry_folder import Told, WorstCase, read_entry
 from freqbench.reporting.leaderboard.make import make_entry
+from freqbench.results.tolerances import TOLERANCES
 
 ENTRIES = Path(__file__).parents[3] / "reports" / "leaderboard"
 build_site = partial(sites.build_site, trust_code=True)
@@ -73,7 +74,7 @@ def test_each_packaged_network_of_real_volumes_has_a_whole_entry() -> None:
 def test_the_lines_of_the_page_compute_a_cell_of_the_board_again(
     shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first case stands for all twenty."""
+    """The first case stands for all twenty; on another processor a run of twenty steps ends a little elsewhere."""
     page = (Path(__file__).parents[3] / "docs" / "how-to" / "leaderboard.md").read_text(encoding="utf-8")
     (lines,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert len(lines.splitlines()) <= 10
@@ -88,7 +89,8 @@ def test_the_lines_of_the_page_compute_a_cell_of_the_board_again(
         if row[:2] == ("sa2_opt", 0.4) and '"control": "none"' in row[2] and row[3] == "hippocampus_288"
     ]
     assert len(stored) == 2
-    assert capsys.readouterr().out == f"scaling, rho 0.4: {100 * min(stored):.2f}\n"
+    printed = float(capsys.readouterr().out.removeprefix("scaling, rho 0.4: "))
+    assert TOLERANCES["records"]["dsc_foreground"].allows(min(stored), printed / 100)
 
 
 @pytest.mark.parametrize(
