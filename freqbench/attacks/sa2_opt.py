@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,13 +82,13 @@ class SA2Opt(SearchedAttack):
         return outside(state, *self.bounds)
 
     def made(self, clean: Tensor, state: Tensor) -> Tensor:
-        """Makes the volumes of multipliers, float64, by SciPy's DCT."""
+        """Makes the volumes of multipliers, float64, by a DCT of its own."""
         sides = state.shape[4:] if self.per_slice else state.shape[3:]
         h, w, d = (*sides, 1)[:3]
         free = band_mask(self.band, (h, w, d))
         free[0, 0, 0] &= self.variant == "paper"
-        m = np.where(free.reshape(sides).numpy(), state.double().cpu().numpy(), 1.0)
-        volume = Blocks.of(clean, self.block, self.per_slice).by_scipy(lambda c: m * c, 1.0, middle=0.5)
+        m = torch.where(free.reshape(sides).to(state.device), state.double(), 1.0)
+        volume = Blocks.of(clean, self.block, self.per_slice).recomputed(lambda c: m * c, 1.0, middle=0.5)
         h, w, d = clean.shape[2:]
         return volume[:, :, :h, :w, :d].clamp(0, 1)
 

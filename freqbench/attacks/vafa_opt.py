@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
 from freqbench.attacks.apgd import Space
@@ -94,10 +93,9 @@ class VAFAOpt(SearchedAttack):
         return outside(state, *self.bounds)
 
     def made(self, clean: Tensor, state: Tensor) -> Tensor:
-        """Makes the volumes of a table, float64, by SciPy's DCT."""
-        q = state.double().cpu().numpy()
-        blocks = Blocks.of(clean, self.block, self.per_slice)
-        volume = blocks.by_scipy(lambda c: np.round(c / q) * q, SCALE, middle=128.0)
+        """Makes the volumes of a table, float64, by a DCT of its own."""
+        q, blocks = state.double(), Blocks.of(clean, self.block, self.per_slice)
+        volume = blocks.recomputed(lambda c: (c / q).round() * q, SCALE, middle=128.0)
         h, w, d = clean.shape[2:]
         return self._on_unit_scale(volume[:, :, :h, :w, :d])
 

@@ -1,9 +1,12 @@
 """Defines the losses that attacks raise, one value per sample, their voxelwise parts, and the Dice that judges them."""
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache, wraps
+from importlib.util import find_spec
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,7 @@ from freqbench.core.errors import UserError
 SMOOTH_DENOMINATOR = 1e-6
 SMOOTH_SET = 1e-5
 MARGIN = 2.0
+MOST_FUSED = 256  # classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +50,34 @@ EVERYTHING = Scope()
 
 Loss = Callable[[Tensor, Tensor, Scope], Tensor]
 
+Form = TypeVar("Form", bound=Callable[..., Any])
+
 FEWEST_CLASSES: Mapping[str, int] = {"dlr": 3, "dlr-targeted": 4}  # attacks check it before they call a loss
 
 
+@cache
+def _fused_on() -> frozenset[str]:
+    """Returns the kinds of device where losses are kernels: GPUs if Triton is there, CPUs under its interpreter."""
+    if find_spec("triton") is None:
+        return frozenset()
+    return frozenset({"cuda", "cpu"} if os.environ.get("TRITON_INTERPRET") == "1" else {"cuda"})
+
+
+def on_gpu(plain: Form) -> Form:
+    """Returns a function of logits that has its form of `freqbench.ops.fused` where that can be computed."""
+
+    @wraps(plain)
+    def chosen(logits: Tensor, *given: Any, **named: Any) -> Any:
+        if logits.device.type not in _fused_on() or logits.shape[1] > MOST_FUSED:
+            return plain(logits, *given, **named)
+        from freqbench.ops import fused
+
+        return getattr(fused, plain.__name__)(logits, *given, **named)
+
+    return cast(Form, chosen)
+
+
+@on_gpu
 def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     r"""Returns Dice plus cross-entropy of each sample, `[B]`, on the softmax, background included; differentiable once.
 
@@ -69,6 +98,7 @@ def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
     return _Dice.apply(logits, labels, True)  # type: ignore[no-untyped-call]
 
 
+@on_gpu
 def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns the Dice part of `dice_ce` alone, `[B]`."""
     if scope.voxels is None and scope.classes is None:
@@ -133,6 +163,7 @@ class _Dice(torch.autograd.Function):
         return gradient.reshape(ctx.shape), None, None
 
 
+@on_gpu
 def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     r"""Returns the cross-entropy of each sample, `[B]`: :math:`\frac1N \sum -\log p_{label}` with p the softmax."""
     return voxel_mean(voxel_cross_entropy(logits, labels), scope)
@@ -247,6 +278,7 @@ def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     return voxel_mean(1 - logits.gather(1, labels.long())[:, 0] / norm.clamp(min=1e-8), scope)
 
 
+@on_gpu
 def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     r"""Returns the class-balanced margin of the logits, cut off at 2, `[B]`.
 
@@ -261,6 +293,7 @@ def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     return _class_mean((others - of_label[:, 0]).clamp(max=MARGIN), labels, logits.shape[1], scope)
 
 
+@on_gpu
 def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor, Tensor]:
     r"""Returns the margin of each voxel and what its flip takes from the hard Dice, in two parts: `[B, 1, H, W, D]`.
 
@@ -273,22 +306,29 @@ def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Te
     and 0 for classes that do not count (`mean_dice`). In a sample without a class that counts, each voxel costs the
     same, by the first part. Voxels out of scope cost nothing.
     """
-    index, num_classes = labels.long(), logits.shape[1]
+    index = labels.long()
     with torch.no_grad():  # not by argmax, which takes seven times as long on a CPU
         other = logits.scatter(1, index, -torch.inf).max(dim=1, keepdim=True).indices
     m = logits.gather(1, other) - logits.gather(1, index)
     pred, true = torch.where(m.detach() > 0, other, index).flatten(1), index.flatten(1)
-    both, hits, labelled = _counts(pred, true, num_classes, scope.voxels)
+    both, hits, labelled = _counts(pred, true, logits.shape[1], scope.voxels)
+    return flip_parts(m, other, index, both, hits, labelled, scope)
+
+
+def flip_parts(
+    m: Tensor, other: Tensor, index: Tensor, both: Tensor, hits: Tensor, labelled: Tensor, scope: Scope
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the results of `flips` from its margin, the other class, the labels, and the counts of `_counts`."""
     counts = labelled > 0
     if scope.classes is None:
         counts[:, 0] = False
     else:
-        counts &= torch.isin(torch.arange(num_classes, device=counts.device), scope.classes)
+        counts &= torch.isin(torch.arange(counts.shape[1], device=counts.device), scope.classes)
     dice, both = 2 * hits / both.clamp(min=1), both.clamp(min=1)
     none = ~counts.any(dim=1, keepdim=True)
     own = torch.where(none, 1 / labelled.sum(dim=1, keepdim=True).clamp(min=1), counts * (2 - dice) / both)
-    parts = own.to(m).gather(1, true), (counts * dice / both).to(m).gather(1, other.flatten(1))
-    mine, others = (part.reshape(labels.shape) for part in parts)
+    parts = own.to(m).gather(1, index.flatten(1)), (counts * dice / both).to(m).gather(1, other.flatten(1))
+    mine, others = (part.reshape(index.shape) for part in parts)
     if scope.voxels is None:
         return m, mine, others
     return m, mine * scope.voxels, others * scope.voxels
@@ -301,6 +341,7 @@ def _counts(pred: Tensor, true: Tensor, num_classes: int, voxels: Tensor | None)
     return labelled + found, _per_class((pred == true) * ones, true, num_classes), labelled
 
 
+@on_gpu
 def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     r"""Returns the Dice loss of the foreground with linear denominators, `[B]`, like the score.
 
@@ -314,15 +355,21 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     overlap = _per_class(p.gather(1, index[:, None])[:, 0] * counts, index, p.shape[1])
     size = _per_class(counts, index, p.shape[1])
     scores = 2 * overlap / ((p * counts[:, None]).sum(dim=2) + size + SMOOTH_DENOMINATOR)
+    return loss_of_dice(scores, size, scope).to(p.dtype)
+
+
+def loss_of_dice(scores: Tensor, size: Tensor, scope: Scope) -> Tensor:
+    """Returns one minus the mean of scores `[B, K]` over the classes of `dice_linear`, of which `size` voxels exist."""
     weights = (size > 0).double()
     if scope.classes is None:
         weights[:, 0] = 0
     else:
         weights = weights.index_select(1, scope.classes)
         scores = scores.index_select(1, scope.classes)
-    return (1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(p.dtype)
+    return 1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
+@on_gpu
 def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns `margin` + `dice_linear`, `[B]`: one has a gradient where the softmax behind the other has none."""
     return margin(logits, labels, scope) + dice_linear(logits, labels, scope)
@@ -347,6 +394,7 @@ def voxel_mean(values: Tensor, scope: Scope) -> Tensor:
     return (values.flatten(1) * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
 
 
+@on_gpu
 def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns True for each voxel that is predicted as labelled, bool `[B, 1, H, W, D]`.
 
@@ -374,6 +422,7 @@ def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
     return 1 - (2 * overlap + SMOOTH_SET) / (weights.sum() + (weights * p.square()).sum() + SMOOTH_SET)
 
 
+@on_gpu
 def mean_dice(
     logits: Tensor, labels: Tensor, classes: Sequence[int] | None = None, voxels: Tensor | None = None
 ) -> Tensor:
@@ -395,6 +444,11 @@ def mean_dice(
     """
     pred, true = logits.max(dim=1).indices.flatten(1), labels.flatten(1).long()  # [B, N]; faster than argmax
     both, hits, labelled = _counts(pred, true, logits.shape[1], voxels)
+    return mean_of_dice(both, hits, labelled, classes)
+
+
+def mean_of_dice(both: Tensor, hits: Tensor, labelled: Tensor, classes: Sequence[int] | None) -> Tensor:
+    """Returns the result of `mean_dice` from the counts of `_counts`."""
     dice = 2 * hits / both.clamp(min=1)
     counts = torch.zeros_like(labelled)
     for k in range(1, counts.shape[1]) if classes is None else classes:

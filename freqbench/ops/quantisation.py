@@ -1,6 +1,7 @@
 """Quantises spectra by tables: softly, with a derivative, or exactly, with the errors that bounded tables can reach."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -40,13 +41,18 @@ def soft_round(u: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     It meets u at whole numbers and halfway between them. The floor has no derivative, the tanh has. (Gong et al., ICCV
     2019, arXiv 1908.05033; as used by VAFA.)
     """
-    # Rounded to float32 as in the released code: in float64 runs, signs depend on it.
-    softness = torch.tensor(alpha, dtype=torch.float32)
-    steepness, scale = float(torch.log(2 / softness - 1)), float(1 / (1 - softness)) / 2
+    steepness, scale = _steepness_and_scale(alpha)
     floor = u.floor()
     tanh = (u - floor).sub_(0.5).mul_(steepness).tanh_()
     value = floor.add_(0.5).add_(tanh, alpha=scale)
     return value, tanh.square_().sub_(1).mul_(-scale * steepness)
+
+
+@cache
+def _steepness_and_scale(alpha: float) -> tuple[float, float]:
+    # Rounded to float32 as in the released code: in float64 runs, signs depend on it.
+    softness = torch.tensor(alpha, dtype=torch.float32)
+    return float(torch.log(2 / softness - 1)), float(1 / (1 - softness)) / 2
 
 
 def quantisation_error(spectrum: Tensor, table: Tensor, alpha: float) -> Tensor:

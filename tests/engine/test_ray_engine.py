@@ -140,7 +140,7 @@ def test_waits_for_ray_and_for_a_store_are_told_and_how_far_a_unit_is(
     run_by_ray(units, ("dsc",), workers=2, threads=3, batch=1, listener=listener, volumes=volumes)
     assert "waiting for Ray: 1 of 2 workers have not started: each needs 3 CPU; free: 1 CPU" in listener.said
     assert [text for text in listener.said if "the store refuses files (NotADirectoryError: Not a dir" in text]
-    assert results(listener.outcomes) == results(run_serially(units, metrics=("dsc",)))
+    assert results(listener.outcomes) == results(run_serially(units, metrics=("dsc",), threads=3))
     assert len(list(tmp_path.glob("out/volumes/*/*/attack.json"))) == 2
     told = [passes for name, passes in listener.passes if name == units[1].name]
     assert told == sorted(told)

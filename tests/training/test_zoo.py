@@ -69,7 +69,7 @@ def test_the_first_steps_of_a_training_have_the_losses_of_the_packaged_one(
         assert losses == pytest.approx(stored, rel=1e-3)
     else:  # an adversary carries on how a processor rounds: with two threads a step moves by half, the mean by little
         assert losses[0] == pytest.approx(stored[0], rel=1e-3)
-        assert sum(losses) == pytest.approx(sum(stored), rel=0.03)
+        assert sum(losses) == pytest.approx(sum(stored), rel=0.05)
 
 
 @pytest.mark.parametrize("name", CARRIED)

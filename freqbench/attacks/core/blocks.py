@@ -3,19 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.fft import dctn, idctn
 from torch import Tensor
 
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
+from freqbench.ops.dct import dct_by_fft, idct_by_fft
 
 BLOCK_CUT = "block_cut"  # key beside an attack's parameters: the sides of its block, cut to a shorter window
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -76,17 +73,25 @@ class Blocks:
             raise UserError(f"{task.name}: expected a start in {expected}, got {got}")
         return state
 
-    def by_scipy(self, change: Callable[[FloatArray], FloatArray], scale: float, middle: float) -> Tensor:
-        """Returns volumes made by SciPy's DCT in float64: a check on the arithmetic of an attack.
+    def recomputed(self, change: Callable[[Tensor], Tensor], scale: float, middle: float) -> Tensor:
+        """Returns volumes made in float64 by a DCT other than the attack's, a check on its arithmetic.
 
-        `change` receives the spectrum of scale * clean - middle, in blocked layout, and returns that of the volumes
-        less `middle`. The volumes are on the same scale, padded.
+        It is SciPy's or, on a GPU, that of `dct_by_fft`, so that nothing waits for the host. `change` receives the
+        spectrum of scale * clean - middle, in blocked layout, and returns that of the volumes less `middle`. The
+        volumes are on the same scale, padded.
         """
-        blocks = self.to_blocks(self.padded.double()).cpu().numpy()
+        blocks = self.to_blocks(self.padded.double()) * scale - middle
         axes = tuple(range(4 if self.per_slice else 3, blocks.ndim))
-        spectrum = dctn(blocks * scale - middle, axes=axes, norm="ortho")
-        volumes = idctn(change(spectrum), axes=axes, norm="ortho") + middle
-        return self.to_voxels(torch.from_numpy(volumes).to(self.padded.device))
+        forward, back = (dct_by_fft, idct_by_fft) if blocks.is_cuda else (_dct_by_scipy, _idct_by_scipy)
+        return self.to_voxels(back(change(forward(blocks, axes)), axes) + middle)
+
+
+def _dct_by_scipy(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(dctn(x.cpu().numpy(), axes=axes, norm="ortho")).to(x.device)
+
+
+def _idct_by_scipy(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(idctn(x.cpu().numpy(), axes=axes, norm="ortho")).to(x.device)
 
 
 def outside(state: Tensor | None, low: float, high: float) -> float:

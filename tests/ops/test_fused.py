@@ -1,0 +1,132 @@
+"""Losses by kernels beside the losses in PyTorch's operations: by Triton's interpreter, and under `-m gpu` on a GPU."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from freqbench.ops import losses
+from freqbench.ops.losses import Scope
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+SHAPES = [(2, 3, 5, 6, 7), (1, 9, 27, 20)]  # of one tile and of two
+LOSSES = ("dice_ce", "dice", "ce", "margin", "dice_linear", "margin_and_dice")
+KINDS = {torch.float64: 1e-13, torch.float32: 2e-6}
+
+
+@pytest.fixture(params=[*(["cpu"] if INTERPRETED else []), pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    return torch.device(request.param)
+
+
+def plain(name: str) -> Callable[..., Tensor]:
+    """A loss in PyTorch's operations, its parts too."""
+    if name == "dice_ce":
+        return lambda *given: plain("dice")(*given) + plain("ce")(*given)
+    if name == "margin_and_dice":
+        return lambda *given: plain("margin")(*given) + plain("dice_linear")(*given)
+    form: Callable[..., Tensor] = getattr(losses, name).__wrapped__
+    return form
+
+
+def drawn(shape: tuple[int, ...], kind: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, list[Scope]]:
+    """Logits, labels and scopes: everything, some voxels and classes, no voxel."""
+    generator = torch.Generator().manual_seed(0)
+    logits = (3 * torch.randn(shape, generator=generator, dtype=kind)).to(device)
+    labels = torch.randint(0, shape[1], (shape[0], 1, *shape[2:]), generator=generator).to(device)
+    some = (torch.rand(labels.shape, generator=generator) < 0.6).to(device)
+    classes = torch.tensor([1, shape[1] - 1], device=device)
+    return logits, labels, [Scope(), Scope(voxels=some, classes=classes), Scope(voxels=torch.zeros_like(some))]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_values_and_gradients_are_those_of_plain_operations(
+    shape: tuple[int, ...], kind: torch.dtype, device: torch.device
+) -> None:
+    logits, labels, scopes = drawn(shape, kind, device)
+    weights = torch.linspace(-1, 2, shape[0], dtype=kind, device=device)
+    for scope, name in product(scopes, LOSSES):
+        values, gradients = [], []
+        for loss in (plain(name), getattr(losses, name)):
+            z = logits.clone().requires_grad_()
+            values.append(loss(z, labels, scope))
+            gradients += torch.autograd.grad((values[-1] * weights).sum(), z)
+        torch.testing.assert_close(*values, atol=KINDS[kind], rtol=KINDS[kind])
+        off = (gradients[0] - gradients[1]).abs().max() / gradients[0].abs().max().clamp(min=1e-30)
+        assert float(off) <= KINDS[kind], (name, scope)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_margins_and_counts_are_those_of_plain_operations(shape: tuple[int, ...], device: torch.device) -> None:
+    logits, labels, scopes = drawn(shape, torch.float32, device)
+    for scope in scopes:
+        z = [logits.clone().requires_grad_() for _ in range(2)]
+        parts = plain("flips")(z[0], labels, scope), losses.flips(z[1], labels, scope)
+        inside = torch.ones_like(labels, dtype=torch.bool) if scope.voxels is None else scope.voxels
+        for expected, got in zip(*parts, strict=True):
+            assert torch.equal(got * inside, expected * inside)
+        gradients = [
+            torch.autograd.grad((each[0] * each[1] * inside).sum(), x)[0] for each, x in zip(parts, z, strict=True)
+        ]
+        assert torch.equal(*gradients)
+        dice = [mean(logits, labels, None, scope.voxels) for mean in (plain("mean_dice"), losses.mean_dice)]
+        assert torch.equal(*dice)
+    assert torch.equal(losses.is_as_labelled(logits, labels), plain("is_as_labelled")(logits, labels))
+
+
+def test_the_first_of_equal_logits_is_predicted(device: torch.device) -> None:
+    logits, labels = torch.zeros(1, 4, 3, 3, device=device), torch.arange(9, device=device).reshape(1, 1, 3, 3) % 4
+    assert torch.equal(losses.mean_dice(logits, labels), plain("mean_dice")(logits, labels))
+    assert bool(losses.is_as_labelled(logits, labels).all())
+    assert int(losses.flips(logits, labels, Scope())[0].abs().sum()) == 0
+
+
+@pytest.mark.integration
+def test_the_interpreter_runs_all() -> None:
+    """Triton reads the variable when it is imported: the tests run in a process of their own."""
+    pytest.importorskip("triton", reason="pip install -e '.[dev]'")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not gpu and not integration",
+        __file__,
+    ]
+    run = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+    assert "7 passed" in run.stdout, run.stdout
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["sums", "sums_back", "margins", "margins_back"])
+def test_kernels_compile_for_gpus_of_two_generations(name: str) -> None:
+    """Down to the machine's code, which needs no GPU."""
+    triton = pytest.importorskip("triton", reason="pip install -e '.[dev]'")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from freqbench.ops.fused import kernels
+
+    kernel = getattr(kernels, name)
+    for logits, wide in (("fp32", "fp32"), ("fp64", "fp64"), ("bf16", "fp32")):
+        own = {"z_at": logits, "up_at": logits, "m_at": logits, "of_at": wide, "y_at": "i64", "other_at": "i64"}
+        own["out_at"] = {"sums": wide, "margins": "i32"}.get(name, logits)
+        kinds = {parameter: f"*{own[parameter]}" for parameter in kernel.arg_names if parameter in own}
+        kinds |= {"num_voxels": "i32"} | ({"most": "fp32"} if "most" in kernel.arg_names else {})
+        source = ASTSource(kernel, kinds | dict.fromkeys(("K", "WIDTH"), "constexpr"), {"K": 14, "WIDTH": 512})
+        for generation in (80, 90):
+            assert triton.compile(source, target=GPUTarget("cuda", generation, 32)).asm["cubin"]
