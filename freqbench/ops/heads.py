@@ -1,8 +1,12 @@
 """Defines the two ways in which outputs of a network are classes: exclusive ones by softmax, regions by sigmoid."""
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, wraps
+from importlib.util import find_spec
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +16,11 @@ from freqbench.core.types import Outputs
 from freqbench.ops import losses, region_losses
 from freqbench.ops.losses import Loss, Scope
 from freqbench.ops.regions import code_of
+
+MOST_FUSED = 256  # classes
+FUSED = ("dice_ce", "dice", "ce", "margin", "dice_linear", "margin_and_dice", "flips", "mean_dice", "is_as_labelled")
+
+Form = TypeVar("Form", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,22 +94,45 @@ def _mean_of_sigmoid(logits: Sequence[Tensor]) -> Tensor:
     return inside.logsumexp(dim=0) - outside.logsumexp(dim=0)
 
 
+@cache
+def _fused_on() -> frozenset[str]:
+    """Returns the kinds of device where losses are kernels: GPUs if Triton is there, CPUs under its interpreter."""
+    if find_spec("triton") is None:
+        return frozenset()
+    return frozenset({"cuda", "cpu"} if os.environ.get("TRITON_INTERPRET") == "1" else {"cuda"})
+
+
+def on_gpu(plain: Form) -> Form:
+    """Returns a function of logits that has its form of `freqbench.ops.fused` where that can be computed."""
+
+    @wraps(plain)
+    def chosen(logits: Tensor, *given: Any, **named: Any) -> Any:
+        has_form = logits.device.type in _fused_on() and logits.shape[1] <= MOST_FUSED
+        if not has_form or plain.__name__ not in FUSED:
+            return plain(logits, *given, **named)
+        from freqbench.ops import fused  # imports Triton
+
+        return getattr(fused, plain.__name__)(logits, *given, **named)
+
+    return cast(Form, chosen)
+
+
 SOFTMAX = Head(
     name="softmax",
     has_background=True,
-    losses=losses.LOSSES,
-    margin_and_dice=losses.margin_and_dice,
-    flips=losses.flips,
+    losses={name: on_gpu(loss) for name, loss in losses.LOSSES.items()},
+    margin_and_dice=on_gpu(losses.margin_and_dice),
+    flips=on_gpu(losses.flips),
     probabilities=lambda logits: logits.softmax(dim=1),
     log_probabilities=lambda logits: logits.log_softmax(dim=1),
     logits_of=_log,
     mean_of_probabilities=_mean_of_softmax,
     cross_entropy=losses.voxel_cross_entropy,
     voxel_mean=losses.voxel_mean,
-    is_as_labelled=losses.is_as_labelled,
+    is_as_labelled=on_gpu(losses.is_as_labelled),
     cosine_to_label=lambda p, labels: losses.cosine_to_label(p, labels)[:, 0],
     dice_of_set=losses.dice_of_set,
-    mean_dice=losses.mean_dice,
+    mean_dice=on_gpu(losses.mean_dice),
     of_classes=_of_exclusive,
 )
 SIGMOID = Head(

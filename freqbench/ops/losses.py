@@ -1,12 +1,9 @@
 """Defines the losses that attacks raise, one value per sample, their voxelwise parts, and the Dice that judges them."""
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, wraps
-from importlib.util import find_spec
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +15,6 @@ from freqbench.core.errors import UserError
 SMOOTH_DENOMINATOR = 1e-6
 SMOOTH_SET = 1e-5
 MARGIN = 2.0
-MOST_FUSED = 256  # classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,34 +46,9 @@ EVERYTHING = Scope()
 
 Loss = Callable[[Tensor, Tensor, Scope], Tensor]
 
-Form = TypeVar("Form", bound=Callable[..., Any])
-
 FEWEST_CLASSES: Mapping[str, int] = {"dlr": 3, "dlr-targeted": 4}  # attacks check it before they call a loss
 
 
-@cache
-def _fused_on() -> frozenset[str]:
-    """Returns the kinds of device where losses are kernels: GPUs if Triton is there, CPUs under its interpreter."""
-    if find_spec("triton") is None:
-        return frozenset()
-    return frozenset({"cuda", "cpu"} if os.environ.get("TRITON_INTERPRET") == "1" else {"cuda"})
-
-
-def on_gpu(plain: Form) -> Form:
-    """Returns a function of logits that has its form of `freqbench.ops.fused` where that can be computed."""
-
-    @wraps(plain)
-    def chosen(logits: Tensor, *given: Any, **named: Any) -> Any:
-        if logits.device.type not in _fused_on() or logits.shape[1] > MOST_FUSED:
-            return plain(logits, *given, **named)
-        from freqbench.ops import fused
-
-        return getattr(fused, plain.__name__)(logits, *given, **named)
-
-    return cast(Form, chosen)
-
-
-@on_gpu
 def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     r"""Returns Dice plus cross-entropy of each sample, `[B]`, on the softmax, background included; differentiable once.
 
@@ -98,7 +69,6 @@ def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
     return _Dice.apply(logits, labels, True)  # type: ignore[no-untyped-call]
 
 
-@on_gpu
 def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns the Dice part of `dice_ce` alone, `[B]`."""
     if scope.voxels is None and scope.classes is None:
@@ -163,7 +133,6 @@ class _Dice(torch.autograd.Function):
         return gradient.reshape(ctx.shape), None, None
 
 
-@on_gpu
 def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     r"""Returns the cross-entropy of each sample, `[B]`: :math:`\frac1N \sum -\log p_{label}` with p the softmax."""
     return voxel_mean(voxel_cross_entropy(logits, labels), scope)
@@ -278,7 +247,6 @@ def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     return voxel_mean(1 - logits.gather(1, labels.long())[:, 0] / norm.clamp(min=1e-8), scope)
 
 
-@on_gpu
 def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     r"""Returns the class-balanced margin of the logits, cut off at 2, `[B]`.
 
@@ -293,7 +261,6 @@ def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     return _class_mean((others - of_label[:, 0]).clamp(max=MARGIN), labels, logits.shape[1], scope)
 
 
-@on_gpu
 def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor, Tensor]:
     r"""Returns the margin of each voxel and what its flip takes from the hard Dice, in two parts: `[B, 1, H, W, D]`.
 
@@ -341,7 +308,6 @@ def _counts(pred: Tensor, true: Tensor, num_classes: int, voxels: Tensor | None)
     return labelled + found, _per_class((pred == true) * ones, true, num_classes), labelled
 
 
-@on_gpu
 def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     r"""Returns the Dice loss of the foreground with linear denominators, `[B]`, like the score.
 
@@ -369,7 +335,6 @@ def loss_of_dice(scores: Tensor, size: Tensor, scope: Scope) -> Tensor:
     return 1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
-@on_gpu
 def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns `margin` + `dice_linear`, `[B]`: one has a gradient where the softmax behind the other has none."""
     return margin(logits, labels, scope) + dice_linear(logits, labels, scope)
@@ -394,7 +359,6 @@ def voxel_mean(values: Tensor, scope: Scope) -> Tensor:
     return (values.flatten(1) * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
 
 
-@on_gpu
 def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns True for each voxel that is predicted as labelled, bool `[B, 1, H, W, D]`.
 
@@ -422,7 +386,6 @@ def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
     return 1 - (2 * overlap + SMOOTH_SET) / (weights.sum() + (weights * p.square()).sum() + SMOOTH_SET)
 
 
-@on_gpu
 def mean_dice(
     logits: Tensor, labels: Tensor, classes: Sequence[int] | None = None, voxels: Tensor | None = None
 ) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from freqbench.ops import losses
+from freqbench.ops.heads import on_gpu
 from freqbench.ops.losses import Scope
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -32,8 +33,13 @@ def plain(name: str) -> Callable[..., Tensor]:
         return lambda *given: plain("dice")(*given) + plain("ce")(*given)
     if name == "margin_and_dice":
         return lambda *given: plain("margin")(*given) + plain("dice_linear")(*given)
-    form: Callable[..., Tensor] = getattr(losses, name).__wrapped__
+    form: Callable[..., Tensor] = getattr(losses, name)
     return form
+
+
+def fused(name: str) -> Callable[..., Tensor]:
+    """The same as a GPU takes it."""
+    return on_gpu(getattr(losses, name))
 
 
 def drawn(shape: tuple[int, ...], kind: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, list[Scope]]:
@@ -55,7 +61,7 @@ def test_values_and_gradients_are_those_of_plain_operations(
     weights = torch.linspace(-1, 2, shape[0], dtype=kind, device=device)
     for scope, name in product(scopes, LOSSES):
         values, gradients = [], []
-        for loss in (plain(name), getattr(losses, name)):
+        for loss in (plain(name), fused(name)):
             z = logits.clone().requires_grad_()
             values.append(loss(z, labels, scope))
             gradients += torch.autograd.grad((values[-1] * weights).sum(), z)
@@ -69,7 +75,7 @@ def test_margins_and_counts_are_those_of_plain_operations(shape: tuple[int, ...]
     logits, labels, scopes = drawn(shape, torch.float32, device)
     for scope in scopes:
         z = [logits.clone().requires_grad_() for _ in range(2)]
-        parts = plain("flips")(z[0], labels, scope), losses.flips(z[1], labels, scope)
+        parts = plain("flips")(z[0], labels, scope), fused("flips")(z[1], labels, scope)
         inside = torch.ones_like(labels, dtype=torch.bool) if scope.voxels is None else scope.voxels
         for expected, got in zip(*parts, strict=True):
             assert torch.equal(got * inside, expected * inside)
@@ -77,16 +83,16 @@ def test_margins_and_counts_are_those_of_plain_operations(shape: tuple[int, ...]
             torch.autograd.grad((each[0] * each[1] * inside).sum(), x)[0] for each, x in zip(parts, z, strict=True)
         ]
         assert torch.equal(*gradients)
-        dice = [mean(logits, labels, None, scope.voxels) for mean in (plain("mean_dice"), losses.mean_dice)]
+        dice = [mean(logits, labels, None, scope.voxels) for mean in (plain("mean_dice"), fused("mean_dice"))]
         assert torch.equal(*dice)
-    assert torch.equal(losses.is_as_labelled(logits, labels), plain("is_as_labelled")(logits, labels))
+    assert torch.equal(fused("is_as_labelled")(logits, labels), plain("is_as_labelled")(logits, labels))
 
 
 def test_the_first_of_equal_logits_is_predicted(device: torch.device) -> None:
     logits, labels = torch.zeros(1, 4, 3, 3, device=device), torch.arange(9, device=device).reshape(1, 1, 3, 3) % 4
-    assert torch.equal(losses.mean_dice(logits, labels), plain("mean_dice")(logits, labels))
-    assert bool(losses.is_as_labelled(logits, labels).all())
-    assert int(losses.flips(logits, labels, Scope())[0].abs().sum()) == 0
+    assert torch.equal(fused("mean_dice")(logits, labels), plain("mean_dice")(logits, labels))
+    assert bool(fused("is_as_labelled")(logits, labels).all())
+    assert int(fused("flips")(logits, labels, Scope())[0].abs().sum()) == 0
 
 
 @pytest.mark.integration
