@@ -249,7 +249,7 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
         with at(f"{where}: models[{job.models.index(entry)}]"):
             changed = entry.model_copy(update={"migration": migration})
             spec = resolve(changed, dataset.num_classes, dataset.num_channels)
-        under = f" under migration: {spec.migration or NONE}" if "migration" in spec.source.takes else ""
+        under = f" under migration: {spec.migration or NONE}" if "migration" in source_of(spec.arch).takes else ""
         scores[migration] = {}
         for ref in first:
             scores[migration][ref.patient_id, ref.case_id] = value = clean_dice(dataset, spec, ref)

@@ -424,7 +424,7 @@ def _require_file_scores(attack: Attack, targets: Sequence[ModelSpec]) -> Iterat
     for model in targets:
         if isinstance(model.defence, RandomizedSmoothing | Smoothing):
             raise UserError(f"{model.name}: {VOTES_ON_GRID}")
-        if model.source.takes_volumes:
+        if model.takes_volumes:
             yield (
                 f"{model.name}: says labels alone: score_on: file takes the nearest of them for each voxel of a file, "
                 "where logits of others are interpolated"

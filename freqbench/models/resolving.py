@@ -88,21 +88,30 @@ def resolve(
     or does not fit.
     """
     facts = facts or facts_of(entry, num_classes, num_channels, class_names)
-    source, adapter = source_of(facts.arch), facts.input.over(entry.input)
-    head = head_of(entry, facts)
+    draft = _drafted(entry, facts, num_classes, num_channels, space)
+    _require_agreement(entry, facts, draft)
+    source = source_of(facts.arch)
+    with naming(facts.path, facts.local):
+        spec = source.fit(source, draft, facts, entry)
+    # The clean Dice of untrained weights stops no run, unless the job says so.
+    expects = {"min_dice", "expected_dice"} & entry.model_fields_set
+    judges = not spec.is_random and (UNTRAINED not in spec.notes or expects)
+    floor, expected = (entry.floor, entry.expected_dice) if judges else (0.0, None)
+    notes = tuple(f"{entry.name}: {note}" for note in spec.notes)
+    silent = frozenset(source.silent(spec.arch, spec.args))
+    spec = replace(spec, checkpoint=facts.path, min_dice=floor, expected_dice=expected, notes=notes, silent_args=silent)
+    return _examined(spec)
+
+
+def _drafted(entry: ModelEntry, facts: Facts, num_classes: int, num_channels: int, space: AnySpace | None) -> ModelSpec:
+    """Returns the spec of what the job asks over what the files say, before a network is made."""
+    source, adapter, head = source_of(facts.arch), facts.input.over(entry.input), head_of(entry, facts)
     outputs = entry.num_outputs(num_classes, head) or facts.num_classes
     if outputs is None:
         raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
     _require_counts(entry, facts, num_classes, num_channels)
-    if head == "sigmoid" and isinstance(entry.defence, RandomizedSmoothing):
-        raise UserError(
-            f"{entry.name}: expected no {entry.defence.name} around a network of regions, as it votes for one class "
-            "a voxel: take smoothing, which certifies scores"
-        )
-    if head == "sigmoid" and (entry.is_prompted or source.takes_volumes):
-        raise UserError(f"{entry.name}: expected outputs: softmax for {facts.arch}, got sigmoid: it knows no regions")
     training = entry.trained
-    draft = ModelSpec(
+    return ModelSpec(
         name=entry.name,
         arch=facts.arch,
         args=facts.args,
@@ -115,6 +124,8 @@ def resolve(
         input=adapter,
         space=_space(entry, facts, space),
         inference=entry.inference or validate(dict(facts.inference), Inference, where=entry.name),
+        runs_code=source.runs_code,
+        takes_volumes=source.takes_volumes,
         code_sha256=facts.code_sha256,
         head=head,
         class_map=entry.merged(num_classes, outputs, head == "sigmoid"),
@@ -126,24 +137,28 @@ def resolve(
         weights_sha256=training.weights if training else None,
         notes=facts.notes,
     )
-    moved = "args.points" if draft.is_prompted else isinstance(draft.space, Pipeline) and "a pipeline of its own"
-    if isinstance(entry.defence, RandomResizePad) and moved:
+
+
+def _require_agreement(entry: ModelEntry, facts: Facts, draft: ModelSpec) -> None:
+    """Refuses settings that contradict each other or what the files say."""
+    name, defence, is_of_regions = entry.name, entry.defence, draft.head == "sigmoid"
+    if is_of_regions and isinstance(defence, RandomizedSmoothing):
         raise UserError(
-            f"{entry.name}: expected no {entry.defence.name} beside {moved}, as it moves the window from under what "
-            "belongs to its place: take another defence, or a network without"
+            f"{name}: expected no {defence.name} around a network of regions, as it votes for one class a voxel: take "
+            "smoothing, which certifies scores"
         )
+    if is_of_regions and (draft.is_prompted or draft.takes_volumes):
+        raise UserError(f"{name}: expected outputs: softmax for {draft.arch}, got sigmoid: it knows no regions")
+    moved = "args.points" if draft.is_prompted else isinstance(draft.space, Pipeline) and "a pipeline of its own"
+    if isinstance(defence, RandomResizePad) and moved:
+        raise UserError(
+            f"{name}: expected no {defence.name} beside {moved}, as it moves the window from under what belongs to its "
+            "place: take another defence, or a network without"
+        )
+    if draft.class_map and draft.is_prompted:
+        raise UserError(f"{name}: expected no class_map beside args.points, which are of the dataset's classes")
     _require_no_other_input(entry, draft.space, draft.inference)
     _require_fitting_settings(draft, entry, facts)
-    with naming(facts.path, facts.local):
-        spec = source.fit(draft, facts, entry)
-    if spec.class_map and spec.is_prompted:
-        raise UserError(f"{entry.name}: expected no class_map beside args.points, which are of the dataset's classes")
-    # The clean Dice of untrained weights stops no run, unless the job says so.
-    expects = {"min_dice", "expected_dice"} & entry.model_fields_set
-    judges = not spec.is_random and (UNTRAINED not in spec.notes or expects)
-    notes = tuple(f"{entry.name}: {note}" for note in spec.notes)
-    floor, expected = (entry.floor, entry.expected_dice) if judges else (0.0, None)
-    return _examined(replace(spec, checkpoint=facts.path, min_dice=floor, expected_dice=expected, notes=notes))
 
 
 def _require_no_other_input(entry: ModelEntry, space: AnySpace | None, inference: Inference) -> None:
@@ -185,7 +200,7 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
                 f"{entry.name}: ensemble: expected members without prompts, got {member.name} with args.points: take "
                 "networks without points"
             )
-        if member.source.takes_volumes:
+        if member.takes_volumes:
             raise UserError(f"{entry.name}: ensemble: expected networks, got {member.name}, a command: leave it out")
         if member.model_id in [other.model_id for other in members[:i]]:
             raise UserError(f"{entry.name}: ensemble: expected each member once, got {member.name} twice")
@@ -279,6 +294,7 @@ def resolve_network(
         name=name,
         arch=f"{type(net).__module__}:{type(net).__qualname__}",
         args={},
+        runs_code=True,
         roi=roi,
         num_classes=got[1] + (head == "sigmoid"),
         head=head,
@@ -425,7 +441,7 @@ def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpac
 def _require_fitting_settings(draft: ModelSpec, entry: ModelEntry, facts: Facts) -> None:
     """Refuses keys that serve weights of another kind, and intensities of another number of channels."""
     for key, value in (("migration", entry.migration), ("prefix", entry.prefix)):
-        if value is not None and (draft.is_random or key not in draft.source.takes):
+        if value is not None and (draft.is_random or key not in source_of(draft.arch).takes):
             raise UserError(
                 f"{draft.name}: {key}: expected none for {draft.arch} of {facts.path}, got {value}: "
                 f"it is for checkpoints of {', '.join(MODELS)}"
@@ -445,12 +461,12 @@ def _examined(spec: ModelSpec) -> ModelSpec:
     The construction of freqbench's own networks shows that they return logits of each window by itself.
     """
     is_mixing = "track_running_stats" in str(spec.args)
-    if spec.is_prompted or (spec.source.is_known and not is_mixing):
+    if spec.is_prompted or (source_of(spec.arch).is_known and not is_mixing):
         return spec
 
     def examined() -> Examination:
         # A frozen file may make its tensors on the device where it was saved.
-        is_there = spec.source.weights is None and torch.cuda.is_available()
+        is_there = source_of(spec.arch).weights is None and torch.cuda.is_available()
         model = load(spec, torch.device("cuda" if is_there else "cpu"))
         if model.takes_prompts:
             return Examination()

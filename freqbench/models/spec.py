@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from freqbench.models import entry
 from freqbench.models.defences.base import Defence
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter, Yields
 from freqbench.pipelines import AnySpace
-
-if TYPE_CHECKING:
-    from freqbench.models.sources.source import Source
 
 # A frozen file cannot be counted without computing: it counts as a UNet of the papers' size.
 FROZEN_FLOPS = 10**12
@@ -39,6 +36,9 @@ class ModelSpec:
         checkpoint_sha256: hex, or `random:SEED`.
         migration: the migration of its checkpoint; None if the weights stay as they are.
         space: space in which it is attacked and scored; None: the dataset's.
+        silent_args: names of the arguments that no identity depends on.
+        runs_code: True if its files are programs, or its class another package's, so that it needs trust.
+        takes_volumes: True for a command, which sees whole volumes in their own unit and returns labels alone.
         code_sha256: hash of the source file, for a class of another package.
         head: `softmax`, or `sigmoid`: one output for each class but the background.
         class_map: that of SegmentationModel, which says what it holds; None: the classes are the network's own.
@@ -68,6 +68,9 @@ class ModelSpec:
     input: InputAdapter = DEFAULT_INPUT
     space: AnySpace | None = None
     inference: Inference = DEFAULT_INFERENCE
+    silent_args: frozenset[str] = field(default=frozenset(), compare=False)
+    runs_code: bool = field(default=False, compare=False)
+    takes_volumes: bool = field(default=False, compare=False)
     code_sha256: str | None = None
     head: Outputs = "softmax"
     class_map: ClassMap | None = None
@@ -88,13 +91,6 @@ class ModelSpec:
     flops: int | None = field(default=None, compare=False)
     step_bytes: int | None = field(default=None, compare=False)
 
-    @property
-    def source(self) -> "Source":
-        """The kind of place that its network comes from; of an ensemble, ask its members."""
-        from freqbench.models.sources import source_of  # imports torch
-
-        return source_of(self.arch)
-
     @cached_property
     def model_id(self) -> str:
         """16 hex digits that tell models apart by what they compute; name and path do not enter."""
@@ -111,7 +107,7 @@ class ModelSpec:
     def _identity(self, weights: str, training: str | None) -> str:
         facts = {  # None at its default, and then left out
             "arch": self.arch,
-            "args": self.source.telling(self.arch, self.args),
+            "args": {name: value for name, value in self.args.items() if name not in self.silent_args},
             "num_classes": self.num_classes,
             "roi": self.roi,
             "checkpoint": weights,
@@ -198,7 +194,7 @@ class ModelSpec:
     @property
     def needs_trust(self) -> bool:
         """True if loading it runs third-party code."""
-        return any(member.needs_trust for member in self.members) if self.members else self.source.runs_code
+        return self.runs_code or any(member.needs_trust for member in self.members)
 
 
 def forward_flops(spec: ModelSpec) -> int:

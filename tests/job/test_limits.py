@@ -1,6 +1,5 @@
 """Numbers that no machine holds, and jobs that come to more than any could do, are one line before anything is made."""
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from freqbench.core.input_space import Preprocess
 from freqbench.job.grid import expand
 from freqbench.job.schema import JobSpec
 from freqbench.models import sliding_windows
-from freqbench.models.loading import skeleton
+from freqbench.models.sources.source import Source
 from freqbench.reporting.papers.recipes import Recipe, TableMetric
 
 Spoil = Callable[[dict[str, Any]], object]
@@ -179,8 +178,7 @@ def test_names_and_files_of_all_models_come_before_the_first_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-    module = importlib.import_module("freqbench.models.sources.checkpoint")
-    monkeypatch.setattr(module, "skeleton", lambda spec: made.append(spec.name) or skeleton(spec))
+    monkeypatch.setattr(Source, "outline_of", lambda source, spec: made.append(spec.name))
     content = job()
     content["models"][1]["checkpoint"] = str(tmp_path / "none.safetensors")
     assert refusal(content).startswith("job.yaml: models[1]: ")

@@ -10,8 +10,9 @@ from tiny_job import ARGS, ROI
 from freqbench.core.errors import UserError
 from freqbench.core.files import node_cache
 from freqbench.models import ModelEntry, ModelSpec, build, resolve, save_checkpoint, step_bytes
-from freqbench.models.loading import skeleton, traced
 from freqbench.models.networks import construction
+from freqbench.models.sources import source_of
+from freqbench.models.sources.source import cost_of
 
 ENTRY: dict[str, Any] = {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI}
 
@@ -62,7 +63,7 @@ def test_memory_of_a_network_is_kept_with_its_outcome(made: list[str]) -> None:
     again = resolved()
     known = step_bytes(again)
     assert made == ["unet"]
-    assert (again.flops, known) == traced(again, skeleton(again))
+    assert (again.flops, known) == cost_of(again, source_of(again.arch).outline_of(again))
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import torch
 
 from freqbench.core.types import Shape
 from freqbench.job.rehearsal import SMALL_ARGS
-from freqbench.models import MODELS, ModelEntry, build, forward_flops, load, loading, resolve
-from freqbench.models.loading import traced
+from freqbench.models import MODELS, ModelEntry, build, forward_flops, load, resolve, source_of
 from freqbench.models.networks.architectures import complete_args
 from freqbench.models.networks.construction import skeleton
+from freqbench.models.sources.source import cost_of
 
 from .conftest import refused
 
@@ -107,5 +107,5 @@ def test_flops_of_attention_are_counted_too() -> None:
 
 def test_counts_of_resolving_equal_those_of_counting_anew() -> None:
     spec = resolve(ModelEntry(name="m", arch="unet", checkpoint="random", roi=(32, 32, 32)), 3)
-    assert (spec.flops, spec.step_bytes) == traced(spec, loading.skeleton(spec))
+    assert (spec.flops, spec.step_bytes) == cost_of(spec, source_of(spec.arch).outline_of(spec))
     assert forward_flops(replace(spec, flops=1)) == 1, "nothing is traced again"

@@ -172,7 +172,7 @@ def _of_prediction(config: Config, id: str, name: str) -> Any:
 
 def network(spec: ModelSpec) -> nn.Module:
     """Builds the network of `network_def` with fresh weights, on the CPU or meta device."""
-    config = _read_config(source.here(spec))
+    config = _read_config(spec.checkpoint)
     _sizes(config)
     where = f"{config.where}: network_def"
     if is_trusted():

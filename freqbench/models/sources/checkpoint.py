@@ -19,11 +19,10 @@ from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
 from freqbench.models.entry import InputAdapter, ModelEntry, seed_of
 from freqbench.models.examination import remembered
-from freqbench.models.loading import skeleton, traced
 from freqbench.models.networks import construction
 from freqbench.models.networks.architectures import MODELS, as_tuples, complete_args
 from freqbench.models.networks.inferring import UNTRACED, Inferred, defaults, inferred, recognised, to_state
-from freqbench.models.sources.source import Facts, Metadata, Source, fitting
+from freqbench.models.sources.source import Facts, Metadata, Source, cost_of, fitting
 from freqbench.models.spec import ModelSpec
 
 _counts: dict[str, tuple[int, int]] = {}
@@ -123,13 +122,14 @@ def inferred_from(path: str, arch: str, num_channels: int = 1) -> Inferred:
     return Inferred()
 
 
-def fit(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
+def fit(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
     """Returns the spec with its arguments, migration, counts and notes; refuses what does not fit the network."""
     trained = facts.metadata.args
 
     def checked() -> _Fit:
         spec = replace(draft, args=_agreed_args(entry, draft.arch, trained))
-        spec = _checked(spec, facts, entry) if facts.is_own or spec.is_random else _read_off(spec, facts, entry)
+        check = _checked if facts.is_own or spec.is_random else _read_off
+        spec = check(source, spec, facts, entry)
         return _Fit(**{name: getattr(spec, name) for name in _Fit.model_fields})
 
     asked = {
@@ -167,9 +167,9 @@ def _agreed_args(entry: ModelEntry, arch: str, trained: Mapping[str, Any] | None
     return args
 
 
-def _checked(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
+def _checked(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
     """Returns the spec with its migration, counts and notes; refuses weights or a window that do not fit."""
-    net, notes, chosen = skeleton(draft), draft.notes, migrations.NONE
+    net, notes, chosen = source.outline_of(draft), draft.notes, migrations.NONE
     if not draft.is_random:
         wanted = net.state_dict()
         placed = checkpoints.read_placed(draft.checkpoint, wanted, draft.prefix)
@@ -183,21 +183,21 @@ def _checked(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
 
 
 def _counted(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
-    """Counts as `traced` does, once in this process for each network: many checkpoints are of one."""
+    """Counts as `cost_of` does, once in this process for each network: many checkpoints are of one."""
     key = digest([spec.arch, spec.args, spec.network_roi, spec.num_channels, spec.outputs, spec.migration])
     if key not in _counts:
-        _counts[key] = traced(spec, net)
+        _counts[key] = cost_of(spec, net)
     return _counts[key]
 
 
-def _read_off(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
+def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
     """Checks a checkpoint of others, with arguments read off its weights where those of the job do not make it fit.
 
     Refuses an argument that contradicts the file, and asks for one whose default would be a guess.
     """
     found, notes, before = inferred_from(draft.checkpoint, draft.arch, draft.num_channels), list[str](), draft.args
     try:
-        spec = _checked(draft, facts, entry)
+        spec = _checked(source, draft, facts, entry)
     except UserError:
         stated = {name: as_tuples(value) for name, value in entry.args.items()}
         others = {name: value for name, value in found.args.items() if name not in stated}
@@ -206,7 +206,7 @@ def _read_off(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
         if read == before:
             raise
         try:
-            spec = _checked(replace(draft, args=read), facts, entry)
+            spec = _checked(source, replace(draft, args=read), facts, entry)
         except UserError:
             for name in [name for name in found.args.keys() & stated.keys() if name != "strides"]:
                 if _spread(found.args[name]) != _spread(stated[name]):
@@ -242,13 +242,10 @@ def _spread(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-def _telling(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arguments that are not at the table's defaults and change what the network computes."""
-    architecture = MODELS.get(arch)
-    if architecture is None:  # an ensemble, or a tool, whose predictions are scored
-        return dict(args)
-    usual = architecture.args
-    return {k: v for k, v in args.items() if k not in architecture.tuning and (k not in usual or v != usual[k])}
+def _silent(arch: str, args: Mapping[str, Any]) -> list[str]:
+    """Returns the arguments that are at the table's defaults or do not change what the network computes."""
+    usual, tuning = MODELS[arch].args, MODELS[arch].tuning
+    return [name for name, value in args.items() if name in tuning or (name in usual and value == usual[name])]
 
 
 SOURCE = Source(
@@ -256,7 +253,7 @@ SOURCE = Source(
     network=network,
     weights=weights,
     fit=fit,
-    telling=_telling,
+    silent=_silent,
     takes=("migration", "prefix"),
     is_known=True,
     is_checkpoint=True,

@@ -20,7 +20,7 @@ from freqbench.core.plugins import require_trust
 from freqbench.models.checkpoints.files import check_sound
 from freqbench.models.entry import DEFAULT_INPUT, ModelEntry, advice_on_classes
 from freqbench.models.examination import mended
-from freqbench.models.sources.source import Facts, Source, here
+from freqbench.models.sources.source import Facts, Source
 from freqbench.models.spec import ModelSpec
 
 # Errors that torch raises on files that it cannot read.
@@ -110,7 +110,7 @@ def network(spec: ModelSpec) -> nn.Module:
     It moves with `.to(device)`; in an archive of torch.export, devices that its graph names move along. A TorchScript
     file that makes tensors on a named device stays on that device.
     """
-    net, _, singly = _load(path := here(spec))
+    net, _, singly = _load(path := spec.checkpoint)
     return mended(Frozen(net, path), "logits", singly)
 
 

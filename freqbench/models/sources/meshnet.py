@@ -125,7 +125,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 
 def network(spec: ModelSpec) -> nn.Module:
     """Builds the chain with fresh weights; the names of its parameters are those of the layers."""
-    path = source.here(spec)
+    path = spec.checkpoint
     read = _read(path)
 
     def chain() -> nn.Module:

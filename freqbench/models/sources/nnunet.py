@@ -38,7 +38,6 @@ from freqbench.models.sources.source import (
     axes_towards,
     construct,
     fingerprint,
-    here,
     read_object,
     spanning,
 )
@@ -196,7 +195,7 @@ def network(spec: ModelSpec) -> nn.Module:
     Their deep-supervision heads exist, as checkpoints hold them, but are not used: each returns one tensor of full
     resolution.
     """
-    folder = _folder(here(spec), spec.args)
+    folder = _folder(spec.checkpoint, spec.args)
     where = f"{folder.path}: architecture of plans.json"
     settings = folder.pipeline.settings
     kwargs = settings.network_arch_init_kwargs

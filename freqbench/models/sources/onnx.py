@@ -19,7 +19,7 @@ from freqbench.core.files import storage
 from freqbench.models.entry import ModelEntry
 from freqbench.models.examination import mended
 from freqbench.models.sources.frozen import FrozenArgs, agreed, completed
-from freqbench.models.sources.source import Facts, Source, fingerprint, here
+from freqbench.models.sources.source import Facts, Source, fingerprint
 from freqbench.models.spec import ModelSpec
 from freqbench.ops.torchvision_import import import_torchvision
 
@@ -79,7 +79,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 
 def network(spec: ModelSpec) -> nn.Module:
     """Returns the network of a file with its weights, on the CPU."""
-    path = here(spec)
+    path = spec.checkpoint
     net = OnnxNetwork(_converted(path)) if spec.black_box is None else OnnxNetwork(None, _session(path))
     return mended(net, "logits", _graph(path).singly)
 

@@ -2,29 +2,30 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from freqbench.core import plugins
 from freqbench.core.config import Strict
 from freqbench.core.documents import mapping_of, object_of
-from freqbench.core.errors import CheckpointError, NoFileError, UserError
+from freqbench.core.errors import CheckpointError, NoFileError, UserError, one_line
 from freqbench.core.files import storage
 from freqbench.core.input_space import RAS_LETTERS, Preprocess, turning
 from freqbench.core.types import Outputs, Shape
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, DEFAULT_INPUT, FILE_AXES, InputAdapter, ModelEntry, seed_of
-from freqbench.models.loading import skeleton, traced
-from freqbench.models.networks.construction import refusing, seeded
+from freqbench.models.networks.construction import REFUSALS, counted, refusing, seeded
+from freqbench.models.spec import ModelSpec
 from freqbench.pipelines import AnySpace, Pipeline
 from freqbench.pipelines.monai import MonaiPipeline
-
-if TYPE_CHECKING:
-    from freqbench.models.spec import ModelSpec
 
 Weights = Mapping[str, Tensor]
 
@@ -104,21 +105,20 @@ class Facts:
     sha256: str = ""
 
 
-def fitted(draft: "ModelSpec", facts: Facts, entry: ModelEntry) -> "ModelSpec":
+def fitted(source: "Source", draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
     """Returns the spec with its counts and notes; refuses weights or a window that do not fit the network."""
-    weights_of = draft.source.weights
-    if weights_of is None:
+    if source.weights is None:
         return draft
-    net, notes = skeleton(draft), draft.notes
+    net, notes = source.outline_of(draft), draft.notes
     if not draft.is_random:
         wanted = net.state_dict()
-        weights, note = weights_of(draft, wanted)
+        weights, note = source.weights(draft, wanted)
         notes = (*notes, *([note] if note else []), *fitting(draft, wanted, weights, facts))
-    flops, step_bytes = traced(draft, net)
+    flops, step_bytes = cost_of(draft, net)
     return replace(draft, notes=notes, flops=flops, step_bytes=step_bytes)
 
 
-def fitting(draft: "ModelSpec", wanted: Weights, weights: Weights, facts: Facts) -> list[str]:
+def fitting(draft: ModelSpec, wanted: Weights, weights: Weights, facts: Facts) -> list[str]:
     """Refuses weights that do not fit their network; returns a note if nobody seems to have trained them."""
     checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.outputs, draft.head == "sigmoid")
     # freqbench's own metadata tell of a training.
@@ -139,7 +139,7 @@ class Source:
         sha256: hashes all files that the output depends on, from their path and the network's arguments.
         fit: returns a spec with all that takes a network to know; refuses what does not fit it.
         files: lists patterns of the files that are read from a folder; None: one file is read.
-        telling: leaves out the arguments that no identity depends on, of an architecture and all arguments.
+        silent: names the arguments that no identity depends on, of an architecture and all arguments.
         takes: keys of an entry that serve its weights, of `migration` and `prefix`.
         sign: file or folder inside a folder that shows its kind.
         runs_code: True if its files are programs, so that they need trust.
@@ -149,12 +149,12 @@ class Source:
     """
 
     facts: Callable[[ModelEntry, str, int | None, int | None], Facts]
-    network: Callable[["ModelSpec"], nn.Module]
-    weights: Callable[["ModelSpec", Mapping[str, Tensor]], tuple[dict[str, Tensor], str | None]] | None = None
+    network: Callable[[ModelSpec], nn.Module]
+    weights: Callable[[ModelSpec, Mapping[str, Tensor]], tuple[dict[str, Tensor], str | None]] | None = None
     sha256: Callable[[str, Mapping[str, Any]], str] = lambda path, args: checkpoints.content_sha256(path)
-    fit: Callable[["ModelSpec", Facts, ModelEntry], "ModelSpec"] = fitted
+    fit: Callable[["Source", ModelSpec, Facts, ModelEntry], ModelSpec] = fitted
     files: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None
-    telling: Callable[[str, Mapping[str, Any]], dict[str, Any]] = lambda arch, args: dict(args)
+    silent: Callable[[str, Mapping[str, Any]], Iterable[str]] = lambda arch, args: ()
     takes: tuple[str, ...] = ()
     sign: str | None = None
     runs_code: bool = False
@@ -174,10 +174,66 @@ class Source:
         except NoFileError as error:
             raise CheckpointError(str(error)) from None
 
+    def network_of(self, spec: ModelSpec) -> nn.Module:
+        """Builds the bare network on the CPU without loading its weights (a frozen file brings them)."""
+        if self.runs_code and not plugins.is_installed(spec.arch):
+            plugins.require_trust(f"{spec.name}: {spec.arch}")
+        return self.network(spec)
 
-def here(spec: "ModelSpec") -> str:
-    """Returns the path of a spec's files on this machine, which only `load` has put into the spec."""
-    return spec.source.located(spec.checkpoint, spec.args)
+    def outline_of(self, spec: ModelSpec) -> nn.Module:
+        """Returns the bare network on the meta device, shapes and keys only; not of a source without `weights`.
+
+        Raises UserError if its class refuses the arguments, is not the one that was resolved, is not trusted, or has no
+        parameters.
+        """
+        with counted():
+            if self.is_known:
+                with torch.device("meta"):
+                    net = self.network_of(spec).eval()
+            else:  # constructors of third-party networks may read numbers off tensors, which meta does not have
+                net = self.network_of(spec).to("meta").eval()
+        if next(net.parameters(), None) is None:
+            raise UserError(f"{spec.name}: {spec.arch}: expected a network with parameters, found none: add one")
+        return net
+
+
+def cost_of(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
+    """Counts operations and bytes, as the spec has them, of one window of shapes through a network on the meta device.
+
+    Raises UserError if the network refuses it.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    arch, roi, size = spec.arch, spec.network_roi, "x".join(map(str, spec.network_roi))
+    counting_flops, counting_bytes = FlopCounterMode(display=False), _CountBytes()  # type: ignore[no-untyped-call]
+    try:
+        with torch.no_grad(), counting_flops as flops, counting_bytes as counter:
+            logits = net(torch.empty(1, spec.num_channels, *roi, device="meta"))
+    except REFUSALS as error:
+        if "more than 1 spatial element" in str(error):
+            raise UserError(
+                f"{arch}: a roi of {size} shrinks to a single voxel inside the network, which instance norm cannot "
+                "take: enlarge the roi or use fewer strides"
+            ) from None
+        raise UserError(f"{arch}: a roi of {size} does not pass through the network: {one_line(error)}") from None
+    expected = (1, spec.outputs, *roi)
+    got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    if got != expected:
+        raise UserError(f"{arch}: expected logits of shape {expected}, got {got}: check args and roi")
+    weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
+    return int(flops.get_total_flops()), int(counter.total + weights)
+
+
+class _CountBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the bytes of the tensors that operations return, without views."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.total += sum(leaf.nbytes for leaf in tree_leaves(returned) if isinstance(leaf, Tensor))
+        return returned
 
 
 def read_object(path: Path) -> dict[str, Any]:
