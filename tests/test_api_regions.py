@@ -108,3 +108,8 @@ def test_a_folder_of_nnunet_with_regions_has_one_output_a_region(tmp_path: Path)
     spec = model.spec
     assert (spec.head, spec.num_classes, spec.outputs) == ("sigmoid", 3, 2)
     assert model.class_names == ("background", *REGIONS)
+
+
+@pytest.mark.parametrize("name", ["unet", "segresnet"])
+def test_weights_show_the_channels_of_a_packaged_network(name: str) -> None:
+    assert fb.load_model(f"zoo://lesions/{name}").spec.num_channels == 4

@@ -188,7 +188,7 @@ def _of_files(entry: ModelEntry, call: Arguments, device: torch.device | None) -
     num_classes, num_channels = call.num_classes, call.num_channels
     if facts:
         outputs, num_channels = facts.num_classes, num_channels or facts.num_channels
-        if not facts.is_own and ((num_classes or outputs) is None or num_channels is None):
+        if (num_classes or outputs) is None or num_channels is None:
             shown = shown_channels(facts)
             num_channels = num_channels or shown.in_channels
             outputs = outputs or (None if entry.class_map else shown.out_channels)

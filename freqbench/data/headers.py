@@ -1,8 +1,8 @@
 """Defines the header of an image file of any format, and the checks that all readers share."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class Header:
     stored: str = "float32"  # type of the file's numbers, as numpy calls it; that of scaled ones is float32
     unfilled: str = ""  # fields that are missing, if voxels are 1 x 1 x 1 as in a header that nobody filled
     guess: str = ""  # sentence on what the file does not state, and how it is read
+    segments: Mapping[int, str] = field(default_factory=dict)  # names of values, where a file of segments states them
 
     @property
     def num_channels(self) -> int:
@@ -48,7 +49,12 @@ class Header:
         return np.dtype(self.stored).kind in "bui"
 
     def check_same_grid(self, image: "Header", what: str = "label map") -> None:
-        """Raises DataError if the shape differs from the image's, or a corner is more than half a voxel away."""
+        """Raises DataError if the shape differs from the image's, or a corner is more than half a voxel away.
+
+        Files of segments may hold a part of the image alone, around the segments.
+        """
+        if self.shape != image.shape and self.segments and self.place_in(image):
+            return
         if self.shape != image.shape:
             raise DataError(
                 f"{self.path}: expected the shape {image.shape} of {image.path.name}, got {self.shape}: "
@@ -62,6 +68,18 @@ class Header:
                 f"{self.path}: expected the orientation and origin of {image.path.name}, got a grid up to "
                 f"{apart:.3g} mm away: resample the {what} onto its image"
             )
+
+    def place_in(self, image: "Header") -> tuple[slice, ...]:
+        """Returns the voxels of the image that a part of its grid holds, all of a grid of its shape; () elsewhere."""
+        if self.shape == image.shape:
+            return (slice(None),) * 3
+        way = np.linalg.inv(image.affine) @ self.affine
+        start = np.rint(way[:3, 3]).astype(int)
+        stop = start + self.shape
+        is_shifted = np.allclose(way[:3, :3], np.eye(3), atol=1e-3) and np.allclose(way[:3, 3], start, atol=0.1)
+        if not is_shifted or (start < 0).any() or (stop > image.shape).any():
+            return ()
+        return tuple(map(slice, start, stop))
 
 
 def spacing_of(affine: npt.NDArray[np.float64]) -> Spacing:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,23 @@ OTHER_FORMATS = {
 }
 
 
+BEGIN, BLANK, GZIP = 512, b"\xef\xbb\xbf \t\r\n", b"\x1f\x8b"
+NIFTI = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))  # of a header
+PACKED = (".mgz",)  # endings of formats that are packed by gzip as they are
+DOWNLOAD = "fetch the file itself, logged in if it needs that"
+
+# What a file is whose first bytes, in lower case, are these, and what to do.
+STRANGERS = {
+    b"version https://git-lfs": "a Git LFS pointer, which stands for the image: fetch it by git lfs pull",
+    **dict.fromkeys((b"<!doctype html", b"<html"), f"an HTML page, as a failed download leaves it: {DOWNLOAD}"),
+    b"<?xml": f"an XML document, as a refused download leaves it: {DOWNLOAD}",
+    b"{": f"a JSON document, as a refused download leaves it: {DOWNLOAD}",
+    b"pk\x03\x04": "a ZIP archive: unpack it, and give the image in it",
+    b"\x89png": "a PNG picture: stack the pictures of a volume into one file",
+    b"\x89hdf": "an HDF5 file, as of MINC or MATLAB: convert it to NIfTI",
+}
+
+
 class Reader(Protocol):
     """Functions of the module that reads a family of formats."""
 
@@ -46,8 +63,11 @@ class Reader(Protocol):
         Raises DataError for a file that is damaged, not 3D, empty, too large, or without a grid.
         """
 
-    def read_voxels(self, header: Header) -> npt.NDArray[np.float32]:
-        """Returns all voxels `[H, W, D, C]` in the file's axis order, scaled; raises DataError if some are damaged."""
+    def read_voxels(self, header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+        """Returns all voxels `[H, W, D, C]` in the file's axis order, scaled, as numbers of a kind.
+
+        Raises DataError if some are damaged.
+        """
 
     def check_length(self, path: Path) -> None:
         """Raises DataError for a truncated file, by its length as far as that tells."""
@@ -112,12 +132,30 @@ def check_length(path: Path) -> None:
 
 
 def _whole(path: Path) -> Reader:
-    """Returns the reader of a file; raises DataError if a file of its voxels is missing."""
+    """Returns the reader of a file; raises DataError for what is no image, and if a file of its voxels is missing."""
     reader = reader_of(path)
+    _require_image(path)
     for name in reader.parts(path):
         if not (path.parent / name).is_file():
             raise DataError(f"{path}: expected its voxels in {name} beside it, found no file: add it")
     return reader
+
+
+def _require_image(path: Path) -> None:
+    """Refuses, by its first bytes, a file that stands for an image elsewhere, or is packed otherwise than its name."""
+    try:
+        with path.open("rb") as stream:
+            begin = stream.read(BEGIN).lstrip(BLANK)
+    except OSError:
+        return  # the reader says what is wrong
+    what = next((words for start, words in STRANGERS.items() if begin[: len(start)].lower() == start), None)
+    is_packed = begin.startswith(GZIP)
+    if path.name.endswith(".gz") and begin.startswith(NIFTI):
+        what = f"not packed by gzip, though its name ends in .gz: rename it to {path.name.removesuffix('.gz')}"
+    if is_packed and not path.name.endswith((".gz", *PACKED)):
+        what = f"packed by gzip, which its name does not say: rename it to {path.name}.gz"
+    if what is not None:
+        raise DataError(f"{path}: {what}")
 
 
 def joined(headers: Sequence[Header]) -> Header:
@@ -145,35 +183,37 @@ def read_image(header: Header) -> npt.NDArray[np.float32]:
     return voxels
 
 
-def read_integers(header: Header, least: int = 0) -> npt.NDArray[np.float32]:
-    """Returns a map's labels `[H, W, D]` in the file's axis order, rounded if they are off by ROUNDED at most.
+def read_integers(header: Header, least: int = 0) -> npt.NDArray[np.integer[Any]]:
+    """Returns a map's labels `[H, W, D]` in the file's axis order; numbers off by ROUNDED at most become whole ones.
 
-    Raises DataError unless they are whole numbers from `least` on.
+    Whole numbers of a file stay of their type, so that none of 64 bits is rounded. Raises DataError unless all are
+    whole, from `least` on.
     """
-    voxels = _voxels(header)[..., 0]
+    voxels = _voxels(header, header.stored if header.is_integer else np.float64)[..., 0]
     with np.errstate(invalid="ignore"):
-        whole = np.rint(voxels)
-        wrong = voxels[~(np.isfinite(voxels) & (np.abs(voxels - whole) <= ROUNDED) & (whole >= least))]
-    if wrong.size:
+        labels = voxels if header.is_integer else np.rint(voxels)
+        is_wrong = ~(np.isfinite(voxels) & (np.abs(voxels - labels) <= ROUNDED) & (labels >= least))
+    if is_wrong.any():
+        first = tuple(map(int, np.argwhere(is_wrong)[0]))
         raise DataError(
-            f"{header.path}: expected integers from {least} as labels, got {wrong[0]:g} ({wrong.size} such voxels): "
-            "give the label map, not an image or probabilities"
+            f"{header.path}: expected integers from {least} as labels, got {voxels[first]:g} at voxel {first} "
+            f"({np.count_nonzero(is_wrong)} such voxels): give the label map, not an image or probabilities"
         )
-    return whole
+    return labels if header.is_integer else labels.astype(np.int64)
 
 
 def rounding(header: Header) -> str | None:
     """Returns a line on a label map whose numbers are not whole, but are read as such; None if all are whole."""
     if header.is_integer:
         return None
-    voxels = _voxels(header)
+    voxels = _voxels(header, np.float64)
     most = float(np.abs(voxels - np.rint(voxels)).max())
     if not 0 < most <= ROUNDED:
         return None
     return f"{header.path}: labels are up to {most:.2g} away from whole numbers, and are rounded to them"
 
 
-def _voxels(header: Header) -> npt.NDArray[np.float32]:
+def _voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     if isinstance(header, dicom.Series):
         return dicom.read_voxels(header)
-    return reader_of(header.path).read_voxels(header)
+    return reader_of(header.path).read_voxels(header, kind)

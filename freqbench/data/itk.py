@@ -98,6 +98,7 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
         stored=_stored(path, reader).name,
         unfilled="" if layout.states_sides or spacing != (1.0, 1.0, 1.0) else "fields for them",
         guess="" if layout.states_axes else NO_DIRECTIONS,
+        segments=_segments(path, layout.fields),
     )
 
 
@@ -109,7 +110,7 @@ def check_length(path: Path) -> None:
         read_voxels(header)
 
 
-def read_voxels(header: Header) -> npt.NDArray[np.float32]:
+def read_voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     """Returns all voxels `[H, W, D, C]`; reads compressed ones to their checksum."""
     import SimpleITK
 
@@ -124,7 +125,7 @@ def read_voxels(header: Header) -> npt.NDArray[np.float32]:
     voxels = SimpleITK.GetArrayViewFromImage(image)  # [z, y, x], or [c, z, y, x], or [z, y, x, c]
     if image.GetNumberOfComponentsPerPixel() > 1:
         voxels = np.moveaxis(voxels, -1, 0)
-    scaled: npt.NDArray[np.float32] = voxels.astype(np.float32)
+    scaled: npt.NDArray[Any] = voxels.astype(kind)
     return scaled.T.reshape(*header.shape, header.fourth)
 
 
@@ -205,6 +206,18 @@ def _affine(path: Path, reader: Any, layout: _Layout) -> npt.NDArray[np.float64]
     return affine + 0.0  # no -0
 
 
+def _segments(path: Path, fields: Mapping[str, str]) -> dict[int, str]:
+    """Returns the names of a segmentation's values, as 3D Slicer writes them; raises DataError for several layers."""
+    names = {match[1]: name for key, name in fields.items() if (match := re.fullmatch(r"segment(\d+)_name", key))}
+    if any(fields.get(f"segment{number}_layer", "0") != "0" for number in names):
+        raise DataError(
+            f"{path}: expected segments in one layer, got several, which may overlap: collapse them into one (3D "
+            "Slicer: Segmentations, Binary labelmap, Collapse labelmap layers)"
+        )
+    values = {number: whole(fields.get(f"segment{number}_labelvalue", "")) for number in names}
+    return {value: names[number] for number, value in values.items() if value}
+
+
 def _unit(fields: Mapping[str, str]) -> str:
     """Returns the unit of length that a header states; empty if it states none."""
     stated = fields.get("space units") or fields.get("units") or fields.get("distanceunits", "")
@@ -242,7 +255,7 @@ def _nrrd(path: Path, stream: IO[bytes]) -> _Layout:
     for line in lines:
         if not line:
             break
-        name, is_field, value = line.partition(": ")
+        name, is_field, value = line.partition(":=" if ":=" in line else ": ")
         if is_field and not line.startswith("#"):
             fields[name.strip().lower()] = value.strip()
     data = _beside(path, fields.get("data file", fields.get("datafile")))

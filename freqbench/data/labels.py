@@ -23,6 +23,7 @@ class Classes:
         names: names of the classes, background first.
         of_value: class of each allowed value; IGNORED for a value that does not count.
         value_names: names of the values, as far as the files' own list gives them.
+        is_mapped: true if the job says the class of each value by `label_map`.
         regions: for each class but the background, the classes of the files that make it up; `of_value` then holds
             codes (`freqbench.ops.regions`). Empty: classes exclude each other.
     """
@@ -30,6 +31,7 @@ class Classes:
     names: tuple[str, ...]
     of_value: Mapping[int, int]
     value_names: Mapping[int, str]
+    is_mapped: bool = False
     regions: tuple[tuple[int, ...], ...] = ()
 
     @property
@@ -41,6 +43,29 @@ class Classes:
     def ignored(self) -> tuple[int, ...]:
         """The values that do not count."""
         return tuple(sorted(value for value, k in self.of_value.items() if k == IGNORED))
+
+    def of_file(self, header: Header) -> Mapping[int, int]:
+        """Returns the class of each value of a label map: by the names of its segments, if it states some.
+
+        Raises DataError if some of these names are no class, or if `label_map` says otherwise.
+        """
+        by_name = {plain(name): k for k, name in enumerate(self.names)}
+        stated = {value: by_name.get(plain(name)) for value, name in header.segments.items()}
+        if self.regions or set(stated.values()) <= {None}:
+            return self.of_value
+        for value, k in stated.items():
+            said = self.of_value.get(value)
+            if k is None and not (self.is_mapped and said is not None):
+                raise DataError(
+                    f"{header.path}: expected segments called {few(self.names[1:])}, got "
+                    f"{header.segments[value]!r} (label {value}): name it in `labels`, or say its class by `label_map`"
+                )
+            if self.is_mapped and k is not None and said != k:
+                raise DataError(
+                    f"{header.path}: expected label {value} to be {self.names[k]}, as the file names its segment, got "
+                    f"label_map: {{{value}: {said}}}: leave label_map out, or rename the segment"
+                )
+        return {0: 0} | {value: self.of_value[value] if k is None else k for value, k in stated.items()}
 
     def recipe(self) -> dict[str, object]:
         """Returns the part of a case's identity: empty if every value is its own class."""
@@ -115,7 +140,8 @@ def classes_of(
         raise DataError(f"{where}: expected at most {IGNORED} classes beside ignore, got {len(names)}: name fewer")
     if label_map is not None:
         _require_fitting(where, label_map, of_value, names, values, is_counted=count is not None)
-    return Classes(names=names, of_value=of_value | dict.fromkeys(ignore, IGNORED), value_names=listed)
+    of_value |= dict.fromkeys(ignore, IGNORED)
+    return Classes(names=names, of_value=of_value, value_names=listed, is_mapped=label_map is not None)
 
 
 def in_regions(where: str, classes: Classes, regions: Mapping[str, Sequence[int]]) -> Classes:
@@ -246,7 +272,7 @@ def read_classes(header: Header, of_value: Mapping[int, int]) -> npt.NDArray[np.
 
     Raises DataError, with all of them, for values that are not in `of_value`.
     """
-    voxels = image_files.read_integers(header, least=min(0, *of_value)).astype(np.int64)
+    voxels = image_files.read_integers(header, least=min(0, *of_value))
     values, counts = np.unique(voxels, return_counts=True)
     strange = [(int(value), int(n)) for value, n in zip(values, counts, strict=True) if int(value) not in of_value]
     if strange:

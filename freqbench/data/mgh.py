@@ -6,6 +6,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +87,7 @@ def check_length(path: Path) -> None:
         _check_room(header)
 
 
-def read_voxels(header: Header) -> npt.NDArray[np.float32]:
+def read_voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     """Returns all voxels `[H, W, D, C]`; reads to gzip's checksum at the end."""
     shape = (*header.shape, header.fourth)
     num_bytes = _check_room(header)
@@ -103,7 +104,7 @@ def read_voxels(header: Header) -> npt.NDArray[np.float32]:
             f"{header.path}: expected {math.prod(shape)} voxels, got damaged or truncated data: {_reason(error)}: "
             "fetch the file again"
         ) from None
-    return voxels.astype(np.float32)
+    return voxels.astype(kind)
 
 
 def _opened(path: Path) -> gzip.GzipFile | io.BufferedReader:

@@ -146,7 +146,7 @@ def _open(path: Path) -> Any:
     return image
 
 
-def read_voxels(header: Header) -> npt.NDArray[np.float32]:
+def read_voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     """Returns all voxels `[H, W, D, C]`, scaled by slope and intercept; reads to gzip's checksum at the end."""
     image = _open(header.path)
     is_packed, file = header.path.name.endswith(".gz"), _file_of_voxels(header.path)
@@ -157,7 +157,7 @@ def read_voxels(header: Header) -> npt.NDArray[np.float32]:
             if file == header.path:
                 with _unlogged():
                     image = type(image).from_stream(stream)
-            voxels: npt.NDArray[np.float32] = image.get_fdata(caching="unchanged", dtype=np.float32)
+            voxels: npt.NDArray[Any] = np.asanyarray(image.dataobj, dtype=kind)
             for _ in range(MAX_BYTES // 2**20):
                 if not stream.read(2**20):
                     break

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 # Share of a class's volume that may be lost without a word: resampling moves the border of small structures, and a
 # crop cuts a few at the edge of the field of view.
+SQUARE, NEAR_MM = 1e-4, 0.01  # cosines between axes; distance between corners
 MOST_LOST = 0.5
 
 
@@ -98,6 +99,9 @@ def _by_preprocess(
         case = transforms.CropForegroundd(keys, source_key=images[-1], select_fn=lambda image: image != 0)(case)
         way.take("crop", case["label"])
     elif preprocess.spacing is not None:
+        affine = squared(case["image"].affine.numpy(), case["image"].shape[1:], preprocess.spacing)
+        for key in keys:
+            case[key].affine = torch.from_numpy(affine)
         modes = ("bilinear", "nearest", "bilinear")[: len(keys)]
         case = transforms.Spacingd(keys, pixdim=preprocess.spacing, mode=modes)(case)
         way.take("spacing", case["label"])
@@ -280,6 +284,28 @@ def _resampled(volume: Any, preprocess: Preprocess, key: str) -> Any:
     else:
         voxels = nnunet.resample_image(voxels, shape, coarse)
     return MetaTensor(voxels, affine=torch.from_numpy(nnunet.resampled_affine(affine, old, shape)))
+
+
+def squared(affine: npt.NDArray[np.float64], shape: Sequence[int], sides: Spacing) -> npt.NDArray[np.float64]:
+    """Returns the affine from which a grid of other sides of a voxel begins at the volume's corner.
+
+    MONAI's `Spacing` finds that corner only if the axes are at right angles to the last digit. A NIfTI header rounds
+    them to float32: the grid then began up to a voxel away from that of the same volume in a format of float64. An
+    affine whose axes are at right angles to SQUARE, and whose grid would begin elsewhere, gets the nearest such axes.
+    """
+    from monai.data.utils import compute_shape_offset, zoom_affine
+
+    def corner(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.asarray(compute_shape_offset(shape, affine, zoom_affine(affine, sides, diagonal=False))[1])
+
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    axes = affine[:3, :3] / lengths
+    if np.abs(axes.T @ axes - np.eye(3)).max() > SQUARE:
+        return affine
+    left, _, right = np.linalg.svd(axes)  # their product is the nearest rotation (Schonemann, Psychometrika 1966)
+    nearest = affine.copy()
+    nearest[:3, :3] = left @ right * lengths
+    return nearest if np.abs(corner(nearest) - corner(affine)).max() > NEAR_MM else affine
 
 
 def ras_grid(shape: Shape, affine: npt.NDArray[np.float64]) -> tuple[Shape, Spacing]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -30,6 +31,8 @@ from freqbench.pipelines import AnySpace
 
 # Raise it with every change of the output of `load` for the same files.
 REVISION = 1
+
+BY_NAME = "its segments become the classes of their names, whatever their numbers"
 
 T = TypeVar("T")
 Region = tuple[Annotated[int, Field(ge=1, lt=IGNORED)], ...]
@@ -276,7 +279,9 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 asked(lambda path: image_files.fetch(path, verify=True), path, f"a file of case {entry.case_id}")
         image, label = self._headers(entry)
         self._check_content(entry, ref, image)
-        classes = self._read_label(entry, label) if label else np.full(image.shape, NO_LABEL, np.uint8)
+        classes = np.full(image.shape, 0 if label else NO_LABEL, np.uint8)
+        if label:
+            classes[label.place_in(image)] = self._read_label(entry, label)
         return NativeCase(
             ref=ref,
             image=torch.from_numpy(image_files.read_image(image)),
@@ -404,6 +409,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         if entry.label:
             label = self._label_header(entry, image)
             label.check_same_grid(image)
+            if label.segments and self.classes_of_labels.of_file(label) != self.classes_of_labels.of_value:
+                self._guesses.setdefault(BY_NAME, {})[label.path.name] = None
         for header in filter(None, (image, label)):
             self._guesses.setdefault(header.guess, {})[header.path.name] = None
         grid, axes = ras_grid(image.shape, image.affine), file_codes(image.affine)
@@ -416,7 +423,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return image_files.read_header(asked(image_files.fetch, str(entry.label), what))
 
     def _read_label(self, entry: CaseFiles, label: Header) -> npt.NDArray[np.uint8]:
-        return read_classes(label, self.classes_of_labels.of_value)
+        return read_classes(label, self.classes_of_labels.of_file(label))
 
     def _absent(self, entry: CaseFiles) -> list[str]:
         """Returns the files of a case that do not exist."""
@@ -446,6 +453,11 @@ def asked(ask: Callable[[str], T], path: str, what: str) -> T:
     try:
         return ask(path)
     except NoFileError:
+        if (link := Path(path)).is_symlink():
+            raise MissingDataError(
+                f"{path}: expected {what}, found a link to {link.readlink()}, where there is no file: fetch its "
+                "content (git annex get, datalad get)"
+            ) from None
         raise MissingDataError(f"{path}: expected {what}, found no file: check `root` and the list") from None
 
 

@@ -1,0 +1,178 @@
+"""What a file states is asked: names of segments, whole numbers, axes; what is no image is called what it is."""
+
+import gzip
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+from scipy.spatial.transform import Rotation
+
+import freqbench as fb
+from freqbench.data import image_files
+from freqbench.job.schema import build_dataset
+
+from .conftest import refused
+from .downloads import volume
+
+NAMES = ("background", "liver", "tumour")
+SEED = 3
+
+
+def put_segments(
+    path: Path, label: np.ndarray, names: dict[str, int], first: tuple[int, int, int] = (0, 0, 0), **more: str
+) -> None:
+    """Writes a label map as 3D Slicer does, from a first voxel of the image on."""
+    image = SimpleITK.GetImageFromArray(label.T)
+    image.SetOrigin((-float(first[0]), -float(first[1]), float(first[2])))
+    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    for number, (name, value) in enumerate(names.items()):
+        for key, text in {"Name": name, "LabelValue": str(value), "Layer": "0", **more}.items():
+            image.SetMetaData(f"Segment{number}_{key}", text)
+    SimpleITK.WriteImage(image, str(path), True)
+
+
+def put_image(path: Path, voxels: np.ndarray) -> None:
+    nibabel.Nifti1Image(voxels, np.eye(4)).to_filename(path)
+
+
+def labelled(folder: Path, **settings: object) -> np.ndarray:
+    """The classes that are read of an image and its segments."""
+    case = fb.Case.from_file(
+        folder / "a.nii.gz", folder / "a.seg.nrrd", intensity="minmax", crop_foreground=False, **settings
+    )
+    return np.asarray(case.label)[0]
+
+
+def test_segments_are_the_classes_of_their_names(tmp_path: Path) -> None:
+    voxels, label = volume(SEED)
+    put_image(tmp_path / "a.nii.gz", voxels)
+    for values in ({"liver": 1, "tumour": 2}, {"Liver": 2, "Tumour": 1}, {"tumour": 7, "liver": 30}):
+        numbers = np.zeros_like(label)
+        for name, value in values.items():
+            numbers[label == NAMES.index(name.lower())] = value
+        put_segments(tmp_path / "a.seg.nrrd", numbers, values)
+        np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
+
+
+def test_names_that_are_no_class_leave_the_numbers(tmp_path: Path) -> None:
+    voxels, label = volume(SEED)
+    put_image(tmp_path / "a.nii.gz", voxels)
+    put_segments(tmp_path / "a.seg.nrrd", label, {"Segment_1": 1, "Segment_2": 2})
+    np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
+
+
+def test_a_contradiction_between_names_and_job_is_refused_with_both(tmp_path: Path) -> None:
+    voxels, label = volume(SEED)
+    put_image(tmp_path / "a.nii.gz", voxels)
+    put_segments(tmp_path / "a.seg.nrrd", label, {"liver": 1, "vessel": 2})
+    refused("called liver, tumour, got 'vessel' (label 2)", lambda: labelled(tmp_path, labels=NAMES))
+    put_segments(tmp_path / "a.seg.nrrd", label, {"liver": 1, "tumour": 2})
+    mapped = {"labels": NAMES, "label_map": {1: 2, 2: 1}}
+    refused("label 1 to be liver, as the file names its segment", lambda: labelled(tmp_path, **mapped))
+    put_segments(tmp_path / "a.seg.nrrd", label, {"liver": 1, "vessel": 2})
+    kept = labelled(tmp_path, labels=NAMES[:2], label_map={2: 0})
+    np.testing.assert_array_equal(kept, np.where(label == 1, 1, 0))
+
+
+def test_a_part_of_the_grid_is_placed_on_the_image(tmp_path: Path) -> None:
+    voxels, label = volume(SEED)
+    put_image(tmp_path / "a.nii.gz", voxels)
+    label[:2], label[:, -1:] = 0, 0
+    put_segments(tmp_path / "a.seg.nrrd", label[2:, :-1], {"liver": 1, "tumour": 2}, first=(2, 0, 0))
+    np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
+    put_segments(tmp_path / "a.seg.nrrd", label[2:, :-1], {"liver": 1, "tumour": 2}, first=(3, 0, 0))
+    refused("expected the shape", lambda: labelled(tmp_path, labels=NAMES))
+
+
+def test_layers_of_segments_are_refused_in_a_line(tmp_path: Path) -> None:
+    put_segments(tmp_path / "a.seg.nrrd", volume(SEED)[1], {"liver": 1}, Layer="1")
+    refused("expected segments in one layer", lambda: image_files.read_header(tmp_path / "a.seg.nrrd"))
+
+
+def test_plan_says_that_names_decide(tmp_path: Path) -> None:
+    voxels, label = volume(SEED)
+    put_image(tmp_path / "a.nii.gz", voxels)
+    put_segments(tmp_path / "a.seg.nrrd", label, {"tumour": 1, "liver": 2})
+    files = {"image": "{case}.nii.gz", "label": "{case}.seg.nrrd", "labels": list(NAMES)}
+    dataset = build_dataset({"name": "d", "loader": "pairs", "root": str(tmp_path), **files}, "job")
+    assert dataset.refs()
+    assert "d: a.seg.nrrd: its segments become the classes of their names, whatever their numbers" in [
+        *dataset.remarks(["a"])
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("kind", [np.uint32, np.float64])
+def test_labels_of_many_digits_stay_whole(tmp_path: Path, suffix: str, kind: type) -> None:
+    values = np.array([0, 2**24, 2**24 + 1, 312782546, 312782550])
+    label = np.random.default_rng(SEED).choice(values, (6, 5, 4)).astype(kind)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(label.T), str(tmp_path / f"a{suffix}"))
+    read = image_files.read_integers(image_files.read_header(tmp_path / f"a{suffix}"))
+    np.testing.assert_array_equal(read, label)
+    assert read.dtype.kind in "iu"
+
+
+def test_a_label_that_is_not_whole_is_told_with_its_voxel(tmp_path: Path) -> None:
+    label = np.zeros((4, 4, 4), np.float32)
+    label[1, 2, 3] = 1.5
+    put_image(tmp_path / "a.nii.gz", label)
+    header = image_files.read_header(tmp_path / "a.nii.gz")
+    refused("got 1.5 at voxel (1, 2, 3) (1 such voxels)", lambda: image_files.read_integers(header))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_oblique_volume_has_one_grid_in_every_format(tmp_path: Path, seed: int) -> None:
+    """NIfTI keeps the axes in 32 bits, NRRD in 64."""
+    random = np.random.default_rng(seed)
+    affine = np.eye(4)
+    sides = random.uniform(0.6, 3, 3)
+    affine[:3, :3] = Rotation.from_euler("xyz", random.uniform(-25, 25, 3), degrees=True).as_matrix() * sides
+    affine[:3, 3] = random.uniform(-60, 60, 3)
+    voxels = (900 * random.random((21, 18, 12))).astype(np.int16)
+    nibabel.Nifti1Image(voxels, affine).to_filename(tmp_path / "a.nii.gz")
+    image = SimpleITK.GetImageFromArray(voxels.T)
+    lps = np.diag([-1, -1, 1]) @ affine[:3]
+    image.SetSpacing(sides.tolist()), image.SetOrigin(lps[:, 3].tolist())
+    image.SetDirection((lps[:, :3] / sides).ravel().tolist())
+    SimpleITK.WriteImage(image, str(tmp_path / "a.nrrd"))
+    settings = {"intensity": "minmax", "spacing": (1.7, 1.7, 1.7), "crop_foreground": False}
+    nifti, nrrd = (fb.Case.from_file(tmp_path / f"a{suffix}", **settings) for suffix in (".nii.gz", ".nrrd"))
+    assert nifti.image.shape == nrrd.image.shape
+    np.testing.assert_allclose(nifti.affine, nrrd.affine, atol=1e-3)
+    np.testing.assert_allclose(nifti.image, nrrd.image, atol=1e-3)
+
+
+STRANGERS = {
+    "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+    "an HTML page": (b"\n<!DOCTYPE html><html>Log in</html>", "fetch the file itself"),
+    "a JSON document": (b'{"error": "no such file"}', "fetch the file itself"),
+    "an XML document": (b"\xef\xbb\xbf<?xml version='1.0'?><Error/>", "fetch the file itself"),
+    "a ZIP archive": (b"PK\x03\x04\x14\x00", "unpack it"),
+    "an HDF5 file": (b"\x89HDF\r\n\x1a\n", "convert it to NIfTI"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha", ".mgz"])
+@pytest.mark.parametrize("what", STRANGERS)
+def test_what_is_no_image_is_called_what_it_is(tmp_path: Path, what: str, suffix: str) -> None:
+    content, advice = STRANGERS[what]
+    (tmp_path / f"a{suffix}").write_bytes(content)
+    for ask in (image_files.read_header, image_files.check_length):
+        refused(f"a{suffix}: {what}", lambda ask=ask: ask(tmp_path / f"a{suffix}"))
+        refused(advice, lambda ask=ask: ask(tmp_path / f"a{suffix}"))
+
+
+def test_a_wrong_ending_is_told_with_the_right_one(tmp_path: Path) -> None:
+    put_image(tmp_path / "a.nii", volume(SEED)[0])
+    content = (tmp_path / "a.nii").read_bytes()
+    (tmp_path / "plain.nii.gz").write_bytes(content)
+    (tmp_path / "packed.nii").write_bytes(gzip.compress(content))
+    refused("rename it to plain.nii", lambda: image_files.read_header(tmp_path / "plain.nii.gz"))
+    refused("rename it to packed.nii.gz", lambda: image_files.read_header(tmp_path / "packed.nii"))
+
+
+def test_a_broken_link_is_told_with_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").symlink_to("../.git/annex/objects/k/MD5E-s1")
+    refused("found a link to ../.git/annex", lambda: fb.Case.from_file(tmp_path / "a.nii.gz", intensity="minmax"))
