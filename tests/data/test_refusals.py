@@ -201,7 +201,11 @@ IN_LOAD: dict[str, tuple[Spoil, str, str]] = {
     "bad checksum": (_rewritten(IMAGE, _bad_checksum), IMAGE, "960 voxels, got damaged or truncated data: CRC"),
     "NaN": (_voxel(IMAGE, np.nan), IMAGE, "finite intensities, got 1 NaN or infinite: fix or drop the case"),
     "constant": (_put(IMAGE, np.full(SHAPE, 7, np.int16)), IMAGE, "an image, got the same intensity 7 everywhere: dro"),
-    "fraction": (_voxel(LABEL, 0.5), LABEL, "integers from 0 as labels, got 0.5 at voxel (4, 4, 4) (1 such voxels): give the label map"),
+    "fraction": (
+        _voxel(LABEL, 0.5),
+        LABEL,
+        "integers from 0 as labels, got 0.5 at voxel (4, 4, 4) (1 such voxels): give the label map",
+    ),
     "negative": (_voxel(LABEL, -1), LABEL, "integers from 0 as labels, got -1 at voxel (4, 4, 4) (1 such voxels)"),
     "class beyond": (_voxel(LABEL, 3), LABEL, "labels 0 to 2, got 3 (1 voxels): name all classes in `labels`"),
 }
