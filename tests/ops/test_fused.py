@@ -15,7 +15,7 @@ from freqbench.ops.heads import on_gpu
 from freqbench.ops.losses import Scope
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-SHAPES = [(2, 3, 5, 6, 7), (1, 9, 27, 20)]  # of one tile and of two
+SHAPES = [(2, 3, 5, 6, 7), (1, 4, 27, 20)]  # of one tile and of two
 LOSSES = ("dice_ce", "dice", "ce", "margin", "dice_linear", "margin_and_dice")
 KINDS = {torch.float64: 1e-13, torch.float32: 2e-6}
 
