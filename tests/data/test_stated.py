@@ -1,4 +1,4 @@
-"""What a file states is asked: names of segments, whole numbers, axes; what is no image is called what it is."""
+"""Files say what they mean: names of segments, whole numbers, axes; files that are no images, what they are."""
 
 import gzip
 from pathlib import Path
@@ -156,7 +156,7 @@ STRANGERS = {
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha", ".mgz"])
 @pytest.mark.parametrize("what", STRANGERS)
-def test_what_is_no_image_is_called_what_it_is(tmp_path: Path, what: str, suffix: str) -> None:
+def test_a_file_that_is_no_image_is_called_what_it_is(tmp_path: Path, what: str, suffix: str) -> None:
     content, advice = STRANGERS[what]
     (tmp_path / f"a{suffix}").write_bytes(content)
     for ask in (image_files.read_header, image_files.check_length):
