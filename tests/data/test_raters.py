@@ -90,6 +90,12 @@ LAYOUTS: dict[str, tuple[str, tuple[str, str], str, tuple[str, str]]] = {
         "labels/{case}/{rater}.nii.gz",
         ("1", "2"),
     ),
+    "trees": (
+        "images/{}/ct.nii.gz",
+        ("labels/{}/seg1.nii.gz", "labels/{}/seg2.nii.gz"),
+        "labels/{case}/seg{rater}.nii.gz",
+        ("1", "2"),
+    ),
     "below the case": (
         "{}/image.nii.gz",
         ("{}/raterA/seg.nii.gz", "{}/raterB/seg.nii.gz"),
