@@ -36,8 +36,8 @@ _PATIENTS = re.compile(r"(?P<bids>sub-[^_]+)_.+|(?P<brats>BraTS(?:-[A-Za-z]+)+-[
 _VISIT = re.compile(
     r"(?P<numbered>(?P<patient>.*[0-9].*)[._-](?:acq|day|frame|fu|month|ph|phase|run|scan|ses|session|t|time|timepoint|"
     r"tp|v|visit|week|year)[._-]?[0-9]+)|"
-    r"(?P<named>.+)[._-](?:arterial|baseline|delayed|ed|es|exp|follow[._-]?up[0-9]*|insp|portal|post[0-9]*|pre[0-9]*|"
-    r"venous)",
+    r"(?P<named>.+?)[._-](?:arterial|baseline|delayed|(?:(?:sax?|lax?|[234]ch)[._-])?(?:ed|es)|exp|"
+    r"follow[._-]?up[0-9]*|insp|portal|post[0-9]*|pre[0-9]*|venous)",
     re.IGNORECASE,
 )
 _LAST_PART = re.compile(r"(?P<rest>.*[0-9].*)[._-][^._-]+")

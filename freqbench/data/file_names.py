@@ -15,7 +15,7 @@ Texts = tuple[str, ...]
 """Texts of a path that name a case together."""
 
 NAMES = ("{site}", "{part}", "{group}", "{case}")
-CASE, SPLIT = "{case}", "{split}"
+CASE, SPLIT, RATER = "{case}", "{split}", "{rater}"
 MOST_VALUES = 256  # different values of a label map
 FEW_VALUES = 16  # up to here a map of whole values is a label map in any case; beyond, a scan of eight bits has as many
 
@@ -36,6 +36,19 @@ _IMAGE = re.compile(r"imag(?:e|es|ing)|img|ct|mri?|scan|vol(?:ume)?|orig|raw")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<number>[0-9]{4})")
 _BRACES = re.compile(r"\{\w+\}")
 _SEPARATORS = "._-"
+
+# A rater, reader or version in the name of a file or folder: `seg1`, `label_v2`, `rater-2`, `readerB`, `expert_jane`.
+# Below a folder of label maps a number or letter is enough, below one of raters any name.
+_WHO = "raters?|readers?|annotators?|experts?|observers?|radiologists?|graders?|manuals?"
+_SHORT = "v|ver|version|r|a|obs"
+_RATED = re.compile(
+    rf"(?:^|[._-])(?:(?:{_WORD})(?:[._-]?(?:{_SHORT}))?|(?:(?:{_WORD})[._-]?)?(?P<who>{_WHO}))[._-]?"
+    r"(?P<rater>[0-9]{1,3}|(?<=[._-])[a-z]|(?-i:(?<=[a-z])[A-Z])|(?(who)(?<=[._-])[a-z0-9]+|(?!)))(?![^._-])",
+    re.IGNORECASE,
+)
+_RATED_BELOW = re.compile(rf"(?:^|[._-])(?:{_SHORT})?(?P<rater>[0-9]{{1,3}}|[a-z])$", re.IGNORECASE)
+_RATERS_FOLDER = re.compile(_WHO, re.IGNORECASE)
+_RATER_OF_STEM = re.compile(rf"(?:(?:^|[._-])(?:{_SHORT}|{_WHO}))?[._-]*\{{rater\}}", re.IGNORECASE)
 
 
 def channels_by_case(stems: Sequence[str]) -> dict[str, list[str]] | None:
@@ -78,8 +91,9 @@ def _numbered(stems: Sequence[str]) -> dict[str, dict[int, str]]:
 
 
 def is_called_mask(path: str) -> bool:
-    """True if the name of a file is that of a label map: `a_seg`, `mask_a`, `segmentation`."""
-    return _MASK.fullmatch(image_files.stem(path)) is not None
+    """True if the name of a file is that of a label map: `a_seg`, `mask_a`, `segmentation`, `a_seg1`, `a_rater2`."""
+    stem = image_files.stem(path)
+    return any((_MASK.fullmatch(stem), _RATED.search(stem)))
 
 
 def classes_in(path: str) -> tuple[int, ...]:
@@ -114,7 +128,7 @@ class Pairing:
 
     Attributes:
         image: one pattern per channel, in their order; none if names do not tell which files are.
-        label: pattern of the label maps.
+        label: pattern of the label maps, with `{rater}` for those of several raters.
         masks: paths of the label maps.
         unused: patterns of further files beside them.
     """
@@ -131,17 +145,73 @@ def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
     Args:
         paths: image files, relative to the folder.
     """
-    called = [path for path in paths if is_called_mask(path) or any(map(_MASK_FOLDER.fullmatch, path.split("/")[:-1]))]
+    of_raters, cut = _of_raters(paths), []
+    for found in _pairings(paths, {}):
+        masks = {*found.masks}
+        # `p/seg1` and `p/seg2` are of two raters; `seg-1` beside `img-1` and `seg-2` beside `img-2` are of one pattern.
+        if any(0 < sum(path in masks for path in group) < len(group) for group in of_raters.values()):
+            cut.append(found)
+        else:
+            yield found
+    if of_raters:
+        yield from _pairings(paths, of_raters)
+    yield from cut
+
+
+def _of_raters(paths: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Returns files that differ in a rater alone, and the rater of each, by their path with `{rater}` in its place."""
+    groups: dict[str, dict[str, str]] = {}
+    for path in paths:
+        *folders, file = path.split("/")
+        stem = image_files.stem(file)
+        parts = [*folders, stem]
+        marks = {index: mark for index in range(len(parts)) if (mark := _mark_of_rater(parts, index))}
+        alike = (frozenset(i for i, mark in marks.items() if mark["rater"] == who["rater"]) for who in marks.values())
+        for places in {*map(frozenset, zip(marks)), *alike}:
+            named = [_named(part, marks[index]) if index in places else part for index, part in enumerate(parts)]
+            rater = marks[min(places)]["rater"]
+            groups.setdefault("/".join(named) + file.removeprefix(stem), {})[path] = rater
+    return {name: group for name, group in groups.items() if len(group) > 1}
+
+
+def _named(part: str, mark: re.Match[str]) -> str:
+    return part[: mark.start("rater")] + RATER + part[mark.end("rater") :]
+
+
+def _mark_of_rater(parts: Sequence[str], index: int) -> re.Match[str] | None:
+    """Returns the match that finds the group `rater` in a folder's or file's name, below other folders."""
+    part, above = parts[index], parts[:index]
+    if above and _RATERS_FOLDER.fullmatch(above[-1]):
+        return re.fullmatch(f"(?P<rater>[^{_SEPARATORS}]+)", part)
+    is_below = any(map(_MASK_FOLDER.fullmatch, above))
+    return _RATED.search(part) or (_RATED_BELOW.search(part) if is_below else None)
+
+
+def _pairings(paths: Sequence[str], of_raters: Mapping[str, Mapping[str, str]]) -> Iterator[Pairing]:
+    """Yields pairings by names, in which the files of several raters count as one label map."""
+    rated = {path for group in of_raters.values() for path in group}
+    called = [
+        *of_raters,
+        *(
+            path
+            for path in paths
+            if path not in rated
+            and any((_MASK.fullmatch(image_files.stem(path)), *map(_MASK_FOLDER.fullmatch, path.split("/")[:-1])))
+        ),
+    ]
     levels = _varying(called)
     masks: dict[str, dict[Texts, str]] = {}
     for path in called:
         for case in dict.fromkeys(_cases_of_mask(path, levels)):
             masks.setdefault(_pattern(path, case), {})[case] = path
-    images = sorted(set(paths) - set(called))
+    images = sorted({*paths} - {*called} - rated)
     # The pattern of the most files goes first, and one of a mask, which may be the brain's or body's, last.
     for label, of_case in sorted(masks.items(), key=lambda item: (-len(item[1]), "mask" in item[0].lower())):
         top, _, below = label.partition("/")
-        if below and not (_MASK_FOLDER.fullmatch(top) or _BRACES.search(top) or "*" in top):
+        in_folder = below and not (_is_of_masks(top) or _BRACES.search(top) or "*" in top)
+        if of_raters and (in_folder or RATER not in label):
+            continue
+        if in_folder:
             return  # of a data set in a folder, which is the one to give
         beside: dict[str, set[Texts]] = {}
         for path in images:
@@ -150,10 +220,14 @@ def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
         often = [pattern for pattern, cases in beside.items() if 2 * len(cases) >= len(of_case)]
         if of_most := [pattern for pattern in often if _is_beside(pattern, label)]:
             image = _channels(_with_suffixes(of_most))
+            raters = {rater for path in of_case.values() for rater in of_raters.get(path, {}).values()}
+            if not image and len(raters.intersection(re.findall("[0-9]+|[A-Za-z]+", " ".join(of_most)))) > 1:
+                continue  # numbers of images, each with its label map
             rest = {other for other, cases in masks.items() if other != label and cases.keys() & of_case.keys()}
             (shown,) = _with_suffixes([label])
             unused = {*_with_suffixes([*beside, *rest])} - {*image, shown}
-            yield Pairing(image=image, label=shown, masks=tuple(of_case.values()), unused=tuple(sorted(unused)))
+            files = tuple(file for path in of_case.values() for file in of_raters.get(path, [path]))
+            yield Pairing(image=image, label=shown, masks=files, unused=tuple(sorted(unused)))
 
 
 def _varying(masks: Sequence[str]) -> tuple[int, ...]:
@@ -170,7 +244,8 @@ def _varying(masks: Sequence[str]) -> tuple[int, ...]:
 def _cases_of_mask(path: str, levels: Sequence[int]) -> Iterator[Texts]:
     """Yields the texts that may name the case of a label map: of its file or folder, or of several folders."""
     *folders, file = path.split("/")
-    stem = image_files.stem(file)
+    rated = image_files.stem(file)
+    stem = _RATER_OF_STEM.sub("", rated).strip(_SEPARATORS) if RATER in rated else rated
     match = _MASK.fullmatch(stem)
     name = (match["before"] or match["behind"]) if match else stem
     varying = tuple(folders[level] for level in levels if level < len(folders))
@@ -180,8 +255,8 @@ def _cases_of_mask(path: str, levels: Sequence[int]) -> Iterator[Texts]:
             _within(*pair) is not None for folder in varying for pair in ((name, folder), (folder, name))
         ):
             yield (*varying, name)
-    if match:
-        yield from ((folder,) for folder in reversed(folders) if not _MASK_FOLDER.fullmatch(folder))
+    if match or stem != rated:
+        yield from ((folder,) for folder in reversed(folders) if not _is_of_masks(folder))
         if len(varying) > 1:
             yield varying
 
@@ -239,12 +314,19 @@ def _pattern(path: str, case: Texts) -> str:
 
 def _is_beside(image: str, label: str) -> bool:
     """True if patterns have the same names and differ in no folder but that of the label maps and its counterpart."""
-    if set(_BRACES.findall(image)) != set(_BRACES.findall(label)):
+    if set(_BRACES.findall(image)) != set(_BRACES.findall(label)) - {RATER}:
         return False
     of_image, of_label = image.split("/")[:-1], label.split("/")[:-1]
     others = [folder for folder in of_label if folder not in of_image]
     counterparts = [folder for folder in of_image if folder not in of_label]
-    return all(map(_MASK_FOLDER.fullmatch, others)) and len(counterparts) <= max(len(others), not of_label)
+    case = [CASE] if RATER in label else []  # `images/a`, `labels/a/rater1`
+    is_told = all(folder in case or _is_of_masks(folder) for folder in others)
+    return is_told and len(counterparts) <= max(len(others), not of_label)
+
+
+def _is_of_masks(folder: str) -> bool:
+    """True if the name of a folder is that of one with label maps, or of a rater's."""
+    return any((_MASK_FOLDER.fullmatch(folder), _RATERS_FOLDER.fullmatch(folder), RATER in folder))
 
 
 def _with_suffixes(patterns: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.data import DATASETS, dicom, image_files
 from freqbench.data.base import counted_patients
-from freqbench.data.file_names import Pairing, classes_in, pairings
+from freqbench.data.file_names import RATER, Pairing, classes_in, pairings
 from freqbench.data.labels import few
 from freqbench.data.loaders.decathlon import Decathlon, PublishedSplit, is_averaged
 from freqbench.data.loaders.dicom import DEPTH as DEPTH_OF_SLICES
@@ -19,6 +19,7 @@ from freqbench.data.loaders.dicom import DicomFolders
 from freqbench.data.loaders.folder import ListedFolder, Survey, expanded, read_object
 from freqbench.data.loaders.msd import TASKS
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
+from freqbench.data.loaders.pairs import ALL
 
 READ = 20  # label maps that are read for their values
 DEPTH = 4  # of folders in which files are looked for by their names
@@ -65,7 +66,13 @@ def _patterns(folder: Path) -> dict[str, Any]:
             "write `loader: pairs` with `image`, a list of patterns in the order of the network's channels, and `label`"
         )
     image = pairing.image[0] if len(pairing.image) == 1 else list(pairing.image)
-    return {"image": image, "label": pairing.label, **_found_classes(_some(folder, pairing.masks))}
+    rater = {"rater": ALL} if RATER in pairing.label else {}
+    return {"image": image, "label": pairing.label, **rater, **_found_classes(_some(folder, pairing.masks))}
+
+
+def _is_unlisted(folder: Path) -> bool:
+    """True for the Decathlon's folders without their list, unless there are label maps of several raters."""
+    return (folder / "imagesTr").exists() and not ((pairing := _paired(folder)) and RATER in pairing.label)
 
 
 def _some(folder: Path, paths: Sequence[str]) -> list[str]:
@@ -207,7 +214,7 @@ KINDS: tuple[LayoutKind, ...] = (
     LayoutKind(
         "folder in the layout of the Decathlon",
         "dataset.json, another JSON list of cases, or imagesTr",
-        lambda folder: bool(_list_of(folder)) or any((folder / name).exists() for name in ("dataset.json", "imagesTr")),
+        lambda folder: bool(_list_of(folder)) or (folder / "dataset.json").exists() or _is_unlisted(folder),
         "decathlon",
         keys=_of_list,
     ),
@@ -342,6 +349,8 @@ def _guesses(kind: LayoutKind, entry: Mapping[str, Any], folder: Path) -> Iterat
             yield f"channels are in the order of `image`: {', '.join(pairing.image)}: it must be that of the training"
         if pairing.unused:
             yield f"not used: {', '.join(pairing.unused)}"
+        if RATER in pairing.label:
+            yield "{rater} is a rater or version of a label map: `rater: NAME` takes one, `rater: all` a case of each"
     if kind.loader == "decathlon":
         if "fold" in entry:
             yield "entries of training have a fold: fold 0 is the split validation, the others are training"

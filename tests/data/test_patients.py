@@ -25,6 +25,7 @@ from .conftest import Folder, made, refused
         (("0007_V01", "0007_v2", "0007-visit-3", "0007_scan2", "0007_phase_3", "0007_ses-1_run-2"), "0007"),
         (("liver9_arterial", "liver9_portal", "liver9_venous"), "liver9"),
         (("smith_pre", "smith_post"), "smith"),
+        (("A0S9V9_SA_ED", "A0S9V9_SA_ES", "A0S9V9_LA_ED", "A0S9V9_2CH_ES"), "A0S9V9"),
     ],
 )
 def test_images_of_one_patient_share_its_name(names: tuple[str, ...], patient: str) -> None:

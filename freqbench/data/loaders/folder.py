@@ -55,6 +55,7 @@ class CaseFiles:
     label: str | None  # None: it has none, or none is asked for
     further: tuple[str, ...] = ()  # the files of further channels, in order
     masks: tuple[str, ...] = ()  # one mask per class from 1 on, if masks make up the label map; `label` is the first
+    rater: str = ""  # whose label map it is, if there are several
 
     def __post_init__(self) -> None:
         try:
@@ -442,7 +443,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def _fingerprint(self, entry: CaseFiles, image: Header | None = None) -> str:
         """Returns a digest of a case's files; `image` is its image's header, if the caller has it."""
         what = f"a file of case {entry.case_id}"
-        return digest([sha256 for path in entry.files() for sha256 in asked(image_files.sha256s, path, what)])
+        contents = [sha256 for path in entry.files() for sha256 in asked(image_files.sha256s, path, what)]
+        return digest([*contents, *filter(None, [entry.rater])])  # two raters may have drawn the same
 
     def _root(self) -> str:
         return expanded(self.root, self.name)

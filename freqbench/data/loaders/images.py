@@ -16,7 +16,8 @@ class Images(ListedFolder):
 
     Needs `reference: prediction`. If all names end in a channel's number as nnU-Net writes it (`case_0000.nii.gz`,
     `case_0001.nii.gz`), from 0 without a gap and as many for every case, files that differ in it alone are one case;
-    else each file is one. A file that is called a mask (`a_seg.nii.gz`) and holds few whole values is left out.
+    else each file is one. A file that is called a mask (`a_seg.nii.gz`), or as a scan beside it and more
+    (`a_jane.nii.gz` beside `a.nii.gz`), and holds few whole values is left out.
 
     Attributes:
         root: folder or URI, or that of a single file; `brainchop://t1_crop.nii.gz` is fetched.
@@ -35,7 +36,8 @@ class Images(ListedFolder):
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
         """Returns the only split, `test`: each case as its name and files."""
-        files = [file for file in self._all_files() if not self._is_label_map(file)]
+        masks = self._label_maps()
+        files = [file for file in self._all_files() if file not in masks]
         if not files:
             raise MissingDataError(
                 f"{self._root()}: expected scans, got label maps alone, by their names and whole values: check `root`"
@@ -50,13 +52,13 @@ class Images(ListedFolder):
         """Yields what is guessed of patients, label maps among the scans, and channels."""
         yield from super().remarks(patients)
         called = [file for file in self._all_files() if file != self._root() and file_names.is_called_mask(file)]
-        if scans := [image_files.stem(file) for file in called if not self._is_label_map(file)]:
+        label_maps = self._label_maps()
+        if scans := [image_files.stem(file) for file in called if file not in label_maps]:
             yield (
                 f"{self.name}: {len(scans)} files are scans though they are called label maps, as their values are not "
                 f"few and whole: {', '.join(scans[:3])}"
             )
-        masks = [image_files.stem(file) for file in called if self._is_label_map(file)]
-        if masks:
+        if masks := [*map(image_files.stem, label_maps)]:
             yield (
                 f"{self.name}: {len(masks)} files are label maps by their names and few whole values, and no scans: "
                 f"{', '.join(masks[:3])}: `loader: pairs` scores against them"
@@ -87,9 +89,21 @@ class Images(ListedFolder):
             raise MissingDataError(f"{root}: expected {endings} files, found none: check `root`")
         return [storage.join(root, name) for name in names]
 
-    def _is_label_map(self, file: str) -> bool:
-        """True for a file of a folder that a name and the values tell to be a label map."""
-        return file != self._root() and file_names.is_called_mask(file) and bool(file_names.classes_in(file))
+    def _label_maps(self) -> list[str]:
+        """Returns files that are label maps by their values, of those called so and those called a scan and more."""
+        files = [file for file in self._all_files() if file != self._root()]
+        scans, likely = {*map(image_files.stem, files)}, list[str]()
+        ends: dict[str, list[str]] = {}
+        for file in files:
+            stem = image_files.stem(file)
+            if file_names.is_called_mask(file):
+                likely.append(file)
+            elif begin := next(
+                (stem[:i] for i, letter in enumerate(stem) if letter in "._-" and stem[:i] in scans), ""
+            ):
+                ends.setdefault(stem.removeprefix(begin), []).append(file)
+        likely += [file for alike in ends.values() if file_names.classes_in(alike[0]) for file in alike]
+        return [file for file in likely if file_names.classes_in(file)]
 
     def _listed_labels(self) -> Mapping[int, str]:
         raise MissingDataError(

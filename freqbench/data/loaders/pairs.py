@@ -1,19 +1,24 @@
 """Reads folders of images and label maps that a pattern of their names pairs."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
 from freqbench.core.errors import DataError, MissingDataError
 from freqbench.core.files import storage
+from freqbench.core.types import CaseRef
 from freqbench.data import image_files
 from freqbench.data.base import Pattern, matched
+from freqbench.data.file_names import classes_in, is_called_mask
+from freqbench.data.labels import few
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder, UnlabelledError
 
-SPLIT, PATIENT = "split", "patient"
+SPLIT, PATIENT, RATER = "split", "patient", "rater"
+ALL = "all"  # raters
 NO_NAMES = "the number of classes or their names, background first, as label maps do not state them"
 
 _PART = re.compile(r"\{(\w+)\}|(\*)|([^{}*]+)|([{}])")
@@ -27,17 +32,21 @@ class Pairs(ListedFolder):
     `images/{case}.nii.gz` and `labels/{case}.nii.gz`. A `*` is any text within a name. Several names make up the
     case's: `{patient}/{visit}/t1.nii.gz` is `patient_visit`. `{patient}` is its patient, `{split}` its split; without
     the latter all cases are of the split `test`. A file belongs to the pattern with the most letters that fits it.
+    `{rater}` in `label` alone, `{case}_seg{rater}.nii.gz` or `labels/{rater}/{case}.nii.gz`, is a rater or version.
 
     Attributes:
         image: the images' pattern, or one per channel in the order of the network's training.
         label: the label maps' pattern; not needed with `reference: prediction`.
         labels: names of all classes, background first, or their number.
+        rater: whose label maps count, by the name or number in `{rater}`; `all` makes a case of each, with the same
+            patient. A case is called by its rater too.
     """
 
     loader: ClassVar[str] = "pairs"
 
     image: Annotated[tuple[Pattern, ...], Field(min_length=1)]
     label: Pattern | None = None
+    rater: int | Annotated[str, Field(min_length=1)] | None = None
 
     @field_validator("image", mode="before")
     @classmethod
@@ -51,7 +60,13 @@ class Pairs(ListedFolder):
         patterns = [*self.image, *([self.label] if self.label else [])]
         if len(set(patterns)) < len(patterns):
             raise ValueError(f"expected different patterns, got {patterns}: change one")
-        names = [sorted(set(_names(pattern))) for pattern in patterns]
+        if self.rater is not None and (self.reference == "prediction" or not self._is_rated):
+            raise ValueError(
+                f"expected `rater` beside label maps whose pattern names it, as {{case}}_seg{{rater}}.nii.gz does, got "
+                f"{self.label!r} with reference: {self.reference}: write {{rater}} in `label`, or leave `rater` out"
+            )
+        left_out = {RATER} if self._is_rated else set[str]()
+        names = [sorted({*_names(pattern)} - left_out) for pattern in patterns]
         for pattern, wanted in zip(patterns, names, strict=True):
             if wanted != names[0] or not set(wanted) - {SPLIT}:
                 raise ValueError(
@@ -63,35 +78,88 @@ class Pairs(ListedFolder):
         """Returns the cases by their split, sorted; raises MissingDataError if no file fits the patterns."""
         patterns = [*self.image, *([self.label] if self.label else [])]
         root, shown = self._root(), " or ".join(self.image)
-        fitted = {pattern: _regex(pattern) for pattern in sorted(patterns, key=_letters, reverse=True)}
-        files: dict[tuple[str, ...], dict[str, str]] = {}
+        fitted = {pattern: _regex(pattern, self._is_rated) for pattern in sorted(patterns, key=_letters, reverse=True)}
+        files: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
         for path in storage.list_tree(root, max(pattern.count("/") for pattern in patterns) + 1):
             for pattern, regex in fitted.items():
                 is_image = path.endswith(image_files.SUFFIXES)
                 if is_image and (match := matched(regex.fullmatch, path, f"{root}: {pattern:.160}")):
                     found = files.setdefault(tuple(match[name] for name in self._all_names), {})
-                    if pattern in found:
+                    key = pattern, match[RATER] if self._is_rated and pattern == self.label else ""
+                    if key in found:
+                        hint = ", or write {rater} where raters differ" if pattern == self.label else ""
                         raise DataError(
-                            f"{root}: expected one file for {pattern}, got {found[pattern]} and {path}: make the "
-                            "pattern tell them apart"
+                            f"{root}: expected one file for {pattern}, got {found[key]} and {path}: make the "
+                            f"pattern tell them apart{hint}"
                         )
-                    found[pattern] = path
+                    found[key] = path
                     break
         splits: dict[str, list[CaseFiles]] = {}
+        raters = self._chosen_raters(sorted({rater for found in files.values() for _, rater in found if rater}))
         for texts, found in sorted(files.items()):
             names = dict(zip(self._all_names, texts, strict=True))
-            if self.reference == "prediction" and not any(pattern in found for pattern in self.image):
+            images = [found.get((pattern, "")) for pattern in self.image]
+            if self.reference == "prediction" and not any(images):
                 continue
-            paths = (found.get(pattern) or _filled(pattern, names) for pattern in self.image)
+            paths = (path or _filled(pattern, names) for path, pattern in zip(images, self.image, strict=True))
             image, *further = (storage.join(root, path) for path in paths)
-            label = storage.join(root, found[self.label]) if self.label in found else None
-            case_id = "_".join(text for name, text in names.items() if name != SPLIT)
-            patient = self.patient_of(case_id, names.get(PATIENT))
-            case = CaseFiles(case_id, patient, image, label, further=tuple(further))
-            splits.setdefault(names.get(SPLIT, "test"), []).append(case)
-        if not any(pattern in found for found in files.values() for pattern in self.image):
+            masks = {rater: path for (pattern, rater), path in found.items() if pattern == self.label}
+            is_alone = self.reference == "label" and images[0] and not masks
+            if is_alone and is_called_mask(image) and classes_in(image):
+                continue  # of another rater or structure, where the images' pattern fits it too
+            name = "_".join(text for name, text in names.items() if name != SPLIT)
+            patient = self.patient_of(name, names.get(PATIENT))
+            for rater in [rater for rater in raters if rater in masks] or [""]:
+                label = storage.join(root, masks[rater]) if rater in masks else None
+                case_id = f"{name}_{rater}" if rater else name
+                case = CaseFiles(case_id, patient, image, label, further=tuple(further), rater=rater)
+                splits.setdefault(names.get(SPLIT, "test"), []).append(case)
+        if not any((pattern, "") in found for found in files.values() for pattern in self.image):
             raise MissingDataError(f"{root}: expected images {shown}, found none: check `root` and `image`")
         return splits
+
+    def remarks(self, patients: Sequence[str]) -> Iterator[str]:
+        """Yields lines as `ListedFolder.remarks` does, and how many scans, patients and raters the cases are of."""
+        yield from super().remarks(patients)
+        splits = self.splits()
+        cases = splits.get(self.split) or [*chain.from_iterable(splits.values())]
+        if raters := sorted({case.rater for case in cases if case.rater}):
+            scans = len({case.image for case in cases})
+            yield f"{self.name}: raters {few(raters)}: {len(cases)} label maps of {scans} scan{'s' * (scans != 1)}"
+
+    def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
+        """Returns another case as `Dataset.other` does, with `rater: all` of another patient: images would be equal."""
+        split = split or self.whole_split()
+        if self.rater == ALL:
+            split = [ref, *(other for other in split if other.patient_id != ref.patient_id)]
+        return super().other(ref, seed, split)
+
+    @cached_property
+    def _is_rated(self) -> bool:
+        """True if the label maps' pattern names raters."""
+        return RATER in _names(self.label or "") and RATER not in _names(self.image[0])
+
+    def _chosen_raters(self, known: Sequence[str]) -> Sequence[str]:
+        """Returns the raters whose label maps count, of those found; raises DataError unless `rater` tells them."""
+        if not self._is_rated:
+            return ("",)
+        if not known or self.reference == "prediction":
+            return ()
+        if self.rater == ALL:
+            return known
+        got = f"{self.label} of {len(known)} raters, {few(known)}"
+        if self.rater is None:
+            raise DataError(
+                f"{self.name}: expected the label maps of one rater, got {got}: give the key `rater` one of these, or "
+                f"{ALL}, which makes a case of each"
+            )
+        wanted = str(self.rater)
+        found = [rater for rater in known if rater == wanted] or [
+            rater for rater in known if _last_part(rater) == _last_part(wanted)
+        ]
+        if len(found) != 1:
+            raise DataError(f"{self.name}: rater: expected one of {got}, got {wanted!r}: give one of these, or {ALL}")
+        return found
 
     @cached_property
     def _all_names(self) -> tuple[str, ...]:
@@ -120,16 +188,22 @@ def _names(pattern: str) -> list[str]:
     return [part[1] for part in parts if part[1]]
 
 
-def _regex(pattern: str) -> re.Pattern[str]:
+def _regex(pattern: str, is_rated: bool) -> re.Pattern[str]:
     text, named = "", set[str]()
     for part in _PART.finditer(pattern):
         name, star, plain, _ = part.groups()
         if name:
-            text += f"(?P={name})" if name in named else f"(?P<{name}>[^/]+)"
+            letters = "[^/._-]+" if is_rated and name == RATER else "[^/]+"
+            text += f"(?P={name})" if name in named else f"(?P<{name}>{letters})"
             named.add(name)
         else:
             text += "[^/]*" if star else re.escape(plain)
     return re.compile(text)
+
+
+def _last_part(rater: str) -> str:
+    """Returns the last number or word of a rater's name, without zeros before it: `1` of `rater-01`."""
+    return (re.findall(r"0*([0-9]+|[^\W\d_]+)", rater.casefold()) or [rater])[-1]
 
 
 def _letters(pattern: str) -> int:
