@@ -27,7 +27,7 @@ from torch import Tensor
 from typer.cli import get_docs_for_click
 
 from freqbench.analysis.frames import records_frame
-from freqbench.analysis.groups import is_null_row, scored
+from freqbench.analysis.groups import bounds, grouped, is_null_row, points, scored
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.declared import declared
@@ -53,11 +53,13 @@ SPEED = ROOT / "reports" / "speed" / "cpu.json"
 GPU_SPEED = SPEED.with_name("gpu.json")
 COVERAGE = ROOT / "reports" / "intervals" / "coverage.json"
 ALIKE = ROOT / "reports" / "pipelines" / "alike.csv"
+NNUNET = ROOT / "reports" / "nnunet" / "README.md"
 QUICKSTART = ROOT / "reports" / "quickstart" / "tables.md"
 BOUNDS = ROOT / "reports" / "bounds" / "README.md"
 ENTRIES = ROOT / "reports" / "leaderboard"
 BOARD_PAGE = ENTRIES / "README.md"
 BOARD = "hippocampus"  # its dataset
+NNUNET_JOB = "hippocampus/nnunet.yaml"
 BOARD_OF_README = (  # ten lines: the clean network and nine trained on attacks
     *("union-wide", "union-longest", "union", "at-sa2-opt", "at-vafa-opt"),
     *("at-sa2", "at-pgd", "trades", "vaft", "unet"),
@@ -264,6 +266,59 @@ def filled(text: str, parts: Mapping[str, str]) -> str:
 def leaderboard_page() -> str:
     """The report on the entries, with its tables."""
     return filled(BOARD_PAGE.read_text(encoding="utf-8"), {"board": board_table(), "matrix": board_matrix()})
+
+
+def nnunet_rows() -> pd.DataFrame:
+    """Rows of the report on nnU-Net in the order of its job, those of the clean volumes first; foreground DSC x100."""
+    clean, rows = (pd.read_csv(NNUNET.with_name(f"{name}.csv")) for name in ("clean", "attacked"))
+    names = [attack["name"] for attack in yaml.safe_load((ROOT / "jobs" / NNUNET_JOB).read_text())["attacks"]]
+    rows = rows.assign(order=rows["attack"].str.partition(" ")[0].map(names.index))
+    rows = rows.sort_values(["order", "attack", "case_id"], kind="stable")
+    before = clean.set_index("case_id")["freqbench"]
+    patients = clean["case_id"].map(rows.groupby("case_id")["patient_id"].first())
+    lost = rows["case_id"].map(before) - rows["dsc_foreground"]
+    clean = clean.rename(columns={"freqbench": "dsc_foreground"}).assign(attack="clean", patient_id=patients)
+    rows = pd.concat([clean, rows.assign(dsc_foreground_drop=100 * lost)], ignore_index=True)
+    attacks = pd.Categorical(rows["attack"], rows["attack"].unique())
+    return rows.assign(dsc_foreground=100 * rows["dsc_foreground"], attack=attacks, seed=0)
+
+
+def nnunet_attacks() -> str:
+    """What each attack leaves of nnU-Net's network, means with intervals over patients."""
+    rows, by = nnunet_rows(), ["attack", "threat_model"]
+    left, lost = grouped(rows, by, "dsc_foreground", ["linf", "ssim_body"]), grouped(rows, by, "dsc_foreground_drop")
+    columns = [
+        [name if name == "clean" else f"`{name}`" for name in left["attack"]],
+        left["threat_model"].map("`{}`".format, na_action="ignore").fillna(""),
+        map(str, left["patients"]),
+        map(points, left["dsc_foreground"]),
+        bounds(left),
+        map(points, lost["dsc_foreground_drop"]),
+        bounds(lost),
+        map(points, 255 * left["linf"]),
+        map(points, 100 * left["ssim_body"]),
+    ]
+    headers = ["attack", "threat model", "patients", "DSC", "interval", "drop", "its interval", "L-inf", "SSIM body"]
+    return table([*map(list, zip(*columns, strict=True))], headers) + "\n"
+
+
+def nnunet_clean() -> str:
+    """The clean Dice of each patient as freqbench and as nnU-Net's own commands have it."""
+    rows = pd.read_csv(NNUNET.with_name("clean.csv"))
+    cells = [
+        [case, *(f"{value:.6f}" for value in scores), str(voxels)]
+        for case, *scores, voxels in rows.itertuples(index=False)
+    ]
+    headers = ["patient", "freqbench", "`nnUNetv2_predict`", "the same, float32", "voxels that float16 turns"]
+    apart, exact = ((rows["freqbench"] - rows[name]).abs().max() for name in ("nnunetv2", "nnunetv2_float32"))
+    turned = (rows["voxels_of_float16"] > 0).sum()
+    said = f"Largest difference from freqbench: {apart:.6f}, by float16 in {turned} patients; {exact:.6f} in float32."
+    return f"{table(cells, headers)}\n\n{said}\n"
+
+
+def nnunet_page() -> str:
+    """The report on nnU-Net, with its tables."""
+    return filled(NNUNET.read_text(encoding="utf-8"), {"attacks": nnunet_attacks(), "clean": nnunet_clean()})
 
 
 def notebook(path: Path) -> str:
@@ -601,4 +656,5 @@ if __name__ == "__main__":
     _put(ROOT / "jobs" / "README.md", jobs_page())
     _put(ROOT / "README.md", front_page())
     _put(BOARD_PAGE, leaderboard_page())
+    _put(NNUNET, nnunet_page())
     _put(WORST_CASES, worst_cases())

@@ -12,6 +12,7 @@ from pathlib import Path
 import finding
 import generated
 import pages
+import pandas as pd
 import pytest
 import yaml
 from tiny_job import execute
@@ -21,6 +22,7 @@ from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.core.names import job_file, packaged_jobs
 from freqbench.data import DATASETS
+from freqbench.data.loaders.msd import LISTS
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import METRICS
 from freqbench.models import MODELS
@@ -241,6 +243,47 @@ def test_numbers_of_the_index_of_reports_are_those_of_the_reports() -> None:
         assert numbers(answer) <= numbers((reports / report).read_text()), report
     quick, tables = (numbers((reports / "quickstart" / page).read_text()) for page in ("README.md", "tables.md"))
     assert quick <= tables
+
+
+def test_tables_of_the_report_on_nnunet_are_those_of_its_files() -> None:
+    page = generated.NNUNET.read_text(encoding="utf-8")
+    assert page == generated.nnunet_page(), "run python docs/generated.py"
+    for name, head in (("attacks", "clean"), ("clean", r"hippocampus_\d+")):
+        (rows,) = re.findall(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", page, flags=re.DOTALL)
+        assert re.search(rf"^\| {head} ", rows, flags=re.MULTILINE)
+
+
+def test_the_report_on_nnunet_has_every_row_of_its_job() -> None:
+    """Each attack on each patient, none of whom taught the network or chose its weights."""
+    content = yaml.safe_load((ROOT / "jobs" / generated.NNUNET_JOB).read_text(encoding="utf-8"))
+    lists = json.loads(LISTS["Task04_Hippocampus"].read_text(encoding="utf-8"))
+    held_back, rows = [Path(line["image"]).name.partition(".")[0] for line in lists["test"]], generated.nnunet_rows()
+    assert "cases" not in content["datasets"][0]
+    assert all(sorted(of_one["case_id"]) == held_back for _, of_one in rows.groupby("attack", observed=True))
+    names = rows["attack"].astype(str).str.partition(" ")[0]
+    assert [*dict.fromkeys(names)] == ["clean", *dict.fromkeys(attack["name"] for attack in content["attacks"])]
+    trained = json.loads(generated.NNUNET.with_name("training.json").read_text(encoding="utf-8"))
+    assert trained["patients"] == {split: len(lists[split]) for split in ("training", "validation")}
+
+
+def test_nnunets_own_commands_find_the_clean_dice_of_its_report() -> None:
+    """Each patient's with sums in float32; its own float16 turns single voxels, but not the mean."""
+    clean = pd.read_csv(generated.NNUNET.with_name("clean.csv"))
+    assert (clean["freqbench"] - clean["nnunetv2_float32"]).abs().max() <= 1e-4
+    same = clean[clean["voxels_of_float16"] == 0]
+    assert (same["freqbench"] - same["nnunetv2"]).abs().max() <= 1e-4
+    assert clean["voxels_of_float16"].max() <= 2
+    assert abs(clean["freqbench"].mean() - clean["nnunetv2"].mean()) <= 1e-4
+
+
+def test_sentences_of_the_report_on_nnunet_have_the_numbers_of_its_files() -> None:
+    first, *rest = generated.NNUNET.read_text(encoding="utf-8").split("\n## ")
+    assert numbers(first.partition("**In plain words**")[2]) <= numbers("".join(rest))
+    trained = json.loads(generated.NNUNET.with_name("training.json").read_text(encoding="utf-8"))
+    (network,) = (section for section in rest if section.startswith("The network"))
+    stated = [*trained["features_per_stage"], *trained["patch_size"], *trained["patients"].values()]
+    stated += [trained[name] for name in ("batch_size", "epochs", "iterations", "seconds_an_epoch", "validation_dice")]
+    assert {str(each) for each in stated} <= numbers(network) | numbers(first)
 
 
 def test_the_picture_of_the_finding_shows_the_numbers_of_the_report() -> None:
