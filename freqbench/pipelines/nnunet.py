@@ -225,14 +225,17 @@ class NnunetPipeline(Pipeline):
     @property
     def own_rule(self) -> str:
         """Words on its bounds by channel."""
-        words = {"CTNormalization": "the clip of the plans", "ZScoreNormalization": f"{DEVIATIONS:g} deviations"}
+        words = {
+            "CTNormalization": "the clip of the plans",
+            "ZScoreNormalization": f"{-DEVIATIONS:g} to {DEVIATIONS:g} deviations",
+        }
         schemes = self.settings.normalization_schemes
         return " and ".join(dict.fromkeys(words.get(each, "its own ends") for each in schemes))
 
     @property
     def rule(self) -> str:
         """Sentence on its bounds, and on its crop."""
-        return f"{super().rule}; windows are at most as many as planned, as voxels of 0 around it are cut off"
+        return f"{super().rule}; where voxels of 0 around it are cut off, windows are fewer than planned"
 
     def prepare(self, native: NativeCase) -> PreparedInput:
         """Prepares a file's volume by nnunetv2's preprocessor, its label by nnunetv2's resampling of segmentations.
