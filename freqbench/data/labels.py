@@ -65,7 +65,8 @@ class Classes:
                     f"{header.path}: expected label {value} to be {self.names[k]}, as the file names its segment, got "
                     f"label_map: {{{value}: {said}}}: leave label_map out, or rename the segment"
                 )
-        return {0: 0} | {value: self.of_value[value] if k is None else k for value, k in stated.items()}
+        by_number = {value: k for value, k in self.of_value.items() if value == 0 or k == IGNORED}
+        return by_number | {value: self.of_value[value] if k is None else k for value, k in stated.items()}
 
     def recipe(self) -> dict[str, object]:
         """Returns the part of a case's identity: empty if every value is its own class."""

@@ -10,6 +10,7 @@ import SimpleITK
 from scipy.spatial.transform import Rotation
 
 import freqbench as fb
+from freqbench.core.types import IGNORED
 from freqbench.data import image_files
 from freqbench.job.schema import build_dataset
 
@@ -54,6 +55,15 @@ def test_segments_are_the_classes_of_their_names(tmp_path: Path) -> None:
             numbers[label == NAMES.index(name.lower())] = value
         put_segments(tmp_path / "a.seg.nrrd", numbers, values)
         np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
+
+
+def test_ignored_labels_beside_named_segments_do_not_count(tmp_path: Path) -> None:
+    voxels, label = volume(SEED)
+    put_image(tmp_path / "a.nii.gz", voxels)
+    label[0, 0, 0] = 9
+    put_segments(tmp_path / "a.seg.nrrd", label, {"liver": 1, "tumour": 2})
+    read = labelled(tmp_path, labels=NAMES, ignore=[9])
+    np.testing.assert_array_equal(read, np.where(label == 9, IGNORED, label))
 
 
 def test_names_that_are_no_class_leave_the_numbers(tmp_path: Path) -> None:
