@@ -1,5 +1,6 @@
 """Defines the two ways in which outputs of a network are classes: exclusive ones by softmax, regions by sigmoid."""
 
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from freqbench.core.errors import one_line
 from freqbench.core.types import Outputs
 from freqbench.ops import losses, region_losses
 from freqbench.ops.losses import Loss, Scope
 from freqbench.ops.regions import code_of
+
+logger = logging.getLogger(__name__)
 
 MOST_FUSED = 256  # classes
 FUSED = ("dice_ce", "dice", "ce", "margin", "dice_linear", "margin_and_dice", "flips", "mean_dice", "is_as_labelled")
@@ -95,11 +99,18 @@ def _mean_of_sigmoid(logits: Sequence[Tensor]) -> Tensor:
 
 
 @cache
-def _fused_on() -> frozenset[str]:
-    """Returns the kinds of device where losses are kernels: GPUs if Triton is there, CPUs under its interpreter."""
-    if find_spec("triton") is None:
-        return frozenset()
-    return frozenset({"cuda", "cpu"} if os.environ.get("TRITON_INTERPRET") == "1" else {"cuda"})
+def _runs_kernels(kind: str) -> bool:
+    """True for a kind of device where losses are kernels: GPUs where Triton builds them, CPUs by its interpreter."""
+    if kind not in ("cuda", "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "") or not find_spec("triton"):
+        return False
+    try:
+        from freqbench.ops import fused
+
+        fused.dice_ce(torch.zeros(1, 2, 1, 1, 1, device=kind), torch.zeros(1, 1, 1, 1, 1, device=kind))
+    except Exception as error:  # noqa: BLE001 (it takes a C compiler and Python's headers, and raises anything without)
+        logger.warning("losses are computed in plain operations, as Triton builds no kernel here: %s", one_line(error))
+        return False
+    return True
 
 
 def on_gpu(plain: Form) -> Form:
@@ -107,8 +118,7 @@ def on_gpu(plain: Form) -> Form:
 
     @wraps(plain)
     def chosen(logits: Tensor, *given: Any, **named: Any) -> Any:
-        has_form = logits.device.type in _fused_on() and logits.shape[1] <= MOST_FUSED
-        if not has_form or plain.__name__ not in FUSED:
+        if plain.__name__ not in FUSED or logits.shape[1] > MOST_FUSED or not _runs_kernels(logits.device.type):
             return plain(logits, *given, **named)
         from freqbench.ops import fused  # imports Triton
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from freqbench.ops import losses
+from freqbench.ops import heads, losses
 from freqbench.ops.heads import on_gpu
 from freqbench.ops.losses import Scope
 
@@ -95,6 +95,21 @@ def test_the_first_of_equal_logits_is_predicted(device: torch.device) -> None:
     assert int(fused("flips")(logits, labels, Scope())[0].abs().sum()) == 0
 
 
+def test_plain_operations_take_the_place_of_kernels_that_cannot_be_built(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Triton is asked for a kernel on a device that this machine lacks, or has no compiler for."""
+    monkeypatch.setattr(heads, "find_spec", lambda name: True)
+    monkeypatch.setitem(sys.modules, "freqbench.ops.fused", None)  # importing it fails
+    heads._runs_kernels.cache_clear()
+    try:
+        assert not heads._runs_kernels("cuda")
+        assert not heads._runs_kernels("mps")
+    finally:
+        heads._runs_kernels.cache_clear()
+    assert len([each for each in caplog.messages if "losses are computed in plain operations" in each]) == 1
+
+
 @pytest.mark.integration
 def test_the_interpreter_runs_all() -> None:
     """Triton reads the variable when it is imported: the tests run in a process of their own."""
@@ -114,7 +129,7 @@ def test_the_interpreter_runs_all() -> None:
     ]
     run = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
-    assert "7 passed" in run.stdout, run.stdout
+    assert "8 passed" in run.stdout, run.stdout
 
 
 @pytest.mark.integration
