@@ -57,7 +57,7 @@ def grid(job: str) -> Grid:
     """The grid of a paper's job with its attacks, stand-ins for data and checkpoints, no network built."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "_agreed_args", lambda entry, *_: entry.args)
-        patch.setattr(checkpoint, "_checked", lambda draft, *_: replace(draft, flops=0, step_bytes=0))
+        patch.setattr(checkpoint, "_checked", lambda source, draft, *_: replace(draft, flops=0, step_bytes=0))
         for variable in ("FREQBENCH_DATA", "FREQBENCH_CHECKPOINTS"):
             patch.delenv(variable, raising=False)
         spec = config.load(str(JOBS / f"{job}.yaml"), JobSpec)
