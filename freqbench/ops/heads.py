@@ -114,11 +114,13 @@ def _runs_kernels(kind: str) -> bool:
 
 
 def on_gpu(plain: Form) -> Form:
-    """Returns a function of logits that has its form of `freqbench.ops.fused` where that can be computed."""
+    """Returns a function of logits that has its form of `freqbench.ops.fused`, if any, where kernels run."""
+    if plain.__name__ not in FUSED:
+        return plain
 
     @wraps(plain)
     def chosen(logits: Tensor, *given: Any, **named: Any) -> Any:
-        if plain.__name__ not in FUSED or logits.shape[1] > MOST_FUSED or not _runs_kernels(logits.device.type):
+        if logits.shape[1] > MOST_FUSED or not _runs_kernels(logits.device.type):
             return plain(logits, *given, **named)
         from freqbench.ops import fused  # imports Triton
 

@@ -89,8 +89,8 @@ class Images(ListedFolder):
             raise MissingDataError(f"{root}: expected {endings} files, found none: check `root`")
         return [storage.join(root, name) for name in names]
 
-    def _label_maps(self) -> list[str]:
-        """Returns files that are label maps by their values, of those called so and those called a scan and more."""
+    def _label_maps(self) -> dict[str, None]:
+        """Returns files that are label maps by their values, of those called so or as a scan and more, in order."""
         files = [file for file in self._all_files() if file != self._root()]
         scans, likely = {*map(image_files.stem, files)}, list[str]()
         ends: dict[str, list[str]] = {}
@@ -103,7 +103,7 @@ class Images(ListedFolder):
             ):
                 ends.setdefault(stem.removeprefix(begin), []).append(file)
         likely += [file for alike in ends.values() if file_names.classes_in(alike[0]) for file in alike]
-        return [file for file in likely if file_names.classes_in(file)]
+        return dict.fromkeys(file for file in likely if file_names.classes_in(file))
 
     def _listed_labels(self) -> Mapping[int, str]:
         raise MissingDataError(

@@ -2,7 +2,7 @@
 
 In PyTorch's operations a loss reads or writes its logits some thirty times a step, and a GPU's memory is what they wait
 for. But of the logits `[B, K, H, W, D]` a loss needs only a few sums by class, or one number a voxel: a kernel reads
-them once on the way there, and once on the way back, where it writes their gradient. `freqbench.ops.losses.on_gpu`
+them once on the way there, and once on the way back, where it writes their gradient. `freqbench.ops.heads.on_gpu`
 takes these forms; names, arguments and formulas are those of `freqbench.ops.losses`. Of several other classes with the
 same largest logit, the first alone receives a margin's gradient.
 """
@@ -116,10 +116,10 @@ def _class_sums(logits: Tensor, labels: Tensor, scope: Scope) -> ClassSums:
     return ClassSums(*_Sums.apply(logits, _counted(labels, scope)).unbind(dim=1))  # type: ignore[no-untyped-call]
 
 
-def _grid(logits: Tensor) -> tuple[tuple[int, int], tuple[int, int, int]]:
-    """Returns the programs of a kernel, tiles and samples, and its sizes: voxels, K, voxels of a tile."""
-    batch, classes, *shape = logits.shape
-    voxels = math.prod(shape)
+def _grid(shape: torch.Size) -> tuple[tuple[int, int], tuple[int, int, int]]:
+    """Returns a kernel's programs for logits of a shape, tiles and samples, and its sizes: voxels, K, voxels a tile."""
+    batch, classes, *sides = shape
+    voxels = math.prod(sides)
     return (-(-voxels // WIDTH), batch), (voxels, classes, WIDTH)
 
 
@@ -129,7 +129,7 @@ class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
         z, y = logits.contiguous(), labels.contiguous()
-        grid, sizes = _grid(z)
+        grid, sizes = _grid(z.shape)
         kind = torch.promote_types(z.dtype, torch.float32)
         parts = z.new_empty((len(z), grid[0], len(ClassSums._fields), sizes[1]), dtype=kind)
         kernels.sums[grid](z, y, parts, sizes[0], MARGIN, *sizes[1:])
@@ -140,7 +140,7 @@ class _Sums(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         z, y = ctx.saved_tensors
-        grid, sizes = _grid(z)
+        grid, sizes = _grid(z.shape)
         by_sums = upstream[:, :5].to(torch.promote_types(z.dtype, torch.float32)).contiguous()  # `size` has none
         gradient = torch.empty_like(z)
         kernels.sums_back[grid](z, y, by_sums, gradient, sizes[0], MARGIN, *sizes[1:])
@@ -157,19 +157,20 @@ class _Margins(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z, y = logits.contiguous(), labels.contiguous()
-        grid, sizes = _grid(z)
+        grid, sizes = _grid(z.shape)
         m, other = z.new_empty(y.shape), torch.empty_like(y)
         counts = y.new_empty((len(z), grid[0], 3, sizes[1]), dtype=torch.int32)
         kernels.margins[grid](z, y, m, other, counts, *sizes)
-        ctx.save_for_backward(z, y, other)
+        ctx.save_for_backward(y, other)
+        ctx.shape = z.shape
         ctx.mark_non_differentiable(other)
         return m, other, counts.sum(dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor, None]:
-        z, y, other = ctx.saved_tensors
-        grid, sizes = _grid(z)
-        gradient = torch.empty_like(z)
+        y, other = ctx.saved_tensors
+        grid, sizes = _grid(ctx.shape)
+        gradient = upstream.new_empty(ctx.shape)
         kernels.margins_back[grid](upstream.contiguous(), y, other, gradient, *sizes)
         return gradient, None

@@ -31,11 +31,8 @@ def _logits(z_at, place, k, num_voxels, counts):
 
 
 @triton.jit
-def _ends(z_at, place, num_voxels, counts, y, K: tl.constexpr):
-    """Returns a voxel's largest logit, the logarithm of its sum of exponentials beyond it, and its margin's parts.
-
-    These are the largest logit beside the label's, the first class that has it, and the label's.
-    """
+def _rivals(z_at, place, num_voxels, counts, y, K: tl.constexpr):
+    """Returns a voxel's largest logit beside the label's, the first class that has it, and the label's logit."""
     own = _logits(z_at, place, tl.maximum(y, 0), num_voxels, counts)
     best = tl.where(counts, float("-inf"), 0.0).to(own.dtype)
     other = tl.zeros_like(y)
@@ -43,6 +40,13 @@ def _ends(z_at, place, num_voxels, counts, y, K: tl.constexpr):
         z = _logits(z_at, place, k, num_voxels, counts)
         is_better = (z > best) & (y != k)
         best, other = tl.where(is_better, z, best), tl.where(is_better, k, other)
+    return best, other, own
+
+
+@triton.jit
+def _ends(z_at, place, num_voxels, counts, y, K: tl.constexpr):
+    """Returns a voxel's largest logit, the logarithm of its sum of exponentials beyond it, and its `_rivals`."""
+    best, other, own = _rivals(z_at, place, num_voxels, counts, y, K)
     top = tl.maximum(own, best)
     total = tl.zeros_like(own)
     for k in range(K):
@@ -98,13 +102,7 @@ def margins(z_at, y_at, m_at, other_at, out_at, num_voxels, K: tl.constexpr, WID
     """Writes each voxel's margin and nearest other class, and a tile's voxels by class, `[B, tiles, 3, K]`."""
     b, n, has_voxel, y, place = _place(y_at, num_voxels, K, WIDTH)
     counts = y >= 0
-    own = _logits(z_at, place, tl.maximum(y, 0), num_voxels, counts)
-    best = tl.where(counts, float("-inf"), 0.0).to(own.dtype)
-    other = tl.zeros_like(y)
-    for k in range(K):
-        z = _logits(z_at, place, k, num_voxels, counts)
-        is_better = (z > best) & (y != k)
-        best, other = tl.where(is_better, z, best), tl.where(is_better, k, other)
+    best, other, own = _rivals(z_at, place, num_voxels, counts, y, K)
     tl.store(m_at + b * num_voxels + n, tl.where(counts, best - own, 0.0), mask=has_voxel)
     tl.store(other_at + b * num_voxels + n, other, mask=has_voxel)
     is_lost = (best > own) | ((best == own) & (other < y))  # of equal logits the first class is predicted
