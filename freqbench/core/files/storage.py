@@ -114,8 +114,9 @@ def write_atomic(path: str, data: bytes) -> None:
             fs.pipe_file(inner, data)
         return
     target, folder = Path(inner), Path(inner).parent
-    if target.exists() and not target.is_file():  # the rename below would put a file in place of a device or pipe
-        raise UserError(f"{path}: expected a file or nothing there, got a folder, device or pipe: write elsewhere")
+    with suppress(OSError):  # one look: between two, another process may remove the file
+        if not stat.S_ISREG(target.stat().st_mode):  # the rename below would put a file in place of a device or pipe
+            raise UserError(f"{path}: expected a file or nothing there, got a folder, device or pipe: write elsewhere")
     folder.mkdir(parents=True, exist_ok=True)
     handle, temporary = node_cache.temporary(folder)
     try:

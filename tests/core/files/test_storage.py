@@ -63,6 +63,23 @@ def test_a_pipe_or_a_folder_is_not_replaced_by_a_file(tmp_path: Path, make: Call
     assert [path.name for path in tmp_path.iterdir() if not path.is_file()] == ["there"]
 
 
+def test_a_file_that_vanishes_while_it_is_replaced_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process clears a cache between two looks at the file."""
+    target, look = tmp_path / "a", Path.stat
+    target.write_bytes(b"before")
+
+    def looked(path: Path, **how: bool) -> os.stat_result:
+        found = look(path, **how)
+        if path == target:
+            target.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "stat", looked)
+    storage.write_atomic(str(target), b"after")
+    monkeypatch.undo()
+    assert target.read_bytes() == b"after"
+
+
 def test_fetch_of_nothing_or_of_a_folder_is_one_line(root: str) -> None:
     storage.write_atomic(storage.join(root, "folder", "a.bin"), b"")
     for name in ("nothing", "folder"):
