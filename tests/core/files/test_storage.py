@@ -69,10 +69,10 @@ def test_a_file_that_vanishes_while_it_is_replaced_is_written(tmp_path: Path, mo
     target.write_bytes(b"before")
 
     def looked(path: Path, **how: bool) -> os.stat_result:
-        found = look(path, **how)
+        facts = look(path, **how)
         if path == target:
             target.unlink(missing_ok=True)
-        return found
+        return facts
 
     monkeypatch.setattr(Path, "stat", looked)
     storage.write_atomic(str(target), b"after")
