@@ -34,7 +34,7 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.types import IGNORED, Spacing
-from freqbench.data import image_files, nifti
+from freqbench.data import image_files, nibabel_files
 from freqbench.engine import saved_volumes, scoring
 from freqbench.metrics import METRICS, body_mask
 from freqbench.metrics.image import SSIM_WINDOW
@@ -183,7 +183,7 @@ def _pairs(row: Row, place: str) -> dict[str, Pair] | str:
     pairs: dict[str, Pair] = {}
     for suffix, kind, of_kind in (("", layout.ON_ADVERSARIAL, moved), ("_clean", layout.ON_CLEAN, truth)):
         paths = (storage.fetch(storage.join(place, name)) for name in (maps[kind], of_kind))
-        pred, label = map(nifti.read_header, paths)
+        pred, label = map(nibabel_files.read_header, paths)
         if pred.shape != label.shape or not np.allclose(pred.affine, label.affine):
             return OTHER_GRID
         pairs[suffix] = image_files.read_integers(pred), image_files.read_integers(label), label.spacing

@@ -1,15 +1,19 @@
 """Defines the header of an image file of any format, and the checks that all readers share."""
 
 import math
-from collections.abc import Iterable, Mapping
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from freqbench.core.errors import DataError
+from freqbench.core.errors import DataError, UserError, one_line
 from freqbench.core.types import Shape, Spacing, triple
 
 # A volume of this size as float32 does not fit beside a network: a header that states more is damaged or hostile.
@@ -20,6 +24,20 @@ MOST_PACKED = 1032
 
 # Sides of a voxel, from microscopes to body scanners: any other side has a wrong unit.
 SMALLEST_MM, LARGEST_MM = 1e-4, 100.0
+
+NO_DIRECTIONS = "the header names no anatomical directions: its axes of space are taken as towards "
+FAULTS = (OSError, EOFError, ValueError, ArithmeticError, LookupError, RuntimeError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Place of voxels: their file, and how they lie in it."""
+
+    file: Path
+    start: int = 0  # first byte of them, packed or not
+    num_bytes: int  # once they are unpacked, with what is packed before them; of text, the least
+    packing: str = ""  # gzip, zlib, text, or another, which is not checked; raw voxels have none
+    num_packed: int = 0  # bytes of packed voxels, if the header states them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +55,18 @@ class Header:
     unfilled: str = ""  # fields that are missing, if voxels are 1 x 1 x 1 as in a header that nobody filled
     guess: str = ""  # sentence on what the file does not state, and how it is read
     segments: Mapping[int, str] = field(default_factory=dict)  # names of values, where a file of segments states them
+    layers: tuple[Mapping[int, int], ...] = ()  # of its segments, if several: what each value in a layer stands for
+    place: Place = Place(file=Path(), num_bytes=0)  # of the voxels of one file
 
     @property
     def num_channels(self) -> int:
         """Channels of the image, over all its files."""
         return self.fourth + len(self.further)
+
+    @property
+    def num_voxels(self) -> int:
+        """Numbers in this file."""
+        return math.prod(self.shape) * self.fourth
 
     @property
     def is_integer(self) -> bool:
@@ -82,6 +107,40 @@ class Header:
         return tuple(map(slice, start, stop))
 
 
+def header_of(
+    path: Path,
+    shape: Sequence[int],
+    kind: np.dtype[Any],
+    affine: npt.NDArray[np.float64],
+    unit: tuple[str, float, str],
+    multichannel: bool,
+    unfilled: str,
+    **more: Any,
+) -> Header:
+    """Returns the header of a file in millimetres, once its shape, type of numbers and affine are checked.
+
+    `unit` is that of the affine: its name, its millimetres, and the header's field of it.
+    """
+    sizes, (name, length, field_of_unit) = checked_shape(path, tuple(map(int, shape)), multichannel), unit
+    if kind.kind not in "buif":
+        raise DataError(f"{path}: expected real numbers, got {kind}: store one number a voxel")
+    check_invertible(path, affine)
+    sides = np.array(spacing_of(affine))
+    check_sides(path, sides * length, f"{shown(sides)} and {name}", field_of_unit)
+    affine = np.vstack([affine[:3] * length, affine[3:]]) + 0.0  # no -0
+    spacing = spacing_of(affine)
+    return Header(
+        path=path,
+        shape=triple(sizes[:3]),
+        spacing=spacing,
+        affine=affine,
+        fourth=math.prod(sizes[3:]),
+        stored=kind.name,
+        unfilled=unfilled if spacing == (1.0, 1.0, 1.0) else "",
+        **more,
+    )
+
+
 def spacing_of(affine: npt.NDArray[np.float64]) -> Spacing:
     """Returns the sides of a voxel."""
     return triple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
@@ -115,14 +174,7 @@ def check_invertible(path: Path, affine: npt.NDArray[np.float64]) -> None:
 
 
 def check_sides(path: Path, sides: npt.NDArray[np.float64], stated: str, unit: str) -> None:
-    """Refuses voxels of a size that no scanner makes.
-
-    Args:
-        path: the file, for the error.
-        sides: of a voxel in millimetres.
-        stated: the sides and their unit as the header gives them.
-        unit: the header's field of the unit.
-    """
+    """Refuses voxels of sides in millimetres that no scanner makes; `stated` and the field `unit` are the header's."""
     if not (sides.min() >= SMALLEST_MM and sides.max() <= LARGEST_MM):
         raise DataError(
             f"{path}: expected voxels of {SMALLEST_MM:g} to {LARGEST_MM:g} mm a side, got {shown(sides)} mm, "
@@ -142,10 +194,39 @@ def check_size(path: Path | str, shape: tuple[int, ...], what: str) -> None:
 def check_room(path: Path | str, num_voxels: int, num_bytes: int, room: int) -> None:
     """Refuses, before allocating memory, a header that states more bytes than a file of its length can hold."""
     if num_bytes > room:
-        raise DataError(
-            f"{path}: expected {num_voxels} voxels, got damaged or truncated data: at most {room} bytes of "
-            f"{num_bytes}: fetch the file again"
-        )
+        raise DataError(f"{damage(path, num_voxels)}: at most {room} bytes of {num_bytes}: fetch the file again")
+
+
+def check_place(header: Header) -> None:
+    """Refuses, before allocating memory, a file that cannot hold the voxels that its header states."""
+    place = header.place
+    room = place.file.stat().st_size - place.start
+    most = 1 if place.packing in ("", "text") else MOST_PACKED
+    check_room(header.path, header.num_voxels, place.num_bytes, room * most)
+    check_room(header.path, header.num_voxels, place.num_packed, room)
+
+
+def damage(path: Path | str, num_voxels: int) -> str:
+    """Returns the begin of a refusal of damaged voxels."""
+    return f"{path}: expected {num_voxels} voxels, got damaged or truncated data"
+
+
+@contextmanager
+def refusal(
+    begin: str, advice: str = "fetch the file again", faults: tuple[type[Exception], ...] = FAULTS
+) -> Iterator[None]:
+    """Makes a line of what a library raises: `begin` (path, expected and got), its reason, and advice."""
+    try:
+        yield
+    except UserError:
+        raise
+    except PermissionError as error:
+        got = f"got {error.strerror}: check permissions"
+        raise DataError(f"{error.filename}: expected a file that may be read, {got}") from None
+    except faults as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]  # SimpleITK's reason is in the last one
+        reason = one_line(lines[-1] if lines else error)[-200:].rstrip(".:")
+        raise DataError(f"{begin}: {reason}: {advice}") from None
 
 
 def shown(sides: Iterable[float]) -> str:

@@ -1,6 +1,8 @@
 """Reads images and label maps of every format through one interface; each family of formats has a reader."""
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,10 +12,8 @@ import numpy.typing as npt
 
 from freqbench.core.errors import DataError
 from freqbench.core.files import storage
-from freqbench.data import dicom, itk, mgh, nifti
-from freqbench.data.headers import Header
-
-SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES, *mgh.SUFFIXES)
+from freqbench.data import dicom, itk, nibabel_files
+from freqbench.data.headers import Header, check_place, damage, refusal
 
 # Labels that a scale slope or an interpolation has moved this far from whole numbers are rounded.
 ROUNDED = 1e-3
@@ -36,7 +36,7 @@ OTHER_FORMATS = {
 
 BEGIN, BLANK, GZIP = 512, b"\xef\xbb\xbf \t\r\n", b"\x1f\x8b"
 NIFTI = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))  # of a header
-PACKED = (".mgz",)  # endings of formats that are packed by gzip as they are
+NRRD = b"nrrd000"
 DOWNLOAD = "fetch the file itself, logged in if it needs that"
 
 # What a file is whose first bytes, in lower case, are these, and what to do.
@@ -48,6 +48,8 @@ STRANGERS = {
     b"pk\x03\x04": "a ZIP archive: unpack it, and give the image in it",
     b"\x89png": "a PNG picture: stack the pictures of a volume into one file",
     b"\x89hdf": "an HDF5 file, as of MINC or MATLAB: convert it to NIfTI",
+    GZIP: "packed by gzip twice: unpack it once",
+    NRRD: "a NRRD file: rename it to end in .nrrd",
 }
 
 
@@ -64,24 +66,22 @@ class Reader(Protocol):
         """
 
     def read_voxels(self, header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
-        """Returns all voxels `[H, W, D, C]` in the file's axis order, scaled, as numbers of a kind.
+        """Returns all voxels `[H, W, D, C]` in the file's axis order, scaled, as numbers of a kind."""
 
-        Raises DataError if some are damaged.
-        """
 
-    def check_length(self, path: Path) -> None:
-        """Raises DataError for a truncated file, by its length as far as that tells."""
+READERS: Mapping[str, Reader] = {
+    **dict.fromkeys(nibabel_files.SUFFIXES, nibabel_files),
+    **dict.fromkeys(itk.SUFFIXES, itk),
+    **dict.fromkeys(nibabel_files.MGH, nibabel_files),
+}
+SUFFIXES = tuple(READERS)
 
 
 def reader_of(path: Path | str) -> Reader:
     """Returns the reader of a file by its name; raises DataError for another format."""
     name = Path(path).name
-    if name.endswith(nifti.SUFFIXES):
-        return nifti
-    if name.endswith(itk.SUFFIXES):
-        return itk
-    if name.endswith(mgh.SUFFIXES):
-        return mgh
+    if name.endswith(SUFFIXES):
+        return READERS[name.removeprefix(stem(name))]
     suffix = Path(name).suffix.lower()
     convert = OTHER_FORMATS.get(
         suffix, "convert the file" if suffix else "of a DICOM series give the folder, on this machine"
@@ -92,12 +92,7 @@ def reader_of(path: Path | str) -> Reader:
 def stem(path: str) -> str:
     """Returns the file name without folder and without the ending of its format."""
     name = path.rsplit("/", 1)[-1]
-    for suffixes in (nifti.SUFFIXES, itk.SUFFIXES, mgh.SUFFIXES):
-        if name.endswith(suffixes):
-            for suffix in suffixes:
-                name = name.removesuffix(suffix)
-            break
-    return name
+    return name.removesuffix(next((suffix for suffix in SUFFIXES if name.endswith(suffix)), ""))
 
 
 def fetch(path: str, verify: bool = False) -> Path:
@@ -127,14 +122,26 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
 
 
 def check_length(path: Path) -> None:
-    """Raises DataError for a truncated file; see `Reader.check_length`."""
-    _whole(path).check_length(path)
+    """Raises DataError for a truncated file: by its length, or by its voxels if that does not tell."""
+    header = read_header(path, multichannel=True)
+    check_place(header)
+    place, is_told = header.place, header.place.packing == "" or header.place.num_packed > 0
+    if place.packing == "gzip":
+        with place.file.open("rb") as stream:
+            stream.seek(-4, 2)  # gzip ends with the unpacked length, modulo 2^32 (RFC 1952)
+            is_told = int.from_bytes(stream.read(), "little") == place.num_bytes % 2**32
+    if not is_told:
+        _voxels(header)
 
 
 def _whole(path: Path) -> Reader:
     """Returns the reader of a file; raises DataError for what is no image, and if a file of its voxels is missing."""
     reader = reader_of(path)
-    _require_image(path)
+    if not path.is_file():
+        got = "a folder" if path.is_dir() else "something else" if path.exists() else "nothing"
+        raise DataError(f"{path}: expected a file, got {got}: give the path of an image")
+    with refusal(f"{path}: expected a file that can be read, got one that cannot"):
+        _require_image(path)
     for name in reader.parts(path):
         if not (path.parent / name).is_file():
             raise DataError(f"{path}: expected its voxels in {name} beside it, found no file: add it")
@@ -143,18 +150,21 @@ def _whole(path: Path) -> Reader:
 
 def _require_image(path: Path) -> None:
     """Refuses, by its first bytes, a file that stands for an image elsewhere, or is packed otherwise than its name."""
-    try:
-        with path.open("rb") as stream:
-            begin = stream.read(BEGIN).lstrip(BLANK)
-    except OSError:
-        return  # the reader says what is wrong
-    what = next((words for start, words in STRANGERS.items() if begin[: len(start)].lower() == start), None)
-    is_packed = begin.startswith(GZIP)
-    if path.name.endswith(".gz") and begin.startswith(NIFTI):
-        what = f"not packed by gzip, though its name ends in .gz: rename it to {path.name.removesuffix('.gz')}"
-    if is_packed and not path.name.endswith((".gz", *PACKED)):
-        what = f"packed by gzip, which its name does not say: rename it to {path.name}.gz"
-    if what is not None:
+    with path.open("rb") as stream:
+        begin = stream.read(BEGIN)
+    says_packed, is_packed = path.name.endswith(nibabel_files.PACKED), begin.startswith(GZIP)
+    if is_packed and not says_packed:
+        raise DataError(f"{path}: packed by gzip, which its name does not say: rename it to {path.name}.gz")
+    if says_packed and begin.startswith(NIFTI):
+        name = f"{stem(path.name)}.nii"
+        raise DataError(f"{path}: not packed by gzip, though its name ends in {path.suffix}: rename it to {name}")
+    if is_packed:
+        packed, begin = begin, b""
+        with suppress(zlib.error):  # the reader says what is wrong
+            begin = zlib.decompressobj(itk.ZLIB_OR_GZIP).decompress(packed, BEGIN)
+    begin = begin.lstrip(BLANK).lower()
+    what = next((words for start, words in STRANGERS.items() if begin.startswith(start)), None)
+    if what is not None and not (begin.startswith(NRRD) and path.suffix in itk.NRRD):
         raise DataError(f"{path}: {what}")
 
 
@@ -187,19 +197,56 @@ def read_integers(header: Header, least: int = 0) -> npt.NDArray[np.integer[Any]
     """Returns a map's labels `[H, W, D]` in the file's axis order; numbers off by ROUNDED at most become whole ones.
 
     Whole numbers of a file stay of their type, so that none of 64 bits is rounded. Raises DataError unless all are
-    whole, from `least` on.
+    whole, from `least` on, and no segment lies over another.
     """
-    voxels = _voxels(header, header.stored if header.is_integer else np.float64)[..., 0]
-    with np.errstate(invalid="ignore"):
-        labels = voxels if header.is_integer else np.rint(voxels)
-        is_wrong = ~(np.isfinite(voxels) & (np.abs(voxels - labels) <= ROUNDED) & (labels >= least))
-    if is_wrong.any():
-        first = tuple(map(int, np.argwhere(is_wrong)[0]))
-        raise DataError(
-            f"{header.path}: expected integers from {least} as labels, got {voxels[first]:g} at voxel {first} "
-            f"({np.count_nonzero(is_wrong)} such voxels): give the label map, not an image or probabilities"
-        )
-    return labels if header.is_integer else labels.astype(np.int64)
+    return merged(header, least, lambda labels: labels)
+
+
+def merged(
+    header: Header, least: int, classes_of: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], are_codes: bool = False
+) -> npt.NDArray[Any]:
+    """Returns the classes `[H, W, D]` of a map's labels; those of segments in several layers are laid together.
+
+    Codes of regions are joined where segments overlap. Raises DataError where other classes do.
+    """
+    whole, *others = map(classes_of, _layers(header, least))
+    for classes in others:
+        clash = (whole != 0) & (classes != 0) & (whole != classes)
+        if clash.any() and not are_codes:
+            first = tuple(map(int, np.argwhere(clash)[0]))
+            names = [repr(header.segments[int(n[first])]) for n in _layers(header, least) if n[first]]
+            raise DataError(
+                f"{header.path}: expected segments that do not overlap, got {' and '.join(names)} at voxel {first} "
+                f"({np.count_nonzero(clash)} such voxels): give them one class, state `regions`, or separate them"
+            )
+        whole = whole | classes if are_codes else np.where(whole == 0, classes, whole)
+    return whole
+
+
+def _layers(header: Header, least: int) -> Iterator[npt.NDArray[np.integer[Any]]]:
+    """Yields labels `[H, W, D]`, each of the value that it stands for, layer by layer; see `read_integers`."""
+    voxels = _voxels(header, header.stored if header.is_integer else np.float64)
+    for layer, stands_for in enumerate(header.layers or [{}]):
+        stored = voxels[..., layer]
+        with np.errstate(invalid="ignore"):
+            labels = stored if header.is_integer else np.rint(stored)
+            is_wrong = ~(np.isfinite(stored) & (np.abs(stored - labels) <= ROUNDED) & (labels >= least))
+        if is_wrong.any():
+            first = tuple(map(int, np.argwhere(is_wrong)[0]))
+            raise DataError(
+                f"{header.path}: expected integers from {least} as labels, got {stored[first]:g} at voxel {first} "
+                f"({np.count_nonzero(is_wrong)} such voxels): give the label map, not an image or probabilities"
+            )
+        labels = labels if header.is_integer else labels.astype(np.int64)
+        if header.layers:
+            values = np.unique(labels)
+            if strange := sorted({*values.tolist()} - {0, *stands_for}):
+                raise DataError(
+                    f"{header.path}: expected values of its segments in layer {layer}, got {strange[0]}: save the "
+                    "segmentation anew"
+                )
+            labels = np.array([stands_for.get(value, 0) for value in values.tolist()])[np.searchsorted(values, labels)]
+        yield labels
 
 
 def rounding(header: Header) -> str | None:
@@ -216,4 +263,6 @@ def rounding(header: Header) -> str | None:
 def _voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     if isinstance(header, dicom.Series):
         return dicom.read_voxels(header)
-    return reader_of(header.path).read_voxels(header, kind)
+    check_place(header)
+    with refusal(damage(header.path, header.num_voxels)):
+        return reader_of(header.path).read_voxels(header, kind)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ from freqbench.data.headers import Header
 from freqbench.ops.regions import MOST_REGIONS, code_of, numbers_of
 
 MOST_NAMED = 20  # values that a refusal or a note lists
+OTHER = "other"  # the key of `label_map` for all values that are not in it
+LabelMap = Mapping[int | Literal["other"], int | Literal["background"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,7 @@ class Classes:
         of_value: class of each allowed value; IGNORED for a value that does not count.
         value_names: names of the values, as far as the files' own list gives them.
         is_mapped: true if the job says the class of each value by `label_map`.
+        takes_others: true if values that are not in `of_value` are background.
         regions: for each class but the background, the classes of the files that make it up; `of_value` then holds
             codes (`freqbench.ops.regions`). Empty: classes exclude each other.
     """
@@ -32,6 +36,7 @@ class Classes:
     of_value: Mapping[int, int]
     value_names: Mapping[int, str]
     is_mapped: bool = False
+    takes_others: bool = False
     regions: tuple[tuple[int, ...], ...] = ()
 
     @property
@@ -49,13 +54,14 @@ class Classes:
 
         Raises DataError if some of these names are no class, or if `label_map` says otherwise.
         """
-        by_name = {plain(name): k for k, name in enumerate(self.names)}
+        codes = [code_of([k] if k else []) if self.regions else k for k in range(len(self.names))]
+        by_name = {plain(name): code for name, code in zip(self.names, codes, strict=True)}
         stated = {value: by_name.get(plain(name)) for value, name in header.segments.items()}
-        if self.regions or set(stated.values()) <= {None}:
+        if not header.layers and (self.regions or set(stated.values()) <= {None}):
             return self.of_value
         for value, k in stated.items():
             said = self.of_value.get(value)
-            if k is None and not (self.is_mapped and said is not None):
+            if k is None and not (self.is_mapped and said is not None) and not self.takes_others:
                 raise DataError(
                     f"{header.path}: expected segments called {few(self.names[1:])}, got "
                     f"{header.segments[value]!r} (label {value}): name it in `labels`, or say its class by `label_map`"
@@ -66,12 +72,16 @@ class Classes:
                     f"label_map: {{{value}: {said}}}: leave label_map out, or rename the segment"
                 )
         by_number = {value: k for value, k in self.of_value.items() if value == 0 or k == IGNORED}
-        return by_number | {value: self.of_value[value] if k is None else k for value, k in stated.items()}
+        return by_number | {value: self.of_value.get(value, 0) if k is None else k for value, k in stated.items()}
+
+    def read(self, header: Header) -> npt.NDArray[np.uint8]:
+        """Returns the classes of a label map, or the codes of its regions; see `read_classes`."""
+        return read_classes(header, self.of_file(header), self.takes_others, bool(self.regions))
 
     def recipe(self) -> dict[str, object]:
         """Returns the part of a case's identity: empty if every value is its own class."""
         parts = {"label_map": [*map(list, self.moved.items())], "ignore": list(self.ignored)}
-        parts["regions"] = [*map(list, self.regions)]
+        parts |= {"regions": [*map(list, self.regions)], "others": [0] if self.takes_others else []}
         return {key: value for key, value in parts.items() if value}
 
     def notes(self, name: str) -> tuple[str, ...]:
@@ -89,6 +99,8 @@ class Classes:
             pairs = [f"{self._named(value)} -> {k} ({self.names[k]})" for value, k in self.moved.items()]
             others = f"; {', '.join(map(str, sorted(kept)))} as in the files" if kept else ""
             lines.append(f"{name}: labels of the files become classes: {few(pairs)}{others}")
+        if self.takes_others:
+            lines.append(f"{name}: all other labels of the files become background")
         if self.ignored:
             shown = few([self._named(value) for value in self.ignored])
             lines.append(f"{name}: voxels with the label {shown} do not count: not in losses, metrics or success")
@@ -102,7 +114,7 @@ def classes_of(
     where: str,
     listed: Mapping[int, str],
     labels: int | Sequence[str] | None,
-    label_map: Mapping[int, int] | None,
+    label_map: LabelMap | None,
     ignore: Sequence[int] = (),
 ) -> Classes:
     """Decides the classes of a dataset.
@@ -112,20 +124,24 @@ def classes_of(
         listed: names by value, as the files' own list gives them; empty if it gives none.
         labels: names of the classes that the job gives, background first, or their number; None: those of the list.
             Names of the list choose its values by name, and all others become background.
-        label_map: class of each value; values that it leaves out keep their number, and 0 stays background.
+        label_map: class of each value; values that it leaves out keep their number, and 0 stays background. With OTHER,
+            they are background unless `labels` counts or names them, or it maps no value.
         ignore: values that do not count.
 
     Raises:
         DataError: names that fit only in part, a value without a class, a class without a value.
     """
+    takes_others = label_map is not None and OTHER in label_map
+    mapped = {value: k for value, k in (label_map or {}).items() if isinstance(value, int) and isinstance(k, int)}
+    is_mapped = label_map is not None and not (takes_others and not mapped)
     last = max((value for value in listed if value not in ignore), default=0)  # an ignored one beyond it is no class
     values = {value: name for value, name in sorted(listed.items()) if value <= last}
     names = None if labels is None or isinstance(labels, int) else tuple(labels)
     count = len(names) if names else labels if isinstance(labels, int) else None
-    if both := sorted(set(label_map or ()) & set(ignore)):
+    if both := sorted(set(mapped) & set(ignore)):
         raise DataError(f"{where}: expected {both[0]} in one of label_map and ignore, got it in both: leave one out")
-    if label_map is not None:
-        of_value = _as_mapped(where, label_map, values, count)
+    if is_mapped:
+        of_value = _as_mapped(where, mapped, {} if takes_others else values, count)
     elif names is not None and _chooses(where, names, values):
         wanted = [*map(plain, names)]
         of_value = {value: wanted.index(plain(name)) if plain(name) in wanted else 0 for value, name in values.items()}
@@ -139,10 +155,11 @@ def classes_of(
     names = _names(of_value, values, count) if names is None else names
     if ignore and len(names) > IGNORED:
         raise DataError(f"{where}: expected at most {IGNORED} classes beside ignore, got {len(names)}: name fewer")
-    if label_map is not None:
-        _require_fitting(where, label_map, of_value, names, values, is_counted=count is not None)
-    of_value |= dict.fromkeys(ignore, IGNORED)
-    return Classes(names=names, of_value=of_value, value_names=listed, is_mapped=label_map is not None)
+    if is_mapped:
+        _require_fitting(where, mapped, of_value, names, values, is_counted=count is not None)
+    others = dict.fromkeys(values, 0) if takes_others else {}
+    of_value = others | of_value | dict.fromkeys(ignore, IGNORED)
+    return Classes(names=names, of_value=of_value, value_names=listed, is_mapped=is_mapped, takes_others=takes_others)
 
 
 def in_regions(where: str, classes: Classes, regions: Mapping[str, Sequence[int]]) -> Classes:
@@ -181,6 +198,7 @@ def in_regions(where: str, classes: Classes, regions: Mapping[str, Sequence[int]
         names=(classes.names[0], *regions),
         of_value={value: k if k == IGNORED else code(k) for value, k in classes.of_value.items()},
         value_names=classes.value_names,
+        takes_others=classes.takes_others,
         regions=tuple(tuple(members) for members in regions.values()),
     )
 
@@ -268,26 +286,31 @@ def _require_fitting(
         )
 
 
-def read_classes(header: Header, of_value: Mapping[int, int]) -> npt.NDArray[np.uint8]:
-    """Returns the classes of a label map `[H, W, D]` in the file's axis order; see `image_files.read_integers`.
+def read_classes(
+    header: Header, of_value: Mapping[int, int], takes_others: bool = False, are_codes: bool = False
+) -> npt.NDArray[np.uint8]:
+    """Returns the classes of a label map `[H, W, D]` in the file's axis order; see `image_files.merged`.
 
-    Raises DataError, with all of them, for values that are not in `of_value`.
+    With `takes_others`, values that are not in `of_value` are background; else raises DataError, with all of them.
     """
-    voxels = image_files.read_integers(header, least=min(0, *of_value))
-    values, counts = np.unique(voxels, return_counts=True)
-    strange = [(int(value), int(n)) for value, n in zip(values, counts, strict=True) if int(value) not in of_value]
-    if strange:
-        allowed = sorted(of_value)
-        is_dense = allowed == list(range(len(allowed)))
-        expected = f"0 to {allowed[-1]}" if is_dense else few([*map(str, allowed)])
-        got = few([f"{value} ({n} voxels)" for value, n in strange])
-        listed = few([f"{value}: 0" for value, _ in strange])
-        raise DataError(
-            f"{header.path}: expected labels {expected}, got {got}: name all classes in `labels`, or say the class of "
-            f"each by `label_map`: {{{listed}}} makes them background"
-        )
-    classes = np.array([of_value[int(value)] for value in values], np.uint8)
-    return classes[np.searchsorted(values, voxels)]
+
+    def classes_of_layer(voxels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        values, counts = np.unique(voxels, return_counts=True)
+        strange = [(int(value), int(n)) for value, n in zip(values, counts, strict=True) if int(value) not in of_value]
+        if strange and not takes_others:
+            allowed = sorted(of_value)
+            is_dense = allowed == list(range(len(allowed)))
+            expected = f"0 to {allowed[-1]}" if is_dense else few([*map(str, allowed)])
+            got = few([f"{value} ({n} voxels)" for value, n in strange])
+            listed = few([f"{value}: 0" for value, _ in strange])
+            raise DataError(
+                f"{header.path}: expected labels {expected}, got {got}: name all classes in `labels`, or say the class "
+                f"of each by `label_map`: {{{listed}}} makes them background"
+            )
+        return np.array([of_value.get(int(value), 0) for value in values], np.uint8)[np.searchsorted(values, voxels)]
+
+    least = np.iinfo(np.int64).min if takes_others else min(0, *of_value)
+    return image_files.merged(header, least, classes_of_layer, are_codes)
 
 
 def few(words: Sequence[str], most: int = MOST_NAMED) -> str:

@@ -18,7 +18,7 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.types import Case, CaseRef
-from freqbench.data import nifti
+from freqbench.data import nibabel_files
 from freqbench.engine.attacking import AttackedVolume, AttackFacts
 from freqbench.job.cells import Cell
 from freqbench.results import volumes as layout
@@ -92,7 +92,7 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
 
 def read_volume(path: str) -> Tensor:
     """Reads the volume of a file of `write`, `[C, H, W, D]`."""
-    voxels = nifti.read_packed(storage.read_bytes(path), path)
+    voxels = nibabel_files.read_packed(storage.read_bytes(path), path)
     return torch.from_numpy(np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels[None])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.types import IGNORED
-from freqbench.data import image_files, nifti
+from freqbench.data import image_files, nibabel_files
 from freqbench.data.labels import classes_of
 from freqbench.data.layouts import recognise
 from freqbench.job import plan
@@ -69,6 +69,20 @@ def decided(
         (ORGANS, {"ignore": [9]}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3, 9: IGNORED}),
         (ORGANS, {"ignore": [-1, 2]}, tuple(ORGANS.values()), {-1: IGNORED, 0: 0, 1: 1, 2: IGNORED, 3: 3}),
         (ORGANS, {"ignore": [3]}, ("air", "liver", "left_kidney"), {0: 0, 1: 1, 2: 2, 3: IGNORED}),
+        (ORGANS, {"label_map": {3: 1, "other": "background"}}, ("air", "aorta"), {0: 0, 1: 0, 2: 0, 3: 1}),
+        (ORGANS, {"label_map": {"other": "background"}}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3}),
+        (
+            ORGANS,
+            {"labels": ["air", "aorta"], "label_map": {"other": "background"}},
+            ("air", "aorta"),
+            {**dict.fromkeys(range(3), 0), 3: 1},
+        ),
+        (
+            {},
+            {"labels": 3, "label_map": {5: 2, "other": "background"}},
+            ("background", "class 1", "class 2"),
+            {0: 0, 1: 1, 5: 2},
+        ),
         ({}, {"labels": 3, "label_map": {5: 2}}, ("background", "class 1", "class 2"), {0: 0, 1: 1, 5: 2}),
     ],
 )
@@ -115,6 +129,26 @@ def test_values_that_nobody_has_listed_are_refused_with_their_number(folder: Fol
     count = int((label == 2).sum())
     text = f"expected labels 0 to 2, got 9 ({count} voxels): name all classes in `labels`, or say the class of each by"
     refused(text, lambda: dataset.native(dataset.refs()[0]))
+
+
+def test_other_labels_become_background_and_a_note_says_so(folder: Folder) -> None:
+    image, label = volume()
+    files = np.where(label == 2, 9, label).astype(np.int16)
+    files[0, 0, 0] = -4
+    folder.write("a", image, files)
+    dataset = folder.dataset(cases=["a"], label_map={1: 1, "other": "background"})
+    (ref,) = dataset.refs()
+    assert (dataset.native(ref).label[0].numpy() == (label == 1)).all()
+    assert "small: all other labels of the files become background" in dataset.notes
+    assert dataset.class_names == ("background", "left")
+    named = folder.dataset(cases=["a"], labels=3, label_map={"other": "background"})
+    assert (named.native(ref).label[0].numpy() == (label == 1)).all()
+    assert dataset.case_key(ref) != folder.dataset(cases=["a"], label_map={1: 1, 2: 0}).case_key(ref)
+
+
+def test_other_labels_are_background_or_nothing() -> None:
+    for wrong in ({"other": 1}, {4: "background"}, {"rest": "background"}):
+        refused("label_map", lambda wrong=wrong: made("decathlon", label_map=wrong), UserError)
 
 
 def test_a_map_changes_the_key_of_a_case_only_where_it_changes_the_case(folder: Folder) -> None:
@@ -177,7 +211,7 @@ def test_nifti_reads_negative_labels_where_they_are_listed(folder: Folder) -> No
     assert ((kept == IGNORED) == (label == 2)).all()
     assert kept.shape == SHAPE
     with pytest.raises(DataError, match="expected integers from 0 as labels, got -1"):
-        image_files.read_integers(nifti.read_header(folder.root / "labelsTr/a.nii.gz"))
+        image_files.read_integers(nibabel_files.read_header(folder.root / "labelsTr/a.nii.gz"))
 
 
 def test_plan_and_doctor_say_which_labels_become_which_classes(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Files say what they mean: names of segments, whole numbers, axes; files that are no images, what they are."""
 
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel
@@ -16,6 +17,7 @@ from freqbench.job.schema import build_dataset
 
 from .conftest import refused
 from .downloads import volume
+from .itk_files import spoil
 
 NAMES = ("background", "liver", "tumour")
 SEED = 3
@@ -96,9 +98,86 @@ def test_a_part_of_the_grid_is_placed_on_the_image(tmp_path: Path) -> None:
     refused("expected the shape", lambda: labelled(tmp_path, labels=NAMES))
 
 
-def test_layers_of_segments_are_refused_in_a_line(tmp_path: Path) -> None:
-    put_segments(tmp_path / "a.seg.nrrd", volume(SEED)[1], {"liver": 1}, Layer="1")
-    refused("expected segments in one layer", lambda: image_files.read_header(tmp_path / "a.seg.nrrd"))
+def put_layers(path: Path, layers: Sequence[np.ndarray], segments: Sequence[tuple[str, int, int]]) -> None:
+    """Writes layers of segments (name, value, layer) as 3D Slicer does, along a first axis of kind `list`."""
+    stored = np.stack(layers).astype(np.uint8)
+    lines = [
+        *("NRRD0004", "type: unsigned char", "dimension: 4", "space: left-posterior-superior", "encoding: gzip"),
+        *(f"sizes: {' '.join(map(str, stored.shape))}", "kinds: list domain domain domain"),
+        *("space directions: none (-1,0,0) (0,-1,0) (0,0,1)", "space origin: (0,0,0)"),
+    ]
+    for number, (name, value, layer) in enumerate(segments):
+        fields = {"ID": f"Segment_{number + 1}", "Name": name, "LabelValue": value, "Layer": layer}
+        lines.extend(f"Segment{number}_{key}:={text}" for key, text in fields.items())
+    path.write_bytes("\n".join([*lines, "", ""]).encode() + gzip.compress(stored.tobytes(order="F")))
+
+
+def test_segments_of_several_layers_make_one_label_map(tmp_path: Path) -> None:
+    """Values repeat between layers, as Slicer counts in each from 1."""
+    voxels, label = volume(SEED)
+    put_image(tmp_path / "a.nii.gz", voxels)
+    layers, segments = [label == 2, label == 1], [("tumour", 1, 0), ("Liver", 1, 1)]
+    put_layers(tmp_path / "a.seg.nrrd", layers, segments)
+    np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
+    image_files.check_length(tmp_path / "a.seg.nrrd")
+    header = image_files.read_header(tmp_path / "a.seg.nrrd")
+    np.testing.assert_array_equal(image_files.read_integers(header), np.array([0, 2, 1])[label])
+
+
+def test_layers_of_a_part_of_the_grid_are_placed_on_the_image(tmp_path: Path) -> None:
+    voxels, label = volume(SEED)
+    put_image(tmp_path / "a.nii.gz", voxels)
+    part = label[2:, :, 1:]
+    put_layers(tmp_path / "a.seg.nrrd", [part == 1, 5 * (part == 2)], [("liver", 1, 0), ("tumour", 5, 1)])
+    spoil(tmp_path / "a.seg.nrrd", b"space origin: (0,0,0)", b"space origin: (-2,0,1)")
+    np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
+    numbered = labelled(tmp_path, labels=NAMES, label_map={1: 1, 5: 2})
+    np.testing.assert_array_equal(numbered, label)
+
+
+def test_segments_that_overlap_are_refused_with_both_names_unless_they_are_of_one_class(tmp_path: Path) -> None:
+    voxels, label = volume(SEED)
+    put_image(tmp_path / "a.nii.gz", voxels)
+    put_layers(tmp_path / "a.seg.nrrd", [label > 0, 2 * (label == 2)], [("liver", 1, 0), ("tumour", 2, 1)])
+    first, count = tuple(map(int, np.argwhere(label == 2)[0])), int((label == 2).sum())
+    text = f"got 'liver' and 'tumour' at voxel {first} ({count} such voxels)"
+    refused(text, lambda: labelled(tmp_path, labels=NAMES))
+    header = image_files.read_header(tmp_path / "a.seg.nrrd")
+    refused(text, lambda: image_files.read_integers(header))
+    both = labelled(tmp_path, labels=["background", "organ"], label_map={1: 1, 2: 1})
+    np.testing.assert_array_equal(both, label > 0)
+    alone = labelled(tmp_path, labels=NAMES[:2], label_map={"other": "background"})
+    np.testing.assert_array_equal(alone, label > 0)
+
+
+def test_segments_that_overlap_are_regions_where_the_job_states_some(tmp_path: Path) -> None:
+    voxels, label = volume(SEED)
+    put_image(tmp_path / "a.nii.gz", voxels)
+    put_layers(tmp_path / "a.seg.nrrd", [label > 0, label == 2], [("whole", 1, 0), ("core", 1, 1)])
+    codes = labelled(tmp_path, regions={"whole": [1, 2], "core": [2]})
+    np.testing.assert_array_equal(codes, np.array([0, 1, 3])[label])
+
+
+@pytest.mark.parametrize(
+    ("segments", "text"),
+    [
+        (
+            [("liver", 1, 0), ("tumour", 1, 2)],
+            "expected segments in layers 0 to 1, as the file has 2, got '2' for 'tum",
+        ),
+        ([("liver", 1, 0), ("tumour", 3, 1)], "expected values of its segments in layer 1, got 1: save the segm"),
+        ([("liver", 1, 0), ("vessel", 1, 1)], "expected segments called liver, tumour, got 'vessel' (label 2)"),
+        ([("one", 1, 0), ("two", 1, 1)], "expected segments called liver, tumour, got 'one' (label 1)"),
+        ([], "expected a 3D volume, got shape (12, 10, 8, 2)"),
+    ],
+)
+def test_layers_that_the_segments_do_not_explain_are_refused(
+    tmp_path: Path, segments: list[tuple[str, int, int]], text: str
+) -> None:
+    voxels, label = volume(SEED)
+    put_image(tmp_path / "a.nii.gz", voxels)
+    put_layers(tmp_path / "a.seg.nrrd", [label == 1, label == 2], segments)
+    refused(text, lambda: labelled(tmp_path, labels=NAMES))
 
 
 def test_plan_says_that_names_decide(tmp_path: Path) -> None:

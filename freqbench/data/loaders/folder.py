@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from freqbench.data import cache, image_files
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.headers import Header
 from freqbench.data.intensities import off_scale
-from freqbench.data.labels import Classes, classes_of, few, in_regions, read_classes
+from freqbench.data.labels import Classes, classes_of, few, in_regions
 from freqbench.data.preprocess import check_room, prepared_shape, ras_grid
 from freqbench.pipelines import AnySpace
 
@@ -35,6 +35,7 @@ REVISION = 1
 BY_NAME = "its segments become the classes of their names, whatever their numbers"
 
 T = TypeVar("T")
+Class = Annotated[int, Field(ge=0, lt=IGNORED)]
 Region = tuple[Annotated[int, Field(ge=1, lt=IGNORED)], ...]
 
 _SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>(-?[0-9]{1,9})?):(?P<stop>(-?[0-9]{1,9})?)\])?")
@@ -92,7 +93,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         labels: names of all classes, background first; or their number; None takes the folder's names. Some of the
             folder's own names choose these classes: all others become background.
         label_map: class of labels in the files: `{4: 3}`; `{1: 0, 2: 1}` makes a task of one organ. Labels that it
-            leaves out keep their number, if that is not the class of another; 0 stays background.
+            leaves out keep their number, if that is not the class of another; 0 stays background. `{4: 3, other:
+            background}` makes background of all that are neither in it nor in `labels`.
         regions: classes that may overlap, each a name with the labels (after `label_map`) that make it up: `{whole
             tumour: [1, 2, 3], core: [1, 3], enhancing: [3]}`; for networks with one sigmoid output a region.
         ignore: labels whose voxels do not count, in losses, metrics and success: `[255]`.
@@ -102,7 +104,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     root: str
     labels: Annotated[int, Field(ge=2, le=256)] | tuple[ClassName, ...] | None = None
-    label_map: dict[int, Annotated[int, Field(ge=0, lt=IGNORED)]] | None = None
+    label_map: dict[int | Literal["other"], Class | Literal["background"]] | None = None
     regions: Annotated[dict[ClassName, Region], Field(min_length=1)] | None = None
     ignore: tuple[int, ...] = ()
 
@@ -128,6 +130,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         if self.reference == "prediction" and (self.label_map or self.ignore):
             key = "label_map" if self.label_map else "ignore"
             raise ValueError(f"expected no {key} beside reference: prediction, which reads no label maps: leave it out")
+        if wrong := [key for key, k in (self.label_map or {}).items() if (key == "other") != (k == "background")]:
+            raise ValueError(f"label_map: expected `other: background` or numbers, got {wrong[0]!r}: give its class")
         return self
 
     @abc.abstractmethod
@@ -424,7 +428,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return image_files.read_header(asked(image_files.fetch, str(entry.label), what))
 
     def _read_label(self, entry: CaseFiles, label: Header) -> npt.NDArray[np.uint8]:
-        return read_classes(label, self.classes_of_labels.of_file(label))
+        return self.classes_of_labels.read(label)
 
     def _absent(self, entry: CaseFiles) -> list[str]:
         """Returns the files of a case that do not exist."""

@@ -22,7 +22,7 @@ from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.core.names import require_inside
 from freqbench.core.types import IGNORED, Spacing
-from freqbench.data import image_files, nifti
+from freqbench.data import image_files, nibabel_files
 from freqbench.ops import planes
 from freqbench.ops.planes import AXIAL, PLANES, Array, Box, aspect, busiest, error_box, plane
 from freqbench.reporting.colors import class_color, class_colors
@@ -321,14 +321,14 @@ def turned(
 
 def _channels(path: str) -> tuple[Voxels, npt.NDArray[np.float64]]:
     """Reads the voxels `[C, H, W, D]` of a file, and its affine."""
-    header = nifti.read_header(storage.fetch(path), multichannel=True)
-    voxels = nifti.read_packed(storage.read_bytes(path), path)
+    header = nibabel_files.read_header(storage.fetch(path), multichannel=True)
+    voxels = nibabel_files.read_packed(storage.read_bytes(path), path)
     return (np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels[None]), header.affine
 
 
 def _class_map(path: str) -> Mask:
     """Reads a label map; voxels that do not count are drawn as background."""
-    classes = image_files.read_integers(nifti.read_header(storage.fetch(path))).astype(np.uint8)
+    classes = image_files.read_integers(nibabel_files.read_header(storage.fetch(path))).astype(np.uint8)
     classes[classes == IGNORED] = 0
     return classes
 

@@ -16,7 +16,7 @@ from freqbench.analysis.groups import is_white_box, with_files
 from freqbench.core import names
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
-from freqbench.data import nifti
+from freqbench.data import nibabel_files
 from freqbench.reporting.colors import class_colors
 from freqbench.reporting.page.schema import Manifest, Regions
 from freqbench.results import volumes
@@ -119,7 +119,7 @@ def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
     DataError if it is damaged, or not finite."""
     import nibabel
 
-    voxels = nifti.read_packed(content, path)
+    voxels = nibabel_files.read_packed(content, path)
     with gzip.open(io.BytesIO(content)) as stream:
         header = nibabel.Nifti1Header.from_fileobj(stream)
     if header.get_data_dtype().kind in "bui":

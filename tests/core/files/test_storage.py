@@ -16,7 +16,7 @@ import pytest
 from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
-from freqbench.data.nifti import read_header
+from freqbench.data.nibabel_files import read_header
 from freqbench.models.checkpoints.files import read_metadata, read_state_dict
 
 
