@@ -166,7 +166,7 @@ def checked_shape(path: Path, shape: tuple[int, ...], multichannel: bool) -> tup
 def check_invertible(path: Path, affine: npt.NDArray[np.float64]) -> None:
     """Refuses an affine with NaN, or whose axes do not span the space."""
     steps = affine[:3, :3]
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         volume = abs(float(np.linalg.det(steps))) if np.isfinite(affine).all() else 0.0
         least = 1e-6 * float(np.linalg.norm(steps, axis=0).prod())
     if not least < volume < math.inf:
