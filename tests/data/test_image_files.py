@@ -238,12 +238,35 @@ def test_voxels_beside_a_header_are_fetched_with_it(tmp_path: Path) -> None:
     assert local.refs()[0].fingerprint == ref.fingerprint
 
 
-def test_plan_and_doctor_say_what_a_file_does_not_state(tmp_path: Path) -> None:
-    put_itk(tmp_path / "a.gipl", volume()[0])
+@pytest.mark.parametrize(
+    ("suffix", "directions"),
+    [
+        (".gipl", "left, posterior and superior, as SimpleITK does"),
+        (".nii", "left, anterior and superior, as nibabel does"),
+        (".hdr", "left, anterior and superior, as nibabel does"),
+    ],
+)
+def test_plan_and_doctor_say_what_a_file_does_not_state(tmp_path: Path, suffix: str, directions: str) -> None:
+    if suffix == ".gipl":
+        put_itk(tmp_path / "a.gipl", volume()[0])
+    else:
+        bare = nibabel.Nifti1Pair if suffix == ".hdr" else nibabel.Nifti1Image
+        nibabel.save(bare(volume()[0], None), tmp_path / f"a{suffix}")  # with neither sform nor qform
     dataset = made("images", root=str(tmp_path), reference="prediction", labels=2)
     dataset.refs()
+    said = f"a{suffix}: the header names no anatomical directions: its axes of space are taken as towards {directions}"
     for lines in (dataset.remarks(["a"]), recognise(str(tmp_path)).notes):
-        assert [line for line in lines if "a.gipl: the header names no anatomical directions" in line]
+        assert [line for line in lines if said in line]
+
+
+@pytest.mark.parametrize("form", ["sform", "qform"])
+def test_directions_that_one_form_states_are_no_guess(tmp_path: Path, form: str) -> None:
+    image = nibabel.Nifti1Image(volume()[0], None)
+    getattr(image, f"set_{form}")(LPS, 1)
+    nibabel.save(image, tmp_path / "a.nii")
+    header = image_files.read_header(tmp_path / "a.nii")
+    assert header.guess == ""
+    np.testing.assert_allclose(header.affine, LPS, atol=1e-5)
 
 
 def test_a_header_that_nobody_filled_is_told(tmp_path: Path) -> None:

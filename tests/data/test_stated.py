@@ -8,7 +8,6 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
-from scipy.spatial.transform import Rotation
 
 import freqbench as fb
 from freqbench.core.types import IGNORED
@@ -209,28 +208,6 @@ def test_a_label_that_is_not_whole_is_told_with_its_voxel(tmp_path: Path) -> Non
     put_image(tmp_path / "a.nii.gz", label)
     header = image_files.read_header(tmp_path / "a.nii.gz")
     refused("got 1.5 at voxel (1, 2, 3) (1 such voxels)", lambda: image_files.read_integers(header))
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_an_oblique_volume_has_one_grid_in_every_format(tmp_path: Path, seed: int) -> None:
-    """NIfTI keeps the axes in 32 bits, NRRD in 64."""
-    random = np.random.default_rng(seed)
-    affine = np.eye(4)
-    sides = random.uniform(0.6, 3, 3)
-    affine[:3, :3] = Rotation.from_euler("xyz", random.uniform(-25, 25, 3), degrees=True).as_matrix() * sides
-    affine[:3, 3] = random.uniform(-60, 60, 3)
-    voxels = (900 * random.random((21, 18, 12))).astype(np.int16)
-    nibabel.Nifti1Image(voxels, affine).to_filename(tmp_path / "a.nii.gz")
-    image = SimpleITK.GetImageFromArray(voxels.T)
-    lps = np.diag([-1, -1, 1]) @ affine[:3]
-    image.SetSpacing(sides.tolist()), image.SetOrigin(lps[:, 3].tolist())
-    image.SetDirection((lps[:, :3] / sides).ravel().tolist())
-    SimpleITK.WriteImage(image, str(tmp_path / "a.nrrd"))
-    settings = {"intensity": "minmax", "spacing": (1.7, 1.7, 1.7), "crop_foreground": False}
-    nifti, nrrd = (fb.Case.from_file(tmp_path / f"a{suffix}", **settings) for suffix in (".nii.gz", ".nrrd"))
-    assert nifti.image.shape == nrrd.image.shape
-    np.testing.assert_allclose(nifti.affine, nrrd.affine, atol=1e-3)
-    np.testing.assert_allclose(nifti.image, nrrd.image, atol=1e-3)
 
 
 STRANGERS = {
