@@ -1,7 +1,6 @@
 """Defines the header of an image file of any format, and the checks that all readers share."""
 
 import math
-import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ MOST_PACKED = 1032
 SMALLEST_MM, LARGEST_MM = 1e-4, 100.0
 
 NO_DIRECTIONS = "the header names no anatomical directions: its axes of space are taken as towards "
-FAULTS = (OSError, EOFError, ValueError, ArithmeticError, LookupError, RuntimeError, struct.error, zlib.error)
+FAULTS = (OSError, EOFError, ValueError, ArithmeticError, LookupError, RuntimeError, zlib.error)  # of libraries
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,21 +18,18 @@ from freqbench.data.headers import Header, check_place, damage, refusal
 # Labels that a scale slope or an interpolation has moved this far from whole numbers are rounded.
 ROUNDED = 1e-3
 
+STACK = "stack the pictures of a volume into one file"
 CONVERT = "convert each by SimpleITK.WriteImage(SimpleITK.ReadImage(FILE), 'NAME.nii.gz')"
 
 # Endings of files that hold volumes in formats that are not read, and how they become NIfTI.
 OTHER_FORMATS = {
     ".mnc": "convert each by nibabel.load(FILE) and nibabel.save",
-    **dict.fromkeys((".tif", ".tiff", ".vtk", ".h5", ".hdf5"), CONVERT),
-    **dict.fromkeys((".mrc", ".lsm", ".nia", ".pic"), CONVERT),
+    **dict.fromkeys((".tif", ".tiff", ".vtk", ".h5", ".hdf5", ".mrc", ".lsm", ".nia", ".pic"), CONVERT),
     **dict.fromkeys((".par", ".rec"), "convert each by nibabel.load(PAR FILE) and nibabel.save"),
-    **dict.fromkeys(
-        (".png", ".jpg", ".jpeg", ".bmp"), "stack the pictures of a volume into one file, and state its spacing there"
-    ),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp"), f"{STACK}, and state its spacing there"),
     ".img": "give the .hdr file beside it",
     **dict.fromkeys((".dcm", ".ima", ".dicom"), "give the folder of its series (`loader: dicom`)"),
 }
-
 
 BEGIN, BLANK, GZIP = 512, b"\xef\xbb\xbf \t\r\n", b"\x1f\x8b"
 NIFTI = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))  # of a header
@@ -46,7 +43,7 @@ STRANGERS = {
     b"<?xml": f"an XML document, as a refused download leaves it: {DOWNLOAD}",
     b"{": f"a JSON document, as a refused download leaves it: {DOWNLOAD}",
     b"pk\x03\x04": "a ZIP archive: unpack it, and give the image in it",
-    b"\x89png": "a PNG picture: stack the pictures of a volume into one file",
+    b"\x89png": f"a PNG picture: {STACK}",
     b"\x89hdf": "an HDF5 file, as of MINC or MATLAB: convert it to NIfTI",
     GZIP: "packed by gzip twice: unpack it once",
     NRRD: "a NRRD file: rename it to end in .nrrd",
@@ -83,9 +80,8 @@ def reader_of(path: Path | str) -> Reader:
     if name.endswith(SUFFIXES):
         return READERS[name.removeprefix(stem(name))]
     suffix = Path(name).suffix.lower()
-    convert = OTHER_FORMATS.get(
-        suffix, "convert the file" if suffix else "of a DICOM series give the folder, on this machine"
-    )
+    usual = "convert the file" if suffix else "of a DICOM series give the folder, on this machine"
+    convert = OTHER_FORMATS.get(suffix, usual)
     raise DataError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, got {name!r}: {convert}")
 
 
