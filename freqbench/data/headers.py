@@ -32,9 +32,9 @@ FAULTS = (OSError, EOFError, ValueError, ArithmeticError, LookupError, RuntimeEr
 class Place:
     """Place of voxels: their file, and how they lie in it."""
 
-    file: Path
+    file: Path = Path()
     start: int = 0  # first byte of them, packed or not
-    num_bytes: int  # once they are unpacked, with what is packed before them; of text, the least
+    before: int = 0  # bytes that are packed before them
     packing: str = ""  # gzip, zlib, text, or another, which is not checked; raw voxels have none
     num_packed: int = 0  # bytes of packed voxels, if the header states them
 
@@ -55,7 +55,8 @@ class Header:
     guess: str = ""  # sentence on what the file does not state, and how it is read
     segments: Mapping[int, str] = field(default_factory=dict)  # names of values, where a file of segments states them
     layers: tuple[Mapping[int, int], ...] = ()  # of its segments, if several: what each value in a layer stands for
-    place: Place = Place(file=Path(), num_bytes=0)  # of the voxels of one file
+    place: Place = Place()
+    itemsize: int = 4  # bytes of a number in the file
 
     @property
     def num_channels(self) -> int:
@@ -66,6 +67,11 @@ class Header:
     def num_voxels(self) -> int:
         """Numbers in this file."""
         return math.prod(self.shape) * self.fourth
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the voxels once they are unpacked, with what is packed before them; of text, the least."""
+        return self.place.before + self.num_voxels * (1 if self.place.packing == "text" else self.itemsize)
 
     @property
     def is_integer(self) -> bool:
@@ -135,6 +141,7 @@ def header_of(
         affine=affine,
         fourth=math.prod(sizes[3:]),
         stored=kind.name,
+        itemsize=kind.itemsize,
         unfilled=unfilled if spacing == (1.0, 1.0, 1.0) else "",
         **more,
     )
@@ -201,7 +208,7 @@ def check_place(header: Header) -> None:
     place = header.place
     room = place.file.stat().st_size - place.start
     most = 1 if place.packing in ("", "text") else MOST_PACKED
-    check_room(header.path, header.num_voxels, place.num_bytes, room * most)
+    check_room(header.path, header.num_voxels, header.num_bytes, room * most)
     check_room(header.path, header.num_voxels, place.num_packed, room)
 
 

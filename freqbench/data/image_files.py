@@ -125,7 +125,7 @@ def check_length(path: Path) -> None:
     if place.packing == "gzip":
         with place.file.open("rb") as stream:
             stream.seek(-4, 2)  # gzip ends with the unpacked length, modulo 2^32 (RFC 1952)
-            is_told = int.from_bytes(stream.read(), "little") == place.num_bytes % 2**32
+            is_told = int.from_bytes(stream.read(), "little") == header.num_bytes % 2**32
     if not is_told:
         _voxels(header)
 

@@ -4,7 +4,6 @@ SimpleITK reads compressed voxels without their checksums, takes any file that a
 """
 
 import gzip
-import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -43,14 +42,15 @@ NAMED_SPACES = ("lps", "ras", "las", "left-posterior-superior", "right-anterior-
 
 def parts(path: Path) -> tuple[str, ...]:
     """Returns the name of the file with the voxels, in the folder of the header; none if they follow the header."""
-    return tuple(filter(None, [_data_file(path, _fields(path)[0])]))
+    file = _layout(path)[1].file
+    return () if file == path else (str(file.relative_to(path.parent)),)
 
 
 def read_header(path: Path, multichannel: bool = False) -> Header:
     """Reads and checks a header; see `image_files.Reader.read_header`."""
     import SimpleITK
 
-    fields, end = _fields(path)
+    fields, place = _layout(path)
     reader = _opened(path)
     size, count = reader.GetSize(), int(reader.GetNumberOfComponents())
     if count > 1 and len(size) > 3:
@@ -74,7 +74,7 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
         stated=triple(reader.GetSpacing()[:3]),
         segments=segments,
         layers=layers,
-        place=_place(path, fields, end, math.prod(size), kind.itemsize),
+        place=place,
     )
 
 
@@ -83,7 +83,7 @@ def read_voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray
     import SimpleITK
 
     if header.place.packing in ("gzip", "zlib"):
-        _unpack(header.place)
+        _unpack(header.place, header.num_bytes)
     with unwarned():
         image = _opened(header.path).Execute()
     voxels = SimpleITK.GetArrayViewFromImage(image)  # [z, y, x], or [c, z, y, x], or [z, y, x, c]
@@ -92,7 +92,7 @@ def read_voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray
     return voxels.astype(kind).T.reshape(*header.shape, header.fourth)
 
 
-def _unpack(place: Place) -> None:
+def _unpack(place: Place, num_bytes: int) -> None:
     """Unpacks compressed voxels once more, as SimpleITK does not look at their checksum."""
     unpacker, count = zlib.decompressobj(ZLIB_OR_GZIP), 0
     with place.file.open("rb") as stream:
@@ -102,8 +102,8 @@ def _unpack(place: Place) -> None:
             if not piece:
                 raise EOFError("its compressed voxels have no end")
             count += len(unpacker.decompress(piece, 2**22))
-    if count != place.num_bytes:
-        raise EOFError(f"{count} bytes of {place.num_bytes}")
+    if count != num_bytes:
+        raise EOFError(f"{count} bytes of {num_bytes}")
 
 
 def _opened(path: Path) -> Any:
@@ -178,14 +178,20 @@ def _segments(
     return names, tuple(layers) if names and num_layers > 1 else ()
 
 
-def _fields(path: Path) -> tuple[dict[str, str], int]:
-    """Returns the fields of a text header by their names in lower case, and the header's length in bytes."""
+def _layout(path: Path) -> tuple[dict[str, str], Place]:
+    """Returns the fields of a text header by their names in lower case, and the place of the voxels by them."""
     fields, is_meta = dict[str, str](), path.suffix in META
     with _refusal(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
         if path.suffix not in FORMATS:
             if len(stream.read(GIPL_HEADER)) < GIPL_HEADER:
                 raise EOFError("it is shorter than one")
-            return fields, GIPL_HEADER
+            is_packed = path.suffix == ".gz"
+            place = (
+                Place(file=path, before=GIPL_HEADER, packing="gzip")
+                if is_packed
+                else Place(file=path, start=GIPL_HEADER)
+            )
+            return fields, place
         while stream.tell() < LONGEST_HEADER and not (is_meta and "elementdatafile" in fields):
             line = stream.readline(LONGEST_HEADER).decode(errors="replace").rstrip("\r\n")
             name, is_field, value = line.partition("=" if is_meta else ":=" if ":=" in line else ": ")
@@ -194,45 +200,37 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
             if is_field and not line.startswith("#"):
                 fields[name.strip().lower()] = value.strip()
         end = stream.tell()
+    return fields, (_of_meta if is_meta else _of_nrrd)(path, fields, end)
+
+
+def _of_nrrd(path: Path, fields: Mapping[str, str], end: int) -> Place:
+    file, encoding = _beside(path, fields.get("data file", fields.get("datafile"))), fields.get("encoding", "").lower()
+    packing = PACKINGS.get(encoding, encoding)
+    skips = any(fields.get(name, "0") != "0" for name in ("line skip", "lineskip", "byte skip", "byteskip"))
+    if skips and packing:
+        raise DataError(f"{path}: expected no line skip and byte skip, got them with {encoding!r:.40}: store it anew")
+    return Place(file=file, start=0 if skips or file != path else end, packing=packing)
+
+
+def _of_meta(path: Path, fields: Mapping[str, str], end: int) -> Place:
     lacking = [name for name in ("NDims", "DimSize", "ElementType", "ElementDataFile") if name.lower() not in fields]
-    if is_meta and (lacking or fields["ndims"] not in ("2", "3", "4")):
+    if lacking or fields["ndims"] not in ("2", "3", "4"):
         got = f"no {lacking[0]}" if lacking else f"NDims {fields['ndims']!r:.40}"
         raise DataError(f"{path}: expected a MetaImage file with NDims of 2 to 4, got {got}: fetch the file again")
-    return fields, end
-
-
-def _place(path: Path, fields: Mapping[str, str], end: int, count: int, itemsize: int) -> Place:
-    """Returns the place of the voxels by the fields of a header that ends at a byte."""
-    data, encoding = _data_file(path, fields), fields.get("encoding", "").lower()
-    start, num_bytes, packing = 0 if data else end, count * itemsize, ""
-    if path.suffix in NRRD:
-        packing = PACKINGS.get(encoding, encoding)
-        if any(fields.get(name, "0") != "0" for name in ("line skip", "lineskip", "byte skip", "byteskip")):
-            start = 0
-            if packing:
-                raise DataError(
-                    f"{path}: expected no line skip and byte skip, got them with {encoding!r:.40}: store it anew"
-                )
-    elif path.suffix in META:
-        is_text = fields.get("binarydata", "true").lower().startswith("f")
-        packing = "zlib" if fields.get("compresseddata", "").lower().startswith("t") else "text" if is_text else ""
-        start = start or whole(fields.get("headersize", "0")) or 0
-    elif path.suffix == ".gz":
-        packing, start, num_bytes = "gzip", 0, end + num_bytes
+    name, is_text = fields["elementdatafile"], fields.get("binarydata", "true").lower().startswith("f")
+    file = _beside(path, None if name.upper() == "LOCAL" else name)
     return Place(
-        file=path.parent / (data or path.name),
-        start=start,
-        num_bytes=count if packing == "text" else num_bytes,  # of text, a digit and a space a voxel
-        packing=packing,
+        file=file,
+        start=end if file == path else whole(fields.get("headersize", "0")) or 0,
+        packing="zlib" if fields.get("compresseddata", "").lower().startswith("t") else "text" if is_text else "",
         num_packed=whole(fields.get("compresseddatasize", "0")) or 0,
     )
 
 
-def _data_file(path: Path, fields: Mapping[str, str]) -> str | None:
-    """Returns the name of the file of the voxels, if it leads to one of the header's folder; None: they follow it."""
-    name = fields["elementdatafile"] if path.suffix in META else fields.get("data file", fields.get("datafile"))
-    if name is None or (path.suffix in META and name.upper() == "LOCAL"):
-        return None
+def _beside(path: Path, name: str | None) -> Path:
+    """Returns the file of the voxels that a header names, if it is one of the header's folder; its own for None."""
+    if name is None:
+        return path
     if name.upper().startswith("LIST") or "%" in name:
         raise DataError(
             f"{path}: expected its voxels in one file, got a list of files, {name!r:.200}: store them in one"
@@ -243,4 +241,4 @@ def _data_file(path: Path, fields: Mapping[str, str]) -> str | None:
             f"{path}: expected its voxels in a file of its own folder, got {name!r:.200}: put the file beside the "
             "header, and its name into it"
         )
-    return str(PurePosixPath(name))
+    return path.parent / name

@@ -3,7 +3,6 @@
 import gzip
 import io
 import logging
-import math
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +57,7 @@ def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
     with _refusal(begin), gzip.open(io.BytesIO(content)) as stream:
         spec = _of_nifti(path, stream.read(LONGEST_HEADER))
         header = _header(Path(path), spec, multichannel=True)
-        headers.check_room(path, header.num_voxels, header.place.num_bytes, len(content) * headers.MOST_PACKED)
+        headers.check_room(path, header.num_voxels, header.num_bytes, len(content) * headers.MOST_PACKED)
         return _voxels(stream, spec, np.float32)
 
 
@@ -139,7 +138,6 @@ def _header(path: Path, spec: Any, multichannel: bool) -> Header:
     code, guess = (2, "") if path.suffix in MGH else (int(spec["xyzt_units"]) % 8, _guess(path, spec))
     if code not in UNITS:
         raise DataError(f"{path}: expected a unit of length in xyzt_units (0 to 3), got {code}: fix the header")
-    num_bytes = math.prod(map(int, spec.get_data_shape())) * kind.itemsize
     header = headers.header_of(
         path,
         spec.get_data_shape(),
@@ -152,7 +150,7 @@ def _header(path: Path, spec: Any, multichannel: bool) -> Header:
         place=headers.Place(
             file=path.parent / (parts(path) or (path.name,))[0],
             start=0 if is_packed else start,
-            num_bytes=num_bytes + start if is_packed else num_bytes,
+            before=start if is_packed else 0,
             packing="gzip" if is_packed else "",
         ),
     )
