@@ -68,7 +68,7 @@ def _opened(path: Path) -> gzip.GzipFile | io.BufferedReader:
 def _voxels(stream: gzip.GzipFile | io.BufferedReader, spec: Any, kind: npt.DTypeLike) -> npt.NDArray[Any]:
     from nibabel.arrayproxy import ArrayProxy
 
-    return np.asanyarray(ArrayProxy(stream, spec, mmap=False), dtype=kind)
+    return np.asanyarray(ArrayProxy(stream, spec), dtype=kind)
 
 
 def _refusal(begin: str, advice: str = "fetch the file again") -> AbstractContextManager[None]:
