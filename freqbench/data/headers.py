@@ -29,7 +29,7 @@ FAULTS = (OSError, EOFError, ValueError, ArithmeticError, LookupError, RuntimeEr
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class VoxelPlace:
     """Place of voxels: their file, and how they lie in it."""
 
     file: Path = Path()
@@ -55,7 +55,7 @@ class Header:
     guess: str = ""  # sentence on what the file does not state, and how it is read
     segments: Mapping[int, str] = field(default_factory=dict)  # names of values, where a file of segments states them
     layers: tuple[Mapping[int, int], ...] = ()  # of its segments, if several: what each value in a layer stands for
-    place: Place = Place()
+    place: VoxelPlace = VoxelPlace()
     itemsize: int = 4  # bytes of a number in the file
 
     @property
@@ -145,6 +145,11 @@ def header_of(
         unfilled=unfilled if spacing == (1.0, 1.0, 1.0) else "",
         **more,
     )
+
+
+def place_behind(start: int, file: Path, is_packed: bool) -> VoxelPlace:
+    """Returns the place of voxels behind so many bytes of a file, which gzip may have packed as a whole."""
+    return VoxelPlace(file=file, before=start, packing="gzip") if is_packed else VoxelPlace(file=file, start=start)
 
 
 def spacing_of(affine: npt.NDArray[np.float64]) -> Spacing:

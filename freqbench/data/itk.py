@@ -17,7 +17,7 @@ import numpy.typing as npt
 from freqbench.core.errors import DataError
 from freqbench.core.limits import whole
 from freqbench.core.types import triple
-from freqbench.data.headers import MAX_BYTES, NO_DIRECTIONS, Header, Place, header_of, refusal
+from freqbench.data.headers import MAX_BYTES, NO_DIRECTIONS, Header, VoxelPlace, header_of, place_behind, refusal
 
 NRRD, META, GIPL = (".nrrd", ".nhdr"), (".mha", ".mhd"), ("GiplImageIO", "a GIPL")
 SUFFIXES = (*NRRD, *META, ".gipl.gz", ".gipl")
@@ -92,7 +92,7 @@ def read_voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray
     return voxels.astype(kind).T.reshape(*header.shape, header.fourth)
 
 
-def _unpack(place: Place, num_bytes: int) -> None:
+def _unpack(place: VoxelPlace, num_bytes: int) -> None:
     """Unpacks compressed voxels once more, as SimpleITK does not look at their checksum."""
     unpacker, count = zlib.decompressobj(ZLIB_OR_GZIP), 0
     with place.file.open("rb") as stream:
@@ -178,20 +178,14 @@ def _segments(
     return names, tuple(layers) if names and num_layers > 1 else ()
 
 
-def _layout(path: Path) -> tuple[dict[str, str], Place]:
+def _layout(path: Path) -> tuple[dict[str, str], VoxelPlace]:
     """Returns the fields of a text header by their names in lower case, and the place of the voxels by them."""
     fields, is_meta = dict[str, str](), path.suffix in META
     with _refusal(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
         if path.suffix not in FORMATS:
             if len(stream.read(GIPL_HEADER)) < GIPL_HEADER:
                 raise EOFError("it is shorter than one")
-            is_packed = path.suffix == ".gz"
-            place = (
-                Place(file=path, before=GIPL_HEADER, packing="gzip")
-                if is_packed
-                else Place(file=path, start=GIPL_HEADER)
-            )
-            return fields, place
+            return fields, place_behind(GIPL_HEADER, path, path.suffix == ".gz")
         while stream.tell() < LONGEST_HEADER and not (is_meta and "elementdatafile" in fields):
             line = stream.readline(LONGEST_HEADER).decode(errors="replace").rstrip("\r\n")
             name, is_field, value = line.partition("=" if is_meta else ":=" if ":=" in line else ": ")
@@ -203,23 +197,23 @@ def _layout(path: Path) -> tuple[dict[str, str], Place]:
     return fields, (_of_meta if is_meta else _of_nrrd)(path, fields, end)
 
 
-def _of_nrrd(path: Path, fields: Mapping[str, str], end: int) -> Place:
+def _of_nrrd(path: Path, fields: Mapping[str, str], end: int) -> VoxelPlace:
     file, encoding = _beside(path, fields.get("data file", fields.get("datafile"))), fields.get("encoding", "").lower()
     packing = PACKINGS.get(encoding, encoding)
     skips = any(fields.get(name, "0") != "0" for name in ("line skip", "lineskip", "byte skip", "byteskip"))
     if skips and packing:
         raise DataError(f"{path}: expected no line skip and byte skip, got them with {encoding!r:.40}: store it anew")
-    return Place(file=file, start=0 if skips or file != path else end, packing=packing)
+    return VoxelPlace(file=file, start=0 if skips or file != path else end, packing=packing)
 
 
-def _of_meta(path: Path, fields: Mapping[str, str], end: int) -> Place:
+def _of_meta(path: Path, fields: Mapping[str, str], end: int) -> VoxelPlace:
     lacking = [name for name in ("NDims", "DimSize", "ElementType", "ElementDataFile") if name.lower() not in fields]
     if lacking or fields["ndims"] not in ("2", "3", "4"):
         got = f"no {lacking[0]}" if lacking else f"NDims {fields['ndims']!r:.40}"
         raise DataError(f"{path}: expected a MetaImage file with NDims of 2 to 4, got {got}: fetch the file again")
     name, is_text = fields["elementdatafile"], fields.get("binarydata", "true").lower().startswith("f")
     file = _beside(path, None if name.upper() == "LOCAL" else name)
-    return Place(
+    return VoxelPlace(
         file=file,
         start=end if file == path else whole(fields.get("headersize", "0")) or 0,
         packing="zlib" if fields.get("compresseddata", "").lower().startswith("t") else "text" if is_text else "",

@@ -134,25 +134,20 @@ def _of_nifti(path: Path | str, begin: bytes) -> Any:
 
 
 def _header(path: Path, spec: Any, multichannel: bool) -> Header:
-    is_packed, kind, start = path.name.endswith(PACKED), spec.get_data_dtype(), spec.get_data_offset()
+    (file,) = parts(path) or (path.name,)
     code, guess = (2, "") if path.suffix in MGH else (int(spec["xyzt_units"]) % 8, _guess(path, spec))
     if code not in UNITS:
         raise DataError(f"{path}: expected a unit of length in xyzt_units (0 to 3), got {code}: fix the header")
     header = headers.header_of(
         path,
         spec.get_data_shape(),
-        kind,
+        spec.get_data_dtype(),
         spec.get_best_affine(),
         (*UNITS[code], "xyzt_units"),
         multichannel,
         unfilled="sform, qform and unit" if guess and not code else "",
         guess=guess,
-        place=headers.Place(
-            file=path.parent / (parts(path) or (path.name,))[0],
-            start=0 if is_packed else start,
-            before=start if is_packed else 0,
-            packing="gzip" if is_packed else "",
-        ),
+        place=headers.place_behind(spec.get_data_offset(), path.parent / file, path.name.endswith(PACKED)),
     )
     stated = triple(float(side) * UNITS[code][1] for side in spec.get_zooms()[:3])  # ITK takes these
     return replace(
