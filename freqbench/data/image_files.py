@@ -227,13 +227,13 @@ def _layers(header: Header, least: int) -> Iterator[npt.NDArray[np.integer[Any]]
         with np.errstate(invalid="ignore"):
             labels = stored if header.is_integer else np.rint(stored)
             is_wrong = ~(np.isfinite(stored) & (np.abs(stored - labels) <= ROUNDED) & (labels >= least))
+            labels = labels if header.is_integer else labels.astype(np.int64)
         if is_wrong.any():
             first = tuple(map(int, np.argwhere(is_wrong)[0]))
             raise DataError(
                 f"{header.path}: expected integers from {least} as labels, got {stored[first]:g} at voxel {first} "
                 f"({np.count_nonzero(is_wrong)} such voxels): give the label map, not an image or probabilities"
             )
-        labels = labels if header.is_integer else labels.astype(np.int64)
         if header.layers:
             values = np.unique(labels)
             if strange := sorted({*values.tolist()} - {0, *stands_for}):
