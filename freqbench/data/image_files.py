@@ -123,7 +123,7 @@ def check_length(path: Path) -> None:
     check_place(header)
     place, is_told = header.place, header.place.packing == "" or header.place.num_packed > 0
     if place.packing == "gzip":
-        with place.file.open("rb") as stream:
+        with refusal(damage(path, header.num_voxels)), place.file.open("rb") as stream:
             stream.seek(-4, 2)  # gzip ends with the unpacked length, modulo 2^32 (RFC 1952)
             is_told = int.from_bytes(stream.read(), "little") == header.num_bytes % 2**32
     if not is_told:

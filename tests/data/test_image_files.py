@@ -83,6 +83,15 @@ def test_a_truncated_file_is_told_by_its_length_and_when_it_is_read(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("suffix", [".nhdr", ".mhd"])
+def test_a_file_of_voxels_of_two_bytes_is_told(tmp_path: Path, suffix: str) -> None:
+    """A packed file is long enough for some voxels, but has no end that states their length."""
+    put_itk(tmp_path / f"a{suffix}", np.arange(8, dtype=np.uint8).reshape(2, 2, 2), packed=True)
+    (data,) = (file for file in tmp_path.iterdir() if file.suffix != suffix)
+    data.write_bytes(data.read_bytes()[:2])
+    refused("got damaged or truncated data", lambda: image_files.check_length(tmp_path / f"a{suffix}"))
+
+
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
 def test_a_flipped_bit_of_packed_voxels_is_told(tmp_path: Path, suffix: str) -> None:
     """SimpleITK reads them as other voxels."""
