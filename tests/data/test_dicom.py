@@ -265,7 +265,7 @@ def test_no_field_of_the_patient_is_told(tmp_path: Path, capfd: pytest.CaptureFi
     told = [repr(ref), repr(dataset.native(ref).source), *dataset.remarks([ref.patient_id]), *dataset.notes]
     told += [repr(dataset.whole_recipe()), *dataset.faults(ref, dataset.space), repr(recognise(str(tmp_path), True))]
     assert re.fullmatch("case-[0-9a-f]{8}", ref.case_id)
-    assert {entry.patient_id for entry in dataset.splits()["test"]} == {ref.patient_id}
+    assert {scan.patient for scan in dataset.scans.values()} == {ref.patient_id}
     for spoil in (_truncate, _double, _drop, _damage):
         spoil(series)
         with pytest.raises(UserError) as error:

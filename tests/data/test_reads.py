@@ -59,7 +59,7 @@ def _msd(root: Path, count: int) -> Dataset:
 
 def _synapse(root: Path, count: int) -> Dataset:
     dataset = made("synapse", root=str(root), cases=count)
-    downloads.synapse(root, "raw", map(dataset._case_id, dataset.splits()["validation"]))
+    downloads.synapse(root, "raw", (line.case_id for line in dataset.splits()["validation"]))
     return dataset
 
 
