@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from freqbench.core.errors import UserError, unknown
+from freqbench.core.measures import METRICS
 from freqbench.core.plugins import installed, kind_of, names_class
 
 AnyPath = str | PathLike[str]
@@ -38,7 +39,6 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
     "attacks": {"ATTACKS": "attacks/table.py"},
     "datasets": {"DATASETS": "data/__init__.py"},
     "models": {"MODELS": "models/networks/architectures.py", "READERS": "models/sources/__init__.py"},
-    "metrics": {"METRICS": "metrics/__init__.py"},
     "losses": {"LOSSES": "ops/losses.py"},
     "corruptions": {"KINDS": "attacks/corruption.py"},
     "changes": {"CHANGES": "ops/changes.py"},
@@ -51,7 +51,7 @@ class _KnownNames(dict[str, tuple[str, ...]]):
         return self[kind]
 
 
-KNOWN = _KnownNames(bands=("low", "middle", "high"))
+KNOWN = _KnownNames(bands=("low", "middle", "high"), metrics=(*METRICS,))
 """Names of each kind that a job may use; those of a table are read on first use."""
 
 # Unambiguous names from the code released with the papers.

@@ -18,6 +18,7 @@ from freqbench.core import config
 from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.files import storage
+from freqbench.core.measures import METRIC_OF, METRICS
 from freqbench.core.types import NativeCase, triple
 from freqbench.data import Dataset, image_files
 from freqbench.data.headers import Header
@@ -32,13 +33,13 @@ from freqbench.exchange import export
 from freqbench.job.cells import Unit
 from freqbench.job.grid import Grid
 from freqbench.job.plan import Plan
-from freqbench.metrics import METRICS, Scores, metric_of, voxel_success
+from freqbench.metrics import Scores, metric_of, voxel_success
 from freqbench.models import ModelSpec
 from freqbench.results import KEY, Store
 from freqbench.results.volumes import VOLUMES
 
 ARCH = "predictions"
-COPIED = tuple(column for metric in METRICS.values() if metric.of == "volumes" for column in metric.columns)
+COPIED = tuple(column for column, name in METRIC_OF.items() if METRICS[name].of == "volumes")
 BESIDE = ("eps_native", "num_windows", "num_forwards", "num_backwards", "attack_seconds")
 
 LabelTable = Mapping[int, int]
@@ -250,8 +251,7 @@ def _volume(row: Mapping[str, Any] | None, metrics: Sequence[str], without_clean
         stated = object_of(row["null_reasons"] or "{}", "null_reasons")
         reasons |= {column: stated[column] for column in COPIED if column in stated}
     if without_clean:
-        own = METRICS.keys() & {*metrics}
-        columns = (column for name in own for column in METRICS[name].columns if column.endswith("_clean"))
+        columns = (column for column, name in METRIC_OF.items() if name in metrics and column.endswith("_clean"))
         reasons |= dict.fromkeys((*columns, "voxel_success"), "no label map of the clean volume")
     values = {column: row[column] for column in COPIED if row and row[column] is not None}
     return Scores(values=values | dict.fromkeys(reasons, np.nan), reasons=reasons)

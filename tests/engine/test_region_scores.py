@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from freqbench import metrics
+from freqbench.core.measures import METRIC_OF, UNDEFINED
 from freqbench.engine.scoring import (
     SHAPES,
-    UNDEFINED,
     LabelMaps,
     PredictionScores,
     score_draw,
@@ -80,7 +80,7 @@ def test_regions_that_a_map_lacks_are_counted(maps: LabelMaps) -> None:
     assert (overlap.record["missed_classes"], overlap.record["hallucinated_classes"]) == (0, 1)
     counts = {name: shapes.record[name] for name in shapes.record if name.endswith("_undefined_classes")}
     assert counts == dict.fromkeys(counts, 1)
-    assert counts.keys() == UNDEFINED.keys()
+    assert counts.keys() == {name for name in UNDEFINED if METRIC_OF[name] in SHAPES}
 
 
 def test_voxels_that_do_not_count_are_in_no_score(maps: LabelMaps) -> None:
