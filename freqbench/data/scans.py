@@ -14,7 +14,7 @@ from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.data import image_files
 from freqbench.data.headers import Header
-from freqbench.data.labels import Classes, read_classes
+from freqbench.data.labels import Reading, read_classes
 
 T = TypeVar("T")
 Labels = npt.NDArray[np.uint8]
@@ -68,9 +68,9 @@ class Scan(abc.ABC):
     def label(self, image: Header) -> Header | None:
         """Reads and checks the header of its label map, which lies on the image's grid; None without one."""
 
-    def classes(self, label: Header, classes: Classes) -> Labels:
+    def classes(self, label: Header, reading: Reading) -> Labels:
         """Returns the class of each voxel of its label map, `[H, W, D]`; raises DataError for other values."""
-        return read_classes(label, classes.of_file(label))
+        return read_classes(label, reading.of_file(label))
 
     def absent(self) -> list[str]:
         """Returns its files that do not exist."""
@@ -152,7 +152,7 @@ class Masks(Files):
         """Reads the header of its first mask, and checks all."""
         return next(iter([self._on_grid(mask, image) for mask in self.masks]), None)
 
-    def classes(self, label: Header, classes: Classes) -> Labels:
+    def classes(self, label: Header, reading: Reading) -> Labels:
         """Returns the class of the last mask that holds each voxel."""
         merged = np.zeros(label.shape, np.uint8)
         for index, mask in enumerate(self.masks, start=1):

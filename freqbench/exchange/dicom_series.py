@@ -317,11 +317,11 @@ class CaseSeries:
 
     def _masks(self, label: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """Returns the masks of regions, which a saved label map shows; of classes the map itself."""
-        if not (regions := self.dataset.regions_of_labels):
+        if not (regions := self.dataset.classes.of_labels):
             return label
         labels = (
             [value for value, inside in enumerate(regions) if number in inside]
-            for number in range(1, self.dataset.num_classes)
+            for number in range(1, len(self.dataset.classes))
         )
         return np.stack([np.isin(label, of_region) for of_region in labels])
 

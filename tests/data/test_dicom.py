@@ -157,14 +157,14 @@ def test_segments_that_overlap_are_regions(tmp_path: Path) -> None:
     series = put_series(tmp_path / "images/a", image)
     put_seg(tmp_path / "labels/a.dcm", series, {"whole": label > 0, "core": label == 2})
     dataset = _dataset(tmp_path)
-    assert dataset.has_regions
+    assert dataset.classes.overlap
     assert dataset.class_names == ("background", "whole", "core")
     np.testing.assert_array_equal(dataset.native(dataset.refs()[0]).label[0], np.array([0, 1, 3])[label])
     single = _dataset(tmp_path, labels=["background", "core"])
-    assert not single.has_regions
+    assert not single.classes.overlap
     np.testing.assert_array_equal(single.native(single.refs()[0]).label[0], label == 2)
     fused = _dataset(tmp_path, label_map={1: 1, 2: 1})
-    assert not fused.has_regions
+    assert not fused.classes.overlap
     np.testing.assert_array_equal(fused.native(fused.refs()[0]).label[0], label > 0)
 
 
@@ -236,7 +236,7 @@ def test_doctor_knows_a_folder(tmp_path: Path) -> None:
     assert layout.loader == "dicom"
     assert layout.problems == ()
     dataset = made(**layout.entry)
-    assert dataset.num_classes == 3
+    assert len(dataset.classes) == 3
     (tmp_path / "labels/a.dcm").unlink()
     assert recognise(str(tmp_path)).entry["reference"] == "prediction"
     assert recognise(str(tmp_path / "images/a")).loader == "dicom"

@@ -15,7 +15,7 @@ from freqbench.core.identity import digest
 from freqbench.core.types import IGNORED, CaseRef
 from freqbench.data import dicom
 from freqbench.data.headers import Header
-from freqbench.data.labels import Classes, few, plain
+from freqbench.data.labels import Reading, few, plain
 from freqbench.data.loaders.folder import ListedFolder, UnlabelledError
 from freqbench.data.scans import Labels, Line, Scan, Stated
 
@@ -101,7 +101,7 @@ class Slices(Scan):
         files = [*series.files, *([self.segmentation()] if self.has_label else [])]
         return digest([storage.sha256(str(path)) for path in files])
 
-    def classes(self, label: Header, classes: Classes) -> Labels:
+    def classes(self, label: Header, reading: Reading) -> Labels:
         """Returns the class of each voxel's segment, or the code of its regions if they overlap."""
         if not isinstance(label, dicom.Segmentation):
             raise TypeError(f"{label.path}: expected the header of a segmentation")
@@ -109,15 +109,15 @@ class Slices(Scan):
         held, ignored = np.zeros(label.shape, np.uint8), np.zeros(label.shape, bool)
         for number, mask in dicom.masks(label):
             value = values[plain(names[number])]
-            if value not in classes.of_value:
+            if value not in reading.of_value:
                 raise DataError(
-                    f"{label.path}: expected segments of {few(classes.names[1:])}, got {names[number]!r}: name all "
+                    f"{label.path}: expected segments of {few(reading.names[1:])}, got {names[number]!r}: name all "
                     "in `labels`, or say the class of each by `label_map`"
                 )
-            k = classes.of_value[value]
+            k = reading.of_value[value]
             if k == IGNORED:
                 ignored |= mask
-            elif classes.regions:
+            elif reading.regions:
                 held[mask] |= k
             elif k:
                 if count := int(np.count_nonzero(held[mask] * (held[mask] != k))):

@@ -23,9 +23,11 @@ from freqbench.data import cache, image_files
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.headers import Header
 from freqbench.data.intensities import off_scale
-from freqbench.data.labels import Classes, classes_of, few, in_regions
+from freqbench.data.labels import Reading, classes_of, few, in_regions
+from freqbench.data.nsd_tolerances import of_organs
 from freqbench.data.preprocess import check_room, prepared_shape, ras_grid
 from freqbench.data.scans import Line, Scan, Stated, asked
+from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace
 
 # Raise it with every change of the output of `load` for the same files.
@@ -142,7 +144,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return {name: (k,) for k, name in enumerate(classes.names) if k} if max(map(len, together)) > 1 else {}
 
     @property
-    def classes_of_labels(self) -> Classes:
+    def reading(self) -> Reading:
         """The classes or regions, and the class, or the code of regions, of each label in the files."""
         classes, regions = self._exclusive_classes(), self._regions()
         classes = in_regions(self.name, classes, regions) if regions else classes
@@ -151,18 +153,20 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return classes
 
     @property
-    def region_order(self) -> tuple[int, ...]:
-        """Larger sets of labels first, so that a region lies over those that contain it."""
-        sizes = [*map(len, self._regions().values())]
-        return tuple(1 + number for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]))
+    def classes(self) -> Classes:
+        """The job's or the folder's classes or regions, of which larger ones are drawn first."""
+        reading, tolerance = self.reading, self._stated().tolerance_mm
+        organs, sizes = reading.names[1:], [*map(len, reading.regions)]
+        return Classes(
+            names=reading.names,
+            overlap=bool(reading.regions),
+            tolerances_mm=of_organs(organs) if tolerance is None else (tolerance,) * len(organs),
+            ignored=reading.ignored,
+            stated={value: code for value, code in reading.of_value.items() if reading.regions and code != IGNORED},
+            drawn=tuple(1 + number for number in sorted(range(len(sizes)), key=lambda number: -sizes[number])),
+        )
 
-    @property
-    def region_codes(self) -> Mapping[int, int]:
-        """The regions of each label in the folder's files."""
-        codes = self.classes_of_labels.of_value if self.has_regions else {}
-        return {value: code for value, code in codes.items() if code != IGNORED}
-
-    def _exclusive_classes(self) -> Classes:
+    def _exclusive_classes(self) -> Reading:
         count = (
             1 + max(chain.from_iterable(self.regions.values()), default=1) if self.regions else None
         )  # of labels, where nothing names them
@@ -177,30 +181,14 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         )
 
     @property
-    def has_regions(self) -> bool:
-        """True if the job or the folder's list states regions."""
-        return bool(self._regions())
-
-    @property
     def class_names(self) -> tuple[str, ...]:
         """Names from `labels`, else from the folder."""
-        return self.classes_of_labels.names
-
-    @property
-    def ignored(self) -> tuple[int, ...]:
-        """The job's `ignore`, else what the files' own list leaves out."""
-        return self.classes_of_labels.ignored
+        return self.reading.names
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines on labels that become other classes, or do not count."""
-        return self.classes_of_labels.notes(self.name)
-
-    @property
-    def tolerances_mm(self) -> tuple[float, ...]:
-        """The tolerance that the list states for all classes, else that of each class's organ."""
-        tolerance = self._stated().tolerance_mm
-        return super().tolerances_mm if tolerance is None else (tolerance,) * (self.num_classes - 1)
+        return self.reading.notes(self.name)
 
     @cached_property
     def num_channels(self) -> int:
@@ -217,7 +205,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def recipe(self) -> dict[str, Any]:
         """Returns loader, revision, preprocessing and classes; also the class of each label, if one has another."""
         own = {"loader": self.loader, "revision": REVISION, **self.space.identity(), "labels": self.class_names}
-        return own | self.classes_of_labels.recipe()
+        return own | self.reading.recipe()
 
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
         """Returns cases as `Dataset.refs` does; reads lists, headers and content hashes."""
@@ -269,7 +257,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         self._require_content(scan, ref, image)
         classes = np.full(image.shape, 0 if label else NO_LABEL, np.uint8)
         if label:
-            classes[label.place_in(image)] = scan.classes(label, self.classes_of_labels)
+            classes[label.place_in(image)] = scan.classes(label, self.reading)
         return NativeCase(
             ref=ref,
             image=torch.from_numpy(image_files.read_image(image)),
@@ -320,7 +308,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 _, label = self._headers(scan)
                 scan.check()
                 if label and with_labels and scan.reads_labels:
-                    scan.classes(label, self.classes_of_labels)
+                    scan.classes(label, self.reading)
                     survey.notes.extend(filter(None, [image_files.rounding(label)]))
                 survey.complete.append(scan.case_id)
             except DataError as error:
@@ -396,7 +384,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def _headers(self, scan: Scan) -> tuple[Header, Header | None]:
         image = scan.image()
         label = scan.label(image) if scan.has_label else None
-        if label and label.segments and self.classes_of_labels.of_file(label) != self.classes_of_labels.of_value:
+        if label and label.segments and self.reading.of_file(label) != self.reading.of_value:
             self._guesses.setdefault(BY_NAME, {})[label.path.name] = None
         for header in filter(None, (image, label)):
             self._guesses.setdefault(header.guess, {})[header.path.name] = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from freqbench.core.errors import DataError, MissingDataError, unknown
 from freqbench.core.files import storage
@@ -33,17 +33,19 @@ class TotalSegmentator(ListedFolder):
     masks overlap, the structure later in `classes` gets the voxel. A case without any of them has only background.
 
     Attributes:
-        classes: the structures, in order of their label from 1 on: `[liver, kidney_left, kidney_right]`.
+        structures: `classes` in job files: the structures, in order of their label from 1 on: `[liver, kidney_left]`.
         split: value of the column `split` in `meta.csv` (`train`, `val`, `test`), or a slice of one.
         modality: `ct` reads `ct.nii.gz`, `mr` reads `mri.nii.gz`.
         intensity: None takes the modality's: `percentile` for MR; the window for CT spans lungs, organs and bones; a
             narrower one suits abdominal organs.
     """
 
+    model_config = ConfigDict(populate_by_name=True)  # so that a dumped dataset can be validated again
+
     loader: ClassVar[str] = "totalsegmentator"
     homepage: ClassVar[str] = "https://doi.org/10.5281/zenodo.6802613"
 
-    classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=255)]
+    structures: Annotated[tuple[ClassName, ...], Field(alias="classes", min_length=1, max_length=255)]
     labels: None = None
     label_map: None = None
     ignore: tuple[()] = ()
@@ -54,7 +56,7 @@ class TotalSegmentator(ListedFolder):
     def _usual_intensity(cls, values: Mapping[str, Any]) -> Intensity:
         return "percentile" if values.get("modality") == "mr" else WINDOW
 
-    @field_validator("classes")
+    @field_validator("structures")
     @classmethod
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) < len(value) or "background" in value:
@@ -80,11 +82,11 @@ class TotalSegmentator(ListedFolder):
 
     def stated(self) -> Stated:
         """Returns the structures, with the one tolerance that was published."""
-        return Stated(names=dict(enumerate(("background", *self.classes))), tolerance_mm=TOLERANCE_MM)
+        return Stated(names=dict(enumerate(("background", *self.structures))), tolerance_mm=TOLERANCE_MM)
 
     def _case(self, case_id: str) -> Scan:
         folder = storage.join(self._root(), case_id)
-        masks = tuple(storage.join(folder, "segmentations", f"{structure}.nii.gz") for structure in self.classes)
+        masks = tuple(storage.join(folder, "segmentations", f"{structure}.nii.gz") for structure in self.structures)
         return Structures(case_id=case_id, channels=(storage.join(folder, FILES[self.modality]),), masks=masks)
 
 

@@ -120,7 +120,7 @@ def fitted(source: "Source", draft: ModelSpec, facts: Facts, entry: ModelEntry) 
 
 def fitting(draft: ModelSpec, wanted: Weights, weights: Weights, facts: Facts) -> list[str]:
     """Refuses weights that do not fit their network; returns a note if nobody seems to have trained them."""
-    checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.outputs, draft.head == "sigmoid")
+    checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_outputs, draft.head)
     # freqbench's own metadata tell of a training.
     return [UNTRAINED] if not facts.is_own and checkpoints.look_untrained(weights) else []
 
@@ -216,7 +216,7 @@ def cost_of(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
                 "take: enlarge the roi or use fewer strides"
             ) from None
         raise UserError(f"{arch}: a roi of {size} does not pass through the network: {one_line(error)}") from None
-    expected = (1, spec.outputs, *roi)
+    expected = (1, spec.num_outputs, *roi)
     got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     if got != expected:
         raise UserError(f"{arch}: expected logits of shape {expected}, got {got}: check args and roi")
