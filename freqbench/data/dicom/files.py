@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freqbench.core.errors import DataError, UserError, installing
-from freqbench.data.headers import MOST_PACKED, check_room
+from freqbench.data.headers import MOST_PACKED
 from freqbench.data.itk import unwarned
 
 SEG, LABELMAP, RTSTRUCT = (f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("66.4", "66.7", "481.3"))
@@ -38,6 +38,10 @@ PIXELS = (
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated"),
     *("BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
 )
+OF_DAMAGE = (
+    *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, EOFError, OSError),
+    *(struct.error, zlib.error),
+)
 PLANE = {"PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}  # with their counts of numbers
 
 Stamps = tuple[tuple[Path, int, int], ...]  # files with size and time stamp
@@ -53,15 +57,19 @@ class File:
 
     path: Path
     fields: Any  # pydicom's Dataset
-    syntax: Any
-    num_voxels: int
-    num_bytes: int  # of them
-    room: int  # as many bytes of voxels can be in the file
+    kind: str  # UID of the kind of object
+    num_bytes: int  # of voxels, as the fields state
+    room: int  # for them, at most
+    plain: "Plain | None"
 
-    @property
-    def kind(self) -> str:
-        """UID of the kind of object."""
-        return str(self.fields.get("SOPClassUID", ""))
+
+@dataclass(frozen=True)
+class Plain:
+    """Place of voxels that are whole numbers of 8 or 16 bits, neither deflated nor compressed."""
+
+    start: int
+    stored: np.dtype[Any]
+    unused: int  # bits of a number above those that hold it
 
 
 def is_dicom(path: Path) -> bool:
@@ -78,9 +86,8 @@ def label_files(files: Sequence[Path]) -> list[Path]:
     for path in files:
         with suppress(DataError), reading(path) as pydicom:
             kinds[path] = str(pydicom.filereader.read_file_meta_info(path).get("MediaStorageSOPClassUID", ""))
-    return [path for path in kinds if kinds[path] in (SEG, LABELMAP)] or [
-        path for path in kinds if kinds[path] == RTSTRUCT
-    ]
+    found = ([path for path in kinds if kinds[path] in wanted] for wanted in ((SEG, LABELMAP), (RTSTRUCT,)))
+    return next(filter(None, found), [])
 
 
 def kind_name(uid: str) -> str:
@@ -107,17 +114,23 @@ def read_file(path: Path, where: Path, *tags: str) -> File:
         fields.buffer = None  # else what was inflated is kept too
         for _ in fields.iterall():  # which decodes each value, so that none is damaged later
             pass
-        size, start = path.stat().st_size, stream.tell()
-        room = size - start - (8 if syntax.is_implicit_VR else 12)  # without tag, type and length
-        if syntax.is_deflated or syntax.is_encapsulated:
-            room = size * MOST_PACKED
+        size, start = path.stat().st_size, stream.tell() + (8 if syntax.is_implicit_VR else 12)  # behind their head
+        room = size * MOST_PACKED if syntax.is_deflated or syntax.is_encapsulated else size - start
         if syntax.is_encapsulated:
             stream.seek(max(start, size - TAIL))
             room *= END_OF_FRAMES in stream.read()
-        sides = int(fields.get("Rows", 0)), int(fields.get("Columns", 0))
-        count = math.prod(sides) * int(fields.get("NumberOfFrames") or 1)
-        bits = count * int(fields.get("SamplesPerPixel", 1)) * int(fields.get("BitsAllocated", 0))
-    return File(path=path, fields=fields, syntax=syntax, num_voxels=count, num_bytes=-(-bits // 8), room=room)
+        bits = math.prod(int(fields.get(name, 1)) for name in ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel"))
+        num_bytes = -(-bits * int(fields.get("NumberOfFrames") or 1) // 8)
+        kind, plain = str(fields.get("SOPClassUID", "")), _plain(fields, syntax, start)
+    return File(path=path, fields=fields, kind=kind, num_bytes=num_bytes, room=room, plain=plain)
+
+
+def _plain(fields: Any, syntax: Any, start: int) -> Plain | None:
+    bits, used, high = (fields.get(name) for name in ("BitsAllocated", "BitsStored", "HighBit"))
+    if syntax.is_encapsulated or syntax.is_deflated or bits not in (8, 16) or not used or not used - 1 == high < bits:
+        return None
+    kind = f"{'<' if syntax.is_little_endian else '>'}{'i' if fields.get('PixelRepresentation') else 'u'}{bits // 8}"
+    return Plain(start, np.dtype(kind), bits - used)
 
 
 def read_numbers(fields: Any, name: str, count: int, where: Path) -> npt.NDArray[np.float64]:
@@ -140,28 +153,24 @@ def read_plane(fields: Any, where: Path) -> npt.NDArray[np.float64]:
     return np.concatenate([read_numbers(fields, name, count, where) for name, count in PLANE.items()])
 
 
-def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
-    """Returns the numbers as a file stores them, decoded."""
-    file = read_file(path, where, *PIXELS)
-    check_room(where, file.num_voxels, file.num_bytes, file.room)
-    undecoded = (
-        f"expected voxels that pydicom or GDCM decodes, got a file that neither does ({file.syntax.name}): "
-        "fetch it again, or store it uncompressed (dcmdjpeg, dcmdrle or gdcmconv --raw)"
-    )
-    with reading(where, undecoded) as pydicom, opened(path, where, file.num_bytes) as (stream, syntax):
+def read_pixels(path: Path, where: Path, num_bytes: int) -> npt.NDArray[Any]:
+    """Returns the numbers as a file stores them, decoded; `num_bytes` as `read_file` found them to have room."""
+    with (
+        reading(where),
+        opened(path, where, num_bytes) as (stream, syntax),
+        reading(
+            where,
+            f"expected voxels that pydicom or GDCM decodes, got a file that neither does ({syntax.name}): fetch it "
+            "again, or store it uncompressed (dcmdjpeg, dcmdrle or gdcmconv --raw)",
+        ) as pydicom,
+    ):
         if not syntax.is_encapsulated:
             return pydicom.pixels.pixel_array(stream)
-        fields = pydicom.dcmread(stream, specific_tags=[*PIXELS, "SOPClassUID", "PixelData"])
-        _check_frames(fields, pydicom)
+        fields = pydicom.dcmread(stream, specific_tags=[*PIXELS, "PixelData"])
+        for frame in pydicom.encaps.generate_frames(fields.PixelData, number_of_frames=fields.get("NumberOfFrames", 1)):
+            if _frame_size(frame) not in (None, (fields.Rows, fields.Columns, 1)):  # for which it would be decoded
+                raise ValueError("a frame of another size")
         return fields.pixel_array if fields.BitsAllocated == 1 else _decoded(fields, pydicom)
-
-
-def _check_frames(fields: Any, pydicom: Any) -> None:
-    """Raises ValueError for a frame whose own compressed header states another size, for which it would be decoded."""
-    size = fields.Rows, fields.Columns, 1
-    for frame in pydicom.encaps.generate_frames(fields.PixelData, number_of_frames=fields.get("NumberOfFrames") or 1):
-        if (stated := _frame_size(frame)) not in (None, size):
-            raise ValueError(f"expected a frame of {size}, got {stated}")
 
 
 def _frame_size(frame: bytes) -> tuple[int, int, int] | None:
@@ -183,11 +192,9 @@ def _decoded(fields: Any, pydicom: Any) -> npt.NDArray[Any]:
     import SimpleITK
 
     fields.SOPClassUID = fields.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
-    fields.SOPInstanceUID = fields.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
     with TemporaryDirectory(prefix="freqbench-") as folder, unwarned():
-        fields.save_as(Path(folder) / "slice.dcm", enforce_file_format=True)
-        image = SimpleITK.ReadImage(str(Path(folder) / "slice.dcm"), imageIO="GDCMImageIO")
-    return SimpleITK.GetArrayFromImage(image)
+        fields.save_as(path := f"{folder}/slice.dcm")
+        return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path, imageIO="GDCMImageIO"))
 
 
 def _check_segments(stream: Any, where: Path) -> None:
@@ -250,15 +257,13 @@ def reading(
 ) -> Iterator[Any]:
     """Gives pydicom as `quiet` does; raises DamagedError for whatever it raises of a damaged file."""
     with quiet() as pydicom:
-        of_pydicom = pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException
-        of_values = ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, struct.error
         try:
             yield pydicom
         except DataError:
             raise
         except PermissionError:
             raise DataError(f"{where}: expected files that may be read, got others: check permissions") from None
-        except (*of_pydicom, *of_values, EOFError, OSError, zlib.error):
+        except (*OF_DAMAGE, pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException):
             raise DamagedError(f"{where}: {complaint}") from None
 
 
@@ -272,8 +277,7 @@ def quiet() -> Iterator[Any]:
     logger = logging.getLogger("pydicom")
     before, logger.disabled = logger.disabled, True
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield pydicom
     finally:
         logger.disabled = before
