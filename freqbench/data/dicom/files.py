@@ -38,13 +38,10 @@ PIXELS = (
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated"),
     *("BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
 )
-OF_DAMAGE = (
-    *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, EOFError, OSError),
-    *(struct.error, zlib.error),
-)
 PLANE = {"PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}  # with their counts of numbers
 
 Stamps = tuple[tuple[Path, int, int], ...]  # files with size and time stamp
+Plain = tuple[int, str, int]  # first byte, type, and unused bits of voxels that need no decoder
 
 
 class DamagedError(DataError):
@@ -60,16 +57,7 @@ class File:
     kind: str  # UID of the kind of object
     num_bytes: int  # of voxels, as the fields state
     room: int  # for them, at most
-    plain: "Plain | None"
-
-
-@dataclass(frozen=True)
-class Plain:
-    """Place of voxels that are whole numbers of 8 or 16 bits, neither deflated nor compressed."""
-
-    start: int
-    stored: np.dtype[Any]
-    unused: int  # bits of a number above those that hold it
+    plain: Plain | None
 
 
 def is_dicom(path: Path) -> bool:
@@ -91,9 +79,10 @@ def label_files(files: Sequence[Path]) -> list[Path]:
 
 
 def kind_name(uid: str) -> str:
-    """Returns the name of a kind of object."""
+    """Returns the name of a kind of object; what damage made of a UID may hold fields of the patient."""
     with quiet() as pydicom:
-        return "RTSTRUCT" if uid == RTSTRUCT else str(pydicom.uid.UID(uid).name) or "an object without a kind"
+        kind = pydicom.uid.UID(uid)
+        return "RTSTRUCT" if kind == RTSTRUCT else str(kind.name) if kind.is_valid else "an object without a kind"
 
 
 def stamped(files: Sequence[Path], where: Path) -> Stamps:
@@ -126,17 +115,17 @@ def read_file(path: Path, where: Path, *tags: str) -> File:
 
 
 def _plain(fields: Any, syntax: Any, start: int) -> Plain | None:
+    """Says how voxels are stored, if they are whole numbers of 8 or 16 bits."""
     bits, used, high = (fields.get(name) for name in ("BitsAllocated", "BitsStored", "HighBit"))
     if syntax.is_encapsulated or syntax.is_deflated or bits not in (8, 16) or not used or not used - 1 == high < bits:
         return None
     kind = f"{'<' if syntax.is_little_endian else '>'}{'i' if fields.get('PixelRepresentation') else 'u'}{bits // 8}"
-    return Plain(start, np.dtype(kind), bits - used)
+    return start, kind, bits - used
 
 
 def read_numbers(fields: Any, name: str, count: int, where: Path) -> npt.NDArray[np.float64]:
     """Returns finite numbers of a field."""
-    what = f"{count} number{'s' * (count > 1)} as {name}"
-    with reading(where, f"expected {what}, got none or others: fix the file"):
+    with reading(where, f"expected {count} number{'s' * (count > 1)} as {name}, got none or others: fix the file"):
         values = np.array(fields.get(name), np.float64).reshape(count)
         if not np.isfinite(values).all():
             raise ValueError(name)
@@ -259,11 +248,11 @@ def reading(
     with quiet() as pydicom:
         try:
             yield pydicom
-        except DataError:
+        except (UserError, MemoryError):
             raise
         except PermissionError:
             raise DataError(f"{where}: expected files that may be read, got others: check permissions") from None
-        except (*OF_DAMAGE, pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException):
+        except Exception:  # noqa: BLE001 (damaged bytes can make it raise anything, in words that hold fields)
             raise DamagedError(f"{where}: {complaint}") from None
 
 

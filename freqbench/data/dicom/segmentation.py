@@ -20,9 +20,7 @@ from freqbench.data.headers import Header, check_room, check_size
 from freqbench.data.itk import LPS_TO_RAS
 
 # Sequences of functional groups that hold the fields of a frame.
-GROUPS = tuple(
-    f"{what}Sequence" for what in ("PixelMeasures", "PlaneOrientation", "PlanePosition", "SegmentIdentification")
-)
+GROUPS = ("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence", "SegmentIdentificationSequence")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +75,9 @@ def read_segmentation(path: Path, image: Series, where: Path) -> Segmentation:
             f"{where}: expected each frame on a slice of its series, got frame {number + 1} up to "
             f"{wrong[number].max():.3g} pixels aside or outside: resample the segmentation onto its image"
         )
+    at = tuple(slices.astype(int).tolist())
     return Segmentation(
-        path=where,
-        shape=image.shape,
-        spacing=image.spacing,
-        affine=image.affine,
-        stored="uint8",
-        file=path,
-        slices=tuple(slices.astype(int).tolist()),
+        path=where, shape=image.shape, spacing=image.spacing, affine=image.affine, stored="uint8", file=path, slices=at
     )
 
 
@@ -151,11 +144,7 @@ def _content(stamps: Stamps, where: Path) -> _Content:
     file = read_file(stamps[0][0], where)
     fields, kind = file.fields, file.kind
     if kind not in (files.SEG, files.LABELMAP):
-        what = (
-            "RTSTRUCT, contours whose voxels every reader fills otherwise"
-            if kind == files.RTSTRUCT
-            else files.kind_name(kind)
-        )
+        what = files.kind_name(kind) + ", contours whose voxels every reader fills otherwise" * (kind == files.RTSTRUCT)
         raise DataError(f"{where}: expected a DICOM SEG, got {what}: convert it to a SEG or NIfTI")
     if kind == files.SEG and (stored := str(fields.get("SegmentationType", ""))) != "BINARY":
         raise DataError(f"{where}: expected a BINARY segmentation, got {stored or 'none'}: store yes or no a voxel")

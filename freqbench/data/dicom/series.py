@@ -23,7 +23,7 @@ SLICE = (
 )
 SAME_DIRECTION = 1e-3  # difference of cosines
 EVEN = 0.1  # of the distance between slices: how far one may be from its place
-KEPT = 4096  # series whose headers a process keeps: a plan asks for each several times
+KEPT = 1024  # cases whose headers a process keeps, as a plan asks for all of them several times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +42,8 @@ def read_series(paths: Sequence[Path], where: Path, uid: str | None = None, segm
 
     Raises DataError for slices that are no evenly spaced stack, damaged files, colour, and several frames.
     """
-    return _series(
-        files.stamped(paths, where), where, uid, files.stamped([segmentation] if segmentation else [], where)
-    )
+    segmentations = files.stamped([segmentation] if segmentation else [], where)
+    return _series(files.stamped(paths, where), where, uid, segmentations)
 
 
 @lru_cache(maxsize=KEPT)
@@ -92,11 +91,8 @@ def _choice(
     if len(of_series) == 1:
         return next(iter(of_series)), ""
     items = read_file(segmentation, where).fields.get("ReferencedSeriesSequence", []) if segmentation else []
-    named, why = (
-        {str(item.get("SeriesInstanceUID", "")) for item in items} & of_series.keys(),
-        "the segmentation is of it",
-    )
-    if not named:
+    named, why = {str(item.get("SeriesInstanceUID", "")) for item in items}, "the segmentation is of it"
+    if not (named := named & of_series.keys()):
         longest = max(map(len, of_series.values()))
         named, why = {name for name in of_series if len(of_series[name]) == longest}, "it has the most slices"
     if len(named) > 1:
@@ -115,7 +111,8 @@ def read_voxels(series: Series) -> npt.NDArray[np.float32]:
         if plain is None:
             stored = files.read_pixels(path, series.path, series.num_bytes)
         else:  # in a third of the time
-            stored = np.fromfile(path, plain.stored, target.size, offset=plain.start) << plain.unused >> plain.unused
+            start, kind, unused = plain
+            stored = np.fromfile(path, kind, target.size, offset=start) << unused >> unused
         target[:] = stored.reshape(target.shape) * slope + intercept
     return voxels.T[..., None]
 
@@ -124,10 +121,7 @@ def _stacked(slices: Sequence[File], where: Path, reason: str) -> Series:
     """Returns slices in the order of their positions along their normal, as one volume."""
     for file in slices:
         _check_slice(file, where)
-    sizes = {
-        (files.read_whole(file.fields, "Columns", where), files.read_whole(file.fields, "Rows", where))
-        for file in slices
-    }
+    sizes = {tuple(files.read_whole(file.fields, name, where) for name in ("Columns", "Rows")) for file in slices}
     planes = np.array([files.read_plane(file.fields, where) for file in slices])
     if len(slices) < 2:
         raise DataError(f"{where}: expected a volume of two slices or more, got one: leave the case out")
