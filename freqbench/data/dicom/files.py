@@ -4,7 +4,6 @@ Names of files and fields of a patient are in no error: hospitals write names in
 """
 
 import logging
-import math
 import struct
 import warnings
 import zlib
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freqbench.core.errors import DataError, UserError, installing
-from freqbench.data.headers import MOST_PACKED
+from freqbench.data.headers import MOST_PACKED, check_room
 from freqbench.data.itk import unwarned
 
 SEG, LABELMAP, RTSTRUCT = (f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("66.4", "66.7", "481.3"))
@@ -55,7 +54,9 @@ class File:
     path: Path
     fields: Any  # pydicom's Dataset
     kind: str  # UID of the kind of object
-    num_bytes: int  # of voxels, as the fields state
+    syntax: Any  # of transfer
+    num_voxels: int
+    num_bytes: int  # of the voxels, as the fields state
     room: int  # for them, at most
     plain: Plain | None
 
@@ -108,10 +109,18 @@ def read_file(path: Path, where: Path, *tags: str) -> File:
         if syntax.is_encapsulated:
             stream.seek(max(start, size - TAIL))
             room *= END_OF_FRAMES in stream.read()
-        bits = math.prod(int(fields.get(name, 1)) for name in ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel"))
-        num_bytes = -(-bits * int(fields.get("NumberOfFrames") or 1) // 8)
-        kind, plain = str(fields.get("SOPClassUID", "")), _plain(fields, syntax, start)
-    return File(path=path, fields=fields, kind=kind, num_bytes=num_bytes, room=room, plain=plain)
+        count = int(fields.get("Rows", 0)) * int(fields.get("Columns", 0)) * int(fields.get("NumberOfFrames") or 1)
+        bits = int(fields.get("BitsAllocated", 0)) * int(fields.get("SamplesPerPixel", 1))
+        return File(
+            path=path,
+            fields=fields,
+            kind=str(fields.get("SOPClassUID", "")),
+            syntax=syntax,
+            num_voxels=count,
+            num_bytes=-(-count * bits // 8),
+            room=room,
+            plain=_plain(fields, syntax, start),
+        )
 
 
 def _plain(fields: Any, syntax: Any, start: int) -> Plain | None:
@@ -142,17 +151,15 @@ def read_plane(fields: Any, where: Path) -> npt.NDArray[np.float64]:
     return np.concatenate([read_numbers(fields, name, count, where) for name, count in PLANE.items()])
 
 
-def read_pixels(path: Path, where: Path, num_bytes: int) -> npt.NDArray[Any]:
-    """Returns the numbers as a file stores them, decoded; `num_bytes` as `read_file` found them to have room."""
-    with (
-        reading(where),
-        opened(path, where, num_bytes) as (stream, syntax),
-        reading(
-            where,
-            f"expected voxels that pydicom or GDCM decodes, got a file that neither does ({syntax.name}): fetch it "
-            "again, or store it uncompressed (dcmdjpeg, dcmdrle or gdcmconv --raw)",
-        ) as pydicom,
-    ):
+def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
+    """Returns the numbers as a file stores them, decoded."""
+    file = read_file(path, where, *PIXELS)
+    check_room(where, file.num_voxels, file.num_bytes, file.room)
+    undecoded = (
+        f"expected voxels that pydicom or GDCM decodes, got a file that neither does ({file.syntax.name}): fetch it "
+        "again, or store it uncompressed (dcmdjpeg, dcmdrle or gdcmconv --raw)"
+    )
+    with reading(where, undecoded) as pydicom, opened(path, where, file.num_bytes) as (stream, syntax):
         if not syntax.is_encapsulated:
             return pydicom.pixels.pixel_array(stream)
         fields = pydicom.dcmread(stream, specific_tags=[*PIXELS, "PixelData"])

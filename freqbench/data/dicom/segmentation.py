@@ -1,6 +1,5 @@
 """Reads the segmentations of a DICOM series, SEG and label maps, on the grid of their image."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from freqbench.core.errors import DataError
 from freqbench.data.dicom import files
 from freqbench.data.dicom.files import Stamps, read_file
 from freqbench.data.dicom.series import KEPT, Series
-from freqbench.data.headers import Header, check_room, check_size
+from freqbench.data.headers import Header, check_size
 from freqbench.data.itk import LPS_TO_RAS
 
 # Sequences of functional groups that hold the fields of a frame.
@@ -41,8 +40,6 @@ class _Content:
     planes: npt.NDArray[np.float64]  # where each frame lies, as `read_plane` returns it
     numbers: tuple[int, ...]  # the segment of each frame; none for a label map
     may_overlap: bool
-    num_bytes: int  # of voxels
-    room: int  # for them
 
 
 def read_segmentation(path: Path, image: Series, where: Path) -> Segmentation:
@@ -129,8 +126,7 @@ def _masks(path: Path, where: Path) -> Iterator[tuple[int, list[tuple[int, npt.N
     content = _content(files.stamped([path], where), where)
     shape = len(content.planes), *content.size
     check_size(where, shape, "frames")
-    check_room(where, math.prod(shape), content.num_bytes, content.room)
-    pixels = files.read_pixels(path, where, content.num_bytes).reshape(shape)
+    pixels = files.read_pixels(path, where).reshape(shape)
     for number in content.names:
         if content.numbers:
             yield number, [(k, pixels[k] != 0) for k, other in enumerate(content.numbers) if other == number]
@@ -169,8 +165,6 @@ def _content(stamps: Stamps, where: Path) -> _Content:
         planes=np.array([files.read_plane(frame, where) for frame in frames]).reshape(-1, 11),
         numbers=tuple(numbers),
         may_overlap=kind == files.SEG and str(fields.get("SegmentsOverlap", "")) != "NO" and len(names) > 1,
-        num_bytes=file.num_bytes,
-        room=file.room,
     )
 
 

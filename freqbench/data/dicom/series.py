@@ -33,7 +33,6 @@ class Series(Header):
     files: tuple[Path, ...]  # in the order of their positions
     scales: tuple[tuple[float, float], ...]  # slope and intercept of each
     plain: tuple[Plain | None, ...]  # where voxels are that need no decoder
-    num_bytes: int  # of the voxels of a slice, at most
     frame_of_reference: str
 
 
@@ -109,7 +108,7 @@ def read_voxels(series: Series) -> npt.NDArray[np.float32]:
     voxels = np.empty(series.shape[::-1], np.float32)  # [z, y, x]
     for target, path, plain, (slope, intercept) in zip(voxels, series.files, series.plain, series.scales, strict=True):
         if plain is None:
-            stored = files.read_pixels(path, series.path, series.num_bytes)
+            stored = files.read_pixels(path, series.path)
         else:  # in a third of the time
             start, kind, unused = plain
             stored = np.fromfile(path, kind, target.size, offset=start) << unused >> unused
@@ -159,7 +158,6 @@ def _stacked(slices: Sequence[File], where: Path, reason: str) -> Series:
         stored=f"{sign}int{bits}" if set(scales) == {(1.0, 0.0)} else "float32",
         guess=reason,
         plain=tuple(file.plain for file in stack),
-        num_bytes=max(file.num_bytes for file in slices),
         files=tuple(file.path for file in stack),
         scales=scales,
         frame_of_reference=frame,
