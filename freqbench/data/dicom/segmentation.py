@@ -32,7 +32,7 @@ class Segmentation(Header):
 
 @dataclass(frozen=True, kw_only=True)
 class _Content:
-    """What a SEG says beside its voxels."""
+    """Segments and frames of a SEG, without voxels."""
 
     names: Mapping[int, str]  # of the segments by their numbers
     frame_of_reference: str
@@ -136,7 +136,7 @@ def _masks(path: Path, where: Path) -> Iterator[tuple[int, list[tuple[int, npt.N
 
 @lru_cache(maxsize=KEPT)
 def _content(stamps: Stamps, where: Path) -> _Content:
-    """Returns all that a SEG says beside its voxels; refuses other files by name, and probabilities."""
+    """Returns segments and frames of a SEG; refuses other files by name, and probabilities."""
     file = read_file(stamps[0][0], where)
     fields, kind = file.fields, file.kind
     if kind not in (files.SEG, files.LABELMAP):
