@@ -19,7 +19,7 @@ from data.dicom_files import put_series
 
 from freqbench.data import dicom, image_files
 
-TURNS, MOST = 5, 1.5
+TURNS, MOST = 5, 2.0
 NAMES = ("SimpleITK", "here", "the whole loader")
 
 
