@@ -182,7 +182,7 @@ def _head(derivation: Derivation, k: int) -> Any:
 def _source_fields(derivation: Derivation, k: int) -> Any:
     """Returns the fields of the case's own slice, empty if it is no DICOM."""
     source = derivation.source
-    return {} if source is None else dicom.read_fields(source.files[k], source.path)
+    return {} if source is None else dicom.read_file(source.files[k], source.path).fields
 
 
 def _copy(fields: Any, derivation: Derivation, k: int) -> None:

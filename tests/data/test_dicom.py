@@ -183,6 +183,7 @@ def test_segments_are_matched_by_name_not_number(tmp_path: Path) -> None:
     [
         ({"FrameOfReferenceUID": "1.2.3"}, "expected the frame of reference of its series"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3"}, "expected a DICOM SEG, got RTSTRUCT"),
+        ({"SOPClassUID": "1.2 Zweistein"}, "expected a DICOM SEG, got an object without a kind"),
         ({"SegmentationType": "FRACTIONAL"}, "expected a BINARY segmentation, got FRACTIONAL"),
         ({"SegmentSequence": []}, "expected segments, got none"),
     ],
