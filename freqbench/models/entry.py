@@ -407,8 +407,8 @@ class ModelEntry(Strict):
     def merged(self, num_classes: int, outputs: int | None, head: Outputs = "softmax") -> ClassMap | None:
         """Returns the class map for a network with `outputs` classes; raises UserError if it leaves a class open.
 
-        `outputs` is None if the network's file has yet to say it: the rest is checked, and nothing returned. Of
-        regions, the map begins with the outputs that are left out.
+        Without `outputs`, which the network's file may state later, the map is checked alone. A map of regions begins
+        with the outputs left out.
         """
         has_regions = head == "sigmoid"
         first = int(has_regions)  # regions, of dataset and network, are counted from 1
