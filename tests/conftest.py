@@ -20,8 +20,12 @@ from s3_server import s3, s3_process, s3_root  # noqa: F401 (fixtures)
 
 SHARED = Path(os.environ.get("FREQBENCH_SHARED") or Path(__file__).parents[2] / "shared")
 ARRAYS = Path(__file__).parent / "golden" / "arrays"
-LONGEST = ("training/test_distributed", "tools/chaos/test_killed", "engine/test_ray_engine", "tools/chaos/test_kill")
-"""Files of integration tests that wait for processes a minute or more. They begin, so that no other waits for them."""
+WITH_RAY = (
+    *("training/test_distributed", "tools/chaos/test_killed", "engine/test_ray_engine", "tools/chaos/test_driver"),
+    *("tools/chaos/test_workers", "tools/chaos/test_fleet", "remote/test_cluster", "security/test_own_ray"),
+    *("engine/test_ray_folder", "engine/test_glimpser", "tools/chaos/test_local_cluster"),
+)
+"""Files of integration tests that start Ray. One process begins with them, as two Rays wait for each other."""
 
 hypothesis.settings.register_profile("freqbench", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("freqbench")
@@ -192,11 +196,20 @@ def pytest_collection() -> Generator[None, object, object]:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.option.markexpr.startswith("integration"):
-        rank = {Path(__file__).parent / f"{name}.py": -place for place, name in enumerate(reversed(LONGEST), 1)}
-        items.sort(key=lambda item: rank.get(item.path, 0))
+        items.sort(key=lambda item: file_of(item) not in WITH_RAY)
     if (seed := config.getoption("--shuffle")) is not None:
         generator, places = random.Random(seed), dict[Path, float]()
         items.sort(key=lambda item: (places.setdefault(item.path, generator.random()), generator.random()))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests of a file, and of all files that start Ray, share a process under `--dist loadgroup`."""
+    item.add_marker(pytest.mark.xdist_group("ray" if file_of(item) in WITH_RAY else file_of(item)))
+
+
+def file_of(item: pytest.Item) -> str:
+    """A test's file below the folder of tests, without its ending."""
+    return os.path.relpath(item.path, Path(__file__).parent).removesuffix(".py")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -91,7 +91,9 @@ except SystemExit as end:
     print(end.code, "torch" in sys.modules)
 for words in (
     "run added.yaml --no-page --engine serial",
+    "verify runs/added",
     "audit runs/added --all",
+    "report runs/added --table clinical --format csv",
     "report runs/added --table two_step_table1 --format md",
 ):
     app(words.split(), standalone_mode=False)
@@ -114,7 +116,10 @@ def test_additions_of_contributing_run_and_are_audited_reported_refused_and_test
     rows = pd.read_parquet(tree / "runs" / "added" / "records")
     assert rows[["attack", "dataset", "status"]].values.tolist() == [["two_step", "cubes", "ok"]] * 2
     assert rows["sensitivity"].between(0, 1).all()
+    assert rows["sensitivity_clean"].between(0, 1).all()
+    assert (rows["sensitivity_undefined_classes"] == 0).all()
     assert rows["linf"].tolist() == pytest.approx([8 / 255] * 2, rel=1e-4)
+    assert ",sensitivity,sensitivity_clean\n" in ended.stdout
     assert "attacks do harm" in " ".join(ended.stdout.split())
     assert "Attention U-Net" in ended.stdout
     assert f"{len(TESTS)} passed" in ended.stdout

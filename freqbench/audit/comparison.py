@@ -7,12 +7,13 @@ from typing import Any
 
 from freqbench.core.documents import object_of
 from freqbench.core.machine import versions
+from freqbench.core.measures import ADDED_METRIC, Tolerance
 from freqbench.engine import provenance
 from freqbench.job.grid import Grid
 from freqbench.pipelines import Pipeline
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
 from freqbench.results.schema import ADDED, added_values
-from freqbench.results.tolerances import ADDED_METRIC, EXACT, TOLERANCES, Tolerance
+from freqbench.results.tolerances import EXACT, TOLERANCES
 
 Row = Mapping[str, Any]
 

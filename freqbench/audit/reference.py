@@ -33,6 +33,7 @@ from freqbench.core import names
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
+from freqbench.core.measures import MEANS, Tolerance
 from freqbench.core.types import IGNORED, Spacing
 from freqbench.data import image_files, nibabel_files
 from freqbench.engine import saved_volumes, scoring
@@ -43,7 +44,7 @@ from freqbench.metrics.volumes import require_same_shape
 from freqbench.results import KEY, Store
 from freqbench.results import volumes as layout
 from freqbench.results.store import row_id
-from freqbench.results.tolerances import RANK, ROUNDING, Tolerance
+from freqbench.results.tolerances import RANK, ROUNDING
 
 Array = npt.NDArray[Any]
 Row = Mapping[str, Any]
@@ -53,8 +54,6 @@ Classes = Sequence[list[int]]  # labels of each class; IGNORED is of the class t
 
 MEDPY, MONAI, SKIMAGE, LPIPS = "medpy", "monai", "scikit-image", "lpips"
 DIGITS = 8  # of a row's id, enough for `reproduce --row`
-MEANS: Mapping[str, Sequence[str]] = {"dsc": ("dsc", "dsc_foreground")}  # columns of records by column of classes
-WITH_BACKGROUND = ("dsc", "hd95")
 INCOMPLETE = "label maps: rows of classes are missing or double"
 NOT_SAVED = "label maps: those of the target are not saved"
 IN_FILE = "label maps: scores are on the grid of the case's file, saved maps on that of the network"
@@ -146,13 +145,13 @@ def _compare_row(row: Row, classes: Sequence[Row], place: str, comparison: Compa
     of_classes = _classes(place, len(classes))
     for suffix, pair in pairs.items():
         for (name, library), values in label_scores(*pair, of_classes, metrics).items():
-            source = f"{name}{suffix}", library
+            column = name + suffix
             for each in classes:
-                add("class_records", source, each.get(source[0]), float(values[each["class_index"]]))
-            for column in MEANS.get(name, (name,)):
-                defined = values[0 if column in WITH_BACKGROUND else 1 :]
-                mean = np.nanmean(defined) if np.isfinite(defined).any() else np.nan
-                add("records", (f"{column}{suffix}", library), row.get(f"{column}{suffix}"), float(mean))
+                add("class_records", (column, library), each.get(column), float(values[each["class_index"]]))
+            for mean, first in ((name, first) for name, (of, first) in MEANS.items() if of == column):
+                defined = values[first:]
+                found = np.nanmean(defined) if np.isfinite(defined).any() else np.nan
+                add("records", (mean, library), row.get(mean), float(found))
 
 
 def _classes(place: str, number: int) -> Classes:

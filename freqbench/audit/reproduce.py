@@ -170,10 +170,8 @@ def _copied(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
 
 def _unavailable(metrics: Sequence[str], row: Row) -> dict[str, str]:
     """Metrics that were not computed then, or cannot be now, with reasons."""
-    reasons = json.loads(row["null_reasons"] or "{}")
-    own = METRICS.keys() & {*metrics}
-    then = {name: reasons[METRICS[name].columns[0]] for name in own if METRICS[name].columns[0] in reasons}
-    return {"lpips": then["lpips"]} if "lpips" in then else scoring.unavailable(metrics)
+    then = json.loads(row["null_reasons"] or "{}").get(METRICS["lpips"].columns[0])
+    return {"lpips": then} if then and "lpips" in metrics else scoring.unavailable(metrics)
 
 
 # Printing

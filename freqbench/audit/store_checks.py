@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
+from freqbench.core.measures import MEANS, METRIC_OF, METRICS, NUMBERS, UNDEFINED
 from freqbench.results import Key
 from freqbench.results.files import SCHEMAS, Files, VersionError
-from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, LATER, OF_A_CLASS, RECORDS, Column, added_values
+from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, LATER, RECORDS, Column, added_values
 from freqbench.results.store import row_id
 from freqbench.results.tolerances import EXACT, TOLERANCES
 from freqbench.results.winners import Words, commit_text, shared_rows
@@ -96,8 +97,7 @@ UNITS: Mapping[str, tuple[float, float]] = {
     "1 - distance": (-math.inf, 1.0),
     **dict.fromkeys(_POSITIVE, (0.0, math.inf)),
 }
-COLUMNS: Mapping[str, tuple[float, float]] = {"ssim": (-1.0, 1.0), "ssim_body": (-1.0, 1.0), "linf": (0.0, 1.0)}
-INFINITE = ("psnr", "seam_energy")  # for equal volumes, and for a change within one voxel of a seam
+COLUMNS: Mapping[str, tuple[float, float]] = {each.name: each.within for each in NUMBERS if each.within}
 
 
 def check_columns(columns: Sequence[Column], rows: pa.Table, where: str, what: str, errors: Errors) -> None:
@@ -110,13 +110,13 @@ def check_columns(columns: Sequence[Column], rows: pa.Table, where: str, what: s
             low, high = COLUMNS.get(name) or UNITS.get(column.unit, (-math.inf, math.inf))
             numbers = floats(values)
             outside = (numbers < low - SLACK) | (numbers > high + SLACK)
-            if name not in INFINITE:
+            if name not in COLUMNS:
                 outside |= np.isinf(numbers)
             text = f"{name}: {{:g}} where {low:g} to {high:g} is possible"
             errors.wrong_rows("values", where, rows, outside, text, numbers, what=what)
 
 
-def check_words(rows: pa.Table, where: str, metrics: Mapping[str, Sequence[str]], errors: Errors) -> None:
+def check_words(rows: pa.Table, where: str, errors: Errors) -> None:
     """Checks states, errors and names of metrics, and that every null score has a reason."""
 
     def tell(mask: Mask, text: str) -> None:
@@ -130,16 +130,15 @@ def check_words(rows: pa.Table, where: str, metrics: Mapping[str, Sequence[str]]
     tell(ok & has_error, "error: one in a row that is ok")
     listed = [set(filter(None, (text or "").split(","))) for text in covers.texts]
     added = [{name.partition("@")[0] for name in names if "@" in name} for names in listed]
-    is_known = [all(name in metrics or "@" in name for name in names) for names in listed]
+    is_known = [all(name in METRICS or "@" in name for name in names) for names in listed]
     tell(~covers.mask(is_known), "metrics: unknown")
     stated = [_reasons(text) for text in reasons.texts]
     tell(reasons.mask([each is None for each in stated]), "null_reasons: invalid")
-    for metric, columns in metrics.items():
-        asked = ok & covers.mask([metric in names for names in listed])
-        for name in columns:
-            if rows[name].null_count:
-                excused = reasons.mask([each is None or name in each for each in stated])
-                tell(asked & ~valid(rows[name]) & ~excused, f"{name}: null without a reason")
+    for name, metric in METRIC_OF.items():
+        if rows[name].null_count:
+            asked = ok & covers.mask([metric in names for names in listed])
+            excused = reasons.mask([each is None or name in each for each in stated])
+            tell(asked & ~valid(rows[name]) & ~excused, f"{name}: null without a reason")
     values = Words(rows["added_metrics"])
     of_texts = [_added(text) for text in values.texts]
     tell(values.mask([each is None for each in of_texts]), "added_metrics: invalid")
@@ -168,25 +167,6 @@ def _reasons(text: str | None) -> frozenset[str] | None:
 # Records against their classes
 
 ROUNDING = 1e-9
-_WITH_BACKGROUND = {"dsc": ("dsc", 0), "dsc_foreground": ("dsc", 1), "hd95": ("hd95", 0)}
-_FOREGROUND = {name: (name, 1) for name in ("hd95_mm", "hd95_medpy_mm", *(column.name for column in OF_A_CLASS))}
-MEANS: Mapping[str, tuple[str, int]] = {
-    f"{name}{clean}": (f"{column}{clean}", first)
-    for name, (column, first) in (_WITH_BACKGROUND | _FOREGROUND | {"ece_foreground": ("ece", 1)}).items()
-    for clean in ("", "_clean")
-    if f"{name}{clean}" in SCHEMAS["records"].names
-}
-"""Columns of records that are means of defined values in a column of the classes, with their first class."""
-UNDEFINED: Mapping[str, tuple[str, int]] = {
-    "hd95_undefined_classes": ("hd95", 0),
-    "nsd_undefined_classes": ("nsd", 1),
-    "assd_undefined_classes": ("assd_mm", 1),
-    "volume_undefined_classes": ("volume_error_ml", 1),
-    "components_undefined_classes": ("component_f1", 1),
-    "topology_undefined_classes": ("betti0_error", 1),
-    "calibration_undefined_classes": ("ece", 1),
-}
-"""Columns of records that count undefined values in a column of the classes, with their first class."""
 FLAGS = ("missed_classes", "hallucinated_classes")
 """Columns of records that count classes of the foreground in the label or the prediction alone."""
 COUNTS = (*UNDEFINED, *FLAGS)
@@ -268,8 +248,8 @@ class StoreSurvey:
     Raises a UserError if another release wrote the store, or it changes while it is read.
     """
 
-    def __init__(self, root: str, metrics: Mapping[str, Sequence[str]], errors: Errors) -> None:
-        self._files, self._metrics, self._errors = Files(root), metrics, errors
+    def __init__(self, root: str, errors: Errors) -> None:
+        self._files, self._errors = Files(root), errors
         self._kinds: dict[tuple[str, ...], dict[tuple[Any, ...], Row]] = {CELL: {}, ORIGIN: {}}
         self.keys, self.ok, self._readable = set[Key](), Counter[Key](), list[str]()
         self.names = self._files.names()
@@ -331,7 +311,7 @@ class StoreSurvey:
     def _read_pair(self, name: str) -> None:
         where, needed, good = f"records/{name}: ", [SCHEMAS["records"].empty_table().select(NEEDED)], list[Key]()
         for records in self._pieces("records", name):
-            check_words(records, where, self._metrics, self._errors)
+            check_words(records, where, self._errors)
             for columns, kinds in self._kinds.items():
                 self._keep_kinds(records.select(columns), kinds)
             keys = list(shared_rows(records.select(KEY)))

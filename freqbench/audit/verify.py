@@ -20,7 +20,6 @@ from freqbench.engine.rows import cell_columns
 from freqbench.exchange import adversarial_volumes
 from freqbench.job.grid import expand
 from freqbench.job.schema import stored_job
-from freqbench.metrics import METRICS
 from freqbench.results import SCHEMA_VERSION, Shard, Store, index_keys
 from freqbench.results.store import row_id
 from freqbench.results.volumes import SUFFIX, VOLUMES, whole
@@ -53,7 +52,7 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     """
     job = store.job()
     errors = Errors()
-    survey = StoreSurvey(store.root, {name: metric.columns for name, metric in METRICS.items()}, errors)
+    survey = StoreSurvey(store.root, errors)
     runs = _runs(store, survey, errors)
     folders = (storage.join(store.root, kind) for kind in ("class_records", "records"))
     classes, records = (set(storage.list_files(folder, ".parquet")) for folder in folders)

@@ -21,6 +21,7 @@ from freqbench.cli import common
 from freqbench.core import names, plugins
 from freqbench.core.documents import yaml_item
 from freqbench.core.errors import UserError, unknown
+from freqbench.core.measures import METRICS
 
 app = typer.Typer()
 
@@ -95,11 +96,7 @@ def attack_rows(cls: Any) -> Rows:
 
 def metric_rows() -> Rows:
     """Lists the metrics: name, title, unit, better direction."""
-    return [
-        (name, *(str(ast.literal_eval(value)) for value in call.args[:3]))
-        for name, call in names.entries("metrics/__init__.py", "METRICS").items()
-        if isinstance(call, ast.Call)
-    ]
+    return [(name, metric.title, metric.unit, metric.direction) for name, metric in METRICS.items()]
 
 
 def metric_list() -> Rows:
@@ -243,16 +240,13 @@ def dataset(name: str) -> Described:
 
 def metric(name: str) -> Described:
     """Describes a metric with the columns that it fills."""
-    from freqbench.metrics import METRICS, added, metric_of
-    from freqbench.results import RECORDS
+    from freqbench.metrics import added, metric_of
 
     chosen, text = metric_of(name), ""
     facts = {"title": chosen.title, "unit": chosen.unit, "better": chosen.direction, "computed from": chosen.of}
-    columns = {column.name: (column.unit, column.meaning) for column in RECORDS}
     if name not in METRICS:
         text, facts["package"] = inspect.getdoc(added.load(name)) or "", plugins.package_of("metrics", name)
-        mean = f"{first_line(text)}, mean over defined foreground classes"
-        columns |= {name: (chosen.unit, mean), f"{name}_clean": (chosen.unit, "the same on the clean volume")}
+    columns = {key: (each.unit, meaning) for each in chosen.numbers for key, meaning, _ in each.columns()}
     rows = [(key, *columns[key]) for key in chosen.columns]
     return Described(facts, f"metrics: [{name}]", text, heads=COLUMNS, rows=rows)
 

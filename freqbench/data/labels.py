@@ -19,8 +19,8 @@ LabelMap = Mapping[int | Literal["other"], int | Literal["background"]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classes:
-    """Classes of a dataset, and the class of each value that its label maps may hold.
+class Reading:
+    """How label maps of files are read: the classes, and the class of each value that a map may hold.
 
     Attributes:
         names: names of the classes, background first.
@@ -116,7 +116,7 @@ def classes_of(
     labels: int | Sequence[str] | None,
     label_map: LabelMap | None,
     ignore: Sequence[int] = (),
-) -> Classes:
+) -> Reading:
     """Decides the classes of a dataset.
 
     Args:
@@ -159,10 +159,10 @@ def classes_of(
         _require_fitting(where, mapped, of_value, names, values, is_counted=count is not None)
     others = dict.fromkeys(values, 0) if takes_others else {}
     of_value = others | of_value | dict.fromkeys(ignore, IGNORED)
-    return Classes(names=names, of_value=of_value, value_names=listed, is_mapped=is_mapped, takes_others=takes_others)
+    return Reading(names=names, of_value=of_value, value_names=listed, is_mapped=is_mapped, takes_others=takes_others)
 
 
-def in_regions(where: str, classes: Classes, regions: Mapping[str, Sequence[int]]) -> Classes:
+def in_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[int]]) -> Reading:
     """Returns regions in place of the classes that make them up, the background first.
 
     Raises DataError for more regions than a code holds, two of the same classes, or a class that no file holds.
@@ -194,7 +194,7 @@ def in_regions(where: str, classes: Classes, regions: Mapping[str, Sequence[int]
     def code(k: int) -> int:
         return code_of(number for number, members in enumerate(regions.values(), 1) if k in members)
 
-    return Classes(
+    return Reading(
         names=(classes.names[0], *regions),
         of_value={value: k if k == IGNORED else code(k) for value, k in classes.of_value.items()},
         value_names=classes.value_names,

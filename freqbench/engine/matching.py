@@ -23,6 +23,7 @@ from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_threads, uncollected
+from freqbench.core.measures import METRIC_OF
 from freqbench.core.types import CaseRef
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell
@@ -55,7 +56,6 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "deviation": INTENSITY,
     "max_mm": (2**-4, 64.0),
 }
-FAMILY = {"ssim_body": "ssim", "lpips_body": "lpips", "l2_body": "l2"}
 
 
 class FoundBudget(Strict):
@@ -221,7 +221,7 @@ class _Asked:
             cell = replace(self.cell, attack=replace(self.cell.attack, **change))
         values = []
         for ref in self.refs:
-            scores = worker.distances(cell, ref, (FAMILY[metric],))
+            scores = worker.distances(cell, ref, (METRIC_OF[metric],))
             values.append(scores.values[metric])
             if math.isnan(values[-1]):
                 raise UserError(f"{self.place}: {ref.case_id} has no {metric}: {scores.reasons[metric]}")

@@ -3,10 +3,10 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 
 from freqbench import metrics as measures
+from freqbench.core.measures import MEANS, METRIC_OF, METRICS, NUMBERS, UNDEFINED
 from freqbench.core.types import Case, FileLabel, NativeCase, Shape, Spacing, triple
 from freqbench.data import Dataset
-from freqbench.metrics import METRICS, LpipsUnavailable, Scores
+from freqbench.metrics import LpipsUnavailable, Scores
 from freqbench.models import VolumePrediction, attack_windows
-from freqbench.ops.regions import alone
+from freqbench.ops.classes import Classes, LabelMaps
 from freqbench.ops.voxels import without_ignored
-from freqbench.results import CLASS_RECORDS, RECORDS, Column
+from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.results.schema import CAUTIONS
 
 ALWAYS = ("linf", "l2", "energy", "seam", "voxel_success")
 
 Vector = npt.NDArray[np.float64]
-V = TypeVar("V")
 
 
 def unavailable(metrics: Sequence[str]) -> dict[str, str]:
@@ -75,8 +75,7 @@ def score_volume(
         parts.append(Scores(values=dict.fromkeys(columns, math.nan), reasons=reasons))
     elif "lpips" in metrics:
         parts.append(measures.lpips_scores(clean, attacked, body))
-    own = METRICS.keys() & {*metrics, *ALWAYS}
-    wanted = {column for metric in own for column in METRICS[metric].columns}
+    wanted = {column for column, metric in METRIC_OF.items() if metric in (*metrics, *ALWAYS)}
     return Scores(
         values={column: value for part in parts for column, value in part.values.items() if column in wanted},
         reasons={column: reason for part in parts for column, reason in part.reasons.items() if column in wanted},
@@ -94,46 +93,21 @@ class PredictionScores:
     classes: tuple[Mapping[str, float | int], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelMaps:
-    """A predicted and a true label map with all that their comparison needs; it can be sent to another process."""
-
-    pred: Tensor  # uint8 [H, W, D]
-    label: Tensor  # likewise
-    num_classes: int
-    spacing: Spacing  # millimetres per voxel
-    tolerances: tuple[float, ...]  # millimetres, one per foreground class
-    has_regions: bool = False  # the maps hold codes of regions that may overlap
-
-    def of_region(self, number: int) -> "LabelMaps":
-        """Returns the maps of one region, or of voxels in none (0), as class 1 of two."""
-        tolerances = self.tolerances[number - 1 : number] if number else (0.0,)
-        pred, label = alone(self.pred, number), alone(self.label, number)
-        return replace(self, pred=pred, label=label, num_classes=2, tolerances=tolerances, has_regions=False)
-
-
 def label_maps(pred: Tensor, case: Case | NativeCase | FileLabel, dataset: Dataset) -> LabelMaps:
     """Pairs a prediction `[H, W, D]` for a case of a dataset with its label, on the grid of both."""
-    return LabelMaps(
-        pred=pred,
-        label=case.label[0],
-        num_classes=dataset.num_classes,
-        spacing=case.spacing,
-        tolerances=dataset.tolerances_mm,
-        has_regions=dataset.has_regions,
-    )
+    return LabelMaps(pred=pred, label=case.label[0], classes=dataset.classes, spacing=case.spacing)
 
 
 def score_prediction(
     maps: LabelMaps, metrics: Sequence[str], confidence: Tensor | None = None
 ) -> list[PredictionScores]:
     """Scores a prediction in the requested `metrics`; `calibration` needs the `confidence` of a VolumePrediction."""
-    overlap = partial(_of_each, lambda maps: score_overlap(maps.pred, maps.label, maps.num_classes))
+    overlap = partial(_of_each, lambda maps: score_overlap(maps.pred, maps.label, len(maps.classes)))
     scores = [overlap(maps)] if "dsc" in metrics else []
     if shapes_of(metrics):
         scores.append(score_shapes(maps, metrics))
     if "calibration" in metrics and confidence is not None:
-        scores.append(score_calibration(confidence, maps.pred, maps.label, maps.num_classes, maps.has_regions))
+        scores.append(score_calibration(confidence, maps))
     return scores
 
 
@@ -142,22 +116,20 @@ def _of_each(score: Callable[[LabelMaps], PredictionScores], maps: LabelMaps) ->
 
     A foreground mean is then the mean over regions, `dsc` and `hd95` also have the background, as for classes.
     """
-    if not maps.has_regions:
-        return score(maps)
-    regions = [score(maps.of_region(number)) for number in range(maps.num_classes)]
+    regions = [*map(score, maps.each())]
+    if not maps.classes.overlap:
+        return regions[0]
     rows = [dict(region.classes[1]) for region in regions]
     rows[0] = {name: value if name in _OF_BACKGROUND else math.nan for name, value in rows[0].items()}
     record = dict[str, float | int | str]()
     for name in regions[0].record:
-        if column := UNDEFINED.get(name):
-            of_classes = np.array([row[column] for row in rows])
-            record[name] = measures.undefined_classes(of_classes if column in _OF_BACKGROUND else of_classes[1:])
-        elif name in ("dsc", "hd95"):
-            record[name] = measures.class_mean(np.array([row[name] for row in rows]))
-        elif name in ("missed_classes", "hallucinated_classes"):
-            record[name] = sum(int(region.record[name]) for region in regions[1:])
+        column, first = MEANS.get(name) or UNDEFINED.get(name) or ("", 1)
+        of_regions = zip(rows, regions, strict=True)
+        values = np.array([row[column] if column else region.record[name] for row, region in of_regions][first:], float)
+        if name in UNDEFINED:
+            record[name] = measures.undefined_classes(values)
         else:
-            record[name] = measures.class_mean(np.array([region.record[name] for region in regions[1:]], float))
+            record[name] = int(values.sum()) if name in _COUNTS else measures.class_mean(values)
     return PredictionScores(record=record, classes=tuple(rows))
 
 
@@ -185,7 +157,7 @@ def score_clean(
     scored, truth = prediction.scored, file or case
     maps = label_maps(scored.labels, truth, dataset)
     scores = score_prediction(maps, metrics, scored.confidence)
-    certificate = PredictionScores(record=score_certificate(prediction, maps.label, maps.num_classes), classes=())
+    certificate = PredictionScores(record=score_certificate(prediction, maps.label, len(maps.classes)), classes=())
     return CleanScores(
         pred=prediction.labels,
         label=case.label,
@@ -227,7 +199,7 @@ def score_target(
             "voxel_success": measures.voxel_success(clean.judged, maps.pred, maps.label),
             "resampling_error": resampling_error,
             "caution": CAUTIONS.join((*case.off_scale, *(() if in_file else case.lost))) or None,
-            **score_certificate(prediction, maps.label, maps.num_classes),
+            **score_certificate(prediction, maps.label, len(maps.classes)),
             **clean.certified,
         },
     )
@@ -236,31 +208,18 @@ def score_target(
 def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:
     """Computes Dice and voxel counts of a predicted label map `[H, W, D]` against the true one."""
     counts = measures.confusion(pred, label, num_classes)
-    dice = measures.dice_from_confusion(counts)
-    record = {
-        "dsc": measures.class_mean(dice),
-        "dsc_foreground": measures.foreground_mean(dice),
-        "missed_classes": measures.missed_classes(counts),
-        "hallucinated_classes": measures.hallucinated_classes(counts),
-    }
-    voxels = {"label_voxels": counts.sum(dim=1), "pred_voxels": counts.sum(dim=0)}
-    return PredictionScores(record=record, classes=_by_class({**voxels, "dsc": dice}))
+    voxels = {"label_voxels": counts.sum(dim=1).cpu().numpy(), "pred_voxels": counts.sum(dim=0).cpu().numpy()}
+    columns = {**voxels, "dsc": measures.dice_from_confusion(counts)}
+    missed, hallucinated = measures.missed_classes(counts), measures.hallucinated_classes(counts)
+    return _scores("dsc", columns, missed_classes=missed, hallucinated_classes=hallucinated)
 
 
 def score_surfaces(pred: Tensor, label: Tensor, num_classes: int, spacing: Sequence[float]) -> PredictionScores:
     """Computes surface distances of a predicted label map `[H, W, D]` from the true one, from the masks alone."""
     surfaces = measures.surface_scores(pred, label, num_classes, spacing)
     in_label = np.bincount(label.numpy().ravel(), minlength=num_classes)[:num_classes] > 0
-    return PredictionScores(
-        record={
-            "hd95": measures.class_mean(surfaces["hd95"]),
-            "hd95_mm": measures.foreground_mean(surfaces["hd95_mm"]),
-            "hd95_medpy_mm": measures.foreground_mean(surfaces["hd95_medpy_mm"]),
-            "hd95_penalised": measures.hd95_penalised(surfaces["hd95_mm"], in_label, label.shape, spacing),
-            "hd95_undefined_classes": measures.undefined_classes(surfaces["hd95"]),
-        },
-        classes=_by_class(surfaces),
-    )
+    penalised = measures.hd95_penalised(surfaces["hd95_mm"], in_label, label.shape, spacing)
+    return _scores("hd95", surfaces, hd95_penalised=penalised)
 
 
 def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
@@ -269,22 +228,13 @@ def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
 
 
 def _shapes(metrics: Sequence[str], maps: LabelMaps) -> PredictionScores:
-    parts = []
-    if "hd95" in metrics:
-        parts.append(score_surfaces(maps.pred, maps.label, maps.num_classes, maps.spacing))
-    for metric, measure in _BY_CLASS.items():
-        if metric in metrics:
-            columns = measure(maps)
-            means = {name: measures.foreground_mean(columns[name]) for name in columns if name in _RECORD_COLUMNS}
-            first = next(iter(columns.values()))
-            if (left_out := f"{metric}_undefined_classes") in _RECORD_COLUMNS:
-                means[left_out] = measures.undefined_classes(first[1:])
-            parts.append(PredictionScores(record=means, classes=_by_class(columns)))
-    for metric in metrics:
-        if metric not in METRICS:
-            values = measures.added_scores(metric, maps.pred, maps.label, maps.num_classes, maps.spacing)
-            mean, columns = measures.foreground_mean(values), {measures.name_of(metric): values}
-            parts.append(PredictionScores(record=dict.fromkeys(columns, mean), classes=_by_class(columns)))
+    parts, classes = [], maps.classes
+    given = {**vars(maps), "num_classes": len(classes), "tolerances": classes.tolerances_mm}
+    for metric in shapes_of(metrics):
+        if metric == "hd95":
+            parts.append(score_surfaces(maps.pred, maps.label, len(classes), maps.spacing))
+        else:
+            parts.append(_scores(metric, measures.class_values(metric, **given)))
     return PredictionScores(
         record={name: value for part in parts for name, value in part.record.items()},
         classes=tuple(
@@ -294,47 +244,31 @@ def _shapes(metrics: Sequence[str], maps: LabelMaps) -> PredictionScores:
     )
 
 
-def score_calibration(
-    confidence: Tensor, pred: Tensor, label: Tensor, num_classes: int, has_regions: bool = False
-) -> PredictionScores:
+def score_calibration(confidence: Tensor, maps: LabelMaps) -> PredictionScores:
     """Scores the calibration of the confidence `[H, W, D]` in a predicted label map."""
-    scores = measures.calibration(confidence, pred, label, num_classes, has_regions)
-    record = {
-        "ece": scores.ece,
-        "ece_foreground": measures.foreground_mean(scores.ece_by_class),
-        "wrong_confidence": scores.wrong_confidence,
-        "calibration_undefined_classes": measures.undefined_classes(scores.ece_by_class[1:]),
-    }
+    scores = measures.calibration(confidence, maps.pred, maps.label, len(maps.classes), maps.classes.overlap)
     columns = {"ece": scores.ece_by_class, "wrong_confidence": scores.wrong_confidence_by_class}
-    return PredictionScores(record=record, classes=_by_class(columns))
+    return _scores("calibration", columns, ece=scores.ece, wrong_confidence=scores.wrong_confidence)
 
 
-_BY_CLASS: Mapping[str, Callable[[LabelMaps], Mapping[str, Vector]]] = {
-    "nsd": lambda maps: {
-        "nsd": measures.nsd(maps.pred, maps.label, maps.num_classes, maps.tolerances, maps.spacing),
-        "nsd_tolerance_mm": np.array([math.nan, *maps.tolerances]),
-    },
-    "assd": lambda maps: {"assd_mm": measures.assd(maps.pred, maps.label, maps.num_classes, maps.spacing)},
-    "volume": lambda maps: measures.volume_errors(
-        measures.confusion(maps.pred, maps.label, maps.num_classes), maps.spacing
-    ),
-    "components": lambda maps: {"component_f1": measures.component_f1(maps.pred, maps.label, maps.num_classes)},
-    "topology": lambda maps: measures.betti_errors(maps.pred, maps.label, maps.num_classes),
-    "brats": lambda maps: measures.brats_scores(maps.pred, maps.label, maps.num_classes, maps.spacing),
-    "lesion": lambda maps: measures.lesion_scores(maps.pred, maps.label, maps.num_classes, maps.spacing),
-}
-"""Columns of each metric, one value per class; records hold their means over foreground classes."""
-_OF_BACKGROUND = frozenset({"label_voxels", "pred_voxels", "dsc", "hd95", "hd95_mm", "hd95_medpy_mm"})
-UNDEFINED: Mapping[str, str] = {
-    "hd95_undefined_classes": "hd95",
-    "nsd_undefined_classes": "nsd",
-    "assd_undefined_classes": "assd_mm",
-    "volume_undefined_classes": "volume_error_ml",
-    "components_undefined_classes": "component_f1",
-    "topology_undefined_classes": "betti0_error",
-}
-"""Columns of a class whose undefined values a record's column counts."""
-SHAPES = frozenset({"hd95", *_BY_CLASS})
+def _scores(metric: str, columns: Mapping[str, Vector], **others: float) -> PredictionScores:
+    """Makes the scores of a metric from its class columns, and from the `others` that do not follow from these."""
+    numbers = measures.metric_of(metric).numbers
+    record = {each.name: measures.class_mean(columns[each.mean[0]][each.mean[1] :]) for each in numbers if each.mean}
+    for each in numbers:
+        if each.undefined:
+            record[each.name] = measures.undefined_classes(columns[each.undefined[0]][each.undefined[1] :])
+    listed = {name: values.tolist() for name, values in columns.items()}
+    classes = tuple(dict(zip(listed, row, strict=True)) for row in zip(*listed.values(), strict=True))
+    return PredictionScores(record=record | others, classes=classes)
+
+
+_COLUMNS = {column.name for column in (*RECORDS, *CLASS_RECORDS)}
+_OF_BACKGROUND = {"label_voxels", "pred_voxels"}.union(
+    each.name for metric in METRICS.values() if metric.has_background for each in metric.numbers
+)
+_COUNTS = {each.name for each in NUMBERS if each.is_count}
+SHAPES = frozenset(name for name, metric in METRICS.items() if metric.function)
 """Metrics that need only the label maps, and are slow enough to compute apart from the device."""
 
 
@@ -343,7 +277,6 @@ def shapes_of(metrics: Sequence[str]) -> list[str]:
     return [metric for metric in metrics if metric in SHAPES or metric not in METRICS]
 
 
-_RECORD_COLUMNS = frozenset(column.name for column in RECORDS)
 _OF_A_DRAW = ("dsc_foreground", "dsc", "volume_error_relative", "nsd")  # the leading score first
 
 
@@ -366,14 +299,12 @@ def score_draw(
     """
     last = max(int(without_ignored(label).max()), int(pred.max()))
     last = last.bit_length() if has_regions else last
-    maps = LabelMaps(
-        pred=pred.cpu(),
-        label=label,
-        num_classes=1 + (last if tolerances is None else len(tolerances)),
-        spacing=spacing,
-        tolerances=tuple(tolerances or ()),
-        has_regions=has_regions,
+    classes = Classes(
+        names=("",) * (1 + (last if tolerances is None else len(tolerances))),
+        overlap=has_regions,
+        tolerances_mm=tuple(tolerances or ()),
     )
+    maps = LabelMaps(pred=pred.cpu(), label=label, classes=classes, spacing=spacing)
     parts = score_prediction(maps, ("dsc", "volume", *(() if tolerances is None else ("nsd",))))
     scores = {name: float(part.record[name]) for name in _OF_A_DRAW for part in parts if name in part.record}
     for part in parts:
@@ -397,15 +328,10 @@ def score_certificate(prediction: VolumePrediction, label: Tensor, num_classes: 
 def as_clean(scores: PredictionScores) -> PredictionScores:
     """Returns the scores of the clean volume's prediction as the `_clean` columns of the tables."""
 
-    def suffixed(values: Mapping[str, V], columns: Sequence[Column]) -> dict[str, V]:
-        names = {column.name for column in columns}
-        kept = (name for name in values if f"{name}_clean" in names or name not in names)  # not: of other packages
+    def suffixed(values: Mapping[str, Any]) -> dict[str, Any]:
+        kept = (
+            name for name in values if f"{name}_clean" in _COLUMNS or name not in _COLUMNS
+        )  # not: of other packages
         return {f"{name}_clean": values[name] for name in kept}
 
-    classes = tuple(suffixed(row, CLASS_RECORDS) for row in scores.classes)
-    return PredictionScores(record=suffixed(scores.record, RECORDS), classes=classes)
-
-
-def _by_class(columns: Mapping[str, Tensor | Vector]) -> tuple[dict[str, float | int], ...]:
-    listed = {name: values.tolist() for name, values in columns.items()}
-    return tuple(dict(zip(listed, row, strict=True)) for row in zip(*listed.values(), strict=True))
+    return PredictionScores(record=suffixed(scores.record), classes=tuple(map(suffixed, scores.classes)))

@@ -18,6 +18,7 @@ from freqbench.core import config
 from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.files import storage
+from freqbench.core.measures import METRIC_OF, METRICS
 from freqbench.core.types import NativeCase, triple
 from freqbench.data import Dataset, image_files
 from freqbench.data.headers import Header
@@ -32,13 +33,13 @@ from freqbench.exchange import export
 from freqbench.job.cells import Unit
 from freqbench.job.grid import Grid
 from freqbench.job.plan import Plan
-from freqbench.metrics import METRICS, Scores, metric_of, voxel_success
+from freqbench.metrics import Scores, metric_of, voxel_success
 from freqbench.models import ModelSpec
 from freqbench.results import KEY, Store
 from freqbench.results.volumes import VOLUMES
 
 ARCH = "predictions"
-COPIED = tuple(column for metric in METRICS.values() if metric.of == "volumes" for column in metric.columns)
+COPIED = tuple(column for column, name in METRIC_OF.items() if METRICS[name].of == "volumes")
 BESIDE = ("eps_native", "num_windows", "num_forwards", "num_backwards", "attack_seconds")
 
 LabelTable = Mapping[int, int]
@@ -110,23 +111,23 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     mapping = config.load(label_map, LabelMap) if label_map else None
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     for dataset in datasets.values():
-        if dataset.has_regions:
+        if dataset.classes.overlap:
             export.stated_regions(dataset)
             if mapping:
                 raise UserError(
                     f"--label-map: expected none, as a label of {dataset.name} may lie in several regions, got "
                     f"{label_map}: give maps with the labels of the export's {export.REGIONS}"
                 )
-        elif mapping is None and isinstance(dataset, ListedFolder) and dataset.classes_of_labels.moved:
+        elif mapping is None and isinstance(dataset, ListedFolder) and dataset.reading.moved:
             raise UserError(
                 f"--label-map: expected one, as labels in the files of {dataset.name} are other classes in the job, "
                 "got none: name the class of each of the tool's labels"
             )
     tables = {
-        key: each.region_codes if each.has_regions else mapping.table(each, str(label_map)) if mapping else None
+        key: each.classes.stated if each.classes.overlap else mapping.table(each, str(label_map)) if mapping else None
         for key, each in datasets.items()
     }
-    targets = {key: tool(name, tables[key], dataset.num_classes) for key, dataset in datasets.items()}
+    targets = {key: tool(name, tables[key], len(dataset.classes)) for key, dataset in datasets.items()}
     kept = [cell for cell in grid.cells if not cell.attack.moves_labels]
     grid = replace(grid, cells=tuple(replace(cell, targets=(targets[cell.dataset.name],)) for cell in kept))
     cases = _found(grid, out, predictions, console)
@@ -193,13 +194,13 @@ def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Data
     header.check_same_grid(image)
     labels = image_files.read_integers(header)
     if table is None:
-        if (highest := int(labels.max())) >= dataset.num_classes:
+        if (highest := int(labels.max())) >= len(dataset.classes):
             raise DataError(
-                f"{header.path}: expected labels 0 to {dataset.num_classes - 1} of {dataset.name}, got {highest}: "
+                f"{header.path}: expected labels 0 to {len(dataset.classes) - 1} of {dataset.name}, got {highest}: "
                 "give --label-map with the tool's labels"
             )
         return torch.from_numpy(labels.astype(np.uint8))
-    if dataset.has_regions and (strange := sorted({*np.unique(labels).astype(int).tolist()} - table.keys())):
+    if dataset.classes.overlap and (strange := sorted({*np.unique(labels).astype(int).tolist()} - table.keys())):
         raise DataError(
             f"{header.path}: expected labels {few([*map(str, sorted(table))])} of {dataset.name}, got {strange[0]}: "
             f"give maps with the labels of the export's {export.REGIONS}"
@@ -250,8 +251,7 @@ def _volume(row: Mapping[str, Any] | None, metrics: Sequence[str], without_clean
         stated = object_of(row["null_reasons"] or "{}", "null_reasons")
         reasons |= {column: stated[column] for column in COPIED if column in stated}
     if without_clean:
-        own = METRICS.keys() & {*metrics}
-        columns = (column for name in own for column in METRICS[name].columns if column.endswith("_clean"))
+        columns = (column for column, name in METRIC_OF.items() if name in metrics and column.endswith("_clean"))
         reasons |= dict.fromkeys((*columns, "voxel_success"), "no label map of the clean volume")
     values = {column: row[column] for column in COPIED if row and row[column] is not None}
     return Scores(values=values | dict.fromkeys(reasons, np.nan), reasons=reasons)

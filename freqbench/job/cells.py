@@ -42,7 +42,7 @@ class Cell:
 
     @property
     def dataset_shown(self) -> str:
-        """Name of the dataset in tables, which set apart datasets without labels and scores on the grid of the file."""
+        """Name of the dataset in tables, marked for scores on the grid of the file and for datasets without labels."""
         in_file = IN_FILE if self.score_on == "file" else ""
         return f"{self.dataset.name}{in_file}{'' if self.dataset.reference == 'label' else AGREEMENT}"
 

@@ -1,9 +1,14 @@
 """Measures an attack's effect: overlap, surfaces, components and calibration of predictions, distances of volumes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from inspect import getdoc, signature
+from pkgutil import resolve_name
+from typing import Any
 
+from freqbench.core.measures import ADDED_METRIC, Number
+from freqbench.core.measures import METRICS as METRICS
+from freqbench.core.measures import Metric as Metric
 from freqbench.metrics import weights
 from freqbench.metrics.added import LabelMetric as LabelMetric
 from freqbench.metrics.added import added_scores as added_scores
@@ -23,6 +28,7 @@ from freqbench.metrics.image import seam_scores as seam_scores
 from freqbench.metrics.image import ssim as ssim
 from freqbench.metrics.lesions import brats_scores as brats_scores
 from freqbench.metrics.lesions import lesion_scores as lesion_scores
+from freqbench.metrics.overlap import Values
 from freqbench.metrics.overlap import certified_scores as certified_scores
 from freqbench.metrics.overlap import class_mean as class_mean
 from freqbench.metrics.overlap import confusion as confusion
@@ -48,54 +54,20 @@ from freqbench.metrics.weights import LpipsUnavailable as LpipsUnavailable
 lpips_weights = weights.find
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One metric that a job can request."""
-
-    title: str  # heading of a table
-    unit: str  # unit of its main column, "1" for a plain number
-    direction: Literal["higher", "lower"]  # direction of less change or loss
-    columns: tuple[str, ...]  # the record columns that it fills, the main one first
-    of: Literal["labels", "probabilities", "volumes"]  # its inputs: of a prediction, or the two volumes
-
-
-def _and_clean(*columns: str) -> tuple[str, ...]:
-    return tuple(name for column in columns for name in (column, f"{column}_clean"))
-
-
-_DSC = (*_and_clean("dsc", "dsc_foreground"), "missed_classes", "hallucinated_classes")
-_HD95 = (*_and_clean("hd95", "hd95_mm"), "hd95_medpy_mm", *_and_clean("hd95_penalised"), "hd95_undefined_classes")
-_VOLUME = (*_and_clean("volume_error_relative", "volume_error_ml"), "volume_undefined_classes")
-_COMPONENTS = (*_and_clean("component_f1"), "components_undefined_classes")
-_TOPOLOGY = (*_and_clean("betti0_error", "betti1_error", "betti2_error"), "topology_undefined_classes")
-_LESIONS = _and_clean("lesion_dice", "lesion_hd95_mm", "lesions_missed", "lesions_false")
-_CALIBRATION = (*_and_clean("ece", "ece_foreground", "wrong_confidence"), "calibration_undefined_classes")
-
-METRICS: Mapping[str, Metric] = {
-    "dsc": Metric("DSC", "fraction", "higher", _DSC, "labels"),
-    "hd95": Metric("HD95", "voxel", "lower", _HD95, "labels"),
-    "nsd": Metric("NSD", "fraction", "higher", ("nsd", "nsd_clean", "nsd_undefined_classes"), "labels"),
-    "assd": Metric("ASSD", "mm", "lower", ("assd_mm", "assd_mm_clean", "assd_undefined_classes"), "labels"),
-    "volume": Metric("Volume error", "ratio", "lower", _VOLUME, "labels"),
-    "components": Metric("Component F1", "fraction", "higher", _COMPONENTS, "labels"),
-    "topology": Metric("Topology", "count", "lower", _TOPOLOGY, "labels"),
-    "brats": Metric("DSC BraTS", "fraction", "higher", _and_clean("dsc_brats", "hd95_brats_mm"), "labels"),
-    "lesion": Metric("Lesion DSC", "fraction", "higher", _LESIONS, "labels"),
-    "calibration": Metric("ECE", "fraction", "lower", _CALIBRATION, "probabilities"),
-    "ssim": Metric("SSIM", "fraction", "higher", ("ssim", "ssim_body"), "volumes"),
-    "psnr": Metric("PSNR", "dB", "higher", ("psnr",), "volumes"),
-    "lpips": Metric("LPIPS", "1", "higher", ("lpips_similarity", "lpips_distance", "lpips_body"), "volumes"),
-    "linf": Metric("L-inf", "intensity", "lower", ("linf",), "volumes"),
-    "l2": Metric("L2", "intensity", "lower", ("l2", "l2_body"), "volumes"),
-    "energy": Metric("Energy", "intensity", "lower", ("energy_low", "energy_middle", "energy_high"), "volumes"),
-    "seam": Metric("Seams", "ratio", "lower", ("seam_energy",), "volumes"),
-    "voxel_success": Metric("Changed voxels", "fraction", "lower", ("voxel_success",), "labels"),
-}
-
-
 def metric_of(text: str) -> Metric:
     """Returns a metric of METRICS by its name, or one of an installed package by its name or text in rows."""
     if text in METRICS:
         return METRICS[text]
-    added = load(name_of(text))
-    return Metric(added.title, added.unit, added.direction, _and_clean(name_of(text)), "labels")
+    added, name = load(name_of(text)), name_of(text)
+    about = " ".join((getdoc(added) or "").partition("\n")[0].rstrip(".").split())
+    mean = f"{about}, mean over defined foreground classes"
+    number = Number(text, name, added.unit, added.direction, mean, (ADDED_METRIC, ADDED_METRIC), (name, 1), about)
+    return Metric(added.title, added.unit, added.direction, "labels", numbers=(number,))
+
+
+def class_values(text: str, **given: Any) -> Mapping[str, Values]:
+    """Returns a metric's columns of class records, one value per class, of what its function takes of `given`."""
+    own = METRICS[text].function if text in METRICS else ""
+    function = resolve_name(f"{__name__}.{own}") if own else partial(added_scores, text)
+    values = function(**{name: given[name] for name in signature(function).parameters if name in given})
+    return values if isinstance(values, Mapping) else {metric_of(text).numbers[0].name: values}

@@ -74,6 +74,11 @@ def volume_errors(counts: Tensor, spacing: Sequence[float]) -> dict[str, Values]
     return {"volume_error_ml": millilitres, "volume_error_relative": _ratio(np.abs(excess), in_label, in_label)}
 
 
+def volume_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]) -> dict[str, Values]:
+    """Returns `volume_errors` of two label maps."""
+    return volume_errors(confusion(pred, label, num_classes), spacing)
+
+
 def missed_classes(counts: Tensor) -> int:
     """Counts the foreground classes that the label has and the prediction lacks."""
     return int(((counts.sum(1) > 0) & (counts.sum(0) == 0))[1:].sum())

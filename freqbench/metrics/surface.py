@@ -126,6 +126,14 @@ def nsd(
     return shares
 
 
+def nsd_scores(
+    pred: Volume, label: Volume, num_classes: int, tolerances: Sequence[float], spacing: Sequence[float]
+) -> dict[str, Values]:
+    """Returns `nsd` and the `tolerances` that it used, one for each foreground class."""
+    shares = nsd(pred, label, num_classes, tolerances, spacing)
+    return {"nsd": shares, "nsd_tolerance_mm": np.array([np.nan, *tolerances])}
+
+
 def assd(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float] | None = None) -> Values:
     """Returns the average symmetric surface distance of each foreground class, over the voxels of both surfaces.
 

@@ -16,13 +16,13 @@ from freqbench.analysis.frames import added_scores, found_records
 from freqbench.core.errors import UserError, installing, one_line
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
-from freqbench.metrics import METRICS
+from freqbench.core.measures import METRIC_OF
 from freqbench.reporting.contents import keys_of
 from freqbench.reporting.figures.cases import glimpse
 from freqbench.results import Store, glimpses
 
 SETTINGS = ("dataset", "source_model", "target_model", "attack", "variant", "threat_model", "budget", "seed", "params")
-MEANS = tuple(column for metric in METRICS.values() for column in metric.columns)
+MEANS = tuple(METRIC_OF)
 SERVER = "MLFLOW_TRACKING_URI"
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """Limits a request to a minute; by default MLflow tries a dead server for a quarter of an hour."""

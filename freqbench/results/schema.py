@@ -7,21 +7,21 @@ a reason.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
 
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
+from freqbench.core.measures import METRICS, NUMBERS, Better, Number
 
 SCHEMA_VERSION = 1
 VERSION_FIELD = b"freqbench_schema_version"
 KEY = ("cell_id", "case_key", "target_model_id")
 COMMIT = (*KEY, "run_id", "finished_at")
 
-Direction = Literal["higher", "lower", ""]
 Mark = Literal["identity", "result", "measured"]
 
 
@@ -36,7 +36,7 @@ class Column:
     name: str
     type: pa.DataType
     unit: str  # empty if it has none
-    direction: Direction  # the better direction for segmentation or volume; empty if neither is better
+    direction: Better
     mark: Mark
     meaning: str
     required: bool = False  # True if a row without it is a mistake of the program
@@ -50,7 +50,7 @@ def _identity(name: str, meaning: str, kind: pa.DataType = _TEXT, unit: str = ""
     return Column(name, kind, unit, "", "identity", meaning, required)
 
 
-def _score(name: str, unit: str, direction: Direction, meaning: str) -> Column:
+def _score(name: str, unit: str, direction: Better, meaning: str) -> Column:
     return Column(name, _FLOAT, unit, direction, "result", meaning)
 
 
@@ -58,23 +58,21 @@ def _text(name: str, meaning: str, mark: Mark = "result", required: bool = False
     return Column(name, _TEXT, "", "", mark, meaning, required)
 
 
-def _fraction(name: str, meaning: str) -> Column:
-    return _score(name, "fraction", "higher", meaning)
+def _count(name: str, meaning: str) -> Column:
+    return Column(name, _INT, "count", "", "result", meaning)
 
 
-def _intensity(name: str, meaning: str) -> Column:
-    return _score(name, "intensity 0..1", "lower", meaning)
+def _of_metrics(numbers: Iterable[Number], of_classes: bool = False) -> Iterator[Column]:
+    """Yields the columns of numbers of metrics in records, or in class records."""
+    for number in numbers:
+        for name, meaning, _ in number.columns(of_classes):
+            yield Column(name, _INT if number.is_count else _FLOAT, number.unit, number.better, "result", meaning)
 
 
-def _count(name: str, meaning: str, direction: Direction = "") -> Column:
-    return Column(name, _INT, "count", direction, "result", meaning)
-
-
-def _and_clean(*columns: Column) -> Iterator[Column]:
-    """Yields each column, and its counterpart for the clean volume's prediction."""
-    for column in columns:
-        yield column
-        yield replace(column, name=f"{column.name}_clean", meaning="the same on the clean volume")
+def _fractions(name: str, meaning: str) -> Iterator[Column]:
+    """Yields the column of a fraction, and its counterpart for the clean volume's prediction."""
+    yield _score(name, "fraction", "higher", meaning)
+    yield _score(f"{name}_clean", "fraction", "higher", "the same on the clean volume")
 
 
 def _measured(name: str, kind: pa.DataType, unit: str, meaning: str, required: bool = False) -> Column:
@@ -86,22 +84,7 @@ _KEYS = (
     _identity("case_key", "dataset recipe and the content of the case's files"),
     _identity("target_model_id", "the model whose prediction is scored"),
 )
-OF_A_CLASS = (
-    _fraction("nsd", "normalised surface Dice at the tolerance of each class"),
-    _score("assd_mm", "mm", "lower", "average symmetric surface distance"),
-    _score("volume_error_ml", "ml", "", "predicted minus true volume"),
-    _score("volume_error_relative", "ratio", "lower", "its magnitude over the true volume"),
-    _fraction("component_f1", "F1 of connected components (IoU above 1/2)"),
-    _score("betti0_error", "count", "lower", "components too many or too few"),
-    _score("betti1_error", "count", "lower", "tunnels too many or too few"),
-    _score("betti2_error", "count", "lower", "cavities too many or too few"),
-    _fraction("dsc_brats", "Dice as BraTS scores empty regions: 1 if both are empty, 0 if one is"),
-    _score("hd95_brats_mm", "mm", "lower", "the same of the 95 % Hausdorff distance (MONAI): 0 and 374"),
-    _fraction("lesion_dice", "lesion-wise Dice of BraTS 2023"),
-    _score("lesion_hd95_mm", "mm", "lower", "lesion-wise 95 % Hausdorff distance of BraTS 2023; 374 for what is wrong"),
-    _score("lesions_missed", "count", "lower", "lesions without a predicted component"),
-    _score("lesions_false", "count", "lower", "predicted components without a lesion"),
-)
+_CHANGED = METRICS["voxel_success"].numbers
 ADDED = _text(
     "added_metrics",
     "values of metrics of other packages, JSON text {NAME: value, NAME_clean: value}, null where undefined; null if "
@@ -178,36 +161,12 @@ RECORDS: tuple[Column, ...] = (
         "`NAME@PACKAGE VERSION SOURCE`, SOURCE being 8 hex digits of the SHA-256 of its file",
     ),
     _text("null_reasons", "JSON text {column: reason why it is null}; null if no column is"),
-    *_and_clean(
-        _fraction("dsc", "Dice, mean over defined classes with background (published convention)"),
-        _fraction("dsc_foreground", "Dice, mean over defined classes without background"),
-        _score("hd95", "voxels", "lower", "95 % Hausdorff distance, MONAI, with background (published convention)"),
-        _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI, foreground classes"),
-    ),
-    _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy, foreground classes"),
-    *_and_clean(
-        _score("hd95_penalised", "mm", "lower", "as hd95_mm, with the volume's diagonal for a missed class"),
-        *(replace(column, meaning=f"{column.meaning}, foreground classes") for column in OF_A_CLASS),
-        _score("ece", "fraction", "lower", "expected calibration error over 15 bins of confidence, all voxels"),
-        _score("ece_foreground", "fraction", "lower", "the same on voxels predicted as a class, foreground classes"),
-        _score("wrong_confidence", "fraction", "lower", "mean confidence on wrong voxels"),
-    ),
-    _fraction("ssim", "structural similarity of clean and adversarial, whole volume, mean over channels"),
-    _fraction("ssim_body", "the same inside the body"),
-    _score("psnr", "dB", "higher", "peak signal-to-noise ratio on the 0..255 scale, over all channels"),
-    _score("lpips_similarity", "1 - distance", "higher", "1 - LPIPS (AlexNet), mean over axial slices, as published"),
-    _score("lpips_distance", "distance", "lower", "LPIPS (AlexNet), mean over axial slices and channels"),
-    _score("lpips_body", "distance", "lower", "LPIPS distance inside the body, mean over channels"),
-    _intensity("linf", "largest change of a voxel in any channel"),
-    _intensity("l2", "Euclidean norm of the change, whole volume, all channels"),
-    _intensity("l2_body", "Euclidean norm of the change inside the body"),
-    _intensity("energy_low", "mean absolute DCT coefficient of the change, low band, blocks of 8, over all channels"),
-    _intensity("energy_middle", "the same in the middle band, nearly all coefficients"),
-    _intensity("energy_high", "the same in the high band"),
-    _score("seam_energy", "ratio", "lower", "mean jump of the change at window borders over that within; 1: no seam"),
+    *_of_metrics(each for each in NUMBERS if not each.is_count and each not in _CHANGED),
     _score("eps_native", "the data's unit", "", "the budget in the data's own unit (HU for CT)"),
-    _intensity(
+    _score(
         "resampling_error",
+        "intensity 0..1",
+        "lower",
         "root mean square of the volume's change on its way to the native grid and back, for targets that see it "
         "through that grid; null if source and target share a space",
     ),
@@ -228,15 +187,13 @@ RECORDS: tuple[Column, ...] = (
         "root mean square of the smallest change that made the volume fall, over the attacked voxels, found by an "
         "attack of `l2-minimal`; likewise",
     ),
-    _score("voxel_success", "fraction", "lower", "voxels whose predicted class the attack changed"),
+    *_of_metrics(_CHANGED),
     _score("certified_radius", "intensity 0..1", "higher", "L2 norm that randomised smoothing certifies; else null"),
-    *_and_clean(
-        _fraction("certified_share", "voxels whose class is certified; the others abstain"),
-        _fraction("certified_dice", "Dice, mean over defined foreground classes; abstaining is a class, never right"),
-        _fraction(
-            "certified_dice_bound",
-            "lower bound of the Dice under any change within the radius; voxels that abstain count as the worst class",
-        ),
+    *_fractions("certified_share", "voxels whose class is certified; the others abstain"),
+    *_fractions("certified_dice", "Dice, mean over defined foreground classes; abstaining is a class, never right"),
+    *_fractions(
+        "certified_dice_bound",
+        "lower bound of the Dice under any change within the radius; voxels that abstain count as the worst class",
     ),
     _text(
         "draws",
@@ -244,13 +201,8 @@ RECORDS: tuple[Column, ...] = (
         "a certificate is made of those of the clean volume (`ball` of radius 0); null of other networks",
         "measured",
     ),
-    _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),
-    *(
-        _count(f"{metric}_undefined_classes", f"foreground classes that the means of {metric} leave out", "lower")
-        for metric in ("nsd", "assd", "volume", "components", "topology", "calibration")
-    ),
-    _count("missed_classes", "foreground classes in the label but not in the prediction", "lower"),
-    _count("hallucinated_classes", "foreground classes in the prediction but not in the label", "lower"),
+    *_of_metrics(each for each in NUMBERS if each.undefined),
+    *_of_metrics(each for each in NUMBERS if each.is_count and not each.undefined),
     _count("num_windows", "windows of the volume that were attacked"),
     _count("num_forwards", "forward passes of the source's network for the volume, one per draw of a random defence"),
     _count("num_backwards", "backward passes of the source's network for the volume, likewise"),
@@ -272,18 +224,7 @@ CLASS_RECORDS: tuple[Column, ...] = (
     _count("label_voxels", "voxels of the class in the label"),
     _count("pred_voxels", "voxels of the class predicted on the adversarial volume"),
     _count("pred_voxels_clean", "voxels of the class predicted on the clean volume"),
-    *_and_clean(
-        _fraction("dsc", "Dice of the class"),
-        _score("hd95", "voxels", "lower", "95 % Hausdorff distance, MONAI"),
-        _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI"),
-    ),
-    _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy"),
-    _score("nsd_tolerance_mm", "mm", "", "distance within which a surface voxel counts as near, for nsd"),
-    *_and_clean(
-        *OF_A_CLASS,  # NaN for the background, and so are the next two
-        _score("ece", "fraction", "lower", "expected calibration error of the voxels predicted as the class"),
-        _score("wrong_confidence", "fraction", "lower", "mean confidence on the wrong voxels among these"),
-    ),
+    *_of_metrics(NUMBERS, of_classes=True),
     ADDED,
     _RUN_ID,
     _FINISHED,

@@ -105,7 +105,7 @@ LOOPS = (
 
 @pytest.mark.parametrize("name", quick(LOOPS, "pgd", "vafa", "square"))
 def test_no_tensor_outlives_its_step(name: str) -> None:
-    """A small one a step pins the heap between the large ones: 400 steps of PGD at 64^3 took 1 GB, 20 a third of it."""
+    """A small tensor that stays after a step fragments the heap: 400 steps of PGD at 64^3 took 1 GB, 20 a third."""
     alive: list[int] = []
 
     def count(*_: Any) -> None:

@@ -292,7 +292,7 @@ def looked_at(place: str) -> set[tuple[str, ...]]:
 
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_a_defence_at_random_shows_its_draws_whoever_attacks(adaptive: bool) -> None:
-    """The naive attacker sees one draw, and the same gradient twice: that is what hides."""
+    """A naive attacker sees one draw, and the same gradient twice, which hides the defence."""
     defence = {"name": "randomized_smoothing", "sigma": 0.2, "eot": 2, "samples": 1, "selection_samples": 1}
     models = [{**job()["models"][0], "defence": defence, "adaptive": adaptive}]
     _, grid = expanded(job(models=models))

@@ -78,7 +78,7 @@ def glimpses(outcomes: Sequence[Outcome]) -> set[str]:
 
 @pytest.mark.integration
 def test_units_that_share_a_dying_worker_are_tried_again_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One worker, one try, PGD first as the longest: whatever the worker has beside the unit that kills stays good."""
+    """One worker and one try; PGD begins, as it takes longest. All units but the one that kills are stored."""
     monkeypatch.setattr(retry, "TRIES", 1)
     monkeypatch.setattr(ray_engine, "SHORT_S", 1000)
     attacks = [{"name": "pgd", "steps": 3, "eps": 0.1}, {"name": "fgsm", "eps": [0.001 * i for i in range(1, 21)]}]

@@ -36,6 +36,6 @@ def make_classes(of: Row, count: int = 2) -> list[Row]:
 
 
 def put(store: Store, name: str, *records: Row) -> None:
-    """Commit a pair of a name of one's own."""
+    """Commits records and the rows of their classes under a name."""
     classes = [row for record in records for row in make_classes(record)]
     commit(store.root, name, to_table(RECORDS, records), to_table(CLASS_RECORDS, classes))

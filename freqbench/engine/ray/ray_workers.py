@@ -106,7 +106,7 @@ class Fleet:
         return sum(node.cores for node in self._machines.values()) - len(self.slots) * self._pool.threads
 
     def awaited(self) -> dict[Ref, Slot]:
-        """Returns the workers that start or work by the references that they will answer; raises UserError for none."""
+        """Returns starting and busy workers by the reference of their answer; raises UserError for none."""
         if not self.slots:
             raise UserError("no worker starts: see the warnings above and the logs of Ray, usually in /tmp/ray")
         pairs = ((slot.ready or (slot.assigned[0].outcome if slot.assigned else None), slot) for slot in self.slots)

@@ -77,7 +77,7 @@ def _sha256(path: str, args: Mapping[str, Any]) -> str:
 
 
 class Command(nn.Module):
-    """Maps volumes `[B, 1, H, W, D]` in [0, 1] and their case to CERTAIN times the one-hot labels of a command."""
+    """A command as a network: its labels of volumes `[B, 1, H, W, D]` in [0, 1], one-hot and times CERTAIN."""
 
     takes_volumes = True
 

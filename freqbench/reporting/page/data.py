@@ -19,8 +19,9 @@ from freqbench.analysis.statistics import DICE, mean_intervals
 from freqbench.analysis.tables import ADDED, CLEAN, failures, summary
 from freqbench.audit import checks
 from freqbench.core.documents import object_of
+from freqbench.core.measures import METRIC_OF
 from freqbench.core.types import AGREEMENT, dataset_name
-from freqbench.metrics import METRICS, name_of
+from freqbench.metrics import name_of
 from freqbench.reporting.audit import page_part
 from freqbench.reporting.colors import class_color, class_colors, series_style
 from freqbench.reporting.contents import Contents, contents, keys_of, regions_of
@@ -42,7 +43,6 @@ COUNT_DIGITS = 12
 _KEYS = ["dataset", "source_model", "target_model", "label"]
 _COUNTS = ["budget", "cases", "seeds", "failed", "hd95_cases"]
 _CLEAN = ["cases", "dsc", "dsc_foreground", "hd95", "hd95_mm", "hd95_penalised_mm"]
-_METRIC_OF = {column: name for name, metric in METRICS.items() for column in metric.columns}
 
 
 def data_of(stores: Sequence[Store], may_be_empty: bool = False) -> tuple[Contents, dict[str, Any]]:
@@ -88,7 +88,7 @@ def page_data(
         "version": version("freqbench"),
         "scores": [
             {name: value for name, value in score._asdict().items() if name != "scale"}
-            | {"metric": _METRIC_OF.get(score.source, "")}
+            | {"metric": METRIC_OF.get(score.source, "")}
             for score in SCORES
         ]
         + [

@@ -94,10 +94,11 @@ class TableAttack(Strict):
     """Attack of the table at one budget, or the clean volumes.
 
     Attributes:
-        title: in the table, and in `papers.csv`, as are `budget` (empty: the same for all, or none) and `printed`
-            (its column `params`).
-        attack: name and parameters as a job file writes them, one value each, and `window_batch` of attacks that couple
-            the windows of a batch; None: the clean volumes.
+        title: name in the table and in `papers.csv`.
+        budget: budget there; empty: the same for all attacks, or none.
+        printed: column `params` of `papers.csv`.
+        attack: name and parameters as in a job file, one value each; `window_batch` too if it couples the windows of a
+            batch; None: the clean volumes.
     """
 
     title: str

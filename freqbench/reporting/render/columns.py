@@ -50,9 +50,9 @@ class Section:
     """Part of a page: a title, then a table, paragraphs of text, or both.
 
     Attributes:
-        table: for people: numbers are rounded by the renderer, cells may also be ready strings; a heading may
-            have several lines, which are levels where neighbours share the first.
-        data: the long exact frame, every digit, that csv writes; None: `table`.
+        table: frame for people; the renderer rounds its numbers, and ready strings stay. Lines of a heading are
+            levels where neighbours share the first.
+        data: exact frame that csv writes, a number a row with every digit; None: `table`.
         marks: highlighted cells, by position of the row and name of the column.
     """
 

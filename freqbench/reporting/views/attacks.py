@@ -12,6 +12,7 @@ from freqbench.analysis.labels import families
 from freqbench.analysis.scores import SCORES
 from freqbench.analysis.statistics import SPREADS, group_spreads
 from freqbench.analysis.tables import ADDED, CLEAN
+from freqbench.core.measures import METRICS
 from freqbench.reporting.render import Section
 from freqbench.results import KEY
 
@@ -37,14 +38,12 @@ HOW_COST = (
     "passes. Passes compare between machines, seconds and memory only within one device and one number of windows at "
     "once. A drop a pass says what is cheap, not what is strong, and is empty for attacks without a pass. "
 )
-MEASURES = (
-    *("nsd", "assd_mm", "volume_error_ml", "volume_error_relative", "component_f1"),
-    *("dsc_brats", "hd95_brats_mm", "lesion_dice", "lesion_hd95_mm", "lesions_missed", "lesions_false"),
-    *("betti0_error", "betti1_error", "betti2_error", "ece", "ece_foreground", "wrong_confidence"),
+MEASURES = tuple(
+    each.name for metric in METRICS.values() if not metric.has_background for each in metric.numbers if each.agrees[1:]
 )
 ADDED_COLUMNS = ("metrics", "added_metrics")
 CLINICAL = (*MEASURES, *(f"{name}_clean" for name in MEASURES))
-FINE = frozenset({"assd_mm", "volume_error_ml"})  # shown with two digits
+FINE = {score.source for score in SCORES if score.scale == 1 and score.digits > 1}  # shown with two digits
 HOW_CLINICAL = (
     "Means over foreground classes that the label has (of BraTS' scores: all), then over cases and seeds "
     "(white-box); the row `clean` is of the clean volumes. Dice, NSD, component F1, ECE and wrong confidence are "
@@ -162,7 +161,7 @@ def clinical(records: pd.DataFrame) -> list[Section]:
         return [Section("Metrics of clinical practice", text=text)]
     scales = {score.source: score.scale for score in SCORES}
     for name in CLINICAL:
-        frame[name] = scales[name.removesuffix("_clean")] * frame[name].astype(float)
+        frame[name] = scales.get(name.removesuffix("_clean"), 1.0) * frame[name].astype(float)
     frame = frame.join(scores)
     return [
         _clinical(f"{dataset}: attacks on {source} in the metrics of clinical practice", group, measured)
