@@ -19,6 +19,7 @@ class Architecture:
     """One network of the table MODELS.
 
     Attributes:
+        title: its name; `(optional)` for one beside the core, see docs/not-supported.md.
         target: `module:Class`, imported on first use.
         args: defaults that differ from the class's own: the values of the attack papers.
         filled_in: the arguments that freqbench fills in, out of `spatial_dims`, `in_channels`, `out_channels`,
@@ -130,7 +131,7 @@ MODELS: Mapping[str, Architecture] = {
         roi=(64, 128, 128),
     ),
     "segmamba": Architecture(
-        title="SegMamba",
+        title="SegMamba (optional)",
         citation="Xing et al., MICCAI 2024, arXiv:2401.13560",
         target="freqbench.models.networks.segmamba:SegMamba",
         multiple=lambda args: (16, 16, 16),
@@ -138,7 +139,7 @@ MODELS: Mapping[str, Architecture] = {
         roi=(128, 128, 128),
     ),
     "rog": Architecture(
-        title="ROG",
+        title="ROG (optional)",
         citation="Daza et al., MICCAI 2021, arXiv:2107.04263",
         target="freqbench.models.networks.rog:ROG",
         args={"strides": ((2, 2, 1), (2, 2, 1), (2, 2, 2))},
@@ -146,14 +147,14 @@ MODELS: Mapping[str, Architecture] = {
         roi=(192, 192, 48),
     ),
     "vista3d": Architecture(
-        title="VISTA3D, prompted by classes or points",
+        title="VISTA3D, prompted by classes or points (optional)",
         citation="He et al., CVPR 2025, arXiv:2406.05285",
         target="freqbench.models.networks.vista3d:VISTA3D",
         multiple=lambda args: _on_each_axis(2 ** (len(args.get("blocks_down", (1, 2, 2, 4, 4))) - 1), args),
         roi=(128, 128, 128),
     ),
     "sam_med3d": Architecture(
-        title="SAM-Med3D, prompted by points",
+        title="SAM-Med3D, prompted by points (optional)",
         citation="Wang et al., 2023, arXiv:2310.15161",
         target="freqbench.models.networks.sam_med3d:SAMMed3D",
         filled_in=("in_channels", "out_channels", "img_size"),
