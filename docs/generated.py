@@ -627,7 +627,7 @@ def _phantom() -> Dataset:
 @cache
 def _network(name: str) -> SegmentationModel:
     entry = ModelEntry(name=name, checkpoint=f"zoo://phantom/{name}")
-    return load(resolve(entry, _phantom().num_classes), torch.device("cpu"))
+    return load(resolve(entry, len(_phantom().classes)), torch.device("cpu"))
 
 
 @cache

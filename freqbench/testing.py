@@ -264,8 +264,8 @@ def _check_case(dataset: Dataset, case: Case) -> None:
     _require(low >= 0 and high <= 1, dataset, f"{name}: expected intensities in [0, 1], got [{low:.4g}, {high:.4g}]")
     fits = label.dtype == torch.uint8 and label.shape == (1, *image.shape[1:])
     _require(fits, dataset, f"{name}: expected a uint8 label beside the image, got {label.dtype} {tuple(label.shape)}")
-    highest = int((without_ignored(label) if dataset.ignored else label).max())
-    classes = f"classes in 0..{dataset.num_classes - 1}"
-    _require(highest < dataset.num_classes, dataset, f"{name}: expected {classes}, got {highest}: name all classes")
+    highest = int((without_ignored(label) if dataset.classes.ignored else label).max())
+    classes = f"classes in 0..{len(dataset.classes) - 1}"
+    _require(highest < len(dataset.classes), dataset, f"{name}: expected {classes}, got {highest}: name all classes")
     fits = all(side <= bound for side, bound in zip(image.shape[1:], case.ref.shape, strict=True))
     _require(fits, dataset, f"{name}: got more voxels than its reference says, {case.ref.shape}")

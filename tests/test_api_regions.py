@@ -39,7 +39,7 @@ def files(tmp_path: Path) -> list[str]:
 
 def test_a_case_of_regions_is_attacked_and_scored_by_region(files: list[str]) -> None:
     model, case = network(), fb.Case.from_nifti(*files, regions=REGIONS, crop_foreground=False)
-    assert (model.spec.num_classes, model.spec.outputs, case.class_names) == (3, 2, ("background", *REGIONS))
+    assert (model.spec.num_classes, model.spec.num_outputs, case.class_names) == (3, 2, ("background", *REGIONS))
     assert "regions whole, core" in repr(case)
     assert case.label is not None
     assert case.label.unique().tolist() == [0, 1, 3]
@@ -106,7 +106,7 @@ def test_a_folder_of_nnunet_with_regions_has_one_output_a_region(tmp_path: Path)
     with pytest.warns(UserWarning, match="look untrained"):
         model = fb.load_model(written)
     spec = model.spec
-    assert (spec.head, spec.num_classes, spec.outputs) == ("sigmoid", 3, 2)
+    assert (spec.head, spec.num_classes, spec.num_outputs) == ("sigmoid", 3, 2)
     assert model.class_names == ("background", *REGIONS)
 
 

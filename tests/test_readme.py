@@ -166,33 +166,6 @@ def test_the_job_of_ones_own_classes_runs(tmp_path: Path) -> None:
     assert (summary.num_new, summary.num_failed) == (2, 0)
 
 
-FORMER = """
-    acdc_frequency acdc_noise acdc_sa2 acdc_sa2_released acdc_table6 acdc_train acdc_transfer acdc_union acdc_vaft
-    brain brain_networks bounds bounds_brain bounds_hippocampus bounds_training bounds_translation
-    hippocampus_acquisition hippocampus_adaptive hippocampus_audit hippocampus_black_box hippocampus_corruptions
-    hippocampus_defences hippocampus_frequency frequency_networks hippocampus_joint hippocampus hippocampus_mix
-    hippocampus_replicates hippocampus_strongest suite_hippocampus hippocampus_table6 hippocampus_train
-    hippocampus_union hippocampus_union_train hippocampus_universal vaft_hippocampus
-    malik_main rog_msd sa2_main transfer vafa_table1 vafa_table2 vafa_table3 vafa_table4 vafa_table5 vafa_table6
-    vafa_table6_acdc vafa_table6_synapse acquisition black_box converge corruptions defences ensembles leaderboard
-    matched noise_phantom strongest suite phantom_union universal zoo_phantom zoo_phantom_vaft quickstart
-"""
-"""Names of all jobs from before they were in folders, in the order of the names of today."""
-YOUNGER = {
-    "acdc/order",
-    "certificates/bounds_board",
-    "hippocampus/auto",
-    "hippocampus/board",
-    "hippocampus/nnunet",
-    "hippocampus/zoo",
-    "phantom/auto",
-    "phantom/regions",
-    "phantom/regions_zoo",
-    "phantom/smallest",
-}
-"""Jobs that have been in folders from the start."""
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").rglob("*.yaml"), key=str), ids=lambda path: Path(path).stem)
 def test_every_job_file_reads_and_is_packaged(path: Path) -> None:
     name = path.relative_to(ROOT / "jobs").with_suffix("").as_posix()
@@ -201,13 +174,13 @@ def test_every_job_file_reads_and_is_packaged(path: Path) -> None:
     assert packaged_jobs()[name].samefile(path)
 
 
-def test_a_packaged_job_is_found_by_its_former_name_from_any_folder(
+def test_a_packaged_job_is_found_by_its_name_its_path_and_the_name_in_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    jobs = [job for job in sorted(packaged_jobs().items()) if job[0] not in YOUNGER]
-    for (name, path), old in zip(jobs, FORMER.split(), strict=True):
-        assert {job_file(each) for each in (name, old, f"jobs/{name}.yaml", f"jobs/{old}.yaml")} == {str(path)}
+    for name, path in packaged_jobs().items():
+        assert job_file(name) == job_file(f"jobs/{name}.yaml") == str(path)
+    assert job_file("brain") == job_file("jobs/brain.yaml") == str(packaged_jobs()["brain/main"])
 
 
 def test_a_user_s_file_goes_before_a_packaged_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,7 @@ class PatientCase:
             dataset = dataset.model_copy(update={"name": ref.case_id})
             for line in dataset.remarks([ref.patient_id]):
                 warnings.warn(line, stacklevel=2)
-        is_unnamed = labels is None and not dataset.has_regions and not (is_series and label)
+        is_unnamed = labels is None and not dataset.classes.overlap and not (is_series and label)
         return cls._of(dataset.load(ref), dataset, () if is_unnamed else dataset.class_names)
 
     from_nifti = from_file  # its name while NIfTI was the only format
@@ -151,7 +151,7 @@ class PatientCase:
     def _of(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "PatientCase":
         case = cls.__new__(cls)
         case.volume, case.dataset, case.class_names = volume, dataset, class_names
-        case.reference, case.ignores = dataset.reference, bool(dataset.ignored)
+        case.reference, case.ignores = dataset.reference, bool(dataset.classes.ignored)
         for line in (*volume.off_scale, *volume.lost):
             warnings.warn(f"{case.name}: {line}", stacklevel=3)
         return case
@@ -160,7 +160,7 @@ class PatientCase:
         shape = "x".join(map(str, self.image.shape))
         sides = " x ".join(f"{step:g}" for step in self.spacing)
         labels = f"labels 0 to {self.highest_label}"
-        if self.dataset is not None and self.dataset.has_regions:
+        if self.dataset is not None and self.dataset.classes.overlap:
             labels = f"regions {', '.join(self.class_names[1:])}"
         labels = "no label map" if self.label is None else labels
         return f"<Case {self.name}: {shape} voxels of {sides} mm, {labels}>"

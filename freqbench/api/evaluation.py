@@ -320,7 +320,7 @@ def certify(
     network = copy(model.network)
     network.defence = defence
     keep_freed_memory()
-    tolerances = dataset.tolerances_mm if "nsd" in metrics else None
+    tolerances = dataset.classes.tolerances_mm if "nsd" in metrics else None
     prediction, _ = memory.predicted(
         network, volume.image, volume, memory.INFERENCE_WINDOWS, with_confidence=False, tolerances=tolerances
     )

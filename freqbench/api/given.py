@@ -1,6 +1,7 @@
 """Reads arguments of a call, arrays above all, and defines the datasets of a case that no job names."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -18,7 +19,8 @@ from freqbench.core.plugins import kind_of
 from freqbench.core.types import CaseRef, ScoredOn, Spacing, triple
 from freqbench.data import Dataset, NativeCase, dicom
 from freqbench.data.loaders.dicom import DicomFolders
-from freqbench.data.loaders.folder import CaseFiles, ListedFolder
+from freqbench.data.loaders.folder import ListedFolder
+from freqbench.data.scans import Files, Line, Stated
 from freqbench.job.schema import Metric
 from freqbench.metrics.volumes import Volume
 from freqbench.models.inference import MOST_CLASSES
@@ -154,20 +156,17 @@ class FilesDataset(ListedFolder):
     label: str | None
 
     @override
-    def splits(self) -> Mapping[str, Sequence[Any]]:
-        return {self.split: [self.name]}
+    def splits(self) -> Mapping[str, Sequence[Line]]:
+        return {self.split: [Line(self.name, partial(Files, case_id=self.name, channels=self.image, map=self.label))]}
 
-    def _source(self) -> str:
+    @override
+    def stated(self) -> Stated:
+        return Stated()
+
+    @property
+    @override
+    def source(self) -> str:
         return self.image[0]
-
-    def _listed_labels(self) -> Mapping[int, str]:
-        return {}
-
-    def _case_id(self, line: Any) -> str:
-        return str(line)
-
-    def _parsed(self, line: Any) -> CaseFiles:
-        return CaseFiles(str(line), self.patient_of(str(line)), self.image[0], self.label, further=self.image[1:])
 
 
 class FolderDataset(DicomFolders):

@@ -86,26 +86,26 @@ class Model:
                 f"{spec.name}: expected images [{spec.num_channels}, H, W, D], got [{shape}] of {case.name}: give the "
                 "channels that the model was trained on, or load_model(..., num_channels=...)"
             )
-        if dataset.has_regions != (spec.head == "sigmoid"):
-            wanted = "exclusive classes" if dataset.has_regions else "regions, by the key regions of Case.from_nifti"
+        if dataset.classes.head != spec.head:
+            wanted = "exclusive classes" if dataset.classes.overlap else "regions, by the key regions of Case.from_file"
             raise UserError(
                 f"{spec.name}: expected cases of {wanted}, as its outputs are {spec.head}, got others in {case.name}: "
                 "fix regions of the case, or outputs of load_model"
             )
-        if dataset.num_classes != spec.num_classes:
+        if len(dataset.classes) != spec.num_classes:
             raise UserError(
                 f"{spec.name}: expected cases of {spec.num_classes} classes (background included), got "
-                f"{dataset.num_classes} of {dataset.name}: give those that the model was trained on"
+                f"{len(dataset.classes)} of {dataset.name}: give those that the model was trained on"
             )
         if spec.is_prompted:
             dataset.require_labels(spec.name, "from which its points are drawn")
-        is_exclusive = case.label is not None and not dataset.has_regions
+        is_exclusive = case.label is not None and not dataset.classes.overlap
         if is_exclusive and (highest := case.highest_label) >= spec.num_classes:
             raise UserError(
                 f"{spec.name}: expected labels 0 to {spec.num_classes - 1} in {case.name}, got {highest}: map them to "
                 "the model's classes"
             )
-        require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names, dataset.has_regions)
+        require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names, spec.head)
         if isinstance(dataset, ArraysDataset):
             return dataset, replace(spec, space=None)
         if spec.space or self.trained is None or self.trained.identity() == dataset.space.identity():

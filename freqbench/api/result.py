@@ -137,10 +137,10 @@ class Result:
         name = self.model.spec.name
         dataset = self.cell.dataset
         maps = (self.label[0], self.prediction_clean, self.prediction)
-        label, before, after = (dataset.shown(each).numpy() for each in maps)
+        label, before, after = (dataset.classes.shown(each).numpy() for each in maps)
         volumes = self.clean.numpy(), self.adversarial.numpy(), label
         with styled():
-            views = turned(*volumes, {name: (before, after)}, self.volume.affine, dataset.regions_of_labels)
+            views = turned(*volumes, {name: (before, after)}, self.volume.affine, dataset.classes.of_labels)
             figure = in_full(views, name, self._title, dict(enumerate(dataset.class_names)))
         figure.set_dpi(DOTS)
         return figure

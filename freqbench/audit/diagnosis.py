@@ -242,13 +242,13 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
         refs = dataset.refs()
     first = list({ref.patient_id: ref for ref in reversed(refs)}.values())[::-1][: FIRST if entry.expected_dice else 1]
     with at(f"{where}: models[{job.models.index(entry)}]"):
-        facts = facts_of(entry, dataset.num_classes, dataset.num_channels, dataset.class_names)
+        facts = facts_of(entry, len(dataset.classes), dataset.num_channels, dataset.class_names)
     yield from (("assumed", str(each)) for each in assumptions(entry, facts, dataset, written.own))
     scores = dict[str | None, dict[tuple[str, str], float]]()
     for migration in _candidates(entry):
         with at(f"{where}: models[{job.models.index(entry)}]"):
             changed = entry.model_copy(update={"migration": migration})
-            spec = resolve(changed, dataset.num_classes, dataset.num_channels)
+            spec = resolve(changed, len(dataset.classes), dataset.num_channels)
         under = f" under migration: {spec.migration or NONE}" if "migration" in source_of(spec.arch).takes else ""
         scores[migration] = {}
         for ref in first:

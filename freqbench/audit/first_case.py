@@ -72,8 +72,8 @@ def first_case(entry: Mapping[str, Any], model: ModelEntry, is_trained: bool) ->
     place = str(entry["name"])
     dataset = build_dataset(entry, place)
     refs = dataset.refs()
-    facts = facts_of(model, dataset.num_classes, dataset.num_channels)
-    spec = resolve(model, dataset.num_classes, dataset.num_channels, facts=facts)
+    facts = facts_of(model, len(dataset.classes), dataset.num_channels)
+    spec = resolve(model, len(dataset.classes), dataset.num_channels, facts=facts)
     found = assumptions(model, facts, dataset, entry)
     is_free = spec.space is None and "intensity" in type(dataset).model_fields and "intensity" not in entry
     intensity: dict[str, list[float]] | None = None
@@ -108,7 +108,7 @@ def _verdict(
 ) -> str:
     if dataset.reference == "prediction" or not is_trained:
         return f"no clean Dice: {'the weights are untrained' if not is_trained else 'there are no labels'}"
-    dice = clean_dice(dataset, resolve(model, dataset.num_classes, dataset.num_channels), ref)
+    dice = clean_dice(dataset, resolve(model, len(dataset.classes), dataset.num_channels), ref)
     if math.isnan(dice):
         return f"no clean Dice: the label of {ref.case_id} has no class of the foreground"
     said = f"clean Dice of {ref.case_id}: {dice:.3f} (foreground)"

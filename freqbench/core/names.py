@@ -51,13 +51,6 @@ class _KnownNames(dict[str, tuple[str, ...]]):
         return self[kind]
 
 
-FORMER: Mapping[str, str] = {
-    "converge": "phantom/converge",
-    "hippocampus_union_train": "hippocampus/union_train",
-    "vaft_hippocampus": "hippocampus/vaft",  # the `name` of hippocampus/union_train too: they share a store
-}
-"""Packaged jobs by their names before they were in folders, where the `name` in the file is another's."""
-
 KNOWN = _KnownNames(bands=("low", "middle", "high"), metrics=(*METRICS,))
 """Names of each kind that a job may use; those of a table are read on first use."""
 
@@ -118,8 +111,7 @@ def packaged_jobs() -> Mapping[str, Path]:
 def job_file(name: str) -> str:
     """Returns a job file's path: `name` itself, else the packaged job of that name; raises UserError for neither.
 
-    A packaged job is also found by the `name` in its file: it was the file's own name once, but for those of FORMER.
-    Paths of a checkout, `jobs/quickstart.yaml`, are found from any folder.
+    A packaged job is also found by the `name` in its file, and by its path in a checkout, `jobs/quickstart.yaml`.
     """
     jobs, path = packaged_jobs(), Path(name)
     if path.exists() and not path.is_dir():
@@ -127,7 +119,7 @@ def job_file(name: str) -> str:
     stem = re.sub(r"^jobs/(.+)\.yaml$", r"\1", name)
     line = re.compile(rf"^name: {re.escape(stem)}$", re.MULTILINE)
     in_files = (job for job, file in jobs.items() if line.search(file.read_text(encoding="utf-8")))
-    job = stem if stem in jobs else FORMER.get(stem) or next(in_files, None)
+    job = stem if stem in jobs else next(in_files, None)
     if job is None and re.fullmatch(r"[\w-]+(/[\w-]+)?", name):
         raise UserError(f"{unknown('packaged job', name, jobs)}. A file of your own is named by its path")
     return str(jobs[job]) if job else name

@@ -4,7 +4,7 @@ import abc
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -18,11 +18,8 @@ from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, FileLabel, NativeCase, Reference, Shape
 from freqbench.data import nsd_tolerances
 from freqbench.data.preprocess import check_room, prepare, prepared_shape
-from freqbench.ops.regions import codes_of_labels, numbers_of, relabelled
+from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 ClassName = Annotated[str, Field(min_length=1)]
 Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -141,46 +138,9 @@ class Dataset(Strict, abc.ABC):
         """Names of the classes in order of their label, background first."""
 
     @property
-    def has_regions(self) -> bool:
-        """True if its classes are regions that may overlap: label maps then hold codes (`freqbench.ops.regions`)."""
-        return False
-
-    def shown(self, label: "Tensor") -> "Tensor":
-        """Returns a label map to save or to show: of regions, labels whose regions are `regions_of_labels`."""
-        return relabelled(label, [*map(self._codes.index, range(len(self._codes)))]) if self.has_regions else label
-
-    def unshown(self, label: "Tensor") -> "Tensor":
-        """Returns the label map that `shown` made this of."""
-        return relabelled(label, self._codes) if self.has_regions else label
-
-    @property
-    def regions_of_labels(self) -> list[list[int]]:
-        """Numbers of the regions that each label of a `shown` map lies in, the last in front; empty without regions."""
-        return [sorted(numbers_of(code), key=self.region_order.index) for code in self._codes]
-
-    @property
-    def _codes(self) -> list[int]:
-        return codes_of_labels(self.num_classes - 1, [*self.region_codes.values()]) if self.has_regions else []
-
-    @property
-    def region_order(self) -> tuple[int, ...]:
-        """Numbers of the regions, counted from 1, in the order in which they are drawn over each other."""
-        return tuple(range(1, self.num_classes))
-
-    @property
-    def region_codes(self) -> Mapping[int, int]:
-        """Regions (a code) of each label in files that hold them in one map; empty: nothing states such labels."""
-        return {}
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes including background."""
-        return len(self.class_names)
-
-    @property
-    def tolerances_mm(self) -> tuple[float, ...]:
-        """Tolerated distance of each foreground class's surface for `nsd`, in mm: by its organ, else TOLERANCE_MM."""
-        return tuple(nsd_tolerances.of_organ(name) for name in self.class_names[1:])
+    def classes(self) -> Classes:
+        """What its label maps tell apart: classes of these names, which exclude each other."""
+        return Classes(names=self.class_names, tolerances_mm=nsd_tolerances.of_organs(self.class_names[1:]))
 
     @abc.abstractmethod
     def recipe(self) -> dict[str, Any]:
@@ -226,11 +186,6 @@ class Dataset(Strict, abc.ABC):
         return 1
 
     @property
-    def ignored(self) -> tuple[int, ...]:
-        """Labels in the files whose voxels do not count; they are IGNORED in label maps."""
-        return ()
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """Lines on what was concluded about its files, for `plan`, `run` and `doctor`."""
         return ()
@@ -243,7 +198,7 @@ class Dataset(Strict, abc.ABC):
     def load(self, ref: CaseRef, space: AnySpace | None = None) -> Case:
         """Reads (see `native`) and preprocesses one case of any split; `space` is a model's own, None the dataset's."""
         space = space or self.space
-        return prepare(self.native(ref), space, class_names=self.class_names, has_regions=self.has_regions)
+        return prepare(self.native(ref), space, classes=self.classes)
 
     def faults(self, ref: CaseRef, space: AnySpace) -> Iterator[str]:
         """Yields one line per problem with a case's intensities in a space. Synthetic datasets yield none."""

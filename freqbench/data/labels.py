@@ -16,8 +16,8 @@ MOST_NAMED = 20  # values that a refusal or a note lists
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classes:
-    """Classes of a dataset, and the class of each value that its label maps may hold.
+class Reading:
+    """How label maps of files are read: the classes, and the class of each value that a map may hold.
 
     Attributes:
         names: names of the classes, background first.
@@ -104,7 +104,7 @@ def classes_of(
     labels: int | Sequence[str] | None,
     label_map: Mapping[int, int] | None,
     ignore: Sequence[int] = (),
-) -> Classes:
+) -> Reading:
     """Decides the classes of a dataset.
 
     Args:
@@ -142,10 +142,10 @@ def classes_of(
     if label_map is not None:
         _require_fitting(where, label_map, of_value, names, values, is_counted=count is not None)
     of_value |= dict.fromkeys(ignore, IGNORED)
-    return Classes(names=names, of_value=of_value, value_names=listed, is_mapped=label_map is not None)
+    return Reading(names=names, of_value=of_value, value_names=listed, is_mapped=label_map is not None)
 
 
-def in_regions(where: str, classes: Classes, regions: Mapping[str, Sequence[int]]) -> Classes:
+def in_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[int]]) -> Reading:
     """Returns regions in place of the classes that make them up, the background first.
 
     Raises DataError for more regions than a code holds, two of the same classes, or a class that no file holds.
@@ -177,7 +177,7 @@ def in_regions(where: str, classes: Classes, regions: Mapping[str, Sequence[int]
     def code(k: int) -> int:
         return code_of(number for number, members in enumerate(regions.values(), 1) if k in members)
 
-    return Classes(
+    return Reading(
         names=(classes.names[0], *regions),
         of_value={value: k if k == IGNORED else code(k) for value, k in classes.of_value.items()},
         value_names=classes.value_names,

@@ -20,6 +20,7 @@ from freqbench.data.loaders.folder import ListedFolder, Survey, expanded, read_o
 from freqbench.data.loaders.msd import TASKS
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
 from freqbench.data.loaders.pairs import ALL
+from freqbench.data.scans import Files
 
 READ = 20  # label maps that are read for their values
 DEPTH = 4  # of folders in which files are looked for by their names
@@ -118,7 +119,8 @@ def _of_list(folder: Path) -> dict[str, Any]:
     if lines and "labels" not in content:
         dataset = Decathlon.model_validate({"name": "x", "root": str(folder), "labels": 2, **keys})
         surveys = [dataset.survey(split) for split, of_split in dataset.splits().items() if of_split]
-        keys |= _found_classes(_some(folder, [path for survey in surveys for path in survey.labels]))
+        maps = [scan.map for survey in surveys for scan in survey.scans if isinstance(scan, Files) and scan.map]
+        keys |= _found_classes(_some(folder, [path for path in maps if storage.exists(path)]))
     return keys
 
 
@@ -368,7 +370,7 @@ def _has_dicom(folder: Path) -> bool:
 
 def _is_segmented(folder: Path) -> bool:
     """True if a folder holds a segmentation of a series, or contours."""
-    return any(entry.label for entry in DicomFolders(name="x", root=str(folder)).splits()["test"])
+    return any(scan.has_label for scan in DicomFolders(name="x", root=str(folder)).scans.values())
 
 
 def _require_volumes(folder: Path) -> None:
@@ -430,7 +432,7 @@ def _notes(surveys: Sequence[Survey], folder: Path) -> Iterator[str]:
     for survey in surveys:
         if len(survey.unlabelled) == survey.num_cases:
             yield f"{survey.split}: no label maps, so its cases need `reference: prediction`"
-    listed = {Path(path) for survey in surveys for path in survey.images}
+    listed = {Path(path) for survey in surveys for scan in survey.scans for path in scan.files()}
     flat = {path.parent for path in listed if path.parent.name.startswith("im")}
     beside = sorted(path for parent in flat for path in _images_of(parent, "[!.]*") if path not in listed)
     if further := [str(path.relative_to(folder)) for path in beside if not is_averaged(path.name)]:

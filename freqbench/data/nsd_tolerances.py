@@ -5,7 +5,7 @@ Segmentation Decathlon", Nature Communications 13, 2022. All others: J. Wasserth
 segmentation of 104 anatomic structures in CT images", Radiology: Artificial Intelligence 5(5), 2023.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 TOLERANCE_MM = 3.0
 ORGANS: Mapping[str, float] = {
@@ -36,6 +36,11 @@ TASKS: Mapping[str, float] = {  # of the Decathlon, by their name in `dataset.js
     "spleen": 3.0,
     "colon": 4.0,
 }
+
+
+def of_organs(names: Sequence[str]) -> tuple[float, ...]:
+    """Returns the tolerance of each class by its organ."""
+    return tuple(map(of_organ, names))
 
 
 def of_organ(name: str) -> float:

@@ -32,6 +32,7 @@ from freqbench.core.types import (
 from freqbench.data import nnunet_resampling as nnunet
 from freqbench.data.headers import check_size, shown
 from freqbench.data.intensities import off_scale
+from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace, Pipeline
 
 if TYPE_CHECKING:
@@ -44,27 +45,26 @@ if TYPE_CHECKING:
 # crop cuts a few at the edge of the field of view.
 SQUARE, NEAR_MM = 1e-4, 0.01  # cosines between axes; distance between corners
 MOST_LOST = 0.5
+UNNAMED = Classes(names=())  # classes that go by their numbers
 
 
 def prepare(
     native: NativeCase,
     space: AnySpace,
     clean: NativeCase | None = None,
-    class_names: Sequence[str] = (),
-    has_regions: bool = False,
+    classes: Classes = UNNAMED,
 ) -> Case:
     """Prepares a case in a space: by `Preprocess`, or by a network's own pipeline."""
     if isinstance(space, Pipeline):
-        return _by_pipeline(native, space, clean, class_names, has_regions)
-    return _by_preprocess(native, space, clean, class_names, has_regions)
+        return _by_pipeline(native, space, clean, classes)
+    return _by_preprocess(native, space, clean, classes)
 
 
 def _by_preprocess(
     native: NativeCase,
     preprocess: Preprocess,
     clean: NativeCase | None,
-    class_names: Sequence[str],
-    has_regions: bool,
+    classes: Classes,
 ) -> Case:
     """Prepares a case in the space of `preprocess`.
 
@@ -150,7 +150,7 @@ def _by_preprocess(
         native_ranges=ranges,
         original_spacing=native.spacing,
         inner=way.inner(image),
-        lost=tuple(way.lost(_words(preprocess), class_names, has_regions)),
+        lost=tuple(way.lost(_words(preprocess), classes)),
         off_scale=tuple(f"{source}: {line}" for line in said),
     )
 
@@ -159,8 +159,7 @@ def _by_pipeline(
     native: NativeCase,
     pipeline: Pipeline,
     clean: NativeCase | None,
-    class_names: Sequence[str],
-    has_regions: bool,
+    classes: Classes,
 ) -> Case:
     """Prepares a case by a network's own pipeline, its axes turned to RAS.
 
@@ -199,7 +198,7 @@ def _by_pipeline(
         native_ranges=tuple((line.raw(at), line.raw(to)) if line else (math.nan, math.nan) for line, (at, to) in ends),
         original_spacing=native.spacing,
         inner=way.inner(MetaTensor(label, affine=affine)),
-        lost=tuple(way.lost({}, class_names, has_regions)),
+        lost=tuple(way.lost({}, classes)),
         prepared=Beside(bounds=made.bounds, rest=rest if bool(rest.any()) else None, fixed=fixed, facts=made.facts),
     )
 
@@ -238,23 +237,23 @@ class LabelWay:
             low, high = np.maximum(low, first), np.minimum(high, first + np.array(shape))
         return triple(zip(low.tolist(), high.tolist(), strict=True))
 
-    def lost(self, words: Mapping[str, str], class_names: Sequence[str], has_regions: bool = False) -> Iterator[str]:
+    def lost(self, words: Mapping[str, str], classes: Classes) -> Iterator[str]:
         """Yields one line per foreground class that lost more than MOST_LOST of its volume, with the worst step.
 
-        `words` says what each step does to voxels. A class without a name in `class_names` goes by its number.
+        `words` says what each step does to voxels. A class without a name goes by its number.
         """
         if not self._counts:
             return
         steps, volumes = list(self._volumes), np.stack(list(self._volumes.values()))
-        if has_regions:  # sums of the codes that hold a region
+        if classes.overlap:  # sums of the codes that hold a region
             codes = np.arange(IGNORED)
-            holds = np.stack([codes == 0, *((codes >> bit) & 1 == 1 for bit in range(len(class_names) - 1))])
+            holds = np.stack([codes == 0, *((codes >> bit) & 1 == 1 for bit in range(len(classes) - 1))])
             self._voxels, volumes = holds @ self._voxels[:IGNORED], volumes[:, :IGNORED] @ holds.T
         for index in np.flatnonzero(volumes[-1] < (1 - MOST_LOST) * volumes[0]).tolist():
             if 0 < index < NO_LABEL:
                 step = steps[1 + int(np.diff(volumes[:, index]).argmin())]
                 lost = round(self._voxels[index] * (1 - volumes[-1, index] / volumes[0, index]))
-                name = class_names[index] if index < len(class_names) else f"class {index}"
+                name = classes.names[index] if index < len(classes) else f"class {index}"
                 where = words.get(step, "are gone after the network's own pipeline")
                 yield f"{LOST}{lost} of {self._voxels[index]} voxels of `{name}` {where}"
 

@@ -65,7 +65,7 @@ class Glimpser:
             def caption(name: str, dsc: float) -> str:
                 return f"{name}, {score} {100 * dsc:.1f}"
 
-            show = cell.dataset.shown
+            show = cell.dataset.classes.shown
             maps: list[tuple[str, Literal[0, 1], Tensor]] = [(label, 0, without_ignored(show(case.label))[0])]
             maps.append((caption(row["target_model"], row["dsc_foreground"]), 1, show(after)))
             others = [
@@ -80,7 +80,7 @@ class Glimpser:
             else:
                 maps.append((caption(f"{row['target_model']}, clean", row["dsc_foreground_clean"]), 0, show(before)))
             index = slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy())
-            shown = sliced(case, adversarial, index, maps, cell.dataset.regions_of_labels)
+            shown = sliced(case, adversarial, index, maps, cell.dataset.classes.of_labels)
         except KeyboardInterrupt:
             raise
         except BaseException:

@@ -56,7 +56,7 @@ def collect(grid: Grid) -> dict[str, Any]:
             name: {
                 "recipe": dataset.whole_recipe(),
                 "redistributable": dataset.may_be_shared,
-                "regions": dataset.regions_of_labels,
+                "regions": dataset.classes.of_labels,
                 "cases": {ref.case_id: ref.fingerprint for ref in grid.cases[name]},
             }
             for name, dataset in datasets.items()

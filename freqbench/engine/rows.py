@@ -13,10 +13,11 @@ from typing import Any
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.types import Case
 from freqbench.engine.attacking import native_budget
-from freqbench.engine.scoring import LabelMaps, PredictionScores, score_shapes
+from freqbench.engine.scoring import PredictionScores, score_shapes
 from freqbench.job.cells import Cell, Unit
 from freqbench.metrics import Scores
 from freqbench.models import ModelSpec
+from freqbench.ops.classes import LabelMaps
 from freqbench.pipelines import Pipeline
 from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.results.glimpses import Glimpse
@@ -174,7 +175,7 @@ def cell_columns(cell: Cell) -> Row:
         "seed": cell.seed,
         "precision": cell.precision,
         "compile": cell.compile,
-        "num_classes": cell.dataset.num_classes,
+        "num_classes": len(cell.dataset.classes),
     }
 
 

@@ -59,13 +59,13 @@ def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_sec
     """Writes `adversarial`, `clean` (float32), `label` and, if it moved, the moved label (uint8), then the facts."""
     place = _own_folder(root, cell, case.ref)
     shown = {layout.ADVERSARIAL: attacked.adversarial, layout.CLEAN: case.image}
-    shown[layout.LABEL] = cell.dataset.shown(case.label)
+    shown[layout.LABEL] = cell.dataset.classes.shown(case.label)
     if attacked.label is not None:
-        shown[layout.MOVED_LABEL] = cell.dataset.shown(attacked.label)
+        shown[layout.MOVED_LABEL] = cell.dataset.classes.shown(attacked.label)
     for name, volume in shown.items():
         write(storage.join(place, name), volume, case.affine)
     facts = SavedFacts(
-        **attacked.facts.model_dump(), attack_seconds=attack_seconds, regions=cell.dataset.regions_of_labels
+        **attacked.facts.model_dump(), attack_seconds=attack_seconds, regions=cell.dataset.classes.of_labels
     )
     storage.write_atomic(storage.join(place, FACTS), facts.model_dump_json().encode())
 
@@ -74,7 +74,7 @@ def save_prediction(root: str, cell: Cell, case: Case, target: str, pred_clean: 
     """Writes a target's label maps of both volumes, `prediction_clean-TARGET` and `prediction_adversarial-TARGET`."""
     place = _own_folder(root, cell, case.ref)
     for kind, labels in ((layout.ON_CLEAN, pred_clean), (layout.ON_ADVERSARIAL, pred)):
-        write(storage.join(place, layout.prediction(kind, target)), cell.dataset.shown(labels), case.affine)
+        write(storage.join(place, layout.prediction(kind, target)), cell.dataset.classes.shown(labels), case.affine)
 
 
 def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | None]:
@@ -85,7 +85,7 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
     adversarial = read_volume(storage.join(place, layout.ADVERSARIAL))
     label = None
     if cell.attack.moves_labels:
-        label = cell.dataset.unshown(read_volume(storage.join(place, layout.MOVED_LABEL)).to(torch.uint8))
+        label = cell.dataset.classes.unshown(read_volume(storage.join(place, layout.MOVED_LABEL)).to(torch.uint8))
     own = AttackFacts(**facts.model_dump(exclude={"attack_seconds", "regions"}))
     return AttackedVolume(adversarial=adversarial, facts=own, label=label), facts.attack_seconds
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +19,7 @@ from freqbench.core.types import Case, FileLabel, NativeCase, Shape, Spacing, tr
 from freqbench.data import Dataset
 from freqbench.metrics import LpipsUnavailable, Scores
 from freqbench.models import VolumePrediction, attack_windows
-from freqbench.ops.regions import alone
+from freqbench.ops.classes import Classes, LabelMaps
 from freqbench.ops.voxels import without_ignored
 from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.results.schema import CAUTIONS
@@ -93,46 +93,21 @@ class PredictionScores:
     classes: tuple[Mapping[str, float | int], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelMaps:
-    """A predicted and a true label map with all that their comparison needs; it can be sent to another process."""
-
-    pred: Tensor  # uint8 [H, W, D]
-    label: Tensor  # likewise
-    num_classes: int
-    spacing: Spacing  # millimetres per voxel
-    tolerances: tuple[float, ...]  # millimetres, one per foreground class
-    has_regions: bool = False  # the maps hold codes of regions that may overlap
-
-    def of_region(self, number: int) -> "LabelMaps":
-        """Returns the maps of one region, or of voxels in none (0), as class 1 of two."""
-        tolerances = self.tolerances[number - 1 : number] if number else (0.0,)
-        pred, label = alone(self.pred, number), alone(self.label, number)
-        return replace(self, pred=pred, label=label, num_classes=2, tolerances=tolerances, has_regions=False)
-
-
 def label_maps(pred: Tensor, case: Case | NativeCase | FileLabel, dataset: Dataset) -> LabelMaps:
     """Pairs a prediction `[H, W, D]` for a case of a dataset with its label, on the grid of both."""
-    return LabelMaps(
-        pred=pred,
-        label=case.label[0],
-        num_classes=dataset.num_classes,
-        spacing=case.spacing,
-        tolerances=dataset.tolerances_mm,
-        has_regions=dataset.has_regions,
-    )
+    return LabelMaps(pred=pred, label=case.label[0], classes=dataset.classes, spacing=case.spacing)
 
 
 def score_prediction(
     maps: LabelMaps, metrics: Sequence[str], confidence: Tensor | None = None
 ) -> list[PredictionScores]:
     """Scores a prediction in the requested `metrics`; `calibration` needs the `confidence` of a VolumePrediction."""
-    overlap = partial(_of_each, lambda maps: score_overlap(maps.pred, maps.label, maps.num_classes))
+    overlap = partial(_of_each, lambda maps: score_overlap(maps.pred, maps.label, len(maps.classes)))
     scores = [overlap(maps)] if "dsc" in metrics else []
     if shapes_of(metrics):
         scores.append(score_shapes(maps, metrics))
     if "calibration" in metrics and confidence is not None:
-        scores.append(score_calibration(confidence, maps.pred, maps.label, maps.num_classes, maps.has_regions))
+        scores.append(score_calibration(confidence, maps))
     return scores
 
 
@@ -141,9 +116,9 @@ def _of_each(score: Callable[[LabelMaps], PredictionScores], maps: LabelMaps) ->
 
     A foreground mean is then the mean over regions, `dsc` and `hd95` also have the background, as for classes.
     """
-    if not maps.has_regions:
-        return score(maps)
-    regions = [score(maps.of_region(number)) for number in range(maps.num_classes)]
+    regions = [*map(score, maps.each())]
+    if not maps.classes.overlap:
+        return regions[0]
     rows = [dict(region.classes[1]) for region in regions]
     rows[0] = {name: value if name in _OF_BACKGROUND else math.nan for name, value in rows[0].items()}
     record = dict[str, float | int | str]()
@@ -182,7 +157,7 @@ def score_clean(
     scored, truth = prediction.scored, file or case
     maps = label_maps(scored.labels, truth, dataset)
     scores = score_prediction(maps, metrics, scored.confidence)
-    certificate = PredictionScores(record=score_certificate(prediction, maps.label, maps.num_classes), classes=())
+    certificate = PredictionScores(record=score_certificate(prediction, maps.label, len(maps.classes)), classes=())
     return CleanScores(
         pred=prediction.labels,
         label=case.label,
@@ -224,7 +199,7 @@ def score_target(
             "voxel_success": measures.voxel_success(clean.judged, maps.pred, maps.label),
             "resampling_error": resampling_error,
             "caution": CAUTIONS.join((*case.off_scale, *(() if in_file else case.lost))) or None,
-            **score_certificate(prediction, maps.label, maps.num_classes),
+            **score_certificate(prediction, maps.label, len(maps.classes)),
             **clean.certified,
         },
     )
@@ -245,21 +220,20 @@ def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
 
 
 def _shapes(metrics: Sequence[str], maps: LabelMaps) -> PredictionScores:
+    given = {**vars(maps), "num_classes": len(maps.classes), "tolerances": maps.classes.tolerances_mm}
     columns, others = dict[str, Vector](), dict[str, float]()
     for metric in shapes_of(metrics):
-        columns |= measures.class_values(metric, **vars(maps))
+        columns |= measures.class_values(metric, **given)
     if "hd95_mm" in columns:
-        in_label = np.bincount(maps.label.numpy().ravel(), minlength=maps.num_classes)[: maps.num_classes] > 0
+        in_label = np.bincount(maps.label.numpy().ravel(), minlength=len(maps.classes))[: len(maps.classes)] > 0
         shape, millimetres = maps.label.shape, columns["hd95_mm"]
         others["hd95_penalised"] = measures.hd95_penalised(millimetres, in_label, shape, maps.spacing)
     return _scores(shapes_of(metrics), columns, **others)
 
 
-def score_calibration(
-    confidence: Tensor, pred: Tensor, label: Tensor, num_classes: int, has_regions: bool = False
-) -> PredictionScores:
+def score_calibration(confidence: Tensor, maps: LabelMaps) -> PredictionScores:
     """Scores the calibration of the confidence `[H, W, D]` in a predicted label map."""
-    scores = measures.calibration(confidence, pred, label, num_classes, has_regions)
+    scores = measures.calibration(confidence, maps.pred, maps.label, len(maps.classes), maps.classes.overlap)
     columns = {"ece": scores.ece_by_class, "wrong_confidence": scores.wrong_confidence_by_class}
     return _scores(["calibration"], columns, ece=scores.ece, wrong_confidence=scores.wrong_confidence)
 
@@ -312,14 +286,12 @@ def score_draw(
     """
     last = max(int(without_ignored(label).max()), int(pred.max()))
     last = last.bit_length() if has_regions else last
-    maps = LabelMaps(
-        pred=pred.cpu(),
-        label=label,
-        num_classes=1 + (last if tolerances is None else len(tolerances)),
-        spacing=spacing,
-        tolerances=tuple(tolerances or ()),
-        has_regions=has_regions,
+    classes = Classes(
+        names=("",) * (1 + (last if tolerances is None else len(tolerances))),
+        overlap=has_regions,
+        tolerances_mm=tuple(tolerances or ()),
     )
+    maps = LabelMaps(pred=pred.cpu(), label=label, classes=classes, spacing=spacing)
     parts = score_prediction(maps, ("dsc", "volume", *(() if tolerances is None else ("nsd",))))
     scores = {name: float(part.record[name]) for name in _OF_A_DRAW for part in parts if name in part.record}
     for part in parts:

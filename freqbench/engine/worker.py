@@ -340,7 +340,7 @@ class Worker:
         self, model: SegmentationModel, image: Tensor, case: Case, target: ModelSpec, cell: Cell, seed: int = 0
     ) -> VolumePrediction:
         windows, with_confidence = self._inference_batch, "calibration" in self.spec.metrics
-        tolerances = cell.dataset.tolerances_mm if "nsd" in self.spec.metrics else None
+        tolerances = cell.dataset.classes.tolerances_mm if "nsd" in self.spec.metrics else None
         file, space = self._file(cell, case.ref), target.space or cell.dataset.space
         grid = way_to_file(file, case, space, model.takes_volumes) if file else None
         prediction, self._inference_batch = memory.predicted(

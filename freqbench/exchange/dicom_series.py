@@ -182,7 +182,7 @@ def _head(derivation: Derivation, k: int) -> Any:
 def _source_fields(derivation: Derivation, k: int) -> Any:
     """Returns the fields of the case's own slice, empty if it is no DICOM."""
     source = derivation.source
-    return {} if source is None else dicom.read_fields(source.files[k], source.path)
+    return {} if source is None else dicom.read_file(source.files[k], source.path).fields
 
 
 def _copy(fields: Any, derivation: Derivation, k: int) -> None:
@@ -317,11 +317,11 @@ class CaseSeries:
 
     def _masks(self, label: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
         """Returns the masks of regions, which a saved label map shows; of classes the map itself."""
-        if not (regions := self.dataset.regions_of_labels):
+        if not (regions := self.dataset.classes.of_labels):
             return label
         labels = (
             [value for value, inside in enumerate(regions) if number in inside]
-            for number in range(1, self.dataset.num_classes)
+            for number in range(1, len(self.dataset.classes))
         )
         return np.stack([np.isin(label, of_region) for of_region in labels])
 

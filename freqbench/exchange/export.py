@@ -102,7 +102,7 @@ def export(
             console.print(f"{name}: cases are no DICOM: headers are made, of {kind}", soft_wrap=True)
     stated = dict[str, bytes]()
     for name, dataset in datasets.items():
-        if form == "dicom" or not dataset.has_regions:
+        if form == "dicom" or not dataset.classes.overlap:
             continue
         own = REGIONS.replace(".", f"-{names.required(name, 'dataset')}.") if len(grid.cases) > 1 else REGIONS
         path, content = storage.join(to, own), json.dumps(stated_regions(dataset), indent=2).encode()
@@ -147,7 +147,7 @@ def stated_regions(dataset: Dataset) -> dict[str, object]:
     Labels are those in the dataset's files. Regions stand in the order in which they are drawn over each other, and the
     order holds for each the lowest label that lies in no later region, else the lowest of its own.
     """
-    order, codes = dataset.region_order, sorted(dataset.region_codes.items())
+    order, codes = dataset.classes.order, sorted(dataset.classes.stated.items())
     labels = {region: [value for value, code in codes if region in numbers_of(code)] for region in order}
     if without := [dataset.class_names[region] for region in order if not labels[region]]:
         raise UserError(

@@ -111,23 +111,23 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     mapping = config.load(label_map, LabelMap) if label_map else None
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     for dataset in datasets.values():
-        if dataset.has_regions:
+        if dataset.classes.overlap:
             export.stated_regions(dataset)
             if mapping:
                 raise UserError(
                     f"--label-map: expected none, as a label of {dataset.name} may lie in several regions, got "
                     f"{label_map}: give maps with the labels of the export's {export.REGIONS}"
                 )
-        elif mapping is None and isinstance(dataset, ListedFolder) and dataset.classes_of_labels.moved:
+        elif mapping is None and isinstance(dataset, ListedFolder) and dataset.reading.moved:
             raise UserError(
                 f"--label-map: expected one, as labels in the files of {dataset.name} are other classes in the job, "
                 "got none: name the class of each of the tool's labels"
             )
     tables = {
-        key: each.region_codes if each.has_regions else mapping.table(each, str(label_map)) if mapping else None
+        key: each.classes.stated if each.classes.overlap else mapping.table(each, str(label_map)) if mapping else None
         for key, each in datasets.items()
     }
-    targets = {key: tool(name, tables[key], dataset.num_classes) for key, dataset in datasets.items()}
+    targets = {key: tool(name, tables[key], len(dataset.classes)) for key, dataset in datasets.items()}
     kept = [cell for cell in grid.cells if not cell.attack.moves_labels]
     grid = replace(grid, cells=tuple(replace(cell, targets=(targets[cell.dataset.name],)) for cell in kept))
     cases = _found(grid, out, predictions, console)
@@ -194,13 +194,13 @@ def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Data
     header.check_same_grid(image)
     labels = image_files.read_integers(header)
     if table is None:
-        if (highest := int(labels.max())) >= dataset.num_classes:
+        if (highest := int(labels.max())) >= len(dataset.classes):
             raise DataError(
-                f"{header.path}: expected labels 0 to {dataset.num_classes - 1} of {dataset.name}, got {highest}: "
+                f"{header.path}: expected labels 0 to {len(dataset.classes) - 1} of {dataset.name}, got {highest}: "
                 "give --label-map with the tool's labels"
             )
         return torch.from_numpy(labels.astype(np.uint8))
-    if dataset.has_regions and (strange := sorted({*np.unique(labels).astype(int).tolist()} - table.keys())):
+    if dataset.classes.overlap and (strange := sorted({*np.unique(labels).astype(int).tolist()} - table.keys())):
         raise DataError(
             f"{header.path}: expected labels {few([*map(str, sorted(table))])} of {dataset.name}, got {strange[0]}: "
             f"give maps with the labels of the export's {export.REGIONS}"

@@ -10,7 +10,7 @@ from freqbench.core import names
 from freqbench.core.plugins import provenance
 from freqbench.data import Dataset
 from freqbench.job import sweep
-from freqbench.ops.heads import SIGMOID, SOFTMAX
+from freqbench.ops.heads import HEADS
 
 
 def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dataset, place: str) -> Attack:
@@ -30,8 +30,8 @@ def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dat
         if attack.moves_labels:
             dataset.require_labels(attack.name, "which move with the organs")
     with sweep.at(place, f"{dataset.name}: "):
-        attack.check_classes(dataset.num_classes)
-        attack.check_head(SIGMOID if dataset.has_regions else SOFTMAX)
+        attack.check_classes(len(dataset.classes))
+        attack.check_head(HEADS[dataset.classes.head])
         attack.check_channels(dataset.num_channels)
     return attack
 

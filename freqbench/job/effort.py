@@ -13,7 +13,7 @@ from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.job.sweep import AttackEntry, at, models_for
-from freqbench.ops.heads import SIGMOID, SOFTMAX
+from freqbench.ops.heads import HEADS
 from freqbench.ops.losses import LOSSES, SEQUENCES
 
 METRICS = ("dsc",)
@@ -114,8 +114,8 @@ def _at_every_effort(cell: Cell, counted: str, effort: Effort, where: str) -> It
         with at(f"{where}: {attack.name}"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warned already, when the attack's grid was made
             changed = replace(attack, **dict(zip(choices, values, strict=True)))
-            changed.check_classes(cell.dataset.num_classes)
-            changed.check_head(SIGMOID if cell.dataset.has_regions else SOFTMAX)
+            changed.check_classes(len(cell.dataset.classes))
+            changed.check_head(HEADS[cell.dataset.classes.head])
         yield changed
 
 

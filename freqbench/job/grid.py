@@ -307,8 +307,8 @@ def _facts_on(given: Sequence[ModelEntry], dataset: Dataset) -> dict[str, Facts]
     for i, entry in _members_first(given, dataset):
         if not entry.ensemble:
             with sweep.at(f"models[{i}]"):
-                facts[entry.name] = facts_of(entry, dataset.num_classes, dataset.num_channels, dataset.class_names)
-                require_head(entry, facts[entry.name], dataset.name, dataset.has_regions)
+                facts[entry.name] = facts_of(entry, len(dataset.classes), dataset.num_channels, dataset.class_names)
+                require_head(entry, facts[entry.name], dataset.name, dataset.classes)
     return facts
 
 
@@ -320,7 +320,7 @@ def _models_of(given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset:
             if entry.ensemble:
                 model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
             else:
-                of_dataset = dataset.num_classes, dataset.num_channels, dataset.space
+                of_dataset = len(dataset.classes), dataset.num_channels, dataset.space
                 model = resolve(entry, *of_dataset, facts=facts[entry.name])
             same = [name for name, other in models.items() if other.model_id == model.model_id]
             if same:  # their records would replace each other

@@ -136,7 +136,7 @@ def _of_regions(job: JobSpec) -> set[str]:
     named = set()
     for entry in job.datasets:
         with suppress(DataError):
-            named |= {entry.name} if build_dataset(entry, "datasets").has_regions else set()
+            named |= {entry.name} if build_dataset(entry, "datasets").classes.overlap else set()
     return named
 
 
@@ -147,7 +147,7 @@ def _stand_in(entry: DatasetEntry, **changes: Any) -> DatasetEntry:
     with suppress(DataError):
         facts["classes"] = list(dataset.class_names)
     with suppress(DataError):
-        facts["regions"] = dataset.has_regions
+        facts["regions"] = dataset.classes.overlap
     with suppress(DataError):
         facts["channels"] = dataset.num_channels
     facts |= {"split": REHEARSED, "reference": dataset.reference}

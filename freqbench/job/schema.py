@@ -18,6 +18,7 @@ from freqbench.job import sweep
 from freqbench.job.sweep import AttackEntry, DatasetEntry
 from freqbench.job.training import TrainingEntry, TrainJob, training_entry
 from freqbench.models import ModelEntry
+from freqbench.ops.classes import Classes
 
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
 
@@ -191,24 +192,23 @@ def require_sound(job: JobSpec) -> None:
     It imports no attacks and no networks, which would take seconds, and so skips classes of other packages, and rules
     that need an attack's defaults, which only the classes know.
     """
-    classes, of_regions = dict[str, Sequence[str] | None](), set[str]()
+    classes = dict[str, Classes | None]()
     for i, entry in enumerate(job.datasets):
         place = f"{job.where}: datasets[{i}]"
         dataset = build_dataset(entry, place) if entry.class_name in DATASETS else None
         with sweep.at(place):
             classes[entry.name] = _classes(dataset) if dataset else None
-            if dataset and classes[entry.name] and dataset.has_regions:
-                of_regions.add(entry.name)
     for i, model in enumerate(job.models):
         with sweep.at(f"{job.where}: models[{i}]"):
             for name in model.datasets or classes:
-                if names := classes[name]:
-                    model.merged(len(names), model.classes, name in of_regions)
+                if known := classes[name]:
+                    model.merged(len(known), model.classes, known.head)
             if model.command and not job.trust_code:
                 plugins.require_trust(str(model.path))
     for i, attack in enumerate(job.attacks):
         place = f"{job.where}: attacks[{i}]"
-        attack.check(place, {name: classes[name] for name in attack.only("datasets", list(classes), place)})
+        named = {name: known.names if known else None for name, known in classes.items()}
+        attack.check(place, {name: named[name] for name in attack.only("datasets", list(classes), place)})
 
 
 def require_names(job: JobSpec) -> JobSpec:
@@ -247,11 +247,11 @@ def require_known(kind: str, wanted: Iterable[str], known: Collection[str], plac
             raise UserError(f"{place}: {unknown(kind, str(name), known)}")
 
 
-def _classes(dataset: Dataset) -> Sequence[str] | None:
-    """Returns a dataset's class names, None if its files are missing; raises DataError for an unknown split."""
+def _classes(dataset: Dataset) -> Classes | None:
+    """Returns a dataset's classes, None if its files are missing; raises DataError for an unknown split."""
     dataset.listed_cases()
     try:
-        return dataset.class_names
+        return dataset.classes
     except MissingDataError:
         return None
 

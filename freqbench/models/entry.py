@@ -239,11 +239,11 @@ def seed_of(checkpoint: str) -> int | None:
     return int(match[1] or 0) if match else None
 
 
-def advice_on_classes(outputs: int, num_classes: int, has_regions: bool = False) -> str:
+def advice_on_classes(outputs: int, num_classes: int, head: Outputs = "softmax") -> str:
     """Returns the remedy for a network with another number of classes, or of regions, than its dataset."""
-    if has_regions and outputs < num_classes:
+    if head == "sigmoid" and outputs < num_classes:
         return "state those regions of the dataset that it knows"
-    if has_regions:
+    if head == "sigmoid":
         return f"set classes: {outputs} and class_map of the model: which of them each region of the dataset is"
     if outputs < num_classes:
         of_regions = "; if each output is a region's, set outputs: sigmoid of the model and regions of the dataset"
@@ -404,12 +404,13 @@ class ModelEntry(Strict):
             return self.classes
         return num_classes - ((self.outputs or outputs) == "sigmoid")
 
-    def merged(self, num_classes: int, outputs: int | None, has_regions: bool = False) -> ClassMap | None:
+    def merged(self, num_classes: int, outputs: int | None, head: Outputs = "softmax") -> ClassMap | None:
         """Returns the class map for a network with `outputs` classes; raises UserError if it leaves a class open.
 
         `outputs` is None if the network's file has yet to say it: the rest is checked, and nothing returned. Of
         regions, the map begins with the outputs that are left out.
         """
+        has_regions = head == "sigmoid"
         first = int(has_regions)  # regions, of dataset and network, are counted from 1
         if self.class_map is None:
             wanted = num_classes - first
@@ -417,7 +418,7 @@ class ModelEntry(Strict):
                 parts = "regions" if has_regions else "dataset"
                 raise UserError(
                     f"{self.name}: classes: expected the {wanted} of the {parts}, got {self.classes}: "
-                    f"{advice_on_classes(self.classes, wanted, has_regions)}"
+                    f"{advice_on_classes(self.classes, wanted, head)}"
                 )
             return None
         where, seen = f"{self.name}: class_map", set[int]()

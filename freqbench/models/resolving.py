@@ -37,6 +37,7 @@ from freqbench.models.networks.construction import refusing
 from freqbench.models.sources import source_of
 from freqbench.models.sources.source import UNTRAINED, Facts, adapter_of, axes_of, spanning
 from freqbench.models.spec import ModelSpec
+from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace, Pipeline
 from freqbench.pipelines.monai import MonaiPipeline, of_words
 
@@ -63,8 +64,7 @@ def facts_of(
         scaled = spanning(pipeline.bounds or [pipeline.stated_bounds])
         facts = replace(facts, space=pipeline, input=InputAdapter(axes=axes, **scaled), knows_axes=True)
     if entry.class_map is None:
-        has_regions = head_of(entry, facts) == "sigmoid"
-        require_order(entry.name, path, facts.metadata.class_names or (), class_names, has_regions)
+        require_order(entry.name, path, facts.metadata.class_names or (), class_names, head_of(entry, facts))
     return replace(facts, path=path, local=local, sha256=sha256, notes=(*at, *facts.notes))
 
 
@@ -128,7 +128,7 @@ def _drafted(entry: ModelEntry, facts: Facts, num_classes: int, num_channels: in
         takes_volumes=source.takes_volumes,
         code_sha256=facts.code_sha256,
         head=head,
-        class_map=entry.merged(num_classes, outputs, head == "sigmoid"),
+        class_map=entry.merged(num_classes, outputs, head),
         black_box=facts.black_box,
         defence=entry.defence,
         adaptive=entry.adaptive,
@@ -318,19 +318,19 @@ def head_of(entry: ModelEntry, facts: Facts) -> Outputs:
     return entry.outputs or facts.outputs or "softmax"
 
 
-def require_head(entry: ModelEntry, facts: Facts, dataset: str, has_regions: bool) -> None:
+def require_head(entry: ModelEntry, facts: Facts, dataset: str, classes: Classes) -> None:
     """Refuses a network of exclusive classes on a dataset of regions, and the other way round."""
     head = head_of(entry, facts)
-    if (head == "sigmoid") == has_regions:
+    if head == classes.head:
         return
     if entry.outputs and facts.outputs not in (None, entry.outputs):
         advice = f"leave outputs out, as {facts.path} states {facts.outputs}"
-    elif has_regions:
+    elif classes.overlap:
         advice = f"set outputs: sigmoid of the model if it has one output a region, else leave out regions of {dataset}"
     else:
         advice = f"state regions of {dataset}, one for each output, or outputs: softmax of the model"
-    wanted, is_of = ("sigmoid", "regions") if has_regions else ("softmax", "exclusive classes")
-    raise UserError(f"{entry.name}: expected outputs: {wanted} for the {is_of} of {dataset}, got {head}: {advice}")
+    what = "regions" if classes.overlap else "exclusive classes"
+    raise UserError(f"{entry.name}: expected outputs: {classes.head} for the {what} of {dataset}, got {head}: {advice}")
 
 
 def stated_classes(entry: ModelEntry) -> int | tuple[str, ...] | None:
@@ -348,13 +348,13 @@ def stated_classes(entry: ModelEntry) -> int | tuple[str, ...] | None:
 
 
 def require_order(
-    name: str, path: str, trained: Sequence[str], class_names: Sequence[str], has_regions: bool = False
+    name: str, path: str, trained: Sequence[str], class_names: Sequence[str], head: Outputs = "softmax"
 ) -> None:
     """Refuses a network whose outputs are the dataset's classes in another order: scores would be of other organs."""
     ours, theirs = list(map(plain_name, class_names)), list(map(plain_name, trained))
     if ours == theirs or sorted(ours) != sorted(theirs):
         return
-    if has_regions:
+    if head == "sigmoid":
         numbers = {number: [theirs.index(ours[number])] for number in range(1, len(ours))}
         raise UserError(
             f"{name}: expected a network for the regions {', '.join(class_names[1:])}, but {path} was trained on the "
@@ -403,7 +403,7 @@ def _require_counts(entry: ModelEntry, facts: Facts, num_classes: int, num_chann
     if theirs and ours and theirs != ours:
         advice = f"set classes: {theirs}"
         if entry.classes is None:
-            advice = advice_on_classes(theirs, ours, head_of(entry, facts) == "sigmoid")
+            advice = advice_on_classes(theirs, ours, head_of(entry, facts))
         raise UserError(f"{entry.name}: {facts.path} has {theirs} output classes, {wanting} wants {ours}: {advice}")
     if facts.num_channels != num_channels:
         raise UserError(
@@ -471,7 +471,7 @@ def _examined(spec: ModelSpec) -> ModelSpec:
         if model.takes_prompts:
             return Examination()
         inputs = model.adapter.to_network(windows(spec.num_channels, spec.roi).to(next(model.parameters()).device))
-        return examine(model.net, inputs, spec.outputs, spec.head)
+        return examine(model.net, inputs, spec.num_outputs, spec.head)
 
     return _with_findings(spec, remembered({"examined": spec.model_id}, Examination, examined))
 

@@ -147,7 +147,7 @@ class ModelSpec:
         return in_ras_order(self.roi, ref.axes) if first.input.is_of_file else self.roi
 
     @property
-    def outputs(self) -> int:
+    def num_outputs(self) -> int:
         """Number of the network's own outputs; a class map holds each of them once."""
         if self.class_map:
             return sum(map(len, self.class_map))

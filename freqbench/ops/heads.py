@@ -166,7 +166,9 @@ SIGMOID = Head(
     of_classes=_of_regions,
 )
 
+HEADS: Mapping[str, Head] = {head.name: head for head in (SOFTMAX, SIGMOID)}
+
 
 def head_of(model: nn.Module) -> Head:
     """Returns the head of a model: SIGMOID if it has an attribute `outputs = "sigmoid"`, else SOFTMAX."""
-    return SIGMOID if getattr(model, "outputs", "softmax") == "sigmoid" else SOFTMAX
+    return HEADS[getattr(model, "outputs", SOFTMAX.name)]

@@ -2,7 +2,7 @@
 
 glimpses/CELL_ID_CASE_KEY_DROP.json, where DROP is in points of foreground DSC. The name tells which glimpse counts, so
 that parallel runs and shards need no lock: each writes glimpses that are worse than all it knows of, and readers take
-the worst. Earlier versions stored pictures (.webp) in place of data; they are read as such.
+the worst.
 """
 
 import base64
@@ -25,7 +25,7 @@ MAX_BYTES = 150_000
 SIDE = 128  # pixels
 NO_CHANGE, STEPS = 128, 31  # of the plane of the change: the value of none, and steps on each side
 
-_NAME = re.compile(r"([0-9a-f]{16})_([0-9a-f]{16})_(-?\d+\.\d\d)\.(json|webp)")
+_NAME = re.compile(r"([0-9a-f]{16})_([0-9a-f]{16})_(-?\d+\.\d\d)\.json")
 
 Planes = npt.NDArray[np.uint8]
 Side = Annotated[int, Field(ge=1, le=SIDE)]
@@ -79,15 +79,11 @@ def packed(planes: Planes) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
-def read(path: str) -> Slice | bytes | None:
-    """Reads a glimpse; bytes are a WebP picture of an earlier version, None is no such file or another one."""
+def read(path: str) -> Slice | None:
+    """Reads a glimpse; None for no such file or another one."""
     try:
         content = storage.read_range(path, 0, MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            return None
-        if path.endswith(".webp"):
-            return content if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else None
-        return Slice.model_validate_json(content)
+        return Slice.model_validate_json(content) if len(content) <= MAX_BYTES else None
     except (FileNotFoundError, ValueError):  # a run may have replaced it
         return None
 

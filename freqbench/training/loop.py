@@ -25,7 +25,7 @@ from freqbench.core.identity import digest
 from freqbench.core.interrupt import deferred_interrupt
 from freqbench.core.types import Case, Outputs, Shape
 from freqbench.job.training import Augmentation, ModelRecipe, TrainingSchedule
-from freqbench.ops.heads import SIGMOID, SOFTMAX
+from freqbench.ops.heads import HEADS
 from freqbench.training.crops import CropSampler, loaded
 from freqbench.training.objective import Adversary, MixedAdversary, StepLoss
 from freqbench.training.state import BEST, Row, State
@@ -182,7 +182,7 @@ class Trainer:
         self.state = State(net=net, optimizer=optimizer, averaged=averaged)
         self.state.restore(folder, training.identity)
         half = team.device.type == "cuda" if schedule.precision == "auto" else schedule.precision == "bf16"
-        recipe, head = training.model, SIGMOID if training.outputs == "sigmoid" else SOFTMAX
+        recipe, head = training.model, HEADS[training.outputs]
         around: dict[str, Any] = {"adapter": training.adapter, "outputs": training.outputs}
         weights = recipe.frequency_consistency, half, recipe.divergence_weight
         self._objective = team.parallel(StepLoss(net, training.adapter, *weights, head))

@@ -96,13 +96,13 @@ def _training(
     refs: Refs,
     before: dict[str, NetworkTraining],
 ) -> NetworkTraining:
-    num_classes = dataset.num_classes
+    num_classes = len(dataset.classes)
     place = f"{job.name}: {model.name}"
     dataset.require_labels(place, "which a network learns from")
-    if dataset.ignored:
+    if ignored := dataset.classes.ignored:
         raise UserError(
             f"{place}: expected a label for every voxel, as training counts all of them, got {dataset.name} with "
-            f"voxels that do not count (label {dataset.ignored[0]}): give them a class by its label_map and ignore: []"
+            f"voxels that do not count (label {ignored[0]}): give them a class by its label_map and ignore: []"
         )
     if model.noise:
         with at(f"{place}: noise"):  # refuses one that is none of volumes with the dataset's channels
@@ -133,7 +133,7 @@ def _training(
         start = join(out, start, BEST)
     elif start != SCRATCH:
         shape: dict[str, Any] = {"arch": model.arch, "args": model.args or {}, "roi": model.roi}
-        shape["outputs"] = "sigmoid" if dataset.has_regions else None
+        shape["outputs"] = dataset.classes.head if dataset.classes.overlap else None
         start_of = models.ModelEntry(name=model.name, checkpoint=start, **shape)
         spec = models.resolve(start_of, num_classes, dataset.num_channels)
         origin = spec.checkpoint_sha256
@@ -149,7 +149,7 @@ def _training(
         seed=job.seed,
         num_classes=num_classes,
         num_channels=dataset.num_channels,
-        outputs="sigmoid" if dataset.has_regions else "softmax",
+        outputs=dataset.classes.head,
         half=job.half,
         adversary=_adversary(model, attacks, job.seed),
         quick=quick,

@@ -149,11 +149,6 @@ def test_auto_takes_no_more_than_few_steps(steps: int) -> None:
     assert attacked("auto", steps).num_backwards == steps
 
 
-def test_a_race_of_former_versions_names_what_replaced_it() -> None:
-    with pytest.raises(ParameterError, match=r"unknown loss 'race'\. Did you mean 'auto'"):
-        attacked("race")
-
-
 @pytest.mark.parametrize("loss", ["switch", "auto"])
 def test_losses_that_change_keep_the_volume_of_the_lowest_dice(loss: str) -> None:
     with torch.no_grad():

@@ -48,7 +48,7 @@ def test_a_task_has_its_own_tolerance_and_other_lists_their_organs(
     folder: Folder, task: str, expected: tuple[float, ...]
 ) -> None:
     folder.list(name=task, labels={"0": "air", "1": "Liver", "2": "left_kidney", "3": "cyst"})
-    assert folder.dataset().tolerances_mm == expected
+    assert folder.dataset().classes.tolerances_mm == expected
 
 
 def test_bare_names_find_their_label(folder: Folder) -> None:
@@ -137,7 +137,7 @@ def test_a_bad_value_is_refused_in_one_line(arguments: dict[str, object], text: 
 def test_hippocampus_loads_as_published(shared: Path) -> None:
     """Real volumes: the classes of the list, each file's grid, the whole intensity scale used."""
     dataset = Decathlon(name="hippocampus", root=str(shared / "data/hippocampus"), split="validation[30:60]", cases=2)
-    assert dataset.num_classes == 3
+    assert len(dataset.classes) == 3
     for ref in dataset.refs():
         case = dataset.load(ref)
         assert case.image.shape == case.label.shape

@@ -157,14 +157,14 @@ def test_segments_that_overlap_are_regions(tmp_path: Path) -> None:
     series = put_series(tmp_path / "images/a", image)
     put_seg(tmp_path / "labels/a.dcm", series, {"whole": label > 0, "core": label == 2})
     dataset = _dataset(tmp_path)
-    assert dataset.has_regions
+    assert dataset.classes.overlap
     assert dataset.class_names == ("background", "whole", "core")
     np.testing.assert_array_equal(dataset.native(dataset.refs()[0]).label[0], np.array([0, 1, 3])[label])
     single = _dataset(tmp_path, labels=["background", "core"])
-    assert not single.has_regions
+    assert not single.classes.overlap
     np.testing.assert_array_equal(single.native(single.refs()[0]).label[0], label == 2)
     fused = _dataset(tmp_path, label_map={1: 1, 2: 1})
-    assert not fused.has_regions
+    assert not fused.classes.overlap
     np.testing.assert_array_equal(fused.native(fused.refs()[0]).label[0], label > 0)
 
 
@@ -183,6 +183,7 @@ def test_segments_are_matched_by_name_not_number(tmp_path: Path) -> None:
     [
         ({"FrameOfReferenceUID": "1.2.3"}, "expected the frame of reference of its series"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3"}, "expected a DICOM SEG, got RTSTRUCT"),
+        ({"SOPClassUID": "1.2 Zweistein"}, "expected a DICOM SEG, got an object without a kind"),
         ({"SegmentationType": "FRACTIONAL"}, "expected a BINARY segmentation, got FRACTIONAL"),
         ({"SegmentSequence": []}, "expected segments, got none"),
     ],
@@ -236,7 +237,7 @@ def test_doctor_knows_a_folder(tmp_path: Path) -> None:
     assert layout.loader == "dicom"
     assert layout.problems == ()
     dataset = made(**layout.entry)
-    assert dataset.num_classes == 3
+    assert len(dataset.classes) == 3
     (tmp_path / "labels/a.dcm").unlink()
     assert recognise(str(tmp_path)).entry["reference"] == "prediction"
     assert recognise(str(tmp_path / "images/a")).loader == "dicom"
@@ -265,7 +266,7 @@ def test_no_field_of_the_patient_is_told(tmp_path: Path, capfd: pytest.CaptureFi
     told = [repr(ref), repr(dataset.native(ref).source), *dataset.remarks([ref.patient_id]), *dataset.notes]
     told += [repr(dataset.whole_recipe()), *dataset.faults(ref, dataset.space), repr(recognise(str(tmp_path), True))]
     assert re.fullmatch("case-[0-9a-f]{8}", ref.case_id)
-    assert {entry.patient_id for entry in dataset.splits()["test"]} == {ref.patient_id}
+    assert {scan.patient for scan in dataset.scans.values()} == {ref.patient_id}
     for spoil in (_truncate, _double, _drop, _damage):
         spoil(series)
         with pytest.raises(UserError) as error:

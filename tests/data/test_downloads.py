@@ -38,7 +38,7 @@ def test_every_task_has_its_own_scale_and_tolerance_whatever_its_list_is_called(
     assert MSD(name="x", root=".", task=9).space.intensity == {"window": (-57, 164)}
     assert MSD(name="x", root=".", task=4).space.intensity == "percentile"
     assert MSD(name="x", root=".", task=9, intensity="minmax").space.intensity == "minmax"
-    tolerances = [MSD(name="x", root=".", task=task, labels=2).tolerances_mm for task in range(1, 11)]
+    tolerances = [MSD(name="x", root=".", task=task, labels=2).classes.tolerances_mm for task in range(1, 11)]
     assert [each for (each,) in tolerances] == [5, 4, 7, 1, 4, 2, 5, 3, 3, 4]
 
 
@@ -74,7 +74,7 @@ def test_the_number_of_a_case_is_its_modality(amos: Path, modality: Any, cases: 
     dataset = AMOS(name="amos", root=str(amos), modality=modality)
     assert [ref.case_id for ref in dataset.refs()] == cases
     assert dataset.space.intensity == intensity
-    assert (dataset.num_classes, dataset.class_names[8]) == (16, "aorta")
+    assert (len(dataset.classes), dataset.class_names[8]) == (16, "aorta")
 
 
 def test_cases_of_other_names_are_no_amos(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_descriptions_that_cannot_be_scored_are_refused(raw: Path, changes: dict
 def test_labels_are_classes_in_their_order_and_ignore_is_none_unless_the_job_says_so(raw: Path) -> None:
     downloads.nnunet(raw, [], labels={"background": 0, "right": 2, "left": 1, "far": 40})
     assert nnunet(raw).class_names == ("background", "left", "right", "far")
-    assert nnunet(raw).classes_of_labels.moved == {40: 3}
+    assert nnunet(raw).reading.moved == {40: 3}
     downloads.nnunet(raw, ["a"], labels={"background": 0, "left": 1, "ignore": 2})
     dataset = nnunet(raw, cases=("a",))
     assert dataset.class_names == ("background", "left")

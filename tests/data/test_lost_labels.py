@@ -8,6 +8,7 @@ import pytest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import NativeCase
 from freqbench.data import prepare
+from freqbench.ops.classes import Classes
 
 from .downloads import native_case
 
@@ -30,7 +31,7 @@ def labelled(**boxes: tuple[slice, slice, slice]) -> Any:
 
 
 def lost(case: NativeCase, **space: Any) -> tuple[str, ...]:
-    return prepare(case, Preprocess(intensity={"window": (0, 250)}, **space), class_names=NAMES).lost
+    return prepare(case, Preprocess(intensity={"window": (0, 250)}, **space), classes=Classes(names=NAMES)).lost
 
 
 BIG = np.s_[6:16, 4:20, 3:13]

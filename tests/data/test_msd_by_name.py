@@ -361,7 +361,7 @@ def test_cases_by_name_are_those_of_the_folder(split: str, part: str) -> None:
     in_folder = Decathlon(name="x", root="${FREQBENCH_DATA}/hippocampus", split=part, intensity="percentile")
     assert by_name.refs() == in_folder.refs()
     assert by_name.whole_recipe() | {"loader": ""} == in_folder.whole_recipe() | {"loader": ""}
-    assert by_name.tolerances_mm == in_folder.tolerances_mm
+    assert by_name.classes.tolerances_mm == in_folder.classes.tolerances_mm
     for ref in by_name.refs():
         ours, theirs = by_name.load(ref), in_folder.load(ref)
         assert torch.equal(ours.image, theirs.image)

@@ -66,7 +66,7 @@ def test_images_and_label_maps_are_paired_by_their_names(tmp_path: Path, name: s
     _write(tmp_path, [image.format(*each) for each in texts], [label.format(*each) for each in texts])
     dataset = _proposed(tmp_path)
     refs = dataset.refs()
-    assert (dataset.loader, len(refs), refs[-1].case_id, dataset.num_classes) == ("pairs", len(texts), last, 3)
+    assert (dataset.loader, len(refs), refs[-1].case_id, len(dataset.classes)) == ("pairs", len(texts), last, 3)
     assert len({ref.patient_id for ref in refs}) == patients
     native = dataset.native(refs[-1])
     np.testing.assert_array_equal(native.image[0], volume(len(texts) - 1)[0])

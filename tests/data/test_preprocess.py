@@ -1,6 +1,7 @@
 """Grids and intensities: where a voxel lands, what its value becomes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import nibabel
@@ -12,8 +13,8 @@ from freqbench.core.errors import DataError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case
 from freqbench.data.loaders.decathlon import Decathlon
-from freqbench.data.loaders.folder import CaseFiles
 from freqbench.data.preprocess import prepare
+from freqbench.data.scans import Files
 
 from .conftest import Folder, refused
 from .downloads import LPS, SHAPE, SRA, TURN, volume
@@ -187,10 +188,9 @@ def test_a_native_case_is_left_as_it_is(folder: Folder) -> None:
 class FileAChannel(Decathlon):
     """Every case with a second channel beside its image, as nnU-Net has it."""
 
-    def _parsed(self, line: Any) -> CaseFiles:
-        entry = super()._parsed(line)
-        second = entry.image.replace(".nii.gz", "_0001.nii.gz")
-        return CaseFiles(entry.case_id, entry.patient_id, entry.image, entry.label, further=(second,))
+    def _read_entry(self, case_id: str, entry: Any) -> Files:
+        files = super()._read_entry(case_id, entry)
+        return replace(files, channels=(files.where, files.where.replace(".nii.gz", "_0001.nii.gz")))
 
 
 def two_channels(seed: int) -> npt.NDArray[np.float32]:

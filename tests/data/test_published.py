@@ -78,7 +78,7 @@ def test_a_list_of_ones_own_takes_the_place_of_the_published(tmp_path: Path) -> 
     downloads.decathlon(tmp_path, {"training": ["a"], "validation": ["b"]})
     dataset = Synapse(name="synapse", root=str(tmp_path), list="dataset.json")
     assert [ref.case_id for ref in dataset.refs()] == ["b"]
-    assert dataset.num_classes == 14
+    assert len(dataset.classes) == 14
 
 
 def _native(seed: int, low: float, high: float) -> tuple[Any, Any]:

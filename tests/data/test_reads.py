@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from freqbench.data import DATASETS, dicom
+from freqbench.data import DATASETS
 from freqbench.data.base import Dataset
+from freqbench.data.dicom import series
 from freqbench.data.loaders import nnunet_raw
 
 from . import downloads
 from .conftest import made
+from .dicom_files import put_series
 from .downloads import put_case, volume
 from .test_incomplete import dicom as put_dicom
 
@@ -59,7 +61,7 @@ def _msd(root: Path, count: int) -> Dataset:
 
 def _synapse(root: Path, count: int) -> Dataset:
     dataset = made("synapse", root=str(root), cases=count)
-    downloads.synapse(root, "raw", map(dataset._case_id, dataset.splits()["validation"]))
+    downloads.synapse(root, "raw", (line.case_id for line in dataset.splits()["validation"]))
     return dataset
 
 
@@ -143,20 +145,46 @@ def test_nnunets_list_is_parsed_once(cases: int, tmp_path: Path, monkeypatch: py
     assert parsed == [str(tmp_path / "dataset.json")]
 
 
+def _calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, counts: Callable[..., bool]) -> list[Any]:
+    """The calls of a function that count."""
+    calls, real = list[Any](), getattr(module, name)
+
+    def call(*given: Any) -> Any:
+        if counts(*given):
+            calls.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(module, name, call)
+    return calls
+
+
 def test_a_series_is_stacked_and_swept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = put_dicom(tmp_path, "abc")
-    calls = Counter[str]()
-
-    def counting(name: str) -> Callable[..., Any]:
-        real = getattr(dicom, name)
-
-        def call(*given: Any) -> Any:
-            calls[name] += name == "_stacked" or len(given[0]) > 1  # of the slices, not of the segmentation
-            return real(*given)
-
-        return call
-
-    for name in ("_stacked", "_stamps"):
-        monkeypatch.setattr(dicom, name, counting(name))
+    stacked = _calls(monkeypatch, series, "_stacked", lambda *_: True)
+    swept = _calls(monkeypatch, series.files, "stamped", lambda paths, _: len(paths) > 1)  # not of a segmentation
     dataset.refs()
-    assert calls == {"_stacked": 3, "_stamps": 3}
+    assert (len(stacked), len(swept)) == (3, 3)
+
+
+def test_a_series_is_scanned_and_stacked_once_for_plans_and_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = put_dicom(tmp_path, "abc")
+    stacked = _calls(monkeypatch, series, "_stacked", lambda *_: True)
+    scanned = _calls(monkeypatch, series, "read_file", lambda *_: True)
+    for _ in range(2):
+        for ref in dataset.refs():
+            dataset.load(ref)
+    assert len(stacked) == 3
+    assert len(scanned) == len([*(tmp_path / "images").rglob("*.dcm")])
+
+
+@pytest.mark.integration
+def test_headers_of_hundreds_of_series_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan lists the cases in turn, so that a cache of fewer would keep none until the next turn."""
+    for number in range(300):
+        put_series(tmp_path / f"{number:03}", volume()[0][:4, :4, :2] + number)
+    stacked = _calls(monkeypatch, series, "_stacked", lambda *_: True)
+    for _ in range(2):
+        assert len(made("dicom", root=str(tmp_path), reference="prediction", labels=2).refs()) == 300
+    assert len(stacked) == 300

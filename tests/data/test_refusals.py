@@ -168,7 +168,7 @@ def test_wrong_arguments_are_refused_before_anything_is_computed(
 @pytest.mark.parametrize("listed", [None, {"0": "background"}, {"1": "a", "2": "b"}, ["background", "a"]])
 def test_list_without_class_names_is_refused(folder: Folder, listed: object) -> None:
     folder.list(labels=listed)
-    refused("expected `labels` with the names of labels 0 (background), 1, ", lambda: folder.dataset().num_classes)
+    refused("expected `labels` with the names of labels 0 (background), 1, ", lambda: folder.dataset().classes)
 
 
 def _voxel(path: str, value: float) -> Spoil:

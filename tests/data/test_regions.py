@@ -33,7 +33,7 @@ def of_nnunet(root: Path, **changes: Any) -> NnunetRaw:
 def test_labels_become_codes_of_the_regions_that_they_are_in(folder: Folder) -> None:
     dataset = folder.dataset(regions=BRATS, crop_foreground=False)
     assert dataset.class_names == ("background", "whole", "core")
-    assert dataset.has_regions
+    assert dataset.classes.overlap
     label, codes = volume(ord("a"))[1], dataset.load(dataset.refs()[0]).label[0].numpy()
     assert np.array_equal(codes, np.array([0, 1, 3])[label])
     (note,) = dataset.notes
@@ -44,7 +44,7 @@ def test_labels_become_codes_of_the_regions_that_they_are_in(folder: Folder) -> 
 
 def test_a_label_map_comes_before_the_regions(folder: Folder) -> None:
     dataset = folder.dataset(label_map={1: 2, 2: 1}, regions=BRATS)
-    assert dict(dataset.classes_of_labels.of_value) == {0: 0, 1: 3, 2: 1}
+    assert dict(dataset.reading.of_value) == {0: 0, 1: 3, 2: 1}
 
 
 def test_regions_are_part_of_a_cases_identity(folder: Folder) -> None:
@@ -59,17 +59,18 @@ def test_nnunets_regions_are_read_in_the_order_of_their_list(tmp_path: Path) -> 
     raw = tmp_path
     downloads.nnunet(raw, ["a"], labels={**LISTED, "ignore": 3}, regions_class_order=[1, 2])
     dataset = of_nnunet(raw, cases=("a",))
-    assert (dataset.class_names, dataset.has_regions, dataset.ignored) == (("background", "whole", "core"), True, (3,))
+    classes = dataset.classes
+    assert (classes.names, classes.overlap, classes.ignored) == (("background", "whole", "core"), True, (3,))
     codes = dataset.native(dataset.refs()[0]).label[0].numpy()
     assert np.array_equal(codes, np.array([0, 1, 3])[volume(ord("a"))[1]])
     exclusive = of_nnunet(raw, labels=["air", "rim", "core"])
-    assert not exclusive.has_regions
+    assert not exclusive.classes.overlap
 
 
 def test_labels_of_nnunets_regions_may_have_gaps(tmp_path: Path) -> None:
     """Labels of the regions are those of the files: 4 in BraTS until 2020."""
     downloads.nnunet(tmp_path, ["a"], labels={"background": 0, "whole": [1, 2, 4], "core": [2, 4]})
-    codes = of_nnunet(tmp_path, cases=("a",)).classes_of_labels.of_value
+    codes = of_nnunet(tmp_path, cases=("a",)).reading.of_value
     assert codes == {0: 0, 1: 1, 2: 3, 4: 3}
 
 
@@ -135,10 +136,10 @@ def test_organs_of_the_phantom_stay_as_they_were() -> None:
 def test_shown_maps_have_the_number_of_the_innermost_region_and_a_label_for_every_other_set(folder: Folder) -> None:
     dataset = folder.dataset(regions={"core": (2,), "whole": (1, 2)})
     codes = torch.tensor([0, 2, 3, 1, 254], dtype=torch.uint8)  # none, whole, both, core alone, not counted
-    assert dataset.region_order == (2, 1)
-    assert dataset.shown(codes).tolist() == [0, 2, 1, 3, 254]
-    assert dataset.regions_of_labels == [[], [2, 1], [2], [1]]
-    assert dataset.unshown(dataset.shown(codes)).tolist() == codes.tolist()
+    assert dataset.classes.order == (2, 1)
+    assert dataset.classes.shown(codes).tolist() == [0, 2, 1, 3, 254]
+    assert dataset.classes.of_labels == [[], [2, 1], [2], [1]]
+    assert dataset.classes.unshown(dataset.classes.shown(codes)).tolist() == codes.tolist()
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_a_regions_label_is_of_all_regions_that_contain_it(stated: list[int], co
 
 def test_a_loader_without_regions_shows_its_labels_as_they_are(folder: Folder) -> None:
     label = torch.tensor([0, 1, 2], dtype=torch.uint8)
-    assert folder.dataset().shown(label) is label
+    assert folder.dataset().classes.shown(label) is label
 
 
 @pytest.mark.parametrize(

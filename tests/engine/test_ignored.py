@@ -1,5 +1,6 @@
 """Voxels without a label in every metric of predictions: they are no class, no error, and no share of anything."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,9 +14,10 @@ from freqbench import training
 from freqbench.core.errors import UserError
 from freqbench.core.types import IGNORED
 from freqbench.engine import scoring
-from freqbench.engine.scoring import LabelMaps, score_draw, score_prediction
+from freqbench.engine.scoring import score_draw, score_prediction
 from freqbench.job.training import TrainJob
 from freqbench.metrics import certified_scores, confusion, hd95, nsd, voxel_success
+from freqbench.ops.classes import Classes, LabelMaps
 
 SPACING = (1.0, 2.0, 1.5)
 GENERATOR = np.random.default_rng(8)
@@ -31,9 +33,8 @@ def maps(gap: bool) -> LabelMaps:
     return LabelMaps(
         pred=torch.from_numpy(pred),
         label=torch.from_numpy(label),
-        num_classes=4,
+        classes=Classes(names=("air", *"abc"), tolerances_mm=(1.0, 1.0, 2.0)),
         spacing=SPACING,
-        tolerances=(1.0, 1.0, 2.0),
     )
 
 
@@ -45,8 +46,8 @@ def test_foreground_scores_are_those_without_the_gap(metric: str) -> None:
     def scores(gap: bool) -> list[dict[str, float]]:
         of_gap = maps(gap)
         if metric == "calibration" and not gap:
-            cut = {name: getattr(of_gap, name)[:9] for name in ("pred", "label")}
-            of_classes = scoring.score_calibration(confidence[:9], **cut, num_classes=4).classes
+            cut = replace(of_gap, pred=of_gap.pred[:9], label=of_gap.label[:9])
+            of_classes = scoring.score_calibration(confidence[:9], cut).classes
         else:
             of_classes = score_prediction(of_gap, [metric], confidence)[0].classes
         return [dict(row) for row in of_classes[1:]]

@@ -11,12 +11,12 @@ from freqbench import metrics
 from freqbench.core.measures import METRIC_OF, UNDEFINED
 from freqbench.engine.scoring import (
     SHAPES,
-    LabelMaps,
     PredictionScores,
     score_draw,
     score_prediction,
     score_shapes,
 )
+from freqbench.ops.classes import Classes, LabelMaps
 from freqbench.ops.regions import alone
 
 SHAPE = (12, 10, 8)
@@ -33,8 +33,8 @@ def maps() -> LabelMaps:
 
     label = box(1, 7) + 2 * box(2, 5)
     pred = box(2, 7) + 2 * box(3, 7) + 4 * box(6, 8)
-    facts = {"num_classes": 4, "spacing": SIDES, "tolerances": (1.0, 2.0, 1.0), "has_regions": True}
-    return LabelMaps(pred=pred.to(torch.uint8), label=label.to(torch.uint8), **facts)
+    classes = Classes(names=("none", "whole", "core", "enhancing"), overlap=True, tolerances_mm=(1.0, 2.0, 1.0))
+    return LabelMaps(pred=pred.to(torch.uint8), label=label.to(torch.uint8), classes=classes, spacing=SIDES)
 
 
 def scored(maps: LabelMaps, *names: str) -> PredictionScores:
@@ -50,7 +50,7 @@ def test_each_region_has_the_scores_of_a_binary_map(maps: LabelMaps) -> None:
         expected = {
             "dsc": metrics.dice(pred, label, 2)[1],
             "hd95_medpy_mm": surfaces["hd95_medpy_mm"][1],
-            "nsd": metrics.nsd(pred, label, 2, maps.tolerances[k - 1], SIDES)[1],
+            "nsd": metrics.nsd(pred, label, 2, maps.classes.tolerances_mm[k - 1], SIDES)[1],
             "component_f1": metrics.component_f1(pred, label, 2)[1],
         }
         row = {**overlap.classes[k], **shapes.classes[k]}
@@ -103,7 +103,7 @@ def test_calibration_counts_a_voxel_as_right_if_all_its_regions_are(maps: LabelM
 
 
 def test_draws_that_certificates_are_made_of_are_scored_by_region(maps: LabelMaps) -> None:
-    drawn = score_draw(maps.label, maps.pred, SIDES, maps.tolerances, has_regions=True)
+    drawn = score_draw(maps.label, maps.pred, SIDES, maps.classes.tolerances_mm, has_regions=True)
     (overlap,), shapes = score_prediction(maps, ("dsc",)), score_shapes(maps, ("nsd", "volume"))
     expected = {f"dsc_{k}": row["dsc"] for k, row in enumerate(overlap.classes[:3])}
     expected |= {f"nsd_{k}": shapes.classes[k]["nsd"] for k in (1, 2)}

@@ -11,11 +11,11 @@ from torch import Tensor
 from freqbench import metrics
 from freqbench.attacks import make
 from freqbench.core.types import Case
+from freqbench.data.loaders.anatomy import CLASS_NAMES
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine.attacking import native_budget
 from freqbench.engine.scoring import (
     SHAPES,
-    LabelMaps,
     as_clean,
     score_overlap,
     score_prediction,
@@ -24,6 +24,7 @@ from freqbench.engine.scoring import (
 )
 from freqbench.metrics import METRICS
 from freqbench.models import attack_windows
+from freqbench.ops.classes import Classes, LabelMaps
 from freqbench.results import CLASS_RECORDS, RECORDS
 
 CPU = torch.device("cpu")
@@ -129,15 +130,15 @@ def test_surface_columns_are_the_metrics(case: Case, pred: Tensor, maps: LabelMa
 
 @pytest.fixture(scope="module")
 def maps(case: Case, pred: Tensor) -> LabelMaps:
-    tolerances = (5.0, 3.0, 3.0, 2.0, 2.0)
-    return LabelMaps(pred=pred, label=case.label[0], num_classes=6, spacing=case.spacing, tolerances=tolerances)
+    classes = Classes(names=CLASS_NAMES, tolerances_mm=(5.0, 3.0, 3.0, 2.0, 2.0))
+    return LabelMaps(pred=pred, label=case.label[0], classes=classes, spacing=case.spacing)
 
 
 def test_shape_columns_are_the_metrics_and_their_foreground_means(maps: LabelMaps) -> None:
     masks = maps.pred, maps.label, 6
     counts = metrics.confusion(*masks)
     expected = {
-        "nsd": metrics.nsd(*masks, maps.tolerances, maps.spacing),
+        "nsd": metrics.nsd(*masks, maps.classes.tolerances_mm, maps.spacing),
         "assd_mm": metrics.assd(*masks, maps.spacing),
         "component_f1": metrics.component_f1(*masks),
         **metrics.volume_errors(counts, maps.spacing),
@@ -147,7 +148,7 @@ def test_shape_columns_are_the_metrics_and_their_foreground_means(maps: LabelMap
     for name, values in expected.items():
         assert scores.record[name] == pytest.approx(np.nanmean(values[1:]))
         assert [row[name] for row in scores.classes] == pytest.approx(values, nan_ok=True)
-    assert [row["nsd_tolerance_mm"] for row in scores.classes[1:]] == list(maps.tolerances)
+    assert [row["nsd_tolerance_mm"] for row in scores.classes[1:]] == list(maps.classes.tolerances_mm)
     left_out = {name: value for name, value in scores.record.items() if name not in expected}
     missed = {"assd_undefined_classes": 1}  # of class 4, which the prediction has not, there is no distance
     names = (f"{each}_undefined_classes" for each in ("nsd", "volume", "components", "topology"))

@@ -143,7 +143,7 @@ def test_segments_of_regions_overlap(tmp_path: Path) -> None:
     grid = expanded(content)[1]
     export.export(grid, str(tmp_path / "out"), str(tmp_path / "to"), Console(file=io.StringIO()), "dicom")
     (saved,) = tmp_path.glob("out/volumes/*/*/prediction_clean-a.nii.gz")
-    label, regions = nibabel.load(saved).get_fdata(), grid.cells[0].dataset.regions_of_labels
+    label, regions = nibabel.load(saved).get_fdata(), grid.cells[0].dataset.classes.of_labels
     (seg,) = (tmp_path / "to").glob(f"clean/{LABELS_FOLDER}/*/prediction-a.dcm")
     segments = highdicom.seg.segread(seg)
     for number in range(1, len(grid.cells[0].dataset.class_names)):

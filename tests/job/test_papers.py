@@ -124,7 +124,7 @@ def test_hecktor_is_read_by_the_list_that_was_released_and_shown_as_its_networks
         assert network.input is not None
         assert torch.allclose(network.input.to_network(case.image[None])[0], expected.float(), atol=1e-6)
     assert len(networks) == 4
-    assert dataset.num_classes == 3
+    assert len(dataset.classes) == 3
     assert int(case.label.max()) == 2
 
 

@@ -138,7 +138,7 @@ def test_regions_of_a_bundle_are_held_against_the_datasets_by_name(write: Write)
     mapped = resolve(ModelEntry(name="m", bundle=folder, class_map=theirs), 4, class_names=ours)
     assert mapped.class_map == ((), (1,), (0,), (2,))
     straight = resolve(ModelEntry(name="m", bundle=folder), 4, class_names=(ours[0], ours[2], ours[1], ours[3]))
-    assert (straight.head, straight.outputs) == ("sigmoid", 3)
+    assert (straight.head, straight.num_outputs) == ("sigmoid", 3)
 
 
 def swin(config: dict[str, Any]) -> None:

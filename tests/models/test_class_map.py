@@ -27,7 +27,7 @@ def test_probabilities_of_merged_classes_are_added(average: Any) -> None:
     model, p = load(merged, CPU), plain(x).softmax(dim=1)
     wanted = torch.stack([p[:, 0] + p[:, 2], p[:, 1] + p[:, 3], p[:, 4]], dim=1)
     torch.testing.assert_close(model(x).softmax(dim=1), wanted, rtol=1e-5, atol=1e-6)
-    assert (merged.num_classes, merged.outputs) == (3, 5)
+    assert (merged.num_classes, merged.num_outputs) == (3, 5)
 
 
 def test_class_map_is_part_of_the_identity_in_any_spelling() -> None:

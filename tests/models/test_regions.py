@@ -16,6 +16,7 @@ from freqbench.models.inference import SlidingWindowModel
 from freqbench.models.resolving import require_head, resolve_ensemble
 from freqbench.models.sources.source import Facts
 from freqbench.models.wrapper import MeanOfProbabilities
+from freqbench.ops.classes import Classes
 from freqbench.ops.regions import codes_of
 
 ROI = (8, 8, 8)
@@ -75,7 +76,7 @@ def test_an_ensemble_has_the_mean_of_the_sigmoids() -> None:
     assert torch.allclose(MeanOfProbabilities(members)(image).sigmoid(), mean, atol=1e-6)
     spec = resolve_ensemble(validate({"name": "e", "ensemble": ["a", "b"]}, ModelEntry, "job"),
                             [resolved(), resolved(checkpoint="random:1")])  # fmt: skip
-    assert (spec.head, spec.outputs) == ("sigmoid", 2)
+    assert (spec.head, spec.num_outputs) == ("sigmoid", 2)
 
 
 def test_confidence_is_that_of_the_least_sure_region() -> None:
@@ -88,7 +89,7 @@ def test_confidence_is_that_of_the_least_sure_region() -> None:
 
 def test_a_network_has_an_output_for_each_class_but_the_background() -> None:
     spec, exclusive = resolved(), resolved(outputs="softmax")
-    assert (spec.outputs, exclusive.outputs) == (2, 3)
+    assert (spec.num_outputs, exclusive.num_outputs) == (2, 3)
     assert spec.model_id != exclusive.model_id == resolved(outputs=None).model_id
 
 
@@ -107,7 +108,7 @@ def test_probabilities_of_regions_become_their_logits() -> None:
 def test_regions_of_a_network_are_those_that_the_class_map_names() -> None:
     """The third and first output of four, in the dataset's order; others are left out."""
     spec = resolved(classes=4, class_map={2: [1], 1: [3]})
-    assert (spec.num_classes, spec.outputs) == (3, 4)
+    assert (spec.num_classes, spec.num_outputs) == (3, 4)
     whole = load(resolved(num_classes=5), torch.device("cpu"))
     assert torch.equal(load(spec, torch.device("cpu"))(volume()), whole(volume())[:, [2, 0]])
     assert len({spec.model_id, resolved(classes=4, class_map={1: [1], 2: [3]}).model_id, resolved().model_id}) == 3
@@ -135,8 +136,8 @@ def test_a_network_of_the_other_kind_is_refused(
         Facts(arch="unet", outputs=of_file, path="net.pt"),
     )
     with pytest.raises(UserError, match=line):
-        require_head(entry, facts, "d", has_regions)
-    require_head(entry, facts, "d", not has_regions)
+        require_head(entry, facts, "d", Classes(names=(), overlap=has_regions))
+    require_head(entry, facts, "d", Classes(names=(), overlap=not has_regions))
 
 
 @pytest.mark.parametrize(

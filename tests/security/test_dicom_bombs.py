@@ -23,6 +23,7 @@ from pydicom.uid import (
 
 from freqbench.core.errors import DataError
 from freqbench.data import dicom, image_files
+from freqbench.data.dicom import segmentation
 
 from .traps import line_of
 
@@ -62,11 +63,11 @@ def _read(files: list[Path]) -> Any:
 
 def test_deflated_slices_and_segmentations_are_those_that_are_not(tmp_path: Path) -> None:
     series, seg = _series(tmp_path), _seg(tmp_path)
-    wanted, masks = _read(series), [mask for _, mask in dicom._masks(seg, WHERE)]
+    wanted, masks = _read(series), [mask for _, mask in segmentation._masks(seg, WHERE)]
     for path in (*series, seg):
         deflated(path)
     np.testing.assert_array_equal(_read(series), wanted)
-    for (_, frames), known in zip(dicom._masks(seg, WHERE), masks, strict=True):
+    for (_, frames), known in zip(segmentation._masks(seg, WHERE), masks, strict=True):
         np.testing.assert_array_equal([frame for _, frame in frames], [frame for _, frame in known])
 
 
@@ -140,7 +141,7 @@ def _stored(path: Path, frame: bytes, syntax: str, **fields: Any) -> None:
 def test_voxels_that_no_file_of_the_length_can_hold_are_not_decoded(
     tmp_path: Path, syntax: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dicom, "_decoded", lambda *_: pytest.fail("voxels were decoded"))
+    monkeypatch.setattr(dicom.files, "_decoded", lambda *_: pytest.fail("voxels were decoded"))
     files = _series(tmp_path)
     for path in files:
         _stored(path, _rle(), RLELossless, Rows=9000, Columns=9000)
@@ -161,7 +162,7 @@ def test_voxels_that_no_file_of_the_length_can_hold_are_not_decoded(
 def test_a_frame_of_another_size_than_its_file_states_is_not_decoded(
     tmp_path: Path, frame: Any, syntax: str, size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dicom, "_decoded", lambda *_: pytest.fail("voxels were decoded"))
+    monkeypatch.setattr(dicom.files, "_decoded", lambda *_: pytest.fail("voxels were decoded"))
     files = _series(tmp_path)
     for path in files:
         _stored(path, frame(*size), syntax)

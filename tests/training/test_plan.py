@@ -334,6 +334,6 @@ def test_a_packaged_network_segments_an_unseen_case(name: str) -> None:
     dataset = job_lists(ZOO_JOBS[name])["test"]
     case = dataset.load(dataset.refs()[0])
     entry = models.ModelEntry(name=name, checkpoint=f"zoo://phantom/{name}")
-    network = models.load(models.resolve(entry, dataset.num_classes), torch.device("cpu"))
-    scores = dice(models.predict(network, case.image), case.label, dataset.num_classes)
+    network = models.load(models.resolve(entry, len(dataset.classes)), torch.device("cpu"))
+    scores = dice(models.predict(network, case.image), case.label, len(dataset.classes))
     assert np.nanmean(scores[1:]) > 0.75

@@ -80,12 +80,12 @@ def test_the_test_figure_is_that_of_the_stored_weights(trained: Trained) -> None
     result = done(job, out)["net"]
     dataset = job_lists(job)["test"]
     entry = models.ModelEntry(name="net", checkpoint=result.path)
-    model = models.load(models.resolve(entry, dataset.num_classes), torch.device("cpu"))
+    model = models.load(models.resolve(entry, len(dataset.classes)), torch.device("cpu"))
     per_case = []
     for ref in dataset.refs():
         case = dataset.load(ref)
         pred, label = models.predict(model, case.image).numpy(), case.label[0].numpy()
-        classes = [number for number in range(1, dataset.num_classes) if (label == number).any()]
+        classes = [number for number in range(1, len(dataset.classes)) if (label == number).any()]
         dice = [2 * ((pred == n) & (label == n)).sum() / ((pred == n).sum() + (label == n).sum()) for n in classes]
         per_case.append(np.mean(dice))
     assert result.dice_test == pytest.approx(np.mean(per_case), abs=1e-12)

@@ -93,7 +93,7 @@ _LOSS = values.one_known("loss", LOSSES)
 SEARCH: dict[str, Parameter] = {
     "loss": Parameter(
         "loss that the attack raises, or a sequence",
-        values.one_known("loss", (*LOSSES, *SEQUENCES), former={"race": "auto"}),
+        values.one_known("loss", (*LOSSES, *SEQUENCES)),
     ),
     "step_rule": Parameter(
         "how steps shrink: halved when the loss stalls, or along a cosine", values.one_of(*STEP_RULES)

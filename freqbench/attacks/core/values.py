@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from freqbench.attacks.core.targets import are_classes, canonical
@@ -17,12 +17,12 @@ def expecting(expected: str, is_valid: Callable[[Any], bool]) -> Check:
     return lambda value: None if is_valid(value) else f"expected {expected}, got {value!r:.300}"
 
 
-def one_known(kind: str, known: Collection[str], former: Mapping[str, str] = {}) -> Check:
-    """Returns a check for a name in a table; its complaint suggests what replaced a former name, or the nearest one."""
+def one_known(kind: str, known: Collection[str]) -> Check:
+    """Returns a check for a name in a table; its complaint suggests the nearest one."""
 
     def check(value: Any) -> str | None:
         is_known = isinstance(value, str) and value in known
-        return None if is_known else unknown(kind, str(value), known, former.get(str(value)))
+        return None if is_known else unknown(kind, str(value), known)
 
     return check
 

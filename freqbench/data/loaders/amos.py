@@ -8,6 +8,7 @@ from freqbench.core.errors import DataError
 from freqbench.core.input_space import Intensity
 from freqbench.data.loaders.decathlon import Decathlon
 from freqbench.data.loaders.synapse import WINDOW, Synapse
+from freqbench.data.scans import Line, Stated
 
 LAST_CT = 500
 
@@ -35,20 +36,20 @@ class AMOS(Decathlon):
     def _usual_intensity(cls, values: Mapping[str, Any]) -> Intensity:
         return WINDOW if values.get("modality", "ct") == "ct" else "percentile"
 
-    def splits(self) -> Mapping[str, Sequence[Any]]:
+    def splits(self) -> Mapping[str, Sequence[Line]]:
         """Returns the file's lists by their keys, without the other modality's cases."""
         return {key: [line for line in lines if self._is_wanted(line)] for key, lines in super().splits().items()}
 
-    def _is_wanted(self, line: Any) -> bool:
-        case_id = self._case_id(line)
-        match = _NUMBER.fullmatch(case_id)
+    def _is_wanted(self, line: Line) -> bool:
+        match = _NUMBER.fullmatch(line.case_id)
         if not match:
             raise DataError(
-                f"{self._source()}: expected cases like amos_0001, got {case_id}: use `loader: decathlon` for this list"
+                f"{self.source}: expected cases like amos_0001, got {line.case_id}: use `loader: decathlon` for this "
+                "list"
             )
         return self.modality in ("all", "ct" if int(match[1]) <= LAST_CT else "mr")
 
-    def _listed_labels(self) -> Mapping[int, str]:
+    def stated(self) -> Stated:
         """Returns Synapse's classes in the same order, without the portal vein, and three others."""
         shared = (name for name in Synapse.names if name != "portal vein and splenic vein")
-        return dict(enumerate((*shared, "duodenum", "bladder", "prostate/uterus")))
+        return Stated(names=dict(enumerate((*shared, "duodenum", "bladder", "prostate/uterus"))))

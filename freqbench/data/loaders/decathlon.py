@@ -6,7 +6,7 @@ as they were downloaded, with published splits whose lists the package ships.
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -17,7 +17,8 @@ from freqbench.core.errors import DataError, MissingDataError
 from freqbench.core.files import storage
 from freqbench.core.limits import whole
 from freqbench.data import image_files, nsd_tolerances
-from freqbench.data.loaders.folder import CaseFiles, ListedFolder, UnlabelledError, asked, expanded, join, read_object
+from freqbench.data.loaders.folder import ListedFolder, UnlabelledError, expanded, join, read_object
+from freqbench.data.scans import Files, Line, Stated, asked
 
 SPLITS = Path(__file__).parents[1] / "splits"
 PUBLISHED = "published"
@@ -48,32 +49,37 @@ class Decathlon(ListedFolder):
     list_file: str = Field("dataset.json", alias="list")
     fold: Annotated[int, Field(ge=0)] | None = None
 
-    def _listed_labels(self) -> Mapping[int, str]:
-        listed = self._content().get("labels")
+    def stated(self) -> Stated:
+        """Returns the names of the list's labels, and the tolerance of its Decathlon task, if it is one."""
+        content = self._content()
+        listed = content.get("labels")
         pairs = listed.items() if isinstance(listed, dict) else ()
         named = {number: str(name) for text, name in pairs if (number := whole(str(text))) is not None}
-        if len(named) < max(2, len(pairs)) or 0 not in named:
-            raise DataError(
-                f"{self._source()}: expected `labels` with the names of labels 0 (background), 1, ..., got {listed!r}: "
-                "give `labels` in the job file"
-            )
-        return dict(sorted(named.items()))
+        tolerance = nsd_tolerances.TASKS.get(str(content.get("name")).lower())
+        if len(named) >= max(2, len(pairs)) and 0 in named:
+            return Stated(names=dict(sorted(named.items())), tolerance_mm=tolerance)
+        problem = DataError(
+            f"{self.source}: expected `labels` with the names of labels 0 (background), 1, ..., got {listed!r}: "
+            "give `labels` in the job file"
+        )
+        return Stated(problem=problem, tolerance_mm=tolerance)
 
     @property
-    def tolerances_mm(self) -> tuple[float, ...]:
-        """The tolerance of the list's Decathlon task, if it is one; else by organ."""
-        tolerance = nsd_tolerances.TASKS.get(str(self._content().get("name")).lower())
-        return super().tolerances_mm if tolerance is None else (tolerance,) * (self.num_classes - 1)
-
-    def _source(self) -> str:
+    def source(self) -> str:
+        """The list."""
         return join(self._root(), expanded(self.list_file, self.name))
 
     def _content(self) -> dict[str, Any]:
-        path = self._source()
-        return _read_list(path, asked(storage.sha256, path, LIST))
+        return _read_list(self.source, asked(storage.sha256, self.source, LIST))
 
-    def splits(self) -> Mapping[str, Sequence[Any]]:
+    def splits(self) -> Mapping[str, Sequence[Line]]:
         """Returns the file's lists by their keys, or those of a fold; raises DataError for a fold without entries."""
+        return {
+            key: [self._line(entry, f"line {number}") for number, entry in enumerate(entries, 1)]
+            for key, entries in self._entries().items()
+        }
+
+    def _entries(self) -> Mapping[str, list[Any]]:
         listed = {key: value for key, value in self._content().items() if isinstance(value, list)}
         if self.fold is None:
             return listed
@@ -82,7 +88,7 @@ class Decathlon(ListedFolder):
         if self.fold not in folds:
             there = sorted({fold for fold in folds if isinstance(fold, int)})
             raise DataError(
-                f"{self._source()}: expected entries of training with `fold` {self.fold}, got those of {there}: choose "
+                f"{self.source}: expected entries of training with `fold` {self.fold}, got those of {there}: choose "
                 "another `fold`, or leave it out"
             )
         of_fold: dict[str, list[Any]] = {"training": [], "validation": []}
@@ -90,9 +96,11 @@ class Decathlon(ListedFolder):
             of_fold["validation" if fold == self.fold else "training"].append(line)
         return {**listed, **of_fold}
 
-    def _case_id(self, line: Any) -> str:
-        images = self._images_of(line)
-        return self._names_by_folder.get(images[0]) or _common_stem(images)
+    def _line(self, entry: Any, place: str) -> Line:
+        """Returns an entry as a line; what is no entry is called by its place, and refused when it is read."""
+        images = _images_in(entry)
+        case_id = (self._names_by_folder.get(images[0]) or _common_stem(images)) if images else place
+        return Line(case_id, partial(self._read_entry, case_id, entry))
 
     @cached_property
     def _names_by_folder(self) -> Mapping[str, str]:
@@ -104,36 +112,30 @@ class Decathlon(ListedFolder):
             return {}
         return _told_apart([files[0] for lines in images for files in lines])
 
-    def _images_of(self, line: Any) -> tuple[str, ...]:
-        """Returns an entry's images as the list names them, one per channel or a single one."""
-        images = _images_in(line)
+    def _read_entry(self, case_id: str, entry: Any) -> Files:
+        """Returns the case of an entry; raises UnlabelledError for one without label map, if these are asked for."""
+        images, label = _images_in(entry), None
         if not images:
-            raise DataError(f"{self._source()}: expected {{image, label}} or an image's name, got {line!r}")
-        return images
-
-    def _parsed(self, line: Any) -> CaseFiles:
-        image, *further = self._images_of(line)
-        case_id, label = self._case_id(line), None
+            raise DataError(f"{self.source}: expected {{image, label}} or an image's name, got {entry!r}")
         if self.reference == "label":
-            label = line.get("label") if isinstance(line, dict) else _label_beside(self._root(), image)
+            label = entry.get("label") if isinstance(entry, dict) else _label_beside(self._root(), images[0])
             if not isinstance(label, str) or not label:
                 raise UnlabelledError(
-                    f"{self._source()}: expected a label map for {image}, got none: choose a labelled split, or set "
+                    f"{self.source}: expected a label map for {images[0]}, got none: choose a labelled split, or set "
                     "reference: prediction"
                 )
             label = self._placed(label)
-        patient = line.get("patient") if isinstance(line, dict) else None
-        return CaseFiles(
-            case_id,
-            self.patient_of(case_id, str(patient) if patient else None),
-            self._placed(image),
-            label,
-            further=tuple(map(self._placed, further)),
+        patient = entry.get("patient") if isinstance(entry, dict) else None
+        return Files(
+            case_id=case_id,
+            patient=str(patient or ""),
+            channels=tuple(map(self._placed, images)),
+            map=label,
         )
 
     def _placed(self, path: str) -> str:
         """Returns the place of a file of the list: below `root`, or beside a list elsewhere if it is only there."""
-        below, beside = join(self._root(), path), join(self._source().rpartition("/")[0], path)
+        below, beside = join(self._root(), path), join(self.source.rpartition("/")[0], path)
         is_beside = beside != below and not storage.exists(below) and storage.exists(beside)
         return beside if is_beside else below
 
@@ -204,36 +206,38 @@ class PublishedSplit(Decathlon):
     split: str = "validation"
     list_file: str = Field(PUBLISHED, alias="list")
 
-    def splits(self) -> Mapping[str, Sequence[Any]]:
+    def _entries(self) -> Mapping[str, list[Any]]:
         """Returns the lists by their keys; of the published list, those with label maps."""
-        splits = super().splits()
-        return {key: splits[key] for key in self.labelled} if self.list_file == PUBLISHED else splits
+        entries = super()._entries()
+        return {key: entries[key] for key in self.labelled} if self.list_file == PUBLISHED else entries
 
-    def _listed_labels(self) -> Mapping[int, str]:
-        return dict(enumerate(self.names))
+    def stated(self) -> Stated:
+        """Returns the published names."""
+        return Stated(names=dict(enumerate(self.names)))
 
-    def _source(self) -> str:
-        return str(SPLITS / self.shipped) if self.list_file == PUBLISHED else super()._source()
+    @property
+    def source(self) -> str:
+        """The published list, or the job's."""
+        return str(SPLITS / self.shipped) if self.list_file == PUBLISHED else super().source
 
-    def _parsed(self, line: Any) -> CaseFiles:
+    def _read_entry(self, case_id: str, entry: Any) -> Files:
         if self.list_file != PUBLISHED:
-            return super()._parsed(line)
+            return super()._read_entry(case_id, entry)
         place = self._place
         if place is None:
             try:
-                return super()._parsed(line)
+                return super()._read_entry(case_id, entry)
             except UnlabelledError:  # a bare name in a labelled split: name the missing label map
-                (image,) = self._images_of(line)
+                (image,) = _images_in(entry)
                 label = image.replace("images", "labels").replace(".nii.gz", "_gt.nii.gz")
-                return super()._parsed({"image": image, "label": label})
-        case_id = self._case_id(line)
+                return super()._read_entry(case_id, {"image": image, "label": label})
         patient = case_id.partition("_frame")[0]
         number = "".join(filter(str.isdigit, patient))
         image, label = (
             join(self._root(), pattern.format(case=case_id, patient=patient, number=number))
             for pattern in (place.image, place.label)
         )
-        return CaseFiles(case_id, self.patient_of(case_id), image, label)
+        return Files(case_id=case_id, channels=(image,), map=label)
 
     @cached_property
     def _place(self) -> Place | None:

@@ -1,13 +1,12 @@
 """Reads folders of DICOM: a folder of slices a case, and its segmentation as DICOM SEG."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from freqbench.core.errors import DataError, MissingDataError
@@ -16,20 +15,119 @@ from freqbench.core.identity import digest
 from freqbench.core.types import IGNORED, CaseRef
 from freqbench.data import dicom
 from freqbench.data.headers import Header
-from freqbench.data.labels import few, plain
-from freqbench.data.loaders.folder import CaseFiles, ListedFolder, UnlabelledError
+from freqbench.data.labels import Reading, few, plain
+from freqbench.data.loaders.folder import ListedFolder, UnlabelledError
+from freqbench.data.scans import Labels, Line, Scan, Stated
 
 DEPTH = 5  # of folders of a case in which slices are looked for
 IMAGES, LABELS = "images", "labels"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found:
-    """A case's files as they are called on the disk."""
+class Slices(Scan):
+    """A series of DICOM and its segmentation; errors and pages show no name of its files, which patients may be in."""
 
-    files: tuple[Path, ...]  # of the folder: slices and others
-    segmentations: tuple[Path, ...]
-    is_called_otherwise: bool  # as its folder's name holds a field of the patient
+    image_shown: str
+    label_shown: str
+    found: tuple[Path, ...] = field(repr=False)  # the folder's files: slices and others
+    segmentations: tuple[Path, ...] = field(repr=False)  # of which one is the label map
+    series: str | None  # the SeriesInstanceUID that is asked for
+    segments: Callable[[], Sequence[str]] = field(repr=False)  # names of all cases' segments, by their label from 1 on
+    is_hashed: bool  # as its folder's name holds a field of the patient
+
+    @property
+    def where(self) -> str:
+        """The folder as errors show it."""
+        return self.image_shown
+
+    @property
+    def has_label(self) -> bool:
+        """True if there is a segmentation."""
+        return bool(self.segmentations)
+
+    def unlabelled(self) -> "Slices":
+        """Returns the case without its segmentations."""
+        return replace(self, segmentations=())
+
+    def segmentation(self) -> Path:
+        """Returns the only segmentation; raises DataError for several."""
+        if len(self.segmentations) != 1:
+            raise DataError(
+                f"{self.label_shown}: expected one segmentation of case {self.case_id}, got {len(self.segmentations)}: "
+                f"put the one to score against into {LABELS}/CASE.dcm"
+            )
+        return self.segmentations[0]
+
+    def segment_names(self) -> Mapping[int, str]:
+        """Returns the name of each segment by its number."""
+        return dicom.segment_names(self.segmentation(), Path(self.label_shown)) if self.has_label else {}
+
+    def overlaps(self) -> frozenset[frozenset[str]]:
+        """Returns the sets of segments that share a voxel."""
+        return dicom.overlaps(self.segmentation(), Path(self.label_shown)) if self.has_label else frozenset()
+
+    def files(self) -> tuple[str, ...]:
+        """Returns the files of the folder, and the segmentations."""
+        return tuple(map(str, (*self.found, *self.segmentations)))
+
+    def image(self) -> dicom.Series:
+        """Reads the header of the series."""
+        if not self.found:
+            raise MissingDataError(
+                f"{self.where}: expected the slices of case {self.case_id}, found none: add them, or leave the case "
+                "out by `cases`"
+            )
+        segmentation = self.segmentation() if self.has_label else None
+        return dicom.read_series(self.found, Path(self.where), self.series, segmentation)
+
+    def label(self, image: Header) -> dicom.Segmentation:
+        """Reads the header of the segmentation, whose frames lie on slices of the series."""
+        if not isinstance(image, dicom.Series):
+            raise TypeError(f"{image.path}: expected the header of a series")
+        return dicom.read_segmentation(self.segmentation(), image, Path(self.label_shown))
+
+    def absent(self) -> list[str]:
+        """Returns the folder if there is no file in it."""
+        return [] if self.found else [self.where]
+
+    def check(self) -> None:
+        """Raises DataError for a truncated segmentation; headers tell of slices."""
+        if self.has_label:
+            dicom.check_segmentation(self.segmentation(), Path(self.label_shown))
+
+    def fingerprint(self, image: Header | None = None) -> str:
+        """Returns the digest of the series' slices and of the segmentation."""
+        series = image if isinstance(image, dicom.Series) else self.image()
+        files = [*series.files, *([self.segmentation()] if self.has_label else [])]
+        return digest([storage.sha256(str(path)) for path in files])
+
+    def classes(self, label: Header, reading: Reading) -> Labels:
+        """Returns the class of each voxel's segment, or the code of its regions if they overlap."""
+        if not isinstance(label, dicom.Segmentation):
+            raise TypeError(f"{label.path}: expected the header of a segmentation")
+        names, values = self.segment_names(), {plain(name): value for value, name in enumerate(self.segments(), 1)}
+        held, ignored = np.zeros(label.shape, np.uint8), np.zeros(label.shape, bool)
+        for number, mask in dicom.masks(label):
+            value = values[plain(names[number])]
+            if value not in reading.of_value:
+                raise DataError(
+                    f"{label.path}: expected segments of {few(reading.names[1:])}, got {names[number]!r}: name all "
+                    "in `labels`, or say the class of each by `label_map`"
+                )
+            k = reading.of_value[value]
+            if k == IGNORED:
+                ignored |= mask
+            elif reading.regions:
+                held[mask] |= k
+            elif k:
+                if count := int(np.count_nonzero(held[mask] * (held[mask] != k))):
+                    raise DataError(
+                        f"{label.path}: expected segments that do not overlap, as the header says, got {count} voxels "
+                        f"of {names[number]!r} in another: store the segmentation anew"
+                    )
+                held[mask] = k
+        held[ignored] = IGNORED
+        return held
 
 
 class DicomFolders(ListedFolder):
@@ -52,23 +150,30 @@ class DicomFolders(ListedFolder):
 
     series: dict[str, str] = Field(default_factory=dict)
 
-    def splits(self) -> Mapping[str, Sequence[Any]]:
+    def splits(self) -> Mapping[str, Sequence[Line]]:
         """Returns the only split, `test`: the cases by their folders' names."""
-        if strange := sorted(self.series.keys() - self._found.keys()):
+        if strange := sorted(self.series.keys() - self.scans.keys()):
             raise DataError(
-                f"{self.name}: series: expected cases of {few([*self._found])}, got {strange[0]}: fix the name"
+                f"{self.name}: series: expected cases of {few([*self.scans])}, got {strange[0]}: fix the name"
             )
-        return {"test": [entry for entry, _ in self._found.values()]}
+        return {"test": [Line(case_id, partial(self._labelled, scan)) for case_id, scan in self.scans.items()]}
+
+    def _labelled(self, scan: Slices) -> Slices:
+        if self.reference == "label" and not scan.has_label:
+            raise UnlabelledError(
+                f"{self._root()}: expected a segmentation of case {scan.case_id}, found no {LABELS}/CASE.dcm: add it, "
+                "leave the case out by `cases`, or set reference: prediction"
+            )
+        return scan
 
     @cached_property
-    def _found(self) -> dict[str, tuple[CaseFiles, _Found]]:
-        """Each case as it is shown, and its files."""
+    def scans(self) -> dict[str, Slices]:
+        """Each case, also without a segmentation."""
         root = self._root()
         if not storage.is_local(root):
             raise MissingDataError(f"{root}: expected a folder of this machine, as DICOM is not fetched: copy it here")
         top = Path(storage.local_path(root))
-        cases: dict[str, tuple[CaseFiles, _Found]] = {}
-        patients: dict[str, str] = {}
+        scans, patients = dict[str, Slices](), dict[str, str]()
         for folder, labels in self._places(top):
             files = _below(folder, DEPTH)
             segmentations = [path for path in labels if path.is_file()] or dicom.label_files(files)
@@ -79,22 +184,24 @@ class DicomFolders(ListedFolder):
             is_hashed = dicom.names_patient(folder.name, fields)
             first = next((path for path in told if path.is_file()), folder)
             case_id = f"case-{digest(storage.sha256(str(first)))[:8]}" if is_hashed else folder.name
-            patient = patients.setdefault(fields.get("PatientID", case_id), self.patient_of(case_id))
-            entry = CaseFiles(
-                case_id=case_id,
-                patient_id=self.patient_of(case_id, patient),
-                image=str(folder if folder == top else folder.with_name(case_id)),
-                label=str(top / LABELS / case_id) if segmentations else None,
-            )
-            found = _Found(files=tuple(files), segmentations=tuple(segmentations), is_called_otherwise=is_hashed)
-            if case_id in cases:
+            if case_id in scans:
                 raise DataError(f"{root}: expected different cases, got {case_id} twice: remove one")
-            cases[case_id] = entry, found
-        if not cases:
+            scans[case_id] = Slices(
+                case_id=case_id,
+                patient=patients.setdefault(fields.get("PatientID", case_id), self.patient_of(case_id)),
+                image_shown=str(folder if folder == top else folder.with_name(case_id)),
+                label_shown=str(top / LABELS / case_id),
+                found=tuple(files),
+                segmentations=tuple(segmentations),
+                series=self._series_of(case_id),
+                segments=lambda: self._segments,
+                is_hashed=is_hashed,
+            )
+        if not scans:
             raise MissingDataError(
                 f"{root}: expected {IMAGES}/CASE with the slices of a series, found none: check `root`"
             )
-        return cases
+        return scans
 
     def _places(self, top: Path) -> Iterator[tuple[Path, Sequence[Path]]]:
         """Yields each case's folder, and the files that its segmentation may be, beside those of the folder."""
@@ -111,138 +218,47 @@ class DicomFolders(ListedFolder):
 
     def slices(self, ref: CaseRef) -> dicom.Series:
         """Returns the header of a case's series."""
-        return self._image_header(self._entry(ref.case_id))
+        return self.scans[ref.case_id].image()
 
     def remarks(self, patients: Sequence[str]) -> Iterator[str]:
         """Yields lines as `ListedFolder.remarks` does, and one on cases that are called by a hash."""
         yield from super().remarks(patients)
-        if count := sum(found.is_called_otherwise for _, found in self._found.values()):
+        if count := sum(scan.is_hashed for scan in self.scans.values()):
             yield (
                 f"{self.name}: {count} cases are called by a hash, as the names of their folders hold a field of the "
                 "patient: rename the folders to choose other names"
             )
 
-    def _case_id(self, line: Any) -> str:
-        return str(line.case_id)
-
-    def _parsed(self, line: Any) -> CaseFiles:
-        if self.reference == "label" and line.label is None:
-            raise UnlabelledError(
-                f"{self._root()}: expected a segmentation of case {line.case_id}, found no {LABELS}/CASE.dcm: add it, "
-                "leave the case out by `cases`, or set reference: prediction"
-            )
-        return line
-
-    def _segmentation(self, entry: CaseFiles) -> Path:
-        """Returns the only SEG of a case."""
-        files = self._found[entry.case_id][1].segmentations
-        if len(files) != 1:
-            raise DataError(
-                f"{entry.label}: expected one segmentation of case {entry.case_id}, got {len(files)}: put the one to "
-                f"score against into {LABELS}/CASE.dcm"
-            )
-        return files[0]
-
     def _series_of(self, case_id: str) -> str | None:
         """Returns the SeriesInstanceUID that is asked for."""
         return self.series.get(case_id)
-
-    def _image_header(self, entry: CaseFiles) -> dicom.Series:
-        found = self._found[entry.case_id][1]
-        if not found.files:
-            raise MissingDataError(
-                f"{entry.image}: expected the slices of case {entry.case_id}, found none: add them, or leave the case "
-                "out by `cases`"
-            )
-        named = self._series_of(entry.case_id)
-        segmentation = self._segmentation(entry) if entry.label else None
-        return dicom.read_series(found.files, Path(entry.image), named, segmentation)
-
-    def _label_header(self, entry: CaseFiles, image: Header) -> dicom.Segmentation:
-        if not isinstance(image, dicom.Series):
-            raise TypeError(f"{image.path}: expected the header of a series")
-        return dicom.read_segmentation(self._segmentation(entry), image, Path(str(entry.label)))
-
-    def _absent(self, entry: CaseFiles) -> list[str]:
-        return [] if self._found[entry.case_id][1].files else [entry.image]
-
-    def _check_lengths(self, entry: CaseFiles) -> None:
-        """Raises DataError for a truncated segmentation; headers tell of slices."""
-        if entry.label:
-            dicom.check_segmentation(self._segmentation(entry), Path(entry.label))
-
-    def _fingerprint(self, entry: CaseFiles, image: Header | None = None) -> str:
-        series = image if isinstance(image, dicom.Series) else self._image_header(entry)
-        files = [*series.files, *([self._segmentation(entry)] if entry.label else [])]
-        return digest([storage.sha256(str(path)) for path in files])
 
     @cached_property
     def _segments(self) -> tuple[str, ...]:
         """Names of all cases' segments, those of `labels` first, each once."""
         names = dict[str, str]()
-        for entry, _ in self._found.values():
-            if entry.label:
-                for name in dicom.segment_names(self._segmentation(entry), Path(entry.label)).values():
-                    names.setdefault(plain(name), name)
+        for scan in self.scans.values():
+            for name in scan.segment_names().values():
+                names.setdefault(plain(name), name)
         wanted = [plain(name) for name in self.labels[1:]] if isinstance(self.labels, tuple) else []
         return tuple(sorted(names.values(), key=lambda name: _place(plain(name), wanted)))
 
-    def _listed_labels(self) -> Mapping[int, str]:
-        if self.reference == "prediction" or not any(entry.label for entry, _ in self._found.values()):
+    def stated(self) -> Stated:
+        """Returns the segments of all cases, and which of them overlap."""
+        if self.reference == "prediction" or not any(scan.has_label for scan in self.scans.values()):
             raise MissingDataError(
                 f"{self.name}: expected `labels`, the number of the model's classes or their names, as neither scans "
                 "nor the model's file state them, got none: give them"
             )
-        return dict(enumerate(("background", *self._segments)))
-
-    def _regions(self) -> Mapping[str, tuple[int, ...]]:
-        if self.regions or self.reference == "prediction" or not self._overlap:
-            return self.regions or {}
-        return {name: (k,) for k, name in enumerate(self._exclusive_classes().names) if k}
+        names = dict(enumerate(("background", *self._segments)))
+        return Stated(names=names, shared=frozenset() if self.regions else self._shared)
 
     @cached_property
-    def _overlap(self) -> bool:
-        """True if segments of different classes share a voxel in any case."""
-        of_value = self._exclusive_classes().of_value
-        classes = {plain(name): of_value.get(value, 0) for value, name in enumerate(("background", *self._segments))}
-        shared = (
-            dicom.overlaps(self._segmentation(entry), Path(entry.label))
-            for entry, _ in self._found.values()
-            if entry.label
-        )
-        return any(
-            len({classes[plain(name)] for name in names} - {0, IGNORED}) > 1 for sets in shared for names in sets
-        )
-
-    def _read_label(self, entry: CaseFiles, label: Header) -> npt.NDArray[np.uint8]:
-        if not isinstance(label, dicom.Segmentation):
-            raise TypeError(f"{label.path}: expected the header of a segmentation")
-        names = dicom.segment_names(label.file, label.path)
+    def _shared(self) -> frozenset[frozenset[int]]:
+        """Labels that share a voxel in any case."""
         values = {plain(name): value for value, name in enumerate(self._segments, 1)}
-        of_value = self.classes_of_labels.of_value
-        classes = np.zeros(label.shape, np.uint8)
-        ignored = np.zeros(label.shape, bool)
-        for number, mask in dicom.masks(label):
-            value = values[plain(names[number])]
-            if value not in of_value:
-                raise DataError(
-                    f"{label.path}: expected segments of {few(self.class_names[1:])}, got {names[number]!r}: name all "
-                    "in `labels`, or say the class of each by `label_map`"
-                )
-            k = of_value[value]
-            if k == IGNORED:
-                ignored |= mask
-            elif self.has_regions:
-                classes[mask] |= k
-            elif k:
-                if count := int(np.count_nonzero(classes[mask] * (classes[mask] != k))):
-                    raise DataError(
-                        f"{label.path}: expected segments that do not overlap, as the header says, got {count} voxels "
-                        f"of {names[number]!r} in another: store the segmentation anew"
-                    )
-                classes[mask] = k
-        classes[ignored] = IGNORED
-        return classes
+        sets = (together for scan in self.scans.values() for together in scan.overlaps())
+        return frozenset(frozenset(values[plain(name)] for name in together) for together in sets)
 
 
 def _folders(place: Path) -> list[Path]:

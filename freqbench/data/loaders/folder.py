@@ -2,31 +2,32 @@
 
 import abc
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
 from freqbench.core import names
 from freqbench.core.documents import json_of
-from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError, unknown
+from freqbench.core.errors import DataError, MissingDataError, UserError, unknown
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Intensity, Preprocess, file_codes
 from freqbench.core.plugins import provenance
-from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase
+from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase, Shape, Spacing
 from freqbench.data import cache, image_files
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.headers import Header
 from freqbench.data.intensities import off_scale
-from freqbench.data.labels import Classes, classes_of, few, in_regions, read_classes
+from freqbench.data.labels import Reading, classes_of, few, in_regions
+from freqbench.data.nsd_tolerances import of_organs
 from freqbench.data.preprocess import check_room, prepared_shape, ras_grid
+from freqbench.data.scans import Line, Scan, Stated, asked
+from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace
 
 # Raise it with every change of the output of `load` for the same files.
@@ -34,7 +35,6 @@ REVISION = 1
 
 BY_NAME = "its segments become the classes of their names, whatever their numbers"
 
-T = TypeVar("T")
 Region = tuple[Annotated[int, Field(ge=1, lt=IGNORED)], ...]
 
 _SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>(-?[0-9]{1,9})?):(?P<stop>(-?[0-9]{1,9})?)\])?")
@@ -45,29 +45,6 @@ class UnlabelledError(DataError):
     """Raised for a case without a label map in the list."""
 
 
-@dataclass(frozen=True)
-class CaseFiles:
-    """One case of a folder: its name and its files as paths or URIs."""
-
-    case_id: str
-    patient_id: str
-    image: str
-    label: str | None  # None: it has none, or none is asked for
-    further: tuple[str, ...] = ()  # the files of further channels, in order
-    masks: tuple[str, ...] = ()  # one mask per class from 1 on, if masks make up the label map; `label` is the first
-    rater: str = ""  # whose label map it is, if there are several
-
-    def __post_init__(self) -> None:
-        try:
-            names.required(self.case_id, "case")
-        except UserError as error:
-            raise DataError(f"{self.image}: {error}") from None
-
-    def files(self) -> tuple[str, ...]:
-        """Returns all files of the case, each once."""
-        return tuple(dict.fromkeys(filter(None, (self.image, self.label, *self.further, *self.masks))))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Survey:
     """Survey of a split's files, by headers and lengths, and label maps if asked: voxels may still be damaged."""
@@ -75,8 +52,7 @@ class Survey:
     split: str
     num_cases: int  # cases in the list
     patients: list[str] = field(default_factory=list)  # the patient of each case with a label map in the list
-    images: list[str] = field(default_factory=list)  # files of all images with a label map, present or not
-    labels: list[str] = field(default_factory=list)  # label maps that exist
+    scans: list[Scan] = field(default_factory=list)  # cases with a label map in the list, present or not
     complete: list[str] = field(default_factory=list)  # ids of cases with whole files, sound headers and labels
     missing: list[str] = field(default_factory=list)  # files that do not exist
     unlabelled: list[str] = field(default_factory=list)  # ids of cases for which the list names no label map
@@ -85,7 +61,7 @@ class Survey:
 
 
 class ListedFolder(Preprocess, Dataset, abc.ABC):
-    """A folder of images and label maps with a list of cases; a subclass parses the list's lines, one per case.
+    """A folder of images and label maps with a list of cases; a subclass gives its cases and what it states.
 
     Attributes:
         root: folder or URI; `~` and environment variables such as `${FREQBENCH_DATA}` are filled in.
@@ -131,35 +107,44 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return self
 
     @abc.abstractmethod
-    def splits(self) -> Mapping[str, Sequence[Any]]:
-        """Returns the lines of every split, in order; raises DataError if the list is missing or unreadable."""
-
-    def _source(self) -> str:
-        """Returns the file or folder that lists the cases, for errors."""
-        return self._root()
+    def splits(self) -> Mapping[str, Sequence[Line]]:
+        """Returns the cases of every split, in order; raises DataError if the list is missing or unreadable."""
 
     @abc.abstractmethod
-    def _listed_labels(self) -> Mapping[int, str]:
-        """Returns the names of the labels in the folder's files; raises DataError if nothing states them."""
-
-    @abc.abstractmethod
-    def _case_id(self, line: Any) -> str: ...
-
-    @abc.abstractmethod
-    def _parsed(self, line: Any) -> CaseFiles:
-        """Returns a line's files; raises DataError if it is malformed.
-
-        Raises UnlabelledError if it names no label map, unless `reference` is the prediction.
-        """
-
-    def _ignored(self) -> tuple[int, ...]:
-        return self.ignore
-
-    def _regions(self) -> Mapping[str, tuple[int, ...]]:
-        return self.regions or {}
+    def stated(self) -> Stated:
+        """Returns what the files' own list says of label maps; raises DataError if it is missing or unreadable."""
 
     @property
-    def classes_of_labels(self) -> Classes:
+    def source(self) -> str:
+        """The file or folder that lists the cases, for errors."""
+        return self._root()
+
+    def _stated(self) -> Stated:
+        """Returns what the list says; where it cannot be read, the job's keys hold."""
+        try:
+            return self.stated()
+        except DataError as error:
+            return Stated(problem=error)
+
+    def _regions(self) -> Mapping[str, tuple[int, ...]]:
+        """Returns the job's regions, else those of the list if the job names no classes, else classes that overlap."""
+        if self.regions:
+            return self.regions
+        stated = self._stated()
+        if stated.regions and self.labels is None:
+            numbers = {value: k for k, value in enumerate(stated.names)}  # labels may have gaps, classes have none
+            return {
+                name: values if self.label_map is not None else tuple(numbers[value] for value in values)
+                for name, values in stated.regions.items()
+            }
+        if not stated.shared or self.reference == "prediction":
+            return {}
+        classes = self._exclusive_classes()
+        together = ({classes.of_value.get(value, 0) for value in values} - {0, IGNORED} for values in stated.shared)
+        return {name: (k,) for k, name in enumerate(classes.names) if k} if max(map(len, together)) > 1 else {}
+
+    @property
+    def reading(self) -> Reading:
         """The classes or regions, and the class, or the code of regions, of each label in the files."""
         classes, regions = self._exclusive_classes(), self._regions()
         classes = in_regions(self.name, classes, regions) if regions else classes
@@ -168,58 +153,49 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return classes
 
     @property
-    def region_order(self) -> tuple[int, ...]:
-        """Larger sets of labels first, so that a region lies over those that contain it."""
-        sizes = [len(parts) for parts in self._regions().values()]
-        return tuple(1 + number for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]))
+    def classes(self) -> Classes:
+        """The job's or the folder's classes or regions, of which larger ones are drawn first."""
+        reading, tolerance = self.reading, self._stated().tolerance_mm
+        organs, sizes = reading.names[1:], [*map(len, reading.regions)]
+        return Classes(
+            names=reading.names,
+            overlap=bool(reading.regions),
+            tolerances_mm=of_organs(organs) if tolerance is None else (tolerance,) * len(organs),
+            ignored=reading.ignored,
+            stated={value: code for value, code in reading.of_value.items() if reading.regions and code != IGNORED},
+            drawn=tuple(1 + number for number in sorted(range(len(sizes)), key=lambda number: -sizes[number])),
+        )
 
-    @property
-    def region_codes(self) -> Mapping[int, int]:
-        """The regions of each label in the folder's files."""
-        codes = self.classes_of_labels.of_value if self.has_regions else {}
-        return {value: code for value, code in codes.items() if code != IGNORED}
-
-    def _exclusive_classes(self) -> Classes:
+    def _exclusive_classes(self) -> Reading:
         count = (
             1 + max(chain.from_iterable(self.regions.values()), default=1) if self.regions else None
         )  # of labels, where nothing names them
+        stated, labels = self._stated(), self.labels or count
+        if labels is None and stated.problem:
+            raise stated.problem
         if self.reference == "prediction":
-            return classes_of(self.name, {}, self.labels or count or tuple(self._listed_labels().values()), None)
-        try:
-            listed = self._listed_labels()
-        except DataError:
-            if self.labels is None and count is None:
-                raise
-            listed = {}  # a list without names, or of no use: the job's hold
-        labels = self.labels or (None if listed else count)
-        return classes_of(self.name, listed, labels, self.label_map, self._ignored())
-
-    @property
-    def has_regions(self) -> bool:
-        """True if the job or the folder's list states regions."""
-        return bool(self._regions())
+            return classes_of(self.name, {}, labels or tuple(stated.names.values()), None)
+        ignore = self.ignore if "ignore" in self.model_fields_set else stated.ignored
+        return classes_of(
+            self.name, stated.names, self.labels or (None if stated.names else count), self.label_map, ignore
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names from `labels`, else from the folder."""
-        return self.classes_of_labels.names
-
-    @property
-    def ignored(self) -> tuple[int, ...]:
-        """The job's `ignore`, else what the files' own list leaves out."""
-        return self.classes_of_labels.ignored
+        return self.reading.names
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines on labels that become other classes, or do not count."""
-        return self.classes_of_labels.notes(self.name)
+        return self.reading.notes(self.name)
 
     @cached_property
     def num_channels(self) -> int:
         """Channels of every image, read from the header of the first case."""
-        entries = self._entries(self.split)
-        first = next(iter(self.chosen(list(entries))), next(iter(entries)))
-        return self._image_header(self._files(entries[first])).num_channels
+        lines = self._lines(self.split)
+        first = next(iter(self.chosen([*lines])), next(iter(lines)))
+        return self._read_line(lines[first]).image().num_channels
 
     @property
     def space(self) -> Preprocess:
@@ -229,14 +205,14 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def recipe(self) -> dict[str, Any]:
         """Returns loader, revision, preprocessing and classes; also the class of each label, if one has another."""
         own = {"loader": self.loader, "revision": REVISION, **self.space.identity(), "labels": self.class_names}
-        return own | self.classes_of_labels.recipe()
+        return own | self.reading.recipe()
 
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
         """Returns cases as `Dataset.refs` does; reads lists, headers and content hashes."""
-        entries = self._entries(split or self.split)
-        chosen = [self._files(entries[case_id]) for case_id in self.chosen(list(entries))]
-        storage.prefetch([path for entry in chosen for path in entry.files()])
-        images = [self._headers(entry)[0] for entry in chosen]
+        lines = self._lines(split or self.split)
+        scans = [self._read_line(lines[case_id]) for case_id in self.chosen([*lines])]
+        storage.prefetch([path for scan in scans for path in scan.files()])
+        images = [self._headers(scan)[0] for scan in scans]
         for image in images:
             if image.num_channels != images[0].num_channels:
                 raise DataError(
@@ -244,17 +220,16 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                     f"got {image.num_channels}: give every case the same, or leave it out by `cases`"
                 )
         refs = dict[str, CaseRef]()
-        for entry, image in zip(chosen, images, strict=True):
-            grid, fingerprint = ras_grid(image.shape, image.affine), self._fingerprint(entry, image)
-            axes = file_codes(image.affine)
+        for scan, image in zip(scans, images, strict=True):
+            grid, axes, fingerprint = *_grid(image), scan.fingerprint(image)
             if first := refs.get(fingerprint):  # of one identity, the records of the two would replace each other
                 raise DataError(
-                    f"{self._source()}: expected different cases, got {first.case_id} and {entry.case_id} with the "
+                    f"{self.source}: expected different cases, got {first.case_id} and {scan.case_id} with the "
                     "same files: remove one"
                 )
             refs[fingerprint] = CaseRef(
-                case_id=entry.case_id,
-                patient_id=entry.patient_id,
+                case_id=scan.case_id,
+                patient_id=scan.patient,
                 fingerprint=fingerprint,
                 shape=prepared_shape(*grid, self.space, axes),
                 grid=grid,
@@ -264,7 +239,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     def load(self, ref: CaseRef, space: AnySpace | None = None) -> Case:
         """Loads a case as `Dataset.load` does, or from the node's cache of preprocessed volumes."""
-        self._check_content(self._entry(ref.case_id), ref)
+        self._require_content(self._scan(ref.case_id), ref)
         wanted = space or self.space
         # A class of another package may read as it likes: its source is part of what a volume depends on.
         key = digest([cache.REVISION, cache.libraries(), self.case_key(ref), wanted.identity(), provenance(type(self))])
@@ -274,15 +249,15 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         """Reads a case as `Dataset.native` does; also raises DataError for files changed since the job was planned."""
         import torch
 
-        entry = self._entry(ref.case_id)
-        for path in entry.files():
+        scan = self._scan(ref.case_id)
+        for path in scan.files():
             if not storage.is_local(path):  # fetches again a copy that was damaged on this machine
-                asked(lambda path: image_files.fetch(path, verify=True), path, f"a file of case {entry.case_id}")
-        image, label = self._headers(entry)
-        self._check_content(entry, ref, image)
+                asked(lambda path: image_files.fetch(path, verify=True), path, f"a file of case {scan.case_id}")
+        image, label = self._headers(scan)
+        self._require_content(scan, ref, image)
         classes = np.full(image.shape, 0 if label else NO_LABEL, np.uint8)
         if label:
-            classes[label.place_in(image)] = self._read_label(entry, label)
+            classes[label.place_in(image)] = scan.classes(label, self.reading)
         return NativeCase(
             ref=ref,
             image=torch.from_numpy(image_files.read_image(image)),
@@ -296,8 +271,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def faults(self, ref: CaseRef, space: AnySpace) -> Iterator[str]:
         """Yields problems as `Dataset.faults` does: what `native` refuses, unfilled headers, wrong intensities."""
         try:
-            native, entry = self.native(ref), self._entry(ref.case_id)
-            image, label = self._headers(entry)
+            native, scan = self.native(ref), self._scan(ref.case_id)
+            image, label = self._headers(scan)
         except DataError as error:
             yield str(error)
             return
@@ -308,7 +283,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             )
         if isinstance(space, Preprocess):
             yield from (f"{native.source}: {line}" for line in off_scale(native, space))
-        if label and not entry.masks and (note := image_files.rounding(label)):
+        if label and scan.reads_labels and (note := image_files.rounding(label)):
             yield note
 
     def survey(self, split: str, with_labels: bool = False) -> Survey:
@@ -316,29 +291,26 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
         Separate masks per class are not read even `with_labels`, as they are many and hold only yes or no.
         """
-        lines = self._lines(split)
+        lines = self._listed(split)
         survey = Survey(split=split, num_cases=len(lines))
         for line in lines:
-            case_id = self._case_id(line)
             try:
-                entry = self._files(line)
+                scan = self._read_line(line)
             except UnlabelledError:
-                survey.unlabelled.append(case_id)
+                survey.unlabelled.append(line.case_id)
                 continue
-            survey.patients.append(entry.patient_id)
-            survey.images.extend((entry.image, *entry.further))
-            if absent := self._absent(entry):
+            survey.patients.append(scan.patient)
+            survey.scans.append(scan)
+            if absent := scan.absent():
                 survey.missing.extend(absent)
                 continue
-            if entry.label:
-                survey.labels.append(entry.label)
             try:
-                _, label = self._headers(entry)
-                self._check_lengths(entry)
-                if label and with_labels and not entry.masks:
-                    self._read_label(entry, label)
+                _, label = self._headers(scan)
+                scan.check()
+                if label and with_labels and scan.reads_labels:
+                    scan.classes(label, self.reading)
                     survey.notes.extend(filter(None, [image_files.rounding(label)]))
-                survey.complete.append(case_id)
+                survey.complete.append(scan.case_id)
             except DataError as error:
                 survey.faults.append(str(error))
         return survey
@@ -356,111 +328,77 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def listed_cases(self) -> int | None:
         """Returns the number of cases in the split's list; None if the list does not exist."""
         try:
-            return len(self._lines(self.split))
+            return len(self._listed(self.split))
         except MissingDataError:
             return None
 
-    def _lines(self, split: str) -> Sequence[Any]:
+    def _listed(self, split: str) -> Sequence[Line]:
         match = _SPLIT.fullmatch(split)
         if not match:
             raise DataError(f"{self.name}: expected a split like validation or validation[0:30], got {split!r}")
         splits = self.splits()
         key = match["key"] if match["key"] in splits else _OTHER_NAME.get(match["key"], match["key"])
         if key not in splits:
-            raise DataError(f"{self._source()}: {unknown('split', match['key'], splits)}")
+            raise DataError(f"{self.source}: {unknown('split', match['key'], splits)}")
         start, stop = (int(bound) if bound else None for bound in (match["start"], match["stop"]))
         lines = splits[key][start:stop]
         if not lines:
             others = ", ".join(name for name, cases in splits.items() if cases and name != key)
             advice = f"choose one of {others}" if others else "fill the list, or give another"
-            raise DataError(f"{self._source()}: expected cases in split {split}, got none: {advice}")
+            raise DataError(f"{self.source}: expected cases in split {split}, got none: {advice}")
         return lines
 
-    def _entries(self, split: str) -> dict[str, Any]:
+    def _lines(self, split: str) -> dict[str, Line]:
         """Returns the lines of a split by their cases; raises DataError for a case that is listed twice."""
-        entries: dict[str, Any] = {}
-        for line in self._lines(split):
-            case_id = self._case_id(line)
-            if case_id in entries:
+        lines: dict[str, Line] = {}
+        for line in self._listed(split):
+            if line.case_id in lines:
                 raise DataError(
-                    f"{self._source()}: expected each case of {split} once, got {case_id} twice: remove one"
+                    f"{self.source}: expected each case of {split} once, got {line.case_id} twice: remove one"
                 )
-            entries[case_id] = line
-        return entries
+            lines[line.case_id] = line
+        return lines
 
-    def _entry(self, case_id: str) -> CaseFiles:
-        """Returns a case's entry: from `split` if it holds the case, else from the first key of the list that does."""
+    def _scan(self, case_id: str) -> Scan:
+        """Returns a case: of `split` if it holds the case, else of the first key of the list that does."""
         for split in (self.split, *(key for key, lines in self.splits().items() if lines)):
-            for line in self._lines(split):
-                if self._case_id(line) == case_id:
-                    return self._files(line)
-        raise DataError(f"{self._source()}: expected case {case_id}, got a list without it: plan the job again")
+            for line in self._listed(split):
+                if line.case_id == case_id:
+                    return self._read_line(line)
+        raise DataError(f"{self.source}: expected case {case_id}, got a list without it: plan the job again")
 
-    def _files(self, line: Any) -> CaseFiles:
-        """Returns the files of a line that are asked for: without its label map under `reference: prediction`."""
-        entry = self._parsed(line)
-        return entry if self.reference == "label" else replace(entry, label=None, masks=())
+    def _read_line(self, line: Line) -> Scan:
+        """Returns a line's case with its patient, and under `reference: prediction` without its label map."""
+        scan = line.scan()
+        scan = replace(scan, patient=self.patient_of(scan.name, scan.patient))
+        try:
+            names.required(scan.case_id, "case")
+        except UserError as error:
+            raise DataError(f"{scan.where}: {error}") from None
+        return scan if self.reference == "label" else scan.unlabelled()
 
-    def _check_content(self, entry: CaseFiles, ref: CaseRef, image: Header | None = None) -> None:
-        if self._fingerprint(entry, image) != ref.fingerprint:
-            raise DataError(f"{entry.image}: expected the content that was planned, got another: plan the job again")
+    def _require_content(self, scan: Scan, ref: CaseRef, image: Header | None = None) -> None:
+        if scan.fingerprint(image) != ref.fingerprint:
+            raise DataError(f"{scan.where}: expected the content that was planned, got another: plan the job again")
 
-    def _headers(self, entry: CaseFiles) -> tuple[Header, Header | None]:
-        image, label = self._image_header(entry), None
-        if entry.label:
-            label = self._label_header(entry, image)
-            label.check_same_grid(image)
-            if label.segments and self.classes_of_labels.of_file(label) != self.classes_of_labels.of_value:
-                self._guesses.setdefault(BY_NAME, {})[label.path.name] = None
+    def _headers(self, scan: Scan) -> tuple[Header, Header | None]:
+        image = scan.image()
+        label = scan.label(image) if scan.has_label else None
+        if label and label.segments and self.reading.of_file(label) != self.reading.of_value:
+            self._guesses.setdefault(BY_NAME, {})[label.path.name] = None
         for header in filter(None, (image, label)):
             self._guesses.setdefault(header.guess, {})[header.path.name] = None
-        grid, axes = ras_grid(image.shape, image.affine), file_codes(image.affine)
+        grid, axes = _grid(image)
         check_room(image.path, grid, self.space, image.num_channels, axes)
         return image, label
-
-    def _label_header(self, entry: CaseFiles, image: Header) -> Header:
-        """Returns the header of the label map of an image."""
-        what = f"the label map of case {entry.case_id}"
-        return image_files.read_header(asked(image_files.fetch, str(entry.label), what))
-
-    def _read_label(self, entry: CaseFiles, label: Header) -> npt.NDArray[np.uint8]:
-        return read_classes(label, self.classes_of_labels.of_file(label))
-
-    def _absent(self, entry: CaseFiles) -> list[str]:
-        """Returns the files of a case that do not exist."""
-        return [path for path in entry.files() if not storage.exists(path)]
-
-    def _check_lengths(self, entry: CaseFiles) -> None:
-        """Raises DataError for a truncated file; see `image_files.check_length`."""
-        for path in entry.files():
-            image_files.check_length(image_files.fetch(path))
-
-    def _image_header(self, entry: CaseFiles) -> Header:
-        files = (entry.image, *entry.further)
-        local = [asked(image_files.fetch, path, f"the image of case {entry.case_id}") for path in files]
-        return image_files.joined([image_files.read_header(path, multichannel=len(files) == 1) for path in local])
-
-    def _fingerprint(self, entry: CaseFiles, image: Header | None = None) -> str:
-        """Returns a digest of a case's files; `image` is its image's header, if the caller has it."""
-        what = f"a file of case {entry.case_id}"
-        contents = [sha256 for path in entry.files() for sha256 in asked(image_files.sha256s, path, what)]
-        return digest([*contents, *filter(None, [entry.rater])])  # two raters may have drawn the same
 
     def _root(self) -> str:
         return expanded(self.root, self.name)
 
 
-def asked(ask: Callable[[str], T], path: str, what: str) -> T:
-    """Returns the answer to a question about a file; raises MissingDataError if there is none."""
-    try:
-        return ask(path)
-    except NoFileError:
-        if (link := Path(path)).is_symlink():
-            raise MissingDataError(
-                f"{path}: expected {what}, found a link to {link.readlink()}, where there is no file: fetch its "
-                "content (git annex get, datalad get)"
-            ) from None
-        raise MissingDataError(f"{path}: expected {what}, found no file: check `root` and the list") from None
+def _grid(image: Header) -> tuple[tuple[Shape, Spacing], str]:
+    """Returns shape and spacing of an image in RAS+, and the codes of its file's axes."""
+    return ras_grid(image.shape, image.affine), file_codes(image.affine)
 
 
 def read_json(path: str, what: str) -> Any:

@@ -1,14 +1,16 @@
 """Reads scans without label maps: a folder of images, or a single one."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from functools import cached_property, partial
+from typing import ClassVar
 
 from pydantic import model_validator
 
 from freqbench.core.errors import MissingDataError
 from freqbench.core.files import storage
 from freqbench.data import file_names, image_files
-from freqbench.data.loaders.folder import CaseFiles, ListedFolder
+from freqbench.data.loaders.folder import ListedFolder
+from freqbench.data.scans import Files, Line, Stated
 
 
 class Images(ListedFolder):
@@ -34,8 +36,15 @@ class Images(ListedFolder):
             )
         return self
 
-    def splits(self) -> Mapping[str, Sequence[Any]]:
-        """Returns the only split, `test`: each case as its name and files."""
+    def splits(self) -> Mapping[str, Sequence[Line]]:
+        """Returns the only split, `test`."""
+        return {
+            "test": [Line(case, partial(Files, case_id=case, channels=tuple(files))) for case, files in self._cases]
+        }
+
+    @cached_property
+    def _cases(self) -> list[tuple[str, list[str]]]:
+        """Each case's name and files, one per channel."""
         masks = self._label_maps()
         files = [file for file in self._all_files() if file not in masks]
         if not files:
@@ -45,8 +54,8 @@ class Images(ListedFolder):
         stems = {image_files.stem(file): file for file in files}
         cases = file_names.channels_by_case(list(stems)) if len(stems) == len(files) else None
         if cases is None:
-            return {"test": [(image_files.stem(file), [file]) for file in files]}
-        return {"test": [(case, [stems[stem] for stem in channels]) for case, channels in cases.items()]}
+            return [(image_files.stem(file), [file]) for file in files]
+        return [(case, [stems[stem] for stem in channels]) for case, channels in cases.items()]
 
     def remarks(self, patients: Sequence[str]) -> Iterator[str]:
         """Yields what is guessed of patients, label maps among the scans, and channels."""
@@ -63,17 +72,16 @@ class Images(ListedFolder):
                 f"{self.name}: {len(masks)} files are label maps by their names and few whole values, and no scans: "
                 f"{', '.join(masks[:3])}: `loader: pairs` scores against them"
             )
-        lines = self.splits()["test"]
-        first = lines[0][1][0]
+        first = self._cases[0][1][0]
         if file_names.classes_in(first):
             yield f"{self.name}: {first} holds few different values, all whole, as a label map does: check `root`"
-        if most := max(len(files) for _, files in lines) - 1:
-            count = sum(len(files) for _, files in lines)
+        if most := max(len(files) for _, files in self._cases) - 1:
+            count = sum(len(files) for _, files in self._cases)
             yield (
-                f"{self.name}: {count} files are {len(lines)} cases of {most + 1} channels, as all names end in the "
-                f"numbers _0000 to _{most:04d}"
+                f"{self.name}: {count} files are {len(self._cases)} cases of {most + 1} channels, as all names end in "
+                f"the numbers _0000 to _{most:04d}"
             )
-        elif lacking := file_names.lacking_channels([case for case, _ in lines]):
+        elif lacking := file_names.lacking_channels([case for case, _ in self._cases]):
             yield (
                 f"{self.name}: each file counts as a case, though names end in numbers of channels: found no "
                 f"{', '.join(lacking[:3])}: add them, if the files are channels"
@@ -105,15 +113,9 @@ class Images(ListedFolder):
         likely += [file for alike in ends.values() if file_names.classes_in(alike[0]) for file in alike]
         return dict.fromkeys(file for file in likely if file_names.classes_in(file))
 
-    def _listed_labels(self) -> Mapping[int, str]:
+    def stated(self) -> Stated:
+        """Raises MissingDataError, as scans state no classes."""
         raise MissingDataError(
             f"{self.name}: expected `labels`, the number of the model's classes or their names, as neither scans nor "
             "the model's file state them, got none: give them"
         )
-
-    def _case_id(self, line: Any) -> str:
-        return str(line[0])
-
-    def _parsed(self, line: Any) -> CaseFiles:
-        case_id, (image, *further) = line
-        return CaseFiles(case_id, self.patient_of(case_id), image, None, further=tuple(further))

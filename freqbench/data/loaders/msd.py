@@ -8,6 +8,7 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from http.client import HTTPException
 from pathlib import Path
@@ -21,7 +22,8 @@ from freqbench.core.input_space import Intensity
 from freqbench.data import nsd_tolerances
 from freqbench.data.headers import Header
 from freqbench.data.loaders.decathlon import LIST, SPLITS, Decathlon
-from freqbench.data.loaders.folder import CaseFiles, asked, expanded, join, read_object
+from freqbench.data.loaders.folder import expanded, join, read_object
+from freqbench.data.scans import Files, Stated, asked
 
 MR = None  # intensities without a unit: percentiles of each volume
 
@@ -107,10 +109,13 @@ class MSD(Decathlon):
         window = TASKS[task_of(values["task"])] if "task" in values else None
         return {"window": window} if window else "percentile"
 
-    @property
-    def tolerances_mm(self) -> tuple[float, ...]:
-        """The task's own tolerance, whatever name its list has."""
-        return (nsd_tolerances.TASKS[organ_of(self.task)],) * (self.num_classes - 1)
+    def stated(self) -> Stated:
+        """Returns what the list states, with the task's own tolerance, whatever name its list has."""
+        try:
+            stated = super().stated()
+        except DataError as error:
+            stated = Stated(problem=error)
+        return replace(stated, tolerance_mm=nsd_tolerances.TASKS[organ_of(self.task)])
 
     @cached_property
     def num_channels(self) -> int:
@@ -157,19 +162,33 @@ class MSD(Decathlon):
     def _is_shipped(self) -> bool:
         return self.list_file == SHIPPED and self.task in LISTS
 
-    def _source(self) -> str:
-        return str(LISTS[self.task]) if self._is_shipped else super()._source()
+    @property
+    def source(self) -> str:
+        """The list of the package, or the folder's or job's."""
+        return str(LISTS[self.task]) if self._is_shipped else super().source
 
-    def _fingerprint(self, entry: CaseFiles, image: Header | None = None) -> str:
-        for path in entry.files() if self._is_shipped else ():
+    def _read_entry(self, case_id: str, entry: Any) -> Files:
+        files = super()._read_entry(case_id, entry)
+        return PinnedFiles(**vars(files), task=self.task) if self._is_shipped else files
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedFiles(Files):
+    """A case of a list of the package, whose files have the SHA-256 that the list states."""
+
+    task: str
+
+    def fingerprint(self, image: Header | None = None) -> str:
+        """Returns the digest of its files; raises DataError for one that is not the list's."""
+        for path in self.files():
             wanted = _sha256s(LISTS[self.task])[_end(path)]
-            content = asked(storage.sha256, path, f"a file of case {entry.case_id}")
+            content = asked(storage.sha256, path, f"a file of case {self.case_id}")
             if content != wanted:
                 raise DataError(
                     f"{path}: expected sha256 {wanted[:12]}..., got {content[:12]}...: it is damaged or of another "
                     f"version: put the file of {self.task}.tar there, or give `root` to read it as it is"
                 )
-        return super()._fingerprint(entry, image)
+        return super().fingerprint(image)
 
 
 @lru_cache(maxsize=8)

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,7 +15,8 @@ from freqbench.data import image_files
 from freqbench.data.base import Pattern, matched
 from freqbench.data.file_names import classes_in, is_called_mask
 from freqbench.data.labels import few
-from freqbench.data.loaders.folder import CaseFiles, ListedFolder, UnlabelledError
+from freqbench.data.loaders.folder import ListedFolder, UnlabelledError
+from freqbench.data.scans import Files, Line, Stated
 
 SPLIT, PATIENT, RATER = "split", "patient", "rater"
 ALL = "all"  # raters
@@ -74,8 +75,24 @@ class Pairs(ListedFolder):
                 )
         return self
 
-    def splits(self) -> Mapping[str, Sequence[Any]]:
+    def splits(self) -> Mapping[str, Sequence[Line]]:
         """Returns the cases by their split, sorted; raises MissingDataError if no file fits the patterns."""
+        return {
+            split: [Line(scan.case_id, partial(self._labelled, scan)) for scan in scans]
+            for split, scans in self._scans.items()
+        }
+
+    def _labelled(self, scan: Files) -> Files:
+        if self.reference == "label" and not scan.has_label:
+            raise UnlabelledError(
+                f"{self._root()}: expected a label map of case {scan.case_id}, found no {self.label}: add it, leave "
+                "the case out by `cases`, or set reference: prediction"
+            )
+        return scan
+
+    @cached_property
+    def _scans(self) -> Mapping[str, Sequence[Files]]:
+        """The cases by their split, also those without a label map."""
         patterns = [*self.image, *([self.label] if self.label else [])]
         root, shown = self._root(), " or ".join(self.image)
         fitted = {pattern: _regex(pattern, self._is_rated) for pattern in sorted(patterns, key=_letters, reverse=True)}
@@ -94,7 +111,7 @@ class Pairs(ListedFolder):
                         )
                     found[key] = path
                     break
-        splits: dict[str, list[CaseFiles]] = {}
+        splits: dict[str, list[Files]] = {}
         raters = self._chosen_raters(sorted({rater for found in files.values() for _, rater in found if rater}))
         for texts, found in sorted(files.items()):
             names = dict(zip(self._all_names, texts, strict=True))
@@ -102,18 +119,21 @@ class Pairs(ListedFolder):
             if self.reference == "prediction" and not any(images):
                 continue
             paths = (path or _filled(pattern, names) for path, pattern in zip(images, self.image, strict=True))
-            image, *further = (storage.join(root, path) for path in paths)
+            channels = tuple(storage.join(root, path) for path in paths)
             masks = {rater: path for (pattern, rater), path in found.items() if pattern == self.label}
             is_alone = self.reference == "label" and images[0] and not masks
-            if is_alone and is_called_mask(image) and classes_in(image):
+            if is_alone and is_called_mask(channels[0]) and classes_in(channels[0]):
                 continue  # of another rater or structure, where the images' pattern fits it too
             name = "_".join(text for name, text in names.items() if name != SPLIT)
-            patient = self.patient_of(name, names.get(PATIENT))
             for rater in [rater for rater in raters if rater in masks] or [""]:
-                label = storage.join(root, masks[rater]) if rater in masks else None
-                case_id = f"{name}_{rater}" if rater else name
-                case = CaseFiles(case_id, patient, image, label, further=tuple(further), rater=rater)
-                splits.setdefault(names.get(SPLIT, "test"), []).append(case)
+                scan = Files(
+                    case_id=f"{name}_{rater}" if rater else name,
+                    patient=names.get(PATIENT, ""),
+                    rater=rater,
+                    channels=channels,
+                    map=storage.join(root, masks[rater]) if rater in masks else None,
+                )
+                splits.setdefault(names.get(SPLIT, "test"), []).append(scan)
         if not any((pattern, "") in found for found in files.values() for pattern in self.image):
             raise MissingDataError(f"{root}: expected images {shown}, found none: check `root` and `image`")
         return splits
@@ -121,11 +141,10 @@ class Pairs(ListedFolder):
     def remarks(self, patients: Sequence[str]) -> Iterator[str]:
         """Yields lines as `ListedFolder.remarks` does, and how many scans, patients and raters the cases are of."""
         yield from super().remarks(patients)
-        splits = self.splits()
-        cases = splits.get(self.split) or [*chain.from_iterable(splits.values())]
-        if raters := sorted({case.rater for case in cases if case.rater}):
-            scans = len({case.image for case in cases})
-            yield f"{self.name}: raters {few(raters)}: {len(cases)} label maps of {scans} scan{'s' * (scans != 1)}"
+        scans = self._scans.get(self.split) or [*chain.from_iterable(self._scans.values())]
+        if raters := sorted({scan.rater for scan in scans if scan.rater}):
+            images = len({scan.channels for scan in scans})
+            yield f"{self.name}: raters {few(raters)}: {len(scans)} label maps of {images} scan{'s' * (images != 1)}"
 
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
         """Returns another case as `Dataset.other` does, with `rater: all` of another patient: images would be equal."""
@@ -165,19 +184,9 @@ class Pairs(ListedFolder):
     def _all_names(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(_names(self.image[0])))
 
-    def _listed_labels(self) -> Mapping[int, str]:
+    def stated(self) -> Stated:
+        """Raises DataError, as label maps do not state their classes."""
         raise DataError(f"{self.name}: expected `labels`, {NO_NAMES}, got none: give them")
-
-    def _case_id(self, line: Any) -> str:
-        return str(line.case_id)
-
-    def _parsed(self, line: Any) -> CaseFiles:
-        if self.reference == "label" and line.label is None:
-            raise UnlabelledError(
-                f"{self._root()}: expected a label map of case {line.case_id}, found no {self.label}: add it, leave "
-                "the case out by `cases`, or set reference: prediction"
-            )
-        return line
 
 
 def _names(pattern: str) -> list[str]:

@@ -1,11 +1,10 @@
 """Draws CT-like volumes: a dataset that needs no download and no disk, also as a stand-in for another."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from typing_extensions import override
 
 from freqbench.core.errors import DataError, unknown
@@ -14,6 +13,7 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.types import CaseRef, NativeCase, Spacing, triple
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.loaders import anatomy
+from freqbench.ops.classes import Classes
 
 # Raise it with every change of the output of `anatomy.draw`.
 REVISION = 2
@@ -51,13 +51,9 @@ class Phantom(Dataset):
 
     @property
     @override
-    def has_regions(self) -> bool:
-        return self.regions
-
-    @property
-    @override
-    def region_codes(self) -> Mapping[int, int]:
-        return {number: (1 << number) - 1 for number in range(self.num_classes)} if self.regions else {}
+    def classes(self) -> Classes:
+        nested = {number: (1 << number) - 1 for number in range(len(self.class_names))}
+        return replace(super().classes, overlap=True, stated=nested) if self.regions else super().classes
 
     @property
     @override
@@ -129,15 +125,19 @@ class StandIn(Phantom):
     Organs beyond the number of classes become the last class. Channels are copies of the volume.
     """
 
+    model_config = ConfigDict(populate_by_name=True)
+
     loader: ClassVar[str] = "stand_in"
 
-    classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=256)] = anatomy.CLASS_NAMES
+    labels: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=256)] = Field(
+        anatomy.CLASS_NAMES, alias="classes"
+    )
     channels: Annotated[int, Field(ge=1)] = 1
 
     @property
     @override
     def class_names(self) -> tuple[str, ...]:
-        return self.classes
+        return self.labels
 
     @property
     @override
@@ -146,7 +146,7 @@ class StandIn(Phantom):
 
     @override
     def recipe(self) -> dict[str, Any]:
-        return {**super().recipe(), "classes": self.classes, "channels": self.channels}
+        return {**super().recipe(), "classes": self.labels, "channels": self.channels}
 
     def _numbers(self, split: str) -> range:
         """Returns the numbers of a split's cases; in a rehearsal, any split but REHEARSED has other cases."""
@@ -157,6 +157,6 @@ class StandIn(Phantom):
     def native(self, ref: CaseRef) -> NativeCase:
         """Returns the phantom's volume in every channel, and its labels or regions within the classes."""
         drawn = super().native(ref)
-        image, highest = drawn.image[:1].repeat(self.channels, 1, 1, 1), self.num_classes - 1
+        image, highest = drawn.image[:1].repeat(self.channels, 1, 1, 1), len(self.class_names) - 1
         label = drawn.label & (1 << highest) - 1 if self.regions else drawn.label.clamp(max=highest)
         return replace(drawn, image=image, label=label)

@@ -5,12 +5,11 @@ Wasserthal et al., Radiology: Artificial Intelligence 2023, arXiv:2208.05868.
 
 import csv
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
-import numpy.typing as npt
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from freqbench.core.errors import DataError, MissingDataError, unknown
 from freqbench.core.files import storage
@@ -18,13 +17,11 @@ from freqbench.core.input_space import Intensity
 from freqbench.data import image_files
 from freqbench.data.base import ClassName
 from freqbench.data.headers import Header
-from freqbench.data.labels import read_classes
-from freqbench.data.loaders.folder import CaseFiles, ListedFolder, asked
+from freqbench.data.loaders.folder import ListedFolder
 from freqbench.data.nsd_tolerances import TOLERANCE_MM
+from freqbench.data.scans import Line, Masks, Scan, Stated, asked
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
-YES_OR_NO = {0: 0, 1: 1}
-"""Classes of the values of a mask."""
 FILES: Mapping[str, str] = {"ct": "ct.nii.gz", "mr": "mri.nii.gz"}
 """A case's image, by its modality."""
 
@@ -36,17 +33,19 @@ class TotalSegmentator(ListedFolder):
     masks overlap, the structure later in `classes` gets the voxel. A case without any of them has only background.
 
     Attributes:
-        classes: the structures, in order of their label from 1 on: `[liver, kidney_left, kidney_right]`.
+        structures: `classes` in job files: the structures, in order of their label from 1 on: `[liver, kidney_left]`.
         split: value of the column `split` in `meta.csv` (`train`, `val`, `test`), or a slice of one.
         modality: `ct` reads `ct.nii.gz`, `mr` reads `mri.nii.gz`.
         intensity: None takes the modality's: `percentile` for MR; the window for CT spans lungs, organs and bones; a
             narrower one suits abdominal organs.
     """
 
+    model_config = ConfigDict(populate_by_name=True)  # so that a dumped dataset can be validated again
+
     loader: ClassVar[str] = "totalsegmentator"
     homepage: ClassVar[str] = "https://doi.org/10.5281/zenodo.6802613"
 
-    classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=255)]
+    structures: Annotated[tuple[ClassName, ...], Field(alias="classes", min_length=1, max_length=255)]
     labels: None = None
     label_map: None = None
     ignore: tuple[()] = ()
@@ -57,7 +56,7 @@ class TotalSegmentator(ListedFolder):
     def _usual_intensity(cls, values: Mapping[str, Any]) -> Intensity:
         return "percentile" if values.get("modality") == "mr" else WINDOW
 
-    @field_validator("classes")
+    @field_validator("structures")
     @classmethod
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) < len(value) or "background" in value:
@@ -71,53 +70,45 @@ class TotalSegmentator(ListedFolder):
             raise ValueError("expected none, as `classes` says them all: remove it")
         return value
 
-    def splits(self) -> Mapping[str, Sequence[Any]]:
-        """Returns the ids of `meta.csv` by their split."""
-        path = self._source()
-        return _read_splits(path, asked(storage.sha256, path, "the list of cases"))
-
-    def _source(self) -> str:
-        return storage.join(self._root(), "meta.csv")
-
-    def _listed_labels(self) -> Mapping[int, str]:
-        return dict(enumerate(("background", *self.classes)))
+    def splits(self) -> Mapping[str, Sequence[Line]]:
+        """Returns the cases of `meta.csv` by their split."""
+        ids = _read_splits(self.source, asked(storage.sha256, self.source, "the list of cases"))
+        return {split: [Line(case_id, partial(self._case, case_id)) for case_id in ids[split]] for split in ids}
 
     @property
-    def tolerances_mm(self) -> tuple[float, ...]:
-        """One tolerance for all structures, as published."""
-        return (TOLERANCE_MM,) * len(self.classes)
+    def source(self) -> str:
+        """The table of all cases."""
+        return storage.join(self._root(), "meta.csv")
 
-    def _case_id(self, line: Any) -> str:
-        return str(line)
+    def stated(self) -> Stated:
+        """Returns the structures, with the one tolerance that was published."""
+        return Stated(names=dict(enumerate(("background", *self.structures))), tolerance_mm=TOLERANCE_MM)
 
-    def _parsed(self, line: Any) -> CaseFiles:
-        folder = storage.join(self._root(), line)
-        masks = tuple(storage.join(folder, "segmentations", f"{structure}.nii.gz") for structure in self.classes)
-        return CaseFiles(line, self.patient_of(line), storage.join(folder, FILES[self.modality]), masks[0], masks=masks)
+    def _case(self, case_id: str) -> Scan:
+        folder = storage.join(self._root(), case_id)
+        masks = tuple(storage.join(folder, "segmentations", f"{structure}.nii.gz") for structure in self.structures)
+        return Structures(case_id=case_id, channels=(storage.join(folder, FILES[self.modality]),), masks=masks)
 
-    def _headers(self, entry: CaseFiles) -> tuple[Header, Header | None]:
-        """Returns the headers of the image and of the first mask, if masks are asked for; checks all masks."""
-        for structure, mask in zip(self.classes, entry.masks, strict=bool(entry.masks)):
-            folder = mask.rpartition("/")[0]
-            if not storage.exists(mask) and (there := storage.list_files(folder, ".nii.gz")):
-                raise DataError(f"{folder}: {unknown('structure', structure, map(image_files.stem, there))}")
-        (other,) = FILES.keys() - {self.modality}
-        beside = storage.join(entry.image.rpartition("/")[0], FILES[other])
-        if not storage.exists(entry.image) and storage.exists(beside):
+
+@dataclass(frozen=True, kw_only=True)
+class Structures(Masks):
+    """A case of TotalSegmentator, which tells a structure that does not exist and an image of the other modality."""
+
+    def image(self) -> Header:
+        """Reads the header of the image."""
+        folder, _, name = self.where.rpartition("/")
+        for mask in self.masks:
+            place = mask.rpartition("/")[0]
+            if not storage.exists(mask) and (there := storage.list_files(place, ".nii.gz")):
+                raise DataError(
+                    f"{place}: {unknown('structure', image_files.stem(mask), map(image_files.stem, there))}"
+                )
+        ((modality, other),) = ((modality, file) for modality, file in FILES.items() if file != name)
+        if not storage.exists(self.where) and storage.exists(storage.join(folder, other)):
             raise MissingDataError(
-                f"{entry.image}: expected the image of case {entry.case_id}, found {FILES[other]}: set modality: "
-                f"{other}"
+                f"{self.where}: expected the image of case {self.case_id}, found {other}: set modality: {modality}"
             )
-        image, label = super()._headers(entry)
-        for mask in entry.masks[1:]:
-            image_files.read_header(image_files.fetch(mask)).check_same_grid(image)
-        return image, label
-
-    def _read_label(self, entry: CaseFiles, label: Header) -> npt.NDArray[np.uint8]:
-        merged = np.zeros(label.shape, np.uint8)
-        for index, mask in enumerate(entry.masks, start=1):
-            merged[read_classes(image_files.read_header(image_files.fetch(mask)), YES_OR_NO) == 1] = index
-        return merged
+        return super().image()
 
 
 @lru_cache(maxsize=64)

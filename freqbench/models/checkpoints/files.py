@@ -25,6 +25,7 @@ from torch import Tensor
 from freqbench.core.documents import object_of
 from freqbench.core.errors import CheckpointError, NoFileError, UnsafeError, UserError, one_line
 from freqbench.core.files import storage
+from freqbench.core.types import Outputs
 from freqbench.models.entry import advice_on_classes
 from freqbench.models.packaged import METADATA_KEY, ZOO, zoo_path
 
@@ -426,7 +427,7 @@ def look_untrained(weights: Mapping[str, Tensor]) -> bool:
 
 
 def check_fit(
-    name: str, path: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes: int, has_regions: bool
+    name: str, path: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes: int, head: Outputs
 ) -> None:
     """Refuses, in one line, a checkpoint whose keys, shapes or integers are not its network's (meta will do)."""
     missing = [key for key in wanted if key not in found]
@@ -443,7 +444,7 @@ def check_fit(
         return
     classes = _other_classes([(wanted[key].shape, found[key].shape) for key in misshapen], num_classes)
     if classes is not None and not missing and not unexpected:
-        advice = advice_on_classes(classes, num_classes, has_regions)
+        advice = advice_on_classes(classes, num_classes, head)
         raise CheckpointError(f"{name}: checkpoint has {classes} output classes, dataset wants {num_classes}: {advice}")
     shapes = [f"{key}: {tuple(found[key].shape)} for {tuple(wanted[key].shape)}" for key in misshapen]
     counts = ", ".join(

@@ -94,7 +94,7 @@ def _agreed_arch(entry: ModelEntry, path: str, trained: str | None) -> str:
 def network(spec: ModelSpec) -> nn.Module:
     """Builds a network of MODELS with the fresh weights of the spec's seed, or 0."""
     roi, extra = spec.network_roi, _migration_of(spec).extra
-    return construction.build(spec.arch, spec.outputs, roi, spec.args, spec.seed or 0, spec.num_channels, extra)
+    return construction.build(spec.arch, spec.num_outputs, roi, spec.args, spec.seed or 0, spec.num_channels, extra)
 
 
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str | None]:
@@ -135,7 +135,7 @@ def fit(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Mo
     asked = {
         "arch": draft.arch,
         "roi": draft.roi,
-        "num_classes": draft.outputs,
+        "num_classes": draft.num_outputs,
         "num_channels": draft.num_channels,
         "prefix": draft.prefix,
         "checkpoint_sha256": facts.sha256,
@@ -184,7 +184,7 @@ def _checked(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) 
 
 def _counted(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
     """Counts as `cost_of` does, once in this process for each network: many checkpoints are of one."""
-    key = digest([spec.arch, spec.args, spec.network_roi, spec.num_channels, spec.outputs, spec.migration])
+    key = digest([spec.arch, spec.args, spec.network_roi, spec.num_channels, spec.num_outputs, spec.migration])
     if key not in _counts:
         _counts[key] = cost_of(spec, net)
     return _counts[key]

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from torch.utils._pytree import tree_leaves
 
 from freqbench.core import plugins
@@ -120,7 +121,7 @@ def fitted(source: "Source", draft: ModelSpec, facts: Facts, entry: ModelEntry) 
 
 def fitting(draft: ModelSpec, wanted: Weights, weights: Weights, facts: Facts) -> list[str]:
     """Refuses weights that do not fit their network; returns a note if nobody seems to have trained them."""
-    checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.outputs, draft.head == "sigmoid")
+    checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_outputs, draft.head)
     # freqbench's own metadata tell of a training.
     return [UNTRAINED] if not facts.is_own and checkpoints.look_untrained(weights) else []
 
@@ -202,12 +203,9 @@ def cost_of(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
 
     Raises UserError if the network refuses it.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     arch, roi, size = spec.arch, spec.network_roi, "x".join(map(str, spec.network_roi))
-    counting_flops, counting_bytes = FlopCounterMode(display=False), _CountBytes()  # type: ignore[no-untyped-call]
     try:
-        with torch.no_grad(), counting_flops as flops, counting_bytes as counter:
+        with torch.no_grad(), _Counter() as counted:  # type: ignore[no-untyped-call]
             logits = net(torch.empty(1, spec.num_channels, *roi, device="meta"))
     except REFUSALS as error:
         if "more than 1 spatial element" in str(error):
@@ -216,23 +214,32 @@ def cost_of(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
                 "take: enlarge the roi or use fewer strides"
             ) from None
         raise UserError(f"{arch}: a roi of {size} does not pass through the network: {one_line(error)}") from None
-    expected = (1, spec.outputs, *roi)
+    expected = (1, spec.num_outputs, *roi)
     got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     if got != expected:
         raise UserError(f"{arch}: expected logits of shape {expected}, got {got}: check args and roi")
     weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
-    return int(flops.get_total_flops()), int(counter.total + weights)
+    return counted.operations, counted.bytes + weights
 
 
-class _CountBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the bytes of the tensors that operations return, without views."""
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the operations that PyTorch's formulas count, and the bytes of the tensors that are returned, no views.
 
-    total = 0
+    `FlopCounterMode` has the same formulas, but imports PyTorch's compiler, which takes longer than all else here.
+    """
+
+    operations = bytes = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to skip it is to import it
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        returned = func(*args, **(kwargs or {}))
+        returned, formula = func(*args, **(kwargs or {})), flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.operations += int(formula(*args, **(kwargs or {}), out_val=returned))
         if not func.is_view:
-            self.total += sum(leaf.nbytes for leaf in tree_leaves(returned) if isinstance(leaf, Tensor))
+            self.bytes += sum(leaf.nbytes for leaf in tree_leaves(returned) if isinstance(leaf, Tensor))
         return returned
 
 

@@ -20,7 +20,7 @@ from freqbench.data import nifti
 from freqbench.reporting.colors import class_colors
 from freqbench.reporting.page.schema import Manifest, Regions
 from freqbench.results import volumes
-from freqbench.results.glimpses import Slice, listed, read
+from freqbench.results.glimpses import listed, read
 
 FOLDER = "volumes"
 INT16 = 32767
@@ -251,11 +251,8 @@ def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[dict[st
     room = MOST_BYTES
     for row, case, drop, path in rows[["row", "case_id", "drop", "file"]].itertuples(index=False, name=None):
         if seen := read(path):
-            image = base64.b64encode(seen).decode() if isinstance(seen, bytes) else None
-            slice = seen.model_dump() if isinstance(seen, Slice) else None
-            room -= len(seen.planes if isinstance(seen, Slice) else seen)
+            room -= len(seen.planes)
             if room < 0:
                 break
-            place = {"row": int(row), "case": str(case), "drop": round(drop, 2)}
-            shown.append({**place, "slice": slice, "image": image})
+            shown.append({"row": int(row), "case": str(case), "drop": round(drop, 2), "slice": seen.model_dump()})
     return shown

@@ -172,9 +172,7 @@ class ShownGlimpse(Part):
     case: str
     drop: float
     """Lost points of foreground DSC."""
-    slice: Slice | None
-    image: str | None
-    """WebP file as base64, in place of the slice: of a store that an earlier version wrote."""
+    slice: Slice
 
 
 class _RowGroup(Part):

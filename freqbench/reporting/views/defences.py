@@ -186,7 +186,7 @@ def require_certified(grid: Any) -> None:
             seeds[cell.dataset.name, cell.source.model_id].add(cell.seed or 0)
         else:
             balls.append(cell)
-    scores = 3 + max(cell.dataset.num_classes for cell in grid.cells) * (2 if "nsd" in grid.metrics else 1)
+    scores = 3 + max(len(cell.dataset.classes) for cell in grid.cells) * (2 if "nsd" in grid.metrics else 1)
     statements = scores * sum(len(grid.cases[cell.dataset.name]) for cell in balls)
     for cell in grid.cells:
         attack, defence, name = cell.attack, cell.source.defence, cell.source.name

@@ -101,7 +101,7 @@ def test_javascript_reads_only_what_the_schema_has(name: str) -> None:
         ("overview", "{ summary, clean, counts } = data", "{ summary, clean, count } = data"),
         ("overview", "counts.failed", "counts.fail"),
         ("overview", "run.planned", "run.plan"),
-        ("glimpses", "glimpse.image", "glimpse.picture"),
+        ("glimpses", "glimpse.slice", "glimpse.picture"),
         ("glimpses", "{ size, aspect, captions } = slice", "{ size, ratio, captions } = slice"),
         ("drill", 'text("transfer"', 'text("transferred"'),
         ("drill", "data.cases.numbers.classes", "data.cases.numbers.class"),

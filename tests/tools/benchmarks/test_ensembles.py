@@ -41,10 +41,10 @@ def test_no_member_and_no_pgd_of_the_same_passes_is_stronger(
     data = Phantom(name="phantom", split="test", cases=2)
     cases = [data.load(ref, data.space) for ref in data.refs()]
     entry = models.ModelEntry(name=network, checkpoint=f"zoo://phantom/{network}")
-    model = models.load(models.resolve(entry, data.num_classes), torch.device("cpu"))
+    model = models.load(models.resolve(entry, len(data.classes)), torch.device("cpu"))
 
     def left(attack: Attack, steps: int) -> list[float]:
-        scores = [_left(attack, model, case, data.num_classes) for case in cases]
+        scores = [_left(attack, model, case, len(data.classes)) for case in cases]
         label = f"{attack.name} {getattr(attack, 'loss', '')}".strip()
         if getattr(attack, "eps_schedule", None):
             label += " shrinking"

@@ -111,8 +111,7 @@ export function wipe({ summary, glimpseOf, palette }, row) {
 function picture({ summary, glimpseOf, palette }, row) {
   const glimpse = glimpseOf.get(row);
   const alt = `Slice of ${glimpse.case} under ${summary.text("attack", row)} on ${summary.text("source", row)}`;
-  if (glimpse.slice) return panels(glimpse.slice, palette, alt);
-  return h("img", { class: "glimpse", src: `data:image/webp;base64,${glimpse.image}`, alt, loading: "lazy" });
+  return panels(glimpse.slice, palette, alt);
 }
 
 export function lost({ glimpseOf }, row) {

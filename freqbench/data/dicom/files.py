@@ -1,0 +1,279 @@
+"""Finds DICOM files and reads them by pydicom, after checks of what a file makes its reader allocate.
+
+Names of files and fields of a patient are in no error: hospitals write names into both.
+"""
+
+import logging
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from freqbench.core.errors import DataError, UserError, installing
+from freqbench.data.headers import MOST_PACKED, check_room
+from freqbench.data.itk import unwarned
+
+SEG, LABELMAP, RTSTRUCT = (f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("66.4", "66.7", "481.3"))
+NO_SLICES = (".txt", ".md", ".xml", ".json", ".csv", ".html", ".pdf", ".png", ".jpg")  # what exports put beside slices
+DEFLATED, EXPLICIT = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"  # syntaxes
+END_OF_FRAMES = b"\xfe\xff\xdd\xe0"  # of compressed voxels
+TAIL = 2**16  # bytes in which they end
+MOST_FIELDS = 2**23  # bytes of a deflated file's fields: those of some 16,000 frames
+ITEM, MOST_ITEMS = b"\xfe\xff\x00\xe0", 2**17  # begins an item of a sequence; as many are in such fields
+MOST_SEGMENTS = 1024  # of a SEG: a label map has 256 classes
+SEGMENTS, VOXELS = 0x00620002, 0x7FE00010  # tags of the sequence, and of PixelData
+SIZ = b"\xff\x4f\xff\x51"  # begins a frame of JPEG 2000
+SOF = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG's segments that state the size, and that of JPEG-LS
+PIXELS = (
+    *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated"),
+    *("BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
+)
+PLANE = {"PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}  # with their counts of numbers
+
+Stamps = tuple[tuple[Path, int, int], ...]  # files with size and time stamp
+Plain = tuple[int, str, int]  # first byte, type, and unused bits of voxels that need no decoder
+
+
+class DamagedError(DataError):
+    """Raised for a file that pydicom does not read, as it is damaged or another kind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """Fields of a file up to its voxels."""
+
+    path: Path
+    fields: Any  # pydicom's Dataset
+    kind: str  # UID of the kind of object
+    syntax: Any  # of transfer
+    num_voxels: int
+    num_bytes: int  # of the voxels, as the fields state
+    room: int  # for them, at most
+    plain: Plain | None
+
+
+def is_dicom(path: Path) -> bool:
+    """True if a file has DICOM's mark."""
+    if not path.is_file():  # a pipe has no end
+        return False
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def label_files(files: Sequence[Path]) -> list[Path]:
+    """Returns the segmentations among files, else the RTSTRUCT, which are refused when they are read."""
+    kinds = dict[Path, str]()
+    for path in files:
+        with suppress(DataError), reading(path) as pydicom:
+            kinds[path] = str(pydicom.filereader.read_file_meta_info(path).get("MediaStorageSOPClassUID", ""))
+    found = ([path for path in kinds if kinds[path] in wanted] for wanted in ((SEG, LABELMAP), (RTSTRUCT,)))
+    return next(filter(None, found), [])
+
+
+def kind_name(uid: str) -> str:
+    """Returns the name of a kind of object; what damage made of a UID may hold fields of the patient."""
+    with quiet() as pydicom:
+        kind = pydicom.uid.UID(uid)
+        return "RTSTRUCT" if kind == RTSTRUCT else str(kind.name) if kind.is_valid else "an object without a kind"
+
+
+def stamped(files: Sequence[Path], where: Path) -> Stamps:
+    """Returns files with size and time stamp, by which what was read of them is kept."""
+    try:
+        return tuple((path, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files)
+    except OSError:
+        raise DataError(f"{where}: expected the files that were listed, got fewer: plan the job again") from None
+
+
+def read_file(path: Path, where: Path, *tags: str) -> File:
+    """Returns a file's fields, or those of some `tags`; raises DataError for one that is damaged or no DICOM."""
+    with reading(where) as pydicom, opened(path, where) as (stream, syntax):
+        if not tags:
+            _check_segments(stream, where)
+            stream.seek(0)
+        fields = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(tags) or None)
+        fields.buffer = None  # else what was inflated is kept too
+        for _ in fields.iterall():  # which decodes each value, so that none is damaged later
+            pass
+        size, start = path.stat().st_size, stream.tell() + (8 if syntax.is_implicit_VR else 12)  # behind their head
+        room = size * MOST_PACKED if syntax.is_deflated or syntax.is_encapsulated else size - start
+        if syntax.is_encapsulated:
+            stream.seek(max(start, size - TAIL))
+            room *= END_OF_FRAMES in stream.read()
+        count = int(fields.get("Rows", 0)) * int(fields.get("Columns", 0)) * int(fields.get("NumberOfFrames") or 1)
+        bits = int(fields.get("BitsAllocated", 0)) * int(fields.get("SamplesPerPixel", 1))
+        return File(
+            path=path,
+            fields=fields,
+            kind=str(fields.get("SOPClassUID", "")),
+            syntax=syntax,
+            num_voxels=count,
+            num_bytes=-(-count * bits // 8),
+            room=room,
+            plain=_plain(fields, syntax, start),
+        )
+
+
+def _plain(fields: Any, syntax: Any, start: int) -> Plain | None:
+    """Says how voxels are stored, if they are whole numbers of 8 or 16 bits."""
+    bits, used, high = (fields.get(name) for name in ("BitsAllocated", "BitsStored", "HighBit"))
+    if syntax.is_encapsulated or syntax.is_deflated or bits not in (8, 16) or not used or not used - 1 == high < bits:
+        return None
+    kind = f"{'<' if syntax.is_little_endian else '>'}{'i' if fields.get('PixelRepresentation') else 'u'}{bits // 8}"
+    return start, kind, bits - used
+
+
+def read_numbers(fields: Any, name: str, count: int, where: Path) -> npt.NDArray[np.float64]:
+    """Returns finite numbers of a field."""
+    with reading(where, f"expected {count} number{'s' * (count > 1)} as {name}, got none or others: fix the file"):
+        values = np.array(fields.get(name), np.float64).reshape(count)
+        if not np.isfinite(values).all():
+            raise ValueError(name)
+    return values
+
+
+def read_whole(fields: Any, name: str, where: Path) -> int:
+    """Returns a number of a field without its fraction."""
+    return int(read_numbers(fields, name, 1, where)[0])
+
+
+def read_plane(fields: Any, where: Path) -> npt.NDArray[np.float64]:
+    """Returns the numbers of PLANE, where a slice lies, in their order."""
+    return np.concatenate([read_numbers(fields, name, count, where) for name, count in PLANE.items()])
+
+
+def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
+    """Returns the numbers as a file stores them, decoded."""
+    file = read_file(path, where, *PIXELS)
+    check_room(where, file.num_voxels, file.num_bytes, file.room)
+    undecoded = (
+        f"expected voxels that pydicom or GDCM decodes, got a file that neither does ({file.syntax.name}): fetch it "
+        "again, or store it uncompressed (dcmdjpeg, dcmdrle or gdcmconv --raw)"
+    )
+    with reading(where, undecoded) as pydicom, opened(path, where, file.num_bytes) as (stream, syntax):
+        if not syntax.is_encapsulated:
+            return pydicom.pixels.pixel_array(stream)
+        fields = pydicom.dcmread(stream, specific_tags=[*PIXELS, "PixelData"])
+        for frame in pydicom.encaps.generate_frames(fields.PixelData, number_of_frames=fields.get("NumberOfFrames", 1)):
+            if _frame_size(frame) not in (None, (fields.Rows, fields.Columns, 1)):  # for which it would be decoded
+                raise ValueError("a frame of another size")
+        return fields.pixel_array if fields.BitsAllocated == 1 else _decoded(fields, pydicom)
+
+
+def _frame_size(frame: bytes) -> tuple[int, int, int] | None:
+    """Returns rows, columns and numbers a pixel that a frame of JPEG, JPEG-LS or JPEG 2000 states; None for others."""
+    if (start := frame.find(SIZ)) >= 0:
+        right, bottom, left, top, numbers = struct.unpack(">4I16xH", frame[start + 8 : start + 42])
+        return bottom - top, right - left, numbers
+    place = 2 if frame.startswith(b"\xff\xd8") else len(frame)
+    while place + 10 <= len(frame):
+        marker, length, *size = struct.unpack(">xBHxHHB", frame[place : place + 10])
+        if marker in SOF:
+            return size[0], size[1], size[2]
+        place += 2 + length
+    return None
+
+
+def _decoded(fields: Any, pydicom: Any) -> npt.NDArray[Any]:
+    """Returns compressed numbers by SimpleITK's GDCM, of a copy without slope, which GDCM heeds in some kinds alone."""
+    import SimpleITK
+
+    fields.SOPClassUID = fields.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    with TemporaryDirectory(prefix="freqbench-") as folder, unwarned():
+        fields.save_as(path := f"{folder}/slice.dcm")
+        return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path, imageIO="GDCMImageIO"))
+
+
+def _check_segments(stream: Any, where: Path) -> None:
+    """Refuses many segments before pydicom makes objects of them all, which takes a minute."""
+    from pydicom.filereader import read_partial, read_sequence_item
+
+    lengths = [0]
+
+    def is_behind(tag: int, _: str | None, length: int) -> bool:
+        lengths.append(length * (tag == SEGMENTS))
+        return tag in (SEGMENTS, VOXELS)
+
+    is_implicit, is_little = read_partial(stream, stop_when=is_behind).original_encoding
+    stream.seek(8 if is_implicit else 12, 1)
+    end = stream.tell() + lengths[-1]  # beyond any file, if a mark ends the sequence
+    for _ in range(MOST_SEGMENTS + 1):
+        if stream.tell() >= end or read_sequence_item(stream, is_implicit, is_little, "iso8859") is None:
+            return
+    raise DataError(
+        f"{where}: expected at most {MOST_SEGMENTS} segments, got more: leave out those of no class of the model"
+    )
+
+
+@contextmanager
+def opened(path: Path, where: Path, voxels: int = 0) -> Iterator[tuple[Any, Any]]:
+    """Opens a DICOM file and tells its transfer syntax; a deflated one reads as if it were not.
+
+    Of a deflated file MOST_FIELDS and `voxels` bytes are inflated at most; raises DataError if more are read, or if it
+    ends too early.
+    """
+    from pydicom.filereader import read_dataset, read_preamble
+
+    with path.open("rb") as stream:
+        read_preamble(stream, force=False)
+        meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
+        syntax, start = meta.get("TransferSyntaxUID"), stream.tell()
+        stream.seek(0)
+        if syntax != DEFLATED.decode():
+            yield stream, syntax
+            return
+        head, unpacker = stream.read(start).replace(DEFLATED, EXPLICIT), zlib.decompressobj(-zlib.MAX_WBITS)
+        content = unpacker.decompress(stream.read(), MOST_FIELDS + voxels)
+    if (items := content.count(ITEM)) > MOST_ITEMS:  # each becomes an object of its own
+        raise DataError(
+            f"{where}: expected at most {MOST_ITEMS} items of sequences in a deflated file, got {items}: fetch it "
+            "again, or store it uncompressed"
+        )
+    inflated = BytesIO(head + content)
+    yield inflated, syntax
+    if not unpacker.eof and (voxels or inflated.tell() >= len(head + content)):
+        raise DataError(
+            f"{where}: expected at most {MOST_FIELDS // 2**20} MiB beside the voxels of a deflated file, got more or a "
+            "damaged one: fetch it again, or store it uncompressed"
+        )
+
+
+@contextmanager
+def reading(
+    where: Path, complaint: str = "expected a DICOM file, got a damaged one or another kind: fetch it again"
+) -> Iterator[Any]:
+    """Gives pydicom as `quiet` does; raises DamagedError for whatever it raises of a damaged file."""
+    with quiet() as pydicom:
+        try:
+            yield pydicom
+        except (UserError, MemoryError):
+            raise
+        except PermissionError:
+            raise DataError(f"{where}: expected files that may be read, got others: check permissions") from None
+        except Exception:  # noqa: BLE001 (damaged bytes can make it raise anything, in words that hold fields)
+            raise DamagedError(f"{where}: {complaint}") from None
+
+
+@contextmanager
+def quiet() -> Iterator[Any]:
+    """Gives pydicom, whose warnings and log tell values of fields, without them."""
+    try:
+        import pydicom
+    except ImportError:
+        raise UserError(f"DICOM: expected the package pydicom: {installing('dicom')}") from None
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield pydicom
+    finally:
+        logger.disabled = before

@@ -1,0 +1,230 @@
+"""Reads a DICOM series as one volume: its slices in the order of their positions, each by its slope and intercept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from freqbench.core.errors import DataError
+from freqbench.core.types import triple
+from freqbench.data.dicom import files
+from freqbench.data.dicom.files import File, Plain, Stamps, read_file
+from freqbench.data.headers import Header, check_invertible, check_sides, checked_shape, shown, spacing_of
+from freqbench.data.itk import LPS_TO_RAS
+
+SLICE = (
+    *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated"),
+    *("BitsStored", "HighBit", "PixelRepresentation", "SOPClassUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
+    *(*files.PLANE, "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+)
+SAME_DIRECTION = 1e-3  # difference of cosines
+EVEN = 0.1  # of the distance between slices: how far one may be from its place
+KEPT = 1024  # cases whose headers a process keeps, as a plan asks for all of them several times
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series(Header):
+    """Header of a volume of slices; `path` is what errors show, not always a file."""
+
+    files: tuple[Path, ...]  # in the order of their positions
+    scales: tuple[tuple[float, float], ...]  # slope and intercept of each
+    plain: tuple[Plain | None, ...]  # where voxels are that need no decoder
+    frame_of_reference: str
+
+
+def read_series(paths: Sequence[Path], where: Path, uid: str | None = None, segmentation: Path | None = None) -> Series:
+    """Returns the header of one series among files; of several, `uid`, or the one that a SEG is of, or the longest.
+
+    Raises DataError for slices that are no evenly spaced stack, damaged files, colour, and several frames.
+    """
+    segmentations = files.stamped([segmentation] if segmentation else [], where)
+    return _series(files.stamped(paths, where), where, uid, segmentations)
+
+
+@lru_cache(maxsize=KEPT)
+def _series(stamps: Stamps, where: Path, uid: str | None, segmentations: Stamps) -> Series:
+    scanned, of_series = _scanned(stamps, where), dict[str, list[File]]()
+    for file in scanned:
+        if "Rows" in file.fields and file.kind not in (files.SEG, files.LABELMAP):
+            of_series.setdefault(str(file.fields.get("SeriesInstanceUID", "")), []).append(file)
+    if not of_series:
+        kinds = sorted({files.kind_name(file.kind) for file in scanned})
+        got = ", ".join(kind + " without voxels" * kind.endswith("Image Storage") for kind in kinds) or "no DICOM file"
+        raise DataError(f"{where}: expected the slices of a series, got {got}: give their folder")
+    chosen, reason = _choice(of_series, where, uid, next((path for path, *_ in segmentations), None))
+    return _stacked(of_series[chosen], where, reason)
+
+
+def _scanned(stamps: Stamps, where: Path) -> list[File]:
+    """Reads the headers of all DICOM files; refuses a folder with damaged ones."""
+    read, damaged = list[File](), 0
+    for path, *_ in stamps:
+        if path.name == "DICOMDIR" or path.suffix.lower() in files.NO_SLICES:
+            continue
+        try:
+            read.append(read_file(path, where, *SLICE))
+        except files.DamagedError:
+            damaged += 1
+    if damaged:
+        raise DataError(
+            f"{where}: expected DICOM files alone, got {damaged} of {len(read) + damaged} that are damaged or another "
+            "kind: fetch them again, or remove them"
+        )
+    return read
+
+
+def _choice(
+    of_series: Mapping[str, list[File]], where: Path, uid: str | None, segmentation: Path | None
+) -> tuple[str, str]:
+    """Returns a series and why it is the one, empty if there is no other."""
+    counts = ", ".join(f"{name} ({len(of_series[name])} slices)" for name in sorted(of_series)[:5])
+    counts += f" and {len(of_series) - 5} more" if len(of_series) > 5 else ""
+    if uid is not None:
+        if uid not in of_series:
+            raise DataError(f"{where}: expected series {uid}, as `series` says, got {counts}: choose one of them")
+        return uid, ""
+    if len(of_series) == 1:
+        return next(iter(of_series)), ""
+    items = read_file(segmentation, where).fields.get("ReferencedSeriesSequence", []) if segmentation else []
+    named, why = {str(item.get("SeriesInstanceUID", "")) for item in items}, "the segmentation is of it"
+    if not (named := named & of_series.keys()):
+        longest = max(map(len, of_series.values()))
+        named, why = {name for name in of_series if len(of_series[name]) == longest}, "it has the most slices"
+    if len(named) > 1:
+        raise DataError(
+            f"{where}: expected one series that is longer than the others, got {counts}: give `series` the "
+            "SeriesInstanceUID of the one"
+        )
+    (chosen,) = named
+    return chosen, f"of the series {counts}, {chosen} is read, as {why}: give `series` another"
+
+
+def read_voxels(series: Series) -> npt.NDArray[np.float32]:
+    """Returns all voxels `[H, W, D, 1]`, of each slice by its slope and intercept."""
+    voxels = np.empty(series.shape[::-1], np.float32)  # [z, y, x]
+    for target, path, plain, (slope, intercept) in zip(voxels, series.files, series.plain, series.scales, strict=True):
+        if plain is None:
+            stored = files.read_pixels(path, series.path)
+        else:  # in a third of the time
+            start, kind, unused = plain
+            stored = np.fromfile(path, kind, target.size, offset=start) << unused >> unused
+        target[:] = stored.reshape(target.shape) * slope + intercept
+    return voxels.T[..., None]
+
+
+def _stacked(slices: Sequence[File], where: Path, reason: str) -> Series:
+    """Returns slices in the order of their positions along their normal, as one volume."""
+    for file in slices:
+        _check_slice(file, where)
+    sizes = {tuple(files.read_whole(file.fields, name, where) for name in ("Columns", "Rows")) for file in slices}
+    planes = np.array([files.read_plane(file.fields, where) for file in slices])
+    if len(slices) < 2:
+        raise DataError(f"{where}: expected a volume of two slices or more, got one: leave the case out")
+    (row_side, column_side), axes, positions = planes[0, :2], planes[0, 2:8], planes[:, 8:]
+    apart = np.ptp(planes, axis=0)
+    if len(sizes) > 1 or apart[:2].max() > 1e-3 * planes[:, :2].min() or apart[2:8].max() > SAME_DIRECTION:
+        raise DataError(
+            f"{where}: expected slices of one size, spacing and direction, got several in one series: keep those of "
+            "one volume"
+        )
+    row, column = (axis / (np.linalg.norm(axis) or 1.0) for axis in axes.reshape(2, 3))
+    if abs(float(row @ column)) > SAME_DIRECTION or abs(np.linalg.norm(axes) - 2**0.5) > 0.01:
+        raise DataError(f"{where}: expected two directions of length 1 at a right angle, got {axes.tolist()}")
+    normal = np.cross(row, column)
+    order = np.argsort(positions @ normal, kind="stable")
+    stack = [slices[index] for index in order]
+    gap = _gap(positions[order], normal, float(planes[:, :2].min()), where)
+    affine = np.eye(4)
+    affine[:3, :3] = LPS_TO_RAS @ np.stack([row * column_side, column * row_side, normal * gap], axis=1)
+    affine[:3, 3] = LPS_TO_RAS @ positions[order[0]]
+    check_invertible(where, affine)
+    spacing = spacing_of(affine)
+    check_sides(where, np.array(spacing), f"{shown(spacing)} and millimetres", "PixelSpacing")
+    scales = tuple(_scale(file.fields, where) for file in stack)
+    bits = max(int(file.fields.get("BitsAllocated", 16)) for file in slices)
+    sign = "" if any(file.fields.get("PixelRepresentation") for file in slices) else "u"
+    frame, *further = {str(file.fields.get("FrameOfReferenceUID", "")) for file in slices}
+    if further:
+        raise DataError(f"{where}: expected one frame of reference, got {1 + len(further)}: keep the slices of one")
+    return Series(
+        path=where,
+        shape=triple(checked_shape(where, (*sizes.pop(), len(slices)), multichannel=False)),
+        affine=affine + 0.0,
+        spacing=spacing,
+        stored=f"{sign}int{bits}" if set(scales) == {(1.0, 0.0)} else "float32",
+        guess=reason,
+        plain=tuple(file.plain for file in stack),
+        files=tuple(file.path for file in stack),
+        scales=scales,
+        frame_of_reference=frame,
+    )
+
+
+def _gap(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], side: float, where: Path) -> float:
+    """Returns the distance between slices in their order; refuses a stack that is no even one."""
+    along = (positions - positions[0]) @ normal
+    gaps = np.diff(along)
+    gap = float(along[-1] / (len(along) - 1))
+    if doubled := int((gaps <= 1e-3).sum()):
+        raise DataError(
+            f"{where}: expected one slice at each position, got {doubled} more in one series (copies, phases, echoes): "
+            "keep those of one volume"
+        )
+    if np.abs(along - gap * np.arange(len(along))).max() > EVEN * gap:
+        middle = float(np.median(gaps))
+        whole = np.rint(gaps / middle)
+        if (whole >= 1).all() and np.abs(gaps / middle - whole).max() <= EVEN:
+            index = int(whole.argmax())
+            raise DataError(
+                f"{where}: expected a slice every {middle:g} mm, got {int(whole.sum()) - len(gaps)} missing, the first "
+                f"behind slice {index + 1} of {len(along)}: fetch the series again"
+            )
+        raise DataError(
+            f"{where}: expected evenly spaced slices, got gaps of {gaps.min():g} to {gaps.max():g} mm: resample the "
+            "volume"
+        )
+    aside = np.linalg.norm(positions - positions[0] - along[:, None] * normal, axis=1)
+    if aside.max() > side / 2:
+        angle = np.degrees(np.arctan2(aside[-1], along[-1]))
+        raise DataError(
+            f"{where}: expected slices stacked along their normal, got a gantry tilt of {angle:.1f} degrees: resample "
+            "the volume, such as by dcm2niix"
+        )
+    return gap
+
+
+def _check_slice(file: File, where: Path) -> None:
+    """Refuses what is no whole grey slice with a place."""
+    fields = file.fields
+    photometric = str(fields.get("PhotometricInterpretation", ""))
+    if fields.get("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
+        raise DataError(f"{where}: expected grey values, got colour, {photometric or 'no grey scale'}: leave it out")
+    if (frames := int(fields.get("NumberOfFrames") or 1)) != 1:
+        raise DataError(
+            f"{where}: expected one slice a file, got {frames} frames in one (an enhanced or cine object): split it "
+            "into slices"
+        )
+    if file.num_bytes > file.room:
+        raise DataError(f"{where}: expected whole slices, got a truncated file: fetch the series again")
+    if lacking := [name for name in files.PLANE if not fields.get(name)]:
+        raise DataError(
+            f"{where}: expected slices with their place, got one without {lacking[0]} ({files.kind_name(file.kind)}): "
+            "give a series of a CT, MR or PET volume"
+        )
+
+
+def _scale(fields: Any, where: Path) -> tuple[float, float]:
+    """Returns slope and intercept of a slice."""
+    if fields.get("ModalityLUTSequence"):
+        raise DataError(f"{where}: expected a slope and an intercept, got a table of values: convert the series")
+    slope, intercept = (
+        default if fields.get(name) is None else float(files.read_numbers(fields, name, 1, where)[0])
+        for name, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
+    )
+    if slope == 0:
+        raise DataError(f"{where}: expected a RescaleSlope other than 0, got 0: fix the series")
+    return slope, intercept

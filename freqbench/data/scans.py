@@ -1,0 +1,202 @@
+"""Defines a case of a list as the files that it is read from: an image, and a label map or a mask per class."""
+
+import abc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from freqbench.core.errors import DataError, MissingDataError, NoFileError
+from freqbench.core.files import storage
+from freqbench.core.identity import digest
+from freqbench.data import image_files
+from freqbench.data.headers import Header
+from freqbench.data.labels import Reading, read_classes
+
+T = TypeVar("T")
+Labels = npt.NDArray[np.uint8]
+
+YES_OR_NO = {0: 0, 1: 1}  # classes of the values of a mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan(abc.ABC):
+    """A case of a list, which reads its own files.
+
+    Attributes:
+        case_id: name of the case.
+        patient: its patient as the list states it; empty: by its name.
+        rater: whose label map it has, if there are several.
+    """
+
+    reads_labels: ClassVar[bool] = True  # in a survey
+    case_id: str
+    patient: str = ""
+    rater: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name without the rater, which its patient is told by."""
+        return self.case_id.removesuffix(f"_{self.rater}") if self.rater else self.case_id
+
+    @property
+    @abc.abstractmethod
+    def where(self) -> str:
+        """What errors call its image."""
+
+    @property
+    @abc.abstractmethod
+    def has_label(self) -> bool:
+        """True if it has a label map."""
+
+    @abc.abstractmethod
+    def unlabelled(self) -> "Scan":
+        """Returns the case without its label map."""
+
+    @abc.abstractmethod
+    def files(self) -> tuple[str, ...]:
+        """Returns the paths or URIs of its files, each once."""
+
+    @abc.abstractmethod
+    def image(self) -> Header:
+        """Reads and checks the header of its image; raises DataError."""
+
+    @abc.abstractmethod
+    def label(self, image: Header) -> Header | None:
+        """Reads and checks the header of its label map, which lies on the image's grid; None without one."""
+
+    def classes(self, label: Header, reading: Reading) -> Labels:
+        """Returns the class of each voxel of its label map, `[H, W, D]`; raises DataError for other values."""
+        return read_classes(label, reading.of_file(label))
+
+    def absent(self) -> list[str]:
+        """Returns its files that do not exist."""
+        return [path for path in self.files() if not storage.exists(path)]
+
+    def check(self) -> None:
+        """Raises DataError for a truncated file; see `image_files.check_length`."""
+        for path in self.files():
+            image_files.check_length(image_files.fetch(path))
+
+    def fingerprint(self, image: Header | None = None) -> str:
+        """Returns a digest of the content of its files; `image` is its image's header, if the caller has it."""
+        what = f"a file of case {self.case_id}"
+        contents = [sha256 for path in self.files() for sha256 in asked(image_files.sha256s, path, what)]
+        return digest([*contents, *filter(None, [self.rater])])  # two raters may have drawn the same
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files(Scan):
+    """An image of a file per channel, and a label map."""
+
+    channels: tuple[str, ...]
+    map: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The first file of its image."""
+        return self.channels[0]
+
+    @property
+    def has_label(self) -> bool:
+        """True if it has a label map."""
+        return self.map is not None
+
+    def unlabelled(self) -> "Files":
+        """Returns the case without its label map."""
+        return replace(self, map=None)
+
+    def files(self) -> tuple[str, ...]:
+        """Returns its files, as `Scan.files`."""
+        return tuple(dict.fromkeys(filter(None, (self.channels[0], self.map, *self.channels[1:]))))
+
+    def image(self) -> Header:
+        """Reads one header for all channels."""
+        local = [asked(image_files.fetch, path, f"the image of case {self.case_id}") for path in self.channels]
+        return image_files.joined([image_files.read_header(path, multichannel=len(local) == 1) for path in local])
+
+    def label(self, image: Header) -> Header | None:
+        """Reads the header of its label map, as `Scan.label`."""
+        return self._on_grid(self.map, image) if self.map else None
+
+    def _on_grid(self, path: str, image: Header) -> Header:
+        header = image_files.read_header(asked(image_files.fetch, path, f"the label map of case {self.case_id}"))
+        header.check_same_grid(image)
+        return header
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks(Files):
+    """An image and a mask per class from 1 on; where masks overlap, the later class gets the voxel."""
+
+    reads_labels: ClassVar[bool] = False  # they are many, and hold only yes or no
+    masks: tuple[str, ...]
+
+    @property
+    def has_label(self) -> bool:
+        """True if it has masks."""
+        return bool(self.masks)
+
+    def unlabelled(self) -> "Masks":
+        """Returns the case without its masks."""
+        return replace(self, masks=())
+
+    def files(self) -> tuple[str, ...]:
+        """Returns its files, as `Scan.files`."""
+        return tuple(dict.fromkeys((*self.channels, *self.masks)))
+
+    def label(self, image: Header) -> Header | None:
+        """Reads the header of its first mask, and checks all."""
+        return next(iter([self._on_grid(mask, image) for mask in self.masks]), None)
+
+    def classes(self, label: Header, reading: Reading) -> Labels:
+        """Returns the class of the last mask that holds each voxel."""
+        merged = np.zeros(label.shape, np.uint8)
+        for index, mask in enumerate(self.masks, start=1):
+            merged[read_classes(image_files.read_header(image_files.fetch(mask)), YES_OR_NO) == 1] = index
+        return merged
+
+
+@dataclass(frozen=True)
+class Line:
+    """A case in a list: its name, and the function that finds its files, which raises DataError."""
+
+    case_id: str
+    scan: Callable[[], Scan]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """What the files' own list says of their label maps; the job's keys come before it.
+
+    Attributes:
+        names: name of each label.
+        problem: why there are none; raised if the job gives none either.
+        regions: labels that make up each region, if it states regions.
+        ignored: labels whose voxels do not count.
+        shared: sets of labels that some voxel holds together: their classes are regions then.
+        tolerance_mm: tolerated distance of every class's surface; None: by organ.
+    """
+
+    names: Mapping[int, str] = field(default_factory=dict)
+    problem: DataError | None = None
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    ignored: tuple[int, ...] = ()
+    shared: frozenset[frozenset[int]] = frozenset()
+    tolerance_mm: float | None = None
+
+
+def asked(ask: Callable[[str], T], path: str, what: str) -> T:
+    """Returns the answer to a question about a file; raises MissingDataError if there is none."""
+    try:
+        return ask(path)
+    except NoFileError:
+        if (link := Path(path)).is_symlink():
+            raise MissingDataError(
+                f"{path}: expected {what}, found a link to {link.readlink()}, where there is no file: fetch its "
+                "content (git annex get, datalad get)"
+            ) from None
+        raise MissingDataError(f"{path}: expected {what}, found no file: check `root` and the list") from None
