@@ -11,8 +11,8 @@ import torch
 from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from freqbench.core import plugins
 from freqbench.core.config import Strict
