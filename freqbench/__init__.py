@@ -12,7 +12,8 @@ True
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.3.0"
+from freqbench.core import __version__ as __version__
+
 __all__ = [
     "Case",
     "Cases",

@@ -59,6 +59,6 @@ def places(metric: str) -> Counter[str]:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_facts_of_a_metric_stand_in_the_table_alone(metric: str) -> None:
-    found, lines = places(metric), len(METRICS[metric].numbers) + (metric != "volume")
-    assert found.pop(TABLE) == lines
-    assert {file: count for file, count in found.items() if count > USES.get(metric, {}).get(file, 0)} == {}
+    counts, lines = places(metric), len(METRICS[metric].numbers) + (metric != "volume")
+    assert counts.pop(TABLE) == lines
+    assert {file: count for file, count in counts.items() if count > USES.get(metric, {}).get(file, 0)} == {}

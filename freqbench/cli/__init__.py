@@ -16,9 +16,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from freqbench import __version__
 from freqbench.cli import audit, catalogue, cluster, common, doctor, init, leaderboard, report, run, volumes
 from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER
+from freqbench.core import __version__
 from freqbench.core.errors import EngineLost, StorageUnavailable, UserError, one_line, shortened
 from freqbench.core.machine import settle_threads, versions
 from freqbench.core.terminal import PlainConsole

@@ -211,15 +211,7 @@ def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionSc
     voxels = {"label_voxels": counts.sum(dim=1).cpu().numpy(), "pred_voxels": counts.sum(dim=0).cpu().numpy()}
     columns = {**voxels, "dsc": measures.dice_from_confusion(counts)}
     missed, hallucinated = measures.missed_classes(counts), measures.hallucinated_classes(counts)
-    return _scores("dsc", columns, missed_classes=missed, hallucinated_classes=hallucinated)
-
-
-def score_surfaces(pred: Tensor, label: Tensor, num_classes: int, spacing: Sequence[float]) -> PredictionScores:
-    """Computes surface distances of a predicted label map `[H, W, D]` from the true one, from the masks alone."""
-    surfaces = measures.surface_scores(pred, label, num_classes, spacing)
-    in_label = np.bincount(label.numpy().ravel(), minlength=num_classes)[:num_classes] > 0
-    penalised = measures.hd95_penalised(surfaces["hd95_mm"], in_label, label.shape, spacing)
-    return _scores("hd95", surfaces, hd95_penalised=penalised)
+    return _scores(["dsc"], columns, missed_classes=missed, hallucinated_classes=hallucinated)
 
 
 def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
@@ -228,32 +220,27 @@ def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
 
 
 def _shapes(metrics: Sequence[str], maps: LabelMaps) -> PredictionScores:
-    parts, classes = [], maps.classes
-    given = {**vars(maps), "num_classes": len(classes), "tolerances": classes.tolerances_mm}
+    given = {**vars(maps), "num_classes": len(maps.classes), "tolerances": maps.classes.tolerances_mm}
+    columns, others = dict[str, Vector](), dict[str, float]()
     for metric in shapes_of(metrics):
-        if metric == "hd95":
-            parts.append(score_surfaces(maps.pred, maps.label, len(classes), maps.spacing))
-        else:
-            parts.append(_scores(metric, measures.class_values(metric, **given)))
-    return PredictionScores(
-        record={name: value for part in parts for name, value in part.record.items()},
-        classes=tuple(
-            {name: value for row in rows for name, value in row.items()}
-            for rows in zip(*(part.classes for part in parts), strict=True)
-        ),
-    )
+        columns |= measures.class_values(metric, **given)
+    if "hd95_mm" in columns:
+        in_label = np.bincount(maps.label.numpy().ravel(), minlength=len(maps.classes))[: len(maps.classes)] > 0
+        shape, millimetres = maps.label.shape, columns["hd95_mm"]
+        others["hd95_penalised"] = measures.hd95_penalised(millimetres, in_label, shape, maps.spacing)
+    return _scores(shapes_of(metrics), columns, **others)
 
 
 def score_calibration(confidence: Tensor, maps: LabelMaps) -> PredictionScores:
     """Scores the calibration of the confidence `[H, W, D]` in a predicted label map."""
     scores = measures.calibration(confidence, maps.pred, maps.label, len(maps.classes), maps.classes.overlap)
     columns = {"ece": scores.ece_by_class, "wrong_confidence": scores.wrong_confidence_by_class}
-    return _scores("calibration", columns, ece=scores.ece, wrong_confidence=scores.wrong_confidence)
+    return _scores(["calibration"], columns, ece=scores.ece, wrong_confidence=scores.wrong_confidence)
 
 
-def _scores(metric: str, columns: Mapping[str, Vector], **others: float) -> PredictionScores:
-    """Makes the scores of a metric from its class columns, and from the `others` that do not follow from these."""
-    numbers = measures.metric_of(metric).numbers
+def _scores(metrics: Sequence[str], columns: Mapping[str, Vector], **others: float) -> PredictionScores:
+    """Makes the scores of metrics from their class columns, and from the `others` that do not follow from these."""
+    numbers = [each for metric in metrics for each in measures.metric_of(metric).numbers]
     record = {each.name: measures.class_mean(columns[each.mean[0]][each.mean[1] :]) for each in numbers if each.mean}
     for each in numbers:
         if each.undefined:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench import __version__
+from freqbench.core import __version__
 from freqbench.core.errors import DataError, UserError, installing
 from freqbench.core.files import storage
 from freqbench.core.input_space import parse_intensity

@@ -23,7 +23,7 @@ from ray.util.state import StateApiClient
 from ray.util.state.common import ListApiOptions, StateResource
 from ray.util.state.exception import RayStateApiException
 
-import freqbench
+from freqbench.core import __version__
 from freqbench.core.errors import UserError
 from freqbench.core.names import at_home
 from freqbench.engine import provenance
@@ -88,10 +88,10 @@ class Dashboard:
                 # Without `exec` the signal that stops the job would reach a shell first.
                 entrypoint=f"exec {shlex.join([*words, *options])}",
                 submission_id=job_id,
-                metadata={"name": name, "out": place, "version": freqbench.__version__},
+                metadata={"name": name, "out": place, "version": __version__},
                 runtime_env={
                     "working_dir": folder,
-                    "py_modules": [str(Path(freqbench.__file__).parent)],
+                    "py_modules": [str(Path(__file__).parents[1])],
                     "excludes": ["__pycache__"],
                     "env_vars": {**own_variables, **variables},
                 },

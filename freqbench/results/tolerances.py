@@ -22,7 +22,7 @@ from freqbench.core.measures import Tolerance as Tolerance
 EXACT = Tolerance()
 TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
     "records": {
-        **{name: agrees for each in NUMBERS for name, _, agrees in each.columns()},
+        **{name: agrees for each in NUMBERS for name, _, agrees in each.columns() if agrees != EXACT},
         "displacement_mean_mm": Tolerance(absolute=0.01, relative=0.05),
         "displacement_max_mm": Tolerance(absolute=0.01, relative=0.05),
         "jacobian_min": Tolerance(absolute=0.05),
@@ -36,7 +36,7 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
     "class_records": {
         "pred_voxels": Tolerance(absolute=20, relative=0.4),
         "pred_voxels_clean": Tolerance(absolute=5, relative=0.01),
-        **{name: agrees for each in NUMBERS for name, _, agrees in each.columns(of_classes=True)},
+        **{name: agrees for each in NUMBERS for name, _, agrees in each.columns(True) if agrees != EXACT},
     },
 }
 """Tolerances by table and column. Columns not listed (windows, missed classes, voxels of the label) must be equal."""

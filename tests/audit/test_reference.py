@@ -19,7 +19,8 @@ from freqbench.audit.reference import Comparison, compare, image_scores, label_s
 from freqbench.core.errors import UserError
 from freqbench.core.types import IGNORED
 from freqbench.engine import saved_volumes
-from freqbench.engine.scoring import LabelMaps, score_prediction
+from freqbench.engine.scoring import score_prediction
+from freqbench.ops.classes import Classes, LabelMaps
 from freqbench.results import KEY, Store
 from freqbench.results.store import row_id
 
@@ -180,14 +181,8 @@ def test_label_scores_of_regions_are_those_of_the_rows() -> None:
     pred = np.where(draw.random(label.shape) < 0.2, draw.integers(0, 8, label.shape), label).astype(np.uint8)
     label[5:9] = IGNORED
     spacing, wanted = (0.7, 1.9, 3.3), ("dsc", "hd95", "assd")
-    maps = LabelMaps(
-        pred=torch.from_numpy(pred),
-        label=torch.from_numpy(label),
-        num_classes=4,
-        spacing=spacing,
-        tolerances=(1.0,) * 3,
-        has_regions=True,
-    )
+    classes = Classes(names=("none", "a", "b", "c"), overlap=True, tolerances_mm=(1.0,) * 3)
+    maps = LabelMaps(pred=torch.from_numpy(pred), label=torch.from_numpy(label), classes=classes, spacing=spacing)
     parts = [each.classes for each in score_prediction(maps, wanted)]
     rows = [dict(ChainMap(*map(dict, of_class))) for of_class in zip(*parts, strict=True)]
     scores = label_scores(pred, label, spacing, [[0], [1, 3, 5, 7], [2, 3, 6, 7], [4, 5, 6, 7]], wanted)

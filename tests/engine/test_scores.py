@@ -20,7 +20,6 @@ from freqbench.engine.scoring import (
     score_overlap,
     score_prediction,
     score_shapes,
-    score_surfaces,
     score_volume,
 )
 from freqbench.metrics import METRICS
@@ -109,9 +108,9 @@ def test_a_class_that_is_nowhere_in_the_label_is_hallucinated() -> None:
     assert (record["missed_classes"], record["hallucinated_classes"]) == (0, 1)
 
 
-def test_surface_columns_are_the_metrics(case: Case, pred: Tensor) -> None:
+def test_surface_columns_are_the_metrics(case: Case, pred: Tensor, maps: LabelMaps) -> None:
     label = case.label[0]
-    scores = score_surfaces(pred, label, 6, case.spacing)
+    scores = score_shapes(maps, ("hd95",))
     voxels = metrics.hd95(pred, label, 6)
     mm = metrics.hd95(pred, label, 6, spacing=case.spacing)
     medpy = metrics.hd95(pred, label, 6, spacing=case.spacing, convention="medpy")
@@ -175,9 +174,9 @@ def test_calibration_columns_are_the_metric(maps: LabelMaps) -> None:
     assert [row["ece"] for row in scores.classes] == pytest.approx(calibrated.ece_by_class, nan_ok=True)
 
 
-def test_clean_columns_are_those_that_the_tables_have(case: Case, pred: Tensor) -> None:
+def test_clean_columns_are_those_that_the_tables_have(case: Case, pred: Tensor, maps: LabelMaps) -> None:
     label = case.label[0]
-    for scores in (score_overlap(pred, label, 6), score_surfaces(pred, label, 6, case.spacing)):
+    for scores in (score_overlap(pred, label, 6), score_shapes(maps, ("hd95",))):
         clean = as_clean(scores)
         assert set(clean.record) == {f"{name}_clean" for name in scores.record} & {column.name for column in RECORDS}
         for row, own in zip(clean.classes, scores.classes, strict=True):

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.core.types import IGNORED
 from freqbench.engine import run
-from freqbench.engine.scoring import LabelMaps, score_shapes
+from freqbench.engine.scoring import score_shapes
 from freqbench.exchange import export, predictions
 from freqbench.job.grid import expand
 from freqbench.job.plan import make_plan
 from freqbench.job.rehearsal import rehearsed
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import added
+from freqbench.ops.classes import Classes, LabelMaps
 from freqbench.reporting import tracker
 from freqbench.reporting.page import data_of
 from freqbench.reporting.report import report
@@ -130,11 +132,12 @@ def test_each_region_is_scored_alone_and_voxels_that_do_not_count_are_background
     pred, label = torch.zeros(4, 4, 4, dtype=torch.uint8), torch.zeros(4, 4, 4, dtype=torch.uint8)
     pred[0], pred[1] = 1, 3  # a region of 32 voxels, and one of 16 in it; 4 of both do not count
     label[1, 0] = IGNORED
-    facts: dict[str, Any] = {"spacing": (1, 1, 1), "tolerances": (1.0, 1.0), "num_classes": 3}
-    regions = score_shapes(LabelMaps(pred=pred, label=label, has_regions=True, **facts), ["share@"])
+    three = Classes(names=("none", "large", "small"), tolerances_mm=(1.0, 1.0))
+    maps = LabelMaps(pred=pred, label=label, classes=replace(three, overlap=True), spacing=(1.0, 1.0, 1.0))
+    regions = score_shapes(maps, ["share@"])
     assert [row["share"] for row in regions.classes] == [pytest.approx(math.nan, nan_ok=True), 28 / 64, 12 / 64]
     assert regions.record == {"share": pytest.approx(20 / 64)}
-    classes = score_shapes(LabelMaps(pred=pred.clamp(max=1), label=label, **facts), ["share@"])
+    classes = score_shapes(replace(maps, pred=pred.clamp(max=1), classes=three), ["share@"])
     assert classes.classes[1] == {"share": 28 / 64}
     assert int(pred.sum()) == 64, "the metric changed its own copies"
 

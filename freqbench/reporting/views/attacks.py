@@ -38,7 +38,7 @@ HOW_COST = (
     "passes. Passes compare between machines, seconds and memory only within one device and one number of windows at "
     "once. A drop a pass says what is cheap, not what is strong, and is empty for attacks without a pass. "
 )
-MEASURES = tuple(
+MEASURES = tuple(  # of predictions, the clean one's too, beside Dice and HD95
     each.name for metric in METRICS.values() if not metric.has_background for each in metric.numbers if each.agrees[1:]
 )
 ADDED_COLUMNS = ("metrics", "added_metrics")

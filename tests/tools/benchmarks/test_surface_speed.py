@@ -9,8 +9,10 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from freqbench.engine.scoring import SHAPES, LabelMaps, score_calibration, score_shapes
+from freqbench.core.types import triple
+from freqbench.engine.scoring import SHAPES, score_calibration, score_shapes
 from freqbench.metrics import surface, surface_scores
+from freqbench.ops.classes import Classes, LabelMaps
 
 SHAPE = (200, 200, 120)
 NUM_CLASSES = 14
@@ -76,10 +78,11 @@ def test_hd95_of_thirteen_organs(wrong: float, limit: float, capsys: pytest.Capt
 def test_no_metric_is_slower_than_hd95(wrong: float, capsys: pytest.CaptureFixture[str]) -> None:
     label = organs()
     pred, confidence = prediction(label, wrong), torch.rand(SHAPE, generator=torch.Generator().manual_seed(0))
-    facts: dict[str, Any] = {"num_classes": NUM_CLASSES, "spacing": tuple(SPACING), "tolerances": (3.0,) * 13}
-    maps = LabelMaps(pred=torch.from_numpy(pred), label=torch.from_numpy(label), **facts)
+    classes = Classes(names=("",) * NUM_CLASSES, tolerances_mm=(3.0,) * 13)
+    pair = {"pred": torch.from_numpy(pred), "label": torch.from_numpy(label)}
+    maps = LabelMaps(**pair, classes=classes, spacing=triple(SPACING.tolist()))
     taken = {metric: seconds(lambda metric=metric: score_shapes(maps, (metric,))) for metric in sorted(SHAPES)}
-    taken["calibration"] = seconds(lambda: score_calibration(confidence, maps.pred, maps.label, NUM_CLASSES))
+    taken["calibration"] = seconds(lambda: score_calibration(confidence, maps))
     with capsys.disabled():
         print(f"\n{wrong:.0%} wrong: " + ", ".join(f"{name} {value:.2f} s" for name, value in taken.items()))
     assert max(taken.values()) == taken["hd95"]
