@@ -180,7 +180,7 @@ def test_a_packaged_job_is_found_by_its_name_its_path_and_the_name_in_its_file(
     monkeypatch.chdir(tmp_path)
     for name, path in packaged_jobs().items():
         assert job_file(name) == job_file(f"jobs/{name}.yaml") == str(path)
-    assert job_file("brain") == job_file("jobs/brain.yaml") == str(packaged_jobs()["brain/main"])
+    assert job_file("brain_networks") == job_file("jobs/brain_networks.yaml") == str(packaged_jobs()["brain/networks"])
 
 
 def test_a_user_s_file_goes_before_a_packaged_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

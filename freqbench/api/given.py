@@ -20,7 +20,7 @@ from freqbench.core.types import CaseRef, ScoredOn, Spacing, triple
 from freqbench.data import Dataset, NativeCase, dicom
 from freqbench.data.loaders.dicom import DicomFolders
 from freqbench.data.loaders.folder import ListedFolder
-from freqbench.data.scans import Files, Line, Stated
+from freqbench.data.scans import ImageFiles, ListedCase, Stated
 from freqbench.job.schema import Metric
 from freqbench.metrics.volumes import Volume
 from freqbench.models.inference import MOST_CLASSES
@@ -156,8 +156,12 @@ class FilesDataset(ListedFolder):
     label: str | None
 
     @override
-    def splits(self) -> Mapping[str, Sequence[Line]]:
-        return {self.split: [Line(self.name, partial(Files, case_id=self.name, channels=self.image, map=self.label))]}
+    def splits(self) -> Mapping[str, Sequence[ListedCase]]:
+        return {
+            self.split: [
+                ListedCase(self.name, partial(ImageFiles, case_id=self.name, channels=self.image, map=self.label))
+            ]
+        }
 
     @override
     def stated(self) -> Stated:

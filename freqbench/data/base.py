@@ -139,7 +139,7 @@ class Dataset(Strict, abc.ABC):
 
     @property
     def classes(self) -> Classes:
-        """What its label maps tell apart: classes of these names, which exclude each other."""
+        """Classes of these names, which exclude each other; others state regions and more."""
         return Classes(names=self.class_names, tolerances_mm=nsd_tolerances.of_organs(self.class_names[1:]))
 
     @abc.abstractmethod

@@ -20,7 +20,7 @@ LabelMap = Mapping[int | Literal["other"], int | Literal["background"]]
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How label maps of files are read: the classes, and the class of each value that a map may hold.
+    """Rule by which label maps are read: the classes, and the class of each value that a map may hold.
 
     Attributes:
         names: names of the classes, background first.

@@ -20,7 +20,7 @@ from freqbench.data.loaders.folder import ListedFolder, Survey, expanded, read_o
 from freqbench.data.loaders.msd import TASKS
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
 from freqbench.data.loaders.pairs import ALL
-from freqbench.data.scans import Files
+from freqbench.data.scans import ImageFiles
 
 READ = 20  # label maps that are read for their values
 DEPTH = 4  # of folders in which files are looked for by their names
@@ -119,7 +119,7 @@ def _of_list(folder: Path) -> dict[str, Any]:
     if lines and "labels" not in content:
         dataset = Decathlon.model_validate({"name": "x", "root": str(folder), "labels": 2, **keys})
         surveys = [dataset.survey(split) for split, of_split in dataset.splits().items() if of_split]
-        maps = [scan.map for survey in surveys for scan in survey.scans if isinstance(scan, Files) and scan.map]
+        maps = [scan.map for survey in surveys for scan in survey.scans if isinstance(scan, ImageFiles) and scan.map]
         keys |= _found_classes(_some(folder, [path for path in maps if storage.exists(path)]))
     return keys
 

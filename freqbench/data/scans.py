@@ -45,7 +45,7 @@ class Scan(abc.ABC):
     @property
     @abc.abstractmethod
     def where(self) -> str:
-        """What errors call its image."""
+        """Name of its image in errors."""
 
     @property
     @abc.abstractmethod
@@ -89,7 +89,7 @@ class Scan(abc.ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files(Scan):
+class ImageFiles(Scan):
     """An image of a file per channel, and a label map."""
 
     channels: tuple[str, ...]
@@ -105,7 +105,7 @@ class Files(Scan):
         """True if it has a label map."""
         return self.map is not None
 
-    def unlabelled(self) -> "Files":
+    def unlabelled(self) -> "ImageFiles":
         """Returns the case without its label map."""
         return replace(self, map=None)
 
@@ -129,7 +129,7 @@ class Files(Scan):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Masks(Files):
+class MaskFiles(ImageFiles):
     """An image and a mask per class from 1 on; where masks overlap, the later class gets the voxel."""
 
     reads_labels: ClassVar[bool] = False  # they are many, and hold only yes or no
@@ -140,7 +140,7 @@ class Masks(Files):
         """True if it has masks."""
         return bool(self.masks)
 
-    def unlabelled(self) -> "Masks":
+    def unlabelled(self) -> "MaskFiles":
         """Returns the case without its masks."""
         return replace(self, masks=())
 
@@ -161,7 +161,7 @@ class Masks(Files):
 
 
 @dataclass(frozen=True)
-class Line:
+class ListedCase:
     """A case in a list: its name, and the function that finds its files, which raises DataError."""
 
     case_id: str
@@ -170,7 +170,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Stated:
-    """What the files' own list says of their label maps; the job's keys come before it.
+    """Facts on label maps by the files' own list; the job's keys come before them.
 
     Attributes:
         names: name of each label.

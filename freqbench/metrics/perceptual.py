@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from freqbench.core.torchvision_import import import_torchvision
 from freqbench.metrics import weights
 from freqbench.metrics.image import NO_BODY, body_mask
 from freqbench.metrics.volumes import Scores, Volume, pair_of
-from freqbench.ops.torchvision_import import import_torchvision
 from freqbench.ops.voxels import Mask
 
 SMALLEST_SLICE = 32  # AlexNet's strides reduce smaller slices to nothing

@@ -14,7 +14,7 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case
 from freqbench.data.loaders.decathlon import Decathlon
 from freqbench.data.preprocess import prepare
-from freqbench.data.scans import Files
+from freqbench.data.scans import ImageFiles
 
 from .conftest import Folder, refused
 from .downloads import LPS, SHAPE, SRA, TURN, volume
@@ -188,7 +188,7 @@ def test_a_native_case_is_left_as_it_is(folder: Folder) -> None:
 class FileAChannel(Decathlon):
     """Every case with a second channel beside its image, as nnU-Net has it."""
 
-    def _read_entry(self, case_id: str, entry: Any) -> Files:
+    def _read_entry(self, case_id: str, entry: Any) -> ImageFiles:
         files = super()._read_entry(case_id, entry)
         return replace(files, channels=(files.where, files.where.replace(".nii.gz", "_0001.nii.gz")))
 

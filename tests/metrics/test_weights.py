@@ -137,7 +137,7 @@ def test_torchvision_imports_even_after_others_tried() -> None:
         "import contextlib\n"
         "with contextlib.suppress(RuntimeError):\n"
         "    import torchvision\n"
-        "from freqbench.ops.torchvision_import import import_torchvision\n"
+        "from freqbench.core.torchvision_import import import_torchvision\n"
         "print(import_torchvision().models.alexnet.__name__, import_torchvision().__name__)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

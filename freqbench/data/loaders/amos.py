@@ -8,7 +8,7 @@ from freqbench.core.errors import DataError
 from freqbench.core.input_space import Intensity
 from freqbench.data.loaders.decathlon import Decathlon
 from freqbench.data.loaders.synapse import WINDOW, Synapse
-from freqbench.data.scans import Line, Stated
+from freqbench.data.scans import ListedCase, Stated
 
 LAST_CT = 500
 
@@ -36,11 +36,11 @@ class AMOS(Decathlon):
     def _usual_intensity(cls, values: Mapping[str, Any]) -> Intensity:
         return WINDOW if values.get("modality", "ct") == "ct" else "percentile"
 
-    def splits(self) -> Mapping[str, Sequence[Line]]:
+    def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the file's lists by their keys, without the other modality's cases."""
         return {key: [line for line in lines if self._is_wanted(line)] for key, lines in super().splits().items()}
 
-    def _is_wanted(self, line: Line) -> bool:
+    def _is_wanted(self, line: ListedCase) -> bool:
         match = _NUMBER.fullmatch(line.case_id)
         if not match:
             raise DataError(

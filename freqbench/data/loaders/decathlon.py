@@ -18,7 +18,7 @@ from freqbench.core.files import storage
 from freqbench.core.limits import whole
 from freqbench.data import image_files, nsd_tolerances
 from freqbench.data.loaders.folder import ListedFolder, UnlabelledError, expanded, join, read_object
-from freqbench.data.scans import Files, Line, Stated, asked
+from freqbench.data.scans import ImageFiles, ListedCase, Stated, asked
 
 SPLITS = Path(__file__).parents[1] / "splits"
 PUBLISHED = "published"
@@ -72,7 +72,7 @@ class Decathlon(ListedFolder):
     def _content(self) -> dict[str, Any]:
         return _read_list(self.source, asked(storage.sha256, self.source, LIST))
 
-    def splits(self) -> Mapping[str, Sequence[Line]]:
+    def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the file's lists by their keys, or those of a fold; raises DataError for a fold without entries."""
         return {
             key: [self._line(entry, f"line {number}") for number, entry in enumerate(entries, 1)]
@@ -96,11 +96,11 @@ class Decathlon(ListedFolder):
             of_fold["validation" if fold == self.fold else "training"].append(line)
         return {**listed, **of_fold}
 
-    def _line(self, entry: Any, place: str) -> Line:
+    def _line(self, entry: Any, place: str) -> ListedCase:
         """Returns an entry as a line; what is no entry is called by its place, and refused when it is read."""
         images = _images_in(entry)
         case_id = (self._names_by_folder.get(images[0]) or _common_stem(images)) if images else place
-        return Line(case_id, partial(self._read_entry, case_id, entry))
+        return ListedCase(case_id, partial(self._read_entry, case_id, entry))
 
     @cached_property
     def _names_by_folder(self) -> Mapping[str, str]:
@@ -112,7 +112,7 @@ class Decathlon(ListedFolder):
             return {}
         return _told_apart([files[0] for lines in images for files in lines])
 
-    def _read_entry(self, case_id: str, entry: Any) -> Files:
+    def _read_entry(self, case_id: str, entry: Any) -> ImageFiles:
         """Returns the case of an entry; raises UnlabelledError for one without label map, if these are asked for."""
         images, label = _images_in(entry), None
         if not images:
@@ -126,7 +126,7 @@ class Decathlon(ListedFolder):
                 )
             label = self._placed(label)
         patient = entry.get("patient") if isinstance(entry, dict) else None
-        return Files(
+        return ImageFiles(
             case_id=case_id,
             patient=str(patient or ""),
             channels=tuple(map(self._placed, images)),
@@ -220,7 +220,7 @@ class PublishedSplit(Decathlon):
         """The published list, or the job's."""
         return str(SPLITS / self.shipped) if self.list_file == PUBLISHED else super().source
 
-    def _read_entry(self, case_id: str, entry: Any) -> Files:
+    def _read_entry(self, case_id: str, entry: Any) -> ImageFiles:
         if self.list_file != PUBLISHED:
             return super()._read_entry(case_id, entry)
         place = self._place
@@ -237,7 +237,7 @@ class PublishedSplit(Decathlon):
             join(self._root(), pattern.format(case=case_id, patient=patient, number=number))
             for pattern in (place.image, place.label)
         )
-        return Files(case_id=case_id, channels=(image,), map=label)
+        return ImageFiles(case_id=case_id, channels=(image,), map=label)
 
     @cached_property
     def _place(self) -> Place | None:

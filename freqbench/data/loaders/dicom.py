@@ -17,7 +17,7 @@ from freqbench.data import dicom
 from freqbench.data.headers import Header
 from freqbench.data.labels import Reading, few, plain
 from freqbench.data.loaders.folder import ListedFolder, UnlabelledError
-from freqbench.data.scans import Labels, Line, Scan, Stated
+from freqbench.data.scans import Labels, ListedCase, Scan, Stated
 
 DEPTH = 5  # of folders of a case in which slices are looked for
 IMAGES, LABELS = "images", "labels"
@@ -150,13 +150,13 @@ class DicomFolders(ListedFolder):
 
     series: dict[str, str] = Field(default_factory=dict)
 
-    def splits(self) -> Mapping[str, Sequence[Line]]:
+    def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the only split, `test`: the cases by their folders' names."""
         if strange := sorted(self.series.keys() - self.scans.keys()):
             raise DataError(
                 f"{self.name}: series: expected cases of {few([*self.scans])}, got {strange[0]}: fix the name"
             )
-        return {"test": [Line(case_id, partial(self._labelled, scan)) for case_id, scan in self.scans.items()]}
+        return {"test": [ListedCase(case_id, partial(self._labelled, scan)) for case_id, scan in self.scans.items()]}
 
     def _labelled(self, scan: Slices) -> Slices:
         if self.reference == "label" and not scan.has_label:

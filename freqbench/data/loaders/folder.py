@@ -26,7 +26,7 @@ from freqbench.data.intensities import off_scale
 from freqbench.data.labels import Reading, classes_of, few, in_regions
 from freqbench.data.nsd_tolerances import of_organs
 from freqbench.data.preprocess import check_room, prepared_shape, ras_grid
-from freqbench.data.scans import Line, Scan, Stated, asked
+from freqbench.data.scans import ListedCase, Scan, Stated, asked
 from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace
 
@@ -111,7 +111,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return self
 
     @abc.abstractmethod
-    def splits(self) -> Mapping[str, Sequence[Line]]:
+    def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the cases of every split, in order; raises DataError if the list is missing or unreadable."""
 
     @abc.abstractmethod
@@ -336,7 +336,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         except MissingDataError:
             return None
 
-    def _listed(self, split: str) -> Sequence[Line]:
+    def _listed(self, split: str) -> Sequence[ListedCase]:
         match = _SPLIT.fullmatch(split)
         if not match:
             raise DataError(f"{self.name}: expected a split like validation or validation[0:30], got {split!r}")
@@ -352,9 +352,9 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             raise DataError(f"{self.source}: expected cases in split {split}, got none: {advice}")
         return lines
 
-    def _lines(self, split: str) -> dict[str, Line]:
+    def _lines(self, split: str) -> dict[str, ListedCase]:
         """Returns the lines of a split by their cases; raises DataError for a case that is listed twice."""
-        lines: dict[str, Line] = {}
+        lines: dict[str, ListedCase] = {}
         for line in self._listed(split):
             if line.case_id in lines:
                 raise DataError(
@@ -371,7 +371,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                     return self._read_line(line)
         raise DataError(f"{self.source}: expected case {case_id}, got a list without it: plan the job again")
 
-    def _read_line(self, line: Line) -> Scan:
+    def _read_line(self, line: ListedCase) -> Scan:
         """Returns a line's case with its patient, and under `reference: prediction` without its label map."""
         scan = line.scan()
         scan = replace(scan, patient=self.patient_of(scan.name, scan.patient))

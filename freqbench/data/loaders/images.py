@@ -10,7 +10,7 @@ from freqbench.core.errors import MissingDataError
 from freqbench.core.files import storage
 from freqbench.data import file_names, image_files
 from freqbench.data.loaders.folder import ListedFolder
-from freqbench.data.scans import Files, Line, Stated
+from freqbench.data.scans import ImageFiles, ListedCase, Stated
 
 
 class Images(ListedFolder):
@@ -36,10 +36,13 @@ class Images(ListedFolder):
             )
         return self
 
-    def splits(self) -> Mapping[str, Sequence[Line]]:
+    def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the only split, `test`."""
         return {
-            "test": [Line(case, partial(Files, case_id=case, channels=tuple(files))) for case, files in self._cases]
+            "test": [
+                ListedCase(case, partial(ImageFiles, case_id=case, channels=tuple(files)))
+                for case, files in self._cases
+            ]
         }
 
     @cached_property

@@ -23,7 +23,7 @@ from freqbench.data import nsd_tolerances
 from freqbench.data.headers import Header
 from freqbench.data.loaders.decathlon import LIST, SPLITS, Decathlon
 from freqbench.data.loaders.folder import expanded, join, read_object
-from freqbench.data.scans import Files, Stated, asked
+from freqbench.data.scans import ImageFiles, Stated, asked
 
 MR = None  # intensities without a unit: percentiles of each volume
 
@@ -167,13 +167,13 @@ class MSD(Decathlon):
         """The list of the package, or the folder's or job's."""
         return str(LISTS[self.task]) if self._is_shipped else super().source
 
-    def _read_entry(self, case_id: str, entry: Any) -> Files:
+    def _read_entry(self, case_id: str, entry: Any) -> ImageFiles:
         files = super()._read_entry(case_id, entry)
         return PinnedFiles(**vars(files), task=self.task) if self._is_shipped else files
 
 
 @dataclass(frozen=True, kw_only=True)
-class PinnedFiles(Files):
+class PinnedFiles(ImageFiles):
     """A case of a list of the package, whose files have the SHA-256 that the list states."""
 
     task: str

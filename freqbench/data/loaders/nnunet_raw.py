@@ -11,7 +11,7 @@ from freqbench.core.files import storage
 from freqbench.core.limits import whole
 from freqbench.data import image_files
 from freqbench.data.loaders.folder import ListedFolder, expanded, join, read_json, read_object
-from freqbench.data.scans import Files, Line, Stated, asked
+from freqbench.data.scans import ImageFiles, ListedCase, Stated, asked
 
 IGNORE = "ignore"
 DESCRIPTION = "nnU-Net's description of the dataset"
@@ -38,7 +38,7 @@ class NnunetRaw(ListedFolder):
     fold: Annotated[int, Field(ge=0)] | None = None
     splits_file: str = "splits_final.json"
 
-    def splits(self) -> Mapping[str, Sequence[Line]]:
+    def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the cases with a label map, and of a fold all that it lists."""
         of_training = self._labelled("Tr")
         splits = {"training": [*of_training.items()], "validation": [], "test": [*self._labelled("Ts").items()]}
@@ -54,12 +54,14 @@ class NnunetRaw(ListedFolder):
                 raise DataError(f"{path}: expected lists train and val in fold {self.fold}, got {got}: fix the file")
             for key, cases in (("training", fold["train"]), ("validation", fold["val"])):
                 splits[key] = [*self._of_fold([*map(str, cases)], of_training)]
-        lines = {key: [Line(case, partial(self._case, case, *files)) for case, files in splits[key]] for key in splits}
+        lines = {
+            key: [ListedCase(case, partial(self._case, case, *files)) for case, files in splits[key]] for key in splits
+        }
         return {key: lines[key] for key in lines if lines[key]}
 
-    def _case(self, case_id: str, images: Sequence[str], label: str) -> Files:
+    def _case(self, case_id: str, images: Sequence[str], label: str) -> ImageFiles:
         images = tuple(join(self._root(), path) for path in images)
-        return Files(case_id=case_id, channels=images, map=join(self._root(), label))
+        return ImageFiles(case_id=case_id, channels=images, map=join(self._root(), label))
 
     def unlabelled(self) -> tuple[str, ...]:
         """Returns the ids of the cases of `imagesTr` that have no label map."""

@@ -16,7 +16,7 @@ from freqbench.data.base import Pattern, matched
 from freqbench.data.file_names import classes_in, is_called_mask
 from freqbench.data.labels import few
 from freqbench.data.loaders.folder import ListedFolder, UnlabelledError
-from freqbench.data.scans import Files, Line, Stated
+from freqbench.data.scans import ImageFiles, ListedCase, Stated
 
 SPLIT, PATIENT, RATER = "split", "patient", "rater"
 ALL = "all"  # raters
@@ -75,14 +75,14 @@ class Pairs(ListedFolder):
                 )
         return self
 
-    def splits(self) -> Mapping[str, Sequence[Line]]:
+    def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the cases by their split, sorted; raises MissingDataError if no file fits the patterns."""
         return {
-            split: [Line(scan.case_id, partial(self._labelled, scan)) for scan in scans]
+            split: [ListedCase(scan.case_id, partial(self._labelled, scan)) for scan in scans]
             for split, scans in self._scans.items()
         }
 
-    def _labelled(self, scan: Files) -> Files:
+    def _labelled(self, scan: ImageFiles) -> ImageFiles:
         if self.reference == "label" and not scan.has_label:
             raise UnlabelledError(
                 f"{self._root()}: expected a label map of case {scan.case_id}, found no {self.label}: add it, leave "
@@ -91,7 +91,7 @@ class Pairs(ListedFolder):
         return scan
 
     @cached_property
-    def _scans(self) -> Mapping[str, Sequence[Files]]:
+    def _scans(self) -> Mapping[str, Sequence[ImageFiles]]:
         """The cases by their split, also those without a label map."""
         patterns = [*self.image, *([self.label] if self.label else [])]
         root, shown = self._root(), " or ".join(self.image)
@@ -111,7 +111,7 @@ class Pairs(ListedFolder):
                         )
                     found[key] = path
                     break
-        splits: dict[str, list[Files]] = {}
+        splits: dict[str, list[ImageFiles]] = {}
         raters = self._chosen_raters(sorted({rater for found in files.values() for _, rater in found if rater}))
         for texts, found in sorted(files.items()):
             names = dict(zip(self._all_names, texts, strict=True))
@@ -126,7 +126,7 @@ class Pairs(ListedFolder):
                 continue  # of another rater or structure, where the images' pattern fits it too
             name = "_".join(text for name, text in names.items() if name != SPLIT)
             for rater in [rater for rater in raters if rater in masks] or [""]:
-                scan = Files(
+                scan = ImageFiles(
                     case_id=f"{name}_{rater}" if rater else name,
                     patient=names.get(PATIENT, ""),
                     rater=rater,

@@ -19,7 +19,7 @@ from freqbench.data.base import ClassName
 from freqbench.data.headers import Header
 from freqbench.data.loaders.folder import ListedFolder
 from freqbench.data.nsd_tolerances import TOLERANCE_MM
-from freqbench.data.scans import Line, Masks, Scan, Stated, asked
+from freqbench.data.scans import ListedCase, MaskFiles, Scan, Stated, asked
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
 FILES: Mapping[str, str] = {"ct": "ct.nii.gz", "mr": "mri.nii.gz"}
@@ -70,10 +70,10 @@ class TotalSegmentator(ListedFolder):
             raise ValueError("expected none, as `classes` says them all: remove it")
         return value
 
-    def splits(self) -> Mapping[str, Sequence[Line]]:
+    def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the cases of `meta.csv` by their split."""
         ids = _read_splits(self.source, asked(storage.sha256, self.source, "the list of cases"))
-        return {split: [Line(case_id, partial(self._case, case_id)) for case_id in ids[split]] for split in ids}
+        return {split: [ListedCase(case_id, partial(self._case, case_id)) for case_id in ids[split]] for split in ids}
 
     @property
     def source(self) -> str:
@@ -91,7 +91,7 @@ class TotalSegmentator(ListedFolder):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Structures(Masks):
+class Structures(MaskFiles):
     """A case of TotalSegmentator, which tells a structure that does not exist and an image of the other modality."""
 
     def image(self) -> Header:
