@@ -104,7 +104,8 @@ def init(
     budget = budget or _answer("Budget: L-infinity radius on the [0, 1] scale", "--budget", EPS)
     eps = _radius(budget)
     model = _model(checkpoint, arch, args if arch == guessed else {})
-    if source_of(arch).is_checkpoint and (head := build_dataset(layout.entry, data).classes.head) == "sigmoid":
+    has_classes = source_of(arch).is_checkpoint and layout.entry.get("reference") != "prediction"
+    if has_classes and (head := build_dataset(layout.entry, data).classes.head) == "sigmoid":
         model = {**model, "outputs": head}
     with trusting(trust_code):
         first = _first_case(layout.entry, model, checkpoint)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,6 @@ def test_regions_without_labels_and_files_of_others_are_refused(
     (tmp_path / "dataset.json").write_text("{}")
     with pytest.raises(UserError, match=r"dataset.json: expected no file or one that freqbench wrote"):
         export.export(expanded(content)[1], str(place / "out"), str(tmp_path), console)
-    monkeypatch.setattr(Phantom, "region_codes", {})
+    monkeypatch.setattr(Phantom, "classes", replace(Phantom(name="p", regions=True).classes, stated={}))
     with pytest.raises(UserError, match="p: expected labels that make up the region whole lesion, got none"):
         stated_regions(Phantom(name="p", regions=True))

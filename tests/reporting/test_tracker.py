@@ -51,16 +51,6 @@ def test_tensorboard_has_of_each_cell_and_target_the_means_over_the_scored_cases
         assert picture.getpixel((picture.width // 6, picture.height // 4)) == pytest.approx((200, 200, 200), abs=2)
 
 
-def test_a_picture_of_an_earlier_version_is_logged_as_it_is(out: str) -> None:
-    (path,) = (Path(out) / "glimpses").iterdir()
-    path.unlink()
-    Image.new("RGB", (4, 3), (255, 0, 0)).save(path.with_suffix(".webp"), lossless=True)
-    tracker.log("tensorboard", out)
-    for name in NAMES:
-        (image,) = EventAccumulator(f"{out}/tensorboard/{name}").Reload().Images("glimpse")
-        assert Image.open(io.BytesIO(image.encoded_image_string)).getpixel((0, 0)) == (255, 0, 0)
-
-
 @pytest.mark.integration
 def test_mlflow_has_a_run_of_each_cell_and_target_once_with_its_picture(
     out: str, monkeypatch: pytest.MonkeyPatch

@@ -110,18 +110,3 @@ def encoded(image: Image.Image, kind: str) -> str:
 def test_a_file_that_is_no_glimpse_is_not_read(tmp_path: Path, changes: dict[str, object]) -> None:
     (tmp_path / "a.json").write_text(json.dumps(content(**changes)))
     assert read(str(tmp_path / "a.json")) is None
-
-
-def test_a_picture_of_an_earlier_version_counts_until_a_worse_case_replaces_it(tmp_path: Path) -> None:
-    (tmp_path / "glimpses").mkdir()
-    picture = tmp_path / "glimpses" / f"{CELL}_{OTHER}_1.00.webp"
-    Image.new("RGB", (4, 3)).save(picture)
-    assert read(listed(str(tmp_path))[CELL, OTHER]) == picture.read_bytes()
-    run = Glimpses(str(tmp_path))
-    run.add(glimpse(0.5))
-    run.flush()
-    assert cases(str(tmp_path)) == {CELL: "f"}
-    run.add(glimpse(2.0))
-    run.flush()
-    assert cases(str(tmp_path)) == {CELL: "a"}
-    assert not picture.exists()
