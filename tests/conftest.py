@@ -23,7 +23,7 @@ ARRAYS = Path(__file__).parent / "golden" / "arrays"
 WITH_RAY = (
     *("training/test_distributed", "tools/chaos/test_killed", "engine/test_ray_engine", "tools/chaos/test_driver"),
     *("tools/chaos/test_workers", "tools/chaos/test_fleet", "remote/test_cluster", "security/test_own_ray"),
-    *("engine/test_ray_folder", "engine/test_glimpser", "tools/chaos/test_local_cluster"),
+    *("engine/test_ray_folder", "engine/test_glimpser", "tools/chaos/test_local_cluster", "tools/chaos/test_submitted"),
 )
 """Files of integration tests that start Ray. One process begins with them, as two Rays wait for each other."""
 

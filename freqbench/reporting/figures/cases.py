@@ -201,13 +201,10 @@ def in_full(saved: CaseVolumes, target: str, title: str, names: Mapping[int, str
 
 
 def glimpse(path: str) -> Image.Image | None:
-    """Draws a glimpse's panels as the page does: volumes, change, label and predictions; None if there is none there.
-
-    A picture that an earlier version stored is returned as it is.
-    """
+    """Draws a glimpse's panels as the page does: volumes, change, label and predictions; None if there is none."""
     seen = glimpses.read(path)
-    if not isinstance(seen, glimpses.Slice):
-        return Image.open(io.BytesIO(seen)).convert("RGB") if seen else None
+    if seen is None:
+        return None
     planes, middle, steps = seen.unpacked(), glimpses.NO_CHANGE, glimpses.STEPS
     figure, axes = _grid(len(planes), 3, seen.size, seen.aspect, 0.1)
     bases = (planes[place] / 255 for place in (0, 1, 2, *seen.below))
