@@ -25,7 +25,8 @@ WITH_RAY = (
     *("tools/chaos/test_workers", "tools/chaos/test_fleet", "remote/test_cluster", "security/test_own_ray"),
     *("engine/test_ray_folder", "engine/test_glimpser", "tools/chaos/test_local_cluster", "tools/chaos/test_submitted"),
 )
-"""Files of integration tests that start Ray. One process begins with them, as two Rays wait for each other."""
+"""Files of tests that start Ray: a process of its own runs them, as two Rays wait for each other, and as none may fork
+afterwards, as loaders of training do."""
 
 hypothesis.settings.register_profile("freqbench", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("freqbench")
@@ -195,21 +196,14 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.option.markexpr.startswith("integration"):
-        items.sort(key=lambda item: file_of(item) not in WITH_RAY)
     if (seed := config.getoption("--shuffle")) is not None:
         generator, places = random.Random(seed), dict[Path, float]()
         items.sort(key=lambda item: (places.setdefault(item.path, generator.random()), generator.random()))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tests of a file, and of all files that start Ray, share a process under `--dist loadgroup`."""
-    item.add_marker(pytest.mark.xdist_group("ray" if file_of(item) in WITH_RAY else file_of(item)))
-
-
-def file_of(item: pytest.Item) -> str:
-    """A test's file below the folder of tests, without its ending."""
-    return os.path.relpath(item.path, Path(__file__).parent).removesuffix(".py")
+    if os.path.relpath(item.path, Path(__file__).parent).removesuffix(".py") in WITH_RAY:
+        item.add_marker(pytest.mark.ray)
 
 
 def pytest_configure(config: pytest.Config) -> None:

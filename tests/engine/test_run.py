@@ -89,8 +89,17 @@ def classes_removed(out: Path) -> None:
     next((out / "class_records").glob("*.parquet")).unlink()
 
 
-@pytest.mark.parametrize("vanish", [removed, replaced, a_file_removed, classes_removed])
-@pytest.mark.parametrize("engine", ["serial", pytest.param("ray", marks=pytest.mark.integration)])
+@pytest.mark.parametrize(
+    ("vanish", "engine"),
+    [
+        *((vanish, "serial") for vanish in (removed, replaced, a_file_removed, classes_removed)),
+        pytest.param(removed, "ray", marks=[pytest.mark.integration, pytest.mark.ray]),
+        *(
+            pytest.param(vanish, "ray", marks=[pytest.mark.slow, pytest.mark.ray])
+            for vanish in (replaced, a_file_removed, classes_removed)
+        ),
+    ],
+)
 def test_rows_that_vanish_while_it_runs_are_missed_and_the_same_command_computes_them(
     vanish: Callable[[Path], None], engine: runner.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

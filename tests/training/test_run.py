@@ -343,9 +343,9 @@ def test_a_network_of_another_axis_order_is_selected_as_it_is_tested(tmp_path: P
     )
     [result] = train(job, str(tmp_path), progress=False)
     lists = job_lists(job)["select"]
-    spec = models.resolve(models.ModelEntry(name="net", checkpoint=result.path), lists.num_classes)
+    spec = models.resolve(models.ModelEntry(name="net", checkpoint=result.path), len(lists.classes))
     model = models.load(spec, torch.device("cpu"))
-    scores = case_dice(model, [(i, lists.load(ref)) for i, ref in enumerate(lists.refs())], lists.num_classes)
+    scores = case_dice(model, [(i, lists.load(ref)) for i, ref in enumerate(lists.refs())], len(lists.classes))
     assert mean_foreground(np.stack(list(scores.values()))) == pytest.approx(result.dice_select, abs=1e-6)
 
 
