@@ -17,6 +17,7 @@ from freqbench.core.interrupt import at_most
 from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, FileLabel, NativeCase, Reference, Shape
 from freqbench.data import nsd_tolerances
+from freqbench.data.patients import alike, counted_patients, usual_patient
 from freqbench.data.preprocess import check_room, prepare, prepared_shape
 from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace
@@ -25,32 +26,6 @@ ClassName = Annotated[str, Field(min_length=1)]
 Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
 
 MATCH_S = 0.2  # a match takes microseconds, but by some patterns, such as (a+)+$, years; memory grows meanwhile
-
-# A patient's name by the usual names of cases: BIDS, BraTS 2023 and later, and frames of a cine.
-_PATIENTS = re.compile(r"(?P<bids>sub-[^_]+)_.+|(?P<brats>BraTS(?:-[A-Za-z]+)+-[0-9]+)-[0-9]+|(?P<cine>.+?)_frame.*")
-
-# The end of a name that tells the images of a patient apart; one with a number follows a patient with a number.
-_VISIT = re.compile(
-    r"(?P<numbered>(?P<patient>.*[0-9].*)[._-](?:acq|day|frame|fu|month|ph|phase|run|scan|ses|session|t|time|timepoint|"
-    r"tp|v|visit|week|year)[._-]?[0-9]+)|"
-    r"(?P<named>.+?)[._-](?:arterial|baseline|delayed|(?:(?:sax?|lax?|[234]ch)[._-])?(?:ed|es)|exp|"
-    r"follow[._-]?up[0-9]*|insp|portal|post[0-9]*|pre[0-9]*|venous)",
-    re.IGNORECASE,
-)
-_LAST_PART = re.compile(r"(?P<rest>.*[0-9].*)[._-][^._-]+")
-
-
-def usual_patient(case_id: str) -> str:
-    """Returns the patient whom a case's name tells by the usual spellings, else the whole name.
-
-    >>> usual_patient("sub-01_ses-02_T1w"), usual_patient("BraTS-GLI-00099-001"), usual_patient("case_07_t1_post")
-    ('sub-01', 'BraTS-GLI-00099', 'case_07')
-    """
-    if match := _PATIENTS.fullmatch(case_id):
-        return str(match["bids"] or match["brats"] or match["cine"])
-    while match := _VISIT.fullmatch(case_id):
-        case_id = match["patient"] or match["named"]
-    return case_id
 
 
 def matched(match: Callable[[str], re.Match[str] | None], name: str, what: str) -> re.Match[str] | None:
@@ -63,21 +38,6 @@ def matched(match: Callable[[str], re.Match[str] | None], name: str, what: str) 
             f"{what}: expected a pattern that is matched at once, got one that takes more than {MATCH_S} s on a name "
             f"of {len(name)} letters: write it with fewer repeats, and none in another, as + is in (a+)+"
         ) from None
-
-
-def counted_patients(patients: Sequence[str]) -> str:
-    """Returns in words how many cases and patients there are, given the patient of each case."""
-    cases, different = len(patients), len(set(patients))
-    return f"{cases} case{'s' * (cases != 1)} of {different} patient{'s' * (different != 1)}"
-
-
-def alike(patients: Sequence[str]) -> tuple[str, ...]:
-    """Returns the first patients whose names differ in their last part alone, if names of others do too; else none."""
-    groups: dict[str, list[str]] = {}
-    for patient in dict.fromkeys(patients):
-        if match := _LAST_PART.fullmatch(patient):
-            groups.setdefault(match["rest"], []).append(patient)
-    return tuple(next((group for group in groups.values() if len(groups) > 1 < len(group)), ()))
 
 
 def case_key_of(recipe: Mapping[str, Any], fingerprint: str) -> str:

@@ -10,7 +10,6 @@ from freqbench.core import config, documents
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.data import DATASETS, dicom, image_files
-from freqbench.data.base import counted_patients
 from freqbench.data.file_names import RATER, Pairing, classes_in, pairings
 from freqbench.data.labels import few
 from freqbench.data.loaders.decathlon import Decathlon, PublishedSplit, is_averaged
@@ -20,6 +19,7 @@ from freqbench.data.loaders.folder import ListedFolder, Survey, expanded, read_o
 from freqbench.data.loaders.msd import TASKS
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
 from freqbench.data.loaders.pairs import ALL
+from freqbench.data.patients import counted_patients
 from freqbench.data.scans import ImageFiles
 
 READ = 20  # label maps that are read for their values

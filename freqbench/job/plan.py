@@ -13,8 +13,8 @@ from freqbench.core.files import storage
 from freqbench.core.terminal import amount
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
-from freqbench.data.base import counted_patients
 from freqbench.data.loaders.phantom import Phantom
+from freqbench.data.patients import counted_patients
 from freqbench.job import costs
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import Grid

@@ -205,9 +205,9 @@ def require_sound(job: JobSpec) -> None:
                     model.merged(len(known), model.classes, known.head)
             if model.command and not job.trust_code:
                 plugins.require_trust(str(model.path))
+    named = {name: known.names if known else None for name, known in classes.items()}
     for i, attack in enumerate(job.attacks):
         place = f"{job.where}: attacks[{i}]"
-        named = {name: known.names if known else None for name, known in classes.items()}
         attack.check(place, {name: named[name] for name in attack.only("datasets", list(classes), place)})
 
 

@@ -1,5 +1,10 @@
 """A loader of a listed folder is its settings, its splits and what its list states; little else is its own."""
 
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
 from freqbench.data import DATASETS
 from freqbench.data.base import Dataset
 from freqbench.data.loaders.folder import ListedFolder
@@ -18,3 +23,11 @@ def test_loaders_of_listed_folders_override_eight_members_of_their_bases_at_most
         and (callable(value) or isinstance(value, property | classmethod) or hasattr(value, "func"))
     }
     assert {name for loader in loaders for name in vars(loader)} & of_bases <= OWN
+
+
+def test_a_list_is_asked_once_for_the_classes(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, asked = folder.dataset(), list[object]()
+    stated: Callable[[object], object] = type(dataset).stated
+    monkeypatch.setattr(type(dataset), "stated", lambda self: asked.append(self) or stated(self))
+    assert len(dataset.classes) > 1
+    assert len(asked) == 1

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from freqbench.core.errors import DataError
-from freqbench.data.base import usual_patient
 from freqbench.data.loaders.phantom import Phantom
+from freqbench.data.patients import usual_patient
 
 from . import downloads
 from .conftest import Folder, made, refused

@@ -4,10 +4,9 @@ from freqbench.data.dicom.files import NO_SLICES as NO_SLICES
 from freqbench.data.dicom.files import PLANE as PLANE
 from freqbench.data.dicom.files import is_dicom as is_dicom
 from freqbench.data.dicom.files import label_files as label_files
+from freqbench.data.dicom.files import patient_fields as patient_fields
 from freqbench.data.dicom.files import quiet as quiet
 from freqbench.data.dicom.files import read_file as read_file
-from freqbench.data.dicom.patients import names_patient as names_patient
-from freqbench.data.dicom.patients import patient_fields as patient_fields
 from freqbench.data.dicom.segmentation import Segmentation as Segmentation
 from freqbench.data.dicom.segmentation import check_segmentation as check_segmentation
 from freqbench.data.dicom.segmentation import masks as masks

@@ -33,6 +33,11 @@ MOST_SEGMENTS = 1024  # of a SEG: a label map has 256 classes
 SEGMENTS, VOXELS = 0x00620002, 0x7FE00010  # tags of the sequence, and of PixelData
 SIZ = b"\xff\x4f\xff\x51"  # begins a frame of JPEG 2000
 SOF = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG's segments that state the size, and that of JPEG-LS
+PATIENT = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientBirthName", "PatientMotherBirthName"),
+    *("OtherPatientIDs", "OtherPatientNames", "MedicalRecordLocator", "AccessionNumber", "PatientAddress"),
+    *("PatientTelephoneNumbers", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "StudyDate"),
+)
 PIXELS = (
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated"),
     *("BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
@@ -121,6 +126,15 @@ def read_file(path: Path, where: Path, *tags: str) -> File:
             room=room,
             plain=_plain(fields, syntax, start),
         )
+
+
+def patient_fields(files: Sequence[Path]) -> dict[str, str]:
+    """Returns the fields of the patient in the first file that is DICOM, to keep them out of names."""
+    for path in files:
+        with suppress(DataError):
+            fields = read_file(path, path, *PATIENT).fields
+            return {name: str(fields[name].value) for name in PATIENT if name in fields and fields[name].value}
+    return {}
 
 
 def _plain(fields: Any, syntax: Any, start: int) -> Plain | None:

@@ -158,9 +158,9 @@ def _common_stem(images: Sequence[str]) -> str:
     stems = [image_files.stem(image) for image in images]
     if len(stems) == 1:
         return stems[0]
-    parts = [re.split(r"[._-]", stem) for stem in stems]
-    shared = list(takewhile(lambda same: len(set(same)) == 1, zip(*parts, strict=False)))
-    return stems[0][: len("_".join(same[0] for same in shared))]
+    parts = zip(*(re.split(r"[._-]", stem) for stem in stems), strict=False)  # names may have more of them than others
+    shared = [words[0] for words in takewhile(lambda words: len(set(words)) == 1, parts)]
+    return stems[0][: len("_".join(shared))]
 
 
 def _told_apart(images: Sequence[str]) -> dict[str, str]:

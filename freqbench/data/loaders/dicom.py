@@ -1,6 +1,6 @@
 """Reads folders of DICOM: a folder of slices a case, and its segmentation as DICOM SEG."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,7 +16,8 @@ from freqbench.core.types import IGNORED, CaseRef
 from freqbench.data import dicom
 from freqbench.data.headers import Header
 from freqbench.data.labels import Reading, few, plain
-from freqbench.data.loaders.folder import ListedFolder, UnlabelledError
+from freqbench.data.loaders.folder import ListedFolder
+from freqbench.data.patients import names_patient
 from freqbench.data.scans import Labels, ListedCase, Scan, Stated
 
 DEPTH = 5  # of folders of a case in which slices are looked for
@@ -32,7 +33,6 @@ class Slices(Scan):
     found: tuple[Path, ...] = field(repr=False)  # the folder's files: slices and others
     segmentations: tuple[Path, ...] = field(repr=False)  # of which one is the label map
     series: str | None  # the SeriesInstanceUID that is asked for
-    segments: Callable[[], Sequence[str]] = field(repr=False)  # names of all cases' segments, by their label from 1 on
     is_hashed: bool  # as its folder's name holds a field of the patient
 
     @property
@@ -105,7 +105,7 @@ class Slices(Scan):
         """Returns the class of each voxel's segment, or the code of its regions if they overlap."""
         if not isinstance(label, dicom.Segmentation):
             raise TypeError(f"{label.path}: expected the header of a segmentation")
-        names, values = self.segment_names(), {plain(name): value for value, name in enumerate(self.segments(), 1)}
+        names, values = self.segment_names(), {plain(name): value for value, name in reading.value_names.items()}
         held, ignored = np.zeros(label.shape, np.uint8), np.zeros(label.shape, bool)
         for number, mask in dicom.masks(label):
             value = values[plain(names[number])]
@@ -156,15 +156,8 @@ class DicomFolders(ListedFolder):
             raise DataError(
                 f"{self.name}: series: expected cases of {few([*self.scans])}, got {strange[0]}: fix the name"
             )
-        return {"test": [ListedCase(case_id, partial(self._labelled, scan)) for case_id, scan in self.scans.items()]}
-
-    def _labelled(self, scan: Slices) -> Slices:
-        if self.reference == "label" and not scan.has_label:
-            raise UnlabelledError(
-                f"{self._root()}: expected a segmentation of case {scan.case_id}, found no {LABELS}/CASE.dcm: add it, "
-                "leave the case out by `cases`, or set reference: prediction"
-            )
-        return scan
+        what = "a segmentation", f"{LABELS}/CASE.dcm"
+        return {"test": [ListedCase(name, partial(self._with_label, scan, *what)) for name, scan in self.scans.items()]}
 
     @cached_property
     def scans(self) -> dict[str, Slices]:
@@ -181,7 +174,7 @@ class DicomFolders(ListedFolder):
                 continue  # something else than a case
             told = files or segmentations
             fields = dicom.patient_fields(told)
-            is_hashed = dicom.names_patient(folder.name, fields)
+            is_hashed = names_patient(folder.name, fields)
             first = next((path for path in told if path.is_file()), folder)
             case_id = f"case-{digest(storage.sha256(str(first)))[:8]}" if is_hashed else folder.name
             if case_id in scans:
@@ -194,7 +187,6 @@ class DicomFolders(ListedFolder):
                 found=tuple(files),
                 segmentations=tuple(segmentations),
                 series=self._series_of(case_id),
-                segments=lambda: self._segments,
                 is_hashed=is_hashed,
             )
         if not scans:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -36,6 +36,7 @@ REVISION = 1
 BY_NAME = "its segments become the classes of their names, whatever their numbers"
 
 Class = Annotated[int, Field(ge=0, lt=IGNORED)]
+AnyScan = TypeVar("AnyScan", bound=Scan)
 Region = tuple[Annotated[int, Field(ge=1, lt=IGNORED)], ...]
 
 _SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>(-?[0-9]{1,9})?):(?P<stop>(-?[0-9]{1,9})?)\])?")
@@ -130,11 +131,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         except DataError as error:
             return Stated(problem=error)
 
-    def _regions(self) -> Mapping[str, tuple[int, ...]]:
+    def _regions(self, stated: Stated, classes: Reading) -> Mapping[str, tuple[int, ...]]:
         """Returns the job's regions, else those of the list if the job names no classes, else classes that overlap."""
         if self.regions:
             return self.regions
-        stated = self._stated()
         if stated.regions and self.labels is None:
             numbers = {value: k for k, value in enumerate(stated.names)}  # labels may have gaps, classes have none
             return {
@@ -143,14 +143,17 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             }
         if not stated.shared or self.reference == "prediction":
             return {}
-        classes = self._exclusive_classes()
         together = ({classes.of_value.get(value, 0) for value in values} - {0, IGNORED} for values in stated.shared)
         return {name: (k,) for k, name in enumerate(classes.names) if k} if max(map(len, together)) > 1 else {}
 
     @property
     def reading(self) -> Reading:
         """The classes or regions, and the class, or the code of regions, of each label in the files."""
-        classes, regions = self._exclusive_classes(), self._regions()
+        return self._reading_by(self._stated())
+
+    def _reading_by(self, stated: Stated) -> Reading:
+        classes = self._exclusive_classes(stated)
+        regions = self._regions(stated, classes)
         classes = in_regions(self.name, classes, regions) if regions else classes
         if broken := [name for name in classes.names if not name.isprintable() or not name.strip()]:
             raise DataError(f"{self.name}: expected class names of Unicode text, got {broken[0]!a}: fix their list")
@@ -159,7 +162,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     @property
     def classes(self) -> Classes:
         """The job's or the folder's classes or regions, of which larger ones are drawn first."""
-        reading, tolerance = self.reading, self._stated().tolerance_mm
+        stated = self._stated()
+        reading, tolerance = self._reading_by(stated), stated.tolerance_mm
         organs, sizes = reading.names[1:], [*map(len, reading.regions)]
         return Classes(
             names=reading.names,
@@ -170,11 +174,11 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             drawn=tuple(1 + number for number in sorted(range(len(sizes)), key=lambda number: -sizes[number])),
         )
 
-    def _exclusive_classes(self) -> Reading:
+    def _exclusive_classes(self, stated: Stated) -> Reading:
         count = (
             1 + max(chain.from_iterable(self.regions.values()), default=1) if self.regions else None
         )  # of labels, where nothing names them
-        stated, labels = self._stated(), self.labels or count
+        labels = self.labels or count
         if labels is None and stated.problem:
             raise stated.problem
         if self.reference == "prediction":
@@ -370,6 +374,15 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 if line.case_id == case_id:
                     return self._read_line(line)
         raise DataError(f"{self.source}: expected case {case_id}, got a list without it: plan the job again")
+
+    def _with_label(self, scan: AnyScan, what: str, where: str) -> AnyScan:
+        """Returns a case; raises UnlabelledError if it lacks its label map (`what`, at `where`) and these are read."""
+        if self.reference == "label" and not scan.has_label:
+            raise UnlabelledError(
+                f"{self._root()}: expected {what} of case {scan.case_id}, found no {where}: add it, leave the case out "
+                "by `cases`, or set reference: prediction"
+            )
+        return scan
 
     def _read_line(self, line: ListedCase) -> Scan:
         """Returns a line's case with its patient, and under `reference: prediction` without its label map."""

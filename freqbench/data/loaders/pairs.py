@@ -15,7 +15,7 @@ from freqbench.data import image_files
 from freqbench.data.base import Pattern, matched
 from freqbench.data.file_names import classes_in, is_called_mask
 from freqbench.data.labels import few
-from freqbench.data.loaders.folder import ListedFolder, UnlabelledError
+from freqbench.data.loaders.folder import ListedFolder
 from freqbench.data.scans import ImageFiles, ListedCase, Stated
 
 SPLIT, PATIENT, RATER = "split", "patient", "rater"
@@ -77,18 +77,11 @@ class Pairs(ListedFolder):
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the cases by their split, sorted; raises MissingDataError if no file fits the patterns."""
+        what = "a label map", str(self.label)
         return {
-            split: [ListedCase(scan.case_id, partial(self._labelled, scan)) for scan in scans]
+            split: [ListedCase(scan.case_id, partial(self._with_label, scan, *what)) for scan in scans]
             for split, scans in self._scans.items()
         }
-
-    def _labelled(self, scan: ImageFiles) -> ImageFiles:
-        if self.reference == "label" and not scan.has_label:
-            raise UnlabelledError(
-                f"{self._root()}: expected a label map of case {scan.case_id}, found no {self.label}: add it, leave "
-                "the case out by `cases`, or set reference: prediction"
-            )
-        return scan
 
     @cached_property
     def _scans(self) -> Mapping[str, Sequence[ImageFiles]]:
