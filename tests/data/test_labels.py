@@ -147,8 +147,12 @@ def test_other_labels_become_background_and_a_note_says_so(folder: Folder) -> No
 
 
 def test_other_labels_are_background_or_nothing() -> None:
-    for wrong in ({"other": 1}, {4: "background"}, {"rest": "background"}):
-        refused("label_map", lambda wrong=wrong: made("decathlon", label_map=wrong), UserError)
+    for text, wrong in (
+        ("got `other: 1`: change it", {"other": 1}),
+        ("got `4: background`: change it", {4: "background"}),
+        ("label_map", {"rest": "background"}),
+    ):
+        refused(text, lambda wrong=wrong: made("decathlon", label_map=wrong), UserError)
 
 
 def test_a_map_changes_the_key_of_a_case_only_where_it_changes_the_case(folder: Folder) -> None:

@@ -107,8 +107,12 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         if self.reference == "prediction" and (self.label_map or self.ignore):
             key = "label_map" if self.label_map else "ignore"
             raise ValueError(f"expected no {key} beside reference: prediction, which reads no label maps: leave it out")
-        if wrong := [key for key, k in (self.label_map or {}).items() if (key == "other") != (k == "background")]:
-            raise ValueError(f"label_map: expected `other: background` or numbers, got {wrong[0]!r}: give its class")
+        for value, k in (self.label_map or {}).items():
+            if (value == "other") != (k == "background"):
+                raise ValueError(
+                    f"label_map: expected `other: background`, and the number of a class for each label, got `{value}: "
+                    f"{k}`: change it"
+                )
         return self
 
     @abc.abstractmethod
