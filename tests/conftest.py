@@ -5,6 +5,7 @@ import fcntl
 import gc
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -23,10 +24,17 @@ ARRAYS = Path(__file__).parent / "golden" / "arrays"
 WITH_RAY = (
     *("training/test_distributed", "tools/chaos/test_killed", "engine/test_ray_engine", "tools/chaos/test_driver"),
     *("tools/chaos/test_workers", "tools/chaos/test_fleet", "remote/test_cluster", "security/test_own_ray"),
-    *("engine/test_ray_folder", "engine/test_glimpser", "tools/chaos/test_local_cluster", "tools/chaos/test_submitted"),
+    *("engine/test_ray_folder", "tools/chaos/test_local_cluster", "tools/chaos/test_submitted"),
 )
 """Files of tests that start Ray: a process of its own runs them, as two Rays wait for each other, and as none may fork
 afterwards, as loaders of training do."""
+
+WORKSHOP = (
+    *("tools/", "security/", "third_party/", "cluster/"),
+    *("models/test_segmamba", "models/test_vista3d", "models/test_sam_med3d", "models/test_rog"),
+    *("models/test_meshnet", "models/test_brainchop", "reporting/page/test_serve", "remote/test_cluster"),
+)
+"""Tests of the workshop, of real clusters, and of what docs/not-supported.md calls optional, for `.ci/workshop`."""
 
 hypothesis.settings.register_profile("freqbench", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("freqbench")
@@ -173,10 +181,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--shuffle", type=int, metavar="SEED", help="files, and tests in a file, in a random order")
 
 
+def file_markers(path: Path) -> set[str]:
+    """Returns the markers that all tests of a file have by the tables above."""
+    name = os.path.relpath(path, Path(__file__).parent).removesuffix(".py")
+    return {marker for marker, names in {"ray": WITH_RAY, "workshop": WORKSHOP}.items() if name.startswith(names)}
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Under `-m integration` or `-m repository`, files that do not name it are not imported: each process would."""
-    marker = config.option.markexpr.partition(" ")[0]
-    if marker not in ("integration", "repository") or not collection_path.name.startswith("test_"):
+    """Files of which `-m` selects no test are not imported, unless the command names files: each process would."""
+    expression = config.option.markexpr
+    if not collection_path.name.startswith("test_") or config.args != config.getini("testpaths"):
+        return None
+    markers = file_markers(collection_path)
+    for marker in ("ray", "workshop"):
+        if (f"not {marker}" in expression) if marker in markers else re.search(rf"(?<!not )\b{marker}\b", expression):
+            return True
+    marker = expression.partition(" ")[0]
+    if marker not in ("integration", "repository"):
         return None
     text = collection_path.read_text("utf-8")
     is_named = marker in text or (marker == "integration" and "from tiers import quick" in text)
@@ -202,8 +223,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if os.path.relpath(item.path, Path(__file__).parent).removesuffix(".py") in WITH_RAY:
-        item.add_marker(pytest.mark.ray)
+    for marker in file_markers(item.path):
+        item.add_marker(marker)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -228,8 +249,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def is_of_ci(config: pytest.Config) -> bool:
-    """True where the tests of `.ci/run` were selected, which measure no speed."""
-    return is_default_selection(config) or config.option.markexpr.startswith("integration")
+    """True where the tests of `.ci/run` or `.ci/workshop` were selected, which measure no speed."""
+    return is_default_selection(config) or config.option.markexpr.startswith(("integration", "workshop"))
 
 
 def is_default_selection(config: pytest.Config) -> bool:

@@ -143,7 +143,7 @@ def test_a_glimpse_that_cannot_be_drawn_or_written_costs_no_row(
     assert listed(str(tmp_path / "undrawn")) == {}
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_ray_hands_over_the_glimpses_that_the_serial_engine_does() -> None:
     def names(outcomes: Sequence[Outcome]) -> set[str]:
         """The worst of each cell is shown, whichever worker drew it."""

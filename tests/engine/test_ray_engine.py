@@ -76,7 +76,7 @@ def glimpses(outcomes: Sequence[Outcome]) -> set[str]:
     return {glimpse.name for glimpse in {glimpse.cell_id: glimpse for glimpse in drawn}.values()}
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_units_that_share_a_dying_worker_are_tried_again_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One worker and one try; PGD begins, as it takes longest. All units but the one that kills are stored."""
     monkeypatch.setattr(retry, "TRIES", 1)
@@ -123,7 +123,7 @@ class Mender(Collector):
         self.obstacle.unlink(missing_ok=True)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_waits_for_ray_and_for_a_store_are_told_and_how_far_a_unit_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

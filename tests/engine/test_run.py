@@ -93,10 +93,9 @@ def classes_removed(out: Path) -> None:
     ("vanish", "engine"),
     [
         *((vanish, "serial") for vanish in (removed, replaced, a_file_removed, classes_removed)),
-        pytest.param(removed, "ray", marks=[pytest.mark.integration, pytest.mark.ray]),
         *(
-            pytest.param(vanish, "ray", marks=[pytest.mark.slow, pytest.mark.ray])
-            for vanish in (replaced, a_file_removed, classes_removed)
+            pytest.param(vanish, "ray", marks=pytest.mark.slow)
+            for vanish in (removed, replaced, a_file_removed, classes_removed)
         ),
     ],
 )

@@ -124,6 +124,14 @@ def disturbed(folder: Path, *disturbances: Disturb) -> tuple[int, list[str], flo
 
 @pytest.mark.integration
 @pytest.mark.timeout(600)
+def test_a_killed_worker_costs_no_row_of_the_log(shared: list[Row], tmp_path: Path) -> None:
+    code, said, _ = disturbed(tmp_path, lambda process: parts_of(process)[0].kill())
+    assert code == 0, said
+    assert repr(read_log(str(tmp_path / "out" / "net"))) == repr(shared)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_killed_worker_costs_no_step_and_a_repeated_command_reaches_the_same_bits(
     shared: list[Row], tmp_path: Path
 ) -> None:
