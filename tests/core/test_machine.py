@@ -94,8 +94,14 @@ def test_threads_that_are_no_number_are_refused_in_a_line(
         machine.settle_threads()
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("module", ["freqbench.api", "freqbench.engine.ray.ray_workers", "freqbench.training"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        pytest.param("freqbench.api", marks=pytest.mark.slow),
+        pytest.param("freqbench.engine.ray.ray_workers", marks=pytest.mark.integration),
+        pytest.param("freqbench.training", marks=pytest.mark.slow),
+    ],
+)
 def test_an_import_of_libraries_reads_the_first_number_of_a_list_of_threads(module: str) -> None:
     """From Python, and in the workers of a cluster, whose machines have variables of their own."""
     code = f"import {module}, pandas, torch; print(torch.get_num_threads())"

@@ -110,7 +110,7 @@ def test_plain_operations_take_the_place_of_kernels_that_cannot_be_built(
     assert len([each for each in caplog.messages if "losses are computed in plain operations" in each]) == 1
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_the_interpreter_runs_all() -> None:
     """Triton reads the variable when it is imported: the tests run in a process of their own."""
     pytest.importorskip("triton", reason="pip install -e '.[dev]'")
