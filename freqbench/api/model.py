@@ -24,7 +24,7 @@ from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, facts_of,
 from freqbench.models.entry import COMMAND
 from freqbench.models.examination import mended
 from freqbench.models.loading import wrapped
-from freqbench.models.resolving import head_of, require_order, resolve_network
+from freqbench.models.resolving import require_order, resolve_network
 from freqbench.models.sources import kind_of_folder
 from freqbench.models.sources.checkpoint import shown_channels
 from freqbench.models.sources.source import Metadata
@@ -192,7 +192,7 @@ def _of_files(entry: ModelEntry, call: Arguments, device: torch.device | None) -
             shown = shown_channels(facts)
             num_channels = num_channels or shown.in_channels
             outputs = outputs or (None if entry.class_map else shown.out_channels)
-        num_classes = num_classes or (outputs and outputs + (head_of(entry, facts) == "sigmoid"))
+        num_classes = num_classes or (outputs and outputs + (entry.head(facts.outputs) == "sigmoid"))
     if num_classes is None:
         path = (facts or entry).path
         raise UserError(f"{path}: expected num_classes (background included), which it does not state: give it")

@@ -402,7 +402,11 @@ class ModelEntry(Strict):
         """Returns how many outputs its network should have for a dataset; None if its files have to say it."""
         if self.classes or self.class_map is not None or num_classes is None:
             return self.classes
-        return num_classes - ((self.outputs or outputs) == "sigmoid")
+        return num_classes - (self.head(outputs) == "sigmoid")
+
+    def head(self, stated: Outputs | None) -> Outputs:
+        """Returns the job's `outputs`, else what the network's files state, else `softmax`."""
+        return self.outputs or stated or "softmax"
 
     def merged(self, num_classes: int, outputs: int | None, head: Outputs = "softmax") -> ClassMap | None:
         """Returns the class map for a network with `outputs` classes; raises UserError if it leaves a class open.

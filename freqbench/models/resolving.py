@@ -64,8 +64,8 @@ def facts_of(
         scaled = spanning(pipeline.bounds or [pipeline.stated_bounds])
         facts = replace(facts, space=pipeline, input=InputAdapter(axes=axes, **scaled), knows_axes=True)
     if entry.class_map is None:
-        require_order(entry.name, path, facts.metadata.class_names or (), class_names, head_of(entry, facts))
-    return replace(facts, path=path, local=local, sha256=sha256, notes=(*at, *facts.notes))
+        require_order(entry.name, path, facts.metadata.class_names or (), class_names, entry.head(facts.outputs))
+    return replace(facts, path=path, checkpoint=local, checkpoint_sha256=sha256, notes=(*at, *facts.notes))
 
 
 def resolve(
@@ -87,60 +87,73 @@ def resolve(
     the checkpoint's metadata, or code that is not trusted; CheckpointError for a checkpoint that is missing, unreadable
     or does not fit.
     """
+    asked = _asked(entry, num_classes, num_channels)
     facts = facts or facts_of(entry, num_classes, num_channels, class_names)
-    draft = _drafted(entry, facts, num_classes, num_channels, space)
-    _require_agreement(entry, facts, draft)
+    draft = _spec_of(asked, facts, entry, space)
     source = source_of(facts.arch)
-    with naming(facts.path, facts.local):
+    with naming(facts.path, facts.checkpoint):
         spec = source.fit(source, draft, facts, entry)
-    # The clean Dice of untrained weights stops no run, unless the job says so.
-    expects = {"min_dice", "expected_dice"} & entry.model_fields_set
-    judges = not spec.is_random and (UNTRAINED not in spec.notes or expects)
-    floor, expected = (entry.floor, entry.expected_dice) if judges else (0.0, None)
+    is_unsaid = not {"min_dice", "expected_dice"} & entry.model_fields_set
+    if spec.is_random or (UNTRAINED in spec.notes and is_unsaid):
+        # Their clean Dice stops no run, unless the job says so of weights in a file.
+        spec = replace(spec, min_dice=0.0, expected_dice=None)
     notes = tuple(f"{entry.name}: {note}" for note in spec.notes)
     silent = frozenset(source.silent(spec.arch, spec.args))
-    spec = replace(spec, checkpoint=facts.path, min_dice=floor, expected_dice=expected, notes=notes, silent_args=silent)
-    return _examined(spec)
+    return _examined(replace(spec, checkpoint=facts.path, notes=notes, silent_args=silent))
 
 
-def _drafted(entry: ModelEntry, facts: Facts, num_classes: int, num_channels: int, space: AnySpace | None) -> ModelSpec:
-    """Returns the spec of what the job asks over what the files say, before a network is made."""
-    source, adapter, head = source_of(facts.arch), facts.input.over(entry.input), head_of(entry, facts)
-    outputs = entry.num_outputs(num_classes, head) or facts.num_classes
-    if outputs is None:
-        raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
-    _require_counts(entry, facts, num_classes, num_channels)
+def _asked(entry: ModelEntry, num_classes: int, num_channels: int) -> ModelSpec:
+    """Returns what the job says of a model's spec, for volumes of so many classes and channels, before its files."""
     training = entry.trained
     return ModelSpec(
         name=entry.name,
-        arch=facts.arch,
-        args=facts.args,
-        roi=entry.roi or (adapter.in_volume_order(facts.roi) if facts.roi else DEFAULT_ROI),
+        roi=entry.roi or DEFAULT_ROI,
         num_classes=num_classes,
-        checkpoint=facts.local,
-        checkpoint_sha256=facts.sha256,
         num_channels=num_channels,
         prefix=entry.prefix,
+        input=entry.input or DEFAULT_INPUT,
+        space=entry.preprocess,
+        inference=entry.inference or DEFAULT_INFERENCE,
+        head=entry.head(None),
+        defence=entry.defence,
+        adaptive=entry.adaptive,
+        min_dice=entry.floor,
+        expected_dice=entry.expected_dice,
+        training=training.identity if training else None,
+        method=training.method if training else None,
+        weights_sha256=training.weights if training else None,
+    )
+
+
+def _spec_of(asked: ModelSpec, facts: Facts, entry: ModelEntry, space: AnySpace | None) -> ModelSpec:
+    """Returns the spec of what the job asks over what the files say, before a network is made; refuses contradictions.
+
+    `space` is the dataset's.
+    """
+    source, adapter, head = source_of(facts.arch), facts.input.over(entry.input), entry.head(facts.outputs)
+    outputs = entry.num_outputs(asked.num_classes, head) or facts.num_classes
+    if outputs is None:
+        raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
+    _require_counts(asked, facts, entry, outputs)
+    draft = replace(
+        asked,
+        **facts.origin,
+        roi=entry.roi or (adapter.in_volume_order(facts.roi) if facts.roi else DEFAULT_ROI),
         input=adapter,
         space=_space(entry, facts, space),
         inference=entry.inference or validate(dict(facts.inference), Inference, where=entry.name),
         runs_code=source.runs_code,
         takes_volumes=source.takes_volumes,
-        code_sha256=facts.code_sha256,
         head=head,
-        class_map=entry.merged(num_classes, outputs, head),
-        black_box=facts.black_box,
-        defence=entry.defence,
-        adaptive=entry.adaptive,
-        training=training.identity if training else None,
-        method=(training and training.method) or facts.metadata.training.method or None,
-        weights_sha256=training.weights if training else None,
-        notes=facts.notes,
+        class_map=entry.merged(asked.num_classes, outputs, head),
+        method=asked.method or facts.metadata.training.method or None,
     )
+    _require_agreement(draft, facts, entry)
+    return draft
 
 
-def _require_agreement(entry: ModelEntry, facts: Facts, draft: ModelSpec) -> None:
-    """Refuses settings that contradict each other or what the files say."""
+def _require_agreement(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> None:
+    """Refuses settings that contradict each other or what the files say, and keys for weights of another kind."""
     name, defence, is_of_regions = entry.name, entry.defence, draft.head == "sigmoid"
     if is_of_regions and isinstance(defence, RandomizedSmoothing):
         raise UserError(
@@ -157,20 +170,32 @@ def _require_agreement(entry: ModelEntry, facts: Facts, draft: ModelSpec) -> Non
         )
     if draft.class_map and draft.is_prompted:
         raise UserError(f"{name}: expected no class_map beside args.points, which are of the dataset's classes")
-    _require_no_other_input(entry, draft.space, draft.inference)
-    _require_fitting_settings(draft, entry, facts)
-
-
-def _require_no_other_input(entry: ModelEntry, space: AnySpace | None, inference: Inference) -> None:
-    """Refuses settings of the input beside a network's own pipeline, which makes it alone."""
-    if isinstance(space, Pipeline):
-        if entry.input and entry.input.model_fields_set:
-            raise UserError(f"{entry.name}: expected no input beside a pipeline of its own, got one: leave it out")
-        if inference.padding == "volume":
+    if isinstance(draft.space, Pipeline):
+        _require_no_other_input(name, entry.input, draft.inference)
+    for key, value in (("migration", entry.migration), ("prefix", entry.prefix)):
+        if value is not None and (draft.is_random or key not in source_of(draft.arch).takes):
             raise UserError(
-                f"{entry.name}: inference.padding: expected reflect, replicate or a number in the unit of its input, "
-                "got volume, which a pipeline of its own does not make"
+                f"{name}: {key}: expected none for {draft.arch} of {facts.path}, got {value}: it is for checkpoints of "
+                f"{', '.join(MODELS)}"
             )
+    for what in ("mean", "std"):
+        value = getattr(draft.input, what)
+        if isinstance(value, tuple) and len(value) != draft.num_channels:
+            raise UserError(
+                f"{name}: input.{what}: expected one number or {draft.num_channels} (one a channel), got {len(value)}: "
+                "give as many"
+            )
+
+
+def _require_no_other_input(name: str, stated: InputAdapter | None, inference: Inference) -> None:
+    """Refuses settings of the input beside a network's own pipeline, which makes it alone."""
+    if stated and stated.model_fields_set:
+        raise UserError(f"{name}: expected no input beside a pipeline of its own, got one: leave it out")
+    if inference.padding == "volume":
+        raise UserError(
+            f"{name}: inference.padding: expected reflect, replicate or a number in the unit of its input, got volume, "
+            "which a pipeline of its own does not make"
+        )
 
 
 def transforms_of(entry: ModelEntry) -> MonaiPipeline:
@@ -211,23 +236,17 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
                     f"{entry.name}: expected members of the same {what}, got {ours} of {first.name} and {theirs} of "
                     f"{member.name}: state one for both"
                 )
-    return ModelSpec(
-        name=entry.name,
+    return replace(
+        _asked(entry, first.num_classes, first.num_channels),
         arch=ENSEMBLE,
-        args={},
         roi=first.roi,
-        num_classes=first.num_classes,
         head=first.head,
         checkpoint=" + ".join(member.name for member in members),
-        checkpoint_sha256="",
-        num_channels=first.num_channels,
         space=first.space,
         inference=entry.inference or first.inference,
         members=tuple(members),
         averages="logits" if all(member.arch == "nnunet" for member in members) else "probabilities",
         black_box=next((member.black_box for member in members if member.black_box), None),
-        defence=entry.defence,
-        adaptive=entry.adaptive,
         min_dice=entry.floor if any(member.min_dice for member in members) else 0.0,
         expected_dice=None if all(member.is_random for member in members) else entry.expected_dice,
     )
@@ -253,7 +272,7 @@ def resolve_network(
     if entry.transforms is not None:
         pipeline = transforms_of(entry)
         adapter, space = adapter_of(pipeline, num_channels), pipeline
-        _require_no_other_input(entry, space, entry.inference or DEFAULT_INFERENCE)
+        _require_no_other_input(name, entry.input, entry.inference or DEFAULT_INFERENCE)
     adapter = adapter.over(entry.input)
     if next(net.parameters(), None) is None:
         raise UserError(f"{name}: expected a network with parameters, found none: add one")
@@ -271,7 +290,7 @@ def resolve_network(
         raise UserError(
             f"{name}: expected a network that leaves its input as it is, got one that writes into it: copy it"
         )
-    head = entry.outputs or "softmax"
+    head = entry.head(None)
     least, parts = (1, "region") if head == "sigmoid" else (2, "classes")
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     sides = adapter.in_network_order(roi)
@@ -290,37 +309,21 @@ def resolve_network(
             f"{name}: expected {entry.num_outputs(num_classes)} output classes, got {got[1]}: leave num_classes out, "
             "or fix it"
         )
-    spec = ModelSpec(
-        name=name,
+    spec = replace(
+        _asked(entry, got[1] + (head == "sigmoid"), num_channels),
         arch=f"{type(net).__module__}:{type(net).__qualname__}",
-        args={},
         runs_code=True,
-        roi=roi,
-        num_classes=got[1] + (head == "sigmoid"),
-        head=head,
-        checkpoint="",
         checkpoint_sha256=checkpoints.state_sha256(net.state_dict()),
-        num_channels=num_channels,
         input=adapter,
         space=space,
-        inference=entry.inference or DEFAULT_INFERENCE,
-        defence=entry.defence,
-        adaptive=entry.adaptive,
-        min_dice=entry.floor,
-        expected_dice=entry.expected_dice,
     )
     inputs = adapter.to_network(windows(num_channels, roi).to(device))
     return _with_findings(spec, examine(net, inputs, got[1], head)), net
 
 
-def head_of(entry: ModelEntry, facts: Facts) -> Outputs:
-    """Returns the job's `outputs` of a network, else what its files state, else `softmax`."""
-    return entry.outputs or facts.outputs or "softmax"
-
-
 def require_head(entry: ModelEntry, facts: Facts, dataset: str, classes: Classes) -> None:
     """Refuses a network of exclusive classes on a dataset of regions, and the other way round."""
-    head = head_of(entry, facts)
+    head = entry.head(facts.outputs)
     if head == classes.head:
         return
     if entry.outputs and facts.outputs not in (None, entry.outputs):
@@ -344,7 +347,7 @@ def stated_classes(entry: ModelEntry) -> int | tuple[str, ...] | None:
         return None
     facts = facts_of(entry)
     outputs = facts.num_classes
-    return facts.metadata.class_names or (outputs and outputs + (head_of(entry, facts) == "sigmoid"))
+    return facts.metadata.class_names or (outputs and outputs + (entry.head(facts.outputs) == "sigmoid"))
 
 
 def require_order(
@@ -394,21 +397,20 @@ def _path_of(entry: ModelEntry) -> str:
     return path
 
 
-def _require_counts(entry: ModelEntry, facts: Facts, num_classes: int, num_channels: int) -> None:
+def _require_counts(asked: ModelSpec, facts: Facts, entry: ModelEntry, outputs: int) -> None:
     """Refuses a network with other classes or channels than the job wants; weights are compared with their network."""
     if source_of(facts.arch).is_checkpoint:
         return
-    wanting = "dataset" if entry.classes is None else "classes"
-    theirs, ours = facts.num_classes, entry.num_outputs(num_classes, head_of(entry, facts)) or facts.num_classes
-    if theirs and ours and theirs != ours:
+    wanting, theirs = "dataset" if entry.classes is None else "classes", facts.num_classes
+    if theirs and theirs != outputs:
         advice = f"set classes: {theirs}"
         if entry.classes is None:
-            advice = advice_on_classes(theirs, ours, head_of(entry, facts))
-        raise UserError(f"{entry.name}: {facts.path} has {theirs} output classes, {wanting} wants {ours}: {advice}")
-    if facts.num_channels != num_channels:
+            advice = advice_on_classes(theirs, outputs, entry.head(facts.outputs))
+        raise UserError(f"{entry.name}: {facts.path} has {theirs} output classes, {wanting} wants {outputs}: {advice}")
+    if facts.num_channels != asked.num_channels:
         raise UserError(
-            f"{entry.name}: {facts.path} has {facts.num_channels} input channels, {wanting} wants {num_channels}: take "
-            "data or a network with as many"
+            f"{entry.name}: {facts.path} has {facts.num_channels} input channels, {wanting} wants "
+            f"{asked.num_channels}: take data or a network with as many"
         )
 
 
@@ -436,23 +438,6 @@ def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpac
             )
     is_datasets = own and dataset and facts.is_own and own.identity() == dataset.identity()
     return entry.preprocess or (None if is_datasets else own)
-
-
-def _require_fitting_settings(draft: ModelSpec, entry: ModelEntry, facts: Facts) -> None:
-    """Refuses keys that serve weights of another kind, and intensities of another number of channels."""
-    for key, value in (("migration", entry.migration), ("prefix", entry.prefix)):
-        if value is not None and (draft.is_random or key not in source_of(draft.arch).takes):
-            raise UserError(
-                f"{draft.name}: {key}: expected none for {draft.arch} of {facts.path}, got {value}: "
-                f"it is for checkpoints of {', '.join(MODELS)}"
-            )
-    for what in ("mean", "std"):
-        value = getattr(draft.input, what)
-        if isinstance(value, tuple) and len(value) != draft.num_channels:
-            raise UserError(
-                f"{draft.name}: input.{what}: expected one number or {draft.num_channels} (one a channel), got "
-                f"{len(value)}: give as many"
-            )
 
 
 def _examined(spec: ModelSpec) -> ModelSpec:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -25,29 +25,51 @@ pass; a GPU with more free memory gives more."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSpec:
+class Origin:
+    """Facts of a network that pass from its files to its spec as they are, but for what a check of its weights mends.
+
+    Attributes:
+        arch: its architecture; also `ensemble`.
+        args: arguments that tell it from others of its architecture: the job's over those of its files.
+        checkpoint: path of its files.
+        checkpoint_sha256: hex digest of all files that its output depends on, or `random:SEED`.
+        code_sha256: hash of the source file, for a class of another package.
+        black_box: why no gradient goes through it; None if one does.
+        notes: what was taken for granted, read from the file, left out of it or mended, one line each.
+    """
+
+    arch: str = ""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: str = ""
+    checkpoint_sha256: str = ""
+    code_sha256: str | None = None
+    black_box: str | None = field(default=None, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """These facts by name, also of what has more."""
+        return {each.name: getattr(self, each.name) for each in fields(Origin)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(Origin):
     """A model with all its settings resolved and checked; plain data that travels to workers.
 
     Fields that a `ModelEntry` has too mean the same here, with defaults and variables filled in.
 
     Attributes:
-        arch: also `ensemble`.
-        args: the network's arguments that are not its class's own defaults.
-        checkpoint_sha256: hex, or `random:SEED`.
         migration: the migration of its checkpoint; None if the weights stay as they are.
         space: space in which it is attacked and scored; None: the dataset's.
         silent_args: names of the arguments that no identity depends on.
         runs_code: True if its files are programs, or its class another package's, so that it needs trust.
         takes_volumes: True for a command, which sees whole volumes in their own unit and returns labels alone.
-        code_sha256: hash of the source file, for a class of another package.
         head: `softmax`, or `sigmoid`: one output for each class but the background.
         class_map: that of SegmentationModel, which says what it holds; None: the classes are the network's own.
-        black_box: why no gradient goes through it; None if one does.
         yields: what the network itself returns: `logits`, or `probabilities`, whose logarithm is then taken.
         averages: what an ensemble averages over its `members`.
         singly: True if windows pass one by one, as the network mixes those of a batch.
         caution: what makes its rows say little; None: nothing known.
-        notes: what was taken for granted, read from the file, left out of it or mended, one line each.
         training: identity of the training, if the job trains the weights; `method`: the same without the seed.
         weights_sha256: hex, of the weights alone. Replaces the file's hash in the model id, because the file also
             records the training time.
@@ -56,12 +78,8 @@ class ModelSpec:
     """
 
     name: str
-    arch: str
-    args: Mapping[str, Any]
     roi: Shape
     num_classes: int
-    checkpoint: str
-    checkpoint_sha256: str
     num_channels: int = 1
     migration: str | None = None
     prefix: str | None = None
@@ -71,14 +89,11 @@ class ModelSpec:
     silent_args: frozenset[str] = field(default=frozenset(), compare=False)
     runs_code: bool = field(default=False, compare=False)
     takes_volumes: bool = field(default=False, compare=False)
-    code_sha256: str | None = None
     head: Outputs = "softmax"
     class_map: ClassMap | None = None
-    black_box: str | None = field(default=None, compare=False)
     yields: Yields = "logits"
     singly: bool = False
     caution: str | None = field(default=None, compare=False)
-    notes: tuple[str, ...] = field(default=(), compare=False)
     members: tuple["ModelSpec", ...] = ()
     averages: Literal["probabilities", "logits"] = "probabilities"
     defence: Defence | None = None

@@ -190,11 +190,11 @@ def test_fold_all_is_taken_where_it_is_alone_and_another_is_refused_by_name(writ
 
 def test_the_hash_follows_plans_and_weights_and_not_the_place(write: Write, tmp_path: Path) -> None:
     folder = Path(write())
-    first = facts("nnunet", str(folder)).sha256
+    first = facts("nnunet", str(folder)).checkpoint_sha256
     moved = folder.rename(tmp_path / "elsewhere")
-    assert facts("nnunet", str(moved)).sha256 == first
+    assert facts("nnunet", str(moved)).checkpoint_sha256 == first
     (moved / "plans.json").write_text(json.dumps({**json.loads((moved / "plans.json").read_text()), "note": 1}))
-    assert facts("nnunet", str(moved)).sha256 != first
+    assert facts("nnunet", str(moved)).checkpoint_sha256 != first
 
 
 def full(plans: dict[str, Any]) -> dict[str, Any]:

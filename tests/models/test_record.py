@@ -144,6 +144,6 @@ def test_axes_that_a_network_is_assumed_to_take_are_said_beside_those_of_files(
         CaseRef(case_id=f"c{i}", patient_id=f"c{i}", fingerprint=f"{i:016x}", shape=(8, 8, 8), axes=codes)
         for i, codes in enumerate(files)
     ]
-    notes = list(axes_notes(spec, Facts(arch=arch, sha256="0"), "d", refs))
+    notes = list(axes_notes(spec, Facts(arch=arch, checkpoint_sha256="0"), "d", refs))
     assert len(notes) == (line is not None)
     assert all(re.search(str(line), note) for note in notes)

@@ -1,7 +1,10 @@
 """Way from an entry of a job to a model that runs: every reader, seeds, migrations, one place of its weights."""
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -18,7 +21,8 @@ from torch import Tensor, nn
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import trusting
-from freqbench.models import ModelEntry, ModelSpec, build, load, resolve
+from freqbench.models import Facts, ModelEntry, ModelSpec, build, load, resolve, save_checkpoint
+from freqbench.models.sources import checkpoint
 from freqbench.pipelines.monai import MonaiPipeline
 
 CPU = torch.device("cpu")
@@ -263,3 +267,43 @@ def test_compiled_network_gives_the_same_logits_and_keys() -> None:
     eager, compiled = load(unet(), CPU), load(unet(), CPU, compile=True)
     torch.testing.assert_close(compiled(images), eager(images), rtol=1e-4, atol=1e-4)
     assert compiled.state_dict().keys() == eager.state_dict().keys()
+
+
+def stays(run: Callable[[], object]) -> set[str]:
+    """Functions of the room that take or return an entry, facts or a spec, each with those nested in it.
+
+    Methods of these three are no stays: they answer a question on a value that stays where it is.
+    """
+    room, kinds, road = str(Path(checkpoint.__file__).parents[1]), (ModelEntry, Facts, ModelSpec), set[str]()
+
+    def note(frame: FrameType, event: str, returned: object) -> None:
+        values = [*frame.f_locals.values()] if event == "call" else [returned]
+        is_of_value = isinstance(frame.f_locals.get("self"), kinds)
+        if frame.f_code.co_filename.startswith(room) and not is_of_value and any(isinstance(v, kinds) for v in values):
+            file = Path(frame.f_code.co_filename).relative_to(room).as_posix()
+            road.add(f"{file}: {frame.f_code.co_qualname.partition('.<locals>')[0]}")
+
+    sys.setprofile(note)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return road
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_checkpoint_has_at_most_twenty_stays_from_entry_to_wrapper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_own: bool
+) -> None:
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", "0")
+    monkeypatch.setattr(checkpoint, "_counts", {})
+    args, roi, path = UNET["args"], UNET["roi"], str(tmp_path / "net.safetensors")
+    weights = {name: 2 * value for name, value in build("unet", 3, roi, args).state_dict().items()}
+    if is_own:
+        save_checkpoint(path, weights, {"arch": "unet", "args": args, "roi": roi}, half=False)
+    else:
+        torch.save(weights, path)
+    entry = ModelEntry(**{**({"name": "m"} if is_own else UNET), "checkpoint": path})
+    road = stays(lambda: load(resolve(entry, 3), CPU))
+    assert {"resolving.py: resolve", "sources/source.py: cost_of", "loading.py: load"} <= road
+    assert len(road) <= 20, "\n".join(sorted(road))

@@ -104,6 +104,11 @@ def migrations_of(arch: str) -> Mapping[str, Migration]:
     return {NONE: Migration(title="as it is"), **MIGRATIONS.get(arch, {})}
 
 
+def migration_of(arch: str, name: str | None) -> Migration:
+    """Returns the migration of that name; None: the one that leaves weights as they are."""
+    return migrations_of(arch)[name or NONE]
+
+
 def recognise(arch: str, found: StateDict, wanted: StateDict) -> str | None:
     """Returns the migration that gives a checkpoint the network's keys; None if it needs none, or none does."""
     if found.keys() == wanted.keys():

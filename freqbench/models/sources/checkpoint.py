@@ -17,12 +17,12 @@ from freqbench.core.identity import digest
 from freqbench.core.names import KNOWN
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
-from freqbench.models.entry import InputAdapter, ModelEntry, seed_of
+from freqbench.models.entry import DEFAULT_INPUT, InputAdapter, ModelEntry, seed_of
 from freqbench.models.examination import remembered
 from freqbench.models.networks import construction
 from freqbench.models.networks.architectures import MODELS, as_tuples, complete_args
 from freqbench.models.networks.inferring import UNTRACED, Inferred, defaults, inferred, recognised, to_state
-from freqbench.models.sources.source import Facts, Metadata, Source, cost_of, fitting
+from freqbench.models.sources.source import UNTRAINED, Facts, Metadata, Source, cost_of
 from freqbench.models.spec import ModelSpec
 
 _counts: dict[str, tuple[int, int]] = {}
@@ -39,16 +39,7 @@ class _Fit(Strict):
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
-    """States the facts of a checkpoint, or of untrained weights; raises as `stated` does."""
-    facts = stated(entry, path)
-    architecture, trained = MODELS[facts.arch], facts.metadata.roi
-    adapter = InputAdapter(axes=architecture.axes)
-    roi = adapter.over(entry.input).in_network_order(trained) if trained else architecture.roi
-    return replace(facts, input=adapter, roi=roi)
-
-
-def stated(entry: ModelEntry, path: str) -> Facts:
-    """Returns what a file of weights and its entry state without the network's class.
+    """States the facts of a checkpoint, or of untrained weights, without their network's class.
 
     Raises UserError for malformed metadata, an unknown architecture, or one that contradicts the metadata;
     CheckpointError for a file that does not exist.
@@ -56,11 +47,17 @@ def stated(entry: ModelEntry, path: str) -> Facts:
     seed = seed_of(path)
     own = metadata_of(path) if seed is None else None
     metadata = own or Metadata()
+    arch = _agreed_arch(entry.name, entry.reader, path, metadata.arch)
+    known = MODELS.get(arch)
+    adapter = InputAdapter(axes=known.axes) if known else DEFAULT_INPUT
+    trained = metadata.roi and adapter.over(entry.input).in_network_order(metadata.roi)
     return Facts(
-        arch=_agreed_arch(entry, path, metadata.arch),
+        arch=arch,
         args=entry.args,
+        roi=trained or (known.roi if known else None),
         num_classes=metadata.num_classes,
         outputs=metadata.outputs,
+        input=adapter,
         space=metadata.preprocess,
         metadata=metadata,
         is_own=own is not None,
@@ -74,16 +71,15 @@ def metadata_of(path: str) -> Metadata | None:
     return validate(content, Metadata, where=f"{path}: metadata") if content else None
 
 
-def _agreed_arch(entry: ModelEntry, path: str, trained: str | None) -> str:
-    arch = entry.reader
+def _agreed_arch(name: str, arch: str | None, path: str, trained: str | None) -> str:
     if arch is None and trained is None:
-        raise UserError(f"{entry.name}: the checkpoint does not say its architecture: give arch: {', '.join(MODELS)}")
+        raise UserError(f"{name}: the checkpoint does not say its architecture: give arch: {', '.join(MODELS)}")
     if arch and trained and arch != trained:
-        raise UserError(f"{entry.name}: arch is {arch} here, but {path} was trained as {trained}: leave arch out")
+        raise UserError(f"{name}: arch is {arch} here, but {path} was trained as {trained}: leave arch out")
     agreed = str(arch or trained)
     if arch is None and plugins.names_class(agreed):
         raise UserError(
-            f"{entry.name}: {path} was trained as {agreed}, code of another package, which a job must name itself: "
+            f"{name}: {path} was trained as {agreed}, code of another package, which a job must name itself: "
             f"give arch: {agreed}"
         )
     if agreed not in MODELS and not plugins.names_class(agreed):
@@ -93,24 +89,19 @@ def _agreed_arch(entry: ModelEntry, path: str, trained: str | None) -> str:
 
 def network(spec: ModelSpec) -> nn.Module:
     """Builds a network of MODELS with the fresh weights of the spec's seed, or 0."""
-    roi, extra = spec.network_roi, _migration_of(spec).extra
+    roi, extra = spec.network_roi, migrations.migration_of(spec.arch, spec.migration).extra
     return construction.build(spec.arch, spec.num_outputs, roi, spec.args, spec.seed or 0, spec.num_channels, extra)
 
 
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str | None]:
     """Returns a checkpoint's weights as the network has them today, and a note on their place in the file."""
     placed = checkpoints.read_placed(spec.checkpoint, wanted, spec.prefix)
-    return _migration_of(spec).convert(placed.weights, wanted), placed.note
-
-
-def _migration_of(spec: ModelSpec) -> migrations.Migration:
-    """Returns the migration that maps the checkpoint's names to the network's."""
-    return migrations.migrations_of(spec.arch)[spec.migration or migrations.NONE]
+    return migrations.migration_of(spec.arch, spec.migration).convert(placed.weights, wanted), placed.note
 
 
 def shown_channels(facts: Facts) -> Inferred:
     """Returns what the weights of a checkpoint show of its network."""
-    return inferred_from(facts.local, facts.arch) if seed_of(facts.path) is None else Inferred()
+    return inferred_from(facts.checkpoint, facts.arch) if seed_of(facts.path) is None else Inferred()
 
 
 def inferred_from(path: str, arch: str, num_channels: int = 1) -> Inferred:
@@ -127,7 +118,7 @@ def fit(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Mo
     trained = facts.metadata.args
 
     def checked() -> _Fit:
-        spec = replace(draft, args=_agreed_args(entry, draft.arch, trained))
+        spec = replace(draft, args=_agreed_args(entry.name, draft.arch, entry.args, trained, entry.path))
         check = _checked if facts.is_own or spec.is_random else _read_off
         spec = check(source, spec, facts, entry)
         return _Fit(**{name: getattr(spec, name) for name in _Fit.model_fields})
@@ -138,7 +129,7 @@ def fit(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Mo
         "num_classes": draft.num_outputs,
         "num_channels": draft.num_channels,
         "prefix": draft.prefix,
-        "checkpoint_sha256": facts.sha256,
+        "checkpoint_sha256": draft.checkpoint_sha256,
         "input": draft.input.model_dump(),
         "args": entry.args,
         "trained": trained,
@@ -148,21 +139,22 @@ def fit(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Mo
 
     def stays() -> bool:
         """True if the outcome belongs to the content that was hashed, which another file may have replaced."""
-        return draft.is_random or checkpoints.content_sha256(draft.checkpoint) == facts.sha256
+        return draft.is_random or checkpoints.content_sha256(draft.checkpoint) == draft.checkpoint_sha256
 
     outcome = remembered(asked, _Fit, checked, stays)
     args = {name: as_tuples(value) for name, value in outcome.args.items()}
     return replace(draft, **{**dict(outcome), "args": args})
 
 
-def _agreed_args(entry: ModelEntry, arch: str, trained: Mapping[str, Any] | None) -> dict[str, Any]:
-    args = complete_args(arch, {**(trained or {}), **entry.args})
+def _agreed_args(
+    model: str, arch: str, stated: Mapping[str, Any], trained: Mapping[str, Any] | None, path: str | None
+) -> dict[str, Any]:
+    args = complete_args(arch, {**(trained or {}), **stated})
     original = args if trained is None else complete_args(arch, trained)
-    for name in entry.args.keys() - MODELS[arch].tuning:
+    for name in stated.keys() - MODELS[arch].tuning:
         if args.get(name) != original.get(name):
             raise UserError(
-                f"{entry.name}: args.{name} is {entry.args[name]!r} here, but {entry.path} was trained otherwise: "
-                "leave it out"
+                f"{model}: args.{name} is {stated[name]!r} here, but {path} was trained otherwise: leave it out"
             )
     return args
 
@@ -175,19 +167,16 @@ def _checked(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) 
         placed = checkpoints.read_placed(draft.checkpoint, wanted, draft.prefix)
         age = entry.migration or (migrations.NONE if facts.is_own else None)
         chosen = migrations.choose(draft.name, draft.arch, age, placed.weights, wanted)
-        weights = migrations.migrations_of(draft.arch)[chosen].convert(placed.weights, wanted)
-        notes = (*notes, *filter(None, [placed.note]), *fitting(draft, wanted, weights, facts))
-    flops, step_bytes = _counted(draft, net)
+        weights = migrations.migration_of(draft.arch, chosen).convert(placed.weights, wanted)
+        checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_outputs, draft.head)
+        untrained = UNTRAINED if not facts.is_own and checkpoints.look_untrained(weights) else None
+        notes = (*notes, *filter(None, [placed.note, untrained]))
+    key = digest([draft.arch, draft.args, draft.network_roi, draft.num_channels, draft.num_outputs])
+    if key not in _counts:  # many checkpoints are of one network
+        _counts[key] = cost_of(draft, net)
+    flops, step_bytes = _counts[key]
     migration = None if chosen == migrations.NONE else chosen
     return replace(draft, migration=migration, flops=flops, step_bytes=step_bytes, notes=notes)
-
-
-def _counted(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
-    """Counts as `cost_of` does, once in this process for each network: many checkpoints are of one."""
-    key = digest([spec.arch, spec.args, spec.network_roi, spec.num_channels, spec.num_outputs, spec.migration])
-    if key not in _counts:
-        _counts[key] = cost_of(spec, net)
-    return _counts[key]
 
 
 def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
@@ -196,13 +185,18 @@ def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry)
     Refuses an argument that contradicts the file, and asks for one whose default would be a guess.
     """
     found, notes, before = inferred_from(draft.checkpoint, draft.arch, draft.num_channels), list[str](), draft.args
+    if asked := to_state(draft.arch, entry.args, found):
+        names = " and ".join(f"args.{name}" for name in asked)
+        raise UserError(
+            f"{entry.name}: {names}: required, as the weights of {entry.path} load with any value and predict rightly "
+            f"with one: state what it was trained with (here the default is {defaults(draft.arch, asked)})"
+        )
     try:
         spec = _checked(source, draft, facts, entry)
     except UserError:
         stated = {name: as_tuples(value) for name, value in entry.args.items()}
         others = {name: value for name, value in found.args.items() if name not in stated}
         read = complete_args(draft.arch, {**others, **stated})
-        _ask(draft, entry, found)
         if read == before:
             raise
         try:
@@ -217,22 +211,11 @@ def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry)
             raise
         shown = [f"{name} {value!r}" for name, value in others.items() if before.get(name) != read.get(name)]
         notes.append(f"read off its weights: {', '.join(shown)}")
-    _ask(draft, entry, found)
     values = {**defaults(spec.arch, UNTRACED.get(spec.arch, ())), **spec.args}
     untraced = [f"{name} {values[name]!r}" for name in UNTRACED.get(spec.arch, ()) if name not in entry.args]
     if untraced:
         notes.append(f"{', '.join(untraced)}: left no trace in its weights, state args if it was trained otherwise")
     return replace(spec, notes=(*spec.notes, *notes))
-
-
-def _ask(draft: ModelSpec, entry: ModelEntry, found: Inferred) -> None:
-    """Refuses, by their names, arguments that nobody stated, that weights do not show, and whose default is a guess."""
-    if asked := to_state(draft.arch, entry.args, found):
-        names = " and ".join(f"args.{name}" for name in asked)
-        raise UserError(
-            f"{entry.name}: {names}: required, as the weights of {entry.path} load with any value and predict rightly "
-            f"with one: state what it was trained with (here the default is {defaults(draft.arch, asked)})"
-        )
 
 
 def _spread(value: Any) -> Any:

@@ -8,22 +8,16 @@ from freqbench.core import plugins
 from freqbench.core.errors import UserError
 from freqbench.models.entry import ModelEntry
 from freqbench.models.networks.construction import refusing, seeded
-from freqbench.models.sources.checkpoint import stated, weights
+from freqbench.models.sources import checkpoint
 from freqbench.models.sources.source import Facts, Source
 from freqbench.models.spec import ModelSpec
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
     """States the facts of a class and its checkpoint; raises UserError for code that is not trusted or not there."""
-    facts = stated(entry, path)
+    facts = checkpoint.facts(entry, path, num_classes, num_channels)
     code = plugins.provenance(plugins.load_class(facts.arch, nn.Module)).get("source_sha256")
-    roi = facts.metadata.roi
-    return replace(
-        facts,
-        args={**(facts.metadata.args or {}), **entry.args},
-        roi=(entry.input or facts.input).in_network_order(roi) if roi else None,
-        code_sha256=code,
-    )
+    return replace(facts, args={**(facts.metadata.args or {}), **entry.args}, code_sha256=code)
 
 
 def network(spec: ModelSpec) -> nn.Module:
@@ -35,4 +29,6 @@ def network(spec: ModelSpec) -> nn.Module:
         return cls(**spec.args)
 
 
-SOURCE = Source(facts=facts, network=network, weights=weights, takes=("prefix",), runs_code=True, is_checkpoint=True)
+SOURCE = Source(
+    facts=facts, network=network, weights=checkpoint.weights, takes=("prefix",), runs_code=True, is_checkpoint=True
+)

@@ -24,11 +24,9 @@ from freqbench.core.types import Outputs, Shape
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, DEFAULT_INPUT, FILE_AXES, InputAdapter, ModelEntry, seed_of
 from freqbench.models.networks.construction import REFUSALS, counted, refusing, seeded
-from freqbench.models.spec import ModelSpec
+from freqbench.models.spec import ModelSpec, Origin
 from freqbench.pipelines import AnySpace, Pipeline
 from freqbench.pipelines.monai import MonaiPipeline
-
-Weights = Mapping[str, Tensor]
 
 UNTRAINED = "its weights look untrained, as every scale of a norm and slope of a PReLU is that of a fresh network"
 
@@ -65,29 +63,22 @@ class Metadata(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class Facts(Origin):
     """Facts of a network that its files state; of a frozen one or a command, the job's where these do not.
 
     Attributes:
-        arch: its architecture.
-        args: arguments that tell it from others of its architecture: the job's over those of its files.
         roi: voxels of its window, in its own axis order; None: not stated.
         num_classes, num_channels: of its output and input; None: not stated.
         outputs: `softmax` or `sigmoid`; None: not stated.
         input: adapter from a volume to the network's input, with the axes that the network takes.
         space: preprocessing of its training data; None: not stated.
         inference: keys of `Inference`, as it was deployed.
-        black_box: why no gradient goes through it; None if one does.
-        notes: what its framework does beside, and freqbench does not: one line each.
-        code_sha256: hash of the source file, for a class of another package.
         metadata: what freqbench itself wrote into the checkpoint, if it `is_own`; else at most names of regions.
         knows_axes: True if its axes are no assumption: freqbench trained it, nobody did, or it reads a file's header.
-        path: where they are, as the job says, variables filled in; `local`: the same on this machine.
-        sha256: hex digest of all files that its output depends on, or `random:SEED`. `facts_of` sets these three.
+        path: where they are, as the job says, variables filled in; `checkpoint`: the same on this machine. `facts_of`
+            sets both, and the hash.
     """
 
-    arch: str
-    args: Mapping[str, Any] = field(default_factory=dict)
     roi: Shape | None = None
     num_classes: int | None = None
     num_channels: int | None = None
@@ -95,15 +86,10 @@ class Facts:
     input: InputAdapter = DEFAULT_INPUT
     space: AnySpace | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)
-    black_box: str | None = None
-    notes: tuple[str, ...] = ()
-    code_sha256: str | None = None
     metadata: Metadata = field(default_factory=Metadata)
     is_own: bool = False
     knows_axes: bool = False
     path: str = ""
-    local: str = ""
-    sha256: str = ""
 
 
 def fitted(source: "Source", draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
@@ -114,16 +100,12 @@ def fitted(source: "Source", draft: ModelSpec, facts: Facts, entry: ModelEntry) 
     if not draft.is_random:
         wanted = net.state_dict()
         weights, note = source.weights(draft, wanted)
-        notes = (*notes, *([note] if note else []), *fitting(draft, wanted, weights, facts))
+        checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_outputs, draft.head)
+        # freqbench's own metadata tell of a training.
+        untrained = UNTRAINED if not facts.is_own and checkpoints.look_untrained(weights) else None
+        notes = (*notes, *filter(None, [note, untrained]))
     flops, step_bytes = cost_of(draft, net)
     return replace(draft, notes=notes, flops=flops, step_bytes=step_bytes)
-
-
-def fitting(draft: ModelSpec, wanted: Weights, weights: Weights, facts: Facts) -> list[str]:
-    """Refuses weights that do not fit their network; returns a note if nobody seems to have trained them."""
-    checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_outputs, draft.head)
-    # freqbench's own metadata tell of a training.
-    return [UNTRAINED] if not facts.is_own and checkpoints.look_untrained(weights) else []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ def job_of(row: Published) -> str:
 def grid(job: str) -> Grid:
     """The grid of a paper's job with its attacks, stand-ins for data and checkpoints, no network built."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "_agreed_args", lambda entry, *_: entry.args)
+        patch.setattr(checkpoint, "_agreed_args", lambda model, arch, stated, *_: stated)
         patch.setattr(checkpoint, "_checked", lambda source, draft, *_: replace(draft, flops=0, step_bytes=0))
         for variable in ("FREQBENCH_DATA", "FREQBENCH_CHECKPOINTS"):
             patch.delenv(variable, raising=False)
