@@ -11,13 +11,6 @@ PACKAGE = Path(__file__).parents[1] / "freqbench"
 
 pytestmark = pytest.mark.repository
 
-KNOWN = {
-    # An entry's defence is looked up in the table of the classes that extend the base.
-    "freqbench.models.defences.base": "freqbench.models.defences.table",
-    # Budgets are read off the sources of attacks, in the words of their parameters.
-    "freqbench.attacks.core.parameters": "freqbench.attacks.core.declared",
-}
-
 
 def modules() -> dict[str, Path]:
     """The files of the package by their names as modules."""
@@ -61,11 +54,4 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 
 def test_no_two_files_need_each_other() -> None:
-    graph = {name: each - {KNOWN.get(name, "")} for name, each in needs().items()}
-    assert circle(graph) == []
-
-
-@pytest.mark.parametrize("one", KNOWN)
-def test_each_exception_still_closes_a_circle(one: str) -> None:
-    others = {name: each for name, each in KNOWN.items() if name != one}
-    assert one in circle({name: each - {others.get(name, "")} for name, each in needs().items()})
+    assert circle(needs()) == []

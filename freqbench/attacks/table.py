@@ -11,7 +11,7 @@ from freqbench.attacks.bases import BASES
 from freqbench.attacks.bias_field import BiasField
 from freqbench.attacks.bim import BIM
 from freqbench.attacks.core.attack import Attack
-from freqbench.attacks.core.parameters import require_names
+from freqbench.attacks.core.declared import require_names
 from freqbench.attacks.corruption import Corruption
 from freqbench.attacks.cospgd import CosPGD
 from freqbench.attacks.ddn import DDN

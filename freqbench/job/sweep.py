@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_serializer
 
-from freqbench.attacks.core.declared import declared
-from freqbench.attacks.core.parameters import TOGETHER, require_names, require_together, spelled
+from freqbench.attacks.core.declared import declared, require_names
+from freqbench.attacks.core.parameters import TOGETHER, require_together, spelled
 from freqbench.attacks.core.targets import with_indices
 from freqbench.core import config, names
 from freqbench.core.config import Strict

@@ -18,14 +18,14 @@ from pydantic import (
     model_validator,
 )
 
-from freqbench.core.config import Architecture, FileName, Strict
+from freqbench.core.config import Architecture, FileName, Strict, validate
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import RAS_LETTERS, Preprocess, in_ras_order
 from freqbench.core.names import meant
 from freqbench.core.plugins import names_class
 from freqbench.core.types import Outputs, Shape, triple
 from freqbench.models.brainchop import FILES, SCHEME, T1
-from freqbench.models.defences.base import Defence, defence_of
+from freqbench.models.defences.base import Defence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -301,6 +301,23 @@ def _rising(ends: tuple[float, float]) -> tuple[float, float]:
 
 Ends = Annotated[tuple[Finite, Finite], AfterValidator(_rising)]
 """Two intensities, the lower one first."""
+
+
+def defence_of(content: Any) -> Defence | None:
+    """Returns the defence that a mapping describes (`name` and the defence's keys); a Defence or None stays as it is.
+
+    Raises UserError for anything else.
+    """
+    if content is None or isinstance(content, Defence):
+        return content
+    name = content.get("name") if isinstance(content, Mapping) else None
+    if not isinstance(name, str):
+        raise UserError(f"expected a mapping with a name, such as {{name: bit_depth, bits: 3}}, got {content!r:.100}")
+    from freqbench.models.defences.table import DEFENCES  # and torch with it
+
+    if name not in DEFENCES:
+        raise UserError(unknown("defence", name, DEFENCES))
+    return validate(dict(content), DEFENCES[name], where=name)
 
 
 class ModelEntry(Strict):

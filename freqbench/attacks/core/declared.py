@@ -2,14 +2,15 @@
 
 import ast
 from collections import ChainMap
-from collections.abc import Mapping
-from dataclasses import make_dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, fields, make_dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from freqbench.attacks.core import parameters
+from freqbench.core.errors import ParameterError, unknown
 from freqbench.core.names import entries
 
 PACKAGE = Path(__file__).parents[3]
@@ -28,6 +29,31 @@ def budgets() -> frozenset[str]:
     """Names of the parameters that bound an attack."""
     second = "l2"  # of random_noise, in place of linf
     return frozenset({second, *(declared(name).budget_name for name in entries("attacks/table.py", "ATTACKS"))})
+
+
+def require_names(attack: Any, given: Collection[str], optional: str | None = None) -> None:
+    """Refuses, with a ParameterError, names that an attack does not take, and a name that it requires and lacks.
+
+    Args:
+        attack: its class, or the class's outline.
+        given: names that a caller passes.
+        optional: a required name that may still be left out.
+    """
+    known = [field.name for field in fields(attack)]
+    for name in given:
+        if name not in known:
+            raise ParameterError(attack.name, name, unknown("parameter", name, known, _budget_for(attack, name, given)))
+    for field in fields(attack):
+        if field.default is MISSING and field.name not in (*given, optional):
+            described = attack.parameters.get(field.name)
+            meaning = described.meaning if described else "see the attack's docstring"
+            raise ParameterError(attack.name, field.name, f"required, but not given ({meaning})")
+
+
+def _budget_for(attack: Any, name: str, given: Collection[str]) -> str | None:
+    """Returns the budget that an attack still lacks if `name` is the budget of another attack; else None."""
+    budget: str | None = (declared(attack.name) or attack).budget_name
+    return budget if name in budgets() and budget not in given else None
 
 
 class _Names(dict[str, Any]):

@@ -1,13 +1,13 @@
 """Defines the meaning and the allowed values of each parameter, the same in Python, job files and columns."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import Field, dataclass
 from typing import Any
 
 from freqbench.attacks.core import values
 from freqbench.attacks.core.targets import canonical
 from freqbench.core import limits, names
-from freqbench.core.errors import ParameterError, unknown
+from freqbench.core.errors import ParameterError
 
 LOSSES, BANDS, KINDS, CHANGES = (names.KNOWN[table] for table in ("losses", "bands", "corruptions", "changes"))
 REGIONS = ("all", "centre", "periphery")
@@ -34,33 +34,6 @@ class Parameter:
     meaning: str
     check: values.Check
     spelled: Callable[[Any], Any] = lambda value: value
-
-
-def require_names(attack: Any, given: Collection[str], optional: str | None = None) -> None:
-    """Refuses, with a ParameterError, names that an attack does not take, and a name that it requires and lacks.
-
-    Args:
-        attack: its class, or the class's outline (`declared`).
-        given: names that a caller passes.
-        optional: a required name that may still be left out.
-    """
-    known = [field.name for field in fields(attack)]
-    for name in given:
-        if name not in known:
-            raise ParameterError(attack.name, name, unknown("parameter", name, known, _budget_for(attack, name, given)))
-    for field in fields(attack):
-        if field.default is MISSING and field.name not in (*given, optional):
-            described = attack.parameters.get(field.name)
-            meaning = described.meaning if described else "see the attack's docstring"
-            raise ParameterError(attack.name, field.name, f"required, but not given ({meaning})")
-
-
-def _budget_for(attack: Any, name: str, given: Collection[str]) -> str | None:
-    """Returns the budget that an attack still lacks if `name` is the budget of another attack; else None."""
-    from freqbench.attacks.core.declared import budgets, declared  # which reads this module
-
-    budget: str | None = (declared(attack.name) or attack).budget_name
-    return budget if name in budgets() and budget not in given else None
 
 
 def spelled(attack: Any, name: str, value: Any) -> Any:

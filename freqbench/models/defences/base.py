@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from freqbench.core.config import Strict, validate
-from freqbench.core.errors import UserError, unknown
+from freqbench.core.config import Strict
 from freqbench.core.identity import digest
 
 if TYPE_CHECKING:
@@ -70,20 +69,3 @@ def draw_seed(*parts: int | str) -> int:
 def unchanged(logits: "Tensor") -> "Tensor":
     """Returns logits that lie on the grid of the windows already."""
     return logits
-
-
-def defence_of(content: Any) -> Defence | None:
-    """Returns the defence that a mapping describes (`name` and the defence's keys); a Defence or None stays as it is.
-
-    Raises UserError for anything else.
-    """
-    if content is None or isinstance(content, Defence):
-        return content
-    name = content.get("name") if isinstance(content, Mapping) else None
-    if not isinstance(name, str):
-        raise UserError(f"expected a mapping with a name, such as {{name: bit_depth, bits: 3}}, got {content!r:.100}")
-    from freqbench.models.defences.table import DEFENCES  # and torch with it
-
-    if name not in DEFENCES:
-        raise UserError(unknown("defence", name, DEFENCES))
-    return validate(dict(content), DEFENCES[name], where=name)

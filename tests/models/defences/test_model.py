@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from freqbench.attacks import PGD
 from freqbench.core.identity import window_generator
 from freqbench.models import SegmentationModel, SlidingWindowModel, predict, prediction
-from freqbench.models.defences.base import defence_of
-from freqbench.models.entry import Inference, InputAdapter
+from freqbench.models.entry import Inference, InputAdapter, defence_of
 
 ROI = (8, 8, 8)
 RANDOM = [{"name": "random_resize_pad", "smallest": 0.5}, {"name": "randomized_smoothing", "sigma": 0.3, "samples": 20}]

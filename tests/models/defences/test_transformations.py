@@ -7,8 +7,9 @@ from scipy import fft, ndimage
 from skimage.restoration import denoise_tv_chambolle
 from torch import Tensor
 
-from freqbench.models.defences.base import Defence, defence_of
+from freqbench.models.defences.base import Defence
 from freqbench.models.defences.transforms import DctQuantization, RandomResizePad
+from freqbench.models.entry import defence_of
 
 SHAPE = (9, 8, 7)
 QUANTISING = [{"name": "bit_depth", "bits": 3}, {"name": "dct_quantization"}]
