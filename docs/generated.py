@@ -35,6 +35,7 @@ from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.audit.checks import CHECKS
 from freqbench.cli import app, catalogue
 from freqbench.core.names import packaged_jobs
+from freqbench.core.threat_models import WORDS
 from freqbench.data import DATASETS, Dataset
 from freqbench.job.json_schema import schema_of
 from freqbench.job.schema import JobSpec
@@ -113,6 +114,7 @@ def write(folder: Path) -> None:
         "code-of-conduct": on_site("CODE_OF_CONDUCT.md"),
         "changelog": on_site("CHANGELOG.md"),
         "attack-table": attack_table(),
+        "threat-models": threat_table(),
         "attacks": attack_sections(),
         "models": model_table(),
         "datasets": dataset_table(),
@@ -407,6 +409,11 @@ def attack_table() -> str:
         rows.append([f"[`{name}`](#{name})", f"`{made.threat_model}`", budget, step, whole, cost_of(name), paper])
     headers = ["attack", "threat model", "budget", "passes a step", "passes", "cost of a step", "paper"]
     return table(rows, headers)
+
+
+def threat_table() -> str:
+    """A row a threat model: its name, and that in words."""
+    return table([[f"`{name}`", words] for name, words in WORDS.items()], ["threat model", "in words"])
 
 
 def attack_sections() -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from freqbench.analysis import certificates
 from freqbench.analysis.frames import added_scores, added_texts, joined_classes
-from freqbench.analysis.groups import budget_texts, is_null_row, is_white_box
+from freqbench.analysis.groups import budget_texts, is_minimal, is_null_row, is_white_box, steps_text
 from freqbench.analysis.labels import families
 from freqbench.analysis.scores import SCORES, Score, shown_scores
 from freqbench.analysis.statistics import DICE, mean_intervals
@@ -20,6 +20,7 @@ from freqbench.analysis.tables import ADDED, CLEAN, failures, summary
 from freqbench.audit import checks
 from freqbench.core.documents import object_of
 from freqbench.core.measures import METRIC_OF
+from freqbench.core.threat_models import in_words
 from freqbench.core.types import AGREEMENT, dataset_name
 from freqbench.metrics import name_of
 from freqbench.reporting.colors import class_color, class_colors, series_style
@@ -28,8 +29,9 @@ from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
 from freqbench.reporting.page import schema
 from freqbench.reporting.page.manifest import shown_glimpses
-from freqbench.reporting.render.columns import OWN, columns_of, in_words, one_line
-from freqbench.reporting.views import natural, unasked
+from freqbench.reporting.render.columns import OWN, Section, columns_of, one_line
+from freqbench.reporting.render.columns import in_words as worded
+from freqbench.reporting.views import natural, smallest, unasked
 from freqbench.results import KEY, Store
 from freqbench.results.store import row_id
 
@@ -96,6 +98,7 @@ def page_data(
         regions={str(name): regions[dataset_name(name)] for name in names if dataset_name(name) in regions},
         series={name: series_style(index) for index, name in enumerate(dict.fromkeys(rows["family"]))},
         attacks=page_facts.attacks(dict.fromkeys(rows["base"].dropna())),
+        threats={name: in_words(name) for name in sorted(set(rows["threat_model"].dropna().astype(str)))},
         docs=page_facts.docs(),
         findings=page_facts.sentences(rows),
         glimpses=shown_glimpses(records, [each["store"] for each in facts]),
@@ -109,9 +112,10 @@ def page_data(
         ),
         runs=page_facts.runs(facts, records),
         jobs=page_facts.jobs(facts),
-        notes=[*page_facts.NOTES, *([OWN] if has_agreement else [])],
+        notes=[*page_facts.NOTES, *filter(None, (steps_text(everything), OWN if has_agreement else ""))],
         cautions=list(page_facts.CAUTIONS),
-        tables=_tables(everything, regions),
+        tables=_tables(unasked(everything, but="smallest"), regions),
+        smallest=_tables(smallest.smallest(everything) if smallest.applies(everything) else [], regions),
         natural=_natural(everything),
         bounds=_bounds(records),
         audit=audit,
@@ -146,7 +150,8 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame, added: Collection[str]) 
     scores |= {name: rows[name] for name in added if name in rows}
     scores |= {f"dsc_foreground_{end}": bounds[end] for end in ("low", "high")}
     counts = {name: rows[name] for name in _COUNTS} | {"seeds": rows["seeds"].where(rows["seeds"] > 0)}
-    return _frame(schema.SummaryFrame, names, counts | scores | {"null": is_null_row(rows)})
+    marks = {"null": is_null_row(rows), "minimal": is_minimal(rows)}
+    return _frame(schema.SummaryFrame, names, counts | scores | marks)
 
 
 def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
@@ -255,10 +260,9 @@ def _groups(kind: type[G], rows: pd.DataFrame, rest: Sequence[str]) -> list[G]:
     return [kind(**dict(zip(names, values, strict=True))) for values in rows.itertuples(index=False, name=None)]
 
 
-def _tables(records: pd.DataFrame, regional: Collection[str]) -> list[schema.ReadyTable]:
-    """Returns each section that a report shows unasked."""
+def _tables(sections: Sequence[Section], regional: Collection[str]) -> list[schema.ReadyTable]:
     tables = []
-    for section in in_words(unasked(records), regional):
+    for section in worded(sections, regional):
         columns = columns_of(section)
         headings = [schema.Heading(heading=one_line(each.heading), number=each.is_number) for each in columns]
         rows = [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)]

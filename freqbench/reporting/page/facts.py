@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from freqbench.analysis.groups import NULL_ROW, is_null_row, is_white_box
+from freqbench.analysis.groups import NULL_ROW, is_minimal, is_null_row, is_white_box
 from freqbench.analysis.labels import agreed
 from freqbench.attacks import ATTACKS
 from freqbench.audit.checks import Finding, titled, verdicts
@@ -140,7 +140,7 @@ def sentences(rows: pd.DataFrame) -> list[schema.Sentence]:
     entries = list[schema.Sentence]()
     for dataset, of_dataset in rows.groupby("dataset", observed=True):
         white_box = of_dataset[is_white_box(of_dataset) & of_dataset[DROP].notna()]
-        attacks = white_box[~is_null_row(white_box)]
+        attacks = white_box[~is_null_row(white_box) & ~is_minimal(white_box)]
         leading = attacks.loc[attacks.groupby("threat_model", observed=True)[DROP].idxmax()]
         texts = [(row, _strongest(row, of_dataset)) for _, row in leading.iterrows() if row[DROP] >= MIN_DROP]
         texts += _most_robust(attacks)

@@ -69,6 +69,7 @@ class Frame(Part):
 
 SETTING = ("dataset", "source", "target", "attack", "family", "base", "threat", "budget_text", "transfer")
 REASONS = ("error", "metrics", "null_reasons")
+ENDS = ("dsc_foreground_low", "dsc_foreground_high")
 COUNTS = ("budget", "cases", "seeds", "failed", "hd95_cases")
 
 
@@ -76,12 +77,12 @@ class SummaryFrame(Frame):
     """One row per dataset, source, target and attack.
 
     `attack` is the full label, `family` the label without its budget, `base` the attack's name; `_low` and `_high` end
-    the 95 % interval of a mean; `null` 1 marks a null row.
+    the 95 % interval of a mean; `null` 1 marks a null row, `minimal` 1 an attack whose result is a size and no score.
     """
 
     texts: dict[Annotated[str, OneOf((*SETTING, *REASONS))], Texts]
     numbers: dict[
-        Annotated[str, OneOf((*COUNTS, *SCORE_NAMES, "dsc_foreground_low", "dsc_foreground_high", "null"), ADDED)],
+        Annotated[str, OneOf((*COUNTS, *SCORE_NAMES, *ENDS, "null", "minimal"), ADDED)],
         Numbers,
     ]
 
@@ -395,6 +396,8 @@ class PageData(Part):
     """Look of each family."""
     attacks: dict[str, AttackPaper]
     """Paper of each `base` of the summary."""
+    threats: dict[str, str]
+    """Name in words of each `threat` of the summary."""
     docs: str | None
     """Address of the documentation."""
     findings: list[Sentence]
@@ -410,6 +413,8 @@ class PageData(Part):
     notes: list[str]
     cautions: list[str]
     tables: list[ReadyTable]
+    smallest: list[ReadyTable]
+    """Sizes of smallest changes, a dataset each, in place of scores."""
     natural: list[NaturalChart]
     bounds: list[BoundsChart]
     audit: PageAudit | None
