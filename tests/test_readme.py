@@ -82,7 +82,7 @@ def test_addresses_and_citation_are_made_from_the_projects_files(name: str, func
 
 
 @pytest.mark.parametrize("urls", ["[project.urls]\n", ""])
-def test_without_a_place_no_address_is_made_up(made: Callable[[str], dict[str, str]], urls: str) -> None:
+def test_addresses_are_left_out_without_a_place(made: Callable[[str], dict[str, str]], urls: str) -> None:
     texts = made(urls)
     assert re.search(r"year = \{\d+\}\}\n```\n<!-- /addresses -->", texts["README.md"])
     assert yaml.safe_load(texts["CITATION.cff"]).keys().isdisjoint({"url", "repository-code"})

@@ -34,8 +34,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def of_title(text: str, title: str) -> tuple[str, str]:
     """The part of a report below the one title that contains this, and the rest."""
     parts = re.split(r"(?m)^(?=## )", text)
-    (found,) = (part for part in parts if title in part.partition("\n")[0])
-    return found, "".join(part for part in parts if part is not found)
+    (own,) = (part for part in parts if title in part.partition("\n")[0])
+    return own, "".join(part for part in parts if part is not own)
 
 
 @pytest.mark.parametrize("table", [None, "overview"])
