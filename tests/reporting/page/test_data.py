@@ -159,6 +159,13 @@ def test_packed_data_is_plain_json_and_the_same_for_the_same_rows() -> None:
     assert packed(made) == packed(made)
 
 
+def test_whole_numbers_have_no_point_in_the_packed_data() -> None:
+    """A page is that much smaller, and 3 cases are not 3.0."""
+    text = gzip.decompress(packed(data_of(*grid(1, ["a"], ["a"], 3, 2)))).decode()
+    assert '"cases":[3]' in text
+    assert '"budget":[0.00392157]' in text
+
+
 def said(*rows: dict[str, Any]) -> list[str]:
     data = page_data(shown(*rows), None, [])
     for each in data.findings:
