@@ -35,6 +35,7 @@ from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.audit.checks import CHECKS
 from freqbench.cli import app, catalogue
 from freqbench.core.names import packaged_jobs
+from freqbench.core.threat_models import WORDS
 from freqbench.data import DATASETS, Dataset
 from freqbench.job.json_schema import schema_of
 from freqbench.job.schema import JobSpec
@@ -113,6 +114,7 @@ def write(folder: Path) -> None:
         "code-of-conduct": on_site("CODE_OF_CONDUCT.md"),
         "changelog": on_site("CHANGELOG.md"),
         "attack-table": attack_table(),
+        "threat-models": threat_table(),
         "attacks": attack_sections(),
         "models": model_table(),
         "datasets": dataset_table(),
@@ -158,29 +160,53 @@ def on_site(name: str) -> str:
     return text
 
 
+def places() -> Mapping[str, str]:
+    """Addresses of `[project.urls]` by name; empty until there is a public place."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {})
+
+
 def front_page() -> str:
-    """The README with the addresses of `[project.urls]`, a badge if they are GitHub's, and what to cite."""
-    urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
-    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    tests = f"{urls['Repository']}/actions/workflows/ci.yml"
+    """The README with what to cite, the addresses that there are, and a badge if the repository is on GitHub."""
+    urls, cited = places(), yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    repository = urls.get("Repository", "")
+    tests = f"{repository}/actions/workflows/ci.yml"
     badge = f"[![tests]({tests}/badge.svg)]({tests})\n" if "//github.com/" in tests else ""
     author, version, year = cited["authors"][0]["name"], cited["version"], cited["date-released"].year
-    cite = [
+    at = f", url = {{{repository}}}" if repository else ""
+    lines = [
         "```bibtex",
         f"@software{{freqbench, title = {{{cited['title']}}},",
-        f"  author = {{{{{author}}}}}, version = {{{version}}}, year = {{{year}}}, url = {{{urls['Repository']}}}}}",
+        f"  author = {{{{{author}}}}}, version = {{{version}}}, year = {{{year}}}{at}}}",
         "```",
     ]
-    addresses = f"Repository: <{urls['Repository']}>, documentation: <{urls['Documentation']}>"
-    addresses += " (placeholders: there is no public place yet)." if "//example.org/" in addresses else "."
-    image = urls["Image"].removeprefix("https://")
-    run = f"Without an installation: `docker run --rm --shm-size=1g -w /tmp {image}:cpu freqbench run quickstart`."
-    parts = {
-        "badge": badge,
-        "addresses": "\n".join([*cite, "", addresses, run, ""]),
-        "board": board_table(BOARD_OF_README),
-    }
+    if found := [f"{name}: <{urls[name]}>" for name in ("Repository", "Documentation") if name in urls]:
+        lines += ["", f"{', '.join(found)}."]
+    if image := image_line():
+        lines += ["", image]
+    parts = {"badge": badge, "addresses": "\n".join([*lines, ""]), "board": board_table(BOARD_OF_README)}
     return filled((ROOT / "README.md").read_text(encoding="utf-8"), parts)
+
+
+def image_line() -> str:
+    """How to run the published image; empty if there is none."""
+    image = places().get("Image", "").removeprefix("https://")
+    run = f"`docker run --rm --shm-size=1g -w /tmp {image}:cpu freqbench run quickstart`"
+    return f"Without an installation: {run}." if image else ""
+
+
+def citation() -> str:
+    """CITATION.cff with the addresses that there are."""
+    keys = {"repository-code": "Repository", "url": "Documentation"}
+    lines = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if line.partition(":")[0] not in keys]
+    return "\n".join([*lines, *(f"{key}: {places()[name]}" for key, name in keys.items() if name in places()), ""])
+
+
+def install_page() -> str:
+    """The page on installation with the published image, if there is one."""
+    image = image_line()
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    return filled(page, {"image": f"{image}\n" if image else ""})
 
 
 @cache
@@ -298,7 +324,7 @@ def nnunet_attacks() -> str:
         map(points, 255 * left["linf"]),
         map(points, 100 * left["ssim_body"]),
     ]
-    headers = ["attack", "threat model", "patients", "DSC", "interval", "drop", "its interval", "L-inf", "SSIM body"]
+    headers = ["attack", "threat model", "patients", "DSC", "interval", "drop", "its interval", "L-inf 1/255", "SSIM body"]
     return table([*map(list, zip(*columns, strict=True))], headers) + "\n"
 
 
@@ -383,6 +409,11 @@ def attack_table() -> str:
         rows.append([f"[`{name}`](#{name})", f"`{made.threat_model}`", budget, step, whole, cost_of(name), paper])
     headers = ["attack", "threat model", "budget", "passes a step", "passes", "cost of a step", "paper"]
     return table(rows, headers)
+
+
+def threat_table() -> str:
+    """A row a threat model: its name, and that in words."""
+    return table([[f"`{name}`", words] for name, words in WORDS.items()], ["threat model", "in words"])
 
 
 def attack_sections() -> str:
@@ -655,6 +686,8 @@ def _put(path: Path, text: str) -> None:
 if __name__ == "__main__":
     _put(ROOT / "jobs" / "README.md", jobs_page())
     _put(ROOT / "README.md", front_page())
+    _put(ROOT / "CITATION.cff", citation())
+    _put(ROOT / "docs" / "install.md", install_page())
     _put(BOARD_PAGE, leaderboard_page())
     _put(NNUNET, nnunet_page())
     _put(WORST_CASES, worst_cases())

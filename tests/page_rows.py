@@ -13,6 +13,7 @@ import pytest
 
 from freqbench.analysis import tables
 from freqbench.reporting.page.data import page_data
+from freqbench.reporting.page.schema import PageData
 from freqbench.results import CLASS_RECORDS, RECORDS
 
 CHROMIUM = "/usr/bin/chromium"
@@ -112,6 +113,6 @@ FACTS = [
 ]
 
 
-def data_of(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[str, Any]:
+def data_of(records: pd.DataFrame, classes: pd.DataFrame | None) -> PageData:
     """The page's data of these rows, checked and labelled as the report does it."""
     return page_data(tables.current(records), classes, FACTS)

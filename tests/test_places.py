@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "freqbench"
 TABLE = "core/measures.py"
 ROOMS = ("audit/*.py", "core/*.py", "engine/*.py", "exchange/*.py", "metrics/__init__.py", "results/*.py")
 """Files that would hold a fact; views, checks and papers choose the scores that they are about."""
+THREAT_MODEL = {"core/threat_models.py": 1}  # of the same name
 USES: dict[str, dict[str, int]] = {
     "dsc": {
         **{"audit/computing.py": 3, "audit/first_case.py": 2, "audit/probe_files.py": 1, "audit/probes.py": 7},
@@ -30,8 +31,9 @@ USES: dict[str, dict[str, int]] = {
         **{"audit/comparison.py": 1, "audit/reference.py": 4, "audit/reproduce.py": 2, "core/machine.py": 1},
         **{"engine/matching.py": 1, "engine/scoring.py": 7},
     },
-    "linf": {"audit/computing.py": 3, "engine/attacking.py": 1, "engine/matching.py": 1, "engine/scoring.py": 1},
-    "l2": {"audit/computing.py": 2, "engine/attacking.py": 1, "engine/scoring.py": 1},
+    "linf": {"audit/computing.py": 3, "engine/attacking.py": 1, "engine/matching.py": 1, "engine/scoring.py": 1}
+    | THREAT_MODEL,
+    "l2": {"audit/computing.py": 2, "engine/attacking.py": 1, "engine/scoring.py": 1} | THREAT_MODEL,
     "energy": {"engine/scoring.py": 1},
     "seam": {"engine/scoring.py": 1},
     "voxel_success": {"engine/scoring.py": 2, "exchange/predictions.py": 2, "results/schema.py": 1},

@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
 
 import finding
@@ -27,6 +29,7 @@ from freqbench.job.schema import JobSpec
 from freqbench.metrics import METRICS
 from freqbench.models import MODELS
 from freqbench.models.packaged import WORST_CASES
+from freqbench.reporting.page import facts
 from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.training import TrainJob
 
@@ -48,22 +51,78 @@ def test_the_readme_is_short() -> None:
     assert len(TEXT.splitlines()) <= 150
 
 
-def test_addresses_badge_and_citation_are_made_from_the_projects_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+MADE = {"README.md": "front_page", "CITATION.cff": "citation", "docs/install.md": "install_page"}
+PLACE = """[project.urls]
+Repository = "https://github.com/lab/freqbench"
+Documentation = "https://lab.github.io/freqbench"
+Image = "https://ghcr.io/lab/freqbench"
+"""
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, str]]:
+    """Makes the files of MADE in a copy whose `[project.urls]` is another."""
+
+    def made(urls: str) -> dict[str, str]:
+        project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        project = re.sub(r"^\[project\.urls\].*?(?=^\[)", f"{urls}\n", project, flags=re.DOTALL | re.MULTILINE)
+        (tmp_path / "docs").mkdir(exist_ok=True)
+        (tmp_path / "pyproject.toml").write_text(project)
+        for name in MADE:
+            (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+        monkeypatch.setattr(generated, "ROOT", tmp_path)
+        return {name: getattr(generated, function)() for name, function in MADE.items()}
+
+    return made
+
+
+@pytest.mark.parametrize(("name", "function"), MADE.items())
+def test_addresses_and_citation_are_made_from_the_projects_files(name: str, function: str) -> None:
+    assert getattr(generated, function)() == (ROOT / name).read_text(encoding="utf-8"), "run python docs/generated.py"
+
+
+@pytest.mark.parametrize("urls", ["[project.urls]\n", ""])
+def test_addresses_are_left_out_without_a_place(made: Callable[[str], dict[str, str]], urls: str) -> None:
+    texts = made(urls)
+    assert re.search(r"year = \{\d+\}\}\n```\n<!-- /addresses -->", texts["README.md"])
+    assert yaml.safe_load(texts["CITATION.cff"]).keys().isdisjoint({"url", "repository-code"})
+    for word in ("badge.svg", "Repository:", "Documentation: <", "Without an installation"):
+        assert not any(word in text for text in texts.values()), word
+
+
+def test_a_place_stands_once_wherever_it_belongs(made: Callable[[str], dict[str, str]], tmp_path: Path) -> None:
+    texts, run = made(PLACE), "-w /tmp ghcr.io/lab/freqbench:cpu freqbench run quickstart`."
+    assert "(https://github.com/lab/freqbench/actions/workflows/ci.yml/badge.svg)" in texts["README.md"].splitlines()[3]
+    assert "url = {https://github.com/lab/freqbench}}\n```" in texts["README.md"]
+    assert "Repository: <https://github.com/lab/freqbench>, Documentation: <https://lab." in texts["README.md"]
+    assert all(run in texts[name] for name in ("README.md", "docs/install.md"))
+    cited = yaml.safe_load(texts["CITATION.cff"])
+    assert cited["repository-code"] == "https://github.com/lab/freqbench"
+    assert cited["url"] == "https://lab.github.io/freqbench"
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    assert {
+        name: getattr(generated, function)() for name, function in MADE.items()
+    } == texts  # once, also the second time
+
+
+@pytest.mark.parametrize("urls", [{}, {"Documentation": "https://lab.github.io/freqbench"}])
+def test_the_page_links_the_documentation_once_it_has_a_place(
+    urls: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A badge stands there once the repository is on GitHub; until then it would be a broken picture."""
-    assert generated.front_page() == TEXT, "run python docs/generated.py"
-    assert "badge.svg" not in TEXT
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    (tmp_path / "pyproject.toml").write_text(project.replace("https://example.org/", "https://github.com/lab/"))
-    for name in ("README.md", "CITATION.cff"):
-        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    monkeypatch.setattr(generated, "ROOT", tmp_path)
-    public = generated.front_page()
-    assert "(https://github.com/lab/freqbench/actions/workflows/ci.yml/badge.svg)" in public.splitlines()[3]
-    assert "url = {https://github.com/lab/freqbench}" in public
-    assert "example.org" not in public
-    assert "placeholder" not in public
+    stated = Message()
+    for name, url in urls.items():
+        stated["Project-URL"] = f"{name}, {url}"
+    monkeypatch.setattr(facts, "metadata", lambda _: stated)
+    assert facts.docs() == urls.get("Documentation")
+
+
+def test_nothing_that_is_shipped_names_a_placeholder() -> None:
+    folders = [ROOT / name for name in ("freqbench", "docs", "jobs", "cluster", "reports", ".github", ".ci")]
+    files = [*ROOT.glob("*"), *(path for folder in folders for path in folder.rglob("*"))]
+    files = [path for path in files if path.is_file() and not {"build", "node_modules"} & set(path.parts)]
+    assert len(files) > 500
+    assert [path for path in files if b"example.org" in path.read_bytes()] == []
 
 
 def test_an_extra_is_named_as_a_clone_installs_it() -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 from freqbench.analysis.frames import plain
 from freqbench.analysis.labels import each_distinct, value_text
 from freqbench.analysis.statistics import DICE, FEWEST, POINTS, Limits, mean_intervals
+from freqbench.core.threat_models import MINIMAL
 
 IDENTITY = [
     *("dataset", "source_model", "target_model", "label", "attack", "threat_model", "budget_name", "budget"),
@@ -50,9 +51,30 @@ def is_white_box(frame: pd.DataFrame) -> pd.Series:
     return pd.Series(same, index=frame.index)
 
 
+def is_minimal(frame: pd.DataFrame) -> pd.Series:
+    """True for each row of an attack that seeks a smallest change: its result is a size, and no score ranks it."""
+    return frame["threat_model"].astype(str).str.endswith(MINIMAL)
+
+
 def is_null_row(frame: pd.DataFrame) -> pd.Series:
     """True for each row that shows an attack's change without its optimisation."""
     return frame["label"].astype(str).str.contains(NULL_ROW, regex=False)
+
+
+def native_steps(frame: pd.DataFrame) -> pd.Series:
+    """Returns 1/255 of intensity in the unit of the files for each row, as `eps_native` of any row of the same dataset,
+    source model and case tells; NaN where none does."""
+    steps = frame["eps_native"].astype(float) / (255 * frame["budget"].astype(float))
+    keys = [frame[name] for name in ("dataset", "source_model", "case_id")]
+    return steps.where(np.isfinite(steps)).groupby(keys, observed=True).transform("mean")
+
+
+def steps_text(frame: pd.DataFrame) -> str:
+    """States 1/255 in the unit of the files by dataset; empty where no row tells it."""
+    ends = native_steps(frame).groupby(frame["dataset"].astype(str)).agg(["min", "max"]).dropna()
+    spans = {name: dict.fromkeys((f"{low:.3g}", f"{high:.3g}")) for name, low, high in ends.itertuples()}
+    told = ", ".join(f"{name} {' to '.join(span)}" for name, span in spans.items())
+    return f"1/255 of intensity in the unit of the files (HU for CT): {told}." if told else ""
 
 
 def with_files(frame: pd.DataFrame, files: Mapping[tuple[str, str], object]) -> pd.DataFrame:

@@ -32,6 +32,7 @@ _MEAN = "mean over foreground classes"
 _SHARE = f"magnitude over the true volume, {_MEAN}"
 _SAME = "the same inside the body, without the air around the patient"
 _MOVED = "of a voxel, by attacks that move the anatomy"
+_SMALLEST = "size of the smallest change that made the volume fall"
 _JACOBIAN = "least determinant of the displacement's Jacobian; 100: no change of volume"
 SCORES: tuple[Score, ...] = (
     Score("dsc_foreground", "dsc_foreground", "DSC foreground", "x100", "higher", _FOREGROUND, 100, 1, True),
@@ -66,6 +67,8 @@ SCORES: tuple[Score, ...] = (
     Score("lpips_body", "lpips_body", "1-LPIPS x100 body", "x100", "higher", _SAME, 100, 1, True),
     Score("psnr", "psnr", "PSNR", "dB", "higher", "peak signal-to-noise ratio"),
     Score("linf_255", "linf", "L-inf", "1/255", "lower", "largest change of a voxel", 255, 1, True),
+    Score("smallest_linf_255", "smallest_linf", "smallest L-inf", "1/255", "higher", _SMALLEST, 255, 2, True),
+    Score("smallest_l2_255", "smallest_l2", "smallest rms", "1/255", "higher", _SMALLEST, 255, 2, True),
     Score("l2", "l2", "L2", "intensity 0..1", "lower", "Euclidean norm of the change", 1, 2),
     Score("l2_body", "l2_body", "L2 body", "intensity 0..1", "lower", _SAME, 1, 2, True),
     Score("displacement_mean_mm", "displacement_mean_mm", "mean displacement mm", "mm", "lower", _MOVED, 1, 2),

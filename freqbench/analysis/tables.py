@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from freqbench.analysis.frames import added_scores, plain
-from freqbench.analysis.groups import budget_texts, scored
+from freqbench.analysis.groups import budget_texts, is_minimal, scored
 from freqbench.analysis.labels import attack_labels, model_names
 from freqbench.analysis.precision import checked
 from freqbench.analysis.scores import SCORES, shown_scores
@@ -130,8 +130,8 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> p
 
     It aggregates existing rows and is no attack: it is never above any of its attacks. The strongest leaves the
     lowest foreground DSC; seeds count as attacks of their own. Only cases for which every attack has a score
-    count; attacks without a budget, or alone in their threat model, have no row. Raises UserError for one that is not
-    among the records.
+    count; attacks without a budget, for a smallest change, or alone in their threat model, have no row. Raises
+    UserError for one that is not among the records.
 
     Args:
         records: as in `summary`.
@@ -147,7 +147,7 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> p
         if name not in labels:
             raise UserError(unknown("attack", name, labels))
     frame = scored(frame[frame["label"].isin(labels if attacks is None else attacks)])
-    frame = frame[frame["budget"].notna() & frame["dsc_foreground"].notna()]
+    frame = frame[frame["budget"].notna() & frame["dsc_foreground"].notna() & ~is_minimal(frame)]
     frame = frame.assign(budget=budget_texts(frame).astype(object), _score=frame["dsc_foreground"])
     frame = frame.rename(columns={"drop": "dsc_drop", "hd95_penalised": "hd95_penalised_mm"})
     is_rms = (frame["threat_model"] == "l2") & frame["budget_name"].isin(RMS_BUDGETS)  # else the plain norm

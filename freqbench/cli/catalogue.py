@@ -22,6 +22,7 @@ from freqbench.core import names, plugins
 from freqbench.core.documents import yaml_item
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.measures import METRICS
+from freqbench.core.threat_models import in_words
 
 app = typer.Typer()
 
@@ -166,12 +167,18 @@ def attack(name: str) -> Described:
 def _described(cls: Any, name: str) -> Described:
     """Describes an attack by its class or outline; `name` is that of a job."""
     paper = cls.paper if hasattr(cls, "paper") else sys.modules[cls.__module__].__doc__
-    facts = {"paper": first_line(paper), "threat model": cls.threat_model, "budget": cls.budget_name or "none"}
+    facts = {"paper": first_line(paper), "threat model": _worded(cls.threat_model), "budget": cls.budget_name or "none"}
     details: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         details |= attributes(base.__doc__ or "", "Args") if base.__name__ != "Attack" else {}
     rows = [(key, default, details.get(key, meaning)) for key, default, meaning in attack_rows(cls)]
     return Described(facts, _line("attacks", {"name": name, **_budgeted(cls)}), cls.__doc__, rows=rows)
+
+
+def _worded(threat_model: Any) -> Any:
+    """Adds its name in words to that of a threat model; a property, of a class whose parameters choose it, stays."""
+    words = in_words(threat_model) if isinstance(threat_model, str) else ""
+    return f"{threat_model}: {words}" if words else threat_model
 
 
 def model(name: str) -> Described:

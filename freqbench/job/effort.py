@@ -8,6 +8,7 @@ from typing import Any
 
 from freqbench.attacks import Attack
 from freqbench.core.errors import UserError, unknown
+from freqbench.core.threat_models import MINIMAL
 from freqbench.job.attacks import attack_entry
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid, expand
@@ -18,8 +19,6 @@ from freqbench.ops.losses import LOSSES, SEQUENCES
 
 METRICS = ("dsc",)
 CHOICES = ("loss", "restarts")
-MINIMAL = "-minimal"
-"""Ends threat models of attacks whose steps make the change smaller, not the drop larger."""
 
 
 @dataclass(frozen=True, kw_only=True)

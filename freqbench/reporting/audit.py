@@ -126,17 +126,6 @@ def _believed(findings: tuple[Finding, ...], text: str, data: pd.DataFrame | Non
     return Section(title, table, text, data) if models else Section(title, text=NOTHING)
 
 
-def page_part(findings: tuple[Finding, ...]) -> dict[str, Any]:
-    """Returns the PageAudit of findings."""
-    of_model = ("dataset", "model", "verdict", "sentence")
-    of_finding = ("check", "should", "dataset", "model", "subject", "verdict", "sentence")
-    return {
-        "models": [{name: getattr(each, name) for name in of_model} for each in verdicts(findings)],
-        "findings": [{name: _value(each, name) for name in of_finding} for each in findings],
-        "notes": [MODELS, HOW, RUN],
-    }
-
-
 _TITLES = {"should": "what should hold", "subject": "attack", "sentence": "what was found"}
 
 

@@ -11,13 +11,12 @@ from typing import Any
 import pandas as pd
 
 from freqbench.analysis.frames import class_drops, plain
-from freqbench.analysis.groups import LIMITS, is_white_box
+from freqbench.analysis.groups import LIMITS, is_minimal, is_white_box
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, families
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import case_minima, comparable, current
 from freqbench.core.documents import object_of
 from freqbench.core.files import storage
-from freqbench.job.effort import MINIMAL
 from freqbench.reporting.colors import SeriesStyle, series_style
 from freqbench.results import volumes
 
@@ -128,7 +127,7 @@ def worst_cases(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns foreground DSC under the worst white-box attack on each case: `intervals` of each `threat_model`,
     `budget_name`, `budget` and `target_model`, with `clean`, the mean without attack. Attacks and cases are those that
     all models have."""
-    attacked = rows[rows["is_white_box"] & (rows["budget"] > 0) & rows["dsc_foreground"].notna()]
+    attacked = rows[rows["is_white_box"] & (rows["budget"] > 0) & rows["dsc_foreground"].notna() & ~is_minimal(rows)]
     by = ["threat_model", "budget_name", "budget"]
     sets = attacked.assign(_score=attacked["dsc_foreground"]).groupby(by, observed=True)
     lowest = [case_minima(comparable(part), ["target_model"]) for _, part in sets]
@@ -226,11 +225,12 @@ def smallest_sizes(rows: pd.DataFrame) -> pd.DataFrame:
     One row for each `target_model`, `label`, `threat_model` and `patient_id` with an attack that seeks one; settings
     are in the order of the report. Of a patient's cases and seeds, the smallest counts.
     """
-    rows = rows[rows["threat_model"].astype(str).str.endswith(MINIMAL)]
-    sizes = 255 * rows["smallest_linf"].fillna(rows["smallest_l2"]).fillna(math.inf)
+    rows = rows[is_minimal(rows)]
+    sizes = 255 * rows["smallest_linf"].astype(float).fillna(rows["smallest_l2"].astype(float)).fillna(math.inf)
     keys = ["target_model", "label", "threat_model", "patient_id"]
     table = plain(rows.assign(size=sizes).groupby(keys, observed=True, as_index=False)[["size"]].min())
-    order = places(rows, "label")
+    ordered = rows[_ORDER].drop_duplicates().sort_values(_ORDER, kind="stable")
+    order = {name: place for place, name in enumerate(ordered["label"].astype(str).unique())}
     return table.sort_values(
         ["target_model", "label"], key=lambda column: column.map(lambda text: order.get(text, text))
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import pandas as pd
 
 from freqbench.analysis.frames import classes_frame, found_records
+from freqbench.analysis.groups import is_minimal, steps_text
 from freqbench.analysis.precision import checked
 from freqbench.analysis.tables import ADDED, PAIR, attack_table, current, failures, summary, transfer_table, worst_case
 from freqbench.audit import checks
@@ -85,7 +86,8 @@ def report(
         return render.csv(summary(records).rename(columns=lambda name: name.removeprefix(ADDED)))
     sections = _sections(records, left_out, None if job_keys is None else len(job_keys)) + unasked(records)
     sections += _audit(stores, job_keys, records)
-    return render_all([*sections, Section("How to read this", text=NOTES)])
+    notes = "\n\n".join(filter(None, (NOTES, steps_text(records))))
+    return render_all([*sections, Section("How to read this", text=notes)])
 
 
 def renderer(format: str, regional: Collection[str] = ()) -> Callable[[Sequence[Section]], str]:
@@ -130,7 +132,8 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
     sections = [Section("Records", text=_counts(records, planned))]
     if left_out:
         sections.append(Section("Left out of the tables", text=left_out))
-    for dataset, of_dataset in records[records["left_out"] == ""].groupby("dataset"):
+    ranked = records[(records["left_out"] == "") & ~is_minimal(records)]
+    for dataset, of_dataset in ranked.groupby("dataset", observed=True):
         rows = summary(of_dataset)
         table = attack_table(rows)
         targets = [] if len(table) else sorted(of_dataset["target_model"].unique())

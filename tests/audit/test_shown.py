@@ -1,7 +1,6 @@
 """The audit is shown in every report, as a table of its own, and on the page."""
 
 import io
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from freqbench.audit import probe_files
 from freqbench.audit.checks import audited, gathered
 from freqbench.audit.probe_files import GRADIENTS, Gradients, root_of, write
 from freqbench.core.errors import UserError
-from freqbench.reporting.audit import LINES, first_screen, page_part
+from freqbench.reporting.audit import LINES, first_screen
+from freqbench.reporting.page import facts
 from freqbench.reporting.report import report
 from freqbench.results import KEY, Store
 
@@ -52,12 +52,13 @@ def test_the_whole_audit_is_a_table_a_csv_with_every_digit_and_json_without_nan(
     budget = frame[frame["check"] == "budget"].iloc[0]
     assert (budget["verdict"], budget["cases"]) == ("violated", 6)
     assert budget["low"] < budget["difference"] < budget["high"]
-    part = page_part(audited(gathered([flagged])))
+    part = facts.audit(audited(gathered([flagged])))
     names = {f"{name}: {should}" for name, should in zip(frame["check"], frame["should"], strict=True)}
-    assert names == {each["should"] for each in part["findings"]}  # one name everywhere
-    json.dumps(part, allow_nan=False)
-    assert part["models"][0]["verdict"] == "flagged"
-    assert {"check", "should", "dataset", "model", "subject", "verdict", "sentence"} == set(part["findings"][0])
+    assert names == {each.should for each in part.findings}  # one name everywhere
+    assert part.models[0].verdict == "flagged"
+    assert {"check", "should", "dataset", "model", "subject", "verdict", "sentence"} == set(
+        part.findings[0].model_dump()
+    )
 
 
 def test_the_first_screen_has_the_gravest_findings_first_and_twenty_lines_at_most(flagged: Store) -> None:

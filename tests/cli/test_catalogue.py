@@ -62,7 +62,7 @@ def test_an_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench
     assert (code, err) == (0, "")
     for text in (
         "arXiv:2307.07269",
-        "dct-quantization",
+        "dct-quantization-stretched: DCT quantisation, each slice then stretched to [0, 1]",
         "a = R(IDCT(q φ(c / q)) + 128)",
         "smallest entry of the table; None: 5",
         "20.0",

@@ -46,9 +46,9 @@ def test_a_figure_names_every_region_and_no_other_number(store: Store) -> None:
 def test_the_viewer_names_every_region(store: Store) -> None:
     records = tables.current(store.records().to_pandas())
     manifest = live_manifest(records, store.class_records().to_pandas(), [store.root], regions_of(store.runs()))
-    (case,) = manifest["cases"]
-    assert case["class_names"] == ["background", *REGIONS]
-    assert manifest["regions"][case["dataset"]][:4] == [[], [1], [1, 2], [1, 2, 3]]
+    (case,) = manifest.cases
+    assert case.class_names == ["background", *REGIONS]
+    assert manifest.regions[case.dataset][:4] == [[], [1], [1, 2], [1, 2, 3]]
 
 
 def test_tables_of_regions_speak_of_regions(store: Store) -> None:

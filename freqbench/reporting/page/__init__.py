@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -13,6 +12,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from freqbench.reporting.page.data import data_of, page_data
+from freqbench.reporting.page.schema import Manifest, PageData, Part
 
 __all__ = ["build_page", "data_of", "packed", "page_data", "viewer_script"]
 
@@ -21,13 +21,13 @@ LIVE_SOURCE = "data"
 _LEAVES_SCRIPT = re.compile(r"</script|<!--|<script", re.IGNORECASE)
 
 
-def packed(data: Mapping[str, Any]) -> bytes:
+def packed(data: PageData) -> bytes:
     """Packs the page's data as gzip-compressed JSON, the same bytes for the same data; ValueError for a NaN."""
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_given)
     return gzip.compress(text.encode(), compresslevel=9, mtime=0)
 
 
-def build_page(data: Mapping[str, Any] | None, viewer: str = "", volumes: Mapping[str, Any] | None = None) -> str:
+def build_page(data: PageData | None, viewer: str = "", volumes: Manifest | None = None) -> str:
     """Makes the page as HTML text that needs no network.
 
     Args:
@@ -42,12 +42,12 @@ def build_page(data: Mapping[str, Any] | None, viewer: str = "", volumes: Mappin
     for script in scripts:
         if match := _LEAVES_SCRIPT.search(script):
             raise ValueError(f"a script must not contain {match.group()!r}: it would end or nest its own tag")
-    content = None if data is None else base64.b64encode(packed({**data, "volumes": volumes})).decode()
+    content = None if data is None else base64.b64encode(packed(data.model_copy(update={"volumes": volumes}))).decode()
     template = Environment(autoescape=True).from_string(_read("template.html"))
     return template.render(
         policy=_policy(scripts, is_live=data is None, has_viewer=bool(viewer)),
         source=LIVE_SOURCE if data is None else "",
-        title="freqbench" if data is None else f"{data['title']} - freqbench",
+        title="freqbench" if data is None else f"{data.title} - freqbench",
         style=Markup(_read("dist/page.css")),
         packed=content,
         scripts=[Markup(script) for script in scripts],
@@ -57,6 +57,10 @@ def build_page(data: Mapping[str, Any] | None, viewer: str = "", volumes: Mappin
 def viewer_script() -> str:
     """Returns the script of the viewer of saved volumes, for `build_page`."""
     return _read("dist/viewer.js")
+
+
+def _given(part: Part) -> dict[str, Any]:
+    return {name: value for name, value in part if name in part.model_fields_set}
 
 
 def _policy(scripts: list[str], is_live: bool, has_viewer: bool) -> str:

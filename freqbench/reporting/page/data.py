@@ -5,32 +5,33 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from freqbench.analysis import certificates
 from freqbench.analysis.frames import added_scores, added_texts, joined_classes
-from freqbench.analysis.groups import budget_texts, is_null_row, is_white_box
-from freqbench.analysis.labels import agreed, families
-from freqbench.analysis.scores import SCORES, shown_scores
+from freqbench.analysis.groups import budget_texts, is_minimal, is_null_row, is_white_box, steps_text
+from freqbench.analysis.labels import families
+from freqbench.analysis.scores import SCORES, Score, shown_scores
 from freqbench.analysis.statistics import DICE, mean_intervals
 from freqbench.analysis.tables import ADDED, CLEAN, failures, summary
 from freqbench.audit import checks
 from freqbench.core.documents import object_of
 from freqbench.core.measures import METRIC_OF
+from freqbench.core.threat_models import in_words
 from freqbench.core.types import AGREEMENT, dataset_name
 from freqbench.metrics import name_of
-from freqbench.reporting.audit import page_part
 from freqbench.reporting.colors import class_color, class_colors, series_style
 from freqbench.reporting.contents import Contents, contents, keys_of, regions_of
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
+from freqbench.reporting.page import schema
 from freqbench.reporting.page.manifest import shown_glimpses
-from freqbench.reporting.page.schema import PageData
-from freqbench.reporting.render.columns import OWN, columns_of, in_words, one_line
-from freqbench.reporting.views import natural, unasked
+from freqbench.reporting.render.columns import OWN, Section, columns_of, one_line
+from freqbench.reporting.render.columns import in_words as worded
+from freqbench.reporting.views import natural, smallest, unasked
 from freqbench.results import KEY, Store
 from freqbench.results.store import row_id
 
@@ -40,32 +41,35 @@ MAX_CLASS_MEANS = 500_000
 DIGITS = 6  # a page shows four at most: fewer here, and what is shown would be rounded twice
 COUNT_DIGITS = 12
 
+F = TypeVar("F", bound=schema.Frame)
+G = TypeVar("G", schema.LeftOut, schema.Failures)
+
 _KEYS = ["dataset", "source_model", "target_model", "label"]
 _COUNTS = ["budget", "cases", "seeds", "failed", "hd95_cases"]
 _CLEAN = ["cases", "dsc", "dsc_foreground", "hd95", "hd95_mm", "hd95_penalised_mm"]
 
 
-def data_of(stores: Sequence[Store], may_be_empty: bool = False) -> tuple[Contents, dict[str, Any]]:
+def data_of(stores: Sequence[Store], may_be_empty: bool = False) -> tuple[Contents, schema.PageData]:
     """Returns the contents of stores and `page_data` of them, with their audit; raises as `contents`."""
     content = contents(stores, may_be_empty=may_be_empty)
     keys = keys_of(each["job"] for each in content.facts)
     findings = checks.audited(checks.gathered(stores, keys, may_be_empty=may_be_empty))
-    return content, page_data(content.records, content.classes, content.facts, page_part(findings))
+    return content, page_data(content.records, content.classes, content.facts, page_facts.audit(findings))
 
 
 def page_data(
     records: pd.DataFrame,
     classes: pd.DataFrame | None,
     facts: Sequence[Mapping[str, Any]],
-    audit: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Makes the object that `build_page` embeds and a server sends: a PageData, as plain values.
+    audit: schema.PageAudit | None = None,
+) -> schema.PageData:
+    """Makes the object that `build_page` embeds and a server sends.
 
     Args:
         records: columns of `RECORDS` after `tables.current`.
         classes: columns of `CLASS_RECORDS`; None where there are none.
         facts: one per store, `{"store": root, "runs": Store.runs(), "job": Store.job()}`.
-        audit: of `freqbench.reporting.audit.page_part`; None if not asked for.
+        audit: of `facts.audit`; None if not asked for.
     """
     everything, left_out = records, records[records["left_out"] != ""]
     records = records[records["left_out"] == ""].reset_index(drop=True)
@@ -78,58 +82,59 @@ def page_data(
     rows = rows.assign(family=families(rows), base=records.drop_duplicates("row").set_index("row")["attack"])
     failed = failures(records).astype(object)
     regions = regions_of(run for each in facts for run in each["runs"])
+    reasons = left_out.groupby([*_KEYS, "left_out"], observed=True).size()
     names = rows["dataset"].unique()
     has_agreement = rows["dataset"].astype(str).str.endswith(AGREEMENT).any()
     added = {ADDED + name_of(text): text for text in added_texts(records)}
-    data = {
-        "format": 1,
-        "title": page_facts.title(facts),
-        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": version("freqbench"),
-        "scores": [
-            {name: value for name, value in score._asdict().items() if name != "scale"}
-            | {"metric": METRIC_OF.get(score.source, "")}
-            for score in SCORES
-        ]
-        + [
-            {"name": name, "source": name_of(text), "heading": name_of(text), "unit": "", "direction": ""}
-            | {"meaning": f"metric of another package, {text}", "digits": 3, "shown": True, "metric": text}
-            for name, text in added.items()
-        ],
-        "summary": _summary(rows, records, added),
-        "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
+    return schema.PageData(
+        format=1,
+        title=page_facts.title(facts),
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=version("freqbench"),
+        scores=[*map(_score, SCORES), *(_added_score(name, text) for name, text in added.items())],
+        summary=_summary(rows, records, added),
+        clean=_frame(schema.Clean, {"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
         **_class_frames(records, classes),
-        "regions": {str(name): regions[dataset_name(name)] for name in names if dataset_name(name) in regions},
-        "series": {name: list(series_style(index)) for index, name in enumerate(dict.fromkeys(rows["family"]))},
-        "attacks": page_facts.attacks(dict.fromkeys(rows["base"].dropna())),
-        "docs": page_facts.docs(),
-        "findings": [each | {"text": agreed(each["text"], each["dataset"])} for each in page_facts.sentences(rows)],
-        "glimpses": shown_glimpses(records, [each["store"] for each in facts]),
-        "class_colors": class_colors(),
-        "left_out": _objects(
-            left_out.groupby([*_KEYS, "left_out"], observed=True).size().reset_index(name="rows"), ("reason", "rows")
+        regions={str(name): regions[dataset_name(name)] for name in names if dataset_name(name) in regions},
+        series={name: series_style(index) for index, name in enumerate(dict.fromkeys(rows["family"]))},
+        attacks=page_facts.attacks(dict.fromkeys(rows["base"].dropna())),
+        threats={name: in_words(name) for name in sorted(set(rows["threat_model"].dropna().astype(str)))},
+        docs=page_facts.docs(),
+        findings=page_facts.sentences(rows),
+        glimpses=shown_glimpses(records, [each["store"] for each in facts]),
+        class_colors=class_colors(),
+        left_out=_groups(schema.LeftOut, reasons.reset_index(), ("reason", "rows")),
+        failures=_groups(schema.Failures, failed.where(failed.notna(), None), ("failed", "reason")),
+        counts=schema.Counts(
+            ok=int((records["status"] == "ok").sum()),
+            failed=int((records["status"] != "ok").sum()),
+            left_out=len(left_out),
         ),
-        "failures": _objects(failed.where(failed.notna(), None), ("failed", "reason")),
-        "counts": {
-            "ok": int((records["status"] == "ok").sum()),
-            "failed": int((records["status"] != "ok").sum()),
-            "left_out": len(left_out),
-        },
-        "runs": page_facts.runs(facts, records),
-        "jobs": page_facts.jobs(facts),
-        "notes": [*page_facts.NOTES, *([OWN] if has_agreement else [])],
-        "cautions": list(page_facts.CAUTIONS),
-        "tables": _tables(everything, regions),
-        "natural": _natural(everything),
-        "bounds": _bounds(records),
-        "audit": audit,
-        "volumes": None,
-    }
-    PageData.model_validate(data)
-    return data
+        runs=page_facts.runs(facts, records),
+        jobs=page_facts.jobs(facts),
+        notes=[*page_facts.NOTES, *filter(None, (steps_text(everything), OWN if has_agreement else ""))],
+        cautions=list(page_facts.CAUTIONS),
+        tables=_tables(unasked(everything, but="smallest"), regions),
+        smallest=_tables(smallest.smallest(everything) if smallest.applies(everything) else [], regions),
+        natural=_natural(everything),
+        bounds=_bounds(records),
+        audit=audit,
+        volumes=None,
+    )
 
 
-def _summary(rows: pd.DataFrame, records: pd.DataFrame, added: Collection[str]) -> dict[str, Any]:
+def _score(score: Score) -> schema.ScoreColumn:
+    stated = {name: value for name, value in score._asdict().items() if name != "scale"}
+    return schema.ScoreColumn(**stated, metric=METRIC_OF.get(score.source, ""))
+
+
+def _added_score(name: str, metric: str) -> schema.ScoreColumn:
+    source, meaning = name_of(metric), f"metric of another package, {metric}"
+    shown: dict[str, Any] = {"heading": source, "unit": "", "direction": "", "digits": 3, "shown": True}
+    return schema.ScoreColumn(name=name, source=source, meaning=meaning, metric=metric, **shown)
+
+
+def _summary(rows: pd.DataFrame, records: pd.DataFrame, added: Collection[str]) -> schema.SummaryFrame:
     budgets = budget_texts(rows).astype(object)
     columns = {"dataset": "dataset", "source": "source_model", "target": "target_model", "attack": "label"}
     columns |= {"family": "family", "base": "base", "threat": "threat_model"}
@@ -145,7 +150,8 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame, added: Collection[str]) 
     scores |= {name: rows[name] for name in added if name in rows}
     scores |= {f"dsc_foreground_{end}": bounds[end] for end in ("low", "high")}
     counts = {name: rows[name] for name in _COUNTS} | {"seeds": rows["seeds"].where(rows["seeds"] > 0)}
-    return _frame(names, counts | scores | {"null": is_null_row(rows)})
+    marks = {"null": is_null_row(rows), "minimal": is_minimal(rows)}
+    return _frame(schema.SummaryFrame, names, counts | scores | marks)
 
 
 def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
@@ -182,8 +188,8 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
         joined = _joined(records, classes)
         frames["classes"] = _class_names(joined)
         means = _class_means(joined)
-        if means["rows"] > MAX_CLASS_MEANS:
-            omitted["class_means"] = f"{means['rows']:,} means of classes are too many for a page"
+        if means.rows > MAX_CLASS_MEANS:
+            omitted["class_means"] = f"{means.rows:,} means of classes are too many for a page"
         else:
             frames["class_means"] = means
         if len(joined) > MAX_CLASS_ROWS or len(records) > MAX_CASES:
@@ -191,7 +197,7 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
         else:
             counts = np.bincount(joined["position"], minlength=len(records))
             values = {"class": joined["class_index"], "dsc": joined["dsc"] * 100, "hd95_mm": joined["hd95_mm"]}
-            frames["case_classes"] = _frame({}, values)
+            frames["case_classes"] = _frame(schema.CaseClasses, {}, values)
             blocks, frames["clean_classes"] = _clean_classes(records, joined)
     if len(records) > MAX_CASES:
         omitted["cases"] = (
@@ -203,7 +209,7 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
     return frames
 
 
-def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> dict[str, Any]:
+def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> schema.CaseFrame:
     names = {"case": "case_id", "patient": "patient_id", "run": "run_id"}
     names |= {name: name for name in ("status", "error", "metrics", "null_reasons")}
     columns = {name: records[name] for name in ("row", "seed", "missed_classes", "hallucinated_classes")}
@@ -211,7 +217,7 @@ def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> dic
     text["id"] = pd.Series([row_id(*key) for key in records[list(KEY)].itertuples(index=False)], dtype=object)
     scores = added_scores(records).add_prefix(ADDED)
     added = {str(name): scores[name] for name in scores if not str(name).endswith("_clean")}
-    return _frame(text, shown_scores(records) | added, **columns, classes=counts, clean=blocks)
+    return _frame(schema.CaseFrame, text, shown_scores(records) | added, **columns, classes=counts, clean=blocks)
 
 
 def _joined(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
@@ -222,50 +228,50 @@ def _joined(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     return joined.assign(class_name=joined["class_name"].astype(object))
 
 
-def _class_names(joined: pd.DataFrame) -> dict[str, list[list[Any]]]:
+def _class_names(joined: pd.DataFrame) -> dict[str, list[tuple[int, str, str]]]:
     distinct = joined[["dataset", "class_index", "class_name"]].drop_duplicates(["dataset", "class_index"])
-    names: dict[str, list[list[Any]]] = {}
+    names: dict[str, list[tuple[int, str, str]]] = {}
     for dataset, index, name in distinct.sort_values(["dataset", "class_index"]).itertuples(index=False, name=None):
-        names.setdefault(str(dataset), []).append([int(index), str(name), class_color(int(index))])
+        names.setdefault(str(dataset), []).append((int(index), str(name), class_color(int(index))))
     return names
 
 
-def _class_means(joined: pd.DataFrame) -> dict[str, Any]:
+def _class_means(joined: pd.DataFrame) -> schema.ClassMeans:
     values = joined.assign(dsc_drop=joined["dsc_clean"] - joined["dsc"])
     groups = values.groupby(["row", "class_index"], sort=True)
     means = groups[["dsc", "dsc_clean", "dsc_drop", "hd95_mm"]].mean()
     means[["dsc", "dsc_clean", "dsc_drop"]] *= 100
     row, index = (means.index.get_level_values(level) for level in (0, 1))
-    return _frame({}, means, **{"row": row, "class": index, "cases": groups["dsc"].count()})
+    return _frame(schema.ClassMeans, {}, means, **{"row": row, "class": index, "cases": groups["dsc"].count()})
 
 
-def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
+def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndarray, schema.CleanClasses]:
     """Scores the models on each clean volume once: returns the block of every record, and the blocks."""
     block = records.groupby(["dataset", "target_model", "case_id"], observed=True, sort=False).ngroup().to_numpy()
     rows = joined.assign(block=block[joined["position"]]).drop_duplicates(["block", "class_index"])
     rows = rows.sort_values(["block", "class_index"], kind="stable")
     exact = {"block": rows["block"], "class": rows["class_index"], "label_voxels": rows["label_voxels"]}
-    return block, _frame({}, {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]}, **exact)
+    values = {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]}
+    return block, _frame(schema.CleanClasses, {}, values, **exact)
 
 
-def _objects(rows: pd.DataFrame, rest: Sequence[str]) -> list[dict[str, Any]]:
+def _groups(kind: type[G], rows: pd.DataFrame, rest: Sequence[str]) -> list[G]:
     names = ("dataset", "source", "target", "attack", *rest)
-    return [dict(zip(names, values, strict=True)) for values in rows.itertuples(index=False, name=None)]
+    return [kind(**dict(zip(names, values, strict=True))) for values in rows.itertuples(index=False, name=None)]
 
 
-def _tables(records: pd.DataFrame, regional: Collection[str]) -> list[dict[str, Any]]:
-    """Returns a ReadyTable of each section that a report shows unasked."""
+def _tables(sections: Sequence[Section], regional: Collection[str]) -> list[schema.ReadyTable]:
     tables = []
-    for section in in_words(unasked(records), regional):
+    for section in worded(sections, regional):
         columns = columns_of(section)
-        headings = [{"heading": one_line(each.heading), "number": each.is_number} for each in columns]
+        headings = [schema.Heading(heading=one_line(each.heading), number=each.is_number) for each in columns]
         rows = [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)]
-        tables.append({"title": section.title, "text": section.text, "columns": headings, "rows": rows})
+        tables.append(schema.ReadyTable(title=section.title, text=section.text, columns=headings, rows=rows))
     return tables
 
 
-def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
-    """Returns a NaturalChart of each dataset that has natural and adversarial rows to compare."""
+def _natural(records: pd.DataFrame) -> list[schema.NaturalChart]:
+    """Returns the chart of each dataset that has natural and adversarial rows to compare."""
     charts = []
     by_dataset = shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ()
     for dataset, rows in by_dataset:
@@ -274,46 +280,46 @@ def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
             continue
         columns = comparison.by_row[["target_model", "group", "row", "mean", "low", "high"]]
         drops = {
-            (model, group, row): [None if math.isnan(value) else round(float(value), 2) for value in values]
-            for model, group, row, *values in columns.itertuples(index=False)
+            (model, group, row): (round(float(mean), 2), *(None if math.isnan(end) else round(end, 2) for end in ends))
+            for model, group, row, mean, *ends in columns.itertuples(index=False)
         }
-        models, names = comparison.models, [[natural.GROUPS[group], row] for group, row in comparison.rows]
-        chart: dict[str, Any] = {"dataset": str(dataset), "models": list(models), "rows": names}
+        models = comparison.models
+        chart: dict[str, Any] = {"rows": [(natural.GROUPS[group], row) for group, row in comparison.rows]}
         chart["drops"] = {model: [drops.get((model, *row)) for row in comparison.rows] for model in models}
-        chart["series"] = {model: list(series_style(place)) for place, model in enumerate(models)}
-        charts.append(chart | {"cases": comparison.n})
+        chart["series"] = {model: series_style(place) for place, model in enumerate(models)}
+        charts.append(schema.NaturalChart(dataset=str(dataset), models=list(models), cases=comparison.n, **chart))
     return charts
 
 
-def _bounds(records: pd.DataFrame) -> list[dict[str, Any]]:
-    """Returns a BoundsChart of each smoothed model."""
+def _bounds(records: pd.DataFrame) -> list[schema.BoundsChart]:
+    """Returns the chart of each smoothed model."""
     table = certificates.means(certificates.brackets(records))
     charts = []
     for (dataset, model, _, kind, sigma), rows in table.groupby(certificates.PLACE) if len(table) else ():
         ends = {name: numbers(rows[name]) for name in ("radius", "clean", "certified", "attacked")}
         chart: dict[str, Any] = {"dataset": str(dataset), "model": str(model), "kind": kind, "sigma": sigma}
         chart["rows"] = [dict(zip(ends, values, strict=True)) for values in zip(*ends.values(), strict=True)]
-        charts.append(chart | {"cases": int(rows["cases"].max())})
+        charts.append(schema.BoundsChart(**chart, cases=int(rows["cases"].max())))
     return charts
 
 
-def numbers(values: Any, digits: int = DIGITS) -> list[float | int | None]:
+def numbers(values: Any, digits: int = DIGITS) -> list[schema.Number | None]:
     """Rounds numbers to `digits` significant digits, whole ones without a point; missing ones are None."""
     rounded = [float(f"{value:.{digits}g}") for value in pd.to_numeric(pd.Series(values)).astype(float).tolist()]
     return [(int(value) if value.is_integer() else value) if math.isfinite(value) else None for value in rounded]
 
 
-def texts(values: pd.Series) -> dict[str, Any]:
+def texts(values: pd.Series) -> schema.Texts:
     """Codes texts as indices into the distinct ones, in order of appearance; -1 where there is none."""
     codes, distinct = pd.factorize(values.astype(object))
-    return {"values": [str(value) for value in distinct], "codes": codes.tolist()}
+    return schema.Texts(values=[str(value) for value in distinct], codes=codes.tolist())
 
 
-def _frame(text: Mapping[str, pd.Series], values: Mapping[str, Any] | pd.DataFrame, **exact: Any) -> dict[str, Any]:
-    """Makes a Frame; `exact` numbers keep COUNT_DIGITS."""
-    return {
-        "rows": len(next(iter(text.values())) if text else next(iter(dict(values).values()))),
-        "texts": {name: texts(column) for name, column in text.items()},
-        "numbers": {name: numbers(column) for name, column in values.items()}
+def _frame(kind: type[F], text: Mapping[str, pd.Series], values: Mapping[str, Any] | pd.DataFrame, **exact: Any) -> F:
+    """Makes a frame; `exact` numbers keep COUNT_DIGITS."""
+    return kind(
+        rows=len(next(iter(text.values())) if text else next(iter(dict(values).values()))),
+        texts={name: texts(column) for name, column in text.items()},
+        numbers={str(name): numbers(column) for name, column in values.items()}
         | {name: numbers(column, COUNT_DIGITS) for name, column in exact.items()},
-    }
+    )

@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.data import nibabel_files
 from freqbench.reporting.colors import class_colors
-from freqbench.reporting.page.schema import Manifest, Regions
+from freqbench.reporting.page.schema import Manifest, Regions, SavedCase, ShownGlimpse, VolumeKeys
 from freqbench.results import volumes
 from freqbench.results.glimpses import listed, read
 
@@ -27,7 +27,10 @@ INT16 = 32767
 MOST_BYTES = 8_000_000  # of the glimpses of a page
 PACKING = 6  # of 9: higher levels pack an attack's noise no better
 
-_KINDS = {"clean": volumes.ON_CLEAN, "adversarial": volumes.ON_ADVERSARIAL}
+_KINDS: Mapping[Literal["clean", "adversarial"], str] = {
+    "clean": volumes.ON_CLEAN,
+    "adversarial": volumes.ON_ADVERSARIAL,
+}
 
 
 def write_volumes(
@@ -37,7 +40,7 @@ def write_volumes(
     folder: str,
     regions: Regions,
     most: int | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Writes the saved volumes of records as scripts below a folder, for a page that is opened from disk.
 
     Each is `volumes/KEY.js`, a call with the file's bytes; the key is a hash of its content, so that the clean volume
@@ -52,7 +55,7 @@ def write_volumes(
         most: bytes that the attacked volumes may have in the stores, the largest drops first; None: all are written.
 
     Returns:
-        Argument of `freqbenchViewer.open`: a `schema.Manifest`, as plain values.
+        Argument of `freqbenchViewer.open`.
     """
     keys: dict[str, str] = {}  # key of each file of a store
     sizes: dict[str, int] = {}
@@ -75,17 +78,15 @@ def write_volumes(
     if most is not None:
         records, note = _strongest(records, stores, most)
     manifest = _manifest("script", records, classes, stores, key, regions)
-    manifest["notes"] += [note] if note else []
+    manifest.notes += [note] if note else []
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
         path, begin = storage.join(folder, FOLDER, name), _beginning(name.removesuffix(".js"))
         if name.removesuffix(".js") not in sizes and storage.read_range(path, 0, len(begin)) == begin:
             storage.remove(path)
-    return manifest | {"bytes": sum(sizes.values()), "rounding": rounding}
+    return manifest.model_copy(update={"bytes": sum(sizes.values()), "rounding": rounding})
 
 
-def live_manifest(
-    records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], regions: Regions
-) -> dict[str, Any]:
+def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], regions: Regions) -> Manifest:
     """Makes the same for a page from a server that answers `volumes/KEY.nii.gz` with `volume_bytes`; reads no file."""
 
     def key(store: int, place: str, name: str) -> str:
@@ -138,13 +139,13 @@ def _beginning(key: str) -> bytes:
 
 
 def _manifest(
-    kind: str,
+    kind: Literal["script", "fetch"],
     records: pd.DataFrame,
     classes: pd.DataFrame,
     stores: Sequence[str],
     key: Callable[[int, str, str], str],
     regions: Regions,
-) -> dict[str, Any]:
+) -> Manifest:
     """Makes one case per saved volume that rows refer to, and a line on those that could not be read. `key` makes a
     file's key from the number of its store, its folder and its name."""
     rows = _saved_rows(records, stores)
@@ -159,10 +160,8 @@ def _manifest(
         except (UserError, FileNotFoundError) as fault:
             faults.append(str(fault))
     notes = [f"{len(faults)} saved volumes are left out; the first: {faults[0]}"] if faults else []
-    manifest: dict[str, Any] = {"kind": kind, "base": f"{FOLDER}/", "colors": class_colors(), "cases": cases}
-    manifest |= {"regions": regions, "notes": notes}
-    Manifest.model_validate(manifest)
-    return manifest
+    base, colors = f"{FOLDER}/", class_colors()
+    return Manifest(kind=kind, base=base, colors=colors, cases=cases, regions=regions, notes=notes)
 
 
 def _strongest(records: pd.DataFrame, stores: Sequence[str], most: int) -> tuple[pd.DataFrame, str]:
@@ -199,7 +198,7 @@ def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
 
 def _case(
     group: pd.DataFrame, class_names: Mapping[str, Mapping[Any, str]], store: str, key: Callable[[str, str], str]
-) -> dict[str, Any]:
+) -> SavedCase:
     """Makes the entry of one saved volume from its rows, one per target; UserError for files that cannot be read."""
     row = group.iloc[0]
     place = storage.join(store, volumes.VOLUMES, row["file"][1])
@@ -213,30 +212,30 @@ def _case(
     of_targets = volumes.predictions(files)
     labels = class_names.get(str(row["cell_id"]), {})
     targets = {str(model): str(model).partition("#")[0] for model in group["target_model"]}  # their names in files
-    return {
-        "dataset": str(row["dataset"]),
-        "case": str(row["case_id"]),
-        "attack": str(row["label"]),
-        "source": str(row["source_model"]),
-        "files": {
-            "clean": keys[volumes.CLEAN],
-            "adversarial": keys[volumes.ADVERSARIAL],
-            "label": keys.get(volumes.LABEL),
-            "predictions": {
+    return SavedCase(
+        dataset=str(row["dataset"]),
+        case=str(row["case_id"]),
+        attack=str(row["label"]),
+        source=str(row["source_model"]),
+        files=VolumeKeys(
+            clean=keys[volumes.CLEAN],
+            adversarial=keys[volumes.ADVERSARIAL],
+            label=keys.get(volumes.LABEL),
+            predictions={
                 model: {kind: keys.get(of_targets[name].get(suffix, "")) for kind, suffix in _KINDS.items()}
                 for model, name in targets.items()
                 if name in of_targets and list(targets.values()).count(name) == 1  # else ambiguous
             },
+        ),
+        class_names=[labels.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
+        dsc={
+            str(name): (None if math.isnan(clean) else float(clean), None if math.isnan(dsc) else float(dsc))
+            for name, clean, dsc in group[["target_model", "dsc_clean", "dsc"]].itertuples(index=False)
         },
-        "class_names": [labels.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
-        "dsc": {
-            str(name): [None if math.isnan(value) else float(value) for value in scores]
-            for name, *scores in group[["target_model", "dsc_clean", "dsc"]].itertuples(index=False)
-        },
-    }
+    )
 
 
-def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[dict[str, Any]]:
+def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[ShownGlimpse]:
     """Returns a ShownGlimpse of each white-box row of the summary that has one, the largest drop first.
 
     Of several seeds or stores the case that lost most is shown; no more than MOST_BYTES are, the largest drops. `row`
@@ -247,12 +246,12 @@ def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[dict[st
     rows = rows[is_white_box(rows) & (rows["status"] == "ok")]
     drops = 100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]).astype(float)
     rows = rows.assign(drop=drops).sort_values("drop", ascending=False, kind="stable").drop_duplicates("row")
-    shown: list[dict[str, Any]] = []
+    shown: list[ShownGlimpse] = []
     room = MOST_BYTES
     for row, case, drop, path in rows[["row", "case_id", "drop", "file"]].itertuples(index=False, name=None):
         if seen := read(path):
             room -= len(seen.planes)
             if room < 0:
                 break
-            shown.append({"row": int(row), "case": str(case), "drop": round(drop, 2), "slice": seen.model_dump()})
+            shown.append(ShownGlimpse(row=int(row), case=str(case), drop=round(drop, 2), slice=seen))
     return shown

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
 from freqbench.analysis.scores import SCORES
@@ -53,7 +53,9 @@ class Texts(Part):
     """Place in `values` of each row's text; -1: none."""
 
 
-Numbers = list[float | None]
+Number = Annotated[int | float, WithJsonSchema({"type": "number"})]
+"""A number as it is: a whole one has no point in JSON."""
+Numbers = list[Number | None]
 """A column of numbers, short and null where missing."""
 
 
@@ -67,6 +69,7 @@ class Frame(Part):
 
 SETTING = ("dataset", "source", "target", "attack", "family", "base", "threat", "budget_text", "transfer")
 REASONS = ("error", "metrics", "null_reasons")
+ENDS = ("dsc_foreground_low", "dsc_foreground_high")
 COUNTS = ("budget", "cases", "seeds", "failed", "hd95_cases")
 
 
@@ -74,12 +77,12 @@ class SummaryFrame(Frame):
     """One row per dataset, source, target and attack.
 
     `attack` is the full label, `family` the label without its budget, `base` the attack's name; `_low` and `_high` end
-    the 95 % interval of a mean; `null` 1 marks a null row.
+    the 95 % interval of a mean; `null` 1 marks a null row, `minimal` 1 an attack whose result is a size and no score.
     """
 
     texts: dict[Annotated[str, OneOf((*SETTING, *REASONS))], Texts]
     numbers: dict[
-        Annotated[str, OneOf((*COUNTS, *SCORE_NAMES, "dsc_foreground_low", "dsc_foreground_high", "null"), ADDED)],
+        Annotated[str, OneOf((*COUNTS, *SCORE_NAMES, *ENDS, "null", "minimal"), ADDED)],
         Numbers,
     ]
 
@@ -182,12 +185,12 @@ class _RowGroup(Part):
     source: str
     target: str
     attack: str
-    reason: str | None
 
 
 class LeftOut(_RowGroup):
     """Rows that the strength check keeps out, and why."""
 
+    reason: str | None
     rows: int
 
 
@@ -195,6 +198,7 @@ class Failures(_RowGroup):
     """Failed records and the first reason."""
 
     failed: int
+    reason: str | None
 
 
 class Counts(Part):
@@ -232,10 +236,10 @@ class PageRun(Part):
     host: Any
     devices: Any
     engine: Any
-    seeds: Any
     models: list[dict[str, Any]]
     """Facts of each model, among them `id name checkpoint sha256 migration`."""
     datasets: list[RanDataset]
+    seeds: Any
 
 
 class PageJob(Part):
@@ -284,8 +288,8 @@ class BoundsChart(Part):
     dataset: str
     model: str
     kind: str
-    sigma: float
-    rows: list[dict[Literal["radius", "clean", "certified", "attacked"], float | None]]
+    sigma: Number
+    rows: list[dict[Literal["radius", "clean", "certified", "attacked"], Number | None]]
     """Means over cases of the foreground DSC x100 under changes of a norm, `radius`."""
     cases: int
 
@@ -299,13 +303,17 @@ class AuditedModel(Part):
     sentence: str
 
 
-class AuditFinding(AuditedModel):
+class AuditFinding(Part):
     """Finding of a check."""
 
     check: str
     should: str
     """Statement that should hold."""
+    dataset: str
+    model: str
     subject: str
+    verdict: str
+    sentence: str
 
 
 class PageAudit(Part):
@@ -374,20 +382,22 @@ class PageData(Part):
     scores: list[ScoreColumn]
     summary: SummaryFrame
     clean: Clean
-    class_means: ClassMeans | None
-    """Null here and below: `omitted` says why."""
     cases: CaseFrame | None
+    """Null here and below: `omitted` says why."""
     case_classes: CaseClasses | None
     clean_classes: CleanClasses | None
+    class_means: ClassMeans | None
     classes: dict[str, list[tuple[int, str, str]]]
     """Index, name and colour of each class by dataset."""
-    regions: Regions
     omitted: dict[Literal["cases", "case_classes", "class_means"], str]
     """Reason for each missing frame."""
+    regions: Regions
     series: dict[str, Look]
     """Look of each family."""
     attacks: dict[str, AttackPaper]
     """Paper of each `base` of the summary."""
+    threats: dict[str, str]
+    """Name in words of each `threat` of the summary."""
     docs: str | None
     """Address of the documentation."""
     findings: list[Sentence]
@@ -403,10 +413,12 @@ class PageData(Part):
     notes: list[str]
     cautions: list[str]
     tables: list[ReadyTable]
+    smallest: list[ReadyTable]
+    """Sizes of smallest changes, a dataset each, in place of scores."""
     natural: list[NaturalChart]
     bounds: list[BoundsChart]
     audit: PageAudit | None
-    volumes: Manifest | None
+    volumes: Manifest | None = None
 
 
 def json_schema() -> str:

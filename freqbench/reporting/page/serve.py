@@ -65,8 +65,8 @@ class Live:
     def _made(self) -> bytes:
         content, data = data_of(self._stores, may_be_empty=True)
         roots = [store.root for store in self._stores]
-        manifest = live_manifest(content.records, content.classes, roots, data["regions"])
-        return packed(data | {"volumes": manifest})
+        manifest = live_manifest(content.records, content.classes, roots, data.regions)
+        return packed(data.model_copy(update={"volumes": manifest}))
 
 
 def make_app(roots: Sequence[str], hosts: Sequence[str] = LOOPBACK) -> FastAPI:

@@ -24,6 +24,8 @@ HEADINGS = {score.name: score.heading.replace(" ", "\n") for score in SCORES} | 
     "hd95_medpy_mm": "HD95\nmedpy\nmm",
     "hd95_penalised": "HD95\npenalised\nmm",
     "linf_255": "L-inf\n1/255",
+    "l2": "L2\n0..1",
+    "l2_body": "L2 body\n0..1",
     "displacement_mean_mm": "displacement\nmean\nmm",
     "displacement_max_mm": "displacement\nlargest\nmm",
     "volume_error_ml": "volume error\nml",

@@ -48,8 +48,9 @@ VIEWS: Mapping[str, View] = {
 }
 
 
-def unasked(records: pd.DataFrame) -> list[Section]:
-    """Sections of the views that a report shows unasked, because its records, after `checked`, have their subject."""
-    fitting = [view for view in VIEWS.values() if view.applies and view.applies(records)]
+def unasked(records: pd.DataFrame, but: str = "") -> list[Section]:
+    """Sections of the views that a report shows unasked, because its records, after `checked`, have their subject; all
+    of them but one."""
+    fitting = [view for name, view in VIEWS.items() if name != but and view.applies and view.applies(records)]
     rows = current(records) if fitting else records
     return [section for view in fitting for section in view.build(rows)]

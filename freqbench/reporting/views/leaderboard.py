@@ -39,7 +39,7 @@ ONE_EACH = "One network a method: the order of networks, not of training methods
 def leaderboard(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset: models ranked within each threat model and budget."""
     frame = groups.scored(records, ["target_method"])
-    frame = frame[groups.is_white_box(frame) & (frame["budget"] > 0) & frame[SCORE].notna()]
+    frame = frame[groups.is_white_box(frame) & (frame["budget"] > 0) & frame[SCORE].notna() & ~groups.is_minimal(frame)]
     if frame.empty:
         text = "No white-box attack with a budget was scored, so there is nothing to rank by."
         return [Section("Leaderboard", text=text)]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from freqbench.analysis.groups import COUNTS, bounds
+from freqbench.analysis.groups import COUNTS, bounds, is_minimal
 from freqbench.reporting.figure_data import NUMBERS, intervals, places, shown_rows
 from freqbench.reporting.render import Section
 
@@ -55,7 +55,7 @@ def compared(rows: pd.DataFrame) -> NaturalComparison | str:
     is_natural = scored["threat_model"].astype(str) == CORRUPTION
     corrupted = scored[is_natural].sort_values("is_white_box", ascending=False, kind="stable")
     natural = corrupted.drop_duplicates(["target_model", "label", "case_key", "seed"])
-    attacks = scored[~is_natural & scored["is_white_box"]]
+    attacks = scored[~is_natural & scored["is_white_box"] & ~is_minimal(scored)]
     models = sorted(set(natural["target_model"].astype(str)) & set(attacks["target_model"].astype(str)))
     if not models:
         return "no model was both corrupted and attacked: run the attack `corruption` beside others"

@@ -1,6 +1,7 @@
 """Shows a store in short, as a run ends: DSC under white-box attacks, the furthest one's transfer, and failures."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 
@@ -11,12 +12,17 @@ from freqbench.analysis.tables import CLEAN, failures
 from freqbench.core.errors import one_line
 from freqbench.core.terminal import amount
 from freqbench.reporting.render import Section
+from freqbench.reporting.views import smallest
 from freqbench.reporting.views.transfer import OF_MODELS, PAIR
 
-COLUMNS = (*groups.SCORES, "ssim_body", "error")
+COLUMNS = (*smallest.COLUMNS, "ssim_body", "error")
 SIZE, OWN_FORMS = "SSIM body", ("vafa_opt", "sa2_opt")  # attacks that no paper has, in this form
 SCORE, ON_CLEAN, DROP = "dsc_foreground", "dsc_foreground_clean", "dsc_foreground_drop"
 OWN = " °"
+SIZES = (
+    "Attacks without a budget: how small a change suffices, in 1/255 and in the file's unit of intensity (HU for CT); "
+    "the larger, the more robust. What they leave of the DSC ranks nothing. More: report --table smallest."
+)
 MOST_FAILURES = 5
 REASON_CHARACTERS = 100
 
@@ -24,11 +30,14 @@ REASON_CHARACTERS = 100
 def overview(records: pd.DataFrame) -> list[Section]:
     """Shows by dataset the DSC that white-box attacks leave, the drop, one attack's transfer; failed and left-out rows.
 
-    A null row stands in brackets beside its attack, the lowest of several.
+    A null row stands in brackets beside its attack, the lowest of several. Smallest changes follow by their size.
     """
     sections: list[Section] = []
-    for dataset, group in groups.scored(records, ("ssim_body",)).groupby("dataset", observed=True):
+    frame = groups.scored(records, ("ssim_body",))
+    for dataset, group in frame[~groups.is_minimal(frame)].groupby("dataset", observed=True):
         sections += [*_white_box(str(dataset), group), *_transfer(str(dataset), group)]
+    if smallest.applies(records):
+        sections += [replace(section, text=SIZES) for section in smallest.smallest(records)]
     if count := int((records["left_out"] != "").sum()):
         text = f"Not in the tables: {count:,} of a reduced precision; the report says why."
         sections.append(Section("Left out", text=text))

@@ -128,7 +128,7 @@ def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
     rows = groups.grouped(frame[~white], ATTACK, DROP, ["hd95_penalised", "drop", *DISTANCES])
     rows = groups.with_settings(rates.merge(rows, on=ATTACK).merge(white_drops, on=ATTACK), frame)
     rows = rows.assign(budget_text=groups.budget_texts(rows).astype(object))
-    is_ranked = (rows["threat_model"] != UNBOUNDED) & ~groups.is_null_row(rows)
+    is_ranked = (rows["threat_model"] != UNBOUNDED) & ~groups.is_null_row(rows) & ~groups.is_minimal(rows)
     ranked = rows.assign(budget_name=rows["budget_name"].fillna(""), rate=rows["rate"].where(is_ranked))
     budgets = ranked.groupby(["threat_model", "budget_name", "budget_text"])
     rows["rank"] = budgets["rate"].rank(ascending=False, method="min").astype("Int64")

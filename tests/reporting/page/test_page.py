@@ -18,8 +18,7 @@ from reporting.handmade import row, shown
 
 from freqbench.analysis import tables
 from freqbench.audit.checks import audited
-from freqbench.reporting.audit import page_part
-from freqbench.reporting.page import build_page, packed, page_data
+from freqbench.reporting.page import build_page, facts, packed, page_data
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
 HOSTILE = "<script>alert(1)</script>"
@@ -378,7 +377,7 @@ def rows() -> list[dict[str, Any]]:
 
 def parts(*rows: dict[str, Any]) -> dict[str, Any]:
     data = page_data(shown(*rows), None, [])
-    return {name: data[name] for name in ("tables", "natural", "bounds")}
+    return {name: getattr(data, name) for name in ("tables", "natural", "bounds")}
 
 
 @cache
@@ -389,18 +388,18 @@ def robustness(dataset: str) -> dict[str, Any]:
 
 def test_the_chart_has_a_drop_and_its_interval_a_row_and_model() -> None:
     (chart,) = robustness("phantom")["natural"]
-    assert (chart["models"], chart["cases"]) == ([EVIL], 2)
-    assert chart["rows"] == [["corruptions", "blur"], ["attacks", "pgd eps=8/255"]]
-    assert chart["drops"] == {EVIL: [[1.5, None, None], [40.0, None, None]]}
+    assert (chart.models, chart.cases) == ([EVIL], 2)
+    assert chart.rows == [("corruptions", "blur"), ("attacks", "pgd eps=8/255")]
+    assert chart.drops == {EVIL: [(1.5, None, None), (40.0, None, None)]}
     assert set(map(len, parts(row("pgd", dsc=0.5)).values())) == {0}  # without defence and corruption
 
 
 @pytest.mark.integration
 def test_the_chart_of_bounds_has_both_ends_of_each_norm(visit: Callable[..., Any], tmp_path: Path) -> None:
     (ends,) = robustness("phantom")["bounds"]
-    assert (ends["model"], ends["kind"], ends["sigma"], ends["cases"]) == ("smooth", "bias_field", 0.5, 1)
-    assert [each["radius"] for each in ends["rows"]] == [0.5, 1]
-    near, far = ends["rows"]
+    assert (ends.model, ends.kind, ends.sigma, ends.cases) == ("smooth", "bias_field", 0.5, 1)
+    assert [each["radius"] for each in ends.rows] == [0.5, 1]
+    near, far = ends.rows
     assert 50 <= far["certified"] < near["certified"] < 58
     page = visit("tab=robustness", path=of_datasets(tmp_path, "phantom"))
     page.wait_for_selector(".chart[aria-label^='phantom, smooth: between certificate and attack']")
@@ -431,9 +430,9 @@ def of_datasets(folder: Path, *datasets: str, is_audited: bool = False) -> Path:
             frame["cell_id"] = f"{number}" + frame["cell_id"].str[1:]
     records = [records.assign(dataset=name) for (records, _), name in zip(grids, datasets, strict=True)]
     data = data_of(pd.concat(records, ignore_index=True), pd.concat([frame for _, frame in grids], ignore_index=True))
-    data |= robustness(datasets[0])
+    data = data.model_copy(update=robustness(datasets[0]))
     if is_audited:
-        data["audit"] = page_part(audited(evidence([{**each, "dataset": datasets[0]} for each in healthy()])))
+        data.audit = facts.audit(audited(evidence([{**each, "dataset": datasets[0]} for each in healthy()])))
     path = folder / "page.html"
     path.write_text(build_page(data))
     return path
@@ -485,9 +484,11 @@ def test_scores_with_and_without_labels_stand_apart(visit: Callable[..., Any], t
 @pytest.fixture(scope="module")
 def tab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A page with a model of a hostile name that is flagged."""
-    audit = page_part(audited(evidence(healthy(EVIL, {"twice": {"left": 45}}))))
+    audit = facts.audit(audited(evidence(healthy(EVIL, {"twice": {"left": 45}}))))
     path = tmp_path_factory.mktemp("tabs") / "page.html"
-    path.write_text(build_page(data_of(*grid(1, ["a"], ["a"], 1, 2)) | robustness("phantom") | {"audit": audit}))
+    path.write_text(
+        build_page(data_of(*grid(1, ["a"], ["a"], 1, 2)).model_copy(update=robustness("phantom") | {"audit": audit}))
+    )
     page = chromium.new_page()
     page.set_default_timeout(60_000)
     page.goto(f"file://{path}#tab=robustness")

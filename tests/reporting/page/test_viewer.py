@@ -42,7 +42,9 @@ def test_the_bundle_was_made_of_these_sources_and_carries_its_licences() -> None
 def written(volumes_store: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of a page of four saved volumes, and its manifest."""
     folder = tmp_path_factory.mktemp("page")
-    return folder, write_volumes(*rows_of(volumes_store), [volumes_store], str(folder), {})
+    return folder, write_volumes(*rows_of(volumes_store), [volumes_store], str(folder), {}).model_dump(
+        exclude_unset=True
+    )
 
 
 @pytest.fixture
@@ -105,7 +107,9 @@ def hide_overlays(page: Any) -> None:
 
 @pytest.mark.integration
 def test_a_viewer_fetches_saved_volumes_from_a_server(chromium: Any, volumes_store: str, tmp_path: Path) -> None:
-    write_page(tmp_path, live_manifest(*rows_of(volumes_store), [volumes_store], {}), "'self'")
+    write_page(
+        tmp_path, live_manifest(*rows_of(volumes_store), [volumes_store], {}).model_dump(exclude_unset=True), "'self'"
+    )
 
     def answer(route: Any) -> None:
         name = route.request.url.removeprefix("http://localhost/")

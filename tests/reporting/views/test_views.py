@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 from reporting.handmade import classes, coded, row, shown, t_interval
 
+from freqbench.analysis.groups import steps_text
 from freqbench.reporting import render
 from freqbench.reporting.render import Section, terminal
 from freqbench.reporting.render.columns import columns_of
 from freqbench.reporting.views import VIEWS
 from freqbench.reporting.views.attacks import budget, clinical, cost, organs
 from freqbench.reporting.views.overview import overview
-from freqbench.reporting.views.smallest import smallest
+from freqbench.reporting.views.smallest import NATIVE, smallest
 from freqbench.results import RECORDS
 
 OF_ALL = {
@@ -65,9 +66,23 @@ def test_smallest_changes_are_counted_by_patient() -> None:
     (section,) = smallest(shown(*rows, *l2))
     assert section.table is not None
     of_linf, of_l2 = section.table.sort_values("threat_model", ascending=False).to_dict("records")
-    names = ["patients", "fallen\n%", "size\n25 %", "size\n50 %", "size\n75 %"]
-    assert [of_linf[name] for name in names] == pytest.approx([5, 80, 2, 4, 8])  # of 1, 2, 4, 8, none
-    assert [of_l2[name] for name in names] == pytest.approx([1, 100, 5, 5, 5])
+    names = ["patients", "fallen\n%", "below\n8/255\n%", *(f"size\n{share} %\n1/255" for share in (25, 50, 75))]
+    assert [of_linf[name] for name in names] == pytest.approx([5, 80, 80, 2, 4, 8])  # of 1, 2, 4, 8, none
+    assert [of_l2[name] for name in names] == pytest.approx([1, 100, 100, 5, 5, 5])
+    assert NATIVE not in section.table, "no row tells the unit"
+
+
+def test_sizes_stand_in_the_unit_that_budgets_of_the_same_cases_tell() -> None:
+    """A window of 425 HU on the first case and of 850 on the second; half of two patients are the first."""
+    rows = [row("fmn", case=case, smallest_linf=size / 255) for case, size in enumerate((10, 20))]
+    rows += [row("pgd", case=case, budget=8 / 255, eps_native=8 / 255 * hu) for case, hu in enumerate((425, 850))]
+    (section,) = smallest(shown(*rows))
+    assert section.table is not None
+    assert section.table[NATIVE].tolist() == pytest.approx([10 * 425 / 255])
+    assert section.data["native"].tolist() == pytest.approx([10 * 425 / 255, 20 * 850 / 255])
+    assert "HU for CT" in section.text
+    assert steps_text(shown(*rows)).endswith("(HU for CT): phantom 1.67 to 3.33.")
+    assert steps_text(shown(*rows[:2])) == ""
 
 
 def test_a_curve_starts_clean_and_has_one_name_without_the_budget() -> None:

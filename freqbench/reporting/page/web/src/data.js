@@ -165,6 +165,11 @@ export function commandOf(data, row) {
   return `freqbench reproduce ${quoted} --row ${data.cases.text("id", row)}`;
 }
 
+/** Heading of a score; sizes of a change have their unit beside it. */
+export function headed(score) {
+  return /^(1\/255|intensity)/.test(score.unit) ? `${score.heading} (${score.unit})` : score.heading;
+}
+
 export function shown(value, digits) {
   return Number.isNaN(value) || value === undefined ? "" : (value + 0).toFixed(digits).replace(/^-(0\.?0*)$/, "$1");
 }

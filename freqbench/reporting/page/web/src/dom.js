@@ -15,6 +15,11 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** A section that a report has ready: title, text and table. */
+export function readyTable({ title, text, columns, rows }) {
+  return [h("h3", {}, title), text && h("p", {}, text), rows.length ? table(title, columns, rows) : ""];
+}
+
 /** A table of plain cells. A column: {heading, number, title}; a row: a heading's text, or cells: text, element, {text, title}. */
 export function table(caption, columns, rows, attributes = {}) {
   const cell = (value, column, index) => {

@@ -1,8 +1,9 @@
 // A row's details in a dialog: every number with its reason where it is missing, its cases, and each case's classes.
 
-import { commandOf, keyOf, reason, scoresOn, shown, worded } from "./data.js";
+import { commandOf, headed, keyOf, reason, scoresOn, shown, worded } from "./data.js";
 import { h, plural, table } from "./dom.js";
 import { worstCase } from "./glimpses.js";
+import { threatName } from "./pair.js";
 import * as state from "./state.js";
 
 const LISTED = 300;
@@ -58,7 +59,7 @@ function setting(data, frame, row) {
     ["source", frame.text("source", row)],
     ["target", frame.text("target", row)],
     ["setting", frame.text("transfer", row)],
-    ["threat model", frame.text("threat", row)],
+    ["threat model", threatName(data, frame.text("threat", row))],
   ];
 }
 
@@ -181,7 +182,7 @@ function caseList(data, row) {
     { heading: "case" },
     { heading: "seed", number: true },
     { heading: "status" },
-    ...scores.map((score) => ({ heading: score.heading, number: true, title: score.meaning })),
+    ...scores.map((score) => ({ heading: headed(score), number: true, title: score.meaning })),
   ];
   const rest =
     end - begin > LISTED

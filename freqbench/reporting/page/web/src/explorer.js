@@ -1,7 +1,7 @@
 // The table explorer: filter, sort, open a row, download what is shown.
 
 import { download } from "./csv.js";
-import { agrees, findKey, keyOf, reason, scoresOn, shown, worded } from "./data.js";
+import { agrees, findKey, headed, keyOf, reason, scoresOn, shown, worded } from "./data.js";
 import { choice, h, plural, table } from "./dom.js";
 import { openRow } from "./drill.js";
 import { chosen, filterBar } from "./filters.js";
@@ -174,7 +174,7 @@ export function explorer(panel, app) {
     }));
     const columns = numeric().map((column) => ({
       colId: column.name,
-      headerName: column.heading,
+      headerName: headed(column),
       headerTooltip: [
         column.meaning,
         column.unit && `(${column.unit})`,
@@ -182,7 +182,7 @@ export function explorer(panel, app) {
       ]
         .filter(Boolean)
         .join(" "),
-      width: Math.max(76, 34 + 9 * column.heading.length),
+      width: Math.max(76, 34 + 9 * headed(column).length),
       cellClass: "number",
       headerClass: "number",
       valueGetter: ({ data: cell }) => (cell ? number(cell.entry, column) : ""),
@@ -264,7 +264,7 @@ export function explorer(panel, app) {
       const entries = Array.from(list.subarray(0, PRINTED));
       const columns = [
         ...texts().map((name) => ({ heading: HEADINGS[name] })),
-        ...numeric().map((column) => ({ heading: column.heading, number: true })),
+        ...numeric().map((column) => ({ heading: headed(column), number: true })),
       ];
       const cells = (entry) => [
         ...texts().map((name) => text(entry, name)),

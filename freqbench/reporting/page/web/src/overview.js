@@ -1,11 +1,11 @@
 // What was found, in pictures and sentences; then what was run, on what, what failed and why.
 
 import { fitForPrint } from "./charts.js";
-import { OWN, OWN_NOTE, byKind, keyOf, named, scoresOn, shown, worded } from "./data.js";
-import { choice, h, paperOf, plural, table } from "./dom.js";
+import { OWN, OWN_NOTE, byKind, headed, keyOf, named, scoresOn, shown, worded } from "./data.js";
+import { choice, h, paperOf, plural, readyTable, table } from "./dom.js";
 import { lost, strip, wipe, worstCase } from "./glimpses.js";
 import { heatCell, heatTable, legend } from "./heat.js";
-import { byThreat, chosenPair, cleanRow } from "./pair.js";
+import { byThreat, chosenPair, cleanRow, threatName } from "./pair.js";
 import { FILTERS, distinct } from "./rows.js";
 import * as state from "./state.js";
 import { tradeOff } from "./tradeoff.js";
@@ -137,7 +137,7 @@ function worst(data, rows, open) {
 function pictures(data) {
   const { summary } = data;
   const all = Array.from({ length: summary.rows }, (_, row) => row);
-  const isOwn = (row) => summary.text("transfer", row) === "white-box";
+  const isOwn = (row) => summary.text("transfer", row) === "white-box" && !summary.number("minimal", row);
   const own = all.filter(isOwn);
   const known = DISTANCES.filter((name) => own.some((row) => !Number.isNaN(summary.number(name, row))));
   const open = (row) => openRows(data, row);
@@ -160,6 +160,7 @@ function pictures(data) {
     const lead = worst(data, rows, open);
     const seen = data.glimpses.map(({ row }) => row).filter((row) => ofModel.includes(row));
     const said = data.findings.filter((each) => each.dataset === dataset);
+    const sizes = data.smallest.filter(({ title }) => title.startsWith(`${dataset}: `));
     element.replaceChildren(
       ...(rows.length
         ? [
@@ -175,7 +176,8 @@ function pictures(data) {
             said.length ? h("h3", {}, "What was found") : "",
             h("ul", { class: "findings" }, said.map(({ row, text }) => sentence(text, row))),
           ]
-        : [h("p", {}, "No volume was scored on the model that it was made on.")]),
+        : sizes.length ? [] : [h("p", {}, "No volume was scored on the model that it was made on.")]),
+      ...sizes.flatMap(readyTable),
     );
     drawn?.draw();
   }
@@ -222,7 +224,7 @@ function pictures(data) {
         if (has) cells.push(mean(mine, "ssim_body", "not measured"));
         return [named(data, mine[0]), cells];
       });
-      return [threat, lines];
+      return [threatName(data, threat), lines];
     });
     const clean = models.map((model) => {
       const row = cleanRow(data, dataset, model);
@@ -274,16 +276,17 @@ function cleanTable(clean, all) {
 function attackTable(data, all) {
   const { summary } = data;
   const dataset = summary.text("dataset", all[0]);
-  const own = all.filter((row) => summary.text("transfer", row) === "white-box");
+  const ranked = all.filter((row) => !summary.number("minimal", row));
+  const own = ranked.filter((row) => summary.text("transfer", row) === "white-box");
   const scores = ["dsc_foreground", "dsc_foreground_drop", "ssim_body", "dsc", "ssim", "lpips_body", "linf_255", "l2_body"].map(
     (name) => scoresOn(data, dataset)[name],
   );
   const columns = [
     { heading: "attack" },
     { heading: "rows", number: true },
-    ...scores.map((score) => ({ heading: score.heading, number: true, title: score.meaning })),
+    ...scores.map((score) => ({ heading: headed(score), number: true, title: score.meaning })),
   ];
-  const sections = byThreat(data, own.length ? own : all).map(([threat, rows]) => {
+  const sections = byThreat(data, own.length ? own : ranked).map(([threat, rows]) => {
     const lines = [...new Set(rows.map((row) => summary.text("attack", row)))].map((attack) => {
       const mine = rows.filter((row) => summary.text("attack", row) === attack);
       const means = scores.map((score) => {
@@ -299,7 +302,7 @@ function attackTable(data, all) {
       const name = h("span", {}, named(data, mine[0]), paperOf(data, mine[0], (paper) => h("span", { class: "paper" }, paper)));
       return [name, String(mine.length), ...means];
     });
-    return [`threat model: ${threat}`, ...lines];
+    return [`threat model: ${threatName(data, threat)}`, ...lines];
   });
   return table(worded("Attacks, by threat model: DSC", dataset), columns, sections.flat());
 }

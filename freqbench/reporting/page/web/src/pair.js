@@ -58,6 +58,11 @@ export function cleanRow(data, dataset, target) {
   return -1;
 }
 
+/** A threat model's name, with that in words. */
+export function threatName(data, threat) {
+  return data.threats[threat] ? `${threat}: ${data.threats[threat]}` : threat;
+}
+
 export function byThreat(data, rows) {
   const groups = new Map();
   for (const row of rows) {

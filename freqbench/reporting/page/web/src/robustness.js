@@ -2,18 +2,14 @@
 
 import { chart, styleOf } from "./charts.js";
 import { shown, worded } from "./data.js";
-import { escaped, h, plural, table } from "./dom.js";
+import { escaped, h, plural, readyTable, table } from "./dom.js";
 
 export function robustness(panel, app) {
   const { tables, natural, bounds } = app.data;
   const charts = h("div", {});
   panel.append(
     charts,
-    ...tables.flatMap(({ title, text, columns, rows }) => [
-      h("h3", {}, title),
-      text && h("p", {}, text),
-      rows.length ? table(title, columns, rows) : "",
-    ]),
+    ...tables.flatMap(readyTable),
   );
   let drawn = [];
   const free = () => drawn.forEach((each) => each.free());
