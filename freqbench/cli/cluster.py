@@ -1,4 +1,4 @@
-"""Sends jobs to a cluster and follows them: the commands `submit`, `status`, `stop` and `jobs`."""
+"""Sends jobs to a cluster and follows them: `cluster submit`, `status`, `logs`, `stop` and `list`."""
 
 import json
 import os
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LAST_LINES = 10
 
-app = typer.Typer()
+app = typer.Typer(name="cluster", help="Send jobs to a Ray cluster, and follow or stop them.", no_args_is_help=True)
 
 Address = Annotated[
     str | None, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Dashboard of the cluster's head, http://HEAD:8265.")
@@ -29,7 +29,7 @@ Address = Annotated[
 JobId = Annotated[str, typer.Argument(help="Id that `submit` gave.", metavar="JOB_ID")]
 
 
-@app.command(rich_help_panel=common.CLUSTER)
+@app.command()
 def submit(
     path: common.JobFile,
     address: Address = None,
@@ -78,10 +78,10 @@ def submit(
     if follow:
         _follow(jobs, head, job_id)
     else:
-        common.say(f"freqbench status {job_id}{_hint(head)}")
+        common.say(f"freqbench cluster status {job_id}{_hint(head)}")
 
 
-@app.command(rich_help_panel=common.CLUSTER)
+@app.command()
 def status(
     of: Annotated[
         str,
@@ -126,7 +126,7 @@ def status(
         common.put_json({"id": of, **named, "store": store})
 
 
-@app.command(rich_help_panel=common.CLUSTER)
+@app.command()
 def logs(
     job_id: JobId,
     address: Address = None,
@@ -140,10 +140,12 @@ def logs(
     elif text := head.log(job_id):
         common.put(text, None)
     else:
-        common.say(f"{job_id}: no output: it has written none yet, or its node is gone: freqbench status {job_id}")
+        common.say(
+            f"{job_id}: no output: it has written none yet, or its node is gone: freqbench cluster status {job_id}"
+        )
 
 
-@app.command(rich_help_panel=common.CLUSTER)
+@app.command()
 def stop(job_id: JobId, address: Address = None) -> None:
     """Stop a job on a cluster: it finishes and stores work in flight, in two minutes at most."""
     head = _jobs().Dashboard(address)
@@ -154,26 +156,20 @@ def stop(job_id: JobId, address: Address = None) -> None:
     try:
         details = head.stop(job_id)
     except KeyboardInterrupt:
-        common.say(f"{job_id} was told to stop, and may still be running: freqbench status {job_id}{_hint(head)}")
+        common.say(
+            f"{job_id} was told to stop, and may still be running: freqbench cluster status {job_id}{_hint(head)}"
+        )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     for line in head.log(job_id).splitlines()[-1:]:
         common.say(line)
     common.say(f"{job_id}: {details.status.value}")
     if not details.status.is_terminal():
-        common.say(f"it takes longer than it should: freqbench status {job_id}{_hint(head)}")
+        common.say(f"it takes longer than it should: freqbench cluster status {job_id}{_hint(head)}")
         raise typer.Exit(EXIT_FAILED)
 
 
-@app.command("list", hidden=True)
+@app.command("list")
 def list_jobs(address: Address = None) -> None:
-    """Show the jobs of a cluster, by the old name of the command `jobs`."""
-    with common.aside(as_json=True):
-        common.say("freqbench list is now freqbench jobs: the old name goes with the next release")
-    jobs(address)
-
-
-@app.command(rich_help_panel=common.CLUSTER)
-def jobs(address: Address = None) -> None:
     """Show the jobs of a cluster, the latest last."""
     head = _jobs().Dashboard(address)
     table = Table(
@@ -229,7 +225,7 @@ def _follow(jobs: Any, head: Any, job_id: str) -> None:
     try:
         details = asyncio.run(head.follow(job_id, partial(print, end="", flush=True)))
     except KeyboardInterrupt:
-        common.say(f"{job_id} goes on: freqbench status {job_id}{_hint(head)}, or stop")
+        common.say(f"{job_id} goes on: freqbench cluster status {job_id}{_hint(head)}, or cluster stop")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     common.say(f"{job_id}: {details.status.value}")
     raise typer.Exit(jobs.exit_code(details))

@@ -97,6 +97,6 @@ def unknown(kind: str, word: str, known: Iterable[str], likely: str | None = Non
     if len(names) <= MOST_NAMES:
         return f"unknown {kind} {word!r:.80}.{hint} Known: {', '.join(names)}"
     if kind == CATALOGUED:
-        return f"unknown {kind} {word!r:.80}.{hint} All {len(names)}: freqbench attacks"
+        return f"unknown {kind} {word!r:.80}.{hint} All {len(names)}: freqbench list attacks"
     shown = [*close, *(name for name in names if name not in close)][:MOST_NAMES]
     return f"unknown {kind} {word!r:.80}.{hint} Known: {', '.join(shown)} and {len(names) - MOST_NAMES} more"

@@ -196,8 +196,8 @@ class Dashboard:
         except (OSError, RuntimeError, ValueError, KeyError, RayStateApiException) as error:
             if job_id and "status code 404" in str(error):
                 raise UserError(
-                    f"{job_id}: expected a job that {self.url} knows, found none: see freqbench jobs; the same job "
-                    "with the same --out goes on where the store ends"
+                    f"{job_id}: expected a job that {self.url} knows, found none: see freqbench cluster list; the same "
+                    "job with the same --out goes on where the store ends"
                 ) from None
             raise self._lost(_line(str(error)) or type(error).__name__) from None
 

@@ -170,7 +170,7 @@ def test_ctrl_c_stops_following_and_the_job_goes_on(
         cluster._follow(jobs, Known(), "known")
     assert ended.value.exit_code == 130
     said = " ".join(capsys.readouterr().out.split())
-    assert said == "known goes on: freqbench status known --address http://head:8265, or stop"
+    assert said == "known goes on: freqbench cluster status known --address http://head:8265, or cluster stop"
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 T = TypeVar("T")
 NO_NODE = "Ray's node process has died, and all workers: the same command goes on"
 logger = logging.getLogger(__name__)
-WITHOUT = "take --engine serial (`train`: engine: local in the job)"
+WITHOUT = "take --engine serial (a training job: engine: local)"
 
 
 @contextmanager

@@ -225,7 +225,7 @@ def read_entry(folder: Path) -> BoardEntry:
     files = files_of(folder)
     for name in (CARD, SEAL, f"{STORE}/run.json"):
         if name not in files:
-            raise UserError(f"{folder}: expected {name}, found none: freqbench leaderboard entry writes it")
+            raise UserError(f"{folder}: expected {name}, found none: freqbench board entry writes it")
     card = read_card(files[CARD])
     if files[SEAL].stat().st_size > MOST_SEAL:
         raise UserError(f"{files[SEAL]}: expected at most {MOST_SEAL // 2**20} MiB, got more: make the entry again")

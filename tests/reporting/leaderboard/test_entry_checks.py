@@ -65,7 +65,7 @@ def test_the_same_weights_and_data_give_the_same_rows(
     entry = read_entry(entered / "entries" / "plain")
     before = {path: path.read_bytes() for path in entry.folder.rglob("*") if path.is_file()}
     given = ("--checkpoint", str(entered / "plain.pt"), "--trust-code", "--engine", "serial", "--share", "1")
-    code, said, _ = bench(capsys, "leaderboard", "verify", str(entry.folder), *given)
+    code, said, _ = bench(capsys, "board", "verify", str(entry.folder), *given)
     assert (code, said.splitlines()[-1]) == (0, f"{entry.folder}: verified")
     assert {path: path.read_bytes() for path in entry.folder.rglob("*") if path.is_file()} == before
 
@@ -75,12 +75,12 @@ def test_a_spot_check_computes_as_many_rows_as_asked_and_no_audit(
 ) -> None:
     monkeypatch.setattr(computing, "compute_missing", lambda *args, **options: pytest.fail("an audit"))
     given = ("--checkpoint", str(entered / "plain.pt"), "--trust-code", "--rows", "1", "--seed", "3")
-    code, said, _ = bench(capsys, "leaderboard", "verify", str(entered / "entries" / "plain"), *given)
+    code, said, _ = bench(capsys, "board", "verify", str(entered / "entries" / "plain"), *given)
     assert code == 0
     assert re.findall(r"^row \w+: ([\w ]+):", said, flags=re.MULTILINE) == ["equal to the bit"]
     assert said.splitlines()[-1].endswith("plain: these rows agree; without --rows all is verified")
     for beside in (("--cases", "1"), ("--share", "1")):
-        code, _, err = bench(capsys, "leaderboard", "verify", str(entered / "entries" / "plain"), *given, *beside)
+        code, _, err = bench(capsys, "board", "verify", str(entered / "entries" / "plain"), *given, *beside)
         assert (code, "--rows: expected neither --share nor --cases beside it" in err) == (2, True)
     entry = copied(entered, tmp_path, forged)
     (reason,) = computed(entry, entered, rows=1)
@@ -293,5 +293,5 @@ def test_weak_settings_are_refused_in_words() -> None:
 
 
 def test_a_share_that_is_none_is_one_line(entered: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = bench(capsys, "leaderboard", "verify", str(entered / "entries" / "plain"), "--share", "0")
+    code, _, err = bench(capsys, "board", "verify", str(entered / "entries" / "plain"), "--share", "0")
     assert (code, err) == (2, "error: --share: expected a number in (0, 1], got 0: 0.1 is a tenth of the rows\n")
