@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 
 from freqbench.cli import common
 from freqbench.cli.common import EXIT_FAILED, EXIT_INTERRUPTED
@@ -96,6 +96,11 @@ def status(
     from freqbench.results.status import facts, tables
 
     if not re.fullmatch(r"(freqbench-|raysubmit_)[\w.-]+", of) or Path(of).is_dir():
+        if re.fullmatch(r"[\w.-]+", of) and not os.path.lexists(of):
+            raise UserError(
+                f"{of}: expected a result store, or a job's id such as freqbench-NAME-20260131-120000-1a2b, found "
+                "neither: freqbench cluster list shows the ids"
+            )
         of_store = facts(of)
         if as_json:
             common.put_json(of_store)
@@ -120,7 +125,7 @@ def status(
                 common.console().print(*tables(store))
         except Exception as error:  # noqa: BLE001 (any error of a file system that only nodes reach)
             with common.aside(as_json):
-                common.say(f"{out} cannot be read from here: {one_line(error)[:200]}")
+                common.say(f"{out} cannot be read from here: {one_line(error, 200)}")
     if as_json:
         named = {name.removesuffix(" (UTC)"): value for name, value in of_job.items()}
         common.put_json({"id": of, **named, "store": store})
@@ -172,19 +177,14 @@ def stop(job_id: JobId, address: Address = None) -> None:
 def list_jobs(address: Address = None) -> None:
     """Show the jobs of a cluster, the latest last."""
     head = _jobs().Dashboard(address)
-    table = Table(
-        Column("id", overflow="fold", min_width=20),
-        "job",
-        Column("status", no_wrap=True),
-        "started (UTC)",
-        Column("out", overflow="fold"),
-        title=head.url,
-    )
-    for details in head.jobs():
-        metadata = details.metadata or {}
-        started = _time(details.start_time)
-        table.add_row(details.submission_id, metadata.get("name"), details.status.value, started, metadata.get("out"))
-    common.console().print(table)
+    common.say(head.url)
+    listed = head.jobs()
+    width = max((len(each.submission_id) for each in listed), default=0)
+    for each in listed:  # a line each, in which an id is never broken
+        out = (each.metadata or {}).get("out") or ""
+        common.say(
+            f"{each.submission_id:<{width}}  {each.status.value:<9}  {_time(each.start_time):<19}  {out}".rstrip()
+        )
 
 
 def words(options: Mapping[str, Any]) -> list[str]:

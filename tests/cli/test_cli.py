@@ -140,7 +140,7 @@ def test_bf16_alone_is_left_out_and_a_csv_says_so_on_stderr(tmp_path: Path, benc
         (["plan", "{job}", "--set", "datasets.0.split=tset"], "datasets[0]: phantom: unknown split 'tset'."),
         (["report", "{out}", "--format", "nonsense"], "unknown format 'nonsense'"),
         (["report", "nowhere"], "nowhere/run.json: expected a result store, found no such file"),
-        (["cluster", "status", "nowhere"], "nowhere/run.json: expected a result store, found no such file"),
+        (["cluster", "status", "runs/nowhere"], "runs/nowhere/run.json: expected a result store, found no such file"),
         (["score", "{out}", "--targets", "nobody"], "error: targets: unknown model 'nobody'"),
         (["score", "{out}", "--targets", "zoo://phantom/unet"], "expected saved volumes of this job, found none"),
         (["run", "{job}", "--shard", "9/8"], "error: --shard: expected NUMBER/COUNT such as 2/8"),

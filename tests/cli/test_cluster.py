@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from command_line import Bench
+from command_line import Bench, refused
 from ray.job_submission import JobStatus
 from tiny_job import small, write
 
@@ -153,6 +153,14 @@ def test_the_jobs_of_a_cluster_are_listed(client: Client, sent: str, bench: Benc
     assert (code, complaint) == (0, "")
     assert "http://other:8265" in said
     assert said.index("PENDING") < said.index("RUNNING")  # the latest last
+    assert f"\n{sent}  RUNNING    2023-11-14 22:13:20  " in said  # on a line, however narrow
+
+
+def test_a_name_that_is_neither_a_store_nor_an_id_says_how_to_list_ids(bench: Bench) -> None:
+    assert refused(bench, "cluster", "status", "spleen") == (
+        "error: spleen: expected a result store, or a job's id such as freqbench-NAME-20260131-120000-1a2b, found "
+        "neither: freqbench cluster list shows the ids\n"
+    )
 
 
 @pytest.mark.usefixtures("own_loop")
