@@ -17,6 +17,7 @@ from command_line import bench
 from faint_balls import Bright
 from reporting.leaderboard.conftest import job
 from rich.console import Console
+from tiny_job import write
 
 from freqbench.audit import computing
 from freqbench.audit.checks import audited
@@ -216,6 +217,19 @@ def test_other_data_are_refused(entered: Path) -> None:
     (reason,) = computed(read_entry(entered / "entries" / "plain"), entered, job=other)
     assert reason.startswith("identities: case ")
     assert reason.endswith(": other data or preprocessing")
+
+
+def test_missing_data_speak_against_no_entry(entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = job(entered)
+    content["datasets"] = [{"name": "balls", "loader": "decathlon", "root": str(tmp_path / "none")}]
+    path, folder = write(tmp_path, content), str(entered / "entries" / "plain")
+    given = ("--checkpoint", str(entered / "plain.pt"), "--trust-code", "--job", path)
+    code, said, _ = bench(capsys, "board", "verify", folder, *given)
+    last = said.splitlines()[-1]
+    assert code == 1
+    assert last.startswith(f"{folder}: not verified, as its data are missing here, with no sign against it: ")
+    assert str(tmp_path / "none") in last
+    assert "refused" not in said
 
 
 def other_steps(store: Path) -> None:
