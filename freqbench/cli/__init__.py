@@ -94,7 +94,7 @@ def main() -> None:
         _refuse(f"{place}{error.strerror or error}: {advice}")
     except Exception as error:  # noqa: BLE001 (a defect if any comes this far)
         if name := _refused_variable(error):
-            got = f"expected a value that libraries take, got {os.environ[name]!r:.80} ({one_line(error):.200})"
+            got = f"expected a value that libraries take, got {os.environ[name]!r:.80} ({one_line(error, 200)})"
             _refuse(f"{name}: {got}: correct it, or unset it")
         _confess(error)
 
@@ -144,5 +144,5 @@ def _confess(error: Exception) -> NoReturn:
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     with tempfile.NamedTemporaryFile("w", prefix="freqbench-", suffix=".log", delete=False, errors="replace") as log:
         log.write(f"{' '.join(sys.argv)}\n{used}\n{''.join(traceback.format_exception(error))}")
-    what = one_line(f"{type(error).__name__}: {error}")
-    _refuse(f"this is a defect, please report it: {what:.300} ({used}; log: {log.name})", EXIT_DEFECT)
+    what = one_line(f"{type(error).__name__}: {error}", 300)
+    _refuse(f"this is a defect, please report it: {what} ({used}; log: {log.name})", EXIT_DEFECT)

@@ -176,7 +176,9 @@ def test_rows_that_hold_something_else_are_one_line(spoilt: Path, text: str, ben
         assert printable(err) == err
 
 
-@pytest.mark.parametrize("words", ["cluster status out", "report out", "report out --format md", "report out --format csv"])
+@pytest.mark.parametrize(
+    "words", ["cluster status out", "report out", "report out --format md", "report out --format csv"]
+)
 def test_texts_of_a_store_are_shown_and_not_obeyed(spoilt: Path, words: str, bench: Bench) -> None:
     for text in (ESCAPES, MARKUP):
         rewrite(spoilt, **dict.fromkeys(("attack", "source_model", "target_model", "dataset", "patient_id"), text))

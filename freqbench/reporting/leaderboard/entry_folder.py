@@ -273,7 +273,7 @@ def _require_small(folder: Path, files: Mapping[str, Path]) -> None:
                 rows[name.rpartition("/")[0]] += group.num_rows
                 size += group.total_byte_size
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{folder}: expected Parquet files, got another: {one_line(error):.200}") from None
+        raise UserError(f"{folder}: expected Parquet files, got another: {one_line(error, 200)}") from None
     if rows.total() > MOST_ROWS or size > MOST_UNPACKED:
         most = f"{MOST_ROWS:,} rows and {MOST_UNPACKED // 2**20} MiB once read"
         raise UserError(f"{folder}: expected at most {most}, got more: make an entry of fewer attacks")
