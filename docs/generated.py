@@ -431,18 +431,18 @@ def job_tables() -> str:
     """A table a folder of jobs, a row a job: question, networks, cost."""
     tables = []
     for folder, title in JOBS.items():
-        jobs = {name: path for name, path in packaged_jobs().items() if name.rpartition("/")[0] == folder}
-        rows = [[f"`{name}`", *job_row(path)] for name, path in jobs.items()]
+        jobs = [name for name in packaged_jobs() if name.rpartition("/")[0] == folder]
+        rows = [[f"`{name}`", *job_row(name)] for name in jobs]
         tables.append(f"**{title}**\n\n{table(rows, ['job', 'question', 'networks', 'cost'])}\n")
     return "\n".join(tables)
 
 
-def job_row(path: Path) -> tuple[str, str, str]:
+def job_row(name: str) -> tuple[str, str, str]:
     """What a job asks, its networks and its cost."""
-    facts = catalogue.job_facts(path)
-    names = list(dict.fromkeys(model["name"] for model in facts.content["models"]))
+    job = catalogue.job(name)
+    names = job.facts["models"].split(", ")
     more = f" and {len(names) - 3} more" if len(names) > 4 else ""
-    return facts.question, ", ".join(names[: 3 if more else 4]) + more, facts.cost
+    return catalogue.question(job), ", ".join(names[: 3 if more else 4]) + more, job.facts["cost"]
 
 
 def jobs_page() -> str:

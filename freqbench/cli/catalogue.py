@@ -8,9 +8,8 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -257,45 +256,35 @@ def metric(name: str) -> Described:
 
 def job_rows() -> Rows:
     """Lists the packaged jobs: name, what it asks or trains, cost."""
-    return [(name, each.question, each.cost) for name, each in ((n, job_facts(p)) for n, p in packaged_jobs().items())]
-
-
-@dataclass(frozen=True)
-class JobFacts:
-    """Facts of a packaged job: its comment, the first sentence of that, its `Cost:` and its content."""
-
-    comment: str
-    question: str
-    cost: str
-    content: Mapping[str, Any]
-
-
-def job_facts(path: Path) -> JobFacts:
-    """Reads a packaged job."""
-    text = path.read_text(encoding="utf-8")
-    whole = "\n".join(re.findall(r"^# ?(.*)$", text.partition("\nname: ")[0], re.MULTILINE))
-    comment, _, rest = whole.partition("\nCost: ")
-    cost, _, commands = rest.partition("\n")
-    question = re.split(r"(?<=\?)\s|(?<=[\w)]\.)\s+(?=[A-Z0-9])", comment.replace("\n", " "))[0]
-    return JobFacts(f"{comment}\n{commands}".strip(), question, cost, yaml.safe_load(text))
+    return [
+        (name, question(each), each.facts["cost"]) for name, each in ((name, job(name)) for name in packaged_jobs())
+    ]
 
 
 def job(name: str) -> Described:
     """Describes a packaged job: what it does, names in it, and the command that runs it."""
-    each = job_facts(packaged_jobs()[name])
-    datasets = each.content.get("datasets") or [each.content["dataset"]]
-    of = {"datasets": datasets, "models": each.content["models"], "attacks": each.content.get("attacks", ())}
-    facts = {
-        key: ", ".join(dict.fromkeys(entry["name"] for entry in entries)) for key, entries in of.items() if entries
+    text = packaged_jobs()[name].read_text(encoding="utf-8")
+    comment = "\n".join(re.findall(r"^# ?(.*)$", text.partition("\nname: ")[0], re.MULTILINE))
+    content, (cost,) = yaml.safe_load(text), re.findall(r"^Cost: (.*)\n?", comment, re.MULTILINE)
+    of = {
+        "datasets": [content["dataset"]] if "dataset" in content else content["datasets"],
+        "models": content["models"],
     }
-    command = re.search(rf"freqbench (run|study \w+) {name}\b", each.comment)
+    of |= {"attacks": content["attacks"]} if "attacks" in content else {}
+    facts = {key: ", ".join(dict.fromkeys(entry["name"] for entry in entries)) for key, entries in of.items()}
+    command = re.search(rf"freqbench (run|study \w+) {name}\b", comment)
     line = command[0] if command else f"freqbench run {name}"
-    return Described({**facts, "cost": each.cost}, line, each.comment)
+    return Described({**facts, "cost": cost}, line, re.sub(r"^Cost: .*\n?", "", comment, flags=re.MULTILINE))
 
 
-def _word(known: Callable[[], Iterable[str]]) -> Any:
+def question(job: Described) -> str:
+    """Returns the first sentence of a packaged job's comment."""
+    return re.split(r"(?<=\?)\s|(?<=[\w)]\.)\s+(?=[A-Z0-9])", job.text.replace("\n", " "))[0].strip()
+
+
+def _word(table: str) -> Any:
     def beginning(incomplete: str) -> list[str]:
-        return [name for name in known() if name.startswith(incomplete)]
+        return [name for name in names.KNOWN.get(table, packaged_jobs()) if name.startswith(incomplete)]
 
     return typer.Argument(
         help="One of them, to see all about it, or a word to search for.",
@@ -305,12 +294,8 @@ def _word(known: Callable[[], Iterable[str]]) -> Any:
     )
 
 
-def _word_of(table: str) -> Any:
-    return _word(lambda: names.KNOWN[table])
-
-
 @app.command()
-def attacks(word: Annotated[str | None, _word_of("attacks")] = None, trust_code: common.Trust = False) -> None:
+def attacks(word: Annotated[str | None, _word("attacks")] = None, trust_code: common.Trust = False) -> None:
     """Show the attacks, or one (also `package.module:Class`) with formula, paper, parameters and line for a job."""
     path = word and names.meant("attacks", word)
     if word and path and plugins.names_class(path):
@@ -323,7 +308,7 @@ def attacks(word: Annotated[str | None, _word_of("attacks")] = None, trust_code:
 
 
 @app.command()
-def models(word: Annotated[str | None, _word_of("models")] = None) -> None:
+def models(word: Annotated[str | None, _word("models")] = None) -> None:
     """Show the architectures and the trained networks of the package, or one of either with its line for a job."""
     if word and word.startswith("zoo://"):
         _put(word, zoo_network(word))
@@ -336,19 +321,19 @@ def models(word: Annotated[str | None, _word_of("models")] = None) -> None:
 
 
 @app.command()
-def datasets(word: Annotated[str | None, _word_of("datasets")] = None) -> None:
+def datasets(word: Annotated[str | None, _word("datasets")] = None) -> None:
     """Show the loaders of datasets, or one with its keys and line for a job."""
     _show("dataset", word, dataset, (("loader", "what it reads"), dataset_rows))
 
 
 @app.command()
-def metrics(word: Annotated[str | None, _word_of("metrics")] = None) -> None:
+def metrics(word: Annotated[str | None, _word("metrics")] = None) -> None:
     """Show the metrics, or one with its columns and line for a job."""
     _show("metric", word, metric, (("metric", "title", "unit", "better"), metric_list))
 
 
 @app.command()
-def jobs(word: Annotated[str | None, _word(packaged_jobs)] = None) -> None:
+def jobs(word: Annotated[str | None, _word("jobs")] = None) -> None:
     """Show the packaged jobs, or one with what it does, its datasets, models and attacks, and the command for it."""
     _show("job", word, job, (("job", "what it asks or trains", "cost"), job_rows))
 

@@ -26,7 +26,7 @@ app = typer.Typer(name="cluster", help="Send jobs to a Ray cluster, and follow o
 Address = Annotated[
     str | None, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Dashboard of the cluster's head, http://HEAD:8265.")
 ]
-JobId = Annotated[str, typer.Argument(help="Id that `submit` gave.", metavar="JOB_ID")]
+JobId = Annotated[str, typer.Argument(help="Id that `cluster submit` gave.", metavar="JOB_ID")]
 
 
 @app.command()

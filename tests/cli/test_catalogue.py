@@ -12,7 +12,7 @@ from tiny_job import job
 from freqbench.attacks.core.declared import declared
 from freqbench.cli import catalogue
 from freqbench.core import config
-from freqbench.core.names import KNOWN
+from freqbench.core.names import KNOWN, packaged_jobs
 from freqbench.data import DATASETS
 from freqbench.job.schema import JobSpec, require_sound
 from freqbench.models import zoo_names
@@ -113,6 +113,62 @@ def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...],
 )
 def test_a_wrong_name_is_one_line(arguments: tuple[str, str], likely: str, bench: Bench) -> None:
     assert f"unknown {likely}" in refused(bench, "list", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("words", "names", "others"),
+    [
+        (("attacks", "dct"), {"vafa", "sa2_opt"}, {"gn", "pgd"}),
+        (("models", "tensorflow"), {"meshnet"}, {"unet"}),
+        (("models", "union-wide"), {"zoo://hippocampus/union-wide"}, {"unet", "zoo://phantom/unet"}),
+        (("metrics", "95"), {"hd95"}, {"dsc"}),
+        (("jobs", "quick"), {"quickstart"}, {"phantom/suite"}),
+    ],
+)
+def test_a_word_selects_the_rows_that_have_it(
+    words: tuple[str, str], names: set[str], others: set[str], bench: Bench
+) -> None:
+    code, out, err = bench("list", *words)
+    firsts = {line.split()[0] for line in out.splitlines() if line.strip()}
+    assert (code, err) == (0, "")
+    assert names <= firsts
+    assert not others & firsts
+
+
+def test_packaged_jobs_are_listed_with_what_they_ask_and_cost(bench: Bench) -> None:
+    out = bench("list", "jobs")[1]
+    assert set(packaged_jobs()) <= {line.split()[0] for line in out.splitlines() if line.strip()}
+    assert "How stable are" in out
+    assert out.endswith(f"all about one: freqbench list jobs {next(iter(packaged_jobs()))}\n")
+    assert "unknown job 'quickstat'. Did you mean 'quickstart'?" in refused(bench, "list", "jobs", "quickstat")
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        (
+            "quickstart",
+            ("datasets: phantom", "models: unet, unet-vaft, unetr", "attacks: gn, fgsm, ", "Which attacks break"),
+        ),
+        ("phantom/zoo", ("datasets: phantom", "models: unet, segresnet, unetr", "Trains the three tiny networks")),
+        ("certificates/bounds", ("attacks: ball", "report runs/bounds --table bounds")),
+    ],
+)
+def test_a_packaged_job_is_described_with_the_command_that_runs_it(
+    name: str, texts: tuple[str, ...], bench: Bench
+) -> None:
+    code, out, _ = bench("list", "jobs", name)
+    assert code == 0
+    assert [text for text in texts if text not in " ".join(out.split())] == []
+    command = "study certify" if name.startswith("certificates") else "run"
+    assert out.endswith(f"\nrun it:\nfreqbench {command} {name}\n")
+
+
+@pytest.mark.parametrize("name", packaged_jobs())
+def test_a_packaged_job_states_its_question_and_cost(name: str) -> None:
+    job = catalogue.job(name)
+    assert job.facts["cost"]
+    assert catalogue.question(job)[-1] in ".?"
 
 
 def test_the_networks_of_the_package_are_listed_with_their_training_and_dice(bench: Bench) -> None:

@@ -55,11 +55,7 @@ def test_no_field_of_a_patient_leaves_a_folder(tmp_path: Path, bench: Bench) -> 
         ("export", str(out), "--format", "dicom"),
         ("verify", str(out)),
     ):
-        import time
-
-        t = time.time()
         code, *said = bench(*command)
-        print(command[:2], time.time() - t, file=__import__("sys").__stderr__)
         assert code == 0, (command, said)
         told += said
     for spoil in (
