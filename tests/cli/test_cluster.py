@@ -182,6 +182,9 @@ def test_a_job_that_is_followed_ends_as_it_does(
 
 def test_logs_are_the_whole_output_of_a_job(client: Client, sent: str, bench: Bench) -> None:
     client.log = "".join(f"line {i}\n" for i in range(20))
-    assert bench("cluster", "logs", sent)[:2] == (0, client.log)
+    client.log = (
+        f"2026-11-28 12:31:52,755\tINFO job_manager.py:581 -- Runtime env is setting up.\n{(whole := client.log)}"
+    )
+    assert bench("cluster", "logs", sent)[:2] == (0, whole)
     client.log = "gone"
     assert bench("cluster", "logs", sent)[1].startswith(f"{sent}: no output: ")

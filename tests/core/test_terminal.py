@@ -9,7 +9,7 @@ from freqbench.core.terminal import PlainConsole
 
 
 def test_a_reset_of_colours_into_a_bar_s_stdout_is_no_text() -> None:
-    """As Ray's colorama writes it at exit, if it was imported while a bar was shown; another escape stays visible."""
+    """Ray's colorama writes it at exit if it was imported while a bar was shown; another escape stays visible."""
     console = PlainConsole(file=io.StringIO(), force_terminal=True, width=40)
     with Progress(console=console):
         stdout = sys.stdout
