@@ -102,16 +102,14 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
 def _alone(path: str) -> ModelEntry:
     """Returns the entry of a checkpoint without a job; the files of a folder tell its kind.
 
-    Raises UserError for another folder, with the one beside, above or below it that tells a kind.
+    Raises UserError for another folder, with the one above or below it that tells a kind.
     """
     kind = kind_of_folder(folder := at_home(path))
     if kind is None and folder.is_dir():
-        near = (each for each in (folder.parent, *sorted(folder.glob("*")), *sorted(folder.glob("*/*"))))
-        kinds = ((each, kind) for each in near if (kind := kind_of_folder(each)))
-        place, kind = next(kinds, (None, None))
-        hint = f"give {place}, which is one of {kind}" if place else "name the file in it"
+        near = (folder.parent, *sorted(folder.glob("*")), *sorted(folder.glob("*/*")))
+        hints = (f"give {each}, which is one of {name}" for each in near if (name := kind_of_folder(each)))
         wanted = "a file, or a folder of nnU-Net (with plans.json), of a bundle (configs) or of MeshNet (model.json)"
-        raise UserError(f"{path}: expected {wanted}, got another folder: {hint}")
+        raise UserError(f"{path}: expected {wanted}, got another folder: {next(hints, 'name the file in it')}")
     place = {"bundle": path} if kind == "bundle" else {"checkpoint": path, "arch": kind}
     return validate({"name": "checkpoint", **place}, ModelEntry, "--checkpoint")
 

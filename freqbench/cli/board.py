@@ -84,7 +84,7 @@ def verify(
     if not shown(results, entry, common.console()):
         common.say(f"{entry}: refused: {reasons(results)[0]}")
         raise typer.Exit(common.EXIT_FAILED)
-    if results[-1].verdict == "missing":
+    if results[-1].verdict == "not checked":
         common.say(f"{entry}: not verified, as its data are missing here, with no sign against it: {results[-1].text}")
         raise typer.Exit(common.EXIT_FAILED)
     common.say(f"{entry}: verified" if rows is None else f"{entry}: these rows agree; without --rows all is verified")

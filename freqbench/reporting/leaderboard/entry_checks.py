@@ -173,7 +173,7 @@ def recompute(
     `checkpoint`: the weights are those that were sealed; `identities`: cases here have the digests of the entry, and
     the job the cells of its rows; `reproduce`: worst cases and a random share of the other rows are the same again;
     `audit`: the cells that an audit adds, computed here, show neither masked gradients nor stronger attacks, and leave
-    what the entry's own audit states. Ends with the first that is wrong, or `missing` as its data are not here.
+    what the entry's own audit states. Ends with the first that is wrong, or not checked as its data are not here.
 
     Args:
         checkpoint: its weights; None: those at the place that its card names.
@@ -194,7 +194,7 @@ def recompute(
             here = _here(entry, str(local), job, trust_code)
             grid = expand(here.named(f"{entry.name}: its job"))
         except MissingDataError as error:
-            return [Check("identities", "missing", one_line(error))]
+            return [Check("identities", "not checked", one_line(error))]
         except (UserError, OSError) as error:
             return [Check("identities", "wrong", one_line(error))]
         results = list(_identities(entry, grid))
