@@ -2,7 +2,7 @@
 # Several Ray nodes on this machine (Linux), to try a cluster before renting one.
 #
 #   cluster/local.sh up [--nodes 4] [--gpus 1] [--cpus 2]   a head and further nodes; each says it has so many cards and cores
-#   eval "$(cluster/local.sh env)"                          this shell's `freqbench submit` and `run` use it
+#   eval "$(cluster/local.sh env)"                          this shell's `cluster submit` and `run` use it
 #   cluster/local.sh status                                 which nodes are alive
 #   cluster/local.sh kill N                                 kill -9 of all of node N, as a pre-emption does (1 is the head)
 #   cluster/local.sh add                                    one node more

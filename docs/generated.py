@@ -76,10 +76,10 @@ JOBS: Mapping[str, str] = {  # folders, in the order of a reader
 }
 JOBS_PAGE = """# Jobs
 
-`freqbench run phantom/suite` runs a job of this folder from anywhere; `plan`, `converge` and `certify` take the same
-names, and `train` those of jobs whose first word is *Trains*. A job is one YAML file, and its first comment says more.
-Costs are those that the files state; `freqbench plan JOB` estimates yours. Data are looked for under
-`$FREQBENCH_DATA`: [your own data](../docs/how-to/own-data.md).
+`freqbench run phantom/suite` runs a job of this folder from anywhere, or trains its networks where the first word is
+*Trains*; `plan` and `study` take the same names. `freqbench list jobs` lists them, `freqbench list jobs phantom/suite`
+shows one. A job is one YAML file, and its first comment says more. Costs are those that the files state; `freqbench
+plan JOB` estimates yours. Data are looked for under `$FREQBENCH_DATA`: [your own data](../docs/how-to/own-data.md).
 
 This page is made from the files by `python docs/generated.py`.
 
@@ -462,21 +462,18 @@ def job_tables() -> str:
     """A table a folder of jobs, a row a job: question, networks, cost."""
     tables = []
     for folder, title in JOBS.items():
-        jobs = {name: path for name, path in packaged_jobs().items() if name.rpartition("/")[0] == folder}
-        rows = [[f"`{name}`", *job_facts(path)] for name, path in jobs.items()]
+        jobs = [name for name in packaged_jobs() if name.rpartition("/")[0] == folder]
+        rows = [[f"`{name}`", *job_row(name)] for name in jobs]
         tables.append(f"**{title}**\n\n{table(rows, ['job', 'question', 'networks', 'cost'])}\n")
     return "\n".join(tables)
 
 
-def job_facts(path: Path) -> tuple[str, str, str]:
-    """The first sentence of a job's comment, its networks, and the line of the comment that begins with `Cost:`."""
-    text = path.read_text(encoding="utf-8")
-    comment = " ".join(re.findall(r"^# (.*)$", text.partition("\n# Cost: ")[0], re.MULTILINE))
-    (cost,) = re.findall("^# Cost: (.*)$", text, re.MULTILINE)
-    names = list(dict.fromkeys(model["name"] for model in yaml.safe_load(text)["models"]))
+def job_row(name: str) -> tuple[str, str, str]:
+    """What a job asks, its networks and its cost."""
+    job = catalogue.job(name)
+    names = job.facts["models"].split(", ")
     more = f" and {len(names) - 3} more" if len(names) > 4 else ""
-    question = re.split(r"(?<=\?)\s|(?<=[\w)]\.)\s+(?=[A-Z0-9])", comment)[0]
-    return question, ", ".join(names[: 3 if more else 4]) + more, cost
+    return catalogue.question(job), ", ".join(names[: 3 if more else 4]) + more, job.facts["cost"]
 
 
 def jobs_page() -> str:

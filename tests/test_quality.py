@@ -17,7 +17,8 @@ import freqbench
 ROOT = Path(__file__).parents[1]
 
 UNUSED = "monai pandas ray lpips skimage torchvision medpy nibabel SimpleITK pydicom highdicom scipy"
-LISTS = "for words in ('attacks', 'attacks vafa', 'models', 'datasets', 'metrics'): app(words.split(), **plain)"
+TABLES = "attacks models datasets metrics jobs"
+LISTS = f"for words in [*{TABLES!r}.split(), 'attacks vafa']: app(['list', *words.split()], **plain)"
 STEPS = {
     "import freqbench as fb; dir(fb)": "torch numpy pandas pydantic monai ray",
     "from freqbench.cli import app; plain = {'standalone_mode': False}": "torch monai numpy ray pandas",

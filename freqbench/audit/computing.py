@@ -36,7 +36,7 @@ from freqbench.results import Store
 
 QUERIES = 1000  # fewer prove nothing (`checks.gradients`)
 RESTARTS = 3
-CONVERGED = "-converge/converge.yaml"  # suffix of a store's path: recommendations of `freqbench converge`
+CONVERGED = "-converge/converge.yaml"  # suffix of a store's path: recommendations of `freqbench study converge`
 METRICS = ("dsc", "ssim")
 CONTROLS = ("uniform", "random")
 
@@ -135,8 +135,8 @@ def planned(
     steps, with restarts, and scored on every other model; FGSM; Square; noise of equal L-infinity; noise of the L2 (in
     the body) of each attack of another threat model; the null rows of each frequency attack, with and without
     stretching. For each of these and each bounds of the job's attacks: the strongest attacks with the same bounds, and
-    the recommendations of `freqbench converge` within them, if it was run for the store's job. A black box gets those
-    without a gradient.
+    the recommendations of `freqbench study converge` within them, if it was run for the store's job. A black box gets
+    those without a gradient.
     Without `compute` nothing is attacked, and noise of unknown budget has the largest one.
     """
     own = expand(job.named(out), cases)
@@ -223,7 +223,7 @@ def _claim_of(cell: Cell) -> Hashable:
 
 
 def _recommended(own: Grid, out: str, cases: int, say: Callable[[str], None]) -> Iterator[Cell]:
-    """Yields the cells that `freqbench converge` recommended within the bounds of the job's claims."""
+    """Yields the cells that `freqbench study converge` recommended within the bounds of the job's claims."""
     path = f"{out.rstrip('/')}{CONVERGED}"
     if not storage.exists(path):
         return

@@ -89,8 +89,8 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
     if seed_of(path) is not None:
         yield "checkpoint", f"{path}: untrained weights, no file"
     elif not source_of(reader := (alone := entry or _alone(path)).reader).is_checkpoint:
-        yield "checkpoint", f"{path}: read as {reader}"
-        yield from _facts(alone) if source_of(reader).weights else ()
+        facts = [*_facts(alone)] if source_of(reader).weights else []  # refuses before anything is said
+        yield from (("checkpoint", f"{path}: read as {reader}"), *facts)
     else:
         yield from _contents(path)
         if entry is None and not read_metadata(path):
@@ -100,8 +100,16 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
 
 
 def _alone(path: str) -> ModelEntry:
-    """Returns the entry of a checkpoint without a job; the files of a folder tell its kind."""
-    kind = kind_of_folder(at_home(path))
+    """Returns the entry of a checkpoint without a job; the files of a folder tell its kind.
+
+    Raises UserError for another folder, with the one above or below it that tells a kind.
+    """
+    kind = kind_of_folder(folder := at_home(path))
+    if kind is None and folder.is_dir():
+        near = (folder.parent, *sorted(folder.glob("*")), *sorted(folder.glob("*/*")))
+        hints = (f"give {each}, which is one of {name}" for each in near if (name := kind_of_folder(each)))
+        wanted = "a file, or a folder of nnU-Net (with plans.json), of a bundle (configs) or of MeshNet (model.json)"
+        raise UserError(f"{path}: expected {wanted}, got another folder: {next(hints, 'name the file in it')}")
     place = {"bundle": path} if kind == "bundle" else {"checkpoint": path, "arch": kind}
     return validate({"name": "checkpoint", **place}, ModelEntry, "--checkpoint")
 

@@ -16,8 +16,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from freqbench.cli import audit, catalogue, cluster, common, doctor, init, leaderboard, report, run, volumes
+from freqbench.cli import audit, board, catalogue, cluster, common, doctor, init, report, run, study, volumes
 from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER
+from freqbench.cli.front import Front
 from freqbench.core import __version__
 from freqbench.core.errors import EngineLost, StorageUnavailable, UserError, one_line, shortened
 from freqbench.core.machine import settle_threads, versions
@@ -25,9 +26,10 @@ from freqbench.core.terminal import PlainConsole
 
 app = typer.Typer(
     name="freqbench",
-    help="Attacks volumetric segmentation models (CT, MR) and measures how much of their accuracy survives.\n\n"
+    cls=Front,
+    help="Attacks volumetric segmentation models (CT, MR) and measures how much of their accuracy survives. "
     "Begin with: freqbench run quickstart",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -41,14 +43,18 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Takes options that stand before a command."""
+    """Takes options that stand before a command; without one, shows the help."""
+    if not context.invoked_subcommand:
+        common.say(context.get_help())
+        raise typer.Exit(EXIT_USER)
 
 
-for group in (init, catalogue, doctor, run, volumes, report, audit, leaderboard, cluster):
+for group in (init, catalogue, doctor, run, study, volumes, report, audit, board, cluster):
     app.add_typer(group.app)
 
 
@@ -88,7 +94,7 @@ def main() -> None:
         _refuse(f"{place}{error.strerror or error}: {advice}")
     except Exception as error:  # noqa: BLE001 (a defect if any comes this far)
         if name := _refused_variable(error):
-            got = f"expected a value that libraries take, got {os.environ[name]!r:.80} ({one_line(error):.200})"
+            got = f"expected a value that libraries take, got {os.environ[name]!r:.80} ({one_line(error, 200)})"
             _refuse(f"{name}: {got}: correct it, or unset it")
         _confess(error)
 
@@ -138,5 +144,5 @@ def _confess(error: Exception) -> NoReturn:
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     with tempfile.NamedTemporaryFile("w", prefix="freqbench-", suffix=".log", delete=False, errors="replace") as log:
         log.write(f"{' '.join(sys.argv)}\n{used}\n{''.join(traceback.format_exception(error))}")
-    what = one_line(f"{type(error).__name__}: {error}")
-    _refuse(f"this is a defect, please report it: {what:.300} ({used}; log: {log.name})", EXIT_DEFECT)
+    what = one_line(f"{type(error).__name__}: {error}", 300)
+    _refuse(f"this is a defect, please report it: {what} ({used}; log: {log.name})", EXIT_DEFECT)

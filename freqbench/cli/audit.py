@@ -22,7 +22,7 @@ ENOUGH = 5  # patients whose intervals settle most doubts
 app = typer.Typer()
 
 
-@app.command(rich_help_panel=common.CHECK)
+@app.command()
 def audit(
     out: common.Out,
     run: Annotated[bool, typer.Option("--run", help="Compute the few cells that checks lack, into OUT/audit.")] = False,
@@ -44,7 +44,11 @@ def audit(
     format: common.Format = "terminal",
     to: common.To = None,
 ) -> None:
-    """Check whether a store's numbers can be believed: a verdict for each model, what matters most, and what to do."""
+    """Check whether a store's numbers can be believed.
+
+    Shows a verdict for each model, what matters most, and what to do. Files are checked by `verify`, and rows computed
+    again by `reproduce`, whose exit codes answer.
+    """
     failed: int | None = 0
     of_run = {"--cases": cases, "--eps": eps, "--job": job, "--set": set_, "--address": address}
     options = [name for name, value in of_run.items() if value is not None]
@@ -142,7 +146,7 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
     return f"{who} cannot settle it: {command}, about {spoken(hours)} on one worker"
 
 
-@app.command(rich_help_panel=common.CHECK)
+@app.command()
 def reproduce(
     out: common.Out,
     row: Annotated[
@@ -153,7 +157,10 @@ def reproduce(
     job: common.Job = None,
     trust_code: common.Trust = False,
 ) -> None:
-    """Recompute rows of a store, compare them with the stored ones, and name the differences; store nothing."""
+    """Recompute rows of a store and name the differences.
+
+    The exit code is 1 if there are any. Nothing is stored.
+    """
     from freqbench.audit import reproduce
     from freqbench.core.plugins import trusting
 
@@ -164,7 +171,7 @@ def reproduce(
         raise typer.Exit(common.EXIT_FAILED)
 
 
-@app.command(rich_help_panel=common.CHECK)
+@app.command()
 def verify(
     out: common.Out,
     volumes: Annotated[bool, typer.Option("--volumes", help="Read every saved volume to its end, too.")] = False,
@@ -173,7 +180,10 @@ def verify(
         typer.Option(min=1, help="Score N saved rows by MedPy, MONAI, scikit-image and lpips, too.", metavar="N"),
     ] = None,
 ) -> None:
-    """Check a whole store: files, columns, values, doubles, holes, classes, identities; change nothing."""
+    """Check that a store is whole: its files, columns and rows.
+
+    Values, doubles, holes, classes and identities too. The exit code is 1 if it is not. Nothing is changed.
+    """
     from freqbench.audit import verify
     from freqbench.results import Store
 

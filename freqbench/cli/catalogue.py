@@ -1,4 +1,4 @@
-"""Describes what a job may name: the commands `attacks`, `models`, `datasets` and `metrics`, and the docs' tables.
+"""Describes packaged jobs and what a job may name: the commands below `list`, and the docs' tables.
 
 Lists of names, and attacks, are read from the source of the package where an import of their table loads torch.
 """
@@ -13,6 +13,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.table import Column, Table
 
 from freqbench.attacks.core.declared import PACKAGE, declared
@@ -22,9 +23,10 @@ from freqbench.core import names, plugins
 from freqbench.core.documents import yaml_item
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.measures import METRICS
+from freqbench.core.names import packaged_jobs
 from freqbench.core.threat_models import in_words
 
-app = typer.Typer()
+app = typer.Typer(name="list", help="Show attacks, models, datasets, metrics and packaged jobs.", no_args_is_help=True)
 
 EXAMPLES: Mapping[str, Any] = {  # values of keys without a default, as a job file has them
     **{"eps": "8/255", "std": "8/255", "linf": "8/255", "share": 0.5, "portion": 0.3, "eps_k": 0.3, "eps_p": 0.02},
@@ -48,16 +50,17 @@ _KEYS_OF_READERS: Mapping[str, Mapping[str, Any]] = {
 }
 
 Rows = list[tuple[str, ...]]
+Listed = tuple[tuple[str, ...], Callable[[], Rows]]  # heads and rows of a list
 
 
 @dataclass(frozen=True)
 class Described:
-    """Description of one name that a job may have.
+    """Description of one name that a job may have, or of a packaged job.
 
     Attributes:
         facts: short texts by what they are.
-        line: how a job names it.
-        text: docstring.
+        line: how a job names it; of a job, the command that runs it.
+        text: docstring, or comment.
         heads, rows: table of its parameters or columns.
     """
 
@@ -258,73 +261,107 @@ def metric(name: str) -> Described:
     return Described(facts, f"metrics: [{name}]", text, heads=COLUMNS, rows=rows)
 
 
-def _name(table: str) -> Any:
+def job_rows() -> Rows:
+    """Lists the packaged jobs: name, what it asks or trains, cost."""
+    return [
+        (name, question(each), each.facts["cost"]) for name, each in ((name, job(name)) for name in packaged_jobs())
+    ]
+
+
+def job(name: str) -> Described:
+    """Describes a packaged job: what it does, names in it, and the command that runs it."""
+    text = packaged_jobs()[name].read_text(encoding="utf-8")
+    comment = "\n".join(re.findall(r"^# ?(.*)$", text.partition("\nname: ")[0], re.MULTILINE))
+    content, (cost,) = yaml.safe_load(text), re.findall(r"^Cost: (.*)\n?", comment, re.MULTILINE)
+    of = {
+        "datasets": [content["dataset"]] if "dataset" in content else content["datasets"],
+        "models": content["models"],
+    }
+    of |= {"attacks": content["attacks"]} if "attacks" in content else {}
+    facts = {key: ", ".join(dict.fromkeys(entry["name"] for entry in entries)) for key, entries in of.items()}
+    command = re.search(rf"freqbench (run|study \w+) {name}\b", comment)
+    line = command[0] if command else f"freqbench run {name}"
+    return Described({**facts, "cost": cost}, line, re.sub(r"^Cost: .*\n?", "", comment, flags=re.MULTILINE))
+
+
+def question(job: Described) -> str:
+    """Returns the first sentence of a packaged job's comment."""
+    return re.split(r"(?<=\?)\s|(?<=[\w)]\.)\s+(?=[A-Z0-9])", job.text.replace("\n", " "))[0].strip()
+
+
+def _word(table: str) -> Any:
     def beginning(incomplete: str) -> list[str]:
-        return [name for name in names.KNOWN[table] if name.startswith(incomplete)]
+        return [name for name in names.KNOWN.get(table, packaged_jobs()) if name.startswith(incomplete)]
 
     return typer.Argument(
-        help="One of them, to see all about it.", show_default="a list", metavar="NAME", autocompletion=beginning
+        help="One of them, to see all about it, or a word to search for.",
+        show_default="all",
+        metavar="WORD",
+        autocompletion=beginning,
     )
 
 
-@app.command(rich_help_panel=common.START)
-def attacks(name: Annotated[str | None, _name("attacks")] = None, trust_code: common.Trust = False) -> None:
+@app.command()
+def attacks(word: Annotated[str | None, _word("attacks")] = None, trust_code: common.Trust = False) -> None:
     """Show the attacks, or one (also `package.module:Class`) with formula, paper, parameters and line for a job."""
-    path = name and names.meant("attacks", name)
-    if name and path and plugins.names_class(path):
+    path = word and names.meant("attacks", word)
+    if word and path and plugins.names_class(path):
         from freqbench.attacks import Attack
 
         with plugins.trusting(trust_code):
-            _put(name, _described(plugins.load_class(path, Attack), name))
+            _put(word, _described(plugins.load_class(path, Attack), word))
         return
-    _show("attack", name, ("attack", "threat model", "budget", "what it does"), attack_list, attack)
+    _show("attack", word, attack, (("attack", "threat model", "budget", "what it does"), attack_list))
 
 
-@app.command(rich_help_panel=common.START)
-def models(name: Annotated[str | None, _name("models")] = None) -> None:
+@app.command()
+def models(word: Annotated[str | None, _word("models")] = None) -> None:
     """Show the architectures and the trained networks of the package, or one of either with its line for a job."""
-    if name and name.startswith("zoo://"):
-        _put(name, zoo_network(name))
+    if word and word.startswith("zoo://"):
+        _put(word, zoo_network(word))
         return
-    _show("model", name, ("arch", "network", "paper"), lambda: [*model_rows(), *reader_rows()], model)
-    if name is None:
-        _put_table(("checkpoint", "arch", "trained by", "clean Dice", "worst case"), zoo := zoo_rows())
+    nets = ("arch", "network", "paper"), lambda: [*model_rows(), *reader_rows()]
+    if _show("model", word, model, nets, (("checkpoint", "arch", "trained by", "clean Dice", "worst case"), zoo_rows)):
         common.say(
             "foreground Dice x100: clean on the job's test list; worst case on the leaderboard's, over its attacks"
         )
-        common.say(f"all about one: freqbench models {zoo[0][0]}")
 
 
-@app.command(rich_help_panel=common.START)
-def datasets(name: Annotated[str | None, _name("datasets")] = None) -> None:
+@app.command()
+def datasets(word: Annotated[str | None, _word("datasets")] = None) -> None:
     """Show the loaders of datasets, or one with its keys and line for a job."""
-    _show("dataset", name, ("loader", "what it reads"), dataset_rows, dataset)
+    _show("dataset", word, dataset, (("loader", "what it reads"), dataset_rows))
 
 
-@app.command(rich_help_panel=common.START)
-def metrics(name: Annotated[str | None, _name("metrics")] = None) -> None:
+@app.command()
+def metrics(word: Annotated[str | None, _word("metrics")] = None) -> None:
     """Show the metrics, or one with its columns and line for a job."""
-    _show("metric", name, ("metric", "title", "unit", "better"), metric_list, metric)
+    _show("metric", word, metric, (("metric", "title", "unit", "better"), metric_list))
 
 
-def _show(
-    kind: str,
-    name: str | None,
-    heads: Sequence[str],
-    rows: Callable[[], Rows],
-    describe: Callable[[str], Described],
-) -> None:
-    """Prints a list of all names, or what `describe` returns of one."""
+@app.command()
+def jobs(word: Annotated[str | None, _word("jobs")] = None) -> None:
+    """Show the packaged jobs, or one with what it does, its datasets, models and attacks, and the command for it."""
+    _show("job", word, job, (("job", "what it asks or trains", "cost"), job_rows))
+
+
+def _show(kind: str, word: str | None, describe: Callable[[str], Described], *lists: Listed) -> bool:
+    """Prints what `describe` returns of a name, else the rows with a word; True if the last list has some of them."""
     table = f"{kind}s"
-    if name is None:
-        _put_table(heads, listed := rows())
-        common.say(f"all about one: freqbench {table} {listed[0][0]}")
-        return
-    added = plugins.installed(table)
-    known = name if name in added else names.ALIASES.get(table, {}).get(name, name)
-    if known not in names.KNOWN[table] and known not in added:
-        raise UserError(unknown(kind, name, [*names.KNOWN[table], *added]))
-    _put(known, describe(known))
+    added, known = plugins.installed(table), names.KNOWN.get(table, packaged_jobs())
+    name = word if word in added else names.ALIASES.get(table, {}).get(word or "", word)
+    if name in known or name in added:
+        _put(str(name), describe(str(name)))
+        return False
+    sought = (word or "").casefold()
+    chosen = [(heads, [row for row in rows() if sought in " ".join(row).casefold()]) for heads, rows in lists]
+    if not any(rows for _, rows in chosen):
+        raise UserError(unknown(kind, str(word), [*known, *added]))
+    for heads, rows in chosen:
+        if rows:
+            _put_table(heads, rows)
+            common.say(f"all about one: freqbench list {table} {rows[0][0]}")
+    return bool(chosen[-1][1])
 
 
 def _put(name: str, described: Described) -> None:
@@ -336,7 +373,7 @@ def _put(name: str, described: Described) -> None:
     if described.rows:
         common.say("")
         _put_table(described.heads, described.rows)
-    common.say(f"\nin a job file:\n{described.line}")
+    common.say(f"\n{'run it' if described.line.startswith('freqbench ') else 'in a job file'}:\n{described.line}")
 
 
 def plain(docstring: str) -> str:

@@ -1,4 +1,4 @@
-"""Sends jobs to a cluster and follows them: the commands `submit`, `status`, `stop` and `jobs`."""
+"""Sends jobs to a cluster and follows them: `cluster submit`, `status`, `logs`, `stop` and `list`."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 
 from freqbench.cli import common
 from freqbench.cli.common import EXIT_FAILED, EXIT_INTERRUPTED
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 LAST_LINES = 10
 
-app = typer.Typer()
+app = typer.Typer(name="cluster", help="Send jobs to a Ray cluster, and follow or stop them.", no_args_is_help=True)
 
 Address = Annotated[
     str | None, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Dashboard of the cluster's head, http://HEAD:8265.")
 ]
-JobId = Annotated[str, typer.Argument(help="Id that `submit` gave.", metavar="JOB_ID")]
+JobId = Annotated[str, typer.Argument(help="Id that `cluster submit` gave.", metavar="JOB_ID")]
 
 
-@app.command(rich_help_panel=common.CLUSTER)
+@app.command()
 def submit(
     path: common.JobFile,
     address: Address = None,
@@ -78,10 +78,10 @@ def submit(
     if follow:
         _follow(jobs, head, job_id)
     else:
-        common.say(f"freqbench status {job_id}{_hint(head)}")
+        common.say(f"freqbench cluster status {job_id}{_hint(head)}")
 
 
-@app.command(rich_help_panel=common.CLUSTER)
+@app.command()
 def status(
     of: Annotated[
         str,
@@ -96,6 +96,11 @@ def status(
     from freqbench.results.status import facts, tables
 
     if not re.fullmatch(r"(freqbench-|raysubmit_)[\w.-]+", of) or Path(of).is_dir():
+        if re.fullmatch(r"[\w.-]+", of) and not os.path.lexists(of):
+            raise UserError(
+                f"{of}: expected a result store, or a job's id such as freqbench-NAME-20260131-120000-1a2b, found "
+                "neither: freqbench cluster list shows the ids"
+            )
         of_store = facts(of)
         if as_json:
             common.put_json(of_store)
@@ -120,13 +125,13 @@ def status(
                 common.console().print(*tables(store))
         except Exception as error:  # noqa: BLE001 (any error of a file system that only nodes reach)
             with common.aside(as_json):
-                common.say(f"{out} cannot be read from here: {one_line(error)[:200]}")
+                common.say(f"{out} cannot be read from here: {one_line(error, 200)}")
     if as_json:
         named = {name.removesuffix(" (UTC)"): value for name, value in of_job.items()}
         common.put_json({"id": of, **named, "store": store})
 
 
-@app.command(rich_help_panel=common.CLUSTER)
+@app.command()
 def logs(
     job_id: JobId,
     address: Address = None,
@@ -140,10 +145,12 @@ def logs(
     elif text := head.log(job_id):
         common.put(text, None)
     else:
-        common.say(f"{job_id}: no output: it has written none yet, or its node is gone: freqbench status {job_id}")
+        common.say(
+            f"{job_id}: no output: it has written none yet, or its node is gone: freqbench cluster status {job_id}"
+        )
 
 
-@app.command(rich_help_panel=common.CLUSTER)
+@app.command()
 def stop(job_id: JobId, address: Address = None) -> None:
     """Stop a job on a cluster: it finishes and stores work in flight, in two minutes at most."""
     head = _jobs().Dashboard(address)
@@ -154,41 +161,30 @@ def stop(job_id: JobId, address: Address = None) -> None:
     try:
         details = head.stop(job_id)
     except KeyboardInterrupt:
-        common.say(f"{job_id} was told to stop, and may still be running: freqbench status {job_id}{_hint(head)}")
+        common.say(
+            f"{job_id} was told to stop, and may still be running: freqbench cluster status {job_id}{_hint(head)}"
+        )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     for line in head.log(job_id).splitlines()[-1:]:
         common.say(line)
     common.say(f"{job_id}: {details.status.value}")
     if not details.status.is_terminal():
-        common.say(f"it takes longer than it should: freqbench status {job_id}{_hint(head)}")
+        common.say(f"it takes longer than it should: freqbench cluster status {job_id}{_hint(head)}")
         raise typer.Exit(EXIT_FAILED)
 
 
-@app.command("list", hidden=True)
+@app.command("list")
 def list_jobs(address: Address = None) -> None:
-    """Show the jobs of a cluster, by the old name of the command `jobs`."""
-    with common.aside(as_json=True):
-        common.say("freqbench list is now freqbench jobs: the old name goes with the next release")
-    jobs(address)
-
-
-@app.command(rich_help_panel=common.CLUSTER)
-def jobs(address: Address = None) -> None:
     """Show the jobs of a cluster, the latest last."""
     head = _jobs().Dashboard(address)
-    table = Table(
-        Column("id", overflow="fold", min_width=20),
-        "job",
-        Column("status", no_wrap=True),
-        "started (UTC)",
-        Column("out", overflow="fold"),
-        title=head.url,
-    )
-    for details in head.jobs():
-        metadata = details.metadata or {}
-        started = _time(details.start_time)
-        table.add_row(details.submission_id, metadata.get("name"), details.status.value, started, metadata.get("out"))
-    common.console().print(table)
+    common.say(head.url)
+    listed = head.jobs()
+    width = max((len(each.submission_id) for each in listed), default=0)
+    for each in listed:  # a line each, in which an id is never broken
+        out = (each.metadata or {}).get("out") or ""
+        common.say(
+            f"{each.submission_id:<{width}}  {each.status.value:<9}  {_time(each.start_time):<19}  {out}".rstrip()
+        )
 
 
 def words(options: Mapping[str, Any]) -> list[str]:
@@ -229,7 +225,7 @@ def _follow(jobs: Any, head: Any, job_id: str) -> None:
     try:
         details = asyncio.run(head.follow(job_id, partial(print, end="", flush=True)))
     except KeyboardInterrupt:
-        common.say(f"{job_id} goes on: freqbench status {job_id}{_hint(head)}, or stop")
+        common.say(f"{job_id} goes on: freqbench cluster status {job_id}{_hint(head)}, or cluster stop")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     common.say(f"{job_id}: {details.status.value}")
     raise typer.Exit(jobs.exit_code(details))

@@ -23,8 +23,8 @@ from freqbench.core.terminal import PlainConsole
 if TYPE_CHECKING:
     from freqbench.job.grid import Grid
     from freqbench.job.schema import JobSpec
+    from freqbench.job.training import TrainJob
 
-START, RUN, READ, CHECK, CLUSTER = "Start", "Run", "Read", "Check", "Cluster"  # panels of the help
 EXIT_FAILED, EXIT_USER, EXIT_DEFECT, EXIT_INTERRUPTED = 1, 2, 70, 130
 console = PlainConsole
 XLSX = "xlsx"
@@ -46,12 +46,15 @@ def _beginning(incomplete: str, *endings: str) -> list[str]:
     return sorted(path for ending in endings for path in glob(escape(incomplete) + ending))  # noqa: PTH207
 
 
-def _job_file(help: str) -> Any:
-    return typer.Argument(help=help, metavar="JOB", callback=job_file, autocompletion=jobs)
-
-
-JobFile = Annotated[str, _job_file("Job file (YAML), or a packaged job's name: hippocampus/suite.")]
-TrainingJob = Annotated[str, _job_file("Training job (YAML), or a packaged one's name: hippocampus/train.")]
+JobFile = Annotated[
+    str,
+    typer.Argument(
+        help="Job file (YAML), or a packaged job's name: hippocampus/suite.",
+        metavar="JOB",
+        callback=job_file,
+        autocompletion=jobs,
+    ),
+]
 Job = Annotated[
     str | None, typer.Option(help="Job file to use instead of OUT's, for example because data are in another folder.")
 ]
@@ -102,12 +105,18 @@ class JobOptions:
     trust_code: Trust = False
 
     def job(self) -> "JobSpec":
-        """Reads the job file (see `job_of`); refuses the address of a cluster where nothing runs on one."""
+        """Reads the job file like `any_job`; refuses a training job."""
+        from freqbench.job import schema
+
+        return schema.require_attacks(self.any_job(), self.path)
+
+    def any_job(self) -> "JobSpec | TrainJob":
+        """Reads the job file (see `any_job_of`); refuses the address of a cluster where nothing runs on one."""
         if self.address and self.engine == "serial":
             raise UserError(
                 f"--address: --engine serial and --dry-data do not use a cluster: remove --address {self.address}"
             )
-        return job_of(self.path, self.set_, self.trust_code)
+        return any_job_of(self.path, self.set_, self.trust_code)
 
     def place(self, job: "JobSpec") -> str:
         """Returns the store of the job's results."""
@@ -200,13 +209,21 @@ def stoppable(doing: str) -> Iterator[None]:
 
 
 def job_of(path: str, overrides: list[str] | None, trusted: bool) -> "JobSpec":
+    """Reads a job file like `any_job_of`; refuses a training job."""
+    from freqbench.job import schema
+
+    return schema.require_attacks(any_job_of(path, overrides, trusted), path)
+
+
+def any_job_of(path: str, overrides: list[str] | None, trusted: bool) -> "JobSpec | TrainJob":
     """Reads a job file and checks it as far as possible before attacks and networks are imported."""
     with uncollected():
         from freqbench.job import schema
 
-        job = schema.load(path, overrides or ())
-        job = job.model_copy(update={"trust_code": True}) if trusted else job
-        schema.require_sound(job)
+        job = schema.load_any(path, overrides or ())
+        if isinstance(job, schema.JobSpec):
+            job = job.model_copy(update={"trust_code": True}) if trusted else job
+            schema.require_sound(job)
         return job
 
 

@@ -1,4 +1,4 @@
-"""Shows what works on this machine and what it keeps: the commands `doctor` and `cache`."""
+"""Shows what works on this machine, what it keeps, and what a job may say: the command `doctor` and those below it."""
 
 from typing import Annotated
 
@@ -6,22 +6,26 @@ import typer
 
 from freqbench.cli import common
 
-app = typer.Typer()
+app = typer.Typer(name="doctor", invoke_without_command=True)
 cache = typer.Typer(
+    name="cache",
     help="Preprocessed volumes that are kept on this machine, FREQBENCH_CACHE_GB gigabytes at most (20; 0: none).",
     no_args_is_help=True,
 )
-app.add_typer(cache, name="cache", rich_help_panel=common.RUN)
+app.add_typer(cache)
 
 
-@app.command(rich_help_panel=common.START)
+@app.callback()
 def doctor(
+    context: typer.Context,
     data: Annotated[str | None, typer.Option(help="A dataset's folder: its loader, missing files.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="A file, or a model of --job.")] = None,
     job: Annotated[str | None, typer.Option(help="Job file: the checkpoint's Dice on its first case.")] = None,
     trust_code: common.Trust = False,
 ) -> None:
-    """Show devices, versions and datasets of this machine; or describe a dataset's folder or a checkpoint."""
+    """Check this machine, a dataset's folder or a checkpoint."""
+    if context.invoked_subcommand:
+        return
     from freqbench.audit import diagnosis
     from freqbench.core.plugins import trusting
     from freqbench.training import link
@@ -58,3 +62,15 @@ def cache_clear() -> None:
     common.say(f"{node_cache.clear('volumes') / 1e9:.2f} GB freed: {node_cache.part('volumes')}")
     if left := sorted(node_cache.strangers()):
         common.say(f"{len(left)} files that freqbench did not make were left; the first: {left[0]}")
+
+
+@app.command()
+def schema(
+    training: Annotated[bool, typer.Option("--training", help="Schema of a training job, not of a job file.")] = False,
+) -> None:
+    """Show the JSON Schema of a job file, for editors that complete and check YAML while it is typed."""
+    from freqbench.job.json_schema import schema_of
+    from freqbench.job.schema import JobSpec
+    from freqbench.job.training import TrainJob
+
+    common.put_json(schema_of(TrainJob if training else JobSpec))

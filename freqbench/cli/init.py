@@ -25,7 +25,7 @@ EPS = "8/255"
 BUNDLE, COMMAND, ONNX, UNTRAINED = "bundle", "command", "onnx", "random"
 
 JOB = """\
-# Attacks on one network, made by `freqbench init`. `freqbench schema` lists every key.
+# Attacks on one network, made by `freqbench init`. `freqbench doctor schema` lists every key.
 # Next: freqbench plan {path}, then freqbench run {path}
 name: {name}
 {trust}
@@ -61,7 +61,7 @@ BY_QUERIES = """\
 TRUST = "trust_code: true    # runs the command below: read it first\n"
 
 
-@app.command(rich_help_panel=common.START)
+@app.command()
 def init(
     path: Annotated[
         str, typer.Argument(help="Job file to write.", metavar="[JOB]", autocompletion=common.jobs)
@@ -80,7 +80,10 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     trust_code: common.Trust = False,
 ) -> None:
-    """Write a commented job for your data and network; ask for whatever no option gives."""
+    """Write a commented job for your data and network.
+
+    Asks for whatever no option gives.
+    """
     if os.path.lexists(path) and not force:
         raise UserError(f"{path}: expected no file, got one: name another, or give --force")
     data = data or _answer("Folder of the dataset", "--data")

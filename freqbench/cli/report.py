@@ -1,4 +1,4 @@
-"""Shows results: the commands `report`, `open`, `compare` and `serve`, and the end of commands that made records."""
+"""Shows results: the commands `report` and `compare`, and the end of commands that made records."""
 
 import os
 import shlex
@@ -23,7 +23,7 @@ app = typer.Typer()
 PAGE, PAGE_FOLDER, INDEX = "report.html", "report", "index.html"
 MARK = b"freqbench</title>"
 MOST_BESIDE = 15_000_000  # bytes of the attacked volumes that a run's end gives the viewer
-NEXT = ("freqbench open {out}", "freqbench report {out}", "freqbench audit {out}")
+NEXT = ("freqbench report {out} --open", "freqbench report {out}", "freqbench audit {out}")
 
 Outs = Annotated[
     list[str], typer.Argument(help="One result store or several.", metavar="OUT...", autocompletion=common.stores)
@@ -38,7 +38,7 @@ def _tables(incomplete: str) -> list[str]:
     return [name for name in (*RECIPES, *VIEWS, AUDIT) if name.startswith(incomplete)]
 
 
-@app.command(rich_help_panel=common.READ)
+@app.command()
 def report(
     outs: Outs,
     table: Annotated[
@@ -63,11 +63,33 @@ def report(
     figures: Annotated[
         str | None, typer.Option(help="Folder for every picture that the results allow, PDF and PNG.")
     ] = None,
+    shown: Annotated[
+        bool, typer.Option("--open", help="Open OUT's page in a browser; without one, print its path.")
+    ] = False,
+    served: Annotated[
+        bool, typer.Option("--serve", help="Serve the page live, even while runs go on; read-only, until Ctrl-C.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With --serve; 0: any free one.")] = 8760,
+    host: Annotated[
+        str, typer.Option(help="With --serve: address to listen on; whoever reaches it can read.")
+    ] = "127.0.0.1",
 ) -> None:
-    """Show stores: their tables, one of the papers' tables, a page for a browser (--format html), pictures."""
-    if figures:
-        if table or to or volumes or format != "terminal":
-            raise UserError("report: --figures: expected no other option beside it: run report twice")
+    """Show results: tables, pictures, the page; or serve it live.
+
+    Tables are all of them, or one, as of a paper; the page is for a browser (--format html). `run` wrote one at its
+    end, which --open opens: that in the folder OUT/report, which has the viewer, where volumes were saved.
+    """
+    ways = {"--figures": figures, "--open": shown, "--serve": served}
+    for way in (name for name, value in ways.items() if value):
+        if table or to or volumes or format != "terminal" or sum(map(bool, ways.values())) > 1:
+            raise UserError(f"report: {way}: expected no other option beside it: run report twice")
+    if shown:
+        if len(outs) > 1:
+            raise UserError(f"report: --open: expected one store, got {len(outs)}: open one after another")
+        _open_page(outs[0])
+    elif served:
+        _serve(common.unique(outs), host, port)
+    elif figures:
         with common.warned():
             _write_figures(common.unique(outs), figures)
     elif format == "html" and not table:
@@ -184,12 +206,8 @@ def _write_figures(outs: list[str], folder: str) -> None:
         common.say(f"no {name}: {reason}")
 
 
-@app.command("open", rich_help_panel=common.READ)
-def open_page(out: common.Out) -> None:
-    """Open the page of a store, which `run` wrote at its end, in a browser; without one, print the page's path.
-
-    Where volumes were saved, it is the page in the folder OUT/report, which has the viewer, unless the other is newer.
-    """
+def _open_page(out: str) -> None:
+    """Opens the page of a store, that with the viewer unless the other is newer; without a browser, prints its path."""
     from freqbench.core.files import storage
 
     place = storage.join(out, PAGE)
@@ -216,7 +234,7 @@ def _has_display() -> bool:
     return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in named)
 
 
-@app.command(rich_help_panel=common.READ)
+@app.command()
 def compare(
     first: Annotated[str, typer.Argument(help="A result store.", metavar="OUT_A", autocompletion=common.stores)],
     second: Annotated[
@@ -225,7 +243,10 @@ def compare(
     format: common.Format = "terminal",
     to: common.To = None,
 ) -> None:
-    """Compare two stores case by case: first their origins, then differences with intervals."""
+    """Compare two stores case by case.
+
+    Shows first their origins, then differences with intervals.
+    """
     from freqbench.analysis.groups import SCORES
     from freqbench.reporting import views
     from freqbench.reporting.contents import contents
@@ -239,18 +260,12 @@ def compare(
     common.put(render(sections).rstrip() + "\n", to, format)
 
 
-@app.command(rich_help_panel=common.READ)
-def serve(
-    outs: Outs,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8760,
-    host: Annotated[str, typer.Option(help="Address to listen on; whoever reaches it can read.")] = "127.0.0.1",
-) -> None:
-    """Serve the page live over stores, even while runs go on; read-only, until Ctrl-C."""
+def _serve(outs: list[str], host: str, port: int) -> None:
     try:
         from freqbench.reporting.page import serve as server
     except ImportError as error:
-        raise UserError(f"serve: expected the package {error.name}: {installing('serve')}") from None
+        raise UserError(f"report: --serve: expected the package {error.name}: {installing('serve')}") from None
 
     if host not in server.LOOPBACK:
         common.say(f"whoever reaches {host} can read these results: there is no login")
-    server.serve(common.unique(outs), host, port, lambda address: common.say(f"{address} (Ctrl-C ends it)"))
+    server.serve(outs, host, port, lambda address: common.say(f"{address} (Ctrl-C ends it)"))

@@ -19,7 +19,7 @@ OPTIONS: dict[str, dict[str, bool]] = {
 }
 
 
-@app.command(rich_help_panel=common.RUN)
+@app.command()
 def score(
     out: common.Out,
     targets: Annotated[
@@ -39,7 +39,10 @@ def score(
     source: Annotated[str | None, typer.Option(help="The job's model whose gradients made the volumes.")] = None,
     trust_code: common.Trust = False,
 ) -> None:
-    """Score without attacking: saved volumes on --targets, a tool's label maps of them, volumes made elsewhere."""
+    """Score existing volumes or label maps without attacking.
+
+    They are saved volumes on --targets, a tool's label maps of them, or volumes made elsewhere.
+    """
     _check(
         {"--targets": targets, "--predictions": predictions, "--adversarial": adversarial},
         {"--name": name, "--label-map": label_map, "--source": source},
@@ -74,7 +77,7 @@ def _check(ways: dict[str, object], further: dict[str, str | None]) -> None:
             raise UserError(f"score: {way}: expected no {option}, got {value!r}: leave it out")
 
 
-@app.command(rich_help_panel=common.READ)
+@app.command()
 def export(
     out: common.Out,
     to: Annotated[str | None, typer.Option(help="Folder to write to.", show_default="OUT/export or OUT/dicom")] = None,
@@ -84,15 +87,14 @@ def export(
     keep_identity: Annotated[
         bool, typer.Option("--keep-identity", help="Copy patient, study and institution of a DICOM case.")
     ] = False,
-    space: Annotated[
-        Literal["native"], typer.Option(help="native: the files' own grid. OUT/volumes has the networks' grid.")
-    ] = "native",
-    units: Annotated[Literal["HU"], typer.Option(help="HU: the data's own unit, whichever it is.")] = "HU",
     job: common.Job = None,
     yes: common.Yes = False,
     trust_code: common.Trust = False,
 ) -> None:
-    """Write each saved adversarial volume in its file's own grid and unit, for third-party tools."""
+    """Write saved adversarial volumes for third-party tools.
+
+    Each has its file's own grid and unit.
+    """
     from freqbench.core import names
     from freqbench.core.files import storage
     from freqbench.exchange import export as exporting

@@ -142,7 +142,7 @@ def json_of(content: bytes | str, where: str) -> Any:
     try:
         value = json.loads(content)
     except ValueError as error:
-        raise UserError(f"{where}: not readable as JSON: {one_line(error):.300}") from None
+        raise UserError(f"{where}: not readable as JSON: {one_line(error, 300)}") from None
     except RecursionError:
         raise too_deep from None
     level = [value] if isinstance(value, dict | list) else []

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 LONGEST = 1000  # letters of a refusal
+WORD = 40  # letters of the longest word that is left out rather than cut
 MOST_NAMES = 25  # of a table that a refusal lists
 MOST_CLOSE = 3
 CATALOGUED = "attack"  # its names, too many for a line, are a command's list
@@ -67,13 +68,26 @@ class ThreatModelError(RuntimeError):
 
 def shortened(text: str) -> str:
     """Shortens a text to LONGEST letters: its start names the place, and its end the remedy."""
+    if len(text) <= LONGEST:
+        return text
     half = LONGEST // 2 - 3
-    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
+    end = text[-half:].partition(" ")[2]
+    return f"{one_line(text, half)} {end if len(end) > half - WORD else text[-half:]}"
 
 
-def one_line(said: object) -> str:
-    """Returns a text or an exception's message on one line; the type's name if it is empty."""
-    return " ".join(str(said).split()) or type(said).__name__
+def one_line(said: object, most: int | None = None) -> str:
+    """Returns a text or an exception's message on one line, up to the last word within `most` letters.
+
+    An empty one gives the type's name.
+
+    >>> one_line("first words\\nof many", 13)
+    'first words ...'
+    """
+    text = " ".join(str(said).split()) or type(said).__name__
+    if most is None or len(text) <= most:
+        return text
+    whole = text[: most + 1].rpartition(" ")[0]
+    return f"{whole if len(whole) > max(0, most - WORD) else text[:most]} ..."
 
 
 def installing(extra: str) -> str:
@@ -97,6 +111,6 @@ def unknown(kind: str, word: str, known: Iterable[str], likely: str | None = Non
     if len(names) <= MOST_NAMES:
         return f"unknown {kind} {word!r:.80}.{hint} Known: {', '.join(names)}"
     if kind == CATALOGUED:
-        return f"unknown {kind} {word!r:.80}.{hint} All {len(names)}: freqbench attacks"
+        return f"unknown {kind} {word!r:.80}.{hint} All {len(names)}: freqbench list attacks"
     shown = [*close, *(name for name in names if name not in close)][:MOST_NAMES]
     return f"unknown {kind} {word!r:.80}.{hint} Known: {', '.join(shown)} and {len(names) - MOST_NAMES} more"

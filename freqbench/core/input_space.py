@@ -92,7 +92,8 @@ class Preprocess(Strict):
 
     Attributes:
         spacing: sides in millimetres of the voxels to resample to; None keeps each file's.
-        intensity: see `parse_intensity`; the default suits MR, `{window: [-175, 250]}` is the papers' CT.
+        intensity: what becomes [0, 1]: `percentile` (0.5 to 99.5 of the volume, which suits MR), `minmax`, `zscore`,
+            `{window: [-175, 250]}` (the papers' CT), `{percentile: [low, high]}` or `{zscore: deviations}`.
         crop_foreground: crop to the box of voxels above 0 after scaling; nnU-Net's resampling has its own crop.
         size: voxels that the grid is cropped or padded to, about its centre, with 0 in the file's unit (with nnU-Net's
             resampling, where this step comes later, with 0 after scaling).

@@ -12,6 +12,8 @@ from rich.table import Table
 # Control characters of either set, except line breaks and tabs, and those that change the writing direction.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+RESET = "\x1b[0m"
+
 # The only line of a table that is not drawn on a terminal, under its headings: other programs read it too.
 _UNDERLINED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
@@ -39,6 +41,14 @@ class PlainConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **options})
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints as `Console.print` does, but no lone reset of colours.
+
+        Ray has colorama write one at exit, into the stdout of the moment in which it was imported: a bar's.
+        """
+        if objects != (RESET,):
+            super().print(*objects, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Renders as `Console.render` does; rich's own cursor movements stay."""

@@ -1,4 +1,4 @@
-"""Multiplies the attacks of a job by steps or queries, losses and restarts, for `freqbench converge`."""
+"""Multiplies the attacks of a job by steps or queries, losses and restarts, for `freqbench study converge`."""
 
 import warnings
 from collections.abc import Iterator, Mapping

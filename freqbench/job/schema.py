@@ -169,20 +169,24 @@ class JobSpec(Strict):
         return given
 
 
-def load(path: str, overrides: Sequence[str] = ()) -> JobSpec:
-    """Reads a job file as `config.load` does; refuses a training job, with the command that takes it."""
+def load_any(path: str, overrides: Sequence[str] = ()) -> JobSpec | TrainJob:
+    """Reads a job file of either kind as `config.load` does: a training job has splits, and no attacks."""
     content = config.read(path, overrides)
     if "splits" in content and "attacks" not in content:
-        raise UserError(f"{path}: expected a job with attacks, got a training job: use freqbench train {path}")
+        return config.validate(content, TrainJob, where=path)
     return config.validate(content, JobSpec, where=path)
 
 
-def load_training(path: str, overrides: Sequence[str] = ()) -> TrainJob:
-    """Reads a training job as `config.load` does; refuses a job with attacks, with the command that takes it."""
-    content = config.read(path, overrides)
-    if "attacks" in content and "splits" not in content:
-        raise UserError(f"{path}: expected a training job, got a job with attacks: use freqbench run {path}")
-    return config.validate(content, TrainJob, where=path)
+def load(path: str, overrides: Sequence[str] = ()) -> JobSpec:
+    """Reads a job with attacks as `load_any` does; refuses a training job (`require_attacks`)."""
+    return require_attacks(load_any(path, overrides), path)
+
+
+def require_attacks(job: JobSpec | TrainJob, path: str) -> JobSpec:
+    """Returns a job with attacks; refuses a training job, with the command that takes it."""
+    if isinstance(job, TrainJob):
+        raise UserError(f"{path}: expected a job with attacks, got a training job: freqbench run {path} trains it")
+    return job
 
 
 def require_sound(job: JobSpec) -> None:

@@ -161,10 +161,10 @@ def _told(uri: str) -> Iterator[Any]:
         status = getattr(getattr(error, "response", None), "status_code", 0)
         if 400 <= status < 500 and status not in (408, 429):
             raise CheckpointError(
-                f"{uri}: {endpoint} refuses it ({one_line(error)[:200]}): check repository and revision; a private or "
+                f"{uri}: {endpoint} refuses it ({one_line(error, 200)}): check repository and revision; a private or "
                 "gated one needs HF_TOKEN"
             ) from None
-        raise _unreached(uri, endpoint, one_line(error)[:200]) from None
+        raise _unreached(uri, endpoint, one_line(error, 200)) from None
 
 
 def _unreached(uri: str, endpoint: str, problem: str) -> MissingDataError:

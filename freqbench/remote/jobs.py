@@ -37,6 +37,7 @@ STOP_S = 120  # a run finishes and stores work in flight
 POLL_S = 1.0
 
 _SERVER = "RAY_API_SERVER_ADDRESS"  # Ray's clients take the address from it, whatever they are given
+_RAYS_OWN = re.compile(r"^[\d-]{10} [\d:,]+\tINFO job_manager\.py:\d+ -- .*\n", re.MULTILINE)  # lines of a job's log
 _KEPT_CODES = (1, 2, 130)
 
 
@@ -126,10 +127,10 @@ class Dashboard:
         return sorted(submitted, key=lambda job: job.start_time or 0)
 
     def log(self, job_id: str) -> str:
-        """Returns all output of a job; empty if its node is gone."""
+        """Returns all output of a job, without Ray's own lines; empty if its node is gone."""
         with self._explained(job_id):
             try:
-                return str(self._client.get_job_logs(job_id))
+                return _RAYS_OWN.sub("", str(self._client.get_job_logs(job_id)))
             except RuntimeError as error:
                 if "status code 5" in str(error):
                     return ""
@@ -154,7 +155,7 @@ class Dashboard:
             position, is_whole, tail = 0, False, self._client.tail_job_logs(job_id)
             with _silent(), suppress(ClientError, OSError, RuntimeError):  # a lost head is noticed below
                 while text := await asyncio.wait_for(anext(tail, ""), QUIET_S):
-                    write(text[max(0, written - position) :])
+                    write(_RAYS_OWN.sub("", text[max(0, written - position) :]))
                     position += len(text)
                     written = max(written, position)
                 is_whole = True
@@ -196,8 +197,8 @@ class Dashboard:
         except (OSError, RuntimeError, ValueError, KeyError, RayStateApiException) as error:
             if job_id and "status code 404" in str(error):
                 raise UserError(
-                    f"{job_id}: expected a job that {self.url} knows, found none: see freqbench jobs; the same job "
-                    "with the same --out goes on where the store ends"
+                    f"{job_id}: expected a job that {self.url} knows, found none: see freqbench cluster list; the same "
+                    "job with the same --out goes on where the store ends"
                 ) from None
             raise self._lost(_line(str(error)) or type(error).__name__) from None
 

@@ -94,7 +94,7 @@ def _mlflow(out: str) -> str:
                 client.log_image(run_id, run.picture, "glimpse.png")
             client.set_terminated(run_id)
     except MlflowException as error:
-        raise UserError(f"--log mlflow: expected a server that answers, got {one_line(error):.200}") from None
+        raise UserError(f"--log mlflow: expected a server that answers, got {one_line(error, 200)}") from None
     return place
 
 
@@ -116,7 +116,7 @@ def _wandb(out: str) -> str:
                     session.log({"glimpse": wandb.Image(run.picture)})
                 place = "" if session.offline else session.project_url or ""
     except wandb.Error as error:
-        raise UserError(f"--log wandb: expected a server that answers, got {one_line(error):.200}") from None
+        raise UserError(f"--log wandb: expected a server that answers, got {one_line(error, 200)}") from None
     finally:
         wandb.teardown()  # waits for its process, which still writes when a run is finished
     return place or f"{folder}/wandb"

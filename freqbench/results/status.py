@@ -51,15 +51,19 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
     """Returns tables of `facts`: records by attack and source, runs, and the workers of each run."""
     records = found["records"]
     title = f"{found['out']}: {records['ok'] + records['failed']} of {amount(records['wanted'], 'record')}"
-    progress = Table("attack", "source", "ok", "failed", title=title)
+    progress = Table(*(Column(head, overflow="fold") for head in ("attack", "source", "ok", "failed")), title=title)
     for row in found["attacks"]:
         progress.add_row(*map(str, row.values()))
     progress.add_row("not done yet", "", str(records["left"]), "")
     if records["lacking"]:
         progress.caption = f"{records['lacking']} lack their file of class_records: the same run command fixes it"
-    runs = Table(Column("run", no_wrap=True), "status", "records", "failed", "last seen", "warnings", title="runs")
+    heads = (Column(head, overflow="fold") for head in ("status,\nlast seen", "records", "failed", "warnings"))
+    runs = Table(Column("run", no_wrap=True), *heads, title="runs")
     for run in found["runs"]:
-        runs.add_row(*("" if value is None else str(value) for value in run.values()))
+        texts = {name: "" if value is None else str(value) for name, value in run.items()}
+        seen = texts["heartbeat"][5:16].replace("T", " ")  # the run's name has the year
+        status = f"{texts['status']}\n{seen}".strip()
+        runs.add_row(texts["run_id"], status, texts["records"], texts["failed"], texts["warnings"])
     return [progress, runs, *(_workers(found["out"], run) for run in found["workers"])]
 
 
@@ -85,7 +89,8 @@ def _workers(out: str, run: Mapping[str, Any]) -> Table:
     where = f"{out}/runs/{run['run_id']}.json"
     workers = [validate(facts, _Worker, where) for facts in run["workers"]]
     title = f"workers of {run['run_id']}"
-    table = Table("worker", "node", "units", "load s", "device s", "idle s", "device share", title=title)
+    columns = ("worker", "node", "units", "load s", "device s", "idle s", "device share")
+    table = Table(*(Column(head, overflow="fold") for head in columns), title=title)
     load, device, idle = (sum(seconds) for seconds in zip(*(worker.seconds for worker in workers), strict=True))
     units = sum(worker.units for worker in workers)
     everyone = _Worker(worker=0, node="", units=units, load_seconds=load, device_seconds=device, idle_seconds=idle)

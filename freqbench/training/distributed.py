@@ -53,7 +53,7 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[
             last = one_line(error)[-300:]
             raise UserError(f"{name}: workers failed more than {MAX_FAILURES} times; the last: {last}") from None
         except ray.exceptions.RayError as error:  # what leads the workers has died
-            raise EngineLost(f"{name}: Ray has died ({one_line(error)[:300]}): the same command goes on") from None
+            raise EngineLost(f"{name}: Ray has died ({one_line(error, 300)}): the same command goes on") from None
     if complaint := (result.metrics or {}).get("error"):
         raise UserError(complaint)
 

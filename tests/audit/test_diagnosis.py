@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import Bench
 from models import nnunet_folder
 from tiny_job import ARGS, ROI, expanded, save_weights, small, write
 
@@ -222,12 +223,34 @@ def test_a_folder_of_nnunet_says_its_network_and_pipeline(tmp_path: Path) -> Non
     assert lines["pipeline"].startswith(f"nnunetv2 {version('nnunetv2')}: a volume spans the clip of the plans")
 
 
-def test_the_command_prints_it(tmp_path: Path, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from freqbench.cli.doctor import doctor
+@pytest.mark.parametrize("inner", ["Dataset001_Balls/fold/fold_0", "Dataset001_Balls", ""])
+def test_a_folder_near_one_of_nnunet_names_that(tmp_path: Path, inner: str) -> None:
+    folder = tmp_path / "Dataset001_Balls" / "fold"
+    (folder / "fold_0").mkdir(parents=True)
+    (folder / "plans.json").write_text("{}")
+    with pytest.raises(UserError, match=f"got another folder: give {folder}, which is one of nnunet$"):
+        said(tmp_path / inner)
 
+
+def test_another_folder_asks_for_a_file(tmp_path: Path) -> None:
+    expected = f"^{tmp_path}: expected a file, or a folder of nnU-Net .* got another folder: name the file in it$"
+    with pytest.raises(UserError, match=expected):
+        said(tmp_path)
+
+
+def test_a_bundle_that_cannot_be_fetched_is_refused_before_anything_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path))
+    code, out, err = bench("doctor", "--checkpoint", "monai://spleen_ct_segmentation@0.5.3")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "run once with internet access" in err
+
+
+def test_the_command_prints_it(tmp_path: Path, own: Path, bench: Bench) -> None:
     path = write(tmp_path, small(models=[{"name": "m", "checkpoint": str(own)}]))
-    doctor(data=None, checkpoint=str(own), job=path, trust_code=False)
-    out = capsys.readouterr().out.splitlines()
+    out = bench("doctor", "--checkpoint", str(own), "--job", path)[1].splitlines()
     assert [line.split(":")[0] for line in out] == [
         *("checkpoint", "weights", "metadata", "architecture", "migration", "clean Dice", "verdict")
     ]

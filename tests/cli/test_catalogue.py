@@ -1,4 +1,4 @@
-"""`attacks`, `models`, `datasets` and `metrics`: lists, and all about one name."""
+"""`list`: all names of a table, those with a word, and all about one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from tiny_job import job
 from freqbench.attacks.core.declared import declared
 from freqbench.cli import catalogue
 from freqbench.core import config
-from freqbench.core.names import KNOWN
+from freqbench.core.names import KNOWN, packaged_jobs
 from freqbench.data import DATASETS
 from freqbench.job.schema import JobSpec, require_sound
 from freqbench.models import zoo_names
@@ -27,7 +27,7 @@ TABLES: dict[str, Callable[[str], catalogue.Described]] = {
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_list_has_every_name_that_a_job_may_have(table: str, bench: Bench) -> None:
-    code, out, err = bench(table)
+    code, out, err = bench("list", table)
     assert (code, err) == (0, "")
     firsts = {line.split()[0] for line in out.splitlines() if line.strip()}
     assert set(KNOWN[table]) <= firsts
@@ -58,7 +58,7 @@ def test_the_line_of_a_model_is_let_through(name: str) -> None:
 
 
 def test_an_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench) -> None:
-    code, out, err = bench("attacks", "vafa-3d")  # another name of vafa
+    code, out, err = bench("list", "attacks", "vafa-3d")  # another name of vafa
     assert (code, err) == (0, "")
     for text in (
         "arXiv:2307.07269",
@@ -93,7 +93,7 @@ def test_an_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench
     ],
 )
 def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...], bench: Bench) -> None:
-    code, out, err = bench(*arguments)
+    code, out, err = bench("list", *arguments)
     assert (code, err) == (0, "")
     assert [text for text in texts if text not in out] == []
 
@@ -101,7 +101,10 @@ def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...],
 @pytest.mark.parametrize(
     ("arguments", "likely"),
     [
-        (("attacks", "vaffa"), f"attack 'vaffa'. Did you mean 'vafa'? All {len(KNOWN['attacks'])}: freqbench attacks"),
+        (
+            ("attacks", "vaffa"),
+            f"attack 'vaffa'. Did you mean 'vafa'? All {len(KNOWN['attacks'])}: freqbench list attacks",
+        ),
         (("models", "zoo://phantom/unt"), "zoo checkpoint 'phantom/unt'. Did you mean 'phantom/unet'?"),
         (("models", "unetrr"), "model 'unetrr'. Did you mean 'unetr'? Known: "),
         (("datasets", "acdd"), "dataset 'acdd'. Did you mean 'acdc'? Known: "),
@@ -109,11 +112,67 @@ def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...],
     ],
 )
 def test_a_wrong_name_is_one_line(arguments: tuple[str, str], likely: str, bench: Bench) -> None:
-    assert f"unknown {likely}" in refused(bench, *arguments)
+    assert f"unknown {likely}" in refused(bench, "list", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("words", "names", "others"),
+    [
+        (("attacks", "dct"), {"vafa", "sa2_opt"}, {"gn", "pgd"}),
+        (("models", "tensorflow"), {"meshnet"}, {"unet"}),
+        (("models", "union-wide"), {"zoo://hippocampus/union-wide"}, {"unet", "zoo://phantom/unet"}),
+        (("metrics", "95"), {"hd95"}, {"dsc"}),
+        (("jobs", "quick"), {"quickstart"}, {"phantom/suite"}),
+    ],
+)
+def test_a_word_selects_the_rows_that_have_it(
+    words: tuple[str, str], names: set[str], others: set[str], bench: Bench
+) -> None:
+    code, out, err = bench("list", *words)
+    firsts = {line.split()[0] for line in out.splitlines() if line.strip()}
+    assert (code, err) == (0, "")
+    assert names <= firsts
+    assert not others & firsts
+
+
+def test_packaged_jobs_are_listed_with_what_they_ask_and_cost(bench: Bench) -> None:
+    out = bench("list", "jobs")[1]
+    assert set(packaged_jobs()) <= {line.split()[0] for line in out.splitlines() if line.strip()}
+    assert "How stable are" in out
+    assert out.endswith(f"all about one: freqbench list jobs {next(iter(packaged_jobs()))}\n")
+    assert "unknown job 'quickstat'. Did you mean 'quickstart'?" in refused(bench, "list", "jobs", "quickstat")
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        (
+            "quickstart",
+            ("datasets: phantom", "models: unet, unet-vaft, unetr", "attacks: gn, fgsm, ", "Which attacks break"),
+        ),
+        ("phantom/zoo", ("datasets: phantom", "models: unet, segresnet, unetr", "Trains the three tiny networks")),
+        ("certificates/bounds", ("attacks: ball", "report runs/bounds --table bounds")),
+    ],
+)
+def test_a_packaged_job_is_described_with_the_command_that_runs_it(
+    name: str, texts: tuple[str, ...], bench: Bench
+) -> None:
+    code, out, _ = bench("list", "jobs", name)
+    assert code == 0
+    assert [text for text in texts if text not in " ".join(out.split())] == []
+    command = "study certify" if name.startswith("certificates") else "run"
+    assert out.endswith(f"\nrun it:\nfreqbench {command} {name}\n")
+
+
+@pytest.mark.parametrize("name", packaged_jobs())
+def test_a_packaged_job_states_its_question_and_cost(name: str) -> None:
+    job = catalogue.job(name)
+    assert job.facts["cost"]
+    assert catalogue.question(job)[-1] in ".?"
 
 
 def test_the_networks_of_the_package_are_listed_with_their_training_and_dice(bench: Bench) -> None:
-    code, out, _ = bench("models")
+    code, out, _ = bench("list", "models")
     lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if "zoo://" in line and "one: " not in line}
     assert (code, [*lines]) == (0, [f"zoo://{name}" for name in zoo_names()])
     assert lines["zoo://hippocampus/unet"] == ["unet", "clean", "87.1", "0.0"]
@@ -122,7 +181,7 @@ def test_the_networks_of_the_package_are_listed_with_their_training_and_dice(ben
 
 def test_an_argument_of_a_network_has_one_default_and_beside_it_the_one_of_its_class(bench: Bench) -> None:
     """MONAI's text says "Defaults to 0." of residual units, of which this project's UNet has 2."""
-    _, out, _ = bench("models", "unet")
+    _, out, _ = bench("list", "models", "unet")
     text = " ".join(out.split())
     assert "number of residual units. (the class's own default: 0)" in text
     assert "Defaults to" not in text
@@ -146,8 +205,8 @@ def test_a_class_of_another_package_is_described_once_it_is_trusted(
 ) -> None:
     tmp_path.joinpath("own_attack_of_test.py").write_text(OWN_ATTACK)
     monkeypatch.syspath_prepend(tmp_path)
-    assert "needs --trust-code" in refused(bench, "attacks", "own_attack_of_test:Mine")
-    code, out, _ = bench("attacks", "own_attack_of_test:Mine", "--trust-code")
+    assert "needs --trust-code" in refused(bench, "list", "attacks", "own_attack_of_test:Mine")
+    code, out, _ = bench("list", "attacks", "own_attack_of_test:Mine", "--trust-code")
     assert code == 0
     for text in ("Steps of a laboratory. Doe et al., 2026", "step_size", "eps: 8/255"):
         assert text in out

@@ -1,4 +1,4 @@
-"""`freqbench certify`: rows with both ends of a bracket, the files beside them, and what it refuses before it runs."""
+"""`freqbench study certify`: rows with both ends of a bracket, the files beside them, and what it refuses."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ def content(**changes: Any) -> dict[str, Any]:
 
 def test_certify_writes_rows_with_both_ends_and_goes_on_where_it_was(tmp_path: Path, bench: Bench) -> None:
     path, out = write(tmp_path, content()), tmp_path / "out"
-    code, text, _ = bench("certify", path, "--out", str(out), "--engine", "serial")
+    code, text, _ = bench("study", "certify", path, "--out", str(out), "--engine", "serial")
     assert code == 0
     assert "at least" in text
     assert re.search(r"6 +1 +\d+ +96 ", text)  # four sets of 15 draws and a prediction, and one at each radius
@@ -42,7 +42,7 @@ def test_certify_writes_rows_with_both_ends_and_goes_on_where_it_was(tmp_path: P
     )
     assert sorted(row["seed"] for row in rows if row["budget"] == 0) == [0, 1, 2, 3]
     assert len({str(draws) for draws, row in zip(drawn, rows, strict=True) if row["budget"] == 0}) == 4
-    assert "0 records in" in bench("certify", path, "--out", str(out), "--engine", "serial")[1]
+    assert "0 records in" in bench("study", "certify", path, "--out", str(out), "--engine", "serial")[1]
 
 
 @pytest.mark.parametrize(
@@ -76,5 +76,7 @@ def test_a_job_without_a_certificate_is_refused_in_a_line(
     tmp_path: Path, bench: Bench, changes: dict[str, Any], message: str
 ) -> None:
     out = tmp_path / "out"
-    assert re.search(message, refused(bench, "certify", write(tmp_path, content(**changes)), "--out", str(out)))
+    assert re.search(
+        message, refused(bench, "study", "certify", write(tmp_path, content(**changes)), "--out", str(out))
+    )
     assert not out.exists()

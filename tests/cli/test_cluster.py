@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from command_line import Bench
+from command_line import Bench, refused
 from ray.job_submission import JobStatus
 from tiny_job import small, write
 
@@ -66,11 +66,11 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
 def sent(client: Client, small_copy: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> str:
     """The id of a job that writes to `out`, which is there."""
     monkeypatch.chdir(small_copy.parent)
-    code, said, _ = bench("submit", "job.yaml", "--out", "out", "--shard", "1/2", "--set", "seeds=[3]")
+    code, said, _ = bench("cluster", "submit", "job.yaml", "--out", "out", "--shard", "1/2", "--set", "seeds=[3]")
     assert code == 0
     (job_id,) = client.known
     assert said.splitlines()[0].startswith(f"submitted {job_id}; files that travel: 1 (")
-    assert said.splitlines()[1] == f"freqbench status {job_id} --address http://head:8265"
+    assert said.splitlines()[1] == f"freqbench cluster status {job_id} --address http://head:8265"
     return job_id
 
 
@@ -83,7 +83,7 @@ def test_a_job_is_sent_with_its_options_and_its_store(client: Client, sent: str,
 
 def test_status_shows_the_job_its_last_lines_and_its_store(client: Client, sent: str, bench: Bench) -> None:
     client.log = "".join(f"line {i}\n" for i in range(20))
-    code, said, _ = bench("status", sent)
+    code, said, _ = bench("cluster", "status", sent)
     assert code == 0
     for text in ("RUNNING", "it runs", "2023-11-14 22:13:20", "line 19", "1 of 1 record"):
         assert text in " ".join(said.split())
@@ -93,11 +93,11 @@ def test_status_shows_the_job_its_last_lines_and_its_store(client: Client, sent:
 
 
 def test_status_of_a_job_as_json_has_its_store(client: Client, sent: str, bench: Bench) -> None:
-    status = json.loads(bench("status", sent, "--json")[1])
+    status = json.loads(bench("cluster", "status", sent, "--json")[1])
     assert (status["id"], status["status"], status["started"]) == (sent, "RUNNING", "2023-11-14 22:13:20")
     assert status["store"]["records"] == {"wanted": 1, "ok": 1, "failed": 0, "left": 0, "lacking": 0}
     client.known[sent].metadata["out"] = "nowhere"
-    _, said, err = bench("status", sent, "--json")
+    _, said, err = bench("cluster", "status", sent, "--json")
     assert json.loads(said)["store"] is None
     assert err.startswith("nowhere cannot be read from here")
 
@@ -105,21 +105,21 @@ def test_status_of_a_job_as_json_has_its_store(client: Client, sent: str, bench:
 def test_status_says_what_of_a_job_cannot_be_read_from_here(client: Client, sent: str, bench: Bench) -> None:
     """Neither the log, whose node is gone, nor the store, which only nodes reach."""
     client.log, client.known[sent].metadata["out"] = "gone", "nowhere"
-    code, said, _ = bench("status", sent)
+    code, said, _ = bench("cluster", "status", sent)
     assert code == 0
     assert said.splitlines()[-1].startswith(
         "nowhere cannot be read from here: nowhere/run.json: expected a result store"
     )
     client.known[sent].metadata = None
-    assert "cannot be read" not in bench("status", sent)[1]
+    assert "cannot be read" not in bench("cluster", "status", sent)[1]
 
 
 def test_a_job_is_stopped_once(client: Client, sent: str, bench: Bench) -> None:
-    code, said, _ = bench("stop", sent)
+    code, said, _ = bench("cluster", "stop", sent)
     assert code == 0
     assert said.splitlines()[0] == f"stopping {sent}: it stores work in flight first"
     assert said.splitlines()[-1] == f"{sent}: STOPPED"
-    assert bench("stop", sent)[1] == f"{sent} had already ended: STOPPED\n"
+    assert bench("cluster", "stop", sent)[1] == f"{sent} had already ended: STOPPED\n"
 
 
 def test_a_job_that_does_not_stop_is_1_and_ctrl_c_meanwhile_130(
@@ -129,31 +129,38 @@ def test_a_job_that_does_not_stop_is_1_and_ctrl_c_meanwhile_130(
     monkeypatch.setattr(jobs, "STOP_S", 0)
     monkeypatch.setattr(jobs, "ANSWER_S", 0.05)
     monkeypatch.setattr(jobs, "POLL_S", 0.01)
-    code, said, _ = bench("stop", sent)
+    code, said, _ = bench("cluster", "stop", sent)
     assert code == 1
-    assert f"it takes longer than it should: freqbench status {sent} --address http://head:8265" in said
+    assert f"it takes longer than it should: freqbench cluster status {sent} --address http://head:8265" in said
 
     def interrupt(head: Any, job_id: str) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(jobs.Dashboard, "stop", interrupt)
-    code, said, _ = bench("stop", sent, "--address", "http://other:8265")
+    code, said, _ = bench("cluster", "stop", sent, "--address", "http://other:8265")
     assert code == 130
-    assert f"{sent} was told to stop, and may still be running: freqbench status {sent} --address http://other" in said
+    assert (
+        f"{sent} was told to stop, and may still be running: freqbench cluster status {sent} --address http://other"
+        in said
+    )
 
 
-@pytest.mark.parametrize(
-    ("command", "err"),
-    [("jobs", ""), ("list", "freqbench list is now freqbench jobs: the old name goes with the next release\n")],
-)
-def test_the_jobs_of_a_cluster_are_listed(client: Client, sent: str, bench: Bench, command: str, err: str) -> None:
+def test_the_jobs_of_a_cluster_are_listed(client: Client, sent: str, bench: Bench) -> None:
     client.known["raysubmit_1"] = SimpleNamespace(
         submission_id="raysubmit_1", status=JobStatus.PENDING, metadata=None, start_time=None
     )
-    code, said, complaint = bench(command, "--address", "http://other:8265")
-    assert (code, complaint) == (0, err)
+    code, said, complaint = bench("cluster", "list", "--address", "http://other:8265")
+    assert (code, complaint) == (0, "")
     assert "http://other:8265" in said
     assert said.index("PENDING") < said.index("RUNNING")  # the latest last
+    assert f"\n{sent}  RUNNING    2023-11-14 22:13:20  " in said  # on a line, however narrow
+
+
+def test_a_name_that_is_neither_a_store_nor_an_id_says_how_to_list_ids(bench: Bench) -> None:
+    assert refused(bench, "cluster", "status", "spleen") == (
+        "error: spleen: expected a result store, or a job's id such as freqbench-NAME-20260131-120000-1a2b, found "
+        "neither: freqbench cluster list shows the ids\n"
+    )
 
 
 @pytest.mark.usefixtures("own_loop")
@@ -166,7 +173,7 @@ def test_a_job_that_is_followed_ends_as_it_does(
 
     monkeypatch.setattr(jobs.Dashboard, "follow", follow)
     monkeypatch.chdir(tmp_path)
-    code, said, _ = bench("submit", write(tmp_path, small()), "--follow", "--force")
+    code, said, _ = bench("cluster", "submit", write(tmp_path, small()), "--follow", "--force")
     (job_id,) = client.known
     assert (code, said.splitlines()[-2:]) == (1, ["a line", f"{job_id}: FAILED"])
     assert client.known[job_id].metadata["out"] == str(tmp_path / "runs" / "tiny")
@@ -175,6 +182,9 @@ def test_a_job_that_is_followed_ends_as_it_does(
 
 def test_logs_are_the_whole_output_of_a_job(client: Client, sent: str, bench: Bench) -> None:
     client.log = "".join(f"line {i}\n" for i in range(20))
-    assert bench("logs", sent)[:2] == (0, client.log)
+    client.log = (
+        f"2026-11-28 12:31:52,755\tINFO job_manager.py:581 -- Runtime env is setting up.\n{(whole := client.log)}"
+    )
+    assert bench("cluster", "logs", sent)[:2] == (0, whole)
     client.log = "gone"
-    assert bench("logs", sent)[1].startswith(f"{sent}: no output: ")
+    assert bench("cluster", "logs", sent)[1].startswith(f"{sent}: no output: ")

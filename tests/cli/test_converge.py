@@ -25,7 +25,7 @@ def out(tmp_path: Path) -> Path:
 def test_converge_shows_the_curves_writes_its_files_and_computes_nothing_twice(
     path: str, out: Path, bench: Bench
 ) -> None:
-    code, text, _ = bench("converge", path, "--out", str(out), *OPTIONS)
+    code, text, _ = bench("study", "converge", path, "--out", str(out), *OPTIONS)
     assert code == 0
     assert "2 cells, 2 units, 24 window passes" in text  # 4 windows x (1 + 2) steps, there and back
     assert "left out, as more steps add nothing to their drop: gn" in text
@@ -37,12 +37,12 @@ def test_converge_shows_the_curves_writes_its_files_and_computes_nothing_twice(
     recommended = expanded(small(attacks=attacks, metrics=["dsc"]))[1].cells
     before = rows(out)
     assert {cell.cell_id for cell in recommended} <= {key[0] for key in before}
-    again = bench("converge", path, "--out", str(out), *OPTIONS)
+    again = bench("study", "converge", path, "--out", str(out), *OPTIONS)
     assert again[0] == 0
     assert "2 of 2 records are in" in again[1]
     assert "records stored" not in again[1]
     assert rows(out) == before
-    more = bench("converge", path, "--out", str(out), *OPTIONS, "--steps", "1,2,3")[1]
+    more = bench("study", "converge", path, "--out", str(out), *OPTIONS, "--steps", "1,2,3")[1]
     assert "2 of 3 records are in" in more
 
 
@@ -57,7 +57,7 @@ def test_a_search_has_a_curve_by_queries_and_each_step_size_one_by_steps(
         {"name": "random_noise", "linf": 0.1},
     ]
     job = write(tmp_path, small(attacks=attacks, metrics=["dsc"]))
-    code, text, _ = bench("converge", job, "--out", str(out), *OPTIONS, "--queries", "3,12")
+    code, text, _ = bench("study", "converge", job, "--out", str(out), *OPTIONS, "--queries", "3,12")
     assert (code, "left out, as more steps add nothing to their drop: random_noise" in text) == (0, True)
     curves = list(csv.DictReader((out / "converge.csv").read_text().splitlines()))
     points = [(row["attack"], row["steps"], float(row["passes"])) for row in curves]
@@ -76,5 +76,5 @@ def test_a_search_has_a_curve_by_queries_and_each_step_size_one_by_steps(
 def test_bad_options_are_one_line_before_anything_is_computed(
     path: str, out: Path, arguments: tuple[str, ...], complaint: str, bench: Bench
 ) -> None:
-    assert complaint in refused(bench, "converge", path, "--out", str(out), *arguments)
+    assert complaint in refused(bench, "study", "converge", path, "--out", str(out), *arguments)
     assert not out.exists()

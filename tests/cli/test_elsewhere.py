@@ -17,7 +17,7 @@ CASE = "phantom_2000.nii.gz"
 @pytest.mark.integration
 def test_export_then_score_what_a_tool_made_of_it(small_copy: Path, bench: Bench) -> None:
     out, made = str(small_copy), small_copy.parent
-    code, said, err = bench("export", out, "--space", "native", "--units", "HU")
+    code, said, err = bench("export", out)
     assert (code, err) == (0, "")
     assert said.startswith("1 adversarial and 1 clean volumes are in ")
     files = json.loads((made / "out" / "export" / "manifest.json").read_text())["files"]
@@ -51,7 +51,7 @@ def test_score_what_others_made(small_store: Path, tmp_path: Path, bench: Bench)
     code, said, _ = bench("score", str(tmp_path / "new"), *arguments)
     assert code == 0
     assert "imported label=theirs " in said
-    code, said, _ = bench("status", str(tmp_path / "new"))
+    code, said, _ = bench("cluster", "status", str(tmp_path / "new"))
     assert "1 of 1 record" in " ".join(said.split())
 
 
@@ -82,7 +82,3 @@ def test_data_that_must_not_be_passed_on_takes_a_yes(
     assert not (tmp_path / "to").exists()
     assert bench(*arguments, "--yes")[0] == 0
     assert (tmp_path / "to" / "clean" / CASE).exists()
-
-
-def test_another_space_is_refused(small_store: Path, bench: Bench) -> None:
-    assert bench("export", str(small_store), "--space", "prepared")[0] == 2

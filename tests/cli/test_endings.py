@@ -195,10 +195,10 @@ def test_code_of_others_that_ends_the_process_is_named(
     [
         (["plan", "job.yaml", "--out", ""], "--out: expected a value"),
         (["run", "job.yaml", "--out="], "--out: expected a value"),
-        (["status", "  "], "status: expected a value"),
+        (["cluster", "status", "  "], "status: expected a value"),
         (["run", "job.yaml", "--engine", "serial", "--address", "auto"], "--address: --engine serial"),
         (["run", "job.yaml", "--dry-data", "phantom", "--address", "auto"], "--address: --engine serial"),
-        (["converge", "job.yaml", "--engine", "serial", "--address", "auto"], "--address: --engine serial"),
+        (["study", "converge", "job.yaml", "--engine", "serial", "--address", "auto"], "--address: --engine serial"),
         (["plan", "job.yaml", "--out", "C:\\runs\\mine"], "C:\\runs\\mine/records: expected a path of this system"),
         (["plan", "job.yaml", "--out", "~nosuchuser/x"], "~nosuchuser/x/records: expected the home of a user"),
     ],
@@ -239,7 +239,7 @@ def test_a_run_ends_with_a_table_the_page_and_three_commands(
     assert "Audit" not in said
     assert lines[-4].startswith("written: my out/report.html (")
     assert lines[-3:] == [
-        "next: freqbench open 'my out'",
+        "next: freqbench report 'my out' --open",
         "      freqbench report 'my out'",
         "      freqbench audit 'my out'",
     ]
@@ -273,11 +273,11 @@ def test_the_page_of_a_uri_is_opened_from_a_copy(tmp_path: Path, monkeypatch: py
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("BROWSER", str(browser))
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
-    code, _, err = bench("open", out)
+    code, _, err = bench("report", "--open", out)
     assert (code, f"{out}/report.html: expected a page, found none" in err) == (2, True)
     path = write(tmp_path, small(metrics=["dsc"]))
     assert bench("run", path, "--out", out, "--engine", "serial")[0] == 0
-    code, said, _ = bench("open", out)
+    code, said, _ = bench("report", "--open", out)
     assert code == 0
     file = Path(said.strip().removeprefix("opened: "))
     assert seen.read_text().strip() == file.as_uri()
@@ -291,7 +291,7 @@ def test_the_place_of_the_page_is_said_without_a_display(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(report.sys, "platform", "linux")
     (tmp_path / "report.html").write_text("page")
-    code, said, _ = bench("open", str(tmp_path))
+    code, said, _ = bench("report", "--open", str(tmp_path))
     assert (code, said) == (0, f"no browser to open it in: {tmp_path / 'report.html'}\n")
 
 
@@ -308,7 +308,7 @@ def test_the_page_with_volumes_is_opened_unless_the_other_is_newer(
     for time, expected in ((2, folder), (1, one)):
         os.utime(one, (1.5, 1.5))
         os.utime(folder, (time, time))
-        assert bench("open", str(tmp_path))[1] == f"no browser to open it in: {expected}\n"
+        assert bench("report", "--open", str(tmp_path))[1] == f"no browser to open it in: {expected}\n"
 
 
 @pytest.mark.integration

@@ -1,8 +1,10 @@
 """Refusals are of a length that people read, whatever they repeat."""
 
+import re
+
 import pytest
 
-from freqbench.core.errors import DataError, ParameterError, UserError, unknown
+from freqbench.core.errors import DataError, ParameterError, UserError, one_line, unknown
 
 
 @pytest.mark.parametrize(
@@ -17,6 +19,14 @@ def test_a_refusal_keeps_its_begin_and_its_advice(error: UserError) -> None:
     assert len(str(error)) <= 1000
     assert str(error).startswith("job.yaml: ")
     assert str(error).endswith(": give a shorter one")
+
+
+def test_a_long_text_is_cut_between_words() -> None:
+    words = " ".join(f"word{number:03}" for number in range(500))
+    assert one_line(words, 20) == "word000 word001 ..."
+    assert one_line(words, 23) == "word000 word001 word002 ..."
+    assert one_line("9" * 50, 20) == "9" * 20 + " ..."
+    assert all(re.fullmatch(r"word\d{3}|\.\.\.", word) for word in str(UserError(words)).split())
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\x85", "\u2028"])

@@ -68,7 +68,7 @@ def start(
     """A command of `bench.py` in a process group of its own, as a terminal starts it."""
     with findable_tests():
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    words = [sys.executable, str(ROOT / "bench.py"), command, write(folder, content), "--out", "out", *options]
+    words = [sys.executable, str(ROOT / "bench.py"), *command.split(), write(folder, content), "--out", "out", *options]
     log = (folder / "log").open("a")
     return subprocess.Popen(
         words, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True

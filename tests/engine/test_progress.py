@@ -308,6 +308,18 @@ def test_the_bar_of_a_terminal_moves_within_a_unit(at: list[float]) -> None:
         assert text in said.getvalue()
 
 
+@pytest.mark.parametrize(("done", "percent"), [(80, " 50 %"), (160, "100 %")])
+def test_a_long_name_in_the_bar_keeps_its_ends_and_stands_off_its_share(
+    at: list[float], done: int, percent: str
+) -> None:
+    shown, (unit,), _ = shown_of(20, force_terminal=True)
+    long = replace(unit, ref=replace(unit.ref, case_id="phantom_of_the_opera_2000"))
+    at[0] += 30
+    shown.advance(long, done)
+    (task,) = shown.bar.tasks
+    assert task.description == f"pgd on a, ph…_opera_2000 {percent}"
+
+
 class StoppedError(Exception):
     """Ends a run where Ray would start."""
 

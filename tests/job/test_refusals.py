@@ -11,6 +11,7 @@ from tiny_job import job, write
 
 from freqbench.core import config
 from freqbench.core.errors import CheckpointError, DataError, UserError
+from freqbench.core.names import packaged_jobs
 from freqbench.job import schema
 from freqbench.job.grid import expand
 from freqbench.job.schema import JobSpec
@@ -189,14 +190,12 @@ def test_a_folder_in_place_of_a_file_is_said(tmp_path: Path) -> None:
     assert text == f"models[0]: {tmp_path / 'net'}: expected a file, found none, but a folder: name the file in it"
 
 
-def test_a_job_of_another_kind_names_its_command(tmp_path: Path) -> None:
-    splits = {"train": "train", "select": "validation", "test": "test"}
-    path = write(tmp_path, {"name": "t", "dataset": {"name": "phantom"}, "splits": splits, "models": []})
-    with pytest.raises(UserError, match=f"{path}: expected a job with attacks, got a training job: use freqbench trai"):
+def test_a_job_of_another_kind_names_its_command() -> None:
+    path = packaged_jobs()["phantom/zoo"]
+    with pytest.raises(
+        UserError, match=f"{path}: expected a job with attacks, got a training job: freqbench run {path} "
+    ):
         schema.load(str(path))
-    path = write(tmp_path, job())
-    with pytest.raises(UserError, match=f"{path}: expected a training job, got a job with attacks: use freqbench run"):
-        schema.load_training(str(path))
 
 
 def test_a_reference_needs_a_second_case(tmp_path: Path) -> None:

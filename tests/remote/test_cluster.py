@@ -142,7 +142,7 @@ def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(
     attack = {"name": "walkabout:Walk", "eps": "8/255", "steps": 2}
     content = small(models=[model], attacks=[attack], trust_code=True)
     write(tmp_path, content)
-    text = bench("submit", "job.yaml", "--out", "out", "--follow")
+    text = bench("cluster", "submit", "job.yaml", "--out", "out", "--follow")
     assert "\n1 record in " in text
     assert text.rstrip().endswith(f"{id_in(text)}: SUCCEEDED")
     assert all("py_modules_files" in file.read_text() for file in head[0].rglob("where"))

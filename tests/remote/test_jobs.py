@@ -110,6 +110,9 @@ def test_a_store_named_like_a_job_is_a_store(tmp_path: Path, monkeypatch: pytest
         cluster.status("freqbench-runs")
 
 
+RAYS_OWN = "2026-11-28 12:31:52,755\tINFO job_manager.py:581 -- Runtime env is setting up.\n"
+
+
 class Known(jobs.Dashboard):
     """A head of three nodes that nobody has to ask; it knows one job, whose connection breaks once."""
 
@@ -128,7 +131,7 @@ class Known(jobs.Dashboard):
         return SimpleNamespace(status=JobStatus.FAILED if self.broke else JobStatus.RUNNING, driver_exit_code=2)
 
     async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
-        yield "one\n"
+        yield RAYS_OWN + "one\n"
         yield "two"
         if not self.broke:
             self.broke = True
@@ -170,7 +173,7 @@ def test_ctrl_c_stops_following_and_the_job_goes_on(
         cluster._follow(jobs, Known(), "known")
     assert ended.value.exit_code == 130
     said = " ".join(capsys.readouterr().out.split())
-    assert said == "known goes on: freqbench status known --address http://head:8265, or stop"
+    assert said == "known goes on: freqbench cluster status known --address http://head:8265, or cluster stop"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ from tiny_job import execute, expanded, fail_below, small
 from freqbench.results import Store
 from freqbench.results.status import facts, tables
 
+WORKER = {"worker": 1, "node": "a-node-of-a-long-name-in-a-large-cluster", "units": 3}
+CLOCKS = {"load_seconds": 1.0, "device_seconds": 7.0, "idle_seconds": 2.0}
+RUN = {"records": 12345, "failed": 0, "warnings": [], "workers": [WORKER | CLOCKS]}
 FGSM = {"name": "fgsm", "eps": ["4/255", "8/255", "16/255"]}
 
 
@@ -27,6 +30,21 @@ def test_the_status_counts_done_failed_and_missing_records(tmp_path: Path, monke
     _, wider = expanded(small(attacks=[FGSM, {"name": "bim", "eps": "8/255"}], metrics=["dsc"]))
     Store(str(tmp_path)).write_job({"index": wider.index()})
     assert [row for row in said(tmp_path) if row] == [["fgsm", "a", "2", "1"], ["not done yet", "", "1", ""]]
+
+
+def test_tables_of_a_terminal_of_80_columns_have_whole_names_and_times(tmp_path: Path) -> None:
+    attacks = [{"name": "gn", "std": 0.1}]
+    execute(small(attacks=attacks, metrics=["dsc"]), tmp_path)
+    run_id = Store(str(tmp_path)).runs()[0]["run_id"]
+    Store(str(tmp_path)).write_run(run_id, {**RUN, "status": "interrupted", "heartbeat": "2026-11-28T12:09:57+00:00"})
+    console = Console(file=io.StringIO(), width=80)
+    with console.capture() as capture:
+        console.print(*tables(facts(str(tmp_path))))
+    text = capture.get()
+    assert "…" not in text
+    assert [
+        whole for whole in (run_id, "interrupted", "11-28 12:09", "warnings", "device share") if whole not in text
+    ] == []
 
 
 def test_the_status_shows_load_device_and_idle_time_of_workers(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def rewrite(store: Path, **values: str | None) -> None:
 
 
 COMMANDS = {
-    "status": ["status", "out"],
+    "status": ["cluster", "status", "out"],
     "report": ["report", "out"],
     "verify": ["verify", "out"],
     "score targets": ["score", "out", "--targets", "a"],
@@ -163,7 +163,7 @@ def test_a_job_of_a_store_that_is_something_else_is_one_line(
 @pytest.mark.parametrize("content", ["[]", "5", '{"schema_version": 1, "warnings": 7, "status": {"a": []}}', "{"])
 def test_a_run_s_file_that_is_something_else_is_no_traceback(spoilt: Path, content: str, bench: Bench) -> None:
     next((spoilt / "runs").glob("*.json")).write_text(content)
-    code, _, err = bench("status", "out")
+    code, _, err = bench("cluster", "status", "out")
     assert (code, err.count("\n")) == ((0, 0) if "warnings" in content else (2, 1)), err
 
 
@@ -176,7 +176,9 @@ def test_rows_that_hold_something_else_are_one_line(spoilt: Path, text: str, ben
         assert printable(err) == err
 
 
-@pytest.mark.parametrize("words", ["status out", "report out", "report out --format md", "report out --format csv"])
+@pytest.mark.parametrize(
+    "words", ["cluster status out", "report out", "report out --format md", "report out --format csv"]
+)
 def test_texts_of_a_store_are_shown_and_not_obeyed(spoilt: Path, words: str, bench: Bench) -> None:
     for text in (ESCAPES, MARKUP):
         rewrite(spoilt, **dict.fromkeys(("attack", "source_model", "target_model", "dataset", "patient_id"), text))

@@ -87,8 +87,8 @@ def test_an_installed_package_s_names_are_in_jobs_without_trust_and_its_version_
 def test_commands_list_and_describe_an_installed_package_s_names(
     table: str, name: str, text: str, bench: Bench
 ) -> None:
-    assert name in bench(table)[1]
-    code, out, _ = bench(table, name)
+    assert name in bench("list", table)[1]
+    code, out, _ = bench("list", table, name)
     assert (code, text in out) == (0, True)
 
 
@@ -110,12 +110,12 @@ def test_the_template_s_metric_is_the_dice_of_the_bands_that_scipy_leaves_by_ero
 
 @pytest.mark.usefixtures("site")
 def test_the_same_class_by_its_path_is_trusted_and_another_of_the_package_is_not(bench: Bench) -> None:
-    assert bench("attacks", "freqbench_example.attack:TwoSteps")[0] == 0
-    assert "needs --trust-code" in refused(bench, "attacks", "freqbench_example.attack:GradientAttack")
+    assert bench("list", "attacks", "freqbench_example.attack:TwoSteps")[0] == 0
+    assert "needs --trust-code" in refused(bench, "list", "attacks", "freqbench_example.attack:GradientAttack")
 
 
 def test_names_of_a_package_that_is_not_installed_are_unknown(bench: Bench) -> None:
-    assert "unknown attack 'two_steps'" in refused(bench, "attacks", "two_steps")
+    assert "unknown attack 'two_steps'" in refused(bench, "list", "attacks", "two_steps")
 
 
 @pytest.mark.integration

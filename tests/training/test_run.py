@@ -197,7 +197,7 @@ def test_a_signal_while_weights_are_measured_is_130_and_the_same_command_ends_as
     kept: int,
 ) -> None:
     """The first signal ends after the validation of step 2, the second within it, so that step 1 is kept."""
-    measured, command = list[str](), ("train", str(uncut / "job.yaml"), "--out", str(tmp_path))
+    measured, command = list[str](), ("run", str(uncut / "job.yaml"), "--out", str(tmp_path))
 
     def stopped(module: ModuleType, *arguments: Any) -> Any:
         attack = arguments[3] if len(arguments) > 3 else None

@@ -33,7 +33,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(shared: Path, start: Path) -> Prepared:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FREQBENCH_DATA", str(shared / "data"))
-        return prepare(schema.load_training(str(JOB)), str(start))
+        return prepare(schema.load_any(str(JOB)), str(start))
 
 
 @pytest.mark.integration

@@ -224,7 +224,7 @@ def _downloaded(task: str, files: Mapping[str, str], temporary: Path) -> dict[st
             downloads.from_web(address, temporary)
             return _unpacked(temporary, files)
         except (OSError, HTTPException, tarfile.TarError, ValueError, OverflowError) as error:
-            problems.append(f"{address} ({one_line(error)[:200]})")
+            problems.append(f"{address} ({one_line(error, 200)})")
     raise MissingDataError(", or ".join(problems))
 
 

@@ -38,7 +38,7 @@ FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 T = TypeVar("T")
 NO_NODE = "Ray's node process has died, and all workers: the same command goes on"
 logger = logging.getLogger(__name__)
-WITHOUT = "take --engine serial (`train`: engine: local in the job)"
+WITHOUT = "take --engine serial (a training job: engine: local)"
 
 
 @contextmanager
@@ -302,7 +302,7 @@ def cause(error: Exception) -> str:
         return f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     raised_by_ours = isinstance(error, RayActorError) and error.actor_init_failed
-    return f"{type(error).__name__}: {lines[-1 if raised_by_ours else 0][:200]}"
+    return f"{type(error).__name__}: {one_line(lines[-1 if raised_by_ours else 0], 200)}"
 
 
 def _folder_for_files() -> dict[str, str]:

@@ -416,7 +416,7 @@ def _refuse_bomb(path: str, file: Path | io.BytesIO) -> None:
 
 
 def _unreadable(path: str, error: Exception) -> str:
-    reason = "" if isinstance(error, pickle.UnpicklingError) else one_line(error)[:120]
+    reason = "" if isinstance(error, pickle.UnpicklingError) else one_line(error, 120)
     return f"{path}: not a checkpoint, or a truncated one{f' ({reason})' if reason else ''}: fetch or save it again"
 
 

@@ -142,7 +142,7 @@ class Command(nn.Module):
             raise UserError(f"{self.words[0]}: {LABELS}: {error}: write labels on the grid of the image") from None
         except Exception as error:  # noqa: BLE001 (damaged bytes can make nibabel raise anything)
             kind = "NIfTI" if self.suffix in NIFTI else self.suffix
-            raise UserError(f"{self.words[0]}: {LABELS}: expected a {kind} file, got {one_line(error)[:120]}") from None
+            raise UserError(f"{self.words[0]}: {LABELS}: expected a {kind} file, got {one_line(error, 120)}") from None
         with np.errstate(invalid="ignore"):  # NaN is refused below
             labels = values.astype(np.int64)
         if not ((labels == values) & (labels >= 0) & (labels < self.num_classes)).all():

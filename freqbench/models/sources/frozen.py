@@ -148,7 +148,7 @@ def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     except UserError:
         raise
     except _UNREADABLE as error:
-        raise CheckpointError(f"{path}: cannot be loaded: {one_line(error)[:160]}: fetch or save it again") from None
+        raise CheckpointError(f"{path}: cannot be loaded: {one_line(error, 160)}: fetch or save it again") from None
     if next(net.parameters(), None) is None:
         raise CheckpointError(
             f"{path}: expected a network with parameters, found none, as torch.jit.freeze leaves it: save it unfrozen"

@@ -111,7 +111,7 @@ def _graph(path: str) -> _Graph:
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception as error:  # noqa: BLE001 (damaged bytes can make a parser raise anything)
-        raise CheckpointError(f"{path}: not an ONNX file, or a truncated one ({one_line(error)[:80]})") from None
+        raise CheckpointError(f"{path}: not an ONNX file, or a truncated one ({one_line(error, 80)})") from None
     arrays = {array.name for array in graph.initializer}
     inputs = [value for value in graph.input if value.name not in arrays]
     if len(inputs) != 1 or len(graph.output) != 1:
@@ -146,7 +146,7 @@ def _session(path: str) -> Any:
     try:
         return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 (its exceptions share no class)
-        raise CheckpointError(f"{path}: ONNX Runtime refuses it: {one_line(error)[:160]}: export it again") from None
+        raise CheckpointError(f"{path}: ONNX Runtime refuses it: {one_line(error, 160)}: export it again") from None
 
 
 def _converted(path: str) -> nn.Module:
@@ -164,7 +164,7 @@ def _compared(path: str, sha256: str, shape: tuple[int, ...]) -> tuple[int, str 
     except CheckpointError:
         raise
     except Exception as error:  # noqa: BLE001 (its exceptions share no class)
-        raise UserError(f"{path}: a roi of {size} does not pass through it: {one_line(error)[:160]}") from None
+        raise UserError(f"{path}: a roi of {size} does not pass through it: {one_line(error, 160)}") from None
     if reference.dim() != 5 or reference.shape[2:] != volume.shape[2:] or reference.shape[1] < 2:
         raise UserError(f"{path}: expected logits [B, K, {size}] with K of 2 or more, got {tuple(reference.shape)}")
     try:
@@ -173,7 +173,7 @@ def _compared(path: str, sha256: str, shape: tuple[int, ...]) -> tuple[int, str 
         torch.autograd.grad(logits.sum(), x)
     except Exception as error:  # noqa: BLE001 (an operator without a counterpart raises what its converter likes)
         operator = re.search(r"operation_type='(\w+)'", str(error))
-        reason = f"has no {operator[1]}" if operator else f"fails: {one_line(error)[:120]}"
+        reason = f"has no {operator[1]}" if operator else f"fails: {one_line(error, 120)}"
         return reference.shape[1], f"its torch counterpart {reason}"
     difference = float((logits.detach() - reference).abs().max()) if logits.shape == reference.shape else float("nan")
     if not difference <= TOLERANCE * max(1.0, float(reference.abs().max())):

@@ -19,7 +19,7 @@ from freqbench.audit.checks.strongest import claims_of
 from freqbench.audit.probe_files import root_of
 from freqbench.audit.store_checks import Check
 from freqbench.core import config
-from freqbench.core.errors import UserError, one_line
+from freqbench.core.errors import MissingDataError, UserError, one_line
 from freqbench.core.files import downloads, storage
 from freqbench.core.plugins import names_class, trusting
 from freqbench.engine import run
@@ -173,7 +173,7 @@ def recompute(
     `checkpoint`: the weights are those that were sealed; `identities`: cases here have the digests of the entry, and
     the job the cells of its rows; `reproduce`: worst cases and a random share of the other rows are the same again;
     `audit`: the cells that an audit adds, computed here, show neither masked gradients nor stronger attacks, and leave
-    what the entry's own audit states. Ends with the first that is wrong.
+    what the entry's own audit states. Ends with the first that is wrong, or not checked as its data are not here.
 
     Args:
         checkpoint: its weights; None: those at the place that its card names.
@@ -193,6 +193,8 @@ def recompute(
                 return [Check("checkpoint", "wrong", text)]
             here = _here(entry, str(local), job, trust_code)
             grid = expand(here.named(f"{entry.name}: its job"))
+        except MissingDataError as error:
+            return [Check("identities", "not checked", one_line(error))]
         except (UserError, OSError) as error:
             return [Check("identities", "wrong", one_line(error))]
         results = list(_identities(entry, grid))

@@ -225,7 +225,7 @@ def read_entry(folder: Path) -> BoardEntry:
     files = files_of(folder)
     for name in (CARD, SEAL, f"{STORE}/run.json"):
         if name not in files:
-            raise UserError(f"{folder}: expected {name}, found none: freqbench leaderboard entry writes it")
+            raise UserError(f"{folder}: expected {name}, found none: freqbench board entry writes it")
     card = read_card(files[CARD])
     if files[SEAL].stat().st_size > MOST_SEAL:
         raise UserError(f"{files[SEAL]}: expected at most {MOST_SEAL // 2**20} MiB, got more: make the entry again")
@@ -273,7 +273,7 @@ def _require_small(folder: Path, files: Mapping[str, Path]) -> None:
                 rows[name.rpartition("/")[0]] += group.num_rows
                 size += group.total_byte_size
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{folder}: expected Parquet files, got another: {one_line(error):.200}") from None
+        raise UserError(f"{folder}: expected Parquet files, got another: {one_line(error, 200)}") from None
     if rows.total() > MOST_ROWS or size > MOST_UNPACKED:
         most = f"{MOST_ROWS:,} rows and {MOST_UNPACKED // 2**20} MiB once read"
         raise UserError(f"{folder}: expected at most {most}, got more: make an entry of fewer attacks")

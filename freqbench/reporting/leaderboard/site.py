@@ -130,7 +130,7 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: 
         UserError: no entry, or all refused.
     """
     if not entries.is_dir():
-        raise UserError(f"{entries}: expected a folder of entries, found none: freqbench leaderboard entry makes them")
+        raise UserError(f"{entries}: expected a folder of entries, found none: freqbench board entry makes them")
     places = sorted(path for path in entries.iterdir() if path.is_dir() and not path.name.startswith("."))
     accepted: list[BoardEntry] = []
     for folder in places:
@@ -148,7 +148,7 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: 
     storage.require_own(str(to / "index.html"), MARK)
     _write(accepted, boards_of({entry.name: entry.told for entry in accepted}), to)
     say(f"written: {to / 'index.html'} ({len(accepted)} of {len(places)} entries)")
-    say(f"scores are those that the entries state: freqbench leaderboard verify {entries}/NAME computes them again")
+    say(f"scores are those that the entries state: freqbench board verify {entries}/NAME computes them again")
     return len(accepted) == len(places)
 
 

@@ -17,6 +17,7 @@ from command_line import bench
 from faint_balls import Bright
 from reporting.leaderboard.conftest import job
 from rich.console import Console
+from tiny_job import write
 
 from freqbench.audit import computing
 from freqbench.audit.checks import audited
@@ -65,7 +66,7 @@ def test_the_same_weights_and_data_give_the_same_rows(
     entry = read_entry(entered / "entries" / "plain")
     before = {path: path.read_bytes() for path in entry.folder.rglob("*") if path.is_file()}
     given = ("--checkpoint", str(entered / "plain.pt"), "--trust-code", "--engine", "serial", "--share", "1")
-    code, said, _ = bench(capsys, "leaderboard", "verify", str(entry.folder), *given)
+    code, said, _ = bench(capsys, "board", "verify", str(entry.folder), *given)
     assert (code, said.splitlines()[-1]) == (0, f"{entry.folder}: verified")
     assert {path: path.read_bytes() for path in entry.folder.rglob("*") if path.is_file()} == before
 
@@ -75,12 +76,12 @@ def test_a_spot_check_computes_as_many_rows_as_asked_and_no_audit(
 ) -> None:
     monkeypatch.setattr(computing, "compute_missing", lambda *args, **options: pytest.fail("an audit"))
     given = ("--checkpoint", str(entered / "plain.pt"), "--trust-code", "--rows", "1", "--seed", "3")
-    code, said, _ = bench(capsys, "leaderboard", "verify", str(entered / "entries" / "plain"), *given)
+    code, said, _ = bench(capsys, "board", "verify", str(entered / "entries" / "plain"), *given)
     assert code == 0
     assert re.findall(r"^row \w+: ([\w ]+):", said, flags=re.MULTILINE) == ["equal to the bit"]
     assert said.splitlines()[-1].endswith("plain: these rows agree; without --rows all is verified")
     for beside in (("--cases", "1"), ("--share", "1")):
-        code, _, err = bench(capsys, "leaderboard", "verify", str(entered / "entries" / "plain"), *given, *beside)
+        code, _, err = bench(capsys, "board", "verify", str(entered / "entries" / "plain"), *given, *beside)
         assert (code, "--rows: expected neither --share nor --cases beside it" in err) == (2, True)
     entry = copied(entered, tmp_path, forged)
     (reason,) = computed(entry, entered, rows=1)
@@ -218,6 +219,19 @@ def test_other_data_are_refused(entered: Path) -> None:
     assert reason.endswith(": other data or preprocessing")
 
 
+def test_missing_data_speak_against_no_entry(entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = job(entered)
+    content["datasets"] = [{"name": "balls", "loader": "decathlon", "root": str(tmp_path / "none")}]
+    path, folder = write(tmp_path, content), str(entered / "entries" / "plain")
+    given = ("--checkpoint", str(entered / "plain.pt"), "--trust-code", "--job", path)
+    code, said, _ = bench(capsys, "board", "verify", folder, *given)
+    last = said.splitlines()[-1]
+    assert code == 1
+    assert last.startswith(f"{folder}: not verified, as its data are missing here, with no sign against it: ")
+    assert str(tmp_path / "none") in last
+    assert "refused" not in said
+
+
 def other_steps(store: Path) -> None:
     for path in (store / "run.json", run_file(store)):
         alter_json(path, lambda content: (content["job"].get("spec") or content["job"])["attacks"][0].update(steps=9))
@@ -293,5 +307,5 @@ def test_weak_settings_are_refused_in_words() -> None:
 
 
 def test_a_share_that_is_none_is_one_line(entered: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = bench(capsys, "leaderboard", "verify", str(entered / "entries" / "plain"), "--share", "0")
+    code, _, err = bench(capsys, "board", "verify", str(entered / "entries" / "plain"), "--share", "0")
     assert (code, err) == (2, "error: --share: expected a number in (0, 1], got 0: 0.1 is a tenth of the rows\n")

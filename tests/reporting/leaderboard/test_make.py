@@ -24,7 +24,7 @@ def test_the_first_call_writes_a_card_and_the_second_the_entry(
     entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, folder = str(entered / "out"), tmp_path / "entries" / "plain"
-    call = ("leaderboard", "entry", out, "plain", "--to", str(folder.parent))
+    call = ("board", "entry", out, "plain", "--to", str(folder.parent))
     code, said, _ = bench(capsys, *call)
     assert (code, said) == (0, f"{folder}/card.yaml: fill it in, then run this command again\n")
     assert [path.name for path in folder.iterdir()] == ["card.yaml"]

@@ -178,20 +178,20 @@ def test_a_refused_entry_is_not_built_and_its_reason_is_said(
     shutil.copytree(entries / "plain", entries / "changed")
     (entries / "changed" / "card.yaml").write_text("title: mine")
     (entries / "notes.txt").write_text("not an entry")
-    code, said, _ = bench(capsys, "leaderboard", "build", str(entries), "--to", str(tmp_path / "site"), "--trust-code")
+    code, said, _ = bench(capsys, "board", "build", str(entries), "--to", str(tmp_path / "site"), "--trust-code")
     changed, masked, written, unverified = said.splitlines()
     assert code == 1
     assert changed.startswith(f"{entries}/changed: refused: {entries}/changed/card.yaml: authors: required")
     assert masked.startswith(f"{entries}/rounded: refused: audit: Masked gradients on balls: flagged: ")
     assert written == f"written: {tmp_path / 'site' / 'index.html'} (1 of 3 entries)"
-    assert unverified.endswith(f"freqbench leaderboard verify {entries}/NAME computes them again")
+    assert unverified.endswith(f"freqbench board verify {entries}/NAME computes them again")
     assert [path.stem for path in (tmp_path / "site" / "entries").glob("*.html")] == ["plain"]
 
 
 def test_code_of_another_package_is_not_ranked_without_leave(
     entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, said, err = bench(capsys, "leaderboard", "build", str(entered / "entries"), "--to", str(tmp_path / "site"))
+    code, said, err = bench(capsys, "board", "build", str(entered / "entries"), "--to", str(tmp_path / "site"))
     assert (code, "expected an entry that stands, found none of 2" in err) == (2, True)
     assert (
         "plain: refused: job: faint_balls:Bright: needs --trust-code, as it is code of another" in said.splitlines()[0]

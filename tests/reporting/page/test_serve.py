@@ -166,7 +166,7 @@ def test_a_server_listens_on_this_machine_and_says_where(
 @pytest.mark.slow
 def test_the_command_answers_and_ends_with_ctrl_c(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     add(tmp_path / "out", "a", rows, rows)
-    command = [sys.executable, "-m", "freqbench", "serve", str(tmp_path / "out"), "--port", "0"]
+    command = [sys.executable, "-m", "freqbench", "report", "--serve", str(tmp_path / "out"), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         address = process.stdout.readline().split()[0]
         try:

@@ -114,7 +114,7 @@ def test_commands_on_an_empty_and_on_a_full_store(
     empty = Measured(tmp_path, bench, "plan", path, "--out", "empty")
     full = Measured(tmp_path, bench, "plan", path, "--out", "full")
     resumed = Measured(tmp_path, bench, "run", path, "--out", "full")
-    status = Measured(tmp_path, bench, "status", "full")
+    status = Measured(tmp_path, bench, "cluster", "status", "full")
     per_unit = 1000 * seconds / UNITS
     figures = [
         ("writer, record and 6 classes", "0.5 ms a unit", f"{per_unit:.2f} ms"),

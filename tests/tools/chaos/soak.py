@@ -127,7 +127,15 @@ class Supervisor:
             self.follower = None
         if self.is_done:
             return
-        command = [sys.executable, str(ROOT / "bench.py"), "submit", str(self.folder / "job.yaml"), "--out", OUT]
+        command = [
+            sys.executable,
+            str(ROOT / "bench.py"),
+            "cluster",
+            "submit",
+            str(self.folder / "job.yaml"),
+            "--out",
+            OUT,
+        ]
         with (self.folder / "jobs.log").open("ab") as log:
             self.follower = subprocess.Popen(
                 [*command, "--follow"], env=self.cluster.environment, stdout=log, stderr=subprocess.STDOUT

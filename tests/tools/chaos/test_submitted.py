@@ -22,7 +22,7 @@ def test_a_job_that_trains_does_so_on_the_cluster_and_leaves_its_network_where_r
     """The training job travels; its network is where the next submission looks for it, not in the job's own copy."""
     tiny_training.write(tmp_path, "adv.yaml", tiny_training.training())
     write(tmp_path, tiny_training.benchmark("train://net"))
-    text = bench("submit", "job.yaml", "--out", "out", "--follow")
+    text = bench("cluster", "submit", "job.yaml", "--out", "out", "--follow")
     place = tmp_path / "runs" / "adv"
     assert f"adv: training net first, into {place} (the same command goes on)" in " ".join(text.split())
     assert "\n1 record in " in text
@@ -35,7 +35,7 @@ def test_a_job_that_is_stopped_stores_what_was_in_flight_and_goes_on_when_it_is_
 ) -> None:
     """Units take seconds, and are enough that the job is still at work when it is stopped."""
     write(tmp_path, job(attacks=[{"name": "pgd", "eps": [f"{n}/255" for n in range(1, 9)], "steps": 300}]))
-    job_id = id_in(bench("submit", "job.yaml", "--out", "out"))
+    job_id = id_in(bench("cluster", "submit", "job.yaml", "--out", "out"))
 
     def stored() -> int:
         out = tmp_path / "out"
@@ -44,17 +44,17 @@ def test_a_job_that_is_stopped_stores_what_was_in_flight_and_goes_on_when_it_is_
     end = time.monotonic() + 400
     while not stored() and time.monotonic() < end:
         time.sleep(0.5)
-    text = bench("stop", job_id)
+    text = bench("cluster", "stop", job_id)
     assert text.rstrip().endswith(f"{job_id}: STOPPED")
     assert f"stopped: {stored()} records kept" in text
     assert 0 < stored() < 64
     (run,) = Store(str(tmp_path / "out")).runs()
     assert (run["status"], run["records"]) == ("interrupted", stored())
 
-    again = bench("submit", "job.yaml", "--out", "out", "--follow", "--set", "attacks.0.eps=1/255")
+    again = bench("cluster", "submit", "job.yaml", "--out", "out", "--follow", "--set", "attacks.0.eps=1/255")
     counts = re.search(r"\n(\d+) records? in \d+ s, (\d+) were there before", again)
     assert counts is not None
     assert sum(map(int, counts.groups())) == 8
-    listed = bench("jobs")
+    listed = bench("cluster", "list")
     assert re.search(rf"{job_id} .*tiny .*STOPPED", listed)
     assert re.search(rf"{id_in(again)} .*tiny .*SUCCEEDED", listed)

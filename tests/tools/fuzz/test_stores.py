@@ -15,7 +15,7 @@ from tools.fuzz.hostile_values import refused_or_done, spoilt, unhurried
 pytestmark = pytest.mark.integration
 
 COMMANDS = (
-    ("status", "out"),
+    ("cluster", "status", "out"),
     ("report", "out", "--format", "md"),
     ("verify", "out"),
     ("plan", "job.yaml", "--out", "out"),

@@ -1,4 +1,4 @@
-"""Makes, verifies and shows entries of a leaderboard: the commands `leaderboard entry`, `verify` and `build`."""
+"""Makes, verifies and shows entries of a leaderboard: the commands `board entry`, `board verify` and `board build`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +10,10 @@ from freqbench.core.errors import UserError
 
 SHARE = 0.1
 
-app = typer.Typer()
-board = typer.Typer(
-    help="Entries that anybody can compute again, and a static site that ranks them.", no_args_is_help=True
-)
-app.add_typer(board, name="leaderboard", rich_help_panel=common.CHECK)
+app = typer.Typer(name="board", help="Make, verify and rank entries of a leaderboard.", no_args_is_help=True)
 
 
-@board.command()
+@app.command()
 def entry(
     out: common.Out,
     models: Annotated[
@@ -36,7 +32,7 @@ def entry(
         common.say(f"written: {folder}" if is_whole else f"{folder}/card.yaml: fill it in, then run this command again")
 
 
-@board.command()
+@app.command()
 def verify(
     entry: Annotated[str, typer.Argument(help="Folder of an entry.", metavar="ENTRY")],
     checkpoint: Annotated[
@@ -88,10 +84,13 @@ def verify(
     if not shown(results, entry, common.console()):
         common.say(f"{entry}: refused: {reasons(results)[0]}")
         raise typer.Exit(common.EXIT_FAILED)
+    if results[-1].verdict == "not checked":
+        common.say(f"{entry}: not verified, as its data are missing here, with no sign against it: {results[-1].text}")
+        raise typer.Exit(common.EXIT_FAILED)
     common.say(f"{entry}: verified" if rows is None else f"{entry}: these rows agree; without --rows all is verified")
 
 
-@board.command()
+@app.command()
 def build(
     entries: Annotated[str, typer.Argument(help="Folder of entries.", metavar="DIR")],
     to: Annotated[str, typer.Option(help="Folder of the site.")] = "site",

@@ -1,0 +1,143 @@
+"""The commands: one screen of help, and the names that they had before."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from command_line import Bench, refused
+from tiny_job import small, write
+from typer.testing import CliRunner
+
+from freqbench.cli import app, front
+from freqbench.core.names import packaged_jobs
+from freqbench.reporting.page import serve
+
+
+def paths(group: Any, *before: str) -> Iterator[tuple[str, ...]]:
+    """Yields the words of every command and group."""
+    for name in group.list_commands(typer.Context(group)):
+        yield (*before, name)
+        command = group.get_command(typer.Context(group), name)
+        if hasattr(command, "commands"):
+            yield from paths(command, *before, name)
+
+
+PATHS = [*paths(typer.main.get_command(app))]
+
+
+def test_the_help_is_one_screen_with_every_command_in_its_panel(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, text, err = bench("--help")
+    lines = text.splitlines()
+    assert (code, err) == (0, "")
+    assert 24 <= len(lines) <= 30
+    assert max(map(len, lines)) <= 80
+    assert "..." not in text.partition("\n")[2], "a sentence is cut"
+    names = [line.split()[0] for line in lines if line.startswith("  ") and line[2:3].islower()][: len(OF_PANELS) + 1]
+    assert names[1:] == OF_PANELS  # after the sentence at the top
+    assert bench() == (2, text, "")
+    assert set(OF_PANELS) == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+OF_PANELS = [name for names in front.PANELS.values() for name in names]
+
+
+@pytest.mark.parametrize("words", PATHS, ids=" ".join)
+def test_help_of_a_command_reads_well(words: tuple[str, ...], bench: Bench) -> None:
+    code, out, err = bench(*words, "--help")
+    assert (code, err) == (0, "")
+    assert "Usage:" in out
+    for option in ("--out", "--set", "--limit-cases") if words[-1] in ("plan", "run", "submit") else ():
+        assert option in out
+
+
+@pytest.mark.parametrize("old", front.OLD)
+def test_an_old_name_shows_the_help_of_the_new_one(old: str, bench: Bench) -> None:
+    assert bench(old, "--help")[:2] == bench(*front.OLD[old].split(), "--help")[:2]
+
+
+NOWHERE = ("--address", "http://127.0.0.1:9")
+CALLS: dict[str, list[tuple[str, ...]]] = {
+    "attacks": [(), ("vafa",), ("vaffa",)],
+    "models": [(), ("unet",), ("zoo://phantom/unet",)],
+    "datasets": [("acdc",)],
+    "metrics": [("hd95",)],
+    "cache": [("show",), ("clear",)],
+    "schema": [(), ("--training",)],
+    "train": [("none.yaml",), ("phantom/zoo", "--only", "none")],
+    "converge": [("job.yaml", "--steps", "x")],
+    "certify": [("job.yaml",)],
+    "open": [("store",), ("nowhere",)],
+    "serve": [("store", "--port", "0")],
+    "leaderboard": [("verify", "nowhere"), ("build", "nowhere"), ("entry", "nowhere")],
+    "submit": [("job.yaml", *NOWHERE)],
+    "status": [("store",), ("store", "--json"), ("nowhere",)],
+    "logs": [("freqbench-1", *NOWHERE)],
+    "stop": [("freqbench-1", *NOWHERE)],
+    "jobs": [NOWHERE],
+}
+
+
+@pytest.mark.parametrize("old", front.OLD)
+def test_an_old_name_does_what_the_new_one_does_and_says_so_once(
+    old: str, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("BROWSER", raising=False)
+    monkeypatch.setattr(serve, "serve", lambda outs, host, port, say: say(f"{outs} at {host}:{port}"))
+    write(tmp_path, small())
+    (tmp_path / "store").symlink_to(small_store)
+    new = front.OLD[old]
+    for words in CALLS[old]:
+        code, out, err = bench(old, *words)
+        expected = bench(*new.split(), *words)
+        assert (code, out) == expected[:2]
+        assert (
+            err
+            == f"freqbench {old} is freqbench {new} from now on: the old name goes with the next release\n"
+            + (expected[2])
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("freqbench li", ["list"]),
+        ("freqbench attacks tifg", ["tifgsm"]),
+        ("freqbench list jobs quick", ["quickstart"]),
+    ],
+)
+def test_a_shell_completes_commands_and_says_nothing_of_old_names(words: str, expected: list[str]) -> None:
+    asked = {"_FREQBENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    result = CliRunner().invoke(app, [], env=asked, prog_name="freqbench")
+    assert (result.stdout.split(), result.stderr) == (expected, "")
+
+
+@pytest.mark.parametrize(
+    ("path", "option", "kind"),
+    [
+        ("phantom/zoo", ("--shard", "1/2"), "a job with attacks, got a training job"),
+        ("phantom/zoo", ("--engine", "serial"), "a job with attacks, got a training job"),
+        ("quickstart", ("--only", "unet"), "a training job, got a job with attacks"),
+    ],
+)
+def test_an_option_of_the_other_kind_of_job_is_refused(
+    path: str, option: tuple[str, str], kind: str, bench: Bench
+) -> None:
+    said = refused(bench, "run", path, *option)
+    assert said == f"error: {packaged_jobs()[path]}: {option[0]}: expected {kind}: leave it out\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("a", "b", "--open"), "report: --open: expected one store, got 2: open one after another"),
+        (("a", "--open", "--serve"), "report: --open: expected no other option beside it: run report twice"),
+        (("a", "--serve", "--format", "md"), "report: --serve: expected no other option beside it: run report twice"),
+    ],
+)
+def test_a_report_is_shown_one_way_at_a_time(words: tuple[str, ...], complaint: str, bench: Bench) -> None:
+    assert refused(bench, "report", *words) == f"error: {complaint}\n"
