@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from freqbench.reporting.colors import OKABE_ITO
-from freqbench.reporting.figures.style import GREY, GRID, MAKER, PAGE, new_figure, styled
+from freqbench.reporting.figures.style import GREY, GRID, MAKER, PAGE, new_figure, use_style
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "reports" / "strongest" / "README.md"
@@ -53,7 +53,7 @@ def bars() -> dict[tuple[str, str], list[float]]:
 
 def picture() -> Figure:
     """Draws one panel for each set of bounds, and in each the bars of both networks."""
-    with styled():
+    with use_style():
         figure = new_figure(PAGE, 2.6)
         for axis, title in zip(figure.subplots(1, len(BOUNDS), sharey=True), BOUNDS, strict=True):
             axis.set_title(title, fontsize=9, fontweight="bold")
@@ -79,7 +79,7 @@ def steps_picture() -> Figure:
     for row in rows:
         threat_model = row[0].replace("`", "") or threat_model
         named.append((f"{threat_model}, {row[2]}", row))
-    with styled():
+    with use_style():
         figure = new_figure(PAGE, 4.6)
         axis = figure.subplots()
         for number, (steps, color) in enumerate(STEPS.items()):
@@ -98,6 +98,6 @@ def steps_picture() -> Figure:
 
 
 if __name__ == "__main__":
-    with styled():
+    with use_style():
         steps_picture().savefig(STEPS_PICTURE, dpi=150, metadata={"Software": MAKER})
         picture().savefig(PICTURE, dpi=150, metadata={"Software": MAKER})

@@ -27,7 +27,7 @@ from torch import Tensor
 from typer.cli import get_docs_for_click
 
 from freqbench.analysis.frames import records_frame
-from freqbench.analysis.groups import bounds, grouped, is_null_row, points, scored
+from freqbench.analysis.groups import bounds, group_means, is_null_row, points, select_scored
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.declared import declared
@@ -277,7 +277,7 @@ def board_matrix() -> str:
 
 def null_rows(entry: BoardEntry) -> float:
     """The lowest mean foreground DSC x100 that changes without optimisation leave, over their kinds and budgets."""
-    rows = scored(current(records_frame([entry.store])))
+    rows = select_scored(current(records_frame([entry.store])))
     rows = rows[is_null_row(rows) | rows["attack"].eq("random_noise")]
     return float(rows.groupby(["threat_model", "budget"], observed=True)["dsc_foreground"].mean().min())
 
@@ -312,7 +312,10 @@ def nnunet_rows() -> pd.DataFrame:
 def nnunet_attacks() -> str:
     """What each attack leaves of nnU-Net's network, means with intervals over patients."""
     rows, by = nnunet_rows(), ["attack", "threat_model"]
-    left, lost = grouped(rows, by, "dsc_foreground", ["linf", "ssim_body"]), grouped(rows, by, "dsc_foreground_drop")
+    left, lost = (
+        group_means(rows, by, "dsc_foreground", ["linf", "ssim_body"]),
+        group_means(rows, by, "dsc_foreground_drop"),
+    )
     columns = [
         [name if name == "clean" else f"`{name}`" for name in left["attack"]],
         left["threat_model"].map("`{}`".format, na_action="ignore").fillna(""),

@@ -53,7 +53,7 @@ def test_a_case_of_regions_is_attacked_and_scored_by_region(files: list[str]) ->
 
 def test_a_figure_of_a_result_has_every_region_of_its_maps(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Any] = []
-    monkeypatch.setattr(cases, "in_full", lambda saved, *_: shown.append(saved) or Figure())
+    monkeypatch.setattr(cases, "draw_case", lambda saved, *_: shown.append(saved) or Figure())
     model, case = network(), fb.Case.from_nifti(*files, regions=REGIONS, crop_foreground=False)
     result = fb.attack(model, case, "fgsm", eps="8/255")
     result.figure()

@@ -46,10 +46,10 @@ def level(kind: str, radius: float, sigma: float) -> float:
     if kind != "gain_offset":
         return _normal.cdf(-radius / sigma)
     angles, norms = np.linspace(0, math.pi, DIRECTIONS), np.linspace(0, radius, NORMS)  # the sign of b does not matter
-    return min(_scaled(norm * math.cos(angle), norm * math.sin(angle), sigma) for norm in norms for angle in angles)
+    return min(_gain_p(norm * math.cos(angle), norm * math.sin(angle), sigma) for norm in norms for angle in angles)
 
 
-def _scaled(k: float, b: float, sigma: float) -> float:
+def _gain_p(k: float, b: float, sigma: float) -> float:
     """Returns p for the gain exp(k) and the offset b."""
     s = math.exp(-k)
     after = _normal.cdf(-math.hypot(k / sigma, b / (s * sigma)))
@@ -69,7 +69,7 @@ def rank(draws: int, level: float, alpha: float) -> int:
     return below + bool(binom.cdf(below, draws, level) <= alpha)
 
 
-def needed(level: float, alpha: float) -> float:
+def least_draws(level: float, alpha: float) -> float:
     """Returns the least number of draws that certify anything; infinite if no number does."""
     return math.ceil(math.log(alpha) / math.log1p(-level)) if level > 0 else math.inf
 
@@ -79,7 +79,7 @@ def require(draws: int, kind: str, radius: float, sigma: float, alpha: float) ->
     p = level(kind, radius, sigma)
     k = rank(draws, p, alpha)
     if k == 0:
-        least = needed(p, alpha)
+        least = least_draws(p, alpha)
         wanted = f"at least {least:,} draws" if least < 1e9 else "a smaller radius or a larger sigma"
         place = f"{kind}: radius {radius:g}, sigma {sigma:g}"
         raise UserError(f"{place}: needs {wanted} at confidence {1 - alpha:.6g}, got {draws}")

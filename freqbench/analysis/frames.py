@@ -56,7 +56,7 @@ def found_records(
         if is_other.any():
             names = stored["dataset"].astype(object)
             stored = stored.assign(dataset=names.where(~is_other, names + mark).astype("category"))
-    records = stored if job_keys is None else of_job(stored, job_keys)
+    records = stored if job_keys is None else select_job(stored, job_keys)
     for complaint in filter(None, (store.complaint(job_keys) for store in sources)):
         warnings.warn(complaint, stacklevel=2)
     if records.empty and not may_be_empty:
@@ -110,7 +110,7 @@ def class_drops(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequence[
     return joined.assign(clean=clean, drop=clean - attacked)
 
 
-def of_job(frame: pd.DataFrame, job_keys: Collection[Key]) -> pd.DataFrame:
+def select_job(frame: pd.DataFrame, job_keys: Collection[Key]) -> pd.DataFrame:
     """Selects the rows with one of these keys."""
     wanted = frozenset(job_keys)  # a look-up per row is faster than an index of as many keys
     columns = [frame[name].to_numpy(object) for name in KEY]

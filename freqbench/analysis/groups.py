@@ -17,7 +17,7 @@ IDENTITY = [
 ATTACK = ["label", "threat_model"]
 NULL_ROW = " control="  # in a label: the change without the optimisation
 SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "hd95_penalised")
-"""Columns of RECORDS that `scored` converts."""
+"""Columns of RECORDS that `select_scored` converts."""
 COUNTS = (
     "n is cases, or cases x seeds; intervals are 95 % intervals over patients, each for itself and not corrected for "
     "their number (Student's t, of DSC on the logit scale; from 20 patients on BCa bootstrap). Those of three or four "
@@ -30,7 +30,7 @@ LIMITS: Mapping[str, Limits] = {
 """Limits of the values whose intervals are shown."""
 
 
-def scored(records: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
+def select_scored(records: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
     """Selects the rows of `tables.current` that count: IDENTITY, `columns` and scores.
 
     Scores: `dsc_foreground`, `dsc_foreground_clean`, `dsc_foreground_drop` (clean minus attacked) and `hd95_penalised`
@@ -77,14 +77,14 @@ def steps_text(frame: pd.DataFrame) -> str:
     return f"1/255 of intensity in the unit of the files (HU for CT): {told}." if told else ""
 
 
-def with_files(frame: pd.DataFrame, files: Mapping[tuple[str, str], object]) -> pd.DataFrame:
+def join_files(frame: pd.DataFrame, files: Mapping[tuple[str, str], object]) -> pd.DataFrame:
     """Selects the rows whose `cell_id` and `case_key` have a file, with its entry as `file`."""
     rows = frame[frame["cell_id"].isin({cell_id for cell_id, _ in files})]
     entries = [files.get(key) for key in zip(rows["cell_id"], rows["case_key"], strict=True)]
     return rows.assign(file=pd.Series(entries, index=rows.index, dtype=object)).dropna(subset="file")
 
 
-def grouped(frame: pd.DataFrame, by: Sequence[str], value: str, means: Iterable[str] = ()) -> pd.DataFrame:
+def group_means(frame: pd.DataFrame, by: Sequence[str], value: str, means: Iterable[str] = ()) -> pd.DataFrame:
     """Makes one row per group: `by`; the `cases`, `seeds` and `patients` with a value; its mean under the value's own
     name; `low` and `high`; and the mean of the columns `means`. Texts are plain, not categoricals."""
     rows = mean_intervals(frame, by, value, LIMITS.get(value)).rename(columns={"mean": value, "clusters": "patients"})
@@ -98,7 +98,7 @@ def grouped(frame: pd.DataFrame, by: Sequence[str], value: str, means: Iterable[
     return plain(rows[[*by, "cases", "seeds", "patients", value, "low", "high", *means]])
 
 
-def beside(rows: pd.DataFrame, *names: str) -> dict[str, pd.Series]:
+def side_columns(rows: pd.DataFrame, *names: str) -> dict[str, pd.Series]:
     """Columns that stand beside the leading one: `hd95_penalised` if it was measured, and `names`."""
     measured = ["hd95_penalised"] if rows["hd95_penalised"].notna().any() else []
     return {name: rows[name] for name in (*measured, *names)}
@@ -127,7 +127,7 @@ def budget_texts(frame: pd.DataFrame) -> pd.Series:
     return each_distinct(frame, ["budget_name", "budget"], texts)
 
 
-def with_settings(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+def add_settings(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """Adds to rows of ATTACK the `attack`, `budget_name` and `budget` of their label, ordered by threat model, attack
     and budget, never by score."""
     settings = plain(frame[[*ATTACK, "attack", "budget_name", "budget"]].drop_duplicates(ATTACK))

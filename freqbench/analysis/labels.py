@@ -124,15 +124,15 @@ def _label(setting: Mapping[Hashable, Any], varying: Collection[str]) -> str:
     return " ".join(words)
 
 
-def by_region(text: str) -> str:
+def name_regions(text: str) -> str:
     """Calls organs and classes in a text regions; class records keep their name.
 
-    >>> by_region("the classes of small organs, by class (class records)")
+    >>> name_regions("the classes of small organs, by class (class records)")
     'the regions of small regions, by region (class records)'
     """
     return re.sub(r"\b(?:organ|class)(e?s)?\b(?! records)", lambda found: "region" + "s" * bool(found[1]), text)
 
 
-def agreed(text: str, place: str = AGREEMENT) -> str:
+def reword_dsc(text: str, place: str = AGREEMENT) -> str:
     """Calls the score in a text agreement if its place, a dataset's name or a title with it, says so."""
     return text.replace("DSC", "agreement") if AGREEMENT in place else text

@@ -15,7 +15,7 @@ _SETTING = ["dataset", "source_model_id", "target_model_id", "attack", "variant"
 _VOLUME = [*_SETTING, "case_key", "seed"]
 
 
-def checked(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
+def exclude(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
     """Adds the column `left_out`: the reason why a row is kept out of the tables, `""` if it is not.
 
     A setting (dataset, source, target, attack with all parameters) in another precision than fp32, or compiled, is

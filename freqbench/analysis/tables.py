@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from freqbench.analysis.frames import added_scores, plain
-from freqbench.analysis.groups import budget_texts, is_minimal, scored
+from freqbench.analysis.groups import budget_texts, is_minimal, select_scored
 from freqbench.analysis.labels import attack_labels, model_names
-from freqbench.analysis.precision import checked
+from freqbench.analysis.precision import exclude
 from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.attacks.core.norms import RMS_BUDGETS
 from freqbench.core.errors import UserError, unknown
@@ -50,14 +50,14 @@ WORST_CASE = [
 
 
 def current(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Adds `left_out` (as `checked` does, against `reference`) and a `label` to rows; makes model names unambiguous.
+    """Adds `left_out` (as `exclude` does, against `reference`) and a `label` to rows; makes model names unambiguous.
 
     Records that have either column keep it.
 
     Of rows of one dataset, case, models, attack and seed, which differ in facts that no table shows (another
     preprocessing, a changed file), only the latest is kept.
     """
-    records = checked(records, reference)
+    records = exclude(records, reference)
     if "label" in records:
         return records
     names = model_names(records)
@@ -146,7 +146,7 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> p
     for name in attacks or ():
         if name not in labels:
             raise UserError(unknown("attack", name, labels))
-    frame = scored(frame[frame["label"].isin(labels if attacks is None else attacks)])
+    frame = select_scored(frame[frame["label"].isin(labels if attacks is None else attacks)])
     frame = frame[frame["budget"].notna() & frame["dsc_foreground"].notna() & ~is_minimal(frame)]
     frame = frame.assign(budget=budget_texts(frame).astype(object), _score=frame["dsc_foreground"])
     frame = frame.rename(columns={"drop": "dsc_drop", "hd95_penalised": "hd95_penalised_mm"})

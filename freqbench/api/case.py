@@ -63,7 +63,7 @@ class PatientCase:
         ignore: Sequence[int] = (),
         name: str = "case",
     ) -> None:
-        names.required(name, "name")
+        names.require_name(name, "name")
         if not isinstance(class_names, tuple | list) or not all(isinstance(text, str) for text in class_names):
             raise UserError(f"class_names: expected a list of names, got {kind_of(class_names)}: give one a class")
         voxels = channels_of(cpu_tensor(image))
@@ -130,7 +130,7 @@ class PatientCase:
                 image_files.reader_of(path)
         place = None if label is None else names.path_of(label, "label")
         content = {"label": place, "reference": "prediction" if label is None else "label", **keys}
-        if is_series := len(images) == 1 and names.at_home(images[0]).is_dir():
+        if is_series := len(images) == 1 and names.home_of(images[0]).is_dir():
             content |= {"name": "series", "root": images[0], "uid": content.pop("series", None)}
         else:
             content |= {"name": image_files.stem(images[0]), "root": "", "image": images}
@@ -143,12 +143,12 @@ class PatientCase:
             for line in dataset.remarks([ref.patient_id]):
                 warnings.warn(line, stacklevel=2)
         is_unnamed = labels is None and not dataset.classes.overlap and not (is_series and label)
-        return cls._of(dataset.load(ref), dataset, () if is_unnamed else dataset.class_names)
+        return cls._from_volume(dataset.load(ref), dataset, () if is_unnamed else dataset.class_names)
 
     from_nifti = from_file  # its name while NIfTI was the only format
 
     @classmethod
-    def _of(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "PatientCase":
+    def _from_volume(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "PatientCase":
         case = cls.__new__(cls)
         case.volume, case.dataset, case.class_names = volume, dataset, class_names
         case.reference, case.ignores = dataset.reference, bool(dataset.classes.ignored)
@@ -205,7 +205,7 @@ class PatientCase:
             return ArraysDataset(name=self.name, labels=labels, channels=len(self.image), reference=self.reference)
         return self.dataset if self.class_names else self.dataset.model_copy(update={"labels": num_classes})
 
-    def _in(self, dataset: Dataset, space: AnySpace | None) -> types.Case:
+    def _load_in(self, dataset: Dataset, space: AnySpace | None) -> types.Case:
         """Returns the case in the space of a model; None: that of its dataset."""
         return self.volume if space is None else dataset.load(self.volume.ref, space)
 
@@ -240,7 +240,7 @@ class Cases(Sequence[PatientCase]):
     def __getitem__(self, index: int | slice) -> "PatientCase | Cases":
         if isinstance(index, slice):
             return Cases(self.dataset, self._refs[index])
-        return PatientCase._of(self.dataset.load(self._refs[index]), self.dataset, self.dataset.class_names)
+        return PatientCase._from_volume(self.dataset.load(self._refs[index]), self.dataset, self.dataset.class_names)
 
 
 def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:
@@ -261,7 +261,7 @@ def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:
     return Cases(build_dataset({"name": loader, "loader": loader, **keys}, "load_dataset"))
 
 
-def as_case(given: PatientCase | Sequence[Any]) -> PatientCase:
+def to_case(given: PatientCase | Sequence[Any]) -> PatientCase:
     """Returns a case, made from a tuple of arguments of `Case` if need be."""
     if isinstance(given, PatientCase):
         return given

@@ -12,9 +12,9 @@ import torch
 
 from freqbench.analysis import certificates
 from freqbench.analysis.certificates import ALPHA, LOWER
-from freqbench.api.case import PatientCase, as_case
+from freqbench.api.case import PatientCase, to_case
 from freqbench.api.given import Arguments, cpu_tensor, plain, require_unit_range
-from freqbench.api.model import Model, as_model
+from freqbench.api.model import Model, require_model
 from freqbench.api.result import Result
 from freqbench.attacks import Attack, attack_class
 from freqbench.core import config, names
@@ -79,21 +79,21 @@ def attack(
     Raises:
         UserError: an unknown attack or parameter, a value out of its range, or a case that does not fit the model.
     """
-    model, case = as_model(model), as_case(case)
+    model, case = require_model(model), to_case(case)
     if not isinstance(surrogates, tuple | list):
         raise UserError(f"surrogates: expected a list of models, got {kind_of(surrogates)}: give [model]")
-    surrogates = tuple(map(as_model, surrogates))
+    surrogates = tuple(map(require_model, surrogates))
     call = config.validate({"seed": seed, "window_batch": window_batch}, Arguments, "attack")
     seed, window_batch = call.seed, call.window_batch
     require_class(name, Attack)
-    chosen = attack_class(names.meant("attacks", name) if isinstance(name, str) else name)
+    chosen = attack_class(names.meant_name("attacks", name) if isinstance(name, str) else name)
     parameters = {key: plain(value, f"{chosen.name}.{key}") for key, value in parameters.items()}
-    dataset, source = model._fitted(case)
+    dataset, source = model._fit_case(case)
     if surrogates:
         parameters["surrogates"] = tuple(surrogate.spec.name for surrogate in surrogates)
     made = attack_of(chosen, parameters, dataset, chosen.name)
-    volume = memory.referred(case._in(dataset, source.space), dataset, model.network)
-    fitted = [(surrogate._fitted(case)[1], surrogate) for surrogate in surrogates]
+    volume = memory.reference_case(case._load_in(dataset, source.space), dataset, model.network)
+    fitted = [(surrogate._fit_case(case)[1], surrogate) for surrogate in surrogates]
     cell = replace(
         _cell(model, dataset, source, made),
         seed=seed if made.is_stochastic else None,
@@ -177,12 +177,12 @@ def evaluate(
         UserError: an unknown metric, a model that the case does not fit, or a volume of another case, of another shape,
             or outside [0, 1]; or an attack that moves the label, or a defence that votes, with `score_on: file`.
     """
-    model, case = as_model(model), as_case(case)
+    model, case = require_model(model), to_case(case)
     if isinstance(metrics, str):
         raise UserError(f"metrics: expected a sequence of names, got {metrics!r}: give [{metrics!r}]")
     given = config.validate({"metrics": metrics, "score_on": score_on}, Arguments, "evaluate")
     wanted = given.metrics
-    dataset, target = model._fitted(case)
+    dataset, target = model._fit_case(case)
     if "calibration" in wanted:
         dataset.require_labels("metrics: calibration", "which tell if a confident prediction is right")
     made = result if isinstance(result, Result) else _brought_in(model, case, result)
@@ -202,7 +202,7 @@ def evaluate(
             f"{cell.attack.name} moved the label, got one with another: give both the same `preprocess`"
         )
     clean = scoring.score_clean(seen.before, seen.case, cell.dataset, wanted, seen.file)
-    scored = scoring.score_target(seen.after, clean, made.attacked.shown(seen.case), cell.dataset, wanted, seen.error)
+    scored = scoring.score_target(seen.after, clean, made.attacked.relabel(seen.case), cell.dataset, wanted, seen.error)
     volume = made._distances(wanted)
     measured = {
         **made.measured,
@@ -212,7 +212,7 @@ def evaluate(
         "device": str(model.device),
     }
     unit = Unit(cell=replace(cell, targets=(seen.target,)), ref=made.volume.ref, targets=(seen.target,))
-    outcome = rows.scored(unit, made.volume, volume, [scored.scores], [scored.facts], wanted, measured)
+    outcome = rows.scored_outcome(unit, made.volume, volume, [scored.scores], [scored.facts], wanted, measured)
     record = outcome.records[0]
     said = [record["caution"], *_misfits(model, case, seen.target, record["dsc_foreground_clean"])]
     record = {**record, "caution": "; ".join(filter(None, said)) or None}
@@ -233,8 +233,8 @@ def _misfits(model: Model, case: PatientCase, target: ModelSpec, dice: float | N
 
 def _brought_in(model: Model, case: PatientCase, given: Volume) -> Result:
     """Makes a result for a volume from other code."""
-    dataset, source = model._fitted(case)
-    volume = case._in(dataset, source.space)
+    dataset, source = model._fit_case(case)
+    volume = case._load_in(dataset, source.space)
     adversarial = channels_of(cpu_tensor(given)).to(torch.float32)
     require_same_shape(tuple(volume.image.shape), tuple(adversarial.shape))
     require_unit_range(adversarial, f"{case.name}: expected a volume", "scale it as the case is")
@@ -308,20 +308,20 @@ def certify(
     Raises:
         UserError: an unknown kind or metric, a sigma of 0, or a model that has a defence already.
     """
-    model, case = as_model(model), as_case(case)
+    model, case = require_model(model), to_case(case)
     if model.spec.defence is not None:
         raise UserError(f"{model.spec.name}: expected a model without a defence, got {model.spec.defence.name}")
     if "dsc" not in metrics or not {*metrics} <= {"dsc", "nsd"}:
         raise UserError(f"metrics: expected dsc, or dsc and nsd, got {', '.join(metrics) or 'none'}")
     content = {"name": "smoothing", "kind": kind, "sigma": sigma, "samples": draws}
     defence = config.validate(content, Smoothing, "certify")
-    dataset, source = model._fitted(case)
-    volume = memory.referred(case._in(dataset, source.space), dataset, model.network)
+    dataset, source = model._fit_case(case)
+    volume = memory.reference_case(case._load_in(dataset, source.space), dataset, model.network)
     network = copy(model.network)
     network.defence = defence
     keep_freed_memory()
     tolerances = dataset.classes.tolerances_mm if "nsd" in metrics else None
-    prediction, _ = memory.predicted(
+    prediction, _ = memory.segment(
         network, volume.image, volume, memory.INFERENCE_WINDOWS, with_confidence=False, tolerances=tolerances
     )
     return Certificate(kind=kind, sigma=defence.sigma, scores=prediction.draws or {})

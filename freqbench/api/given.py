@@ -164,7 +164,7 @@ class FilesDataset(ListedFolder):
         }
 
     @override
-    def stated(self) -> Stated:
+    def stated_labels(self) -> Stated:
         return Stated()
 
     @property

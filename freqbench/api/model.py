@@ -22,8 +22,8 @@ from freqbench.data import Dataset
 from freqbench.engine.worker import LRU, keeping_learned
 from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, facts_of, hub, source_of
 from freqbench.models.entry import COMMAND
-from freqbench.models.examination import mended
-from freqbench.models.loading import wrapped
+from freqbench.models.examination import mend
+from freqbench.models.loading import wrap_network
 from freqbench.models.resolving import require_order, resolve_network
 from freqbench.models.sources import kind_of_folder
 from freqbench.models.sources.checkpoint import shown_channels
@@ -74,7 +74,7 @@ class Model:
         """Device that the network computes on."""
         return next(self.network.parameters()).device
 
-    def _fitted(self, case: "PatientCase") -> tuple[Dataset, ModelSpec]:
+    def _fit_case(self, case: "PatientCase") -> tuple[Dataset, ModelSpec]:
         """Returns the dataset of a case and the spec that a job would have on it: without the dataset's own space.
 
         Raises a UserError if model and case do not match.
@@ -151,11 +151,11 @@ def load_model(
     call = config.validate(asked, Arguments, "load_model")
     where = device_of(device)
     if isinstance(source, nn.Module):
-        model = _of_network(source, call, where, settings)
+        model = _wrap_network(source, call, where, settings)
     elif isinstance(source, str | PathLike | list | tuple):
         place = source if isinstance(source, list | tuple) else names.path_of(source, "load_model")
         with plugins.trusting(trust_code or plugins.is_trusted()):
-            model = _of_files(_entry(place, settings), call, where)
+            model = _load_files(_entry(place, settings), call, where)
     else:
         raise UserError(
             f"expected a path, URI, command or network, got {kind_of(source)}: give the network itself, with its "
@@ -171,7 +171,7 @@ def _entry(source: str | Sequence[str], settings: dict[str, Any]) -> ModelEntry:
     if not isinstance(source, str):
         name = PurePath(*map(str, source[:1])).stem or COMMAND
         return config.validate({"name": name, **settings, COMMAND: source}, ModelEntry, "load_model")
-    folder = hub.local(source) if source.startswith(hub.SCHEMES) else names.at_home(source)
+    folder = hub.local(source) if source.startswith(hub.SCHEMES) else names.home_of(source)
     arch = settings.get("arch")
     if not isinstance(arch, str | None):
         raise UserError(f"load_model: arch: expected a name, got {kind_of(arch)}: give it as text")
@@ -181,7 +181,7 @@ def _entry(source: str | Sequence[str], settings: dict[str, Any]) -> ModelEntry:
     return config.validate(content, ModelEntry, "load_model")
 
 
-def _of_files(entry: ModelEntry, call: Arguments, device: torch.device | None) -> Model:
+def _load_files(entry: ModelEntry, call: Arguments, device: torch.device | None) -> Model:
     # A command, or a file that brings its network, may state its classes only when it is asked with the rest.
     facts = facts_of(entry) if source_of(entry.reader).weights else None
     metadata = facts.metadata if facts else Metadata()
@@ -202,19 +202,19 @@ def _of_files(entry: ModelEntry, call: Arguments, device: torch.device | None) -
     return Model(network=network, spec=spec, trained=metadata.preprocess, class_names=named or ())
 
 
-def _of_network(net: nn.Module, call: Arguments, device: torch.device | None, settings: dict[str, Any]) -> Model:
-    name = names.required(settings.get("name", type(net).__name__), "name")
+def _wrap_network(net: nn.Module, call: Arguments, device: torch.device | None, settings: dict[str, Any]) -> Model:
+    name = names.require_name(settings.get("name", type(net).__name__), "name")
     for key in settings:
         if key not in OF_A_MODULE:
             raise UserError(f"{name}: {unknown('key', key, OF_A_MODULE)}")
     entry = config.validate({"name": name, "checkpoint": "random", **settings}, ModelEntry, "load_model")
     spec, net = resolve_network(net, entry, call.num_classes, call.num_channels or 1, device)
-    network = wrapped(spec, net, precision=call.precision, adapter=spec.input).eval()
-    network.net = mended(net, spec.yields, spec.singly, spec.head)
+    network = wrap_network(spec, net, precision=call.precision, adapter=spec.input).eval()
+    network.net = mend(net, spec.yields, spec.singly, spec.head)
     return Model(network=network, spec=spec)
 
 
-def as_model(given: Model) -> Model:
+def require_model(given: Model) -> Model:
     """Returns a model of `load_model`; raises a UserError for anything else."""
     if not isinstance(given, Model):
         raise UserError(f"expected a model of load_model, got {type(given).__name__}: load_model(network, roi=...)")

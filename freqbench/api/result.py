@@ -21,7 +21,7 @@ from freqbench.core.files import storage
 from freqbench.core.names import AnyPath
 from freqbench.core.types import Reference, ScoredOn, Spacing
 from freqbench.data import attacked_native
-from freqbench.data.preprocess import in_spaces, way_to_file
+from freqbench.data.preprocess import space_converter, way_to_file
 from freqbench.engine import memory, rows, saved_volumes, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.job.cells import Cell
@@ -92,7 +92,7 @@ class Result:
     @property
     def label_adversarial(self) -> Tensor:
         """Label map for the adversarial volume; it differs from `label` after an attack that moves anatomy."""
-        return self.attacked.shown(self.volume).label
+        return self.attacked.relabel(self.volume).label
 
     @property
     def spacing(self) -> Spacing:
@@ -131,17 +131,17 @@ class Result:
 
     def figure(self) -> "Figure":
         """Draws clean, adversarial, change, label and both predictions, in three planes where most changed."""
-        from freqbench.reporting.figures.cases import in_full, turned
-        from freqbench.reporting.figures.style import styled
+        from freqbench.reporting.figures.cases import draw_case, turn_volumes
+        from freqbench.reporting.figures.style import use_style
 
         name = self.model.spec.name
         dataset = self.cell.dataset
         maps = (self.label[0], self.prediction_clean, self.prediction)
         label, before, after = (dataset.classes.shown(each).numpy() for each in maps)
         volumes = self.clean.numpy(), self.adversarial.numpy(), label
-        with styled():
-            views = turned(*volumes, {name: (before, after)}, self.volume.affine, dataset.classes.of_labels)
-            figure = in_full(views, name, self._title, dict(enumerate(dataset.class_names)))
+        with use_style():
+            views = turn_volumes(*volumes, {name: (before, after)}, self.volume.affine, dataset.classes.of_labels)
+            figure = draw_case(views, name, self._title, dict(enumerate(dataset.class_names)))
         figure.set_dpi(DOTS)
         return figure
 
@@ -177,10 +177,10 @@ class Result:
         return f"<Result {self._title}: {passes}, largest change {float(change):.4f}{agreement}>"
 
     def _repr_html_(self) -> str:
-        from freqbench.reporting.figures.style import styled
+        from freqbench.reporting.figures.style import use_style
 
         picture = io.BytesIO()
-        with styled():
+        with use_style():
             self.figure().savefig(picture, format="png", dpi=DOTS)
         source = base64.b64encode(picture.getvalue()).decode()
         return f'<p>{escape(repr(self))}</p><img alt="{escape(self._title)}" src="data:image/png;base64,{source}">'
@@ -197,18 +197,18 @@ class Result:
     def _seen_by(self, model: Model, score_on: ScoredOn = "grid") -> _View:
         """Returns a model's view and predictions; computed once per model and grid of the scores."""
         if (model, score_on) not in self._views:
-            dataset, target = model._fitted(self.case)
+            dataset, target = model._fit_case(self.case)
             source_space = self.cell.source.space
-            adversarial, error = in_spaces(dataset, self.volume, self.adversarial, source_space)(target.space)
-            volume = self.volume if error is None else self.case._in(dataset, target.space)
+            adversarial, error = space_converter(dataset, self.volume, self.adversarial, source_space)(target.space)
+            volume = self.volume if error is None else self.case._load_in(dataset, target.space)
             if model.network.clamps_last:
-                volume = memory.referred(volume, dataset, model.network)
+                volume = memory.reference_case(volume, dataset, model.network)
             file, grid = None, None
             if score_on == "file":
                 file = self.case._file(dataset)
                 grid = way_to_file(file, volume, target.space or dataset.space, model.network.takes_volumes)
             before, after = (
-                memory.predicted(model.network, image, volume, memory.INFERENCE_WINDOWS, True, seed, file_grid=grid)[0]
+                memory.segment(model.network, image, volume, memory.INFERENCE_WINDOWS, True, seed, file_grid=grid)[0]
                 for image, seed in ((volume.image, 0), (adversarial, self.cell.seed or 0))
             )
             if self.reference == "prediction" and not model.network.clamps_last:

@@ -107,7 +107,7 @@ def attack_class(given: str | type[Attack]) -> type[Attack]:
             raise UserError(f"{where}: expected a class attribute {attribute}, got none: see Attack")
     if ATTACKS.get(cls.name) not in (None, cls):  # tables identify attacks by their name
         raise UserError(f"{where}: expected a name of its own, got {cls.name!r}, which is freqbench's: rename it")
-    names.required(cls.name, where)
+    names.require_name(cls.name, where)
     return cls
 
 

@@ -32,7 +32,7 @@ class Difference:
     tolerance: Tolerance  # for another device or other versions
 
     @property
-    def by(self) -> float | None:
+    def gap(self) -> float | None:
         """Recomputed minus stored value; None if they are not numbers."""
         numbers = [isinstance(value, int | float) for value in (self.stored, self.found)]
         return float(self.found) - float(self.stored) if all(numbers) else None
@@ -40,7 +40,7 @@ class Difference:
     @property
     def is_tolerated(self) -> bool:
         """True if the difference is within the tolerance."""
-        return self.by is not None and self.tolerance.allows(float(self.stored), float(self.found))
+        return self.gap is not None and self.tolerance.allows(float(self.stored), float(self.found))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
     that `found` lacks. Only stored `params` count: parameters added later have their default.
     """
     then, now = (object_of(row["null_reasons"] or "{}", "null_reasons") for row in (stored, found))
-    records = [{**row, "params": _known(row, stored)} for row in (stored, found)]
+    records = [{**row, "params": _known_params(row, stored)} for row in (stored, found)]
     pairs: list[tuple[str, Sequence[Column], Row, Row, str]] = [("records", RECORDS, records[0], records[1], "")]
     classes = {row["class_index"]: row for row in found_classes}
     for row in sorted(stored_classes, key=lambda row: row["class_index"]):
@@ -89,7 +89,7 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
     return RowComparison(compared=compared, differences=tuple(differences), skipped=skipped)
 
 
-def _known(row: Row, stored: Row) -> str:
+def _known_params(row: Row, stored: Row) -> str:
     names, params = (object_of(each["params"], "params") for each in (stored, row))
     return json.dumps({name: value for name, value in params.items() if name in names}, sort_keys=True)
 

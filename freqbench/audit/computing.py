@@ -67,7 +67,7 @@ def compute_missing(
         console.print(text, soft_wrap=True)
 
     Store(out).job()  # raises here if there is none
-    extra = planned(job, out, cases or CASES, _eps(eps), say, compute)
+    extra = plan_cells(job, out, cases or CASES, _eps(eps), say, compute)
     root = root_of(out)
     outlook = plan.outlook(extra.grid, (), None, root)
     console.print(plan.table(outlook))
@@ -79,7 +79,7 @@ def compute_missing(
     say(f"{cells}, {amount(len(units), 'unit')} on at most {on}, {passes.total():,} window passes")
     if passes:
         say(f"most of them: {', '.join(f'{name} {count:,}' for name, count in passes.most_common(LARGEST))}")
-    hours = plan.spoken(probes.seconds(extra.own, Store(out)) / 3600)
+    hours = plan.spoken_hours(probes.seconds(extra.own, Store(out)) / 3600)
     say(f"gradients: {probes.num_passes(extra.own):,} window passes more, at most, about {hours}")
     for line in plan.lines(outlook):
         say(line)
@@ -100,9 +100,9 @@ def compute_missing(
 
 def seconds_missing(job: JobSpec, out: str) -> float:
     """Estimates what the cells that a store's audit lacks cost one worker, on CASES cases."""
-    grid, computed = planned(job, out, CASES, None, lambda _: None, compute=False).grid, Store(root_of(out))
+    grid, computed = plan_cells(job, out, CASES, None, lambda _: None, compute=False).grid, Store(root_of(out))
     todo = plan.make_plan(grid, {} if computed.is_empty else computed.covered())
-    return costs.estimated(todo.units, todo.metrics, Store(out) if computed.is_empty else computed).total
+    return costs.estimate_costs(todo.units, todo.metrics, Store(out) if computed.is_empty else computed).total
 
 
 def _eps(text: str | None) -> float | None:
@@ -126,7 +126,7 @@ class ExtraCells:
     eps: float  # of the L-infinity attacks
 
 
-def planned(
+def plan_cells(
     job: JobSpec, out: str, cases: int, eps: float | None, say: Callable[[str], None], compute: bool = True
 ) -> ExtraCells:
     """Plans the cells that the checks need and the store lacks.
@@ -139,13 +139,13 @@ def planned(
     those without a gradient.
     Without `compute` nothing is attacked, and noise of unknown budget has the largest one.
     """
-    own = expand(job.named(out), cases)
+    own = expand(job.copy_named(out), cases)
     store = Store(out)
     eps = eps or usual_eps(own.cells)
     seed = job.seeds[0]
     cells: dict[tuple[str, str], Cell] = {}
     noise = _noise(own, store, cases, say, compute)
-    strongest = (*_strongest(own, seed), *_recommended(own, out, cases, say))
+    strongest = (*_strongest(own, seed), *_recommended_cells(own, out, cases, say))
     for cell in (*_battery(own, eps, seed), *_null_rows(own, seed), *strongest, *noise):
         if cell.source.black_box and cell.attack.needs_gradient:
             continue
@@ -196,17 +196,17 @@ def _battery(own: Grid, eps: float, seed: int) -> Iterator[Cell]:
     for (name, _), template in templates.items():
         beside = [cell for cell in own.cells if cell.dataset.name == name]
         models = {model.model_id: model for cell in beside for model in (cell.source, *cell.targets)}
-        yield _with(template, everywhere, seed, tuple(models.values()))
-        yield from (_with(template, attack, seed) for attack in attacks)
+        yield _replace_attack(template, everywhere, seed, tuple(models.values()))
+        yield from (_replace_attack(template, attack, seed) for attack in attacks)
 
 
 def _strongest(own: Grid, seed: int) -> Iterator[Cell]:
     """Yields the tests of the job's claims: for each set the strongest forms of its longest attack, and null rows."""
     for cell in _longest(own).values():
         for form in strongest_forms(cell.attack):
-            yield _with(cell, form, seed)
+            yield _replace_attack(cell, form, seed)
             for control in _controls(form):
-                yield _with(cell, _changed(form, {"control": control}), seed)
+                yield _replace_attack(cell, _change_attack(form, {"control": control}), seed)
 
 
 def _longest(own: Grid) -> dict[Hashable, Cell]:
@@ -222,7 +222,7 @@ def _claim_of(cell: Cell) -> Hashable:
     return cell.dataset.name, cell.source.name, limits_of(cell.attack)
 
 
-def _recommended(own: Grid, out: str, cases: int, say: Callable[[str], None]) -> Iterator[Cell]:
+def _recommended_cells(own: Grid, out: str, cases: int, say: Callable[[str], None]) -> Iterator[Cell]:
     """Yields the cells that `freqbench study converge` recommended within the bounds of the job's claims."""
     path = f"{out.rstrip('/')}{CONVERGED}"
     if not storage.exists(path):
@@ -238,7 +238,7 @@ def _recommended(own: Grid, out: str, cases: int, say: Callable[[str], None]) ->
     claims = _longest(own)
     for cell in cells:
         if _claim_of(cell) in claims:
-            yield _with(cell, cell.attack, job.seeds[0])
+            yield _replace_attack(cell, cell.attack, job.seeds[0])
 
 
 def _null_rows(own: Grid, seed: int) -> Iterator[Cell]:
@@ -246,7 +246,7 @@ def _null_rows(own: Grid, seed: int) -> Iterator[Cell]:
     for cell in own.cells:
         if getattr(cell.attack, "control", "") == "none":
             for stretches, control in product(_stretchings(cell.attack), ("none", *_controls(cell.attack))):
-                yield _with(cell, _changed(cell.attack, {**stretches, "control": control}), seed)
+                yield _replace_attack(cell, _change_attack(cell.attack, {**stretches, "control": control}), seed)
 
 
 def _controls(attack: Attack) -> list[str]:
@@ -274,7 +274,7 @@ def _noise(own: Grid, store: Store, cases: int, say: Callable[[str], None], comp
     if not entries:
         return
     content = {"attacks": entries, "targets": "source", "seeds": own.job.seeds[:1]}
-    noisy = own.job.model_copy(update={**content, "precision": PRECISION, "compile": False}).named("audit")
+    noisy = own.job.model_copy(update={**content, "precision": PRECISION, "compile": False}).copy_named("audit")
     try:
         grid = matching.matched_grid(noisy, root_of(store.root), say, compute, cases)
     except UserError as error:
@@ -296,7 +296,7 @@ def _sizes(own: Grid, store: Store) -> dict[Place, list[float]]:
     return means
 
 
-def _with(template: Cell, attack: Attack, seed: int, targets: tuple[ModelSpec, ...] | None = None) -> Cell:
+def _replace_attack(template: Cell, attack: Attack, seed: int, targets: tuple[ModelSpec, ...] | None = None) -> Cell:
     """Copies a cell with another attack, scored on the source unless targets are named."""
     return replace(
         template,
@@ -310,7 +310,7 @@ def _with(template: Cell, attack: Attack, seed: int, targets: tuple[ModelSpec, .
     )
 
 
-def _changed(attack: Attack, changes: Mapping[str, Any]) -> Attack:
+def _change_attack(attack: Attack, changes: Mapping[str, Any]) -> Attack:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the job's grid has warned already
         return replace(attack, **changes)

@@ -16,7 +16,7 @@ from freqbench.core.config import validate
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.files import node_cache, storage
 from freqbench.core.machine import versions
-from freqbench.core.names import ALIASES, at_home
+from freqbench.core.names import ALIASES, home_of
 from freqbench.data import DATASETS
 from freqbench.data.layouts import Layout
 from freqbench.data.layouts import recognise as recognise_layout
@@ -25,14 +25,14 @@ from freqbench.engine.critic import MISFIT_CAUSES
 from freqbench.job.fit import FIRST, Clean, assumptions, shortfall
 from freqbench.job.plan import READ_FIRST, data_check
 from freqbench.job.schema import JobSpec, build_dataset
-from freqbench.job.sweep import at
+from freqbench.job.sweep import prefix_errors
 from freqbench.metrics import lpips_weights
 from freqbench.models import MODELS, ModelEntry, brainchop, facts_of, read_metadata, resolve, source_of, zoo_names
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
 from freqbench.models.entry import seed_of
 from freqbench.models.networks.construction import skeleton
-from freqbench.models.networks.inferring import NETWORKS, UNTRACED, inferred, recognised, to_state, unlike_default
+from freqbench.models.networks.inferring import NETWORKS, UNTRACED, find_arch, infer_args, open_args, unlike_default
 from freqbench.models.sources import kind_of_folder
 from freqbench.pipelines import Pipeline
 
@@ -104,7 +104,7 @@ def _alone(path: str) -> ModelEntry:
 
     Raises UserError for another folder, with the one above or below it that tells a kind.
     """
-    kind = kind_of_folder(folder := at_home(path))
+    kind = kind_of_folder(folder := home_of(path))
     if kind is None and folder.is_dir():
         near = (folder.parent, *sorted(folder.glob("*")), *sorted(folder.glob("*/*")))
         hints = (f"give {each}, which is one of {name}" for each in near if (name := kind_of_folder(each)))
@@ -130,7 +130,7 @@ def _contents(path: str) -> Lines:
     weights = checkpoints.read_state_dict(path, as_written=True)
     key, _ = checkpoints.unwrap(checkpoints.read_content(path))
     yield "checkpoint", f"{path}: {local.stat().st_size / 1e6:.1f} MB, sha256 {checkpoints.content_sha256(path)[:12]}"
-    prefix, arch, bare = recognised(weights)
+    prefix, arch, bare = find_arch(weights)
     numbers = sum(value.numel() for value in weights.values() if value.is_floating_point())
     under = f", under {key}" if key else ""
     all_of = "every key" if len(bare) == len(weights) else f"{len(bare)} of them"
@@ -154,14 +154,14 @@ def _contents(path: str) -> Lines:
 
 def _arguments(arch: str, weights: Mapping[str, Tensor]) -> Lines:
     """Shows the arguments that the weights of an architecture show, and those that a job has to state."""
-    found = inferred(arch, weights)
+    found = infer_args(arch, weights)
     if found.args:
         yield "args", f"read off its weights: {', '.join(f'{name} {value}' for name, value in found.args.items())}"
     if found.in_channels and found.out_channels:
         yield "channels", f"{found.in_channels} in, {found.out_channels} classes out"
     if untraced := [name for name in UNTRACED.get(arch, ()) if name not in found.unclear]:
         yield "no trace", f"{', '.join(untraced)}: weights load with any value: state args if not the default"
-    if asked := ", ".join(f"args.{name}" for name in to_state(arch, {}, found)):
+    if asked := ", ".join(f"args.{name}" for name in open_args(arch, {}, found)):
         yield "to state", f"{asked}: the weights do not show what it was trained with"
 
 
@@ -170,8 +170,8 @@ def architecture(path: str) -> tuple[str | None, Mapping[str, Any]]:
     job writes them, those at their defaults left out."""
     if named := read_metadata(path).get("arch"):
         return str(named), {}
-    _, arch, weights = recognised(checkpoints.read_state_dict(path, as_written=True))
-    found = unlike_default(arch, inferred(arch, weights)) if arch and arch in MODELS else {}
+    _, arch, weights = find_arch(checkpoints.read_state_dict(path, as_written=True))
+    found = unlike_default(arch, infer_args(arch, weights)) if arch and arch in MODELS else {}
     return arch, {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
@@ -231,7 +231,7 @@ def _entry(job: JobSpec, checkpoint: str, where: str) -> ModelEntry:
     for entry in job.models:
         path = entry.path and storage.filled_in(entry.path, entry.name)
         is_named = checkpoint in (entry.name, entry.checkpoint, path)
-        if is_named or (path and at_home(checkpoint).resolve() == Path(path).resolve()):
+        if is_named or (path and home_of(checkpoint).resolve() == Path(path).resolve()):
             if entry.ensemble:
                 raise UserError(f"{where}: {entry.name} is an ensemble: look at its members one by one")
             return entry
@@ -245,16 +245,16 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
         (i, each) for i, each in enumerate(job.datasets) if each.name in (entry.datasets or [each.name])
     )
     dataset = build_dataset(written, f"{where}: datasets[{number}]")
-    with at(f"{where}: datasets[{number}]"):
+    with prefix_errors(f"{where}: datasets[{number}]"):
         dataset.require_labels("clean Dice", "which it is a score against")
         refs = dataset.refs()
     first = list({ref.patient_id: ref for ref in reversed(refs)}.values())[::-1][: FIRST if entry.expected_dice else 1]
-    with at(f"{where}: models[{job.models.index(entry)}]"):
+    with prefix_errors(f"{where}: models[{job.models.index(entry)}]"):
         facts = facts_of(entry, len(dataset.classes), dataset.num_channels, dataset.class_names)
     yield from (("assumed", str(each)) for each in assumptions(entry, facts, dataset, written.own))
     scores = dict[str | None, dict[tuple[str, str], float]]()
     for migration in _candidates(entry):
-        with at(f"{where}: models[{job.models.index(entry)}]"):
+        with prefix_errors(f"{where}: models[{job.models.index(entry)}]"):
             changed = entry.model_copy(update={"migration": migration})
             spec = resolve(changed, len(dataset.classes), dataset.num_channels)
         under = f" under migration: {spec.migration or NONE}" if "migration" in source_of(spec.arch).takes else ""

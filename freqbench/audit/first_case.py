@@ -47,7 +47,7 @@ def clean_dice(dataset: Dataset, spec: ModelSpec, ref: CaseRef) -> float:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, case = models.load(spec, device), dataset.load(ref, spec.space)
     predict = partial(models.predict, model.for_case(case), case.image)
-    pred, _ = memory.within_memory(predict, memory.INFERENCE_WINDOWS)
+    pred, _ = memory.fit_memory(predict, memory.INFERENCE_WINDOWS)
     (overlap,) = scoring.score_prediction(scoring.label_maps(pred, case, dataset), ["dsc"])
     return float(overlap.record["dsc_foreground"])
 

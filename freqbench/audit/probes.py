@@ -49,7 +49,7 @@ def num_passes(own: Grid) -> int:
 def seconds(own: Grid, store: Store) -> float:
     """Estimates the seconds of these passes, one after another, by those of attacks on the same sources."""
     units = _units(own)
-    attack = costs.estimated(units, ("dsc",), store).attack
+    attack = costs.estimate_costs(units, ("dsc",), store).attack
     return sum(attack[costs.place(unit)] * _passes_on(unit) / unit.passes for unit in units)
 
 
@@ -99,7 +99,7 @@ def _key(window: GradientFacts) -> tuple[str, str, str, float, int]:
 
 def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float, say: Say) -> Iterator[GradientFacts]:
     """Measures the windows of a case with most foreground, or with most prompted voxels if the model takes prompts."""
-    case = memory.referred(cell.dataset.load(ref, cell.source.space), cell.dataset, model)
+    case = memory.reference_case(cell.dataset.load(ref, cell.source.space), cell.dataset, model)
     model = model.for_case(case)
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
     prompted = case.label if model.prompts is None else model.prompts[0].cpu()  # no prompt, no gradient
@@ -109,7 +109,7 @@ def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float
         h, w, d = windows[number]
         error, zero, agreement, losses = None, None, None, list[float]()
         try:
-            view = model.on([windows[number]])
+            view = model.cut([windows[number]])
             zero, agreement, losses = _look(view, case.image[None, :, h, w, d], case.label[None, :, h, w, d], eps)
         except RuntimeError as caught:
             error = one_line(caught)
@@ -149,12 +149,12 @@ def _look(
     image, label = image.to(device), label.to(device)
     task = Task("audit", model, image, label, targeted=False)
 
-    def of_draw(key: int, point: Tensor) -> Tensor:
+    def draw_loss(key: int, point: Tensor) -> Tensor:
         return task.objective.raised(model(point, keys=[key]))
 
     is_drawn = _draws(model) and not model.takes_keys  # anew for each gradient, so that the two can differ
     with torch.enable_grad(), task.evaluation_mode():
-        first, second = (task.gradient(task.clean, partial(of_draw, key) if is_drawn else None) for key in (1, 2))
+        first, second = (task.gradient(task.clean, partial(draw_loss, key) if is_drawn else None) for key in (1, 2))
     agreement = sign_agreement(first, second)
     result = make("pgd", eps=eps, steps=STEPS, step_size=STEP_SIZE)(model, image, label)
     losses = result.losses[:, 0].tolist()
@@ -168,7 +168,7 @@ def _draws(model: SegmentationModel) -> bool:
 def rescore_saved(own: Grid, out: str, say: Say) -> None:
     """Scores saved volumes of the audit's cases again, as stored and in 8 bits: per source model as many as cases."""
     root = storage.join(out, VOLUMES)
-    chosen = list(_chosen(own, root))
+    chosen = list(_choose_volumes(own, root))
     if not chosen:
         return
     say(f"scoring {len(chosen)} saved volumes once more")
@@ -185,8 +185,8 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
             loaded[cell.source.model_id] = models.load(cell.source, _device(), cell.precision, cell.compile)
         model = loaded[cell.source.model_id]
         attacked, _ = saved_volumes.read(root, cell, ref)
-        case = memory.referred(cell.dataset.load(ref, cell.source.space), cell.dataset, model)
-        stored, case = attacked.adversarial, attacked.shown(case)
+        case = memory.reference_case(cell.dataset.load(ref, cell.source.space), cell.dataset, model)
+        stored, case = attacked.adversarial, attacked.relabel(case)
         shown = model.for_case(case)
         preds = [models.predict(shown, image) for image in (stored, (stored * 255).round() / 255)]
         maps = (scoring.label_maps(pred, case, cell.dataset) for pred in preds)
@@ -199,9 +199,9 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
     probe_files.write(out, SavedScores(versions=versions(), volumes=tuple(rescored)))
 
 
-def _chosen(own: Grid, root: str) -> Iterator[tuple[Cell, CaseRef]]:
+def _choose_volumes(own: Grid, root: str) -> Iterator[tuple[Cell, CaseRef]]:
     """Picks for each dataset and source model as many saved volumes as there are cases, each of another attack."""
-    is_saved = saved_volumes.saved(root)
+    is_saved = saved_volumes.find_saved(root)
     cells: dict[tuple[str, str], list[Cell]] = {}
     for cell in own.cells:
         cells.setdefault((cell.dataset.name, cell.source.name), []).append(cell)

@@ -278,7 +278,7 @@ def _perceptual(clean: Array, adversarial: Array) -> tuple[Array, Array]:
     return np.array(distances), np.stack(maps)
 
 
-def shown(comparison: Comparison, out: str, console: Console) -> bool:
+def show_comparison(comparison: Comparison, out: str, console: Console) -> bool:
     """Prints the largest difference of each column, and what was left out; returns True if none is beyond tolerance."""
     title = f"{out}: largest differences of {comparison.rows} of {comparison.saved} saved rows from other libraries"
     table = Table(title=title)

@@ -17,7 +17,7 @@ from freqbench.core.files import storage
 from freqbench.core.plugins import is_trusted
 from freqbench.core.types import CaseRef
 from freqbench.engine import saved_volumes, scoring
-from freqbench.engine.rows import with_surfaces
+from freqbench.engine.rows import add_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.exchange import adversarial_volumes
 from freqbench.job.cells import Cell, Unit
@@ -71,21 +71,21 @@ class Reproducer:
         runs = {run_id: self._store.run(run_id) for run_id in run_ids}
         order = ("threads", "window_batch", "source_model", "dataset", "case_id", "attack")
         for row, classes in sorted(pairs.values(), key=lambda pair: [str(pair[0][name]) for name in order]):
-            yield self._reproduced(row, classes, runs.get(row["run_id"], {}))  # the file of a run may be gone
+            yield self._reproduce(row, classes, runs.get(row["run_id"], {}))  # the file of a run may be gone
 
-    def _reproduced(self, row: Row, classes: Sequence[Row], run: Mapping[str, Any]) -> Reproduction:
+    def _reproduce(self, row: Row, classes: Sequence[Row], run: Mapping[str, Any]) -> Reproduction:
         model = f"{row['source_model']}, scored on {row['target_model']}"
         label = f"{row['attack']} on {model}: case {row['case_id']} of {row['dataset']}"
         key = row["cell_id"], row["case_key"], row["target_model_id"]
         made = Reproduction(row_id=row_id(*key), label=label, verdict="not recomputed")
-        if reason := _lost(row, run):
+        if reason := _lost_reason(row, run):
             return replace(made, reason=reason)
         grid = self._grid(row, run)
         unit = _unit(grid, key)
         if unit is None:
             why = changed_inputs(run, row, grid) or ["the attack's revision or parameters, seed or precision differ"]
             return replace(made, verdict="different", reason="; ".join(why))
-        computed, found_classes = self._computed(unit, row, run)
+        computed, found_classes = self._compute(unit, row, run)
         comparison = compare(row, classes, computed, found_classes)
         differing = tuple(causes(run, row, computed))
         reason = f"recomputing failed: {computed['error']}" if computed["status"] == "failed" else ""
@@ -96,7 +96,7 @@ class Reproducer:
             verdict = "close" if is_close else "different"
         return replace(made, verdict=verdict, comparison=comparison, causes=differing, reason=reason)
 
-    def _computed(self, unit: Unit, row: Row, run: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
+    def _compute(self, unit: Unit, row: Row, run: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
         """Computes a record and its classes as a worker makes them under the row's circumstances."""
         listed = filter(None, (row["metrics"] or "").split(","))
         metrics = tuple(name for name in listed if name in METRICS or resolved(name) == name)
@@ -112,11 +112,11 @@ class Reproducer:
         )
         with tempfile.TemporaryDirectory(prefix="freqbench-") as folder:
             if run.get("reuse") is True or row["attack"] == adversarial_volumes.Imported.name:
-                spec = replace(spec, reuse=True, volumes=_copied(self._store.root, unit.cell, unit.ref, folder))
+                spec = replace(spec, reuse=True, volumes=_copy_volume(self._store.root, unit.cell, unit.ref, folder))
             if self._worker is None or self._worker.spec != spec:
                 self._worker = Worker(spec)
             made, masks = self._worker.run(unit)
-            outcome = with_surfaces(unit, made, masks)
+            outcome = add_surfaces(unit, made, masks)
         return outcome.records[0], outcome.class_records[0]
 
     def _grid(self, row: Row, run: Mapping[str, Any]) -> Grid:
@@ -126,16 +126,16 @@ class Reproducer:
         if text not in self._grids:
             where = f"{self._store.root}/runs/{row['run_id']}.json: job"
             job = self._job or stored_job(content, is_trusted(), where)
-            self._grids[text] = adversarial_volumes.joined(expand(job.named(where)), self._store.root)
+            self._grids[text] = adversarial_volumes.join_imported(expand(job.copy_named(where)), self._store.root)
         grid = self._grids[text]
         if row["target_model"] in {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}:
             return grid
         checkpoint = run["models"][row["target_model_id"]]["checkpoint"]  # from `score --targets`
         extended = further_targets(grid.job, [f"{row['target_model']}={checkpoint}"])
-        return adversarial_volumes.joined(extended, self._store.root)
+        return adversarial_volumes.join_imported(extended, self._store.root)
 
 
-def _lost(row: Row, run: Mapping[str, Any]) -> str:
+def _lost_reason(row: Row, run: Mapping[str, Any]) -> str:
     """Reason why a record cannot be recomputed from the store; empty if it may be."""
     if row["status"] != "ok":
         return f"a failed row holds no result ({row['error']}): `run` tries it again"
@@ -158,7 +158,7 @@ def _unit(grid: Grid, key: Key) -> Unit | None:
     return None
 
 
-def _copied(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
+def _copy_volume(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
     """Copies one saved volume into a volumes folder, because scoring it again writes predictions beside it."""
     place, copy = (saved_volumes.folder(storage.join(each, VOLUMES), cell, ref) for each in (root, folder))
     for name in (ADVERSARIAL, FACTS):
@@ -218,7 +218,7 @@ def _say(made: Reproduction, console: Console) -> None:
         columns = ("stored", "recomputed", "difference", "tolerance")
         table = Table("column", *(Column(name, justify="right", overflow="fold") for name in columns))
         for each in differences[:MOST_DIFFERENCES]:
-            by = "" if each.by is None else f"{each.by:+.3g}"
+            by = "" if each.gap is None else f"{each.gap:+.3g}"
             mark = "" if each.is_tolerated else " (beyond)"
             table.add_row(each.column, _value(each.stored), _value(each.found), by, f"{each.tolerance}{mark}")
         if len(differences) > MOST_DIFFERENCES:

@@ -140,14 +140,14 @@ def check_words(rows: pa.Table, where: str, errors: Errors) -> None:
             excused = reasons.mask([each is None or name in each for each in stated])
             tell(asked & ~valid(rows[name]) & ~excused, f"{name}: null without a reason")
     values = Words(rows["added_metrics"])
-    of_texts = [_added(text) for text in values.texts]
+    of_texts = [_added_names(text) for text in values.texts]
     tell(values.mask([each is None for each in of_texts]), "added_metrics: invalid")
     for name in set[str]().union(*added):
         has_value = values.mask([each is None or name in each for each in of_texts])
         tell(ok & covers.mask([name in names for names in added]) & ~has_value, f"added_metrics: no {name}")
 
 
-def _added(text: str | None) -> Collection[str] | None:
+def _added_names(text: str | None) -> Collection[str] | None:
     """Names of the values of other packages' metrics in a row; None if the text is something else."""
     try:
         return added_values(text)
@@ -179,7 +179,7 @@ def check_classes(records: pa.Table, classes: Iterable[pa.Table], where: str, er
 
     `records`, columns NEEDED, and the pieces of `classes` are of one pair; texts are plain.
     """
-    sums = _summed(pa.concat_tables([_addends(SCHEMAS["class_records"].empty_table()), *map(_addends, classes)]))
+    sums = _sum_commits(pa.concat_tables([_addends(SCHEMAS["class_records"].empty_table()), *map(_addends, classes)]))
     if orphans := pc.sum(sums.join(records.select(COMMIT), COMMIT, join_type="left anti")["rows"]).as_py():
         errors.wrong("classes", f"{where}{orphans} rows of classes have no record in their file")
     records = records.join(sums, COMMIT, use_threads=False)
@@ -217,10 +217,10 @@ def _addends(classes: pa.Table) -> pa.Table:
     for name, one, other in zip(FLAGS, is_in, is_in[::-1], strict=True):
         is_alone = pc.and_(one, pc.invert(other))
         columns |= {f"{name} asked": pc.is_valid(is_alone), f"{name} undefined": is_alone}
-    return _summed(pa.table(columns))
+    return _sum_commits(pa.table(columns))
 
 
-def _summed(table: pa.Table) -> pa.Table:
+def _sum_commits(table: pa.Table) -> pa.Table:
     names = table.column_names[len(COMMIT) :]
     return table.group_by(COMMIT).aggregate([(name, "sum") for name in names]).rename_columns([*COMMIT, *names])
 

@@ -31,7 +31,7 @@ CHUNK = 2**24
 Runs = Mapping[str, Mapping[str, Any]]
 
 
-def shown(checks: Sequence[Check], title: str, console: Console) -> bool:
+def show_checks(checks: Sequence[Check], title: str, console: Console) -> bool:
     """Prints the results of checks, and returns True if nothing is wrong."""
     table = Table("check", Column("verdict", no_wrap=True), Column("what was found", overflow="fold"), title=title)
     for each in checks:
@@ -126,7 +126,7 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: StoreSurvey, runs
     for spec in list(jobs.values())[:MOST_JOBS]:
         try:
             made = stored_job(spec, trusted=False, where="the stored job")
-            grid = adversarial_volumes.joined(expand(made), store.root)
+            grid = adversarial_volumes.join_imported(expand(made), store.root)
             expected |= {cell.cell_id: cell_columns(cell) for cell in grid.cells}
         except UserError as error:
             reasons.append(one_line(error))

@@ -93,7 +93,7 @@ def _show_most(out: str, job: str | None, trusted: bool) -> None:
     from freqbench.results import Store
 
     store = Store(out)
-    with common.warned():
+    with common.print_warnings():
         findings = audited(gathered([store], keys_of([store.job()]), always_classes=True))
     width = min(shutil.get_terminal_size((TERMINAL_WIDTH, 0)).columns, TERMINAL_WIDTH)
     common.put(shown.first_screen(findings, [*_remedies(store, findings, job, trusted)], width), None)
@@ -105,14 +105,14 @@ def _remedies(store: "Store", findings: "tuple[Finding, ...]", job: str | None, 
     Minutes are left out where the job cannot be expanded here.
     """
     from freqbench.audit import computing
-    from freqbench.job.plan import spoken
+    from freqbench.job.plan import spoken_hours
     from freqbench.reporting.audit import CLAIMS, MASKING
 
     out, spec, cost = store.root, None, "--plan shows its cost"
     lacks = any(each.verdict == "not checked" and each.check in (*CLAIMS, *MASKING) for each in findings)
     with suppress(UserError):  # without data, checkpoints or trust, which --plan says
         spec = common.stored_job(out, job, trusted)
-        cost = f"about {spoken(computing.seconds_missing(spec, out) / 3600)} on one worker" if lacks else ""
+        cost = f"about {spoken_hours(computing.seconds_missing(spec, out) / 3600)} on one worker" if lacks else ""
     doubts = [each for each in findings if each.verdict == "in doubt" and each.patients]
     if doubts:
         yield _more_cases(store, spec, min(doubts, key=lambda each: each.patients))
@@ -125,7 +125,7 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
     """Says that more patients settle a doubt, with the command and its cost if the job gives the number of cases."""
     from freqbench.core.types import dataset_name
     from freqbench.job import schema
-    from freqbench.job.plan import spoken
+    from freqbench.job.plan import spoken_hours
 
     who = f"What is in doubt: {amount(doubt.patients, 'patient')}"
     names = [entry.name for entry in job.datasets if entry.own.get("cases")] if job else []
@@ -143,7 +143,7 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
     command = (
         f"freqbench run {job.name if is_packaged else 'JOB'} --out {store.root} --set datasets.{number}.cases={ENOUGH}"
     )
-    return f"{who} cannot settle it: {command}, about {spoken(hours)} on one worker"
+    return f"{who} cannot settle it: {command}, about {spoken_hours(hours)} on one worker"
 
 
 @app.command()
@@ -188,10 +188,10 @@ def verify(
     from freqbench.results import Store
 
     console, store = common.console(), Store(out)
-    is_sound = verify.shown(verify.verify(store, volumes), out, console)
+    is_sound = verify.show_checks(verify.verify(store, volumes), out, console)
     if reference:
         from freqbench.audit import reference as libraries
 
-        is_sound &= libraries.shown(libraries.compare(store, reference), out, console)
+        is_sound &= libraries.show_comparison(libraries.compare(store, reference), out, console)
     if not is_sound:
         raise typer.Exit(common.EXIT_FAILED)

@@ -55,7 +55,7 @@ def verify(
     trust_code: common.Trust = False,
 ) -> None:
     """Verify an entry: its files and rows; its worst cases, other rows and its audit's cells computed again."""
-    from freqbench.audit.verify import shown
+    from freqbench.audit.verify import show_checks
     from freqbench.reporting.leaderboard.entry_checks import examine, reasons, recompute
     from freqbench.reporting.leaderboard.entry_folder import read_entry
 
@@ -81,7 +81,7 @@ def verify(
             job=spec,
             seed=seed,
         )
-    if not shown(results, entry, common.console()):
+    if not show_checks(results, entry, common.console()):
         common.say(f"{entry}: refused: {reasons(results)[0]}")
         raise typer.Exit(common.EXIT_FAILED)
     if results[-1].verdict == "not checked":

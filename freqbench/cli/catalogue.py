@@ -106,7 +106,7 @@ def metric_rows() -> Rows:
 def metric_list() -> Rows:
     """Lists `metric_rows`, and the metrics of installed packages."""
     rows = metric_rows()
-    if added := [name for name in plugins.installed("metrics") if name not in names.KNOWN["metrics"]]:
+    if added := [name for name in plugins.installed_names("metrics") if name not in names.KNOWN["metrics"]]:
         from freqbench.metrics import metric_of
 
         metrics = [(name, metric_of(name)) for name in added]
@@ -120,7 +120,7 @@ def model_rows() -> Rows:
     for name, call in names.entries("models/networks/architectures.py", "MODELS").items():
         values = {each.arg: each.value for each in call.keywords} if isinstance(call, ast.Call) else {}
         rows.append((name, *(str(ast.literal_eval(values[key])) for key in ("title", "citation"))))
-    return rows + [(name, path, "") for name, path in plugins.installed("models").items()]
+    return rows + [(name, path, "") for name, path in plugins.installed_names("models").items()]
 
 
 def zoo_rows() -> Rows:
@@ -148,14 +148,14 @@ def dataset_rows() -> Rows:
     """Lists the loaders: name, and the first line of their docstring."""
     from freqbench.data import DATASETS, Dataset
 
-    classes = {name: plugins.load_class(path, Dataset) for name, path in plugins.installed("datasets").items()}
+    classes = {name: plugins.load_class(path, Dataset) for name, path in plugins.installed_names("datasets").items()}
     return [(name, first_line(cls.__doc__)) for name, cls in {**DATASETS, **classes}.items()]
 
 
 def attack_list() -> Rows:
     """Lists the attacks: name, threat model, budget, first line of the docstring."""
     classes = [(name, declared(name)) for name in names.KNOWN["attacks"]]
-    if added := plugins.installed("attacks"):
+    if added := plugins.installed_names("attacks"):
         from freqbench.attacks import Attack
 
         classes += [(name, plugins.load_class(path, Attack)) for name, path in added.items()]
@@ -164,10 +164,10 @@ def attack_list() -> Rows:
 
 def attack(name: str) -> Described:
     """Describes an attack, without importing it."""
-    return _described(declared(name), name)
+    return _describe_attack(declared(name), name)
 
 
-def _described(cls: Any, name: str) -> Described:
+def _describe_attack(cls: Any, name: str) -> Described:
     """Describes an attack by its class or outline; `name` is that of a job."""
     paper = cls.paper if hasattr(cls, "paper") else sys.modules[cls.__module__].__doc__
     facts = {"paper": first_line(paper), "threat model": _worded(cls.threat_model), "budget": cls.budget_name or "none"}
@@ -175,7 +175,7 @@ def _described(cls: Any, name: str) -> Described:
     for base in reversed(cls.__mro__):
         details |= attributes(base.__doc__ or "", "Args") if base.__name__ != "Attack" else {}
     rows = [(key, default, details.get(key, meaning)) for key, default, meaning in attack_rows(cls)]
-    return Described(facts, _line("attacks", {"name": name, **_budgeted(cls)}), cls.__doc__, rows=rows)
+    return Described(facts, _line("attacks", {"name": name, **_budget_example(cls)}), cls.__doc__, rows=rows)
 
 
 def _worded(threat_model: Any) -> Any:
@@ -192,7 +192,7 @@ def model(name: str) -> Described:
     if name in READERS:
         reader = sys.modules[READERS[name].facts.__module__]
         return Described({"reader": reader.__name__}, _line("models", entry), inspect.getdoc(reader) or "")
-    if path := plugins.installed("models").get(name):
+    if path := plugins.installed_names("models").get(name):
         from torch.nn import Module
 
         text = inspect.getdoc(plugins.load_class(path, Module)) or ""
@@ -234,7 +234,7 @@ def dataset(name: str) -> Described:
     """Describes a loader with the keys of its entry in a job."""
     from freqbench.data import DATASETS, Dataset
 
-    cls = DATASETS[name] if name in DATASETS else plugins.load_class(names.meant("datasets", name), Dataset)
+    cls = DATASETS[name] if name in DATASETS else plugins.load_class(names.meant_name("datasets", name), Dataset)
     meanings: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         meanings |= attributes(base.__doc__ or "")
@@ -304,12 +304,12 @@ def _word(table: str) -> Any:
 @app.command()
 def attacks(word: Annotated[str | None, _word("attacks")] = None, trust_code: common.Trust = False) -> None:
     """Show the attacks, or one (also `package.module:Class`) with formula, paper, parameters and line for a job."""
-    path = word and names.meant("attacks", word)
+    path = word and names.meant_name("attacks", word)
     if word and path and plugins.names_class(path):
         from freqbench.attacks import Attack
 
         with plugins.trusting(trust_code):
-            _put(word, _described(plugins.load_class(path, Attack), word))
+            _put(word, _describe_attack(plugins.load_class(path, Attack), word))
         return
     _show("attack", word, attack, (("attack", "threat model", "budget", "what it does"), attack_list))
 
@@ -348,7 +348,7 @@ def jobs(word: Annotated[str | None, _word("jobs")] = None) -> None:
 def _show(kind: str, word: str | None, describe: Callable[[str], Described], *lists: Listed) -> bool:
     """Prints what `describe` returns of a name, else the rows with a word; True if the last list has some of them."""
     table = f"{kind}s"
-    added, known = plugins.installed(table), names.KNOWN.get(table, packaged_jobs())
+    added, known = plugins.installed_names(table), names.KNOWN.get(table, packaged_jobs())
     name = word if word in added else names.ALIASES.get(table, {}).get(word or "", word)
     if name in known or name in added:
         _put(str(name), describe(str(name)))
@@ -413,7 +413,7 @@ def _put_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     common.console().print(table)
 
 
-def _budgeted(cls: Any) -> dict[str, Any]:
+def _budget_example(cls: Any) -> dict[str, Any]:
     """Returns `example`, after the budget if it has a default."""
     default = next((e.default for e in fields(cls) if e.name == cls.budget_name), None)
     return {**({} if default in (None, MISSING) else {cls.budget_name: default}), **example(cls)}

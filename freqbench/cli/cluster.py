@@ -57,7 +57,7 @@ def submit(
     from freqbench.results import Shard
     from freqbench.training import link
 
-    job = link.described(job)
+    job = link.describe_job(job)
     for text in (Path(path).read_text(encoding="utf-8"), *(set_ or ()), str(job.training)):
         working_directory.refuse_credentials(text, path)
     working_directory.require_zoo(job)
@@ -66,7 +66,7 @@ def submit(
     packed = working_directory.pack(job)
     head = jobs.Dashboard(address)
     options = {
-        "--set": [*(set_ or ()), *packed.overrides, *_kept(job.training, head, path)],
+        "--set": [*(set_ or ()), *packed.overrides, *_shared_places(job.training, head, path)],
         "--limit-cases": limit_cases,
         "--shard": part,
         "--force": force,
@@ -201,12 +201,12 @@ def words(options: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def _kept(training: Sequence["TrainingEntry"], head: Any, where: str) -> Iterator[str]:
+def _shared_places(training: Sequence["TrainingEntry"], head: Any, where: str) -> Iterator[str]:
     """Yields values for `--set`: places that all nodes share for the networks that a described job trains."""
     for i, entry in enumerate(training):
         out = str(entry.out)
         if "$" not in out:  # a variable is the nodes' to fill in
-            yield f"training.{i}.out={json.dumps(head.shared(out, f'{where}: training[{i}].out'))}"
+            yield f"training.{i}.out={json.dumps(head.shared_place(out, f'{where}: training[{i}].out'))}"
 
 
 def _jobs() -> Any:

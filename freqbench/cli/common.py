@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from freqbench.core.errors import UserError, installing, unknown
-from freqbench.core.machine import uncollected
+from freqbench.core.machine import pause_gc
 from freqbench.core.names import job_file, packaged_jobs
 from freqbench.core.terminal import PlainConsole
 
@@ -126,21 +126,21 @@ class JobOptions:
 def takes_job(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command the options of JobOptions but those `without`, in the place of its parameter `options`."""
 
-    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
         shared = {n: p for n, p in inspect.signature(JobOptions).parameters.items() if n not in without}
         listed: list[inspect.Parameter] = []
         for name, parameter in inspect.signature(command).parameters.items():
             listed += shared.values() if name == "options" else [parameter.replace(kind=parameter.KEYWORD_ONLY)]
 
         @wraps(command)
-        def expanded(**given: Any) -> None:
+        def run_command(**given: Any) -> None:
             command(options=JobOptions(**{name: given.pop(name) for name in shared}), **given)
 
-        expanded.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
-        expanded.__annotations__ = {each.name: each.annotation for each in listed}
-        return expanded
+        run_command.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
+        run_command.__annotations__ = {each.name: each.annotation for each in listed}
+        return run_command
 
-    return decorated
+    return decorate
 
 
 def say(text: str) -> None:
@@ -217,7 +217,7 @@ def job_of(path: str, overrides: list[str] | None, trusted: bool) -> "JobSpec":
 
 def any_job_of(path: str, overrides: list[str] | None, trusted: bool) -> "JobSpec | TrainJob":
     """Reads a job file and checks it as far as possible before attacks and networks are imported."""
-    with uncollected():
+    with pause_gc():
         from freqbench.job import schema
 
         job = schema.load_any(path, overrides or ())
@@ -242,16 +242,16 @@ def stored_job(out: str, path: str | None, trusted: bool, overrides: Sequence[st
     from freqbench.training import link
 
     if path:
-        return matching.matched(link.present(job_of(path, list(overrides), trusted)), out, say, compute=False)
-    return schema.stored_job(Store(out).job().get("spec"), trusted, f"{out}/run.json", overrides).named(out)
+        return matching.match_budgets(link.present(job_of(path, list(overrides), trusted)), out, say, compute=False)
+    return schema.stored_job(Store(out).job().get("spec"), trusted, f"{out}/run.json", overrides).copy_named(out)
 
 
 def stored_grid(out: str, path: str | None, trusted: bool) -> "Grid":
     """Expands a store's job to its grid, with the imported cells."""
-    from freqbench.exchange.adversarial_volumes import joined
+    from freqbench.exchange.adversarial_volumes import join_imported
     from freqbench.job.grid import expand
 
-    return joined(expand(stored_job(out, path, trusted)), out)
+    return join_imported(expand(stored_job(out, path, trusted)), out)
 
 
 def unique(outs: Sequence[str]) -> list[str]:
@@ -266,12 +266,12 @@ def tables(outs: Sequence[str], format: str, table: str | None = None) -> str:
     from freqbench.results import Store
 
     stores = [Store(out) for out in unique(outs)]
-    with warned():
-        text = report(stores, keys_of(store.job() for store in stores), rendered(format), table)
+    with print_warnings():
+        text = report(stores, keys_of(store.job() for store in stores), format_name(format), table)
     return text.rstrip() + "\n"
 
 
-def rendered(format: str) -> str:
+def format_name(format: str) -> str:
     """Returns reporting's name of a format; refuses an unknown one."""
     if format not in FORMATS:
         raise UserError(unknown("format", format, FORMATS))
@@ -279,7 +279,7 @@ def rendered(format: str) -> str:
 
 
 @contextmanager
-def warned() -> Iterator[None]:
+def print_warnings() -> Iterator[None]:
     """Context that prints its warnings on stderr, each line once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

@@ -30,7 +30,7 @@ def doctor(
     from freqbench.core.plugins import trusting
     from freqbench.training import link
 
-    spec = link.planned(common.job_of(job, None, trust_code))[0] if job else None
+    spec = link.plan_training(common.job_of(job, None, trust_code))[0] if job else None
     with trusting(trust_code or bool(spec and spec.trust_code)):
         lines, is_sound = diagnosis.diagnose(data, checkpoint, spec, str(job))
         for name, finding in lines:

@@ -103,7 +103,7 @@ def init(
     question = "Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...)"
     arch = arch or (guessed if guessed in (COMMAND, ONNX) else _answer(question, "--arch", guessed))
     if arch != COMMAND:
-        names.known("models", "architecture", arch)
+        names.require_known("models", "architecture", arch)
     budget = budget or _answer("Budget: L-infinity radius on the [0, 1] scale", "--budget", EPS)
     eps = _radius(budget)
     model = _model(checkpoint, arch, args if arch == guessed else {})
@@ -176,7 +176,7 @@ def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]]
         return [("command", "a program that segments files: it may need `format`, `classes`, `timeout`")], COMMAND, {}
     if checkpoint.endswith(f".{ONNX}"):
         return [("architecture", "an ONNX file: it may need `roi`, if its window is open")], ONNX, {}
-    if (folder := hub.local(checkpoint) if checkpoint.startswith(hub.SCHEMES) else names.at_home(checkpoint)).is_dir():
+    if (folder := hub.local(checkpoint) if checkpoint.startswith(hub.SCHEMES) else names.home_of(checkpoint)).is_dir():
         return [], kind_of_folder(folder), {}
     if not source_of(arch).is_checkpoint:
         return [], None, {}
@@ -206,7 +206,7 @@ def _model(checkpoint: str, arch: str, args: Mapping[str, Any]) -> Mapping[str, 
                 f"--checkpoint: expected a command as a shell takes it, got {error}: {checkpoint}"
             ) from None
         return {"name": Path(words[0]).name, COMMAND: words}
-    local = names.at_home(checkpoint)
+    local = names.home_of(checkpoint)
     place = str(local.resolve()) if local.exists() else checkpoint
     if arch == BUNDLE:
         return {"name": BUNDLE, "bundle": place}

@@ -90,10 +90,10 @@ def report(
     elif served:
         _serve(common.unique(outs), host, port)
     elif figures:
-        with common.warned():
+        with common.print_warnings():
             _write_figures(common.unique(outs), figures)
     elif format == "html" and not table:
-        with common.warned():
+        with common.print_warnings():
             write_page(common.unique(outs), to, volumes, yes)
     else:
         if volumes:
@@ -212,7 +212,7 @@ def _open_page(out: str) -> None:
 
     place = storage.join(out, PAGE)
     folder = storage.join(out, PAGE_FOLDER, INDEX)
-    if storage.is_local(out) and 0 < _written(folder) >= _written(place):
+    if storage.is_local(out) and 0 < _write_time(folder) >= _write_time(place):
         place = folder
     if not storage.exists(place):
         raise UserError(f"{place}: expected a page, found none: freqbench report {out} --format html writes it")
@@ -221,7 +221,7 @@ def _open_page(out: str) -> None:
     common.say(f"{'opened' if is_open else 'no browser to open it in'}: {file}")
 
 
-def _written(path: str) -> float:
+def _write_time(path: str) -> float:
     """Time at which a file of this machine was written; 0 where there is none."""
     from freqbench.core.files import storage
 
@@ -253,8 +253,8 @@ def compare(
     from freqbench.reporting.report import renderer
     from freqbench.results import Store
 
-    render = renderer(common.rendered(format))
-    with common.warned():
+    render = renderer(common.format_name(format))
+    with common.print_warnings():
         a, b = (contents([Store(out)], SCORES, with_classes=False) for out in (first, second))
     sections = views.compare(a.records, b.records, a.facts[0]["runs"], b.facts[0]["runs"])
     common.put(render(sections).rstrip() + "\n", to, format)

@@ -41,12 +41,12 @@ def plan(
         from freqbench.job import rehearsal
         from freqbench.training import link
 
-        job, untrained = link.planned(job)
+        job, untrained = link.plan_training(job)
         lacking = (*untrained, *rehearsal.missing(job))
         place = options.place(job)
-        grid = common.grid_of(rehearsal.counted(job, lacking), options.limit_cases, place)
+        grid = common.grid_of(rehearsal.add_stand_ins(job, lacking), options.limit_cases, place)
         root = planning.volumes_root(grid, place)
-        outlook = planning.outlook(grid, lacking, saved_volumes.saved(root) if root else None, place, hourly)
+        outlook = planning.outlook(grid, lacking, saved_volumes.find_saved(root) if root else None, place, hourly)
     if as_json:
         common.put_json(asdict(outlook))
         return
@@ -107,9 +107,9 @@ def run(
         tracker.require(log, options.place(job))
     with common.stoppable("networks were trained"):
         if dry_data:
-            job = rehearsal.rehearsed(link.described(job))
+            job = rehearsal.shrink_job(link.describe_job(job))
         else:
-            job = link.fulfilled(job, common.say, part, options.address)
+            job = link.train_rest(job, common.say, part, options.address)
     place = options.place(job)
     with common.stoppable("budgets were matched"):
         grid = common.grid_of(job, options.limit_cases, place, match=True)

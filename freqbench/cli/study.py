@@ -38,7 +38,7 @@ def converge(
     from freqbench.engine import matching
     from freqbench.engine import run as runner
     from freqbench.job import plan as planning
-    from freqbench.job.effort import Effort, varied
+    from freqbench.job.effort import Effort, vary_attacks
     from freqbench.training import link
 
     effort = Effort(
@@ -50,8 +50,8 @@ def converge(
     job = link.present(job)
     place = out or f"runs/{job.name}-converge"
     with common.stoppable("budgets were matched"):
-        job = matching.matched(job, place, common.say)
-    variants = varied(job, effort, cases)
+        job = matching.match_budgets(job, place, common.say)
+    variants = vary_attacks(job, effort, cases)
     if variants.left_out:
         common.say(f"left out, as more steps add nothing to their drop: {', '.join(variants.left_out)}")
     units = list(variants.grid.units())
@@ -84,7 +84,7 @@ def certify(options: common.JobOptions) -> None:
     from freqbench.training import link
 
     with common.stoppable("networks were trained"):
-        job = link.fulfilled(job, common.say, None, options.address)
+        job = link.train_rest(job, common.say, None, options.address)
     place = options.place(job)
     grid = common.grid_of(job, options.limit_cases, place)
     defences.require_certified(grid)
@@ -111,13 +111,13 @@ def _show_convergence(out: str, entries: Mapping[str, Mapping[str, Any]]) -> Non
 
     store = Store(out)
     _, records = found_records([store], keys_of([store.job()]), convergence.COLUMNS)
-    for line in convergence.failed(records, entries):
+    for line in convergence.failed_lines(records, entries):
         common.say(line)
     table = convergence.settings(records, entries)
     if table.empty:
         raise UserError(f"{out}: expected a DSC of at least one setting, got none: see the errors of its records")
-    common.put(render.terminal(render.in_words(convergence.sections(table))), None)
-    advice = convergence.job_text(convergence.recommended(table), entries).encode()
+    common.put(render.terminal(render.word_sections(convergence.sections(table))), None)
+    advice = convergence.job_text(convergence.recommend(table), entries).encode()
     figure = convergence_figure(table)
     _put_beside(out, "converge", figure, csv=render.csv(table.drop(columns="cell_id")).encode(), yaml=advice)
 

@@ -54,7 +54,7 @@ def score(
 
     if targets:
         grid = further_targets(common.stored_job(out, job, trust_code), targets)
-        summary = run.rescore(adversarial_volumes.joined(grid, out), out, common.console())
+        summary = run.rescore(adversarial_volumes.join_imported(grid, out), out, common.console())
     elif adversarial:
         grid, called = common.stored_grid(out, job, trust_code), name or Path(adversarial).resolve().name
         summary = adversarial_volumes.bring_in(grid, out, adversarial, source or "", called, common.console())

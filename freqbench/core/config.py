@@ -23,7 +23,7 @@ from freqbench.core.documents import YAML_BYTES, mapping_of, yaml_of
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.limits import whole
 
-FileName = Annotated[str, AfterValidator(names.required)]
+FileName = Annotated[str, AfterValidator(names.require_name)]
 """A name that becomes part of file and folder names."""
 
 Whole = Annotated[int, Field(ge=-limits.LARGEST, le=limits.LARGEST)]
@@ -35,7 +35,7 @@ Seed = Annotated[Whole, Field(ge=0)]
 Threads = Annotated[PositiveInt, Field(le=512)]
 """CPU threads of torch; starting far more than a machine has ends the process without a message."""
 
-Architecture = Annotated[str, AfterValidator(partial(names.known, "models", "architecture"))]
+Architecture = Annotated[str, AfterValidator(partial(names.require_known, "models", "architecture"))]
 """A network's class, by freqbench's name or as `package.module:Class`."""
 
 
@@ -150,14 +150,14 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         owner = _model_at(model, location[:-1])
         inside = _place(location[:-1])
         return f"{inside + ': ' if inside else ''}{_unknown_key(str(location[-1]), owner)}"
-    location = _without_alternatives(model, location)
+    location = _drop_alternatives(model, location)
     place = _place(location)
     if first["type"] == "missing" and isinstance(location[-1], int):
         return f"{_place(location[:-1])}: expected a list of more values, got {location[-1]}: give all of them"
     if first["type"] == "missing":
         return f"{place}: required, but not given"
     failures = [failure for failure in errors if failure["loc"][: len(location)] == location]
-    said, *others = map(_said, failures)
+    said, *others = map(_mistake_text, failures)
     others = [text.removeprefix("Input should be ") for text in dict.fromkeys(others)]
     message = " or ".join([said, *others]).removeprefix("Value error, ")
     got = "" if first["type"] == "value_error" else f", got {first['input']!r:.300}"
@@ -199,7 +199,7 @@ def _unknown_key(word: str, owner: type[BaseModel] | None) -> str:
     return f"unknown key {word!r:.80}: it is a key {where}"
 
 
-def _said(error: ErrorDetails) -> str:
+def _mistake_text(error: ErrorDetails) -> str:
     """Returns pydantic's text of a mistake, without Python's types."""
     if error["type"] == "too_short":
         return f"expected a list of at least {error['ctx']['min_length']}"
@@ -207,7 +207,7 @@ def _said(error: ErrorDetails) -> str:
     return text.replace("a valid tuple", "a list").replace("a valid dictionary", "a mapping")
 
 
-def _without_alternatives(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+def _drop_alternatives(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """Returns the place in the file, without the union's alternative that pydantic appends to it."""
     for i, part in enumerate(location):
         owner = _model_at(model, location[:i])

@@ -166,7 +166,7 @@ def turning(given: str, wanted: str) -> tuple[tuple[int, int, int], tuple[int, .
     return along, tuple(axis for axis in range(3) if given[along[axis]] != wanted[axis])
 
 
-def turned(volume: "Tensor", given: str, wanted: str) -> "Tensor":
+def orient(volume: "Tensor", given: str, wanted: str) -> "Tensor":
     """Returns a volume `[C, *axes towards given]` with its axes towards `wanted`."""
     order, against = turning(given, wanted)
     return volume.permute(0, *(1 + axis for axis in order)).flip([1 + axis for axis in against])
@@ -175,7 +175,7 @@ def turned(volume: "Tensor", given: str, wanted: str) -> "Tensor":
 def turned_affine(
     affine: npt.NDArray[np.float64], shape: Sequence[int], given: str, wanted: str
 ) -> npt.NDArray[np.float64]:
-    """Returns voxel to world of `turned`; `affine` and `shape` are those of the axes towards `given`."""
+    """Returns voxel to world of `orient`; `affine` and `shape` are those of the axes towards `given`."""
     order, against = turning(given, wanted)
     to_given = np.diag([0.0, 0.0, 0.0, 1.0])
     for axis, along in enumerate(order):
@@ -184,6 +184,6 @@ def turned_affine(
     return affine @ to_given
 
 
-def in_ras_order(values: tuple[T, T, T], codes: str) -> tuple[T, T, T]:
+def ras_order(values: tuple[T, T, T], codes: str) -> tuple[T, T, T]:
     """Returns values of a file's axes in the order right, anterior, superior."""
     return triple(values[axis] for axis in file_axes(codes))

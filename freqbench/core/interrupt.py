@@ -52,7 +52,7 @@ def alongside(watch: Callable[[threading.Event], object], name: str) -> Iterator
 
 
 @contextmanager
-def at_most(seconds: float) -> Iterator[None]:
+def limit_time(seconds: float) -> Iterator[None]:
     """Raises TimeoutError in the block once the process has computed for that long, even within a regular expression.
 
     Signals reach only the main thread: in another thread this does nothing.

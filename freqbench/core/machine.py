@@ -143,7 +143,7 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def pause_gc() -> Iterator[None]:
     """Keeps objects of imports and grids out of garbage collection, which takes a second, and another at exit."""
     gc.disable()
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.measures import METRICS
-from freqbench.core.plugins import installed, kind_of, names_class
+from freqbench.core.plugins import installed_names, kind_of, names_class
 
 AnyPath = str | PathLike[str]
 LONGEST_PATH, LONGEST_PART = 4095, 255  # bytes, on Linux
@@ -72,7 +72,7 @@ def entries(file: str, table: str) -> Mapping[str, ast.expr]:
     raise LookupError(f"{file}: expected a table {table}: Mapping[...] = {{...}}, found none")
 
 
-def required(name: Any, what: str = "") -> str:
+def require_name(name: Any, what: str = "") -> str:
     """Returns a name; refuses it if it may not become part of a file name; `what` begins the line of the error.
 
     Nothing is escaped, so that two names are two files. Letters of any script are allowed in their composed form
@@ -125,17 +125,17 @@ def job_file(name: str) -> str:
     return str(jobs[job]) if job else name
 
 
-def known(table: str, kind: str, name: str) -> str:
+def require_known(table: str, kind: str, name: str) -> str:
     """Returns a name of a table in KNOWN, of an installed package, or the path of a class; refuses anything else."""
-    if meant(table, name) not in KNOWN[table] and not names_class(meant(table, name)):
-        raise UserError(unknown(kind, name, [*KNOWN[table], *installed(table)]))
+    if meant_name(table, name) not in KNOWN[table] and not names_class(meant_name(table, name)):
+        raise UserError(unknown(kind, name, [*KNOWN[table], *installed_names(table)]))
     return name
 
 
-def meant(table: str, name: str) -> str:
+def meant_name(table: str, name: str) -> str:
     """Returns the name in KNOWN that a job's name means, the path of a class for one that an installed package adds."""
     name = ALIASES.get(table, {}).get(name, name)
-    return name if name in KNOWN[table] or names_class(name) else installed(table).get(name, name)
+    return name if name in KNOWN[table] or names_class(name) else installed_names(table).get(name, name)
 
 
 def require_plain(path: str) -> None:
@@ -145,7 +145,7 @@ def require_plain(path: str) -> None:
     if not path.strip():
         raise UserError("expected a path, got an empty one: name a file or folder, . for the current one")
     if path.startswith("~"):
-        at_home(path)
+        home_of(path)
     if os.name != "nt" and _WINDOWS.match(path):
         raise UserError(f"{path}: expected a path of this system, got one of Windows: write it with / from the root on")
     protocol, separator, _ = path.partition("://")
@@ -157,7 +157,7 @@ def require_plain(path: str) -> None:
         raise UserError(f"{path}: expected a URI {scheme}://PLACE, got none: name the bucket, host or folder")
 
 
-def at_home(path: str) -> Path:
+def home_of(path: str) -> Path:
     """Returns a path with `~` filled in; refuses the home of a user who does not exist here."""
     try:
         return Path(path).expanduser()
@@ -173,7 +173,7 @@ def require_inside(root: str, path: str) -> None:
     if protocol not in ("", "file", "local"):
         return
     inner = path.removeprefix(f"{protocol}{separator}")
-    if not at_home(inner).resolve().is_relative_to(at_home(folder).resolve()):
+    if not home_of(inner).resolve().is_relative_to(home_of(folder).resolve()):
         raise UserError(
             f"{path}: expected a place in {root}, got a link that leads out of it: remove the link, or make {root} "
             "itself the link"

@@ -24,7 +24,7 @@ def names_class(text: str) -> bool:
     return bool(colon and module and name) and "/" not in text
 
 
-def installed(table: str) -> Mapping[str, str]:
+def installed_names(table: str) -> Mapping[str, str]:
     """Returns the names that installed packages add to a table of TABLES, with their classes' paths.
 
     A package declares them as entry points of the group `freqbench.TABLE`, `NAME = "package.module:Class"`. Whoever
@@ -35,7 +35,7 @@ def installed(table: str) -> Mapping[str, str]:
 
 def is_installed(path: str) -> bool:
     """True if an installed package adds the class of a path to a table."""
-    return any(path in installed(table).values() for table in TABLES)
+    return any(path in installed_names(table).values() for table in TABLES)
 
 
 def package_of(table: str, name: str) -> str:

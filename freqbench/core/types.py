@@ -69,7 +69,7 @@ class CaseRef:
     axes: str = "RAS"
 
     def __post_init__(self) -> None:
-        names.required(self.case_id, "case")
+        names.require_name(self.case_id, "case")
         if not self.patient_id:  # statistics cluster by it: cases without one would pass for one patient's
             raise ValueError(f"{self.case_id}: expected a patient_id, got {self.patient_id!r}: give the case's id")
 

@@ -13,7 +13,7 @@ from freqbench.core.config import Strict
 from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
-from freqbench.core.interrupt import at_most
+from freqbench.core.interrupt import limit_time
 from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, FileLabel, NativeCase, Reference, Shape
 from freqbench.data import nsd_tolerances
@@ -28,10 +28,10 @@ Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
 MATCH_S = 0.2  # a match takes microseconds, but by some patterns, such as (a+)+$, years; memory grows meanwhile
 
 
-def matched(match: Callable[[str], re.Match[str] | None], name: str, what: str) -> re.Match[str] | None:
+def match_in_time(match: Callable[[str], re.Match[str] | None], name: str, what: str) -> re.Match[str] | None:
     """Returns the match of a name by a pattern of a job, which `what` describes; DataError if that takes too long."""
     try:
-        with at_most(MATCH_S):
+        with limit_time(MATCH_S):
             return match(name)
     except TimeoutError:
         raise DataError(
@@ -100,7 +100,7 @@ class Dataset(Strict, abc.ABC):
     @property
     def classes(self) -> Classes:
         """Classes of these names, which exclude each other; others state regions and more."""
-        return Classes(names=self.class_names, tolerances_mm=nsd_tolerances.of_organs(self.class_names[1:]))
+        return Classes(names=self.class_names, tolerances_mm=nsd_tolerances.organ_tolerances(self.class_names[1:]))
 
     @abc.abstractmethod
     def recipe(self) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class Dataset(Strict, abc.ABC):
         if self.patient is None:
             return stated or usual_patient(case_id)
         pattern = re.compile(self.patient)
-        match = matched(pattern.search, case_id, f"{self.name}: patient: {self.patient!r:.160}")
+        match = match_in_time(pattern.search, case_id, f"{self.name}: patient: {self.patient!r:.160}")
         patient = match and match["patient" if "patient" in pattern.groupindex else min(1, pattern.groups)]
         if not patient:
             raise DataError(

@@ -60,7 +60,7 @@ def require_usable() -> None:
 def entries() -> tuple[Kept, ...]:
     """Returns the cached volumes, the least recently used first."""
     volumes = []
-    for path in node_cache.made("volumes"):
+    for path in node_cache.made_files("volumes"):
         with contextlib.suppress(FileNotFoundError):  # another process may clear at the same time
             facts = path.stat()
             if path.suffix == ".safetensors":
@@ -73,7 +73,7 @@ def total() -> int:
     return sum(entry.num_bytes for entry in entries())
 
 
-def through(key: str, ref: CaseRef, make: Callable[[], Case]) -> Case:
+def cached_case(key: str, ref: CaseRef, make: Callable[[], Case]) -> Case:
     """Returns the case that is cached under a key, equal to the bit; else makes it with `make` and caches it.
 
     `key` is a digest of all that the case depends on. The result carries the caller's `ref`: the same content may have

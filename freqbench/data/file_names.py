@@ -60,7 +60,7 @@ def channels_by_case(stems: Sequence[str]) -> dict[str, list[str]] | None:
     {'a': ['a_0000', 'a_0001'], 'b': ['b_0000', 'b_0001']}
     >>> channels_by_case(["amos_0501", "amos_0502"])
     """
-    cases = _numbered(stems)
+    cases = _number_channels(stems)
     if not cases:
         return None
     wanted = [*range(len(next(iter(cases.values()))))]
@@ -71,7 +71,7 @@ def channels_by_case(stems: Sequence[str]) -> dict[str, list[str]] | None:
 
 def lacking_channels(stems: Sequence[str]) -> tuple[str, ...]:
     """Returns names of channels that some cases lack though the numbers of the others look like channels."""
-    cases = _numbered(stems)
+    cases = _number_channels(stems)
     if len(cases) < 2 or sum(0 in numbers for numbers in cases.values()) * 2 <= len(cases):
         return ()
     last = max(map(max, cases.values()))
@@ -79,7 +79,7 @@ def lacking_channels(stems: Sequence[str]) -> tuple[str, ...]:
     return tuple(lacking) if len(lacking) < len(stems) else ()
 
 
-def _numbered(stems: Sequence[str]) -> dict[str, dict[int, str]]:
+def _number_channels(stems: Sequence[str]) -> dict[str, dict[int, str]]:
     """Returns the names of each case by their channel's number; empty if a name has none."""
     cases: dict[str, dict[int, str]] = {}
     for stem in stems:
@@ -145,7 +145,7 @@ def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
     Args:
         paths: image files, relative to the folder.
     """
-    of_raters, cut = _of_raters(paths), []
+    of_raters, cut = _rater_groups(paths), []
     for found in _pairings(paths, {}):
         masks = {*found.masks}
         # `p/seg1` and `p/seg2` are of two raters; `seg-1` beside `img-1` and `seg-2` beside `img-2` are of one pattern.
@@ -158,7 +158,7 @@ def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
     yield from cut
 
 
-def _of_raters(paths: Sequence[str]) -> dict[str, dict[str, str]]:
+def _rater_groups(paths: Sequence[str]) -> dict[str, dict[str, str]]:
     """Returns files that differ in a rater alone, and the rater of each, by their path with `{rater}` in its place."""
     groups: dict[str, dict[str, str]] = {}
     for path in paths:
@@ -168,13 +168,13 @@ def _of_raters(paths: Sequence[str]) -> dict[str, dict[str, str]]:
         marks = {index: mark for index in range(len(parts)) if (mark := _mark_of_rater(parts, index))}
         alike = (frozenset(i for i, mark in marks.items() if mark["rater"] == who["rater"]) for who in marks.values())
         for places in {*map(frozenset, zip(marks)), *alike}:
-            named = [_named(part, marks[index]) if index in places else part for index, part in enumerate(parts)]
+            named = [_rater_text(part, marks[index]) if index in places else part for index, part in enumerate(parts)]
             rater = marks[min(places)]["rater"]
             groups.setdefault("/".join(named) + file.removeprefix(stem), {})[path] = rater
     return {name: group for name, group in groups.items() if len(group) > 1}
 
 
-def _named(part: str, mark: re.Match[str]) -> str:
+def _rater_text(part: str, mark: re.Match[str]) -> str:
     return part[: mark.start("rater")] + RATER + part[mark.end("rater") :]
 
 
@@ -219,13 +219,13 @@ def _pairings(paths: Sequence[str], of_raters: Mapping[str, Mapping[str, str]]) 
                 beside.setdefault(_pattern(path, held), set()).add(held)
         often = [pattern for pattern, cases in beside.items() if 2 * len(cases) >= len(of_case)]
         if of_most := [pattern for pattern in often if _is_beside(pattern, label)]:
-            image = _channels(_with_suffixes(of_most))
+            image = _channels(_merge_suffixes(of_most))
             raters = {rater for path in of_case.values() for rater in of_raters.get(path, {}).values()}
             if not image and len(raters.intersection(re.findall("[0-9]+|[A-Za-z]+", " ".join(of_most)))) > 1:
                 continue  # numbers of images, each with its label map
             rest = {other for other, cases in masks.items() if other != label and cases.keys() & of_case.keys()}
-            (shown,) = _with_suffixes([label])
-            unused = {*_with_suffixes([*beside, *rest])} - {*image, shown}
+            (shown,) = _merge_suffixes([label])
+            unused = {*_merge_suffixes([*beside, *rest])} - {*image, shown}
             files = tuple(file for path in of_case.values() for file in of_raters.get(path, [path]))
             yield Pairing(image=image, label=shown, masks=files, unused=tuple(sorted(unused)))
 
@@ -252,7 +252,7 @@ def _cases_of_mask(path: str, levels: Sequence[int]) -> Iterator[Texts]:
     if name:
         yield (name,)
         if varying and not any(
-            _within(*pair) is not None for folder in varying for pair in ((name, folder), (folder, name))
+            _place_of(*pair) is not None for folder in varying for pair in ((name, folder), (folder, name))
         ):
             yield (*varying, name)
     if match or stem != rated:
@@ -281,7 +281,7 @@ def _runs(part: str) -> Iterator[str]:
         yield match[1]
 
 
-def _within(name: str, text: str) -> int | None:
+def _place_of(name: str, text: str) -> int | None:
     """Returns the place of a text between separators in a name; None if it is not there."""
     match = re.search(rf"(?<![^{_SEPARATORS}]){re.escape(text)}(?![^{_SEPARATORS}])", name)
     return match.start() if match else None
@@ -299,14 +299,14 @@ def _pattern(path: str, case: Texts) -> str:
     for part in (*folders, stem):
         replaced = part
         for name, text in texts:
-            start = _within(replaced, text)
+            start = _place_of(replaced, text)
             if start is None and text[0].isdigit() and replaced.endswith(text) and replaced[: -len(text)].isalpha():
                 start = len(replaced) - len(text)  # a number at the end
             if start is not None:
                 replaced = replaced[:start] + name + replaced[start + len(text) :]
         if part is not stem and _SPLIT_FOLDER.fullmatch(part):
             replaced = SPLIT
-        elif part is not stem and replaced == part and any(_within(text, part) is not None for text in case):
+        elif part is not stem and replaced == part and any(_place_of(text, part) is not None for text in case):
             replaced = "*"
         parts.append(replaced)
     return "/".join(parts) + file.removeprefix(stem)
@@ -329,7 +329,7 @@ def _is_of_masks(folder: str) -> bool:
     return any((_MASK_FOLDER.fullmatch(folder), _RATERS_FOLDER.fullmatch(folder), RATER in folder))
 
 
-def _with_suffixes(patterns: Sequence[str]) -> list[str]:
+def _merge_suffixes(patterns: Sequence[str]) -> list[str]:
     """Returns patterns, with `.nii*` for both of two that differ in `.nii` and `.nii.gz` alone."""
     stems: dict[str, set[str]] = {}
     for pattern in patterns:

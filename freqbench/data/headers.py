@@ -131,7 +131,7 @@ def header_of(
         raise DataError(f"{path}: expected real numbers, got {kind}: store one number a voxel")
     check_invertible(path, affine)
     sides = np.array(spacing_of(affine))
-    check_sides(path, sides * length, f"{shown(sides)} and {name}", field_of_unit)
+    check_sides(path, sides * length, f"{spell(sides)} and {name}", field_of_unit)
     affine = np.vstack([affine[:3] * length, affine[3:]]) + 0.0  # no -0
     spacing = spacing_of(affine)
     return Header(
@@ -188,7 +188,7 @@ def check_sides(path: Path, sides: npt.NDArray[np.float64], stated: str, unit: s
     """Refuses voxels of sides in millimetres that no scanner makes; `stated` and the field `unit` are the header's."""
     if not (sides.min() >= SMALLEST_MM and sides.max() <= LARGEST_MM):
         raise DataError(
-            f"{path}: expected voxels of {SMALLEST_MM:g} to {LARGEST_MM:g} mm a side, got {shown(sides)} mm, "
+            f"{path}: expected voxels of {SMALLEST_MM:g} to {LARGEST_MM:g} mm a side, got {spell(sides)} mm, "
             f"as the header gives {stated}: fix its unit ({unit}) or sides"
         )
 
@@ -240,6 +240,6 @@ def refusal(
         raise DataError(f"{begin}: {reason}: {advice}") from None
 
 
-def shown(sides: Iterable[float]) -> str:
+def spell(sides: Iterable[float]) -> str:
     """Returns the sides of a voxel or grid as an error writes them, `1 x 1 x 2.5`."""
     return " x ".join(f"{side:g}" for side in sides)

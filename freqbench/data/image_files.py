@@ -164,7 +164,7 @@ def _require_image(path: Path) -> None:
         raise DataError(f"{path}: {what}")
 
 
-def joined(headers: Sequence[Header]) -> Header:
+def stack(headers: Sequence[Header]) -> Header:
     """Returns one header for an image with one file per channel, all on the grid of the first."""
     first, *further = headers
     for header in further:
@@ -195,10 +195,10 @@ def read_integers(header: Header, least: int = 0) -> npt.NDArray[np.integer[Any]
     Whole numbers of a file stay of their type, so that none of 64 bits is rounded. Raises DataError unless all are
     whole, from `least` on, and no segment lies over another.
     """
-    return merged(header, least, lambda labels: labels)
+    return merge_layers(header, least, lambda labels: labels)
 
 
-def merged(
+def merge_layers(
     header: Header, least: int, classes_of: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], are_codes: bool = False
 ) -> npt.NDArray[Any]:
     """Returns the classes `[H, W, D]` of a map's labels; those of segments in several layers are laid together.

@@ -55,7 +55,7 @@ class Fit:
     is_labelled: bool
 
 
-def off_scale(native: NativeCase, preprocess: Preprocess) -> Iterator[str]:
+def scale_warnings(native: NativeCase, preprocess: Preprocess) -> Iterator[str]:
     """Yields one line per channel whose intensities do not fit the window of `preprocess`, with the usual cause.
 
     The percentiles 0.5 to 99.5 cover less than LEAST_COVERED of the window; or labelled voxels and body are clipped; or
@@ -104,8 +104,8 @@ def fit_of(channel: Voxels, label: npt.NDArray[np.uint8], scaling: Scaling) -> F
         covered=(min(high, scaling.high) - max(low, scaling.low)) / (scaling.high - scaling.low),
         low=clipped[0],
         high=clipped[1],
-        body=_inside(body, scaling),
-        rest=_inside(rest, scaling),
+        body=_share_inside(body, scaling),
+        rest=_share_inside(rest, scaling),
         faces=float(faces.mean()),
         lowest=lowest,
         middle=float(np.median(body)),
@@ -113,7 +113,7 @@ def fit_of(channel: Voxels, label: npt.NDArray[np.uint8], scaling: Scaling) -> F
     )
 
 
-def _inside(voxels: Voxels, scaling: Scaling) -> float:
+def _share_inside(voxels: Voxels, scaling: Scaling) -> float:
     """Returns the share of voxels inside the window; 0 of none."""
     return float(((voxels > scaling.low) & (voxels < scaling.high)).mean()) if voxels.size else 0.0
 

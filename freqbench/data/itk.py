@@ -51,7 +51,7 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
     import SimpleITK
 
     fields, place = _layout(path)
-    reader = _opened(path)
+    reader = _open_reader(path)
     size, count = reader.GetSize(), int(reader.GetNumberOfComponents())
     if count > 1 and len(size) > 3:
         raise DataError(f"{path}: expected one number a voxel along {len(size)} axes, got {count}: split the file")
@@ -84,8 +84,8 @@ def read_voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray
 
     if header.place.packing in ("gzip", "zlib"):
         _unpack(header.place, header.num_bytes)
-    with unwarned():
-        image = _opened(header.path).Execute()
+    with silence_warnings():
+        image = _open_reader(header.path).Execute()
     voxels = SimpleITK.GetArrayViewFromImage(image)  # [z, y, x], or [c, z, y, x], or [z, y, x, c]
     if image.GetNumberOfComponentsPerPixel() > 1:
         voxels = np.moveaxis(voxels, -1, 0)
@@ -106,14 +106,14 @@ def _unpack(place: VoxelPlace, num_bytes: int) -> None:
         raise EOFError(f"{count} bytes of {num_bytes}")
 
 
-def _opened(path: Path) -> Any:
+def _open_reader(path: Path) -> Any:
     """Returns SimpleITK's reader of a file, which has read the header."""
     import SimpleITK
 
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO(FORMATS.get(path.suffix, GIPL)[0])
     reader.SetFileName(str(path))
-    with _refusal(path), unwarned():
+    with _refusal(path), silence_warnings():
         reader.ReadImageInformation()
     return reader
 
@@ -123,7 +123,7 @@ def _refusal(path: Path) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def unwarned() -> Iterator[None]:
+def silence_warnings() -> Iterator[None]:
     """Stops SimpleITK from writing warnings, which name no file: faults that matter are refused here."""
     import SimpleITK
 
@@ -194,11 +194,11 @@ def _layout(path: Path) -> tuple[dict[str, str], VoxelPlace]:
             if is_field and not line.startswith("#"):
                 fields[name.strip().lower()] = value.strip()
         end = stream.tell()
-    return fields, (_of_meta if is_meta else _of_nrrd)(path, fields, end)
+    return fields, (_meta if is_meta else _nrrd)(path, fields, end)
 
 
-def _of_nrrd(path: Path, fields: Mapping[str, str], end: int) -> VoxelPlace:
-    file, encoding = _beside(path, fields.get("data file", fields.get("datafile"))), fields.get("encoding", "").lower()
+def _nrrd(path: Path, fields: Mapping[str, str], end: int) -> VoxelPlace:
+    file, encoding = _file_of(path, fields.get("data file", fields.get("datafile"))), fields.get("encoding", "").lower()
     packing = PACKINGS.get(encoding, encoding)
     skips = any(fields.get(name, "0") != "0" for name in ("line skip", "lineskip", "byte skip", "byteskip"))
     if skips and packing:
@@ -206,13 +206,13 @@ def _of_nrrd(path: Path, fields: Mapping[str, str], end: int) -> VoxelPlace:
     return VoxelPlace(file=file, start=0 if skips or file != path else end, packing=packing)
 
 
-def _of_meta(path: Path, fields: Mapping[str, str], end: int) -> VoxelPlace:
+def _meta(path: Path, fields: Mapping[str, str], end: int) -> VoxelPlace:
     lacking = [name for name in ("NDims", "DimSize", "ElementType", "ElementDataFile") if name.lower() not in fields]
     if lacking or fields["ndims"] not in ("2", "3", "4"):
         got = f"no {lacking[0]}" if lacking else f"NDims {fields['ndims']!r:.40}"
         raise DataError(f"{path}: expected a MetaImage file with NDims of 2 to 4, got {got}: fetch the file again")
     name, is_text = fields["elementdatafile"], fields.get("binarydata", "true").lower().startswith("f")
-    file = _beside(path, None if name.upper() == "LOCAL" else name)
+    file = _file_of(path, None if name.upper() == "LOCAL" else name)
     return VoxelPlace(
         file=file,
         start=end if file == path else whole(fields.get("headersize", "0")) or 0,
@@ -221,7 +221,7 @@ def _of_meta(path: Path, fields: Mapping[str, str], end: int) -> VoxelPlace:
     )
 
 
-def _beside(path: Path, name: str | None) -> Path:
+def _file_of(path: Path, name: str | None) -> Path:
     """Returns the file of the voxels that a header names, if it is one of the header's folder; its own for None."""
     if name is None:
         return path

@@ -49,7 +49,7 @@ class Reading:
         """The values that do not count."""
         return tuple(sorted(value for value, k in self.of_value.items() if k == IGNORED))
 
-    def of_file(self, header: Header) -> Mapping[int, int]:
+    def file_classes(self, header: Header) -> Mapping[int, int]:
         """Returns the class of each value of a label map: by the names of its segments, if it states some.
 
         Raises DataError if some of these names are no class, or if `label_map` says otherwise.
@@ -76,7 +76,7 @@ class Reading:
 
     def read(self, header: Header) -> npt.NDArray[np.uint8]:
         """Returns the classes of a label map, or the codes of its regions; see `read_classes`."""
-        return read_classes(header, self.of_file(header), self.takes_others, bool(self.regions))
+        return read_classes(header, self.file_classes(header), self.takes_others, bool(self.regions))
 
     def recipe(self) -> dict[str, object]:
         """Returns the part of a case's identity: empty if every value is its own class."""
@@ -89,24 +89,24 @@ class Reading:
         lines = []
         if self.regions:
             parts = [
-                f"{self._named(value)} in {' and '.join(map(self.names.__getitem__, numbers_of(code)))}"
+                f"{self._value_name(value)} in {' and '.join(map(self.names.__getitem__, numbers_of(code)))}"
                 for value, code in sorted(self.of_value.items())
                 if code not in (0, IGNORED)
             ]
             lines.append(f"{name}: labels of the files make up regions that may overlap: {few(parts)}")
         elif self.moved:
             kept = [k for value, k in self.of_value.items() if value == k]
-            pairs = [f"{self._named(value)} -> {k} ({self.names[k]})" for value, k in self.moved.items()]
+            pairs = [f"{self._value_name(value)} -> {k} ({self.names[k]})" for value, k in self.moved.items()]
             others = f"; {', '.join(map(str, sorted(kept)))} as in the files" if kept else ""
             lines.append(f"{name}: labels of the files become classes: {few(pairs)}{others}")
         if self.takes_others:
             lines.append(f"{name}: all other labels of the files become background")
         if self.ignored:
-            shown = few([self._named(value) for value in self.ignored])
+            shown = few([self._value_name(value) for value in self.ignored])
             lines.append(f"{name}: voxels with the label {shown} do not count: not in losses, metrics or success")
         return tuple(lines)
 
-    def _named(self, value: int) -> str:
+    def _value_name(self, value: int) -> str:
         return f"{value} ({self.value_names[value]})" if value in self.value_names else str(value)
 
 
@@ -141,7 +141,7 @@ def classes_of(
     if both := sorted(set(mapped) & set(ignore)):
         raise DataError(f"{where}: expected {both[0]} in one of label_map and ignore, got it in both: leave one out")
     if is_mapped:
-        of_value = _as_mapped(where, mapped, {} if takes_others else values, count)
+        of_value = _mapped_classes(where, mapped, {} if takes_others else values, count)
     elif names is not None and _chooses(where, names, values):
         wanted = [*map(plain, names)]
         of_value = {value: wanted.index(plain(name)) if plain(name) in wanted else 0 for value, name in values.items()}
@@ -162,7 +162,7 @@ def classes_of(
     return Reading(names=names, of_value=of_value, value_names=listed, is_mapped=is_mapped, takes_others=takes_others)
 
 
-def in_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[int]]) -> Reading:
+def group_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[int]]) -> Reading:
     """Returns regions in place of the classes that make them up, the background first.
 
     Raises DataError for more regions than a code holds, two of the same classes, or a class that no file holds.
@@ -233,7 +233,7 @@ def _chooses(where: str, names: Sequence[str], listed: Mapping[int, str]) -> boo
     return False
 
 
-def _as_mapped(
+def _mapped_classes(
     where: str, label_map: Mapping[int, int], listed: Mapping[int, str], count: int | None
 ) -> dict[int, int]:
     """Returns the class of each value by `label_map`; others keep their number if it is free, and 0 is background."""
@@ -289,7 +289,7 @@ def _require_fitting(
 def read_classes(
     header: Header, of_value: Mapping[int, int], takes_others: bool = False, are_codes: bool = False
 ) -> npt.NDArray[np.uint8]:
-    """Returns the classes of a label map `[H, W, D]` in the file's axis order; see `image_files.merged`.
+    """Returns the classes of a label map `[H, W, D]` in the file's axis order; see `image_files.merge_layers`.
 
     With `takes_others`, values that are not in `of_value` are background; else raises DataError, with all of them.
     """
@@ -310,7 +310,7 @@ def read_classes(
         return np.array([of_value.get(int(value), 0) for value in values], np.uint8)[np.searchsorted(values, voxels)]
 
     least = np.iinfo(np.int64).min if takes_others else min(0, *of_value)
-    return image_files.merged(header, least, classes_of_layer, are_codes)
+    return image_files.merge_layers(header, least, classes_of_layer, are_codes)
 
 
 def few(words: Sequence[str], most: int = MOST_NAMED) -> str:

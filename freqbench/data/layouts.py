@@ -15,7 +15,7 @@ from freqbench.data.labels import few
 from freqbench.data.loaders.decathlon import Decathlon, PublishedSplit, is_averaged
 from freqbench.data.loaders.dicom import DEPTH as DEPTH_OF_SLICES
 from freqbench.data.loaders.dicom import DicomFolders
-from freqbench.data.loaders.folder import ListedFolder, Survey, expanded, read_object
+from freqbench.data.loaders.folder import ListedFolder, Survey, expand_variables, read_object
 from freqbench.data.loaders.msd import TASKS
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
 from freqbench.data.loaders.pairs import ALL
@@ -50,7 +50,7 @@ class LayoutKind:
         return self.here(folder) if callable(self.here) else any(any(folder.glob(name)) for name in self.here)
 
 
-def _paired(folder: Path) -> Pairing | None:
+def _find_pairing(folder: Path) -> Pairing | None:
     """Returns how names pair a folder's images and label maps, if values say that these are label maps."""
     files = storage.list_tree(str(folder), DEPTH)[:LISTED] if folder.is_dir() else []
     found = pairings([path for path in files if path.endswith(image_files.SUFFIXES)])
@@ -59,7 +59,7 @@ def _paired(folder: Path) -> Pairing | None:
 
 def _patterns(folder: Path) -> dict[str, Any]:
     """Returns patterns and number of classes for a job line; raises UserError if names do not tell the channels."""
-    pairing = _paired(folder)
+    pairing = _find_pairing(folder)
     if pairing is None or not pairing.image:
         several = ", ".join(pairing.unused) if pairing else "none"
         raise UserError(
@@ -73,7 +73,7 @@ def _patterns(folder: Path) -> dict[str, Any]:
 
 def _is_unlisted(folder: Path) -> bool:
     """True for the Decathlon's folders without their list, unless there are label maps of several raters."""
-    return (folder / "imagesTr").exists() and not ((pairing := _paired(folder)) and RATER in pairing.label)
+    return (folder / "imagesTr").exists() and not ((pairing := _find_pairing(folder)) and RATER in pairing.label)
 
 
 def _some(folder: Path, paths: Sequence[str]) -> list[str]:
@@ -108,7 +108,7 @@ def _entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [line for lines in lists for line in lines if isinstance(line, dict) and "image" in line]
 
 
-def _of_list(folder: Path) -> dict[str, Any]:
+def _list_keys(folder: Path) -> dict[str, Any]:
     """Returns keys for a list: its name, a fold if its entries have some, and the classes if it does not name them."""
     name = _list_of(folder) or "dataset.json"
     keys: dict[str, Any] = {} if name == "dataset.json" else {"list": name}
@@ -218,12 +218,12 @@ KINDS: tuple[LayoutKind, ...] = (
         "dataset.json, another JSON list of cases, or imagesTr",
         lambda folder: bool(_list_of(folder)) or (folder / "dataset.json").exists() or _is_unlisted(folder),
         "decathlon",
-        keys=_of_list,
+        keys=_list_keys,
     ),
     LayoutKind(
         "images and label maps that names pair",
         "case.nii.gz and case_seg.nii.gz, case/imaging.nii.gz and case/segmentation.nii.gz, or images and labels",
-        lambda folder: _paired(folder) is not None,
+        lambda folder: _find_pairing(folder) is not None,
         "pairs",
         keys=_patterns,
     ),
@@ -289,7 +289,7 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
 
     With `with_labels`, reads their label maps too.
     """
-    path = expanded(root, "--data")
+    path = expand_variables(root, "--data")
     if not storage.is_local(path):
         raise UserError(f"{path}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")
     folder = Path(storage.local_path(path))
@@ -301,7 +301,7 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     if kind is None and folder.is_file():
         raise UserError(f"{folder}: expected a folder or an image file, got another file: convert it")
     if kind is None:
-        raise UserError(_unrecognised(folder))
+        raise UserError(_refusal_text(folder))
     name = kind.loader if issubclass(DATASETS[kind.loader], PublishedSplit) else image_files.stem(str(folder))
     entry = {"name": name, "root": str(folder), **kind.keys(folder)}
     dataset = config.validate({**entry, **kind.all_cases}, DATASETS[kind.loader], where=str(folder))
@@ -323,7 +323,7 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
             images = f"{len(survey.unlabelled)} images have no label map: {_named(survey.unlabelled)}"
             problems.append(f"{survey.split}: {images}")
         problems += survey.faults
-    problems += _of_the_kind(dataset, folder)
+    problems += _kind_problems(dataset, folder)
     if kind.loader not in ("images", "nnunet_raw", "pairs", "dicom"):
         notes += _notes(surveys, folder)
     notes += _guesses(kind, entry, folder)
@@ -342,7 +342,7 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
 
 def _guesses(kind: LayoutKind, entry: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """Yields what was concluded from names and values, and other loaders that fit the folder."""
-    if kind.loader == "pairs" and (pairing := _paired(folder)):
+    if kind.loader == "pairs" and (pairing := _find_pairing(folder)):
         yield (
             f"{pairing.label} are label maps by their names, and by the few whole values of the {READ} that were read "
             "at most: give `labels` their names"
@@ -393,7 +393,7 @@ def _require_volumes(folder: Path) -> None:
             )
 
 
-def _unrecognised(folder: Path) -> str:
+def _refusal_text(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     folders = [name for name in names if (folder / name).is_dir()][:LOOKED_INTO]
     below = {name: kind.title for name in folders if (kind := _kind_of(folder / name))}
@@ -405,11 +405,11 @@ def _unrecognised(folder: Path) -> str:
     return f"{folder}: expected the folder of a dataset, got one with {there}: {hint}"
 
 
-def _of_the_kind(dataset: ListedFolder, folder: Path) -> Iterator[str]:
+def _kind_problems(dataset: ListedFolder, folder: Path) -> Iterator[str]:
     """Yields the problems of one loader's folders."""
     if isinstance(dataset, NnunetRaw):
         try:
-            unlabelled = dataset.unlabelled()
+            unlabelled = dataset.unlabelled_cases()
         except DataError:
             return  # reported already: `dataset.json` is wrong
         if unlabelled:

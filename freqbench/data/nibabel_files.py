@@ -41,7 +41,7 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
 
 def read_voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     """Returns all voxels `[H, W, D, C]`, scaled by slope and intercept; reads to gzip's checksum at the end."""
-    with _opened(header.place.file) as stream:
+    with _open_stream(header.place.file) as stream:
         voxels = _voxels(stream, _spec(header.path), kind)
         if header.place.packing:
             all(stream.read(2**20) for _ in range(headers.MAX_BYTES // 2**20))
@@ -55,13 +55,13 @@ def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
     """
     begin = f"{path}: expected a volume that was saved, got an unreadable one"
     with _refusal(begin), gzip.open(io.BytesIO(content)) as stream:
-        spec = _of_nifti(path, stream.read(LONGEST_HEADER))
+        spec = _nifti_header(path, stream.read(LONGEST_HEADER))
         header = _header(Path(path), spec, multichannel=True)
         headers.check_room(path, header.num_voxels, header.num_bytes, len(content) * headers.MOST_PACKED)
         return _voxels(stream, spec, np.float32)
 
 
-def _opened(path: Path) -> gzip.GzipFile | io.BufferedReader:
+def _open_stream(path: Path) -> gzip.GzipFile | io.BufferedReader:
     return gzip.open(path) if path.name.endswith(PACKED) else path.open("rb")
 
 
@@ -81,11 +81,11 @@ def _refusal(begin: str, advice: str = "fetch the file again") -> AbstractContex
 def _spec(path: Path) -> Any:
     """Returns nibabel's header of a file."""
     what = "an MGH" if path.suffix in MGH else "a NIfTI"
-    with _refusal(f"{path}: expected {what} file, got an unreadable header"), _opened(path) as stream:
-        return (_of_mgh if path.suffix in MGH else _of_nifti)(path, stream.read(LONGEST_HEADER))
+    with _refusal(f"{path}: expected {what} file, got an unreadable header"), _open_stream(path) as stream:
+        return (_mgh_header if path.suffix in MGH else _nifti_header)(path, stream.read(LONGEST_HEADER))
 
 
-def _of_mgh(path: Path, begin: bytes) -> Any:
+def _mgh_header(path: Path, begin: bytes) -> Any:
     from nibabel.freesurfer.mghformat import MGHHeader, data_type_codes
 
     spec = MGHHeader(begin, check=False)
@@ -103,7 +103,7 @@ def _of_mgh(path: Path, begin: bytes) -> Any:
     return spec
 
 
-def _of_nifti(path: Path | str, begin: bytes) -> Any:
+def _nifti_header(path: Path | str, begin: bytes) -> Any:
     from nibabel import AnalyzeHeader, Nifti1Header, Nifti1Pair, Nifti2Header, Nifti2Pair
 
     is_pair = str(path).endswith(PAIR)
@@ -127,7 +127,7 @@ def _of_nifti(path: Path | str, begin: bytes) -> Any:
     spec.get_slope_inter()
     if spec["sform_code"] == 0 and not (sides > 0).all():
         raise DataError(
-            f"{path}: expected sides of voxels above 0, got {headers.shown(sides)} in pixdim, and no sform: fix the "
+            f"{path}: expected sides of voxels above 0, got {headers.spell(sides)} in pixdim, and no sform: fix the "
             "header"
         )
     return spec
@@ -169,14 +169,14 @@ def _guess(path: Path, spec: Any) -> str:
         along = (sform[:3, :3] * qform[:3, :3]).sum(axis=0) / (sides * others)  # the cosine between the two, an axis
         if not (np.isclose(sides, others, rtol=0.01, atol=0) & (along > 0.5)).all():
             raise DataError(
-                f"{path}: expected the same grid of sform and qform, got {_oriented(sform)} and {_oriented(qform)} "
+                f"{path}: expected the same grid of sform and qform, got {_grid_text(sform)} and {_grid_text(qform)} "
                 f"({UNITS.get(int(spec['xyzt_units']) % 8, ('no unit',))[0]}): set the code of the wrong one to 0"
             )
     return ""
 
 
-def _oriented(affine: npt.NDArray[np.float64]) -> str:
+def _grid_text(affine: npt.NDArray[np.float64]) -> str:
     """Returns the sides of the voxels, and the directions of the axes."""
     from nibabel.orientations import aff2axcodes
 
-    return f"{headers.shown(headers.spacing_of(affine))} {''.join(map(str, aff2axcodes(affine)))}"
+    return f"{headers.spell(headers.spacing_of(affine))} {''.join(map(str, aff2axcodes(affine)))}"

@@ -54,7 +54,7 @@ def resample_image(image: "Tensor", shape: Shape, coarse: int | None) -> "Tensor
     """
     import torch
 
-    channels = np.stack([_resized(channel, shape, coarse, order=3) for channel in image.numpy()])
+    channels = np.stack([_resize(channel, shape, coarse, order=3) for channel in image.numpy()])
     return torch.from_numpy(channels.clip(0, 1, out=channels))
 
 
@@ -68,27 +68,27 @@ def resample_label(label: "Tensor", shape: Shape, coarse: int | None) -> "Tensor
     old = label[0].numpy()
     new, share = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
     for index in np.unique(old):
-        indicator = _resized((old == index).astype(np.float32), shape, coarse, order=1)
+        indicator = _resize((old == index).astype(np.float32), shape, coarse, order=1)
         new[indicator >= share] = index
         np.maximum(share, indicator, out=share)
     return torch.from_numpy(new)[None]
 
 
-def _resized(volume: Volume, shape: Shape, coarse: int | None, order: int) -> Volume:
+def _resize(volume: Volume, shape: Shape, coarse: int | None, order: int) -> Volume:
     if volume.shape == shape:
         return volume
     if coarse is None:
-        return _interpolated(volume, shape, order)
+        return _interpolate(volume, shape, order)
     slices, count = np.moveaxis(volume, coarse, 0), shape[coarse]
     plane = [size for axis, size in enumerate(shape) if axis != coarse]
     # The old slice that holds the middle of the new one, computed in integers: ties must not depend on rounding.
     nearest = (2 * np.arange(count) + 1) * len(slices) // (2 * count)
     taken, place = np.unique(nearest, return_inverse=True)
-    planes = np.stack([_interpolated(slices[z], plane, order) for z in taken])
+    planes = np.stack([_interpolate(slices[z], plane, order) for z in taken])
     return np.moveaxis(planes[place], 0, coarse)
 
 
-def _interpolated(array: Volume, shape: Sequence[int], order: int) -> Volume:
+def _interpolate(array: Volume, shape: Sequence[int], order: int) -> Volume:
     """Interpolates with splines of an order, edges aligned, the border's values beyond it."""
     from skimage.transform import resize
 

@@ -38,15 +38,15 @@ TASKS: Mapping[str, float] = {  # of the Decathlon, by their name in `dataset.js
 }
 
 
-def of_organs(names: Sequence[str]) -> tuple[float, ...]:
+def organ_tolerances(names: Sequence[str]) -> tuple[float, ...]:
     """Returns the tolerance of each class by its organ."""
-    return tuple(map(of_organ, names))
+    return tuple(map(organ_tolerance, names))
 
 
-def of_organ(name: str) -> float:
+def organ_tolerance(name: str) -> float:
     """Returns the tolerance of a class, whatever its side: `kidney_left`, `Left kidney` and `kidney` are one organ.
 
-    >>> of_organ("adrenal_gland_right"), of_organ("vertebra")
+    >>> organ_tolerance("adrenal_gland_right"), organ_tolerance("vertebra")
     (2.0, 3.0)
     """
     words = name.lower().replace("_", " ").split()

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from freqbench.core.errors import DataError
 from freqbench.core.identity import digest
-from freqbench.core.input_space import Preprocess, file_codes, parse_intensity, turned, turned_affine
+from freqbench.core.input_space import Preprocess, file_codes, orient, parse_intensity, turned_affine
 from freqbench.core.types import (
     IGNORED,
     LOST,
@@ -30,8 +30,8 @@ from freqbench.core.types import (
     triple,
 )
 from freqbench.data import nnunet_resampling as nnunet
-from freqbench.data.headers import check_size, shown
-from freqbench.data.intensities import off_scale
+from freqbench.data.headers import check_size, spell
+from freqbench.data.intensities import scale_warnings
 from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace, Pipeline
 
@@ -56,11 +56,11 @@ def prepare(
 ) -> Case:
     """Prepares a case in a space: by `Preprocess`, or by a network's own pipeline."""
     if isinstance(space, Pipeline):
-        return _by_pipeline(native, space, clean, classes)
-    return _by_preprocess(native, space, clean, classes)
+        return _apply_pipeline(native, space, clean, classes)
+    return _apply_preprocess(native, space, clean, classes)
 
 
-def _by_preprocess(
+def _apply_preprocess(
     native: NativeCase,
     preprocess: Preprocess,
     clean: NativeCase | None,
@@ -99,7 +99,7 @@ def _by_preprocess(
         case = transforms.CropForegroundd(keys, source_key=images[-1], select_fn=lambda image: image != 0)(case)
         way.take("crop", case["label"])
     elif preprocess.spacing is not None:
-        affine = squared(case["image"].affine.numpy(), case["image"].shape[1:], preprocess.spacing)
+        affine = square_axes(case["image"].affine.numpy(), case["image"].shape[1:], preprocess.spacing)
         for key in keys:
             case[key].affine = torch.from_numpy(affine)
         modes = ("bilinear", "nearest", "bilinear")[: len(keys)]
@@ -114,7 +114,7 @@ def _by_preprocess(
                 f"{native.source}: expected contrast between the {scaling.kind} bounds {scaling.low:g} and "
                 f"{scaling.high:g}, got the intensity {low:g} at both: widen `intensity` or use minmax"
             )
-    said = [*(off_scale(native, preprocess) if clean is None else ())]
+    said = [*(scale_warnings(native, preprocess) if clean is None else ())]
     if preprocess.size is not None and not as_nnunet:
         case = transforms.ResizeWithPadOrCropd(keys, preprocess.size)(case)
         way.take("size", case["label"], pads=True)
@@ -132,7 +132,7 @@ def _by_preprocess(
         way.take("crop", case["label"])
     keys = ("image", "label")
     if as_nnunet:
-        case = {key: _resampled(case[key], preprocess, key) for key in keys}
+        case = {key: _resample(case[key], preprocess, key) for key in keys}
         if preprocess.spacing is not None:
             way.take("spacing", case["label"])
         if preprocess.size is not None:
@@ -150,12 +150,12 @@ def _by_preprocess(
         native_ranges=ranges,
         original_spacing=native.spacing,
         inner=way.inner(image),
-        lost=tuple(way.lost(_words(preprocess), classes)),
+        lost=tuple(way.lost_classes(_words(preprocess), classes)),
         off_scale=tuple(f"{source}: {line}" for line in said),
     )
 
 
-def _by_pipeline(
+def _apply_pipeline(
     native: NativeCase,
     pipeline: Pipeline,
     clean: NativeCase | None,
@@ -173,8 +173,8 @@ def _by_pipeline(
     if clean is not None:
         made = replace(made, data=pipeline.again(native, made))
     file, shape = file_codes(native.affine), made.data.shape[1:]
-    data, label = (turned(volume, made.codes, "RAS").contiguous() for volume in (made.data, made.label))
-    fixed = None if made.fixed is None else turned(made.fixed, made.codes, "RAS").contiguous()
+    data, label = (orient(volume, made.codes, "RAS").contiguous() for volume in (made.data, made.label))
+    fixed = None if made.fixed is None else orient(made.fixed, made.codes, "RAS").contiguous()
     affine = turned_affine(made.affine, shape, made.codes, "RAS")
     low, high = torch.tensor(made.bounds).T.reshape(2, -1, 1, 1, 1)
     cut = data.clamp(low, high)
@@ -183,7 +183,7 @@ def _by_pipeline(
         rest = torch.where(fixed, data, rest)
     way = LabelWay(
         MetaTensor(
-            turned(native.label, file, "RAS"), affine=turned_affine(native.affine, native.label.shape[1:], file, "RAS")
+            orient(native.label, file, "RAS"), affine=turned_affine(native.affine, native.label.shape[1:], file, "RAS")
         ),
         counts=clean is None and not bool((native.label == NO_LABEL).all()),
     )
@@ -198,7 +198,7 @@ def _by_pipeline(
         native_ranges=tuple((line.raw(at), line.raw(to)) if line else (math.nan, math.nan) for line, (at, to) in ends),
         original_spacing=native.spacing,
         inner=way.inner(MetaTensor(label, affine=affine)),
-        lost=tuple(way.lost({}, classes)),
+        lost=tuple(way.lost_classes({}, classes)),
         prepared=Beside(bounds=made.bounds, rest=rest if bool(rest.any()) else None, fixed=fixed, facts=made.facts),
     )
 
@@ -237,7 +237,7 @@ class LabelWay:
             low, high = np.maximum(low, first), np.minimum(high, first + np.array(shape))
         return triple(zip(low.tolist(), high.tolist(), strict=True))
 
-    def lost(self, words: Mapping[str, str], classes: Classes) -> Iterator[str]:
+    def lost_classes(self, words: Mapping[str, str], classes: Classes) -> Iterator[str]:
         """Yields one line per foreground class that lost more than MOST_LOST of its volume, with the worst step.
 
         `words` says what each step does to voxels. A class without a name goes by its number.
@@ -263,12 +263,12 @@ def _words(preprocess: Preprocess) -> Mapping[str, str]:
     kept = "voxels that are not 0" if preprocess.is_nnunets else "intensities above the lower bound"
     return {
         "crop": f"lie outside the crop to {kept}",
-        "spacing": f"vanish at the spacing {shown(preprocess.spacing or ())} mm",
-        "size": f"lie outside the size {shown(preprocess.size or ())}",
+        "spacing": f"vanish at the spacing {spell(preprocess.spacing or ())} mm",
+        "size": f"lie outside the size {spell(preprocess.size or ())}",
     }
 
 
-def _resampled(volume: Any, preprocess: Preprocess, key: str) -> Any:
+def _resample(volume: Any, preprocess: Preprocess, key: str) -> Any:
     import torch
     from monai.data import MetaTensor
 
@@ -285,7 +285,7 @@ def _resampled(volume: Any, preprocess: Preprocess, key: str) -> Any:
     return MetaTensor(voxels, affine=torch.from_numpy(nnunet.resampled_affine(affine, old, shape)))
 
 
-def squared(affine: npt.NDArray[np.float64], shape: Sequence[int], sides: Spacing) -> npt.NDArray[np.float64]:
+def square_axes(affine: npt.NDArray[np.float64], shape: Sequence[int], sides: Spacing) -> npt.NDArray[np.float64]:
     """Returns the affine from which a grid of other sides of a voxel begins at the volume's corner.
 
     MONAI's `Spacing` finds that corner only if the axes are at right angles to the last digit. A NIfTI header rounds
@@ -341,7 +341,7 @@ def check_room(
     source: Path | str, grid: tuple[Shape, Spacing], space: AnySpace, num_channels: int = 1, codes: str = "RAS"
 ) -> None:
     """Refuses, before anything is read, a space in which a volume of this grid fits no memory or is one voxel."""
-    sides, channels = shown(grid[1]), (num_channels,) if num_channels > 1 else ()
+    sides, channels = spell(grid[1]), (num_channels,) if num_channels > 1 else ()
     if isinstance(space, Pipeline):
         shape = (*channels, *prepared_shape(*grid, space, codes))
         check_size(source, shape, f"a resampled volume (its voxels are {sides} mm now)")
@@ -350,7 +350,7 @@ def check_room(
     resampled = prepared_shape(*grid, preprocess.model_copy(update={"size": None, "pad_to": None}))
     if preprocess.spacing and max(grid[0]) > 1 >= max(resampled):
         raise DataError(
-            f"{source}: expected a `spacing` that leaves more than one voxel, got {shown(preprocess.spacing)} mm: its "
+            f"{source}: expected a `spacing` that leaves more than one voxel, got {spell(preprocess.spacing)} mm: its "
             f"voxels are {sides} mm now"
         )
     for each in (preprocess.model_copy(update={"size": None}), preprocess):
@@ -430,7 +430,7 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> Na
             width = high - low
         delta = (adversarial[channel] - case.image[channel]).mul_(width).numpy()
         clean = native.image[channel].numpy()
-        moved = _added(clean, delta, to_case, low, high)
+        moved = _perturb(clean, delta, to_case, low, high)
         if case.prepared is not None and case.prepared.fixed is not None:
             np.copyto(moved, clean, where=(clean == 0) & _touches(case.prepared.fixed[channel].numpy(), to_case, clean))
         attacked[channel] = torch.from_numpy(moved)
@@ -438,7 +438,7 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> Na
 
 
 def _touches(fixed: npt.NDArray[np.bool_], to_fixed: npt.NDArray[np.float64], image: Volume) -> npt.NDArray[np.bool_]:
-    """Returns the voxels of an image that lie between voxels of which one is fixed; `to_fixed` maps as in `_added`."""
+    """Returns the voxels of an image that lie between voxels, one of them fixed; `to_fixed` maps as in `_perturb`."""
     from scipy.ndimage import affine_transform
 
     share: Volume = affine_transform(
@@ -465,7 +465,7 @@ def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: "Ten
     return float((prepare(attacked, space, clean=native).image - adversarial).square_().double().mean().sqrt())
 
 
-def _added(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], low: float, high: float) -> Volume:
+def _perturb(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], low: float, high: float) -> Volume:
     """Returns one channel `[H, W, D]` with the perturbation; `to_delta` maps its voxels to the perturbation's grid."""
     from scipy.ndimage import affine_transform
 
@@ -480,7 +480,7 @@ def _added(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], low:
     return moved
 
 
-def in_spaces(
+def space_converter(
     dataset: "Dataset", case: Case, adversarial: "Tensor", own: AnySpace | None
 ) -> Callable[[AnySpace | None], tuple["Tensor", float | None]]:
     """Returns a function that takes a volume from space `own` to a target space, with the resampling error.

@@ -53,7 +53,7 @@ class Scan(abc.ABC):
         """True if it has a label map."""
 
     @abc.abstractmethod
-    def unlabelled(self) -> "Scan":
+    def drop_label(self) -> "Scan":
         """Returns the case without its label map."""
 
     @abc.abstractmethod
@@ -84,7 +84,7 @@ class Scan(abc.ABC):
     def fingerprint(self, image: Header | None = None) -> str:
         """Returns a digest of the content of its files; `image` is its image's header, if the caller has it."""
         what = f"a file of case {self.case_id}"
-        contents = [sha256 for path in self.files() for sha256 in asked(image_files.sha256s, path, what)]
+        contents = [sha256 for path in self.files() for sha256 in answer(image_files.sha256s, path, what)]
         return digest([*contents, *filter(None, [self.rater])])  # two raters may have drawn the same
 
 
@@ -105,7 +105,7 @@ class ImageFiles(Scan):
         """True if it has a label map."""
         return self.map is not None
 
-    def unlabelled(self) -> "ImageFiles":
+    def drop_label(self) -> "ImageFiles":
         """Returns the case without its label map."""
         return replace(self, map=None)
 
@@ -115,15 +115,15 @@ class ImageFiles(Scan):
 
     def image(self) -> Header:
         """Reads one header for all channels."""
-        local = [asked(image_files.fetch, path, f"the image of case {self.case_id}") for path in self.channels]
-        return image_files.joined([image_files.read_header(path, multichannel=len(local) == 1) for path in local])
+        local = [answer(image_files.fetch, path, f"the image of case {self.case_id}") for path in self.channels]
+        return image_files.stack([image_files.read_header(path, multichannel=len(local) == 1) for path in local])
 
     def label(self, image: Header) -> Header | None:
         """Reads the header of its label map, as `Scan.label`."""
-        return self._on_grid(self.map, image) if self.map else None
+        return self._read_on_grid(self.map, image) if self.map else None
 
-    def _on_grid(self, path: str, image: Header) -> Header:
-        header = image_files.read_header(asked(image_files.fetch, path, f"the label map of case {self.case_id}"))
+    def _read_on_grid(self, path: str, image: Header) -> Header:
+        header = image_files.read_header(answer(image_files.fetch, path, f"the label map of case {self.case_id}"))
         header.check_same_grid(image)
         return header
 
@@ -140,7 +140,7 @@ class MaskFiles(ImageFiles):
         """True if it has masks."""
         return bool(self.masks)
 
-    def unlabelled(self) -> "MaskFiles":
+    def drop_label(self) -> "MaskFiles":
         """Returns the case without its masks."""
         return replace(self, masks=())
 
@@ -150,7 +150,7 @@ class MaskFiles(ImageFiles):
 
     def label(self, image: Header) -> Header | None:
         """Reads the header of its first mask, and checks all."""
-        return next(iter([self._on_grid(mask, image) for mask in self.masks]), None)
+        return next(iter([self._read_on_grid(mask, image) for mask in self.masks]), None)
 
     def classes(self, label: Header, reading: Reading) -> Labels:
         """Returns the class of the last mask that holds each voxel."""
@@ -189,7 +189,7 @@ class Stated:
     tolerance_mm: float | None = None
 
 
-def asked(ask: Callable[[str], T], path: str, what: str) -> T:
+def answer(ask: Callable[[str], T], path: str, what: str) -> T:
     """Returns the answer to a question about a file; raises MissingDataError if there is none."""
     try:
         return ask(path)

@@ -14,7 +14,7 @@ from freqbench.core.config import Strict
 from freqbench.core.errors import UserError
 from freqbench.core.identity import window_generator
 from freqbench.core.types import Case, triple
-from freqbench.models import JointModel, SegmentationModel, SlidingWindowModel, attack_windows, joined
+from freqbench.models import JointModel, SegmentationModel, SlidingWindowModel, assemble, attack_windows
 from freqbench.models.inference import Window
 
 INTENSITY_BUDGETS = ("linf", "gaussian")
@@ -52,7 +52,7 @@ class AttackedVolume:
     losses: tuple[Tensor, ...] = ()  # as in AttackResult, one tensor per call of the attack
     label: Tensor | None = None  # uint8 [1, H, W, D], the label moved with the volume; None: the case's own
 
-    def shown(self, case: Case) -> Case:
+    def relabel(self, case: Case) -> Case:
         """Returns the case with the label that predictions of the volume are compared with."""
         return case if self.label is None else replace(case, label=self.label)
 
@@ -108,13 +108,13 @@ def attack_case(
     for first in range(0, len(windows), window_batch):
         batch = windows[first : first + window_batch]
         result = attack(
-            model.on(batch),
+            model.cut(batch),
             _cut(image, batch),
             _cut(label, batch),
             generator=generators[first : first + window_batch],
             reference=None if other is None else _cut(other, batch),
             learned=learned,
-            surrogates=[network.on(batch) for network in surrogates],
+            surrogates=[network.cut(batch) for network in surrogates],
         )
         for (h, w, d), window, shown_label in zip(batch, result.adversarial, result.labels, strict=True):
             adversarial[:, h, w, d], moved[:, h, w, d] = window, shown_label
@@ -156,7 +156,7 @@ def _volume_attacked(
         learned=learned,
         surrogates=surrogates,
     )
-    made = joined(result.adversarial, windows) if is_joint else result.adversarial
+    made = assemble(result.adversarial, windows) if is_joint else result.adversarial
     facts = AttackFacts(
         num_windows=len(sliding.windows(image)),
         num_forwards=sliding.num_forwards,

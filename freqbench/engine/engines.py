@@ -15,12 +15,12 @@ import torch
 
 from freqbench.core.errors import UserError
 from freqbench.core.interrupt import alongside
-from freqbench.core.machine import available_cores, available_memory, available_threads, stated_threads, uncollected
+from freqbench.core.machine import available_cores, available_memory, available_threads, pause_gc, stated_threads
 from freqbench.core.terminal import amount
 from freqbench.engine import saved_volumes
 from freqbench.engine.progress import Clock, Listener
 from freqbench.engine.resources import Node, Pool, room, share
-from freqbench.engine.rows import with_surfaces
+from freqbench.engine.rows import add_surfaces
 from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.cells import Unit
@@ -53,7 +53,7 @@ def run_plan(
     if not is_serial:
         models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
         listener.wait(f"waiting for {amount(len(models), 'network')} to be measured")
-        with uncollected():  # imports networks
+        with pause_gc():  # imports networks
             model_bytes = (spec.window_batch or 1) * max(map(step_bytes, models.values()))
         if any(unit.cell.attack.follows_prediction for unit in units):
             model_bytes += GRAPH_BYTES
@@ -135,7 +135,7 @@ def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
         started = time.monotonic()
         with hangs_told(worker, unit, listener.tell):
             made, masks = worker.run(unit, prefetch=schedule.next_unit("serial"))
-            outcome, loaded = with_surfaces(unit, made, masks), made.load_seconds
+            outcome, loaded = add_surfaces(unit, made, masks), made.load_seconds
         outcome = replace(outcome, load_seconds=loaded, device_seconds=time.monotonic() - started - loaded)
         clock.add(outcome)
         listener.tick([clock.facts(waits=False)])

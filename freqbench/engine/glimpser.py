@@ -15,7 +15,7 @@ from freqbench.core.types import Case
 from freqbench.job.cells import Unit
 from freqbench.ops.planes import AXIAL, aspect, plane, span
 from freqbench.ops.voxels import without_ignored
-from freqbench.results.glimpses import NO_CHANGE, SIDE, STEPS, Glimpse, Slice, packed
+from freqbench.results.glimpses import NO_CHANGE, SIDE, STEPS, Glimpse, Slice, pack_planes
 from freqbench.results.volumes import RegionsOfLabels
 
 Pixels = npt.NDArray[Any]
@@ -80,7 +80,7 @@ class Glimpser:
             else:
                 maps.append((caption(f"{row['target_model']}, clean", row["dsc_foreground_clean"]), 0, show(before)))
             index = slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy())
-            shown = sliced(case, adversarial, index, maps, cell.dataset.classes.of_labels)
+            shown = axial_slice(case, adversarial, index, maps, cell.dataset.classes.of_labels)
         except KeyboardInterrupt:
             raise
         except BaseException:
@@ -95,7 +95,7 @@ def slice_of_loss(label: Pixels, before: Pixels, after: Pixels) -> int:
     return int(np.argmax(lost + (label > 0).mean(axis=(0, 1)) / 2))
 
 
-def sliced(
+def axial_slice(
     case: Case,
     adversarial: Tensor,
     index: int,
@@ -112,26 +112,26 @@ def sliced(
     """
     channel = int((adversarial[..., index] - case.image[..., index]).abs().sum(dim=(1, 2)).argmax())
 
-    def seen(volume: Tensor) -> Pixels:
+    def axial_plane(volume: Tensor) -> Pixels:
         return plane(volume.numpy(), AXIAL, index)
 
-    clean, attacked = (seen(volume[channel]) for volume in (case.image, adversarial))
+    clean, attacked = (axial_plane(volume[channel]) for volume in (case.image, adversarial))
     full = span([attacked - clean])
     steps = NO_CHANGE + STEPS * ((attacked - clean) / full).clip(-1, 1)
     height, width = (max(1, round(side * min(1, SIDE / max(clean.shape)))) for side in clean.shape)
 
-    def resized(pixels: Pixels, how: Resampling) -> Pixels:
+    def resize(pixels: Pixels, how: Resampling) -> Pixels:
         return np.asarray(Image.fromarray(pixels.round().astype(np.uint8)).resize((width, height), how))
 
-    planes = [resized(255 * volume.clip(0, 1), Resampling.BICUBIC) for volume in (clean, attacked)]
-    planes += [resized(each, Resampling.NEAREST) for each in (steps, *(seen(labels) for _, _, labels in maps))]
+    planes = [resize(255 * volume.clip(0, 1), Resampling.BICUBIC) for volume in (clean, attacked)]
+    planes += [resize(each, Resampling.NEAREST) for each in (steps, *(axial_plane(labels) for _, _, labels in maps))]
     return Slice(
         captions=["clean", "adversarial", f"change, ±{255 * full:.3g}/255", *(caption for caption, _, _ in maps)],
         below=[below for _, below, _ in maps],
         size=(height, width),
         aspect=aspect(case.spacing, AXIAL) * clean.shape[0] / height * width / clean.shape[1],
         full=full,
-        planes=packed(np.stack(planes)),
+        planes=pack_planes(np.stack(planes)),
         regions=regions or [],
     )
 

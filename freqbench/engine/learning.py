@@ -45,13 +45,13 @@ def learn(
         learner = _AsPredicted(SlidingWindowModel(model, windows, kept))
         return attack.learn(learner, _OnDevice(cases, device, learner.turn_to), model.roi, generator)
 
-    learned, _ = memory.within_memory(run, windows)
+    learned, _ = memory.fit_memory(run, windows)
     if not isinstance(learned, Tensor):
         raise UserError(f"{attack.name}: expected a tensor from `learn`, got {kind_of(learned)}: return the tensor")
     return learned
 
 
-def kept(
+def load_or_learn(
     root: str | None,
     cell: Cell,
     num_channels: int,

@@ -22,14 +22,14 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
-from freqbench.core.machine import available_threads, uncollected
+from freqbench.core.machine import available_threads, pause_gc
 from freqbench.core.measures import METRIC_OF
 from freqbench.core.types import CaseRef
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Expansion, Grid, expanding
 from freqbench.job.schema import JobSpec
-from freqbench.job.sweep import AttackEntry, Budget, Match, at, models_for
+from freqbench.job.sweep import AttackEntry, Budget, Match, models_for, prefix_errors
 from freqbench.metrics import prepare_lpips
 
 if TYPE_CHECKING:
@@ -98,14 +98,14 @@ def read_budgets(out: str) -> dict[str, FoundBudget]:
 def matched_grid(
     job: JobSpec, out: str, say: Callable[[str], None], compute: bool = True, limit_cases: int | None = None
 ) -> Grid:
-    """Expands a job whose budgets are all known by then, as `matched` says; raises UserError as both."""
+    """Expands a job whose budgets are all known by then, as `match_budgets` says; raises UserError as both."""
     with expanding(job) as expansion:
-        job = _matched(job, expansion, out, say, compute)
-        with uncollected():  # imports networks
+        job = _match_budgets(job, expansion, out, say, compute)
+        with pause_gc():  # imports networks
             return expansion.grid(job, limit_cases)
 
 
-def matched(job: JobSpec, out: str, say: Callable[[str], None], compute: bool = True) -> JobSpec:
+def match_budgets(job: JobSpec, out: str, say: Callable[[str], None], compute: bool = True) -> JobSpec:
     """Returns a job whose budgets are all known; `match.json` in the store `out` keeps those that were found.
 
     Without `compute` nothing is attacked, and an unknown budget is set to the largest, so that cells and passes are
@@ -113,13 +113,13 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], compute: bool = 
     that cannot be read.
     """
     with expanding(job) as expansion:
-        return _matched(job, expansion, out, say, compute)
+        return _match_budgets(job, expansion, out, say, compute)
 
 
-def _matched(job: JobSpec, expansion: Expansion, out: str, say: Callable[[str], None], compute: bool) -> JobSpec:
+def _match_budgets(job: JobSpec, expansion: Expansion, out: str, say: Callable[[str], None], compute: bool) -> JobSpec:
     if not any(entry.is_open for entry in job.attacks):
         return job
-    asked, records = _asked(job, expansion), read_budgets(out)
+    asked, records = _asked_values(job, expansion), read_budgets(out)
     missing = {wanted.key: wanted for wanted in asked if wanted.key not in records}
     if missing and not compute:
         say(f"{len(missing)} of {len(asked)} budgets are not known yet: run finds them before anything else")
@@ -148,10 +148,10 @@ def _matched(job: JobSpec, expansion: Expansion, out: str, say: Callable[[str], 
             torch.cuda.empty_cache()  # memory that this process keeps is lost to the run's workers
     numbers = dict.fromkeys(wanted.number for wanted in asked)
     rows = {i: tuple(each.row(records.get(each.key)) for each in asked if each.number == i) for i in numbers}
-    return _with_rows(job, rows)
+    return _set_budgets(job, rows)
 
 
-def _with_rows(job: JobSpec, rows: Mapping[int, tuple[Budget, ...]]) -> JobSpec:
+def _set_budgets(job: JobSpec, rows: Mapping[int, tuple[Budget, ...]]) -> JobSpec:
     attacks = [
         entry.model_copy(update={"matched": rows[i]}) if i in rows else entry for i, entry in enumerate(job.attacks)
     ]
@@ -229,10 +229,10 @@ class _Asked:
         return 1 - mean if metric == "ssim_body" else mean
 
 
-def _asked(job: JobSpec, expansion: Expansion) -> list[_Asked]:
+def _asked_values(job: JobSpec, expansion: Expansion) -> list[_Asked]:
     places = [f"{job.where}: attacks[{i}]" for i in range(len(job.attacks))]
     largest = {i: tuple(_largest(job, entry, places[i])) for i, entry in enumerate(job.attacks) if entry.is_open}
-    grid = expansion.grid(_with_rows(job, largest))
+    grid = expansion.grid(_set_budgets(job, largest))
     # Of the first seed, which comes first.
     cells = {(cell.dataset.name, cell.source.name, cell.attack): cell for cell in reversed(grid.cells)}
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
@@ -247,7 +247,7 @@ def _asked(job: JobSpec, expansion: Expansion) -> list[_Asked]:
 
 def _largest(job: JobSpec, entry: AttackEntry, place: str) -> Iterator[Budget]:
     """Yields the largest budget of an entry for every dataset, source, combination and match."""
-    with at(place):
+    with prefix_errors(place):
         name = str((declared(entry.class_name) or attack_class(entry.class_name)).budget_name)
     if name not in BOUNDS:
         raise UserError(f"{place}.match: expected an attack with a budget {', '.join(BOUNDS)}, got {entry.name}")

@@ -30,7 +30,7 @@ OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")  # wo
 V = TypeVar("V")
 
 
-def within_memory(action: Callable[[int], V], windows: int, hint: str = "", are_coupled: bool = False) -> tuple[V, int]:
+def fit_memory(action: Callable[[int], V], windows: int, hint: str = "", are_coupled: bool = False) -> tuple[V, int]:
     """Runs an action with `windows` windows at once, halved until they fit; returns its result and the final number.
 
     Windows that `are_coupled` are never fewer, because fewer would make other volumes. Raises UserError if these do not
@@ -55,7 +55,7 @@ def within_memory(action: Callable[[int], V], windows: int, hint: str = "", are_
             logger.warning("out of memory: %d windows at once from now on", windows)
 
 
-def predicted(
+def segment(
     model: SegmentationModel,
     image: Tensor,
     case: Case,
@@ -78,18 +78,18 @@ def predicted(
             prepared, image, windows, case.ref.fingerprint, with_confidence, judge, seed, file_grid
         )
 
-    return within_memory(predict, windows)
+    return fit_memory(predict, windows)
 
 
-def referred(case: Case, dataset: Dataset, model: SegmentationModel) -> Case:
+def reference_case(case: Case, dataset: Dataset, model: SegmentationModel) -> Case:
     """Returns a case as a model is held to it: under `reference: prediction` its label is the clean prediction.
 
     Of a network with the defence `smoothing` it is the prediction without a draw.
     """
     if dataset.reference == "label":
         return case
-    prediction, _ = predicted(
-        model.undefended() if model.clamps_last else model, case.image, case, INFERENCE_WINDOWS, with_confidence=False
+    prediction, _ = segment(
+        model.drop_defence() if model.clamps_last else model, case.image, case, INFERENCE_WINDOWS, with_confidence=False
     )
     return replace(case, label=prediction.labels[None])
 
@@ -171,7 +171,7 @@ def first_step(
     model, *surrogates = (network.for_case(case) for network in (model, *surrogates))
     first = attack_windows(triple(case.image.shape[1:]), model.roi)[0]
     window, label = (volume[None, :, *first].to(device) for volume in (case.image, case.label))
-    model, *surrogates = (network.on([first]) for network in (model, *surrogates))
+    model, *surrogates = (network.cut([first]) for network in (model, *surrogates))
     with suppress(_EnoughError):
         needs = attack.supplied(
             reference=lambda: window,

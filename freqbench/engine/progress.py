@@ -117,7 +117,7 @@ class TimeLeft:
         self._little = LITTLE * costs.total
         self._ahead, self._ended, self._took = (defaultdict[str, float](float) for _ in range(3))  # seconds by kind
         for key in self._units:
-            for kind, seconds in self._estimated(key).items():
+            for kind, seconds in self._estimates(key).items():
                 self._ahead[kind] += seconds
         self.at_work: dict[Place, AtWork] = {}
         self._times = deque[tuple[float, Mapping[str, float]]]()  # and the estimated seconds done by then
@@ -140,7 +140,7 @@ class TimeLeft:
         elif passes > former.passes:
             self.at_work[key] = replace(former, passes=passes, since=now)
         if passes and not self._times:
-            self._times.append((now, self._done(now, self._factors())))
+            self._times.append((now, self._done_seconds(now, self._factors())))
 
     def end(self, outcome: Outcome, now: float) -> None:
         """A unit has ended. What an attack learned first belongs to it, as in the estimate."""
@@ -151,24 +151,24 @@ class TimeLeft:
             attack = outcome.device_seconds - sum(record["score_seconds"] or 0.0 for record in outcome.records)
         self.at_work.pop(key, None)
         seconds = attack, outcome.device_seconds - attack
-        for (kind, estimated), took in zip(self._estimated(key).items(), seconds, strict=True):
+        for (kind, estimated), took in zip(self._estimates(key).items(), seconds, strict=True):
             self._ahead[kind] -= estimated
             self._ended[kind] += estimated
             self._took[kind] += took
         if not self._times:
-            self._times.append((now, self._done(now, self._factors())))
+            self._times.append((now, self._done_seconds(now, self._factors())))
 
-    def at(self, now: float) -> tuple[float, float]:
+    def time_left(self, now: float) -> tuple[float, float]:
         """Returns the remaining seconds, and the part of the work that is done."""
         factors = self._factors()
-        done = self._done(now, factors)
+        done = self._done_seconds(now, factors)
         work = sum(seconds * factors[kind] for kind, seconds in done.items())
         left = sum((self._ahead[kind] + self._ended[kind] - done[kind]) * factors[kind] for kind in factors)
         alone = max((self._rest(key, now, factors) for key in self.at_work), default=0.0)  # by one worker
         pace = self._pace(now, done, factors)
         return max(alone * self._workers, left) / pace, work / (work + left) if work + left else 1.0
 
-    def _estimated(self, key: Place) -> dict[str, float]:
+    def _estimates(self, key: Place) -> dict[str, float]:
         cell = self._units[key].cell
         return {f"{cell.attack.name} on {cell.source.name}": self._costs.attack[key], SCORING: self._costs.scoring[key]}
 
@@ -176,7 +176,7 @@ class TimeLeft:
         """Returns what the estimates of each kind are multiplied by."""
         took, ended = self._took.copy(), self._ended.copy()
         for key, work in self.at_work.items():
-            kind, seconds = next(iter(self._estimated(key).items()))
+            kind, seconds = next(iter(self._estimates(key).items()))
             took[kind] += work.since - work.begun
             ended[kind] += seconds * work.part(work.passes - work.first)
 
@@ -187,20 +187,20 @@ class TimeLeft:
         attacks = factor(sum(took.values()) - took[SCORING], sum(ended.values()) - ended[SCORING], 1.0)
         return {kind: factor(took[kind], ended[kind], attacks) for kind in self._ahead} | {SCORING: scoring}
 
-    def _done(self, now: float, factors: Mapping[str, float]) -> dict[str, float]:
+    def _done_seconds(self, now: float, factors: Mapping[str, float]) -> dict[str, float]:
         """Returns the estimated seconds of what is done, by kind."""
         done = self._ended.copy()
         for key in self.at_work:
-            for kind, seconds in self._made(key, now, factors).items():
+            for kind, seconds in self._unit_seconds(key, now, factors).items():
                 done[kind] += seconds
         return done
 
-    def _made(self, key: Place, now: float, factors: Mapping[str, float]) -> dict[str, float]:
+    def _unit_seconds(self, key: Place, now: float, factors: Mapping[str, float]) -> dict[str, float]:
         """Returns the estimated seconds of what a unit at work has done, by kind."""
         work, made = self.at_work[key], dict[str, float]()
         part = work.part(work.passes)
         beyond = now - work.since if part else 0.0
-        for kind, seconds in self._estimated(key).items():
+        for kind, seconds in self._estimates(key).items():
             made[kind] = min(seconds, part * seconds + beyond / factors[kind])
             beyond -= (made[kind] - part * seconds) * factors[kind]
             part = 0.0  # of scoring nothing is told
@@ -208,8 +208,8 @@ class TimeLeft:
 
     def _rest(self, key: Place, now: float, factors: Mapping[str, float]) -> float:
         """Returns the seconds that a unit at work still takes."""
-        made = self._made(key, now, factors)
-        return sum((seconds - made[kind]) * factors[kind] for kind, seconds in self._estimated(key).items())
+        made = self._unit_seconds(key, now, factors)
+        return sum((seconds - made[kind]) * factors[kind] for kind, seconds in self._estimates(key).items())
 
     def _pace(self, now: float, done: Mapping[str, float], factors: Mapping[str, float]) -> float:
         """Returns the seconds of work that are done in one second."""
@@ -293,7 +293,7 @@ class RunProgress:
     def _show(self, now: float, at_once: bool = False) -> None:
         within = list(self._left.at_work.values())
         made = sum(work.passes for work in within)
-        seconds, part = self._left.at(now)
+        seconds, part = self._left.time_left(now)
         rest, stored = round(seconds), self._num_done + self.num_new
         records, spoken = f"{stored}/{self._total}", f"left: {timedelta(seconds=rest)}"
         done = self._num_done + part * (self._total - self._num_done)

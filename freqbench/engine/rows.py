@@ -51,21 +51,21 @@ class Outcome:
         """True if no record has scores."""
         return len(self.errors) == len(self.records)
 
-    def with_scores(self, scores: Sequence[PredictionScores]) -> "Outcome":
+    def add_scores(self, scores: Sequence[PredictionScores]) -> "Outcome":
         """Returns a copy with more columns, one PredictionScores per record that has scores."""
         records, classes = list(self.records), list(self.class_records)
         for i, new in zip(range(len(records) - len(self.errors)), scores, strict=True):
-            records[i] = _folded({**records[i], **new.record}, _RECORD)
+            records[i] = _fold_added({**records[i], **new.record}, _RECORD)
             pairs = zip(classes[i], new.classes, strict=True)
-            classes[i] = [_folded({**row, **values}, _CLASS_RECORD) for row, values in pairs]
+            classes[i] = [_fold_added({**row, **values}, _CLASS_RECORD) for row, values in pairs]
         return replace(self, records=tuple(records), class_records=tuple(classes))
 
-    def with_lost(self, outcomes: Sequence["Outcome"]) -> "Outcome":
+    def add_lost(self, outcomes: Sequence["Outcome"]) -> "Outcome":
         """Returns a copy with the records of failed outcomes at the end."""
         lost = tuple(record for outcome in outcomes for record in outcome.records)
         return replace(self, records=self.records + lost, class_records=(*self.class_records, *([] for _ in lost)))
 
-    def measured(self) -> Row:
+    def measured_values(self) -> Row:
         """Returns the columns that were measured in this execution."""
         return {column.name: self.records[0][column.name] for column in RECORDS if column.mark == "measured"}
 
@@ -74,14 +74,14 @@ class Outcome:
         return [row for rows in self.class_records for row in rows]
 
 
-def failed(unit: Unit, error: str, measured: Mapping[str, Any]) -> Outcome:
+def failure(unit: Unit, error: str, measured: Mapping[str, Any]) -> Outcome:
     """Returns rows that tell why there are no scores."""
     facts = {**measured, "status": "failed", "error": error, "metrics": ""}
     records = tuple(_empty_record(unit, target) | facts for target in unit.targets)
     return Outcome(records=records, class_records=tuple([] for _ in records))
 
 
-def scored(
+def scored_outcome(
     unit: Unit,
     case: Case | None,
     volume: Scores,
@@ -123,12 +123,12 @@ def scored(
         for part in parts:
             record |= part.record
             classes = [row | {**values} for row, values in zip(classes, part.classes, strict=True)]
-        records.append(_folded(record, _RECORD))
-        class_records.append([_folded(row, _CLASS_RECORD) for row in classes])
+        records.append(_fold_added(record, _RECORD))
+        class_records.append([_fold_added(row, _CLASS_RECORD) for row in classes])
     return Outcome(records=tuple(records), class_records=tuple(class_records))
 
 
-def _folded(row: Row, columns: frozenset[str]) -> Row:
+def _fold_added(row: Row, columns: frozenset[str]) -> Row:
     """Returns a row with its values that have no column, of other packages' metrics, in the text `added_metrics`."""
     if row.keys() <= columns:
         return row
@@ -192,16 +192,16 @@ def score_masks(masks: Masks) -> list[PredictionScores]:
     return [score_shapes(maps, masks.metrics) for maps in masks.pairs]
 
 
-def with_surfaces(unit: Unit, outcome: Outcome, masks: Masks | None) -> Outcome:
+def add_surfaces(unit: Unit, outcome: Outcome, masks: Masks | None) -> Outcome:
     """Adds the scores of the masks to an outcome; an error there becomes failed rows."""
     if masks is None:
         return outcome
     try:
-        return outcome.with_scores(score_masks(masks))
+        return outcome.add_scores(score_masks(masks))
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 (as in Worker.run)
-        return failed(unit, reason_of(error), outcome.measured())
+        return failure(unit, reason_of(error), outcome.measured_values())
 
 
 def reason_of(error: BaseException) -> str:

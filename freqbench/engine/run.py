@@ -75,8 +75,8 @@ def execute(
     is_new = not store.run_ids()
     store.compact(above=COMPACT_ABOVE)
     covered, index, part = store.covered(), grid.index(), grid.shard(shard or Shard())
-    plan = make_plan(part, covered, saved_volumes.saved(root) if root else None)
-    content = Additions.of(store).onto({"spec": grid.job.model_dump(mode="json"), "index": index})
+    plan = make_plan(part, covered, saved_volumes.find_saved(root) if root else None)
+    content = Additions.read(store).extend({"spec": grid.job.model_dump(mode="json"), "index": index})
     wanted = index_keys(content["index"])
     num_others, complaint = len(covered.keys() - wanted), store.complaint(wanted)
     del covered, wanted
@@ -92,16 +92,16 @@ def execute(
             "and are not shown; run.json holds this job from now on, and the runs' files hold the earlier ones"
         )
 
-    def lost(other: Mapping[str, Any]) -> None:
+    def warn_of_loss(other: Mapping[str, Any]) -> None:
         who = f"run {other['run_id']} (host {other['host']}, pid {other['pid']})"
         run.warn(f"{who} works on the same cells by --force: rows stay right, but work is done twice")
 
     if not plan.units:
         return run.summary
-    with Lease(out, run.run_id, shard or Shard()).held(force, lost):
+    with Lease(out, run.run_id, shard or Shard()).held(force, warn_of_loss):
         for line in run.critic.of_files():
             run.warn(line)
-        with run.recorded(root) as spec:
+        with run.record_rows(root) as spec:
             engines.run_plan(plan, engine, address, spec, run, is_new=is_new)
     store.write_job(content)  # again, because the list of runs has grown
     run.require_kept()
@@ -117,7 +117,7 @@ def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = 
     cache.require_usable()
     store, root = Store(out), storage.join(out, VOLUMES)
     plan = make_plan(grid, store.covered())
-    is_saved = saved_volumes.saved(root)
+    is_saved = saved_volumes.find_saved(root)
     saved = tuple(unit for unit in plan.units if is_saved(unit.cell, unit.ref))
     if plan.units and not saved:
         raise UserError(f"{root}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
@@ -126,9 +126,9 @@ def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = 
     plan = replace(plan, units=saved)
     run = Recorder(store, plan, console, attacks=False)
     if saved:
-        with run.recorded(root, reuse=True) as spec:
+        with run.record_rows(root, reuse=True) as spec:
             engines.run_plan(plan, "auto", None, spec, run)
-    (added or Additions.of(store)).with_targets(grid).write(store, grid.job)
+    (added or Additions.read(store)).add_targets(grid).write(store, grid.job)
     run.require_kept()
     return run.summary
 
@@ -147,7 +147,7 @@ class Recorder:
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
         self._patience = patience = Patience(store.root, self.warn, self.tell, lambda: self._writer.num_waiting)
         self._glimpses, self._lacks_glimpses = Glimpses(store.root), False
-        estimate = costs.estimated(plan.units, plan.metrics, store if plan.num_done else None)
+        estimate = costs.estimate_costs(plan.units, plan.metrics, store if plan.num_done else None)
         self._spent = costs.Spent()
         if not attacks:  # volumes are scored that exist
             estimate = replace(estimate, attack=dict.fromkeys(estimate.attack, 0.0))
@@ -158,7 +158,7 @@ class Recorder:
         self._lost = 0  # records that have been lost since
 
     @contextmanager
-    def recorded(self, volumes: str | None = None, reuse: bool = False) -> Iterator[WorkerSpec]:
+    def record_rows(self, volumes: str | None = None, reuse: bool = False) -> Iterator[WorkerSpec]:
         """Context in which an engine makes the plan's rows; at its end all are stored. Ctrl-C ends it quietly.
 
         Yields the spec of the engine's workers; `volumes` and `reuse` as there.
@@ -352,13 +352,13 @@ class Additions(Strict):
     imported: list[ImportedCell] = Field(default_factory=list)  # by freqbench.exchange.adversarial_volumes
 
     @classmethod
-    def of(cls, store: Store) -> "Additions":
+    def read(cls, store: Store) -> "Additions":
         """Reads the additions of a store; empty if it has no job yet."""
         content = store.job() if _has_job(store) else {}
         parts = {name: content[name] for name in cls.model_fields if name in content}
         return validate(parts, cls, f"{store.root}/run.json")
 
-    def with_targets(self, grid: Grid) -> "Additions":
+    def add_targets(self, grid: Grid) -> "Additions":
         """Returns a copy with the targets of a grid's cells added."""
         scored = dict(self.scored)
         for cell in grid.cells:
@@ -366,12 +366,12 @@ class Additions(Strict):
             scored[cell.cell_id] = list(dict.fromkeys([*scored.get(cell.cell_id, []), *model_ids]))
         return self.model_copy(update={"scored": scored})
 
-    def with_imported(self, cell: ImportedCell) -> "Additions":
+    def add_imported(self, cell: ImportedCell) -> "Additions":
         """Returns a copy with one more imported cell."""
         others = [other for other in self.imported if other.cell_id != cell.cell_id]
         return self.model_copy(update={"imported": [*others, cell]})
 
-    def onto(self, content: Mapping[str, Any]) -> dict[str, Any]:
+    def extend(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Returns a job's content with the additions, also in its index, which reports read."""
         imported = {cell.cell_id: cell for cell in self.imported}
         grid_cells = [cell for cell in content["index"]["cells"] if cell["cell_id"] not in imported]
@@ -386,7 +386,7 @@ class Additions(Strict):
     def write(self, store: Store, job: JobSpec) -> None:
         """Writes the additions into a store's job; if there is none yet, `job` becomes it, with an empty index."""
         empty = {"spec": job.model_dump(mode="json"), "index": {"cells": [], "cases": {}}}
-        store.write_job(self.onto(store.job() if _has_job(store) else empty))
+        store.write_job(self.extend(store.job() if _has_job(store) else empty))
 
 
 def _has_job(store: Store) -> bool:

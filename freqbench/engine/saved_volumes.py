@@ -49,7 +49,7 @@ def _own_folder(root: str, cell: Cell, ref: CaseRef) -> str:
     return place
 
 
-def saved(root: str) -> Callable[[Cell, CaseRef], bool]:
+def find_saved(root: str) -> Callable[[Cell, CaseRef], bool]:
     """Returns a function that is true if a cell's volume of a case lies below `root`, from one listing for all."""
     there = {storage.join(root, path) for path in storage.list_below(root, FACTS)}
     return lambda cell, ref: storage.join(folder(root, cell, ref), FACTS) in there
@@ -97,11 +97,11 @@ def read_volume(path: str) -> Tensor:
 
 
 def write(path: str, volume: Tensor, affine: npt.NDArray[np.float64]) -> None:
-    """Writes a volume as one `.nii.gz` file, atomically; see `packed`."""
-    storage.write_atomic(path, packed(volume, affine))
+    """Writes a volume as one `.nii.gz` file, atomically; see `pack_nifti`."""
+    storage.write_atomic(path, pack_nifti(volume, affine))
 
 
-def packed(volume: Tensor, affine: npt.NDArray[np.float64]) -> bytes:
+def pack_nifti(volume: Tensor, affine: npt.NDArray[np.float64]) -> bytes:
     """Packs a volume, `[H, W, D]` or `[C, H, W, D]`, as a `.nii.gz` file of its type: equal volumes, equal bytes.
 
     `affine` is voxel to world millimetres (RAS+).

@@ -102,7 +102,7 @@ def score_prediction(
     maps: LabelMaps, metrics: Sequence[str], confidence: Tensor | None = None
 ) -> list[PredictionScores]:
     """Scores a prediction in the requested `metrics`; `calibration` needs the `confidence` of a VolumePrediction."""
-    overlap = partial(_of_each, lambda maps: score_overlap(maps.pred, maps.label, len(maps.classes)))
+    overlap = partial(_score_each, lambda maps: score_overlap(maps.pred, maps.label, len(maps.classes)))
     scores = [overlap(maps)] if "dsc" in metrics else []
     if shapes_of(metrics):
         scores.append(score_shapes(maps, metrics))
@@ -111,7 +111,7 @@ def score_prediction(
     return scores
 
 
-def _of_each(score: Callable[[LabelMaps], PredictionScores], maps: LabelMaps) -> PredictionScores:
+def _score_each(score: Callable[[LabelMaps], PredictionScores], maps: LabelMaps) -> PredictionScores:
     """Scores maps of exclusive classes; of regions, each against all else, its background being voxels in no region.
 
     A foreground mean is then the mean over regions, `dsc` and `hd95` also have the background, as for classes.
@@ -163,8 +163,8 @@ def score_clean(
         label=case.label,
         judged=maps.pred,
         truth=truth,
-        scores=tuple(map(as_clean, scores)),
-        certified=as_clean(certificate).record,
+        scores=tuple(map(clean_columns, scores)),
+        certified=clean_columns(certificate).record,
     )
 
 
@@ -216,7 +216,7 @@ def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionSc
 
 def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
     """Scores label maps in `shapes_of(metrics)`, at least one."""
-    return _of_each(partial(_shapes, metrics), maps)
+    return _score_each(partial(_shapes, metrics), maps)
 
 
 def _shapes(metrics: Sequence[str], maps: LabelMaps) -> PredictionScores:
@@ -312,13 +312,13 @@ def score_certificate(prediction: VolumePrediction, label: Tensor, num_classes: 
     return {"certified_radius": prediction.radius, **scores}
 
 
-def as_clean(scores: PredictionScores) -> PredictionScores:
+def clean_columns(scores: PredictionScores) -> PredictionScores:
     """Returns the scores of the clean volume's prediction as the `_clean` columns of the tables."""
 
-    def suffixed(values: Mapping[str, Any]) -> dict[str, Any]:
+    def add_suffix(values: Mapping[str, Any]) -> dict[str, Any]:
         kept = (
             name for name in values if f"{name}_clean" in _COLUMNS or name not in _COLUMNS
         )  # not: of other packages
         return {f"{name}_clean": values[name] for name in kept}
 
-    return PredictionScores(record=suffixed(scores.record), classes=tuple(map(suffixed, scores.classes)))
+    return PredictionScores(record=add_suffix(scores.record), classes=tuple(map(add_suffix, scores.classes)))

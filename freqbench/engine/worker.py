@@ -22,7 +22,7 @@ from freqbench.core.machine import core_seconds, keep_freed_memory, slowdown
 from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of, require_trust, trusting
 from freqbench.core.types import Case, CaseRef, FileLabel
 from freqbench.data import Dataset
-from freqbench.data.preprocess import in_spaces, way_to_file
+from freqbench.data.preprocess import space_converter, way_to_file
 from freqbench.engine import attacking, learning, memory, rows, scoring
 from freqbench.engine import saved_volumes as volumes
 from freqbench.engine.attacking import AttackedVolume
@@ -155,7 +155,7 @@ class Worker:
         except (StoreRefuses, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001 (whatever code of others does, sys.exit too, the grid goes on)
-            outcome = rows.failed(unit, reason_of(error), self._measured(unit.cell))
+            outcome = rows.failure(unit, reason_of(error), self._measures(unit.cell))
         loaded, slower = self._load_seconds, 1.0 if self._device.type == "cuda" else slowdown(before)
         spent = time.perf_counter() - started - loaded
         return replace(outcome, load_seconds=loaded, device_seconds=spent, slowdown=slower), masks
@@ -163,7 +163,7 @@ class Worker:
     def distances(self, cell: Cell, ref: CaseRef, metrics: Sequence[str]) -> Scores:
         """Measures the distance of a cell's volume of a case by `scoring.score_volume`. Errors are raised."""
         with trusting(self.spec.trust_code):
-            case = self._shown(cell, ref, cell.source)
+            case = self._shown_case(cell, ref, cell.source)
             attacked, _ = self.attack(cell, case)
             return self._volume_scores(case, attacked.adversarial, cell, metrics)
 
@@ -173,43 +173,43 @@ class Worker:
         for what, name in ((cell.attack, cell.attack.name), (cell.dataset, cell.dataset.name)):
             if is_foreign(type(what)) and not is_installed(path_of(type(what))):
                 require_trust(name)
-        case = self._shown(cell, unit.ref, cell.source)
+        case = self._shown_case(cell, unit.ref, cell.source)
         if prefetch:
             self._load_early(prefetch)
         if not self._is_prepared:
-            with self._timed():
+            with self._time_loading():
                 scoring.prepare(metrics, self._device, self.spec.unavailable)
             self._is_prepared = True
         attacked, attack_seconds = self.attack(cell, case)
         started = time.perf_counter()
         volume = self._volume_scores(case, attacked.adversarial, cell, metrics)
         volume_seconds = (time.perf_counter() - started) / len(unit.targets)
-        in_space = in_spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
+        in_space = space_converter(cell.dataset, case, attacked.adversarial, cell.source.space)
         scored, lost = list[_OnTarget](), list[Outcome]()
         for target in unit.targets:
             try:
-                scored.append(self._scored(unit, target, case, attacked, in_space))
+                scored.append(self._score_target(unit, target, case, attacked, in_space))
             except (OSError, KeyboardInterrupt):  # of storage: the unit waits for it
                 raise
             except BaseException as failure:  # noqa: BLE001 (a model that fails costs no other model its score)
-                lost.append(rows.failed(replace(unit, targets=(target,)), reason_of(failure), self._measured(cell)))
+                lost.append(rows.failure(replace(unit, targets=(target,)), reason_of(failure), self._measures(cell)))
         unit = replace(unit, targets=tuple(each.target for each in scored))
-        outcome = rows.scored(
+        outcome = rows.scored_outcome(
             unit,
             case,
             volume,
             [each.scores.scores for each in scored],
             [{**each.scores.facts, "score_seconds": each.seconds + volume_seconds} for each in scored],
             metrics,
-            self._measured(cell, attack_seconds=attack_seconds) | attacked.facts.model_dump(),
+            self._measures(cell, attack_seconds=attack_seconds) | attacked.facts.model_dump(),
         )
         label_maps = [each.label_maps for each in scored]
         glimpse = self._glimpser.look(unit, case, attacked.adversarial, label_maps, outcome.records)
         masks = Masks(pairs=tuple(each.scores.maps for each in scored), metrics=metrics)
         apart = masks if scoring.shapes_of(metrics) else None
-        return replace(outcome.with_lost(lost), glimpse=glimpse), apart
+        return replace(outcome.add_lost(lost), glimpse=glimpse), apart
 
-    def _scored(
+    def _score_target(
         self, unit: Unit, target: ModelSpec, case: Case, attacked: AttackedVolume, in_space: InSpace
     ) -> _OnTarget:
         """Predicts the volume of a unit by one target, and scores it without `scoring.shapes_of`."""
@@ -217,21 +217,21 @@ class Worker:
         model = self._model(target, cell)
         adversarial, error = in_space(target.space)
         is_own = error is None and cell.dataset.reference == "label"
-        seen = case if is_own else self._shown(cell, unit.ref, target)
+        seen = case if is_own else self._shown_case(cell, unit.ref, target)
         clean = self._clean_prediction(model, target, cell, seen)
         prediction = self._predict(model, adversarial, seen, target, cell, cell.seed or 0)
         apart = scoring.shapes_of(self.spec.metrics)
         at_once = [metric for metric in self.spec.metrics if metric not in apart]
-        scores = scoring.score_target(prediction, clean, attacked.shown(seen), cell.dataset, at_once, error)
+        scores = scoring.score_target(prediction, clean, attacked.relabel(seen), cell.dataset, at_once, error)
         label_maps = clean.pred, prediction.labels
         if self.spec.volumes and (cell.saves or self.spec.reuse):
-            with self._timed():
+            with self._time_loading():
                 self.keep(partial(volumes.save_prediction, self.spec.volumes, cell, seen, target.name, *label_maps))
         seconds = time.perf_counter() - started
         return _OnTarget(target=target, scores=scores, label_maps=label_maps, seconds=seconds)
 
     @contextmanager
-    def _timed(self) -> Iterator[None]:
+    def _time_loading(self) -> Iterator[None]:
         """Counts the time spent inside as reading and writing."""
         started = time.perf_counter()
         try:
@@ -246,10 +246,10 @@ class Worker:
     def _case(self, dataset: Dataset, ref: CaseRef, space: AnySpace | None) -> Case:
         key = _case_key(dataset, ref, space)
         early = self._loading.pop(key, None)
-        with self._timed():
+        with self._time_loading():
             return self._cases.get(key, early.result if early else partial(dataset.load, ref, space))
 
-    def _shown(self, cell: Cell, ref: CaseRef, spec: ModelSpec) -> Case:
+    def _shown_case(self, cell: Cell, ref: CaseRef, spec: ModelSpec) -> Case:
         """Reads a case in a model's space; under `reference: prediction` its label is the model's clean prediction."""
         case = self._case(cell.dataset, ref, spec.space)
         if cell.dataset.reference == "label":
@@ -272,7 +272,7 @@ class Worker:
         Raises a UserError if memory does not hold one window, or the windows that the cell couples.
         """
         if self.spec.reuse and self.spec.volumes:
-            with self._timed():
+            with self._time_loading():
                 return volumes.read(self.spec.volumes, cell, case.ref)
         model, (reference, learned, surrogates) = self._model(cell.source, cell), self.needs(cell, case)
         graphs = self._graphs(cell)
@@ -292,11 +292,11 @@ class Worker:
         started = time.perf_counter()
         self.advance(0)
         hint = memory.hint_for(cell.attack)
-        attacked, self.window_batch = memory.within_memory(attack, wanted, hint, are_coupled=coupled is not None)
+        attacked, self.window_batch = memory.fit_memory(attack, wanted, hint, are_coupled=coupled is not None)
         self._window_batches[kind] = self.window_batch
         seconds = time.perf_counter() - started
         if self.spec.volumes and cell.saves:
-            with self._timed():
+            with self._time_loading():
                 self.keep(partial(volumes.save, self.spec.volumes, cell, case, attacked, seconds))
         return attacked, seconds
 
@@ -318,7 +318,7 @@ class Worker:
     def _reference(self, cell: Cell, ref: CaseRef) -> Case:
         """Reads the reference case, the same for every cell of one seed."""
         dataset = cell.dataset
-        with self._timed():
+        with self._time_loading():
             if dataset.name not in self._splits:
                 self._splits[dataset.name] = dataset.whole_split()
         return self._case(dataset, dataset.other(ref, cell.seed or 0, self._splits[dataset.name]), cell.source.space)
@@ -328,12 +328,12 @@ class Worker:
 
         def make() -> Tensor:
             model = self._model(cell.source, cell)
-            loads = [partial(self._shown, cell, ref, cell.source) for ref in cell.learns_from]
+            loads = [partial(self._shown_case, cell, ref, cell.source) for ref in cell.learns_from]
             windows = self.spec.window_batch or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share)
             with _passes_told((model,), lambda passes: self.advance(0)):  # these are not passes of the unit
                 return learning.learn(cell.attack, model, loads, cell.seed, windows, self._graphs(cell))
 
-        read_or_make = partial(learning.kept, self.spec.learned, cell, len(case.image), make, self.keep)
+        read_or_make = partial(learning.load_or_learn, self.spec.learned, cell, len(case.image), make, self.keep)
         return self.learned.get(cell.cell_id, read_or_make)
 
     def _predict(
@@ -343,7 +343,7 @@ class Worker:
         tolerances = cell.dataset.classes.tolerances_mm if "nsd" in self.spec.metrics else None
         file, space = self._file(cell, case.ref), target.space or cell.dataset.space
         grid = way_to_file(file, case, space, model.takes_volumes) if file else None
-        prediction, self._inference_batch = memory.predicted(
+        prediction, self._inference_batch = memory.segment(
             model, image, case, windows, with_confidence, seed, tolerances, grid
         )
         return prediction
@@ -352,7 +352,7 @@ class Worker:
         """Returns the label map of a case's file, if the cell is scored there."""
         if cell.score_on == "grid":
             return None
-        with self._timed():
+        with self._time_loading():
             return self._files.get(cell.dataset.case_key(ref), partial(cell.dataset.file_label, ref))
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
@@ -366,12 +366,12 @@ class Worker:
                 part.net.register_forward_hook(lambda *_: setattr(self, "passed", time.monotonic()))
             return model
 
-        with self._timed():
+        with self._time_loading():
             return self._models.get((spec.model_id, *how), load)
 
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanScores:
         def make() -> CleanScores:
-            shown = memory.referred(case, cell.dataset, model) if model.clamps_last else case
+            shown = memory.reference_case(case, cell.dataset, model) if model.clamps_last else case
             prediction, file = self._predict(model, case.image, shown, target, cell), self._file(cell, case.ref)
             if cell.dataset.reference == "prediction" and not model.clamps_last:
                 shown = replace(case, label=prediction.labels[None])
@@ -381,7 +381,7 @@ class Worker:
         key = cell.dataset.case_key(case.ref), target.model_id, cell.precision, cell.compile, cell.score_on
         return self._clean.get(key, make)
 
-    def _measured(self, cell: Cell, **values: Any) -> dict[str, Any]:
+    def _measures(self, cell: Cell, **values: Any) -> dict[str, Any]:
         on_gpu = self._device.type == "cuda"
         rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return {

@@ -63,11 +63,11 @@ def bring_in(grid: Grid, out: str, folder: str, source: str, label: str, console
     names = [entry.name for entry in grid.job.models]
     if source not in names:
         raise UserError(f"--source: {unknown('model', source, names)}")
-    template, files = _matched(grid, folder, source, console)
+    template, files = _match_files(grid, folder, source, console)
     content = digest(sorted((ref.case_id, *image_files.sha256s(path)) for ref, path in files))
     cell = _cell(template, label, content)
     root = storage.join(out, VOLUMES)
-    is_saved = saved_volumes.saved(root)
+    is_saved = saved_volumes.find_saved(root)
     network = None
     for saving in (False, True):  # every file is looked at before anything is written
         for ref, path in files:
@@ -78,19 +78,19 @@ def bring_in(grid: Grid, out: str, folder: str, source: str, label: str, console
             if saving:
                 if cell.dataset.reference == "prediction":  # what is saved as its label
                     network = network or models.load(cell.source, torch.device("cpu"))
-                    case = memory.referred(case, cell.dataset, network)
+                    case = memory.reference_case(case, cell.dataset, network)
                 saved_volumes.save(root, cell, case, AttackedVolume(adversarial=voxels), attack_seconds=None)
     imported = replace(grid, cells=(cell,), cases={cell.dataset.name: tuple(ref for ref, _ in files)}, warnings=())
     entry = {**imported.index()["cells"][0], "cases": list(imported.case_keys[cell.dataset.name])}
-    added = Additions.of(Store(out)).with_imported(ImportedCell(**entry, source=source, label=label, content=content))
+    added = Additions.read(Store(out)).add_imported(ImportedCell(**entry, source=source, label=label, content=content))
     return run.rescore(imported, out, console, added)
 
 
-def joined(grid: Grid, out: str) -> Grid:
+def join_imported(grid: Grid, out: str) -> Grid:
     """Joins a job's grid with the cells that were imported into its store, if they fit its data and models."""
     templates = {(cell.dataset.name, cell.source.name): cell for cell in reversed(grid.cells)}
     further = []
-    for entry in Additions.of(Store(out)).imported:
+    for entry in Additions.read(Store(out)).imported:
         template = templates.get((entry.dataset, entry.source))
         cell = template and _cell(template, entry.label, entry.content)
         if cell and cell.cell_id == entry.cell_id:
@@ -102,7 +102,7 @@ def _cell(template: Cell, label: str, content: str) -> Cell:
     return replace(template, attack=Imported(label=label, content=content), seed=None, window_batch=None, surrogates=())
 
 
-def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Cell, list[tuple[CaseRef, str]]]:
+def _match_files(grid: Grid, folder: str, source: str, console: Console) -> tuple[Cell, list[tuple[CaseRef, str]]]:
     """Matches files with cases: a cell of the source on their data, and the file of each case; reports the rest."""
     names = [name for name in storage.list_files(folder, "") if name.endswith(image_files.SUFFIXES)]
     by_case = {image_files.stem(name).removeprefix(PREFIX): storage.join(folder, name) for name in sorted(names)}

@@ -132,7 +132,7 @@ def slices(
     return made, (stored * float(step) + float(low)).astype(np.float32), float(step)
 
 
-def packed(fields: Any) -> bytes:
+def pack_file(fields: Any) -> bytes:
     """Returns the content of a file."""
     stream = BytesIO()
     fields.save_as(stream, enforce_file_format=True)
@@ -302,15 +302,15 @@ class CaseSeries:
                 derivation = self._derivation(cells[0], number, channel, len(image))
                 series, read, step = slices(voxels, self.native, derivation, whole)
                 place = f"channel_{channel}/" if len(image) > 1 else ""
-                files |= {f"{place}{k:04d}.dcm": packed(fields) for k, fields in enumerate(series, 1)}
+                files |= {f"{place}{k:04d}.dcm": pack_file(fields) for k, fields in enumerate(series, 1)}
                 stored.append(torch.from_numpy(read))
                 steps.append(step)
                 first = first or series
             for target, path in self._predictions(cells, layout.ON_ADVERSARIAL if number else layout.ON_CLEAN).items():
                 uids = tuple(derivation.uid(derivation.key, part, target) for part in ("object", "series"))
-                masks = self._masks(self._on_file(path))
+                masks = self._masks(self._read_on_file(path))
                 made = segmentation(masks, first, self.dataset.class_names[1:], target, uids)
-                labels[f"prediction-{target}.dcm"] = packed(made)
+                labels[f"prediction-{target}.dcm"] = pack_file(made)
         _replace(folder, files)
         _replace(storage.join(above, LABELS, case), labels)
         return torch.stack(stored), max(steps)
@@ -356,7 +356,7 @@ class CaseSeries:
             keeps_identity=self.keeps_identity,
         )
 
-    def _on_file(self, path: str) -> npt.NDArray[np.float32]:
+    def _read_on_file(self, path: str) -> npt.NDArray[np.float32]:
         """Returns a saved label map on the grid of the case's file, by the nearest voxels; 0 outside."""
         from scipy.ndimage import affine_transform
 

@@ -104,7 +104,7 @@ def export(
     for name, dataset in datasets.items():
         if form == "dicom" or not dataset.classes.overlap:
             continue
-        own = REGIONS.replace(".", f"-{names.required(name, 'dataset')}.") if len(grid.cases) > 1 else REGIONS
+        own = REGIONS.replace(".", f"-{names.require_name(name, 'dataset')}.") if len(grid.cases) > 1 else REGIONS
         path, content = storage.join(to, own), json.dumps(stated_regions(dataset), indent=2).encode()
         storage.require_own(path, content)
         stated[path] = content
@@ -113,7 +113,7 @@ def export(
     tell_left_out(console, "attacks that move labels", moved)
     grid = replace(grid, cells=tuple(cell for cell in grid.cells if not cell.attack.moves_labels))
     order = _Order(grid=grid, root=root, to=to, former=_former(to), form=form, keeps_identity=keeps_identity)
-    is_saved, written = saved_volumes.saved(root), list[Exported]()
+    is_saved, written = saved_volumes.find_saved(root), list[Exported]()
     for name, refs in grid.cases.items():
         of_dataset = [cell for cell in grid.cells if cell.dataset.name == name]
         for ref in refs:  # reads a case's file once for all cells
@@ -195,7 +195,7 @@ def _case(order: _Order, cells: list[Cell], ref: CaseRef) -> Iterator[Exported]:
         dtype, step = str(kind).removeprefix("torch."), float(kind == torch.int16)
         if order.form == "nifti":
             stored = image.round().to(torch.int16) if kind == torch.int16 else image
-            content = saved_volumes.packed(stored, native.affine)
+            content = saved_volumes.pack_nifti(stored, native.affine)
             if path not in order.former:  # a stopped export may have left the same file
                 storage.require_own(storage.join(order.to, path), content)
             storage.write_atomic(storage.join(order.to, path), content)

@@ -130,7 +130,7 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     targets = {key: tool(name, tables[key], len(dataset.classes)) for key, dataset in datasets.items()}
     kept = [cell for cell in grid.cells if not cell.attack.moves_labels]
     grid = replace(grid, cells=tuple(replace(cell, targets=(targets[cell.dataset.name],)) for cell in kept))
-    cases = _found(grid, out, predictions, console)
+    cases = _find_cases(grid, out, predictions, console)
     for case in cases:
         if case.dataset.reference == "prediction" and not case.clean:
             wanted = export.path_of(grid, case.units[0].cell, case.units[0].ref, is_clean=True)
@@ -147,22 +147,22 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     plan = Plan(grid=grid, units=units, num_done=0, metrics=metrics)
     store = Store(out)
     recorder = run.Recorder(store, plan, console, attacks=False)
-    with recorder.recorded() as spec:
+    with recorder.record_rows() as spec:
         former = _former(store)
         for case in cases:
             for unit, outcome in _outcomes(case, spec, grid.metrics, tables[case.dataset.name], former):
                 recorder.begin(unit)
                 recorder.take(outcome)
                 recorder.tick([])
-    Additions.of(store).with_targets(grid).write(store, grid.job)
+    Additions.read(store).add_targets(grid).write(store, grid.job)
     recorder.require_kept()
     return recorder.summary
 
 
-def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
+def _find_cases(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
     """Finds the cases with label maps; reports missing ones."""
     files, missing = dict[tuple[str, str], list[tuple[Unit, str]]](), list[str]()
-    is_saved = saved_volumes.saved(storage.join(out, VOLUMES))
+    is_saved = saved_volumes.find_saved(storage.join(out, VOLUMES))
     for unit in grid.units():
         name = export.path_of(grid, unit.cell, unit.ref, is_clean=False)
         if storage.exists(storage.join(folder, name)):
@@ -226,7 +226,7 @@ def _outcomes(
     def scores_of(pred: Tensor) -> list[PredictionScores]:
         return scoring.score_prediction(scoring.label_maps(pred, native, dataset), spec.metrics)
 
-    parts = [] if clean is None else [scoring.as_clean(part) for part in scores_of(clean)]
+    parts = [] if clean is None else [scoring.clean_columns(part) for part in scores_of(clean)]
     for unit, path in zip(case.units, case.paths, strict=True):
         started = time.perf_counter()
         pred = _read(path, native, table, dataset)
@@ -239,7 +239,7 @@ def _outcomes(
         seconds = time.perf_counter() - started
         measured = {"run_id": spec.run_id, "finished_at": datetime.now(UTC), "score_seconds": seconds, "device": "cpu"}
         computed = [metric for metric in metrics if metric in covered and metric_of(metric).of != "probabilities"]
-        yield unit, rows.scored(unit, None, volume, [scores], [flips | beside], computed, measured)
+        yield unit, rows.scored_outcome(unit, None, volume, [scores], [flips | beside], computed, measured)
 
 
 def _volume(row: Mapping[str, Any] | None, metrics: Sequence[str], without_clean: bool) -> Scores:

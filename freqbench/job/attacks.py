@@ -21,15 +21,15 @@ def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dat
     """
     parameters = {key: sweep.parse_value(value) for key, value in written.items()}
     sweep.require_untargeted(parameters.get("targeted"), place)
-    with sweep.at(place):
-        owner = attack_class(names.meant("attacks", name)) if isinstance(name, str) else name
-    with sweep.at(place, f"{dataset.name}: "):
+    with sweep.prefix_errors(place):
+        owner = attack_class(names.meant_name("attacks", name)) if isinstance(name, str) else name
+    with sweep.prefix_errors(place, f"{dataset.name}: "):
         parameters = with_indices(owner.name, parameters, dataset.class_names)
-    with sweep.at(place):
+    with sweep.prefix_errors(place):
         attack = make(owner, **parameters)
         if attack.moves_labels:
             dataset.require_labels(attack.name, "which move with the organs")
-    with sweep.at(place, f"{dataset.name}: "):
+    with sweep.prefix_errors(place, f"{dataset.name}: "):
         attack.check_classes(len(dataset.classes))
         attack.check_head(HEADS[dataset.classes.head])
         attack.check_channels(dataset.num_channels)

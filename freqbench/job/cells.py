@@ -158,7 +158,7 @@ class Unit:
 
     def _windows(self, model: ModelSpec) -> int:
         shape = self.cell.dataset.shape_in(self.ref, model.space)
-        with sweep.at(f"{self.cell.dataset.name}: {self.ref.case_id}"):
+        with sweep.prefix_errors(f"{self.cell.dataset.name}: {self.ref.case_id}"):
             if self.cell.attack.follows_prediction:
                 return num_windows(model, shape, self.ref)
             return len(attack_windows(shape, model.roi_of(self.ref)))

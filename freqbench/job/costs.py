@@ -65,7 +65,7 @@ def place(unit: Unit) -> Place:
     return unit.cell.key(unit.ref, unit.targets[0])[:2]
 
 
-def estimated(units: Sequence[Unit], metrics: Sequence[str], store: Store | None) -> Costs:
+def estimate_costs(units: Sequence[Unit], metrics: Sequence[str], store: Store | None) -> Costs:
     """Estimates what units cost one worker that scores them by `metrics`.
 
     Seconds per pass of each source model and attack, and seconds to score a record of each target by these metrics, are
@@ -74,11 +74,11 @@ def estimated(units: Sequence[Unit], metrics: Sequence[str], store: Store | None
     estimated by the operations and bytes of a pass, at the rate that the others reach; if there are no others, at the
     rate of a worker now, beside the other load, or of a usual GPU: right to a factor of about three.
     """
-    a_pass, a_record = measured(store, metrics) if store else ({}, {})
+    a_pass, a_record = measured_paces(store, metrics) if store else ({}, {})
     rate, slower = _speed() if units else (GPU_FLOPS, 1.0)
     models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
     for model_id in models:
-        for name, seconds in _remembered(model_id).items():
+        for name, seconds in _remembered_costs(model_id).items():
             if name == _record(metrics):
                 a_record[model_id] = seconds * slower
             elif not name.startswith(RECORD):
@@ -136,7 +136,7 @@ def _speed() -> tuple[float, float]:
     return TRIALS * 2 * kernel.numel() * images[0, 0].numel() / seconds, slower
 
 
-def measured(store: Store, metrics: Sequence[str]) -> tuple[Paces, Scoring]:
+def measured_paces(store: Store, metrics: Sequence[str]) -> tuple[Paces, Scoring]:
     """Returns a store's seconds per pass, of each attack and of any, and per record of each target by these metrics."""
     if store.is_empty:
         return {}, {}
@@ -197,14 +197,14 @@ class Spent:
             paces |= {metrics: seconds / number for metrics, (seconds, number) in scored.items()}
             if path := _file(model_id):
                 with suppress(OSError):  # a full or read-only disk only costs an estimate
-                    storage.write_atomic(str(path), json.dumps(_remembered(model_id) | paces).encode())
+                    storage.write_atomic(str(path), json.dumps(_remembered_costs(model_id) | paces).encode())
 
 
 def _record(metrics: Sequence[str]) -> str:
     return RECORD + ",".join(sorted(metrics))
 
 
-def _remembered(model_id: str) -> dict[str, float]:
+def _remembered_costs(model_id: str) -> dict[str, float]:
     """Returns what `Spent` kept of a model; empty if there is nothing that can be read."""
     path = _file(model_id)
     if path and path.is_file():

@@ -13,7 +13,7 @@ from freqbench.job.attacks import attack_entry
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
-from freqbench.job.sweep import AttackEntry, at, models_for
+from freqbench.job.sweep import AttackEntry, models_for, prefix_errors
 from freqbench.ops.heads import HEADS
 from freqbench.ops.losses import LOSSES, SEQUENCES
 
@@ -60,7 +60,7 @@ class Varied:
     left_out: tuple[str, ...]  # names of the job's attacks that are left out
 
 
-def varied(job: JobSpec, effort: Effort, cases: int) -> Varied:
+def vary_attacks(job: JobSpec, effort: Effort, cases: int) -> Varied:
     """Multiplies a job: each attack at every number of steps or queries, loss and number of restarts.
 
     Steps are multiplied if an attack follows a gradient in them, queries if it searches without one. The other
@@ -74,8 +74,8 @@ def varied(job: JobSpec, effort: Effort, cases: int) -> Varied:
     full = expand(job, cases)
     cells: dict[tuple[str, str], Cell] = {}
     for cell in full.cells:
-        if counted := _counted(cell.attack):
-            for attack in _at_every_effort(cell, counted, effort, job.where):
+        if counted := _length_parameter(cell.attack):
+            for attack in _vary_attack(cell, counted, effort, job.where):
                 changed = replace(cell, attack=attack)
                 cells.setdefault((cell.dataset.name, changed.cell_id), changed)
     taken = {cell.attack.name for cell in cells.values()}
@@ -89,7 +89,7 @@ def varied(job: JobSpec, effort: Effort, cases: int) -> Varied:
     return Varied(grid=grid, entries=entries, left_out=tuple(left_out))
 
 
-def _counted(attack: Attack) -> str:
+def _length_parameter(attack: Attack) -> str:
     """Returns the parameter that sets an attack's length: `steps`, or `queries` for a search; empty if neither."""
     names, (forwards, backwards) = {field.name for field in fields(attack)}, attack.passes
     if attack.threat_model.endswith(MINIMAL) or getattr(attack, "control", "none") != "none":
@@ -99,7 +99,7 @@ def _counted(attack: Attack) -> str:
     return "queries" if "queries" in names and forwards > 0 else ""
 
 
-def _at_every_effort(cell: Cell, counted: str, effort: Effort, where: str) -> Iterator[Attack]:
+def _vary_attack(cell: Cell, counted: str, effort: Effort, where: str) -> Iterator[Attack]:
     """Yields the attack of a cell at every number of steps or queries, loss and number of restarts that it takes."""
     attack = cell.attack
     names = {field.name for field in fields(attack)}
@@ -110,7 +110,7 @@ def _at_every_effort(cell: Cell, counted: str, effort: Effort, where: str) -> It
     if "restarts" in names:
         choices["restarts"] = effort.restarts if attack.is_stochastic else (1,)
     for values in product(*choices.values()):
-        with at(f"{where}: {attack.name}"), warnings.catch_warnings():
+        with prefix_errors(f"{where}: {attack.name}"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warned already, when the attack's grid was made
             changed = replace(attack, **dict(zip(choices, values, strict=True)))
             changed.check_classes(len(cell.dataset.classes))
@@ -124,7 +124,7 @@ def _entry(attack: Attack) -> dict[str, Any]:
     name = changed.pop("name")
     budget = {} if attack.budget_name is None else {attack.budget_name: getattr(attack, attack.budget_name)}
     names = {field.name for field in fields(attack)}
-    effort = {key: getattr(attack, key) for key in (_counted(attack), *CHOICES) if key in names}
+    effort = {key: getattr(attack, key) for key in (_length_parameter(attack), *CHOICES) if key in names}
     if "loss" in effort:
         effort["loss"] = getattr(attack, "loss_name", effort["loss"])  # the field is None if the variant sets the loss
     others = {key: value for key, value in changed.items() if key not in {*budget, *effort}}

@@ -50,15 +50,15 @@ def assumptions(
     """
     if facts.is_own or seed_of(facts.path) is not None or source_of(facts.arch).takes_volumes:
         return ()
-    return (*_of_model(entry, facts), *(_of_space(entry, facts, dataset, stated) if dataset else ()))
+    return (*_assume_model(entry, facts), *(_assume_space(entry, facts, dataset, stated) if dataset else ()))
 
 
-def _of_model(entry: ModelEntry, facts: Facts) -> Iterator[Assumption]:
-    is_bare, adapter = source_of(facts.arch).is_checkpoint, facts.input.over(entry.input)
+def _assume_model(entry: ModelEntry, facts: Facts) -> Iterator[Assumption]:
+    is_bare, adapter = source_of(facts.arch).is_checkpoint, facts.input.merge_input(entry.input)
     told = {*(entry.input.model_fields_set if entry.input else ())}
     told |= {*(() if is_bare else facts.input.model_fields_set)}  # of a bare one, its architecture's alone
     if not entry.roi and (is_bare or not facts.roi):
-        roi = adapter.in_volume_order(facts.roi) if facts.roi else DEFAULT_ROI
+        roi = adapter.volume_order(facts.roi) if facts.roi else DEFAULT_ROI
         yield Assumption("model", "roi", roi, "the default, as weights do not show their window")
     if facts.space is None and not facts.knows_axes and "axes" not in told:
         yield Assumption("model", "input.axes", adapter.axes, f"towards {adapter.codes}")
@@ -72,7 +72,7 @@ def _of_model(entry: ModelEntry, facts: Facts) -> Iterator[Assumption]:
                 yield Assumption("model", f"inference.{key}", getattr(DEFAULT_INFERENCE, key), why)
 
 
-def _of_space(entry: ModelEntry, facts: Facts, dataset: Dataset, stated: Collection[str]) -> Iterator[Assumption]:
+def _assume_space(entry: ModelEntry, facts: Facts, dataset: Dataset, stated: Collection[str]) -> Iterator[Assumption]:
     """Yields what is assumed of preprocessing: of the model's own space, if it has one, else of the dataset's."""
     if own := entry.preprocess:
         space, told = own, own.model_fields_set
@@ -118,7 +118,7 @@ def shortfall(expected: float | None, clean: Clean) -> str | None:
     )
 
 
-def unjudged(entry: ModelEntry, dataset: Dataset, refs: Sequence[CaseRef]) -> Iterator[str]:
+def unjudged_notes(entry: ModelEntry, dataset: Dataset, refs: Sequence[CaseRef]) -> Iterator[str]:
     """Yields a line if a dataset's cases cannot judge a model's `expected_dice`."""
     if entry.expected_dice is None:
         return

@@ -98,7 +98,7 @@ class Expansion:
 
     def grid(self, job: JobSpec, limit_cases: int | None = None) -> Grid:
         """Returns the grid of the job with the attacks of `job`; raises UserError as `expand`."""
-        with sweep.at(job.where):
+        with sweep.prefix_errors(job.where):
             return self._grid(job, limit_cases)
 
     def _grid(self, job: JobSpec, limit_cases: int | None) -> Grid:
@@ -111,8 +111,8 @@ class Expansion:
         cases: dict[str, tuple[CaseRef, ...]] = {}
         sourced: list[list[_Sourced]] = []
         for i, (dataset, refs) in enumerate(zip(self._datasets, self._refs, strict=True)):
-            with sweep.at(f"datasets[{i}]"):
-                cases[dataset.name] = sweep.with_own_files(refs[:limit_cases])
+            with sweep.prefix_errors(f"datasets[{i}]"):
+                cases[dataset.name] = sweep.require_own_files(refs[:limit_cases])
                 if not cases[dataset.name]:
                     raise UserError(f"{dataset.name}: expected at least one case, got none: leave `cases` out for all")
                 concerns += dataset.remarks([ref.patient_id for ref in refs])
@@ -131,7 +131,7 @@ class Expansion:
                 if not entry.ensemble:
                     found = fit.assumptions(entry, self._facts[i][entry.name], dataset, self._job.datasets[i].own)
                     notes += fit.note_of(f"{entry.name} on {dataset.name}", found)
-                notes += fit.unjudged(entry, dataset, cases[dataset.name])
+                notes += fit.unjudged_notes(entry, dataset, cases[dataset.name])
             concerns += _concerns_of_models(models, self._facts[i], dataset, cases[dataset.name])
             table += _cells(job, dataset, models, sourced[i], concerns)
         if len(job.seeds) > 1 and all(cell.seed is None for cell in table):
@@ -160,7 +160,7 @@ class Expansion:
     def _refs(self) -> list[tuple[CaseRef, ...]]:
         refs = []
         for i, dataset in enumerate(self._datasets):
-            with sweep.at(f"datasets[{i}]"):
+            with sweep.prefix_errors(f"datasets[{i}]"):
                 refs.append(dataset.refs())
         return refs
 
@@ -215,14 +215,14 @@ def _cells(
         if source.name not in only:
             continue
         if source.black_box and attack.needs_gradient:
-            concerns.append(_without_gradient(attack, source, [models[name] for name in models if name in only]))
+            concerns.append(_black_box_warning(attack, source, [models[name] for name in models if name in only]))
             continue
         targets = _targets(job, models, source)
         if job.score_on == "file":
             concerns += _require_file_scores(attack, targets)
         score_on = job.score_on or default_grid(attack, targets)
         if attack.moves_labels:
-            within = _on_its_grid(attack, source, targets, dataset)
+            within = _targets_on_grid(attack, source, targets, dataset)
             reason = f"as labels move on the grid of {source.name}"
             others = [target for target in targets if target not in within]
             concerns += [f"{attack.name}: not scored on {target.name}, {reason}" for target in others]
@@ -249,7 +249,7 @@ def _cells(
             yield cell
 
 
-def _on_its_grid(
+def _targets_on_grid(
     attack: Attack, source: ModelSpec, targets: Sequence[ModelSpec], dataset: Dataset
 ) -> tuple[ModelSpec, ...]:
     """Returns the targets that see the source's grid, on which an attack moves labels; refuses prompted networks."""
@@ -268,11 +268,11 @@ def _dataset_of(job: JobSpec, number: int) -> Dataset:
     place = f"datasets[{number}]"
     dataset = build_dataset(job.datasets[number], place)
     if "calibration" in job.metrics:
-        with sweep.at(place):
+        with sweep.prefix_errors(place):
             dataset.require_labels("the metric calibration", "which tell if a confident prediction is right")
     if isinstance(dataset, Images) and dataset.labels is None:
         for i, entry in _members_first(job.models, dataset):
-            with sweep.at(f"models[{i}]"):
+            with sweep.prefix_errors(f"models[{i}]"):
                 classes = None if entry.ensemble else stated_classes(entry)
             if classes is not None:
                 return dataset.model_copy(update={"labels": classes})
@@ -281,18 +281,18 @@ def _dataset_of(job: JobSpec, number: int) -> Dataset:
 
 def _attacks_on(job: JobSpec, number: int, dataset: Dataset) -> Iterator[tuple[Attack, Sequence[str]]]:
     """Yields the attacks on one dataset, each with the source models that it is for."""
-    with sweep.at(f"datasets[{number}]"):
+    with sweep.prefix_errors(f"datasets[{number}]"):
         dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
     datasets = [entry.name for entry in job.datasets]
     sources, models = models_for(job.models, dataset.name), [model.name for model in job.models]
     for i, entry in enumerate(job.attacks):
         place = f"attacks[{i}]"
         if dataset.name in entry.only("datasets", datasets, place):
-            for written, only in entry.on(dataset.name, sources, models, place):
+            for written, only in entry.settings_on(dataset.name, sources, models, place):
                 yield attack_of(entry.class_name, written, dataset, place), only
 
 
-def _without_gradient(attack: Attack, source: ModelSpec, sources: Sequence[ModelSpec]) -> str:
+def _black_box_warning(attack: Attack, source: ModelSpec, sources: Sequence[ModelSpec]) -> str:
     """Returns the warning that a gradient attack leaves out a black box; refuses it if no other source is left."""
     if all(model.black_box for model in sources):
         raise UserError(
@@ -306,7 +306,7 @@ def _facts_on(given: Sequence[ModelEntry], dataset: Dataset) -> dict[str, Facts]
     facts = {}
     for i, entry in _members_first(given, dataset):
         if not entry.ensemble:
-            with sweep.at(f"models[{i}]"):
+            with sweep.prefix_errors(f"models[{i}]"):
                 facts[entry.name] = facts_of(entry, len(dataset.classes), dataset.num_channels, dataset.class_names)
                 require_head(entry, facts[entry.name], dataset.name, dataset.classes)
     return facts
@@ -316,7 +316,7 @@ def _models_of(given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset:
     """Resolves a job's models for one dataset, in the job's order; refuses the same network twice."""
     models: dict[str, ModelSpec] = {}
     for i, entry in _members_first(given, dataset):
-        with sweep.at(f"models[{i}]"):
+        with sweep.prefix_errors(f"models[{i}]"):
             if entry.ensemble:
                 model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
             else:
@@ -407,8 +407,8 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
         if name in by_name:
             raise UserError(f"targets: {name!r} is a model of the job already: write NAME={checkpoint}")
         targets.append(name)
-    extended = job.model_copy(update={"models": [*job.models, *added], "targets": targets}).named("targets")
-    with sweep.at("targets"):
+    extended = job.model_copy(update={"models": [*job.models, *added], "targets": targets}).copy_named("targets")
+    with sweep.prefix_errors("targets"):
         require_names(extended)
     grid = expand(extended)
     return replace(grid, job=job, cells=tuple(cell for cell in grid.cells if cell.source.name in by_name))

@@ -164,7 +164,7 @@ def outlook(
     summary = Outlook(
         job=grid.job.name,
         out=store.root,
-        grid=tuple(_counted(grid)),
+        grid=tuple(_count_rows(grid)),
         notes=grid.notes,
         patients={
             name: counted_patients([ref.patient_id for ref in refs])
@@ -178,7 +178,7 @@ def outlook(
     if lacking:
         return summary
     todo = make_plan(grid, {} if store.is_empty else store.covered(), is_saved)
-    estimate = costs.estimated(todo.units, todo.metrics, store)
+    estimate = costs.estimate_costs(todo.units, todo.metrics, store)
     hours, basis = estimate.total / 3600, estimate.basis
     cost = None if price is None else price * hours
     return replace(
@@ -192,7 +192,7 @@ def outlook(
     )
 
 
-def _counted(grid: Grid) -> Iterator[dict[str, Any]]:
+def _count_rows(grid: Grid) -> Iterator[dict[str, Any]]:
     rows = defaultdict[tuple[str, str, str], list[int]](lambda: [0] * 5)
     for unit in grid.units():
         row = rows[unit.cell.dataset.name, unit.cell.source.name, unit.cell.attack.name]
@@ -242,13 +242,13 @@ def lines(found: Outlook) -> Iterator[str]:
     yield f"{done} of {amount(done + left, 'record')} {'is' if done + left == 1 else 'are'} in {found.out}"
     if left:
         price = "" if found.cost is None else f", {found.cost:,.2f} at {found.price:g}/h"
-        yield f"about {spoken(found.hours_left or 0.0)} left on one worker ({found.basis}){price}"
+        yield f"about {spoken_hours(found.hours_left or 0.0)} left on one worker ({found.basis}){price}"
 
 
-def spoken(hours: float) -> str:
+def spoken_hours(hours: float) -> str:
     """Formats hours for reading.
 
-    >>> spoken(0.001), spoken(0.5), spoken(1.01), spoken(12.34)
+    >>> spoken_hours(0.001), spoken_hours(0.5), spoken_hours(1.01), spoken_hours(12.34)
     ('1 minute', '30 minutes', '1 hour', '12 hours')
     """
     if (told := f"{hours:.2g}") == "1":

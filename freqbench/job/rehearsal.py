@@ -13,7 +13,7 @@ from freqbench.core.names import ALIASES
 from freqbench.core.plugins import trusting
 from freqbench.data.loaders.phantom import REHEARSED
 from freqbench.job.schema import JobSpec, build_dataset
-from freqbench.job.sweep import AttackEntry, DatasetEntry, at
+from freqbench.job.sweep import AttackEntry, DatasetEntry, prefix_errors
 from freqbench.models import MODELS, ModelEntry
 from freqbench.models.entry import TRAIN, seed_of
 
@@ -57,32 +57,32 @@ def missing(job: JobSpec) -> tuple[Missing, ...]:
         return (*_missing_datasets(job), *_missing_models(job))
 
 
-def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
+def add_stand_ins(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
     """Returns the job with stand-ins for missing things: all counts except the shapes of volumes stay exact."""
-    names, regions = {thing.what for thing in lacking}, _of_regions(job)
+    names, regions = {thing.what for thing in lacking}, _region_datasets(job)
     with trusting(job.trust_code):
         datasets = [_stand_in(entry) if f"dataset {entry.name}" in names else entry for entry in job.datasets]
     models = list(job.models)
     for number, entry in enumerate(job.models):
         if name_of(entry) in names:
             args = entry.args if _own(entry) in MODELS else ANY_ROI
-            models[number] = _untrained(entry, number, args, regions)
+            models[number] = _untrained_entry(entry, number, args, regions)
     return job.model_copy(update={"datasets": datasets, "models": models})
 
 
-def rehearsed(job: JobSpec) -> JobSpec:
+def shrink_job(job: JobSpec) -> JobSpec:
     """Returns the same grid on one small phantom per dataset and small untrained networks, with little effort.
 
     LPIPS is left out, as its weights may have to be fetched.
     """
     tiny, regions = (
         {"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None},
-        _of_regions(job),
+        _region_datasets(job),
     )
     models = [
         entry
         if entry.ensemble
-        else _untrained(entry, number, SMALL_ARGS[_arch(entry)], regions).model_copy(update=tiny)
+        else _untrained_entry(entry, number, SMALL_ARGS[_arch(entry)], regions).model_copy(update=tiny)
         for number, entry in enumerate(job.models)
     ]
     with trusting(job.trust_code):
@@ -102,7 +102,7 @@ def _missing_datasets(job: JobSpec) -> Iterator[Missing]:
     for i, entry in enumerate(job.datasets):
         place = f"{job.where}: datasets[{i}]"
         dataset = build_dataset(entry, place)
-        with at(place):
+        with prefix_errors(place):
             try:
                 dataset.refs()
             except MissingDataError as error:
@@ -131,7 +131,7 @@ def name_of(entry: ModelEntry) -> str:
     return f"model {entry.name}{f' of {entry.datasets[0]}' if entry.datasets else ''}"
 
 
-def _of_regions(job: JobSpec) -> set[str]:
+def _region_datasets(job: JobSpec) -> set[str]:
     """Returns the names of the datasets whose classes are regions, as far as that is known without their files."""
     named = set()
     for entry in job.datasets:
@@ -156,7 +156,7 @@ def _stand_in(entry: DatasetEntry, **changes: Any) -> DatasetEntry:
     return DatasetEntry(name=entry.name, loader="stand_in", **{**facts, **changes})
 
 
-def _untrained(entry: ModelEntry, number: int, args: Mapping[str, Any], regions: Set[str]) -> ModelEntry:
+def _untrained_entry(entry: ModelEntry, number: int, args: Mapping[str, Any], regions: Set[str]) -> ModelEntry:
     """Returns a model with its own untrained weights; a UNet replaces an architecture that is not in the table.
 
     `regions`: names of the datasets whose models have sigmoid outputs, stated by the files of those that do not say so.

@@ -29,7 +29,7 @@ def _metric(text: str) -> str:
     """Returns a metric's name; of one of an installed package the text by which rows name it."""
     if text in names.KNOWN["metrics"]:
         return text
-    added_here = plugins.installed("metrics")
+    added_here = plugins.installed_names("metrics")
     if "@" not in text and text not in added_here:
         known = [*names.KNOWN["metrics"], *added_here]
         raise UserError(f"{unknown('metric', text, known)}; if a package adds it, install that")
@@ -64,8 +64,8 @@ class Resources(Strict):
     gpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
 
 
-def _known(entry: AttackEntry) -> AttackEntry:
-    names.known("attacks", "attack", entry.name)
+def _require_known(entry: AttackEntry) -> AttackEntry:
+    names.require_known("attacks", "attack", entry.name)
     return entry
 
 
@@ -108,7 +108,7 @@ class JobSpec(Strict):
     name: Annotated[FileName, Field(pattern=r"^[\w.-]+$")]
     datasets: Annotated[list[DatasetEntry], Field(min_length=1)]
     models: Annotated[list[ModelEntry], Field(min_length=1)]
-    attacks: Annotated[list[Annotated[AttackEntry, AfterValidator(_known)]], Field(min_length=1)]
+    attacks: Annotated[list[Annotated[AttackEntry, AfterValidator(_require_known)]], Field(min_length=1)]
     training: tuple[_Training, ...] = ()
     targets: Literal["all", "source"] | Annotated[list[str], Field(min_length=1)] = "all"
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
@@ -120,7 +120,7 @@ class JobSpec(Strict):
     window_batch: Auto = "auto"
     case_timeout: Annotated[float, Field(gt=0)] | None = None
     save_adversarial: Literal["none", "nifti"] = "none"
-    save_only: tuple[Annotated[str, AfterValidator(partial(names.meant, "attacks"))], ...] = ()
+    save_only: tuple[Annotated[str, AfterValidator(partial(names.meant_name, "attacks"))], ...] = ()
     trust_code: bool = False
     _where: str = PrivateAttr(default="job")
 
@@ -133,7 +133,7 @@ class JobSpec(Strict):
         """File that the job was read from, which begins the line of an error; `job` if it was made in Python."""
         return self._where
 
-    def named(self, where: str) -> "JobSpec":
+    def copy_named(self, where: str) -> "JobSpec":
         """Returns the same job, whose errors begin with `where`."""
         job = self.model_copy()
         job._where = where
@@ -200,13 +200,13 @@ def require_sound(job: JobSpec) -> None:
     for i, entry in enumerate(job.datasets):
         place = f"{job.where}: datasets[{i}]"
         dataset = build_dataset(entry, place) if entry.class_name in DATASETS else None
-        with sweep.at(place):
+        with sweep.prefix_errors(place):
             classes[entry.name] = _classes(dataset) if dataset else None
     for i, model in enumerate(job.models):
-        with sweep.at(f"{job.where}: models[{i}]"):
+        with sweep.prefix_errors(f"{job.where}: models[{i}]"):
             for name in model.datasets or classes:
                 if known := classes[name]:
-                    model.merged(len(known), model.classes, known.head)
+                    model.merged_classes(len(known), model.classes, known.head)
             if model.command and not job.trust_code:
                 plugins.require_trust(str(model.path))
     named = {name: known.names if known else None for name, known in classes.items()}
@@ -273,6 +273,6 @@ def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Datase
     entry = config.validate(entry, DatasetEntry, where)
     cls: type[Dataset] | None = DATASETS.get(entry.class_name)
     if cls is None:
-        with sweep.at(f"{where}.loader"):
+        with sweep.prefix_errors(f"{where}.loader"):
             cls = plugins.load_class(entry.class_name, Dataset)
     return config.validate({"name": entry.name, **entry.own}, cls, where)

@@ -37,7 +37,7 @@ class Entry(BaseModel):
         return dict(self.model_extra or {})
 
     @model_serializer(mode="wrap")
-    def _as_given(self, handler: Any) -> dict[str, Any]:
+    def _dump_given(self, handler: Any) -> dict[str, Any]:
         """Dumps the given keys only; a null that was given is a value, even if a dump leaves out None."""
         dumped = handler(self)
         keys = [*type(self).model_fields, *(self.model_extra or {})]
@@ -55,7 +55,7 @@ class DatasetEntry(Entry):
         if "name" not in info.data:
             return loader
         try:
-            names.known("datasets", "loader", loader or info.data["name"])
+            names.require_known("datasets", "loader", loader or info.data["name"])
         except UserError as error:
             if loader is not None or "Did you mean" in str(error):
                 raise
@@ -68,7 +68,7 @@ class DatasetEntry(Entry):
     @property
     def class_name(self) -> str:
         """freqbench's own name of the loader, or `package.module:Class`."""
-        return names.meant("datasets", self.loader or self.name)
+        return names.meant_name("datasets", self.loader or self.name)
 
 
 class Match(Strict):
@@ -128,7 +128,7 @@ class AttackEntry(Entry):
     @property
     def class_name(self) -> str:
         """freqbench's own name of the attack, or `package.module:Class`."""
-        return names.meant("attacks", self.name)
+        return names.meant_name("attacks", self.name)
 
     @property
     def is_open(self) -> bool:
@@ -177,7 +177,7 @@ class AttackEntry(Entry):
         if not (outline := declared(self.class_name)):
             return
         choices = self.choices(place)
-        with at(place):
+        with prefix_errors(place):
             require_names(outline, choices, None if self.match is None else outline.budget_name)
         for value in choices.get("targeted", ()):
             require_untargeted(value, place)
@@ -186,16 +186,16 @@ class AttackEntry(Entry):
             for name, values in choices.items():
                 if class_names is None and name in OF_CLASSES:
                     continue
-                with at(place, f"{dataset}: "):
+                with prefix_errors(place, f"{dataset}: "):
                     meant = [with_indices("", {name: parse_value(value)}, class_names or ()) for value in values]
-                with at(place):
+                with prefix_errors(place):
                     settings[name] = [spelled(outline, name, value[name]) for value in meant]
             for involved, _ in TOGETHER.values():
                 for together in product(*(settings.get(name, ()) for name in involved)):
-                    with at(place):
+                    with prefix_errors(place):
                         require_together(outline.name, dict(zip(involved, together, strict=True)))
 
-    def on(
+    def settings_on(
         self, dataset: str, sources: Sequence[str], models: Sequence[str], place: str
     ) -> Iterator[tuple[dict[str, Any], Sequence[str]]]:
         """Yields the parameters of each attack on a dataset, and the models that it is made on.
@@ -212,7 +212,7 @@ class AttackEntry(Entry):
         if self.matched is None:
             raise UserError(
                 f"{place}.match: expected budgets that were found before the grid is made, got none: use freqbench run "
-                "or freqbench.engine.matching.matched"
+                "or freqbench.engine.matching.match_budgets"
             )
         for budget in self.matched:
             if budget.dataset == dataset:
@@ -244,7 +244,7 @@ def parse_value(value: Any) -> Any:
 
 
 @contextmanager
-def at(place: str, owner: str = "") -> Iterator[None]:
+def prefix_errors(place: str, owner: str = "") -> Iterator[None]:
     """Prefixes errors with the place in the job file where the mistake was made, and with the parameter's name.
 
     `owner` begins the complaint about a parameter: the dataset that refuses it.
@@ -278,7 +278,7 @@ def require_distinct(what: str, names: Sequence[str]) -> None:
             raise UserError(f"{what}[{i}].name: {name!r} is taken already: give each its own name")
 
 
-def with_own_files(refs: tuple["CaseRef", ...]) -> tuple["CaseRef", ...]:
+def require_own_files(refs: tuple["CaseRef", ...]) -> tuple["CaseRef", ...]:
     """Returns cases; refuses ids that differ in capitals only, or not at all: some disks keep one file for both."""
     seen: dict[str, str] = {}
     for ref in refs:

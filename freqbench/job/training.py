@@ -373,32 +373,32 @@ class TrainJob(TrainingSchedule):
         return self.model_copy(update={"models": tuple(models), "seed": self.seed + number, "replicates": 1})
 
     @property
-    def by_seed(self) -> "list[TrainJob]":
+    def seed_jobs(self) -> "list[TrainJob]":
         """The jobs of one seed each: the first replicates of all networks, the second ones, and so on."""
         return [self.replicate(number) for number in range(max(map(self.replicates_of, self.models)))]
 
     @property
     def networks(self) -> list[ModelRecipe]:
         """All networks in training order: one replicate of all models after the other, each model after its start."""
-        return [model for job in self.by_seed for model in job.in_order]
+        return [model for job in self.seed_jobs for model in job.ordered_models]
 
     @property
-    def in_order(self) -> list[ModelRecipe]:
+    def ordered_models(self) -> list[ModelRecipe]:
         """The models, each after the one that it starts from."""
         ordered: list[ModelRecipe] = []
         while waiting := {model.name for model in self.models} - {model.name for model in ordered}:
             ordered += [model for model in self.models if model.name in waiting and self.start(model) not in waiting]
         return [self.whole(model) for model in ordered]
 
-    def wanted(self, only: Collection[str] | None) -> list[ModelRecipe]:
+    def wanted_models(self, only: Collection[str] | None) -> list[ModelRecipe]:
         """Returns the models named in `only` and those that they start from, in training order; None: all."""
         if only is None:
-            return self.in_order
+            return self.ordered_models
         names = set(only)
-        for model in reversed(self.in_order):
+        for model in reversed(self.ordered_models):
             if model.name in names:
                 names.add(self.start(model))
-        return [model for model in self.in_order if model.name in names]
+        return [model for model in self.ordered_models if model.name in names]
 
     def schedule(self, model: ModelRecipe) -> TrainingSchedule:
         """Returns the job's schedule with the model's own settings."""
@@ -418,7 +418,7 @@ class TrainingEntry(Strict):
     out: Annotated[str, Field(min_length=1)] | None = None
 
     @field_serializer("job")
-    def _as_given(self, job: str | TrainJob) -> Any:
+    def _dump_given(self, job: str | TrainJob) -> Any:
         """Serialises a job without its defaults."""
         return job if isinstance(job, str) else job.model_dump(mode="json", exclude_unset=True)
 

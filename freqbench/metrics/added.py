@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from freqbench.core.errors import UserError, one_line
-from freqbench.core.plugins import installed, load_class, package_of, provenance
+from freqbench.core.plugins import installed_names, load_class, package_of, provenance
 from freqbench.metrics.overlap import Values
 from freqbench.metrics.volumes import Volume, class_maps
 
@@ -56,7 +56,7 @@ def resolved(text: str) -> str:
     the name alone, or the text of any version. Raises a UserError if no installed package adds it.
     """
     name, _, made_by = text.partition("@")
-    if name in installed("metrics"):
+    if name in installed_names("metrics"):
         source = provenance(type(load(name)))["source_sha256"]
         return f"{name}@{package_of('metrics', name)} {source[:8]}"
     package, _, version = made_by.rpartition(" ")[0].rpartition(" ")
@@ -66,7 +66,7 @@ def resolved(text: str) -> str:
 
 def load(name: str) -> LabelMetric:
     """Returns a metric of an installed package, imported; UserError if it is not as a LabelMetric should be."""
-    cls = load_class(installed("metrics")[name], LabelMetric)
+    cls = load_class(installed_names("metrics")[name], LabelMetric)
     for key, expected in (("title", "a text"), ("unit", "a text"), ("direction", "'higher' or 'lower'")):
         got = getattr(cls, key, None)
         if not isinstance(got, str) or (key == "direction" and got not in ("higher", "lower")):

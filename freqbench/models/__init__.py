@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from freqbench.models.defences.table import DEFENCES as DEFENCES
     from freqbench.models.inference import JointModel as JointModel
     from freqbench.models.inference import SlidingWindowModel as SlidingWindowModel
+    from freqbench.models.inference import assemble as assemble
     from freqbench.models.inference import attack_windows as attack_windows
-    from freqbench.models.inference import joined as joined
     from freqbench.models.inference import num_windows as num_windows
     from freqbench.models.inference import predict as predict
     from freqbench.models.inference import prediction as prediction
@@ -44,7 +44,7 @@ else:
         "defences.randomized_smoothing": ("VolumePrediction",),
         "defences.table": ("DEFENCES",),
         "inference": (
-            *("JointModel", "SlidingWindowModel", "attack_windows", "joined", "num_windows", "predict", "prediction"),
+            *("JointModel", "SlidingWindowModel", "attack_windows", "assemble", "num_windows", "predict", "prediction"),
             "sliding_windows",
         ),
         "loading": ("load",),

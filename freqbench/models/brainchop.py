@@ -54,7 +54,7 @@ def local(uri: str) -> Path:
     name = uri.removeprefix(SCHEME)
     if name not in FILES:
         raise UserError(f"{uri}: {unknown('file of brainchop', name, FILES)}")
-    folder = downloads.pinned(uri, FILES[name], partial(_get, name))
+    folder = downloads.fetch_pinned(uri, FILES[name], partial(_get, name))
     return folder / T1 if name == T1 else folder
 
 
@@ -64,8 +64,8 @@ def _get(name: str, file: str, target: Path) -> str:
     data = os.environ.get("FREQBENCH_DATA")
     if data:
         source = f"{data}/brainchop/{place}"
-        fs, inner = filesystems.opened(source)
-        with suppress(FileNotFoundError), filesystems.told(source, fs):
+        fs, inner = filesystems.filesystem_of(source)
+        with suppress(FileNotFoundError), filesystems.explain_errors(source, fs):
             fs.get_file(inner, str(target))
             return source
     address = f"{ADDRESS}/{place}" if name == T1 else f"{ADDRESS}/models/{place}"
@@ -73,7 +73,7 @@ def _get(name: str, file: str, target: Path) -> str:
         problem = "FREQBENCH_OFFLINE is set"
     else:
         try:
-            downloads.from_web(address, target)
+            downloads.fetch_web(address, target)
             return address
         except (OSError, HTTPException) as error:
             problem = one_line(error)

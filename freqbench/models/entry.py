@@ -20,8 +20,8 @@ from pydantic import (
 
 from freqbench.core.config import Architecture, FileName, Strict, validate
 from freqbench.core.errors import UserError, unknown
-from freqbench.core.input_space import RAS_LETTERS, Preprocess, in_ras_order
-from freqbench.core.names import meant
+from freqbench.core.input_space import RAS_LETTERS, Preprocess, ras_order
+from freqbench.core.names import meant_name
 from freqbench.core.plugins import names_class
 from freqbench.core.types import Outputs, Shape, triple
 from freqbench.models.brainchop import FILES, SCHEME, T1
@@ -94,11 +94,11 @@ class Inference(Strict):
                 return "".join(axis for axis in axes if axis in given)
         raise ValueError(f"expected some of the axes {AXES} or some of {FILE_AXES}, each once, got {given!r}")
 
-    def of_file(self, codes: str) -> "Inference":
+    def turn_to_file(self, codes: str) -> "Inference":
         """Returns the settings for a volume whose file has axes towards `codes`, its axes in place of the file's."""
         letters = {own: RAS_LETTERS[code][-1] for own, code in zip(FILE_AXES, codes, strict=True)}
         mirror = sorted((letters.get(axis, axis) for axis in self.mirror), key=AXES.index)
-        overlap = in_ras_order(self.overlap, codes) if isinstance(self.overlap, tuple) else self.overlap
+        overlap = ras_order(self.overlap, codes) if isinstance(self.overlap, tuple) else self.overlap
         return self.model_copy(update={"mirror": "".join(mirror), "overlap": overlap})
 
 
@@ -142,7 +142,7 @@ class InputAdapter(Strict):
             )
         return axes
 
-    def over(self, stated: "InputAdapter | None") -> "InputAdapter":
+    def merge_input(self, stated: "InputAdapter | None") -> "InputAdapter":
         """Returns a job's `input`; omitted axes stay these, as wrong ones spoil predictions without an error."""
         if stated is None or "axes" in stated.model_fields_set:
             return stated or self
@@ -163,10 +163,10 @@ class InputAdapter(Strict):
         codes = {letters: code for code, letters in RAS_LETTERS.items()}
         return "".join(codes[letters] for letters in re.findall("-?[HWD]", self.axes))
 
-    def of_file(self, codes: str) -> "InputAdapter":
+    def turn_to_file(self, codes: str) -> "InputAdapter":
         """Returns the adapter from a RAS volume whose file has axes towards `codes`, as in LPS.
 
-        >>> InputAdapter(axes="KJI").of_file("LPS").axes
+        >>> InputAdapter(axes="KJI").turn_to_file("LPS").axes
         'D-W-H'
         """
         if not self.is_of_file:
@@ -175,28 +175,28 @@ class InputAdapter(Strict):
         axes = "".join(letters.get(letter, letter) for letter in self.axes).replace("--", "")
         return self.model_copy(update={"axes": axes})
 
-    def in_network_order(self, shape: Shape) -> Shape:
+    def network_order(self, shape: Shape) -> Shape:
         """Returns the lengths of the volume's axes H, W, D (or the file's I, J, K) in the network's order."""
         return triple(shape[axis] for axis in self._order)
 
-    def in_volume_order(self, values: tuple[T, T, T]) -> tuple[T, T, T]:
+    def volume_order(self, values: tuple[T, T, T]) -> tuple[T, T, T]:
         """Returns values of the network's axes (lengths, spacing) in the order H, W, D (or I, J, K)."""
         return triple(values[self._order.index(axis)] for axis in range(3))
 
     def to_network(self, images: "Tensor") -> "Tensor":
         """Returns the network's input for images `[B, C, h, w, d]` in [0, 1]."""
-        return self.to_network_axes(self.scaled(images))
+        return self.to_network_axes(self.scale_images(images))
 
-    def scaled(self, images: "Tensor") -> "Tensor":
+    def scale_images(self, images: "Tensor") -> "Tensor":
         """Returns images `[B, C, h, w, d]` in [0, 1] in the network's unit, with the volume's axes."""
         low, high = self.scale
         # Defaults compute nothing, so that a plain network gets the volume to the bit.
         if (low, high) != (0.0, 1.0):
             images = low + (high - low) * images
         if self.mean != 0.0:
-            images = images - self._per_channel(self.mean, images)
+            images = images - self._channel_values(self.mean, images)
         if self.std != 1.0:
-            images = images / self._per_channel(self.std, images)
+            images = images / self._channel_values(self.std, images)
         return images
 
     def to_network_axes(self, volumes: "Tensor") -> "Tensor":
@@ -223,7 +223,7 @@ class InputAdapter(Strict):
         return FILE_AXES if self.is_of_file else AXES
 
     @staticmethod
-    def _per_channel(value: float | tuple[float, ...], images: "Tensor") -> "Tensor":
+    def _channel_values(value: float | tuple[float, ...], images: "Tensor") -> "Tensor":
         return images.new_tensor(value).reshape(1, -1, 1, 1, 1)
 
 
@@ -249,13 +249,13 @@ def advice_on_classes(outputs: int, num_classes: int, head: Outputs = "softmax")
         of_regions = "; if each output is a region's, set outputs: sigmoid of the model and regions of the dataset"
         return (
             "choose the classes that it knows by the dataset's `labels` (their names) or label_map, such as "
-            f"{_without(range(1, num_classes - outputs + 1), num_classes)}"
+            f"{_label_map(range(1, num_classes - outputs + 1), num_classes)}"
             f"{of_regions if outputs == num_classes - 1 else ''}"
         )
     return f"set classes: {outputs} and class_map of the model: which of them are merged into each of the dataset's"
 
 
-def _without(classes: Sequence[int], num_classes: int) -> str:
+def _label_map(classes: Sequence[int], num_classes: int) -> str:
     """Returns the label_map of a dataset that makes some of its classes background, and closes the gaps."""
     kept = [k for k in range(1, num_classes) if k not in classes]
     pairs = {k: kept.index(k) + 1 if k in kept else 0 for k in range(1, num_classes)}
@@ -425,7 +425,7 @@ class ModelEntry(Strict):
         """Returns the job's `outputs`, else what the network's files state, else `softmax`."""
         return self.outputs or stated or "softmax"
 
-    def merged(self, num_classes: int, outputs: int | None, head: Outputs = "softmax") -> ClassMap | None:
+    def merged_classes(self, num_classes: int, outputs: int | None, head: Outputs = "softmax") -> ClassMap | None:
         """Returns the class map for a network with `outputs` classes; raises UserError if it leaves a class open.
 
         Without `outputs`, which the network's file may state later, the map is checked alone. A map of regions begins
@@ -468,7 +468,7 @@ class ModelEntry(Strict):
         if missing:
             raise UserError(
                 f"{where}: expected each class of the dataset, got none for {missing[0]}: give its classes; if the "
-                f"network has none for it, take it out of the dataset: label_map: {_without(missing, num_classes)}"
+                f"network has none for it, take it out of the dataset: label_map: {_label_map(missing, num_classes)}"
             )
         if outputs is None:
             return None
@@ -516,7 +516,7 @@ class ModelEntry(Strict):
             return COMMAND
         scheme = str(self.checkpoint).partition("://")[0]
         stated = {"brainchop": "meshnet", "monai": "bundle"}.get(scheme) if self.arch is None else self.arch
-        return stated and meant("models", stated)
+        return stated and meant_name("models", stated)
 
     @field_validator("checkpoint")
     @classmethod

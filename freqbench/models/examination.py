@@ -91,12 +91,12 @@ def examine(net: nn.Module, inputs: Tensor, num_classes: int, head: Outputs = "s
         head: `sigmoid`: probabilities of regions, which need not add up to 1, are also mended.
     """
     try:
-        return _examined(net, inputs, num_classes, head)
+        return _examine_network(net, inputs, num_classes, head)
     except UnfitError as fault:
         return Examination(fault=str(fault))
 
 
-def _examined(net: nn.Module, inputs: Tensor, num_classes: int, head: Outputs) -> Examination:
+def _examine_network(net: nn.Module, inputs: Tensor, num_classes: int, head: Outputs) -> Examination:
     buffers = [buffer.clone() for buffer in net.buffers()]
     first = _logits(net, inputs[:1], num_classes)
     if not first.isfinite().all():
@@ -122,7 +122,7 @@ def _examined(net: nn.Module, inputs: Tensor, num_classes: int, head: Outputs) -
     caution = None
     if torch.equal(first, other):
         caution = "its output does not depend on the volume"
-    elif _in_unit_interval(first, other, _logits(net, 20 * inputs[:1] - 10, num_classes)):
+    elif _are_probabilities(first, other, _logits(net, 20 * inputs[:1] - 10, num_classes)):
         if all(bool(((values == 0) | (values == 1)).all()) for values in (first, other)):
             raise UnfitError("expected logits, got 0 and 1 alone, as labels have no gradient: return the logits before")
         sums = torch.cat([first, other]).float().sum(dim=1)
@@ -165,7 +165,7 @@ def _are_alike(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() <= share * other.abs().max())
 
 
-def _in_unit_interval(*outputs: Tensor) -> bool:
+def _are_probabilities(*outputs: Tensor) -> bool:
     """True if all numbers lie in [0, 1], also those of an input far out of its range, which logits would follow."""
     return all(float(values.min()) >= 0 and float(values.max()) <= 1 + 1e-6 for values in outputs)
 
@@ -199,13 +199,13 @@ class OneByOne(nn.Module):
         return torch.cat([self.net(image) for image in torch.split(images, 1)])
 
 
-def mended(net: nn.Module, yields: Yields, singly: bool, head: Outputs = "softmax") -> nn.Module:
+def mend(net: nn.Module, yields: Yields, singly: bool, head: Outputs = "softmax") -> nn.Module:
     """Returns a network that returns logits, each window's by itself; the same network if it does already."""
     net = OneByOne(net) if singly else net
     return LogitsOfProbabilities(net, head) if yields == PROBABILITIES else net
 
 
-def remembered(
+def remember_outcome(
     asked: Mapping[str, Any], kind: type[K], check: Callable[[], K], stays: Callable[[], bool] = lambda: True
 ) -> K:
     """Returns the outcome of a check: the one on the node's disk, if it is there and can be read, else that of `check`.

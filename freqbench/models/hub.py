@@ -65,8 +65,8 @@ def local(uri: str) -> Path:
     Raises UserError for anything but a URI of SCHEMES, CheckpointError for a repository, revision or path that the hub
     does not have or give, MissingDataError if it cannot be reached and the cache has no copy.
     """
-    place = _parsed(uri)
-    snapshot, _ = _asked(uri, place)
+    place = _parse(uri)
+    snapshot, _ = _ask_hub(uri, place)
     within = f"{place.path}/" if place.path else ""
     wanted = [place.path] if place.path in snapshot.files else []
     if not wanted:
@@ -74,26 +74,26 @@ def local(uri: str) -> Path:
         wanted = [name for name in below if any(fnmatch(name, pattern) for pattern in READ)]
     if not wanted:
         raise CheckpointError(f"{uri}: {unknown('file or folder of a network', place.path, snapshot.files)}")
-    hashes = {downloads.below(uri, name): snapshot.files[name].sha256 for name in wanted}
+    hashes = {downloads.require_below(uri, name): snapshot.files[name].sha256 for name in wanted}
     get = partial(_get, uri, place, snapshot)
-    return downloads.pinned(f"hf://{place.repo}@{snapshot.commit}", hashes, get) / place.path
+    return downloads.fetch_pinned(f"hf://{place.repo}@{snapshot.commit}", hashes, get) / place.path
 
 
-def at_commit(uri: str) -> tuple[str, tuple[str, ...]]:
+def pin_commit(uri: str) -> tuple[str, tuple[str, ...]]:
     """Returns a URI of SCHEMES with a commit in place of a tag or branch, and a note on it; any other path as it is.
 
     Raises as `local` does.
     """
-    if not uri.startswith(SCHEMES) or re.fullmatch(_COMMIT, (place := _parsed(uri)).revision):
+    if not uri.startswith(SCHEMES) or re.fullmatch(_COMMIT, (place := _parse(uri)).revision):
         return uri, ()
-    snapshot, is_old = _asked(uri, place)
+    snapshot, is_old = _ask_hub(uri, place)
     path = f"/{place.path}" if place.path else ""
     old = ", by the last answer of the hub, which cannot be reached now" if is_old else ""
     note = f"{place.revision} of {place.repo} is commit {snapshot.commit}{old}"
     return f"hf://{place.repo}{path}@{snapshot.commit}", (note,)
 
 
-def _parsed(uri: str) -> _Place:
+def _parse(uri: str) -> _Place:
     match = _URI.fullmatch(f"hf://MONAI/{uri.removeprefix(MONAI)}" if uri.startswith(MONAI) else uri)
     if match is None or (uri.startswith(MONAI) and match[2]):
         example = f"{MONAI}BUNDLE@VERSION" if uri.startswith(MONAI) else "hf://ORG/REPO/FILE@REVISION"
@@ -101,7 +101,7 @@ def _parsed(uri: str) -> _Place:
     return _Place(match[1], (match[2] or "").strip("/"), match[3])
 
 
-def _asked(uri: str, place: _Place) -> tuple[_Snapshot, bool]:
+def _ask_hub(uri: str, place: _Place) -> tuple[_Snapshot, bool]:
     """Returns a repository at a revision, and True if that is the hub's last answer, as it cannot be reached now.
 
     What a commit holds never changes, so that it is asked for once.
@@ -112,7 +112,7 @@ def _asked(uri: str, place: _Place) -> tuple[_Snapshot, bool]:
     if known and known.commit == place.revision:
         return known, False
     try:
-        with _told(uri) as api:
+        with _lend_client(uri) as api:
             info = api.model_info(place.repo, revision=place.revision, files_metadata=True, timeout=SECONDS)
             listed = {each.rfilename: (each.size, each.lfs) for each in info.siblings}
             files = {name: _ListedFile(size=size, sha256=lfs and lfs.sha256) for name, (size, lfs) in listed.items()}
@@ -131,7 +131,7 @@ def _get(uri: str, place: _Place, snapshot: _Snapshot, name: str, target: Path) 
     """Fetches one file of a commit to `target`; returns its address."""
     size = snapshot.files[name].size
     limits.require(size or 0, limits.FILE, f"bytes of {uri}: {name}")
-    with _told(uri) as api, target.open("wb") as stream:
+    with _lend_client(uri) as api, target.open("wb") as stream:
         from huggingface_hub import hf_hub_url
         from huggingface_hub.file_download import http_get
         from huggingface_hub.utils import build_hf_headers
@@ -142,14 +142,14 @@ def _get(uri: str, place: _Place, snapshot: _Snapshot, name: str, target: Path) 
 
 
 @contextmanager
-def _told(uri: str) -> Iterator[Any]:
+def _lend_client(uri: str) -> Iterator[Any]:
     """Lends the library's client; turns its errors into one line.
 
     Raises CheckpointError if the hub refuses, MissingDataError if it cannot be reached or answers otherwise.
     """
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     if downloads.is_offline():
-        raise _unreached(uri, endpoint, "FREQBENCH_OFFLINE is set")
+        raise _unreached_error(uri, endpoint, "FREQBENCH_OFFLINE is set")
     try:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HTTPError
@@ -164,10 +164,10 @@ def _told(uri: str) -> Iterator[Any]:
                 f"{uri}: {endpoint} refuses it ({one_line(error, 200)}): check repository and revision; a private or "
                 "gated one needs HF_TOKEN"
             ) from None
-        raise _unreached(uri, endpoint, one_line(error, 200)) from None
+        raise _unreached_error(uri, endpoint, one_line(error, 200)) from None
 
 
-def _unreached(uri: str, endpoint: str, problem: str) -> MissingDataError:
+def _unreached_error(uri: str, endpoint: str, problem: str) -> MissingDataError:
     return MissingDataError(
         f"{uri}: run once with internet access, or set HF_ENDPOINT to a mirror: expected a copy in the cache or an "
         f"answer of the hub, found neither; tried {endpoint} ({problem})"

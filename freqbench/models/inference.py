@@ -88,7 +88,7 @@ def sliding_windows(
 def num_windows(spec: ModelSpec, shape: Shape, ref: CaseRef) -> int:
     """Returns the number of windows that a model runs in one prediction of a case with this shape."""
     first = spec.members[0] if spec.members else spec
-    inference = spec.inference.of_file(ref.axes) if first.input.is_of_file else spec.inference
+    inference = spec.inference.turn_to_file(ref.axes) if first.input.is_of_file else spec.inference
     return len(sliding_windows(shape, spec.roi_of(ref), inference.overlap, inference.windows == "even"))
 
 
@@ -111,13 +111,13 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
         overlap = model.inference.overlap
         apart = [of_axis == 0 for of_axis in overlap] if isinstance(overlap, tuple) else [False] * 3
         sides = triple(1 if alone else side for alone, side in zip(apart, model.roi, strict=True))
-        of_network = torch.from_numpy(_nnunet_weights(model.order.in_network_order(sides))).to(**kind)
+        of_network = torch.from_numpy(_nnunet_weights(model.order.network_order(sides))).to(**kind)
         weights = model.order.from_network(of_network[None, None])[0, 0].expand(model.roi)
     else:
         from monai.data.utils import compute_importance_map
 
         weights = compute_importance_map(model.roi, mode=model.inference.weighting, sigma_scale=0.125, **kind)
-    return weights[model.inside(scores.shape[2:])]
+    return weights[model.window_place(scores.shape[2:])]
 
 
 @lru_cache(maxsize=16)
@@ -169,7 +169,7 @@ def prediction(
     if volume.dim() != 5 or len(volume) != 1:
         raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
     if model.smoothing is None:
-        return _stitched(model, [volume], window_batch, case, with_confidence, file_grid)[0]
+        return _stitch(model, [volume], window_batch, case, with_confidence, file_grid)[0]
     if file_grid is not None:
         raise UserError(f"{model.name}: {VOTES_ON_GRID}")
 
@@ -180,7 +180,7 @@ def prediction(
     def segment(draws: Iterable[Tensor]) -> Iterator[Tensor]:
         queue = iter(draws)
         while some := list(islice(queue, at_once)):
-            yield from (each.labels for each in _stitched(model, some, window_batch, case))
+            yield from (each.labels for each in _stitch(model, some, window_batch, case))
 
     key = draw_seed("prediction", case)
     if isinstance(model.smoothing, Smoothing):
@@ -203,7 +203,7 @@ def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, cas
     return prediction(model, image, window_batch, case).labels
 
 
-def _stitched(
+def _stitch(
     model: SegmentationModel,
     volumes: Sequence[Tensor],
     window_batch: int,
@@ -243,7 +243,7 @@ def _add_scores(
 ) -> None:
     """Runs a batch of windows of every volume and frees all its tensors before the next batch runs."""
     crops = torch.cat([volume[:, :, h, w, d] for volume in volumes for h, w, d in windows])
-    scores = model.on([*windows] * len(slabs)).scores(
+    scores = model.cut([*windows] * len(slabs)).scores(
         crops.to(next(model.parameters()).device), model.inference.mirror, [*keys] * len(slabs)
     )
     weights = window_weights(model, scores)
@@ -417,7 +417,7 @@ class SlidingWindowModel(nn.Module):
         super().__init__()
         self.smoothing = model.defence if isinstance(model.defence, Smoothing) else None
         self._draws = model.passes if model.takes_keys else None
-        self.model = model if self.smoothing is None else model.undefended()
+        self.model = model if self.smoothing is None else model.drop_defence()
         self.window_batch = window_batch
         self.kept = kept
         self.num_forwards = 0
@@ -444,7 +444,7 @@ class SlidingWindowModel(nn.Module):
         key = FIXED if keys is None else keys[0]
         seeds = [draw_seed(key, draw) for draw in range(self._draws or 1)]
         return self.model.head.mean_of_probabilities(
-            [self._logits(self.smoothing.changed(images, seed), None) for seed in seeds]
+            [self._logits(self.smoothing.apply_draw(images, seed), None) for seed in seeds]
         )
 
     def _logits(self, images: Tensor, keys: Sequence[int] | None) -> Tensor:
@@ -466,7 +466,7 @@ class SlidingWindowModel(nn.Module):
         seeds = None
         if keys is not None:
             seeds = [draw_seed(key, *(axis.start for axis in window)) for window in windows for key in keys]
-        return self.model.averaged(self.model.on(windows)(crops, seeds))
+        return self.model.averaged_form(self.model.cut(windows)(crops, seeds))
 
 
 class JointModel(SlidingWindowModel):
@@ -487,14 +487,14 @@ class JointModel(SlidingWindowModel):
         """Voxels of the windows that the volume is made of, bool `[W, 1, h, w, d]`: no later window overwrites them."""
         sides = [axis.stop - axis.start for axis in self.tiles[0]]
         numbers = torch.arange(len(self.tiles) * math.prod(sides)).reshape(-1, 1, *sides)
-        return torch.isin(numbers, joined(numbers, self.tiles), assume_unique=True)
+        return torch.isin(numbers, assemble(numbers, self.tiles), assume_unique=True)
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
         """Returns the stitched logits of the joined windows; `keys` has one key, that of the volume."""
-        return super().forward(joined(images, self.tiles), keys)
+        return super().forward(assemble(images, self.tiles), keys)
 
 
-def joined(parts: Tensor, windows: Sequence[Window]) -> Tensor:
+def assemble(parts: Tensor, windows: Sequence[Window]) -> Tensor:
     """Returns the volume `[1, C, H, W, D]` of windows `[W, C, h, w, d]` that tile it; the later of two overwrites."""
     lengths = []
     for axis, length in enumerate(parts.shape[2:]):

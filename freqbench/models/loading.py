@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from freqbench.core.errors import CheckpointError, UserError
-from freqbench.models.examination import mended
+from freqbench.models.examination import mend
 from freqbench.models.sources import source_of
 from freqbench.models.spec import ModelSpec
 from freqbench.models.wrapper import MeanOfLogits, MeanOfProbabilities, SegmentationModel
@@ -24,10 +24,10 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
     if spec.members:
         members = [load(member, device, precision, compile) for member in spec.members]
         mean = MeanOfLogits if spec.averages == "logits" else MeanOfProbabilities
-        return wrapped(spec, mean(members)).to(device).eval()
+        return wrap_network(spec, mean(members)).to(device).eval()
     source, stated = source_of(spec.arch), spec.checkpoint
     # The copy that was checked is used from here on, even if another file replaces the original meanwhile.
-    spec = replace(spec, checkpoint=source.located(stated, spec.args, spec.checkpoint_sha256))
+    spec = replace(spec, checkpoint=source.locate(stated, spec.args, spec.checkpoint_sha256))
     with naming(stated, spec.checkpoint):
         if not spec.is_random and source.sha256(spec.checkpoint, spec.args) != spec.checkpoint_sha256:
             raise CheckpointError(
@@ -38,10 +38,10 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
         if source.weights and not spec.is_random:
             # Strict, and casts float16 weights to the network's float32.
             net.load_state_dict(source.weights(spec, net.state_dict())[0])
-    net = mended(net, spec.yields, spec.singly, spec.head)
+    net = mend(net, spec.yields, spec.singly, spec.head)
     net.requires_grad_(False)
     compile = compile and spec.black_box is None
-    return wrapped(spec, net, precision=precision, compile=compile, adapter=spec.input).to(device).eval()
+    return wrap_network(spec, net, precision=precision, compile=compile, adapter=spec.input).to(device).eval()
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def naming(given: str, local: str) -> Iterator[None]:
         raise type(error)(str(error).replace(local, given)) from None
 
 
-def wrapped(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:
+def wrap_network(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:
     """Wraps a network by its spec; `settings` are further arguments of SegmentationModel."""
     around: dict[str, Any] = {"inference": spec.inference, "defence": spec.defence, "adaptive": spec.adaptive}
     around |= {"class_map": spec.class_map, "outputs": spec.head}

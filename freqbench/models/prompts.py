@@ -40,7 +40,7 @@ class PointPrompts:
         if type(self.seed) is not int:
             raise ValueError(f"expected point_seed of a whole number, got {self.seed!r}")
 
-    def drawn(self, case: Case) -> Tensor:
+    def draw_points(self, case: Case) -> Tensor:
         """Returns the class of each clicked voxel, 0 elsewhere: uint8 `[1, H, W, D]`.
 
         Raises UserError if the largest component of a class has fewer voxels than there are points.

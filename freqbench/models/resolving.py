@@ -30,7 +30,7 @@ from freqbench.models.entry import (
     advice_on_classes,
     seed_of,
 )
-from freqbench.models.examination import Examination, examine, remembered, windows
+from freqbench.models.examination import Examination, examine, remember_outcome, windows
 from freqbench.models.loading import load, naming
 from freqbench.models.networks.architectures import MODELS
 from freqbench.models.networks.construction import refusing
@@ -39,7 +39,7 @@ from freqbench.models.sources.source import UNTRAINED, Facts, adapter_of, axes_o
 from freqbench.models.spec import ModelSpec
 from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace, Pipeline
-from freqbench.pipelines.monai import MonaiPipeline, of_words
+from freqbench.pipelines.monai import MonaiPipeline, from_words
 
 SHARE = {"train": "taught it (train)", "select": "chose its weights (select)"}
 
@@ -51,8 +51,8 @@ def facts_of(
     class_names: Sequence[str] = (),
 ) -> Facts:
     """Returns the facts of a model, not an ensemble: the part of `resolve` that makes no network, and refuses as it."""
-    (path, at), source = hub.at_commit(_path_of(entry)), source_of(entry.reader)
-    local = source.located(path, entry.args)
+    (path, at), source = hub.pin_commit(_path_of(entry)), source_of(entry.reader)
+    local = source.locate(path, entry.args)
     with naming(path, local):
         facts, seed = source.facts(entry, local, num_classes, num_channels), seed_of(path)
         sha256 = source.sha256(local, facts.args) if seed is None else f"random:{seed}"
@@ -99,7 +99,7 @@ def resolve(
         spec = replace(spec, min_dice=0.0, expected_dice=None)
     notes = tuple(f"{entry.name}: {note}" for note in spec.notes)
     silent = frozenset(source.silent(spec.arch, spec.args))
-    return _examined(replace(spec, checkpoint=facts.path, notes=notes, silent_args=silent))
+    return _examine_spec(replace(spec, checkpoint=facts.path, notes=notes, silent_args=silent))
 
 
 def _asked(entry: ModelEntry, num_classes: int, num_channels: int) -> ModelSpec:
@@ -130,7 +130,7 @@ def _spec_of(asked: ModelSpec, facts: Facts, entry: ModelEntry, space: AnySpace 
 
     `space` is the dataset's.
     """
-    source, adapter, head = source_of(facts.arch), facts.input.over(entry.input), entry.head(facts.outputs)
+    source, adapter, head = source_of(facts.arch), facts.input.merge_input(entry.input), entry.head(facts.outputs)
     outputs = entry.num_outputs(asked.num_classes, head) or facts.num_classes
     if outputs is None:
         raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
@@ -138,14 +138,14 @@ def _spec_of(asked: ModelSpec, facts: Facts, entry: ModelEntry, space: AnySpace 
     draft = replace(
         asked,
         **facts.origin,
-        roi=entry.roi or (adapter.in_volume_order(facts.roi) if facts.roi else DEFAULT_ROI),
+        roi=entry.roi or (adapter.volume_order(facts.roi) if facts.roi else DEFAULT_ROI),
         input=adapter,
         space=_space(entry, facts, space),
         inference=entry.inference or validate(dict(facts.inference), Inference, where=entry.name),
         runs_code=source.runs_code,
         takes_volumes=source.takes_volumes,
         head=head,
-        class_map=entry.merged(asked.num_classes, outputs, head),
+        class_map=entry.merged_classes(asked.num_classes, outputs, head),
         method=asked.method or facts.metadata.training.method or None,
     )
     _require_agreement(draft, facts, entry)
@@ -202,7 +202,7 @@ def transforms_of(entry: ModelEntry) -> MonaiPipeline:
     """Returns the pipeline of an entry's `transforms`."""
     where, given = f"{entry.name}: transforms", entry.transforms
     if isinstance(given, list | tuple):
-        return of_words(given, where, entry.bounds)
+        return from_words(given, where, entry.bounds)
     stated = {"function": given} if isinstance(given, str) else {"compose": given}
     return MonaiPipeline(release=version("monai"), bounds=entry.bounds, where=where, **stated)
 
@@ -273,7 +273,7 @@ def resolve_network(
         pipeline = transforms_of(entry)
         adapter, space = adapter_of(pipeline, num_channels), pipeline
         _require_no_other_input(name, entry.input, entry.inference or DEFAULT_INFERENCE)
-    adapter = adapter.over(entry.input)
+    adapter = adapter.merge_input(entry.input)
     if next(net.parameters(), None) is None:
         raise UserError(f"{name}: expected a network with parameters, found none: add one")
     device = device or next(net.parameters()).device
@@ -293,7 +293,7 @@ def resolve_network(
     head = entry.head(None)
     least, parts = (1, "region") if head == "sigmoid" else (2, "classes")
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    sides = adapter.in_network_order(roi)
+    sides = adapter.network_order(roi)
     if not isinstance(got, tuple) or len(got) != 5 or got[1] < least or (got[0], *got[2:]) != (1, *sides):
         raise UserError(
             f"{name}: expected logits of shape (1, K, {', '.join(map(str, sides))}) with {least} {parts} or more, got "
@@ -318,7 +318,7 @@ def resolve_network(
         space=space,
     )
     inputs = adapter.to_network(windows(num_channels, roi).to(device))
-    return _with_findings(spec, examine(net, inputs, got[1], head)), net
+    return _add_findings(spec, examine(net, inputs, got[1], head)), net
 
 
 def require_head(entry: ModelEntry, facts: Facts, dataset: str, classes: Classes) -> None:
@@ -440,7 +440,7 @@ def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpac
     return entry.preprocess or (None if is_datasets else own)
 
 
-def _examined(spec: ModelSpec) -> ModelSpec:
+def _examine_spec(spec: ModelSpec) -> ModelSpec:
     """Returns the spec with what the examination of its network found, once per node; refuses a network at fault.
 
     The construction of freqbench's own networks shows that they return logits of each window by itself.
@@ -449,7 +449,7 @@ def _examined(spec: ModelSpec) -> ModelSpec:
     if spec.is_prompted or (source_of(spec.arch).is_known and not is_mixing):
         return spec
 
-    def examined() -> Examination:
+    def examine_model() -> Examination:
         # A frozen file may make its tensors on the device where it was saved.
         is_there = source_of(spec.arch).weights is None and torch.cuda.is_available()
         model = load(spec, torch.device("cuda" if is_there else "cpu"))
@@ -458,10 +458,10 @@ def _examined(spec: ModelSpec) -> ModelSpec:
         inputs = model.adapter.to_network(windows(spec.num_channels, spec.roi).to(next(model.parameters()).device))
         return examine(model.net, inputs, spec.num_outputs, spec.head)
 
-    return _with_findings(spec, remembered({"examined": spec.model_id}, Examination, examined))
+    return _add_findings(spec, remember_outcome({"examined": spec.model_id}, Examination, examine_model))
 
 
-def _with_findings(spec: ModelSpec, result: Examination) -> ModelSpec:
+def _add_findings(spec: ModelSpec, result: Examination) -> ModelSpec:
     if result.fault:
         raise UserError(f"{spec.name}: {result.fault}")
     notes = (*spec.notes, *(f"{spec.name}: {note}" for note in result.notes))

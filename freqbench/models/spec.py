@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from freqbench.core.identity import digest
-from freqbench.core.input_space import in_ras_order
+from freqbench.core.input_space import ras_order
 from freqbench.core.types import CaseRef, Outputs, Shape
 from freqbench.models import entry
 from freqbench.models.defences.base import Defence
@@ -159,7 +159,7 @@ class ModelSpec(Origin):
     def roi_of(self, ref: CaseRef) -> Shape:
         """Returns the ROI along the axes of a case's volume."""
         first = self.members[0] if self.members else self
-        return in_ras_order(self.roi, ref.axes) if first.input.is_of_file else self.roi
+        return ras_order(self.roi, ref.axes) if first.input.is_of_file else self.roi
 
     @property
     def num_outputs(self) -> int:
@@ -171,7 +171,7 @@ class ModelSpec(Origin):
     @property
     def network_roi(self) -> Shape:
         """The ROI in the network's own axis order."""
-        return self.input.in_network_order(self.roi)
+        return self.input.network_order(self.roi)
 
     @property
     def passes(self) -> int:

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqbench.core.errors import UserError, unknown
-from freqbench.core.input_space import in_ras_order
+from freqbench.core.input_space import ras_order
 from freqbench.core.types import Beside, Case, Outputs, Shape, triple
-from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed, unchanged
+from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed, keep_logits
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.entry import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter
@@ -51,11 +51,11 @@ class SegmentationModel(nn.Module):
     those of a case's file, and with the ROI along the axes of its volume.
 
     A network with a `prompt_policy` (`freqbench.models.prompts`) takes prompts beside the images, drawn once from the
-    label of a case: `for_case` returns the model with these prompts, `on` the model for some windows. Prompts are
+    label of a case: `for_case` returns the model with these prompts, `cut` the model for some windows. Prompts are
     padded, mirrored and reordered like the images; no defence touches them.
 
     Of a case that a network's own pipeline prepared (`Case.prepared`), `for_case` returns the model with its bounds and
-    with what lies beside the volume, which `on` cuts like the windows. Where voxels are fixed, no gradient passes.
+    with what lies beside the volume, which `cut` cuts like the windows. Where voxels are fixed, no gradient passes.
 
     Args:
         net: the bare network.
@@ -129,7 +129,7 @@ class SegmentationModel(nn.Module):
         """True if volumes need not lie in [0, 1]: a defence changes them and clamps the result."""
         return isinstance(self.defence, Smoothing)
 
-    def undefended(self) -> "SegmentationModel":
+    def drop_defence(self) -> "SegmentationModel":
         """Returns the model without its defence; modules are shared."""
         model = copy(self)
         model.defence = None
@@ -148,7 +148,7 @@ class SegmentationModel(nn.Module):
         """
         model = self._turned_to(case.ref.axes, case.prepared)
         if not self.takes_volumes:
-            return model._prompted(self._policy.drawn(case)[None]) if self._policy else model
+            return model._add_prompts(self._policy.draw_points(case)[None]) if self._policy else model
         model = copy(model)
         model._case = case
         return model
@@ -158,7 +158,7 @@ class SegmentationModel(nn.Module):
         roi, adapter, inference = self._of_file
         if isinstance(self.net, MeanOfProbabilities):
             members = [member._turned_to(codes, prepared) for member in self.net.models]
-            model = self._of(self.net, members)
+            model = self._ensemble(self.net, members)
             if model is self:
                 return self
             model.roi, is_of_file = members[0].roi, members[0].is_of_file
@@ -166,10 +166,10 @@ class SegmentationModel(nn.Module):
             if not adapter.is_of_file and prepared is None and self._prepared is None:
                 return self
             model = copy(self)
-            model._prepared = _BesideWindows.of(prepared, next(self.parameters()).device) if prepared else None
+            model._prepared = _BesideWindows.from_volume(prepared, next(self.parameters()).device) if prepared else None
             is_of_file = adapter.is_of_file
-            model.roi, model.adapter = in_ras_order(roi, codes) if is_of_file else roi, adapter.of_file(codes)
-        model.inference = inference.of_file(codes) if is_of_file else inference
+            model.roi, model.adapter = ras_order(roi, codes) if is_of_file else roi, adapter.turn_to_file(codes)
+        model.inference = inference.turn_to_file(codes) if is_of_file else inference
         return model
 
     @property
@@ -177,7 +177,7 @@ class SegmentationModel(nn.Module):
         """True if it is given files as they lie, so that its window follows their axes."""
         return self._of_file[1].is_of_file
 
-    def _of(self, net: "MeanOfProbabilities", members: Sequence["SegmentationModel"]) -> "SegmentationModel":
+    def _ensemble(self, net: "MeanOfProbabilities", members: Sequence["SegmentationModel"]) -> "SegmentationModel":
         """Returns the ensemble of other members; itself if they are its own."""
         if all(ours is theirs for ours, theirs in zip(members, net.models, strict=True)):
             return self
@@ -192,25 +192,25 @@ class SegmentationModel(nn.Module):
 
     @property
     def has_place(self) -> bool:
-        """True if `on` tells windows of a volume apart, so that an attack takes them one by one."""
+        """True if `cut` tells windows of a volume apart, so that an attack takes them one by one."""
         return self.takes_prompts or any(part._prepared and part._prepared.has_place for part in self.parts)
 
-    def on(self, windows: Sequence[tuple[slice, slice, slice]]) -> "SegmentationModel":
+    def cut(self, windows: Sequence[tuple[slice, slice, slice]]) -> "SegmentationModel":
         """Returns the model of `for_case` with the prompts of a batch of windows of its volume, in their order.
 
         Likewise with what a pipeline made beside them.
         """
         if isinstance(self.net, MeanOfProbabilities):
-            return self._of(self.net, [member.on(windows) for member in self.net.models])
+            return self._ensemble(self.net, [member.cut(windows) for member in self.net.models])
         if self._prepared and self._prepared.has_place:
             model = copy(self)
-            model._prepared = self._prepared.on(windows)
+            model._prepared = self._prepared.cut(windows)
             return model
         if self.prompts is None:
             return self
-        return self._prompted(torch.cat([self.prompts[:, :, h, w, d] for h, w, d in windows]))
+        return self._add_prompts(torch.cat([self.prompts[:, :, h, w, d] for h, w, d in windows]))
 
-    def _prompted(self, prompts: Tensor) -> "SegmentationModel":
+    def _add_prompts(self, prompts: Tensor) -> "SegmentationModel":
         model = copy(self)
         model.prompts = prompts.to(next(self.parameters()).device)
         return model
@@ -220,10 +220,10 @@ class SegmentationModel(nn.Module):
 
         `keys` seed the draws of each window; without them all windows share one fixed key.
         """
-        h, w, d = self._cropped(images.shape[2:])
+        h, w, d = self._logits_place(images.shape[2:])
         draws = []
         for draw in range(self.passes):
-            seen, back = self._seen(images, keys, draw)
+            seen, back = self._defend(images, keys, draw)
             draws.append(back(self._run(self._input(seen))[:, :, h, w, d]))
         return draws[0] if len(draws) == 1 else self.head.mean_of_probabilities(draws)
 
@@ -237,19 +237,19 @@ class SegmentationModel(nn.Module):
 
         Mirror images share one draw of a defence; randomised smoothing adds its noise to the whole volume, not here.
         """
-        h, w, d = self._cropped(images.shape[2:])
-        seen, back = (images, unchanged) if self.smoothing else self._seen(images, keys, draw=0)
+        h, w, d = self._logits_place(images.shape[2:])
+        seen, back = (images, keep_logits) if self.smoothing else self._defend(images, keys, draw=0)
         padded = self._input(seen)
         share = 0.5 ** len(mirror)
-        mean = self.averaged(self._run(padded))
+        mean = self.averaged_form(self._run(padded))
         if mirror:
             mean = mean * share
         for count in range(1, len(mirror) + 1):
             for axes in combinations([2 + AXES.index(axis) for axis in mirror], count):
-                mean.add_(self.averaged(self._run(padded.flip(axes), axes)).flip(axes), alpha=share)
+                mean.add_(self.averaged_form(self._run(padded.flip(axes), axes)).flip(axes), alpha=share)
         return back(mean[:, :, h, w, d])
 
-    def averaged(self, logits: Tensor) -> Tensor:
+    def averaged_form(self, logits: Tensor) -> Tensor:
         """Returns logits in the form that is averaged where windows overlap: unchanged, or as probabilities."""
         return self.head.probabilities(logits) if self.averages_probabilities else logits
 
@@ -263,7 +263,7 @@ class SegmentationModel(nn.Module):
         """True if probabilities, and no logits, are averaged where windows overlap."""
         return self.inference.average == "probabilities"
 
-    def inside(self, size: Sequence[int]) -> tuple[slice, slice, slice]:
+    def window_place(self, size: Sequence[int]) -> tuple[slice, slice, slice]:
         """Returns the place in the ROI of a window of this size; raises UserError if an axis is longer."""
         if any(side > full for full, side in zip(self.roi, size, strict=True)):
             raise UserError(f"expected a window of at most {self.roi} voxels, got {tuple(size)}: tile the volume first")
@@ -283,9 +283,9 @@ class SegmentationModel(nn.Module):
         """Adapter to the network's axes; an ensemble's first member's."""
         return self.net.models[0].order if isinstance(self.net, MeanOfProbabilities) else self.adapter
 
-    def _cropped(self, size: Sequence[int]) -> tuple[slice, slice, slice]:
-        """Returns the place of a window of this size in the logits of `_run`; refuses as `inside`."""
-        place = self.inside(size)
+    def _logits_place(self, size: Sequence[int]) -> tuple[slice, slice, slice]:
+        """Returns the place of a window of this size in the logits of `_run`; refuses as `window_place`."""
+        place = self.window_place(size)
         return triple(slice(0, length) for length in size) if self._leaves_padding else place
 
     @property
@@ -293,25 +293,25 @@ class SegmentationModel(nn.Module):
         """True if no window is padded here: a command takes whole volumes, and members of an ensemble pad their own."""
         return self.takes_volumes or isinstance(self.net, MeanOfProbabilities)
 
-    def _seen(self, images: Tensor, keys: Sequence[int] | None, draw: int) -> tuple[Tensor, Back]:
+    def _defend(self, images: Tensor, keys: Sequence[int] | None, draw: int) -> tuple[Tensor, Back]:
         """Returns the windows after one draw of the defence, and the map of logits back to their grid."""
         if self.defence is None:
-            return images, unchanged
+            return images, keep_logits
         keys = [FIXED] * len(images) if keys is None else keys
-        return self.defence.seen(images, [draw_seed(key, draw) for key in keys], self.adaptive)
+        return self.defence.defend(images, [draw_seed(key, draw) for key in keys], self.adaptive)
 
     def _input(self, images: Tensor) -> Tensor:
         """Returns windows of the ROI in the network's unit, with the volume's axes."""
         if self.takes_volumes:
             return images.view_as(images)
         if self._prepared is not None:
-            return self._padded(self._prepared.input(images), self.inference.padding)
+            return self._pad(self._prepared.input(images), self.inference.padding)
         if self.inference.padding == "volume":
-            return self.adapter.scaled(self._padded(images, 0.0))
-        return self._padded(self.adapter.scaled(images), self.inference.padding)
+            return self.adapter.scale_images(self._pad(images, 0.0))
+        return self._pad(self.adapter.scale_images(images), self.inference.padding)
 
-    def _padded(self, images: Tensor, padding: float | str) -> Tensor:
-        axes = [] if self._leaves_padding else [*zip(self.inside(images.shape[2:]), self.roi, strict=True)]
+    def _pad(self, images: Tensor, padding: float | str) -> Tensor:
+        axes = [] if self._leaves_padding else [*zip(self.window_place(images.shape[2:]), self.roi, strict=True)]
         # The last axis first, its low side before its high.
         widths = [width for place, full in reversed(axes) for width in (place.start, full - place.stop)]
         if not any(widths):
@@ -331,19 +331,19 @@ class SegmentationModel(nn.Module):
     def _run(self, images: Tensor, mirrored: Sequence[int] = ()) -> Tensor:
         """Returns logits of windows of `_input`; `mirrored` are the axes over which the windows are mirrored."""
         if self.takes_volumes:
-            return self._merged(self.net(images, self._case, self.adapter))
+            return self._merge(self.net(images, self._case, self.adapter))
         inputs = [images]
         if self.takes_prompts:
             if self.prompts is None:
                 raise UserError("expected a network without prompts, or the model of a case: use model.for_case(case)")
-            prompts = self._padded(self.prompts, 0.0).expand(len(images), -1, -1, -1, -1)
+            prompts = self._pad(self.prompts, 0.0).expand(len(images), -1, -1, -1, -1)
             inputs.append(prompts.flip(tuple(mirrored)))
         half, allowed = self.precision == "bf16", self.precision == "tf32"
         _allow_tf32(allowed)
         try:
             fast = nullcontext() if self._compiled else fast_convolutions(images)
             with torch.autocast(images.device.type, torch.bfloat16, enabled=half), fast:
-                logits = self._merged(self.adapter.from_network(self.net(*map(self.adapter.to_network_axes, inputs))))
+                logits = self._merge(self.adapter.from_network(self.net(*map(self.adapter.to_network_axes, inputs))))
         finally:
             _allow_tf32(False)
         if allowed and logits.requires_grad:
@@ -353,7 +353,7 @@ class SegmentationModel(nn.Module):
                 images.register_hook(lambda _: _allow_tf32(False))  # type: ignore[no-untyped-call]
         return logits.float() if half else logits
 
-    def _merged(self, logits: Tensor) -> Tensor:
+    def _merge(self, logits: Tensor) -> Tensor:
         r"""Returns logits of the dataset's classes: :math:`\log \sum_{k \in S} e^{z_k}` for the classes S of each.
 
         A softmax over them gives the sums of the network's own probabilities.
@@ -374,7 +374,7 @@ class _BesideWindows:
     fixed: Tensor | None
 
     @classmethod
-    def of(cls, prepared: Beside, device: torch.device) -> "_BesideWindows":
+    def from_volume(cls, prepared: Beside, device: torch.device) -> "_BesideWindows":
         """Returns that of a whole volume."""
         low, high = torch.tensor(prepared.bounds, device=device).T.reshape(2, 1, -1, 1, 1, 1)
         rest, fixed = (None if each is None else each[None].to(device) for each in (prepared.rest, prepared.fixed))
@@ -385,7 +385,7 @@ class _BesideWindows:
         """True if it differs from window to window."""
         return self.rest is not None or self.fixed is not None
 
-    def on(self, windows: Sequence[tuple[slice, slice, slice]]) -> "_BesideWindows":
+    def cut(self, windows: Sequence[tuple[slice, slice, slice]]) -> "_BesideWindows":
         """Returns that of windows of the volume, in their order."""
         rest, fixed = (
             None if each is None else torch.cat([each[:, :, h, w, d] for h, w, d in windows])
@@ -398,11 +398,11 @@ class _BesideWindows:
         low, high = self.low.to(images.dtype), self.high.to(images.dtype)
         made = low + (high - low) * images
         if self.fixed is not None:
-            made = made.masked_fill(self._repeated(self.fixed, len(images)), 0.0)
-        return made if self.rest is None else made + self._repeated(self.rest, len(images)).to(made.dtype)
+            made = made.masked_fill(self._repeat(self.fixed, len(images)), 0.0)
+        return made if self.rest is None else made + self._repeat(self.rest, len(images)).to(made.dtype)
 
     @staticmethod
-    def _repeated(each: Tensor, count: int) -> Tensor:
+    def _repeat(each: Tensor, count: int) -> Tensor:
         return each if len(each) == count else each.repeat_interleave(count // len(each), 0)
 
 

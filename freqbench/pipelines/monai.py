@@ -17,7 +17,7 @@ from torch import Tensor
 from freqbench.core import plugins
 from freqbench.core.errors import CheckpointError, DataError, UserError, one_line
 from freqbench.core.identity import digest
-from freqbench.core.input_space import file_codes, in_ras_order, turned, turned_affine
+from freqbench.core.input_space import file_codes, orient, ras_order, turned_affine
 from freqbench.core.limits import whole
 from freqbench.core.types import NativeCase, Outputs, Shape, Spacing, triple
 from freqbench.ops.regions import codes_of
@@ -64,7 +64,7 @@ class Config:
             return node
         if node.startswith("$"):
             plugins.require_trust(f"{self.where}: {id} is the expression {' '.join(node.split())}")
-            return self.parsed(id)
+            return self.parse(id)
         target = self.find(node[1:].replace("#", "::"), (*seen, id))
         if target is None:
             raise CheckpointError(f"{self.where}: {id} refers to {node}, which is not in the file")
@@ -76,13 +76,13 @@ class Config:
         if isinstance(node, Mapping):
             if "_target_" in node:
                 plugins.require_trust(f"{self.where}: {id} is an object of {node['_target_']}")
-                return self.parsed(id)
+                return self.parse(id)
             return {key: self.value(f"{id}::{key}") for key in node}
         if isinstance(node, list):
             return [self.value(f"{id}::{i}") for i in range(len(node))]
         return node
 
-    def given(self, id: str, *names: str) -> dict[str, Any]:
+    def given_values(self, id: str, *names: str) -> dict[str, Any]:
         """Returns the named values under an id that are present."""
         values = {name: self.value(f"{id}::{name}") for name in names}
         return {name: value for name, value in values.items() if value is not None}
@@ -92,7 +92,7 @@ class Config:
         node = self.find(id)
         return [f"{id}::{i}" for i in range(len(node))] if isinstance(node, list) else []
 
-    def parsed(self, id: str) -> Any:
+    def parse(self, id: str) -> Any:
         """Returns an id's value from MONAI's parser; this runs the bundle's code, and so needs trust."""
         plugins.require_trust(f"{self.where}: {id}")
         try:
@@ -151,7 +151,7 @@ class MonaiPipeline(Pipeline):
         parts = [
             (part, key) for part, key in ((_BEFORE, key), (_AFTER, _PRED)) if isinstance(config.find(part), Mapping)
         ]
-        made = {part: {"_target_": "Compose", "transforms": _kept(config, part, key)} for part, key in parts}
+        made = {part: {"_target_": "Compose", "transforms": _kept_entries(config, part, key)} for part, key in parts}
         return ConfigParser({**config.content, **made})
 
     @cached_property
@@ -202,7 +202,7 @@ class MonaiPipeline(Pipeline):
     def shape_of(self, shape: Shape, spacing: Spacing, codes: str) -> Shape:
         """Returns the shape after the transforms of space, run on no voxels; crops to the foreground are left out."""
         made, towards = self._dry(shape, spacing, codes)
-        return in_ras_order(made, towards)
+        return ras_order(made, towards)
 
     def _dry(self, shape: Shape, spacing: Spacing, codes: str) -> tuple[Shape, str]:
         """Returns the shape and directions that the transforms of space lead to, by MONAI's lazy evaluation."""
@@ -210,7 +210,7 @@ class MonaiPipeline(Pipeline):
         from monai.transforms import LazyTrait
 
         affine = turned_affine(np.diag([*spacing, 1.0]), shape, "RAS", codes)
-        volume = turned(torch.zeros(1).expand(1, *shape), "RAS", codes)
+        volume = orient(torch.zeros(1).expand(1, *shape), "RAS", codes)
         image: Any = MetaTensor(volume, affine=torch.from_numpy(affine))
         with running(f"{self.where}: MONAI's transforms refuse a volume", UserError):
             for step in self.steps:
@@ -254,22 +254,22 @@ class MonaiPipeline(Pipeline):
         from monai.data import MetaTensor
         from monai.transforms import SpatialResample
 
-        made = self._made(native)
+        made = self._apply(native)
         data = made.as_tensor().float().contiguous()
 
-        def on_grid(volume: Tensor, mode: str, padding: str) -> Tensor:
+        def to_grid(volume: Tensor, mode: str, padding: str) -> Tensor:
             at = MetaTensor(volume.float(), affine=torch.from_numpy(native.affine))
             resample = SpatialResample(mode=mode, padding_mode=padding, dtype=torch.float64)
             return resample(at, dst_affine=made.affine, spatial_size=made.shape[1:]).as_tensor().float()
 
         bounds = own_bounds(native.source, data, self._bounds_of(len(data)))
-        raw = on_grid(native.image, "bilinear", "border")
+        raw = to_grid(native.image, "bilinear", "border")
         lines = tuple(map(line_of, raw.numpy(), data.numpy()))
-        outside = on_grid(torch.ones(1, *native.image.shape[1:]), "nearest", "zeros") < 0.5
-        fixed = torch.stack([outside[0] | _filled(*each) for each in zip(raw, data, lines, bounds, strict=True)])
+        outside = to_grid(torch.ones(1, *native.image.shape[1:]), "nearest", "zeros") < 0.5
+        fixed = torch.stack([outside[0] | _filled_voxels(*each) for each in zip(raw, data, lines, bounds, strict=True)])
         return PreparedInput(
             data=data,
-            label=on_grid(native.label, "nearest", "zeros").round().to(torch.uint8),
+            label=to_grid(native.label, "nearest", "zeros").round().to(torch.uint8),
             codes=file_codes(made.affine.numpy()),
             affine=made.affine.numpy().astype(np.float64),
             bounds=bounds,
@@ -282,12 +282,12 @@ class MonaiPipeline(Pipeline):
         """Prepares an attacked volume, and brings it to the clean one's grid where a crop follows the voxels."""
         from monai.transforms import SpatialResample
 
-        made, affine = self._made(attacked), torch.from_numpy(clean.affine)
+        made, affine = self._apply(attacked), torch.from_numpy(clean.affine)
         if made.shape != clean.data.shape or not torch.allclose(made.affine, affine):
             made = SpatialResample(padding_mode="border", dtype=torch.float64)(made, affine, clean.data.shape[1:])
         return made.as_tensor().float().contiguous()
 
-    def _made(self, native: NativeCase) -> Any:
+    def _apply(self, native: NativeCase) -> Any:
         """Returns the MetaTensor `[C, *grid]` that the transforms make of a file's volume."""
         from monai.data import MetaTensor
 
@@ -317,19 +317,19 @@ class MonaiPipeline(Pipeline):
         """
         from monai.data import MetaTensor
 
-        def at_network(volume: Tensor) -> Any:
+        def to_network(volume: Tensor) -> Any:
             affine = torch.tensor(facts["affine"], dtype=torch.float64)
             return MetaTensor(volume, affine=affine, applied_operations=_back(facts["trace"]))
 
         own = None if is_merged else self._own_steps
         with running("MONAI's transforms cannot restore a prediction"):
-            likely = at_network(logits.softmax(dim=0) if head == "softmax" else logits.sigmoid())
+            likely = to_network(logits.softmax(dim=0) if head == "softmax" else logits.sigmoid())
             for step in reversed(self.steps if own is None or with_probabilities else ()):
                 if hasattr(step, "inverse"):
                     likely = step.inverse(likely) if self.key is None else step.inverse({self.key: likely})[self.key]
             made = likely
             if own is not None:
-                image = at_network(torch.zeros(1, *logits.shape[1:]))
+                image = to_network(torch.zeros(1, *logits.shape[1:]))
                 made = own({_PRED: MetaTensor(logits, affine=image.affine), self.key or _IMAGE: image})[_PRED]
         scores, probabilities = made.as_tensor(), likely.as_tensor().float()
         if head == "sigmoid":
@@ -345,13 +345,13 @@ class MonaiPipeline(Pipeline):
         return after if after and any(short(type(step).__name__) == "Invert" for step in after.transforms) else None
 
 
-def of_words(words: Sequence[Mapping[str, Any]], where: str, bounds: Bounds | None = None) -> MonaiPipeline:
+def from_words(words: Sequence[Mapping[str, Any]], where: str, bounds: Bounds | None = None) -> MonaiPipeline:
     """Returns the pipeline of a list of `_target_` entries, as a bundle's `preprocessing` has them."""
     config = {_BEFORE: {"_target_": "Compose", "transforms": [*words]}}
     return MonaiPipeline(release=version("monai"), config=config, where=where, bounds=bounds)
 
 
-def _filled(raw: Tensor, data: Tensor, line: Line | None, bounds: tuple[float, float]) -> Tensor:
+def _filled_voxels(raw: Tensor, data: Tensor, line: Line | None, bounds: tuple[float, float]) -> Tensor:
     """Returns the voxels that are 0 where the line leads elsewhere; none if 0 is a bound at which a pipeline clips."""
     low, high = bounds
     if line is None or not low < 0 < high:
@@ -380,7 +380,7 @@ def is_on(config: Config, id: str, key: str) -> bool:
     return keys is None or key in ([keys] if isinstance(keys, str) else keys)
 
 
-def _kept(config: Config, part: str, key: str) -> list[dict[str, Any]]:
+def _kept_entries(config: Config, part: str, key: str) -> list[dict[str, Any]]:
     """Returns the entries of a part of a configuration that change the image or prediction, references resolved.
 
     Without trust, expressions and classes outside of MONAI's transforms are refused by their place.

@@ -19,7 +19,7 @@ from torch import Tensor
 from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, DataError, UserError, installing, unknown
 from freqbench.core.identity import digest
-from freqbench.core.input_space import Millimetres, file_codes, turned, turned_affine, turning
+from freqbench.core.input_space import Millimetres, file_codes, orient, turned_affine, turning
 from freqbench.core.types import NativeCase, Outputs, Shape, Spacing, triple
 from freqbench.ops.regions import code_of, codes_of
 from freqbench.pipelines.pipeline import (
@@ -207,9 +207,9 @@ class NnunetPipeline(Pipeline):
         """Bounds of each channel as far as they are known without a volume."""
         if self.bounds is not None:
             return self.bounds
-        return tuple(self._stated(index, scheme) for index, scheme in enumerate(self.settings.normalization_schemes))
+        return tuple(self._limits(index, scheme) for index, scheme in enumerate(self.settings.normalization_schemes))
 
-    def _stated(self, index: int, scheme: str) -> tuple[float, float] | None:
+    def _limits(self, index: int, scheme: str) -> tuple[float, float] | None:
         match scheme:
             case "CTNormalization":
                 clip = self.manager.foreground_intensity_properties_per_channel[str(index)]
@@ -244,7 +244,7 @@ class NnunetPipeline(Pipeline):
         """
         file = file_codes(native.affine)
         reader = self._reader_codes(file)
-        data, seg, made, ran = self._run(native, reader, turned(native.image, file, reader))
+        data, seg, made, ran = self._run(native, reader, orient(native.image, file, reader))
         facts = {
             "codes": file,
             "spacing": self._sides(native, reader),
@@ -267,7 +267,7 @@ class NnunetPipeline(Pipeline):
         """Prepares an attacked volume, cut to the clean one's box before, so that nnunetv2 finds no other."""
         reader = self._reader_codes(clean.facts["codes"])
         box = [clean.facts["bbox_used_for_cropping"][axis] for axis in self.plans["transpose_backward"]]
-        volume = turned(attacked.image, clean.facts["codes"], reader)[(slice(None), *(slice(*ends) for ends in box))]
+        volume = orient(attacked.image, clean.facts["codes"], reader)[(slice(None), *(slice(*ends) for ends in box))]
         data, *_ = self._run(attacked, reader, volume)
         if data.shape != clean.data.shape:
             raise DataError(
@@ -302,7 +302,7 @@ class NnunetPipeline(Pipeline):
         There, the background `outside` of the voxels that are not 0 is a label of its own.
         """
         network = self.codes_of(file)
-        label = turned(native.label, file, network).numpy().astype(np.int16)
+        label = orient(native.label, file, network).numpy().astype(np.int16)
         label = label[(slice(None), *(slice(*ends) for ends in facts["bbox_used_for_cropping"]))]
         label = np.where((label == 0) & outside, np.int16(-1), label)
         own = self._sides(native, network)
@@ -350,8 +350,8 @@ class NnunetPipeline(Pipeline):
         elif is_sigmoid:
             classes = torch.tensor([self._code(label) for label in range(max(labels.all_labels) + 1)])[classes.long()]
         file, reader = facts["codes"], self._reader_codes(facts["codes"])
-        back = turned(classes[None].to(torch.uint8), reader, file)[0].contiguous()
-        return back, turned(probabilities, reader, file) if with_probabilities else None
+        back = orient(classes[None].to(torch.uint8), reader, file)[0].contiguous()
+        return back, orient(probabilities, reader, file) if with_probabilities else None
 
     def _code(self, label: int) -> int:
         """Returns the regions (a code) of a label of the files."""

@@ -25,7 +25,7 @@ from ray.util.state.exception import RayStateApiException
 
 from freqbench.core import __version__
 from freqbench.core.errors import UserError
-from freqbench.core.names import at_home
+from freqbench.core.names import home_of
 from freqbench.engine import provenance
 from freqbench.engine.ray.ray_cluster import environment
 from freqbench.remote.working_directory import WorkingDirectory, refuse_credentials
@@ -60,13 +60,13 @@ class Dashboard:
             raise UserError(
                 f"{self.url}: expected Ray {ray.__version__}, got a cluster of Ray {theirs}: install the same"
             )
-        with self._explained(), environment({_SERVER: self.url}):
+        with self._explain_errors(), environment({_SERVER: self.url}):
             self._client = JobSubmissionClient(self.url, headers=self._headers)
 
     def num_nodes(self) -> int:
         """Counts the machines that are alive."""
         alive = ListApiOptions(filters=[("state", "=", "ALIVE")], limit=10_000, timeout=int(ANSWER_S))  # Ray's most
-        with self._explained(), environment({_SERVER: self.url}):
+        with self._explain_errors(), environment({_SERVER: self.url}):
             client = StateApiClient(address=self.url, headers=self._headers)
             return len(client.list(StateResource.NODES, options=alive, raise_on_missing_output=False))
 
@@ -78,12 +78,12 @@ class Dashboard:
         The job has `variables` in its environment on all nodes, where everyone can read them. Raises UserError if
         the nodes cannot share `out`, folder or URI of the store, or the head does not take the job.
         """
-        place = self.shared(out, "--out")
+        place = self.shared_place(out, "--out")
         job_id = f"freqbench-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         words = ["python", "-m", "freqbench", "run", packed.job, "--address", "auto", "--engine", "ray", "--out", place]
         state = json.dumps(provenance.git_state())
         own_variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), provenance.SENT_CODE: state}
-        with tempfile.TemporaryDirectory() as folder, self._explained():
+        with tempfile.TemporaryDirectory() as folder, self._explain_errors():
             packed.unpack(Path(folder))
             self._client.submit_job(
                 # Without `exec` the signal that stops the job would reach a shell first.
@@ -99,7 +99,7 @@ class Dashboard:
             )
         return job_id
 
-    def shared(self, out: str, what: str) -> str:
+    def shared_place(self, out: str, what: str) -> str:
         """Returns a place for results that all nodes share; `what` begins the line of an error."""
         refuse_credentials(out, what)
         protocol, is_uri, _ = out.partition("://")
@@ -113,22 +113,22 @@ class Dashboard:
                 f"{what} {out}: expected a place that the {nodes} nodes of the cluster share, got a plain path: give "
                 "s3://..., or file:///path of a file system that all have"
             )
-        return str(at_home(out).absolute())
+        return str(home_of(out).absolute())
 
     def details(self, job_id: str) -> JobDetails:
         """Returns the head's facts of a job; raises UserError for an unknown id."""
-        with self._explained(job_id):
+        with self._explain_errors(job_id):
             return self._client.get_job_info(job_id)
 
     def jobs(self) -> list[JobDetails]:
         """Lists all jobs that were submitted, the latest last."""
-        with self._explained():
+        with self._explain_errors():
             submitted = [job for job in self._client.list_jobs() if job.submission_id]
         return sorted(submitted, key=lambda job: job.start_time or 0)
 
     def log(self, job_id: str) -> str:
         """Returns all output of a job, without Ray's own lines; empty if its node is gone."""
-        with self._explained(job_id):
+        with self._explain_errors(job_id):
             try:
                 return _RAYS_OWN.sub("", str(self._client.get_job_logs(job_id)))
             except RuntimeError as error:
@@ -138,7 +138,7 @@ class Dashboard:
 
     def stop(self, job_id: str) -> JobDetails:
         """Stops a job as Ctrl-C would, and waits until it has ended, or for as long as a run may take to flush."""
-        with self._explained(job_id):
+        with self._explain_errors(job_id):
             self._client.stop_job(job_id)
         end = time.monotonic() + STOP_S + ANSWER_S
         while not (details := self.details(job_id)).status.is_terminal() and time.monotonic() < end:
@@ -174,7 +174,7 @@ class Dashboard:
         try:
             answer = requests.get(f"{self.url}/api/version", headers=self._headers, timeout=ANSWER_S)
         except OSError:
-            raise self._lost("no answer") from None
+            raise self._lost_error("no answer") from None
         if answer.status_code in (401, 403):
             raise UserError(
                 f"{self.url}: expected a token that this head takes ({_line(answer.text)}): set RAY_AUTH_TOKEN or "
@@ -183,10 +183,10 @@ class Dashboard:
         try:
             return str(answer.json()["ray_version"])
         except (ValueError, KeyError, TypeError):
-            raise self._lost(f"an answer without its version (status {answer.status_code})") from None
+            raise self._lost_error(f"an answer without its version (status {answer.status_code})") from None
 
     @contextmanager
-    def _explained(self, job_id: str | None = None) -> Iterator[None]:
+    def _explain_errors(self, job_id: str | None = None) -> Iterator[None]:
         """Turns errors between here and the head into one line."""
         self._require_answer()
         try:
@@ -200,9 +200,9 @@ class Dashboard:
                     f"{job_id}: expected a job that {self.url} knows, found none: see freqbench cluster list; the same "
                     "job with the same --out goes on where the store ends"
                 ) from None
-            raise self._lost(_line(str(error)) or type(error).__name__) from None
+            raise self._lost_error(_line(str(error)) or type(error).__name__) from None
 
-    def _lost(self, got: str) -> LostError:
+    def _lost_error(self, got: str) -> LostError:
         return LostError(
             f"{self.url}: expected the dashboard of a Ray head, got {got}: check --address (its port is 8265 unless "
             "told otherwise) and that the cluster is up"
@@ -232,7 +232,7 @@ def _token_header() -> dict[str, str]:
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return {}
     token = os.environ.get("RAY_AUTH_TOKEN", "")
-    place = at_home(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
+    place = home_of(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
     if not token and place.is_file():
         token = place.read_text().strip()
     return {"Authorization": f"Bearer {token}"} if token else {}

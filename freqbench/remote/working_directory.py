@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from freqbench.core import plugins
 from freqbench.core.errors import UserError
-from freqbench.core.names import at_home
+from freqbench.core.names import home_of
 from freqbench.job import sweep
 from freqbench.job.schema import JobSpec
 from freqbench.job.training import TrainJob
@@ -79,14 +79,14 @@ def pack(job: JobSpec) -> WorkingDirectory:
     if job.training:
         overrides.append(f"training={json.dumps(job.model_dump(mode='json', include={'training'})['training'])}")
     for named in (*_checkpoints(job), *_folders(job)):
-        with sweep.at(f"{job.where}: {named.place}"):
-            target = _inside(named.text, root)
+        with sweep.prefix_errors(f"{job.where}: {named.place}"):
+            target = _resolve_inside(named.text, root)
             place = target.relative_to(root).as_posix()
             _add(files, place, target)
             if os.path.normpath(named.text) != place:
                 overrides.append(f"{named.key}={json.dumps(named.prefix + place)}")
     for name, module in _modules(job, (here, job_path.parent) if here.is_relative_to(root) else (job_path.parent,)):
-        with sweep.at(f"{job.where}: {name}"):
+        with sweep.prefix_errors(f"{job.where}: {name}"):
             _add(files, module.name, module)
     return WorkingDirectory(job=job_place, files=files, overrides=tuple(overrides))
 
@@ -94,7 +94,7 @@ def pack(job: JobSpec) -> WorkingDirectory:
 def require_zoo(job: JobSpec) -> None:
     """Raises UserError for an unknown zoo checkpoint, which nodes would refuse; `job_of` has checked the rest."""
     for i, model in enumerate(job.models):
-        with sweep.at(f"{job.where}: models[{i}].checkpoint"):
+        with sweep.prefix_errors(f"{job.where}: models[{i}].checkpoint"):
             locate(model.checkpoint or "")
 
 
@@ -167,9 +167,9 @@ def _modules(job: JobSpec, folders: Iterable[Path]) -> Iterator[tuple[str, Path]
             yield name, path
 
 
-def _inside(text: str, root: Path) -> Path:
+def _resolve_inside(text: str, root: Path) -> Path:
     """Resolves a plain path that must lie inside `root`."""
-    target = at_home(text).resolve()
+    target = home_of(text).resolve()
     if not target.is_relative_to(root):
         raise UserError(
             f"expected a path inside {root}, which travels with the job, got {text}, which is outside: copy it there, "

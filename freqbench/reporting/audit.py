@@ -105,7 +105,7 @@ def sections(findings: tuple[Finding, ...]) -> list[Section]:
     far = _table([each for each in findings if each.check == DISTANCES], "dataset", "subject", "cases", "sentence")
     lacks = any(each.verdict == "not checked" for each in findings)
     return [
-        _believed(findings, MODELS, data),
+        _belief_section(findings, MODELS, data),
         *parts,
         Section("Audit: how far attacks go", far, data=data),
         Section("Audit: how to read this", text=f"{HOW} {RUN}" if lacks else HOW),
@@ -115,12 +115,12 @@ def sections(findings: tuple[Finding, ...]) -> list[Section]:
 def short_sections(findings: tuple[Finding, ...]) -> list[Section]:
     """Returns a report's excerpt: one verdict per model, and the findings that are violated or in doubt."""
     wrong = [each for each in findings if each.verdict in ("violated", "in doubt")]
-    parts = [_believed(findings, f"{MODELS} {RUN}")]
+    parts = [_belief_section(findings, f"{MODELS} {RUN}")]
     table = _table(wrong, "should", "dataset", "model", "verdict", "sentence")
     return [*parts, Section("Audit: violated or in doubt", table, HOW)] if wrong else parts
 
 
-def _believed(findings: tuple[Finding, ...], text: str, data: pd.DataFrame | None = None) -> Section:
+def _belief_section(findings: tuple[Finding, ...], text: str, data: pd.DataFrame | None = None) -> Section:
     title, models = "Audit: can the numbers be believed?", verdicts(findings)
     table = _table(models, "dataset", "model", "verdict", "sentence")
     return Section(title, table, text, data) if models else Section(title, text=NOTHING)

@@ -52,7 +52,7 @@ def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFram
         The columns of SETTING, ordered by passes in a curve. `passes`: forward and backward, of one window; `best`: the
         largest drop of the curve up to these passes; `l2_body` and `seconds`: means of a volume.
     """
-    rows = _described(records, entries)
+    rows = _describe_rows(records, entries)
     by = [*CURVE, "steps"]
     rows = rows[~rows.groupby(by)["is_failed"].transform("any")]
     rows = rows.assign(
@@ -72,18 +72,18 @@ def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFram
     return table.assign(best=table.groupby(CURVE)["drop"].cummax())[SETTING]
 
 
-def failed(records: pd.DataFrame, entries: Mapping[str, Entry]) -> list[str]:
+def failed_lines(records: pd.DataFrame, entries: Mapping[str, Entry]) -> list[str]:
     """Returns one line per setting that `settings` leaves out."""
-    groups = _described(records, entries).groupby([*CURVE, "steps"], as_index=False)
+    groups = _describe_rows(records, entries).groupby([*CURVE, "steps"], as_index=False)
     counts = groups.agg(failed=("is_failed", "sum"), n=("is_failed", "size"))
     return [
-        f"{named(row)} steps={row['steps']} on {row['dataset']}: {row['model']} is left out: {row['failed']} of "
+        f"{title(row)} steps={row['steps']} on {row['dataset']}: {row['model']} is left out: {row['failed']} of "
         f"{row['n']} records failed"
         for row in counts[counts["failed"] > 0].to_dict("records")
     ]
 
 
-def _described(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
+def _describe_rows(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
     """Selects the rows of the entries' cells and adds the columns of CURVE and `steps`."""
     rows = plain(records[records["cell_id"].isin(list(entries))]).astype(dict.fromkeys(COLUMNS, float))
     cells = rows[["cell_id", "budget_name", "budget"]].drop_duplicates("cell_id")
@@ -141,7 +141,7 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "best", "still_gains"])
 
 
-def recommended(table: pd.DataFrame) -> pd.DataFrame:
+def recommend(table: pd.DataFrame) -> pd.DataFrame:
     """Picks for each dataset, model, threat model and budget the setting with the fewest passes among the strongest.
 
     The strongest are those less than ENOUGH points below the `largest` drop; among equal passes the larger drop wins.
@@ -155,15 +155,15 @@ def recommended(table: pd.DataFrame) -> pd.DataFrame:
         chosen = near.sort_values(["passes", "drop"], ascending=[True, False], kind="stable").iloc[0].to_dict()
         note = gains[tuple(strongest[name] for name in CURVE)]
         if note and any(chosen[name] != strongest[name] for name in CURVE):
-            note = f"{named(strongest)}, the strongest: {note}"
+            note = f"{title(strongest)}, the strongest: {note}"
         rows.append({**chosen, "largest": strongest["drop"], "note": note})
     return pd.DataFrame(rows, columns=[*table.columns, "largest", "note"])
 
 
-def named(row: Mapping[Hashable, Any]) -> str:
+def title(row: Mapping[Hashable, Any]) -> str:
     """Names a curve without its budget.
 
-    >>> named({"attack": "apgd", "loss": "dice", "restarts": 3}), named({"attack": "bim", "loss": "", "restarts": 1})
+    >>> title({"attack": "apgd", "loss": "dice", "restarts": 3}), title({"attack": "bim", "loss": "", "restarts": 1})
     ('apgd loss=dice restarts=3', 'bim')
     """
     loss = f" loss={row['loss']}" if row["loss"] else ""
@@ -172,7 +172,7 @@ def named(row: Mapping[Hashable, Any]) -> str:
 
 def sections(table: pd.DataFrame) -> list[Section]:
     """Shows for each dataset and model the curves, those that still rise, and the recommended settings."""
-    parts, ends, chosen = [], curves(table), recommended(table)
+    parts, ends, chosen = [], curves(table), recommend(table)
     for (dataset, model), part in table.groupby(["dataset", "model"], sort=False):
         of_curves, of_chosen = (e[(e["dataset"] == dataset) & (e["model"] == model)] for e in (ends, chosen))
         text = (
@@ -183,11 +183,11 @@ def sections(table: pd.DataFrame) -> list[Section]:
         parts.append(Section(f"{dataset}: drop against passes, attacks on {model}", _wide(part, of_curves), text, part))
         rising = of_curves[of_curves["still_gains"] != ""].to_dict("records")
         if rising:
-            lines = [f"- {row['threat_model']} {row['budget']}: {named(row)}: {row['still_gains']}" for row in rising]
+            lines = [f"- {row['threat_model']} {row['budget']}: {title(row)}: {row['still_gains']}" for row in rising]
             parts.append(Section(f"{dataset}: attacks on {model} that need more passes", text="\n".join(lines)))
         text = f"The fewest passes a window among the settings less than {ENOUGH:g} points below the largest drop."
         picks = of_chosen.assign(interval=bounds(of_chosen))
-        picks = _texted(picks[[*CURVE[2:], "steps", "passes", "drop", "interval", "largest"]])
+        picks = _format_counts(picks[[*CURVE[2:], "steps", "passes", "drop", "interval", "largest"]])
         parts.append(Section(f"{dataset}: recommended against {model}", picks, text, of_chosen))
     return parts
 
@@ -199,16 +199,16 @@ def _wide(group: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
     wide.columns = pd.Index([f"steps\n{steps}" for steps in wide.columns])
     pairs = zip(ends["passes"], ends["still_gains"], strict=True)
     enough = [f"{passes:.0f}" + ("+" if gains else "") for passes, gains in pairs]
-    return _texted(wide.reset_index().assign(enough=enough))
+    return _format_counts(wide.reset_index().assign(enough=enough))
 
 
-def _texted(table: pd.DataFrame) -> pd.DataFrame:
+def _format_counts(table: pd.DataFrame) -> pd.DataFrame:
     integers = [name for name in ("restarts", "steps", "passes") if name in table]
     return table.assign(**{name: [f"{value:.0f}" for value in table[name]] for name in integers})
 
 
 def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
-    """Writes the `recommended` settings as the `attacks` of a job file, one line each after a comment with its drop."""
+    """Writes the settings of `recommend` as the `attacks` of a job file, a line each after a comment with its drop."""
     lines = [
         "# Recommended by freqbench converge: for each threat model and budget the fewest passes among the settings",
         f"# less than {ENOUGH:g} points of foreground DSC below the largest drop.",
@@ -216,7 +216,7 @@ def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
     ]
     several = len(chosen[["dataset", "model"]].drop_duplicates()) > 1
     for row, interval in zip(chosen.to_dict("records"), bounds(chosen), strict=True):
-        entry = {key: _spelled(key, value) for key, value in entries[row["cell_id"]].items()}
+        entry = {key: _spell_value(key, value) for key, value in entries[row["cell_id"]].items()}
         dataset = dataset_name(row["dataset"])  # its name in jobs
         place = {"datasets": [dataset], "sources": [row["model"]]} if several else {}
         about = (
@@ -228,7 +228,7 @@ def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _spelled(key: str, value: Any) -> Any:
+def _spell_value(key: str, value: Any) -> Any:
     """Spells a value as a person writes it in a job file: `8/255`, 20 for 20.0; unchanged if the text means another."""
     if isinstance(value, float) and value.is_integer():
         return int(value)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from freqbench.analysis.frames import classes_frame, found_records
 from freqbench.analysis.groups import is_minimal, steps_text
-from freqbench.analysis.precision import checked
+from freqbench.analysis.precision import exclude
 from freqbench.analysis.tables import ADDED, PAIR, attack_table, current, failures, summary, transfer_table, worst_case
 from freqbench.audit import checks
 from freqbench.core.errors import UserError, unknown
@@ -20,7 +20,7 @@ from freqbench.reporting.papers.cells import COLUMNS, relevant
 from freqbench.reporting.papers.paper_table import paper_table
 from freqbench.reporting.papers.recipes import RECIPES
 from freqbench.reporting.render import Section
-from freqbench.reporting.views import VIEWS, unasked
+from freqbench.reporting.views import VIEWS, unasked_sections
 from freqbench.results import Key, Store
 
 NOTES = (
@@ -59,7 +59,7 @@ def report(
 ) -> str:
     """Reports one or several stores as tables.
 
-    Rows of a reduced precision that fail the precision check among all rows of the stores (`checked`) are left out. The
+    Rows of a reduced precision that fail the precision check among all rows of the stores (`exclude`) are left out. The
     page says which and why; for `csv` a UserWarning does.
 
     Args:
@@ -78,23 +78,23 @@ def report(
     if table is not None:
         return render_all(_one_table(table, stores, job_keys))
     stored, records = found_records(stores, job_keys)
-    records = checked(records, stored)
+    records = exclude(records, stored)
     left_out = _left_out(records, len(stored) - len(records))
     if format == "csv":
         if left_out:
             warnings.warn(f"left out:\n{left_out}", stacklevel=2)
         return render.csv(summary(records).rename(columns=lambda name: name.removeprefix(ADDED)))
-    sections = _sections(records, left_out, None if job_keys is None else len(job_keys)) + unasked(records)
+    sections = _sections(records, left_out, None if job_keys is None else len(job_keys)) + unasked_sections(records)
     sections += _audit(stores, job_keys, records)
     notes = "\n\n".join(filter(None, (NOTES, steps_text(records))))
     return render_all([*sections, Section("How to read this", text=notes)])
 
 
 def renderer(format: str, regional: Collection[str] = ()) -> Callable[[Sequence[Section]], str]:
-    """Returns the renderer of a format; UserError if there is no such format. `regional` is as of `render.in_words`."""
+    """Returns the renderer of a format; UserError if there is no such format. `regional`: see `word_sections`."""
     if format not in FORMATS:
         raise UserError(unknown("format", format, FORMATS))
-    return lambda sections: FORMATS[format](render.in_words(sections, regional))
+    return lambda sections: FORMATS[format](render.word_sections(sections, regional))
 
 
 def _one_table(name: str, stores: Sequence[Store], job_keys: Collection[Key] | None) -> list[Section]:

@@ -128,7 +128,7 @@ TRACKERS: Mapping[str, Callable[[str], str]] = {"tensorboard": _tensorboard, "ml
 def _runs(out: str) -> Iterator[_LoggedCell]:
     store = Store(out)
     _, records = found_records([store], keys_of([store.job()]), (*SETTINGS, *MEANS, "added_metrics"), may_be_empty=True)
-    pictures = {cell_id: path for (cell_id, _), path in glimpses.listed(out).items()}
+    pictures = {cell_id: path for (cell_id, _), path in glimpses.paths_of(out).items()}
     drawn = lru_cache(maxsize=1)(glimpse)  # the targets of a cell follow each other
     good = records[records["status"] == "ok"]
     for (cell_id, _), cell in good.groupby(["cell_id", "target_model_id"], observed=True):

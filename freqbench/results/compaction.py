@@ -48,11 +48,11 @@ class Pair:
 def compact(files: Files, above: int) -> None:
     """Compacts a store: see `Store.compact`."""
     if len(files.names()) > above:
-        files.consistent(lambda names: _merge(files, chosen(_pairs(files, list(filter(OWN_NAME.fullmatch, names))))))
+        files.consistent(lambda names: _merge(files, choose(_pairs(files, list(filter(OWN_NAME.fullmatch, names))))))
         pa.default_memory_pool().release_unused()  # otherwise a run keeps the merge's memory to its end
 
 
-def chosen(pairs: Sequence[Pair]) -> list[Pair]:
+def choose(pairs: Sequence[Pair]) -> list[Pair]:
     """Returns the pairs to merge: small ones, and those with many superseded records.
 
     A pair is left alone while it is larger than all smaller pairs together: so a row is copied a few times in the life
@@ -82,7 +82,7 @@ def _pairs(files: Files, names: list[str]) -> list[Pair]:
 
 def _merge(files: Files, pairs: Sequence[Pair]) -> None:
     merged = _Merged(files)
-    for pair, sources in zip(pairs, files.each(lambda pair: _opened(files, pair), pairs), strict=True):
+    for pair, sources in zip(pairs, files.each(lambda pair: _open_pair(files, pair), pairs), strict=True):
         if sources:
             merged.add(pair, *sources)
         if merged.num_bytes >= FULL_BYTES:
@@ -91,7 +91,7 @@ def _merge(files: Files, pairs: Sequence[Pair]) -> None:
     merged.commit()
 
 
-def _opened(files: Files, pair: Pair) -> list[Any]:
+def _open_pair(files: Files, pair: Pair) -> list[Any]:
     """Opens both files of a pair; returns an empty list if a merge would lose some of their columns."""
     sources = {kind: files.open(kind, pair.name) for kind in SCHEMAS}
     has_more = any(len(files.schema(kind, pair.name, source)) > len(SCHEMAS[kind]) for kind, source in sources.items())
@@ -128,7 +128,7 @@ class _Merged:
         if self._records.num_rows:
             generation = 1 + max(_age(name)[0] for name in self._pairs)
             name = f"{MERGED_PREFIX}{uuid4().hex[:16]}-{generation:06d}.parquet"
-            put_pair(self._files.root, name, self._records.finished(), self._classes.finished())
+            put_pair(self._files.root, name, self._records.finish(), self._classes.finish())
         for kind in ("records", "class_records"):
             self._files.remove(kind, self._pairs)
 
@@ -153,7 +153,7 @@ class _Output:
         if self._num_waiting >= PIECE_BYTES:
             self._write()
 
-    def finished(self) -> bytes:
+    def finish(self) -> bytes:
         if self._waiting:
             self._write()
         self._writer.close()

@@ -111,31 +111,31 @@ class Files:
     def columns(self, kind: str, name: str, columns: Sequence[str]) -> pa.Table:
         """Reads some columns of one file, texts as codes."""
         schema = coded_schema(kind, columns)
-        with self.open(kind, name) as source, self._explained(kind, name) as path:
-            file, most = _opened(source, path, kind, schema)
+        with self.open(kind, name) as source, self._explain_errors(kind, name) as path:
+            file, most = _open_parquet(source, path, kind, schema)
             return _whole(file.read(schema.names, use_threads=False), schema, path, most)
 
     def pieces(self, kind: str, name: str, source: Any, schema: pa.Schema | None = None) -> Iterator[pa.Table]:
         """Yields a file from `open`, or some columns of it (`coded_schema`), by some rows; closes it at the end."""
         schema = schema or SCHEMAS[kind]
-        with source, self._explained(kind, name) as path:
-            file, most = _opened(source, path, kind, schema)
+        with source, self._explain_errors(kind, name) as path:
+            file, most = _open_parquet(source, path, kind, schema)
             for batch in file.iter_batches(PIECE_ROWS, columns=schema.names, use_threads=False):
                 yield _whole(pa.Table.from_batches([batch]), schema, path, most)
 
     def schema(self, kind: str, name: str, source: Any = None) -> pa.Schema:
         """Returns all columns of a file, whether or not `kind` has them; `source` from `open` stays open."""
-        with nullcontext(source) if source else self.open(kind, name) as file, self._explained(kind, name) as path:
-            return _checked(pq.read_schema(file), path)
+        with nullcontext(source) if source else self.open(kind, name) as file, self._explain_errors(kind, name) as path:
+            return _check_schema(pq.read_schema(file), path)
 
     def remove(self, kind: str, names: Iterable[str]) -> None:
         """Removes files; ignores those that another driver has removed."""
 
-        def gone(name: str) -> None:
+        def remove_file(name: str) -> None:
             with suppress(FileNotFoundError):
                 storage.remove(storage.join(self.root, kind, name))
 
-        deque(self.each(gone, names), maxlen=0)
+        deque(self.each(remove_file, names), maxlen=0)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Reads a JSON file that a run wrote."""
@@ -163,7 +163,7 @@ class Files:
         return f"restore it, or move what is left of it, {rows} away and run the job again"
 
     @contextmanager
-    def _explained(self, kind: str, name: str) -> Iterator[str]:
+    def _explain_errors(self, kind: str, name: str) -> Iterator[str]:
         path = storage.join(self.root, kind, name)
         try:
             yield path
@@ -186,13 +186,13 @@ class _Ranges(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no type
         return storage.read_range(self.path, start, end)
 
 
-def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> tuple[pq.ParquetFile, int]:
+def _open_parquet(source: Any, path: str, kind: str, schema: pa.Schema) -> tuple[pq.ParquetFile, int]:
     """Opens a file and verifies its page checksums while reading, so that a flipped bit raises an error.
 
     Texts are read as codes. Returns also the most bytes that its texts may have once they are none.
     """
     metadata = pq.read_metadata(source)
-    present = set(_checked(metadata.schema.to_arrow_schema(), path).names)
+    present = set(_check_schema(metadata.schema.to_arrow_schema(), path).names)
     if missing := [name for name in SCHEMAS[kind].names if name not in {*present, *(later.name for later in LATER)}]:
         raise UserError(
             f"{path}: expected the columns of schema version {SCHEMA_VERSION}, got no {missing[0]}, as releases before "
@@ -253,7 +253,7 @@ def coded_schema(kind: str, columns: Sequence[str]) -> pa.Schema:
     return pa.schema([field.with_type(_CODED_TEXT) if pa.types.is_string(field.type) else field for field in fields])
 
 
-def _checked(schema: pa.Schema, path: str) -> pa.Schema:
+def _check_schema(schema: pa.Schema, path: str) -> pa.Schema:
     _check_version(path, (schema.metadata or {})[VERSION_FIELD].decode())
     return schema
 

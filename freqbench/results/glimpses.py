@@ -56,10 +56,10 @@ class Slice(Strict):
     def _is_whole(self) -> Self:
         if len(self.captions) != 3 + len(self.below):
             raise ValueError(f"expected {3 + len(self.below)} captions, got {len(self.captions)}")
-        self.unpacked()
+        self.unpack()
         return self
 
-    def unpacked(self) -> Planes:
+    def unpack(self) -> Planes:
         """Returns the planes, `[P, H, W]`; ValueError if they are no such PNG."""
         height, width = self.size
         expected = ("L", (width, len(self.captions) * height))
@@ -72,7 +72,7 @@ class Slice(Strict):
             raise ValueError(f"expected planes as PNG, got other bytes: {error}") from None
 
 
-def packed(planes: Planes) -> str:
+def pack_planes(planes: Planes) -> str:
     """Packs planes `[P, H, W]` for a Slice."""
     stream = io.BytesIO()
     Image.fromarray(planes.reshape(-1, planes.shape[-1])).save(stream, "PNG", optimize=True)
@@ -131,7 +131,7 @@ class Glimpses:
             del self._waiting[cell_id]
 
 
-def listed(root: str) -> dict[tuple[str, str], str]:
+def paths_of(root: str) -> dict[tuple[str, str], str]:
     """Returns the paths of a store's glimpses, one per cell, by cell id and case key."""
     folder = storage.join(root, GLIMPSES)
     worst = {cell_id: max(drops, key=drops.__getitem__) for cell_id, drops in _drops(folder).items()}

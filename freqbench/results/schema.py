@@ -62,7 +62,7 @@ def _count(name: str, meaning: str) -> Column:
     return Column(name, _INT, "count", "", "result", meaning)
 
 
-def _of_metrics(numbers: Iterable[Number], of_classes: bool = False) -> Iterator[Column]:
+def _metric_columns(numbers: Iterable[Number], of_classes: bool = False) -> Iterator[Column]:
     """Yields the columns of numbers of metrics in records, or in class records."""
     for number in numbers:
         for name, meaning, _ in number.columns(of_classes):
@@ -75,7 +75,7 @@ def _fractions(name: str, meaning: str) -> Iterator[Column]:
     yield _score(f"{name}_clean", "fraction", "higher", "the same on the clean volume")
 
 
-def _measured(name: str, kind: pa.DataType, unit: str, meaning: str, required: bool = False) -> Column:
+def _measured_column(name: str, kind: pa.DataType, unit: str, meaning: str, required: bool = False) -> Column:
     return Column(name, kind, unit, "", "measured", meaning, required)
 
 
@@ -97,8 +97,8 @@ RESTORED = _text(
 )
 LATER = (ADDED, RESTORED)
 """The columns that files of earlier releases may lack: they are read with null there."""
-_RUN_ID = _measured("run_id", _TEXT, "", "the execution that wrote the row", required=True)
-_FINISHED = _measured("finished_at", _TIME, "UTC", "time when the row was finished", required=True)
+_RUN_ID = _measured_column("run_id", _TEXT, "", "the execution that wrote the row", required=True)
+_FINISHED = _measured_column("finished_at", _TIME, "UTC", "time when the row was finished", required=True)
 
 RECORDS: tuple[Column, ...] = (
     *_KEYS,
@@ -161,7 +161,7 @@ RECORDS: tuple[Column, ...] = (
         "`NAME@PACKAGE VERSION SOURCE`, SOURCE being 8 hex digits of the SHA-256 of its file",
     ),
     _text("null_reasons", "JSON text {column: reason why it is null}; null if no column is"),
-    *_of_metrics(each for each in NUMBERS if not each.is_count and each not in _CHANGED),
+    *_metric_columns(each for each in NUMBERS if not each.is_count and each not in _CHANGED),
     _score("eps_native", "the data's unit", "", "the budget in the data's own unit (HU for CT)"),
     _score(
         "resampling_error",
@@ -187,7 +187,7 @@ RECORDS: tuple[Column, ...] = (
         "root mean square of the smallest change that made the volume fall, over the attacked voxels, found by an "
         "attack of `l2-minimal`; likewise",
     ),
-    *_of_metrics(_CHANGED),
+    *_metric_columns(_CHANGED),
     _score("certified_radius", "intensity 0..1", "higher", "L2 norm that randomised smoothing certifies; else null"),
     *_fractions("certified_share", "voxels whose class is certified; the others abstain"),
     *_fractions("certified_dice", "Dice, mean over defined foreground classes; abstaining is a class, never right"),
@@ -201,20 +201,20 @@ RECORDS: tuple[Column, ...] = (
         "a certificate is made of those of the clean volume (`ball` of radius 0); null of other networks",
         "measured",
     ),
-    *_of_metrics(each for each in NUMBERS if each.undefined),
-    *_of_metrics(each for each in NUMBERS if each.is_count and not each.undefined),
+    *_metric_columns(each for each in NUMBERS if each.undefined),
+    *_metric_columns(each for each in NUMBERS if each.is_count and not each.undefined),
     _count("num_windows", "windows of the volume that were attacked"),
     _count("num_forwards", "forward passes of the source's network for the volume, one per draw of a random defence"),
     _count("num_backwards", "backward passes of the source's network for the volume, likewise"),
     ADDED,
     _RUN_ID,
     _FINISHED,
-    _measured("attack_seconds", _FLOAT, "s", "time to make the volume"),
-    _measured("score_seconds", _FLOAT, "s", "time to predict and score it, without surface distances"),
-    _measured("peak_memory_bytes", _INT, "bytes", "peak memory of the device (of the process on a CPU)"),
-    _measured("device", _TEXT, "", "name of the device"),
-    _measured("threads", _INT, "count", "CPU threads of the worker"),
-    _measured("window_batch", _INT, "count", "windows attacked at once"),
+    _measured_column("attack_seconds", _FLOAT, "s", "time to make the volume"),
+    _measured_column("score_seconds", _FLOAT, "s", "time to predict and score it, without surface distances"),
+    _measured_column("peak_memory_bytes", _INT, "bytes", "peak memory of the device (of the process on a CPU)"),
+    _measured_column("device", _TEXT, "", "name of the device"),
+    _measured_column("threads", _INT, "count", "CPU threads of the worker"),
+    _measured_column("window_batch", _INT, "count", "windows attacked at once"),
 )
 
 CLASS_RECORDS: tuple[Column, ...] = (
@@ -224,7 +224,7 @@ CLASS_RECORDS: tuple[Column, ...] = (
     _count("label_voxels", "voxels of the class in the label"),
     _count("pred_voxels", "voxels of the class predicted on the adversarial volume"),
     _count("pred_voxels_clean", "voxels of the class predicted on the clean volume"),
-    *_of_metrics(NUMBERS, of_classes=True),
+    *_metric_columns(NUMBERS, of_classes=True),
     ADDED,
     _RUN_ID,
     _FINISHED,

@@ -128,7 +128,7 @@ class Store:
 
     def found(self, keys: Collection[Key]) -> dict[Key, tuple[Row, list[Row]]]:
         """Returns some rows of `records` with their classes, all columns; reads only files that hold them."""
-        return self._files.consistent(lambda names: self._found(names, pa.array(map("/".join, keys), pa.string())))
+        return self._files.consistent(lambda names: self._find_rows(names, pa.array(map("/".join, keys), pa.string())))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """Yields the rows of `records` as tuples; equal texts are one object, which saves memory."""
@@ -246,7 +246,7 @@ class Store:
         known.update(zip(new, read, strict=True))
         return [known[name] for name in names]
 
-    def _found(self, names: Sequence[str], keys: pa.Array) -> dict[Key, tuple[Row, list[Row]]]:
+    def _find_rows(self, names: Sequence[str], keys: pa.Array) -> dict[Key, tuple[Row, list[Row]]]:
         rows_by_key: dict[Key, tuple[Row, list[Row]]] = {}
         tables = self._read(names, ORDER, {})
         for name, table, wins in zip(names, tables, split_winners(tables), strict=True):

@@ -39,12 +39,12 @@ def regions_of(facts: Mapping[str, Any], where: str) -> RegionsOfLabels:
 
 def cell_folder(attack: str, source: str, cell_id: str) -> str:
     """Name of a cell's folder; raises UserError if a name may not become part of a file name."""
-    return f"{names.required(attack, 'attack')}-{names.required(source, 'model')}-{cell_id}"
+    return f"{names.require_name(attack, 'attack')}-{names.require_name(source, 'model')}-{cell_id}"
 
 
 def prediction(kind: str, target: str) -> str:
     """Name of the file of a target's label map, for ON_CLEAN or ON_ADVERSARIAL; raises as `cell_folder`."""
-    return f"{kind}-{names.required(target, 'model')}{SUFFIX}"
+    return f"{kind}-{names.require_name(target, 'model')}{SUFFIX}"
 
 
 def whole(root: str) -> dict[tuple[str, str], str]:

@@ -58,7 +58,7 @@ def commit_text(table: pa.Table) -> pa.ChunkedArray:
 
 def shared_rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
     """Yields the rows of a table as tuples in which equal texts are one object, as a million rows have few texts."""
-    return zip(*(_shared(column) for column in table.columns), strict=True)
+    return zip(*(_shared_values(column) for column in table.columns), strict=True)
 
 
 class Words:
@@ -75,7 +75,7 @@ class Words:
         return np.asarray(np.array(holds, np.bool_)[self.codes])
 
 
-def _shared(column: pa.ChunkedArray) -> list[Any]:
+def _shared_values(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
         words = Words(column)
         return [words.texts[code] for code in words.codes.tolist()]

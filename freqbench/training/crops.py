@@ -71,7 +71,7 @@ def _left_to_its_parent(_: int) -> None:
 
 
 @contextmanager
-def loaded(
+def load_batches(
     sampler: CropSampler, batches: Sequence[Sequence[int]], loaders: int, pinned: bool
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
     """Loads batches of the crops of these numbers, cut ahead of time by `loaders` processes (0: on demand).

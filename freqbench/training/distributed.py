@@ -38,7 +38,7 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     place = str(Path(local_path(out)).resolve()) if is_local(out) else out
     on_gpu = ray.cluster_resources().get("GPU", 0) >= job.workers
-    with tempfile.TemporaryDirectory() as scratch, _followed(folder, tell):
+    with tempfile.TemporaryDirectory() as scratch, _follow_log(folder, tell):
         trainer = TorchTrainer(
             _work,
             train_loop_config={"job": job.model_dump(mode="json", exclude_none=True), "model": name, "out": place},
@@ -72,7 +72,7 @@ def _work(config: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _followed(folder: str, tell: Callable[[Row], None]) -> Iterator[None]:
+def _follow_log(folder: str, tell: Callable[[Row], None]) -> Iterator[None]:
     """Tells rows of a log as they come, while the context is open."""
     seen = set(read_log(folder))
 

@@ -1,7 +1,7 @@
 """Links the `train://NAME` checkpoints of a benchmark job to the training jobs that make them.
 
-As written, a job names training jobs by path, or has their content; `described` adds the content, and the facts of
-each `train://` network; `planned` and `fulfilled` fill in trained weights, so that scoring a store later needs
+As written, a job names training jobs by path, or has their content; `describe_job` adds the content, and the facts of
+each `train://` network; `plan_training` and `train_rest` fill in trained weights, so that scoring a store later needs
 neither the training job nor its data. A job that trains nothing stays unchanged.
 """
 
@@ -26,7 +26,7 @@ from freqbench.models import ModelEntry
 from freqbench.models.checkpoints.files import weights_sha256
 from freqbench.models.entry import TRAIN, Trained
 from freqbench.results import Shard
-from freqbench.training import finished, train
+from freqbench.training import finished_result, train
 from freqbench.training.plan import prepare
 from freqbench.training.state import BEST
 
@@ -47,7 +47,7 @@ class _Link:
     recipe: ModelRecipe
 
 
-def described(job: JobSpec) -> JobSpec:
+def describe_job(job: JobSpec) -> JobSpec:
     """Adds to a job the content of its training jobs, and architecture, arguments and ROI of their networks.
 
     Paths may be relative to the job's file. Raises UserError for an invalid training job, or a `train://` that names
@@ -57,13 +57,13 @@ def described(job: JobSpec) -> JobSpec:
         return job
     trainings = _read(job)
     networks = _networks(job, trainings)
-    return _with(job, trainings, {i: _shaped(job.models[i], network.recipe) for i, network in networks.items()})
+    return _update(job, trainings, {i: _fill_gaps(job.models[i], network.recipe) for i, network in networks.items()})
 
 
-def planned(job: JobSpec) -> tuple[JobSpec, tuple[Missing, ...]]:
+def plan_training(job: JobSpec) -> tuple[JobSpec, tuple[Missing, ...]]:
     """Describes a job, with the weights of networks that are trained, and lists the networks that are not.
 
-    Raises UserError as `described` and `prepare` do.
+    Raises UserError as `describe_job` and `prepare` do.
     """
     resolved, todo, missing = _state(job)
     untrained = []
@@ -76,15 +76,15 @@ def planned(job: JobSpec) -> tuple[JobSpec, tuple[Missing, ...]]:
 
 
 def present(job: JobSpec) -> JobSpec:
-    """Describes a job whose networks are all trained; raises UserError as `planned`, or if one of them is not."""
-    job, lacking = planned(job)
+    """Describes a job whose networks are all trained; raises UserError as `plan_training`, or if one of them is not."""
+    job, lacking = plan_training(job)
     if lacking:
         where = job.where
         raise UserError(f"{where}: expected a trained network, got none of {lacking[0]}: freqbench run {where} first")
     return job
 
 
-def fulfilled(
+def train_rest(
     job: JobSpec, say: Callable[[str], None], shard: Shard | None = None, address: str | None = None
 ) -> JobSpec:
     """Trains the missing networks of a job, and no others of their training jobs; returns the job with all weights.
@@ -93,7 +93,7 @@ def fulfilled(
     trains; `address` see `ray_for`.
 
     Raises:
-        UserError: as `planned`, the data of a training are not on this machine, or a training fails.
+        UserError: as `plan_training`, the data of a training are not on this machine, or a training fails.
         KeyboardInterrupt: Ctrl-C; the same call goes on from there.
     """
     resolved, todo, missing = _state(job)
@@ -144,12 +144,12 @@ def _state(job: JobSpec) -> tuple[JobSpec, dict[int, _Link], list[Missing]]:
     missing: list[Missing] = []
     networks = _networks(job, trainings)
     for i, network in networks.items():
-        training, entry = network.training, _shaped(job.models[i], network.recipe)
+        training, entry = network.training, _fill_gaps(job.models[i], network.recipe)
         if training.place not in states:
             names = {each.recipe.name for each in networks.values() if each.training is training}
-            with sweep.at(training.place):
+            with sweep.prefix_errors(training.place):
                 try:
-                    states[training.place] = _trained(training, names)
+                    states[training.place] = _find_trained(training, names)
                 except MissingDataError as error:
                     states[training.place] = error
         of_training = states[training.place]
@@ -161,15 +161,15 @@ def _state(job: JobSpec) -> tuple[JobSpec, dict[int, _Link], list[Missing]]:
         else:
             todo[i] = network
         models[i] = entry
-    return _with(job, trainings, models), todo, missing
+    return _update(job, trainings, models), todo, missing
 
 
-def _trained(training: _Training, names: Collection[str]) -> dict[str, Trained | None]:
+def _find_trained(training: _Training, names: Collection[str]) -> dict[str, Trained | None]:
     """Finds the trained weights of these networks of a training job, by name; None for one still to be trained."""
     folder, weights = training.folder(), dict.fromkeys(names)
     for network in prepare(training.job).trainings:
         name = network.model.name
-        if name in names and (result := finished(network, folder)):
+        if name in names and (result := finished_result(network, folder)):
             weights[name] = Trained(
                 checkpoint=storage.join(training.out, name, BEST),
                 identity=network.identity,
@@ -179,13 +179,13 @@ def _trained(training: _Training, names: Collection[str]) -> dict[str, Trained |
     return weights
 
 
-def _with(job: JobSpec, trainings: Sequence[_Training], models: Mapping[int, ModelEntry]) -> JobSpec:
+def _update(job: JobSpec, trainings: Sequence[_Training], models: Mapping[int, ModelEntry]) -> JobSpec:
     read = tuple(TrainingEntry(job=each.job, out=each.out) for each in trainings)
     networks = [models.get(i, entry) for i, entry in enumerate(job.models)]
     return job.model_copy(update={"training": read, "models": networks})
 
 
-def _shaped(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
+def _fill_gaps(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
     """Fills gaps of an entry from its training's recipe; drops earlier trained weights."""
     shape = {"arch": entry.arch or recipe.arch, "roi": entry.roi or recipe.roi}
     return entry.model_copy(update={**shape, "args": {**(recipe.args or {}), **entry.args}, "trained": None})
@@ -215,13 +215,13 @@ def _networks(job: JobSpec, trainings: Sequence[_Training]) -> dict[int, _Link]:
     """Finds the network of each model that is one of `training`, by its number in the job."""
     choices = [_Link(training=training, recipe=recipe) for training in trainings for recipe in training.job.networks]
     return {
-        i: _named(str(entry.checkpoint), choices, f"{job.where}: models[{i}].checkpoint")
+        i: _named_network(str(entry.checkpoint), choices, f"{job.where}: models[{i}].checkpoint")
         for i, entry in enumerate(job.models)
         if entry.is_to_train
     }
 
 
-def _named(checkpoint: str, networks: Sequence[_Link], place: str) -> _Link:
+def _named_network(checkpoint: str, networks: Sequence[_Link], place: str) -> _Link:
     if not networks:
         raise UserError(
             f"{place}: expected `training` in the job for {checkpoint}, got none: name the training job that makes it, "

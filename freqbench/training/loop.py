@@ -26,10 +26,10 @@ from freqbench.core.interrupt import deferred_interrupt
 from freqbench.core.types import Case, Outputs, Shape
 from freqbench.job.training import Augmentation, ModelRecipe, TrainingSchedule
 from freqbench.ops.heads import HEADS
-from freqbench.training.crops import CropSampler, loaded
+from freqbench.training.crops import CropSampler, load_batches
 from freqbench.training.objective import Adversary, MixedAdversary, StepLoss
 from freqbench.training.state import BEST, Row, State
-from freqbench.training.validation import Scores, case_dice, choice, mean_foreground, under_attacks
+from freqbench.training.validation import Scores, attacked_dice, case_dice, choice, mean_foreground
 
 Seen = Callable[[State], None]
 
@@ -97,7 +97,7 @@ class NetworkTraining:
         outputs = None if self.outputs == "softmax" else self.outputs
         return models.ModelEntry(name=self.model.name, checkpoint=checkpoint, outputs=outputs, **self.shape)
 
-    def resolved(self, checkpoint: str, roi: Shape | None = None) -> models.ModelSpec:
+    def resolve(self, checkpoint: str, roi: Shape | None = None) -> models.ModelSpec:
         """Resolves the network with these weights, or `random`; `roi` replaces its own."""
         entry = self.entry(checkpoint).model_copy(update={"roi": roi or self.roi})
         return models.resolve(entry, self.num_classes, self.num_channels)
@@ -110,8 +110,8 @@ class NetworkTraining:
     def new_net(self) -> nn.Module:
         """Builds the network with its initial weights."""
         if self.start is not None:
-            return models.load(self.resolved(self.start), torch.device("cpu")).net.train().requires_grad_()
-        roi = self.adapter.in_network_order(self.roi)
+            return models.load(self.resolve(self.start), torch.device("cpu")).net.train().requires_grad_()
+        roi = self.adapter.network_order(self.roi)
         return models.build(self.arch, self.num_outputs, roi, self.args, self.seed, self.num_channels).train()
 
 
@@ -142,7 +142,7 @@ class Team:
             return objective
         return nn.parallel.DistributedDataParallel(objective, find_unused_parameters=True)
 
-    def unsynced(self, objective: nn.Module, wanted: bool) -> AbstractContextManager[None]:
+    def local_gradients(self, objective: nn.Module, wanted: bool) -> AbstractContextManager[None]:
         """Context in which, if wanted, gradients are added up locally only."""
         if wanted and isinstance(objective, nn.parallel.DistributedDataParallel):
             return objective.no_sync()
@@ -156,7 +156,7 @@ class Team:
         torch.distributed.all_reduce(total)
         return list((total / self.size).tolist())
 
-    def gathered(self, scores: Mapping[int, Scores]) -> Scores:
+    def gather(self, scores: Mapping[int, Scores]) -> Scores:
         """Gathers the team's rows, in the order of their numbers."""
         parts = [dict(scores)] * self.size
         if self.size > 1:
@@ -209,7 +209,7 @@ class Trainer:
             volumes = next(batches)
             waited += time.perf_counter() - asked
             images, labels = (volume.to(self.team.device, non_blocking=True) for volume in volumes)
-            with self.team.unsynced(self._objective, wanted=number < len(parts) - 1):
+            with self.team.local_gradients(self._objective, wanted=number < len(parts) - 1):
                 sums += self._backward(images, labels.long(), part, number) / len(parts)
         limit = training.schedule.clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(state.net.parameters(), limit)
@@ -236,7 +236,7 @@ class Trainer:
         training, adversarial = self.training, None
         if training.adversary:
             images = images.clamp(0, 1)
-            adversarial = training.adversary.attacked(
+            adversarial = training.adversary.attack_crops(
                 self._attacked_model, images, labels, self.state.step, list(numbers)
             )
         clean = None if training.model.objective == "at" else images
@@ -254,7 +254,7 @@ class Trainer:
         net.eval()
         model = models.SegmentationModel(net, training.roi, adapter=training.adapter, outputs=training.outputs)
         dice = mean_foreground(self._scores(model, select, None))
-        attacked, worst = under_attacks([self._scores(model, select, attack) for attack in training.quick])
+        attacked, worst = attacked_dice([self._scores(model, select, attack) for attack in training.quick])
         net.train()
         row: list[Any] = [state.step, rate, *np.mean(state.losses, axis=0).tolist(), dice, attacked, worst]
         state.log.append(Row(*row))
@@ -272,7 +272,7 @@ class Trainer:
 
     def _scores(self, model: models.SegmentationModel, select: Sequence[Case], attack: Attack | None) -> Scores:
         share = list(enumerate(select))[self.team.rank :: self.team.size]
-        return self.team.gathered(case_dice(model, share, self.training.num_classes, attack, select))
+        return self.team.gather(case_dice(model, share, self.training.num_classes, attack, select))
 
 
 def fit(
@@ -298,7 +298,7 @@ def fit(
     sampler = CropSampler(train, training.roi, training.augmentation, training.seed, training.model.noise)
     limit = math.inf if schedule.max_minutes is None else 60 * schedule.max_minutes
     parts = [part for step in range(state.step, schedule.steps) for part in trainer.parts(step)]
-    crops = loaded(sampler, parts, training.loaders, pinned=team.device.type == "cuda")
+    crops = load_batches(sampler, parts, training.loaders, pinned=team.device.type == "cuda")
     with deferred_interrupt() as interrupt, crops as batches:
         while state.step < schedule.steps and state.seconds < limit:
             rate = learning_rate(state.step, schedule)

@@ -61,10 +61,10 @@ class StepLoss(nn.Module):
             losses[i] = (
                 None
                 if logits is None
-                else self._head.losses["dicece"](logits, _as_many(labels, logits), EVERYTHING).mean()
+                else self._head.losses["dicece"](logits, _repeat_batch(labels, logits), EVERYTHING).mean()
             )
         if on_clean is not None and on_adversarial is not None:
-            on_clean = _as_many(on_clean, on_adversarial)
+            on_clean = _repeat_batch(on_clean, on_adversarial)
             if self._consistency:
                 block = None if self._consistency.block == "whole" else self._consistency.block
                 distance = frequency_consistency(on_clean, on_adversarial, self._consistency.form, block)
@@ -88,14 +88,14 @@ def divergence(clean: Tensor, adversarial: Tensor, head: Head = SOFTMAX) -> Tens
     Of regions it is the sum of the divergences of each region's two probabilities.
     """
 
-    def of_side(sign: int) -> Tensor:
+    def side_divergence(sign: int) -> Tensor:
         of_clean, of_adversarial = (head.log_probabilities(sign * logits) for logits in (clean, adversarial))
         return F.kl_div(of_adversarial, of_clean, log_target=True, reduction="none").sum(dim=1).mean()
 
-    return of_side(1) if head.has_background else of_side(1) + of_side(-1)
+    return side_divergence(1) if head.has_background else side_divergence(1) + side_divergence(-1)
 
 
-def _as_many(volumes: Tensor, like: Tensor) -> Tensor:
+def _repeat_batch(volumes: Tensor, like: Tensor) -> Tensor:
     """Repeats a batch until it is as long as another."""
     times = len(like) // len(volumes)
     return volumes if times == 1 else volumes.repeat(times, *[1] * (volumes.ndim - 1))
@@ -109,7 +109,7 @@ class Adversary:
     random_budget: tuple[float, float] | None
     seed: int
 
-    def at_step(self, step: int) -> Attack:
+    def step_attack(self, step: int) -> Attack:
         """Returns the attack of a step counted from 0."""
         name = self.attack.budget_name
         if self.random_budget is None or name is None:
@@ -117,14 +117,14 @@ class Adversary:
         drawn: dict[str, Any] = {name: float(np.random.default_rng([self.seed, step]).uniform(*self.random_budget))}
         return replace(self.attack, **drawn)
 
-    def attacked(
+    def attack_crops(
         self, model: models.SegmentationModel, images: Tensor, labels: Tensor, step: int, numbers: Sequence[int]
     ) -> Tensor:
         """Attacks crops in [0, 1] on the current network in evaluation mode, and restores its mode.
 
         Draws depend on `step`, counted from 0, and on the `numbers` of the crops.
         """
-        attack = self.at_step(step)
+        attack = self.step_attack(step)
         if attack.needs_reference and len(images) < 2:
             raise UserError(f"{attack.name}: expected two crops or more a part of a step, got 1: raise batch_size")
         generators = [window_generator(self.seed, "training", number) for number in numbers]
@@ -141,23 +141,23 @@ class MixedAdversary:
     shares: tuple[float, ...] | None
     seed: int
 
-    def drawn(self, number: int) -> Adversary:
+    def draw_adversary(self, number: int) -> Adversary:
         """Draws the adversary of a `random` mix that meets the crops from this number on."""
         shares = np.array(self.shares or [1] * len(self.adversaries))
         draw = np.random.default_rng(int(digest(["union", self.seed, number]), 16))
         return self.adversaries[draw.choice(len(shares), p=shares / shares.sum())]
 
-    def attacked(
+    def attack_crops(
         self, model: models.SegmentationModel, images: Tensor, labels: Tensor, step: int, numbers: Sequence[int]
     ) -> Tensor:
-        """Attacks crops as `Adversary.attacked`; an `average` returns those of one adversary after the other."""
+        """Attacks crops as `Adversary.attack_crops`; an `average` returns those of one adversary after the other."""
         if self.mix == "random":
-            return self.drawn(numbers[0]).attacked(model, images, labels, step, numbers)
-        volumes = [each.attacked(model, images, labels, step, numbers) for each in self.adversaries]
-        return torch.cat(volumes) if self.mix == "average" else _of_highest_loss(model, volumes, labels)
+            return self.draw_adversary(numbers[0]).attack_crops(model, images, labels, step, numbers)
+        volumes = [each.attack_crops(model, images, labels, step, numbers) for each in self.adversaries]
+        return torch.cat(volumes) if self.mix == "average" else _pick_highest_loss(model, volumes, labels)
 
 
-def _of_highest_loss(model: models.SegmentationModel, volumes: Sequence[Tensor], labels: Tensor) -> Tensor:
+def _pick_highest_loss(model: models.SegmentationModel, volumes: Sequence[Tensor], labels: Tensor) -> Tensor:
     """Takes each crop from the batch in which it has the highest loss: one forward pass a batch."""
     was_training = model.training
     model.eval()

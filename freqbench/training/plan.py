@@ -16,7 +16,7 @@ from freqbench.core.types import Case, CaseRef
 from freqbench.data import Dataset
 from freqbench.job.attacks import attack_identity, attack_of
 from freqbench.job.schema import build_dataset
-from freqbench.job.sweep import AttackEntry, at
+from freqbench.job.sweep import AttackEntry, prefix_errors
 from freqbench.job.training import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, TrainJob, Validation, suffix
 from freqbench.models.sources.checkpoint import metadata_of
 from freqbench.models.sources.source import Metadata
@@ -58,8 +58,8 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
     refs = {role: lists[role].refs() for role in ROLES}
     _refuse_overlap(job, refs)
     trainings: dict[str, NetworkTraining] = {}
-    for number, replicate in enumerate(job.by_seed):
-        for model in replicate.wanted(only):
+    for number, replicate in enumerate(job.seed_jobs):
+        for model in replicate.wanted_models(only):
             trainings[model.name] = _training(replicate, model, number, out, lists["train"], refs, trainings)
     return Prepared(lists=lists, refs=refs, trainings=list(trainings.values()))
 
@@ -105,7 +105,7 @@ def _training(
             f"voxels that do not count (label {ignored[0]}): give them a class by its label_map and ignore: []"
         )
     if model.noise:
-        with at(f"{place}: noise"):  # refuses one that is none of volumes with the dataset's channels
+        with prefix_errors(f"{place}: noise"):  # refuses one that is none of volumes with the dataset's channels
             CHANGES[model.noise.kind].layout((dataset.num_channels, 1, 1, 1))
     attacks = _own_attacks(model, dataset, place)
     quick = _quick(job.validation, attacks, dataset, f"{job.name}: validation")
@@ -165,7 +165,7 @@ def _training(
         fingerprints={role: [*(r.fingerprint for r in refs[role]), *taught.get(role, ())] for role in TAUGHT_BY},
         loaders=enough if job.loaders == "auto" else job.loaders,
     )
-    if training.resolved("random").is_prompted:
+    if training.resolve("random").is_prompted:
         raise UserError(
             f"{model.name}: expected a network without points, as training shows it none: leave args.points out, or "
             "take another arch"

@@ -77,7 +77,7 @@ def train(
     return [_train_one(job, training, names, cases, out, progress, reported) for training in prepared.trainings]
 
 
-def finished(training: NetworkTraining, out: str) -> TrainResult | None:
+def finished_result(training: NetworkTraining, out: str) -> TrainResult | None:
     """Returns the result of a network that `train` would skip in `out`: its weights are still those measured."""
     path, best = (join(out, training.model.name, name) for name in (RESULT, BEST))
     if not storage.exists(path) or not storage.exists(best):
@@ -100,7 +100,7 @@ def _train_one(
     """Trains a network, unless it is finished; `reported` are the ROIs whose padding the user knows of."""
     folder = join(out, training.model.name)
     names.require_inside(out, folder)
-    former = finished(training, out)
+    former = finished_result(training, out)
     with _steps_shown(training, folder, progress) as (say, seen, tell):
         if former:
             say(f"{former.name}: finished before, test Dice {former.dice_test:.3f}")
@@ -121,7 +121,7 @@ def _train_one(
             state = Trainer(training, folder, ALONE).state
         else:
             state = fit(training, cases("train"), cases("select"), folder, seen)
-        result = _measured(training, state, class_names, cases("test"), folder)
+        result = _measure_best(training, state, class_names, cases("test"), folder)
         content = {
             "key": _key(training),
             "sha256": storage.sha256(result.path),
@@ -153,7 +153,7 @@ def _fitting(training: NetworkTraining, least: list[int]) -> list[int] | None:
         roi = [side // multiple * multiple for side in least]
         if min(roi):
             with suppress(UserError):
-                training.resolved("random", triple(roi))
+                training.resolve("random", triple(roi))
                 return roi
     return None
 
@@ -184,13 +184,13 @@ def _key(training: NetworkTraining) -> str:
     return digest([training.identity, training.half, training.schedule.max_minutes])
 
 
-def _measured(
+def _measure_best(
     training: NetworkTraining, state: State, class_names: tuple[str, ...], test: list[Case], folder: str
 ) -> TrainResult:
     """Measures the stored weights, rounded as they are, on the test list; stores the scores beside them."""
     path = join(folder, BEST)
     save_best(training, state, folder, state.figures)
-    model = models.load(training.resolved(path), ALONE.device)
+    model = models.load(training.resolve(path), ALONE.device)
     scores = np.stack(list(case_dice(model, list(enumerate(test)), training.num_classes).values()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a class that no case has is NaN, and stored as null
@@ -223,7 +223,7 @@ class StepsLeft:
         self._steps, self._limit = steps, math.inf if max_minutes is None else 60 * max_minutes
         self._first: tuple[int, float] | None = None  # a step and the time when it was heard of
 
-    def at(self, step: int, now: float) -> float | None:
+    def time_left(self, step: int, now: float) -> float | None:
         """Returns the seconds left after a step that has just ended, at most the limit's; None without a pace."""
         if self._first is None:
             self._first = step, now
@@ -250,7 +250,7 @@ def _steps_shown(training: NetworkTraining, folder: str, progress: bool) -> Iter
             console.print(line, soft_wrap=True)
 
         def show(step: int) -> float | None:
-            seconds = left.at(step, time.monotonic())
+            seconds = left.time_left(step, time.monotonic())
             spoken = "" if seconds is None else f"left: {timedelta(seconds=round(seconds))}"
             bar.update(task, completed=step, rest=spoken)
             return seconds
@@ -266,13 +266,13 @@ def _steps_shown(training: NetworkTraining, folder: str, progress: bool) -> Iter
                 f"select Dice {row.dice_select:.3f}{attacked}{about}"
             )
 
-        def seen(state: State) -> None:
+        def show_state(state: State) -> None:
             if state.log and state.log[-1].step == state.step:
                 tell(state.log[-1])
             else:
                 show(state.step)
 
-        yield say, seen, tell
+        yield say, show_state, tell
 
 
 def _curves(folder: str) -> Tell:

@@ -36,7 +36,7 @@ def case_dice(
             seed = 0 if attack.is_stochastic else None
             reference = whole[(number + 1) % len(whole)] if attack.needs_reference else None
             attacked = attack_case(attack, model, case, seed, window_batch=1, reference=reference)
-            image, label = attacked.adversarial, attacked.shown(case).label
+            image, label = attacked.adversarial, attacked.relabel(case).label
         with torch.no_grad():
             pred = models.predict(model, image.to(device)).cpu()
         scores[number] = dice(pred, label, num_classes, has_regions=not model.head.has_background)
@@ -49,7 +49,7 @@ def mean_foreground(scores: Scores) -> float:
     return float(means.mean()) if len(means) else 0.0
 
 
-def under_attacks(scores: Sequence[Scores]) -> tuple[float, float]:
+def attacked_dice(scores: Sequence[Scores]) -> tuple[float, float]:
     """Mean foreground Dice under several attacks: the mean over them, and the mean over cases of each one's lowest.
 
     `scores` are `[N, K]` of each attack, the same cases in the same order; without any, both are NaN.

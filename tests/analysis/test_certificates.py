@@ -37,7 +37,7 @@ def test_the_rank_is_the_largest_with_this_chance(level: float, alpha: float) ->
 
 @pytest.mark.parametrize("level", [0.3, 0.16, 0.01])
 def test_fewer_draws_than_needed_certify_nothing(level: float) -> None:
-    least = int(certificates.needed(level, 0.001))
+    least = int(certificates.least_draws(level, 0.001))
     assert certificates.rank(least, level, 0.001) == 1
     assert certificates.rank(least - 1, level, 0.001) == 0
 
@@ -50,7 +50,7 @@ def test_a_radius_of_many_sigmas_is_refused_in_a_line(ratio: float, kind: str) -
 
 
 def test_too_few_draws_are_told_how_many_are_needed() -> None:
-    least = int(certificates.needed(N.cdf(-2), 0.001))
+    least = int(certificates.least_draws(N.cdf(-2), 0.001))
     with pytest.raises(UserError, match=f"bias_field: radius 1, sigma 0.5: needs at least {least} draws .* got 50"):
         certificates.require(50, "bias_field", 1.0, 0.5, 0.001)
     with pytest.raises(UserError, match="needs a smaller radius or a larger sigma"):
@@ -87,7 +87,7 @@ def test_the_grid_of_gains_and_offsets_is_fine_enough(radius: float, sigma: floa
     p = certificates.level("gain_offset", radius, sigma)
     near = [radius * math.sqrt(i / 50) for i in range(51)]
     least = min(
-        certificates._scaled(norm * math.cos(angle), norm * math.sin(angle), sigma)
+        certificates._gain_p(norm * math.cos(angle), norm * math.sin(angle), sigma)
         for norm in near
         for angle in np.linspace(0, math.pi, 121)
     )

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from reporting.handmade import row, stored
 
-from freqbench.analysis.frames import IDENTITY, categorical, classes_frame, of_job, plain, records_frame
+from freqbench.analysis.frames import IDENTITY, categorical, classes_frame, plain, records_frame, select_job
 from freqbench.analysis.tables import failures, summary, worst_case
 from freqbench.api.evaluation import load_results
 from freqbench.results import CLASS_RECORDS, KEY, Store
@@ -57,8 +57,8 @@ def test_the_best_row_of_a_key_counts_among_several_stores(stored_rows: Store) -
 def test_rows_of_a_job_are_those_with_its_keys_and_only_what_is_asked_for_is_read(stored_rows: Store) -> None:
     frame = records_frame([stored_rows], ["dsc"])
     key = tuple(frame[list(KEY)].astype(str).iloc[3])
-    assert len(of_job(frame, {key, ("x", "y", "z")})) == 1  # type: ignore[arg-type]
-    assert set(of_job(frame.iloc[:0], {("x", "y", "z")}).columns) == {*IDENTITY, "dsc"}
+    assert len(select_job(frame, {key, ("x", "y", "z")})) == 1  # type: ignore[arg-type]
+    assert set(select_job(frame.iloc[:0], {("x", "y", "z")}).columns) == {*IDENTITY, "dsc"}
 
 
 def test_classes_of_several_stores_are_those_of_the_rows_that_count() -> None:

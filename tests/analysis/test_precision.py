@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from reporting.handmade import records, row, stored
 
-from freqbench.analysis.precision import NO_DSC, NOT_RUN, checked
+from freqbench.analysis.precision import NO_DSC, NOT_RUN, exclude
 from freqbench.analysis.tables import summary
 from freqbench.reporting.report import report
 from freqbench.results import KEY, Store
@@ -17,7 +17,7 @@ BF16 = {"precision": "bf16"}
 
 def reasons(frame: pd.DataFrame, reference: pd.DataFrame | None = None) -> list[str]:
     """Reasons of the rows in a reduced precision; those in fp32 have none."""
-    rows = checked(frame, reference)
+    rows = exclude(frame, reference)
     is_reduced = (rows["precision"] != "fp32") | rows["compile"]
     assert set(rows.loc[~is_reduced, "left_out"]) <= {""}
     return rows.loc[is_reduced, "left_out"].tolist()
@@ -56,7 +56,7 @@ def test_means_are_compared_over_the_cases_and_seeds_that_both_have(varied: str)
     ],
 )
 def test_a_row_that_differs_in_more_than_precision_checks_nothing(changed: dict[str, Any]) -> None:
-    frame = checked(records(row(dsc=0.5, **BF16), row(**{"dsc": 0.5} | changed)))
+    frame = exclude(records(row(dsc=0.5, **BF16), row(**{"dsc": 0.5} | changed)))
     assert frame["left_out"].tolist()[0] == NOT_RUN
 
 

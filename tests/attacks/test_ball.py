@@ -106,7 +106,7 @@ def scores(defence: Smoothing, volumes: Tensor, label: Tensor, draws: int) -> li
     """Foreground DSC of each draw of volumes `[B, 1, *SHAPE]`, in rising order: that of `prediction`, in batches."""
     net, key, scored = Edges().eval(), draw_seed("prediction", "a"), []
     for draw in range(draws):
-        labels = net(defence.changed(volumes, draw_seed("smoothing", key, draw))).max(1, keepdim=True).indices
+        labels = net(defence.apply_draw(volumes, draw_seed("smoothing", key, draw))).max(1, keepdim=True).indices
         pairs = [((labels == k).flatten(1), (label == k).flatten(1)) for k in (1, 2)]
         dice = [2 * (a & b).sum(1) / (a.sum(1) + b.sum(1)).double() for a, b in pairs]
         scored.append((dice[0] + dice[1]) / 2)
@@ -213,7 +213,7 @@ def test_bound_is_next_to_the_worst_member_and_fails_if_it_is_five_times_too_bol
     volumes, key, right = torch.cat([CHANGES[kind].apply(network.image, 0 * network.direction), worst]), 3, []
     with torch.no_grad():
         for draw in range(500):
-            predicted = network(defence.changed(volumes, draw_seed("smoothing", key, draw))).argmax(1)
+            predicted = network(defence.apply_draw(volumes, draw_seed("smoothing", key, draw))).argmax(1)
             share = predicted.double().flatten(1).mean(1)
             right.append(2 * share / (1 + share))
     clean, attacked = (sorted(of_volume) for of_volume in torch.stack(right, dim=1).tolist())

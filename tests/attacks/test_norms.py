@@ -12,7 +12,7 @@ from freqbench.attacks import make
 from freqbench.attacks.core.strongest import limits_of, strongest_forms
 from freqbench.core.errors import ParameterError, ThreatModelError
 from freqbench.core.types import IGNORED, Shape
-from freqbench.models import JointModel, SegmentationModel, attack_windows, joined
+from freqbench.models import JointModel, SegmentationModel, assemble, attack_windows
 from freqbench.testing import check_attack
 
 EPS = 0.03
@@ -83,7 +83,7 @@ def test_joint_windows_share_one_ball_of_the_volume(name: str, shape: Shape) -> 
     parts = torch.stack([image[:, h, w, d] for h, w, d in windows])
     attack = make(name, norm="l2", eps=EPS, scope="joint", **{"queries": 60} if name == "square" else {"steps": 5})
     made = attack(model, parts, label, generator=generators(*range(len(windows)))).adversarial
-    whole = joined(made, windows)[0] - image
+    whole = assemble(made, windows)[0] - image
     assert float(sizes(whole[None])) <= EPS + 1e-7
     assert float(sizes(whole[None])) > 0.9 * EPS
     if name != "square":

@@ -82,7 +82,7 @@ def test_a_class_s_value_that_was_changed_and_a_class_that_is_gone_are_named(gri
     columns = sorted(each.column.rpartition(": ")[2] for differences in columns_of for each in differences)
     assert (len(columns_of), columns) == (2, ["label_voxels", "rows of classes"])
     (changed,) = (each for differences in columns_of for each in differences if each.column.endswith("label_voxels"))
-    assert (changed.stored, changed.by) == (7, changed.found - 7)
+    assert (changed.stored, changed.gap) == (7, changed.found - 7)
 
 
 def test_columns_missing_then_or_impossible_here_are_skipped_with_a_reason() -> None:
@@ -93,7 +93,7 @@ def test_columns_missing_then_or_impossible_here_are_skipped_with_a_reason() -> 
     assert missing.skipped == {"psnr": "cannot be computed here: no network"}
     assert former.differences == missing.differences == ()
     (unexplained,) = comparison.compare(nothing, (), has, ()).differences
-    assert (unexplained.column, unexplained.by) == ("psnr", None)
+    assert (unexplained.column, unexplained.gap) == ("psnr", None)
 
 
 def test_other_versions_of_what_computes_excuse_what_is_within_the_tolerance_and_no_more(grid_copy: Path) -> None:

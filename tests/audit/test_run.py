@@ -175,7 +175,7 @@ def test_seconds_of_gradients_are_those_of_their_passes(tmp_path: Path, monkeypa
 
 def planned(place: Path | str, cases: int = 1, **changes: Any) -> computing.ExtraCells:
     """Plan of the audit of a job with these changes."""
-    return computing.planned(expanded(job(**changes))[0], str(place), cases, None, print, compute=False)
+    return computing.plan_cells(expanded(job(**changes))[0], str(place), cases, None, print, compute=False)
 
 
 def strongest(place: Path, name: str = "apgd", **changes: Any) -> list[Any]:

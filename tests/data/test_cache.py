@@ -245,7 +245,7 @@ def take_part(process: int) -> tuple[int, list[str]]:
 
     for step in range(ROUNDS):
         number = (step // 2 + process) % VOLUMES
-        assert the_same(cache.through(f"{number:016x}", numbered(number).ref, make), numbered(number))
+        assert the_same(cache.cached_case(f"{number:016x}", numbered(number).ref, make), numbered(number))
         assert node_cache.size("volumes") >= 0
         if step % 10 == process:
             node_cache.clear("volumes")

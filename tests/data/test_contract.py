@@ -9,7 +9,7 @@ from freqbench.data import DATASETS
 from freqbench.data.base import Dataset
 from freqbench.data.loaders.folder import ListedFolder
 
-OWN = {"splits", "stated", "source", "remarks", "other", "num_channels", "_root", "_usual_intensity"}
+OWN = {"splits", "stated_labels", "source", "remarks", "other", "num_channels", "_root", "_usual_intensity"}
 
 
 def test_loaders_of_listed_folders_override_eight_members_of_their_bases_at_most() -> None:
@@ -27,7 +27,7 @@ def test_loaders_of_listed_folders_override_eight_members_of_their_bases_at_most
 
 def test_a_list_is_asked_once_for_the_classes(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, asked = folder.dataset(), list[object]()
-    stated: Callable[[object], object] = type(dataset).stated
-    monkeypatch.setattr(type(dataset), "stated", lambda self: asked.append(self) or stated(self))
+    stated: Callable[[object], object] = type(dataset).stated_labels
+    monkeypatch.setattr(type(dataset), "stated_labels", lambda self: asked.append(self) or stated(self))
     assert len(dataset.classes) > 1
     assert len(asked) == 1

@@ -164,7 +164,7 @@ def test_cases_are_those_of_the_label_maps(raw: Path) -> None:
     assert [ref.case_id for ref in nnunet(raw).refs()] == ["a", "b", "patient001_frame01"]
     assert [ref.patient_id for ref in nnunet(raw).refs()] == ["a", "b", "patient001"]
     assert [ref.case_id for ref in nnunet(raw, split="test").refs()] == ["c"]
-    assert nnunet(raw).unlabelled() == ("unlabelled",)
+    assert nnunet(raw).unlabelled_cases() == ("unlabelled",)
     dataset = nnunet(raw, crop_foreground=False, cases=("b",))
     assert np.array_equal(dataset.load(dataset.refs()[0]).label[0].numpy(), volume(ord("b"))[1])
     assert dataset.class_names == ("background", "left", "right")

@@ -10,7 +10,7 @@ import pytest
 
 import freqbench as fb
 from freqbench.core.input_space import Preprocess
-from freqbench.data.intensities import off_scale
+from freqbench.data.intensities import scale_warnings
 
 from .downloads import native_case, put
 
@@ -37,7 +37,7 @@ def ct(organs: dict[int, float], air: float = -1000) -> tuple[Array, Array]:
 def lines(image: Array, label: Array, intensity: Any = CT, labelled: bool = True) -> list[str]:
     """Lines on a volume."""
     case = native_case(image, label if labelled else np.full_like(label, 255))
-    return [*off_scale(case, Preprocess(intensity=intensity))]
+    return [*scale_warnings(case, Preprocess(intensity=intensity))]
 
 
 SOFT = {1: 60.0, 2: 110.0}

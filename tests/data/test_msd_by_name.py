@@ -119,7 +119,7 @@ def test_the_archive_is_fetched_once_and_then_needs_no_server(
     mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cases(split="training") == ["h_1"]
-    msd._fetched.cache_clear()  # as another process has it
+    msd._fetch_task.cache_clear()  # as another process has it
     monkeypatch.setattr(msd, "MIRRORS", ("http://127.0.0.1:9",))
     assert [cases(split=split) for split in ("validation", "reported", "test")] == [["h_2"], ["h_3"], ["h_4"]]
     dataset = hippocampus(split="test")
@@ -147,7 +147,7 @@ def test_a_copy_that_is_gone_or_damaged_is_fetched_again(mirrors: Mirrors, harm:
         node_cache.clear("files")
     else:
         copy.write_bytes(b"damaged") if harm == "damaged" else copy.unlink()
-        msd._fetched.cache_clear()
+        msd._fetch_task.cache_clear()
     assert Path(hippocampus()._root(), FILES[0]).read_bytes() == (mirrors.task / FILES[0]).read_bytes()
     assert mirrors.asked == ["first"] * 2
 

@@ -160,8 +160,8 @@ def _calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, counts: Call
 
 def test_a_series_is_stacked_and_swept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = put_dicom(tmp_path, "abc")
-    stacked = _calls(monkeypatch, series, "_stacked", lambda *_: True)
-    swept = _calls(monkeypatch, series.files, "stamped", lambda paths, _: len(paths) > 1)  # not of a segmentation
+    stacked = _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
+    swept = _calls(monkeypatch, series.files, "stamp_files", lambda paths, _: len(paths) > 1)  # not of a segmentation
     dataset.refs()
     assert (len(stacked), len(swept)) == (3, 3)
 
@@ -170,7 +170,7 @@ def test_a_series_is_scanned_and_stacked_once_for_plans_and_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = put_dicom(tmp_path, "abc")
-    stacked = _calls(monkeypatch, series, "_stacked", lambda *_: True)
+    stacked = _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
     scanned = _calls(monkeypatch, series, "read_file", lambda *_: True)
     for _ in range(2):
         for ref in dataset.refs():
@@ -184,7 +184,7 @@ def test_headers_of_hundreds_of_series_are_kept(tmp_path: Path, monkeypatch: pyt
     """A plan lists the cases in turn, so that a cache of fewer would keep none until the next turn."""
     for number in range(300):
         put_series(tmp_path / f"{number:03}", volume()[0][:4, :4, :2] + number)
-    stacked = _calls(monkeypatch, series, "_stacked", lambda *_: True)
+    stacked = _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
     for _ in range(2):
         assert len(made("dicom", root=str(tmp_path), reference="prediction", labels=2).refs()) == 300
     assert len(stacked) == 300

@@ -132,12 +132,12 @@ def test_a_map_of_classes_scores_a_tool_of_other_classes(tmp_path: Path) -> None
 
 
 def test_an_audit_asks_a_black_box_for_no_gradient(tmp_path: Path) -> None:
-    from freqbench.audit.computing import planned
+    from freqbench.audit.computing import plan_cells
     from freqbench.audit.probes import num_passes
 
     content = with_models(tool(tmp_path), attacks=[{"name": "gn", "std": 0.1}])
     execute(content, tmp_path / "out")
     spec, own = expanded(content)
-    grid = planned(spec, str(tmp_path / "out"), cases=1, eps=8 / 255, say=lambda text: None).grid
+    grid = plan_cells(spec, str(tmp_path / "out"), cases=1, eps=8 / 255, say=lambda text: None).grid
     assert {cell.attack.name for cell in grid.cells} == {"square", "random_noise"}
     assert num_passes(own) == 0

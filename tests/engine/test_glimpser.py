@@ -18,10 +18,10 @@ from torch import Tensor
 
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine import glimpser
-from freqbench.engine.glimpser import slice_of_loss, sliced
+from freqbench.engine.glimpser import axial_slice, slice_of_loss
 from freqbench.engine.rows import Outcome
 from freqbench.results import Store
-from freqbench.results.glimpses import MAX_BYTES, NO_CHANGE, SIDE, STEPS, Slice, listed, read
+from freqbench.results.glimpses import MAX_BYTES, NO_CHANGE, SIDE, STEPS, Slice, paths_of, read
 
 SMALL = small(metrics=["dsc"], datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1}])
 BOTH = {"models": job()["models"], "metrics": ["dsc"]}
@@ -37,8 +37,8 @@ def test_a_glimpse_has_the_slices_of_the_volumes_to_a_step() -> None:
     clean, attacked = torch.rand((2, 1, 24, 16, 4), generator=generator)
     label, predicted = torch.randint(0, 9, (2, 1, 24, 16, 4), generator=generator, dtype=torch.uint8)
     case = case_of(clean, label, spacing=(1.0, 2.0, 3.0))
-    shown = sliced(case, attacked, 2, [("label", 0, label[0]), ("net", 1, predicted[0])])
-    planes = shown.unpacked()
+    shown = axial_slice(case, attacked, 2, [("label", 0, label[0]), ("net", 1, predicted[0])])
+    planes = shown.unpack()
     assert np.abs(planes[0] / 255 - seen_on(clean)).max() <= 0.5 / 255 + 1e-6
     assert np.abs(planes[1] / 255 - seen_on(attacked)).max() <= 0.5 / 255 + 1e-6
     change = (planes[2].astype(float) - NO_CHANGE) / STEPS * shown.full
@@ -54,9 +54,9 @@ def test_a_change_below_a_grey_level_is_kept() -> None:
     change, label = torch.zeros(1, 16, 16, 4), torch.zeros(1, 16, 16, 4, dtype=torch.uint8)
     change[:, :8], change[:, 8:] = 0.1 / 255, -0.1 / 255
     case = case_of(torch.full((1, 16, 16, 4), 0.5), label)
-    shown = sliced(case, case.image + change, 2, [])
+    shown = axial_slice(case, case.image + change, 2, [])
     assert shown.full == pytest.approx(0.1 / 255, rel=1e-3)
-    assert [*np.unique(shown.unpacked()[2])] == [NO_CHANGE - STEPS, NO_CHANGE + STEPS]
+    assert [*np.unique(shown.unpack()[2])] == [NO_CHANGE - STEPS, NO_CHANGE + STEPS]
 
 
 def test_the_slice_is_the_one_in_which_most_was_lost_and_not_where_the_model_was_wrong_before() -> None:
@@ -76,7 +76,7 @@ def test_a_glimpse_of_noise_has_few_bytes_and_pixels(sides: tuple[int, int], siz
     noise = torch.rand((1, sides[0] * SIDE, sides[1] * SIDE, 3), generator=generator)
     label = torch.randint(0, 256, noise.shape, generator=generator, dtype=torch.uint8)
     maps: list[Any] = [("net", 1, label[0])] * 3
-    shown = sliced(case_of(noise, label, spacing=(1.0, 2.0, 3.0)), 1 - noise, 1, maps)
+    shown = axial_slice(case_of(noise, label, spacing=(1.0, 2.0, 3.0)), 1 - noise, 1, maps)
     assert (shown.size, shown.aspect) == (size, 2.0)
     assert len(shown.model_dump_json()) <= MAX_BYTES
 
@@ -102,7 +102,7 @@ def of(cases: int) -> dict[str, Any]:
 def test_each_cell_has_a_glimpse_of_its_worst_case_after_a_resumed_run_too(tmp_path: Path) -> None:
     for cases in (1, 3):
         execute(of(cases), tmp_path)
-        assert dict([*listed(str(tmp_path))]) == worst(tmp_path)
+        assert dict([*paths_of(str(tmp_path))]) == worst(tmp_path)
     slices = [read(str(path)) for path in (tmp_path / "glimpses").iterdir()]
     assert len(worst(tmp_path)) == len(slices) == 4
     shown = next(each for each in slices if isinstance(each, Slice) and "a, DSC" in each.captions[4])
@@ -115,14 +115,14 @@ def test_private_datasets_and_units_without_white_box_have_no_glimpse(
 ) -> None:
     private = small(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1, "share": False}])
     execute(private, tmp_path / "private")
-    assert listed(str(tmp_path / "private")) == {}
+    assert paths_of(str(tmp_path / "private")) == {}
     (run,) = Store(str(tmp_path / "private")).runs()
     assert run["datasets"]["phantom"]["redistributable"] is False
     execute(small(**BOTH, targets=["b"]), tmp_path / "transfer")
-    assert len(listed(str(tmp_path / "transfer"))) == 1  # of b on b, not of a on b
+    assert len(paths_of(str(tmp_path / "transfer"))) == 1  # of b on b, not of a on b
     monkeypatch.setattr(Phantom, "redistributable", False)
     execute(SMALL, tmp_path / "licence")
-    assert listed(str(tmp_path / "licence")) == {}
+    assert paths_of(str(tmp_path / "licence")) == {}
 
 
 def test_a_glimpse_that_cannot_be_drawn_or_written_costs_no_row(
@@ -135,12 +135,12 @@ def test_a_glimpse_that_cannot_be_drawn_or_written_costs_no_row(
     execute(SMALL, tmp_path / "unwritable", said)
     assert said.getvalue().count("glimpses are not written") == 1
     assert rows(tmp_path / "unwritable") == rows(tmp_path / "as_ever")
-    monkeypatch.setattr(glimpser, "sliced", lambda *args: 1 / 0)
+    monkeypatch.setattr(glimpser, "axial_slice", lambda *args: 1 / 0)
     with caplog.at_level(logging.WARNING):
         execute(SMALL, tmp_path / "undrawn")
     assert "no glimpse of it could be drawn" in caplog.text
     assert rows(tmp_path / "undrawn") == rows(tmp_path / "as_ever")
-    assert listed(str(tmp_path / "undrawn")) == {}
+    assert paths_of(str(tmp_path / "undrawn")) == {}
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine import learning
 from freqbench.job import plan
 from freqbench.job.grid import learning_cases
-from freqbench.job.rehearsal import rehearsed
+from freqbench.job.rehearsal import shrink_job
 from freqbench.models import SegmentationModel, SlidingWindowModel
 from freqbench.results import Store
 from freqbench.testing import SmallNet
@@ -192,7 +192,7 @@ def test_a_plan_counts_what_it_takes_to_learn_once_a_cell() -> None:
     grid = expanded(small(**{**ONE, "attacks": [{**UNIVERSAL, "control": ["none", "random"]}]}))[1]
     windows = 2 * 2  # with half a window's overlap, on 24 and 20 voxels
     assert [cell.learning_passes for cell in grid.cells] == [2 * 2 * windows * 2, 0]
-    ((row,),) = [list(plan._counted(grid))]
+    ((row,),) = [list(plan._count_rows(grid))]
     assert row["window_passes"] == 2 * 2 * windows * 2
     assert {unit.passes for unit in grid.units()} == {0}
 
@@ -201,7 +201,7 @@ def test_a_rehearsal_learns_from_other_stand_ins_whatever_the_split_is_called(tm
     real = {"name": "heart", "loader": "decathlon", "root": "/nowhere", "split": "validation", "cases": 2}
     attacks = [{**UNIVERSAL, "learn_split": split} for split in ("training", "train", "test[0:9]")]
     spec = expanded(small(**ONE))[0].model_validate(small(attacks=attacks, datasets=[real]))
-    dry = rehearsed(spec).model_dump(exclude_unset=True)
+    dry = shrink_job(spec).model_dump(exclude_unset=True)
     grid = expanded(dry)[1]
     scored = {ref.case_id for refs in grid.cases.values() for ref in refs}
     assert len(grid.cells) == 3

@@ -14,7 +14,7 @@ from freqbench import models
 from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.engine import attacking
-from freqbench.engine.matching import FILE, Nearest, matched, search
+from freqbench.engine.matching import FILE, Nearest, match_budgets, search
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import image_scores
@@ -44,7 +44,7 @@ def spec_of(content: dict[str, Any]) -> JobSpec:
 def matching(content: dict[str, Any], out: Path, compute: bool = True) -> tuple[Grid, list[str]]:
     """The grid with its budgets, and what was said on the way."""
     said: list[str] = []
-    return expand(matched(spec_of(content), str(out), said.append, compute)), said
+    return expand(match_budgets(spec_of(content), str(out), said.append, compute)), said
 
 
 def mean_distance(grid: Grid, number: int, metric: str, cases: int = 3) -> float:
@@ -184,7 +184,7 @@ def test_a_plan_attacks_nothing_and_counts_all(tmp_path: Path, attacked: list[st
 
 def test_the_job_that_comes_back_is_one_with_numbers(tmp_path: Path, attacked: list[str]) -> None:
     """run.json keeps it, and it expands by itself, whatever becomes of match.json."""
-    spec = matched(spec_of(small({"name": "fgsm", "match": L2})), str(tmp_path), lambda text: None)
+    spec = match_budgets(spec_of(small({"name": "fgsm", "match": L2})), str(tmp_path), lambda text: None)
     execute_content = json.loads(json.dumps(spec.model_dump(mode="json")))
     (row,) = execute_content["attacks"][0]["matched"]
     (record,) = json.loads((tmp_path / FILE).read_text()).values()
@@ -203,7 +203,7 @@ def test_the_job_that_comes_back_is_one_with_numbers(tmp_path: Path, attacked: l
 
 def test_a_job_without_match_comes_back_as_it_is(tmp_path: Path) -> None:
     spec = spec_of(two())
-    assert matched(spec, str(tmp_path / "none"), lambda text: None) is spec
+    assert match_budgets(spec, str(tmp_path / "none"), lambda text: None) is spec
     assert not (tmp_path / "none").exists()
 
 
@@ -229,7 +229,7 @@ def test_a_mistake_is_one_line_before_anything_is_attacked(
     entry: dict[str, Any], expected: str, tmp_path: Path, attacked: list[str]
 ) -> None:
     with pytest.raises(UserError, match=r"^job.yaml: [^\n]*$") as caught:
-        expand(matched(spec_of(small(entry)), str(tmp_path), pytest.fail))
+        expand(match_budgets(spec_of(small(entry)), str(tmp_path), pytest.fail))
     assert str(caught.value).removeprefix("job.yaml: ").startswith(expected)
     assert attacked == []
 

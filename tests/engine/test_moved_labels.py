@@ -58,7 +58,7 @@ def test_other_attacks_leave_the_case_its_label() -> None:
     attacked = attack_case(make("fgsm", eps=0.1), SegmentationModel(Threshold(), (20, 20, 20)).eval(), ball(), 0, 1)
     case = ball()
     assert attacked.label is None
-    assert attacked.shown(case) is case
+    assert attacked.relabel(case) is case
 
 
 def load(path: Path) -> Any:

@@ -123,7 +123,7 @@ def told_of(name: str) -> Iterator[tuple[float, float, float]]:
             else:
                 stored += facts[0]
         if tenths % 10 == 0:
-            yield stored / total, time_left.at(now)[0], end - now
+            yield stored / total, time_left.time_left(now)[0], end - now
 
 
 @pytest.mark.parametrize("name", ["quick start, first", "quick start, second", "brain, first"])

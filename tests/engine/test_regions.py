@@ -19,7 +19,7 @@ from freqbench.engine import attacking, saved_volumes
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.metrics import dice
 from freqbench.results import Store
-from freqbench.results.glimpses import Slice, listed, read
+from freqbench.results.glimpses import Slice, paths_of, read
 
 pytestmark = pytest.mark.integration
 
@@ -64,7 +64,7 @@ def test_saved_labels_have_the_number_of_the_innermost_region(out: Path) -> None
 def test_glimpses_have_the_numbers_of_the_saved_maps_and_the_dice_of_the_row(out: Path) -> None:
     names = ("cell_id", "case_key", "target_model")
     scores = {tuple(row[name].strip("'") for name in names): float(row["dsc_foreground"]) for row in rows(out).values()}
-    glimpses = listed(str(out))
+    glimpses = paths_of(str(out))
     assert glimpses.keys() == {key[:2] for key in scores}
     for (cell, case), path in glimpses.items():
         shown = read(path)
@@ -74,7 +74,7 @@ def test_glimpses_have_the_numbers_of_the_saved_maps_and_the_dice_of_the_row(out
         (folder,) = out.glob(f"volumes/*-{cell}/*-{case}")
         files = ["label", *(f"prediction_adversarial-{model}" for model in models)]
         stacks = [nibabel.load(folder / f"{name}.nii.gz").get_fdata()[::-1, ::-1].T for name in files]
-        assert any(np.array_equal(shown.unpacked()[3:], [each[index] for each in stacks]) for index in range(16))
+        assert any(np.array_equal(shown.unpack()[3:], [each[index] for each in stacks]) for index in range(16))
 
 
 def test_rows_of_regions_agree_with_other_libraries_on_maps_of_every_set_of_regions(out: Path) -> None:

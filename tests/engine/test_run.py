@@ -201,7 +201,7 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
 def test_a_run_that_dies_stores_what_was_ready_and_says_that_it_died(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "with_surfaces", lambda unit, outcome, masks: 1 / 0)
+    monkeypatch.setattr(engines, "add_surfaces", lambda unit, outcome, masks: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         execute(small(metrics=["dsc", "hd95"]), tmp_path)
     (run,) = Store(str(tmp_path)).runs()

@@ -16,7 +16,7 @@ from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine.attacking import native_budget
 from freqbench.engine.scoring import (
     SHAPES,
-    as_clean,
+    clean_columns,
     score_overlap,
     score_prediction,
     score_shapes,
@@ -177,7 +177,7 @@ def test_calibration_columns_are_the_metric(maps: LabelMaps) -> None:
 def test_clean_columns_are_those_that_the_tables_have(case: Case, pred: Tensor, maps: LabelMaps) -> None:
     label = case.label[0]
     for scores in (score_overlap(pred, label, 6), score_shapes(maps, ("hd95",))):
-        clean = as_clean(scores)
+        clean = clean_columns(scores)
         assert set(clean.record) == {f"{name}_clean" for name in scores.record} & {column.name for column in RECORDS}
         for row, own in zip(clean.classes, scores.classes, strict=True):
             assert set(row) == {f"{name}_clean" for name in own} & {column.name for column in CLASS_RECORDS}
@@ -189,7 +189,7 @@ def test_every_column_of_a_metric_has_a_score(case: Case, adversarial: Tensor, m
     parts = score_prediction(maps, tuple(METRICS), torch.ones(maps.pred.shape))
     filled = {"voxel_success", *volume.values}
     for part in parts:
-        filled |= {*part.record, *as_clean(part).record}
+        filled |= {*part.record, *clean_columns(part).record}
     assert {column for metric in METRICS.values() for column in metric.columns} == filled
 
 

@@ -17,7 +17,7 @@ from freqbench.core.errors import UserError
 from freqbench.engine import memory, provenance
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job import costs, plan
-from freqbench.job.rehearsal import rehearsed
+from freqbench.job.rehearsal import shrink_job
 from freqbench.models import SegmentationModel
 from freqbench.results import Store
 
@@ -55,11 +55,11 @@ def test_a_cell_has_the_models_that_are_named_and_its_row_says_which_and_counts_
 
 def test_a_plan_counts_the_surrogates_passes_too(tmp_path: Path) -> None:
     grid = expanded(content())[1]
-    ((row,),) = [list(plan._counted(grid))]
+    ((row,),) = [list(plan._count_rows(grid))]
     assert row["window_passes"] == (3 + 2 * 12) * NUM_WINDOWS
     whole = expanded(content(bases(scope="volume")))[1]
     windows = 2 * 2  # with half a window's overlap, on 24 and 20 voxels
-    ((row,),) = [list(plan._counted(whole))]
+    ((row,),) = [list(plan._count_rows(whole))]
     assert row["window_passes"] == (3 + 2 * 12) * windows
     assert plan.outlook(grid, (), None, str(tmp_path)).hours_left > 0  # type: ignore[operator]
 
@@ -68,9 +68,9 @@ def test_a_plan_counts_the_surrogates_passes_too(tmp_path: Path) -> None:
 def test_seconds_of_surrogates_are_not_taken_for_those_of_the_network_in_other_attacks(tmp_path: Path) -> None:
     """A plan takes seconds a query for the attack itself, and for attacks without rows those of other attacks."""
     execute(content({"name": "fgsm", "eps": 0.1, "sources": "a"}), tmp_path)
-    before, _ = costs.measured(Store(str(tmp_path)), ("dsc",))
+    before, _ = costs.measured_paces(Store(str(tmp_path)), ("dsc",))
     execute(content({"name": "fgsm", "eps": 0.1, "sources": "a"}, BASES), tmp_path)
-    after, _ = costs.measured(Store(str(tmp_path)), ("dsc",))
+    after, _ = costs.measured_paces(Store(str(tmp_path)), ("dsc",))
     (cell,) = cells()
     source = cell.source.model_id
     assert after[source, None] == before[source, None] == after[source, "fgsm"]
@@ -196,7 +196,7 @@ def test_a_run_s_file_has_the_fingerprints_of_surrogates() -> None:
 
 
 def test_a_rehearsal_has_the_same_surrogates(tmp_path: Path) -> None:
-    dry = rehearsed(expanded(content(bases(queries=50)))[0]).model_dump(exclude_unset=True)
+    dry = shrink_job(expanded(content(bases(queries=50)))[0]).model_dump(exclude_unset=True)
     (cell,) = expanded(dry)[1].cells
     assert [each.name for each in cell.surrogates] == ["b", "c"]
     assert cell.attack.passes == (2, 0)
@@ -248,7 +248,7 @@ def test_python_refuses_names_and_surrogates_of_other_attacks() -> None:
 
 
 def test_an_audit_adds_the_null_row_with_these_surrogates_and_others_without(tmp_path: Path) -> None:
-    probe = computing.planned(expanded(content())[0], str(tmp_path), 1, None, print, compute=False)
+    probe = computing.plan_cells(expanded(content())[0], str(tmp_path), 1, None, print, compute=False)
     surrogates = {
         (cell.attack.name, getattr(cell.attack, "control", None)): [each.name for each in cell.surrogates]
         for cell in probe.grid.cells

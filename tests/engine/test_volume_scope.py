@@ -17,7 +17,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.types import Case, Shape
 from freqbench.engine.attacking import AttackedVolume, attack_case
 from freqbench.job.cells import Unit
-from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows, build, joined, sliding_windows
+from freqbench.models import SegmentationModel, SlidingWindowModel, assemble, attack_windows, build, sliding_windows
 from freqbench.ops.losses import dice_ce, mean_dice
 
 ROI: Shape = (8, 8, 4)
@@ -99,7 +99,7 @@ def test_joined_windows_are_the_volume_and_what_is_overwritten_has_no_gradient()
     expected = torch.zeros(1, 1, *LONG)
     for (h, w, d), part in zip(windows, parts, strict=True):
         expected[0, :, h, w, d] = part.detach()
-    made = joined(parts, windows)
+    made = assemble(parts, windows)
     assert torch.equal(made, expected)
     made.sum().backward()
     assert [float(gradient.sum()) for gradient in parts.grad] == [256.0, 128.0, 256.0]  # the third overwrites half

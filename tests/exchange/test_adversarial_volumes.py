@@ -108,12 +108,12 @@ def test_imported_volumes_are_exported_and_scored_on_further_targets(tmp_path: P
     bring(tmp_path, content=only)
     out = str(tmp_path / "out")
     grid = further_targets(expanded(only)[0], ["b"])
-    summary = run.rescore(adversarial_volumes.joined(grid, out), out, Console(file=io.StringIO()))
+    summary = run.rescore(adversarial_volumes.join_imported(grid, out), out, Console(file=io.StringIO()))
     assert (summary.num_new, len(records(tmp_path))) == (1, 2)
     assert index_keys(Store(out).job()["index"]) == set(rows(out))
     _, grid = expanded(only)
     written = export.export(
-        adversarial_volumes.joined(grid, out), out, str(tmp_path / "to"), Console(file=io.StringIO())
+        adversarial_volumes.join_imported(grid, out), out, str(tmp_path / "to"), Console(file=io.StringIO())
     )
     assert [each.attack for each in written] == [None, "imported"]
 

@@ -10,7 +10,7 @@ from tiny_job import JOB, expanded, job
 
 from freqbench.core import config
 from freqbench.core.errors import UserError
-from freqbench.job.effort import Effort, Varied, varied
+from freqbench.job.effort import Effort, Varied, vary_attacks
 from freqbench.job.grid import expand
 from freqbench.job.schema import JobSpec
 
@@ -19,7 +19,7 @@ EFFORT = Effort(steps=(2, 4), queries=(3, 6), losses=("dice", "ce"), restarts=(1
 
 def variants(attacks: Sequence[dict[str, Any]], effort: Effort = EFFORT, **changes: Any) -> Varied:
     models = {"models": JOB["models"][:1]} | changes
-    return varied(config.validate(job(attacks=list(attacks), **models), JobSpec, "job.yaml"), effort, 1)
+    return vary_attacks(config.validate(job(attacks=list(attacks), **models), JobSpec, "job.yaml"), effort, 1)
 
 
 def efforts(given: Varied) -> list[tuple[Any, ...]]:
@@ -156,7 +156,7 @@ def test_a_loss_that_regions_lack_is_refused() -> None:
     with pytest.raises(
         UserError, match=r"^job.yaml: pgd.loss: expected a loss that regions have, .*, got dlr: take ano"
     ):
-        varied(config.validate(content, JobSpec, "job.yaml"), Effort(losses=("dice", "dlr")), 1)
+        vary_attacks(config.validate(content, JobSpec, "job.yaml"), Effort(losses=("dice", "dlr")), 1)
 
 
 def test_a_job_without_a_gradient_attack_is_refused() -> None:

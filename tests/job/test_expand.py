@@ -122,6 +122,10 @@ def test_warnings_of_attacks_are_kept_for_the_run() -> None:
 def test_a_job_knows_its_file_when_it_is_copied_or_named_anew_and_never_stores_it() -> None:
     spec = config.validate(small(attacks=[{"name": "fgsm", "eps": 0.1}]), JobSpec, "jobs/mine.yaml")
     changed = spec.model_copy(update={"name": "other"})
-    assert (changed.where, changed.named("audit").where, changed.where) == ("jobs/mine.yaml", "audit", "jobs/mine.yaml")
+    assert (changed.where, changed.copy_named("audit").where, changed.where) == (
+        "jobs/mine.yaml",
+        "audit",
+        "jobs/mine.yaml",
+    )
     assert "jobs/mine.yaml" not in spec.model_dump_json()
     assert JobSpec.model_validate(spec.model_dump(mode="json")).where == "job"

@@ -15,7 +15,7 @@ from monai.transforms import Orientation
 from freqbench.core import config
 from freqbench.core.names import job_file
 from freqbench.job.grid import Grid, expand
-from freqbench.job.rehearsal import counted, missing, rehearsed
+from freqbench.job.rehearsal import add_stand_ins, missing, shrink_job
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.models import build
 
@@ -34,7 +34,7 @@ def job(name: str) -> JobSpec:
 
 def tried(name: str) -> Grid:
     """The grid of a job on small stand-ins; the attacks' own numbers of steps are not those of the job."""
-    return expand(rehearsed(job(name)))
+    return expand(shrink_job(job(name)))
 
 
 def test_steps_of_table_3_are_those_published() -> None:
@@ -64,7 +64,7 @@ def test_present_data_and_checkpoints_are_not_missing(tmp_path: Path, monkeypatc
 def test_cases_and_passes_are_counted_without_the_data() -> None:
     """12 validation volumes, 20 steps of one forward and one backward pass over each window of a usual volume."""
     spec = job("papers/vafa_table4")
-    grid = expand(counted(spec, missing(spec)))
+    grid = expand(add_stand_ins(spec, missing(spec)))
     assert len(grid.cases["synapse"]) == 12
     (unit, *_) = grid.units()
     assert unit.passes == 2 * 20 * unit.num_windows
@@ -92,7 +92,7 @@ def test_stand_ins_keep_the_arguments_of_the_released_code_s_names_too(tmp_path:
     spec = JobSpec.model_validate({"name": "j", "datasets": data, "models": models, "attacks": [{"name": "fgsm"}]})
     lacking = missing(spec)
     assert [each.what for each in lacking] == ["model m"]
-    assert counted(spec, lacking).models[0].args == {"stem": [1, 4, 4]}
+    assert add_stand_ins(spec, lacking).models[0].args == {"stem": [1, 4, 4]}
 
 
 def test_attacks_whose_radius_shrinks_are_tried_with_a_step_for_every_radius() -> None:
@@ -156,7 +156,7 @@ def test_rog_msd_lacks_ten_tasks_and_two_networks_of_each() -> None:
 def test_rog_is_planned_on_all_tasks_without_data_and_checkpoints() -> None:
     """Every window suits its strides, every normalisation the task's channels."""
     spec = part_of_rog("rog-clean", *TASKS)
-    grid = expand(counted(spec, missing(spec)))
+    grid = expand(add_stand_ins(spec, missing(spec)))
     channels = {cell.dataset.name: cell.source.num_channels for cell in grid.cells}
     assert channels == dict.fromkeys(TASKS, 1) | {"brain": 4, "prostate": 2}
     with_dlr = {cell.dataset.name for cell in grid.cells if getattr(cell.attack, "members", ()) == ("apgd-dlr",)}
@@ -164,7 +164,7 @@ def test_rog_is_planned_on_all_tasks_without_data_and_checkpoints() -> None:
 
 
 def test_rog_is_tried_on_phantoms() -> None:
-    assert len(expand(rehearsed(part_of_rog("rog-free_at", "brain", "heart"))).cells) == 5 + 4
+    assert len(expand(shrink_job(part_of_rog("rog-free_at", "brain", "heart"))).cells) == 5 + 4
 
 
 def test_the_authors_lists_and_checkpoints_of_rog_are_read_as_the_page_says(

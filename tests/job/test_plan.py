@@ -118,10 +118,10 @@ def test_windows_whose_graphs_do_not_fit_are_counted(
     pgd = {"name": "pgd", "eps": 0.01, "steps": 3, "scope": scope}
     _, grid = expanded(small(attacks=[pgd]))
     (unit,) = grid.units()
-    (whole,) = planning._counted(grid)
+    (whole,) = planning._count_rows(grid)
     memory = models.step_bytes(unit.cell.source) * (unit.num_windows - 1)
     monkeypatch.setattr(cells, "windows_in_graph", lambda specs: models.windows_in_graph(specs, memory))
-    (row,) = planning._counted(grid)
+    (row,) = planning._count_rows(grid)
     assert row == whole | {"recomputed": repeats, "window_passes": whole["window_passes"] + 3 * repeats}
     said = [*planning.lines(planning.outlook(grid, (), None, str(tmp_path)))]
     assert sum("1 windows of a volume run forward twice a step" in line for line in said) == repeats
@@ -145,7 +145,7 @@ def test_an_estimate_goes_by_the_attack_s_own_rows_of_the_latest_run(
         measured = {"run_id": run_id, "finished_at": datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)}
         measured |= {"attack_seconds": attack_seconds, "score_seconds": 200.0}
         measured |= {"num_forwards": unit.passes // 2, "num_backwards": unit.passes // 2}
-        outcome = rows.failed(unit, "", measured)
+        outcome = rows.failure(unit, "", measured)
         good = {"status": "ok", "error": None, "metrics": ",".join(METRICS)}
         Store(str(tmp_path)).writer(run_id, interval_s=0).add([record | good for record in outcome.records], [])
     line = estimated(monkeypatch, content, tmp_path)
@@ -185,17 +185,17 @@ def test_a_store_without_rows_is_estimated_by_an_earlier_run_on_the_same_machine
     good = {"status": "ok", "error": None, "run_id": "r", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
     good |= {"metrics": "hd95,dsc"}
     fresh, spent = Store(str(tmp_path / "other")), costs.Spent()
-    assert costs.estimated([unit], ("dsc", "hd95"), fresh).basis == costs.ROUGH
-    for record in rows.failed(unit, "", facts).records:
+    assert costs.estimate_costs([unit], ("dsc", "hd95"), fresh).basis == costs.ROUGH
+    for record in rows.failure(unit, "", facts).records:
         spent.add(record | good, 2.0)
         spent.add(record)  # one that failed has no pace
     spent.remember()
-    assert costs.estimated([unit], ("dsc",), fresh).basis == costs.ROUGH
-    estimate = costs.estimated([unit], ("dsc", "hd95"), fresh)
+    assert costs.estimate_costs([unit], ("dsc",), fresh).basis == costs.ROUGH
+    estimate = costs.estimate_costs([unit], ("dsc", "hd95"), fresh)
     assert (estimate.total, estimate.basis) == (3 / 2 * (10.0 * unit.passes + 20.0), costs.BASIS)
     for file in tmp_path.glob("cache/networks/*.json"):
         file.write_text("[1]")
-    assert costs.estimated([unit], ("dsc", "hd95"), fresh).basis == costs.ROUGH
+    assert costs.estimate_costs([unit], ("dsc", "hd95"), fresh).basis == costs.ROUGH
 
 
 def test_a_network_without_rows_is_estimated_at_the_rate_of_one_with_rows(
@@ -211,8 +211,8 @@ def test_a_network_without_rows_is_estimated_at_the_rate_of_one_with_rows(
     facts = {"attack_seconds": 20.0 * half, "score_seconds": 20.0, "num_forwards": half, "num_backwards": half}
     good = {"status": "ok", "error": None, "run_id": "r", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
     store = Store(str(tmp_path / "out"))
-    store.writer("r", interval_s=0).add([record | good for record in rows.failed(known, "", facts).records], [])
-    estimate = costs.estimated([known, unknown], ("dsc",), store)
+    store.writer("r", interval_s=0).add([record | good for record in rows.failure(known, "", facts).records], [])
+    estimate = costs.estimate_costs([known, unknown], ("dsc",), store)
     seconds = [estimate.attack[costs.place(unit)] for unit in (known, unknown)]
     sources = [unit.cell.source for unit in (known, unknown)]
     operations = [models.forward_flops(source) + 100 * models.step_bytes(source) for source in sources]
@@ -237,18 +237,18 @@ def test_seconds_to_score_a_record_are_those_of_its_target_and_of_the_same_metri
         good = {"status": "ok", "error": None, "metrics": metrics}
         records = [
             record | good | {"score_seconds": factor * seconds}
-            for record, seconds in zip(rows.failed(done, "", measured).records, (7.0, 3.0), strict=True)
+            for record, seconds in zip(rows.failure(done, "", measured).records, (7.0, 3.0), strict=True)
         ]
         writer.add(records, [])
         for record in records:
             spent.add(record)
     dear, cheap = (target.model_id for target in unit.targets)
-    assert costs.measured(store, ("dsc", "hd95"))[1] == {dear: 7.0, cheap: 3.0}
-    estimates = [costs.estimated([unit], ("dsc", "hd95"), store)]
+    assert costs.measured_paces(store, ("dsc", "hd95"))[1] == {dear: 7.0, cheap: 3.0}
+    estimates = [costs.estimate_costs([unit], ("dsc", "hd95"), store)]
     spent.remember()
-    estimates.append(costs.estimated([unit], ("dsc", "hd95"), None))
+    estimates.append(costs.estimate_costs([unit], ("dsc", "hd95"), None))
     assert [(each.scoring[costs.place(unit)], each.basis) for each in estimates] == [(10.0, costs.BASIS)] * 2
-    assert costs.estimated([unit], ("dsc", "ssim"), store).basis == costs.ROUGH
+    assert costs.estimate_costs([unit], ("dsc", "ssim"), store).basis == costs.ROUGH
 
 
 def test_a_large_volume_takes_longer_to_score_than_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,5 +256,5 @@ def test_a_large_volume_takes_longer_to_score_than_a_small_one(monkeypatch: pyte
     monkeypatch.setattr(costs, "_speed", lambda: (1e30, 1.0))
     (unit,) = expanded(small(attacks=[{"name": "gn", "std": 0.1}]))[1].units()
     voxels = math.prod(unit.cell.dataset.shape_in(unit.ref, unit.targets[0].space))
-    scoring = costs.estimated([unit], ("dsc",), None).scoring[costs.place(unit)]
+    scoring = costs.estimate_costs([unit], ("dsc",), None).scoring[costs.place(unit)]
     assert scoring == pytest.approx(1e-6 * voxels * len(unit.targets))

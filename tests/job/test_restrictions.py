@@ -7,7 +7,7 @@ from tiny_job import ARGS, JOB, SHAPE, expanded, job
 
 from freqbench.core.errors import UserError
 from freqbench.core.names import ALIASES
-from freqbench.engine.matching import matched
+from freqbench.engine.matching import match_budgets
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.job.sweep import AttackEntry
 from freqbench.models import MODELS
@@ -61,7 +61,7 @@ def test_matched_budgets_are_found_on_the_models_of_a_dataset_alone(tmp_path: An
     spec = expanded(job(datasets=DATASETS, models=models, attacks=[GN]))[0].model_copy(
         update={"attacks": [AttackEntry(**attack)]}
     )
-    (entry,) = matched(spec, str(tmp_path), lambda text: None, compute=False).attacks
+    (entry,) = match_budgets(spec, str(tmp_path), lambda text: None, compute=False).attacks
     assert [(row.dataset, row.source) for row in entry.matched or ()] == [("x", "a")]
 
 

@@ -223,7 +223,7 @@ def test_a_command_and_its_files_go_with_a_caller_that_is_killed(tmp_path: Path,
         assert caller.poll() is None
         time.sleep(0.05)
     assert len(list(place.iterdir())) == 1
-    for process in ray_cleanup.marked(str(tmp_path)) if by_its_driver_s_end else (caller,):
+    for process in ray_cleanup.marked_processes(str(tmp_path)) if by_its_driver_s_end else (caller,):
         with suppress(psutil.NoSuchProcess):  # a `sleep` of the command that has ended meanwhile
             process.kill()
     caller.wait()

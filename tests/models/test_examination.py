@@ -120,7 +120,7 @@ def test_logits_are_left_as_they_are(net: nn.Module) -> None:
 def test_probabilities_become_logits_whose_softmax_they_are() -> None:
     result, images = findings(Softmax()), windows(1, ROI)
     assert result == Examination(yields="probabilities")
-    mended = examination.mended(Softmax(), result.yields, result.singly)
+    mended = examination.mend(Softmax(), result.yields, result.singly)
     with torch.no_grad():
         assert torch.allclose(mended(images).softmax(1), Softmax()(images), atol=1e-6)
         assert torch.equal(mended(images).argmax(1), Net()(images).argmax(1))
@@ -171,7 +171,7 @@ def test_windows_of_a_network_that_mixes_a_batch_pass_one_by_one(net: nn.Module)
     assert result == Examination(singly=True)
     with torch.no_grad():
         alone = torch.cat([net(image) for image in images.split(1)])
-        assert torch.equal(examination.mended(net, result.yields, result.singly)(images), alone)
+        assert torch.equal(examination.mend(net, result.yields, result.singly)(images), alone)
 
 
 def test_an_output_that_does_not_depend_on_the_volume_is_a_caution_of_every_row() -> None:

@@ -249,7 +249,7 @@ def test_monais_own_download_asks_the_same_repository_and_revision(
     calls: list[dict[str, str]] = []
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda **asked: calls.append(asked))
     bundle.download("spleen", version="0.5.3", bundle_dir=str(tmp_path), source="monaihosting", progress=False)
-    place = hub._parsed("monai://spleen@0.5.3")
+    place = hub._parse("monai://spleen@0.5.3")
     assert [(asked["repo_id"], asked["revision"]) for asked in calls] == [(place.repo, place.revision)]
 
 

@@ -319,7 +319,7 @@ def test_confidence_is_the_largest_probability_of_what_is_stitched(
     model = SegmentationModel(net, ROI, inference=validate(settings, Inference, where="t"))
     images = volume(shape)
     labelled = prediction(model, images, with_confidence=True)
-    stitched = monais(lambda windows: model.averaged(net(windows)), images, model.inference)[0]
+    stitched = monais(lambda windows: model.averaged_form(net(windows)), images, model.inference)[0]
     expected = (stitched.softmax(dim=0) if average == "logits" else stitched).amax(dim=0)
     torch.testing.assert_close(labelled.confidence, expected.float(), rtol=0, atol=1e-6)
     torch.testing.assert_close(labelled.labels, predict(model, images), rtol=0, atol=0)

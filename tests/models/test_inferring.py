@@ -13,7 +13,7 @@ from freqbench.core.errors import UserError
 from freqbench.models import MODELS, ModelEntry, resolve
 from freqbench.models.networks.architectures import complete_args
 from freqbench.models.networks.construction import build, skeleton
-from freqbench.models.networks.inferring import inferred, recognised
+from freqbench.models.networks.inferring import find_arch, infer_args
 
 SIZE = (32, 32, 32)
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -58,9 +58,9 @@ def test_the_weights_of_every_architecture_show_the_arguments_that_shape_them(ar
     roi = (64, 64, 64) if arch in ("rog", "unetr_pp", "sam_med3d", "swin_unetr") else SIZE
     net = skeleton(arch, 3, roi, args)
     weights = {f"net.{key}": value for key, value in net.state_dict().items()}
-    prefix, arch_shown, bare = recognised(weights)
+    prefix, arch_shown, bare = find_arch(weights)
     assert (prefix, arch_shown) == ("net.", arch)
-    shown = inferred(arch, bare)
+    shown = infer_args(arch, bare)
     assert {name: shown.args.get(name) for name in args} == args
     assert shapes(skeleton(arch, 3, roi, shown.args)) == shapes(net)
     assert shown.out_channels in (3, None)
@@ -69,7 +69,7 @@ def test_the_weights_of_every_architecture_show_the_arguments_that_shape_them(ar
 @pytest.mark.integration
 @pytest.mark.parametrize("arch", MODELS)
 def test_a_default_network_shows_no_other_arguments(arch: str) -> None:
-    shown = inferred(arch, skeleton(arch, 3, MODELS[arch].roi, {}).state_dict())
+    shown = infer_args(arch, skeleton(arch, 3, MODELS[arch].roi, {}).state_dict())
     assert shown.args
     assert complete_args(arch, shown.args) == complete_args(arch, {})
 

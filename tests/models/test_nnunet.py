@@ -60,7 +60,7 @@ def test_the_network_is_given_the_array_that_itk_reads(
     wanted = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.nii.gz"))).transpose(transpose)
     volume = nibabel.as_closest_canonical(nibabel.load(tmp_path / "a.nii.gz")).get_fdata(dtype=np.float32)
     folder = write(lambda plans, dataset, checkpoint: plans.update(transpose_forward=transpose))
-    adapter = facts("nnunet", folder, args=args).input.of_file(codes)
+    adapter = facts("nnunet", folder, args=args).input.turn_to_file(codes)
     np.testing.assert_array_equal(adapter.to_network_axes(torch.from_numpy(volume.copy())[None, None])[0, 0], wanted)
 
 

@@ -53,8 +53,8 @@ def test_a_converted_network_that_computes_something_else_is_a_black_box(
 
     path = onnx_file.write(tmp_path / "net.onnx")
     other = onnx_file.write(tmp_path / "other.onnx", seed=1)
-    convert = reader._converted
-    monkeypatch.setattr(reader, "_converted", lambda path: convert(other))
+    convert = reader._convert
+    monkeypatch.setattr(reader, "_convert", lambda path: convert(other))
     reason = resolve(entry(path), num_classes=3).black_box
     assert reason is not None
     assert reason.startswith("its torch counterpart differs from ONNX Runtime by ")

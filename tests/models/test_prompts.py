@@ -49,7 +49,7 @@ def blocks(*boxes: tuple[int, Shape, Shape], shape: Shape = (20, 20, 20)) -> Ten
 
 def clicked(label: Tensor, policy: PointPrompts = POLICY, spacing: Spacing = (1.0, 1.0, 1.0)) -> dict[int, Tensor]:
     """The voxels `[N, 3]` of each class that has any."""
-    prompts = policy.drawn(dark(label, spacing))
+    prompts = policy.draw_points(dark(label, spacing))
     assert prompts.shape == (1, *label.shape)
     assert prompts.dtype == torch.uint8
     return {int(index): (prompts[0] == index).nonzero() for index in prompts.unique() if index}
@@ -136,7 +136,7 @@ def bright_where_clicked() -> Case:
 
 def bright(label: Tensor) -> Case:
     """A volume that is 1 at the points of its label and 0 elsewhere."""
-    return replace(dark(label), image=(POLICY.drawn(dark(label)) > 0).float())
+    return replace(dark(label), image=(POLICY.draw_points(dark(label)) > 0).float())
 
 
 def witness(roi: Shape = ROI, mirror: str = "", axes: str = "HWD") -> tuple[Witness, SegmentationModel]:
@@ -162,7 +162,7 @@ def test_every_step_of_an_attack_sees_the_prompts_of_its_window(scope: str, wind
     assert not torch.equal(result.adversarial, case.image)
     steps = 2 if scope == "window" else 4
     tiles = attack_windows(triple(case.label.shape[1:]), ROI)
-    prompts = POLICY.drawn(case)
+    prompts = POLICY.draw_points(case)
     in_tiles = sum(int(prompts[:, h, w, d].count_nonzero()) for h, w, d in tiles)
     assert sum(net.seen) >= steps * (in_tiles if scope == "window" else 6)
 
@@ -222,7 +222,7 @@ def test_a_model_that_is_asked_without_its_prompts_says_so() -> None:
 def test_a_model_without_prompts_is_itself_for_every_case() -> None:
     model = SegmentationModel(nn.Conv3d(1, 2, 1), ROI)
     assert model.for_case(bright_where_clicked()) is model
-    assert model.on(attack_windows((22, 21, 19), ROI)) is model
+    assert model.cut(attack_windows((22, 21, 19), ROI)) is model
     assert not SegmentationModel(MeanOfProbabilities([model]), ROI).takes_prompts
 
 

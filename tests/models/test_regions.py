@@ -11,7 +11,7 @@ from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.core.types import Outputs
 from freqbench.models import Inference, ModelEntry, ModelSpec, SegmentationModel, load, prediction, resolve
-from freqbench.models.examination import examine, mended
+from freqbench.models.examination import examine, mend
 from freqbench.models.inference import SlidingWindowModel
 from freqbench.models.resolving import require_head, resolve_ensemble
 from freqbench.models.sources.source import Facts
@@ -98,7 +98,7 @@ def test_probabilities_of_regions_become_their_logits() -> None:
     result = examine(net, torch.cat([volume(), volume().square()]), 2, "sigmoid")
     assert (result.fault, result.yields) == (None, "probabilities")
     image = volume()
-    logits = mended(net, result.yields, singly=False, head="sigmoid")(image)
+    logits = mend(net, result.yields, singly=False, head="sigmoid")(image)
     assert torch.allclose(logits, net[0](image), atol=1e-5)
     fault = examine(net, torch.cat([volume(), volume().square()]), 2).fault
     assert fault is not None

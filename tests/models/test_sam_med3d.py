@@ -10,7 +10,7 @@ import torch
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.models import ModelEntry, build, load, resolve
 from freqbench.models.networks.construction import skeleton
-from freqbench.models.networks.sam_med3d import SAMMed3D, standardised
+from freqbench.models.networks.sam_med3d import SAMMed3D, standardise
 
 from .conftest import prompts, refused
 
@@ -141,11 +141,11 @@ def test_a_window_is_in_standard_deviations_from_the_mean_of_what_is_above_zero(
     given = torch.randn(2, 2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     given[1, 1] = 0.5
     given[1, 0] = -given[1, 0].abs()
-    scaled = standardised(given)
+    scaled = standardise(given)
     for one, result in zip(given[0], scaled[0], strict=True):
         torch.testing.assert_close(result, (one - one[one > 0].mean()) / one[one > 0].std())
     torch.testing.assert_close(scaled[1], torch.stack([given[1, 0], torch.zeros(4, 4, 4)]))
-    torch.testing.assert_close(standardised(1000 * given[:1]), scaled[:1])
+    torch.testing.assert_close(standardise(1000 * given[:1]), scaled[:1])
 
 
 # What a job says of it

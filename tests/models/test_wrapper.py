@@ -49,8 +49,8 @@ def test_the_network_is_given_what_the_formula_says(given: dict[str, Any], expec
 def test_the_way_back_undoes_the_way_there(axes: str) -> None:
     adapter = InputAdapter(axes=axes)
     assert torch.equal(adapter.from_network(adapter.to_network(volume())), volume())
-    assert adapter.in_volume_order(adapter.in_network_order((6, 4, 2))) == (6, 4, 2)
-    assert adapter.to_network(volume()).shape[2:] == adapter.in_network_order((6, 4, 2))
+    assert adapter.volume_order(adapter.network_order((6, 4, 2))) == (6, 4, 2)
+    assert adapter.to_network(volume()).shape[2:] == adapter.network_order((6, 4, 2))
 
 
 def test_a_network_that_wants_the_volume_sees_it_to_the_bit() -> None:

@@ -20,7 +20,7 @@ from freqbench.data import cache
 from freqbench.data.preprocess import attacked_native, prepare, resampling_error
 from freqbench.engine.attacking import attack_case, native_budget
 from freqbench.models import Inference, SegmentationModel, predict
-from freqbench.pipelines.monai import MonaiPipeline, of_words
+from freqbench.pipelines.monai import MonaiPipeline, from_words
 from freqbench.pipelines.pipeline import line_of
 
 EPS = 0.03
@@ -60,7 +60,7 @@ NONZERO = {"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True, 
 
 def masked(image: Tensor, **pipeline: Any) -> Case:
     """Z-scores of the voxels that are not 0."""
-    return prepare(native(image, (image[:1] > 200).byte()), of_words([NONZERO], "job", **pipeline))
+    return prepare(native(image, (image[:1] > 200).byte()), from_words([NONZERO], "job", **pipeline))
 
 
 def model_of(case: Case, roi: tuple[int, int, int] = (6, 10, 8)) -> tuple[SegmentationModel, Pointwise]:
@@ -90,7 +90,7 @@ def test_no_gradient_passes_where_voxels_are_fixed() -> None:
     model, _ = model_of(beside(image, fixed, None, (-5.0, 5.0)))
     given = image[None].clone().requires_grad_()
     window = (slice(0, 6), slice(0, 10), slice(0, 8))
-    model.on([window])(given)[:, 1].sum().backward()
+    model.cut([window])(given)[:, 1].sum().backward()
     assert given.grad is not None
     assert bool((given.grad[0][fixed] == 0).all())
     torch.testing.assert_close(given.grad[0][~fixed], torch.full_like(given.grad[0][~fixed], 10.0))
@@ -126,7 +126,7 @@ def test_the_budget_in_the_files_unit_is_exact_where_the_way_is_a_line() -> None
 
 def test_the_budget_in_the_files_unit_is_none_where_the_way_is_no_line() -> None:
     steps = [{"_target_": "HistogramNormalized", "keys": "image"}]
-    case = prepare(native(skull()), of_words(steps, "job"))
+    case = prepare(native(skull()), from_words(steps, "job"))
     assert all(math.isnan(end) for ends in case.native_ranges for end in ends)
     assert native_budget(make("pgd", eps=EPS), case) is None
 
@@ -194,10 +194,10 @@ def test_tensors_that_a_pipeline_made_beside_a_volume_come_back_from_the_cache(
 ) -> None:
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path))
     monkeypatch.delenv("FREQBENCH_CACHE_GB", raising=False)
-    words = of_words([NONZERO, {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [16, 16, 16]}], "job")
+    words = from_words([NONZERO, {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [16, 16, 16]}], "job")
     made = prepare(native(skull(channels=2)), words)
-    cache.through("key", made.ref, lambda: made)
-    back = cache.through("key", made.ref, lambda: pytest.fail("it was made anew"))
+    cache.cached_case("key", made.ref, lambda: made)
+    back = cache.cached_case("key", made.ref, lambda: pytest.fail("it was made anew"))
     assert made.prepared is not None
     assert back.prepared is not None
     for name in ("fixed", "rest"):

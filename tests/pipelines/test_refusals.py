@@ -18,7 +18,7 @@ from freqbench import load_model
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
 from freqbench.models import ModelEntry, resolve
-from freqbench.pipelines.monai import MonaiPipeline, of_words
+from freqbench.pipelines.monai import MonaiPipeline, from_words
 
 Refused = Callable[[Callable[[], object]], str]
 
@@ -111,7 +111,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", RANDOM)
 def test_a_random_transform_is_refused_by_its_name(name: str, line: Refused) -> None:
     words = [{"_target_": f"{name}d", "keys": "image", **ARGUMENTS.get(name, {})}]
-    assert f"got {name}d: leave it out" in line(lambda: of_words(words, "m: transforms").steps)
+    assert f"got {name}d: leave it out" in line(lambda: from_words(words, "m: transforms").steps)
 
 
 def test_a_random_transform_inside_a_compose_is_refused_by_its_name(line: Refused) -> None:
@@ -136,7 +136,7 @@ RUNS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("what", "entry"), RUNS)
 def test_words_that_would_run_code_need_trust(what: str, entry: dict[str, Any], trap: Path, line: Refused) -> None:
-    refused = line(lambda: of_words([entry], "m: transforms").steps)
+    refused = line(lambda: from_words([entry], "m: transforms").steps)
     assert what in refused
     assert "--trust-code" in refused
     assert not trap.exists()
@@ -144,7 +144,7 @@ def test_words_that_would_run_code_need_trust(what: str, entry: dict[str, Any], 
 
 def test_a_macro_of_another_file_is_refused_unread(line: Refused) -> None:
     entry = {"_target_": "ScaleIntensityd", "keys": "image", "minv": "%/etc/passwd::x"}
-    assert "%/etc/passwd::x, which is not in the file" in line(lambda: of_words([entry], "m: transforms").steps)
+    assert "%/etc/passwd::x, which is not in the file" in line(lambda: from_words([entry], "m: transforms").steps)
 
 
 @pytest.mark.parametrize("entry", [entry for _, entry in RUNS[:2]])

@@ -187,7 +187,7 @@ def test_a_followed_job_ends_with_the_exit_code_that_run_has(status: str, code: 
 
 def test_networks_that_a_job_trains_go_where_all_nodes_read_them() -> None:
     def kept(out: str) -> list[str]:
-        return list(cluster._kept([TrainingEntry(job="adv.yaml", out=out)], Known(), "job.yaml"))
+        return list(cluster._shared_places([TrainingEntry(job="adv.yaml", out=out)], Known(), "job.yaml"))
 
     assert kept("file:///nets") == ['training.0.out="file:///nets"']
     assert kept("${NETS}/adv") == []

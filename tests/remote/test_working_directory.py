@@ -155,7 +155,7 @@ def test_packaged_jobs_need_no_file_but_their_own(name: str, monkeypatch: pytest
     place = f"jobs/{name}.yaml"
     if "attacks" not in yaml.safe_load(Path(place).read_text(encoding="utf-8")):
         pytest.skip("a training job")
-    spec = link.described(config.load(place, JobSpec))
+    spec = link.describe_job(config.load(place, JobSpec))
     working_directory.require_zoo(spec)
     own = [str(model.checkpoint) for model in spec.models if str(model.checkpoint).startswith("runs/")]
     if any(not (ROOT / checkpoint).exists() for checkpoint in own):
@@ -211,7 +211,7 @@ def with_training(entry: Any, **dataset: Any) -> dict[str, Any]:
 def pack_training(folder: Path, content: Mapping[str, Any]) -> tuple[WorkingDirectory, JobSpec]:
     """Returns what travels, and the job as it is read on the nodes."""
     (folder / "jobs/job.yaml").write_text(yaml.safe_dump(dict(content), sort_keys=False))
-    packed = working_directory.pack(link.described(config.load("jobs/job.yaml", JobSpec)))
+    packed = working_directory.pack(link.describe_job(config.load("jobs/job.yaml", JobSpec)))
     (folder / "adv.yaml").unlink()
     return packed, config.load("jobs/job.yaml", JobSpec, packed.overrides)
 
@@ -221,7 +221,7 @@ def test_a_training_job_travels_with_its_data(folder: Path, entry: Any) -> None:
     root = "data" if entry == "adv.yaml" else str(folder / "data")  # which is made relative on the nodes
     packed, there = pack_training(folder, with_training(entry, root=root))
     assert sorted(packed.files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
-    (kept,) = link.described(there).training
+    (kept,) = link.describe_job(there).training
     assert isinstance(kept.job, TrainJob)
     assert kept.job.dataset.own["root"] == "data"
     assert kept.out == ("runs/adv" if entry == "adv.yaml" else "s3://lab/nets")

@@ -16,7 +16,7 @@ from freqbench.analysis.statistics import DICE
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
 from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store, to_table
-from freqbench.results.glimpses import NO_CHANGE, STEPS, Slice, packed
+from freqbench.results.glimpses import NO_CHANGE, STEPS, Slice, pack_planes
 from freqbench.results.writer import commit
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -132,4 +132,4 @@ def glimpse_of(shade: int) -> Slice:
     planes[3:] = 0
     planes[3, :8], planes[4, 8:], planes[5, :, 8:] = 1, 2, 1
     captions = ["clean", "adversarial", "change, ±8/255", "label", "unet, DSC 25.0", "<b>unet</b>, clean, DSC 100.0"]
-    return Slice(captions=captions, below=[0, 1, 0], size=(16, 16), aspect=1, full=8 / 255, planes=packed(planes))
+    return Slice(captions=captions, below=[0, 1, 0], size=(16, 16), aspect=1, full=8 / 255, planes=pack_planes(planes))

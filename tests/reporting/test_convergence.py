@@ -9,7 +9,7 @@ import yaml
 from reporting.handmade import records, row
 
 from freqbench.reporting import convergence
-from freqbench.reporting.convergence import knee, recommended, still_gains
+from freqbench.reporting.convergence import knee, recommend, still_gains
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_recommended_are_the_fewest_passes_within_two_tenths_of_the_largest_drop
         ("pgd", "ce", 1, 20, 40.0, 30.0),
         ("pgd", "ce", 1, 40, 80.0, 30.0),
     )
-    (setting,) = recommended(table).to_dict("records")
+    (setting,) = recommend(table).to_dict("records")
     assert (setting["attack"], setting["loss"], setting["steps"], setting["drop"]) == ("apgd", "dice", 20, 44.9)
     assert setting["largest"] == 45.05
 
@@ -63,14 +63,14 @@ def test_the_larger_drop_of_equal_passes_is_recommended_for_each_budget() -> Non
         *(("pgd", "ce", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 10, 20.0, 30.1), ("pgd", "ce", 1, 20, 40.0, 50.0))
     )
     both["budget"] = ["eps=4/255", "eps=4/255", "eps=8/255"]
-    assert recommended(both)[["loss", "drop"]].to_numpy().tolist() == [["dice", 30.1], ["ce", 50.0]]
+    assert recommend(both)[["loss", "drop"]].to_numpy().tolist() == [["dice", 30.1], ["ce", 50.0]]
 
 
 def test_a_recommendation_says_where_the_strongest_curve_still_rises() -> None:
     rising = [("pgd", "dice", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 20, 40.0, 33.0)]
-    (own,) = recommended(settings(*rising)).to_dict("records")
+    (own,) = recommend(settings(*rising)).to_dict("records")
     assert own["note"] == "not converged: still gains 3.0 points from 20 to 40 passes"
-    (other,) = recommended(settings(*rising, ("apgd", "ce", 1, 10, 21.0, 32.9))).to_dict("records")
+    (other,) = recommend(settings(*rising, ("apgd", "ce", 1, 10, 21.0, 32.9))).to_dict("records")
     assert (other["attack"], other["note"]) == (
         "apgd",
         "pgd loss=dice, the strongest: not converged: still gains 3.0 points from 20 to 40 passes",
@@ -124,7 +124,7 @@ def test_a_setting_that_failed_on_a_case_is_left_out_and_named() -> None:
     rows_of = records(*rows)
     assert convergence.settings(rows_of, ENTRIES)["steps"].tolist() == [10]
     assert convergence.settings(rows_of[rows_of["status"] == "failed"], ENTRIES).empty
-    assert convergence.failed(rows_of, ENTRIES) == [
+    assert convergence.failed_lines(rows_of, ENTRIES) == [
         "pgd step_size=eps/4 loss=dice steps=20 on phantom: unet is left out: 1 of 2 records failed"
     ]
 
@@ -136,7 +136,7 @@ def test_several_seeds_are_one_setting() -> None:
 
 
 def test_the_job_file_has_the_recommended_entry_as_a_person_writes_it() -> None:
-    chosen = recommended(settings(("pgd step_size=eps/4", "dice", 3, 10, 60.0, 40.0)))
+    chosen = recommend(settings(("pgd step_size=eps/4", "dice", 3, 10, 60.0, 40.0)))
     text = convergence.job_text(chosen.assign(cell_id="thrice"), ENTRIES)
     assert "# linf eps=8/255 on phantom, unet: drop 40.0 [0.0, 99.0] at 60 passes a window; the largest is 40.0" in text
     assert "- {name: pgd, eps: 8/255, step_size: eps/4, steps: 10, loss: dice, restarts: 3}" in text
@@ -147,7 +147,7 @@ def test_the_job_file_has_the_recommended_entry_as_a_person_writes_it() -> None:
 def test_an_entry_names_its_network_of_several_and_keeps_an_odd_budget_exact(shown: str) -> None:
     """The dataset by its name in jobs."""
     one = settings(("pgd", "dice", 1, 10, 20.0, 40.0)).assign(cell_id="few", dataset=shown)
-    chosen = recommended(pd.concat([one, one.assign(model="unetr")], ignore_index=True))
+    chosen = recommend(pd.concat([one, one.assign(model="unetr")], ignore_index=True))
     odd = {"few": {"name": "pgd", "eps": 0.0313725, "steps": 10}}
     entries = yaml.safe_load(convergence.job_text(chosen, odd))["attacks"]
     assert [(entry["datasets"], entry["sources"], entry["eps"]) for entry in entries] == [

@@ -15,7 +15,7 @@ from freqbench.reporting.figure_data import shown_rows, worst_cases
 from freqbench.reporting.page import build_page, data_of
 from freqbench.reporting.report import report
 from freqbench.reporting.views import VIEWS
-from freqbench.reporting.views.natural import compared
+from freqbench.reporting.views.natural import compare_models
 from freqbench.results import Store
 
 HU = 425 / 255  # of the phantom's window
@@ -103,7 +103,7 @@ def test_no_ranking_counts_a_smallest_change() -> None:
     frame = shown(*rows)
     assert {*worst_case(frame)["threat_model"]} == {"linf"}
     assert {*worst_cases(shown_rows(frame))["threat_model"]} == {"linf", "corruption"}
-    comparison = compared(shown_rows(frame))
+    comparison = compare_models(shown_rows(frame))
     assert not isinstance(comparison, str)
     assert not any("fmn" in name for _, name in comparison.rows)
     (board,) = VIEWS["leaderboard"].build(frame)

@@ -15,7 +15,7 @@ from tiny_job import noted
 
 from freqbench.core.files import storage
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, compaction
-from freqbench.results.compaction import MIB, Pair, chosen
+from freqbench.results.compaction import MIB, Pair, choose
 
 
 class Killed(BaseException):
@@ -86,13 +86,13 @@ def pair(number: int, mib: float, lost: int = 0) -> Pair:
 def test_a_pair_is_left_alone_that_is_large_or_larger_than_all_smaller_ones(
     sizes: list[float], merged: list[int]
 ) -> None:
-    pairs = chosen([pair(number, mib) for number, mib in enumerate(sizes)])
+    pairs = choose([pair(number, mib) for number, mib in enumerate(sizes)])
     assert [int(pair.name) for pair in pairs] == merged
 
 
 @pytest.mark.parametrize(("lost", "merged"), [(0, []), (10, []), (11, ["0"])])
 def test_a_large_pair_is_rewritten_once_a_tenth_of_it_is_superseded(lost: int, merged: list[str]) -> None:
-    assert [pair.name for pair in chosen([pair(0, 64, lost), pair(1, 64)])] == merged
+    assert [pair.name for pair in choose([pair(0, 64, lost), pair(1, 64)])] == merged
 
 
 def test_a_run_of_few_rows_touches_a_large_pair_only_to_read_columns_of_its_records(
@@ -139,7 +139,7 @@ def test_a_compaction_that_dies_at_any_step_loses_and_doubles_nothing(
 ) -> None:
     """A death leaves the state that a reader sees just before the next write or removal."""
     monkeypatch.setattr(compaction, "FULL_BYTES", full_bytes)
-    monkeypatch.setattr(compaction, "chosen", list)
+    monkeypatch.setattr(compaction, "choose", list)
     store = filled("out")
     before, states = seen(store), list[Any]()
     for name in ("write_atomic", "remove"):
@@ -173,12 +173,12 @@ def test_a_row_that_is_left_to_another_file_stays_when_that_file_is_rewritten(
 
         def rewrite_twice(path: str) -> None:
             patch.setattr(storage, "remove", real)
-            patch.setattr(compaction, "chosen", lambda pairs: [pair for pair in pairs if pair.name != own])
+            patch.setattr(compaction, "choose", lambda pairs: [pair for pair in pairs if pair.name != own])
             store.compact(above=0)
             store.compact(above=0)
             real(path)
 
-        patch.setattr(compaction, "chosen", lambda pairs: [pair for pair in pairs if pair.name == own])
+        patch.setattr(compaction, "choose", lambda pairs: [pair for pair in pairs if pair.name == own])
         patch.setattr(storage, "remove", rewrite_twice)
         store.compact(above=0)
     assert seen(store) == before

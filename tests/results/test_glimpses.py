@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from freqbench.core.files import storage
-from freqbench.results.glimpses import MAX_BYTES, Glimpse, Glimpses, Slice, listed, packed, read
+from freqbench.results.glimpses import MAX_BYTES, Glimpse, Glimpses, Slice, pack_planes, paths_of, read
 
 CELL, OTHER = "0" * 16, "f" * 16
 
@@ -27,7 +27,7 @@ def content(**changes: object) -> dict[str, object]:
         "size": (2, 3),
         "aspect": 1,
         "full": 1,
-        "planes": packed(PLANES),
+        "planes": pack_planes(PLANES),
     } | changes
 
 
@@ -36,7 +36,7 @@ def glimpse(drop: float, case: str = "a", cell: str = CELL) -> Glimpse:
 
 
 def cases(root: str) -> dict[str, str]:
-    return {cell: case[0] for cell, case in listed(root)}
+    return {cell: case[0] for cell, case in paths_of(root)}
 
 
 @pytest.mark.parametrize("kind", ["folder", "memory"])
@@ -58,9 +58,9 @@ def test_a_worse_case_replaces_the_former_and_a_better_one_does_not_in_this_run_
     assert cases(root) == {CELL: "b", OTHER: "d"}
     files = storage.list_files(f"{root}/glimpses", "")
     assert files == [f"{CELL}_{'b' * 16}_10.00.json", f"{OTHER}_{'d' * 16}_0.10.json"]
-    shown = read(listed(root)[OTHER, "d" * 16])
+    shown = read(paths_of(root)[OTHER, "d" * 16])
     assert isinstance(shown, Slice)
-    assert np.array_equal(shown.unpacked(), PLANES)
+    assert np.array_equal(shown.unpack(), PLANES)
 
 
 def test_readers_take_the_worst_glimpse_of_two_runs_at_once(tmp_path: Path) -> None:
@@ -91,12 +91,12 @@ def encoded(image: Image.Image, kind: str) -> str:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"planes": packed(PLANES[:3])},
-        {"planes": packed(np.zeros((5, 2, 3), np.uint8))},
+        {"planes": pack_planes(PLANES[:3])},
+        {"planes": pack_planes(np.zeros((5, 2, 3), np.uint8))},
         {"planes": encoded(Image.new("RGB", (3, 8)), "PNG")},
         {"planes": encoded(Image.new("L", (3, 8)), "GIF")},
         {"planes": encoded(Image.new("1", (30_000, 30_000)), "PNG")},
-        {"planes": packed(PLANES)[:-40]},
+        {"planes": pack_planes(PLANES)[:-40]},
         {"planes": "<script>"},
         {"size": (1, 10**6)},
         {"below": [2]},

@@ -141,7 +141,7 @@ def _stored(path: Path, frame: bytes, syntax: str, **fields: Any) -> None:
 def test_voxels_that_no_file_of_the_length_can_hold_are_not_decoded(
     tmp_path: Path, syntax: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dicom.files, "_decoded", lambda *_: pytest.fail("voxels were decoded"))
+    monkeypatch.setattr(dicom.files, "_decode", lambda *_: pytest.fail("voxels were decoded"))
     files = _series(tmp_path)
     for path in files:
         _stored(path, _rle(), RLELossless, Rows=9000, Columns=9000)
@@ -162,7 +162,7 @@ def test_voxels_that_no_file_of_the_length_can_hold_are_not_decoded(
 def test_a_frame_of_another_size_than_its_file_states_is_not_decoded(
     tmp_path: Path, frame: Any, syntax: str, size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dicom.files, "_decoded", lambda *_: pytest.fail("voxels were decoded"))
+    monkeypatch.setattr(dicom.files, "_decode", lambda *_: pytest.fail("voxels were decoded"))
     files = _series(tmp_path)
     for path in files:
         _stored(path, frame(*size), syntax)

@@ -22,7 +22,7 @@ from freqbench.core.types import CaseRef
 from freqbench.data.loaders.decathlon import SPLITS
 from freqbench.job.grid import further_targets
 from freqbench.job.schema import JobSpec, build_dataset
-from freqbench.job.sweep import with_own_files
+from freqbench.job.sweep import require_own_files
 from freqbench.training import TrainJob
 
 ROOT = Path(__file__).parents[2]
@@ -58,13 +58,13 @@ def test_every_name_that_is_known_stays_as_it_is() -> None:
         content = yaml.safe_load(path.read_text())
         known |= {content["name"], *(model["name"] for model in content["models"])}
     assert len(known) > 200
-    assert {names.required(name) for name in known} == known
+    assert {names.require_name(name) for name in known} == known
 
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
 def test_a_name_that_is_no_file_s_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(UserError, match=r"^case: expected a name of letters, digits") as caught:
-        names.required(name, "case")
+        names.require_name(name, "case")
     line_of(caught)
 
 
@@ -74,7 +74,7 @@ def test_a_name_that_is_no_file_s_is_refused_in_one_line(name: str) -> None:
 )
 def test_an_allowed_name_is_one_file_of_that_name(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     try:
-        names.required(name)
+        names.require_name(name)
     except UserError:
         return
     with TemporaryDirectory(dir=tmp_path_factory.getbasetemp()) as folder:
@@ -133,7 +133,7 @@ def test_cases_that_one_file_would_hold_are_refused() -> None:
         CaseRef(case_id=name, patient_id="p", fingerprint=name * 8, shape=(1, 1, 1)) for name in ("case_a", "CASE_a")
     )
     with pytest.raises(UserError, match=r"differ in more than capitals.*got case_a and CASE_a: rename one"):
-        with_own_files(refs)
+        require_own_files(refs)
 
 
 def test_a_class_of_others_is_held_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

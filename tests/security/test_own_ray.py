@@ -25,7 +25,7 @@ with ray_cluster.own(1):
         ray.get(kill.remote())
     except ray.exceptions.RayError:
         time.sleep(1)
-    processes = [psutil.Process(), *ray_cleanup.marked(os.environ[ray_cleanup.MARK])]
+    processes = [psutil.Process(), *ray_cleanup.marked_processes(os.environ[ray_cleanup.MARK])]
     connections = [each for process in processes for each in process.net_connections("inet")]
     print(*(each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN), file=sys.stderr)
 """

@@ -81,7 +81,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def keep(number: int) -> None:
     case = case_of(torch.zeros(1, 8, 8, 8), torch.zeros(1, 8, 8, 8), DIGEST)
-    cache.through(f"{number:016x}", case.ref, lambda: case)
+    cache.cached_case(f"{number:016x}", case.ref, lambda: case)
 
 
 def test_a_full_cache_and_a_cleared_one_leave_strangers(own_cache: Path, bench: Bench) -> None:

@@ -34,7 +34,7 @@ from freqbench.engine.scoring import score_shapes
 from freqbench.exchange import export, predictions
 from freqbench.job.grid import expand
 from freqbench.job.plan import make_plan
-from freqbench.job.rehearsal import rehearsed
+from freqbench.job.rehearsal import shrink_job
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import added
 from freqbench.ops.classes import Classes, LabelMaps
@@ -175,7 +175,7 @@ def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp
 
 
 def test_a_rehearsal_and_each_shard_have_the_metric(site: Path, tmp_path: Path) -> None:
-    spec = rehearsed(expanded(CONTENT)[0])
+    spec = shrink_job(expanded(CONTENT)[0])
     run.execute(expand(spec).shard(Shard.parse("1/1")), str(tmp_path / "out"), Console(file=io.StringIO()), "serial")
     assert values(row_of(tmp_path / "out")).keys() == {"share", "share_clean"}
 

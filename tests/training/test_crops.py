@@ -8,7 +8,7 @@ from engine.cases import case_of
 
 from freqbench.core.types import Case, Shape
 from freqbench.job.training import Augmentation, Noise
-from freqbench.training.crops import CropSampler, loaded
+from freqbench.training.crops import CropSampler, load_batches
 
 NONE = Augmentation(flip=0, rotate90=0, scale_intensity=0, shift_intensity=0)
 
@@ -59,7 +59,7 @@ def test_noise_is_a_change_of_its_own_for_each_crop_and_then_a_clamp(kind: str) 
 def test_a_loader_outlives_the_sigterm_of_its_group_and_ends_with_its_batches() -> None:
     sampler = CropSampler([make_case(0)], (6, 6, 4), NONE, seed=0)
     others = psutil.Process().children()
-    with loaded(sampler, [[number] for number in range(20)], loaders=1, pinned=False) as batches:
+    with load_batches(sampler, [[number] for number in range(20)], loaders=1, pinned=False) as batches:
         seen = [next(batches)]
         processes = [process for process in psutil.Process().children() if process not in others]
         for process in processes:

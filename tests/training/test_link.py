@@ -44,7 +44,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(here, "job.yaml", benchmark("train://net", save_adversarial="nifti"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        spec = link.fulfilled(config.load("job.yaml", JobSpec), print)
+        spec = link.train_rest(config.load("job.yaml", JobSpec), print)
         runner.execute(expand(spec), "runs/tiny", Console(quiet=True), "serial")
     return here
 
@@ -198,9 +198,9 @@ def test_the_first_of_several_shards_trains(
     monkeypatch.setattr(link, "train", refuse)
     job = config.load("job.yaml", JobSpec)
     with pytest.raises(AssertionError, match="computed"):
-        link.fulfilled(job, print, Shard(number=1, count=2))
+        link.train_rest(job, print, Shard(number=1, count=2))
     monkeypatch.chdir(done)
-    assert link.fulfilled(job, refuse, Shard(number=2, count=2)).models[0].trained is not None
+    assert link.train_rest(job, refuse, Shard(number=2, count=2)).models[0].trained is not None
 
 
 def test_data_of_a_training_that_are_not_here_are_missing(folder: Path, capsys: Said) -> None:
@@ -234,7 +234,7 @@ def test_replicates_share_their_method_however_they_are_named(folder: Path) -> N
         {"name": "o", "checkpoint": "train://other"},
     ]
     job = config.validate(benchmark(models=[{**each, "min_dice": 0} for each in entries]), JobSpec, "job.yaml")
-    cells = expand(link.fulfilled(job, print)).cells
+    cells = expand(link.train_rest(job, print)).cells
     methods = {cell.source.name: cell.source.method_id for cell in cells}
     assert methods["m"] == methods["m.1"] != methods["o"]
     assert len(methods) == 3
@@ -244,7 +244,7 @@ def test_replicates_share_their_method_however_they_are_named(folder: Path) -> N
 
 def test_a_job_that_trains_nothing_stays_as_it_is() -> None:
     spec = config.validate(tiny_job.small(), JobSpec, "job.yaml")
-    assert link.described(spec) is link.present(spec) is link.fulfilled(spec, print) is spec
+    assert link.describe_job(spec) is link.present(spec) is link.train_rest(spec, print) is spec
 
 
 def test_a_grid_without_the_training_is_refused(folder: Path) -> None:

@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def described(*checkpoints: str, **changes: Any) -> JobSpec:
     spec = config.validate(benchmark(*checkpoints, **changes), JobSpec, "jobs/b.yaml")
-    return link.described(spec)
+    return link.describe_job(spec)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_described_job_says_all_that_it_needs(folder: Path) -> None:
     spec = described("train://net", "train://adv/other")
     again = config.validate(spec.model_dump(mode="json"), JobSpec, spec.where)
     (folder / "adv.yaml").unlink()
-    assert link.described(again) == spec
+    assert link.describe_job(again) == spec
     assert spec.model_dump(mode="json")["training"] == [{"job": training(), "out": "runs/adv"}], "as it is written"
     assert [(entry.arch, entry.args["num_res_units"], entry.roi) for entry in spec.models] == [
         ("unet", 1, (16, 16, 16)),
@@ -117,7 +117,7 @@ def test_a_model_that_cannot_be_is_one_line(model: dict[str, Any], complaint: st
 def test_the_job_s_own_word_on_a_network_stays() -> None:
     content = benchmark("train://net")
     content["models"][0] |= {"roi": [8, 8, 8], "args": {"dropout": 0.5}}
-    (entry,) = link.described(config.validate(content, JobSpec, "b")).models
+    (entry,) = link.describe_job(config.validate(content, JobSpec, "b")).models
     assert entry.roi == (8, 8, 8)
     assert entry.args == {**TRAINING["models"][0]["args"], "dropout": 0.5}
 
@@ -168,7 +168,7 @@ def test_a_training_that_cannot_be_is_one_line(checkpoint: str, jobs: list[Any],
     ],
 )
 def test_a_packaged_job_names_each_network_of_its_training_once(name: str, networks: int) -> None:
-    job = link.described(config.load(job_file(name), JobSpec))
+    job = link.describe_job(config.load(job_file(name), JobSpec))
     [training] = [entry.job for entry in job.training]
     assert isinstance(training, TrainJob)
     named = [str(model.checkpoint) for model in job.models]

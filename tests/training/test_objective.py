@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from freqbench.attacks import make
 from freqbench.job.training import FrequencyConsistency
 from freqbench.models import InputAdapter, SegmentationModel
-from freqbench.training.objective import Adversary, MixedAdversary, StepLoss, _of_highest_loss
-from freqbench.training.validation import choice, mean_foreground, under_attacks
+from freqbench.training.objective import Adversary, MixedAdversary, StepLoss, _pick_highest_loss
+from freqbench.training.validation import attacked_dice, choice, mean_foreground
 
 ROI = (8, 8, 8)
 MONAI = DiceCELoss(softmax=True, to_onehot_y=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6)
@@ -76,7 +76,7 @@ def test_the_consistency_is_added_with_its_weight() -> None:
 def test_the_network_is_in_evaluation_mode_while_it_is_attacked_and_back_after() -> None:
     net, (images, _, labels) = Watched().train(), crops()
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    adversary(eps=8 / 255, steps=3).attacked(SegmentationModel(net, ROI).train(), images, labels, 0, [0, 1])
+    adversary(eps=8 / 255, steps=3).attack_crops(SegmentationModel(net, ROI).train(), images, labels, 0, [0, 1])
     assert net.modes == [False] * 3
     assert net.training
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
@@ -86,7 +86,7 @@ def test_the_network_is_in_evaluation_mode_while_it_is_attacked_and_back_after()
 def test_attacked_crops_are_those_of_the_attack_itself() -> None:
     net, (images, _, labels) = Watched().eval(), crops()
     attack = make("pgd", eps=8 / 255, steps=2, random_start=False)
-    volumes = Adversary(attack=attack, random_budget=None, seed=0).attacked(
+    volumes = Adversary(attack=attack, random_budget=None, seed=0).attack_crops(
         SegmentationModel(net, ROI), images, labels, 5, [8, 9]
     )
     assert torch.equal(volumes, attack(SegmentationModel(net, ROI), images, labels).adversarial)
@@ -96,18 +96,18 @@ def test_draws_belong_to_a_crop_whatever_stands_beside_it() -> None:
     net, (images, _, labels) = Watched().eval(), crops()
     attack = adversary("gn", std=8 / 255)
     model = SegmentationModel(net, ROI)
-    both = attack.attacked(model, images, labels, 4, [8, 9])
-    alone = attack.attacked(model, images[1:], labels[1:], 4, [9])
-    other = attack.attacked(model, images[1:], labels[1:], 4, [10])
+    both = attack.attack_crops(model, images, labels, 4, [8, 9])
+    alone = attack.attack_crops(model, images[1:], labels[1:], 4, [9])
+    other = attack.attack_crops(model, images[1:], labels[1:], 4, [10])
     assert torch.equal(both[1:], alone)
     assert not torch.equal(alone, other)
 
 
 def test_a_random_budget_is_drawn_anew_every_step_and_the_same_again() -> None:
-    attacks = [adversary(budget=(0.01, 0.03), eps=0.5, step_size="eps/4").at_step(step) for step in range(200)]
+    attacks = [adversary(budget=(0.01, 0.03), eps=0.5, step_size="eps/4").step_attack(step) for step in range(200)]
     drawn = [attack.eps for attack in attacks]
     assert {attack.step_size for attack in attacks} == {"eps/4"}
-    assert drawn == [adversary(budget=(0.01, 0.03), eps=0.5).at_step(step).eps for step in range(200)]
+    assert drawn == [adversary(budget=(0.01, 0.03), eps=0.5).step_attack(step).eps for step in range(200)]
     assert 0.01 <= min(drawn) < 0.0105
     assert 0.0295 < max(drawn) <= 0.03
     assert sum(drawn) / 200 == pytest.approx(0.02, abs=0.0015)
@@ -115,7 +115,7 @@ def test_a_random_budget_is_drawn_anew_every_step_and_the_same_again() -> None:
 
 def test_an_attack_that_mixes_with_another_crop_takes_the_next_of_the_batch() -> None:
     net, (images, _, labels) = Watched().eval(), crops()
-    volumes = adversary("faa", steps=1).attacked(SegmentationModel(net, ROI), images, labels, 0, [0, 1])
+    volumes = adversary("faa", steps=1).attack_crops(SegmentationModel(net, ROI), images, labels, 0, [0, 1])
     assert volumes.shape == images.shape
     assert not torch.equal(volumes, images)
 
@@ -133,26 +133,26 @@ def test_a_random_mix_attacks_by_the_adversary_drawn_for_the_first_crop() -> Non
     net, (images, _, labels) = Watched().eval(), crops()
     mixed, model = union("random"), SegmentationModel(net, ROI)
     for number in range(8):
-        attacked = mixed.attacked(model, images, labels, 0, [number, 99])
-        assert torch.equal(attacked, mixed.drawn(number).attacked(model, images, labels, 0, [number, 99]))
-    assert {mixed.drawn(number).attack for number in range(8)} == {each.attack for each in mixed.adversaries}
+        attacked = mixed.attack_crops(model, images, labels, 0, [number, 99])
+        assert torch.equal(attacked, mixed.draw_adversary(number).attack_crops(model, images, labels, 0, [number, 99]))
+    assert {mixed.draw_adversary(number).attack for number in range(8)} == {each.attack for each in mixed.adversaries}
 
 
 @pytest.mark.parametrize(("shares", "second"), [(None, 0.5), ((9, 1), 0.1)])
 def test_shares_are_the_probabilities_of_a_random_mix(shares: tuple[float, ...] | None, second: float) -> None:
     mixed = union("random", shares)
-    drawn = [mixed.drawn(number) is mixed.adversaries[1] for number in range(2000)]
+    drawn = [mixed.draw_adversary(number) is mixed.adversaries[1] for number in range(2000)]
     assert sum(drawn) / 2000 == pytest.approx(second, abs=0.04)
 
 
 def test_the_worst_mix_takes_each_crop_as_the_attack_of_the_highest_loss_leaves_it() -> None:
     net, (images, _, labels) = Watched().eval(), crops(batch=3)
     mixed, model = union("worst"), SegmentationModel(net, ROI).eval()
-    by_each = [each.attacked(model, images, labels, 0, [0, 1, 2]) for each in mixed.adversaries]
+    by_each = [each.attack_crops(model, images, labels, 0, [0, 1, 2]) for each in mixed.adversaries]
     by_each[1][1] = images[1]  # so that the weak attack is the worse one for this crop
-    worst = _of_highest_loss(model, by_each, labels)
+    worst = _pick_highest_loss(model, by_each, labels)
     assert [[torch.equal(worst[row], x[row]) for x in by_each] for row in range(3)] == [[0, 1], [1, 0], [0, 1]]
-    assert torch.equal(mixed.attacked(model, images, labels, 0, [0, 1, 2])[[0, 2]], worst[[0, 2]]), (
+    assert torch.equal(mixed.attack_crops(model, images, labels, 0, [0, 1, 2])[[0, 2]], worst[[0, 2]]), (
         "the mix is of these attacks"
     )
     assert not model.training
@@ -164,9 +164,9 @@ def test_an_average_learns_from_the_mean_of_the_losses_under_each_attack() -> No
     clean, adversarial = (float(MONAI(net(x), labels)) for x in (images, attacked))
     assert terms[:2].tolist() == pytest.approx([clean, (clean + adversarial) / 2], abs=1e-6)
     model = SegmentationModel(net, ROI)
-    every = union("average").attacked(model, images, labels, 0, [0, 1])
+    every = union("average").attack_crops(model, images, labels, 0, [0, 1])
     assert every.shape[0] == 4
-    assert torch.equal(every[2:], union("worst").adversaries[1].attacked(model, images, labels, 0, [0, 1]))
+    assert torch.equal(every[2:], union("worst").adversaries[1].attack_crops(model, images, labels, 0, [0, 1]))
 
 
 def test_trades_adds_the_divergence_of_attacked_predictions_from_clean_ones() -> None:
@@ -195,10 +195,10 @@ def test_figures_of_several_attacks_by_hand() -> None:
     """
     first = np.array([[0.9, 0.2, 0.4], [0.9, 0.8, math.nan], [0.9, math.nan, math.nan]])
     second = np.array([[0.9, 0.6, 0.4], [0.9, 0.4, math.nan], [0.9, math.nan, math.nan]])
-    assert under_attacks([first, second]) == pytest.approx(((0.3 + 0.8 + 0.5 + 0.4) / 4, (0.3 + 0.4) / 2))
-    assert under_attacks([first]) == pytest.approx((0.55, 0.55))
-    assert under_attacks([first[2:]]) == (0, 0)
-    assert np.isnan(under_attacks([])).all()
+    assert attacked_dice([first, second]) == pytest.approx(((0.3 + 0.8 + 0.5 + 0.4) / 4, (0.3 + 0.4) / 2))
+    assert attacked_dice([first]) == pytest.approx((0.55, 0.55))
+    assert attacked_dice([first[2:]]) == (0, 0)
+    assert np.isnan(attacked_dice([])).all()
 
 
 def test_each_way_to_choose() -> None:

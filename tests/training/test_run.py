@@ -25,7 +25,7 @@ from torch import Tensor
 from freqbench import models
 from freqbench.core.config import load
 from freqbench.core.files import downloads
-from freqbench.training import TrainJob, TrainResult, finished, loop, run, train
+from freqbench.training import TrainJob, TrainResult, finished_result, loop, run, train
 from freqbench.training.plan import job_lists, prepare
 from freqbench.training.run import StepsLeft
 from freqbench.training.state import Row, read_log
@@ -42,7 +42,7 @@ def weights(folder: Path, name: str = "net") -> dict[str, Tensor]:
 
 def done(job: TrainJob, out: Path) -> dict[str, TrainResult]:
     """Networks that `train` would skip."""
-    results = {each.model.name: finished(each, str(out)) for each in prepare(job).trainings}
+    results = {each.model.name: finished_result(each, str(out)) for each in prepare(job).trainings}
     return {name: result for name, result in results.items() if result}
 
 
@@ -287,9 +287,9 @@ def test_the_time_left_of_a_training_follows_the_pace_since_its_first_step() -> 
     """A resumed training, heard of at step 40 after a minute of loading: 3 seconds a step, validations included."""
     left, limited = StepsLeft(100, None), StepsLeft(100, 2.0)
     for each in (left, limited):
-        assert each.at(40, 60.0) is None
-    assert [left.at(50, 90.0), left.at(100, 240.0)] == [150.0, 0.0]
-    assert limited.at(50, 90.0) == 90.0, "half a minute of the two is over"
+        assert each.time_left(40, 60.0) is None
+    assert [left.time_left(50, 90.0), left.time_left(100, 240.0)] == [150.0, 0.0]
+    assert limited.time_left(50, 90.0) == 90.0, "half a minute of the two is over"
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

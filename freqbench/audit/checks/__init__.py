@@ -6,7 +6,7 @@ Pure: evidence in, findings out. `CHECKS` lists the checks and `audited` runs th
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from freqbench.analysis.labels import agreed
+from freqbench.analysis.labels import reword_dsc
 from freqbench.audit.checks import gradients, noise, scores, strongest
 from freqbench.audit.checks.contrasts import Find, per_model
 from freqbench.audit.checks.evidence import COLUMNS, Evidence, gathered
@@ -81,7 +81,7 @@ def titled(name: str) -> str:
 def audited(evidence: Evidence) -> tuple[Finding, ...]:
     """Returns the findings of all checks, in the order of CHECKS."""
     return tuple(
-        replace(finding, check=name, sentence=agreed(finding.sentence, finding.dataset))
+        replace(finding, check=name, sentence=reword_dsc(finding.sentence, finding.dataset))
         for name, check in CHECKS.items()
         for finding in check.run(evidence)
     )

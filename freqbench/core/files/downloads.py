@@ -23,7 +23,7 @@ import fsspec
 from freqbench.core import limits
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
 from freqbench.core.files import node_cache
-from freqbench.core.files.filesystems import told, version_of
+from freqbench.core.files.filesystems import explain_errors, version_of
 
 CONNECT_SECONDS = 5
 TRIES = 3  # tries for an object that changes while it is read, or arrives truncated
@@ -43,7 +43,7 @@ def folder_of(uri: str, there: Found) -> Path:
     return node_cache.part("files") / key[:16]
 
 
-def found(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = False) -> Found:
+def remote_facts(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = False) -> Found:
     """Returns the facts of one remote file under its name, at most `FRESH_S` seconds old; `again` looks them up anew.
 
     Raises NoFileError if the file does not exist, StorageRefused or StorageUnavailable if object storage does not
@@ -52,12 +52,12 @@ def found(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = Fal
     looked_up, info = _looked_up.get(uri, (-math.inf, {}))
     if again or time.monotonic() - looked_up > FRESH_S:
         info = {}
-        with suppress(FileNotFoundError), told(uri, fs):
+        with suppress(FileNotFoundError), explain_errors(uri, fs):
             info = fs.info(inner)
         if info.get("type") != "file":
             raise no_file(uri)
         _looked_up[uri] = time.monotonic(), info
-    return {below(uri, PurePosixPath(inner).name): info}
+    return {require_below(uri, PurePosixPath(inner).name): info}
 
 
 def no_file(uri: str) -> NoFileError:
@@ -67,7 +67,7 @@ def no_file(uri: str) -> NoFileError:
     return NoFileError(f"{uri}: expected a file, found none: check the path")
 
 
-def copied(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found], verify: bool) -> Path:
+def copy_files(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found], verify: bool) -> Path:
     """Returns a folder with complete copies of the remote files that `find` names; fetches those that are missing.
 
     Args:
@@ -85,7 +85,7 @@ def copied(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found
         with suppress(FileNotFoundError):  # another process clears the cache, or the object is gone meanwhile
             if all(_is_whole(folder, name, info, verify) for name, info in there.items()):
                 return folder
-            with _locked(folder):  # another process may have been at it
+            with _lock(folder):  # another process may have been at it
                 lacking = {name: info for name, info in there.items() if not _is_whole(folder, name, info, verify)}
                 if all(_fetch(uri, fs, info, folder, name) for name, info in lacking.items()):
                     return folder
@@ -94,7 +94,7 @@ def copied(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found
     )
 
 
-def pinned(uri: str, files: Mapping[str, str | None], get: Callable[[str, Path], str]) -> Path:
+def fetch_pinned(uri: str, files: Mapping[str, str | None], get: Callable[[str, Path], str]) -> Path:
     """Returns a folder of the cache with files of fixed content; asks for those that are missing.
 
     Args:
@@ -119,13 +119,13 @@ def pinned(uri: str, files: Mapping[str, str | None], get: Callable[[str, Path],
         return True
 
     if lacking():
-        with _locked(folder):
+        with _lock(folder):
             for name in lacking():  # another process may have been at it
                 _put(folder, name, partial(write, name))
     return folder
 
 
-def from_web(address: str, target: Path, sha256: str | None = None) -> None:
+def fetch_web(address: str, target: Path, sha256: str | None = None) -> None:
     """Writes a file of the web to a path, by torch hub's download; `sha256` is checked, or the first digits of one.
 
     Raises OSError or HTTPException if the server cannot be reached or refuses, RuntimeError for another content.
@@ -152,7 +152,7 @@ def digest(path: Path) -> str:
     return _digest(str(path.resolve()), facts.st_size, facts.st_mtime_ns)
 
 
-def below(uri: str, name: str) -> str:
+def require_below(uri: str, name: str) -> str:
     """Returns a file's name; raises UserError if it leads out of the folder that it is copied into."""
     if not name or "\\" in name or any(part in ("/", "..") for part in PurePosixPath(name).parts):
         raise UserError(f"{uri}: expected names of files below it, got {name!r}: rename the object")
@@ -174,7 +174,7 @@ def _digest(path: str, size: int, modified_ns: int) -> str:
 
 
 def _is_whole(folder: Path, name: str, info: Mapping[str, Any], verify: bool) -> bool:
-    recorded, path = node_cache.listed(folder).get(name), folder / name
+    recorded, path = node_cache.listed_hashes(folder).get(name), folder / name
     if recorded is None or not path.is_file() or info.get("size") not in (None, path.stat().st_size):
         return False
     return not verify or digest(path) == recorded
@@ -184,7 +184,7 @@ def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], fol
     """Fetches one file; returns True if the copy is complete and of the version that was looked up."""
 
     def write(temporary: Path) -> bool:
-        with told(uri, fs):
+        with explain_errors(uri, fs):
             fs.get_file(info["name"], str(temporary), callback=_Bounded(uri, info.get("size")))
             now = fs.info(info["name"])
         return version_of(now) == version_of(info) and info.get("size") in (None, temporary.stat().st_size)
@@ -205,7 +205,7 @@ def _put(folder: Path, name: str, write: Callable[[Path], bool]) -> bool:
     finally:
         Path(temporary).unlink(missing_ok=True)
     note = record.with_suffix(".new")
-    note.write_text(json.dumps({**node_cache.listed(folder), name: digest(target)}))
+    note.write_text(json.dumps({**node_cache.listed_hashes(folder), name: digest(target)}))
     settle(note, record)
     return True
 
@@ -224,7 +224,7 @@ class _Bounded(fsspec.Callback):  # type: ignore[misc]
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _lock(folder: Path) -> Iterator[None]:
     """Admits one process or thread of this node at a time; the lock of one that dies is free."""
     folder.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("a") as lock:

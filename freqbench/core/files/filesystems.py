@@ -61,7 +61,7 @@ _NO_CREDENTIALS = {
 _PACKAGES = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs")
 
 
-def opened(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def filesystem_of(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Returns the file system of a path or URI, and the path within it.
 
     Raises UserError if no installed package reads its protocol, or the protocol is forbidden (`names.require_plain`).
@@ -88,7 +88,7 @@ def is_local(fs: fsspec.AbstractFileSystem) -> bool:
 
 
 @contextmanager
-def told(path: str, fs: fsspec.AbstractFileSystem, writing: bool = False) -> Iterator[None]:
+def explain_errors(path: str, fs: fsspec.AbstractFileSystem, writing: bool = False) -> Iterator[None]:
     """Turns errors of object storage into one line that begins with the URI: StorageRefused or StorageUnavailable.
 
     Errors of a disk get the path if they name none, such as that of a full disk. Missing or existing files, and errors
@@ -106,7 +106,7 @@ def told(path: str, fs: fsspec.AbstractFileSystem, writing: bool = False) -> Ite
             f"{path}: expected its bucket or container, found none: make it, or check the URI"
         ) from None
     except Exception as error:
-        mended = None if is_local(fs) else _in_one_line(path, error)
+        mended = None if is_local(fs) else _one_line_error(path, error)
         if mended is None:
             if isinstance(error, OSError) and error.errno and error.filename is None:
                 error.filename = path if is_local(fs) else str(node_cache.folder())  # where a copy would lie
@@ -130,7 +130,7 @@ def _options(protocol: str) -> dict[str, Any]:
     return {"use_listings_cache": False, "max_concurrency": 1, "config_kwargs": {**S3_CONFIG, **stated}}
 
 
-def _in_one_line(path: str, error: Exception) -> OSError | None:
+def _one_line_error(path: str, error: Exception) -> OSError | None:
     names = {cls.__name__ for cls in type(error).__mro__}
     is_theirs = any(cls.__module__.partition(".")[0] in _PACKAGES for cls in type(error).__mro__)
     status = _status(error)

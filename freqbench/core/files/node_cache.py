@@ -94,20 +94,20 @@ def temporary(folder: Path) -> tuple[int, str]:
     return tempfile.mkstemp(dir=folder, prefix=f"{ours}{os.getpid()}-", suffix=".tmp")
 
 
-def made(name: str) -> Iterator[Path]:
+def made_files(name: str) -> Iterator[Path]:
     """Yields the files of a part that freqbench made, by their names; manifests follow the files they list."""
     root = folder() / name
     paths = chain.from_iterable(root.glob(pattern) for pattern in _MADE[name])
     yield from _copies(root) if name == "files" else ()
     for path in filter(Path.is_file, paths):
-        if not (name == "files" and path.suffix == ".json") or listed(path):
+        if not (name == "files" and path.suffix == ".json") or listed_hashes(path):
             yield path
 
 
 def _copies(root: Path) -> Iterator[Path]:
     """Yields the files that manifests list, unless names or links lead out of `root`."""
     for manifest in root.glob(f"{_DIGEST}.json"):
-        for path in map(manifest.with_suffix("").joinpath, listed(manifest)):
+        for path in map(manifest.with_suffix("").joinpath, listed_hashes(manifest)):
             if path.is_file() and path.parent.resolve().is_relative_to(root.resolve()):
                 yield path
 
@@ -117,14 +117,14 @@ def strangers() -> Iterator[Path]:
     root = folder()
     if root.is_file():
         yield root
-    ours = {root / MARKER, *(root / name for name in _MADE), *(path for name in _MADE for path in made(name))}
+    ours = {root / MARKER, *(root / name for name in _MADE), *(path for name in _MADE for path in made_files(name))}
     yield from (path for path in root.rglob("*") if path not in ours and (path.is_symlink() or not path.is_dir()))
 
 
 def size(name: str) -> int:
     """Returns the bytes of the files that freqbench made in a part."""
     total = 0
-    for path in made(name):
+    for path in made_files(name):
         with suppress(FileNotFoundError):  # another process may clear at the same time
             total += path.stat().st_size
     return total
@@ -133,7 +133,7 @@ def size(name: str) -> int:
 def clear(name: str) -> int:
     """Removes the files that freqbench made in a part, and then empty folders; returns the freed bytes."""
     root, freed = part(name), 0
-    for path in list(made(name)):
+    for path in list(made_files(name)):
         with suppress(FileNotFoundError):  # likewise
             num_bytes = path.stat().st_size
             path.unlink()
@@ -144,7 +144,7 @@ def clear(name: str) -> int:
     return freed
 
 
-def listed(folder: Path) -> dict[str, str]:
+def listed_hashes(folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of each file that the manifest of a folder of `files` lists; empty without a manifest."""
     manifest = folder.with_suffix(".json")
     try:

@@ -18,7 +18,7 @@ import fsspec
 from freqbench.core import names
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
 from freqbench.core.files import downloads, filesystems, node_cache
-from freqbench.core.files.filesystems import told
+from freqbench.core.files.filesystems import explain_errors
 
 TRANSFERS = 8  # parallel transfers of many small files
 
@@ -26,23 +26,23 @@ _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
 
 
-def opened(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def filesystem_of(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Returns the file system of a path or URI, and the path within it; fetches a file of OWN_PROTOCOLS before.
 
-    Raises as `filesystems.opened` and the function that fetches do.
+    Raises as `filesystems.filesystem_of` and the function that fetches do.
     """
     fetch = names.OWN_PROTOCOLS.get(str(path).partition("://")[0])
-    return filesystems.opened(str(pkgutil.resolve_name(fetch)(path)) if fetch else path)
+    return filesystems.filesystem_of(str(pkgutil.resolve_name(fetch)(path)) if fetch else path)
 
 
 def is_local(path: str) -> bool:
     """True if a path or URI names a file of this machine."""
-    return filesystems.is_local(opened(path)[0])
+    return filesystems.is_local(filesystem_of(path)[0])
 
 
 def local_path(path: str) -> str:
     """Returns the plain path of a file of this machine, also if it is given as `file:///...`."""
-    return opened(path)[1] if "://" in path else path
+    return filesystem_of(path)[1] if "://" in path else path
 
 
 def filled_in(text: str, owner: str) -> str:
@@ -61,7 +61,7 @@ def filled_in(text: str, owner: str) -> str:
         return os.environ[variable]
 
     filled = _VARIABLE.sub(value, text)
-    return str(names.at_home(filled)) if filled.startswith("~") else filled
+    return str(names.home_of(filled)) if filled.startswith("~") else filled
 
 
 def join(root: str, *parts: str) -> str:
@@ -71,10 +71,10 @@ def join(root: str, *parts: str) -> str:
 
 def exists(path: str) -> bool:
     """True if a file or folder exists."""
-    fs, inner = opened(path)
+    fs, inner = filesystem_of(path)
     if filesystems.is_local(fs):
         return Path(inner).exists()  # raises, unlike fsspec's, where a folder on the way may not be searched
-    with told(path, fs):
+    with explain_errors(path, fs):
         return bool(fs.exists(inner))
 
 
@@ -85,18 +85,18 @@ def read_bytes(path: str) -> bytes:
 
 def read_range(path: str, start: int | None, end: int | None) -> bytes:
     """Returns the bytes of one object from `start` up to `end`; raises as `read_bytes`."""
-    fs, inner = opened(path)
+    fs, inner = filesystem_of(path)
     if filesystems.is_local(fs) and not stat.S_ISREG(kind := Path(inner).stat().st_mode) and not stat.S_ISDIR(kind):
         raise UserError(f"{path}: expected a file, got a pipe, socket or device: move it away")
-    with told(path, fs):
+    with explain_errors(path, fs):
         content: bytes = fs.cat_file(inner, start=start, end=end)
     return content
 
 
 def size(path: str) -> int:
     """Returns the bytes of one object."""
-    fs, inner = opened(path)
-    with told(path, fs):
+    fs, inner = filesystem_of(path)
+    with explain_errors(path, fs):
         return int(fs.size(inner))
 
 
@@ -108,9 +108,9 @@ def write_atomic(path: str, data: bytes) -> None:
     MB on, appears with its last part. Raises UserError for a folder, device or pipe in its place, StorageRefused or
     StorageUnavailable if object storage does not accept it.
     """
-    fs, inner = opened(path)
+    fs, inner = filesystem_of(path)
     if not filesystems.is_local(fs):
-        with told(path, fs, writing=True):
+        with explain_errors(path, fs, writing=True):
             fs.pipe_file(inner, data)
         return
     target, folder = Path(inner), Path(inner).parent
@@ -120,7 +120,7 @@ def write_atomic(path: str, data: bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     handle, temporary = node_cache.temporary(folder)
     try:
-        with told(path, fs):
+        with explain_errors(path, fs):
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
             downloads.settle(Path(temporary), target)
@@ -149,14 +149,14 @@ def create(path: str, data: bytes) -> bool:
     If a file system has no such put, one of two simultaneous writers may find its object replaced. After a lost answer
     this call may have made the object and still returns False: the object's content tells whose it is.
     """
-    fs, inner = opened(path)
+    fs, inner = filesystem_of(path)
     try:
         if filesystems.is_local(fs):
             Path(inner).parent.mkdir(parents=True, exist_ok=True)
-            with told(path, fs), Path(inner).open("xb") as stream:
+            with explain_errors(path, fs), Path(inner).open("xb") as stream:
                 stream.write(data)
             return True
-        with told(path, fs, writing=True):
+        with explain_errors(path, fs, writing=True):
             if "mode" in inspect.signature(getattr(fs, "_pipe_file", fs.pipe_file)).parameters:
                 fs.pipe_file(inner, data, mode="create")
                 return True
@@ -174,20 +174,20 @@ def create(path: str, data: bytes) -> bool:
 
 def list_files(folder: str, suffix: str) -> list[str]:
     """Lists the names of the files directly in a folder that end in `suffix`, sorted; empty without a folder."""
-    names = (str(path).rsplit("/", 1)[-1] for path in _listed(folder, detail=False))
+    names = (str(path).rsplit("/", 1)[-1] for path in _list_entries(folder, detail=False))
     return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
 
 
 def list_sizes(folder: str, suffix: str) -> dict[str, int]:
     """Returns the bytes of each file that `list_files` names."""
-    sizes = {str(entry["name"]).rsplit("/", 1)[-1]: int(entry["size"]) for entry in _listed(folder, detail=True)}
+    sizes = {str(entry["name"]).rsplit("/", 1)[-1]: int(entry["size"]) for entry in _list_entries(folder, detail=True)}
     return {name: size for name, size in sizes.items() if name.endswith(suffix) and not name.startswith(".")}
 
 
-def _listed(folder: str, detail: bool) -> list[Any]:
-    fs, inner = opened(folder)
+def _list_entries(folder: str, detail: bool) -> list[Any]:
+    fs, inner = filesystem_of(folder)
     try:
-        with told(folder, fs):
+        with explain_errors(folder, fs):
             entries: list[Any] = fs.ls(inner, detail=detail)
             return entries
     except (FileNotFoundError, NotADirectoryError):
@@ -196,8 +196,8 @@ def _listed(folder: str, detail: bool) -> list[Any]:
 
 def list_below(folder: str, name: str) -> list[str]:
     """Lists the paths of files with this name at any depth below a folder, sorted; empty without a folder."""
-    fs, inner = opened(folder)
-    with told(folder, fs):
+    fs, inner = filesystem_of(folder)
+    with explain_errors(folder, fs):
         paths = fs.find(inner)
     return sorted(path.removeprefix(inner).strip("/") for path in paths if path.rpartition("/")[2] == name)
 
@@ -207,9 +207,9 @@ def list_tree(folder: str, depth: int) -> list[str]:
 
     Leaves out hidden files, and pipes, sockets and devices, which have no end; links that lead nowhere are listed.
     """
-    fs, inner = opened(folder)
+    fs, inner = filesystem_of(folder)
     if not filesystems.is_local(fs):
-        with told(folder, fs):
+        with explain_errors(folder, fs):
             paths = [path.removeprefix(inner).strip("/") for path in fs.find(inner, maxdepth=depth)]
         return sorted(path for path in paths if not any(part.startswith(".") for part in path.split("/")))
     return sorted(_tree(inner, depth))
@@ -229,8 +229,8 @@ def _tree(folder: str, depth: int) -> Iterator[str]:
 
 def remove(path: str) -> None:
     """Removes one object; ignores one that does not exist."""
-    fs, inner = opened(path)
-    with suppress(FileNotFoundError), told(path, fs):
+    fs, inner = filesystem_of(path)
+    with suppress(FileNotFoundError), explain_errors(path, fs):
         fs.rm_file(inner)
 
 
@@ -242,7 +242,7 @@ def fetch(path: str, sha256: str | None = None) -> Path:
 
     Raises UserError if the file does not exist or has another hash than `sha256`; else as `read_bytes`.
     """
-    fs, inner = opened(path)
+    fs, inner = filesystem_of(path)
     if filesystems.is_local(fs):
         local = Path(inner)
         if not local.is_file():  # raises, unlike fsspec's, where a folder on the way may not be searched
@@ -250,8 +250,8 @@ def fetch(path: str, sha256: str | None = None) -> Path:
         with local.open("rb"):  # else safetensors calls a file that may not be read one that is not there
             pass
     else:
-        find = partial(downloads.found, path, fs, inner)
-        local = downloads.copied(path, fs, find, verify=sha256 is not None) / PurePosixPath(inner).name
+        find = partial(downloads.remote_facts, path, fs, inner)
+        local = downloads.copy_files(path, fs, find, verify=sha256 is not None) / PurePosixPath(inner).name
     if sha256 is not None and (content := downloads.digest(local)) != sha256:
         raise UserError(
             f"{path}: expected sha256 {sha256[:12]}..., got {content[:12]}...: the file was changed since it was "
@@ -273,15 +273,15 @@ def prefetch(paths: Iterable[str]) -> None:
 
 def fetch_together(folder: str, names: Sequence[str]) -> Path:
     """Returns a local folder with some files of a folder or URI, as `fetch_folder`; raises as `fetch` without one."""
-    fs, inner = opened(folder)
+    fs, inner = filesystem_of(folder)
     if filesystems.is_local(fs):
         return Path(inner)
 
     def find(again: bool) -> downloads.Found:
-        found = {name: downloads.found(join(folder, name), fs, f"{inner}/{name}", again) for name in names}
-        return {downloads.below(folder, name): next(iter(facts.values())) for name, facts in found.items()}
+        found = {name: downloads.remote_facts(join(folder, name), fs, f"{inner}/{name}", again) for name in names}
+        return {downloads.require_below(folder, name): next(iter(facts.values())) for name, facts in found.items()}
 
-    return downloads.copied(folder, fs, find, verify=True)
+    return downloads.copy_files(folder, fs, find, verify=True)
 
 
 def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
@@ -290,18 +290,18 @@ def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
     `patterns` select the names below it; `*` crosses slashes. Raises UserError if the name of an object leads out of
     the folder; else as `read_bytes`.
     """
-    fs, inner = opened(path)
+    fs, inner = filesystem_of(path)
     if filesystems.is_local(fs):
         return Path(inner)
 
     def find(_: bool) -> downloads.Found:
-        with told(path, fs):
+        with explain_errors(path, fs):
             objects = fs.find(inner, detail=True)
         below = {name.removeprefix(inner).strip("/"): info for name, info in objects.items()}
         wanted = [name for name in below if any(fnmatch(name, pattern) for pattern in patterns)]
-        return {downloads.below(path, name): below[name] for name in wanted}
+        return {downloads.require_below(path, name): below[name] for name in wanted}
 
-    return downloads.copied(path, fs, find, verify=True)
+    return downloads.copy_files(path, fs, find, verify=True)
 
 
 def sha256(path: str) -> str:
@@ -309,9 +309,9 @@ def sha256(path: str) -> str:
 
     For a remote object it is kept on the node's disk while its version stays, and nothing is read again.
     """
-    fs, inner = opened(path)
+    fs, inner = filesystem_of(path)
     if filesystems.is_local(fs):
         return downloads.digest(fetch(path))
     name = PurePosixPath(inner).name
-    recorded = node_cache.listed(downloads.folder_of(path, downloads.found(path, fs, inner)))
-    return recorded[name] if name in recorded else node_cache.listed(fetch(path).parent)[name]
+    recorded = node_cache.listed_hashes(downloads.folder_of(path, downloads.remote_facts(path, fs, inner)))
+    return recorded[name] if name in recorded else node_cache.listed_hashes(fetch(path).parent)[name]

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from freqbench.core.errors import DataError, UserError, installing
 from freqbench.data.headers import MOST_PACKED, check_room
-from freqbench.data.itk import unwarned
+from freqbench.data.itk import silence_warnings
 
 SEG, LABELMAP, RTSTRUCT = (f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("66.4", "66.7", "481.3"))
 NO_SLICES = (".txt", ".md", ".xml", ".json", ".csv", ".html", ".pdf", ".png", ".jpg")  # what exports put beside slices
@@ -91,7 +91,7 @@ def kind_name(uid: str) -> str:
         return "RTSTRUCT" if kind == RTSTRUCT else str(kind.name) if kind.is_valid else "an object without a kind"
 
 
-def stamped(files: Sequence[Path], where: Path) -> Stamps:
+def stamp_files(files: Sequence[Path], where: Path) -> Stamps:
     """Returns files with size and time stamp, by which what was read of them is kept."""
     try:
         return tuple((path, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files)
@@ -101,7 +101,7 @@ def stamped(files: Sequence[Path], where: Path) -> Stamps:
 
 def read_file(path: Path, where: Path, *tags: str) -> File:
     """Returns a file's fields, or those of some `tags`; raises DataError for one that is damaged or no DICOM."""
-    with reading(where) as pydicom, opened(path, where) as (stream, syntax):
+    with reading(where) as pydicom, open_file(path, where) as (stream, syntax):
         if not tags:
             _check_segments(stream, where)
             stream.seek(0)
@@ -173,14 +173,14 @@ def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
         f"expected voxels that pydicom or GDCM decodes, got a file that neither does ({file.syntax.name}): fetch it "
         "again, or store it uncompressed (dcmdjpeg, dcmdrle or gdcmconv --raw)"
     )
-    with reading(where, undecoded) as pydicom, opened(path, where, file.num_bytes) as (stream, syntax):
+    with reading(where, undecoded) as pydicom, open_file(path, where, file.num_bytes) as (stream, syntax):
         if not syntax.is_encapsulated:
             return pydicom.pixels.pixel_array(stream)
         fields = pydicom.dcmread(stream, specific_tags=[*PIXELS, "PixelData"])
         for frame in pydicom.encaps.generate_frames(fields.PixelData, number_of_frames=fields.get("NumberOfFrames", 1)):
             if _frame_size(frame) not in (None, (fields.Rows, fields.Columns, 1)):  # for which it would be decoded
                 raise ValueError("a frame of another size")
-        return fields.pixel_array if fields.BitsAllocated == 1 else _decoded(fields, pydicom)
+        return fields.pixel_array if fields.BitsAllocated == 1 else _decode(fields, pydicom)
 
 
 def _frame_size(frame: bytes) -> tuple[int, int, int] | None:
@@ -197,12 +197,12 @@ def _frame_size(frame: bytes) -> tuple[int, int, int] | None:
     return None
 
 
-def _decoded(fields: Any, pydicom: Any) -> npt.NDArray[Any]:
+def _decode(fields: Any, pydicom: Any) -> npt.NDArray[Any]:
     """Returns compressed numbers by SimpleITK's GDCM, of a copy without slope, which GDCM heeds in some kinds alone."""
     import SimpleITK
 
     fields.SOPClassUID = fields.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
-    with TemporaryDirectory(prefix="freqbench-") as folder, unwarned():
+    with TemporaryDirectory(prefix="freqbench-") as folder, silence_warnings():
         fields.save_as(path := f"{folder}/slice.dcm")
         return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path, imageIO="GDCMImageIO"))
 
@@ -229,7 +229,7 @@ def _check_segments(stream: Any, where: Path) -> None:
 
 
 @contextmanager
-def opened(path: Path, where: Path, voxels: int = 0) -> Iterator[tuple[Any, Any]]:
+def open_file(path: Path, where: Path, voxels: int = 0) -> Iterator[tuple[Any, Any]]:
     """Opens a DICOM file and tells its transfer syntax; a deflated one reads as if it were not.
 
     Of a deflated file MOST_FIELDS and `voxels` bytes are inflated at most; raises DataError if more are read, or if it

@@ -47,7 +47,7 @@ def read_segmentation(path: Path, image: Series, where: Path) -> Segmentation:
 
     Raises DataError for an RTSTRUCT or another file, probabilities, another frame of reference, or another grid.
     """
-    content = _content(files.stamped([path], where), where)
+    content = _content(files.stamp_files([path], where), where)
     if content.frame_of_reference != image.frame_of_reference:
         raise DataError(
             f"{where}: expected the frame of reference of its series, {image.frame_of_reference or 'none'}, got "
@@ -80,7 +80,7 @@ def read_segmentation(path: Path, image: Series, where: Path) -> Segmentation:
 
 def segment_names(path: Path, where: Path) -> Mapping[int, str]:
     """Returns the label of each segment of a SEG by its number, in their order."""
-    return _content(files.stamped([path], where), where).names
+    return _content(files.stamp_files([path], where), where).names
 
 
 def masks(segmentation: Segmentation) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
@@ -100,7 +100,7 @@ def check_segmentation(path: Path, where: Path) -> None:
 
 def overlaps(path: Path, where: Path) -> frozenset[frozenset[str]]:
     """Returns the sets of segments that share a voxel, by label; reads voxels unless the header denies it."""
-    return _overlaps(files.stamped([path], where), where)
+    return _overlaps(files.stamp_files([path], where), where)
 
 
 @lru_cache(maxsize=KEPT)
@@ -123,7 +123,7 @@ def _overlaps(stamps: Stamps, where: Path) -> frozenset[frozenset[str]]:
 
 def _masks(path: Path, where: Path) -> Iterator[tuple[int, list[tuple[int, npt.NDArray[np.bool_]]]]]:
     """Yields each segment's number and its frames, with their index."""
-    content = _content(files.stamped([path], where), where)
+    content = _content(files.stamp_files([path], where), where)
     shape = len(content.planes), *content.size
     check_size(where, shape, "frames")
     pixels = files.read_pixels(path, where).reshape(shape)
@@ -174,9 +174,9 @@ def _frames(fields: Any, where: Path) -> list[dict[str, Any]]:
     count = files.read_whole(fields, "NumberOfFrames", where)
     if len(own) != count:
         raise DataError(f"{where}: expected a place of each of {count} frames, got {len(own)}: store it anew")
-    common = _placed(shared[0]) if shared else {}
-    return [common | _placed(groups) for groups in own]
+    common = _group_fields(shared[0]) if shared else {}
+    return [common | _group_fields(groups) for groups in own]
 
 
-def _placed(groups: Any) -> dict[str, Any]:
+def _group_fields(groups: Any) -> dict[str, Any]:
     return {field.keyword: field.value for name in GROUPS for item in groups.get(name) or [] for field in item}

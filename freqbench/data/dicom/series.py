@@ -13,7 +13,7 @@ from freqbench.core.errors import DataError
 from freqbench.core.types import triple
 from freqbench.data.dicom import files
 from freqbench.data.dicom.files import File, Plain, Stamps, read_file
-from freqbench.data.headers import Header, check_invertible, check_sides, checked_shape, shown, spacing_of
+from freqbench.data.headers import Header, check_invertible, check_sides, checked_shape, spacing_of, spell
 from freqbench.data.itk import LPS_TO_RAS
 
 SLICE = (
@@ -41,13 +41,13 @@ def read_series(paths: Sequence[Path], where: Path, uid: str | None = None, segm
 
     Raises DataError for slices that are no evenly spaced stack, damaged files, colour, and several frames.
     """
-    segmentations = files.stamped([segmentation] if segmentation else [], where)
-    return _series(files.stamped(paths, where), where, uid, segmentations)
+    segmentations = files.stamp_files([segmentation] if segmentation else [], where)
+    return _series(files.stamp_files(paths, where), where, uid, segmentations)
 
 
 @lru_cache(maxsize=KEPT)
 def _series(stamps: Stamps, where: Path, uid: str | None, segmentations: Stamps) -> Series:
-    scanned, of_series = _scanned(stamps, where), dict[str, list[File]]()
+    scanned, of_series = _scan_headers(stamps, where), dict[str, list[File]]()
     for file in scanned:
         if "Rows" in file.fields and file.kind not in (files.SEG, files.LABELMAP):
             of_series.setdefault(str(file.fields.get("SeriesInstanceUID", "")), []).append(file)
@@ -56,10 +56,10 @@ def _series(stamps: Stamps, where: Path, uid: str | None, segmentations: Stamps)
         got = ", ".join(kind + " without voxels" * kind.endswith("Image Storage") for kind in kinds) or "no DICOM file"
         raise DataError(f"{where}: expected the slices of a series, got {got}: give their folder")
     chosen, reason = _choice(of_series, where, uid, next((path for path, *_ in segmentations), None))
-    return _stacked(of_series[chosen], where, reason)
+    return _stack_slices(of_series[chosen], where, reason)
 
 
-def _scanned(stamps: Stamps, where: Path) -> list[File]:
+def _scan_headers(stamps: Stamps, where: Path) -> list[File]:
     """Reads the headers of all DICOM files; refuses a folder with damaged ones."""
     read, damaged = list[File](), 0
     for path, *_ in stamps:
@@ -116,7 +116,7 @@ def read_voxels(series: Series) -> npt.NDArray[np.float32]:
     return voxels.T[..., None]
 
 
-def _stacked(slices: Sequence[File], where: Path, reason: str) -> Series:
+def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
     """Returns slices in the order of their positions along their normal, as one volume."""
     for file in slices:
         _check_slice(file, where)
@@ -143,7 +143,7 @@ def _stacked(slices: Sequence[File], where: Path, reason: str) -> Series:
     affine[:3, 3] = LPS_TO_RAS @ positions[order[0]]
     check_invertible(where, affine)
     spacing = spacing_of(affine)
-    check_sides(where, np.array(spacing), f"{shown(spacing)} and millimetres", "PixelSpacing")
+    check_sides(where, np.array(spacing), f"{spell(spacing)} and millimetres", "PixelSpacing")
     scales = tuple(_scale(file.fields, where) for file in stack)
     bits = max(int(file.fields.get("BitsAllocated", 16)) for file in slices)
     sign = "" if any(file.fields.get("PixelRepresentation") for file in slices) else "u"

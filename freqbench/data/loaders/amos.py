@@ -49,7 +49,7 @@ class AMOS(Decathlon):
             )
         return self.modality in ("all", "ct" if int(match[1]) <= LAST_CT else "mr")
 
-    def stated(self) -> Stated:
+    def stated_labels(self) -> Stated:
         """Returns Synapse's classes in the same order, without the portal vein, and three others."""
         shared = (name for name in Synapse.names if name != "portal vein and splenic vein")
         return Stated(names=dict(enumerate((*shared, "duodenum", "bladder", "prostate/uterus"))))

@@ -17,8 +17,8 @@ from freqbench.core.errors import DataError, MissingDataError
 from freqbench.core.files import storage
 from freqbench.core.limits import whole
 from freqbench.data import image_files, nsd_tolerances
-from freqbench.data.loaders.folder import ListedFolder, UnlabelledError, expanded, join, read_object
-from freqbench.data.scans import ImageFiles, ListedCase, Stated, asked
+from freqbench.data.loaders.folder import ListedFolder, UnlabelledError, expand_variables, join, read_object
+from freqbench.data.scans import ImageFiles, ListedCase, Stated, answer
 
 SPLITS = Path(__file__).parents[1] / "splits"
 PUBLISHED = "published"
@@ -49,7 +49,7 @@ class Decathlon(ListedFolder):
     list_file: str = Field("dataset.json", alias="list")
     fold: Annotated[int, Field(ge=0)] | None = None
 
-    def stated(self) -> Stated:
+    def stated_labels(self) -> Stated:
         """Returns the names of the list's labels, and the tolerance of its Decathlon task, if it is one."""
         content = self._content()
         listed = content.get("labels")
@@ -67,10 +67,10 @@ class Decathlon(ListedFolder):
     @property
     def source(self) -> str:
         """The list."""
-        return join(self._root(), expanded(self.list_file, self.name))
+        return join(self._root(), expand_variables(self.list_file, self.name))
 
     def _content(self) -> dict[str, Any]:
-        return _read_list(self.source, asked(storage.sha256, self.source, LIST))
+        return _read_list(self.source, answer(storage.sha256, self.source, LIST))
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the file's lists by their keys, or those of a fold; raises DataError for a fold without entries."""
@@ -124,16 +124,16 @@ class Decathlon(ListedFolder):
                     f"{self.source}: expected a label map for {images[0]}, got none: choose a labelled split, or set "
                     "reference: prediction"
                 )
-            label = self._placed(label)
+            label = self._place_of(label)
         patient = entry.get("patient") if isinstance(entry, dict) else None
         return ImageFiles(
             case_id=case_id,
             patient=str(patient or ""),
-            channels=tuple(map(self._placed, images)),
+            channels=tuple(map(self._place_of, images)),
             map=label,
         )
 
-    def _placed(self, path: str) -> str:
+    def _place_of(self, path: str) -> str:
         """Returns the place of a file of the list: below `root`, or beside a list elsewhere if it is only there."""
         below, beside = join(self._root(), path), join(self.source.rpartition("/")[0], path)
         is_beside = beside != below and not storage.exists(below) and storage.exists(beside)
@@ -211,7 +211,7 @@ class PublishedSplit(Decathlon):
         entries = super()._entries()
         return {key: entries[key] for key in self.labelled} if self.list_file == PUBLISHED else entries
 
-    def stated(self) -> Stated:
+    def stated_labels(self) -> Stated:
         """Returns the published names."""
         return Stated(names=dict(enumerate(self.names)))
 

@@ -45,7 +45,7 @@ class Slices(Scan):
         """True if there is a segmentation."""
         return bool(self.segmentations)
 
-    def unlabelled(self) -> "Slices":
+    def drop_label(self) -> "Slices":
         """Returns the case without its segmentations."""
         return replace(self, segmentations=())
 
@@ -157,7 +157,7 @@ class DicomFolders(ListedFolder):
                 f"{self.name}: series: expected cases of {few([*self.scans])}, got {strange[0]}: fix the name"
             )
         what = "a segmentation", f"{LABELS}/CASE.dcm"
-        return {"test": [ListedCase(name, partial(self._with_label, scan, *what)) for name, scan in self.scans.items()]}
+        return {"test": [ListedCase(name, partial(self._need_label, scan, *what)) for name, scan in self.scans.items()]}
 
     @cached_property
     def scans(self) -> dict[str, Slices]:
@@ -168,7 +168,7 @@ class DicomFolders(ListedFolder):
         top = Path(storage.local_path(root))
         scans, patients = dict[str, Slices](), dict[str, str]()
         for folder, labels in self._places(top):
-            files = _below(folder, DEPTH)
+            files = _dicom_files(folder, DEPTH)
             segmentations = [path for path in labels if path.is_file()] or dicom.label_files(files)
             if not files and not segmentations and not (folder.parent == top / IMAGES and folder.is_dir()):
                 continue  # something else than a case
@@ -200,13 +200,13 @@ class DicomFolders(ListedFolder):
         place = top / IMAGES if (top / IMAGES).is_dir() else top
         folders = _folders(place) if place.is_dir() else []
         folders = [folder for folder in folders if folder.name != LABELS or place != top]
-        if place == top and _below(top, 1):
+        if place == top and _dicom_files(top, 1):
             folders = [top]
         elif self.reference == "label":  # label maps without an image are cases that lack it
             labelled = (path.split("/")[0].removesuffix(".dcm") for path in storage.list_tree(str(top / LABELS), 3))
             folders = sorted({*folders, *(place / name for name in labelled)})
         for folder in folders:
-            yield folder, (top / LABELS / f"{folder.name}.dcm", *_below(top / LABELS / folder.name, 2))
+            yield folder, (top / LABELS / f"{folder.name}.dcm", *_dicom_files(top / LABELS / folder.name, 2))
 
     def slices(self, ref: CaseRef) -> dicom.Series:
         """Returns the header of a case's series."""
@@ -235,7 +235,7 @@ class DicomFolders(ListedFolder):
         wanted = [plain(name) for name in self.labels[1:]] if isinstance(self.labels, tuple) else []
         return tuple(sorted(names.values(), key=lambda name: _place(plain(name), wanted)))
 
-    def stated(self) -> Stated:
+    def stated_labels(self) -> Stated:
         """Returns the segments of all cases, and which of them overlap."""
         if self.reference == "prediction" or not any(scan.has_label for scan in self.scans.values()):
             raise MissingDataError(
@@ -257,7 +257,7 @@ def _folders(place: Path) -> list[Path]:
     return sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _below(folder: Path, depth: int) -> list[Path]:
+def _dicom_files(folder: Path, depth: int) -> list[Path]:
     """Returns the files of a folder that may be DICOM."""
     files = [folder / name for name in storage.list_tree(str(folder), depth)]
     return [path for path in files if path.suffix.lower() not in dicom.NO_SLICES]

@@ -22,11 +22,11 @@ from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase, S
 from freqbench.data import cache, image_files
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.headers import Header
-from freqbench.data.intensities import off_scale
-from freqbench.data.labels import Reading, classes_of, few, in_regions
-from freqbench.data.nsd_tolerances import of_organs
+from freqbench.data.intensities import scale_warnings
+from freqbench.data.labels import Reading, classes_of, few, group_regions
+from freqbench.data.nsd_tolerances import organ_tolerances
 from freqbench.data.preprocess import check_room, prepared_shape, ras_grid
-from freqbench.data.scans import ListedCase, Scan, Stated, asked
+from freqbench.data.scans import ListedCase, Scan, Stated, answer
 from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace
 
@@ -120,7 +120,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         """Returns the cases of every split, in order; raises DataError if the list is missing or unreadable."""
 
     @abc.abstractmethod
-    def stated(self) -> Stated:
+    def stated_labels(self) -> Stated:
         """Returns what the files' own list says of label maps; raises DataError if it is missing or unreadable."""
 
     @property
@@ -128,10 +128,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         """The file or folder that lists the cases, for errors."""
         return self._root()
 
-    def _stated(self) -> Stated:
+    def _readable_labels(self) -> Stated:
         """Returns what the list says; where it cannot be read, the job's keys hold."""
         try:
-            return self.stated()
+            return self.stated_labels()
         except DataError as error:
             return Stated(problem=error)
 
@@ -153,12 +153,12 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     @property
     def reading(self) -> Reading:
         """The classes or regions, and the class, or the code of regions, of each label in the files."""
-        return self._reading_by(self._stated())
+        return self._reading_by(self._readable_labels())
 
     def _reading_by(self, stated: Stated) -> Reading:
         classes = self._exclusive_classes(stated)
         regions = self._regions(stated, classes)
-        classes = in_regions(self.name, classes, regions) if regions else classes
+        classes = group_regions(self.name, classes, regions) if regions else classes
         if broken := [name for name in classes.names if not name.isprintable() or not name.strip()]:
             raise DataError(f"{self.name}: expected class names of Unicode text, got {broken[0]!a}: fix their list")
         return classes
@@ -166,13 +166,13 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     @property
     def classes(self) -> Classes:
         """The job's or the folder's classes or regions, of which larger ones are drawn first."""
-        stated = self._stated()
+        stated = self._readable_labels()
         reading, tolerance = self._reading_by(stated), stated.tolerance_mm
         organs, sizes = reading.names[1:], [*map(len, reading.regions)]
         return Classes(
             names=reading.names,
             overlap=bool(reading.regions),
-            tolerances_mm=of_organs(organs) if tolerance is None else (tolerance,) * len(organs),
+            tolerances_mm=organ_tolerances(organs) if tolerance is None else (tolerance,) * len(organs),
             ignored=reading.ignored,
             stated={value: code for value, code in reading.of_value.items() if reading.regions and code != IGNORED},
             drawn=tuple(1 + number for number in sorted(range(len(sizes)), key=lambda number: -sizes[number])),
@@ -255,7 +255,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         wanted = space or self.space
         # A class of another package may read as it likes: its source is part of what a volume depends on.
         key = digest([cache.REVISION, cache.libraries(), self.case_key(ref), wanted.identity(), provenance(type(self))])
-        return cache.through(key, ref, lambda: super(ListedFolder, self).load(ref, wanted))
+        return cache.cached_case(key, ref, lambda: super(ListedFolder, self).load(ref, wanted))
 
     def native(self, ref: CaseRef) -> NativeCase:
         """Reads a case as `Dataset.native` does; also raises DataError for files changed since the job was planned."""
@@ -264,7 +264,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         scan = self._scan(ref.case_id)
         for path in scan.files():
             if not storage.is_local(path):  # fetches again a copy that was damaged on this machine
-                asked(lambda path: image_files.fetch(path, verify=True), path, f"a file of case {scan.case_id}")
+                answer(lambda path: image_files.fetch(path, verify=True), path, f"a file of case {scan.case_id}")
         image, label = self._headers(scan)
         self._require_content(scan, ref, image)
         classes = np.full(image.shape, 0 if label else NO_LABEL, np.uint8)
@@ -294,7 +294,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 "header that nobody filled: state them if they differ, else `spacing` and distances in mm are wrong"
             )
         if isinstance(space, Preprocess):
-            yield from (f"{native.source}: {line}" for line in off_scale(native, space))
+            yield from (f"{native.source}: {line}" for line in scale_warnings(native, space))
         if label and scan.reads_labels and (note := image_files.rounding(label)):
             yield note
 
@@ -303,7 +303,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
         Separate masks per class are not read even `with_labels`, as they are many and hold only yes or no.
         """
-        lines = self._listed(split)
+        lines = self._list_cases(split)
         survey = Survey(split=split, num_cases=len(lines))
         for line in lines:
             try:
@@ -340,11 +340,11 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def listed_cases(self) -> int | None:
         """Returns the number of cases in the split's list; None if the list does not exist."""
         try:
-            return len(self._listed(self.split))
+            return len(self._list_cases(self.split))
         except MissingDataError:
             return None
 
-    def _listed(self, split: str) -> Sequence[ListedCase]:
+    def _list_cases(self, split: str) -> Sequence[ListedCase]:
         match = _SPLIT.fullmatch(split)
         if not match:
             raise DataError(f"{self.name}: expected a split like validation or validation[0:30], got {split!r}")
@@ -363,7 +363,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def _lines(self, split: str) -> dict[str, ListedCase]:
         """Returns the lines of a split by their cases; raises DataError for a case that is listed twice."""
         lines: dict[str, ListedCase] = {}
-        for line in self._listed(split):
+        for line in self._list_cases(split):
             if line.case_id in lines:
                 raise DataError(
                     f"{self.source}: expected each case of {split} once, got {line.case_id} twice: remove one"
@@ -374,12 +374,12 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def _scan(self, case_id: str) -> Scan:
         """Returns a case: of `split` if it holds the case, else of the first key of the list that does."""
         for split in (self.split, *(key for key, lines in self.splits().items() if lines)):
-            for line in self._listed(split):
+            for line in self._list_cases(split):
                 if line.case_id == case_id:
                     return self._read_line(line)
         raise DataError(f"{self.source}: expected case {case_id}, got a list without it: plan the job again")
 
-    def _with_label(self, scan: AnyScan, what: str, where: str) -> AnyScan:
+    def _need_label(self, scan: AnyScan, what: str, where: str) -> AnyScan:
         """Returns a case; raises UnlabelledError if it lacks its label map (`what`, at `where`) and these are read."""
         if self.reference == "label" and not scan.has_label:
             raise UnlabelledError(
@@ -393,10 +393,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         scan = line.scan()
         scan = replace(scan, patient=self.patient_of(scan.name, scan.patient))
         try:
-            names.required(scan.case_id, "case")
+            names.require_name(scan.case_id, "case")
         except UserError as error:
             raise DataError(f"{scan.where}: {error}") from None
-        return scan if self.reference == "label" else scan.unlabelled()
+        return scan if self.reference == "label" else scan.drop_label()
 
     def _require_content(self, scan: Scan, ref: CaseRef, image: Header | None = None) -> None:
         if scan.fingerprint(image) != ref.fingerprint:
@@ -405,7 +405,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def _headers(self, scan: Scan) -> tuple[Header, Header | None]:
         image = scan.image()
         label = scan.label(image) if scan.has_label else None
-        if label and label.segments and self.reading.of_file(label) != self.reading.of_value:
+        if label and label.segments and self.reading.file_classes(label) != self.reading.of_value:
             self._guesses.setdefault(BY_NAME, {})[label.path.name] = None
         for header in filter(None, (image, label)):
             self._guesses.setdefault(header.guess, {})[header.path.name] = None
@@ -414,7 +414,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return image, label
 
     def _root(self) -> str:
-        return expanded(self.root, self.name)
+        return expand_variables(self.root, self.name)
 
 
 def _grid(image: Header) -> tuple[tuple[Shape, Spacing], str]:
@@ -424,7 +424,7 @@ def _grid(image: Header) -> tuple[tuple[Shape, Spacing], str]:
 
 def read_json(path: str, what: str) -> Any:
     """Returns the value in a JSON file; raises MissingDataError without a file, DataError if it holds no JSON."""
-    content = asked(storage.fetch, path, what).read_bytes()
+    content = answer(storage.fetch, path, what).read_bytes()
     try:
         return json_of(content, path)
     except UserError as error:
@@ -439,7 +439,7 @@ def read_object(path: str, what: str) -> dict[str, Any]:
     return content
 
 
-def expanded(text: str, name: str) -> str:
+def expand_variables(text: str, name: str) -> str:
     """Fills variables in as `storage.filled_in` does, and raises MissingDataError for a dataset."""
     try:
         return storage.filled_in(text, name)

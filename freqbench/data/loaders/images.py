@@ -116,7 +116,7 @@ class Images(ListedFolder):
         likely += [file for alike in ends.values() if file_names.classes_in(alike[0]) for file in alike]
         return dict.fromkeys(file for file in likely if file_names.classes_in(file))
 
-    def stated(self) -> Stated:
+    def stated_labels(self) -> Stated:
         """Raises MissingDataError, as scans state no classes."""
         raise MissingDataError(
             f"{self.name}: expected `labels`, the number of the model's classes or their names, as neither scans nor "

@@ -22,8 +22,8 @@ from freqbench.core.input_space import Intensity
 from freqbench.data import nsd_tolerances
 from freqbench.data.headers import Header
 from freqbench.data.loaders.decathlon import LIST, SPLITS, Decathlon
-from freqbench.data.loaders.folder import expanded, join, read_object
-from freqbench.data.scans import ImageFiles, Stated, asked
+from freqbench.data.loaders.folder import expand_variables, join, read_object
+from freqbench.data.scans import ImageFiles, Stated, answer
 
 MR = None  # intensities without a unit: percentiles of each volume
 
@@ -109,10 +109,10 @@ class MSD(Decathlon):
         window = TASKS[task_of(values["task"])] if "task" in values else None
         return {"window": window} if window else "percentile"
 
-    def stated(self) -> Stated:
+    def stated_labels(self) -> Stated:
         """Returns what the list states, with the task's own tolerance, whatever name its list has."""
         try:
-            stated = super().stated()
+            stated = super().stated_labels()
         except DataError as error:
             stated = Stated(problem=error)
         return replace(stated, tolerance_mm=nsd_tolerances.TASKS[organ_of(self.task)])
@@ -135,7 +135,7 @@ class MSD(Decathlon):
         """Returns the first folder of the task that is there; raises MissingDataError for none."""
         data, organ = os.environ.get("FREQBENCH_DATA"), organ_of(self.task)
         for folder in (self.task, organ) if data else ():
-            root = expanded(f"${{FREQBENCH_DATA}}/{folder}", self.name)
+            root = expand_variables(f"${{FREQBENCH_DATA}}/{folder}", self.name)
             if storage.exists(join(root, "imagesTr")):
                 return root
         place = (
@@ -147,10 +147,10 @@ class MSD(Decathlon):
                 f"{MIRRORS[0]}/{self.task}.tar"
             )
         try:
-            fetched = _fetched(self.task, node_cache.folder())
+            fetched = _fetch_task(self.task, node_cache.folder())
             if not fetched.with_suffix(".json").is_file():  # the cache was cleared meanwhile
-                _fetched.cache_clear()
-                fetched = _fetched(self.task, node_cache.folder())
+                _fetch_task.cache_clear()
+                fetched = _fetch_task(self.task, node_cache.folder())
         except MissingDataError as error:
             raise MissingDataError(
                 f"{self.name}: {place}, or run once with internet access: expected one of them, found neither; "
@@ -182,7 +182,7 @@ class PinnedFiles(ImageFiles):
         """Returns the digest of its files; raises DataError for one that is not the list's."""
         for path in self.files():
             wanted = _sha256s(LISTS[self.task])[_end(path)]
-            content = asked(storage.sha256, path, f"a file of case {self.case_id}")
+            content = answer(storage.sha256, path, f"a file of case {self.case_id}")
             if content != wanted:
                 raise DataError(
                     f"{path}: expected sha256 {wanted[:12]}..., got {content[:12]}...: it is damaged or of another "
@@ -202,33 +202,33 @@ def _sha256s(path: Path) -> Mapping[str, str]:
 
 
 @lru_cache(maxsize=8)
-def _fetched(task: str, cache: Path) -> Path:
+def _fetch_task(task: str, cache: Path) -> Path:
     """Returns the folder with a task's files in the node's cache (`cache`); fetches those that are missing there."""
     files, content = _sha256s(LISTS[task]), dict[str, bytes]()
 
     def get(name: str, target: Path) -> str:
         if not content:
-            content.update(_downloaded(task, files, target))
+            content.update(_download_task(task, files, target))
         target.write_bytes(content[name])
         return f"{task}.tar"
 
-    return downloads.pinned(f"msd://{task}", files, get)
+    return downloads.fetch_pinned(f"msd://{task}", files, get)
 
 
-def _downloaded(task: str, files: Mapping[str, str], temporary: Path) -> dict[str, bytes]:
+def _download_task(task: str, files: Mapping[str, str], temporary: Path) -> dict[str, bytes]:
     """Returns the files from the first mirror that has them all; raises MissingDataError if none has."""
     problems = [f"{MIRRORS[0]}/{task}.tar (FREQBENCH_OFFLINE is set)"] if downloads.is_offline() else []
     for mirror in () if problems else MIRRORS:
         address = f"{mirror}/{task}.tar"
         try:
-            downloads.from_web(address, temporary)
-            return _unpacked(temporary, files)
+            downloads.fetch_web(address, temporary)
+            return _unpack_files(temporary, files)
         except (OSError, HTTPException, tarfile.TarError, ValueError, OverflowError) as error:
             problems.append(f"{address} ({one_line(error, 200)})")
     raise MissingDataError(", or ".join(problems))
 
 
-def _unpacked(archive: Path, files: Mapping[str, str]) -> dict[str, bytes]:
+def _unpack_files(archive: Path, files: Mapping[str, str]) -> dict[str, bytes]:
     """Returns files of an archive, whatever folder they are in there; writes none, so that no name leads anywhere.
 
     Members that would unpack to more than they take in the archive are left out. Raises DataError if a file is missing

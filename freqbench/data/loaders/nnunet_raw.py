@@ -10,8 +10,8 @@ from freqbench.core.errors import DataError, unknown
 from freqbench.core.files import storage
 from freqbench.core.limits import whole
 from freqbench.data import image_files
-from freqbench.data.loaders.folder import ListedFolder, expanded, join, read_json, read_object
-from freqbench.data.scans import ImageFiles, ListedCase, Stated, asked
+from freqbench.data.loaders.folder import ListedFolder, expand_variables, join, read_json, read_object
+from freqbench.data.scans import ImageFiles, ListedCase, Stated, answer
 
 IGNORE = "ignore"
 DESCRIPTION = "nnU-Net's description of the dataset"
@@ -40,10 +40,10 @@ class NnunetRaw(ListedFolder):
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the cases with a label map, and of a fold all that it lists."""
-        of_training = self._labelled("Tr")
-        splits = {"training": [*of_training.items()], "validation": [], "test": [*self._labelled("Ts").items()]}
+        of_training = self._labelled_cases("Tr")
+        splits = {"training": [*of_training.items()], "validation": [], "test": [*self._labelled_cases("Ts").items()]}
         if self.fold is not None:
-            path = join(self._root(), expanded(self.splits_file, self.name))
+            path = join(self._root(), expand_variables(self.splits_file, self.name))
             folds = read_json(path, "the folds")
             if not isinstance(folds, list) or self.fold >= len(folds):
                 count = len(folds) if isinstance(folds, list) else "none"
@@ -53,7 +53,7 @@ class NnunetRaw(ListedFolder):
                 got = f"{fold!r:.60}"
                 raise DataError(f"{path}: expected lists train and val in fold {self.fold}, got {got}: fix the file")
             for key, cases in (("training", fold["train"]), ("validation", fold["val"])):
-                splits[key] = [*self._of_fold([*map(str, cases)], of_training)]
+                splits[key] = [*self._fold_files([*map(str, cases)], of_training)]
         lines = {
             key: [ListedCase(case, partial(self._case, case, *files)) for case, files in splits[key]] for key in splits
         }
@@ -63,15 +63,15 @@ class NnunetRaw(ListedFolder):
         images = tuple(join(self._root(), path) for path in images)
         return ImageFiles(case_id=case_id, channels=images, map=join(self._root(), label))
 
-    def unlabelled(self) -> tuple[str, ...]:
+    def unlabelled_cases(self) -> tuple[str, ...]:
         """Returns the ids of the cases of `imagesTr` that have no label map."""
         if self._entries():
             return ()
-        first, labelled = f"_0000{self._ending()}", self._labelled("Tr")
+        first, labelled = f"_0000{self._ending()}", self._labelled_cases("Tr")
         images = storage.list_files(join(self._root(), "imagesTr"), first)
         return tuple(case for name in images if (case := name.removesuffix(first)) not in labelled)
 
-    def _of_fold(self, cases: Sequence[str], labelled: _Cases) -> Iterator[tuple[str, _Files]]:
+    def _fold_files(self, cases: Sequence[str], labelled: _Cases) -> Iterator[tuple[str, _Files]]:
         """Yields a fold's cases with their files, also without a label map; refuses one that is not in the list."""
         listed = self._entries()
         usual = {} if listed else self._usual("Tr", cases)
@@ -80,7 +80,7 @@ class NnunetRaw(ListedFolder):
                 raise DataError(f"{self.source}: {unknown('case', case, listed)}")
             yield case, labelled.get(case) or usual[case]
 
-    def _labelled(self, side: str) -> _Cases:
+    def _labelled_cases(self, side: str) -> _Cases:
         """Returns the files of the cases that are listed, else of those with a label map in their folder."""
         if side == "Tr" and (listed := self._entries()):
             return listed
@@ -128,7 +128,7 @@ class NnunetRaw(ListedFolder):
         return join(self._root(), "dataset.json")
 
     def _content(self) -> dict[str, Any]:
-        return _read_description(self.source, asked(storage.sha256, self.source, DESCRIPTION))
+        return _read_description(self.source, answer(storage.sha256, self.source, DESCRIPTION))
 
     def _ending(self) -> str:
         ending = self._content().get("file_ending", ".nii.gz")
@@ -148,7 +148,7 @@ class NnunetRaw(ListedFolder):
             )
         return len(channels)
 
-    def stated(self) -> Stated:
+    def stated_labels(self) -> Stated:
         """Returns the labels, or the regions in their order if a label is a list, and the label `ignore` of v2."""
         listed = self._labels()
         ignored = self.ignore if "ignore" in self.model_fields_set else listed.get(IGNORE, ())
@@ -157,7 +157,7 @@ class NnunetRaw(ListedFolder):
             labels = {value for values in parts.values() for value in values} | {0}
             names = {value: f"label {value}" if value else "background" for value in sorted(labels - {*ignored})}
             regions = {name: values for name, values in parts.items() if values != (0,)}
-            return Stated(names=names, regions=self._ordered(regions, ignored), ignored=ignored)
+            return Stated(names=names, regions=self._arrange(regions, ignored), ignored=ignored)
         named = {value: name for name, (value,) in parts.items()}
         if len(named) >= max(2, len(parts)) and 0 in named:
             return Stated(names=dict(sorted(named.items())), ignored=ignored)
@@ -167,7 +167,7 @@ class NnunetRaw(ListedFolder):
         )
         return Stated(problem=problem, ignored=ignored)
 
-    def _ordered(self, regions: Mapping[str, tuple[int, ...]], ignored: Sequence[int]) -> Mapping[str, tuple[int, ...]]:
+    def _arrange(self, regions: Mapping[str, tuple[int, ...]], ignored: Sequence[int]) -> Mapping[str, tuple[int, ...]]:
         """Returns the regions; refuses another number in `regions_class_order`, and labels that do not count."""
         order = self._content().get("regions_class_order")
         if isinstance(order, list) and len(order) != len(regions):

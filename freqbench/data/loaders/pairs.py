@@ -12,7 +12,7 @@ from freqbench.core.errors import DataError, MissingDataError
 from freqbench.core.files import storage
 from freqbench.core.types import CaseRef
 from freqbench.data import image_files
-from freqbench.data.base import Pattern, matched
+from freqbench.data.base import Pattern, match_in_time
 from freqbench.data.file_names import classes_in, is_called_mask
 from freqbench.data.labels import few
 from freqbench.data.loaders.folder import ListedFolder
@@ -79,7 +79,7 @@ class Pairs(ListedFolder):
         """Returns the cases by their split, sorted; raises MissingDataError if no file fits the patterns."""
         what = "a label map", str(self.label)
         return {
-            split: [ListedCase(scan.case_id, partial(self._with_label, scan, *what)) for scan in scans]
+            split: [ListedCase(scan.case_id, partial(self._need_label, scan, *what)) for scan in scans]
             for split, scans in self._scans.items()
         }
 
@@ -93,7 +93,7 @@ class Pairs(ListedFolder):
         for path in storage.list_tree(root, max(pattern.count("/") for pattern in patterns) + 1):
             for pattern, regex in fitted.items():
                 is_image = path.endswith(image_files.SUFFIXES)
-                if is_image and (match := matched(regex.fullmatch, path, f"{root}: {pattern:.160}")):
+                if is_image and (match := match_in_time(regex.fullmatch, path, f"{root}: {pattern:.160}")):
                     found = files.setdefault(tuple(match[name] for name in self._all_names), {})
                     key = pattern, match[RATER] if self._is_rated and pattern == self.label else ""
                     if key in found:
@@ -111,7 +111,7 @@ class Pairs(ListedFolder):
             images = [found.get((pattern, "")) for pattern in self.image]
             if self.reference == "prediction" and not any(images):
                 continue
-            paths = (path or _filled(pattern, names) for path, pattern in zip(images, self.image, strict=True))
+            paths = (path or _fill_pattern(pattern, names) for path, pattern in zip(images, self.image, strict=True))
             channels = tuple(storage.join(root, path) for path in paths)
             masks = {rater: path for (pattern, rater), path in found.items() if pattern == self.label}
             is_alone = self.reference == "label" and images[0] and not masks
@@ -177,7 +177,7 @@ class Pairs(ListedFolder):
     def _all_names(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(_names(self.image[0])))
 
-    def stated(self) -> Stated:
+    def stated_labels(self) -> Stated:
         """Raises DataError, as label maps do not state their classes."""
         raise DataError(f"{self.name}: expected `labels`, {NO_NAMES}, got none: give them")
 
@@ -212,5 +212,5 @@ def _letters(pattern: str) -> int:
     return sum(len(part[3] or "") for part in _PART.finditer(pattern))
 
 
-def _filled(pattern: str, names: Mapping[str, str]) -> str:
+def _fill_pattern(pattern: str, names: Mapping[str, str]) -> str:
     return _PART.sub(lambda part: names[part[1]] if part[1] else part[0], pattern)

@@ -19,7 +19,7 @@ from freqbench.data.base import ClassName
 from freqbench.data.headers import Header
 from freqbench.data.loaders.folder import ListedFolder
 from freqbench.data.nsd_tolerances import TOLERANCE_MM
-from freqbench.data.scans import ListedCase, MaskFiles, Scan, Stated, asked
+from freqbench.data.scans import ListedCase, MaskFiles, Scan, Stated, answer
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
 FILES: Mapping[str, str] = {"ct": "ct.nii.gz", "mr": "mri.nii.gz"}
@@ -72,7 +72,7 @@ class TotalSegmentator(ListedFolder):
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the cases of `meta.csv` by their split."""
-        ids = _read_splits(self.source, asked(storage.sha256, self.source, "the list of cases"))
+        ids = _read_splits(self.source, answer(storage.sha256, self.source, "the list of cases"))
         return {split: [ListedCase(case_id, partial(self._case, case_id)) for case_id in ids[split]] for split in ids}
 
     @property
@@ -80,7 +80,7 @@ class TotalSegmentator(ListedFolder):
         """The table of all cases."""
         return storage.join(self._root(), "meta.csv")
 
-    def stated(self) -> Stated:
+    def stated_labels(self) -> Stated:
         """Returns the structures, with the one tolerance that was published."""
         return Stated(names=dict(enumerate(("background", *self.structures))), tolerance_mm=TOLERANCE_MM)
 

@@ -14,7 +14,7 @@ MARK = "FREQBENCH_RAY"
 ATTEMPTS = 30
 
 
-def marked(mark: str) -> list[psutil.Process]:
+def marked_processes(mark: str) -> list[psutil.Process]:
     """Returns the processes with a mark in their environment: those started while the driver had it set."""
     processes = []
     for process in psutil.process_iter():
@@ -38,7 +38,7 @@ def main() -> None:
     """Waits until standard input closes, as when the driver ends, then kills processes with the mark in argument 1."""
     sys.stdin.buffer.read()
     for _ in range(ATTEMPTS):
-        left = marked(sys.argv[1])
+        left = marked_processes(sys.argv[1])
         if not left:
             return
         for process in left:

@@ -136,7 +136,7 @@ def _connecting(address: str, **options: Any) -> tuple[Future[Any], Event]:
 
     leave = Event()
     call = partial(ray.init, address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    return _in_thread(partial(_twice, call, leave) if address == "local" else call, leave), leave
+    return _call_in_thread(partial(_twice, call, leave) if address == "local" else call, leave), leave
 
 
 def _twice(call: Callable[[], T], leave: Event) -> T:
@@ -165,7 +165,7 @@ def result_of(call: Callable[[], T]) -> T:
 
     Raises EngineLost if the head of the cluster or every machine is gone meanwhile, and what the call raises.
     """
-    result, head = _in_thread(call), HeadWatch()
+    result, head = _call_in_thread(call), HeadWatch()
     while not result.done():
         wait([result], timeout=1)
         if head.answers() and not machines():
@@ -173,7 +173,7 @@ def result_of(call: Callable[[], T]) -> T:
     return result.result()
 
 
-def _in_thread(call: Callable[[], T], leave: Event | None = None) -> Future[T]:
+def _call_in_thread(call: Callable[[], T], leave: Event | None = None) -> Future[T]:
     """Makes a call in a thread that does not block the exit and, after its success, lives until `leave` is set."""
     result = Future[T]()
 

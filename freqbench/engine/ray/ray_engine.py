@@ -79,12 +79,12 @@ class Meters:
         spent = "seconds of workers on records, without loading"
         self._seconds = Counter("freqbench_device_seconds", spent, ("attack",))
 
-    def worked(self, attack: str, seconds: float) -> None:
+    def add_seconds(self, attack: str, seconds: float) -> None:
         """Adds the seconds that a worker spent on a unit."""
         if seconds > 0:  # Ray refuses to add 0
             self._seconds.inc(seconds, {"attack": attack})
 
-    def stored(self, outcome: Outcome) -> None:
+    def count_records(self, outcome: Outcome) -> None:
         """Counts the records of a unit, failed ones too."""
         for record in outcome.records:
             self._records.inc(1, {"attack": record["attack"]})
@@ -114,14 +114,14 @@ class _Driver:
         stop_at = None
         if self._scores_shapes:  # a process that has imported what it needs when the first masks come
             self._score.options(num_cpus=0).remote(Masks(pairs=(), metrics=()))
-        while self._in_flight() or (len(self._schedule) and not stop_at):
+        while self._count_in_flight() or (len(self._schedule) and not stop_at):
             if interrupt.requested and not stop_at:
                 stop_at = time.monotonic() + STOP_S
                 self._listener.tell(
-                    f"stopping after the units in flight ({self._in_flight()} units, {STOP_S:.0f} s at most); "
+                    f"stopping after the units in flight ({self._count_in_flight()} units, {STOP_S:.0f} s at most); "
                     "another Ctrl-C stops now"
                 )
-            if stop_at and (time.monotonic() > stop_at or not self._in_flight()):
+            if stop_at and (time.monotonic() > stop_at or not self._count_in_flight()):
                 break
             self._round(feed=not stop_at)
         if stop_at:
@@ -135,7 +135,7 @@ class _Driver:
         while self._writes:
             self._writes.popleft().result()
 
-    def _in_flight(self) -> int:
+    def _count_in_flight(self) -> int:
         assigned = sum(len(slot.assigned) for slot in self._fleet.slots)
         return assigned + len(self._scorings) + len(self._doubts)
 
@@ -143,29 +143,29 @@ class _Driver:
         for slot in self._fleet.slots if feed else ():
             if slot.is_idle:
                 self._feed(slot)
-        slots = self._fleet.awaited()
+        slots = self._fleet.awaited_workers()
         awaited = [*slots, *self._scorings, *self._doubts, *self._asked]
         ready, others = ray.wait(awaited, timeout=TICK_S, fetch_local=False)
         if ready and others:  # take all ready ones: with hundreds of workers a round per answer costs too much
             ready += ray.wait(others, num_returns=len(others), timeout=0, fetch_local=False)[0]
         for ref in ready:
             if ref in self._scorings:
-                self._scored(ref)
+                self._handle_scores(ref)
             elif ref in self._doubts:
                 self._judge(ref)
             elif ref in self._asked:
-                self._heard(ref)
+                self._handle_answer(ref)
             elif slots[ref].ready is not None:
-                self._fleet.started(slots[ref])
+                self._fleet.handle_start(slots[ref])
             else:
-                self._ended(slots[ref], feed)
+                self._handle_end(slots[ref], feed)
         now = time.monotonic()
         if now - self._ticked >= TICK_S:
             self._ticked = now
             self._write(partial(self._listener.tick, self._fleet.facts()))
             self._kill_overdue(now)
             self._ask(now)
-            self._fleet.follow_machines(len(self._schedule) + self._in_flight() if feed else 0)
+            self._fleet.follow_machines(len(self._schedule) + self._count_in_flight() if feed else 0)
         while self._writes and self._writes[0].done():
             self._writes.popleft().result()
 
@@ -197,7 +197,7 @@ class _Driver:
         slot.since = time.monotonic()
         self._listener.begin(slot.assigned[0].attempt.unit)
 
-    def _ended(self, slot: Slot, feed: bool) -> None:
+    def _handle_end(self, slot: Slot, feed: bool) -> None:
         task, killed, slot.killed = slot.assigned.popleft(), slot.killed, False
         try:
             outcome: Outcome = ray.get(task.outcome)
@@ -209,11 +209,11 @@ class _Driver:
                 self._begins(slot)
             return
         except RayError as error:
-            self._died(slot, task.attempt, error, killed)
+            self._handle_death(slot, task.attempt, error, killed)
             return
         slot.took = outcome.load_seconds + outcome.device_seconds
         slot.clock.add(outcome)
-        self._meters.worked(task.attempt.unit.cell.attack.name, outcome.device_seconds)
+        self._meters.add_seconds(task.attempt.unit.cell.attack.name, outcome.device_seconds)
         if slot.assigned:
             self._begins(slot)
         if feed:
@@ -232,7 +232,7 @@ class _Driver:
             if id(slot) not in asked:
                 self._asked[slot.actor.progress.remote()] = slot, slot.assigned[0].attempt
 
-    def _heard(self, ref: Ref) -> None:
+    def _handle_answer(self, ref: Ref) -> None:
         slot, attempt = self._asked.pop(ref)
         slot.heard = time.monotonic()
         with suppress(RayError):  # it died; the outcome reports that too
@@ -246,7 +246,7 @@ class _Driver:
                     self._refusals.add(refusal)
                     self._listener.warn(refusal)
 
-    def _scored(self, ref: Ref) -> None:
+    def _handle_scores(self, ref: Ref) -> None:
         attempt, outcome, masks = self._scorings.pop(ref)
         try:
             try:
@@ -256,14 +256,14 @@ class _Driver:
                     raise
                 # The process could not read the masks, as after a broken import: others may fail too, so score here.
                 scores = score_masks(ray.get(masks))
-            self._take(outcome.with_scores(scores))
+            self._take(outcome.add_scores(scores))
         except RayTaskError as error:
-            self._give_up(attempt, ray_cluster.cause(error), outcome.measured())
+            self._give_up(attempt, ray_cluster.cause(error), outcome.measured_values())
         except RayError as error:
             reason = f"its masks or the process that scored them were lost ({ray_cluster.cause(error)})"
-            self._lost(attempt, reason, node_loss=isinstance(error, NodeDiedError | ObjectLostError))
+            self._handle_loss(attempt, reason, node_loss=isinstance(error, NodeDiedError | ObjectLostError))
 
-    def _died(self, slot: Slot, attempt: Attempt, error: RayError, killed: bool) -> None:
+    def _handle_death(self, slot: Slot, attempt: Attempt, error: RayError, killed: bool) -> None:
         """Restarts the worker, and finds out if its unit or its machine is at fault."""
         self._schedule.leave(slot.clock.worker)
         ahead = [task.attempt for task in slot.assigned]
@@ -274,7 +274,7 @@ class _Driver:
         self._fleet.restart(slot, error)
         reason = f"its worker died ({ray_cluster.cause(error)})"
         if killed:
-            self._lost(attempt, f"it took longer than case_timeout = {self._timeout:g} s")
+            self._handle_loss(attempt, f"it took longer than case_timeout = {self._timeout:g} s")
         elif ahead:  # begun or not, before the first one's outcome came: this counts as a try of neither
             names = " or ".join(each.unit.name for each in (attempt, *ahead))
             self._listener.warn(f"{names}: {reason}: each is tried again, alone")
@@ -288,11 +288,11 @@ class _Driver:
         try:
             ray.get(ref)
         except RayError:
-            self._lost(attempt, "its machine is gone", node_loss=True)
+            self._handle_loss(attempt, "its machine is gone", node_loss=True)
         else:
-            self._lost(attempt, reason)
+            self._handle_loss(attempt, reason)
 
-    def _lost(self, attempt: Attempt, reason: str, node_loss: bool = False) -> None:
+    def _handle_loss(self, attempt: Attempt, reason: str, node_loss: bool = False) -> None:
         """Puts back a unit whose outcome is lost, or gives it up."""
         attempt.node_losses += node_loss
         attempt.deaths += not node_loss
@@ -309,10 +309,10 @@ class _Driver:
 
     def _give_up(self, attempt: Attempt, reason: str, measured: dict[str, Any] | None = None) -> None:
         empty = {"run_id": self._spec.run_id, "finished_at": datetime.now(UTC), "threads": self._spec.threads}
-        self._take(rows.failed(attempt.unit, reason, measured or empty))
+        self._take(rows.failure(attempt.unit, reason, measured or empty))
 
     def _take(self, outcome: Outcome) -> None:
-        self._meters.stored(outcome)
+        self._meters.count_records(outcome)
         self._write(partial(self._listener.take, outcome))
 
     def _write(self, action: Callable[[], None]) -> None:

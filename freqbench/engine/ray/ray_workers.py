@@ -105,14 +105,14 @@ class Fleet:
         """Cores of the machines that the workers do not take."""
         return sum(node.cores for node in self._machines.values()) - len(self.slots) * self._pool.threads
 
-    def awaited(self) -> dict[Ref, Slot]:
+    def awaited_workers(self) -> dict[Ref, Slot]:
         """Returns starting and busy workers by the reference of their answer; raises UserError for none."""
         if not self.slots:
             raise UserError("no worker starts: see the warnings above and the logs of Ray, usually in /tmp/ray")
         pairs = ((slot.ready or (slot.assigned[0].outcome if slot.assigned else None), slot) for slot in self.slots)
         return {ref: slot for ref, slot in pairs if ref is not None}
 
-    def started(self, slot: Slot) -> None:
+    def handle_start(self, slot: Slot) -> None:
         """Handles a worker that is ready or failed to start; a failed one is restarted or given up."""
         ready, slot.ready = slot.ready, None
         try:

@@ -185,7 +185,7 @@ def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = No
         wanted: the network's keys and shapes (meta will do).
         prefix: the prefix of the set to take; None: the one that fits best.
     """
-    found = [each._replace(key=key) for key, tensors in sets_of(path) for each in _placed(tensors, wanted)]
+    found = [each._replace(key=key) for key, tensors in sets_of(path) for each in _placements(tensors, wanted)]
     if prefix is not None and (chosen := [each for each in found if prefix in (each.prefix, each.whole_prefix)]):
         found = chosen
     elif prefix is not None:
@@ -234,7 +234,7 @@ def _tensors(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str
             yield from _tensors(value, f"{before}{key}.")
 
 
-def _placed(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterator[Placed]:
+def _placements(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterator[Placed]:
     """Yields the sets of tensors behind each prefix that makes names into those of the network, the best first."""
     counts = Counter(
         key[:start]

@@ -39,7 +39,7 @@ class OldPatchMerging(nn.Module):
         return self.reduction(self.norm(neighbours))
 
 
-def _without(pattern: str) -> Callable[[StateDict, StateDict], dict[str, Tensor]]:
+def _drop_keys(pattern: str) -> Callable[[StateDict, StateDict], dict[str, Tensor]]:
     """Drops each key that matches as a whole and that the network does not have."""
 
     def drop(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
@@ -48,7 +48,7 @@ def _without(pattern: str) -> Callable[[StateDict, StateDict], dict[str, Tensor]
     return drop
 
 
-def _with_cross_norms(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
+def _add_cross_norms(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
     """Adds the layer norms before the cross-attention that UNETR never runs, initialised to ones and zeros."""
     added = {
         key: torch.ones(value.shape) if key.endswith("weight") else torch.zeros(value.shape)
@@ -58,7 +58,7 @@ def _with_cross_norms(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
     return {**found, **added}
 
 
-_without_0_7 = _without(r"vit\.patch_embedding\.cls_token|.*\.(conv3|norm3)\..*")
+_without_0_7 = _drop_keys(r"vit\.patch_embedding\.cls_token|.*\.(conv3|norm3)\..*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +80,14 @@ class Migration:
 # For each architecture, in the order in which they are tried on a file.
 MIGRATIONS: Mapping[str, Mapping[str, Migration]] = {
     "unetr": {
-        "monai-1.3": Migration(title="MONAI 0.9 to 1.3: adds the unused norm_cross_attn", convert=_with_cross_norms),
+        "monai-1.3": Migration(title="MONAI 0.9 to 1.3: adds the unused norm_cross_attn", convert=_add_cross_norms),
         "monai-1.4": Migration(
             title="MONAI 1.4 and 1.5: drops the unused cross_attn",
-            convert=_without(r"vit\.blocks\.\d+\.cross_attn\..*"),
+            convert=_drop_keys(r"vit\.blocks\.\d+\.cross_attn\..*"),
         ),
         "monai-0.7": Migration(
             title="MONAI 0.7 and 0.8: drops the unused cls_token and conv3, adds the unused norm_cross_attn",
-            convert=lambda found, wanted: _with_cross_norms(_without_0_7(found, wanted), wanted),
+            convert=lambda found, wanted: _add_cross_norms(_without_0_7(found, wanted), wanted),
         ),
     },
     "swin_unetr": {

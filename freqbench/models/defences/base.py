@@ -30,21 +30,21 @@ class Defence(Strict):
 
     name: str
 
-    def filtered(self, images: "Tensor") -> "Tensor":
+    def transform(self, images: "Tensor") -> "Tensor":
         """Returns the windows `[B, C, h, w, d]` that the network sees, for a defence without random draws."""
         raise NotImplementedError
 
-    def seen(self, images: "Tensor", seeds: Sequence[int], adaptive: bool) -> tuple["Tensor", Back]:
+    def defend(self, images: "Tensor", seeds: Sequence[int], adaptive: bool) -> tuple["Tensor", Back]:
         """Returns the windows `[B, C, h, w, d]` that the network sees, and the map of its logits back to their grid.
 
         Args:
             seeds: one seed per window, for its draws.
-            adaptive: True replaces the gradient of a `filtered` that is not smooth by the identity (BPDA; Athalye et
+            adaptive: True replaces the gradient of a `transform` that is not smooth by the identity (BPDA; Athalye et
                 al., ICML 2018, arXiv:1802.00420), which serves an attacker.
         """
         if adaptive and not self.is_smooth:
-            return self.filtered(images.detach()) + (images - images.detach()), unchanged
-        return self.filtered(images), unchanged
+            return self.transform(images.detach()) + (images - images.detach()), keep_logits
+        return self.transform(images), keep_logits
 
     @property
     def draws(self) -> int:
@@ -66,6 +66,6 @@ def draw_seed(*parts: int | str) -> int:
     return int(digest(["defence", *parts]), 16) >> 1
 
 
-def unchanged(logits: "Tensor") -> "Tensor":
+def keep_logits(logits: "Tensor") -> "Tensor":
     """Returns logits that lie on the grid of the windows already."""
     return logits

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from freqbench.models.defences.base import Back, Defence, draw_seed, unchanged
+from freqbench.models.defences.base import Back, Defence, draw_seed, keep_logits
 
 Segment = Callable[[Iterable[Tensor]], Iterator[Tensor]]
 """Yields the label map of each volume `[1, C, H, W, D]`."""
@@ -97,9 +97,9 @@ class RandomizedSmoothing(Defence):
         """One sliding window pass per noisy volume."""
         return self.selection_samples + self.samples
 
-    def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
+    def defend(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
         """Returns windows under noise, for an attacker. `vote` makes the prediction."""
-        return torch.stack([self._noisy(window, seed) for window, seed in zip(images, seeds, strict=True)]), unchanged
+        return torch.stack([self._noisy(window, seed) for window, seed in zip(images, seeds, strict=True)]), keep_logits
 
     def vote(self, segment: Segment, image: Tensor, key: int) -> VolumePrediction:
         """Predicts a volume `[1, C, H, W, D]`: `segment` gives label maps, the noise depends on `key`."""

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from freqbench.models.defences.base import Back, Defence, draw_seed, unchanged
+from freqbench.models.defences.base import Back, Defence, draw_seed, keep_logits
 from freqbench.models.defences.randomized_smoothing import Segment, VolumePrediction
 from freqbench.ops.changes import draws_of
 
@@ -53,11 +53,11 @@ class Smoothing(Defence):
         """One sliding window pass per draw, and one more for the median draw."""
         return self.samples + 1
 
-    def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
+    def defend(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
         """Returns windows, each after a change of its own, for an attacker. `vote` makes the prediction."""
         return torch.cat(
-            [self.changed(window[None], seed) for window, seed in zip(images, seeds, strict=True)]
-        ), unchanged
+            [self.apply_draw(window[None], seed) for window, seed in zip(images, seeds, strict=True)]
+        ), keep_logits
 
     def vote(
         self, segment: Segment, image: Tensor, key: int, judge: Judge | None = None, seed: int = 0
@@ -69,17 +69,17 @@ class Smoothing(Defence):
         samples = range(seed * self.samples, (seed + 1) * self.samples)
         changed = draws_of(image, self.kind, self.sigma)
 
-        def predicted(samples: Iterable[int]) -> Iterator[Tensor]:
+        def predict_samples(samples: Iterable[int]) -> Iterator[Tensor]:
             return segment(changed(draw_seed("smoothing", key, sample)) for sample in samples)
 
         if judge is None:
-            return VolumePrediction(labels=next(predicted(samples[:1])))
-        scores = [*map(judge, predicted(samples))]
+            return VolumePrediction(labels=next(predict_samples(samples[:1])))
+        scores = [*map(judge, predict_samples(samples))]
         leading = [next(iter(of_draw.values())) for of_draw in scores]
         middle = sorted(range(len(samples)), key=leading.__getitem__)[(len(samples) - 1) // 2]
         columns = {name: sorted(of_draw[name] for of_draw in scores) for name in scores[0]}
-        return VolumePrediction(labels=next(predicted(samples[middle : middle + 1])), draws=columns)
+        return VolumePrediction(labels=next(predict_samples(samples[middle : middle + 1])), draws=columns)
 
-    def changed(self, volumes: Tensor, seed: int) -> Tensor:
+    def apply_draw(self, volumes: Tensor, seed: int) -> Tensor:
         """Applies one draw to volumes `[B, C, H, W, D]`, and clamps the result."""
         return draws_of(volumes, self.kind, self.sigma)(seed)

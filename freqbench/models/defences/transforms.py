@@ -30,7 +30,7 @@ class GaussianSmoothing(Defence):
     name: Literal["gaussian_smoothing"] = "gaussian_smoothing"
     sigma: Annotated[float, Field(gt=0, le=16)]
 
-    def filtered(self, images: Tensor) -> Tensor:
+    def transform(self, images: Tensor) -> Tensor:
         """Returns the blurred windows."""
         taps = 2 * int(TRUNCATE * self.sigma + 0.5) + 1
         sides = images.shape[2:]
@@ -54,7 +54,7 @@ class MedianSmoothing(Defence):
     name: Literal["median_smoothing"] = "median_smoothing"
     size: Literal[3, 5, 7]
 
-    def filtered(self, images: Tensor) -> Tensor:
+    def transform(self, images: Tensor) -> Tensor:
         """Returns the medians; holds size^3 numbers per voxel meanwhile."""
         padded = F.pad(images, [self.size // 2] * 6, mode="replicate")
         for axis in (2, 3, 4):
@@ -79,7 +79,7 @@ class BitDepth(Defence):
     name: Literal["bit_depth"] = "bit_depth"
     bits: Annotated[int, Field(ge=1, le=16)]
 
-    def filtered(self, images: Tensor) -> Tensor:
+    def transform(self, images: Tensor) -> Tensor:
         """Returns the rounded voxels; halves go to the even level."""
         steps = float(2**self.bits - 1)
         return (images * steps).round().div(steps)
@@ -116,7 +116,7 @@ class DctQuantization(Defence):
     block: PositiveInt | tuple[PositiveInt, PositiveInt, PositiveInt] = 8
     coarseness: Annotated[float, Field(ge=0, le=1000)] = 2.0
 
-    def filtered(self, images: Tensor) -> Tensor:
+    def transform(self, images: Tensor) -> Tensor:
         """Returns the windows rebuilt from the quantised coefficients."""
         block = cut_block(self.block, images.shape[2:])
         transform = BlockDCT.of(images, block)
@@ -162,7 +162,7 @@ class TotalVariation(Defence):
     weight: PositiveFloat = 0.03
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
 
-    def filtered(self, images: Tensor) -> Tensor:
+    def transform(self, images: Tensor) -> Tensor:
         """Returns the windows after the last step, clamped to [0, 1], which the minimiser does not leave."""
         field = images.new_zeros(3, *images.shape)
         for _ in range(self.steps):
@@ -213,7 +213,7 @@ class RandomResizePad(Defence):
     smallest: Annotated[float, Field(gt=0, lt=1)] = 0.85
     eot: Annotated[int, Field(ge=1, le=1000)] = 8
 
-    def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
+    def defend(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
         """Returns every window resized by its own draw."""
         zooms = []
         for window, seed in zip(images, seeds, strict=True):

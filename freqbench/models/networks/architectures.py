@@ -49,7 +49,7 @@ def _stride_product(args: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(map(int, np.prod(strides, axis=0)))
 
 
-def _on_each_axis(side: int, args: Mapping[str, Any]) -> tuple[int, ...]:
+def _repeat_axes(side: int, args: Mapping[str, Any]) -> tuple[int, ...]:
     return (side,) * args.get("spatial_dims", 3)
 
 
@@ -73,7 +73,7 @@ def lattice_stride(strides: Sequence[Sequence[int]]) -> Shape:
     return triple(4 * math.prod(axis) for axis in zip(*strides, strict=True))
 
 
-def in_plane(axis: int) -> tuple[int, ...]:
+def plane_axes(axis: int) -> tuple[int, ...]:
     """Returns the two axes of a slice, of three without `axis`; raises ValueError if `axis` is none of them."""
     if type(axis) is not int or axis not in range(3):
         raise ValueError(f"expected axis of 0, 1 or 2, got {axis!r}")
@@ -83,7 +83,7 @@ def in_plane(axis: int) -> tuple[int, ...]:
 def _slice_multiple(args: Mapping[str, Any]) -> Shape:
     """Returns the multiples of the 2D network in the plane; any number of slices."""
     sides = MODELS[args["network"]].multiple({**args, "spatial_dims": 2})
-    per_axis = dict(zip(in_plane(args["axis"]), sides, strict=True))
+    per_axis = dict(zip(plane_axes(args["axis"]), sides, strict=True))
     return triple(per_axis.get(axis, 1) for axis in range(3))
 
 
@@ -102,7 +102,7 @@ MODELS: Mapping[str, Architecture] = {
         target="monai.networks.nets.unetr:UNETR",
         args={"proj_type": "perceptron"},
         filled_in=(*_CHANNELS, "img_size"),
-        multiple=lambda args: _on_each_axis(16, args),
+        multiple=lambda args: _repeat_axes(16, args),
     ),
     "swin_unetr": Architecture(
         title="SwinUNETR",
@@ -110,7 +110,7 @@ MODELS: Mapping[str, Architecture] = {
         target="monai.networks.nets.swin_unetr:SwinUNETR",
         args={"feature_size": 48},
         filled_in=_CHANNELS,
-        multiple=lambda args: _on_each_axis(args.get("patch_size", 2) ** 5, args),
+        multiple=lambda args: _repeat_axes(args.get("patch_size", 2) ** 5, args),
     ),
     "segresnet": Architecture(
         title="SegResNet",
@@ -118,7 +118,7 @@ MODELS: Mapping[str, Architecture] = {
         target="monai.networks.nets.segresnet:SegResNet",
         args={"init_filters": 32},
         filled_in=_CHANNELS,
-        multiple=lambda args: _on_each_axis(2 ** (len(args.get("blocks_down", (1, 2, 2, 4))) - 1), args),
+        multiple=lambda args: _repeat_axes(2 ** (len(args.get("blocks_down", (1, 2, 2, 4))) - 1), args),
     ),
     "unetr_pp": Architecture(
         title="UNETR++",
@@ -150,7 +150,7 @@ MODELS: Mapping[str, Architecture] = {
         title="VISTA3D, prompted by classes or points (optional)",
         citation="He et al., CVPR 2025, arXiv:2406.05285",
         target="freqbench.models.networks.vista3d:VISTA3D",
-        multiple=lambda args: _on_each_axis(2 ** (len(args.get("blocks_down", (1, 2, 2, 4, 4))) - 1), args),
+        multiple=lambda args: _repeat_axes(2 ** (len(args.get("blocks_down", (1, 2, 2, 4, 4))) - 1), args),
         roi=(128, 128, 128),
     ),
     "sam_med3d": Architecture(
@@ -183,7 +183,7 @@ def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """
     if arch not in MODELS:
         raise UserError(unknown("architecture", arch, MODELS))
-    stated = {name: as_tuples(value) for name, value in args.items()}
+    stated = {name: to_tuples(value) for name, value in args.items()}
     parameters: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
     filled_in: set[str] = set()
@@ -216,6 +216,6 @@ def _parts(arch: str, args: Mapping[str, Any]) -> tuple[Architecture, ...]:
     return MODELS[network], outer
 
 
-def as_tuples(value: Any) -> Any:
+def to_tuples(value: Any) -> Any:
     """Returns an argument with a tuple for every list, so that it has one spelling."""
-    return tuple(as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+    return tuple(to_tuples(item) for item in value) if isinstance(value, list | tuple) else value

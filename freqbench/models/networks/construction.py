@@ -48,7 +48,7 @@ def build(
     for name in complete.keys() & extra.keys():
         raise UserError(f"{arch}: args.{name} is what the checkpoint's migration gives: leave out either of the two")
     architecture = MODELS[arch]
-    with seeded(seed), refusing(f"{arch}: {architecture.target.partition(':')[2]} refuses its args"):
+    with seed_weights(seed), refusing(f"{arch}: {architecture.target.partition(':')[2]} refuses its args"):
         if "img_size" in architecture.filled_in:
             _check_roi(arch, roi, architecture.multiple(complete))
         net = construct(arch, num_channels, num_classes, roi, {**complete, **extra})
@@ -77,7 +77,7 @@ def skeleton(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any]) -
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seed_weights(seed: int) -> Iterator[None]:
     """Draws weights from a seed inside the block, also on the meta device; leaves the global random state unchanged."""
     with torch.random.fork_rng(devices=[]), _SchedulesOnCPU():
         torch.default_generator.manual_seed(seed)
@@ -85,7 +85,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def counted() -> Iterator[None]:
+def limit_modules() -> Iterator[None]:
     """Refuses, while it is made, a network that exceeds the limit of modules."""
     numbers = count(1)
     handle = register_module_module_registration_hook(
@@ -108,7 +108,7 @@ def refusing(complaint: str, refusals: tuple[type[Exception], ...] = REFUSALS) -
         raise UserError(f"{complaint}: {one_line(error)}") from error
 
 
-def named(**layers: nn.Module) -> nn.Sequential:
+def sequence(**layers: nn.Module) -> nn.Sequential:
     """Returns layers one after another, under the names that checkpoints have for them."""
     return nn.Sequential(OrderedDict(layers))
 

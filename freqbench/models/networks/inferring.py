@@ -48,7 +48,7 @@ class Inferred:
     unclear: tuple[str, ...] = ()
 
 
-def recognised(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:
+def find_arch(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:
     """Guesses from the keys: the prefix of the network's, its architecture, and its weights without the prefix.
 
     A sign counts at the beginning of any part of a key. Of several networks in a file, the first is taken.
@@ -66,7 +66,7 @@ def recognised(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:
     return "", None, dict(weights)
 
 
-def inferred(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
+def infer_args(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
     """Reads the arguments of an architecture off its weights; empty where their keys are not those of the network.
 
     `num_channels` are the volume's, which tell the slices of a stack (`slices`).
@@ -76,7 +76,7 @@ def inferred(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
         network = next((name for name, sign in signs if any(key.startswith(sign) for key in weights)), None)
         if network is None:
             return Inferred()
-        plain = inferred(network, weights)
+        plain = infer_args(network, weights)
         slices = (plain.in_channels or 0) // num_channels
         odd = {"slices": slices} if slices % 2 and slices * num_channels == plain.in_channels else {}
         return Inferred(
@@ -89,7 +89,7 @@ def inferred(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
         return Inferred()
 
 
-def to_state(arch: str, args: Mapping[str, Any], found: Inferred) -> list[str]:
+def open_args(arch: str, args: Mapping[str, Any], found: Inferred) -> list[str]:
     """Returns the arguments that a job has to state: their defaults would be guesses.
 
     `args` are those that it states.
@@ -185,7 +185,7 @@ def _segresnet(weights: Weights) -> Inferred:
         args["norm"] = "batch"
     elif not norms:
         args["norm"] = "instance"
-    return _with_channels(args, first, last)
+    return _read_channels(args, first, last)
 
 
 def _unetr_pp(weights: Weights) -> Inferred:
@@ -202,7 +202,7 @@ def _unetr_pp(weights: Weights) -> Inferred:
         "decoder_proj_size": len(weights[f"{block}0.epa_block.E.weight"]),
         "conv_blocks": 2 if stages.format(0) + "0.conv52.conv1.conv.weight" in weights else 1,
     }
-    return _with_channels(args, first, weights["out1.conv.conv.weight"])
+    return _read_channels(args, first, weights["out1.conv.conv.weight"])
 
 
 def _segmamba(weights: Weights) -> Inferred:
@@ -211,18 +211,18 @@ def _segmamba(weights: Weights) -> Inferred:
         "depths": _depths(weights, "vit.stages.{}.{}.mamba.D"),
         "hidden_size": len(weights["decoder5.transp_conv.conv.weight"]),
     }
-    return _with_channels(args, weights["vit.downsample_layers.0.0.weight"], weights["out.conv.conv.weight"])
+    return _read_channels(args, weights["vit.downsample_layers.0.0.weight"], weights["out.conv.conv.weight"])
 
 
 def _rog(weights: Weights) -> Inferred:
     cell = weights["backbone.0.cells.0.core.1.pointwise.weight"]
-    return _with_channels({"channels": len(cell)}, weights["stem.0.0.pointwise.weight"], weights["final.1.weight"])
+    return _read_channels({"channels": len(cell)}, weights["stem.0.0.pointwise.weight"], weights["final.1.weight"])
 
 
 def _vista3d(weights: Weights) -> Inferred:
     first = weights["image_encoder.encoder.conv_init.weight"]
     depths = _depths(weights, "image_encoder.encoder.layers.{}.blocks.{}.conv1.weight")
-    return _with_channels({"feature_size": len(first), "blocks_down": depths}, first, None)
+    return _read_channels({"feature_size": len(first), "blocks_down": depths}, first, None)
 
 
 def _sam_med3d(weights: Weights) -> Inferred:
@@ -252,14 +252,14 @@ Of nnU-Net's too, as its files are taken for checkpoints; its plans hold the arg
 """
 
 
-def _with_channels(args: dict[str, Any], first: Tensor, last: Tensor | None, unclear: tuple[str, ...] = ()) -> Inferred:
+def _read_channels(args: dict[str, Any], first: Tensor, last: Tensor | None, unclear: tuple[str, ...] = ()) -> Inferred:
     outputs = None if last is None else last.shape[0]
     return Inferred(args=args, in_channels=first.shape[1], out_channels=outputs, unclear=unclear)
 
 
 def _unetr_like(weights: Weights, first: Tensor, args: dict[str, Any]) -> Inferred:
     unclear = _norm(_keys(weights, "encoder1.layer.norm1."), args, "norm_name")
-    return _with_channels(args, first, weights["out.conv.conv.weight"], unclear)
+    return _read_channels(args, first, weights["out.conv.conv.weight"], unclear)
 
 
 def _norm(names: set[str], args: dict[str, Any], key: str) -> tuple[str, ...]:

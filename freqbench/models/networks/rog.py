@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from freqbench.core.types import Shape, triple
 from freqbench.models.networks.architectures import lattice_stride
-from freqbench.models.networks.construction import named
+from freqbench.models.networks.construction import sequence
 
 _LEVELS, _DEPTHS = 4, 9
 _STEM = -1  # the level of the first stem
@@ -75,7 +75,7 @@ class ROG(nn.Module):
         for layer in self.backbone:
             waiting = layer(waiting)
         combined = self.combination(waiting[_STEM] + fine)
-        return self.final(_upsampled(combined, self.factor))
+        return self.final(_upsample(combined, self.factor))
 
 
 def _has_cell(depth: int, level: int) -> bool:
@@ -123,7 +123,7 @@ class _Cell(nn.Module):
         x = x + self.core(x)
         leaving = {}
         if self.up:
-            leaving[-1] = _upsampled(self.up(x), self.factor)
+            leaving[-1] = _upsample(self.up(x), self.factor)
         if self.passes_on:
             leaving[0] = x
         if self.down:
@@ -134,16 +134,16 @@ class _Cell(nn.Module):
 def _separable(before: int, after: int, stride: Shape = (1, 1, 1)) -> nn.Sequential:
     """Returns a convolution of 3x3x3 in each channel by itself, then one of 1x1x1 across channels."""
     conv = nn.Conv3d(before, before, 3, stride, padding=1, groups=before, bias=False)
-    return named(conv=conv, pointwise=nn.Conv3d(before, after, 1, bias=False))
+    return sequence(conv=conv, pointwise=nn.Conv3d(before, after, 1, bias=False))
 
 
 def _norm(channels: int) -> nn.Sequential:
-    return named(norm=nn.InstanceNorm3d(channels, affine=True))
+    return sequence(norm=nn.InstanceNorm3d(channels, affine=True))
 
 
 def _projection(before: int, after: int, stride: Shape) -> nn.Sequential:
     return nn.Sequential(nn.SiLU(), nn.Conv3d(before, after, 1, stride, bias=False), _norm(after))
 
 
-def _upsampled(x: Tensor, factor: Shape) -> Tensor:
+def _upsample(x: Tensor, factor: Shape) -> Tensor:
     return F.interpolate(x, scale_factor=list(map(float, factor)), mode="trilinear", align_corners=True)

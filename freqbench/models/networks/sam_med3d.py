@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from monai.networks.nets.vista3d import MLP, TwoWayTransformer
 from torch import Tensor, nn
 
-from freqbench.models.networks.construction import named
+from freqbench.models.networks.construction import sequence
 from freqbench.models.prompts import PointPrompts, answers_to_clicks
 
 _PATCH = 16
@@ -87,16 +87,16 @@ class SAMMed3D(nn.Module):
 
     def forward(self, images: Tensor, prompts: Tensor | None = None) -> Tensor:
         """Returns logits; without `prompts` (to count its cost), those of one click in the middle per class."""
-        images = standardised(images)
-        logits = answers_to_clicks(images, prompts, self.foreground, self.image_encoder, self._of_class)
+        images = standardise(images)
+        logits = answers_to_clicks(images, prompts, self.foreground, self.image_encoder, self._class_logits)
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
 
-    def _of_class(self, features: Tensor, _: int, clicks: Tensor) -> Tensor:
+    def _class_logits(self, features: Tensor, _: int, clicks: Tensor) -> Tensor:
         coarse: Tensor = self.mask_decoder(features, *self.prompt_encoder(clicks, features.shape[2]))
         return F.interpolate(coarse, scale_factor=4.0, mode="trilinear", align_corners=False)[:, 0]
 
 
-def standardised(images: Tensor) -> Tensor:
+def standardise(images: Tensor) -> Tensor:
     """Standardises images `[B, C, h, w, d]` by mean and standard deviation of the voxels above 0 of each channel.
 
     A deviation of 0 counts as 1.
@@ -113,7 +113,7 @@ class _ImageEncoder(nn.Module):
 
     def __init__(self, in_channels: int, side: int, channels: int, depth: int, heads: int, out_channels: int) -> None:
         super().__init__()
-        self.patch_embed = named(proj=nn.Conv3d(in_channels, channels, _PATCH, _PATCH))
+        self.patch_embed = sequence(proj=nn.Conv3d(in_channels, channels, _PATCH, _PATCH))
         self.pos_embed = nn.Parameter(torch.zeros(1, side, side, side, channels))
         self.blocks = nn.ModuleList(
             _Block(channels, heads, _WINDOW if i % (depth // 4) else side) for i in range(1, depth + 1)
@@ -171,12 +171,12 @@ class _Attention(nn.Module):
         q = F.linear(filled[:, :size, :size], self.qkv.weight[:channels], self.qkv.bias[:channels])
         k, v = F.linear(filled, self.qkv.weight[channels:], self.qkv.bias[channels:]).chunk(2, dim=-1)
         q, k, v = (part.reshape(*part.shape[:4], self.heads, -1).movedim(-2, 1) for part in (q, k, v))
-        offsets = self._of_offsets(q, size).flatten(5).flatten(2, 4)
+        offsets = self._offset_terms(q, size).flatten(5).flatten(2, 4)
         q, k, v = (part.flatten(2, 4) for part in (q[..., :size, :], k, v))
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=offsets).transpose(1, 2)
         return self.proj(seen.reshape(x.shape))
 
-    def _of_offsets(self, q: Tensor, size: int) -> Tensor:
+    def _offset_terms(self, q: Tensor, size: int) -> Tensor:
         """Returns the last three terms `[B, heads, d, h, w, i, j, l]` for queries `[B, heads, d, h, side, C]`."""
         places = torch.arange(self.side, device=q.device)
         differences = places[:, None] - places + self.side - 1
@@ -266,4 +266,4 @@ class _ChannelNorm(nn.LayerNorm):
 
 
 def _mlp(channels: int, hidden: int, activation: nn.Module) -> nn.Sequential:
-    return named(lin1=nn.Linear(channels, hidden), act=activation, lin2=nn.Linear(hidden, channels))
+    return sequence(lin1=nn.Linear(channels, hidden), act=activation, lin2=nn.Linear(hidden, channels))

@@ -16,7 +16,7 @@ from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import Tensor, nn
 
 from freqbench.models.networks.architectures import require_positive
-from freqbench.models.networks.construction import named
+from freqbench.models.networks.construction import sequence
 from freqbench.models.networks.selective_scan import selective_scan
 
 _STATE = 16  # numbers in a channel's state
@@ -120,8 +120,8 @@ class _GatedSpatialConvolution(nn.Module):
         self.proj4 = nn.Conv3d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        spatial = _normalised(self.proj2(_normalised(self.proj(x))))
-        return x + _normalised(self.proj4(spatial + _normalised(self.proj3(x))))
+        spatial = _normalise(self.proj2(_normalise(self.proj(x))))
+        return x + _normalise(self.proj4(spatial + _normalise(self.proj3(x))))
 
 
 class _MambaLayer(nn.Module):
@@ -163,12 +163,12 @@ class ToM(nn.Module):
     def forward(self, tokens: Tensor, slices: int) -> Tensor:
         """Returns the update of tokens `[B, L, C]`, of which the first L / `slices` are the first slice."""
         xz = self.in_proj(tokens).transpose(1, 2)  # [B, 2 * inner, L]
-        mixed = self._scanned(xz, "") + self._scanned(xz.flip(2), "_b").flip(2)
-        across = self._scanned(xz.reshape(*xz.shape[:2], slices, -1).mT.flatten(2), "_s")
+        mixed = self._scan(xz, "") + self._scan(xz.flip(2), "_b").flip(2)
+        across = self._scan(xz.reshape(*xz.shape[:2], slices, -1).mT.flatten(2), "_s")
         mixed = mixed + across.reshape(*across.shape[:2], -1, slices).mT.flatten(2)
         return self.out_proj(mixed.transpose(1, 2))
 
-    def _scanned(self, xz: Tensor, order: str) -> Tensor:
+    def _scan(self, xz: Tensor, order: str) -> Tensor:
         """Runs convolution, scan and gate in one order, `[B, inner, L]`."""
         conv, x_proj, dt_proj = (self.get_submodule(f"{name}{order}") for name in ("conv1d", "x_proj", "dt_proj"))
         x, gate = xz.chunk(2, dim=1)
@@ -190,9 +190,9 @@ def _steps(rank: int, channels: int) -> nn.Linear:
     return layer
 
 
-def _normalised(x: Tensor) -> Tensor:
+def _normalise(x: Tensor) -> Tensor:
     return F.relu(F.instance_norm(x))
 
 
 def _mlp(channels: int) -> nn.Sequential:
-    return named(fc1=nn.Conv3d(channels, 2 * channels, 1), act=nn.GELU(), fc2=nn.Conv3d(2 * channels, channels, 1))
+    return sequence(fc1=nn.Conv3d(channels, 2 * channels, 1), act=nn.GELU(), fc2=nn.Conv3d(2 * channels, channels, 1))

@@ -42,11 +42,11 @@ def selective_scan(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d:
         dtype = torch.promote_types(u.dtype, torch.float32)
         arguments = [tensor.to(dtype) for tensor in (u, delta, a, b, c, d)]
         fast = cuda_scan is not None and u.is_cuda and dtype is torch.float32
-        scanned: Tensor = cuda_scan(*arguments) if fast else _chunked(*arguments)
+        scanned: Tensor = cuda_scan(*arguments) if fast else _scan_chunks(*arguments)
     return scanned.to(u.dtype)
 
 
-def _chunked(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+def _scan_chunks(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     length = max(1, _CHUNK_NUMBERS // (len(u) * a.numel()))
     state = u.new_zeros(len(u), *a.shape)  # [batch, channels, N]
     outputs = []

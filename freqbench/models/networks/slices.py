@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from freqbench.models.networks.architectures import in_plane
+from freqbench.models.networks.architectures import plane_axes
 from freqbench.models.networks.construction import construct
 
 
@@ -60,7 +60,7 @@ class SliceNetwork(nn.Module):
                 raise ValueError(f"expected {name} of a positive integer, got {number!r}")
         if slices % 2 == 0:
             raise ValueError(f"expected an odd number of slices, the middle one being predicted, got {slices}")
-        plane = [img_size[side] for side in in_plane(axis)]
+        plane = [img_size[side] for side in plane_axes(axis)]
         if slices > (most := 2 * img_size[axis] - 1):
             raise ValueError(f"expected at most {most} slices in a window of {img_size[axis]}, got {slices}")
         self.slices = slices

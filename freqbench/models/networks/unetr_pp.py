@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from freqbench.core.types import Shape, triple
 from freqbench.models.networks.architectures import require_positive, total_stride
-from freqbench.models.networks.construction import named
+from freqbench.models.networks.construction import sequence
 
 _FEATURE_DROPOUT = 0.1
 
@@ -121,7 +121,7 @@ class _PairedAttentionEncoder(nn.Module):
         kernels: tuple[int | Shape, ...] = (triple(stem), 2, 2, 2)
         for (before, after), kernel in zip(pairwise((in_channels, *dims)), kernels, strict=True):
             conv = nn.Conv3d(before, after, kernel, stride=kernel, bias=False)
-            self.downsample_layers.append(nn.Sequential(named(conv=conv), nn.GroupNorm(before, after)))
+            self.downsample_layers.append(nn.Sequential(sequence(conv=conv), nn.GroupNorm(before, after)))
         self.stages = nn.ModuleList(stages)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -141,7 +141,7 @@ class _Decoder(nn.Module):
 
     def __init__(self, before: int, after: int, step: int | Shape, refine: nn.Module) -> None:
         super().__init__()
-        self.transp_conv = named(conv=nn.ConvTranspose3d(before, after, step, stride=step, bias=False))
+        self.transp_conv = sequence(conv=nn.ConvTranspose3d(before, after, step, stride=step, bias=False))
         self.decoder_block = nn.ModuleList([refine])
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:

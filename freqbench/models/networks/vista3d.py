@@ -19,7 +19,7 @@ _VERTEBRAE = [f"{part}{i}" for part, count in {"L": 5, "T": 12, "C": 7}.items() 
 _SIDES = ("left", "right")
 
 
-def _on_both_sides(*names: str) -> list[str]:
+def _both_sides(*names: str) -> list[str]:
     return [f"{side} {name}" for name in names for side in _SIDES]
 
 
@@ -31,15 +31,15 @@ NAMES = (
     *("left lung upper lobe", "left lung lower lobe"),
     *("right lung upper lobe", "right lung middle lobe", "right lung lower lobe"),
     *(f"vertebrae {name}" for name in _VERTEBRAE),
-    *("trachea", *_on_both_sides("iliac artery", "iliac vena"), "colon"),
+    *("trachea", *_both_sides("iliac artery", "iliac vena"), "colon"),
     *(f"{side} rib {i}" for side in _SIDES for i in range(1, 13)),
-    *_on_both_sides("humerus", "scapula", "clavicula", "femur", "hip"),
+    *_both_sides("humerus", "scapula", "clavicula", "femur", "hip"),
     "sacrum",
-    *_on_both_sides("gluteus maximus", "gluteus medius", "gluteus minimus", "autochthon", "iliopsoas"),
+    *_both_sides("gluteus maximus", "gluteus medius", "gluteus minimus", "autochthon", "iliopsoas"),
     *("left atrial appendage", "brachiocephalic trunk"),
-    *_on_both_sides("brachiocephalic vein", "common carotid artery"),
-    *("costal cartilages", "heart", *_on_both_sides("kidney cyst"), "prostate", "pulmonary vein", "skull"),
-    *("spinal cord", "sternum", *_on_both_sides("subclavian artery"), "superior vena cava", "thyroid gland"),
+    *_both_sides("brachiocephalic vein", "common carotid artery"),
+    *("costal cartilages", "heart", *_both_sides("kidney cyst"), "prostate", "pulmonary vein", "skull"),
+    *("spinal cord", "sternum", *_both_sides("subclavian artery"), "superior vena cava", "thyroid gland"),
     *("vertebrae S1", "bone lesion", "kidney mass", "liver tumor", "vertebrae L6", "airway"),
 )
 """Names of the bundle's classes 1 to 132, in their order."""
@@ -127,13 +127,13 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
             of_each = answers.split([len(parts) for parts in self.parts], dim=1)
             logits = torch.stack([parts.amax(dim=1) for parts in of_each], dim=1)
         else:
-            logits = answers_to_clicks(images, prompts, len(self.numbers), self._embedded, self._of_class)
+            logits = answers_to_clicks(images, prompts, len(self.numbers), self._embed, self._class_logits)
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
 
-    def _embedded(self, image: Tensor) -> Tensor:
+    def _embed(self, image: Tensor) -> Tensor:
         return self.image_encoder(image, with_point=True, with_label=False)[0]
 
-    def _of_class(self, features: Tensor, index: int, clicks: Tensor) -> Tensor:
+    def _class_logits(self, features: Tensor, index: int, clicks: Tensor) -> Tensor:
         number = self.numbers[index - 1]
         # On the CPU: positions that depend on values are unknown on the meta device.
         kinds = self.convert_point_label(torch.ones(1, len(clicks), dtype=torch.long), [number])

@@ -69,7 +69,7 @@ class _Inferer(BaseModel):
     def inference(self, adapter: InputAdapter) -> dict[str, Any]:
         """Returns the keys of `Inference` for a network with these axes."""
         padding = self.cval if self.padding_mode == "constant" else self.padding_mode
-        overlap = adapter.in_volume_order(self.overlap) if isinstance(self.overlap, tuple) else self.overlap
+        overlap = adapter.volume_order(self.overlap) if isinstance(self.overlap, tuple) else self.overlap
         return {"overlap": overlap, "weighting": self.mode, "padding": padding}
 
 
@@ -140,13 +140,13 @@ def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:
                 )
                 notes.append(f"{name or id} after the network {what}")
             continue
-        has_regions |= bool(name == "Activations" and _of_prediction(config, id, "sigmoid"))
-        if name == "Activations" and _of_prediction(config, id, "other"):
+        has_regions |= bool(name == "Activations" and _prediction_argument(config, id, "sigmoid"))
+        if name == "Activations" and _prediction_argument(config, id, "other"):
             notes.append(f"{id}::other is left out: labels differ if it moves the highest class")
-        chosen |= any(_of_prediction(config, id, key) for key in ("softmax", "argmax"))
-        cut = [key for key in _THRESHOLDS if _of_prediction(config, id, key)]
+        chosen |= any(_prediction_argument(config, id, key) for key in ("softmax", "argmax"))
+        cut = [key for key in _THRESHOLDS if _prediction_argument(config, id, key)]
         if cut and has_regions:
-            if (threshold := _of_prediction(config, id, cut[0])) not in (0.5, True):
+            if (threshold := _prediction_argument(config, id, cut[0])) not in (0.5, True):
                 raise UserError(
                     f"{config.where}: {id}::{cut[0]}: expected 0.5, as a voxel lies in a region whose logit is above "
                     f"0, got {threshold}"
@@ -157,12 +157,12 @@ def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:
                 f"{config.where}: {id}::{cut[0]}: expected a softmax, an argmax or a sigmoid before it, got none: a "
                 "threshold of logits says nothing of classes"
             )
-        if cut and not any(_of_prediction(config, each, "argmax") for each in steps[: steps.index(id) + 1]):
+        if cut and not any(_prediction_argument(config, each, "argmax") for each in steps[: steps.index(id) + 1]):
             notes.append(f"{id}::{cut[0]} is left out: a voxel gets the class of the highest logit, however low")
     return "sigmoid" if has_regions and not chosen else "softmax", tuple(notes)
 
 
-def _of_prediction(config: Config, id: str, name: str) -> Any:
+def _prediction_argument(config: Config, id: str, name: str) -> Any:
     """Returns an argument that may be a list, one for each key of the transform; None and False if it is not set."""
     value, keys = config.value(f"{id}::{name}"), config.value(f"{id}::keys")
     if isinstance(value, list) and isinstance(keys, list) and len(value) == len(keys):
@@ -176,7 +176,7 @@ def network(spec: ModelSpec) -> nn.Module:
     _sizes(config)
     where = f"{config.where}: network_def"
     if is_trusted():
-        return source.construct(where, lambda: _as_network(config.parsed("network_def")))
+        return source.construct(where, lambda: _require_network(config.parse("network_def")))
     kwargs = {key: config.value(f"network_def::{key}") for key in config.find("network_def") if not key.startswith("_")}
     fetched = [key for key, value in kwargs.items() if "pretrained" in key and value]
     if fetched:
@@ -226,7 +226,7 @@ def _sizes(config: Config) -> _Sizes:
     return validate(sizes, _Sizes, f"{config.where}: network_def")
 
 
-def _as_network(parsed: Any) -> nn.Module:
+def _require_network(parsed: Any) -> nn.Module:
     if not isinstance(parsed, nn.Module):
         raise TypeError(f"expected a network, got {type(parsed).__name__}")
     return parsed
@@ -249,7 +249,7 @@ def _class(where: str, name: str) -> Any:
 def _inferer(config: Config) -> _Inferer | None:
     if str(config.find("inferer::_target_")).rpartition(".")[2] != "SlidingWindowInferer":
         return None
-    settings = config.given("inferer", *_Inferer.model_fields)
+    settings = config.given_values("inferer", *_Inferer.model_fields)
     if isinstance(size := settings.get("roi_size"), int):
         settings["roi_size"] = [size] * 3
     if isinstance(overlap := settings.get("overlap"), list) and len({*overlap}) == 1:

@@ -18,10 +18,10 @@ from freqbench.core.names import KNOWN
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
 from freqbench.models.entry import DEFAULT_INPUT, InputAdapter, ModelEntry, seed_of
-from freqbench.models.examination import remembered
+from freqbench.models.examination import remember_outcome
 from freqbench.models.networks import construction
-from freqbench.models.networks.architectures import MODELS, as_tuples, complete_args
-from freqbench.models.networks.inferring import UNTRACED, Inferred, defaults, inferred, recognised, to_state
+from freqbench.models.networks.architectures import MODELS, complete_args, to_tuples
+from freqbench.models.networks.inferring import UNTRACED, Inferred, defaults, find_arch, infer_args, open_args
 from freqbench.models.sources.source import UNTRAINED, Facts, Metadata, Source, cost_of
 from freqbench.models.spec import ModelSpec
 
@@ -50,7 +50,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     arch = _agreed_arch(entry.name, entry.reader, path, metadata.arch)
     known = MODELS.get(arch)
     adapter = InputAdapter(axes=known.axes) if known else DEFAULT_INPUT
-    trained = metadata.roi and adapter.over(entry.input).in_network_order(metadata.roi)
+    trained = metadata.roi and adapter.merge_input(entry.input).network_order(metadata.roi)
     return Facts(
         arch=arch,
         args=entry.args,
@@ -107,9 +107,9 @@ def shown_channels(facts: Facts) -> Inferred:
 def inferred_from(path: str, arch: str, num_channels: int = 1) -> Inferred:
     """Returns what the weights of a checkpoint, of whatever prefix, show of a network of MODELS."""
     for _, tensors in checkpoints.sets_of(path):
-        _, theirs, weights = recognised(tensors)
+        _, theirs, weights = find_arch(tensors)
         if theirs == arch:
-            return inferred(arch, weights, num_channels)
+            return infer_args(arch, weights, num_channels)
     return Inferred()
 
 
@@ -117,9 +117,9 @@ def fit(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Mo
     """Returns the spec with its arguments, migration, counts and notes; refuses what does not fit the network."""
     trained = facts.metadata.args
 
-    def checked() -> _Fit:
+    def check_fit() -> _Fit:
         spec = replace(draft, args=_agreed_args(entry.name, draft.arch, entry.args, trained, entry.path))
-        check = _checked if facts.is_own or spec.is_random else _read_off
+        check = _check_weights if facts.is_own or spec.is_random else _read_off
         spec = check(source, spec, facts, entry)
         return _Fit(**{name: getattr(spec, name) for name in _Fit.model_fields})
 
@@ -141,8 +141,8 @@ def fit(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Mo
         """True if the outcome belongs to the content that was hashed, which another file may have replaced."""
         return draft.is_random or checkpoints.content_sha256(draft.checkpoint) == draft.checkpoint_sha256
 
-    outcome = remembered(asked, _Fit, checked, stays)
-    args = {name: as_tuples(value) for name, value in outcome.args.items()}
+    outcome = remember_outcome(asked, _Fit, check_fit, stays)
+    args = {name: to_tuples(value) for name, value in outcome.args.items()}
     return replace(draft, **{**dict(outcome), "args": args})
 
 
@@ -159,7 +159,7 @@ def _agreed_args(
     return args
 
 
-def _checked(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
+def _check_weights(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
     """Returns the spec with its migration, counts and notes; refuses weights or a window that do not fit."""
     net, notes, chosen = source.outline_of(draft), draft.notes, migrations.NONE
     if not draft.is_random:
@@ -185,25 +185,25 @@ def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry)
     Refuses an argument that contradicts the file, and asks for one whose default would be a guess.
     """
     found, notes, before = inferred_from(draft.checkpoint, draft.arch, draft.num_channels), list[str](), draft.args
-    if asked := to_state(draft.arch, entry.args, found):
+    if asked := open_args(draft.arch, entry.args, found):
         names = " and ".join(f"args.{name}" for name in asked)
         raise UserError(
             f"{entry.name}: {names}: required, as the weights of {entry.path} load with any value and predict rightly "
             f"with one: state what it was trained with (here the default is {defaults(draft.arch, asked)})"
         )
     try:
-        spec = _checked(source, draft, facts, entry)
+        spec = _check_weights(source, draft, facts, entry)
     except UserError:
-        stated = {name: as_tuples(value) for name, value in entry.args.items()}
+        stated = {name: to_tuples(value) for name, value in entry.args.items()}
         others = {name: value for name, value in found.args.items() if name not in stated}
         read = complete_args(draft.arch, {**others, **stated})
         if read == before:
             raise
         try:
-            spec = _checked(source, replace(draft, args=read), facts, entry)
+            spec = _check_weights(source, replace(draft, args=read), facts, entry)
         except UserError:
             for name in [name for name in found.args.keys() & stated.keys() if name != "strides"]:
-                if _spread(found.args[name]) != _spread(stated[name]):
+                if _one_spelling(found.args[name]) != _one_spelling(stated[name]):
                     raise CheckpointError(
                         f"{entry.name}: args.{name} is {stated[name]!r} here, but the weights of {entry.path} show "
                         f"{found.args[name]!r}: leave it out"
@@ -218,10 +218,10 @@ def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry)
     return replace(spec, notes=(*spec.notes, *notes))
 
 
-def _spread(value: Any) -> Any:
+def _one_spelling(value: Any) -> Any:
     """Returns one spelling for a number and the same number for each axis, and for names in capitals."""
     if isinstance(value, tuple) and len(set(map(str, value))) == 1:
-        return _spread(value[0])
+        return _one_spelling(value[0])
     return value.lower() if isinstance(value, str) else value
 
 

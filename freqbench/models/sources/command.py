@@ -98,7 +98,7 @@ class Command(nn.Module):
         """Returns the labels `[H, W, D]` of a volume `[1, H, W, D]`."""
         ((low, high),) = case.native_ranges
         voxels = adapter.to_network_axes(image[None] * (high - low) + low)[0, 0].numpy()
-        affine = case.affine @ _from_network(adapter, image.shape[1:])
+        affine = case.affine @ _network_affine(adapter, image.shape[1:])
         with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, _group(folder) as group:
             files = {key: Path(folder, key.strip("{}") + self.suffix) for key in (IMAGE, LABELS)}
             command_files.write(files[IMAGE], voxels, affine)
@@ -132,7 +132,7 @@ class Command(nn.Module):
 
     def _read(self, file: Path, shape: Sequence[int], affine: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         try:
-            written = command_files.opened(file)
+            written = command_files.open_label_map(file)
             if written.shape != tuple(shape):  # before any voxel is read
                 raise UserError(f"expected the image's {tuple(shape)} voxels, got {written.shape}")
             if not np.allclose(written.affine, affine, atol=1e-3):
@@ -183,7 +183,7 @@ def _words(path: str) -> list[str]:
     return [str(Path(word).absolute()) if Path(word).is_file() else word for word in (program, *others)]
 
 
-def _from_network(adapter: InputAdapter, shape: Sequence[int]) -> npt.NDArray[np.float64]:
+def _network_affine(adapter: InputAdapter, shape: Sequence[int]) -> npt.NDArray[np.float64]:
     """Returns the affine from voxels in the adapter's axes to those of a volume of this shape."""
 
     def places(ends: Sequence[int]) -> npt.NDArray[np.float64]:

@@ -39,7 +39,7 @@ def write(path: Path, voxels: npt.NDArray[np.float32], affine: npt.NDArray[np.fl
     SimpleITK.WriteImage(image, str(path))
 
 
-def opened(path: Path) -> OpenedFile:
+def open_label_map(path: Path) -> OpenedFile:
     """Reads the header of a label map in the format of the file's name; raises whatever the format's library raises."""
     if path.name.endswith(NIFTI):
         import nibabel as nib

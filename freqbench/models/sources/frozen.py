@@ -19,7 +19,7 @@ from freqbench.core.errors import CheckpointError, UserError, one_line
 from freqbench.core.plugins import require_trust
 from freqbench.models.checkpoints.files import check_sound
 from freqbench.models.entry import DEFAULT_INPUT, ModelEntry, advice_on_classes
-from freqbench.models.examination import mended
+from freqbench.models.examination import mend
 from freqbench.models.sources.source import Facts, Source
 from freqbench.models.spec import ModelSpec
 
@@ -92,15 +92,15 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     Raises UserError for no trust, an unknown or missing argument, or one that contradicts the file; CheckpointError for
     a file that is missing, unreadable or in neither of the two formats.
     """
-    args = completed(entry, num_classes, num_channels)
+    args = complete_args(entry, num_classes, num_channels)
     stated = validate(args, FrozenArgs, path)
     _, said, _ = _load(path)
     return Facts(
         arch=str(entry.reader),
         args=args,
-        roi=agreed(path, "roi", stated, said),
-        num_classes=agreed(path, "num_classes", stated, said),
-        num_channels=agreed(path, "num_channels", stated, said, default=1),
+        roi=agreed_argument(path, "roi", stated, said),
+        num_classes=agreed_argument(path, "num_classes", stated, said),
+        num_channels=agreed_argument(path, "num_channels", stated, said, default=1),
     )
 
 
@@ -111,12 +111,12 @@ def network(spec: ModelSpec) -> nn.Module:
     file that makes tensors on a named device stays on that device.
     """
     net, _, singly = _load(path := spec.checkpoint)
-    return mended(Frozen(net, path), "logits", singly)
+    return mend(Frozen(net, path), "logits", singly)
 
 
-def completed(entry: ModelEntry, num_classes: int | None, num_channels: int | None) -> dict[str, Any]:
+def complete_args(entry: ModelEntry, num_classes: int | None, num_channels: int | None) -> dict[str, Any]:
     """Returns an entry's arguments with what the job says elsewhere, as the file may not state inputs and outputs."""
-    roi = (entry.input or DEFAULT_INPUT).in_network_order(entry.roi) if entry.roi else None
+    roi = (entry.input or DEFAULT_INPUT).network_order(entry.roi) if entry.roi else None
     args = {
         "num_classes": entry.num_outputs(num_classes),
         "num_channels": num_channels,
@@ -182,7 +182,7 @@ def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     return net, facts, batch == 1
 
 
-def agreed(path: str, name: str, args: FrozenArgs, file: Mapping[str, Any], default: Any = None) -> Any:
+def agreed_argument(path: str, name: str, args: FrozenArgs, file: Mapping[str, Any], default: Any = None) -> Any:
     """Returns an argument that the job or the file states; raises UserError if neither does, or the two differ."""
     ours, theirs = getattr(args, name), file.get(name)
     if ours is not None and theirs is not None and ours != theirs:

@@ -74,7 +74,7 @@ class NnunetArgs(Strict):
 
     @field_validator("orientation")
     @classmethod
-    def _known(cls, codes: str | None) -> str | None:
+    def _check_orientation(cls, codes: str | None) -> str | None:
         if codes is not None:
             axes_towards(codes)
         return codes
@@ -138,7 +138,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     letters = axes_of(pipeline)
     adapter = InputAdapter(axes=letters, **spanning(pipeline.stated_bounds))
     patch = (SLICES, *pipeline.patch[1:]) if pipeline.is_2d else pipeline.patch
-    overlap = adapter.in_volume_order((0.0, 0.5, 0.5)) if pipeline.is_2d else 0.5
+    overlap = adapter.volume_order((0.0, 0.5, 0.5)) if pipeline.is_2d else 0.5
     folds = len(folder.checkpoints)
     regions = pipeline.regions
     return Facts(
@@ -150,7 +150,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         outputs="sigmoid" if regions else "softmax",
         input=adapter,
         space=pipeline,
-        inference=NNUNET | {"overlap": overlap, "mirror": _mirrored(folder, letters)},
+        inference=NNUNET | {"overlap": overlap, "mirror": _mirror_axes(folder, letters)},
         notes=(f"logits of {folds} folds are averaged, as nnU-Net does",) if folds > 1 else (),
         metadata=Metadata(class_names=("background", *regions) if regions else None),
     )
@@ -263,7 +263,7 @@ def _content(file: Path) -> Mapping[str, Any]:
     return content
 
 
-def _mirrored(folder: _Folder, letters: str) -> str:
+def _mirror_axes(folder: _Folder, letters: str) -> str:
     """Returns the axes, of the volume or of the file, over which predictions may be mirrored."""
     allowed = folder.content.get("inference_allowed_mirroring_axes") or ()
     axes = range(2) if folder.pipeline.is_2d else range(3)

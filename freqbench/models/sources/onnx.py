@@ -18,8 +18,8 @@ from freqbench.core.errors import CheckpointError, UserError, installing, one_li
 from freqbench.core.files import storage
 from freqbench.core.torchvision_import import import_torchvision
 from freqbench.models.entry import ModelEntry
-from freqbench.models.examination import mended
-from freqbench.models.sources.frozen import FrozenArgs, agreed, completed
+from freqbench.models.examination import mend
+from freqbench.models.sources.frozen import FrozenArgs, agreed_argument, complete_args
 from freqbench.models.sources.source import Facts, Source, fingerprint
 from freqbench.models.spec import ModelSpec
 
@@ -61,17 +61,17 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     Raises UserError if a package is missing, or for an argument that is missing, unknown or contradicts the file;
     CheckpointError for a file that is missing, damaged or has more than one volume in or out.
     """
-    args = completed(entry, num_classes, num_channels)
+    args = complete_args(entry, num_classes, num_channels)
     stated = validate(args, FrozenArgs, path)
     graph = _graph(path)
-    roi = agreed(path, "roi", stated, graph.facts)
-    channels = agreed(path, "num_channels", stated, graph.facts, default=1)
-    classes, black_box = _compared(path, _sha256(path, args), (1, channels, *roi))
+    roi = agreed_argument(path, "roi", stated, graph.facts)
+    channels = agreed_argument(path, "num_channels", stated, graph.facts, default=1)
+    classes, black_box = _compare(path, _sha256(path, args), (1, channels, *roi))
     return Facts(
         arch=str(entry.reader),
         args=args,
         roi=roi,
-        num_classes=agreed(path, "num_classes", stated, {"num_classes": classes}),
+        num_classes=agreed_argument(path, "num_classes", stated, {"num_classes": classes}),
         num_channels=channels,
         black_box=black_box,
     )
@@ -80,8 +80,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 def network(spec: ModelSpec) -> nn.Module:
     """Returns the network of a file with its weights, on the CPU."""
     path = spec.checkpoint
-    net = OnnxNetwork(_converted(path)) if spec.black_box is None else OnnxNetwork(None, _session(path))
-    return mended(net, "logits", _graph(path).singly)
+    net = OnnxNetwork(_convert(path)) if spec.black_box is None else OnnxNetwork(None, _session(path))
+    return mend(net, "logits", _graph(path).singly)
 
 
 def _sha256(path: str, args: Mapping[str, Any]) -> str:
@@ -149,13 +149,13 @@ def _session(path: str) -> Any:
         raise CheckpointError(f"{path}: ONNX Runtime refuses it: {one_line(error, 160)}: export it again") from None
 
 
-def _converted(path: str) -> nn.Module:
+def _convert(path: str) -> nn.Module:
     _, _, converter = _packages(path)
     return converter.convert(path).eval().requires_grad_(False)
 
 
 @lru_cache(maxsize=32)  # a plan asks for each dataset, a worker for each load
-def _compared(path: str, sha256: str, shape: tuple[int, ...]) -> tuple[int, str | None]:
+def _compare(path: str, sha256: str, shape: tuple[int, ...]) -> tuple[int, str | None]:
     """Returns the output's classes, and why the torch network cannot stand for ONNX Runtime's; None if it can."""
     volume = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     size = "x".join(map(str, shape[2:]))
@@ -169,7 +169,7 @@ def _compared(path: str, sha256: str, shape: tuple[int, ...]) -> tuple[int, str 
         raise UserError(f"{path}: expected logits [B, K, {size}] with K of 2 or more, got {tuple(reference.shape)}")
     try:
         x = volume.requires_grad_()
-        logits = OnnxNetwork(_converted(path))(x)
+        logits = OnnxNetwork(_convert(path))(x)
         torch.autograd.grad(logits.sum(), x)
     except Exception as error:  # noqa: BLE001 (an operator without a counterpart raises what its converter likes)
         operator = re.search(r"operation_type='(\w+)'", str(error))

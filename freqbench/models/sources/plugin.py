@@ -7,7 +7,7 @@ from torch import nn
 from freqbench.core import plugins
 from freqbench.core.errors import UserError
 from freqbench.models.entry import ModelEntry
-from freqbench.models.networks.construction import refusing, seeded
+from freqbench.models.networks.construction import refusing, seed_weights
 from freqbench.models.sources import checkpoint
 from freqbench.models.sources.source import Facts, Source
 from freqbench.models.spec import ModelSpec
@@ -25,7 +25,7 @@ def network(spec: ModelSpec) -> nn.Module:
     cls: type[nn.Module] = plugins.load_class(spec.arch, nn.Module)
     if plugins.provenance(cls).get("source_sha256") != spec.code_sha256:
         raise UserError(f"{spec.name}: {spec.arch} is not the code that was planned with: plan anew")
-    with seeded(spec.seed or 0), refusing(f"{cls.__name__} refuses its args", (Exception,)):
+    with seed_weights(spec.seed or 0), refusing(f"{cls.__name__} refuses its args", (Exception,)):
         return cls(**spec.args)
 
 

@@ -23,7 +23,7 @@ from freqbench.core.input_space import RAS_LETTERS, Preprocess, turning
 from freqbench.core.types import Outputs, Shape
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, DEFAULT_INPUT, FILE_AXES, InputAdapter, ModelEntry, seed_of
-from freqbench.models.networks.construction import REFUSALS, counted, refusing, seeded
+from freqbench.models.networks.construction import REFUSALS, limit_modules, refusing, seed_weights
 from freqbench.models.spec import ModelSpec, Origin
 from freqbench.pipelines import AnySpace, Pipeline
 from freqbench.pipelines.monai import MonaiPipeline
@@ -92,7 +92,7 @@ class Facts(Origin):
     path: str = ""
 
 
-def fitted(source: "Source", draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
+def fit_weights(source: "Source", draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
     """Returns the spec with its counts and notes; refuses weights or a window that do not fit the network."""
     if source.weights is None:
         return draft
@@ -135,7 +135,7 @@ class Source:
     network: Callable[[ModelSpec], nn.Module]
     weights: Callable[[ModelSpec, Mapping[str, Tensor]], tuple[dict[str, Tensor], str | None]] | None = None
     sha256: Callable[[str, Mapping[str, Any]], str] = lambda path, args: checkpoints.content_sha256(path)
-    fit: Callable[["Source", ModelSpec, Facts, ModelEntry], ModelSpec] = fitted
+    fit: Callable[["Source", ModelSpec, Facts, ModelEntry], ModelSpec] = fit_weights
     files: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None
     silent: Callable[[str, Mapping[str, Any]], Iterable[str]] = lambda arch, args: ()
     takes: tuple[str, ...] = ()
@@ -145,7 +145,7 @@ class Source:
     takes_volumes: bool = False
     is_checkpoint: bool = False
 
-    def located(self, path: str, args: Mapping[str, Any], sha256: str | None = None) -> str:
+    def locate(self, path: str, args: Mapping[str, Any], sha256: str | None = None) -> str:
         """Returns a path on this machine; fetches a URI to the node's cache, by its `sha256` if given."""
         if self.takes_volumes or seed_of(path) is not None:
             return path
@@ -169,7 +169,7 @@ class Source:
         Raises UserError if its class refuses the arguments, is not the one that was resolved, is not trusted, or has no
         parameters.
         """
-        with counted():
+        with limit_modules():
             if self.is_known:
                 with torch.device("meta"):
                     net = self.network_of(spec).eval()
@@ -286,5 +286,5 @@ def spanning(bounds: Sequence[tuple[float, float] | None]) -> dict[str, Any]:
 
 def construct(where: str, make: Callable[[], nn.Module]) -> nn.Module:
     """Returns the network of `make` with the fresh weights of seed 0; raises UserError if it refuses its arguments."""
-    with seeded(0), refusing(f"{where} does not fit its class"):
+    with seed_weights(0), refusing(f"{where} does not fit its class"):
         return make()

@@ -9,14 +9,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from freqbench.analysis.labels import agreed
+from freqbench.analysis.labels import reword_dsc
 from freqbench.core import names
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import cases, curves, maps
-from freqbench.reporting.figures.style import MAKER, pdf_and_png, styled
+from freqbench.reporting.figures.style import MAKER, pdf_and_png, use_style
 
 __all__ = ["FIGURES", "Written", "write_figures"]
 
@@ -31,10 +31,10 @@ def _each(draw: Callable[..., Iterator[Figure | str]], *by: str) -> Callable[[Ma
         rows = material.rows[material.rows["is_white_box"]] if "source_model" in by else material.rows
         for group, part in rows.groupby(list(by), observed=True):
             of = tuple(map(str, group))
-            with styled():
+            with use_style():
                 figures = list(draw(material, part, *of))
             for text in (each for figure in figures if isinstance(figure, Figure) for each in figure.findobj(Text)):
-                if text.get_text() != (words := agreed(text.get_text(), of[0])):
+                if text.get_text() != (words := reword_dsc(text.get_text(), of[0])):
                     text.set_text(words)
             for number, figure in enumerate(figures, 1):
                 yield (of if number == 1 else (*of, str(number))), figure
@@ -113,6 +113,6 @@ def file_stem(*parts: str) -> str:
 
 def _safe(part: str) -> str:
     with suppress(UserError):
-        if len(names.required(part)) <= _LONGEST:
+        if len(names.require_name(part)) <= _LONGEST:
             return part
     return f"{_UNSAFE.sub('_', part)[:40].lstrip('.-')}_{digest(part)[:8]}"

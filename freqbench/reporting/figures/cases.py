@@ -16,7 +16,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from freqbench.analysis.groups import with_files
+from freqbench.analysis.groups import join_files
 from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
@@ -71,7 +71,7 @@ def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
 
     All columns show the axial slice in which most voxels of all attacks together are wrong.
     """
-    saved = _saved(material, rows)
+    saved = _saved_rows(material, rows)
     highest = saved.groupby("family", observed=True)["budget"].transform("max")
     case, attack_rows = _one_case(saved[(saved["budget"] == highest) | saved["budget"].isna()], material)
     target = _target(model)
@@ -101,7 +101,7 @@ def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
 
 def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
     """Draws the changes of all attacks side by side, in the same slice and on one scale, which the bar states."""
-    case, attack_rows = _one_case(_saved(material, rows), material)
+    case, attack_rows = _one_case(_saved_rows(material, rows), material)
 
     def draw(some: Rows) -> Figure:
         by_label = _read(material, some)
@@ -126,7 +126,7 @@ def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
 
 def spectrum(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
     """Draws radial spectra of the changes."""
-    case, attack_rows = _one_case(_saved(material, rows), material)
+    case, attack_rows = _one_case(_saved_rows(material, rows), material)
 
     def draw(some: Rows) -> Figure:
         spectra = {}
@@ -139,14 +139,14 @@ def spectrum(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
 
 
 def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws the case of the largest drop `in_full`."""
-    ordered = _saved(material, rows).sort_values("drop", ascending=False, kind="stable")
+    """Draws the case of the largest drop by `draw_case`."""
+    ordered = _saved_rows(material, rows).sort_values("drop", ascending=False, kind="stable")
 
     def draw(some: Rows) -> Figure:
         (row,), target = some, _target(model)
         (saved,) = _read(material, some, target).values()
         title = f"{dataset}: {row['label']} on {model}, case {row['case_id']}"
-        return in_full(saved, target, title, _class_names(material, some))
+        return draw_case(saved, target, title, _class_names(material, some))
 
     return _figures(ordered.head(1).to_dict("records"), 1, draw)
 
@@ -162,7 +162,7 @@ def _figures(rows: Rows, most: int, draw: Callable[[Rows], Figure]) -> Iterator[
             yield str(error)
 
 
-def in_full(saved: CaseVolumes, target: str, title: str, names: Mapping[int, str]) -> Figure:
+def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, str]) -> Figure:
     """Draws one case: clean, adversarial, change, label and both predictions of a target, in three planes.
 
     A label that is the clean prediction, as where there are no label maps, is not shown twice. Each plane shows the
@@ -205,7 +205,7 @@ def glimpse(path: str) -> Image.Image | None:
     seen = glimpses.read(path)
     if seen is None:
         return None
-    planes, middle, steps = seen.unpacked(), glimpses.NO_CHANGE, glimpses.STEPS
+    planes, middle, steps = seen.unpack(), glimpses.NO_CHANGE, glimpses.STEPS
     figure, axes = _grid(len(planes), 3, seen.size, seen.aspect, 0.1)
     bases = (planes[place] / 255 for place in (0, 1, 2, *seen.below))
     masks = (None, None, None, *planes[3:])
@@ -224,7 +224,7 @@ def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fig
     By model, attacked by its own gradients: its prediction on the clean volume, the adversarial volume, and its
     prediction there, with a box at the largest error.
     """
-    saved = _saved(material, rows[rows["is_white_box"]]).sort_values("drop", kind="stable")
+    saved = _saved_rows(material, rows[rows["is_white_box"]]).sort_values("drop", kind="stable")
     groups = saved.astype({"label": str, "case_id": str}).groupby(["label", "case_id"])
     gaps = groups["drop"].agg(lambda drops: drops.iloc[-1] - drops.iloc[0])[groups["source_model"].nunique() > 1]
     if gaps.dropna().empty:
@@ -287,10 +287,10 @@ def read_volumes(root: str, folder: str) -> CaseVolumes:
                 predictions[target] = before, after
     facts = storage.join(folder, volumes.FACTS)
     regions = volumes.regions_of(object_of(storage.read_bytes(facts), facts), facts)
-    return turned(clean, adversarial, label, predictions, affine, regions)
+    return turn_volumes(clean, adversarial, label, predictions, affine, regions)
 
 
-def turned(
+def turn_volumes(
     clean: Voxels,
     adversarial: Voxels,
     label: Mask,
@@ -330,9 +330,9 @@ def _class_map(path: str) -> Mask:
     return classes
 
 
-def _saved(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
+def _saved_rows(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
     """Selects the rows whose volumes are saved and adds their folder as `file`; keeps the first of several seeds."""
-    saved = with_files(rows, material.folders).sort_values("seed", kind="stable")
+    saved = join_files(rows, material.folders).sort_values("seed", kind="stable")
     return saved.drop_duplicates(["label", "case_key", "source_model"])
 
 
@@ -392,7 +392,7 @@ def _show(
     _frame(axis).imshow(image, cmap="gray", vmin=0, vmax=1, aspect=ratio)
     if mask is not None:
         look: dict[str, Any] = {"cmap": ListedColormap(class_colors()), "vmin": -0.5, "vmax": 255.5, "alpha": OPACITY}
-        fronts = np.array([[0, *_held(regions, label)][-1] for label in range(256)])
+        fronts = np.array([[0, *_regions_of(regions, label)][-1] for label in range(256)])
         axis.imshow(np.ma.masked_equal(fronts[mask], 0), aspect=axis.get_aspect(), **look)  # the background stays clear
         for index, row, column in planes.class_places(mask):
             axis.contour(mask == index, levels=[0.5], colors="white", linewidths=0.4)
@@ -404,7 +404,7 @@ def _show(
             axis.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ec=color, lw=line))
 
 
-def _held(regions: Regions, label: int) -> Sequence[int]:
+def _regions_of(regions: Regions, label: int) -> Sequence[int]:
     """Returns the regions of a label, the last in front; of other labels their own class."""
     return regions[label] if label < len(regions) else (label,)
 
@@ -421,6 +421,6 @@ def _class_names(material: Material, rows: Rows) -> dict[int, str]:
 
 def _classes(figure: Figure, masks: Sequence[Array], names: Mapping[int, str], regions: Regions) -> None:
     labels = {int(label) for mask in masks for label in np.unique(mask)} - {0}
-    indices = sorted({index for label in labels for index in _held(regions, label)})
+    indices = sorted({index for label in labels for index in _regions_of(regions, label)})
     handles = [Patch(color=class_color(index), alpha=OPACITY, lw=0) for index in indices]
     legend(figure, handles, [f"{index} {plain(names.get(index, 'not named'))}" for index in indices])

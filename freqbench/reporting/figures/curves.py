@@ -14,10 +14,10 @@ from freqbench.analysis import certificates
 from freqbench.analysis.labels import INTENSITY_PARAMETERS
 from freqbench.reporting import figure_data
 from freqbench.reporting.colors import DASHES, SeriesStyle, series_style
-from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommended
+from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommend
 from freqbench.reporting.figure_data import BANDS, DISTANCES, Material
 from freqbench.reporting.figures import style
-from freqbench.reporting.figures.style import DROP, GREY, GRID, RING, SCORE, counted, legend, line_handle, plain
+from freqbench.reporting.figures.style import DROP, GREY, GRID, RING, SCORE, count_text, legend, line_handle, plain
 
 MOST_LISTED = 30  # attacks per figure; further ones go into the next
 MOST_LINES = 14
@@ -54,7 +54,7 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
             style.error_bars(axis, x + nudge, series["mean"], styles[str(family)], yerr=style.reach(series))
         unit = " (1/255)" if name in INTENSITY_PARAMETERS else ""
         axis.set_xlabel(f"{plain(name)}{unit}")
-        axis.set_title(f"{plain(threat)}, {counted(panel['n'].tolist())}", loc="left")
+        axis.set_title(f"{plain(threat)}, {count_text(panel['n'].tolist())}", loc="left")
         axis.set_xticks(sorted(panel["budget"].unique()))
         axis.xaxis.set_major_formatter("{x:.4g}")
         axis.grid(axis="y", **GRID)
@@ -87,7 +87,7 @@ def smallest(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
                 color=look.color,
                 linestyle=look.dash,
             )
-        patients = counted(panel.groupby("label")["patient_id"].nunique().tolist()).replace("case", "patient")
+        patients = count_text(panel.groupby("label")["patient_id"].nunique().tolist()).replace("case", "patient")
         axis.set_title(f"{plain(threat)}, {patients}", loc="left")
         axis.set_ylim(-2, 102)
         axis.grid(axis="y", **GRID)
@@ -121,14 +121,14 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
         for number, (family, look) in enumerate(styles.items(), 1):
             series = table[table["family"] == family].sort_values("budget", kind="stable")
             for threat, part in series.groupby("threat_model", sort=False):
-                _numbered(axis, part[column], part["dsc_foreground"], number, look, kinds[str(threat)].marker)
+                _draw_numbered(axis, part[column], part["dsc_foreground"], number, look, kinds[str(threat)].marker)
         axis.set_xlabel(DISTANCES[column])
         axis.grid(axis="x", **GRID)
         if column == "ssim_body":
             axis.invert_xaxis()
     axes[0].set_ylabel(SCORE)
     title = plain(f"{dataset}: attacks on {model}", 60)
-    figure.suptitle(f"{title}, {counted(table['n'].tolist())}; grid lines: equal distance; more change to the right")
+    figure.suptitle(f"{title}, {count_text(table['n'].tolist())}; grid lines: equal distance; more change to the right")
     shape: dict[str, Any] = {"color": "black", "linestyle": "none", "mfc": "w"}
     handles = [Line2D([], [], marker=look.marker, **shape) for look in kinds.values()]
     handles += [Line2D([], [], color=look.color) for look in styles.values()]
@@ -141,7 +141,7 @@ def _numbered_texts(names: Iterable[str], longest: int = style.LONGEST) -> list[
     return [f"{number} {plain(name, longest)}" for number, name in enumerate(names, 1)]
 
 
-def _numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, series: SeriesStyle, marker: str) -> None:
+def _draw_numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, series: SeriesStyle, marker: str) -> None:
     """Draws the points of one attack, joined, each with the attack's number in the legend."""
     axis.plot(x, y, color=series.color, linestyle=series.dash, linewidth=0.7, zorder=2)
     height = 3 + number / 100  # what covers a marker covers its number too
@@ -165,11 +165,11 @@ def cost(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
     for axis, column in zip(axes, columns, strict=True):
         for number, (family, look) in enumerate(styles.items(), 1):
             series = table[table["family"] == family].sort_values("budget", kind="stable")
-            _numbered(axis, series[column], series["drop"], number, look, look.marker)
+            _draw_numbered(axis, series[column], series["drop"], number, look, look.marker)
         style.log_axis(axis, table[column])
         axis.set_xlabel(costs[column])
         style.drop_axis(axis)
-    figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 90)}, {counted(table['n'].tolist())}")
+    figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 90)}, {count_text(table['n'].tolist())}")
     legend(figure, [line_handle(each, mfc="white") for each in styles.values()], _numbered_texts(styles))
     yield figure
 
@@ -182,7 +182,7 @@ def bands(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
         yield "no energy is stored: the records are older than these columns"
     for some in chunks(table.to_dict("records"), MOST_LINES):
         lines = {row["label"]: (range(3), [row[band] for band in BANDS]) for row in some}
-        title = f"{plain(f'{dataset}: {model}', 40)}, {counted([row['n'] for row in some])}"
+        title = f"{plain(f'{dataset}: {model}', 40)}, {count_text([row['n'] for row in some])}"
         figure, axis = _lines(lines, title, material.styles)
         axis.set_xticks(range(3), ["low", "middle", "high"])
         names = {"xlabel": "DCT band of blocks of 8 voxels a side", "ylabel": "mean |coefficient| (intensity)"}
@@ -223,7 +223,7 @@ def seams(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
         axis.errorbar(part["mean"], range(len(labels)), xerr=style.reach(part), **bars)
         axis.axvline(1, color=GREY, linestyle="dashed")
         axis.set_xlabel("seam energy (1: no seam)")
-        words = f"{style.interval_words(part)}, {counted(part['n'].tolist())}"
+        words = f"{style.interval_words(part)}, {count_text(part['n'].tolist())}"
         figure.suptitle(f"{plain(f'{dataset}: {model}', 30)}: {words}")
         axis.grid(axis="both", **GRID)
         yield figure
@@ -248,7 +248,7 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
             filling = "white" if series["is_null"].any() else look.color
             thin: dict[str, Any] = {"linewidth": 0.7, "elinewidth": 0.5, "capsize": 1.2, "mfc": filling}
             style.error_bars(axis, series["l2_body"], series["drop"], look, yerr=style.reach(series, "drop"), **thin)
-        axis.set_title(f"{plain(threat)}, {counted(panel['n'].tolist())}", loc="left")
+        axis.set_title(f"{plain(threat)}, {count_text(panel['n'].tolist())}", loc="left")
         axis.set_xlim(0, 1.08 * max(panel["l2_body"].max(), 1e-6))
         style.drop_axis(axis, table["drop"], grid="both")
     title = plain(f"{dataset}: attacks on {model}", 60)
@@ -279,13 +279,13 @@ def factors(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
         axis.set_title(plain(f"{attack}: {factor}", 30), loc="left")
         style.drop_axis(axis, table["mean"])
     title = plain(f"{dataset}: attacks on {model}", 60 if figure.get_figwidth() == style.PAGE else 36)
-    figure.suptitle(f"{title}, {counted(table['n'].astype(int).tolist())}: {style.interval_words(table)}")
+    figure.suptitle(f"{title}, {count_text(table['n'].astype(int).tolist())}: {style.interval_words(table)}")
     handles = [*map(line_handle, looks.values()), Line2D([], [], color="black", **RING)]
     legend(figure, handles, [*map(plain, looks), "the setting that the others differ from"])
     yield figure
 
 
-@style.styled()
+@style.use_style()
 def bounds_figure(table: pd.DataFrame) -> Figure:
     """Draws `certificates.means`: certified and attacked DSC against the radius, shaded between, one panel per kind."""
     groups = list(table.groupby(certificates.PLACE, sort=False))
@@ -297,13 +297,13 @@ def bounds_figure(table: pd.DataFrame) -> Figure:
         axis.fill_between(panel["radius"], panel["certified"], panel["attacked"], color=GREY, alpha=0.25, linewidth=0)
         axis.set_title(f"{plain(f'{dataset}: {model}', 34)}\n{plain(f'{kind}, sigma {sigma:.4g}', 34)}", loc="left")
         axis.grid(axis="y", **GRID)
-    figure.suptitle(f"Certified at least, attacked at most, {counted(table['cases'].tolist())}")
+    figure.suptitle(f"Certified at least, attacked at most, {count_text(table['cases'].tolist())}")
     texts = ["median without a change", "certified at least", "attacked at most"]
     legend(figure, [*map(line_handle, looks.values())], texts)
     return figure
 
 
-@style.styled()
+@style.use_style()
 def convergence_figure(table: pd.DataFrame) -> Figure:
     """Draws drop against passes of `convergence.settings`, one panel per dataset, model, threat model and budget.
 
@@ -313,7 +313,7 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
     groups = list(table.groupby(PLACE, sort=False))
     attacks = {name: series_style(place) for place, name in enumerate(dict.fromkeys(table["attack"]))}
     dashes = {name: DASHES[place % len(DASHES)] for place, name in enumerate(dict.fromkeys(table["loss"]))}
-    chosen = recommended(table)
+    chosen = recommend(table)
     labels = "passes a window (forward + backward)", DROP
     figure, axes = style.panels(len(groups), 3, (0.5, 1.9), len(attacks) + len(dashes) + 3, labels, sharey=False)
     for axis, (place, panel) in zip(axes, groups, strict=True):
@@ -326,7 +326,7 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
         dataset, model, threat, budget = place
         axis.set_title(f"{plain(f'{dataset}: {model}', 34)}\n{plain(f'{threat} {budget}', 34)}", loc="left")
         style.drop_axis(axis)
-    figure.suptitle(f"Drop against passes, {counted(table['cases'].tolist())}")
+    figure.suptitle(f"Drop against passes, {count_text(table['cases'].tolist())}")
     handles = [Line2D([], [], color=look.color, marker=look.marker, linestyle="none") for look in attacks.values()]
     handles += [Line2D([], [], color="black", linestyle=dash) for dash in dashes.values()]
     texts = [*map(plain, attacks), *(f"loss {plain(loss)}" if loss else "loss of its own" for loss in dashes)]

@@ -21,8 +21,8 @@ from freqbench.reporting.colors import OKABE_ITO, class_color, series_style
 from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import style
 from freqbench.reporting.figures.curves import MOST_LISTED, Styles, chunks
-from freqbench.reporting.figures.style import COLUMN, DROP, GREY, GRID, PAGE, SCORE, counted, plain, reach
-from freqbench.reporting.views.natural import GROUPS, NaturalComparison, compared
+from freqbench.reporting.figures.style import COLUMN, DROP, GREY, GRID, PAGE, SCORE, count_text, plain, reach
+from freqbench.reporting.views.natural import GROUPS, NaturalComparison, compare_models
 
 SEQUENTIAL = "cividis"  # made for colour-blind eyes; its lightness rises evenly, so that it reads in grey
 MOST_PAIRS = 14
@@ -61,7 +61,7 @@ def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
             _ticks(axis, [plain(name, 16) for name in matrix.index], [plain(name, 16) for name in matrix.columns])
         _bar(figure, image, axes)
         figure.supylabel("source of the volumes", fontsize=7)
-        figure.suptitle(f"{plain(dataset, 60)}, {counted(counts)}; columns: targets; frames: white-box")
+        figure.suptitle(f"{plain(dataset, 60)}, {count_text(counts)}; columns: targets; frames: white-box")
         yield figure
 
 
@@ -142,7 +142,7 @@ def pairs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
         axis.hlines(np.arange(1, len(labels)) - 0.5, *axis.get_xlim(), color=GRID["color"], linewidth=0.5, zorder=0)
         axis.margins(x=0.02)
         axis.set_xlabel(SCORE)
-        figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 40)}, {counted(counts.tolist())}")
+        figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 40)}, {count_text(counts.tolist())}")
         axis.grid(axis="x", **GRID)
         handles = [
             Line2D([], [], linestyle="none", marker="o", mfc="white", mec=_CLEAN),
@@ -155,7 +155,7 @@ def pairs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
 
 def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
     """Draws the drop by severity, DSC under corruptions against DSC under attacks, and the drop by each of them."""
-    comparison = compared(rows)
+    comparison = compare_models(rows)
     if isinstance(comparison, str):
         yield comparison
         return
@@ -168,9 +168,9 @@ def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fi
         figure = style.new_figure(PAGE, height)
         grid = figure.add_gridspec(2, 2, width_ratios=[1, 1.5])
         _severities(figure.add_subplot(grid[0, 0]), comparison, styles)
-        _against(figure.add_subplot(grid[1, 0]), comparison, styles)
+        _draw_comparison(figure.add_subplot(grid[1, 0]), comparison, styles)
         _listing(figure.add_subplot(grid[:, 1]), comparison, lines, styles)
-        words = f"{style.interval_words(comparison.left)}, {counted([comparison.n])}"
+        words = f"{style.interval_words(comparison.left)}, {count_text([comparison.n])}"
         figure.suptitle(f"{plain(dataset, 40)}: natural beside adversarial robustness, {words}")
         handles = [style.line_handle(styles[model]) for model in comparison.models]
         style.legend(figure, handles, [*map(plain, comparison.models)])
@@ -202,7 +202,7 @@ def worst(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figu
                 style.error_bars(axis, row["clean"], row["mean"], styles[str(model)], yerr=reach(row), **LOOSE)
             axis.set_title(plain(title))
             axis.grid(axis="both", **GRID)
-        counts = f"{style.interval_words(table)}, {counted(table['n'].tolist())}"
+        counts = f"{style.interval_words(table)}, {count_text(table['n'].tolist())}"
         figure.suptitle(f"{plain(dataset, 40)}: robustness against clean accuracy, {counts}")
         style.legend(figure, [style.line_handle(look) for look in styles.values()], [*map(plain, styles)])
         yield figure
@@ -219,7 +219,7 @@ def _severities(axis: Axes, comparison: NaturalComparison, styles: Styles) -> No
     axis.set(xlabel="severity, mean over kinds", ylabel=DROP)
 
 
-def _against(axis: Axes, comparison: NaturalComparison, styles: Styles) -> None:
+def _draw_comparison(axis: Axes, comparison: NaturalComparison, styles: Styles) -> None:
     left = comparison.left.set_index(["group", "target_model"])
     for model in comparison.models:
         x, y = (left.loc[[(group, model)]] for group in GROUPS)

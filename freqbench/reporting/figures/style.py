@@ -52,7 +52,7 @@ _SETTINGS = {
 
 
 @contextmanager
-def styled() -> Iterator[None]:
+def use_style() -> Iterator[None]:
     """Context in which figures are made and saved in the house's style, whatever the user's own settings are."""
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -115,7 +115,7 @@ def interval_words(table: pd.DataFrame) -> str:
 def pdf_and_png(figure: Figure) -> tuple[bytes, bytes]:
     """Renders the figure as a vector PDF and as a PNG of 200 dots an inch; the same bytes whenever it is saved."""
     pdf, png = io.BytesIO(), io.BytesIO()
-    with styled():
+    with use_style():
         figure.savefig(png, format="png", metadata={"Software": MAKER})
         figure.set_layout_engine("none")  # it is laid out by now: doing it again takes as long as drawing
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": MAKER})
@@ -149,7 +149,7 @@ def listing(names: Sequence[str], height: float) -> tuple[Figure, Axes]:
     return figure, axis
 
 
-def counted(numbers: Sequence[int]) -> str:
+def count_text(numbers: Sequence[int]) -> str:
     """Counts cases in words: `n = 20 cases`, or `n = 12–20 cases` where the number varies."""
     low, high = min(numbers), max(numbers)
     count = f"{low}" if low == high else f"{low}–{high}"

@@ -30,7 +30,7 @@ from freqbench.models.sources import source_of
 from freqbench.reporting.leaderboard.entry_folder import (
     STORE,
     BoardEntry,
-    located,
+    locate_weights,
     place_of,
     require_labels,
 )
@@ -54,7 +54,7 @@ def examine(entry: BoardEntry, trust_code: bool = False) -> list[Check]:
     if results[0].verdict == "ok":
         of_store, *of_audit = map(verify.verify, _stores(entry))
         results += [*of_store, *(each._replace(name=f"audit {each.name}") for listed in of_audit for each in listed)]
-    for more in (_rows, _worst_cases, lambda entry: audited(entry.store)):
+    for more in (_rows, _worst_cases, lambda entry: check_audit(entry.store)):
         if reasons(results):
             break
         results.append(more(entry))
@@ -119,17 +119,17 @@ def _worst_cases(entry: BoardEntry) -> Check:
     return Check("worst cases", "ok", counts)
 
 
-def audited(store: Store) -> Check:
+def check_audit(store: Store) -> Check:
     """Checks that the audit of a store of one network, as far as it was run, lets its numbers stand."""
     evidence = checks.gathered([store], index_keys(store.job()["index"]))
     findings = checks.audited(evidence)
-    if problems := [*_refused(findings), *_lacking(evidence)]:
+    if problems := [*_refusals(findings), *_lacking(evidence)]:
         return Check("audit", "wrong", " ".join(problems))
     doubts = [f"{each.dataset}: {each.sentence}" for each in checks.verdicts(findings) if each.verdict == "in doubt"]
     return Check("audit", "ok", "no sign of masked gradients or weak settings" if not doubts else " ".join(doubts))
 
 
-def _refused(findings: tuple[Finding, ...]) -> Iterator[str]:
+def _refusals(findings: tuple[Finding, ...]) -> Iterator[str]:
     """Yields one sentence per reason why an audit's findings keep an entry from a board."""
     for each in checks.verdicts(findings):
         is_weak = any(claim.verdict == "violated" for claim in each.claims)
@@ -192,7 +192,7 @@ def recompute(
                 text = f"{place}: expected sha256 {entry.seal.checkpoint}, got {digest}: not the weights of this entry"
                 return [Check("checkpoint", "wrong", text)]
             here = _here(entry, str(local), job, trust_code)
-            grid = expand(here.named(f"{entry.name}: its job"))
+            grid = expand(here.copy_named(f"{entry.name}: its job"))
         except MissingDataError as error:
             return [Check("identities", "not checked", one_line(error))]
         except (UserError, OSError) as error:
@@ -200,7 +200,7 @@ def recompute(
         results = list(_identities(entry, grid))
         if results[-1].verdict == "wrong":
             return results
-        out = _copied(entry, here, folder)
+        out = _copy_store(entry, here, folder)
         results.append(_again(entry, out, here, share, rows, seed, console))
         if rows is None and results[-1].verdict == "ok":
             theirs = Counter(name for name, _ in set(Store(root_of(entry.store.root)).rows(("dataset", "case_key"))))
@@ -209,7 +209,7 @@ def recompute(
 
 
 def _here(entry: BoardEntry, checkpoint: str, job: JobSpec | None, trust_code: bool) -> JobSpec:
-    content = located(_spec(entry, entry.store.job().get("spec")).model_dump(mode="json"), checkpoint)
+    content = locate_weights(_spec(entry, entry.store.job().get("spec")).model_dump(mode="json"), checkpoint)
     made = config.validate({**content, "trust_code": trust_code}, JobSpec, f"{entry.name}: its job")
     if job is None:
         return made
@@ -240,7 +240,7 @@ def _identities(entry: BoardEntry, grid: Grid) -> Iterator[Check]:
     yield Check("identities", "ok", f"{len(wanted)} records of {len(grid.cells)} cells are those of its job here")
 
 
-def _copied(entry: BoardEntry, job: JobSpec, folder: str) -> str:
+def _copy_store(entry: BoardEntry, job: JobSpec, folder: str) -> str:
     """Copies an entry's store without its audit; the copy's job names the places of weights and data here."""
     out = Path(folder) / "store"
     shutil.copytree(entry.folder / STORE, out, ignore=shutil.ignore_patterns("audit"))
@@ -276,12 +276,12 @@ def _audited_again(
         raise KeyboardInterrupt
     if failed:
         return Check("audit", "wrong", f"{failed} records of the audit failed")
-    result = audited(Store(out))
-    contradicted = [] if result.verdict == "wrong" else list(_contradicted(entry, Store(root_of(out))))
+    result = check_audit(Store(out))
+    contradicted = [] if result.verdict == "wrong" else list(_contradictions(entry, Store(root_of(out))))
     return Check("audit", "wrong", "; ".join(contradicted[:3])) if contradicted else result
 
 
-def _contradicted(entry: BoardEntry, audit: Store) -> Iterator[str]:
+def _contradictions(entry: BoardEntry, audit: Store) -> Iterator[str]:
     """Names the rows of an entry's audit that computing does not give again: worst cases rest on them too."""
     columns = (*KEY, "case_id", "attack", "dsc_foreground")
     again = {row[:3]: row[5] for row in audit.rows(columns)}

@@ -73,7 +73,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 def _text(longest: int) -> AfterValidator:
-    def checked(text: str) -> str:
+    def check(text: str) -> str:
         if not text.strip():
             raise ValueError("expected a text, got none: fill it in")
         if len(text) > longest:
@@ -82,7 +82,7 @@ def _text(longest: int) -> AfterValidator:
             raise ValueError("expected plain text, got control characters: remove them")
         return text.strip()
 
-    return AfterValidator(checked)
+    return AfterValidator(check)
 
 
 def is_address(text: str) -> bool:
@@ -95,12 +95,12 @@ def is_address(text: str) -> bool:
 
 
 def _address(expected: str, *others: re.Pattern[str]) -> AfterValidator:
-    def checked(text: str) -> str:
+    def check(text: str) -> str:
         if not (is_address(text) or any(other.fullmatch(text) for other in others)):
             raise ValueError(f"expected {expected}, got {text!r:.100}: give one")
         return text
 
-    return AfterValidator(checked)
+    return AfterValidator(check)
 
 
 Line = Annotated[str, _text(LINE)]
@@ -221,7 +221,7 @@ def read_entry(folder: Path) -> BoardEntry:
     Nothing in it is run, unpickled or followed. UserError in one line for links, devices, other files, too many or too
     large ones, an invalid card or seal, and a changed file.
     """
-    names.required(folder.name, str(folder))
+    names.require_name(folder.name, str(folder))
     files = files_of(folder)
     for name in (CARD, SEAL, f"{STORE}/run.json"):
         if name not in files:
@@ -323,7 +323,7 @@ def require_labels(job: JobSpec, where: str) -> None:
             )
 
 
-def located(spec: Mapping[str, Any], place: str) -> dict[str, Any]:
+def locate_weights(spec: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Returns a stored job of one network with its weights at another place."""
     (model,) = spec["models"]
     if trained := model.get("trained"):

@@ -22,7 +22,7 @@ from freqbench.reporting.leaderboard.entry_folder import (
     TEMPLATE,
     Seal,
     files_of,
-    located,
+    locate_weights,
     place_of,
     read_card,
     require_labels,
@@ -48,7 +48,7 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
         UserError: no such network, several of that name, one without a checkpoint file, rows that are missing, or an
             audit that was not run; a card that is not filled in; a folder that holds something else.
     """
-    names.required(folder.name, str(folder))
+    names.require_name(folder.name, str(folder))
     store = Store(out)
     job = store.job()
     spec = _only(job.get("spec"), model, out)
@@ -125,7 +125,7 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
         paths = {key: value for key, value in dataset.items() if isinstance(value, str) and value[:1] in ("/", "~")}
         dataset |= {key: PurePosixPath(path).name for key, path in paths.items()}
     place = place_of(content)
-    return content if place.startswith("zoo://") else located(content, PurePosixPath(place.rstrip("/")).name)
+    return content if place.startswith("zoo://") else locate_weights(content, PurePosixPath(place.rstrip("/")).name)
 
 
 def _names(chosen: str | Collection[str] | None, name: str) -> bool:

@@ -23,11 +23,11 @@ from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
 from freqbench.core.machine import versions
 from freqbench.reporting.colors import BACKGROUND, series_style
-from freqbench.reporting.figures.style import new_figure, styled
+from freqbench.reporting.figures.style import new_figure, use_style
 from freqbench.reporting.leaderboard.entry_checks import examine, reasons
 from freqbench.reporting.leaderboard.entry_folder import BoardEntry, Told, is_address, read_entry
 from freqbench.reporting.render import csv
-from freqbench.reporting.views.leaderboard import SCORE, decided, pair_tests, ranked
+from freqbench.reporting.views.leaderboard import SCORE, add_tests, pair_tests, rank_rows
 
 MARK = b'<meta name="generator" content="freqbench leaderboard">'
 INK = "#010203"  # becomes the page's text colour, dark or light
@@ -68,15 +68,15 @@ def boards_of(entries: Mapping[str, Told]) -> list[Board]:
     boards: list[tuple[tuple[str, ...], pd.DataFrame]] = []
     for parts in by_cases.values():
         rows = pd.concat(parts, ignore_index=True)
-        boards += [*_over_all(rows), *(((), of_bounds) for _, of_bounds in rows.groupby("bounds"))]
+        boards += [*_overall_board(rows), *(((), of_bounds) for _, of_bounds in rows.groupby("bounds"))]
     if not boards:
         return []
     ranks, tests = [], []
     for place, (_, rows) in enumerate(boards):
-        of_board, pairs = _ranked(rows.reset_index(drop=True))
+        of_board, pairs = _rank(rows.reset_index(drop=True))
         ranks.append(of_board.assign(budget=place))
         tests.append(pairs.assign(budget=place, threat_model=of_board["threat_model"][0]))
-    data = decided(pd.concat(ranks, ignore_index=True), pd.concat(tests, ignore_index=True))
+    data = add_tests(pd.concat(ranks, ignore_index=True), pd.concat(tests, ignore_index=True))
     made = [
         Board(
             dataset=str(dataset), bounds=str(bounds), over=boards[int(str(place))][0], rows=rows.reset_index(drop=True)
@@ -88,7 +88,7 @@ def boards_of(entries: Mapping[str, Told]) -> list[Board]:
     return sorted(made, key=lambda board: (board.dataset, not board.over))
 
 
-def _over_all(worst: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+def _overall_board(worst: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
     """Yields the bounds of a board over all, and the worst case of each entry and case within any of them."""
     names = worst.groupby("bounds")["target_model"].unique()
     over = tuple(str(bounds) for bounds in names.index[names.map(len) * 2 >= worst["target_model"].nunique()])
@@ -101,19 +101,19 @@ def _over_all(worst: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFra
         yield over, least.assign(bounds=f"worst of {len(over)} threat models")
 
 
-def _ranked(worst: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _rank(worst: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns the rows of a board, and the tests of all its pairs."""
     scores = {name: 100 * worst[name] for name in (SCORE, "dsc_foreground_clean")}
     cases = worst.assign(**scores, case_id=worst["case_key"], seed=0)
     cases["drop"] = cases["dsc_foreground_clean"] - cases[SCORE]
-    rows = groups.grouped(cases, ["target_model"], SCORE, ["dsc_foreground_clean", "drop"])
+    rows = groups.group_means(cases, ["target_model"], SCORE, ["dsc_foreground_clean", "drop"])
     strongest = cases.groupby("target_model")["attack"].agg(lambda each: each.value_counts().index[0])
     rows = rows.assign(
         dataset=worst["dataset"].iloc[0],
         threat_model=worst["bounds"].iloc[0],
         strongest=rows["target_model"].map(strongest),
     )
-    rows = ranked(rows).reset_index(drop=True)
+    rows = rank_rows(rows).reset_index(drop=True)
     return rows, pair_tests(cases, rows["target_model"].tolist())
 
 
@@ -184,7 +184,7 @@ def trade_off(rows: pd.DataFrame, names: Sequence[str]) -> str:
     """
     inks = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
     sizes = dict.fromkeys(("axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9)
-    with styled(), mpl.rc_context({**inks, **sizes, "svg.fonttype": "none", "svg.hashsalt": "freqbench"}):
+    with use_style(), mpl.rc_context({**inks, **sizes, "svg.fonttype": "none", "svg.hashsalt": "freqbench"}):
         figure = new_figure(5.0, 3.2)
         axes = figure.subplots()
         for row in rows.to_dict("records"):

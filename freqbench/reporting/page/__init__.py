@@ -14,14 +14,14 @@ from markupsafe import Markup
 from freqbench.reporting.page.data import data_of, page_data
 from freqbench.reporting.page.schema import Manifest, PageData, Part
 
-__all__ = ["build_page", "data_of", "packed", "page_data", "viewer_script"]
+__all__ = ["build_page", "data_of", "pack_data", "page_data", "viewer_script"]
 
 LIVE_SOURCE = "data"
 
 _LEAVES_SCRIPT = re.compile(r"</script|<!--|<script", re.IGNORECASE)
 
 
-def packed(data: PageData) -> bytes:
+def pack_data(data: PageData) -> bytes:
     """Packs the page's data as gzip-compressed JSON, the same bytes for the same data; ValueError for a NaN."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_given)
     return gzip.compress(text.encode(), compresslevel=9, mtime=0)
@@ -42,7 +42,9 @@ def build_page(data: PageData | None, viewer: str = "", volumes: Manifest | None
     for script in scripts:
         if match := _LEAVES_SCRIPT.search(script):
             raise ValueError(f"a script must not contain {match.group()!r}: it would end or nest its own tag")
-    content = None if data is None else base64.b64encode(packed(data.model_copy(update={"volumes": volumes}))).decode()
+    content = (
+        None if data is None else base64.b64encode(pack_data(data.model_copy(update={"volumes": volumes}))).decode()
+    )
     template = Environment(autoescape=True).from_string(_read("template.html"))
     return template.render(
         policy=_policy(scripts, is_live=data is None, has_viewer=bool(viewer)),

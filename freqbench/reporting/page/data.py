@@ -30,8 +30,8 @@ from freqbench.reporting.page import facts as page_facts
 from freqbench.reporting.page import schema
 from freqbench.reporting.page.manifest import shown_glimpses
 from freqbench.reporting.render.columns import OWN, Section, columns_of, one_line
-from freqbench.reporting.render.columns import in_words as worded
-from freqbench.reporting.views import natural, smallest, unasked
+from freqbench.reporting.render.columns import word_sections as worded
+from freqbench.reporting.views import natural, smallest, unasked_sections
 from freqbench.results import KEY, Store
 from freqbench.results.store import row_id
 
@@ -114,7 +114,7 @@ def page_data(
         jobs=page_facts.jobs(facts),
         notes=[*page_facts.NOTES, *filter(None, (steps_text(everything), OWN if has_agreement else ""))],
         cautions=list(page_facts.CAUTIONS),
-        tables=_tables(unasked(everything, but="smallest"), regions),
+        tables=_tables(unasked_sections(everything, but="smallest"), regions),
         smallest=_tables(smallest.smallest(everything) if smallest.applies(everything) else [], regions),
         natural=_natural(everything),
         bounds=_bounds(records),
@@ -185,7 +185,7 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
     if classes is None or classes.empty:
         omitted["case_classes"] = "the store holds no values of single classes"
     else:
-        joined = _joined(records, classes)
+        joined = _join_classes(records, classes)
         frames["classes"] = _class_names(joined)
         means = _class_means(joined)
         if means.rows > MAX_CLASS_MEANS:
@@ -220,7 +220,7 @@ def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> sch
     return _frame(schema.CaseFrame, text, shown_scores(records) | added, **columns, classes=counts, clean=blocks)
 
 
-def _joined(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
+def _join_classes(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     """Selects the class rows of the records and adds the record's `position`; in the records' order."""
     placed = records.assign(position=np.arange(len(records)))
     joined = joined_classes(placed, classes, ["position", "row", "dataset"])
@@ -275,7 +275,7 @@ def _natural(records: pd.DataFrame) -> list[schema.NaturalChart]:
     charts = []
     by_dataset = shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ()
     for dataset, rows in by_dataset:
-        comparison = natural.compared(rows)
+        comparison = natural.compare_models(rows)
         if isinstance(comparison, str):
             continue
         columns = comparison.by_row[["target_model", "group", "row", "mean", "low", "high"]]

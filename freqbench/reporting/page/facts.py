@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from freqbench.analysis.groups import NULL_ROW, is_minimal, is_null_row, is_white_box
-from freqbench.analysis.labels import agreed
+from freqbench.analysis.labels import reword_dsc
 from freqbench.attacks import ATTACKS
 from freqbench.audit.checks import Finding, titled, verdicts
 from freqbench.reporting.audit import HOW, MODELS, RUN
@@ -99,7 +99,7 @@ def jobs(facts: Facts) -> list[schema.PageJob]:
     """Returns the job of every store."""
     dump: Any = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, width=100)
     return [
-        schema.PageJob(store=str(each["store"]), name=str(spec.get("name", "")), text=dump(_without_empty(spec)))
+        schema.PageJob(store=str(each["store"]), name=str(spec.get("name", "")), text=dump(_drop_empty(spec)))
         for each in facts
         if (spec := _spec(each))
     ]
@@ -122,11 +122,11 @@ def _run(run: Mapping[str, Any]) -> dict[str, Any]:
     return {"run_id": run["run_id"], **copied, "models": models, "datasets": datasets, "seeds": seeds}
 
 
-def _without_empty(value: Any) -> Any:
+def _drop_empty(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _without_empty(item) for key, item in value.items() if item not in (None, {}, [])}
+        return {key: _drop_empty(item) for key, item in value.items() if item not in (None, {}, [])}
     if isinstance(value, list):
-        return [_without_empty(item) for item in value]
+        return [_drop_empty(item) for item in value]
     return value
 
 
@@ -145,7 +145,9 @@ def sentences(rows: pd.DataFrame) -> list[schema.Sentence]:
         texts = [(row, _strongest(row, of_dataset)) for _, row in leading.iterrows() if row[DROP] >= MIN_DROP]
         texts += _most_robust(attacks)
         name = str(dataset)
-        entries += [schema.Sentence(dataset=name, row=int(row["row"]), text=agreed(text, name)) for row, text in texts]
+        entries += [
+            schema.Sentence(dataset=name, row=int(row["row"]), text=reword_dsc(text, name)) for row, text in texts
+        ]
     return entries
 
 

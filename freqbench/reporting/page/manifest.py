@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from freqbench.analysis.groups import is_white_box, with_files
+from freqbench.analysis.groups import is_white_box, join_files
 from freqbench.core import names
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
@@ -20,7 +20,7 @@ from freqbench.data import nibabel_files
 from freqbench.reporting.colors import class_colors
 from freqbench.reporting.page.schema import Manifest, Regions, SavedCase, ShownGlimpse, VolumeKeys
 from freqbench.results import volumes
-from freqbench.results.glimpses import listed, read
+from freqbench.results.glimpses import paths_of, read
 
 FOLDER = "volumes"
 INT16 = 32767
@@ -189,7 +189,7 @@ def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
         for number, store in reversed([*enumerate(stores)])
         for key, folder in volumes.whole(storage.join(store, volumes.VOLUMES)).items()
     }
-    rows = with_files(records[(records["status"] == "ok") & (records["left_out"] == "")], files)
+    rows = join_files(records[(records["status"] == "ok") & (records["left_out"] == "")], files)
     seeds = rows.groupby(["dataset", "case_id", "source_model", "label"], observed=True)["seed"].transform("nunique")
     labels = rows["label"].astype(str)
     rows = rows.assign(label=labels.where(seeds < 2, labels + " seed=" + rows["seed"].astype("Int64").astype(str)))
@@ -241,8 +241,8 @@ def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[ShownGl
     Of several seeds or stores the case that lost most is shown; no more than MOST_BYTES are, the largest drops. `row`
     of the records is the place of each in the summary.
     """
-    files = {key: path for store in reversed(stores) for key, path in listed(store).items()}  # the first store's win
-    rows = with_files(records, files)
+    files = {key: path for store in reversed(stores) for key, path in paths_of(store).items()}  # the first store's win
+    rows = join_files(records, files)
     rows = rows[is_white_box(rows) & (rows["status"] == "ok")]
     drops = 100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]).astype(float)
     rows = rows.assign(drop=drops).sort_values("drop", ascending=False, kind="stable").drop_duplicates("row")

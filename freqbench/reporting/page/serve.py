@@ -17,7 +17,7 @@ from freqbench.audit import probe_files
 from freqbench.audit.probe_files import Gradients, SavedScores, root_of
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
-from freqbench.reporting.page import build_page, data_of, packed, viewer_script
+from freqbench.reporting.page import build_page, data_of, pack_data, viewer_script
 from freqbench.reporting.page.manifest import live_manifest, volume_bytes
 from freqbench.results import Store
 
@@ -39,14 +39,14 @@ class Live:
         self._packed = b""
         self._next = 0.0
 
-    def packed(self) -> tuple[str, bytes]:
+    def pack(self) -> tuple[str, bytes]:
         """Returns the ETag and the data as gzipped JSON; UserError where a store cannot be read."""
         with self._lock:
             started = time.monotonic()
             if started >= self._next:
                 mark = self._look()
                 if mark != self._mark:
-                    self._packed, self._mark = self._made(), mark
+                    self._packed, self._mark = self._make_data(), mark
                 took = time.monotonic() - started
                 self._next = time.monotonic() + max(LEAST_REST_S, REST * took)
             return self._mark, self._packed
@@ -62,11 +62,11 @@ class Live:
         ]
         return hashlib.blake2b(json.dumps(seen, sort_keys=True).encode(), digest_size=8).hexdigest()
 
-    def _made(self) -> bytes:
+    def _make_data(self) -> bytes:
         content, data = data_of(self._stores, may_be_empty=True)
         roots = [store.root for store in self._stores]
         manifest = live_manifest(content.records, content.classes, roots, data.regions)
-        return packed(data.model_copy(update={"volumes": manifest}))
+        return pack_data(data.model_copy(update={"volumes": manifest}))
 
 
 def make_app(roots: Sequence[str], hosts: Sequence[str] = LOOPBACK) -> FastAPI:
@@ -89,7 +89,7 @@ def make_app(roots: Sequence[str], hosts: Sequence[str] = LOOPBACK) -> FastAPI:
     @app.get("/data")
     def data(request: Request) -> Response:
         try:
-            mark, packed = live.packed()
+            mark, packed = live.pack()
         except UserError as error:
             return Response(str(error), status_code=503, media_type="text/plain", headers=_HEADERS)
         headers = {**_HEADERS, "ETag": f'"{mark}"', "Cache-Control": "no-cache"}

@@ -8,7 +8,7 @@ from itertools import groupby, takewhile
 import pandas as pd
 
 from freqbench.analysis.groups import points
-from freqbench.analysis.labels import agreed, by_region
+from freqbench.analysis.labels import name_regions, reword_dsc
 from freqbench.analysis.scores import SCORES
 from freqbench.analysis.tables import COUNTED
 from freqbench.core.types import AGREEMENT, dataset_name
@@ -65,18 +65,18 @@ class Section:
     marks: Collection[tuple[int, str]] = ()
 
 
-def in_words(sections: Sequence[Section], regional: Collection[str] = ()) -> list[Section]:
+def word_sections(sections: Sequence[Section], regional: Collection[str] = ()) -> list[Section]:
     """Returns sections that call scores agreement, with a note at the end, where their title names such a dataset.
 
     Classes are called regions where a title begins with one of `regional`, datasets in a job whose classes are regions.
     """
 
-    def worded(text: str, title: str) -> str:
+    def word_text(text: str, title: str) -> str:
         is_regional = dataset_name(title.partition(": ")[0]) in regional
-        return agreed(by_region(text) if is_regional else text, title)
+        return reword_dsc(name_regions(text) if is_regional else text, title)
 
     named = [
-        replace(section, title=worded(section.title, section.title), text=worded(section.text, section.title))
+        replace(section, title=word_text(section.title, section.title), text=word_text(section.text, section.title))
         for section in sections
     ]
     is_said = any(AGREEMENT in section.title for section in sections)
@@ -104,7 +104,7 @@ def columns_of(section: Section) -> list[ShownColumn]:
     hidden = {"seeds", "failed", *(f"{name}_cases" for name in COUNTED)} if "cases" in table else set()
     return [
         ShownColumn(
-            heading=agreed(HEADINGS.get(name, str(name)), section.title),
+            heading=reword_dsc(HEADINGS.get(name, str(name)), section.title),
             is_number=pd.api.types.is_numeric_dtype(table[name]) or _are_numbers(table[name]),
             cells=_cells(table, name),
             marked=frozenset(row for row, column in section.marks if column == name),

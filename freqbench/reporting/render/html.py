@@ -33,15 +33,15 @@ def html(sections: Sequence[Section]) -> str:
     """Renders the page as a whole HTML document, without scripts and without anything from elsewhere."""
     parts = []
     for i, section in enumerate(sections):
-        parts.append(f"<h2>{_escaped(section.title)}</h2>")
-        parts += [f"<p>{_escaped(text)}</p>" for text in section.text.split("\n\n") if text]
+        parts.append(f"<h2>{_escape(section.title)}</h2>")
+        parts += [f"<p>{_escape(text)}</p>" for text in section.text.split("\n\n") if text]
         if section.table is not None:
             parts.append(_table(columns_of(section), f"table{i}"))
     title = sections[0].title if sections else ""
-    return _PAGE.format(title=_escaped(title), body="\n".join(parts))
+    return _PAGE.format(title=_escape(title), body="\n".join(parts))
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return escape(printable(text)).replace("\n", "<br>")
 
 

@@ -41,21 +41,21 @@ def latex(sections: Sequence[Section]) -> str:
     blocks = [f"% \\usepackage{{{','.join(PACKAGES)}}}"]
     for section in sections:
         if section.table is None:
-            blocks.append(f"\\paragraph{{{_escaped(section.title)}}}")
+            blocks.append(f"\\paragraph{{{_escape(section.title)}}}")
         else:
             blocks.append(_table(section))
         if section.text:
-            blocks += ["\\\\\n".join(map(_escaped, text.split("\n"))) for text in section.text.split("\n\n")]
+            blocks += ["\\\\\n".join(map(_escape, text.split("\n"))) for text in section.text.split("\n\n")]
     return "\n\n".join(blocks) + "\n"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     escaped = "".join(_SPECIAL.get(c) or ("?" if _NO_LATIN.match(c) else c) for c in printable(text))
     return escaped.replace("[", "{[}").replace("]", "{]}")  # a row that begins with one would be an option of \\
 
 
 def _table(section: Section) -> str:
-    columns, caption = columns_of(section), _escaped(section.title)
+    columns, caption = columns_of(section), _escape(section.title)
     if max((len(column.cells) for column in columns), default=0) > LONG_ROWS:
         return f"{{\\scriptsize\n{_tabular(columns, environment='longtable', caption=caption)}}}"
     tabulars = []
@@ -67,9 +67,9 @@ def _table(section: Section) -> str:
 
 
 def _tabular(columns: Sequence[ShownColumn], environment: str | None = None, caption: str | None = None) -> str:
-    cells = (column.texts(lambda cell: _escaped(" ".join(cell.split())), "\\textbf{{{}}}") for column in columns)
+    cells = (column.texts(lambda cell: _escape(" ".join(cell.split())), "\\textbf{{{}}}") for column in columns)
     frame = pd.DataFrame(dict(enumerate(cells)))
-    headings = [(_escaped(upper), _escaped(lower)) for upper, lower in levels(columns)]
+    headings = [(_escape(upper), _escape(lower)) for upper, lower in levels(columns)]
     has_levels = any(upper for upper, _ in headings)
     frame.columns = pd.MultiIndex.from_tuples(headings) if has_levels else pd.Index([lower for _, lower in headings])
     form: dict[str, Any] = {"hrules": True, "column_format": "".join(map(_form, columns)), "multicol_align": "c"}

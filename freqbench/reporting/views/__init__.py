@@ -12,7 +12,7 @@ from freqbench.reporting.render import Section
 from freqbench.reporting.views import attacks, defences, leaderboard, natural, overview, smallest, transfer
 from freqbench.reporting.views.compare import compare
 
-__all__ = ["VIEWS", "View", "compare", "unasked"]
+__all__ = ["VIEWS", "View", "compare", "unasked_sections"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ VIEWS: Mapping[str, View] = {
     "leaderboard": View(build=leaderboard.leaderboard, columns=(*SCORES, "target_method", *certificates.COLUMNS)),
     "defences": View(build=defences.defences, columns=defences.COLUMNS, applies=_has_values("target_defence")),
     "certified": View(
-        build=defences.certified, columns=defences.CERTIFIED_COLUMNS, applies=_has_values("certified_radius")
+        build=defences.certified_sections, columns=defences.CERTIFIED_COLUMNS, applies=_has_values("certified_radius")
     ),
     "bounds": View(build=defences.bounds, columns=certificates.COLUMNS, applies=_has_values("draws")),
     "smallest": View(build=smallest.smallest, columns=smallest.COLUMNS, applies=smallest.applies),
@@ -48,8 +48,8 @@ VIEWS: Mapping[str, View] = {
 }
 
 
-def unasked(records: pd.DataFrame, but: str = "") -> list[Section]:
-    """Sections of the views that a report shows unasked, because its records, after `checked`, have their subject; all
+def unasked_sections(records: pd.DataFrame, but: str = "") -> list[Section]:
+    """Sections of the views that a report shows unasked, because its records, after `exclude`, have their subject; all
     of them but one."""
     fitting = [view for name, view in VIEWS.items() if name != but and view.applies and view.applies(records)]
     rows = current(records) if fitting else records

@@ -68,7 +68,7 @@ _HEADINGS = ("attack", "threat_model", "label", HARDEST)
 
 def budget(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset: model, attack without budget, budget, foreground DSC and interval; clean first."""
-    frame = groups.scored(records)
+    frame = groups.select_scored(records)
     frame = frame[groups.is_white_box(frame)]
     if frame["budget"].isna().all():
         return [Section("Budget", text="No white-box attack with a budget was scored, so there is no curve to show.")]
@@ -78,7 +78,7 @@ def budget(records: pd.DataFrame) -> list[Section]:
 
 def _budgets(dataset: str, frame: pd.DataFrame) -> Section:
     bounded = frame[frame["budget"].notna()]
-    rows = groups.with_settings(_scores(bounded, CURVE), bounded)
+    rows = groups.add_settings(_scores(bounded, CURVE), bounded)
     rows = rows.assign(family=families(rows), budget_text=groups.budget_texts(rows).astype(object))
     rows = rows.sort_values(["target_model", "threat_model", "family", "budget"], kind="stable")
     rows = pd.concat([_clean(frame), rows]).sort_values("target_model", kind="stable", ignore_index=True)
@@ -94,11 +94,11 @@ def _budgets(dataset: str, frame: pd.DataFrame) -> Section:
     table = rows[["target_model", "family", "threat_model", "budget_name", "budget_text", *counts, SCORE]]
     table = table.rename(columns=names).assign(interval=groups.bounds(rows))
     table[["SD cases", "SD seeds"]] = rows[SPREADS]
-    return Section(f"{dataset}: DSC against the budget", table.assign(**groups.beside(rows, "dsc")), text, data)
+    return Section(f"{dataset}: DSC against the budget", table.assign(**groups.side_columns(rows, "dsc")), text, data)
 
 
 def _scores(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    rows = groups.grouped(frame, by, SCORE, ["hd95_penalised", "dsc"])
+    rows = groups.group_means(frame, by, SCORE, ["hd95_penalised", "dsc"])
     return rows.merge(plain(group_spreads(frame, by, SCORE)), on=by)
 
 
@@ -112,7 +112,7 @@ def _clean(frame: pd.DataFrame) -> pd.DataFrame:
 
 def cost(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset, one row per attacked model, device, number of windows at once and attack."""
-    frame = groups.scored(records, [*SPENT, *PLACES])
+    frame = groups.select_scored(records, [*SPENT, *PLACES])
     frame = frame[groups.is_white_box(frame)]
     if frame.empty:
         text = "No attack was scored on the model that it attacked, so there is no drop to pay for."
@@ -124,8 +124,8 @@ def cost(records: pd.DataFrame) -> list[Section]:
 
 def _costs(dataset: str, frame: pd.DataFrame) -> Section:
     means = [*SPENT.values(), "hd95_penalised", "drop"]
-    rows = groups.grouped(frame, ["source_model", *PLACES, *ATTACK], "dsc_foreground_drop", means)
-    rows = groups.with_settings(rows, frame)
+    rows = groups.group_means(frame, ["source_model", *PLACES, *ATTACK], "dsc_foreground_drop", means)
+    rows = groups.add_settings(rows, frame)
     passes = (rows["forwards"] + rows["backwards"]).replace(0, np.nan)
     rows["drop_per_100"] = 100 * rows["dsc_foreground_drop"] / passes
     missing = [name for name in SPENT.values() if rows[name].isna().any()]
@@ -138,7 +138,7 @@ def _costs(dataset: str, frame: pd.DataFrame) -> Section:
     table["interval"] = groups.bounds(rows)
     # Three significant digits, as a drop per pass can be a hundredth of a point.
     table["drop per 100 passes"] = ["" if np.isnan(value) else f"{value:.3g}" for value in rows["drop_per_100"]]
-    table = table.assign(**groups.beside(rows), dsc_drop=rows["drop"])
+    table = table.assign(**groups.side_columns(rows), dsc_drop=rows["drop"])
     for name, column in zip(("device", "windows at once"), PLACES, strict=True):
         if rows[column].nunique(dropna=False) > 1:
             table.insert(1, name, rows[column])
@@ -151,7 +151,7 @@ def clinical(records: pd.DataFrame) -> list[Section]:
 
     Metrics of other packages follow freqbench's own.
     """
-    frame = groups.scored(records, (*CLINICAL, *ADDED_COLUMNS))
+    frame = groups.select_scored(records, (*CLINICAL, *ADDED_COLUMNS))
     frame = frame[groups.is_white_box(frame)]
     scores = added_scores(frame).add_prefix(ADDED)
     measured = [name for name in MEASURES if frame[name].notna().any()]
@@ -170,7 +170,7 @@ def clinical(records: pd.DataFrame) -> list[Section]:
 
 
 def _clinical(title: str, frame: pd.DataFrame, measured: list[str]) -> Section:
-    rows = groups.with_settings(groups.grouped(frame, ATTACK, measured[0], measured[1:]), frame)
+    rows = groups.add_settings(groups.group_means(frame, ATTACK, measured[0], measured[1:]), frame)
     cases = frame.drop_duplicates("case_id")
     clean = {name: cases[f"{name}_clean"].mean() for name in measured} | {"cases": len(cases)}
     listed = pd.concat([pd.DataFrame([{"label": CLEAN, "threat_model": "", **clean}]), rows], ignore_index=True)
@@ -188,13 +188,13 @@ def _clinical(title: str, frame: pd.DataFrame, measured: list[str]) -> Section:
 
 def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset and model: one row per attack, one column per foreground class, after clean Dice."""
-    frame = groups.scored(records, KEY)
+    frame = groups.select_scored(records, KEY)
     frame = frame[groups.is_white_box(frame)]
     columns = [*OF_MODEL, "case_id", "patient_id", "seed"]
     joined = frame.head(0) if classes.empty else class_drops(frame, classes, columns)
     if joined.empty:
         return [Section("Organs", text=NO_ATTACK if frame.empty else NO_CLASSES if classes.empty else NO_RECORD)]
-    rows = groups.with_settings(groups.grouped(joined, [*OF_MODEL, "class_index"], "drop"), frame)
+    rows = groups.add_settings(groups.group_means(joined, [*OF_MODEL, "class_index"], "drop"), frame)
     names, keys = _class_names(joined), ["dataset", "target_model", "class_index"]
     once = plain(joined.drop_duplicates([*keys, "case_id"])[[*keys, "clean"]])
     clean = once.groupby(keys)["clean"].agg(clean="mean", n="count").reset_index()

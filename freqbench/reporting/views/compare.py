@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis.frames import plain
-from freqbench.analysis.groups import ATTACK, bounds, scored
+from freqbench.analysis.groups import ATTACK, bounds, select_scored
 from freqbench.analysis.labels import attack_labels
 from freqbench.analysis.statistics import holm, t_tests
 from freqbench.core.terminal import amount
@@ -44,12 +44,12 @@ def compare(records_a: pd.DataFrame, records_b: pd.DataFrame, runs_a: Runs, runs
     Records are those after `tables.current`, runs those of `Store.runs()`."""
     sides = ((records_a, runs_a), (records_b, runs_b))
     wrote = ([run for run in runs if run.get("run_id") in {*records["run_id"].unique()}] for records, runs in sides)
-    both = _stacked(scored(records_a, _MORE), scored(records_b, _MORE))
-    volumes = _matched(both, _VOLUME, ("dsc_foreground", "dsc"))
-    cases = _matched(both, ["dataset", "target_model", "case_id"], ("dsc_foreground_clean", "clean"))
+    both = _stack_rows(select_scored(records_a, _MORE), select_scored(records_b, _MORE))
+    volumes = _match_rows(both, _VOLUME, ("dsc_foreground", "dsc"))
+    cases = _match_rows(both, ["dataset", "target_model", "case_id"], ("dsc_foreground_clean", "clean"))
     cases = cases.assign(source_model="", label=CLEAN, threat_model="")
     shared = [each[each["in_a"] & each["in_b"]] for each in (cases, volumes)]
-    tables = [_tested(each) for each in shared if len(each)]
+    tables = [_test_groups(each) for each in shared if len(each)]
     if not len(shared[1]):
         text = "No volume is in both: the two share no dataset, case, models, attack and seed of the same names."
         paired = Section("Paired differences, B - A", text=text)
@@ -66,7 +66,7 @@ def _origins(a: Runs, b: Runs) -> Section:
     if not a or not b:
         lacking = " and ".join(name for name, runs in (("A", a), ("B", b)) if not runs)
         return Section(title, text=f"No run file tells what made {lacking}, so nothing can be said about what differs.")
-    described = _described(a), _described(b)
+    described = _run_facts(a), _run_facts(b)
     things = dict.fromkeys([*described[0], *described[1]])
     rows = [(thing, *(_text(each.get(thing)) for each in described)) for thing in things]
     rows = [row for row in rows if row[1] != row[2]] + _changed_files(a, b)
@@ -79,7 +79,7 @@ def _origins(a: Runs, b: Runs) -> Section:
     return Section(title, pd.DataFrame(rows, columns=["what", "A", "B"]), text)
 
 
-def _described(runs: Runs) -> dict[str, set[str]]:
+def _run_facts(runs: Runs) -> dict[str, set[str]]:
     values = defaultdict[str, set[str]](set)
     for run in runs:
         for name, version in run.get("versions", {}).items():
@@ -133,7 +133,7 @@ def _fingerprints(runs: Runs) -> dict[tuple[str, str], set[str]]:
     return fingerprints
 
 
-def _stacked(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+def _stack_rows(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """Stacks both stores' rows, told apart by `in_b`, with labels that name the settings that differ in either."""
     coded = [name for name in a.columns if any(isinstance(x[name].dtype, pd.CategoricalDtype) for x in (a, b))]
     for name in coded:
@@ -143,7 +143,7 @@ def _stacked(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     return both.assign(label=attack_labels(both))
 
 
-def _matched(both: pd.DataFrame, keys: list[str], values: tuple[str, str]) -> pd.DataFrame:
+def _match_rows(both: pd.DataFrame, keys: list[str], values: tuple[str, str]) -> pd.DataFrame:
     """Makes one row per key: `patient_id`, each store's foreground DSC `a` and `b` and papers' DSC `dsc_a` and `dsc_b`,
     and `in_a` and `in_b`, true if the store has the row."""
     a, b = (
@@ -157,7 +157,7 @@ def _matched(both: pd.DataFrame, keys: list[str], values: tuple[str, str]) -> pd
     return rows.assign(patient_id=patients, in_a=rows["found"] != "right_only", in_b=rows["found"] != "left_only")
 
 
-def _tested(pairs: pd.DataFrame) -> pd.DataFrame:
+def _test_groups(pairs: pd.DataFrame) -> pd.DataFrame:
     """Makes one row per group: both means over complete pairs, their difference with interval, p and `detectable`."""
     pairs = pairs.assign(difference=pairs["b"] - pairs["a"])
     complete = pairs.dropna(subset="difference")

@@ -68,16 +68,16 @@ NO_CERTIFICATE = {
 
 def defences(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset: one row per model and attack, the attackers side by side; needs COLUMNS."""
-    frame = _attacked(groups.scored(records, ["source_model_id", "target_model_id", *TOLD]))
+    frame = _attacked_rows(groups.select_scored(records, ["source_model_id", "target_model_id", *TOLD]))
     if not (frame["defence"] != NONE).any():
         return [Section("Defences", text=NOTHING)]
     return [_section(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
 
 
-def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
+def _attacked_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Selects the rows of defended models, and of the same networks and attacks without: adds `who` attacked, and
     `model`. An adaptive and a naive entry predict alike, so one of two rows that differ only in that counts."""
-    source, target = (_parsed(frame, role) for role in ("source", "target"))
+    source, target = (_parse_defences(frame, role) for role in ("source", "target"))
     same = (source["network"] == target["network"]) & (source["defence"] == target["defence"])
     defended = target["defence"] != NONE
     who = pd.Series("", index=frame.index)
@@ -93,7 +93,7 @@ def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop_duplicates(["dataset", *MODEL, *ATTACK, "who", "case_id", "seed"])
 
 
-def _parsed(frame: pd.DataFrame, role: str) -> pd.DataFrame:
+def _parse_defences(frame: pd.DataFrame, role: str) -> pd.DataFrame:
     """Parses each row's source or target: its `network` (model_id without defence), `defence` in words such as
     `bit_depth bits=3`, and `adaptive`."""
     texts = frame[f"{role}_defence"].astype(object)
@@ -119,10 +119,10 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
     clean = frame.drop_duplicates([*MODEL, "case_id"]).groupby(MODEL)["dsc_foreground_clean"].mean().reset_index()
     rows = frame[keys].drop_duplicates().merge(clean, on=MODEL)
     for who in WHO:
-        of_attacker = groups.grouped(frame[frame["who"] == who], keys, "dsc_foreground", ["hd95_penalised", "dsc"])
+        of_attacker = groups.group_means(frame[frame["who"] == who], keys, "dsc_foreground", ["hd95_penalised", "dsc"])
         names = {name: f"{who}_{name}" for name in of_attacker.columns if name not in keys} | {"dsc_foreground": who}
         rows = rows.merge(of_attacker.rename(columns=names), on=keys, how="left")
-    rows = groups.with_settings(rows.merge(_hidden(frame, keys), on=keys, how="left"), frame)
+    rows = groups.add_settings(rows.merge(_hidden_points(frame, keys), on=keys, how="left"), frame)
     rows["_plain"] = rows["defence"] != NONE
     order = ["threat_model", "attack", "budget", "label", "_plain", "defence", "model"]
     rows = rows.sort_values(order, kind="stable", ignore_index=True).drop(columns="_plain")
@@ -142,19 +142,19 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
     return Section(f"{dataset}: defences under three attackers", table, text, data)
 
 
-def _hidden(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+def _hidden_points(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Points that the naive attacker leaves above the adaptive one, over the cases and seeds that both have."""
     of_case = [*keys, "case_id", "patient_id", "seed"]
     naive, adaptive = (frame.loc[frame["who"] == who, [*of_case, "dsc_foreground"]] for who in ("naive", "adaptive"))
     pairs = naive.merge(adaptive, on=of_case, suffixes=("", "_adaptive"))
     pairs["hidden"] = pairs["dsc_foreground"] - pairs["dsc_foreground_adaptive"]
-    rows = groups.grouped(pairs, keys, "hidden").rename(columns={"low": "hidden_low", "high": "hidden_high"})
+    rows = groups.group_means(pairs, keys, "hidden").rename(columns={"low": "hidden_low", "high": "hidden_high"})
     return rows[[*keys, "hidden", "hidden_low", "hidden_high"]]
 
 
-def certified(records: pd.DataFrame) -> list[Section]:
+def certified_sections(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset, one row per attack, source and smoothed target; needs CERTIFIED_COLUMNS."""
-    frame = plain(groups.scored(records, MEASURED))
+    frame = plain(groups.select_scored(records, MEASURED))
     frame = frame[frame["certified_radius"].notna()]
     if frame.empty:
         text = "No target certifies anything: give a model the defence randomized_smoothing."
@@ -165,13 +165,13 @@ def certified(records: pd.DataFrame) -> list[Section]:
 def _certificates(dataset: str, frame: pd.DataFrame) -> Section:
     means = ["dsc_foreground_clean", "hd95_penalised", "dsc", *MEASURED]
     frame = frame.astype(dict.fromkeys(means, float))
-    rows = groups.grouped(frame, ["source_model", "target_model", *ATTACK], "dsc_foreground", means)
-    rows = groups.with_settings(rows, frame).sort_values("target_model", kind="stable", ignore_index=True)
+    rows = groups.group_means(frame, ["source_model", "target_model", *ATTACK], "dsc_foreground", means)
+    rows = groups.add_settings(rows, frame).sort_values("target_model", kind="stable", ignore_index=True)
     names = {"target_model": "model", "label": "attack", "source_model": "made on"}
     table = rows[[*names, "cases", "seeds", "patients"]].rename(columns=names)
     table["radius"] = [f"{radius:.3g}" for radius in rows["certified_radius"]]
     table[["l2", "dsc_foreground_clean", "dsc_foreground"]] = rows[["l2", "dsc_foreground_clean", "dsc_foreground"]]
-    table = table.assign(interval=groups.bounds(rows), **groups.beside(rows, "dsc"))
+    table = table.assign(interval=groups.bounds(rows), **groups.side_columns(rows, "dsc"))
     for title, name in zip(("share", "Dice", "bound"), CERTIFIED, strict=True):
         table[f"{title}\nclean"], table[f"{title}\nattacked"] = 100 * rows[f"{name}_clean"], 100 * rows[name]
     data = rows.drop(columns="attack").assign(dataset=dataset)
@@ -225,7 +225,7 @@ def bounds(records: pd.DataFrame) -> list[Section]:
     return [
         Section(
             f"{dataset}: {title}" if score == certificates.SHOWN else f"{dataset}: {name.lower()}, {title}",
-            shown(certificates.means(group, score)),
+            shown_columns(certificates.means(group, score)),
             f"{name} {HOW_BOUNDS}{text}"
             if score == certificates.SHOWN
             else f"{name} x100. It is read like the table before.",
@@ -237,7 +237,7 @@ def bounds(records: pd.DataFrame) -> list[Section]:
     ]
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
+def shown_columns(table: pd.DataFrame) -> pd.DataFrame:
     """Returns the columns of `certificates.means` as people read them, with the `gap` between the two ends."""
     names = {"target_model": "model", "certified": "at least", "attacked": "at most"}
     columns = table[["target_model", "kind", "sigma", "draws", "radius", "cases", "clean", "certified", "attacked"]]

@@ -38,7 +38,7 @@ ONE_EACH = "One network a method: the order of networks, not of training methods
 
 def leaderboard(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset: models ranked within each threat model and budget."""
-    frame = groups.scored(records, ["target_method"])
+    frame = groups.select_scored(records, ["target_method"])
     frame = frame[groups.is_white_box(frame) & (frame["budget"] > 0) & frame[SCORE].notna() & ~groups.is_minimal(frame)]
     if frame.empty:
         text = "No white-box attack with a budget was scored, so there is nothing to rank by."
@@ -63,14 +63,14 @@ def _section(dataset: str, frame: pd.DataFrame, proven: pd.DataFrame) -> Section
     title = f"{dataset}: {'training methods' if replicated else 'models'} by the worst case"
     if data.empty:
         return Section(title, text=" ".join(notes))
-    data = decided(data, pd.concat(pairs, ignore_index=True)).assign(dataset=dataset)
+    data = add_tests(data, pd.concat(pairs, ignore_index=True)).assign(dataset=dataset)
     about = HOW_METHODS if replicated else ONE_EACH if len(methods) > 1 else ""
     text = " ".join(filter(None, [HOW + groups.counts_text(data), about, *notes]))
     names = {"threat_model": "threat_model", "budget": "budget", "target_model": "model", "rank": "rank"}
     counts = [*(["networks"] if "networks" in data else []), "cases", "seeds", "patients", "num_attacks"]
     table = data[[*names, *counts, SCORE]].rename(columns=names).assign(interval=groups.bounds(data))
     table["behind"], table["behind interval"] = data["behind"], groups.bounds(data, "behind_low", "behind_high")
-    others = groups.beside(data, "dsc", "dsc_foreground_drop", "strongest")
+    others = groups.side_columns(data, "dsc", "dsc_foreground_drop", "strongest")
     if len(proven):
         budgets = [f"radius={value_text('radius', radius)}" for radius in proven["radius"]]
         bounds = proven[proven["dataset"] == dataset].assign(budget=pd.Series(budgets, index=proven.index))
@@ -97,19 +97,19 @@ def _board(rows: pd.DataFrame, methods: Mapping[str, str] | None) -> tuple[pd.Da
     if left_out:
         notes.append(f"{left_out} cases left out that not every model and attack has a score for")
     means = ["dsc_foreground_clean", "dsc_foreground_drop", "hd95_penalised", "dsc"]
-    board = groups.grouped(minima.assign(seed=0), ["target_model"], SCORE, means)
+    board = groups.group_means(minima.assign(seed=0), ["target_model"], SCORE, means)
     singles = complete.groupby(["target_model", "label"], observed=True)[SCORE].mean()
     strongest = {model: means.droplevel(0).idxmin() for model, means in singles.groupby("target_model", observed=True)}
     names = board["target_model"].map(strongest)
     board = board.assign(seeds=complete["seed"].nunique(), strongest=names, num_attacks=complete["label"].nunique())
-    board = ranked(board).reset_index(drop=True)
+    board = rank_rows(board).reset_index(drop=True)
     if methods is not None:
-        board, tests, note = _by_method(board, minima, methods, means)
+        board, tests, note = _merge_methods(board, minima, methods, means)
         return board, tests, "; ".join([*notes, note] if note else notes)
     return board, pair_tests(minima, board["target_model"].tolist()), "; ".join(notes)
 
 
-def ranked(rows: pd.DataFrame) -> pd.DataFrame:
+def rank_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Orders rows by SCORE, the highest first, and adds their `rank`, the smallest among equals."""
     rows = rows.sort_values(SCORE, ascending=False, kind="stable")
     return rows.assign(rank=rows[SCORE].rank(ascending=False, method="min").astype(int))
@@ -125,7 +125,7 @@ def pair_tests(minima: pd.DataFrame, models: list[str]) -> pd.DataFrame:
     return t_tests(pd.concat(pairs), ["ahead", "target_model"], "behind") if pairs else pd.DataFrame()
 
 
-def decided(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
+def add_tests(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     """Adds the test against the first of each board, corrected over all pairs of all boards."""
     columns = {"mean": "behind", "low": "behind_low", "high": "behind_high", "p": "p", "p_holm": "p_holm"}
     if "p" not in tests:
@@ -154,7 +154,7 @@ def methods_of(frame: pd.DataFrame) -> dict[str, str]:
     return {name: first[method] for name, method in ids.items()}
 
 
-def _by_method(
+def _merge_methods(
     board: pd.DataFrame, minima: pd.DataFrame, methods: Mapping[str, str], means: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     """Turns a board of networks into one of methods (under `target_model`) with their number of `networks` and means of
@@ -169,7 +169,7 @@ def _by_method(
     for name in ("cases", "seeds", "num_attacks"):
         rows[name] = of_method[name].max()
     rows["strongest"] = of_method["strongest"].agg(lambda names: ", ".join(dict.fromkeys(names)))
-    rows = ranked(rows)
+    rows = rank_rows(rows)
     order = [str(name) for name in rows.index]
     tests = [
         nested_intervals(named[named["method"].isin(order[place:])], SCORE, behind=ahead)

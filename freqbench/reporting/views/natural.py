@@ -44,7 +44,7 @@ class NaturalComparison:
     n: int
 
 
-def compared(rows: pd.DataFrame) -> NaturalComparison | str:
+def compare_models(rows: pd.DataFrame) -> NaturalComparison | str:
     """Compares corruptions and white-box attacks on the models that had both, or says why nothing can be compared.
 
     Models are compared by the settings that all of them have, and the cases that have all of these on every model.
@@ -59,7 +59,7 @@ def compared(rows: pd.DataFrame) -> NaturalComparison | str:
     models = sorted(set(natural["target_model"].astype(str)) & set(attacks["target_model"].astype(str)))
     if not models:
         return "no model was both corrupted and attacked: run the attack `corruption` beside others"
-    parts = [_shared(part[part["target_model"].isin(models)], len(models)) for part in (natural, attacks)]
+    parts = [_shared_rows(part[part["target_model"].isin(models)], len(models)) for part in (natural, attacks)]
     cases = set(parts[0]["case_key"]) & set(parts[1]["case_key"])
     if not cases:
         return "no case has the same corruptions and the same attacks on every model"
@@ -84,7 +84,7 @@ def compared(rows: pd.DataFrame) -> NaturalComparison | str:
     )
 
 
-def _shared(part: pd.DataFrame, models: int) -> pd.DataFrame:
+def _shared_rows(part: pd.DataFrame, models: int) -> pd.DataFrame:
     """Selects the rows of settings that `models` models have, and of cases that have all of these on each."""
     texts = part.astype({"label": str, "target_model": str})
     part = part[(texts.groupby("label")["target_model"].transform("nunique") == models).to_numpy()]
@@ -108,26 +108,26 @@ def natural(records: pd.DataFrame) -> list[Section]:
     """Makes two tables per dataset: the DSC that corruptions and attacks leave of each model, and the drop by each."""
     sections = []
     for dataset, rows in shown_rows(records).groupby("dataset", observed=True):
-        comparison = compared(rows)
+        comparison = compare_models(rows)
         if isinstance(comparison, str):
             text = f"{comparison[0].upper()}{comparison[1:]}."
             sections.append(Section(f"{dataset}: natural beside adversarial robustness", text=text))
         else:
-            sections += [_left(str(dataset), comparison), _drops(str(dataset), comparison)]
+            sections += [_left_section(str(dataset), comparison), _drops(str(dataset), comparison)]
     return sections or [Section("Natural beside adversarial robustness", text="No record is ok.")]
 
 
-def _left(dataset: str, comparison: NaturalComparison) -> Section:
-    clean = _of(comparison, comparison.clean)["mean"]
+def _left_section(dataset: str, comparison: NaturalComparison) -> Section:
+    clean = _reindex(comparison, comparison.clean)["mean"]
     table = pd.DataFrame({"model": comparison.models, "dsc_foreground_clean": clean})
     for group, name in GROUPS.items():
-        part = _of(comparison, comparison.left[comparison.left["group"] == group])
+        part = _reindex(comparison, comparison.left[comparison.left["group"] == group])
         table[f"under {name}\nDSC foreground"] = part["mean"]
         table[f"under {name}\ninterval"] = bounds(part)
     for severity, rows in comparison.by_severity.groupby("budget"):
-        table[f"drop at severity\n{severity:g}"] = _of(comparison, rows)["mean"]
+        table[f"drop at severity\n{severity:g}"] = _reindex(comparison, rows)["mean"]
     for group, name in {"clean": "clean", **GROUPS}.items():
-        table[f"DSC\n{name}"] = _of(comparison, comparison.papers[comparison.papers["group"] == group])["mean"]
+        table[f"DSC\n{name}"] = _reindex(comparison, comparison.papers[comparison.papers["group"] == group])["mean"]
     by_severity = comparison.by_severity.assign(group="natural")
     data = pd.concat([comparison.clean.assign(group="clean"), comparison.left, by_severity])
     text = f"{HOW}{comparison.n} cases; {COUNTS}"
@@ -145,6 +145,6 @@ def _drops(dataset: str, comparison: NaturalComparison) -> Section:
     return Section(title, table, data=comparison.by_row.assign(dataset=dataset))
 
 
-def _of(comparison: NaturalComparison, rows: pd.DataFrame) -> pd.DataFrame:
+def _reindex(comparison: NaturalComparison, rows: pd.DataFrame) -> pd.DataFrame:
     """Reindexes to one row per model, in the order of the comparison."""
     return rows.set_index("target_model").reindex(comparison.models).reset_index()

@@ -33,7 +33,7 @@ def overview(records: pd.DataFrame) -> list[Section]:
     A null row stands in brackets beside its attack, the lowest of several. Smallest changes follow by their size.
     """
     sections: list[Section] = []
-    frame = groups.scored(records, ("ssim_body",))
+    frame = groups.select_scored(records, ("ssim_body",))
     for dataset, group in frame[~groups.is_minimal(frame)].groupby("dataset", observed=True):
         sections += [*_white_box(str(dataset), group), *_transfer(str(dataset), group)]
     if smallest.applies(records):
@@ -42,7 +42,7 @@ def overview(records: pd.DataFrame) -> list[Section]:
         text = f"Not in the tables: {count:,} of a reduced precision; the report says why."
         sections.append(Section("Left out", text=text))
     if len(failed := failures(records)):
-        sections.append(Section("Failed", text="\n".join(_failed(failed))))
+        sections.append(Section("Failed", text="\n".join(_failed_lines(failed))))
     return sections or [Section("Overview", text="No attack was scored.")]
 
 
@@ -51,7 +51,7 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     if white.empty:
         return
     means = white.groupby([*ATTACK, "source_model"], observed=True)[SCORE].mean().reset_index()
-    rows = groups.with_settings(plain(means), white)
+    rows = groups.add_settings(plain(means), white)
     rows["base"] = rows["label"].str.replace(rf"{NULL_ROW}\S+", "", regex=True)
     is_beside = (rows["label"] != rows["base"]) & rows["base"].isin(rows["label"])
     nulls = rows[is_beside].groupby(["base", "source_model"])[SCORE].min()
@@ -64,7 +64,7 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     wide = wide.reindex(order).fillna("")
     clean = {model: points(value) for model, value in _clean(white).items()}
     wide = wide.droplevel("threat_model")
-    table = _headed(pd.concat([pd.DataFrame([clean], index=[CLEAN]), wide])[wide.columns], "attack")
+    table = _add_head(pd.concat([pd.DataFrame([clean], index=[CLEAN]), wide])[wide.columns], "attack")
     drops = white.groupby(["label", "source_model"], observed=True)[DROP].mean().groupby("label", observed=True).mean()
     table["drop"] = ["", *map(points, drops.reindex(wide.index))]
     ssim = white.groupby("label", observed=True)["ssim_body"].mean()
@@ -93,7 +93,7 @@ def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     wide = means.pivot(index="source_model", columns="target_model", values=SCORE)
     table = pd.concat([_clean(rows).to_frame(CLEAN).T, wide])[wide.columns]
     text = "Foreground DSC x100 of each model (columns) on volumes made on each source (rows); * is white-box."
-    yield Section(f"{dataset}: transfer of {furthest}, which transfers most", _headed(table, "source_model"), text)
+    yield Section(f"{dataset}: transfer of {furthest}, which transfers most", _add_head(table, "source_model"), text)
 
 
 def _clean(frame: pd.DataFrame) -> "pd.Series[float]":
@@ -102,12 +102,12 @@ def _clean(frame: pd.DataFrame) -> "pd.Series[float]":
     return cases.groupby("target_model", observed=True)[ON_CLEAN].mean()
 
 
-def _headed(table: pd.DataFrame, first: str) -> pd.DataFrame:
+def _add_head(table: pd.DataFrame, first: str) -> pd.DataFrame:
     """Turns the index into a first column, and marks models whose name is that of a column."""
     return table.rename(columns=OF_MODELS).rename_axis(index=first, columns=None).reset_index()
 
 
-def _failed(failed: pd.DataFrame) -> Iterator[str]:
+def _failed_lines(failed: pd.DataFrame) -> Iterator[str]:
     for row in failed.head(MOST_FAILURES).to_dict("records"):
         pair = " to ".join(dict.fromkeys((row["source_model"], row["target_model"])))
         reason = one_line(row["first_reason"])

@@ -36,7 +36,7 @@ def smallest(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset: the share of patients that fell, by changes of the usual radius too, and the sizes
     that 25, 50 and 75 % need."""
     sections = []
-    frame = groups.scored(records, COLUMNS[len(groups.SCORES) :])
+    frame = groups.select_scored(records, COLUMNS[len(groups.SCORES) :])
     frame = frame.assign(step=groups.native_steps(frame))
     for dataset, rows in frame[groups.is_white_box(frame)].groupby("dataset", observed=True):
         sizes = smallest_sizes(rows)

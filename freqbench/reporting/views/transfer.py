@@ -63,20 +63,20 @@ NO_MATCH = (
 
 def transfer(records: pd.DataFrame) -> list[Section]:
     """Shows each dataset's transfer rates by attack, source x target matrices, and attacks matched by distance."""
-    frame = groups.scored(records, list(DISTANCES))
+    frame = groups.select_scored(records, list(DISTANCES))
     sections = []
     for dataset, group in frame.groupby("dataset", observed=True):
-        carried, is_white = _carried(group), groups.is_white_box(group)
+        carried, is_white = _carried_drops(group), groups.is_white_box(group)
         if carried.empty:
             sections.append(Section(f"{dataset}: transfer", text=ONE_MODEL if is_white.all() else NO_WHITE_BOX))
             continue
         rates, pairs = _rates(carried)
         sections += [_ranking(str(dataset), group, rates), _matrix(str(dataset), group, pairs)]
-        sections.append(_matched(str(dataset), group[~is_white]))
+        sections.append(_match_section(str(dataset), group[~is_white]))
     return sections or [Section("Transfer", text="No attack was scored, so there is no transfer to show.")]
 
 
-def _carried(frame: pd.DataFrame) -> pd.DataFrame:
+def _carried_drops(frame: pd.DataFrame) -> pd.DataFrame:
     """Makes one row per transferred volume whose white-box drop is known: `drop` of the target, `own` of the source."""
     frame = frame[frame[DROP].notna()]
     keys = [*ATTACK, "source_model", "case_id", "seed"]
@@ -125,8 +125,8 @@ def _shares(is_defined: NDArray[np.bool_]) -> Statistic:
 def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
     white = groups.is_white_box(frame)
     white_drops = plain(frame[white].groupby(ATTACK, observed=True)[DROP].mean().rename("white_box").reset_index())
-    rows = groups.grouped(frame[~white], ATTACK, DROP, ["hd95_penalised", "drop", *DISTANCES])
-    rows = groups.with_settings(rates.merge(rows, on=ATTACK).merge(white_drops, on=ATTACK), frame)
+    rows = groups.group_means(frame[~white], ATTACK, DROP, ["hd95_penalised", "drop", *DISTANCES])
+    rows = groups.add_settings(rates.merge(rows, on=ATTACK).merge(white_drops, on=ATTACK), frame)
     rows = rows.assign(budget_text=groups.budget_texts(rows).astype(object))
     is_ranked = (rows["threat_model"] != UNBOUNDED) & ~groups.is_null_row(rows) & ~groups.is_minimal(rows)
     ranked = rows.assign(budget_name=rows["budget_name"].fillna(""), rate=rows["rate"].where(is_ranked))
@@ -139,7 +139,7 @@ def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
     table = rows[["threat_model", "rank", "label", "cases", "seeds", "patients", "rate"]].rename(columns=names)
     table["interval"] = groups.bounds(rows, "rate_low", "rate_high")
     drops = {"white-box drop": rows["white_box"], "transferred drop": rows[DROP]}
-    table = table.assign(pairs=rows["pairs"], undefined=rows["undefined"], **drops, **groups.beside(rows))
+    table = table.assign(pairs=rows["pairs"], undefined=rows["undefined"], **drops, **groups.side_columns(rows))
     table = table.assign(dsc_drop=rows["drop"]).join(rows[list(DISTANCES)])
     data = rows.drop(columns=["attack", "budget_text"]).assign(dataset=dataset)
     text = HOW_RATES + groups.counts_text(rows)
@@ -147,7 +147,7 @@ def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
 
 
 def _matrix(dataset: str, frame: pd.DataFrame, pairs: pd.DataFrame) -> Section:
-    rows = groups.with_settings(groups.grouped(frame, [*ATTACK, *PAIR], DROP, ["hd95_penalised", "drop"]), frame)
+    rows = groups.add_settings(groups.group_means(frame, [*ATTACK, *PAIR], DROP, ["hd95_penalised", "drop"]), frame)
     rates = pairs.rename(columns={"low": "rate_low", "high": "rate_high", "own": "white_box_drop"})
     keys = [*ATTACK, *PAIR]
     rows = rows.merge(rates[[*keys, "rate", "rate_low", "rate_high", "white_box_drop"]], on=keys, how="left")
@@ -168,18 +168,18 @@ def _cell(source: str, target: str, drop: float, rate: float) -> str:
     return f"{points(drop)} ({points(rate, 0)} %)"
 
 
-def _matched(dataset: str, frame: pd.DataFrame) -> Section:
+def _match_section(dataset: str, frame: pd.DataFrame) -> Section:
     """Pairs attacks at equal distance, the one with the larger transferred drop first; of transferred rows."""
     title = f"{dataset}: transferred drop of attacks matched by distance"
     of_attack = frame.groupby(ATTACK, observed=True)
     means = plain(of_attack[list(DISTANCES)].mean().reset_index()).astype(dict.fromkeys(DISTANCES, float))
     means["ssim_body"], means["lpips_body"] = 100 * (1 - means["ssim_body"]), 100 * means["lpips_body"]
     means = means.assign(number=np.arange(len(means)))
-    attacks = groups.with_settings(means, frame).sort_values("number")["attack"].to_numpy()
+    attacks = groups.add_settings(means, frame).sort_values("number")["attack"].to_numpy()
     pairs = [_matches(name, means[name].to_numpy(), attacks) for name in DISTANCES]
     matches = pd.concat([each for each, _ in pairs], ignore_index=True)
     left_out = sum(count for _, count in pairs)
-    data = _compared(matches, frame.assign(number=of_attack.ngroup()), means) if len(matches) else matches
+    data = _compare_matches(matches, frame.assign(number=of_attack.ngroup()), means) if len(matches) else matches
     if data.empty:
         return Section(title, text=NO_MATCH)
     more = f" The {left_out} pairs that agree less well are left out." if left_out else ""
@@ -198,7 +198,7 @@ def _matches(name: str, distances: np.ndarray, attacks: np.ndarray) -> tuple[pd.
     return pairs.head(MOST_MATCHES), max(len(pairs) - MOST_MATCHES, 0)
 
 
-def _compared(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
+def _compare_matches(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
     """Adds to the matches both drops over the volumes of both, their difference and its test over patients.
 
     A pair of attacks that agrees in two distances counts as one test.

@@ -294,4 +294,4 @@ def test_prefetching_gives_what_is_there_and_lets_the_rest_be(s3: S3, s3_root: s
 @pytest.mark.parametrize("name", ["", "a/../../evil", "/etc/evil", "a\\..\\evil"])
 def test_names_of_objects_never_lead_out_of_the_cache(name: str) -> None:
     with pytest.raises(UserError, match="expected names of files below it"):
-        downloads.below("s3://lab/folder", name)
+        downloads.require_below("s3://lab/folder", name)

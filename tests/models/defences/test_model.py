@@ -54,7 +54,7 @@ def test_the_defence_sees_the_patients_voxels_without_padding_or_adapter() -> No
     model = defended({"name": "gaussian_smoothing", "sigma": 1}, net, adapter=InputAdapter(mean=0.25, axes="DHW"))
     x = images(1, 1, 6, 8, 5)
     logits = model(x)
-    blurred = F.pad(model.defence.filtered(x) - 0.25, (1, 2, 0, 0, 1, 1))
+    blurred = F.pad(model.defence.transform(x) - 0.25, (1, 2, 0, 0, 1, 1))
     torch.testing.assert_close(net.shown[0], blurred.permute(0, 1, 4, 2, 3), rtol=0, atol=1e-6)
     assert logits.shape == (1, 2, 6, 8, 5)
 

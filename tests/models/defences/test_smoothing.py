@@ -52,9 +52,10 @@ def test_the_clamp_comes_after_the_draw(kind: str) -> None:
     defence, volume = Smoothing(kind=kind, sigma=0.5), 3 * torch.rand(1, 1, 8, 8, 8) - 1
     noise = torch.randn(CHANGES[kind].layout(volume.shape[1:]), generator=torch.Generator().manual_seed(3))
     expected = CHANGES[kind].apply(volume, 0.5 * noise[None]).clamp(0, 1)
-    assert torch.equal(defence.changed(volume, seed=3), expected)
+    assert torch.equal(defence.apply_draw(volume, seed=3), expected)
     assert kind == "voxel_shift" or any(  # which makes no new values, so that either order is one
-        not torch.equal(defence.changed(volume, seed), defence.changed(volume.clamp(0, 1), seed)) for seed in range(9)
+        not torch.equal(defence.apply_draw(volume, seed), defence.apply_draw(volume.clamp(0, 1), seed))
+        for seed in range(9)
     )
 
 
@@ -66,7 +67,7 @@ def test_an_attacker_follows_the_mean_over_draws_of_the_whole_volume(kind: str, 
     bare = SlidingWindowModel(SegmentationModel(net, ROI), window_batch=2)
     model = SlidingWindowModel(SegmentationModel(net, ROI, defence=defence), window_batch=2)
     images = torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0))
-    draws = [bare(defence.changed(images, draw_seed(5, draw))).softmax(1) for draw in range(3)]
+    draws = [bare(defence.apply_draw(images, draw_seed(5, draw))).softmax(1) for draw in range(3)]
     assert torch.allclose(model(images, keys=[5]).softmax(1), torch.stack(draws).mean(0), atol=1e-6)
     assert model.takes_keys
     assert model.clamps_last

@@ -29,7 +29,7 @@ def windows(batch: int = 2, channels: int = 2) -> Tensor:
 
 
 def filtered(content: dict[str, object], images: Tensor) -> Tensor:
-    return defence_of(content).filtered(images)
+    return defence_of(content).transform(images)
 
 
 @pytest.mark.parametrize("sigma", [0.4, 1.0, 2.5])
@@ -75,8 +75,8 @@ def test_dct_quantization_of_a_window_that_blocks_do_not_tile_is_that_of_its_ref
     images = windows()
     tiled = np.pad(images.numpy(), ((0, 0), (0, 0), (0, 3), (0, 0), (0, 1)), mode="reflect")
     defence = DctQuantization(block=4)
-    whole = defence.filtered(torch.from_numpy(tiled))
-    torch.testing.assert_close(defence.filtered(images), whole[:, :, :9, :8, :7], rtol=0, atol=1e-14)
+    whole = defence.transform(torch.from_numpy(tiled))
+    torch.testing.assert_close(defence.transform(images), whole[:, :, :9, :8, :7], rtol=0, atol=1e-14)
 
 
 def objective(u: np.ndarray, x: np.ndarray, weight: float) -> float:
@@ -108,7 +108,7 @@ def test_channels_and_samples_are_filtered_by_themselves() -> None:
 def gradient(defence: Defence, images: Tensor, adaptive: bool) -> tuple[Tensor, Tensor]:
     """Gradient of a weighted sum of the network's input, and the weights."""
     x = images.clone().requires_grad_()
-    seen, _ = defence.seen(x, range(len(images)), adaptive)
+    seen, _ = defence.defend(x, range(len(images)), adaptive)
     weights = torch.randn(seen.shape, dtype=seen.dtype, generator=torch.Generator().manual_seed(5))
     (slope,) = torch.autograd.grad((seen * weights).sum(), x)
     return slope, weights
@@ -119,8 +119,8 @@ def test_an_adaptive_attacker_gets_the_identity_s_gradient_of_the_filtered_windo
     defence, images = defence_of(content), windows()
     slope, weights = gradient(defence, images, adaptive=True)
     assert torch.equal(slope, weights)
-    seen, _ = defence.seen(images, [0, 0], adaptive=True)
-    assert torch.equal(seen, defence.filtered(images))
+    seen, _ = defence.defend(images, [0, 0], adaptive=True)
+    assert torch.equal(seen, defence.transform(images))
     assert not torch.equal(seen, images)
 
 
@@ -141,7 +141,7 @@ def test_a_naive_attacker_gets_no_gradient_through_a_rounding(content: dict[str,
 )
 def test_gradients_through_smooth_ones_are_those_of_finite_differences(content: dict[str, object]) -> None:
     images = 0.25 + 0.5 * windows(1, 1)[:, :, :4, :4, :3]
-    assert torch.autograd.gradcheck(defence_of(content).filtered, images.requires_grad_())
+    assert torch.autograd.gradcheck(defence_of(content).transform, images.requires_grad_())
 
 
 def test_total_variation_of_a_flat_window_has_a_gradient() -> None:
@@ -153,7 +153,7 @@ def test_a_resized_window_stands_among_zeros_and_its_logits_come_back() -> None:
     """A linear ramp keeps its values where it came from: what is seen there is where the network saw it."""
     h, w, d = (torch.linspace(0.2, 0.8, size, dtype=torch.float64) for size in (20, 16, 12))
     ramp = ((h[:, None, None] + w[:, None] + d) / 3)[None, None]
-    seen, back = RandomResizePad(smallest=0.5).seen(ramp, [4], adaptive=True)
+    seen, back = RandomResizePad(smallest=0.5).defend(ramp, [4], adaptive=True)
     sides = [int(seen.amax(dim=axes).count_nonzero()) for axes in ((0, 1, 3, 4), (0, 1, 2, 4), (0, 1, 2, 3))]
     assert all(size / 2 <= side < size for side, size in zip(sides, (20, 16, 12), strict=True))
     inner = (slice(None), slice(None), slice(2, -2), slice(2, -2), slice(2, -2))
@@ -162,7 +162,7 @@ def test_a_resized_window_stands_among_zeros_and_its_logits_come_back() -> None:
 
 def test_ratios_and_places_of_resized_windows_fill_their_range() -> None:
     one = torch.ones(1, 1, 20, 20, 20)
-    seen = torch.cat([RandomResizePad(smallest=0.5).seen(one, [seed], adaptive=True)[0] for seed in range(200)])
+    seen = torch.cat([RandomResizePad(smallest=0.5).defend(one, [seed], adaptive=True)[0] for seed in range(200)])
     sides = seen[:, 0, :, :, :].amax(dim=(2, 3)).sum(dim=1)
     first = seen[:, 0].amax(dim=(2, 3)).argmax(dim=1)
     assert (sides.min(), sides.max()) == (10, 20)

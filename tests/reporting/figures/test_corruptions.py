@@ -33,7 +33,7 @@ def attacks() -> list[Any]:
 
 
 def compared(*rows: Any) -> NaturalComparison:
-    comparison = natural.compared(shown_rows(records(*rows)))
+    comparison = natural.compare_models(shown_rows(records(*rows)))
     assert isinstance(comparison, NaturalComparison), comparison
     return comparison
 

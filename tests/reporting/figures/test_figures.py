@@ -80,11 +80,11 @@ def test_the_case_in_full_is_that_of_the_largest_drop(material: Material) -> Non
 
 @pytest.mark.integration
 def test_a_reference_that_is_the_clean_prediction_is_shown_once(material: Material) -> None:
-    rows = cases._saved(material, material.rows[material.rows["source_model"] == "a"])
+    rows = cases._saved_rows(material, material.rows[material.rows["source_model"] == "a"])
     (saved,) = cases._read(material, rows.iloc[:1].to_dict("records"), "a").values()
     clean = saved.predictions["a"][0]
     for label, first in ((1 - clean.clip(0, 1), "label"), (clean, "prediction, clean")):
-        figure = cases.in_full(replace(saved, label=label), "a", "title", {})
+        figure = cases.draw_case(replace(saved, label=label), "a", "title", {})
         assert figure.axes[3].get_title() == first
 
 

@@ -53,7 +53,7 @@ def computed(entry: BoardEntry, made: Path, **asked: Any) -> list[str]:
 def without_audit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Audit without findings, which tests of other things need not compute."""
     monkeypatch.setattr(computing, "compute_missing", lambda *args, **options: 0)
-    monkeypatch.setattr(entry_checks, "audited", lambda store: entry_checks.Check("audit", "ok", ""))
+    monkeypatch.setattr(entry_checks, "check_audit", lambda store: entry_checks.Check("audit", "ok", ""))
 
 
 def test_files_that_fit_each_other_pass(entered: Path) -> None:
@@ -301,7 +301,7 @@ def test_an_audit_that_was_not_run_is_refused(entered: Path, tmp_path: Path) -> 
 def test_weak_settings_are_refused_in_words() -> None:
     rows = planted.healthy()
     findings = audited(planted.evidence(rows, added=planted.but_for(rows, "fgsm"), gradients=(planted.gradients(),)))
-    (reason,) = entry_checks._refused(findings)
+    (reason,) = entry_checks._refusals(findings)
     assert reason.startswith("Weak settings on phantom: flagged: strongest (a stronger attack with the same bounds")
     assert "report the stronger attack" in reason
 

@@ -18,7 +18,7 @@ from reporting.handmade import records, row, shown
 import freqbench.reporting.page
 from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.analysis.tables import SUMMARY, current
-from freqbench.reporting.page import build_page, packed, page_data
+from freqbench.reporting.page import build_page, pack_data, page_data
 from freqbench.reporting.page import data as page
 from freqbench.reporting.page.data import numbers, texts
 from freqbench.reporting.page.schema import Counts, Frame, Manifest, Texts
@@ -155,13 +155,13 @@ def test_packed_data_is_plain_json_and_the_same_for_the_same_rows() -> None:
     records, classes = grid(1, ["a"], ["a"], 1, 2)
     made = data_of(records[:0], classes[:0])
     assert len(column(made.summary, "dsc")) == len(column(made.cases, "dsc")) == 0
-    assert json.loads(gzip.decompress(packed(made))) == made.model_dump(mode="json")
-    assert packed(made) == packed(made)
+    assert json.loads(gzip.decompress(pack_data(made))) == made.model_dump(mode="json")
+    assert pack_data(made) == pack_data(made)
 
 
 def test_whole_numbers_have_no_point_in_the_packed_data() -> None:
     """A page is that much smaller, and 3 cases are not 3.0."""
-    text = gzip.decompress(packed(data_of(*grid(1, ["a"], ["a"], 3, 2)))).decode()
+    text = gzip.decompress(pack_data(data_of(*grid(1, ["a"], ["a"], 3, 2)))).decode()
     assert '"cases":[3]' in text
     assert '"budget":[0.00392157]' in text
 

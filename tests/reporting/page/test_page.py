@@ -18,7 +18,7 @@ from reporting.handmade import row, shown
 
 from freqbench.analysis import tables
 from freqbench.audit.checks import audited
-from freqbench.reporting.page import build_page, facts, packed, page_data
+from freqbench.reporting.page import build_page, facts, pack_data, page_data
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
 HOSTILE = "<script>alert(1)</script>"
@@ -555,7 +555,7 @@ def test_new_data_keep_the_filters_unchanged_ones_are_not_sent_again_and_a_serve
         page.goto(f"{URL}#tab=table&f.base=pgd")
         page.wait_for_selector("header [role=status]:has-text('trying again')")
         for settings, said in ((4, "1 row of 4"), (8, "2 rows of 8")):
-            sent.append(packed(data_of(*grid(settings, ["unet"], ["unet"], 2, 2))))
+            sent.append(pack_data(data_of(*grid(settings, ["unet"], ["unet"], 2, 2))))
             page.clock.fast_forward(10_000)
             page.wait_for_selector(f"#panel-table .status:has-text('{said}')")
             page.clock.fast_forward(10_000)

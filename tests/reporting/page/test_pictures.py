@@ -14,7 +14,7 @@ from freqbench.analysis import tables
 from freqbench.reporting.colors import class_color
 from freqbench.reporting.page import build_page, manifest, page_data
 from freqbench.reporting.page.schema import PageData
-from freqbench.results.glimpses import MAX_BYTES, Glimpse, Glimpses, packed
+from freqbench.results.glimpses import MAX_BYTES, Glimpse, Glimpses, pack_planes
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
 CASES = 3
@@ -67,7 +67,7 @@ def test_each_row_of_means_has_the_glimpse_of_its_worst_case_the_largest_drop_fi
     assert [text(data, "source", each.row) for each in data.glimpses] == worst["source_model"].tolist()
     assert {text(data, "transfer", each.row) for each in data.glimpses} == {"white-box"}
     first = data.glimpses[0].slice
-    assert first.unpacked()[0, 0, 0] == 128 + round(worst["drop"].iloc[0])
+    assert first.unpack()[0, 0, 0] == 128 + round(worst["drop"].iloc[0])
     monkeypatch.setattr(manifest, "MOST_BYTES", 2 * len(first.planes) + 9)
     assert page_of(str(tmp_path), records, classes).glimpses == data.glimpses[:2]
 
@@ -194,9 +194,9 @@ def test_a_glimpse_of_regions_has_the_outline_of_each(chromium: Any, tmp_path: P
     """Region 2, columns 8 to 15, lies in region 1; its own edge is column 8, the others are of both."""
     records, classes = stored()
     own = records[(records["source_model"] == "unet") & (records["target_model"] == "unet")].iloc[:1]
-    planes = glimpse_of(128).unpacked().copy()
+    planes = glimpse_of(128).unpack().copy()
     planes[3, :, :8], planes[3, :, 8:] = 1, 3
-    shown = glimpse_of(128).model_copy(update={"planes": packed(planes), "regions": [[], [1], [2], [1, 2]]})
+    shown = glimpse_of(128).model_copy(update={"planes": pack_planes(planes), "regions": [[], [1], [2], [1, 2]]})
     key, glimpses = own.iloc[0], Glimpses(str(tmp_path))
     glimpses.add(Glimpse(cell_id=key["cell_id"], case_key=key["case_key"], drop=9.0, shown=shown))
     glimpses.flush()

@@ -15,7 +15,7 @@ from freqbench.core import config
 from freqbench.engine.rows import cell_columns
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid, expand
-from freqbench.job.rehearsal import counted, missing
+from freqbench.job.rehearsal import add_stand_ins, missing
 from freqbench.job.schema import JobSpec
 from freqbench.models.sources import checkpoint
 from freqbench.reporting.papers import recipes
@@ -57,11 +57,11 @@ def grid(job: str) -> Grid:
     """The grid of a paper's job with its attacks, stand-ins for data and checkpoints, no network built."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "_agreed_args", lambda model, arch, stated, *_: stated)
-        patch.setattr(checkpoint, "_checked", lambda source, draft, *_: replace(draft, flops=0, step_bytes=0))
+        patch.setattr(checkpoint, "_check_weights", lambda source, draft, *_: replace(draft, flops=0, step_bytes=0))
         for variable in ("FREQBENCH_DATA", "FREQBENCH_CHECKPOINTS"):
             patch.delenv(variable, raising=False)
         spec = config.load(str(JOBS / f"{job}.yaml"), JobSpec)
-        return expand(counted(spec, missing(spec)))
+        return expand(add_stand_ins(spec, missing(spec)))
 
 
 def model_of(row: Published) -> str:

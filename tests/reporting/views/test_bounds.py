@@ -9,7 +9,7 @@ from freqbench.analysis import certificates
 from freqbench.reporting import render
 from freqbench.reporting.figures.curves import bounds_figure
 from freqbench.reporting.render import Section
-from freqbench.reporting.views.defences import shown
+from freqbench.reporting.views.defences import shown_columns
 
 REPORT = Path(__file__).parents[3] / "reports" / "bounds"
 FILES = sorted(REPORT.glob("*.csv"))
@@ -22,7 +22,7 @@ def stored() -> pd.DataFrame:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_report_shows_its_files(path: Path) -> None:
-    table = render.markdown([Section("", shown(certificates.means(pd.read_csv(path))))])
+    table = render.markdown([Section("", shown_columns(certificates.means(pd.read_csv(path))))])
     text = (REPORT / "README.md").read_text("utf-8")
     assert [line for line in table.splitlines() if line.startswith("|") and line not in text] == []
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from reporting.handmade import data_lines, row, shown, t_interval
 
-from freqbench.reporting.views.defences import certified, defences
+from freqbench.reporting.views.defences import certified_sections, defences
 
 MODELS = {
     "unet": None,
@@ -100,7 +100,7 @@ def test_certificates_are_means_over_cases() -> None:
         row("pgd", source="unet", target="s", case=case, dsc=0.6, dsc_clean=0.9, certified_share=share, **values)
         for case, share in enumerate((0.2, 0.4))
     ]
-    (section,) = certified(shown(*made, row("pgd", dsc=0.5, dsc_clean=0.9)))
+    (section,) = certified_sections(shown(*made, row("pgd", dsc=0.5, dsc_clean=0.9)))
     (line,) = section.table.to_dict("records")
     assert (line["model"], line["made on"], line["cases"], line["radius"], line["l2"]) == ("s", "unet", 2, "0.1", 4.0)
     assert (line["share\nclean"], line["share\nattacked"]) == pytest.approx((90, 30))

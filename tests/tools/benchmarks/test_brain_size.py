@@ -16,7 +16,7 @@ from tiny_job import job
 from torch import Tensor, nn
 
 from freqbench.core.errors import MissingDataError
-from freqbench.engine.rows import with_surfaces
+from freqbench.engine.rows import add_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.schema import DEFAULT_METRICS
 from freqbench.models import ModelSpec, load
@@ -52,7 +52,7 @@ def test_a_unit_of_real_size(
     worker = Worker(WorkerSpec(run_id="r", metrics=DEFAULT_METRICS, threads=torch.get_num_threads()))
     made, masks = worker.run(unit)
     started = time.perf_counter()
-    outcome = with_surfaces(unit, made, masks)
+    outcome = add_surfaces(unit, made, masks)
     surfaces = time.perf_counter() - started
     assert not outcome.failed, outcome.records[0]["error"]
     record = outcome.records[0]

@@ -50,8 +50,8 @@ def test_draws_cost_little_more_than_their_passes(
     torch.set_num_threads(1)
     keep_freed_memory()  # as `certify` and `run` do
     model, case = fb.load_model("zoo://phantom/unet"), fb.load_dataset("phantom", split="test")[0]
-    dataset, source = model._fitted(case)
-    volume = case._in(dataset, source.space)
+    dataset, source = model._fit_case(case)
+    volume = case._load_in(dataset, source.space)
     samples = 1 if fast else 100
     network = copy(model.network)
     network.defence = Smoothing(kind=kind, sigma=SIGMAS[kind], samples=samples)
@@ -65,7 +65,7 @@ def test_draws_cost_little_more_than_their_passes(
                 network.net(crops)
 
     def draws() -> None:
-        memory.predicted(network, volume.image, volume, memory.INFERENCE_WINDOWS, with_confidence=False)
+        memory.segment(network, volume.image, volume, memory.INFERENCE_WINDOWS, with_confidence=False)
 
     def seconds(action: Any) -> float:
         started = time.process_time()

@@ -66,7 +66,7 @@ class SleepingWorker(InstantWorker):
         return node, name
 
     def _run(self, unit: Unit, prefetch: Unit | None) -> tuple[Outcome, Masks | None]:
-        with self._timed():
+        with self._time_loading():
             self._models.get(unit.cell.source.model_id, self._slow_model)
         time.sleep(STEP_S * steps_of(unit))
         return answer(unit, self.spec.run_id), None

@@ -34,12 +34,12 @@ def test_requests_of_a_run_to_s3_grow_with_seconds_and_not_with_units(
         patch.setattr(Store, "compact", lambda *_: None)
         store = Store(s3_root)
         recorder = run.Recorder(store, plan, Console(file=io.StringIO()))
-        with recorder.recorded() as spec:
+        with recorder.record_rows() as spec:
             for unit in plan.units:
                 now[0] += 1 / units_a_second
                 recorder.take(answer(unit, spec.run_id))
                 recorder.tick([])
-        run.Additions.of(store).with_targets(plan.grid).write(store, plan.grid.job)
+        run.Additions.read(store).add_targets(plan.grid).write(store, plan.grid.job)
     asked = s3.requests()
     lists = sum(request in ("GET /lab", "GET /lab/") for request in asked)
     puts = sum(request.startswith("PUT ") for request in asked)

@@ -20,7 +20,7 @@ from freqbench.core.types import Shape
 from freqbench.ops.dct import frequency_consistency
 from freqbench.ops.losses import dice_ce
 from freqbench.training import TrainJob
-from freqbench.training.crops import CropSampler, loaded
+from freqbench.training.crops import CropSampler, load_batches
 from freqbench.training.loop import ALONE, Trainer
 from freqbench.training.plan import job_lists, prepare
 
@@ -168,7 +168,7 @@ def test_crops_are_never_waited_for(roi: Shape, measured: list[dict[str, Any]]) 
     sampler = CropSampler([dataset.load(ref) for ref in dataset.refs()], roi, Augmentation(), seed=0)
     batches = [range(4 * step, 4 * step + 4) for step in range(60)]
     waited = 0.0
-    with loaded(sampler, batches, loaders=1, pinned=ON_GPU) as crops:
+    with load_batches(sampler, batches, loaders=1, pinned=ON_GPU) as crops:
         start = seconds(lambda: next(crops))
         began = time.perf_counter()
         for _ in batches[1:]:

@@ -17,7 +17,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from freqbench.core.machine import available_cores
-from freqbench.engine.rows import with_surfaces
+from freqbench.engine.rows import add_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 
 ON_GPU = torch.cuda.is_available()
@@ -50,7 +50,7 @@ def test_one_unit_end_to_end(measured: list[dict[str, Any]], request: pytest.Fix
         began = time.perf_counter()
         made, masks = worker.run(unit, prefetch=following)
         scored = time.perf_counter()
-        outcome = with_surfaces(unit, made, masks)
+        outcome = add_surfaces(unit, made, masks)
         whole = time.perf_counter() - began
     assert not outcome.failed
     kind = DeviceType.CUDA if ON_GPU else DeviceType.CPU

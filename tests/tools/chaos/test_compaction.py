@@ -83,7 +83,7 @@ def interleaved(store: Store, seed: int) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compaction, "FULL_BYTES", rng.choice([1, 64 * MIB]))
-        patch.setattr(compaction, "chosen", lambda pairs: rng.sample(pairs, rng.randint(1, len(pairs))))
+        patch.setattr(compaction, "choose", lambda pairs: rng.sample(pairs, rng.randint(1, len(pairs))))
         turns = Turns(patch, rng)
         present = None
         for _ in turns.play([twice] * 3, kill=0.01):

@@ -11,7 +11,7 @@ from tiny_job import ARGS, small
 from freqbench import models
 from freqbench.audit.comparison import compare
 from freqbench.engine import attacking, memory
-from freqbench.engine.rows import with_surfaces
+from freqbench.engine.rows import add_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.cells import Unit
 
@@ -34,7 +34,7 @@ def unit_of(attack: Mapping[str, Any], shape: Sequence[int] = (24, 20, 16), roi:
 def rows(unit: Unit, device: torch.device) -> tuple[Any, Any]:
     """A unit's record and those of its classes, as a worker on the device makes them."""
     spec = WorkerSpec(run_id="r", metrics=METRICS, device=device.type, threads=1, window_batch=2)
-    outcome = with_surfaces(unit, *Worker(spec).run(unit))
+    outcome = add_surfaces(unit, *Worker(spec).run(unit))
     assert not outcome.failed, outcome.records[0]["error"]
     return outcome.records[0], outcome.class_records[0]
 
