@@ -327,17 +327,8 @@ def nnunet_attacks() -> str:
         map(points, 255 * left["linf"]),
         map(points, 100 * left["ssim_body"]),
     ]
-    headers = [
-        "attack",
-        "threat model",
-        "patients",
-        "DSC",
-        "interval",
-        "drop",
-        "its interval",
-        "L-inf 1/255",
-        "SSIM body",
-    ]
+    headers = ["attack", "threat model", "patients", "DSC", "interval", "drop", "its interval"]
+    headers += ["L-inf 1/255", "SSIM body"]
     return table([*map(list, zip(*columns, strict=True))], headers) + "\n"
 
 

@@ -24,6 +24,8 @@ HEADINGS = {score.name: score.heading.replace(" ", "\n") for score in SCORES} | 
     "hd95_medpy_mm": "HD95\nmedpy\nmm",
     "hd95_penalised": "HD95\npenalised\nmm",
     "linf_255": "L-inf\n1/255",
+    "smallest_linf_255": "smallest\nL-inf\n1/255",
+    "smallest_l2_255": "smallest\nrms\n1/255",
     "l2": "L2\n0..1",
     "l2_body": "L2 body\n0..1",
     "displacement_mean_mm": "displacement\nmean\nmm",
