@@ -24,7 +24,7 @@ from freqbench.core.documents import yaml_item
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.measures import METRICS
 from freqbench.core.names import packaged_jobs
-from freqbench.core.threat_models import in_words
+from freqbench.core.threat_models import words_of
 
 app = typer.Typer(name="list", help="Show attacks, models, datasets, metrics and packaged jobs.", no_args_is_help=True)
 
@@ -170,7 +170,11 @@ def attack(name: str) -> Described:
 def _describe_attack(cls: Any, name: str) -> Described:
     """Describes an attack by its class or outline; `name` is that of a job."""
     paper = cls.paper if hasattr(cls, "paper") else sys.modules[cls.__module__].__doc__
-    facts = {"paper": first_line(paper), "threat model": _worded(cls.threat_model), "budget": cls.budget_name or "none"}
+    facts = {
+        "paper": first_line(paper),
+        "threat model": _threat_text(cls.threat_model),
+        "budget": cls.budget_name or "none",
+    }
     details: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         details |= attributes(base.__doc__ or "", "Args") if base.__name__ != "Attack" else {}
@@ -178,9 +182,9 @@ def _describe_attack(cls: Any, name: str) -> Described:
     return Described(facts, _line("attacks", {"name": name, **_budget_example(cls)}), cls.__doc__, rows=rows)
 
 
-def _worded(threat_model: Any) -> Any:
+def _threat_text(threat_model: Any) -> Any:
     """Adds its name in words to that of a threat model; a property, of a class whose parameters choose it, stays."""
-    words = in_words(threat_model) if isinstance(threat_model, str) else ""
+    words = words_of(threat_model) if isinstance(threat_model, str) else ""
     return f"{threat_model}: {words}" if words else threat_model
 
 

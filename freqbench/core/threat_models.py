@@ -31,7 +31,7 @@ WORDS: Mapping[str, str] = {
 }
 
 
-def in_words(threat_model: str) -> str:
+def words_of(threat_model: str) -> str:
     """Returns the name in words of a threat model; empty for one of another package."""
     base = threat_model.removesuffix(_SSIM)
     words = WORDS.get(base, "")

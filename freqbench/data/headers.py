@@ -226,7 +226,7 @@ def damage(path: Path | str, num_voxels: int) -> str:
 def refusal(
     begin: str, advice: str = "fetch the file again", faults: tuple[type[Exception], ...] = FAULTS
 ) -> Iterator[None]:
-    """Makes a line of what a library raises: `begin` (path, expected and got), its reason, and advice."""
+    """Turns a library's error into one line: `begin` (path, expected and got), its reason, and advice."""
     try:
         yield
     except UserError:

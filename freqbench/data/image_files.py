@@ -220,7 +220,7 @@ def merge_layers(
 
 
 def _layers(header: Header, least: int) -> Iterator[npt.NDArray[np.integer[Any]]]:
-    """Yields labels `[H, W, D]`, each of the value that it stands for, layer by layer; see `read_integers`."""
+    """Yields the label values `[H, W, D]` of one layer after another; see `read_integers`."""
     voxels = _voxels(header, header.stored if header.is_integer else np.float64)
     for layer, stands_for in enumerate(header.layers or [{}]):
         stored = voxels[..., layer]

@@ -79,7 +79,7 @@ class Reading:
         return read_classes(header, self.file_classes(header), self.takes_others, bool(self.regions))
 
     def recipe(self) -> dict[str, object]:
-        """Returns the part of a case's identity: empty if every value is its own class."""
+        """Returns the labels' part of a case's identity: empty if every value is its own class."""
         parts = {"label_map": [*map(list, self.moved.items())], "ignore": list(self.ignored)}
         parts |= {"regions": [*map(list, self.regions)], "others": [0] if self.takes_others else []}
         return {key: value for key, value in parts.items() if value}

@@ -341,7 +341,7 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
 
 
 def _guesses(kind: LayoutKind, entry: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    """Yields what was concluded from names and values, and other loaders that fit the folder."""
+    """Yields lines on conclusions from names and values, and on other loaders that fit the folder."""
     if kind.loader == "pairs" and (pairing := _find_pairing(folder)):
         yield (
             f"{pairing.label} are label maps by their names, and by the few whole values of the {READ} that were read "

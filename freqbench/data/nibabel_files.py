@@ -158,7 +158,7 @@ def _header(path: Path, spec: Any, multichannel: bool) -> Header:
 
 
 def _guess(path: Path, spec: Any) -> str:
-    """Returns what a NIfTI header leaves to guess; refuses one whose sform and qform contradict each other."""
+    """Returns the guess of a NIfTI header's missing directions; refuses a header whose sform and qform differ."""
     with _refusal(f"{path}: expected a rotation as qform, got none", "fix the header"):
         sform, qform = spec.get_sform(coded=True)[0], spec.get_qform(coded=True)[0]
         headers.check_invertible(path, spec.get_best_affine())

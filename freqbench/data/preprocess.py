@@ -259,7 +259,7 @@ class LabelWay:
 
 
 def _words(preprocess: Preprocess) -> Mapping[str, str]:
-    """Returns what each step of `preprocess` may do to labelled voxels."""
+    """Returns the possible loss of labelled voxels in each step of `preprocess`, in words."""
     kept = "voxels that are not 0" if preprocess.is_nnunets else "intensities above the lower bound"
     return {
         "crop": f"lie outside the crop to {kept}",

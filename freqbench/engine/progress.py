@@ -173,7 +173,7 @@ class TimeLeft:
         return {f"{cell.attack.name} on {cell.source.name}": self._costs.attack[key], SCORING: self._costs.scoring[key]}
 
     def _factors(self) -> dict[str, float]:
-        """Returns what the estimates of each kind are multiplied by."""
+        """Returns the factor of the estimates of each kind."""
         took, ended = self._took.copy(), self._ended.copy()
         for key, work in self.at_work.items():
             kind, seconds = next(iter(self._estimates(key).items()))
@@ -188,7 +188,7 @@ class TimeLeft:
         return {kind: factor(took[kind], ended[kind], attacks) for kind in self._ahead} | {SCORING: scoring}
 
     def _done_seconds(self, now: float, factors: Mapping[str, float]) -> dict[str, float]:
-        """Returns the estimated seconds of what is done, by kind."""
+        """Returns the estimated seconds of the finished work, by kind."""
         done = self._ended.copy()
         for key in self.at_work:
             for kind, seconds in self._unit_seconds(key, now, factors).items():
@@ -196,7 +196,7 @@ class TimeLeft:
         return done
 
     def _unit_seconds(self, key: Place, now: float, factors: Mapping[str, float]) -> dict[str, float]:
-        """Returns the estimated seconds of what a unit at work has done, by kind."""
+        """Returns the estimated seconds of the finished part of a unit at work, by kind."""
         work, made = self.at_work[key], dict[str, float]()
         part = work.part(work.passes)
         beyond = now - work.since if part else 0.0

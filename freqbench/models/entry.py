@@ -416,7 +416,7 @@ class ModelEntry(Strict):
         return is_prompted(self.arch, self.args)
 
     def num_outputs(self, num_classes: int | None, outputs: Outputs = "softmax") -> int | None:
-        """Returns how many outputs its network should have for a dataset; None if its files have to say it."""
+        """Returns the number of the network's outputs for a dataset; None if its files have to say it."""
         if self.classes or self.class_map is not None or num_classes is None:
             return self.classes
         return num_classes - (self.head(outputs) == "sigmoid")
@@ -532,7 +532,7 @@ class ModelEntry(Strict):
         return self
 
     def _complaints(self) -> Iterator[tuple[object, str]]:
-        """Yields what may be wrong with keys that do not go together, and the words for it."""
+        """Yields each test of keys that exclude each other (true: a mistake), and its complaint."""
         checkpoint, defence, command = str(self.checkpoint), self.defence, self.command
         if checkpoint.startswith(SCHEME):
             networks, name = FILES.keys() - {T1}, checkpoint.removeprefix(SCHEME)

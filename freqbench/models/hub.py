@@ -102,7 +102,7 @@ def _parse(uri: str) -> _Place:
 
 
 def _ask_hub(uri: str, place: _Place) -> tuple[_Snapshot, bool]:
-    """Returns a repository at a revision, and True if that is the hub's last answer, as it cannot be reached now.
+    """Returns a repository at a revision, and True for the last answer of a hub that is out of reach now.
 
     What a commit holds never changes, so that it is asked for once.
     """

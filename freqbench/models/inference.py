@@ -367,7 +367,7 @@ class _Restored:
 
 
 def _going_back(way: "FileGrid | Restore", model: SegmentationModel, with_confidence: bool) -> "_InFile | _Restored":
-    """Returns what takes the rows of a volume back to its file."""
+    """Returns the converter of a volume's rows to its file's grid."""
     if isinstance(way, FileGrid):
         return _InFile(way, model, with_confidence)
     return _Restored(way, model, with_confidence)

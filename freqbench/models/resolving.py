@@ -87,7 +87,7 @@ def resolve(
     the checkpoint's metadata, or code that is not trusted; CheckpointError for a checkpoint that is missing, unreadable
     or does not fit.
     """
-    asked = _asked(entry, num_classes, num_channels)
+    asked = _spec_of_job(entry, num_classes, num_channels)
     facts = facts or facts_of(entry, num_classes, num_channels, class_names)
     draft = _spec_of(asked, facts, entry, space)
     source = source_of(facts.arch)
@@ -102,7 +102,7 @@ def resolve(
     return _examine_spec(replace(spec, checkpoint=facts.path, notes=notes, silent_args=silent))
 
 
-def _asked(entry: ModelEntry, num_classes: int, num_channels: int) -> ModelSpec:
+def _spec_of_job(entry: ModelEntry, num_classes: int, num_channels: int) -> ModelSpec:
     """Returns what the job says of a model's spec, for volumes of so many classes and channels, before its files."""
     training = entry.trained
     return ModelSpec(
@@ -237,7 +237,7 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
                     f"{member.name}: state one for both"
                 )
     return replace(
-        _asked(entry, first.num_classes, first.num_channels),
+        _spec_of_job(entry, first.num_classes, first.num_channels),
         arch=ENSEMBLE,
         roi=first.roi,
         head=first.head,
@@ -310,7 +310,7 @@ def resolve_network(
             "or fix it"
         )
     spec = replace(
-        _asked(entry, got[1] + (head == "sigmoid"), num_channels),
+        _spec_of_job(entry, got[1] + (head == "sigmoid"), num_channels),
         arch=f"{type(net).__module__}:{type(net).__qualname__}",
         runs_code=True,
         checkpoint_sha256=checkpoints.state_sha256(net.state_dict()),
@@ -441,7 +441,7 @@ def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpac
 
 
 def _examine_spec(spec: ModelSpec) -> ModelSpec:
-    """Returns the spec with what the examination of its network found, once per node; refuses a network at fault.
+    """Returns the spec with the findings on its network, examined once per node; refuses a network at fault.
 
     The construction of freqbench's own networks shows that they return logits of each window by itself.
     """

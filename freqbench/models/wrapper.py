@@ -375,7 +375,7 @@ class _BesideWindows:
 
     @classmethod
     def from_volume(cls, prepared: Beside, device: torch.device) -> "_BesideWindows":
-        """Returns that of a whole volume."""
+        """Returns the bounds and tensors of a whole volume."""
         low, high = torch.tensor(prepared.bounds, device=device).T.reshape(2, 1, -1, 1, 1, 1)
         rest, fixed = (None if each is None else each[None].to(device) for each in (prepared.rest, prepared.fixed))
         return cls(low=low, high=high, rest=rest, fixed=fixed)
@@ -386,7 +386,7 @@ class _BesideWindows:
         return self.rest is not None or self.fixed is not None
 
     def cut(self, windows: Sequence[tuple[slice, slice, slice]]) -> "_BesideWindows":
-        """Returns that of windows of the volume, in their order."""
+        """Returns the bounds and tensors of windows of the volume, in their order."""
         rest, fixed = (
             None if each is None else torch.cat([each[:, :, h, w, d] for h, w, d in windows])
             for each in (self.rest, self.fixed)

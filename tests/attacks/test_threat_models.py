@@ -10,7 +10,7 @@ from attacks.examples import EXAMPLES, SETTINGS, example
 from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.attack import Attack
 from freqbench.attacks.core.strongest import STRONGEST, is_claimed, limits_of, strongest_forms
-from freqbench.core.threat_models import WORDS, in_words
+from freqbench.core.threat_models import WORDS, words_of
 from freqbench.exchange.adversarial_volumes import Imported
 
 PAGE = (Path(__file__).parents[2] / "docs" / "background" / "threat-models.md").read_text("utf-8")
@@ -43,14 +43,14 @@ def test_page_lists_the_threat_models_of_all_attacks() -> None:
     made = [make(name, **EXAMPLES[name], variant=variant) for name, cls in ATTACKS.items() for variant in cls.variants]
     had = {attack.threat_model for attack in made} | {Imported.threat_model, *(name for *_, name in NAMES)}
     assert set(re.findall(r"^\| `([\w-]+)`", PAGE, re.MULTILINE)) == {n for n in had if not n.endswith("-ssim")}
-    assert all(in_words(name) for name in had)
+    assert all(words_of(name) for name in had)
 
 
 def test_threat_models_have_a_name_in_words_each() -> None:
     assert re.findall(r"^\| `([\w-]+)`", PAGE, re.MULTILINE) == [*WORDS]
-    assert in_words("linf") == "L-infinity ball: each voxel by at most eps"
-    assert in_words("dct-scaling-ssim") == f"{WORDS['dct-scaling']}; SSIM at least ssim_min"
-    assert in_words("of-another-package") == in_words("of-another-package-ssim") == ""
+    assert words_of("linf") == "L-infinity ball: each voxel by at most eps"
+    assert words_of("dct-scaling-ssim") == f"{WORDS['dct-scaling']}; SSIM at least ssim_min"
+    assert words_of("of-another-package") == words_of("of-another-package-ssim") == ""
 
 
 @pytest.mark.parametrize(("attack", "given", "name"), NAMES)

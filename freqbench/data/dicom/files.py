@@ -75,7 +75,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def label_files(files: Sequence[Path]) -> list[Path]:
-    """Returns the segmentations among files, else the RTSTRUCT, which are refused when they are read."""
+    """Returns the segmentations among files, else the RTSTRUCT files; reading these raises DataError."""
     kinds = dict[Path, str]()
     for path in files:
         with suppress(DataError), reading(path) as pydicom:
@@ -92,7 +92,7 @@ def kind_name(uid: str) -> str:
 
 
 def stamp_files(files: Sequence[Path], where: Path) -> Stamps:
-    """Returns files with size and time stamp, by which what was read of them is kept."""
+    """Returns path, size and time stamp of files: the key of what is cached of them."""
     try:
         return tuple((path, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files)
     except OSError:
@@ -198,7 +198,7 @@ def _frame_size(frame: bytes) -> tuple[int, int, int] | None:
 
 
 def _decode(fields: Any, pydicom: Any) -> npt.NDArray[Any]:
-    """Returns compressed numbers by SimpleITK's GDCM, of a copy without slope, which GDCM heeds in some kinds alone."""
+    """Returns compressed numbers by SimpleITK's GDCM, without their slope, which GDCM heeds in some kinds alone."""
     import SimpleITK
 
     fields.SOPClassUID = fields.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage

@@ -37,7 +37,7 @@ class Series(Header):
 
 
 def read_series(paths: Sequence[Path], where: Path, uid: str | None = None, segmentation: Path | None = None) -> Series:
-    """Returns the header of one series among files; of several, `uid`, or the one that a SEG is of, or the longest.
+    """Returns the header of one series among files: the series `uid`, else the image of the SEG, else the longest.
 
     Raises DataError for slices that are no evenly spaced stack, damaged files, colour, and several frames.
     """
@@ -80,7 +80,7 @@ def _scan_headers(stamps: Stamps, where: Path) -> list[File]:
 def _choice(
     of_series: Mapping[str, list[File]], where: Path, uid: str | None, segmentation: Path | None
 ) -> tuple[str, str]:
-    """Returns a series and why it is the one, empty if there is no other."""
+    """Returns a series and the reason for its choice, empty if there is no other."""
     counts = ", ".join(f"{name} ({len(of_series[name])} slices)" for name in sorted(of_series)[:5])
     counts += f" and {len(of_series) - 5} more" if len(of_series) > 5 else ""
     if uid is not None:
@@ -198,7 +198,7 @@ def _gap(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], si
 
 
 def _check_slice(file: File, where: Path) -> None:
-    """Refuses what is no whole grey slice with a place."""
+    """Refuses a file that is not one whole grey slice with a position."""
     fields = file.fields
     photometric = str(fields.get("PhotometricInterpretation", ""))
     if fields.get("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):

@@ -141,7 +141,7 @@ class Decathlon(ListedFolder):
 
 
 def _images_in(line: Any) -> tuple[str, ...]:
-    """Returns an entry's images as the list names them; none for what is no entry."""
+    """Returns the names of an entry's images in the list; none for a malformed entry."""
     images = line.get("image") if isinstance(line, dict) else line
     several: list[Any] = images if isinstance(images, list) and isinstance(line, dict) else [images]
     if not all(isinstance(image, str) and image for image in several):
@@ -164,7 +164,7 @@ def _common_stem(images: Sequence[str]) -> str:
 
 
 def _told_apart(images: Sequence[str]) -> dict[str, str]:
-    """Returns the part of each path that tells it from all others: one folder's name, if it does, else several.
+    """Returns the distinctive part of each path: the name of one folder if it suffices, else of several.
 
     >>> _told_apart(["kits/case_1/imaging.nii.gz", "kits/case_2/imaging.nii.gz"]).values()
     dict_values(['case_1', 'case_2'])

@@ -121,7 +121,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     @abc.abstractmethod
     def stated_labels(self) -> Stated:
-        """Returns what the files' own list says of label maps; raises DataError if it is missing or unreadable."""
+        """Returns the facts of label maps in the files' own list; raises DataError if it is missing or unreadable."""
 
     @property
     def source(self) -> str:
@@ -129,7 +129,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return self._root()
 
     def _readable_labels(self) -> Stated:
-        """Returns what the list says; where it cannot be read, the job's keys hold."""
+        """Returns the list's facts of label maps; of an unreadable list its error, as the job's keys may do without."""
         try:
             return self.stated_labels()
         except DataError as error:

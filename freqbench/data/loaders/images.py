@@ -61,7 +61,7 @@ class Images(ListedFolder):
         return [(case, [stems[stem] for stem in channels]) for case, channels in cases.items()]
 
     def remarks(self, patients: Sequence[str]) -> Iterator[str]:
-        """Yields what is guessed of patients, label maps among the scans, and channels."""
+        """Yields lines on guesses of patients and channels, and on label maps among the scans."""
         yield from super().remarks(patients)
         called = [file for file in self._all_files() if file != self._root() and file_names.is_called_mask(file)]
         label_maps = self._label_maps()

@@ -110,7 +110,7 @@ class MSD(Decathlon):
         return {"window": window} if window else "percentile"
 
     def stated_labels(self) -> Stated:
-        """Returns what the list states, with the task's own tolerance, whatever name its list has."""
+        """Returns the list's facts with the tolerance of the task, whatever name the list has."""
         try:
             stated = super().stated_labels()
         except DataError as error:

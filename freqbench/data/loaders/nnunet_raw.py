@@ -39,7 +39,7 @@ class NnunetRaw(ListedFolder):
     splits_file: str = "splits_final.json"
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
-        """Returns the cases with a label map, and of a fold all that it lists."""
+        """Returns the cases with a label map, and all listed cases of a fold."""
         of_training = self._labelled_cases("Tr")
         splits = {"training": [*of_training.items()], "validation": [], "test": [*self._labelled_cases("Ts").items()]}
         if self.fold is not None:

@@ -126,7 +126,7 @@ def save_checkpoint(
 
 
 def read_content(path: str) -> Any:
-    """Returns all that a checkpoint holds, on the CPU: weights, and what its framework wrote beside them.
+    """Returns the content of a checkpoint, on the CPU: weights, and its framework's further values.
 
     Raises CheckpointError for a missing file, a file that is no checkpoint, a truncated one, or a pickle that asks for
     more than weights.
@@ -355,7 +355,7 @@ _SAFE: list[Any] = [
 
 
 def read_torch(path: str, file: Path | io.BytesIO) -> Any:
-    """Returns what `torch.save` wrote, weights and plain values only; `path` is for messages.
+    """Returns the weights and plain values of a file of `torch.save`; `path` is for messages.
 
     Raises CheckpointError for any other file, one that is truncated or unpacks to more than its size, or a pickle that
     asks for more.

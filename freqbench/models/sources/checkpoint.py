@@ -66,7 +66,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 
 
 def metadata_of(path: str) -> Metadata | None:
-    """Returns what freqbench wrote into a checkpoint, None if nothing; raises UserError if it is malformed."""
+    """Returns the metadata of a checkpoint by freqbench, None without any; raises UserError for malformed ones."""
     content = checkpoints.read_metadata(path)
     return validate(content, Metadata, where=f"{path}: metadata") if content else None
 
@@ -100,12 +100,12 @@ def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Te
 
 
 def shown_channels(facts: Facts) -> Inferred:
-    """Returns what the weights of a checkpoint show of its network."""
+    """Returns the arguments and counts of a network, inferred from a checkpoint's weights."""
     return inferred_from(facts.checkpoint, facts.arch) if seed_of(facts.path) is None else Inferred()
 
 
 def inferred_from(path: str, arch: str, num_channels: int = 1) -> Inferred:
-    """Returns what the weights of a checkpoint, of whatever prefix, show of a network of MODELS."""
+    """Returns the arguments and counts of a network of MODELS, inferred from weights with any prefix."""
     for _, tensors in checkpoints.sets_of(path):
         _, theirs, weights = find_arch(tensors)
         if theirs == arch:

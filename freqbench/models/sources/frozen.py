@@ -115,7 +115,7 @@ def network(spec: ModelSpec) -> nn.Module:
 
 
 def complete_args(entry: ModelEntry, num_classes: int | None, num_channels: int | None) -> dict[str, Any]:
-    """Returns an entry's arguments with what the job says elsewhere, as the file may not state inputs and outputs."""
+    """Returns an entry's arguments with the job's counts and ROI, as the file may not state inputs and outputs."""
     roi = (entry.input or DEFAULT_INPUT).network_order(entry.roi) if entry.roi else None
     args = {
         "num_classes": entry.num_outputs(num_classes),

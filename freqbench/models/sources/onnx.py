@@ -104,7 +104,7 @@ def _packages(path: str) -> Any:
 
 
 def _graph(path: str) -> _Graph:
-    """Reads what a file says of its input and output, and the names of files with its larger arrays."""
+    """Reads the input and output of a file, and the names of files with its larger arrays."""
     onnx, *_ = _packages(path)
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: expected a file, found none: check the path")

@@ -23,7 +23,7 @@ _LEAVES_SCRIPT = re.compile(r"</script|<!--|<script", re.IGNORECASE)
 
 def pack_data(data: PageData) -> bytes:
     """Packs the page's data as gzip-compressed JSON, the same bytes for the same data; ValueError for a NaN."""
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_given)
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_fields)
     return gzip.compress(text.encode(), compresslevel=9, mtime=0)
 
 
@@ -61,7 +61,7 @@ def viewer_script() -> str:
     return _read("dist/viewer.js")
 
 
-def _given(part: Part) -> dict[str, Any]:
+def _fields(part: Part) -> dict[str, Any]:
     return {name: value for name, value in part if name in part.model_fields_set}
 
 

@@ -20,7 +20,7 @@ from freqbench.analysis.tables import ADDED, CLEAN, failures, summary
 from freqbench.audit import checks
 from freqbench.core.documents import object_of
 from freqbench.core.measures import METRIC_OF
-from freqbench.core.threat_models import in_words
+from freqbench.core.threat_models import words_of
 from freqbench.core.types import AGREEMENT, dataset_name
 from freqbench.metrics import name_of
 from freqbench.reporting.colors import class_color, class_colors, series_style
@@ -98,7 +98,7 @@ def page_data(
         regions={str(name): regions[dataset_name(name)] for name in names if dataset_name(name) in regions},
         series={name: series_style(index) for index, name in enumerate(dict.fromkeys(rows["family"]))},
         attacks=page_facts.attacks(dict.fromkeys(rows["base"].dropna())),
-        threats={name: in_words(name) for name in sorted(set(rows["threat_model"].dropna().astype(str)))},
+        threats={name: words_of(name) for name in sorted(set(rows["threat_model"].dropna().astype(str)))},
         docs=page_facts.docs(),
         findings=page_facts.sentences(rows),
         glimpses=shown_glimpses(records, [each["store"] for each in facts]),

@@ -112,7 +112,7 @@ function worst(data, rows, open) {
     : h(
         "span",
         { class: "hint" },
-        ...(isSaved ? ["All slices: ", h("code", {}, "freqbench open OUT"), ", the page in a folder with the volumes."]
+        ...(isSaved ? ["All slices: ", h("code", {}, "freqbench report OUT --open"), ", the page in a folder with the volumes."]
           : ["All slices: put ", h("code", {}, "save_adversarial: nifti"), " into the job; run it again."]),
       );
   return h(
