@@ -11,6 +11,7 @@ Box = tuple[int, int, int, int]
 
 AXIAL = 2
 PLANES = {2: "axial", 1: "coronal", 0: "sagittal"}
+SIDES = {2: "RLA", 1: "RLS", 0: "APS"}  # of the patient, on the left, the right and on top of a slice of `plane`
 MARGIN = 2  # voxels between an error and its box
 
 

@@ -24,7 +24,7 @@ from freqbench.core.names import require_inside
 from freqbench.core.types import IGNORED, Spacing
 from freqbench.data import image_files, nibabel_files
 from freqbench.ops import planes
-from freqbench.ops.planes import AXIAL, PLANES, Array, Box, aspect, busiest, error_box, plane
+from freqbench.ops.planes import AXIAL, PLANES, SIDES, Array, Box, aspect, busiest, error_box, plane
 from freqbench.reporting.colors import class_color, class_colors
 from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import curves
@@ -91,7 +91,7 @@ def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
             upper.set_title(heading(name, 14), fontsize=6)
         axes[0, 0].set_ylabel("volume")
         axes[1, 0].set_ylabel(f"label | {plain(target, 16)}")
-        _title(figure, f"{dataset}: {model}, case {case}", index, "box: the largest error")
+        _title(figure, f"{dataset}: {model}, case {case}", index, first.spacing, "box: the largest error")
         masks = [plane(mask, AXIAL, index) for _, _, mask in columns]
         _classes(figure, masks, _class_names(material, some), first.regions)
         return figure
@@ -106,7 +106,8 @@ def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
     def draw(some: Rows) -> Figure:
         by_label = _read(material, some)
         index = busiest([each.change for each in by_label.values()], AXIAL)
-        ratio = aspect(next(iter(by_label.values())).spacing, AXIAL)
+        spacing = next(iter(by_label.values())).spacing
+        ratio = aspect(spacing, AXIAL)
         seen = {label: plane(each.change, AXIAL, index) for label, each in by_label.items()}
         most = 255 * planes.span(list(seen.values()))
         across = min(len(seen), 5)
@@ -118,7 +119,7 @@ def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
             axis.set_title(heading(label, 18), fontsize=6)
         bar = figure.colorbar(image, ax=axes, location="bottom", fraction=0.06, pad=0.03, aspect=50, extend="both")
         bar.set_label("change (1/255)")
-        _title(figure, f"{dataset}: {model}, case {case}", index, f"one scale: ±{most:.3g}/255", ",")
+        _title(figure, f"{dataset}: {model}, case {case}", index, spacing, f"one scale: ±{most:.3g}/255")
         return figure
 
     return _figures(attack_rows, MOST_CHANGES, draw)
@@ -185,17 +186,17 @@ def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, s
     for cells, (axis, name) in zip(axes, PLANES.items(), strict=True):
         index, ratio = busiest([weight], axis), aspect(saved.spacing, axis)
         for cell, volume in zip(cells[:2], (saved.clean, saved.adversarial), strict=True):
-            _show(cell, plane(volume, axis, index), ratio)
+            _show(cell, plane(volume, axis, index), ratio, across=axis)
         change = factor * plane(saved.change, axis, index)
-        _frame(cells[2]).imshow(change, cmap=DIVERGING, vmin=-0.5, vmax=0.5, aspect=ratio)
+        _frame(cells[2], axis).imshow(change, cmap=DIVERGING, vmin=-0.5, vmax=0.5, aspect=ratio)
         for cell, (mask, image) in zip(cells[3:], maps.values(), strict=True):
             legend_masks.append(plane(mask, axis, index))
-            _show(cell, plane(image, axis, index), ratio, legend_masks[-1], regions=saved.regions)
+            _show(cell, plane(image, axis, index), ratio, legend_masks[-1], regions=saved.regions, across=axis)
         cells[0].set_ylabel(f"{name} {index}")
     for cell, text in zip(axes[0], texts, strict=True):
         cell.set_title(text)
     colours = f"change: purple above 0, orange below, full colour at ±{0.5 / factor:.3g}"
-    figure.suptitle(f"{plain(title, 100)}\n{colours}")
+    figure.suptitle(f"{plain(title, 100)}, {_voxels(saved.spacing)}\n{colours}")
     _classes(figure, legend_masks, names, saved.regions)
     return figure
 
@@ -257,7 +258,7 @@ def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fig
         texts = ("label", "prediction, clean", "adversarial", "prediction, adversarial")
         for axis, text in zip(axes[0], texts, strict=True):
             axis.set_title(text)
-        _title(figure, f"{dataset}: {label}, case {case}", index, "box: the largest error")
+        _title(figure, f"{dataset}: {label}, case {case}", index, first.spacing, "box: the largest error")
         _classes(figure, legend_masks, _class_names(material, both), first.regions)
         return figure
 
@@ -370,10 +371,15 @@ def _grid(count: int, columns: int, shape: tuple[int, ...], ratio: float, gap: f
     return figure, axes
 
 
-def _frame(axis: Axes) -> Axes:
+def _frame(axis: Axes, across: int = AXIAL) -> Axes:
+    """Bares axes for a slice across an axis of the volume, and marks the patient's sides at its edges."""
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_visible(False)
+    places = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"), (0.5, 0.98, "center", "top"))
+    for side, (x, y, ha, va) in zip(SIDES[across], places, strict=True):
+        mark = axis.text(x, y, side, ha=ha, va=va, transform=axis.transAxes, fontsize=4.5, color="white")
+        mark.set_path_effects([withStroke(linewidth=1.0, foreground="black")])
     return axis
 
 
@@ -384,12 +390,13 @@ def _show(
     mask: Array | None = None,
     box: Box | None = None,
     regions: Regions = (),
+    across: int = AXIAL,
 ) -> None:
     """Draws a slice, its classes in their colours, outlined and numbered for print in grey, and a box.
 
     Where regions overlap, colour and number are of the one in front, and the outlines of all regions are drawn.
     """
-    _frame(axis).imshow(image, cmap="gray", vmin=0, vmax=1, aspect=ratio)
+    _frame(axis, across).imshow(image, cmap="gray", vmin=0, vmax=1, aspect=ratio)
     if mask is not None:
         look: dict[str, Any] = {"cmap": ListedColormap(class_colors()), "vmin": -0.5, "vmax": 255.5, "alpha": OPACITY}
         fronts = np.array([[0, *_regions_of(regions, label)][-1] for label in range(256)])
@@ -409,8 +416,12 @@ def _regions_of(regions: Regions, label: int) -> Sequence[int]:
     return regions[label] if label < len(regions) else (label,)
 
 
-def _title(figure: Figure, of: str, index: int, words: str, joint: str = ";") -> None:
-    figure.suptitle(f"{plain(of, 90)}, axial slice {index}{joint} {words}")
+def _title(figure: Figure, of: str, index: int, spacing: Spacing, words: str) -> None:
+    figure.suptitle(f"{plain(of, 90)}, axial slice {index}, {_voxels(spacing)}; {words}")
+
+
+def _voxels(spacing: Spacing) -> str:
+    return f"voxels of {' x '.join(f'{step:.3g}' for step in spacing)} mm"
 
 
 def _class_names(material: Material, rows: Rows) -> dict[int, str]:

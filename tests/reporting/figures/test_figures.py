@@ -269,6 +269,17 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
+def test_a_picture_marks_the_sides_of_the_patient_and_the_size_of_a_voxel(folder: Path) -> None:
+    saved = read_volumes(str(folder.parents[1]), str(folder))
+    figure = cases.draw_case(replace(saved, predictions={"net": (saved.label, saved.label)}), "net", "a case", {})
+    sides = ["".join(text.get_text() for text in axis.texts[:3]) for axis in figure.axes]
+    columns = len(sides) // 3
+    assert sides == [*columns * ["RLA"], *columns * ["RLS"], *columns * ["APS"]]
+    assert "voxels of 3 x 4 x 2 mm" in figure.get_suptitle()
+    left_posterior = np.argwhere(figure.axes[1].images[0].get_array() == 0.75)
+    assert left_posterior.tolist() == [[4, 3]]  # the lowest row, the last column
+
+
 def test_folders_are_known_by_cell_and_case_unless_torn(folder: Path) -> None:
     root = folder.parents[1]
     torn = root / "pgd-u-net-00cc" / "case-1-00bb"

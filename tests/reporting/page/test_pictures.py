@@ -186,6 +186,8 @@ def test_a_glimpse_has_these_colours_and_its_captions_are_text(overview: Any) ->
     assert first.locator("b").count() == 0
     shown = ["clean", "adversarial", "change, ±8/255", "label", "unet, DSC 25.0", "<b>unet</b>, clean, DSC 100.0"]
     assert first.locator("> span").all_inner_texts() == shown
+    edges = "(side) => getComputedStyle(side, '::before').content.slice(1, -1)"
+    assert "".join(side.evaluate(edges) for side in first.locator(".side").all()) == len(shown) * "RLA"
     assert first.get_attribute("aria-label").endswith(f": {'; '.join(shown)}")
 
 

@@ -72,12 +72,16 @@ function drawInSight(element, slice, canvases, palette) {
   return element;
 }
 
+/** The patient's sides at the edges of a slice: right on the left, left on the right, anterior on top. */
+const sides = () => ["R", "L", "A"].map((side) => h("span", { class: `side ${side}` }));
+
 /** The panels of a slice below their captions. */
 function panels(slice, palette, alt) {
   const { captions } = slice;
   const [canvases, ratio] = blank(slice);
-  for (const { style } of canvases) [style.aspectRatio, style.width] = [String(ratio), `${100 * Math.min(1, ratio)}%`];
-  const cells = captions.map((caption, place) => h("span", {}, caption, canvases[place]));
+  const look = { "aspect-ratio": String(ratio), width: `${100 * Math.min(1, ratio)}%` };
+  const seen = (canvas) => h("span", { class: "anatomy", style: look }, sides(), canvas);
+  const cells = captions.map((caption, place) => h("span", {}, caption, seen(canvases[place])));
   const element = h("span", { class: "glimpse", role: "img", "aria-label": `${alt}: ${captions.join("; ")}` }, cells);
   return drawInSight(element, slice, canvases, palette);
 }
@@ -91,7 +95,7 @@ export function wipe({ summary, glimpseOf, palette }, row) {
   const pairs = [[0, 1], ...(before > 2 && after > 2 ? [[before, after]] : [])];
   const stacks = pairs.map((pair) =>
     h("div", { class: "pair" }, h("p", {}, pair.toReversed().map((place) => h("span", {}, captions[place]))),
-      h("div", { class: "stack", style: { "aspect-ratio": String(ratio) } }, pair.map((place) => canvases[place]))),
+      h("div", { class: "stack", style: { "aspect-ratio": String(ratio) } }, sides(), pair.map((place) => canvases[place]))),
   );
   const alt = `Slice of ${name} under ${summary.text("attack", row)} on ${summary.text("source", row)}`;
   const images = h("div", { class: "pairs", role: "img", "aria-label": `${alt}: ${pairs.flat().map((place) => captions[place]).join("; ")}` }, stacks);
