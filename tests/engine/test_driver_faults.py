@@ -113,7 +113,7 @@ def test_a_ray_that_does_not_start_twice_is_one_line(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("ray.init", late)
     line = "Ray did not start: The current node timed out during startup: try again, or take --engine serial "
-    with pytest.raises(EngineLost, match=f"^{line}" + r"\(`train`: engine: local in the job\)$"), own(2):
+    with pytest.raises(EngineLost, match=f"^{line}" + r"\(a training job: engine: local\)$"), own(2):
         pass
     assert len(starts) == 2
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from freqbench.core.errors import UserError
 from freqbench.models import ModelEntry, build, load, resolve
-from freqbench.models.defences.base import defence_of
+from freqbench.models.entry import defence_of
 from freqbench.models.networks import vista3d
 from freqbench.models.networks.construction import skeleton
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from freqbench.models import SegmentationModel, SlidingWindowModel, prediction
-from freqbench.models.defences.base import defence_of, draw_seed
+from freqbench.models.defences.base import draw_seed
 from freqbench.models.defences.smoothing import Smoothing
+from freqbench.models.entry import defence_of
 from freqbench.ops.changes import CHANGES
 from freqbench.testing import SmallNet
 

@@ -1,12 +1,10 @@
 """Attacks that seek a smallest change, beside attacks with a budget: sizes in their unit, and no score ranks them."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from page_rows import browser
 from reporting.handmade import row, shown
 from tiny_job import JOB, execute, small
 
@@ -65,16 +63,15 @@ def test_a_report_states_the_step_of_intensity_in_the_unit_of_the_files(store: S
 
 
 @pytest.fixture(scope="module")
-def page(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
+def page(store: Store, chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     """The page's data, and the page in a browser."""
     _, data = data_of([store])
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(build_page(data))
-    with browser() as opened:
-        shown_page = opened.new_page()
-        shown_page.goto(Path(path).as_uri())
-        shown_page.wait_for_selector("h2")
-        yield data, shown_page
+    shown_page = chromium.new_page()
+    shown_page.goto(Path(path).as_uri())
+    shown_page.wait_for_selector("h2")
+    return data, shown_page
 
 
 def test_the_pages_worst_case_and_ranking_leave_smallest_changes_out(page: tuple[Any, Any]) -> None:
