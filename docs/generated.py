@@ -32,6 +32,7 @@ from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.declared import declared
 from freqbench.attacks.core.ensemble import Ensemble
+from freqbench.audit import checks
 from freqbench.audit.checks import CHECKS
 from freqbench.cli import app, catalogue
 from freqbench.core.names import packaged_jobs
@@ -47,6 +48,7 @@ from freqbench.reporting.leaderboard.entry_folder import BoardEntry, read_entry
 from freqbench.reporting.leaderboard.site import Board, boards_of
 from freqbench.reporting.render import csv
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
+from freqbench.results.store import index_keys
 from freqbench.training import TrainJob
 
 ROOT = Path(__file__).parents[1]
@@ -254,11 +256,19 @@ def board_table(names: Sequence[str] = ()) -> str:
             f"{row['dsc_foreground_clean']:.1f}",
             f"{row['dsc_foreground']:.1f} [{row['low']:.1f}, {row['high']:.1f}]",
             row["strongest"].partition(" ")[0],
+            audit_word(stored_entries()[row["entry"]]),
         ]
         for row in whole.rows.to_dict("records")
         if not names or row["entry"] in names
     ]
-    return table(rows, ["rank", "network", "made by", "clean", "worst case", "mostly by"]) + "\n"
+    return table(rows, ["rank", "network", "made by", "clean", "worst case", "mostly by", "audit"]) + "\n"
+
+
+def audit_word(entry: BoardEntry) -> str:
+    """The verdict of an entry's audit in a word."""
+    evidence = checks.gathered([entry.store], index_keys(entry.store.job()["index"]))
+    (verdict,) = checks.verdicts(checks.audited(evidence))
+    return verdict.verdict
 
 
 def board_matrix() -> str:
