@@ -11,7 +11,8 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -187,21 +188,30 @@ def file_markers(path: Path) -> set[str]:
     return {marker for marker, names in {"ray": WITH_RAY, "workshop": WORKSHOP}.items() if name.startswith(names)}
 
 
+@cache
+def may_select(expression: str, had: frozenset[str], lacked: frozenset[str]) -> bool:
+    """True if `-m` may select a test of a file whose tests all have some markers and all lack others."""
+    names = {*re.findall(r"\w+", expression)} - {"and", "or", "not"}
+    open_names = sorted(names - had - lacked)
+    known = {name: name in had for name in names}
+    return any(
+        eval(expression, {}, known | dict(zip(open_names, values, strict=True)))
+        for values in product((False, True), repeat=len(open_names))
+    )
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Files of which `-m` selects no test are not imported, unless the command names files: each process would."""
     expression = config.option.markexpr
-    if not collection_path.name.startswith("test_") or config.args != config.getini("testpaths"):
+    if not expression or not collection_path.name.startswith("test_") or config.args != config.getini("testpaths"):
         return None
-    markers = file_markers(collection_path)
-    for marker in ("ray", "workshop"):
-        if (f"not {marker}" in expression) if marker in markers else re.search(rf"(?<!not )\b{marker}\b", expression):
-            return True
-    marker = expression.partition(" ")[0]
-    if marker not in ("integration", "repository"):
-        return None
-    text = collection_path.read_text("utf-8")
-    is_named = marker in text or (marker == "integration" and "from tiers import quick" in text)
-    return None if is_named else True
+    had, text = file_markers(collection_path), collection_path.read_text("utf-8")
+    named = {
+        "integration": "integration" in text or "from tiers import quick" in text,
+        "repository": "repository" in text,
+    }
+    lacked = {"ray", "workshop"} - had | {name for name, is_named in named.items() if not is_named}
+    return None if may_select(expression, frozenset(had), frozenset(lacked)) else True
 
 
 @pytest.hookimpl(wrapper=True)
