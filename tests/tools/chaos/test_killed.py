@@ -111,7 +111,7 @@ def test_regions_on_ray_survive_a_killed_worker_and_a_killed_driver(tmp_path: Pa
         for name in ("unet", "segresnet")
     ]
     attacks = [
-        {"name": "pgd", "eps": ["4/255", "8/255"], "steps": 6},
+        {"name": "pgd", "eps": ["4/255", "8/255"], "steps": 60},
         {"name": "vafa", "q_max": 20, "steps": 4, "block": 8},
         {"name": "sa2", "rho": 0.4, "steps": 1},
         {"name": "vafa_opt", "q_max": 20, "steps": 6, "block": 8, "scope": "joint"},
