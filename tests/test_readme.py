@@ -20,7 +20,7 @@ import yaml
 from tiny_job import execute
 
 from freqbench.attacks import ATTACKS
-from freqbench.cli import front
+from freqbench.cli import PANELS
 from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.core.names import job_file, packaged_jobs
@@ -427,9 +427,7 @@ def test_the_reference_says_what_each_key_of_a_job_means(model: type[JobSpec | T
 
 def test_the_reference_has_every_command() -> None:
     text = generated.command_line()
-    assert [*front.PANELS["Begin"], *front.PANELS["Run"]] == re.findall(r"^## `freqbench (\w+)`", text, re.MULTILINE)[
-        :8
-    ]
+    assert [*PANELS["Begin"], *PANELS["Run"]] == re.findall(r"^## `freqbench (\w+)`", text, re.MULTILINE)[:8]
 
 
 def test_the_gpu_page_tells_speed_that_was_measured(tmp_path: Path) -> None:

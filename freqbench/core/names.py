@@ -102,6 +102,7 @@ def path_of(path: Any, what: str) -> str:
     return text
 
 
+@cache
 def packaged_jobs() -> Mapping[str, Path]:
     """Returns the job files that the package carries, by their paths in `jobs` without `.yaml`: `hippocampus/suite`."""
     folder = Path(__file__).parents[1] / "jobs"

@@ -27,6 +27,16 @@ def printable(text: str) -> str:
     return _CONTROL.sub("?", text)
 
 
+def elide(text: str, most: int) -> str:
+    """Returns a text of at most `most` letters: an ellipsis stands for the middle of a longer one.
+
+    >>> elide("vafa_opt on unetr", 9)
+    'vafa…netr'
+    """
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
+
+
 def amount(number: int, word: str) -> str:
     """Joins a number with its word.
 

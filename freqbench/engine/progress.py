@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from freqbench.core.terminal import amount
+from freqbench.core.terminal import amount, elide
 from freqbench.engine.rows import Outcome
 from freqbench.job.cells import Unit
 from freqbench.job.costs import Costs, Place, place
@@ -265,7 +265,7 @@ class RunProgress:
 
     def begin(self, unit: Unit) -> None:
         """A unit begins."""
-        self.bar.update(self._task, description=_name(unit, 30))
+        self.bar.update(self._task, description=f"{elide(unit.name, 30):<30}")
 
     def advance(self, unit: Unit, passes: int) -> None:
         """Counts a unit's passes; draws or prints only now and then."""
@@ -273,7 +273,7 @@ class RunProgress:
         self._left.advance(place(unit), passes, now)
         if now - self._last_drawn >= DRAW_EVERY_S:
             self._last_drawn = now
-            self.bar.update(self._task, description=f"{_name(unit, 24)} {_percent(passes, unit.passes):>5}")
+            self.bar.update(self._task, description=f"{elide(unit.name, 24):<24} {_percent(passes, unit.passes):>5}")
             self._show(now)
 
     def finish(self, outcome: Outcome) -> None:
@@ -307,12 +307,6 @@ class RunProgress:
                 what = within[0].unit.name if len(within) == 1 else amount(len(within), "unit")
                 line += f", {what} at {_percent(made, sum(work.unit.passes for work in within))}"
             self._console.print(line, highlight=False, soft_wrap=True)
-
-
-def _name(unit: Unit, width: int) -> str:
-    """Returns a unit's name for a bar, as wide as others'; an ellipsis stands for the middle of a longer one."""
-    name, half = unit.name, (width - 1) // 2
-    return f"{name:<{width}}" if len(name) <= width else f"{name[: width - 1 - half]}…{name[-half:]}"
 
 
 def _percent(part: int, whole: int) -> str:

@@ -10,7 +10,7 @@ from command_line import Bench, refused
 from tiny_job import small, write
 from typer.testing import CliRunner
 
-from freqbench.cli import app, front
+from freqbench.cli import OLD, PANELS, app
 from freqbench.core.names import packaged_jobs
 from freqbench.reporting.page import serve
 
@@ -41,7 +41,7 @@ def test_the_help_is_one_screen_with_every_command_in_its_panel(bench: Bench, mo
     assert set(OF_PANELS) == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
-OF_PANELS = [name for names in front.PANELS.values() for name in names]
+OF_PANELS = [name for names in PANELS.values() for name in names]
 
 
 @pytest.mark.parametrize("words", PATHS, ids=" ".join)
@@ -53,9 +53,9 @@ def test_help_of_a_command_reads_well(words: tuple[str, ...], bench: Bench) -> N
         assert option in out
 
 
-@pytest.mark.parametrize("old", front.OLD)
+@pytest.mark.parametrize("old", OLD)
 def test_an_old_name_shows_the_help_of_the_new_one(old: str, bench: Bench) -> None:
-    assert bench(old, "--help")[:2] == bench(*front.OLD[old].split(), "--help")[:2]
+    assert bench(old, "--help")[:2] == bench(*OLD[old].split(), "--help")[:2]
 
 
 NOWHERE = ("--address", "http://127.0.0.1:9")
@@ -80,7 +80,7 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("old", front.OLD)
+@pytest.mark.parametrize("old", OLD)
 def test_an_old_name_does_what_the_new_one_does_and_says_so_once(
     old: str, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
@@ -90,7 +90,7 @@ def test_an_old_name_does_what_the_new_one_does_and_says_so_once(
     monkeypatch.setattr(serve, "serve", lambda outs, host, port, say: say(f"{outs} at {host}:{port}"))
     write(tmp_path, small())
     (tmp_path / "store").symlink_to(small_store)
-    new = front.OLD[old]
+    new = OLD[old]
     for words in CALLS[old]:
         code, out, err = bench(old, *words)
         expected = bench(*new.split(), *words)

@@ -317,7 +317,7 @@ def test_a_long_name_in_the_bar_keeps_its_ends_and_stands_off_its_share(
     at[0] += 30
     shown.advance(long, done)
     (task,) = shown.bar.tasks
-    assert task.description == f"pgd on a, ph…_opera_2000 {percent}"
+    assert task.description == f"pgd on a, p…_opera_2000  {percent}"
 
 
 class StoppedError(Exception):

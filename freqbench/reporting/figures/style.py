@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from freqbench.core.terminal import printable
+from freqbench.core.terminal import elide, printable
 from freqbench.reporting.colors import SeriesStyle
 
 COLUMN = 3.4  # inches: one of a paper's two columns
@@ -124,11 +124,7 @@ def pdf_and_png(figure: Figure) -> tuple[bytes, bytes]:
 
 def plain(text: object, longest: int = LONGEST) -> str:
     """Makes a text from data fit for a figure: one line, never a formula, its middle left out if it is long."""
-    line = " ".join(printable(str(text)).split())
-    if len(line) > longest:
-        half = (longest - 1) // 2
-        line = f"{line[:half]}…{line[-half:]}"
-    return line.replace("$", r"\$")
+    return elide(" ".join(printable(str(text)).split()), longest).replace("$", r"\$")
 
 
 def heading(text: object, width: int) -> str:

@@ -29,8 +29,7 @@ from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
 from freqbench.reporting.page import schema
 from freqbench.reporting.page.manifest import shown_glimpses
-from freqbench.reporting.render.columns import OWN, Section, columns_of, one_line
-from freqbench.reporting.render.columns import word_sections as worded
+from freqbench.reporting.render.columns import OWN, Section, columns_of, one_line, word_sections
 from freqbench.reporting.views import natural, smallest, unasked_sections
 from freqbench.results import KEY, Store
 from freqbench.results.store import row_id
@@ -262,7 +261,7 @@ def _groups(kind: type[G], rows: pd.DataFrame, rest: Sequence[str]) -> list[G]:
 
 def _tables(sections: Sequence[Section], regional: Collection[str]) -> list[schema.ReadyTable]:
     tables = []
-    for section in worded(sections, regional):
+    for section in word_sections(sections, regional):
         columns = columns_of(section)
         headings = [schema.Heading(heading=one_line(each.heading), number=each.is_number) for each in columns]
         rows = [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)]
