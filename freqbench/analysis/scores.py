@@ -23,8 +23,9 @@ class Score(NamedTuple):
     shown: bool = False
 
 
-_DSC = "Dice of the prediction, mean over defined classes"
-_FOREGROUND = f"{_DSC} without background"
+FOREGROUND = "DSC without background, mean over organs in the label"
+"""Definition of the score of a case, wherever the page says one number."""
+_WITH_BACKGROUND = "DSC with background (published convention), mean over classes in the label"
 _LOST = "lost against the clean volume"
 _HD = "95 % Hausdorff distance"
 _PENALISED = f"{_HD}, foreground classes, a missed class counts the volume's diagonal"
@@ -35,10 +36,10 @@ _MOVED = "of a voxel, by attacks that move the anatomy"
 _SMALLEST = "size of the smallest change that made the volume fall"
 _JACOBIAN = "least determinant of the displacement's Jacobian; 100: no change of volume"
 SCORES: tuple[Score, ...] = (
-    Score("dsc_foreground", "dsc_foreground", "DSC foreground", "x100", "higher", _FOREGROUND, 100, 1, True),
+    Score("dsc_foreground", "dsc_foreground", "DSC foreground", "x100", "higher", FOREGROUND, 100, 1, True),
     Score("dsc_foreground_drop", "dsc_foreground", "drop", "points", "lower", f"DSC foreground {_LOST}", 100, 1, True),
     Score("hd95_penalised_mm", "hd95_penalised", "HD95 penalised mm", "mm", "lower", _PENALISED, 1, 1, True),
-    Score("dsc", "dsc", "DSC", "x100", "higher", f"{_DSC} with background (published convention)", 100, 1, True),
+    Score("dsc", "dsc", "DSC", "x100", "higher", _WITH_BACKGROUND, 100, 1, True),
     Score("dsc_drop", "dsc", "DSC drop", "points", "lower", f"DSC {_LOST}", 100, 1),
     Score("hd95", "hd95", "HD95", "voxels", "lower", f"{_HD}, MONAI, classes with background", 1, 1, True),
     Score("hd95_undefined", "hd95_undefined_classes", "undef", "classes", "lower", "left out of HD95", 1, 0, True),

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freqbench.core.input_space import Preprocess, Scaling, parse_intensity
-from freqbench.core.types import NO_LABEL, NativeCase
+from freqbench.core.types import NO_LABEL, Case, NativeCase
 
 Voxels = npt.NDArray[np.float32]
 
@@ -77,6 +77,12 @@ def scale_warnings(native: NativeCase, preprocess: Preprocess) -> Iterator[str]:
                 f"{max(fit.covered, 0):.0%} of it, and {fit.high:.0%} of {whose} clipped to 1, {fit.low:.0%} to 0: "
                 f"{cause}"
             )
+
+
+def is_ct(case: Case, preprocess: Preprocess) -> bool:
+    """True if a case's file is in HU: the window of its dataset's `preprocess` begins below fat, and it fits."""
+    scaling = parse_intensity(preprocess.intensity)
+    return scaling.kind == "window" and scaling.low <= SIGNED and not case.off_scale
 
 
 def fit_of(channel: Voxels, label: npt.NDArray[np.uint8], scaling: Scaling) -> Fit:

@@ -67,6 +67,7 @@ class Glimpser:
 
             show = cell.dataset.classes.shown
             maps: list[tuple[str, Literal[0, 1], Tensor]] = [(label, 0, without_ignored(show(case.label))[0])]
+            maps.append((caption(f"{row['target_model']}, clean", row["dsc_foreground_clean"]), 0, show(before)))
             maps.append((caption(row["target_model"], row["dsc_foreground"]), 1, show(after)))
             others = [
                 (_drop(row), place)
@@ -77,8 +78,6 @@ class Glimpser:
                 _, most = max(others)
                 name, dsc = records[most]["target_model"], records[most]["dsc_foreground"]
                 maps.append((caption(name, dsc), 1, show(predictions[most][1])))
-            else:
-                maps.append((caption(f"{row['target_model']}, clean", row["dsc_foreground_clean"]), 0, show(before)))
             index = slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy())
             shown = axial_slice(case, adversarial, index, maps, cell.dataset.classes.of_labels)
         except KeyboardInterrupt:

@@ -5,12 +5,12 @@ Channels lie along a fourth axis.
 """
 
 import gzip
+import math
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from freqbench.core import config, names
@@ -19,17 +19,17 @@ from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import nibabel_files
+from freqbench.data.intensities import is_ct
 from freqbench.engine.attacking import AttackedVolume, AttackFacts
 from freqbench.job.cells import Cell
 from freqbench.results import volumes as layout
-from freqbench.results.volumes import FACTS, RegionsOfLabels
+from freqbench.results.volumes import FACTS
 
 
-class SavedFacts(AttackFacts):
+class SavedFacts(AttackFacts, layout.Stated):
     """Facts of a saved volume; its file is written last, as the sign that the volume is complete."""
 
     attack_seconds: float | None  # None: unknown
-    regions: RegionsOfLabels = Field(default=[])  # of the label maps beside it
 
 
 def cell_folder(cell: Cell) -> str:
@@ -65,7 +65,11 @@ def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_sec
     for name, volume in shown.items():
         write(storage.join(place, name), volume, case.affine)
     facts = SavedFacts(
-        **attacked.facts.model_dump(), attack_seconds=attack_seconds, regions=cell.dataset.classes.of_labels
+        **attacked.facts.model_dump(),
+        attack_seconds=attack_seconds,
+        regions=cell.dataset.classes.of_labels,
+        native_ranges=[ends if all(map(math.isfinite, ends)) else None for ends in case.native_ranges],
+        unit="HU" if is_ct(case, cell.dataset.space) else "",
     )
     storage.write_atomic(storage.join(place, FACTS), facts.model_dump_json().encode())
 
@@ -86,7 +90,7 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
     label = None
     if cell.attack.moves_labels:
         label = cell.dataset.classes.unshown(read_volume(storage.join(place, layout.MOVED_LABEL)).to(torch.uint8))
-    own = AttackFacts(**facts.model_dump(exclude={"attack_seconds", "regions"}))
+    own = AttackFacts(**facts.model_dump(exclude={"attack_seconds", *layout.Stated.model_fields}))
     return AttackedVolume(adversarial=adversarial, facts=own, label=label), facts.attack_seconds
 
 

@@ -2,12 +2,12 @@
 
 volumes/ATTACK-SOURCE-CELL_ID/CASE-CASE_KEY/adversarial.nii.gz, clean, label, label_adversarial (where the attack moves
 labels), prediction_clean-TARGET, prediction_adversarial-TARGET, and attack.json, which is written last and marks the
-folder as complete. Of regions that overlap, label maps have a label for each set of regions, and it states the regions
-of each.
+folder as complete. It states the intensities of the file that are 0 and 1. Of regions that overlap, label maps have a
+label for each set of regions, and it states the regions of each.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -27,14 +27,29 @@ RegionsOfLabels = list[list[Annotated[int, Field(ge=1, le=MOST_REGIONS)]]]
 """Numbers of the regions that each label of a map lies in, the last in front; empty: classes exclude each other."""
 
 
-class _Stated(config.Strict):
-    regions: RegionsOfLabels = Field(default=[])
+Intensity = Annotated[float, Field(allow_inf_nan=False)]
+Ranges = list[tuple[Intensity, Intensity] | None]
+"""For each channel, the intensities of the file that are 0 and 1; None: the way there is not affine."""
+Unit = Literal["HU", ""]
+"""Unit of a file's intensities; empty: the file's own, without a name."""
+
+
+class Stated(config.Strict):
+    """Facts that lead from saved volumes back to the file and its classes; `native_ranges` is empty if unknown."""
+
+    regions: RegionsOfLabels = Field(default=[])  # of the label maps beside it
+    native_ranges: Ranges = Field(default=[])
+    unit: Unit = ""
+
+
+def stated(facts: Mapping[str, Any], where: str) -> Stated:
+    """Returns what facts of a dataset or of a saved volume state; UserError, which begins with `where`, for others."""
+    return config.validate({name: facts[name] for name in Stated.model_fields if name in facts}, Stated, where)
 
 
 def regions_of(facts: Mapping[str, Any], where: str) -> RegionsOfLabels:
-    """Returns the `regions` that facts of a dataset or of a saved volume state; UserError, which begins with `where`,
-    for others."""
-    return config.validate({"regions": facts.get("regions", [])}, _Stated, where).regions
+    """Returns the `regions` of `stated`."""
+    return stated(facts, where).regions
 
 
 def cell_folder(attack: str, source: str, cell_id: str) -> str:

@@ -10,7 +10,8 @@ import pytest
 
 import freqbench as fb
 from freqbench.core.input_space import Preprocess
-from freqbench.data.intensities import scale_warnings
+from freqbench.data.intensities import is_ct, scale_warnings
+from freqbench.data.preprocess import prepare
 
 from .downloads import native_case, put
 
@@ -78,6 +79,16 @@ def test_another_unit_is_said_with_its_cause(change: Any, cause: str, labelled: 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_an_honest_ct_is_not_suspected(organs: dict[int, float], labelled: bool) -> None:
     assert lines(*ct(organs), labelled=labelled) == []
+
+
+@pytest.mark.parametrize(
+    ("shift", "intensity", "expected"),
+    [(0, CT, True), (1024, CT, False), (1000, {"window": (0.0, 2000.0)}, False), (0, "percentile", False)],
+)
+def test_a_file_is_in_hu_where_a_window_of_hu_fits(shift: float, intensity: Any, expected: bool) -> None:
+    image, label = ct(SOFT)
+    space = Preprocess(intensity=intensity)
+    assert is_ct(prepare(native_case(image + shift, label), space), space) is expected
 
 
 def test_bones_without_air_and_lungs_whose_window_clips_the_body_are_not_suspected() -> None:

@@ -105,9 +105,9 @@ def test_each_cell_has_a_glimpse_of_its_worst_case_after_a_resumed_run_too(tmp_p
         assert dict([*paths_of(str(tmp_path))]) == worst(tmp_path)
     slices = [read(str(path)) for path in (tmp_path / "glimpses").iterdir()]
     assert len(worst(tmp_path)) == len(slices) == 4
-    shown = next(each for each in slices if isinstance(each, Slice) and "a, DSC" in each.captions[4])
-    assert (shown.size, shown.below) == ((16, 16), [0, 1, 1])
-    assert re.fullmatch(r"label; a, DSC \d+\.\d; b, DSC \d+\.\d", "; ".join(shown.captions[3:]))
+    shown = next(each for each in slices if isinstance(each, Slice) and "a, clean, DSC" in each.captions[4])
+    assert (shown.size, shown.below) == ((16, 16), [0, 0, 1, 1])
+    assert re.fullmatch(r"label; a, clean, DSC \d+\.\d; a, DSC \d+\.\d; b, DSC \d+\.\d", "; ".join(shown.captions[3:]))
 
 
 def test_private_datasets_and_units_without_white_box_have_no_glimpse(

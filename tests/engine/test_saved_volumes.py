@@ -1,6 +1,9 @@
 """Saved volumes: files as documented, and scores from them equal to scores from the run itself."""
 
 import io
+import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,5 +136,12 @@ def test_channels_are_a_fourth_axis_and_come_back(tmp_path: Path) -> None:
     attacked, _ = saved_volumes.read(str(tmp_path / "volumes"), cell, ref)
     (row,) = Store(str(tmp_path)).records().to_pylist()
     assert attacked.adversarial.shape == prepared.image.shape
+    facts = json.loads((saved(tmp_path)[0] / "attack.json").read_text())
+    assert facts["native_ranges"] == [list(each) for each in prepared.native_ranges]
+    assert facts["unit"] == ""  # percentiles, as of MR
+    bent = replace(prepared, native_ranges=((math.nan, math.nan), (0.0, 5.0)))
+    saved_volumes.save(str(tmp_path / "bent"), cell, bent, attacked, None)
+    (path,) = tmp_path.glob("bent/*/*/attack.json")
+    assert json.loads(path.read_text())["native_ranges"] == [None, [0, 5]]
     change = (attacked.adversarial - prepared.image).double()
     assert row["l2"] == pytest.approx(float(change.square().sum().sqrt()), rel=1e-6)

@@ -124,6 +124,8 @@ def page_data(
 
 def _score(score: Score) -> schema.ScoreColumn:
     stated = {name: value for name, value in score._asdict().items() if name != "scale"}
+    if score.name == "dsc":  # beside the foreground's, where a report's columns have no room
+        stated["heading"] = "DSC with background"
     return schema.ScoreColumn(**stated, metric=METRIC_OF.get(score.source, ""))
 
 

@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis.groups import is_white_box, join_files
+from freqbench.analysis.scores import FOREGROUND
 from freqbench.core import names
+from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.data import nibabel_files
@@ -87,7 +89,7 @@ def write_volumes(
 
 
 def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], regions: Regions) -> Manifest:
-    """Makes the same for a page from a server that answers `volumes/KEY.nii.gz` with `volume_bytes`; reads no file."""
+    """Makes the same for a page from a server that answers `volumes/KEY.nii.gz` with `volume_bytes`, of facts alone."""
 
     def key(store: int, place: str, name: str) -> str:
         below = "/".join([*place.split("/")[-2:], name.removesuffix(volumes.SUFFIX)])
@@ -161,7 +163,7 @@ def _manifest(
             faults.append(str(fault))
     notes = [f"{len(faults)} saved volumes are left out; the first: {faults[0]}"] if faults else []
     base, colors = f"{FOLDER}/", class_colors()
-    return Manifest(kind=kind, base=base, colors=colors, cases=cases, regions=regions, notes=notes)
+    return Manifest(kind=kind, base=base, colors=colors, cases=cases, score=FOREGROUND, regions=regions, notes=notes)
 
 
 def _strongest(records: pd.DataFrame, stores: Sequence[str], most: int) -> tuple[pd.DataFrame, str]:
@@ -204,13 +206,16 @@ def _case(
     place = storage.join(store, volumes.VOLUMES, row["file"][1])
     names.require_inside(store, place)
     files = storage.list_files(place, volumes.SUFFIX)
-    for name in files:
+    for name in (*files, volumes.FACTS):
         names.require_inside(store, storage.join(place, name))
     if missing := {volumes.CLEAN, volumes.ADVERSARIAL} - set(files):
         raise DataError(f"{place}: expected {' and '.join(sorted(missing))}, found none: run the case again")
+    path = storage.join(place, volumes.FACTS)
+    stated = volumes.stated(object_of(storage.read_bytes(path), path), path)
     keys = {name: key(place, name) for name in files}
     of_targets = volumes.predictions(files)
     labels = class_names.get(str(row["cell_id"]), {})
+    scores = group[["target_model", "dsc_foreground_clean", "dsc_foreground"]]
     targets = {str(model): str(model).partition("#")[0] for model in group["target_model"]}  # their names in files
     return SavedCase(
         dataset=str(row["dataset"]),
@@ -230,8 +235,10 @@ def _case(
         class_names=[labels.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
         dsc={
             str(name): (None if math.isnan(clean) else float(clean), None if math.isnan(dsc) else float(dsc))
-            for name, clean, dsc in group[["target_model", "dsc_clean", "dsc"]].itertuples(index=False)
+            for name, clean, dsc in scores.itertuples(index=False)
         },
+        ranges=stated.native_ranges,
+        unit=stated.unit,
     )
 
 

@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from freqbench.analysis.scores import SCORES
 from freqbench.results.glimpses import Slice
-from freqbench.results.volumes import RegionsOfLabels
+from freqbench.results.volumes import Ranges, RegionsOfLabels, Unit
 
 SCORE_NAMES = tuple(score.name for score in SCORES)
 ADDED = r"^@\w+$"
@@ -348,7 +348,11 @@ class SavedCase(Part):
     files: VolumeKeys
     class_names: list[str]
     dsc: dict[str, tuple[float | None, float | None]]
-    """DSC on the clean and on the adversarial volume, by target."""
+    """The manifest's `score` on the clean and on the adversarial volume, by target."""
+    ranges: Ranges
+    """Intensities of the file that are 0 and 1, by channel; none: unknown."""
+    unit: Unit
+    """Unit of the file; empty: its own, without a name."""
 
 
 class Manifest(Part):
@@ -361,6 +365,8 @@ class Manifest(Part):
     colors: list[str]
     """Colour of each class."""
     cases: list[SavedCase]
+    score: str
+    """Definition of the cases' `dsc`, in words."""
     regions: Regions
     notes: list[str]
     """Lines on what could not be read."""

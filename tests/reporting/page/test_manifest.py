@@ -99,10 +99,25 @@ def test_names_and_scores_are_those_of_the_records(volumes_store: str, rows: Any
     assert case.class_names == names
     of_case = records[(records["label"] == case.attack) & (records["source_model"] == "a")].set_index("target_model")
     for target in "ab":
-        assert case.dsc[target] == tuple(of_case.loc[target, ["dsc_clean", "dsc"]].tolist())
-    undefined = live_manifest(records.assign(dsc=np.nan), classes, [volumes_store], {})
+        assert case.dsc[target] == tuple(of_case.loc[target, ["dsc_foreground_clean", "dsc_foreground"]].tolist())
+    undefined = live_manifest(records.assign(dsc_foreground=np.nan), classes, [volumes_store], {})
     assert all(each.dsc["a"][1] is None for each in undefined.cases)
     json.dumps(undefined.model_dump(), allow_nan=False)
+
+
+def test_a_case_leads_back_to_the_file_s_unit_or_states_none(volumes_store: str, rows: Any, tmp_path: Path) -> None:
+    cases = live_manifest(*rows, [volumes_store], {}).cases
+    assert [(case.ranges, case.unit) for case in cases] == [([(-175, 250)], "HU")] * 4
+    old = Path(shutil.copytree(volumes_store, tmp_path / "store"))
+    for path in old.glob("volumes/*/*/attack.json"):
+        facts = json.loads(path.read_text())
+        path.write_text(json.dumps({name: facts[name] for name in facts if name not in ("native_ranges", "unit")}))
+    assert {(*case.ranges, case.unit) for case in live_manifest(*rows, [str(old)], {}).cases} == {("",)}
+    [path] = old.glob("volumes/fgsm-a-*/*/attack.json")
+    path.write_text('{"native_ranges": [[0, "<b>"]]}')
+    manifest = live_manifest(*rows, [str(old)], {})
+    assert len(manifest.cases) == 3
+    assert "attack.json: native_ranges" in manifest.notes[0]
 
 
 def test_rows_that_are_not_shown_have_no_volumes(volumes_store: str, rows: Any) -> None:

@@ -474,10 +474,10 @@ def test_scores_with_and_without_labels_stand_apart(visit: Callable[..., Any], t
     assert page.locator(".grid .heading").first.inner_text() == "agreement"
     column = page.locator(f"{ROW} [col-id=dataset]")
     assert set(column.all_inner_texts()[:10]) == {"scans (agreement)"}
-    assert page.locator(".grid [role=columnheader][col-id=dsc]").inner_text() == "DSC or agreement"
+    assert page.locator(".grid [role=columnheader][col-id=dsc]").inner_text() == "DSC or agreement with background"
     page.click("#panel-table summary:has-text('Dataset')")
     page.check("#panel-table input[value=synapse]")
-    playwright.expect(page.locator(".grid [role=columnheader][col-id=dsc]")).to_have_text("DSC")
+    playwright.expect(page.locator(".grid [role=columnheader][col-id=dsc]")).to_have_text("DSC with background")
     playwright.expect(page.locator(".grid .heading")).to_have_count(0)
 
 

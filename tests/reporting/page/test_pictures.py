@@ -155,7 +155,26 @@ def test_the_worst_case_stands_first_and_a_slider_moves_from_clean_to_adversaria
     assert shares == ["inset(0px 100% 0px 0px)", "inset(0px 0% 0px 0px)"]
     assert case.locator("input").get_attribute("aria-valuetext") == "100 % adversarial, 0 % clean"
     assert case.locator(".pair").first.locator("p span").all_inner_texts() == ["adversarial", "clean"]
+    assert case.locator(".pair").last.locator("p span").all_inner_texts() == [
+        "unet, DSC 25.0",
+        "<b>unet</b>, clean, DSC 100.0",
+    ]
+    assert " points of DSC without background, mean over organs in the label: " in case.inner_text()
     assert "save_adversarial: nifti" in case.inner_text()
+
+
+LEGEND = """(each) => [...each.querySelectorAll(".class-name")].map((name) =>
+  [name.textContent, name.firstChild.style.background])"""
+
+
+def test_each_glimpse_has_a_legend_of_the_classes_that_it_shows(overview: Any) -> None:
+    overview.goto(overview.url.partition("#")[0])
+    for place in (".lead-case", ".strip li"):
+        picture = overview.locator(place).first
+        picture.scroll_into_view_if_needed()
+        picture.locator(".class-name").last.wait_for()
+        rgb = [f"rgb{(*bytes.fromhex(class_color(index)[1:]),)}" for index in (1, 2)]
+        assert picture.evaluate(LEGEND) == [["organ 1", rgb[0]], ["class 2", rgb[1]]]  # a name that no row states
 
 
 PIXELS = """(canvas) => [[4, 4], [12, 4], [4, 12], [12, 12]].map(([x, y]) =>

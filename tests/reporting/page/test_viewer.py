@@ -18,11 +18,15 @@ from scipy.ndimage import binary_erosion
 from viewer_page import DIST, VIEWER, rows_of, write_page
 
 from freqbench.reporting.colors import class_color
+from freqbench.reporting.page import build_page, data_of, viewer_script
 from freqbench.reporting.page.manifest import live_manifest, volume_bytes, write_volumes
+from freqbench.reporting.page.schema import Manifest
+from freqbench.results import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
 
 Open = Callable[..., Any]
+PICTURE = "canvas:visible"  # one of two, but side by side
 
 
 def test_the_bundle_was_made_of_these_sources_and_carries_its_licences() -> None:
@@ -78,11 +82,17 @@ def state(page: Any) -> dict[str, Any]:
     return state
 
 
-def seen(page: Any) -> Any:
-    """The pixels of the picture without the words over it, 0..1."""
-    page.evaluate("document.querySelector('.fbv-shown').style.opacity = 0")
+def seen(page: Any, place: int = 0) -> Any:
+    """The pixels of the picture at a place without the words over it, 0..1."""
+    page.evaluate("document.querySelectorAll('.fbv-shown').forEach((each) => (each.style.opacity = 0))")
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    return pictures.imread(io.BytesIO(page.locator("canvas").screenshot()))[..., :3]
+    return pictures.imread(io.BytesIO(page.locator(PICTURE).nth(place).screenshot()))[..., :3]
+
+
+def alone(page: Any, how: str = "blend") -> Any:
+    """The page with one picture."""
+    page.get_by_label("How").select_option(how)
+    return page
 
 
 def image(made: tuple[Path, dict[str, Any]], key: str) -> Any:
@@ -121,7 +131,7 @@ def test_a_viewer_fetches_saved_volumes_from_a_server(chromium: Any, volumes_sto
         page.route("**/*", answer)
         page.goto("http://localhost/index.html")
         page.evaluate("window.viewer.then(() => null)")
-        assert len(np.unique(seen(page).round(2))) > 10
+        assert len(np.unique(seen(alone(page)).round(2))) > 10
         assert page.locator("[role=alert]").is_hidden()
 
 
@@ -129,7 +139,7 @@ def test_a_viewer_fetches_saved_volumes_from_a_server(chromium: Any, volumes_sto
 def test_wheel_slider_and_arrows_scroll_each_plane_jumps_go_where_most_changed_and_planes_are_linked(
     opened: Open, written: Any
 ) -> None:
-    page, files = opened(), written[1]["cases"][0]["files"]
+    page, files = alone(opened()), written[1]["cases"][0]["files"]
     for plane, axis in (("Axial", 2), ("Coronal", 1), ("Sagittal", 0)):
         page.get_by_role("button", name=plane).click()
         slider = page.get_by_role("slider", name=f"{plane} slice")
@@ -137,10 +147,10 @@ def test_wheel_slider_and_arrows_scroll_each_plane_jumps_go_where_most_changed_a
         slider.fill("4")
         assert state(page)["at"][axis] == 4
         assert np.abs(seen(page) - first).max() > 0.1
-        page.locator("canvas").hover()
+        page.locator(PICTURE).hover()
         page.mouse.wheel(0, -100)
         assert state(page)["at"][axis] == 5
-        page.locator("canvas").focus()
+        page.locator(PICTURE).focus()
         page.keyboard.press("ArrowDown")
         page.keyboard.press("ArrowDown")
         assert state(page)["at"][axis] == 3
@@ -158,7 +168,7 @@ def test_wheel_slider_and_arrows_scroll_each_plane_jumps_go_where_most_changed_a
     changed = volume(written, of_a["adversarial"]) != volume(written, of_a["clean"])
     assert state(page)["at"][1] == changed.sum(axis=(0, 2)).argmax()
     page.get_by_role("button", name="All three").click()
-    before, box = state(page)["at"], page.locator("canvas").bounding_box()
+    before, box = state(page)["at"], page.locator(PICTURE).bounding_box()
     page.mouse.click(box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.7)
     numbers = page.locator("label:has-text('slice')").all_inner_texts()
     assert [int(re.findall(r"\d+", text)[0]) - 1 for text in numbers] == state(page)["at"] != before
@@ -166,7 +176,7 @@ def test_wheel_slider_and_arrows_scroll_each_plane_jumps_go_where_most_changed_a
 
 def test_the_screen_shows_the_slice_that_it_names_and_its_values(opened: Open, written: Any) -> None:
     """Rays of the window against the file: the patient's right on the left, the front above, in true proportions."""
-    page, case = opened(), written[1]["cases"][0]
+    page, case = alone(opened()), written[1]["cases"][0]
     assert page.locator("[role=alert]").is_hidden()
     hide_overlays(page)
     page.get_by_role("button", name="Clean", exact=True).click()
@@ -186,21 +196,127 @@ def test_the_screen_shows_the_slice_that_it_names_and_its_values(opened: Open, w
         page.get_by_role("slider", name=re.compile("slice")).fill(str(index))
     clean, adversarial = (volume(written, case["files"][name])[10, 9, 8] for name in ("clean", "adversarial"))
     told = values(page)
-    assert (told["Clean"], told["Adversarial"]) == (f"{clean:.4f}", f"{adversarial:.4f}")
-    assert told["Difference"].startswith(f"{adversarial - clean:+.4f}")
+    spoken = [f"{425 * value - 175:.1f} HU ({value:.4f})" for value in (clean, adversarial)]
+    assert [told["Clean"], told["Adversarial"]] == spoken
+    assert told["Difference"].startswith(f"{425 * (adversarial - clean):+.1f} HU ({adversarial - clean:+.4f}, ")
+    assert "where 0 is -175 HU and 1 is 250 HU" in page.locator("dl + p").inner_text()
     label = int(volume(written, case["files"]["label"])[10, 9, 8])
     assert told["Label"] == f"{label} {case['class_names'][label]}"
 
 
+def pixels(page: Any, place: int, shape: tuple[int, ...], sides: Any) -> Any:
+    """Colours of the voxels of an axial slice, `[H, W, 3]`, in one of the pictures, beside their middles."""
+    screen = seen(page, place).transpose(1, 0, 2)
+    size = sides * min(screen.shape[:2] / (sides * shape[:2]))
+    places = [
+        (screen.shape[at] / 2 + size[at] * (shape[at] / 2 - 0.7 - np.arange(shape[at]))).astype(int) for at in (0, 1)
+    ]
+    return screen[np.ix_(*places)]
+
+
+def test_the_clean_prediction_stands_beside_the_attacked_one_and_the_cross_hair_is_in_both(
+    opened: Open, written: Any
+) -> None:
+    page, case = opened(), written[1]["cases"][0]
+    page.get_by_label("Outline", exact=True).select_option("none")
+    page.get_by_label("Fill: opacity").fill("1")
+    page.get_by_role("slider", name="Axial slice").fill("9")
+    assert page.locator(".fbv-shown").all_inner_texts() == ["clean", "adversarial"]
+    sides = np.abs(np.diag(image(written, case["files"]["clean"]).affine))[:2]
+    names = ("clean", "adversarial")
+    maps = [volume(written, case["files"]["predictions"]["a"][name])[..., 9].astype(int) for name in names]
+    colors = np.array([[*bytes.fromhex(class_color(index)[1:])] for index in range(1, 6)]) / 255
+    for index, labels in enumerate(maps):
+        shown = pixels(page, index, labels.shape, sides)
+        nearest = np.abs(shown[..., None, :] - colors).max(axis=-1)
+        drawn = np.where(nearest.min(axis=-1) < 0.02, nearest.argmin(axis=-1) + 1, 0)
+        assert (drawn == labels).mean() > 0.9  # all but the cross-hair
+        assert (drawn == maps[1 - index]).mean() < (drawn == labels).mean() - 0.02
+    left, right = page.locator(PICTURE).all()
+    for canvas in (left, right):
+        before, box = state(page)["at"], canvas.bounding_box()
+        page.mouse.click(box["x"] + box["width"] * (0.3 if canvas is left else 0.6), box["y"] + box["height"] * 0.55)
+        assert state(page)["at"] != before
+        page.mouse.wheel(0, -100)
+    assert state(page)["at"][2] == 11
+    left.focus()
+    page.keyboard.press("b")
+    assert page.locator(PICTURE).count() == 1
+
+
+def test_window_and_level_are_in_the_file_s_unit_where_the_results_state_it(opened: Open, written: Any) -> None:
+    page, case = alone(opened()), written[1]["cases"][0]
+    hide_overlays(page)
+    page.get_by_role("button", name="Clean", exact=True).click()
+    page.get_by_role("slider", name="Axial slice").fill("7")
+    sides = np.abs(np.diag(image(written, case["files"]["clean"]).affine))[:2]
+    units = 425 * volume(written, case["files"]["clean"])[..., 7] - 175
+
+    def distance(level: float, width: float) -> float:
+        shown = pixels(page, 0, units.shape, sides).mean(axis=-1)
+        return float(np.median(np.abs(shown - ((units - level) / width + 0.5).clip(0, 1))))
+
+    assert distance(37.5, 425) < 0.01
+    page.get_by_label("Preset").select_option("lung")
+    assert page.get_by_label("Level (HU)").input_value() == "-600"
+    assert distance(-600, 1500) < 0.01
+    page.get_by_label("Level (HU)").fill("1234")
+    page.keyboard.press("Tab")
+    assert state(page)["plane"] == "axial"  # digits are keys elsewhere
+    for name, value in (("Level", "60"), ("Width", "80"), ("Width", "-3")):
+        page.get_by_label(f"{name} (HU)").fill(value)
+        page.keyboard.press("Tab")
+    assert distance(60, 80) < 0.01
+    assert page.get_by_label("Preset").locator("option:checked").inner_text() == "own numbers"
+    unknown = copy.deepcopy(written[1])
+    for each in unknown["cases"]:
+        each |= {"ranges": [], "unit": ""}
+    page = opened(unknown)
+    assert page.get_by_label("Preset").locator("option").all_inner_texts() == ["full range"]
+    assert page.get_by_label("Level (0 to 1)").input_value() == "0.5"
+    assert re.fullmatch(r"\d\.\d{4}", values(page)["Clean"])
+    assert "do not state the file's unit" in page.locator("dl + p").inner_text()
+
+
+def test_a_case_has_one_number_in_the_overview_its_details_and_the_viewer(
+    chromium: Any, volumes_store: str, written: Any
+) -> None:
+    """With one case, a mean is the case's own; untrained networks keep much of the background."""
+    data = data_of([Store(volumes_store)])[1]
+    place = written[0] / "whole.html"
+    place.write_text(build_page(data, viewer_script(), Manifest.model_validate(written[1])))
+    records = rows_of(volumes_store)[0]
+    is_row = (records["attack"] == "fgsm") & (records["source_model"] == "a") & (records["target_model"] == "a")
+    [row] = records[is_row].to_dict("records")
+    clean, left = (f"{100 * row[name]:.1f}" for name in ("dsc_foreground_clean", "dsc_foreground"))
+    assert left != f"{100 * row['dsc']:.1f}"
+    words = "without background, mean over organs in the label"
+    with chromium.new_page() as page:
+        page.goto(f"{place.as_uri()}")
+        table = page.locator(".heat-table")
+        assert table.locator("tr:has-text('clean') td").first.inner_text() == clean
+        table.locator("tr:has-text('fgsm') td").first.get_by_text(left, exact=True).click()
+        page.locator("dialog button.link").click()
+        facts = page.locator("dialog .facts").inner_text()
+        assert f"{left} (DSC {words})" in facts
+        assert "DSC with background" in facts
+        page.goto(f"{place.as_uri()}#tab=volumes")
+        page.reload()
+        page.get_by_label("Made on").select_option("a")
+        page.get_by_label("Attack").select_option("fgsm eps=8/255")
+        page.get_by_label("Predictions of").select_option("a")
+        page.get_by_text(f"a: {clean} on clean, {left} on adversarial (DSC x100 {words}).").wait_for()
+
+
 @pytest.mark.integration
 def test_blinking_blend_and_wipe_show_clean_and_adversarial(opened: Open) -> None:
-    page = opened()
+    page = alone(opened())
     hide_overlays(page)
     page.get_by_label("Blink, changes").select_option("0.5")
-    page.locator("canvas").focus()
+    page.locator(PICTURE).focus()
     page.keyboard.press("b")
     assert state(page)["blinking"]
-    shown = playwright.expect(page.locator(".fbv-shown"))
+    shown = playwright.expect(page.locator(".fbv-shown:visible"))
     shown.to_have_text("clean")
     clean = seen(page)
     shown.to_have_text("adversarial")
@@ -223,13 +339,13 @@ def test_blinking_blend_and_wipe_show_clean_and_adversarial(opened: Open) -> Non
 @pytest.mark.integration
 def test_a_small_screen_without_motion_has_choices_with_names_and_blinks_by_hand(opened: Open, written: Any) -> None:
     page = opened(reduced_motion="reduce")
-    page.locator("canvas").focus()
+    page.locator(PICTURE).first.focus()
     for mix in (0, 1, 0):
         page.keyboard.press("b")
         assert (state(page)["mix"], state(page)["blinking"]) == (mix, False)
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    box = page.locator("canvas").bounding_box()
+    box = page.locator(PICTURE).bounding_box()
     assert 0 <= box["x"] < box["x"] + box["width"] <= 360
     unnamed = page.evaluate(
         "[...document.querySelectorAll('input, select, canvas, button')]"
@@ -244,7 +360,7 @@ def test_a_small_screen_without_motion_has_choices_with_names_and_blinks_by_hand
     page.get_by_label("Attack").select_option("gn std=8/255")
     playwright.expect(page.locator(".fbv")).to_have_attribute("aria-busy", "false")
     page.get_by_label("Predictions of").select_option("b")
-    page.get_by_text("DSC x100 of b").wait_for()
+    page.get_by_text("b: ").wait_for()
     assert (state(page)["attack"], state(page)["target"]) == ("gn std=8/255", "b")
     row = {"dataset": "phantom", "case": written[1]["cases"][0]["case"], "source": "b", "attack": "fgsm eps=8/255"}
     page.evaluate("(row) => window.viewer.then((viewer) => viewer.show(row))", row)
@@ -253,7 +369,7 @@ def test_a_small_screen_without_motion_has_choices_with_names_and_blinks_by_hand
 
 @pytest.mark.integration
 def test_overlays_take_the_classes_colours_and_the_perturbation_a_diverging_scale(opened: Open, written: Any) -> None:
-    page = opened()
+    page = alone(opened())
     page.get_by_role("slider", name="Axial slice").fill("11")  # where organs have an inside
     hide_overlays(page)
     bare = seen(page)
@@ -271,9 +387,9 @@ def test_overlays_take_the_classes_colours_and_the_perturbation_a_diverging_scal
     outlined = np.abs(seen(page) - bare).max(axis=-1) > 0.02
     assert 0 < outlined.sum() < (np.abs(full - bare).max(axis=-1) > 0.02).sum()
     hide_overlays(page)
-    page.locator("canvas").focus()
+    page.locator(PICTURE).focus()
     page.keyboard.press("p")
-    assert page.locator(".fbv-shown").inner_text() == "perturbation x 20"  # 20 * 8/255 is the last below 1
+    assert page.locator(".fbv-shown:visible").inner_text() == "perturbation x 20"  # 20 * 8/255 is the last below 1
     assert page.locator(".fbv-ends span").all_inner_texts() == ["-0.05", "0", "+0.05"]
     assert "8/255" in page.get_by_text("The largest change in the volume").inner_text()
     shown = seen(page)
@@ -297,19 +413,14 @@ def test_outlines_of_regions_go_round_those_within_and_take_turns_where_they_mee
     case, content = manifest["cases"][0], gzip.compress(nibabel.Nifti1Image(label, np.eye(4)).to_bytes())
     case["files"]["label"], manifest["regions"] = "own", {case["dataset"]: [[], [1], [1, 2], [2]]}
     (written[0] / "volumes/own.js").write_text(f'freqbenchVolume("own","{base64.b64encode(content).decode()}")')
-    page = opened(manifest)
+    page = alone(opened(manifest))
     page.get_by_role("slider", name="Axial slice").fill("7")
     hide_overlays(page)
     page.get_by_label("Outline", exact=True).select_option("label")
-    screen, affine = seen(page).transpose(1, 0, 2), image(written, case["files"]["clean"]).affine
-    size = np.abs(np.diag(affine))[:2] * min(screen.shape[:2] / np.abs(np.diag(affine) * [*label.shape, 0])[:2])
-    places = [
-        (screen.shape[at] / 2 + size[at] * (label.shape[at] / 2 - 0.7 - np.arange(label.shape[at]))).astype(int)
-        for at in (0, 1)
-    ]
-    pixels = screen[np.ix_(*places)]
+    sides = np.abs(np.diag(image(written, case["files"]["clean"]).affine))[:2]
+    shown = pixels(page, 0, label.shape, sides)
     one, two = (np.array([*bytes.fromhex(class_color(index)[1:])]) / 255 for index in (1, 2))
-    drawn = sum(k * (np.abs(pixels - color).max(axis=-1) < 0.02) for k, color in ((1, one), (2, two)))
+    drawn = sum(k * (np.abs(shown - color).max(axis=-1) < 0.02) for k, color in ((1, one), (2, two)))
     inside = [np.isin(label[..., 7], labels) for labels in ((1, 2), (2, 3))]
     edges = [mask & ~binary_erosion(mask) for mask in inside]
     assert (drawn[edges[0] & ~edges[1]] == 1).all()
@@ -352,7 +463,7 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(opened: Open, written: Any
     assert re.search("not found|holds no volume|not a readable|damaged", line)
     assert "\n" not in line
     page.get_by_label("Attack").select_option("gn std=8/255")
-    page.locator("canvas").wait_for(state="visible")
+    alone(page).locator(PICTURE).wait_for()
     assert page.locator("[role=alert]").is_hidden()
     assert len(np.unique(seen(page).round(2))) > 10
 

@@ -24,8 +24,9 @@ export function factsOf(manifest, chosen, target) {
   const score = chosen.dsc?.[target];
   const percent = (value) => (value == null ? "undefined" : (100 * value).toFixed(1));
   const name = chosen.dataset.endsWith(" (agreement)") ? "agreement" : "DSC";
-  const parts = score ? [`${name} x100 of ${target}: ${percent(score[0])} on clean, ${percent(score[1])} on adversarial.`] : [];
-  if (manifest.rounding) parts.push(`Intensities were rounded by at most ${manifest.rounding.toPrecision(2)}.`);
+  const words = manifest.score.replace("DSC", `${name} x100`).replace("organs", manifest.regions[chosen.dataset] ? "regions" : "organs");
+  const parts = score ? [`${target}: ${percent(score[0])} on clean, ${percent(score[1])} on adversarial (${words}).`] : [];
+  if (manifest.rounding) parts.push(`Intensities were rounded by at most ${manifest.rounding.toPrecision(2)} of 0 to 1.`);
   if (manifest.bytes) parts.push(`All volumes of this page: ${(manifest.bytes / 1e6).toFixed(1)} MB.`);
   return [...parts, ...(manifest.notes ?? [])].join(" ");
 }

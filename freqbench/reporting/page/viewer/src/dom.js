@@ -39,6 +39,12 @@ export function slider(min, max, step, oninput) {
   return element;
 }
 
+export function number(onchange) {
+  const element = make("input", { type: "number", step: "any" });
+  element.onchange = () => onchange(element.valueAsNumber);
+  return element;
+}
+
 export const group = (title, ...children) =>
   make("fieldset", { className: "fbv-group" }, make("legend", { textContent: title }), ...children);
 

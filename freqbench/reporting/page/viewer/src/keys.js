@@ -12,28 +12,30 @@ export const HELP = [
 
 const LETTERS = { 1: "axial", 2: "coronal", 3: "sagittal", 4: "multi" };
 
-export function listen(root, canvas, actions) {
+export function listen(root, actions) {
   const handle = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const acts = action(event, canvas, actions);
-    if (event.target === canvas) event.stopPropagation();
+    const acts = action(event, actions);
+    if (isPicture(event)) event.stopPropagation();
     if (!acts) return;
     event.preventDefault();
     acts();
   };
   root.addEventListener("keydown", handle, true);
-  root.addEventListener("keyup", (event) => event.target === canvas && event.stopPropagation(), true);
+  root.addEventListener("keyup", (event) => isPicture(event) && event.stopPropagation(), true);
 }
 
-function action(event, canvas, actions) {
+const isPicture = ({ target }) => target.tagName === "CANVAS";
+
+function action(event, actions) {
   const far = event.shiftKey ? 10 : 1;
-  if (event.target === canvas) {
+  if (isPicture(event)) {
     const steps = { ArrowUp: far, ArrowDown: -far, PageUp: 10, PageDown: -10 };
     if (steps[event.key]) return () => actions.scroll(steps[event.key]);
     if (event.key === "ArrowLeft") return () => actions.across(-far);
     if (event.key === "ArrowRight") return () => actions.across(far);
   }
-  if (event.target.tagName === "SELECT") return null;
+  if (event.target.matches("select, [type=number]")) return null;
   if (LETTERS[event.key]) return () => actions.plane(LETTERS[event.key]);
   return { b: actions.blink, p: actions.picture, c: actions.jump, l: actions.overlays }[event.key.toLowerCase()];
 }

@@ -1,6 +1,6 @@
 // What stands around the picture: selects, sliders, legend, values. Says what is wanted through `actions`, shows a state.
 
-import { button, choice, fill, group, labelled, make, select, slider } from "./dom.js";
+import { button, choice, fill, group, labelled, make, number, select, slider } from "./dom.js";
 import { HELP } from "./keys.js";
 import { OVERLAYS } from "./loaded.js";
 import { DIVERGING } from "./screen.js";
@@ -31,23 +31,30 @@ export function panel(actions) {
   const compare = compareGroup(actions);
   const change = changeGroup(actions);
   const overlays = overlayGroup(actions);
+  const greys = windowGroup(actions);
   const jump = button("Largest perturbation", actions.jump, { title: "Slice in which the volume changed most (C)" });
   const jumpPrediction = button("Most changed prediction", actions.jumpPrediction, { title: "Slice in which the target's prediction changed most" });
   const values = make("dl", { className: "fbv-values", "aria-live": "polite", "aria-atomic": "true", "aria-label": "Values at the cross-hair" });
   const legend = make("ul", { className: "fbv-legend" });
-  const canvas = make("canvas", { tabIndex: 0, role: "application", "aria-label": "Slices", "aria-roledescription": "volume viewer" });
-  const shown = make("div", { className: "fbv-shown" });
+  const [left, main] = [picture(), picture()];
   const problem = make("div", { className: "fbv-problem", role: "alert", hidden: true });
   const facts = make("p", { className: "fbv-note" });
+  const unit = make("p", { className: "fbv-note" });
   const side = make("div", {},
     group("Slice", ...slices.map(({ field }) => field), make("div", { className: "fbv-row" }, jump, jumpPrediction)),
-    compare.element, change.element, overlays.element,
-    group("At the cross-hair", values), help());
-  const stage = make("div", { className: "fbv-stage" }, canvas, shown);
+    compare.element, change.element, greys.element, overlays.element,
+    group("At the cross-hair", values, unit), help());
+  const stage = make("div", { className: "fbv-stage" }, left.element, main.element);
   const body = make("div", { className: "fbv-body" }, make("div", {}, stage, legend, facts), side);
   const bar = make("div", { className: "fbv-bar" }, planes.element, pictures.element);
   const element = make("div", { className: "fbv" }, cases.element, problem, bar, body);
-  return { element, canvas, shown, problem, facts, slices, cases, planes, pictures, compare, change, overlays, values, legend, jump, jumpPrediction, bar, body };
+  return { element, left, main, problem, facts, unit, slices, cases, planes, pictures, compare, change, greys, overlays, values, legend, jumpPrediction, bar, body };
+}
+
+function picture() {
+  const canvas = make("canvas", { tabIndex: 0, role: "application", "aria-label": "Slices", "aria-roledescription": "volume viewer" });
+  const shown = make("div", { className: "fbv-shown" });
+  return { element: make("div", { className: "fbv-picture" }, canvas, shown), canvas, shown };
 }
 
 function caseFields(actions) {
@@ -63,7 +70,7 @@ function caseFields(actions) {
 function compareGroup(actions) {
   const mix = slider(0, 1, 0.01, actions.mix);
   const mode = select(actions.mode);
-  fill(mode, [["blend", "blend"], ["wipe", "wipe: clean left, adversarial right"]], "blend");
+  fill(mode, [["beside", "side by side"], ["blend", "blend"], ["wipe", "wipe: clean left, adversarial right"]], "beside");
   const blink = button("Blink", actions.blink, { "aria-pressed": "false", title: "Clean and adversarial in turn (B)" });
   const rate = select((value) => actions.rate(Number(value)));
   fill(rate, RATES.map((each) => [String(each), `${each} a second`]), "2");
@@ -83,6 +90,17 @@ function changeGroup(actions) {
   const ends = make("div", { className: "fbv-ends" });
   const note = make("p", { className: "fbv-note" });
   return { element: group("Perturbation", labelled("Magnified", gain), ramp, ends, note), gain, ends, note };
+}
+
+function windowGroup(actions) {
+  const preset = select(actions.preset);
+  const fields = [["level", "Level"], ["width", "Width"]].map(([key, name]) => {
+    const control = number((value) => actions.window({ [key]: value }));
+    const field = labelled(name, control);
+    return [key, { control, field, text: field.querySelector("label"), name }];
+  });
+  const row = make("div", { className: "fbv-row" }, ...fields.map(([, { field }]) => field));
+  return { element: group("Window and level", labelled("Preset", preset), row), preset, ...Object.fromEntries(fields) };
 }
 
 function overlayGroup(actions) {

@@ -64,12 +64,14 @@ export async function makeScreen(canvas, onMove) {
   });
   const stale = new Set();
   let shape = [1, 1, 1];
+  let colours;
   nv.onLocationChange = ({ frac }) => onMove(shape.map((n, axis) => clamp(Math.floor(frac[axis] * n + 1e-4), n)));
 
   return {
     async setGrid(volume) {
       for (const old of [...nv.volumes]) nv.removeVolume(old);
       shape = volume.shape;
+      colours = null;
       for (const kind of ["grey", "rgba"]) nv.addVolume(await layerLike(volume, kind));
     },
     setPicture(voxels, [low, high], isDiverging) {
@@ -79,8 +81,11 @@ export async function makeScreen(canvas, onMove) {
       Object.assign(layer, wanted);
       stale.add(0);
     },
-    setColours(rgba) {
-      nv.volumes[1].img = rgba;
+    // Anew only where something of them changed: blinking and blending leave them alone.
+    setColours(parts, paint) {
+      if (colours?.every((part, n) => part === parts[n])) return;
+      colours = parts;
+      nv.volumes[1].img = paint();
       stale.add(1);
     },
     // Only the layers that changed are uploaded anew, which is what takes the time.
@@ -91,9 +96,12 @@ export async function makeScreen(canvas, onMove) {
     },
     setPlane: (plane) => nv.setSliceType(TYPES[plane]),
     moveTo(at) {
-      nv.scene.crosshairPos = at.map((index, axis) => (index + 0.5) / shape[axis]);
+      this.follow(at);
       nv.createOnLocationChange();
-      nv.drawScene();
+    },
+    follow(at) {
+      nv.scene.crosshairPos = at.map((index, axis) => (index + 0.5) / shape[axis]);
+      if (canvas.clientWidth) nv.drawScene();
     },
     planeUnder(event) {
       const box = canvas.getBoundingClientRect();

@@ -6,14 +6,16 @@ const CSS = `
 .fbv-cases { display: flex; flex-wrap: wrap; gap: .5rem 1rem; margin-block: .5rem; }
 .fbv-cases .fbv-field { flex: 1 1 12rem; min-width: 0; }
 .fbv-body { display: grid; grid-template-columns: minmax(0, 1fr) 20rem; gap: 1rem; align-items: start; }
-.fbv-stage { position: relative; height: clamp(18rem, 70vh, 46rem); background: #000; border-radius: .25rem; overflow: hidden; }
+.fbv-stage { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); gap: 2px; height: clamp(18rem, 70vh, 46rem);
+  border-radius: .25rem; overflow: hidden; }
+.fbv-picture { position: relative; min-width: 0; min-height: 0; background: #000; }
 .fbv-stage canvas { display: block; width: 100%; height: 100%; outline-offset: -3px; touch-action: pan-y pinch-zoom; }
 .fbv canvas:focus-visible { outline: 3px solid #56b4e9; }
 .fbv-shown { position: absolute; inset: .4rem auto auto .4rem; padding: .1rem .5rem; border-radius: .2rem; background: #000c; color: #fff;
   font-size: .875rem; pointer-events: none; }
 .fbv-field { display: flex; flex-direction: column; gap: .15rem; margin-block: .3rem; }
 .fbv-field label, .fbv-note { font-size: .875rem; }
-.fbv select, .fbv button { font: inherit; min-height: 2rem; max-width: 100%; color: inherit; background: transparent;
+.fbv select, .fbv button, .fbv [type=number] { font: inherit; min-height: 2rem; max-width: 100%; color: inherit; background: transparent;
   border: 1px solid var(--fbv-line); border-radius: .25rem; padding: .15rem .5rem; }
 .fbv option { color: CanvasText; background: Canvas; }
 .fbv button[aria-pressed=true] { background: #0072b2; border-color: #0072b2; color: #fff; }
@@ -22,6 +24,7 @@ const CSS = `
 .fbv input[type=range] { width: 100%; min-height: 1.5rem; accent-color: #0072b2; }
 .fbv-group { border: 1px solid var(--fbv-line); border-radius: .25rem; margin: 0 0 .6rem; padding: .2rem .6rem .4rem; min-width: 0; }
 .fbv-group legend { font-weight: 600; padding-inline: .25rem; }
+.fbv-row .fbv-field { flex: 1 1 6rem; min-width: 0; }
 .fbv-choice, .fbv-row { display: flex; flex-wrap: wrap; gap: .35rem; margin-block: .3rem; align-items: center; }
 .fbv-bar { display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin-bottom: .4rem; }
 .fbv-problem { border: 2px solid #d55e00; border-radius: .25rem; padding: .5rem .75rem; margin-block: .5rem; overflow-wrap: anywhere; }
@@ -35,8 +38,9 @@ const CSS = `
 .fbv-note { margin: .2rem 0; overflow-wrap: anywhere; }
 .fbv kbd { border: 1px solid var(--fbv-line); border-radius: .2rem; padding: 0 .3rem; font: inherit; font-size: .85em; }
 .fbv [hidden] { display: none !important; }
-@container (max-width: 30rem) { .fbv-cases .fbv-field { flex-basis: 100%; } }
 @container (max-width: 46rem) { .fbv-body { grid-template-columns: minmax(0, 1fr); } .fbv-stage { height: clamp(16rem, 55vh, 30rem); } }
+@container (max-width: 30rem) { .fbv-cases .fbv-field { flex-basis: 100%; }
+  .fbv-stage { grid-auto-flow: row; grid-auto-rows: minmax(0, 1fr); height: clamp(24rem, 80vh, 40rem); } }
 `;
 
 export function style() {

@@ -1,10 +1,12 @@
 // What is shown in words.
 
+import { fill } from "./dom.js";
+import { PRESETS, native, scaleText, windowOf } from "./scale.js";
 import { AXES, offset } from "./slices.js";
 
 const NAMES = ["sagittal", "coronal", "axial"];
 
-export function showState(ui, state, { loaded, channel, maps, word, facts }) {
+export function showState(ui, state, { loaded, channel, scale, maps, word, facts }) {
   const { shape } = loaded.clean;
   const axis = AXES[state.plane];
   ui.slices.forEach(({ field, control, text, name }, n) => {
@@ -17,14 +19,15 @@ export function showState(ui, state, { loaded, channel, maps, word, facts }) {
   ui.planes.show(state.plane);
   ui.pictures.show(state.picture);
   const { compare, change, overlays } = ui;
-  compare.element.hidden = state.picture !== "volume";
+  showWindow(ui.greys, state.window, scale);
+  compare.element.hidden = ui.greys.element.hidden = state.picture !== "volume";
   change.element.hidden = state.picture !== "change";
   Object.assign(compare.mix, { value: state.mix });
   compare.mix.setAttribute("aria-valuetext", mixText(state));
   compare.mode.value = state.mode;
   compare.blink.setAttribute("aria-pressed", String(state.blinking));
-  compare.clean.setAttribute("aria-pressed", String(state.mix === 0));
-  compare.adversarial.setAttribute("aria-pressed", String(state.mix === 1));
+  compare.clean.setAttribute("aria-pressed", String(state.mode !== "beside" && state.mix === 0));
+  compare.adversarial.setAttribute("aria-pressed", String(state.mode !== "beside" && state.mix === 1));
   change.gain.value = String(state.gain);
   change.ends.replaceChildren(...[-1, 0, 1].map((end) => Object.assign(document.createElement("span"), { textContent: signed(end / state.gain) })));
   change.note.textContent =
@@ -40,22 +43,44 @@ export function showState(ui, state, { loaded, channel, maps, word, facts }) {
   }
   ui.legend.hidden = state.picture === "change";
   ui.jumpPrediction.disabled = !(maps.clean && maps.adversarial);
-  ui.shown.textContent = shownText(state);
+  ui.unit.textContent = scaleText(scale);
   ui.facts.textContent = facts;
   const slices = NAMES.map((name, n) => `${name} slice ${state.at[n] + 1} of ${shape[n]}`);
-  ui.canvas.setAttribute("aria-label", `${shownText(state)}, ${axis === undefined ? slices.join(", ") : slices[axis]}`);
+  for (const [{ canvas, shown }, text] of [[ui.left, shownText({ ...state, mix: 0 })], [ui.main, shownText(state)]]) {
+    shown.textContent = text;
+    canvas.setAttribute("aria-label", `${text}, ${axis === undefined ? slices.join(", ") : slices[axis]}`);
+  }
 }
 
-export function valuesAt(state, shape, channel, maps, regions, millimetres) {
+function showWindow({ preset, ...fields }, chosen, scale) {
+  const { level, width } = windowOf(scale, chosen);
+  const options = [["full", "full range"], ...(scale.suffix ? PRESETS : [])];
+  const wanted = chosen ? `${level} ${width}` : "full";
+  if (!options.some(([value]) => value === wanted)) options.push([wanted, "own numbers"]);
+  fill(preset, options, wanted);
+  for (const [name, value] of [["level", level], ["width", width]]) {
+    fields[name].text.textContent = `${fields[name].name} (${scale.unit})`;
+    fields[name].control.value = Number(value.toFixed(scale.digits));
+  }
+}
+
+export function valuesAt(state, { shape, channel, scale, maps, regions, millimetres }) {
   const n = offset(shape, state.at);
   const names = state.chosen.class_names;
   const named = (index) => `${index} ${names[index] ?? "unknown class"}`;
   const className = (map) => (map ? regions[map[n]].map(named).join(", ") || named(0) : "not saved");
+  const both = (value, onScale) => (scale.isKnown ? `${value}${scale.suffix} (${onScale})` : onScale);
+  const intensity = (value) => both(native(scale, value).toFixed(scale.digits), value.toFixed(4));
+  const change = channel.change[n];
+  const steps = `${signed(change * 255, 2)}/255`;
+  const difference = scale.isKnown
+    ? `${signed((scale.high - scale.low) * change, scale.digits)}${scale.suffix} (${signed(change, 4)}, ${steps})`
+    : `${signed(change, 4)} (${steps})`;
   return [
     ["Place (R, A, S)", `${millimetres.map((value) => value.toFixed(1)).join(", ")} mm`],
-    ["Clean", channel.clean[n].toFixed(4)],
-    ["Adversarial", channel.adversarial[n].toFixed(4)],
-    ["Difference", `${signed(channel.change[n], 4)} (${signed(channel.change[n] * 255, 2)}/255)`],
+    ["Clean", intensity(channel.clean[n])],
+    ["Adversarial", intensity(channel.adversarial[n])],
+    ["Difference", difference],
     ["Label", className(maps.label)],
     ["Prediction, clean", className(maps.clean)],
     ["Prediction, adversarial", className(maps.adversarial)],
@@ -69,7 +94,7 @@ function shownText(state) {
 
 function mixText({ mix, mode }) {
   if (mix === 0) return "clean";
-  if (mix === 1) return "adversarial";
+  if (mix === 1 || mode === "beside") return "adversarial";
   return mode === "wipe" ? "clean | adversarial" : `${Math.round(100 * mix)} % adversarial`;
 }
 

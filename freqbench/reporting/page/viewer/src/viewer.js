@@ -6,14 +6,16 @@ import { listen } from "./keys.js";
 import { loadCase, loadPredictions, ofChannel, reader } from "./loaded.js";
 import { GAINS, panel, showLegend, showValues } from "./panel.js";
 import { makeScreen } from "./screen.js";
+import { greys, scaleOf, windowOf } from "./scale.js";
 import { AXES, blended, focus, fronts, gainFor, outlined, painted, regionsOf, wiped } from "./slices.js";
 import { showState, valuesAt } from "./texts.js";
 
 const SPEAK_AFTER = 150; // milliseconds of rest before values are told, so that scrolling is not read out
 
 const START = {
-  wanted: {}, chosen: null, plane: "axial", at: null, picture: "volume", mode: "blend", mix: 1, gain: 1, rate: 2, channel: 0,
+  wanted: {}, chosen: null, plane: "axial", at: null, picture: "volume", mode: "beside", mix: 1, gain: 1, rate: 2, channel: 0,
   blinking: false, fill: "adversarial", outline: "label", opacity: { fill: 0.45, outline: 1 }, hidden: false,
+  window: null,
 };
 
 const BLACK = Array(256).fill("#000000"); // of outlines over a perturbation, whose colours are others
@@ -23,7 +25,7 @@ export async function start(element, manifest) {
   const read = reader(manifest);
   const colors = colorsFor(manifest.colors);
   let drawing = Promise.resolve(); // one case after the other
-  let view, maps = {}, loaded, regions, channel, overlays, timer, speaking, turn = 0;
+  let view, left, maps = {}, loaded, regions, channel, scale, timer, speaking, turn = 0;
 
   const ui = panel({
     choose(name, value) {
@@ -36,7 +38,7 @@ export async function start(element, manifest) {
     slice: (axis, index) => moveTo(state.at.map((old, n) => (n === axis ? index : old))),
     mix(value) {
       stopBlinking();
-      state.mix = value;
+      Object.assign(state, { mix: value, mode: state.mode === "beside" ? "blend" : state.mode });
       paint();
     },
     mode(value) {
@@ -52,6 +54,16 @@ export async function start(element, manifest) {
     },
     gain(value) {
       state.gain = value;
+      paint();
+    },
+    preset(value) {
+      const [level, width] = value.split(" ").map(Number);
+      state.window = value === "full" ? null : { level, width };
+      paint();
+    },
+    window(change) {
+      const wanted = { ...windowOf(scale, state.window), ...change };
+      if (Number.isFinite(wanted.level) && wanted.width > 0) state.window = wanted;
       paint();
     },
     overlay(name, value) {
@@ -119,18 +131,24 @@ export async function start(element, manifest) {
     maps = { ...loaded.maps, ...predictions };
     regions = regionsOf(manifest.regions[chosen.dataset]);
     await view.setGrid(loaded.clean);
-    overlays = null;
+    await left.setGrid(loaded.clean);
     state.channel = Math.min(state.channel, loaded.channels - 1);
     const channels = Array.from({ length: loaded.channels }, (_, n) => [String(n), `channel ${n}`]);
     fill(ui.cases.channel.control, channels, String(state.channel));
     ui.cases.channel.field.hidden = loaded.channels < 2;
-    channel = ofChannel(loaded, state.channel);
-    state.gain = gainFor(channel.most, GAINS);
+    takeChannel();
     if (!isSameGrid) state.at = firstPlace();
     showLegend(ui.legend, chosen.class_names, colors, word());
-    view.setPlane(state.plane);
-    paint();
+    setPlane(state.plane);
     view.moveTo(state.at);
+  }
+
+  function takeChannel() {
+    channel = ofChannel(loaded, state.channel);
+    state.gain = gainFor(channel.most, GAINS);
+    const next = scaleOf(loaded.chosen, state.channel);
+    if (next.unit !== scale?.unit) state.window = null;
+    scale = next;
   }
 
   async function changeTarget() {
@@ -144,54 +162,57 @@ export async function start(element, manifest) {
 
   function changeChannel(index) {
     state.channel = index;
-    channel = ofChannel(loaded, index);
-    state.gain = gainFor(channel.most, GAINS);
+    takeChannel();
     paint();
     tell();
   }
 
   function paint() {
     if (!channel) return;
-    const { shape } = loaded.clean;
     const isChange = state.picture === "change";
+    const isAlone = isChange || state.mode !== "beside";
+    if (isAlone && document.activeElement === ui.left.canvas) ui.main.canvas.focus(); // keys act on what has the focus
+    ui.left.element.hidden = isAlone;
     if (isChange) view.setPicture(channel.change, [-1 / state.gain, 1 / state.gain], true);
-    else view.setPicture(mixture(shape), [0, 1], false);
-    paintOverlays();
+    else view.setPicture(mixture(loaded.clean.shape), greys(scale, state.window), false);
+    paintOverlays(view, maps);
     view.draw();
+    if (!isAlone) {
+      left.setPicture(channel.clean, greys(scale, state.window), false);
+      paintOverlays(left, { ...maps, adversarial: maps.clean });
+      left.draw();
+    }
     show();
   }
 
-  // Anew only where something of them changed: blinking and blending leave them alone.
-  function paintOverlays() {
+  function paintOverlays(screen, maps) {
     const filling = state.picture === "volume" ? maps[state.fill] : null; // its colours would mix with the perturbation's
     const parts = state.hidden ? [null, null] : [filling ?? null, maps[state.outline] ?? null];
     const shades = state.picture === "volume" ? colors : BLACK;
-    const wanted = [...parts, shades, state.plane, state.opacity.fill, state.opacity.outline];
-    if (overlays?.every((part, n) => part === wanted[n])) return;
-    overlays = wanted;
-    const empty = new Uint8Array(channel.clean.length);
     const [filled, edges] = parts;
-    view.setColours(
-      painted(
-        filled ? fronts(filled, regions) : empty, edges ? outlined(edges, loaded.clean.shape, state.plane, regions) : empty, shades,
-        state.opacity));
+    screen.setColours([...parts, shades, state.plane, state.opacity.fill, state.opacity.outline], () => {
+      const empty = new Uint8Array(channel.clean.length);
+      const edge = edges ? outlined(edges, loaded.clean.shape, state.plane, regions) : empty;
+      return painted(filled ? fronts(filled, regions) : empty, edge, shades, state.opacity);
+    });
   }
 
   function mixture(shape) {
     const { clean, adversarial } = channel;
     if (state.mix === 0) return clean;
-    if (state.mix === 1) return adversarial;
+    if (state.mix === 1 || state.mode === "beside") return adversarial;
     return state.mode === "wipe" ? wiped(clean, adversarial, shape, state.mix, state.plane) : blended(clean, adversarial, state.mix);
   }
 
   const word = () => (manifest.regions[loaded.chosen.dataset] ? "Regions" : "Classes");
 
   const show = () =>
-    showState(ui, state, { loaded, channel, maps, word: word(), facts: factsOf(manifest, state.chosen, state.wanted.target) });
+    showState(ui, state, { loaded, channel, scale, maps, word: word(), facts: factsOf(manifest, state.chosen, state.wanted.target) });
 
-  function moved(at) {
+  function moved(at, other) {
     state.at = at;
     if (!channel) return;
+    other.follow(at);
     show();
     tell();
   }
@@ -199,7 +220,8 @@ export async function start(element, manifest) {
   function tell() {
     clearTimeout(speaking);
     speaking = setTimeout(
-      () => showValues(ui.values, valuesAt(state, loaded.clean.shape, channel, maps, regions, view.millimetres())), SPEAK_AFTER);
+      () => showValues(ui.values, valuesAt(state, { shape: loaded.clean.shape, channel, scale, maps, regions, millimetres: view.millimetres() })),
+      SPEAK_AFTER);
   }
 
   function moveTo(at) {
@@ -220,7 +242,7 @@ export async function start(element, manifest) {
 
   function setPlane(plane) {
     state.plane = plane;
-    view.setPlane(plane);
+    for (const screen of [left, view]) screen.setPlane(plane);
     paint();
   }
 
@@ -232,8 +254,7 @@ export async function start(element, manifest) {
 
   function blink() {
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
-      state.picture = "volume";
-      state.mix = state.mix < 0.5 ? 1 : 0;
+      Object.assign(state, { picture: "volume", mode: "blend", mix: state.mix < 0.5 ? 1 : 0 });
       paint();
     } else if (state.blinking) {
       stopBlinking();
@@ -260,15 +281,18 @@ export async function start(element, manifest) {
   }
 
   element.replaceChildren(ui.element);
-  view = await makeScreen(ui.canvas, moved);
-  listen(ui.element, ui.canvas, actions);
-  ui.canvas.addEventListener("webglcontextlost", () => problem("The browser gave up drawing volumes: load the page again."));
-  ui.canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    event.stopImmediatePropagation();
-    const plane = state.plane === "multi" ? view.planeUnder(event) : state.plane;
-    if (plane && event.deltaY) step(AXES[plane], event.deltaY < 0 ? 1 : -1);
-  }, { capture: true, passive: false });
+  view = await makeScreen(ui.main.canvas, (at) => moved(at, left));
+  left = await makeScreen(ui.left.canvas, (at) => moved(at, view));
+  listen(ui.element, actions);
+  for (const [{ canvas }, screen] of [[ui.main, view], [ui.left, left]]) {
+    canvas.addEventListener("webglcontextlost", () => problem("The browser gave up drawing volumes: load the page again."));
+    canvas.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      const plane = state.plane === "multi" ? screen.planeUnder(event) : state.plane;
+      if (plane && event.deltaY) step(AXES[plane], event.deltaY < 0 ? 1 : -1);
+    }, { capture: true, passive: false });
+  }
   await changeCase();
 
   return {
@@ -276,11 +300,12 @@ export async function start(element, manifest) {
       state.wanted = { ...state.wanted, ...wantedOf(row) };
       await changeCase();
     },
-    state: () => ({ ...state.wanted, plane: state.plane, at: [...state.at], picture: state.picture, mix: state.mix, blinking: state.blinking }),
+    state: () => ({ ...state.wanted, plane: state.plane, at: [...state.at], picture: state.picture, mix: state.mix, mode: state.mode, blinking: state.blinking }),
     close() {
       stopBlinking();
       clearTimeout(speaking);
       view.close();
+      left.close();
       ui.element.remove();
     },
   };

@@ -104,6 +104,9 @@ export function worded(text, ...datasets) {
   });
 }
 
+/** The words for the score of one case, wherever the page says one number. */
+export const definition = (data, dataset) => worded(data.scoreOf.dsc_foreground.meaning, dataset);
+
 /** The scores by name, each called what it is on these datasets. */
 export function scoresOn(data, ...datasets) {
   const spoken = (score) => ["heading", "unit", "meaning"].map((part) => [part, worded(score[part], ...datasets)]);

@@ -83,6 +83,18 @@ export function reword(control, options) {
   for (const option of control.querySelectorAll("option")) option.textContent = texts.get(option.value);
 }
 
+/** What makes the name of a dataset's class, by its number, beside its colour. */
+export function classCells(data, dataset) {
+  const known = new Map((data.classes[dataset] ?? []).map(([index, name]) => [index, name]));
+  return (index) =>
+    h(
+      "span",
+      { class: "class-name" },
+      h("span", { class: "swatch", style: { background: data.class_colors[index] }, "aria-hidden": "true" }),
+      known.get(index) ?? `class ${index}`,
+    );
+}
+
 /** Text for Plotly, which reads some tags and entities in its labels. */
 export const escaped = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 

@@ -1,7 +1,7 @@
 // A row's details in a dialog: every number with its reason where it is missing, its cases, and each case's classes.
 
-import { commandOf, headed, keyOf, reason, scoresOn, shown, worded } from "./data.js";
-import { h, plural, table } from "./dom.js";
+import { commandOf, definition, headed, keyOf, reason, scoresOn, shown, worded } from "./data.js";
+import { classCells, h, plural, table } from "./dom.js";
 import { worstCase } from "./glimpses.js";
 import { threatName } from "./pair.js";
 import * as state from "./state.js";
@@ -97,25 +97,11 @@ function meanDetails(data, row) {
     ["DSC foreground", Number.isNaN(low) ? dsc : `${dsc} (95 %: ${low.toFixed(1)} to ${high.toFixed(1)})`],
     ["drop", shown(frame.number("dsc_foreground_drop", row), 1)],
     ["HD95 penalised mm", shown(frame.number("hd95_penalised_mm", row), 1)],
-    ["DSC", shown(frame.number("dsc", row), 1)],
+    ["DSC with background", shown(frame.number("dsc", row), 1)],
     ["error", frame.text("error", row)],
   ];
   const body = [worstCase(data, row), facts(pairs, frame.text("dataset", row)), scoreTable(data, frame, row), classMeans(data, row), caseList(data, row)];
   return h("div", {}, head(frame.text("attack", row), body));
-}
-
-function names(data, dataset) {
-  return new Map((data.classes[dataset] ?? []).map(([index, name, colour]) => [index, { name, colour }]));
-}
-
-function classCell(known, index) {
-  const { name, colour } = known.get(index) ?? { name: `class ${index}`, colour: "#888888" };
-  return h(
-    "span",
-    { class: "class-name" },
-    h("span", { class: "swatch", style: { background: colour }, "aria-hidden": "true" }),
-    name,
-  );
 }
 
 const classColumns = (dataset, ...rest) =>
@@ -132,12 +118,12 @@ function classMeans(data, row) {
   const [begin, end] = data.meanSpans?.[row] ?? [0, 0];
   const dataset = data.summary.text("dataset", row);
   if (begin === end) return h("p", { class: "hint" }, worded("No values of single classes.", dataset));
-  const known = names(data, dataset);
+  const classCell = classCells(data, dataset);
   const lines = [];
   for (let at = begin; at < end; at += 1) {
     const value = (name) => means.numbers[name][at];
     lines.push([
-      classCell(known, value("class")),
+      classCell(value("class")),
       valued(dataset, value("dsc_clean"), ABSENT),
       valued(dataset, value("dsc"), ABSENT),
       valued(dataset, value("dsc_drop"), ABSENT),
@@ -194,6 +180,7 @@ function caseList(data, row) {
 function caseDetails(data, row) {
   const frame = data.cases;
   const parent = frame.numbers.row[row];
+  const dsc = shown(frame.number("dsc_foreground", row), 1);
   const back = h(
     "button",
     { type: "button", class: "link", onclick: () => state.set({ row: keyOf(data, "means", parent) }, { step: true }) },
@@ -206,8 +193,8 @@ function caseDetails(data, row) {
     ["seed", shown(frame.number("seed", row), 0)],
     ["status", frame.text("status", row)],
     ["error", frame.text("error", row)],
-    ["DSC foreground", shown(frame.number("dsc_foreground", row), 1)],
-    ["DSC", shown(frame.number("dsc", row), 1)],
+    ["DSC foreground", dsc && `${dsc} (${definition(data, frame.text("dataset", row))})`],
+    ["DSC with background", shown(frame.number("dsc", row), 1)],
     ["missed classes", shown(frame.number("missed_classes", row), 0)],
     ["hallucinated classes", shown(frame.number("hallucinated_classes", row), 0)],
     ["run", frame.text("run", row)],
@@ -231,7 +218,7 @@ function caseClasses(data, row) {
   const count = data.cases.numbers.classes[row];
   if (!count) return missing("This record has no values of single classes.");
   const begin = data.classStarts[row];
-  const known = names(data, dataset);
+  const classCell = classCells(data, dataset);
   const [first, last] = data.cleanSpans[data.cases.numbers.clean[row]] ?? [0, 0];
   const clean = new Map();
   for (let at = first; at < last; at += 1) clean.set(data.clean_classes.numbers.class[at], at);
@@ -241,7 +228,7 @@ function caseClasses(data, row) {
     const before = (name) => (clean.has(index) ? data.clean_classes.numbers[name][clean.get(index)] : NaN);
     const dsc = data.case_classes.numbers.dsc[at];
     lines.push([
-      classCell(known, index),
+      classCell(index),
       valued(dataset, before("dsc"), ABSENT),
       valued(dataset, dsc, ABSENT),
       valued(dataset, before("dsc") - dsc, ABSENT),

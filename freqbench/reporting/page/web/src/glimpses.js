@@ -1,7 +1,7 @@
 // Slices of attacked cases, one a white-box row that has one: of the case that lost most.
 
-import { named } from "./data.js";
-import { h } from "./dom.js";
+import { definition, named } from "./data.js";
+import { classCells, h } from "./dom.js";
 
 const CHANGE = 2; // its plane; after it come those of classes
 const [NO_CHANGE, STEPS, OPACITY] = [128, 31, 0.6];
@@ -25,7 +25,7 @@ function outline(labels, at, width, regions) {
 
 /**
  * Draws the planes of a slice on canvases: volumes in grey, the change in two colours, classes over their volume, and
- * where they are regions that may overlap, the one in front and the outlines of all.
+ * where they are regions that may overlap, the one in front and the outlines of all. Returns the classes that are seen.
  */
 async function draw(slice, canvases, palette) {
   const { size, planes, below, regions } = slice;
@@ -36,11 +36,13 @@ async function draw(slice, canvases, palette) {
   sheet.drawImage(image, 0, 0);
   const pixels = canvases.map((_, place) => sheet.getImageData(0, place * height, width, height).data);
   const bases = [0, 1, CHANGE, ...below].map((place) => pixels[place]);
+  const labels = new Set(); // of canvases that are shown
   canvases.forEach((canvas, place) => {
     const drawn = new ImageData(width, height);
     for (let at = 0; at < drawn.data.length; at += 4) {
       const [value, base] = [pixels[place][at], bases[place].subarray(at, at + 3)];
       const change = value - NO_CHANGE;
+      if (place > CHANGE && value && canvas.isConnected) labels.add(value);
       let color = base;
       if (place === CHANGE) color = blended(UNCHANGED, change < 0 ? BELOW : ABOVE, Math.abs(change) / STEPS);
       else if (place > CHANGE && value && regions.length) {
@@ -52,6 +54,7 @@ async function draw(slice, canvases, palette) {
     canvas.getContext("2d").putImageData(drawn, 0, 0);
     canvas.dataset.drawn = "yes";
   });
+  return new Set([...labels].flatMap((label) => (regions.length ? regions[label] : label)));
 }
 
 /** Canvases for the planes of a slice, and the ratio of their sides. */
@@ -61,37 +64,43 @@ function blank(slice) {
   return [captions.map(() => h("canvas", { width, height })), width / (height * aspect)];
 }
 
-/** Draws a slice once an element with its canvases is in sight. */
-function drawInSight(element, slice, canvases, palette) {
-  const sight = new IntersectionObserver((entries) => {
+/** Draws the glimpse of a row once an element with its canvases is in sight; returns the legend of its classes. */
+function drawInSight(data, row, element, canvases) {
+  const legend = h("span", { class: "classes" });
+  const sight = new IntersectionObserver(async (entries) => {
     if (!entries.some((each) => each.isIntersecting)) return;
     sight.disconnect();
-    draw(slice, canvases, palette);
+    const seen = await draw(data.glimpseOf.get(row).slice, canvases, data.palette);
+    const cell = classCells(data, data.summary.text("dataset", row));
+    legend.append(...[...seen].sort((a, b) => a - b).map(cell));
   });
   sight.observe(element);
-  return element;
+  return legend;
 }
 
 /** The patient's sides at the edges of a slice: right on the left, left on the right, anterior on top. */
 const sides = () => ["R", "L", "A"].map((side) => h("span", { class: `side ${side}` }));
 
-/** The panels of a slice below their captions. */
-function panels(slice, palette, alt) {
-  const { captions } = slice;
-  const [canvases, ratio] = blank(slice);
+/** The panels of a row's glimpse below their captions, and their legend. */
+function picture(data, row) {
+  const glimpse = data.glimpseOf.get(row);
+  const alt = `Slice of ${glimpse.case} under ${data.summary.text("attack", row)} on ${data.summary.text("source", row)}`;
+  const { captions } = glimpse.slice;
+  const [canvases, ratio] = blank(glimpse.slice);
   const look = { "aspect-ratio": String(ratio), width: `${100 * Math.min(1, ratio)}%` };
   const seen = (canvas) => h("span", { class: "anatomy", style: look }, sides(), canvas);
   const cells = captions.map((caption, place) => h("span", {}, caption, seen(canvases[place])));
   const element = h("span", { class: "glimpse", role: "img", "aria-label": `${alt}: ${captions.join("; ")}` }, cells);
-  return drawInSight(element, slice, canvases, palette);
+  return [element, drawInSight(data, row, element, canvases)];
 }
 
 /** The volume and what is found in it, attacked to the left and clean to the right of a border that a slider moves. */
-export function wipe({ summary, glimpseOf, palette }, row) {
+export function wipe(data, row) {
+  const { summary, glimpseOf } = data;
   const { slice, case: name } = glimpseOf.get(row);
   const { captions, below } = slice;
   const [canvases, ratio] = blank(slice);
-  const [before, after] = [0, 1].map((volume) => 3 + below.indexOf(volume));
+  const [before, after] = [3 + below.lastIndexOf(0), 3 + below.indexOf(1)]; // older glimpses may have the label alone
   const pairs = [[0, 1], ...(before > 2 && after > 2 ? [[before, after]] : [])];
   const stacks = pairs.map((pair) =>
     h("div", { class: "pair" }, h("p", {}, pair.toReversed().map((place) => h("span", {}, captions[place]))),
@@ -108,14 +117,8 @@ export function wipe({ summary, glimpseOf, palette }, row) {
       target.setAttribute("aria-valuetext", say(Number(target.value)));
     },
   });
-  element.append(h("label", { class: "slider" }, h("span", {}, "clean"), slider, h("span", {}, "adversarial")));
-  return drawInSight(element, slice, canvases, palette);
-}
-
-function picture({ summary, glimpseOf, palette }, row) {
-  const glimpse = glimpseOf.get(row);
-  const alt = `Slice of ${glimpse.case} under ${summary.text("attack", row)} on ${summary.text("source", row)}`;
-  return panels(glimpse.slice, palette, alt);
+  element.append(h("label", { class: "slider" }, h("span", {}, "clean"), slider, h("span", {}, "adversarial")), drawInSight(data, row, element, canvases));
+  return element;
 }
 
 export function lost({ glimpseOf }, row) {
@@ -126,7 +129,8 @@ export function lost({ glimpseOf }, row) {
 /** The glimpse of a row of the summary, or null. */
 export function worstCase(data, row) {
   if (!data.glimpseOf.has(row)) return null;
-  return h("figure", { class: "worst" }, picture(data, row), h("figcaption", {}, `${lost(data, row)}, the most of all cases.`));
+  const words = definition(data, data.summary.text("dataset", row));
+  return h("figure", { class: "worst" }, picture(data, row), h("figcaption", {}, `${lost(data, row)} of ${words}: the most of all cases.`));
 }
 
 /** The glimpses of rows side by side; `open` is told the row of the one that is chosen. */

@@ -1,7 +1,7 @@
 // What was found, in pictures and sentences; then what was run, on what, what failed and why.
 
 import { fitForPrint } from "./charts.js";
-import { OWN, OWN_NOTE, byKind, headed, keyOf, named, scoresOn, shown, worded } from "./data.js";
+import { OWN, OWN_NOTE, byKind, definition, headed, keyOf, named, scoresOn, shown, worded } from "./data.js";
 import { choice, h, paperOf, plural, readyTable, table } from "./dom.js";
 import { lost, strip, wipe, worstCase } from "./glimpses.js";
 import { heatCell, heatTable, legend } from "./heat.js";
@@ -123,8 +123,8 @@ function worst(data, rows, open) {
       "div",
       {},
       h("h2", {}, `Worst case: ${named(data, row)} on ${model}`),
-      h("p", {}, `${lost(data, row)} of foreground ${worded("DSC", dataset)}, the most under the strongest attack.`),
-      h("p", {}, worded(`Mean over ${plural(cases, "case")}: DSC ${shown(left, 1)} left, drop ${shown(drop, 1)}`, dataset), Number.isNaN(size) ? "." : `, SSIM body ${shown(size, 1)}.`),
+      h("p", {}, `${lost(data, row)} of ${definition(data, dataset)}: the most under the strongest attack.`),
+      h("p", {}, worded(`Mean over ${plural(cases, "case")}: DSC foreground ${shown(left, 1)} left, drop ${shown(drop, 1)}`, dataset), Number.isNaN(size) ? "." : `, SSIM body ${shown(size, 1)}.`),
       paperOf(data, row, (paper) => h("p", { class: "hint" }, "Paper: ", paper)),
       named(data, row).endsWith(OWN) ? h("p", { class: "hint" }, `${OWN_NOTE}.`) : null,
       h("p", {}, h("button", { type: "button", class: "link", onclick: () => open(row) }, "All numbers of this attack")),
@@ -172,6 +172,7 @@ function pictures(data) {
               h("div", {}, bar(models, model, distance), drawn?.figure),
             ),
             seen.length ? h("h3", {}, `The case of ${model} that lost most, attack by attack`) : "",
+            seen.length ? h("p", { class: "hint" }, `Scores are ${definition(data, dataset)}, x100.`) : "",
             seen.length ? strip(data, seen, open) : "",
             said.length ? h("h3", {}, "What was found") : "",
             h("ul", { class: "findings" }, said.map(({ row, text }) => sentence(text, row))),
@@ -257,7 +258,7 @@ function pictures(data) {
 
 function cleanTable(clean, all) {
   const dataset = clean.text("dataset", all[0]);
-  const headings = ["dataset", "model", "n", "DSC foreground", "HD95 penalised mm", "DSC", "HD95"];
+  const headings = ["dataset", "model", "n", "DSC foreground", "HD95 penalised mm", "DSC with background", "HD95"];
   return table(
     worded("Clean predictions: DSC", dataset),
     headings.map((heading, place) => ({ heading: worded(heading, dataset), number: place > 1 })),
