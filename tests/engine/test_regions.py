@@ -69,10 +69,11 @@ def test_glimpses_have_the_numbers_of_the_saved_maps_and_the_dice_of_the_row(out
     for (cell, case), path in glimpses.items():
         shown = read(path)
         assert isinstance(shown, Slice)
-        models = [caption.split(",")[0] for caption in shown.captions[4:]]
-        assert shown.captions[4:] == [f"{model}, DSC {100 * scores[cell, case, model]:.1f}" for model in models]
+        models = [caption.split(",")[0] for caption in shown.captions[5:]]
+        assert shown.captions[4].startswith(f"{models[0]}, clean, DSC ")
+        assert shown.captions[5:] == [f"{model}, DSC {100 * scores[cell, case, model]:.1f}" for model in models]
         (folder,) = out.glob(f"volumes/*-{cell}/*-{case}")
-        files = ["label", *(f"prediction_adversarial-{model}" for model in models)]
+        files = ["label", f"prediction_clean-{models[0]}", *(f"prediction_adversarial-{model}" for model in models)]
         stacks = [nibabel.load(folder / f"{name}.nii.gz").get_fdata()[::-1, ::-1].T for name in files]
         assert any(np.array_equal(shown.unpack()[3:], [each[index] for each in stacks]) for index in range(16))
 
