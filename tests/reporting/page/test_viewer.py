@@ -230,8 +230,9 @@ def test_the_clean_prediction_stands_beside_the_attacked_one_and_the_cross_hair_
         shown = pixels(page, index, labels.shape, sides)
         nearest = np.abs(shown[..., None, :] - colors).max(axis=-1)
         drawn = np.where(nearest.min(axis=-1) < 0.02, nearest.argmin(axis=-1) + 1, 0)
-        assert (drawn == labels).mean() > 0.9  # all but the cross-hair
-        assert (drawn == maps[1 - index]).mean() < (drawn == labels).mean() - 0.02
+        where = maps[0] != maps[1]
+        assert where.sum() > 5
+        assert (drawn[where] == labels[where]).mean() > 0.7  # all but the cross-hair's lines
     left, right = page.locator(PICTURE).all()
     for canvas in (left, right):
         before, box = state(page)["at"], canvas.bounding_box()
@@ -260,8 +261,7 @@ def test_window_and_level_are_in_the_file_s_unit_where_the_results_state_it(open
     page.get_by_label("Preset").select_option("lung")
     assert page.get_by_label("Level (HU)").input_value() == "-600"
     assert distance(-600, 1500) < 0.01
-    page.get_by_label("Level (HU)").fill("1234")
-    page.keyboard.press("Tab")
+    page.get_by_label("Level (HU)").press_sequentially("1234")
     assert state(page)["plane"] == "axial"  # digits are keys elsewhere
     for name, value in (("Level", "60"), ("Width", "80"), ("Width", "-3")):
         page.get_by_label(f"{name} (HU)").fill(value)
