@@ -26,7 +26,7 @@ from freqbench.results import volumes as layout
 from freqbench.results.volumes import FACTS
 
 
-class SavedFacts(AttackFacts, layout.Stated):
+class SavedFacts(AttackFacts, layout.VolumeFacts):
     """Facts of a saved volume; its file is written last, as the sign that the volume is complete."""
 
     attack_seconds: float | None  # None: unknown
@@ -90,7 +90,7 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
     label = None
     if cell.attack.moves_labels:
         label = cell.dataset.classes.unshown(read_volume(storage.join(place, layout.MOVED_LABEL)).to(torch.uint8))
-    own = AttackFacts(**facts.model_dump(exclude={"attack_seconds", *layout.Stated.model_fields}))
+    own = AttackFacts(**facts.model_dump(exclude={"attack_seconds", *layout.VolumeFacts.model_fields}))
     return AttackedVolume(adversarial=adversarial, facts=own, label=label), facts.attack_seconds
 
 

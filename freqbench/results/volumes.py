@@ -34,7 +34,7 @@ Unit = Literal["HU", ""]
 """Unit of a file's intensities; empty: the file's own, without a name."""
 
 
-class Stated(config.Strict):
+class VolumeFacts(config.Strict):
     """Facts that lead from saved volumes back to the file and its classes; `native_ranges` is empty if unknown."""
 
     regions: RegionsOfLabels = Field(default=[])  # of the label maps beside it
@@ -42,14 +42,16 @@ class Stated(config.Strict):
     unit: Unit = ""
 
 
-def stated(facts: Mapping[str, Any], where: str) -> Stated:
+def volume_facts(facts: Mapping[str, Any], where: str) -> VolumeFacts:
     """Returns what facts of a dataset or of a saved volume state; UserError, which begins with `where`, for others."""
-    return config.validate({name: facts[name] for name in Stated.model_fields if name in facts}, Stated, where)
+    return config.validate(
+        {name: facts[name] for name in VolumeFacts.model_fields if name in facts}, VolumeFacts, where
+    )
 
 
 def regions_of(facts: Mapping[str, Any], where: str) -> RegionsOfLabels:
-    """Returns the `regions` of `stated`."""
-    return stated(facts, where).regions
+    """Returns the `regions` of `volume_facts`."""
+    return volume_facts(facts, where).regions
 
 
 def cell_folder(attack: str, source: str, cell_id: str) -> str:

@@ -211,7 +211,7 @@ def _case(
     if missing := {volumes.CLEAN, volumes.ADVERSARIAL} - set(files):
         raise DataError(f"{place}: expected {' and '.join(sorted(missing))}, found none: run the case again")
     path = storage.join(place, volumes.FACTS)
-    stated = volumes.stated(object_of(storage.read_bytes(path), path), path)
+    stated = volumes.volume_facts(object_of(storage.read_bytes(path), path), path)
     keys = {name: key(place, name) for name in files}
     of_targets = volumes.predictions(files)
     labels = class_names.get(str(row["cell_id"]), {})
