@@ -252,6 +252,8 @@ def _recommended_cells(own: Grid, out: str, cases: int, say: Callable[[str], Non
         return
     try:
         attacks = mapping_of(storage.read_bytes(path), path).get("attacks")
+        if attacks == []:  # none has converged
+            return
         changes = {"attacks": attacks, "targets": "source", "seeds": own.job.seeds[:1]}
         job = config.validate({**own.job.model_dump(mode="json"), **changes}, JobSpec, path)
         cells = expand(job, cases).cells

@@ -282,6 +282,9 @@ def test_recommendations_of_converge_within_the_bounds_are_run_too(
     assert recommended() == set()
     file.write_text(RECOMMENDED)
     assert recommended() == {("plain", 8 / 255, 40, "dice")}
+    file.write_text("attacks: []  # none has converged")
+    assert recommended() == set()
+    assert capsys.readouterr().out == ""
     file.write_text("attacks: [{name: pgdd}]")
     assert recommended() == set()
     assert f"nothing of {file}: " in capsys.readouterr().out
