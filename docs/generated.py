@@ -107,7 +107,8 @@ QUICK_TOO: dict[str, dict[str, Any]] = {
 
 def write(folder: Path) -> None:
     """Write all snippets, and the pictures that are not there; what is as it was stays untouched."""
-    (folder / "attacks").mkdir(parents=True, exist_ok=True)
+    for pages in ("attacks", "job", "training-job"):
+        (folder / pages).mkdir(parents=True, exist_ok=True)
     for tree in ("cluster", "reports"):
         shutil.copytree(ROOT / tree, folder / tree, dirs_exist_ok=True)
     snippets = {
@@ -117,7 +118,7 @@ def write(folder: Path) -> None:
         "changelog": on_site("CHANGELOG.md"),
         "attack-table": attack_table(),
         "threat-models": threat_table(),
-        "attacks": attack_sections(),
+        **attack_pages(),
         "models": model_table(),
         "datasets": dataset_table(),
         "dataset-classes": "\n".join(_documented(loader) for loader in DATASETS.values()),
@@ -137,8 +138,8 @@ def write(folder: Path) -> None:
         "records": column_table(RECORDS),
         "class-records": column_table(CLASS_RECORDS),
         "command-line": command_line(),
-        "job": "\n".join(key_sections(JobSpec, "A job")),
-        "training-job": "\n".join(key_sections(TrainJob, "A training job")),
+        **{f"job/{name}": text for name, text in key_pages(JobSpec, "A job")},
+        **{f"training-job/{name}": text for name, text in key_pages(TrainJob, "A training job")},
         "packaged-jobs": job_tables(),
     }
     snippets["reports/quickstart/tables"] = f"# The quick start, all tables\n\n{QUICKSTART.read_text(encoding='utf-8')}"
@@ -430,19 +431,18 @@ def threat_table() -> str:
     return table([[f"`{name}`", words] for name, words in WORDS.items()], ["threat model", "in words"])
 
 
-def attack_sections() -> str:
-    """A section an attack: its picture, its docstring, its parameters."""
-    parts = []
+def attack_pages() -> dict[str, str]:
+    """A page an attack by its file: its picture, its docstring, its parameters."""
+    pages = {}
     for name, attack in ATTACKS.items():
-        parts.append(f"({name})=\n## `{name}`\n")
-        parts.append(f"```{{image}} ../generated/attacks/{name}.png\n:alt: what {name} does to a volume\n```\n")
-        parts.append(_documented(attack))
         rows = [
             [f"`{key}`", default if default == catalogue.REQUIRED else f"`{default}`", meaning]
             for key, default, meaning in catalogue.attack_rows(attack)
         ]
-        parts.append(table(rows, ["parameter", "default", "meaning"]) + "\n")
-    return "\n".join(parts)
+        picture = f"```{{image}} {name}.png\n:alt: what {name} does to a volume\n```\n"
+        parameters = table(rows, ["parameter", "default", "meaning"])
+        pages[f"attacks/{name}"] = f"({name})=\n# `{name}`\n\n{picture}\n{_documented(attack)}\n{parameters}"
+    return pages
 
 
 def model_table() -> str:
@@ -502,8 +502,8 @@ def command_line() -> str:
     return text.partition("\n## ")[1].lstrip() + text.partition("\n## ")[2]
 
 
-def key_sections(model: type[BaseModel], title: str) -> Iterator[str]:
-    """A section a part of a job, as its JSON Schema has it; attacks and datasets have pages of their own."""
+def key_pages(model: type[BaseModel], title: str) -> Iterator[tuple[str, str]]:
+    """A page a part of a job by its name, as its JSON Schema has it; attacks and datasets have pages of their own."""
     schema = schema_of(model)
     own = ChainMap(*(catalogue.attributes(inspect.getdoc(base) or "") for base in model.__mro__))
     elsewhere = {loader.__name__ for loader in DATASETS.values()}
@@ -519,7 +519,7 @@ def key_sections(model: type[BaseModel], title: str) -> Iterator[str]:
             whole = schema.get("$defs", {}).get(value.get("$ref", "").rpartition("/")[2], {}) | value
             meaning = meanings.get(key) or whole.get("description", "").partition("\n")[0]
             rows.append([f"`{key}`", values(value), default_of(key, part), meaning])
-        yield f"### {name}\n\n{table(rows, ['key', 'values', 'default', 'meaning'])}\n"
+        yield name.replace(" ", "-"), f"# {name}\n\n{table(rows, ['key', 'values', 'default', 'meaning'])}"
 
 
 def default_of(key: str, part: Mapping[str, Any]) -> str:

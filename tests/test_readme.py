@@ -410,7 +410,7 @@ def test_rows_of_a_table_have_the_cells_of_its_head() -> None:
 
 
 def test_the_reference_says_what_each_parameter_of_an_attack_means() -> None:
-    text = generated.attack_sections()
+    text = "\n".join(generated.attack_pages().values())
     rows = re.findall(r"^\| `(\w+)` +\| [^|]+\|([^\n]*)\|$", text, flags=re.MULTILINE)
     assert len(rows) > len(ATTACKS)
     assert [name for name, meaning in rows if not meaning.strip()] == []
@@ -419,7 +419,7 @@ def test_the_reference_says_what_each_parameter_of_an_attack_means() -> None:
 
 @pytest.mark.parametrize("model", [JobSpec, TrainJob])
 def test_the_reference_says_what_each_key_of_a_job_means(model: type[JobSpec | TrainJob]) -> None:
-    (text, *_) = generated.key_sections(model, "A job")
+    text = dict(generated.key_pages(model, "A job"))["A-job"]
     rows = [[cell.strip() for cell in line.split(" | ")] for line in text.splitlines() if line.startswith("| `")]
     assert [row[0] for row in rows] == [f"| `{name}`" for name in model.model_fields]
     assert all(row[-1].strip("| ") for row in rows)

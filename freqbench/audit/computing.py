@@ -39,6 +39,8 @@ RESTARTS = 3
 CONVERGED = "-converge/converge.yaml"  # suffix of a store's path: recommendations of `freqbench study converge`
 METRICS = ("dsc", "ssim")
 CONTROLS = ("uniform", "random")
+SHORT = ("noise_linf", "noise_l2", "credit")
+"""Checks that were open most often in audits of the board. What they lack asks no network for a pass of an attack."""
 
 CASES = 5
 LARGEST = 3  # number of attacks listed as taking most passes
@@ -55,19 +57,21 @@ def compute_missing(
     eps: str | None = None,
     engine: run.Engine = "auto",
     address: str | None = None,
+    short: bool = False,
     compute: bool = True,
 ) -> int | None:
     """Computes the missing parts of a store's audit into OUT/audit; a repeated call goes on where the last one stopped.
 
     It takes the first `cases` of each dataset (None: CASES), and the radius `eps` as a job file writes it (that of
-    `usual_eps`). Without `compute` it only prints the costs. Returns the number of failed records; None if stopped.
+    `usual_eps`). `short` computes what SHORT needs alone. Without `compute` it only prints the costs. Returns the
+    number of failed records; None if stopped.
     """
 
     def say(text: str) -> None:
         console.print(text, soft_wrap=True)
 
     Store(out).job()  # raises here if there is none
-    extra = plan_cells(job, out, cases or CASES, _eps(eps), say, compute)
+    extra = plan_cells(job, out, cases or CASES, _eps(eps), say, compute, short)
     root = root_of(out)
     outlook = plan.outlook(extra.grid, (), None, root)
     console.print(plan.table(outlook))
@@ -79,8 +83,11 @@ def compute_missing(
     say(f"{cells}, {amount(len(units), 'unit')} on at most {on}, {passes.total():,} window passes")
     if passes:
         say(f"most of them: {', '.join(f'{name} {count:,}' for name, count in passes.most_common(LARGEST))}")
-    hours = plan.spoken_hours(probes.seconds(extra.own, Store(out)) / 3600)
-    say(f"gradients: {probes.num_passes(extra.own):,} window passes more, at most, about {hours}")
+    if not short:
+        hours = plan.spoken_hours(probes.seconds(extra.own, Store(out)) / 3600)
+        say(f"gradients: {probes.num_passes(extra.own):,} window passes more, at most, about {hours}")
+        passes["gradients"] = probes.num_passes(extra.own)
+    say(f"this is {passes.total() / max(1, passes_stored(out)):.2g} times the window passes of the run's own attacks")
     for line in plan.lines(outlook):
         say(line)
     if not compute:
@@ -88,6 +95,8 @@ def compute_missing(
     with trusting(job.trust_code):
         summary = run.execute(extra.grid, root, console, engine, address)
         try:
+            if short and not summary.interrupted:
+                return summary.num_failed
             if not summary.interrupted:
                 probes.measure_gradients(extra.own, extra.eps, out, say)
                 probes.rescore_saved(extra.own, out, say)
@@ -98,11 +107,18 @@ def compute_missing(
     return None
 
 
-def seconds_missing(job: JobSpec, out: str) -> float:
-    """Estimates what the cells that a store's audit lacks cost one worker, on CASES cases."""
+def passes_stored(out: str) -> int:
+    """Counts the window passes of a store's attacks, each volume once however many targets it was scored on."""
+    columns = ("cell_id", "case_key", "num_forwards", "num_backwards")
+    return sum({tuple(key): (there or 0) + (back or 0) for *key, there, back in Store(out).rows(columns)}.values())
+
+
+def seconds_missing(job: JobSpec, out: str) -> tuple[float, float]:
+    """Estimates what the cells that a store's audit lacks cost one worker on CASES cases: all, and those of SHORT."""
     grid, computed = plan_cells(job, out, CASES, None, lambda _: None, compute=False).grid, Store(root_of(out))
     todo = plan.make_plan(grid, {} if computed.is_empty else computed.covered())
-    return costs.estimate_costs(todo.units, todo.metrics, Store(out) if computed.is_empty else computed).total
+    known, short = Store(out) if computed.is_empty else computed, [unit for unit in todo.units if not unit.passes]
+    return tuple(costs.estimate_costs(units, todo.metrics, known).total for units in (todo.units, short))  # type: ignore[return-value]
 
 
 def _eps(text: str | None) -> float | None:
@@ -127,7 +143,13 @@ class ExtraCells:
 
 
 def plan_cells(
-    job: JobSpec, out: str, cases: int, eps: float | None, say: Callable[[str], None], compute: bool = True
+    job: JobSpec,
+    out: str,
+    cases: int,
+    eps: float | None,
+    say: Callable[[str], None],
+    compute: bool = True,
+    short: bool = False,
 ) -> ExtraCells:
     """Plans the cells that the checks need and the store lacks.
 
@@ -137,7 +159,8 @@ def plan_cells(
     stretching. For each of these and each bounds of the job's attacks: the strongest attacks with the same bounds, and
     the recommendations of `freqbench study converge` within them, if it was run for the store's job. A black box gets
     those without a gradient.
-    Without `compute` nothing is attacked, and noise of unknown budget has the largest one.
+    Without `compute` nothing is attacked, and noise of unknown budget has the largest one. With `short` noise and null
+    rows are all.
     """
     own = expand(job.copy_named(out), cases)
     store = Store(out)
@@ -147,7 +170,7 @@ def plan_cells(
     noise = _noise(own, store, cases, say, compute)
     strongest = (*_strongest(own, seed), *_recommended_cells(own, out, cases, say))
     for cell in (*_battery(own, eps, seed), *_null_rows(own, seed), *strongest, *noise):
-        if cell.source.black_box and cell.attack.needs_gradient:
+        if (short and any(cell.attack.passes)) or (cell.source.black_box and cell.attack.needs_gradient):
             continue
         key = cell.dataset.name, cell.cell_id
         targets = {target.model_id: target for target in (*cells.get(key, cell).targets, *cell.targets)}
@@ -229,6 +252,8 @@ def _recommended_cells(own: Grid, out: str, cases: int, say: Callable[[str], Non
         return
     try:
         attacks = mapping_of(storage.read_bytes(path), path).get("attacks")
+        if attacks == []:  # none has converged
+            return
         changes = {"attacks": attacks, "targets": "source", "seeds": own.job.seeds[:1]}
         job = config.validate({**own.job.model_dump(mode="json"), **changes}, JobSpec, path)
         cells = expand(job, cases).cells

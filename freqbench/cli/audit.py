@@ -26,6 +26,9 @@ app = typer.Typer()
 def audit(
     out: common.Out,
     run: Annotated[bool, typer.Option("--run", help="Compute the few cells that checks lack, into OUT/audit.")] = False,
+    short: Annotated[
+        bool, typer.Option("--short", help="With --run: only noise and null rows, the checks that are open most often.")
+    ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Show what --run would compute, and compute nothing.")] = False,
     cases: Annotated[
         int | None, typer.Option(min=1, help="With --run: the first N cases of each dataset.", show_default="5")
@@ -51,7 +54,7 @@ def audit(
     """
     failed: int | None = 0
     of_run = {"--cases": cases, "--eps": eps, "--job": job, "--set": set_, "--address": address}
-    options = [name for name, value in of_run.items() if value is not None]
+    options = [*["--short"] * short, *(name for name, value in of_run.items() if value is not None)]
     if run and plan:
         raise UserError("audit: expected --run or --plan, got both")
     if plan and (to is not None or format != "terminal"):
@@ -67,6 +70,7 @@ def audit(
             eps=eps,
             engine=engine,
             address=address,
+            short=short,
             compute=not plan,
         )
         if failed is None:
@@ -112,7 +116,9 @@ def _remedies(store: "Store", findings: "tuple[Finding, ...]", job: str | None, 
     lacks = any(each.verdict == "not checked" and each.check in (*CLAIMS, *MASKING) for each in findings)
     with suppress(UserError):  # without data, checkpoints or trust, which --plan says
         spec = common.stored_job(out, job, trusted)
-        cost = f"about {spoken_hours(computing.seconds_missing(spec, out) / 3600)} on one worker" if lacks else ""
+        if lacks:
+            whole, short = (spoken_hours(seconds / 3600) for seconds in computing.seconds_missing(spec, out))
+            cost = f"about {whole} on one worker; noise and null rows alone: --run --short, about {short}"
     doubts = [each for each in findings if each.verdict == "in doubt" and each.patients]
     if doubts:
         yield _more_cases(store, spec, min(doubts, key=lambda each: each.patients))
@@ -122,12 +128,19 @@ def _remedies(store: "Store", findings: "tuple[Finding, ...]", job: str | None, 
 
 
 def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
-    """Says that more patients settle a doubt, with the command and its cost if the job gives the number of cases."""
+    """Says that more patients settle a doubt, with the command and its cost if the job gives the number of cases.
+
+    The audit's own noise and null rows come first, if the store has more cases than they have.
+    """
+    from freqbench.audit import computing
     from freqbench.core.types import dataset_name
     from freqbench.job import schema
     from freqbench.job.plan import spoken_hours
 
     who = f"What is in doubt: {amount(doubt.patients, 'patient')}"
+    num_cases = len({tuple(row) for row in store.rows(("dataset", "case_key")) if row[0] == doubt.dataset})
+    if doubt.check in computing.SHORT and doubt.cases < num_cases:
+        return f"{who} cannot settle it: freqbench audit {store.root} --run --short --cases {num_cases}"
     names = [entry.name for entry in job.datasets if entry.own.get("cases")] if job else []
     name = dataset_name(doubt.dataset)
     if not job or name not in names or doubt.patients >= ENOUGH:

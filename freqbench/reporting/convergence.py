@@ -23,6 +23,7 @@ from freqbench.reporting.render import Section
 
 ENOUGH = 0.2
 """Points of foreground DSC."""
+RISES = "not converged"
 PLACE = ["dataset", "model", "threat_model", "budget"]
 CURVE = [*PLACE, "attack", "loss", "restarts"]
 COLUMNS = (
@@ -127,7 +128,7 @@ def still_gains(passes: Sequence[float], drops: Sequence[float]) -> str:
     before, best = max(drops[:-1]), max(drops)
     if not _is_more(best, before):
         return ""
-    return f"not converged: still gains {best - before:.1f} points from {passes[-2]:g} to {passes[-1]:g} passes"
+    return f"{RISES}: still gains {best - before:.1f} points from {passes[-2]:g} to {passes[-1]:g} passes"
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
@@ -145,7 +146,7 @@ def recommend(table: pd.DataFrame) -> pd.DataFrame:
     """Picks for each dataset, model, threat model and budget the setting with the fewest passes among the strongest.
 
     The strongest are those less than ENOUGH points below the `largest` drop; among equal passes the larger drop wins.
-    `note` says whether the curve with the largest drop still rises.
+    None is picked where the curve with the largest drop has not converged. `note` says where it has one setting only.
     """
     gains = curves(table).set_index(CURVE)["still_gains"].to_dict()
     rows = []
@@ -154,6 +155,8 @@ def recommend(table: pd.DataFrame) -> pd.DataFrame:
         near = group[[not _is_more(strongest["drop"], drop) for drop in group["drop"]]]
         chosen = near.sort_values(["passes", "drop"], ascending=[True, False], kind="stable").iloc[0].to_dict()
         note = gains[tuple(strongest[name] for name in CURVE)]
+        if note.startswith(RISES):
+            continue
         if note and any(chosen[name] != strongest[name] for name in CURVE):
             note = f"{title(strongest)}, the strongest: {note}"
         rows.append({**chosen, "largest": strongest["drop"], "note": note})
@@ -183,8 +186,11 @@ def sections(table: pd.DataFrame) -> list[Section]:
         parts.append(Section(f"{dataset}: drop against passes, attacks on {model}", _wide(part, of_curves), text, part))
         rising = of_curves[of_curves["still_gains"] != ""].to_dict("records")
         if rising:
-            lines = [f"- {row['threat_model']} {row['budget']}: {title(row)}: {row['still_gains']}" for row in rising]
+            lines = ["No setting is recommended where the largest drop is on one of these curves: repeat with more steps.", ""]
+            lines += [f"- {row['threat_model']} {row['budget']}: {title(row)}: {row['still_gains']}" for row in rising]
             parts.append(Section(f"{dataset}: attacks on {model} that need more passes", text="\n".join(lines)))
+        if of_chosen.empty:
+            continue
         text = f"The fewest passes a window among the settings less than {ENOUGH:g} points below the largest drop."
         picks = of_chosen.assign(interval=bounds(of_chosen))
         picks = _format_counts(picks[[*CURVE[2:], "steps", "passes", "drop", "interval", "largest"]])
@@ -211,8 +217,8 @@ def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
     """Writes the settings of `recommend` as the `attacks` of a job file, a line each after a comment with its drop."""
     lines = [
         "# Recommended by freqbench converge: for each threat model and budget the fewest passes among the settings",
-        f"# less than {ENOUGH:g} points of foreground DSC below the largest drop.",
-        "attacks:",
+        f"# less than {ENOUGH:g} points of foreground DSC below the largest drop, where that drop has converged.",
+        "attacks:" if len(chosen) else "attacks: []  # none has converged: repeat with more steps",
     ]
     several = len(chosen[["dataset", "model"]].drop_duplicates()) > 1
     for row, interval in zip(chosen.to_dict("records"), bounds(chosen), strict=True):

@@ -178,6 +178,30 @@ def planned(place: Path | str, cases: int = 1, **changes: Any) -> computing.Extr
     return computing.plan_cells(expanded(job(**changes))[0], str(place), cases, None, print, compute=False)
 
 
+def test_a_short_audit_attacks_nothing_and_settles_what_is_open_most_often(tmp_path: Path) -> None:
+    """More of its cases come into the same audit."""
+    out = str(tmp_path / "out")
+    execute(SMALL, out)
+    said = audit(out, cases=1, short=True)
+    assert "0 window passes\n" in said
+    assert "this is 0 times the window passes of the run's own attacks" in said
+    assert not any(row["num_backwards"] for row in Store(f"{out}/audit").records().to_pylist())
+    made = {each.check: each for each in audited(gathered([Store(out)])) if each.model == "plain"}
+    assert {name for name in computing.SHORT if made[name].verdict == "not checked"} == set()
+    assert made["square"].verdict == "not checked"
+    audit(out, cases=3, short=True)
+    assert [{row["case_id"] for row in Store(place).records().to_pylist()} for place in (out, f"{out}/audit")] == [
+        {"ball_0", "ball_1", "ball_2"}
+    ] * 2
+
+
+@pytest.mark.integration
+def test_the_cost_of_an_audit_is_told_in_passes_of_its_run(out: str) -> None:
+    records = Store(out).records().to_pylist()
+    total = {(row["cell_id"], row["case_key"]): row["num_forwards"] + row["num_backwards"] for row in records}
+    assert computing.passes_stored(out) == sum(total.values()) > 0
+
+
 def strongest(place: Path, name: str = "apgd", **changes: Any) -> list[Any]:
     """Attacks of this name that are planned on the first source."""
     cells = planned(place, **changes).grid.cells
@@ -258,6 +282,9 @@ def test_recommendations_of_converge_within_the_bounds_are_run_too(
     assert recommended() == set()
     file.write_text(RECOMMENDED)
     assert recommended() == {("plain", 8 / 255, 40, "dice")}
+    file.write_text("attacks: []  # none has converged")
+    assert recommended() == set()
+    assert capsys.readouterr().out == ""
     file.write_text("attacks: [{name: pgdd}]")
     assert recommended() == set()
     assert f"nothing of {file}: " in capsys.readouterr().out

@@ -66,15 +66,18 @@ def test_the_larger_drop_of_equal_passes_is_recommended_for_each_budget() -> Non
     assert recommend(both)[["loss", "drop"]].to_numpy().tolist() == [["dice", 30.1], ["ce", 50.0]]
 
 
-def test_a_recommendation_says_where_the_strongest_curve_still_rises() -> None:
+def test_nothing_is_recommended_where_the_strongest_curve_still_rises() -> None:
     rising = [("pgd", "dice", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 20, 40.0, 33.0)]
-    (own,) = recommend(settings(*rising)).to_dict("records")
-    assert own["note"] == "not converged: still gains 3.0 points from 20 to 40 passes"
-    (other,) = recommend(settings(*rising, ("apgd", "ce", 1, 10, 21.0, 32.9))).to_dict("records")
-    assert (other["attack"], other["note"]) == (
-        "apgd",
-        "pgd loss=dice, the strongest: not converged: still gains 3.0 points from 20 to 40 passes",
-    )
+    near, settled = ("apgd", "ce", 1, 10, 21.0, 32.95), ("pgd", "dice", 1, 40, 80.0, 33.1)
+    assert recommend(settings(*rising)).empty
+    assert recommend(settings(*rising, near)).empty
+    (chosen,) = recommend(settings(*rising, near, settled)).to_dict("records")
+    assert (chosen["attack"], chosen["largest"], chosen["note"]) == ("apgd", 33.1, "")
+    text = convergence.job_text(recommend(settings(*rising)), ENTRIES)
+    assert yaml.safe_load(text) == {"attacks": []}
+    assert "repeat with more steps" in text
+    titles = [section.title for section in convergence.sections(settings(*rising))]
+    assert not any("recommended" in title for title in titles)
 
 
 ENTRIES = {
@@ -157,8 +160,11 @@ def test_an_entry_names_its_network_of_several_and_keeps_an_odd_budget_exact(sho
 
 
 def test_the_tables_show_each_curve_and_what_still_rises() -> None:
-    table = settings(("pgd", "dice", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 20, 40.0, 33.0)).assign(cases=3)
+    drops = {(10, "eps=4/255"): 30.0, (20, "eps=4/255"): 33.0, (10, "eps=8/255"): 40.0, (20, "eps=8/255"): 40.1}
+    table = settings(*(("pgd", "dice", 1, steps, 2.0 * steps, drop) for (steps, _), drop in drops.items()))
+    table = table.assign(cases=3, budget=[budget for _, budget in drops])
     curves, rising, chosen = convergence.sections(table)
-    assert curves.table[["steps\n10", "steps\n20", "enough"]].to_numpy().tolist() == [[30.0, 33.0, "40+"]]
+    ends = [[30.0, 33.0, "40+"], [40.0, 40.1, "20"]]
+    assert curves.table[["steps\n10", "steps\n20", "enough"]].to_numpy().tolist() == ends
     assert "pgd loss=dice: not converged: still gains 3.0 points from 20 to 40 passes" in rising.text
-    assert chosen.table["steps"].tolist() == ["20"]
+    assert chosen.table[["budget", "steps"]].to_numpy().tolist() == [["eps=8/255", "10"]]
