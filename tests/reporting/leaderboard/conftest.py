@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from engine.conftest import one_thread
+from reporting.page.conftest import chromium
 from rich.console import Console
 from tiny_job import execute, expanded
 
@@ -18,7 +19,7 @@ from freqbench.audit.computing import compute_missing
 from freqbench.core.plugins import trusting
 from freqbench.reporting.leaderboard.make import make_entry
 
-__all__ = ["one_thread"]
+__all__ = ["chromium", "one_thread"]
 
 CARD: dict[str, Any] = {
     "title": "Bright",
