@@ -17,7 +17,7 @@ from freqbench.core import config, names
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
-from freqbench.core.types import Case, CaseRef
+from freqbench.core.types import Case, CaseRef, Window
 from freqbench.data import nibabel_files
 from freqbench.engine.attacking import AttackedVolume, AttackFacts
 from freqbench.job.cells import Cell
@@ -30,6 +30,7 @@ class SavedFacts(AttackFacts):
 
     attack_seconds: float | None  # None: unknown
     regions: RegionsOfLabels = Field(default=[])  # of the label maps beside it
+    windows: list[Window | None] = Field(default=[])  # by channel; of old volumes unknown
 
 
 def cell_folder(cell: Cell) -> str:
@@ -65,7 +66,10 @@ def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_sec
     for name, volume in shown.items():
         write(storage.join(place, name), volume, case.affine)
     facts = SavedFacts(
-        **attacked.facts.model_dump(), attack_seconds=attack_seconds, regions=cell.dataset.classes.of_labels
+        **attacked.facts.model_dump(),
+        attack_seconds=attack_seconds,
+        regions=cell.dataset.classes.of_labels,
+        windows=case.windows,
     )
     storage.write_atomic(storage.join(place, FACTS), facts.model_dump_json().encode())
 
@@ -86,7 +90,7 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
     label = None
     if cell.attack.moves_labels:
         label = cell.dataset.classes.unshown(read_volume(storage.join(place, layout.MOVED_LABEL)).to(torch.uint8))
-    own = AttackFacts(**facts.model_dump(exclude={"attack_seconds", "regions"}))
+    own = AttackFacts(**facts.model_dump(exclude={"attack_seconds", "regions", "windows"}))
     return AttackedVolume(adversarial=adversarial, facts=own, label=label), facts.attack_seconds
 
 

@@ -3,7 +3,7 @@
 volumes/ATTACK-SOURCE-CELL_ID/CASE-CASE_KEY/adversarial.nii.gz, clean, label, label_adversarial (where the attack moves
 labels), prediction_clean-TARGET, prediction_adversarial-TARGET, and attack.json, which is written last and marks the
 folder as complete. Of regions that overlap, label maps have a label for each set of regions, and it states the regions
-of each.
+of each. Its `windows` are the intensities of the file that became 0 and 1, by channel.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,6 +13,7 @@ from pydantic import Field
 
 from freqbench.core import config, names
 from freqbench.core.files import storage
+from freqbench.core.types import Window
 from freqbench.ops.regions import MOST_REGIONS
 
 VOLUMES = "volumes"
@@ -29,12 +30,18 @@ RegionsOfLabels = list[list[Annotated[int, Field(ge=1, le=MOST_REGIONS)]]]
 
 class _Stated(config.Strict):
     regions: RegionsOfLabels = Field(default=[])
+    windows: list[Window | None] = Field(default=[])
 
 
 def regions_of(facts: Mapping[str, Any], where: str) -> RegionsOfLabels:
     """Returns the `regions` that facts of a dataset or of a saved volume state; UserError, which begins with `where`,
     for others."""
     return config.validate({"regions": facts.get("regions", [])}, _Stated, where).regions
+
+
+def windows_of(facts: Mapping[str, Any], where: str) -> list[Window | None]:
+    """Returns the `windows` that facts of a saved volume state, none if it is an old one; raises as `regions_of`."""
+    return config.validate({"windows": facts.get("windows", [])}, _Stated, where).windows
 
 
 def cell_folder(attack: str, source: str, cell_id: str) -> str:

@@ -175,6 +175,8 @@ class ShownGlimpse(Part):
     case: str
     drop: float
     """Lost points of foreground DSC."""
+    words: str
+    """What is black and white, and whether a person sees the change."""
     slice: Slice
 
 

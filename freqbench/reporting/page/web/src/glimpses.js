@@ -88,7 +88,7 @@ function panels(slice, palette, alt) {
 
 /** The volume and what is found in it, attacked to the left and clean to the right of a border that a slider moves. */
 export function wipe({ summary, glimpseOf, palette }, row) {
-  const { slice, case: name } = glimpseOf.get(row);
+  const { slice, case: name, words } = glimpseOf.get(row);
   const { captions, below } = slice;
   const [canvases, ratio] = blank(slice);
   const [before, after] = [0, 1].map((volume) => 3 + below.indexOf(volume));
@@ -108,7 +108,7 @@ export function wipe({ summary, glimpseOf, palette }, row) {
       target.setAttribute("aria-valuetext", say(Number(target.value)));
     },
   });
-  element.append(h("label", { class: "slider" }, h("span", {}, "clean"), slider, h("span", {}, "adversarial")));
+  element.append(h("label", { class: "slider" }, h("span", {}, "clean"), slider, h("span", {}, "adversarial")), h("p", { class: "hint" }, words));
   return drawInSight(element, slice, canvases, palette);
 }
 
@@ -126,7 +126,7 @@ export function lost({ glimpseOf }, row) {
 /** The glimpse of a row of the summary, or null. */
 export function worstCase(data, row) {
   if (!data.glimpseOf.has(row)) return null;
-  return h("figure", { class: "worst" }, picture(data, row), h("figcaption", {}, `${lost(data, row)}, the most of all cases.`));
+  return h("figure", { class: "worst" }, picture(data, row), h("figcaption", {}, `${lost(data, row)}, the most of all cases; ${data.glimpseOf.get(row).words}.`));
 }
 
 /** The glimpses of rows side by side; `open` is told the row of the one that is chosen. */
@@ -140,7 +140,7 @@ export function strip(data, rows, open) {
         { type: "button", onclick: () => open(row) },
         picture(data, row),
         h("span", { class: "attack" }, named(data, row)),
-        h("span", { class: "hint" }, lost(data, row)),
+        h("span", { class: "hint" }, `${lost(data, row)}; ${data.glimpseOf.get(row).words}`),
       ),
     ),
   );
