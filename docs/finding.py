@@ -3,9 +3,11 @@
 `python docs/finding.py`
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from freqbench.reporting.colors import OKABE_ITO
@@ -38,8 +40,8 @@ def table(*heading: str) -> list[list[str]]:
     return rows[next(index for index, row in enumerate(rows) if row[: len(heading)] == [*heading]) :]
 
 
-def bars() -> dict[tuple[str, str], list[float]]:
-    """Reads the foreground DSC x100 of BARS, by bounds and network."""
+def bars() -> dict[tuple[str, str], list[list[float]]]:
+    """Reads the foreground DSC x100 of BARS with the ends of its interval, by bounds and network."""
     heading, _, clean, *rows = table("threat model", "attack")
     values = {}
     for title, (bounds, *attacks) in BOUNDS.items():
@@ -47,12 +49,12 @@ def bars() -> dict[tuple[str, str], list[float]]:
         of = {row[1]: row for row in (clean, *rows[first : first + 4])}
         for network in NETWORKS:
             cells = [of[name][heading.index(network)] for name in ("clean", "null row: random", *attacks)]
-            values[title, network] = [float(cell.split()[0].strip("*")) for cell in cells]
+            values[title, network] = [[float(number) for number in re.findall(r"[\d.]+", cell)] for cell in cells]
     return values
 
 
 def picture() -> Figure:
-    """Draws one panel for each set of bounds, and in each the bars of both networks."""
+    """Draws one panel for each set of bounds, and in each the bars of both networks with their intervals."""
     with use_style():
         figure = new_figure(PAGE, 2.6)
         for axis, title in zip(figure.subplots(1, len(BOUNDS), sharey=True), BOUNDS, strict=True):
@@ -60,13 +62,15 @@ def picture() -> Figure:
             axis.grid(axis="y", **GRID)
             for group, network in enumerate(NETWORKS):
                 places = [group * (len(BARS) + 1) + number for number in range(len(BARS))]
-                drawn = axis.bar(places, bars()[title, network], 0.9, color=list(BARS.values()))
+                means, low, high = np.transpose(bars()[title, network])
+                look = {"color": list(BARS.values()), "error_kw": {"elinewidth": 0.8, "capsize": 2}}
+                drawn = axis.bar(places, means, 0.9, yerr=(means - low, high - means), **look)
                 axis.bar_label(drawn, fmt="%.0f", padding=1, fontsize=8)
             axis.set_xticks([1.5 + group * (len(BARS) + 1) for group in range(len(NETWORKS))], list(NETWORKS.values()))
             axis.tick_params(axis="x", length=0, labelsize=8)
             axis.set_ylim(0, 100)
             handles = list(drawn)
-        figure.axes[0].set_ylabel("foreground DSC left (%)", fontsize=8)
+        figure.axes[0].set_ylabel("foreground DSC left (%)\n95 % intervals over patients", fontsize=8)
         figure.legend(handles, list(BARS), loc="outside lower center", ncols=len(BARS), fontsize=8)
     return figure
 

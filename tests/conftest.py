@@ -83,6 +83,15 @@ def trusted() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium of all tests of a process."""
+    from page_rows import browser
+
+    with browser() as opened:
+        yield opened
+
+
 @pytest.fixture
 def own_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """`asyncio.run` in a thread of its own: a browser that other tests share keeps a loop running in this one."""

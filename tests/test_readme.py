@@ -13,10 +13,12 @@ from pathlib import Path
 
 import finding
 import generated
+import numpy as np
 import pages
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.container import BarContainer
 from tiny_job import execute
 
 from freqbench.attacks import ATTACKS
@@ -323,11 +325,18 @@ def test_the_picture_of_the_finding_shows_the_numbers_of_the_report() -> None:
     """The picture is drawn from a table of the report, whose sentences name the same numbers."""
     text = " ".join(finding.REPORT.read_text(encoding="utf-8").split())
     (vafa, sa2), (robust_vafa, robust_sa2) = (
-        [finding.bars()[bounds, network] for bounds in finding.BOUNDS] for network in finding.NETWORKS
+        [[mean for mean, _, _ in finding.bars()[bounds, network]] for bounds in finding.BOUNDS]
+        for network in finding.NETWORKS
     )
     assert f"`vafa_opt` leaves {vafa[3]} of a UNet's {vafa[0]} foreground DSC where VAFA leaves {vafa[2]}." in text
     assert f"SA2 leaves {sa2[2]} where 20 steps in its bounds leave {sa2[3]}." in text
     assert f"{robust_sa2[2]} under SA2, but only {robust_sa2[3]} under SA2's threat model, and {robust_vafa[3]}" in text
+    panels = [each for axis in finding.picture().axes for each in axis.containers if isinstance(each, BarContainer)]
+    for panel, drawn in zip(panels, finding.bars().values(), strict=True):
+        _, _, (lines,) = panel.errorbar.lines
+        ends = [[each.get_height(), *line[:, 1]] for each, line in zip(panel, lines.get_segments(), strict=True)]
+        assert np.allclose(ends, drawn)
+        assert all(low < mean < high for mean, low, high in drawn)
 
 
 def dsc_of(tables: Path) -> dict[tuple[str, str], float]:

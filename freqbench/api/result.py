@@ -140,7 +140,8 @@ class Result:
         label, before, after = (dataset.classes.shown(each).numpy() for each in maps)
         volumes = self.clean.numpy(), self.adversarial.numpy(), label
         with use_style():
-            views = turn_volumes(*volumes, {name: (before, after)}, self.volume.affine, dataset.classes.of_labels)
+            view, regions = self.volume, dataset.classes.of_labels
+            views = turn_volumes(*volumes, {name: (before, after)}, view.affine, regions, view.windows)
             figure = draw_case(views, name, self._title, dict(enumerate(dataset.class_names)))
         figure.set_dpi(DOTS)
         return figure

@@ -1,5 +1,6 @@
 """The core types that every room shares."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
+Window = tuple[float, float]
+"""The intensities of a channel in the data's own unit that became 0 and 1."""
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 Reference = Literal["label", "prediction"]
 ScoredOn = Literal["grid", "file"]
@@ -119,12 +122,17 @@ class Case:
     label: "Tensor"
     spacing: Spacing
     affine: npt.NDArray[np.float64]
-    native_ranges: tuple[tuple[float, float], ...]
+    native_ranges: tuple[Window, ...]
     original_spacing: Spacing
     inner: Box | None = None
     lost: tuple[str, ...] = ()
     off_scale: tuple[str, ...] = ()
     prepared: Beside | None = None
+
+    @property
+    def windows(self) -> list[Window | None]:
+        """The native ranges, None where the way there is not affine."""
+        return [None if math.isnan(low) else (low, high) for low, high in self.native_ranges]
 
 
 @dataclass(frozen=True, kw_only=True)

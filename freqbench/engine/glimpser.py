@@ -132,6 +132,7 @@ def axial_slice(
         full=full,
         planes=pack_planes(np.stack(planes)),
         regions=regions or [],
+        window=case.windows[channel],
     )
 
 

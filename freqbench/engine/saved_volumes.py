@@ -5,7 +5,6 @@ Channels lie along a fourth axis.
 """
 
 import gzip
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -68,7 +67,7 @@ def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_sec
         **attacked.facts.model_dump(),
         attack_seconds=attack_seconds,
         regions=cell.dataset.classes.of_labels,
-        native_ranges=[ends if all(map(math.isfinite, ends)) else None for ends in case.native_ranges],
+        native_ranges=case.windows,
         unit="HU" if is_ct(case, cell.dataset.space) else "",
     )
     storage.write_atomic(storage.join(place, FACTS), facts.model_dump_json().encode())

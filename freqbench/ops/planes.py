@@ -6,12 +6,15 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # submodules are imported on first use
 
+from freqbench.core.types import Window
+
 Array = npt.NDArray[np.generic]
 Box = tuple[int, int, int, int]
 
 AXIAL = 2
 PLANES = {2: "axial", 1: "coronal", 0: "sagittal"}
 SIDES = {2: "RLA", 1: "RLS", 0: "APS"}  # of the patient, on the left, the right and on top of a slice of `plane`
+VISIBLE = 16 / 255  # twice the largest L-infinity bound that papers take for hard to see
 MARGIN = 2  # voxels between an error and its box
 
 
@@ -68,6 +71,26 @@ def span(changes: Sequence[Array]) -> float:
     """Returns the scale on which all changes are shown: their 99.8th percentile in absolute values, above 0."""
     values = np.concatenate([np.abs(change).ravel() for change in changes])
     return float(np.percentile(values, 99.8)) or float(values.max()) or 1.0
+
+
+def window_words(window: Window | None) -> str:
+    """Returns words for the intensities that are black and white in a picture.
+
+    >>> window_words((-175.0, 250.0))
+    'grey from -175 to 250 in the unit of the file'
+    >>> window_words(None)  # unknown
+    'grey from 0 to 1'
+    """
+    low, high = window or (0.0, 1.0)
+    return f"grey from {low:.5g} to {high:.5g}" + ("" if (low, high) == (0, 1) else " in the unit of the file")
+
+
+def visible_words(full: float) -> str:
+    """Returns words for a change of this `span` if a person sees it: above VISIBLE.
+
+    No change is called invisible: the eye, the display and the anatomy decide on the others.
+    """
+    return "visible change" if full > VISIBLE else ""
 
 
 def radial_spectrum(change: Array, bins: int = 24) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

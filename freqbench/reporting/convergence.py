@@ -186,7 +186,10 @@ def sections(table: pd.DataFrame) -> list[Section]:
         parts.append(Section(f"{dataset}: drop against passes, attacks on {model}", _wide(part, of_curves), text, part))
         rising = of_curves[of_curves["still_gains"] != ""].to_dict("records")
         if rising:
-            lines = ["No setting is recommended where the largest drop is on one of these curves: repeat with more steps.", ""]
+            lines = [
+                "Where the largest drop is on one of these, none is recommended: repeat with more steps.",
+                "",
+            ]
             lines += [f"- {row['threat_model']} {row['budget']}: {title(row)}: {row['still_gains']}" for row in rising]
             parts.append(Section(f"{dataset}: attacks on {model} that need more passes", text="\n".join(lines)))
         if of_chosen.empty:

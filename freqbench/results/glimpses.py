@@ -18,6 +18,8 @@ from pydantic import Field, model_validator
 
 from freqbench.core.config import Strict
 from freqbench.core.files import storage
+from freqbench.core.types import Window
+from freqbench.ops.planes import visible_words, window_words
 from freqbench.results.volumes import RegionsOfLabels
 
 GLIMPSES = "glimpses"
@@ -42,6 +44,7 @@ class Slice(Strict):
         full: magnitude of the change at NO_CHANGE - STEPS and NO_CHANGE + STEPS, where it is cut; on [0, 1].
         planes: a grey PNG in base64 with the planes one below the other: grey levels, steps, classes.
         regions: the regions of each label of label maps.
+        window: intensities of the file that are black and white in both volumes; None: unknown.
     """
 
     captions: list[str]
@@ -51,6 +54,7 @@ class Slice(Strict):
     full: Annotated[float, Field(gt=0, le=1)]
     planes: str
     regions: RegionsOfLabels = Field(default=[])
+    window: Window | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
@@ -58,6 +62,11 @@ class Slice(Strict):
             raise ValueError(f"expected {3 + len(self.below)} captions, got {len(self.captions)}")
         self.unpack()
         return self
+
+    @property
+    def words(self) -> str:
+        """Words for what is black and white, and for a change that a person sees."""
+        return "; ".join(filter(None, (window_words(self.window), visible_words(self.full))))
 
     def unpack(self) -> Planes:
         """Returns the planes, `[P, H, W]`; ValueError if they are no such PNG."""

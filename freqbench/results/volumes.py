@@ -13,6 +13,7 @@ from pydantic import Field
 
 from freqbench.core import config, names
 from freqbench.core.files import storage
+from freqbench.core.types import Window
 from freqbench.ops.regions import MOST_REGIONS
 
 VOLUMES = "volumes"
@@ -27,18 +28,19 @@ RegionsOfLabels = list[list[Annotated[int, Field(ge=1, le=MOST_REGIONS)]]]
 """Numbers of the regions that each label of a map lies in, the last in front; empty: classes exclude each other."""
 
 
-Intensity = Annotated[float, Field(allow_inf_nan=False)]
-Ranges = list[tuple[Intensity, Intensity] | None]
-"""For each channel, the intensities of the file that are 0 and 1; None: the way there is not affine."""
 Unit = Literal["HU", ""]
 """Unit of a file's intensities; empty: the file's own, without a name."""
 
 
 class VolumeFacts(config.Strict):
-    """Facts that lead from saved volumes back to the file and its classes; `native_ranges` is empty if unknown."""
+    """Facts that lead from saved volumes back to the file and its classes.
+
+    `native_ranges` has for each channel the intensities of the file that are 0 and 1, None where the way there is not
+    affine; it is empty if unknown, as of old volumes.
+    """
 
     regions: RegionsOfLabels = Field(default=[])  # of the label maps beside it
-    native_ranges: Ranges = Field(default=[])
+    native_ranges: list[Window | None] = Field(default=[])
     unit: Unit = ""
 
 

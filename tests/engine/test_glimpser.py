@@ -5,6 +5,8 @@ import logging
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,18 @@ def test_a_glimpse_has_the_slices_of_the_volumes_to_a_step() -> None:
     assert np.array_equal(planes[4], seen_on(predicted))
     assert (shown.size, shown.aspect, shown.below) == ((16, 24), 2.0, [0, 1])
     assert shown.captions == ["clean", "adversarial", f"change, ±{255 * shown.full:.3g}/255", "label", "net"]
+
+
+def test_a_glimpse_states_the_window_of_its_channel_and_calls_a_visible_change_so() -> None:
+    label = torch.zeros(1, 16, 16, 4, dtype=torch.uint8)
+    case = replace(case_of(torch.full((3, 16, 16, 4), 0.5), label), native_ranges=((0, 9), (-175, 250), (nan, nan)))
+    said = []
+    for channel, steps in ((1, 15), (1, 17), (2, 17)):
+        attacked = case.image.clone()
+        attacked[channel] += steps / 255
+        said.append(axial_slice(case, attacked, 2, []).words)
+    grey = "grey from -175 to 250 in the unit of the file"
+    assert said == [grey, f"{grey}; visible change", "grey from 0 to 1; visible change"]
 
 
 def test_a_change_below_a_grey_level_is_kept() -> None:

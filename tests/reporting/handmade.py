@@ -131,5 +131,6 @@ def glimpse_of(shade: int) -> Slice:
     planes[2, :, :8], planes[2, :, 8:] = NO_CHANGE - STEPS, NO_CHANGE + STEPS
     planes[3:] = 0
     planes[3, :8], planes[4, 8:], planes[5, :, 8:] = 1, 2, 1
-    captions = ["clean", "adversarial", "change, ±8/255", "label", "unet, DSC 25.0", "<b>unet</b>, clean, DSC 100.0"]
-    return Slice(captions=captions, below=[0, 1, 0], size=(16, 16), aspect=1, full=8 / 255, planes=pack_planes(planes))
+    captions = ["clean", "adversarial", "change, ±40/255", "label", "unet, DSC 25.0", "<b>unet</b>, clean, DSC 100.0"]
+    facts = {"below": [0, 1, 0], "size": (16, 16), "aspect": 1, "full": 40 / 255, "window": (-175, 250)}
+    return Slice.model_validate({"captions": captions, "planes": pack_planes(planes), **facts})

@@ -1,7 +1,7 @@
 """Draws single cases from saved volumes, their axes turned to right, anterior and superior, or from a glimpse."""
 
 import io
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.core.names import require_inside
-from freqbench.core.types import IGNORED, Spacing
+from freqbench.core.types import IGNORED, Spacing, Window
 from freqbench.data import image_files, nibabel_files
 from freqbench.ops import planes
 from freqbench.ops.planes import AXIAL, PLANES, SIDES, Array, Box, aspect, busiest, error_box, plane
@@ -51,7 +51,8 @@ Regions = Sequence[Sequence[int]]
 class CaseVolumes:
     """One case under one attack, `[H, W, D]` along right, anterior and superior: intensities in [0, 1] (of several
     channels the one that changed most), classes, each target's predictions on the clean and on the adversarial volume,
-    millimetres per voxel, and the numbers of the regions of each label, where regions overlap."""
+    millimetres per voxel, the numbers of the regions of each label, where regions overlap, and the intensities of the
+    file that became 0 and 1, None if unknown."""
 
     clean: Voxels
     adversarial: Voxels
@@ -59,11 +60,22 @@ class CaseVolumes:
     predictions: Mapping[str, tuple[Mask, Mask]]
     spacing: Spacing
     regions: Regions = ()
+    window: Window | None = None
 
     @property
     def change(self) -> Voxels:
         """adversarial - clean."""
         return self.adversarial - self.clean
+
+    @property
+    def scale(self) -> str:
+        """Words for the size of a voxel and for what is black and white."""
+        steps = " x ".join(f"{step:.3g}" for step in self.spacing)
+        return f"voxels of {steps} mm, {planes.window_words(self.window)}"
+
+    def name(self, text: str) -> str:
+        """Adds to a name that the change is visible, if it is."""
+        return "\n".join(filter(None, (text, planes.visible_words(planes.span([self.change])))))
 
 
 def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
@@ -82,16 +94,19 @@ def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
         index = busiest([each.predictions[target][1] != each.label for each in by_label.values()], AXIAL)
         ratio, truth = aspect(first.spacing, AXIAL), plane(first.label, AXIAL, index)
         columns = [("clean, label", first.clean, first.label)]
-        columns += [(label, each.adversarial, each.predictions[target][1]) for label, each in by_label.items()]
+        columns += [
+            (each.name(heading(label, 14)), each.adversarial, each.predictions[target][1])
+            for label, each in by_label.items()
+        ]
         figure, axes = _grid(2 * len(columns), len(columns), truth.shape, ratio, 0.1)
         for (upper, lower), (name, image, mask) in zip(axes.T, columns, strict=True):
             seen = plane(mask, AXIAL, index)
             _show(upper, plane(image, AXIAL, index), ratio, box=error_box(seen, truth))
             _show(lower, plane(image, AXIAL, index), ratio, seen, error_box(seen, truth), first.regions)
-            upper.set_title(heading(name, 14), fontsize=6)
+            upper.set_title(name, fontsize=6)
         axes[0, 0].set_ylabel("volume")
         axes[1, 0].set_ylabel(f"label | {plain(target, 16)}")
-        _title(figure, f"{dataset}: {model}, case {case}", index, first.spacing, "box: the largest error")
+        _title(figure, f"{dataset}: {model}, case {case}", index, by_label.values(), "box: the largest error")
         masks = [plane(mask, AXIAL, index) for _, _, mask in columns]
         _classes(figure, masks, _class_names(material, some), first.regions)
         return figure
@@ -106,20 +121,20 @@ def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
     def draw(some: Rows) -> Figure:
         by_label = _read(material, some)
         index = busiest([each.change for each in by_label.values()], AXIAL)
-        spacing = next(iter(by_label.values())).spacing
-        ratio = aspect(spacing, AXIAL)
-        seen = {label: plane(each.change, AXIAL, index) for label, each in by_label.items()}
-        most = 255 * planes.span(list(seen.values()))
+        ratio = aspect(next(iter(by_label.values())).spacing, AXIAL)
+        seen = [plane(each.change, AXIAL, index) for each in by_label.values()]
+        most = 255 * planes.span(seen)
         across = min(len(seen), 5)
-        lines = 1 + max(heading(label, 18).count("\n") for label in seen)
-        shape = next(iter(seen.values())).shape
-        figure, axes = _grid(len(seen), across, shape, ratio, 0.1 + 0.1 * lines)
-        for axis, (label, change) in zip(axes.flat[: len(seen)], seen.items(), strict=True):
+        titles = [each.name(heading(label, 18)) for label, each in by_label.items()]
+        lines = 1 + max(title.count("\n") for title in titles)
+        figure, axes = _grid(len(seen), across, seen[0].shape, ratio, 0.1 + 0.1 * lines)
+        for axis, title, change in zip(axes.flat[: len(seen)], titles, seen, strict=True):
             image = _frame(axis).imshow(255 * change, cmap=DIVERGING, vmin=-most, vmax=most, aspect=ratio)
-            axis.set_title(heading(label, 18), fontsize=6)
+            axis.set_title(title, fontsize=6)
         bar = figure.colorbar(image, ax=axes, location="bottom", fraction=0.06, pad=0.03, aspect=50, extend="both")
         bar.set_label("change (1/255)")
-        _title(figure, f"{dataset}: {model}, case {case}", index, spacing, f"one scale: ±{most:.3g}/255")
+        one_scale = f"one scale: ±{most:.3g}/255"
+        _title(figure, f"{dataset}: {model}, case {case}", index, by_label.values(), one_scale)
         return figure
 
     return _figures(attack_rows, MOST_CHANGES, draw)
@@ -177,10 +192,10 @@ def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, s
     maps["prediction, adversarial"] = after, saved.adversarial
     if np.array_equal(saved.label, before):
         del maps["label"]
-    texts = ("clean", "adversarial", f"change x{factor}", *maps)
+    texts = ("clean", saved.name("adversarial"), f"change x{factor}", *maps)
     shapes = [(plane(saved.clean, axis, 0).shape, aspect(saved.spacing, axis)) for axis in PLANES]
     ratios = [shape[0] * ratio / shape[1] for shape, ratio in shapes]
-    figure = new_figure(PAGE, min(_HIGHEST, sum(ratios) * (PAGE - 0.3) / len(texts) + 1.05))
+    figure = new_figure(PAGE, min(_HIGHEST, sum(ratios) * (PAGE - 0.3) / len(texts) + 1.25))
     axes = figure.subplots(len(PLANES), len(texts), squeeze=False, gridspec_kw={"height_ratios": ratios})
     legend_masks = []
     for cells, (axis, name) in zip(axes, PLANES.items(), strict=True):
@@ -196,7 +211,7 @@ def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, s
     for cell, text in zip(axes[0], texts, strict=True):
         cell.set_title(text)
     colours = f"change: purple above 0, orange below, full colour at ±{0.5 / factor:.3g}"
-    figure.suptitle(f"{plain(title, 100)}, {_voxels(saved.spacing)}\n{colours}")
+    figure.suptitle(f"{plain(title, 100)}\n{saved.scale}\n{colours}")
     _classes(figure, legend_masks, names, saved.regions)
     return figure
 
@@ -206,14 +221,15 @@ def glimpse(path: str) -> Image.Image | None:
     seen = glimpses.read(path)
     if seen is None:
         return None
-    planes, middle, steps = seen.unpack(), glimpses.NO_CHANGE, glimpses.STEPS
-    figure, axes = _grid(len(planes), 3, seen.size, seen.aspect, 0.1)
-    bases = (planes[place] / 255 for place in (0, 1, 2, *seen.below))
-    masks = (None, None, None, *planes[3:])
-    for axis, caption, base, mask in zip(axes.flat[: len(planes)], seen.captions, bases, masks, strict=True):
+    sheet, middle, steps = seen.unpack(), glimpses.NO_CHANGE, glimpses.STEPS
+    figure, axes = _grid(len(sheet), 3, seen.size, seen.aspect, 0.1)
+    bases = (sheet[place] / 255 for place in (0, 1, 2, *seen.below))
+    masks = (None, None, None, *sheet[3:])
+    for axis, caption, base, mask in zip(axes.flat[: len(sheet)], seen.captions, bases, masks, strict=True):
         _show(axis, base, seen.aspect, mask, regions=seen.regions)
         axis.set_title(plain(caption, 40), fontsize=6)
-    axes.flat[2].imshow(planes[2], DIVERGING, vmin=middle - steps, vmax=middle + steps, aspect=seen.aspect)
+    figure.suptitle(seen.words)
+    axes.flat[2].imshow(sheet[2], DIVERGING, vmin=middle - steps, vmax=middle + steps, aspect=seen.aspect)
     stream = io.BytesIO()
     figure.savefig(stream)
     return Image.open(stream).convert("RGB")
@@ -254,11 +270,11 @@ def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fig
             images = zip((clean, clean, adversarial, adversarial), (truth, before, None, after), strict=True)
             for axis, (image, mask) in zip(cells, images, strict=True):
                 _show(axis, image, ratio, mask, None if mask is None else error_box(mask, truth), first.regions)
-            cells[0].set_ylabel(plain(model, 24))
+            cells[0].set_ylabel(each.name(plain(model, 24)))
         texts = ("label", "prediction, clean", "adversarial", "prediction, adversarial")
         for axis, text in zip(axes[0], texts, strict=True):
             axis.set_title(text)
-        _title(figure, f"{dataset}: {label}, case {case}", index, first.spacing, "box: the largest error")
+        _title(figure, f"{dataset}: {label}, case {case}", index, by_model.values(), "box: the largest error")
         _classes(figure, legend_masks, _class_names(material, both), first.regions)
         return figure
 
@@ -286,9 +302,10 @@ def read_volumes(root: str, folder: str) -> CaseVolumes:
             before, after = (_class_map(storage.join(folder, files[kind])) for kind in kinds)
             if before.shape == label.shape:
                 predictions[target] = before, after
-    facts = storage.join(folder, volumes.FACTS)
-    regions = volumes.regions_of(object_of(storage.read_bytes(facts), facts), facts)
-    return turn_volumes(clean, adversarial, label, predictions, affine, regions)
+    place = storage.join(folder, volumes.FACTS)
+    facts = object_of(storage.read_bytes(place), place)
+    stated = volumes.volume_facts(facts, place)
+    return turn_volumes(clean, adversarial, label, predictions, affine, stated.regions, stated.native_ranges)
 
 
 def turn_volumes(
@@ -298,8 +315,10 @@ def turn_volumes(
     predictions: Mapping[str, tuple[Mask, Mask]],
     affine: npt.NDArray[np.float64],
     regions: Regions = (),
+    windows: Sequence[Window | None] = (),
 ) -> CaseVolumes:
-    """Turns the axes of volumes `[C, H, W, D]` and maps `[H, W, D]`; `affine` maps voxels to world millimetres."""
+    """Turns the axes of volumes `[C, H, W, D]` and maps `[H, W, D]`; `affine` maps voxels to world millimetres, and
+    `windows` are those of the channels, if they are known."""
     most = int(np.abs(adversarial - clean).sum(axis=(1, 2, 3), dtype=float).argmax())
     turn = nibabel.io_orientation(affine)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
@@ -314,6 +333,7 @@ def turn_volumes(
         predictions={name: (turn_to_ras(before), turn_to_ras(after)) for name, (before, after) in predictions.items()},
         spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
         regions=regions,
+        window=windows[most] if most < len(windows) else None,
     )
 
 
@@ -363,7 +383,7 @@ def _target(model: str) -> str:
 def _grid(count: int, columns: int, shape: tuple[int, ...], ratio: float, gap: float) -> tuple[Figure, np.ndarray]:
     """Makes axes for slices of `shape` pixels, each `ratio` times as high as wide, with `gap` inches above each row."""
     rows, cell = -(-count // columns), min((PAGE - 0.3) / columns, 1.9)
-    height = rows * (cell * shape[0] * ratio / shape[1] + gap) + 0.85
+    height = rows * (cell * shape[0] * ratio / shape[1] + gap) + 0.95
     figure = new_figure(cell * columns + 0.3, min(_HIGHEST, height))
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[count:]:
@@ -416,12 +436,9 @@ def _regions_of(regions: Regions, label: int) -> Sequence[int]:
     return regions[label] if label < len(regions) else (label,)
 
 
-def _title(figure: Figure, of: str, index: int, spacing: Spacing, words: str) -> None:
-    figure.suptitle(f"{plain(of, 90)}, axial slice {index}, {_voxels(spacing)}; {words}")
-
-
-def _voxels(spacing: Spacing) -> str:
-    return f"voxels of {' x '.join(f'{step:.3g}' for step in spacing)} mm"
+def _title(figure: Figure, of: str, index: int, seen: Iterable[CaseVolumes], words: str) -> None:
+    scales = " or ".join(dict.fromkeys(each.scale for each in seen))  # attacks may have changed several channels most
+    figure.suptitle(f"{plain(of, 90)}, axial slice {index}\n{scales}; {words}")
 
 
 def _class_names(material: Material, rows: Rows) -> dict[int, str]:

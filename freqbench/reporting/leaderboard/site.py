@@ -23,7 +23,7 @@ from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
 from freqbench.core.machine import versions
 from freqbench.reporting.colors import BACKGROUND, series_style
-from freqbench.reporting.figures.style import new_figure, use_style
+from freqbench.reporting.figures.style import legend_columns, new_figure, plain, use_style
 from freqbench.reporting.leaderboard.entry_checks import examine, reasons
 from freqbench.reporting.leaderboard.entry_folder import BoardEntry, Told, is_address, read_entry
 from freqbench.reporting.render import csv
@@ -31,7 +31,7 @@ from freqbench.reporting.views.leaderboard import SCORE, add_tests, pair_tests, 
 
 MARK = b'<meta name="generator" content="freqbench leaderboard">'
 INK = "#010203"  # becomes the page's text colour, dark or light
-COPIED = ("style.css", "sort.js")
+COPIED = ("style.css", "site.js")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -180,23 +180,25 @@ def _write(entries: Sequence[BoardEntry], boards: Sequence[Board], to: Path) -> 
 def trade_off(rows: pd.DataFrame, names: Sequence[str]) -> str:
     """Draws a board's rows as an SVG element: clean foreground DSC against the worst case, with its interval.
 
-    `names` are those of all entries, so that each looks the same on every board.
+    `names` are those of all entries, so that each looks the same on every board. The height grows with the legend.
     """
     inks = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
     sizes = dict.fromkeys(("axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9)
     with use_style(), mpl.rc_context({**inks, **sizes, "svg.fonttype": "none", "svg.hashsalt": "freqbench"}):
-        figure = new_figure(5.0, 3.2)
+        labels = [plain(name) for name in rows["entry"]]
+        columns = legend_columns(labels, 3.6)  # for letters of 6.5 points
+        figure = new_figure(5.0, 2.9 + 0.2 * -(-len(rows) // columns))
         axes = figure.subplots()
-        for row in rows.to_dict("records"):
+        for row, label in zip(rows.to_dict("records"), labels, strict=True):
             style = series_style(names.index(row["entry"]))
             color = INK if style.color == BACKGROUND else style.color  # a dark page would swallow black
             away = [[max(0.0, row[SCORE] - row["low"])], [max(0.0, row["high"] - row[SCORE])]]
-            look: dict[str, Any] = {"color": color, "marker": style.marker, "linestyle": "", "label": row["entry"]}
+            look: dict[str, Any] = {"color": color, "marker": style.marker, "linestyle": "", "label": label}
             spread = None if np.isnan(away).any() else away
             axes.errorbar(row["dsc_foreground_clean"], row[SCORE], spread, elinewidth=0.6, **look)
         axes.set(xlabel="clean DSC fg (%)", ylabel="worst-case DSC fg (%)", ylim=(-3, 103))
         axes.margins(x=0.15)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        figure.legend(loc="outside lower center", ncols=columns, handlelength=1.2, columnspacing=1.2)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()

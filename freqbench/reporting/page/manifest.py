@@ -260,5 +260,5 @@ def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[ShownGl
             room -= len(seen.planes)
             if room < 0:
                 break
-            shown.append(ShownGlimpse(row=int(row), case=str(case), drop=round(drop, 2), slice=seen))
+            shown.append(ShownGlimpse(row=int(row), case=str(case), drop=round(drop, 2), words=seen.words, slice=seen))
     return shown

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaH
 from pydantic_core import CoreSchema, core_schema
 
 from freqbench.analysis.scores import SCORES
+from freqbench.core.types import Window
 from freqbench.results.glimpses import Slice
-from freqbench.results.volumes import Ranges, RegionsOfLabels, Unit
+from freqbench.results.volumes import RegionsOfLabels, Unit
 
 SCORE_NAMES = tuple(score.name for score in SCORES)
 ADDED = r"^@\w+$"
@@ -175,6 +176,8 @@ class ShownGlimpse(Part):
     case: str
     drop: float
     """Lost points of foreground DSC."""
+    words: str
+    """What is black and white, and whether a person sees the change."""
     slice: Slice
 
 
@@ -349,7 +352,7 @@ class SavedCase(Part):
     class_names: list[str]
     dsc: dict[str, tuple[float | None, float | None]]
     """The manifest's `score` on the clean and on the adversarial volume, by target."""
-    ranges: Ranges
+    ranges: list[Window | None]
     """Intensities of the file that are 0 and 1, by channel; none: unknown."""
     unit: Unit
     """Unit of the file; empty: its own, without a name."""

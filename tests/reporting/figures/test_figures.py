@@ -275,9 +275,27 @@ def test_a_picture_marks_the_sides_of_the_patient_and_the_size_of_a_voxel(folder
     sides = ["".join(text.get_text() for text in axis.texts[:3]) for axis in figure.axes]
     columns = len(sides) // 3
     assert sides == [*columns * ["RLA"], *columns * ["RLS"], *columns * ["APS"]]
-    assert "voxels of 3 x 4 x 2 mm" in figure.get_suptitle()
+    assert "voxels of 3 x 4 x 2 mm, grey from 0 to 1\n" in figure.get_suptitle()  # an old volume's window is not known
+    (folder / "attack.json").write_text('{"native_ranges": [null, [-175, 250]]}')
+    saved = read_volumes(str(folder.parents[1]), str(folder))
+    assert saved.scale.endswith("grey from -175 to 250 in the unit of the file")  # of the channel that changed more
     left_posterior = np.argwhere(figure.axes[1].images[0].get_array() == 0.75)
     assert left_posterior.tolist() == [[4, 3]]  # the lowest row, the last column
+
+
+@pytest.mark.parametrize(("steps", "words"), [(17, "adversarial\nvisible change"), (15, "adversarial")])
+def test_a_change_of_more_than_16_grey_levels_is_called_visible(steps: int, words: str, folder: Path) -> None:
+    saved = read_volumes(str(folder.parents[1]), str(folder))
+    changed = replace(saved, adversarial=saved.clean + np.float32(steps / 255), predictions={"a": (saved.label,) * 2})
+    assert cases.draw_case(changed, "a", "title", {}).axes[1].get_title() == words
+
+
+@pytest.mark.integration
+def test_each_figure_of_anatomy_states_the_window_of_its_dataset(material: Material) -> None:
+    for name in ("attacks", "changes", "case", "robust"):
+        figure = next(iter(FIGURES[name](material)))[1]
+        assert isinstance(figure, Figure)
+        assert "mm, grey from -175 to 250 in the unit of the file" in figure.get_suptitle(), name
 
 
 def test_folders_are_known_by_cell_and_case_unless_torn(folder: Path) -> None:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from command_line import bench
@@ -151,7 +153,7 @@ def test_a_card_s_words_are_text(site: Path) -> None:
     for page in pages.values():
         assert HOSTILE not in page
         assert "<img src=x" not in page
-        assert re.findall(r"<script[^>]*>", page) == [re.search(r'<script src="(\.\./)?sort.js" defer>', page)[0]]  # type: ignore[index]
+        assert re.findall(r"<script[^>]*>", page) == [re.search(r'<script src="(\.\./)?site.js" defer>', page)[0]]  # type: ignore[index]
         assert "default-src 'none'; script-src 'self'" in page
     assert pages["plain.html"].count("&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}") == 8
 
@@ -168,6 +170,48 @@ def test_pages_show_ranks_plots_and_links(site: Path, entered: Path) -> None:
     assert read_entry(entered / "entries" / "plain").seal.checkpoint in page
     for link in re.findall(r'href="([^":#]+)"', index):
         assert (site / link).exists(), link
+
+
+@pytest.mark.parametrize(("count", "letter"), [(1, "a"), (18, "a"), (40, "a"), (40, "wide-name-")])
+def test_no_name_of_a_plot_lies_outside_its_picture(count: int, letter: str) -> None:
+    names = [f"{letter * 4}{number}" for number in range(count)]
+    (board,) = sites.boards_of({name: told({"a": 0.5, "b": 0.6}) for name in names})
+    drawing = ElementTree.fromstring(sites.trade_off(board.rows, names))
+    _, _, width, height = map(float, drawing.attrib["viewBox"].split())
+    texts = {each.text: each.attrib for each in drawing.iter("{http://www.w3.org/2000/svg}text")}
+    assert texts.keys() > {*names}
+    for name in names:
+        assert 9 <= float(texts[name]["y"]) <= height - 2, name
+        assert float(texts[name]["x"]) + 6 * len(name) <= width, name
+    assert float(texts["clean DSC fg (%)"]["y"]) > 150  # the legend leaves the axes their height
+
+
+@pytest.mark.integration
+def test_one_board_is_seen_at_a_time_the_worst_case_first_and_no_page_is_wider_than_a_phone(
+    chromium: Any, tmp_path: Path
+) -> None:
+    for name in ("union-wide", "unet"):
+        shutil.copytree(ENTRIES / name, tmp_path / "entries" / name)
+    assert build_site(tmp_path / "entries", tmp_path / "site", lambda text: None)
+    page = chromium.new_page(viewport={"width": 400, "height": 800})
+
+    def seen() -> list[str]:
+        assert page.evaluate("document.documentElement.scrollWidth") == 400
+        assert page.evaluate("document.documentElement.scrollHeight") < 2200
+        return [each.inner_text() for each in page.locator("section h2").all() if each.is_visible()]
+
+    page.goto(f"file://{tmp_path / 'site' / 'index.html'}")
+    assert seen() == ["hippocampus: worst of 10 threat models"]
+    page.get_by_label("Threat model").select_option("hippocampus: linf eps=4/255")
+    assert seen() == ["hippocampus: linf eps=4/255"]
+    page.reload()
+    assert seen() == ["hippocampus: linf eps=4/255"]
+    box = page.locator("section:visible .scroll")
+    box.evaluate("(each) => each.scrollTo(200, 0)")
+    assert box.locator("tbody th").first.bounding_box()["x"] == box.bounding_box()["x"]
+    page.goto(f"file://{tmp_path / 'site' / 'entries' / 'unet.html'}")
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    page.close()
 
 
 @pytest.mark.integration

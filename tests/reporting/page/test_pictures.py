@@ -160,6 +160,7 @@ def test_the_worst_case_stands_first_and_a_slider_moves_from_clean_to_adversaria
         "<b>unet</b>, clean, DSC 100.0",
     ]
     assert " points of DSC without background, mean over organs in the label: " in case.inner_text()
+    assert case.locator(".wipe > p").inner_text() == "grey from -175 to 250 in the unit of the file; visible change"
     assert "save_adversarial: nifti" in case.inner_text()
 
 
@@ -203,11 +204,13 @@ def test_a_glimpse_has_these_colours_and_its_captions_are_text(overview: Any) ->
     pixels = [canvas.evaluate(PIXELS) for canvas in first.locator("canvas").all()]
     assert np.abs(np.subtract(pixels, expected)).max() <= 1
     assert first.locator("b").count() == 0
-    shown = ["clean", "adversarial", "change, ±8/255", "label", "unet, DSC 25.0", "<b>unet</b>, clean, DSC 100.0"]
+    shown = ["clean", "adversarial", "change, ±40/255", "label", "unet, DSC 25.0", "<b>unet</b>, clean, DSC 100.0"]
     assert first.locator("> span").all_inner_texts() == shown
     edges = "(side) => getComputedStyle(side, '::before').content.slice(1, -1)"
     assert "".join(side.evaluate(edges) for side in first.locator(".side").all()) == len(shown) * "RLA"
     assert first.get_attribute("aria-label").endswith(f": {'; '.join(shown)}")
+    hint = overview.locator(".strip .hint").first.inner_text()
+    assert hint.endswith(" points; grey from -175 to 250 in the unit of the file; visible change")
 
 
 @pytest.mark.integration

@@ -97,7 +97,7 @@ function picture(data, row) {
 /** The volume and what is found in it, attacked to the left and clean to the right of a border that a slider moves. */
 export function wipe(data, row) {
   const { summary, glimpseOf } = data;
-  const { slice, case: name } = glimpseOf.get(row);
+  const { slice, case: name, words } = glimpseOf.get(row);
   const { captions, below } = slice;
   const [canvases, ratio] = blank(slice);
   const [before, after] = [3 + below.lastIndexOf(0), 3 + below.indexOf(1)]; // older glimpses may have the label alone
@@ -117,7 +117,7 @@ export function wipe(data, row) {
       target.setAttribute("aria-valuetext", say(Number(target.value)));
     },
   });
-  element.append(h("label", { class: "slider" }, h("span", {}, "clean"), slider, h("span", {}, "adversarial")), drawInSight(data, row, element, canvases));
+  element.append(h("label", { class: "slider" }, h("span", {}, "clean"), slider, h("span", {}, "adversarial")), h("p", { class: "hint" }, words), drawInSight(data, row, element, canvases));
   return element;
 }
 
@@ -130,7 +130,8 @@ export function lost({ glimpseOf }, row) {
 export function worstCase(data, row) {
   if (!data.glimpseOf.has(row)) return null;
   const words = definition(data, data.summary.text("dataset", row));
-  return h("figure", { class: "worst" }, picture(data, row), h("figcaption", {}, `${lost(data, row)} of ${words}: the most of all cases.`));
+  const caption = `${lost(data, row)} of ${words}: the most of all cases; ${data.glimpseOf.get(row).words}.`;
+  return h("figure", { class: "worst" }, picture(data, row), h("figcaption", {}, caption));
 }
 
 /** The glimpses of rows side by side; `open` is told the row of the one that is chosen. */
@@ -144,7 +145,7 @@ export function strip(data, rows, open) {
         { type: "button", onclick: () => open(row) },
         picture(data, row),
         h("span", { class: "attack" }, named(data, row)),
-        h("span", { class: "hint" }, lost(data, row)),
+        h("span", { class: "hint" }, `${lost(data, row)}; ${data.glimpseOf.get(row).words}`),
       ),
     ),
   );

@@ -1,4 +1,28 @@
 "use strict";
+// Shows one board at a time, the one that the address names or the first; without this script all stand below each other.
+const contents = document.querySelector(".contents");
+if (contents) {
+  const links = [...contents.querySelectorAll("a")];
+  const choice = document.createElement("select");
+  choice.append(...links.map((link) => new Option(link.textContent, link.hash)));
+  const show = () => {
+    for (const { hash } of links) document.querySelector(hash).hidden = hash !== choice.value;
+  };
+  const follow = () => {
+    if (links.some((link) => link.hash === location.hash)) choice.value = location.hash;
+    show();
+  };
+  choice.addEventListener("change", () => {
+    history.replaceState(null, "", choice.value);
+    show();
+  });
+  window.addEventListener("hashchange", follow);
+  const label = document.createElement("label");
+  label.append("Threat model ", choice);
+  contents.replaceWith(label);
+  follow();
+}
+
 // Sorts a table by the column whose heading is pressed: numbers as numbers, empty cells last.
 const order = new Intl.Collator("en", { numeric: true });
 for (const table of document.querySelectorAll("table.sortable")) {
