@@ -16,9 +16,11 @@ columns:
 """
 
 import copy
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -34,12 +36,13 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.measures import MEANS, Tolerance
+from freqbench.core.torchvision_import import import_torchvision
 from freqbench.core.types import IGNORED, Spacing
 from freqbench.data import image_files, nibabel_files
 from freqbench.engine import saved_volumes, scoring
-from freqbench.metrics import METRICS, body_mask
+from freqbench.metrics import METRICS, body_mask, weights
 from freqbench.metrics.image import SSIM_WINDOW
-from freqbench.metrics.perceptual import SMALLEST_SLICE, alexnet
+from freqbench.metrics.perceptual import SMALLEST_SLICE
 from freqbench.metrics.volumes import require_same_shape
 from freqbench.results import KEY, Store
 from freqbench.results import volumes as layout
@@ -265,7 +268,7 @@ def image_scores(clean: Array, adversarial: Array, metrics: Collection[str]) -> 
 @torch.inference_mode()
 def _perceptual(clean: Array, adversarial: Array) -> tuple[Array, Array]:
     """Returns the package's distance and its map of each slice, `[N]` and `[N, H, W]`, for slices `[N, H, W]`."""
-    network = alexnet("cpu")
+    network = perceptual_network()
     spatial = copy.copy(network)
     spatial.spatial = True
     height, width = clean.shape[1:]
@@ -276,6 +279,23 @@ def _perceptual(clean: Array, adversarial: Array) -> tuple[Array, Array]:
         distances.append(float(network(*images, normalize=True)))
         maps.append(spatial(*images, normalize=True)[0, 0, :height, :width].numpy())
     return np.array(distances), np.stack(maps)
+
+
+@cache
+def perceptual_network() -> Any:
+    """Returns the network of the package lpips on the CPU, its random trunk replaced by the real one; prints nothing.
+
+    Raises LpipsUnavailable: the trunk's weights are not on this machine and cannot be fetched.
+    """
+    trunk = weights.trunk()
+    import_torchvision()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchvision warns of an argument that the package still passes
+        import lpips
+
+        network = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
+    network.net.load_state_dict({key: trunk[f"features.{key.partition('.')[2]}"] for key in network.net.state_dict()})
+    return network.eval().requires_grad_(False)
 
 
 def show_comparison(comparison: Comparison, out: str, console: Console) -> bool:

@@ -5,20 +5,23 @@ metric", CVPR 2018, arXiv:1801.03924.
 """
 
 import math
-import warnings
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from importlib.metadata import distribution
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from freqbench.core.torchvision_import import import_torchvision
 from freqbench.metrics import weights
 from freqbench.metrics.image import NO_BODY, body_mask
 from freqbench.metrics.volumes import Scores, Volume, pair_of
 from freqbench.ops.voxels import Mask
 
+LEARNED = "lpips/weights/v0.1/alex.pth"  # of the package lpips: the weight of each channel
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # the package's scaling of the three channels
+STEPS = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))  # stride and padding of AlexNet's convolutions
+POOLED = (1, 2)  # those after a pooling
 SMALLEST_SLICE = 32  # AlexNet's strides reduce smaller slices to nothing
 SLICES_AT_ONCE = 16
 
@@ -95,30 +98,31 @@ def _as_images(slices: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
-def _difference_maps(network: Any, clean: Tensor, adversarial: Tensor) -> list[Tensor]:
+def _difference_maps(network: weights.Weights, clean: Tensor, adversarial: Tensor) -> list[Tensor]:
     """Returns one map `[N, 1, h, w]` per layer: LPIPS's own forward pass, before it averages."""
     # Reduced precision of the attacks' convolutions must not reach the metric.
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        features = [network.net(network.scaling_layer(images)) for images in (clean, adversarial)]
+        features = [list(_features(network, images)) for images in (clean, adversarial)]
     maps = []
-    for first, second, weigh in zip(*features, network.lins, strict=True):
-        unit = [f / (f.square().sum(dim=1, keepdim=True).sqrt() + 1e-10) for f in (first, second)]
-        maps.append(weigh((unit[0] - unit[1]).square()))
+    for layer, pair in enumerate(zip(*features, strict=True)):
+        first, second = (f / (f.square().sum(dim=1, keepdim=True).sqrt() + 1e-10) for f in pair)
+        maps.append(F.conv2d((first - second).square(), network[f"lin{layer}.model.1.weight"]))
     return maps
 
 
-@lru_cache(maxsize=2)
-def alexnet(device: str) -> Any:
-    """Returns the `lpips` package's network on a device, with the trunk's real weights; prints nothing."""
-    trunk = weights.trunk()
-    import_torchvision()
-    # The package draws a random trunk, which is replaced below: the caller's random state stays unchanged.
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchvision warns of an argument that the package still passes
-        import lpips as package
+def _features(network: weights.Weights, images: Tensor) -> Iterator[Tensor]:
+    """Yields what leaves each convolution of AlexNet, `[N, C, h, w]`, of images `[N, 3, H, W]` in [-1, 1]."""
+    shift, scale = (images.new_tensor(values)[:, None, None] for values in (SHIFT, SCALE))
+    x = (images - shift) / scale
+    for number, (layer, (stride, padding)) in enumerate(zip(weights.LAYERS, STEPS, strict=True)):
+        x = F.max_pool2d(x, kernel_size=3, stride=2) if number in POOLED else x
+        kernel, bias = (network[f"features.{layer}.{part}"] for part in ("weight", "bias"))
+        x = F.conv2d(x, kernel, bias, stride, padding).relu()
+        yield x
 
-        network = package.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
-    places = {key.split(".", 1)[1]: key for key in network.net.state_dict()}  # "0.weight" -> "slice1.0.weight"
-    named = {places[name.removeprefix("features.")]: tensor for name, tensor in trunk.items()}
-    network.net.load_state_dict(named)
-    return network.to(device).eval().requires_grad_(False)
+
+@lru_cache(maxsize=2)
+def alexnet(device: str) -> weights.Weights:
+    """Returns the weights of the trunk and, as in the package, of the layers' channels, on a device."""
+    learned = torch.load(str(distribution("lpips").locate_file(LEARNED)), map_location="cpu", weights_only=True)
+    return {name: tensor.to(device) for name, tensor in (weights.trunk() | learned).items()}

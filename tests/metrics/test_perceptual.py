@@ -1,6 +1,9 @@
 """LPIPS against the stored golden values, the package's own spatial pass and what it must do by definition."""
 
+import copy
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from freqbench.audit.reference import perceptual_network
 from freqbench.metrics import LpipsUnavailable, lpips, lpips_scores, perceptual, weights
 
 pytestmark = pytest.mark.usefixtures("real_weights")
@@ -41,12 +45,26 @@ def test_each_slice_is_the_stored_value(arrays: Path, pair: str) -> None:
     assert lpips(clean, adversarial) == pytest.approx(expected.mean(), abs=2e-7)
 
 
-@pytest.mark.filterwarnings("ignore:.*weights.*:UserWarning")
-def test_body_value_is_the_packages_spatial_map_averaged_there(volumes: Any) -> None:
-    import lpips as package
+def test_each_layers_map_is_the_packages(volumes: Any) -> None:
+    images = [(2 * volume.movedim(-1, 0)[:, None] - 1).repeat(1, 3, 1, 1) for volume in volumes]
+    maps = perceptual._difference_maps(perceptual.alexnet("cpu"), *images)
+    with torch.no_grad():
+        _, expected = perceptual_network()(*images, retPerLayer=True)
+    assert [layer.mean(dim=(2, 3)).tolist() for layer in maps] == [
+        pytest.approx(layer[..., 0, 0].numpy(), abs=1e-6) for layer in expected
+    ]
 
-    network = package.LPIPS(net="alex", pnet_rand=True, spatial=True, verbose=False)
-    network.load_state_dict(perceptual.alexnet("cpu").state_dict())
+
+def test_the_score_takes_neither_the_package_nor_torchvision_along() -> None:
+    code = "import sys; from freqbench.metrics import perceptual; perceptual.alexnet('cpu')"
+    code += "; print({'lpips', 'torchvision'} & {*sys.modules})"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "set()\n"
+
+
+def test_body_value_is_the_packages_spatial_map_averaged_there(volumes: Any) -> None:
+    network = copy.copy(perceptual_network())
+    network.spatial = True
     body = np.zeros((40, 36, 3), bool)
     body[10:30, 5:20, 1:] = True
     images = [(2 * volume.movedim(-1, 0)[:, None] - 1).repeat(1, 3, 1, 1) for volume in volumes]
@@ -92,11 +110,3 @@ def test_a_volume_without_a_body_is_nan_with_a_reason(volumes: Any) -> None:
     assert math.isnan(scores.values["lpips_body"])
     assert scores.reasons == {"lpips_body": "no body: the clean volume has no intensity above 0"}
     assert scores.values["lpips_distance"] > 0
-
-
-def test_building_the_network_leaves_the_callers_random_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    before = torch.get_rng_state()
-    perceptual.alexnet.__wrapped__("cpu")
-    assert torch.equal(torch.get_rng_state(), before)
-    captured = capsys.readouterr()
-    assert captured.out + captured.err == ""
