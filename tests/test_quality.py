@@ -64,7 +64,7 @@ def test_every_hard_dependency_says_who_needs_it_and_is_imported() -> None:
     }
 
 
-@pytest.mark.integration
+@pytest.mark.slow  # CI's job `package` builds, checks, installs and runs the wheel at each push
 def test_wheel_and_sdist_carry_what_runs_and_are_fit_for_an_index(tmp_path: Path) -> None:
     """Made as `python -m build` makes them of a fresh checkout, the wheel from the sdist, with the setuptools here."""
     tree, made = checkout(tmp_path / "tree"), tmp_path / "made"

@@ -157,12 +157,19 @@ def test_time_and_cost_of_real_data_are_those_of_the_stored_plan() -> None:
 
 
 def test_the_readme_has_both_commands_and_ci_runs_them() -> None:
-    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    ci, read = ((ROOT / ".ci" / name).read_text(encoding="utf-8") for name in ("run", "read"))
     assert "pip install -e . && python bench.py run jobs/quickstart.yaml" in TEXT
     assert "pip install -e '.[dev]' && pytest" in TEXT
     assert "pip install -e '.[dev]' && wait \"$chromium\" && pytest" in ci
-    assert "sphinx-build -W" in ci
-    assert "pre-commit run --all-files" in ci
+    assert "python bench.py run jobs/quickstart.yaml" in ci
+    assert "sphinx-build -W" in read
+    assert "pre-commit run --all-files" in read
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
+    assert {name: job["steps"][-1]["run"] for name, job in jobs.items()}.items() >= {
+        "whole": ".ci/run",
+        "read": ".ci/read",
+        "workshop": ".ci/workshop",
+    }.items()
 
 
 @pytest.mark.parametrize("page", pages.PAGES)

@@ -122,7 +122,7 @@ def disturbed(folder: Path, *disturbances: Disturb) -> tuple[int, list[str], flo
     return process.returncode, said.splitlines(), time.monotonic() - before
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_worker_costs_no_row_of_the_log(shared: list[Row], tmp_path: Path) -> None:
     code, said, _ = disturbed(tmp_path, lambda process: parts_of(process)[0].kill())

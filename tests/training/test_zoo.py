@@ -43,10 +43,8 @@ def test_each_network_states_the_recipe_that_the_job_has_now(prepared: Prepared)
     assert stated.items() <= methods.items()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param("unet", marks=pytest.mark.integration), pytest.param("union", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["unet", "union"])
 def test_the_first_steps_of_a_training_have_the_losses_of_the_packaged_one(
     name: str, prepared: Prepared, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
