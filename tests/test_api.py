@@ -2,6 +2,7 @@
 
 import json
 import linecache
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -592,3 +593,14 @@ def test_a_wrong_certificate_is_refused_in_one_line(
     with pytest.raises(UserError, match=message) as caught:
         fb.certify(model, case, **{"kind": "voxels", "sigma": 0.1, "draws": 5, **changes})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_the_first_certificate_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).parents[1] / "docs" / "background" / "certificates.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    made: dict[str, Any] = {}
+    exec(block, made)
+    bounds = made["bound"].curve([0.1, 0.25, 0.5])["at_least"].tolist()
+    assert 1 > bounds[0] >= bounds[1] >= bounds[2] > 0.5
+    assert "100 draws" in capsys.readouterr().out
