@@ -119,7 +119,7 @@ def select_job(frame: pd.DataFrame, job_keys: Collection[Key]) -> pd.DataFrame:
 
 def categorical(frame: pd.DataFrame) -> pd.DataFrame:
     """Turns texts into categoricals with sorted categories, the same for source and target."""
-    texts = [name for name in frame.columns if isinstance(frame[name].dtype, pd.CategoricalDtype | pd.StringDtype)]
+    texts = [name for name in frame.columns if pd.api.types.infer_dtype(frame[name]) in ("categorical", "string")]
     coded = frame.astype(dict.fromkeys(texts, "category"))
     shared = {name: pair for pair in _SAME for name in pair if set(pair) <= {*texts}}
     for name in texts:

@@ -40,7 +40,7 @@ def exclude(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
     latest = latest[[*keys, "case_key", "seed", "dsc"]]
     pairs = latest.merge(plain[[*_VOLUME, "dsc"]], on=_VOLUME, suffixes=(None, "_fp32"))
     differences = pairs.assign(left_out=pairs["dsc"].astype(float) - pairs["dsc_fp32"].astype(float))
-    settings = differences.groupby(keys, as_index=False, dropna=False)["left_out"].mean()
+    settings = differences.groupby(keys, as_index=False, observed=True, dropna=False)["left_out"].mean()
     settings["left_out"] = settings["left_out"].map(_reason).astype(object)
     reasons = reduced[keys].merge(settings, on=keys, how="left")["left_out"].fillna(NOT_RUN)
     records.loc[is_reduced, "left_out"] = reasons.to_numpy()

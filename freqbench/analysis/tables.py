@@ -196,7 +196,8 @@ def _attack_rows(frame: pd.DataFrame, added: Sequence[str]) -> pd.DataFrame:
         _seed=frame["seed"].where(is_ok),
         _failed=~is_ok,
     )
-    groups = frame.groupby([*PAIR, "attack", "_name", "threat_model", "budget_name", "budget"], dropna=False)
+    by = [*PAIR, "attack", "_name", "threat_model", "budget_name", "budget"]
+    groups = frame.groupby(by, observed=True, dropna=False)
     rows = groups[[*_MEANS, *added]].mean()
     rows[_CASES] = groups[[*COUNTED]].count()
     rows[["cases", "seeds"]] = groups[["_case", "_seed"]].nunique()
@@ -208,8 +209,8 @@ def _clean_rows(frame: pd.DataFrame, added: Sequence[str]) -> pd.DataFrame:
     """Scores the models on the clean volumes: each case once, whatever attacked it."""
     scores = {name: each.scale * frame[f"{each.source}_clean"].astype(float) for name, each in _ON_CLEAN.items()}
     scores |= {name: frame[f"{name}_clean"] for name in added}
-    cases = frame.assign(**scores).groupby(["dataset", "target_model", "case_id"])[[*scores]].first()
-    groups = cases[cases.notna().any(axis=1)].groupby(["dataset", "target_model"])
+    cases = frame.assign(**scores).groupby(["dataset", "target_model", "case_id"], observed=True)[[*scores]].first()
+    groups = cases[cases.notna().any(axis=1)].groupby(["dataset", "target_model"], observed=True)
     rows = groups.mean().assign(cases=groups.size())
     rows[_CASES] = groups[[*COUNTED]].count()
     return rows.reset_index().assign(source_model="", attack=CLEAN, _name="", threat_model="")

@@ -289,9 +289,9 @@ class StoreSurvey:
         for name in SCORES:
             one, other = floats(before[name]), floats(after[name])
             tolerance = TOLERANCES["records"].get(name, EXACT)
-            absolute, relative = (np.where(is_copy, 0.0, part) for part in (tolerance.absolute, tolerance.relative))
-            agrees = np.isclose(other, one, rtol=relative, atol=absolute, equal_nan=True)
-            differs = is_pair & valid(before[name]) & valid(after[name]) & ~agrees
+            ways = (EXACT, tolerance)
+            same, close = (np.isclose(other, one, way.relative, way.absolute, equal_nan=True) for way in ways)
+            differs = is_pair & valid(before[name]) & valid(after[name]) & ~np.where(is_copy, same, close)
             text, what = f"{name}: {{:g}} and {{:g}} (the latest counts)", "pairs of rows of one key"
             self._errors.wrong_rows("doubles", "", after, differs, text, one, other, what=what)
         more = sum(doubles.values()) - len(rows)

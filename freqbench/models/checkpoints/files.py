@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy._core.multiarray import scalar
 from torch import Tensor
 
 from freqbench.core.documents import object_of
@@ -344,8 +345,7 @@ class _Passed:
 
 # Files written under numpy 1 name functions by their old module.
 _SAFE: list[Any] = [
-    np._core.multiarray.scalar,  # type: ignore[attr-defined]
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+    *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
     np.dtype,
     *((_Passed, f"numpy.{core}.multiarray._reconstruct") for core in ("_core", "core")),
     (_Passed, "numpy.ndarray"),
