@@ -5,6 +5,7 @@ import pkgutil
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from types import MappingProxyType
 from typing import Any
@@ -68,9 +69,12 @@ def construct(
         "img_size": img_size,
     }
     fixed = {name: values[name] for name in MODELS[arch].filled_in}
+    network = partial(pkgutil.resolve_name(MODELS[arch].target), **fixed, **args)
+    if arch != "unetr":
+        return network()
     # MONAI before 1.6 makes attention that UNETR never runs: without it, keys and draws are those of later releases.
     with mock.patch("monai.networks.blocks.transformerblock.CrossAttentionBlock", nn.Identity):
-        return pkgutil.resolve_name(MODELS[arch].target)(**fixed, **args)
+        return network()
 
 
 def skeleton(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any]) -> nn.Module:
