@@ -45,7 +45,7 @@ def smallest(records: pd.DataFrame) -> list[Section]:
         steps = rows.groupby(["target_model", "patient_id"], observed=True)["step"].mean().rename("step").reset_index()
         sizes = sizes.merge(steps.astype({"target_model": object, "patient_id": object}))
         sizes = sizes.assign(native=sizes.pop("step") * sizes["size"])
-        table = pd.DataFrame([_line(group) for _, group in sizes.groupby(SETTING, observed=True, sort=False)])
+        table = pd.DataFrame([_line(group) for _, group in sizes.groupby(SETTING, sort=False)])
         has_unit = table[NATIVE].notna().any()
         title = f"{dataset}: smallest changes after which patients lose half of their Dice"
         table, text = (table, HOW + OF_FILES) if has_unit else (table.drop(columns=NATIVE), HOW)
