@@ -28,7 +28,7 @@ USES: dict[str, dict[str, int]] = {
     "ssim": {"audit/computing.py": 1, "audit/reference.py": 4, "engine/matching.py": 2},
     "psnr": {"audit/reference.py": 3},
     "lpips": {
-        **{"audit/comparison.py": 1, "audit/reference.py": 4, "audit/reproduce.py": 2, "core/machine.py": 1},
+        **{"audit/comparison.py": 1, "audit/reference.py": 5, "audit/reproduce.py": 2, "core/machine.py": 1},
         **{"engine/matching.py": 1, "engine/scoring.py": 7},
     },
     "linf": {"audit/computing.py": 3, "engine/attacking.py": 1, "engine/matching.py": 1, "engine/scoring.py": 1}

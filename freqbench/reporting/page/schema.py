@@ -177,7 +177,7 @@ class ShownGlimpse(Part):
     drop: float
     """Lost points of foreground DSC."""
     words: str
-    """What is black and white, and whether a person sees the change."""
+    """Intensities that are black and white, and a word if a person sees the change."""
     slice: Slice
 
 

@@ -281,7 +281,7 @@ def test_window_and_level_are_in_the_file_s_unit_where_the_results_state_it(open
 def test_a_case_has_one_number_in_the_overview_its_details_and_the_viewer(
     chromium: Any, volumes_store: str, written: Any
 ) -> None:
-    """With one case, a mean is the case's own; untrained networks keep much of the background."""
+    """A mean over one case is the number of this case; untrained networks keep much of the background."""
     data = data_of([Store(volumes_store)])[1]
     place = written[0] / "whole.html"
     place.write_text(build_page(data, viewer_script(), Manifest.model_validate(written[1])))
