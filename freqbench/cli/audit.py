@@ -133,14 +133,20 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
     The audit's own noise and null rows come first, if the store has more cases than they have.
     """
     from freqbench.audit import computing
+    from freqbench.audit.probe_files import root_of
     from freqbench.core.types import dataset_name
     from freqbench.job import schema
     from freqbench.job.plan import spoken_hours
+    from freqbench.results import Store
 
     who = f"What is in doubt: {amount(doubt.patients, 'patient')}"
-    num_cases = len({tuple(row) for row in store.rows(("dataset", "case_key")) if row[0] == doubt.dataset})
+    num_cases, num_audited = (
+        len({key for name, key in each.rows(("dataset", "case_key")) if name == doubt.dataset})
+        for each in (store, Store(root_of(store.root)))
+    )
     if doubt.check in computing.SHORT and doubt.cases < num_cases:
-        return f"{who} cannot settle it: freqbench audit {store.root} --run --short --cases {num_cases}"
+        short = " --short" if num_audited < num_cases else ""  # else the attack that is compared has fewer cases
+        return f"{who} cannot settle it: freqbench audit {store.root} --run{short} --cases {num_cases}"
     names = [entry.name for entry in job.datasets if entry.own.get("cases")] if job else []
     name = dataset_name(doubt.dataset)
     if not job or name not in names or doubt.patients >= ENOUGH:

@@ -3,6 +3,7 @@
 import io
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from freqbench.audit.checks import gradients as checks_of_gradients
 from freqbench.audit.computing import compute_missing
 from freqbench.audit.probe_files import Gradients, SavedScores, root_of
 from freqbench.audit.reproduce import Reproducer
+from freqbench.cli.audit import _more_cases
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
 from freqbench.job import costs
@@ -178,6 +180,7 @@ def planned(place: Path | str, cases: int = 1, **changes: Any) -> computing.Extr
     return computing.plan_cells(expanded(job(**changes))[0], str(place), cases, None, print, compute=False)
 
 
+@pytest.mark.integration
 def test_a_short_audit_attacks_nothing_and_settles_what_is_open_most_often(tmp_path: Path) -> None:
     """More of its cases come into the same audit."""
     out = str(tmp_path / "out")
@@ -189,7 +192,10 @@ def test_a_short_audit_attacks_nothing_and_settles_what_is_open_most_often(tmp_p
     made = {each.check: each for each in audited(gathered([Store(out)])) if each.model == "plain"}
     assert {name for name in computing.SHORT if made[name].verdict == "not checked"} == set()
     assert made["square"].verdict == "not checked"
+    credit = replace(made["credit"], cases=1, patients=1)
+    assert _more_cases(Store(out), None, credit).endswith(f"freqbench audit {out} --run --short --cases 3")
     audit(out, cases=3, short=True)
+    assert _more_cases(Store(out), None, credit).endswith(f"freqbench audit {out} --run --cases 3")
     assert [{row["case_id"] for row in Store(place).records().to_pylist()} for place in (out, f"{out}/audit")] == [
         {"ball_0", "ball_1", "ball_2"}
     ] * 2
