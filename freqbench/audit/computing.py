@@ -95,11 +95,10 @@ def compute_missing(
     with trusting(job.trust_code):
         summary = run.execute(extra.grid, root, console, engine, address)
         try:
-            if short and not summary.interrupted:
-                return summary.num_failed
-            if not summary.interrupted:
+            if not summary.interrupted and not short:
                 probes.measure_gradients(extra.own, extra.eps, out, say)
                 probes.rescore_saved(extra.own, out, say)
+            if not summary.interrupted:
                 return summary.num_failed
         except KeyboardInterrupt:
             pass
@@ -117,8 +116,9 @@ def seconds_missing(job: JobSpec, out: str) -> tuple[float, float]:
     """Estimates what the cells that a store's audit lacks cost one worker on CASES cases: all, and those of SHORT."""
     grid, computed = plan_cells(job, out, CASES, None, lambda _: None, compute=False).grid, Store(root_of(out))
     todo = plan.make_plan(grid, {} if computed.is_empty else computed.covered())
-    known, short = Store(out) if computed.is_empty else computed, [unit for unit in todo.units if not unit.passes]
-    return tuple(costs.estimate_costs(units, todo.metrics, known).total for units in (todo.units, short))  # type: ignore[return-value]
+    known, silent = Store(out) if computed.is_empty else computed, [unit for unit in todo.units if not unit.passes]
+    whole, short = (costs.estimate_costs(units, todo.metrics, known).total for units in (todo.units, silent))
+    return whole, short
 
 
 def _eps(text: str | None) -> float | None:
