@@ -595,7 +595,7 @@ def test_a_wrong_certificate_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_the_first_certificate_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     page = Path(__file__).parents[1] / "docs" / "background" / "certificates.md"
     (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
