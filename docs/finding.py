@@ -55,6 +55,7 @@ def bars() -> dict[tuple[str, str], list[list[float]]]:
 
 def picture() -> Figure:
     """Draws one panel for each set of bounds, and in each the bars of both networks with their intervals."""
+    heights = bars()
     with use_style():
         figure = new_figure(PAGE, 2.6)
         for axis, title in zip(figure.subplots(1, len(BOUNDS), sharey=True), BOUNDS, strict=True):
@@ -62,7 +63,7 @@ def picture() -> Figure:
             axis.grid(axis="y", **GRID)
             for group, network in enumerate(NETWORKS):
                 places = [group * (len(BARS) + 1) + number for number in range(len(BARS))]
-                means, low, high = np.transpose(bars()[title, network])
+                means, low, high = np.transpose(heights[title, network])
                 look = {"color": list(BARS.values()), "error_kw": {"elinewidth": 0.8, "capsize": 2}}
                 drawn = axis.bar(places, means, 0.9, yerr=(means - low, high - means), **look)
                 axis.bar_label(drawn, fmt="%.0f", padding=1, fontsize=8)

@@ -2,7 +2,6 @@
 
 import copy
 import io
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,8 +53,10 @@ GRID: dict[str, Any] = {
 
 
 def sent(value: T) -> T:
-    """Returns an object as a worker of Ray gets it: through a pickle, here of this process's own bytes alone."""
-    made: T = pickle.loads(pickle.dumps(value))
+    """Returns an object as a worker of Ray gets it: through Ray's own serialisation."""
+    from ray import cloudpickle
+
+    made: T = cloudpickle.loads(cloudpickle.dumps(value))
     return made
 
 

@@ -87,7 +87,8 @@ def compute_missing(
         hours = plan.spoken_hours(probes.seconds(extra.own, Store(out)) / 3600)
         say(f"gradients: {probes.num_passes(extra.own):,} window passes more, at most, about {hours}")
         passes["gradients"] = probes.num_passes(extra.own)
-    say(f"this is {passes.total() / max(1, passes_stored(out)):.2g} times the window passes of the run's own attacks")
+    if stored := passes_stored(out):
+        say(f"this is {passes.total() / stored:.2g} times the window passes of the run's own attacks")
     for line in plan.lines(outlook):
         say(line)
     if not compute:

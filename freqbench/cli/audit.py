@@ -54,7 +54,8 @@ def audit(
     """
     failed: int | None = 0
     of_run = {"--cases": cases, "--eps": eps, "--job": job, "--set": set_, "--address": address}
-    options = [*["--short"] * short, *(name for name, value in of_run.items() if value is not None)]
+    of_run |= {"--short": short or None}
+    options = [name for name, value in of_run.items() if value is not None]
     if run and plan:
         raise UserError("audit: expected --run or --plan, got both")
     if plan and (to is not None or format != "terminal"):

@@ -14,7 +14,7 @@ Box = tuple[int, int, int, int]
 AXIAL = 2
 PLANES = {2: "axial", 1: "coronal", 0: "sagittal"}
 SIDES = {2: "RLA", 1: "RLS", 0: "APS"}  # of the patient, on the left, the right and on top of a slice of `plane`
-VISIBLE = 16 / 255  # twice the largest L-infinity bound that papers take for hard to see
+VISIBLE = 16 / 255  # twice the largest L-infinity bound of the board, a rule of this project
 MARGIN = 2  # voxels between an error and its box
 
 

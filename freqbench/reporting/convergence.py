@@ -152,11 +152,11 @@ def recommend(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, group in table.groupby(PLACE, sort=False):
         strongest = group.iloc[int(group["drop"].to_numpy().argmax())].to_dict()
-        near = group[[not _is_more(strongest["drop"], drop) for drop in group["drop"]]]
-        chosen = near.sort_values(["passes", "drop"], ascending=[True, False], kind="stable").iloc[0].to_dict()
         note = gains[tuple(strongest[name] for name in CURVE)]
         if note.startswith(RISES):
             continue
+        near = group[[not _is_more(strongest["drop"], drop) for drop in group["drop"]]]
+        chosen = near.sort_values(["passes", "drop"], ascending=[True, False], kind="stable").iloc[0].to_dict()
         if note and any(chosen[name] != strongest[name] for name in CURVE):
             note = f"{title(strongest)}, the strongest: {note}"
         rows.append({**chosen, "largest": strongest["drop"], "note": note})
@@ -186,12 +186,10 @@ def sections(table: pd.DataFrame) -> list[Section]:
         parts.append(Section(f"{dataset}: drop against passes, attacks on {model}", _wide(part, of_curves), text, part))
         rising = of_curves[of_curves["still_gains"] != ""].to_dict("records")
         if rising:
-            lines = [
-                "Where the largest drop is on one of these, none is recommended: repeat with more steps.",
-                "",
-            ]
-            lines += [f"- {row['threat_model']} {row['budget']}: {title(row)}: {row['still_gains']}" for row in rising]
-            parts.append(Section(f"{dataset}: attacks on {model} that need more passes", text="\n".join(lines)))
+            lines = [f"- {row['threat_model']} {row['budget']}: {title(row)}: {row['still_gains']}" for row in rising]
+            text = "Where the largest drop is on one of these, none is recommended: repeat with more steps.\n\n"
+            text += "\n".join(lines)
+            parts.append(Section(f"{dataset}: attacks on {model} that need more passes", text=text))
         if of_chosen.empty:
             continue
         text = f"The fewest passes a window among the settings less than {ENOUGH:g} points below the largest drop."

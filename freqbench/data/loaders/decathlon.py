@@ -7,7 +7,7 @@ as they were downloaded, with published splits whose lists the package ships.
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache, partial
-from itertools import takewhile
+from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -158,7 +158,7 @@ def _common_stem(images: Sequence[str]) -> str:
     stems = [image_files.stem(image) for image in images]
     if len(stems) == 1:
         return stems[0]
-    parts = zip(*(re.split(r"[._-]", stem) for stem in stems), strict=False)  # names may have more of them than others
+    parts = zip_longest(*(re.split(r"[._-]", stem) for stem in stems))
     shared = [words[0] for words in takewhile(lambda words: len(set(words)) == 1, parts)]
     return stems[0][: len("_".join(shared))]
 
