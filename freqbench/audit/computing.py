@@ -81,7 +81,7 @@ def compute_missing(
         passes[unit.cell.attack.name] += unit.passes
     cells, on = amount(len(extra.grid.cells), "cell"), amount(most, "case")
     say(f"{cells}, {amount(len(units), 'unit')} on at most {on}, {passes.total():,} window passes")
-    if passes:
+    if passes.total():
         say(f"most of them: {', '.join(f'{name} {count:,}' for name, count in passes.most_common(LARGEST))}")
     if not short:
         hours = plan.spoken_hours(probes.seconds(extra.own, Store(out)) / 3600)

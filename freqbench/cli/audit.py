@@ -118,8 +118,10 @@ def _remedies(store: "Store", findings: "tuple[Finding, ...]", job: str | None, 
     with suppress(UserError):  # without data, checkpoints or trust, which --plan says
         spec = common.stored_job(out, job, trusted)
         if lacks:
-            whole, short = (spoken_hours(seconds / 3600) for seconds in computing.seconds_missing(spec, out))
-            cost = f"about {whole} on one worker; noise and null rows alone: --run --short, about {short}"
+            whole, short = computing.seconds_missing(spec, out)
+            cost = f"about {spoken_hours(whole / 3600)} on one worker"
+            if short:
+                cost += f"; noise and null rows alone: --run --short, about {spoken_hours(short / 3600)}"
     doubts = [each for each in findings if each.verdict == "in doubt" and each.patients]
     if doubts:
         yield _more_cases(store, spec, min(doubts, key=lambda each: each.patients))

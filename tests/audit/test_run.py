@@ -187,6 +187,7 @@ def test_a_short_audit_attacks_nothing_and_settles_what_is_open_most_often(tmp_p
     execute(SMALL, out)
     said = audit(out, cases=1, short=True)
     assert "0 window passes\n" in said
+    assert "most of them" not in said
     assert "this is 0 times the window passes of the run's own attacks" in said
     assert not any(row["num_backwards"] for row in Store(f"{out}/audit").records().to_pylist())
     made = {each.check: each for each in audited(gathered([Store(out)])) if each.model == "plain"}
@@ -195,6 +196,7 @@ def test_a_short_audit_attacks_nothing_and_settles_what_is_open_most_often(tmp_p
     credit = replace(made["credit"], cases=1, patients=1)
     assert _more_cases(Store(out), None, credit).endswith(f"freqbench audit {out} --run --short --cases 3")
     audit(out, cases=3, short=True)
+    assert computing.seconds_missing(expanded(SMALL)[0], out)[1] == 0
     assert _more_cases(Store(out), None, credit).endswith(f"freqbench audit {out} --run --cases 3")
     assert [{row["case_id"] for row in Store(place).records().to_pylist()} for place in (out, f"{out}/audit")] == [
         {"ball_0", "ball_1", "ball_2"}
