@@ -37,6 +37,9 @@ WORKSHOP = (
 )
 """Tests of the workshop, of real clusters, and of what docs/not-supported.md calls optional, for `.ci/workshop`."""
 
+PAGES = ("reporting/page/", "reporting/figures/", "reporting/leaderboard/")
+"""Tests of what is looked at, many of them in Chromium, for `.ci/pages`."""
+
 hypothesis.settings.register_profile("freqbench", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("freqbench")
 
@@ -71,7 +74,7 @@ def same_draws() -> None:
     """A test that draws without a generator of its own draws the same, whatever ran before it in its process."""
     random.seed(0)
     if torch := sys.modules.get("torch"):  # loaded later, it begins with a seed of its own, which is always the same
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # `torch.manual_seed` also walks the stack, for GPUs not yet started
 
 
 @pytest.fixture
@@ -194,7 +197,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def file_markers(path: Path) -> set[str]:
     """Returns the markers that all tests of a file have by the tables above."""
     name = os.path.relpath(path, Path(__file__).parent).removesuffix(".py")
-    return {marker for marker, names in {"ray": WITH_RAY, "workshop": WORKSHOP}.items() if name.startswith(names)}
+    files = {"ray": WITH_RAY, "workshop": WORKSHOP, "pages": PAGES}
+    return {marker for marker, names in files.items() if name.startswith(names)}
 
 
 @cache
@@ -219,7 +223,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         "integration": "integration" in text or "from tiers import quick" in text,
         "repository": "repository" in text,
     }
-    lacked = {"ray", "workshop"} - had | {name for name, is_named in named.items() if not is_named}
+    lacked = {"ray", "workshop", "pages"} - had | {name for name, is_named in named.items() if not is_named}
     return None if may_select(expression, frozenset(had), frozenset(lacked)) else True
 
 
@@ -268,8 +272,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def is_of_ci(config: pytest.Config) -> bool:
-    """True where the tests of `.ci/run` or `.ci/workshop` were selected, which measure no speed."""
-    return is_default_selection(config) or config.option.markexpr.startswith(("integration", "workshop"))
+    """True where the tests of a script of `.ci/` were selected, which measure no speed."""
+    return is_default_selection(config) or config.option.markexpr.startswith(("integration", "workshop", "pages"))
 
 
 def is_default_selection(config: pytest.Config) -> bool:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -117,10 +118,12 @@ def _predicted_windows(unit: Unit, target: ModelSpec, with_clean: bool) -> int:
     return windows * 2 ** len(target.inference.mirror) * target.predictions * (1 + with_clean)
 
 
+@cache
 def _speed() -> tuple[float, float]:
-    """Returns a worker's floating-point operations per second on this machine now, and how much others slow it down.
+    """Returns a worker's floating-point operations per second on this machine, and how much others slow it down.
 
-    Of a GPU a typical rate, and 1; else those of a convolution on as many threads as a worker usually has.
+    Of a GPU a typical rate, and 1; else those of a convolution on as many threads as a worker usually has, measured
+    when a process first asks.
     """
     if torch.cuda.is_available():
         return GPU_FLOPS, 1.0
