@@ -37,7 +37,11 @@ WORKSHOP = (
 )
 """Tests of the workshop, of real clusters, and of what docs/not-supported.md calls optional, for `.ci/workshop`."""
 
-PAGES = ("reporting/page/", "reporting/figures/", "reporting/leaderboard/")
+PAGES = (
+    *("reporting/page/", "reporting/figures/", "reporting/leaderboard/", "reporting/views/", "reporting/render/"),
+    *("reporting/test_report", "reporting/test_colors", "reporting/test_convergence", "reporting/test_regions"),
+    "cli/test_catalogue",
+)
 """Tests of what is looked at, many of them in Chromium, for `.ci/pages`."""
 
 hypothesis.settings.register_profile("freqbench", deadline=None, derandomize=True)
@@ -267,8 +271,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     minutes wants the machine and the terminal to itself.
     """
     is_little = config.option.keyword or any(".py" in argument for argument in config.args)
-    is_shared = is_default_selection(config) or config.option.markexpr == "integration"
-    return None if is_shared and not is_little else 0
+    if is_little or not (is_default_selection(config) or config.option.markexpr == "integration"):
+        return 0
+    return len(os.sched_getaffinity(0)) + 1  # as a test waits now and then
 
 
 def is_of_ci(config: pytest.Config) -> bool:

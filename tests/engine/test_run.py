@@ -92,7 +92,11 @@ def classes_removed(out: Path) -> None:
 @pytest.mark.parametrize(
     ("vanish", "engine"),
     [
-        *((vanish, "serial") for vanish in (removed, replaced, a_file_removed, classes_removed)),
+        (removed, "serial"),
+        *(
+            pytest.param(vanish, "serial", marks=pytest.mark.integration)
+            for vanish in (replaced, a_file_removed, classes_removed)
+        ),
         *(
             pytest.param(vanish, "ray", marks=pytest.mark.slow)
             for vanish in (removed, replaced, a_file_removed, classes_removed)
