@@ -16,7 +16,15 @@ from monai.data import decollate_batch
 from monai.inferers import sliding_window_inference
 from monai.metrics import DiceMetric
 from monai.networks.nets import UNet
-from monai.transforms import AsDiscrete, Compose, EnsureChannelFirstd, LoadImaged, Orientationd, ScaleIntensityRanged
+from monai.transforms import (
+    AsDiscrete,
+    Compose,
+    CropForegroundd,
+    EnsureChannelFirstd,
+    LoadImaged,
+    Orientationd,
+    ScaleIntensityRanged,
+)
 
 ROI, CLASSES = (64, 64, 32), 6
 Scores = Mapping[str, Mapping[str, float]]
@@ -33,6 +41,7 @@ def by_monai(data: Path, weights: Path) -> Scores:
             EnsureChannelFirstd(keys),
             Orientationd(keys, axcodes="RAS", labels=None),
             ScaleIntensityRanged("image", a_min=-175, a_max=250, b_min=0, b_max=1, clip=True),
+            CropForegroundd(keys, source_key="image"),
         ]
     )
     for entry in json.loads((data / "dataset.json").read_text())["validation"]:
