@@ -110,11 +110,13 @@ def _remedies(store: "Store", findings: "tuple[Finding, ...]", job: str | None, 
     Minutes are left out where the job cannot be expanded here.
     """
     from freqbench.audit import computing
+    from freqbench.audit.checks import may_be_made
+    from freqbench.audit.checks.contrasts import POINTS
     from freqbench.job.plan import spoken_hours
     from freqbench.reporting.audit import CLAIMS, MASKING
 
     out, spec, cost = store.root, None, "--plan shows its cost"
-    lacks = any(each.verdict == "not checked" and each.check in (*CLAIMS, *MASKING) for each in findings)
+    lacks = any(may_be_made(each) and each.check in (*CLAIMS, *MASKING) for each in findings)
     with suppress(UserError):  # without data, checkpoints or trust, which --plan says
         spec = common.stored_job(out, job, trusted)
         if lacks:
@@ -123,8 +125,11 @@ def _remedies(store: "Store", findings: "tuple[Finding, ...]", job: str | None, 
             if short:
                 cost += f"; noise and null rows alone: --run --short, about {spoken_hours(short / 3600)}"
     doubts = [each for each in findings if each.verdict == "in doubt" and each.patients]
-    if doubts:
-        yield _more_cases(store, spec, min(doubts, key=lambda each: each.patients))
+    if slight := [each for each in doubts if each.high < 0 and each.high - each.low < POINTS]:
+        names = ", ".join(dict.fromkeys(each.check for each in slight))
+        yield f"More cases will not settle {names}: attacks are ahead for certain, but hardly by {POINTS:g} points"
+    if wide := [each for each in doubts if each not in slight]:
+        yield _more_cases(store, spec, min(wide, key=lambda each: each.patients))
     if lacks:
         yield f"What was not checked: freqbench audit {out} --run, {cost}"
     yield f"All {amount(len(findings), 'finding')}, and how to read them: freqbench audit {out} --all"

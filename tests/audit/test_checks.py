@@ -10,7 +10,7 @@ from audit.planted import CASES, EPS, HEALTHY, but_for, classes_of, evidence, fi
 from reporting import handmade
 from scipy import stats
 
-from freqbench.audit.checks import CHECKS, Finding, ModelVerdict, audited, verdicts
+from freqbench.audit.checks import CHECKS, Finding, ModelVerdict, audited, may_be_made, verdicts
 from freqbench.audit.probe_files import SavedScore, SavedScores
 
 Rows = list[dict[str, Any]]
@@ -181,6 +181,20 @@ def test_the_settling_of_the_loss_is_that_of_most_windows() -> None:
     settled, dipped = gradients(eps=EPS), gradients(eps=2 * EPS, losses=(1.0, *[0.5] * 18, 1.01))
     one = finding("converged", rows("pgd"), gradients=(settled, settled, dipped))
     assert (one.verdict, "eps=8/255, 16/255" in one.sentence) == ("holds", True)
+
+
+def test_noise_of_most_cases_is_taken_though_that_of_fewer_is_nearer_in_size() -> None:
+    """An audit of more cases draws noise for these: that of an audit before it, of two cases, would decide nothing."""
+    few = rows("noise", cases=2, params={"earlier": 1}, left=39.9)
+    judged = finding("noise_l2", [*rows("pgd"), *few, *rows("noise", l2_body=8.1)])
+    assert (judged.verdict, judged.cases) == ("holds", CASES)
+
+
+def test_a_check_that_has_its_rows_is_not_one_that_an_audit_may_make() -> None:
+    silent, lacking = (audited(evidence(each)) for each in (healthy(but=IDLE), rows("pgd")))
+    names = ("iterative", "transfer")
+    assert not any(may_be_made(each) for each in silent if each.check in names)
+    assert [may_be_made(each) for each in lacking if each.check in names] == [True, False]
 
 
 # Credit

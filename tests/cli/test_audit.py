@@ -9,7 +9,10 @@ from faint_balls import job
 from tiny_job import execute, write
 
 from freqbench.audit import computing
+from freqbench.audit.checks import Finding
+from freqbench.cli.audit import _remedies
 from freqbench.reporting.audit import LINES
+from freqbench.results import Store
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,26 @@ def test_the_first_screen_names_the_commands_with_their_cost_and_the_way_to_the_
     assert len(lines) <= LINES
     assert lines[1].startswith("plain on balls  ")
     assert lines[-1].endswith(f"freqbench audit {audited_store} --all")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (-0.51, -0.32, "More cases will not settle noise_l2: attacks are ahead for certain, but hardly by 0.5 points"),
+        (-0.9, -0.1, "What is in doubt: 5 patients "),
+        (-0.2, 0.2, "What is in doubt: 5 patients "),
+    ],
+)
+def test_more_cases_are_asked_for_where_they_may_settle_a_doubt(
+    low: float, high: float, told: str, audited_store: str
+) -> None:
+    doubt = Finding(
+        check="noise_l2", dataset="balls", verdict="in doubt", sentence="x", model="plain", patients=5, cases=5,
+        difference=(low + high) / 2, low=low, high=high,
+    )  # fmt: skip
+    first, *others = _remedies(Store(audited_store), (doubt,), None, False)
+    assert first.startswith(told)
+    assert [line.split()[0] for line in others] == ["All"]
 
 
 def test_an_audit_can_be_written_to_a_file(audited_store: str, tmp_path: Path, bench: Bench) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from freqbench.analysis.labels import reword_dsc
 from freqbench.audit.checks import gradients, noise, scores, strongest
-from freqbench.audit.checks.contrasts import Find, per_model
+from freqbench.audit.checks.contrasts import SILENT, Find, per_model
 from freqbench.audit.checks.evidence import COLUMNS, Evidence, gathered
-from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict
+from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, unchecked
 from freqbench.core.terminal import amount
 
 __all__ = [
@@ -147,6 +147,12 @@ class ModelVerdict:
         """Checks of gradients with a verdict, and `strongest` for claims, which are never noted."""
         is_claim = verdict != "noted" and any(each.verdict == verdict for each in self.claims)
         return self.checks[verdict] + (("strongest",) if is_claim else ())
+
+
+def may_be_made(finding: Finding) -> bool:
+    """True if a check was not made, and cells that `audit --run` adds may make it."""
+    decided = {unchecked(reason).sentence for reason in SILENT.values()}
+    return finding.verdict == "not checked" and finding.check != "transfer" and finding.sentence not in decided
 
 
 def verdicts(findings: tuple[Finding, ...]) -> list[ModelVerdict]:
