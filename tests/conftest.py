@@ -273,7 +273,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     is_little = config.option.keyword or any(".py" in argument for argument in config.args)
     if is_little or not (is_default_selection(config) or config.option.markexpr == "integration"):
         return 0
-    return len(os.sched_getaffinity(0)) + 1  # as a test waits now and then
+    from freqbench.core.machine import available_cores
+
+    return available_cores() + 1  # as a test waits now and then
 
 
 def is_of_ci(config: pytest.Config) -> bool:

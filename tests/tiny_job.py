@@ -53,7 +53,7 @@ GRID: dict[str, Any] = {
 
 
 def sent(value: T) -> T:
-    """Returns an object as a worker of Ray gets it: through Ray's own serialisation."""
+    """Returns an object of the test's own as a worker of Ray gets it: through Ray's own serialisation."""
     from ray import cloudpickle
 
     made: T = cloudpickle.loads(cloudpickle.dumps(value))

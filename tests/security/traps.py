@@ -1,6 +1,6 @@
 """Files that somebody made to harm whoever reads them, and the command line that reads them."""
 
-import pickle
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ class Trap:
 
 
 def works(sprung: Path) -> bool:
-    """Springs the trap by a plain pickle made here; where that does nothing, the tests with a trap show nothing."""
-    pickle.loads(pickle.dumps(Trap(sprung)))
+    """Springs the trap by a copy, which has a pickle's protocol; if it does nothing, tests with it show nothing."""
+    copy.copy(Trap(sprung))
     has_sprung = sprung.exists()
     sprung.unlink(missing_ok=True)
     return has_sprung

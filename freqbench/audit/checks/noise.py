@@ -49,9 +49,10 @@ def noise_l2(on: Attacked) -> Iterator[Contrast]:
     noises = [each for each in _noises(on) if each.label in norms]
     for attack in (each for each in on.attacks if each.is_gradient and each.label in norms):
         both = {noise.label: norms[[attack.label, noise.label]].dropna() for noise in noises}
-        near = [noise for noise in noises if _gap(both[noise.label]) <= EQUAL_L2]
+        gaps = {label: _gap(sizes) for label, sizes in both.items()}
+        near = [noise for noise in noises if gaps[noise.label] <= EQUAL_L2]
         if near:  # of most cases, then of nearest size: an audit of more cases leaves the noise of the one before
-            yield white_box(on, attack, min(near, key=lambda noise: (-len(both[noise.label]), _gap(both[noise.label]))))
+            yield white_box(on, attack, min(near, key=lambda noise: (-len(both[noise.label]), gaps[noise.label])))
 
 
 def _noises(on: Attacked) -> list[Setting]:
