@@ -44,6 +44,7 @@ def with_fault(place: Path, fault: str, times: int = 1, good: list[Unit] | None 
     return [*(good or []), *units_of(small(attacks=[*four, faulty]))]
 
 
+@pytest.mark.integration
 def test_rows_are_those_of_the_serial_engine_and_a_unit_that_always_kills_its_worker_is_a_failed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
