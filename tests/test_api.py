@@ -73,6 +73,7 @@ def test_every_public_name_can_be_called() -> None:
     assert set(fb.__all__) <= set(dir(fb))
 
 
+@pytest.mark.integration
 def test_numbers_and_identities_are_those_of_a_run(tmp_path: Path) -> None:
     """White-box and transferred, coupled windows, a seed, and a target that sees another grid."""
     attacks = {"pgd": {"eps": "8/255", "steps": 2}, "sa2": {"rho": 0.4, "steps": 1, "block": 8}}

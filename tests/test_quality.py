@@ -33,6 +33,7 @@ STEPS = {
 """Steps of one process, and the packages that none of them may take along."""
 
 
+@pytest.mark.integration
 def test_nothing_takes_a_large_package_along_that_it_may_not_need() -> None:
     code = "import json, sys\nfor step, large in json.loads(sys.argv[1]).items():\n"
     code += "    exec(step)\n    print({*large.split()} & {*sys.modules}, file=sys.stderr)"

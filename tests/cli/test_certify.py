@@ -24,6 +24,7 @@ def content(**changes: Any) -> dict[str, Any]:
     return small(**{**usual, **changes})
 
 
+@pytest.mark.integration
 def test_certify_writes_rows_with_both_ends_and_goes_on_where_it_was(tmp_path: Path, bench: Bench) -> None:
     path, out = write(tmp_path, content()), tmp_path / "out"
     code, text, _ = bench("study", "certify", path, "--out", str(out), "--engine", "serial")

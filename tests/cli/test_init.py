@@ -199,6 +199,7 @@ def test_init_asks_for_facts_that_no_option_tells(
     assert "eps: 2/255" in (tmp_path / "job.yaml").read_text()
 
 
+@pytest.mark.integration
 def test_assumptions_of_a_bare_checkpoint_stand_in_the_job_and_on_the_terminal(
     data: str, tmp_path: Path, bench: Bench
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiers import quick
 from tiny_job import ARGS, ROI, job, small
 
 from freqbench.attacks import make
@@ -113,7 +114,7 @@ HUGE: dict[str, tuple[Spoil, str]] = {
 }
 
 
-@pytest.mark.parametrize("what", HUGE)
+@pytest.mark.parametrize("what", quick(HUGE, *(HUGE.keys() - {"network"})))
 def test_the_size_of_a_job_is_counted_before_it_is_made(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MODULES", 60)
     spoil, expected = HUGE[what]
