@@ -8,7 +8,7 @@ from freqbench.attacks.apgd import Space
 from freqbench.attacks.core.blocks import Blocks, outside
 from freqbench.attacks.core.parameters import PARAMETERS, SEARCH, SLICE_BLOCK
 from freqbench.attacks.core.searched import SearchedAttack, also_ssim, at_ends
-from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.task import Task, View
 from freqbench.attacks.vafa import SCALE, STRETCHED, block_spectrum
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.quantisation import hard_error, reach
@@ -60,20 +60,30 @@ class VAFAOpt(SearchedAttack):
 
     def space(self, clean: Tensor) -> Space:
         """Returns the set of all errors that a table can make."""
-        blocks = Blocks.of(clean, self.block, self.per_slice)
-        # In float64: round-off from the largest coefficients would push small ones over the edge between two multiples.
-        c = block_spectrum(clean.double(), blocks.sides)[0].to(clean)
-        scaled, transform = SCALE * clean, BlockDCT.of(clean, blocks.sides)
+        blocks, c, render = self._parts(clean)
         reachable = reach(c, *self.bounds)
         low, high = reachable.bounds
         return Space(
             centre=(low + high) / 2,
             radius=(high - low) / 2,
             project=reachable.nearest,
-            render=lambda e: self._on_unit_scale(scaled + transform.volume(e)),
+            render=render,
             state_of=lambda e: blocks.to_blocks(reachable.table(e)),
             point_of=lambda q: hard_error(c, blocks.to_voxels(q)),
         )
+
+    def rendered(self, clean: Tensor, state: Tensor) -> Tensor:
+        """Returns the volumes of a table, without the set of errors, which takes longer than all else."""
+        blocks, c, render = self._parts(clean)
+        return render(hard_error(c, blocks.to_voxels(state)))
+
+    def _parts(self, clean: Tensor) -> tuple[Blocks, Tensor, View]:
+        """Returns the blocks, their spectrum, and the function from errors to volumes."""
+        blocks = Blocks.of(clean, self.block, self.per_slice)
+        # In float64: round-off from the largest coefficients would push small ones over the edge between two multiples.
+        c = block_spectrum(clean.double(), blocks.sides)[0].to(clean)
+        scaled, transform = SCALE * clean, BlockDCT.of(clean, blocks.sides)
+        return blocks, c, lambda e: self._on_unit_scale(scaled + transform.volume(e))
 
     def given(self, task: Task, space: Space) -> Tensor | None:
         """Returns the errors of the call's table, or None."""

@@ -133,8 +133,9 @@ def test_the_interpreter_runs_all() -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", ["sums", "sums_back", "margins", "margins_back"])
-def test_kernels_compile_for_gpus_of_two_generations(name: str) -> None:
+@pytest.mark.parametrize("flag", [False, True])
+@pytest.mark.parametrize("name", ["sums", "value", "sums_back", "margins", "margins_back", "score", "costs"])
+def test_kernels_compile_for_gpus_of_two_generations(name: str, flag: bool) -> None:
     """Down to the machine's code, which needs no GPU."""
     triton = pytest.importorskip("triton", reason="pip install -e '.[dev]'")
     from triton.backends.compiler import GPUTarget
@@ -143,11 +144,16 @@ def test_kernels_compile_for_gpus_of_two_generations(name: str) -> None:
     from freqbench.ops.fused import kernels
 
     kernel = getattr(kernels, name)
+    constants = {"dice": 1.0, "ce": 0.0, "margin": 1.0, "linear": 1.0, "smooth": 1e-6, "K": 14, "WIDTH": 512}
+    constants |= {"CHOSEN": flag, "KEEPS": flag}
+    constants = {key: value for key, value in constants.items() if key in kernel.arg_names}
+    integers = {"y_at": "i64", "other_at": "i16", "counts_at": "i64"}
     for logits, wide in (("fp32", "fp32"), ("fp64", "fp64"), ("bf16", "fp32")):
-        own = {"z_at": logits, "up_at": logits, "m_at": logits, "of_at": wide, "y_at": "i64", "other_at": "i64"}
-        own["out_at"] = {"sums": wide, "margins": "i32"}.get(name, logits)
+        own = integers | dict.fromkeys(("z_at", "up_at", "m_at", "mine_at", "others_at"), logits)
+        own |= {"sums_at": "fp64", "slope_at": wide, "of_at": wide, "among_at": "i32" if flag else "fp64"}
+        own["out_at"] = {"sums": wide, "margins": "i32", "score": "fp64"}.get(name, logits)
         kinds = {parameter: f"*{own[parameter]}" for parameter in kernel.arg_names if parameter in own}
-        kinds |= {"num_voxels": "i32"} | ({"most": "fp32"} if "most" in kernel.arg_names else {})
-        source = ASTSource(kernel, kinds | dict.fromkeys(("K", "WIDTH"), "constexpr"), {"K": 14, "WIDTH": 512})
+        kinds |= {name: kind for name, kind in (("num_voxels", "i32"), ("most", "fp32")) if name in kernel.arg_names}
+        source = ASTSource(kernel, kinds | dict.fromkeys(constants, "constexpr"), constants)
         for generation in (80, 90):
             assert triton.compile(source, target=GPUTarget("cuda", generation, 32)).asm["cubin"]

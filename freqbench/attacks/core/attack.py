@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.attacks.core import inputs, parameters
-from freqbench.attacks.core.calls import Generators
+from freqbench.attacks.core.calls import Generators, useful_and_finite
 from freqbench.attacks.core.inputs import NEEDS, NOTHING, Given, Start
 from freqbench.attacks.core.parameters import PARAMETERS, SCOPES, Parameter
 from freqbench.attacks.core.targets import NEXT_CLASS, highest_class
@@ -34,7 +34,7 @@ class AttackResult:
         state: the final learned state in the layout of the attack's docstring, or None.
         losses: the objective before each step of all restarts, `[steps, B]`; `[steps]` if the batch is coupled; `[0,
             B]` if no gradient was taken. NaN marks steps that a window did not take.
-        gradients: bool `[G, 2]`, as in `Passes.gradients`.
+        gradients: bool `[G, 2]`: some entry of a gradient is finite and not 0; all are finite.
         forwards: model passes of each window.
         backwards: gradient passes of each window.
     """
@@ -345,7 +345,7 @@ class Attack(ABC):
             labels=task.objective.in_place(labels),
             state=task.state,
             losses=passes.losses.stacked() if passes.losses else images.new_zeros(0, len(images)),
-            gradients=passes.gradients.stacked() if passes.gradients else labels.new_ones(0, 2, dtype=torch.bool),
+            gradients=useful_and_finite(passes.gradients.stacked().reshape(-1, 4)),
             forwards=forwards,
             backwards=backwards,
         )

@@ -103,6 +103,18 @@ class Trace:
         return torch.cat(self._tables)[: self._count] if self._tables else torch.empty(0)
 
 
+def extremes(gradient: Tensor) -> Tensor:
+    """Returns the smallest and the largest entry, NaN if there is one, and both of the finite ones and 0, `[4]`."""
+    entries = torch.view_as_real(gradient) if gradient.is_complex() else gradient
+    return torch.stack((*entries.aminmax(), *entries.nan_to_num(0.0, 0.0, 0.0).aminmax()))
+
+
+def useful_and_finite(gradients: Tensor) -> Tensor:
+    """Returns, from the `extremes` of gradients `[G, 4]`, whether some entry is finite and not 0 and all are finite."""
+    low, high, least, most = gradients.unbind(dim=1)
+    return torch.stack(((least < 0) | (most > 0), low.isfinite() & high.isfinite()), dim=1)
+
+
 @dataclass(kw_only=True)
 class Passes:
     """The passes of one call.
@@ -111,7 +123,7 @@ class Passes:
         forwards: model passes of all samples.
         backwards: gradient passes of all samples.
         losses: the objective before each step, one `[B]` per step.
-        gradients: two flags per gradient, bool `[2]`: some entry is finite and not 0; all entries are finite.
+        gradients: `extremes` of each gradient.
         best: receives the volumes that `Task.gradient` and `Task.look` evaluate; None: volumes are not compared.
     """
 

@@ -164,8 +164,8 @@ class MembersPasses(Passes):
     def join(self, passes: Passes, samples: list[int]) -> None:
         """Adds a member's passes and losses; losses are NaN for samples that it did not run on."""
         self.in_parts[samples] += torch.tensor([passes.forwards, passes.backwards])
-        for flags in passes.gradients.stacked():
-            self.gradients.append(flags)
+        for gradient in passes.gradients.stacked():
+            self.gradients.append(gradient)
         for values in passes.losses.stacked():
             row = values.new_full((len(self.in_parts),), math.nan)
             row[samples] = values

@@ -70,8 +70,12 @@ class SearchedAttack(GradientAttack):
             task.state = space.state_of(point)
             if not self.is_exact:
                 return space.render(space.point_of(task.state))
-            exact = self.space(task.clean.double())
-            return exact.render(exact.point_of(task.state.double())).to(task.clean)
+            return self.rendered(task.clean.double(), task.state.double()).to(task.clean)
+
+    def rendered(self, clean: Tensor, state: Tensor) -> Tensor:
+        """Returns the volumes of a state."""
+        space = self.space(clean)
+        return space.render(space.point_of(state))
 
     def searched(self, task: Task) -> Space:
         """Returns the space that a call searches; with `ssim_min`, points shrink before they are rendered."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.calls import Draws, Generators, Passes
+from freqbench.attacks.core.calls import Draws, Generators, Passes, extremes
 from freqbench.attacks.core.inputs import NOTHING, Given, check_logits
 from freqbench.attacks.core.objective import Objective
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule
@@ -205,8 +205,7 @@ class Task:
                 "network as it computes them, or take an attack without gradients, such as square"
             )
         (gradient,) = torch.autograd.grad(values.sum(), x)
-        finite = gradient.isfinite()  # flags stay on the device, so that no step waits for it
-        self.passes.gradients.append(torch.stack(((finite & (gradient != 0)).any(), finite.all())))
+        self.passes.gradients.append(extremes(gradient))
         self.passes.backwards += 1
         self.passes.losses.append(values.detach())
         return gradient, besides

@@ -9,102 +9,82 @@ same largest logit, the first alone receives a margin's gradient.
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from freqbench.ops import losses
 from freqbench.ops.fused import kernels
 from freqbench.ops.losses import EVERYTHING, MARGIN, SMOOTH_DENOMINATOR, Scope
 
 WIDTH = 512  # voxels of one program of a kernel
-
-
-class ClassSums(NamedTuple):
-    """Sums over the voxels that count, float64 `[B, K]`: p is the softmax, y a voxel's label, m its margin."""
-
-    overlap: Tensor  # of p_k where y = k
-    squares: Tensor  # of p_k^2
-    soft: Tensor  # of p_k
-    entropy: Tensor  # of -log p_k where y = k
-    margin: Tensor  # of min(m, MARGIN) where y = k
-    size: Tensor  # of 1 where y = k
+ROWS = 6  # sums of each class
 
 
 def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns Dice plus cross-entropy, `[B]`."""
-    sums = _class_sums(logits, labels, scope)
-    return (_dice(sums, scope) + _ce(sums)).to(logits.dtype)
+    return _loss(logits, labels, scope, dice=1, ce=1)
 
 
 def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns the Dice loss, `[B]`."""
-    return _dice(_class_sums(logits, labels, scope), scope).to(logits.dtype)
+    return _loss(logits, labels, scope, dice=1)
 
 
 def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns the cross-entropy, `[B]`."""
-    return _ce(_class_sums(logits, labels, scope)).to(logits.dtype)
+    return _loss(logits, labels, scope, ce=1)
 
 
 def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns the class-balanced margin, `[B]`."""
-    return _margin(_class_sums(logits, labels, scope)).to(logits.dtype)
+    return _loss(logits, labels, scope, margin=1)
 
 
 def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns the Dice loss with linear denominators, `[B]`."""
-    return _dice_linear(_class_sums(logits, labels, scope), scope).to(logits.dtype)
+    return _loss(logits, labels, scope, linear=1)
 
 
 def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns `margin` + `dice_linear`, `[B]`."""
-    sums = _class_sums(logits, labels, scope)
-    return (_margin(sums) + _dice_linear(sums, scope)).to(logits.dtype)
+    return _loss(logits, labels, scope, margin=1, linear=1)
 
 
 def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the margin of each voxel and the two parts of what its flip takes, each `[B, 1, H, W, D]`."""
-    m, other, counts = _Margins.apply(logits, _counted(labels, scope))  # type: ignore[no-untyped-call]
-    return losses.flip_parts(m, other, labels.long(), *_both_hits_labelled(counts), scope)
+    y = _counted(labels, scope)
+    m, other, counts = _Margins.apply(logits, y, True)  # type: ignore[no-untyped-call]
+    grid, sizes = _grid(logits.shape)
+    mine, others = torch.empty_like(m), torch.empty_like(m)
+    among, is_chosen = _among(counts, scope.classes)
+    kernels.costs[grid](counts, y.contiguous(), other, among, mine, others, *sizes, is_chosen)
+    return m, mine, others
 
 
 def mean_dice(
     logits: Tensor, labels: Tensor, classes: Sequence[int] | None = None, voxels: Tensor | None = None
 ) -> Tensor:
     """Returns the mean Dice of the predicted classes, float64 `[B]`."""
-    _, _, counts = _Margins.apply(logits.detach(), _counted(labels, Scope(voxels=voxels)))  # type: ignore[no-untyped-call]
-    return losses.mean_of_dice(*_both_hits_labelled(counts), classes)
+    y = _counted(labels, Scope(voxels=voxels))
+    _, _, counts = _Margins.apply(logits.detach(), y, False)  # type: ignore[no-untyped-call]
+    values = counts.new_empty(len(counts), dtype=torch.double)
+    among, is_chosen = _among(counts, classes)
+    kernels.score[(len(counts),)](counts, among, values, logits.shape[1], is_chosen)
+    return values
 
 
 def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns the voxels predicted as labelled, bool `[B, 1, H, W, D]`."""
-    m, _, _ = _Margins.apply(logits.detach(), labels.long())  # type: ignore[no-untyped-call]
+    m, _, _ = _Margins.apply(logits.detach(), labels.long(), True)  # type: ignore[no-untyped-call]
     return m <= 0
 
 
-def _dice(sums: ClassSums, scope: Scope) -> Tensor:
-    terms = 1 - 2 * sums.overlap / (sums.squares + sums.size + SMOOTH_DENOMINATOR)
-    return (terms if scope.classes is None else terms[:, scope.classes]).mean(dim=1)
-
-
-def _ce(sums: ClassSums) -> Tensor:
-    return sums.entropy.sum(dim=1) / sums.size.sum(dim=1).clamp(min=1)
-
-
-def _margin(sums: ClassSums) -> Tensor:
-    return (sums.margin / sums.size.clamp(min=1)).sum(dim=1) / (sums.size > 0).sum(dim=1).clamp(min=1)
-
-
-def _dice_linear(sums: ClassSums, scope: Scope) -> Tensor:
-    return losses.loss_of_dice(2 * sums.overlap / (sums.soft + sums.size + SMOOTH_DENOMINATOR), sums.size, scope)
-
-
-def _both_hits_labelled(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    found, hits, labelled = counts.double().unbind(dim=1)
-    return labelled + found, hits, labelled
+def _loss(logits: Tensor, labels: Tensor, scope: Scope, **weights: float) -> Tensor:
+    terms = [float(weights.get(term, 0)) for term in ("dice", "ce", "margin", "linear")]
+    values: Tensor = _Loss.apply(logits, _counted(labels, scope), scope.classes, terms)  # type: ignore[no-untyped-call]
+    return values
 
 
 def _counted(labels: Tensor, scope: Scope) -> Tensor:
@@ -112,8 +92,16 @@ def _counted(labels: Tensor, scope: Scope) -> Tensor:
     return labels.long() if scope.voxels is None else labels.long().masked_fill(~scope.voxels, -1)
 
 
-def _class_sums(logits: Tensor, labels: Tensor, scope: Scope) -> ClassSums:
-    return ClassSums(*_Sums.apply(logits, _counted(labels, scope)).unbind(dim=1))  # type: ignore[no-untyped-call]
+def _among(by_class: Tensor, classes: Tensor | Sequence[int] | None) -> tuple[Tensor, bool]:
+    """Returns what a kernel reads as `among` beside values `[..., K]`, and its CHOSEN."""
+    if classes is None:
+        return by_class, False  # never read
+    flags = by_class.new_zeros(by_class.shape[-1], dtype=torch.int32)
+    if isinstance(classes, Tensor):
+        return flags.index_fill_(0, classes, 1), True
+    for k in classes:
+        flags[k] = 1  # one by one: copying a list of them would make the device wait
+    return flags, True
 
 
 def _grid(shape: torch.Size) -> tuple[tuple[int, int], tuple[int, int, int]]:
@@ -123,44 +111,48 @@ def _grid(shape: torch.Size) -> tuple[tuple[int, int], tuple[int, int, int]]:
     return (-(-voxels // WIDTH), batch), (voxels, classes, WIDTH)
 
 
-class _Sums(torch.autograd.Function):
-    """Maps logits to the rows of `ClassSums`, float64 `[B, 6, K]`; keeps both inputs and nothing else."""
+class _Loss(torch.autograd.Function):
+    """Maps logits to a weighted sum of losses, `[B]`; keeps both inputs and how fast it grows with sums by class."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, classes: Tensor | None, weights: Sequence[float]) -> Tensor:
         z, y = logits.contiguous(), labels.contiguous()
         grid, sizes = _grid(z.shape)
         kind = torch.promote_types(z.dtype, torch.float32)
-        parts = z.new_empty((len(z), grid[0], len(ClassSums._fields), sizes[1]), dtype=kind)
+        parts = z.new_empty((len(z), grid[0], ROWS, sizes[1]), dtype=kind)
         kernels.sums[grid](z, y, parts, sizes[0], MARGIN, *sizes[1:])
-        ctx.save_for_backward(z, y)
-        return parts.sum(dim=1, dtype=torch.double)
+        sums = parts.sum(dim=1, dtype=torch.double)
+        values, slopes = z.new_empty(len(z)), z.new_empty((len(z), ROWS - 1, sizes[1]), dtype=kind)
+        among, is_chosen = _among(sums, classes)
+        kernels.value[(len(z),)](sums, among, values, slopes, *weights, SMOOTH_DENOMINATOR, sizes[1], is_chosen)
+        ctx.save_for_backward(z, y, slopes)
+        return values
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        z, y = ctx.saved_tensors
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        z, y, slopes = ctx.saved_tensors
         grid, sizes = _grid(z.shape)
-        by_sums = upstream[:, :5].to(torch.promote_types(z.dtype, torch.float32)).contiguous()  # `size` has none
         gradient = torch.empty_like(z)
-        kernels.sums_back[grid](z, y, by_sums, gradient, sizes[0], MARGIN, *sizes[1:])
-        return gradient, None
+        kernels.sums_back[grid](z, y, upstream.contiguous(), slopes, gradient, sizes[0], MARGIN, *sizes[1:])
+        return gradient, None, None, None
 
 
 class _Margins(torch.autograd.Function):
     """Maps logits to margins and nearest other classes, `[B, 1, ...]`, and voxels by class, integers `[B, 3, K]`.
 
     Of each class they count the voxels that are predicted so, that are both predicted and labelled so, and the labels.
-    A voxel whose label is -1 has a margin of 0 and is not counted.
+    A voxel whose label is -1 has a margin of 0 and is not counted. Unless `keeps`, margins and classes are not written.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, keeps: bool) -> tuple[Tensor, Tensor, Tensor]:
         z, y = logits.contiguous(), labels.contiguous()
         grid, sizes = _grid(z.shape)
-        m, other = z.new_empty(y.shape), torch.empty_like(y)
+        shape = y.shape if keeps else (0,)
+        m, other = z.new_empty(shape), y.new_empty(shape, dtype=torch.int16)  # at most 256 classes
         counts = y.new_empty((len(z), grid[0], 3, sizes[1]), dtype=torch.int32)
-        kernels.margins[grid](z, y, m, other, counts, *sizes)
+        kernels.margins[grid](z, y, m, other, counts, *sizes, keeps)
         ctx.save_for_backward(y, other)
         ctx.shape = z.shape
         ctx.mark_non_differentiable(other)
@@ -168,9 +160,9 @@ class _Margins(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         y, other = ctx.saved_tensors
         grid, sizes = _grid(ctx.shape)
         gradient = upstream.new_empty(ctx.shape)
         kernels.margins_back[grid](upstream.contiguous(), y, other, gradient, *sizes)
-        return gradient, None
+        return gradient, None, None

@@ -1,0 +1,33 @@
+"""What a step of an attack adds to the bare passes of a network on a GPU, counted without one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.benchmark
+
+# Operations and volumes of logits that a step adds, and a call once. A loss reads logits twice and writes a gradient.
+BOUNDS = {
+    "pgd": (18, 3.0, 60, 6.0),
+    "apgd": (46, 5.5, 40, 6.0),
+    "vafa": (170, 17.0, 180, 6.0),
+    "sa2": (120, 13.0, 180, 6.0),
+    "vafa_opt": (132, 19.0, 310, 30.0),
+    "sa2_opt": (90, 15.0, 140, 11.0),
+}
+
+
+def test_a_step_adds_few_operations_and_volumes(measured: list[dict[str, Any]]) -> None:
+    pytest.importorskip("triton", reason="pip install -e '.[dev]'")
+    script = Path(__file__).with_name("card_steps.py")
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    measured += [{"what": "beyond the bare passes", "attack": name, **counts} for name, counts in found.items()]
+    assert found.keys() == BOUNDS.keys()
+    for name, bounds in BOUNDS.items():
+        assert all(got <= most for got, most in zip(found[name].values(), bounds, strict=True)), (name, found[name])
