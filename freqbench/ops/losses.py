@@ -279,13 +279,6 @@ def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Te
     m = logits.gather(1, other) - logits.gather(1, index)
     pred, true = torch.where(m.detach() > 0, other, index).flatten(1), index.flatten(1)
     both, hits, labelled = _counts(pred, true, logits.shape[1], scope.voxels)
-    return flip_parts(m, other, index, both, hits, labelled, scope)
-
-
-def flip_parts(
-    m: Tensor, other: Tensor, index: Tensor, both: Tensor, hits: Tensor, labelled: Tensor, scope: Scope
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the results of `flips` from its margin, the other class, the labels, and the counts of `_counts`."""
     counts = labelled > 0
     if scope.classes is None:
         counts[:, 0] = False
@@ -407,14 +400,9 @@ def mean_dice(
     """
     pred, true = logits.max(dim=1).indices.flatten(1), labels.flatten(1).long()  # [B, N]; faster than argmax
     both, hits, labelled = _counts(pred, true, logits.shape[1], voxels)
-    return mean_of_dice(both, hits, labelled, classes)
-
-
-def mean_of_dice(both: Tensor, hits: Tensor, labelled: Tensor, classes: Sequence[int] | None) -> Tensor:
-    """Returns the result of `mean_dice` from the counts of `_counts`."""
     dice = 2 * hits / both.clamp(min=1)
     counts = torch.zeros_like(labelled)
-    for k in range(1, counts.shape[1]) if classes is None else classes:
+    for k in [slice(1, None)] if classes is None else classes:
         counts[:, k] = 1  # one by one: copying a list of them would make the device wait
     counts *= labelled > 0
     mean = (dice * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
