@@ -67,7 +67,8 @@ def test_each_packaged_network_of_real_volumes_has_a_whole_entry() -> None:
     assert sorted(f"hippocampus/{entry.name}" for entry in entries) == carried
     for entry in entries:
         assert entry.card.checkpoint == f"zoo://hippocampus/{entry.name}"
-        assert sum(path.stat().st_size for path in entry.folder.rglob("*") if path.is_file()) <= 450_000  # with an audit of twenty patients
+        # An audit of twenty patients included.
+        assert sum(path.stat().st_size for path in entry.folder.rglob("*") if path.is_file()) <= 450_000
         weights = files("freqbench.models.zoo") / "hippocampus" / f"{entry.name}.safetensors"
         assert entry.seal.checkpoint == hashlib.sha256(weights.read_bytes()).hexdigest()
 
