@@ -106,18 +106,18 @@ def main() -> None:
         logits = net(point)
         torch.autograd.grad(logits, point, torch.ones_like(logits))
 
-    passes, found = counted(bare), {}
+    passes, added = counted(bare), {}
     for name, parameters in SETTINGS.items():
         attacks = [make(ATTACKS[name], steps=steps, **parameters) for steps in (2, 4)]
         few, many = (counted(partial(attack, net, images, labels)) for attack in attacks)
         step, volumes = (many.operations - few.operations) / 2, (many.bytes - few.bytes) / 2
-        found[name] = {
+        added[name] = {
             "operations": step - passes.operations,
             "volumes": (volumes - passes.bytes) / volume,
             "operations once": few.operations - 2 * step,
             "volumes once": (few.bytes - 2 * volumes) / volume,
         }
-    print(json.dumps(found))
+    print(json.dumps(added))
 
 
 main()

@@ -1,4 +1,4 @@
-"""What a step of an attack adds to the bare passes of a network on a GPU, counted without one."""
+"""Operations that a step of an attack adds on a GPU to the bare passes of a network, counted without one."""
 
 import json
 import subprocess
@@ -26,8 +26,8 @@ def test_a_step_adds_few_operations_and_volumes(measured: list[dict[str, Any]]) 
     script = Path(__file__).with_name("card_steps.py")
     run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout)
-    measured += [{"what": "beyond the bare passes", "attack": name, **counts} for name, counts in found.items()]
-    assert found.keys() == BOUNDS.keys()
+    added = json.loads(run.stdout)
+    measured += [{"what": "beyond the bare passes", "attack": name, **counts} for name, counts in added.items()]
+    assert added.keys() == BOUNDS.keys()
     for name, bounds in BOUNDS.items():
-        assert all(got <= most for got, most in zip(found[name].values(), bounds, strict=True)), (name, found[name])
+        assert all(got <= most for got, most in zip(added[name].values(), bounds, strict=True)), (name, added[name])
