@@ -2,6 +2,7 @@
 
 import copy
 import io
+import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,11 +54,10 @@ GRID: dict[str, Any] = {
 
 
 def sent(value: T) -> T:
-    """Returns an object of the test's own as a worker of Ray gets it: through Ray's own serialisation."""
-    from ray import cloudpickle
-
-    made: T = cloudpickle.loads(cloudpickle.dumps(value))
-    return made
+    """Returns an object as another process gets it; raises `queue.Empty` if it cannot be sent."""
+    between: multiprocessing.Queue[T] = multiprocessing.Queue()
+    between.put(value)
+    return between.get(timeout=10)
 
 
 def job(**changes: Any) -> dict[str, Any]:

@@ -106,7 +106,8 @@ def _runs_kernels(kind: str) -> bool:
     try:
         from freqbench.ops import fused
 
-        fused.dice_ce(torch.zeros(1, 2, 1, 1, 1, device=kind), torch.zeros(1, 1, 1, 1, 1, device=kind))
+        logits, labels = torch.zeros(1, 2, 1, 1, 1, device=kind), torch.zeros(1, 1, 1, 1, 1, device=kind)
+        fused.dice_ce(logits, labels, losses.EVERYTHING)
     except Exception as error:  # noqa: BLE001 (it takes a C compiler and Python's headers, and raises anything without)
         logger.warning("losses are computed in plain operations, as Triton builds no kernel here: %s", one_line(error))
         return False

@@ -314,18 +314,13 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     overlap = _per_class(p.gather(1, index[:, None])[:, 0] * counts, index, p.shape[1])
     size = _per_class(counts, index, p.shape[1])
     scores = 2 * overlap / ((p * counts[:, None]).sum(dim=2) + size + SMOOTH_DENOMINATOR)
-    return loss_of_dice(scores, size, scope).to(p.dtype)
-
-
-def loss_of_dice(scores: Tensor, size: Tensor, scope: Scope) -> Tensor:
-    """Returns one minus the mean of scores `[B, K]` over the classes of `dice_linear`, of which `size` voxels exist."""
     weights = (size > 0).double()
     if scope.classes is None:
         weights[:, 0] = 0
     else:
         weights = weights.index_select(1, scope.classes)
         scores = scores.index_select(1, scope.classes)
-    return 1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    return (1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(p.dtype)
 
 
 def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:

@@ -16,40 +16,25 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from freqbench.ops.fused import kernels
-from freqbench.ops.losses import EVERYTHING, MARGIN, SMOOTH_DENOMINATOR, Scope
+from freqbench.ops.losses import EVERYTHING, MARGIN, SMOOTH_DENOMINATOR, Loss, Scope
 
 WIDTH = 512  # voxels of one program of a kernel
 ROWS = 6  # sums of each class
 
 
-def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """Returns Dice plus cross-entropy, `[B]`."""
-    return _loss(logits, labels, scope, dice=1, ce=1)
+def _sum_of(**weights: float) -> Loss:
+    """Returns a weighted sum of the terms that a kernel makes of the sums by class."""
+    terms = [float(weights.get(term, 0)) for term in ("dice", "ce", "margin", "linear")]
+
+    def loss(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+        values: Tensor = _Loss.apply(logits, _counted(labels, scope), scope.classes, terms)  # type: ignore[no-untyped-call]
+        return values
+
+    return loss
 
 
-def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """Returns the Dice loss, `[B]`."""
-    return _loss(logits, labels, scope, dice=1)
-
-
-def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """Returns the cross-entropy, `[B]`."""
-    return _loss(logits, labels, scope, ce=1)
-
-
-def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """Returns the class-balanced margin, `[B]`."""
-    return _loss(logits, labels, scope, margin=1)
-
-
-def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """Returns the Dice loss with linear denominators, `[B]`."""
-    return _loss(logits, labels, scope, linear=1)
-
-
-def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """Returns `margin` + `dice_linear`, `[B]`."""
-    return _loss(logits, labels, scope, margin=1, linear=1)
+dice_ce, dice, ce = _sum_of(dice=1, ce=1), _sum_of(dice=1), _sum_of(ce=1)
+margin, dice_linear, margin_and_dice = _sum_of(margin=1), _sum_of(linear=1), _sum_of(margin=1, linear=1)
 
 
 def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,7 +44,7 @@ def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Te
     grid, sizes = _grid(logits.shape)
     mine, others = torch.empty_like(m), torch.empty_like(m)
     among, is_chosen = _among(counts, scope.classes)
-    kernels.costs[grid](counts, y.contiguous(), other, among, mine, others, *sizes, is_chosen)
+    kernels.costs[grid](counts, y, other, among, mine, others, *sizes, is_chosen)
     return m, mine, others
 
 
@@ -77,19 +62,14 @@ def mean_dice(
 
 def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns the voxels predicted as labelled, bool `[B, 1, H, W, D]`."""
-    m, _, _ = _Margins.apply(logits.detach(), labels.long(), True)  # type: ignore[no-untyped-call]
+    m, _, _ = _Margins.apply(logits.detach(), _counted(labels, EVERYTHING), True)  # type: ignore[no-untyped-call]
     return m <= 0
 
 
-def _loss(logits: Tensor, labels: Tensor, scope: Scope, **weights: float) -> Tensor:
-    terms = [float(weights.get(term, 0)) for term in ("dice", "ce", "margin", "linear")]
-    values: Tensor = _Loss.apply(logits, _counted(labels, scope), scope.classes, terms)  # type: ignore[no-untyped-call]
-    return values
-
-
 def _counted(labels: Tensor, scope: Scope) -> Tensor:
-    """Returns labels, -1 for voxels out of scope."""
-    return labels.long() if scope.voxels is None else labels.long().masked_fill(~scope.voxels, -1)
+    """Returns labels as they lie in memory for a kernel, -1 for voxels out of scope."""
+    y = labels.long().contiguous()
+    return y if scope.voxels is None else y.masked_fill(~scope.voxels, -1)
 
 
 def _among(by_class: Tensor, classes: Tensor | Sequence[int] | None) -> tuple[Tensor, bool]:
@@ -115,8 +95,8 @@ class _Loss(torch.autograd.Function):
     """Maps logits to a weighted sum of losses, `[B]`; keeps both inputs and how fast it grows with sums by class."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, classes: Tensor | None, weights: Sequence[float]) -> Tensor:
-        z, y = logits.contiguous(), labels.contiguous()
+    def forward(ctx: Any, logits: Tensor, y: Tensor, classes: Tensor | None, weights: Sequence[float]) -> Tensor:
+        z = logits.contiguous()
         grid, sizes = _grid(z.shape)
         kind = torch.promote_types(z.dtype, torch.float32)
         parts = z.new_empty((len(z), grid[0], ROWS, sizes[1]), dtype=kind)
@@ -146,8 +126,8 @@ class _Margins(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, keeps: bool) -> tuple[Tensor, Tensor, Tensor]:
-        z, y = logits.contiguous(), labels.contiguous()
+    def forward(ctx: Any, logits: Tensor, y: Tensor, keeps: bool) -> tuple[Tensor, Tensor, Tensor]:
+        z = logits.contiguous()
         grid, sizes = _grid(z.shape)
         shape = y.shape if keeps else (0,)
         m, other = z.new_empty(shape), y.new_empty(shape, dtype=torch.int16)  # at most 256 classes

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
+from triton.runtime import KernelInterface
 
 from freqbench.attacks import ATTACKS, make
 from freqbench.ops import heads
 from freqbench.ops.fused import kernels
 
 BATCH, CLASSES, SIDE = 2, 14, 8
-KERNELS = ("sums", "value", "sums_back", "margins", "margins_back", "score", "costs")
 SETTINGS: dict[str, dict[str, Any]] = {
     "pgd": {"eps": 8 / 255},
     "apgd": {"eps": 8 / 255},
@@ -86,8 +86,9 @@ class Launches:
 
 def main() -> None:
     counts: list[Count] = []
-    for name in KERNELS:
-        setattr(kernels, name, Launches(getattr(kernels, name), counts))
+    for name, kernel in [*vars(kernels).items()]:
+        if isinstance(kernel, KernelInterface) and not name.startswith("_"):
+            setattr(kernels, name, Launches(kernel, counts))
     assert heads._runs_kernels("cpu")
     torch.manual_seed(0)
     net = torch.nn.Conv3d(1, CLASSES, 1).eval()
