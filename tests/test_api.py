@@ -548,6 +548,7 @@ def test_a_place_that_holds_no_volume_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.integration
 def test_a_certificate_is_made_of_the_draws_of_a_run(model: fb.Model, case: fb.Case, tmp_path: Path) -> None:
     """Without a label it is held to the prediction without a draw."""
     smoothing = {"name": "smoothing", "kind": "gain_offset", "sigma": 0.3, "samples": 10}

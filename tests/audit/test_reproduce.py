@@ -69,6 +69,7 @@ def test_values_that_were_changed_are_named_with_their_columns(grid_copy: Path) 
     assert reproduce.NONE_DIFFERS in text or "differs: code" in text
 
 
+@pytest.mark.integration
 def test_a_class_s_value_that_was_changed_and_a_class_that_is_gone_are_named(grid_copy: Path) -> None:
 
     def change(rows: list[dict[str, object]]) -> None:

@@ -81,6 +81,7 @@ def test_the_plan_needs_leave_to_run_the_store_s_code(audited_store: str, bench:
     assert "trust" in refused(bench, "audit", audited_store, "--plan")
 
 
+@pytest.mark.integration
 def test_run_computes_what_is_missing_and_shows_it(
     audited_store: str, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.mark.integration
 def test_converge_shows_the_curves_writes_its_files_and_computes_nothing_twice(
     path: str, out: Path, bench: Bench
 ) -> None:

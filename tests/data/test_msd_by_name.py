@@ -368,6 +368,7 @@ def test_cases_by_name_are_those_of_the_folder(split: str, part: str) -> None:
         assert torch.equal(ours.label, theirs.label)
 
 
+@pytest.mark.integration
 def test_the_whole_task_is_fetched_and_its_cases_are_those_of_the_folder(
     real: Path, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return noted(monkeypatch, Universal, "learn", lambda attack, *_: attack.eps)
 
 
+@pytest.mark.integration
 def test_a_cell_learns_once_and_on_resume_takes_what_is_in_the_store(tmp_path: Path, learned: list[float]) -> None:
     """First one case, then another run of all: the rows are those of one run."""
     content = small(**{**ONE, "attacks": [{**UNIVERSAL, "eps": ["4/255", "8/255"]}]})

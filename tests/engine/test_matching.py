@@ -83,6 +83,7 @@ def test_the_budget_leads_to_the_distance(entry: dict[str, Any], match: dict[str
     assert f" {distance:.4g}, asked {match['value']:g} (mean of 2 cases, " in line
 
 
+@pytest.mark.integration
 def test_each_dataset_and_combination_has_its_own(tmp_path: Path) -> None:
     datasets = [
         {"name": name, "loader": "phantom", "shape": SHAPE, "split": name, "cases": 1} for name in ("test", "train")

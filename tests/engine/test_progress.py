@@ -400,6 +400,7 @@ def test_lost_units_and_restarts_of_a_worker_are_not_counted(at: list[float]) ->
     assert clock.facts(waits=False)["node"] == "node-b"
 
 
+@pytest.mark.integration
 def test_a_serial_unit_without_a_pass_is_told_of_again_and_again_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

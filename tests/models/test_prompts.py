@@ -280,6 +280,7 @@ def test_gradient_reaches_every_voxel_of_every_channel(arch: str, points: int, p
     assert (gradient != 0).float().mean() > 0.99
 
 
+@pytest.mark.integration
 def test_clean_and_attacked_volumes_are_asked_about_by_the_same_points(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,7 @@ def test_an_nnunet_folder_is_read_from_a_uri_without_what_is_not_asked_for(
         resolved(f"{s3_root}/trained", arch="nnunet")
 
 
+@pytest.mark.integration
 def test_a_job_in_object_storage_gives_the_rows_and_volumes_of_a_disk(here: Path, there: str, tmp_path: Path) -> None:
     out, far = tmp_path / "out", f"{there}/out"
     assert tiny_job.execute(content(here, 1, save_adversarial="nifti"), out).num_new == 1
