@@ -11,7 +11,9 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache, partial
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,13 @@ WORKSHOP = (
     *("models/test_meshnet", "models/test_brainchop", "reporting/page/test_serve", "remote/test_cluster"),
 )
 """Tests of the workshop, of real clusters, and of what docs/not-supported.md calls optional, for `.ci/workshop`."""
+
+LIBRARIES = (
+    ("networkx", "scipy.stats", "sklearn", "skimage", "ray", "botocore"),
+    ("matplotlib.pyplot", "pydicom", "highdicom", "SimpleITK", "networkx", "scipy.stats"),
+)
+"""What every other process of tests imports first, but the very first: in a fresh environment all would compile the same
+files at the same time."""
 
 PAGES = (
     *("reporting/page/", "reporting/figures/", "reporting/leaderboard/", "reporting/views/", "reporting/render/"),
@@ -262,6 +271,10 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if is_of_ci(config):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    for library in LIBRARIES[number % 2] if number else ():
+        with suppress(ImportError):
+            import_module(library)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
