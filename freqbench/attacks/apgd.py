@@ -165,6 +165,8 @@ class Space:
     # turns a point into its state: what a call takes as `start` and returns as `state`
     state_of: Callable[[Tensor], Tensor] = field(default=lambda point: point, kw_only=True)
     point_of: Callable[[Tensor], Tensor] = field(default=lambda state: state, kw_only=True)  # the inverse
+    # makes a state's volumes in float64, so that other code makes the same; None: its point's volumes will do
+    exact: Callable[[Tensor], Tensor] | None = field(default=None, kw_only=True)
     origin: float = field(default=0.0, kw_only=True)  # value of every number at which nothing changes
 
 
