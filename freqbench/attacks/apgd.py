@@ -63,7 +63,7 @@ class APGD(GradientAttack, NormAttack):
             of the wider one, projected. Croce et al. take ((2, 0.3), (1.5, 0.3), (1, 0.4)).
 
         step_rule: `halving`, the rule above; `cosine`: steps shrink from 2 to 0.05 eps (`search`), which is not in the
-            paper and also allows the losses `switch` and `auto`.
+            paper and also allows the losses `switch`, `auto` and `horizon`.
 
     By default `loss` is the Dice loss, which is what is scored (the paper's is the cross-entropy, `ce`), and `keep` is
     `best`. With masked losses and with `js`, the cross-entropy compares volumes and judges steps, as in the second
@@ -165,6 +165,8 @@ class Space:
     # turns a point into its state: what a call takes as `start` and returns as `state`
     state_of: Callable[[Tensor], Tensor] = field(default=lambda point: point, kw_only=True)
     point_of: Callable[[Tensor], Tensor] = field(default=lambda state: state, kw_only=True)  # the inverse
+    # makes a state's volumes in float64, so that other code makes the same; None: its point's volumes will do
+    exact: Callable[[Tensor], Tensor] | None = field(default=None, kw_only=True)
     origin: float = field(default=0.0, kw_only=True)  # value of every number at which nothing changes
 
 
@@ -174,19 +176,38 @@ def search(
     """Searches a space by a rule for the size of steps; offers every point to `Best` and returns the last.
 
     `halving`: Auto-PGD (`climb`). `cosine`: its momentum, with steps that shrink along a cosine (`glide`). The loss
-    `switch` raises `margin` + `dice_linear` in the first half of the steps, then `dice_linear` alone; `auto` is `Auto`,
-    and towards a target `switch`.
+    `switch` raises `margin` + `dice_linear` in the first half of the steps, then `dice_linear` alone; `auto` and
+    `horizon` are `Auto`, and towards a target `switch`.
     """
     if rule == "halving":
         return climb(task, space, start, steps, released=released)
     x, head = space.project(start), task.objective.head
-    if loss == "auto" and task.objective.leaves_truth:
-        return glide(task, space, (x, x), range(steps), steps, Auto(head, steps))[0]
+    if loss in REACHES and task.objective.leaves_truth:
+        return glide(task, space, (x, x), range(steps), steps, Auto(head, steps, REACHES[loss]))[0]
     if loss not in SEQUENCES:
         return glide(task, space, (x, x), range(steps), steps, head.losses[loss])[0]
     half = -(-steps // 2)
     points = glide(task, space, (x, x), range(half), steps, head.margin_and_dice)
     return glide(task, space, points, range(half, steps), steps, head.losses["dice_linear"])[0]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far `Auto` believes that the steps left can move a margin.
+
+    Attributes:
+        share: of the distances that follow from the last step's changes.
+        most: steps of a run that count; those of a longer one are parts of so many, as the box does not grow with them.
+        on_foreground: the changes are those of voxels that the label or the prediction has in the foreground.
+    """
+
+    share: float = 1.0
+    most: float = math.inf
+    on_foreground: bool = False
+
+
+REACHES = {"auto": Reach(), "horizon": Reach(share=0.5, most=20, on_foreground=True)}
+"""Losses that are `Auto`."""
 
 
 class Auto:
@@ -203,10 +224,13 @@ class Auto:
     gradient, tells whether the steps left can make or undo the flip: :math:`R = r \sum_{k=i}^{n-1} f_k / f_{i-1}`,
     with the lengths f of steps, is the way of changes that all have one direction. r is always that of the last step.
     Each sample decides for itself.
+
+    The loss `horizon` looks less far (`Reach`): r is that of the foreground, where flips cost most; :math:`\tau` and R
+    are half as long; and in a run of n > 20 steps each counts 20 / n. reports/strongest compares both.
     """
 
-    def __init__(self, head: Head, steps: int) -> None:
-        self._head, self._steps = head, steps
+    def __init__(self, head: Head, steps: int, reach: Reach = REACHES["auto"]) -> None:
+        self._head, self._steps, self._reach = head, steps, reach
         self._i, self._before, self._all_may_fall = 0, torch.empty(0), torch.empty(0)
 
     def __call__(self, logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
@@ -217,15 +241,19 @@ class Auto:
         self._before = now
         if i == 0:
             return self._head.margin_and_dice(logits, labels, scope)
-        change, left = now - before, self._steps - i
+        unit, share = min(1.0, self._reach.most / self._steps), self._reach.share
+        change, left = now - before, unit * (self._steps - i)
         if i == 1:
             is_open = (own > 0) & (now < 0)
             self._all_may_fall = _rms(change, is_open) * math.sqrt(left) > _rms(now, is_open)
         is_early = self._all_may_fall & (i < EARLY * self._steps)
         margin = self._head.losses["margin"](logits, labels, scope) if i < EARLY * self._steps else m.new_zeros(())
-        r = across(_rms(change, scope.among(torch.ones_like(now, dtype=torch.bool))), m)
+        voxels = torch.ones_like(now, dtype=torch.bool)
+        if self._reach.on_foreground:
+            voxels = (labels > 0) | (now > 0)
+        r = share * across(_rms(change, scope.among(voxels)), m)
         spread = (r * math.sqrt(left)).clamp(min=torch.finfo(m.dtype).tiny)
-        rest = sum(length(k, self._steps) for k in range(i, self._steps)) / length(i - 1, self._steps)
+        rest = unit * sum(length(k, self._steps) for k in range(i, self._steps)) / length(i - 1, self._steps)
         weights = 4 * torch.sigmoid(-now / spread) * torch.sigmoid((now + r * rest) / spread) * (own + other)
         return torch.where(is_early, margin, (weights * m).flatten(1).sum(dim=1))
 

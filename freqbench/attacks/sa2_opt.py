@@ -35,7 +35,6 @@ class SA2Opt(SearchedAttack):
     parameters = PARAMETERS | SEARCH
     revision = 2
     per_slice = False
-    is_exact = True
 
     rho: float = 0.4
     block: int | tuple[int, ...] = 16
@@ -56,6 +55,11 @@ class SA2Opt(SearchedAttack):
         """Returns the box of multipliers."""
         blocks = Blocks.of(clean, self.block, self.per_slice)
         volume_of = band_scaler(clean, blocks.sides, self.band, with_dc=self.variant == "paper")
+
+        def exact(m: Tensor) -> Tensor:
+            volume_of = band_scaler(clean.double(), blocks.sides, self.band, with_dc=self.variant == "paper")
+            return volume_of(blocks.to_voxels(m.double())).clamp(0, 1)
+
         return Space(
             centre=blocks.full(1.0),
             origin=1.0,
@@ -64,6 +68,7 @@ class SA2Opt(SearchedAttack):
             render=lambda m: volume_of(m).clamp(0, 1),
             state_of=blocks.to_blocks,
             point_of=blocks.to_voxels,
+            exact=exact,
         )
 
     def given(self, task: Task, space: Space) -> Tensor | None:

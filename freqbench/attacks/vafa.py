@@ -149,7 +149,8 @@ def block_spectrum(clean: Tensor, block: Block) -> tuple[Tensor, Callable[[Tenso
     The spectrum is in voxel layout, padded to whole blocks, and so are the errors; the volume is on the 0..255 scale.
     """
     scaled, transform = SCALE * clean, BlockDCT.of(clean, block)
-    spectrum = transform.spectrum(scaled.clone())  # cloned: for blocks of one voxel the spectrum is the volume itself
+    spectrum = transform.spectrum(scaled)
+    spectrum = spectrum.clone() if spectrum is scaled else spectrum  # as it is for blocks of one voxel
     # Subtracts 128 at DC alone: elsewhere a block of air keeps exact zeros, so stretching magnifies no round-off.
     spectrum[:, :, :: block[0], :: block[1], :: block[2]] -= 128 * math.sqrt(math.prod(block))
     return spectrum, lambda errors: scaled + transform.volume(errors)

@@ -8,7 +8,7 @@ from freqbench.attacks.apgd import Space
 from freqbench.attacks.core.blocks import Blocks, outside
 from freqbench.attacks.core.parameters import PARAMETERS, SEARCH, SLICE_BLOCK
 from freqbench.attacks.core.searched import SearchedAttack, also_ssim, at_ends
-from freqbench.attacks.core.task import Task, View
+from freqbench.attacks.core.task import Task
 from freqbench.attacks.vafa import SCALE, STRETCHED, block_spectrum
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.quantisation import hard_error, reach
@@ -40,7 +40,6 @@ class VAFAOpt(SearchedAttack):
     parameters = PARAMETERS | SEARCH
     revision = 2
     per_slice = False
-    is_exact = True
 
     q_max: float = 20.0
     q_min: float = 5.0
@@ -60,30 +59,21 @@ class VAFAOpt(SearchedAttack):
 
     def space(self, clean: Tensor) -> Space:
         """Returns the set of all errors that a table can make."""
-        blocks, c, render = self._parts(clean)
+        blocks = Blocks.of(clean, self.block, self.per_slice)
+        # In float64: round-off from the largest coefficients would push small ones over the edge between two multiples.
+        spectrum, volume_of = block_spectrum(clean.double(), blocks.sides)
+        c, scaled, transform = spectrum.to(clean), SCALE * clean, BlockDCT.of(clean, blocks.sides)
         reachable = reach(c, *self.bounds)
         low, high = reachable.bounds
         return Space(
             centre=(low + high) / 2,
             radius=(high - low) / 2,
             project=reachable.nearest,
-            render=render,
+            render=lambda e: self._on_unit_scale(scaled + transform.volume(e)),
             state_of=lambda e: blocks.to_blocks(reachable.table(e)),
             point_of=lambda q: hard_error(c, blocks.to_voxels(q)),
+            exact=lambda q: self._on_unit_scale(volume_of(hard_error(spectrum, blocks.to_voxels(q)))),
         )
-
-    def rendered(self, clean: Tensor, state: Tensor) -> Tensor:
-        """Returns the volumes of a table, without the set of errors, which takes longer than all else."""
-        blocks, c, render = self._parts(clean)
-        return render(hard_error(c, blocks.to_voxels(state)))
-
-    def _parts(self, clean: Tensor) -> tuple[Blocks, Tensor, View]:
-        """Returns the blocks, their spectrum, and the function from errors to volumes."""
-        blocks = Blocks.of(clean, self.block, self.per_slice)
-        # In float64: round-off from the largest coefficients would push small ones over the edge between two multiples.
-        c = block_spectrum(clean.double(), blocks.sides)[0].to(clean)
-        scaled, transform = SCALE * clean, BlockDCT.of(clean, blocks.sides)
-        return blocks, c, lambda e: self._on_unit_scale(scaled + transform.volume(e))
 
     def given(self, task: Task, space: Space) -> Tensor | None:
         """Returns the errors of the call's table, or None."""
@@ -104,8 +94,8 @@ class VAFAOpt(SearchedAttack):
 
     def made(self, clean: Tensor, state: Tensor) -> Tensor:
         """Makes the volumes of a table, float64, by a DCT of its own."""
-        q, blocks = state.double(), Blocks.of(clean, self.block, self.per_slice)
-        volume = blocks.recomputed(lambda c: (c / q).round() * q, SCALE, middle=128.0)
+        blocks = Blocks.of(clean, self.block, self.per_slice)
+        volume = blocks.recomputed(lambda c: (c / state).round() * state, SCALE, middle=128.0)
         h, w, d = clean.shape[2:]
         return self._on_unit_scale(volume[:, :, :h, :w, :d])
 

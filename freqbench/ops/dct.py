@@ -1,8 +1,8 @@
 """Transforms all blocks of a volume by the orthonormal cosine transform: its bands, and logits in its domain."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -15,6 +15,7 @@ BANDS = names.KNOWN["bands"]
 Form = Literal["released", "paper"]
 
 
+@cache
 def dct_matrix(size: int) -> Tensor:
     r"""Returns the orthonormal DCT-II of `size` points as a matrix, float64 `[size, size]`.
 
@@ -26,41 +27,6 @@ def dct_matrix(size: int) -> Tensor:
     matrix = torch.cos(math.pi / (2 * size) * torch.outer(i, 2 * i + 1)) * math.sqrt(2 / size)
     matrix[0] /= math.sqrt(2)
     return matrix
-
-
-def dct_by_fft(x: Tensor, axes: Sequence[int]) -> Tensor:
-    """Returns the orthonormal DCT-II along some axes, by an FFT of the same length (Makhoul, IEEE Trans. ASSP 1980)."""
-    for axis in axes:
-        size = x.shape[axis]
-        x = x.movedim(axis, -1)
-        turned = torch.fft.fft(torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], dim=-1)) * _quarter_turns(size, x)
-        x = (turned.real * _scales(size, x)).movedim(-1, axis)
-    return x
-
-
-def idct_by_fft(x: Tensor, axes: Sequence[int]) -> Tensor:
-    """Returns the inverse of `dct_by_fft`."""
-    for axis in axes:
-        size = x.shape[axis]
-        x = x.movedim(axis, -1)
-        x = x / _scales(size, x)
-        turned = torch.complex(x, -torch.nn.functional.pad(x.flip(-1)[..., : size - 1], (1, 0)))
-        halves = torch.fft.ifft(turned / _quarter_turns(size, x)).real
-        x = torch.empty_like(halves)
-        x[..., ::2], x[..., 1::2] = halves[..., : (size + 1) // 2], halves[..., (size + 1) // 2 :].flip(-1)
-        x = x.movedim(-1, axis)
-    return x
-
-
-def _quarter_turns(size: int, like: Tensor) -> Tensor:
-    k = torch.arange(size, dtype=like.dtype, device=like.device)
-    return torch.polar(torch.ones_like(k), -math.pi * k / (2 * size))
-
-
-def _scales(size: int, like: Tensor) -> Tensor:
-    scales = torch.full((size,), math.sqrt(2 / size), dtype=like.dtype, device=like.device)
-    scales[:1] = math.sqrt(1 / size)
-    return scales
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,18 @@
 """Defines the two ways in which outputs of a network are classes: exclusive ones by softmax, regions by sigmoid."""
 
-import logging
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, wraps
-from importlib.util import find_spec
-from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from freqbench.core.errors import one_line
 from freqbench.core.types import Outputs
 from freqbench.ops import losses, region_losses
+from freqbench.ops.gpu import on_gpu
 from freqbench.ops.losses import Loss, Scope
 from freqbench.ops.regions import code_of
-
-logger = logging.getLogger(__name__)
-
-MOST_FUSED = 256  # classes
-FUSED = ("dice_ce", "dice", "ce", "margin", "dice_linear", "margin_and_dice", "flips", "mean_dice", "is_as_labelled")
-
-Form = TypeVar("Form", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,38 +84,6 @@ def _mean_of_softmax(logits: Sequence[Tensor]) -> Tensor:
 def _mean_of_sigmoid(logits: Sequence[Tensor]) -> Tensor:
     inside, outside = (torch.stack([F.logsigmoid(sign * part) for part in logits]) for sign in (1, -1))
     return inside.logsumexp(dim=0) - outside.logsumexp(dim=0)
-
-
-@cache
-def _runs_kernels(kind: str) -> bool:
-    """True for a kind of device where losses are kernels: GPUs where Triton builds them, CPUs by its interpreter."""
-    if kind not in ("cuda", "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "") or not find_spec("triton"):
-        return False
-    try:
-        from freqbench.ops import fused
-
-        logits, labels = torch.zeros(1, 2, 1, 1, 1, device=kind), torch.zeros(1, 1, 1, 1, 1, device=kind)
-        fused.dice_ce(logits, labels, losses.EVERYTHING)
-    except Exception as error:  # noqa: BLE001 (it takes a C compiler and Python's headers, and raises anything without)
-        logger.warning("losses are computed in plain operations, as Triton builds no kernel here: %s", one_line(error))
-        return False
-    return True
-
-
-def on_gpu(plain: Form) -> Form:
-    """Returns a function of logits that has its form of `freqbench.ops.fused`, if any, where kernels run."""
-    if plain.__name__ not in FUSED:
-        return plain
-
-    @wraps(plain)
-    def chosen(logits: Tensor, *given: Any, **named: Any) -> Any:
-        if logits.shape[1] > MOST_FUSED or not _runs_kernels(logits.device.type):
-            return plain(logits, *given, **named)
-        from freqbench.ops import fused  # imports Triton
-
-        return getattr(fused, plain.__name__)(logits, *given, **named)
-
-    return cast(Form, chosen)
 
 
 SOFTMAX = Head(

@@ -423,5 +423,5 @@ LOSSES: Mapping[str, Loss] = {
 COMPARED_BY: Mapping[str, str] = {"mask-ce": "ce", "mask-ce-balanced": "ce"}
 """Losses that rank volumes in place of those that ignore voxels which are already wrong."""
 
-SEQUENCES: Mapping[str, str] = {"switch": "dice_linear", "auto": "dice_linear"}
+SEQUENCES: Mapping[str, str] = {"switch": "dice_linear", "auto": "dice_linear", "horizon": "dice_linear"}
 """Names of losses that change during a search (`freqbench.attacks.apgd.search`), and the loss that ranks volumes."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from freqbench.ops.gpu import on_gpu
+
 FIRST_ALPHA, LAST_ALPHA = 0.1, 1e-20
 
 TIE = 1e-5
@@ -90,25 +92,33 @@ class Reach:
     few: Tensor  # the fewest steps that a coefficient becomes, n_0
     first: Interval  # lowest and highest error of coefficients that become n_0 steps
     second: Interval  # of coefficients that become n_0 + 1 steps; infinite if no step makes so many
-
-    @property
-    def bounds(self) -> Interval:
-        """Lowest and highest error of each coefficient."""
-        low, high = (torch.where(end.isfinite(), end, self.first[i]) for i, end in enumerate(self.second))
-        return torch.minimum(self.first[0], low), torch.maximum(self.first[1], high)
+    bounds: Interval  # lowest and highest error of each coefficient
 
     def nearest(self, error: Tensor) -> Tensor:
         """Returns the reachable errors nearest to the wanted ones, in the spectrum's shape."""
-        first, second = torch.clamp(error, *self.first), torch.clamp(error, *self.second)
-        return torch.where((second - error).abs_() < (first - error).abs_(), second, first)
+        return nearest_error(error, self.first, self.second)
 
     def table(self, error: Tensor) -> Tensor:
         """Returns steps q in [q_min, q_max] for reachable errors, which `hard_error` returns for them, to rounding."""
-        first, second = torch.clamp(error, *self.first), torch.clamp(error, *self.second)
-        many = self.few + ((second - error).abs_() < (first - error).abs_())
-        size = (self.spectrum + error).abs_()
-        q_min, q_max = self.steps
-        return torch.where(many > 0, size / many, q_max).clamp_(q_min, q_max)
+        return table_of(error, self.first, self.second, self.spectrum, self.few, *self.steps)
+
+
+@on_gpu
+def nearest_error(error: Tensor, first: Interval, second: Interval) -> Tensor:
+    """Returns the number of two intervals that is nearest to each error; of equal distances that of the first."""
+    one, other = torch.clamp(error, *first), torch.clamp(error, *second)
+    return torch.where((other - error).abs_() < (one - error).abs_(), other, one)
+
+
+@on_gpu
+def table_of(
+    error: Tensor, first: Interval, second: Interval, spectrum: Tensor, few: Tensor, q_min: float, q_max: float
+) -> Tensor:
+    """Returns the steps of `Reach.table`."""
+    one, other = torch.clamp(error, *first), torch.clamp(error, *second)
+    many = few + ((other - error).abs_() < (one - error).abs_())
+    size = (spectrum + error).abs_()
+    return torch.where(many > 0, size / many, q_max).clamp_(q_min, q_max)
 
 
 def reach(spectrum: Tensor, q_min: float, q_max: float) -> Reach:
@@ -126,6 +136,12 @@ def reach(spectrum: Tensor, q_min: float, q_max: float) -> Reach:
     q_min / 2 and q_min cannot stay as it is. Steps keep a relative distance of 1e-5 from the ends at which c / q lies
     halfway between whole numbers.
     """
+    return Reach(spectrum, (q_min, q_max), *reachable(spectrum, q_min, q_max))
+
+
+@on_gpu
+def reachable(spectrum: Tensor, q_min: float, q_max: float) -> tuple[Tensor, Interval, Interval, Interval]:
+    """Returns the fewest steps that coefficients become, the errors of so many, of one more, and of both (`reach`)."""
     size = spectrum.abs()
     under, over = size * (1 - TIE), size * (1 + TIE)
     few = (over / q_max - 0.5).ceil_().clamp_(min=0)
@@ -142,9 +158,12 @@ def reach(spectrum: Tensor, q_min: float, q_max: float) -> Reach:
     least, most = steps(few)
     # Beyond 50,000 steps the distances from both ends leave an empty interval: it keeps one step all the same.
     first = errors(few, least, torch.maximum(least, most))
-    return Reach(spectrum, (q_min, q_max), few, first, errors(few + 1, *steps(few + 1)))
+    second = errors(few + 1, *steps(few + 1))
+    low, high = (torch.where(end.isfinite(), end, first[i]) for i, end in enumerate(second))
+    return few, first, second, (torch.minimum(first[0], low), torch.maximum(first[1], high))
 
 
+@on_gpu
 def hard_error(spectrum: Tensor, table: Tensor) -> Tensor:
     """Returns the change of a spectrum when a table quantises it, q round(c / q) - c."""
     return (spectrum / table).round_().mul_(table).sub_(spectrum)

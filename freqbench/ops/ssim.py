@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from freqbench.core.errors import UserError
 from freqbench.ops.blocks import along_axes, along_axis
+from freqbench.ops.gpu import on_gpu
 from freqbench.ops.voxels import body_of
 
 TAPS, SIGMA = 3, 1.5
@@ -140,6 +142,7 @@ def within_ssim(
     return bounded
 
 
+@cache
 def gaussian_window() -> Tensor:
     """Returns the three weights, float64, but rounded to float32 as in pytorch-msssim.
 
@@ -212,23 +215,9 @@ class _Ssim(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, x: Tensor, mean_x: Tensor, variance_x: Tensor, axes: Sequence[_Axis]) -> Tensor:
-        averaging = [axis.averaging for axis in axes]
-        mean_y, square_y, product = _smooth(torch.cat([y, y.square(), x * y], dim=1), axes).chunk(3, dim=1)
-        covariance = torch.addcmul(product, mean_x, mean_y, value=-1)
-        variance_y = torch.addcmul(square_y, mean_y, mean_y, value=-1)
-        brightness = (mean_x.square() + C1).addcmul_(mean_y, mean_y).reciprocal_()  # 1 / (mx^2 + my^2 + C1)
-        contrast = (variance_x + C2).add_(variance_y).reciprocal_()  # 1 / (vx + vy + C2)
-        luminance = (mean_x * mean_y).mul_(2).add_(C1).mul_(brightness)
-        structure = covariance.mul_(2).add_(C2).mul_(contrast)
-        similarity = luminance * structure
-        blocks = along_axes(similarity, averaging)  # [B, C, n, n, n]
-
-        # S = L(my) T(cov, vy): derivatives by E[xy], E[yy] and E[y], the last with its part in cov and vy.
-        to_product = contrast.mul(luminance).mul_(2)
-        to_square = contrast.mul_(similarity).neg_()
-        to_mean = torch.addcmul(mean_x, luminance, mean_y, value=-1).mul_(brightness).mul_(structure).mul_(2)
-        to_mean.addcmul_(mean_x, to_product, value=-1).addcmul_(mean_y, to_square, value=-2)
-        ctx.save_for_backward(x, y, torch.cat([to_mean, to_square, to_product], dim=1), blocks > 0)
+        similarity, to_maps = ssim_maps(_smooth(ssim_moments(y, x), axes), mean_x, variance_x)
+        blocks = along_axes(similarity, [axis.averaging for axis in axes])  # [B, C, n, n, n]
+        ctx.save_for_backward(x, y, to_maps, blocks > 0)
         ctx.axes = axes
         return blocks.clamp(min=0).flatten(1).mean(dim=1)
 
@@ -239,6 +228,37 @@ class _Ssim(torch.autograd.Function):
         share = positive.to(y) * (upstream / positive[0].numel()).reshape(-1, 1, 1, 1, 1)
         weights = along_axes(share, [axis.averaging.T for axis in ctx.axes])
         weighted = (to_maps.unflatten(1, (3, -1)) * weights[:, None]).flatten(1, 2)
-        to_mean, to_square, to_product = _spread(weighted, ctx.axes).chunk(3, dim=1)
-        gradient = to_mean.addcmul(y, to_square, value=2).addcmul_(x, to_product)
-        return gradient, None, None, None, None
+        return ssim_gradient(_spread(weighted, ctx.axes), y, x), None, None, None, None
+
+
+@on_gpu
+def ssim_moments(y: Tensor, x: Tensor) -> Tensor:
+    """Returns y, y^2 and x y of volumes `[B, C, H, W, D]` beside each other, `[B, 3 C, H, W, D]`."""
+    return torch.cat([y, y.square(), x * y], dim=1)
+
+
+@on_gpu
+def ssim_maps(moments: Tensor, mean_x: Tensor, variance_x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the map S of the SSIM and its derivatives by the smoothed moments E[y], E[yy] and E[xy]."""
+    mean_y, square_y, product = moments.chunk(3, dim=1)
+    covariance = torch.addcmul(product, mean_x, mean_y, value=-1)
+    variance_y = torch.addcmul(square_y, mean_y, mean_y, value=-1)
+    brightness = (mean_x.square() + C1).addcmul_(mean_y, mean_y).reciprocal_()  # 1 / (mx^2 + my^2 + C1)
+    contrast = (variance_x + C2).add_(variance_y).reciprocal_()  # 1 / (vx + vy + C2)
+    luminance = (mean_x * mean_y).mul_(2).add_(C1).mul_(brightness)
+    structure = covariance.mul_(2).add_(C2).mul_(contrast)
+    similarity = luminance * structure
+
+    # S = L(my) T(cov, vy): E[y] has a part in cov and vy too.
+    to_product = contrast.mul(luminance).mul_(2)
+    to_square = contrast.mul_(similarity).neg_()
+    to_mean = torch.addcmul(mean_x, luminance, mean_y, value=-1).mul_(brightness).mul_(structure).mul_(2)
+    to_mean.addcmul_(mean_x, to_product, value=-1).addcmul_(mean_y, to_square, value=-2)
+    return similarity, torch.cat([to_mean, to_square, to_product], dim=1)
+
+
+@on_gpu
+def ssim_gradient(spread: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Returns the gradient by y, with what is passed on to y, y^2 and x y, `[B, 3 C, H, W, D]`."""
+    to_mean, to_square, to_product = spread.chunk(3, dim=1)
+    return to_mean.addcmul(y, to_square, value=2).addcmul_(x, to_product)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from freqbench.ops.gpu import on_gpu
+
 CONSTANT = 1e-6
 
 
@@ -25,36 +27,50 @@ def stretch_slices_offset(x: Tensor, offset: float) -> Tensor:
 
 
 class _Stretch(torch.autograd.Function):
-    """Keeps its input and a few numbers per slice.
-
-    With s = (x - min + offset) / r: ds/dx = 1/r, ds/dmin = (s - 1)/r, ds/dmax = -s/r.
-    """
+    """Keeps its input and the extremes of its slices."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float | None, offset: float) -> Tensor:
         low, high = x.amin(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
-        base, width = low, high - low + offset
-        movable = torch.ones_like(low)
-        if scale is not None:
-            constant = high - low <= CONSTANT * scale
-            base = base.masked_fill(constant, 0.0)
-            width = width.masked_fill(constant, scale)
-            movable = movable.masked_fill_(constant, 0.0)
-        ctx.save_for_backward(x, low, high, base, width, movable)
-        ctx.offset = offset
-        return (x - base).add_(offset).div_(width)
+        ctx.save_for_backward(x, low, high)
+        ctx.line = scale, offset
+        return stretched(x, low, high, scale, offset)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        x, low, high, base, width, movable = ctx.saved_tensors
-        gradient = upstream / width
-        at_high = -(gradient * x).sum(dim=(2, 3), keepdim=True)
-        total = gradient.sum(dim=(2, 3), keepdim=True)
-        at_high = (at_high + (base - ctx.offset) * total) / width  # sum of -gradient * s
-        at_low = -total - at_high
-        for bound, value in ((low, at_low), (high, at_high)):
-            ties = x == bound
-            share = movable * value / ties.sum(dim=(2, 3), keepdim=True)
-            gradient.addcmul_(ties.to(share), share)
-        return gradient, None, None
+        return stretched_back(upstream, *ctx.saved_tensors, *ctx.line), None, None
+
+
+@on_gpu
+def stretched(x: Tensor, low: Tensor, high: Tensor, scale: float | None, offset: float) -> Tensor:
+    """Returns slices stretched by their extremes, `[B, C, 1, 1, D]`."""
+    base, width, _ = _line(low, high, scale, offset)
+    return (x - base).add_(offset).div_(width)
+
+
+@on_gpu
+def stretched_back(
+    upstream: Tensor, x: Tensor, low: Tensor, high: Tensor, scale: float | None, offset: float
+) -> Tensor:
+    """Returns the gradient by x. With s = (x - min + offset) / r: ds/dx = 1/r, ds/dmin = (s - 1)/r, ds/dmax = -s/r."""
+    base, width, movable = _line(low, high, scale, offset)
+    gradient = upstream / width
+    at_high = -(gradient * x).sum(dim=(2, 3), keepdim=True)
+    total = gradient.sum(dim=(2, 3), keepdim=True)
+    at_high = (at_high + (base - offset) * total) / width  # sum of -gradient * s
+    at_low = -total - at_high
+    for bound, value in ((low, at_low), (high, at_high)):
+        ties = x == bound
+        share = movable * value / ties.sum(dim=(2, 3), keepdim=True)
+        gradient.addcmul_(ties.to(share), share)
+    return gradient
+
+
+def _line(low: Tensor, high: Tensor, scale: float | None, offset: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns what is taken from a slice, what divides it, and 1 where its extremes move it, else 0."""
+    width, movable = high - low + offset, torch.ones_like(low)
+    if scale is None:
+        return low, width, movable
+    constant = high - low <= CONSTANT * scale
+    return low.masked_fill(constant, 0.0), width.masked_fill(constant, scale), movable.masked_fill_(constant, 0.0)

@@ -81,9 +81,9 @@ def test_auto_takes_the_passes_of_one_loss() -> None:
     assert (result.num_forwards, result.num_backwards) == (21, 20)
 
 
-def objectives(*logits: Tensor, labels: Tensor, steps: int = 20) -> list[Tensor]:
-    """Gradients of the loss `auto` with respect to the logits of one step after another."""
-    auto, gradients = apgd.Auto(SOFTMAX, steps), []
+def objectives(*logits: Tensor, labels: Tensor, steps: int = 20, loss: str = "auto") -> list[Tensor]:
+    """Gradients of the loss `auto` or `horizon` with respect to the logits of one step after another."""
+    auto, gradients = apgd.Auto(SOFTMAX, steps, apgd.REACHES[loss]), []
     for given in logits:
         point = given.clone().requires_grad_()
         gradients.extend(torch.autograd.grad(auto(point, labels, EVERYTHING).sum(), point))
@@ -115,15 +115,19 @@ def gradient_of(loss: Loss, logits: Tensor) -> Tensor:
     return slope
 
 
-def test_auto_weighs_a_flip_by_its_cost_and_by_whether_the_steps_left_can_make_it() -> None:
-    margins = [-9.0, 1.0, -0.5, -8.0, -1.0, 6.0]
-    before = two_classes([m - 0.3 for m in margins])
-    *_, got = objectives(before, two_classes(margins), labels=HALVES)
+@pytest.mark.parametrize(("loss", "steps"), [("auto", 20), ("auto", 60), ("horizon", 20), ("horizon", 60)])
+def test_auto_weighs_a_flip_by_its_cost_and_by_whether_the_steps_left_can_make_it(loss: str, steps: int) -> None:
+    """Background that is right (numbers 0 and 2) changes most, which `auto` alone counts: the others change by 0.3."""
+    margins, changes = [-9.0, 1.0, -0.5, -8.0, -1.0, 6.0], [2.0, 0.3, 1.0, 0.3, 0.3, 0.3]
+    before = two_classes([m - change for m, change in zip(margins, changes, strict=True)])
+    *_, got = objectives(before, two_classes(margins), labels=HALVES, steps=steps, loss=loss)
     # Label 1: 3 voxels, 3 are predicted (numbers 1, 3 and 4), 2 of them rightly.
     dice, total = 2 * 2 / 6, 6
     costs = [dice / total] * 3 + [(2 - dice) / total] * 3
-    lengths = [0.05 + 1.95 * (1 + math.cos(math.pi * k / 20)) / 2 for k in range(20)]
-    spread, reach = 0.3 * math.sqrt(19), 0.3 * sum(lengths[1:]) / lengths[0]
+    lengths = [0.05 + 1.95 * (1 + math.cos(math.pi * k / steps)) / 2 for k in range(steps)]
+    unit = 20 / steps if loss == "horizon" else 1
+    r = 0.3 / 2 if loss == "horizon" else math.sqrt(sum(change**2 for change in changes) / 6)
+    spread, reach = r * math.sqrt(unit * (steps - 1)), r * unit * sum(lengths[1:]) / lengths[0]
     for m, cost, side, slope in zip(margins, costs, [1, 1, 1, -1, -1, -1], got[0, 1, :, 0, 0], strict=True):
         share = 4 / (1 + math.exp(m / spread)) / (1 + math.exp(-(m + reach) / spread))
         assert float(slope) == pytest.approx(side * share * cost, rel=1e-9)

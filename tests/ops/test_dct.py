@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
-from freqbench.ops.dct import BANDS, BlockDCT, band_magnitude, band_mask, dct_by_fft, frequency_consistency, idct_by_fft
+from freqbench.ops.dct import BANDS, BlockDCT, band_magnitude, band_mask, frequency_consistency
 from freqbench.ops.quantisation import alpha_schedule, quantisation_error, soft_round
 from freqbench.ops.stretching import stretch_slices, stretch_slices_offset
 
@@ -193,12 +193,3 @@ def test_a_volume_that_blocks_do_not_tile_is_continued_by_reflection() -> None:
 def test_gradients_flow_through_both_maps() -> None:
     small = tuple(x[:1, :1, :2, :2, :2].requires_grad_() for x in maps())
     assert torch.autograd.gradcheck(lambda a, b: frequency_consistency(a, b, "released", None), small)
-
-
-@pytest.mark.parametrize("shape", [(2, 8, 8, 8), (1, 7, 5, 1), (1, 2, 3, 16)])
-def test_the_transform_by_an_fft_is_scipys(shape: tuple[int, ...]) -> None:
-    x, axes = random(*shape), (1, 2, 3)
-    spectrum = dct_by_fft(x, axes)
-    expected = torch.from_numpy(scipy.fft.dctn(x.numpy(), axes=axes, norm="ortho"))
-    assert torch.allclose(spectrum, expected, rtol=0, atol=1e-13)
-    assert torch.allclose(idct_by_fft(spectrum, axes), x, rtol=0, atol=1e-13)

@@ -1,17 +1,18 @@
-"""Losses by kernels beside the losses in PyTorch's operations: by Triton's interpreter, and under `-m gpu` on a GPU."""
+"""Kernels beside PyTorch's operations: by Triton's interpreter, and under `-m gpu` on a GPU."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from freqbench.ops import heads, losses
-from freqbench.ops.heads import on_gpu
+from freqbench.ops import gpu, losses, quantisation, ssim, stretching
+from freqbench.ops.gpu import on_gpu
 from freqbench.ops.losses import Scope
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -95,19 +96,72 @@ def test_the_first_of_equal_logits_is_predicted(device: torch.device) -> None:
     assert int(fused("flips")(logits, labels, Scope())[0].abs().sum()) == 0
 
 
+def random(*shape: int, kind: torch.dtype, device: torch.device, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=kind).to(device)
+
+
+def both(function: Callable[..., Any], *given: Any) -> tuple[Any, Any]:
+    """What plain operations return, and the kernel."""
+    plain: Callable[..., Any] = function.__wrapped__  # type: ignore[attr-defined]
+    return plain(*given), function(*given)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_slices_are_stretched_as_by_plain_operations(kind: torch.dtype, device: torch.device) -> None:
+    """Whole numbers, whose extremes tie; a constant slice."""
+    x = (255 * random(2, 2, 37, 3, 19, kind=kind, device=device)).round()
+    x[..., 3] = 4
+    upstream = random(*x.shape, kind=kind, device=device, seed=1) - 0.5
+    ends = x.amin(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
+    for line in ((255.0, 0.0), (None, 1e-6)):
+        assert torch.equal(*both(stretching.stretched, x, *ends, *line))
+        expected, got = both(stretching.stretched_back, upstream, x, *ends, *line)
+        assert float((got - expected).abs().max() / expected.abs().max()) <= KINDS[kind]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_errors_of_tables_are_those_of_plain_operations_to_the_bit(kind: torch.dtype, device: torch.device) -> None:
+    """Coefficients of all sizes, some 0, some halfway between two multiples; steps that float32 rounds."""
+    c = 120 * (random(2, 1, 16, 16, 8, kind=kind, device=device) - 0.5)
+    c[:, :, 0] *= 30
+    c[:, :, 1] = 0
+    error = 16 * (random(*c.shape, kind=kind, device=device, seed=1) - 0.5)
+    for steps in ((5.0, 20.3), (0.1, 1.0)):
+        expected, got = both(quantisation.reachable, c, *steps)
+        few, first, second, _ = expected
+        parts = [(few, got[0]), *(pair for i in (1, 2, 3) for pair in zip(expected[i], got[i], strict=True))]
+        parts += [both(quantisation.table_of, error, first, second, c, few, *steps)]
+        parts += [both(quantisation.nearest_error, error, first, second)]
+        assert all(torch.equal(*each) for each in parts)
+    q = (5 + 15 * random(*c.shape, kind=torch.float32, device=device, seed=2)).round()
+    assert torch.equal(*both(quantisation.hard_error, c, q))
+    assert torch.equal(*both(quantisation.hard_error, (q * ((c.round() % 9) - 3.5)).to(kind), q))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_similarity_and_its_gradient_are_those_of_plain_operations(kind: torch.dtype, device: torch.device) -> None:
+    x, y = (random(2, 2, 9, 7, 11, kind=kind, device=device, seed=seed) for seed in (0, 1))
+    moments, again = both(ssim.ssim_moments, y, x)
+    assert torch.equal(moments, again)
+    maps = both(ssim.ssim_maps, 0.9 * moments + 0.01, 0.9 * x, 0.02 * x)
+    gradients = both(ssim.ssim_gradient, moments - 0.5, y, x)
+    for expected, got in (*zip(*maps, strict=True), gradients):
+        assert float((got - expected).abs().max() / expected.abs().max()) <= KINDS[kind]
+
+
 def test_plain_operations_take_the_place_of_kernels_that_cannot_be_built(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Triton is asked for a kernel on a device that this machine lacks, or has no compiler for."""
-    monkeypatch.setattr(heads, "find_spec", lambda name: True)
+    monkeypatch.setattr(gpu, "find_spec", lambda name: True)
     monkeypatch.setitem(sys.modules, "freqbench.ops.fused", None)  # importing it fails
-    heads._runs_kernels.cache_clear()
+    gpu.runs_kernels.cache_clear()
     try:
-        assert not heads._runs_kernels("cuda")
-        assert not heads._runs_kernels("mps")
+        assert not gpu.runs_kernels("cuda")
+        assert not gpu.runs_kernels("mps")
     finally:
-        heads._runs_kernels.cache_clear()
-    assert len([each for each in caplog.messages if "losses are computed in plain operations" in each]) == 1
+        gpu.runs_kernels.cache_clear()
+    assert len([each for each in caplog.messages if "plain operations take their place" in each]) == 1
 
 
 @pytest.mark.slow
@@ -124,12 +178,12 @@ def test_the_interpreter_runs_all() -> None:
         "-p",
         "no:cacheprovider",
         "-m",
-        "not gpu and not integration",
+        "not gpu and not integration and not slow",
         __file__,
     ]
     run = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
-    assert "8 passed" in run.stdout, run.stdout
+    assert "14 passed" in run.stdout, run.stdout
 
 
 @pytest.mark.integration
@@ -162,3 +216,30 @@ def test_kernels_compile_for_gpus_of_two_generations(name: str, flag: bool) -> N
         source = ASTSource(kernel, kinds | dict.fromkeys(constants, "constexpr"), constants)
         for generation in (80, 90):
             assert triton.compile(source, target=GPUTarget("cuda", generation, 32)).asm["cubin"]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("scale", [0.0, 255.0])
+@pytest.mark.parametrize("kind", ["fp32", "fp64"])
+def test_kernels_of_volumes_compile_for_gpus_of_two_generations(kind: str, scale: float) -> None:
+    triton = pytest.importorskip("triton", reason="pip install -e '.[dev]'")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from triton.runtime import KernelInterface
+
+    from freqbench.ops.fused import volume_kernels
+
+    given = {"scale": scale, "offset": 0.0, "constant": 1e-6, "tie": 1e-5, "C": 1, "c1": 1e-4, "c2": 9e-4}
+    given |= {"WIDTH": 512, "ROWS": 32, "DEPTH": 16}
+    kernels = {name: each for name, each in vars(volume_kernels).items() if isinstance(each, KernelInterface)}
+    for name, kernel in kernels.items():
+        if name.startswith("_"):
+            continue
+        constants = {key: value for key, value in given.items() if key in kernel.arg_names}
+        kinds = {key: f"*{kind}" if key.endswith("_at") else "i32" for key in kernel.arg_names}
+        source = ASTSource(kernel, kinds | dict.fromkeys(constants, "constexpr"), constants)
+        for generation in (80, 90):
+            options = {"enable_fp_fusion": False}
+            built = triton.compile(source, target=GPUTarget("cuda", generation, 32), options=options)
+            assert built.asm["cubin"]
+            assert "fma.rn" not in built.asm["ptx"] or name in ("slice_sums", "stretch_back"), name

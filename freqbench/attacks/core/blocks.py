@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
+import numpy as np
 import torch
-from scipy.fft import dctn, idctn
+from scipy.fft import dct
 from torch import Tensor
 
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
-from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
-from freqbench.ops.dct import dct_by_fft, idct_by_fft
+from freqbench.ops.blocks import Block, along_axes, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
 
 BLOCK_CUT = "block_cut"  # key beside an attack's parameters: the sides of its block, cut to a shorter window
 
@@ -76,22 +77,23 @@ class Blocks:
     def recomputed(self, change: Callable[[Tensor], Tensor], scale: float, middle: float) -> Tensor:
         """Returns volumes made in float64 by a DCT other than the attack's, a check on its arithmetic.
 
-        It is SciPy's or, on a GPU, that of `dct_by_fft`, so that nothing waits for the host. `change` receives the
-        spectrum of scale * clean - middle, in blocked layout, and returns that of the volumes less `middle`. The
+        It is SciPy's, as what SciPy makes of unit vectors is a matrix, which a GPU applies as well. `change` receives
+        the spectrum of scale * clean - middle, in blocked layout, and returns that of the volumes less `middle`. The
         volumes are on the same scale, padded.
         """
         blocks = self.to_blocks(self.padded.double()) * scale - middle
-        axes = tuple(range(4 if self.per_slice else 3, blocks.ndim))
-        forward, back = (dct_by_fft, idct_by_fft) if blocks.is_cuda else (_dct_by_scipy, _idct_by_scipy)
-        return self.to_voxels(back(change(forward(blocks, axes)), axes) + middle)
+        matrices = [_dct_by_scipy(side).to(blocks.device) for side in self.sides]
+
+        def transformed(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+            return along_axes(x.reshape(-1, 1, *self.sides), matrices).reshape(x.shape)
+
+        spectrum = change(transformed(blocks, matrices))
+        return self.to_voxels(transformed(spectrum, [matrix.T for matrix in matrices]) + middle)
 
 
-def _dct_by_scipy(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    return torch.from_numpy(dctn(x.cpu().numpy(), axes=axes, norm="ortho")).to(x.device)
-
-
-def _idct_by_scipy(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    return torch.from_numpy(idctn(x.cpu().numpy(), axes=axes, norm="ortho")).to(x.device)
+@cache
+def _dct_by_scipy(size: int) -> Tensor:
+    return torch.from_numpy(dct(np.eye(size), axis=0, norm="ortho"))
 
 
 def outside(state: Tensor | None, low: float, high: float) -> float:

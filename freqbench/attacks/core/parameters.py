@@ -16,7 +16,7 @@ CONTROLS = ("none", "uniform", "random")
 KEEPS = ("last", "best")
 SQUARE, SEGPGD, SHRINKING = "square", "segpgd", "-shrinking"
 NORMS = ("linf", "l2")
-STEP_RULES, SEQUENCES = ("halving", "cosine"), ("switch", "auto")
+STEP_RULES, SEQUENCES = ("halving", "cosine"), ("switch", "auto", "horizon")
 MEMBERS = (
     *(f"apgd-{loss}{radii}" for loss in LOSSES for radii in ("", SHRINKING)),
     *(f"apgd-{sequence}" for sequence in SEQUENCES),

@@ -1,5 +1,6 @@
 """Defines attacks that search the parameters of a change: tables, k-space, curves of intensity."""
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -37,15 +38,11 @@ class SearchedAttack(GradientAttack):
 
     `start` and `state` are the parameters; the start is projected onto the set.
 
-    Class attributes of an attack:
-        is_exact: true if the result's volumes are computed from its state in float64, so that other code, such as
-            SciPy's, computes the same volumes.
     """
 
     parameters = PARAMETERS | SEARCH | ACQUISITION | {"control": RANDOM_CONTROL}
     scopes = SCOPES
     budget_name: ClassVar[str]
-    is_exact: ClassVar[bool] = False
 
     steps: int = 20
     random_start: bool = True
@@ -68,14 +65,9 @@ class SearchedAttack(GradientAttack):
             point = self.null_row(task, space)
         with torch.no_grad():
             task.state = space.state_of(point)
-            if not self.is_exact:
+            if space.exact is None:
                 return space.render(space.point_of(task.state))
-            return self.rendered(task.clean.double(), task.state.double()).to(task.clean)
-
-    def rendered(self, clean: Tensor, state: Tensor) -> Tensor:
-        """Returns the volumes of a state."""
-        space = self.space(clean)
-        return space.render(space.point_of(state))
+            return space.exact(task.state).to(task.clean)
 
     def searched(self, task: Task) -> Space:
         """Returns the space that a call searches; with `ssim_min`, points shrink before they are rendered."""
@@ -106,7 +98,7 @@ class SearchedAttack(GradientAttack):
         if state is None:
             return float("inf")
         with torch.no_grad():
-            excess = max(self.beyond(state), float((self.made(clean, state) - adversarial).abs().max()))
+            excess = max(self.beyond(state), float(torch.dist(self.made(clean, state), adversarial, math.inf)))
         ssim_min: float | None = getattr(self, "ssim_min", None)
         if ssim_min is None:
             return excess

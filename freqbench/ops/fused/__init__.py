@@ -2,7 +2,7 @@
 
 In PyTorch's operations a loss reads or writes its logits some thirty times a step, and a GPU's memory is what they wait
 for. But of the logits `[B, K, H, W, D]` a loss needs only a few sums by class, or one number a voxel: a kernel reads
-them once on the way there, and once on the way back, where it writes their gradient. `freqbench.ops.heads.on_gpu`
+them once on the way there, and once on the way back, where it writes their gradient. `freqbench.ops.gpu.on_gpu`
 takes these forms; names, arguments and formulas are those of `freqbench.ops.losses`. Of several other classes with the
 same largest logit, the first alone receives a margin's gradient.
 """
