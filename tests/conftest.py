@@ -43,8 +43,8 @@ LIBRARIES = (
     ("networkx", "scipy.stats", "sklearn", "skimage", "ray", "botocore"),
     ("matplotlib.pyplot", "pydicom", "highdicom", "SimpleITK", "networkx", "scipy.stats"),
 )
-"""What every other process of tests imports first, but the very first: in a fresh environment all would compile the same
-files at the same time."""
+"""Libraries that all processes of tests but the first import at once, every other the same: in a fresh environment all
+would compile the same files at the same time."""
 
 PAGES = (
     *("reporting/page/", "reporting/figures/", "reporting/leaderboard/", "reporting/views/", "reporting/render/"),

@@ -193,7 +193,7 @@ def search(
 
 @dataclass(frozen=True)
 class Reach:
-    """How far `Auto` believes that the steps left can move a margin.
+    """Distance that `Auto` believes the steps left to move a margin.
 
     Attributes:
         share: of the distances that follow from the last step's changes.

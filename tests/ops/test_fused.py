@@ -101,7 +101,7 @@ def random(*shape: int, kind: torch.dtype, device: torch.device, seed: int = 0) 
 
 
 def both(function: Callable[..., Any], *given: Any) -> tuple[Any, Any]:
-    """What plain operations return, and the kernel."""
+    """Values of plain operations, and of the kernel."""
     plain: Callable[..., Any] = function.__wrapped__  # type: ignore[attr-defined]
     return plain(*given), function(*given)
 
