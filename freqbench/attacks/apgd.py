@@ -182,8 +182,8 @@ def search(
     if rule == "halving":
         return climb(task, space, start, steps, released=released)
     x, head = space.project(start), task.objective.head
-    if loss in REACHES and task.objective.leaves_truth:
-        return glide(task, space, (x, x), range(steps), steps, Auto(head, steps, REACHES[loss]))[0]
+    if loss in SIGHTS and task.objective.leaves_truth:
+        return glide(task, space, (x, x), range(steps), steps, Auto(head, steps, SIGHTS[loss]))[0]
     if loss not in SEQUENCES:
         return glide(task, space, (x, x), range(steps), steps, head.losses[loss])[0]
     half = -(-steps // 2)
@@ -192,7 +192,7 @@ def search(
 
 
 @dataclass(frozen=True)
-class Reach:
+class Sight:
     """Distance that `Auto` believes the steps left to move a margin.
 
     Attributes:
@@ -206,7 +206,7 @@ class Reach:
     on_foreground: bool = False
 
 
-REACHES = {"auto": Reach(), "horizon": Reach(share=0.5, most=20, on_foreground=True)}
+SIGHTS = {"auto": Sight(), "horizon": Sight(share=0.5, most=20, on_foreground=True)}
 """Losses that are `Auto`."""
 
 
@@ -225,12 +225,12 @@ class Auto:
     with the lengths f of steps, is the way of changes that all have one direction. r is always that of the last step.
     Each sample decides for itself.
 
-    The loss `horizon` looks less far (`Reach`): r is that of the foreground, where flips cost most; :math:`\tau` and R
+    The loss `horizon` looks less far (`Sight`): r is that of the foreground, where flips cost most; :math:`\tau` and R
     are half as long; and in a run of n > 20 steps each counts 20 / n. reports/strongest compares both.
     """
 
-    def __init__(self, head: Head, steps: int, reach: Reach = REACHES["auto"]) -> None:
-        self._head, self._steps, self._reach = head, steps, reach
+    def __init__(self, head: Head, steps: int, sight: Sight = SIGHTS["auto"]) -> None:
+        self._head, self._steps, self._sight = head, steps, sight
         self._i, self._before, self._all_may_fall = 0, torch.empty(0), torch.empty(0)
 
     def __call__(self, logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
@@ -241,7 +241,7 @@ class Auto:
         self._before = now
         if i == 0:
             return self._head.margin_and_dice(logits, labels, scope)
-        unit, share = min(1.0, self._reach.most / self._steps), self._reach.share
+        unit, share = min(1.0, self._sight.most / self._steps), self._sight.share
         change, left = now - before, unit * (self._steps - i)
         if i == 1:
             is_open = (own > 0) & (now < 0)
@@ -249,7 +249,7 @@ class Auto:
         is_early = self._all_may_fall & (i < EARLY * self._steps)
         margin = self._head.losses["margin"](logits, labels, scope) if i < EARLY * self._steps else m.new_zeros(())
         voxels = torch.ones_like(now, dtype=torch.bool)
-        if self._reach.on_foreground:
+        if self._sight.on_foreground:
             voxels = (labels > 0) | (now > 0)
         r = share * across(_rms(change, scope.among(voxels)), m)
         spread = (r * math.sqrt(left)).clamp(min=torch.finfo(m.dtype).tiny)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from freqbench.core.types import Outputs
 from freqbench.ops import losses, region_losses
-from freqbench.ops.gpu import on_gpu
+from freqbench.ops.fused import on_gpu
 from freqbench.ops.losses import Loss, Scope
 from freqbench.ops.regions import code_of
 

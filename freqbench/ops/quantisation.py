@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from freqbench.ops.gpu import on_gpu
+from freqbench.ops.fused import on_gpu
 
 FIRST_ALPHA, LAST_ALPHA = 0.1, 1e-20
 

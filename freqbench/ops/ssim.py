@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from freqbench.core.errors import UserError
 from freqbench.ops.blocks import along_axes, along_axis
-from freqbench.ops.gpu import on_gpu
+from freqbench.ops.fused import on_gpu
 from freqbench.ops.voxels import body_of
 
 TAPS, SIGMA = 3, 1.5

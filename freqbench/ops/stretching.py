@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from freqbench.ops.gpu import on_gpu
+from freqbench.ops.fused import on_gpu
 
 CONSTANT = 1e-6
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from freqbench.ops import gpu, losses, quantisation, ssim, stretching
-from freqbench.ops.gpu import on_gpu
+from freqbench.ops import fused as chooser
+from freqbench.ops import losses, quantisation, ssim, stretching
+from freqbench.ops.fused import on_gpu
 from freqbench.ops.losses import Scope
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -153,14 +154,14 @@ def test_plain_operations_take_the_place_of_kernels_that_cannot_be_built(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Triton is asked for a kernel on a device that this machine lacks, or has no compiler for."""
-    monkeypatch.setattr(gpu, "find_spec", lambda name: True)
-    monkeypatch.setitem(sys.modules, "freqbench.ops.fused", None)  # importing it fails
-    gpu.runs_kernels.cache_clear()
+    monkeypatch.setattr(chooser, "find_spec", lambda name: True)
+    monkeypatch.setitem(sys.modules, "freqbench.ops.fused.losses", None)  # importing it fails
+    chooser.runs_kernels.cache_clear()
     try:
-        assert not gpu.runs_kernels("cuda")
-        assert not gpu.runs_kernels("mps")
+        assert not chooser.runs_kernels("cuda")
+        assert not chooser.runs_kernels("mps")
     finally:
-        gpu.runs_kernels.cache_clear()
+        chooser.runs_kernels.cache_clear()
     assert len([each for each in caplog.messages if "plain operations take their place" in each]) == 1
 
 

@@ -19,8 +19,7 @@ from torch.utils._pytree import tree_leaves
 from triton.runtime import KernelInterface
 
 from freqbench.attacks import ATTACKS, make
-from freqbench.ops.fused import kernels, volume_kernels
-from freqbench.ops.gpu import runs_kernels
+from freqbench.ops.fused import kernels, runs_kernels, volume_kernels
 
 BATCH, CLASSES, SIDE = 2, 14, 8
 SETTINGS: dict[str, dict[str, Any]] = {
