@@ -1,7 +1,7 @@
 """Auto-PGD.  Croce and Hein, ICML 2020, arXiv:2003.01690."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -177,37 +177,18 @@ def search(
 
     `halving`: Auto-PGD (`climb`). `cosine`: its momentum, with steps that shrink along a cosine (`glide`). The loss
     `switch` raises `margin` + `dice_linear` in the first half of the steps, then `dice_linear` alone; `auto` and
-    `horizon` are `Auto`, and towards a target `switch`.
+    `horizon` are `Auto` and `Horizon`, and towards a target `switch`.
     """
     if rule == "halving":
         return climb(task, space, start, steps, released=released)
     x, head = space.project(start), task.objective.head
-    if loss in SIGHTS and task.objective.leaves_truth:
-        return glide(task, space, (x, x), range(steps), steps, Auto(head, steps, SIGHTS[loss]))[0]
+    if loss in RULES and task.objective.leaves_truth:
+        return glide(task, space, (x, x), range(steps), steps, RULES[loss](head, steps))[0]
     if loss not in SEQUENCES:
         return glide(task, space, (x, x), range(steps), steps, head.losses[loss])[0]
     half = -(-steps // 2)
     points = glide(task, space, (x, x), range(half), steps, head.margin_and_dice)
     return glide(task, space, points, range(half, steps), steps, head.losses["dice_linear"])[0]
-
-
-@dataclass(frozen=True)
-class Sight:
-    """Distance that `Auto` believes the steps left to move a margin.
-
-    Attributes:
-        share: of the distances that follow from the last step's changes.
-        most: steps of a run that count; those of a longer one are parts of so many, as the box does not grow with them.
-        on_foreground: the changes are those of voxels that the label or the prediction has in the foreground.
-    """
-
-    share: float = 1.0
-    most: float = math.inf
-    on_foreground: bool = False
-
-
-SIGHTS = {"auto": Sight(), "horizon": Sight(share=0.5, most=20, on_foreground=True)}
-"""Losses that are `Auto`."""
 
 
 class Auto:
@@ -224,13 +205,12 @@ class Auto:
     gradient, tells whether the steps left can make or undo the flip: :math:`R = r \sum_{k=i}^{n-1} f_k / f_{i-1}`,
     with the lengths f of steps, is the way of changes that all have one direction. r is always that of the last step.
     Each sample decides for itself.
-
-    The loss `horizon` looks less far (`Sight`): r is that of the foreground, where flips cost most; :math:`\tau` and R
-    are half as long; and in a run of n > 20 steps each counts 20 / n. reports/strongest compares both.
     """
 
-    def __init__(self, head: Head, steps: int, sight: Sight = SIGHTS["auto"]) -> None:
-        self._head, self._steps, self._sight = head, steps, sight
+    share, most, on_foreground = 1.0, math.inf, False
+
+    def __init__(self, head: Head, steps: int) -> None:
+        self._head, self._steps = head, steps
         self._i, self._before, self._all_may_fall = 0, torch.empty(0), torch.empty(0)
 
     def __call__(self, logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
@@ -241,21 +221,33 @@ class Auto:
         self._before = now
         if i == 0:
             return self._head.margin_and_dice(logits, labels, scope)
-        unit, share = min(1.0, self._sight.most / self._steps), self._sight.share
+        unit = min(1.0, self.most / self._steps)
         change, left = now - before, unit * (self._steps - i)
         if i == 1:
             is_open = (own > 0) & (now < 0)
             self._all_may_fall = _rms(change, is_open) * math.sqrt(left) > _rms(now, is_open)
         is_early = self._all_may_fall & (i < EARLY * self._steps)
         margin = self._head.losses["margin"](logits, labels, scope) if i < EARLY * self._steps else m.new_zeros(())
-        voxels = torch.ones_like(now, dtype=torch.bool)
-        if self._sight.on_foreground:
-            voxels = (labels > 0) | (now > 0)
-        r = share * across(_rms(change, scope.among(voxels)), m)
+        voxels = (labels > 0) | (now > 0) if self.on_foreground else torch.ones_like(now, dtype=torch.bool)
+        r = self.share * across(_rms(change, scope.among(voxels)), m)
         spread = (r * math.sqrt(left)).clamp(min=torch.finfo(m.dtype).tiny)
         rest = unit * sum(length(k, self._steps) for k in range(i, self._steps)) / length(i - 1, self._steps)
         weights = 4 * torch.sigmoid(-now / spread) * torch.sigmoid((now + r * rest) / spread) * (own + other)
         return torch.where(is_early, margin, (weights * m).flatten(1).sum(dim=1))
+
+
+class Horizon(Auto):
+    r"""The loss `horizon`, `Auto` that looks less far.
+
+    r is that of the foreground, of the label or the prediction, where flips cost most; :math:`\tau` and R are half as
+    long; and in a run of n > 20 steps each counts 20 / n, as the box does not grow with them. reports/strongest
+    compares both.
+    """
+
+    share, most, on_foreground = 0.5, 20.0, True
+
+
+RULES: Mapping[str, type[Auto]] = {"auto": Auto, "horizon": Horizon}
 
 
 def _rms(values: Tensor, among: Tensor) -> Tensor:

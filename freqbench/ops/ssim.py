@@ -215,7 +215,7 @@ class _Ssim(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, x: Tensor, mean_x: Tensor, variance_x: Tensor, axes: Sequence[_Axis]) -> Tensor:
-        similarity, to_maps = ssim_maps(_smooth(ssim_moments(y, x), axes), mean_x, variance_x)
+        similarity, to_maps = ssim_maps(_smooth(torch.cat([y, y.square(), x * y], dim=1), axes), mean_x, variance_x)
         blocks = along_axes(similarity, [axis.averaging for axis in axes])  # [B, C, n, n, n]
         ctx.save_for_backward(x, y, to_maps, blocks > 0)
         ctx.axes = axes
@@ -228,13 +228,8 @@ class _Ssim(torch.autograd.Function):
         share = positive.to(y) * (upstream / positive[0].numel()).reshape(-1, 1, 1, 1, 1)
         weights = along_axes(share, [axis.averaging.T for axis in ctx.axes])
         weighted = (to_maps.unflatten(1, (3, -1)) * weights[:, None]).flatten(1, 2)
-        return ssim_gradient(_spread(weighted, ctx.axes), y, x), None, None, None, None
-
-
-@on_gpu
-def ssim_moments(y: Tensor, x: Tensor) -> Tensor:
-    """Returns y, y^2 and x y of volumes `[B, C, H, W, D]` beside each other, `[B, 3 C, H, W, D]`."""
-    return torch.cat([y, y.square(), x * y], dim=1)
+        to_mean, to_square, to_product = _spread(weighted, ctx.axes).chunk(3, dim=1)
+        return to_mean.addcmul(y, to_square, value=2).addcmul_(x, to_product), None, None, None, None
 
 
 @on_gpu
@@ -255,10 +250,3 @@ def ssim_maps(moments: Tensor, mean_x: Tensor, variance_x: Tensor) -> tuple[Tens
     to_mean = torch.addcmul(mean_x, luminance, mean_y, value=-1).mul_(brightness).mul_(structure).mul_(2)
     to_mean.addcmul_(mean_x, to_product, value=-1).addcmul_(mean_y, to_square, value=-2)
     return similarity, torch.cat([to_mean, to_square, to_product], dim=1)
-
-
-@on_gpu
-def ssim_gradient(spread: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Returns the gradient by y, with what is passed on to y, y^2 and x y, `[B, 3 C, H, W, D]`."""
-    to_mean, to_square, to_product = spread.chunk(3, dim=1)
-    return to_mean.addcmul(y, to_square, value=2).addcmul_(x, to_product)

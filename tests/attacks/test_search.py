@@ -83,7 +83,7 @@ def test_auto_takes_the_passes_of_one_loss() -> None:
 
 def objectives(*logits: Tensor, labels: Tensor, steps: int = 20, loss: str = "auto") -> list[Tensor]:
     """Gradients of the loss `auto` or `horizon` with respect to the logits of one step after another."""
-    auto, gradients = apgd.Auto(SOFTMAX, steps, apgd.SIGHTS[loss]), []
+    auto, gradients = apgd.RULES[loss](SOFTMAX, steps), []
     for given in logits:
         point = given.clone().requires_grad_()
         gradients.extend(torch.autograd.grad(auto(point, labels, EVERYTHING).sum(), point))

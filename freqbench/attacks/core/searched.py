@@ -37,7 +37,6 @@ class SearchedAttack(GradientAttack):
     then ends in `-ssim`.
 
     `start` and `state` are the parameters; the start is projected onto the set.
-
     """
 
     parameters = PARAMETERS | SEARCH | ACQUISITION | {"control": RANDOM_CONTROL}

@@ -4,8 +4,8 @@ import logging
 import os
 from collections.abc import Callable
 from functools import cache, wraps
-from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import resolve_name
 from typing import Any, TypeVar, cast
 
 import torch
@@ -22,8 +22,8 @@ FORMS = {
         *("flips", "mean_dice", "is_as_labelled"),
     ),
     "freqbench.ops.fused.volumes": (
-        *("stretched", "stretched_back", "nearest_error", "table_of", "reachable", "hard_error"),
-        *("ssim_moments", "ssim_maps", "ssim_gradient"),
+        *("stretched", "stretched_back", "ssim_maps"),
+        *("nearest_error", "table_of", "reachable", "hard_error"),
     ),
 }
 
@@ -60,6 +60,6 @@ def on_gpu(plain: Form) -> Form:
     def chosen(first: Tensor, *given: Any, **named: Any) -> Any:
         if first.shape[1:2].numel() > MOST_FUSED or not runs_kernels(first.device.type):
             return plain(first, *given, **named)
-        return getattr(import_module(module), name)(first, *given, **named)  # imports Triton
+        return resolve_name(f"{module}:{name}")(first, *given, **named)  # imports Triton
 
     return cast(Form, chosen)

@@ -180,31 +180,15 @@ def reach(
 
 
 @triton.jit
-def _triple(voxels, C: tl.constexpr, WIDTH: tl.constexpr):
-    """Returns the places of a program's voxels in volumes `[B, C, N]`, those of the first of three in `[B, 3 C, N]`,
-    how far the next lies from it, and which voxels exist."""
-    n, has_voxel = _numbers(voxels, WIDTH)
-    v, voxels = tl.program_id(1).to(tl.int64), tl.cast(voxels, tl.int64)
-    return v * voxels + n, (v // C * 3 * C + v % C) * voxels + n, C * voxels, has_voxel
-
-
-@triton.jit
-def moments(y_at, x_at, out_at, voxels, C: tl.constexpr, WIDTH: tl.constexpr):
-    """Writes y, y^2 and x y."""
-    place, first, stride, has_voxel = _triple(voxels, C, WIDTH)
-    y, x = tl.load(y_at + place, mask=has_voxel, other=0.0), tl.load(x_at + place, mask=has_voxel, other=0.0)
-    tl.store(out_at + first, y, mask=has_voxel)
-    tl.store(out_at + first + stride, y * y, mask=has_voxel)
-    tl.store(out_at + first + 2 * stride, x * y, mask=has_voxel)
-
-
-@triton.jit
 def maps(
     moments_at, mean_at, variance_at, similarity_at, out_at, voxels,
     C: tl.constexpr, c1: tl.constexpr, c2: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Writes the SSIM of each position and its derivatives by E[y], E[y^2] and E[x y]."""
-    place, first, stride, has_voxel = _triple(voxels, C, WIDTH)
+    """Writes the SSIM of each position and its derivatives by E[y], E[y^2] and E[x y]: three numbers of `[B, 3 C, N]`
+    for one of `[B, C, N]`."""
+    n, has_voxel = _numbers(voxels, WIDTH)
+    v, voxels = tl.program_id(1).to(tl.int64), tl.cast(voxels, tl.int64)
+    place, first, stride = v * voxels + n, (v // C * 3 * C + v % C) * voxels + n, C * voxels
     mean_y = tl.load(moments_at + first, mask=has_voxel, other=0.0)
     square_y = tl.load(moments_at + first + stride, mask=has_voxel, other=0.0)
     product = tl.load(moments_at + first + 2 * stride, mask=has_voxel, other=0.0)
@@ -224,14 +208,3 @@ def maps(
     tl.store(out_at + first, to_mean, mask=has_voxel)
     tl.store(out_at + first + stride, to_square, mask=has_voxel)
     tl.store(out_at + first + 2 * stride, to_product, mask=has_voxel)
-
-
-@triton.jit
-def gradient(spread_at, y_at, x_at, out_at, voxels, C: tl.constexpr, WIDTH: tl.constexpr):
-    """Writes the gradient by y of numbers that y, y^2 and x y have as slopes."""
-    place, first, stride, has_voxel = _triple(voxels, C, WIDTH)
-    y, x = tl.load(y_at + place, mask=has_voxel, other=0.0), tl.load(x_at + place, mask=has_voxel, other=0.0)
-    to_mean = tl.load(spread_at + first, mask=has_voxel, other=0.0)
-    to_square = tl.load(spread_at + first + stride, mask=has_voxel, other=0.0)
-    to_product = tl.load(spread_at + first + 2 * stride, mask=has_voxel, other=0.0)
-    tl.store(out_at + place, to_mean + 2 * y * to_square + x * to_product, mask=has_voxel)

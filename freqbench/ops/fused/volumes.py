@@ -88,41 +88,17 @@ def hard_error(spectrum: Tensor, table: Tensor) -> Tensor:
     return errors
 
 
-def ssim_moments(y: Tensor, x: Tensor) -> Tensor:
-    """Returns y, y^2 and x y beside each other; see `freqbench.ops.ssim`."""
-    y, x = y.contiguous(), x.contiguous()
-    out, grid, sizes = _three_of(y)
-    kernels.moments[grid](y, x, out, *sizes, WIDTH)
-    return out
-
-
 def ssim_maps(moments: Tensor, mean_x: Tensor, variance_x: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the map of the SSIM and its derivatives by the three moments; see `freqbench.ops.ssim`."""
     similarity = torch.empty_like(mean_x, memory_format=torch.contiguous_format)
-    out, grid, sizes = _three_of(similarity)
-    kernels.maps[grid](
-        moments.contiguous(), mean_x.contiguous(), variance_x.contiguous(), similarity, out, *sizes, C1, C2, WIDTH,
-        **EXACT,
-    )  # fmt: skip
+    out, (volumes, voxels) = torch.empty_like(moments), _sizes(similarity)
+    given = (each.contiguous() for each in (moments, mean_x, variance_x))
+    kernels.maps[(-(-voxels // WIDTH), volumes)](
+        *given, similarity, out, voxels, similarity.shape[1], C1, C2, WIDTH, **EXACT
+    )
     return similarity, out
-
-
-def ssim_gradient(spread: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Returns the gradient by y of the smoothed derivatives by its moments; see `freqbench.ops.ssim`."""
-    y, x = y.contiguous(), x.contiguous()
-    gradient = torch.empty_like(y)
-    _, grid, sizes = _three_of(y)
-    kernels.gradient[grid](spread.contiguous(), y, x, gradient, *sizes, WIDTH, **EXACT)
-    return gradient
 
 
 def _sizes(x: Tensor) -> tuple[int, int]:
     """Returns the volumes of a batch, channels counted, and the voxels of each."""
     return x.shape[0] * x.shape[1], math.prod(x.shape[2:])
-
-
-def _three_of(x: Tensor) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
-    """Returns room for three numbers a voxel, `[B, 3 C, ...]`, a kernel's programs, and its sizes: voxels, C."""
-    volumes, voxels = _sizes(x)
-    room = x.new_empty((x.shape[0], 3 * x.shape[1], *x.shape[2:]))
-    return room, (-(-voxels // WIDTH), volumes), (voxels, x.shape[1])
