@@ -86,7 +86,7 @@ def calls() -> Iterator[tuple[str, str, ast.Call]]:
 
 
 def imported(nodes: Iterable[ast.AST]) -> dict[str, str]:
-    """What the names that a file imports stand for, by name."""
+    """Names of libraries, by the names under which a file imports them."""
     originals = {}
     for node in nodes:
         if isinstance(node, ast.Import):
