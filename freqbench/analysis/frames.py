@@ -24,7 +24,10 @@ IDENTITY = (
 )
 """Columns that every table needs to identify its rows."""
 
-CLASSES = (*KEY, "class_index", "class_name", "label_voxels", "dsc", "dsc_clean", "hd95_mm", "hd95_mm_clean")
+CLASSES = (
+    *(*KEY, "class_index", "class_name", "label_voxels", "pred_voxels", "pred_voxels_clean"),
+    *("dsc", "dsc_clean", "hd95_mm", "hd95_mm_clean"),
+)
 
 _SAME = (("source_model", "target_model"), ("source_model_id", "target_model_id"))
 

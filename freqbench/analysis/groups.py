@@ -15,6 +15,7 @@ IDENTITY = [
     *("case_id", "patient_id", "seed"),
 ]
 ATTACK = ["label", "threat_model"]
+NOISE = frozenset({"random_noise", "gn"})
 NULL_ROW = " control="  # in a label: the change without the optimisation
 SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "hd95_penalised")
 """Columns of RECORDS that `select_scored` converts."""

@@ -67,7 +67,9 @@ def add_stand_ins(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
         if name_of(entry) in names:
             args = entry.args if _own(entry) in MODELS else ANY_ROI
             models[number] = _untrained_entry(entry, number, args, regions)
-    return job.model_copy(update={"datasets": datasets, "models": models})
+    untrained = any(entry.is_to_train and name_of(entry) in names for entry in job.models)
+    training = () if untrained else job.training  # or the grid would say that they train nothing
+    return job.model_copy(update={"datasets": datasets, "models": models, "training": training})
 
 
 def shrink_job(job: JobSpec) -> JobSpec:

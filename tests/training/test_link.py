@@ -136,6 +136,7 @@ def test_plan_computes_nothing_and_counts_what_the_trained_network_will_do(
     assert table == [line for line in after.splitlines() if line.startswith("│")]
     assert "trained first: model m0: net, 4 steps of adv, into runs/adv\n" in before
     assert "records are in" not in before
+    assert "trains nothing" not in before + after
     assert "1 of 1 record is in runs/tiny\n" in after
     assert not (folder / "runs").exists()
 

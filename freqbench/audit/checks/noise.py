@@ -10,12 +10,11 @@ from dataclasses import replace
 
 import pandas as pd
 
-from freqbench.analysis.groups import points
+from freqbench.analysis.groups import NOISE, points
 from freqbench.audit.checks.contrasts import POINTS, Contrast, Judged, contrasted, is_close, judge, mean_drop, white_box
 from freqbench.audit.checks.evidence import Attacked, Setting
 from freqbench.audit.checks.findings import Finding, interval_text, unchecked
 
-NOISE = frozenset({"random_noise", "gn"})
 EQUAL_L2 = 0.1
 CONTROLS = ("uniform", "random")
 OPTIMISATION = (

@@ -57,6 +57,7 @@ FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
     "seams": _each(curves.seams, *MODEL),
     "natural": _each(maps.natural, *DATASET),
     "worst": _each(maps.worst, *DATASET),
+    "ejection": _each(maps.ejection, *DATASET),
     "spectrum": _each(cases.spectrum, *MODEL),
     "attacks": _each(cases.attacks, *MODEL),
     "robust": _each(cases.robust, *DATASET),

@@ -14,6 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from freqbench.analysis.ejection import REDUCED, fractions, furthest
 from freqbench.analysis.groups import points
 from freqbench.analysis.labels import INTENSITY_PARAMETERS
 from freqbench.reporting import figure_data
@@ -186,10 +187,7 @@ def worst(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figu
     if table.empty or table["target_model"].nunique() < 2:
         yield "needs an attack with a budget on two networks or more"
         return
-    panels = {
-        f"{threat}, {name} = {budget:g}{'/255' if name in INTENSITY_PARAMETERS else ''}": part
-        for (threat, name, budget), part in table.groupby(["threat_model", "budget_name", "budget"])
-    }
+    panels = {_set_title(part): part for _, part in table.groupby(["threat_model", "budget_name", "budget"])}
     if len(panels) > 1:
         lowest = table.sort_values("mean", kind="stable").drop_duplicates("target_model")
         panels["the lowest of these"] = lowest.sort_values("target_model", kind="stable")
@@ -204,6 +202,49 @@ def worst(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figu
             axis.grid(axis="both", **GRID)
         counts = f"{style.interval_words(table)}, {count_text(table['n'].tolist())}"
         figure.suptitle(f"{plain(dataset, 40)}: robustness against clean accuracy, {counts}")
+        style.legend(figure, [style.line_handle(look) for look in styles.values()], [*map(plain, styles)])
+        yield figure
+
+
+def _set_title(rows: pd.DataFrame) -> str:
+    """The threat model and budget that rows share."""
+    threat, name, budget = rows[["threat_model", "budget_name", "budget"]].iloc[0]
+    return f"{threat}, {name} = {budget:g}{'/255' if name in INTENSITY_PARAMETERS else ''}"
+
+
+def ejection(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
+    """Draws EF after the attack that does most to each patient against EF before: a panel a set, a point a patient.
+
+    Dashed lines are at REDUCED: in grey corners attacks turn a patient's class. A point without EF stands at the lower
+    end. Null rows are hollow.
+    """
+    table = furthest(fractions(rows[rows["is_white_box"]], material.classes)).dropna(subset="budget")
+    if table.empty:
+        yield "no patient has a left ventricle in two cases"
+        return
+    styles = {name: series_style(place) for place, name in enumerate(sorted(table["target_model"].unique()))}
+    low, high = min(0.0, table["clean"].min()) - 3, max(100.0, table[["clean", "attacked"]].max().max()) + 3
+    panels = [part for _, part in table.groupby(["threat_model", "budget_name", "budget"])]
+    for some in chunks(panels, MOST_MATRICES):
+        ends = ("EF without attack (%)", "EF under the attack that does most (%)")
+        figure, axes = style.panels(len(some), 4, (0.5, 1.7), len(styles), ends)
+        for axis, part in zip(axes, some, strict=True):
+            for corner in ((low, REDUCED), (REDUCED, low)):
+                size = [REDUCED - low if end < REDUCED else high - REDUCED for end in corner]
+                axis.add_patch(Rectangle(corner, *size, color=GREY, alpha=0.18, linewidth=0))
+            for (model, is_null), points_of in part.groupby(["target_model", "is_null"]):
+                look = styles[model]
+                after = points_of["attacked"].fillna(low).clip(lower=low)
+                filling = "white" if is_null else look.color
+                axis.plot(points_of["clean"], after, color=look.color, marker=look.marker, mfc=filling, **LOOSE)
+            for line in (axis.axvline, axis.axhline):
+                line(REDUCED, color=GREY, linestyle="dashed", linewidth=0.6)
+            axis.set(xlim=(low, high), ylim=(low, high))
+            axis.set_title(plain(_set_title(part), 34))
+        number = table["patient_id"].nunique()
+        figure.suptitle(
+            f"{plain(dataset, 40)}: ejection fraction of {number} patients; grey: class turned; hollow: null rows"
+        )
         style.legend(figure, [style.line_handle(look) for look in styles.values()], [*map(plain, styles)])
         yield figure
 

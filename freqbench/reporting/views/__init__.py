@@ -9,7 +9,7 @@ from freqbench.analysis import certificates
 from freqbench.analysis.groups import SCORES
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
-from freqbench.reporting.views import attacks, defences, leaderboard, natural, overview, smallest, transfer
+from freqbench.reporting.views import attacks, defences, ejection, leaderboard, natural, overview, smallest, transfer
 from freqbench.reporting.views.compare import compare
 
 __all__ = ["VIEWS", "View", "compare", "unasked_sections"]
@@ -37,6 +37,7 @@ VIEWS: Mapping[str, View] = {
     "budget": View(build=attacks.budget),
     "cost": View(build=attacks.cost, columns=(*SCORES, *attacks.SPENT, *attacks.PLACES)),
     "clinical": View(build=attacks.clinical, columns=(*SCORES, *attacks.CLINICAL, *attacks.ADDED_COLUMNS)),
+    "ejection": View(build=ejection.ejection, needs_classes=True),
     "leaderboard": View(build=leaderboard.leaderboard, columns=(*SCORES, "target_method", *certificates.COLUMNS)),
     "defences": View(build=defences.defences, columns=defences.COLUMNS, applies=_has_values("target_defence")),
     "certified": View(

@@ -1,0 +1,57 @@
+"""Computes ejection fractions of the left ventricle, the share of its blood that a beat throws out, from class records.
+
+EF = 100 (V_ED - V_ES) / V_ED in percent, with V the volume of the ventricle's cavity at end-diastole (ED) and at
+end-systole (ES): of a patient's cases those whose label map has most and least of it. Below 50 % it is reduced: Bozkurt
+et al., "Universal definition and classification of heart failure", Journal of Cardiac Failure 27(4), 2021.
+"""
+
+import numpy as np
+import pandas as pd
+
+from freqbench.analysis import groups
+from freqbench.analysis.frames import joined_classes, plain
+
+VENTRICLE = ("left ventricle", "left ventricular cavity", "lv")
+REDUCED = 50.0
+SET = ["dataset", "target_model", "threat_model", "budget_name", "budget", "is_null"]
+"""What one line is about: a network and a bounded set of changes, sought by attacks or drawn as null rows."""
+VOXELS = {"label_voxels": "true", "pred_voxels_clean": "clean", "pred_voxels": "attacked"}
+_VOLUMES = [*VOXELS.values()]
+_BEAT = [*SET, "label", "seed", "patient_id"]
+
+
+def fractions(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
+    """Returns EF in percent of each attack on each patient: `_BEAT`, and EF of the label map (`true`), of the `clean`
+    and the `attacked` prediction.
+
+    EF is NaN where a prediction has no ventricle at end-diastole. Patients need two cases, whose voxels are of one
+    size: frames of one acquisition, or cases that the job brings to one spacing.
+
+    Args:
+        records: white-box rows with IDENTITY of `groups`, or `figure_data.shown_rows`.
+        classes: CLASS_RECORDS of these rows; further ones do no harm.
+    """
+    is_null = groups.is_null_row(records) | records["attack"].isin(groups.NOISE)
+    columns = [name for name in _BEAT if name != "is_null"]
+    cavity = classes[classes["class_name"].astype(str).str.lower().isin(VENTRICLE)]
+    rows = plain(joined_classes(records.assign(is_null=is_null), cavity, [*columns, "is_null", "case_id"]))
+    rows = rows.astype(dict.fromkeys(VOXELS, float)).rename(columns=VOXELS)
+    frames = rows.sort_values("true", kind="stable").groupby(_BEAT, dropna=False)
+    systole, diastole = frames[_VOLUMES].first(), frames[_VOLUMES].last()
+    made = 100 * (1 - systole / diastole.where(diastole > 0))
+    return made[frames["case_id"].nunique() > 1].dropna(subset="true").reset_index()
+
+
+def furthest(made: pd.DataFrame) -> pd.DataFrame:
+    """Selects of `fractions` the attack of each set that does most to a patient's clean EF, and adds what it does.
+
+    `turned` is true if EF is on the other side of REDUCED then, or undefined: an attack that turns does more than one
+    that does not. `moved` is by how many points, NaN where undefined, which is the furthest. A patient without a clean
+    EF is left out.
+    """
+    made = made.dropna(subset="clean")
+    moved = (made["attacked"] - made["clean"]).abs()
+    turned = (made["attacked"] < REDUCED) != (made["clean"] < REDUCED)
+    made = made.assign(moved=moved, turned=turned | moved.isna(), _far=moved.fillna(np.inf))
+    ordered = made.sort_values(["turned", "_far"], kind="stable", ascending=False).drop(columns="_far")
+    return ordered.drop_duplicates([*SET, "patient_id"]).sort_values([*SET, "patient_id"], ignore_index=True)

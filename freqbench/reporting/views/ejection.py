@@ -1,0 +1,49 @@
+"""Shows whose heart an attack makes look weak, or well: the ejection fraction of the left ventricle and its class."""
+
+import pandas as pd
+
+from freqbench.analysis import ejection as beats
+from freqbench.analysis import groups
+from freqbench.analysis.ejection import REDUCED, SET
+from freqbench.reporting.render import Section
+from freqbench.results import KEY
+
+HOW = (
+    "White-box. EF is the ejection fraction in percent, from the volumes of the left ventricle in two cases of a "
+    "patient: the one whose label map has most of it, and the one that has least. Both are attacked. A patient is "
+    f"`turned` if some attack of the set moves EF across {REDUCED:.0f} %, below which it is reduced, or leaves none. "
+    "`moved` is in points: the mean over patients of the attack that does most, of those that turn first, with its "
+    "interval (Student's t), without patients who are left without an EF. Clean and attacked predictions are compared; "
+    "the EF of label maps stands beside. These attacks seek Dice: one that seeks volume may turn more. "
+)
+NOTHING = (
+    "No patient has a left ventricle in two cases: run a job with the metric dsc on both ends of the beat of its "
+    "patients, such as acdc/ejection, on a dataset with a class `left ventricle` or `LV`."
+)
+MEANS = {"true": "EF\nlabel", "clean": "EF\nclean", "attacked": "EF\nattacked"}
+
+
+def ejection(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
+    """Makes one table per dataset: a row per network and set, null rows after attacks."""
+    frame = groups.select_scored(records, KEY)
+    made = beats.fractions(frame[groups.is_white_box(frame)], classes)
+    if made.empty:
+        return [Section("Ejection fraction", text=NOTHING)]
+    sections = []
+    for dataset, rows in beats.furthest(made).groupby("dataset"):
+        rows = rows.assign(case_id=rows["patient_id"], seed=0, budget_text=groups.budget_texts(rows).astype(object))
+        lines = groups.group_means(rows, [*SET, "budget_text"], "moved", [*MEANS])
+        of_set = rows.groupby([*SET, "budget_text"], dropna=False)
+        turned = of_set["turned"].sum().to_numpy()
+        lost = of_set["attacked"].agg(lambda left: left.isna().sum()).to_numpy()
+        lines = lines.assign(turned=turned, patients=of_set["patient_id"].nunique().to_numpy(), lost=lost)
+        lines = lines.sort_values(["target_model", "is_null", "threat_model", "budget"], ignore_index=True)
+        budget = lines["budget_name"].fillna("") + "=" + lines["budget_text"]
+        table = lines[["target_model", "threat_model"]].rename(columns={"target_model": "model"})
+        table = table.assign(budget=budget.where(lines["budget_text"] != "", ""))
+        table["change"] = ["null row" if is_null else "attack" for is_null in lines["is_null"]]
+        table = table.assign(patients=lines["patients"], **{name: lines[each] for each, name in MEANS.items()})
+        table = table.assign(moved=lines["moved"], interval=groups.bounds(lines), turned=lines["turned"])
+        table["no EF"] = lines["lost"]
+        sections.append(Section(f"{dataset}: ejection fraction", table, HOW, lines.drop(columns=["cases", "seeds"])))
+    return sections
