@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -70,7 +70,9 @@ class Inference(Strict):
             `volume`: 0 of the volume, its lowest intensity, before `input`; padding and windows then follow the
             volume's axes, as in the papers' jobs.
         mirror: axes of the volume, some of `HWD`, over which each window is also mirrored: `HWD` makes eight passes of
-            every window. For predictions only. Of a network with `input.axes` of the file: some of `IJK`.
+            every window. Of a network with `input.axes` of the file: some of `IJK`.
+        attack_mirrors: follows the mean over mirror images in attacks too, at two, four or eight passes a query; else
+            they follow one pass of each window, and mirroring is for predictions only.
         average: the outputs that are averaged over mirror images and overlapping windows: `logits`, as MONAI and
             nnU-Net v2 do (Isensee et al., Nature Methods 2021, arXiv:1904.08128), or `probabilities`, as nnU-Net v1,
             nnFormer and UNETR++ do.
@@ -84,6 +86,7 @@ class Inference(Strict):
     weighting: Literal["constant", "gaussian", "nnunet"] = "constant"
     padding: Finite | Literal["reflect", "replicate", "volume"] = 0.0
     mirror: str = ""
+    attack_mirrors: bool = False
     average: Literal["logits", "probabilities"] = "logits"
 
     @field_validator("mirror")
@@ -93,6 +96,17 @@ class Inference(Strict):
             if len(set(given)) == len(given) and set(given) <= set(axes):
                 return "".join(axis for axis in axes if axis in given)
         raise ValueError(f"expected some of the axes {AXES} or some of {FILE_AXES}, each once, got {given!r}")
+
+    @model_validator(mode="after")
+    def _has_mirror(self) -> Self:
+        if self.attack_mirrors and not self.mirror:
+            raise ValueError("attack_mirrors: expected axes in mirror beside it, such as HWD, got none")
+        return self
+
+    @property
+    def attacked_mirror(self) -> str:
+        """The axes of `mirror` over which attacks follow the mean."""
+        return self.mirror if self.attack_mirrors else ""
 
     def turn_to_file(self, codes: str) -> "Inference":
         """Returns the settings for a volume whose file has axes towards `codes`, its axes in place of the file's."""

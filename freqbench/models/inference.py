@@ -398,8 +398,8 @@ class SlidingWindowModel(nn.Module):
               \frac{dL}{dx} = \sum_w C_w^T J_f(C_w x)^T \, g \odot C_w \frac{1}{n} \frac{dL}{ds}
 
     Overlap and weights are those of the model's `inference`. If it averages probabilities, f ends in a softmax and the
-    logits are log s(x), of regions in sigmoids and the logits of s(x). Its mirroring is left out: an attack runs one
-    pass of every window, not eight.
+    logits are log s(x), of regions in sigmoids and the logits of s(x). Its mirroring is left out unless
+    `inference.attack_mirrors` asks for it: an attack runs one pass of every window, not eight.
 
     The gradient is exact; none reaches the network's parameters. Windows run in batches of `window_batch`. The forward
     pass keeps the graphs of the first `kept` windows; the backward pass runs the batches of the others forward once
@@ -416,7 +416,7 @@ class SlidingWindowModel(nn.Module):
     def __init__(self, model: SegmentationModel, window_batch: int = 1, kept: int = 0) -> None:
         super().__init__()
         self.smoothing = model.defence if isinstance(model.defence, Smoothing) else None
-        self._draws = model.passes if model.takes_keys else None
+        self._draws = model.draws if model.takes_keys else None
         self.model = model if self.smoothing is None else model.drop_defence()
         self.window_batch = window_batch
         self.kept = kept

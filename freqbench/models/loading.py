@@ -22,7 +22,10 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
     precision or untrusted code, StorageRefused or StorageUnavailable if object storage does not deliver it.
     """
     if spec.members:
-        members = [load(member, device, precision, compile) for member in spec.members]
+        # The mean over mirror images is of the ensemble, not of each member once more.
+        alone = {"attack_mirrors": False}
+        single = [replace(each, inference=each.inference.model_copy(update=alone)) for each in spec.members]
+        members = [load(member, device, precision, compile) for member in single]
         mean = MeanOfLogits if spec.averages == "logits" else MeanOfProbabilities
         return wrap_network(spec, mean(members)).to(device).eval()
     source, stated = source_of(spec.arch), spec.checkpoint

@@ -176,7 +176,8 @@ class ModelSpec(Origin):
     @property
     def passes(self) -> int:
         """Network passes for each query of an attacker."""
-        return self.defence.draws if self.defence and self.adaptive else 1
+        draws = self.defence.draws if self.defence and self.adaptive else 1
+        return draws << len(self.inference.attacked_mirror)
 
     @property
     def predictions(self) -> int:

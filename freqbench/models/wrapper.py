@@ -116,7 +116,12 @@ class SegmentationModel(nn.Module):
 
     @property
     def passes(self) -> int:
-        """Passes of the network in one `forward`: the draws that are averaged."""
+        """Passes of the network in one `forward`: draws and mirror images that are averaged."""
+        return self.draws << len(self.inference.attacked_mirror)
+
+    @property
+    def draws(self) -> int:
+        """Draws of the defence that one `forward` averages."""
         return self.defence.draws if self.defence and self.adaptive else 1
 
     @property
@@ -221,10 +226,12 @@ class SegmentationModel(nn.Module):
         `keys` seed the draws of each window; without them all windows share one fixed key.
         """
         h, w, d = self._logits_place(images.shape[2:])
-        draws = []
-        for draw in range(self.passes):
+        draws, mirror = [], self.inference.attacked_mirror
+        for draw in range(self.draws):
             seen, back = self._defend(images, keys, draw)
-            draws.append(back(self._run(self._input(seen))[:, :, h, w, d]))
+            logits = self._mirrored(self._input(seen), mirror) if mirror else self._run(self._input(seen))
+            logits = self.head.logits_of(logits) if mirror and self.averages_probabilities else logits
+            draws.append(back(logits[:, :, h, w, d]))
         return draws[0] if len(draws) == 1 else self.head.mean_of_probabilities(draws)
 
     def scores(self, images: Tensor, mirror: str = "", keys: Sequence[int] | None = None) -> Tensor:
@@ -239,7 +246,10 @@ class SegmentationModel(nn.Module):
         """
         h, w, d = self._logits_place(images.shape[2:])
         seen, back = (images, keep_logits) if self.smoothing else self._defend(images, keys, draw=0)
-        padded = self._input(seen)
+        return back(self._mirrored(self._input(seen), mirror)[:, :, h, w, d])
+
+    def _mirrored(self, padded: Tensor, mirror: str) -> Tensor:
+        """Returns the mean over mirror images of windows of `_input` in the form that is averaged."""
         share = 0.5 ** len(mirror)
         mean = self.averaged_form(self._run(padded))
         if mirror:
@@ -247,7 +257,7 @@ class SegmentationModel(nn.Module):
         for count in range(1, len(mirror) + 1):
             for axes in combinations([2 + AXES.index(axis) for axis in mirror], count):
                 mean.add_(self.averaged_form(self._run(padded.flip(axes), axes)).flip(axes), alpha=share)
-        return back(mean[:, :, h, w, d])
+        return mean
 
     def averaged_form(self, logits: Tensor) -> Tensor:
         """Returns logits in the form that is averaged where windows overlap: unchanged, or as probabilities."""

@@ -1,5 +1,6 @@
 """The mean of several models' probabilities: closed form, gradient, identity, refusals, a grid."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from tiny_job import ARGS, ROI, execute, expanded, rows, small
 from torch import Tensor, nn
 
 from freqbench.core.errors import UserError
-from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, resolve, resolve_ensemble
+from freqbench.models import Inference, ModelEntry, ModelSpec, SegmentationModel, load, resolve, resolve_ensemble
 from freqbench.models.wrapper import MeanOfProbabilities
 
 SHAPE = (2, 3, 4)
@@ -93,6 +94,17 @@ def test_ensemble_is_predicted_as_its_members_or_as_its_entry_says() -> None:
     assert of(a, b).inference.mirror == "HWD"
     assert of(a, spec(MEMBERS[1]), inference={"mirror": "H"}).inference.mirror == "H"
     assert of(a, b).min_dice == 0, "nothing is expected of members that nobody trained"
+
+
+def test_an_attack_on_an_ensemble_follows_each_mirror_image_once() -> None:
+    settings = {"mirror": "H", "attack_mirrors": True}
+    a, b = (spec(member, inference=settings) for member in MEMBERS)
+    alone = (replace(each, inference=Inference()) for each in (a, b))
+    both, one, other = (load(each, torch.device("cpu")) for each in (of(a, b), *alone))
+    crop = torch.rand(1, 1, *both.roi, generator=torch.Generator().manual_seed(0))
+    seen = [(net(crop.flip(2)).flip(2), net(crop)) for net in (one, other)]
+    means = [torch.stack([net[i].softmax(1) for net in seen]).mean(0).log() for i in range(2)]
+    torch.testing.assert_close(both(crop), torch.stack(means).mean(0))
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,26 @@ def test_mirror_images_are_averaged_before_windows(net: nn.Module, mirror: str, 
         assert torch.equal(predict(model, image, 4).long(), expected)
 
 
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_an_attack_follows_mirror_images_where_it_is_asked_to(net: nn.Module, average: Any) -> None:
+    settings = Inference(mirror="HD", average=average)
+    beside = SegmentationModel(net, ROI, inference=settings)
+    through = SegmentationModel(net, ROI, inference=settings.model_copy(update={"attack_mirrors": True}))
+    crop = volume(ROI)
+    mean = over_mirrors(net, "HD", average)(crop)
+    expected = mean.log() if average == "probabilities" else mean
+    torch.testing.assert_close(through(crop), expected)
+    torch.testing.assert_close(beside(crop), net(crop))
+    assert (through.passes, beside.passes) == (4, 1)
+    assert torch.equal(predict(through, volume((13, 9, 7))), predict(beside, volume((13, 9, 7))))
+    sliding, image = SlidingWindowModel(through, 4), volume((13, 9, 7)).requires_grad_()
+    stitched = sliding(image)
+    assert torch.equal(stitched.argmax(1)[0], predict(beside, image.detach()).long())
+    torch.autograd.grad(stitched.square().sum(), image)
+    windows = len(sliding.windows(image))
+    assert (sliding.num_forwards, sliding.num_backwards) == (2 * 4 * windows, 4 * windows)
+
+
 def test_channels_are_cut_together() -> None:
     net = nn.Conv3d(3, 4, 3, padding=1).double()
     model, image = SegmentationModel(net, ROI), volume((13, 9, 3), channels=3)
