@@ -49,6 +49,9 @@ class Square(GradientAttack, NormAttack):
     becomes, in each channel, its own direction plus that of a pair of bumps, one up and one down, split along a random
     axis and with a random sign; its norm is what both cubes had, with an equal part of what is left of eps.
 
+    `aim: foreground` puts the middle of each cube on a voxel of the predicted foreground, drawn from that of the first
+    query's volume; of a window without one, anywhere. It asks for no query more.
+
     `start`: the additive noise in [-eps, eps] of the first query, `[B, C, H, W, D]`; in `l2` it is scaled to eps.
 
     **Differs from the paper**: cubes instead of squares; the loss instead of a classifier's margin; no run stops early.
@@ -61,7 +64,13 @@ class Square(GradientAttack, NormAttack):
 
     queries: int = 10_000
     p_init: float = 0.05
+    aim: str = "window"
     variant: str = "paper"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.aim != "window" and self.scope == "joint":
+            self.refuse("aim", f"expected window with scope joint, whose logits are of the volume, got {self.aim}")
 
     @property
     def run_passes(self) -> tuple[int, int]:
@@ -75,11 +84,13 @@ class Square(GradientAttack, NormAttack):
         project = self.projection(task)
         low, high = project(task.clean - 1), project(task.clean + 1)
         x = project(task.clean + self.draw_start(task))
-        highest = task.look(x)
+        highest, places = self._first(task, x)
         layout = self.queries - 1, 3 + x.shape[1]
         draws = task.draw(torch.rand, layout).unbind(dim=1)  # all at once, because each copy makes the device wait
         for query, draw in enumerate(draws):
-            cube, _ = _cube(task.clean, side_of(share(self.p_init, query, self.queries), task.clean), draw[:, :3])
+            cube, _ = _cube(
+                task.clean, side_of(share(self.p_init, query, self.queries), task.clean), draw[:, :3], places
+            )
             is_up = draw[:, 3:, None, None, None] >= 0.5
             is_there = torch.where(cube, x == torch.where(is_up, high, low), True)
             is_up = is_up ^ across(is_there.flatten(1).all(dim=1), is_up)
@@ -96,12 +107,12 @@ class Square(GradientAttack, NormAttack):
         number = clean[0].numel() if counted is None else int(counted.expand_as(clean).sum())
         balls = 1 if counted is None else len(clean)  # windows that share what is left of one ball
         x = (clean + self.eps * towards(self.draw_start(task))).clamp(0, 1)
-        highest = task.look(x)
+        highest, places = self._first(task, x)
         channels = x.shape[1]
         draws = task.draw(torch.rand, (self.queries - 1, 7 + channels)).unbind(dim=1)
         for query, draw in enumerate(draws):
             side = max(side_of(share(self.p_init, query, self.queries), clean), 3) // 2 * 2 + 1
-            cube, (h, w, d) = _cube(clean, side, draw[:, :3])
+            cube, (h, w, d) = _cube(clean, side, draw[:, :3], places)
             emptied, _ = _cube(clean, side, draw[:, 3:6])
             axis, signs = (3 * draw[:, 6]).long()[:, None, None, None], 2 * draw[:, 7:].round() - 1
             shapes = pairs(tuple(min(side, length) for length in clean.shape[2:])).to(clean)
@@ -118,6 +129,14 @@ class Square(GradientAttack, NormAttack):
             x = torch.where(across(better, x), ahead, x)
             highest = torch.where(better, value, highest)
         return x
+
+    def _first(self, task: Task, x: Tensor) -> tuple[Tensor, Sequence[Tensor] | None]:
+        """Asks the first query; returns its values, and the voxels `[n, 3]` of each sample at which `aim` aims."""
+        values, logits = task.look_closely(x)
+        if self.aim == "window":
+            return values, None
+        is_seen = logits[:, 1:] > logits[:, :1] if task.objective.head.has_background else logits > 0
+        return values, [each.nonzero() for each in is_seen.any(dim=1)]
 
     def draw_start(self, task: Task) -> Tensor:
         """Returns stripes, in `l2` a grid of bumps, or the `start` of the call."""
@@ -140,16 +159,24 @@ def side_of(p: float, like: Tensor) -> int:
     return max(round((p * like[0, 0].numel()) ** (1 / 3)), 1)
 
 
-def _cube(like: Tensor, side: int, draw: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _cube(
+    like: Tensor, side: int, draw: Tensor, middles: Sequence[Tensor] | None = None
+) -> tuple[Tensor, list[Tensor]]:
     """Returns a cube's voxels for each sample, `[B, 1, H, W, D]`, and voxels' places in it on each axis, `[B, L]`.
 
-    `draw`, `[B, 3]` in [0, 1), holds its place; places outside it are those of its nearest voxel.
+    `draw`, `[B, 3]` in [0, 1), holds its place; places outside it are those of its nearest voxel. With `middles`,
+    voxels `[n, 3]` of each sample, its first number draws one of these as the middle, as far as the window allows.
     """
+    firsts = torch.stack([place * (n - min(side, n) + 1) for n, place in zip(like.shape[2:], draw.T, strict=True)], 1)
+    for sample, voxels in enumerate(middles or ()):
+        if len(voxels):
+            extents = voxels.new_tensor([[min(side, n), n] for n in like.shape[2:]]).T
+            middle = voxels[(draw[sample, 0] * len(voxels)).long()]
+            firsts[sample] = (middle - extents[0] // 2).clamp(min=0).minimum(extents[1] - extents[0])
     cube, places = torch.ones_like(like[:, :1], dtype=torch.bool), list[Tensor]()
-    for axis, (length, place) in enumerate(zip(like.shape[2:], draw.T, strict=True), start=2):
+    for axis, (length, first) in enumerate(zip(like.shape[2:], firsts.floor().T[:, :, None], strict=True), start=2):
         extent = min(side, length)
-        first = (place * (length - extent + 1)).floor()[:, None]
-        index = torch.arange(length, device=place.device)
+        index = torch.arange(length, device=first.device)
         inside = (index >= first) & (index < first + extent)  # [B, length]
         shape = [len(inside), 1, 1, 1, 1]
         shape[axis] = length

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from attacks.asked import EPS, Asked, run, task
+from attacks.asked import EPS, SEEDS, Asked, run, task
+from attacks.examples import generators
 from attacks.small import Fixed
-from torch import Tensor
+from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, make
 from freqbench.attacks.square import share
+from freqbench.core.errors import UserError
 
 
 def search(**changes: Any) -> tuple[Asked, AttackResult]:
@@ -112,3 +114,43 @@ def test_a_cube_longer_than_the_window_is_cut_to_it() -> None:
         assert len(changed) == 6 * 6 * 4
         places.add(tuple(first.tolist()))
     assert len(places) > 1
+
+
+class Corner(nn.Module):
+    """Sees class 1 in a corner of 3 x 2 x 2 voxels of the second window alone; its logits follow the voxels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = torch.full_like(x, -9.0)
+        seen[1:, :, 5:, 6:, 2:] = 9.0
+        return torch.cat([torch.zeros_like(x), seen + x], dim=1)
+
+
+def moved(aim: str, sample: int, **changes: Any) -> Tensor:
+    """Voxels of a sample that some query moved from where the first one put them."""
+    images, model = task()[0], Asked(Corner())
+    settings = {"eps": EPS, "queries": 80, "p_init": 1e-9, "loss": "ce"} | changes
+    labels = torch.zeros_like(images, dtype=torch.long)
+    make("square", aim=aim, **settings)(model, images, labels, generator=generators(*SEEDS))
+    assert len(model.volumes) == 80
+    return (torch.stack(model.volumes)[:, sample, 0] != model.volumes[0][sample, 0]).any(dim=0)
+
+
+def test_aimed_cubes_have_their_middle_on_the_foreground_that_was_predicted() -> None:
+    corner = torch.zeros(task()[0].shape[2:], dtype=torch.bool)
+    corner[5:, 6:, 2:] = True
+    assert torch.equal(moved("foreground", 1), corner)
+    assert bool((moved("window", 1) & ~corner).any())
+    without = moved("foreground", 0), moved("window", 0)
+    assert bool((without[0] & ~corner).any()), "a window without foreground is searched everywhere"
+    assert torch.equal(*without)
+    larger = moved("foreground", 1, p_init=27 / corner.numel())
+    grown = torch.zeros_like(corner)
+    grown[4:, 5:, 1:] = True
+    assert bool((larger & ~corner).any()), "a cube of three voxels a side reaches one beyond its middle"
+    assert not bool((larger & ~grown).any())
+    assert not torch.equal(moved("foreground", 1, norm="l2"), moved("window", 1, norm="l2"))
+
+
+def test_aimed_cubes_need_logits_of_their_window() -> None:
+    with pytest.raises(UserError, match=r"^square: aim: expected window with scope joint"):
+        make("square", eps=EPS, aim="foreground", scope="joint")

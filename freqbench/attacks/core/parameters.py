@@ -116,6 +116,9 @@ PARAMETERS: dict[str, Parameter] = {
     "l2": Parameter("Euclidean norm of a window's change, on the [0, 1] intensity scale", values.weight),
     "queries": Parameter("forward passes of a search", values.count),
     "p_init": Parameter("share of the window that a cube covers at first", values.part),
+    "aim": Parameter(
+        "where cubes are put: anywhere, or on the predicted foreground", values.one_of("window", "foreground")
+    ),
     "threshold": Parameter("mean Dice at or below which later members skip a sample", values.share),
     "members": Parameter(
         "attacks of an ensemble, in their order",

@@ -143,11 +143,15 @@ class Task:
 
     def look(self, x: Tensor, render: View = lambda x: x) -> Tensor:
         """Runs one forward pass on a point's volumes, offers the point to `passes.best`, returns its values `[B]`."""
+        return self.look_closely(x, render)[0]
+
+    def look_closely(self, x: Tensor, render: View = lambda x: x) -> tuple[Tensor, Tensor]:
+        """Does the same as `look`, and returns the logits too."""
         with torch.no_grad():
             logits = self.logits(render(x))
             values = self.objective.compared(logits)
             self.offer(logits, x, values)
-        return values
+        return values, logits
 
     def offer(self, logits: Tensor, x: Tensor, values: Tensor | None = None) -> None:
         """Offers volumes, or the point that makes them, to `passes.best`, if set; `values`: `compared`, if known."""
