@@ -27,7 +27,16 @@ from torch import Tensor
 from typer.cli import get_docs_for_click
 
 from freqbench.analysis.frames import records_frame
-from freqbench.analysis.groups import bounds, group_means, is_null_row, points, select_scored
+from freqbench.analysis.groups import (
+    NOISE,
+    bounds,
+    budget_texts,
+    group_means,
+    is_null_row,
+    is_white_box,
+    points,
+    select_scored,
+)
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.declared import declared
@@ -47,6 +56,8 @@ from freqbench.models.packaged import WORST_CASES
 from freqbench.reporting.leaderboard.entry_folder import BoardEntry, read_entry
 from freqbench.reporting.leaderboard.site import Board, boards_of
 from freqbench.reporting.render import csv
+from freqbench.reporting.report import FORMATS
+from freqbench.reporting.views.ejection import ejection_section
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
 from freqbench.results.store import index_keys
 from freqbench.training import TrainJob
@@ -61,7 +72,9 @@ QUICKSTART = ROOT / "reports" / "quickstart" / "tables.md"
 BOUNDS = ROOT / "reports" / "bounds" / "README.md"
 ENTRIES = ROOT / "reports" / "leaderboard"
 BOARD_PAGE = ENTRIES / "README.md"
+LONGER = ENTRIES / "longer.csv"
 BOARD = "hippocampus"  # its dataset
+EJECTION = ROOT / "reports" / "acdc" / "ejection.md"
 NNUNET_JOB = "hippocampus/nnunet.yaml"
 BOARD_OF_README = (  # ten lines: the clean network and nine trained on attacks
     *("union-wide", "union-longest", "union", "at-sa2-opt", "at-vafa-opt"),
@@ -255,7 +268,7 @@ def board_table(names: Sequence[str] = ()) -> str:
             f"`{row['entry']}`",
             stored_entries()[row["entry"]].card.title,
             f"{row['dsc_foreground_clean']:.1f}",
-            f"{row['dsc_foreground']:.1f} [{row['low']:.1f}, {row['high']:.1f}]",
+            f"{row['dsc_foreground']:.1f} [{row['low']:.1f}, {row['high']:.1f}]{not_converged(row['entry'])}",
             row["strongest"].partition(" ")[0],
             audit_word(stored_entries()[row["entry"]]),
         ]
@@ -263,6 +276,54 @@ def board_table(names: Sequence[str] = ()) -> str:
         if not names or row["entry"] in names
     ]
     return table(rows, ["rank", "network", "made by", "clean", "worst case", "mostly by", "audit"]) + "\n"
+
+
+@cache
+def longer() -> pd.DataFrame:
+    """What six times the steps take in the set that decides a network's worst case; foreground DSC x100 by network."""
+    rows = pd.read_csv(LONGER).rename(columns={"source_model": "network"})
+    keys = ["network", "threat_model", "budget", "case_id"]
+    far = (
+        rows.groupby(keys, as_index=False)["dsc_foreground"]
+        .min()
+        .assign(longer=lambda rows: 100 * rows.pop("dsc_foreground"))
+    )
+    board = pd.concat([attacked_rows(entry).assign(network=name) for name, entry in stored_entries().items()])
+    usual = (
+        board.groupby(keys, as_index=False, observed=True)["dsc_foreground"]
+        .min()
+        .rename(columns={"dsc_foreground": "board"})
+    )
+    both = far.merge(usual, on=keys, validate="1:1")
+    both["longer"] = both[["longer", "board"]].min(axis=1)
+    both["moved"], both["patient_id"], both["seed"] = both["board"] - both["longer"], both["case_id"], 0
+    return group_means(both, keys[:3], "moved", ["board", "longer"]).set_index("network")
+
+
+def not_converged(network: str) -> str:
+    """A mark behind a worst case that six times the steps move by more than a point."""
+    return " †" if network in longer().index and longer().loc[network, "moved"] > 1 else ""
+
+
+def longer_table() -> str:
+    """A row a network: what the board's attacks and longer ones leave in the set that decides its worst case."""
+    rows = longer().sort_values("moved", ascending=False)
+    cells = [
+        [
+            f"`{name}`",
+            f"`{row['threat_model']}` {row['budget']:g}",
+            *(f"{row[each]:.1f}" for each in ("board", "longer")),
+            f"{row['moved']:.1f} {interval}{not_converged(str(name))}",
+        ]
+        for (name, row), interval in zip(rows.iterrows(), bounds(rows), strict=True)
+    ]
+    return table(cells, ["network", "deciding set", "board", "with 120 steps", "moved"]) + "\n"
+
+
+def attacked_rows(entry: BoardEntry) -> pd.DataFrame:
+    """Rows of attacks of an entry that were optimised; foreground DSC x100."""
+    rows = select_scored(current(records_frame([entry.store])))
+    return rows[is_white_box(rows) & ~is_null_row(rows) & ~rows["attack"].isin(NOISE)]
 
 
 def audit_word(entry: BoardEntry) -> str:
@@ -289,7 +350,7 @@ def board_matrix() -> str:
 def null_rows(entry: BoardEntry) -> float:
     """The lowest mean foreground DSC x100 that changes without optimisation leave, over their kinds and budgets."""
     rows = select_scored(current(records_frame([entry.store])))
-    rows = rows[is_null_row(rows) | rows["attack"].eq("random_noise")]
+    rows = rows[is_null_row(rows) | rows["attack"].isin(NOISE)]
     return float(rows.groupby(["threat_model", "budget"], observed=True)["dsc_foreground"].mean().min())
 
 
@@ -302,45 +363,74 @@ def filled(text: str, parts: Mapping[str, str]) -> str:
 
 def leaderboard_page() -> str:
     """The report on the entries, with its tables."""
-    return filled(BOARD_PAGE.read_text(encoding="utf-8"), {"board": board_table(), "matrix": board_matrix()})
+    tables = {"board": board_table(), "matrix": board_matrix(), "longer": longer_table()}
+    return filled(BOARD_PAGE.read_text(encoding="utf-8"), tables)
+
+
+def ejection_page() -> str:
+    """The report on ejection fractions, with its table."""
+    rows = pd.read_csv(EJECTION.with_suffix(".csv"))
+    (text,) = (FORMATS["markdown"]([ejection_section(str(dataset), part)]) for dataset, part in rows.groupby("dataset"))
+    lines = "".join(f"{line}\n" for line in text.splitlines() if line.startswith("|"))
+    return filled(EJECTION.read_text(encoding="utf-8"), {"ejection": lines})
 
 
 def nnunet_rows() -> pd.DataFrame:
-    """Rows of the report on nnU-Net in the order of its job, those of the clean volumes first; foreground DSC x100."""
-    clean, rows = (pd.read_csv(NNUNET.with_name(f"{name}.csv")) for name in ("clean", "attacked"))
-    names = [attack["name"] for attack in yaml.safe_load((ROOT / "jobs" / NNUNET_JOB).read_text())["attacks"]]
-    rows = rows.assign(order=rows["attack"].str.partition(" ")[0].map(names.index))
-    rows = rows.sort_values(["order", "attack", "case_id"], kind="stable")
-    before = clean.set_index("case_id")["freqbench"]
-    patients = clean["case_id"].map(rows.groupby("case_id")["patient_id"].first())
-    lost = rows["case_id"].map(before) - rows["dsc_foreground"]
-    clean = clean.rename(columns={"freqbench": "dsc_foreground"}).assign(attack="clean", patient_id=patients)
-    rows = pd.concat([clean, rows.assign(dsc_foreground_drop=100 * lost)], ignore_index=True)
-    attacks = pd.Categorical(rows["attack"], rows["attack"].unique())
-    return rows.assign(dsc_foreground=100 * rows["dsc_foreground"], attack=attacks, seed=0)
+    """Rows of the report on nnU-Net; foreground DSC x100, and the set of each in words."""
+    rows = pd.read_csv(NNUNET.with_name("attacked.csv"))
+    rows["dsc_foreground"] *= 100
+    sets = "`" + rows["threat_model"] + "` " + rows["budget_name"] + " " + budget_texts(rows).astype(str)
+    return rows.assign(set=sets, patient_id=rows["case_id"], seed=0)
+
+
+def lowest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean over patients of the lowest DSC in each set, with its interval, by set."""
+    minima = rows.groupby(["set", "case_id", "patient_id", "seed"], as_index=False)["dsc_foreground"].min()
+    return group_means(minima, ["set"], "dsc_foreground").set_index("set")
 
 
 def nnunet_attacks() -> str:
-    """What each attack leaves of nnU-Net's network, means with intervals over patients."""
-    rows, by = nnunet_rows(), ["attack", "threat_model"]
-    left, lost = (
-        group_means(rows, by, "dsc_foreground", ["linf", "ssim_body"]),
-        group_means(rows, by, "dsc_foreground_drop"),
-    )
-    columns = [
-        [name if name == "clean" else f"`{name}`" for name in left["attack"]],
-        left["threat_model"].map("`{}`".format, na_action="ignore").fillna(""),
-        map(str, left["patients"]),
-        map(points, left["dsc_foreground"]),
-        bounds(left),
-        map(points, lost["dsc_foreground_drop"]),
-        bounds(lost),
-        map(points, 255 * left["linf"]),
-        map(points, 100 * left["ssim_body"]),
+    """What null rows, each loss and the better one of each patient leave of nnU-Net's network in each set."""
+    rows = nnunet_rows().query("dataset == @BOARD and source_model == 'nnunet'")
+    is_null = is_null_row(rows.rename(columns={"attack": "label"})) | rows["attack"].str.startswith("random_noise")
+    parts = {"null row": rows[is_null], **{f"`{loss}`": rows[rows["loss"] == loss] for loss in ("auto", "dice")}}
+    means = {name: lowest(part)["dsc_foreground"] for name, part in parts.items()}
+    left = lowest(rows[~is_null]).sort_values("dsc_foreground", ascending=False, kind="stable")
+    texts = [points(value) for value in left["dsc_foreground"]]
+    cells = [
+        [name, *(points(each.get(name, float("nan"))) for each in means.values()), f"{text} {interval}"]
+        for name, text, interval in zip(left.index, texts, bounds(left), strict=True)
     ]
-    headers = ["attack", "threat model", "patients", "DSC", "interval", "drop", "its interval"]
-    headers += ["L-inf 1/255", "SSIM body"]
-    return table([*map(list, zip(*columns, strict=True))], headers) + "\n"
+    whole = lowest(rows[~is_null].assign(set="the worst of all"))
+    cells.append([whole.index[0], "", "", "", f"{points(whole['dsc_foreground'].iloc[0])} {bounds(whole)[0]}"])
+    return table(cells, ["set", *means, "lowest, interval"]) + "\n"
+
+
+def nnunet_hidden() -> str:
+    """What attacks leave of five patients window by window, on the stitched volume, and through mirror images too."""
+    rows = nnunet_rows().query("dataset != @BOARD")
+    ways = {
+        "window by window": rows.query("source_model == 'nnunet' and scope == 'window'"),
+        "joined windows": rows.query("source_model == 'nnunet' and scope == 'joint'"),
+        "joined, through mirror images": rows.query("source_model == 'mirrored'"),
+    }
+    return _side_by_side({name: lowest(part) for name, part in ways.items()})
+
+
+def nnunet_transfer() -> str:
+    """What volumes leave that were made on nnU-Net's network, and those made on the package's `unet`."""
+    rows = nnunet_rows().query("dataset == @BOARD and loss == 'auto'")
+    both = {f"made on `{name}`": lowest(part) for name, part in rows.groupby("source_model")}
+    return _side_by_side({name: part.loc[both["made on `unet`"].index] for name, part in both.items()})
+
+
+def _side_by_side(ways: Mapping[str, pd.DataFrame]) -> str:
+    texts = {}
+    for name, part in ways.items():
+        cells = zip(map(points, part["dsc_foreground"]), bounds(part), strict=True)
+        texts[name] = dict(zip(part.index, map(" ".join, cells), strict=True))
+    sets = dict.fromkeys(each for of_way in texts.values() for each in of_way)
+    return table([[each, *(way.get(each, "") for way in texts.values())] for each in sets], ["set", *texts]) + "\n"
 
 
 def nnunet_clean() -> str:
@@ -359,7 +449,8 @@ def nnunet_clean() -> str:
 
 def nnunet_page() -> str:
     """The report on nnU-Net, with its tables."""
-    return filled(NNUNET.read_text(encoding="utf-8"), {"attacks": nnunet_attacks(), "clean": nnunet_clean()})
+    made = {"attacks": nnunet_attacks, "hidden": nnunet_hidden, "transfer": nnunet_transfer, "clean": nnunet_clean}
+    return filled(NNUNET.read_text(encoding="utf-8"), {name: make() for name, make in made.items()})
 
 
 def notebook(path: Path) -> str:
@@ -700,5 +791,6 @@ if __name__ == "__main__":
     _put(ROOT / "CITATION.cff", citation())
     _put(ROOT / "docs" / "install.md", install_page())
     _put(BOARD_PAGE, leaderboard_page())
+    _put(EJECTION, ejection_page())
     _put(NNUNET, nnunet_page())
     _put(WORST_CASES, worst_cases())

@@ -288,6 +288,12 @@ def test_numbers_of_the_index_of_reports_are_those_of_the_reports() -> None:
     assert quick <= tables
 
 
+def test_the_table_of_ejection_fractions_is_that_of_its_file() -> None:
+    page = generated.EJECTION.read_text(encoding="utf-8")
+    assert page == generated.ejection_page(), "run python docs/generated.py"
+    assert len(re.findall(r"^\| un", page, flags=re.MULTILINE)) == 2 * (10 + 5), "ten sets and five null rows a network"
+
+
 def test_tables_of_the_report_on_nnunet_are_those_of_its_files() -> None:
     page = generated.NNUNET.read_text(encoding="utf-8")
     assert page == generated.nnunet_page(), "run python docs/generated.py"
@@ -301,12 +307,22 @@ def test_the_report_on_nnunet_has_every_row_of_its_job() -> None:
     content = yaml.safe_load((ROOT / "jobs" / generated.NNUNET_JOB).read_text(encoding="utf-8"))
     lists = json.loads(LISTS["Task04_Hippocampus"].read_text(encoding="utf-8"))
     held_back, rows = [Path(line["image"]).name.partition(".")[0] for line in lists["test"]], generated.nnunet_rows()
-    assert "cases" not in content["datasets"][0]
-    assert all(sorted(of_one["case_id"]) == held_back for _, of_one in rows.groupby("attack", observed=True))
+    patients = {each["name"]: held_back[: each["cases"]] for each in content["datasets"]}
+    for (dataset, _, _), of_one in rows.groupby(["dataset", "source_model", "attack"]):
+        assert sorted(of_one["case_id"]) == patients[dataset]
     names = rows["attack"].astype(str).str.partition(" ")[0]
-    assert [*dict.fromkeys(names)] == ["clean", *dict.fromkeys(attack["name"] for attack in content["attacks"])]
+    asked = {
+        (each["datasets"], source, each["name"])
+        for each in content["attacks"]
+        for source in sources_of(each["sources"])
+    }
+    assert {*zip(rows["dataset"], rows["source_model"], names, strict=True)} == asked
     trained = json.loads(generated.NNUNET.with_name("training.json").read_text(encoding="utf-8"))
     assert trained["patients"] == {split: len(lists[split]) for split in ("training", "validation")}
+
+
+def sources_of(stated: str | list[str]) -> list[str]:
+    return [stated] if isinstance(stated, str) else stated
 
 
 def test_nnunets_own_commands_find_the_clean_dice_of_its_report() -> None:

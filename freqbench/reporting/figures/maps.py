@@ -215,8 +215,8 @@ def _set_title(rows: pd.DataFrame) -> str:
 def ejection(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
     """Draws EF after the attack that does most to each patient against EF before: a panel a set, a point a patient.
 
-    Dashed lines are at REDUCED: in grey corners attacks turn a patient's class. A point without EF stands at the lower
-    end. Null rows are hollow.
+    Dashed lines are at REDUCED: in grey corners attacks turn a patient's class. What has no EF, or one below 0, stands
+    at the lower end. Null rows are hollow.
     """
     table = furthest(fractions(rows[rows["is_white_box"]], material.classes)).dropna(subset="budget")
     if table.empty:
@@ -226,7 +226,7 @@ def ejection(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
     low, high = min(0.0, table["clean"].min()) - 3, max(100.0, table[["clean", "attacked"]].max().max()) + 3
     panels = [part for _, part in table.groupby(["threat_model", "budget_name", "budget"])]
     for some in chunks(panels, MOST_MATRICES):
-        ends = ("EF without attack (%)", "EF under the attack that does most (%)")
+        ends = ("EF without attack (%)", "EF after it (%)")
         figure, axes = style.panels(len(some), 4, (0.5, 1.7), len(styles), ends)
         for axis, part in zip(axes, some, strict=True):
             for corner in ((low, REDUCED), (REDUCED, low)):

@@ -24,26 +24,31 @@ MEANS = {"true": "EF\nlabel", "clean": "EF\nclean", "attacked": "EF\nattacked"}
 
 
 def ejection(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset: a row per network and set, null rows after attacks."""
+    """Makes one table per dataset: a row per network and set, null rows after attacks; its csv has every patient."""
     frame = groups.select_scored(records, KEY)
     made = beats.fractions(frame[groups.is_white_box(frame)], classes)
     if made.empty:
         return [Section("Ejection fraction", text=NOTHING)]
-    sections = []
-    for dataset, rows in beats.furthest(made).groupby("dataset"):
-        rows = rows.assign(case_id=rows["patient_id"], seed=0, budget_text=groups.budget_texts(rows).astype(object))
-        lines = groups.group_means(rows, [*SET, "budget_text"], "moved", [*MEANS])
-        of_set = rows.groupby([*SET, "budget_text"], dropna=False)
-        turned = of_set["turned"].sum().to_numpy()
-        lost = of_set["attacked"].agg(lambda left: left.isna().sum()).to_numpy()
-        lines = lines.assign(turned=turned, patients=of_set["patient_id"].nunique().to_numpy(), lost=lost)
-        lines = lines.sort_values(["target_model", "is_null", "threat_model", "budget"], ignore_index=True)
-        budget = lines["budget_name"].fillna("") + "=" + lines["budget_text"]
-        table = lines[["target_model", "threat_model"]].rename(columns={"target_model": "model"})
-        table = table.assign(budget=budget.where(lines["budget_text"] != "", ""))
-        table["change"] = ["null row" if is_null else "attack" for is_null in lines["is_null"]]
-        table = table.assign(patients=lines["patients"], **{name: lines[each] for each, name in MEANS.items()})
-        table = table.assign(moved=lines["moved"], interval=groups.bounds(lines), turned=lines["turned"])
-        table["no EF"] = lines["lost"]
-        sections.append(Section(f"{dataset}: ejection fraction", table, HOW, lines.drop(columns=["cases", "seeds"])))
-    return sections
+    return [ejection_section(str(dataset), rows) for dataset, rows in beats.furthest(made).groupby("dataset")]
+
+
+def ejection_section(dataset: str, rows: pd.DataFrame) -> Section:
+    """Makes the table of the rows of `furthest` of one dataset."""
+    each = rows.assign(case_id=rows["patient_id"], budget_text=groups.budget_texts(rows).astype(object))
+    lines = groups.group_means(each, [*SET, "budget_text"], "moved", [*MEANS])
+    of_set = each.groupby([*SET, "budget_text"], dropna=False)
+    lines = lines.assign(
+        low=lines["low"].clip(lower=0),  # `moved` is a size
+        patients=of_set["patient_id"].nunique().to_numpy(),
+        turned=of_set["turned"].sum().to_numpy(),
+        lost=of_set["attacked"].agg(lambda left: left.isna().sum()).to_numpy(),
+    )
+    lines = lines.sort_values(["target_model", "is_null", "threat_model", "budget"], ignore_index=True)
+    budget = lines["budget_name"].fillna("") + "=" + lines["budget_text"]
+    table = lines[["target_model", "threat_model"]].rename(columns={"target_model": "model"})
+    table = table.assign(budget=budget.where(lines["budget_text"] != "", ""))
+    table["change"] = ["null row" if is_null else "attack" for is_null in lines["is_null"]]
+    table = table.assign(patients=lines["patients"], **{name: lines[mean] for mean, name in MEANS.items()})
+    table = table.assign(moved=lines["moved"], interval=groups.bounds(lines), turned=lines["turned"])
+    table["no EF"] = lines["lost"]
+    return Section(f"{dataset}: ejection fraction", table, HOW, rows)

@@ -29,7 +29,9 @@ CONFIGURATION = "3d_small"
 FEATURES, BATCH = [16, 32, 64, 128], 2
 REPORT = Path(__file__).parents[3] / "reports" / "nnunet"
 SPLITS = {"Tr": ("training", "validation"), "Ts": ("test",)}
-COLUMNS = ["case_id", "patient_id", "label", "threat_model", "dsc_foreground", "linf", "ssim_body", "num_windows"]
+SETTINGS = ["loss", "control", "scope"]
+COLUMNS = ["dataset", "source_model", "label", "threat_model", "budget_name", "budget", *SETTINGS]
+COLUMNS += ["case_id", "dsc_foreground", "linf", "ssim_body"]
 
 
 def cases(split: str) -> list[str]:
@@ -113,7 +115,9 @@ def rows(out: str, predicted: Path, predicted32: Path) -> tuple[pd.DataFrame, pd
     frame = plain(current(records_frame([Store(out)])))
     if not (frame["status"].eq("ok") & frame["left_out"].eq("")).all():
         raise SystemExit(f"{out}: expected complete rows, got failed ones or some that were left out")
-    frame = frame.sort_values(["case_id", "label"], ignore_index=True)
+    for name in SETTINGS:
+        frame[name] = [json.loads(text).get(name) for text in frame["params"]]
+    frame = frame.sort_values(["dataset", "source_model", "label", "case_id"], ignore_index=True)
     clean = frame.groupby("case_id", as_index=False)["dsc_foreground_clean"].first()
     clean = clean.rename(columns={"dsc_foreground_clean": "freqbench"})
     for name, folder in (("nnunetv2", predicted), ("nnunetv2_float32", predicted32)):
