@@ -94,12 +94,12 @@ def coded(frame: pd.DataFrame) -> pd.DataFrame:
 
 def classes(*scored: tuple[Mapping[str, Any], Mapping[str, tuple[float, float]]]) -> pd.DataFrame:
     """A record and its classes, `name=(dsc, dsc_clean)` from class 0 on, to a frame of class records."""
-    rows = []
+    rows, voxels = [], {"label_voxels": 100, "pred_voxels": 80, "pred_voxels_clean": 90}
     for record, scores in scored:
         for index, (name, (dsc, clean)) in enumerate(scores.items()):
             own = dict.fromkeys(column.name for column in CLASS_RECORDS) | {key: record[key] for key in KEY}
             own |= {"run_id": record["run_id"], "finished_at": record["finished_at"]}
-            rows.append(own | {"class_index": index, "class_name": name, "dsc": dsc, "dsc_clean": clean})
+            rows.append(own | voxels | {"class_index": index, "class_name": name, "dsc": dsc, "dsc_clean": clean})
     return to_table(CLASS_RECORDS, rows).to_pandas()
 
 

@@ -37,10 +37,12 @@ def test_a_view_needs_no_other_columns_than_it_names_and_takes_categoricals(name
     ball = row("pgd", {"kind": "voxels", "control": "none"}, source="a", target="a", **scores | drawn)
     ball |= {"attack": "ball"}
     fmn = row("fmn", source="a", target="a", smallest_linf=0.01)
-    frame = shown(*rows, fmn, ball, ball | {"budget": 0.0, "params": '{"kind": "voxels", "control": "random"}'})[
-        [*dict.fromkeys((*ALWAYS, *view.columns, "label", "left_out"))]
-    ]
-    held = (classes((rows[0], {"background": (1, 1), "liver": (0.1, 0.9)})),) if view.needs_classes else ()
+    second = row("pgd", source="a", target="a", case=1, patient_id=rows[0]["patient_id"], **scores)
+    frame = shown(
+        *rows, second, fmn, ball, ball | {"budget": 0.0, "params": '{"kind": "voxels", "control": "random"}'}
+    )[[*dict.fromkeys((*ALWAYS, *view.columns, "label", "left_out"))]]
+    held = (classes(*((each, {"background": (1, 1), "LV": (0.1, 0.9)}) for each in (rows[0], second))),)
+    held = held if view.needs_classes else ()
     sections = view.build(frame, *held)
     assert sections[0].table is not None
     assert render.markdown(view.build(coded(frame), *held)) == render.markdown(sections)
