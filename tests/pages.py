@@ -63,7 +63,7 @@ OTHERS = {  # what other programs, and folders that freqbench writes, call their
     "docs/how-to/results.md": r"clean/CASE\.nii\.gz|adv_CASE\.nii\.gz",
     "docs/install.md": r"--extra-index-url",
     "docs/security.md": r"Host",
-    "reports/nnunet/README.md": r"nnUNetv2_\w+|nnUNetTrainer_5epochs",
+    "reports/nnunet/README.md": r"nnUNetv2_\w+|nnUNetTrainer_20epochs",
     "reports/acdc/authors.md": r"attacks/(vafa|saa|saa/decompression\.py)|compression\.py",
 }
 PATH = re.compile(rf"[\w.*<>$~{{}}-]+/[\w.*<>/{{}}-]*|[\w*.-]*[\w*]\.({SUFFIXES})")

@@ -87,7 +87,7 @@ def training(folder: Path) -> dict[str, Any]:
         "patients": {"training": len(cases("training")), "validation": len(validation["metric_per_case"])},
         "epochs": len(seconds),
         "iterations": 250 * len(seconds),
-        "seconds_an_epoch": round(min(seconds)),  # undisturbed, nnU-Net's own check after it included
+        "seconds_an_epoch": round(min(seconds)),  # the least disturbed, nnU-Net's own check after it included
         "validation_dice": round(validation["foreground_mean"]["Dice"], 4),
     }
 
