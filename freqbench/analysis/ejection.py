@@ -14,7 +14,7 @@ from freqbench.analysis.frames import joined_classes, plain
 VENTRICLE = ("left ventricle", "left ventricular cavity", "lv")
 REDUCED = 50.0
 SET = ["dataset", "target_model", "threat_model", "budget_name", "budget", "is_null"]
-"""What one line is about: a network and a bounded set of changes, sought by attacks or drawn as null rows."""
+"""Columns that name a network and a bounded set of changes, which attacks search or null rows draw from."""
 VOXELS = {"label_voxels": "true", "pred_voxels_clean": "clean", "pred_voxels": "attacked"}
 _VOLUMES = [*VOXELS.values()]
 _BEAT = [*SET, "label", "seed", "patient_id"]

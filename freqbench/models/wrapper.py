@@ -229,7 +229,7 @@ class SegmentationModel(nn.Module):
         draws, mirror = [], self.inference.attacked_mirror
         for draw in range(self.draws):
             seen, back = self._defend(images, keys, draw)
-            logits = self._mirrored(self._input(seen), mirror) if mirror else self._run(self._input(seen))
+            logits = self._mean_over_mirrors(self._input(seen), mirror) if mirror else self._run(self._input(seen))
             logits = self.head.logits_of(logits) if mirror and self.averages_probabilities else logits
             draws.append(back(logits[:, :, h, w, d]))
         return draws[0] if len(draws) == 1 else self.head.mean_of_probabilities(draws)
@@ -246,9 +246,9 @@ class SegmentationModel(nn.Module):
         """
         h, w, d = self._logits_place(images.shape[2:])
         seen, back = (images, keep_logits) if self.smoothing else self._defend(images, keys, draw=0)
-        return back(self._mirrored(self._input(seen), mirror)[:, :, h, w, d])
+        return back(self._mean_over_mirrors(self._input(seen), mirror)[:, :, h, w, d])
 
-    def _mirrored(self, padded: Tensor, mirror: str) -> Tensor:
+    def _mean_over_mirrors(self, padded: Tensor, mirror: str) -> Tensor:
         """Returns the mean over mirror images of windows of `_input` in the form that is averaged."""
         share = 0.5 ** len(mirror)
         mean = self.averaged_form(self._run(padded))
