@@ -379,19 +379,20 @@ def nnunet_rows() -> pd.DataFrame:
     """Rows of the report on nnU-Net; foreground DSC x100, and the set of each in words."""
     rows = pd.read_csv(NNUNET.with_name("attacked.csv"))
     rows["dsc_foreground"] *= 100
-    sets = "`" + rows["threat_model"] + "` " + rows["budget_name"] + " " + budget_texts(rows).astype(str)
+    sets = "`" + rows["threat_model"] + "` " + budget_texts(rows).astype(str)
     return rows.assign(set=sets, patient_id=rows["case_id"], seed=0)
 
 
 def lowest(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean over patients of the lowest DSC in each set, with its interval, by set."""
+    """The mean over patients of the lowest DSC in each set, with its interval, by set."""
     minima = rows.groupby(["set", "case_id", "patient_id", "seed"], as_index=False)["dsc_foreground"].min()
     return group_means(minima, ["set"], "dsc_foreground").set_index("set")
 
 
 def nnunet_attacks() -> str:
     """What null rows, each loss and the better one of each patient leave of nnU-Net's network in each set."""
-    rows = nnunet_rows().query("dataset == @BOARD and source_model == 'nnunet'")
+    rows = nnunet_rows().query("source_model == 'nnunet'")
+    rows = rows[rows["case_id"].groupby(rows["attack"]).transform("nunique") == rows["case_id"].nunique()]
     is_null = is_null_row(rows.rename(columns={"attack": "label"})) | rows["attack"].str.startswith("random_noise")
     parts = {"null row": rows[is_null], **{f"`{loss}`": rows[rows["loss"] == loss] for loss in ("auto", "dice")}}
     means = {name: lowest(part)["dsc_foreground"] for name, part in parts.items()}
@@ -401,35 +402,44 @@ def nnunet_attacks() -> str:
         [name, *(points(each.get(name, float("nan"))) for each in means.values()), f"{text} {interval}"]
         for name, text, interval in zip(left.index, texts, bounds(left), strict=True)
     ]
-    whole = lowest(rows[~is_null].assign(set="the worst of all"))
-    cells.append([whole.index[0], "", "", "", f"{points(whole['dsc_foreground'].iloc[0])} {bounds(whole)[0]}"])
+    clean = pd.read_csv(NNUNET.with_name("clean.csv")).assign(
+        set="clean", seed=0, patient_id=lambda rows: rows["case_id"]
+    )
+    clean["dsc_foreground"] = 100 * clean["freqbench"]
+    for place, part in ((0, clean), (len(cells) + 1, rows[~is_null].assign(set="the worst of all"))):
+        mean = lowest(part)
+        cells.insert(place, [mean.index[0], "", "", "", f"{points(mean['dsc_foreground'].iloc[0])} {bounds(mean)[0]}"])
     return table(cells, ["set", *means, "lowest, interval"]) + "\n"
 
 
 def nnunet_hidden() -> str:
     """What attacks leave of five patients window by window, on the stitched volume, and through mirror images too."""
-    rows = nnunet_rows().query("dataset != @BOARD")
-    ways = {
-        "window by window": rows.query("source_model == 'nnunet' and scope == 'window'"),
-        "joined windows": rows.query("source_model == 'nnunet' and scope == 'joint'"),
-        "joined, through mirror images": rows.query("source_model == 'mirrored'"),
-    }
-    return _side_by_side({name: lowest(part) for name, part in ways.items()})
+    mirrored, own = _alike("mirrored")
+    ways = {"window by window": own[own["scope"] == "window"], "joined windows": own[own["scope"] == "joint"]}
+    return _side_by_side(ways | {"joined, through mirror images": mirrored})
 
 
 def nnunet_transfer() -> str:
     """What volumes leave that were made on nnU-Net's network, and those made on the package's `unet`."""
-    rows = nnunet_rows().query("dataset == @BOARD and loss == 'auto'")
-    both = {f"made on `{name}`": lowest(part) for name, part in rows.groupby("source_model")}
-    return _side_by_side({name: part.loc[both["made on `unet`"].index] for name, part in both.items()})
+    foreign, own = _alike("unet")
+    return _side_by_side({"made on `nnunet`": own[own["scope"] == "joint"], "made on `unet`": foreign})
+
+
+def _alike(source: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of attacks on a source, and of those on nnU-Net's network in the same sets, by the same losses and cases."""
+    rows = nnunet_rows().query("control != 'random'")
+    theirs, own = (rows[rows["source_model"] == name] for name in (source, "nnunet"))
+    keys = ["set", "loss", "case_id"]
+    return theirs, own.merge(theirs[keys])
 
 
 def _side_by_side(ways: Mapping[str, pd.DataFrame]) -> str:
     texts = {}
     for name, part in ways.items():
-        cells = zip(map(points, part["dsc_foreground"]), bounds(part), strict=True)
-        texts[name] = dict(zip(part.index, map(" ".join, cells), strict=True))
-    sets = dict.fromkeys(each for of_way in texts.values() for each in of_way)
+        means = lowest(part)
+        cells = zip(map(points, means["dsc_foreground"]), bounds(means), strict=True)
+        texts[name] = dict(zip(means.index, map(" ".join, cells), strict=True))
+    sets = sorted({each for of_way in texts.values() for each in of_way})
     return table([[each, *(way.get(each, "") for way in texts.values())] for each in sets], ["set", *texts]) + "\n"
 
 
@@ -443,8 +453,10 @@ def nnunet_clean() -> str:
     headers = ["patient", "freqbench", "`nnUNetv2_predict`", "the same, float32", "voxels that float16 turns"]
     apart, exact = ((rows["freqbench"] - rows[name]).abs().max() for name in ("nnunetv2", "nnunetv2_float32"))
     turned = (rows["voxels_of_float16"] > 0).sum()
-    said = f"Largest difference from freqbench: {apart:.6f}, by float16 in {turned} patients; {exact:.6f} in float32."
-    return f"{table(cells, headers)}\n\n{said}\n"
+    said = (
+        f"Largest difference from freqbench: {apart:.6f}, by float16 in {turned} of {len(rows)} patients; {exact:.6f}"
+    )
+    return f"{table(cells, headers)}\n\n{said} in float32.\n"
 
 
 def nnunet_page() -> str:

@@ -2,8 +2,8 @@
 
 `raw DATA FOLDER` copies the hippocampus of $FREQBENCH_DATA to a raw folder of nnU-Net. `plans FOLDER`, after nnU-Net's
 planning, adds a small configuration and the fold to its preprocessed folder. `predict` is nnUNetv2_predict with sums of
-windows in float32 and takes its arguments. `training FOLDER`, of the results, and `rows OUT PREDICTED PREDICTED32`, of
-the job and of folders with the summaries of nnUNetv2_evaluate_folder, write the files of the report.
+windows in float32 and takes its arguments. `training FOLDER PREDICTED32`, of the results, and `rows OUT PREDICTED
+PREDICTED32`, of the job, with folders that have the summaries of nnUNetv2_evaluate_folder, write the report's files.
 """
 
 import json
@@ -30,7 +30,7 @@ FEATURES, BATCH = [16, 32, 64, 128], 2
 REPORT = Path(__file__).parents[3] / "reports" / "nnunet"
 SPLITS = {"Tr": ("training", "validation"), "Ts": ("test",)}
 SETTINGS = ["loss", "control", "scope"]
-COLUMNS = ["dataset", "source_model", "label", "threat_model", "budget_name", "budget", *SETTINGS]
+COLUMNS = ["source_model", "label", "threat_model", "budget_name", "budget", *SETTINGS]
 COLUMNS += ["case_id", "dsc_foreground", "linf", "ssim_body"]
 
 
@@ -70,8 +70,8 @@ def plans(folder: Path) -> None:
     (folder / "splits_final.json").write_text(json.dumps([fold], indent=1), encoding="utf-8")
 
 
-def training(folder: Path) -> dict[str, Any]:
-    """Facts of a training from its results folder."""
+def training(folder: Path, predicted32: Path) -> dict[str, Any]:
+    """Facts of a training from its results folder, and from the predictions of `test` with sums in float32."""
     content = json.loads((folder / "plans.json").read_text(encoding="utf-8"))["configurations"]
     settings = content["3d_fullres"] | content[CONFIGURATION]
     (log,) = (folder / "fold_0").glob("training_log_*.txt")
@@ -89,6 +89,7 @@ def training(folder: Path) -> dict[str, Any]:
         "iterations": 250 * len(seconds),
         "seconds_an_epoch": round(min(seconds)),  # the least disturbed, nnU-Net's own check after it included
         "validation_dice": round(validation["foreground_mean"]["Dice"], 4),
+        "test_dice": round(float(np.mean([*dice_of(predicted32).values()])), 4),
     }
 
 
@@ -117,7 +118,8 @@ def rows(out: str, predicted: Path, predicted32: Path) -> tuple[pd.DataFrame, pd
         raise SystemExit(f"{out}: expected complete rows, got failed ones or some that were left out")
     for name in SETTINGS:
         frame[name] = [json.loads(text).get(name) for text in frame["params"]]
-    frame = frame.sort_values(["dataset", "source_model", "label", "case_id"], ignore_index=True)
+    frame = frame.sort_values(["source_model", "label", "case_id"], ignore_index=True)
+    frame["budget"] = frame["budget"].map(repr)  # 8/255 in all digits
     clean = frame.groupby("case_id", as_index=False)["dsc_foreground_clean"].first()
     clean = clean.rename(columns={"dsc_foreground_clean": "freqbench"})
     for name, folder in (("nnunetv2", predicted), ("nnunetv2_float32", predicted32)):
