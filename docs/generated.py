@@ -28,11 +28,10 @@ from typer.cli import get_docs_for_click
 
 from freqbench.analysis.frames import records_frame
 from freqbench.analysis.groups import (
-    NOISE,
     bounds,
     budget_texts,
     group_means,
-    is_null_row,
+    is_undirected,
     is_white_box,
     points,
     select_scored,
@@ -281,20 +280,12 @@ def board_table(names: Sequence[str] = ()) -> str:
 @cache
 def longer() -> pd.DataFrame:
     """What six times the steps take in the set that decides a network's worst case; foreground DSC x100 by network."""
-    rows = pd.read_csv(LONGER).rename(columns={"source_model": "network"})
+    rows = pd.read_csv(LONGER).rename(columns={"source_model": "network", "dsc_foreground": "longer"})
     keys = ["network", "threat_model", "budget", "case_id"]
-    far = (
-        rows.groupby(keys, as_index=False)["dsc_foreground"]
-        .min()
-        .assign(longer=lambda rows: 100 * rows.pop("dsc_foreground"))
-    )
-    board = pd.concat([attacked_rows(entry).assign(network=name) for name, entry in stored_entries().items()])
-    usual = (
-        board.groupby(keys, as_index=False, observed=True)["dsc_foreground"]
-        .min()
-        .rename(columns={"dsc_foreground": "board"})
-    )
-    both = far.merge(usual, on=keys, validate="1:1")
+    far = rows.assign(longer=100 * rows["longer"]).groupby(keys, as_index=False)["longer"].min()
+    board = pd.concat([entry_rows(entry).assign(network=name) for name, entry in stored_entries().items()])
+    board = board[is_white_box(board) & ~is_undirected(board)].rename(columns={"dsc_foreground": "board"})
+    both = far.merge(board.groupby(keys, as_index=False, observed=True)["board"].min(), on=keys, validate="1:1")
     both["longer"] = both[["longer", "board"]].min(axis=1)
     both["moved"], both["patient_id"], both["seed"] = both["board"] - both["longer"], both["case_id"], 0
     return group_means(both, keys[:3], "moved", ["board", "longer"]).set_index("network")
@@ -320,10 +311,9 @@ def longer_table() -> str:
     return table(cells, ["network", "deciding set", "board", "with 120 steps", "moved"]) + "\n"
 
 
-def attacked_rows(entry: BoardEntry) -> pd.DataFrame:
-    """Rows of attacks of an entry that were optimised; foreground DSC x100."""
-    rows = select_scored(current(records_frame([entry.store])))
-    return rows[is_white_box(rows) & ~is_null_row(rows) & ~rows["attack"].isin(NOISE)]
+def entry_rows(entry: BoardEntry) -> pd.DataFrame:
+    """Rows of an entry that count; foreground DSC x100."""
+    return select_scored(current(records_frame([entry.store])))
 
 
 def audit_word(entry: BoardEntry) -> str:
@@ -349,8 +339,8 @@ def board_matrix() -> str:
 
 def null_rows(entry: BoardEntry) -> float:
     """The lowest mean foreground DSC x100 that changes without optimisation leave, over their kinds and budgets."""
-    rows = select_scored(current(records_frame([entry.store])))
-    rows = rows[is_null_row(rows) | rows["attack"].isin(NOISE)]
+    rows = entry_rows(entry)
+    rows = rows[is_undirected(rows)]
     return float(rows.groupby(["threat_model", "budget"], observed=True)["dsc_foreground"].mean().min())
 
 
@@ -392,8 +382,8 @@ def lowest(rows: pd.DataFrame) -> pd.DataFrame:
 def nnunet_attacks() -> str:
     """What null rows, each loss and the better one of each patient leave of nnU-Net's network in each set."""
     rows = nnunet_rows().query("source_model == 'nnunet'")
-    rows = rows[rows["case_id"].groupby(rows["attack"]).transform("nunique") == rows["case_id"].nunique()]
-    is_null = is_null_row(rows.rename(columns={"attack": "label"})) | rows["attack"].str.startswith("random_noise")
+    rows = rows[rows["case_id"].groupby(rows["label"]).transform("nunique") == rows["case_id"].nunique()]
+    is_null = is_undirected(rows)
     parts = {"null row": rows[is_null], **{f"`{loss}`": rows[rows["loss"] == loss] for loss in ("auto", "dice")}}
     means = {name: lowest(part)["dsc_foreground"] for name, part in parts.items()}
     left = lowest(rows[~is_null]).sort_values("dsc_foreground", ascending=False, kind="stable")

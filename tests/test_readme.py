@@ -308,11 +308,10 @@ def test_the_report_on_nnunet_has_every_row_of_its_job() -> None:
     lists = json.loads(LISTS["Task04_Hippocampus"].read_text(encoding="utf-8"))
     held_back, rows = [Path(line["image"]).name.partition(".")[0] for line in lists["test"]], generated.nnunet_rows()
     sizes = {each["name"]: each["cases"] for each in content["datasets"]}
-    for _, of_one in rows.groupby(["source_model", "attack"]):
+    for _, of_one in rows.groupby(["source_model", "label"]):
         assert sorted(of_one["case_id"]) in [held_back[:number] for number in sizes.values()]
-    names = rows["attack"].astype(str).str.partition(" ")[0]
     asked = {(source, each["name"]) for each in content["attacks"] for source in sources_of(each["sources"])}
-    assert {*zip(rows["source_model"], names, strict=True)} == asked
+    assert {*zip(rows["source_model"], rows["attack"], strict=True)} == asked
     trained = json.loads(generated.NNUNET.with_name("training.json").read_text(encoding="utf-8"))
     assert trained["patients"] == {split: len(lists[split]) for split in ("training", "validation")}
 

@@ -5,11 +5,10 @@ end-systole (ES): of a patient's cases those whose label map has most and least 
 et al., "Universal definition and classification of heart failure", Journal of Cardiac Failure 27(4), 2021.
 """
 
-import numpy as np
 import pandas as pd
 
-from freqbench.analysis import groups
 from freqbench.analysis.frames import joined_classes, plain
+from freqbench.analysis.groups import is_undirected
 
 VENTRICLE = ("left ventricle", "left ventricular cavity", "lv")
 REDUCED = 50.0
@@ -31,10 +30,9 @@ def fractions(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
         records: white-box rows with IDENTITY of `groups`, or `figure_data.shown_rows`.
         classes: CLASS_RECORDS of these rows; further ones do no harm.
     """
-    is_null = groups.is_null_row(records) | records["attack"].isin(groups.NOISE)
-    columns = [name for name in _BEAT if name != "is_null"]
     cavity = classes[classes["class_name"].astype(str).str.lower().isin(VENTRICLE)]
-    rows = plain(joined_classes(records.assign(is_null=is_null), cavity, [*columns, "is_null", "case_id"]))
+    marked = records.assign(is_null=is_undirected(records))
+    rows = plain(joined_classes(marked, cavity, [*_BEAT, "case_id"]))
     rows = rows.astype(dict.fromkeys(VOXELS, float)).rename(columns=VOXELS)
     frames = rows.sort_values("true", kind="stable").groupby(_BEAT, dropna=False)
     systole, diastole = frames[_VOLUMES].first(), frames[_VOLUMES].last()
@@ -52,6 +50,6 @@ def furthest(made: pd.DataFrame) -> pd.DataFrame:
     made = made.dropna(subset="clean")
     moved = (made["attacked"] - made["clean"]).abs()
     turned = (made["attacked"] < REDUCED) != (made["clean"] < REDUCED)
-    made = made.assign(moved=moved, turned=turned | moved.isna(), _far=moved.fillna(np.inf))
-    ordered = made.sort_values(["turned", "_far"], kind="stable", ascending=False).drop(columns="_far")
+    made = made.assign(moved=moved, turned=turned | moved.isna())
+    ordered = made.sort_values(["turned", "moved"], kind="stable", ascending=False, na_position="first")
     return ordered.drop_duplicates([*SET, "patient_id"]).sort_values([*SET, "patient_id"], ignore_index=True)

@@ -62,6 +62,11 @@ def is_null_row(frame: pd.DataFrame) -> pd.Series:
     return frame["label"].astype(str).str.contains(NULL_ROW, regex=False)
 
 
+def is_undirected(frame: pd.DataFrame) -> pd.Series:
+    """True for each row of a change that nobody optimised: a null row, or noise."""
+    return is_null_row(frame) | frame["attack"].isin(NOISE)
+
+
 def native_steps(frame: pd.DataFrame) -> pd.Series:
     """Returns 1/255 of intensity in the unit of the files for each row, as `eps_native` of any row of the same dataset,
     source model and case tells; NaN where none does."""

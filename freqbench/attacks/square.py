@@ -84,13 +84,12 @@ class Square(GradientAttack, NormAttack):
         project = self.projection(task)
         low, high = project(task.clean - 1), project(task.clean + 1)
         x = project(task.clean + self.draw_start(task))
-        highest, places = self._first(task, x)
+        highest, seen = self._first(task, x)
         layout = self.queries - 1, 3 + x.shape[1]
         draws = task.draw(torch.rand, layout).unbind(dim=1)  # all at once, because each copy makes the device wait
         for query, draw in enumerate(draws):
-            cube, _ = _cube(
-                task.clean, side_of(share(self.p_init, query, self.queries), task.clean), draw[:, :3], places
-            )
+            side = side_of(share(self.p_init, query, self.queries), task.clean)
+            cube, _ = _cube(task.clean, side, _aimed(draw[:, :3], seen, side, task.clean))
             is_up = draw[:, 3:, None, None, None] >= 0.5
             is_there = torch.where(cube, x == torch.where(is_up, high, low), True)
             is_up = is_up ^ across(is_there.flatten(1).all(dim=1), is_up)
@@ -107,12 +106,12 @@ class Square(GradientAttack, NormAttack):
         number = clean[0].numel() if counted is None else int(counted.expand_as(clean).sum())
         balls = 1 if counted is None else len(clean)  # windows that share what is left of one ball
         x = (clean + self.eps * towards(self.draw_start(task))).clamp(0, 1)
-        highest, places = self._first(task, x)
+        highest, seen = self._first(task, x)
         channels = x.shape[1]
         draws = task.draw(torch.rand, (self.queries - 1, 7 + channels)).unbind(dim=1)
         for query, draw in enumerate(draws):
             side = max(side_of(share(self.p_init, query, self.queries), clean), 3) // 2 * 2 + 1
-            cube, (h, w, d) = _cube(clean, side, draw[:, :3], places)
+            cube, (h, w, d) = _cube(clean, side, _aimed(draw[:, :3], seen, side, clean))
             emptied, _ = _cube(clean, side, draw[:, 3:6])
             axis, signs = (3 * draw[:, 6]).long()[:, None, None, None], 2 * draw[:, 7:].round() - 1
             shapes = pairs(tuple(min(side, length) for length in clean.shape[2:])).to(clean)
@@ -159,24 +158,32 @@ def side_of(p: float, like: Tensor) -> int:
     return max(round((p * like[0, 0].numel()) ** (1 / 3)), 1)
 
 
-def _cube(
-    like: Tensor, side: int, draw: Tensor, middles: Sequence[Tensor] | None = None
-) -> tuple[Tensor, list[Tensor]]:
+def _aimed(draw: Tensor, seen: Sequence[Tensor] | None, side: int, like: Tensor) -> Tensor:
+    """Returns places `[B, 3]` for `_cube` whose middle is a voxel of `seen`, `[n, 3]` of each sample, as far as the
+    window allows; as drawn for a sample without one, and without `seen`."""
+    if seen is None:
+        return draw
+    sides = torch.tensor(like.shape[2:], device=like.device)
+    room = (sides - side).clamp(min=0)
+    places = [
+        (voxels[(own[0] * len(voxels)).long()] - (sides - room) // 2).clamp(min=0).minimum(room).add(0.5) / (room + 1)
+        if len(voxels)
+        else own
+        for own, voxels in zip(draw, seen, strict=True)
+    ]
+    return torch.stack(places)
+
+
+def _cube(like: Tensor, side: int, draw: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Returns a cube's voxels for each sample, `[B, 1, H, W, D]`, and voxels' places in it on each axis, `[B, L]`.
 
-    `draw`, `[B, 3]` in [0, 1), holds its place; places outside it are those of its nearest voxel. With `middles`,
-    voxels `[n, 3]` of each sample, its first number draws one of these as the middle, as far as the window allows.
+    `draw`, `[B, 3]` in [0, 1), holds its place; places outside it are those of its nearest voxel.
     """
-    firsts = torch.stack([place * (n - min(side, n) + 1) for n, place in zip(like.shape[2:], draw.T, strict=True)], 1)
-    for sample, voxels in enumerate(middles or ()):
-        if len(voxels):
-            extents = voxels.new_tensor([[min(side, n), n] for n in like.shape[2:]]).T
-            middle = voxels[(draw[sample, 0] * len(voxels)).long()]
-            firsts[sample] = (middle - extents[0] // 2).clamp(min=0).minimum(extents[1] - extents[0])
     cube, places = torch.ones_like(like[:, :1], dtype=torch.bool), list[Tensor]()
-    for axis, (length, first) in enumerate(zip(like.shape[2:], firsts.floor().T[:, :, None], strict=True), start=2):
+    for axis, (length, place) in enumerate(zip(like.shape[2:], draw.T, strict=True), start=2):
         extent = min(side, length)
-        index = torch.arange(length, device=first.device)
+        first = (place * (length - extent + 1)).floor()[:, None]
+        index = torch.arange(length, device=place.device)
         inside = (index >= first) & (index < first + extent)  # [B, length]
         shape = [len(inside), 1, 1, 1, 1]
         shape[axis] = length

@@ -124,7 +124,7 @@ def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float
             precision=PRECISION,
             zero_share=zero,
             sign_agreement=agreement,
-            draws=model.passes if _draws(model) else None,
+            draws=model.draws if _draws(model) else None,
             eps=eps,
             losses=tuple(losses),
             error=error,

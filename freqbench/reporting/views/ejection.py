@@ -45,10 +45,11 @@ def ejection_section(dataset: str, rows: pd.DataFrame) -> Section:
     )
     lines = lines.sort_values(["target_model", "is_null", "threat_model", "budget"], ignore_index=True)
     budget = lines["budget_name"].fillna("") + "=" + lines["budget_text"]
-    table = lines[["target_model", "threat_model"]].rename(columns={"target_model": "model"})
-    table = table.assign(budget=budget.where(lines["budget_text"] != "", ""))
-    table["change"] = ["null row" if is_null else "attack" for is_null in lines["is_null"]]
-    table = table.assign(patients=lines["patients"], **{name: lines[mean] for mean, name in MEANS.items()})
-    table = table.assign(moved=lines["moved"], interval=groups.bounds(lines), turned=lines["turned"])
-    table["no EF"] = lines["lost"]
+    lines = lines.assign(
+        budget=budget.where(lines["budget_text"] != "", ""),
+        change=lines["is_null"].map({True: "null row", False: "attack"}),
+        interval=groups.bounds(lines),
+    )
+    shown = ["target_model", "threat_model", "budget", "change", "patients", *MEANS, "moved", "interval", "turned"]
+    table = lines[[*shown, "lost"]].rename(columns={"target_model": "model", "lost": "no EF", **MEANS})
     return Section(f"{dataset}: ejection fraction", table, HOW, rows)

@@ -68,6 +68,15 @@ def test_predictions_see_the_defence_too_and_mirror_images_of_it() -> None:
     torch.testing.assert_close(net.shown[1], x.round().flip(2), rtol=0, atol=0)
 
 
+def test_an_attacker_follows_the_mirror_images_of_every_draw() -> None:
+    net, settings = Recorder(), Inference(mirror="HW", attack_mirrors=True)
+    model = defended({**RANDOM[0], "eot": 3}, net, inference=settings)
+    model(images(1, 1, *ROI), keys=[1])
+    assert (model.draws, model.passes, len(net.shown)) == (3, 12, 12)
+    for draw in range(0, 12, 4):
+        torch.testing.assert_close(net.shown[draw + 1], net.shown[draw].flip(2), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
 def test_an_adaptive_attacker_follows_the_mean_probability_of_its_draws(content: dict[str, Any]) -> None:
     model = defended({**content, "eot": 3})

@@ -30,7 +30,7 @@ FEATURES, BATCH = [16, 32, 64, 128], 2
 REPORT = Path(__file__).parents[3] / "reports" / "nnunet"
 SPLITS = {"Tr": ("training", "validation"), "Ts": ("test",)}
 SETTINGS = ["loss", "control", "scope"]
-COLUMNS = ["source_model", "label", "threat_model", "budget_name", "budget", *SETTINGS]
+COLUMNS = ["source_model", "attack", "label", "threat_model", "budget_name", "budget", *SETTINGS]
 COLUMNS += ["case_id", "dsc_foreground", "linf", "ssim_body"]
 
 
@@ -129,7 +129,7 @@ def rows(out: str, predicted: Path, predicted32: Path) -> tuple[pd.DataFrame, pd
         for folder in (predicted, predicted32)
     ]
     clean["voxels_of_float16"] = [int((a != b).sum()) for a, b in zip(*maps, strict=True)]
-    return clean, frame[COLUMNS].rename(columns={"label": "attack"})
+    return clean, frame[COLUMNS]
 
 
 def main(step: str, *given: str) -> None:
