@@ -124,7 +124,7 @@ def test_a_function_has_the_name_of_its_library(text: str, name: str) -> None:
 
 
 @pytest.mark.integration
-def test_what_can_run_a_file_stands_only_behind_guards() -> None:
+def test_names_that_run_a_file_stand_only_behind_guards() -> None:
     """Handed on counts as called."""
     places: dict[str, set[str]] = {}
     for file, used in uses():
