@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from freqbench.attacks import Attack
+from freqbench.attacks.core.in_step import in_step
 from freqbench.attacks.core.norms import RMS_BUDGETS
 from freqbench.core.config import Strict
 from freqbench.core.errors import UserError
@@ -67,6 +69,7 @@ def attack_case(
     learned: Tensor | None = None,
     surrogates: Sequence[SegmentationModel] = (),
     kept: int = 0,
+    seat: nn.Module | None = None,
 ) -> AttackedVolume:
     """Attacks a volume by the attack's `scope`.
 
@@ -82,7 +85,8 @@ def attack_case(
     `surrogates` are the attack's needs: another case, which is stretched to the volume's shape, the learned tensor, and
     models on the same device. Passes count `model` alone. If one of the models tells windows apart (by prompts made
     from the case's label, or by what a pipeline made beside the volume), windows are attacked one by one, unless the
-    attack couples them. Voxels that the pipeline fixes stay as they are.
+    attack couples them. Voxels that the pipeline fixes stay as they are. `seat` takes the model's place in all passes,
+    each of all windows (`attack_in_step`).
     """
     attack = attack.on_grid(case.spacing)
     model, *surrogates = (network.for_case(case) for network in (model, *surrogates))
@@ -90,7 +94,7 @@ def attack_case(
         window_batch = 1
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
     generators = [window_generator(seed or 0, case.ref.fingerprint, number) for number in range(len(windows))]
-    is_joint = attack.scope == "joint"
+    is_joint = attack.scope == "joint" and seat is None
     if is_joint or (attack.attacks_volume and len(windows) > 1):
         sliding, *others = (
             JointModel(each, windows, window_batch, kept) if is_joint else SlidingWindowModel(each, window_batch, kept)
@@ -108,7 +112,7 @@ def attack_case(
     for first in range(0, len(windows), window_batch):
         batch = windows[first : first + window_batch]
         result = attack(
-            model.cut(batch),
+            seat or model.cut(batch),
             _cut(image, batch),
             _cut(label, batch),
             generator=generators[first : first + window_batch],
@@ -133,6 +137,31 @@ def attack_case(
     )
     shown = moved.cpu() if attack.moves_labels else None
     return AttackedVolume(adversarial=_movable(case, adversarial), facts=facts, losses=tuple(losses), label=shown)
+
+
+def may_go_in_step(attack: Attack, model: SegmentationModel, num_windows: int) -> bool:
+    """True if passes of an attack on a case may serve other attacks too: each passes all windows, and draws nothing.
+
+    An attack on the prediction of several windows passes them in turns, so its passes stay its own.
+    """
+    own_way = attack.couples_batch or attack.needs or model.takes_keys or model.has_place or model.takes_volumes
+    follows = attack.follows_prediction and (num_windows > 1 or model.averages_probabilities)
+    return attack.passes != (0, 0) and not own_way and not follows
+
+
+def attack_in_step(
+    attacks: Sequence[tuple[Attack, int | None]], model: SegmentationModel, case: Case
+) -> list[AttackedVolume | BaseException]:
+    """Attacks a case by several attacks, each with its seed, which share the passes of the network.
+
+    Each `may_go_in_step`; volumes equal those of `attack_case` to rounding, and an attack that fails has its error.
+    """
+    windows = attack_windows(triple(case.image.shape[1:]), model.roi)
+
+    def call(attack: Attack, seed: int | None, seat: nn.Module) -> AttackedVolume:
+        return attack_case(attack, model, case, seed, len(windows), seat=seat)
+
+    return in_step(model.for_case(case).cut(windows), [partial(call, *each) for each in attacks])
 
 
 def _volume_attacked(

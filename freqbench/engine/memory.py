@@ -1,7 +1,7 @@
 """Fits as many windows as possible into a device's memory, and fewer if it runs out after all."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -97,6 +97,13 @@ def reference_case(case: Case, dataset: Dataset, model: SegmentationModel) -> Ca
 def hint_for(attack: Attack) -> str:
     """Returns advice for memory too small for one window: an attack on a whole volume also keeps its logits."""
     return "set scope: window (its volumes will differ)" if attack.follows_prediction else ""
+
+
+def raise_shortage(results: Iterable[object]) -> None:
+    """Raises the first of results that is an error for too little memory."""
+    for result in results:
+        if isinstance(result, RuntimeError) and _is_out_of_memory(result):
+            raise result
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -20,7 +20,7 @@ from freqbench import models
 from freqbench.core.identity import digest
 from freqbench.core.machine import core_seconds, keep_freed_memory, slowdown
 from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of, require_trust, trusting
-from freqbench.core.types import Case, CaseRef, FileLabel
+from freqbench.core.types import Case, CaseRef, FileLabel, triple
 from freqbench.data import Dataset
 from freqbench.data.preprocess import space_converter, way_to_file
 from freqbench.engine import attacking, learning, memory, rows, scoring
@@ -31,8 +31,9 @@ from freqbench.engine.retry import Patience, StoreRefuses, waiting_for_storage
 from freqbench.engine.rows import Masks, Outcome, reason_of
 from freqbench.engine.scoring import CleanScores, TargetScores
 from freqbench.job.cells import Cell, Unit
+from freqbench.job.costs import Place, place
 from freqbench.metrics import Scores
-from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction
+from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction, attack_windows
 from freqbench.pipelines import AnySpace
 
 MODEL_BYTES = 8 << 30
@@ -55,6 +56,7 @@ class WorkerSpec:
     device: str = "auto"  # cpu, cuda or cuda:N; auto: a GPU if the worker sees one
     threads: int = 1
     window_batch: int | None = None  # windows attacked at once; None: as many as the device holds
+    in_step: bool = False  # share passes between attacks, which a CPU gains nothing from
     gpu_share: float = 1.0  # the part of a GPU's memory that the worker may take
     volumes: str | None = None  # folder or URI of saved volumes; None to save none
     learned: str | None = None  # folder or URI of learned tensors; None to keep none
@@ -124,6 +126,8 @@ class Worker:
         self._clean: LRU[CleanScores] = LRU(PREDICTION_BYTES, lambda clean: clean.pred.nbytes + clean.judged.nbytes)
         self._files: LRU[FileLabel] = LRU(PREDICTION_BYTES, lambda file: file.label.nbytes)
         self.networks: Mapping[str, SegmentationModel] = {}
+        self._beside: dict[Place, Cell] = {}  # of one case and network, in the order in which they come
+        self._made: dict[Place, tuple[AttackedVolume, float]] = {}  # volumes and seconds of some of them
         self.learned = keeping_learned()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._loading: dict[Hashable, Future[Case]] = {}
@@ -139,15 +143,20 @@ class Worker:
         if refusal:
             logger.warning("%s", refusal)
 
-    def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
+    def run(
+        self, unit: Unit, prefetch: Unit | None = None, beside: Sequence[Unit] = ()
+    ) -> tuple[Outcome, Masks | None]:
         """Attacks a unit's case once and scores it on every target; meanwhile the case of unit `prefetch` is read.
 
+        Units `beside` come later, on the same case and network: as many as memory holds share the attack's passes.
         Returns rows without the scores of `scoring.shapes_of`, and the masks for these; None if they are not wanted or
         the unit failed. Raises StoreRefuses if its files cannot be saved.
         """
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         self._load_seconds, started, masks = 0.0, time.perf_counter(), None
+        if beside or place(unit) not in self._beside:
+            self._beside, self._made = {place(each): each.cell for each in beside}, {}
         before = core_seconds()
         try:
             with trusting(self.spec.trust_code):
@@ -274,31 +283,51 @@ class Worker:
         if self.spec.reuse and self.spec.volumes:
             with self._time_loading():
                 return volumes.read(self.spec.volumes, cell, case.ref)
-        model, (reference, learned, surrogates) = self._model(cell.source, cell), self.needs(cell, case)
-        graphs = self._graphs(cell)
+        key = cell.dataset.case_key(case.ref)
+        if (cell.cell_id, key) not in self._made:
+            model, (reference, learned, surrogates) = self._model(cell.source, cell), self.needs(cell, case)
+            graphs, cells = self._graphs(cell), [cell, *self._later(cell, case, model)]
+            num_windows = len(attack_windows(triple(case.image.shape[1:]), model.roi))
 
-        def attack(windows: int) -> AttackedVolume:
-            with _passes_told((model, *surrogates), self.advance):
-                return attacking.attack_case(
-                    cell.attack, model, case, cell.seed, windows, reference, learned, surrogates, graphs
-                )
+            def attack(windows: int) -> list[AttackedVolume | BaseException]:
+                together = cells[: max(1, windows // num_windows)]
+                with _passes_told((model, *surrogates), lambda passes: self.advance(passes // len(together))):
+                    if len(together) > 1:
+                        made = attacking.attack_in_step([(each.attack, each.seed) for each in together], model, case)
+                        memory.raise_shortage(made)
+                        if isinstance(made[0], AttackedVolume):
+                            return made
+                    needs = reference, learned, surrogates
+                    return [attacking.attack_case(cell.attack, model, case, cell.seed, windows, *needs, graphs)]
 
-        # Digest of all that the memory of a step depends on: the model, and the attack without its budget.
-        attack_facts = {key: value for key, value in cell.attack_identity.items() if key != cell.attack.budget_name}
-        kind = digest([cell.source.model_id, cell.precision, cell.compile, attack_facts])
-        coupled = cell.window_batch
-        wanted = coupled or self._window_batches.get(kind) or self.spec.window_batch
-        wanted = wanted or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share, surrogates)
-        started = time.perf_counter()
-        self.advance(0)
-        hint = memory.hint_for(cell.attack)
-        attacked, self.window_batch = memory.fit_memory(attack, wanted, hint, are_coupled=coupled is not None)
-        self._window_batches[kind] = self.window_batch
-        seconds = time.perf_counter() - started
+            kind, coupled = _kind_of_step(cell), cell.window_batch
+            wanted = coupled or self._window_batches.get(kind) or self.spec.window_batch
+            wanted = wanted or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share, surrogates)
+            started = time.perf_counter()
+            self.advance(0)
+            hint = memory.hint_for(cell.attack)
+            made, self.window_batch = memory.fit_memory(attack, wanted, hint, are_coupled=coupled is not None)
+            self._window_batches[kind] = self.window_batch
+            seconds = (time.perf_counter() - started) / len(made)
+            for each, volume in zip(cells, made, strict=False):
+                if isinstance(
+                    volume, AttackedVolume
+                ):  # one that failed is attacked again, alone: the error may be another's
+                    self._made[each.cell_id, key] = volume, seconds
+        attacked, seconds = self._made.pop((cell.cell_id, key))
         if self.spec.volumes and cell.saves:
             with self._time_loading():
                 self.keep(partial(volumes.save, self.spec.volumes, cell, case, attacked, seconds))
         return attacked, seconds
+
+    def _later(self, cell: Cell, case: Case, model: SegmentationModel) -> list[Cell]:
+        """Returns the cells that come after one, are not yet attacked, and may share its passes."""
+        num_windows, places = len(attack_windows(triple(case.image.shape[1:]), model.roi)), list(self._beside)
+        own = cell.cell_id, cell.dataset.case_key(case.ref)
+        after = places[places.index(own) + 1 :] if own in self._beside else places
+        cells = [cell, *(self._beside[each] for each in after if each not in self._made)]
+        may = [each for each in cells if attacking.may_go_in_step(each.attack, model, num_windows)]
+        return may[1:] if cell in may and not cell.compile else []
 
     def _graphs(self, cell: Cell) -> int:
         """Returns the number of windows whose graphs an attack on the prediction of a volume keeps."""
@@ -397,6 +426,12 @@ class Worker:
 
 def _case_key(dataset: Dataset, ref: CaseRef, space: AnySpace | None) -> Hashable:
     return dataset.case_key(ref), digest((space or dataset.space).identity())
+
+
+def _kind_of_step(cell: Cell) -> str:
+    """Digest of all that the memory of a step depends on: the model, and the attack without its budget."""
+    attack_facts = {key: value for key, value in cell.attack_identity.items() if key != cell.attack.budget_name}
+    return digest([cell.source.model_id, cell.precision, cell.compile, attack_facts])
 
 
 @contextmanager

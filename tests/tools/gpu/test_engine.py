@@ -31,10 +31,13 @@ def unit_of(attack: Mapping[str, Any], shape: Sequence[int] = (24, 20, 16), roi:
     return units_of(small(attacks=[dict(attack)], datasets=datasets, models=[net]))[0]
 
 
+def spec_on(device: torch.device, windows: int = 3) -> WorkerSpec:
+    return WorkerSpec(run_id="r", metrics=METRICS, device=device.type, threads=1, window_batch=windows)
+
+
 def rows(unit: Unit, device: torch.device) -> tuple[Any, Any]:
     """A unit's record and those of its classes, as a worker on the device makes them."""
-    spec = WorkerSpec(run_id="r", metrics=METRICS, device=device.type, threads=1, window_batch=2)
-    outcome = add_surfaces(unit, *Worker(spec).run(unit))
+    outcome = add_surfaces(unit, *Worker(spec_on(device, 2)).run(unit))
     assert not outcome.failed, outcome.records[0]["error"]
     return outcome.records[0], outcome.class_records[0]
 
@@ -45,6 +48,24 @@ def test_a_row_is_that_of_the_cpu_within_the_tolerances(attack: dict[str, Any], 
     unit = unit_of(attack)
     differences = compare(*rows(unit, torch.device("cpu")), *rows(unit, device)).differences
     assert not [each for each in differences if not each.is_tolerated or device.type == "meta"]
+
+
+@pytest.mark.gpu
+def test_attacks_that_share_passes_leave_rows_within_the_tolerances(cuda: torch.device) -> None:
+    """Their backward pass waits for the others: on a GPU autograd has a single thread, which must not be the one."""
+    attacks = [{**FIRST, "eps": [0.05, 0.1]}, {"name": "vafa_opt", "q_max": 20, "steps": 3, "block": 8}]
+    datasets = [{"name": "phantom", "shape": [16, 16, 16], "cases": 1}]
+    units = units_of(small(attacks=attacks, datasets=datasets))
+    alone, in_step = Worker(spec_on(torch.device("cpu"))), Worker(spec_on(cuda))
+    expected = [add_surfaces(unit, *alone.run(unit)) for unit in units]
+    shared = [add_surfaces(unit, *in_step.run(unit, beside=units[1:] if unit is units[0] else ())) for unit in units]
+    for one, other in zip(expected, shared, strict=True):
+        assert not other.failed, other.records[0]["error"]
+        assert other.records[0]["window_batch"] == 3
+        differences = compare(
+            one.records[0], one.class_records[0], other.records[0], other.class_records[0]
+        ).differences
+        assert not [each for each in differences if not each.is_tolerated]
 
 
 @pytest.mark.gpu
