@@ -144,9 +144,9 @@ def may_go_in_step(attack: Attack, model: SegmentationModel, num_windows: int) -
 
     An attack on the prediction of several windows passes them in turns, so its passes stay its own.
     """
-    own_way = attack.couples_batch or attack.needs or model.takes_keys or model.has_place or model.takes_volumes
     follows = attack.follows_prediction and (num_windows > 1 or model.averages_probabilities)
-    return attack.passes != (0, 0) and not own_way and not follows
+    is_apart = model.takes_keys or model.clamps_last or model.has_place or model.takes_volumes
+    return attack.passes != (0, 0) and not (attack.couples_batch or attack.needs or follows or is_apart)
 
 
 def attack_in_step(

@@ -126,7 +126,7 @@ class Worker:
         self._clean: LRU[CleanScores] = LRU(PREDICTION_BYTES, lambda clean: clean.pred.nbytes + clean.judged.nbytes)
         self._files: LRU[FileLabel] = LRU(PREDICTION_BYTES, lambda file: file.label.nbytes)
         self.networks: Mapping[str, SegmentationModel] = {}
-        self._beside: dict[Place, Cell] = {}  # of one case and network, in the order in which they come
+        self._beside: dict[Place, Cell] = {}  # the unit's and those after it, all of its case and network
         self._made: dict[Place, tuple[AttackedVolume, float]] = {}  # volumes and seconds of some of them
         self.learned = keeping_learned()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
@@ -156,7 +156,7 @@ class Worker:
             torch.cuda.reset_peak_memory_stats(self._device)
         self._load_seconds, started, masks = 0.0, time.perf_counter(), None
         if beside or place(unit) not in self._beside:
-            self._beside, self._made = {place(each): each.cell for each in beside}, {}
+            self._beside, self._made = {place(each): each.cell for each in (unit, *beside)}, {}
         before = core_seconds()
         try:
             with trusting(self.spec.trust_code):
@@ -324,7 +324,7 @@ class Worker:
         """Returns the cells that come after one, are not yet attacked, and may share its passes."""
         num_windows, places = len(attack_windows(triple(case.image.shape[1:]), model.roi)), list(self._beside)
         own = cell.cell_id, cell.dataset.case_key(case.ref)
-        after = places[places.index(own) + 1 :] if own in self._beside else places
+        after = places[places.index(own) + 1 :] if own in self._beside else []
         cells = [cell, *(self._beside[each] for each in after if each not in self._made)]
         may = [each for each in cells if attacking.may_go_in_step(each.attack, model, num_windows)]
         return may[1:] if cell in may and not cell.compile else []

@@ -89,6 +89,14 @@ def test_an_error_is_its_own_and_a_failed_pass_is_that_of_all_who_waited() -> No
     ]
 
 
+def test_a_network_that_exits_lets_nobody_wait() -> None:
+    class Exits(SmallNet):
+        def forward(self, x: Tensor) -> Tensor:
+            raise SystemExit(3)
+
+    assert [type(each) for each in in_step(Exits().eval(), [call("pgd", 0), call("pgd", 1)])] == [SystemExit] * 2
+
+
 def test_an_interrupt_ends_all() -> None:
     network = Counted()
 

@@ -81,7 +81,7 @@ class _Company:
         if self._is_over:
             raise RuntimeError("the attacks that went in step were stopped")
         answer = self._answers.pop(number)
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 
@@ -100,7 +100,7 @@ class _Company:
         self._asked = {seat: each for seat, each in self._asked.items() if seat not in asked}
         try:
             self._answers |= self._gradients(asked) if gradients else self._forward(asked)
-        except Exception as error:  # noqa: BLE001 (each call raises it, as if its own pass had failed)
+        except BaseException as error:  # noqa: BLE001 (each call raises it, as if its own pass had failed)
             self._answers |= dict.fromkeys(asked, error)
         self._turn.notify_all()
 
