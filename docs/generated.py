@@ -4,6 +4,7 @@ Pages include the files that `write` leaves in `docs/generated`, which git ignor
 """
 
 import inspect
+import itertools
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import networkx as nx
+import numpy as np
 import pandas as pd
 import torch
 import typer
@@ -36,6 +38,7 @@ from freqbench.analysis.groups import (
     points,
     select_scored,
 )
+from freqbench.analysis.statistics import rank_correlation
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.declared import declared
@@ -71,8 +74,9 @@ QUICKSTART = ROOT / "reports" / "quickstart" / "tables.md"
 BOUNDS = ROOT / "reports" / "bounds" / "README.md"
 ENTRIES = ROOT / "reports" / "leaderboard"
 BOARD_PAGE = ENTRIES / "README.md"
-LONGER = ENTRIES / "longer.csv"
-BOARD = "hippocampus"  # its dataset
+LONGER = "longer.csv"  # beside the entries
+ACDC_ENTRIES = ROOT / "reports" / "acdc" / "board"
+ACDC_PAGE = ACDC_ENTRIES / "README.md"
 EJECTION = ROOT / "reports" / "acdc" / "ejection.md"
 NNUNET_JOB = "hippocampus/nnunet.yaml"
 BOARD_OF_README = (  # ten lines: the clean network and nine trained on attacks
@@ -225,51 +229,45 @@ def install_page() -> str:
 
 
 @cache
-def stored_entries() -> Mapping[str, BoardEntry]:
-    """Entries of the repository's leaderboard, by name."""
-    return {path.name: read_entry(path) for path in sorted(ENTRIES.iterdir()) if path.is_dir()}
+def stored_entries(folder: Path = ENTRIES) -> Mapping[str, BoardEntry]:
+    """Entries of a folder of the repository, by name."""
+    return {path.name: read_entry(path) for path in sorted(folder.iterdir()) if path.is_dir()}
 
 
 @cache
-def stored_boards() -> list[Board]:
-    """Boards of these entries."""
-    return boards_of({name: entry.told for name, entry in stored_entries().items()})
-
-
-def worst_cases() -> str:
-    """CSV of what the boards over all threat models of stored entries say of the package's networks."""
-    rows = [
-        {
-            "checkpoint": stored_entries()[row["entry"]].card.checkpoint,
-            "worst_case": f"{row['dsc_foreground'] / 100:.6f}",
-            "threat_models": "; ".join(board.over),
-        }
-        for board in stored_boards()
-        if board.over
-        for row in board.rows.to_dict("records")
-    ]
-    return csv(pd.DataFrame(rows).sort_values("checkpoint"))
-
-
-def hippocampus_boards() -> tuple[Board, list[Board]]:
-    """The board over all threat models of the packaged networks of real volumes, and those of one each."""
-    boards = [board for board in stored_boards() if board.dataset == BOARD]
+def stored_boards(folder: Path = ENTRIES) -> tuple[Board, list[Board]]:
+    """The board over all threat models of a folder's entries, and those of one each."""
+    boards = boards_of({name: entry.told for name, entry in stored_entries(folder).items()})
     (whole,) = (board for board in boards if board.over)
     return whole, [board for board in boards if board.bounds in whole.over]
 
 
-def board_table(names: Sequence[str] = ()) -> str:
+def worst_cases() -> str:
+    """CSV of what the board over all threat models says of the package's networks."""
+    whole, _ = stored_boards()
+    rows = [
+        {
+            "checkpoint": stored_entries()[row["entry"]].card.checkpoint,
+            "worst_case": f"{row['dsc_foreground'] / 100:.6f}",
+            "threat_models": "; ".join(whole.over),
+        }
+        for row in whole.rows.to_dict("records")
+    ]
+    return csv(pd.DataFrame(rows).sort_values("checkpoint"))
+
+
+def board_table(names: Sequence[str] = (), folder: Path = ENTRIES) -> str:
     """The board over all threat models, of these networks or of all; foreground DSC x100."""
-    whole, _ = hippocampus_boards()
+    whole, _ = stored_boards(folder)
     rows = [
         [
             str(row["rank"]),
             f"`{row['entry']}`",
-            stored_entries()[row["entry"]].card.title,
+            stored_entries(folder)[row["entry"]].card.title,
             f"{row['dsc_foreground_clean']:.1f}",
-            f"{row['dsc_foreground']:.1f} [{row['low']:.1f}, {row['high']:.1f}]{not_converged(row['entry'])}",
+            f"{row['dsc_foreground']:.1f} [{row['low']:.1f}, {row['high']:.1f}]{not_converged(row['entry'], folder)}",
             row["strongest"].partition(" ")[0],
-            audit_word(stored_entries()[row["entry"]]),
+            audit_word(stored_entries(folder)[row["entry"]]),
         ]
         for row in whole.rows.to_dict("records")
         if not names or row["entry"] in names
@@ -278,12 +276,12 @@ def board_table(names: Sequence[str] = ()) -> str:
 
 
 @cache
-def longer() -> pd.DataFrame:
+def longer(folder: Path = ENTRIES) -> pd.DataFrame:
     """What six times the steps take in the set that decides a network's worst case; foreground DSC x100 by network."""
-    rows = pd.read_csv(LONGER).rename(columns={"source_model": "network", "dsc_foreground": "longer"})
+    rows = pd.read_csv(folder / LONGER).rename(columns={"source_model": "network", "dsc_foreground": "longer"})
     keys = ["network", "threat_model", "budget", "case_id"]
     far = rows.assign(longer=100 * rows["longer"]).groupby(keys, as_index=False)["longer"].min()
-    board = pd.concat([entry_rows(entry).assign(network=name) for name, entry in stored_entries().items()])
+    board = pd.concat([entry_rows(entry).assign(network=name) for name, entry in stored_entries(folder).items()])
     board = board[is_white_box(board) & ~is_undirected(board)].rename(columns={"dsc_foreground": "board"})
     both = far.merge(board.groupby(keys, as_index=False, observed=True)["board"].min(), on=keys, validate="1:1")
     both["longer"] = both[["longer", "board"]].min(axis=1)
@@ -291,20 +289,21 @@ def longer() -> pd.DataFrame:
     return group_means(both, keys[:3], "moved", ["board", "longer"]).set_index("network")
 
 
-def not_converged(network: str) -> str:
+def not_converged(network: str, folder: Path = ENTRIES) -> str:
     """A mark behind a worst case that six times the steps move by more than a point."""
-    return " †" if network in longer().index and longer().loc[network, "moved"] > 1 else ""
+    moved = longer(folder)["moved"]
+    return " †" if network in moved.index and moved[network] > 1 else ""
 
 
-def longer_table() -> str:
+def longer_table(folder: Path = ENTRIES) -> str:
     """A row a network: what the board's attacks and longer ones leave in the set that decides its worst case."""
-    rows = longer().sort_values("moved", ascending=False)
+    rows = longer(folder).sort_values("moved", ascending=False)
     cells = [
         [
             f"`{name}`",
             f"`{row['threat_model']}` {row['budget']:g}",
             *(f"{row[each]:.1f}" for each in ("board", "longer")),
-            f"{row['moved']:.1f} {interval}{not_converged(str(name))}",
+            f"{row['moved']:.1f} {interval}{not_converged(str(name), folder)}",
         ]
         for (name, row), interval in zip(rows.iterrows(), bounds(rows), strict=True)
     ]
@@ -323,18 +322,50 @@ def audit_word(entry: BoardEntry) -> str:
     return verdict.verdict
 
 
-def board_matrix() -> str:
+def board_matrix(folder: Path = ENTRIES) -> str:
     """What each threat model leaves of each network, in the order of the board over all; a column's most is bold."""
-    whole, boards = hippocampus_boards()
+    whole, boards = stored_boards(folder)
     left = {"clean": whole.rows.set_index("entry")["dsc_foreground_clean"]}
     for board in [*boards, whole]:
-        heading = "worst" if board.over else " ".join(re.sub(r" \w+=", " ", board.bounds).split()[:2])
-        left[heading] = board.rows.set_index("entry")["dsc_foreground"]
+        left[set_name(board)] = board.rows.set_index("entry")["dsc_foreground"]
     rows = []
     for name in whole.rows["entry"]:
         scores = [f"{each[name]:.1f}" if each[name] < each.max() else f"**{each[name]:.1f}**" for each in left.values()]
-        rows.append([f"`{name}`", *scores, f"{null_rows(stored_entries()[name]):.1f}"])
+        rows.append([f"`{name}`", *scores, f"{null_rows(stored_entries(folder)[name]):.1f}"])
     return table(rows, ["network", *left, "null rows"]) + "\n"
+
+
+def set_name(board: Board) -> str:
+    """A board's threat model and budget in two words."""
+    return "worst" if board.over else " ".join(re.sub(r" \w+=", " ", board.bounds).split()[:2])
+
+
+def orders_table() -> str:
+    """A row a threat model: Kendall's tau between the orders of the same recipes on two organs, and pairs turned."""
+    both = [stored_boards(ENTRIES), stored_boards(ACDC_ENTRIES)]
+    names = sorted(stored_entries(ACDC_ENTRIES))
+    rows = []
+    for name in (set_name(each) for each in (both[0][0], *both[0][1])):
+        one, other = (_scores(name, names, folder) for folder in (ENTRIES, ACDC_ENTRIES))
+        tau, low, high = rank_correlation(one, other)
+        turned = [
+            f"`{names[i]}` and `{names[j]}`"
+            for i, j in itertools.combinations(range(len(names)), 2)
+            if (one.mean(1)[i] - one.mean(1)[j]) * (other.mean(1)[i] - other.mean(1)[j]) < 0
+        ]
+        rows.append([name, f"{tau:.2f} [{low:.2f}, {high:.2f}]", str(len(turned)), ", ".join(turned)])
+    return table(rows, ["set", "tau", "turned", "pairs of networks in another order"]) + "\n"
+
+
+def _scores(name: str, networks: Sequence[str], folder: Path) -> np.ndarray:
+    """The lowest foreground DSC x100 of each network on each patient within a board's sets, [networks, patients]."""
+    whole, boards = stored_boards(folder)
+    sets = whole.over if name == "worst" else [each.bounds for each in boards if set_name(each) == name]
+    lowest = []
+    for network in networks:
+        worst = pd.DataFrame(stored_entries(folder)[network].told.worst_cases)
+        lowest.append(100 * worst[worst["bounds"].isin(sets)].groupby("patient_id")["dsc_foreground"].min())
+    return np.stack([each.to_numpy() for each in lowest])
 
 
 def null_rows(entry: BoardEntry) -> float:
@@ -355,6 +386,13 @@ def leaderboard_page() -> str:
     """The report on the entries, with its tables."""
     tables = {"board": board_table(), "matrix": board_matrix(), "longer": longer_table()}
     return filled(BOARD_PAGE.read_text(encoding="utf-8"), tables)
+
+
+def acdc_page() -> str:
+    """The report on the second board, with its tables and the orders of both."""
+    tables = {"board": board_table((), ACDC_ENTRIES), "matrix": board_matrix(ACDC_ENTRIES)}
+    tables |= {"longer": longer_table(ACDC_ENTRIES), "orders": orders_table()}
+    return filled(ACDC_PAGE.read_text(encoding="utf-8"), tables)
 
 
 def ejection_page() -> str:
@@ -793,6 +831,7 @@ if __name__ == "__main__":
     _put(ROOT / "CITATION.cff", citation())
     _put(ROOT / "docs" / "install.md", install_page())
     _put(BOARD_PAGE, leaderboard_page())
+    _put(ACDC_PAGE, acdc_page())
     _put(EJECTION, ejection_page())
     _put(NNUNET, nnunet_page())
     _put(WORST_CASES, worst_cases())

@@ -32,6 +32,7 @@ from freqbench.job.schema import JobSpec
 from freqbench.metrics import METRICS
 from freqbench.models import MODELS
 from freqbench.models.packaged import WORST_CASES
+from freqbench.reporting.leaderboard.entry_checks import examine, reasons
 from freqbench.reporting.page import facts
 from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.training import TrainJob
@@ -423,8 +424,19 @@ def test_tables_of_the_leaderboard_are_those_of_its_entries() -> None:
         assert sorted(re.findall(r"`([\w.-]+)`", rows)) == networks
     (short,) = re.findall(r"<!-- board -->\n(.*?)<!-- /board -->", TEXT, flags=re.DOTALL)
     assert len(re.findall(r"^\| \d", short, flags=re.MULTILINE)) == 10
-    whole, _ = generated.hippocampus_boards()
+    whole, _ = generated.stored_boards()
     assert set(whole.rows["cases"]) == set(whole.rows["patients"]) == {20}
+
+
+def test_tables_of_the_second_board_are_those_of_its_entries() -> None:
+    page = generated.ACDC_PAGE.read_text(encoding="utf-8")
+    assert page == generated.acdc_page(), "run python docs/generated.py"
+    whole, boards = generated.stored_boards(generated.ACDC_ENTRIES)
+    assert len(whole.over) == len(boards) == 10
+    assert set(whole.rows["patients"]) == {8}
+    for entry in generated.stored_entries(generated.ACDC_ENTRIES).values():
+        assert entry.card.checkpoint == f"train://acdc/board_train/{entry.name}"
+        assert reasons(examine(entry)) == []
 
 
 def test_rows_of_a_table_have_the_cells_of_its_head() -> None:

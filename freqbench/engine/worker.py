@@ -156,7 +156,8 @@ class Worker:
             torch.cuda.reset_peak_memory_stats(self._device)
         self._load_seconds, started, masks = 0.0, time.perf_counter(), None
         if beside or place(unit) not in self._beside:
-            self._beside, self._made = {place(each): each.cell for each in (unit, *beside)}, {}
+            units = (unit, *beside) if beside else ()
+            self._beside, self._made = {place(each): each.cell for each in units}, {}
         before = core_seconds()
         try:
             with trusting(self.spec.trust_code):
@@ -283,14 +284,16 @@ class Worker:
         if self.spec.reuse and self.spec.volumes:
             with self._time_loading():
                 return volumes.read(self.spec.volumes, cell, case.ref)
-        key = cell.dataset.case_key(case.ref)
-        if (cell.cell_id, key) not in self._made:
+        own = (cell.cell_id, cell.dataset.case_key(case.ref)) if self._beside else ("", "")
+        if own in self._made:
+            attacked, seconds = self._made.pop(own)
+        else:
             model, (reference, learned, surrogates) = self._model(cell.source, cell), self.needs(cell, case)
-            graphs, cells = self._graphs(cell), [cell, *self._later(cell, case, model)]
-            num_windows = len(attack_windows(triple(case.image.shape[1:]), model.roi))
+            graphs, num_windows = self._graphs(cell), len(attack_windows(triple(case.image.shape[1:]), model.roi))
+            later = self._later(own, num_windows, model)
 
             def attack(windows: int) -> list[AttackedVolume | BaseException]:
-                together = cells[: max(1, windows // num_windows)]
+                together = [cell, *later.values()][: max(1, windows // num_windows)]
                 with _passes_told((model, *surrogates), lambda passes: self.advance(passes // len(together))):
                     if len(together) > 1:
                         made = attacking.attack_in_step([(each.attack, each.seed) for each in together], model, case)
@@ -309,25 +312,26 @@ class Worker:
             made, self.window_batch = memory.fit_memory(attack, wanted, hint, are_coupled=coupled is not None)
             self._window_batches[kind] = self.window_batch
             seconds = (time.perf_counter() - started) / len(made)
-            for each, volume in zip(cells, made, strict=False):
-                if isinstance(
-                    volume, AttackedVolume
-                ):  # one that failed is attacked again, alone: the error may be another's
-                    self._made[each.cell_id, key] = volume, seconds
-        attacked, seconds = self._made.pop((cell.cell_id, key))
+            # One that failed is attacked again, alone: the error may be another's.
+            pairs = zip((own, *later), made, strict=False)
+            self._made |= {at: (each, seconds) for at, each in pairs if isinstance(each, AttackedVolume)}
+            attacked, seconds = self._made.pop(own)
         if self.spec.volumes and cell.saves:
             with self._time_loading():
                 self.keep(partial(volumes.save, self.spec.volumes, cell, case, attacked, seconds))
         return attacked, seconds
 
-    def _later(self, cell: Cell, case: Case, model: SegmentationModel) -> list[Cell]:
+    def _later(self, own: Place, num_windows: int, model: SegmentationModel) -> dict[Place, Cell]:
         """Returns the cells that come after one, are not yet attacked, and may share its passes."""
-        num_windows, places = len(attack_windows(triple(case.image.shape[1:]), model.roi)), list(self._beside)
-        own = cell.cell_id, cell.dataset.case_key(case.ref)
-        after = places[places.index(own) + 1 :] if own in self._beside else []
-        cells = [cell, *(self._beside[each] for each in after if each not in self._made)]
-        may = [each for each in cells if attacking.may_go_in_step(each.attack, model, num_windows)]
-        return may[1:] if cell in may and not cell.compile else []
+        places = list(self._beside)
+        after = places[places.index(own) :] if own in self._beside else []
+        cells = {at: self._beside[at] for at in after if at not in self._made}
+        may = {
+            at: cell
+            for at, cell in cells.items()
+            if not cell.compile and attacking.may_go_in_step(cell.attack, model, num_windows)
+        }
+        return may if may.pop(own, None) else {}
 
     def _graphs(self, cell: Cell) -> int:
         """Returns the number of windows whose graphs an attack on the prediction of a volume keeps."""

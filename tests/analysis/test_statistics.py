@@ -16,6 +16,7 @@ from freqbench.analysis.statistics import (
     mean_intervals,
     nested_interval,
     nested_intervals,
+    rank_correlation,
     statistic_intervals,
     t_intervals,
     t_tests,
@@ -308,3 +309,18 @@ def test_methods_are_rows_and_their_patients_those_of_all_networks() -> None:
     names = ["mean", "low", "high", "df"]
     assert tuple(behind.loc["b", names]) == pytest.approx(nested_interval(BY_HAND, np.array([[0.0], [0.5], [1.0]]))[:4])
     assert pd.isna(behind.loc["a", "mean"])
+
+
+def test_orders_on_two_sets_of_patients_are_compared_by_kendalls_tau() -> None:
+    random = np.random.default_rng(3)
+    levels = np.array([0.0, 10.0, 20.0, 30.0, 40.0])
+    one, other = (levels[:, None] + random.normal(size=(5, patients)) for patients in (20, 10))
+    assert rank_correlation(one, other).tolist() == [1, 1, 1]
+    assert rank_correlation(one, other[::-1])[0] == -1
+    near = np.array([0.0, 20.0, 10.0, 30.0, 30.3])[:, None] + random.normal(size=(5, 10))
+    tau, low, high = rank_correlation(one, near)
+    assert tau == pytest.approx(stats.kendalltau(one.mean(1), near.mean(1)).statistic)
+    assert -1 <= low <= tau <= high <= 1
+    assert low < high, "the last two are open"
+    tied = np.repeat(levels[[0, 0, 2, 3, 4]][:, None], 10, axis=1)
+    assert rank_correlation(one, tied)[0] == pytest.approx(stats.kendalltau(one.mean(1), tied.mean(1)).statistic)

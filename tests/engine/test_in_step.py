@@ -130,7 +130,7 @@ def test_units_beside_are_those_of_the_place_but_those_kept() -> None:
     assert not schedule.take_beside(first)
 
 
-def test_at_the_end_of_a_grid_units_are_left_to_other_workers() -> None:
+def test_other_workers_get_the_units_of_the_end_of_a_grid() -> None:
     schedule = Schedule(units_of(small(**ONE_WINDOW)))
     first = schedule.take("w")
     assert first is not None

@@ -162,7 +162,7 @@ def test_workers_that_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.integration
 def test_a_worker_gets_the_units_of_a_case_together_and_each_alone_after_a_death(tmp_path: Path) -> None:
-    """In step, as on a GPU."""
+    """Goes in step, as on a GPU."""
     attacks = [{"name": "pgd", "eps": ["2/255", "4/255", "8/255"], "steps": 2}]
     good = units_of(small(attacks=attacks, datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 4}]))
     expected = {row["case_key"] + row["cell_id"]: row for each in run_serially(good) for row in each.records}

@@ -187,6 +187,9 @@ def recompute(
     with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, trusting(trust_code):
         place = checkpoint or entry.card.checkpoint
         try:
+            if place.startswith("train://"):
+                job_name, _, name = place.removeprefix("train://").rpartition("/")
+                raise UserError(f"{place}: freqbench run {job_name} trains {name}: give its file by --checkpoint")
             local = storage.fetch(locate(place)) if not Path(place).is_dir() else Path(place)
             if local.is_file() and (digest := downloads.digest(local)) != entry.seal.checkpoint:
                 text = f"{place}: expected sha256 {entry.seal.checkpoint}, got {digest}: not the weights of this entry"

@@ -39,7 +39,7 @@ CARD = "card.yaml"
 LINE, PARAGRAPH = 200, 3000  # letters
 
 _HTTPS = re.compile(r"https://[!#-;=?-~]{1,300}")  # neither quotes nor angle brackets
-_ZOO = re.compile(r"zoo://\w[\w-]*/\w[\w.-]*")
+_PACKAGE = re.compile(r"zoo://\w[\w-]*/\w[\w.-]*|train://(\w[\w-]*/)+\w[\w.-]*")
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
 
 TEMPLATE = """\
@@ -51,7 +51,7 @@ data: ""         # what it was trained on, and where to get that
 training: ""     # how: steps, loss, augmentation, attacks
 license: ""      # of the weights, such as Apache-2.0
 contact: ""      # a mail address, or an https address
-checkpoint: {checkpoint}   # where to get the weights: an https address, or zoo://DATASET/NAME
+checkpoint: {checkpoint}   # where to get the weights: an https address, zoo://DATASET/NAME, or train://JOB/NAME
 paper: null      # an https address
 bibtex: null     # how to cite it
 """
@@ -111,7 +111,8 @@ class Card(Strict):
     """A model card: plain texts; links are https addresses.
 
     Attributes:
-        checkpoint: where to get the weights: an https address, or `zoo://DATASET/NAME`.
+        checkpoint: where to get the weights: an https address, `zoo://DATASET/NAME`, or for weights that may not be
+            passed on `train://JOB/NAME`, the packaged job that trains them.
         license: of the weights.
         contact: a mail address or an https address.
     """
@@ -123,7 +124,7 @@ class Card(Strict):
     training: Paragraph
     license: Line
     contact: Annotated[str, _address("a mail address or an https address", _MAIL)]
-    checkpoint: Annotated[str, _address("an https address or zoo://DATASET/NAME", _ZOO)]
+    checkpoint: Annotated[str, _address("an https address, zoo://DATASET/NAME or train://JOB/NAME", _PACKAGE)]
     paper: Annotated[str, _address("an https address")] | None = None
     bibtex: Paragraph | None = None
 

@@ -70,7 +70,9 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
     sha256 = {str(facts["sha256"]) for run in runs for key, facts in run.get("models", {}).items() if key in ids}
     if len(sha256) != 1:
         raise UserError(f"{out}: {model}: expected one checkpoint, its runs name {len(sha256)}: run it to a new store")
-    _copy(audit, folder / STORE / "audit", _keys(audit, ids), {**spec, "name": f"{spec['name']}-audit"})
+    cases = {case for _, case, _ in keys}  # an audit keeps rows of those that the job once had
+    audited = {key for key in _keys(audit, ids) if key[1] in cases}
+    _copy(audit, folder / STORE / "audit", audited, {**spec, "name": f"{spec['name']}-audit"})
     windows = tuple(each for each in gradients.windows if each.model == model)
     probes = Gradients(**{**dict(gradients), "windows": windows}).model_dump_json(indent=1)
     storage.write_atomic(str(folder / STORE / "audit" / GRADIENTS), probes.encode())

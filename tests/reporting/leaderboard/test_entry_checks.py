@@ -4,6 +4,7 @@ import io
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,6 +87,14 @@ def test_a_spot_check_computes_as_many_rows_as_asked_and_no_audit(
     entry = copied(entered, tmp_path, forged)
     (reason,) = computed(entry, entered, rows=1)
     assert re.match(r"reproduce: 1 rows: 1 DIFFERENT, of 2 ", reason)
+
+
+def test_weights_that_a_job_trains_are_asked_for(entered: Path, tmp_path: Path) -> None:
+    entry = copied(entered, tmp_path, lambda store: None)
+    entry = replace(entry, card=entry.card.model_copy(update={"checkpoint": "train://acdc/board_train/union"}))
+    (result,) = recompute(entry, Console(), checkpoint=None, share=1, cases=None, engine="serial", trust_code=True)
+    asked = "train://acdc/board_train/union: freqbench run acdc/board_train trains union: give its file by --checkpoint"
+    assert (result.verdict, result.text) == ("wrong", asked)
 
 
 def elsewhere(store: Path) -> None:

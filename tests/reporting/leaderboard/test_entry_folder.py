@@ -156,9 +156,10 @@ def test_the_template_has_every_key() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"checkpoint": "javascript:alert(1)"}, "checkpoint: expected an https address or zoo"),
-        ({"checkpoint": "file:///etc/passwd"}, "checkpoint: expected an https address or zoo"),
-        ({"checkpoint": "zoo://../../x"}, "checkpoint: expected an https address or zoo"),
+        ({"checkpoint": "javascript:alert(1)"}, "checkpoint: expected an https address, zoo"),
+        ({"checkpoint": "file:///etc/passwd"}, "checkpoint: expected an https address, zoo"),
+        ({"checkpoint": "zoo://../../x"}, "checkpoint: expected an https address, zoo"),
+        ({"checkpoint": "train://../x"}, "checkpoint: expected an https address, zoo"),
         ({"paper": "http://example.org"}, "paper: expected an https address"),
         ({"paper": 'https://example.org/"onclick="x'}, "paper: expected an https address"),
         ({"contact": "data:text/html,x"}, "contact: expected a mail address or an https address"),
@@ -174,6 +175,12 @@ def test_a_hostile_card_is_one_line(tmp_path: Path, changes: dict[str, Any], com
     with pytest.raises(UserError, match=complaint) as caught:
         read_card(tmp_path / "card.yaml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["https://example.org/a.pt", "zoo://phantom/unet", "train://acdc/board_train/union"])
+def test_a_card_tells_where_weights_are_or_which_job_trains_them(tmp_path: Path, place: str) -> None:
+    write_card(tmp_path, checkpoint=place)
+    assert read_card(tmp_path / "card.yaml").checkpoint == place
 
 
 @pytest.mark.parametrize("text", ["!!python/object/apply:os.system ['true']", "[]", "a: &a [*a]", "x" * 2**21])

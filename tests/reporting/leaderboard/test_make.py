@@ -146,6 +146,20 @@ def test_an_entry_is_of_one_network_alone(entered: Path, tmp_path: Path) -> None
         make_entry(str(out), "plain", tmp_path / "plain")
 
 
+def test_cases_that_the_job_once_had_are_in_no_entry(entered: Path, tmp_path: Path) -> None:
+    """A patient whom a network fails to segment is dropped from the job; rows of its audit stay in the store."""
+    out, content = str(shutil.copytree(entered / "out", tmp_path / "out")), job(entered)
+    content["datasets"] = [{**content["datasets"][0], "cases": 1}]
+    with trusting():
+        execute(content, out)
+    write_card(tmp_path / "plain")
+    assert make_entry(out, "plain", tmp_path / "plain")
+    entry = read_entry(tmp_path / "plain")
+    assert [len(cases) for cases in entry.told.cases.values()] == [1]
+    assert len({row[1] for row in Store(f"{entry.store.root}/audit").rows(KEY)}) == 1
+    assert len({row[1] for row in Store(f"{out}/audit").rows(KEY)}) == 2
+
+
 def test_a_folder_with_other_rows_is_left_alone(entered: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(entered / "entries" / "rounded", tmp_path / "plain"))
     with pytest.raises(UserError, match=r"store: expected nothing or the rows of .*, got others"):
