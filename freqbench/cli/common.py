@@ -56,7 +56,7 @@ JobFile = Annotated[
     ),
 ]
 Job = Annotated[
-    str | None, typer.Option(help="Job file to use instead of OUT's, for example because data are in another folder.")
+    str | None, typer.Option(help="Job to use instead of OUT's, for example because data are in another folder.")
 ]
 Engine = Annotated[Literal["auto", "ray", "serial"], typer.Option(help="auto: ray where more than one worker pays.")]
 Shard = Annotated[
@@ -242,7 +242,8 @@ def stored_job(out: str, path: str | None, trusted: bool, overrides: Sequence[st
     from freqbench.training import link
 
     if path:
-        return matching.match_budgets(link.present(job_of(path, list(overrides), trusted)), out, say, compute=False)
+        job = job_of(job_file(path), list(overrides), trusted)
+        return matching.match_budgets(link.present(job), out, say, compute=False)
     return schema.stored_job(Store(out).job().get("spec"), trusted, f"{out}/run.json", overrides).copy_named(out)
 
 

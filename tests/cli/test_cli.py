@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 import freqbench
 from freqbench.attacks import ATTACKS
 from freqbench.cli import app
+from freqbench.cli.common import stored_job
 from freqbench.core.errors import UserError
 from freqbench.core.terminal import amount
 from freqbench.reporting import tracker
@@ -329,3 +330,9 @@ def test_the_version_is_shown(bench: Bench) -> None:
 def test_help_shows_every_default(bench: Bench) -> None:
     _, text, _ = bench("run", "--help")
     assert "runs/NAME" in text
+
+
+def test_a_job_in_the_place_of_a_stores_own_may_be_a_packaged_one() -> None:
+    assert stored_job("", "quickstart", trusted=False).name == "quickstart"
+    with pytest.raises(UserError, match="unknown packaged job 'quickstarts'"):
+        stored_job("", "quickstarts", trusted=False)
