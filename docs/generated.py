@@ -342,25 +342,23 @@ def set_name(board: Board) -> str:
 
 def orders_table() -> str:
     """A row a threat model: Kendall's tau between the orders of the same recipes on two organs, and pairs turned."""
-    both = [stored_boards(ENTRIES), stored_boards(ACDC_ENTRIES)]
-    names = sorted(stored_entries(ACDC_ENTRIES))
-    rows = []
-    for name in (set_name(each) for each in (both[0][0], *both[0][1])):
-        one, other = (_scores(name, names, folder) for folder in (ENTRIES, ACDC_ENTRIES))
+    whole, boards = stored_boards(ACDC_ENTRIES)
+    names, rows = sorted(stored_entries(ACDC_ENTRIES)), []
+    for board in (whole, *boards):
+        one, other = (_scores(board.over or (board.bounds,), names, folder) for folder in (ENTRIES, ACDC_ENTRIES))
         tau, low, high = rank_correlation(one, other)
+        means = dict(zip(names, zip(one.mean(axis=1), other.mean(axis=1), strict=True), strict=True))
         turned = [
-            f"`{names[i]}` and `{names[j]}`"
-            for i, j in itertools.combinations(range(len(names)), 2)
-            if (one.mean(1)[i] - one.mean(1)[j]) * (other.mean(1)[i] - other.mean(1)[j]) < 0
+            f"`{a}` and `{b}`"
+            for a, b in itertools.combinations(names, 2)
+            if (means[a][0] - means[b][0]) * (means[a][1] - means[b][1]) < 0
         ]
-        rows.append([name, f"{tau:.2f} [{low:.2f}, {high:.2f}]", str(len(turned)), ", ".join(turned)])
+        rows.append([set_name(board), f"{tau:.2f} [{low:.2f}, {high:.2f}]", str(len(turned)), ", ".join(turned)])
     return table(rows, ["set", "tau", "turned", "pairs of networks in another order"]) + "\n"
 
 
-def _scores(name: str, networks: Sequence[str], folder: Path) -> np.ndarray:
-    """The lowest foreground DSC x100 of each network on each patient within a board's sets, [networks, patients]."""
-    whole, boards = stored_boards(folder)
-    sets = whole.over if name == "worst" else [each.bounds for each in boards if set_name(each) == name]
+def _scores(sets: Sequence[str], networks: Sequence[str], folder: Path) -> np.ndarray:
+    """The lowest foreground DSC x100 of each network on each patient within some sets, [networks, patients]."""
     lowest = []
     for network in networks:
         worst = pd.DataFrame(stored_entries(folder)[network].told.worst_cases)

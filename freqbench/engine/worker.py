@@ -11,6 +11,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import dropwhile, islice
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -284,24 +285,25 @@ class Worker:
         if self.spec.reuse and self.spec.volumes:
             with self._time_loading():
                 return volumes.read(self.spec.volumes, cell, case.ref)
-        own = (cell.cell_id, cell.dataset.case_key(case.ref)) if self._beside else ("", "")
-        if own in self._made:
-            attacked, seconds = self._made.pop(own)
-        else:
+        own = cell.key(case.ref, cell.source)[:2] if self._beside else ("", "")
+        if own not in self._made:
             model, (reference, learned, surrogates) = self._model(cell.source, cell), self.needs(cell, case)
             graphs, num_windows = self._graphs(cell), len(attack_windows(triple(case.image.shape[1:]), model.roi))
-            later = self._later(own, num_windows, model)
+            cells = {own: cell} | self._later(own, num_windows, model)
 
-            def attack(windows: int) -> list[AttackedVolume | BaseException]:
-                together = [cell, *later.values()][: max(1, windows // num_windows)]
+            def attack(windows: int) -> dict[Place, AttackedVolume]:
+                together = dict(islice(cells.items(), max(1, windows // num_windows)))
                 with _passes_told((model, *surrogates), lambda passes: self.advance(passes // len(together))):
                     if len(together) > 1:
-                        made = attacking.attack_in_step([(each.attack, each.seed) for each in together], model, case)
-                        memory.raise_shortage(made)
-                        if isinstance(made[0], AttackedVolume):
+                        attacks = [(each.attack, each.seed) for each in together.values()]
+                        results = attacking.attack_in_step(attacks, model, case)
+                        memory.raise_shortage(results)
+                        pairs = zip(together, results, strict=True)
+                        made = {at: result for at, result in pairs if isinstance(result, AttackedVolume)}
+                        if own in made:  # one that failed is attacked again, alone: the error may be another's
                             return made
                     needs = reference, learned, surrogates
-                    return [attacking.attack_case(cell.attack, model, case, cell.seed, windows, *needs, graphs)]
+                    return {own: attacking.attack_case(cell.attack, model, case, cell.seed, windows, *needs, graphs)}
 
             kind, coupled = _kind_of_step(cell), cell.window_batch
             wanted = coupled or self._window_batches.get(kind) or self.spec.window_batch
@@ -312,10 +314,8 @@ class Worker:
             made, self.window_batch = memory.fit_memory(attack, wanted, hint, are_coupled=coupled is not None)
             self._window_batches[kind] = self.window_batch
             seconds = (time.perf_counter() - started) / len(made)
-            # One that failed is attacked again, alone: the error may be another's.
-            pairs = zip((own, *later), made, strict=False)
-            self._made |= {at: (each, seconds) for at, each in pairs if isinstance(each, AttackedVolume)}
-            attacked, seconds = self._made.pop(own)
+            self._made |= {at: (volume, seconds) for at, volume in made.items()}
+        attacked, seconds = self._made.pop(own)
         if self.spec.volumes and cell.saves:
             with self._time_loading():
                 self.keep(partial(volumes.save, self.spec.volumes, cell, case, attacked, seconds))
@@ -323,13 +323,12 @@ class Worker:
 
     def _later(self, own: Place, num_windows: int, model: SegmentationModel) -> dict[Place, Cell]:
         """Returns the cells that come after one, are not yet attacked, and may share its passes."""
-        places = list(self._beside)
-        after = places[places.index(own) :] if own in self._beside else []
-        cells = {at: self._beside[at] for at in after if at not in self._made}
         may = {
-            at: cell
-            for at, cell in cells.items()
-            if not cell.compile and attacking.may_go_in_step(cell.attack, model, num_windows)
+            at: self._beside[at]
+            for at in dropwhile(lambda at: at != own, self._beside)
+            if at not in self._made
+            and not self._beside[at].compile
+            and attacking.may_go_in_step(self._beside[at].attack, model, num_windows)
         }
         return may if may.pop(own, None) else {}
 

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from freqbench.ops.heads import head_of
+
 T = TypeVar("T")
 
 
@@ -142,7 +144,7 @@ class InStep(nn.Module):
     def __init__(self, company: _Company, number: int) -> None:
         super().__init__()
         self.network = company.network
-        self.outputs = getattr(self.network, "outputs", "softmax")
+        self.outputs = head_of(self.network).name
         self._company, self._number = company, number
         self._open: list[_Part] = []
 

@@ -210,9 +210,9 @@ def gathered(
     audits = [Store(root) for root in roots if storage.exists(storage.join(root, "run.json"))]
     everything = [*stores, *audits]
     keys = None
-    if job_keys is not None:  # cells that any call of an audit computed for models of the job
-        targets = {target for _, _, target in job_keys}
-        keys = {*job_keys, *(key for store in audits for key in store.covered() if key[2] in targets)}
+    if job_keys is not None:  # cells that any call of an audit computed for cases and models of the job
+        places = {key[1:] for key in job_keys}
+        keys = {*job_keys, *(key for store in audits for key in store.covered() if key[1:] in places)}
     stored, records = found_records(everything, keys, ("caution", *COLUMNS), may_be_empty)
     is_read = always_classes or len(records) <= MAX_RECORDS
     return Evidence(

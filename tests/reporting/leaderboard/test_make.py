@@ -12,12 +12,13 @@ from command_line import bench
 from reporting.leaderboard.conftest import CARD, job, write_card
 from tiny_job import execute, small
 
+from freqbench.audit.checks import gathered
 from freqbench.audit.probe_files import root_of
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
 from freqbench.reporting.leaderboard.entry_folder import read_entry, told_by
 from freqbench.reporting.leaderboard.make import make_entry
-from freqbench.results import KEY, Store
+from freqbench.results import KEY, Store, index_keys
 
 
 def test_the_first_call_writes_a_card_and_the_second_the_entry(
@@ -152,6 +153,8 @@ def test_cases_that_the_job_once_had_are_in_no_entry(entered: Path, tmp_path: Pa
     content["datasets"] = [{**content["datasets"][0], "cases": 1}]
     with trusting():
         execute(content, out)
+    asked = index_keys(Store(out).job()["index"])
+    assert gathered([Store(out)], asked).records["case_key"].nunique() == 1, "the audit's checks count it no more"
     write_card(tmp_path / "plain")
     assert make_entry(out, "plain", tmp_path / "plain")
     entry = read_entry(tmp_path / "plain")
