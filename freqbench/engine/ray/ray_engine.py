@@ -187,11 +187,11 @@ class _Driver:
                 following = None  # it has the same case, and sending a unit is the most expensive step
             self._assign(slot, attempt, following, beside)
             for each in beside:
-                self._assign(slot, Attempt(unit=each), following)
+                self._assign(slot, Attempt(unit=each))
 
-    def _assign(self, slot: Slot, attempt: Attempt, following: Unit | None, beside: Sequence[Unit] = ()) -> None:
+    def _assign(self, slot: Slot, attempt: Attempt, prefetch: Unit | None = None, beside: Sequence[Unit] = ()) -> None:
         run = slot.actor.run.options(num_returns=2)
-        outcome, masks = run.remote(attempt.unit, prefetch=following, beside=beside)
+        outcome, masks = run.remote(attempt.unit, prefetch=prefetch, beside=beside)
         slot.assigned.append(Assignment(attempt=attempt, outcome=outcome, masks=masks))
         if len(slot.assigned) == 1:
             self._begins(slot)
