@@ -227,7 +227,10 @@ class Auto:
             is_open = (own > 0) & (now < 0)
             self._all_may_fall = _rms(change, is_open) * math.sqrt(left) > _rms(now, is_open)
         is_early = self._all_may_fall & (i < EARLY * self._steps)
-        margin = self._head.losses["margin"](logits, labels, scope) if i < EARLY * self._steps else m.new_zeros(())
+        may_be_early = i < EARLY * self._steps and (
+            m.is_cuda or bool(is_early.any())
+        )  # a GPU would wait for the answer
+        margin = self._head.losses["margin"](logits, labels, scope) if may_be_early else m.new_zeros(())
         voxels = (labels > 0) | (now > 0) if self.on_foreground else torch.ones_like(now, dtype=torch.bool)
         r = self.share * across(_rms(change, scope.among(voxels)), m)
         spread = (r * math.sqrt(left)).clamp(min=torch.finfo(m.dtype).tiny)
@@ -270,7 +273,7 @@ def glide(task: Task, space: Space, points: Points, steps: range, of: int, loss:
     x, previous = points
     task.objective.raises = loss
     for i in steps:
-        gradient, _ = task.gradient_and_value(x, space.render)
+        gradient = task.gradient(x, render=space.render)
         ahead = space.project(x + length(i, of) * space.radius * space.towards(gradient))
         if i > 0:
             ahead = space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))

@@ -1,7 +1,7 @@
 """Defines the losses that attacks raise, one value per sample, their voxelwise parts, and the Dice that judges them."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from freqbench.core.errors import UserError
 SMOOTH_DENOMINATOR = 1e-6
 SMOOTH_SET = 1e-5
 MARGIN = 2.0
+SLAB = 2**17  # logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,9 +257,9 @@ def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
     A voxel is wrong above 0; from 2 on it has no gradient, so that the attack moves on to voxels that it can still win.
     """
-    of_label = logits.gather(1, labels.long())
-    others = logits.scatter(1, labels.long(), -torch.inf).amax(dim=1)
-    return _class_mean((others - of_label[:, 0]).clamp(max=MARGIN), labels, logits.shape[1], scope)
+    slabs = _slabs(logits, labels.long())
+    m = torch.cat([z.scatter(1, y, -torch.inf).amax(dim=1, keepdim=True) - z.gather(1, y) for z, y in slabs], dim=2)
+    return _class_mean(m.clamp(max=MARGIN), labels, logits.shape[1], scope)
 
 
 def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor, Tensor]:
@@ -274,9 +275,7 @@ def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Te
     same, by the first part. Voxels out of scope cost nothing.
     """
     index = labels.long()
-    with torch.no_grad():  # not by argmax, which takes seven times as long on a CPU
-        other = logits.scatter(1, index, -torch.inf).max(dim=1, keepdim=True).indices
-    m = logits.gather(1, other) - logits.gather(1, index)
+    m, other = _Lead.apply(logits, index)  # type: ignore[no-untyped-call]
     pred, true = torch.where(m.detach() > 0, other, index).flatten(1), index.flatten(1)
     both, hits, labelled = _counts(pred, true, logits.shape[1], scope.voxels)
     counts = labelled > 0
@@ -292,6 +291,44 @@ def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Te
     if scope.voxels is None:
         return m, mine, others
     return m, mine * scope.voxels, others * scope.voxels
+
+
+class _Lead(torch.autograd.Function):
+    """Computes how far the largest logit of another class is ahead of the label's, and the first class that has it."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        m, other = [], []
+        for z, y in _slabs(logits, index):
+            others = z.scatter(1, y, -torch.inf)
+            m.append(others.amax(dim=1, keepdim=True) - z.gather(1, y))
+            other.append(_first_largest(others))
+        ctx.shape = logits.shape
+        leads, classes = torch.cat(m, dim=2), torch.cat(other, dim=2)
+        ctx.save_for_backward(index, classes)
+        ctx.mark_non_differentiable(classes)
+        return leads, classes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        index, other = ctx.saved_tensors
+        return upstream.new_zeros(ctx.shape).scatter_(1, other, upstream).scatter_(1, index, -upstream), None
+
+
+def _slabs(*volumes: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cuts logits `[B, K, H, W, D]`, and what has their grid, along H, so that a CPU's cache holds a part; no GPU's."""
+    first = volumes[0]
+    rows = len(first[0, 0]) if first.is_cuda else max(1, SLAB // first[:, :, 0].numel())
+    return zip(*(torch.split(volume, rows, dim=2) for volume in volumes), strict=True)
+
+
+def _first_largest(logits: Tensor) -> Tensor:
+    """Returns the first class of the largest logit, `[B, 1, H, W, D]`: on a CPU in a third of the time of `max`."""
+    last = logits.shape[1] - 1
+    ranks = torch.arange(last, -1, -1, dtype=torch.uint8 if last < 2**8 else torch.int32, device=logits.device)
+    is_largest = logits == logits.amax(dim=1, keepdim=True)
+    return last - (is_largest * ranks.reshape(-1, *[1] * (logits.dim() - 2))).amax(dim=1, keepdim=True).long()
 
 
 def _counts(pred: Tensor, true: Tensor, num_classes: int, voxels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -313,7 +350,8 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     counts = torch.ones_like(p[:, 0]) if scope.voxels is None else scope.voxels.flatten(1).to(p)
     overlap = _per_class(p.gather(1, index[:, None])[:, 0] * counts, index, p.shape[1])
     size = _per_class(counts, index, p.shape[1])
-    scores = 2 * overlap / ((p * counts[:, None]).sum(dim=2) + size + SMOOTH_DENOMINATOR)
+    soft = (p if scope.voxels is None else p * counts[:, None]).sum(dim=2)
+    scores = 2 * overlap / (soft + size + SMOOTH_DENOMINATOR)
     weights = (size > 0).double()
     if scope.classes is None:
         weights[:, 0] = 0
@@ -393,7 +431,7 @@ def mean_dice(
             foreground, 1 to K - 1; labels without foreground give the share of correct voxels.
         voxels: the only voxels that count, bool `[B, 1, H, W, D]`; None: all.
     """
-    pred, true = logits.max(dim=1).indices.flatten(1), labels.flatten(1).long()  # [B, N]; faster than argmax
+    pred, true = torch.cat([_first_largest(z) for (z,) in _slabs(logits)], dim=2).flatten(1), labels.flatten(1).long()
     both, hits, labelled = _counts(pred, true, logits.shape[1], voxels)
     dice = 2 * hits / both.clamp(min=1)
     counts = torch.zeros_like(labelled)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, apgd, make
+from freqbench.attacks.core.objective import Objective
 from freqbench.core.errors import ParameterError
 from freqbench.ops.heads import SOFTMAX
 from freqbench.ops.losses import EVERYTHING, Loss, margin, mean_dice
@@ -79,6 +80,17 @@ def test_a_switch_changes_the_loss_halfway(legs: list[tuple[str, range, int]]) -
 def test_auto_takes_the_passes_of_one_loss() -> None:
     result = attacked("auto")
     assert (result.num_forwards, result.num_backwards) == (21, 20)
+
+
+@pytest.mark.parametrize(("loss", "compared"), [("auto", 1), ("dice", 7)])
+def test_a_loss_that_ranks_no_volume_is_computed_at_the_end_alone(
+    loss: str, compared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hard Dice ranks the volumes of losses that change."""
+    calls, own = [], Objective.compared
+    monkeypatch.setattr(Objective, "compared", lambda self, *given: calls.append(loss) or own(self, *given))
+    attacked(loss, 6)
+    assert len(calls) == compared
 
 
 def objectives(*logits: Tensor, labels: Tensor, steps: int = 20, loss: str = "auto") -> list[Tensor]:

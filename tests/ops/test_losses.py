@@ -12,7 +12,8 @@ from torch import Tensor
 
 from freqbench.core.errors import UserError
 from freqbench.metrics import dice
-from freqbench.ops.losses import EVERYTHING, LOSSES, Loss, Scope, dice_of_set, mean_dice
+from freqbench.ops import losses
+from freqbench.ops.losses import EVERYTHING, LOSSES, Loss, Scope, dice_of_set, flips, margin, mean_dice
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
@@ -178,6 +179,30 @@ def test_a_loss_without_voxels_has_no_gradient(name: str) -> None:
     (gradient,) = torch.autograd.grad(value.sum(), logits)
     assert torch.equal(gradient, torch.zeros_like(gradient))
     assert bool(value.isfinite().all())
+
+
+@pytest.mark.parametrize("num_classes", [2, 5, 300])
+def test_a_slab_at_a_time_gives_what_the_whole_volume_gives(num_classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounded logits, of which many are equal; the gradient of a whole volume is that of PyTorch's own operations."""
+    logits, labels, _ = random_task(num_classes=num_classes)
+    logits = logits.round()
+
+    def results() -> list[Tensor]:
+        z = logits.clone().requires_grad_()
+        lead, mine, others = flips(z, labels)
+        of_lead, of_margin = (torch.autograd.grad(each.sum(), z)[0] for each in (lead, margin(z, labels)))
+        return [lead.detach(), mine, others, of_lead, of_margin, mean_dice(z, labels)]
+
+    monkeypatch.setattr(losses, "SLAB", 1)
+    slabs = results()
+    monkeypatch.setattr(losses, "SLAB", 2**30)
+    z = logits.clone().requires_grad_()
+    ahead, other = z.scatter(1, labels, -torch.inf).max(dim=1, keepdim=True)
+    (gradient,) = torch.autograd.grad((ahead - z.gather(1, labels)).sum(), z)
+    assert all(map(torch.equal, slabs, results()))
+    assert torch.equal(slabs[0], ahead - z.gather(1, labels))
+    assert torch.equal(slabs[3], gradient)
+    assert torch.equal(slabs[3].argmax(dim=1, keepdim=True), other)
 
 
 def test_dlr_targeted_asks_for_the_truth() -> None:

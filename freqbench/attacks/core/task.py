@@ -151,17 +151,14 @@ class Task:
         with torch.no_grad():
             logits = self.logits(render(x))
             values = self.objective.compared(logits)
-            self.offer(logits, x, values)
+            self.offer(logits, x, lambda: values)
         return values, logits
 
-    def offer(self, logits: Tensor, x: Tensor, values: Tensor | None = None) -> None:
-        """Offers volumes, or the point that makes them, to `passes.best`, if set; `values`: `compared`, if known."""
+    def offer(self, logits: Tensor, x: Tensor, compared: Callable[[], Tensor]) -> None:
+        """Offers volumes, or the point that makes them, to `passes.best`, if set: by success, or what is `compared`."""
         best = self.passes.best
-        if best is None:
-            return
-        if best.by_success:
-            values = self.objective.success(logits)
-        best.offer(self.objective.compared(logits) if values is None else values, x.detach())
+        if best is not None:
+            best.offer(self.objective.success(logits) if best.by_success else compared(), x.detach())
 
     def gradient(
         self,
@@ -169,33 +166,32 @@ class Task:
         objective: Callable[[Tensor], Tensor] | None = None,
         *,
         of_logits: Callable[[Tensor], Tensor] | None = None,
+        render: View = lambda x: x,
     ) -> Tensor:
         """Returns the gradient of an objective with respect to `x` alone, and records the objective's value.
 
-        The objective is a function of `x`, or `of_logits` a function of its logits, that returns one value per sample,
-        `[B]`; by default it is `loss`. Unless `objective` is given, `x` is offered to `passes.best` if that is set.
+        The objective is a function of `x`, or `of_logits` a function of the logits of the volumes that `render` makes;
+        it returns one value per sample, `[B]`; by default it is `loss`. Unless `objective` is given, `x` is offered to
+        `passes.best` if that is set.
         """
 
-        def of_volumes(volumes: Tensor) -> Tensor:
-            logits = self.logits(volumes)
-            if of_logits is not None:
-                self.offer(logits, volumes)
-                return of_logits(logits)
-            raised = self.objective.raised(logits)
-            if self.passes.best is not None:
-                self.offer(logits, volumes, self.objective.compared(logits, raised))
+        def of_point(point: Tensor) -> Tensor:
+            logits = self.logits(render(point))
+            raised = (of_logits or self.objective.raised)(logits)
+            known = raised if of_logits is None else None
+            self.offer(logits, point, lambda: self.objective.compared(logits, known))
             return raised
 
-        return self.gradient_and(x, lambda point: ((objective or of_volumes)(point), None))[0]
+        return self.gradient_and(x, lambda point: ((objective or of_point)(point), None))[0]
 
-    def gradient_and_value(self, x: Tensor, render: Callable[[Tensor], Tensor] = lambda x: x) -> tuple[Tensor, Tensor]:
+    def gradient_and_value(self, x: Tensor, render: View = lambda x: x) -> tuple[Tensor, Tensor]:
         """Returns the gradient of `loss` at points, and values `[B]` that compare the volumes that `render` makes."""
 
         def objective(point: Tensor) -> tuple[Tensor, Tensor]:
             logits = self.logits(render(point))
             raised = self.objective.raised(logits)
             values = self.objective.compared(logits, raised)
-            self.offer(logits, point, values)
+            self.offer(logits, point, lambda: values)
             return raised, values
 
         return self.gradient_and(x, objective)
