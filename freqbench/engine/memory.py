@@ -57,26 +57,28 @@ def fit_memory(action: Callable[[int], V], windows: int, hint: str = "", are_cou
 
 def segment(
     model: SegmentationModel,
-    image: Tensor,
+    images: Sequence[Tensor],
     case: Case,
     windows: int,
     with_confidence: bool,
     seed: int = 0,
     tolerances: Sequence[float] | None = None,
     file_grid: FileGrid | Restore | None = None,
-) -> tuple[VolumePrediction, int]:
-    """Returns a model's prediction of a case's volume `[C, H, W, D]`, and the number of windows at once that fit.
+) -> tuple[list[VolumePrediction], int]:
+    """Returns a model's predictions of a case's volumes `[C, H, W, D]`, and the number of windows at once that fit.
 
-    `seed` and `file_grid` as in `models.prediction`, `tolerances` as in `scoring.score_draw`.
+    `seed` and `file_grid` as in `models.prediction`, `tolerances` as in `scoring.score_draw`. Several volumes share
+    passes; a model with smoothing takes one.
     """
     prepared, label = model.for_case(case), case.label[0].to(torch.uint8)
 
-    def predict(windows: int) -> VolumePrediction:
+    def predict(windows: int) -> list[VolumePrediction]:
+        about = case.ref.fingerprint, with_confidence
+        if len(images) > 1:
+            return list(models.predictions(prepared, [image[None] for image in images], windows, *about, file_grid))
         has_regions = not model.head.has_background
         judge = partial(scoring.score_draw, label, spacing=case.spacing, tolerances=tolerances, has_regions=has_regions)
-        return models.prediction(
-            prepared, image, windows, case.ref.fingerprint, with_confidence, judge, seed, file_grid
-        )
+        return [models.prediction(prepared, images[0], windows, *about, judge, seed, file_grid)]
 
     return fit_memory(predict, windows)
 
@@ -88,9 +90,8 @@ def reference_case(case: Case, dataset: Dataset, model: SegmentationModel) -> Ca
     """
     if dataset.reference == "label":
         return case
-    prediction, _ = segment(
-        model.drop_defence() if model.clamps_last else model, case.image, case, INFERENCE_WINDOWS, with_confidence=False
-    )
+    shown = model.drop_defence() if model.clamps_last else model
+    (prediction,), _ = segment(shown, [case.image], case, INFERENCE_WINDOWS, with_confidence=False)
     return replace(case, label=prediction.labels[None])
 
 

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from freqbench import models
+from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.machine import core_seconds, keep_freed_memory, slowdown
 from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of, require_trust, trusting
@@ -129,6 +130,7 @@ class Worker:
         self.networks: Mapping[str, SegmentationModel] = {}
         self._beside: dict[Place, Cell] = {}  # the unit's and those after it, all of its case and network
         self._made: dict[Place, tuple[AttackedVolume, float]] = {}  # volumes and seconds of some of them
+        self._predicted: dict[Place, VolumePrediction] = {}  # by their source
         self.learned = keeping_learned()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._loading: dict[Hashable, Future[Case]] = {}
@@ -158,7 +160,7 @@ class Worker:
         self._load_seconds, started, masks = 0.0, time.perf_counter(), None
         if beside or place(unit) not in self._beside:
             units = (unit, *beside) if beside else ()
-            self._beside, self._made = {place(each): each.cell for each in units}, {}
+            self._beside, self._made, self._predicted = {place(each): each.cell for each in units}, {}, {}
         before = core_seconds()
         try:
             with trusting(self.spec.trust_code):
@@ -230,7 +232,7 @@ class Worker:
         is_own = error is None and cell.dataset.reference == "label"
         seen = case if is_own else self._shown_case(cell, unit.ref, target)
         clean = self._clean_prediction(model, target, cell, seen)
-        prediction = self._predict(model, adversarial, seen, target, cell, cell.seed or 0)
+        prediction = self._predict_beside(model, adversarial, seen, target, cell)
         apart = scoring.shapes_of(self.spec.metrics)
         at_once = [metric for metric in self.spec.metrics if metric not in apart]
         scores = scoring.score_target(prediction, clean, attacked.relabel(seen), cell.dataset, at_once, error)
@@ -369,16 +371,50 @@ class Worker:
         return self.learned.get(cell.cell_id, read_or_make)
 
     def _predict(
-        self, model: SegmentationModel, image: Tensor, case: Case, target: ModelSpec, cell: Cell, seed: int = 0
-    ) -> VolumePrediction:
+        self,
+        model: SegmentationModel,
+        images: Sequence[Tensor],
+        case: Case,
+        target: ModelSpec,
+        cell: Cell,
+        seed: int = 0,
+    ) -> list[VolumePrediction]:
         windows, with_confidence = self._inference_batch, "calibration" in self.spec.metrics
         tolerances = cell.dataset.classes.tolerances_mm if "nsd" in self.spec.metrics else None
         file, space = self._file(cell, case.ref), target.space or cell.dataset.space
         grid = way_to_file(file, case, space, model.takes_volumes) if file else None
-        prediction, self._inference_batch = memory.segment(
-            model, image, case, windows, with_confidence, seed, tolerances, grid
+        predictions, self._inference_batch = memory.segment(
+            model, images, case, windows, with_confidence, seed, tolerances, grid
         )
-        return prediction
+        return predictions
+
+    def _predict_beside(
+        self, model: SegmentationModel, image: Tensor, case: Case, target: ModelSpec, cell: Cell
+    ) -> VolumePrediction:
+        """Predicts a volume; where units beside it share passes, all that are made for their source at once."""
+        own = cell.key(case.ref, cell.source)[:2]
+        is_alone = own not in self._beside or target.model_id != cell.source.model_id or self.spec.reuse
+        if is_alone or model.smoothing is not None or model.takes_volumes:
+            return self._predict(model, [image], case, target, cell, cell.seed or 0)[0]
+        if own not in self._predicted:
+            self._make_null_rows(own, model, case)
+            others = {at: made.adversarial for at, (made, _) in self._made.items() if at not in self._predicted}
+            images = {own: image} | others
+            try:
+                predictions = self._predict(model, list(images.values()), case, target, cell)
+            except UserError:  # perhaps for another's volume
+                return self._predict(model, [image], case, target, cell)[0]
+            self._predicted |= zip(images, predictions, strict=True)
+        return self._predicted.pop(own)
+
+    def _make_null_rows(self, own: Place, model: SegmentationModel, case: Case) -> None:
+        """Makes the volumes of units after one that take no pass; one that fails does so again in its turn."""
+        for at in dropwhile(lambda at: at != own, self._beside):
+            each, started = self._beside[at], time.perf_counter()
+            if at != own and at not in self._made and each.attack.passes == (0, 0) and not each.attack.needs:
+                with suppress(Exception):
+                    volume = attacking.attack_case(each.attack, model, case, each.seed, 1)
+                    self._made[at] = volume, time.perf_counter() - started
 
     def _file(self, cell: Cell, ref: CaseRef) -> FileLabel | None:
         """Returns the label map of a case's file, if the cell is scored there."""
@@ -404,7 +440,8 @@ class Worker:
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanScores:
         def make() -> CleanScores:
             shown = memory.reference_case(case, cell.dataset, model) if model.clamps_last else case
-            prediction, file = self._predict(model, case.image, shown, target, cell), self._file(cell, case.ref)
+            (prediction,) = self._predict(model, [case.image], shown, target, cell)
+            file = self._file(cell, case.ref)
             if cell.dataset.reference == "prediction" and not model.clamps_last:
                 shown = replace(case, label=prediction.labels[None])
                 file = file and replace(file, label=prediction.scored.labels[None])

@@ -173,19 +173,34 @@ def prediction(
     if file_grid is not None:
         raise UserError(f"{model.name}: {VOTES_ON_GRID}")
 
-    # Draws whose windows fill a batch; a CPU gains nothing from more than one.
-    is_slow = model.takes_volumes or next(model.parameters()).device.type == "cpu"
-    at_once = 1 if is_slow else max(1, window_batch // len(_windows_of(model, volume.shape[2:])))
-
     def segment(draws: Iterable[Tensor]) -> Iterator[Tensor]:
-        queue = iter(draws)
-        while some := list(islice(queue, at_once)):
-            yield from (each.labels for each in _stitch(model, some, window_batch, case))
+        is_alone = model.takes_volumes or next(model.parameters()).device.type == "cpu"  # no gain from several
+        for some in ([draw] for draw in draws) if is_alone else (draws,):
+            yield from (each.labels for each in predictions(model, some, window_batch, case))
 
     key = draw_seed("prediction", case)
     if isinstance(model.smoothing, Smoothing):
         return model.smoothing.vote(segment, volume, key, judge, seed)
     return model.smoothing.vote(segment, volume, key)
+
+
+def predictions(
+    model: SegmentationModel,
+    volumes: Iterable[Tensor],
+    window_batch: int,
+    case: str = "",
+    with_confidence: bool = False,
+    file_grid: FileGrid | Restore | None = None,
+) -> Iterator[VolumePrediction]:
+    """Predicts volumes `[1, C, H, W, D]` of one shape without smoothing: as many at once as have windows for a batch.
+
+    Arguments and refusals are those of `prediction`.
+    """
+    queue = iter(volumes)
+    for volume in queue:
+        at_once = max(1, window_batch // len(_windows_of(model, volume.shape[2:])))
+        some = [volume, *islice(queue, at_once - 1)]
+        yield from _stitch(model, some, window_batch, case, with_confidence, file_grid)
 
 
 def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "") -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from engine.cases import run_serially, units_of
 from tiny_job import NUM_WINDOWS, ROI, job, noted, small
 
+from freqbench import models
+from freqbench.core.errors import UserError
 from freqbench.engine import attacking
 from freqbench.engine.rows import Outcome
 from freqbench.engine.schedule import Schedule
@@ -49,6 +51,43 @@ def test_rows_are_those_of_attacks_alone_in_fewer_passes(monkeypatch: pytest.Mon
     assert sum(alone) == sum(shared), "no pass of a volume is saved or made twice"
     assert len(shared) < len(alone) / 2
     assert max(shared) == 8
+
+
+def test_predictions_share_passes_with_those_of_null_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clean volumes are predicted alone; a null row's volume is made with the first attacks of its case."""
+    sizes = noted(monkeypatch, SegmentationModel, "scores", lambda _, images, *__: len(images))
+    expected = run_serially(units_of(MANY))
+    alone = sizes.copy()
+    sizes.clear()
+    outcomes = run_serially(units_of(MANY), in_step=True, window_batch=16)
+    for key, row in scores(expected).items():
+        assert scores(outcomes)[key]["dsc"] == pytest.approx(row["dsc"], abs=1e-3)
+    assert max(alone) == 1
+    assert sum(sizes) == sum(alone)
+    assert max(sizes) == 10, "eight attacks of a case and two null rows"
+    assert len(sizes) <= len(alone) / 3
+
+
+@pytest.mark.parametrize("failing", ["its volume", "the passes of all"])
+def test_a_row_beside_one_that_fails_is_predicted(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_attack, real_passes = attacking.attack_case, models.predictions
+
+    def attack_case(attack: Any, *about: Any, **options: Any) -> Any:
+        if attack.passes == (0, 0) and failing == "its volume":
+            raise ZeroDivisionError("mine")
+        return real_attack(attack, *about, **options)
+
+    def predictions(model: Any, volumes: Any, *about: Any) -> Any:
+        if failing == "the passes of all":
+            raise UserError("mine")
+        return real_passes(model, volumes, *about)
+
+    monkeypatch.setattr(attacking, "attack_case", attack_case)
+    monkeypatch.setattr(models, "predictions", predictions)
+    outcomes = run_serially(units_of(MANY), in_step=True, window_batch=16)
+    failed = [row for outcome in outcomes for row in outcome.records if row["status"] == "failed"]
+    assert {row["attack"] for row in failed} == ({"sa2_opt"} if failing == "its volume" else set())
+    assert len(failed) == (6 if failing == "its volume" else 0)
 
 
 def test_a_unit_alone_has_the_time_of_its_share_and_the_batch_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
