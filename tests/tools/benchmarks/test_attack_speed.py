@@ -3,7 +3,8 @@
 The bare step is one forward pass and one backward pass to the input, a fixed gradient being sent back from the logits.
 Both are measured in the same run, in turns, on the papers' networks (14 classes, 96^3), no parameter gradients: on the
 CPU the UNet at batch 1; where there is a GPU, three networks at batch 4, with TF32 inside and in bf16, eager and
-compiled. `--fast`: all of that once on small windows, wherever it runs, to see that it does; no bound is held.
+compiled, the UNet by CUDA graphs too. `--fast`: all of that once on small windows, wherever it runs, to see that it
+does; no bound is held.
 """
 
 import resource
@@ -71,17 +72,20 @@ BOUNDED = {name for name, _, _ in BOUNDS}
 UNBOUNDED = [name for name, attack in ATTACKS.items() if name not in BOUNDED and not issubclass(attack, Ensemble)]
 
 
+MODES = {"": "", "default": ", compiled", "reduce-overhead": ", CUDA graphs"}
+
+
 @dataclass(frozen=True)
 class Setting:
     """Way in which the bare model runs; `str` of it is a row's `model`, but for the device."""
 
     arch: str = "unet"
     precision: str = "fp32"
-    compiled: bool = False
+    compiled: str = ""  # mode of torch.compile; empty: eager
     batch: int = 1
 
     def __str__(self) -> str:
-        return f"{self.arch}, batch {self.batch}, {self.precision}{', compiled' if self.compiled else ''}"
+        return f"{self.arch}, batch {self.batch}, {self.precision}{MODES[self.compiled]}"
 
 
 FAST: dict[str, dict[str, Any]] = {  # arguments of networks that are small, and quick to compile
@@ -94,8 +98,9 @@ ON_GPU = [
     Setting(arch, precision, compiled, batch=4)
     for arch in ("unet", "unetr", "swin_unetr")
     for precision in ("tf32", "bf16")
-    for compiled in (False, True)
+    for compiled in ("", "default")
 ]
+ON_GPU.insert(2, Setting("unet", "tf32", "reduce-overhead", batch=4))
 EAGER = [setting for setting in ON_GPU if setting.precision == "tf32" and not setting.compiled]
 
 
@@ -108,7 +113,9 @@ class Bench:
         self.name = f"{setting}, {self.device.type}{', small network' if fast else ''}"
         self.fast = fast
         net = build(setting.arch, 14, roi, FAST[setting.arch] if fast else {})
-        model = SegmentationModel(net, roi, setting.precision, setting.compiled)
+        model = SegmentationModel(net, roi, setting.precision, bool(setting.compiled))
+        if setting.compiled:
+            net.compile(mode=setting.compiled)
         self.model = model.to(self.device).eval().requires_grad_(False)
         generator, batch = torch.Generator().manual_seed(0), 1 if fast else setting.batch
         self.images = torch.rand(batch, 1, *roi, generator=generator).to(self.device)
