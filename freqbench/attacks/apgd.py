@@ -13,6 +13,7 @@ from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.norms import NormAttack
 from freqbench.attacks.core.parameters import PARAMETERS, SEARCH
 from freqbench.attacks.core.task import Task
+from freqbench.ops.fused import runs_kernels
 from freqbench.ops.heads import Head
 from freqbench.ops.losses import SEQUENCES, Loss, Scope
 
@@ -227,9 +228,8 @@ class Auto:
             is_open = (own > 0) & (now < 0)
             self._all_may_fall = _rms(change, is_open) * math.sqrt(left) > _rms(now, is_open)
         is_early = self._all_may_fall & (i < EARLY * self._steps)
-        may_be_early = i < EARLY * self._steps and (
-            m.is_cuda or bool(is_early.any())
-        )  # a GPU would wait for the answer
+        # Where kernels run, the host does not wait for an answer.
+        may_be_early = i < EARLY * self._steps and (runs_kernels(m.device.type) or bool(is_early.any()))
         margin = self._head.losses["margin"](logits, labels, scope) if may_be_early else m.new_zeros(())
         voxels = (labels > 0) | (now > 0) if self.on_foreground else torch.ones_like(now, dtype=torch.bool)
         r = self.share * across(_rms(change, scope.among(voxels)), m)
