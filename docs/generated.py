@@ -24,6 +24,7 @@ import typer
 import yaml
 from matplotlib.figure import Figure
 from pydantic import BaseModel
+from scipy.linalg import block_diag
 from tabulate import tabulate
 from torch import Tensor
 from typer.cli import get_docs_for_click
@@ -38,7 +39,7 @@ from freqbench.analysis.groups import (
     points,
     select_scored,
 )
-from freqbench.analysis.statistics import rank_correlation
+from freqbench.analysis.statistics import Array, statistic_intervals
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.declared import declared
@@ -277,16 +278,16 @@ def board_table(names: Sequence[str] = (), folder: Path = ENTRIES) -> str:
 
 @cache
 def longer(folder: Path = ENTRIES) -> pd.DataFrame:
-    """What six times the steps take in the set that decides a network's worst case; foreground DSC x100 by network."""
+    """What six times the steps take of each network's worst case; foreground DSC x100 by network."""
+    keys = ["network", "case_id"]
     rows = pd.read_csv(folder / LONGER).rename(columns={"source_model": "network", "dsc_foreground": "longer"})
-    keys = ["network", "threat_model", "budget", "case_id"]
     far = rows.assign(longer=100 * rows["longer"]).groupby(keys, as_index=False)["longer"].min()
     board = pd.concat([entry_rows(entry).assign(network=name) for name, entry in stored_entries(folder).items()])
     board = board[is_white_box(board) & ~is_undirected(board)].rename(columns={"dsc_foreground": "board"})
     both = far.merge(board.groupby(keys, as_index=False, observed=True)["board"].min(), on=keys, validate="1:1")
     both["longer"] = both[["longer", "board"]].min(axis=1)
     both["moved"], both["patient_id"], both["seed"] = both["board"] - both["longer"], both["case_id"], 0
-    return group_means(both, keys[:3], "moved", ["board", "longer"]).set_index("network")
+    return group_means(both, keys[:1], "moved", ["board", "longer"]).set_index("network")
 
 
 def not_converged(network: str, folder: Path = ENTRIES) -> str:
@@ -296,18 +297,17 @@ def not_converged(network: str, folder: Path = ENTRIES) -> str:
 
 
 def longer_table(folder: Path = ENTRIES) -> str:
-    """A row a network: what the board's attacks and longer ones leave in the set that decides its worst case."""
+    """A row a network: the worst case that the board's attacks leave, and that with longer ones beside them."""
     rows = longer(folder).sort_values("moved", ascending=False)
     cells = [
         [
             f"`{name}`",
-            f"`{row['threat_model']}` {row['budget']:g}",
             *(f"{row[each]:.1f}" for each in ("board", "longer")),
             f"{row['moved']:.1f} {interval}{not_converged(str(name), folder)}",
         ]
         for (name, row), interval in zip(rows.iterrows(), bounds(rows), strict=True)
     ]
-    return table(cells, ["network", "deciding set", "board", "with 120 steps", "moved"]) + "\n"
+    return table(cells, ["network", "worst case", "with 120 steps", "moved"]) + "\n"
 
 
 def entry_rows(entry: BoardEntry) -> pd.DataFrame:
@@ -357,7 +357,29 @@ def orders_table() -> str:
     return table(rows, ["set", "tau", "turned", "pairs of networks in another order"]) + "\n"
 
 
-def _scores(sets: Sequence[str], networks: Sequence[str], folder: Path) -> np.ndarray:
+def rank_correlation(one: Array, other: Array) -> Array:
+    r"""Compares the orders of the same methods on two sets of patients, by their mean scores: Kendall's tau-b.
+
+    .. math:: \tau = \frac{\sum_{i<j} s_{ij} t_{ij}}{\sqrt{\sum s_{ij}^2 \sum t_{ij}^2}}, \qquad
+              s_{ij} = \mathrm{sign}(m_i - m_j)
+
+    t is that of the other set (Kendall, Biometrika 1945). Methods of two patients or more on each set, `one` and
+    `other`, [methods, patients].
+
+    Returns:
+        [3]: estimate, low and high, by `statistic_intervals` over the patients of both sets.
+    """
+    sums, counts = (block_diag(*parts) for parts in ((one, other), (np.ones_like(one), np.ones_like(other))))
+    i, j = np.triu_indices(len(one), 1)
+
+    def tau(means: Array) -> Array:
+        s, t = (np.sign(part[i] - part[j]) for part in (means[: len(one)], means[len(one) :]))
+        return ((s * t).sum(0) / np.sqrt((s**2).sum(0) * (t**2).sum(0)))[None]
+
+    return statistic_intervals(sums, counts, tau, np.array([sums.shape[1]]))[0]
+
+
+def _scores(sets: Sequence[str], networks: Sequence[str], folder: Path) -> Array:
     """The lowest foreground DSC x100 of each network on each patient within some sets, [networks, patients]."""
     lowest = []
     for network in networks:

@@ -426,6 +426,9 @@ def test_tables_of_the_leaderboard_are_those_of_its_entries() -> None:
     assert len(re.findall(r"^\| \d", short, flags=re.MULTILINE)) == 10
     whole, _ = generated.stored_boards()
     assert set(whole.rows["cases"]) == set(whole.rows["patients"]) == {20}
+    of_steps = pd.read_csv(generated.ENTRIES / generated.LONGER).groupby(["source_model", "threat_model"])["case_id"]
+    assert set(of_steps.nunique()) == {20}
+    assert len(of_steps) == 2 * 10
 
 
 def test_tables_of_the_second_board_are_those_of_its_entries() -> None:

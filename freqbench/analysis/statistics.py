@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
-from scipy.linalg import block_diag
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -260,28 +259,6 @@ def statistic_intervals(sums: Array, counts: Array, statistic: Statistic, cluste
         k = np.where(clusters >= FEWEST, clusters, np.nan)
         reach = (special.stdtrit(k - 1, (1 + LEVEL) / 2) * np.sqrt((k - 1) / k * squares))[:, None]
     return np.hstack([estimate, estimate - reach, estimate + reach])
-
-
-def rank_correlation(one: Array, other: Array) -> Array:
-    r"""Compares the orders of the same methods on two sets of patients, by their mean scores: Kendall's tau-b.
-
-    .. math:: \tau = \frac{\sum_{i<j} s_{ij} t_{ij}}{\sqrt{\sum s_{ij}^2 \sum t_{ij}^2}}, \qquad
-              s_{ij} = \mathrm{sign}(m_i - m_j)
-
-    t is that of the other set (Kendall, Biometrika 1945). Methods of two patients or more on each set, `one` and
-    `other`, [methods, patients].
-
-    Returns:
-        [3]: estimate, low and high, by `statistic_intervals` over the patients of both sets.
-    """
-    sums, counts = (block_diag(*parts) for parts in ((one, other), (np.ones_like(one), np.ones_like(other))))
-    i, j = np.triu_indices(len(one), 1)
-
-    def tau(means: Array) -> Array:
-        s, t = (np.sign(part[i] - part[j]) for part in (means[: len(one)], means[len(one) :]))
-        return ((s * t).sum(0) / np.sqrt((s**2).sum(0) * (t**2).sum(0)))[None]
-
-    return statistic_intervals(sums, counts, tau, np.array([sums.shape[1]]))[0]
 
 
 def _jackknife(sums: Array, counts: Array, statistic: Statistic) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from generated import rank_correlation
 from scipy import special, stats
 
 from freqbench.analysis import statistics
@@ -16,7 +17,6 @@ from freqbench.analysis.statistics import (
     mean_intervals,
     nested_interval,
     nested_intervals,
-    rank_correlation,
     statistic_intervals,
     t_intervals,
     t_tests,

@@ -68,7 +68,7 @@ def test_each_packaged_network_of_real_volumes_has_a_whole_entry() -> None:
     for entry in entries:
         assert entry.card.checkpoint == f"zoo://hippocampus/{entry.name}"
         # An audit of twenty patients included.
-        assert sum(path.stat().st_size for path in entry.folder.rglob("*") if path.is_file()) <= 450_000
+        assert sum(path.stat().st_size for path in entry.folder.rglob("*") if path.is_file()) <= 500_000
         weights = files("freqbench.models.zoo") / "hippocampus" / f"{entry.name}.safetensors"
         assert entry.seal.checkpoint == hashlib.sha256(weights.read_bytes()).hexdigest()
 
@@ -91,7 +91,7 @@ def test_the_lines_of_the_page_compute_a_cell_of_the_board_again(
         for row in rows
         if row[:2] == ("sa2_opt", 0.4) and '"control": "none"' in row[2] and row[3] == "hippocampus_288"
     ]
-    assert len(stored) == 2
+    assert len(stored) == 3
     printed = float(capsys.readouterr().out.removeprefix("scaling, rho 0.4: "))
     assert TOLERANCES["records"]["dsc_foreground"].allows(min(stored), printed / 100)
 
