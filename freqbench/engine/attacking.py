@@ -142,11 +142,13 @@ def attack_case(
 def may_go_in_step(attack: Attack, model: SegmentationModel, num_windows: int) -> bool:
     """True if passes of an attack on a case may serve other attacks too: each passes all windows, and draws nothing.
 
+    A null row takes none, and may be made and predicted with others.
+
     An attack on the prediction of several windows passes them in turns, so its passes stay its own.
     """
     follows = attack.follows_prediction and (num_windows > 1 or model.averages_probabilities)
     is_apart = model.takes_keys or model.clamps_last or model.has_place or model.takes_volumes
-    return attack.passes != (0, 0) and not (attack.couples_batch or attack.needs or follows or is_apart)
+    return not (attack.couples_batch or attack.needs or follows or is_apart)
 
 
 def attack_in_step(

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from freqbench import models
-from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.machine import core_seconds, keep_freed_memory, slowdown
 from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of, require_trust, trusting
@@ -324,15 +323,16 @@ class Worker:
         return attacked, seconds
 
     def _later(self, own: Place, num_windows: int, model: SegmentationModel) -> dict[Place, Cell]:
-        """Returns the cells that come after one, are not yet attacked, and may share its passes."""
-        may = {
-            at: self._beside[at]
-            for at in dropwhile(lambda at: at != own, self._beside)
-            if at not in self._made
-            and not self._beside[at].compile
-            and attacking.may_go_in_step(self._beside[at].attack, model, num_windows)
-        }
-        return may if may.pop(own, None) else {}
+        """Returns the cells after one, not yet attacked, that may share its passes; null rows, which take none, too."""
+
+        def is_null(cell: Cell) -> bool:
+            return cell.attack.passes == (0, 0)
+
+        after = dropwhile(lambda pair: pair[0] != own, self._beside.items())
+        open_cells = {at: cell for at, cell in after if at not in self._made and not cell.compile}
+        may = {at: cell for at, cell in open_cells.items() if attacking.may_go_in_step(cell.attack, model, num_windows)}
+        mine = may.pop(own, None)
+        return {at: cell for at, cell in may.items() if mine and is_null(cell) == is_null(mine)}
 
     def _graphs(self, cell: Cell) -> int:
         """Returns the number of windows whose graphs an attack on the prediction of a volume keeps."""
@@ -371,13 +371,7 @@ class Worker:
         return self.learned.get(cell.cell_id, read_or_make)
 
     def _predict(
-        self,
-        model: SegmentationModel,
-        images: Sequence[Tensor],
-        case: Case,
-        target: ModelSpec,
-        cell: Cell,
-        seed: int = 0,
+        self, model: SegmentationModel, images: list[Tensor], case: Case, target: ModelSpec, cell: Cell, seed: int = 0
     ) -> list[VolumePrediction]:
         windows, with_confidence = self._inference_batch, "calibration" in self.spec.metrics
         tolerances = cell.dataset.classes.tolerances_mm if "nsd" in self.spec.metrics else None
@@ -397,24 +391,14 @@ class Worker:
         if is_alone or model.smoothing is not None or model.takes_volumes:
             return self._predict(model, [image], case, target, cell, cell.seed or 0)[0]
         if own not in self._predicted:
-            self._make_null_rows(own, model, case)
-            others = {at: made.adversarial for at, (made, _) in self._made.items() if at not in self._predicted}
-            images = {own: image} | others
+            made = {at: volume.adversarial for at, (volume, _) in self._made.items() if at not in self._predicted}
+            images = {own: image} | made
             try:
                 predictions = self._predict(model, list(images.values()), case, target, cell)
-            except UserError:  # perhaps for another's volume
+            except Exception:  # noqa: BLE001 (perhaps for another's volume: alone, it says so again)
                 return self._predict(model, [image], case, target, cell)[0]
             self._predicted |= zip(images, predictions, strict=True)
         return self._predicted.pop(own)
-
-    def _make_null_rows(self, own: Place, model: SegmentationModel, case: Case) -> None:
-        """Makes the volumes of units after one that take no pass; one that fails does so again in its turn."""
-        for at in dropwhile(lambda at: at != own, self._beside):
-            each, started = self._beside[at], time.perf_counter()
-            if at != own and at not in self._made and each.attack.passes == (0, 0) and not each.attack.needs:
-                with suppress(Exception):
-                    volume = attacking.attack_case(each.attack, model, case, each.seed, 1)
-                    self._made[at] = volume, time.perf_counter() - started
 
     def _file(self, cell: Cell, ref: CaseRef) -> FileLabel | None:
         """Returns the label map of a case's file, if the cell is scored there."""

@@ -301,8 +301,9 @@ class _Lead(torch.autograd.Function):
         m, other = [], []
         for z, y in _slabs(logits, index):
             others = z.scatter(1, y, -torch.inf)
-            m.append(others.amax(dim=1, keepdim=True) - z.gather(1, y))
-            other.append(_first_largest(others))
+            largest, of_class = _largest(others)
+            m.append(largest - z.gather(1, y))
+            other.append(of_class)
         ctx.shape = logits.shape
         leads, classes = torch.cat(m, dim=2), torch.cat(other, dim=2)
         ctx.save_for_backward(index, classes)
@@ -323,12 +324,13 @@ def _slabs(*volumes: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(torch.split(volume, rows, dim=2) for volume in volumes), strict=True)
 
 
-def _first_largest(logits: Tensor) -> Tensor:
-    """Returns the first class of the largest logit, `[B, 1, H, W, D]`: on a CPU in a third of the time of `max`."""
+def _largest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the largest logit and its first class, `[B, 1, H, W, D]`: on a CPU in a third of the time of `max`."""
     last = logits.shape[1] - 1
     ranks = torch.arange(last, -1, -1, dtype=torch.uint8 if last < 2**8 else torch.int32, device=logits.device)
-    is_largest = logits == logits.amax(dim=1, keepdim=True)
-    return last - (is_largest * ranks.reshape(-1, *[1] * (logits.dim() - 2))).amax(dim=1, keepdim=True).long()
+    largest = logits.amax(dim=1, keepdim=True)
+    first = ((logits == largest) * ranks.reshape(-1, *[1] * (logits.dim() - 2))).amax(dim=1, keepdim=True)
+    return largest, last - first.long()
 
 
 def _counts(pred: Tensor, true: Tensor, num_classes: int, voxels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -431,7 +433,7 @@ def mean_dice(
             foreground, 1 to K - 1; labels without foreground give the share of correct voxels.
         voxels: the only voxels that count, bool `[B, 1, H, W, D]`; None: all.
     """
-    pred, true = torch.cat([_first_largest(z) for (z,) in _slabs(logits)], dim=2).flatten(1), labels.flatten(1).long()
+    pred, true = torch.cat([_largest(z)[1] for (z,) in _slabs(logits)], dim=2).flatten(1), labels.flatten(1).long()
     both, hits, labelled = _counts(pred, true, logits.shape[1], voxels)
     dice = 2 * hits / both.clamp(min=1)
     counts = torch.zeros_like(labelled)

@@ -9,7 +9,6 @@ from engine.cases import run_serially, units_of
 from tiny_job import NUM_WINDOWS, ROI, job, noted, small
 
 from freqbench import models
-from freqbench.core.errors import UserError
 from freqbench.engine import attacking
 from freqbench.engine.rows import Outcome
 from freqbench.engine.schedule import Schedule
@@ -54,7 +53,7 @@ def test_rows_are_those_of_attacks_alone_in_fewer_passes(monkeypatch: pytest.Mon
 
 
 def test_predictions_share_passes_with_those_of_null_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clean volumes are predicted alone; a null row's volume is made with the first attacks of its case."""
+    """A pass each for the clean volume, the attacks and the null rows of a case."""
     sizes = noted(monkeypatch, SegmentationModel, "scores", lambda _, images, *__: len(images))
     expected = run_serially(units_of(MANY))
     alone = sizes.copy()
@@ -64,8 +63,7 @@ def test_predictions_share_passes_with_those_of_null_rows(monkeypatch: pytest.Mo
         assert scores(outcomes)[key]["dsc"] == pytest.approx(row["dsc"], abs=1e-3)
     assert max(alone) == 1
     assert sum(sizes) == sum(alone)
-    assert max(sizes) == 10, "eight attacks of a case and two null rows"
-    assert len(sizes) <= len(alone) / 3
+    assert sorted(sizes) == sorted([1, 2, 8] * 3)
 
 
 @pytest.mark.parametrize("failing", ["its volume", "the passes of all"])
@@ -79,7 +77,7 @@ def test_a_row_beside_one_that_fails_is_predicted(failing: str, monkeypatch: pyt
 
     def predictions(model: Any, volumes: Any, *about: Any) -> Any:
         if failing == "the passes of all":
-            raise UserError("mine")
+            raise ZeroDivisionError("mine")
         return real_passes(model, volumes, *about)
 
     monkeypatch.setattr(attacking, "attack_case", attack_case)
@@ -112,7 +110,7 @@ def test_memory_for_fewer_windows_makes_smaller_groups(monkeypatch: pytest.Monke
     monkeypatch.setattr(attacking, "attack_in_step", attack_in_step)
     outcomes = run_serially(units_of(MANY), in_step=True, window_batch=8)
     assert not any(outcome.failed for outcome in outcomes)
-    assert sizes[:3] == [8, 4, 4]
+    assert [size for size in sizes if size > 2][:3] == [8, 4, 4], "beside two null rows"
 
 
 def test_an_attack_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,9 +133,8 @@ def test_an_attack_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch) -> No
     [
         {"attacks": [{"name": "pgd", "eps": ["2/255", "8/255"], "steps": 2, "scope": "joint"}]},
         {"attacks": [{"name": "segpgd", "eps": ["2/255", "8/255"], "steps": 2, "variant": "released"}], **ONE_WINDOW},
-        {"attacks": [{"name": "gn", "std": ["2/255", "8/255"]}], **ONE_WINDOW},
     ],
-    ids=["windows that act together", "windows that are coupled", "no pass"],
+    ids=["windows that act together", "windows that are coupled"],
 )
 def test_others_go_their_own_way(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     calls = noted(monkeypatch, attacking, "attack_in_step", lambda *_: "in step")
