@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqbench.attacks import Attack
-from freqbench.attacks.core.in_step import in_step
+from freqbench.attacks.core.in_step import InStep, in_step
 from freqbench.attacks.core.norms import RMS_BUDGETS
 from freqbench.core.config import Strict
 from freqbench.core.errors import UserError
@@ -69,7 +69,7 @@ def attack_case(
     learned: Tensor | None = None,
     surrogates: Sequence[SegmentationModel] = (),
     kept: int = 0,
-    seat: nn.Module | None = None,
+    seat: InStep | None = None,
 ) -> AttackedVolume:
     """Attacks a volume by the attack's `scope`.
 
@@ -86,7 +86,7 @@ def attack_case(
     models on the same device. Passes count `model` alone. If one of the models tells windows apart (by prompts made
     from the case's label, or by what a pipeline made beside the volume), windows are attacked one by one, unless the
     attack couples them. Voxels that the pipeline fixes stay as they are. `seat` takes the model's place in all passes,
-    each of all windows (`attack_in_step`).
+    each of all windows, or of the prediction where the attack `is_of_prediction` (`attack_in_step`).
     """
     attack = attack.on_grid(case.spacing)
     model, *surrogates = (network.for_case(case) for network in (model, *surrogates))
@@ -94,13 +94,14 @@ def attack_case(
         window_batch = 1
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
     generators = [window_generator(seed or 0, case.ref.fingerprint, number) for number in range(len(windows))]
-    is_joint = attack.scope == "joint" and seat is None
-    if is_joint or (attack.attacks_volume and len(windows) > 1):
+    is_joint = attack.scope == "joint"
+    if is_of_prediction(attack, model, len(windows)) or (is_joint and seat is None):
+        how = window_batch, kept, seat
         sliding, *others = (
-            JointModel(each, windows, window_batch, kept) if is_joint else SlidingWindowModel(each, window_batch, kept)
+            JointModel(each, windows, *how) if is_joint else SlidingWindowModel(each, *how)
             for each in (model, *surrogates)
         )
-        return _volume_attacked(attack, sliding, case, windows, generators, learned, others)
+        return _volume_attacked(attack, sliding, case, windows, generators, learned, others, seat)
     device = next(model.parameters()).device
     image, label, other = case.image.to(device), case.label.to(device), None
     if reference is not None:
@@ -139,31 +140,44 @@ def attack_case(
     return AttackedVolume(adversarial=_movable(case, adversarial), facts=facts, losses=tuple(losses), label=shown)
 
 
-def may_go_in_step(attack: Attack, model: SegmentationModel, num_windows: int) -> bool:
+def is_of_prediction(attack: Attack, model: SegmentationModel, num_windows: int) -> bool:
+    """True if the passes of an attack are predictions of the volume, and not one of a single window."""
+    is_averaged = attack.scope == "joint" and model.averages_probabilities
+    return attack.follows_prediction and (num_windows > 1 or is_averaged)
+
+
+def may_go_in_step(attack: Attack, model: SegmentationModel) -> bool:
     """True if passes of an attack on a case may serve other attacks too: each passes all windows, and draws nothing.
 
     A null row takes none, and may be made and predicted with others.
-
-    An attack on the prediction of several windows passes them in turns, so its passes stay its own.
     """
-    follows = attack.follows_prediction and (num_windows > 1 or model.averages_probabilities)
     is_apart = model.takes_keys or model.clamps_last or model.has_place or model.takes_volumes
-    return not (attack.couples_batch or attack.needs or follows or is_apart)
+    return not (attack.couples_batch or attack.needs or is_apart)
 
 
 def attack_in_step(
-    attacks: Sequence[tuple[Attack, int | None]], model: SegmentationModel, case: Case
+    attacks: Sequence[tuple[Attack, int | None]],
+    model: SegmentationModel,
+    case: Case,
+    window_batch: int = 1,
+    kept: int = 0,
 ) -> list[AttackedVolume | BaseException]:
     """Attacks a case by several attacks, each with its seed, which share the passes of the network.
 
-    Each `may_go_in_step`; volumes equal those of `attack_case` to rounding, and an attack that fails has its error.
+    Each `may_go_in_step`, and all are of the prediction or none is; then `window_batch` and `kept` are windows of all
+    attacks together. Volumes equal those of `attack_case` to rounding, and an attack that fails has its error.
     """
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
+    network = model.for_case(case)
+    if is_of_prediction(attacks[0][0], model, len(windows)):
+        shared: nn.Module = SlidingWindowModel(network, max(1, window_batch // len(attacks)), kept)
+    else:
+        shared = network.cut(windows)
 
-    def call(attack: Attack, seed: int | None, seat: nn.Module) -> AttackedVolume:
+    def call(attack: Attack, seed: int | None, seat: InStep) -> AttackedVolume:
         return attack_case(attack, model, case, seed, len(windows), seat=seat)
 
-    return in_step(model.for_case(case).cut(windows), [partial(call, *each) for each in attacks])
+    return in_step(shared, [partial(call, *each) for each in attacks])
 
 
 def _volume_attacked(
@@ -174,6 +188,7 @@ def _volume_attacked(
     generators: Sequence[torch.Generator],
     learned: Tensor | None,
     surrogates: Sequence[SlidingWindowModel],
+    seat: InStep | None,
 ) -> AttackedVolume:
     """Attacks a volume as one, or all its windows at once if `sliding` joins them."""
     device = next(sliding.parameters()).device
@@ -188,10 +203,12 @@ def _volume_attacked(
         surrogates=surrogates,
     )
     made = assemble(result.adversarial, windows) if is_joint else result.adversarial
+    num_windows = len(sliding.windows(image))
+    counted, share = (sliding, 1) if seat is None else (seat, num_windows * sliding.model.passes)
     facts = AttackFacts(
-        num_windows=len(sliding.windows(image)),
-        num_forwards=sliding.num_forwards,
-        num_backwards=sliding.num_backwards,
+        num_windows=num_windows,
+        num_forwards=share * counted.num_forwards,
+        num_backwards=share * counted.num_backwards,
         caution=caution_of(sliding.model.name, [result.gradients], learned),
         **_columns(attack.measured(image, result.state)),
     )

@@ -289,15 +289,20 @@ class Worker:
         own = cell.key(case.ref, cell.source)[:2] if self._beside else ("", "")
         if own not in self._made:
             model, (reference, learned, surrogates) = self._model(cell.source, cell), self.needs(cell, case)
-            graphs, num_windows = self._graphs(cell), len(attack_windows(triple(case.image.shape[1:]), model.roi))
+            graphs, shape = self._graphs(cell), triple(case.image.shape[1:])
+            num_windows = len(attack_windows(shape, model.roi))
             cells = {own: cell} | self._later(own, num_windows, model)
+            is_of_prediction = attacking.is_of_prediction(cell.attack, model, num_windows)
+            if is_of_prediction:
+                num_windows = models.num_windows(cell.source, shape, case.ref)
 
             def attack(windows: int) -> dict[Place, AttackedVolume]:
-                together = dict(islice(cells.items(), max(1, windows // num_windows)))
+                at_once = min(windows, graphs) if is_of_prediction else windows
+                together = dict(islice(cells.items(), max(1, at_once // num_windows)))
                 with _passes_told((model, *surrogates), lambda passes: self.advance(passes // len(together))):
                     if len(together) > 1:
                         attacks = [(each.attack, each.seed) for each in together.values()]
-                        results = attacking.attack_in_step(attacks, model, case)
+                        results = attacking.attack_in_step(attacks, model, case, windows, graphs)
                         memory.raise_shortage(results)
                         pairs = zip(together, results, strict=True)
                         made = {at: result for at, result in pairs if isinstance(result, AttackedVolume)}
@@ -325,14 +330,14 @@ class Worker:
     def _later(self, own: Place, num_windows: int, model: SegmentationModel) -> dict[Place, Cell]:
         """Returns the cells after one, not yet attacked, that may share its passes; null rows, which take none, too."""
 
-        def is_null(cell: Cell) -> bool:
-            return cell.attack.passes == (0, 0)
+        def kind(cell: Cell) -> tuple[bool, bool]:
+            return cell.attack.passes == (0, 0), attacking.is_of_prediction(cell.attack, model, num_windows)
 
         after = dropwhile(lambda pair: pair[0] != own, self._beside.items())
         open_cells = {at: cell for at, cell in after if at not in self._made and not cell.compile}
-        may = {at: cell for at, cell in open_cells.items() if attacking.may_go_in_step(cell.attack, model, num_windows)}
+        may = {at: cell for at, cell in open_cells.items() if attacking.may_go_in_step(cell.attack, model)}
         mine = may.pop(own, None)
-        return {at: cell for at, cell in may.items() if mine and is_null(cell) == is_null(mine)}
+        return {at: cell for at, cell in may.items() if mine and kind(cell) == kind(mine)}
 
     def _graphs(self, cell: Cell) -> int:
         """Returns the number of windows whose graphs an attack on the prediction of a volume keeps."""

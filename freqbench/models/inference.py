@@ -420,7 +420,7 @@ class SlidingWindowModel(nn.Module):
     pass keeps the graphs of the first `kept` windows; the backward pass runs the batches of the others forward once
     more, so that only one of these is held at a time. A random defence draws anew for every window; the backward pass
     repeats the draws of the forward pass. The defence `smoothing` draws one change of the whole volume, and the logits
-    are the mean over its draws.
+    are the mean over its draws. `seat`, another such module that serves several attacks, takes the place of all passes.
 
     Attributes:
         num_forwards: forward passes of windows so far, those of backward passes included; each window counts as often
@@ -428,8 +428,11 @@ class SlidingWindowModel(nn.Module):
             way.
     """
 
-    def __init__(self, model: SegmentationModel, window_batch: int = 1, kept: int = 0) -> None:
+    def __init__(
+        self, model: SegmentationModel, window_batch: int = 1, kept: int = 0, seat: nn.Module | None = None
+    ) -> None:
         super().__init__()
+        self.seat = seat
         self.smoothing = model.defence if isinstance(model.defence, Smoothing) else None
         self._draws = model.draws if model.takes_keys else None
         self.model = model if self.smoothing is None else model.drop_defence()
@@ -463,6 +466,9 @@ class SlidingWindowModel(nn.Module):
         )
 
     def _logits(self, images: Tensor, keys: Sequence[int] | None) -> Tensor:
+        if self.seat is not None:
+            logits: Tensor = self.seat(images)
+            return logits
         stitched: Tensor = _Stitched.apply(images, self, keys)  # type: ignore[no-untyped-call]
         return self.model.head.logits_of(stitched) if self.model.averages_probabilities else stitched
 
@@ -493,8 +499,15 @@ class JointModel(SlidingWindowModel):
 
     joins_windows = True
 
-    def __init__(self, model: SegmentationModel, tiles: Sequence[Window], window_batch: int = 1, kept: int = 0) -> None:
-        super().__init__(model, window_batch, kept)
+    def __init__(
+        self,
+        model: SegmentationModel,
+        tiles: Sequence[Window],
+        window_batch: int = 1,
+        kept: int = 0,
+        seat: nn.Module | None = None,
+    ) -> None:
+        super().__init__(model, window_batch, kept, seat)
         self.tiles = tiles
 
     @property

@@ -9,7 +9,7 @@ from engine.cases import run_serially, units_of
 from tiny_job import NUM_WINDOWS, ROI, job, noted, small
 
 from freqbench import models
-from freqbench.engine import attacking
+from freqbench.engine import attacking, memory
 from freqbench.engine.rows import Outcome
 from freqbench.engine.schedule import Schedule
 from freqbench.job.cells import Unit
@@ -18,6 +18,12 @@ from freqbench.models import SegmentationModel
 ONE_WINDOW = {"datasets": [{"name": "phantom", "shape": ROI, "cases": 3}]}
 ATTACKS = [
     {"name": "pgd", "eps": ["2/255", "8/255"], "steps": 3},
+    {"name": "sa2_opt", "rho": 0.4, "steps": 3, "block": 8},
+    {"name": "sa2_opt", "rho": 0.4, "block": 8, "control": "random"},
+    {"name": "apgd", "eps": "8/255", "steps": 3, "scope": "volume"},
+]
+OF_PREDICTION = [
+    {"name": "pgd", "eps": ["2/255", "8/255"], "steps": 3, "scope": "joint"},
     {"name": "sa2_opt", "rho": 0.4, "steps": 3, "block": 8},
     {"name": "sa2_opt", "rho": 0.4, "block": 8, "control": "random"},
     {"name": "apgd", "eps": "8/255", "steps": 3, "scope": "volume"},
@@ -128,17 +134,39 @@ def test_an_attack_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(failed) == 6
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"attacks": [{"name": "pgd", "eps": ["2/255", "8/255"], "steps": 2, "scope": "joint"}]},
-        {"attacks": [{"name": "segpgd", "eps": ["2/255", "8/255"], "steps": 2, "variant": "released"}], **ONE_WINDOW},
-    ],
-    ids=["windows that act together", "windows that are coupled"],
-)
-def test_others_go_their_own_way(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("inference", [{}, {"average": "probabilities"}], ids=["logits", "means of probabilities"])
+def test_predictions_of_several_windows_share_passes(
+    inference: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows that act together, and volumes attacked as one: two attacks, of four windows each, at a time."""
+    (model,) = small()["models"]
+    content = small(attacks=OF_PREDICTION, seeds=[0, 1], models=[model | {"inference": inference}])
+    alone, expected = passes(monkeypatch, units_of(content))
+    shared, outcomes = passes(monkeypatch, units_of(content), in_step=True, window_batch=2 * NUM_WINDOWS)
+    for key, row in scores(expected).items():
+        other = scores(outcomes)[key]
+        assert other["dsc"] == pytest.approx(row["dsc"], abs=1e-3)
+        assert other["l2"] == pytest.approx(row["l2"], rel=1e-3)
+        for count in ("num_windows", "num_forwards", "num_backwards"):
+            assert other[count] == row[count]
+    assert not any(outcome.failed for outcome in outcomes)
+    assert sum(alone) == sum(shared), "no pass of a window is saved or made twice"
+    assert max(shared) == 2 * NUM_WINDOWS
+    assert len(shared) < len(alone) / 4
+
+
+def test_predictions_whose_graphs_do_not_fit_stay_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = noted(monkeypatch, attacking, "attack_in_step", lambda attacks, *_: attacks[0][0].passes)
+    monkeypatch.setattr(memory, "windows_in_graph", lambda *_: 2 * NUM_WINDOWS - 1)
+    outcomes = run_serially(units_of(small(attacks=OF_PREDICTION, seeds=[0, 1])), in_step=True, window_batch=8)
+    assert set(calls) <= {(0, 0)}, "null rows alone"
+    assert not any(outcome.failed for outcome in outcomes)
+
+
+def test_windows_that_are_coupled_go_their_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = noted(monkeypatch, attacking, "attack_in_step", lambda *_: "in step")
-    outcomes = run_serially(units_of(small(**changes)) * 2, in_step=True, window_batch=8)
+    attacks = [{"name": "segpgd", "eps": ["2/255", "8/255"], "steps": 2, "variant": "released"}]
+    outcomes = run_serially(units_of(small(attacks=attacks, **ONE_WINDOW)) * 2, in_step=True, window_batch=8)
     assert not calls
     assert not any(outcome.failed for outcome in outcomes)
 

@@ -139,12 +139,13 @@ class _Company:
 
 
 class InStep(nn.Module):
-    """The network as one of the calls of `in_step` sees it."""
+    """The network as one of the calls of `in_step` sees it; counts the passes of this call."""
 
     def __init__(self, company: _Company, number: int) -> None:
         super().__init__()
         self.network = company.network
         self.outputs = head_of(self.network).name
+        self.num_forwards = self.num_backwards = 0
         self._company, self._number = company, number
         self._open: list[_Part] = []
 
@@ -152,6 +153,7 @@ class InStep(nn.Module):
         """Returns the logits of volumes, cut from the graph that made these: `gradient` joins the two again."""
         follows = torch.is_grad_enabled() and volumes.requires_grad
         part: _Part = self._company.ask(self._number, volumes if follows else volumes.detach())
+        self.num_forwards += 1
         if part.logits.requires_grad:
             self._open.append(part)
         return part.logits
@@ -162,6 +164,7 @@ class InStep(nn.Module):
         upstream = torch.autograd.grad(value, [part.logits for part in parts], allow_unused=True, retain_graph=True)
         followed = [(part, own) for part, own in zip(parts, upstream, strict=True) if own is not None]
         gradients = self._company.ask(self._number, followed)
+        self.num_backwards += len(followed)
         ends, pulls = [value, *(part.volumes for part, _ in followed)], [torch.ones_like(value), *gradients]
         (gradient,) = torch.autograd.grad(ends, x, pulls)
         return gradient

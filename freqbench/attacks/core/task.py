@@ -205,8 +205,9 @@ class Task:
                 f"{self.name}: expected logits that a gradient goes through, got detached ones: return them from the "
                 "network as it computes them, or take an attack without gradients, such as square"
             )
-        if isinstance(self.model, InStep):
-            gradient = self.model.gradient(values.sum(), x)
+        seat = getattr(self.model, "seat", None) or self.model
+        if isinstance(seat, InStep):
+            gradient = seat.gradient(values.sum(), x)
         else:
             (gradient,) = torch.autograd.grad(values.sum(), x)
         self.passes.gradients.append(extremes(gradient))
