@@ -26,7 +26,8 @@ THREADS = (
 """Variables with a number of threads, which libraries read when they are imported."""
 
 PROC, CONTROL_GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-MALLOC_SIZES = {-3: 64 << 20, -1: 256 << 20}  # bytes; M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+LARGEST_TENSORS = 1 << 30, 32 << 20  # bytes; the second is the most that glibc before 2.35 takes
 
 
 def versions() -> dict[str, str]:
@@ -135,11 +136,13 @@ def _read(path: Path) -> str:
 def keep_freed_memory() -> None:
     """Lets glibc keep what one pass on a CPU frees for the next, which then need not ask the kernel for zeroed pages.
 
-    The process grows by the gaps between the tensors that it keeps. Does nothing where the C library is another.
+    Tensors larger than a GiB are given back. The process grows by the gaps between the tensors that it keeps. Does
+    nothing where the C library is another.
     """
     if platform.libc_ver()[0] == "glibc":
-        for option, size in MALLOC_SIZES.items():
-            ctypes.CDLL(None).mallopt(option, size)
+        libc = ctypes.CDLL(None)
+        any(libc.mallopt(M_MMAP_THRESHOLD, size) for size in LARGEST_TENSORS)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ import torch
 import freqbench as fb
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.ensemble import Ensemble
+from freqbench.core.machine import keep_freed_memory
 from freqbench.core.types import triple
 from freqbench.engine.attacking import attack_case
 from freqbench.models import SegmentationModel, build
@@ -108,6 +109,7 @@ class Bench:
     """A network, a batch and the two actions that are measured in turns."""
 
     def __init__(self, setting: Setting, fast: bool) -> None:
+        keep_freed_memory()  # as `run` does, for both that are compared
         roi = triple([64 if setting.arch == "swin_unetr" else 32] * 3) if fast else ROI
         self.device = torch.device("cuda" if torch.cuda.is_available() and setting != ON_CPU else "cpu")
         self.name = f"{setting}, {self.device.type}{', small network' if fast else ''}"

@@ -44,7 +44,8 @@ for action in prediction, step:
 @pytest.mark.benchmark
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    ("name", "size", "repeats"), [("unet", "64,64,32", 20), ("unet", "96,96,96", 6), ("unetr", "96,96,96", 2)]
+    ("name", "size", "repeats"),
+    [("unet", "64,64,32", 20), ("unet", "96,96,96", 6), ("unet", "128,128,128", 3), ("unetr", "96,96,96", 2)],
 )
 def test_kept_memory_makes_passes_faster(
     name: str, size: str, repeats: int, tmp_path: Path, measured: list[dict[str, Any]], request: pytest.FixtureRequest
@@ -74,7 +75,7 @@ from freqbench.engine.worker import Worker, WorkerSpec
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
-        [torch.ones(mib << 18) for mib in (1, 8, 40)]
+        [torch.ones(mib << 18) for mib in (1, 8, 40, 300)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 torch.set_num_threads(1)
