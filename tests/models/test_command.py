@@ -183,10 +183,9 @@ def ends(process: int) -> bool:
     """Waits up to 5 s for the end of a process."""
     for _ in range(100):
         try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return True
-        if Path(f"/proc/{process}/stat").read_text().split()[2] == "Z":  # killed; nobody has waited for it yet
+            if psutil.Process(process).status() == psutil.STATUS_ZOMBIE:  # killed; nobody has waited for it yet
+                return True
+        except psutil.NoSuchProcess:
             return True
         time.sleep(0.05)
     return False
