@@ -27,7 +27,7 @@ THREADS = (
 
 PROC, CONTROL_GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-LARGEST_TENSORS = 1 << 30, 32 << 20  # bytes; the second is the most that glibc before 2.35 takes
+LARGEST_TENSORS = 1 << 30, 32 << 20  # bytes; the second is the most that an older glibc takes
 
 
 def versions() -> dict[str, str]:
