@@ -27,7 +27,16 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["build", "conf.py", "finding.py", "generated.py", "generated/*.md", "generated/notebooks", "plugin"]
+exclude_patterns = [
+    "build",
+    "conf.py",
+    "finding.py",
+    "generated.py",
+    "generated/*.md",
+    "generated/notebooks",
+    "generated/reports/**/*.py",
+    "plugin",
+]
 templates_path = ["_templates"]
 
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
