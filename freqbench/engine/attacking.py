@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from freqbench.attacks import Attack
 from freqbench.attacks.core.in_step import InStep, in_step
@@ -156,23 +156,16 @@ def may_go_in_step(attack: Attack, model: SegmentationModel) -> bool:
 
 
 def attack_in_step(
-    attacks: Sequence[tuple[Attack, int | None]],
-    model: SegmentationModel,
-    case: Case,
-    window_batch: int = 1,
-    kept: int = 0,
+    attacks: Sequence[tuple[Attack, int | None]], model: SegmentationModel, case: Case, window_batch: int, kept: int
 ) -> list[AttackedVolume | BaseException]:
     """Attacks a case by several attacks, each with its seed, which share the passes of the network.
 
     Each `may_go_in_step`, and all are of the prediction or none is; then `window_batch` and `kept` are windows of all
     attacks together. Volumes equal those of `attack_case` to rounding, and an attack that fails has its error.
     """
-    windows = attack_windows(triple(case.image.shape[1:]), model.roi)
-    network = model.for_case(case)
-    if is_of_prediction(attacks[0][0], model, len(windows)):
-        shared: nn.Module = SlidingWindowModel(network, max(1, window_batch // len(attacks)), kept)
-    else:
-        shared = network.cut(windows)
+    windows, network = attack_windows(triple(case.image.shape[1:]), model.roi), model.for_case(case)
+    in_windows = SlidingWindowModel(network, max(1, window_batch // len(attacks)), kept)
+    shared = in_windows if is_of_prediction(attacks[0][0], model, len(windows)) else network.cut(windows)
 
     def call(attack: Attack, seed: int | None, seat: InStep) -> AttackedVolume:
         return attack_case(attack, model, case, seed, len(windows), seat=seat)

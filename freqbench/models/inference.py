@@ -499,15 +499,8 @@ class JointModel(SlidingWindowModel):
 
     joins_windows = True
 
-    def __init__(
-        self,
-        model: SegmentationModel,
-        tiles: Sequence[Window],
-        window_batch: int = 1,
-        kept: int = 0,
-        seat: nn.Module | None = None,
-    ) -> None:
-        super().__init__(model, window_batch, kept, seat)
+    def __init__(self, model: SegmentationModel, tiles: Sequence[Window], *how: Any) -> None:
+        super().__init__(model, *how)
         self.tiles = tiles
 
     @property

@@ -155,6 +155,33 @@ def test_torch_and_numpy_load_no_pickles() -> None:
         assert given[key].value is value, ast.unparse(node)  # type: ignore[attr-defined]
 
 
+def handed_on(nodes: Iterable[ast.AST]) -> set[str]:
+    """Modules of readers that stand for themselves, as in `getattr(pickle, name)`, where no name of theirs is seen."""
+    nodes = [*nodes]
+    originals = imported(nodes)
+    owners = {node.value for node in nodes if isinstance(node, ast.Attribute)}
+    owners |= {node.args[0] for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "hasattr"}
+    names = {original(node, originals) for node in nodes if isinstance(node, ast.Name) and node not in owners}
+    return names & {used.rpartition(".")[0] for used in (*GUARDED, *NEVER)}
+
+
+@pytest.mark.parametrize(
+    ("text", "modules"),
+    [
+        ("import pickle as p\nread = getattr(p, name)", {"pickle"}),
+        ("import pickle\nq = pickle\nq.UnpicklingError", {"pickle"}),
+        ("import yaml\nyaml.safe_load(x)", set()),
+        ("import os\nhasattr(os, name)", set()),
+    ],
+)
+def test_a_module_of_readers_that_is_handed_on_is_seen(text: str, modules: set[str]) -> None:
+    assert handed_on(ast.walk(ast.parse(text))) == modules
+
+
+def test_no_module_of_readers_is_handed_on() -> None:
+    assert {file: handed_on(nodes) for file, nodes in trees().items() if handed_on(nodes)} == {}
+
+
 def test_other_libraries_of_pickles_are_not_imported_nor_loaders_renamed() -> None:
     hidden = {"pickle": {"load", "loads"}, "torch": {"load"}, "numpy": {"load"}, "yaml": {"load", "unsafe_load"}}
     for file, nodes in trees().items():
