@@ -13,7 +13,6 @@ from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.norms import NormAttack
 from freqbench.attacks.core.parameters import PARAMETERS, SEARCH
 from freqbench.attacks.core.task import Task
-from freqbench.ops.fused import runs_kernels
 from freqbench.ops.heads import Head
 from freqbench.ops.losses import SEQUENCES, Loss, Scope
 
@@ -217,26 +216,26 @@ class Auto:
     def __call__(self, logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
         """Returns the objective of the next step, `[B]`."""
         i, self._i = self._i, self._i + 1
+        if i == 0:
+            self._before, raised = self._head.opening(logits, labels, scope)
+            return raised
         m, own, other = self._head.flips(logits, labels, scope)
         now, before = m.detach(), self._before
         self._before = now
-        if i == 0:
-            return self._head.margin_and_dice(logits, labels, scope)
         unit = min(1.0, self.most / self._steps)
         change, left = now - before, unit * (self._steps - i)
         if i == 1:
             is_open = (own > 0) & (now < 0)
             self._all_may_fall = _rms(change, is_open) * math.sqrt(left) > _rms(now, is_open)
-        is_early = self._all_may_fall & (i < EARLY * self._steps)
-        # Where kernels run, the host does not wait for an answer.
-        may_be_early = i < EARLY * self._steps and (runs_kernels(m.device.type) or bool(is_early.any()))
-        margin = self._head.losses["margin"](logits, labels, scope) if may_be_early else m.new_zeros(())
         voxels = (labels > 0) | (now > 0) if self.on_foreground else torch.ones_like(now, dtype=torch.bool)
         r = self.share * across(_rms(change, scope.among(voxels)), m)
         spread = (r * math.sqrt(left)).clamp(min=torch.finfo(m.dtype).tiny)
         rest = unit * sum(length(k, self._steps) for k in range(i, self._steps)) / length(i - 1, self._steps)
         weights = 4 * torch.sigmoid(-now / spread) * torch.sigmoid((now + r * rest) / spread) * (own + other)
-        return torch.where(is_early, margin, (weights * m).flatten(1).sum(dim=1))
+        raised = (weights * m).flatten(1).sum(dim=1)
+        if i >= EARLY * self._steps:
+            return raised
+        return torch.where(self._all_may_fall, self._head.margin_of(logits, labels, scope, m), raised)
 
 
 class Horizon(Auto):

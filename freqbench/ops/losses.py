@@ -202,12 +202,13 @@ def _per_class(values: Tensor, index: Tensor, num_classes: int, dtype: torch.dty
     return torch.where(of_class, values[:, None], 0).sum(dim=2).to(dtype)
 
 
-def _class_mean(values: Tensor, labels: Tensor, num_classes: int, scope: Scope) -> Tensor:
-    """Averages `[B, ...]` over the voxels of each class, then over the classes of the sample's labels: `[B]`."""
-    values, index = values.flatten(1), labels.flatten(1).long()
-    counts = torch.ones_like(values) if scope.voxels is None else scope.voxels.flatten(1).to(values)
-    size, total = (_per_class(each, index, num_classes, values.dtype) for each in (counts, values * counts))
-    return (total / size.clamp(min=1)).sum(dim=1) / (size > 0).sum(dim=1).clamp(min=1)
+def balance(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    """Returns weights of voxels, `[B, 1, H, W, D]`: a sum with them is the mean over classes of each class's mean."""
+    index = labels.flatten(1).long()
+    counts = torch.ones_like(logits[:, 0]).flatten(1) if scope.voxels is None else scope.voxels.flatten(1).to(logits)
+    size = _per_class(counts, index, logits.shape[1], logits.dtype)
+    present = (size > 0).sum(dim=1, keepdim=True).clamp(min=1).to(logits)
+    return (((1 / present) / size.clamp(min=1)).gather(1, index) * counts).reshape(labels.shape)
 
 
 def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -219,7 +220,7 @@ def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) 
     .. math:: \frac{1}{|\{k : N_k > 0\}|} \sum_k \frac{1}{N_k} \sum_{y = k} [\arg\max z = y] \, (-\log p_y)
     """
     open_ce = voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope)
-    return _class_mean(open_ce, labels, logits.shape[1], scope)
+    return (balance(logits, labels, scope)[:, 0] * open_ce).flatten(1).sum(dim=1)
 
 
 def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -257,9 +258,13 @@ def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
     A voxel is wrong above 0; from 2 on it has no gradient, so that the attack moves on to voxels that it can still win.
     """
-    slabs = _slabs(logits, labels.long())
-    m = torch.cat([z.scatter(1, y, -torch.inf).amax(dim=1, keepdim=True) - z.gather(1, y) for z, y in slabs], dim=2)
-    return _class_mean(m.clamp(max=MARGIN), labels, logits.shape[1], scope)
+    m, _ = _Lead.apply(logits, labels.long())  # type: ignore[no-untyped-call]
+    return margin_of(logits, labels, scope, m)
+
+
+def margin_of(logits: Tensor, labels: Tensor, scope: Scope, m: Tensor) -> Tensor:
+    """Returns `margin` from the margins of the voxels, which `flips` has made, `[B]`."""
+    return (balance(logits, labels, scope) * m.clamp(max=MARGIN)).flatten(1).sum(dim=1)
 
 
 def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor, Tensor]:
@@ -365,7 +370,13 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
 
 def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns `margin` + `dice_linear`, `[B]`: one has a gradient where the softmax behind the other has none."""
-    return margin(logits, labels, scope) + dice_linear(logits, labels, scope)
+    return opening(logits, labels, scope)[1]
+
+
+def opening(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor]:
+    """Returns the margin of each voxel, `[B, 1, H, W, D]` without a gradient, and `margin_and_dice`."""
+    m, _ = _Lead.apply(logits, labels.long())  # type: ignore[no-untyped-call]
+    return m.detach(), margin_of(logits, labels, scope, m) + dice_linear(logits, labels, scope)
 
 
 def voxel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

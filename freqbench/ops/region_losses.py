@@ -74,6 +74,16 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     return (1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(logits.dtype)
 
 
+def balance(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    """Returns weights by region and voxel: a sum with them is the mean of each mean inside and outside of a region."""
+    within = inside(labels, logits.shape[1])
+    sides = torch.stack([scope.among(within), scope.among(~within)], dim=1)  # [B, 2, K, H, W, D]
+    size = sides.flatten(3).sum(dim=3)
+    present = (size > 0).sum(dim=(1, 2), keepdim=True).clamp(min=1).to(logits)
+    share = (1 / present) / size.clamp(min=1)
+    return (sides * share.reshape(*size.shape, *[1] * (sides.dim() - 3))).sum(dim=1)
+
+
 def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     r"""Returns the balanced margin of the signed logits, cut off at 2, `[B]`.
 
@@ -81,7 +91,12 @@ def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
     .. math:: \frac{1}{|\{(k, c) : N_{kc} > 0\}|} \sum_{k, c} \frac{1}{N_{kc}} \sum_{y_k = c} \min(-s_k z_k, 2)
     """
-    return _mean_of_sides((-_signed(logits, labels)).clamp(max=MARGIN), labels, scope)
+    return margin_of(logits, labels, scope, -_signed(logits, labels))
+
+
+def margin_of(logits: Tensor, labels: Tensor, scope: Scope, m: Tensor) -> Tensor:
+    """Returns `margin` from the margins of regions and voxels, which `flips` has made, `[B]`."""
+    return (balance(logits, labels, scope) * m.clamp(max=MARGIN)).flatten(1).sum(dim=1)
 
 
 def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,6 +124,11 @@ def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -
     return margin(logits, labels, scope) + dice_linear(logits, labels, scope)
 
 
+def opening(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor]:
+    """Returns the margin of each region and voxel, without a gradient, and `margin_and_dice`."""
+    return -_signed(logits.detach(), labels), margin_and_dice(logits, labels, scope)
+
+
 def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns the binary cross-entropy of regions and voxels that are still right (towards a target: wrong), `[B]`."""
     return voxel_mean(voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope), scope)
@@ -116,7 +136,8 @@ def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
 
 def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """Returns `mask_ce` with the mean over regions and sides of `margin`, `[B]`."""
-    return _mean_of_sides(voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope), labels, scope)
+    open_ce = voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope)
+    return (balance(logits, labels, scope) * open_ce).flatten(1).sum(dim=1)
 
 
 def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -199,18 +220,6 @@ def _sums(p: Tensor, labels: Tensor, scope: Scope, power: int) -> tuple[Tensor, 
         y, p = y & counts, p * counts
     double = torch.float64
     return (p * y).sum(dim=2, dtype=double), p.pow(power).sum(dim=2, dtype=double), y.sum(dim=2, dtype=double)
-
-
-def _mean_of_sides(values: Tensor, labels: Tensor, scope: Scope) -> Tensor:
-    """Averages `[B, K, ...]` over the voxels inside and outside of each region, then over the sides: `[B]`."""
-    values, within = values.flatten(2), inside(labels, values.shape[1]).flatten(2)
-    counts = torch.ones_like(within[:, :1]) if scope.voxels is None else scope.voxels.flatten(2)
-    sides = torch.stack([within & counts, ~within & counts], dim=2)  # [B, K, 2, N]
-    if scope.classes is not None:
-        values, sides = values.index_select(1, scope.classes), sides.index_select(1, scope.classes)
-    size = sides.sum(dim=3)
-    means = (values[:, :, None] * sides).sum(dim=3) / size.clamp(min=1)
-    return means.sum(dim=(1, 2)) / (size > 0).sum(dim=(1, 2)).clamp(min=1)
 
 
 LOSSES: Mapping[str, Loss] = {

@@ -85,6 +85,11 @@ def test_margins_and_counts_are_those_of_plain_operations(shape: tuple[int, ...]
             torch.autograd.grad((each[0] * each[1] * inside).sum(), x)[0] for each, x in zip(parts, z, strict=True)
         ]
         assert torch.equal(*gradients)
+        first, raised = fused("opening")(logits, labels, scope)
+        assert torch.equal(first * inside, parts[0][0].detach() * inside)
+        torch.testing.assert_close(raised, fused("margin_and_dice")(logits, labels, scope))
+        of_known = fused("margin_of")(logits, labels, scope, first)
+        torch.testing.assert_close(of_known, plain("margin")(logits, labels, scope), atol=1e-6, rtol=1e-6)
         dice = [mean(logits, labels, None, scope.voxels) for mean in (plain("mean_dice"), fused("mean_dice"))]
         assert torch.equal(*dice)
     assert torch.equal(fused("is_as_labelled")(logits, labels), plain("is_as_labelled")(logits, labels))

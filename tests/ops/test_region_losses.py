@@ -174,3 +174,30 @@ def test_flips_out_of_scope_cost_nothing_and_equal_parts_where_no_class_counts(h
     assert not costs[~voxels.expand_as(costs)].any()
     empty = sum(head.flips(logits, torch.zeros_like(labels), losses.EVERYTHING)[1:])
     assert torch.allclose(empty, torch.full_like(empty, 1 / labels.numel()))
+
+
+@pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
+@pytest.mark.parametrize("has_scope", [False, True])
+def test_the_margin_is_a_mean_over_classes_or_sides_of_each_mean(head: Head, has_scope: bool) -> None:
+    logits, labels = drawn()
+    labels = labels.clamp(max=1).long() if head is SOFTMAX else labels  # of three classes one is not there
+    voxels = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    scope = Scope(voxels=voxels) if has_scope else losses.EVERYTHING
+    m = head.flips(logits, labels, losses.EVERYTHING)[0]
+    inner = inside(labels, 3)
+    sets = (
+        [labels == k for k in (0, 1)]
+        if head is SOFTMAX
+        else [s[:, k : k + 1] for s in (inner, ~inner) for k in range(3)]
+    )
+    leads = [m] * 2 if head is SOFTMAX else [m[:, k : k + 1] for _ in range(2) for k in range(3)]
+    for b in range(2):
+        means = [
+            float(lead[b][of[b] & voxels[b] if has_scope else of[b]].clamp(max=2).mean())
+            for lead, of in zip(leads, sets, strict=True)
+        ]
+        assert float(head.losses["margin"](logits, labels, scope)[b]) == pytest.approx(sum(means) / len(means))
+    first, raised = head.opening(logits, labels, scope)
+    assert torch.equal(first, m)
+    assert torch.equal(head.margin_of(logits, labels, scope, m), head.losses["margin"](logits, labels, scope))
+    assert torch.allclose(raised, head.margin_and_dice(logits, labels, scope))

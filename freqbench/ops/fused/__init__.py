@@ -19,7 +19,7 @@ MOST_FUSED = 256  # classes, or channels
 FORMS = {
     "freqbench.ops.fused.losses": (
         *("dice_ce", "dice", "ce", "margin", "dice_linear", "margin_and_dice"),
-        *("flips", "mean_dice", "is_as_labelled"),
+        *("flips", "opening", "margin_of", "mean_dice", "is_as_labelled"),
     ),
     "freqbench.ops.fused.volumes": (
         *("stretched", "stretched_back", "ssim_maps"),

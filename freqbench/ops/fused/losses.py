@@ -48,6 +48,17 @@ def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Te
     return m, mine, others
 
 
+def opening(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor]:
+    """Returns the margin of each voxel, `[B, 1, H, W, D]` without a gradient, and `margin_and_dice`."""
+    m, _, _ = _Margins.apply(logits.detach(), _counted(labels, scope), True)  # type: ignore[no-untyped-call]
+    return m, margin_and_dice(logits, labels, scope)
+
+
+def margin_of(logits: Tensor, labels: Tensor, scope: Scope, m: Tensor) -> Tensor:
+    """Returns `margin`, `[B]`: its kernel takes the margins of voxels from the logits again."""
+    return margin(logits, labels, scope)
+
+
 def mean_dice(
     logits: Tensor, labels: Tensor, classes: Sequence[int] | None = None, voxels: Tensor | None = None
 ) -> Tensor:
