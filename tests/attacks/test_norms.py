@@ -143,7 +143,7 @@ def test_a_volume_outside_the_l2_ball_raises(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_strongest_form_in_l2_keeps_the_ball() -> None:
     """A window's ball and the volume's are two sets; the plain norm of `random_noise` and `ball` is a third."""
-    for scope, form in (("window", "window"), ("volume", "volume"), ("joint", "volume")):
+    for scope, form in (("window", "window"), ("volume", "joint"), ("joint", "joint")):
         forms = strongest_forms(make("pgd", norm="l2", eps=EPS, scope=scope))
         assert {(each.name, each.norm, each.eps, each.scope) for each in forms} == {("apgd", "l2", EPS, form)}
     window, volume, joint = (make("pgd", norm="l2", eps=EPS, scope=scope) for scope in ("window", "volume", "joint"))

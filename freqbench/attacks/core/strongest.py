@@ -70,7 +70,7 @@ def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
     """Returns the strongest attacks with an attack's threat model and bounds; empty if none is known here.
 
     Each has the attack's own number of steps, at least 20. Windows act jointly, unless the attack's set is that of the
-    whole volume.
+    whole volume; under a bound on a sample as a whole they do so if the sample is the volume.
     """
     threat = threat_of(attack)
     if threat is None:
@@ -78,10 +78,11 @@ def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
     end = "_2d" if threat.has_slices and _is_per_slice(attack) else ""
     name = f"{threat.form}{end}"
     effort = {"steps": max(num_steps(attack), FEWEST_STEPS), "scope": "joint"}
-    if "joint" not in ATTACKS[name].scopes or _is_of_volume(attack, threat):
+    is_of_volume = _is_of_volume(attack, threat)
+    if threat.is_of_sample:
+        effort["scope"] = "joint" if is_of_volume else "window"
+    elif is_of_volume or "joint" not in ATTACKS[name].scopes:
         effort["scope"] = "volume"
-    elif threat.is_of_sample:
-        effort["scope"] = "window"
     own = {**threat.bounds(attack), **effort, **threat.parameters}
     return tuple(make(name, **own, step_rule="cosine", loss=loss) for loss in LOSSES)
 
