@@ -76,7 +76,7 @@ def test_strongest_form_of_the_ball_is_joint_apgd() -> None:
     """The form takes the attack's own number of steps, at least twenty."""
     for steps, own in ((20, make("fgsm", eps=0.1)), (20, make("pgd", eps=0.1)), (100, make("pgd", eps=0.1, steps=100))):
         search = {"eps": 0.1, "steps": steps, "scope": "joint", "step_rule": "cosine"}
-        assert strongest_forms(own) == tuple(make("apgd", **search, loss=loss) for loss in ("auto", "dice"))
+        assert strongest_forms(own) == tuple(make("apgd", **search, loss=loss) for loss in ("horizon", "dice"))
 
 
 def test_strongest_forms_keep_the_scope_of_the_set() -> None:

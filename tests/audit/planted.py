@@ -37,9 +37,9 @@ HEALTHY: Mapping[str, tuple[str, float, dict[str, Any], float]] = {
     "vafa": ("vafa", 20.0, {"steps": 20, "control": "none"}, 70),
     "vafa uniform": ("vafa", 20.0, {"steps": 20, "control": "uniform"}, 85),
     "vafa random": ("vafa", 20.0, {"steps": 20, "control": "random"}, 87),
-    "vafa_opt": ("vafa_opt", 20.0, {"loss": "auto", **STRONGEST, **TABLE}, 69.8),
+    "vafa_opt": ("vafa_opt", 20.0, {"loss": "horizon", **STRONGEST, **TABLE}, 69.8),
     "vafa_opt dice": ("vafa_opt", 20.0, {"loss": "dice", **STRONGEST, **TABLE}, 75),
-    "auto": ("apgd", EPS, {"loss": "auto", **STRONGEST}, 39.7),
+    "horizon": ("apgd", EPS, {"loss": "horizon", **STRONGEST}, 39.7),
     "dice": ("apgd", EPS, {"loss": "dice", **STRONGEST}, 44),
 }
 """Rows by name: attack, budget, parameters, and the DSC x100 that it leaves."""

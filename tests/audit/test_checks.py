@@ -316,38 +316,38 @@ def verdict_of(own: Rows, added: Rows) -> ModelVerdict:
 PGD = planted("pgd", 62.4)
 PGD40 = planted("pgd", 62.4, params={"steps": 40})
 DICE = planted("dice", 70.0)
-SUITE = [*planted("auto", 62.3), *DICE]
-SUITE40 = [row for name in ("auto", "dice") for row in planted(name, 65, params={"steps": 40})]
-BOTH_NUMBERS = "pgd eps=8/255 leaves 62.4, apgd eps=8/255 loss=auto scope=joint leaves 55.1"
+SUITE = [*planted("horizon", 62.3), *DICE]
+SUITE40 = [row for name in ("horizon", "dice") for row in planted(name, 65, params={"steps": 40})]
+BOTH_NUMBERS = "pgd eps=8/255 leaves 62.4, apgd eps=8/255 loss=horizon scope=joint leaves 55.1"
 WALK = [row | {"attack": "walk", "cell_id": f"walk{number}"} for number, row in enumerate(PGD)]
 VAFA, OPTIMUM = planted("vafa", 89.3), planted("vafa_opt", 51.7)
 TWO_HARD = [row | {"dsc_foreground": 0.1} for row in planted("fgsm", 60, cases=2)]
 
 CLAIMS: Mapping[str, tuple[Rows, Rows, str, str]] = {
-    "another loss": (PGD, [*planted("auto", 55.1), *DICE], "violated", BOTH_NUMBERS),
-    "less than half a point": (PGD, [*planted("auto", 61.95), *DICE], "holds", "None of 2 further attacks"),
-    "more than half a point": (PGD, [*planted("auto", 61.85), *DICE], "violated", "linf eps=8/255: "),
-    "one patient": (planted("pgd", 62.4, cases=1), planted("auto", 30, cases=1), "in doubt", ""),
-    "no form": (PGD, [], "not checked", "Not run: apgd (auto), apgd (dice): audit --run does."),
-    "one form": (PGD, planted("auto", 62.3), "not checked", "Not run: apgd (dice):"),
-    "window by window": (PGD, [*planted("auto", 62, params={"scope": "window"}), *DICE], "not checked", "(auto)"),
-    "fewer steps": (PGD, [*planted("auto", 62, params={"steps": 10}), *DICE], "not checked", "Not run: apgd (auto"),
+    "another loss": (PGD, [*planted("horizon", 55.1), *DICE], "violated", BOTH_NUMBERS),
+    "less than half a point": (PGD, [*planted("horizon", 61.95), *DICE], "holds", "None of 2 further attacks"),
+    "more than half a point": (PGD, [*planted("horizon", 61.85), *DICE], "violated", "linf eps=8/255: "),
+    "one patient": (planted("pgd", 62.4, cases=1), planted("horizon", 30, cases=1), "in doubt", ""),
+    "no form": (PGD, [], "not checked", "Not run: apgd (horizon), apgd (dice): audit --run does."),
+    "one form": (PGD, planted("horizon", 62.3), "not checked", "Not run: apgd (dice):"),
+    "window by window": (PGD, [*planted("horizon", 62, params={"scope": "window"}), *DICE], "not checked", "(horizon)"),
+    "fewer steps": (PGD, [*planted("horizon", 62, params={"steps": 10}), *DICE], "not checked", "Not run: apgd (horizon"),
     "fewer steps than the longest": (PGD40, SUITE, "not checked", ""),
     "as many": (PGD40, SUITE40, "holds", ""),
-    "a store with the forms": ([*PGD, *planted("auto", 55.1), *DICE], [], "holds", "scope=joint leaves 55.1"),
+    "a store with the forms": ([*PGD, *planted("horizon", 55.1), *DICE], [], "holds", "scope=joint leaves 55.1"),
     "the strongest of the same cases": ([*planted("pgd", 60), *TWO_HARD], SUITE, "holds", "pgd eps=8/255 leaves 60.0"),
-    "cases that one lacks": (PGD, planted("auto", 40, cases=3), "violated", "3 cases of 3 patients"),
-    "nothing left": (planted("pgd", 6), planted("auto", 1), "holds", ""),
+    "cases that one lacks": (PGD, planted("horizon", 40, cases=3), "violated", "3 cases of 3 patients"),
+    "nothing left": (planted("pgd", 6), planted("horizon", 1), "holds", ""),
     "another eps": (PGD, [*SUITE, *planted("half", 20)], "holds", ""),
     "noise": (PGD, [*SUITE, *planted("noise", 20)], "holds", ""),
-    "a part of the organs": (PGD, [*SUITE, *planted("auto", 20, params={"organs": [1]})], "holds", ""),
-    "a target": (PGD, [*SUITE, *planted("auto", 20, params={"target": "least-likely"})], "holds", ""),
+    "a part of the organs": (PGD, [*SUITE, *planted("horizon", 20, params={"organs": [1]})], "holds", ""),
+    "a target": (PGD, [*SUITE, *planted("horizon", 20, params={"target": "least-likely"})], "holds", ""),
     "another threat model": (PGD, [*SUITE, *planted("vafa", 20)], "holds", ""),
-    "another model's attack": (PGD, [*SUITE, *rows("auto", "n", "m", left=30.0)], "holds", ""),
+    "another model's attack": (PGD, [*SUITE, *rows("horizon", "n", "m", left=30.0)], "holds", ""),
     "noise claims nothing": (planted("noise", 85), [], "not checked", "Needs an untargeted attack"),
     "a null row claims nothing": (planted("vafa uniform", 85), [], "not checked", "Needs an untargeted attack"),
     "no score": ([handmade.row("pgd", num_backwards=20, dsc=math.nan, source="m", target="m")], [], "not checked", ""),
-    "another package": (WALK, planted("auto", 55.1), "violated", "walk eps=8/255"),
+    "another package": (WALK, planted("horizon", 55.1), "violated", "walk eps=8/255"),
     # VAFA's default q_min is 5 and its block 32: the bounds of both are the same
     "vafa": (VAFA, OPTIMUM, "violated", "q_max=20 q_min=5 block=32: vafa q_max=20 leaves 89.3"),
     "older name": ([row | {"threat_model": "dct-quantization"} for row in VAFA], OPTIMUM, "violated", ""),
@@ -366,7 +366,7 @@ def test_a_claim_stands_against_attacks_with_the_same_bounds(name: str) -> None:
 
 def test_a_gain_whose_interval_reaches_half_a_point_is_in_doubt() -> None:
     """1.2 points on average, of which the interval over patients leaves less than half a point."""
-    added = [*planted("auto", 61.2), *DICE]
+    added = [*planted("horizon", 61.2), *DICE]
     for row in added:
         row["dsc_foreground"] += 0.006 * (-1) ** int(row["case_id"].removeprefix("case"))
     (claim,) = claims(PGD, added)
@@ -392,20 +392,20 @@ def test_each_budget_is_a_claim_of_its_own() -> None:
 
 
 def test_a_fallen_claim_flags_its_model_beside_flags_of_gradients() -> None:
-    model, added = verdict_of(PGD, planted("auto", 55.1)), "a stronger attack with the same bounds is known"
+    model, added = verdict_of(PGD, planted("horizon", 55.1)), "a stronger attack with the same bounds is known"
     assert (model.verdict, model.flags) == ("flagged", ())
     assert model.sentence.startswith(
         f"flagged: strongest ({added}; no check of gradients was made). linf eps=8/255: pgd eps=8/255 leaves 62.4"
     )
-    model = verdict_of([*PGD, *planted("twice", 70)], planted("auto", 55.1))
+    model = verdict_of([*PGD, *planted("twice", 70)], planted("horizon", 55.1))
     assert model.flags == ("budget",)
     assert f"flagged: strongest, budget ({added}; 1 sign of" in model.sentence
 
 
 def test_an_attack_of_the_store_that_another_beats_at_equal_passes_is_named_and_no_more() -> None:
     """Both take 20 steps, the second looks at its last volume besides."""
-    own = [*PGD, *planted("auto", 55.1, params={"loss": "margin"}), *planted("pgd", 70, params={"steps": 5})]
-    (claim,) = claims(own, [*planted("auto", 60.0), *planted("dice", 64.0)])
+    own = [*PGD, *planted("horizon", 55.1, params={"loss": "margin"}), *planted("pgd", 70, params={"steps": 5})]
+    (claim,) = claims(own, [*planted("horizon", 60.0), *planted("dice", 64.0)])
     assert claim.verdict == "holds"
     named = claim.sentence.partition("At equal or fewer passes: ")[2]
     assert named.startswith("pgd eps=8/255 steps=20 leaves 62.4, apgd eps=8/255 loss=margin scope=joint 55.1")

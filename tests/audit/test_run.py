@@ -104,7 +104,7 @@ def test_a_claim_that_rests_on_two_steps_of_vafa_falls(findings: tuple[Finding, 
     """The optimum within the same bounds leaves less of the plain network too."""
     (model,) = [each for each in verdicts(findings) if each.model == "plain"]
     assert (model.verdict, [each.verdict for each in model.claims].count("violated")) == ("flagged", 1)
-    assert re.search(r"vafa q_max=20 leaves [\d.]+, vafa_opt q_max=20 (loss=dice )?leaves \d", model.sentence)
+    assert re.search(r"vafa q_max=20 leaves [\d.]+, vafa_opt q_max=20 (loss=(horizon|dice) )?leaves \d", model.sentence)
 
 
 @pytest.mark.integration
@@ -233,14 +233,14 @@ def test_a_job_with_fewer_models_audits_these_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("attack", [{"name": "kspace", "eps_k": 0.05}, {"name": "deformation", "max_mm": 2}])
 def test_null_rows_are_those_that_an_attack_has(tmp_path: Path, attack: dict[str, Any]) -> None:
     forms = strongest(tmp_path, attack["name"], attacks=[{**attack, "steps": 2}])
-    assert {each.loss for each in forms if each.control == "none"} == {"auto", "dice"}
+    assert {each.loss for each in forms if each.control == "none" and each.steps > 2} == {"horizon", "dice"}
     assert {each.control for each in forms} == {"none", "random"}
 
 
 def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_path: Path) -> None:
     attacks = [{"name": "pgd", "eps": ["4/255", "8/255"], "steps": [10, 30]}, {"name": "fgsm", "eps": "4/255"}]
     forms = [(each.eps, each.loss) for each in strongest(tmp_path, attacks=attacks)]
-    assert forms == [(eps, loss) for eps in (4 / 255, 8 / 255) for loss in ("auto", "dice")]
+    assert forms == [(eps, loss) for eps in (4 / 255, 8 / 255) for loss in ("horizon", "dice")]
     usual = {(each.steps, each.restarts, each.scope) for each in strongest(tmp_path, attacks=attacks)}
     assert usual == {(30, 1, "joint")}
 
@@ -263,7 +263,7 @@ def test_frequency_attacks_are_held_against_their_adaptive_forms(
     attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path
 ) -> None:
     forms = strongest(tmp_path, form, attacks=[{**attack, "steps": 20}])
-    assert [each.loss for each in forms if each.control == "none"] == ["auto", "dice"]
+    assert [each.loss for each in forms if each.control == "none"] == ["horizon", "dice"]
     assert {each.control for each in forms} == {"none", "uniform", "random"}
     assert all({name: getattr(each, name) for name in bounds} == bounds for each in forms)
 

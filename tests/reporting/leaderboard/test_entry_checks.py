@@ -304,7 +304,7 @@ def test_an_audit_that_was_not_run_is_refused(entered: Path, tmp_path: Path) -> 
     entry = copied(entered, tmp_path, lambda store: shutil.rmtree(store / "audit"))
     (reason,) = reasons(examine(entry))
     assert "Not audited on balls: its gradients were not measured: freqbench audit OUT --run." in reason
-    assert "linf eps=32/255: apgd (auto), apgd (dice) not run: freqbench audit OUT --run." in reason
+    assert "linf eps=32/255: apgd (horizon), apgd (dice) not run: freqbench audit OUT --run." in reason
 
 
 def test_weak_settings_are_refused_in_words() -> None:
