@@ -331,7 +331,7 @@ CLAIMS: Mapping[str, tuple[Rows, Rows, str, str]] = {
     "no form": (PGD, [], "not checked", "Not run: apgd (horizon), apgd (dice): audit --run does."),
     "one form": (PGD, planted("horizon", 62.3), "not checked", "Not run: apgd (dice):"),
     "window by window": (PGD, [*planted("horizon", 62, params={"scope": "window"}), *DICE], "not checked", "(horizon)"),
-    "fewer steps": (PGD, [*planted("horizon", 62, params={"steps": 10}), *DICE], "not checked", "Not run: apgd (horizon"),
+    "fewer steps": (PGD, [*planted("horizon", 62, params={"steps": 10}), *DICE], "not checked", "Not run: apgd (h"),
     "fewer steps than the longest": (PGD40, SUITE, "not checked", ""),
     "as many": (PGD40, SUITE40, "holds", ""),
     "a store with the forms": ([*PGD, *planted("horizon", 55.1), *DICE], [], "holds", "scope=joint leaves 55.1"),
