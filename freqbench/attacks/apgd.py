@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -186,8 +187,12 @@ def search(
         return glide(task, space, (x, x), range(steps), steps, RULES[loss](head, steps))[0]
     if loss not in SEQUENCES:
         return glide(task, space, (x, x), range(steps), steps, head.losses[loss])[0]
+
+    def margin_and_dice(*given: Any) -> Tensor:
+        return head.margin_and_dice(*given)[1]
+
     half = -(-steps // 2)
-    points = glide(task, space, (x, x), range(half), steps, head.margin_and_dice)
+    points = glide(task, space, (x, x), range(half), steps, margin_and_dice)
     return glide(task, space, points, range(half, steps), steps, head.losses["dice_linear"])[0]
 
 
@@ -217,7 +222,7 @@ class Auto:
         """Returns the objective of the next step, `[B]`."""
         i, self._i = self._i, self._i + 1
         if i == 0:
-            self._before, raised = self._head.opening(logits, labels, scope)
+            self._before, raised = self._head.margin_and_dice(logits, labels, scope)
             return raised
         m, own, other = self._head.flips(logits, labels, scope)
         now, before = m.detach(), self._before

@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.calls import across
+from freqbench.attacks.core.calls import Best, across
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.norms import NormAttack
 from freqbench.attacks.core.task import Task
@@ -84,7 +84,7 @@ class Square(GradientAttack, NormAttack):
         project = self.projection(task)
         low, high = project(task.clean - 1), project(task.clean + 1)
         x = project(task.clean + self.draw_start(task))
-        highest, seen = self._first(task, x)
+        best, seen = self._first(task, x)
         layout = self.queries - 1, 3 + x.shape[1]
         draws = task.draw(torch.rand, layout).unbind(dim=1)  # all at once, because each copy makes the device wait
         for query, draw in enumerate(draws):
@@ -94,10 +94,8 @@ class Square(GradientAttack, NormAttack):
             is_there = torch.where(cube, x == torch.where(is_up, high, low), True)
             is_up = is_up ^ across(is_there.flatten(1).all(dim=1), is_up)
             ahead = torch.where(cube, torch.where(is_up, high, low), x)
-            value = task.look(ahead)
-            better = value > highest
-            x = torch.where(across(better, x), ahead, x)
-            highest = torch.where(better, value, highest)
+            best.offer(task.look(ahead), ahead)
+            (x,) = best.kept
         return x
 
     def _run_l2(self, task: Task) -> Tensor:
@@ -106,7 +104,7 @@ class Square(GradientAttack, NormAttack):
         number = clean[0].numel() if counted is None else int(counted.expand_as(clean).sum())
         balls = 1 if counted is None else len(clean)  # windows that share what is left of one ball
         x = (clean + self.eps * towards(self.draw_start(task))).clamp(0, 1)
-        highest, seen = self._first(task, x)
+        best, seen = self._first(task, x)
         channels = x.shape[1]
         draws = task.draw(torch.rand, (self.queries - 1, 7 + channels)).unbind(dim=1)
         for query, draw in enumerate(draws):
@@ -123,19 +121,18 @@ class Square(GradientAttack, NormAttack):
             ahead = size * ahead / _sizes(ahead * cube).clamp(min=TINY)
             ahead = torch.where(cube, ahead, change.masked_fill(emptied, 0)).to(clean)
             ahead = (clean + self.eps * towards(ahead)).clamp(0, 1)
-            value = task.look(ahead)
-            better = value > highest
-            x = torch.where(across(better, x), ahead, x)
-            highest = torch.where(better, value, highest)
+            best.offer(task.look(ahead), ahead)
+            (x,) = best.kept
         return x
 
-    def _first(self, task: Task, x: Tensor) -> tuple[Tensor, Sequence[Tensor] | None]:
-        """Asks the first query; returns its values, and the voxels `[n, 3]` of each sample at which `aim` aims."""
-        values, logits = task.look_closely(x)
+    def _first(self, task: Task, x: Tensor) -> tuple[Best, Sequence[Tensor] | None]:
+        """Asks the first query; returns the best so far, and the voxels `[n, 3]` of each sample at which `aim` aims."""
+        best, (values, logits) = Best(), task.look_closely(x)
+        best.offer(values, x)
         if self.aim == "window":
-            return values, None
+            return best, None
         is_seen = logits[:, 1:] > logits[:, :1] if task.objective.head.has_background else logits > 0
-        return values, [each.nonzero() for each in is_seen.any(dim=1)]
+        return best, [each.nonzero() for each in is_seen.any(dim=1)]
 
     def draw_start(self, task: Task) -> Tensor:
         """Returns stripes, in `l2` a grid of bumps, or the `start` of the call."""

@@ -99,13 +99,7 @@ def _why_ct(dataset: Dataset, refs: Sequence[CaseRef], modality: str) -> str | N
     return f"CT, as percentile 0.5 is {low:.0f}" if low < HOUNSFIELD else None
 
 
-def _verdict(
-    dataset: Dataset,
-    model: ModelEntry,
-    ref: CaseRef,
-    assumed: Sequence[Assumption],
-    is_trained: bool,
-) -> str:
+def _verdict(dataset: Dataset, model: ModelEntry, ref: CaseRef, assumed: Sequence[Assumption], is_trained: bool) -> str:
     if dataset.reference == "prediction" or not is_trained:
         return f"no clean Dice: {'the weights are untrained' if not is_trained else 'there are no labels'}"
     dice = clean_dice(dataset, resolve(model, len(dataset.classes), dataset.num_channels), ref)

@@ -67,8 +67,7 @@ Out = Annotated[
     str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT", autocompletion=stores)
 ]
 RunOut = Annotated[
-    str | None,
-    typer.Option(help="Where results go.", show_default="runs/NAME of the job", autocompletion=stores),
+    str | None, typer.Option(help="Where results go.", show_default="runs/NAME of the job", autocompletion=stores)
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override the job file: a.b=c, attacks.0.eps=4/255.")

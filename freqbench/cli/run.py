@@ -69,8 +69,7 @@ def run(
         typer.Option(help="At the end, log each cell's settings, means and picture, below OUT."),
     ] = None,
     only: Annotated[
-        list[str] | None,
-        typer.Option(help="Training: a network, with the one that it starts from; may be repeated."),
+        list[str] | None, typer.Option(help="Training: a network, with the one that it starts from; may be repeated.")
     ] = None,
 ) -> None:
     """Run a job that attacks or trains; called again, it goes on.

@@ -228,11 +228,7 @@ KINDS: tuple[LayoutKind, ...] = (
         keys=_patterns,
     ),
     LayoutKind(
-        "scans without label maps",
-        "scan.nii.gz",
-        _has_images,
-        "images",
-        keys=lambda _: {"reference": "prediction"},
+        "scans without label maps", "scan.nii.gz", _has_images, "images", keys=lambda _: {"reference": "prediction"}
     ),
     LayoutKind(
         "DICOM series",

@@ -48,24 +48,14 @@ MOST_LOST = 0.5
 UNNAMED = Classes(names=())  # classes that go by their numbers
 
 
-def prepare(
-    native: NativeCase,
-    space: AnySpace,
-    clean: NativeCase | None = None,
-    classes: Classes = UNNAMED,
-) -> Case:
+def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None, classes: Classes = UNNAMED) -> Case:
     """Prepares a case in a space: by `Preprocess`, or by a network's own pipeline."""
     if isinstance(space, Pipeline):
         return _apply_pipeline(native, space, clean, classes)
     return _apply_preprocess(native, space, clean, classes)
 
 
-def _apply_preprocess(
-    native: NativeCase,
-    preprocess: Preprocess,
-    clean: NativeCase | None,
-    classes: Classes,
-) -> Case:
+def _apply_preprocess(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None, classes: Classes) -> Case:
     """Prepares a case in the space of `preprocess`.
 
     `linear`: RAS, spacing (image trilinear, label nearest), `size`, intensity (its bounds from before `size`), crop to
@@ -155,12 +145,7 @@ def _apply_preprocess(
     )
 
 
-def _apply_pipeline(
-    native: NativeCase,
-    pipeline: Pipeline,
-    clean: NativeCase | None,
-    classes: Classes,
-) -> Case:
+def _apply_pipeline(native: NativeCase, pipeline: Pipeline, clean: NativeCase | None, classes: Classes) -> Case:
     """Prepares a case by a network's own pipeline, its axes turned to RAS.
 
     With p the pipeline's volume and l, h the bounds of a channel, x = (clip(p, l, h) - l) / (h - l), and `rest` is what

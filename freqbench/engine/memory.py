@@ -112,11 +112,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def fitting_windows(
-    attack: Attack,
-    model: SegmentationModel,
-    case: Case,
-    share: float,
-    surrogates: Sequence[SegmentationModel] = (),
+    attack: Attack, model: SegmentationModel, case: Case, share: float, surrogates: Sequence[SegmentationModel] = ()
 ) -> int:
     """Returns the number of windows that an attack may take at once; 1 on a CPU, which gains nothing from more.
 

@@ -45,10 +45,7 @@ SHARE = {"train": "taught it (train)", "select": "chose its weights (select)"}
 
 
 def facts_of(
-    entry: ModelEntry,
-    num_classes: int | None = None,
-    num_channels: int | None = None,
-    class_names: Sequence[str] = (),
+    entry: ModelEntry, num_classes: int | None = None, num_channels: int | None = None, class_names: Sequence[str] = ()
 ) -> Facts:
     """Returns the facts of a model, not an ensemble: the part of `resolve` that makes no network, and refuses as it."""
     (path, at), source = hub.pin_commit(_path_of(entry)), source_of(entry.reader)
@@ -469,12 +466,7 @@ def _add_findings(spec: ModelSpec, result: Examination) -> ModelSpec:
 
 
 def scoring_concerns(
-    model: ModelSpec,
-    facts: Facts,
-    dataset: str,
-    class_names: Sequence[str],
-    refs: Sequence[CaseRef],
-    space: AnySpace,
+    model: ModelSpec, facts: Facts, dataset: str, class_names: Sequence[str], refs: Sequence[CaseRef], space: AnySpace
 ) -> Iterator[str]:
     """Yields one line per reason to doubt scores of a model on cases of a dataset, whose preprocessing is `space`."""
     metadata, trained = facts.metadata, facts.metadata.preprocess

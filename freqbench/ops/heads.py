@@ -25,9 +25,9 @@ class Head:
     Attributes:
         name: `softmax` or `sigmoid`.
         has_background: True if the first output is the background's.
-        losses: the losses that it has, by name; `margin_and_dice`: the first half of the sequence `switch`.
+        losses: the losses that it has, by name.
         flips: by voxel, how far the nearest wrong answer is ahead, and two parts of what its flip takes from the Dice.
-        opening: these margins alone, without a gradient, and `margin_and_dice`.
+        margin_and_dice: these margins, without a gradient, and the sum of the losses `margin` and `dice_linear`.
         margin_of: the loss `margin`, from margins that are known.
         probabilities: p from logits; `log_probabilities`: its logarithm; `logits_of`: logits from p.
         mean_of_probabilities: logits of the mean probabilities of several logits; gradients survive where all are sure.
@@ -42,9 +42,8 @@ class Head:
     name: Outputs
     has_background: bool
     losses: Mapping[str, Loss]
-    margin_and_dice: Loss
     flips: Callable[[Tensor, Tensor, Scope], tuple[Tensor, Tensor, Tensor]]
-    opening: Callable[[Tensor, Tensor, Scope], tuple[Tensor, Tensor]]
+    margin_and_dice: Callable[[Tensor, Tensor, Scope], tuple[Tensor, Tensor]]
     margin_of: Callable[[Tensor, Tensor, Scope, Tensor], Tensor]
     probabilities: Callable[[Tensor], Tensor]
     log_probabilities: Callable[[Tensor], Tensor]
@@ -94,9 +93,8 @@ SOFTMAX = Head(
     name="softmax",
     has_background=True,
     losses={name: on_gpu(loss) for name, loss in losses.LOSSES.items()},
-    margin_and_dice=on_gpu(losses.margin_and_dice),
     flips=on_gpu(losses.flips),
-    opening=on_gpu(losses.opening),
+    margin_and_dice=on_gpu(losses.margin_and_dice),
     margin_of=on_gpu(losses.margin_of),
     probabilities=lambda logits: logits.softmax(dim=1),
     log_probabilities=lambda logits: logits.log_softmax(dim=1),
@@ -114,9 +112,8 @@ SIGMOID = Head(
     name="sigmoid",
     has_background=False,
     losses=region_losses.LOSSES,
-    margin_and_dice=region_losses.margin_and_dice,
     flips=region_losses.flips,
-    opening=region_losses.opening,
+    margin_and_dice=region_losses.margin_and_dice,
     margin_of=region_losses.margin_of,
     probabilities=torch.sigmoid,
     log_probabilities=F.logsigmoid,

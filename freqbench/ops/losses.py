@@ -368,13 +368,11 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     return (1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(p.dtype)
 
 
-def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """Returns `margin` + `dice_linear`, `[B]`: one has a gradient where the softmax behind the other has none."""
-    return opening(logits, labels, scope)[1]
+def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor]:
+    """Returns the margin of each voxel, `[B, 1, H, W, D]` without a gradient, and `margin` + `dice_linear`, `[B]`.
 
-
-def opening(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor]:
-    """Returns the margin of each voxel, `[B, 1, H, W, D]` without a gradient, and `margin_and_dice`."""
+    One loss has a gradient where the softmax behind the other has none.
+    """
     m, _ = _Lead.apply(logits, labels.long())  # type: ignore[no-untyped-call]
     return m.detach(), margin_of(logits, labels, scope, m) + dice_linear(logits, labels, scope)
 

@@ -119,14 +119,10 @@ def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Te
     return -_signed(logits, labels), mine * within, others * ~within
 
 
-def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """Returns `margin` + `dice_linear`, `[B]`: one has a gradient where the sigmoid behind the other has none."""
-    return margin(logits, labels, scope) + dice_linear(logits, labels, scope)
-
-
-def opening(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor]:
-    """Returns the margin of each region and voxel, without a gradient, and `margin_and_dice`."""
-    return -_signed(logits.detach(), labels), margin_and_dice(logits, labels, scope)
+def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor]:
+    """Returns the margin of each region and voxel, without a gradient, and `margin` + `dice_linear`, `[B]`."""
+    m = -_signed(logits, labels)
+    return m.detach(), margin_of(logits, labels, scope, m) + dice_linear(logits, labels, scope)
 
 
 def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:

@@ -52,10 +52,7 @@ FORMATS: Mapping[str, Callable[[Sequence[Section]], str]] = {
 
 
 def report(
-    stores: Sequence[Store],
-    job_keys: Collection[Key] | None = None,
-    format: str = "terminal",
-    table: str | None = None,
+    stores: Sequence[Store], job_keys: Collection[Key] | None = None, format: str = "terminal", table: str | None = None
 ) -> str:
     """Reports one or several stores as tables.
 

@@ -64,10 +64,7 @@ def variant_of(variants: Collection[str]) -> Parameter:
 
 _LOSS = values.one_known("loss", LOSSES)
 SEARCH: dict[str, Parameter] = {
-    "loss": Parameter(
-        "loss that the attack raises, or a sequence",
-        values.one_known("loss", (*LOSSES, *SEQUENCES)),
-    ),
+    "loss": Parameter("loss that the attack raises, or a sequence", values.one_known("loss", (*LOSSES, *SEQUENCES))),
     "step_rule": Parameter(
         "how steps shrink: halved when the loss stalls, or along a cosine", values.one_of(*STEP_RULES)
     ),

@@ -127,10 +127,7 @@ class Decathlon(ListedFolder):
             label = self._place_of(label)
         patient = entry.get("patient") if isinstance(entry, dict) else None
         return ImageFiles(
-            case_id=case_id,
-            patient=str(patient or ""),
-            channels=tuple(map(self._place_of, images)),
-            map=label,
+            case_id=case_id, patient=str(patient or ""), channels=tuple(map(self._place_of, images)), map=label
         )
 
     def _place_of(self, path: str) -> str:

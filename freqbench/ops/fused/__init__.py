@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 MOST_FUSED = 256  # classes, or channels
 FORMS = {
     "freqbench.ops.fused.losses": (
-        *("dice_ce", "dice", "ce", "margin", "dice_linear", "margin_and_dice"),
-        *("flips", "opening", "margin_of", "mean_dice", "is_as_labelled"),
+        *("dice_ce", "dice", "ce", "margin", "dice_linear"),
+        *("flips", "margin_and_dice", "margin_of", "mean_dice", "is_as_labelled"),
     ),
     "freqbench.ops.fused.volumes": (
         *("stretched", "stretched_back", "ssim_maps"),

@@ -34,7 +34,7 @@ def _sum_of(**weights: float) -> Loss:
 
 
 dice_ce, dice, ce = _sum_of(dice=1, ce=1), _sum_of(dice=1), _sum_of(ce=1)
-margin, dice_linear, margin_and_dice = _sum_of(margin=1), _sum_of(linear=1), _sum_of(margin=1, linear=1)
+margin, dice_linear, _both = _sum_of(margin=1), _sum_of(linear=1), _sum_of(margin=1, linear=1)
 
 
 def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor, Tensor]:
@@ -48,10 +48,10 @@ def flips(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Te
     return m, mine, others
 
 
-def opening(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor]:
-    """Returns the margin of each voxel, `[B, 1, H, W, D]` without a gradient, and `margin_and_dice`."""
+def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> tuple[Tensor, Tensor]:
+    """Returns the margin of each voxel, `[B, 1, H, W, D]` without a gradient, and `margin` + `dice_linear`."""
     m, _, _ = _Margins.apply(logits.detach(), _counted(labels, scope), True)  # type: ignore[no-untyped-call]
-    return m, margin_and_dice(logits, labels, scope)
+    return m, _both(logits, labels, scope)
 
 
 def margin_of(logits: Tensor, labels: Tensor, scope: Scope, m: Tensor) -> Tensor:

@@ -27,13 +27,7 @@ from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.models.checkpoints.files import locate
 from freqbench.models.sources import source_of
-from freqbench.reporting.leaderboard.entry_folder import (
-    STORE,
-    BoardEntry,
-    locate_weights,
-    place_of,
-    require_labels,
-)
+from freqbench.reporting.leaderboard.entry_folder import STORE, BoardEntry, locate_weights, place_of, require_labels
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
 

@@ -62,10 +62,7 @@ MOST_FILES, MOST_BYTES, MOST_SEAL = 2000, 2**27, 2**24
 MOST_ROWS, MOST_RECORDS, MOST_UNPACKED = 1_000_000, 100_000, 2**28
 
 _RUN = r"(run\.json|runs/[\w.-]+\.json|(records|class_records)/[\w.-]+\.parquet)"
-_OWN = re.compile(
-    rf"{re.escape(CARD)}|{re.escape(SEAL)}|{STORE}/((audit/)?{_RUN}|audit/{GRADIENTS})",
-    re.ASCII,
-)
+_OWN = re.compile(rf"{re.escape(CARD)}|{re.escape(SEAL)}|{STORE}/((audit/)?{_RUN}|audit/{GRADIENTS})", re.ASCII)
 
 _COPIED = ("case_id", "patient_id", "cell_id", "dsc_foreground", "dsc_foreground_clean")
 

@@ -82,10 +82,7 @@ class SummaryFrame(Frame):
     """
 
     texts: dict[Annotated[str, OneOf((*SETTING, *REASONS))], Texts]
-    numbers: dict[
-        Annotated[str, OneOf((*COUNTS, *SCORE_NAMES, *ENDS, "null", "minimal"), ADDED)],
-        Numbers,
-    ]
+    numbers: dict[Annotated[str, OneOf((*COUNTS, *SCORE_NAMES, *ENDS, "null", "minimal"), ADDED)], Numbers]
 
 
 class Clean(Frame):
