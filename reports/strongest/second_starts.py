@@ -4,7 +4,7 @@ They were compared with two losses of one start in README.md, by the job second_
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,6 @@ from torch import Tensor
 from freqbench.attacks.apgd import APGD, Space, search
 from freqbench.attacks.bias_field import BiasField
 from freqbench.attacks.core.calls import Best
-from freqbench.attacks.core.searched import SearchedAttack
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.kspace import KSpace
 from freqbench.attacks.sa2_opt import SA2Opt
@@ -30,7 +29,7 @@ def best_null_row(task: Task, draw: Callable[[], Tensor], render: Callable[[Tens
     return best.kept[0]
 
 
-class FromNullRow(SearchedAttack):
+class FromNullRow:
     """A search that starts at the best of eight null rows, at the cost of eight forward passes."""
 
     @property
@@ -45,7 +44,7 @@ class FromNullRow(SearchedAttack):
         return search(task, space, start, self.steps, self.step_rule, self.loss_name)
 
 
-class ThenDice(SearchedAttack):
+class ThenDice:
     """A search that goes on from its last point with as many steps, of the Dice."""
 
     @property
@@ -58,16 +57,10 @@ class ThenDice(SearchedAttack):
         return search(task, space, super().search(task, space), self.steps, self.step_rule, "dice")
 
 
-@dataclass(frozen=True, kw_only=True)
-class APGDFromNullRow(APGD):
+class APGDFromNullRow(FromNullRow, APGD):
     """`apgd` from the best of eight random corners of its ball, in L2 of eight directions."""
 
     name = "apgd_from_row"
-
-    @property
-    def run_passes(self) -> tuple[int, int]:
-        """Passes of a run."""
-        return self.steps + NULL_ROWS, self.steps
 
     def run(self, task: Task) -> Tensor:
         """Runs the algorithm once."""
@@ -79,16 +72,10 @@ class APGDFromNullRow(APGD):
         return self._climb(task, best_null_row(task, draw, lambda x: x), self.eps, self.steps)
 
 
-@dataclass(frozen=True, kw_only=True)
-class APGDThenDice(APGD):
+class APGDThenDice(ThenDice, APGD):
     """`apgd` that goes on from its last volume with as many steps, of the Dice."""
 
     name = "apgd_then_dice"
-
-    @property
-    def run_passes(self) -> tuple[int, int]:
-        """Passes of a run."""
-        return 2 * self.steps, 2 * self.steps
 
     def run(self, task: Task) -> Tensor:
         """Runs both searches and returns the last volume."""
@@ -97,56 +84,48 @@ class APGDThenDice(APGD):
         return search(task, ball, x, self.steps, self.step_rule, "dice")
 
 
-@dataclass(frozen=True, kw_only=True)
 class VAFAFromNullRow(FromNullRow, VAFAOpt):
     """`vafa_opt` from a null row."""
 
     name = "vafa_opt_from_row"
 
 
-@dataclass(frozen=True, kw_only=True)
 class VAFAThenDice(ThenDice, VAFAOpt):
     """`vafa_opt` and then the Dice."""
 
     name = "vafa_opt_then_dice"
 
 
-@dataclass(frozen=True, kw_only=True)
 class SA2FromNullRow(FromNullRow, SA2Opt):
     """`sa2_opt` from a null row."""
 
     name = "sa2_opt_from_row"
 
 
-@dataclass(frozen=True, kw_only=True)
 class SA2ThenDice(ThenDice, SA2Opt):
     """`sa2_opt` and then the Dice."""
 
     name = "sa2_opt_then_dice"
 
 
-@dataclass(frozen=True, kw_only=True)
 class BiasFieldFromNullRow(FromNullRow, BiasField):
     """`bias_field` from a null row."""
 
     name = "bias_field_from_row"
 
 
-@dataclass(frozen=True, kw_only=True)
 class BiasFieldThenDice(ThenDice, BiasField):
     """`bias_field` and then the Dice."""
 
     name = "bias_field_then_dice"
 
 
-@dataclass(frozen=True, kw_only=True)
 class KSpaceFromNullRow(FromNullRow, KSpace):
     """`kspace` from a null row."""
 
     name = "kspace_from_row"
 
 
-@dataclass(frozen=True, kw_only=True)
 class KSpaceThenDice(ThenDice, KSpace):
     """`kspace` and then the Dice."""
 
