@@ -15,7 +15,7 @@ from freqbench.core.errors import UserError
 SMOOTH_DENOMINATOR = 1e-6
 SMOOTH_SET = 1e-5
 MARGIN = 2.0
-SLAB = 2**17  # logits
+SLAB = 2**20  # logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,47 +91,46 @@ class _Dice(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, with_ce: bool) -> Tensor:
-        batch, num_classes = logits.shape[:2]
-        index = labels.reshape(batch, 1, -1).long()  # [B, 1, N]
-        log_p = torch.log_softmax(logits, dim=1).reshape(batch, num_classes, -1)  # [B, K, N]
-        cross_entropy = -log_p.gather(1, index).mean(dim=(1, 2)) if with_ce else None
-        p = log_p.exp_()
-        p_label = p.gather(1, index)
+        batch, num_classes, height = logits.shape[:3]
+        index = labels.reshape(batch, 1, height, -1).long()  # [B, 1, H, W D], as all volumes here
+        log_p = torch.log_softmax(logits, dim=1).reshape(batch, num_classes, height, -1)
+        log_p_label = log_p.gather(1, index)
+        p, p_label = log_p.exp_(), log_p_label.exp()
 
-        overlap = _per_class(p_label[:, 0], index[:, 0], num_classes)
-        count = _per_class(torch.ones_like(p_label[:, 0]), index[:, 0], num_classes)
+        overlap = _per_class(p_label.flatten(1), index.flatten(1), num_classes)
+        count = _per_class(torch.ones_like(p_label).flatten(1), index.flatten(1), num_classes)
         wide = torch.promote_types(p.dtype, torch.float32)  # for half precisions, which the norm would keep
-        slabs = p.reshape(batch, num_classes, logits.shape[2], -1)  # float32 sums over a slab, float64 over slabs
-        squares = torch.linalg.vector_norm(slabs, dim=3, dtype=wide).double().square().sum(dim=2)
-        denominator = squares + count + SMOOTH_DENOMINATOR
+        norms = torch.linalg.vector_norm(p, dim=3, dtype=wide)  # float32 sums over a slice, float64 over slices
+        denominator = norms.double().square().sum(dim=2) + count + SMOOTH_DENOMINATOR
         dice = (1 - 2 * overlap / denominator).mean(dim=1)
 
-        ctx.save_for_backward(p, index, overlap, denominator)
+        ctx.save_for_backward(p, p_label, index, overlap, denominator)
         ctx.shape, ctx.with_ce = logits.shape, with_ce
-        return (dice if cross_entropy is None else dice + cross_entropy.double()).to(logits.dtype)
+        return (dice - log_p_label.flatten(1).mean(dim=1).double() if with_ce else dice).to(logits.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        p, index, overlap, denominator = ctx.saved_tensors
-        num_classes, num_voxels = p.shape[1], p.shape[2]
+        *volumes, overlap, denominator = ctx.saved_tensors
+        gradients = torch.empty_like(volumes[0])
         # With g = dL/dp = a p - c o for the Dice part, dL/dlogits = p (g - sum_k p g) + (p - o) / N. The order of the
         # operations is that of a softmax's and a cross-entropy's own backward: where p rounds to 1, signs depend on it.
         # So does p - 1, which is exact there, while p / N - 1 / N is rounded where weight / N is no power of two.
-        weight = upstream.double()[:, None]
-        a = (weight * 4 * overlap / (num_classes * denominator.square())).to(p.dtype)  # [B, K]
-        c = (weight * 2 / (num_classes * denominator)).to(p.dtype)  # [B, K]
+        weight, num_classes = upstream.double()[:, None], gradients.shape[1]
+        a = weight * 4 * overlap / (num_classes * denominator.square())
+        c = weight * 2 / (num_classes * denominator)
+        a, c, each = (part.to(gradients)[:, :, None, None] for part in (a, c, weight / ctx.shape[2:].numel()))
 
-        gradient = (a[:, :, None] * p).scatter_add_(1, index, -c.gather(1, index[:, 0])[:, None])
-        inner = torch.zeros_like(p[:, 0])
-        for k in range(num_classes):
-            inner.addcmul_(gradient[:, k], p[:, k])
-        gradient.sub_(inner[:, None]).mul_(p)
-        if ctx.with_ce:
-            per_voxel = (weight / num_voxels).to(p.dtype)[:, :, None]  # [B, 1, 1]
-            at_label = gradient.gather(1, index) + (p.gather(1, index) - 1) * per_voxel
-            gradient.addcmul_(p, per_voxel).scatter_(1, index, at_label)
-        return gradient.reshape(ctx.shape), None, None
+        for gradient, p, p_label, index in _slabs(gradients, *volumes):
+            torch.mul(a, p, out=gradient).scatter_add_(1, index, -c.expand_as(p).gather(1, index))
+            inner = torch.zeros_like(p_label)
+            for k in range(num_classes):
+                inner.addcmul_(gradient[:, k, None], p[:, k, None])
+            gradient.sub_(inner).mul_(p)
+            if ctx.with_ce:
+                at_label = gradient.gather(1, index) + (p_label - 1) * each
+                gradient.addcmul_(p, each).scatter_(1, index, at_label)
+        return gradients.reshape(ctx.shape), None, None
 
 
 def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:

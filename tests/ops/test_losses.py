@@ -190,8 +190,9 @@ def test_a_slab_at_a_time_gives_what_the_whole_volume_gives(num_classes: int, mo
     def results() -> list[Tensor]:
         z = logits.clone().requires_grad_()
         lead, mine, others = flips(z, labels)
-        of_lead, of_margin = (torch.autograd.grad(each.sum(), z)[0] for each in (lead, margin(z, labels)))
-        return [lead.detach(), mine, others, of_lead, of_margin, mean_dice(z, labels)]
+        raised = (lead, margin(z, labels), losses.dice(z, labels), losses.dice_ce(z, labels))
+        of_lead, *gradients = (torch.autograd.grad(each.sum(), z)[0] for each in raised)
+        return [lead.detach(), mine, others, of_lead, *gradients, mean_dice(z, labels)]
 
     monkeypatch.setattr(losses, "SLAB", 1)
     slabs = results()
