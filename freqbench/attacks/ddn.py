@@ -68,6 +68,7 @@ class DDN(Attack):
     budget_name = None
     variants = ("paper",)
     scopes = ("volume",)
+    judged_by_dice = True
     parameters = PARAMETERS | {"dice": DECISION, "step_size": RMS_STEP}
 
     steps: int = 100
@@ -77,11 +78,6 @@ class DDN(Attack):
     organs: tuple[int, ...] | None = None
     scope: str = "volume"
     variant: str = "paper"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.targeted:
-            self.refuse("targeted", "expected false, got true: the decision is one on the Dice against the truth")
 
     @property
     def threat_model(self) -> str:
@@ -95,9 +91,7 @@ class DDN(Attack):
 
     def check_head(self, head: Head) -> None:
         """Checks also that the loss has a form for regions."""
-        if self.loss not in head.losses:
-            have = ", ".join(head.losses)
-            self.refuse("loss", f"expected a loss that regions have, {have}, got {self.loss}: take another")
+        self.check_loss(head, self.loss)
         super().check_head(head)
 
     def prepare(self, task: Task) -> None:

@@ -54,16 +54,12 @@ class RayS(LinfAttack):
     variants = ("paper",)
     parameters = PARAMETERS | {"dice": DECISION}
     scopes = SCOPES_WITHOUT_JOINT
+    judged_by_dice = True
 
     queries: int = 10_000
     dice: float | None = None
     organs: tuple[int, ...] | None = None
     variant: str = "paper"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.targeted:
-            self.refuse("targeted", "expected false, got true: the decision is one on the Dice against the truth")
 
     @property
     def passes(self) -> tuple[int, int]:

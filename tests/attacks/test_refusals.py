@@ -98,7 +98,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("rays", {"dice": 50}, "dice: expected a number in [0, 1], got 50"),
     ("rays", {"queries": 0}, "queries: expected a whole number of at least 1, got 0"),
     ("rays", {"organs": (1, -1)}, "organs: expected a list of classes"),
-    ("rays", {"targeted": True}, "targeted: expected false, got true: the decision is one on the Dice against"),
+    ("rays", {"targeted": True}, "targeted: expected false, got true: the Dice against the truth judges"),
     ("bases", {"queries": 0}, "queries: expected a whole number of at least 1, got 0"),
     ("bases", {"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
     ("bases", {"weight_step": 1}, "weight_step: expected a number above 0 and below 1, got 1"),
@@ -131,7 +131,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("autoattack", {"restarts": 2, "warm_start": True}, "warm_start: expected false with restarts = 2, got true: "),
     ("sea", {"steps": 3}, "steps: expected at least 4, so that every radius has one, got 3"),
     ("sea", {"losses": ("jss",)}, "losses: unknown loss 'jss'. Did you mean 'js'?"),
-    ("sea", {"targeted": True}, "targeted: expected false, got true: members are judged by the Dice against"),
+    ("sea", {"targeted": True}, "targeted: expected false, got true: the Dice against the truth judges"),
     ("autoattack", {"loss": "ce"}, "loss: unknown parameter 'loss'"),
     ("autoattack", {"organs": 1}, "organs: expected a list of classes"),
 ]

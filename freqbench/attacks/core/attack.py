@@ -77,6 +77,7 @@ class Attack(ABC):
         needs_reference: true if a call takes `reference`.
         needs_learned: true if a call takes `learned`, the result of `learn`: set by LearnedAttack.
         needs_surrogates: true if a call takes `surrogates`: set by SurrogateAttack.
+        judged_by_dice: true if the Dice against the truth decides what it keeps: it takes no target.
         moves_labels: true if it moves the anatomy: predictions are then compared with the result's labels, which
             `Objective.in_place` makes.
         per_slice: None: volumes are not cut into blocks. False: blocks have one side or three, `block`, in voxels, cut
@@ -106,6 +107,7 @@ class Attack(ABC):
     needs_reference: ClassVar[bool] = False
     needs_learned: ClassVar[bool] = False
     needs_surrogates: ClassVar[bool] = False
+    judged_by_dice: ClassVar[bool] = False
     moves_labels: ClassVar[bool] = False
     per_slice: ClassVar[bool | None] = None
     revision: ClassVar[int] = 1
@@ -132,6 +134,8 @@ class Attack(ABC):
             }
             reason = refusals.get(self.scope, "windows made one by one would not fit together")
             self.refuse("scope", f"expected {' or '.join(self.scopes)}, got {self.scope!r}: {reason}")
+        if self.judged_by_dice and self.targeted:
+            self.refuse("targeted", "expected false, got true: the Dice against the truth judges its volumes")
 
     def spelled(self) -> dict[str, Any]:
         """Returns the checked, canonical value of every parameter: attacks are identified by these values."""
@@ -267,6 +271,12 @@ class Attack(ABC):
             self.refuse("organs", "expected regions, from 1 on, got 0: a network of regions has no background output")
         if getattr(self, "target", None) == NEXT_CLASS:
             self.refuse("target", "expected a rule for regions, got next-class: take least-likely, swap or erase")
+
+    def check_loss(self, head: Head, loss: str) -> None:
+        """Raises a ParameterError for a loss that this head lacks."""
+        if loss not in head.losses:
+            have = ", ".join(head.losses)
+            self.refuse("loss", f"expected a loss that regions have, {have}, got {loss}: take another")
 
     def check_channels(self, num_channels: int) -> None:
         """Raises a ParameterError for channels that volumes with `num_channels` channels lack; called first."""

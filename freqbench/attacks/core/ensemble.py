@@ -53,6 +53,7 @@ class Ensemble(LinfAttack):
 
     scopes = SCOPES_WITHOUT_JOINT
     may_stop_early: ClassVar[bool] = True
+    judged_by_dice: ClassVar[bool] = True
     is_stochastic: ClassVar[bool] = True
     listed: ClassVar[str]  # the parameter that names the members
     threshold: ClassVar[float] = 0.0  # mean Dice at or below which a sample has fallen: later members skip it
@@ -68,8 +69,6 @@ class Ensemble(LinfAttack):
         super().__post_init__()
         if self.warm_start and self.restarts > 1:
             self.refuse("warm_start", f"expected false with restarts = {self.restarts}, got true: runs would be one")
-        if self.targeted:
-            self.refuse("targeted", "expected false, got true: members are judged by the Dice against the truth")
 
     @property
     @abstractmethod

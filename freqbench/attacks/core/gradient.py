@@ -161,11 +161,7 @@ class GradientAttack(Attack):
 
     def check_head(self, head: Head) -> None:
         """Checks also that the loss has a form for regions."""
-        loss = SEQUENCES.get(self.loss_name, self.loss_name)
-        if loss not in head.losses:
-            self.refuse(
-                "loss", f"expected a loss that regions have, {', '.join(head.losses)}, got {loss}: take another"
-            )
+        self.check_loss(head, SEQUENCES.get(self.loss_name, self.loss_name))
         super().check_head(head)
 
     def prepare(self, task: Task) -> None:
