@@ -81,7 +81,7 @@ ACDC_PAGE = ACDC_ENTRIES / "README.md"
 EJECTION = ROOT / "reports" / "acdc" / "ejection.md"
 NNUNET_JOB = "hippocampus/nnunet.yaml"
 BOARD_OF_README = (  # ten lines: the clean network and nine trained on attacks
-    *("union-wide", "union-longest", "union", "at-sa2-opt", "at-vafa-opt"),
+    *("union-larger", "union-wide", "union", "at-sa2-opt", "at-vafa-opt"),
     *("at-sa2", "at-pgd", "trades", "vaft", "unet"),
 )
 JOBS: Mapping[str, str] = {  # folders, in the order of a reader
