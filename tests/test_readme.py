@@ -428,7 +428,16 @@ def test_tables_of_the_leaderboard_are_those_of_its_entries() -> None:
     assert set(whole.rows["cases"]) == set(whole.rows["patients"]) == {20}
     of_steps = pd.read_csv(generated.ENTRIES / generated.LONGER).groupby(["source_model", "threat_model"])["case_id"]
     assert set(of_steps.nunique()) == {20}
-    assert len(of_steps) == 2 * 10
+    assert len(of_steps) == 2 * 11
+
+
+def test_mirrored_networks_keep_what_the_report_on_the_leaderboard_says() -> None:
+    rows, page = pd.read_csv(generated.ENTRIES / "mirrored.csv"), generated.BOARD_PAGE.read_text(encoding="utf-8")
+    for name, of_network in rows.groupby("source_model"):
+        patients = of_network.groupby("case_id")
+        assert patients.size().tolist() == [12] * 20, "four sets by three losses"
+        worst, clean = 100 * patients["dsc"].min().mean(), 100 * patients["dsc_clean"].first().mean()
+        assert f"| `{name}`, mirrored | {clean:.2f} | {worst:.2f} |" in page
 
 
 def test_tables_of_the_second_board_are_those_of_its_entries() -> None:
