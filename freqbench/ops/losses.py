@@ -87,7 +87,7 @@ def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
 
 class _Dice(torch.autograd.Function):
-    """Computes the Dice over everything, `with_ce` plus cross-entropy; keeps the softmax alone: labels are a gather."""
+    """Computes the Dice over everything, `with_ce` plus cross-entropy; keeps the softmax, and that of labels."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, with_ce: bool) -> Tensor:

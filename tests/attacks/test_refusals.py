@@ -99,6 +99,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("rays", {"queries": 0}, "queries: expected a whole number of at least 1, got 0"),
     ("rays", {"organs": (1, -1)}, "organs: expected a list of classes"),
     ("rays", {"targeted": True}, "targeted: expected false, got true: the Dice against the truth judges"),
+    ("fmn", {"targeted": True}, "targeted: expected false, got true: the Dice against the truth judges"),
     ("bases", {"queries": 0}, "queries: expected a whole number of at least 1, got 0"),
     ("bases", {"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
     ("bases", {"weight_step": 1}, "weight_step: expected a number above 0 and below 1, got 1"),
