@@ -19,7 +19,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "attacks": 7032,
         "audit": 3988,
         "cli": 2477,
-        "core": 2758,
+        "core": 2778,
         "data": 6789,
         "engine": 4535,
         "exchange": 1024,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 60746, "tests": 63392}
+SUMS = {"freqbench": 60766, "tests": 63392}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -9,26 +9,41 @@ if TYPE_CHECKING:
     import torch
 
 
-def _canonical(value: Any) -> Any:
+class OfProcess(str):
+    """An identity that holds in this process alone, as it covers something that nothing tells apart.
+
+    A digest of it is one too. What is kept under such a key never goes to a disk, and rows that depend on it say so.
+    """
+
+    __slots__ = ()
+
+
+def _canonical(value: Any, met: list[OfProcess]) -> Any:
+    if isinstance(value, OfProcess):
+        met.append(value)
     if isinstance(value, bool) or value is None or isinstance(value, int | str):
         return value
     if isinstance(value, float):
         return float.hex(value)
     if isinstance(value, Mapping):
-        return {str(key): _canonical(value[key]) for key in value}
+        return {str(key): _canonical(value[key], met) for key in value}
     if isinstance(value, Sequence):
-        return [_canonical(item) for item in value]
+        return [_canonical(item, met) for item in value]
     raise TypeError(f"an identity cannot hold a {type(value).__name__}: {value!r}")
 
 
 def digest(payload: Any) -> str:
     """Returns 16 hex digits of blake2b over canonical JSON: keys sorted, floats by `float.hex`, tuples as lists.
 
+    It is `OfProcess` if anything in the payload is.
+
     >>> digest({"b": 1, "a": (0.5, None)}) == digest({"a": [0.5, None], "b": 1})
     True
     """
-    text = json.dumps(_canonical(payload), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    met = list[OfProcess]()
+    text = json.dumps(_canonical(payload, met), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    digits = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return OfProcess(digits) if met else digits
 
 
 def window_generator(seed: int, fingerprint: str, window: int) -> "torch.Generator":
