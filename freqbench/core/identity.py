@@ -12,10 +12,15 @@ if TYPE_CHECKING:
 class OfProcess(str):
     """An identity that holds in this process alone, as it covers something that nothing tells apart.
 
-    A digest of it is one too. What is kept under such a key never goes to a disk, and rows that depend on it say so.
+    A digest of it is one too. What is kept under such a key never goes to a disk, and rows that depend on it say `why`.
     """
 
-    __slots__ = ()
+    why: str
+
+    def __new__(cls, text: str, why: str = "") -> "OfProcess":  # noqa: D102
+        made = super().__new__(cls, text)
+        made.why = why
+        return made
 
 
 def _canonical(value: Any, met: list[OfProcess]) -> Any:
@@ -43,7 +48,7 @@ def digest(payload: Any) -> str:
     met = list[OfProcess]()
     text = json.dumps(_canonical(payload, met), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     digits = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-    return OfProcess(digits) if met else digits
+    return OfProcess(digits, met[0].why) if met else digits
 
 
 def window_generator(seed: int, fingerprint: str, window: int) -> "torch.Generator":

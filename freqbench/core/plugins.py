@@ -1,18 +1,17 @@
 """Imports classes of other packages by `module:Class`, only if the command or worker opened `trusting`."""
 
-import hashlib
 import importlib
 import importlib.metadata
 import inspect
-import linecache
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from freqbench.core.errors import UserError
+from freqbench.core.identity import digest
 
 TABLES = ("attacks", "datasets", "models", "metrics")
 _TRUSTED = ContextVar("trusted", default=False)
@@ -113,37 +112,25 @@ def path_of(cls: type) -> str:
 
 
 def provenance(cls: type) -> dict[str, str]:
-    """Returns path and source SHA-256 of a class of another package; empty for freqbench's own classes.
+    """Returns path and identity of the code of a class of another package; empty for freqbench's own classes.
 
-    Of a class that an installed package adds to a table, also the package's name and version.
+    Of a class that an installed package adds to a table, also the package's name and version. Of an installed class its
+    own file counts too, as it may have been edited in its place.
     """
     if not is_foreign(cls):
         return {}
-    path = path_of(cls)
-    try:
-        sha256 = _sha256(inspect.getfile(cls))
-    except (OSError, TypeError):  # typed into a notebook: there is no file
-        sha256 = _typed_sha256(cls, path)
-    found = {"class": path, "source_sha256": sha256}
+    from freqbench.core import code
+    from freqbench.core.files import downloads
+
+    path, does = path_of(cls), code.identify(cls).digest
+    if code.is_installed(cls.__module__):
+        does = digest([does, downloads.digest(Path(inspect.getfile(cls)))])
+    facts = {"class": path, "code": does}
     for table in TABLES:
         for point in _entry_points()[table]:
             if point.value == path and point.dist:
-                found["package"] = f"{point.dist.name} {point.dist.version}"
-    return found
-
-
-def _typed_sha256(cls: type, path: str) -> str:
-    """Returns the SHA-256 of the notebook cells that define a class; raises UserError if they are not kept."""
-    methods = [inspect.unwrap(method) for method in vars(cls).values() if inspect.isfunction(method)]
-    cells = sorted("".join(linecache.getlines(name)) for name in {method.__code__.co_filename for method in methods})
-    if not any(cells):
-        raise UserError(f"{path}: expected a class in a file or notebook, got one without source: save it in a file")
-    return hashlib.sha256("".join(cells).encode()).hexdigest()
-
-
-@lru_cache  # a grid asks for every cell, and a process runs one version of a file
-def _sha256(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+                facts["package"] = f"{point.dist.name} {point.dist.version}"
+    return facts
 
 
 def require_class(given: object, base: type) -> None:

@@ -107,7 +107,7 @@ class Dataset(Strict, abc.ABC):
         """Returns all that changes a `Case` beside its files' content: loader, revision, preprocessing, labels."""
 
     def whole_recipe(self) -> dict[str, Any]:
-        """Returns the recipe, a `reference` other than the label, and the source hash of a class of another package."""
+        """Returns the recipe, a `reference` other than the label, and the code of a class of another package."""
         agreement = {} if self.reference == "label" else {"reference": self.reference}
         return {**self.recipe(), **agreement, **provenance(type(self))}
 

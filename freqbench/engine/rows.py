@@ -10,18 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from freqbench.core.code import identify
 from freqbench.core.errors import UserError, one_line
+from freqbench.core.identity import OfProcess
 from freqbench.core.types import Case
 from freqbench.engine.attacking import native_budget
 from freqbench.engine.scoring import PredictionScores, score_shapes
 from freqbench.job.cells import Cell, Unit
 from freqbench.metrics import Scores
+from freqbench.metrics.added import load, name_of
 from freqbench.models import ModelSpec
 from freqbench.ops.classes import LabelMaps
 from freqbench.pipelines import Pipeline
 from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.results.glimpses import Glimpse
-from freqbench.results.schema import CAUTIONS, COMMIT
+from freqbench.results.schema import CAUTIONS, COMMIT, UNTOLD
 
 Row = dict[str, Any]
 
@@ -112,7 +115,7 @@ def scored_outcome(
     records, class_records = [], []
     for target, parts, columns in zip(unit.targets, predictions, own, strict=True):
         record = {**_empty_record(unit, target), **shared, **columns}
-        cautions = shared.get("caution"), columns.get("caution"), target.caution
+        cautions = shared.get("caution"), columns.get("caution"), target.caution, _untold(unit.cell, target, metrics)
         record["caution"] = CAUTIONS.join(filter(None, cautions)) or None
         classes = [
             {column.name: None for column in CLASS_RECORDS}
@@ -126,6 +129,15 @@ def scored_outcome(
         records.append(_fold_added(record, _RECORD))
         class_records.append([_fold_added(row, _CLASS_RECORD) for row in classes])
     return Outcome(records=tuple(records), class_records=tuple(class_records))
+
+
+def _untold(cell: Cell, target: ModelSpec, metrics: Sequence[str]) -> str | None:
+    """Returns why a row stands for this run alone; None if identities cover all that it depends on."""
+    keys, added = (cell.cell_id, target.model_id), [type(load(name_of(text))) for text in metrics if "@" in text]
+    codes = *cell.codes, *target.codes, *map(identify, added)
+    reasons = [key.why for key in keys if isinstance(key, OfProcess)]
+    reasons += [f"its code reads {code.opened}, which no identity covers" for code in codes if code.opened]
+    return f"{UNTOLD}: {reasons[0]}" if reasons else None
 
 
 def _fold_added(row: Row, columns: frozenset[str]) -> Row:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 from rich.console import Console
 
+from freqbench.core.code import steady
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import MisfitError, UserError
 from freqbench.core.files import storage
@@ -47,6 +48,7 @@ class Summary:
     interrupted: bool
 
 
+@steady()
 def execute(
     grid: Grid,
     out: str,
@@ -108,6 +110,7 @@ def execute(
     return run.summary
 
 
+@steady()
 def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = None) -> Summary:
     """Scores the saved adversarial volumes of a store on the grid's targets, without an attack.
 

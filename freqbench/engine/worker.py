@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from freqbench import models
+from freqbench.core import code
+from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.machine import core_seconds, keep_freed_memory, slowdown
 from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of, require_trust, trusting
@@ -33,7 +35,7 @@ from freqbench.engine.rows import Masks, Outcome, reason_of
 from freqbench.engine.scoring import CleanScores, TargetScores
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.costs import Place, place
-from freqbench.metrics import Scores
+from freqbench.metrics import Scores, added
 from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction, attack_windows
 from freqbench.pipelines import AnySpace
 
@@ -63,6 +65,7 @@ class WorkerSpec:
     learned: str | None = None  # folder or URI of learned tensors; None to keep none
     reuse: bool = False  # read adversarial volumes from `volumes` instead of attacking
     trust_code: bool = False
+    planner: str = field(default_factory=code.run_token)  # process whose plan it carries out
 
 
 class LRU(Generic[V]):
@@ -112,6 +115,9 @@ class Worker:
         torch.set_num_threads(spec.threads)
         keep_freed_memory()
         self.spec = spec
+        self._checked: set[str] | None = None if spec.planner == code.run_token() else set()  # None: its own plan
+        code.join_run(spec.planner)
+        code.watch_files()
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = torch.device(automatic if spec.device == "auto" else spec.device)
         if self._device.type == "cuda" and spec.gpu_share < 1:
@@ -162,7 +168,7 @@ class Worker:
             self._beside, self._made, self._predicted = {place(each): each.cell for each in units}, {}, {}
         before = core_seconds()
         try:
-            with trusting(self.spec.trust_code):
+            with trusting(self.spec.trust_code), code.steady():
                 outcome, masks = self._run(unit, prefetch)
         except (StoreRefuses, KeyboardInterrupt):
             raise
@@ -185,6 +191,7 @@ class Worker:
         for what, name in ((cell.attack, cell.attack.name), (cell.dataset, cell.dataset.name)):
             if is_foreign(type(what)) and not is_installed(path_of(type(what))):
                 require_trust(name)
+        self._require_planned(unit)
         case = self._shown_case(cell, unit.ref, cell.source)
         if prefetch:
             self._load_early(prefetch)
@@ -220,6 +227,23 @@ class Worker:
         masks = Masks(pairs=tuple(each.scores.maps for each in scored), metrics=metrics)
         apart = masks if scoring.shapes_of(metrics) else None
         return replace(outcome.add_lost(lost), glimpse=glimpse), apart
+
+    def _require_planned(self, unit: Unit) -> None:
+        """Refuses code of others that is not what the unit was planned with, as a process imports it."""
+        cell = unit.cell
+        if self._checked is None or cell.cell_id in self._checked:
+            return
+        found: list[tuple[str, Any, Any]] = [(cell.attack.name, cell.attack_identity, replace(cell).attack_identity)]
+        found += (
+            [(cell.dataset.name, cell.recipe, cell.dataset.whole_recipe())] if is_foreign(type(cell.dataset)) else []
+        )
+        found += [(text, text, added.resolved(text)) for text in self.spec.metrics if "@" in text]
+        for model in (*cell.models, *unit.targets):
+            found += [(each.name, each.model_id, replace(each).model_id) for each in (model, *model.members)]
+        for name, planned, here in found:
+            if planned != here:
+                raise UserError(f"{name}: its code is not what was planned with: plan anew")
+        self._checked.add(cell.cell_id)
 
     def _score_target(
         self, unit: Unit, target: ModelSpec, case: Case, attacked: AttackedVolume, in_space: InSpace

@@ -55,7 +55,7 @@ def attack_params(attack: Attack, **besides: int | str | Sequence[str]) -> str:
 def attack_entry(attack: Attack) -> dict[str, Any]:
     """Returns an attack as a job file would write it: its name and the parameters that differ from their default."""
     identity = attack_identity(attack)
-    hidden = ("name", "revision", "class", "source_sha256", "package")
+    hidden = ("name", "revision", "class", "code", "package")
     changed = {key: value for key, value in identity.items() if key not in hidden}
     written = {key: [list(value)] if isinstance(value, tuple) else value for key, value in changed.items()}
     return {"name": identity.get("class", attack.name)} | written

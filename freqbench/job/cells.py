@@ -1,11 +1,14 @@
 """Defines the elements of a grid, cells and units, with the identities of their records and their passes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from freqbench.attacks import Attack
 from freqbench.attacks.core.blocks import BLOCK_CUT
+from freqbench.core import plugins
+from freqbench.core.code import Code, identify
 from freqbench.core.identity import digest
 from freqbench.core.types import AGREEMENT, IN_FILE, CaseRef, ScoredOn
 from freqbench.data import Dataset
@@ -51,9 +54,14 @@ class Cell:
         """Models that its volumes are made with."""
         return self.source, *self.surrogates
 
-    @property
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """The dataset's whole recipe, as it was when the cell was planned."""
+        return self.dataset.whole_recipe()
+
+    @cached_property
     def attack_identity(self) -> dict[str, Any]:
-        """Identity of the attack, with its surrogates by what they compute instead of by name."""
+        """Identity of the attack as it was planned, with its surrogates by what they compute instead of by name."""
         identity = attack_identity(self.attack)
         if self.attack.needs_surrogates:
             identity["surrogates"] = [surrogate.model_id for surrogate in self.surrogates]
@@ -65,7 +73,7 @@ class Cell:
         return digest(
             {
                 "protocol": PROTOCOL_VERSION,
-                "recipe": self.dataset.whole_recipe(),
+                "recipe": self.recipe,
                 "source": self.source.model_id,
                 "attack": self.attack_identity,
                 "seed": self.seed,
@@ -78,6 +86,14 @@ class Cell:
                 **({"learns_from": [ref.fingerprint for ref in self.learns_from]} if self.attack.needs_learned else {}),
             }
         )
+
+    @property
+    def codes(self) -> Iterator[Code]:
+        """Identities of the code of others that makes its volumes, but a dataset's, whose task is to read files."""
+        if plugins.is_foreign(type(self.attack)):
+            yield identify(type(self.attack))
+        for model in self.models:
+            yield from model.codes
 
     @property
     def params(self) -> str:

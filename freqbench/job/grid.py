@@ -12,6 +12,7 @@ from typing import Any
 
 from freqbench.attacks import Attack, LearnedAttack, SurrogateAttack
 from freqbench.core import config, limits, plugins
+from freqbench.core.code import steady
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import CaseRef, ScoredOn
 from freqbench.data import Dataset
@@ -86,7 +87,7 @@ def expand(job: JobSpec, limit_cases: int | None = None) -> Grid:
 @contextmanager
 def expanding(job: JobSpec) -> Iterator["Expansion"]:
     """Context in which a job is expanded, once or with other attacks; it runs third-party code if the job says so."""
-    with plugins.trusting(job.trust_code):
+    with plugins.trusting(job.trust_code), steady():
         yield Expansion(job)
 
 

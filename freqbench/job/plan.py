@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from freqbench.core.code import steady
 from freqbench.core.errors import DataError
 from freqbench.core.files import storage
 from freqbench.core.terminal import amount
@@ -156,6 +157,7 @@ class Outlook:
     cost: float | None = None  # price of all the hours
 
 
+@steady()
 def outlook(
     grid: Grid, lacking: Sequence[Missing], is_saved: Saved | None, out: str, price: float | None = None
 ) -> Outlook:

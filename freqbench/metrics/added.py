@@ -52,13 +52,13 @@ def name_of(text: str) -> str:
 def resolved(text: str) -> str:
     """Returns the text by which rows name a metric of an installed package: `NAME@PACKAGE VERSION SOURCE`.
 
-    SOURCE is 8 hex digits of the SHA-256 of its file: a row of another version or file does not cover the metric. Takes
-    the name alone, or the text of any version. Raises a UserError if no installed package adds it.
+    SOURCE is 8 hex digits of its code's identity: a row of another version or code does not cover the metric. Takes the
+    name alone, or the text of any version. Raises a UserError if no installed package adds it.
     """
     name, _, made_by = text.partition("@")
     if name in installed_names("metrics"):
-        source = provenance(type(load(name)))["source_sha256"]
-        return f"{name}@{package_of('metrics', name)} {source[:8]}"
+        source = provenance(type(load(name)))["code"]
+        return f"{name}@{package_of('metrics', name)} {source[-8:]}"  # the last, which tell runs apart
     package, _, version = made_by.rpartition(" ")[0].rpartition(" ")
     expected = f"expected the package {package} ({version}), which adds it, found none"
     raise UserError(f"the metric {name}: {expected}: pip install {package}")

@@ -9,6 +9,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor, nn
 
+from freqbench.core.code import identify
 from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.files import storage
@@ -278,6 +279,7 @@ def resolve_network(
         net = copy.deepcopy(net).requires_grad_(False)
     checkpoints.check_sound(name, net.state_dict())
     net = net.to(device).eval()
+    code = identify(net).digest  # before a pass, after which it may hold what it computed
     size = "x".join(map(str, (num_channels, *roi)))
     with torch.no_grad(), refusing(f"{name}: a window of {size} does not pass through it", (Exception,)):
         window = adapter.to_network(torch.zeros(1, num_channels, *roi, device=device))
@@ -310,6 +312,7 @@ def resolve_network(
         _spec_of_job(entry, got[1] + (head == "sigmoid"), num_channels),
         arch=f"{type(net).__module__}:{type(net).__qualname__}",
         runs_code=True,
+        code=code,
         checkpoint_sha256=checkpoints.state_sha256(net.state_dict()),
         input=adapter,
         space=space,

@@ -1,13 +1,16 @@
 """Defines the spec that a model's entry in a job resolves to, all settings filled in and checked, and its cost."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from torch import nn
 
+from freqbench.core import plugins
+from freqbench.core.code import Code, identify
 from freqbench.core.identity import digest
 from freqbench.core.input_space import ras_order
 from freqbench.core.types import CaseRef, Outputs, Shape
@@ -15,6 +18,7 @@ from freqbench.models import entry
 from freqbench.models.defences.base import Defence
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter, Yields
 from freqbench.pipelines import AnySpace
+from freqbench.pipelines.monai import MonaiPipeline
 
 # A frozen file cannot be counted without computing: it counts as a UNet of the papers' size.
 FROZEN_FLOPS = 10**12
@@ -33,7 +37,7 @@ class Origin:
         args: arguments that tell it from others of its architecture: the job's over those of its files.
         checkpoint: path of its files.
         checkpoint_sha256: hex digest of all files that its output depends on, or `random:SEED`.
-        code_sha256: hash of the source file, for a class of another package.
+        code: identity of the code of a class of another package, or of a network that a caller gives.
         black_box: why no gradient goes through it; None if one does.
         notes: what was taken for granted, read from the file, left out of it or mended, one line each.
     """
@@ -42,7 +46,7 @@ class Origin:
     args: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: str = ""
     checkpoint_sha256: str = ""
-    code_sha256: str | None = None
+    code: str | None = None
     black_box: str | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
@@ -111,6 +115,16 @@ class ModelSpec(Origin):
         """16 hex digits that tell models apart by what they compute; name and path do not enter."""
         return self._identity(self.weights_sha256 or self.checkpoint_sha256, self.training)
 
+    @property
+    def codes(self) -> Iterator[Code]:
+        """Identities of the code of others in it, as this process holds it; not of a network that a caller gave."""
+        if self.code and self.checkpoint and plugins.names_class(self.arch):
+            yield identify(plugins.load_class(self.arch, nn.Module))
+        if isinstance(self.space, MonaiPipeline):
+            yield self.space.code
+        for member in self.members:
+            yield from member.codes
+
     @cached_property
     def method_id(self) -> str | None:
         """16 hex digits shared by networks that differ only in the seed of their training and are used alike.
@@ -132,7 +146,7 @@ class ModelSpec(Origin):
             "input": self.input.model_dump(exclude_defaults=True) or None,
             "space": self.space.identity() if self.space else None,
             "inference": self._sliding() or None,
-            "code": self.code_sha256,
+            "code": self.code,
             "head": None if self.head == "softmax" else self.head,
             "class_map": self.class_map,
             "yields": None if self.yields == "logits" else self.yields,

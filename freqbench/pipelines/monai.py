@@ -3,7 +3,6 @@
 Cardoso et al., arXiv:2211.02701.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from freqbench.core import plugins
+from freqbench.core.code import Code, identify
 from freqbench.core.errors import CheckpointError, DataError, UserError, one_line
 from freqbench.core.identity import digest
 from freqbench.core.input_space import file_codes, orient, ras_order, turned_affine
@@ -131,13 +131,33 @@ class MonaiPipeline(Pipeline):
 
     @property
     def described(self) -> Mapping[str, Any]:
-        """Its words in short."""
+        """Its words in short, and the identity of the code of others in them."""
         if self.config is not None:
-            return {"words": digest({key: self.config[key] for key in self.config if key != "bundle_root"})}
+            words = {"words": self._words}
+            return words | {"code": self.code.digest} if plugins.is_trusted() and self.code.functions else words
         if self.function is not None:
-            code = inspect.getsource(inspect.getmodule(_function(self.function)) or type(self))
-            return {"function": self.function, "code": digest(code)}
-        return {"words": digest([_words(step) for step in self.steps])}
+            return {"function": self.function, "code": digest([self.code.digest, self._called[1]])}
+        return {"code": self.code.digest}
+
+    @property
+    def code(self) -> Code:
+        """Identity of its transforms, as they are now."""
+        return identify(self._all_steps)
+
+    @cached_property
+    def _words(self) -> str:
+        return digest({key: value for key, value in (self.config or {}).items() if key != "bundle_root"})
+
+    @cached_property
+    def _all_steps(self) -> tuple[Any, ...]:
+        return *self.steps, self._own_steps
+
+    @cached_property
+    def _called(self) -> tuple[Any, str]:
+        """What its function returned, and the identity that the function had then."""
+        function = _function(str(self.function))
+        code = identify(function).digest
+        return function(), code
 
     @cached_property
     def _parsed(self) -> Any:
@@ -163,7 +183,7 @@ class MonaiPipeline(Pipeline):
             if self.config is not None:
                 made = self._parsed.get_parsed_content(_BEFORE)
             else:
-                made = self.compose if self.function is None else _function(self.function)()
+                made = self.compose if self.function is None else self._called[0]
         if not isinstance(made, Compose):
             raise UserError(f"{self.where}: expected a Compose of MONAI's transforms, got {type(made).__name__}")
         kept = [step for step in made.flatten().transforms if short(type(step).__name__) not in NEUTRAL]
@@ -420,21 +440,6 @@ def _function(path: str) -> Any:
         raise UserError(
             f"{path}: expected a function that can be imported, got {one_line(error)}: set PYTHONPATH, or fix it"
         ) from None
-
-
-def _words(value: Any) -> Any:
-    """Returns a transform, or what it holds, as plain data."""
-    if isinstance(value, str | int | float | bool | None):
-        return value
-    if isinstance(value, Tensor | np.ndarray):
-        return np.asarray(value).tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _words(each) for key, each in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_words(each) for each in value]
-    if hasattr(value, "__dict__") and type(value).__module__.startswith("monai."):
-        return [type(value).__name__, {name: _words(each) for name, each in sorted(vars(value).items())}]
-    return getattr(value, "__qualname__", None) or str(type(value).__qualname__)
 
 
 def _plain(value: Any) -> Any:

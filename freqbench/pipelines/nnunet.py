@@ -130,7 +130,7 @@ class NnunetPipeline(Pipeline):
     configuration: str
     orientation: str | None = None
 
-    @property
+    @cached_property
     def described(self) -> Mapping[str, Any]:
         """The content of its files in short, and which part of them is meant."""
         stated = {} if self.orientation is None else {"orientation": self.orientation}

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields
-from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -97,14 +96,10 @@ class Pipeline(abc.ABC):
     def described(self) -> Mapping[str, Any]:
         """The words that it consists of, as plain data."""
 
-    @cached_property
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """Returns all that changes what it makes of a file, code of others as it is now."""
         stated = {} if self.bounds is None else {"bounds": self.bounds}
         return {"pipeline": self.kind, self.toolchain: self.release, **self.described, **stated}
-
-    def identity(self) -> dict[str, Any]:
-        """Returns all that changes what it makes of a file."""
-        return self._identity
 
     @abc.abstractmethod
     def prepare(self, native: NativeCase) -> PreparedInput:

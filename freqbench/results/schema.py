@@ -233,6 +233,8 @@ CLASS_RECORDS: tuple[Column, ...] = (
 
 CAUTIONS = "; "
 """Separates the reasons in a `caution`."""
+UNTOLD = "no later run takes it over"
+"""Words in the `caution` of a row that rests on something without identity."""
 OF_GRADIENTS = "gradient"
 """A word in each reason that says that an attack could not follow the model."""
 

@@ -26,7 +26,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.results import compaction
 from freqbench.results.files import SCHEMAS, Files, coded_schema
-from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, SCHEMA_VERSION
+from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, SCHEMA_VERSION, UNTOLD
 from freqbench.results.winners import ORDER, commit_text, shared_rows, split_winners, winners
 from freqbench.results.writer import Writer
 
@@ -142,10 +142,13 @@ class Store:
         return table.unify_dictionaries() if coded else table.cast(plain)
 
     def covered(self) -> dict[Key, frozenset[str]]:
-        """Returns the keys whose row is ok, and the metrics that it covers: a resume need not compute these again."""
+        """Returns the keys whose row is ok, and the metrics that it covers: a resume need not compute these again.
+
+        Without rows that stand for their run alone.
+        """
         listed = cache(lambda text: frozenset((text or "").split(",")) - {""})  # a million rows have few texts
-        rows = self.rows((*KEY, "metrics", "status"))
-        return {(cell, case, target): listed(text) for cell, case, target, text, status in rows if status == "ok"}
+        rows = self.rows((*KEY, "metrics", "status", "caution"))
+        return {row[:3]: listed(row[3]) for row in rows if row[4] == "ok" and UNTOLD not in (row[5] or "")}
 
     def lacking(self) -> dict[str, list[Key]]:
         """Returns the keys of good records that no pair holds, by the name of their half pair's records file."""

@@ -196,7 +196,7 @@ def _record(
     facts: dict[str, Any] = {
         "job": job.name,
         "dataset": dataset.name,
-        "recipe": dataset.recipe(),
+        "recipe": dataset.whole_recipe(),
         "class_names": dataset.class_names,
         "splits": job.splits.model_dump(),
         "cases": {role: digest([ref.fingerprint for ref in refs[role]]) for role in ROLES},

@@ -27,7 +27,6 @@ def lay_out(folder: Path, name: str, version: str, points: Mapping[str, str]) ->
 def renew() -> None:
     """Stands for a new process, which reads installed packages and their files anew."""
     plugins._entry_points.cache_clear()
-    plugins._sha256.cache_clear()
     importlib.invalidate_caches()
 
 

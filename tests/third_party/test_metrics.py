@@ -1,5 +1,6 @@
 """Metrics of installed packages: in rows and all that reads them, by version, and refused in one line."""
 
+import importlib
 import io
 import json
 import math
@@ -190,8 +191,12 @@ def test_a_row_covers_the_metric_until_its_version_or_its_source_is_another(stor
     execute(CONTENT, store)
     assert re.fullmatch(r"dsc,share@own-metrics 1\.1 \w+", row_of(store)["metrics"])
     assert left(store) == 0
+    own_metrics = sys.modules["own_metrics"]
     (changed / "own_metrics.py").write_text(SHARE + "# edited\n")
-    renew()
+    importlib.reload(own_metrics)
+    assert left(store) == 0, "it does what it did"
+    (changed / "own_metrics.py").write_text(SHARE.replace("float((pred == k)", "0.5 * float((pred == k)"))
+    importlib.reload(own_metrics)
     assert left(store) == 1
 
 

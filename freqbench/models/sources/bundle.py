@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor, nn
 
+from freqbench.core.code import identify
 from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.limits import whole
@@ -102,6 +103,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         adapter = adapter_of(space, sizes.in_channels)
     return Facts(
         arch="bundle",
+        code=_own_code(_built(config)) if is_trusted() else None,
         roi=inferer.roi_size if inferer else _spatial_shape(config),
         num_classes=sizes.out_channels,
         num_channels=sizes.in_channels,
@@ -172,7 +174,19 @@ def _prediction_argument(config: Config, id: str, name: str) -> Any:
 
 def network(spec: ModelSpec) -> nn.Module:
     """Builds the network of `network_def` with fresh weights, on the CPU or meta device."""
-    config = _read_config(spec.checkpoint)
+    net = _built(_read_config(spec.checkpoint))
+    if _own_code(net) != spec.code:
+        raise UserError(f"{spec.name}: the code of its network_def is not what was planned with: plan anew")
+    return net
+
+
+def _own_code(net: nn.Module) -> str | None:
+    """Returns the identity of a network that has code of others beside MONAI's, which its files do not hold."""
+    code = identify(net)
+    return code.digest if code.functions else None
+
+
+def _built(config: Config) -> nn.Module:
     _sizes(config)
     where = f"{config.where}: network_def"
     if is_trusted():

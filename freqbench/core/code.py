@@ -1,0 +1,469 @@
+"""Identifies objects of other code by what they do, so that a change of it changes every key that it enters.
+
+An identity covers bytecode, constants, defaults, closures, the globals that code names, attributes, and own modules as
+the process holds them, whatever their files say now. A package of one's own counts with all its files. Installed code
+counts by the name and version of its distribution. Equal code has equal identities in two processes and on two machines
+of one Python release: no address, hash seed, folder or line ending enters.
+"""
+
+import copyreg
+import dis
+import functools
+import hashlib
+import os
+import secrets
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from importlib import import_module, metadata, util
+from itertools import pairwise
+from pathlib import Path, PurePath
+from typing import Any
+
+from freqbench.core.files import downloads
+from freqbench.core.identity import OfProcess
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
+_DESCRIPTORS = (property, classmethod, staticmethod, functools.cached_property)
+_OF_C = (
+    *(types.BuiltinFunctionType, types.MethodWrapperType, types.MethodDescriptorType, types.WrapperDescriptorType),
+    *(types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType),
+)
+_OF_PYTHON = (
+    *("__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__annotations__", "__abstractmethods__"),
+    *("_abc_impl", "__signature__", "__firstlineno__", "__static_attributes__", "__parameters__", "__orig_bases__"),
+    *("__match_args__", "__dataclass_params__"),
+)
+"""Names in a class that do not say what it does."""
+_FILLING = ("append", "add", "update", "setdefault", "pop", "popitem", "extend", "insert", "clear", "remove", "discard")
+"""Methods by which code fills a container of its own, as it remembers results."""
+_STATELESS = ("_thread", "threading", "weakref", "_weakref", "_weakrefset", "logging", "_contextvars")
+"""Modules whose objects change no number."""
+_MOST_FILES = 2000
+"""Files of a package; one with more holds data or results, of which its code alone counts."""
+_LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
+_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
+
+Function = tuple[str, str]  # file and name, as code states them
+
+_run = secrets.token_hex(4)
+_steady: ContextVar[dict[int, tuple[object, "Code"]] | None] = ContextVar("steady", default=None)
+_opened: dict[Function, str] = {}
+
+
+@dataclass(frozen=True)
+class Code:
+    """Identity of an object of other code.
+
+    Attributes:
+        digest: 16 hex digits; `OfProcess` if something in the object has no identity.
+        functions: its own functions; empty if all of it is installed.
+    """
+
+    digest: str
+    functions: frozenset[Function]
+
+    @property
+    def opened(self) -> str | None:
+        """A file that its functions have read in this process, beside those of their package; None: none."""
+        return next((_opened[each] for each in sorted(self.functions & _opened.keys())), None)
+
+
+def identify(x: object) -> Code:
+    """Returns the identity of an object; within `steady` it is made once."""
+    made = _steady.get()
+    if made is not None and id(x) in made:
+        return made[id(x)][1]
+    walk = _Walk()
+    digest = walk.of(x)[:16]
+    if walk.unknown:
+        digest = OfProcess(f"{digest}-{_run}", f"nothing tells {walk.unknown[0]} apart from another")
+    code = Code(digest, frozenset(walk.functions))
+    if made is not None:
+        made[id(x)] = x, code
+    return code
+
+
+@contextmanager
+def steady() -> Iterator[None]:
+    """Context of a plan or of a unit's work, in which code stays as it is."""
+    token = _steady.set({} if (made := _steady.get()) is None else made)
+    try:
+        yield
+    finally:
+        _steady.reset(token)
+
+
+def run_token() -> str:
+    """Returns the text that tells objects without identity apart from those of other runs."""
+    return _run
+
+
+def join_run(token: str) -> None:
+    """Takes the token of the process that planned the work of this one."""
+    global _run
+    _run = token
+
+
+@functools.cache
+def watch_files() -> None:
+    """Begins to note the files that own code reads, for `Code.opened`; to the end of the process."""
+    sys.addaudithook(_note_file)
+
+
+def _note_file(event: str, args: tuple[Any, ...]) -> None:
+    if event != "open" or not isinstance(args[0], str | bytes | os.PathLike):
+        return
+    path, writes = os.fsdecode(args[0]), (args[2] or 0) & os.O_ACCMODE == os.O_WRONLY
+    if writes or path.endswith((".py", ".pyc", ".so")) or path.startswith(("/proc/", "/sys/", "/dev/")):
+        return
+    frame = sys._getframe(1)
+    while frame and is_installed(name := frame.f_globals.get("__name__", "")):
+        if name.startswith("freqbench."):
+            return
+        frame = frame.f_back
+    if frame and not any(Path(path).absolute().is_relative_to(folder) for folder in _package_folders(name)):
+        _opened[frame.f_code.co_filename, frame.f_code.co_qualname] = path
+
+
+@functools.cache
+def is_installed(module: str) -> bool:
+    """True for the name of a module of Python, freqbench or an installed distribution; others are one's own."""
+    top = module.partition(".")[0]
+    if top in sys.stdlib_module_names or top in ("freqbench", "builtins"):
+        return True
+    with suppress(ImportError, ValueError):  # as of `__main__`
+        held = sys.modules.get(module)
+        spec = held.__spec__ if held else util.find_spec(top)
+        places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else [getattr(held, "__file__", None)]
+        return any({"site-packages", "dist-packages"} & {*PurePath(place).parts} for place in places if place)
+    return False
+
+
+@functools.cache
+def release(module: str) -> str:
+    """Returns name and version of the distribution of an installed module, without a build's, such as `+cpu`."""
+    package = module.partition(".")[0]
+    names: Iterable[str] = () if package in sys.stdlib_module_names else (package,)
+    with suppress(metadata.PackageNotFoundError):
+        return " ".join(f"{name} {metadata.version(name).partition('+')[0]}" for name in names)
+    names = sorted({*metadata.packages_distributions().get(package, ())})
+    return " ".join(f"{name} {metadata.version(name).partition('+')[0]}" for name in names)
+
+
+class _Walk:
+    """A walk through one object: `unknown` are types of what has no identity, `functions` those of own code."""
+
+    def __init__(self) -> None:
+        self.unknown, self.functions = list[str](), set[Function]()
+        self._known: dict[int, tuple[object, str]] = {}  # with the object, or another takes its address
+        self._open: dict[int, int] = {}  # objects that are being walked, by their depth
+        self._filled: dict[int, frozenset[str]] = {}  # by their namespace, containers that its code fills
+
+    def of(self, x: object) -> str:
+        """Returns the digest of an object; one that is inside itself counts by its depth."""
+        if type(x) in _PLAIN:
+            return _hash([type(x).__name__, x if isinstance(x, bytes) else repr(x)])
+        if id(x) in self._known:
+            return self._known[id(x)][1]
+        if id(x) in self._open:
+            return _hash(["again", str(self._open[id(x)])])
+        self._open[id(x)] = len(self._open)
+        try:
+            digest = _hash(self._parts(x))
+        except RecursionError:
+            digest = self._unidentified(x)
+        del self._open[id(x)]
+        self._known[id(x)] = x, digest
+        return digest
+
+    def _parts(self, x: Any) -> Iterable[str | bytes]:
+        match x:
+            case types.CodeType():
+                return self._code(x)
+            case types.FunctionType():
+                return self._function(x)
+            case types.ModuleType():
+                return self._module(x, None)
+            case type():
+                return self._class(x)
+            case types.MethodType():
+                return "method", self.of(x.__func__), self.of(x.__self__)
+            case list() | tuple():
+                return "sequence", type(x).__name__, *map(self.of, x)
+            case set() | frozenset():
+                return "set", *sorted(map(self.of, x))
+            case Mapping():
+                return "mapping", *(self.of(each) for pair in x.items() for each in pair)
+            case PurePath():
+                return "path", x.as_posix()
+            case _ if isinstance(x, _DESCRIPTORS):
+                return "descriptor", *(self.of(getattr(x, name, None)) for name in ("fget", "fset", "__func__", "func"))
+            case _ if isinstance(x, _OF_C):
+                owner = getattr(x, "__objclass__", sys.modules.get(getattr(x, "__module__", None) or "builtins"))
+                return "builtin", x.__name__, self.of(owner)
+            case _ if hasattr(x, "__wrapped__"):  # a cache around a function
+                return "around", self.of(x.__wrapped__)
+            case _ if hasattr(x, "__array__"):
+                return self._array(x)
+            case _:
+                return self._instance(x)
+
+    def _code(self, code: types.CodeType) -> Iterator[str | bytes]:
+        """Yields what code does: neither file nor line, which are the checkout's."""
+        counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
+        names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+        yield from ("code", code.co_code, code.co_exceptiontable, repr((counts, names)))
+        yield from map(self.of, code.co_consts)
+
+    def _function(self, f: types.FunctionType) -> Iterator[str | bytes]:
+        """Yields a function's code, and what it means by each name: defaults, closure, globals, imports."""
+        name = f.__globals__.get("__name__", "")
+        if is_installed(name):
+            yield from ("installed", f.__code__.co_qualname, name, release(name))
+            if not {"<locals>", "<lambda>"} & {*f.__code__.co_qualname.split(".")}:
+                return
+        else:
+            self.functions.add((f.__code__.co_filename, f.__code__.co_qualname))
+        yield from map(self.of, (f.__code__, f.__defaults__, f.__kwdefaults__, vars(f)))
+        for cell in f.__closure__ or ():
+            with suppress(ValueError):  # a name that is not bound yet
+                yield self.of(cell.cell_contents)
+        if is_installed(name):
+            return
+        codes = [*_nested(f.__code__)]
+        names = frozenset(name for code in codes for name in code.co_names)
+        for name, by_attribute in _globals(codes).items():
+            if name in f.__globals__:
+                value = f.__globals__[name]
+                if by_attribute and isinstance(value, types.ModuleType):
+                    yield _hash([name, *self._module(value, names)])
+                else:
+                    yield from self._held(name, value, f.__globals__)
+        for imported in _imports(codes, f.__globals__.get("__package__") or ""):
+            yield imported if isinstance(imported, str) else _hash(self._module(imported, names))
+
+    def _module(self, module: types.ModuleType, names: frozenset[str] | None) -> Iterator[str | bytes]:
+        """Yields the release of an installed module; of an own one what the process holds of it.
+
+        Args:
+            names: the names that code uses of it and of modules below it; None: all but modules below it.
+        """
+        if is_installed(module.__name__):
+            yield from ("installed", module.__name__, release(module.__name__))
+            return
+        if (file := getattr(module, "__file__", None)) and not file.endswith(".py"):  # compiled
+            yield downloads.digest(Path(file))
+        yield from map(_digest_of_package, _package_folders(module.__name__))
+        below = f"{module.__name__}."
+        for name, value in sorted(vars(module).items()):
+            is_below = isinstance(value, types.ModuleType) and value.__name__.startswith(below)
+            if is_below and names and name in names:
+                yield _hash([name, *self._module(value, names)])
+            elif not is_below and (names is None or name in names):
+                yield from self._held(name, value, vars(module))
+
+    def _class(self, cls: type) -> Iterator[str]:
+        """Yields the release of an installed class; of an own one its bases and what it defines."""
+        if is_installed(cls.__module__) and "<locals>" not in cls.__qualname__:
+            yield from ("installed", cls.__qualname__, cls.__module__, release(cls.__module__))
+            return
+        yield from map(_digest_of_package, _package_folders(cls.__module__))
+        yield from map(self.of, (type(cls), *cls.__bases__))
+        for name, value in sorted(vars(cls).items()):
+            if name in ("__dataclass_fields__", "__pydantic_fields__"):
+                yield self.of({key: (each.default, each.default_factory) for key, each in value.items()})
+            elif name not in _OF_PYTHON and not name.startswith("__pydantic_"):
+                yield from self._held(name, value, vars(cls), cls)
+
+    def _held(self, name: str, value: object, names: Mapping[str, Any], owner: object = None) -> Iterator[str]:
+        """Yields what a namespace holds under a name, unless it is a container that code of the namespace fills."""
+        place = id(owner or names)
+        if isinstance(value, dict | list | set):
+            if place not in self._filled:
+                codes = (code for each in [*names.values()] for code in _codes_in(each))
+                self._filled[place] = frozenset(name for code in codes for name in _filled_names(code))
+            if name in self._filled[place]:
+                return
+        if owner or not name.startswith("__"):
+            yield _hash([name, self.of(value)])
+
+    def _array(self, x: Any) -> Iterator[str | bytes]:
+        import numpy as np
+
+        if "torch" in sys.modules and isinstance(x, sys.modules["torch"].Tensor):
+            torch = sys.modules["torch"]
+            yield from ("tensor", str(x.dtype), self.of({**vars(x)}))  # a MetaTensor has an affine
+            x = x.detach().as_subclass(torch.Tensor).to_dense().cpu().contiguous()
+            yield str([*x.shape])
+            x = x.reshape(-1).view(torch.uint8).numpy()
+        array = np.asarray(x)
+        yield from (str(array.dtype), str(array.shape))
+        yield self.of(array.ravel().tolist()) if array.dtype.hasobject else array.tobytes()
+
+    def _instance(self, x: Any) -> Iterator[str]:
+        """Yields the class and state of an object, by how it would be pickled."""
+        kind = type(x)
+        if kind.__module__.partition(".")[0] in _STATELESS:
+            yield from ("stateless", kind.__qualname__)
+            return
+        draws = kind.__module__.startswith(("random", "numpy.random")) or kind.__qualname__ == "Generator"
+        reduced: Any = None
+        if not (draws or hasattr(kind, "fileno") or isinstance(x, types.GeneratorType)):
+            with suppress(Exception):  # an object of C without state, or code of others
+                reduced = copyreg.dispatch_table.get(kind, lambda x: x.__reduce_ex__(4))(x)
+        if reduced is None:
+            yield self._unidentified(x)
+        elif isinstance(reduced, str):  # found by its name
+            yield from ("named", reduced, release(getattr(x, "__module__", None) or kind.__module__))
+        else:
+            make, args, state, items, pairs = (*reduced, None, None, None)[:5]
+            yield from ("instance", self.of(make), self.of(args))
+            for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
+                yield self._state(kind, part) if isinstance(part, dict) else self.of(part)
+            yield from map(self.of, (list(items or ()), list(pairs or ())))
+
+    def _state(self, kind: type, state: dict[str, Any]) -> str:
+        """Returns the digest of attributes, without what is computed from them, and of a network without its weights.
+
+        These have a hash of their own. Hooks of a network stand under numbers of this process.
+        """
+        held = {name: value for name, value in state.items() if not _is_computed(kind, name)}
+        if "_non_persistent_buffers_set" in held:
+            others = held["_non_persistent_buffers_set"]
+            held["_parameters"] = [*held["_parameters"]]
+            held["_buffers"] = {name: name in others and value for name, value in held["_buffers"].items()}
+            held = {name: [*value.values()] if name.endswith("_hooks") else value for name, value in held.items()}
+        if is_installed(kind.__module__):  # MONAI's transforms hold one unasked; those that draw are refused
+            held = {name: value for name, value in held.items() if type(value).__name__ != "RandomState"}
+        return _hash(_hash([str(name), self.of(held[name])]) for name in sorted(held, key=str))
+
+    def _unidentified(self, x: object) -> str:
+        self.unknown.append(f"a {type(x).__module__}.{type(x).__qualname__}")
+        return "unknown"
+
+
+def _hash(parts: Iterable[str | bytes]) -> str:
+    hasher = hashlib.sha256()
+    for part in parts:
+        content = part if isinstance(part, bytes) else part.encode()
+        hasher.update(len(content).to_bytes(8, "big") + content)
+    return hasher.hexdigest()
+
+
+def _is_computed(kind: type, name: str) -> bool:
+    return isinstance(getattr(kind, str(name), None), functools.cached_property)
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yields code and that of the functions, classes and comprehensions inside it."""
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from _nested(const)
+
+
+def _codes_in(value: object) -> Iterator[types.CodeType]:
+    """Yields the code of a function, or of a class's methods."""
+    for each in vars(value).values() if isinstance(value, type) else (value,):
+        each = getattr(each, "__func__", getattr(each, "fget", each))
+        if isinstance(each, types.FunctionType):
+            yield from _nested(each.__code__)
+
+
+def _globals(codes: Iterable[types.CodeType]) -> dict[str, bool]:
+    """Returns the global names that code loads, in order, each with True if it uses their attributes alone."""
+    found = dict[str, bool]()
+    for code in codes:
+        steps = [*dis.get_instructions(code)]
+        for step, after in pairwise(steps):
+            if step.opname in _LOADS:
+                found[step.argval] = found.get(step.argval, True) and after.opname in _ATTRIBUTES
+    return dict(sorted(found.items()))
+
+
+def _filled_names(code: types.CodeType) -> Iterator[str]:
+    """Yields names of containers that code changes: `NAME[key] = value`, `NAME.append(value)`, and of attributes."""
+    steps = [*dis.get_instructions(code)]
+    for number, step in enumerate(steps):
+        if (
+            step.opname in _ATTRIBUTES
+            and step.argval in _FILLING
+            and steps[number - 1].opname in (*_LOADS, *_ATTRIBUTES)
+        ):
+            yield steps[number - 1].argval
+        if step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR"):
+            depth, before = 0, number
+            while depth < 2 and before:  # back to what put the container on the stack, below the key
+                before -= 1
+                depth += dis.stack_effect(steps[before].opcode, steps[before].arg, jump=False)
+            while steps[before + 1].opname in _ATTRIBUTES:
+                before += 1
+            if steps[before].opname in (*_LOADS, *_ATTRIBUTES):
+                yield steps[before].argval
+
+
+def _imports(codes: Iterable[types.CodeType], package: str) -> Iterator[types.ModuleType | str]:
+    """Yields the modules that functions import when they run; a text for one that is not there."""
+    for code in codes:
+        steps = [*dis.get_instructions(code)]
+        for number, step in enumerate(steps):
+            if step.opname == "IMPORT_NAME":
+                level, parts = steps[number - 2].argval, steps[number - 1].argval or ()
+                wanted = util.resolve_name("." * level + step.argval, package) if level else step.argval
+                yield _imported(wanted)
+                for part in parts:
+                    with suppress(ImportError, ValueError):
+                        if util.find_spec(f"{wanted}.{part}"):
+                            yield _imported(f"{wanted}.{part}")
+        if {"import_module", "__import__"} & {*code.co_names}:
+            yield from map(
+                _imported, (text for text in code.co_consts if isinstance(text, str) and text.isidentifier())
+            )
+
+
+def _imported(name: str) -> types.ModuleType | str:
+    if is_installed(name):
+        return f"{name} {release(name)}"
+    try:
+        return import_module(name)
+    except Exception:  # noqa: BLE001 (importing a module runs it, and it may raise anything)
+        return f"no {name}"
+
+
+def _package_folders(module: str) -> list[Path]:
+    """Returns the folders of the package that a module of one's own is in; none for a single file."""
+    package = sys.modules.get(module.partition(".")[0])
+    return [Path(place).absolute() for place in getattr(package, "__path__", ())]
+
+
+def _digest_of_package(folder: Path) -> str:
+    """Returns the digest of a package's files: of Python's what they do, of others the content.
+
+    Without hidden files, results of runs and environments below it.
+    """
+    files = dict[str, str]()
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
+        if {"run.json", "pyvenv.cfg"} & {*names}:
+            folders.clear()
+            continue
+        for name in names:
+            path = Path(place, name)
+            if not name.startswith(".") and not name.endswith((".pyc", ".log")) and path.is_file():
+                content = downloads.digest(path)
+                files[path.relative_to(folder).as_posix()] = _does(path, content) if name.endswith(".py") else content
+    if len(files) > _MOST_FILES:
+        files = {name: content for name, content in files.items() if name.endswith(".py")}
+    return _hash(text for pair in sorted(files.items()) for text in pair)
+
+
+@functools.lru_cache(maxsize=4096)
+def _does(path: Path, content: str) -> str:
+    """Returns the digest of what a file of Python does; of its content, if it is none."""
+    with suppress(SyntaxError, ValueError):
+        return _Walk().of(compile(path.read_bytes(), "", "exec", dont_inherit=True))
+    return content
