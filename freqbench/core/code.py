@@ -44,6 +44,7 @@ _STATELESS = ("_thread", "threading", "weakref", "_weakref", "_weakrefset", "log
 """Modules whose objects change no number."""
 _MOST_FILES = 2000
 """Files of a package; one with more holds data or results, of which its code alone counts."""
+_PYTHON, _SITES = PurePath(os.__file__).parent, {"site-packages", "dist-packages"}
 _LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
 
@@ -120,7 +121,7 @@ def _note_file(event: str, args: tuple[Any, ...]) -> None:
     path, writes = os.fsdecode(args[0]), (args[2] or 0) & os.O_ACCMODE == os.O_WRONLY
     if writes or path.endswith((".py", ".pyc", ".so")) or path.startswith(("/proc/", "/sys/", "/dev/")):
         return
-    frame = sys._getframe(1)
+    frame: types.FrameType | None = sys._getframe(1)
     while frame and is_installed(name := frame.f_globals.get("__name__", "")):
         if name.startswith("freqbench."):
             return
@@ -133,14 +134,13 @@ def _note_file(event: str, args: tuple[Any, ...]) -> None:
 def is_installed(module: str) -> bool:
     """True for the name of a module of Python, freqbench or an installed distribution; others are one's own."""
     top = module.partition(".")[0]
-    if top in sys.stdlib_module_names or top in ("freqbench", "builtins"):
+    held = sys.modules.get(top)
+    spec = getattr(held, "__spec__", None) or (None if held or not top else util.find_spec(top))
+    if top == "freqbench" or (spec and spec.origin in ("built-in", "frozen")):
         return True
-    with suppress(ImportError, ValueError):  # as of `__main__`
-        held = sys.modules.get(module)
-        spec = held.__spec__ if held else util.find_spec(top)
-        places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else [getattr(held, "__file__", None)]
-        return any({"site-packages", "dist-packages"} & {*PurePath(place).parts} for place in places if place)
-    return False
+    places = [getattr(held, "__file__", spec and spec.origin), *((spec and spec.submodule_search_locations) or ())]
+    paths = [PurePath(place) for place in places if place]
+    return any(path.is_relative_to(_PYTHON) or _SITES & {*path.parts} for path in paths)
 
 
 @functools.cache
@@ -314,7 +314,8 @@ class _Walk:
         reduced: Any = None
         if not (draws or hasattr(kind, "fileno") or isinstance(x, types.GeneratorType)):
             with suppress(Exception):  # an object of C without state, or code of others
-                reduced = copyreg.dispatch_table.get(kind, lambda x: x.__reduce_ex__(4))(x)
+                known: Any = copyreg.dispatch_table.get(kind)
+                reduced = known(x) if known else x.__reduce_ex__(4)
         if reduced is None:
             yield self._unidentified(x)
         elif isinstance(reduced, str):  # found by its name
@@ -331,7 +332,8 @@ class _Walk:
 
         These have a hash of their own. Hooks of a network stand under numbers of this process.
         """
-        held = {name: value for name, value in state.items() if not _is_computed(kind, name)}
+        computed = (name for name in state if isinstance(getattr(kind, str(name), None), functools.cached_property))
+        held = {name: state[name] for name in state.keys() - {*computed}}
         if "_non_persistent_buffers_set" in held:
             others = held["_non_persistent_buffers_set"]
             held["_parameters"] = [*held["_parameters"]]
@@ -352,10 +354,6 @@ def _hash(parts: Iterable[str | bytes]) -> str:
         content = part if isinstance(part, bytes) else part.encode()
         hasher.update(len(content).to_bytes(8, "big") + content)
     return hasher.hexdigest()
-
-
-def _is_computed(kind: type, name: str) -> bool:
-    return isinstance(getattr(kind, str(name), None), functools.cached_property)
 
 
 def _nested(code: types.CodeType) -> Iterator[types.CodeType]:

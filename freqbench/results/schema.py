@@ -158,7 +158,7 @@ RECORDS: tuple[Column, ...] = (
     _text(
         "metrics",
         "the metrics that this row covers, separated by commas; one of another package as "
-        "`NAME@PACKAGE VERSION SOURCE`, SOURCE being 8 hex digits of the SHA-256 of its file",
+        "`NAME@PACKAGE VERSION SOURCE`, SOURCE being 8 hex digits of its code's identity",
     ),
     _text("null_reasons", "JSON text {column: reason why it is null}; null if no column is"),
     *_metric_columns(each for each in NUMBERS if not each.is_count and each not in _CHANGED),
