@@ -19,7 +19,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "attacks": 7032,
         "audit": 3988,
         "cli": 2477,
-        "core": 3234,
+        "core": 3232,
         "data": 6789,
         "engine": 4574,
         "exchange": 1024,
@@ -42,7 +42,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cluster": 409,
         "core": 1461,
         "data": 6017,
-        "engine": 6600,
+        "engine": 6737,
         "exchange": 822,
         "golden": 556,
         "job": 2002,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61316, "tests": 63673}
+SUMS = {"freqbench": 61314, "tests": 63810}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
