@@ -1,14 +1,11 @@
 """Estimates the seconds of each unit, from rows of its store, from earlier runs on this machine, or from operations."""
 
-import json
 import math
 import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -16,9 +13,7 @@ import pyarrow.compute as pc
 import torch
 
 from freqbench.attacks import ATTACKS
-from freqbench.core.errors import UserError
-from freqbench.core.files import node_cache, storage
-from freqbench.core.identity import digest
+from freqbench.core.files.kept import Kept
 from freqbench.core.machine import available_cores, core_seconds, slowdown
 from freqbench.core.types import CaseRef
 from freqbench.job.cells import Unit
@@ -28,17 +23,20 @@ from freqbench.results import Store
 GPU_FLOPS = 10e12
 OPERATIONS_A_BYTE = 100  # of a pass's tensors; fitted to eight networks on a CPU, each right to a factor of four
 TRIALS = 10
-MOST_S = 1e6  # seconds of a pass that can be true
 SCORING_S = 1e-6  # seconds a voxel of a usual set of metrics
 MEASURED = ("run_id", "finished_at", "status", "metrics", "source_model_id", "attack", "num_forwards", "num_backwards")
 SECONDS = ("attack_seconds", "score_seconds")
-RECORD = "a record: "  # before a record's metrics, beside the names of attacks in a file of `Spent`; "" is any attack
+RECORD = "a record: "  # before a record's metrics, beside the names of attacks in PACES; "" is any attack
 BASIS = "from rows of the store or of earlier runs here"
 ROUGH = "rough: counted operations, at this machine's speed now"
 
 Place = tuple[str, str]  # ids of cell and case
 Paces = dict[tuple[str, str | None], float]  # seconds a pass by source model and attack; None: by any attack
 Scoring = dict[str, float]  # seconds a record by target model
+
+PACES = Kept[dict[str, float]](
+    name="record of seconds", depends=("host", "model", "on_gpu"), place="networks/{key}.json"
+)  # seconds a pass by attack, and a record by metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +77,7 @@ def estimate_costs(units: Sequence[Unit], metrics: Sequence[str], store: Store |
     rate, slower = _speed() if units else (GPU_FLOPS, 1.0)
     models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
     for model_id in models:
-        for name, seconds in _remembered_costs(model_id).items():
+        for name, seconds in _remembered_costs(model_id, torch.cuda.is_available()).items():
             if name == _record(metrics):
                 a_record[model_id] = seconds * slower
             elif not name.startswith(RECORD):
@@ -174,51 +172,43 @@ class Spent:
     """
 
     def __init__(self) -> None:
-        self._spent = defaultdict[tuple[str, str], list[float]](lambda: [0.0, 0.0])  # seconds and passes of attacks
-        self._scored = defaultdict[tuple[str, str], list[float]](lambda: [0.0, 0.0])  # and records, by target, metrics
+        # Seconds and passes by source, device and attack; seconds and records by target, device and metrics.
+        self._spent = defaultdict[tuple[str, bool, str], list[float]](lambda: [0.0, 0.0])
+        self._scored = defaultdict[tuple[str, bool, str], list[float]](lambda: [0.0, 0.0])
 
     def add(self, record: Mapping[str, Any], slower: float = 1.0) -> None:
         """Adds a row of RECORDS, made by a worker that others slowed down; one that failed has no seconds."""
         passes = (record.get("num_forwards") or 0) + (record.get("num_backwards") or 0)
+        on_gpu = (record.get("device") or "cpu") != "cpu"
         if (seconds := record.get("attack_seconds")) and passes and record["status"] == "ok":
-            spent = self._spent[record["source_model_id"], record["attack"]]
+            spent = self._spent[record["source_model_id"], on_gpu, record["attack"]]
             spent[0], spent[1] = spent[0] + seconds / slower, spent[1] + passes
         if (seconds := record.get("score_seconds")) and record["status"] == "ok":
-            scored = self._scored[record["target_model_id"], _record((record["metrics"] or "").split(","))]
+            metrics = _record((record["metrics"] or "").split(","))
+            scored = self._scored[record["target_model_id"], on_gpu, metrics]
             scored[0], scored[1] = scored[0] + seconds / slower, scored[1] + 1
 
     def remember(self) -> None:
-        """Writes a file a model; what earlier runs left of other attacks and metrics stays."""
+        """Keeps all by model and device; what earlier runs left of other attacks and metrics stays."""
         by_surrogates = {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
-        for model_id in {model_id for model_id, _ in (*self._spent, *self._scored)}:
-            own = {attack: spent for (source, attack), spent in self._spent.items() if source == model_id}
+        for whose in {(model_id, on_gpu) for model_id, on_gpu, _ in (*self._spent, *self._scored)}:
+            own = {attack: spent for (*source, attack), spent in self._spent.items() if (*source,) == whose}
             paces = {attack: seconds / passes for attack, (seconds, passes) in own.items()}
             alone = [spent for attack, spent in own.items() if attack not in by_surrogates]  # of no other network
             if alone:
                 paces[""] = sum(seconds for seconds, _ in alone) / sum(passes for _, passes in alone)
-            scored = {metrics: spent for (target, metrics), spent in self._scored.items() if target == model_id}
+            scored = {metrics: spent for (*target, metrics), spent in self._scored.items() if (*target,) == whose}
             paces |= {metrics: seconds / number for metrics, (seconds, number) in scored.items()}
-            if path := _file(model_id):
-                with suppress(OSError):  # a full or read-only disk only costs an estimate
-                    storage.write_atomic(str(path), json.dumps(_remembered_costs(model_id) | paces).encode())
+            PACES.put(_remembered_costs(*whose) | paces, **_asked(*whose))
 
 
 def _record(metrics: Sequence[str]) -> str:
     return RECORD + ",".join(sorted(metrics))
 
 
-def _remembered_costs(model_id: str) -> dict[str, float]:
-    """Returns what `Spent` kept of a model; empty if there is nothing that can be read."""
-    path = _file(model_id)
-    if path and path.is_file():
-        with suppress(OSError, ValueError, AttributeError):
-            known = json.loads(path.read_bytes()).items()
-            return {str(name): value for name, value in known if isinstance(value, float) and 0 < value < MOST_S}
-    return {}
+def _asked(model_id: str, on_gpu: bool) -> dict[str, Any]:
+    return {"host": socket.gethostname(), "model": model_id, "on_gpu": on_gpu}
 
 
-def _file(model_id: str) -> Path | None:
-    with suppress(UserError):  # of a cache that cannot be used, which a run reports
-        if node_cache.limit():
-            return node_cache.part("networks") / f"{digest(['pace', socket.gethostname(), model_id])}.json"
-    return None
+def _remembered_costs(model_id: str, on_gpu: bool) -> dict[str, float]:
+    return PACES.get(dict, stays=lambda: False, **_asked(model_id, on_gpu))

@@ -21,13 +21,14 @@ from torch import Tensor
 from freqbench import models
 from freqbench.attacks import Attack
 from freqbench.attacks.core.task import Task
+from freqbench.core.files.kept import Kept
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import is_trusted
 from freqbench.core.types import Case, CaseRef
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine import attacking, saved_volumes, scoring
 from freqbench.engine.rows import score_masks
-from freqbench.engine.worker import LRU, Worker, WorkerSpec
+from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.metrics import dice, hd95
 from freqbench.results import RECORDS, to_table
 
@@ -84,9 +85,9 @@ def test_models_cases_and_clean_predictions_are_made_once(monkeypatch: pytest.Mo
 
 def test_a_full_cache_drops_the_least_recently_used_first() -> None:
     made: list[int] = []
-    kept: LRU[int] = LRU(10, lambda value: value)
+    kept = Kept[int](name="number", depends=("key",), most=10, size=lambda value: value)
     for key in (4, 5, 4, 3, 4, 5, 20, 4):
-        kept.get(key, lambda key=key: made.append(key) or key)
+        kept.get(lambda key=key: made.append(key) or key, key=key)
     assert made == [4, 5, 3, 5, 20, 4], "5 goes for 3, 3 for 5, all for 20 which stays alone until 4"
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
 import psutil
@@ -121,13 +122,37 @@ def strangers() -> Iterator[Path]:
     yield from (path for path in root.rglob("*") if path not in ours and (path.is_symlink() or not path.is_dir()))
 
 
-def size(name: str) -> int:
-    """Returns the bytes of the files that freqbench made in a part."""
-    total = 0
-    for path in made_files(name):
+class Entry(NamedTuple):
+    """A file of the cache; `used` is when it was last written or read, seconds since 1970."""
+
+    used: float
+    path: Path
+    num_bytes: int
+
+
+def entries(name: str) -> list[Entry]:
+    """Returns the finished files that freqbench made in a part, the least recently used first."""
+    found = []
+    for path in (path for path in made_files(name) if not path.name.startswith(TEMPORARY)):
         with suppress(FileNotFoundError):  # another process may clear at the same time
-            total += path.stat().st_size
-    return total
+            facts = path.stat()
+            found.append(Entry(facts.st_mtime, path, facts.st_size))
+    return sorted(found)
+
+
+def size(name: str) -> int:
+    """Returns the bytes of `entries`."""
+    return sum(entry.num_bytes for entry in entries(name))
+
+
+def shrink(name: str) -> None:
+    """Removes the least recently used files of a part while all together exceed the limit."""
+    over = size(name) - limit()
+    for entry in entries(name):
+        if over <= 0:
+            break
+        entry.path.unlink(missing_ok=True)
+        over -= entry.num_bytes
 
 
 def clear(name: str) -> int:

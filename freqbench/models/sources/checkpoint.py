@@ -13,19 +13,17 @@ from torch import Tensor, nn
 from freqbench.core import plugins
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, unknown
-from freqbench.core.identity import digest
+from freqbench.core.files.kept import Kept
 from freqbench.core.names import KNOWN
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
 from freqbench.models.entry import DEFAULT_INPUT, InputAdapter, ModelEntry, seed_of
-from freqbench.models.examination import remember_outcome
+from freqbench.models.examination import outcomes, outside
 from freqbench.models.networks import construction
 from freqbench.models.networks.architectures import MODELS, complete_args, to_tuples
 from freqbench.models.networks.inferring import UNTRACED, Inferred, defaults, find_arch, infer_args, open_args
 from freqbench.models.sources.source import UNTRAINED, Facts, Metadata, Source, cost_of
 from freqbench.models.spec import ModelSpec
-
-_counts: dict[str, tuple[int, int]] = {}
 
 
 class _Fit(Strict):
@@ -36,6 +34,15 @@ class _Fit(Strict):
     flops: NonNegativeInt
     step_bytes: NonNegativeInt
     notes: tuple[str, ...] = ()
+
+
+OF_NETWORK = ("arch", "args", "roi", "num_channels", "num_outputs")
+FITS = outcomes(
+    "network's fit",
+    _Fit,
+    *(*OF_NETWORK, "head", "prefix", "checkpoint", "input", "trained", "migration", "is_own", "notes"),
+)
+COSTS = Kept[tuple[int, int]](name="cost of a pass", depends=(*OF_NETWORK, "migration"), most=10_000)
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
@@ -125,23 +132,25 @@ def fit(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Mo
 
     asked = {
         "arch": draft.arch,
-        "roi": draft.roi,
-        "num_classes": draft.num_outputs,
-        "num_channels": draft.num_channels,
-        "prefix": draft.prefix,
-        "checkpoint_sha256": draft.checkpoint_sha256,
-        "input": draft.input.model_dump(),
         "args": entry.args,
+        "roi": draft.roi,
+        "num_channels": draft.num_channels,
+        "num_outputs": draft.num_outputs,
+        "head": draft.head,
+        "prefix": draft.prefix,
+        "checkpoint": draft.checkpoint_sha256,
+        "input": draft.input.model_dump(),
         "trained": trained,
         "migration": entry.migration,
         "is_own": facts.is_own,
+        "notes": draft.notes,
     }
 
     def stays() -> bool:
         """True if the outcome belongs to the content that was hashed, which another file may have replaced."""
         return draft.is_random or checkpoints.content_sha256(draft.checkpoint) == draft.checkpoint_sha256
 
-    outcome = remember_outcome(asked, _Fit, check_fit, stays)
+    outcome = FITS.get(check_fit, stays=stays, **asked, **outside())
     args = {name: to_tuples(value) for name, value in outcome.args.items()}
     return replace(draft, **{**dict(outcome), "args": args})
 
@@ -171,10 +180,8 @@ def _check_weights(source: Source, draft: ModelSpec, facts: Facts, entry: ModelE
         checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_outputs, draft.head)
         untrained = UNTRAINED if not facts.is_own and checkpoints.look_untrained(weights) else None
         notes = (*notes, *filter(None, [placed.note, untrained]))
-    key = digest([draft.arch, draft.args, draft.network_roi, draft.num_channels, draft.num_outputs])
-    if key not in _counts:  # many checkpoints are of one network
-        _counts[key] = cost_of(draft, net)
-    flops, step_bytes = _counts[key]
+    asked = {name: getattr(draft, name) for name in COSTS.depends} | {"roi": draft.network_roi}
+    flops, step_bytes = COSTS.get(lambda: cost_of(draft, net), **asked)  # many checkpoints are of one network
     migration = None if chosen == migrations.NONE else chosen
     return replace(draft, migration=migration, flops=flops, step_bytes=step_bytes, notes=notes)
 
