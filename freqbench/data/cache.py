@@ -1,23 +1,14 @@
 """Keeps preprocessed volumes on the node's disk."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
 from freqbench.core.files import node_cache
-from freqbench.core.files.kept import Kept, Packed, code, libraries
+from freqbench.core.files.kept import Kept, Packed
 from freqbench.core.types import Beside, Case, CaseRef
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-# Fields of a case beside its volumes and its reference.
-FACTS = ("spacing", "affine", "native_ranges", "original_spacing", "inner", "lost", "off_scale")
-
-# Tensors of what a network's own pipeline made beside them.
-BESIDE = ("fixed", "rest")
 
 _ANYBODY = CaseRef(case_id="anybody", patient_id="anybody", fingerprint="", shape=(0, 0, 0))
 
@@ -33,32 +24,28 @@ def cached_case(
 ) -> Case:
     """Returns the case that is kept, equal to the bit; else makes it with `make` and keeps it if it still `stays`.
 
-    `dependencies` are the case's key and the space's identity. The result carries the caller's `ref`: the same content
-    may have another name elsewhere. Raises as `require_usable`.
+    The result carries the caller's `ref`: the same content may have another name elsewhere. Raises as `require_usable`.
     """
     require_usable()
-    outside = {"code": code("core", "data", "ops", "pipelines"), "libraries": libraries()}
-    return replace(VOLUMES.get(make, stays=stays, **dependencies, **outside), ref=ref)
+    return replace(VOLUMES.get(make, stays=stays, **dependencies), ref=ref)
 
 
 def _pack(case: Case) -> Packed:
-    made = case.prepared
-    beside = {name: tensor for name in BESIDE if made and (tensor := getattr(made, name)) is not None}
-    facts = {name: getattr(case, name) for name in FACTS}
-    prepared = made and {"bounds": made.bounds, "facts": made.facts}
-    return (
-        {**facts, "affine": case.affine.tolist(), "prepared": prepared},
-        {"image": case.image, "label": case.label, **beside},
-    )
+    from torch import Tensor
+
+    stated = [
+        (each.name, getattr(owner, each.name)) for owner in (case, case.prepared) if owner for each in fields(owner)
+    ]
+    tensors = {name: value for name, value in stated if isinstance(value, Tensor)}
+    facts = {name: value for name, value in stated if name not in (*tensors, "ref", "prepared")}
+    return {**facts, "affine": case.affine.tolist()}, tensors
 
 
-def _unpack(facts: dict[str, Any], tensors: Mapping[str, "Tensor"]) -> Case:
-    made, affine = facts.pop("prepared"), np.array(facts.pop("affine"), np.float64)
-    beside = {name: tensors.get(name) for name in BESIDE}
-    prepared = made and Beside(bounds=_tuples(made["bounds"]), facts=made["facts"], **beside)
-    volumes = {name: tensors[name] for name in ("image", "label")}
-    fields = {name: _tuples(value) for name, value in facts.items()}
-    return Case(ref=_ANYBODY, affine=affine, prepared=prepared, **volumes, **fields)
+def _unpack(facts: Mapping[str, Any], tensors: Mapping[str, Any]) -> Case:
+    made = {name: _tuples(value) for name, value in facts.items()} | dict(tensors)
+    made["affine"] = np.array(made["affine"], np.float64)
+    beside = {each.name: made.pop(each.name, None) for each in fields(Beside)}
+    return Case(ref=_ANYBODY, prepared=Beside(**beside) if beside["bounds"] else None, **made)
 
 
 def _tuples(value: Any) -> Any:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from freqbench import models
-from freqbench.core.files.kept import Kept, libraries
+from freqbench.core.files.kept import Kept
 from freqbench.core.machine import core_seconds, keep_freed_memory, slowdown
 from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of, require_trust, trusting
 from freqbench.core.types import Case, CaseRef, FileLabel, triple
@@ -354,7 +354,7 @@ class Worker:
                 return learning.learn(cell.attack, model, loads, cell.seed, windows, self._graphs(cell)).cpu()
 
         other = partial(learning.read_unsealed, cell.attack, len(case.image))
-        return self.learned.get(make, other=other, cell=cell.cell_id, libraries=libraries())
+        return self.learned.get(make, other=other, cell=cell.cell_id)
 
     def _predict(
         self, model: SegmentationModel, images: list[Tensor], case: Case, target: ModelSpec, cell: Cell, seed: int = 0

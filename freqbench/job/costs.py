@@ -1,7 +1,6 @@
 """Estimates the seconds of each unit, from rows of its store, from earlier runs on this machine, or from operations."""
 
 import math
-import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,9 +33,8 @@ Place = tuple[str, str]  # ids of cell and case
 Paces = dict[tuple[str, str | None], float]  # seconds a pass by source model and attack; None: by any attack
 Scoring = dict[str, float]  # seconds a record by target model
 
-PACES = Kept[dict[str, float]](
-    name="record of seconds", depends=("host", "model", "on_gpu"), place="networks/{key}.json"
-)  # seconds a pass by attack, and a record by metrics
+# Seconds a pass by attack, and a record by metrics.
+PACES = Kept[Scoring](name="record of seconds", depends=("host", "model", "on_gpu"), place="networks/{key}.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,24 +189,20 @@ class Spent:
     def remember(self) -> None:
         """Keeps all by model and device; what earlier runs left of other attacks and metrics stays."""
         by_surrogates = {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
-        for whose in {(model_id, on_gpu) for model_id, on_gpu, _ in (*self._spent, *self._scored)}:
-            own = {attack: spent for (*source, attack), spent in self._spent.items() if (*source,) == whose}
+        for model_id, on_gpu in {whose[:2] for whose in (*self._spent, *self._scored)}:
+            own = {whose[2]: spent for whose, spent in self._spent.items() if whose[:2] == (model_id, on_gpu)}
             paces = {attack: seconds / passes for attack, (seconds, passes) in own.items()}
             alone = [spent for attack, spent in own.items() if attack not in by_surrogates]  # of no other network
             if alone:
                 paces[""] = sum(seconds for seconds, _ in alone) / sum(passes for _, passes in alone)
-            scored = {metrics: spent for (*target, metrics), spent in self._scored.items() if (*target,) == whose}
+            scored = {whose[2]: spent for whose, spent in self._scored.items() if whose[:2] == (model_id, on_gpu)}
             paces |= {metrics: seconds / number for metrics, (seconds, number) in scored.items()}
-            PACES.put(_remembered_costs(*whose) | paces, **_asked(*whose))
+            PACES.put(_remembered_costs(model_id, on_gpu) | paces, model=model_id, on_gpu=on_gpu)
 
 
 def _record(metrics: Sequence[str]) -> str:
     return RECORD + ",".join(sorted(metrics))
 
 
-def _asked(model_id: str, on_gpu: bool) -> dict[str, Any]:
-    return {"host": socket.gethostname(), "model": model_id, "on_gpu": on_gpu}
-
-
 def _remembered_costs(model_id: str, on_gpu: bool) -> dict[str, float]:
-    return PACES.get(dict, stays=lambda: False, **_asked(model_id, on_gpu))
+    return PACES.get(dict, stays=lambda: False, model=model_id, on_gpu=on_gpu)

@@ -4,17 +4,15 @@ Attacks and metrics follow logits that are a function of one window. A network o
 mix the windows of a batch, or return probabilities; none of this raises an error, and all of it spoils numbers.
 """
 
-import os
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from freqbench.core import limits
 from freqbench.core.config import Strict
 from freqbench.core.errors import UserError, one_line
-from freqbench.core.files.kept import Kept, code, libraries
+from freqbench.core.files.kept import Kept
 from freqbench.core.types import Outputs
 from freqbench.models.entry import Yields
 from freqbench.ops.heads import SIGMOID
@@ -198,7 +196,7 @@ def mend(net: nn.Module, yields: Yields, singly: bool, head: Outputs = "softmax"
 
 
 def outcomes(name: str, kind: type[K], *depends: str) -> Kept[K]:
-    """Returns the keeper of the outcomes of a check, in the node's cache; they depend on `outside`, too."""
+    """Returns the keeper of the outcomes of a check of networks, in the node's cache."""
     return Kept(
         name=name,
         depends=(*depends, "limits", "code", "libraries"),
@@ -206,12 +204,6 @@ def outcomes(name: str, kind: type[K], *depends: str) -> Kept[K]:
         pack=lambda outcome: (outcome.model_dump(), {}),
         unpack=lambda facts, _: kind.model_validate(facts),
     )
-
-
-def outside() -> dict[str, Any]:
-    """Returns what every check of a network depends on beside what it is asked."""
-    own = code("core", "models", "ops", "pipelines")
-    return {"limits": os.environ.get(limits.VARIABLE), "code": own, "libraries": libraries()}
 
 
 EXAMINATIONS = outcomes("network's examination", Examination, "model", "device")

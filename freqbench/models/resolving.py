@@ -30,7 +30,7 @@ from freqbench.models.entry import (
     advice_on_classes,
     seed_of,
 )
-from freqbench.models.examination import EXAMINATIONS, Examination, examine, outside, windows
+from freqbench.models.examination import EXAMINATIONS, Examination, examine, windows
 from freqbench.models.loading import load, naming
 from freqbench.models.networks.architectures import MODELS
 from freqbench.models.networks.construction import refusing
@@ -456,8 +456,7 @@ def _examine_spec(spec: ModelSpec) -> ModelSpec:
         inputs = model.adapter.to_network(windows(spec.num_channels, spec.roi).to(next(model.parameters()).device))
         return examine(model.net, inputs, spec.num_outputs, spec.head)
 
-    found = EXAMINATIONS.get(examine_model, model=spec.model_id, device=device, **outside())
-    return _add_findings(spec, found)
+    return _add_findings(spec, EXAMINATIONS.get(examine_model, model=spec.model_id, device=device))
 
 
 def _add_findings(spec: ModelSpec, result: Examination) -> ModelSpec:

@@ -106,7 +106,7 @@ def test_another_release_of_a_library_and_another_class_have_volumes_of_their_ow
     arguments = {"name": "x", "root": str(folder.root), "split": "validation"}
     bright, dark = load(Decathlon(**arguments)), load(Darker(**arguments))
     assert dark.native_ranges[0][1] == pytest.approx(bright.native_ranges[0][1] / 2)
-    monkeypatch.setattr(cache, "libraries", lambda: ("9.9",))
+    monkeypatch.setattr(kept_module, "OUTSIDE", {**kept_module.OUTSIDE, "libraries": lambda: "9.9"})
     load(Decathlon(**arguments))
     assert len(list(kept.iterdir())) == 3
 

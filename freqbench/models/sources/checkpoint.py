@@ -18,7 +18,7 @@ from freqbench.core.names import KNOWN
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
 from freqbench.models.entry import DEFAULT_INPUT, InputAdapter, ModelEntry, seed_of
-from freqbench.models.examination import outcomes, outside
+from freqbench.models.examination import outcomes
 from freqbench.models.networks import construction
 from freqbench.models.networks.architectures import MODELS, complete_args, to_tuples
 from freqbench.models.networks.inferring import UNTRACED, Inferred, defaults, find_arch, infer_args, open_args
@@ -37,11 +37,8 @@ class _Fit(Strict):
 
 
 OF_NETWORK = ("arch", "args", "roi", "num_channels", "num_outputs")
-FITS = outcomes(
-    "network's fit",
-    _Fit,
-    *(*OF_NETWORK, "head", "prefix", "checkpoint", "input", "trained", "migration", "is_own", "notes"),
-)
+OF_FILE = ("head", "prefix", "checkpoint_sha256", "notes")
+FITS = outcomes("network's fit", _Fit, *OF_NETWORK, *OF_FILE, "trained", "migration", "is_own", "input")
 COSTS = Kept[tuple[int, int]](name="cost of a pass", depends=(*OF_NETWORK, "migration"), most=10_000)
 
 
@@ -130,27 +127,15 @@ def fit(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Mo
         spec = check(source, spec, facts, entry)
         return _Fit(**{name: getattr(spec, name) for name in _Fit.model_fields})
 
-    asked = {
-        "arch": draft.arch,
-        "args": entry.args,
-        "roi": draft.roi,
-        "num_channels": draft.num_channels,
-        "num_outputs": draft.num_outputs,
-        "head": draft.head,
-        "prefix": draft.prefix,
-        "checkpoint": draft.checkpoint_sha256,
-        "input": draft.input.model_dump(),
-        "trained": trained,
-        "migration": entry.migration,
-        "is_own": facts.is_own,
-        "notes": draft.notes,
-    }
+    asked = {name: getattr(draft, name) for name in (*OF_NETWORK, *OF_FILE)}
+    asked |= {"args": entry.args, "trained": trained, "migration": entry.migration, "is_own": facts.is_own}
+    asked |= {"input": draft.input.model_dump()}
 
     def stays() -> bool:
         """True if the outcome belongs to the content that was hashed, which another file may have replaced."""
         return draft.is_random or checkpoints.content_sha256(draft.checkpoint) == draft.checkpoint_sha256
 
-    outcome = FITS.get(check_fit, stays=stays, **asked, **outside())
+    outcome = FITS.get(check_fit, stays=stays, **asked)
     args = {name: to_tuples(value) for name, value in outcome.args.items()}
     return replace(draft, **{**dict(outcome), "args": args})
 
