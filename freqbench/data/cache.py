@@ -33,12 +33,9 @@ def cached_case(
 def _pack(case: Case) -> Packed:
     from torch import Tensor
 
-    stated = [
-        (each.name, getattr(owner, each.name)) for owner in (case, case.prepared) if owner for each in fields(owner)
-    ]
-    tensors = {name: value for name, value in stated if isinstance(value, Tensor)}
-    facts = {name: value for name, value in stated if name not in (*tensors, "ref", "prepared")}
-    return {**facts, "affine": case.affine.tolist()}, tensors
+    stated = {**vars(case), **(vars(case.prepared) if case.prepared else {}), "affine": case.affine.tolist()}
+    tensors = {name: value for name, value in stated.items() if isinstance(value, Tensor)}
+    return {name: stated[name] for name in stated if name not in (*tensors, "ref", "prepared")}, tensors
 
 
 def _unpack(facts: Mapping[str, Any], tensors: Mapping[str, Any]) -> Case:

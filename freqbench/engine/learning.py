@@ -61,7 +61,6 @@ TENSORS = Kept[Tensor](
     name="learned tensor",
     depends=("cell", "libraries"),
     most=1 << 30,
-    size=lambda tensor: tensor.nbytes,
     place="{cell}.safetensors",
     pack=lambda learned: (None, {LEARNED: learned.contiguous()}),
     unpack=lambda _, tensors: tensors[LEARNED],

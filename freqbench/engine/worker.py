@@ -44,12 +44,10 @@ NETWORKS = Kept[SegmentationModel](
     most=8 << 30,
     size=lambda model: sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())),
 )
-CASES = Kept[Case](
-    name="case", depends=("case", "space"), most=4 << 30, size=lambda case: case.image.nbytes + case.label.nbytes
-)
+CASES = Kept[Case](name="case", depends=("case", "space"), most=4 << 30, size=lambda c: c.image.nbytes + c.label.nbytes)
 CLEAN = Kept[CleanScores](
-    name="clean prediction",
-    depends=("case", "model", *HOW, "score_on", "metrics"),
+    name="clean scores",
+    depends=("case", "model", "score_on", "metrics", *HOW),
     most=1 << 30,
     size=lambda clean: clean.pred.nbytes + clean.judged.nbytes,
 )
@@ -115,7 +113,6 @@ class Worker:
         self._beside: dict[Place, Cell] = {}  # the unit's and those after it, all of its case and network
         self._made: dict[Place, tuple[AttackedVolume, float]] = {}  # volumes and seconds of some of them
         self._predicted: dict[Place, VolumePrediction] = {}  # by their source
-        self.learned = learning.TENSORS.anew(spec.learned, lambda save: self.keep(save))
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._glimpser = Glimpser()
         self._load_seconds, self._is_prepared = 0.0, False
@@ -123,6 +120,7 @@ class Worker:
         self.passed = time.monotonic()  # time of the last pass of a network that it loaded
         self.refusal: str | None = None  # of the store, while files wait for it
         self.keep = Patience(spec.volumes or spec.learned or "", self._wait, lambda text: self._wait(), lambda: 0).keep
+        self.learned = learning.TENSORS.anew(spec.learned, lambda save: self.keep(save))
 
     def _wait(self, refusal: str | None = None) -> None:
         self.refusal = refusal
@@ -292,14 +290,16 @@ class Worker:
                     needs = reference, learned, surrogates
                     return {own: attacking.attack_case(cell.attack, model, case, cell.seed, windows, *needs, graphs)}
 
-            step, coupled = _step_facts(cell), cell.window_batch
-            wanted = coupled or self._batches.get(lambda: 0, **step) or self.spec.window_batch
+            # All that the memory of a step depends on: the model, and the attack without its budget.
+            step = {name: fact for name, fact in cell.attack_identity.items() if name != cell.attack.budget_name}
+            asked, coupled = {"model": cell.source.model_id, "attack": step, **_how(cell)}, cell.window_batch
+            wanted = coupled or self._batches.get(lambda: 0, **asked) or self.spec.window_batch
             wanted = wanted or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share, surrogates)
             started = time.perf_counter()
             self.advance(0)
             hint = memory.hint_for(cell.attack)
             made, self.window_batch = memory.fit_memory(attack, wanted, hint, are_coupled=coupled is not None)
-            self._batches.put(self.window_batch, **step)
+            self._batches.put(self.window_batch, **asked)
             seconds = (time.perf_counter() - started) / len(made)
             self._made |= {at: (volume, seconds) for at, volume in made.items()}
         attacked, seconds = self._made.pop(own)
@@ -339,8 +339,8 @@ class Worker:
         """Reads the reference case, the same for every cell of one seed."""
         dataset = cell.dataset
         with self._time_loading():
-            about = {"recipe": dataset.whole_recipe(), "settings": dataset.model_dump()}
-            split = self._splits.get(dataset.whole_split, **about)
+            asked: dict[str, Any] = {"recipe": dataset.whole_recipe(), "settings": dataset.model_dump()}
+            split = self._splits.get(dataset.whole_split, **asked)
         return self._case(dataset, dataset.other(ref, cell.seed or 0, split), cell.source.space)
 
     def _learning(self, cell: Cell, case: Case) -> Tensor:
@@ -398,13 +398,13 @@ class Worker:
             return self.networks[spec.model_id]
 
         def load() -> SegmentationModel:
-            model = models.load(spec, self._device, cell.precision, cell.compile)
+            model = models.load(spec, self._device, *_how(cell).values())
             for part in model.parts:  # the bare networks, which predictions run too
                 part.net.register_forward_hook(lambda *_: setattr(self, "passed", time.monotonic()))
             return model
 
         with self._time_loading():
-            return self._models.get(load, model=spec.model_id, precision=cell.precision, compile=cell.compile)
+            return self._models.get(load, model=spec.model_id, **_how(cell))
 
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanScores:
         def make() -> CleanScores:
@@ -416,9 +416,8 @@ class Worker:
                 file = file and replace(file, label=prediction.scored.labels[None])
             return scoring.score_clean(prediction, shown, cell.dataset, self.spec.metrics, file)
 
-        about = {"case": cell.dataset.case_key(case.ref), "model": target.model_id, "metrics": self.spec.metrics}
-        about |= {name: getattr(cell, name) for name in (*HOW, "score_on")}
-        return self._clean.get(make, **about)
+        asked = {"model": target.model_id, "score_on": cell.score_on, "metrics": self.spec.metrics, **_how(cell)}
+        return self._clean.get(make, case=cell.dataset.case_key(case.ref), **asked)
 
     def _measures(self, cell: Cell, **values: Any) -> dict[str, Any]:
         on_gpu = self._device.type == "cuda"
@@ -438,10 +437,8 @@ def _case_facts(dataset: Dataset, ref: CaseRef, space: AnySpace | None) -> dict[
     return {"case": dataset.case_key(ref), "space": (space or dataset.space).identity()}
 
 
-def _step_facts(cell: Cell) -> dict[str, Any]:
-    """Returns all that the memory of a step depends on: the model, and the attack without its budget."""
-    attack = {key: value for key, value in cell.attack_identity.items() if key != cell.attack.budget_name}
-    return {"model": cell.source.model_id, "precision": cell.precision, "compile": cell.compile, "attack": attack}
+def _how(cell: Cell) -> dict[str, Any]:
+    return {"precision": cell.precision, "compile": cell.compile}
 
 
 @contextmanager

@@ -75,7 +75,8 @@ def estimate_costs(units: Sequence[Unit], metrics: Sequence[str], store: Store |
     rate, slower = _speed() if units else (GPU_FLOPS, 1.0)
     models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
     for model_id in models:
-        for name, seconds in _remembered_costs(model_id, torch.cuda.is_available()).items():
+        known_paces = PACES.get(dict, lambda: False, model=model_id, on_gpu=torch.cuda.is_available())
+        for name, seconds in known_paces.items():
             if name == _record(metrics):
                 a_record[model_id] = seconds * slower
             elif not name.startswith(RECORD):
@@ -172,37 +173,31 @@ class Spent:
     def __init__(self) -> None:
         # Seconds and passes by source, device and attack; seconds and records by target, device and metrics.
         self._spent = defaultdict[tuple[str, bool, str], list[float]](lambda: [0.0, 0.0])
-        self._scored = defaultdict[tuple[str, bool, str], list[float]](lambda: [0.0, 0.0])
 
     def add(self, record: Mapping[str, Any], slower: float = 1.0) -> None:
         """Adds a row of RECORDS, made by a worker that others slowed down; one that failed has no seconds."""
-        passes = (record.get("num_forwards") or 0) + (record.get("num_backwards") or 0)
-        on_gpu = (record.get("device") or "cpu") != "cpu"
-        if (seconds := record.get("attack_seconds")) and passes and record["status"] == "ok":
-            spent = self._spent[record["source_model_id"], on_gpu, record["attack"]]
-            spent[0], spent[1] = spent[0] + seconds / slower, spent[1] + passes
-        if (seconds := record.get("score_seconds")) and record["status"] == "ok":
-            metrics = _record((record["metrics"] or "").split(","))
-            scored = self._scored[record["target_model_id"], on_gpu, metrics]
-            scored[0], scored[1] = scored[0] + seconds / slower, scored[1] + 1
+        if record["status"] != "ok":
+            return
+        passes, device = (record.get("num_forwards") or 0) + (record.get("num_backwards") or 0), record.get("device")
+        attacked = record["source_model_id"], record["attack"], passes
+        scored = record["target_model_id"], _record((record["metrics"] or "").split(",")), 1
+        for kind, (model_id, name, number) in {"attack": attacked, "score": scored}.items():
+            if (seconds := record.get(f"{kind}_seconds")) and number:
+                spent = self._spent[model_id, device not in (None, "cpu"), name]
+                spent[0], spent[1] = spent[0] + seconds / slower, spent[1] + number
 
     def remember(self) -> None:
         """Keeps all by model and device; what earlier runs left of other attacks and metrics stays."""
         by_surrogates = {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
-        for model_id, on_gpu in {whose[:2] for whose in (*self._spent, *self._scored)}:
+        for model_id, on_gpu in {whose[:2] for whose in self._spent}:
             own = {whose[2]: spent for whose, spent in self._spent.items() if whose[:2] == (model_id, on_gpu)}
-            paces = {attack: seconds / passes for attack, (seconds, passes) in own.items()}
-            alone = [spent for attack, spent in own.items() if attack not in by_surrogates]  # of no other network
-            if alone:
+            paces = {name: seconds / number for name, (seconds, number) in own.items()}
+            alone = [spent for name, spent in own.items() if name not in by_surrogates and RECORD not in name]
+            if alone:  # of no other network
                 paces[""] = sum(seconds for seconds, _ in alone) / sum(passes for _, passes in alone)
-            scored = {whose[2]: spent for whose, spent in self._scored.items() if whose[:2] == (model_id, on_gpu)}
-            paces |= {metrics: seconds / number for metrics, (seconds, number) in scored.items()}
-            PACES.put(_remembered_costs(model_id, on_gpu) | paces, model=model_id, on_gpu=on_gpu)
+            asked: dict[str, Any] = {"model": model_id, "on_gpu": on_gpu}
+            PACES.put(PACES.get(dict, lambda: False, **asked) | paces, **asked)
 
 
 def _record(metrics: Sequence[str]) -> str:
     return RECORD + ",".join(sorted(metrics))
-
-
-def _remembered_costs(model_id: str, on_gpu: bool) -> dict[str, float]:
-    return PACES.get(dict, stays=lambda: False, model=model_id, on_gpu=on_gpu)

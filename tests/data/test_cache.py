@@ -163,10 +163,10 @@ def test_the_least_recently_used_go_first(folder: Folder, kept: Path, monkeypatc
         (names[name],) = {path.name for path in kept.iterdir()} - set(names.values())
         os.utime(kept / names[name], (1000 + number, 1000 + number))
     load(dataset, 0)
-    assert [each.path.name for each in node_cache.entries("volumes")] == [names["b"], names["a"]]
+    assert [path.name for *_, path in node_cache.entries("volumes")] == [names["b"], names["a"]]
     monkeypatch.setenv("FREQBENCH_CACHE_GB", str(node_cache.size("volumes") / 1e9 * 1.2))
     load(dataset, 2)
-    remaining = [each.path.name for each in node_cache.entries("volumes")]
+    remaining = [path.name for *_, path in node_cache.entries("volumes")]
     assert names["b"] not in remaining
     assert len(remaining) == 2
     assert remaining[0] == names["a"]

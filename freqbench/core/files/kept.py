@@ -12,7 +12,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -25,28 +24,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 V = TypeVar("V")
-Write = Callable[[Callable[[], object]], object]
+Stays = Callable[[], bool]
+Other = Callable[[str, bytes], V]
 Packed = tuple[Any, Mapping[str, "Tensor"]]
 """Plain data and tensors; a file without tensors is JSON, any other safetensors."""
 
 _SEAL = re.compile(rb'"kept":\s?"([0-9a-f]{8}) ([0-9a-f]{16}) ')
-
-ROOMS = ("core", "data", "models", "ops", "pipelines")
+ROOMS = [Path(__file__).parents[2] / room for room in ("core", "data", "models", "ops", "pipelines")]
 
 logger = logging.getLogger(__name__)
 
 
-@cache
-def _code() -> str:
-    """Returns a digest of the modules that read, prepare and check."""
-    rooms, hasher = [Path(__file__).parents[2] / room for room in ROOMS], blake2b(digest_size=8)
-    for path in sorted(path for room in rooms for path in room.rglob("*.py")):
-        hasher.update(path.read_bytes())
-    return hasher.hexdigest()
-
-
 OUTSIDE: Mapping[str, Callable[[], Any]] = {
-    "code": _code,
+    "code": cache(lambda: digest([path.read_text("utf-8") for room in ROOMS for path in sorted(room.rglob("*.py"))])),
     "host": socket.gethostname,
     "libraries": cache(machine.versions),  # another release may round, resample or crop otherwise
     "limits": lambda: os.environ.get(limits.VARIABLE),
@@ -71,16 +61,16 @@ class Kept(Generic[V]):
     name: str
     depends: tuple[str, ...]
     most: int = 0
-    size: Callable[[V], int] = lambda _: 1
+    size: Callable[[V], int] = lambda value: getattr(value, "nbytes", 1)
     place: str = ""
     pack: Callable[[V], Packed] = lambda value: (value, {})
     unpack: Callable[[Any, Mapping[str, "Tensor"]], V] = lambda facts, _: facts
     _root: str | None = None
-    _write: Write = lambda save: save()
+    _write: Callable[..., object] = lambda save: save()
     _values: OrderedDict[str, V] = field(default_factory=OrderedDict)
     _coming: dict[str, "Future[V]"] = field(default_factory=dict)
 
-    def anew(self, root: str | None = None, write: Write = lambda save: save()) -> "Kept[V]":
+    def anew(self, root: str | None = None, write: Callable[..., object] = lambda save: save()) -> "Kept[V]":
         """Returns an empty keeper of the kind, with files in a store's folder, if given; `write` runs what saves."""
         return replace(self, _root=root, _write=write, _values=OrderedDict(), _coming={})
 
@@ -94,12 +84,7 @@ class Kept(Generic[V]):
         return None
 
     def get(
-        self,
-        make: Callable[[], V],
-        *,
-        stays: Callable[[], bool] = lambda: True,
-        other: Callable[[str, bytes], V] | None = None,
-        **dependencies: Any,
+        self, make: Callable[[], V], stays: Stays = lambda: True, other: Other[V] | None = None, **dependencies: Any
     ) -> V:
         """Returns the value of some dependencies, made if there is none, and kept in a file if it `stays` after that.
 
@@ -150,14 +135,13 @@ class Kept(Generic[V]):
             return ""
         part, _, name = self.place.format(key=key, **dependencies).rpartition("/")
         if self._root:
-            path = storage.join(self._root, name)
-            names.require_inside(self._root.rpartition("/")[0] or ".", path)
+            names.require_inside(self._root.rpartition("/")[0] or ".", path := storage.join(self._root, name))
             return path
         with suppress(UserError):  # of a cache that cannot be used, which a run reports
             return str(node_cache.part(part) / name) if part and node_cache.limit() else ""
         return ""
 
-    def _read(self, path: str, key: str, other: Callable[[str, bytes], V] | None) -> tuple[V | None, str]:
+    def _read(self, path: str, key: str, other: Other[V] | None) -> tuple[V | None, str]:
         """Returns the value in a file, and what is wrong with the file; raises errors of a store, which may pass."""
         try:
             content = storage.read_bytes(path)
@@ -177,11 +161,24 @@ class Kept(Generic[V]):
         if not self._root:
             with suppress(OSError):  # of a file that another user owns, or clears just now
                 os.utime(path)
-        return self.unpack(*_opened(content)), ""
+        header, tensors = content, dict[str, "Tensor"]()
+        if not content.startswith(b"{"):
+            from safetensors.torch import load
+
+            header, tensors = content[8 : 8 + int.from_bytes(content[:8], "little")], load(content)
+        facts = json.loads(json.loads(header)["__metadata__"]["kept"].split(" ", 2)[2])
+        return self.unpack(facts, tensors), ""
 
     def _save(self, path: str, key: str, value: V) -> None:
         """Writes a file; a node's disk that is full or read-only only costs time, a store's has its own patience."""
-        content = _sealed(key, *self.pack(value))
+        facts, tensors = self.pack(value)
+        stated = {"kept": f"{'0' * 8} {key} {json.dumps(facts)}"}
+        content = json.dumps({"__metadata__": stated}).encode()
+        if tensors:
+            from safetensors.torch import save
+
+            content = save(dict(tensors), stated)
+        content = content.replace(b"0" * 8, _checksum(content, content.index(b"0" * 8)), 1)
         if self._root:
             self._write(partial(storage.write_atomic, path, content))
             return
@@ -193,28 +190,6 @@ class Kept(Generic[V]):
             logger.warning("%s: a %s could not be kept: %s", path, self.name, error)
 
 
-def _sealed(key: str, facts: Any, tensors: Mapping[str, "Tensor"]) -> bytes:
-    """Returns the content of a file, with its checksum and key."""
-    stated = {"kept": f"{'0' * 8} {key} {json.dumps(facts)}"}
-    content = json.dumps({"__metadata__": stated}).encode()
-    if tensors:
-        from safetensors.torch import save
-
-        content = save(dict(tensors), stated)
-    start = content.index(b"0" * 8)
-    return content.replace(b"0" * 8, _checksum(content, start), 1)
-
-
 def _checksum(content: bytes, start: int) -> bytes:
     """Returns the checksum of a content that holds it from `start` on: else a flipped bit would pass for a voxel."""
     return f"{zlib.crc32(memoryview(content)[start + 8 :], zlib.crc32(content[:start])):08x}".encode()
-
-
-def _opened(content: bytes) -> Packed:
-    """Returns what `_sealed` was given."""
-    header, tensors = content, dict[str, "Tensor"]()
-    if not content.startswith(b"{"):
-        from safetensors.torch import load
-
-        header, tensors = content[8 : 8 + int.from_bytes(content[:8], "little")], load(content)
-    return json.loads(json.loads(header)["__metadata__"]["kept"].split(" ", 2)[2]), tensors

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import platformdirs
 import psutil
@@ -122,37 +121,27 @@ def strangers() -> Iterator[Path]:
     yield from (path for path in root.rglob("*") if path not in ours and (path.is_symlink() or not path.is_dir()))
 
 
-class Entry(NamedTuple):
-    """A file of the cache; `used` is when it was last written or read, seconds since 1970."""
-
-    used: float
-    path: Path
-    num_bytes: int
-
-
-def entries(name: str) -> list[Entry]:
-    """Returns the finished files that freqbench made in a part, the least recently used first."""
+def entries(name: str) -> list[tuple[float, int, Path]]:
+    """Returns when each finished file of a part was last used, its bytes and path, the least recently used first."""
     found = []
     for path in (path for path in made_files(name) if not path.name.startswith(TEMPORARY)):
         with suppress(FileNotFoundError):  # another process may clear at the same time
-            facts = path.stat()
-            found.append(Entry(facts.st_mtime, path, facts.st_size))
+            found.append(((facts := path.stat()).st_mtime, facts.st_size, path))
     return sorted(found)
 
 
 def size(name: str) -> int:
     """Returns the bytes of `entries`."""
-    return sum(entry.num_bytes for entry in entries(name))
+    return sum(num_bytes for _, num_bytes, _ in entries(name))
 
 
 def shrink(name: str) -> None:
     """Removes the least recently used files of a part while all together exceed the limit."""
     over = size(name) - limit()
-    for entry in entries(name):
-        if over <= 0:
-            break
-        entry.path.unlink(missing_ok=True)
-        over -= entry.num_bytes
+    for _, num_bytes, path in entries(name):
+        if over > 0:
+            path.unlink(missing_ok=True)
+            over -= num_bytes
 
 
 def clear(name: str) -> int:
