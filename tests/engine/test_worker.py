@@ -21,7 +21,6 @@ from torch import Tensor
 from freqbench import models
 from freqbench.attacks import Attack
 from freqbench.attacks.core.task import Task
-from freqbench.core.files.kept import Kept
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import is_trusted
 from freqbench.core.types import Case, CaseRef
@@ -81,14 +80,6 @@ def test_models_cases_and_clean_predictions_are_made_once(monkeypatch: pytest.Mo
         "case phantom_2001": 1,
         "predictions": 24 + 4,  # one a record, and one a case and target for the clean volume
     }
-
-
-def test_a_full_cache_drops_the_least_recently_used_first() -> None:
-    made: list[int] = []
-    kept = Kept[int](name="number", depends=("key",), most=10, size=lambda value: value)
-    for key in (4, 5, 4, 3, 4, 5, 20, 4):
-        kept.get(lambda key=key: made.append(key) or key, key=key)
-    assert made == [4, 5, 3, 5, 20, 4], "5 goes for 3, 3 for 5, all for 20 which stays alone until 4"
 
 
 def test_an_attack_without_a_budget_has_none_in_its_row() -> None:
