@@ -15,17 +15,17 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 333,
         "analysis": 1450,
-        "api": 1292,
+        "api": 1293,
         "attacks": 7032,
         "audit": 3988,
         "cli": 2477,
-        "core": 2778,
-        "data": 6789,
-        "engine": 4535,
+        "core": 2988,  # files/kept.py, which took the caches of data, engine, job and models
+        "data": 6677,
+        "engine": 4491,
         "exchange": 1024,
-        "job": 2749,
+        "job": 2728,
         "metrics": 1539,
-        "models": 8463,
+        "models": 8414,
         "ops": 3467,
         "pipelines": 1148,
         "remote": 458,
@@ -34,14 +34,14 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1720,
     },
     "tests": {
-        ".": 3560,
+        ".": 3783,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5488,
         "audit": 2381,
         "cli": 2134,
         "cluster": 409,
-        "core": 1174,
-        "data": 6017,
+        "core": 1367,  # the one keeper's contract, in each of its three places
+        "data": 6018,
         "engine": 6600,
         "exchange": 822,
         "golden": 556,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 60766, "tests": 63392}
+SUMS = {"freqbench": 60750, "tests": 63799}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

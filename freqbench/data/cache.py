@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from freqbench.core.documents import to_tuples
 from freqbench.core.files import node_cache
 from freqbench.core.files.kept import Kept, Packed
 from freqbench.core.types import Beside, Case, CaseRef
@@ -19,15 +20,13 @@ def require_usable() -> None:
     node_cache.part("volumes")
 
 
-def cached_case(
-    ref: CaseRef, make: Callable[[], Case], stays: Callable[[], bool] = lambda: True, **dependencies: Any
-) -> Case:
-    """Returns the case that is kept, equal to the bit; else makes it with `make` and keeps it if it still `stays`.
+def cached_case(ref: CaseRef, make: Callable[[], Case], **asked: Any) -> Case:
+    """Returns the case that is kept, equal to the bit, or made, as `Kept.get` does; raises as `require_usable`.
 
-    The result carries the caller's `ref`: the same content may have another name elsewhere. Raises as `require_usable`.
+    It carries the caller's `ref`: the same content may have another name elsewhere.
     """
     require_usable()
-    return replace(VOLUMES.get(make, stays=stays, **dependencies), ref=ref)
+    return replace(VOLUMES.get(make, **asked), ref=ref)
 
 
 def _pack(case: Case) -> Packed:
@@ -39,15 +38,10 @@ def _pack(case: Case) -> Packed:
 
 
 def _unpack(facts: Mapping[str, Any], tensors: Mapping[str, Any]) -> Case:
-    made = {name: _tuples(value) for name, value in facts.items()} | dict(tensors)
+    made = {name: to_tuples(value) for name, value in facts.items()} | dict(tensors)
     made["affine"] = np.array(made["affine"], np.float64)
     beside = {each.name: made.pop(each.name, None) for each in fields(Beside)}
     return Case(ref=_ANYBODY, prepared=Beside(**beside) if beside["bounds"] else None, **made)
-
-
-def _tuples(value: Any) -> Any:
-    """Turns JSON lists back into the tuples that they were."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 VOLUMES = Kept[Case](

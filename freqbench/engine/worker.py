@@ -339,8 +339,7 @@ class Worker:
         """Reads the reference case, the same for every cell of one seed."""
         dataset = cell.dataset
         with self._time_loading():
-            asked: dict[str, Any] = {"recipe": dataset.whole_recipe(), "settings": dataset.model_dump()}
-            split = self._splits.get(dataset.whole_split, **asked)
+            split = self._splits.get(dataset.whole_split, recipe=dataset.whole_recipe(), settings=dataset.model_dump())
         return self._case(dataset, dataset.other(ref, cell.seed or 0, split), cell.source.space)
 
     def _learning(self, cell: Cell, case: Case) -> Tensor:

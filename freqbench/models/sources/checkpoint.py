@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from freqbench.core import plugins
 from freqbench.core.config import Strict, validate
+from freqbench.core.documents import to_tuples
 from freqbench.core.errors import CheckpointError, UserError, unknown
 from freqbench.core.files.kept import Kept
 from freqbench.core.names import KNOWN
@@ -20,7 +21,7 @@ from freqbench.models.checkpoints import migrations
 from freqbench.models.entry import DEFAULT_INPUT, InputAdapter, ModelEntry, seed_of
 from freqbench.models.examination import outcomes
 from freqbench.models.networks import construction
-from freqbench.models.networks.architectures import MODELS, complete_args, to_tuples
+from freqbench.models.networks.architectures import MODELS, complete_args
 from freqbench.models.networks.inferring import UNTRACED, Inferred, defaults, find_arch, infer_args, open_args
 from freqbench.models.sources.source import UNTRAINED, Facts, Metadata, Source, cost_of
 from freqbench.models.spec import ModelSpec
