@@ -15,17 +15,17 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 333,
         "analysis": 1450,
-        "api": 1292,
+        "api": 1293,
         "attacks": 7032,
         "audit": 3988,
-        "cli": 2477,
-        "core": 3232,
-        "data": 6789,
-        "engine": 4574,
+        "cli": 2476,
+        "core": 3453,  # files/kept.py, which took the caches of data, engine, job and models
+        "data": 6679,
+        "engine": 4530,
         "exchange": 1024,
-        "job": 2768,
+        "job": 2747,
         "metrics": 1539,
-        "models": 8494,
+        "models": 8445,
         "ops": 3467,
         "pipelines": 1148,
         "remote": 458,
@@ -34,15 +34,15 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1720,
     },
     "tests": {
-        ".": 3553,
+        ".": 3776,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5488,
         "audit": 2381,
-        "cli": 2134,
+        "cli": 2133,
         "cluster": 409,
-        "core": 1461,
-        "data": 6017,
-        "engine": 6737,
+        "core": 1664,  # the one keeper's contract, in each of its three places
+        "data": 6018,
+        "engine": 6729,
         "exchange": 822,
         "golden": 556,
         "job": 2002,
@@ -53,14 +53,14 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "remote": 586,
         "reporting": 6739,
         "results": 1123,
-        "security": 1707,
+        "security": 1706,
         "third_party": 901,
         "tools": 6249,
         "toy_package": 58,
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61314, "tests": 63810}
+SUMS = {"freqbench": 61311, "tests": 64227}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -15,11 +15,12 @@ from freqbench.api.case import PatientCase
 from freqbench.api.given import Arguments, ArraysDataset, device_of
 from freqbench.core import config, names, plugins
 from freqbench.core.errors import UserError, unknown
+from freqbench.core.files.kept import Kept
 from freqbench.core.input_space import Preprocess
 from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of
 from freqbench.data import Dataset
-from freqbench.engine.worker import LRU, keeping_learned
+from freqbench.engine.learning import TENSORS
 from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, facts_of, hub, source_of
 from freqbench.models.entry import COMMAND
 from freqbench.models.examination import mend
@@ -61,7 +62,7 @@ class Model:
     spec: ModelSpec
     trained: Preprocess | None = None
     class_names: tuple[str, ...] = ()
-    _learned: LRU[Tensor] = field(default_factory=keeping_learned)
+    _learned: Kept[Tensor] = field(default_factory=TENSORS.anew)
     _clean: dict[tuple[str, str], float] = field(default_factory=dict)  # of the cases that it was evaluated on
 
     def __repr__(self) -> str:

@@ -43,12 +43,11 @@ def doctor(
 def cache_show() -> None:
     """Show how many volumes and copies of remote files are kept, where, and how much room they take."""
     from freqbench.core.files import node_cache
-    from freqbench.data import cache
 
     if copies := node_cache.size("files"):
         common.say(f"{copies / 1e9:.2f} GB of files fetched from URIs: {node_cache.part('files')}")
-    size = f"{cache.total() / 1e9:.2f} of {node_cache.limit() / 1e9:g} GB"
-    common.say(f"{len(cache.entries())} volumes, {size}: {node_cache.part('volumes')}")
+    size = f"{node_cache.size('volumes') / 1e9:.2f} of {node_cache.limit() / 1e9:g} GB"
+    common.say(f"{len(node_cache.entries('volumes'))} volumes, {size}: {node_cache.part('volumes')}")
 
 
 @cache.command("clear")

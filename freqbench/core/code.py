@@ -161,7 +161,7 @@ class _Walk:
         self.unknown, self.functions = list[str](), set[Function]()
         self._known: dict[int, tuple[object, str]] = {}  # with the object, or another takes its address
         self._open: dict[int, int] = {}  # objects that are being walked, by their depth
-        self._filled: dict[int, frozenset[str]] = {}  # by their namespace, containers that its code fills
+        self._written: dict[int, frozenset[tuple[str, str]]] = {}  # by their namespace, names that its code writes to
 
     def of(self, x: object) -> str:
         """Returns the digest of an object; one that is inside itself counts by its depth."""
@@ -280,13 +280,17 @@ class _Walk:
                 yield from self._held(name, value, vars(cls), cls)
 
     def _held(self, name: str, value: object, names: Mapping[str, Any], owner: object = None) -> Iterator[str]:
-        """Yields what a namespace holds under a name, unless it is a container that code of the namespace fills."""
+        """Yields what a namespace holds under a name, unless code of the namespace sets it as it runs.
+
+        So it does with a container that it fills, and with an object that it makes when it is first asked for one.
+        """
         place = id(owner or names)
-        if isinstance(value, dict | list | set):
-            if place not in self._filled:
+        if value is None or type(value) not in _PLAIN:
+            if place not in self._written:
                 codes = (code for each in [*names.values()] for code in _codes_in(each))
-                self._filled[place] = frozenset(name for code in codes for name in _filled_names(code))
-            if name in self._filled[place]:
+                self._written[place] = frozenset(pair for code in codes for pair in _written_names(code))
+            fills, sets = ((name, kind) in self._written[place] for kind in ("fills", "sets"))
+            if (sets and not owner) or (fills and isinstance(value, dict | list | set)):
                 return
         if owner or not name.startswith("__"):
             yield _hash([name, self.of(value)])
@@ -383,16 +387,16 @@ def _globals(codes: Iterable[types.CodeType]) -> dict[str, bool]:
     return dict(sorted(found.items()))
 
 
-def _filled_names(code: types.CodeType) -> Iterator[str]:
-    """Yields names of containers that code changes: `NAME[key] = value`, `NAME.append(value)`, and of attributes."""
+def _written_names(code: types.CodeType) -> Iterator[tuple[str, str]]:
+    """Yields the globals that a function `sets`, and the globals and attributes whose container it `fills`.
+
+    It fills one by `NAME[key] = value` or `NAME.append(value)`.
+    """
     steps = [*dis.get_instructions(code)]
     for number, step in enumerate(steps):
-        if (
-            step.opname in _ATTRIBUTES
-            and step.argval in _FILLING
-            and steps[number - 1].opname in (*_LOADS, *_ATTRIBUTES)
-        ):
-            yield steps[number - 1].argval
+        before = number - 1
+        if step.opname == "STORE_GLOBAL":
+            yield step.argval, "sets"
         if step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR"):
             depth, before = 0, number
             while depth < 2 and before:  # back to what put the container on the stack, below the key
@@ -400,8 +404,10 @@ def _filled_names(code: types.CodeType) -> Iterator[str]:
                 depth += dis.stack_effect(steps[before].opcode, steps[before].arg, jump=False)
             while steps[before + 1].opname in _ATTRIBUTES:
                 before += 1
-            if steps[before].opname in (*_LOADS, *_ATTRIBUTES):
-                yield steps[before].argval
+        elif step.opname not in _ATTRIBUTES or step.argval not in _FILLING:
+            continue
+        if steps[before].opname in (*_LOADS, *_ATTRIBUTES):
+            yield steps[before].argval, "fills"
 
 
 def _imports(codes: Iterable[types.CodeType], package: str) -> Iterator[types.ModuleType | str]:

@@ -160,3 +160,8 @@ def object_of(content: bytes | str, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected a JSON object, got {type(value).__name__}: restore it or move it away")
     return value
+
+
+def to_tuples(value: Any) -> Any:
+    """Returns a value with a tuple for every list, so that it has one spelling."""
+    return tuple(to_tuples(item) for item in value) if isinstance(value, list | tuple) else value

@@ -17,7 +17,8 @@ from freqbench.core.errors import UserError
 
 PACKAGES = (
     *("freqbench", "torch", "ray", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel", "SimpleITK"),
-    *("pyarrow", "nnunetv2"),
+    *("pyarrow", "nnunetv2", "batchgenerators", "batchgeneratorsv2", "acvl-utils", "dynamic-network-architectures"),
+    *("onnxruntime", "safetensors"),
 )
 THREADS = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),

@@ -1,25 +1,20 @@
 """Lets an attack learn once from the cases of its cell, and keeps the result: `learned/CELL_ID.safetensors`."""
 
-import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from freqbench.attacks import Attack
-from freqbench.core import names
 from freqbench.core.errors import UserError, one_line
-from freqbench.core.files import storage
+from freqbench.core.files.kept import Kept
 from freqbench.core.identity import window_generator
 from freqbench.core.plugins import kind_of
 from freqbench.core.types import Case
 from freqbench.engine import memory
-from freqbench.job.cells import Cell
 from freqbench.models import SegmentationModel, SlidingWindowModel
 
 LEARNED = "learned"
@@ -51,42 +46,26 @@ def learn(
     return learned
 
 
-def load_or_learn(
-    root: str | None,
-    cell: Cell,
-    num_channels: int,
-    make: Callable[[], Tensor],
-    keep: Callable[[Callable[[], object]], None],
-) -> Tensor:
-    """Returns the tensor that a cell's attack learned, on the CPU, from its file below `root` or newly made.
-
-    If `root` is None, no file is kept; `keep` runs what saves it. Two workers that learn at the same time get equal
-    results on one kind of device; the file of the first one counts. Raises UserError if the attack cannot have learned
-    the content of the file.
-    """
-    if root is None:
-        return make().cpu()
-    path = storage.join(root, f"{cell.cell_id}.safetensors")
-    names.require_inside(root.rpartition("/")[0] or ".", path)
-    if storage.exists(path):
-        return _read(path, cell.attack, num_channels)
-    started = time.perf_counter()
-    learned, seconds = make().cpu(), time.perf_counter() - started
-    if storage.exists(path):
-        return _read(path, cell.attack, num_channels)
-    facts = {"cases": json.dumps([ref.case_id for ref in cell.learns_from]), "seconds": f"{seconds:.1f}"}
-    keep(partial(storage.write_atomic, path, save({LEARNED: learned.contiguous()}, facts)))
-    return learned
-
-
-def _read(path: str, attack: Attack, num_channels: int) -> Tensor:
+def read_unsealed(attack: Attack, num_channels: int, path: str, content: bytes) -> Tensor:
+    """Returns the tensor in a file of an earlier release; raises UserError if the attack cannot have learned it."""
     try:
-        learned: Tensor = load(storage.read_bytes(path))[LEARNED]
+        learned: Tensor = load(content)[LEARNED]
         attack.check_learned(learned, num_channels)
     except (SafetensorError, KeyError, UserError) as error:
         expected = f"expected a tensor that {attack.name} learned"
         raise UserError(f"{path}: {expected}, got another file ({one_line(error)}): remove it") from None
     return learned
+
+
+TENSORS = Kept[Tensor](
+    name="learned tensor",
+    depends=("cell", "libraries"),
+    most=1 << 30,
+    place="{cell}.safetensors",
+    pack=lambda learned: (None, {LEARNED: learned.contiguous()}),
+    unpack=lambda _, tensors: tensors[LEARNED],
+)
+"""Where two workers learn at the same time, equal results on one kind of device, the file of the first one counts."""
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,15 @@
 import logging
 import resource
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import dropwhile, islice
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from torch import Tensor
 from freqbench import models
 from freqbench.core import code
 from freqbench.core.errors import UserError
-from freqbench.core.identity import digest
+from freqbench.core.files.kept import Kept
 from freqbench.core.machine import core_seconds, keep_freed_memory, slowdown
 from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of, require_trust, trusting
 from freqbench.core.types import Case, CaseRef, FileLabel, triple
@@ -39,14 +38,28 @@ from freqbench.metrics import Scores, added
 from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction, attack_windows
 from freqbench.pipelines import AnySpace
 
-MODEL_BYTES = 8 << 30
-CASE_BYTES = 4 << 30
-PREDICTION_BYTES = LEARNED_BYTES = 1 << 30
+HOW = ("precision", "compile")
+# Of one worker, whose device and memory stay.
+NETWORKS = Kept[SegmentationModel](
+    name="network",
+    depends=("model", *HOW),
+    most=8 << 30,
+    size=lambda model: sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())),
+)
+CASES = Kept[Case](name="case", depends=("case", "space"), most=4 << 30, size=lambda c: c.image.nbytes + c.label.nbytes)
+CLEAN = Kept[CleanScores](
+    name="clean scores",
+    depends=("case", "model", "score_on", "metrics", *HOW),
+    most=1 << 30,
+    size=lambda clean: clean.pred.nbytes + clean.judged.nbytes,
+)
+FILES = Kept[FileLabel](name="label of a file", depends=("case",), most=1 << 30, size=lambda file: file.label.nbytes)
+SPLITS = Kept[tuple[CaseRef, ...]](name="split", depends=("recipe", "settings"), most=100_000, size=len)
+BATCHES = Kept[int](name="number of windows", depends=("model", *HOW, "attack"), most=10_000)
 
 logger = logging.getLogger(__name__)
 
 InSpace = Callable[[AnySpace | None], tuple[Tensor, float | None]]
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,26 +81,6 @@ class WorkerSpec:
     planner: str = field(default_factory=code.run_token)  # process whose plan it carries out
 
 
-class LRU(Generic[V]):
-    """A cache of values; the least recently used go first when all together exceed a size."""
-
-    def __init__(self, capacity: int, size: Callable[[V], int]) -> None:
-        self._capacity, self._size = capacity, size
-        self._values: OrderedDict[Hashable, V] = OrderedDict()
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._values
-
-    def get(self, key: Hashable, make: Callable[[], V]) -> V:
-        """Returns the value of a key, made if it is missing."""
-        if key not in self._values:
-            self._values[key] = make()
-            while len(self._values) > 1 and sum(map(self._size, self._values.values())) > self._capacity:
-                self._values.popitem(last=False)
-        self._values.move_to_end(key)
-        return self._values[key]
-
-
 @dataclass(frozen=True, kw_only=True)
 class _OnTarget:
     """A unit's part for one target: scores, label maps `[H, W, D]` of the clean and the attacked volume, seconds."""
@@ -96,11 +89,6 @@ class _OnTarget:
     scores: TargetScores
     label_maps: tuple[Tensor, Tensor]
     seconds: float
-
-
-def keeping_learned() -> LRU[Tensor]:
-    """Makes a cache of the tensors that attacks learn, by the id of their cell."""
-    return LRU(LEARNED_BYTES, lambda tensor: tensor.nbytes)
 
 
 class Worker:
@@ -115,7 +103,8 @@ class Worker:
         torch.set_num_threads(spec.threads)
         keep_freed_memory()
         self.spec = spec
-        self._checked: set[str] | None = None if spec.planner == code.run_token() else set()  # None: its own plan
+        is_planner = spec.planner == code.run_token()
+        self._checked: set[object] | None = None if is_planner else set()  # code that is as it was planned
         code.join_run(spec.planner)
         code.watch_files()
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
@@ -123,28 +112,22 @@ class Worker:
         if self._device.type == "cuda" and spec.gpu_share < 1:
             torch.cuda.set_per_process_memory_fraction(spec.gpu_share, self._device.index)
         self.window_batch = spec.window_batch or 1
-        self._window_batches: dict[Hashable, int] = {}
+        self._batches = BATCHES.anew()
         self._inference_batch = memory.INFERENCE_WINDOWS
-        self._splits: dict[str, tuple[CaseRef, ...]] = {}
-        self._models: LRU[SegmentationModel] = LRU(
-            MODEL_BYTES, lambda model: sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-        )
-        self._cases: LRU[Case] = LRU(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
-        self._clean: LRU[CleanScores] = LRU(PREDICTION_BYTES, lambda clean: clean.pred.nbytes + clean.judged.nbytes)
-        self._files: LRU[FileLabel] = LRU(PREDICTION_BYTES, lambda file: file.label.nbytes)
+        self._models, self._cases, self._clean = NETWORKS.anew(), CASES.anew(), CLEAN.anew()
+        self._files, self._splits = FILES.anew(), SPLITS.anew()
         self.networks: Mapping[str, SegmentationModel] = {}
         self._beside: dict[Place, Cell] = {}  # the unit's and those after it, all of its case and network
         self._made: dict[Place, tuple[AttackedVolume, float]] = {}  # volumes and seconds of some of them
         self._predicted: dict[Place, VolumePrediction] = {}  # by their source
-        self.learned = keeping_learned()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
-        self._loading: dict[Hashable, Future[Case]] = {}
         self._glimpser = Glimpser()
         self._load_seconds, self._is_prepared = 0.0, False
         self.advance: Callable[[int], None] = lambda passes: None
         self.passed = time.monotonic()  # time of the last pass of a network that it loaded
         self.refusal: str | None = None  # of the store, while files wait for it
         self.keep = Patience(spec.volumes or spec.learned or "", self._wait, lambda text: self._wait(), lambda: 0).keep
+        self.learned = learning.TENSORS.anew(spec.learned, lambda save: self.keep(save))
 
     def _wait(self, refusal: str | None = None) -> None:
         self.refusal = refusal
@@ -229,21 +212,20 @@ class Worker:
         return replace(outcome.add_lost(lost), glimpse=glimpse), apart
 
     def _require_planned(self, unit: Unit) -> None:
-        """Refuses code of others that is not what the unit was planned with, as a process imports it."""
-        cell = unit.cell
-        if self._checked is None or cell.cell_id in self._checked:
+        """Refuses code of others that is not what the unit was planned with, as this process imports it first."""
+        if self._checked is None:
             return
-        found: list[tuple[str, Any, Any]] = [(cell.attack.name, cell.attack_identity, replace(cell).attack_identity)]
-        found += (
-            [(cell.dataset.name, cell.recipe, cell.dataset.whole_recipe())] if is_foreign(type(cell.dataset)) else []
-        )
-        found += [(text, text, added.resolved(text)) for text in self.spec.metrics if "@" in text]
+        cell, data = unit.cell, type(unit.cell.dataset)
+        found = [(type(cell.attack), cell.attack.name, cell.attack_identity, lambda: replace(cell).attack_identity)]
+        found += [(data, cell.dataset.name, cell.recipe, cell.dataset.whole_recipe)] if is_foreign(data) else []
+        found += [(text, text, text, partial(added.resolved, text)) for text in self.spec.metrics if "@" in text]
         for model in (*cell.models, *unit.targets):
-            found += [(each.name, each.model_id, replace(each).model_id) for each in (model, *model.members)]
-        for name, planned, here in found:
-            if planned != here:
+            for each in (model, *model.members):
+                found.append((each.model_id, each.name, each.model_id, lambda each=each: replace(each).model_id))
+        for key, name, planned, here in found:
+            if key not in self._checked and here() != planned:
                 raise UserError(f"{name}: its code is not what was planned with: plan anew")
-        self._checked.add(cell.cell_id)
+            self._checked.add(key)
 
     def _score_target(
         self, unit: Unit, target: ModelSpec, case: Case, attacked: AttackedVolume, in_space: InSpace
@@ -280,10 +262,8 @@ class Worker:
         return scoring.score_volume(case, adversarial, metrics, roi, self._device, self.spec.unavailable)
 
     def _case(self, dataset: Dataset, ref: CaseRef, space: AnySpace | None) -> Case:
-        key = _case_key(dataset, ref, space)
-        early = self._loading.pop(key, None)
         with self._time_loading():
-            return self._cases.get(key, early.result if early else partial(dataset.load, ref, space))
+            return self._cases.get(partial(dataset.load, ref, space), **_case_facts(dataset, ref, space))
 
     def _shown_case(self, cell: Cell, ref: CaseRef, spec: ModelSpec) -> Case:
         """Reads a case in a model's space; under `reference: prediction` its label is the model's clean prediction."""
@@ -295,12 +275,11 @@ class Worker:
     def _load_early(self, unit: Unit) -> None:
         """Begins to read a unit's case; errors are raised when the case is used."""
         dataset, ref, space = unit.cell.dataset, unit.ref, unit.cell.source.space
-        key = _case_key(dataset, ref, space)
         if is_foreign(type(dataset)) and not is_trusted():
             return  # running the unit will raise the refusal
-        if key not in self._cases and key not in self._loading:
-            # A thread begins without trust, which a space's own transforms may need.
-            self._loading = {key: self._loader.submit(copy_context().run, dataset.load, ref, space)}
+        # A thread begins without trust, which a space's own transforms may need.
+        submit = partial(self._loader.submit, copy_context().run, dataset.load, ref, space)
+        self._cases.begin(submit, **_case_facts(dataset, ref, space))
 
     def attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
         """Attacks a case as its cell says, or reads the saved volume; also returns the seconds, None if unknown.
@@ -335,14 +314,16 @@ class Worker:
                     needs = reference, learned, surrogates
                     return {own: attacking.attack_case(cell.attack, model, case, cell.seed, windows, *needs, graphs)}
 
-            kind, coupled = _kind_of_step(cell), cell.window_batch
-            wanted = coupled or self._window_batches.get(kind) or self.spec.window_batch
+            # All that the memory of a step depends on: the model, and the attack without its budget.
+            step = {name: fact for name, fact in cell.attack_identity.items() if name != cell.attack.budget_name}
+            asked, coupled = {"model": cell.source.model_id, "attack": step, **_how(cell)}, cell.window_batch
+            wanted = coupled or self._batches.get(lambda: 0, **asked) or self.spec.window_batch
             wanted = wanted or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share, surrogates)
             started = time.perf_counter()
             self.advance(0)
             hint = memory.hint_for(cell.attack)
             made, self.window_batch = memory.fit_memory(attack, wanted, hint, are_coupled=coupled is not None)
-            self._window_batches[kind] = self.window_batch
+            self._batches.put(self.window_batch, **asked)
             seconds = (time.perf_counter() - started) / len(made)
             self._made |= {at: (volume, seconds) for at, volume in made.items()}
         attacked, seconds = self._made.pop(own)
@@ -382,9 +363,8 @@ class Worker:
         """Reads the reference case, the same for every cell of one seed."""
         dataset = cell.dataset
         with self._time_loading():
-            if dataset.name not in self._splits:
-                self._splits[dataset.name] = dataset.whole_split()
-        return self._case(dataset, dataset.other(ref, cell.seed or 0, self._splits[dataset.name]), cell.source.space)
+            split = self._splits.get(dataset.whole_split, recipe=dataset.whole_recipe(), settings=dataset.model_dump())
+        return self._case(dataset, dataset.other(ref, cell.seed or 0, split), cell.source.space)
 
     def _learning(self, cell: Cell, case: Case) -> Tensor:
         """Returns the tensor learned from other cases, made once per cell, wherever its file is kept."""
@@ -394,10 +374,10 @@ class Worker:
             loads = [partial(self._shown_case, cell, ref, cell.source) for ref in cell.learns_from]
             windows = self.spec.window_batch or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share)
             with _passes_told((model,), lambda passes: self.advance(0)):  # these are not passes of the unit
-                return learning.learn(cell.attack, model, loads, cell.seed, windows, self._graphs(cell))
+                return learning.learn(cell.attack, model, loads, cell.seed, windows, self._graphs(cell)).cpu()
 
-        read_or_make = partial(learning.load_or_learn, self.spec.learned, cell, len(case.image), make, self.keep)
-        return self.learned.get(cell.cell_id, read_or_make)
+        other = partial(learning.read_unsealed, cell.attack, len(case.image))
+        return self.learned.get(make, other=other, cell=cell.cell_id)
 
     def _predict(
         self, model: SegmentationModel, images: list[Tensor], case: Case, target: ModelSpec, cell: Cell, seed: int = 0
@@ -434,21 +414,20 @@ class Worker:
         if cell.score_on == "grid":
             return None
         with self._time_loading():
-            return self._files.get(cell.dataset.case_key(ref), partial(cell.dataset.file_label, ref))
+            return self._files.get(partial(cell.dataset.file_label, ref), case=cell.dataset.case_key(ref))
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
         if spec.model_id in self.networks:
             return self.networks[spec.model_id]
-        how = cell.precision, cell.compile
 
         def load() -> SegmentationModel:
-            model = models.load(spec, self._device, *how)
+            model = models.load(spec, self._device, *_how(cell).values())
             for part in model.parts:  # the bare networks, which predictions run too
                 part.net.register_forward_hook(lambda *_: setattr(self, "passed", time.monotonic()))
             return model
 
         with self._time_loading():
-            return self._models.get((spec.model_id, *how), load)
+            return self._models.get(load, model=spec.model_id, **_how(cell))
 
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanScores:
         def make() -> CleanScores:
@@ -460,8 +439,8 @@ class Worker:
                 file = file and replace(file, label=prediction.scored.labels[None])
             return scoring.score_clean(prediction, shown, cell.dataset, self.spec.metrics, file)
 
-        key = cell.dataset.case_key(case.ref), target.model_id, cell.precision, cell.compile, cell.score_on
-        return self._clean.get(key, make)
+        asked = {"model": target.model_id, "score_on": cell.score_on, "metrics": self.spec.metrics, **_how(cell)}
+        return self._clean.get(make, case=cell.dataset.case_key(case.ref), **asked)
 
     def _measures(self, cell: Cell, **values: Any) -> dict[str, Any]:
         on_gpu = self._device.type == "cuda"
@@ -477,14 +456,12 @@ class Worker:
         }
 
 
-def _case_key(dataset: Dataset, ref: CaseRef, space: AnySpace | None) -> Hashable:
-    return dataset.case_key(ref), digest((space or dataset.space).identity())
+def _case_facts(dataset: Dataset, ref: CaseRef, space: AnySpace | None) -> dict[str, Any]:
+    return {"case": dataset.case_key(ref), "space": (space or dataset.space).identity()}
 
 
-def _kind_of_step(cell: Cell) -> str:
-    """Digest of all that the memory of a step depends on: the model, and the attack without its budget."""
-    attack_facts = {key: value for key, value in cell.attack_identity.items() if key != cell.attack.budget_name}
-    return digest([cell.source.model_id, cell.precision, cell.compile, attack_facts])
+def _how(cell: Cell) -> dict[str, Any]:
+    return {"precision": cell.precision, "compile": cell.compile}
 
 
 @contextmanager

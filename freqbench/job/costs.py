@@ -1,14 +1,10 @@
 """Estimates the seconds of each unit, from rows of its store, from earlier runs on this machine, or from operations."""
 
-import json
 import math
-import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -16,9 +12,7 @@ import pyarrow.compute as pc
 import torch
 
 from freqbench.attacks import ATTACKS
-from freqbench.core.errors import UserError
-from freqbench.core.files import node_cache, storage
-from freqbench.core.identity import digest
+from freqbench.core.files.kept import Kept
 from freqbench.core.machine import available_cores, core_seconds, slowdown
 from freqbench.core.types import CaseRef
 from freqbench.job.cells import Unit
@@ -28,17 +22,19 @@ from freqbench.results import Store
 GPU_FLOPS = 10e12
 OPERATIONS_A_BYTE = 100  # of a pass's tensors; fitted to eight networks on a CPU, each right to a factor of four
 TRIALS = 10
-MOST_S = 1e6  # seconds of a pass that can be true
 SCORING_S = 1e-6  # seconds a voxel of a usual set of metrics
 MEASURED = ("run_id", "finished_at", "status", "metrics", "source_model_id", "attack", "num_forwards", "num_backwards")
 SECONDS = ("attack_seconds", "score_seconds")
-RECORD = "a record: "  # before a record's metrics, beside the names of attacks in a file of `Spent`; "" is any attack
+RECORD = "a record: "  # before a record's metrics, beside the names of attacks in PACES; "" is any attack
 BASIS = "from rows of the store or of earlier runs here"
 ROUGH = "rough: counted operations, at this machine's speed now"
 
 Place = tuple[str, str]  # ids of cell and case
 Paces = dict[tuple[str, str | None], float]  # seconds a pass by source model and attack; None: by any attack
 Scoring = dict[str, float]  # seconds a record by target model
+
+# Seconds a pass by attack, and a record by metrics.
+PACES = Kept[Scoring](name="record of seconds", depends=("host", "model", "on_gpu"), place="networks/{key}.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +75,8 @@ def estimate_costs(units: Sequence[Unit], metrics: Sequence[str], store: Store |
     rate, slower = _speed() if units else (GPU_FLOPS, 1.0)
     models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
     for model_id in models:
-        for name, seconds in _remembered_costs(model_id).items():
+        known_paces = PACES.get(dict, lambda: False, model=model_id, on_gpu=torch.cuda.is_available())
+        for name, seconds in known_paces.items():
             if name == _record(metrics):
                 a_record[model_id] = seconds * slower
             elif not name.startswith(RECORD):
@@ -174,51 +171,33 @@ class Spent:
     """
 
     def __init__(self) -> None:
-        self._spent = defaultdict[tuple[str, str], list[float]](lambda: [0.0, 0.0])  # seconds and passes of attacks
-        self._scored = defaultdict[tuple[str, str], list[float]](lambda: [0.0, 0.0])  # and records, by target, metrics
+        # Seconds and passes by source, device and attack; seconds and records by target, device and metrics.
+        self._spent = defaultdict[tuple[str, bool, str], list[float]](lambda: [0.0, 0.0])
 
     def add(self, record: Mapping[str, Any], slower: float = 1.0) -> None:
         """Adds a row of RECORDS, made by a worker that others slowed down; one that failed has no seconds."""
-        passes = (record.get("num_forwards") or 0) + (record.get("num_backwards") or 0)
-        if (seconds := record.get("attack_seconds")) and passes and record["status"] == "ok":
-            spent = self._spent[record["source_model_id"], record["attack"]]
-            spent[0], spent[1] = spent[0] + seconds / slower, spent[1] + passes
-        if (seconds := record.get("score_seconds")) and record["status"] == "ok":
-            scored = self._scored[record["target_model_id"], _record((record["metrics"] or "").split(","))]
-            scored[0], scored[1] = scored[0] + seconds / slower, scored[1] + 1
+        if record["status"] != "ok":
+            return
+        passes, device = (record.get("num_forwards") or 0) + (record.get("num_backwards") or 0), record.get("device")
+        attacked = record["source_model_id"], record["attack"], passes
+        scored = record["target_model_id"], _record((record["metrics"] or "").split(",")), 1
+        for kind, (model_id, name, number) in {"attack": attacked, "score": scored}.items():
+            if (seconds := record.get(f"{kind}_seconds")) and number:
+                spent = self._spent[model_id, device not in (None, "cpu"), name]
+                spent[0], spent[1] = spent[0] + seconds / slower, spent[1] + number
 
     def remember(self) -> None:
-        """Writes a file a model; what earlier runs left of other attacks and metrics stays."""
+        """Keeps all by model and device; what earlier runs left of other attacks and metrics stays."""
         by_surrogates = {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
-        for model_id in {model_id for model_id, _ in (*self._spent, *self._scored)}:
-            own = {attack: spent for (source, attack), spent in self._spent.items() if source == model_id}
-            paces = {attack: seconds / passes for attack, (seconds, passes) in own.items()}
-            alone = [spent for attack, spent in own.items() if attack not in by_surrogates]  # of no other network
-            if alone:
+        for model_id, on_gpu in {whose[:2] for whose in self._spent}:
+            own = {whose[2]: spent for whose, spent in self._spent.items() if whose[:2] == (model_id, on_gpu)}
+            paces = {name: seconds / number for name, (seconds, number) in own.items()}
+            alone = [spent for name, spent in own.items() if name not in by_surrogates and RECORD not in name]
+            if alone:  # of no other network
                 paces[""] = sum(seconds for seconds, _ in alone) / sum(passes for _, passes in alone)
-            scored = {metrics: spent for (target, metrics), spent in self._scored.items() if target == model_id}
-            paces |= {metrics: seconds / number for metrics, (seconds, number) in scored.items()}
-            if path := _file(model_id):
-                with suppress(OSError):  # a full or read-only disk only costs an estimate
-                    storage.write_atomic(str(path), json.dumps(_remembered_costs(model_id) | paces).encode())
+            asked: dict[str, Any] = {"model": model_id, "on_gpu": on_gpu}
+            PACES.put(PACES.get(dict, lambda: False, **asked) | paces, **asked)
 
 
 def _record(metrics: Sequence[str]) -> str:
     return RECORD + ",".join(sorted(metrics))
-
-
-def _remembered_costs(model_id: str) -> dict[str, float]:
-    """Returns what `Spent` kept of a model; empty if there is nothing that can be read."""
-    path = _file(model_id)
-    if path and path.is_file():
-        with suppress(OSError, ValueError, AttributeError):
-            known = json.loads(path.read_bytes()).items()
-            return {str(name): value for name, value in known if isinstance(value, float) and 0 < value < MOST_S}
-    return {}
-
-
-def _file(model_id: str) -> Path | None:
-    with suppress(UserError):  # of a cache that cannot be used, which a run reports
-        if node_cache.limit():
-            return node_cache.part("networks") / f"{digest(['pace', socket.gethostname(), model_id])}.json"
-    return None

@@ -1,28 +1,18 @@
-"""Examines a network on a few windows, fixes what it returns where that can be mended, and keeps outcomes on disk.
+"""Examines a network on a few windows, fixes what it returns where that can be mended, and keeps outcomes.
 
 Attacks and metrics follow logits that are a function of one window. A network of other people may draw at test time,
 mix the windows of a batch, or return probabilities; none of this raises an error, and all of it spoils numbers.
 """
 
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from functools import cache
-from hashlib import blake2b
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from freqbench.core import limits
 from freqbench.core.config import Strict
 from freqbench.core.errors import UserError, one_line
-from freqbench.core.files import node_cache, storage
-from freqbench.core.identity import digest
+from freqbench.core.files.kept import Kept
 from freqbench.core.types import Outputs
 from freqbench.models.entry import Yields
 from freqbench.ops.heads import SIGMOID
@@ -205,44 +195,15 @@ def mend(net: nn.Module, yields: Yields, singly: bool, head: Outputs = "softmax"
     return LogitsOfProbabilities(net, head) if yields == PROBABILITIES else net
 
 
-def remember_outcome(
-    asked: Mapping[str, Any], kind: type[K], check: Callable[[], K], stays: Callable[[], bool] = lambda: True
-) -> K:
-    """Returns the outcome of a check: the one on the node's disk, if it is there and can be read, else that of `check`.
-
-    Args:
-        asked: what the outcome depends on, beside freqbench's code and the libraries.
-        stays: tells, after the check, if its outcome may be kept.
-    """
-    path = _place(asked)
-    if path and path.is_file():  # a pipe has no end
-        with suppress(OSError, ValidationError):
-            return kind.model_validate_json(path.read_bytes())
-    outcome = check()
-    if path and stays():
-        with suppress(OSError):  # a full or read-only disk only costs time at the next command
-            storage.write_atomic(str(path), json.dumps(outcome.model_dump()).encode())
-    return outcome
+def outcomes(name: str, kind: type[K], *depends: str) -> Kept[K]:
+    """Returns the keeper of the outcomes of a check of networks, in the node's cache."""
+    return Kept(
+        name=name,
+        depends=(*depends, "limits", "code", "libraries"),
+        place="networks/{key}.json",
+        pack=lambda outcome: (outcome.model_dump(), {}),
+        unpack=lambda facts, _: kind.model_validate(facts),
+    )
 
 
-def _place(asked: Mapping[str, Any]) -> Path | None:
-    """Returns the file for an outcome; None if nothing is kept.
-
-    That is so if FREQBENCH_CACHE_GB is 0, the cache cannot be used (a run reports that), or an argument is no plain
-    value.
-    """
-    with suppress(UserError, TypeError):
-        if not node_cache.limit():
-            return None
-        key = digest([asked, os.environ.get(limits.VARIABLE), _code(), version("monai"), version("torch")])
-        return node_cache.part("networks") / f"{key}.json"
-    return None
-
-
-@cache
-def _code() -> str:
-    """Returns a digest of the modules that make and check networks."""
-    hasher = blake2b(digest_size=8)
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        hasher.update(path.read_bytes())
-    return hasher.hexdigest()
+EXAMINATIONS = outcomes("network's examination", Examination, "model", "device")

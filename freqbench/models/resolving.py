@@ -31,7 +31,7 @@ from freqbench.models.entry import (
     advice_on_classes,
     seed_of,
 )
-from freqbench.models.examination import Examination, examine, remember_outcome, windows
+from freqbench.models.examination import EXAMINATIONS, Examination, examine, windows
 from freqbench.models.loading import load, naming
 from freqbench.models.networks.architectures import MODELS
 from freqbench.models.networks.construction import refusing
@@ -449,16 +449,17 @@ def _examine_spec(spec: ModelSpec) -> ModelSpec:
     if spec.is_prompted or (source_of(spec.arch).is_known and not is_mixing):
         return spec
 
+    # A frozen file may make its tensors on the device where it was saved.
+    device = "cuda" if source_of(spec.arch).weights is None and torch.cuda.is_available() else "cpu"
+
     def examine_model() -> Examination:
-        # A frozen file may make its tensors on the device where it was saved.
-        is_there = source_of(spec.arch).weights is None and torch.cuda.is_available()
-        model = load(spec, torch.device("cuda" if is_there else "cpu"))
+        model = load(spec, torch.device(device))
         if model.takes_prompts:
             return Examination()
         inputs = model.adapter.to_network(windows(spec.num_channels, spec.roi).to(next(model.parameters()).device))
         return examine(model.net, inputs, spec.num_outputs, spec.head)
 
-    return _add_findings(spec, remember_outcome({"examined": spec.model_id}, Examination, examine_model))
+    return _add_findings(spec, EXAMINATIONS.get(examine_model, model=spec.model_id, device=device))
 
 
 def _add_findings(spec: ModelSpec, result: Examination) -> ModelSpec:

@@ -9,8 +9,7 @@ from typer.testing import CliRunner
 
 from freqbench.cli import app
 from freqbench.core.errors import UserError
-from freqbench.core.files import storage
-from freqbench.data import cache
+from freqbench.core.files import node_cache, storage
 
 
 def test_the_cache_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +25,7 @@ def test_the_cache_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.Monk
     assert size == "0.02"
     assert runner.invoke(app, ["doctor", "cache", "show"]).output == f"3 volumes, {size} of 1.5 GB: {place}\n"
     assert runner.invoke(app, ["doctor", "cache", "clear"]).output == f"{size} GB freed: {place}\n"
-    assert cache.entries() == ()
+    assert node_cache.entries("volumes") == []
     assert runner.invoke(app, ["doctor", "cache", "show"]).output == f"0 volumes, 0.00 of 1.5 GB: {place}\n"
 
 

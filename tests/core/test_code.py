@@ -111,6 +111,16 @@ def test_a_memory_that_code_fills_as_it_runs_is_in_no_identity(fill: str, own: O
     assert identity(used.A) == before
 
 
+def test_an_object_that_code_makes_when_it_is_first_asked_for_is_in_no_identity(own: Own) -> None:
+    body = "class A:\n    def run(self):\n        global NET\n        NET = NET or object()\n        return NET, RATE\n"
+    used = own(used=f"NET, RATE = None, 1\n{body}")
+    before = identity(used.A)
+    used.A().run()
+    assert identity(used.A) == before
+    used.RATE = 2
+    assert identity(used.A) != before
+
+
 @pytest.mark.parametrize(
     ("name", "text", "is_another"),
     [

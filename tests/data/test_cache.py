@@ -16,6 +16,7 @@ import torch
 from engine.cases import case_of
 
 from freqbench.core.errors import DataError, UserError
+from freqbench.core.files import kept as kept_module
 from freqbench.core.files import node_cache, storage
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case, CaseRef, NativeCase
@@ -105,7 +106,7 @@ def test_another_release_of_a_library_and_another_class_have_volumes_of_their_ow
     arguments = {"name": "x", "root": str(folder.root), "split": "validation"}
     bright, dark = load(Decathlon(**arguments)), load(Darker(**arguments))
     assert dark.native_ranges[0][1] == pytest.approx(bright.native_ranges[0][1] / 2)
-    monkeypatch.setattr(cache, "libraries", lambda: ("9.9",))
+    monkeypatch.setattr(kept_module, "OUTSIDE", {**kept_module.OUTSIDE, "libraries": lambda: "9.9"})
     load(Decathlon(**arguments))
     assert len(list(kept.iterdir())) == 3
 
@@ -162,18 +163,18 @@ def test_the_least_recently_used_go_first(folder: Folder, kept: Path, monkeypatc
         (names[name],) = {path.name for path in kept.iterdir()} - set(names.values())
         os.utime(kept / names[name], (1000 + number, 1000 + number))
     load(dataset, 0)
-    assert [each.path.name for each in cache.entries()] == [names["b"], names["a"]]
-    monkeypatch.setenv("FREQBENCH_CACHE_GB", str(cache.total() / 1e9 * 1.2))
+    assert [path.name for *_, path in node_cache.entries("volumes")] == [names["b"], names["a"]]
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", str(node_cache.size("volumes") / 1e9 * 1.2))
     load(dataset, 2)
-    remaining = [each.path.name for each in cache.entries()]
+    remaining = [path.name for *_, path in node_cache.entries("volumes")]
     assert names["b"] not in remaining
     assert len(remaining) == 2
     assert remaining[0] == names["a"]
-    assert cache.total() <= node_cache.limit()
+    assert node_cache.size("volumes") <= node_cache.limit()
     node_cache.clear("volumes")
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "1e-6")  # less than one
     load(dataset)
-    assert cache.entries() == ()
+    assert node_cache.entries("volumes") == []
 
 
 def test_a_limit_of_zero_turns_the_cache_off(folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +210,7 @@ def test_a_disk_that_refuses_costs_no_case(
 
 def test_files_of_dead_writers_are_swept_and_clear_leaves_nothing(folder: Folder, kept: Path) -> None:
     """Only old half-written files go, as another process may be writing; `clear` says how much it removed."""
-    assert node_cache.clear("volumes") == cache.total() == 0
+    assert node_cache.clear("volumes") == node_cache.size("volumes") == 0
     kept.mkdir(parents=True)
     for name, age in {".freqbench-dead.tmp": 4000, ".freqbench-alive.tmp": 0}.items():
         (kept / name).write_bytes(b"half")
@@ -218,8 +219,8 @@ def test_files_of_dead_writers_are_swept_and_clear_leaves_nothing(folder: Folder
         load(folder.dataset(), number)
     assert not (kept / ".freqbench-dead.tmp").exists()
     assert (kept / ".freqbench-alive.tmp").exists()
-    assert len(cache.entries()) == 2
-    taken = cache.total()
+    assert len(node_cache.entries("volumes")) == 2
+    taken = node_cache.size("volumes")
     assert taken == sum(path.stat().st_size for path in kept.glob("*.safetensors")) > 0
     assert node_cache.clear("volumes") == taken + 4
     assert list(kept.iterdir()) == []
@@ -237,7 +238,7 @@ def take_part(process: int) -> tuple[int, list[str]]:
     """Fill, read and now and then clear the cache; how many volumes were read, and what was warned of."""
     warned: list[str] = []
     made: list[int] = []
-    cache.logger.addFilter(lambda record: warned.append(record.getMessage()))  # type: ignore[arg-type]
+    kept_module.logger.addFilter(lambda record: warned.append(record.getMessage()))  # type: ignore[arg-type]
 
     def make() -> Case:
         made.append(number)
@@ -245,7 +246,7 @@ def take_part(process: int) -> tuple[int, list[str]]:
 
     for step in range(ROUNDS):
         number = (step // 2 + process) % VOLUMES
-        assert the_same(cache.cached_case(f"{number:016x}", numbered(number).ref, make), numbered(number))
+        assert the_same(cache.cached_case(numbered(number).ref, make, case=number, space=None), numbered(number))
         assert node_cache.size("volumes") >= 0
         if step % 10 == process:
             node_cache.clear("volumes")
@@ -261,5 +262,5 @@ def test_processes_that_fill_read_and_clear_one_cache_get_whole_volumes(
         parts = list(pool.map(take_part, range(PROCESSES)))
     assert [text for _, warned in parts for text in warned if "could not be kept: [Errno 2]" not in text] == []
     assert sum(read for read, _ in parts) > 0
-    assert 0 < cache.total() <= node_cache.limit()
+    assert 0 < node_cache.size("volumes") <= node_cache.limit()
     assert not list(kept.glob("*.tmp"))

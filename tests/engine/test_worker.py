@@ -27,7 +27,7 @@ from freqbench.core.types import Case, CaseRef
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine import attacking, saved_volumes, scoring
 from freqbench.engine.rows import score_masks
-from freqbench.engine.worker import LRU, Worker, WorkerSpec
+from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.metrics import dice, hd95
 from freqbench.results import RECORDS, to_table
 
@@ -80,14 +80,6 @@ def test_models_cases_and_clean_predictions_are_made_once(monkeypatch: pytest.Mo
         "case phantom_2001": 1,
         "predictions": 24 + 4,  # one a record, and one a case and target for the clean volume
     }
-
-
-def test_a_full_cache_drops_the_least_recently_used_first() -> None:
-    made: list[int] = []
-    kept: LRU[int] = LRU(10, lambda value: value)
-    for key in (4, 5, 4, 3, 4, 5, 20, 4):
-        kept.get(key, lambda key=key: made.append(key) or key)
-    assert made == [4, 5, 3, 5, 20, 4], "5 goes for 3, 3 for 5, all for 20 which stays alone until 4"
 
 
 def test_an_attack_without_a_budget_has_none_in_its_row() -> None:

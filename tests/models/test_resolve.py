@@ -296,7 +296,7 @@ def test_a_checkpoint_has_at_most_twenty_stays_from_entry_to_wrapper(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_own: bool
 ) -> None:
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "0")
-    monkeypatch.setattr(checkpoint, "_counts", {})
+    monkeypatch.setattr(checkpoint, "COSTS", checkpoint.COSTS.anew())
     args, roi, path = UNET["args"], UNET["roi"], str(tmp_path / "net.safetensors")
     weights = {name: 2 * value for name, value in build("unet", 3, roi, args).state_dict().items()}
     if is_own:

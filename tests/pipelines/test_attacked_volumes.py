@@ -196,8 +196,8 @@ def test_tensors_that_a_pipeline_made_beside_a_volume_come_back_from_the_cache(
     monkeypatch.delenv("FREQBENCH_CACHE_GB", raising=False)
     words = from_words([NONZERO, {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [16, 16, 16]}], "job")
     made = prepare(native(skull(channels=2)), words)
-    cache.cached_case("key", made.ref, lambda: made)
-    back = cache.cached_case("key", made.ref, lambda: pytest.fail("it was made anew"))
+    cache.cached_case(made.ref, lambda: made, case="key", space=None)
+    back = cache.cached_case(made.ref, lambda: pytest.fail("it was made anew"), case="key", space=None)
     assert made.prepared is not None
     assert back.prepared is not None
     for name in ("fixed", "rest"):

@@ -37,7 +37,6 @@ REMOVING = {
     "core/files/downloads.py",  # its own temporary file
     "core/files/node_cache.py",
     "core/files/storage.py",  # its own temporary file, and what it is asked to
-    "data/cache.py",
     "exchange/dicom_series.py",
     "reporting/page/manifest.py",
     "results/files.py",
@@ -81,7 +80,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def keep(number: int) -> None:
     case = case_of(torch.zeros(1, 8, 8, 8), torch.zeros(1, 8, 8, 8), DIGEST)
-    cache.cached_case(f"{number:016x}", case.ref, lambda: case)
+    cache.cached_case(case.ref, lambda: case, case=number, space=None)
 
 
 def test_a_full_cache_and_a_cleared_one_leave_strangers(own_cache: Path, bench: Bench) -> None:
@@ -91,16 +90,16 @@ def test_a_full_cache_and_a_cleared_one_leave_strangers(own_cache: Path, bench: 
     copy = storage.fetch("memory://tests-strangers/a.bin")
     names = [name.replace(DIGEST, copy.parent.name) for name in IN_CACHE]
     put(own_cache, *names)
-    kept = len(cache.entries())
+    kept = len(node_cache.entries("volumes"))
     keep(3)
-    assert 0 < len(cache.entries()) <= kept, "it was full"
+    assert 0 < len(node_cache.entries("volumes")) <= kept, "it was full"
     require_there(own_cache, *names)
     first = min(own_cache / name for name in names)
     said = f"{len(names)} files that freqbench did not make were left; the first: {first}\n"
     assert bench("doctor", "cache", "clear")[1].endswith(said)
     require_there(own_cache, *names)
     assert not copy.exists()
-    assert cache.entries() == ()
+    assert node_cache.entries("volumes") == []
 
 
 @pytest.mark.parametrize("name", IN_CACHE)
@@ -122,7 +121,7 @@ def test_a_cache_from_before_there_was_a_mark_goes_on(own_cache: Path) -> None:
     (own_cache / node_cache.MARKER).unlink()
     keep(0)
     assert (own_cache / node_cache.MARKER).exists()
-    assert len(cache.entries()) == 1
+    assert len(node_cache.entries("volumes")) == 1
 
 
 @pytest.mark.parametrize("way", ["a link", "dots"])

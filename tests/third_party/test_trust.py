@@ -80,4 +80,4 @@ def test_a_worker_that_is_not_told_to_trust_reads_nothing_ahead(monkeypatch: pyt
     worker = Worker(WorkerSpec(run_id="r", metrics=("dsc",), threads=1))
     outcome, _ = worker.run(own, prefetch=foreign)
     assert not outcome.failed
-    assert worker._loading == {}
+    assert worker._cases._coming == {}

@@ -121,13 +121,27 @@ def strangers() -> Iterator[Path]:
     yield from (path for path in root.rglob("*") if path not in ours and (path.is_symlink() or not path.is_dir()))
 
 
-def size(name: str) -> int:
-    """Returns the bytes of the files that freqbench made in a part."""
-    total = 0
-    for path in made_files(name):
+def entries(name: str) -> list[tuple[float, int, Path]]:
+    """Returns when each finished file of a part was last used, its bytes and path, the least recently used first."""
+    found = []
+    for path in (path for path in made_files(name) if not path.name.startswith(TEMPORARY)):
         with suppress(FileNotFoundError):  # another process may clear at the same time
-            total += path.stat().st_size
-    return total
+            found.append(((facts := path.stat()).st_mtime, facts.st_size, path))
+    return sorted(found)
+
+
+def size(name: str) -> int:
+    """Returns the bytes of `entries`."""
+    return sum(num_bytes for _, num_bytes, _ in entries(name))
+
+
+def shrink(name: str) -> None:
+    """Removes the least recently used files of a part while all together exceed the limit."""
+    over = size(name) - limit()
+    for _, num_bytes, path in entries(name):
+        if over > 0:
+            path.unlink(missing_ok=True)
+            over -= num_bytes
 
 
 def clear(name: str) -> int:

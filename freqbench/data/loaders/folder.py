@@ -15,9 +15,7 @@ from freqbench.core import names
 from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, UserError, unknown
 from freqbench.core.files import storage
-from freqbench.core.identity import digest
 from freqbench.core.input_space import Intensity, Preprocess, file_codes
-from freqbench.core.plugins import provenance
 from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase, Shape, Spacing
 from freqbench.data import cache, image_files
 from freqbench.data.base import ClassName, Dataset
@@ -253,9 +251,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         """Loads a case as `Dataset.load` does, or from the node's cache of preprocessed volumes."""
         self._require_content(self._scan(ref.case_id), ref)
         wanted = space or self.space
-        # A class of another package may read as it likes: its source is part of what a volume depends on.
-        key = digest([cache.REVISION, cache.libraries(), self.case_key(ref), wanted.identity(), provenance(type(self))])
-        return cache.cached_case(key, ref, lambda: super(ListedFolder, self).load(ref, wanted))
+        asked = {"case": self.case_key(ref), "space": wanted.identity()}
+        code = getattr(wanted, "code", None)  # of transforms, which may have read a file that no identity covers
+        stays = lambda: code is None or not code.opened  # noqa: E731
+        return cache.cached_case(ref, lambda: super(ListedFolder, self).load(ref, wanted), stays=stays, **asked)
 
     def native(self, ref: CaseRef) -> NativeCase:
         """Reads a case as `Dataset.native` does; also raises DataError for files changed since the job was planned."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from freqbench.core.documents import to_tuples
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import Shape, triple
 from freqbench.models.entry import AXES
@@ -214,8 +215,3 @@ def _parts(arch: str, args: Mapping[str, Any]) -> tuple[Architecture, ...]:
     if network not in PLANAR:
         raise UserError(f"{arch}: args.network: {unknown('2D network', network, PLANAR)}")
     return MODELS[network], outer
-
-
-def to_tuples(value: Any) -> Any:
-    """Returns an argument with a tuple for every list, so that it has one spelling."""
-    return tuple(to_tuples(item) for item in value) if isinstance(value, list | tuple) else value

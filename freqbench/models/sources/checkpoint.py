@@ -12,20 +12,19 @@ from torch import Tensor, nn
 
 from freqbench.core import plugins
 from freqbench.core.config import Strict, validate
+from freqbench.core.documents import to_tuples
 from freqbench.core.errors import CheckpointError, UserError, unknown
-from freqbench.core.identity import digest
+from freqbench.core.files.kept import Kept
 from freqbench.core.names import KNOWN
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
 from freqbench.models.entry import DEFAULT_INPUT, InputAdapter, ModelEntry, seed_of
-from freqbench.models.examination import remember_outcome
+from freqbench.models.examination import outcomes
 from freqbench.models.networks import construction
-from freqbench.models.networks.architectures import MODELS, complete_args, to_tuples
+from freqbench.models.networks.architectures import MODELS, complete_args
 from freqbench.models.networks.inferring import UNTRACED, Inferred, defaults, find_arch, infer_args, open_args
 from freqbench.models.sources.source import UNTRAINED, Facts, Metadata, Source, cost_of
 from freqbench.models.spec import ModelSpec
-
-_counts: dict[str, tuple[int, int]] = {}
 
 
 class _Fit(Strict):
@@ -36,6 +35,12 @@ class _Fit(Strict):
     flops: NonNegativeInt
     step_bytes: NonNegativeInt
     notes: tuple[str, ...] = ()
+
+
+OF_NETWORK = ("arch", "args", "roi", "num_channels", "num_outputs")
+OF_FILE = ("head", "prefix", "checkpoint_sha256", "notes")
+FITS = outcomes("network's fit", _Fit, *OF_NETWORK, *OF_FILE, "trained", "migration", "is_own", "input")
+COSTS = Kept[tuple[int, int]](name="cost of a pass", depends=(*OF_NETWORK, "migration"), most=10_000)
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
@@ -123,25 +128,15 @@ def fit(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Mo
         spec = check(source, spec, facts, entry)
         return _Fit(**{name: getattr(spec, name) for name in _Fit.model_fields})
 
-    asked = {
-        "arch": draft.arch,
-        "roi": draft.roi,
-        "num_classes": draft.num_outputs,
-        "num_channels": draft.num_channels,
-        "prefix": draft.prefix,
-        "checkpoint_sha256": draft.checkpoint_sha256,
-        "input": draft.input.model_dump(),
-        "args": entry.args,
-        "trained": trained,
-        "migration": entry.migration,
-        "is_own": facts.is_own,
-    }
+    asked = {name: getattr(draft, name) for name in (*OF_NETWORK, *OF_FILE)}
+    asked |= {"args": entry.args, "trained": trained, "migration": entry.migration, "is_own": facts.is_own}
+    asked |= {"input": draft.input.model_dump()}
 
     def stays() -> bool:
         """True if the outcome belongs to the content that was hashed, which another file may have replaced."""
         return draft.is_random or checkpoints.content_sha256(draft.checkpoint) == draft.checkpoint_sha256
 
-    outcome = remember_outcome(asked, _Fit, check_fit, stays)
+    outcome = FITS.get(check_fit, stays=stays, **asked)
     args = {name: to_tuples(value) for name, value in outcome.args.items()}
     return replace(draft, **{**dict(outcome), "args": args})
 
@@ -171,10 +166,8 @@ def _check_weights(source: Source, draft: ModelSpec, facts: Facts, entry: ModelE
         checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_outputs, draft.head)
         untrained = UNTRAINED if not facts.is_own and checkpoints.look_untrained(weights) else None
         notes = (*notes, *filter(None, [placed.note, untrained]))
-    key = digest([draft.arch, draft.args, draft.network_roi, draft.num_channels, draft.num_outputs])
-    if key not in _counts:  # many checkpoints are of one network
-        _counts[key] = cost_of(draft, net)
-    flops, step_bytes = _counts[key]
+    asked = {name: getattr(draft, name) for name in COSTS.depends} | {"roi": draft.network_roi}
+    flops, step_bytes = COSTS.get(lambda: cost_of(draft, net), **asked)  # many checkpoints are of one network
     migration = None if chosen == migrations.NONE else chosen
     return replace(draft, migration=migration, flops=flops, step_bytes=step_bytes, notes=notes)
 
