@@ -24,7 +24,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "engine": 4535,
         "exchange": 1024,
         "job": 2749,
-        "metrics": 1539,
+        "metrics": 1413,
         "models": 8463,
         "ops": 3467,
         "pipelines": 1148,
@@ -46,7 +46,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "exchange": 822,
         "golden": 556,
         "job": 2003,
-        "metrics": 1214,
+        "metrics": 1201,
         "models": 7658,
         "ops": 1749,
         "pipelines": 1270,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 60766, "tests": 63392}
+SUMS = {"freqbench": 60640, "tests": 63379}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
