@@ -17,8 +17,8 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1450,
         "api": 1292,
         "attacks": 7032,
-        "audit": 3988,
-        "cli": 2477,
+        "audit": 3984,
+        "cli": 2457,
         "core": 2778,
         "data": 6789,
         "engine": 4535,
@@ -29,7 +29,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 3467,
         "pipelines": 1148,
         "remote": 458,
-        "reporting": 7639,
+        "reporting": 7467,
         "results": 1885,
         "training": 1720,
     },
@@ -38,7 +38,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 980,
         "attacks": 5488,
         "audit": 2381,
-        "cli": 2134,
+        "cli": 2131,
         "cluster": 409,
         "core": 1174,
         "data": 6017,
@@ -51,7 +51,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1749,
         "pipelines": 1270,
         "remote": 586,
-        "reporting": 6739,
+        "reporting": 6480,
         "results": 1123,
         "security": 1707,
         "third_party": 899,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 60640, "tests": 63379}
+SUMS = {"freqbench": 60444, "tests": 63117}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -34,7 +34,7 @@ OLD: Mapping[str, str] = {  # names of the release before this one, until the ne
     **{table: f"list {table}" for table in ("attacks", "models", "datasets", "metrics")},
     **{"cache": "doctor cache", "schema": "doctor schema", "train": "run"},
     **{"converge": "study converge", "certify": "study certify"},
-    **{"open": "report --open", "serve": "report --serve", "leaderboard": "board"},
+    **{"open": "report --open", "leaderboard": "board"},
     **{name: f"cluster {name}" for name in ("submit", "status", "logs", "stop")},
     "jobs": "cluster list",
 }

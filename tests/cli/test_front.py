@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from freqbench.cli import OLD, PANELS, app
 from freqbench.core.names import packaged_jobs
-from freqbench.reporting.page import serve
 
 
 def paths(group: Any, *before: str) -> Iterator[tuple[str, ...]]:
@@ -70,7 +69,6 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
     "converge": [("job.yaml", "--steps", "x")],
     "certify": [("job.yaml",)],
     "open": [("store",), ("nowhere",)],
-    "serve": [("store", "--port", "0")],
     "leaderboard": [("verify", "nowhere"), ("build", "nowhere"), ("entry", "nowhere")],
     "submit": [("job.yaml", *NOWHERE)],
     "status": [("store",), ("store", "--json"), ("nowhere",)],
@@ -87,7 +85,6 @@ def test_an_old_name_does_what_the_new_one_does_and_says_so_once(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("BROWSER", raising=False)
-    monkeypatch.setattr(serve, "serve", lambda outs, host, port, say: say(f"{outs} at {host}:{port}"))
     write(tmp_path, small())
     (tmp_path / "store").symlink_to(small_store)
     new = OLD[old]
@@ -135,8 +132,8 @@ def test_an_option_of_the_other_kind_of_job_is_refused(
     ("words", "complaint"),
     [
         (("a", "b", "--open"), "report: --open: expected one store, got 2: open one after another"),
-        (("a", "--open", "--serve"), "report: --open: expected no other option beside it: run report twice"),
-        (("a", "--serve", "--format", "md"), "report: --serve: expected no other option beside it: run report twice"),
+        (("a", "--open", "--figures", "f"), "report: --figures: expected no other option beside it: run report twice"),
+        (("a", "--open", "--format", "md"), "report: --open: expected no other option beside it: run report twice"),
     ],
 )
 def test_a_report_is_shown_one_way_at_a_time(words: tuple[str, ...], complaint: str, bench: Bench) -> None:
