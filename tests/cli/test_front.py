@@ -66,7 +66,7 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
     "cache": [("show",), ("clear",)],
     "schema": [(), ("--training",)],
     "train": [("none.yaml",), ("phantom/zoo", "--only", "none")],
-    "converge": [("job.yaml", "--steps", "x")],
+    "converge": [("job.yaml", "--limit-cases", "0")],
     "certify": [("job.yaml",)],
     "open": [("store",), ("nowhere",)],
     "leaderboard": [("verify", "nowhere"), ("build", "nowhere"), ("entry", "nowhere")],
