@@ -15,10 +15,10 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 333,
         "analysis": 1450,
-        "api": 1292,
+        "api": 1290,
         "attacks": 7032,
-        "audit": 3984,
-        "cli": 2422,
+        "audit": 3983,
+        "cli": 2405,
         "core": 2778,
         "data": 6789,
         "engine": 4535,
@@ -29,8 +29,8 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 3467,
         "pipelines": 1148,
         "remote": 458,
-        "reporting": 7489,
-        "results": 1885,
+        "reporting": 7488,
+        "results": 1880,
         "training": 1720,
     },
     "tests": {
@@ -38,7 +38,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 980,
         "attacks": 5488,
         "audit": 2381,
-        "cli": 2118,
+        "cli": 2069,
         "cluster": 409,
         "core": 1174,
         "data": 6017,
@@ -51,16 +51,16 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1749,
         "pipelines": 1270,
         "remote": 586,
-        "reporting": 6481,
-        "results": 1123,
+        "reporting": 6480,
+        "results": 1121,
         "security": 1707,
-        "third_party": 899,
+        "third_party": 879,
         "tools": 6249,
         "toy_package": 58,
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 60306, "tests": 62993}
+SUMS = {"freqbench": 60280, "tests": 62921}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
