@@ -38,7 +38,7 @@ def files(tmp_path: Path) -> list[str]:
 
 
 def test_a_case_of_regions_is_attacked_and_scored_by_region(files: list[str]) -> None:
-    model, case = network(), fb.Case.from_nifti(*files, regions=REGIONS, crop_foreground=False)
+    model, case = network(), fb.Case.from_file(*files, regions=REGIONS, crop_foreground=False)
     assert (model.spec.num_classes, model.spec.num_outputs, case.class_names) == (3, 2, ("background", *REGIONS))
     assert "regions whole, core" in repr(case)
     assert case.label is not None
@@ -54,7 +54,7 @@ def test_a_case_of_regions_is_attacked_and_scored_by_region(files: list[str]) ->
 def test_a_figure_of_a_result_has_every_region_of_its_maps(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Any] = []
     monkeypatch.setattr(cases, "draw_case", lambda saved, *_: shown.append(saved) or Figure())
-    model, case = network(), fb.Case.from_nifti(*files, regions=REGIONS, crop_foreground=False)
+    model, case = network(), fb.Case.from_file(*files, regions=REGIONS, crop_foreground=False)
     result = fb.attack(model, case, "fgsm", eps="8/255")
     result.figure()
     ((_, prediction),) = shown[0].predictions.values()
@@ -66,7 +66,7 @@ def test_a_figure_of_a_result_has_every_region_of_its_maps(files: list[str], mon
 
 def test_certificates_are_of_the_scores_of_regions(files: list[str]) -> None:
     """Next to no change: every draw has the scores of the clean prediction."""
-    model, case = network(), fb.Case.from_nifti(*files, regions=REGIONS, crop_foreground=False)
+    model, case = network(), fb.Case.from_file(*files, regions=REGIONS, crop_foreground=False)
     record = fb.evaluate(model, case, fb.attack(model, case, "fgsm", eps="1/255"), metrics=["dsc"])
     scores = fb.certify(model, case, "bias_field", sigma=1e-9, draws=3).scores
     expected = {f"dsc_{row['class_index']}": row["dsc_clean"] for row in record.classes}
@@ -86,7 +86,7 @@ def test_certificates_are_of_the_scores_of_regions(files: list[str]) -> None:
 def test_a_case_of_the_other_kind_is_refused(
     files: list[str], outputs: str, regions: dict[str, list[int]] | None, line: str
 ) -> None:
-    case = fb.Case.from_nifti(*files, labels=3, regions=regions)
+    case = fb.Case.from_file(*files, labels=3, regions=regions)
     with pytest.raises(UserError, match=line):
         fb.attack(network(outputs, 3), case, "fgsm", eps="8/255")
 

@@ -15,7 +15,7 @@ DIST = Path(__file__).parent.parent / "freqbench" / "reporting" / "page" / "dist
 VIEWER = DIST.parent / "viewer"
 
 # As strict as the page's: nothing from a network, no eval.
-POLICY = "default-src 'none'; script-src 'unsafe-inline' {own}; connect-src {own}; style-src 'none'; img-src data:"
+POLICY = "default-src 'none'; script-src 'unsafe-inline' file:; connect-src 'none'; style-src 'none'; img-src data:"
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
@@ -37,9 +37,9 @@ def rows_of(store: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     return current(stored.records().to_pandas()), stored.class_records().to_pandas()
 
 
-def write_page(folder: Path, manifest: Mapping[str, Any], own: str = "file:") -> str:
-    """The page's address; `own` is where its files come from, as a policy says it."""
+def write_page(folder: Path, manifest: Mapping[str, Any]) -> str:
+    """The page's address."""
     (folder / "viewer.js").write_bytes((DIST / "viewer.js").read_bytes())
     text = json.dumps(manifest).replace("<", "\\u003c")
-    (folder / "index.html").write_text(_PAGE.format(policy=POLICY.format(own=own), manifest=text))
+    (folder / "index.html").write_text(_PAGE.format(policy=POLICY, manifest=text))
     return (folder / "index.html").as_uri()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from freqbench.cli import common
-from freqbench.core.errors import UserError, installing, one_line
+from freqbench.core.errors import UserError, one_line
 from freqbench.core.terminal import amount
 
 if TYPE_CHECKING:
@@ -66,20 +66,13 @@ def report(
     shown: Annotated[
         bool, typer.Option("--open", help="Open OUT's page in a browser; without one, print its path.")
     ] = False,
-    served: Annotated[
-        bool, typer.Option("--serve", help="Serve the page live, even while runs go on; read-only, until Ctrl-C.")
-    ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="With --serve; 0: any free one.")] = 8760,
-    host: Annotated[
-        str, typer.Option(help="With --serve: address to listen on; whoever reaches it can read.")
-    ] = "127.0.0.1",
 ) -> None:
-    """Show results: tables, pictures, the page; or serve it live.
+    """Show results: tables, pictures, the page.
 
     Tables are all of them, or one, as of a paper; the page is for a browser (--format html). `run` wrote one at its
     end, which --open opens: that in the folder OUT/report, which has the viewer, where volumes were saved.
     """
-    ways = {"--figures": figures, "--open": shown, "--serve": served}
+    ways = {"--figures": figures, "--open": shown}
     for way in (name for name, value in ways.items() if value):
         if table or to or volumes or format != "terminal" or sum(map(bool, ways.values())) > 1:
             raise UserError(f"report: {way}: expected no other option beside it: run report twice")
@@ -87,8 +80,6 @@ def report(
         if len(outs) > 1:
             raise UserError(f"report: --open: expected one store, got {len(outs)}: open one after another")
         _open_page(outs[0])
-    elif served:
-        _serve(common.unique(outs), host, port)
     elif figures:
         with common.print_warnings():
             _write_figures(common.unique(outs), figures)
@@ -258,14 +249,3 @@ def compare(
         a, b = (contents([Store(out)], SCORES, with_classes=False) for out in (first, second))
     sections = views.compare(a.records, b.records, a.facts[0]["runs"], b.facts[0]["runs"])
     common.put(render(sections).rstrip() + "\n", to, format)
-
-
-def _serve(outs: list[str], host: str, port: int) -> None:
-    try:
-        from freqbench.reporting.page import serve as server
-    except ImportError as error:
-        raise UserError(f"report: --serve: expected the package {error.name}: {installing('serve')}") from None
-
-    if host not in server.LOOPBACK:
-        common.say(f"whoever reaches {host} can read these results: there is no login")
-    server.serve(outs, host, port, lambda address: common.say(f"{address} (Ctrl-C ends it)"))

@@ -121,12 +121,12 @@ def run(
     finish(summary, place, page)
 
 
-def show_outlook(outlook: "Outlook", *notes: str) -> None:
-    """Prints the table of cells that a run has ahead, notes, and the lines on passes and time."""
+def show_outlook(outlook: "Outlook") -> None:
+    """Prints the table of cells that a run has ahead, and the lines on passes and time."""
     from freqbench.job import plan as planning
 
     common.console().print(planning.table(outlook))
-    for line in (*notes, *planning.lines(outlook)):
+    for line in planning.lines(outlook):
         common.say(line)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from freqbench.attacks import Attack, attack_class, make, with_indices
 from freqbench.core import names
 from freqbench.core.plugins import provenance
+from freqbench.core.threat_models import MINIMAL
 from freqbench.data import Dataset
 from freqbench.job import sweep
 from freqbench.ops.heads import HEADS
@@ -59,3 +60,22 @@ def attack_entry(attack: Attack) -> dict[str, Any]:
     changed = {key: value for key, value in identity.items() if key not in hidden}
     written = {key: [list(value)] if isinstance(value, tuple) else value for key, value in changed.items()}
     return {"name": identity.get("class", attack.name)} | written
+
+
+def counted_entry(attack: Attack) -> dict[str, Any] | None:
+    """Returns an attack's entry with its budget after the name and its effort at the end, even at their defaults.
+
+    The last key of `steps`, of an attack that follows a gradient in them, and `queries`, of a search, sets its length.
+    None for attacks without either, null rows, and attacks whose steps make the change smaller.
+    """
+    values, (forwards, backwards) = {each.name: getattr(attack, each.name) for each in fields(attack)}, attack.passes
+    lengths = [key for key, runs in (("steps", backwards), ("queries", forwards)) if key in values and runs > 0]
+    if not lengths or attack.threat_model.endswith(MINIMAL) or getattr(attack, "control", "none") != "none":
+        return None
+    written = attack_entry(attack)
+    name, budget = written.pop("name"), attack.budget_name
+    effort = {key: values[key] for key in (lengths[0], "loss", "restarts") if key in values}
+    if "loss" in effort:
+        effort["loss"] = getattr(attack, "loss_name", effort["loss"])  # the field is None if the variant sets the loss
+    others = {key: value for key, value in written.items() if key not in {budget, *effort}}
+    return {"name": name, **({budget: getattr(attack, budget)} if budget else {}), **others, **effort}

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freqbench.core.errors import UserError
-from freqbench.metrics.nearest import SLACK, Mask, Search, Surface, Values
+from freqbench.metrics.nearest import SLACK, Mask, Surface, Values, nearest_distances
 from freqbench.metrics.overlap import foreground_mean
 from freqbench.metrics.volumes import Volume, class_maps, lengths
 
@@ -122,7 +122,7 @@ def nsd(
         if number and len(labelled.shared):
             limit, shares[number] = limits[number], 0.0
             if len(predicted.shared):
-                shares[number] = (_pooled(predicted, labelled, sides, (limit, limit)) <= limit).mean()
+                shares[number] = (np.concatenate(_distances(predicted, labelled, sides)) <= limit).mean()
     return shares
 
 
@@ -144,7 +144,7 @@ def assd(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]
     means = np.full(num_classes, np.nan)
     for number, (predicted, labelled) in enumerate(_surfaces(pred, label, num_classes)):
         if number and len(predicted.shared) and len(labelled.shared):
-            means[number] = _pooled(predicted, labelled, sides, (0.0, np.inf)).mean()
+            means[number] = np.concatenate(_distances(predicted, labelled, sides)).mean()
     return means
 
 
@@ -180,27 +180,12 @@ def _both_conventions(surfaces: list[tuple[Surface, Surface]], spacing: Values) 
     monai, medpy = np.full((2, len(surfaces)), np.nan)
     for number, (pred, label) in enumerate(surfaces):
         if len(pred.shared) and len(label.shared):
-            forth, back = Search(pred, label, spacing), Search(label, pred, spacing)
-            pairs = [forth.bounds, back.bounds]
-            windows = [_window(bounds) for bounds in (*pairs, np.concatenate(pairs, axis=1))]
-            forth.settle(windows[0], windows[2])
-            back.settle(windows[1], windows[2])
-            each = forth.bounds[1], back.bounds[1]
+            each = _distances(pred, label, spacing)
             monai[number] = max(np.percentile(distances, 100 * QUANTILE) for distances in each)
             medpy[number] = np.percentile(np.concatenate(each), 100 * QUANTILE)
     return monai, medpy
 
 
-def _pooled(pred: Surface, label: Surface, spacing: Values, window: tuple[float, float]) -> Values:
-    """Returns the distances of both non-empty surfaces: exact within the window, on the right side of it elsewhere."""
-    searches = Search(pred, label, spacing), Search(label, pred, spacing)
-    for search in searches:
-        search.settle(window)
-    return np.concatenate([search.bounds[1] for search in searches])
-
-
-def _window(bounds: Values) -> tuple[float, float]:
-    """Returns the lengths that enclose the percentile's ranks, from the `bounds` of a `Search`."""
-    rank = QUANTILE * (bounds.shape[1] - 1)
-    low, high = int(np.floor(rank)), int(np.ceil(rank))
-    return float(np.partition(bounds[0], low)[low]), float(np.partition(bounds[1], high)[high])
+def _distances(pred: Surface, label: Surface, spacing: Values) -> tuple[Values, Values]:
+    """Returns the distances from the prediction's surface to the label's, and back; neither is empty."""
+    return nearest_distances(pred, label, spacing), nearest_distances(label, pred, spacing)

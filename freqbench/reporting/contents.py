@@ -45,22 +45,16 @@ def keys_of(jobs: Iterable[Mapping[str, Any]]) -> set[Key]:
     return set[Key]().union(*(index_keys(job["index"]) for job in jobs))
 
 
-def contents(
-    stores: Sequence[Store],
-    columns: Collection[str] | None = None,
-    with_classes: bool = True,
-    may_be_empty: bool = False,
-) -> Contents:
+def contents(stores: Sequence[Store], columns: Collection[str] | None = None, with_classes: bool = True) -> Contents:
     """Reads everything that a page, a set of figures or a comparison shows of stores: of rows with the same key, the
     best and latest. UserError for a store that cannot be read, or nothing to show.
 
     Args:
         columns: columns of RECORDS to read beside those that identify a row; None: all.
         with_classes: read class records too, many times as many rows.
-        may_be_empty: accept a run that has no rows yet.
     """
     jobs = [store.job() for store in stores]
-    stored, records = found_records(stores, keys_of(jobs), columns, may_be_empty)
+    stored, records = found_records(stores, keys_of(jobs), columns)
     classes = classes_frame(stores, stored) if with_classes else pd.DataFrame()
     facts = [{"store": store.root, "job": job, "runs": store.runs()} for store, job in zip(stores, jobs, strict=True)]
     return Contents(current(records, stored), classes, facts)

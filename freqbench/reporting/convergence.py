@@ -6,20 +6,25 @@ More passes are worth it where they add ENOUGH points or more. Results hold for 
 difference of a few tenths between attacks may turn round.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
 
 from freqbench.analysis.frames import plain
-from freqbench.analysis.groups import bounds, points
+from freqbench.analysis.groups import bounds, is_white_box, points
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, value_text
 from freqbench.analysis.statistics import POINTS, mean_intervals
+from freqbench.core.errors import UserError
 from freqbench.core.terminal import printable
 from freqbench.core.types import dataset_name
 from freqbench.job.sweep import parse_value
 from freqbench.reporting.render import Section
+
+if TYPE_CHECKING:
+    from freqbench.job.cells import Cell
+    from freqbench.job.grid import Grid
 
 ENOUGH = 0.2
 """Points of foreground DSC."""
@@ -40,14 +45,29 @@ CHOICES = ("loss", "restarts")
 Entry = Mapping[str, Any]
 
 
+def counted_entries(cells: Iterable["Cell"]) -> dict[str, Entry]:
+    """Returns by cell id the entry of each attack that more steps or queries make stronger, as `settings` takes it."""
+    from freqbench.job.attacks import counted_entry
+
+    return {cell.cell_id: entry for cell in cells if (entry := counted_entry(cell.attack))}
+
+
+def require_counted(grid: "Grid") -> None:
+    """Refuses, with a UserError of one line, a grid without such an attack."""
+    if not counted_entries(grid.cells):
+        expected = "expected one that follows a gradient in steps or searches by queries"
+        got = ", ".join(dict.fromkeys(cell.attack.name for cell in grid.cells))
+        raise UserError(f"{grid.job.where}: attacks: {expected}, got {got}: add one")
+
+
 def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
     """Returns one row per setting: dataset, model, attack, loss, restarts and steps (of a search: queries).
 
     A setting that failed on some case is left out, because its mean would cover other cases than the rest.
 
     Args:
-        records: rows of RECORDS with COLUMNS, white-box.
-        entries: by cell id, the entry of a job file that makes the attack, with `steps` or `queries`.
+        records: rows of RECORDS with COLUMNS.
+        entries: those of `counted_entries`.
 
     Returns:
         The columns of SETTING, ordered by passes in a curve. `passes`: forward and backward, of one window; `best`: the
@@ -85,8 +105,10 @@ def failed_lines(records: pd.DataFrame, entries: Mapping[str, Entry]) -> list[st
 
 
 def _describe_rows(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
-    """Selects the rows of the entries' cells and adds the columns of CURVE and `steps`."""
-    rows = plain(records[records["cell_id"].isin(list(entries))]).astype(dict.fromkeys(COLUMNS, float))
+    """Selects the white-box rows of the entries' cells and adds the columns of CURVE and `steps`."""
+    rows = plain(records[records["cell_id"].isin(list(entries)) & is_white_box(records)]).astype(
+        dict.fromkeys(COLUMNS, float)
+    )
     cells = rows[["cell_id", "budget_name", "budget"]].drop_duplicates("cell_id")
     described = pd.DataFrame(
         {"cell_id": cell_id, **_parts(entries[cell_id], name, value)}
@@ -217,7 +239,7 @@ def _format_counts(table: pd.DataFrame) -> pd.DataFrame:
 def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
     """Writes the settings of `recommend` as the `attacks` of a job file, a line each after a comment with its drop."""
     lines = [
-        "# Recommended by freqbench converge: for each threat model and budget the fewest passes among the settings",
+        "# Recommended by freqbench study converge: per threat model and budget the fewest passes among the settings",
         f"# less than {ENOUGH:g} points of foreground DSC below the largest drop, where that drop has converged.",
         "attacks:" if len(chosen) else "attacks: []  # none has converged: repeat with more steps",
     ]

@@ -95,8 +95,6 @@ RESTORED = _text(
     "toolchain and rule of the target's pipeline that made labels on the file's grid; null if freqbench made them",
     "identity",
 )
-LATER = (ADDED, RESTORED)
-"""The columns that files of earlier releases may lack: they are read with null there."""
 _RUN_ID = _measured_column("run_id", _TEXT, "", "the execution that wrote the row", required=True)
 _FINISHED = _measured_column("finished_at", _TIME, "UTC", "time when the row was finished", required=True)
 

@@ -268,7 +268,7 @@ def test_frequency_attacks_are_held_against_their_adaptive_forms(
     assert all({name: getattr(each, name) for name in bounds} == bounds for each in forms)
 
 
-RECOMMENDED = """# Recommended by freqbench converge
+RECOMMENDED = """# Recommended by freqbench study converge
 attacks:
   - {name: pgd, eps: 8/255, step_size: eps/10, steps: 40, loss: dice, restarts: 1, sources: [plain]}
   - {name: pgd, eps: 2/255, step_size: eps/10, steps: 40, loss: dice, restarts: 1}

@@ -1,20 +1,15 @@
-"""`bench.py converge`: what it writes, that it goes on where it was, and what it refuses."""
+"""`freqbench study converge`: what it writes, that it goes on where it was, and what it refuses."""
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from command_line import Bench, refused
-from tiny_job import expanded, rows, small, write
+from tiny_job import JOB, expanded, rows, small, write
 
-OPTIONS = ("--steps", "1,2", "--losses", "ce", "--restarts", "1", "--engine", "serial")
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    attacks = [{"name": "pgd", "eps": "32/255"}, {"name": "gn", "std": "8/255"}]
-    return write(tmp_path_factory.mktemp("converge"), small(attacks=attacks, metrics=["dsc"]))
+PGD = {"name": "pgd", "eps": "32/255", "steps": [1, 2], "loss": "ce"}
 
 
 @pytest.fixture
@@ -22,29 +17,34 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+def job(*attacks: dict[str, Any], **content: Any) -> dict[str, Any]:
+    return small(attacks=list(attacks), metrics=["dsc"], **content)
+
+
 @pytest.mark.integration
 def test_converge_shows_the_curves_writes_its_files_and_computes_nothing_twice(
-    path: str, out: Path, bench: Bench
+    tmp_path: Path, out: Path, bench: Bench
 ) -> None:
-    code, text, _ = bench("study", "converge", path, "--out", str(out), *OPTIONS)
+    """Attacks without steps have no curve."""
+    content = job(PGD, {"name": "gn", "std": "8/255"}, models=JOB["models"], targets="all")
+    command = ("study", "converge", write(tmp_path, content), "--out", str(out), "--engine", "serial")
+    code, text, _ = bench(*command)
     assert code == 0
-    assert "2 cells, 2 units, 24 window passes" in text  # 4 windows x (1 + 2) steps, there and back
-    assert "left out, as more steps add nothing to their drop: gn" in text
     assert "drop against passes, attacks on a" in text
     assert all((out / f"converge.{suffix}").stat().st_size for suffix in ("csv", "yaml", "png", "pdf"))
     curve = list(csv.DictReader((out / "converge.csv").read_text().splitlines()))
-    assert [(row["steps"], float(row["passes"])) for row in curve] == [("1", 2), ("2", 4)]
+    points = [(row["model"], row["attack"], row["steps"], float(row["passes"])) for row in curve]
+    assert points == [(model, "pgd", steps, 2.0 * int(steps)) for model in "ab" for steps in "12"]
     attacks = yaml.safe_load((out / "converge.yaml").read_text())["attacks"]
-    recommended = expanded(small(attacks=attacks, metrics=["dsc"]))[1].cells
+    recommended = expanded({**content, "attacks": attacks})[1].cells
     before = rows(out)
     assert {cell.cell_id for cell in recommended} <= {key[0] for key in before}
-    again = bench("study", "converge", path, "--out", str(out), *OPTIONS)
+    again = bench(*command)
     assert again[0] == 0
-    assert "2 of 2 records are in" in again[1]
     assert "records stored" not in again[1]
     assert rows(out) == before
-    more = bench("study", "converge", path, "--out", str(out), *OPTIONS, "--steps", "1,2,3")[1]
-    assert "2 of 3 records are in" in more
+    more = bench(*command, "--set", "attacks.0.steps=[1,2,3]")[1]
+    assert f"{len(before)} of {len(before) + 4} records are in" in more
 
 
 @pytest.mark.integration
@@ -52,30 +52,17 @@ def test_a_search_has_a_curve_by_queries_and_each_step_size_one_by_steps(
     tmp_path: Path, out: Path, bench: Bench
 ) -> None:
     """One pass a query, and of `rays` one for the clean Dice."""
-    attacks = [
-        {"name": "rays", "eps": "32/255"},
-        {"name": "pgd", "eps": "32/255", "step_size": ["eps/2", "eps/8"]},
-        {"name": "random_noise", "linf": 0.1},
-    ]
-    job = write(tmp_path, small(attacks=attacks, metrics=["dsc"]))
-    code, text, _ = bench("study", "converge", job, "--out", str(out), *OPTIONS, "--queries", "3,12")
-    assert (code, "left out, as more steps add nothing to their drop: random_noise" in text) == (0, True)
+    rays = {"name": "rays", "eps": "32/255", "queries": [3, 12]}
+    path = write(tmp_path, job(rays, {**PGD, "step_size": ["eps/2", "eps/8"]}))
+    assert bench("study", "converge", path, "--out", str(out), "--engine", "serial")[0] == 0
     curves = list(csv.DictReader((out / "converge.csv").read_text().splitlines()))
     points = [(row["attack"], row["steps"], float(row["passes"])) for row in curves]
     pgd = [(f"pgd step_size=eps/{part}", steps, 2.0 * int(steps)) for part in "28" for steps in "12"]
     assert sorted(points) == [*pgd, ("rays", "12", 13), ("rays", "3", 4)]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (("--steps", "ten"), "--steps: expected whole numbers between commas, such as 5,10,20, got 'ten'"),
-        (("--steps", "1_0,2_0"), "--steps: expected whole numbers between commas, such as 5,10,20, got '1_0,2_0'"),
-        (("--losses", "cee"), "--losses: unknown loss 'cee'. Did you mean 'ce'?"),
-    ],
-)
-def test_bad_options_are_one_line_before_anything_is_computed(
-    path: str, out: Path, arguments: tuple[str, ...], complaint: str, bench: Bench
-) -> None:
-    assert complaint in refused(bench, "study", "converge", path, "--out", str(out), *arguments)
+def test_a_job_without_steps_or_queries_is_refused(tmp_path: Path, out: Path, bench: Bench) -> None:
+    path = write(tmp_path, job({"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}))
+    expected = "expected one that follows a gradient in steps or searches by queries, got fgsm, gn: add one"
+    assert refused(bench, "study", "converge", path, "--out", str(out)) == f"error: {path}: attacks: {expected}\n"
     assert not out.exists()

@@ -1,18 +1,15 @@
-"""The commands: one screen of help, and the names that they had before."""
+"""The commands: one screen of help, and what each refuses."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 from command_line import Bench, refused
-from tiny_job import small, write
 from typer.testing import CliRunner
 
-from freqbench.cli import OLD, PANELS, app
+from freqbench.cli import PANELS, app
 from freqbench.core.names import packaged_jobs
-from freqbench.reporting.page import serve
 
 
 def paths(group: Any, *before: str) -> Iterator[tuple[str, ...]]:
@@ -53,64 +50,15 @@ def test_help_of_a_command_reads_well(words: tuple[str, ...], bench: Bench) -> N
         assert option in out
 
 
-@pytest.mark.parametrize("old", OLD)
-def test_an_old_name_shows_the_help_of_the_new_one(old: str, bench: Bench) -> None:
-    assert bench(old, "--help")[:2] == bench(*OLD[old].split(), "--help")[:2]
-
-
-NOWHERE = ("--address", "http://127.0.0.1:9")
-CALLS: dict[str, list[tuple[str, ...]]] = {
-    "attacks": [(), ("vafa",), ("vaffa",)],
-    "models": [(), ("unet",), ("zoo://phantom/unet",)],
-    "datasets": [("acdc",)],
-    "metrics": [("hd95",)],
-    "cache": [("show",), ("clear",)],
-    "schema": [(), ("--training",)],
-    "train": [("none.yaml",), ("phantom/zoo", "--only", "none")],
-    "converge": [("job.yaml", "--steps", "x")],
-    "certify": [("job.yaml",)],
-    "open": [("store",), ("nowhere",)],
-    "serve": [("store", "--port", "0")],
-    "leaderboard": [("verify", "nowhere"), ("build", "nowhere"), ("entry", "nowhere")],
-    "submit": [("job.yaml", *NOWHERE)],
-    "status": [("store",), ("store", "--json"), ("nowhere",)],
-    "logs": [("freqbench-1", *NOWHERE)],
-    "stop": [("freqbench-1", *NOWHERE)],
-    "jobs": [NOWHERE],
-}
-
-
-@pytest.mark.parametrize("old", OLD)
-def test_an_old_name_does_what_the_new_one_does_and_says_so_once(
-    old: str, small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("BROWSER", raising=False)
-    monkeypatch.setattr(serve, "serve", lambda outs, host, port, say: say(f"{outs} at {host}:{port}"))
-    write(tmp_path, small())
-    (tmp_path / "store").symlink_to(small_store)
-    new = OLD[old]
-    for words in CALLS[old]:
-        code, out, err = bench(old, *words)
-        expected = bench(*new.split(), *words)
-        assert (code, out) == expected[:2]
-        assert (
-            err
-            == f"freqbench {old} is freqbench {new} from now on: the old name goes with the next release\n"
-            + (expected[2])
-        )
-
-
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         ("freqbench li", ["list"]),
-        ("freqbench attacks tifg", ["tifgsm"]),
+        ("freqbench list attacks tifg", ["tifgsm"]),
         ("freqbench list jobs quick", ["quickstart"]),
     ],
 )
-def test_a_shell_completes_commands_and_says_nothing_of_old_names(words: str, expected: list[str]) -> None:
+def test_a_shell_completes_commands_and_says_nothing_else(words: str, expected: list[str]) -> None:
     asked = {"_FREQBENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     result = CliRunner().invoke(app, [], env=asked, prog_name="freqbench")
     assert (result.stdout.split(), result.stderr) == (expected, "")
@@ -135,8 +83,8 @@ def test_an_option_of_the_other_kind_of_job_is_refused(
     ("words", "complaint"),
     [
         (("a", "b", "--open"), "report: --open: expected one store, got 2: open one after another"),
-        (("a", "--open", "--serve"), "report: --open: expected no other option beside it: run report twice"),
-        (("a", "--serve", "--format", "md"), "report: --serve: expected no other option beside it: run report twice"),
+        (("a", "--open", "--figures", "f"), "report: --figures: expected no other option beside it: run report twice"),
+        (("a", "--open", "--format", "md"), "report: --open: expected no other option beside it: run report twice"),
     ],
 )
 def test_a_report_is_shown_one_way_at_a_time(words: tuple[str, ...], complaint: str, bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Jobs on a real head of Ray, as `bench.py submit`, `status`, `stop` and `jobs` show them."""
+"""Jobs on a real head of Ray, as `freqbench cluster submit`, `status`, `stop` and `list` show them."""
 
 import os
 import re

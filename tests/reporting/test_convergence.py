@@ -94,8 +94,9 @@ def stored(cell: str, case: int, dsc: float, steps: int, **values: Any) -> dict[
 
 
 def test_settings_are_means_over_cases_by_passes_of_one_window() -> None:
+    """Rows that are scored on another network than made them do not count."""
     rows = [stored("many", 0, 0.4, 20), stored("many", 1, 0.6, 20)]
-    rows += [stored("few", 0, 0.3, 10), stored("few", 1, 0.5, 10)]
+    rows += [stored("few", 0, 0.3, 10), stored("few", 1, 0.5, 10), stored("few", 0, 0.9, 10, target="unetr")]
     table = convergence.settings(records(*rows), ENTRIES)
     shown = table[["attack", "budget", "loss", "restarts", "steps", "cases", "patients"]].to_numpy().tolist()
     place = ["pgd step_size=eps/4", "eps=8/255", "dice", 1]

@@ -1,6 +1,7 @@
 """Pictures of regions that overlap: their names, the innermost one's colour, outlines around outlines."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from freqbench.ops.regions import members, numbers_of
 from freqbench.reporting.contents import regions_of
 from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import FIGURES, cases
-from freqbench.reporting.page.manifest import live_manifest
+from freqbench.reporting.page.manifest import write_volumes
 from freqbench.reporting.report import report
 from freqbench.results import Store
 
@@ -43,9 +44,10 @@ def test_a_figure_names_every_region_and_no_other_number(store: Store) -> None:
     assert [text.get_text() for text in legend.get_texts()] == [f"{k} {name}" for k, name in enumerate(REGIONS, 1)]
 
 
-def test_the_viewer_names_every_region(store: Store) -> None:
+def test_the_viewer_names_every_region(store: Store, tmp_path: Path) -> None:
     records = tables.current(store.records().to_pandas())
-    manifest = live_manifest(records, store.class_records().to_pandas(), [store.root], regions_of(store.runs()))
+    rows = records, store.class_records().to_pandas()
+    manifest = write_volumes(*rows, [store.root], str(tmp_path), regions_of(store.runs()))
     (case,) = manifest.cases
     assert case.class_names == ["background", *REGIONS]
     assert manifest.regions[case.dataset][:4] == [[], [1], [1, 2], [1, 2, 3]]

@@ -262,8 +262,8 @@ def test_an_audit_does_not_replace_files_of_others(name: str, tmp_path: Path) ->
 
 @pytest.mark.integration
 def test_a_convergence_replaces_its_own_files_alone(tmp_path: Path, bench: Bench) -> None:
-    attacks = [{"name": "pgd", "eps": "32/255"}]
-    options = ("--out", str(tmp_path), "--steps", "1,2", "--losses", "ce", "--restarts", "1", "--engine", "serial")
+    attacks = [{"name": "pgd", "eps": "32/255", "steps": [1, 2]}]
+    options = ("--out", str(tmp_path), "--engine", "serial")
     command = ("study", "converge", write(tmp_path, small(attacks=attacks, metrics=["dsc"])), *options)
     put(tmp_path, "converge.png")
     assert "expected no file or one that freqbench wrote" in bench(*command)[2]

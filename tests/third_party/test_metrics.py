@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import torch
 from alterations import first, set_first
@@ -43,7 +42,6 @@ from freqbench.reporting import tracker
 from freqbench.reporting.page import data_of
 from freqbench.reporting.report import report
 from freqbench.results import Shard, Store
-from freqbench.results.schema import ADDED
 
 PACKAGE = "own-metrics"
 SHARE = '''
@@ -380,21 +378,3 @@ def test_reproduce_compares_the_values_and_leaves_those_of_another_version_out(s
     text = reproduced(store)
     assert "equal to the bit" in text
     assert "left out: share, share_clean: its package is here in another version" in text
-
-
-@pytest.mark.integration
-def test_a_store_without_the_column_is_resumed_and_compacted(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    execute({**CONTENT, "metrics": ["dsc"], "save_adversarial": "none"}, out)
-    for kind in ("records", "class_records"):
-        (path,) = (out / kind).glob("*.parquet")
-        table = pq.read_table(path)
-        pq.write_table(table.drop_columns(ADDED.name), path)
-    assert {check.verdict for check in verify(Store(str(out)))} == {"ok", "not checked"}
-    more = {**CONTENT, "attacks": [*CONTENT["attacks"], {"name": "gn", "std": 0.1}], "save_adversarial": "none"}
-    execute({**more, "metrics": ["dsc"]}, out)
-    Store(str(out)).compact()
-    (path,) = (out / "records").glob("*.parquet")
-    assert pq.read_table(path)[ADDED.name].null_count == 2
-    execute(more, out)
-    assert [values(row).keys() for row in Store(str(out)).records().to_pylist()] == [{"share", "share_clean"}] * 2

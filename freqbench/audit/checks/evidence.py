@@ -194,17 +194,13 @@ class Attacked:
 
 
 def gathered(
-    stores: Sequence[Store],
-    job_keys: Collection[Key] | None = None,
-    always_classes: bool = False,
-    may_be_empty: bool = False,
+    stores: Sequence[Store], job_keys: Collection[Key] | None = None, always_classes: bool = False
 ) -> Evidence:
     """Gathers the evidence of stores, with the cells that `audit --run` added and its measurements.
 
     Args:
         job_keys: the keys of their jobs; None: all rows.
         always_classes: read rows of classes however many there are.
-        may_be_empty: accept a run that has no rows yet.
     """
     roots = [root_of(store.root) for store in stores]
     audits = [Store(root) for root in roots if storage.exists(storage.join(root, "run.json"))]
@@ -213,7 +209,7 @@ def gathered(
     if job_keys is not None:  # cells that any call of an audit computed for cases and models of the job
         places = {key[1:] for key in job_keys}
         keys = {*job_keys, *(key for store in audits for key in store.covered() if key[1:] in places)}
-    stored, records = found_records(everything, keys, ("caution", *COLUMNS), may_be_empty)
+    stored, records = found_records(everything, keys, ("caution", *COLUMNS))
     is_read = always_classes or len(records) <= MAX_RECORDS
     return Evidence(
         records=current(records, stored),

@@ -184,8 +184,7 @@ class Seal(Strict):
     @classmethod
     def _is_of_this_version(cls, content: Any) -> Any:
         if isinstance(content, Mapping) and (version := content.get("version", VERSION)) != VERSION:
-            todo = "make the entry again" if version == 1 else "update freqbench"
-            raise ValueError(f"expected an entry of version {VERSION}, got {version!r:.40}: {todo}")
+            raise ValueError(f"expected an entry of version {VERSION}, got {version!r:.40}: update freqbench")
         return content
 
 

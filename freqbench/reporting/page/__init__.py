@@ -16,8 +16,6 @@ from freqbench.reporting.page.schema import Manifest, PageData, Part
 
 __all__ = ["build_page", "data_of", "pack_data", "page_data", "viewer_script"]
 
-LIVE_SOURCE = "data"
-
 _LEAVES_SCRIPT = re.compile(r"</script|<!--|<script", re.IGNORECASE)
 
 
@@ -27,11 +25,11 @@ def pack_data(data: PageData) -> bytes:
     return gzip.compress(text.encode(), compresslevel=9, mtime=0)
 
 
-def build_page(data: PageData | None, viewer: str = "", volumes: Manifest | None = None) -> str:
+def build_page(data: PageData, viewer: str = "", volumes: Manifest | None = None) -> str:
     """Makes the page as HTML text that needs no network.
 
     Args:
-        data: of `page_data`; None: a page that fetches it every ten seconds from `data` beside itself.
+        data: of `page_data`.
         viewer: a script that sets `window.freqbenchViewer` with `open(element, manifest)`.
         volumes: the manifest of saved volumes for the viewer.
 
@@ -42,14 +40,11 @@ def build_page(data: PageData | None, viewer: str = "", volumes: Manifest | None
     for script in scripts:
         if match := _LEAVES_SCRIPT.search(script):
             raise ValueError(f"a script must not contain {match.group()!r}: it would end or nest its own tag")
-    content = (
-        None if data is None else base64.b64encode(pack_data(data.model_copy(update={"volumes": volumes}))).decode()
-    )
+    content = base64.b64encode(pack_data(data.model_copy(update={"volumes": volumes}))).decode()
     template = Environment(autoescape=True).from_string(_read("template.html"))
     return template.render(
-        policy=_policy(scripts, is_live=data is None, has_viewer=bool(viewer)),
-        source=LIVE_SOURCE if data is None else "",
-        title="freqbench" if data is None else f"{data.title} - freqbench",
+        policy=_policy(scripts, has_viewer=bool(viewer)),
+        title=f"{data.title} - freqbench",
         style=Markup(_read("dist/page.css")),
         packed=content,
         scripts=[Markup(script) for script in scripts],
@@ -65,8 +60,8 @@ def _fields(part: Part) -> dict[str, Any]:
     return {name: value for name, value in part if name in part.model_fields_set}
 
 
-def _policy(scripts: list[str], is_live: bool, has_viewer: bool) -> str:
-    """Makes a Content-Security-Policy: only these scripts run; only a live page or viewer fetches, and from itself.
+def _policy(scripts: list[str], has_viewer: bool) -> str:
+    """Makes a Content-Security-Policy: only these scripts run, and nothing is fetched.
 
     The libraries set styles inline. Saved volumes are scripts beside the page, as one on a disk may not fetch.
     """
@@ -77,7 +72,7 @@ def _policy(scripts: list[str], is_live: bool, has_viewer: bool) -> str:
         "style-src": ["'unsafe-inline'"],
         "img-src": ["data:", "blob:"],
         "font-src": ["data:"],
-        "connect-src": ["'self'" if is_live or has_viewer else "'none'"],
+        "connect-src": ["'none'"],
         "base-uri": ["'none'"],
         "form-action": ["'none'"],
     }

@@ -48,11 +48,11 @@ _COUNTS = ["budget", "cases", "seeds", "failed", "hd95_cases"]
 _CLEAN = ["cases", "dsc", "dsc_foreground", "hd95", "hd95_mm", "hd95_penalised_mm"]
 
 
-def data_of(stores: Sequence[Store], may_be_empty: bool = False) -> tuple[Contents, schema.PageData]:
+def data_of(stores: Sequence[Store]) -> tuple[Contents, schema.PageData]:
     """Returns the contents of stores and `page_data` of them, with their audit; raises as `contents`."""
-    content = contents(stores, may_be_empty=may_be_empty)
+    content = contents(stores)
     keys = keys_of(each["job"] for each in content.facts)
-    findings = checks.audited(checks.gathered(stores, keys, may_be_empty=may_be_empty))
+    findings = checks.audited(checks.gathered(stores, keys))
     return content, page_data(content.records, content.classes, content.facts, page_facts.audit(findings))
 
 

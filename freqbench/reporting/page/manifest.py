@@ -6,7 +6,6 @@ import hashlib
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -63,7 +62,7 @@ def write_volumes(
     sizes: dict[str, int] = {}
     rounding = 0.0
 
-    def key(_: int, place: str, name: str) -> str:
+    def key(place: str, name: str) -> str:
         nonlocal rounding
         path = storage.join(place, name)
         if path not in keys:
@@ -79,42 +78,13 @@ def write_volumes(
     note = ""
     if most is not None:
         records, note = _strongest(records, stores, most)
-    manifest = _manifest("script", records, classes, stores, key, regions)
+    manifest = _manifest(records, classes, stores, key, regions)
     manifest.notes += [note] if note else []
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
         path, begin = storage.join(folder, FOLDER, name), _beginning(name.removesuffix(".js"))
         if name.removesuffix(".js") not in sizes and storage.read_range(path, 0, len(begin)) == begin:
             storage.remove(path)
     return manifest.model_copy(update={"bytes": sum(sizes.values()), "rounding": rounding})
-
-
-def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], regions: Regions) -> Manifest:
-    """Makes the same for a page from a server that answers `volumes/KEY.nii.gz` with `volume_bytes`, of facts alone."""
-
-    def key(store: int, place: str, name: str) -> str:
-        below = "/".join([*place.split("/")[-2:], name.removesuffix(volumes.SUFFIX)])
-        return f"{store}-{base64.urlsafe_b64encode(below.encode()).decode().rstrip('=')}"
-
-    return _manifest("fetch", records, classes, stores, key, regions)
-
-
-def volume_bytes(stores: Sequence[str], key: str) -> bytes:
-    """Reads a saved volume, a packed NIfTI file, by its key in `live_manifest` of the same stores; UserError for no
-    such key, no such file, or links that lead out of the store."""
-    index, _, code = key.partition("-")
-    try:
-        below = base64.b64decode(code + "=" * (-len(code) % 4), altchars=b"-_", validate=True).decode()
-        store = dict(enumerate(stores))[int(index)]
-    except (ValueError, KeyError):
-        raise UserError(f"{key!a:.80}: expected the key of a volume, got another text: take it from the page") from None
-    parts = below.split("/")
-    if len(parts) != 3 or any(part in ("", ".", "..") or not part.isprintable() or "\\" in part for part in parts):
-        raise UserError(f"{key!a:.80}: expected the key of a volume, got another place: take it from the page")
-    path = storage.join(store, volumes.VOLUMES, *parts) + volumes.SUFFIX
-    names.require_inside(store, path)
-    if not storage.exists(path):
-        raise UserError(f"{path}: expected a saved volume, found none: load the page again")
-    return storage.read_bytes(path)
 
 
 def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
@@ -141,15 +111,14 @@ def _beginning(key: str) -> bytes:
 
 
 def _manifest(
-    kind: Literal["script", "fetch"],
     records: pd.DataFrame,
     classes: pd.DataFrame,
     stores: Sequence[str],
-    key: Callable[[int, str, str], str],
+    key: Callable[[str, str], str],
     regions: Regions,
 ) -> Manifest:
     """Makes one case per saved volume that rows refer to, and a line on those that could not be read. `key` makes a
-    file's key from the number of its store, its folder and its name."""
+    file's key from its folder and its name."""
     rows = _saved_rows(records, stores)
     wanted = classes[classes["cell_id"].isin(rows["cell_id"])].drop_duplicates(["cell_id", "class_index"])
     wanted = wanted.astype({"class_name": str}).set_index("class_index")
@@ -158,12 +127,14 @@ def _manifest(
     for _, group in rows.groupby(["cell_id", "case_key"], sort=False, observed=True):
         store, _ = group["file"].iloc[0]
         try:
-            cases.append(_case(group, class_names, stores[store], partial(key, store)))
+            cases.append(_case(group, class_names, stores[store], key))
         except (UserError, FileNotFoundError) as fault:
             faults.append(str(fault))
     notes = [f"{len(faults)} saved volumes are left out; the first: {faults[0]}"] if faults else []
     base, colors = f"{FOLDER}/", class_colors()
-    return Manifest(kind=kind, base=base, colors=colors, cases=cases, score=FOREGROUND, regions=regions, notes=notes)
+    return Manifest(
+        kind="script", base=base, colors=colors, cases=cases, score=FOREGROUND, regions=regions, notes=notes
+    )
 
 
 def _strongest(records: pd.DataFrame, stores: Sequence[str], most: int) -> tuple[pd.DataFrame, str]:

@@ -358,8 +358,8 @@ class SavedCase(Part):
 class Manifest(Part):
     """Saved volumes, for the viewer."""
 
-    kind: Literal["script", "fetch"]
-    """Way in which a browser gets a file: it runs `KEY.js`, or fetches `KEY.nii.gz`."""
+    kind: Literal["script"]
+    """Way in which a browser gets a file: it runs `KEY.js`."""
     base: str
     """Place of the files beside the page."""
     colors: list[str]

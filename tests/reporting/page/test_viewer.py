@@ -19,7 +19,7 @@ from viewer_page import DIST, VIEWER, rows_of, write_page
 
 from freqbench.reporting.colors import class_color
 from freqbench.reporting.page import build_page, data_of, viewer_script
-from freqbench.reporting.page.manifest import live_manifest, volume_bytes, write_volumes
+from freqbench.reporting.page.manifest import write_volumes
 from freqbench.reporting.page.schema import Manifest
 from freqbench.results import Store
 
@@ -113,26 +113,6 @@ def values(page: Any) -> dict[str, str]:
 def hide_overlays(page: Any) -> None:
     page.get_by_label("Fill", exact=True).select_option("none")
     page.get_by_label("Outline", exact=True).select_option("none")
-
-
-@pytest.mark.integration
-def test_a_viewer_fetches_saved_volumes_from_a_server(chromium: Any, volumes_store: str, tmp_path: Path) -> None:
-    write_page(
-        tmp_path, live_manifest(*rows_of(volumes_store), [volumes_store], {}).model_dump(exclude_unset=True), "'self'"
-    )
-
-    def answer(route: Any) -> None:
-        name = route.request.url.removeprefix("http://localhost/")
-        if not name.startswith("volumes/"):
-            return route.fulfill(path=tmp_path / name)
-        route.fulfill(body=volume_bytes([volumes_store], name.removeprefix("volumes/").removesuffix(".nii.gz")))
-
-    with chromium.new_page() as page:
-        page.route("**/*", answer)
-        page.goto("http://localhost/index.html")
-        page.evaluate("window.viewer.then(() => null)")
-        assert len(np.unique(seen(alone(page)).round(2))) > 10
-        assert page.locator("[role=alert]").is_hidden()
 
 
 @pytest.mark.integration

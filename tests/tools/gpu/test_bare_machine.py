@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-LACKING = ("ray", "medpy", "SimpleITK", "pylatexenc", "pydicom", "fastapi", "nnunetv2")
+LACKING = ("ray", "medpy", "SimpleITK", "pylatexenc", "pydicom", "nnunetv2")
 LEFT = ("reports/", "freqbench/models/zoo/hippocampus/")  # what docs/how-to/gpu.md leaves at home
 MOST = 60 * 2**20  # of bytes that are carried to such a machine
 WHEELS = 22 * 2**20  # of packages and volumes that it lacks: 20 MiB when they were gathered
