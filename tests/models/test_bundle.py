@@ -17,6 +17,7 @@ from monai import transforms
 from monai.networks.nets import UNet
 
 from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.identity import digest
 from freqbench.core.plugins import trusting
 from freqbench.models import ModelEntry, forward_flops, resolve, step_bytes
 from freqbench.models.sources import bundle
@@ -353,3 +354,13 @@ def test_documents_results_and_other_networks_of_a_bundle_do_not_count(
 
 def test_trust_leaves_the_hash_of_a_bundle_without_further_files(write: Write) -> None:
     assert hashes(folder := write(), trusted=False) == hashes(folder)
+
+
+def test_the_way_of_a_trusted_bundle_to_its_input_depends_on_its_modules(write: Write, tmp_path: Path) -> None:
+    folder, seen = write(), set()
+    for text in ("", "A = 1", "A = 2"):
+        (tmp_path / "own.py").write_text(text)
+        with trusting():
+            space = facts("bundle", folder).space
+        seen.add(digest(space.identity()))
+    assert len(seen) == 3

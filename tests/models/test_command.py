@@ -340,6 +340,7 @@ def test_files_beside_a_script_count(tmp_path: Path, name: str) -> None:
     [
         "__pycache__/helper.pyc",
         ".git/HEAD",
+        "LICENSE",
         "tool.log",
         "README.md",
         "scans/a.nii.gz",  # the script does not name it

@@ -100,7 +100,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     if entry.transforms is None and not (entry.input and entry.preprocess):
         if config.find(_BEFORE) is None:
             raise UserError(f"{entry.name}: expected preprocess and input, as {path} has no {_BEFORE}: state both")
-        space = MonaiPipeline(release=version("monai"), bounds=entry.bounds, config=config.content, where=config.where)
+        content = {**config.content, **({"_code_": code} if (code := _code_sha256(path)) else {})}
+        space = MonaiPipeline(release=version("monai"), bounds=entry.bounds, config=content, where=config.where)
         adapter = adapter_of(space, sizes.in_channels)
     return Facts(
         arch="bundle",
@@ -206,6 +207,13 @@ def _sha256(path: str, args: Mapping[str, Any]) -> str:
     scripts = [Path(_read_config(path).where), *modules]
     paths = [_weights_file(path), *scripts, *metadata, *(_readable_files(path, scripts) if is_trusted() else ())]
     return source.fingerprint({file.relative_to(path).as_posix(): file for file in paths})
+
+
+def _code_sha256(path: str) -> str | None:
+    """Returns the hash of the modules of a trusted bundle and of what they may read; None if it has no modules."""
+    modules = [*Path(path).rglob("*.py")] if is_trusted() else []
+    files = [*modules, *_readable_files(path, modules)] if modules else []
+    return source.fingerprint({file.relative_to(path).as_posix(): file for file in files}) if files else None
 
 
 def _readable_files(path: str, scripts: Sequence[Path]) -> Iterator[Path]:
