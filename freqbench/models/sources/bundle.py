@@ -302,7 +302,6 @@ SOURCE = Source(
     network=network,
     weights=weights,
     sha256=_sha256,
-    # A trusted bundle may read its modules and their data.
-    files=lambda args: ("configs/*", "scripts/*", _WEIGHTS, "*.py", "*.json", "*.y*ml", "*.txt", "*.csv", "*.np[yz]"),
+    files=lambda args: ("configs/*", "scripts/*", _WEIGHTS, "*.py"),  # a trusted bundle may import its modules
     sign="configs",
 )
