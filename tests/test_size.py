@@ -19,13 +19,13 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "attacks": 7032,
         "audit": 3988,
         "cli": 2477,
-        "core": 2778,
+        "core": 2806,  # one digest by place, size and times
         "data": 6789,
         "engine": 4535,
         "exchange": 1024,
         "job": 2749,
-        "metrics": 1539,
-        "models": 8463,
+        "metrics": 1562,  # weights are checked when read
+        "models": 8741,  # files beside commands and bundles count
         "ops": 3467,
         "pipelines": 1148,
         "remote": 458,
@@ -40,14 +40,14 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "audit": 2381,
         "cli": 2134,
         "cluster": 409,
-        "core": 1174,
-        "data": 6017,
+        "core": 1241,
+        "data": 6049,
         "engine": 6600,
         "exchange": 822,
         "golden": 556,
         "job": 2003,
-        "metrics": 1214,
-        "models": 7658,
+        "metrics": 1236,
+        "models": 7914,
         "ops": 1749,
         "pipelines": 1270,
         "remote": 586,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 60766, "tests": 63392}
+SUMS = {"freqbench": 61081, "tests": 63769}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -397,7 +397,7 @@ def test_what_a_shell_script_calls_beside_it_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [("-m", "own.predict"), ("TOOL",)])
 def test_a_module_on_pythonpath_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
-    _write(tmp_path, bin__tool_py="import own", lib__other_py="", lib__own__predict_py="import own.helper")
+    _write(tmp_path, bin__tool_py="import sys, own as o", lib__other_py="", lib__own__predict_py="import own.helper")
     (tmp_path / "lib/own/__init__.py").touch()
     given, seen = [word.replace("TOOL", f"{tmp_path}/bin/tool.py") for word in words], set()
     for text in ("1", "2"):

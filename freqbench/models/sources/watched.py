@@ -26,7 +26,7 @@ _CODE = {f".{kind}" for kind in ("py", "sh", "bash", "pl", "R", "r", "jl", "js",
 _TEXTS = {*_CODE, *(f".{kind}" for kind in ("yaml", "yml", "json", "toml", "ini", "cfg", "txt")), ""}
 _WORDS = re.compile(r"[\w-]+")
 _NAMES = re.compile(r"[\w-][\w./-]*")
-_IMPORTS = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
+_IMPORTS = re.compile(r"^\s*(?:from|import)[ \t]+(\w[\w., \t]*)", re.MULTILINE)
 _ASK = """
 import importlib.metadata as m, importlib.util, json, os, sys, sysconfig
 spec = importlib.util.find_spec(sys.argv[1])
@@ -102,12 +102,13 @@ def named_files(scripts: Iterable[Path], roots: Sequence[Path], imported_alone: 
     """Returns the files below `roots` that the text of scripts names, as modules or by path, and what these name."""
     files, waiting = dict[str, Path](), [*scripts]
     while waiting:
-        for name in {*(_IMPORTS if imported_alone else _NAMES).findall(_text_of(waiting.pop()))}:
+        script = waiting.pop()
+        for name in imports_of(script) if imported_alone else {*_NAMES.findall(_text_of(script))}:
             for root in roots:
                 package = root / name if (root / name / "__init__.py").is_file() else None
                 places = (root / name, root / f"{name}.py", root / f"{name.replace('.', '/')}.py")
                 found = (program_files(package) or {}).values() if package else filter(Path.is_file, places)
-                new = {path.relative_to(root).as_posix(): path for path in found}
+                new = {path.relative_to(root).as_posix(): path for path in found if path.suffix[1:] not in _KINDS_LEFT}
                 waiting.extend(path for key, path in new.items() if key not in files and path.suffix in _CODE)
                 files = new | files
                 if new:
@@ -136,7 +137,8 @@ def is_installed(path: Path) -> bool:
 
 def imports_of(path: Path) -> list[str]:
     """Returns the packages that a Python script imports, by their first names."""
-    return sorted({*_IMPORTS.findall(_text_of(path))})
+    lists = (line.split(" import ")[0].split(",") for line in _IMPORTS.findall(_text_of(path)))
+    return sorted({name.split()[0].partition(".")[0] for names in lists for name in names if name.strip()})
 
 
 def module_place(python: str, package: str) -> Path | list[str]:
@@ -147,7 +149,10 @@ def module_place(python: str, package: str) -> Path | list[str]:
 
 @cache
 def _ask(python: str, package: str, python_path: str | None) -> Any:
-    with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, suppress(OSError, subprocess.SubprocessError):
+    with (
+        tempfile.TemporaryDirectory(prefix="freqbench-") as folder,
+        suppress(OSError, ValueError, subprocess.SubprocessError),
+    ):
         asked = subprocess.run([python, "-c", _ASK, package], cwd=folder, capture_output=True, timeout=60, check=True)
         return json.loads(asked.stdout)
     return []

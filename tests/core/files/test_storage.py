@@ -191,7 +191,12 @@ def test_a_young_file_is_hashed_anew_as_its_clock_may_not_tell(tmp_path: Path, m
 
 def test_an_answer_of_a_file_is_kept_by_content_alone(tmp_path: Path) -> None:
     path, asked = tmp_path / "a.txt", list[str]()
-    read = storage.once_each_content(lambda path: (asked.append(path), Path(path).read_text())[1])
+
+    @storage.once_each_content
+    def read(given: str) -> str:
+        asked.append(given)
+        return Path(given).read_text()
+
     for content in ("a", "b", "a"):
         path.write_text(content)
         assert read(str(path)) == content
