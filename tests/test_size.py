@@ -19,13 +19,13 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "attacks": 7032,
         "audit": 3983,
         "cli": 2404,
-        "core": 3453,  # files/kept.py, which took the caches of data, engine, job and models
-        "data": 6679,
+        "core": 3486,  # one digest by place, size and times
+        "data": 6665,
         "engine": 4530,
         "exchange": 1024,
         "job": 2622,
-        "metrics": 1413,
-        "models": 8445,
+        "metrics": 1436,  # weights are checked when read
+        "models": 8723,  # files beside commands and bundles count
         "ops": 3467,
         "pipelines": 1148,
         "remote": 458,
@@ -34,20 +34,20 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1720,
     },
     "tests": {
-        ".": 3776,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3803,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5488,
         "audit": 2381,
         "cli": 2068,
         "cluster": 409,
-        "core": 1664,  # the one keeper's contract, in each of its three places
-        "data": 6018,
+        "core": 1731,  # the one keeper's contract, in each of its three places
+        "data": 6050,
         "engine": 6729,
         "exchange": 822,
         "golden": 556,
         "job": 1890,
-        "metrics": 1201,
-        "models": 7658,
+        "metrics": 1223,
+        "models": 7914,
         "ops": 1749,
         "pipelines": 1270,
         "remote": 586,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 60825, "tests": 63756}
+SUMS = {"freqbench": 61145, "tests": 64160}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 
 import numpy as np
 
 from freqbench.core.errors import DataError
+from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.data import image_files
 
@@ -96,19 +97,15 @@ def is_called_mask(path: str) -> bool:
     return any((_MASK.fullmatch(stem), _RATED.search(stem)))
 
 
+@partial(storage.once_each_content, content_of=lambda path: digest(image_files.sha256s(path)))
 def classes_in(path: str) -> tuple[int, ...]:
     """Returns the values of a label map, in order; empty if it is none.
 
     Its values are few, whole and not below 0; where they are as many as a scan of eight bits has, most voxels that are
     not 0 equal the next one.
     """
-    return _classes_in(path, digest(image_files.sha256s(path)))
-
-
-@lru_cache(maxsize=4096)
-def _classes_in(path: str, content: str) -> tuple[int, ...]:
     try:
-        volume = image_files.read_integers(image_files.read_header(image_files.fetch(path, verify=True)))
+        volume = image_files.read_integers(image_files.read_header(image_files.fetch(path)))
     except DataError:
         return ()
     values = np.unique(volume)

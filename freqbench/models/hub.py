@@ -5,6 +5,7 @@
 commit, a tag or a branch. HF_ENDPOINT and HF_TOKEN are those of the library huggingface_hub.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -23,8 +24,10 @@ from freqbench.core.identity import digest
 
 MONAI = "monai://"
 SCHEMES = ("hf://", MONAI)
-READ = ("*configs/*", "*models/model.pt", "*.json", "*.py", "*.bin", "*.pth", "*.safetensors")
+READ = ("*configs/*", "*scripts/*", "*models/model.pt", "*.json", "*.py", "*.bin", "*.pth", "*.safetensors")
 """Patterns of the files that a folder's readers may ask for, without documents, images and frozen copies."""
+logger = logging.getLogger(__name__)
+
 SECONDS = 10.0  # for an answer of the server
 
 _URI = re.compile(r"hf://([\w-][\w.-]*/[\w-][\w.-]*)(?:/([^@]+))?@([\w./-]+)")
@@ -39,10 +42,16 @@ class _ListedFile(BaseModel):
 
 
 class _Snapshot(BaseModel):
-    """All files of a repository, by their names in it, at a commit."""
+    """All files of a repository, by their names in it, at a commit; `check` is their digest (none in old records)."""
 
     commit: Annotated[str, Field(pattern=f"^{_COMMIT}$")]
     files: Mapping[str, _ListedFile]
+    check: str | None = None
+
+    @property
+    def content(self) -> str:
+        """Digest of commit and files."""
+        return digest(self.model_dump(exclude={"check"}))
 
 
 class _Place(NamedTuple):
@@ -109,6 +118,9 @@ def _ask_hub(uri: str, place: _Place) -> tuple[_Snapshot, bool]:
     known = None
     with suppress(OSError, ValidationError):
         known = _Snapshot.model_validate_json(place.record.read_bytes())
+    if known and known.check not in (None, known.content):
+        logger.warning("%s: expected the hub's answer, got a damaged file, which is fetched anew", place.record)
+        known = None
     if known and known.commit == place.revision:
         return known, False
     try:
@@ -123,7 +135,8 @@ def _ask_hub(uri: str, place: _Place) -> tuple[_Snapshot, bool]:
         return known, True
     for revision in {place.revision, known.commit}:
         record = place._replace(revision=revision).record
-        storage.write_atomic(str(record), known.model_dump_json().encode())
+        checked = known.model_copy(update={"check": known.content})
+        storage.write_atomic(str(record), checked.model_dump_json().encode())
     return known, False
 
 

@@ -31,16 +31,21 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
     source, stated = source_of(spec.arch), spec.checkpoint
     # The copy that was checked is used from here on, even if another file replaces the original meanwhile.
     spec = replace(spec, checkpoint=source.locate(stated, spec.args, spec.checkpoint_sha256))
-    with naming(stated, spec.checkpoint):
+
+    def require_content() -> None:
         if not spec.is_random and source.sha256(spec.checkpoint, spec.args) != spec.checkpoint_sha256:
             raise CheckpointError(
                 f"{spec.name}: {stated} is not the file that was planned with (sha256 "
                 f"{spec.checkpoint_sha256[:12]}...): put that file back or plan anew"
             )
+
+    with naming(stated, spec.checkpoint):
+        require_content()
         net = source.network_of(spec)
         if source.weights and not spec.is_random:
             # Strict, and casts float16 weights to the network's float32.
             net.load_state_dict(source.weights(spec, net.state_dict())[0])
+        require_content()  # once more, as another file may have come into its place
     net = mend(net, spec.yields, spec.singly, spec.head)
     net.requires_grad_(False)
     compile = compile and spec.black_box is None

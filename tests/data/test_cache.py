@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import safetensors.torch
 import torch
@@ -21,6 +22,7 @@ from freqbench.core.files import node_cache, storage
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data import cache, image_files
+from freqbench.data.headers import Header
 from freqbench.data.loaders.decathlon import Decathlon
 
 from .conftest import Folder
@@ -264,3 +266,31 @@ def test_processes_that_fill_read_and_clear_one_cache_get_whole_volumes(
     assert sum(read for read, _ in parts) > 0
     assert 0 < node_cache.size("volumes") <= node_cache.limit()
     assert not list(kept.glob("*.tmp"))
+
+
+def test_a_label_map_replaced_in_place_with_its_size_and_time_is_read_anew(folder: Folder) -> None:
+    path, labels = folder.root / "labelsTr/a.nii", [volume()[1], volume()[1][::-1].copy()]
+    folder.list(validation=[{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii"}])
+    dataset, seen = folder.dataset(crop_foreground=False), list[Case]()
+    for label in labels:
+        folder.put("labelsTr/a.nii", label)
+        os.utime(path, (1e9, 1e9))
+        seen.append(load(dataset))
+    assert torch.equal(seen[1].label, seen[0].label.flip(1))
+
+
+def test_voxels_that_came_while_a_case_was_read_are_not_kept(
+    folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, read = folder.dataset(), image_files.read_image
+    (ref, *_) = dataset.refs()
+    other = (folder.root / "imagesTr/b.nii.gz").read_bytes()
+
+    def read_other(header: Header) -> npt.NDArray[np.float32]:
+        (folder.root / "imagesTr/a.nii.gz").write_bytes(other)
+        return read(header)
+
+    monkeypatch.setattr(image_files, "read_image", read_other)
+    with pytest.raises(DataError, match="expected the content that was planned"):
+        dataset.load(ref)
+    assert not kept.exists() or list(kept.iterdir()) == []

@@ -349,7 +349,7 @@ def test_the_splits_of_the_package_are_those_of_the_reports(real: Path) -> None:
     for split, lines in expected.items():
         assert [{"image": line["image"], "label": line["label"]} for line in ours[split]] == lines
     assert ours["labels"] == theirs["labels"]
-    for file, sha256 in msd._sha256s(SPLITS / "msd_hippocampus.json").items():
+    for file, sha256 in msd._sha256s(str(SPLITS / "msd_hippocampus.json")).items():
         assert hashlib.sha256((real / file).read_bytes()).hexdigest() == sha256
 
 

@@ -13,7 +13,7 @@ import pytest
 from freqbench.data import DATASETS
 from freqbench.data.base import Dataset
 from freqbench.data.dicom import series
-from freqbench.data.loaders import nnunet_raw
+from freqbench.data.loaders import folder
 
 from . import downloads
 from .conftest import made
@@ -123,8 +123,11 @@ def test_every_loader_of_files_is_here() -> None:
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_no_file_or_folder_is_read_more_often_for_more_cases(name: str, tmp_path: Path) -> None:
+def test_no_file_or_folder_is_read_more_often_for_more_cases(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counts = []
+    monkeypatch.setattr("freqbench.core.files.downloads.YOUNG_NS", 0)  # as on the next day
     for cases in (2, 5):
         root = tmp_path / str(cases)
         dataset = LISTS[name](root, cases)
@@ -138,9 +141,8 @@ def test_no_file_or_folder_is_read_more_often_for_more_cases(name: str, tmp_path
 @pytest.mark.parametrize("cases", [2, 7])
 def test_nnunets_list_is_parsed_once(cases: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, parsed = _nnunet_list(tmp_path, cases), list[str]()
-    read = nnunet_raw.read_object
-    monkeypatch.setattr(nnunet_raw, "read_object", lambda path, what: (parsed.append(path), read(path, what))[1])
-    nnunet_raw._read_description.cache_clear()
+    read = folder.json_of
+    monkeypatch.setattr(folder, "json_of", lambda content, path: (parsed.append(path), read(content, path))[1])
     dataset.refs()
     assert parsed == [str(tmp_path / "dataset.json")]
 

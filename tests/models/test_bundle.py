@@ -17,8 +17,10 @@ from monai import transforms
 from monai.networks.nets import UNet
 
 from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.identity import digest
 from freqbench.core.plugins import trusting
 from freqbench.models import ModelEntry, forward_flops, resolve, step_bytes
+from freqbench.models.sources import bundle
 from freqbench.pipelines.monai import MonaiPipeline
 
 ROI = (8, 16, 24)
@@ -319,3 +321,46 @@ def test_steps_after_the_network_that_change_classes_are_noted(
 def test_a_note_on_a_bundle_reaches_its_model(write: Write) -> None:
     entry = ModelEntry(name="m", bundle=write(after(SOFTMAX, ARGMAX, LARGEST)))
     assert any(note.startswith("m: KeepLargestConnectedComponent after") for note in resolve(entry, 3).notes)
+
+
+def hashes(folder: str, trusted: bool = True) -> str:
+    with trusting(trusted):
+        return bundle.SOURCE.sha256(folder, {})
+
+
+@pytest.mark.parametrize(
+    "name", ["scripts/own.py", "configs/labels.json", "atlas/mean.npy", "models/teacher.pt", "settings.toml", "weights"]
+)
+def test_every_file_that_a_trusted_bundle_may_read_is_in_its_hash(write: Write, tmp_path: Path, name: str) -> None:
+    folder, seen = write(lambda config, _: config.update(teacher="$@bundle_root + '/models/teacher.pt'")), set()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    for text in ("1", "2"):
+        (tmp_path / name).write_text(text)
+        seen.add(hashes(folder))
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_documents_results_and_other_networks_of_a_bundle_do_not_count(
+    write: Write, tmp_path: Path, trusted: bool
+) -> None:
+    folder = write()
+    before = hashes(folder, trusted)
+    for name in ("docs/README.md", "LICENSE", "models/model.ts", "eval/a.nii.gz", "__pycache__/a.pyc", "a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+    assert hashes(folder, trusted) == before
+
+
+def test_trust_leaves_the_hash_of_a_bundle_without_further_files(write: Write) -> None:
+    assert hashes(folder := write(), trusted=False) == hashes(folder)
+
+
+def test_the_way_of_a_trusted_bundle_to_its_input_depends_on_its_modules(write: Write, tmp_path: Path) -> None:
+    folder, seen = write(), set()
+    for text in ("", "A = 1", "A = 2"):
+        (tmp_path / "own.py").write_text(text)
+        with trusting():
+            space = facts("bundle", folder).space
+        seen.add(digest(space.identity()))
+    assert len(seen) == 3

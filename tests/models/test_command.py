@@ -1,5 +1,6 @@
 """A command as a model: scripts that tests write stand for a user's tool."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,14 @@ from models import nifti_tool
 from models.conftest import refused
 
 from freqbench.core.errors import UserError
+from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import trusting
 from freqbench.core.types import Case
 from freqbench.engine.ray import ray_cleanup
 from freqbench.models import ModelEntry, SegmentationModel, load, resolve
+from freqbench.models.sources import command, watched
+from freqbench.models.sources.command import SOURCE
 from freqbench.models.spec import ModelSpec
 
 SHAPE = (5, 6, 7)
@@ -193,6 +199,7 @@ def ends(process: int) -> bool:
 
 _CALLS = """
 import sys, torch
+from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.models.entry import InputAdapter
 from freqbench.models.sources.command import Command
@@ -295,3 +302,130 @@ def test_keys_that_do_not_go_together_are_refused(content: dict[str, Any], text:
     with pytest.raises(ValueError, match="validation error") as caught:
         ModelEntry(name="m", **content)
     assert text in str(caught.value)
+
+
+def _write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        place = folder / name.replace("__", "/").replace("_", ".")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+
+
+def _sha256(*words: str) -> str:
+    with trusting():
+        return SOURCE.sha256(" ".join(words), {})
+
+
+def _notes(*words: str) -> tuple[str, ...]:
+    with trusting():
+        return SOURCE.facts(ModelEntry(name="tool", command=words, classes=2), " ".join(words), 2, 1).notes
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["helper.py", "weights.npy", "settings.toml", "own/__init__.py", "own/deep/code.py", "atlas/mean.npy", "sub"],
+)
+def test_files_beside_a_script_count(tmp_path: Path, name: str) -> None:
+    _write(tmp_path, tool_py="import helper, own\nopen('atlas/mean.npy')")
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    seen = set()
+    for text in ("1", "2"):
+        (tmp_path / name).write_text(text)
+        seen.add(_sha256(sys.executable, f"{tmp_path}/tool.py"))
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "__pycache__/helper.pyc",
+        ".git/HEAD",
+        "LICENSE",
+        "tool.log",
+        "README.md",
+        "scans/a.nii.gz",  # the script does not name it
+        "out/records/a.parquet",
+        "cache/volumes/a.safetensors",
+        "venv/lib/a.py",
+        "job.yaml",
+    ],
+)
+def test_files_that_runs_and_tools_leave_beside_a_script_do_not_count(tmp_path: Path, name: str) -> None:
+    _write(tmp_path, tool_py="out, cache, venv, job", venv__pyvenv_cfg="", cache__volumes__a="")
+    (tmp_path / "cache/freqbench-cache.txt").touch()
+    (tmp_path / "out/leases").mkdir(parents=True)
+    before = _sha256(sys.executable, f"{tmp_path}/tool.py")
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("models: []\ndatasets: []\n")
+    assert _sha256(sys.executable, f"{tmp_path}/tool.py") == before
+
+
+def test_the_hash_of_a_lone_script_is_that_of_its_words_as_ever(tmp_path: Path) -> None:
+    _write(tmp_path, tool_py="pass")
+    words = [sys.executable, str(tmp_path / "tool.py"), "{image}"]
+    parts = [*(hashlib.sha256(Path(word).read_bytes()).hexdigest() for word in words[:2]), words[2]]
+    assert _sha256(*words) == hashlib.sha256(digest(parts).encode()).hexdigest()
+
+
+def test_a_file_behind_an_equals_sign_counts_and_gets_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text("1")
+    before = _sha256("true", "--config=a.yaml")
+    (tmp_path / "a.yaml").write_text("2")
+    assert _sha256("true", "--config=a.yaml") != before
+    assert command._words("true --config=a.yaml")[1] == f"--config={tmp_path}/a.yaml"
+
+
+def test_a_folder_among_the_words_counts(tmp_path: Path) -> None:
+    seen = set()
+    for text in ("1", "2"):
+        _write(tmp_path, model__fold__weights_pth=text)
+        seen |= {_sha256("true", "-m", f"{tmp_path}/model"), _sha256("true", f"--model={tmp_path}/model")}
+    assert len(seen) == 4
+
+
+def test_a_program_that_a_shell_script_calls_beside_it_counts(tmp_path: Path) -> None:
+    seen = set()
+    for text in ("1", "2"):
+        _write(tmp_path, run_sh="#!/bin/sh\npython $(dirname $0)/predict.py", predict_py=text)
+        seen.add(_sha256("sh", f"{tmp_path}/run.sh"))
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("words", [("-m", "own.predict"), ("TOOL",)])
+def test_a_module_on_pythonpath_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
+    _write(tmp_path, bin__tool_py="import sys, own as o", lib__other_py="", lib__own__predict_py="import own.helper")
+    (tmp_path / "lib/own/__init__.py").touch()
+    given, seen = [word.replace("TOOL", f"{tmp_path}/bin/tool.py") for word in words], set()
+    for text in ("1", "2"):
+        _write(tmp_path, lib__own__helper_py=text)
+        seen.add(_sha256(sys.executable, *given))
+    assert len(seen) == 2
+
+
+def test_an_installed_package_counts_by_its_release() -> None:
+    with trusting():
+        content, _ = command._further_content([sys.executable, "-m", "nibabel.cmdline.ls"])
+        assert command._further_content([sys.executable, "-m", "json.tool"]) == ({}, ())
+    assert content == {"nibabel": [f"nibabel {version('nibabel')}"]}
+    with pytest.raises(UserError, match="needs --trust-code"):
+        SOURCE.sha256(f"{sys.executable} -m nibabel", {})
+
+
+def test_files_that_scripts_name_count_alone_if_a_folder_holds_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched, "MOST_FILES", 4)
+    words = sys.executable, f"{tmp_path}/tool.py", "{image}", "{labels}"
+    _write(tmp_path, tool_py="import helper", helper_py="open('net.pt')", **{f"letter{k}_doc": "" for k in range(5)})
+    seen = [_sha256(*words)]
+    for name in ("letter1_doc", "helper_py", "net_pt"):
+        _write(tmp_path, **{name: "open('net.pt'), 2"})
+        seen.append(_sha256(*words))
+    assert [before == after for before, after in pairwise(seen)] == [True, False, False]
+    assert _notes(*words) == (
+        f"{tmp_path} holds more than a program: of it, only files count that the scripts there name",
+    )

@@ -281,3 +281,12 @@ def test_a_plan_counts_the_file_and_says_its_commit_or_what_is_missing(
     code, out, err = bench("plan", job, "--out", str(tmp_path / "o"))
     assert (code, err) == (0, "")
     assert f"main of {REPO} is commit {OLD}" in out
+
+
+@pytest.mark.usefixtures("server", "weights")
+def test_a_damaged_record_of_the_hub_is_not_believed(caplog: pytest.LogCaptureFixture) -> None:
+    hub.local(URI)
+    record = hub._parse(URI).record
+    record.write_text(record.read_text().replace(OLD, OLD[:-1] + "b"))
+    assert hub._ask_hub(URI, hub._parse(URI))[0].commit == OLD
+    assert f"{record}: expected the hub's answer, got a damaged file" in caplog.text

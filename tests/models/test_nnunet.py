@@ -16,6 +16,7 @@ from models.conftest import facts, network, unresolved
 from models.nnunet_folder import PATCH, Change, direct, new_architecture, old_architecture
 
 from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.plugins import trusting
 from freqbench.models import READERS, Facts
 from freqbench.pipelines.nnunet import NnunetPipeline
 
@@ -262,3 +263,21 @@ def test_refuses_an_incomplete_folder_by_name(write: Write, missing: str) -> Non
     (folder / missing).unlink()
     with pytest.raises(CheckpointError, match=Path(missing).name):
         facts("nnunet", str(folder))
+
+
+def test_the_folder_of_a_trusted_trainer_elsewhere_is_in_the_hash(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_elsewhere(plans: dict[str, Any], dataset: dict[str, Any], checkpoint: dict[str, Any]) -> None:
+        checkpoint["trainer_name"] = "MyTrainer"
+
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "trainers"))
+    (tmp_path / "trainers").mkdir()
+    seen: dict[str, set[str]] = {"own": set(), "mine": set()}
+    folders = {"own": write(), "mine": nnunet_folder.write(tmp_path / "mine", train_elsewhere)}
+    for text in ("A = 1", "A = 2"):
+        (tmp_path / "trainers/helper.py").write_text(text)
+        with trusting():
+            for name, folder in folders.items():
+                seen[name].add(READERS["nnunet"].sha256(folder, {}))
+    assert {name: len(hashes) for name, hashes in seen.items()} == {"own": 1, "mine": 2}

@@ -1,6 +1,7 @@
 """ONNX files, with gradients and as black boxes."""
 
 import builtins
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from models.conftest import refused
 from models.onnx_file import BLACK, onnx, onnxruntime
 
 from freqbench.models import ModelEntry, load, resolve
+from freqbench.models.sources import onnx as reader
 
 ROI = (6, 7, 8)
 CPU = torch.device("cpu")
@@ -49,8 +51,6 @@ def test_a_network_of_known_operators_has_its_gradient(tmp_path: Path) -> None:
 def test_a_converted_network_that_computes_something_else_is_a_black_box(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from freqbench.models.sources import onnx as reader
-
     path = onnx_file.write(tmp_path / "net.onnx")
     other = onnx_file.write(tmp_path / "other.onnx", seed=1)
     convert = reader._convert
@@ -69,6 +69,40 @@ def test_arrays_in_a_file_beside_it_are_part_of_the_identity(tmp_path: Path) -> 
     assert resolve(entry(str(path)), num_classes=3).model_id != before.model_id
     data.unlink()
     refused(entry(str(path)), f"{path}: expected its arrays in 'net.data' beside it, found no such file")
+
+
+def _in_a_branch(model: onnx.ModelProto, array: onnx.TensorProto) -> None:
+    branch = onnx.helper.make_graph([], "branch", [], [], [array])
+    loop = onnx.helper.make_graph([onnx.helper.make_node("If", ["c"], ["y"], then_branch=branch)], "loop", [], [])
+    model.graph.node.append(onnx.helper.make_node("Loop", ["n"], ["y"], body=loop))
+
+
+def _in_a_function(model: onnx.ModelProto, array: onnx.TensorProto) -> None:
+    nodes = [onnx.helper.make_node("Constant", [], ["y"], value=array)]
+    model.functions.append(onnx.helper.make_function("own", "f", [], ["y"], nodes, []))
+
+
+PLACES: dict[str, Callable[[onnx.ModelProto, onnx.TensorProto], object]] = {
+    "constant": lambda model, array: model.graph.node.append(onnx.helper.make_node("Constant", [], ["y"], value=array)),
+    "branch": _in_a_branch,
+    "function": _in_a_function,
+    "sparse": lambda model, array: model.graph.sparse_initializer.add().values.CopyFrom(array),
+    "list": lambda model, array: model.graph.node[0].attribute.add(name="all").tensors.append(array),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_array_in_a_file_counts_wherever_the_graph_has_it(tmp_path: Path, place: str) -> None:
+    path, data = Path(onnx_file.write(tmp_path / "net.onnx")), tmp_path / "net.data"
+    model, array = onnx.load(path), onnx.numpy_helper.from_array(np.ones(2, np.float32), "array")
+    data.write_bytes(array.raw_data)
+    onnx.external_data_helper.set_external_data(array, "net.data")
+    array.ClearField("raw_data")
+    PLACES[place](model, array)
+    path.write_bytes(model.SerializeToString())
+    before = reader.SOURCE.sha256(str(path), {})
+    data.write_bytes(bytes(8))
+    assert reader.SOURCE.sha256(str(path), {}) != before
 
 
 @pytest.mark.parametrize(

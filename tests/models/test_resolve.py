@@ -22,6 +22,7 @@ from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import trusting
 from freqbench.models import Facts, ModelEntry, ModelSpec, build, load, resolve, save_checkpoint
+from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.sources import checkpoint
 from freqbench.pipelines.monai import MonaiPipeline
 
@@ -147,6 +148,20 @@ def test_a_folder_that_changed_since_the_plan_is_not_loaded(tmp_path: Path) -> N
     path = bundle(tmp_path / "b")
     planned = spec(bundle=path)
     torch.save({key: 2 * value for key, value in in_bundle().state_dict().items()}, tmp_path / "b/models/model.pt")
+    with pytest.raises(CheckpointError, match="is not the file that was planned with"):
+        load(planned, CPU)
+
+
+def test_weights_that_came_while_a_network_was_loaded_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, read = spec(bundle=bundle(tmp_path / "b")), checkpoints.read_state_dict
+
+    def read_other(path: str, **more: Any) -> dict[str, Tensor]:
+        torch.save({key: 2 * value for key, value in in_bundle().state_dict().items()}, path)
+        return read(path, **more)
+
+    monkeypatch.setattr(checkpoints, "read_state_dict", read_other)
     with pytest.raises(CheckpointError, match="is not the file that was planned with"):
         load(planned, CPU)
 

@@ -32,6 +32,9 @@ TRIES = 3  # tries for an object that changes while it is read, or arrives trunc
 FRESH_S = 60.0
 _looked_up: dict[str, tuple[float, Mapping[str, Any]]] = {}
 
+YOUNG_NS = 2_000_000_000  # resolution of the coarsest file system's clock
+Stamp = tuple[int | str, ...]
+
 # Facts of remote files by their names below the fetched URI.
 Found = Mapping[str, Mapping[str, Any]]
 
@@ -67,14 +70,13 @@ def no_file(uri: str) -> NoFileError:
     return NoFileError(f"{uri}: expected a file, found none: check the path")
 
 
-def copy_files(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found], verify: bool) -> Path:
-    """Returns a folder with complete copies of the remote files that `find` names; fetches those that are missing.
+def copy_files(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found]) -> Path:
+    """Returns a folder with whole copies of the remote files that `find` names; fetches those missing or damaged.
 
     Args:
         uri: the URI that is fetched.
         fs: its file system.
         find: looks up each file's facts; with True anew, as the old ones were wrong.
-        verify: also fetch files again whose hash has changed since (checked once per process).
 
     Raises UserError if a file is larger than `limits.FILE`; StorageRefused or StorageUnavailable if object storage does
     not deliver them.
@@ -83,10 +85,10 @@ def copy_files(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], F
         there = find(number > 0)
         folder = folder_of(uri, there)
         with suppress(FileNotFoundError):  # another process clears the cache, or the object is gone meanwhile
-            if all(_is_whole(folder, name, info, verify) for name, info in there.items()):
+            if all(_is_whole(folder, name, info) for name, info in there.items()):
                 return folder
             with _lock(folder):  # another process may have been at it
-                lacking = {name: info for name, info in there.items() if not _is_whole(folder, name, info, verify)}
+                lacking = {name: info for name, info in there.items() if not _is_whole(folder, name, info)}
                 if all(_fetch(uri, fs, info, folder, name) for name, info in lacking.items()):
                     return folder
     raise StorageUnavailable(
@@ -107,7 +109,7 @@ def fetch_pinned(uri: str, files: Mapping[str, str | None], get: Callable[[str, 
     folder = folder_of(uri, {name: {"etag": sha256} for name, sha256 in files.items()})
 
     def lacking() -> list[str]:
-        return [name for name in files if not _is_whole(folder, name, {}, verify=True)]
+        return [name for name in files if not _is_whole(folder, name, {})]
 
     def write(name: str, temporary: Path) -> bool:
         source = get(name, temporary)
@@ -146,10 +148,20 @@ def is_offline() -> bool:
     return os.environ.get("FREQBENCH_OFFLINE", "") not in ("", "0")
 
 
-def digest(path: Path) -> str:
-    """Returns the SHA-256 (hex) of a file's content, cached in this process while size and time stamp stay."""
+def stamp(path: Path) -> Stamp:
+    """Returns a value that no other content of a file's path has had: its place on the disk, size and times.
+
+    A change that follows within the clock's resolution may leave all of these, so a young file's SHA-256 is in it too.
+    """
     facts = path.stat()
-    return _digest(str(path.resolve()), facts.st_size, facts.st_mtime_ns)
+    state = facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+    return state if time.time_ns() - facts.st_ctime_ns > YOUNG_NS else (*state, _hash(path))
+
+
+def digest(path: Path) -> str:
+    """Returns the SHA-256 (hex) of a file's content, cached in this process while its stamp stays."""
+    *_, last = state = stamp(path)
+    return last if isinstance(last, str) else _digest(path, state)
 
 
 def require_below(uri: str, name: str) -> str:
@@ -167,17 +179,21 @@ def settle(temporary: Path, target: Path) -> None:
     temporary.replace(target)
 
 
-@lru_cache(maxsize=65536)
-def _digest(path: str, size: int, modified_ns: int) -> str:
-    with Path(path).open("rb") as stream:
+def _hash(path: Path) -> str:
+    with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _is_whole(folder: Path, name: str, info: Mapping[str, Any], verify: bool) -> bool:
+@lru_cache(maxsize=65536)
+def _digest(path: Path, state: Stamp) -> str:
+    return _hash(path)
+
+
+def _is_whole(folder: Path, name: str, info: Mapping[str, Any]) -> bool:
     recorded, path = node_cache.listed_hashes(folder).get(name), folder / name
     if recorded is None or not path.is_file() or info.get("size") not in (None, path.stat().st_size):
         return False
-    return not verify or digest(path) == recorded
+    return digest(path) == recorded
 
 
 def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], folder: Path, name: str) -> bool:

@@ -5,13 +5,13 @@ import os
 import pkgutil
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from fnmatch import fnmatch
-from functools import partial
+from functools import lru_cache, partial, wraps
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 
@@ -20,6 +20,7 @@ from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
 from freqbench.core.files import downloads, filesystems, node_cache
 from freqbench.core.files.filesystems import explain_errors
 
+T = TypeVar("T")
 TRANSFERS = 8  # parallel transfers of many small files
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
@@ -237,10 +238,10 @@ def remove(path: str) -> None:
 def fetch(path: str, sha256: str | None = None) -> Path:
     """Returns a local file with the content of a path or URI: itself if local, else a copy in the node's cache.
 
-    The copy is made once per node and version of the object, for any number of processes. It is made again if its size
-    is not the object's or, with `sha256` (hex), if it has changed since it was fetched.
+    The copy is made once per node and version of the object, for any number of processes, and again if it has changed
+    since it was fetched.
 
-    Raises UserError if the file does not exist or has another hash than `sha256`; else as `read_bytes`.
+    Raises UserError if the file does not exist or has another hash than `sha256` (hex); else as `read_bytes`.
     """
     fs, inner = filesystem_of(path)
     if filesystems.is_local(fs):
@@ -251,7 +252,7 @@ def fetch(path: str, sha256: str | None = None) -> Path:
             pass
     else:
         find = partial(downloads.remote_facts, path, fs, inner)
-        local = downloads.copy_files(path, fs, find, verify=sha256 is not None) / PurePosixPath(inner).name
+        local = downloads.copy_files(path, fs, find) / PurePosixPath(inner).name
     if sha256 is not None and (content := downloads.digest(local)) != sha256:
         raise UserError(
             f"{path}: expected sha256 {sha256[:12]}..., got {content[:12]}...: the file was changed since it was "
@@ -281,7 +282,7 @@ def fetch_together(folder: str, names: Sequence[str]) -> Path:
         found = {name: downloads.remote_facts(join(folder, name), fs, f"{inner}/{name}", again) for name in names}
         return {downloads.require_below(folder, name): next(iter(facts.values())) for name, facts in found.items()}
 
-    return downloads.copy_files(folder, fs, find, verify=True)
+    return downloads.copy_files(folder, fs, find)
 
 
 def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
@@ -301,11 +302,11 @@ def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
         wanted = [name for name in below if any(fnmatch(name, pattern) for pattern in patterns)]
         return {downloads.require_below(path, name): below[name] for name in wanted}
 
-    return downloads.copy_files(path, fs, find, verify=True)
+    return downloads.copy_files(path, fs, find)
 
 
 def sha256(path: str) -> str:
-    """Returns the SHA-256 (hex) of a file's content, cached in this process while size and time stamp stay.
+    """Returns the SHA-256 (hex) of a file's content, cached in this process while the file's stamp stays.
 
     For a remote object it is kept on the node's disk while its version stays, and nothing is read again.
     """
@@ -315,3 +316,19 @@ def sha256(path: str) -> str:
     name = PurePosixPath(inner).name
     recorded = node_cache.listed_hashes(downloads.folder_of(path, downloads.remote_facts(path, fs, inner)))
     return recorded[name] if name in recorded else node_cache.listed_hashes(fetch(path).parent)[name]
+
+
+def once_each_content(read: Callable[[str], T], content_of: Callable[[str], str] = sha256) -> Callable[[str], T]:
+    """Returns a reader of a file whose answers this process keeps by path and content (`content_of`).
+
+    It raises UserError if the file changes while it is read, as the answer is of neither content then.
+    """
+
+    @lru_cache(maxsize=4096)
+    def read_content(path: str, content: str) -> T:
+        answer = read(path)
+        if content_of(path) != content:
+            raise UserError(f"{path}: expected a file that stays while it is read, got another content: run again")
+        return answer
+
+    return wraps(read)(lambda path: read_content(path, content_of(path)))

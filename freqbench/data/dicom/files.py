@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freqbench.core.errors import DataError, UserError, installing
+from freqbench.core.files import downloads
 from freqbench.data.headers import MOST_PACKED, check_room
 from freqbench.data.itk import silence_warnings
 
@@ -44,7 +45,7 @@ PIXELS = (
 )
 PLANE = {"PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}  # with their counts of numbers
 
-Stamps = tuple[tuple[Path, int, int], ...]  # files with size and time stamp
+Stamps = tuple[tuple[Path, downloads.Stamp], ...]
 Plain = tuple[int, str, int]  # first byte, type, and unused bits of voxels that need no decoder
 
 
@@ -92,9 +93,9 @@ def kind_name(uid: str) -> str:
 
 
 def stamp_files(files: Sequence[Path], where: Path) -> Stamps:
-    """Returns path, size and time stamp of files: the key of what is cached of them."""
+    """Returns files with their stamps: the key of what is cached of them."""
     try:
-        return tuple((path, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files)
+        return tuple((path, downloads.stamp(path)) for path in files)
     except OSError:
         raise DataError(f"{where}: expected the files that were listed, got fewer: plan the job again") from None
 

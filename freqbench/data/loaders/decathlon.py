@@ -6,7 +6,7 @@ as they were downloaded, with published splits whose lists the package ships.
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -18,7 +18,7 @@ from freqbench.core.files import storage
 from freqbench.core.limits import whole
 from freqbench.data import image_files, nsd_tolerances
 from freqbench.data.loaders.folder import ListedFolder, UnlabelledError, expand_variables, join, read_object
-from freqbench.data.scans import ImageFiles, ListedCase, Stated, answer
+from freqbench.data.scans import ImageFiles, ListedCase, Stated
 
 SPLITS = Path(__file__).parents[1] / "splits"
 PUBLISHED = "published"
@@ -70,7 +70,7 @@ class Decathlon(ListedFolder):
         return join(self._root(), expand_variables(self.list_file, self.name))
 
     def _content(self) -> dict[str, Any]:
-        return _read_list(self.source, answer(storage.sha256, self.source, LIST))
+        return read_object(self.source, LIST)
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the file's lists by their keys, or those of a fold; raises DataError for a fold without entries."""
@@ -256,12 +256,6 @@ def is_averaged(path: str) -> bool:
     """True if a file's name is that of an average over volumes, not of a case: `avg152T1...`, `DET0000101_avg...`."""
     name = image_files.stem(path)
     return name.startswith("avg") or "_avg" in name
-
-
-@lru_cache(maxsize=64)
-def _read_list(path: str, content_sha256: str) -> dict[str, Any]:
-    """Parses a list once for each content of the file."""
-    return read_object(path, LIST)
 
 
 def _label_beside(root: str, image: str) -> str | None:

@@ -261,17 +261,16 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         import torch
 
         scan = self._scan(ref.case_id)
-        for path in scan.files():
-            if not storage.is_local(path):  # fetches again a copy that was damaged on this machine
-                answer(lambda path: image_files.fetch(path, verify=True), path, f"a file of case {scan.case_id}")
         image, label = self._headers(scan)
         self._require_content(scan, ref, image)
         classes = np.full(image.shape, 0 if label else NO_LABEL, np.uint8)
         if label:
             classes[label.place_in(image)] = scan.classes(label, self.reading)
+        voxels = image_files.read_image(image)
+        self._require_content(scan, ref, image)  # once more, as another file may have come into its place
         return NativeCase(
             ref=ref,
-            image=torch.from_numpy(image_files.read_image(image)),
+            image=torch.from_numpy(voxels),
             label=torch.from_numpy(classes)[None],
             affine=image.affine,
             spacing=image.spacing,
@@ -421,13 +420,17 @@ def _grid(image: Header) -> tuple[tuple[Shape, Spacing], str]:
     return ras_grid(image.shape, image.affine), file_codes(image.affine)
 
 
-def read_json(path: str, what: str) -> Any:
-    """Returns the value in a JSON file; raises MissingDataError without a file, DataError if it holds no JSON."""
-    content = answer(storage.fetch, path, what).read_bytes()
+@storage.once_each_content
+def _read_json(path: str) -> Any:
     try:
-        return json_of(content, path)
+        return json_of(storage.fetch(path).read_bytes(), path)
     except UserError as error:
         raise DataError(f"{error}: fix the file") from None
+
+
+def read_json(path: str, what: str) -> Any:
+    """Returns the value in a JSON file; raises MissingDataError without a file, DataError if it holds no JSON."""
+    return answer(_read_json, path, what)
 
 
 def read_object(path: str, what: str) -> dict[str, Any]:

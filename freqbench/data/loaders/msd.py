@@ -181,7 +181,7 @@ class PinnedFiles(ImageFiles):
     def fingerprint(self, image: Header | None = None) -> str:
         """Returns the digest of its files; raises DataError for one that is not the list's."""
         for path in self.files():
-            wanted = _sha256s(LISTS[self.task])[_end(path)]
+            wanted = _sha256s(str(LISTS[self.task]))[_end(path)]
             content = answer(storage.sha256, path, f"a file of case {self.case_id}")
             if content != wanted:
                 raise DataError(
@@ -191,11 +191,11 @@ class PinnedFiles(ImageFiles):
         return super().fingerprint(image)
 
 
-@lru_cache(maxsize=8)
-def _sha256s(path: Path) -> Mapping[str, str]:
+@storage.once_each_content
+def _sha256s(path: str) -> Mapping[str, str]:
     """Returns the SHA-256 of each file of a list of the package."""
     sha256s: dict[str, str] = {}
-    for lines in read_object(str(path), LIST).values():
+    for lines in read_object(path, LIST).values():
         for line in lines if isinstance(lines, list) else ():
             sha256s[line["image"]], sha256s[line["label"]] = line["sha256"]
     return sha256s
@@ -204,7 +204,7 @@ def _sha256s(path: Path) -> Mapping[str, str]:
 @lru_cache(maxsize=8)
 def _fetch_task(task: str, cache: Path) -> Path:
     """Returns the folder with a task's files in the node's cache (`cache`); fetches those that are missing there."""
-    files, content = _sha256s(LISTS[task]), dict[str, bytes]()
+    files, content = _sha256s(str(LISTS[task])), dict[str, bytes]()
 
     def get(name: str, target: Path) -> str:
         if not content:

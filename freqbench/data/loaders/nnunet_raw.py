@@ -1,7 +1,7 @@
 """Reads raw folders of nnU-Net. Isensee et al., Nature Methods 2021, arXiv:1904.08128."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -11,7 +11,7 @@ from freqbench.core.files import storage
 from freqbench.core.limits import whole
 from freqbench.data import image_files
 from freqbench.data.loaders.folder import ListedFolder, expand_variables, join, read_json, read_object
-from freqbench.data.scans import ImageFiles, ListedCase, Stated, answer
+from freqbench.data.scans import ImageFiles, ListedCase, Stated
 
 IGNORE = "ignore"
 DESCRIPTION = "nnU-Net's description of the dataset"
@@ -128,7 +128,7 @@ class NnunetRaw(ListedFolder):
         return join(self._root(), "dataset.json")
 
     def _content(self) -> dict[str, Any]:
-        return _read_description(self.source, answer(storage.sha256, self.source, DESCRIPTION))
+        return read_object(self.source, DESCRIPTION)
 
     def _ending(self) -> str:
         ending = self._content().get("file_ending", ".nii.gz")
@@ -198,9 +198,3 @@ class NnunetRaw(ListedFolder):
                     f"{listed[name]!r} for {name}: fix the file"
                 )
         return labels
-
-
-@lru_cache(maxsize=64)
-def _read_description(path: str, content_sha256: str) -> dict[str, Any]:
-    """Parses `dataset.json` once for each content of the file."""
-    return read_object(path, DESCRIPTION)

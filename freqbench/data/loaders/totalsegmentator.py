@@ -6,7 +6,7 @@ Wasserthal et al., Radiology: Artificial Intelligence 2023, arXiv:2208.05868.
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, field_validator
@@ -72,7 +72,7 @@ class TotalSegmentator(ListedFolder):
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the cases of `meta.csv` by their split."""
-        ids = _read_splits(self.source, answer(storage.sha256, self.source, "the list of cases"))
+        ids = answer(_read_splits, self.source, "the list of cases")
         return {split: [ListedCase(case_id, partial(self._case, case_id)) for case_id in ids[split]] for split in ids}
 
     @property
@@ -111,9 +111,9 @@ class Structures(MaskFiles):
         return super().image()
 
 
-@lru_cache(maxsize=64)
-def _read_splits(path: str, content_sha256: str) -> Mapping[str, Sequence[str]]:
-    text = storage.fetch(path, content_sha256).read_bytes().decode("utf-8-sig", errors="replace")
+@storage.once_each_content
+def _read_splits(path: str) -> Mapping[str, Sequence[str]]:
+    text = storage.fetch(path).read_bytes().decode("utf-8-sig", errors="replace")
     rows = csv.DictReader(text.splitlines(), delimiter=";")
     if not {"image_id", "split"} <= set(rows.fieldnames or ()):
         raise DataError(

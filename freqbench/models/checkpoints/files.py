@@ -13,7 +13,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,17 +63,6 @@ def content_sha256(checkpoint: str) -> str:
     return storage.sha256(str(_local(checkpoint)))
 
 
-def weights_sha256(path: str) -> str:
-    """Returns the SHA-256 of a checkpoint's weights alone: names, types, shapes and values."""
-    return _weights_sha256(path, content_sha256(path))
-
-
-@cache
-def _weights_sha256(path: str, content: str) -> str:
-    """Computes the hash once for each content of the file."""
-    return state_sha256(read_state_dict(path))
-
-
 def state_sha256(weights: Mapping[str, Tensor]) -> str:
     """Returns the SHA-256 of weights: names, types, shapes and values."""
     hasher = hashlib.sha256()
@@ -81,6 +70,12 @@ def state_sha256(weights: Mapping[str, Tensor]) -> str:
         hasher.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
         hasher.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return hasher.hexdigest()
+
+
+@partial(storage.once_each_content, content_of=content_sha256)
+def weights_sha256(path: str) -> str:
+    """Returns the SHA-256 of a checkpoint's weights alone: names, types, shapes and values."""
+    return state_sha256(read_state_dict(path))
 
 
 def read_metadata(path: str) -> dict[str, Any]:

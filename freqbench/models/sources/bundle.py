@@ -6,7 +6,7 @@ A value that needs more is refused by its key, unless the bundle is trusted: the
 runs the code behind a `$`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,12 +22,14 @@ from freqbench.core.plugins import is_trusted
 from freqbench.core.types import Outputs, Shape, triple
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import Finite, InputAdapter, ModelEntry, Overlap
-from freqbench.models.sources import source
+from freqbench.models.sources import source, watched
 from freqbench.models.sources.source import Facts, Metadata, Source, adapter_of
 from freqbench.models.spec import ModelSpec
 from freqbench.pipelines.monai import NEUTRAL, Config, MonaiPipeline, is_on, short
 
 _WEIGHTS = "models/model.pt"
+_UNREAD = ("docs/", "eval/")
+_NETWORKS = (".pt", ".pth", ".ts", ".onnx", ".ckpt", ".safetensors", ".trt", ".engine")
 _NETS = "monai.networks.nets"
 _BEFORE, _AFTER = "preprocessing", "postprocessing::transforms"
 # Steps after the network that leave the class of a voxel as it is.
@@ -99,7 +101,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     if entry.transforms is None and not (entry.input and entry.preprocess):
         if config.find(_BEFORE) is None:
             raise UserError(f"{entry.name}: expected preprocess and input, as {path} has no {_BEFORE}: state both")
-        space = MonaiPipeline(release=version("monai"), bounds=entry.bounds, config=config.content, where=config.where)
+        content = {**config.content, **({"_code_": code} if (code := _code_sha256(path)) else {})}
+        space = MonaiPipeline(release=version("monai"), bounds=entry.bounds, config=content, where=config.where)
         adapter = adapter_of(space, sizes.in_channels)
     return Facts(
         arch="bundle",
@@ -213,10 +216,30 @@ def _weights_file(path: str) -> Path:
 
 
 def _sha256(path: str, args: Mapping[str, Any]) -> str:
-    """Returns the hash of all files that the output depends on, modules too, as a trusted bundle may import them."""
-    modules, metadata = Path(path).rglob("*.py"), Path(path).glob("configs/metadata.json")
-    paths = [Path(_read_config(path).where), _weights_file(path), *modules, *metadata]
+    """Returns the hash of all files that the output depends on: of a trusted bundle, those that its code may read."""
+    modules, metadata = [*Path(path).rglob("*.py")], Path(path).glob("configs/metadata.json")
+    scripts = [Path(_read_config(path).where), *modules]
+    paths = [_weights_file(path), *scripts, *metadata, *(_readable_files(path, scripts) if is_trusted() else ())]
     return source.fingerprint({file.relative_to(path).as_posix(): file for file in paths})
+
+
+def _code_sha256(path: str) -> str | None:
+    """Returns the hash of the modules of a trusted bundle and of what they may read; None if it has no modules."""
+    modules = [*Path(path).rglob("*.py")] if is_trusted() else []
+    files = [*modules, *_readable_files(path, modules)] if modules else []
+    return source.fingerprint({file.relative_to(path).as_posix(): file for file in files}) if files else None
+
+
+def _readable_files(path: str, scripts: Sequence[Path]) -> Iterator[Path]:
+    """Yields the files that a bundle's code may read: all but documents, results, and networks that it does not name.
+
+    Of a folder with more files than a program has, it yields those that its configuration and modules name.
+    """
+    text = "".join(script.read_text("utf-8", errors="replace") for script in scripts)
+    found = watched.program_files(Path(path))
+    for name, file in (watched.named_files(scripts, [Path(path)]) if found is None else found).items():
+        if not name.startswith(_UNREAD) and (file.suffix not in _NETWORKS or file.name in text):
+            yield file
 
 
 def _sizes(config: Config) -> _Sizes:
@@ -293,6 +316,6 @@ SOURCE = Source(
     network=network,
     weights=weights,
     sha256=_sha256,
-    files=lambda args: ("configs/*", _WEIGHTS, "*.py"),  # a trusted bundle may import its modules
+    files=lambda args: ("configs/*", "scripts/*", _WEIGHTS, "*.py"),  # a trusted bundle may import its modules
     sign="configs",
 )

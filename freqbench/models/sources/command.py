@@ -5,6 +5,7 @@ SIGKILL, command and folder go too; a command that leaves its process group, or 
 """
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import require_trust
 from freqbench.core.types import Case, Shape
 from freqbench.models.entry import COMMAND, IMAGE, LABELS, InputAdapter, ModelEntry
-from freqbench.models.sources import command_files
+from freqbench.models.sources import command_files, watched
 from freqbench.models.sources.command_files import NIFTI
 from freqbench.models.sources.source import Facts, Source
 from freqbench.models.spec import ModelSpec
@@ -50,6 +52,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     Raises UserError without trust, CheckpointError for a program that does not exist.
     """
     require_trust(path)
+    _, notes = _further_content(_words(path))
     classes, form = entry.num_outputs(num_classes) or num_classes, entry.format
     return Facts(
         arch=COMMAND,
@@ -59,6 +62,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         num_channels=1,
         space=OWN_GRID,
         black_box="a command says labels alone",
+        notes=notes,
         knows_axes=True,
     )
 
@@ -71,9 +75,56 @@ def network(spec: ModelSpec) -> nn.Module:
 
 
 def _sha256(path: str, args: Mapping[str, Any]) -> str:
-    """Returns the hash of a command's words, of which files count by content."""
-    parts = [storage.sha256(word) if Path(word).is_file() else word for word in _words(path)]
-    return sha256(digest(parts).encode()).hexdigest()
+    """Returns the hash of a command's words, of which files count by content, and of the files beside its scripts."""
+    words = _words(path)
+    further, _ = _further_content(words)
+    parts = [before + storage.sha256(file) if file else before for before, file in map(_split_word, words)]
+    return sha256(digest([*parts, further] if further else parts).encode()).hexdigest()
+
+
+def _split_word(word: str) -> tuple[str, str]:
+    """Returns what a word says before a file, such as `--config=`, and the file; empty without one."""
+    key, equals, value = word.partition("=")
+    if Path(word).is_file():
+        return "", word
+    return (key + equals, value) if equals and Path(value).is_file() else (word, "")
+
+
+def _further_content(words: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns the content that a command may read beside its words, and notes on folders of which only a part counts.
+
+    It is that of folders among its words, of the folders of its scripts, and of the modules that `python -m`, an
+    installed program or a script takes from PYTHONPATH; of installed packages it is their releases.
+    """
+    content, notes = dict[str, Any](), list[str]()
+    files = [Path(file) for _, file in map(_split_word, words) if file]
+    scripts = [file for file in files if watched.is_script(file) and not watched.is_installed(file)]
+    folders = dict.fromkeys(own := [file.parent for file in scripts])
+    given = (Path(word.rpartition("=")[2]) for word in words)
+    folders |= dict.fromkeys(folder for folder in given if folder.is_absolute() and folder.is_dir())
+    program = next((word for word in words if re.fullmatch(r"python[\d.]*", Path(word).name)), "")
+    options = [*takewhile(lambda word: word not in map(str, scripts), words)]
+    packages = [module.partition(".")[0] for word, module in pairwise(options) if program and word == "-m"]
+    if (interpreter := watched.shebang(Path(words[0]))) and watched.is_installed(Path(words[0])):
+        program, packages = interpreter, watched.imports_of(Path(words[0])) if "python" in interpreter else []
+    if packages:
+        require_trust(shlex.join(words))
+    for package in packages:
+        place = watched.module_place(program, package)
+        if isinstance(place, list):
+            content |= {package: place} if place else {}
+        else:
+            folders[place if place.is_dir() else place.parent] = None
+    for number, folder in enumerate(folders):
+        found = watched.program_files(folder, words if folder in own else None)
+        if found is None or folder in (Path.home(), Path(tempfile.gettempdir())):
+            found = watched.named_files([file for file in scripts if file.parent == folder], [folder])
+            notes.append(f"{folder} holds more than a program: of it, only files count that the scripts there name")
+        content |= {f"{number}/{name}": path for name, path in found.items() if path not in files}
+    roots = [Path(part) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    content |= watched.named_files(scripts, [root for root in roots if root not in folders], imported_alone=True)
+    hashed = {key: storage.sha256(str(value)) if isinstance(value, Path) else value for key, value in content.items()}
+    return hashed, tuple(notes)
 
 
 class Command(nn.Module):
@@ -180,7 +231,8 @@ def _words(path: str) -> list[str]:
     program = shutil.which(first)
     if program is None:
         raise CheckpointError(f"{first}: expected a program, found none: install it, or give its path")
-    return [str(Path(word).absolute()) if Path(word).is_file() else word for word in (program, *others)]
+    split = map(_split_word, (program, *others))
+    return [before + str(Path(file).absolute()) if file else before for before, file in split]
 
 
 def _network_affine(adapter: InputAdapter, shape: Sequence[int]) -> npt.NDArray[np.float64]:

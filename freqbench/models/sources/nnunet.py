@@ -13,6 +13,7 @@ nnU-Net reads them: give `orientation: RAS`, unless its plans name a reader that
 """
 
 import ast
+import os
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, one_line, unknown
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, FILE_AXES, NNUNET, InputAdapter, ModelEntry
+from freqbench.models.sources import watched
 from freqbench.models.sources.source import (
     Facts,
     Metadata,
@@ -50,6 +52,7 @@ _UNETS = f"{_PACKAGE}.architectures.unet"
 _BLOCKS = ("BasicBlockD", "BottleneckD")
 _TRAINERS = "nnunetv2.training.nnUNetTrainer"
 _TRAINER = "nnUNetTrainer"
+_EXTERNAL = "nnUNet_extTrainer"
 SLICES = 16
 """Slices of a window of a 2d network, each predicted by itself: any number gives the same."""
 
@@ -230,7 +233,22 @@ def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Te
 def _sha256(path: str, args: Mapping[str, Any]) -> str:
     folds = _checkpoints(path, validate(dict(args), NnunetArgs, path))
     named = {"checkpoint": folds[0]} if len(folds) == 1 else {file.parent.name: file for file in folds}
-    return fingerprint({**named, **{name: Path(path, name) for name in ("plans.json", "dataset.json")}})
+    return fingerprint(
+        {**named, **{name: Path(path, name) for name in ("plans.json", "dataset.json")}, **_trainer_files(folds[0])}
+    )
+
+
+def _trainer_files(checkpoint: Path) -> dict[str, Path]:
+    """Returns the files of the folders where nnunetv2 looks for a trusted trainer that is not its own."""
+    folders = [Path(part) for part in os.environ.get(_EXTERNAL, "").split(os.pathsep) if part.strip()]
+    if (
+        not folders
+        or not plugins.is_trusted()
+        or str(_content(checkpoint).get("trainer_name", _TRAINER)) in _trainers()
+    ):
+        return {}
+    found = ((folder, path) for folder in folders for path in (watched.program_files(folder) or {}).values())
+    return {f"trainer/{path.relative_to(folder).as_posix()}": path for folder, path in found}
 
 
 def _checkpoints(path: str, args: NnunetArgs) -> tuple[Path, ...]:
@@ -326,7 +344,7 @@ def _builder(folder: _Folder) -> Any:
                 found = pkgutil.resolve_name("nnunetv2.utilities.find_objects:recursive_find_trainer_class_by_name")
                 return found(name).build_network_architecture
         except Exception as error:  # noqa: BLE001 (importing a module runs it, and it may raise anything)
-            raise UserError(f"{what}: set nnUNet_extTrainer to the folder of its file: {one_line(error)}") from None
+            raise UserError(f"{what}: set {_EXTERNAL} to the folder of its file: {one_line(error)}") from None
     building = [name]
     while not known[building[-1]][2]:
         building.append(next(base for base in known[building[-1]][1] if base in known))

@@ -5,7 +5,7 @@ needs no trust.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,7 +66,11 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     graph = _graph(path)
     roi = agreed_argument(path, "roi", stated, graph.facts)
     channels = agreed_argument(path, "num_channels", stated, graph.facts, default=1)
-    classes, black_box = _compare(path, _sha256(path, args), (1, channels, *roi))
+    sha256 = _sha256(path, args)
+    classes, black_box = _compare(path, sha256, (1, channels, *roi))
+    if _sha256(path, args) != sha256:
+        _compare.cache_clear()
+        raise CheckpointError(f"{path}: expected a file that stays while it is read, got another content: run again")
     return Facts(
         arch=str(entry.reader),
         args=args,
@@ -109,9 +113,10 @@ def _graph(path: str) -> _Graph:
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: expected a file, found none: check the path")
     try:
-        graph = onnx.load(path, load_external_data=False).graph
+        model = onnx.load(path, load_external_data=False)
     except Exception as error:  # noqa: BLE001 (damaged bytes can make a parser raise anything)
         raise CheckpointError(f"{path}: not an ONNX file, or a truncated one ({one_line(error, 80)})") from None
+    graph = model.graph
     arrays = {array.name for array in graph.initializer}
     inputs = [value for value in graph.input if value.name not in arrays]
     if len(inputs) != 1 or len(graph.output) != 1:
@@ -120,10 +125,9 @@ def _graph(path: str) -> _Graph:
             f"{len(graph.output)} out: export the logits alone"
         )
     files = {"": Path(path)}
-    for array in graph.initializer:
-        for entry in array.external_data:
-            if entry.key == "location":
-                files[entry.value] = Path(path).parent / entry.value
+    for entry in _external_entries(model):
+        if entry.key == "location":
+            files[entry.value] = Path(path).parent / entry.value
     for name, file in files.items():
         if name and (Path(name).name != name or not file.is_file() or file.is_symlink()):
             raise CheckpointError(f"{path}: expected its arrays in {name[:80]!r} beside it, found no such file")
@@ -136,6 +140,16 @@ def _graph(path: str) -> _Graph:
         )
     facts = {"num_channels": sizes[1], "roi": None if None in sizes[2:] else tuple(sizes[2:])}
     return _Graph(files, facts, sizes[0] == 1)
+
+
+def _external_entries(message: Any) -> Iterator[Any]:
+    """Yields the entries on files of every array in a message: in attributes, subgraphs and functions, sparse ones."""
+    for field, value in message.ListFields():
+        if field.name == "external_data":
+            yield from value
+        elif field.type == field.TYPE_MESSAGE:
+            for each in value if isinstance(value, Sequence) else [value]:
+                yield from _external_entries(each)
 
 
 def _session(path: str) -> Any:

@@ -6,6 +6,7 @@ import os
 import resource
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from freqbench.core import config
 from freqbench.core.errors import UserError
-from freqbench.core.files import storage
+from freqbench.core.files import downloads, storage
 from freqbench.data.nibabel_files import read_header
 from freqbench.models.checkpoints.files import read_metadata, read_state_dict
 
@@ -142,16 +143,81 @@ def test_sha256_of_a_known_content(root: str) -> None:
     assert storage.sha256(storage.join(root, "abc")) == expected
 
 
-def test_sha256_is_remembered_and_notices_a_changed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sha256_of_a_file_that_is_not_young_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"abc")
+    monkeypatch.setattr(downloads, "YOUNG_NS", 0)
     first = storage.sha256(str(path))
-    with monkeypatch.context() as patch:
-        patch.setattr(hashlib, "file_digest", lambda *a: pytest.fail("hashed again"))
-        assert storage.sha256(str(path)) == first
+    monkeypatch.setattr(hashlib, "file_digest", lambda *a: pytest.fail("hashed again"))
+    assert storage.sha256(str(path)) == first
+
+
+def _same_stat(path: Path, content: bytes) -> None:
+    """Writes a file in place, with the time stamp of the year 2001."""
+    path.write_bytes(content)
+    os.utime(path, ns=(10**18, 10**18))
+
+
+def _renamed(path: Path, content: bytes) -> None:
+    """Puts another file into a file's place, with the same time stamp."""
+    _same_stat(path.with_suffix(".new"), content)
+    path.with_suffix(".new").replace(path)
+
+
+@pytest.mark.parametrize("write", [_same_stat, _renamed])
+@pytest.mark.parametrize("young_ns", [0, downloads.YOUNG_NS])
+def test_a_file_replaced_with_the_same_size_and_time_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, bytes], None], young_ns: int
+) -> None:
+    monkeypatch.setattr(downloads, "YOUNG_NS", young_ns)
+    path, seen = tmp_path / "a.bin", list[str]()
+    for content in (b"abc", b"abd"):
+        write(path, content)
+        seen.append(storage.sha256(str(path)))
+        time.sleep(0.02)  # longer than the clock's tick
+    assert seen == [hashlib.sha256(content).hexdigest() for content in (b"abc", b"abd")]
+
+
+def test_a_young_file_is_hashed_anew_as_its_clock_may_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"abc")
+    facts, first = path.stat(), storage.sha256(str(path))
     path.write_bytes(b"abd")
-    os.utime(path, ns=(1, 1))
-    assert storage.sha256(str(path)) != first
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", lambda self, **_: facts)  # stands for a clock of 2 s
+        patch.setattr(Path, "is_file", lambda self: True)
+        assert storage.sha256(str(path)) != first
+
+
+def test_an_answer_of_a_file_is_kept_by_content_alone(tmp_path: Path) -> None:
+    path, asked = tmp_path / "a.txt", list[str]()
+
+    @storage.once_each_content
+    def read(given: str) -> str:
+        asked.append(given)
+        return Path(given).read_text()
+
+    for content in ("a", "b", "a"):
+        path.write_text(content)
+        assert read(str(path)) == content
+    assert len(asked) == 2
+
+
+def test_an_answer_of_a_file_that_changes_meanwhile_is_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a")
+    changes = ["b"]
+
+    @storage.once_each_content
+    def read(given: str) -> str:
+        if changes:
+            path.write_text(changes.pop())
+        return Path(given).read_text()
+
+    with pytest.raises(UserError, match="expected a file that stays while it is read"):
+        read(str(path))
+    path.write_text("a")
+    assert read(str(path)) == "a"
 
 
 def test_join_takes_a_trailing_slash() -> None:
