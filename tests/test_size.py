@@ -19,13 +19,13 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "attacks": 7032,
         "audit": 3983,
         "cli": 2404,
-        "core": 3486,  # one digest by place, size and times
+        "core": 3635,  # one digest by place, size and times
         "data": 6665,
         "engine": 4530,
         "exchange": 1024,
         "job": 2622,
         "metrics": 1436,  # weights are checked when read
-        "models": 8723,  # files beside commands and bundles count
+        "models": 8566,  # files beside commands and bundles count
         "ops": 3467,
         "pipelines": 1148,
         "remote": 458,
@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1720,
     },
     "tests": {
-        ".": 3803,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3776,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5488,
         "audit": 2381,
@@ -47,7 +47,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "golden": 556,
         "job": 1890,
         "metrics": 1223,
-        "models": 7914,
+        "models": 7915,
         "ops": 1749,
         "pipelines": 1270,
         "remote": 586,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61145, "tests": 64160}
+SUMS = {"freqbench": 61137, "tests": 64134}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

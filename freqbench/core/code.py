@@ -24,6 +24,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from freqbench.core.files import downloads
+from freqbench.core.files.programs import counts, program_files
 from freqbench.core.identity import OfProcess
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
@@ -42,8 +43,6 @@ _FILLING = ("append", "add", "update", "setdefault", "pop", "popitem", "extend",
 """Methods by which code fills a container of its own, as it remembers results."""
 _STATELESS = ("_thread", "threading", "weakref", "_weakref", "_weakrefset", "logging", "_contextvars")
 """Modules whose objects change no number."""
-_MOST_FILES = 2000
-"""Files of a package; one with more holds data or results, of which its code alone counts."""
 _PYTHON, _SITES = PurePath(os.__file__).parent, {"site-packages", "dist-packages"}
 _LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
@@ -122,11 +121,12 @@ def _note_file(event: str, args: tuple[Any, ...]) -> None:
     if writes or path.endswith((".py", ".pyc", ".so")) or path.startswith(("/proc/", "/sys/", "/dev/")):
         return
     frame: types.FrameType | None = sys._getframe(1)
-    while frame and is_installed(name := frame.f_globals.get("__name__", "")):
+    while frame and is_installed(name := str(frame.f_globals.get("__name__"))):
         if name.startswith("freqbench."):
             return
         frame = frame.f_back
-    if frame and not any(Path(path).absolute().is_relative_to(folder) for folder in _package_folders(name)):
+    own = any(Path(path).absolute().is_relative_to(folder) for folder in _package_folders(name)) if frame else True
+    if frame and not (own and counts(Path(path).name)):
         _opened[frame.f_code.co_filename, frame.f_code.co_qualname] = path
 
 
@@ -447,22 +447,12 @@ def _package_folders(module: str) -> list[Path]:
 def _digest_of_package(folder: Path) -> str:
     """Returns the digest of a package's files: of Python's what they do, of others the content.
 
-    Without hidden files, results of runs and environments below it.
+    Of a package that holds more than programs do, its code alone.
     """
-    files = dict[str, str]()
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
-        if {"run.json", "pyvenv.cfg"} & {*names}:
-            folders.clear()
-            continue
-        for name in names:
-            path = Path(place, name)
-            if not name.startswith(".") and not name.endswith((".pyc", ".log")) and path.is_file():
-                content = downloads.digest(path)
-                files[path.relative_to(folder).as_posix()] = _does(path, content) if name.endswith(".py") else content
-    if len(files) > _MOST_FILES:
-        files = {name: content for name, content in files.items() if name.endswith(".py")}
-    return _hash(text for pair in sorted(files.items()) for text in pair)
+    files = program_files(folder) or {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
+    contents = {name: downloads.digest(path) for name, path in files.items()}
+    does = {name: _does(files[name], each) if name.endswith(".py") else each for name, each in contents.items()}
+    return _hash(text for pair in sorted(does.items()) for text in pair)
 
 
 @functools.lru_cache(maxsize=4096)

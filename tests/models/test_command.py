@@ -22,13 +22,14 @@ from models import nifti_tool
 from models.conftest import refused
 
 from freqbench.core.errors import UserError
+from freqbench.core.files import programs
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import trusting
 from freqbench.core.types import Case
 from freqbench.engine.ray import ray_cleanup
 from freqbench.models import ModelEntry, SegmentationModel, load, resolve
-from freqbench.models.sources import command, watched
+from freqbench.models.sources import command
 from freqbench.models.sources.command import SOURCE
 from freqbench.models.spec import ModelSpec
 
@@ -418,7 +419,7 @@ def test_an_installed_package_counts_by_its_release() -> None:
 def test_files_that_scripts_name_count_alone_if_a_folder_holds_too_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watched, "MOST_FILES", 4)
+    monkeypatch.setattr(programs, "MOST_FILES", 4)
     words = sys.executable, f"{tmp_path}/tool.py", "{image}", "{labels}"
     _write(tmp_path, tool_py="import helper", helper_py="open('net.pt')", **{f"letter{k}_doc": "" for k in range(5)})
     seen = [_sha256(*words)]

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from freqbench.core.code import identify
 from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.files import programs
 from freqbench.core.limits import whole
 from freqbench.core.plugins import is_trusted
 from freqbench.core.types import Outputs, Shape, triple
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import Finite, InputAdapter, ModelEntry, Overlap
-from freqbench.models.sources import source, watched
+from freqbench.models.sources import source
 from freqbench.models.sources.source import Facts, Metadata, Source, adapter_of
 from freqbench.models.spec import ModelSpec
 from freqbench.pipelines.monai import NEUTRAL, Config, MonaiPipeline, is_on, short
@@ -236,8 +237,8 @@ def _readable_files(path: str, scripts: Sequence[Path]) -> Iterator[Path]:
     Of a folder with more files than a program has, it yields those that its configuration and modules name.
     """
     text = "".join(script.read_text("utf-8", errors="replace") for script in scripts)
-    found = watched.program_files(Path(path))
-    for name, file in (watched.named_files(scripts, [Path(path)]) if found is None else found).items():
+    found = programs.program_files(Path(path))
+    for name, file in (programs.named_files(scripts, [Path(path)]) if found is None else found).items():
         if not name.startswith(_UNREAD) and (file.suffix not in _NETWORKS or file.name in text):
             yield file
 

@@ -25,13 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqbench.core.errors import CheckpointError, UserError, one_line
-from freqbench.core.files import storage
+from freqbench.core.files import programs, storage
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import require_trust
 from freqbench.core.types import Case, Shape
 from freqbench.models.entry import COMMAND, IMAGE, LABELS, InputAdapter, ModelEntry
-from freqbench.models.sources import command_files, watched
+from freqbench.models.sources import command_files
 from freqbench.models.sources.command_files import NIFTI
 from freqbench.models.sources.source import Facts, Source
 from freqbench.models.spec import ModelSpec
@@ -98,31 +98,31 @@ def _further_content(words: Sequence[str]) -> tuple[dict[str, Any], tuple[str, .
     """
     content, notes = dict[str, Any](), list[str]()
     files = [Path(file) for _, file in map(_split_word, words) if file]
-    scripts = [file for file in files if watched.is_script(file) and not watched.is_installed(file)]
+    scripts = [file for file in files if programs.is_script(file) and not programs.is_installed(file)]
     folders = dict.fromkeys(own := [file.parent for file in scripts])
     given = (Path(word.rpartition("=")[2]) for word in words)
     folders |= dict.fromkeys(folder for folder in given if folder.is_absolute() and folder.is_dir())
     program = next((word for word in words if re.fullmatch(r"python[\d.]*", Path(word).name)), "")
     options = [*takewhile(lambda word: word not in map(str, scripts), words)]
     packages = [module.partition(".")[0] for word, module in pairwise(options) if program and word == "-m"]
-    if (interpreter := watched.shebang(Path(words[0]))) and watched.is_installed(Path(words[0])):
-        program, packages = interpreter, watched.imports_of(Path(words[0])) if "python" in interpreter else []
+    if (interpreter := programs.shebang(Path(words[0]))) and programs.is_installed(Path(words[0])):
+        program, packages = interpreter, programs.imports_of(Path(words[0])) if "python" in interpreter else []
     if packages:
         require_trust(shlex.join(words))
     for package in packages:
-        place = watched.module_place(program, package)
+        place = programs.module_place(program, package)
         if isinstance(place, list):
             content |= {package: place} if place else {}
         else:
             folders[place if place.is_dir() else place.parent] = None
     for number, folder in enumerate(folders):
-        found = watched.program_files(folder, words if folder in own else None)
+        found = programs.program_files(folder, words if folder in own else None)
         if found is None or folder in (Path.home(), Path(tempfile.gettempdir())):
-            found = watched.named_files([file for file in scripts if file.parent == folder], [folder])
+            found = programs.named_files([file for file in scripts if file.parent == folder], [folder])
             notes.append(f"{folder} holds more than a program: of it, only files count that the scripts there name")
         content |= {f"{number}/{name}": path for name, path in found.items() if path not in files}
     roots = [Path(part) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-    content |= watched.named_files(scripts, [root for root in roots if root not in folders], imported_alone=True)
+    content |= programs.named_files(scripts, [root for root in roots if root not in folders], imported_alone=True)
     hashed = {key: storage.sha256(str(value)) if isinstance(value, Path) else value for key, value in content.items()}
     return hashed, tuple(notes)
 

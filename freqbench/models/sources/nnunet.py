@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from freqbench.core import plugins
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, one_line, unknown
+from freqbench.core.files import programs
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, FILE_AXES, NNUNET, InputAdapter, ModelEntry
-from freqbench.models.sources import watched
 from freqbench.models.sources.source import (
     Facts,
     Metadata,
@@ -247,7 +247,7 @@ def _trainer_files(checkpoint: Path) -> dict[str, Path]:
         or str(_content(checkpoint).get("trainer_name", _TRAINER)) in _trainers()
     ):
         return {}
-    found = ((folder, path) for folder in folders for path in (watched.program_files(folder) or {}).values())
+    found = ((folder, path) for folder in folders for path in (programs.program_files(folder) or {}).values())
     return {f"trainer/{path.relative_to(folder).as_posix()}": path for folder, path in found}
 
 

@@ -61,6 +61,12 @@ def program_files(folder: Path, words: Iterable[str] | None = None) -> dict[str,
     return files
 
 
+def counts(name: str) -> bool:
+    """True for the name of a file or folder that a program may read, beside documents, pictures and what runs leave."""
+    ends = ("~", *(f".{kind}" for kind in _KINDS_LEFT))
+    return not (name in _LEFT or name.startswith((".", "freqbench-")) or name.endswith(ends))
+
+
 def _entries(folder: Path, is_top: bool) -> list[Path]:
     """Returns what is in a folder but what is left there; nothing of a store or an environment below another."""
     try:
@@ -71,12 +77,7 @@ def _entries(folder: Path, is_top: bool) -> list[Path]:
     is_store = not names.isdisjoint(_STORE[:2])
     if not is_top and (is_store or not names.isdisjoint(_OTHERS)):
         return []
-    left, ends = {*_LEFT, *(_STORE if is_store else ())}, ("~", *(f".{kind}" for kind in _KINDS_LEFT))
-    return [
-        path
-        for path in there
-        if path.name not in left and not path.name.startswith((".", "freqbench-")) and not path.name.endswith(ends)
-    ]
+    return [path for path in there if counts(path.name) and not (is_store and path.name in _STORE)]
 
 
 def _walk(folder: Path, depth: int, is_top: bool = True) -> Iterator[Path]:
