@@ -354,7 +354,7 @@ class Additions(Strict):
     @classmethod
     def read(cls, store: Store) -> "Additions":
         """Reads the additions of a store; empty if it has no job yet."""
-        content = store.job() if _has_job(store) else {}
+        content = store.job() if store.has_job else {}
         parts = {name: content[name] for name in cls.model_fields if name in content}
         return validate(parts, cls, f"{store.root}/run.json")
 
@@ -386,8 +386,4 @@ class Additions(Strict):
     def write(self, store: Store, job: JobSpec) -> None:
         """Writes the additions into a store's job; if there is none yet, `job` becomes it, with an empty index."""
         empty = {"spec": job.model_dump(mode="json"), "index": {"cells": [], "cases": {}}}
-        store.write_job(self.extend(store.job() if _has_job(store) else empty))
-
-
-def _has_job(store: Store) -> bool:
-    return storage.exists(storage.join(store.root, "run.json"))
+        store.write_job(self.extend(store.job() if store.has_job else empty))
