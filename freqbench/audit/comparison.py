@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from freqbench.core.documents import object_of
-from freqbench.core.machine import versions
+from freqbench.core.machine import MOVE_NUMBERS, TOOLCHAINS, versions
 from freqbench.core.measures import ADDED_METRIC, Tolerance
 from freqbench.engine import provenance
 from freqbench.job.grid import Grid
 from freqbench.pipelines import Pipeline
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
-from freqbench.results.schema import ADDED, added_values
+from freqbench.results.releases import code_text, stated
+from freqbench.results.schema import ADDED, RELEASES, added_values
 from freqbench.results.tolerances import EXACT, TOLERANCES
 
 Row = Mapping[str, Any]
 
 TEXTS = ("metrics", "null_reasons", ADDED.name)  # they list columns and values, which are compared themselves
-NUMERIC = ("python", "torch", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel")
+NUMERIC = {"python", *MOVE_NUMBERS, *(name for names in TOOLCHAINS.values() for name in names)} - {"freqbench"}
 """Packages whose version may change the last bits; Ray, pyarrow and freqbench itself must not."""
 
 
@@ -100,37 +101,37 @@ class Cause:
 
     text: str
     excuses: bool  # results need no longer be equal to the bit
+    is_release: bool = False
 
 
 def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
-    """Lists differences between the run that wrote a record (its file is empty if it is gone) and this machine."""
+    """Lists differences between the run that wrote a record (its file is empty if it is gone) and this machine.
+
+    Releases are those of the rows, of the worker; others, and those of rows that say none, are of the run's file.
+    """
     differing = [
         Cause(text=f"{what}: {stored[column]} then, {found[column]} now", excuses=True)
         for column, what in (("device", "device"), ("threads", "threads"), ("window_batch", "window batch"))
         if stored[column] != found[column]
     ]
-    then, now = run.get("versions") or {}, versions()
+    ran, here = run.get("versions") or {}, versions()
+    of_row, now = stated(stored[RELEASES.name]), {**here, **stated(found[RELEASES.name])}
+    then = {**ran, **of_row}
     if not then:
-        differing.append(Cause(text="versions: the run's file does not say them", excuses=True))
-    for name in sorted(then.keys() | now.keys()) if then else ():
+        differing.append(Cause(text="versions: neither the row nor the run's file says them", excuses=True))
+    for name in sorted((ran.keys() | here.keys() if ran else frozenset()) | of_row.keys()):
         if then.get(name) != now.get(name):
             text = f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now"
-            differing.append(Cause(text=text, excuses=name in NUMERIC))
+            differing.append(Cause(text=text, excuses=name in NUMERIC, is_release=name in of_row))
     processor, here = run.get("processor"), provenance.processor()
     if processor != here:
         text = f"{processor} then, {here} now" if processor else "the run's file does not say it"
         differing.append(Cause(text=f"processor: {text}", excuses=True))
     # Results must not change with the commit of freqbench unless an identity does.
-    code, code_here = (_commit(code) for code in (run.get("code"), provenance.git_state()))
+    code, code_here = (code_text(code) for code in (run.get("code"), provenance.git_state()))
     if code != code_here or code.endswith("changed"):
         differing.append(Cause(text=f"code: {code} then, {code_here} now", excuses=False))
     return differing
-
-
-def _commit(code: Row | None) -> str:
-    if not code:
-        return "unknown"
-    return f"{str(code.get('commit'))[:12]}{', with files changed' if code.get('dirty') else ''}"
 
 
 def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:

@@ -7,8 +7,9 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,15 @@ PACKAGES = (
     *("freqbench", "torch", "ray", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel", "SimpleITK"),
     *("pyarrow", "nnunetv2"),
 )
+MOVE_NUMBERS = tuple(sorted({*PACKAGES} - {"ray", "pyarrow", "lpips", "nnunetv2"}, key=str.lower))
+"""The packages whose release may change the numbers of every row."""
+TOOLCHAINS: Mapping[str, tuple[str, ...]] = {
+    "nnunet": ("nnunetv2", "dynamic_network_architectures"),
+    "onnx": ("onnx", "onnx2torch", "onnxruntime"),
+    "dicom": ("pydicom",),
+    "lpips": ("lpips",),
+}
+"""Further ones that may change the numbers of rows with a kind of network or pipeline, a loader or a metric."""
 THREADS = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
     *("NUMEXPR_NUM_THREADS", "NUMEXPR_MAX_THREADS", "NUMBA_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"),
@@ -32,11 +42,26 @@ LARGEST_TENSORS = 1 << 30, 32 << 20  # bytes; the second is the most that an old
 
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the installed packages that numbers depend on."""
-    releases = {"python": sys.version.split()[0]}
-    for name in PACKAGES:
+    return {"python": sys.version.split()[0], **_installed(PACKAGES)}
+
+
+@cache
+def releases(parts: frozenset[str] = frozenset()) -> str:
+    """Returns the releases of what moves a row's numbers, `monai 1.6.0, ...`; `parts` are keys of TOOLCHAINS and others.
+
+    >>> [part.split()[0] for part in releases(frozenset({"lpips"})).split(", ")]
+    ['freqbench', 'lpips', 'monai', 'nibabel', 'numpy', 'scikit-image', 'scipy', 'SimpleITK', 'torch']
+    """
+    names = {*MOVE_NUMBERS, *(name for part in parts for name in TOOLCHAINS.get(part, ()))}
+    return ", ".join(f"{name} {release}" for name, release in _installed(sorted(names, key=str.lower)).items())
+
+
+def _installed(names: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in names:
         with suppress(importlib.metadata.PackageNotFoundError):
-            releases[name] = importlib.metadata.version(name)
-    return releases
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def available_cores() -> int:

@@ -1,7 +1,8 @@
 """Runs a plan: carries out the remaining units of a grid, stores rows as they come, and keeps a record of the run."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ from rich.console import Console
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import MisfitError, UserError
 from freqbench.core.files import storage
+from freqbench.core.machine import TOOLCHAINS, releases
 from freqbench.data import cache
 from freqbench.engine import engines, provenance, saved_volumes, scoring
 from freqbench.engine.critic import FIT_COLUMNS, Critic
@@ -26,8 +28,10 @@ from freqbench.job import costs
 from freqbench.job.grid import Grid
 from freqbench.job.plan import Plan, make_plan, volumes_root
 from freqbench.job.schema import JobSpec
-from freqbench.results import KEY, Lease, Shard, Store, index_keys
+from freqbench.results import KEY, Key, Lease, Shard, Store, index_keys
 from freqbench.results.glimpses import Glimpses
+from freqbench.results.releases import Origin, mixture
+from freqbench.results.schema import RELEASES
 from freqbench.results.volumes import VOLUMES
 
 COMPACT_ABOVE = 64
@@ -79,6 +83,7 @@ def execute(
     content = Additions.read(store).extend({"spec": grid.job.model_dump(mode="json"), "index": index})
     wanted = index_keys(content["index"])
     num_others, complaint = len(covered.keys() - wanted), store.complaint(wanted)
+    mixed = _mixture(store, plan, wanted) if plan.units and plan.num_done else None
     del covered, wanted
     store.write_job(content)
     run = Recorder(store, plan, console, shard)
@@ -91,6 +96,9 @@ def execute(
             f"{out}: {num_others} of its records belong to another job or to an earlier version of this one: they stay "
             "and are not shown; run.json holds this job from now on, and the runs' files hold the earlier ones"
         )
+
+    if mixed:
+        run.warn(f"{out}: {mixed}")
 
     def warn_of_loss(other: Mapping[str, Any]) -> None:
         who = f"run {other['run_id']} (host {other['host']}, pid {other['pid']})"
@@ -106,6 +114,15 @@ def execute(
     store.write_job(content)  # again, because the list of runs has grown
     run.require_kept()
     return run.summary
+
+
+def _mixture(store: Store, plan: Plan, wanted: Collection[Key]) -> str | None:
+    """Returns a line if the plan's rows will stand beside rows of the job that other releases made."""
+    todo = {unit.cell.key(unit.ref, target) for unit in plan.units for target in unit.targets}
+    rows = store.rows((*KEY, RELEASES.name, "run_id"))
+    counts = Counter[Origin](row[3:] for row in rows if row[:3] in wanted and row[:3] not in todo)
+    counts[releases(frozenset(TOOLCHAINS)), ""] += len(todo)
+    return mixture(counts, [*store.runs(), {"run_id": "", "code": provenance.git_state()}])
 
 
 def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = None) -> Summary:

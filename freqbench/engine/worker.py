@@ -449,6 +449,7 @@ class Worker:
             "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
             "threads": self.spec.threads,
             "window_batch": cell.window_batch or self.window_batch,
+            "releases": rows.releases_of(cell, self.spec.metrics),
             **values,
         }
 

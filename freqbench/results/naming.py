@@ -69,7 +69,9 @@ def named(table: pa.Table, index: Index) -> pa.Table:
         if column in table.column_names:
             ids = table[identity].cast(pa.string())
             there = pc.binary_join_element_wise(dataset, ids, "/")  # a job may name a model by the dataset
-            found = pc.coalesce(_found(there, names[column]), _found(ids, names[column]), table[column].cast(pa.string()))
+            found = pc.coalesce(
+                _found(there, names[column]), _found(ids, names[column]), table[column].cast(pa.string())
+            )
             table = table.set_column(table.column_names.index(column), column, found.dictionary_encode())
     return table
 

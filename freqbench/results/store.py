@@ -110,7 +110,10 @@ class Store:
 
         `as_written`: with the names of the run that wrote them.
         """
-        texts, index = pa.array(map("/".join, keys), pa.string()), NAMELESS if as_written else self._index(IDENTIFIED_BY)
+        texts, index = (
+            pa.array(map("/".join, keys), pa.string()),
+            NAMELESS if as_written else self._index(IDENTIFIED_BY),
+        )
         return self._files.consistent(lambda names: self._find_rows(names, texts, index))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
