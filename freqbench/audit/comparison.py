@@ -19,7 +19,8 @@ from freqbench.results.tolerances import EXACT, TOLERANCES
 Row = Mapping[str, Any]
 
 TEXTS = ("metrics", "null_reasons", ADDED.name)  # they list columns and values, which are compared themselves
-NUMERIC = {"python", *MOVE_NUMBERS, *(name for names in TOOLCHAINS.values() for name in names)} - {"freqbench"}
+MOVING = {*MOVE_NUMBERS, *(name for names in TOOLCHAINS.values() for name in names)}
+NUMERIC = {"python", *MOVING} - {"freqbench"}
 """Packages whose version may change the last bits; Ray, pyarrow and freqbench itself must not."""
 
 
@@ -101,28 +102,27 @@ class Cause:
 
     text: str
     excuses: bool  # results need no longer be equal to the bit
-    is_release: bool = False
+    is_release: bool = False  # of a package that may move numbers
 
 
 def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
     """Lists differences between the run that wrote a record (its file is empty if it is gone) and this machine.
 
-    Releases are those of the rows, of the worker; others, and those of rows that say none, are of the run's file.
+    Releases are those of the row, which its worker stated, and those in the run's file, of the process beside it.
     """
     differing = [
         Cause(text=f"{what}: {stored[column]} then, {found[column]} now", excuses=True)
         for column, what in (("device", "device"), ("threads", "threads"), ("window_batch", "window batch"))
         if stored[column] != found[column]
     ]
-    ran, here = run.get("versions") or {}, versions()
-    of_row, now = stated(stored[RELEASES.name]), {**here, **stated(found[RELEASES.name])}
-    then = {**ran, **of_row}
-    if not then:
+    ran, of_row = run.get("versions") or {}, stated(stored.get(RELEASES.name))
+    if not (ran or of_row):
         differing.append(Cause(text="versions: neither the row nor the run's file says them", excuses=True))
-    for name in sorted((ran.keys() | here.keys() if ran else frozenset()) | of_row.keys()):
-        if then.get(name) != now.get(name):
-            text = f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now"
-            differing.append(Cause(text=text, excuses=name in NUMERIC, is_release=name in of_row))
+    for then, now in ((ran, versions()), (of_row, stated(found.get(RELEASES.name)))):
+        for name in sorted(then.keys() | now.keys()) if then else ():
+            if then.get(name) != now.get(name):
+                text = f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now"
+                differing.append(Cause(text=text, excuses=name in NUMERIC, is_release=name in MOVING))
     processor, here = run.get("processor"), provenance.processor()
     if processor != here:
         text = f"{processor} then, {here} now" if processor else "the run's file does not say it"
@@ -131,7 +131,7 @@ def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
     code, code_here = (code_text(code) for code in (run.get("code"), provenance.git_state()))
     if code != code_here or code.endswith("changed"):
         differing.append(Cause(text=f"code: {code} then, {code_here} now", excuses=False))
-    return differing
+    return list(dict.fromkeys(differing))
 
 
 def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:

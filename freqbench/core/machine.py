@@ -47,7 +47,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def releases(parts: frozenset[str] = frozenset()) -> str:
-    """Returns the releases of what moves a row's numbers, `monai 1.6.0, ...`; `parts` are keys of TOOLCHAINS and others.
+    """Returns the releases of what moves a row's numbers, `monai 1.6.0, ...`; `parts` may be of TOOLCHAINS.
 
     >>> [part.split()[0] for part in releases(frozenset({"lpips"})).split(", ")]
     ['freqbench', 'lpips', 'monai', 'nibabel', 'numpy', 'scikit-image', 'scipy', 'SimpleITK', 'torch']

@@ -159,8 +159,11 @@ def _empty_record(unit: Unit, target: ModelSpec) -> Row:
 def releases_of(cell: Cell, metrics: Iterable[str]) -> str:
     """Returns the releases here of what moves the numbers of a cell."""
     models = [net for model in (*cell.models, *cell.targets) for net in (model, *model.members)]
-    kinds = (model.space.kind for model in models if isinstance(model.space, Pipeline))
-    return releases(frozenset({cell.dataset.loader, *metrics, *kinds, *(model.arch for model in models)}))
+    kinds = (
+        getattr(cell.dataset, "loader", ""),
+        *(net.space.kind for net in models if isinstance(net.space, Pipeline)),
+    )
+    return releases(frozenset({*metrics, *kinds, *(net.arch for net in models)}))
 
 
 def cell_columns(cell: Cell) -> Row:

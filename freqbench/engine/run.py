@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,6 +37,7 @@ from freqbench.results.volumes import VOLUMES
 COMPACT_ABOVE = 64
 COMMIT_EVERY_S = 5.0
 HEARTBEAT_S = 20.0
+EMPTY: Mapping[str, Any] = {"index": {"cells": [], "cases": {}}}  # of a store without a job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,6 @@ def execute(
     content = Additions.read(store).extend({"spec": grid.job.model_dump(mode="json"), "index": index})
     wanted = index_keys(content["index"])
     num_others, complaint = len(covered.keys() - wanted), store.complaint(wanted)
-    mixed = _mixture(store, plan, wanted) if plan.units and plan.num_done else None
     del covered, wanted
     store.write_job(content)
     run = Recorder(store, plan, console, shard)
@@ -96,9 +96,6 @@ def execute(
             f"{out}: {num_others} of its records belong to another job or to an earlier version of this one: they stay "
             "and are not shown; run.json holds this job from now on, and the runs' files hold the earlier ones"
         )
-
-    if mixed:
-        run.warn(f"{out}: {mixed}")
 
     def warn_of_loss(other: Mapping[str, Any]) -> None:
         who = f"run {other['run_id']} (host {other['host']}, pid {other['pid']})"
@@ -114,15 +111,6 @@ def execute(
     store.write_job(content)  # again, because the list of runs has grown
     run.require_kept()
     return run.summary
-
-
-def _mixture(store: Store, plan: Plan, wanted: Collection[Key]) -> str | None:
-    """Returns a line if the plan's rows will stand beside rows of the job that other releases made."""
-    todo = {unit.cell.key(unit.ref, target) for unit in plan.units for target in unit.targets}
-    rows = store.rows((*KEY, RELEASES.name, "run_id"))
-    counts = Counter[Origin](row[3:] for row in rows if row[:3] in wanted and row[:3] not in todo)
-    counts[releases(frozenset(TOOLCHAINS)), ""] += len(todo)
-    return mixture(counts, [*store.runs(), {"run_id": "", "code": provenance.git_state()}])
 
 
 def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = None) -> Summary:
@@ -186,6 +174,8 @@ class Recorder:
             self.warn(f"{reason}; the columns of LPIPS stay empty")
         for text in self._plan.grid.warnings:
             self.warn(text)
+        if self._plan.num_done and (line := self._mixture()):
+            self.warn(f"{self._store.root}: {line}")
         spec = WorkerSpec(
             run_id=self.run_id,
             metrics=self._plan.metrics,
@@ -315,6 +305,18 @@ class Recorder:
             self._lacks_glimpses = True
         self._patience.attempt(partial(self._record, "running"))
 
+    def _mixture(self) -> str | None:
+        """Returns a line if the plan's rows will stand beside rows of the job that other releases made."""
+        todo, wanted = self._todo, index_keys((self._store.job() if self._store.has_job else EMPTY)["index"])
+        rows = self._store.rows((*KEY, RELEASES.name, "run_id"))
+        counts = Counter[Origin](row[3:] for row in rows if row[:3] in wanted and row[:3] not in todo)
+        counts[releases(frozenset(TOOLCHAINS)), self.run_id] += len(todo)
+        return mixture(counts, [*self._store.runs(), {"run_id": self.run_id, "code": provenance.git_state()}])
+
+    @property
+    def _todo(self) -> set[Key]:
+        return {unit.cell.key(unit.ref, target) for unit in self._plan.units for target in unit.targets}
+
     def _look(self) -> None:
         """Counts the records that are no longer in the store, and warns of more of them.
 
@@ -323,7 +325,7 @@ class Recorder:
         """
         if self._found | self._writer.names <= self._store.names():
             return
-        todo = {unit.cell.key(unit.ref, target) for unit in self._plan.units for target in unit.targets}
+        todo = self._todo
         others = index_keys(self._plan.grid.index()) - todo
         rows = self._store.rows((*KEY, "run_id"))
         found = sum(row[:3] in others or (row[:3] in todo and row[3] >= self.run_id) for row in rows)
@@ -366,6 +368,7 @@ class Additions(Strict):
     """Additions of `score` to a store beyond its job's grid, kept in `run.json` so that every later report has them."""
 
     scored: dict[str, list[str]] = Field(default_factory=dict)  # ids of further targets, by cell id
+    named: dict[str, str] = Field(default_factory=dict)  # names of further targets, by id
     imported: list[ImportedCell] = Field(default_factory=list)  # by freqbench.exchange.adversarial_volumes
 
     @classmethod
@@ -377,11 +380,12 @@ class Additions(Strict):
 
     def add_targets(self, grid: Grid) -> "Additions":
         """Returns a copy with the targets of a grid's cells added."""
-        scored = dict(self.scored)
+        scored, named = dict(self.scored), dict(self.named)
         for cell in grid.cells:
             model_ids = [target.model_id for target in cell.targets]
             scored[cell.cell_id] = list(dict.fromkeys([*scored.get(cell.cell_id, []), *model_ids]))
-        return self.model_copy(update={"scored": scored})
+            named |= {target.model_id: target.name for target in cell.targets}
+        return self.model_copy(update={"scored": scored, "named": named})
 
     def add_imported(self, cell: ImportedCell) -> "Additions":
         """Returns a copy with one more imported cell."""
@@ -397,10 +401,11 @@ class Additions(Strict):
             {**cell, "targets": list(dict.fromkeys([*cell["targets"], *self.scored.get(cell["cell_id"], [])]))}
             for cell in (*grid_cells, *imported_cells)
         ]
-        added = self.model_dump() if self.imported else {"scored": self.scored}
-        return {**content, "index": {**content["index"], "cells": cells}, **added}
+        names = content["index"].get("names", {}).items()
+        named = {dataset: {**of, "models": self.named | of["models"]} for dataset, of in names}
+        added = self.model_dump(exclude=set() if self.imported else {"imported"})
+        return {**content, "index": {**content["index"], "cells": cells, "names": named}, **added}
 
     def write(self, store: Store, job: JobSpec) -> None:
         """Writes the additions into a store's job; if there is none yet, `job` becomes it, with an empty index."""
-        empty = {"spec": job.model_dump(mode="json"), "index": {"cells": [], "cases": {}}}
-        store.write_job(self.extend(store.job() if store.has_job else empty))
+        store.write_job(self.extend(store.job() if store.has_job else {"spec": job.model_dump(mode="json"), **EMPTY}))

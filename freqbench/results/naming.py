@@ -60,7 +60,7 @@ class Index(BaseModel):
 
 
 def named(table: pa.Table, index: Index) -> pa.Table:
-    """Returns rows with the names of an index; those of what it does not know stay. The columns are in IDENTIFIED_BY."""
+    """Returns rows with the names of an index, in columns of IDENTIFIED_BY; those of what it does not know stay."""
     if not index.names:
         return table
     names = _names(index)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
