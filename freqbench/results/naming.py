@@ -64,25 +64,29 @@ def named(table: pa.Table, index: Index) -> pa.Table:
     if not index.names:
         return table
     names = _names(index)
-    dataset = _found(table["case_key"], names["dataset"])
+    of_case = _found(table["case_key"], names["dataset"])
     for column, identity in IDENTIFIED_BY.items():
         if column in table.column_names:
-            ids = table[identity].cast(pa.string())
-            there = pc.binary_join_element_wise(dataset, ids, "/")  # a job may name a model by the dataset
-            found = pc.coalesce(
-                _found(there, names[column]), _found(ids, names[column]), table[column].cast(pa.string())
-            )
-            table = table.set_column(table.column_names.index(column), column, found.dictionary_encode())
+            found, said = _found(table[identity], names[column]), table[column].combine_chunks().cast(pa.string())
+            if of_dataset := {key: name for key, name in names[column].items() if "/" in key}:
+                ids = table[identity].combine_chunks().cast(pa.string())
+                there = pc.binary_join_element_wise(of_case, ids, "/")
+                found = pc.coalesce(_found(there, of_dataset), found)
+            coded = pc.coalesce(found, said).dictionary_encode()
+            table = table.set_column(table.column_names.index(column), column, coded)
     return table
 
 
-def _found(ids: pa.ChunkedArray, names: Mapping[str, str]) -> pa.ChunkedArray:
-    places = pc.index_in(ids.cast(pa.string()), value_set=pa.array(list(names), pa.string()))
-    return pc.take(pa.chunked_array([pa.array(list(names.values()), pa.string())]), places)
+def _found(ids: pa.Array | pa.ChunkedArray, names: Mapping[str, str]) -> pa.Array:
+    """Returns the name of each id, null for an unknown one; ids have few values, which alone are looked up."""
+    coded = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+    coded = coded if pa.types.is_dictionary(coded.type) else coded.dictionary_encode()
+    places = pc.index_in(coded.dictionary.cast(pa.string()), value_set=pa.array(list(names), pa.string()))
+    return pa.array(list(names.values()), pa.string()).take(places).take(coded.indices)
 
 
 def _names(index: Index) -> dict[str, dict[str, str]]:
-    """Returns for each column of IDENTIFIED_BY its names, by identity, or by dataset and identity."""
+    """Returns for each column of IDENTIFIED_BY its names by identity; by `DATASET/IDENTITY` where datasets differ."""
     names = {column: dict[str, str]() for column in IDENTIFIED_BY}
     names["params"] = {cell.cell_id: cell.params for cell in index.cells if cell.params is not None}
     for dataset, of in index.names.items():
@@ -91,5 +95,7 @@ def _names(index: Index) -> dict[str, dict[str, str]]:
         names["case_id"] |= dict(zip(keys, of.case_ids, strict=True))
         names["patient_id"] |= dict(zip(keys, of.patients, strict=True))
         names["class_name"] |= {f"{dataset}/{number}": name for number, name in enumerate(of.classes)}
-        names["source_model"] |= of.models | {f"{dataset}/{model_id}": name for model_id, name in of.models.items()}
+        for model_id, name in of.models.items():
+            if names["source_model"].setdefault(model_id, name) != name:
+                names["source_model"][f"{dataset}/{model_id}"] = name
     return names | {"target_model": names["source_model"]}

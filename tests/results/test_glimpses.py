@@ -39,6 +39,14 @@ def cases(root: str) -> dict[str, str]:
     return {cell: case[0] for cell, case in paths_of(root)}
 
 
+def test_a_caption_calls_a_model_by_its_name_of_now(tmp_path: Path) -> None:
+    captions = ["clean", "adversarial", "change", "a, clean, DSC 80.0"]
+    (tmp_path / "a.json").write_text(json.dumps(content(captions=captions, models={"a": "id_a", "clean": "id_c"})))
+    named = read(str(tmp_path / "a.json"), {"id_a": "b", "id_b": "c"})
+    assert named
+    assert named.captions == [*captions[:3], "b, clean, DSC 80.0"]
+
+
 @pytest.mark.parametrize("kind", ["folder", "memory"])
 def test_a_worse_case_replaces_the_former_and_a_better_one_does_not_in_this_run_and_the_next(
     kind: str, tmp_path: Path
