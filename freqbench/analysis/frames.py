@@ -72,9 +72,9 @@ def found_records(
 
 def mixture_of(records: pd.DataFrame, runs: Iterable[Mapping[str, Any]]) -> str | None:
     """Returns a line on records of `records_frame` that several releases or commits made, by their stores' `runs`."""
-    counts = records.groupby(["releases", "run_id"], observed=True, dropna=False).size()
-    rows = {(text if isinstance(text, str) else None, str(run_id)): count for (text, run_id), count in counts.items()}
-    return mixture(rows, runs)
+    counts = records.groupby(["releases", "run_id"], observed=True, dropna=False).size().reset_index()
+    origins = counts.itertuples(index=False, name=None)
+    return mixture({(text if isinstance(text, str) else None, run_id): rows for text, run_id, rows in origins}, runs)
 
 
 def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFrame:

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from freqbench.core.documents import object_of
-from freqbench.core.machine import MOVE_NUMBERS, TOOLCHAINS, versions
+from freqbench.core.machine import PACKAGES, TOOLCHAINS, versions
 from freqbench.core.measures import ADDED_METRIC, Tolerance
 from freqbench.engine import provenance
 from freqbench.job.grid import Grid
 from freqbench.pipelines import Pipeline
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
-from freqbench.results.releases import code_text, stated
+from freqbench.results.releases import code_text, parse_releases
 from freqbench.results.schema import ADDED, RELEASES, added_values
 from freqbench.results.tolerances import EXACT, TOLERANCES
 
 Row = Mapping[str, Any]
 
 TEXTS = ("metrics", "null_reasons", ADDED.name)  # they list columns and values, which are compared themselves
-MOVING = {*MOVE_NUMBERS, *(name for names in TOOLCHAINS.values() for name in names)}
+MOVING = {*PACKAGES, *(name for names in TOOLCHAINS.values() for name in names)} - {"ray", "pyarrow"}
 NUMERIC = {"python", *MOVING} - {"freqbench"}
 """Packages whose version may change the last bits; Ray, pyarrow and freqbench itself must not."""
 
@@ -115,10 +115,10 @@ def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
         for column, what in (("device", "device"), ("threads", "threads"), ("window_batch", "window batch"))
         if stored[column] != found[column]
     ]
-    ran, of_row = run.get("versions") or {}, stated(stored.get(RELEASES.name))
+    ran, of_row = run.get("versions") or {}, parse_releases(stored.get(RELEASES.name))
     if not (ran or of_row):
         differing.append(Cause(text="versions: neither the row nor the run's file says them", excuses=True))
-    for then, now in ((ran, versions()), (of_row, stated(found.get(RELEASES.name)))):
+    for then, now in ((ran, versions()), (of_row, parse_releases(found.get(RELEASES.name)))):
         for name in sorted(then.keys() | now.keys()) if then else ():
             if then.get(name) != now.get(name):
                 text = f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now"

@@ -16,19 +16,15 @@ import psutil
 
 from freqbench.core.errors import UserError
 
-PACKAGES = (
-    *("freqbench", "torch", "ray", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel", "SimpleITK"),
-    *("pyarrow", "nnunetv2"),
-)
-MOVE_NUMBERS = tuple(sorted({*PACKAGES} - {"ray", "pyarrow", "lpips", "nnunetv2"}, key=str.lower))
+MOVE_NUMBERS = ("freqbench", "torch", "monai", "numpy", "scipy", "scikit-image", "nibabel", "SimpleITK")
 """The packages whose release may change the numbers of every row."""
+PACKAGES = (*MOVE_NUMBERS, "lpips", "ray", "pyarrow", "nnunetv2")
 TOOLCHAINS: Mapping[str, tuple[str, ...]] = {
     "nnunet": ("nnunetv2", "dynamic_network_architectures"),
     "onnx": ("onnx", "onnx2torch", "onnxruntime"),
     "dicom": ("pydicom",),
-    "lpips": ("lpips",),
 }
-"""Further ones that may change the numbers of rows with a kind of network or pipeline, a loader or a metric."""
+"""Further ones that may change the numbers of rows with a kind of network or pipeline, or a loader."""
 THREADS = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
     *("NUMEXPR_NUM_THREADS", "NUMEXPR_MAX_THREADS", "NUMBA_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"),
@@ -42,21 +38,25 @@ LARGEST_TENSORS = 1 << 30, 32 << 20  # bytes; the second is the most that an old
 
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the installed packages that numbers depend on."""
-    return {"python": sys.version.split()[0], **_installed(PACKAGES)}
+    return {"python": sys.version.split()[0], **_versions_of(PACKAGES)}
 
 
 @cache
 def releases(parts: frozenset[str] = frozenset()) -> str:
-    """Returns the releases of what moves a row's numbers, `monai 1.6.0, ...`; `parts` may be of TOOLCHAINS.
+    """Returns the releases of what moves a row's numbers, `monai 1.6.0, ...`; `parts` may be of TOOLCHAINS or PACKAGES.
 
-    >>> [part.split()[0] for part in releases(frozenset({"lpips"})).split(", ")]
-    ['freqbench', 'lpips', 'monai', 'nibabel', 'numpy', 'scikit-image', 'scipy', 'SimpleITK', 'torch']
+    >>> [part.split()[0] for part in releases(frozenset({"nnunet", "unet"})).split(", ")][3:6]
+    ['nibabel', 'nnunetv2', 'numpy']
     """
-    names = {*MOVE_NUMBERS, *(name for part in parts for name in TOOLCHAINS.get(part, ()))}
-    return ", ".join(f"{name} {release}" for name, release in _installed(sorted(names, key=str.lower)).items())
+    names = {
+        *MOVE_NUMBERS,
+        *parts.intersection(PACKAGES),
+        *(name for part in parts for name in TOOLCHAINS.get(part, ())),
+    }
+    return ", ".join(f"{name} {release}" for name, release in _versions_of(sorted(names, key=str.lower)).items())
 
 
-def _installed(names: Iterable[str]) -> dict[str, str]:
+def _versions_of(names: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in names:
         with suppress(importlib.metadata.PackageNotFoundError):

@@ -310,7 +310,7 @@ class Recorder:
         todo, wanted = self._todo, index_keys((self._store.job() if self._store.has_job else EMPTY)["index"])
         rows = self._store.rows((*KEY, RELEASES.name, "run_id"))
         counts = Counter[Origin](row[3:] for row in rows if row[:3] in wanted and row[:3] not in todo)
-        counts[releases(frozenset(TOOLCHAINS)), self.run_id] += len(todo)
+        counts[releases(frozenset({*TOOLCHAINS, *self._plan.metrics})), self.run_id] += len(todo)
         return mixture(counts, [*self._store.runs(), {"run_id": self.run_id, "code": provenance.git_state()}])
 
     @property

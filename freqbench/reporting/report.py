@@ -78,7 +78,7 @@ def report(
         sections, mixed = _one_table(table, stores, job_keys, runs)
         if mixed and format == "csv":
             warnings.warn(mixed, stacklevel=2)
-        return render_all([*sections, *_mixed(mixed)])
+        return render_all([*sections, *_note_on(mixed)])
     stored, records = found_records(stores, job_keys)
     records = exclude(records, stored)
     left_out, mixed = _left_out(records, len(stored) - len(records)), mixture_of(records, runs)
@@ -87,7 +87,7 @@ def report(
             warnings.warn(text, stacklevel=2)
         return render.csv(summary(records).rename(columns=lambda name: name.removeprefix(ADDED)))
     sections = _sections(records, left_out, None if job_keys is None else len(job_keys)) + unasked_sections(records)
-    sections += [*_audit(stores, job_keys, records), *_mixed(mixed)]
+    sections += [*_audit(stores, job_keys, records), *_note_on(mixed)]
     notes = "\n\n".join(filter(None, (NOTES, steps_text(records))))
     return render_all([*sections, Section("How to read this", text=notes)])
 
@@ -99,7 +99,7 @@ def renderer(format: str, regional: Collection[str] = ()) -> Callable[[Sequence[
     return lambda sections: FORMATS[format](render.word_sections(sections, regional))
 
 
-def _mixed(line: str | None) -> list[Section]:
+def _note_on(line: str | None) -> list[Section]:
     return [Section("Releases", text=line)] if line else []
 
 

@@ -87,7 +87,7 @@ class KeptSlice(Slice):
 
     models: dict[str, str] = Field(default={})
 
-    def named(self, names: Mapping[str, str]) -> Slice:
+    def rename(self, names: Mapping[str, str]) -> Slice:
         """Returns the slice with captions that call models as `names` do, by id."""
         parts = [caption.partition(",") for caption in self.captions]
         captions = [names.get(self.models.get(name, ""), name) + comma + rest for name, comma, rest in parts]
@@ -105,7 +105,7 @@ def read(path: str, names: Mapping[str, str]) -> Slice | None:
     """Reads a glimpse, with captions of the `names` of models by id; None for no such file or another one."""
     try:
         content = storage.read_range(path, 0, MAX_BYTES + 1)
-        return KeptSlice.model_validate_json(content).named(names) if len(content) <= MAX_BYTES else None
+        return KeptSlice.model_validate_json(content).rename(names) if len(content) <= MAX_BYTES else None
     except (FileNotFoundError, ValueError):  # a run may have replaced it
         return None
 

@@ -59,25 +59,25 @@ class Index(BaseModel):
         return self
 
 
-def named(table: pa.Table, index: Index) -> pa.Table:
+def rename_rows(table: pa.Table, index: Index) -> pa.Table:
     """Returns rows with the names of an index, in columns of IDENTIFIED_BY; those of what it does not know stay."""
     if not index.names:
         return table
     names = _names(index)
-    of_case = _found(table["case_key"], names["dataset"])
+    of_case = _look_up(table["case_key"], names["dataset"])
     for column, identity in IDENTIFIED_BY.items():
         if column in table.column_names:
-            found, said = _found(table[identity], names[column]), table[column].combine_chunks().cast(pa.string())
+            found, said = _look_up(table[identity], names[column]), table[column].combine_chunks().cast(pa.string())
             if of_dataset := {key: name for key, name in names[column].items() if "/" in key}:
                 ids = table[identity].combine_chunks().cast(pa.string())
                 there = pc.binary_join_element_wise(of_case, ids, "/")
-                found = pc.coalesce(_found(there, of_dataset), found)
+                found = pc.coalesce(_look_up(there, of_dataset), found)
             coded = pc.coalesce(found, said).dictionary_encode()
             table = table.set_column(table.column_names.index(column), column, coded)
     return table
 
 
-def _found(ids: pa.Array | pa.ChunkedArray, names: Mapping[str, str]) -> pa.Array:
+def _look_up(ids: pa.Array | pa.ChunkedArray, names: Mapping[str, str]) -> pa.Array:
     """Returns the name of each id, null for an unknown one; ids have few values, which alone are looked up."""
     coded = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
     coded = coded if pa.types.is_dictionary(coded.type) else coded.dictionary_encode()

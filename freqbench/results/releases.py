@@ -12,10 +12,10 @@ Origin = tuple[str | None, str]
 """A row's `releases` and `run_id`."""
 
 
-def stated(text: str | None) -> dict[str, str]:
+def parse_releases(text: str | None) -> dict[str, str]:
     """Returns the releases in a row's `releases` by distribution.
 
-    >>> stated("monai 1.6.0, torch 2.13.0"), stated(None)
+    >>> parse_releases("monai 1.6.0, torch 2.13.0"), parse_releases(None)
     ({'monai': '1.6.0', 'torch': '2.13.0'}, {})
     """
     return {name: release for name, _, release in (part.rpartition(" ") for part in (text or "").split(", ")) if name}
@@ -38,7 +38,7 @@ def mixture(rows: Mapping[Origin, int], runs: Iterable[Mapping[str, Any]]) -> st
     for (text, run_id), count in rows.items():
         run = of_run.get(run_id, {})
         ran = run.get("versions") or {}
-        used = stated(text) or {name: str(ran[name]) for name in MOVE_NUMBERS if name in ran}
+        used = parse_releases(text) or {name: str(ran[name]) for name in MOVE_NUMBERS if name in ran}
         if run.get("code"):
             used["freqbench"] = f"{used.get('freqbench', '')} at {code_text(run['code'])}".strip()
         elif run_id not in of_run:

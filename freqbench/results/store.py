@@ -26,7 +26,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.results import compaction
 from freqbench.results.files import SCHEMAS, Files, coded_schema
-from freqbench.results.naming import IDENTIFIED_BY, Index, named
+from freqbench.results.naming import IDENTIFIED_BY, Index, rename_rows
 from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, SCHEMA_VERSION
 from freqbench.results.winners import ORDER, commit_text, shared_rows, split_winners, winners
 from freqbench.results.writer import Writer
@@ -110,10 +110,8 @@ class Store:
 
         `as_written`: with the names of the run that wrote them.
         """
-        texts, index = (
-            pa.array(map("/".join, keys), pa.string()),
-            NAMELESS if as_written else self._index(IDENTIFIED_BY),
-        )
+        texts = pa.array(map("/".join, keys), pa.string())
+        index = NAMELESS if as_written else self._index(IDENTIFIED_BY)
         return self._files.consistent(lambda names: self._find_rows(names, texts, index))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
@@ -228,7 +226,7 @@ class Store:
         tables = self._files.consistent(lambda names: self._read(names, wanted, known))
         table = pa.concat_tables([coded_schema("records", wanted).empty_table(), *tables])
         winning = table.unify_dictionaries().take(pa.array(winners(table)))
-        return named(winning, index).select(list(columns))
+        return rename_rows(winning, index).select(list(columns))
 
     def _lacking(self) -> dict[str, list[Key]]:
         halves = self._files.halves
@@ -257,7 +255,7 @@ class Store:
             wanted = pc.and_(pa.chunked_array([pa.array(wins)]), pc.is_in(texts, keys))
             if pc.any(wanted).as_py():
                 classes = self._classes([name], [table.filter(wanted)], _ALL_CLASSES, index).to_pylist()
-                for row in named(self._files.columns("records", name, _ALL).filter(wanted), index).to_pylist():
+                for row in rename_rows(self._files.columns("records", name, _ALL).filter(wanted), index).to_pylist():
                     key: Key = row["cell_id"], row["case_key"], row["target_model_id"]
                     rows_by_key[key] = row, [line for line in classes if all(line[part] == row[part] for part in KEY)]
         return rows_by_key
@@ -266,18 +264,20 @@ class Store:
         self, names: Sequence[str], tables: Sequence[pa.Table], columns: Sequence[str], index: Index
     ) -> pa.Table:
         """Returns the class rows of the winning records, each from the file of its record."""
-        identities = (IDENTIFIED_BY[name] for name in columns if name in IDENTIFIED_BY)
-        schema = coded_schema("class_records", list(dict.fromkeys((*COMMIT, *columns, *identities))))
+        schema = coded_schema("class_records", list(dict.fromkeys((*COMMIT, *columns, "class_index"))))
+        kept = list(dict.fromkeys((*columns, "case_key", "class_index")))  # these two name classes
 
         def read(file: tuple[str, pa.Table]) -> list[pa.Table]:
             name, texts = file[0], commit_text(file[1])
             pieces = self._files.pieces("class_records", name, self._files.open("class_records", name), schema)
-            return [piece.filter(pc.is_in(commit_text(piece), texts)) for piece in pieces]
+            return [piece.filter(pc.is_in(commit_text(piece), texts)).select(kept) for piece in pieces]
 
         winning = [table.filter(pa.array(wins)) for table, wins in zip(tables, split_winners(tables), strict=True)]
         files = [file for file in zip(names, winning, strict=True) if len(file[1])]
         tables_read = chain.from_iterable(self._files.each(read, files))
-        return named(pa.concat_tables([schema.empty_table(), *tables_read]), index).select(list(columns))
+        return rename_rows(pa.concat_tables([schema.empty_table().select(kept), *tables_read]), index).select(
+            list(columns)
+        )
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps({**content, "schema_version": SCHEMA_VERSION}, indent=2)

@@ -1,4 +1,4 @@
-"""What rows are of is called as the store's job calls it now, looked up by identity, whatever old rows say."""
+"""Rows have the names that the store's job gives now, looked up by identity, whatever they said when they were written."""
 
 import copy
 import io
@@ -20,13 +20,13 @@ from freqbench.job.grid import further_targets
 from freqbench.results import Store
 from freqbench.results.naming import IDENTIFIED_BY
 
-NAMES = {
+NAMES: dict[str, Any] = {
     "models": {"id_unet": "new model"},
     "classes": ["new 0", "new 1"],
     "case_ids": ["new case", "other"],
     "patients": ["new patient", "other"],
 }
-INDEX = {
+INDEX: dict[str, Any] = {
     "cells": [{"cell_id": "cell0", "dataset": "new data", "targets": ["id_unet"], "params": "{}"}],
     "cases": {"new data": ["case0", "case1"]},
     "names": {"new data": NAMES},
