@@ -1,11 +1,13 @@
 """Names of what rows are of, looked up by identity: as the store's job has them now, not as old rows say them."""
 
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from freqbench.core.identity import digest
 
 Name = Annotated[str, Field(max_length=4096)]
 
@@ -75,6 +77,21 @@ def rename_rows(table: pa.Table, index: Index) -> pa.Table:
             coded = pc.coalesce(found, said).dictionary_encode()
             table = table.set_column(table.column_names.index(column), column, coded)
     return table
+
+
+def rename_run(run: dict[str, Any], index: Index) -> dict[str, Any]:
+    """Returns a run's facts with the names of an index for its datasets, known by a case, and for its models."""
+    names, known, others = _names(index), dict[str, Any](), dict[str, Any]()
+    for name, facts in (run.get("datasets") or {}).items():
+        # As in `data.case_key_of`.
+        keys = (digest([facts.get("recipe") or {}, each]) for each in (facts.get("cases") or {}).values())
+        now = next((names["dataset"][key] for key in keys if key in names["dataset"]), None)
+        (others if now is None else known)[now or name] = facts
+    named = names["source_model"]
+    models = {
+        key: {**facts, "name": named.get(key, facts.get("name"))} for key, facts in (run.get("models") or {}).items()
+    }
+    return {**run, **({"datasets": others | known} if known else {}), **({"models": models} if models else {})}
 
 
 def _look_up(ids: pa.Array | pa.ChunkedArray, names: Mapping[str, str]) -> pa.Array:

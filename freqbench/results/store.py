@@ -26,7 +26,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.results import compaction
 from freqbench.results.files import SCHEMAS, Files, coded_schema
-from freqbench.results.naming import IDENTIFIED_BY, Index, rename_rows
+from freqbench.results.naming import IDENTIFIED_BY, Index, rename_rows, rename_run
 from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, SCHEMA_VERSION
 from freqbench.results.winners import ORDER, commit_text, shared_rows, split_winners, winners
 from freqbench.results.writer import Writer
@@ -167,8 +167,9 @@ class Store:
         self._write_json(f"runs/{run_id}.json", {**facts, "run_id": run_id})
 
     def runs(self) -> list[dict[str, Any]]:
-        """Returns the facts that the runs wrote about themselves, ordered by id."""
-        return list(self._files.each(self.run, self.run_ids()))
+        """Returns the facts that the runs wrote about themselves, ordered by id, with the names that rows have."""
+        index, runs = self._index(IDENTIFIED_BY), self._files.each(self.run, self.run_ids())
+        return [rename_run(run, index) for run in runs] if index.names else list(runs)
 
     def run(self, run_id: str) -> dict[str, Any]:
         """Returns the facts of a run of `run_ids`; raises UserError if some have the wrong type."""

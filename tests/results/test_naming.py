@@ -1,8 +1,9 @@
-"""Rows have the names that the store's job gives now, looked up by identity, whatever they said when they were written."""
+"""Rows have the names that the store's job gives now, looked up by identity, whatever they said once."""
 
 import copy
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from freqbench.audit.probe_files import root_of
 from freqbench.core.errors import UserError
 from freqbench.engine import run as runner
 from freqbench.job.grid import further_targets
+from freqbench.reporting.contents import contents
 from freqbench.results import Store
 from freqbench.results.naming import IDENTIFIED_BY
 
@@ -128,6 +130,23 @@ def test_models_that_swap_names_keep_their_numbers_without_a_new_row(tmp_path: P
     execute(swapped(content), tmp_path / "fresh")
     assert clean_scores(tmp_path / "old") == clean_scores(tmp_path / "fresh")
     assert len({*clean_scores(tmp_path / "fresh").values()}) == 2
+
+
+def test_a_private_dataset_stays_private_when_names_are_swapped(tmp_path: Path) -> None:
+    """The file of the run has the facts under the old names: neither page nor figures may show what was not shared."""
+    names, shapes = ("open", "private"), (SHAPE, [16, 16, 16])
+
+    def of(names: Sequence[str]) -> dict[str, Any]:
+        pairs = zip(names, shapes, (True, False), strict=True)
+        phantom = {"loader": "phantom", "cases": 1}
+        return small(
+            datasets=[{**phantom, "name": name, "shape": shape, "share": share} for name, shape, share in pairs]
+        )
+
+    execute(of(names), tmp_path)
+    assert contents([Store(str(tmp_path))]).restricted == ["private"]
+    assert execute(of(names[::-1]), tmp_path).num_new == 0
+    assert contents([Store(str(tmp_path))]).restricted == ["open"]
 
 
 @pytest.mark.integration
