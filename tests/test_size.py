@@ -30,7 +30,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "pipelines": 1148,
         "remote": 458,
         "reporting": 7660,
-        "results": 2073,
+        "results": 2093,
         "training": 1720,
     },
     "tests": {
@@ -52,7 +52,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "pipelines": 1270,
         "remote": 586,
         "reporting": 6750,
-        "results": 1333,
+        "results": 1351,
         "security": 1707,
         "third_party": 899,
         "tools": 6249,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61050, "tests": 63655}  # names by identity and a line on mixed releases: 284 and 263 lines
+SUMS = {"freqbench": 61070, "tests": 63672}  # names by identity, and a line where releases are mixed, are new
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
