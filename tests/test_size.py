@@ -53,14 +53,14 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "remote": 586,
         "reporting": 6750,
         "results": 1351,
-        "security": 1707,
+        "security": 1708,
         "third_party": 899,
         "tools": 6249,
         "toy_package": 58,
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61070, "tests": 63672}  # names by identity, and a line where releases are mixed, are new
+SUMS = {"freqbench": 61070, "tests": 63673}  # names by identity, and a line where releases are mixed, are new
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
