@@ -14,35 +14,35 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 333,
-        "analysis": 1450,
+        "analysis": 1459,
         "api": 1291,
         "attacks": 7032,
-        "audit": 3983,
-        "cli": 2404,
-        "core": 3635,  # one digest by place, size and times
+        "audit": 3986,
+        "cli": 2406,
+        "core": 3660,  # one digest by place, size and times
         "data": 6665,
-        "engine": 4530,
-        "exchange": 1024,
-        "job": 2622,
+        "engine": 4568,
+        "exchange": 1023,
+        "job": 2633,
         "metrics": 1436,  # weights are checked when read
         "models": 8566,  # files beside commands and bundles count
         "ops": 3467,
         "pipelines": 1148,
         "remote": 458,
-        "reporting": 7488,
-        "results": 1885,
+        "reporting": 7508,
+        "results": 2098,
         "training": 1720,
     },
     "tests": {
         ".": 3776,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5488,
-        "audit": 2381,
+        "audit": 2392,
         "cli": 2068,
         "cluster": 409,
         "core": 1731,  # the one keeper's contract, in each of its three places
         "data": 6050,
-        "engine": 6729,
+        "engine": 6759,
         "exchange": 822,
         "golden": 556,
         "job": 1890,
@@ -51,16 +51,16 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1749,
         "pipelines": 1270,
         "remote": 586,
-        "reporting": 6480,
-        "results": 1121,
-        "security": 1706,
+        "reporting": 6491,
+        "results": 1349,
+        "security": 1707,
         "third_party": 881,
         "tools": 6249,
         "toy_package": 58,
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61137, "tests": 64134}
+SUMS = {"freqbench": 61457, "tests": 64415}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

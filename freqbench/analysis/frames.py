@@ -5,7 +5,8 @@ sorting a column sorts its texts; source and target share theirs, so that the tw
 """
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,13 +15,14 @@ import pyarrow as pa
 from freqbench.core.errors import UserError
 from freqbench.core.types import AGREEMENT, IN_FILE
 from freqbench.results import KEY, RECORDS, Key, Store, latest
+from freqbench.results.releases import mixture
 from freqbench.results.schema import COMMIT, added_values
 
 IDENTITY = (
     *KEY,
     *("source_model_id", "dataset", "reference", "scored_on", "case_id", "patient_id", "source_model", "target_model"),
     *("attack", "variant", "params", "budget_name", "budget", "threat_model", "seed", "precision", "compile"),
-    *("num_classes", "status", "error", "null_reasons", "run_id", "finished_at"),
+    *("num_classes", "status", "error", "null_reasons", "run_id", "finished_at", "releases"),
 )
 """Columns that every table needs to identify its rows."""
 
@@ -66,6 +68,13 @@ def found_records(
         where = ", ".join(store.root for store in sources)
         raise UserError(f"{where}: expected results to report, found none: run the job first, or check the folder")
     return stored, records
+
+
+def mixture_of(records: pd.DataFrame, runs: Iterable[Mapping[str, Any]]) -> str | None:
+    """Returns a line on records of `records_frame` that several releases or commits made, by their stores' `runs`."""
+    counts = records.groupby(["releases", "run_id"], observed=True, dropna=False).size().reset_index()
+    origins = counts.itertuples(index=False, name=None)
+    return mixture({(text if isinstance(text, str) else None, run_id): rows for text, run_id, rows in origins}, runs)
 
 
 def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFrame:

@@ -6,19 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from freqbench.core.documents import object_of
-from freqbench.core.machine import versions
+from freqbench.core.machine import PACKAGES, TOOLCHAINS, versions
 from freqbench.core.measures import ADDED_METRIC, Tolerance
 from freqbench.engine import provenance
 from freqbench.job.grid import Grid
 from freqbench.pipelines import Pipeline
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
-from freqbench.results.schema import ADDED, added_values
+from freqbench.results.releases import code_text, parse_releases
+from freqbench.results.schema import ADDED, RELEASES, added_values
 from freqbench.results.tolerances import EXACT, TOLERANCES
 
 Row = Mapping[str, Any]
 
 TEXTS = ("metrics", "null_reasons", ADDED.name)  # they list columns and values, which are compared themselves
-NUMERIC = ("python", "torch", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel")
+MOVING = {*PACKAGES, *(name for names in TOOLCHAINS.values() for name in names)} - {"ray", "pyarrow"}
+NUMERIC = {"python", *MOVING} - {"freqbench"}
 """Packages whose version may change the last bits; Ray, pyarrow and freqbench itself must not."""
 
 
@@ -100,37 +102,36 @@ class Cause:
 
     text: str
     excuses: bool  # results need no longer be equal to the bit
+    is_release: bool = False  # of a package that may move numbers
 
 
 def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
-    """Lists differences between the run that wrote a record (its file is empty if it is gone) and this machine."""
+    """Lists differences between the run that wrote a record (its file is empty if it is gone) and this machine.
+
+    Releases are those of the row, which its worker stated, and those in the run's file, of the process beside it.
+    """
     differing = [
         Cause(text=f"{what}: {stored[column]} then, {found[column]} now", excuses=True)
         for column, what in (("device", "device"), ("threads", "threads"), ("window_batch", "window batch"))
         if stored[column] != found[column]
     ]
-    then, now = run.get("versions") or {}, versions()
-    if not then:
-        differing.append(Cause(text="versions: the run's file does not say them", excuses=True))
-    for name in sorted(then.keys() | now.keys()) if then else ():
-        if then.get(name) != now.get(name):
-            text = f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now"
-            differing.append(Cause(text=text, excuses=name in NUMERIC))
+    ran, of_row = run.get("versions") or {}, parse_releases(stored.get(RELEASES.name))
+    if not (ran or of_row):
+        differing.append(Cause(text="versions: neither the row nor the run's file says them", excuses=True))
+    for then, now in ((ran, versions()), (of_row, parse_releases(found.get(RELEASES.name)))):
+        for name in sorted(then.keys() | now.keys()) if then else ():
+            if then.get(name) != now.get(name):
+                text = f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now"
+                differing.append(Cause(text=text, excuses=name in NUMERIC, is_release=name in MOVING))
     processor, here = run.get("processor"), provenance.processor()
     if processor != here:
         text = f"{processor} then, {here} now" if processor else "the run's file does not say it"
         differing.append(Cause(text=f"processor: {text}", excuses=True))
     # Results must not change with the commit of freqbench unless an identity does.
-    code, code_here = (_commit(code) for code in (run.get("code"), provenance.git_state()))
+    code, code_here = (code_text(code) for code in (run.get("code"), provenance.git_state()))
     if code != code_here or code.endswith("changed"):
         differing.append(Cause(text=f"code: {code} then, {code_here} now", excuses=False))
-    return differing
-
-
-def _commit(code: Row | None) -> str:
-    if not code:
-        return "unknown"
-    return f"{str(code.get('commit'))[:12]}{', with files changed' if code.get('dirty') else ''}"
+    return list(dict.fromkeys(differing))
 
 
 def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:

@@ -113,7 +113,7 @@ def compare(store: Store, count: int) -> Comparison:
     number = min(count, len(rows))
     keys = [rows[place * len(rows) // number][:3] for place in range(number)]
     comparison = Comparison(agreements={}, left_out=Counter(), rows=number, saved=len(rows))
-    for row, classes in store.found(keys).values():
+    for row, classes in store.found(keys, as_written=True).values():  # files are named as rows were
         place = storage.join(root, folders[row["cell_id"], row["case_key"]])
         names.require_inside(store.root, place)
         _compare_row(row, classes, place, comparison)

@@ -66,7 +66,8 @@ class Reproducer:
 
     def each(self, keys: Sequence[Key]) -> Iterator[Reproduction]:
         """Yields one result per key; records that share a worker follow each other."""
-        pairs = self._store.found(keys)
+        # Names are those of the job that is expanded: the run's, or the one that was given.
+        pairs = self._store.found(keys, as_written=self._job is None)
         run_ids = {row["run_id"] for row, _ in pairs.values()}.intersection(self._store.run_ids())
         runs = {run_id: self._store.run(run_id) for run_id in run_ids}
         order = ("threads", "window_batch", "source_model", "dataset", "case_id", "attack")
@@ -224,9 +225,10 @@ def _say(made: Reproduction, console: Console) -> None:
         if len(differences) > MOST_DIFFERENCES:
             table.caption = f"and {len(differences) - MOST_DIFFERENCES} more"
         console.print(table)
-    if differences or made.reason:
-        causes = [f"differs: {cause.text}" for cause in made.causes] or [NONE_DIFFERS]
-        console.print("\n".join(f"  {text}" for text in causes), soft_wrap=True)
+    is_other = bool(differences or made.reason)
+    told = [f"differs: {cause.text}" for cause in made.causes if is_other or cause.is_release]
+    for text in told or [NONE_DIFFERS] * is_other:
+        console.print(f"  {text}", soft_wrap=True)
 
 
 def _value(value: Any) -> str:

@@ -99,9 +99,11 @@ def _show_most(out: str, job: str | None, trusted: bool) -> None:
 
     store = Store(out)
     with common.print_warnings():
-        findings = audited(gathered([store], keys_of([store.job()]), always_classes=True))
+        evidence = gathered([store], keys_of([store.job()]), always_classes=True)
+    findings = audited(evidence)
     width = min(shutil.get_terminal_size((TERMINAL_WIDTH, 0)).columns, TERMINAL_WIDTH)
-    common.put(shown.first_screen(findings, [*_remedies(store, findings, job, trusted)], width), None)
+    remedies = [*filter(None, [evidence.mixed]), *_remedies(store, findings, job, trusted)]
+    common.put(shown.first_screen(findings, remedies, width), None)
 
 
 def _remedies(store: "Store", findings: "tuple[Finding, ...]", job: str | None, trusted: bool) -> Iterator[str]:
@@ -150,7 +152,7 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
     who = f"What is in doubt: {amount(doubt.patients, 'patient')}"
     num_cases, num_audited = (
         len({key for name, key in each.rows(("dataset", "case_key")) if name == doubt.dataset})
-        for each in (store, Store(root_of(store.root)))
+        for each in (store, Store(root_of(store.root), named_by=store))
     )
     if doubt.check in computing.SHORT and doubt.cases < num_cases:
         short = " --short" if num_audited < num_cases else ""  # else the attack that is compared has fewer cases

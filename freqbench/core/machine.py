@@ -7,19 +7,25 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import psutil
 
 from freqbench.core.errors import UserError
 
-PACKAGES = (
-    *("freqbench", "torch", "ray", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel", "SimpleITK"),
-    *("pyarrow", "nnunetv2", "batchgenerators", "batchgeneratorsv2", "acvl-utils", "dynamic-network-architectures"),
-    *("onnxruntime", "safetensors"),
-)
+MOVE_NUMBERS = ("freqbench", "torch", "monai", "numpy", "scipy", "scikit-image", "nibabel", "SimpleITK")
+"""The packages whose release may change the numbers of every row."""
+TOOLCHAINS: Mapping[str, tuple[str, ...]] = {
+    "nnunet": ("nnunetv2", "batchgenerators", "batchgeneratorsv2", "acvl-utils", "dynamic-network-architectures"),
+    "onnx": ("onnx", "onnx2torch", "onnxruntime"),
+    "dicom": ("pydicom",),
+}
+"""Further ones that may change the numbers of rows with a kind of network or pipeline, or a loader."""
+PACKAGES = (*MOVE_NUMBERS, *chain.from_iterable(TOOLCHAINS.values()), "lpips", "ray", "pyarrow", "safetensors")
 THREADS = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
     *("NUMEXPR_NUM_THREADS", "NUMEXPR_MAX_THREADS", "NUMBA_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"),
@@ -33,11 +39,30 @@ LARGEST_TENSORS = 1 << 30, 32 << 20  # bytes; the second is the most that an old
 
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the installed packages that numbers depend on."""
-    releases = {"python": sys.version.split()[0]}
-    for name in PACKAGES:
+    return {"python": sys.version.split()[0], **_versions_of(PACKAGES)}
+
+
+@cache
+def releases(parts: frozenset[str] = frozenset()) -> str:
+    """Returns the releases of what moves a row's numbers, `monai 1.6.0, ...`; `parts` may be of TOOLCHAINS or PACKAGES.
+
+    >>> [part.split()[0] for part in releases(frozenset({"nnunet", "unet"})).split(", ")][3:6]
+    ['nibabel', 'nnunetv2', 'numpy']
+    """
+    names = {
+        *MOVE_NUMBERS,
+        *parts.intersection(PACKAGES),
+        *(name for part in parts for name in TOOLCHAINS.get(part, ())),
+    }
+    return ", ".join(f"{name} {release}" for name, release in _versions_of(sorted(names, key=str.lower)).items())
+
+
+def _versions_of(names: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in names:
         with suppress(importlib.metadata.PackageNotFoundError):
-            releases[name] = importlib.metadata.version(name)
-    return releases
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def available_cores() -> int:

@@ -15,7 +15,7 @@ from freqbench.core.types import Case
 from freqbench.job.cells import Unit
 from freqbench.ops.planes import AXIAL, aspect, plane, span
 from freqbench.ops.voxels import without_ignored
-from freqbench.results.glimpses import NO_CHANGE, SIDE, STEPS, Glimpse, Slice, pack_planes
+from freqbench.results.glimpses import NO_CHANGE, SIDE, STEPS, Glimpse, KeptSlice, Slice, pack_planes
 from freqbench.results.volumes import RegionsOfLabels
 
 Pixels = npt.NDArray[Any]
@@ -80,12 +80,14 @@ class Glimpser:
                 maps.append((caption(name, dsc), 1, show(predictions[most][1])))
             index = slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy())
             shown = axial_slice(case, adversarial, index, maps, cell.dataset.classes.of_labels)
+            ids = {target.name: target.model_id for target in unit.targets}
+            kept = KeptSlice.model_construct(**dict(shown), models=ids)
         except KeyboardInterrupt:
             raise
         except BaseException:
             logger.warning("%s: no glimpse of it could be drawn", unit.name, exc_info=True)
             return None
-        return Glimpse(cell_id=cell.cell_id, case_key=cell.dataset.case_key(unit.ref), drop=drop, shown=shown)
+        return Glimpse(cell_id=cell.cell_id, case_key=cell.dataset.case_key(unit.ref), drop=drop, shown=kept)
 
 
 def slice_of_loss(label: Pixels, before: Pixels, after: Pixels) -> int:

@@ -6,13 +6,14 @@ Surfaces and components are scored outside workers: they need cores, not the att
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from freqbench.core.code import identify
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.identity import OfProcess
+from freqbench.core.machine import releases
 from freqbench.core.types import Case
 from freqbench.engine.attacking import native_budget
 from freqbench.engine.scoring import PredictionScores, score_shapes
@@ -165,6 +166,16 @@ def _empty_record(unit: Unit, target: ModelSpec) -> Row:
     if unit.cell.score_on == "file" and isinstance(target.space, Pipeline):
         identity["restored_by"] = target.space.restoring(target.head, target.class_map is not None)
     return {column.name: None for column in RECORDS} | cell_columns(unit.cell) | identity
+
+
+def releases_of(cell: Cell, metrics: Iterable[str]) -> str:
+    """Returns the releases here of what moves the numbers of a cell."""
+    models = [net for model in (*cell.models, *cell.targets) for net in (model, *model.members)]
+    kinds = (
+        getattr(cell.dataset, "loader", ""),
+        *(net.space.kind for net in models if isinstance(net.space, Pipeline)),
+    )
+    return releases(frozenset({*metrics, *kinds, *(net.arch for net in models)}))
 
 
 def cell_columns(cell: Cell) -> Row:

@@ -1,6 +1,7 @@
 """Runs a plan: carries out the remaining units of a grid, stores rows as they come, and keeps a record of the run."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from freqbench.core.code import steady
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import MisfitError, UserError
 from freqbench.core.files import storage
+from freqbench.core.machine import TOOLCHAINS, releases
 from freqbench.data import cache
 from freqbench.engine import engines, provenance, saved_volumes, scoring
 from freqbench.engine.critic import FIT_COLUMNS, Critic
@@ -27,13 +29,16 @@ from freqbench.job import costs
 from freqbench.job.grid import Grid
 from freqbench.job.plan import Plan, make_plan, volumes_root
 from freqbench.job.schema import JobSpec
-from freqbench.results import KEY, Lease, Shard, Store, index_keys
+from freqbench.results import KEY, Key, Lease, Shard, Store, index_keys
 from freqbench.results.glimpses import Glimpses
+from freqbench.results.releases import Origin, mixture
+from freqbench.results.schema import RELEASES
 from freqbench.results.volumes import VOLUMES
 
 COMPACT_ABOVE = 64
 COMMIT_EVERY_S = 5.0
 HEARTBEAT_S = 20.0
+EMPTY: Mapping[str, Any] = {"index": {"cells": [], "cases": {}}}  # of a store without a job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +177,8 @@ class Recorder:
             self.warn(f"{reason}; the columns of LPIPS stay empty")
         for text in self._plan.grid.warnings:
             self.warn(text)
+        if self._plan.num_done and (line := self._mixture()):
+            self.warn(f"{self._store.root}: {line}")
         spec = WorkerSpec(
             run_id=self.run_id,
             metrics=self._plan.metrics,
@@ -301,6 +308,18 @@ class Recorder:
             self._lacks_glimpses = True
         self._patience.attempt(partial(self._record, "running"))
 
+    def _mixture(self) -> str | None:
+        """Returns a line if the plan's rows will stand beside rows of the job that other releases made."""
+        todo, wanted = self._todo, index_keys((self._store.job() if self._store.has_job else EMPTY)["index"])
+        rows = self._store.rows((*KEY, RELEASES.name, "run_id"))
+        counts = Counter[Origin](row[3:] for row in rows if row[:3] in wanted and row[:3] not in todo)
+        counts[releases(frozenset({*TOOLCHAINS, *self._plan.metrics})), self.run_id] += len(todo)
+        return mixture(counts, [*self._store.runs(), {"run_id": self.run_id, "code": provenance.git_state()}])
+
+    @property
+    def _todo(self) -> set[Key]:
+        return {unit.cell.key(unit.ref, target) for unit in self._plan.units for target in unit.targets}
+
     def _look(self) -> None:
         """Counts the records that are no longer in the store, and warns of more of them.
 
@@ -309,7 +328,7 @@ class Recorder:
         """
         if self._found | self._writer.names <= self._store.names():
             return
-        todo = {unit.cell.key(unit.ref, target) for unit in self._plan.units for target in unit.targets}
+        todo = self._todo
         others = index_keys(self._plan.grid.index()) - todo
         rows = self._store.rows((*KEY, "run_id"))
         found = sum(row[:3] in others or (row[:3] in todo and row[3] >= self.run_id) for row in rows)
@@ -352,22 +371,24 @@ class Additions(Strict):
     """Additions of `score` to a store beyond its job's grid, kept in `run.json` so that every later report has them."""
 
     scored: dict[str, list[str]] = Field(default_factory=dict)  # ids of further targets, by cell id
+    named: dict[str, str] = Field(default_factory=dict)  # names of further targets, by id
     imported: list[ImportedCell] = Field(default_factory=list)  # by freqbench.exchange.adversarial_volumes
 
     @classmethod
     def read(cls, store: Store) -> "Additions":
         """Reads the additions of a store; empty if it has no job yet."""
-        content = store.job() if _has_job(store) else {}
+        content = store.job() if store.has_job else {}
         parts = {name: content[name] for name in cls.model_fields if name in content}
         return validate(parts, cls, f"{store.root}/run.json")
 
     def add_targets(self, grid: Grid) -> "Additions":
         """Returns a copy with the targets of a grid's cells added."""
-        scored = dict(self.scored)
+        scored, named = dict(self.scored), dict(self.named)
         for cell in grid.cells:
             model_ids = [target.model_id for target in cell.targets]
             scored[cell.cell_id] = list(dict.fromkeys([*scored.get(cell.cell_id, []), *model_ids]))
-        return self.model_copy(update={"scored": scored})
+            named |= {target.model_id: target.name for target in cell.targets}
+        return self.model_copy(update={"scored": scored, "named": named})
 
     def add_imported(self, cell: ImportedCell) -> "Additions":
         """Returns a copy with one more imported cell."""
@@ -383,14 +404,11 @@ class Additions(Strict):
             {**cell, "targets": list(dict.fromkeys([*cell["targets"], *self.scored.get(cell["cell_id"], [])]))}
             for cell in (*grid_cells, *imported_cells)
         ]
-        added = self.model_dump() if self.imported else {"scored": self.scored}
-        return {**content, "index": {**content["index"], "cells": cells}, **added}
+        names = content["index"].get("names", {}).items()
+        named = {dataset: {**of, "models": self.named | of["models"]} for dataset, of in names}
+        added = self.model_dump(exclude=set() if self.imported else {"imported"})
+        return {**content, "index": {**content["index"], "cells": cells, "names": named}, **added}
 
     def write(self, store: Store, job: JobSpec) -> None:
         """Writes the additions into a store's job; if there is none yet, `job` becomes it, with an empty index."""
-        empty = {"spec": job.model_dump(mode="json"), "index": {"cells": [], "cases": {}}}
-        store.write_job(self.extend(store.job() if _has_job(store) else empty))
-
-
-def _has_job(store: Store) -> bool:
-    return storage.exists(storage.join(store.root, "run.json"))
+        store.write_job(self.extend(store.job() if store.has_job else {"spec": job.model_dump(mode="json"), **EMPTY}))

@@ -216,12 +216,13 @@ class Worker:
         if self._checked is None:
             return
         cell, data = unit.cell, type(unit.cell.dataset)
-        found = [(type(cell.attack), cell.attack.name, cell.attack_identity, lambda: replace(cell).attack_identity)]
+        found: list[tuple[object, str, Any, Callable[[], Any]]] = [
+            (type(cell.attack), cell.attack.name, cell.attack_identity, lambda: replace(cell).attack_identity)
+        ]
         found += [(data, cell.dataset.name, cell.recipe, cell.dataset.whole_recipe)] if is_foreign(data) else []
         found += [(text, text, text, partial(added.resolved, text)) for text in self.spec.metrics if "@" in text]
-        for model in (*cell.models, *unit.targets):
-            for each in (model, *model.members):
-                found.append((each.model_id, each.name, each.model_id, lambda each=each: replace(each).model_id))
+        models = [each for model in (*cell.models, *unit.targets) for each in (model, *model.members)]
+        found += [(each.model_id, each.name, each.model_id, partial(_model_id, each)) for each in models]
         for key, name, planned, here in found:
             if key not in self._checked and here() != planned:
                 raise UserError(f"{name}: its code is not what was planned with: plan anew")
@@ -452,6 +453,7 @@ class Worker:
             "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
             "threads": self.spec.threads,
             "window_batch": cell.window_batch or self.window_batch,
+            "releases": rows.releases_of(cell, self.spec.metrics),
             **values,
         }
 
@@ -462,6 +464,11 @@ def _case_facts(dataset: Dataset, ref: CaseRef, space: AnySpace | None) -> dict[
 
 def _how(cell: Cell) -> dict[str, Any]:
     return {"precision": cell.precision, "compile": cell.compile}
+
+
+def _model_id(spec: ModelSpec) -> str:
+    """Returns the identity of a model as this process finds it."""
+    return replace(spec).model_id
 
 
 @contextmanager

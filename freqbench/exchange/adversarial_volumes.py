@@ -91,10 +91,8 @@ def join_imported(grid: Grid, out: str) -> Grid:
     templates = {(cell.dataset.name, cell.source.name): cell for cell in reversed(grid.cells)}
     further = []
     for entry in Additions.read(Store(out)).imported:
-        template = templates.get((entry.dataset, entry.source))
-        cell = template and _cell(template, entry.label, entry.content)
-        if cell and cell.cell_id == entry.cell_id:
-            further.append(cell)
+        cells = (_cell(template, entry.label, entry.content) for template in templates.values())
+        further += [cell for cell in cells if cell.cell_id == entry.cell_id][:1]
     return replace(grid, cells=(*grid.cells, *further))
 
 

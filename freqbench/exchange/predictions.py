@@ -238,6 +238,7 @@ def _outcomes(
         beside = {column: row and row[column] for column in BESIDE} | {"scored_on": "file"}
         seconds = time.perf_counter() - started
         measured = {"run_id": spec.run_id, "finished_at": datetime.now(UTC), "score_seconds": seconds, "device": "cpu"}
+        measured["releases"] = rows.releases_of(unit.cell, metrics)
         computed = [metric for metric in metrics if metric in covered and metric_of(metric).of != "probabilities"]
         yield unit, rows.scored_outcome(unit, None, volume, [scores], [flips | beside], computed, measured)
 

@@ -64,14 +64,25 @@ class Grid:
         return {name: tuple(by_name[name].case_key(ref) for ref in refs) for name, refs in self.cases.items()}
 
     def index(self) -> dict[str, Any]:
-        """Returns the keys of all records in a compact form that JSON can hold; `results.index_keys` expands them."""
-        targets = ([target.model_id for target in cell.targets] for cell in self.cells)
+        """Returns the keys of all records, and names by identity, in a compact form that JSON can hold.
+
+        `results.index_keys` expands the keys; `results.naming` looks names up.
+        """
+        names: dict[str, dict[str, Any]] = {}
+        cells = []
+        for cell in self.cells:
+            of, refs = cell.dataset.name, self.cases[cell.dataset.name]
+            cells.append({"cell_id": cell.cell_id, "dataset": of, "targets": [each.model_id for each in cell.targets]})
+            if cell.surrogates:
+                cells[-1]["params"] = cell.params
+            if of not in names:
+                cases = {"case_ids": [ref.case_id for ref in refs], "patients": [ref.patient_id for ref in refs]}
+                names[of] = {"models": {}, "classes": list(cell.dataset.class_names), **cases}
+            names[of]["models"] |= {each.model_id: each.name for each in (cell.source, *cell.targets)}
         return {
-            "cells": [
-                {"cell_id": cell.cell_id, "dataset": cell.dataset.name, "targets": model_ids}
-                for cell, model_ids in zip(self.cells, targets, strict=True)
-            ],
+            "cells": cells,
             "cases": {name: list(keys) for name, keys in self.case_keys.items()},
+            "names": names,
         }
 
 

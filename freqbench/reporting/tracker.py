@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,8 @@ def _runs(out: str) -> Iterator[_LoggedCell]:
     store = Store(out)
     _, records = found_records([store], keys_of([store.job()]), (*SETTINGS, *MEANS, "added_metrics"), may_be_empty=True)
     pictures = {cell_id: path for (cell_id, _), path in glimpses.paths_of(out).items()}
-    drawn = lru_cache(maxsize=1)(glimpse)  # the targets of a cell follow each other
+    names = dict(zip(records["target_model_id"], records["target_model"], strict=True))
+    drawn = lru_cache(maxsize=1)(partial(glimpse, names=names))  # the targets of a cell follow each other
     good = records[records["status"] == "ok"]
     for (cell_id, _), cell in good.groupby(["cell_id", "target_model_id"], observed=True):
         scores = cell[[*MEANS]].join(added_scores(cell))

@@ -16,7 +16,7 @@ from fsspec.spec import AbstractBufferedFile
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
-from freqbench.results.schema import CLASS_RECORDS, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
+from freqbench.results.schema import CLASS_RECORDS, LATER, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
 from freqbench.results.writer import MAX_RECORDS
 
 Item = TypeVar("Item")
@@ -193,7 +193,7 @@ def _open_parquet(source: Any, path: str, kind: str, schema: pa.Schema) -> tuple
     """
     metadata = pq.read_metadata(source)
     present = set(_check_schema(metadata.schema.to_arrow_schema(), path).names)
-    if missing := [name for name in SCHEMAS[kind].names if name not in present]:
+    if missing := [name for name in SCHEMAS[kind].names if name not in {*present, *(later.name for later in LATER)}]:
         raise UserError(
             f"{path}: expected the columns of schema version {SCHEMA_VERSION}, got no {missing[0]}, as releases before "
             "it wrote: run the job again into a new store"
@@ -233,7 +233,7 @@ def _require_bytes(got: int, most: int, path: str) -> None:
 
 
 def _whole(table: pa.Table, schema: pa.Schema, path: str, most: int) -> pa.Table:
-    """Returns a table with the columns of a schema.
+    """Returns a table with the columns of a schema, those of LATER null where they are missing.
 
     Raises pa.ArrowInvalid for a code that stands for no text, UserError for texts that have more than `most` bytes.
     """
@@ -241,6 +241,9 @@ def _whole(table: pa.Table, schema: pa.Schema, path: str, most: int) -> pa.Table
     chunks = [chunk for column in table.columns if pa.types.is_dictionary(column.type) for chunk in column.chunks]
     lengths = (pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() for chunk in chunks)
     _require_bytes(sum(map(int, filter(None, lengths))), most, path)
+    for name in (column.name for column in LATER):
+        if name in schema.names and name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
     return table.select(schema.names).cast(schema)
 
 

@@ -8,6 +8,7 @@ the worst.
 import base64
 import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -81,6 +82,18 @@ class Slice(Strict):
             raise ValueError(f"expected planes as PNG, got other bytes: {error}") from None
 
 
+class KeptSlice(Slice):
+    """A slice as its file has it, with the ids of the models with whose names captions begin."""
+
+    models: dict[str, str] = Field(default={})
+
+    def rename(self, names: Mapping[str, str]) -> Slice:
+        """Returns the slice with captions that call models as `names` do, by id."""
+        parts = [caption.partition(",") for caption in self.captions]
+        captions = [names.get(self.models.get(name, ""), name) + comma + rest for name, comma, rest in parts]
+        return Slice.model_construct(**{**dict(self), "captions": captions})
+
+
 def pack_planes(planes: Planes) -> str:
     """Packs planes `[P, H, W]` for a Slice."""
     stream = io.BytesIO()
@@ -88,11 +101,11 @@ def pack_planes(planes: Planes) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
-def read(path: str) -> Slice | None:
-    """Reads a glimpse; None for no such file or another one."""
+def read(path: str, names: Mapping[str, str]) -> Slice | None:
+    """Reads a glimpse, with captions of the `names` of models by id; None for no such file or another one."""
     try:
         content = storage.read_range(path, 0, MAX_BYTES + 1)
-        return Slice.model_validate_json(content) if len(content) <= MAX_BYTES else None
+        return KeptSlice.model_validate_json(content).rename(names) if len(content) <= MAX_BYTES else None
     except (FileNotFoundError, ValueError):  # a run may have replaced it
         return None
 

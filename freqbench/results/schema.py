@@ -95,6 +95,16 @@ RESTORED = _text(
     "toolchain and rule of the target's pipeline that made labels on the file's grid; null if freqbench made them",
     "identity",
 )
+RELEASES = Column(
+    "releases",
+    _TEXT,
+    "",
+    "",
+    "measured",
+    "releases of what moves the row's numbers, of the process that made it: `NAME RELEASE`, separated by commas",
+)
+LATER = (RELEASES,)
+"""The columns that stores made before them lack: they are read with null there."""
 _RUN_ID = _measured_column("run_id", _TEXT, "", "the execution that wrote the row", required=True)
 _FINISHED = _measured_column("finished_at", _TIME, "UTC", "time when the row was finished", required=True)
 
@@ -213,6 +223,7 @@ RECORDS: tuple[Column, ...] = (
     _measured_column("device", _TEXT, "", "name of the device"),
     _measured_column("threads", _INT, "count", "CPU threads of the worker"),
     _measured_column("window_batch", _INT, "count", "windows attacked at once"),
+    RELEASES,
 )
 
 CLASS_RECORDS: tuple[Column, ...] = (

@@ -14,11 +14,11 @@ import re
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from freqbench.core import limits, names
 from freqbench.core.config import validate
@@ -26,6 +26,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.results import compaction
 from freqbench.results.files import SCHEMAS, Files, coded_schema
+from freqbench.results.naming import IDENTIFIED_BY, Index, rename_rows, rename_run
 from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, SCHEMA_VERSION, UNTOLD
 from freqbench.results.winners import ORDER, commit_text, shared_rows, split_winners, winners
 from freqbench.results.writer import Writer
@@ -37,33 +38,9 @@ _ALL = tuple(column.name for column in RECORDS)
 _ALL_CLASSES = tuple(column.name for column in CLASS_RECORDS)
 
 FOLDERS = ("records", "class_records", "runs", "leases")
+NAMELESS = Index(cells=[])
 LEAST_DIGITS = 6  # of a row's id
 _PREFIX = re.compile(rf"[0-9a-f]{{{LEAST_DIGITS},16}}")
-
-
-class IndexCell(BaseModel):
-    """A cell's part of an index; its cases are `cases`, or those of its dataset."""
-
-    model_config = ConfigDict(strict=True)
-
-    cell_id: str
-    dataset: str
-    targets: list[str]
-    cases: list[str] = []
-
-
-class Index(BaseModel):
-    """The keys of all records that a job asks for, as in `Grid.index`; `index_keys` expands them."""
-
-    cells: list[IndexCell]
-    cases: dict[str, list[str]] = {}
-
-    @model_validator(mode="after")
-    def _cells_have_cases(self) -> Self:
-        for cell in self.cells:
-            if "cases" not in cell.model_fields_set and cell.dataset not in self.cases:
-                raise ValueError(f"expected cases of {cell.dataset}, of which cell {cell.cell_id} is, got none")
-        return self
 
 
 class DatasetFacts(BaseModel):
@@ -93,13 +70,15 @@ class RunFacts(BaseModel):
 class Store:
     """The results below `root`, a folder or an fsspec URI. Nothing is created before the first write.
 
-    Reading methods raise UserError if a file is torn, foreign or of another schema version.
+    Reading methods raise UserError if a file is torn, foreign or of another schema version. Rows have the names that
+    the store's job gives to models, datasets, cases, patients and classes, or the job of `named_by`, another store.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, named_by: "Store | None" = None) -> None:
         for folder in FOLDERS:
             names.require_inside(root, storage.join(root, folder))
         self.root = root
+        self._named_by = named_by or self
         self._files = Files(root)
 
     def writer(self, run_id: str, interval_s: float = 15.0) -> Writer:
@@ -126,9 +105,14 @@ class Store:
         table = self._winners(columns)
         return table if coded else table.cast(pa.schema([SCHEMAS["records"].field(name) for name in columns]))
 
-    def found(self, keys: Collection[Key]) -> dict[Key, tuple[Row, list[Row]]]:
-        """Returns some rows of `records` with their classes, all columns; reads only files that hold them."""
-        return self._files.consistent(lambda names: self._find_rows(names, pa.array(map("/".join, keys), pa.string())))
+    def found(self, keys: Collection[Key], as_written: bool = False) -> dict[Key, tuple[Row, list[Row]]]:
+        """Returns some rows of `records` with their classes, all columns; reads only files that hold them.
+
+        `as_written`: with the names of the run that wrote them.
+        """
+        texts = pa.array(map("/".join, keys), pa.string())
+        index = NAMELESS if as_written else self._index(IDENTIFIED_BY)
+        return self._files.consistent(lambda names: self._find_rows(names, texts, index))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """Yields the rows of `records` as tuples; equal texts are one object, which saves memory."""
@@ -137,7 +121,10 @@ class Store:
     def class_records(self, columns: Sequence[str] = _ALL_CLASSES, coded: bool = False) -> pa.Table:
         """Returns the classes of the rows that `records` returns, by columns of CLASS_RECORDS; `coded` as there."""
         known: dict[str, pa.Table] = {}
-        table = self._files.consistent(lambda names: self._classes(names, self._read(names, ORDER, known), columns))
+        index = self._index(columns)
+        table = self._files.consistent(
+            lambda names: self._classes(names, self._read(names, ORDER, known), columns, index)
+        )
         plain = pa.schema([SCHEMAS["class_records"].field(name) for name in columns])
         return table.unify_dictionaries() if coded else table.cast(plain)
 
@@ -183,8 +170,9 @@ class Store:
         self._write_json(f"runs/{run_id}.json", {**facts, "run_id": run_id})
 
     def runs(self) -> list[dict[str, Any]]:
-        """Returns the facts that the runs wrote about themselves, ordered by id."""
-        return list(self._files.each(self.run, self.run_ids()))
+        """Returns the facts that the runs wrote about themselves, ordered by id, with the names that rows have."""
+        index, runs = self._index(IDENTIFIED_BY), self._files.each(self.run, self.run_ids())
+        return [rename_run(run, index) for run in runs] if index.names else list(runs)
 
     def run(self, run_id: str) -> dict[str, Any]:
         """Returns the facts of a run of `run_ids`; raises UserError if some have the wrong type."""
@@ -213,22 +201,36 @@ class Store:
 
     def job(self) -> dict[str, Any]:
         """Returns the job in `run.json`; raises UserError if there is none."""
+        return self._job_and_index()[0]
+
+    @property
+    def has_job(self) -> bool:
+        """True if there is a `run.json`."""
+        return storage.exists(storage.join(self.root, "run.json"))
+
+    def _job_and_index(self) -> tuple[dict[str, Any], Index]:
         job = self._files.read_json("run.json").get("job")
         try:
             if not isinstance(job, dict):
                 raise UserError(f"got {job!r:.80}")
-            validate(job.get("index"), Index, "its index")
+            return job, validate(job.get("index"), Index, "its index")
         except UserError as error:
             expected = f"{self.root}/run.json: expected the job of a run with its index ({error})"
             raise UserError(f"{expected}: {self._files.remedy('run.json')}") from None
-        return job
+
+    def _index(self, columns: Collection[str]) -> Index:
+        """Returns the index whose names the rows get; one without names if no column has any, or there is no job."""
+        is_needed = not IDENTIFIED_BY.keys().isdisjoint(columns) and self._named_by.has_job
+        return self._named_by._job_and_index()[1] if is_needed else NAMELESS
 
     def _winners(self, columns: Sequence[str]) -> pa.Table:
-        wanted = tuple(dict.fromkeys((*ORDER, *columns)))
+        index, identities = self._index(columns), (IDENTIFIED_BY[name] for name in columns if name in IDENTIFIED_BY)
+        wanted = tuple(dict.fromkeys((*ORDER, *columns, *identities)))
         known: dict[str, pa.Table] = {}
         tables = self._files.consistent(lambda names: self._read(names, wanted, known))
         table = pa.concat_tables([coded_schema("records", wanted).empty_table(), *tables])
-        return table.select(list(columns)).unify_dictionaries().take(pa.array(winners(table)))
+        winning = table.unify_dictionaries().take(pa.array(winners(table)))
+        return rename_rows(winning, index).select(list(columns))
 
     def _lacking(self) -> dict[str, list[Key]]:
         halves = self._files.halves
@@ -249,32 +251,37 @@ class Store:
         known.update(zip(new, read, strict=True))
         return [known[name] for name in names]
 
-    def _find_rows(self, names: Sequence[str], keys: pa.Array) -> dict[Key, tuple[Row, list[Row]]]:
+    def _find_rows(self, names: Sequence[str], keys: pa.Array, index: Index) -> dict[Key, tuple[Row, list[Row]]]:
         rows_by_key: dict[Key, tuple[Row, list[Row]]] = {}
         tables = self._read(names, ORDER, {})
         for name, table, wins in zip(names, tables, split_winners(tables), strict=True):
             texts = pc.binary_join_element_wise(*(table[column].cast(pa.string()) for column in KEY), "/")
             wanted = pc.and_(pa.chunked_array([pa.array(wins)]), pc.is_in(texts, keys))
             if pc.any(wanted).as_py():
-                classes = self._classes([name], [table.filter(wanted)], _ALL_CLASSES).to_pylist()
-                for row in self._files.columns("records", name, _ALL).filter(wanted).to_pylist():
+                classes = self._classes([name], [table.filter(wanted)], _ALL_CLASSES, index).to_pylist()
+                for row in rename_rows(self._files.columns("records", name, _ALL).filter(wanted), index).to_pylist():
                     key: Key = row["cell_id"], row["case_key"], row["target_model_id"]
                     rows_by_key[key] = row, [line for line in classes if all(line[part] == row[part] for part in KEY)]
         return rows_by_key
 
-    def _classes(self, names: Sequence[str], tables: Sequence[pa.Table], columns: Sequence[str]) -> pa.Table:
+    def _classes(
+        self, names: Sequence[str], tables: Sequence[pa.Table], columns: Sequence[str], index: Index
+    ) -> pa.Table:
         """Returns the class rows of the winning records, each from the file of its record."""
-        schema = coded_schema("class_records", list(dict.fromkeys((*COMMIT, *columns))))
+        schema = coded_schema("class_records", list(dict.fromkeys((*COMMIT, *columns, "class_index"))))
+        kept = list(dict.fromkeys((*columns, "case_key", "class_index")))  # these two name classes
 
         def read(file: tuple[str, pa.Table]) -> list[pa.Table]:
             name, texts = file[0], commit_text(file[1])
             pieces = self._files.pieces("class_records", name, self._files.open("class_records", name), schema)
-            return [piece.filter(pc.is_in(commit_text(piece), texts)).select(list(columns)) for piece in pieces]
+            return [piece.filter(pc.is_in(commit_text(piece), texts)).select(kept) for piece in pieces]
 
         winning = [table.filter(pa.array(wins)) for table, wins in zip(tables, split_winners(tables), strict=True)]
         files = [file for file in zip(names, winning, strict=True) if len(file[1])]
         tables_read = chain.from_iterable(self._files.each(read, files))
-        return pa.concat_tables([schema.empty_table().select(list(columns)), *tables_read])
+        return rename_rows(pa.concat_tables([schema.empty_table().select(kept), *tables_read]), index).select(
+            list(columns)
+        )
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps({**content, "schema_version": SCHEMA_VERSION}, indent=2)

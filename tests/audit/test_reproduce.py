@@ -24,6 +24,7 @@ SHAPE = [16, 16, 16]
 WEIGHTS = "weights.safetensors"
 DATASETS = [{"name": "phantom", "shape": SHAPE, "cases": 1}]
 SERIAL = {"workers": 1, "threads": 1}
+OLD = {"freqbench": "0.1", "monai": "1.0", "torch": "1.0"}
 ATTACK = {"name": "pgd", "eps": "8/255", "steps": 2}
 
 
@@ -112,6 +113,16 @@ def test_other_versions_of_what_computes_excuse_what_is_within_the_tolerance_and
         assert is_equal == (verdict != "DIFFERENT")
         assert f"differs: {package}: 1.0 then, {versions()[package]} now" in text
     assert "(beyond)" in text
+
+
+def test_a_row_of_another_release_says_so_even_where_it_is_equal(grid_copy: Path) -> None:
+    set_first(grid_copy, "records", releases="freqbench 0.1, monai 1.0, torch 1.0")
+    row = next(row for row in Store(str(grid_copy)).records().to_pylist() if row["releases"][:13] == "freqbench 0.1")
+    is_equal, text = said(grid_copy, row_id(*(row[name] for name in KEY)))
+    assert is_equal
+    assert "equal to the bit" in text
+    lines = [f"  differs: {name}: {then} then, {versions()[name]} now" for name, then in OLD.items()]
+    assert {*lines} <= {*text.splitlines()}
 
 
 @pytest.mark.parametrize(

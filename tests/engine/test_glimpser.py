@@ -117,7 +117,7 @@ def test_each_cell_has_a_glimpse_of_its_worst_case_after_a_resumed_run_too(tmp_p
     for cases in (1, 3):
         execute(of(cases), tmp_path)
         assert dict([*paths_of(str(tmp_path))]) == worst(tmp_path)
-    slices = [read(str(path)) for path in (tmp_path / "glimpses").iterdir()]
+    slices = [read(str(path), {}) for path in (tmp_path / "glimpses").iterdir()]
     assert len(worst(tmp_path)) == len(slices) == 4
     shown = next(each for each in slices if isinstance(each, Slice) and "a, clean, DSC" in each.captions[4])
     assert (shown.size, shown.below) == ((16, 16), [0, 0, 1, 1])

@@ -5,7 +5,7 @@ import io
 import json
 import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from tiny_job import class_rows, execute, expanded, fail_below, job, rows, small
 
 from freqbench.analysis.frames import found_records
+from freqbench.core import machine
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.engine import attacking, engines, provenance
@@ -281,6 +282,35 @@ def test_a_store_may_be_the_uri_of_a_folder(tmp_path: Path) -> None:
     execute(small(**TWO), tmp_path / "folder")
     assert rows(out) == rows(tmp_path / "folder")
     assert class_rows(out) == class_rows(tmp_path / "folder")
+
+
+@pytest.fixture
+def other_monai(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Metadata of another release in front of the installed one's."""
+    facts = tmp_path / "libraries" / "monai-1.4.9.dist-info" / "METADATA"
+    facts.parent.mkdir(parents=True)
+    facts.write_text("Metadata-Version: 2.1\nName: monai\nVersion: 1.4.9\n")
+    machine.releases.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(facts.parents[1]))
+        yield
+    machine.releases.cache_clear()
+
+
+def test_a_run_warns_before_it_adds_rows_to_those_of_another_release(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    said = [io.StringIO(), io.StringIO(), io.StringIO()]
+    for number, eps in enumerate(("4/255", "6/255", "8/255")):
+        if number == 2:
+            request.getfixturevalue("other_monai")
+        attacks = [{"name": "fgsm", "eps": ["2/255", eps]}]
+        execute(small(attacks=attacks), tmp_path / "out", said[number])
+    first, second, third = (each.getvalue() for each in said)
+    assert "several releases" not in first + second
+    assert "1 row with monai 1.4.9" in third.partition("records stored")[0]
+    made = Store(str(tmp_path / "out")).records(["releases"])["releases"].to_pylist()
+    assert ["monai 1.4.9" in text for text in made] == [False, False, False, True]
 
 
 def test_ids_of_runs_that_start_within_a_second_are_ordered_by_time() -> None:

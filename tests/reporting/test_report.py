@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from freqbench.cli.report import app, write_page
 from freqbench.core.errors import UserError
 from freqbench.reporting import figures
 from freqbench.reporting.render import Section, markdown, terminal
-from freqbench.reporting.report import report
+from freqbench.reporting.report import FORMATS, report
 from freqbench.results import CLASS_RECORDS, KEY, Store
 
 
@@ -105,6 +106,16 @@ def test_former_versions_are_mentioned() -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("table", [None, "overview", "audit"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_rows_of_two_releases_are_a_line_of_every_table(format: str, table: str | None) -> None:
+    made = [row(dsc=0.5, dsc_clean=0.75, case=case, releases=f"monai 1.{5 + case}") for case in range(2)]
+    with warnings.catch_warnings(record=True) as caught:
+        text = report([stored(*made)], None, format, table)
+    told = f"{text} {caught[0].message if caught else ''}".replace("\n", " ")
+    assert ("1 row with monai 1.5; 1 row with monai 1.6" in told, len(caught)) == (True, format == "csv")
+
+
 def test_the_audit_speaks_of_datasets_with_five_patients() -> None:
     few = [row(case=case, dsc=0.9, dsc_clean=0.5, dataset="few") for case in range(4)]
     text = report([stored(*few)])

@@ -39,6 +39,14 @@ def cases(root: str) -> dict[str, str]:
     return {cell: case[0] for cell, case in paths_of(root)}
 
 
+def test_a_caption_calls_a_model_by_its_name_of_now(tmp_path: Path) -> None:
+    captions = ["clean", "adversarial", "change", "a, clean, DSC 80.0"]
+    (tmp_path / "a.json").write_text(json.dumps(content(captions=captions, models={"a": "id_a", "clean": "id_c"})))
+    named = read(str(tmp_path / "a.json"), {"id_a": "b", "id_b": "c"})
+    assert named
+    assert named.captions == [*captions[:3], "b, clean, DSC 80.0"]
+
+
 @pytest.mark.parametrize("kind", ["folder", "memory"])
 def test_a_worse_case_replaces_the_former_and_a_better_one_does_not_in_this_run_and_the_next(
     kind: str, tmp_path: Path
@@ -58,7 +66,7 @@ def test_a_worse_case_replaces_the_former_and_a_better_one_does_not_in_this_run_
     assert cases(root) == {CELL: "b", OTHER: "d"}
     files = storage.list_files(f"{root}/glimpses", "")
     assert files == [f"{CELL}_{'b' * 16}_10.00.json", f"{OTHER}_{'d' * 16}_0.10.json"]
-    shown = read(paths_of(root)[OTHER, "d" * 16])
+    shown = read(paths_of(root)[OTHER, "d" * 16], {})
     assert isinstance(shown, Slice)
     assert np.array_equal(shown.unpack(), PLANES)
 
@@ -109,4 +117,4 @@ def encoded(image: Image.Image, kind: str) -> str:
 )
 def test_a_file_that_is_no_glimpse_is_not_read(tmp_path: Path, changes: dict[str, object]) -> None:
     (tmp_path / "a.json").write_text(json.dumps(content(**changes)))
-    assert read(str(tmp_path / "a.json")) is None
+    assert read(str(tmp_path / "a.json"), {}) is None

@@ -45,7 +45,8 @@ def change(path: Path, into: Callable[[Any], Any]) -> None:
 
 
 def rewrite(store: Path, **values: str | None) -> None:
-    """Other texts in the columns of its records."""
+    """Other texts in the columns of its records, whose names no index knows better."""
+    change(store / "run.json", lambda run: with_index(run, names={}))
     for path in (store / "records").glob("*.parquet"):
         table = pq.read_table(path)
         for name, value in values.items():

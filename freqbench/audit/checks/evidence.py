@@ -8,14 +8,13 @@ from typing import Any
 import pandas as pd
 
 from freqbench.analysis import certificates
-from freqbench.analysis.frames import classes_frame, found_records, plain
+from freqbench.analysis.frames import classes_frame, found_records, mixture_of, plain
 from freqbench.analysis.labels import parameters
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.strongest import NARROWING
 from freqbench.audit import probe_files
 from freqbench.audit.probe_files import Gradients, SavedScores, root_of
-from freqbench.core.files import storage
 from freqbench.results import Key, Store
 
 NUMBERS = (
@@ -82,6 +81,7 @@ class Evidence:
     gradients: tuple[Gradients, ...] = ()  # measurements of gradients, one per store
     saved: tuple[SavedScores, ...] = ()  # rescored volumes, one per store
     added: frozenset[str] = frozenset()  # ids of the cells that only an audit computed
+    mixed: str | None = None  # a line on the releases that made its rows, if they are several
     _cache: dict[Hashable, pd.DataFrame] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -202,8 +202,7 @@ def gathered(
         job_keys: the keys of their jobs; None: all rows.
         always_classes: read rows of classes however many there are.
     """
-    roots = [root_of(store.root) for store in stores]
-    audits = [Store(root) for root in roots if storage.exists(storage.join(root, "run.json"))]
+    audits = [audit for store in stores if (audit := Store(root_of(store.root), named_by=store)).has_job]
     everything = [*stores, *audits]
     keys = None
     if job_keys is not None:  # cells that any call of an audit computed for cases and models of the job
@@ -217,6 +216,7 @@ def gathered(
         gradients=tuple(filter(None, (probe_files.read(store.root, Gradients) for store in stores))),
         saved=tuple(filter(None, (probe_files.read(store.root, SavedScores) for store in stores))),
         added=frozenset(_cells(audits) - _cells(stores)) if audits else frozenset(),
+        mixed=mixture_of(records, [run for store in everything for run in store.runs()]),
     )
 
 

@@ -216,9 +216,12 @@ def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, s
     return figure
 
 
-def glimpse(path: str) -> Image.Image | None:
-    """Draws a glimpse's panels as the page does: volumes, change, label and predictions; None if there is none."""
-    seen = glimpses.read(path)
+def glimpse(path: str, names: Mapping[str, str]) -> Image.Image | None:
+    """Draws a glimpse's panels as the page does: volumes, change, label and predictions; None if there is none.
+
+    `names` are those of models, by id.
+    """
+    seen = glimpses.read(path, names)
     if seen is None:
         return None
     sheet, middle, steps = seen.unpack(), glimpses.NO_CHANGE, glimpses.STEPS

@@ -56,7 +56,7 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
     keys = _keys(store, ids) & index_keys(job["index"])
     if lacking := {key for key in index_keys(job["index"]) if key[2] in ids} - store.covered().keys():
         raise UserError(f"{out}: {model}: expected all records of the job, {len(lacking)} failed or lack: run it again")
-    audit, gradients = Store(root_of(out)), probe_files.read(out, Gradients)
+    audit, gradients = Store(root_of(out), named_by=store), probe_files.read(out, Gradients)
     if gradients is None or model not in {each.model for each in gradients.windows}:
         raise UserError(f"{out}: {model}: expected its audit, found none: freqbench audit {out} --run")
     if not (folder / CARD).exists():

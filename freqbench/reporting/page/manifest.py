@@ -224,10 +224,11 @@ def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[ShownGl
     rows = rows[is_white_box(rows) & (rows["status"] == "ok")]
     drops = 100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]).astype(float)
     rows = rows.assign(drop=drops).sort_values("drop", ascending=False, kind="stable").drop_duplicates("row")
+    names = dict(zip(records["target_model_id"], records["target_model"], strict=True))
     shown: list[ShownGlimpse] = []
     room = MOST_BYTES
     for row, case, drop, path in rows[["row", "case_id", "drop", "file"]].itertuples(index=False, name=None):
-        if seen := read(path):
+        if seen := read(path, names):
             room -= len(seen.planes)
             if room < 0:
                 break

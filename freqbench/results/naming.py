@@ -1,0 +1,118 @@
+"""Names of what rows are of, looked up by identity: as the store's job has them now, not as old rows say them."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from freqbench.core.identity import digest
+
+Name = Annotated[str, Field(max_length=4096)]
+
+IDENTIFIED_BY: Mapping[str, str] = {
+    **dict.fromkeys(("dataset", "case_id", "patient_id"), "case_key"),
+    **{name: f"{name}_id" for name in ("source_model", "target_model")},
+    "params": "cell_id",  # of an attack that follows surrogates, which its parameters name
+    "class_name": "class_index",
+}
+"""The columns that hold names, each with the column that identifies what is named, beside the case of the row."""
+
+
+class IndexCell(BaseModel):
+    """A cell's part of an index; its cases are `cases`, or those of its dataset."""
+
+    model_config = ConfigDict(strict=True)
+
+    cell_id: str
+    dataset: str
+    targets: list[str]
+    cases: list[str] = []
+    params: Annotated[str, Field(max_length=2**16)] | None = None  # with names in them; None: they name nothing
+
+
+class DatasetNames(BaseModel):
+    """Names of a dataset's models by id, of its classes, and of its cases and their patients, in the cases' order."""
+
+    model_config = ConfigDict(strict=True)
+
+    models: dict[str, Name]
+    classes: list[Name]
+    case_ids: list[Name]
+    patients: list[Name]
+
+
+class Index(BaseModel):
+    """The keys of all records that a job asks for, and its names, as in `Grid.index`; older jobs have no names."""
+
+    cells: list[IndexCell]
+    cases: dict[Name, list[str]] = {}
+    names: dict[str, DatasetNames] = {}
+
+    @model_validator(mode="after")
+    def _cells_and_names_have_cases(self) -> Self:
+        for cell in self.cells:
+            if "cases" not in cell.model_fields_set and cell.dataset not in self.cases:
+                raise ValueError(f"expected cases of {cell.dataset}, of which cell {cell.cell_id} is, got none")
+        for dataset, names in self.names.items():
+            if not len(self.cases.get(dataset, ())) == len(names.case_ids) == len(names.patients):
+                raise ValueError(f"expected a name and a patient for each case of {dataset}, got other numbers")
+        return self
+
+
+def rename_rows(table: pa.Table, index: Index) -> pa.Table:
+    """Returns rows with the names of an index, in columns of IDENTIFIED_BY; those of what it does not know stay."""
+    if not index.names:
+        return table
+    names = _names(index)
+    of_case = _look_up(table["case_key"], names["dataset"])
+    for column, identity in IDENTIFIED_BY.items():
+        if column in table.column_names:
+            found, said = _look_up(table[identity], names[column]), table[column].combine_chunks().cast(pa.string())
+            if of_dataset := {key: name for key, name in names[column].items() if "/" in key}:
+                ids = table[identity].combine_chunks().cast(pa.string())
+                there = pc.binary_join_element_wise(of_case, ids, "/")
+                found = pc.coalesce(_look_up(there, of_dataset), found)
+            coded = pc.coalesce(found, said).dictionary_encode()
+            table = table.set_column(table.column_names.index(column), column, coded)
+    return table
+
+
+def rename_run(run: dict[str, Any], index: Index) -> dict[str, Any]:
+    """Returns a run's facts with the names of an index for its datasets, known by a case, and for its models."""
+    names, known, others = _names(index), dict[str, Any](), dict[str, Any]()
+    for name, facts in (run.get("datasets") or {}).items():
+        # As in `data.case_key_of`.
+        keys = (digest([facts.get("recipe") or {}, each]) for each in (facts.get("cases") or {}).values())
+        now = next((names["dataset"][key] for key in keys if key in names["dataset"]), None)
+        (others if now is None else known)[now or name] = facts
+    named = names["source_model"]
+    models = {
+        key: {**facts, "name": named.get(key, facts.get("name"))} for key, facts in (run.get("models") or {}).items()
+    }
+    return {**run, **({"datasets": others | known} if known else {}), **({"models": models} if models else {})}
+
+
+def _look_up(ids: pa.Array | pa.ChunkedArray, names: Mapping[str, str]) -> pa.Array:
+    """Returns the name of each id, null for an unknown one; ids have few values, which alone are looked up."""
+    coded = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+    coded = coded if pa.types.is_dictionary(coded.type) else coded.dictionary_encode()
+    places = pc.index_in(coded.dictionary.cast(pa.string()), value_set=pa.array(list(names), pa.string()))
+    return pa.array(list(names.values()), pa.string()).take(places).take(coded.indices)
+
+
+def _names(index: Index) -> dict[str, dict[str, str]]:
+    """Returns for each column of IDENTIFIED_BY its names by identity; by `DATASET/IDENTITY` where datasets differ."""
+    names = {column: dict[str, str]() for column in IDENTIFIED_BY}
+    names["params"] = {cell.cell_id: cell.params for cell in index.cells if cell.params is not None}
+    for dataset, of in index.names.items():
+        keys = index.cases[dataset]
+        names["dataset"] |= dict.fromkeys(keys, dataset)
+        names["case_id"] |= dict(zip(keys, of.case_ids, strict=True))
+        names["patient_id"] |= dict(zip(keys, of.patients, strict=True))
+        names["class_name"] |= {f"{dataset}/{number}": name for number, name in enumerate(of.classes)}
+        for model_id, name in of.models.items():
+            if names["source_model"].setdefault(model_id, name) != name:
+                names["source_model"][f"{dataset}/{model_id}"] = name
+    return names | {"target_model": names["source_model"]}
