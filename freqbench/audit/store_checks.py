@@ -17,7 +17,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.measures import MEANS, METRIC_OF, METRICS, NUMBERS, UNDEFINED
 from freqbench.results import Key
 from freqbench.results.files import SCHEMAS, Files, VersionError
-from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, Column, added_values
+from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, LATER, RECORDS, Column, added_values
 from freqbench.results.store import row_id
 from freqbench.results.tolerances import EXACT, TOLERANCES
 from freqbench.results.winners import Words, commit_text, shared_rows
@@ -351,7 +351,8 @@ class StoreSurvey:
     def _has_columns(self, kind: str, name: str) -> bool:
         """True if a file can be read by the documented columns; reports columns that are not as documented."""
         types, actual = {field.name: field.type for field in SCHEMAS[kind]}, self._files.schema(kind, name)
-        missing = [f"no column {column}" for column in types if column not in actual.names]
+        there = {*actual.names, *(later.name for later in LATER)}
+        missing = [f"no column {column}" for column in types if column not in there]
         more = [f"column {column}, which is not documented" for column in actual.names if column not in types]
         others = [field for field in actual if field.name in types and field.type != types[field.name]]
         misfits = [f"{field.name}: {field.type} in place of {types[field.name]}" for field in others]
