@@ -1,6 +1,7 @@
 """Plans and runs a job, which attacks networks or trains them: the commands `plan` and `run`."""
 
 import re
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -63,6 +64,7 @@ def run(
     ] = None,
     shard: common.Shard = None,
     force: common.Force = False,
+    fresh: common.Fresh = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Write OUT/report.html at the end.")] = True,
     log: Annotated[
         Literal["tensorboard", "mlflow", "wandb"] | None,
@@ -86,7 +88,14 @@ def run(
     job = options.any_job()
     if isinstance(job, TrainJob):
         of_attacks = {
-            **{"--dry-data": dry_data, "--shard": shard, "--force": force, "--no-page": not page, "--log": log},
+            **{
+                "--dry-data": dry_data,
+                "--shard": shard,
+                "--force": force,
+                "--fresh": fresh,
+                "--no-page": not page,
+                "--log": log,
+            },
             **{"--engine": options.engine != "auto", "--limit-cases": options.limit_cases},
             "--trust-code": options.trust_code,
         }
@@ -96,6 +105,7 @@ def run(
         return
     if only:
         raise UserError(f"{options.path}: --only: expected a training job, got a job with attacks: leave it out")
+    from freqbench.core.files import node_cache
     from freqbench.engine import run as runner
     from freqbench.job import rehearsal
     from freqbench.training import link
@@ -104,15 +114,16 @@ def run(
         from freqbench.reporting import tracker
 
         tracker.require(log, options.place(job))
-    with common.stoppable("networks were trained"):
-        if dry_data:
-            job = rehearsal.shrink_job(link.describe_job(job))
-        else:
-            job = link.train_rest(job, common.say, part, options.address)
-    place = options.place(job)
-    with common.stoppable("budgets were matched"):
-        grid = common.grid_of(job, options.limit_cases, place, match=True)
-    summary = runner.execute(grid, place, common.console(), options.engine, options.address, part, force)
+    with node_cache.unread() if fresh else nullcontext():
+        with common.stoppable("networks were trained"):
+            if dry_data:
+                job = rehearsal.shrink_job(link.describe_job(job))
+            else:
+                job = link.train_rest(job, common.say, part, options.address)
+        place = options.place(job)
+        with common.stoppable("budgets were matched"):
+            grid = common.grid_of(job, options.limit_cases, place, True, fresh)
+        summary = runner.execute(grid, place, common.console(), options.engine, options.address, part, force, fresh)
     if log:
         try:
             common.say(f"logged: {tracker.log(log, place)}")
