@@ -321,7 +321,7 @@ class Recorder:
         """Counts the records that are no longer in the store, and warns of more of them.
 
         A missing file alone is no loss: another run may have merged it. Rows of earlier runs, whose ids are smaller, do
-        not stand for those of this one, but for those that failed now: they were failed, lacked metrics or are made anew.
+        not stand for those of this one, unless these failed: they were failed, lacked metrics or are made anew.
         """
         if self._found | self._writer.names <= self._store.names():
             return
