@@ -18,14 +18,14 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "api": 1292,
         "attacks": 7032,
         "audit": 3988,
-        "cli": 2477,
+        "cli": 2489,  # run --fresh
         "core": 3234,
-        "data": 6789,
-        "engine": 4574,
+        "data": 6794,  # places of a file that is several channels
+        "engine": 4594,  # run --fresh
         "exchange": 1024,
         "job": 2768,
         "metrics": 1539,
-        "models": 8494,
+        "models": 8495,
         "ops": 3467,
         "pipelines": 1148,
         "remote": 458,
@@ -38,14 +38,14 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 980,
         "attacks": 5488,
         "audit": 2381,
-        "cli": 2134,
+        "cli": 2278,  # run --fresh
         "cluster": 409,
         "core": 1461,
         "data": 6017,
         "engine": 6600,
         "exchange": 822,
         "golden": 556,
-        "job": 2002,
+        "job": 2287,  # a line for each key of a job
         "metrics": 1214,
         "models": 7658,
         "ops": 1749,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61316, "tests": 63673}
+SUMS = {"freqbench": 61354, "tests": 64102}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

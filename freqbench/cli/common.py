@@ -64,10 +64,7 @@ Shard = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run even if another run works on the same cells.")]
 Fresh = Annotated[
-    bool,
-    typer.Option(
-        "--fresh", help="Compute all rows anew and read nothing kept but trained weights (remove their folder)."
-    ),
+    bool, typer.Option("--fresh", help="Compute all anew, but weights that the job trained: remove their folder.")
 ]
 Out = Annotated[
     str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT", autocompletion=stores)
@@ -232,11 +229,11 @@ def any_job_of(path: str, overrides: list[str] | None, trusted: bool) -> "JobSpe
         return job
 
 
-def grid_of(job: "JobSpec", limit_cases: int | None, out: str, match: bool = False, fresh: bool = False) -> "Grid":
-    """Expands a job to its grid; `match` computes budgets that are not known yet, with `fresh` all."""
+def grid_of(job: "JobSpec", limit_cases: int | None, out: str, match: bool = False) -> "Grid":
+    """Expands a job to its grid; `match` computes budgets that are not known yet."""
     from freqbench.engine import matching
 
-    return matching.matched_grid(job, out, say, match, limit_cases, fresh)
+    return matching.matched_grid(job, out, say, match, limit_cases)
 
 
 def stored_job(out: str, path: str | None, trusted: bool, overrides: Sequence[str] = ()) -> "JobSpec":

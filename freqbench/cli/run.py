@@ -1,7 +1,6 @@
 """Plans and runs a job, which attacks networks or trains them: the commands `plan` and `run`."""
 
 import re
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -88,15 +87,8 @@ def run(
     job = options.any_job()
     if isinstance(job, TrainJob):
         of_attacks = {
-            **{
-                "--dry-data": dry_data,
-                "--shard": shard,
-                "--force": force,
-                "--fresh": fresh,
-                "--no-page": not page,
-                "--log": log,
-            },
-            **{"--engine": options.engine != "auto", "--limit-cases": options.limit_cases},
+            **{"--dry-data": dry_data, "--shard": shard, "--force": force, "--no-page": not page, "--log": log},
+            **{"--engine": options.engine != "auto", "--limit-cases": options.limit_cases, "--fresh": fresh},
             "--trust-code": options.trust_code,
         }
         for option in (name for name, value in of_attacks.items() if value):
@@ -105,8 +97,10 @@ def run(
         return
     if only:
         raise UserError(f"{options.path}: --only: expected a training job, got a job with attacks: leave it out")
-    from freqbench.core.files import node_cache
+    from freqbench.core.files import node_cache, storage
+    from freqbench.engine import matching
     from freqbench.engine import run as runner
+    from freqbench.engine.ray import ray_cluster
     from freqbench.job import rehearsal
     from freqbench.training import link
 
@@ -114,15 +108,17 @@ def run(
         from freqbench.reporting import tracker
 
         tracker.require(log, options.place(job))
-    with node_cache.unread() if fresh else nullcontext():
+    with ray_cluster.environment({node_cache.LIMIT: "0"} if fresh else {}):
         with common.stoppable("networks were trained"):
             if dry_data:
                 job = rehearsal.shrink_job(link.describe_job(job))
             else:
                 job = link.train_rest(job, common.say, part, options.address)
         place = options.place(job)
+        if fresh:
+            storage.remove(storage.join(place, matching.FILE))
         with common.stoppable("budgets were matched"):
-            grid = common.grid_of(job, options.limit_cases, place, True, fresh)
+            grid = common.grid_of(job, options.limit_cases, place, match=True)
         summary = runner.execute(grid, place, common.console(), options.engine, options.address, part, force, fresh)
     if log:
         try:

@@ -96,19 +96,11 @@ def read_budgets(out: str) -> dict[str, FoundBudget]:
 
 
 def matched_grid(
-    job: JobSpec,
-    out: str,
-    say: Callable[[str], None],
-    compute: bool = True,
-    limit_cases: int | None = None,
-    fresh: bool = False,
+    job: JobSpec, out: str, say: Callable[[str], None], compute: bool = True, limit_cases: int | None = None
 ) -> Grid:
-    """Expands a job whose budgets are all known by then, as `match_budgets` says; raises UserError as both.
-
-    `fresh` finds those anew that are known.
-    """
+    """Expands a job whose budgets are all known by then, as `match_budgets` says; raises UserError as both."""
     with expanding(job) as expansion:
-        job = _match_budgets(job, expansion, out, say, compute, fresh)
+        job = _match_budgets(job, expansion, out, say, compute)
         with pause_gc():  # imports networks
             return expansion.grid(job, limit_cases)
 
@@ -124,12 +116,10 @@ def match_budgets(job: JobSpec, out: str, say: Callable[[str], None], compute: b
         return _match_budgets(job, expansion, out, say, compute)
 
 
-def _match_budgets(
-    job: JobSpec, expansion: Expansion, out: str, say: Callable[[str], None], compute: bool, fresh: bool = False
-) -> JobSpec:
+def _match_budgets(job: JobSpec, expansion: Expansion, out: str, say: Callable[[str], None], compute: bool) -> JobSpec:
     if not any(entry.is_open for entry in job.attacks):
         return job
-    asked, records = _asked_values(job, expansion), {} if fresh else read_budgets(out)
+    asked, records = _asked_values(job, expansion), read_budgets(out)
     missing = {wanted.key: wanted for wanted in asked if wanted.key not in records}
     if missing and not compute:
         say(f"{len(missing)} of {len(asked)} budgets are not known yet: run finds them before anything else")

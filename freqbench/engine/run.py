@@ -109,8 +109,8 @@ def execute(
             run.warn(line)
         if fresh:
             _remove_kept(store.root, {cell.cell_id for cell in part.cells})
-        with run.record_rows(root, fresh=fresh) as spec:
-            engines.run_plan(plan, engine, address, spec, run, is_new=is_new)
+        with run.record_rows(root) as spec:
+            engines.run_plan(plan, engine, address, replace(spec, fresh=fresh), run, is_new=is_new)
     store.write_job(content)  # again, because the list of runs has grown
     run.require_kept()
     return run.summary
@@ -118,11 +118,11 @@ def execute(
 
 def _remove_kept(root: str, cell_ids: Collection[str]) -> None:
     """Removes learned tensors and glimpses of cells from a store."""
-    for folder in (LEARNED, GLIMPSES):
-        for name in storage.list_files(storage.join(root, folder), ""):
+    for folder in (storage.join(root, name) for name in (LEARNED, GLIMPSES)):
+        names.require_inside(root, folder)
+        for name in storage.list_files(folder, ""):
             if name[:16] in cell_ids:
-                names.require_inside(root, path := storage.join(root, folder, name))
-                storage.remove(path)
+                storage.remove(storage.join(folder, name))
 
 
 @steady()
@@ -176,10 +176,10 @@ class Recorder:
         self._lost = 0  # records that have been lost since
 
     @contextmanager
-    def record_rows(self, volumes: str | None = None, reuse: bool = False, fresh: bool = False) -> Iterator[WorkerSpec]:
+    def record_rows(self, volumes: str | None = None, reuse: bool = False) -> Iterator[WorkerSpec]:
         """Context in which an engine makes the plan's rows; at its end all are stored. Ctrl-C ends it quietly.
 
-        Yields the spec of the engine's workers; `volumes`, `reuse` and `fresh` as there.
+        Yields the spec of the engine's workers; `volumes` and `reuse` as there.
         """
         job = self._plan.grid.job
         unavailable = scoring.unavailable(self._plan.metrics)
@@ -195,11 +195,10 @@ class Recorder:
             volumes=volumes,
             learned=storage.join(self._store.root, LEARNED),
             reuse=reuse,
-            fresh=fresh,
             trust_code=job.trust_code,
         )
         facts = {"job": job.model_dump(mode="json"), **provenance.collect(self._plan.grid)}
-        self._facts = {**facts, **self._facts, "reuse": reuse, "fresh": fresh}
+        self._facts = {**facts, **self._facts, "reuse": reuse}
         self._record("running")
         try:
             # Else the same command would go on, a row at a time.

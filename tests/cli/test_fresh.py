@@ -16,11 +16,9 @@ from tiny_job import execute, fail_below, job, noted, rows, small, write
 from tiny_training import TRAINING
 
 from freqbench.attacks.universal import Universal
-from freqbench.core.config import validate
 from freqbench.core.files import node_cache
 from freqbench.engine import run
-from freqbench.engine.matching import matched_grid
-from freqbench.job.schema import JobSpec
+from freqbench.engine.ray.ray_cluster import environment
 from freqbench.results import Store
 
 UNIVERSAL = {"name": "universal", "eps": "8/255", "learn_cases": 2, "steps": 2}
@@ -100,13 +98,12 @@ def test_learned_tensors_and_pictures_are_made_anew(tmp_path: Path, monkeypatch:
     assert tile.exists(), "another cell's stays"
 
 
-def test_matched_budgets_are_sought_anew(tmp_path: Path) -> None:
-    spec = validate(small(attacks=[{"name": "fgsm", "match": L2}]), JobSpec, "job")
-    found = [list[str](), list[str](), list[str]()]
-    for said, fresh in zip(found, (False, False, True), strict=True):
-        matched_grid(spec, str(tmp_path), said.append, fresh=fresh)
-    assert found[0] == found[2] != found[1] == []
-    assert len(json.loads((tmp_path / "match.json").read_text())) == 1
+def test_matched_budgets_are_sought_anew(tmp_path: Path, bench: Bench) -> None:
+    path = write(tmp_path, small(attacks=[{"name": "fgsm", "match": L2}], metrics=["dsc"]))
+    command = ("run", path, "--out", str(tmp_path / "out"), "--engine", "serial", "--no-page")
+    said = [bench(*command, *more)[1] for more in ((), (), ("--fresh",))]
+    assert [text.count("fgsm on a, phantom: eps=") for text in said] == [1, 0, 1]
+    assert len(json.loads((tmp_path / "out" / "match.json").read_text())) == 1
 
 
 def test_the_nodes_cache_is_neither_read_nor_written(
@@ -131,7 +128,7 @@ def test_the_nodes_cache_is_neither_read_nor_written(
 @pytest.mark.integration
 def test_workers_of_ray_read_nothing_from_their_node(tmp_path: Path, kept: Path) -> None:
     content = {**on_disk(tmp_path), "resources": {"workers": 1, "threads": 1}}
-    with node_cache.unread():
+    with environment({node_cache.LIMIT: "0"}):
         execute(content, tmp_path / "out")
     assert made_at(kept) == {}
     execute(content, tmp_path / "out", engine="ray", fresh=True)

@@ -12,13 +12,13 @@ import pytest
 from attacks.examples import CLASSES, SETTINGS
 from data.conftest import Folder
 from data.downloads import put, volume
+from pydantic import BaseModel
 from tiny_job import ARGS, JOB, SHAPE, save_weights, small
 
 from freqbench.attacks import make
 from freqbench.core.config import validate
 from freqbench.core.plugins import trusting
 from freqbench.data import DATASETS
-from freqbench.data.base import Dataset
 from freqbench.data.scans import ImageFiles
 from freqbench.job.attacks import attack_identity
 from freqbench.job.grid import expand
@@ -166,12 +166,12 @@ STILL: dict[str, tuple[str, Line | None]] = {
 
 def schema() -> Iterator[str]:
     """The keys of a job; those of data sets under the class that first has them."""
-    owners = {"job": JobSpec, "resources": Resources, "attack": AttackEntry, "model": ModelEntry, "trained": Trained}
-    owners |= {"match": Match, "matched": Budget}
-    for owner, kind in {**owners, "inference": Inference, "input": InputAdapter}.items():
+    kinds: tuple[type[BaseModel], ...] = (JobSpec, Resources, AttackEntry, Match, Budget)
+    kinds = (*kinds, ModelEntry, Trained, Inference, InputAdapter)
+    names = ("job", "resources", "attack", "match", "matched", "model", "trained", "inference", "input")
+    for owner, kind in zip(names, kinds, strict=True):
         yield from (f"{owner}.{name}" for name in kind.model_fields)
     for loader in DATASETS.values():
-        assert issubclass(loader, Dataset)
         for name, field in loader.model_fields.items():
             *_, first = (each for each in loader.__mro__ if name in vars(each).get("__annotations__", ()))
             yield f"{first.__name__}.{field.alias or name}"
@@ -263,7 +263,8 @@ def test_every_field_of_an_attack_moves_its_identity(name: str) -> None:
 
 @pytest.mark.parametrize("defence", DEFENCES.values())
 def test_every_field_of_a_defence_moves_its_identity(defence: type[Defence]) -> None:
-    made = defence.model_construct(name="d", **{name: 1 for name in defence.model_fields if name != "name"})
+    values: dict[str, Any] = dict.fromkeys(defence.model_fields, 1)
+    made = defence.model_construct(**values)
     for name in defence.model_fields:
         varied = made.model_copy(update={name: other(getattr(made, name))})
         assert varied.identity() != made.identity(), name

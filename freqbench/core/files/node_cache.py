@@ -13,7 +13,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -55,18 +55,6 @@ def limit() -> int:
     if not (math.isfinite(value) and value >= 0):
         raise UserError(f"{LIMIT}: expected a number of gigabytes from 0 (off), got {text!r}: fix or unset it")
     return int(value * 1e9)
-
-
-@contextmanager
-def unread() -> Iterator[None]:
-    """Context in which this process, and those that it starts, keep and read nothing there but fetched files."""
-    before = os.environ.get(LIMIT)
-    os.environ[LIMIT] = "0"
-    try:
-        yield
-    finally:
-        os.environ.pop(LIMIT)
-        os.environ.update({} if before is None else {LIMIT: before})
 
 
 def part(name: str) -> Path:
