@@ -17,15 +17,15 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1459,
         "api": 1291,
         "attacks": 7032,
-        "audit": 3986,
-        "cli": 2406,
+        "audit": 3987,
+        "cli": 2418,  # run --fresh
         "core": 3660,  # one digest by place, size and times
-        "data": 6665,
-        "engine": 4568,
+        "data": 6670,  # places of a file that is several channels
+        "engine": 4588,  # run --fresh
         "exchange": 1023,
         "job": 2633,
         "metrics": 1436,  # weights are checked when read
-        "models": 8566,  # files beside commands and bundles count
+        "models": 8567,  # files beside commands and bundles count
         "ops": 3467,
         "pipelines": 1148,
         "remote": 458,
@@ -38,21 +38,21 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 980,
         "attacks": 5488,
         "audit": 2392,
-        "cli": 2068,
+        "cli": 2212,  # run --fresh
         "cluster": 409,
         "core": 1731,  # the one keeper's contract, in each of its three places
         "data": 6050,
         "engine": 6759,
         "exchange": 822,
         "golden": 556,
-        "job": 1890,
+        "job": 2175,  # a line for each key of a job
         "metrics": 1223,
         "models": 7915,
         "ops": 1749,
         "pipelines": 1270,
         "remote": 586,
         "reporting": 6491,
-        "results": 1349,
+        "results": 1350,
         "security": 1707,
         "third_party": 881,
         "tools": 6249,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61457, "tests": 64415}
+SUMS = {"freqbench": 61496, "tests": 64845}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -43,6 +43,7 @@ def submit(
     limit_cases: common.Limit = None,
     shard: common.Shard = None,
     force: common.Force = False,
+    fresh: common.Fresh = False,
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Let code of other packages and of frozen models run there.")
     ] = False,
@@ -70,6 +71,7 @@ def submit(
         "--limit-cases": limit_cases,
         "--shard": part,
         "--force": force,
+        "--fresh": fresh,
         "--trust-code": trust_code,
     }
     job_id = head.submit(job.name, packed, out or f"runs/{job.name}", words(options), variables)

@@ -63,6 +63,9 @@ Shard = Annotated[
     str | None, typer.Option(help="2/8: the second of eight parts of the grid; each is a run of its own.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run even if another run works on the same cells.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Compute all anew, but weights that the job trained: remove their folder.")
+]
 Out = Annotated[
     str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT", autocompletion=stores)
 ]

@@ -63,6 +63,7 @@ def run(
     ] = None,
     shard: common.Shard = None,
     force: common.Force = False,
+    fresh: common.Fresh = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Write OUT/report.html at the end.")] = True,
     log: Annotated[
         Literal["tensorboard", "mlflow", "wandb"] | None,
@@ -87,7 +88,7 @@ def run(
     if isinstance(job, TrainJob):
         of_attacks = {
             **{"--dry-data": dry_data, "--shard": shard, "--force": force, "--no-page": not page, "--log": log},
-            **{"--engine": options.engine != "auto", "--limit-cases": options.limit_cases},
+            **{"--engine": options.engine != "auto", "--limit-cases": options.limit_cases, "--fresh": fresh},
             "--trust-code": options.trust_code,
         }
         for option in (name for name, value in of_attacks.items() if value):
@@ -96,7 +97,10 @@ def run(
         return
     if only:
         raise UserError(f"{options.path}: --only: expected a training job, got a job with attacks: leave it out")
+    from freqbench.core.files import node_cache, storage
+    from freqbench.engine import matching
     from freqbench.engine import run as runner
+    from freqbench.engine.ray import ray_cluster
     from freqbench.job import rehearsal
     from freqbench.training import link
 
@@ -104,15 +108,18 @@ def run(
         from freqbench.reporting import tracker
 
         tracker.require(log, options.place(job))
-    with common.stoppable("networks were trained"):
-        if dry_data:
-            job = rehearsal.shrink_job(link.describe_job(job))
-        else:
-            job = link.train_rest(job, common.say, part, options.address)
-    place = options.place(job)
-    with common.stoppable("budgets were matched"):
-        grid = common.grid_of(job, options.limit_cases, place, match=True)
-    summary = runner.execute(grid, place, common.console(), options.engine, options.address, part, force)
+    with ray_cluster.environment({node_cache.LIMIT: "0"} if fresh else {}):
+        with common.stoppable("networks were trained"):
+            if dry_data:
+                job = rehearsal.shrink_job(link.describe_job(job))
+            else:
+                job = link.train_rest(job, common.say, part, options.address)
+        place = options.place(job)
+        if fresh:
+            storage.remove(storage.join(place, matching.FILE))
+        with common.stoppable("budgets were matched"):
+            grid = common.grid_of(job, options.limit_cases, place, match=True)
+        summary = runner.execute(grid, place, common.console(), options.engine, options.address, part, force, fresh)
     if log:
         try:
             common.say(f"logged: {tracker.log(log, place)}")

@@ -113,6 +113,11 @@ class ImageFiles(Scan):
         """Returns its files, as `Scan.files`."""
         return tuple(dict.fromkeys(filter(None, (self.channels[0], self.map, *self.channels[1:]))))
 
+    def fingerprint(self, image: Header | None = None) -> str:
+        """Returns a digest as `Scan.fingerprint`, and of the places of a file that is several channels."""
+        of_files, places = super().fingerprint(image), [*map(self.channels.index, self.channels)]
+        return of_files if len({*places}) == len(places) else digest([of_files, places])
+
     def image(self) -> Header:
         """Reads one header for all channels."""
         local = [answer(image_files.fetch, path, f"the image of case {self.case_id}") for path in self.channels]

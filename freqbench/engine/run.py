@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 from rich.console import Console
 
+from freqbench.core import names
 from freqbench.core.code import steady
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import MisfitError, UserError
@@ -30,7 +31,7 @@ from freqbench.job.grid import Grid
 from freqbench.job.plan import Plan, make_plan, volumes_root
 from freqbench.job.schema import JobSpec
 from freqbench.results import KEY, Key, Lease, Shard, Store, index_keys
-from freqbench.results.glimpses import Glimpses
+from freqbench.results.glimpses import GLIMPSES, Glimpses
 from freqbench.results.releases import Origin, mixture
 from freqbench.results.schema import RELEASES
 from freqbench.results.volumes import VOLUMES
@@ -62,6 +63,7 @@ def execute(
     address: str | None = None,
     shard: Shard | None = None,
     force: bool = False,
+    fresh: bool = False,
 ) -> Summary:
     """Runs the remaining units of a grid into the result store at `out`, a folder or URI.
 
@@ -70,6 +72,7 @@ def execute(
         address: address of a Ray cluster; None: the one in RAY_ADDRESS, else a Ray started by this process.
         shard: part of the grid for this run; None: all of it. The store's job is that of the whole grid.
         force: run even if another run works on the same cells.
+        fresh: run all units, and let workers read nothing that earlier runs kept.
 
     Raises:
         MisfitError: the clean Dice of a checkpoint is below its `min_dice` on the first case, or far below its
@@ -82,11 +85,12 @@ def execute(
     is_new = not store.run_ids()
     store.compact(above=COMPACT_ABOVE)
     covered, index, part = store.covered(), grid.index(), grid.shard(shard or Shard())
-    plan = make_plan(part, covered, saved_volumes.find_saved(root) if root else None)
+    done = {key: metrics.difference(grid.metrics) for key, metrics in covered.items()} if fresh else covered
+    plan = make_plan(part, done, saved_volumes.find_saved(root) if root else None)
     content = Additions.read(store).extend({"spec": grid.job.model_dump(mode="json"), "index": index})
     wanted = index_keys(content["index"])
     num_others, complaint = len(covered.keys() - wanted), store.complaint(wanted)
-    del covered, wanted
+    del covered, done, wanted
     store.write_job(content)
     run = Recorder(store, plan, console, shard)
     for note in (*grid.notes, *plan.notes):
@@ -108,11 +112,22 @@ def execute(
     with Lease(out, run.run_id, shard or Shard()).held(force, warn_of_loss):
         for line in run.critic.of_files():
             run.warn(line)
+        if fresh:
+            _remove_kept(store.root, {cell.cell_id for cell in part.cells})
         with run.record_rows(root) as spec:
-            engines.run_plan(plan, engine, address, spec, run, is_new=is_new)
+            engines.run_plan(plan, engine, address, replace(spec, fresh=fresh), run, is_new=is_new)
     store.write_job(content)  # again, because the list of runs has grown
     run.require_kept()
     return run.summary
+
+
+def _remove_kept(root: str, cell_ids: Collection[str]) -> None:
+    """Removes learned tensors and glimpses of cells from a store."""
+    for folder in (storage.join(root, name) for name in (LEARNED, GLIMPSES)):
+        names.require_inside(root, folder)
+        for name in storage.list_files(folder, ""):
+            if name[:16] in cell_ids:
+                storage.remove(storage.join(folder, name))
 
 
 @steady()
@@ -324,15 +339,16 @@ class Recorder:
         """Counts the records that are no longer in the store, and warns of more of them.
 
         A missing file alone is no loss: another run may have merged it. Rows of earlier runs, whose ids are smaller, do
-        not stand for those of this one: they were failed or lacked metrics.
+        not stand for those of this one, unless these failed: they were failed, lacked metrics or are made anew.
         """
         if self._found | self._writer.names <= self._store.names():
             return
         todo = self._todo
         others = index_keys(self._plan.grid.index()) - todo
         rows = self._store.rows((*KEY, "run_id"))
-        found = sum(row[:3] in others or (row[:3] in todo and row[3] >= self.run_id) for row in rows)
-        lost = self._plan.num_done + self._progress.num_new - found
+        found = [row[3] >= self.run_id or row[:3] in others for row in rows if row[:3] in others or row[:3] in todo]
+        kept = min(found.count(False), self._progress.num_failed)
+        lost = self._plan.num_done + self._progress.num_new - sum(found) - kept
         if lost > self._lost:
             self._lost = lost
             self.warn(self._loss)

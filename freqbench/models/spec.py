@@ -162,12 +162,13 @@ class ModelSpec(Origin):
     def _sliding(self) -> dict[str, Any]:
         """Returns the sliding window's settings; padding only where it differs from `volume`, as it was before."""
         stated = self.inference.model_dump(exclude_defaults=True, exclude={"padding"})
-        padding, adapter = self.inference.padding, self.input
-        if padding == "volume" or self.members:
-            return stated
+        padding, adapter = self.inference.padding, (self.members or (self,))[0].input
+        follows_volume = not adapter.turned and not adapter.is_of_file
+        if padding == "volume" or self.members:  # members pad their own windows, which start where the ensemble says
+            starts_apart = self.members and padding == "volume" and not follows_volume
+            return {**stated, "padding": padding} if starts_apart else stated
         means, stds = np.atleast_1d(adapter.mean), np.atleast_1d(adapter.std)
         lowest = (adapter.scale[0] - means) / stds
-        follows_volume = not adapter.turned and not adapter.is_of_file
         return stated if follows_volume and np.all(lowest == padding) else {**stated, "padding": padding}
 
     def roi_of(self, ref: CaseRef) -> Shape:

@@ -1,5 +1,6 @@
 """Starts and restarts the workers of a run on Ray, more or fewer as machines join and leave."""
 
+import os
 import platform
 import time
 from collections import deque
@@ -12,6 +13,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayError
 
 from freqbench.core.errors import EngineLost, UserError
+from freqbench.core.files import node_cache
 from freqbench.core.terminal import amount
 from freqbench.engine.progress import Clock, Listener
 from freqbench.engine.ray import ray_cluster
@@ -34,6 +36,7 @@ class RemoteWorker(Worker):
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
+        os.environ |= {node_cache.LIMIT: "0"} if spec.fresh else {}  # of this process, which is the worker's alone
         self._passes: int | None = None
         self.advance = partial(setattr, self, "_passes")
 
