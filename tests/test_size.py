@@ -18,7 +18,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "api": 1292,
         "attacks": 7032,
         "audit": 3988,
-        "cli": 2489,  # run --fresh
+        "cli": 2491,  # run --fresh
         "core": 3234,
         "data": 6794,  # places of a file that is several channels
         "engine": 4594,  # run --fresh
@@ -38,7 +38,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 980,
         "attacks": 5488,
         "audit": 2381,
-        "cli": 2278,  # run --fresh
+        "cli": 2291,  # run --fresh
         "cluster": 409,
         "core": 1461,
         "data": 6017,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61354, "tests": 64102}
+SUMS = {"freqbench": 61356, "tests": 64115}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
