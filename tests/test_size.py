@@ -18,7 +18,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "api": 1291,
         "attacks": 7032,
         "audit": 3987,
-        "cli": 2418,  # run --fresh
+        "cli": 2420,  # run --fresh
         "core": 3660,  # one digest by place, size and times
         "data": 6670,  # places of a file that is several channels
         "engine": 4588,  # run --fresh
@@ -38,7 +38,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 980,
         "attacks": 5488,
         "audit": 2392,
-        "cli": 2212,  # run --fresh
+        "cli": 2225,  # run --fresh
         "cluster": 409,
         "core": 1731,  # the one keeper's contract, in each of its three places
         "data": 6050,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61496, "tests": 64845}
+SUMS = {"freqbench": 61498, "tests": 64858}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
