@@ -20,14 +20,14 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "audit": 3987,
         "cli": 2420,  # run --fresh
         "core": 3660,  # one digest by place, size and times
-        "data": 6670,  # places of a file that is several channels
+        "data": 6673,  # places of a file that is several channels
         "engine": 4588,  # run --fresh
         "exchange": 1023,
         "job": 2633,
         "metrics": 1436,  # weights are checked when read
-        "models": 8567,  # files beside commands and bundles count
+        "models": 8565,  # files beside commands and bundles count
         "ops": 3467,
-        "pipelines": 1148,
+        "pipelines": 1155,
         "remote": 458,
         "reporting": 7508,
         "results": 2098,
@@ -41,7 +41,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cli": 2225,  # run --fresh
         "cluster": 409,
         "core": 1731,  # the one keeper's contract, in each of its three places
-        "data": 6050,
+        "data": 6051,
         "engine": 6759,
         "exchange": 822,
         "golden": 556,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61498, "tests": 64858}
+SUMS = {"freqbench": 61506, "tests": 64859}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
