@@ -16,16 +16,16 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         ".": 333,
         "analysis": 1450,
         "api": 1291,
-        "attacks": 7032,
+        "attacks": 6857,
         "audit": 3983,
         "cli": 2404,
         "core": 3453,  # files/kept.py, which took the caches of data, engine, job and models
         "data": 6679,
-        "engine": 4530,
+        "engine": 4384,
         "exchange": 1024,
         "job": 2622,
         "metrics": 1413,
-        "models": 8445,
+        "models": 8423,
         "ops": 3467,
         "pipelines": 1148,
         "remote": 458,
@@ -36,13 +36,13 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     "tests": {
         ".": 3776,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
-        "attacks": 5488,
+        "attacks": 5375,
         "audit": 2381,
         "cli": 2068,
         "cluster": 409,
         "core": 1664,  # the one keeper's contract, in each of its three places
         "data": 6018,
-        "engine": 6729,
+        "engine": 6511,
         "exchange": 822,
         "golden": 556,
         "job": 1890,
@@ -55,12 +55,12 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "results": 1121,
         "security": 1706,
         "third_party": 881,
-        "tools": 6249,
+        "tools": 6155,
         "toy_package": 58,
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 60825, "tests": 63756}
+SUMS = {"freqbench": 60482, "tests": 63331}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
