@@ -19,7 +19,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "attacks": 6857,
         "audit": 3987,
         "cli": 2420,  # run --fresh
-        "core": 3660,  # files/kept.py, which took the caches of data, engine, job and models
+        "core": 3658,  # files/kept.py, which took the caches of data, engine, job and models
         "data": 6673,  # places of a file that is several channels
         "engine": 4442,  # run --fresh
         "exchange": 1023,
@@ -40,7 +40,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "audit": 2392,
         "cli": 2225,  # run --fresh
         "cluster": 409,
-        "core": 1731,  # the one keeper's contract, in each of its three places
+        "core": 1741,  # the one keeper's contract, in each of its three places
         "data": 6051,
         "engine": 6541,
         "exchange": 822,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61163, "tests": 64434}
+SUMS = {"freqbench": 61161, "tests": 64444}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -33,12 +33,6 @@ _OF_C = (
     *(types.BuiltinFunctionType, types.MethodWrapperType, types.MethodDescriptorType, types.WrapperDescriptorType),
     *(types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType),
 )
-_OF_PYTHON = (
-    *("__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__annotations__", "__abstractmethods__"),
-    *("_abc_impl", "__signature__", "__firstlineno__", "__static_attributes__", "__parameters__", "__orig_bases__"),
-    *("__match_args__", "__dataclass_params__"),
-)
-"""Names in a class that do not say what it does."""
 _FILLING = ("append", "add", "update", "setdefault", "pop", "popitem", "extend", "insert", "clear", "remove", "discard")
 """Methods by which code fills a container of its own, as it remembers results."""
 _STATELESS = ("_thread", "threading", "weakref", "_weakref", "_weakrefset", "logging", "_contextvars")
@@ -276,7 +270,8 @@ class _Walk:
         for name, value in sorted(vars(cls).items()):
             if name in ("__dataclass_fields__", "__pydantic_fields__"):
                 yield self.of({key: (each.default, each.default_factory) for key, each in value.items()})
-            elif name not in _OF_PYTHON and not name.startswith("__pydantic_"):
+            # Other names of Python's say nothing of what a class does, and some come as it is used.
+            elif not name.startswith(("__", "_abc_")) or isinstance(value, (types.FunctionType, *_DESCRIPTORS)):
                 yield from self._held(name, value, vars(cls), cls)
 
     def _held(self, name: str, value: object, names: Mapping[str, Any], owner: object = None) -> Iterator[str]:
@@ -439,9 +434,12 @@ def _imported(name: str) -> types.ModuleType | str:
 
 
 def _package_folders(module: str) -> list[Path]:
-    """Returns the folders of the package that a module of one's own is in; none for a single file."""
-    package = sys.modules.get(module.partition(".")[0])
-    return [Path(place).absolute() for place in getattr(package, "__path__", ())]
+    """Returns the folders of the outermost package that a module of one's own is in; none for a single file."""
+    held, depth = sys.modules.get(module), module.count(".")
+    if file := getattr(held, "__file__", None):
+        above = [*Path(file).absolute().parents]
+        return above[depth : depth + 1] if hasattr(held, "__path__") else above[depth - 1 : depth]
+    return [Path(place).absolute() for place in getattr(held, "__path__", ())]
 
 
 def _digest_of_package(folder: Path) -> str:

@@ -4,6 +4,7 @@ import functools
 import importlib
 import io
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -108,6 +109,15 @@ def test_a_memory_that_code_fills_as_it_runs_is_in_no_identity(fill: str, own: O
     before = identity(used.A)
     used.A().run(3)
     assert used.MEMORY or used.A.memory
+    assert identity(used.A) == before
+
+
+def test_a_class_keeps_its_identity_as_it_is_pickled_and_inherited(own: Own) -> None:
+    used = own(used="import abc\nclass A(abc.ABC):\n    def __setattr__(self, *pair): super().__setattr__(*pair)\n")
+    before = identity(used.A)
+    pickle.dumps(used.A())
+    isinstance(1, used.A)
+    assert "__slotnames__" in vars(used.A)
     assert identity(used.A) == before
 
 
