@@ -25,9 +25,9 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "exchange": 1023,
         "job": 2635,
         "metrics": 1436,  # weights are checked when read
-        "models": 8634,  # files beside commands and bundles count
+        "models": 8634,  # names before numbers; files beside commands and bundles count
         "ops": 3467,
-        "pipelines": 1254,
+        "pipelines": 1254,  # own classes of nnU-Net; box and mask of a saved volume
         "remote": 458,
         "reporting": 7508,
         "results": 2098,
