@@ -15,19 +15,19 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 333,
         "analysis": 1459,
-        "api": 1291,
+        "api": 1311,
         "attacks": 6857,
-        "audit": 3987,
+        "audit": 3991,
         "cli": 2420,  # run --fresh
         "core": 3658,  # files/kept.py, which took the caches of data, engine, job and models
-        "data": 6673,  # places of a file that is several channels
+        "data": 6702,  # places of a file that is several channels
         "engine": 4442,  # run --fresh
         "exchange": 1023,
-        "job": 2633,
+        "job": 2635,
         "metrics": 1436,  # weights are checked when read
-        "models": 8543,  # files beside commands and bundles count
+        "models": 8634,  # names before numbers; files beside commands and bundles count
         "ops": 3467,
-        "pipelines": 1155,
+        "pipelines": 1254,  # own classes of nnU-Net; box and mask of a saved volume
         "remote": 458,
         "reporting": 7508,
         "results": 2098,
@@ -47,9 +47,9 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "golden": 556,
         "job": 2175,  # a line for each key of a job
         "metrics": 1223,
-        "models": 7915,
+        "models": 8085,
         "ops": 1749,
-        "pipelines": 1270,
+        "pipelines": 1474,
         "remote": 586,
         "reporting": 6491,
         "results": 1350,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61161, "tests": 64444}
+SUMS = {"freqbench": 61406, "tests": 64818}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -202,7 +202,8 @@ def evaluate(
             f"{cell.attack.name} moved the label, got one with another: give both the same `preprocess`"
         )
     clean = scoring.score_clean(seen.before, seen.case, cell.dataset, wanted, seen.file)
-    scored = scoring.score_target(seen.after, clean, made.attacked.relabel(seen.case), cell.dataset, wanted, seen.error)
+    error = made._file_error if seen.error is None else seen.error
+    scored = scoring.score_target(seen.after, clean, made.attacked.relabel(seen.case), cell.dataset, wanted, error)
     volume = made._distances(wanted)
     measured = {
         **made.measured,

@@ -25,7 +25,7 @@ from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, facts_of,
 from freqbench.models.entry import COMMAND
 from freqbench.models.examination import mend
 from freqbench.models.loading import wrap_network
-from freqbench.models.resolving import require_order, resolve_network
+from freqbench.models.resolving import require_channels, require_order, resolve_network
 from freqbench.models.sources import kind_of_folder
 from freqbench.models.sources.checkpoint import shown_channels
 from freqbench.models.sources.source import Metadata
@@ -62,6 +62,7 @@ class Model:
     spec: ModelSpec
     trained: Preprocess | None = None
     class_names: tuple[str, ...] = ()
+    channel_names: tuple[str, ...] = ()
     _learned: Kept[Tensor] = field(default_factory=TENSORS.anew)
     _clean: dict[tuple[str, str], float] = field(default_factory=dict)  # of the cases that it was evaluated on
 
@@ -106,7 +107,8 @@ class Model:
                 f"{spec.name}: expected labels 0 to {spec.num_classes - 1} in {case.name}, got {highest}: map them to "
                 "the model's classes"
             )
-        require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names, spec.head)
+        require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names, spec.is_prompted)
+        require_channels(spec.name, spec.checkpoint, self.channel_names, dataset.channel_names)
         if isinstance(dataset, ArraysDataset):
             return dataset, replace(spec, space=None)
         if spec.space or self.trained is None or self.trained.identity() == dataset.space.identity():
@@ -199,8 +201,9 @@ def _load_files(entry: ModelEntry, call: Arguments, device: torch.device | None)
         raise UserError(f"{path}: expected num_classes (background included), which it does not state: give it")
     spec = models.resolve(entry, num_classes, num_channels or 1, metadata.preprocess, facts=facts)
     network = models.load(spec, device or torch.device("cuda" if torch.cuda.is_available() else "cpu"), call.precision)
-    named = metadata.class_names if entry.class_map is None else None  # else they are the network's own
-    return Model(network=network, spec=spec, trained=metadata.preprocess, class_names=named or ())
+    named = facts.class_names if facts and entry.class_map is None else ()  # else they are the network's own
+    channels = facts.channel_names if facts else ()
+    return Model(network=network, spec=spec, trained=metadata.preprocess, class_names=named, channel_names=channels)
 
 
 def _wrap_network(net: nn.Module, call: Arguments, device: torch.device | None, settings: dict[str, Any]) -> Model:

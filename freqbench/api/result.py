@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -9,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -21,12 +23,13 @@ from freqbench.core.files import storage
 from freqbench.core.names import AnyPath
 from freqbench.core.types import Reference, ScoredOn, Spacing
 from freqbench.data import attacked_native
-from freqbench.data.preprocess import space_converter, way_to_file
+from freqbench.data.preprocess import resampling_error, space_converter, way_to_file
 from freqbench.engine import memory, rows, saved_volumes, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.job.cells import Cell
 from freqbench.metrics import Scores
 from freqbench.models import ModelSpec, VolumePrediction
+from freqbench.pipelines import Pipeline
 from freqbench.results.volumes import SUFFIX
 
 if TYPE_CHECKING:
@@ -168,8 +171,21 @@ class Result:
         image, affine = self.adversarial, self.volume.affine
         if self.case.dataset is not None:
             native = self.cell.dataset.native(self.volume.ref)
-            image, affine = attacked_native(native, self.volume, image).image, native.affine
+            space = self.cell.source.space or self.cell.dataset.space
+            image, affine = attacked_native(native, self.volume, image, space).image, native.affine
         saved_volumes.write(place, image, affine)
+
+    @cached_property
+    def _file_error(self) -> float | None:
+        """The resampling error of the volume that `save` writes, of a pipeline with another grid than the file."""
+        space, volume = self.cell.source.space, self.volume
+        sides = [sorted(each) for each in (volume.spacing, volume.original_spacing)]
+        is_line = not any(math.isnan(low) for low, _ in volume.native_ranges)
+        if not isinstance(space, Pipeline) or np.allclose(*sides, rtol=1e-3) or not is_line:
+            return None
+        native = self.cell.dataset.native(volume.ref)
+        attacked = attacked_native(native, volume, self.adversarial, space)
+        return resampling_error(native, attacked, self.adversarial, space)
 
     def __repr__(self) -> str:
         change = (self.adversarial - self.clean).abs().max()

@@ -34,6 +34,7 @@ from freqbench.models.entry import seed_of
 from freqbench.models.networks.construction import skeleton
 from freqbench.models.networks.inferring import NETWORKS, UNTRACED, find_arch, infer_args, open_args, unlike_default
 from freqbench.models.sources import kind_of_folder
+from freqbench.models.sources.nnunet import folder_near
 from freqbench.pipelines import Pipeline
 
 Lines = Iterator[tuple[str, str]]
@@ -105,6 +106,8 @@ def _alone(path: str) -> ModelEntry:
     Raises UserError for another folder, with the one above or below it that tells a kind.
     """
     kind = kind_of_folder(folder := home_of(path))
+    if kind is None and folder.suffix == ".zip" and (advice := folder_near(str(folder))):
+        raise UserError(f"{path}: expected a file or folder of a network, got an archive: {advice}")
     if kind is None and folder.is_dir():
         near = (folder.parent, *sorted(folder.glob("*")), *sorted(folder.glob("*/*")))
         hints = (f"give {each}, which is one of {name}" for each in near if (name := kind_of_folder(each)))
@@ -256,7 +259,7 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     for migration in _candidates(entry):
         with prefix_errors(f"{where}: models[{job.models.index(entry)}]"):
             changed = entry.model_copy(update={"migration": migration})
-            spec = resolve(changed, len(dataset.classes), dataset.num_channels)
+            spec = resolve(changed, len(dataset.classes), dataset.num_channels, class_names=dataset.class_names)
         under = f" under migration: {spec.migration or NONE}" if "migration" in source_of(spec.arch).takes else ""
         scores[migration] = {}
         for ref in first:

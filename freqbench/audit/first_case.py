@@ -72,7 +72,7 @@ def first_case(entry: Mapping[str, Any], model: ModelEntry, is_trained: bool) ->
     place = str(entry["name"])
     dataset = build_dataset(entry, place)
     refs = dataset.refs()
-    facts = facts_of(model, len(dataset.classes), dataset.num_channels)
+    facts = facts_of(model, len(dataset.classes), dataset.num_channels, dataset.class_names)
     spec = resolve(model, len(dataset.classes), dataset.num_channels, facts=facts)
     found = assumptions(model, facts, dataset, entry)
     is_free = spec.space is None and "intensity" in type(dataset).model_fields and "intensity" not in entry
@@ -102,7 +102,8 @@ def _why_ct(dataset: Dataset, refs: Sequence[CaseRef], modality: str) -> str | N
 def _verdict(dataset: Dataset, model: ModelEntry, ref: CaseRef, assumed: Sequence[Assumption], is_trained: bool) -> str:
     if dataset.reference == "prediction" or not is_trained:
         return f"no clean Dice: {'the weights are untrained' if not is_trained else 'there are no labels'}"
-    dice = clean_dice(dataset, resolve(model, len(dataset.classes), dataset.num_channels), ref)
+    spec = resolve(model, len(dataset.classes), dataset.num_channels, class_names=dataset.class_names)
+    dice = clean_dice(dataset, spec, ref)
     if math.isnan(dice):
         return f"no clean Dice: the label of {ref.case_id} has no class of the foreground"
     said = f"clean Dice of {ref.case_id}: {dice:.3f} (foreground)"

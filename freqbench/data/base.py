@@ -146,6 +146,11 @@ class Dataset(Strict, abc.ABC):
         return 1
 
     @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the channels, if its files or its job state them; else none."""
+        return ()
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Lines on what was concluded about its files, for `plan`, `run` and `doctor`."""
         return ()

@@ -382,7 +382,7 @@ Volume = npt.NDArray[np.float32]
 LEAST = 1e-5
 
 
-def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> NativeCase:
+def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor", space: AnySpace) -> NativeCase:
     """Returns the file's volume with the perturbation carried back to its grid and unit.
 
     `adversarial` is `[C, H, W, D]` on the grid of `case`, in [0, 1]. The perturbation `(adversarial - case.image) *
@@ -390,8 +390,9 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> Na
     added. If a native intensity was clipped, the perturbation is added to the bound, so that `prepare` finds it again.
     A voxel stays as it is if its perturbation is 0, leads further out, or leads in by less than LEAST of the range.
     `prepare(result, preprocess, clean=native)` brings the result into any space. A pipeline that does not clip keeps
-    what lies beyond its bounds: there the perturbation is added to the intensity itself. Zeros beside voxels that it
-    fixes stay, as another intensity there would grow the mask that it takes from them.
+    what lies beyond its bounds: there the perturbation is added to the intensity itself. The `voxels_to_keep` of the
+    pipeline `space` stay; where it names none, zeros beside voxels that it fixes, as another intensity there would grow
+    the mask that it takes from them.
 
     Raises DataError for a pipeline whose way from the file's unit is not affine.
     """
@@ -401,6 +402,8 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> Na
         raise ValueError(f"expected the case's shape {tuple(case.image.shape)}, got {tuple(adversarial.shape)}")
     to_case = np.linalg.inv(case.affine) @ native.affine
     attacked = torch.empty(native.image.shape)
+    pipeline, beside = space if isinstance(space, Pipeline) else None, case.prepared
+    kept = pipeline.voxels_to_keep(native, beside.facts) if pipeline and beside else None
     for channel, (low, high) in enumerate(case.native_ranges):
         if math.isnan(low):
             raise DataError(
@@ -408,7 +411,7 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> Na
                 "line, so that a change leads back to the file, got another map: leave out targets of other spaces, "
                 "save_adversarial and export"
             )
-        if case.prepared is not None and not _clips(case.prepared, channel):
+        if pipeline and beside and not _clips(pipeline, beside, channel):
             low, high = min(low, float(native.image[channel].min())), max(high, float(native.image[channel].max()))
             width = case.native_ranges[channel][1] - case.native_ranges[channel][0]
         else:
@@ -416,8 +419,10 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> Na
         delta = (adversarial[channel] - case.image[channel]).mul_(width).numpy()
         clean = native.image[channel].numpy()
         moved = _perturb(clean, delta, to_case, low, high)
-        if case.prepared is not None and case.prepared.fixed is not None:
-            np.copyto(moved, clean, where=(clean == 0) & _touches(case.prepared.fixed[channel].numpy(), to_case, clean))
+        if kept is None and beside and beside.fixed is not None:
+            np.copyto(moved, clean, where=(clean == 0) & _touches(beside.fixed[channel].numpy(), to_case, clean))
+        elif kept is not None:
+            np.copyto(moved, clean, where=kept)
         attacked[channel] = torch.from_numpy(moved)
     return replace(native, image=attacked)
 
@@ -432,8 +437,10 @@ def _touches(fixed: npt.NDArray[np.bool_], to_fixed: npt.NDArray[np.float64], im
     return share > 0
 
 
-def _clips(prepared: Beside, channel: int) -> bool:
-    """True if nothing of a channel's movable voxels lies beyond its bounds."""
+def _clips(pipeline: Pipeline, prepared: Beside, channel: int) -> bool:
+    """True if a pipeline clips a channel; where it does not say, if none of its movable voxels lies beyond bounds."""
+    if (known := pipeline.clips(channel)) is not None:
+        return known
     if prepared.rest is None:
         return True
     rest = prepared.rest[channel]
@@ -479,7 +486,7 @@ def space_converter(
     def native() -> tuple[NativeCase, NativeCase, float]:
         """Returns the file's volume, the attacked one, and the resampling error."""
         clean = dataset.native(case.ref)
-        attacked = attacked_native(clean, case, adversarial)
+        attacked = attacked_native(clean, case, adversarial, own_space)
         return clean, attacked, resampling_error(clean, attacked, adversarial, own_space)
 
     def volume(space: AnySpace | None) -> tuple["Tensor", float | None]:

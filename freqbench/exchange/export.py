@@ -125,7 +125,7 @@ def export(
         storage.write_atomic(path, content)
     manifest = {
         "space": "native",
-        "units": "HU",
+        "units": "HU" if all(made_kind(each) == CT for each in datasets.values()) else "of the files",
         "format": form,
         "store": out,
         "files": [asdict(each) for each in written],
@@ -233,7 +233,7 @@ def _case(order: _Order, cells: list[Cell], ref: CaseRef) -> Iterator[Exported]:
                 f"{tuple(case.image.shape)}, got {tuple(attacked.adversarial.shape)}: the volume was made elsewhere: "
                 "delete it and run the job again"
             )
-        changed = attacked_native(native, case, attacked.adversarial)
+        changed = attacked_native(native, case, attacked.adversarial, space)
         error = resampling_error(native, changed, attacked.adversarial, space)
         own_kind = kind if _fits(*map(float, changed.image.aminmax())) else torch.float32
         yield write(cell, changed.image, own_kind, error)

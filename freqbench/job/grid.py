@@ -26,7 +26,7 @@ from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, resolve, re
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.inference import VOTES_ON_GRID
-from freqbench.models.resolving import axes_notes, require_head, scoring_concerns
+from freqbench.models.resolving import axes_notes, require_channels, require_head, scoring_concerns
 from freqbench.pipelines import Pipeline
 from freqbench.results import Shard
 
@@ -321,6 +321,8 @@ def _facts_on(given: Sequence[ModelEntry], dataset: Dataset) -> dict[str, Facts]
             with sweep.prefix_errors(f"models[{i}]"):
                 facts[entry.name] = facts_of(entry, len(dataset.classes), dataset.num_channels, dataset.class_names)
                 require_head(entry, facts[entry.name], dataset.name, dataset.classes)
+                own = facts[entry.name]
+                require_channels(entry.name, own.path, own.channel_names, dataset.channel_names)
     return facts
 
 

@@ -1,8 +1,9 @@
 """Resolves a model's entry in a job to a spec: the job's settings over the facts of its source, all checked."""
 
 import copy
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -14,7 +15,7 @@ from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess, parse_intensity
-from freqbench.core.types import CaseRef, Outputs
+from freqbench.core.types import CaseRef
 from freqbench.models import hub
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
@@ -36,6 +37,7 @@ from freqbench.models.loading import load, naming
 from freqbench.models.networks.architectures import MODELS
 from freqbench.models.networks.construction import refusing
 from freqbench.models.sources import source_of
+from freqbench.models.sources.nnunet import folder_near
 from freqbench.models.sources.source import UNTRAINED, Facts, adapter_of, axes_of, spanning
 from freqbench.models.spec import ModelSpec
 from freqbench.ops.classes import Classes
@@ -52,7 +54,14 @@ def facts_of(
     (path, at), source = hub.pin_commit(_path_of(entry)), source_of(entry.reader)
     local = source.locate(path, entry.args)
     with naming(path, local):
-        facts, seed = source.facts(entry, local, num_classes, num_channels), seed_of(path)
+        try:
+            facts, seed = source.facts(entry, local, num_classes, num_channels), seed_of(path)
+        except UserError:
+            if entry.reader is None and (advice := folder_near(local)):
+                raise CheckpointError(
+                    f"{path}: expected the whole folder of an nnU-Net, got a part: {advice}"
+                ) from None
+            raise
         sha256 = source.sha256(local, facts.args) if seed is None else f"random:{seed}"
     if entry.transforms is not None:
         if facts.arch == "nnunet" or source.takes_volumes:
@@ -61,9 +70,20 @@ def facts_of(
         axes = axes_of(pipeline)
         scaled = spanning(pipeline.bounds or [pipeline.stated_bounds])
         facts = replace(facts, space=pipeline, input=InputAdapter(axes=axes, **scaled), knows_axes=True)
-    if entry.class_map is None:
-        require_order(entry.name, path, facts.metadata.class_names or (), class_names, entry.head(facts.outputs))
-    return replace(facts, path=path, checkpoint=local, checkpoint_sha256=sha256, notes=(*at, *facts.notes))
+    named = facts.metadata.class_names or facts.class_names
+    by_name = match_names(entry.name, path, named, class_names) if entry.class_map is None else {}
+    if by_name and entry.is_prompted:
+        require_order(entry.name, path, named, class_names, is_prompted=True)
+    said = [f"classes are paired by their names, as class_map: {shown_map(by_name)} would"] if by_name else []
+    return replace(
+        facts,
+        path=path,
+        checkpoint=local,
+        checkpoint_sha256=sha256,
+        class_names=tuple(named),
+        class_map=by_name,
+        notes=(*at, *facts.notes, *said),
+    )
 
 
 def resolve(
@@ -133,6 +153,8 @@ def _spec_of(asked: ModelSpec, facts: Facts, entry: ModelEntry, space: AnySpace 
     if outputs is None:
         raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
     _require_counts(asked, facts, entry, outputs)
+    if facts.class_map:
+        entry = entry.model_copy(update={"class_map": facts.class_map})
     draft = replace(
         asked,
         **facts.origin,
@@ -350,28 +372,58 @@ def stated_classes(entry: ModelEntry) -> int | tuple[str, ...] | None:
     return facts.metadata.class_names or (outputs and outputs + (entry.head(facts.outputs) == "sigmoid"))
 
 
-def require_order(
-    name: str, path: str, trained: Sequence[str], class_names: Sequence[str], head: Outputs = "softmax"
-) -> None:
-    """Refuses a network whose outputs are the dataset's classes in another order: scores would be of other organs."""
+def match_names(
+    name: str, path: str, trained: Sequence[str], class_names: Sequence[str]
+) -> Mapping[int, tuple[int, ...]]:
+    """Returns the class map that pairs a dataset's classes with a network's by name; empty if no name says another.
+
+    Refuses names of which some stand elsewhere and others are the dataset's alone.
+    """
     ours, theirs = list(map(plain_name, class_names)), list(map(plain_name, trained))
-    if ours == theirs or sorted(ours) != sorted(theirs):
-        return
-    if head == "sigmoid":
-        numbers = {number: [theirs.index(ours[number])] for number in range(1, len(ours))}
-        raise UserError(
-            f"{name}: expected a network for the regions {', '.join(class_names[1:])}, but {path} was trained on the "
-            f"same in another order: {', '.join(trained[1:])}: set class_map: {numbers} of the model"
-        )
+    places = [theirs.index(each) if each in theirs else None for each in ours]
+    is_clear = len(ours) == len(theirs) == len({*theirs}) == len({*ours})
+    moved = [number for number, place in enumerate(places) if place not in (None, number)]
+    if not is_clear or not moved:
+        return {}
+    if None not in places[1:]:
+        return {number: (place,) for number, place in enumerate(places) if number and place is not None}
+    rest = [place for place in range(1, len(theirs)) if place not in places]
+    guess = {n: (rest.pop(0) if at is None else at,) for n, at in enumerate(places) if n}
     raise UserError(
-        f"{name}: expected a network for the classes {', '.join(class_names)}, but {path} was trained on the same "
-        f"in another order: {', '.join(trained)}: give the dataset's labels in that order"
+        f"{name}: expected the classes of {path}, {', '.join(trained)}, got {', '.join(class_names)}, where "
+        f"{class_names[moved[0]]} has another place: say which is which, as by class_map: {shown_map(guess)}"
     )
 
 
+def shown_map(class_map: Mapping[int, Sequence[int]]) -> str:
+    """Returns a class map as a job file has it."""
+    return str({number: [*merged] for number, merged in class_map.items()})
+
+
+def require_order(name: str, path: str, trained: Sequence[str], class_names: Sequence[str], is_prompted: bool) -> None:
+    """Refuses a network whose outputs are the dataset's classes in another order: scores would be of other organs."""
+    if by_name := match_names(name, path, trained, class_names):
+        advice = "the dataset's labels in that order" if is_prompted else f"class_map={shown_map(by_name)}"
+        raise UserError(
+            f"{name}: expected the classes {', '.join(class_names)}, got a network of the same in another order, "
+            f"{', '.join(trained)}, by {path}: give {advice}"
+        )
+
+
+def require_channels(name: str, path: str, trained: Sequence[str], channel_names: Sequence[str]) -> None:
+    """Refuses channels that both sides name, and one of which the network has in another place."""
+    ours, theirs = list(map(plain_name, channel_names)), list(map(plain_name, trained))
+    is_clear = len(ours) == len(theirs) == len({*theirs}) == len({*ours})
+    if is_clear and any(each in theirs and theirs.index(each) != place for place, each in enumerate(ours)):
+        raise UserError(
+            f"{name}: expected the channels {', '.join(trained)}, the order of {path}, got {', '.join(channel_names)} "
+            "of the dataset: list its files in that order, as by `loader: pairs` with a pattern for each in `image`"
+        )
+
+
 def plain_name(name: str) -> str:
-    """Returns a class's name in one spelling."""
-    return name.casefold().replace("_", " ")
+    """Returns the name of a class or channel in one spelling."""
+    return " ".join(re.split(r"[\s_-]+", name.casefold().strip()))
 
 
 def _path_of(entry: ModelEntry) -> str:
@@ -481,12 +533,18 @@ def scoring_concerns(
             f"of {dataset}: it is attacked and scored in the space of its training; give {dataset} the same, or state "
             "preprocess and input of the model"
         )
-    names = list(metadata.class_names or ())
-    if names and model.class_map and model.head == "sigmoid":
-        names = [names[0], *(names[output + 1] for (output,) in model.class_map[1:])]
-    names = names[: len(class_names)]
-    pairs = list(zip(names, class_names[: len(names)], strict=True))
-    others = [(theirs, ours) for theirs, ours in pairs if plain_name(theirs) != plain_name(ours)]
+    names, merged = facts.class_names, model.class_map or [(number,) for number in range(len(facts.class_names))]
+    shift = int(model.head == "sigmoid" and model.class_map is not None)  # of regions, the background has no output
+    called = [
+        names[:1] if shift and not number else [name for k in group for name in names[k + shift : k + shift + 1]]
+        for number, group in enumerate(merged)
+    ]
+    pairs = list(zip(called, class_names, strict=False)) if names else []
+    others = [
+        (theirs[0], ours)
+        for number, (theirs, ours) in enumerate(pairs)
+        if theirs and plain_name(ours) not in map(plain_name, theirs) and ours != f"class {number}"
+    ]
     if others:
         theirs, ours = others[0]
         yield (

@@ -3,11 +3,14 @@
 Isensee et al., Nature Methods 2021, arXiv:1904.08128; residual encoders: Isensee et al., MICCAI 2024, arXiv:2404.09556.
 """
 
-from collections.abc import Mapping, Sequence
+import inspect
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,10 +19,14 @@ import torch
 from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor
 
+from freqbench.core import plugins
+from freqbench.core.code import Code, identify
 from freqbench.core.config import validate
-from freqbench.core.errors import CheckpointError, DataError, UserError, installing, unknown
+from freqbench.core.errors import CheckpointError, UserError, installing, one_line, unknown
+from freqbench.core.files import downloads
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Millimetres, file_codes, orient, turned_affine, turning
+from freqbench.core.limits import whole
 from freqbench.core.types import NativeCase, Outputs, Shape, Spacing, triple
 from freqbench.ops.regions import code_of, codes_of
 from freqbench.pipelines.pipeline import (
@@ -46,15 +53,14 @@ READERS: Mapping[str, str | None] = {
 Mask = npt.NDArray[np.bool_]
 # A label beside each region of merged logits: nnU-Net calls labels regions only where one has several.
 BESIDE = 255
-# Where nnunetv2 keeps the classes and functions that plans name.
-_PREPROCESSORS = "nnunetv2.preprocessing.preprocessors.default_preprocessor", "DefaultPreprocessor"
-_SCHEMES = "nnunetv2.preprocessing.normalization.default_normalization_schemes", "ImageNormalization"
-_LABELS = "nnunetv2.utilities.label_handling.label_handling", "LabelManager"
-_RESAMPLING = (
-    "nnunetv2.preprocessing.resampling.default_resampling",
-    "nnunetv2.preprocessing.resampling.no_resampling",
-    "nnunetv2.preprocessing.resampling.resample_torch",
-)
+RESAMPLING = "resampling function"
+# Where nnunetv2 looks for the classes and functions that plans name, and below it the modules that it brings.
+_PLACES: Mapping[str, tuple[str, ...]] = {
+    "preprocessor_name": ("nnunetv2.preprocessing", "preprocessors.default_preprocessor"),
+    "normalization_schemes": ("nnunetv2.preprocessing.normalization", "default_normalization_schemes"),
+    "label_manager": ("nnunetv2.utilities.label_handling", "label_handling"),
+    RESAMPLING: ("nnunetv2.preprocessing.resampling", "default_resampling", "no_resampling", "resample_torch"),
+}
 
 
 class _Plans(BaseModel):
@@ -64,6 +70,12 @@ class _Plans(BaseModel):
     label_manager: str = "LabelManager"
 
 
+class _Architecture(BaseModel):
+    network_class_name: str
+    arch_kwargs: dict[str, Any]
+    needing_import: list[str] = Field(alias="_kw_requires_import")
+
+
 class _Configuration(BaseModel):
     """The part of a configuration that freqbench reads too; the rest is nnunetv2's."""
 
@@ -71,10 +83,14 @@ class _Configuration(BaseModel):
     spacing: list[Millimetres] = Field(min_length=2, max_length=3)
     normalization_schemes: list[str] = Field(min_length=1)
     use_mask_for_norm: list[bool] = Field(min_length=1)
-    preprocessor_name: str = "DefaultPreprocessor"
+    preprocessor_name: str
     resampling_fn_data: str
+    resampling_fn_data_kwargs: dict[str, Any]
     resampling_fn_seg: str
+    resampling_fn_seg_kwargs: dict[str, Any]
     resampling_fn_probabilities: str
+    resampling_fn_probabilities_kwargs: dict[str, Any]
+    architecture: _Architecture
 
 
 class _Dataset(BaseModel):
@@ -103,12 +119,39 @@ def _module(name: str) -> Any:
         return import_module(name)
 
 
-def _require_class(where: str, what: str, name: str, table: tuple[str, str]) -> None:
-    """Refuses a name that is no class of one of nnunetv2's modules, as plans are untrusted."""
-    module, base = _module(table[0]), getattr(_module(table[0]), table[1])
-    known = [key for key, cls in vars(module).items() if isinstance(cls, type) and issubclass(cls, base)]
-    if name not in known:
-        raise UserError(f"{where}: {unknown(what, name, known)}")
+def _find_own(where: str, what: str, name: str) -> Any:
+    """Returns a class or function that nnunetv2 does not bring, as it finds it; None for one that it brings.
+
+    Plans are untrusted: without trust, all but what nnunetv2 brings is refused, and nothing imported.
+    """
+    place, *modules = _PLACES[what]
+    is_meant = callable if what == RESAMPLING else inspect.isclass
+    brought = [
+        key
+        for module in (f"{place}.{each}" for each in modules)
+        for key, each in vars(_module(module)).items()
+        if is_meant(each) and getattr(each, "__module__", None) == module
+    ]
+    if name in brought:
+        return None
+    if not plugins.is_trusted():
+        raise UserError(f"{where}: {unknown(what, name, brought)}; one of your own in {place} needs --trust-code")
+    try:
+        with quiet():
+            find = _module("nnunetv2.utilities.find_class_by_name").recursive_find_python_class
+            found = find(_module(place).__path__[0], name, place)
+    except Exception as error:  # noqa: BLE001 (importing a module runs it, and it may raise anything)
+        raise UserError(f"{where}: {what} {name}: nnunetv2 cannot look for it: {one_line(error)}") from None
+    if not is_meant(found):
+        raise UserError(f"{where}: {unknown(what, name, brought)}; put your own into the folder of {place}")
+    return found
+
+
+def _files_of(own: Any) -> Iterator[str]:
+    """Yields the hashes of the files of a class and its bases, or of a function, wherever they are installed."""
+    for each in own.__mro__[:-1] if isinstance(own, type) else (own,):
+        if (file := getattr(sys.modules.get(each.__module__), "__file__", None)) and Path(file).is_file():
+            yield downloads.digest(Path(file))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +177,27 @@ class NnunetPipeline(Pipeline):
     def described(self) -> Mapping[str, Any]:
         """The content of its files in short, and which part of them is meant."""
         stated = {} if self.orientation is None else {"orientation": self.orientation}
-        return {"files": digest([self.plans, self.dataset]), "configuration": self.configuration, **stated}
+        files = sorted({content for each in self.own for content in _files_of(each)})
+        code = {"code": digest([self.code.digest, files])} if self.code else {}
+        return {"files": digest([self.plans, self.dataset]), "configuration": self.configuration, **stated, **code}
+
+    @property
+    def code(self) -> Code | None:
+        """Identity of the classes and functions of one's own in its plans; None: there are none."""
+        return identify(self.own) if self.own else None
+
+    @cached_property
+    def own(self) -> tuple[Any, ...]:
+        """Classes and functions in its plans that nnunetv2 does not bring; refuses what is not found or not trusted."""
+        stated = self.settings.configuration
+        named = [
+            ("label_manager", self.plans.get("label_manager", "LabelManager")),
+            ("preprocessor_name", stated["preprocessor_name"]),
+            *(("normalization_schemes", scheme) for scheme in stated["normalization_schemes"]),
+            *((RESAMPLING, stated[f"resampling_fn_{of}"]) for of in ("data", "seg", "probabilities")),
+        ]
+        found = [_find_own("plans.json", what, name) for what, name in dict.fromkeys(named)]
+        return tuple(each for each in found if each is not None)
 
     @property
     def num_channels(self) -> int:
@@ -169,6 +232,19 @@ class NnunetPipeline(Pipeline):
             return ()
         background = ([0], 0)
         return tuple(n for n, held in self.dataset["labels"].items() if n != "ignore" and held not in background)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their labels, or of the regions behind the background."""
+        first = {int(np.atleast_1d(label)[0]): name for name, label in self.dataset["labels"].items()}
+        named = (first[int(number)] for number in self.labels.all_labels)
+        return ("background", *self.regions) if self.regions else tuple(named)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the channels in their order."""
+        named = self.dataset["channel_names"]
+        return tuple(str(named[number]) for number in sorted(named, key=lambda number: whole(number) or 0))
 
     @property
     def patch(self) -> Shape:
@@ -245,12 +321,7 @@ class NnunetPipeline(Pipeline):
         file = file_codes(native.affine)
         reader = self._reader_codes(file)
         data, seg, made, ran = self._run(native, reader, orient(native.image, file, reader))
-        facts = {
-            "codes": file,
-            "spacing": self._sides(native, reader),
-            "bbox_used_for_cropping": [[int(end) for end in ends] for ends in made["bbox_used_for_cropping"]],
-            **{name: [int(size) for size in made[name]] for name in _SHAPES},
-        }
+        facts = self._facts(native, file, made)
         fixed = (seg < 0) & torch.tensor(self.settings.use_mask_for_norm)[:, None, None, None]
         return PreparedInput(
             data=data,
@@ -264,17 +335,43 @@ class NnunetPipeline(Pipeline):
         )
 
     def again(self, attacked: NativeCase, clean: PreparedInput) -> Tensor:
-        """Prepares an attacked volume, cut to the clean one's box before, so that nnunetv2 finds no other."""
-        reader = self._reader_codes(clean.facts["codes"])
-        box = [clean.facts["bbox_used_for_cropping"][axis] for axis in self.plans["transpose_backward"]]
-        volume = orient(attacked.image, clean.facts["codes"], reader)[(slice(None), *(slice(*ends) for ends in box))]
-        data, *_ = self._run(attacked, reader, volume)
-        if data.shape != clean.data.shape:
-            raise DataError(
-                f"{attacked.source}: expected an attacked volume of the clean one's extent, got zeros at its border, "
-                "which nnU-Net cuts off"
-            )
-        return data
+        """Prepares an attacked volume as nnunetv2 does the file; one with another box is interpolated linearly."""
+        from scipy.ndimage import affine_transform
+
+        file, shape = clean.facts["codes"], clean.data.shape[1:]
+        reader = self._reader_codes(file)
+        data, _, made, _ = self._run(attacked, reader, orient(attacked.image, file, reader))
+        facts = self._facts(attacked, file, made)
+        if facts == clean.facts:
+            return data
+        to_made = np.linalg.inv(self._affine(attacked, file, facts, triple(data.shape[1:]))) @ clean.affine
+        at = to_made[:3, :3], to_made[:3, 3]
+        return torch.from_numpy(
+            np.stack([affine_transform(each, *at, shape, order=1, mode="nearest") for each in data])
+        )
+
+    def voxels_to_keep(self, native: NativeCase, facts: Mapping[str, Any]) -> Mask:
+        """Returns what lies outside of the crop's box; of a network that is normalised within a mask, outside of it."""
+        image, codes = native.image, self.codes_of(facts["codes"])
+        if any(self.settings.use_mask_for_norm):
+            within: Mask = _module("nnunetv2.preprocessing.cropping.cropping").create_nonzero_mask(image.numpy())
+            return ~within
+        outside = torch.ones(1, *orient(image[:1], facts["codes"], codes).shape[1:], dtype=torch.bool)
+        outside[(slice(None), *(slice(*ends) for ends in facts["bbox_used_for_cropping"]))] = False
+        return orient(outside, codes, facts["codes"])[0].numpy()
+
+    def clips(self, channel: int) -> bool | None:
+        """False but for CT, whose normalisation clips at ends that `bounds` may lie within."""
+        return None if self.settings.normalization_schemes[channel] == "CTNormalization" else False
+
+    def _facts(self, native: NativeCase, file: str, made: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what leads back to a file, of nnunetv2's properties of a case."""
+        return {
+            "codes": file,
+            "spacing": self._sides(native, self._reader_codes(file)),
+            "bbox_used_for_cropping": [[int(end) for end in ends] for ends in made["bbox_used_for_cropping"]],
+            **{name: [int(size) for size in made[name]] for name in _SHAPES},
+        }
 
     def _reader_codes(self, codes: str) -> str:
         """Returns the directions of the axes of the array that nnU-Net's reader makes of a file towards `codes`."""
@@ -292,6 +389,9 @@ class NnunetPipeline(Pipeline):
             data, seg, made = recorder.run_case_npy(
                 volume.numpy(), None, properties, self.manager, self.settings, dict(self.dataset)
             )
+        if recorder.outside is None:  # one of one's own that normalises elsewhere
+            recorder.lines = (None,) * self.num_channels
+            recorder.outside = np.zeros((1, *made["shape_after_cropping_and_before_resampling"]), np.bool_)
         return torch.as_tensor(data).float(), torch.as_tensor(seg), made, recorder
 
     def _label(
@@ -367,7 +467,7 @@ def _recording(cls: type[Any]) -> Any:
 
     class Recording(cls):  # type: ignore[misc]
         lines: tuple[Line | None, ...] = ()
-        outside: Mask  # [1, *crop]
+        outside: Mask | None = None  # [1, *crop]
 
         def _normalize(self, data: Volume, seg: npt.NDArray[np.int8], *rest: Any) -> Volume:
             raw = data.copy()
@@ -421,7 +521,10 @@ def pipeline_of(
             f"it: use 3d_fullres, or {previous} itself"
         )
     stated = validate(settings.configuration, _Configuration, f"{where}: configurations.{configuration}")
-    _require_class(where, "label_manager", read.label_manager, _LABELS)
+    try:
+        made.described  # noqa: B018 (finds code of one's own while it is trusted)
+    except UserError as error:
+        raise UserError(f"{path}/{error}") from None
     with running(f"{path}/dataset.json: nnunetv2 cannot read it", CheckpointError):
         labels = made.labels
     known = [*map(int, labels.all_labels)]
@@ -435,18 +538,6 @@ def pipeline_of(
             f"{path}/dataset.json: labels: expected each name with one of 0..{len(known) - 1}, as "
             f"nnU-Net v2 writes, got {dataset['labels']}"
         )
-    _require_class(where, "preprocessor_name", stated.preprocessor_name, _PREPROCESSORS)
-    for scheme in stated.normalization_schemes:
-        _require_class(where, "normalization_schemes", scheme, _SCHEMES)
-    functions = {
-        name: function
-        for module in _RESAMPLING
-        for name, function in vars(_module(module)).items()
-        if getattr(function, "__module__", None) == module
-    }
-    for name in (stated.resampling_fn_data, stated.resampling_fn_seg, stated.resampling_fn_probabilities):
-        if name not in functions:
-            raise UserError(f"{where}: {unknown('resampling function', name, functions)}")
     schemes = stated.normalization_schemes
     masks, spans = stated.use_mask_for_norm, bounds or schemes
     counts = {"normalization_schemes": len(schemes), "use_mask_for_norm": len(masks), "bounds": len(spans)}

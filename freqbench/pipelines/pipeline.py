@@ -114,7 +114,15 @@ class Pipeline(abc.ABC):
 
     @abc.abstractmethod
     def again(self, attacked: NativeCase, clean: PreparedInput) -> "Tensor":
-        """Prepares an attacked volume, `[C, *grid]`, on grid and crop of the clean one; raises as `prepare`."""
+        """Prepares an attacked volume as `prepare` does; returns it on the clean one's grid, `[C, *grid]`."""
+
+    def voxels_to_keep(self, native: NativeCase, facts: Mapping[str, Any]) -> npt.NDArray[np.bool_] | None:
+        """Returns the voxels of a file, `[H, W, D]`, a change of which would move its crop or mask; None: not known."""
+        return None
+
+    def clips(self, channel: int) -> bool | None:
+        """True if it clips a channel at its bounds; None: not known."""
+        return None
 
     @abc.abstractmethod
     def restore(

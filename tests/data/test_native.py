@@ -51,7 +51,7 @@ def test_an_attacked_volume_comes_back_if_the_grid_is_kept(grid: str, space: Pre
     if space.pad_to:  # what is added to voxels that the file has not is lost
         inside = prepare(replace(native, image=torch.ones_like(native.image)), space, clean=native).image != 0
         adversarial = torch.where(inside, adversarial, case.image)
-    attacked = attacked_native(native, case, adversarial)
+    attacked = attacked_native(native, case, adversarial, space)
     again = prepare(attacked, space, clean=native)
     assert again.image.shape == case.image.shape
     assert float((again.image - adversarial).abs().max()) < 2e-6
@@ -62,8 +62,8 @@ def test_an_attacked_volume_comes_back_if_the_grid_is_kept(grid: str, space: Pre
 def test_an_empty_perturbation_keeps_every_bit_and_any_keeps_the_label(grid: str, spacing: object) -> None:
     native, space = _native(GRIDS[grid]), KEPT.model_copy(update={"spacing": spacing})
     case, before = prepare(native, space), native.image.clone()
-    assert torch.equal(attacked_native(native, case, case.image.clone()).image, native.image)
-    attacked = attacked_native(native, case, _noisy(case))
+    assert torch.equal(attacked_native(native, case, case.image.clone(), space).image, native.image)
+    attacked = attacked_native(native, case, _noisy(case), space)
     assert replace(attacked, image=native.image) == native
     assert torch.equal(native.image, before)
     assert not torch.equal(attacked.image, before)
@@ -76,7 +76,7 @@ def test_air_outside_the_case_s_grid_stays_though_affines_are_rounded(grid: str)
     case = prepare(native, KEPT)
     for shift in (-1e-6, 1e-6):
         moved = case.affine + np.pad(np.full((3, 1), shift), ((0, 1), (3, 0)))
-        attacked = attacked_native(native, replace(case, affine=moved), (case.image + 0.5).clamp(0, 1))
+        attacked = attacked_native(native, replace(case, affine=moved), (case.image + 0.5).clamp(0, 1), KEPT)
         air = native.image == -1000
         assert torch.equal(attacked.image[air], native.image[air])
 
@@ -101,7 +101,7 @@ def test_a_clipped_voxel_goes_on_from_the_bound_and_only_inward(clean: float, de
     adversarial = case.image.clone()
     index = tuple(torch.tensor([9, 9, 9]) - torch.from_numpy(case.affine[:3, 3]).round().int())
     adversarial[0][index] += delta
-    attacked = attacked_native(native, case, adversarial).image
+    attacked = attacked_native(native, case, adversarial, KEPT).image
     assert float(attacked[0, 9, 9, 9]) == pytest.approx(expected, abs=1e-3)
     attacked[0, 9, 9, 9] = clean
     assert torch.equal(attacked, native.image)
@@ -122,7 +122,7 @@ def test_the_perturbation_is_carried_as_monai_carries_it(grid: str) -> None:
     resample = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float64)
     expected = resample(delta, dst_affine=torch.from_numpy(native.affine), spatial_size=SHAPE).as_tensor()
     inner = (slice(None), *(slice(2, size - 2) for size in SHAPE))
-    carried = attacked_native(native, case, adversarial).image - native.image
+    carried = attacked_native(native, case, adversarial, KEPT).image - native.image
     assert carried[inner].numpy() == pytest.approx(expected[inner].numpy(), abs=1e-4)
 
 
@@ -132,7 +132,7 @@ def test_bounds_and_crop_are_the_cleans(crop_foreground: bool) -> None:
     native, space = _native(GRIDS["LPS"]), Preprocess(intensity="minmax", crop_foreground=crop_foreground)
     case = prepare(native, space)
     adversarial = case.image * 0.8
-    attacked = attacked_native(native, case, adversarial)
+    attacked = attacked_native(native, case, adversarial, space)
     assert resampling_error(native, attacked, adversarial, space) < 1e-6
 
 
@@ -140,4 +140,4 @@ def test_a_volume_of_another_shape_is_refused() -> None:
     native = _native(GRIDS["RAS"])
     case = prepare(native, KEPT)
     with pytest.raises(ValueError, match=r"^expected the case's shape \(1, 16, 14, 12\), got \(1, 3, 3, 3\)$"):
-        attacked_native(native, case, torch.zeros(1, 3, 3, 3))
+        attacked_native(native, case, torch.zeros(1, 3, 3, 3), KEPT)

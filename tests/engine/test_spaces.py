@@ -106,7 +106,7 @@ def test_scores_between_spaces_are_those_of_the_native_volume_prepared_anew(
     case, adversarial = by_hand(grid, source)
     dataset, ref = grid.cells[0].dataset, grid.cases["d"][0]
     native = dataset.native(ref)
-    attacked = attacked_native(native, case, adversarial)
+    attacked = attacked_native(native, case, adversarial, space_of(dataset, source))
     clean = prepare(native, space_of(dataset, target))
     volume = prepare(attacked, space_of(dataset, target), clean=native).image
     assert volume.shape == clean.image.shape != case.image.shape

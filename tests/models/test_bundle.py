@@ -129,16 +129,15 @@ def test_a_sigmoid_after_the_network_makes_regions(
     assert facts("bundle", write(after(*steps))).outputs == outputs
 
 
-def test_regions_of_a_bundle_are_held_against_the_datasets_by_name(write: Write) -> None:
+def test_regions_of_a_bundle_are_paired_with_the_datasets_by_name(write: Write) -> None:
     """MONAI's regions of BraTS begin with the core, nnU-Net's with the whole tumour."""
     named = {"outputs": {"pred": {"channel_def": {"0": "Tumor core", "1": "Whole tumor", "2": "Enhancing tumor"}}}}
     change = after(SIGMOID, THRESHOLD | {"threshold": 0.5})
     folder = write(lambda config, meta: (change(config, meta), meta["network_data_format"].update(named)))
     ours, theirs = ("background", "whole tumor", "tumor core", "enhancing tumor"), {1: [2], 2: [1], 3: [3]}
-    with pytest.raises(UserError, match=r"tumor: set class_map: \{1: \[2\], 2: \[1\], 3: \[3\]\} of the model$"):
-        resolve(ModelEntry(name="m", bundle=folder), 4, class_names=ours)
+    by_name = resolve(ModelEntry(name="m", bundle=folder), 4, class_names=ours)
     mapped = resolve(ModelEntry(name="m", bundle=folder, class_map=theirs), 4, class_names=ours)
-    assert mapped.class_map == ((), (1,), (0,), (2,))
+    assert by_name.class_map == mapped.class_map == ((), (1,), (0,), (2,))
     straight = resolve(ModelEntry(name="m", bundle=folder), 4, class_names=(ours[0], ours[2], ours[1], ours[3]))
     assert (straight.head, straight.num_outputs) == ("sigmoid", 3)
 

@@ -1,7 +1,9 @@
 """nnU-Net folders, written here as nnU-Net v2 writes them: plans of either format, plain and residual encoders."""
 
 import json
+import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 from models import nnunet_folder
-from models.conftest import facts, network, unresolved
+from models.conftest import facts, network, unresolved, weights_of
 from models.nnunet_folder import PATCH, Change, direct, new_architecture, old_architecture
 
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.plugins import trusting
-from freqbench.models import READERS, Facts
+from freqbench.models import READERS, Facts, ModelEntry, facts_of
+from freqbench.models.sources import nnunet
 from freqbench.pipelines.nnunet import NnunetPipeline
 
 pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
@@ -248,7 +251,10 @@ def test_refuses_in_one_line(write: Write, message: str, change: Change) -> None
         ({"configuration": "3d_cascade_fullres"}, r"was trained as 3d_fullres: leave it out"),
         ({"configuraton": "2d"}, r"unknown key 'configuraton'. Did you mean 'configuration'"),
         ({"orientation": "LAA"}, r"orientation: expected one of R or L"),
-        ({"checkpoint": "checkpoint_best.pth"}, r"expected fold_N/checkpoint_best.pth, found none"),
+        (
+            {"checkpoint": "checkpoint_best.pth"},
+            r"expected fold_N/checkpoint_best.pth, found none: give args: {checkpoint: checkpoint_final.pth}, which is",
+        ),
     ],
 )
 def test_refuses_arguments_in_one_line(write: Write, args: dict[str, Any], message: str) -> None:
@@ -263,6 +269,49 @@ def test_refuses_an_incomplete_folder_by_name(write: Write, missing: str) -> Non
     (folder / missing).unlink()
     with pytest.raises(CheckpointError, match=Path(missing).name):
         facts("nnunet", str(folder))
+
+
+def packed(folder: Path) -> Path:
+    with zipfile.ZipFile(folder.parent / "model.zip", "w") as archive:
+        for file in folder.rglob("*.*"):
+            archive.write(file, f"Dataset001_Small/{file.relative_to(folder.parent)}")
+    return folder.parent / "model.zip"
+
+
+PARTS: dict[str, Callable[[Path], Path]] = {
+    "fold": lambda folder: folder / "fold_0",
+    "weights": lambda folder: folder / "fold_0/checkpoint_final.pth",
+    "dataset": lambda folder: folder.parent,
+    "archive": packed,
+}
+
+
+@pytest.mark.parametrize("arch", ["nnunet", None])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_of_a_folder_is_refused_with_the_whole_one(write: Write, part: str, arch: str | None) -> None:
+    folder = Path(write())
+    entry = ModelEntry(name="m", arch=arch, checkpoint=str(PARTS[part](folder)))
+    advice = f"unpack it, and give its folder Dataset001_Small/{folder.name}" if part == "archive" else f"give {folder}"
+    with pytest.raises(CheckpointError, match=re.escape(f"{advice} with arch: nnunet") + "$"):
+        facts_of(entry)
+
+
+def test_a_trainer_of_a_former_release_builds_the_network_too(write: Write) -> None:
+    """nnunetv2 calls either form; this one takes the architecture in place of both managers."""
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    def former(name: str, kwargs: Any, needing_import: Any, inputs: int, outputs: int, deep: bool) -> torch.nn.Module:
+        net: torch.nn.Module = get_network_from_plans(name, kwargs, needing_import, inputs, outputs, True, deep)
+        return net
+
+    folder = write()
+    space = pipeline(facts("nnunet", folder))
+    net = nnunet._called_as_now(former)(space.manager, space.settings, 1, 3, False).eval()
+    weights = weights_of("nnunet", folder)
+    net.load_state_dict({name.removeprefix("nets.0."): value for name, value in weights.items()})
+    images = torch.rand(1, 1, *PATCH, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(net(images), direct("PlainConvUNet")(images)[0], rtol=0, atol=0)
 
 
 def test_the_folder_of_a_trusted_trainer_elsewhere_is_in_the_hash(

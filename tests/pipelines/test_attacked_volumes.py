@@ -1,6 +1,8 @@
 """The volume that attacks move under a pipeline: its bounds, its budget, and the voxels that nobody may move."""
 
 import math
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from engine.cases import case_of
 from monai import transforms
 from monai.data import MetaTensor
 from pipelines import plans
-from pipelines.plans import PLANS, Plan, seen
+from pipelines.plans import PLANS, Ours, Plan, seen
 from torch import Tensor, nn
 
 from freqbench.attacks import make
@@ -147,6 +149,16 @@ def test_no_line_is_made_of_what_is_none(bent: Any) -> None:
     assert line_of(raw, bent(raw).astype(np.float32)) is None
 
 
+def loaded(plan: Plan, folder: Path, **entry: Any) -> tuple[Ours, NativeCase]:
+    """The case of a plan as freqbench prepares it, and its file."""
+    ours, (image, label) = plans.by_freqbench(*plans.written(plan, folder), **entry), plans.drawn(plan)
+    file = NativeCase(
+        ref=ours.case.ref, image=torch.from_numpy(image), label=torch.from_numpy(label)[None],
+        affine=plans.affine_of(plan), spacing=plan.sides, source="a",
+    )  # fmt: skip
+    return ours, file
+
+
 PREPARED_AGAIN = [
     Plan(name="CT", channels=("CT",), schemes=("CTNormalization",), sides=(1.5, 1.5, 2.0)),
     Plan(name="z-scores", sides=(1.5, 1.5, 2.0)),
@@ -157,22 +169,71 @@ PREPARED_AGAIN = [
 @pytest.mark.parametrize("plan", PREPARED_AGAIN, ids=lambda plan: plan.name)
 def test_an_attacked_file_prepared_by_nnunet_again_is_the_attacked_volume(plan: Plan, tmp_path: Path) -> None:
     """On the file's own grid but for rounding and for statistics that follow the volume."""
-    folder, raw = plans.written(plan, tmp_path)
-    ours = plans.by_freqbench(folder, raw)
-    image, label = plans.drawn(plan)
-    affine = plans.affine_of(plan)
-    ref, sides = ours.case.ref, plan.sides
-    file = NativeCase(
-        ref=ref, image=torch.from_numpy(image), label=torch.from_numpy(label)[None], affine=affine, spacing=sides,
-        source="a",
-    )  # fmt: skip
+    ours, file = loaded(plan, tmp_path)
     noise = torch.randn(ours.case.image.shape, generator=torch.Generator().manual_seed(3)) * 0.002
     made = (ours.case.image + noise).clamp(0, 1)
     fixed = ours.case.prepared.fixed if ours.case.prepared else None
     made = made if fixed is None else torch.where(fixed, ours.case.image, made)
-    attacked = attacked_native(file, ours.case, made)
+    attacked = attacked_native(file, ours.case, made, ours.pipeline)
     error = resampling_error(file, attacked, made, ours.pipeline)
     assert error < (1e-4 if not plan.has_skull else 0.002)  # the latter is resampled, which halves white noise
+
+
+RESAMPLED = [
+    *(plan for plan in PLANS if plan.has_skull or plan.has_margin),
+    Plan(name="skull-stripped, no mask", sides=(1.3, 1.7, 2.4), has_skull=True),
+]
+
+
+@pytest.mark.parametrize("plan", RESAMPLED, ids=lambda plan: plan.name)
+def test_a_resampled_attack_keeps_budget_box_and_mask_of_the_file(plan: Plan, tmp_path: Path) -> None:
+    """Box and mask are those that nnunetv2 finds."""
+    ours, file = loaded(plan, tmp_path)
+    case, pipeline = ours.case, ours.pipeline
+    noise = torch.randn(case.image.shape, generator=torch.Generator().manual_seed(3)).sign() * EPS
+    made = (case.image + noise).clamp(0, 1)
+    fixed = case.prepared and case.prepared.fixed
+    made = made if fixed is None else torch.where(fixed, case.image, made)
+    attacked = attacked_native(file, case, made, pipeline)
+    change = (attacked.image - file.image).abs()
+    for channel, (low, high) in enumerate(case.native_ranges):
+        assert 0 < float(change[channel].max()) <= EPS * (high - low) * (1 + 1e-4)
+    (_, mask, box), (_, moved, its) = map(cropped, (file, attacked))
+    assert box == its
+    assert np.array_equal(mask, moved) or not plan.masks[0]
+    clean = pipeline.prepare(file)
+    np.testing.assert_array_equal(pipeline.again(attacked, clean), pipeline.prepare(attacked).data)
+
+
+def test_ct_keeps_its_budget_between_stated_bounds_and_its_clip(tmp_path: Path) -> None:
+    """The network is given what lies beyond its bounds, to which the perturbation is added."""
+    plan = PREPARED_AGAIN[0]
+    ours, file = loaded(plan, tmp_path, bounds=((-1.0, 1.0),))
+    ((low, high),) = ours.case.native_ranges
+    made = (ours.case.image + 0.01).clamp(0, 1)
+    change = (attacked_native(file, ours.case, made, ours.pipeline).image - file.image).abs()
+    assert 0 < float(change.max()) <= 0.01 * (high - low) * (1 + 1e-4)
+
+
+def cropped(file: NativeCase) -> Any:
+    """Volume, mask and box that nnunetv2 cuts out of a file."""
+    return import_module("nnunetv2.preprocessing.cropping.cropping").crop_to_nonzero(file.image.numpy().copy())
+
+
+def test_a_file_with_another_box_is_laid_on_the_clean_grid(tmp_path: Path) -> None:
+    """Its statistics are those of the box that nnunetv2 finds in the file."""
+    plan = next(plan for plan in PLANS if plan.has_margin)
+    ours, file = loaded(plan, tmp_path)
+    grown = file.image.clone()
+    grown[0, 0, 0, 0] = 4000
+    other = replace(file, image=grown)
+    clean, body = ours.pipeline.prepare(file), file.image[file.image != 0].double()
+    again = ours.pipeline.again(other, clean)
+    assert again.shape == clean.data.shape != ours.pipeline.prepare(other).data.shape
+    box = cropped(other)[0]
+    wanted = (float(clean.data.median() * body.std() + body.mean()) - box.mean()) / box.std()
+    assert float(again.median()) == pytest.approx(wanted, abs=0.05)  # of another grid
+    assert resampling_error(file, other, ours.case.image, ours.pipeline) > 0.01
 
 
 def test_an_array_that_its_own_compose_prepares_is_the_attacked_volume() -> None:

@@ -65,6 +65,12 @@ class Decathlon(ListedFolder):
         return Stated(problem=problem, tolerance_mm=tolerance)
 
     @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The list's `modality`, if it has one for each number."""
+        named = self._content().get("modality")
+        return tuple(str(named.get(str(k))) for k in range(len(named))) if isinstance(named, dict) else ()
+
+    @property
     def source(self) -> str:
         """The list."""
         return join(self._root(), expand_variables(self.list_file, self.name))

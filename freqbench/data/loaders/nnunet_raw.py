@@ -97,7 +97,7 @@ class NnunetRaw(ListedFolder):
 
     def _usual(self, side: str, cases: Sequence[str]) -> _Cases:
         """Returns the files of cases as nnU-Net calls them."""
-        ending, channels = self._ending(), range(self._channels() if cases else 0)
+        ending, channels = self._ending(), range(len(self._channels()) if cases else 0)
         return {
             case: ([f"images{side}/{case}_{k:04d}{ending}" for k in channels], f"labels{side}/{case}{ending}")
             for case in cases
@@ -106,7 +106,7 @@ class NnunetRaw(ListedFolder):
     def _entries(self) -> _Cases:
         """Returns images and label map of the cases that the key `dataset` lists; none without it."""
         listed = self._content().get("dataset")
-        cases, channels = dict[str, _Files](), self._channels() if listed else 0
+        cases, channels = dict[str, _Files](), len(self._channels()) if listed else 0
         for case, files in listed.items() if isinstance(listed, dict) else ():
             images, label = (files.get("images"), files.get("label")) if isinstance(files, dict) else (None, None)
             if not (isinstance(images, list) and isinstance(label, str) and all(isinstance(x, str) for x in images)):
@@ -139,14 +139,19 @@ class NnunetRaw(ListedFolder):
             )
         return str(ending)
 
-    def _channels(self) -> int:
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names in the folder's description."""
+        return tuple(map(str, self._channels().values()))
+
+    def _channels(self) -> dict[str, Any]:
         content = self._content()
         channels = content.get("channel_names", content.get("modality"))
         if not isinstance(channels, dict) or not channels:
             raise DataError(
                 f"{self.source}: expected channel_names {{'0': ...}}, got {channels!r}: give a raw folder of nnU-Net"
             )
-        return len(channels)
+        return dict(sorted(channels.items(), key=lambda channel: whole(channel[0]) or 0))
 
     def stated_labels(self) -> Stated:
         """Returns the labels, or the regions in their order if a label is a list, and the label `ignore` of v2."""

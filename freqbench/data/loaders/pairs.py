@@ -13,7 +13,7 @@ from freqbench.core.files import storage
 from freqbench.core.types import CaseRef
 from freqbench.data import image_files
 from freqbench.data.base import Pattern, match_in_time
-from freqbench.data.file_names import classes_in, is_called_mask
+from freqbench.data.file_names import MODALITIES, classes_in, is_called_mask
 from freqbench.data.labels import few
 from freqbench.data.loaders.folder import ListedFolder
 from freqbench.data.scans import ImageFiles, ListedCase, Stated
@@ -74,6 +74,12 @@ class Pairs(ListedFolder):
                     f"expected a name in braces such as {{case}}, the same in each pattern, got {pattern!r}: change it"
                 )
         return self
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The modalities in which the patterns of the images end; none unless all do."""
+        words = [re.split(r"[._/-]", image_files.stem(pattern))[-1] for pattern in self.image]
+        return tuple(words) if {word.casefold() for word in words} <= {*MODALITIES} else ()
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the cases by their split, sorted; raises MissingDataError if no file fits the patterns."""

@@ -97,7 +97,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
             f"{config.where}: network_def: expected out_channels of at least 2, or a sigmoid after the network, got "
             f"{sizes.out_channels}"
         )
-    inferer = _inferer(config)
+    inferer, named = _inferer(config), _names(config, "outputs::pred", sizes.out_channels)
     adapter, space = InputAdapter(), None
     if entry.transforms is None and not (entry.input and entry.preprocess):
         if config.find(_BEFORE) is None:
@@ -116,15 +116,17 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         space=space,
         inference=inferer.inference(adapter) if inferer else {},
         notes=notes,
-        metadata=Metadata(class_names=_region_names(config, sizes.out_channels) if outputs == "sigmoid" else None),
+        metadata=Metadata(class_names=("background", *named) if named and outputs == "sigmoid" else None),
+        class_names=named,
+        channel_names=_names(config, "inputs::image", sizes.in_channels),
     )
 
 
-def _region_names(config: Config, count: int) -> tuple[str, ...] | None:
-    """Returns the names of the outputs, the background's before them, as the bundle's metadata state them."""
-    named = config.find("_meta_::network_data_format::outputs::pred::channel_def")
-    names = [*map(named.get, map(str, range(count)))] if isinstance(named, Mapping) else [None]
-    return ("background", *names) if all(isinstance(name, str) for name in names) else None
+def _names(config: Config, of: str, count: int) -> tuple[str, ...]:
+    """Returns the names of an input's or output's channels by the bundle's metadata; empty if one has none."""
+    named = config.find(f"_meta_::network_data_format::{of}::channel_def")
+    names = tuple(map(named.get, map(str, range(count)))) if isinstance(named, Mapping) else (None,)
+    return names if all(isinstance(name, str) for name in names) else ()
 
 
 def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:

@@ -13,13 +13,16 @@ nnU-Net reads them: give `orientation: RAS`, unless its plans name a reader that
 """
 
 import ast
+import inspect
 import os
 import pkgutil
+import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import torch
@@ -156,6 +159,8 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         inference=NNUNET | {"overlap": overlap, "mirror": _mirror_axes(folder, letters)},
         notes=(f"logits of {folds} folds are averaged, as nnU-Net does",) if folds > 1 else (),
         metadata=Metadata(class_names=("background", *regions) if regions else None),
+        class_names=pipeline.class_names,
+        channel_names=pipeline.channel_names,
     )
 
 
@@ -256,11 +261,13 @@ def _checkpoints(path: str, args: NnunetArgs) -> tuple[Path, ...]:
     if not Path(path, "plans.json").is_file():
         raise CheckpointError(
             f"{path}: expected an nnU-Net v2 folder with plans.json, dataset.json and fold_N/, found no plans.json: "
-            "give the folder TRAINER__PLANS__CONFIGURATION"
+            f"{folder_near(path) or 'give the folder TRAINER__PLANS__CONFIGURATION'}"
         )
     there = sorted(fold.parent.name.removeprefix("fold_") for fold in Path(path).glob(f"fold_*/{args.checkpoint}"))
     if not there:
-        raise CheckpointError(f"{path}: expected fold_N/{args.checkpoint}, found none: fetch it, or give checkpoint")
+        other = next((file.name for file in sorted(Path(path).glob("fold_*/*.pth"))), None)
+        advice = f"give args: {{checkpoint: {other}}}, which is there" if other else "fetch it"
+        raise CheckpointError(f"{path}: expected fold_N/{args.checkpoint}, found none: {advice}")
     numbered = [fold for fold in there if fold != "all"]
     if args.fold is None:
         wanted = numbered or there
@@ -272,6 +279,16 @@ def _checkpoints(path: str, args: NnunetArgs) -> tuple[Path, ...]:
                 f"{path}: expected fold_{fold}/{args.checkpoint}, found none: give fold, one of {', '.join(there)}"
             )
     return tuple(Path(path, f"fold_{fold}", args.checkpoint) for fold in wanted)
+
+
+def folder_near(path: str) -> str | None:
+    """Returns advice on the folder of an nnU-Net that a path lies in, holds or has packed; None: there is none."""
+    place = Path(path)
+    with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(place) as archive:
+        if packed := [name for name in archive.namelist() if PurePath(name).name == "plans.json"]:
+            return f"unpack it, and give its folder {one_line(PurePath(packed[0]).parent)} with arch: nnunet"
+    near = place.parent, place.parent.parent, *sorted(place.glob("*")), *sorted(place.glob("*/*"))
+    return next((f"give {each} with arch: nnunet" for each in near if (each / "plans.json").is_file()), None)
 
 
 def _content(file: Path) -> Mapping[str, Any]:
@@ -342,7 +359,7 @@ def _builder(folder: _Folder) -> Any:
         try:
             with quiet():
                 found = pkgutil.resolve_name("nnunetv2.utilities.find_objects:recursive_find_trainer_class_by_name")
-                return found(name).build_network_architecture
+                return _called_as_now(found(name).build_network_architecture)
         except Exception as error:  # noqa: BLE001 (importing a module runs it, and it may raise anything)
             raise UserError(f"{what}: set {_EXTERNAL} to the folder of its file: {one_line(error)}") from None
     building = [name]
@@ -361,9 +378,18 @@ def _builder(folder: _Folder) -> Any:
         return build
     try:
         with quiet():
-            return pkgutil.resolve_name(f"{known[building[-1]][0]}:{building[-1]}").build_network_architecture
+            trainer = pkgutil.resolve_name(f"{known[building[-1]][0]}:{building[-1]}")
+            return _called_as_now(trainer.build_network_architecture)
     except Exception as error:  # noqa: BLE001 (whatever a package that it needs raises on import)
         raise UserError(f"{folder.path}: nnunetv2's {name} cannot be imported: {one_line(error)}") from None
+
+
+def _called_as_now(build: Any) -> Any:
+    """Returns a trainer's function with today's arguments, also of one that takes those of former releases."""
+    if "plans_manager" in inspect.signature(build).parameters:
+        return build
+    names = "network_arch_class_name", "network_arch_init_kwargs", "network_arch_init_kwargs_req_import"
+    return lambda manager, settings, *rest: build(*(getattr(settings, name) for name in names), *rest)
 
 
 SOURCE = Source(

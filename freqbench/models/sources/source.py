@@ -74,6 +74,8 @@ class Facts(Origin):
         space: preprocessing of its training data; None: not stated.
         inference: keys of `Inference`, as it was deployed.
         metadata: what freqbench itself wrote into the checkpoint, if it `is_own`; else at most names of regions.
+        class_names, channel_names: what its files call its classes (background first) and channels; empty: not stated.
+        class_map: that of an entry, by the names of a dataset's classes; empty: both have them in one order.
         knows_axes: True if its axes are no assumption: freqbench trained it, nobody did, or it reads a file's header.
         path: where they are, as the job says, variables filled in; `checkpoint`: the same on this machine. `facts_of`
             sets both, and the hash.
@@ -87,6 +89,9 @@ class Facts(Origin):
     space: AnySpace | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)
     metadata: Metadata = field(default_factory=Metadata)
+    class_names: tuple[str, ...] = ()
+    channel_names: tuple[str, ...] = ()
+    class_map: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     is_own: bool = False
     knows_axes: bool = False
     path: str = ""

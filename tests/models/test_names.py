@@ -1,0 +1,127 @@
+"""Classes and channels that a network and a dataset both name are compared by name, before numbers are."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from models import nnunet_folder, test_bundle
+from models.conftest import facts
+
+from freqbench.core.errors import UserError
+from freqbench.data.loaders.decathlon import Decathlon
+from freqbench.data.loaders.nnunet_raw import NnunetRaw
+from freqbench.data.loaders.pairs import Pairs
+from freqbench.models import ModelEntry, facts_of, resolve
+from freqbench.models.resolving import match_names, require_channels
+
+OURS = ("background", "tumour", "liver")
+
+
+def nnunet(folder: Path, **labels: int) -> ModelEntry:
+    pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
+    change = (lambda p, d, c: d.update(labels=labels)) if labels else None
+    return ModelEntry(name="m", arch="nnunet", checkpoint=nnunet_folder.write(folder / "nnU", change))
+
+
+def bundle(folder: Path, *names: str) -> ModelEntry:
+    named = {"outputs": {"pred": {"channel_def": dict(zip("012", names, strict=False))}}}
+    path = test_bundle.written(folder / "b", lambda config, meta: meta["network_data_format"].update(named))
+    return ModelEntry(name="m", bundle=path)
+
+
+def test_classes_of_nnunet_in_another_order_are_paired_by_name(tmp_path: Path) -> None:
+    """The folder's are background, liver, tumour: as the class map that a job could state."""
+    entry = nnunet(tmp_path)
+    by_name = resolve(entry, 3, class_names=OURS)
+    assert by_name.class_map == ((0,), (2,), (1,))
+    stated = entry.model_copy(update={"class_map": {1: (2,), 2: (1,)}})
+    assert by_name.model_id == resolve(stated, 3, class_names=OURS).model_id
+    assert by_name.model_id != resolve(entry, 3).model_id
+    assert "m: classes are paired by their names, as class_map: {1: [2], 2: [1]} would" in by_name.notes
+
+
+def test_a_list_of_labels_that_is_not_in_order_is_read_by_number(tmp_path: Path) -> None:
+    assert facts_of(nnunet(tmp_path, tumour=2, background=0, liver=1)).class_names == ("background", "liver", "tumour")
+
+
+def test_classes_of_a_bundle_in_another_order_are_paired_by_name(tmp_path: Path) -> None:
+    by_name = resolve(bundle(tmp_path, "background", "Liver", "Tumour"), 3, class_names=OURS)
+    assert by_name.class_map == ((0,), (2,), (1,))
+
+
+def test_a_bundle_that_names_some_outputs_alone_names_none(tmp_path: Path) -> None:
+    assert facts_of(bundle(tmp_path, "background", "liver")).class_names == ()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("background liver tumour", "background liver tumour"),
+        ("background Left_Kidney spleen", "background left-kidney SPLEEN"),
+        ("background liver tumour", "background a b"),
+        ("background liver lesion", "background liver tumour"),
+        ("background vessel vessel liver", "background liver vessel vessel"),  # which is which is not said
+        ("background liver tumour", "background tumour"),  # refused by their numbers
+    ],
+)
+def test_names_that_contradict_no_number_make_no_map(theirs: str, ours: str) -> None:
+    assert match_names("m", "p", theirs.split(), ours.split()) == {}
+
+
+def test_a_class_in_another_place_beside_a_stranger_is_refused_with_the_line_to_write(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(nnunet(tmp_path), 3, class_names=("background", "tumour", "kidney"))
+    assert str(caught.value).endswith(
+        "liver, tumour, got background, tumour, kidney, where tumour has another place: say which is which, as by "
+        "class_map: {1: [2], 2: [1]}"
+    )
+
+
+CHANNELS = {"0": "T1", "1": "FLAIR"}
+
+
+def raw(folder: Path, names: dict[str, str]) -> NnunetRaw:
+    labels = {"background": 0, "lesion": 1}
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels, "channel_names": names}))
+    return NnunetRaw(name="d", root=str(folder))
+
+
+def test_channels_in_another_order_are_refused_with_both_orders(tmp_path: Path) -> None:
+    ours = raw(tmp_path, {"1": "t1", "0": "Flair"}).channel_names
+    with pytest.raises(UserError, match=r"expected the channels T1, FLAIR, the order of p, got Flair, t1 of .*pairs`"):
+        require_channels("m", "p", ("T1", "FLAIR"), ours)
+    require_channels("m", "p", ("Flair", "T1"), ours)
+
+
+def test_the_modality_of_a_decathlons_list_names_the_channels(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"modality": {"1": "T1w", "0": "FLAIR"}}))
+    assert Decathlon(name="d", root=str(tmp_path), list_file="dataset.json").channel_names == ("FLAIR", "T1w")
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("MR MR", "MR MR"), ("T1 T2", "a b"), ("T1", "T2 T1"), ("", "T2 T1")])
+def test_channels_that_not_both_sides_tell_apart_are_taken_by_number(theirs: str, ours: str) -> None:
+    require_channels("m", "p", theirs.split(), ours.split())
+
+
+def test_channels_of_nnunet_are_named_by_its_folder(tmp_path: Path) -> None:
+    def two(plans: dict[str, Any], dataset: dict[str, Any], checkpoint: dict[str, Any]) -> None:
+        plans["configurations"]["3d_fullres"].update(normalization_schemes=["NoNormalization"] * 2)
+        plans["configurations"]["3d_fullres"].update(use_mask_for_norm=[False] * 2)
+        dataset["channel_names"] = {"1": "PET", "0": "CT"}
+
+    pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
+    assert facts("nnunet", nnunet_folder.write(tmp_path / "n", two)).channel_names == ("CT", "PET")
+
+
+@pytest.mark.parametrize(
+    ("image", "names"),
+    [
+        (("{case}_T1ce.nii.gz", "{case}-flair.nii.gz"), ("T1ce", "flair")),
+        (("{case}/t1.nii", "{case}/t2.nii"), ("t1", "t2")),
+        (("{case}_0000.nii.gz", "{case}_0001.nii.gz"), ()),
+        (("{case}.nii.gz",), ()),
+    ],
+)
+def test_patterns_that_end_in_modalities_name_the_channels(image: tuple[str, ...], names: tuple[str, ...]) -> None:
+    assert Pairs(name="d", root="r", image=image, label="l/{case}.nii.gz").channel_names == names
