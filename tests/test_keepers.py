@@ -45,7 +45,7 @@ UNIVERSAL = {"name": "universal", "eps": "8/255", "learn_cases": 1, "steps": 1}
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What every question is asked of: a worker, a folder of files, and a network that resolves without a change."""
+    """Subjects of every question: a worker, a folder of files, and a network that resolves without a change."""
 
     worker: Worker
     folder: Folder
@@ -212,9 +212,9 @@ def test_a_value_is_made_anew_when_what_it_depends_on_changes(
 
 
 def keepers() -> Iterator[Kept[Any]]:
-    for found in pkgutil.walk_packages(freqbench.__path__, "freqbench."):
-        if not found.name.endswith("__main__"):
-            yield from (each for each in vars(importlib.import_module(found.name)).values() if isinstance(each, Kept))
+    for each in pkgutil.walk_packages(freqbench.__path__, "freqbench."):
+        if not each.name.endswith("__main__"):
+            yield from (kept for kept in vars(importlib.import_module(each.name)).values() if isinstance(kept, Kept))
 
 
 def test_the_table_has_a_line_for_each_dependency_of_each_keeper_of_the_package() -> None:

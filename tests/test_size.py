@@ -19,13 +19,13 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "attacks": 6857,
         "audit": 3991,
         "cli": 2420,  # run --fresh
-        "core": 3658,  # files/kept.py, which took the caches of data, engine, job and models
+        "core": 3655,  # files/kept.py, which took the caches of data, engine, job and models
         "data": 6702,  # places of a file that is several channels
-        "engine": 4442,  # run --fresh
+        "engine": 4447,  # run --fresh
         "exchange": 1023,
         "job": 2635,
-        "metrics": 1436,  # weights are checked when read
-        "models": 8634,  # names before numbers; files beside commands and bundles count
+        "metrics": 1437,  # weights are checked when read
+        "models": 8636,  # names before numbers; files beside commands and bundles count
         "ops": 3467,
         "pipelines": 1254,  # own classes of nnU-Net; box and mask of a saved volume
         "remote": 458,
@@ -45,7 +45,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "engine": 6541,
         "exchange": 822,
         "golden": 556,
-        "job": 2175,  # a line for each key of a job
+        "job": 2174,  # a line for each key of a job
         "metrics": 1223,
         "models": 8085,
         "ops": 1749,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61406, "tests": 64818}
+SUMS = {"freqbench": 61411, "tests": 64817}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

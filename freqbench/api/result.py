@@ -179,9 +179,9 @@ class Result:
     def _file_error(self) -> float | None:
         """The resampling error of the volume that `save` writes, of a pipeline with another grid than the file."""
         space, volume = self.cell.source.space, self.volume
-        sides = [sorted(each) for each in (volume.spacing, volume.original_spacing)]
+        sides, ours = sorted(volume.original_spacing), sorted(volume.spacing)
         is_line = not any(math.isnan(low) for low, _ in volume.native_ranges)
-        if not isinstance(space, Pipeline) or np.allclose(*sides, rtol=1e-3) or not is_line:
+        if not isinstance(space, Pipeline) or np.allclose(ours, sides, rtol=1e-3) or not is_line:
             return None
         native = self.cell.dataset.native(volume.ref)
         attacked = attacked_native(native, volume, self.adversarial, space)

@@ -10,6 +10,7 @@ import copyreg
 import dis
 import functools
 import hashlib
+import inspect
 import os
 import secrets
 import sys
@@ -23,9 +24,10 @@ from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any
 
+from freqbench.core import plugins
 from freqbench.core.files import downloads
 from freqbench.core.files.programs import counts, program_files
-from freqbench.core.identity import OfProcess
+from freqbench.core.identity import OfProcess, digest
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
 _DESCRIPTORS = (property, classmethod, staticmethod, functools.cached_property)
@@ -72,13 +74,31 @@ def identify(x: object) -> Code:
     if made is not None and id(x) in made:
         return made[id(x)][1]
     walk = _Walk()
-    digest = walk.of(x)[:16]
+    found = walk.digest_of(x)[:16]
     if walk.unknown:
-        digest = OfProcess(f"{digest}-{_run}", f"nothing tells {walk.unknown[0]} apart from another")
-    code = Code(digest, frozenset(walk.functions))
+        found = OfProcess(f"{found}-{_run}", f"nothing tells {walk.unknown[0]} apart from another")
+    code = Code(found, frozenset(walk.functions))
     if made is not None:
         made[id(x)] = x, code
     return code
+
+
+def provenance(cls: type) -> dict[str, str]:
+    """Returns path and identity of the code of a class of another package; empty for freqbench's own classes.
+
+    Of a class that an installed package adds to a table, also the package's name and version. Of an installed class its
+    own file counts too, as it may have been edited in its place.
+    """
+    if not plugins.is_foreign(cls):
+        return {}
+    path, does = plugins.path_of(cls), identify(cls).digest
+    if is_installed(cls.__module__):
+        does = digest([does, downloads.digest(Path(inspect.getfile(cls)))])
+    facts = {"class": path, "code": does}
+    for table in plugins.TABLES:
+        for name in (name for name, place in plugins.installed_names(table).items() if place == path):
+            facts["package"] = plugins.package_of(table, name)
+    return facts
 
 
 @contextmanager
@@ -157,7 +177,7 @@ class _Walk:
         self._open: dict[int, int] = {}  # objects that are being walked, by their depth
         self._written: dict[int, frozenset[tuple[str, str]]] = {}  # by their namespace, names that its code writes to
 
-    def of(self, x: object) -> str:
+    def digest_of(self, x: object) -> str:
         """Returns the digest of an object; one that is inside itself counts by its depth."""
         if type(x) in _PLAIN:
             return _hash([type(x).__name__, x if isinstance(x, bytes) else repr(x)])
@@ -167,12 +187,12 @@ class _Walk:
             return _hash(["again", str(self._open[id(x)])])
         self._open[id(x)] = len(self._open)
         try:
-            digest = _hash(self._parts(x))
+            found = _hash(self._parts(x))
         except RecursionError:
-            digest = self._unidentified(x)
+            found = self._note_unknown(x)
         del self._open[id(x)]
-        self._known[id(x)] = x, digest
-        return digest
+        self._known[id(x)] = x, found
+        return found
 
     def _parts(self, x: Any) -> Iterable[str | bytes]:
         match x:
@@ -185,22 +205,24 @@ class _Walk:
             case type():
                 return self._class(x)
             case types.MethodType():
-                return "method", self.of(x.__func__), self.of(x.__self__)
+                return "method", self.digest_of(x.__func__), self.digest_of(x.__self__)
             case list() | tuple():
-                return "sequence", type(x).__name__, *map(self.of, x)
+                return "sequence", type(x).__name__, *map(self.digest_of, x)
             case set() | frozenset():
-                return "set", *sorted(map(self.of, x))
+                return "set", *sorted(map(self.digest_of, x))
             case Mapping():
-                return "mapping", *(self.of(each) for pair in x.items() for each in pair)
+                return "mapping", *(self.digest_of(each) for pair in x.items() for each in pair)
             case PurePath():
                 return "path", x.as_posix()
             case _ if isinstance(x, _DESCRIPTORS):
-                return "descriptor", *(self.of(getattr(x, name, None)) for name in ("fget", "fset", "__func__", "func"))
+                return "descriptor", *(
+                    self.digest_of(getattr(x, name, None)) for name in ("fget", "fset", "__func__", "func")
+                )
             case _ if isinstance(x, _OF_C):
                 owner = getattr(x, "__objclass__", sys.modules.get(getattr(x, "__module__", None) or "builtins"))
-                return "builtin", x.__name__, self.of(owner)
+                return "builtin", x.__name__, self.digest_of(owner)
             case _ if hasattr(x, "__wrapped__"):  # a cache around a function
-                return "around", self.of(x.__wrapped__)
+                return "around", self.digest_of(x.__wrapped__)
             case _ if hasattr(x, "__array__"):
                 return self._array(x)
             case _:
@@ -211,7 +233,7 @@ class _Walk:
         counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
         names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
         yield from ("code", code.co_code, code.co_exceptiontable, repr((counts, names)))
-        yield from map(self.of, code.co_consts)
+        yield from map(self.digest_of, code.co_consts)
 
     def _function(self, f: types.FunctionType) -> Iterator[str | bytes]:
         """Yields a function's code, and what it means by each name: defaults, closure, globals, imports."""
@@ -222,13 +244,13 @@ class _Walk:
                 return
         else:
             self.functions.add((f.__code__.co_filename, f.__code__.co_qualname))
-        yield from map(self.of, (f.__code__, f.__defaults__, f.__kwdefaults__, vars(f)))
+        yield from map(self.digest_of, (f.__code__, f.__defaults__, f.__kwdefaults__, vars(f)))
         for cell in f.__closure__ or ():
             with suppress(ValueError):  # a name that is not bound yet
-                yield self.of(cell.cell_contents)
+                yield self.digest_of(cell.cell_contents)
         if is_installed(name):
             return
-        codes = [*_nested(f.__code__)]
+        codes = [*_inner_codes(f.__code__)]
         names = frozenset(name for code in codes for name in code.co_names)
         for name, by_attribute in _globals(codes).items():
             if name in f.__globals__:
@@ -236,7 +258,7 @@ class _Walk:
                 if by_attribute and isinstance(value, types.ModuleType):
                     yield _hash([name, *self._module(value, names)])
                 else:
-                    yield from self._held(name, value, f.__globals__)
+                    yield from self._value_parts(name, value, f.__globals__)
         for imported in _imports(codes, f.__globals__.get("__package__") or ""):
             yield imported if isinstance(imported, str) else _hash(self._module(imported, names))
 
@@ -258,7 +280,7 @@ class _Walk:
             if is_below and names and name in names:
                 yield _hash([name, *self._module(value, names)])
             elif not is_below and (names is None or name in names):
-                yield from self._held(name, value, vars(module))
+                yield from self._value_parts(name, value, vars(module))
 
     def _class(self, cls: type) -> Iterator[str]:
         """Yields the release of an installed class; of an own one its bases and what it defines."""
@@ -266,15 +288,15 @@ class _Walk:
             yield from ("installed", cls.__qualname__, cls.__module__, release(cls.__module__))
             return
         yield from map(_digest_of_package, _package_folders(cls.__module__))
-        yield from map(self.of, (type(cls), *cls.__bases__))
+        yield from map(self.digest_of, (type(cls), *cls.__bases__))
         for name, value in sorted(vars(cls).items()):
             if name in ("__dataclass_fields__", "__pydantic_fields__"):
-                yield self.of({key: (each.default, each.default_factory) for key, each in value.items()})
+                yield self.digest_of({key: (each.default, each.default_factory) for key, each in value.items()})
             # Other names of Python's say nothing of what a class does, and some come as it is used.
             elif not name.startswith(("__", "_abc_")) or isinstance(value, (types.FunctionType, *_DESCRIPTORS)):
-                yield from self._held(name, value, vars(cls), cls)
+                yield from self._value_parts(name, value, vars(cls), cls)
 
-    def _held(self, name: str, value: object, names: Mapping[str, Any], owner: object = None) -> Iterator[str]:
+    def _value_parts(self, name: str, value: object, names: Mapping[str, Any], owner: object = None) -> Iterator[str]:
         """Yields what a namespace holds under a name, unless code of the namespace sets it as it runs.
 
         So it does with a container that it fills, and with an object that it makes when it is first asked for one.
@@ -288,20 +310,20 @@ class _Walk:
             if (sets and not owner) or (fills and isinstance(value, dict | list | set)):
                 return
         if owner or not name.startswith("__"):
-            yield _hash([name, self.of(value)])
+            yield _hash([name, self.digest_of(value)])
 
     def _array(self, x: Any) -> Iterator[str | bytes]:
         import numpy as np
 
         if "torch" in sys.modules and isinstance(x, sys.modules["torch"].Tensor):
             torch = sys.modules["torch"]
-            yield from ("tensor", str(x.dtype), self.of({**vars(x)}))  # a MetaTensor has an affine
+            yield from ("tensor", str(x.dtype), self.digest_of({**vars(x)}))  # a MetaTensor has an affine
             x = x.detach().as_subclass(torch.Tensor).to_dense().cpu().contiguous()
             yield str([*x.shape])
             x = x.reshape(-1).view(torch.uint8).numpy()
         array = np.asarray(x)
         yield from (str(array.dtype), str(array.shape))
-        yield self.of(array.ravel().tolist()) if array.dtype.hasobject else array.tobytes()
+        yield self.digest_of(array.ravel().tolist()) if array.dtype.hasobject else array.tobytes()
 
     def _instance(self, x: Any) -> Iterator[str]:
         """Yields the class and state of an object, by how it would be pickled."""
@@ -316,15 +338,15 @@ class _Walk:
                 known: Any = copyreg.dispatch_table.get(kind)
                 reduced = known(x) if known else x.__reduce_ex__(4)
         if reduced is None:
-            yield self._unidentified(x)
+            yield self._note_unknown(x)
         elif isinstance(reduced, str):  # found by its name
             yield from ("named", reduced, release(getattr(x, "__module__", None) or kind.__module__))
         else:
             make, args, state, items, pairs = (*reduced, None, None, None)[:5]
-            yield from ("instance", self.of(make), self.of(args))
+            yield from ("instance", self.digest_of(make), self.digest_of(args))
             for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
-                yield self._state(kind, part) if isinstance(part, dict) else self.of(part)
-            yield from map(self.of, (list(items or ()), list(pairs or ())))
+                yield self._state(kind, part) if isinstance(part, dict) else self.digest_of(part)
+            yield from map(self.digest_of, (list(items or ()), list(pairs or ())))
 
     def _state(self, kind: type, state: dict[str, Any]) -> str:
         """Returns the digest of attributes, without what is computed from them, and of a network without its weights.
@@ -340,9 +362,9 @@ class _Walk:
             held = {name: [*value.values()] if name.endswith("_hooks") else value for name, value in held.items()}
         if is_installed(kind.__module__):  # MONAI's transforms hold one unasked; those that draw are refused
             held = {name: value for name, value in held.items() if type(value).__name__ != "RandomState"}
-        return _hash(_hash([str(name), self.of(held[name])]) for name in sorted(held, key=str))
+        return _hash(_hash([str(name), self.digest_of(held[name])]) for name in sorted(held, key=str))
 
-    def _unidentified(self, x: object) -> str:
+    def _note_unknown(self, x: object) -> str:
         self.unknown.append(f"a {type(x).__module__}.{type(x).__qualname__}")
         return "unknown"
 
@@ -355,12 +377,12 @@ def _hash(parts: Iterable[str | bytes]) -> str:
     return hasher.hexdigest()
 
 
-def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+def _inner_codes(code: types.CodeType) -> Iterator[types.CodeType]:
     """Yields code and that of the functions, classes and comprehensions inside it."""
     yield code
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
-            yield from _nested(const)
+            yield from _inner_codes(const)
 
 
 def _codes_in(value: object) -> Iterator[types.CodeType]:
@@ -368,7 +390,7 @@ def _codes_in(value: object) -> Iterator[types.CodeType]:
     for each in vars(value).values() if isinstance(value, type) else (value,):
         each = getattr(each, "__func__", getattr(each, "fget", each))
         if isinstance(each, types.FunctionType):
-            yield from _nested(each.__code__)
+            yield from _inner_codes(each.__code__)
 
 
 def _globals(codes: Iterable[types.CodeType]) -> dict[str, bool]:
@@ -413,18 +435,18 @@ def _imports(codes: Iterable[types.CodeType], package: str) -> Iterator[types.Mo
             if step.opname == "IMPORT_NAME":
                 level, parts = steps[number - 2].argval, steps[number - 1].argval or ()
                 wanted = util.resolve_name("." * level + step.argval, package) if level else step.argval
-                yield _imported(wanted)
+                yield _import_own(wanted)
                 for part in parts:
                     with suppress(ImportError, ValueError):
                         if util.find_spec(f"{wanted}.{part}"):
-                            yield _imported(f"{wanted}.{part}")
+                            yield _import_own(f"{wanted}.{part}")
         if {"import_module", "__import__"} & {*code.co_names}:
             yield from map(
-                _imported, (text for text in code.co_consts if isinstance(text, str) and text.isidentifier())
+                _import_own, (text for text in code.co_consts if isinstance(text, str) and text.isidentifier())
             )
 
 
-def _imported(name: str) -> types.ModuleType | str:
+def _import_own(name: str) -> types.ModuleType | str:
     if is_installed(name):
         return f"{name} {release(name)}"
     try:
@@ -457,5 +479,5 @@ def _digest_of_package(folder: Path) -> str:
 def _does(path: Path, content: str) -> str:
     """Returns the digest of what a file of Python does; of its content, if it is none."""
     with suppress(SyntaxError, ValueError):
-        return _Walk().of(compile(path.read_bytes(), "", "exec", dont_inherit=True))
+        return _Walk().digest_of(compile(path.read_bytes(), "", "exec", dont_inherit=True))
     return content

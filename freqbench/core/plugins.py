@@ -2,16 +2,13 @@
 
 import importlib
 import importlib.metadata
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from freqbench.core.errors import UserError
-from freqbench.core.identity import digest
 
 TABLES = ("attacks", "datasets", "models", "metrics")
 _TRUSTED = ContextVar("trusted", default=False)
@@ -109,28 +106,6 @@ def is_foreign(cls: type) -> bool:
 def path_of(cls: type) -> str:
     """Returns the path of a class as a job writes it, `package.module:Class`."""
     return f"{cls.__module__}:{cls.__qualname__}"
-
-
-def provenance(cls: type) -> dict[str, str]:
-    """Returns path and identity of the code of a class of another package; empty for freqbench's own classes.
-
-    Of a class that an installed package adds to a table, also the package's name and version. Of an installed class its
-    own file counts too, as it may have been edited in its place.
-    """
-    if not is_foreign(cls):
-        return {}
-    from freqbench.core import code
-    from freqbench.core.files import downloads
-
-    path, does = path_of(cls), code.identify(cls).digest
-    if code.is_installed(cls.__module__):
-        does = digest([does, downloads.digest(Path(inspect.getfile(cls)))])
-    facts = {"class": path, "code": does}
-    for table in TABLES:
-        for point in _entry_points()[table]:
-            if point.value == path and point.dist:
-                facts["package"] = f"{point.dist.name} {point.dist.version}"
-    return facts
 
 
 def require_class(given: object, base: type) -> None:

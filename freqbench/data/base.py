@@ -9,12 +9,12 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, field_validator
 
 from freqbench.core import names
+from freqbench.core.code import provenance
 from freqbench.core.config import Strict
 from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.interrupt import limit_time
-from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, FileLabel, NativeCase, Reference, Shape
 from freqbench.data import nsd_tolerances
 from freqbench.data.patients import alike, counted_patients, usual_patient

@@ -65,7 +65,7 @@ TENSORS = Kept[Tensor](
     pack=lambda learned: (None, {LEARNED: learned.contiguous()}),
     unpack=lambda _, tensors: tensors[LEARNED],
 )
-"""Where two workers learn at the same time, equal results on one kind of device, the file of the first one counts."""
+"""The first file counts if two workers learn at the same time; on one kind of device their results are equal."""
 
 
 @dataclass(frozen=True)

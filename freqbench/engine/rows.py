@@ -116,7 +116,12 @@ def scored_outcome(
     records, class_records = [], []
     for target, parts, columns in zip(unit.targets, predictions, own, strict=True):
         record = {**_empty_record(unit, target), **shared, **columns}
-        cautions = shared.get("caution"), columns.get("caution"), target.caution, _untold(unit.cell, target, metrics)
+        cautions = (
+            shared.get("caution"),
+            columns.get("caution"),
+            target.caution,
+            _lack(unit.cell, target, metrics),
+        )
         record["caution"] = CAUTIONS.join(filter(None, cautions)) or None
         classes = [
             {column.name: None for column in CLASS_RECORDS}
@@ -132,7 +137,7 @@ def scored_outcome(
     return Outcome(records=tuple(records), class_records=tuple(class_records))
 
 
-def _untold(cell: Cell, target: ModelSpec, metrics: Sequence[str]) -> str | None:
+def _lack(cell: Cell, target: ModelSpec, metrics: Sequence[str]) -> str | None:
     """Returns why a row stands for this run alone; None if identities cover all that it depends on."""
     keys, added = (cell.cell_id, target.model_id), [type(load(name_of(text))) for text in metrics if "@" in text]
     codes = *cell.codes, *target.codes, *map(identify, added)

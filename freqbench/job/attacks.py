@@ -7,7 +7,7 @@ from typing import Any
 
 from freqbench.attacks import Attack, attack_class, make, with_indices
 from freqbench.core import names
-from freqbench.core.plugins import provenance
+from freqbench.core.code import provenance
 from freqbench.core.threat_models import MINIMAL
 from freqbench.data import Dataset
 from freqbench.job import sweep

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from freqbench.core.code import provenance
 from freqbench.core.errors import UserError, one_line
-from freqbench.core.plugins import installed_names, load_class, package_of, provenance
+from freqbench.core.plugins import installed_names, load_class, package_of
 from freqbench.metrics.overlap import Values
 from freqbench.metrics.volumes import Volume, class_maps
 

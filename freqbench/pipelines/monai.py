@@ -154,7 +154,7 @@ class MonaiPipeline(Pipeline):
 
     @cached_property
     def _called(self) -> tuple[Any, str]:
-        """What its function returned, and the identity that the function had then."""
+        """Result of its function, and the identity that the function had then."""
         function = _function(str(self.function))
         code = identify(function).digest
         return function(), code

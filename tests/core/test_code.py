@@ -75,7 +75,7 @@ def change(helper: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-def test_what_a_class_uses_of_a_helper_is_in_its_identity(body: str, own: Own) -> None:
+def test_an_identity_holds_all_that_a_class_uses_of_a_helper(body: str, own: Own) -> None:
     helper, used = own(helper=HELPER), own(used=body)
     before = identity(used.A)
     assert identity(used.A) == before
@@ -83,7 +83,7 @@ def test_what_a_class_uses_of_a_helper_is_in_its_identity(body: str, own: Own) -
     assert identity(used.A) != before
 
 
-def test_what_a_class_does_not_use_of_a_helper_is_not_in_it(own: Own) -> None:
+def test_an_identity_holds_no_part_of_a_helper_that_is_not_used(own: Own) -> None:
     helper, used = own(helper=f"{HELPER}OTHER = 1\n"), own(used=BODIES["a module's constant"])
     before = identity(used.A)
     helper.OTHER = 2
@@ -242,13 +242,13 @@ def test_transforms_keep_their_identity_as_they_are_used() -> None:
 @pytest.mark.parametrize(
     "make", [io.StringIO, lambda: (x for x in "ab"), lambda: np.random.default_rng(0), torch.Generator]
 )
-def test_what_nothing_tells_apart_is_of_its_process_and_says_why(make: Callable[[], Any]) -> None:
-    found = identity(Window(1, make()))
-    assert isinstance(found, OfProcess)
-    assert found.why.startswith("nothing tells a ")
-    key = digest(["cell", {"attack": found}])
+def test_an_object_without_identity_is_of_its_process_and_says_why(make: Callable[[], Any]) -> None:
+    part = identity(Window(1, make()))
+    assert isinstance(part, OfProcess)
+    assert part.why.startswith("nothing tells a ")
+    key = digest(["cell", {"attack": part}])
     assert isinstance(key, OfProcess)
-    assert key.why == found.why
+    assert key.why == part.why
 
 
 def test_installed_code_counts_by_the_release_of_its_distribution(monkeypatch: pytest.MonkeyPatch) -> None:

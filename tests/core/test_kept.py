@@ -124,7 +124,7 @@ def test_a_disk_that_takes_no_more_bytes_costs_time_and_is_logged(
 
 
 @pytest.mark.parametrize("of", [OfProcess("a"), {"deep": [OfProcess("a")]}, object()], ids=["mark", "deep", "object"])
-def test_what_holds_in_this_process_alone_is_never_on_a_disk(begin: Begin, tmp_path: Path, of: object) -> None:
+def test_a_value_of_this_process_alone_is_never_on_a_disk(begin: Begin, tmp_path: Path, of: object) -> None:
     """A process keeps it, unless nothing tells it from others."""
     values = [asked(begin(), number, of=of) for number in (1, 2)]
     is_held = begin() is begin() and type(of) is not object
@@ -132,7 +132,7 @@ def test_what_holds_in_this_process_alone_is_never_on_a_disk(begin: Begin, tmp_p
     assert files(tmp_path) == []
 
 
-def test_what_does_not_stay_is_not_written(begin: Begin, tmp_path: Path) -> None:
+def test_a_value_that_does_not_stay_is_not_written(begin: Begin, tmp_path: Path) -> None:
     begin().get(lambda: torch.zeros(1), stays=lambda: False, of="a")
     assert files(tmp_path) == []
 
@@ -172,7 +172,7 @@ def test_a_value_that_was_begun_is_waited_for_and_not_made_twice() -> None:
 
 
 @pytest.mark.parametrize("begin", ["store"], indirect=True)
-def test_of_two_workers_that_make_a_value_the_first_ones_file_counts(begin: Begin) -> None:
+def test_the_first_file_counts_of_two_workers_that_make_a_value(begin: Begin) -> None:
     slow, quick = begin(), begin()
     value = slow.get(lambda: torch.full((1,), float(asked(quick, 1)[0] + 1)), of="a")
     assert (float(value[0]), asked(begin(), 3)) == (1, (1, False))
@@ -187,7 +187,7 @@ def test_a_stores_file_of_anybody_else_is_for_the_caller_to_judge(begin: Begin, 
     assert (int(seen), path.read_bytes()) == (10, b"somebody's")
 
 
-def test_what_is_put_takes_the_place_of_what_was_there(begin: Begin) -> None:
+def test_a_value_that_is_put_takes_the_place_of_another(begin: Begin) -> None:
     asked(begin(), 1)
     begin().put(torch.full((3,), 2.0), of="a")
     assert asked(begin(), 3) == (2, False)

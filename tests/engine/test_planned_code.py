@@ -82,7 +82,7 @@ def test_a_worker_refuses_an_attack_that_is_not_what_was_planned(helper: ModuleT
 def test_a_worker_refuses_data_and_networks_that_are_not_what_was_planned(
     name: str, replaced: dict[str, Any], helper: ModuleType, tmp_path: Path
 ) -> None:
-    """Whose helper changed in a worker's process, as it does where a file is edited and a worker dies."""
+    """Their helper changes in a worker's process, as it does where a file is edited and a worker dies."""
     bodies = {"balls": "from toy.data import Balls\nclass Own(Balls):\n    rate = staticmethod(helper.factor)\n"}
     bodies["tiny"] = (
         "from toy.net import Tiny\nclass Own(Tiny):\n    def forward(self, x): return RATE * super().forward(x)\n"

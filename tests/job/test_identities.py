@@ -12,8 +12,7 @@ from attacks.examples import EXAMPLES, entry
 from tiny_job import ARGS, expanded, job, save_weights, sent, small
 
 from freqbench.attacks import PGD, Attack, make
-from freqbench.core.code import identify
-from freqbench.core.plugins import provenance
+from freqbench.core.code import identify, provenance
 from freqbench.job.attacks import attack_identity, attack_params
 from freqbench.job.cells import Cell
 

@@ -237,7 +237,7 @@ def test_a_key_that_may_move_a_number_moves_all_keys(key: str, places: Mapping[s
 
 @pytest.mark.parametrize("key", [key for key, (_, line) in STILL.items() if line])
 def test_a_key_with_a_reason_moves_no_key(key: str, places: Mapping[str, str]) -> None:
-    """Of keys that choose, the smaller choice is a part of the larger."""
+    """The smaller of two choices is a part of the larger."""
     line = STILL[key][1]
     assert line
     before, after = keys(key, line[0], {}, places), keys(key, *line, places)
@@ -246,7 +246,7 @@ def test_a_key_with_a_reason_moves_no_key(key: str, places: Mapping[str, str]) -
 
 
 @pytest.mark.parametrize("key", OF_SPEC)
-def test_what_files_make_of_a_key_moves_the_id_of_a_model(key: str) -> None:
+def test_a_key_that_files_fill_in_moves_the_id_of_a_model(key: str) -> None:
     spec = resolve(validate(A, ModelEntry, "job"), 6)
     assert replace(spec, **OF_SPEC[key]).model_id != spec.model_id
 
@@ -271,7 +271,7 @@ def test_every_field_of_a_defence_moves_its_identity(defence: type[Defence]) -> 
 
 
 def test_a_file_that_is_several_channels_is_told_by_its_places(places: Mapping[str, str]) -> None:
-    """In place of a sequence that a case lacks, a list names another twice."""
+    """A list may name a sequence twice in place of one that a case lacks."""
     a, b = (f"{places['ROOT']}/k_{number}.nii.gz" for number in (0, 1))
     prints = [ImageFiles(case_id="k", channels=each).fingerprint() for each in ((a, b, a), (a, b, b), (a, b))]
     assert len({*prints}) == 3

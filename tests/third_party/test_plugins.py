@@ -18,7 +18,7 @@ from scipy.ndimage import binary_erosion
 from third_party.packages import lay_out, on_path
 
 from freqbench import testing
-from freqbench.core import plugins
+from freqbench.core.code import provenance
 from freqbench.results import Store
 
 TEMPLATE = Path(__file__).parents[2] / "docs" / "plugin"
@@ -71,7 +71,7 @@ def test_an_installed_package_s_names_are_in_jobs_without_trust_and_its_version_
     assert json.loads(row["added_metrics"]).keys() == {"boundary", "boundary_clean"}
     from freqbench_example.attack import TwoSteps
 
-    assert plugins.provenance(TwoSteps)["package"] == "freqbench-example 1.0"
+    assert provenance(TwoSteps)["package"] == "freqbench-example 1.0"
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         adapter = adapter_of(space, sizes.in_channels)
     return Facts(
         arch="bundle",
-        code=_own_code(_built(config)) if is_trusted() else None,
+        code=_own_code(_build(config)) if is_trusted() else None,
         roi=inferer.roi_size if inferer else _spatial_shape(config),
         num_classes=sizes.out_channels,
         num_channels=sizes.in_channels,
@@ -125,8 +125,9 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
 def _names(config: Config, of: str, count: int) -> tuple[str, ...]:
     """Returns the names of an input's or output's channels by the bundle's metadata; empty if one has none."""
     named = config.find(f"_meta_::network_data_format::{of}::channel_def")
-    names = tuple(map(named.get, map(str, range(count)))) if isinstance(named, Mapping) else (None,)
-    return names if all(isinstance(name, str) for name in names) else ()
+    given = [named.get(str(number)) for number in range(count)] if isinstance(named, Mapping) else []
+    names = tuple(name for name in given if isinstance(name, str))
+    return names if len(names) == count else ()
 
 
 def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:
@@ -180,7 +181,7 @@ def _prediction_argument(config: Config, id: str, name: str) -> Any:
 
 def network(spec: ModelSpec) -> nn.Module:
     """Builds the network of `network_def` with fresh weights, on the CPU or meta device."""
-    net = _built(_read_config(spec.checkpoint))
+    net = _build(_read_config(spec.checkpoint))
     if _own_code(net) != spec.code:
         raise UserError(f"{spec.name}: the code of its network_def is not what was planned with: plan anew")
     return net
@@ -192,7 +193,7 @@ def _own_code(net: nn.Module) -> str | None:
     return code.digest if code.functions else None
 
 
-def _built(config: Config) -> nn.Module:
+def _build(config: Config) -> nn.Module:
     _sizes(config)
     where = f"{config.where}: network_def"
     if is_trusted():
