@@ -258,4 +258,4 @@ def _voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any
         return dicom.read_voxels(header)
     check_place(header)
     with refusal(damage(header.path, header.num_voxels)):
-        return reader_of(header.path).read_voxels(header, kind)
+        return header.turn(reader_of(header.path).read_voxels(header.unturned or header, kind))
