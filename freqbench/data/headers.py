@@ -57,7 +57,7 @@ class Header:
     layers: tuple[Mapping[int, int], ...] = ()  # of its segments, if several: what each value in a layer stands for
     place: VoxelPlace = VoxelPlace()
     itemsize: int = 4  # bytes of a number in the file
-    unturned: "Header | None" = None  # the header as the file has it, if these axes are in another order or direction
+    turned: "tuple[Header, npt.NDArray[np.float64]] | None" = None  # the file's own, and how nibabel turns its axes
 
     @property
     def num_channels(self) -> int:
@@ -81,26 +81,14 @@ class Header:
 
     def turn_to(self, image: "Header") -> "Header":
         """Returns the header with its axes in the order and direction of the image's, in which voxels are read."""
-        from nibabel.orientations import inv_ornt_aff
+        from nibabel.orientations import inv_ornt_aff, io_orientation
 
-        turn = self._turn_to(image)
+        turn = io_orientation(np.linalg.inv(image.affine) @ self.affine)
         if (turn == [(0, 1), (1, 1), (2, 1)]).all():
             return self
         affine = self.affine @ inv_ornt_aff(turn, self.shape)
-        shape = triple([self.shape[axis] for axis in np.argsort(turn[:, 0])])
-        return replace(self, shape=shape, affine=affine, spacing=spacing_of(affine), stated=None, unturned=self)
-
-    def turn(self, voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Returns voxels of the file, `[H, W, D, C]`, in the order and direction of the header's axes."""
-        from nibabel.orientations import apply_orientation
-
-        return voxels if self.unturned is None else apply_orientation(voxels, self.unturned._turn_to(self))
-
-    def _turn_to(self, image: "Header") -> npt.NDArray[np.float64]:
-        """Returns nibabel's orientation of the axes in those of the image: its axis and direction of each."""
-        from nibabel.orientations import io_orientation
-
-        return io_orientation(np.linalg.inv(image.affine) @ self.affine)
+        shape, spacing = triple([self.shape[axis] for axis in np.argsort(turn[:, 0])]), spacing_of(affine)
+        return replace(self, shape=shape, affine=affine, spacing=spacing, stated=None, turned=(self, turn))
 
     def check_same_grid(self, image: "Header", what: str = "label map") -> None:
         """Raises DataError if the shape differs from the image's, or a corner is more than half a voxel away.
