@@ -13,36 +13,36 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
-        ".": 333,
+        ".": 341,
         "analysis": 1459,
-        "api": 1291,
+        "api": 1331,  # arguments are checked by value
         "attacks": 7032,
         "audit": 3987,
-        "cli": 2418,  # run --fresh
+        "cli": 2420,  # run --fresh
         "core": 3660,  # one digest by place, size and times
-        "data": 6670,  # places of a file that is several channels
-        "engine": 4588,  # run --fresh
+        "data": 6717,  # label maps are turned, enhanced DICOM is read
+        "engine": 4592,  # run --fresh; lack of memory is told
         "exchange": 1023,
-        "job": 2633,
+        "job": 2632,
         "metrics": 1436,  # weights are checked when read
         "models": 8567,  # files beside commands and bundles count
         "ops": 3467,
         "pipelines": 1148,
         "remote": 458,
-        "reporting": 7508,
-        "results": 2098,
-        "training": 1720,
+        "reporting": 7509,
+        "results": 2108,  # names that other packages may give
+        "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3776,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3848,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5488,
         "audit": 2392,
         "cli": 2212,  # run --fresh
         "cluster": 409,
         "core": 1731,  # the one keeper's contract, in each of its three places
-        "data": 6050,
-        "engine": 6759,
+        "data": 6115,  # as in the package
+        "engine": 6806,  # as in the package
         "exchange": 822,
         "golden": 556,
         "job": 2175,  # a line for each key of a job
@@ -51,16 +51,16 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1749,
         "pipelines": 1270,
         "remote": 586,
-        "reporting": 6491,
+        "reporting": 6496,
         "results": 1350,
         "security": 1707,
-        "third_party": 881,
+        "third_party": 891,
         "tools": 6249,
         "toy_package": 58,
-        "training": 2016,
+        "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61496, "tests": 64845}
+SUMS = {"freqbench": 61616, "tests": 65062}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
