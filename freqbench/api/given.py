@@ -67,7 +67,7 @@ def cpu_tensor(volume: Volume) -> Tensor:
     """
     if isinstance(volume, str | PathLike):
         raise UserError(f"expected an array or tensor, got the path {fspath(volume)}: read files by Case.from_file")
-    if np.ma.is_masked(volume):  # type: ignore[no-untyped-call]
+    if np.ma.is_masked(volume):
         raise UserError("expected all voxels, got an array of which some are masked: fill them, by .filled(0)")
     if isinstance(volume, np.ndarray):  # torch lacks most operations on unsigned integers
         dtypes = {"f": np.float32, "i": np.int64, "u": np.int64}
