@@ -25,7 +25,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "exchange": 1023,
         "job": 2632,
         "metrics": 1436,  # weights are checked when read
-        "models": 8567,  # files beside commands and bundles count
+        "models": 8566,  # files beside commands and bundles count
         "ops": 3467,
         "pipelines": 1148,
         "remote": 458,
@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3848,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3847,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5488,
         "audit": 2392,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61616, "tests": 65062}
+SUMS = {"freqbench": 61615, "tests": 65061}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
