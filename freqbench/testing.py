@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from freqbench.attacks import Attack, AttackResult
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
+from freqbench.core.plugins import installed_names, path_of
 from freqbench.core.types import Case, triple
 from freqbench.data import Dataset
 from freqbench.metrics.added import LabelMetric, checked
 from freqbench.metrics.overlap import Values
 from freqbench.models.examination import examine, windows
 from freqbench.ops.voxels import without_ignored
+from freqbench.results import require_free
 
 
 class SmallNet(nn.Module):
@@ -130,7 +132,8 @@ def check_metric(metric: LabelMetric) -> None:
 
     It must give a number per class, finite or NaN where a class has none, also where a class or all of the foreground
     is in one map alone; the same on every call; and rate no prediction better than the true one. It must leave the
-    maps unchanged, and must have a `title`, a `unit` and a `direction`.
+    maps unchanged, and must have a `title`, a `unit` and a `direction`. The name by which an installed package adds its
+    class must be no column's.
 
     Raises:
         AssertionError: a promise is broken.
@@ -139,6 +142,11 @@ def check_metric(metric: LabelMetric) -> None:
     _require(all(isinstance(text, str) and text for text in texts), metric, "expected texts as title and unit")
     direction = getattr(metric, "direction", None)
     _require(direction in ("higher", "lower"), metric, f"expected direction 'higher' or 'lower', got {direction!r}")
+    for name in (name for name, path in installed_names("metrics").items() if path == path_of(type(metric))):
+        try:
+            require_free(name)
+        except UserError as error:
+            raise AssertionError(str(error)) from None
     label = torch.zeros(12, 10, 8, dtype=torch.uint8)
     label[2:8, 2:8, 2:6] = 1
     for num_classes in (2, 3):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from models import nifti_tool, nnunet_folder, test_bundle
@@ -364,7 +365,10 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     "floating labels": (lambda *_: fb.Case(VOLUME, LABEL.float()), "expected an integer label map"),
     "range": (lambda *_: fb.Case(VOLUME - 0.5, LABEL), r"case: expected an image in \[0, 1\], got \[-0.\d+, 0.\d+\]"),
     "shapes": (lambda *_: fb.Case(VOLUME, LABEL[1:]), "expected two volumes of one shape"),
-    "affine": (lambda *_: fb.Case(VOLUME, LABEL, affine=np.eye(3)), r"case: expected .* an affine \(4, 4\), got"),
+    "affine": (
+        lambda *_: fb.Case(VOLUME, LABEL, affine=np.eye(3)),
+        r"case: expected .* affine \(4, 4\) of such vox",
+    ),
     "spacing": (lambda *_: fb.Case(VOLUME, LABEL, (1, 0, 1)), r"case: expected a spacing of three positive lengths"),
     "paths": (lambda *_: fb.Case("a.nii.gz", "b.nii.gz"), "got the path a.nii.gz: read files by Case.from_file"),
     "no image": (lambda *_: fb.Case(None, LABEL), "expected an array or tensor of numbers, got NoneType: "),
@@ -416,7 +420,45 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     "no files": (lambda *_: fb.Case.from_file(None, None), "image: expected a path or URI, got NoneType: give it"),
     "path of no file": (lambda *_: fb.load_model("a\0b"), "load_model: expected a path of names of at most 255 bytes"),
     "case's name": (lambda *_: fb.Case(VOLUME, LABEL, name=None), "name: expected text, got NoneType: give"),
-    "class names": (lambda *_: fb.Case(VOLUME, LABEL, class_names=3), "class_names: expected a list of names, got int"),
+    "class names": (lambda *_: fb.Case(VOLUME, LABEL, class_names=3), "Case: class_names: .*got 3: put the values"),
+    "equal class names": (
+        lambda *_: fb.Case(VOLUME, LABEL, class_names=["air", "liver", "air"]),
+        r"Case: class_names: expected different names, got \('air', 'liver', 'air'\)",
+    ),
+    **{
+        f"ignore {value!r:.9}": (
+            lambda *_, value=value: fb.Case(VOLUME, LABEL, ignore=value),
+            f"^Case: ignore.*{text}",
+        )
+        for value, text in {
+            (1.5,): "got 1.5",
+            "255": "got '255': put the values between brackets",
+            255: "got 255: put the values between brackets",
+            None: "got None: put the values between brackets",
+        }.items()
+    },
+    "ignore of a file as a table": (
+        lambda *_: fb.Case.from_file("a.nii.gz", "b.nii.gz", ignore=pd.DataFrame({"a": [1, 2]})),
+        "^from_file: ignore: expected numbers, text or lists of them, as in a job file, got DataFrame: convert it",
+    ),
+    "spacing beside another affine": (
+        lambda *_: fb.Case(VOLUME, LABEL, (1, 1, 2), affine=np.eye(4)),
+        r"case: expected a spacing .*, got \[1.0, 1.0, 2.0\] and an affine of \[1.0, 1.0, 1.0\]: give one of both",
+    ),
+    "affine of zeros": (lambda *_: fb.Case(VOLUME, LABEL, (1, 1, 1), affine=np.zeros((4, 4))), "an invertible affine"),
+    "flat affine": (lambda *_: fb.Case(VOLUME, LABEL, affine=np.ones((4, 4))), "an invertible affine"),
+    "masked voxels": (
+        lambda *_: fb.Case(np.ma.masked_greater(VOLUME.numpy(), 0.5), LABEL),
+        "expected all voxels, got an array of which some are masked",
+    ),
+    "no metrics": (
+        lambda model, case: fb.evaluate(model, case, case.image, metrics=()),
+        "evaluate: metrics: expected a list of at least 1",
+    ),
+    "metrics of a table": (
+        lambda model, case: fb.evaluate(model, case, case.image, metrics=pd.DataFrame({"a": [1, 2]})),
+        "^evaluate: metrics: expected numbers, text .*got DataFrame",
+    ),
     "metrics": (lambda model, case: fb.evaluate(model, case, case.image, metrics=3), "evaluate: metrics: .*got 3"),
     "results of nothing": (lambda *_: fb.load_results(None), "load_results: expected a path or URI, got NoneType"),
     "results in a file": (lambda *_: fb.load_results(__file__), "expected results to report, found none"),
@@ -451,7 +493,7 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     "metric": (lambda model, case: fb.evaluate(model, case, case.image, metrics=["dcs"]), "Did you mean 'dsc'?"),
     "one metric": (
         lambda model, case: fb.evaluate(model, case, case.image, metrics="dsc"),
-        r"metrics: expected a sequence of names, got 'dsc': give \['dsc'\]",
+        r"evaluate: metrics: .*got 'dsc': put the values between brackets, \[a, b\]",
     ),
     "no volume": (lambda model, case: fb.evaluate(model, case, None), "expected an array or tensor of numbers, got No"),
     "other volume": (
@@ -570,6 +612,9 @@ def test_a_certificate_bounds_from_the_side_that_is_worse_and_says_what_it_needs
         certificate.curve([0.3])
     with pytest.raises(UserError, match="unknown score"):
         certificate.curve([0.1], "hd95")
+    for radii in (0.1, [], [-1], ["a"]):
+        with pytest.raises(UserError, match=r"^curve: radii"):
+            certificate.curve(radii)
 
 
 @pytest.mark.parametrize(
@@ -579,7 +624,8 @@ def test_a_certificate_bounds_from_the_side_that_is_worse_and_says_what_it_needs
         ({"kind": "rotation"}, "certify: kind: "),
         ({"draws": 0}, "certify: samples: "),
         ({"metrics": ("dsc", "hd95")}, "metrics: expected dsc, or dsc and nsd, got dsc, hd95"),
-        ({"metrics": ()}, "metrics: expected dsc, or dsc and nsd, got none"),
+        ({"metrics": ()}, "certify: metrics: expected a list of at least 1"),
+        ({"metrics": 3}, "certify: metrics: .*got 3"),
     ],
 )
 def test_a_wrong_certificate_is_refused_in_one_line(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from words import offenders
 
 from freqbench.attacks.core.declared import declared
 
@@ -18,12 +19,14 @@ ROOT = Path(__file__).parents[1]
 JOB = {
     "name": "added",
     "datasets": [{"name": "cubes", "cases": 2}],
-    "models": [{"name": "unet", "arch": "attention_unet", "checkpoint": "random", "roi": [16, 16, 16]}],
+    "models": [
+        {"name": "unet", "arch": "attention_unet", "checkpoint": "random", "roi": [16, 16, 16]},
+        {"name": "linear", "arch": "linear", "checkpoint": "linear.json", "roi": [16, 16, 16]},
+    ],
     "attacks": [{"name": "two_step", "eps": "8/255"}],
     "metrics": ["dsc", "sensitivity"],
     "resources": {"threads": 1},
 }
-
 pytestmark = pytest.mark.integration
 
 
@@ -62,6 +65,15 @@ def copied(place: Path) -> Path:
     """A copy of what is installed, and of the tests."""
     skipped = shutil.ignore_patterns("__pycache__", ".venv", ".git", "arrays", "reports", "generated", "*_cache")
     return Path(shutil.copytree(ROOT, place / "tree", symlinks=True, ignore=skipped))
+
+
+def require_style(tree: Path, paths: set[str]) -> None:
+    """Holds what was added to the repository's own checks of style, words and types."""
+    package = sorted(path for path in paths if path.startswith("freqbench/"))
+    for tool in (("ruff", "check", *paths), ("ruff", "format", "--check", *paths), ("mypy", *package)):
+        ended = run(tree, "-m", *tool)
+        assert ended.returncode == 0, ended.stdout
+    assert [line for path in paths for line in offenders(tree / path)] == []
 
 
 def run(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -105,8 +117,10 @@ def test_additions_of_contributing_run_and_are_audited_reported_refused_and_test
     """A wrong parameter of the attack is refused before torch is imported; pytest refuses a test that is not there."""
     tree = copied(tmp_path)
     titles = re.findall(r"^## (Add an? .*)$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(titles) == 6
+    assert len(titles) == 7
     follow(tree, *titles)
+    require_style(tree, {path for _, path, _ in steps(*titles) if path.endswith(".py")})
+    (tree / "linear.json").write_text('{"weight": [[-9], [9]], "bias": [5.4, -5.4]}')
     (tree / "added.yaml").write_text(yaml.safe_dump(JOB))
     (tree / "wrong.yaml").write_text(yaml.safe_dump({**JOB, "attacks": [{"name": "two_step", "esp": 0.1}]}))
     ended = run(tree, "-c", COMMANDS, *(f"tests/{name}" for name in TESTS))
@@ -114,12 +128,13 @@ def test_additions_of_contributing_run_and_are_audited_reported_refused_and_test
     assert ended.stderr.startswith("error: wrong.yaml: attacks[0].esp: unknown parameter 'esp'. Did you mean 'eps'?")
     assert ended.stdout.startswith("2 False\n")
     rows = pd.read_parquet(tree / "runs" / "added" / "records")
-    assert rows[["attack", "dataset", "status"]].values.tolist() == [["two_step", "cubes", "ok"]] * 2
+    assert rows[["attack", "dataset", "status"]].values.tolist() == [["two_step", "cubes", "ok"]] * 8
+    assert (rows.loc[rows["target_model"] == "linear", "dsc_foreground_clean"] == 1).all()
     assert rows["sensitivity"].between(0, 1).all()
     assert rows["sensitivity_clean"].between(0, 1).all()
     assert (rows["sensitivity_undefined_classes"] == 0).all()
-    assert rows["linf"].tolist() == pytest.approx([8 / 255] * 2, rel=1e-4)
-    assert ",sensitivity,sensitivity_clean\n" in ended.stdout
+    assert rows["linf"].tolist() == pytest.approx([8 / 255] * 8, rel=1e-4)
+    assert ",sensitivity,sensitivity_clean,section\n" in ended.stdout
     assert "attacks do harm" in " ".join(ended.stdout.split())
     assert "Attention U-Net" in ended.stdout
     assert f"{len(TESTS)} passed" in ended.stdout

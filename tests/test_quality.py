@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.version import Version
 
 import freqbench
 
@@ -63,6 +64,15 @@ def test_every_hard_dependency_says_who_needs_it_and_is_imported() -> None:
     assert {name for name, module in names.items() if not re.search(rf"^ *(import|from) {module}\b", code, re.M)} == {
         *("einops", "tabulate")
     }
+
+
+@pytest.mark.repository
+def test_floors_are_the_oldest_releases_that_the_workflow_runs() -> None:
+    files, place = (ROOT / "pyproject.toml", ROOT / ".github/workflows/ci.yml"), r"([\w-]+)(?:\[\w+\])?"
+    of = (re.findall(place + sign + r"([\d.]+)", f.read_text()) for f, sign in zip(files, (">=", "=="), strict=True))
+    floors, pins = ({(name, Version(number)) for name, number in each} for each in of)
+    assert {name for name, _ in pins} >= {"numpy", "pandas", "scipy", "torch"}
+    assert {floor for floor in floors if floor[0] in dict(pins)} == pins
 
 
 @pytest.mark.slow  # CI's job `package` builds, checks, installs and runs the wheel at each push

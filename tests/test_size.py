@@ -13,36 +13,36 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
-        ".": 333,
+        ".": 341,
         "analysis": 1459,
-        "api": 1311,
+        "api": 1351,  # arguments are checked by value
         "attacks": 6857,
         "audit": 3991,
-        "cli": 2420,  # run --fresh
-        "core": 3655,  # files/kept.py, which took the caches of data, engine, job and models
-        "data": 6702,  # places of a file that is several channels
-        "engine": 4447,  # run --fresh
+        "cli": 2422,  # run --fresh
+        "core": 3655,  # one digest by place, size and times
+        "data": 6749,  # label maps are turned, enhanced DICOM is read
+        "engine": 4451,  # run --fresh; lack of memory is told
         "exchange": 1023,
-        "job": 2635,
+        "job": 2634,
         "metrics": 1437,  # weights are checked when read
-        "models": 8636,  # names before numbers; files beside commands and bundles count
+        "models": 8637,  # files beside commands and bundles count
         "ops": 3467,
         "pipelines": 1254,  # own classes of nnU-Net; box and mask of a saved volume
         "remote": 458,
-        "reporting": 7508,
-        "results": 2098,
-        "training": 1720,
+        "reporting": 7509,
+        "results": 2108,  # names that other packages may give
+        "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3776,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3847,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
         "audit": 2392,
         "cli": 2225,  # run --fresh
         "cluster": 409,
         "core": 1741,  # the one keeper's contract, in each of its three places
-        "data": 6051,
-        "engine": 6541,
+        "data": 6116,  # as in the package
+        "engine": 6588,  # as in the package
         "exchange": 822,
         "golden": 556,
         "job": 2174,  # a line for each key of a job
@@ -51,16 +51,16 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1749,
         "pipelines": 1474,
         "remote": 586,
-        "reporting": 6491,
+        "reporting": 6496,
         "results": 1350,
         "security": 1707,
-        "third_party": 881,
+        "third_party": 891,
         "tools": 6155,
         "toy_package": 58,
-        "training": 2016,
+        "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61411, "tests": 64817}
+SUMS = {"freqbench": 61532, "tests": 65033}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

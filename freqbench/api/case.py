@@ -10,13 +10,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench.api.given import ArraysDataset, FilesDataset, FolderDataset, cpu_tensor, grid_of, require_unit_range
+from freqbench.api.given import (
+    ArraysDataset,
+    FilesDataset,
+    FolderDataset,
+    arguments,
+    cpu_tensor,
+    grid_of,
+    plain,
+    require_unit_range,
+)
 from freqbench.core import config, names, types
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.names import AnyPath
-from freqbench.core.plugins import kind_of, require_class
+from freqbench.core.plugins import require_class
 from freqbench.core.types import IGNORED, NO_LABEL, CaseRef, Reference, Spacing, triple
 from freqbench.data import Dataset, image_files
 from freqbench.job.schema import build_dataset
@@ -64,8 +73,7 @@ class PatientCase:
         name: str = "case",
     ) -> None:
         names.require_name(name, "name")
-        if not isinstance(class_names, tuple | list) or not all(isinstance(text, str) for text in class_names):
-            raise UserError(f"class_names: expected a list of names, got {kind_of(class_names)}: give one a class")
+        given = arguments("Case", class_names=class_names, ignore=ignore)
         voxels = channels_of(cpu_tensor(image))
         shape = triple(voxels.shape[1:])
         classes = None if label is None else as_tensor(cpu_tensor(label))
@@ -76,8 +84,8 @@ class PatientCase:
         grid, steps = grid_of(name, spacing, affine)
         stored = {"image": voxels.to(torch.float32).clone()}
         if classes is not None:
-            left_out = torch.isin(classes.long(), torch.tensor([*ignore], dtype=torch.int64))
-            require_classes(classes[~left_out], len(class_names) or (IGNORED if ignore else MOST_CLASSES))
+            left_out = torch.isin(classes.long(), torch.tensor(given.ignore, dtype=torch.int64))
+            require_classes(classes[~left_out], len(given.class_names) or (IGNORED if given.ignore else MOST_CLASSES))
             stored["label"] = torch.where(left_out, IGNORED, classes.long()).to(torch.uint8)[None]
         self.reference: Reference = "prediction" if classes is None else "label"
         fingerprint = digest([checkpoints.state_sha256(stored)])
@@ -91,7 +99,7 @@ class PatientCase:
             original_spacing=steps,
         )
         self.dataset: Dataset | None = None
-        self.class_names, self.ignores = tuple(class_names), bool(ignore)
+        self.class_names, self.ignores = given.class_names, bool(given.ignore)
 
     @classmethod
     def from_file(
@@ -129,6 +137,8 @@ class PatientCase:
             if not storage.is_local(path):
                 image_files.reader_of(path)
         place = None if label is None else names.path_of(label, "label")
+        keys = {key: plain(value, f"from_file: {key}") for key, value in {**keys, "labels": labels}.items()}
+        labels = keys.pop("labels")
         content = {"label": place, "reference": "prediction" if label is None else "label", **keys}
         if is_series := len(images) == 1 and names.home_of(images[0]).is_dir():
             content |= {"name": "series", "root": images[0], "uid": content.pop("series", None)}

@@ -13,7 +13,7 @@ import torch
 from freqbench.analysis import certificates
 from freqbench.analysis.certificates import ALPHA, LOWER
 from freqbench.api.case import PatientCase, to_case
-from freqbench.api.given import Arguments, cpu_tensor, plain, require_unit_range
+from freqbench.api.given import arguments, cpu_tensor, plain, require_unit_range
 from freqbench.api.model import Model, require_model
 from freqbench.api.result import Result
 from freqbench.attacks import Attack, attack_class
@@ -83,7 +83,7 @@ def attack(
     if not isinstance(surrogates, tuple | list):
         raise UserError(f"surrogates: expected a list of models, got {kind_of(surrogates)}: give [model]")
     surrogates = tuple(map(require_model, surrogates))
-    call = config.validate({"seed": seed, "window_batch": window_batch}, Arguments, "attack")
+    call = arguments("attack", seed=seed, window_batch=window_batch)
     seed, window_batch = call.seed, call.window_batch
     require_class(name, Attack)
     chosen = attack_class(names.meant_name("attacks", name) if isinstance(name, str) else name)
@@ -178,9 +178,7 @@ def evaluate(
             or outside [0, 1]; or an attack that moves the label, or a defence that votes, with `score_on: file`.
     """
     model, case = require_model(model), to_case(case)
-    if isinstance(metrics, str):
-        raise UserError(f"metrics: expected a sequence of names, got {metrics!r}: give [{metrics!r}]")
-    given = config.validate({"metrics": metrics, "score_on": score_on}, Arguments, "evaluate")
+    given = arguments("evaluate", metrics=metrics, score_on=score_on)
     wanted = given.metrics
     dataset, target = model._fit_case(case)
     if "calibration" in wanted:
@@ -270,12 +268,14 @@ class Certificate:
         """
         import pandas as pd
 
+        given = arguments("curve", radii=radii, score=score, alpha=alpha)
         if score not in self.scores:
             raise UserError(unknown("score", score, self.scores))
         values = self.scores[score]
-        ranks = [certificates.require(len(values), self.kind, r, self.sigma, alpha / len(radii)) for r in radii]
+        share = given.alpha / len(given.radii)
+        ranks = [certificates.require(len(values), self.kind, r, self.sigma, share) for r in given.radii]
         bounds = [certificates.bound(values, k, score in LOWER) for k in ranks]
-        return pd.DataFrame({"radius": list(radii), "at_most" if score in LOWER else "at_least": bounds})
+        return pd.DataFrame({"radius": list(given.radii), "at_most" if score in LOWER else "at_least": bounds})
 
     def __repr__(self) -> str:
         name, values = next(iter(self.scores.items()))
@@ -312,8 +312,9 @@ def certify(
     model, case = require_model(model), to_case(case)
     if model.spec.defence is not None:
         raise UserError(f"{model.spec.name}: expected a model without a defence, got {model.spec.defence.name}")
+    metrics = arguments("certify", metrics=metrics).metrics
     if "dsc" not in metrics or not {*metrics} <= {"dsc", "nsd"}:
-        raise UserError(f"metrics: expected dsc, or dsc and nsd, got {', '.join(metrics) or 'none'}")
+        raise UserError(f"metrics: expected dsc, or dsc and nsd, got {', '.join(metrics)}")
     content = {"name": "smoothing", "kind": kind, "sigma": sigma, "samples": draws}
     defence = config.validate(content, Smoothing, "certify")
     dataset, source = model._fit_case(case)

@@ -1,6 +1,6 @@
 """Reads arguments of a call, arrays above all, and defines the datasets of a case that no job names."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
@@ -9,10 +9,12 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 from typing_extensions import override
 
+from freqbench.analysis.certificates import ALPHA
+from freqbench.core import config
 from freqbench.core.config import Seed, Strict, Whole
 from freqbench.core.errors import DataError, UserError, one_line
 from freqbench.core.plugins import kind_of
@@ -25,9 +27,17 @@ from freqbench.job.schema import Metric
 from freqbench.metrics.volumes import Volume
 from freqbench.models.inference import MOST_CLASSES
 
+SAME_SIDE = 0.01  # how far a voxel's side by the spacing may be from that by the affine
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len({*names}) < len(names):
+        raise ValueError(f"expected different names, got {names!r:.300}")
+    return names
+
 
 class Arguments(Strict):
-    """Plain arguments of `load_model`, `attack` and `evaluate`, with the limits of a job file."""
+    """Plain arguments of calls, with the limits of a job file."""
 
     num_classes: Annotated[Whole, Field(ge=2, le=MOST_CLASSES)] | None = None
     num_channels: Annotated[Whole, Field(ge=1, le=MOST_CLASSES)] | None = None
@@ -35,8 +45,19 @@ class Arguments(Strict):
     trust_code: bool = False
     seed: Seed = 0
     window_batch: Annotated[Whole, Field(gt=0)] | None = None
-    metrics: tuple[Metric, ...] = ()
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] = ()
     score_on: ScoredOn | None = None
+    class_names: Annotated[tuple[str, ...], AfterValidator(_different)] = ()
+    ignore: tuple[Whole, ...] = ()
+    radii: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = ()
+    score: str = ""
+    alpha: Annotated[float, Field(gt=0, lt=1)] = ALPHA
+
+
+def arguments(where: str, **given: Any) -> Arguments:
+    """Returns the arguments of a call by their values; raises a UserError for wrong ones, and for other types."""
+    content = {key: plain(value, f"{where}: {key}") for key, value in given.items()}
+    return config.validate(content, Arguments, where)
 
 
 def cpu_tensor(volume: Volume) -> Tensor:
@@ -46,6 +67,8 @@ def cpu_tensor(volume: Volume) -> Tensor:
     """
     if isinstance(volume, str | PathLike):
         raise UserError(f"expected an array or tensor, got the path {fspath(volume)}: read files by Case.from_file")
+    if np.ma.is_masked(volume):
+        raise UserError("expected all voxels, got an array of which some are masked: fill them, by .filled(0)")
     if isinstance(volume, np.ndarray):  # torch lacks most operations on unsigned integers
         dtypes = {"f": np.float32, "i": np.int64, "u": np.int64}
         volume = np.ascontiguousarray(volume, dtypes.get(volume.dtype.kind))
@@ -75,13 +98,17 @@ def grid_of(
         grid = np.diag([*steps.ravel(), 1.0]) if affine is None else np.array(affine, np.float64)
         if spacing is None and grid.shape == (4, 4):
             steps = np.linalg.norm(grid[:3, :3], axis=0)
-        got = f"{steps.tolist()!s:.80} and an affine {grid.shape}"
+        shown = np.linalg.norm(grid[:3, :3], axis=0).round(3).tolist() if grid.shape == (4, 4) else grid.shape
+        got = f"{steps.tolist()!s:.80} and an affine of {shown}"
         fits = grid.shape == (4, 4) and steps.shape == (3,) and bool((steps > 0).all())
         fits = fits and bool(np.isfinite(steps).all() and np.isfinite(grid).all())
+        fits = fits and bool(np.allclose(np.linalg.norm(grid[:3, :3], axis=0), steps, rtol=SAME_SIDE, atol=0))
+        fits = fits and np.linalg.matrix_rank(grid[:3, :3]) == 3
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         fits, got = False, one_line(error)
     if not fits:
-        raise UserError(f"{name}: expected a spacing of three positive lengths in mm and an affine (4, 4), got {got}")
+        expected = "a spacing of three positive lengths in mm and an invertible affine (4, 4) of such voxels"
+        raise UserError(f"{name}: expected {expected}, got {got}: give one of both, or fix it")
     return grid, triple(steps.tolist())
 
 
@@ -103,8 +130,10 @@ def device_of(given: str | torch.device | None) -> torch.device | None:
 
 def plain(value: Any, place: str) -> Any:
     """Converts a value to the types of a job file, numpy's numbers included; refuses others at `place`."""
-    if isinstance(value, np.generic):
-        value = value.item()
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, range | Set):
+        value = sorted(value)
     if isinstance(value, tuple | list):
         return type(value)(plain(item, place) for item in value)
     if isinstance(value, Mapping):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from freqbench import models
 from freqbench.api.case import PatientCase
-from freqbench.api.given import Arguments, ArraysDataset, device_of
+from freqbench.api.given import Arguments, ArraysDataset, arguments, device_of
 from freqbench.core import config, names, plugins
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.files.kept import Kept
@@ -151,7 +151,7 @@ def load_model(
             `freqbench.models.resolve`.
     """
     asked = {"num_classes": num_classes, "num_channels": num_channels, "precision": precision, "trust_code": trust_code}
-    call = config.validate(asked, Arguments, "load_model")
+    call = arguments("load_model", **asked)
     where = device_of(device)
     if isinstance(source, nn.Module):
         model = _wrap_network(source, call, where, settings)

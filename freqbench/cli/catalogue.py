@@ -255,7 +255,10 @@ def dataset(name: str) -> Described:
 def metric(name: str) -> Described:
     """Describes a metric with the columns that it fills."""
     from freqbench.metrics import added, metric_of
+    from freqbench.results import require_free
 
+    if name in plugins.installed_names("metrics"):
+        require_free(name)
     chosen, text = metric_of(name), ""
     facts = {"title": chosen.title, "unit": chosen.unit, "better": chosen.direction, "computed from": chosen.of}
     if name not in METRICS:

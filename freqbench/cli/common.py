@@ -223,8 +223,8 @@ def any_job_of(path: str, overrides: list[str] | None, trusted: bool) -> "JobSpe
         from freqbench.job import schema
 
         job = schema.load_any(path, overrides or ())
+        job = job.model_copy(update={"trust_code": True}) if trusted else job
         if isinstance(job, schema.JobSpec):
-            job = job.model_copy(update={"trust_code": True}) if trusted else job
             schema.require_sound(job)
         return job
 

@@ -89,7 +89,6 @@ def run(
         of_attacks = {
             **{"--dry-data": dry_data, "--shard": shard, "--force": force, "--no-page": not page, "--log": log},
             **{"--engine": options.engine != "auto", "--limit-cases": options.limit_cases, "--fresh": fresh},
-            "--trust-code": options.trust_code,
         }
         for option in (name for name, value in of_attacks.items() if value):
             raise UserError(f"{options.path}: {option}: expected a job with attacks, got a training job: leave it out")

@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from freqbench.core import limits, names
 from freqbench.core.documents import YAML_BYTES, mapping_of, yaml_of
-from freqbench.core.errors import UserError, unknown
+from freqbench.core.errors import UserError, one_line, unknown
 from freqbench.core.limits import whole
 
 FileName = Annotated[str, AfterValidator(names.require_name)]
@@ -160,7 +160,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     said, *others = map(_mistake_text, failures)
     others = [text.removeprefix("Input should be ") for text in dict.fromkeys(others)]
     message = " or ".join([said, *others]).removeprefix("Value error, ")
-    got = "" if first["type"] == "value_error" else f", got {first['input']!r:.300}"
+    got = "" if first["type"] == "value_error" else f", got {one_line(repr(first['input'])):.300}"
     if any(each["type"] == "string_type" and isinstance(each["input"], int | float | None) for each in failures):
         got += f": {QUOTES}"
     elif all(failure["type"] in ("list_type", "tuple_type") for failure in failures):

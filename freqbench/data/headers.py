@@ -4,7 +4,7 @@ import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class Header:
     layers: tuple[Mapping[int, int], ...] = ()  # of its segments, if several: what each value in a layer stands for
     place: VoxelPlace = VoxelPlace()
     itemsize: int = 4  # bytes of a number in the file
+    turned: "tuple[Header, npt.NDArray[np.float64]] | None" = None  # the file's own, and how nibabel turns its axes
 
     @property
     def num_channels(self) -> int:
@@ -77,6 +78,17 @@ class Header:
     def is_integer(self) -> bool:
         """True if the numbers are whole."""
         return np.dtype(self.stored).kind in "bui"
+
+    def turn_to(self, image: "Header") -> "Header":
+        """Returns the header with its axes in the order and direction of the image's, in which voxels are read."""
+        from nibabel.orientations import inv_ornt_aff, io_orientation
+
+        turn = io_orientation(np.linalg.inv(image.affine) @ self.affine)
+        if (turn == [(0, 1), (1, 1), (2, 1)]).all():
+            return self
+        affine = self.affine @ inv_ornt_aff(turn, self.shape)
+        shape, spacing = triple([self.shape[axis] for axis in np.argsort(turn[:, 0])]), spacing_of(affine)
+        return replace(self, shape=shape, affine=affine, spacing=spacing, stated=None, turned=(self, turn))
 
     def check_same_grid(self, image: "Header", what: str = "label map") -> None:
         """Raises DataError if the shape differs from the image's, or a corner is more than half a voxel away.
@@ -166,8 +178,12 @@ def checked_shape(path: Path, shape: tuple[int, ...], multichannel: bool) -> tup
         shape = shape[:-1]
     if len(shape) not in ((3, 4) if multichannel else (3,)):
         of_masks = "; masks of regions become one label map, which `regions` combines"
-        hint = ", channels along a fourth axis" if multichannel else of_masks
-        raise DataError(f"{path}: expected a 3D volume, got shape {shape}: split it into one file a volume{hint}")
+        hint = "split it into one file a volume" + (", channels along a fourth axis" if multichannel else of_masks)
+        if len(shape) == 2:
+            hint = f"add a third axis of length 1, as {(*shape, 1)}"
+        elif shape[0] == 1 and len(shape) == 4:
+            hint = f"move its first axis behind the others, as {(*shape[1:], 1)}"
+        raise DataError(f"{path}: expected a 3D volume, got shape {shape}: {hint}")
     if min(shape) < 1:
         raise DataError(f"{path}: expected at least one voxel an axis, got shape {shape}: the volume is empty")
     check_size(path, shape, "a volume")

@@ -256,6 +256,10 @@ def rounding(header: Header) -> str | None:
 def _voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     if isinstance(header, dicom.Series):
         return dicom.read_voxels(header)
+    if header.turned is not None:
+        from nibabel.orientations import apply_orientation
+
+        return apply_orientation(_voxels(header.turned[0], kind), header.turned[1])
     check_place(header)
     with refusal(damage(header.path, header.num_voxels)):
         return reader_of(header.path).read_voxels(header, kind)

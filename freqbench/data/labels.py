@@ -305,7 +305,7 @@ def read_classes(
             listed = few([f"{value}: 0" for value, _ in strange])
             raise DataError(
                 f"{header.path}: expected labels {expected}, got {got}: name all classes in `labels`, or say the class "
-                f"of each by `label_map`: {{{listed}}} makes them background"
+                f"of each by `label_map`: {{{listed}}} makes them background, {{{OTHER}: background}} all"
             )
         return np.array([of_value.get(int(value), 0) for value in values], np.uint8)[np.searchsorted(values, voxels)]
 

@@ -148,9 +148,10 @@ def _images_of(folder: Path, pattern: str) -> list[Path]:
 
 
 def _is_nnunet(folder: Path) -> bool:
-    """True if `dataset.json` lists files as nnU-Net does, or images end in a channel's number and label maps do not."""
-    listed = _content(folder / "dataset.json").get("dataset")
-    if isinstance(listed, dict) and any(isinstance(files, dict) and "images" in files for files in listed.values()):
+    """True if `dataset.json` has nnU-Net's keys, or images end in a channel's number and label maps do not."""
+    content = _content(folder / "dataset.json")
+    listed = [*of.values()] if isinstance(of := content.get("dataset"), dict) else []
+    if "file_ending" in content or any(isinstance(files, dict) and "images" in files for files in listed):
         return True
     image = next(iter(_images_of(folder, "imagesTr/*_0000.*")), None)
     return image is not None and not (folder / "labelsTr" / image.name).exists()

@@ -128,7 +128,8 @@ class ImageFiles(Scan):
         return self._read_on_grid(self.map, image) if self.map else None
 
     def _read_on_grid(self, path: str, image: Header) -> Header:
-        header = image_files.read_header(answer(image_files.fetch, path, f"the label map of case {self.case_id}"))
+        local = answer(image_files.fetch, path, f"the label map of case {self.case_id}")
+        header = image_files.read_header(local).turn_to(image)
         header.check_same_grid(image)
         return header
 
@@ -161,7 +162,7 @@ class MaskFiles(ImageFiles):
         """Returns the class of the last mask that holds each voxel."""
         merged = np.zeros(label.shape, np.uint8)
         for index, mask in enumerate(self.masks, start=1):
-            merged[read_classes(image_files.read_header(image_files.fetch(mask)), YES_OR_NO) == 1] = index
+            merged[read_classes(self._read_on_grid(mask, label), YES_OR_NO) == 1] = index
         return merged
 
 

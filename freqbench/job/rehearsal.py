@@ -137,7 +137,7 @@ def _region_datasets(job: JobSpec) -> set[str]:
     """Returns the names of the datasets whose classes are regions, as far as that is known without their files."""
     named = set()
     for entry in job.datasets:
-        with suppress(DataError):
+        with trusting(job.trust_code), suppress(DataError):
             named |= {entry.name} if build_dataset(entry, "datasets").classes.overlap else set()
     return named
 

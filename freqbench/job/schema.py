@@ -1,6 +1,5 @@
 """Defines the content of a job file and refuses a wrong one; imports no attacks and no networks."""
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -34,13 +33,10 @@ def _metric(text: str) -> str:
         known = [*names.KNOWN["metrics"], *added_here]
         raise UserError(f"{unknown('metric', text, known)}; if a package adds it, install that")
     from freqbench.metrics import added  # imports torch, and so does the package
-    from freqbench.results import CLASS_RECORDS, RECORDS
+    from freqbench.results import require_free
 
-    made, name = added.resolved(text), added.name_of(text)
-    taken = {column.name for column in (*RECORDS, *CLASS_RECORDS)}
-    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name.endswith("_clean") or name in taken:
-        expected = "expected a name of letters, digits and _ that is no column's and does not end in _clean"
-        raise UserError(f"the metric {name}: {expected}: rename its entry point")
+    made = added.resolved(text)
+    require_free(added.name_of(text))
     return made
 
 

@@ -286,6 +286,8 @@ class TrainJob(TrainingSchedule):
         workers: processes of `engine: ray`, each with a GPU if there are any; they share a step's crops.
         loaders: processes that cut and augment crops while a step is computed; `auto`: one on a CPU, up to four on
             CUDA; 0: none. They are in no identity.
+        trust_code: allow code of other packages to run, as `--trust-code` does; beside `train://`, that of the job with
+            attacks alone counts.
     """
 
     name: FileName
@@ -302,6 +304,7 @@ class TrainJob(TrainingSchedule):
     engine: Literal["local", "ray"] = "local"
     workers: PositiveInt = 2
     loaders: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = "auto"
+    trust_code: bool = False
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "TrainJob":

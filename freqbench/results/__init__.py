@@ -7,6 +7,7 @@ from freqbench.results.schema import KEY as KEY
 from freqbench.results.schema import RECORDS as RECORDS
 from freqbench.results.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from freqbench.results.schema import Column as Column
+from freqbench.results.schema import require_free as require_free
 from freqbench.results.store import Key as Key
 from freqbench.results.store import Store as Store
 from freqbench.results.store import index_keys as index_keys

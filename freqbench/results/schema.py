@@ -7,6 +7,7 @@ a reason.
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -254,6 +255,14 @@ def added_values(text: str | None) -> dict[str, float]:
     if not all(name.isidentifier() and isinstance(value, float | None) for name, value in values.items()):
         raise UserError(f"{ADDED.name}: expected numbers by name, got {text!r:.160}: verify the store")
     return {name: math.nan if value is None else value for name, value in values.items()}
+
+
+def require_free(name: str) -> None:
+    """Refuses the name of another package's metric if a column or a metric of freqbench has it, or none can have it."""
+    taken = {column.name for column in (*RECORDS, *CLASS_RECORDS)} | METRICS.keys()
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name.endswith("_clean") or name in taken:
+        expected = "expected a name of letters, digits and _ that is no column's and does not end in _clean"
+        raise UserError(f"the metric {name}: {expected}: rename its entry point")
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:

@@ -18,6 +18,7 @@ from ray.train.torch import TorchTrainer, get_device
 from freqbench.core.errors import EngineLost, UserError, one_line
 from freqbench.core.files.storage import is_local, join, local_path
 from freqbench.core.interrupt import alongside
+from freqbench.core.plugins import trusting
 from freqbench.engine.ray import ray_cluster
 from freqbench.job.training import TrainJob
 from freqbench.training.loop import Team, fit
@@ -63,10 +64,11 @@ def _work(config: dict[str, Any]) -> None:
     torch.set_num_threads(job.threads or max(1, torch.get_num_threads()))
     context = ray.train.get_context()
     team = Team(rank=context.get_world_rank(), size=context.get_world_size(), device=get_device())
-    prepared = prepare(job, out, [name])
-    [training] = (each for each in prepared.trainings if each.model.name == name)
     try:
-        fit(training, prepared.cases("train"), prepared.cases("select"), join(out, name), lambda state: None, team)
+        with trusting(job.trust_code):
+            prepared = prepare(job, out, [name])
+            [training] = (each for each in prepared.trainings if each.model.name == name)
+            fit(training, prepared.cases("train"), prepared.cases("select"), join(out, name), lambda state: None, team)
     except UserError as error:  # all workers raise it at the same step, and would again after a restart
         ray.train.report({"error": str(error)})
 

@@ -18,6 +18,7 @@ from freqbench.core.documents import mapping_of
 from freqbench.core.errors import MissingDataError, NoFileError, UserError, unknown
 from freqbench.core.files import storage
 from freqbench.core.limits import whole
+from freqbench.core.plugins import trusting
 from freqbench.job import sweep
 from freqbench.job.rehearsal import Missing, name_of
 from freqbench.job.schema import JobSpec
@@ -167,7 +168,9 @@ def _state(job: JobSpec) -> tuple[JobSpec, dict[int, _Link], list[Missing]]:
 def _find_trained(training: _Training, names: Collection[str]) -> dict[str, Trained | None]:
     """Finds the trained weights of these networks of a training job, by name; None for one still to be trained."""
     folder, weights = training.folder(), dict.fromkeys(names)
-    for network in prepare(training.job).trainings:
+    with trusting(training.job.trust_code):
+        trainings = prepare(training.job).trainings
+    for network in trainings:
         name = network.model.name
         if name in names and (result := finished_result(network, folder)):
             weights[name] = Trained(
@@ -197,6 +200,8 @@ def _read(job: JobSpec) -> list[_Training]:
     for i, entry in enumerate(job.training):
         place = f"{job.where}: training[{i}]"
         training = _from_file(entry.job, job.where, place) if isinstance(entry.job, str) else entry.job
+        if training.trust_code != job.trust_code:  # a training job in a store must not run code here
+            training = training.model_copy(update={"trust_code": job.trust_code})
         trainings.append(_Training(place=place, job=training, out=entry.out or storage.join("runs", training.name)))
     sweep.require_distinct(f"{job.where}: training", [each.job.name for each in trainings])
     taken: dict[tuple[str, str], str] = {}

@@ -26,6 +26,7 @@ from freqbench.core.files import storage
 from freqbench.core.files.storage import join
 from freqbench.core.identity import digest
 from freqbench.core.machine import keep_freed_memory, versions
+from freqbench.core.plugins import trusting
 from freqbench.core.terminal import PlainConsole
 from freqbench.core.types import Case, Shape, triple
 from freqbench.job.training import TrainJob
@@ -71,10 +72,11 @@ def train(
     if job.threads:
         torch.set_num_threads(job.threads)
     keep_freed_memory()
-    prepared = prepare(job, out, only)
-    cases, reported = cache(prepared.cases), set[Shape]()
-    names = prepared.lists["test"].class_names
-    return [_train_one(job, training, names, cases, out, progress, reported) for training in prepared.trainings]
+    with trusting(job.trust_code):
+        prepared = prepare(job, out, only)
+        cases, reported = cache(prepared.cases), set[Shape]()
+        names = prepared.lists["test"].class_names
+        return [_train_one(job, training, names, cases, out, progress, reported) for training in prepared.trainings]
 
 
 def finished_result(training: NetworkTraining, out: str) -> TrainResult | None:

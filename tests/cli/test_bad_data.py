@@ -50,7 +50,7 @@ def test_labels_of_other_classes_are_named_by_doctor_and_by_run_before_the_first
     changed(root, LABEL, lambda labels: labels * 200)
     complaint = (
         f"{root / LABEL}: expected labels 0 to 3, got 200 (18 voxels), 400 (18 voxels): name all classes in `labels`, "
-        "or say the class of each by `label_map`: {200: 0, 400: 0} makes them background"
+        "or say the class of each by `label_map`: {200: 0, 400: 0} makes them background, {other: background} all"
     )
     assert warned(root, bench) == (1, [complaint])
     _, out, _ = bench("doctor", "--data", str(root))

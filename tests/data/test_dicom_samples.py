@@ -20,7 +20,7 @@ from freqbench.data import dicom, image_files
 
 from .conftest import made, refused
 from .dicom_files import put_series
-from .downloads import Array, volume
+from .downloads import LPS, SRA, TURN, Array, volume
 
 SAMPLES = Path(pydicom.__file__).parent / "data"
 REFUSAL = re.compile(r"CASE: expected [^\n]+, got [^\n]+: [^\n]+")
@@ -182,11 +182,6 @@ def made_by_highdicom(kind: str, series: list[Path]) -> Any:
 @pytest.mark.parametrize(
     ("kind", "image", "label"),
     [
-        (
-            "enhanced",
-            "expected one slice a file, got 8 frames in one",
-            "got Legacy Converted Enhanced CT Image Storage",
-        ),
         ("map", "expected one slice a file, got 8 frames in one", "got Parametric Map Storage"),
         ("capture", "expected slices with their place, got one without", "got Secondary Capture Image Storage"),
     ],
@@ -195,6 +190,39 @@ def test_other_objects_of_highdicom_are_refused(tmp_path: Path, kind: str, image
     made_by_highdicom(kind, put_series(tmp_path / "a", volume()[0])).save_as(tmp_path / "b.dcm")
     assert image in told([tmp_path / "b.dcm"], "series")
     assert f"expected a DICOM SEG, {label}: convert it" in told([tmp_path / "b.dcm"], "segmentation")
+
+
+@pytest.mark.parametrize("grid", [LPS, SRA, TURN @ LPS], ids=["LPS", "SRA", "oblique"])
+@pytest.mark.parametrize("kind", ["plain", "packed", "deflated"])
+def test_an_enhanced_object_is_that_of_simpleitk(tmp_path: Path, kind: str, grid: Array) -> None:
+    """Each voxel of SimpleITK's array, at its place in the world, is that of the volume at this place."""
+    made = made_by_highdicom("enhanced", put_series(tmp_path / "a", np.rint(volume()[0]), grid, scale=(0.5, -10.0)))
+    made.save_as(tmp_path / "b.dcm")
+    theirs = SimpleITK.ReadImage(tmp_path / "b.dcm")
+    if kind == "packed":
+        made.compress(pydicom.uid.RLELossless)
+    elif kind == "deflated":
+        made.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    made.save_as(tmp_path / "b.dcm")
+    ours = dicom.read_series([tmp_path / "b.dcm"], Path("CASE"))
+    voxels = image_files.read_image(ours)[0]
+    assert voxels.size == theirs.GetNumberOfPixels()
+    lps = np.diag([-1, -1, 1, 1]) @ ours.affine
+    for at in np.ndindex(voxels.shape):
+        there = theirs.TransformPhysicalPointToIndex(((lps @ [*at, 1])[:3]).tolist())
+        assert theirs[there] == voxels[at]
+
+
+def test_frames_in_any_order_have_their_own_place_and_scale(tmp_path: Path) -> None:
+    voxels = np.rint(volume()[0])
+    series = put_series(tmp_path / "a", voxels, changes={2: {"RescaleSlope": 3}})
+    made, order = made_by_highdicom("enhanced", series), [3, 0, 7, 1, 2, 6, 4, 5]
+    made.PerFrameFunctionalGroupsSequence = [made.PerFrameFunctionalGroupsSequence[k] for k in order]
+    made.PixelData = made.pixel_array[order].tobytes()
+    made.save_as(tmp_path / "b.dcm")
+    voxels[:, :, 2] *= 3
+    ours = dicom.read_series([tmp_path / "b.dcm"], Path("CASE"))
+    np.testing.assert_array_equal(image_files.read_image(ours)[0], voxels)
 
 
 def test_contours_are_refused_by_name(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.types import IGNORED
@@ -18,7 +20,7 @@ from freqbench.job.schema import JobSpec
 
 from . import downloads
 from .conftest import Folder, made, refused
-from .downloads import SHAPE, Nifti1, volume
+from .downloads import LPS, SHAPE, Nifti1, put, volume
 
 TUMOUR = {0: "background", 1: "core", 2: "oedema", 7: "enhancing"}
 ORGANS = {0: "air", 1: "liver", 2: "left_kidney", 3: "aorta"}
@@ -129,6 +131,24 @@ def test_values_that_nobody_has_listed_are_refused_with_their_number(folder: Fol
     count = int((label == 2).sum())
     text = f"expected labels 0 to 2, got 9 ({count} voxels): name all classes in `labels`, or say the class of each by"
     refused(text, lambda: dataset.native(dataset.refs()[0]))
+
+
+@pytest.mark.parametrize("codes", ["RAS", "SAR", "PIL"])
+@pytest.mark.parametrize("loader", ["pairs", "totalsegmentator"])
+def test_a_map_in_other_axes_is_turned_onto_its_image(tmp_path: Path, loader: str, codes: str) -> None:
+    """The image is LPS; nibabel turns the label maps, so that no voxel moves in the world."""
+    image, label = volume()
+    turn = ornt_transform(io_orientation(LPS), axcodes2ornt(tuple(codes)))
+    put(tmp_path / "s0000/ct.nii.gz", image, LPS)
+    (tmp_path / "meta.csv").write_text("image_id;split\ns0000;test\n")
+    for name, mask in {"segmentations/spleen": label == 1, "segmentations/liver": label == 2, "seg": label}.items():
+        path = tmp_path / f"s0000/{name}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        nibabel.save(Nifti1(mask.astype(np.uint8), LPS).as_reoriented(turn), path)
+    keys = {"image": "{case}/ct.nii.gz", "label": "{case}/seg.nii.gz", "labels": 3}
+    dataset = made(loader, root=str(tmp_path), **keys if loader == "pairs" else {"classes": ["spleen", "liver"]})
+    native = dataset.native(dataset.refs()[0])
+    np.testing.assert_array_equal(native.label[0], label)
 
 
 def test_other_labels_become_background_and_a_note_says_so(folder: Folder) -> None:

@@ -87,6 +87,14 @@ def _problems(root: Path) -> str:
     return "\n".join(recognise(str(root)).problems)
 
 
+def test_pictures_of_nnunet_are_refused_as_its_loader_does(tmp_path: Path) -> None:
+    downloads.nnunet(tmp_path, training=[], file_ending=".png")
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "imagesTr/a_0000.png").touch()
+    assert recognise(str(tmp_path)).loader == "nnunet_raw"
+    assert "got '.png': stack the pictures of a volume into one file" in _problems(tmp_path)
+
+
 @pytest.mark.parametrize("place", ["raw", "decathlon"])
 def test_missing_empty_and_unreadable_files_are_named(tmp_path: Path, place: str) -> None:
     _synapse(tmp_path, place)

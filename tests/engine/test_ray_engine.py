@@ -61,7 +61,7 @@ def require_serial_rows(place: Path, good: list[Unit], workers: int) -> None:
     (failed,) = [outcome for outcome in outcomes if outcome.failed]
     (row,) = failed.records
     assert (row["attack"], row["status"], row["dsc"]) == ("faulty", "failed", None)
-    assert row["error"].startswith("its worker died (ActorUnavailableError: ")
+    assert row["error"].startswith("its worker died (ActorDiedError: ")
     assert row["error"].endswith(f", {retry.TRIES} times")
     deaths = len(list(place.iterdir()))
     assert deaths in (retry.TRIES, retry.TRIES + 1)  # one more where another unit shared the worker

@@ -1,5 +1,6 @@
 """The folder of this process's Ray: the user's, unless its sockets cannot lie there."""
 
+import errno
 import logging
 from pathlib import Path
 
@@ -38,6 +39,24 @@ def test_a_folder_that_cannot_be_written_is_left(
     monkeypatch.setenv("TMPDIR", "a/b")
     assert ray_cluster._folder_for_files() == {"RAY_TMPDIR": "/tmp"}
     assert "as TMPDIR is a/b, which is not writable" in caplog.text
+
+
+def test_a_full_folder_is_left_and_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """A disk is full once a file is written to it, not before."""
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.is_relative_to(tmp_path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(ray_cluster, "LONGEST_SOCKET", 999)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert ray_cluster._folder_for_files() == {"RAY_TMPDIR": "/tmp"}
+    assert f"as TMPDIR is {tmp_path}, where less than 8 MiB are left" in caplog.text
 
 
 def test_no_folder_at_all_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

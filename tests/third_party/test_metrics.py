@@ -42,6 +42,7 @@ from freqbench.reporting import tracker
 from freqbench.reporting.page import data_of
 from freqbench.reporting.report import report
 from freqbench.results import Shard, Store
+from freqbench.testing import check_metric
 
 PACKAGE = "own-metrics"
 SHARE = '''
@@ -304,6 +305,15 @@ def test_a_wrong_class_or_name_is_refused_when_the_job_is_read(
     with on_path(changed, "own_metrics"):
         path = write(tmp_path, {**CONTENT, "metrics": [point.partition(" ")[0]]})
         assert message in refused(bench, "plan", path)
+
+
+@pytest.mark.parametrize("name", ["case_id", "dsc", "hd95_clean"])
+def test_a_name_of_a_column_is_refused_where_it_is_declared(name: str, changed: Path, bench: Bench) -> None:
+    lay_out(changed, PACKAGE, "1.0", {"metrics": f"{name} = own_metrics:Share"})
+    with on_path(changed, "own_metrics"):
+        assert f"the metric {name}: expected a name of letters" in refused(bench, "list", "metrics", name)
+        with pytest.raises(AssertionError, match=f"the metric {name}: .*: rename its entry point"):
+            check_metric(importlib.import_module("own_metrics").Share())
 
 
 def test_a_path_of_a_class_and_a_metric_named_twice_are_refused(site: Path) -> None:

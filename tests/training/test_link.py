@@ -204,6 +204,24 @@ def test_the_first_of_several_shards_trains(
     assert link.train_rest(job, refuse, Shard(number=2, count=2)).models[0].trained is not None
 
 
+def test_a_trusted_data_set_of_another_package_is_trained_on(
+    folder: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The benchmark's trust is that of its training; the training job's own counts where it is run alone."""
+    lines = (
+        (Path(__file__).parents[1] / "toy_package/toy/data.py").read_text().replace("ball_{", "{split or self.split}_{")
+    )
+    (folder / "balls_of_splits.py").write_text(lines)
+    monkeypatch.syspath_prepend(folder)
+    dataset = {"name": "balls", "loader": "balls_of_splits:Balls", "cases": 1}
+    write(folder, "adv.yaml", training(dataset=dataset, trust_code=True))
+    write(folder, "job.yaml", benchmark("train://net", datasets=[{**dataset, "split": "test"}]))
+    assert "balls_of_splits:Balls: needs --trust-code" in started(capsys, code=2)
+    assert bench(capsys, "plan", "job.yaml", "--trust-code")[0] == 0
+    started(capsys, "--trust-code", "--no-page")
+    assert bench(capsys, "run", "adv.yaml", "--only", "other")[0] == 0
+
+
 def test_data_of_a_training_that_are_not_here_are_missing(folder: Path, capsys: Said) -> None:
     dataset = {"name": "ct", "loader": "decathlon", "root": "nowhere"}
     write(folder, "adv.yaml", training(dataset=dataset))

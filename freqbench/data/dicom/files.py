@@ -45,6 +45,12 @@ PIXELS = (
 )
 PLANE = {"PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}  # with their counts of numbers
 
+# Sequences of functional groups that hold the fields of a frame.
+GROUPS = (
+    *("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence", "SegmentIdentificationSequence"),
+    "PixelValueTransformationSequence",
+)
+
 Stamps = tuple[tuple[Path, downloads.Stamp], ...]
 Plain = tuple[int, str, int]  # first byte, type, and unused bits of voxels that need no decoder
 
@@ -65,6 +71,7 @@ class File:
     num_bytes: int  # of the voxels, as the fields state
     room: int  # for them, at most
     plain: Plain | None
+    frame: int = 0
 
 
 def is_dicom(path: Path) -> bool:
@@ -127,6 +134,21 @@ def read_file(path: Path, where: Path, *tags: str) -> File:
             room=room,
             plain=_plain(fields, syntax, start),
         )
+
+
+def read_frames(fields: Any, where: Path) -> list[dict[str, Any]]:
+    """Returns place, scale and segment of each frame, from its own functional groups, else from the shared ones."""
+    shared, own = (fields.get(f"{name}FunctionalGroupsSequence") or [] for name in ("Shared", "PerFrame"))
+    count = read_whole(fields, "NumberOfFrames", where)
+    if len(own) != count:
+        raise DataError(f"{where}: expected a place of each of {count} frames, got {len(own)}: store it anew")
+    with reading(where):
+        common = _group_fields(shared[0]) if shared else {}
+        return [common | _group_fields(groups) for groups in own]
+
+
+def _group_fields(groups: Any) -> dict[str, Any]:
+    return {field.keyword: field.value for name in GROUPS for item in groups.get(name) or [] for field in item}
 
 
 def patient_fields(files: Sequence[Path]) -> dict[str, str]:

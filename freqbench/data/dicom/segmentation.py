@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,6 @@ from freqbench.data.dicom.files import Stamps, read_file
 from freqbench.data.dicom.series import KEPT, Series
 from freqbench.data.headers import Header, check_size
 from freqbench.data.itk import LPS_TO_RAS
-
-# Sequences of functional groups that hold the fields of a frame.
-GROUPS = ("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence", "SegmentIdentificationSequence")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +150,7 @@ def _content(stamps: Stamps, where: Path) -> _Content:
     names.pop(0, None)  # the background of a label map
     if not names:
         raise DataError(f"{where}: expected segments, got none: store the segmentation anew")
-    frames = _frames(fields, where)
+    frames = files.read_frames(fields, where)
     numbers = [files.read_whole(frame, "ReferencedSegmentNumber", where) for frame in frames if kind == files.SEG]
     if strange := sorted({*numbers} - names.keys()):
         raise DataError(f"{where}: expected frames of segments {sorted(names)}, got one of {strange[0]}: store it anew")
@@ -166,17 +162,3 @@ def _content(stamps: Stamps, where: Path) -> _Content:
         numbers=tuple(numbers),
         may_overlap=kind == files.SEG and str(fields.get("SegmentsOverlap", "")) != "NO" and len(names) > 1,
     )
-
-
-def _frames(fields: Any, where: Path) -> list[dict[str, Any]]:
-    """Returns place and segment of each frame, from its own functional groups, else from the shared ones."""
-    shared, own = (fields.get(f"{name}FunctionalGroupsSequence") or [] for name in ("Shared", "PerFrame"))
-    count = files.read_whole(fields, "NumberOfFrames", where)
-    if len(own) != count:
-        raise DataError(f"{where}: expected a place of each of {count} frames, got {len(own)}: store it anew")
-    common = _group_fields(shared[0]) if shared else {}
-    return [common | _group_fields(groups) for groups in own]
-
-
-def _group_fields(groups: Any) -> dict[str, Any]:
-    return {field.keyword: field.value for name in GROUPS for item in groups.get(name) or [] for field in item}

@@ -1,8 +1,8 @@
 """Reads a DICOM series as one volume: its slices in the order of their positions, each by its slope and intercept."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ SLICE = (
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated"),
     *("BitsStored", "HighBit", "PixelRepresentation", "SOPClassUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
     *(*files.PLANE, "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
+# Objects of CT and MR whose frames are the slices: enhanced ones, and series that were converted to such.
+ENHANCED = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("2.1", "2.2", "4.1", "4.4"))
 SAME_DIRECTION = 1e-3  # difference of cosines
 EVEN = 0.1  # of the distance between slices: how far one may be from its place
 KEPT = 1024  # cases whose headers a process keeps, as a plan asks for all of them several times
@@ -31,6 +34,7 @@ class Series(Header):
     """Header of a volume of slices; `path` is what errors show, not always a file."""
 
     files: tuple[Path, ...]  # in the order of their positions
+    frames: tuple[int, ...]  # of each slice, in its file
     scales: tuple[tuple[float, float], ...]  # slope and intercept of each
     plain: tuple[Plain | None, ...]  # where voxels are that need no decoder
     frame_of_reference: str
@@ -39,7 +43,8 @@ class Series(Header):
 def read_series(paths: Sequence[Path], where: Path, uid: str | None = None, segmentation: Path | None = None) -> Series:
     """Returns the header of one series among files: the series `uid`, else the image of the SEG, else the longest.
 
-    Raises DataError for slices that are no evenly spaced stack, damaged files, colour, and several frames.
+    Frames of an enhanced object are its slices. Raises DataError for slices that are no evenly spaced stack, damaged
+    files, colour, and several frames of another kind.
     """
     segmentations = files.stamp_files([segmentation] if segmentation else [], where)
     return _series(files.stamp_files(paths, where), where, uid, segmentations)
@@ -50,7 +55,7 @@ def _series(stamps: Stamps, where: Path, uid: str | None, segmentations: Stamps)
     scanned, of_series = _scan_headers(stamps, where), dict[str, list[File]]()
     for file in scanned:
         if "Rows" in file.fields and file.kind not in (files.SEG, files.LABELMAP):
-            of_series.setdefault(str(file.fields.get("SeriesInstanceUID", "")), []).append(file)
+            of_series.setdefault(str(file.fields.get("SeriesInstanceUID", "")), []).extend(_slices(file, where))
     if not of_series:
         kinds = sorted({files.kind_name(file.kind) for file in scanned})
         got = ", ".join(kind + " without voxels" * kind.endswith("Image Storage") for kind in kinds) or "no DICOM file"
@@ -75,6 +80,19 @@ def _scan_headers(stamps: Stamps, where: Path) -> list[File]:
             "kind: fetch them again, or remove them"
         )
     return read
+
+
+def _slices(file: File, where: Path) -> list[File]:
+    """Returns the frames of an enhanced object as files of their own; any other file alone."""
+    if file.kind not in ENHANCED:
+        return [file]
+    fields, frames = {each.keyword: each.value for each in file.fields}, files.read_frames(file.fields, where)
+    size, plain = file.num_bytes // max(1, len(frames)), file.plain
+    places = [plain and (plain[0] + k * size, *plain[1:]) for k in range(len(frames))]
+    return [
+        replace(file, fields=fields | frame | {"NumberOfFrames": 1}, frame=k, plain=places[k])
+        for k, frame in enumerate(frames)
+    ]
 
 
 def _choice(
@@ -106,9 +124,11 @@ def _choice(
 def read_voxels(series: Series) -> npt.NDArray[np.float32]:
     """Returns all voxels `[H, W, D, 1]`, of each slice by its slope and intercept."""
     voxels = np.empty(series.shape[::-1], np.float32)  # [z, y, x]
-    for target, path, plain, (slope, intercept) in zip(voxels, series.files, series.plain, series.scales, strict=True):
+    decode = lru_cache(maxsize=1)(partial(files.read_pixels, where=series.path))  # once for all frames of a file
+    slices = zip(voxels, series.files, series.frames, series.plain, series.scales, strict=True)
+    for target, path, frame, plain, (slope, intercept) in slices:
         if plain is None:
-            stored = files.read_pixels(path, series.path)
+            stored = decode(path).reshape(-1, *target.shape)[frame]
         else:  # in a third of the time
             start, kind, unused = plain
             stored = np.fromfile(path, kind, target.size, offset=start) << unused >> unused
@@ -159,6 +179,7 @@ def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
         guess=reason,
         plain=tuple(file.plain for file in stack),
         files=tuple(file.path for file in stack),
+        frames=tuple(file.frame for file in stack),
         scales=scales,
         frame_of_reference=frame,
     )
@@ -205,8 +226,8 @@ def _check_slice(file: File, where: Path) -> None:
         raise DataError(f"{where}: expected grey values, got colour, {photometric or 'no grey scale'}: leave it out")
     if (frames := int(fields.get("NumberOfFrames") or 1)) != 1:
         raise DataError(
-            f"{where}: expected one slice a file, got {frames} frames in one (an enhanced or cine object): split it "
-            "into slices"
+            f"{where}: expected one slice a file, got {frames} frames in one, which is no enhanced CT or MR: "
+            "split it into slices"
         )
     if file.num_bytes > file.room:
         raise DataError(f"{where}: expected whole slices, got a truncated file: fetch the series again")

@@ -98,7 +98,7 @@ class Slices(Scan):
     def fingerprint(self, image: Header | None = None) -> str:
         """Returns the digest of the series' slices and of the segmentation."""
         series = image if isinstance(image, dicom.Series) else self.image()
-        files = [*series.files, *([self.segmentation()] if self.has_label else [])]
+        files = [*dict.fromkeys(series.files), *([self.segmentation()] if self.has_label else [])]
         return digest([storage.sha256(str(path)) for path in files])
 
     def classes(self, label: Header, reading: Reading) -> Labels:
@@ -131,7 +131,7 @@ class Slices(Scan):
 
 
 class DicomFolders(ListedFolder):
-    """CT, MR and PET series as DICOM: `images/CASE` holds the slices of a case, at any depth.
+    """CT, MR and PET series as DICOM: `images/CASE` holds the slices of a case, at any depth, or an enhanced CT or MR.
 
     Its label map is a DICOM SEG, `labels/CASE.dcm`, or the only one in `labels/CASE` or among the slices. Without a
     folder `images`, each folder of `root` is a case; if `root` holds slices itself, it is one. A value of the label

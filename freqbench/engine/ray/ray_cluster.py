@@ -24,8 +24,10 @@ import psutil
 from freqbench.core.errors import EngineLost, UserError, one_line
 from freqbench.engine.ray import ray_cleanup
 from freqbench.engine.resources import Node
+from freqbench.engine.retry import FULL
 
 STORE_BYTES = 512 << 20
+ROOM_BYTES = 8 << 20  # for its first files
 FOLLOW_S, HEADLESS_S = 5.0, 6.0
 REACH_S, JOIN_S = 4.0, 14.0  # limits for a cluster's address to answer, and for the cluster to accept this driver
 START_S = 180.0  # limit for a Ray of this process; its start may hang where its node process dies meanwhile
@@ -49,7 +51,7 @@ def own(cpus: int, meanwhile: Callable[[], None] = lambda: None) -> Iterator[Non
     dead process. If this version of Ray has tokens, callers need one that only its processes know.
 
     Its files go where Ray puts them (RAY_TMPDIR, TMPDIR, /tmp), or into another folder if that place is not writable or
-    too long for the paths of its sockets: a line of the log says so.
+    full, or too long for the paths of its sockets: a line of the log says so.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM while it starts; its processes are killed.
@@ -296,8 +298,10 @@ def shortage(wanted: Mapping[str, float], workers: int | None) -> str | None:
 
 def cause(error: Exception) -> str:
     """Returns one line of a RayError: the error that freqbench's code raised, or its own first line."""
-    from ray.exceptions import RayActorError, RayTaskError
+    from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
+    if isinstance(error, OutOfMemoryError):
+        return "Ray ended it, as its machine ran low on memory: take fewer workers (resources.workers), or free memory"
     if isinstance(error, RayTaskError):
         return f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
@@ -311,11 +315,11 @@ def _folder_for_files() -> dict[str, str]:
     own = os.environ.get(name, name)
     most = LONGEST_SOCKET - len(SOCKET)
     is_short = len(own.encode()) <= most
-    if is_short and _takes_files(own):
+    fault = _fault_of(own) if is_short else f"of {len(own.encode())} bytes, too long for its sockets"
+    if not fault:
         return {}
-    fault = "which is not writable" if is_short else f"of {len(own.encode())} bytes, too long for its sockets"
     for folder in FOLDERS:
-        if folder != own and _takes_files(folder):
+        if folder != own and not _fault_of(folder):
             logger.warning("Ray puts its files into %s/ray, as %s is %s, %s", folder, name, own, fault)
             return {"RAY_TMPDIR": folder}
     raise UserError(
@@ -324,16 +328,17 @@ def _folder_for_files() -> dict[str, str]:
     )
 
 
-def _takes_files(folder: str) -> bool:
-    """True if Ray can make its files below a folder, which need not exist yet."""
+def _fault_of(folder: str) -> str:
+    """Returns why Ray cannot make its files below a folder, which need not exist yet; empty if it can."""
     place = Path(folder, "ray").absolute()
     while not place.exists():
         place = place.parent
     try:
-        with TemporaryDirectory(dir=place):
-            return True
-    except OSError:
-        return False
+        with TemporaryDirectory(dir=place) as made:
+            Path(made, "room").write_bytes(bytes(ROOM_BYTES))
+            return ""
+    except OSError as error:
+        return f"where less than {ROOM_BYTES >> 20} MiB are left" if error.errno in FULL else "which is not writable"
 
 
 @cache

@@ -271,7 +271,7 @@ class _Driver:
         for other in reversed(ahead):
             self._put_back(other)
         slot.since = time.monotonic()
-        self._fleet.restart(slot, error)
+        self._fleet.restart(slot)
         reason = f"its worker died ({ray_cluster.cause(error)})"
         if killed:
             self._handle_loss(attempt, f"it took longer than case_timeout = {self._timeout:g} s")

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError
 
 from freqbench.core.errors import EngineLost, UserError
 from freqbench.core.files import node_cache
@@ -94,7 +94,7 @@ class Fleet:
         self._pool, self._listener, self._room = pool, listener, room
         self._machines = ray_cluster.machines()
         actor = ray.remote(concurrency_groups={ASIDE: 1})(RemoteWorker).options(
-            num_cpus=pool.threads, num_gpus=pool.gpus, max_restarts=-1, max_task_retries=0
+            num_cpus=pool.threads, num_gpus=pool.gpus, max_restarts=0, max_task_retries=0
         )
         self._start: Callable[[], Any] = partial(actor.remote, spec)
         self._given_up = 0
@@ -121,11 +121,14 @@ class Fleet:
         try:
             slot.node, name = ray.get(ready)
         except RayError as error:
-            slot.refusals += isinstance(error, ActorDiedError)
-            slot.crashes += not isinstance(error, ActorDiedError)
+            is_refusal = isinstance(error, ActorDiedError) and error.actor_init_failed
+            slot.refusals += is_refusal
+            slot.crashes += not is_refusal
+            if slot.crashes == 1 and isinstance(error, OutOfMemoryError):
+                self._listener.warn(f"worker {slot.clock.worker} died while it started: {ray_cluster.cause(error)}")
             crashed_for_long = slot.crashes >= CRASHES and time.monotonic() - slot.since > START_S
             if slot.refusals <= STARTS and not crashed_for_long:
-                self.restart(slot, error)
+                self.restart(slot)
                 return
             number, why = slot.clock.worker, ray_cluster.cause(error)
             self._listener.warn(f"worker {number} does not start, and the run goes on without it: {why}")
@@ -135,14 +138,10 @@ class Fleet:
             slot.refusals = slot.crashes = 0
             slot.clock.start(name)
 
-    def restart(self, slot: Slot, error: RayError) -> None:
-        """Restarts a worker.
-
-        Ray restarts a process that died, and reports it as unavailable meanwhile; a constructor that raised ends the
-        actor for good, so a new one is made.
-        """
-        if isinstance(error, ActorDiedError):
-            slot.actor = self._start()
+    def restart(self, slot: Slot) -> None:
+        """Restarts a worker; Ray itself would do so without a word, also where it ends each one for lack of memory."""
+        ray.kill(slot.actor)
+        slot.actor = self._start()
         slot.ready = slot.actor.ready.remote()
 
     def follow_machines(self, num_units: int) -> None:

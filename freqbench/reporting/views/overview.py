@@ -72,7 +72,8 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
         table[SIZE] = ["", *("" if pd.isna(value) else points(100 * value) for value in ssim.reindex(wide.index))]
     own = table["attack"].str.partition(" ")[0].isin(OWN_FORMS)
     table["attack"] = table["attack"].where(~own, table["attack"] + OWN)
-    n = f"{amount(white['case_id'].nunique(), 'case')} of {amount(white['patient_id'].nunique(), 'patient')}"
+    of = white.dropna(subset=[SCORE])
+    n = f"{amount(of['case_id'].nunique(), 'case')} of {amount(of['patient_id'].nunique(), 'patient')}"
     brackets = "; in brackets that of the attack's null row" if len(nulls) else ""
     over = "mean over the models" if len(wide.columns) > 1 else "from clean"
     text = f"Foreground DSC x100, mean over {n}{brackets}; drop in points, {over}."

@@ -274,6 +274,11 @@ def test_a_null_row_without_its_attack_has_a_row_of_its_own() -> None:
     assert "mean over 1 case of 1 patient; drop in points, from clean." in section.text
 
 
+def test_the_overview_counts_the_cases_that_have_a_score() -> None:
+    (section,) = overview(shown(*(row(case=case, dsc=dsc, dsc_clean=0.9) for case, dsc in enumerate((0.5, 0.6, nan)))))
+    assert "mean over 2 cases of 2 patients;" in section.text
+
+
 def test_the_matrix_is_of_the_attack_that_takes_most_from_other_models() -> None:
     """PGD takes most white-box, and a null row most of all from others, which is no transfer."""
     pairs = [(source, target) for source in MODELS for target in MODELS]
