@@ -36,6 +36,7 @@ OF_A_MODULE = (
     "input",
     "preprocess",
     "transforms",
+    "channels",
     "bounds",
     "inference",
     "defence",

@@ -401,7 +401,9 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> Na
         raise ValueError(f"expected the case's shape {tuple(case.image.shape)}, got {tuple(adversarial.shape)}")
     to_case = np.linalg.inv(case.affine) @ native.affine
     attacked = torch.empty(native.image.shape)
+    facts = case.prepared.facts if case.prepared is not None else {}
     for channel, (low, high) in enumerate(case.native_ranges):
+        place = facts.get("channels", range(len(attacked)))[channel]  # of the file, which a pipeline may join otherwise
         if math.isnan(low):
             raise DataError(
                 f"{case.ref.case_id}: expected intensities in channel {channel} that the network's pipeline maps by a "
@@ -409,16 +411,16 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> Na
                 "save_adversarial and export"
             )
         if case.prepared is not None and not _clips(case.prepared, channel):
-            low, high = min(low, float(native.image[channel].min())), max(high, float(native.image[channel].max()))
+            low, high = min(low, float(native.image[place].min())), max(high, float(native.image[place].max()))
             width = case.native_ranges[channel][1] - case.native_ranges[channel][0]
         else:
             width = high - low
         delta = (adversarial[channel] - case.image[channel]).mul_(width).numpy()
-        clean = native.image[channel].numpy()
+        clean = native.image[place].numpy()
         moved = _perturb(clean, delta, to_case, low, high)
         if case.prepared is not None and case.prepared.fixed is not None:
             np.copyto(moved, clean, where=(clean == 0) & _touches(case.prepared.fixed[channel].numpy(), to_case, clean))
-        attacked[channel] = torch.from_numpy(moved)
+        attacked[place] = torch.from_numpy(moved)
     return replace(native, image=attacked)
 
 

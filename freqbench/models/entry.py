@@ -39,7 +39,7 @@ COMMAND = "command"
 IMAGE, LABELS = "{image}", "{labels}"
 OF_A_NETWORK = (
     *("arch", "args", "roi", "migration", "prefix", "input", "preprocess", "transforms", "bounds", "outputs"),
-    *("classes", "class_map"),
+    *("classes", "class_map", "channels"),
 )
 SEED_DIGITS = 18
 TRAIN = "train://"
@@ -369,6 +369,8 @@ class ModelEntry(Strict):
         transforms: the pipeline of its training without augmentation, which MONAI runs: a list of `_target_` entries as
             in a bundle's `preprocessing`, or `module:function` that returns a Compose (needs trust). It takes the place
             of `preprocess`.
+        channels: for each key of an image that its transforms join, its channel of the data, counted from 0, or several:
+            `{t2: 0, adc: 1}`; None: the channels in the order of the keys.
         bounds: for each channel, the two intensities of its input that 0 and 1 of the attacked volume are, for a
             network with a pipeline of its own; None: by the pipeline's rule, which `plan` says.
         inference: its sliding window; None: the papers', or its folder's; for an ensemble, its members'.
@@ -408,6 +410,7 @@ class ModelEntry(Strict):
     input: InputAdapter | None = None
     preprocess: Preprocess | None = None
     transforms: Annotated[Any, PlainValidator(_transforms, json_schema_input_type=list[dict[str, Any]] | str)] = None
+    channels: dict[str, NonNegativeInt | tuple[NonNegativeInt, ...]] | None = None
     bounds: Annotated[tuple[Ends, ...], Field(min_length=1)] | None = None
     inference: Inference | None = None
     defence: Annotated[SerializeAsAny[Defence] | None, BeforeValidator(defence_of)] = None

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ from freqbench.models.loading import load, naming
 from freqbench.models.networks.architectures import MODELS
 from freqbench.models.networks.construction import refusing
 from freqbench.models.sources import source_of
-from freqbench.models.sources.source import UNTRAINED, Facts, adapter_of, axes_of, spanning
+from freqbench.models.sources.source import UNTRAINED, Facts, adapter_of
 from freqbench.models.spec import ModelSpec
 from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace, Pipeline
@@ -58,9 +59,7 @@ def facts_of(
         if facts.arch == "nnunet" or source.takes_volumes:
             raise UserError(f"{entry.name}: expected no transforms for {path}, which brings its own: leave them out")
         pipeline = transforms_of(entry)
-        axes = axes_of(pipeline)
-        scaled = spanning(pipeline.bounds or [pipeline.stated_bounds])
-        facts = replace(facts, space=pipeline, input=InputAdapter(axes=axes, **scaled), knows_axes=True)
+        facts = replace(facts, space=pipeline, input=adapter_of(pipeline), knows_axes=True)
     if entry.class_map is None:
         require_order(entry.name, path, facts.metadata.class_names or (), class_names, entry.head(facts.outputs))
     return replace(facts, path=path, checkpoint=local, checkpoint_sha256=sha256, notes=(*at, *facts.notes))
@@ -170,6 +169,10 @@ def _require_agreement(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Non
         raise UserError(f"{name}: expected no class_map beside args.points, which are of the dataset's classes")
     if isinstance(draft.space, Pipeline):
         _require_no_other_input(name, entry.input, draft.inference)
+    if isinstance(draft.space, MonaiPipeline):
+        draft.space.bound(draft.num_channels)
+    elif entry.channels is not None:
+        raise UserError(f"{name}: expected no channels beside {facts.path}, which MONAI does not prepare: leave it out")
     for key, value in (("migration", entry.migration), ("prefix", entry.prefix)):
         if value is not None and (draft.is_random or key not in source_of(draft.arch).takes):
             raise UserError(
@@ -198,11 +201,12 @@ def _require_no_other_input(name: str, stated: InputAdapter | None, inference: I
 
 def transforms_of(entry: ModelEntry) -> MonaiPipeline:
     """Returns the pipeline of an entry's `transforms`."""
-    where, given = f"{entry.name}: transforms", entry.transforms
+    given = entry.transforms
+    stated: dict[str, Any] = {"where": f"{entry.name}: transforms", "bounds": entry.bounds, "channels": entry.channels}
     if isinstance(given, list | tuple):
-        return from_words(given, where, entry.bounds)
-    stated = {"function": given} if isinstance(given, str) else {"compose": given}
-    return MonaiPipeline(release=version("monai"), bounds=entry.bounds, where=where, **stated)
+        return from_words(given, **stated)
+    stated |= {"function": given} if isinstance(given, str) else {"compose": given}
+    return MonaiPipeline(release=version("monai"), **stated)
 
 
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
@@ -269,7 +273,8 @@ def resolve_network(
     space: AnySpace | None = entry.preprocess
     if entry.transforms is not None:
         pipeline = transforms_of(entry)
-        adapter, space = adapter_of(pipeline, num_channels), pipeline
+        adapter, space = adapter_of(pipeline), pipeline
+        pipeline.bound(num_channels)
         _require_no_other_input(name, entry.input, entry.inference or DEFAULT_INFERENCE)
     adapter = adapter.merge_input(entry.input)
     if next(net.parameters(), None) is None:

@@ -171,7 +171,7 @@ def test_preprocessing_of_a_bundle_is_its_space_unless_the_job_states_both_other
     folder = write()
     own = facts("bundle", folder)
     assert isinstance(own.space, MonaiPipeline)
-    assert own.space.stated_bounds == (-1.0, 1.0)
+    assert own.space.stated_bounds == ((-1.0, 1.0),)
     stated = facts("bundle", folder, input={}, preprocess={})
     assert (stated.space, stated.input.scale) == (None, (0.0, 1.0))
     Path(folder, "configs", "inference.json").write_text(json.dumps({**INFERENCE, "preprocessing": None}))

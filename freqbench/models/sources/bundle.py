@@ -103,8 +103,9 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         if config.find(_BEFORE) is None:
             raise UserError(f"{entry.name}: expected preprocess and input, as {path} has no {_BEFORE}: state both")
         content = {**config.content, **({"_code_": code} if (code := _code_sha256(path)) else {})}
-        space = MonaiPipeline(release=version("monai"), bounds=entry.bounds, config=content, where=config.where)
-        adapter = adapter_of(space, sizes.in_channels)
+        stated = {"bounds": entry.bounds, "channels": entry.channels, "where": config.where}
+        space = MonaiPipeline(release=version("monai"), config=content, **stated)
+        adapter = adapter_of(space)
     return Facts(
         arch="bundle",
         code=_own_code(_built(config)) if is_trusted() else None,

@@ -265,10 +265,9 @@ def axes_of(pipeline: Pipeline) -> str:
     return "".join("-" * (axis in against) + FILE_AXES[along[axis]] for axis in range(3))
 
 
-def adapter_of(pipeline: MonaiPipeline, num_channels: int) -> InputAdapter:
+def adapter_of(pipeline: MonaiPipeline) -> InputAdapter:
     """Returns the axes that a pipeline of MONAI's makes, and the intensities that arrays are given."""
-    bounds = pipeline.bounds or [pipeline.stated_bounds] * num_channels
-    return InputAdapter(axes=axes_of(pipeline), **spanning(bounds))
+    return InputAdapter(axes=axes_of(pipeline), **spanning(pipeline.bounds or pipeline.stated_bounds))
 
 
 def spanning(bounds: Sequence[tuple[float, float] | None]) -> dict[str, Any]:
