@@ -223,6 +223,7 @@ class Result:
     def _distances(self, metrics: tuple[str, ...]) -> Scores:
         """Returns the distances of the volume from the clean one; computed once per set of metrics."""
         if metrics not in self._scores:
-            about = self.cell.source.roi_of(self.volume.ref), self.model.device, scoring.unavailable(metrics)
+            roi = self.cell.source.roi_of(self.volume.ref, triple(self.volume.image.shape[1:]))
+            about = roi, self.model.device, scoring.unavailable(metrics)
             self._scores[metrics] = scoring.score_volume(self.volume, self.adversarial, metrics, *about)
         return self._scores[metrics]

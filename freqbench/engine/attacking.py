@@ -163,7 +163,8 @@ def attack_in_step(
     Each `may_go_in_step`, and all are of the prediction or none is; then `window_batch` and `kept` are windows of all
     attacks together. Volumes equal those of `attack_case` to rounding, and an attack that fails has its error.
     """
-    windows, network = attack_windows(triple(case.image.shape[1:]), model.roi), model.for_case(case)
+    network = model.for_case(case)
+    windows = attack_windows(triple(case.image.shape[1:]), network.roi)
     in_windows = SlidingWindowModel(network, max(1, window_batch // len(attacks)), kept)
     shared = in_windows if is_of_prediction(attacks[0][0], model, len(windows)) else network.cut(windows)
 

@@ -260,7 +260,7 @@ class Worker:
             self._load_seconds += time.perf_counter() - started
 
     def _volume_scores(self, case: Case, adversarial: Tensor, cell: Cell, metrics: Sequence[str]) -> Scores:
-        roi = cell.source.roi_of(case.ref)
+        roi = cell.source.roi_of(case.ref, triple(case.image.shape[1:]))
         return scoring.score_volume(case, adversarial, metrics, roi, self._device, self.spec.unavailable)
 
     def _case(self, dataset: Dataset, ref: CaseRef, space: AnySpace | None) -> Case:
@@ -295,7 +295,7 @@ class Worker:
         if own not in self._made:
             model, (reference, learned, surrogates) = self._model(cell.source, cell), self.needs(cell, case)
             graphs, shape = self._graphs(cell), triple(case.image.shape[1:])
-            num_windows = len(attack_windows(shape, model.roi))
+            num_windows = len(attack_windows(shape, cell.source.roi_of(case.ref, shape)))
             cells = {own: cell} | self._later(own, num_windows, model)
             is_of_prediction = attacking.is_of_prediction(cell.attack, model, num_windows)
             if is_of_prediction:

@@ -65,6 +65,8 @@ class Inference(Strict):
         weighting: `constant`: all voxels of a window count alike; `gaussian`: voxels near its centre count more, by
             MONAI's importance map with sigmas of an eighth of the window; `nnunet`: the same by nnU-Net's map, whose
             centre is the upper of an even axis' two middle voxels.
+        sigma: sigmas of `gaussian`, as a share of the window.
+        whole: axes, as for `mirror`, along which a window is the whole volume, whatever `roi` says there: MONAI's -1.
         padding: fills a window on an axis where the volume is shorter: a number in the unit of the network's input,
             `reflect` or `replicate`. The smaller half comes first on the network's axis, as in MONAI and nnU-Net.
             `volume`: 0 of the volume, its lowest intensity, before `input`; padding and windows then follow the
@@ -84,12 +86,14 @@ class Inference(Strict):
     overlap: Overlap | tuple[Overlap, Overlap, Overlap] = 0.5
     windows: Literal["shifted", "even"] = "shifted"
     weighting: Literal["constant", "gaussian", "nnunet"] = "constant"
+    sigma: PositiveFloat = 0.125
+    whole: str = ""
     padding: Finite | Literal["reflect", "replicate", "volume"] = 0.0
     mirror: str = ""
     attack_mirrors: bool = False
     average: Literal["logits", "probabilities"] = "logits"
 
-    @field_validator("mirror")
+    @field_validator("mirror", "whole")
     @classmethod
     def _axes(cls, given: str) -> str:
         for axes in (AXES, FILE_AXES):
@@ -111,9 +115,16 @@ class Inference(Strict):
     def turn_to_file(self, codes: str) -> "Inference":
         """Returns the settings for a volume whose file has axes towards `codes`, its axes in place of the file's."""
         letters = {own: RAS_LETTERS[code][-1] for own, code in zip(FILE_AXES, codes, strict=True)}
-        mirror = sorted((letters.get(axis, axis) for axis in self.mirror), key=AXES.index)
+        mirror, whole = (
+            "".join(sorted((letters.get(axis, axis) for axis in axes), key=AXES.index))
+            for axes in (self.mirror, self.whole)
+        )
         overlap = ras_order(self.overlap, codes) if isinstance(self.overlap, tuple) else self.overlap
-        return self.model_copy(update={"mirror": "".join(mirror), "overlap": overlap})
+        return self.model_copy(update={"mirror": mirror, "whole": whole, "overlap": overlap})
+
+    def window(self, roi: Shape, shape: Shape) -> Shape:
+        """Returns the window in a volume of this shape, `whole` turned to its axes."""
+        return triple(shape[i] if axis in self.whole else roi[i] for i, axis in enumerate(AXES))
 
 
 DEFAULT_INFERENCE = Inference()

@@ -277,7 +277,7 @@ class MonaiPipeline(Pipeline):
         if self.config is None:
             return [str(key) for step in self._made.transforms for key in getattr(step, "keys", ())]
         config = Config(where=self.where, content=self.config)
-        loaders = [id for id in config.items(f"{_BEFORE}::transforms") if _name_of(config, id) in NEUTRAL]
+        loaders = [id for id in config.items(f"{_BEFORE}::transforms") if name_of(config, id) in NEUTRAL]
         return [str(key) for id in loaders for key in np.atleast_1d(config.value(f"{id}::keys") or [])]
 
     def bound(self, num_channels: int) -> dict[str, list[int]]:
@@ -493,10 +493,10 @@ class MonaiPipeline(Pipeline):
         return after if after and any(short(type(step).__name__) == "Invert" for step in after.transforms) else None
 
 
-def from_words(words: Sequence[Mapping[str, Any]], **stated: Any) -> MonaiPipeline:
+def from_words(words: Sequence[Mapping[str, Any]], where: str, **stated: Any) -> MonaiPipeline:
     """Returns the pipeline of a list of `_target_` entries, as a bundle's `preprocessing` has them."""
     config = {_BEFORE: {"_target_": "Compose", "transforms": [*words]}}
-    return MonaiPipeline(release=version("monai"), config=config, **stated)
+    return MonaiPipeline(release=version("monai"), config=config, where=where, **stated)
 
 
 def _filled_voxels(raw: Tensor, data: Tensor, line: Line | None, bounds: tuple[float, float]) -> Tensor:
@@ -525,7 +525,7 @@ def _moved(step: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield from ((name, (key,)) for name, key in zip(step.names, cycle(step.keys), strict=False))
 
 
-def _name_of(config: Config, id: str) -> str:
+def name_of(config: Config, id: str) -> str:
     """Returns `Spacing` for an entry of `Spacingd`, however it is written; empty for anything else."""
     definition = config.find(id)
     return short((definition.get("_target_") if isinstance(definition, Mapping) else None) or "")
