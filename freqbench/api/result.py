@@ -19,7 +19,7 @@ from freqbench.core import names, types
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.names import AnyPath
-from freqbench.core.types import Reference, ScoredOn, Spacing
+from freqbench.core.types import Reference, ScoredOn, Spacing, triple
 from freqbench.data import attacked_native
 from freqbench.data.preprocess import space_converter, way_to_file
 from freqbench.engine import memory, rows, saved_volumes, scoring

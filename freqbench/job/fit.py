@@ -5,15 +5,19 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.terminal import amount
-from freqbench.core.types import CaseRef
+from freqbench.core.types import IGNORED, CaseRef
 from freqbench.data import Dataset
 from freqbench.models import Facts, ModelEntry, source_of
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_ROI, seed_of
+from freqbench.models.resolving import plain_name
+from freqbench.ops.regions import members
+from freqbench.pipelines.monai import MonaiPipeline
 
 FIRST, LAST = 3, 10  # patients after whom an expected Dice is judged first, and for the last time
 FAR = 0.05  # Dice
@@ -51,6 +55,58 @@ def assumptions(
     if facts.is_own or seed_of(facts.path) is not None or source_of(facts.arch).takes_volumes:
         return ()
     return (*_assume_model(entry, facts), *(_assume_space(entry, facts, dataset, stated) if dataset else ()))
+
+
+def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Sequence[CaseRef]) -> Facts:
+    """Returns the facts with the output that each class is, if transforms of MONAI's change what labels mean.
+
+    The outputs are what these make of the label: a class is the one of its name, if they name them, else the one with
+    the same voxels in the first LAST cases. Raises UserError if none or several have them, which a `class_map` of the
+    entry decides.
+    """
+    space, names, first = facts.space, [*map(plain_name, dataset.class_names)], int(dataset.classes.overlap)
+    if entry.class_map is not None or not isinstance(space, MonaiPipeline) or dataset.reference == "prediction":
+        return facts
+    why, count = "of the same names", len(space.region_names)
+    if count and {*names[1:]} <= {*space.region_names}:
+        alike = {k: [1 + space.region_names.index(name)] for k, name in enumerate(names[1:], start=1)}
+    else:
+        why = f"with the same voxels in {amount(len(refs[:LAST]), 'case')}"
+        found = [pairs for ref in refs[:LAST] if (pairs := _same_voxels(space, dataset, ref)) is not None]
+        if not found:
+            return facts
+        count = max(facts.num_classes or 0, *(number for number, _ in found))
+        alike = {k: [*set.intersection(*(pairs[k] for _, pairs in found))] for k in range(1, len(names))}
+    shown = f"{{{', '.join(f'{k}: {each}' for k, each in alike.items())}}}"
+    for k, each in alike.items():
+        if len(each) != 1:
+            raise UserError(
+                f"{entry.name}: expected one of the {count} outputs that its transforms make of labels {why} as "
+                f"{dataset.class_names[k]!r} of {dataset.name}, got {len(each)}: set classes: {count} and class_map of "
+                f"the model, such as {shown}"
+            )
+    if count + first == len(names) and all(each == [k] for k, each in alike.items()):
+        return facts
+    note = f"class_map: {shown}: its transforms make outputs {why} of the label of {dataset.name}"
+    return replace(
+        facts, class_map={k: (*each,) for k, each in alike.items()}, num_classes=count, notes=(*facts.notes, note)
+    )
+
+
+def _same_voxels(space: MonaiPipeline, dataset: Dataset, ref: CaseRef) -> tuple[int, dict[int, set[int]]] | None:
+    """Returns the number of outputs, and for each class those with its voxels in a case; None: labels stay."""
+    native = dataset.native(ref)
+    if (made := space.relabelled(native)) is None:
+        return None
+    label, first = native.label[0], int(dataset.classes.overlap)
+    is_split = bool(first) or len(made) > 1  # an output a channel, of regions without the background
+    count = len(made) if is_split else int(made.max()) + 1
+    outputs = {j: made[j - first] > 0.5 if is_split else made[0] == j for j in range(1, count + first)}
+    pairs = {}
+    for k in range(1, len(dataset.classes)):
+        voxels = members(label, k) if first else label == k
+        pairs[k] = {j for j, mask in outputs.items() if bool((mask == voxels)[label != IGNORED].all())}
+    return count, pairs
 
 
 def _assume_model(entry: ModelEntry, facts: Facts) -> Iterator[Assumption]:

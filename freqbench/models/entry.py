@@ -380,7 +380,7 @@ class ModelEntry(Strict):
         transforms: the pipeline of its training without augmentation, which MONAI runs: a list of `_target_` entries as
             in a bundle's `preprocessing`, or `module:function` that returns a Compose (needs trust). It takes the place
             of `preprocess`.
-        channels: for each key of an image that its transforms join, its channel of the data, counted from 0, or several:
+        channels: for each key of an image that its transforms join, its channel or channels of the data, from 0 on:
             `{t2: 0, adc: 1}`; None: the channels in the order of the keys.
         bounds: for each channel, the two intensities of its input that 0 and 1 of the attacked volume are, for a
             network with a pipeline of its own; None: by the pipeline's rule, which `plan` says.

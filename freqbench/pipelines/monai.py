@@ -26,7 +26,6 @@ from freqbench.ops.regions import codes_of
 from freqbench.pipelines.pipeline import (
     DEVIATIONS,
     OFF_LINE,
-    Bounds,
     Line,
     Pipeline,
     PreparedInput,
@@ -43,6 +42,7 @@ _WRITING = ("SaveImage", "SaveClassification")
 _IMAGE, _PRED = "image", "pred"
 # Names of a label map's key in MONAI's tutorials.
 _LABELS = ("label", "labels", "seg", "mask", "segmentation")
+_BRATS = ("tumor core", "whole tumor", "enhancing tumor")
 # Steps that move keys of the dictionary, and no intensities.
 _MOVING = ("ConcatItems", "CopyItems", "DeleteItems", "SelectItems")
 _BEFORE, _AFTER = "preprocessing", "postprocessing"
@@ -236,7 +236,8 @@ class MonaiPipeline(Pipeline):
             if hasattr(step, "allow_missing_keys"):
                 step.allow_missing_keys = True
         made = self._made
-        return Compose(kept, made.map_items, made.unpack_items, log_stats=None, lazy=made.lazy, overrides=made.overrides)
+        own = {name: getattr(made, name) for name in ("map_items", "unpack_items", "lazy", "overrides")}
+        return Compose(kept, **own)
 
     @property
     def steps(self) -> tuple[Any, ...]:
@@ -281,7 +282,7 @@ class MonaiPipeline(Pipeline):
         return [str(key) for id in loaders for key in np.atleast_1d(config.value(f"{id}::keys") or [])]
 
     def bound(self, num_channels: int) -> dict[str, list[int]]:
-        """Returns the channels of the data that each key of an image has; raises UserError unless each has its place."""
+        """Returns the data's channels of each key of an image; raises UserError unless each has its place."""
         images = self.keys.images or (_IMAGE,)
         if self.channels is None:
             if len(images) == 1:
@@ -298,13 +299,15 @@ class MonaiPipeline(Pipeline):
             )
         return {key: found[key] for key in images}
 
-    def _run(self, sample: Any) -> Any:
+    def _run(self, sample: Any, steps: Any = None) -> Any:
         """Returns what the whole Compose makes of an image or a dictionary; an error names the step."""
         try:
-            return self._compose(sample)
+            return (steps or self._compose)(sample)
         except RuntimeError as error:
-            step = re.search(r"applying transform <?[\w.]*?(\w+) object", str(error))
-            raise RuntimeError(f"{step[1]}: {one_line(error.__cause__)}" if step and error.__cause__ else error) from error
+            step = re.search(r"applying transform <?[\w.<>]*?(\w+) object", str(error))
+            if step is None or error.__cause__ is None:
+                raise
+            raise RuntimeError(f"{step[1]} cannot be run: {one_line(error.__cause__)}") from error
 
     def codes_of(self, codes: str) -> str:
         """Returns the directions of the network's axes for a file whose axes lie towards `codes`."""
@@ -411,6 +414,36 @@ class MonaiPipeline(Pipeline):
             facts={"affine": made.affine.tolist(), "trace": _plain(made.applied_operations)}
             | ({} if order == sorted(order) else {"channels": order}),
         )
+
+    @property
+    def region_names(self) -> tuple[str, ...]:
+        """Names of the regions that a transform makes of labels, whatever their numbers; empty: it says none."""
+        last = short(type(self._steps_of_labels[-1]).__name__) if self._steps_of_labels else ""
+        return _BRATS if last == "ConvertToMultiChannelBasedOnBratsClasses" else ()
+
+    @property
+    def _steps_of_labels(self) -> list[Any]:
+        """The transforms that change what the label's numbers mean."""
+        from monai.transforms import LazyTrait
+
+        of_label = [step for step in self.steps if self.keys.label in getattr(step, "keys", ())]
+        return [s for s in of_label if not isinstance(s, LazyTrait) and short(type(s).__name__) not in _MOVING]
+
+    def relabelled(self, native: NativeCase) -> Tensor | None:
+        """Returns the label map `[L, H, W, D]` of a file, on its grid, as the transforms change what its numbers mean.
+
+        None if none of them does, or the label map is no file's.
+        """
+        from monai.data import MetaTensor
+        from monai.transforms import Compose
+
+        key, steps = self.keys.label, self._steps_of_labels
+        if key is None or not steps or native.values is None:
+            return None
+        with running(f"{native.source}: MONAI's transforms refuse its label"):
+            label = MetaTensor(native.written().float(), affine=torch.from_numpy(native.affine))
+            made: Tensor = self._run({key: label}, Compose(steps))[key].as_tensor()
+        return made
 
     def again(self, attacked: NativeCase, clean: PreparedInput) -> Tensor:
         """Prepares an attacked volume, and brings it to the clean one's grid where a crop follows the voxels."""
@@ -540,7 +573,8 @@ def is_on(config: Config, id: str, key: str) -> bool:
 def _kept_entries(config: Config, part: str, key: str | None) -> list[dict[str, Any]]:
     """Returns the entries of a part of a configuration, or those on a key alone, references resolved.
 
-    Those that freqbench stands for are left out. Without trust, expressions and classes outside of MONAI's transforms are refused by their place.
+    Entries that freqbench stands for are left out. Without trust, expressions and classes outside of MONAI's transforms
+    are refused by their place.
     """
     import monai.transforms as known
 

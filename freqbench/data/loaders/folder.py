@@ -279,7 +279,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             spacing=image.spacing,
             stated=image.stated,
             source=str(image.path),
-            values=partial(_written, image, label) if label and scan.reads_labels else None,
+            values=partial(_values_of, image, label) if label and scan.reads_labels else None,
         )
 
     def faults(self, ref: CaseRef, space: AnySpace) -> Iterator[str]:
@@ -424,8 +424,7 @@ def _grid(image: Header) -> tuple[tuple[Shape, Spacing], str]:
     return ras_grid(image.shape, image.affine), file_codes(image.affine)
 
 
-@storage.once_each_content
-def _written(image: Header, label: Header) -> "Tensor":
+def _values_of(image: Header, label: Header) -> "Tensor":
     """Reads the numbers `[1, H, W, D]` of a label map, on the grid of its image."""
     import torch
 
@@ -434,6 +433,7 @@ def _written(image: Header, label: Header) -> "Tensor":
     return torch.from_numpy(values)[None]
 
 
+@storage.once_each_content
 def _read_json(path: str) -> Any:
     try:
         return json_of(storage.fetch(path).read_bytes(), path)

@@ -73,6 +73,7 @@ class Facts(Origin):
         input: adapter from a volume to the network's input, with the axes that the network takes.
         space: preprocessing of its training data; None: not stated.
         inference: keys of `Inference`, as it was deployed.
+        class_map: that of the entry, if the transforms of the label show it.
         metadata: what freqbench itself wrote into the checkpoint, if it `is_own`; else at most names of regions.
         knows_axes: True if its axes are no assumption: freqbench trained it, nobody did, or it reads a file's header.
         path: where they are, as the job says, variables filled in; `checkpoint`: the same on this machine. `facts_of`
@@ -86,6 +87,7 @@ class Facts(Origin):
     input: InputAdapter = DEFAULT_INPUT
     space: AnySpace | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)
+    class_map: Mapping[int, tuple[int, ...]] | None = None
     metadata: Metadata = field(default_factory=Metadata)
     is_own: bool = False
     knows_axes: bool = False
