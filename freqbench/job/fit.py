@@ -54,7 +54,7 @@ def assumptions(
     """
     if facts.is_own or seed_of(facts.path) is not None or source_of(facts.arch).takes_volumes:
         return ()
-    return (*_assume_model(entry, facts), *(_assume_space(entry, facts, dataset, stated) if dataset else ()))
+    return (*_assume_model(entry, facts, dataset), *(_assume_space(entry, facts, dataset, stated) if dataset else ()))
 
 
 def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Sequence[CaseRef]) -> Facts:
@@ -76,7 +76,10 @@ def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Seque
         if not found:
             return facts
         count = max(facts.num_classes or 0, *(number for number, _ in found))
-        alike = {k: [*set.intersection(*(pairs[k] for _, pairs in found))] for k in range(1, len(names))}
+        alike = {
+            k: sorted(set.intersection(*each)) if (each := [pairs[k] for _, pairs in found if k in pairs]) else []
+            for k in range(1, len(names))
+        }
     shown = f"{{{', '.join(f'{k}: {each}' for k, each in alike.items())}}}"
     for k, each in alike.items():
         if len(each) != 1:
@@ -86,8 +89,8 @@ def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Seque
                 f"the model, such as {shown}"
             )
     if count + first == len(names) and all(each == [k] for k, each in alike.items()):
-        return facts
-    note = f"class_map: {shown}: its transforms make outputs {why} of the label of {dataset.name}"
+        return replace(facts, class_map={})
+    note = f"class_map: {shown}: outputs {why} as the classes of {dataset.name} are what its transforms make of labels"
     return replace(
         facts, class_map={k: (*each,) for k, each in alike.items()}, num_classes=count, notes=(*facts.notes, note)
     )
@@ -99,23 +102,27 @@ def _same_voxels(space: MonaiPipeline, dataset: Dataset, ref: CaseRef) -> tuple[
     if (made := space.relabelled(native)) is None:
         return None
     label, first = native.label[0], int(dataset.classes.overlap)
-    is_split = bool(first) or len(made) > 1  # an output a channel, of regions without the background
+    is_split = bool(first) or len(made) > 1  # a channel an output, of regions without the background
     count = len(made) if is_split else int(made.max()) + 1
     outputs = {j: made[j - first] > 0.5 if is_split else made[0] == j for j in range(1, count + first)}
     pairs = {}
     for k in range(1, len(dataset.classes)):
         voxels = members(label, k) if first else label == k
-        pairs[k] = {j for j, mask in outputs.items() if bool((mask == voxels)[label != IGNORED].all())}
+        if voxels.any():  # else the case tells nothing of it
+            pairs[k] = {j for j, mask in outputs.items() if bool((mask == voxels)[label != IGNORED].all())}
     return count, pairs
 
 
-def _assume_model(entry: ModelEntry, facts: Facts) -> Iterator[Assumption]:
+def _assume_model(entry: ModelEntry, facts: Facts, dataset: Dataset | None) -> Iterator[Assumption]:
     is_bare, adapter = source_of(facts.arch).is_checkpoint, facts.input.merge_input(entry.input)
     told = {*(entry.input.model_fields_set if entry.input else ())}
     told |= {*(() if is_bare else facts.input.model_fields_set)}  # of a bare one, its architecture's alone
     if not entry.roi and (is_bare or not facts.roi):
         roi = adapter.volume_order(facts.roi) if facts.roi else DEFAULT_ROI
         yield Assumption("model", "roi", roi, "the default, as weights do not show their window")
+    names, is_told = dataset.class_names if dataset else (), (facts.class_map, entry.class_map) != (None, None)
+    if isinstance(facts.space, MonaiPipeline) and len(names) > 2 and not (is_told or facts.metadata.class_names):
+        yield Assumption("model", "class_map", f"outputs in the order {', '.join(names[1:])}", "they have no names")
     if facts.space is None and not facts.knows_axes and "axes" not in told:
         yield Assumption("model", "input.axes", adapter.axes, f"towards {adapter.codes}")
     if facts.space is None and told <= {"axes"}:

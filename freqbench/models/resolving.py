@@ -86,7 +86,7 @@ def resolve(
     """
     asked = _spec_of_job(entry, num_classes, num_channels)
     facts = facts or facts_of(entry, num_classes, num_channels, class_names)
-    if facts.class_map is not None:
+    if facts.class_map:
         entry = entry.model_copy(update={"class_map": facts.class_map, "classes": facts.num_classes})
     draft = _spec_of(asked, facts, entry, space)
     source = source_of(facts.arch)

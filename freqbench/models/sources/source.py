@@ -73,7 +73,7 @@ class Facts(Origin):
         input: adapter from a volume to the network's input, with the axes that the network takes.
         space: preprocessing of its training data; None: not stated.
         inference: keys of `Inference`, as it was deployed.
-        class_map: that of the entry, if the transforms of the label show it.
+        class_map: that of the entry, if the transforms of the label show it; empty: the classes are in order.
         metadata: what freqbench itself wrote into the checkpoint, if it `is_own`; else at most names of regions.
         knows_axes: True if its axes are no assumption: freqbench trained it, nobody did, or it reads a file's header.
         path: where they are, as the job says, variables filled in; `checkpoint`: the same on this machine. `facts_of`

@@ -40,7 +40,7 @@ def rows(root: Path) -> Iterator[dict[str, Any]]:
         }
     for number, words in enumerate(bundles.PIPELINES):
         bundle, data = bundles.written(words, root / f"bundle{number}")
-        with trusting("$" in str(words.steps)):
+        with trusting(words.needs_trust):
             of_monai, own = bundles.by_monai(words, data), bundles.by_freqbench(words, bundle, data)
         yield {
             "toolchain": f"monai {version('monai')}",
