@@ -75,7 +75,6 @@ class _Inferer(Strict):
     sigma_scale: PositiveFloat = 0.125
     padding_mode: Literal["constant", "reflect", "replicate"] = "constant"
     cval: Finite = 0.0
-    with_coord: Literal[False] = False
 
     def inference(self, adapter: InputAdapter) -> dict[str, Any]:
         """Returns the keys of `Inference` for a network with these axes."""
@@ -314,11 +313,11 @@ def _inferer(config: Config) -> _Inferer:
             )
         return _Inferer(roi_size=(-1, -1, -1))
     if isinstance(made, Mapping):
-        given = {key: config.value(f"inferer::{key}") for key in made if key not in _SILENT and key[:1] != "_"}
+        given = {key: config.value(f"inferer::{key}") for key in made if key[:1] != "_"}
         name = str(config.find("inferer::_target_"))
     else:  # an expression's
-        given = {key: getattr(value, "value", value) for key, value in vars(made).items() if key not in _SILENT}
-        name = f"{type(made).__module__}.{type(made).__name__}"
+        given, name = {**vars(made)}, f"{type(made).__module__}.{type(made).__name__}"
+    given = {key: getattr(each, "value", each) for key, each in given.items() if key not in _SILENT}
     package, _, last = name.rpartition(".")
     if last not in _WINDOWS or package.partition(".")[0] not in ("", "monai"):
         raise UserError(
@@ -331,6 +330,8 @@ def _inferer(config: Config) -> _Inferer:
         given["roi_size"] = [size] * 3
     if isinstance(overlap := given.get("overlap"), list | tuple) and len({*overlap}) == 1:
         given["overlap"] = overlap[0]
+    if not given.get("with_coord"):
+        given.pop("with_coord", None)
     return validate(given, _Inferer, where)
 
 
