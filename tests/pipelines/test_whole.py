@@ -45,9 +45,8 @@ def pipeline(steps: Sequence[Any], lazy: bool = False, **stated: Any) -> MonaiPi
 
 
 def by_monai(steps: Sequence[Any], sample: Mapping[str, torch.Tensor], lazy: bool = False) -> torch.Tensor:
-    made: torch.Tensor = t.Compose([*steps], lazy=lazy)({key: MetaTensor(voxels) for key, voxels in sample.items()})[
-        "image"
-    ]
+    given = {key: MetaTensor(voxels) for key, voxels in sample.items()}
+    made: torch.Tensor = t.Compose([*steps], lazy=lazy)(given)["image"]
     return made
 
 
@@ -152,7 +151,7 @@ def test_regions_are_outputs_of_the_same_voxels(
 
 def test_regions_of_other_voxels_are_one_line(tmp_path: Path) -> None:
     regions = {"whole": [1, 2, 3], "core": [2, 3], "active": [3]}
-    line = r"'core' of data, got 0: set classes: 3 and class_map of the model, such as {1: \[2\], 2: \[\], 3: \[3\]}$"
+    line = r"'core' of pairs, got 0: set classes: 3 and class_map of the model, such as {1: \[2\], 2: \[\], 3: \[3\]}$"
     with pytest.raises(UserError, match=line):
         matched(REGIONS, tmp_path, labels=["background", "a", "b", "c"], regions=regions)
 

@@ -47,7 +47,7 @@ def rows(root: Path) -> Iterator[dict[str, Any]]:
             "configuration": words.name,
             **alike(own.labels, of_monai.labels, of_monai.ties),
             "toolchain_alike_in_float16": "",
-            "input_differs_by": float((own.seen - of_monai.image).abs().max()),
+            "input_differs_by": float((own.in_their_axes(own.seen) - of_monai.image).abs().max()),
         }
 
 
