@@ -17,6 +17,7 @@ from freqbench.models import Facts, ModelEntry, source_of
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_ROI, seed_of
 from freqbench.models.resolving import plain_name
 from freqbench.ops.regions import members
+from freqbench.pipelines import AnySpace
 from freqbench.pipelines.monai import MonaiPipeline
 
 FIRST, LAST = 3, 10  # patients after whom an expected Dice is judged first, and for the last time
@@ -58,42 +59,52 @@ def assumptions(
 
 
 def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Sequence[CaseRef]) -> Facts:
-    """Returns the facts with the output that each class is, if transforms of MONAI's change what labels mean.
-
-    The outputs are what these make of the label: a class is the one of its name, if they name them, else the one with
-    the same voxels in the first LAST cases. Raises UserError if none or several have them, which a `class_map` of the
-    entry decides.
-    """
-    space, names, first = facts.space, [*map(plain_name, dataset.class_names)], int(dataset.classes.overlap)
-    if entry.class_map is not None or not isinstance(space, MonaiPipeline) or dataset.reference == "prediction":
+    """Returns the facts with the class map that `matching` finds, unless the entry states one."""
+    outputs = None if entry.class_map is not None else matching(entry.name, facts.space, dataset, refs)
+    if outputs is None:
         return facts
-    why, count = "of the same names", len(space.region_names)
-    if count and {*names[1:]} <= {*space.region_names}:
-        alike = {k: [1 + space.region_names.index(name)] for k, name in enumerate(names[1:], start=1)}
-    else:
-        why = f"with the same voxels in {amount(len(refs[:LAST]), 'case')}"
-        found = [pairs for ref in refs[:LAST] if (pairs := _same_voxels(space, dataset, ref)) is not None]
-        if not found:
-            return facts
-        count = max(facts.num_classes or 0, *(number for number, _ in found))
-        alike = {
-            k: sorted(set.intersection(*each)) if (each := [pairs[k] for _, pairs in found if k in pairs]) else []
-            for k in range(1, len(names))
-        }
-    shown = f"{{{', '.join(f'{k}: {each}' for k, each in alike.items())}}}"
+    found, count, why = outputs
+    count = max(count, facts.num_classes or 0)
+    if count == len(found) + (not dataset.classes.overlap) and all(pair == (k,) for k, pair in found.items()):
+        return replace(facts, class_map={})
+    pairs = ", ".join(f"{k}: {[*each]}" for k, each in found.items())
+    note = (
+        f"class_map: {{{pairs}}}: outputs {why} as the classes of {dataset.name} are what its transforms make of labels"
+    )
+    return replace(facts, class_map=found, num_classes=count, notes=(*facts.notes, note))
+
+
+def matching(
+    name: str, space: AnySpace | None, dataset: Dataset, refs: Sequence[CaseRef]
+) -> tuple[dict[int, tuple[int, ...]], int, str] | None:
+    """Returns the output that each class is, the number of outputs and the evidence, if transforms change labels.
+
+    The outputs are what transforms of MONAI's make of the label: a class is the one of its name, if they name them,
+    else the one with the same voxels in the first LAST cases. Raises UserError if none or several have them, which a
+    `class_map` decides.
+    """
+    if not isinstance(space, MonaiPipeline) or dataset.reference == "prediction":
+        return None
+    names, theirs = [*map(plain_name, dataset.class_names)], space.region_names
+    if theirs and {*names[1:]} <= {*theirs}:
+        return {k: (1 + theirs.index(each),) for k, each in enumerate(names[1:], 1)}, len(theirs), "of the same names"
+    found = [pairs for ref in refs[:LAST] if (pairs := _same_voxels(space, dataset, ref)) is not None]
+    if not found:
+        return None
+    count, alike = max(number for number, _ in found), dict[int, tuple[int, ...]]()
+    for k in range(1, len(names)):
+        seen = [pairs[k] for _, pairs in found if k in pairs]
+        alike[k] = tuple(sorted(set.intersection(*seen))) if seen else ()
+    why = f"with the same voxels in {amount(len(found), 'case')}"
     for k, each in alike.items():
         if len(each) != 1:
+            shown = ", ".join(f"{number}: {[*pair]}" for number, pair in alike.items())
             raise UserError(
-                f"{entry.name}: expected one of the {count} outputs that its transforms make of labels {why} as "
+                f"{name}: expected one of the {count} outputs that its transforms make of labels {why} as "
                 f"{dataset.class_names[k]!r} of {dataset.name}, got {len(each)}: set classes: {count} and class_map of "
-                f"the model, such as {shown}"
+                f"the model, such as {{{shown}}}"
             )
-    if count + first == len(names) and all(each == [k] for k, each in alike.items()):
-        return replace(facts, class_map={})
-    note = f"class_map: {shown}: outputs {why} as the classes of {dataset.name} are what its transforms make of labels"
-    return replace(
-        facts, class_map={k: (*each,) for k, each in alike.items()}, num_classes=count, notes=(*facts.notes, note)
-    )
+    return alike, count, why
 
 
 def _same_voxels(space: MonaiPipeline, dataset: Dataset, ref: CaseRef) -> tuple[int, dict[int, set[int]]] | None:

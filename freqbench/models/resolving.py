@@ -134,13 +134,14 @@ def _spec_of(asked: ModelSpec, facts: Facts, entry: ModelEntry, space: AnySpace 
     if outputs is None:
         raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
     _require_counts(asked, facts, entry, outputs)
+    sliding = {**facts.inference, **({"whole": ""} if entry.roi else {})}  # the job's window is no volume
     draft = replace(
         asked,
         **facts.origin,
         roi=entry.roi or (adapter.volume_order(facts.roi) if facts.roi else DEFAULT_ROI),
         input=adapter,
         space=_space(entry, facts, space),
-        inference=entry.inference or validate(_sliding(entry, facts), Inference, where=entry.name),
+        inference=entry.inference or validate(sliding, Inference, where=entry.name),
         runs_code=source.runs_code,
         takes_volumes=source.takes_volumes,
         head=head,
@@ -149,11 +150,6 @@ def _spec_of(asked: ModelSpec, facts: Facts, entry: ModelEntry, space: AnySpace 
     )
     _require_agreement(draft, facts, entry)
     return draft
-
-
-def _sliding(entry: ModelEntry, facts: Facts) -> dict[str, Any]:
-    """Returns a network's own windows, those of the entry's `roi` if it states one."""
-    return {**facts.inference, **({"whole": ""} if entry.roi else {})}
 
 
 def _require_agreement(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> None:
