@@ -281,9 +281,8 @@ def by_freqbench(words: Words, bundle: str, data: Path) -> Ours:
     else:
         entry = ModelEntry(name="m", bundle=bundle)
         found = match_classes(entry, facts_of(entry), dataset, dataset.refs()).class_map
-        model = load_model(
-            bundle, **({"class_map": found, "classes": OUTPUTS, "num_classes": OUTPUTS + 1} if found else {})
-        )
+        mapped: dict[str, Any] = {"class_map": found, "classes": OUTPUTS, "num_classes": OUTPUTS + 1} if found else {}
+        model = load_model(bundle, **mapped)
     return predicted_by(model, dataset)
 
 

@@ -12,7 +12,7 @@ from monai import transforms as t
 from monai.data import MetaTensor
 from pipelines.bundles import PIPELINES, Words, step, written
 
-from freqbench import load_dataset
+from freqbench import attack, load_dataset, load_model
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.types import CaseRef, NativeCase
 from freqbench.data.preprocess import attacked_native, prepare
@@ -46,7 +46,7 @@ def pipeline(steps: Sequence[Any], lazy: bool = False, **stated: Any) -> MonaiPi
 
 def by_monai(steps: Sequence[Any], sample: Mapping[str, torch.Tensor], lazy: bool = False) -> torch.Tensor:
     given = {key: MetaTensor(voxels) for key, voxels in sample.items()}
-    made: torch.Tensor = t.Compose([*steps], lazy=lazy)(given)["image"]
+    made: torch.Tensor = t.Compose([*steps], lazy=lazy)(given)["image"].as_tensor()
     return made
 
 
@@ -54,7 +54,7 @@ def test_stated_channels_bind_keys_in_any_order_of_the_files() -> None:
     case = native()
     wanted = by_monai(JOINED, {"t2": case.image[1:], "adc": case.image[:1]})
     made = pipeline(JOINED, channels=SWAPPED).prepare(case)
-    torch.testing.assert_close(made.data, wanted.as_tensor(), rtol=0, atol=0)
+    torch.testing.assert_close(made.data, wanted, rtol=0, atol=0)
     assert made.bounds == ((-5, 5), (0, 1))
 
 
@@ -95,7 +95,7 @@ def test_a_step_reads_the_label_with_the_numbers_of_its_file() -> None:
     steps = [t.MaskIntensityd("image", mask_key="label", select_fn=lambda label: label == 4), t.Identityd("label")]
     case = native(1)
     wanted = by_monai(steps, {"image": case.image, "label": case.written()})
-    torch.testing.assert_close(pipeline(steps).prepare(case).data, wanted.as_tensor(), rtol=0, atol=0)
+    torch.testing.assert_close(pipeline(steps).prepare(case).data, wanted, rtol=0, atol=0)
 
 
 def test_a_step_that_fails_is_named() -> None:
@@ -109,7 +109,7 @@ def test_a_lazy_compose_resamples_once() -> None:
     steps = [t.Spacingd("image", (2.0, 2.0, 2.0)), t.Spacingd("image", (1.0, 1.0, 1.0))]
     case = native(1)
     made = [pipeline(steps, lazy=lazy).prepare(case).data for lazy in (True, False)]
-    wanted = [by_monai(steps, {"image": case.image}, lazy).as_tensor() for lazy in (True, False)]
+    wanted = [by_monai(steps, {"image": case.image}, lazy) for lazy in (True, False)]
     torch.testing.assert_close(made, wanted, rtol=0, atol=1e-6)
     assert (made[0] - made[1]).abs().max() > 0.1
     assert pipeline(steps, lazy=True).identity() != pipeline(steps).identity()
@@ -154,6 +154,15 @@ def test_regions_of_other_voxels_are_one_line(tmp_path: Path) -> None:
     line = r"'core' of pairs, got 0: set classes: 3 and class_map of the model, such as {1: \[2\], 2: \[\], 3: \[3\]}$"
     with pytest.raises(UserError, match=line):
         matched(REGIONS, tmp_path, labels=["background", "a", "b", "c"], regions=regions)
+
+
+def test_regions_in_another_order_are_one_line_in_python(tmp_path: Path) -> None:
+    bundle, data = written(REGIONS, tmp_path)
+    names, regions = [f"{{case}}_{k}.nii.gz" for k in range(4)], {"whole": [1, 2, 3], "core": [1, 3], "active": [3]}
+    labels = {"label": "{case}_label.nii.gz", "labels": ["background", "a", "b", "c"], "regions": regions}
+    case = load_dataset("pairs", root=str(data), image=names, **labels)[0]
+    with pytest.raises(UserError, match=r"num_classes=4, classes=3, class_map={1: \[2\], 2: \[1\], 3: \[3\]}"):
+        attack(load_model(bundle), case, "gn", std=0.01)
 
 
 def test_numbers_that_a_transform_exchanges_are_exchanged_back(tmp_path: Path) -> None:

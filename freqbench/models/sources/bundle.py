@@ -80,7 +80,7 @@ class _Inferer(Strict):
         """Returns the keys of `Inference` for a network with these axes."""
         padding = self.cval if self.padding_mode == "constant" else self.padding_mode
         overlap = adapter.volume_order(self.overlap) if isinstance(self.overlap, tuple) else self.overlap
-        stated = {"overlap": overlap, "weighting": self.mode, "padding": padding}
+        stated: dict[str, Any] = {"overlap": overlap, "weighting": self.mode, "padding": padding}
         whole = [axis for axis, size in zip(adapter.axes.replace("-", ""), self.roi_size, strict=True) if size < 1]
         stated |= {"whole": "".join(whole)} if whole else {}
         return stated | ({} if self.sigma_scale == 0.125 or self.mode == "constant" else {"sigma": self.sigma_scale})
@@ -117,7 +117,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         if config.find(_BEFORE) is None:
             raise UserError(f"{entry.name}: expected preprocess and input, as {path} has no {_BEFORE}: state both")
         content = {**config.content, **({"_code_": code} if (code := _code_sha256(path)) else {})}
-        stated = {"bounds": entry.bounds, "channels": entry.channels, "where": config.where}
+        stated: dict[str, Any] = {"bounds": entry.bounds, "channels": entry.channels, "where": config.where}
         space = MonaiPipeline(release=version("monai"), config=content, **stated)
         adapter = adapter_of(space)
     return Facts(
