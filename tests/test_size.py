@@ -16,18 +16,18 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         ".": 333,
         "analysis": 1459,
         "api": 1291,
-        "attacks": 7032,
+        "attacks": 6857,
         "audit": 3987,
-        "cli": 2418,  # run --fresh
-        "core": 3660,  # one digest by place, size and times
-        "data": 6670,  # places of a file that is several channels
-        "engine": 4588,  # run --fresh
+        "cli": 2420,  # run --fresh
+        "core": 3660,  # files/kept.py, which took the caches of data, engine, job and models
+        "data": 6673,  # places of a file that is several channels
+        "engine": 4442,  # run --fresh
         "exchange": 1023,
         "job": 2633,
         "metrics": 1436,  # weights are checked when read
-        "models": 8567,  # files beside commands and bundles count
+        "models": 8543,  # files beside commands and bundles count
         "ops": 3467,
-        "pipelines": 1148,
+        "pipelines": 1155,
         "remote": 458,
         "reporting": 7508,
         "results": 2098,
@@ -36,13 +36,13 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     "tests": {
         ".": 3776,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
-        "attacks": 5488,
+        "attacks": 5375,
         "audit": 2392,
-        "cli": 2212,  # run --fresh
+        "cli": 2225,  # run --fresh
         "cluster": 409,
         "core": 1731,  # the one keeper's contract, in each of its three places
-        "data": 6050,
-        "engine": 6759,
+        "data": 6051,
+        "engine": 6541,
         "exchange": 822,
         "golden": 556,
         "job": 2175,  # a line for each key of a job
@@ -55,12 +55,12 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "results": 1350,
         "security": 1707,
         "third_party": 881,
-        "tools": 6249,
+        "tools": 6155,
         "toy_package": 58,
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61496, "tests": 64845}
+SUMS = {"freqbench": 61163, "tests": 64434}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

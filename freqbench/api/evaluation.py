@@ -321,8 +321,8 @@ def certify(
     network.defence = defence
     keep_freed_memory()
     tolerances = dataset.classes.tolerances_mm if "nsd" in metrics else None
-    (prediction,), _ = memory.segment(
-        network, [volume.image], volume, memory.INFERENCE_WINDOWS, with_confidence=False, tolerances=tolerances
+    prediction, _ = memory.segment(
+        network, volume.image, volume, memory.INFERENCE_WINDOWS, with_confidence=False, tolerances=tolerances
     )
     return Certificate(kind=kind, sigma=defence.sigma, scores=prediction.draws or {})
 

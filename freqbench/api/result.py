@@ -208,8 +208,8 @@ class Result:
             if score_on == "file":
                 file = self.case._file(dataset)
                 grid = way_to_file(file, volume, target.space or dataset.space, model.network.takes_volumes)
-            (before,), (after,) = (
-                memory.segment(model.network, [image], volume, memory.INFERENCE_WINDOWS, True, seed, file_grid=grid)[0]
+            before, after = (
+                memory.segment(model.network, image, volume, memory.INFERENCE_WINDOWS, True, seed, file_grid=grid)[0]
                 for image, seed in ((volume.image, 0), (adversarial, self.cell.seed or 0))
             )
             if self.reference == "prediction" and not model.network.clamps_last:

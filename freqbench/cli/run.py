@@ -120,6 +120,8 @@ def run(
         with common.stoppable("budgets were matched"):
             grid = common.grid_of(job, options.limit_cases, place, match=True)
         summary = runner.execute(grid, place, common.console(), options.engine, options.address, part, force, fresh)
+    if fresh and summary.interrupted:
+        common.say("the rest are rows of earlier runs, which a run without --fresh keeps; --fresh begins again")
     if log:
         try:
             common.say(f"logged: {tracker.log(log, place)}")

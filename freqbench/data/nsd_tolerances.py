@@ -21,6 +21,7 @@ ORGANS: Mapping[str, float] = {
     "esophagus": 3.0,
     "stomach": 5.0,
     "duodenum": 7.0,
+    **dict.fromkeys(("anterior", "posterior"), 1.0),  # of the hippocampus, as in TASKS
 }
 TASKS: Mapping[str, float] = {  # of the Decathlon, by their name in `dataset.json` and by their folder
     "brats": 5.0,

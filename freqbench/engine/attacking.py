@@ -3,14 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.attacks import Attack
-from freqbench.attacks.core.in_step import InStep, in_step
 from freqbench.attacks.core.norms import RMS_BUDGETS
 from freqbench.core.config import Strict
 from freqbench.core.errors import UserError
@@ -69,7 +67,6 @@ def attack_case(
     learned: Tensor | None = None,
     surrogates: Sequence[SegmentationModel] = (),
     kept: int = 0,
-    seat: InStep | None = None,
 ) -> AttackedVolume:
     """Attacks a volume by the attack's `scope`.
 
@@ -85,8 +82,7 @@ def attack_case(
     `surrogates` are the attack's needs: another case, which is stretched to the volume's shape, the learned tensor, and
     models on the same device. Passes count `model` alone. If one of the models tells windows apart (by prompts made
     from the case's label, or by what a pipeline made beside the volume), windows are attacked one by one, unless the
-    attack couples them. Voxels that the pipeline fixes stay as they are. `seat` takes the model's place in all passes,
-    each of all windows, or of the prediction where the attack `is_of_prediction` (`attack_in_step`).
+    attack couples them. Voxels that the pipeline fixes stay as they are.
     """
     attack = attack.on_grid(case.spacing)
     model, *surrogates = (network.for_case(case) for network in (model, *surrogates))
@@ -95,13 +91,12 @@ def attack_case(
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
     generators = [window_generator(seed or 0, case.ref.fingerprint, number) for number in range(len(windows))]
     is_joint = attack.scope == "joint"
-    if is_of_prediction(attack, model, len(windows)) or (is_joint and seat is None):
-        how = window_batch, kept, seat
+    if is_joint or (attack.attacks_volume and len(windows) > 1):
         sliding, *others = (
-            JointModel(each, windows, *how) if is_joint else SlidingWindowModel(each, *how)
+            JointModel(each, windows, window_batch, kept) if is_joint else SlidingWindowModel(each, window_batch, kept)
             for each in (model, *surrogates)
         )
-        return _volume_attacked(attack, sliding, case, windows, generators, learned, others, seat)
+        return _volume_attacked(attack, sliding, case, windows, generators, learned, others)
     device = next(model.parameters()).device
     image, label, other = case.image.to(device), case.label.to(device), None
     if reference is not None:
@@ -113,7 +108,7 @@ def attack_case(
     for first in range(0, len(windows), window_batch):
         batch = windows[first : first + window_batch]
         result = attack(
-            seat or model.cut(batch),
+            model.cut(batch),
             _cut(image, batch),
             _cut(label, batch),
             generator=generators[first : first + window_batch],
@@ -140,40 +135,6 @@ def attack_case(
     return AttackedVolume(adversarial=_movable(case, adversarial), facts=facts, losses=tuple(losses), label=shown)
 
 
-def is_of_prediction(attack: Attack, model: SegmentationModel, num_windows: int) -> bool:
-    """True if the passes of an attack are predictions of the volume, and not one of a single window."""
-    is_averaged = attack.scope == "joint" and model.averages_probabilities
-    return attack.follows_prediction and (num_windows > 1 or is_averaged)
-
-
-def may_go_in_step(attack: Attack, model: SegmentationModel) -> bool:
-    """True if passes of an attack on a case may serve other attacks too: each passes all windows, and draws nothing.
-
-    A null row takes none, and may be made and predicted with others.
-    """
-    is_apart = model.takes_keys or model.clamps_last or model.has_place or model.takes_volumes
-    return not (attack.couples_batch or attack.needs or is_apart)
-
-
-def attack_in_step(
-    attacks: Sequence[tuple[Attack, int | None]], model: SegmentationModel, case: Case, window_batch: int, kept: int
-) -> list[AttackedVolume | BaseException]:
-    """Attacks a case by several attacks, each with its seed, which share the passes of the network.
-
-    Each `may_go_in_step`, and all are of the prediction or none is; then `window_batch` and `kept` are windows of all
-    attacks together. Volumes equal those of `attack_case` to rounding, and an attack that fails has its error.
-    """
-    network = model.for_case(case)
-    windows = attack_windows(triple(case.image.shape[1:]), network.roi)
-    in_windows = SlidingWindowModel(network, max(1, window_batch // len(attacks)), kept)
-    shared = in_windows if is_of_prediction(attacks[0][0], model, len(windows)) else network.cut(windows)
-
-    def call(attack: Attack, seed: int | None, seat: InStep) -> AttackedVolume:
-        return attack_case(attack, model, case, seed, len(windows), seat=seat)
-
-    return in_step(shared, [partial(call, *each) for each in attacks])
-
-
 def _volume_attacked(
     attack: Attack,
     sliding: SlidingWindowModel,
@@ -182,7 +143,6 @@ def _volume_attacked(
     generators: Sequence[torch.Generator],
     learned: Tensor | None,
     surrogates: Sequence[SlidingWindowModel],
-    seat: InStep | None,
 ) -> AttackedVolume:
     """Attacks a volume as one, or all its windows at once if `sliding` joins them."""
     device = next(sliding.parameters()).device
@@ -197,12 +157,10 @@ def _volume_attacked(
         surrogates=surrogates,
     )
     made = assemble(result.adversarial, windows) if is_joint else result.adversarial
-    num_windows = len(sliding.windows(image))
-    counted, share = (sliding, 1) if seat is None else (seat, num_windows * sliding.model.passes)
     facts = AttackFacts(
-        num_windows=num_windows,
-        num_forwards=share * counted.num_forwards,
-        num_backwards=share * counted.num_backwards,
+        num_windows=len(sliding.windows(image)),
+        num_forwards=sliding.num_forwards,
+        num_backwards=sliding.num_backwards,
         caution=caution_of(sliding.model.name, [result.gradients], learned),
         **_columns(attack.measured(image, result.state)),
     )

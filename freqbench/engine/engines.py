@@ -4,7 +4,6 @@ import importlib.util
 import os
 import platform
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -62,8 +61,7 @@ def run_plan(
         pool = share(resources, [one], len(units), model_bytes)
         is_serial = engine == "auto" and pool.workers == 1 and not address
     if is_serial:
-        threads = available_threads() if resources.threads == "auto" else resources.threads
-        spec = replace(spec, threads=threads, in_step=torch.cuda.is_available())
+        spec = replace(spec, threads=available_threads() if resources.threads == "auto" else resources.threads)
         listener.use({"name": "serial", "workers": 1, "threads": spec.threads})
         serial(units, spec, listener)
         return
@@ -100,7 +98,7 @@ def run_plan(
         listener.wait(
             f"waiting for {amount(pool.workers, 'worker')} to start, and for the first network and case to load"
         )
-        spec = replace(spec, threads=pool.threads, gpu_share=pool.memory_share, in_step=pool.gpus > 0)
+        spec = replace(spec, threads=pool.threads, gpu_share=pool.memory_share)
         ray_engine.run(schedule, spec, pool, listener, plan.grid.job.case_timeout, following)
 
 
@@ -131,15 +129,12 @@ def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
     worker, schedule, clock = Worker(spec), Schedule(units), Clock(worker=1)
     worker.keep = listener.keep
     clock.start(platform.node())
-    ahead = deque[Unit]()
-    while unit := ahead.popleft() if ahead else schedule.take("serial"):
-        beside = schedule.take_beside(unit) if spec.in_step and not ahead else []
-        ahead.extend(beside)
+    while unit := schedule.take("serial"):
         listener.begin(unit)
         worker.advance = partial(listener.advance, unit)
         started = time.monotonic()
         with hangs_told(worker, unit, listener.tell):
-            made, masks = worker.run(unit, prefetch=schedule.next_unit("serial"), beside=beside)
+            made, masks = worker.run(unit, prefetch=schedule.next_unit("serial"))
             outcome, loaded = add_surfaces(unit, made, masks), made.load_seconds
         outcome = replace(outcome, load_seconds=loaded, device_seconds=time.monotonic() - started - loaded)
         clock.add(outcome)

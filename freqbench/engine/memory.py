@@ -1,7 +1,7 @@
 """Fits as many windows as possible into a device's memory, and fewer if it runs out after all."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -57,28 +57,24 @@ def fit_memory(action: Callable[[int], V], windows: int, hint: str = "", are_cou
 
 def segment(
     model: SegmentationModel,
-    images: Sequence[Tensor],
+    image: Tensor,
     case: Case,
     windows: int,
     with_confidence: bool,
     seed: int = 0,
     tolerances: Sequence[float] | None = None,
     file_grid: FileGrid | Restore | None = None,
-) -> tuple[list[VolumePrediction], int]:
-    """Returns a model's predictions of a case's volumes `[C, H, W, D]`, and the number of windows at once that fit.
+) -> tuple[VolumePrediction, int]:
+    """Returns a model's prediction of a case's volume `[C, H, W, D]`, and the number of windows at once that fit.
 
-    `seed` and `file_grid` as in `models.prediction`, `tolerances` as in `scoring.score_draw`. Several volumes share
-    passes; a model with smoothing takes one.
+    `seed` and `file_grid` as in `models.prediction`, `tolerances` as in `scoring.score_draw`.
     """
-    prepared, label = model.for_case(case), case.label[0].to(torch.uint8)
+    prepared, label, key = model.for_case(case), case.label[0].to(torch.uint8), case.ref.fingerprint
 
-    def predict(windows: int) -> list[VolumePrediction]:
-        about = case.ref.fingerprint, with_confidence
-        if len(images) > 1:
-            return list(models.predictions(prepared, [image[None] for image in images], windows, *about, file_grid))
+    def predict(windows: int) -> VolumePrediction:
         has_regions = not model.head.has_background
         judge = partial(scoring.score_draw, label, spacing=case.spacing, tolerances=tolerances, has_regions=has_regions)
-        return [models.prediction(prepared, images[0], windows, *about, judge, seed, file_grid)]
+        return models.prediction(prepared, image, windows, key, with_confidence, judge, seed, file_grid)
 
     return fit_memory(predict, windows)
 
@@ -91,20 +87,13 @@ def reference_case(case: Case, dataset: Dataset, model: SegmentationModel) -> Ca
     if dataset.reference == "label":
         return case
     shown = model.drop_defence() if model.clamps_last else model
-    (prediction,), _ = segment(shown, [case.image], case, INFERENCE_WINDOWS, with_confidence=False)
+    prediction, _ = segment(shown, case.image, case, INFERENCE_WINDOWS, with_confidence=False)
     return replace(case, label=prediction.labels[None])
 
 
 def hint_for(attack: Attack) -> str:
     """Returns advice for memory too small for one window: an attack on a whole volume also keeps its logits."""
     return "set scope: window (its volumes will differ)" if attack.follows_prediction else ""
-
-
-def raise_shortage(results: Iterable[object]) -> None:
-    """Raises the first of results that is an error for too little memory."""
-    for result in results:
-        if isinstance(result, RuntimeError) and _is_out_of_memory(result):
-            raise result
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

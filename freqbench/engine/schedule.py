@@ -1,7 +1,7 @@
 """Chooses the next unit of a worker, the same way for every engine."""
 
 from collections import Counter, deque
-from collections.abc import Container, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 
 from freqbench.job.cells import Unit
 
@@ -64,31 +64,13 @@ class Schedule:
         work, unit = waiting.pop() if self._is_first else waiting.popleft()
         self._at[worker] = place
         self._has_begun = True
-        self._count_taken(place, [work])
-        return unit
-
-    def _count_taken(self, place: Place, works: Sequence[int]) -> None:
-        source, case = place
-        self._work[source] -= sum(works)
-        self._left -= len(works)
+        self._work[source] -= work
+        self._left -= 1
         if not self._waiting[source][case]:
             del self._waiting[source][case]
             if not self._waiting[source]:
                 del self._waiting[source]
-
-    def take_beside(self, unit: Unit, kept: Container[int] = ()) -> list[Unit]:
-        """Takes the units of a taken one's case and network that wait, whose attacks may share passes of the network.
-
-        Units whose `id` is in `kept` stay, and all if the grid is about to end.
-        """
-        source, case = _place(unit)
-        waiting = self._waiting.get(source, {}).get(case)
-        if not waiting or self.is_ending:
-            return []
-        beside = [pair for pair in waiting if id(pair[1]) not in kept]
-        self._waiting[source][case] = deque(pair for pair in waiting if id(pair[1]) in kept)
-        self._count_taken((source, case), [work for work, _ in beside])
-        return [each for _, each in beside]
+        return unit
 
     def take_short(self, workers: int) -> Unit | None:
         """Takes the very first unit if `workers` workers may wait for it: it is a small part of their work.

@@ -10,7 +10,6 @@ from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from itertools import dropwhile, islice
 from typing import Any
 
 import torch
@@ -33,9 +32,8 @@ from freqbench.engine.retry import Patience, StoreRefuses, waiting_for_storage
 from freqbench.engine.rows import Masks, Outcome, reason_of
 from freqbench.engine.scoring import CleanScores, TargetScores
 from freqbench.job.cells import Cell, Unit
-from freqbench.job.costs import Place, place
 from freqbench.metrics import Scores, added
-from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction, attack_windows
+from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction
 from freqbench.pipelines import AnySpace
 
 HOW = ("precision", "compile")
@@ -72,7 +70,6 @@ class WorkerSpec:
     device: str = "auto"  # cpu, cuda or cuda:N; auto: a GPU if the worker sees one
     threads: int = 1
     window_batch: int | None = None  # windows attacked at once; None: as many as the device holds
-    in_step: bool = False  # share passes between attacks, which a CPU gains nothing from
     gpu_share: float = 1.0  # the part of a GPU's memory that the worker may take
     volumes: str | None = None  # folder or URI of saved volumes; None to save none
     learned: str | None = None  # folder or URI of learned tensors; None to keep none
@@ -114,13 +111,10 @@ class Worker:
             torch.cuda.set_per_process_memory_fraction(spec.gpu_share, self._device.index)
         self.window_batch = spec.window_batch or 1
         self._batches = BATCHES.anew()
-        self._inference_batch = memory.INFERENCE_WINDOWS
+        self._inference_batch = memory.INFERENCE_WINDOWS  # fewer after memory ran out
         self._models, self._cases, self._clean = NETWORKS.anew(), CASES.anew(), CLEAN.anew()
         self._files, self._splits = FILES.anew(), SPLITS.anew()
         self.networks: Mapping[str, SegmentationModel] = {}
-        self._beside: dict[Place, Cell] = {}  # the unit's and those after it, all of its case and network
-        self._made: dict[Place, tuple[AttackedVolume, float]] = {}  # volumes and seconds of some of them
-        self._predicted: dict[Place, VolumePrediction] = {}  # by their source
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._glimpser = Glimpser()
         self._load_seconds, self._is_prepared = 0.0, False
@@ -135,21 +129,15 @@ class Worker:
         if refusal:
             logger.warning("%s", refusal)
 
-    def run(
-        self, unit: Unit, prefetch: Unit | None = None, beside: Sequence[Unit] = ()
-    ) -> tuple[Outcome, Masks | None]:
+    def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
         """Attacks a unit's case once and scores it on every target; meanwhile the case of unit `prefetch` is read.
 
-        Units `beside` come later, on the same case and network: as many as memory holds share the attack's passes.
         Returns rows without the scores of `scoring.shapes_of`, and the masks for these; None if they are not wanted or
         the unit failed. Raises StoreRefuses if its files cannot be saved.
         """
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         self._load_seconds, started, masks = 0.0, time.perf_counter(), None
-        if beside or place(unit) not in self._beside:
-            units = (unit, *beside) if beside else ()
-            self._beside, self._made, self._predicted = {place(each): each.cell for each in units}, {}, {}
         before = core_seconds()
         try:
             with trusting(self.spec.trust_code), code.steady():
@@ -180,13 +168,13 @@ class Worker:
         if prefetch:
             self._load_early(prefetch)
         if not self._is_prepared:
-            with self._time_loading():
+            with self._time_loading():  # or the imports of metrics would count as the first unit's scoring
                 scoring.prepare(metrics, self._device, self.spec.unavailable)
             self._is_prepared = True
         attacked, attack_seconds = self.attack(cell, case)
         started = time.perf_counter()
         volume = self._volume_scores(case, attacked.adversarial, cell, metrics)
-        volume_seconds = (time.perf_counter() - started) / len(unit.targets)
+        volume_seconds = (time.perf_counter() - started) / len(unit.targets)  # measured once for the rows of all
         in_space = space_converter(cell.dataset, case, attacked.adversarial, cell.source.space)
         scored, lost = list[_OnTarget](), list[Outcome]()
         for target in unit.targets:
@@ -236,10 +224,11 @@ class Worker:
         cell, started = unit.cell, time.perf_counter()
         model = self._model(target, cell)
         adversarial, error = in_space(target.space)
+        # The source's case serves where both spaces are one, unless the label is each model's own prediction.
         is_own = error is None and cell.dataset.reference == "label"
         seen = case if is_own else self._shown_case(cell, unit.ref, target)
         clean = self._clean_prediction(model, target, cell, seen)
-        prediction = self._predict_beside(model, adversarial, seen, target, cell)
+        prediction = self._predict(model, adversarial, seen, target, cell, cell.seed or 0)
         apart = scoring.shapes_of(self.spec.metrics)
         at_once = [metric for metric in self.spec.metrics if metric not in apart]
         scores = scoring.score_target(prediction, clean, attacked.relabel(seen), cell.dataset, at_once, error)
@@ -291,60 +280,29 @@ class Worker:
         if self.spec.reuse and self.spec.volumes:
             with self._time_loading():
                 return volumes.read(self.spec.volumes, cell, case.ref)
-        own = cell.key(case.ref, cell.source)[:2] if self._beside else ("", "")
-        if own not in self._made:
-            model, (reference, learned, surrogates) = self._model(cell.source, cell), self.needs(cell, case)
-            graphs, shape = self._graphs(cell), triple(case.image.shape[1:])
-            num_windows = len(attack_windows(shape, cell.source.roi_of(case.ref, shape)))
-            cells = {own: cell} | self._later(own, num_windows, model)
-            is_of_prediction = attacking.is_of_prediction(cell.attack, model, num_windows)
-            if is_of_prediction:
-                num_windows = models.num_windows(cell.source, shape, case.ref)
+        model, (reference, learned, surrogates) = self._model(cell.source, cell), self.needs(cell, case)
+        needs = reference, learned, surrogates, self._graphs(cell)
 
-            def attack(windows: int) -> dict[Place, AttackedVolume]:
-                at_once = min(windows, graphs) if is_of_prediction else windows
-                together = dict(islice(cells.items(), max(1, at_once // num_windows)))
-                with _passes_told((model, *surrogates), lambda passes: self.advance(passes // len(together))):
-                    if len(together) > 1:
-                        attacks = [(each.attack, each.seed) for each in together.values()]
-                        results = attacking.attack_in_step(attacks, model, case, windows, graphs)
-                        memory.raise_shortage(results)
-                        pairs = zip(together, results, strict=True)
-                        made = {at: result for at, result in pairs if isinstance(result, AttackedVolume)}
-                        if own in made:  # one that failed is attacked again, alone: the error may be another's
-                            return made
-                    needs = reference, learned, surrogates
-                    return {own: attacking.attack_case(cell.attack, model, case, cell.seed, windows, *needs, graphs)}
+        def attack(windows: int) -> AttackedVolume:
+            with _passes_told((model, *surrogates), self.advance):
+                return attacking.attack_case(cell.attack, model, case, cell.seed, windows, *needs)
 
-            # All that the memory of a step depends on: the model, and the attack without its budget.
-            step = {name: fact for name, fact in cell.attack_identity.items() if name != cell.attack.budget_name}
-            asked, coupled = {"model": cell.source.model_id, "attack": step, **_how(cell)}, cell.window_batch
-            wanted = coupled or self._batches.get(lambda: 0, **asked) or self.spec.window_batch
-            wanted = wanted or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share, surrogates)
-            started = time.perf_counter()
-            self.advance(0)
-            hint = memory.hint_for(cell.attack)
-            made, self.window_batch = memory.fit_memory(attack, wanted, hint, are_coupled=coupled is not None)
-            self._batches.put(self.window_batch, **asked)
-            seconds = (time.perf_counter() - started) / len(made)
-            self._made |= {at: (volume, seconds) for at, volume in made.items()}
-        attacked, seconds = self._made.pop(own)
+        # All that the memory of a step depends on: the model, and the attack without its budget.
+        step = {name: fact for name, fact in cell.attack_identity.items() if name != cell.attack.budget_name}
+        asked, coupled = {"model": cell.source.model_id, "attack": step, **_how(cell)}, cell.window_batch
+        # Windows that the last such step took, before those asked for: it may have run out of memory at more.
+        wanted = coupled or self._batches.get(lambda: 0, **asked) or self.spec.window_batch
+        wanted = wanted or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share, surrogates)
+        started = time.perf_counter()
+        self.advance(0)
+        hint = memory.hint_for(cell.attack)
+        attacked, self.window_batch = memory.fit_memory(attack, wanted, hint, are_coupled=coupled is not None)
+        self._batches.put(self.window_batch, **asked)
+        seconds = time.perf_counter() - started
         if self.spec.volumes and cell.saves:
             with self._time_loading():
                 self.keep(partial(volumes.save, self.spec.volumes, cell, case, attacked, seconds))
         return attacked, seconds
-
-    def _later(self, own: Place, num_windows: int, model: SegmentationModel) -> dict[Place, Cell]:
-        """Returns the cells after one, not yet attacked, that may share its passes; null rows, which take none, too."""
-
-        def kind(cell: Cell) -> tuple[bool, bool]:
-            return cell.attack.passes == (0, 0), attacking.is_of_prediction(cell.attack, model, num_windows)
-
-        after = dropwhile(lambda pair: pair[0] != own, self._beside.items())
-        open_cells = {at: cell for at, cell in after if at not in self._made and not cell.compile}
-        may = {at: cell for at, cell in open_cells.items() if attacking.may_go_in_step(cell.attack, model)}
-        mine = may.pop(own, None)
-        return {at: cell for at, cell in may.items() if mine and kind(cell) == kind(mine)}
 
     def _graphs(self, cell: Cell) -> int:
         """Returns the number of windows whose graphs an attack on the prediction of a volume keeps."""
@@ -382,34 +340,16 @@ class Worker:
         return self.learned.get(make, other=other, cell=cell.cell_id)
 
     def _predict(
-        self, model: SegmentationModel, images: list[Tensor], case: Case, target: ModelSpec, cell: Cell, seed: int = 0
-    ) -> list[VolumePrediction]:
+        self, model: SegmentationModel, image: Tensor, case: Case, target: ModelSpec, cell: Cell, seed: int = 0
+    ) -> VolumePrediction:
         windows, with_confidence = self._inference_batch, "calibration" in self.spec.metrics
         tolerances = cell.dataset.classes.tolerances_mm if "nsd" in self.spec.metrics else None
         file, space = self._file(cell, case.ref), target.space or cell.dataset.space
         grid = way_to_file(file, case, space, model.takes_volumes) if file else None
-        predictions, self._inference_batch = memory.segment(
-            model, images, case, windows, with_confidence, seed, tolerances, grid
+        prediction, self._inference_batch = memory.segment(
+            model, image, case, windows, with_confidence, seed, tolerances, grid
         )
-        return predictions
-
-    def _predict_beside(
-        self, model: SegmentationModel, image: Tensor, case: Case, target: ModelSpec, cell: Cell
-    ) -> VolumePrediction:
-        """Predicts a volume; where units beside it share passes, all that are made for their source at once."""
-        own = cell.key(case.ref, cell.source)[:2]
-        is_alone = own not in self._beside or target.model_id != cell.source.model_id or self.spec.reuse
-        if is_alone or model.smoothing is not None or model.takes_volumes:
-            return self._predict(model, [image], case, target, cell, cell.seed or 0)[0]
-        if own not in self._predicted:
-            made = {at: volume.adversarial for at, (volume, _) in self._made.items() if at not in self._predicted}
-            images = {own: image} | made
-            try:
-                predictions = self._predict(model, list(images.values()), case, target, cell)
-            except Exception:  # noqa: BLE001 (perhaps for another's volume: alone, it says so again)
-                return self._predict(model, [image], case, target, cell)[0]
-            self._predicted |= zip(images, predictions, strict=True)
-        return self._predicted.pop(own)
+        return prediction
 
     def _file(self, cell: Cell, ref: CaseRef) -> FileLabel | None:
         """Returns the label map of a case's file, if the cell is scored there."""
@@ -434,8 +374,7 @@ class Worker:
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanScores:
         def make() -> CleanScores:
             shown = memory.reference_case(case, cell.dataset, model) if model.clamps_last else case
-            (prediction,) = self._predict(model, [case.image], shown, target, cell)
-            file = self._file(cell, case.ref)
+            prediction, file = self._predict(model, case.image, shown, target, cell), self._file(cell, case.ref)
             if cell.dataset.reference == "prediction" and not model.clamps_last:
                 shown = replace(case, label=prediction.labels[None])
                 file = file and replace(file, label=prediction.scored.labels[None])

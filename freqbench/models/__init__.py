@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from freqbench.models.inference import num_windows as num_windows
     from freqbench.models.inference import predict as predict
     from freqbench.models.inference import prediction as prediction
-    from freqbench.models.inference import predictions as predictions
     from freqbench.models.inference import sliding_windows as sliding_windows
     from freqbench.models.loading import load as load
     from freqbench.models.networks.architectures import MODELS as MODELS
@@ -46,7 +45,7 @@ else:
         "defences.table": ("DEFENCES",),
         "inference": (
             *("JointModel", "SlidingWindowModel", "attack_windows", "assemble", "num_windows", "predict", "prediction"),
-            *("predictions", "sliding_windows"),
+            "sliding_windows",
         ),
         "loading": ("load",),
         "networks.architectures": ("MODELS",),

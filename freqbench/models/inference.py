@@ -173,34 +173,19 @@ def prediction(
     if file_grid is not None:
         raise UserError(f"{model.name}: {VOTES_ON_GRID}")
 
+    # Draws whose windows fill a batch; a CPU gains nothing from more than one.
+    is_alone = model.takes_volumes or next(model.parameters()).device.type == "cpu"
+    at_once = 1 if is_alone else max(1, window_batch // len(_windows_of(model, volume.shape[2:])))
+
     def segment(draws: Iterable[Tensor]) -> Iterator[Tensor]:
-        is_alone = model.takes_volumes or next(model.parameters()).device.type == "cpu"  # no gain from several
-        for some in ([draw] for draw in draws) if is_alone else (draws,):
-            yield from (each.labels for each in predictions(model, some, window_batch, case))
+        queue = iter(draws)
+        while some := list(islice(queue, at_once)):
+            yield from (each.labels for each in _stitch(model, some, window_batch, case))
 
     key = draw_seed("prediction", case)
     if isinstance(model.smoothing, Smoothing):
         return model.smoothing.vote(segment, volume, key, judge, seed)
     return model.smoothing.vote(segment, volume, key)
-
-
-def predictions(
-    model: SegmentationModel,
-    volumes: Iterable[Tensor],
-    window_batch: int,
-    case: str = "",
-    with_confidence: bool = False,
-    file_grid: FileGrid | Restore | None = None,
-) -> Iterator[VolumePrediction]:
-    """Predicts volumes `[1, C, H, W, D]` of one shape without smoothing: as many at once as have windows for a batch.
-
-    Arguments and refusals are those of `prediction`.
-    """
-    queue = iter(volumes)
-    for volume in queue:
-        at_once = max(1, window_batch // len(_windows_of(model, volume.shape[2:])))
-        some = [volume, *islice(queue, at_once - 1)]
-        yield from _stitch(model, some, window_batch, case, with_confidence, file_grid)
 
 
 def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "") -> Tensor:
@@ -420,7 +405,7 @@ class SlidingWindowModel(nn.Module):
     pass keeps the graphs of the first `kept` windows; the backward pass runs the batches of the others forward once
     more, so that only one of these is held at a time. A random defence draws anew for every window; the backward pass
     repeats the draws of the forward pass. The defence `smoothing` draws one change of the whole volume, and the logits
-    are the mean over its draws. `seat`, another such module that serves several attacks, takes the place of all passes.
+    are the mean over its draws.
 
     Attributes:
         num_forwards: forward passes of windows so far, those of backward passes included; each window counts as often
@@ -428,11 +413,8 @@ class SlidingWindowModel(nn.Module):
             way.
     """
 
-    def __init__(
-        self, model: SegmentationModel, window_batch: int = 1, kept: int = 0, seat: nn.Module | None = None
-    ) -> None:
+    def __init__(self, model: SegmentationModel, window_batch: int = 1, kept: int = 0) -> None:
         super().__init__()
-        self.seat = seat
         self.smoothing = model.defence if isinstance(model.defence, Smoothing) else None
         self._draws = model.draws if model.takes_keys else None
         self.model = model if self.smoothing is None else model.drop_defence()
@@ -466,9 +448,6 @@ class SlidingWindowModel(nn.Module):
         )
 
     def _logits(self, images: Tensor, keys: Sequence[int] | None) -> Tensor:
-        if self.seat is not None:
-            logits: Tensor = self.seat(images)
-            return logits
         stitched: Tensor = _Stitched.apply(images, self, keys)  # type: ignore[no-untyped-call]
         return self.model.head.logits_of(stitched) if self.model.averages_probabilities else stitched
 
@@ -499,8 +478,8 @@ class JointModel(SlidingWindowModel):
 
     joins_windows = True
 
-    def __init__(self, model: SegmentationModel, tiles: Sequence[Window], *how: Any) -> None:
-        super().__init__(model, *how)
+    def __init__(self, model: SegmentationModel, tiles: Sequence[Window], window_batch: int = 1, kept: int = 0) -> None:
+        super().__init__(model, window_batch, kept)
         self.tiles = tiles
 
     @property

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from torch import nn
 
 from freqbench.core import plugins
 from freqbench.core.code import Code, identify
@@ -17,8 +16,7 @@ from freqbench.core.types import CaseRef, Outputs, Shape
 from freqbench.models import entry
 from freqbench.models.defences.base import Defence
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter, Yields
-from freqbench.pipelines import AnySpace
-from freqbench.pipelines.monai import MonaiPipeline
+from freqbench.pipelines import AnySpace, Pipeline
 
 # A frozen file cannot be counted without computing: it counts as a UNet of the papers' size.
 FROZEN_FLOPS = 10**12
@@ -119,9 +117,9 @@ class ModelSpec(Origin):
     def codes(self) -> Iterator[Code]:
         """Identities of the code of others in it, as this process holds it; not of a network that a caller gave."""
         if self.code and self.checkpoint and plugins.names_class(self.arch):
-            yield identify(plugins.load_class(self.arch, nn.Module))
-        if isinstance(self.space, MonaiPipeline):
-            yield self.space.code
+            yield identify(plugins.load_class(self.arch, object))
+        if isinstance(self.space, Pipeline) and (code := self.space.code):
+            yield code
         for member in self.members:
             yield from member.codes
 

@@ -18,6 +18,8 @@ from freqbench.core.types import NativeCase, Outputs, Shape, Spacing
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from freqbench.core.code import Code
+
 Bounds = tuple[tuple[float, float], ...]
 """For each channel, the intensities of a network's input that 0 and 1 of the attacked volume are."""
 Volume = npt.NDArray[np.float32]
@@ -95,6 +97,11 @@ class Pipeline(abc.ABC):
     @abc.abstractmethod
     def described(self) -> Mapping[str, Any]:
         """The words that it consists of, as plain data."""
+
+    @property
+    def code(self) -> "Code | None":
+        """Identity of the code of others in it, as it is now; None: it has none."""
+        return None
 
     def identity(self) -> dict[str, Any]:
         """Returns all that changes what it makes of a file, code of others as it is now."""

@@ -125,6 +125,19 @@ def test_the_nodes_cache_is_neither_read_nor_written(
     assert "networks" in parts
 
 
+def test_an_interrupt_says_that_old_rows_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    first, path = execute(small(), tmp_path / "out"), write(tmp_path, small())
+    monkeypatch.setattr("freqbench.engine.attacking.attack_case", interrupt)
+    code, said, _ = bench("run", path, "--out", str(tmp_path / "out"), "--engine", "serial", "--fresh")
+    assert (code, "the rest are rows of earlier runs, which a run without --fresh keeps" in said) == (130, True)
+    assert runs_of(tmp_path / "out") == {first.run_id}
+
+
 @pytest.mark.integration
 def test_workers_of_ray_read_nothing_from_their_node(tmp_path: Path, kept: Path) -> None:
     content = {**on_disk(tmp_path), "resources": {"workers": 1, "threads": 1}}

@@ -49,6 +49,7 @@ def test_a_task_has_its_own_tolerance_and_other_lists_their_organs(
 ) -> None:
     folder.list(name=task, labels={"0": "air", "1": "Liver", "2": "left_kidney", "3": "cyst"})
     assert folder.dataset().classes.tolerances_mm == expected
+    assert folder.dataset().recipe().get("tolerances_mm") == (None if task == "mine" else expected), "organs say theirs"
 
 
 def test_bare_names_find_their_label(folder: Folder) -> None:

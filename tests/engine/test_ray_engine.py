@@ -158,19 +158,3 @@ def test_workers_that_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch)
     (warning,) = listener.said
     assert warning.startswith("worker 1 does not start, and the run goes on without it: ")
     assert "RuntimeError: Expected one of cpu, cuda" in warning
-
-
-@pytest.mark.integration
-def test_a_worker_gets_the_units_of_a_case_together_and_each_alone_after_a_death(tmp_path: Path) -> None:
-    """Goes in step, as on a GPU."""
-    attacks = [{"name": "pgd", "eps": ["2/255", "4/255", "8/255"], "steps": 2}]
-    good = units_of(small(attacks=attacks, datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 4}]))
-    expected = {row["case_key"] + row["cell_id"]: row for each in run_serially(good) for row in each.records}
-    units = with_fault(tmp_path / "faults", "die", 1, good)
-    collected = run_by_ray(units, ("dsc",), workers=1, batch=4, in_step=True)
-    rows = {row["case_key"] + row["cell_id"]: row for each in collected.outcomes for row in each.records}
-    assert len(rows) == len(units)
-    assert not any(each.failed for each in collected.outcomes)
-    assert max(row["window_batch"] for row in rows.values()) == 4
-    for key, row in expected.items():
-        assert rows[key]["dsc"] == pytest.approx(row["dsc"], abs=1e-3)

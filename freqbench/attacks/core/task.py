@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.attacks.core.calls import Draws, Generators, Passes, extremes
-from freqbench.attacks.core.in_step import InStep
 from freqbench.attacks.core.inputs import NOTHING, Given, check_logits
 from freqbench.attacks.core.objective import Objective
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule
@@ -205,11 +204,7 @@ class Task:
                 f"{self.name}: expected logits that a gradient goes through, got detached ones: return them from the "
                 "network as it computes them, or take an attack without gradients, such as square"
             )
-        seat = getattr(self.model, "seat", None) or self.model
-        if isinstance(seat, InStep):
-            gradient = seat.gradient(values.sum(), x)
-        else:
-            (gradient,) = torch.autograd.grad(values.sum(), x)
+        (gradient,) = torch.autograd.grad(values.sum(), x)
         self.passes.gradients.append(extremes(gradient))
         self.passes.backwards += 1
         self.passes.losses.append(values.detach())

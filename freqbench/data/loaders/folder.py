@@ -26,7 +26,7 @@ from freqbench.data.nsd_tolerances import organ_tolerances
 from freqbench.data.preprocess import check_room, prepared_shape, ras_grid
 from freqbench.data.scans import ListedCase, Scan, Stated, answer
 from freqbench.ops.classes import Classes
-from freqbench.pipelines import AnySpace
+from freqbench.pipelines import AnySpace, Pipeline
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -218,6 +218,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def recipe(self) -> dict[str, Any]:
         """Returns loader, revision, preprocessing and classes; also the class of each label, if one has another."""
         own = {"loader": self.loader, "revision": REVISION, **self.space.identity(), "labels": self.class_names}
+        tolerances, usual = self.classes.tolerances_mm, organ_tolerances(self.class_names[1:])
+        own |= {} if tolerances == usual else {"tolerances_mm": tolerances}  # of a list's task
         return own | self.reading.recipe()
 
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
@@ -255,7 +257,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         self._require_content(self._scan(ref.case_id), ref)
         wanted = space or self.space
         asked = {"case": self.case_key(ref), "space": wanted.identity()}
-        code = getattr(wanted, "code", None)  # of transforms, which may have read a file that no identity covers
+        code = wanted.code if isinstance(wanted, Pipeline) else None  # may have read a file that no identity covers
         stays = lambda: code is None or not code.opened  # noqa: E731
         return cache.cached_case(ref, lambda: super(ListedFolder, self).load(ref, wanted), stays=stays, **asked)
 

@@ -2,13 +2,13 @@
 
 Ray places, starts and restarts the workers. This module decides on retries, with Ray's own retries off: a worker does
 its units in the order in which it received them, so that the unit of a dying worker is known. If units are short, a
-worker has the next one before it ends the last, to save the round trip to the driver, and on a GPU all units of a case
-and network, whose attacks share passes; if it dies then, any may be at fault, and each is tried again alone.
+worker has the next one before it ends the last, to save the round trip to the driver; if it dies then, either may be at
+fault, and each is tried again alone.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -30,7 +30,6 @@ from freqbench.engine.rows import Masks, Outcome, score_masks
 from freqbench.engine.schedule import Schedule
 from freqbench.engine.scoring import shapes_of
 from freqbench.engine.worker import WorkerSpec
-from freqbench.job.cells import Unit
 
 TICK_S = 1.0
 STOP_S = 60.0
@@ -180,21 +179,14 @@ class _Driver:
             if unit is None:
                 return
             attempt = self._attempts.pop(id(unit), None) or Attempt(unit=unit)
-            is_shared = self._spec.in_step and not self._timeout and not attempt.is_retry
-            beside = self._schedule.take_beside(unit, kept=self._attempts) if is_shared else []
+            run = slot.actor.run.options(num_returns=2)
             following = self._schedule.next_unit(slot.clock.worker)
             if following and following.ref is unit.ref and following.cell.source is unit.cell.source:
                 following = None  # it has the same case, and sending a unit is the most expensive step
-            self._assign(slot, attempt, following, beside)
-            for each in beside:
-                self._assign(slot, Attempt(unit=each))
-
-    def _assign(self, slot: Slot, attempt: Attempt, prefetch: Unit | None = None, beside: Sequence[Unit] = ()) -> None:
-        run = slot.actor.run.options(num_returns=2)
-        outcome, masks = run.remote(attempt.unit, prefetch=prefetch, beside=beside)
-        slot.assigned.append(Assignment(attempt=attempt, outcome=outcome, masks=masks))
-        if len(slot.assigned) == 1:
-            self._begins(slot)
+            outcome, masks = run.remote(unit, prefetch=following)
+            slot.assigned.append(Assignment(attempt=attempt, outcome=outcome, masks=masks))
+            if len(slot.assigned) == 1:
+                self._begins(slot)
 
     def _may_share(self, slot: Slot) -> bool:
         """False if the unit at work or the next one was put back."""

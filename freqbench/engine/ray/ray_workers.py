@@ -40,12 +40,10 @@ class RemoteWorker(Worker):
         self._passes: int | None = None
         self.advance = partial(setattr, self, "_passes")
 
-    def run(
-        self, unit: Unit, prefetch: Unit | None = None, beside: Sequence[Unit] = ()
-    ) -> tuple[Outcome, Masks | None]:
+    def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
         """Runs a unit, as `Worker.run` does."""
         self._passes = None
-        return super().run(unit, prefetch, beside)
+        return super().run(unit, prefetch)
 
     def ready(self) -> tuple[str, str]:
         """Returns the id and the name of its machine, as soon as it can work."""

@@ -51,24 +51,6 @@ def test_a_row_is_that_of_the_cpu_within_the_tolerances(attack: dict[str, Any], 
 
 
 @pytest.mark.gpu
-def test_attacks_that_share_passes_leave_rows_within_the_tolerances(cuda: torch.device) -> None:
-    """Their backward pass waits for the others: on a GPU autograd has a single thread, which must not be the one."""
-    attacks = [{**FIRST, "eps": [0.05, 0.1]}, {"name": "vafa_opt", "q_max": 20, "steps": 3, "block": 8}]
-    datasets = [{"name": "phantom", "shape": [16, 16, 16], "cases": 1}]
-    units = units_of(small(attacks=attacks, datasets=datasets))
-    alone, in_step = Worker(spec_on(torch.device("cpu"))), Worker(spec_on(cuda))
-    expected = [add_surfaces(unit, *alone.run(unit)) for unit in units]
-    shared = [add_surfaces(unit, *in_step.run(unit, beside=units[1:] if unit is units[0] else ())) for unit in units]
-    for one, other in zip(expected, shared, strict=True):
-        assert not other.failed, other.records[0]["error"]
-        assert other.records[0]["window_batch"] == 3
-        differences = compare(
-            one.records[0], one.class_records[0], other.records[0], other.class_records[0]
-        ).differences
-        assert not [each for each in differences if not each.is_tolerated]
-
-
-@pytest.mark.gpu
 def test_fitting_windows_fit_and_a_share_of_memory_holds_less(cuda: torch.device) -> None:
     unit = unit_of(FIRST)
     model, case = models.load(unit.cell.source, cuda), unit.cell.dataset.load(unit.ref)
