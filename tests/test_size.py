@@ -15,19 +15,19 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 333,
         "analysis": 1459,
-        "api": 1291,
+        "api": 1302,  # regions of another order are a line
         "attacks": 6857,
         "audit": 3987,
         "cli": 2420,  # run --fresh
-        "core": 3660,  # files/kept.py, which took the caches of data, engine, job and models
-        "data": 6673,  # places of a file that is several channels
+        "core": 3666,  # files/kept.py, which took the caches of data, engine, job and models
+        "data": 6688,  # places of a file that is several channels
         "engine": 4442,  # run --fresh
         "exchange": 1023,
-        "job": 2633,
+        "job": 2709,  # labels that transforms change are matched to outputs
         "metrics": 1436,  # weights are checked when read
-        "models": 8543,  # files beside commands and bundles count
+        "models": 8600,  # files beside commands and bundles count
         "ops": 3467,
-        "pipelines": 1155,
+        "pipelines": 1326,  # a Compose whole: keys, label, laziness
         "remote": 458,
         "reporting": 7508,
         "results": 2098,
@@ -45,11 +45,11 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "engine": 6541,
         "exchange": 822,
         "golden": 556,
-        "job": 2175,  # a line for each key of a job
+        "job": 2179,  # a line for each key of a job
         "metrics": 1223,
-        "models": 7915,
+        "models": 7954,  # inferers by class and arguments
         "ops": 1749,
-        "pipelines": 1270,
+        "pipelines": 1503,  # six more pipelines of MONAI's, and whole runs
         "remote": 586,
         "reporting": 6491,
         "results": 1350,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2016,
     },
 }
-SUMS = {"freqbench": 61163, "tests": 64434}
+SUMS = {"freqbench": 61499, "tests": 64710}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
