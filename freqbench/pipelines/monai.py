@@ -257,12 +257,12 @@ class MonaiPipeline(Pipeline):
                 made_of[name] = tuple(dict.fromkeys(chain.from_iterable(map(made_of.__getitem__, of))))
         if not made_of:
             return Keys(out=None)
-        joined = [step.name for step in self.steps if short(type(step).__name__) == "ConcatItems"]
-        others = [name for name in made_of if name not in _LABELS]
-        found = [name for name in (_IMAGE, *joined[-1:]) if name in made_of] or [
-            name for name in others if name in (self.channels or others)
-        ]
-        if found[1:] and not joined:
+        joined = [step.name for step in self.steps if short(type(step).__name__) == "ConcatItems"][-1:]
+        others = [name for name in made_of if name not in _LABELS and name in (self.channels or made_of)]
+        if _IMAGE in made_of and (not joined or _IMAGE not in made_of[joined[0]]):
+            joined = [_IMAGE]
+        found = joined or others
+        if found[1:]:
             raise UserError(
                 f"{self.where}: expected one key of the network's input, got {', '.join(others)}: set channels of the "
                 f"model, such as channels: {{{others[0]}: 0}}, or join them by ConcatItemsd"
