@@ -131,8 +131,8 @@ def _assume_model(entry: ModelEntry, facts: Facts, dataset: Dataset | None) -> I
     if not entry.roi and (is_bare or not facts.roi):
         roi = adapter.volume_order(facts.roi) if facts.roi else DEFAULT_ROI
         yield Assumption("model", "roi", roi, "the default, as weights do not show their window")
-    names, is_told = dataset.class_names if dataset else (), (facts.class_map, entry.class_map) != (None, None)
-    if isinstance(facts.space, MonaiPipeline) and len(names) > 2 and not (is_told or facts.metadata.class_names):
+    is_told = (facts.class_map, entry.class_map) != (None, None) or facts.metadata.class_names
+    if dataset and isinstance(facts.space, MonaiPipeline) and not is_told and len(names := dataset.class_names) > 2:
         yield Assumption("model", "class_map", f"outputs in the order {', '.join(names[1:])}", "they have no names")
     if facts.space is None and not facts.knows_axes and "axes" not in told:
         yield Assumption("model", "input.axes", adapter.axes, f"towards {adapter.codes}")
