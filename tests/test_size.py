@@ -15,19 +15,19 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,
         "analysis": 1459,
-        "api": 1351,  # arguments are checked by value
+        "api": 1362,  # regions of another order are a line
         "attacks": 6857,
         "audit": 3991,
         "cli": 2422,  # run --fresh
-        "core": 3655,  # one digest by place, size and times
-        "data": 6749,  # label maps are turned, enhanced DICOM is read
-        "engine": 4451,  # run --fresh; lack of memory is told
+        "core": 3661,  # files/kept.py, which took the caches of data, engine, job and models
+        "data": 6764,  # places of a file that is several channels
+        "engine": 4451,  # run --fresh
         "exchange": 1023,
-        "job": 2634,
+        "job": 2709,  # labels that transforms change are matched to outputs
         "metrics": 1437,  # weights are checked when read
-        "models": 8637,  # files beside commands and bundles count
+        "models": 8692,  # files beside commands and bundles count
         "ops": 3467,
-        "pipelines": 1254,  # own classes of nnU-Net; box and mask of a saved volume
+        "pipelines": 1425,  # a Compose whole: keys, label, laziness
         "remote": 458,
         "reporting": 7509,
         "results": 2108,  # names that other packages may give
@@ -45,11 +45,11 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "engine": 6588,  # as in the package
         "exchange": 822,
         "golden": 556,
-        "job": 2174,  # a line for each key of a job
+        "job": 2178,  # a line for each key of a job
         "metrics": 1223,
-        "models": 8085,
+        "models": 8124,  # inferers by class and arguments
         "ops": 1749,
-        "pipelines": 1474,
+        "pipelines": 1707,  # six more pipelines of MONAI's, and whole runs
         "remote": 586,
         "reporting": 6496,
         "results": 1350,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61532, "tests": 65033}
+SUMS = {"freqbench": 61865, "tests": 65309}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -21,6 +21,7 @@ from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of
 from freqbench.data import Dataset
 from freqbench.engine.learning import TENSORS
+from freqbench.job import fit
 from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, facts_of, hub, source_of
 from freqbench.models.entry import COMMAND
 from freqbench.models.examination import mend
@@ -36,6 +37,7 @@ OF_A_MODULE = (
     "input",
     "preprocess",
     "transforms",
+    "channels",
     "bounds",
     "inference",
     "defence",
@@ -109,6 +111,14 @@ class Model:
             )
         require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names, spec.is_prompted)
         require_channels(spec.name, spec.checkpoint, self.channel_names, dataset.channel_names)
+        outputs = None if spec.class_map else fit.matching(spec.name, spec.space, dataset, [case.volume.ref])
+        if outputs and any(pair != (k,) for k, pair in outputs[0].items()):
+            found = {k: [*pair] for k, pair in outputs[0].items()}
+            raise UserError(
+                f"{spec.name}: expected the classes of {dataset.name} in the order of the outputs that its transforms "
+                f"make of labels, got others: load_model(..., num_classes={spec.num_classes}, classes={outputs[1]}, "
+                f"class_map={found}), or give the classes in that order"
+            )
         if isinstance(dataset, ArraysDataset):
             return dataset, replace(spec, space=None)
         if spec.space or self.trained is None or self.trained.identity() == dataset.space.identity():

@@ -21,7 +21,7 @@ from freqbench.core import names, types
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.names import AnyPath
-from freqbench.core.types import Reference, ScoredOn, Spacing
+from freqbench.core.types import Reference, ScoredOn, Spacing, triple
 from freqbench.data import attacked_native
 from freqbench.data.preprocess import resampling_error, space_converter, way_to_file
 from freqbench.engine import memory, rows, saved_volumes, scoring
@@ -239,6 +239,7 @@ class Result:
     def _distances(self, metrics: tuple[str, ...]) -> Scores:
         """Returns the distances of the volume from the clean one; computed once per set of metrics."""
         if metrics not in self._scores:
-            about = self.cell.source.roi_of(self.volume.ref), self.model.device, scoring.unavailable(metrics)
+            roi = self.cell.source.roi_of(self.volume.ref, triple(self.volume.image.shape[1:]))
+            about = roi, self.model.device, scoring.unavailable(metrics)
             self._scores[metrics] = scoring.score_volume(self.volume, self.adversarial, metrics, *about)
         return self._scores[metrics]

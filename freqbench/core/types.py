@@ -1,7 +1,7 @@
 """The core types that every room shares."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -145,6 +145,7 @@ class NativeCase:
         source: place of the image, for errors.
         stated: the sides as the file's header writes them, to the last digit, on which a toolchain's rounding of shapes
             may depend; None: as `spacing`.
+        values: reads the label map's own numbers `[1, H, W, D]`; None: they are its classes.
     """
 
     ref: CaseRef
@@ -154,6 +155,11 @@ class NativeCase:
     spacing: Spacing
     source: str
     stated: Spacing | None = None
+    values: "Callable[[], Tensor] | None" = None
+
+    def written(self) -> "Tensor":
+        """Returns the label map with the numbers of its file, before they were classes or codes of regions."""
+        return self.label if self.values is None else self.values()
 
 
 @dataclass(frozen=True, kw_only=True)

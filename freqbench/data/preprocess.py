@@ -401,10 +401,12 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor", space
     if adversarial.shape != case.image.shape:
         raise ValueError(f"expected the case's shape {tuple(case.image.shape)}, got {tuple(adversarial.shape)}")
     to_case = np.linalg.inv(case.affine) @ native.affine
-    attacked = torch.empty(native.image.shape)
+    attacked = native.image.to(torch.float32, copy=True)
     pipeline, beside = space if isinstance(space, Pipeline) else None, case.prepared
+    places = (beside.facts if beside else {}).get("channels", range(len(attacked)))  # that a pipeline joined
     kept = pipeline.voxels_to_keep(native, beside.facts) if pipeline and beside else None
     for channel, (low, high) in enumerate(case.native_ranges):
+        place = places[channel]
         if math.isnan(low):
             raise DataError(
                 f"{case.ref.case_id}: expected intensities in channel {channel} that the network's pipeline maps by a "
@@ -412,18 +414,18 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor", space
                 "save_adversarial and export"
             )
         if pipeline and beside and not _clips(pipeline, beside, channel):
-            low, high = min(low, float(native.image[channel].min())), max(high, float(native.image[channel].max()))
+            low, high = min(low, float(native.image[place].min())), max(high, float(native.image[place].max()))
             width = case.native_ranges[channel][1] - case.native_ranges[channel][0]
         else:
             width = high - low
         delta = (adversarial[channel] - case.image[channel]).mul_(width).numpy()
-        clean = native.image[channel].numpy()
+        clean = native.image[place].numpy()
         moved = _perturb(clean, delta, to_case, low, high)
         if kept is None and beside and beside.fixed is not None:
             np.copyto(moved, clean, where=(clean == 0) & _touches(beside.fixed[channel].numpy(), to_case, clean))
         elif kept is not None:
             np.copyto(moved, clean, where=kept)
-        attacked[channel] = torch.from_numpy(moved)
+        attacked[place] = torch.from_numpy(moved)
     return replace(native, image=attacked)
 
 

@@ -21,7 +21,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.files.kept import Kept
 from freqbench.core.machine import core_seconds, keep_freed_memory, slowdown
 from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of, require_trust, trusting
-from freqbench.core.types import Case, CaseRef, FileLabel
+from freqbench.core.types import Case, CaseRef, FileLabel, triple
 from freqbench.data import Dataset
 from freqbench.data.preprocess import space_converter, way_to_file
 from freqbench.engine import attacking, learning, memory, rows, scoring
@@ -249,7 +249,7 @@ class Worker:
             self._load_seconds += time.perf_counter() - started
 
     def _volume_scores(self, case: Case, adversarial: Tensor, cell: Cell, metrics: Sequence[str]) -> Scores:
-        roi = cell.source.roi_of(case.ref)
+        roi = cell.source.roi_of(case.ref, triple(case.image.shape[1:]))
         return scoring.score_volume(case, adversarial, metrics, roi, self._device, self.spec.unavailable)
 
     def _case(self, dataset: Dataset, ref: CaseRef, space: AnySpace | None) -> Case:

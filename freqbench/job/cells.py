@@ -177,4 +177,4 @@ class Unit:
         with sweep.prefix_errors(f"{self.cell.dataset.name}: {self.ref.case_id}"):
             if self.cell.attack.follows_prediction:
                 return num_windows(model, shape, self.ref)
-            return len(attack_windows(shape, model.roi_of(self.ref)))
+            return len(attack_windows(shape, model.roi_of(self.ref, shape)))

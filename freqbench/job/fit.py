@@ -5,15 +5,20 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.terminal import amount
-from freqbench.core.types import CaseRef
+from freqbench.core.types import IGNORED, CaseRef
 from freqbench.data import Dataset
 from freqbench.models import Facts, ModelEntry, source_of
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_ROI, seed_of
+from freqbench.models.resolving import plain_name
+from freqbench.ops.regions import members
+from freqbench.pipelines import AnySpace
+from freqbench.pipelines.monai import MonaiPipeline
 
 FIRST, LAST = 3, 10  # patients after whom an expected Dice is judged first, and for the last time
 FAR = 0.05  # Dice
@@ -50,16 +55,85 @@ def assumptions(
     """
     if facts.is_own or seed_of(facts.path) is not None or source_of(facts.arch).takes_volumes:
         return ()
-    return (*_assume_model(entry, facts), *(_assume_space(entry, facts, dataset, stated) if dataset else ()))
+    return (*_assume_model(entry, facts, dataset), *(_assume_space(entry, facts, dataset, stated) if dataset else ()))
 
 
-def _assume_model(entry: ModelEntry, facts: Facts) -> Iterator[Assumption]:
+def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Sequence[CaseRef]) -> Facts:
+    """Returns the facts with the class map that `matching` finds, unless the entry states one."""
+    outputs = None if entry.class_map is not None else matching(entry.name, facts.space, dataset, refs)
+    if outputs is None:
+        return facts
+    found, count, why = outputs
+    count = max(count, facts.num_classes or 0)
+    if count == len(found) + (not dataset.classes.overlap) and all(pair == (k,) for k, pair in found.items()):
+        return replace(facts, class_map={})
+    pairs = ", ".join(f"{k}: {[*each]}" for k, each in found.items())
+    note = (
+        f"class_map: {{{pairs}}}: outputs {why} as the classes of {dataset.name} are what its transforms make of labels"
+    )
+    return replace(facts, class_map=found, num_classes=count, notes=(*facts.notes, note))
+
+
+def matching(
+    name: str, space: AnySpace | None, dataset: Dataset, refs: Sequence[CaseRef]
+) -> tuple[dict[int, tuple[int, ...]], int, str] | None:
+    """Returns the output that each class is, the number of outputs and the evidence, if transforms change labels.
+
+    The outputs are what transforms of MONAI's make of the label: a class is the one of its name, if they name them,
+    else the one with the same voxels in the first LAST cases. Raises UserError if none or several have them, which a
+    `class_map` decides.
+    """
+    if not isinstance(space, MonaiPipeline) or dataset.reference == "prediction":
+        return None
+    names, theirs = [*map(plain_name, dataset.class_names)], space.region_names
+    if theirs and {*names[1:]} <= {*theirs}:
+        return {k: (1 + theirs.index(each),) for k, each in enumerate(names[1:], 1)}, len(theirs), "of the same names"
+    found = [pairs for ref in refs[:LAST] if (pairs := _same_voxels(space, dataset, ref)) is not None]
+    if not found:
+        return None
+    count, alike = max(number for number, _ in found), dict[int, tuple[int, ...]]()
+    for k in range(1, len(names)):
+        seen = [pairs[k] for _, pairs in found if k in pairs]
+        alike[k] = tuple(sorted(set.intersection(*seen))) if seen else ()
+    why = f"with the same voxels in {amount(len(found), 'case')}"
+    for k, each in alike.items():
+        if len(each) != 1:
+            shown = ", ".join(f"{number}: {[*pair]}" for number, pair in alike.items())
+            raise UserError(
+                f"{name}: expected one of the {count} outputs that its transforms make of labels {why} as "
+                f"{dataset.class_names[k]!r} of {dataset.name}, got {len(each)}: set classes: {count} and class_map of "
+                f"the model, such as {{{shown}}}"
+            )
+    return alike, count, why
+
+
+def _same_voxels(space: MonaiPipeline, dataset: Dataset, ref: CaseRef) -> tuple[int, dict[int, set[int]]] | None:
+    """Returns the number of outputs, and for each class those with its voxels in a case; None: labels stay."""
+    native = dataset.native(ref)
+    if (made := space.relabelled(native)) is None:
+        return None
+    label, first = native.label[0], int(dataset.classes.overlap)
+    is_split = bool(first) or len(made) > 1  # a channel an output, of regions without the background
+    count = len(made) if is_split else int(made.max()) + 1
+    outputs = {j: made[j - first] > 0.5 if is_split else made[0] == j for j in range(1, count + first)}
+    pairs = {}
+    for k in range(1, len(dataset.classes)):
+        voxels = members(label, k) if first else label == k
+        if voxels.any():  # else the case tells nothing of it
+            pairs[k] = {j for j, mask in outputs.items() if bool((mask == voxels)[label != IGNORED].all())}
+    return count, pairs
+
+
+def _assume_model(entry: ModelEntry, facts: Facts, dataset: Dataset | None) -> Iterator[Assumption]:
     is_bare, adapter = source_of(facts.arch).is_checkpoint, facts.input.merge_input(entry.input)
     told = {*(entry.input.model_fields_set if entry.input else ())}
     told |= {*(() if is_bare else facts.input.model_fields_set)}  # of a bare one, its architecture's alone
     if not entry.roi and (is_bare or not facts.roi):
         roi = adapter.volume_order(facts.roi) if facts.roi else DEFAULT_ROI
         yield Assumption("model", "roi", roi, "the default, as weights do not show their window")
+    is_told = (facts.class_map, entry.class_map) != (None, None) or facts.metadata.class_names
+    if dataset and isinstance(facts.space, MonaiPipeline) and not is_told and len(names := dataset.class_names) > 2:
+        yield Assumption("model", "class_map", f"outputs in the order {', '.join(names[1:])}", "they have no names")
     if facts.space is None and not facts.knows_axes and "axes" not in told:
         yield Assumption("model", "input.axes", adapter.axes, f"towards {adapter.codes}")
     if facts.space is None and told <= {"axes"}:

@@ -178,7 +178,8 @@ class Expansion:
 
     @cached_property
     def _facts(self) -> list[Mapping[str, Facts]]:
-        return [_facts_on(self._job.models, dataset) for dataset in self._datasets]
+        pairs = zip(self._datasets, self._refs, strict=True)
+        return [_facts_on(self._job.models, dataset, refs) for dataset, refs in pairs]
 
     @cached_property
     def _models(self) -> list[dict[str, ModelSpec]]:
@@ -314,15 +315,15 @@ def _black_box_warning(attack: Attack, source: ModelSpec, sources: Sequence[Mode
     return f"{attack.name}: not made on {source.name}, a black box: volumes of its other sources are scored on it"
 
 
-def _facts_on(given: Sequence[ModelEntry], dataset: Dataset) -> dict[str, Facts]:
+def _facts_on(given: Sequence[ModelEntry], dataset: Dataset, refs: Sequence[CaseRef]) -> dict[str, Facts]:
     facts = {}
     for i, entry in _members_first(given, dataset):
         if not entry.ensemble:
             with sweep.prefix_errors(f"models[{i}]"):
-                facts[entry.name] = facts_of(entry, len(dataset.classes), dataset.num_channels, dataset.class_names)
-                require_head(entry, facts[entry.name], dataset.name, dataset.classes)
-                own = facts[entry.name]
-                require_channels(entry.name, own.path, own.channel_names, dataset.channel_names)
+                found = facts_of(entry, len(dataset.classes), dataset.num_channels, dataset.class_names)
+                require_head(entry, found, dataset.name, dataset.classes)
+                require_channels(entry.name, found.path, found.channel_names, dataset.channel_names)
+                facts[entry.name] = fit.match_classes(entry, found, dataset, refs)
     return facts
 
 

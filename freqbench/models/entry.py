@@ -39,7 +39,7 @@ COMMAND = "command"
 IMAGE, LABELS = "{image}", "{labels}"
 OF_A_NETWORK = (
     *("arch", "args", "roi", "migration", "prefix", "input", "preprocess", "transforms", "bounds", "outputs"),
-    *("classes", "class_map"),
+    *("classes", "class_map", "channels"),
 )
 SEED_DIGITS = 18
 TRAIN = "train://"
@@ -65,6 +65,8 @@ class Inference(Strict):
         weighting: `constant`: all voxels of a window count alike; `gaussian`: voxels near its centre count more, by
             MONAI's importance map with sigmas of an eighth of the window; `nnunet`: the same by nnU-Net's map, whose
             centre is the upper of an even axis' two middle voxels.
+        sigma: sigmas of `gaussian`, as a share of the window.
+        whole: axes, as for `mirror`, along which a window is the whole volume, whatever `roi` says there: MONAI's -1.
         padding: fills a window on an axis where the volume is shorter: a number in the unit of the network's input,
             `reflect` or `replicate`. The smaller half comes first on the network's axis, as in MONAI and nnU-Net.
             `volume`: 0 of the volume, its lowest intensity, before `input`; padding and windows then follow the
@@ -84,12 +86,14 @@ class Inference(Strict):
     overlap: Overlap | tuple[Overlap, Overlap, Overlap] = 0.5
     windows: Literal["shifted", "even"] = "shifted"
     weighting: Literal["constant", "gaussian", "nnunet"] = "constant"
+    sigma: PositiveFloat = 0.125
+    whole: str = ""
     padding: Finite | Literal["reflect", "replicate", "volume"] = 0.0
     mirror: str = ""
     attack_mirrors: bool = False
     average: Literal["logits", "probabilities"] = "logits"
 
-    @field_validator("mirror")
+    @field_validator("mirror", "whole")
     @classmethod
     def _axes(cls, given: str) -> str:
         for axes in (AXES, FILE_AXES):
@@ -111,9 +115,16 @@ class Inference(Strict):
     def turn_to_file(self, codes: str) -> "Inference":
         """Returns the settings for a volume whose file has axes towards `codes`, its axes in place of the file's."""
         letters = {own: RAS_LETTERS[code][-1] for own, code in zip(FILE_AXES, codes, strict=True)}
-        mirror = sorted((letters.get(axis, axis) for axis in self.mirror), key=AXES.index)
+        mirror, whole = (
+            "".join(sorted((letters.get(axis, axis) for axis in axes), key=AXES.index))
+            for axes in (self.mirror, self.whole)
+        )
         overlap = ras_order(self.overlap, codes) if isinstance(self.overlap, tuple) else self.overlap
-        return self.model_copy(update={"mirror": "".join(mirror), "overlap": overlap})
+        return self.model_copy(update={"mirror": mirror, "whole": whole, "overlap": overlap})
+
+    def window(self, roi: Shape, shape: Shape) -> Shape:
+        """Returns the window in a volume of this shape, `whole` turned to its axes."""
+        return triple(shape[i] if axis in self.whole else roi[i] for i, axis in enumerate(AXES))
 
 
 DEFAULT_INFERENCE = Inference()
@@ -369,6 +380,8 @@ class ModelEntry(Strict):
         transforms: the pipeline of its training without augmentation, which MONAI runs: a list of `_target_` entries as
             in a bundle's `preprocessing`, or `module:function` that returns a Compose (needs trust). It takes the place
             of `preprocess`.
+        channels: for each key of an image that its transforms join, its channel or channels of the data, from 0 on:
+            `{t2: 0, adc: 1}`; None: the channels in the order of the keys.
         bounds: for each channel, the two intensities of its input that 0 and 1 of the attacked volume are, for a
             network with a pipeline of its own; None: by the pipeline's rule, which `plan` says.
         inference: its sliding window; None: the papers', or its folder's; for an ensemble, its members'.
@@ -408,6 +421,7 @@ class ModelEntry(Strict):
     input: InputAdapter | None = None
     preprocess: Preprocess | None = None
     transforms: Annotated[Any, PlainValidator(_transforms, json_schema_input_type=list[dict[str, Any]] | str)] = None
+    channels: dict[str, NonNegativeInt | tuple[NonNegativeInt, ...]] | None = None
     bounds: Annotated[tuple[Ends, ...], Field(min_length=1)] | None = None
     inference: Inference | None = None
     defence: Annotated[SerializeAsAny[Defence] | None, BeforeValidator(defence_of)] = None

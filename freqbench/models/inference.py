@@ -89,7 +89,7 @@ def num_windows(spec: ModelSpec, shape: Shape, ref: CaseRef) -> int:
     """Returns the number of windows that a model runs in one prediction of a case with this shape."""
     first = spec.members[0] if spec.members else spec
     inference = spec.inference.turn_to_file(ref.axes) if first.input.is_of_file else spec.inference
-    return len(sliding_windows(shape, spec.roi_of(ref), inference.overlap, inference.windows == "even"))
+    return len(sliding_windows(shape, spec.roi_of(ref, shape), inference.overlap, inference.windows == "even"))
 
 
 def _windows_of(model: SegmentationModel, shape: Sequence[int]) -> tuple[Window, ...]:
@@ -116,7 +116,7 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     else:
         from monai.data.utils import compute_importance_map
 
-        weights = compute_importance_map(model.roi, mode=model.inference.weighting, sigma_scale=0.125, **kind)
+        weights = compute_importance_map(model.roi, mode="gaussian", sigma_scale=model.inference.sigma, **kind)
     return weights[model.window_place(scores.shape[2:])]
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ from freqbench.models.networks.architectures import MODELS
 from freqbench.models.networks.construction import refusing
 from freqbench.models.sources import source_of
 from freqbench.models.sources.nnunet import folder_near
-from freqbench.models.sources.source import UNTRAINED, Facts, adapter_of, axes_of, spanning
+from freqbench.models.sources.source import UNTRAINED, Facts, adapter_of
 from freqbench.models.spec import ModelSpec
 from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace, Pipeline
@@ -67,9 +68,7 @@ def facts_of(
         if facts.arch == "nnunet" or source.takes_volumes:
             raise UserError(f"{entry.name}: expected no transforms for {path}, which brings its own: leave them out")
         pipeline = transforms_of(entry)
-        axes = axes_of(pipeline)
-        scaled = spanning(pipeline.bounds or [pipeline.stated_bounds])
-        facts = replace(facts, space=pipeline, input=InputAdapter(axes=axes, **scaled), knows_axes=True)
+        facts = replace(facts, space=pipeline, input=adapter_of(pipeline), knows_axes=True)
     named = facts.metadata.class_names or facts.class_names
     by_name = match_names(entry.name, path, named, class_names) if entry.class_map is None else {}
     if by_name and entry.is_prompted:
@@ -81,7 +80,7 @@ def facts_of(
         checkpoint=local,
         checkpoint_sha256=sha256,
         class_names=tuple(named),
-        class_map=by_name,
+        class_map=by_name or None,
         notes=(*at, *facts.notes, *said),
     )
 
@@ -107,6 +106,8 @@ def resolve(
     """
     asked = _spec_of_job(entry, num_classes, num_channels)
     facts = facts or facts_of(entry, num_classes, num_channels, class_names)
+    if facts.class_map and facts.num_classes:
+        entry = entry.model_copy(update={"class_map": facts.class_map, "classes": facts.num_classes})
     draft = _spec_of(asked, facts, entry, space)
     source = source_of(facts.arch)
     with naming(facts.path, facts.checkpoint):
@@ -155,13 +156,14 @@ def _spec_of(asked: ModelSpec, facts: Facts, entry: ModelEntry, space: AnySpace 
     _require_counts(asked, facts, entry, outputs)
     if facts.class_map:
         entry = entry.model_copy(update={"class_map": facts.class_map})
+    sliding = {**facts.inference, **({"whole": ""} if entry.roi else {})}  # the job's window is no volume
     draft = replace(
         asked,
         **facts.origin,
         roi=entry.roi or (adapter.volume_order(facts.roi) if facts.roi else DEFAULT_ROI),
         input=adapter,
         space=_space(entry, facts, space),
-        inference=entry.inference or validate(dict(facts.inference), Inference, where=entry.name),
+        inference=entry.inference or validate(sliding, Inference, where=entry.name),
         runs_code=source.runs_code,
         takes_volumes=source.takes_volumes,
         head=head,
@@ -192,6 +194,10 @@ def _require_agreement(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Non
         raise UserError(f"{name}: expected no class_map beside args.points, which are of the dataset's classes")
     if isinstance(draft.space, Pipeline):
         _require_no_other_input(name, entry.input, draft.inference)
+    if isinstance(draft.space, MonaiPipeline):
+        draft.space.bound(draft.num_channels)
+    elif entry.channels is not None:
+        raise UserError(f"{name}: expected no channels beside {facts.path}, which MONAI does not prepare: leave it out")
     for key, value in (("migration", entry.migration), ("prefix", entry.prefix)):
         if value is not None and (draft.is_random or key not in source_of(draft.arch).takes):
             raise UserError(
@@ -220,11 +226,12 @@ def _require_no_other_input(name: str, stated: InputAdapter | None, inference: I
 
 def transforms_of(entry: ModelEntry) -> MonaiPipeline:
     """Returns the pipeline of an entry's `transforms`."""
-    where, given = f"{entry.name}: transforms", entry.transforms
+    given = entry.transforms
+    stated: dict[str, Any] = {"where": f"{entry.name}: transforms", "bounds": entry.bounds, "channels": entry.channels}
     if isinstance(given, list | tuple):
-        return from_words(given, where, entry.bounds)
-    stated = {"function": given} if isinstance(given, str) else {"compose": given}
-    return MonaiPipeline(release=version("monai"), bounds=entry.bounds, where=where, **stated)
+        return from_words(given, **stated)
+    stated |= {"function": given} if isinstance(given, str) else {"compose": given}
+    return MonaiPipeline(release=version("monai"), **stated)
 
 
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
@@ -291,7 +298,8 @@ def resolve_network(
     space: AnySpace | None = entry.preprocess
     if entry.transforms is not None:
         pipeline = transforms_of(entry)
-        adapter, space = adapter_of(pipeline, num_channels), pipeline
+        adapter, space = adapter_of(pipeline), pipeline
+        pipeline.bound(num_channels)
         _require_no_other_input(name, entry.input, entry.inference or DEFAULT_INFERENCE)
     adapter = adapter.merge_input(entry.input)
     if next(net.parameters(), None) is None:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
@@ -170,10 +169,13 @@ class ModelSpec(Origin):
         lowest = (adapter.scale[0] - means) / stds
         return stated if follows_volume and np.all(lowest == padding) else {**stated, "padding": padding}
 
-    def roi_of(self, ref: CaseRef) -> Shape:
-        """Returns the ROI along the axes of a case's volume."""
+    def roi_of(self, ref: CaseRef, shape: Shape) -> Shape:
+        """Returns the ROI along the axes of a case's volume, which has this shape."""
         first = self.members[0] if self.members else self
-        return ras_order(self.roi, ref.axes) if first.input.is_of_file else self.roi
+        roi, inference = self.roi, self.inference
+        if first.input.is_of_file:
+            roi, inference = ras_order(roi, ref.axes), inference.turn_to_file(ref.axes)
+        return inference.window(roi, shape)
 
     @property
     def num_outputs(self) -> int:

@@ -151,30 +151,31 @@ class SegmentationModel(nn.Module):
         Weights and hooks are shared. A model that takes no prompts and follows no file's axes returns itself. A
         command, which `takes_volumes`, gets the case for its grid and unit.
         """
-        model = self._turned_to(case.ref.axes, case.prepared)
+        model = self._turned_to(case.ref.axes, case.prepared, triple(case.image.shape[1:]))
         if not self.takes_volumes:
             return model._add_prompts(self._policy.draw_points(case)[None]) if self._policy else model
         model = copy(model)
         model._case = case
         return model
 
-    def _turned_to(self, codes: str, prepared: Beside | None) -> "SegmentationModel":
+    def _turned_to(self, codes: str, prepared: Beside | None, shape: Shape) -> "SegmentationModel":
         """Returns the model for a volume whose file has axes towards `codes`, and what a pipeline made beside it."""
         roi, adapter, inference = self._of_file
         if isinstance(self.net, MeanOfProbabilities):
-            members = [member._turned_to(codes, prepared) for member in self.net.models]
+            members = [member._turned_to(codes, prepared, shape) for member in self.net.models]
             model = self._ensemble(self.net, members)
             if model is self:
                 return self
             model.roi, is_of_file = members[0].roi, members[0].is_of_file
         else:
-            if not adapter.is_of_file and prepared is None and self._prepared is None:
+            if not adapter.is_of_file and prepared is None and self._prepared is None and not inference.whole:
                 return self
             model = copy(self)
             model._prepared = _BesideWindows.from_volume(prepared, next(self.parameters()).device) if prepared else None
             is_of_file = adapter.is_of_file
             model.roi, model.adapter = ras_order(roi, codes) if is_of_file else roi, adapter.turn_to_file(codes)
         model.inference = inference.turn_to_file(codes) if is_of_file else inference
+        model.roi = model.inference.window(model.roi, shape)
         return model
 
     @property

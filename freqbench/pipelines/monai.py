@@ -1,12 +1,14 @@
-"""Runs a pipeline of MONAI's transforms by MONAI itself: its parser, its `Compose`, its inverse.
+"""Runs a pipeline of MONAI's transforms whole, by MONAI itself: its parser, its `Compose`, its inverse.
 
 Cardoso et al., arXiv:2211.02701.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
+from itertools import chain, cycle
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,11 @@ from freqbench.core.errors import CheckpointError, DataError, UserError, one_lin
 from freqbench.core.identity import digest
 from freqbench.core.input_space import file_codes, orient, ras_order, turned_affine
 from freqbench.core.limits import whole
-from freqbench.core.types import NativeCase, Outputs, Shape, Spacing, triple
+from freqbench.core.types import NO_LABEL, NativeCase, Outputs, Shape, Spacing, triple
 from freqbench.ops.regions import codes_of
 from freqbench.pipelines.pipeline import (
     DEVIATIONS,
     OFF_LINE,
-    Bounds,
     Line,
     Pipeline,
     PreparedInput,
@@ -39,6 +40,11 @@ NEUTRAL = ("LoadImage", "EnsureChannelFirst", "AddChannel", "AsChannelFirst", "E
 # Steps after the network that write files.
 _WRITING = ("SaveImage", "SaveClassification")
 _IMAGE, _PRED = "image", "pred"
+# Names of a label map's key in MONAI's tutorials.
+_LABELS = ("label", "labels", "seg", "mask", "segmentation")
+_BRATS = ("tumor core", "whole tumor", "enhancing tumor")
+# Steps that move keys of the dictionary, and no intensities.
+_MOVING = ("ConcatItems", "CopyItems", "DeleteItems", "SelectItems")
 _BEFORE, _AFTER = "preprocessing", "postprocessing"
 
 
@@ -111,6 +117,21 @@ class Config:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Keys:
+    """Keys of the dictionary that transforms work on.
+
+    Attributes:
+        out: key of the network's input; None: they take the image itself.
+        images: the keys of a case's channels that it is made of, in the order in which they are joined.
+        label: key of the label map; None: nothing says which it is.
+    """
+
+    out: str | None
+    images: tuple[str, ...] = ()
+    label: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class MonaiPipeline(Pipeline):
     """A `Compose` of MONAI's, stated in the words of a bundle, by a function's path, or as the object itself.
 
@@ -118,6 +139,7 @@ class MonaiPipeline(Pipeline):
         config: the configuration with `preprocessing` (and `postprocessing`) as a bundle writes it.
         function: `module:function` that returns the Compose; its code needs trust.
         compose: the Compose of a Python call.
+        channels: for each key of an image, its channels of the data; None: the data's channels in the joined order.
         where: place in the job or file, for errors.
     """
 
@@ -127,17 +149,26 @@ class MonaiPipeline(Pipeline):
     config: Mapping[str, Any] | None = field(default=None, repr=False)
     function: str | None = None
     compose: Any = field(default=None, repr=False)
+    channels: Mapping[str, int | Sequence[int]] | None = None
     where: str = field(default="transforms", compare=False)
 
     @property
     def described(self) -> Mapping[str, Any]:
-        """Its words in short, and the identity of the code of others in them."""
+        """Its words in short, the identity of the code of others in them, and the keys that it joins."""
         if self.config is not None:
-            words = {"words": self._words}
-            return words | {"code": self.code.digest} if plugins.is_trusted() and self.code.functions else words
+            code = {"code": self.code.digest} if plugins.is_trusted() and self.code.functions else {}
+            return {"words": self._words, **code, **self._binding}
         if self.function is not None:
-            return {"function": self.function, "code": digest([self.code.digest, self._called[1]])}
-        return {"code": self.code.digest}
+            return {"function": self.function, "code": digest([self.code.digest, self._called[1]]), **self._binding}
+        return {"code": self.code.digest, **self._binding}
+
+    @property
+    def _binding(self) -> dict[str, Any]:
+        """The channels of each key, unless one key has all, and what tells its Compose from a plain one."""
+        stated = self.channels or dict(zip(self.keys.images, range(len(self.keys.images)), strict=True))
+        bound = {key: [*np.atleast_1d(at).tolist()] for key, at in stated.items()}
+        is_plain = len(bound) < 2 and self.channels is None
+        return {**({} if is_plain else {"channels": bound}), **({"lazy": True} if self._compose.lazy else {})}
 
     @property
     def code(self) -> Code:
@@ -150,7 +181,8 @@ class MonaiPipeline(Pipeline):
 
     @cached_property
     def _all_steps(self) -> tuple[Any, ...]:
-        return *self.steps, self._own_steps
+        """The steps that make the network's input, or lead back from its output."""
+        return *(step for step in self.steps if {*getattr(step, "keys", ())} != {self.keys.label}), self._own_steps
 
     @cached_property
     def _called(self) -> tuple[Any, str]:
@@ -165,18 +197,19 @@ class MonaiPipeline(Pipeline):
         from monai.bundle import ConfigParser
 
         config = Config(where=self.where, content=self.config or {})
-        words = [node for id in config.items(f"{_BEFORE}::transforms") if (node := config.value(f"{id}::keys"))]
-        on_image = any(_IMAGE in ([keys] if isinstance(keys, str) else keys) for keys in words)
-        key = _IMAGE if on_image or not words else str(np.atleast_1d(words[0])[0])
-        parts = [
-            (part, key) for part, key in ((_BEFORE, key), (_AFTER, _PRED)) if isinstance(config.find(part), Mapping)
-        ]
-        made = {part: {"_target_": "Compose", "transforms": _kept_entries(config, part, key)} for part, key in parts}
+        parts = [part for part in (_BEFORE, _AFTER) if isinstance(config.find(part), Mapping)]
+        made = {}
+        for part in parts:
+            if short(target := str(config.find(f"{part}::_target_"))) != "Compose":
+                raise UserError(f"{self.where}: {part}: expected a Compose of MONAI's transforms, got {target}")
+            settings = config.given_values(part, "lazy", "overrides", "map_items", "unpack_items")
+            entries = _kept_entries(config, part, None if part == _BEFORE else _PRED)
+            made[part] = {"_target_": "Compose", "transforms": entries, **settings}
         return ConfigParser({**config.content, **made})
 
     @cached_property
-    def _compose(self) -> Any:
-        """The transforms before the network, as one Compose."""
+    def _made(self) -> Any:
+        """The transforms before the network as their author has them, nested ones in line."""
         from monai.transforms import Compose
 
         with running(f"{self.where}: MONAI cannot make them", UserError), quiet():
@@ -186,16 +219,15 @@ class MonaiPipeline(Pipeline):
                 made = self.compose if self.function is None else self._called[0]
         if not isinstance(made, Compose):
             raise UserError(f"{self.where}: expected a Compose of MONAI's transforms, got {type(made).__name__}")
-        kept = [step for step in made.flatten().transforms if short(type(step).__name__) not in NEUTRAL]
-        key = _key_of(kept)
-        return Compose([step for step in kept if key is None or key in getattr(step, "keys", (key,))])
+        return made.flatten()
 
     @cached_property
-    def steps(self) -> tuple[Any, ...]:
-        """The transforms before the network; raises UserError for a random one."""
-        from monai.transforms import RandomizableTrait
+    def _compose(self) -> Any:
+        """The transforms before the network, but for those that freqbench stands for; refuses a random one."""
+        from monai.transforms import Compose, RandomizableTrait
 
-        for step in self._compose.transforms:
+        kept = [step for step in self._made.transforms if short(type(step).__name__) not in NEUTRAL]
+        for step in kept:
             if isinstance(step, RandomizableTrait):
                 raise UserError(
                     f"{self.where}: expected transforms that draw nothing, got {type(step).__name__}: leave it out, as "
@@ -203,17 +235,79 @@ class MonaiPipeline(Pipeline):
                 )
             if hasattr(step, "allow_missing_keys"):
                 step.allow_missing_keys = True
+        made = self._made
+        own = {name: getattr(made, name) for name in ("map_items", "unpack_items", "lazy", "overrides")}
+        return Compose(kept, **own)
+
+    @property
+    def steps(self) -> tuple[Any, ...]:
+        """The transforms before the network; raises UserError for a random one."""
         return tuple(self._compose.transforms)
 
     @cached_property
-    def key(self) -> str | None:
-        """Key of the image in the transforms' dictionary; None: they take the image itself."""
-        return _key_of(self.steps)
-
-    def _run(self, image: Any) -> Any:
+    def keys(self) -> Keys:
+        """Keys of images and label, as the steps name them; raises UserError if several may be the network's input."""
+        made_of = dict[str, tuple[str, ...]]()  # for each key, those of the files that it is made of
+        for name in self._loaded:
+            made_of.setdefault(name, (name,))
         for step in self.steps:
-            image = step(image) if self.key is None else step({self.key: image})[self.key]
-        return image
+            for name in getattr(step, "keys", ()):
+                made_of.setdefault(name, (name,))
+            for name, of in _moved(step):
+                made_of[name] = tuple(dict.fromkeys(chain.from_iterable(map(made_of.__getitem__, of))))
+        if not made_of:
+            return Keys(out=None)
+        joined = [step.name for step in self.steps if short(type(step).__name__) == "ConcatItems"][-1:]
+        others = [name for name in made_of if name not in _LABELS and name in (self.channels or made_of)]
+        if _IMAGE in made_of and (not joined or _IMAGE not in made_of[joined[0]]):
+            joined = [_IMAGE]
+        found = joined or others
+        if found[1:]:
+            raise UserError(
+                f"{self.where}: expected one key of the network's input, got {', '.join(others)}: set channels of the "
+                f"model, such as channels: {{{others[0]}: 0}}, or join them by ConcatItemsd"
+            )
+        out = (found or [*made_of])[0]
+        files = [name for name in dict.fromkeys(chain.from_iterable(made_of.values())) if name not in made_of[out]]
+        label = next((name for name in files if name in _LABELS), files[0] if len(files) == 1 else None)
+        return Keys(out=out, images=made_of[out], label=label)
+
+    @cached_property
+    def _loaded(self) -> list[str]:
+        """Keys of all steps, those that load files among them."""
+        if self.config is None:
+            return [str(key) for step in self._made.transforms for key in getattr(step, "keys", ())]
+        config = Config(where=self.where, content=self.config)
+        loaders = [id for id in config.items(f"{_BEFORE}::transforms") if name_of(config, id) in NEUTRAL]
+        return [str(key) for id in loaders for key in np.atleast_1d(config.value(f"{id}::keys") or [])]
+
+    def bound(self, num_channels: int) -> dict[str, list[int]]:
+        """Returns the data's channels of each key of an image; raises UserError unless each has its place."""
+        images = self.keys.images or (_IMAGE,)
+        if self.channels is None:
+            if len(images) == 1:
+                return {images[0]: [*range(num_channels)]}
+            found = {key: [at] for at, key in enumerate(images)}
+        else:
+            found = {key: np.atleast_1d(at).tolist() for key, at in self.channels.items()}
+        if found.keys() != {*images} or sorted(chain.from_iterable(found.values())) != [*range(num_channels)]:
+            got = ", ".join(f"{key}: {at[0] if len(at) == 1 else at}" for key, at in found.items())
+            advice = ", ".join(f"{key}: {at}" for at, key in enumerate(images))
+            raise UserError(
+                f"{self.where}: expected the {num_channels} channels of the data, each once, under the keys "
+                f"{', '.join(images)}, got {{{got}}}: set channels of the model, such as channels: {{{advice}}}"
+            )
+        return {key: found[key] for key in images}
+
+    def _run(self, sample: Any, steps: Any = None) -> Any:
+        """Returns what the whole Compose makes of an image or a dictionary; an error names the step."""
+        try:
+            return (steps or self._compose)(sample)
+        except RuntimeError as error:
+            step = re.search(r"applying transform <?[\w.<>]*?(\w+) object", str(error))
+            if step is None or error.__cause__ is None:
+                raise
+            raise RuntimeError(f"{step[1]} cannot be run: {one_line(error.__cause__)}") from error
 
     def codes_of(self, codes: str) -> str:
         """Returns the directions of the network's axes for a file whose axes lie towards `codes`."""
@@ -233,19 +327,30 @@ class MonaiPipeline(Pipeline):
         volume = orient(torch.zeros(1).expand(1, *shape), "RAS", codes)
         image: Any = MetaTensor(volume, affine=torch.from_numpy(affine))
         with running(f"{self.where}: MONAI's transforms refuse a volume", UserError):
+            sample = image if self.keys.out is None else dict.fromkeys(self.keys.images, image)
             for step in self.steps:
                 if isinstance(step, LazyTrait) and not step.requires_current_data:
-                    given = image if self.key is None else {self.key: image}
-                    made = step(given, lazy=True)
-                    image = made if self.key is None else made[self.key]
+                    sample = step(sample, lazy=True)
+                for name, (of, *_) in _moved(step):
+                    sample = {**sample, **({name: sample[of]} if of in sample else {})}
+            image = sample if self.keys.out is None else sample[self.keys.out]
             return triple(map(int, image.peek_pending_shape())), file_codes(image.peek_pending_affine().numpy())
 
     @property
-    def stated_bounds(self) -> tuple[float, float] | None:
-        """Bounds of every channel as far as the last transform of intensities states them."""
+    def stated_bounds(self) -> tuple[tuple[float, float] | None, ...]:
+        """Bounds of the channels of each joined key, or once of every channel, as their last transform states them."""
+        return tuple(self._stated_bounds_of(key) for key in self.keys.images or (None,))
+
+    def _stated_bounds_of(self, key: str | None) -> tuple[float, float] | None:
         from monai.transforms import LazyTrait
 
-        of_intensities = [step for step in self.steps if not isinstance(step, LazyTrait)]
+        of_intensities = [
+            step
+            for step in self.steps
+            if not isinstance(step, LazyTrait)
+            and short(type(step).__name__) not in _MOVING
+            and (key is None or {key, self.keys.out} & {*getattr(step, "keys", (key,))})
+        ]
         if not of_intensities:
             return None
         last = of_intensities[-1]  # of a dictionary, around the transform of an array
@@ -261,9 +366,19 @@ class MonaiPipeline(Pipeline):
 
     @property
     def own_rule(self) -> str:
-        """Words on its bounds, which are those of every channel."""
-        stated = self.stated_bounds
-        return "its own ends" if stated is None else f"[{stated[0]:g}, {stated[1]:g}]"
+        """Words on its bounds, by key where several are joined."""
+        words = ["its own ends" if ends is None else f"[{ends[0]:g}, {ends[1]:g}]" for ends in self.stated_bounds]
+        named = map(" of ".join, zip(words, self.keys.images, strict=False))
+        return ", ".join(named) if len(words) > 1 else words[0]
+
+    @property
+    def rule(self) -> str:
+        """Sentence on its bounds, and on keys that take the data's channels unsaid."""
+        images = self.keys.images
+        if self.channels is not None or len(images) < 2:
+            return super().rule
+        order = ", ".join(f"{key}: {at}" for at, key in enumerate(images))
+        return f"{super().rule}; its keys are taken for the channels of the data in order, channels: {{{order}}}"
 
     def prepare(self, native: NativeCase) -> PreparedInput:
         """Prepares a file's volume by the transforms; its label goes to the nearest voxel of the same grid.
@@ -283,7 +398,8 @@ class MonaiPipeline(Pipeline):
             return resample(at, dst_affine=made.affine, spatial_size=made.shape[1:]).as_tensor().float()
 
         bounds = own_bounds(native.source, data, self._bounds_of(len(data)))
-        raw = to_grid(native.image, "bilinear", "border")
+        order = [*chain.from_iterable(self.bound(len(data)).values())]
+        raw = to_grid(native.image[order], "bilinear", "border")
         lines = tuple(map(line_of, raw.numpy(), data.numpy()))
         outside = to_grid(torch.ones(1, *native.image.shape[1:]), "nearest", "zeros") < 0.5
         fixed = torch.stack([outside[0] | _filled_voxels(*each) for each in zip(raw, data, lines, bounds, strict=True)])
@@ -295,8 +411,39 @@ class MonaiPipeline(Pipeline):
             bounds=bounds,
             lines=lines,
             fixed=fixed if fixed.any() else None,
-            facts={"affine": made.affine.tolist(), "trace": _plain(made.applied_operations)},
+            facts={"affine": made.affine.tolist(), "trace": _plain(made.applied_operations)}
+            | ({} if order == sorted(order) else {"channels": order}),
         )
+
+    @property
+    def region_names(self) -> tuple[str, ...]:
+        """Names of the regions that a transform makes of labels, whatever their numbers; empty: it says none."""
+        last = short(type(self._steps_of_labels[-1]).__name__) if self._steps_of_labels else ""
+        return _BRATS if last == "ConvertToMultiChannelBasedOnBratsClasses" else ()
+
+    @property
+    def _steps_of_labels(self) -> list[Any]:
+        """The transforms that change what the label's numbers mean."""
+        from monai.transforms import LazyTrait
+
+        of_label = [step for step in self.steps if self.keys.label in getattr(step, "keys", ())]
+        return [s for s in of_label if not isinstance(s, LazyTrait) and short(type(s).__name__) not in _MOVING]
+
+    def relabelled(self, native: NativeCase) -> Tensor | None:
+        """Returns the label map `[L, H, W, D]` of a file, on its grid, as the transforms change what its numbers mean.
+
+        None if none of them does, or the label map is no file's.
+        """
+        from monai.data import MetaTensor
+        from monai.transforms import Compose
+
+        key, steps = self.keys.label, self._steps_of_labels
+        if key is None or not steps or native.values is None:
+            return None
+        with running(f"{native.source}: MONAI's transforms refuse its label"):
+            label = MetaTensor(native.written().float(), affine=torch.from_numpy(native.affine))
+            made: Tensor = self._run({key: label}, Compose(steps))[key].as_tensor()
+        return made
 
     def again(self, attacked: NativeCase, clean: PreparedInput) -> Tensor:
         """Prepares an attacked volume, and brings it to the clean one's grid where a crop follows the voxels."""
@@ -311,8 +458,16 @@ class MonaiPipeline(Pipeline):
         """Returns the MetaTensor `[C, *grid]` that the transforms make of a file's volume."""
         from monai.data import MetaTensor
 
+        affine, keys = torch.from_numpy(native.affine), self.keys
         with running(f"{native.source}: MONAI's transforms refuse it"):
-            made = self._run(MetaTensor(native.image.clone(), affine=torch.from_numpy(native.affine)))
+            if keys.out is None:
+                made = self._run(MetaTensor(native.image.clone(), affine=affine))
+            else:
+                bound = self.bound(len(native.image))
+                sample = {key: MetaTensor(native.image[at].clone(), affine=affine) for key, at in bound.items()}
+                if keys.label is not None and not bool((native.label == NO_LABEL).all()):
+                    sample[keys.label] = MetaTensor(native.written().float(), affine=affine)
+                made = self._run(sample)[keys.out]
         if not isinstance(made, MetaTensor) or made.ndim != 4 or len(made) != len(native.image):
             got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
             raise DataError(
@@ -325,7 +480,10 @@ class MonaiPipeline(Pipeline):
             raise UserError(
                 f"bounds: expected one pair for each of the {num_channels} channels, got {len(self.bounds)}"
             )
-        return self.bounds or [self.stated_bounds] * num_channels
+        if self.bounds is not None or not self.keys.images:
+            return self.bounds or [*self.stated_bounds] * num_channels
+        pairs = zip(self.stated_bounds, self.bound(num_channels).values(), strict=True)
+        return [ends for ends, channels in pairs for _ in channels]
 
     def restore(
         self, facts: Mapping[str, Any], logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool
@@ -344,13 +502,16 @@ class MonaiPipeline(Pipeline):
         own = None if is_merged else self._own_steps
         with running("MONAI's transforms cannot restore a prediction"):
             likely = to_network(logits.softmax(dim=0) if head == "softmax" else logits.sigmoid())
+            key = self.keys.out
             for step in reversed(self.steps if own is None or with_probabilities else ()):
+                key = next((of for name, (of, *_) in _moved(step) if name == key), key)
                 if hasattr(step, "inverse"):
-                    likely = step.inverse(likely) if self.key is None else step.inverse({self.key: likely})[self.key]
+                    likely = step.inverse(likely) if key is None else step.inverse({key: likely})[key]
             made = likely
             if own is not None:
                 image = to_network(torch.zeros(1, *logits.shape[1:]))
-                made = own({_PRED: MetaTensor(logits, affine=image.affine), self.key or _IMAGE: image})[_PRED]
+                images = dict.fromkeys([*self.keys.images, self.keys.out or _IMAGE], image)
+                made = own({_PRED: MetaTensor(logits, affine=image.affine), **images})[_PRED]
         scores, probabilities = made.as_tensor(), likely.as_tensor().float()
         if head == "sigmoid":
             labels = codes_of(scores > 0.5)
@@ -365,10 +526,10 @@ class MonaiPipeline(Pipeline):
         return after if after and any(short(type(step).__name__) == "Invert" for step in after.transforms) else None
 
 
-def from_words(words: Sequence[Mapping[str, Any]], where: str, bounds: Bounds | None = None) -> MonaiPipeline:
+def from_words(words: Sequence[Mapping[str, Any]], where: str, **stated: Any) -> MonaiPipeline:
     """Returns the pipeline of a list of `_target_` entries, as a bundle's `preprocessing` has them."""
     config = {_BEFORE: {"_target_": "Compose", "transforms": [*words]}}
-    return MonaiPipeline(release=version("monai"), config=config, where=where, bounds=bounds)
+    return MonaiPipeline(release=version("monai"), config=config, where=where, **stated)
 
 
 def _filled_voxels(raw: Tensor, data: Tensor, line: Line | None, bounds: tuple[float, float]) -> Tensor:
@@ -388,10 +549,19 @@ def short(name: str) -> str:
     return last
 
 
-def _key_of(steps: Sequence[Any]) -> str | None:
-    """Returns the key of the image, `image` if it is there; None if the transforms take no dictionary."""
-    keys = [key for step in steps for key in getattr(step, "keys", ())]
-    return None if not keys else _IMAGE if _IMAGE in keys else str(keys[0])
+def _moved(step: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yields each key that a step makes, and those that it makes it of."""
+    match short(type(step).__name__):
+        case "ConcatItems":
+            yield step.name, tuple(step.keys)
+        case "CopyItems":
+            yield from ((name, (key,)) for name, key in zip(step.names, cycle(step.keys), strict=False))
+
+
+def name_of(config: Config, id: str) -> str:
+    """Returns `Spacing` for an entry of `Spacingd`, however it is written; empty for anything else."""
+    definition = config.find(id)
+    return short((definition.get("_target_") if isinstance(definition, Mapping) else None) or "")
 
 
 def is_on(config: Config, id: str, key: str) -> bool:
@@ -400,10 +570,11 @@ def is_on(config: Config, id: str, key: str) -> bool:
     return keys is None or key in ([keys] if isinstance(keys, str) else keys)
 
 
-def _kept_entries(config: Config, part: str, key: str) -> list[dict[str, Any]]:
-    """Returns the entries of a part of a configuration that change the image or prediction, references resolved.
+def _kept_entries(config: Config, part: str, key: str | None) -> list[dict[str, Any]]:
+    """Returns the entries of a part of a configuration, or those on a key alone, references resolved.
 
-    Without trust, expressions and classes outside of MONAI's transforms are refused by their place.
+    Entries that freqbench stands for are left out. Without trust, expressions and classes outside of MONAI's transforms
+    are refused by their place.
     """
     import monai.transforms as known
 
@@ -414,7 +585,7 @@ def _kept_entries(config: Config, part: str, key: str) -> list[dict[str, Any]]:
             raise UserError(f"{config.where}: {id}: expected an entry with _target_, got {node!r:.60}")
         package, _, last = str(node["_target_"]).rpartition(".")
         is_off = config.find(f"{id}::_disabled_") is True
-        if is_off or short(last) in (*NEUTRAL, *_WRITING) or not is_on(config, id, key):
+        if is_off or short(last) in (*NEUTRAL, *_WRITING) or not (key is None or is_on(config, id, key)):
             continue
         cls = getattr(known, last, None)
         if not isinstance(cls, type) or not f"{package or 'monai'}.".startswith("monai."):

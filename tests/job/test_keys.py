@@ -55,14 +55,16 @@ TRAINED = {
         "trained": {"checkpoint": "ROOT/a.safetensors", "identity": "0" * 16, "weights": "SHA256"},
     }
 }
+JOINED = {"models.0.transforms": [{"_target_": "ConcatItemsd", "keys": ["a", "b"], "name": "image"}]}
 STEPS = {"models.0.transforms": [{"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"}]}
 PAIRS = {"name": "p", "loader": "pairs", "image": "{case}_0.nii.gz", "label": "{case}_seg{rater}.nii.gz", "rater": 1}
 PAIRED = {"datasets.0": {**PAIRS, "root": "ROOT", "labels": 3}}
 LISTED = {"datasets.0": {"name": "l", "loader": "decathlon", "root": "ROOT", "split": "validation"}}
+TWO = {"datasets.0": {**PAIRED["datasets.0"], "image": ["{case}_0.nii.gz", "{case}_1.nii.gz"]}}
 STAND_IN = {"datasets.0": {"name": "s", "loader": "stand_in", "shape": SHAPE, "classes": ["no", "yes"], "cases": 1}}
 STRUCTURES = {"datasets.0": {"name": "t", "loader": "totalsegmentator", "root": "none", "classes": ["liver"]}}
 
-WINDOWS = {"average": "probabilities", "mirror": "H", "overlap": [0.5, 0.5, 0.25], "padding": "reflect"}
+WINDOWS = {"average": "probabilities", "mirror": "H", "overlap": [0.5, 0.5, 0.25], "padding": "reflect", "whole": "D"}
 WINDOWS |= {"weighting": "gaussian", "windows": "even"}
 INPUT = {"axes": "D-WH", "mean": 0.5, "scale": [0, 255], "std": 2}
 SPACE = {"crop_foreground": False, "intensity": "minmax", "resampling": "nnunet"}
@@ -83,6 +85,7 @@ MOVING: dict[str, Line] = {
     "model.arch": ({}, {"models.0.arch": "segresnet", "models.0.args": {"init_filters": 8}}),
     "model.args": ({}, {"models.0.args": {**ARGS, "num_res_units": 1}}),
     "model.bounds": ({**LISTED, **STEPS}, {"models.0.bounds": [[0, 100]]}),
+    "model.channels": ({**TWO, **JOINED}, {"models.0.channels": {"a": 1, "b": 0}}),
     "model.checkpoint": ({}, {"models.0.checkpoint": "random:1"}),
     "model.class_map": (MERGED, {"models.0.class_map": {1: [2], 2: [1], **{k: [k] for k in range(3, 6)}}}),
     "model.classes": (MERGED, {"models.0.classes": 8}),
@@ -96,6 +99,7 @@ MOVING: dict[str, Line] = {
     "model.preprocess": ({}, {"models.0.preprocess": {"pad_to": [32, 32, 32]}}),
     "model.roi": ({}, {"models.0.roi": [16, 16, 8]}),
     "model.transforms": (LISTED, STEPS),
+    "inference.sigma": ({"models.0.inference": {"weighting": "gaussian"}}, {"models.0.inference.sigma": 0.25}),
     "inference.attack_mirrors": ({"models.0.inference": {"mirror": "H"}}, {"models.0.inference.attack_mirrors": True}),
     **{f"inference.{name}": ({}, {"models.0.inference": {name: value}}) for name, value in WINDOWS.items()},
     **{f"input.{name}": ({}, {"models.0.input": {name: value}}) for name, value in INPUT.items()},

@@ -170,7 +170,7 @@ def test_preprocessing_of_a_bundle_is_its_space_unless_the_job_states_both_other
     folder = write()
     own = facts("bundle", folder)
     assert isinstance(own.space, MonaiPipeline)
-    assert own.space.stated_bounds == (-1.0, 1.0)
+    assert own.space.stated_bounds == ((-1.0, 1.0),)
     stated = facts("bundle", folder, input={}, preprocess={})
     assert (stated.space, stated.input.scale) == (None, (0.0, 1.0))
     Path(folder, "configs", "inference.json").write_text(json.dumps({**INFERENCE, "preprocessing": None}))
@@ -178,10 +178,36 @@ def test_preprocessing_of_a_bundle_is_its_space_unless_the_job_states_both_other
         facts("bundle", folder)
 
 
-def test_metadata_give_the_window_of_a_bundle_without_a_sliding_window(write: Write) -> None:
+INFERERS: list[tuple[dict[str, Any], tuple[int, ...], dict[str, Any]]] = [
+    ({"_target_": "SimpleInferer"}, (32, 32, 16), {"whole": "HWD"}),
+    ({"_target_": "SlidingWindowInferer", "roi_size": 8, "device": "cpu", "progress": True}, (8, 8, 8), {}),
+    ({"_target_": "monai.inferers.SlidingWindowInfererAdapt", "roi_size": [8, 16, -1]}, (8, 16, 16), {"whole": "D"}),
+    ({"_target_": "SlidingWindowInferer", "roi_size": [8, 8, 8], "mode": "gaussian", "sigma_scale": 0.25},
+     (8, 8, 8), {"weighting": "gaussian", "sigma": 0.25}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("inferer", "roi", "differs"), INFERERS)
+def test_an_inferer_is_read_by_its_class_and_arguments(
+    write: Write, inferer: dict[str, Any], roi: tuple[int, ...], differs: dict[str, Any]
+) -> None:
+    stated = facts("bundle", write(lambda config, metadata: config.update(inferer=inferer)))
+    usual = {"overlap": 0.25, "weighting": "constant", "padding": 0.0}
+    assert (stated.roi, dict(stated.inference)) == (roi, usual | differs)
+
+
+def test_an_inferer_that_an_expression_makes_is_read_with_trust(write: Write) -> None:
+    made = "$monai.inferers.SlidingWindowInferer([8, 8, 8], 1, 0.5, 'gaussian')"
+    with trusting():
+        stated = facts("bundle", write(lambda config, metadata: config.update(inferer=made)))
+    wanted = {"overlap": 0.5, "weighting": "gaussian", "padding": 0.0}
+    assert (stated.roi, dict(stated.inference)) == ((8, 8, 8), wanted)
+
+
+def test_a_roi_of_the_job_takes_the_place_of_whole_volumes(write: Write) -> None:
     folder = write(lambda config, metadata: config.update(inferer={"_target_": "SimpleInferer"}))
-    stated = facts("bundle", folder)
-    assert (stated.roi, dict(stated.inference)) == ((32, 32, 16), {})
+    inference = {roi: resolve(ModelEntry(name="m", bundle=folder, roi=roi), 3).inference for roi in (None, ROI)}
+    assert [each.whole for each in inference.values()] == ["HWD", ""]
 
 
 EXPRESSIONS = {
@@ -220,6 +246,10 @@ def told(**arguments: Any) -> Change:
     return lambda config, metadata: config["network_def"].update(arguments)
 
 
+def inferer(config: dict[str, Any], **arguments: Any) -> None:
+    config["inferer"].update(arguments)
+
+
 REFUSED: list[tuple[str, Change]] = [
     (r"expected a class of monai.networks.nets, got os.system", told(_target_="os.system")),
     (r"expected a class of monai.networks.nets, got monai.networks.nets.nn", told(_target_="monai.networks.nets.nn")),
@@ -250,7 +280,16 @@ REFUSED: list[tuple[str, Change]] = [
             {"_target_": "AsDiscreted", "keys": ["label", "pred"], "threshold": [None, 0.4], "argmax": [True, False]}
         ),
     ),
-    (r"inferer: roi_size.*got -1", lambda c, m: c.update(window=[-1, 8, 8])),
+    *(
+        (
+            rf"inferer: expected one of .*, got {name}: .*take the weights",
+            lambda c, m, name=name: inferer(c, _target_=name),
+        )
+        for name in ("SliceInferer", "SaliencyInferer", "own.SlidingWindowInferer")
+    ),
+    (r"inferer: unknown key 'with_coord'", lambda c, m: inferer(c, with_coord=True)),
+    (r"inferer: padding_mode: .*got 'circular'", lambda c, m: inferer(c, padding_mode="circular")),
+    (r"inferer: unknown key 'temperature'", lambda c, m: inferer(c, temperature=2)),
     (r"found neither", lambda c, m: (c.pop("inferer"), m.clear())),
 ]
 

@@ -1,5 +1,6 @@
-"""Twelve pipelines of MONAI's transforms in the words of a bundle, and MONAI's own prediction of a case by them."""
+"""Eighteen pipelines of MONAI's transforms in the words of a bundle, and MONAI's own prediction of a case by them."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import torch
 from monai import transforms
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.inferers import SlidingWindowInferer
 from monai.networks.nets import UNet
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 from pipelines.plans import TIE, Array, Ours, predicted_by
@@ -20,6 +20,8 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from freqbench import load_dataset, load_model
+from freqbench.job.fit import match_classes
+from freqbench.models import ModelEntry, facts_of
 
 Step = dict[str, Any]
 WINDOW = (24, 16, 16)
@@ -30,9 +32,31 @@ def step(name: str, **arguments: Any) -> Step:
     return {"_target_": f"{name}d", "keys": "image", **arguments}
 
 
+class Window(transforms.MapTransform):  # type: ignore[misc]
+    """A transform of one's own, with arguments."""
+
+    def __init__(self, keys: str, low: float, high: float) -> None:
+        super().__init__(keys)
+        self.low, self.high = low, high
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        made = {key: (data[key].clamp(self.low, self.high) - self.low) / (self.high - self.low) for key in self.keys}
+        return {**data, **made}
+
+
 RAS = step("Orientation", axcodes="RAS")
 NONZERO = step("NormalizeIntensity", nonzero=True, channel_wise=True)
 RANGE = step("ScaleIntensityRange", a_min=150, a_max=900, b_min=0.0, b_max=1.0, clip=True)
+
+
+SLIDING: Step = {"_target_": "SlidingWindowInferer", "sw_batch_size": 2, "overlap": 0.5, "mode": "gaussian"}
+JOINED = (
+    RANGE | {"keys": "adc"},
+    NONZERO | {"keys": "t2"},
+    step("ConcatItems", keys=["t2", "adc"]) | {"name": "image"},
+)
+REGIONS = step("ConvertToMultiChannelBasedOnBratsClasses", keys="label", et_label=3)
+EIGHTS = step("DivisiblePad", k=8)
 
 
 def spacing(*pixdim: float) -> Step:
@@ -53,6 +77,10 @@ class Words:
     has_skull: bool = False
     inverts: bool = False  # a bundle's own postprocessing leads back
     is_entry: bool = False  # stated as `transforms:` beside a checkpoint
+    keys: tuple[str, ...] = ("image",)
+    inferer: Step = dataclasses.field(default_factory=lambda: {**SLIDING, "roi_size": [*WINDOW]})
+    needs_trust: bool = False
+    order: tuple[int, ...] = (0, 1, 2)  # of the network's regions, for each of the data set
 
 
 PIPELINES = [
@@ -92,7 +120,7 @@ PIPELINES = [
             step("Orientation", axcodes="LPI"), spacing(1.3, 1.3, 1.3),
             step("CropForeground", source_key="image", select_fn="$lambda x: x > 0"), NONZERO,
         ),
-        has_skull=True, inverts=True,
+        has_skull=True, inverts=True, needs_trust=True,
     ),
     Words(
         name="resized with padding and crop",
@@ -109,6 +137,27 @@ PIPELINES = [
         name="histogram equalised (not affine), as `transforms:`",
         steps=(step("HistogramNormalize", num_bins=64, min=0, max=1),), is_entry=True,
     ),
+    Words(
+        name="keys of their own, each with its scaling, joined; spacing, Invertd",
+        steps=(*(each | {"keys": ["t2", "adc"]} for each in (RAS, spacing(1.3, 1.2, 1.4))), *JOINED),
+        channels=2, keys=("t2", "adc"), inverts=True,
+    ),
+    Words(
+        name="regions that the label's transform makes, in another order",
+        steps=(REGIONS, RAS | {"keys": ["image", "label"]}, NONZERO),
+        channels=4, has_skull=True, head="sigmoid", keys=("image", "label"), order=(1, 0, 2),
+    ),
+    Words(
+        name="a class of one's own, with arguments", needs_trust=True,
+        steps=({"_target_": "pipelines.bundles.Window", "keys": "image", "low": 300, "high": 800},),
+    ),
+    Words(name="SlidingWindowInfererAdapt, sigmas of a quarter", steps=(NONZERO,), inferer={
+        **SLIDING, "_target_": "monai.inferers.SlidingWindowInfererAdapt", "roi_size": [*WINDOW], "sigma_scale": 0.25,
+    }),
+    Words(name="SlidingWindowInferer of the whole third axis", steps=(RAS, EIGHTS, NONZERO), inferer={
+        **SLIDING, "roi_size": [16, 16, -1],
+    }),
+    Words(name="SimpleInferer, padded to eights", steps=(EIGHTS, NONZERO), inferer={"_target_": "SimpleInferer"}),
 ]  # fmt: skip
 
 
@@ -118,19 +167,18 @@ def config(words: Words) -> dict[str, Any]:
     discrete = {"argmax": True} if words.head == "softmax" else {"threshold": 0.5}
     after = [
         {"_target_": "Activationsd", "keys": "pred", **activation},
-        {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image",
+        {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": words.keys[0],
          "nearest_interp": False, "to_tensor": True},
         {"_target_": "AsDiscreted", "keys": "pred", **discrete},
     ]  # fmt: skip
     if not words.inverts:
         del after[1]
-    before = [{"_target_": "LoadImaged", "keys": "image"}, {"_target_": "EnsureChannelFirstd", "keys": "image"}]
+    before = [step(name, keys=[*words.keys]) for name in ("LoadImage", "EnsureChannelFirst")]
     return {
         "network_def": {"_target_": "UNet", "spatial_dims": 3, "in_channels": words.channels, "out_channels": OUTPUTS,
                         "channels": [6, 12], "strides": [2]},
         "preprocessing": {"_target_": "Compose", "transforms": [*before, *words.steps, step("EnsureType")]},
-        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [*WINDOW], "sw_batch_size": 2, "overlap": 0.5,
-                    "mode": "gaussian"},
+        "inferer": words.inferer,
         "postprocessing": {"_target_": "Compose", "transforms": after},
     }  # fmt: skip
 
@@ -169,7 +217,9 @@ def drawn(words: Words) -> tuple[Array, Array]:
     if words.has_skull:
         image *= np.square(places).sum(axis=0) < 0.6
     label = np.where((np.abs(places) < 0.4).all(axis=0), 1 + (places[0] > 0), 0).astype(np.uint8)
-    return image, label
+    return image, np.where((label == 1) & (places[1] > 0), 3, label).astype(
+        np.uint8
+    ) if "label" in words.keys else label
 
 
 def affine_of(words: Words) -> Array:
@@ -195,19 +245,21 @@ def by_monai(words: Words, data: Path) -> Theirs:
     files = [str(path) for path in sorted(data.glob("a_[0-9].nii.gz"))]
     parser = ConfigParser(config(words))
     before = parser.get_parsed_content("preprocessing")
-    sample = before({"image": files if len(files) > 1 else files[0]})
-    inferer = SlidingWindowInferer(WINDOW, sw_batch_size=2, overlap=0.5, mode="gaussian")
+    given: dict[str, Any] = {"image": files if len(files) > 1 else files[0], "label": str(data / "a_label.nii.gz")}
+    if "image" not in words.keys:
+        given = dict(zip(words.keys, files, strict=True))
+    sample = before({key: given[key] for key in words.keys})
     with torch.no_grad():
-        logits = inferer(sample["image"].as_tensor()[None], network(words.channels))[0]
+        logits = parser.get_parsed_content("inferer")(sample["image"].as_tensor()[None], network(words.channels))[0]
     likely = logits.softmax(0) if words.head == "softmax" else logits.sigmoid()
     sample["pred"] = MetaTensor(likely, affine=sample["image"].affine)
-    invert = transforms.Invertd("pred", before, "image", nearest_interp=False, to_tensor=True)
+    invert = transforms.Invertd("pred", before, words.keys[0], nearest_interp=False, to_tensor=True)
     back = invert(sample)["pred"].as_tensor().float().numpy()
     if words.head == "softmax":
         first, second = -np.sort(-back, axis=0)[:2]
         labels, ties = back.argmax(axis=0), (first > second) & (first - second < TIE)  # outside of a crop all are 0
     else:
-        labels = sum((back[k] > 0.5).astype(np.uint8) << k for k in range(OUTPUTS))
+        labels = sum((back[k] > 0.5).astype(np.uint8) << bit for bit, k in enumerate(words.order))
         ties = (np.abs(back - 0.5) < TIE).any(axis=0)
     image = sample["image"]
     return Theirs(image=image.as_tensor().float(), affine=image.affine, labels=np.asarray(labels), ties=ties)
@@ -215,23 +267,27 @@ def by_monai(words: Words, data: Path) -> Theirs:
 
 def by_freqbench(words: Words, bundle: str, data: Path) -> Ours:
     """Predicts the case by the bundle, or by its weights as a checkpoint with `transforms:`."""
-    if words.is_entry:
-        args = {"channels": [6, 12], "strides": [2]}
-        stated: Mapping[str, Any] = {"arch": "unet", "args": args, "roi": WINDOW, "transforms": [*words.steps]}
-        settings = {"overlap": 0.5, "weighting": "gaussian"}
-        model = load_model(f"{bundle}/models/model.pt", **stated, inference=settings)
-    else:
-        model = load_model(bundle)
     names: str | Sequence[str] = "{case}_0.nii.gz"
     if words.channels > 1:
         names = [f"{{case}}_{k}.nii.gz" for k in range(words.channels)]
     dataset = load_dataset(
         "pairs", root=str(data), image=names, label="{case}_label.nii.gz", intensity="minmax", **classes(words)
     ).dataset
+    if words.is_entry:
+        args = {"channels": [6, 12], "strides": [2]}
+        stated: Mapping[str, Any] = {"arch": "unet", "args": args, "roi": WINDOW, "transforms": [*words.steps]}
+        settings = {"overlap": 0.5, "weighting": "gaussian"}
+        model = load_model(f"{bundle}/models/model.pt", **stated, inference=settings)
+    else:
+        entry = ModelEntry(name="m", bundle=bundle)
+        found = match_classes(entry, facts_of(entry), dataset, dataset.refs()).class_map
+        mapped: dict[str, Any] = {"class_map": found, "classes": OUTPUTS, "num_classes": OUTPUTS + 1} if found else {}
+        model = load_model(bundle, **mapped)
     return predicted_by(model, dataset)
 
 
 def classes(words: Words) -> dict[str, Any]:
     if words.head == "softmax":
         return {"labels": ["background", "a", "b"]}
-    return {"labels": ["background", "a", "b", "c"], "regions": {"whole": [1, 2, 3], "core": [2, 3], "active": [3]}}
+    core = [1, 3] if "label" in words.keys else [2, 3]
+    return {"labels": ["background", "a", "b", "c"], "regions": {"whole": [1, 2, 3], "core": core, "active": [3]}}

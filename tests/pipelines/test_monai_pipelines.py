@@ -1,4 +1,4 @@
-"""Pipelines of MONAI's transforms against MONAI's own Compose, inferer and `Invertd`, in twelve ways."""
+"""Pipelines of MONAI's transforms against MONAI's own Compose, inferer and `Invertd`, in eighteen ways."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ CASES = [
 def test_the_map_of_the_file_is_that_of_monais_own_steps(words: Words, tmp_path: Path) -> None:
     """Input, and the restored map: all voxels but ties of rounding."""
     bundle, data = written(words, tmp_path)
-    with trusting("$" in str(words.steps)):
+    with trusting(words.needs_trust):
         theirs, ours = by_monai(words, data), by_freqbench(words, bundle, data)
     np.testing.assert_allclose(ours.in_their_axes(ours.seen), theirs.image, atol=1e-5)
     assert 0 <= float(ours.case.image.min()) <= float(ours.case.image.max()) <= 1

@@ -220,7 +220,7 @@ def test_a_module_of_python_takes_its_own_compose() -> None:
     compose = transforms.Compose([transforms.ScaleIntensityRanged("image", -100, 300, -1, 1, clip=True)])
     model = load_model(nn.Conv3d(1, 2, 1), roi=(8, 8, 8), transforms=compose)
     assert isinstance(model.spec.space, MonaiPipeline)
-    assert model.spec.space.stated_bounds == (-1, 1)
+    assert model.spec.space.stated_bounds == ((-1, 1),)
     other = transforms.Compose([transforms.ScaleIntensityRanged("image", -100, 299, -1, 1, clip=True)])
     identities = {json.dumps(MonaiPipeline(release="0", compose=each).identity()) for each in (compose, other)}
     assert len(identities) == 2

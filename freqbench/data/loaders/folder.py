@@ -4,9 +4,9 @@ import abc
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -27,6 +27,9 @@ from freqbench.data.preprocess import check_room, prepared_shape, ras_grid
 from freqbench.data.scans import ListedCase, Scan, Stated, answer
 from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace, Pipeline
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Raise it with every change of the output of `load` for the same files.
 REVISION = 1
@@ -278,6 +281,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             spacing=image.spacing,
             stated=image.stated,
             source=str(image.path),
+            values=partial(_values_of, image, label) if label and scan.reads_labels else None,
         )
 
     def faults(self, ref: CaseRef, space: AnySpace) -> Iterator[str]:
@@ -420,6 +424,15 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 def _grid(image: Header) -> tuple[tuple[Shape, Spacing], str]:
     """Returns shape and spacing of an image in RAS+, and the codes of its file's axes."""
     return ras_grid(image.shape, image.affine), file_codes(image.affine)
+
+
+def _values_of(image: Header, label: Header) -> "Tensor":
+    """Reads the numbers `[1, H, W, D]` of a label map, on the grid of its image."""
+    import torch
+
+    values = np.zeros(image.shape, np.int32)
+    values[label.place_in(image)] = image_files.read_integers(label, least=np.iinfo(np.int32).min)
+    return torch.from_numpy(values)[None]
 
 
 @storage.once_each_content

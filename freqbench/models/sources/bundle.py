@@ -9,24 +9,24 @@ runs the code behind a `$`.
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import BaseModel, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from freqbench.core.code import identify
-from freqbench.core.config import validate
+from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.files import programs
 from freqbench.core.limits import whole
 from freqbench.core.plugins import is_trusted
 from freqbench.core.types import Outputs, Shape, triple
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.entry import Finite, InputAdapter, ModelEntry, Overlap
+from freqbench.models.entry import DEFAULT_ROI, Finite, InputAdapter, ModelEntry, Overlap
 from freqbench.models.sources import source
 from freqbench.models.sources.source import Facts, Metadata, Source, adapter_of
 from freqbench.models.spec import ModelSpec
-from freqbench.pipelines.monai import NEUTRAL, Config, MonaiPipeline, is_on, short
+from freqbench.pipelines.monai import NEUTRAL, Config, MonaiPipeline, is_on, name_of
 
 _WEIGHTS = "models/model.pt"
 _UNREAD = ("docs/", "eval/")
@@ -35,6 +35,12 @@ _NETS = "monai.networks.nets"
 _BEFORE, _AFTER = "preprocessing", "postprocessing::transforms"
 # Steps after the network that leave the class of a voxel as it is.
 _HARMLESS = {"Invert", "SaveImage", "CopyItems", "DeleteItems", "SelectItems", "CastToType", *NEUTRAL}
+# Inferers whose windows are known, and their arguments that change no number.
+_WINDOWS = ("SlidingWindowInferer", "SlidingWindowInfererAdapt", "SimpleInferer")
+_SILENT = (
+    *("sw_batch_size", "sw_device", "device", "progress", "cache_roi_weight_map", "roi_weight_map", "cpu_thresh"),
+    *("buffer_steps", "buffer_dim"),
+)
 _THRESHOLDS = ("threshold", "logit_thresh", "threshold_values", "rounding")
 
 
@@ -60,13 +66,13 @@ class _Sizes(BaseModel):
     out_channels: PositiveInt
 
 
-class _Inferer(BaseModel):
-    """MONAI's sliding window, with MONAI's defaults."""
+class _Inferer(Strict):
+    """MONAI's sliding window, with MONAI's defaults; arguments that change no number are taken and left."""
 
-    roi_size: tuple[PositiveInt, PositiveInt, PositiveInt]
+    roi_size: tuple[int, int, int]
     overlap: Overlap | tuple[Overlap, Overlap, Overlap] = 0.25
     mode: Literal["constant", "gaussian"] = "constant"
-    sigma_scale: Annotated[float, Field(ge=0.125, le=0.125)] = 0.125
+    sigma_scale: PositiveFloat = 0.125
     padding_mode: Literal["constant", "reflect", "replicate"] = "constant"
     cval: Finite = 0.0
 
@@ -74,7 +80,15 @@ class _Inferer(BaseModel):
         """Returns the keys of `Inference` for a network with these axes."""
         padding = self.cval if self.padding_mode == "constant" else self.padding_mode
         overlap = adapter.volume_order(self.overlap) if isinstance(self.overlap, tuple) else self.overlap
-        return {"overlap": overlap, "weighting": self.mode, "padding": padding}
+        stated: dict[str, Any] = {"overlap": overlap, "weighting": self.mode, "padding": padding}
+        whole = [axis for axis, size in zip(adapter.axes.replace("-", ""), self.roi_size, strict=True) if size < 1]
+        stated |= {"whole": "".join(whole)} if whole else {}
+        return stated | ({} if self.sigma_scale == 0.125 or self.mode == "constant" else {"sigma": self.sigma_scale})
+
+    def roi(self, config: Config) -> Shape:
+        """Returns the window, along the axes of whole volumes that of the metadata, or one that networks take."""
+        usual = _spatial_shape(config) or DEFAULT_ROI
+        return triple(size if size > 0 else side for size, side in zip(self.roi_size, usual, strict=True))
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
@@ -103,18 +117,19 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         if config.find(_BEFORE) is None:
             raise UserError(f"{entry.name}: expected preprocess and input, as {path} has no {_BEFORE}: state both")
         content = {**config.content, **({"_code_": code} if (code := _code_sha256(path)) else {})}
-        space = MonaiPipeline(release=version("monai"), bounds=entry.bounds, config=content, where=config.where)
-        adapter = adapter_of(space, sizes.in_channels)
+        stated: dict[str, Any] = {"bounds": entry.bounds, "channels": entry.channels, "where": config.where}
+        space = MonaiPipeline(release=version("monai"), config=content, **stated)
+        adapter = adapter_of(space)
     return Facts(
         arch="bundle",
         code=_own_code(_build(config)) if is_trusted() else None,
-        roi=inferer.roi_size if inferer else _spatial_shape(config),
+        roi=inferer.roi(config),
         num_classes=sizes.out_channels,
         num_channels=sizes.in_channels,
         outputs=outputs,
         input=adapter,
         space=space,
-        inference=inferer.inference(adapter) if inferer else {},
+        inference=inferer.inference(adapter),
         notes=notes,
         metadata=Metadata(class_names=("background", *named) if named and outputs == "sigmoid" else None),
         class_names=named,
@@ -137,7 +152,7 @@ def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:
     """
     enabled = (id for id in config.items(_AFTER) if config.find(f"{id}::_disabled_") is not True)
     steps = [id for id in enabled if is_on(config, id, "pred")]
-    names = {id: _transform(config, id) for id in steps}
+    names = {id: name_of(config, id) for id in steps}
     chosen, has_regions, notes = False, False, list[str]()
     for id, name in names.items():
         if name not in ("Activations", "AsDiscrete"):
@@ -287,32 +302,47 @@ def _class(where: str, name: str) -> Any:
     return cls
 
 
-def _inferer(config: Config) -> _Inferer | None:
-    if str(config.find("inferer::_target_")).rpartition(".")[2] != "SlidingWindowInferer":
-        return None
-    settings = config.given_values("inferer", *_Inferer.model_fields)
-    if isinstance(size := settings.get("roi_size"), int):
-        settings["roi_size"] = [size] * 3
-    if isinstance(overlap := settings.get("overlap"), list) and len({*overlap}) == 1:
-        settings["overlap"] = overlap[0]
-    return validate(settings, _Inferer, f"{config.where}: inferer")
+def _inferer(config: Config) -> _Inferer:
+    """Returns the windows of a bundle's inferer, by its class and all of its arguments; refuses one that has others.
 
-
-def _spatial_shape(config: Config) -> Shape:
-    """Returns the window that the metadata states, for bundles without a sliding window."""
-    shape = config.find("_meta_::network_data_format::inputs::image::spatial_shape")
-    if not (isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)):
+    Without an inferer, as MONAI's evaluators do, and with SimpleInferer, the network takes whole volumes.
+    """
+    made, where = config.find("inferer"), f"{config.where}: inferer"
+    if made is None:
+        if _spatial_shape(config) is None:
+            raise UserError(
+                f"{where}: expected a SlidingWindowInferer with a roi_size, or metadata.json to give spatial_shape of "
+                "the image as three numbers: found neither"
+            )
+        return _Inferer(roi_size=(-1, -1, -1))
+    if isinstance(made, Mapping):
+        given = {key: config.value(f"inferer::{key}") for key in made if key[:1] != "_"}
+        name = str(config.find("inferer::_target_"))
+    else:  # an expression's
+        given, name = {**vars(made)}, f"{type(made).__module__}.{type(made).__name__}"
+    given = {key: getattr(each, "value", each) for key, each in given.items() if key not in _SILENT}
+    package, _, last = name.rpartition(".")
+    if last not in _WINDOWS or package.partition(".")[0] not in ("", "monai"):
         raise UserError(
-            f"{config.where}: expected inferer to be a SlidingWindowInferer with a roi_size, or metadata.json to give "
-            "spatial_shape of the image as three numbers: found neither"
+            f"{where}: expected one of {', '.join(_WINDOWS)}, got {name}: what it does is not known here: take the "
+            f"weights in {_WEIGHTS} as a checkpoint, with transforms, roi and inference"
         )
-    return triple(shape)
+    if last == "SimpleInferer":
+        return _Inferer(roi_size=(-1, -1, -1))
+    if isinstance(size := given.get("roi_size"), int):
+        given["roi_size"] = [size] * 3
+    if isinstance(overlap := given.get("overlap"), list | tuple) and len({*overlap}) == 1:
+        given["overlap"] = overlap[0]
+    if not given.get("with_coord"):
+        given.pop("with_coord", None)
+    return validate(given, _Inferer, where)
 
 
-def _transform(config: Config, id: str) -> str:
-    """Returns `Spacing` for `Spacingd`, `SpacingD`, `SpacingDict` and their full names; empty for anything else."""
-    definition = config.find(id)
-    return short((definition.get("_target_") if isinstance(definition, dict) else None) or "")
+def _spatial_shape(config: Config) -> Shape | None:
+    """Returns the sides of a volume that the metadata state; None if they state none."""
+    shape = config.find("_meta_::network_data_format::inputs::image::spatial_shape")
+    is_shape = isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)
+    return triple(shape) if is_shape else None
 
 
 SOURCE = Source(

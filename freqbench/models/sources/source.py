@@ -75,7 +75,8 @@ class Facts(Origin):
         inference: keys of `Inference`, as it was deployed.
         metadata: what freqbench itself wrote into the checkpoint, if it `is_own`; else at most names of regions.
         class_names, channel_names: what its files call its classes (background first) and channels; empty: not stated.
-        class_map: that of an entry, by the names of a dataset's classes; empty: both have them in one order.
+        class_map: that of an entry, by the names of a dataset's classes or as transforms of the label show it; empty:
+            the classes are in order; None: nothing tells.
         knows_axes: True if its axes are no assumption: freqbench trained it, nobody did, or it reads a file's header.
         path: where they are, as the job says, variables filled in; `checkpoint`: the same on this machine. `facts_of`
             sets both, and the hash.
@@ -88,10 +89,10 @@ class Facts(Origin):
     input: InputAdapter = DEFAULT_INPUT
     space: AnySpace | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)
+    class_map: Mapping[int, tuple[int, ...]] | None = None
     metadata: Metadata = field(default_factory=Metadata)
     class_names: tuple[str, ...] = ()
     channel_names: tuple[str, ...] = ()
-    class_map: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     is_own: bool = False
     knows_axes: bool = False
     path: str = ""
@@ -270,10 +271,9 @@ def axes_of(pipeline: Pipeline) -> str:
     return "".join("-" * (axis in against) + FILE_AXES[along[axis]] for axis in range(3))
 
 
-def adapter_of(pipeline: MonaiPipeline, num_channels: int) -> InputAdapter:
+def adapter_of(pipeline: MonaiPipeline) -> InputAdapter:
     """Returns the axes that a pipeline of MONAI's makes, and the intensities that arrays are given."""
-    bounds = pipeline.bounds or [pipeline.stated_bounds] * num_channels
-    return InputAdapter(axes=axes_of(pipeline), **spanning(bounds))
+    return InputAdapter(axes=axes_of(pipeline), **spanning(pipeline.bounds or pipeline.stated_bounds))
 
 
 def spanning(bounds: Sequence[tuple[float, float] | None]) -> dict[str, Any]:

@@ -40,14 +40,14 @@ def rows(root: Path) -> Iterator[dict[str, Any]]:
         }
     for number, words in enumerate(bundles.PIPELINES):
         bundle, data = bundles.written(words, root / f"bundle{number}")
-        with trusting("$" in str(words.steps)):
+        with trusting(words.needs_trust):
             of_monai, own = bundles.by_monai(words, data), bundles.by_freqbench(words, bundle, data)
         yield {
             "toolchain": f"monai {version('monai')}",
             "configuration": words.name,
             **alike(own.labels, of_monai.labels, of_monai.ties),
             "toolchain_alike_in_float16": "",
-            "input_differs_by": float((own.seen - of_monai.image).abs().max()),
+            "input_differs_by": float((own.in_their_axes(own.seen) - of_monai.image).abs().max()),
         }
 
 
