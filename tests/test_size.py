@@ -20,7 +20,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "audit": 3991,
         "cli": 2422,  # run --fresh
         "core": 3661,  # files/kept.py, which took the caches of data, engine, job and models
-        "data": 6764,  # places of a file that is several channels
+        "data": 6759,  # places of a file that is several channels
         "engine": 4451,  # run --fresh
         "exchange": 1023,
         "job": 2709,  # labels that transforms change are matched to outputs
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61865, "tests": 65309}
+SUMS = {"freqbench": 61860, "tests": 65309}
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -185,6 +185,7 @@ class Stated:
         ignored: labels whose voxels do not count.
         shared: sets of labels that some voxel holds together: their classes are regions then.
         tolerance_mm: tolerated distance of every class's surface; None: by organ.
+        channels: names of the images' channels; empty: not stated.
     """
 
     names: Mapping[int, str] = field(default_factory=dict)
@@ -193,6 +194,7 @@ class Stated:
     ignored: tuple[int, ...] = ()
     shared: frozenset[frozenset[int]] = frozenset()
     tolerance_mm: float | None = None
+    channels: tuple[str, ...] = ()
 
 
 def answer(ask: Callable[[str], T], path: str, what: str) -> T:

@@ -50,25 +50,21 @@ class Decathlon(ListedFolder):
     fold: Annotated[int, Field(ge=0)] | None = None
 
     def stated_labels(self) -> Stated:
-        """Returns the names of the list's labels, and the tolerance of its Decathlon task, if it is one."""
+        """Returns the names of the list's labels, the tolerance of its Decathlon task and its modalities, if any."""
         content = self._content()
         listed = content.get("labels")
         pairs = listed.items() if isinstance(listed, dict) else ()
         named = {number: str(name) for text, name in pairs if (number := whole(str(text))) is not None}
-        tolerance = nsd_tolerances.TASKS.get(str(content.get("name")).lower())
+        tolerance, channels = nsd_tolerances.TASKS.get(str(content.get("name")).lower()), content.get("modality")
+        kinds = [str(channels.get(str(k))) for k in range(len(channels))] if isinstance(channels, dict) else []
+        about: dict[str, Any] = {"tolerance_mm": tolerance, "channels": tuple(kinds)}
         if len(named) >= max(2, len(pairs)) and 0 in named:
-            return Stated(names=dict(sorted(named.items())), tolerance_mm=tolerance)
+            return Stated(names=dict(sorted(named.items())), **about)
         problem = DataError(
             f"{self.source}: expected `labels` with the names of labels 0 (background), 1, ..., got {listed!r}: "
             "give `labels` in the job file"
         )
-        return Stated(problem=problem, tolerance_mm=tolerance)
-
-    @property
-    def channel_names(self) -> tuple[str, ...]:
-        """The list's `modality`, if it has one for each number."""
-        named = self._content().get("modality")
-        return tuple(str(named.get(str(k))) for k in range(len(named))) if isinstance(named, dict) else ()
+        return Stated(problem=problem, **about)
 
     @property
     def source(self) -> str:

@@ -194,6 +194,11 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         )
 
     @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the channels by the folder's list; else none."""
+        return self._readable_labels().channels
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names from `labels`, else from the folder."""
         return self.reading.names

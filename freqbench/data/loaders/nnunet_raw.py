@@ -139,11 +139,6 @@ class NnunetRaw(ListedFolder):
             )
         return str(ending)
 
-    @property
-    def channel_names(self) -> tuple[str, ...]:
-        """Names in the folder's description."""
-        return tuple(map(str, self._channels().values()))
-
     def _channels(self) -> dict[str, Any]:
         content = self._content()
         channels = content.get("channel_names", content.get("modality"))
@@ -158,19 +153,20 @@ class NnunetRaw(ListedFolder):
         listed = self._labels()
         ignored = self.ignore if "ignore" in self.model_fields_set else listed.get(IGNORE, ())
         parts = {name: values for name, values in listed.items() if name != IGNORE}
+        about: dict[str, Any] = {"ignored": ignored, "channels": tuple(map(str, self._channels().values()))}
         if any(len(values) > 1 for values in listed.values()):
             labels = {value for values in parts.values() for value in values} | {0}
             names = {value: f"label {value}" if value else "background" for value in sorted(labels - {*ignored})}
             regions = {name: values for name, values in parts.items() if values != (0,)}
-            return Stated(names=names, regions=self._arrange(regions, ignored), ignored=ignored)
+            return Stated(names=names, regions=self._arrange(regions, ignored), **about)
         named = {value: name for name, (value,) in parts.items()}
         if len(named) >= max(2, len(parts)) and 0 in named:
-            return Stated(names=dict(sorted(named.items())), ignored=ignored)
+            return Stated(names=dict(sorted(named.items())), **about)
         problem = DataError(
             f"{self.source}: expected different labels, 0 for the background, got "
             f"{self._content()['labels']!r}: give `labels` in the job file"
         )
-        return Stated(problem=problem, ignored=ignored)
+        return Stated(problem=problem, **about)
 
     def _arrange(self, regions: Mapping[str, tuple[int, ...]], ignored: Sequence[int]) -> Mapping[str, tuple[int, ...]]:
         """Returns the regions; refuses another number in `regions_class_order`, and labels that do not count."""

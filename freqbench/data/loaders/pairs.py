@@ -75,12 +75,6 @@ class Pairs(ListedFolder):
                 )
         return self
 
-    @property
-    def channel_names(self) -> tuple[str, ...]:
-        """The modalities in which the patterns of the images end; none unless all do."""
-        words = [re.split(r"[._/-]", image_files.stem(pattern))[-1] for pattern in self.image]
-        return tuple(words) if {word.casefold() for word in words} <= {*MODALITIES} else ()
-
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the cases by their split, sorted; raises MissingDataError if no file fits the patterns."""
         what = "a label map", str(self.label)
@@ -184,8 +178,10 @@ class Pairs(ListedFolder):
         return tuple(dict.fromkeys(_names(self.image[0])))
 
     def stated_labels(self) -> Stated:
-        """Raises DataError, as label maps do not state their classes."""
-        raise DataError(f"{self.name}: expected `labels`, {NO_NAMES}, got none: give them")
+        """Returns no classes, as label maps state none, and the modalities in which all patterns of images end."""
+        words = tuple(re.split(r"[._/-]", image_files.stem(pattern))[-1] for pattern in self.image)
+        problem = DataError(f"{self.name}: expected `labels`, {NO_NAMES}, got none: give them")
+        return Stated(problem=problem, channels=words if {*map(str.casefold, words)} <= {*MODALITIES} else ())
 
 
 def _names(pattern: str) -> list[str]:
