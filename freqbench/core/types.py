@@ -157,7 +157,7 @@ class NativeCase:
     stated: Spacing | None = None
     values: "Callable[[], Tensor] | None" = None
 
-    def written(self) -> "Tensor":
+    def file_numbers(self) -> "Tensor":
         """Returns the label map with the numbers of its file, before they were classes or codes of regions."""
         return self.label if self.values is None else self.values()
 

@@ -110,7 +110,7 @@ def matching(
 def _same_voxels(space: MonaiPipeline, dataset: Dataset, ref: CaseRef) -> tuple[int, dict[int, set[int]]] | None:
     """Returns the number of outputs, and for each class those with its voxels in a case; None: labels stay."""
     native = dataset.native(ref)
-    if (made := space.relabelled(native)) is None:
+    if (made := space.relabel(native)) is None:
         return None
     label, first = native.label[0], int(dataset.classes.overlap)
     is_split = bool(first) or len(made) > 1  # a channel an output, of regions without the background

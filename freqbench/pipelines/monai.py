@@ -253,7 +253,7 @@ class MonaiPipeline(Pipeline):
         for step in self.steps:
             for name in getattr(step, "keys", ()):
                 made_of.setdefault(name, (name,))
-            for name, of in _moved(step):
+            for name, of in _moves(step):
                 made_of[name] = tuple(dict.fromkeys(chain.from_iterable(map(made_of.__getitem__, of))))
         if not made_of:
             return Keys(out=None)
@@ -331,7 +331,7 @@ class MonaiPipeline(Pipeline):
             for step in self.steps:
                 if isinstance(step, LazyTrait) and not step.requires_current_data:
                     sample = step(sample, lazy=True)
-                for name, (of, *_) in _moved(step):
+                for name, (of, *_) in _moves(step):
                     sample = {**sample, **({name: sample[of]} if of in sample else {})}
             image = sample if self.keys.out is None else sample[self.keys.out]
             return triple(map(int, image.peek_pending_shape())), file_codes(image.peek_pending_affine().numpy())
@@ -429,7 +429,7 @@ class MonaiPipeline(Pipeline):
         of_label = [step for step in self.steps if self.keys.label in getattr(step, "keys", ())]
         return [s for s in of_label if not isinstance(s, LazyTrait) and short(type(s).__name__) not in _MOVING]
 
-    def relabelled(self, native: NativeCase) -> Tensor | None:
+    def relabel(self, native: NativeCase) -> Tensor | None:
         """Returns the label map `[L, H, W, D]` of a file, on its grid, as the transforms change what its numbers mean.
 
         None if none of them does, or the label map is no file's.
@@ -441,7 +441,7 @@ class MonaiPipeline(Pipeline):
         if key is None or not steps or native.values is None:
             return None
         with running(f"{native.source}: MONAI's transforms refuse its label"):
-            label = MetaTensor(native.written().float(), affine=torch.from_numpy(native.affine))
+            label = MetaTensor(native.file_numbers().float(), affine=torch.from_numpy(native.affine))
             made: Tensor = self._run({key: label}, Compose(steps))[key].as_tensor()
         return made
 
@@ -466,7 +466,7 @@ class MonaiPipeline(Pipeline):
                 bound = self.bound(len(native.image))
                 sample = {key: MetaTensor(native.image[at].clone(), affine=affine) for key, at in bound.items()}
                 if keys.label is not None and not bool((native.label == NO_LABEL).all()):
-                    sample[keys.label] = MetaTensor(native.written().float(), affine=affine)
+                    sample[keys.label] = MetaTensor(native.file_numbers().float(), affine=affine)
                 made = self._run(sample)[keys.out]
         if not isinstance(made, MetaTensor) or made.ndim != 4 or len(made) != len(native.image):
             got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
@@ -504,7 +504,7 @@ class MonaiPipeline(Pipeline):
             likely = to_network(logits.softmax(dim=0) if head == "softmax" else logits.sigmoid())
             key = self.keys.out
             for step in reversed(self.steps if own is None or with_probabilities else ()):
-                key = next((of for name, (of, *_) in _moved(step) if name == key), key)
+                key = next((of for name, (of, *_) in _moves(step) if name == key), key)
                 if hasattr(step, "inverse"):
                     likely = step.inverse(likely) if key is None else step.inverse({key: likely})[key]
             made = likely
@@ -549,7 +549,7 @@ def short(name: str) -> str:
     return last
 
 
-def _moved(step: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _moves(step: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yields each key that a step makes, and those that it makes it of."""
     match short(type(step).__name__):
         case "ConcatItems":

@@ -280,8 +280,8 @@ def by_freqbench(words: Words, bundle: str, data: Path) -> Ours:
         model = load_model(f"{bundle}/models/model.pt", **stated, inference=settings)
     else:
         entry = ModelEntry(name="m", bundle=bundle)
-        found = match_classes(entry, facts_of(entry), dataset, dataset.refs()).class_map
-        mapped: dict[str, Any] = {"class_map": found, "classes": OUTPUTS, "num_classes": OUTPUTS + 1} if found else {}
+        pairs = match_classes(entry, facts_of(entry), dataset, dataset.refs()).class_map
+        mapped: dict[str, Any] = {"class_map": pairs, "classes": OUTPUTS, "num_classes": OUTPUTS + 1} if pairs else {}
         model = load_model(bundle, **mapped)
     return predicted_by(model, dataset)
 

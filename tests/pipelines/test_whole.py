@@ -94,7 +94,7 @@ def test_keys_that_cannot_be_bound_are_one_line(line: str, steps: Sequence[Any],
 def test_a_step_reads_the_label_with_the_numbers_of_its_file() -> None:
     steps = [t.MaskIntensityd("image", mask_key="label", select_fn=lambda label: label == 4), t.Identityd("label")]
     case = native(1)
-    wanted = by_monai(steps, {"image": case.image, "label": case.written()})
+    wanted = by_monai(steps, {"image": case.image, "label": case.file_numbers()})
     torch.testing.assert_close(pipeline(steps).prepare(case).data, wanted, rtol=0, atol=0)
 
 
@@ -138,14 +138,14 @@ MATCHED: list[tuple[Mapping[str, Sequence[int]], dict[int, tuple[int, ...]]]] = 
 ]
 
 
-@pytest.mark.parametrize(("regions", "found"), MATCHED, ids=["moved", "in order", "fewer", "named"])
+@pytest.mark.parametrize(("regions", "pairs"), MATCHED, ids=["moved", "in order", "fewer", "named"])
 def test_regions_are_outputs_of_the_same_voxels(
-    regions: Mapping[str, Sequence[int]], found: dict[int, tuple[int, ...]], tmp_path: Path
+    regions: Mapping[str, Sequence[int]], pairs: dict[int, tuple[int, ...]], tmp_path: Path
 ) -> None:
     """MONAI's are the core (1, 3), all, and the active tumour (3)."""
     entry, facts, dataset = matched(REGIONS, tmp_path, labels=["background", "a", "b", "c"], regions=regions)
-    assert facts.class_map == found
-    assert bool(found) == any(note.startswith("class_map: {1: [") for note in facts.notes)
+    assert facts.class_map == pairs
+    assert bool(pairs) == any(note.startswith("class_map: {1: [") for note in facts.notes)
     assert not [each for each in assumptions(entry, facts, dataset) if each.key == "class_map"]
 
 
@@ -173,5 +173,5 @@ def test_numbers_that_a_transform_exchanges_are_exchanged_back(tmp_path: Path) -
 def test_an_order_that_nothing_tells_is_assumed(tmp_path: Path) -> None:
     words = replace(SOFTMAX, steps=(step("NormalizeIntensity"),))
     entry, facts, dataset = matched(words, tmp_path, labels=["background", "a", "b"], label_map={1: 1, 2: 2, 3: 0})
-    found = [str(each) for each in assumptions(entry, facts, dataset) if each.key == "class_map"]
-    assert found == ["class_map: outputs in the order a, b (they have no names)"]
+    lines = [str(each) for each in assumptions(entry, facts, dataset) if each.key == "class_map"]
+    assert lines == ["class_map: outputs in the order a, b (they have no names)"]
