@@ -13,24 +13,24 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
-        ".": 341,
-        "analysis": 1459,
+        ".": 341,  # a metric called as a column is refused
+        "analysis": 1459,  # rows of several releases
         "api": 1362,  # regions of another order are a line
         "attacks": 6857,
         "audit": 3991,
         "cli": 2422,  # run --fresh
-        "core": 3661,  # files/kept.py, which took the caches of data, engine, job and models
-        "data": 6759,  # places of a file that is several channels
-        "engine": 4451,  # run --fresh
+        "core": 3661,  # code.py: what code does is its identity; kept.py: the one keeper; programs.py: files that a program reads
+        "data": 6759,  # channels by name, enhanced DICOM, maps in other axes
+        "engine": 4451,  # run --fresh; workers refuse what was not planned
         "exchange": 1023,
         "job": 2709,  # labels that transforms change are matched to outputs
         "metrics": 1437,  # weights are checked when read
-        "models": 8692,  # files beside commands and bundles count
+        "models": 8692,  # names before numbers, inferers, files beside commands
         "ops": 3467,
         "pipelines": 1425,  # a Compose whole: keys, label, laziness
         "remote": 458,
         "reporting": 7509,
-        "results": 2108,  # names that other packages may give
+        "results": 2108,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
@@ -40,8 +40,8 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "audit": 2392,
         "cli": 2225,  # run --fresh
         "cluster": 409,
-        "core": 1741,  # the one keeper's contract, in each of its three places
-        "data": 6116,  # as in the package
+        "core": 1741,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6117,  # as in the package
         "engine": 6588,  # as in the package
         "exchange": 822,
         "golden": 556,
@@ -52,7 +52,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "pipelines": 1707,  # six more pipelines of MONAI's, and whole runs
         "remote": 586,
         "reporting": 6496,
-        "results": 1350,
+        "results": 1350,  # as in the package
         "security": 1707,
         "third_party": 891,
         "tools": 6155,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61860, "tests": 65309}
+SUMS = {"freqbench": 61860, "tests": 65310}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

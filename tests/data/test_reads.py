@@ -186,6 +186,7 @@ def test_headers_of_hundreds_of_series_are_kept(tmp_path: Path, monkeypatch: pyt
     """A plan lists the cases in turn, so that a cache of fewer would keep none until the next turn."""
     for number in range(300):
         put_series(tmp_path / f"{number:03}", volume()[0][:4, :4, :2] + number)
+    monkeypatch.setattr("freqbench.core.files.downloads.YOUNG_NS", 0)  # files of a minute ago
     stacked = _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
     for _ in range(2):
         assert len(made("dicom", root=str(tmp_path), reference="prediction", labels=2).refs()) == 300

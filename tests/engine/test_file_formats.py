@@ -14,7 +14,7 @@ from freqbench.results import Store
 pytestmark = pytest.mark.integration
 
 OF_THE_FILE = {"dataset", "case_key", "cell_id", "finished_at"}
-MEASURED = ("seconds", "bytes")  # parts of the names of what is measured
+MEASURED = ("seconds", "bytes", "releases")  # parts of the names of what is measured, or of the readers
 
 
 @pytest.mark.parametrize("score_on", ["grid", "file"])

@@ -67,7 +67,7 @@ def test_glimpses_have_the_numbers_of_the_saved_maps_and_the_dice_of_the_row(out
     glimpses = paths_of(str(out))
     assert glimpses.keys() == {key[:2] for key in scores}
     for (cell, case), path in glimpses.items():
-        shown = read(path)
+        shown = read(path, {})
         assert isinstance(shown, Slice)
         models = [caption.split(",")[0] for caption in shown.captions[5:]]
         assert shown.captions[4].startswith(f"{models[0]}, clean, DSC ")
