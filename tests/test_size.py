@@ -19,7 +19,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "attacks": 6857,
         "audit": 3991,
         "cli": 2422,  # run --fresh
-        "core": 3661,  # code.py: what code does is its identity; kept.py: the one keeper; programs.py: files that a program reads
+        "core": 3661,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
         "data": 6759,  # channels by name, enhanced DICOM, maps in other axes
         "engine": 4451,  # run --fresh; workers refuse what was not planned
         "exchange": 1023,
