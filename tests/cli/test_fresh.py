@@ -138,7 +138,7 @@ def test_an_interrupt_says_that_old_rows_are_left(
     assert runs_of(tmp_path / "out") == {first.run_id}
 
 
-@pytest.mark.integration
+@pytest.mark.slow  # Ray starts twice
 def test_workers_of_ray_read_nothing_from_their_node(tmp_path: Path, kept: Path) -> None:
     content = {**on_disk(tmp_path), "resources": {"workers": 1, "threads": 1}}
     with environment({node_cache.LIMIT: "0"}):
