@@ -15,7 +15,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
         "analysis": 1459,  # rows of several releases
-        "api": 1362,  # regions of another order are a line
+        "api": 1364,  # regions of another order are a line
         "attacks": 6857,
         "audit": 3991,
         "cli": 2422,  # run --fresh
@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3847,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3852,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
         "audit": 2392,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61860, "tests": 65310}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 61862, "tests": 65315}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
