@@ -20,7 +20,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "audit": 3991,
         "cli": 2422,  # run --fresh
         "core": 3661,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
-        "data": 6759,  # channels by name, enhanced DICOM, maps in other axes
+        "data": 6762,  # channels by name, enhanced DICOM, maps in other axes
         "engine": 4451,  # run --fresh; workers refuse what was not planned
         "exchange": 1023,
         "job": 2709,  # labels that transforms change are matched to outputs
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61862, "tests": 65315}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 61865, "tests": 65315}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -80,11 +80,14 @@ class Header:
         return np.dtype(self.stored).kind in "bui"
 
     def turn_to(self, image: "Header") -> "Header":
-        """Returns the header with its axes in the order and direction of the image's, in which voxels are read."""
+        """Returns the header with its axes in the order and direction of the image's, in which voxels are read.
+
+        One axis mirrored alone stays, to be refused: tools that lose a sign write such headers.
+        """
         from nibabel.orientations import inv_ornt_aff, io_orientation
 
         turn = io_orientation(np.linalg.inv(image.affine) @ self.affine)
-        if (turn == [(0, 1), (1, 1), (2, 1)]).all():
+        if (turn[:, 0] == [0, 1, 2]).all() and (turn[:, 1] < 0).sum() < 2:
             return self
         affine = self.affine @ inv_ornt_aff(turn, self.shape)
         shape, spacing = triple([self.shape[axis] for axis in np.argsort(turn[:, 0])]), spacing_of(affine)
