@@ -368,7 +368,7 @@ class MonaiPipeline(Pipeline):
     def own_rule(self) -> str:
         """Words on its bounds, by key where several are joined."""
         words = ["its own ends" if ends is None else f"[{ends[0]:g}, {ends[1]:g}]" for ends in self.stated_bounds]
-        named = map(" of ".join, zip(words, self.keys.images, strict=False))
+        named = map(" of ".join, zip(words, self.keys.images, strict=True))
         return ", ".join(named) if len(words) > 1 else words[0]
 
     @property

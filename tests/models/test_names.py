@@ -25,7 +25,7 @@ def nnunet(folder: Path, **labels: int) -> ModelEntry:
 
 
 def bundle(folder: Path, *names: str) -> ModelEntry:
-    named = {"outputs": {"pred": {"channel_def": dict(zip("012", names, strict=False))}}}
+    named = {"outputs": {"pred": {"channel_def": {str(k): name for k, name in enumerate(names)}}}}
     path = test_bundle.written(folder / "b", lambda config, meta: meta["network_data_format"].update(named))
     return ModelEntry(name="m", bundle=path)
 
