@@ -173,7 +173,7 @@ def read_image(header: Header) -> npt.NDArray[np.float32]:
     """Returns voxels `[C, H, W, D]` in the file's axis order; refuses damaged or infinite ones, constant channels."""
     if header.further:
         return np.concatenate([read_image(part) for part in (replace(header, further=()), *header.further)])
-    voxels = np.moveaxis(_voxels(header), -1, 0)
+    voxels = read_channels(header)
     if bad := int(voxels.size - np.count_nonzero(np.isfinite(voxels))):
         raise DataError(f"{header.path}: expected finite intensities, got {bad} NaN or infinite: fix or drop the case")
     for index, channel in enumerate(voxels):
@@ -184,6 +184,11 @@ def read_image(header: Header) -> npt.NDArray[np.float32]:
                 "drop the case"
             )
     return voxels
+
+
+def read_channels(header: Header) -> npt.NDArray[np.float32]:
+    """Returns the numbers `[C, H, W, D]` of one file in its axis order, whatever they are."""
+    return np.moveaxis(_voxels(header), -1, 0)
 
 
 def read_integers(header: Header, least: int = 0) -> npt.NDArray[np.integer[Any]]:

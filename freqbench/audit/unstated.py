@@ -1,0 +1,509 @@
+"""Finds the settings of a network that nobody stated, by agreement with predictions that its own code wrote.
+
+No label of the data is read for it: nothing is fitted to a score. Best first: of the best settings so far, all that
+differ in one are tried, until the prediction is the network's own.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from freqbench import models
+from freqbench.core.errors import UserError
+from freqbench.core.input_space import Preprocess, parse_intensity
+from freqbench.core.types import CaseRef, NativeCase
+from freqbench.data import Dataset
+from freqbench.data.loaders.folder import ListedFolder
+from freqbench.data.witnesses import Values, Witness, read
+from freqbench.engine import witness
+from freqbench.engine.witness import Labels, percent
+from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, resolve
+from freqbench.models.checkpoints.migrations import migrations_of
+from freqbench.models.entry import DEFAULT_INFERENCE
+from freqbench.models.networks.inferring import open_args
+from freqbench.models.sources import source_of
+from freqbench.models.sources.checkpoint import shown_channels
+from freqbench.ops.agreement import PROVEN, agreement, exchange, renumber
+from freqbench.ops.classes import Classes
+from freqbench.ops.regions import code_of
+
+Step = Mapping[str, Any]
+Point = tuple[tuple[str, Any], ...]
+Log = Callable[[str], None]
+
+WIDTH = 6
+MOST_S = 240.0
+MOST_CHANNELS = 4
+FILE, NO = "as in the file", "none"
+SIDES = (96, 64, 128, 32, 48, 160, 80, 112)
+OVERLAPS = (0.5, 0.25, 0.625, 0.75, 0.0)
+SPACINGS = ((1.0, 1.0, 1.0), (1.5, 1.5, 2.0), (1.5, 1.5, 1.5), (2.0, 2.0, 2.0), (1.0, 1.0, 2.0), (0.8, 0.8, 3.0))
+ORIENTATIONS = ("RAS", "LPS", "LAS", "RPS", "SPL", "SAR", "RSA", "PIR", "ASR", "PLI")
+WINDOWS = ((-175, 250), (-57, 164), (-1000, 1000), (-160, 240), (-200, 300), (-1024, 1024), (-1000, 400), (0, 80))
+OPEN: Mapping[str, tuple[Any, ...]] = {
+    "norm": (["instance", {"affine": True}], ["group", {"num_groups": 8}], "instance", "batch"),
+    "norm_name": ("instance", ["instance", {"affine": True}], ["group", {"num_groups": 8}]),
+    "act": ("RELU", "LEAKYRELU", ["LEAKYRELU", {"negative_slope": 0.2}], "ELU", "GELU", "SWISH"),
+    "num_heads": (12, 4, 6, 8, 16, 2),
+    "normalize": (True, False),
+}
+"""Values to try of arguments that leave no trace in weights."""
+
+
+def _step(name: str, **given: Any) -> Step:
+    return {"_target_": f"{name}d", "keys": "image", **given}
+
+
+def _range(low: float, high: float, bottom: float = 0.0) -> Step:
+    return _step("ScaleIntensityRange", a_min=low, a_max=high, b_min=bottom, b_max=1.0, clip=True)
+
+
+def _percentiles(low: float, high: float, clip: bool = True) -> Step:
+    ends = {"lower": low, "upper": high, "b_min": 0.0, "b_max": 1.0}
+    return _step("ScaleIntensityRangePercentiles", **ends, clip=clip, channel_wise=True)
+
+
+OF_MR: Mapping[str, Step | None] = {
+    "z-scores of voxels that are not 0": _step("NormalizeIntensity", nonzero=True, channel_wise=True),
+    "z-scores": _step("NormalizeIntensity", channel_wise=True),
+    "percentiles 0.5 to 99.5": _percentiles(0.5, 99.5),
+    "percentiles 1 to 99": _percentiles(1, 99),
+    "percentiles 0 to 99.5": _percentiles(0, 99.5),
+    "its own ends": _step("ScaleIntensity", channel_wise=True),
+    NO: None,
+}
+OF_CT: Mapping[str, Step | None] = {f"window {low} to {high}": _range(low, high) for low, high in WINDOWS} | {
+    f"window {low} to {high}, from -1 to 1": _range(low, high, -1.0) for low, high in WINDOWS[:3]
+}
+CROPS: Mapping[str, Step | None] = {NO: None, "to the foreground": _step("CropForeground", source_key="image")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Result of a search.
+
+    Attributes:
+        model, dataset: keys of their entries in a job, with the values that were found.
+        share: of the foreground's voxels that are the network's own, over all its predictions.
+        words: for each setting that was sought, its value, those that make no difference, and what it replaces.
+        trials, seconds: effort.
+    """
+
+    model: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    share: float
+    words: tuple[str, ...]
+    trials: int
+    seconds: float
+
+    @property
+    def is_proven(self) -> bool:
+        """True if the prediction is the network's own."""
+        return self.share >= PROVEN
+
+
+@dataclass(kw_only=True)
+class _Trial:
+    """Predicts one case under settings, and compares."""
+
+    entry: ModelEntry
+    dataset: Dataset
+    native: NativeCase
+    theirs: Values
+    pieces: "Pieces"
+    seen: dict[Point, tuple[float, Mapping[int, Any]]] = field(default_factory=dict)
+
+    def share(self, point: Point) -> float:
+        """Returns the share of alike voxels; -1 if the network cannot be run so."""
+        if point not in self.seen:
+            try:
+                self.seen[point] = self._compare(point)
+            except (UserError, RuntimeError, ValueError):
+                self.seen[point] = -1.0, {}
+        return self.seen[point][0]
+
+    def _compare(self, point: Point) -> tuple[float, Mapping[int, Any]]:
+        asked = self.pieces.entry(self.entry, dict(point))
+        spec = resolve(asked, *self.pieces.counts(asked), self.dataset.space)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        made = witness.predictions(models.load(spec, device), spec, self.dataset, self.native)
+        return max((_explained(spec, ours, self.theirs) for _, ours in made), key=lambda found: found[0])
+
+
+def find(
+    entry: ModelEntry,
+    dataset: Dataset,
+    refs: Sequence[CaseRef],
+    own: Witness,
+    modality: str = "",
+    log: Log = lambda line: None,
+    most_s: float = MOST_S,
+) -> Finding:
+    """Finds settings under which a network's clean prediction is its own, of `own`'s smallest case, seen on all.
+
+    `entry` states what is known of the model; of a network whose files bring a pipeline only windows, channels and
+    classes are sought. `modality` (CT or another) says which intensities come first. Each trial is a line of `log`.
+    """
+    started, by_id = time.monotonic(), {ref.case_id: ref for ref in refs}
+    chosen = [by_id[case_id] for case_id in own.files if case_id in by_id]
+    first = min(chosen, key=lambda ref: np.prod(ref.shape))
+    native = dataset.native(first)
+    facts = facts_of(entry, None, dataset.num_channels)
+    theirs = read(own.files[first.case_id], native)
+    pieces = Pieces.of(entry, facts, dataset, first, modality, theirs)
+    trial = _Trial(entry=entry, dataset=dataset, native=native, theirs=theirs, pieces=pieces)
+    start = tuple((name, values[0]) for name, values in pieces.values.items())
+
+    def look(point: Point) -> bool:
+        """Tries a point that is new; true if it is the network's own, or time is over."""
+        if point in trial.seen:
+            return False
+        found = trial.share(point)
+        changed = ", ".join(f"{name} {_said(value)}" for name, value in point if value != pieces.values[name][0])
+        said = percent(found) if found >= 0 else "cannot be run"
+        log(f"{len(trial.seen):>4}  {said}  {changed or 'as usual'}")
+        return found >= PROVEN or time.monotonic() - started > most_s
+
+    best, expanded = start, set[Point]()
+    done = look(start)
+    while not done:
+        waiting = [point for point in sorted(trial.seen, key=trial.share, reverse=True) if point not in expanded]
+        if not waiting:
+            break
+        expanded |= {*waiting[:WIDTH]}
+        done = any(look(other) for point in waiting[:WIDTH] for other in pieces.neighbours(point))
+    best = max(trial.seen, key=trial.share)
+    alike: dict[str, list[Any]] = {}
+    for other in pieces.neighbours(best) if trial.share(best) >= PROVEN else ():
+        if time.monotonic() - started > most_s:
+            break
+        if abs(trial.share(other) - trial.share(best)) < 1e-6:
+            name = next(name for (name, value), (_, usual) in zip(other, best, strict=True) if value != usual)
+            alike.setdefault(name, []).append(dict(other)[name])
+    model, of_dataset = pieces.written(entry, dataset, native, dict(best), theirs, trial.seen[best][1])
+    return Finding(
+        model=model,
+        dataset=of_dataset,
+        share=trial.share(best),
+        words=tuple(_words(dict(best), dict(start), alike)),
+        trials=len(trial.seen),
+        seconds=time.monotonic() - started,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """The settings that are sought, each with its values, the entry's or the usual first, and what they make.
+
+    Attributes:
+        values: by setting.
+        slots: for each place of the transforms, in order, the step of each value; of a name that is no setting, the
+            steps that stay. Empty: the network's own pipeline stays.
+        outputs: of the network; None: not known.
+        sliding: keys of `Inference` that stay.
+        key: of the image in the transforms.
+        num_channels: of the data.
+    """
+
+    values: Mapping[str, tuple[Any, ...]]
+    slots: Mapping[str, Mapping[Any, Step | None]]
+    outputs: int | None
+    sliding: Mapping[str, Any]
+    key: str
+    num_channels: int
+
+    @classmethod
+    def of(
+        cls, entry: ModelEntry, facts: Facts, dataset: Dataset, ref: CaseRef, modality: str, theirs: Values
+    ) -> "Pieces":
+        """Returns what is sought of a network for one case, and `theirs`, its own prediction."""
+        words, source = _parsed(entry.transforms), source_of(facts.arch)
+        is_bare = words is not None or (facts.space is None and not source.takes_volumes)
+        inferred = shown_channels(facts) if source.is_checkpoint else None
+        outputs = facts.num_classes or (inferred and inferred.out_channels) or entry.classes
+        values: dict[str, tuple[Any, ...]] = {}
+        slots = _slots(words or (), entry, dataset, ref, modality) if is_bare else {}
+        if inferred:
+            for name in open_args(facts.arch, entry.args, inferred):
+                values[f"args.{name}"] = OPEN.get(name, ())
+            if entry.migration is None and len(known := migrations_of(facts.arch)) > 1:
+                values["migration"] = (None, *known)
+        values["outputs"] = _heads(entry, facts, dataset, outputs, theirs)
+        count = dataset.num_channels
+        if 2 <= count <= MOST_CHANNELS and (is_bare or entry.bundle):
+            values["channels"] = tuple(permutations(range(count)))
+        values |= {name: tuple(steps) for name, steps in slots.items() if len(steps) > 1}
+        sliding = {**facts.inference} if entry.inference is None else entry.inference.model_dump(exclude_unset=True)
+        trained = entry.roi or (facts.input.volume_order(facts.roi) if facts.roi else None)
+        if is_bare:
+            others = [(side,) * 3 for side in SIDES]
+            values["roi"] = tuple(dict.fromkeys([*([trained] if trained else []), *others, "whole"]))
+        usual = sliding.get("overlap", DEFAULT_INFERENCE.overlap)
+        values["overlap"] = tuple(dict.fromkeys([usual, *OVERLAPS]))
+        first = sliding.get("weighting", "gaussian")
+        values["weighting"] = tuple(dict.fromkeys([first, "gaussian", "constant"])) if is_bare else (first,)
+        if sliding.get("mirror"):
+            values["mirror"] = sliding["mirror"], ""
+        key = next((str(step["keys"]) for step in words or () if isinstance(step.get("keys"), str)), "image")
+        kept = {name: value for name, value in values.items() if value}
+        return cls(values=kept, slots=slots, outputs=outputs, sliding=sliding, key=key, num_channels=count)
+
+    def neighbours(self, point: Point) -> Iterator[Point]:
+        """Yields the settings that differ from a point in one value."""
+        for place, (name, value) in enumerate(point):
+            for other in self.values[name]:
+                if other != value:
+                    yield (*point[:place], (name, other), *point[place + 1 :])
+
+    def counts(self, asked: ModelEntry) -> tuple[int, int]:
+        """Returns the numbers of classes and channels with which an entry is resolved alone."""
+        return (self.outputs or 2) + (asked.outputs == "sigmoid"), self.num_channels
+
+    def entry(self, entry: ModelEntry, point: Mapping[str, Any]) -> ModelEntry:
+        """Returns the entry with the settings of a point, its classes those of the network."""
+        return entry.model_copy(update={"class_map": None, "classes": None, **self.stated(entry, point)})
+
+    def stated(self, entry: ModelEntry, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the keys of an entry that state the settings of a point."""
+        from freqbench.models import Inference
+
+        made: dict[str, Any] = {"outputs": point["outputs"]}
+        if args := {name[5:]: value for name, value in point.items() if name.startswith("args.")}:
+            made["args"] = {**entry.args, **args}
+        if "migration" in point:
+            made["migration"] = point["migration"]
+        if self.slots:
+            steps = (steps[point.get(name, next(iter(steps)))] for name, steps in self.slots.items())
+            made["transforms"] = [
+                {**step, "keys": self.key} if step["keys"] == "image" else dict(step) for step in steps if step
+            ]
+            made["transforms"] = made["transforms"] or [{"_target_": "Identityd", "keys": self.key}]
+            made |= {"preprocess": None, "input": None}
+        if (order := point.get("channels")) and order != tuple(range(len(order))):
+            made["channels"] = {self.key: order}
+        sliding = {**self.sliding, "overlap": point["overlap"], "weighting": point["weighting"]}
+        if "mirror" in point:
+            sliding["mirror"] = point["mirror"]
+        if "roi" in point:
+            made["roi"] = entry.roi or SIDES[:1] * 3 if point["roi"] == "whole" else point["roi"]
+            sliding |= {"whole": "HWD"} if point["roi"] == "whole" else {}
+        made["inference"] = Inference(**sliding)
+        return made
+
+    def written(
+        self,
+        entry: ModelEntry,
+        dataset: Dataset,
+        native: NativeCase,
+        point: Mapping[str, Any],
+        theirs: Values,
+        pairs: Mapping[int, Any],
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns the keys of the model's and of the dataset's entry for settings that were found, and what stays out.
+
+        `pairs` says for each output of the network the number, or the channel, of its own prediction that it is.
+        """
+        made = {key: value for key, value in self.stated(entry, point).items() if value is not None}
+        made["inference"] = made["inference"].model_dump(exclude_unset=True)
+        if "roi" in made:
+            made["roi"] = [*made["roi"]]
+        if point["outputs"] == "softmax":
+            made.pop("outputs")
+            return made | self._class_map(dataset, pairs), {}
+        labels = native.file_numbers()[0].numpy() if theirs.ndim == 4 else theirs
+        inside = [theirs[pairs[k + 1] - 1] > 0.5 for k in range(len(pairs))] if theirs.ndim == 4 else None
+        regions = _regions(labels, inside) if inside else dict(pairs)
+        return made | self._region_map(dataset, regions), {} if dataset.classes.overlap else _named(dataset, regions)
+
+    def _class_map(self, dataset: Dataset, pairs: Mapping[int, int]) -> dict[str, Any]:
+        """Returns `classes` and `class_map` for a network whose outputs are these numbers of the dataset's files."""
+        found = dict[int, list[int]]()
+        for output, number in sorted(pairs.items()):
+            if k := _classes_by_number(dataset).get(number, 0):
+                found.setdefault(k, []).append(output)
+        count = self.outputs or len(dataset.classes)
+        if count == len(dataset.classes) and all(of == [k] for k, of in found.items()):
+            return {}
+        return {"classes": count, "class_map": dict(sorted(found.items()))}
+
+    def _region_map(self, dataset: Dataset, regions: Mapping[int, list[int]]) -> dict[str, Any]:
+        """Returns `class_map` for outputs that are these labels each, on a dataset that has regions already."""
+        if not dataset.classes.overlap:
+            return {}
+        ours = {
+            k: sorted(value for value, code in dataset.classes.stated.items() if code >> (k - 1) & 1)
+            for k in range(1, len(dataset.classes))
+        }
+        found = {k: [of for of, labels in regions.items() if sorted(labels) == mine] for k, mine in ours.items()}
+        if not all(found.values()) or all(of == [k] for k, of in found.items()):
+            return {}
+        return {"classes": len(regions), "class_map": found}
+
+
+def _parsed(transforms: object) -> tuple[Step, ...] | None:
+    """Returns the words of transforms on one image; None: they are other transforms, or there are none."""
+    if not isinstance(transforms, list | tuple):
+        return None
+    keys = {key for step in transforms for key in np.atleast_1d(step.get("keys", [])).tolist()} - {"label"}
+    return tuple(transforms) if len(keys) <= 1 else None
+
+
+_SLOTS = {
+    "axes": ("Orientation",),
+    "spacing": ("Spacing",),
+    "intensity": ("NormalizeIntensity", "ScaleIntensity", "ScaleIntensityRange", "ScaleIntensityRangePercentiles"),
+    "crop": ("CropForeground",),
+}
+
+
+def _slots(
+    words: Sequence[Step], entry: ModelEntry, dataset: Dataset, ref: CaseRef, modality: str
+) -> dict[str, dict[Any, Step | None]]:
+    """Returns the places of transforms and their candidates: those that are stated first, in their order."""
+    space = entry.preprocess or (
+        dataset.space if not words else Preprocess(intensity="percentile", crop_foreground=False)
+    )
+    codes = dict.fromkeys((*ORIENTATIONS, ref.axes[::-1], "".join(_opposite(code) for code in ref.axes)))
+    usual: dict[str, dict[Any, Step | None]] = {
+        "axes": {"RAS": _step("Orientation", axcodes="RAS"), FILE: None}
+        | {each: _step("Orientation", axcodes=each) for each in codes},
+        "spacing": {each: _spacing(each) for each in ([space.spacing] if space.spacing else [])}
+        | {FILE: None}
+        | {each: _spacing(each) for each in SPACINGS},
+        "intensity": _intensities(space, modality),
+        "crop": dict(CROPS)
+        if not space.crop_foreground or words
+        else {label: CROPS[label] for label in reversed([*CROPS])},
+    }
+    if not words:
+        return usual
+    made: dict[str, dict[Any, Step | None]] = {}
+    for number, step in enumerate(words):
+        name = str(step["_target_"]).rpartition(".")[2].removesuffix("d")
+        slot = next((slot for slot, names in _SLOTS.items() if name in names and slot not in made), None)
+        others = usual.get(slot or "", {})
+        made[slot or f"step {number}"] = {_stated(step, others): step, **others}
+    for slot, steps in usual.items():
+        nothing = next((label for label, step in steps.items() if step is None), None)
+        made.setdefault(slot, {nothing: None, **steps})
+    return made
+
+
+def _stated(step: Step, usual: Mapping[Any, Step | None]) -> Any:
+    """Returns the word for a step that is stated: its own in a table, else what it sets."""
+    plain = {key: value for key, value in step.items() if key != "keys"}
+    for label, other in usual.items():
+        if other and plain == {key: value for key, value in other.items() if key != "keys"}:
+            return label
+    if "axcodes" in plain:
+        return plain["axcodes"]
+    if "pixdim" in plain:
+        return tuple(np.atleast_1d(plain["pixdim"]).tolist())
+    return ", ".join(str(value) if key == "_target_" else f"{key} {value}" for key, value in plain.items())
+
+
+def _spacing(sides: Sequence[float]) -> Step:
+    return _step("Spacing", pixdim=[*sides], mode="bilinear")
+
+
+def _opposite(code: str) -> str:
+    return code.translate(str.maketrans("RLAPSI", "LRPAIS"))
+
+
+def _intensities(space: Preprocess, modality: str) -> dict[Any, Step | None]:
+    scaling = parse_intensity(space.intensity)
+    words = {
+        "window": f"window {scaling.low:g} to {scaling.high:g}",
+        "percentile": f"percentiles {scaling.low:g} to {scaling.high:g}",
+    }
+    is_ct = modality == "CT" or scaling.kind == "window"
+    both = [OF_CT, OF_MR] if is_ct else [OF_MR, OF_CT]
+    if scaling.kind == "zscore" or (is_ct and scaling.kind != "window"):
+        return {**both[0], **both[1]}
+    first = _range if scaling.kind == "window" else _percentiles
+    return {words[scaling.kind]: first(scaling.low, scaling.high), **both[0], **both[1]}
+
+
+def _heads(entry: ModelEntry, facts: Facts, dataset: Dataset, outputs: int | None, theirs: Values) -> tuple[str, ...]:
+    """Returns the heads that a network may have: as it is stated, else as the numbers of outputs and classes tell."""
+    if stated := entry.outputs or facts.outputs:
+        return (stated,)
+    if dataset.classes.overlap:
+        return ("sigmoid",)
+    if theirs.ndim == 4 and len(theirs) == outputs:
+        is_exclusive = bool(np.allclose(theirs.sum(axis=0), 1, atol=1e-2))
+        return ("softmax",) if is_exclusive else ("sigmoid", "softmax")
+    return ("sigmoid", "softmax") if outputs == len(dataset.classes) - 1 else ("softmax", "sigmoid")
+
+
+def _explained(spec: ModelSpec, ours: Labels, theirs: Values) -> tuple[float, dict[int, Any]]:
+    """Returns the share of alike voxels under the best pairing of outputs, and the pairs.
+
+    Of exclusive classes and of channels, a pair is an output and a number or a channel; of regions in a label map, an
+    output and the numbers that most of its voxels have.
+    """
+    count = spec.num_outputs
+    if spec.head == "softmax":
+        numbers = theirs.argmax(axis=0) if theirs.ndim == 4 else theirs
+        if numbers.max() > 255:
+            raise ValueError("numbers beyond a label map's")
+        numbers = numbers.astype(np.uint8)
+        classes = Classes(names=("",) * max(count, int(numbers.max()) + 1))
+        pairs = exchange(ours, numbers, classes)
+        alike, union = agreement(renumber(ours, pairs, classes), numbers)
+        return alike / max(union, 1), {output: number for output, number in pairs.items() if output < count}
+    classes = Classes(names=("",) * (count + 1), overlap=True)
+    if theirs.ndim == 4:
+        codes = np.zeros(ours.shape, np.uint8)
+        for k, channel in enumerate(theirs):
+            codes |= (channel > 0.5).astype(np.uint8) << k
+        pairs = exchange(ours, codes, classes)
+        alike, union = agreement(renumber(ours, pairs, classes), codes)
+        return alike / max(union, 1), pairs
+    regions = _regions(theirs, [(ours >> k) & 1 == 1 for k in range(count)])
+    codes = np.zeros(ours.shape, np.uint8)
+    for value in {*np.unique(theirs).tolist()} - {0}:
+        codes[theirs == value] = code_of(k for k, of in regions.items() if value in of)
+    fits = (ours == codes) & ((ours > 0) | (theirs > 0)) & ((codes > 0) | (theirs == 0))
+    return int(np.count_nonzero(fits)) / max(int(np.count_nonzero((ours > 0) | (theirs > 0))), 1), regions
+
+
+def _regions(numbers: Values, inside: Sequence[npt.NDArray[np.bool_]]) -> dict[int, list[int]]:
+    """Returns for each output, counted from 1, the numbers of a label map most of whose voxels lie in it."""
+    values = sorted({*np.unique(numbers).tolist()} - {0})
+    return {k: [int(v) for v in values if mask[numbers == v].mean() > 0.5] for k, mask in enumerate(inside, 1)}
+
+
+def _named(dataset: Dataset, regions: Mapping[int, list[int]]) -> dict[str, Any]:
+    """Returns the dataset's key `regions`, each called by its classes."""
+    by_number = _classes_by_number(dataset)
+    called = {
+        " and ".join(dataset.class_names[by_number.get(value, 0)] for value in of): sorted({by_number[v] for v in of})
+        for of in regions.values()
+        if of
+    }
+    return {"regions": called}
+
+
+def _classes_by_number(dataset: Dataset) -> Mapping[int, int]:
+    """Returns the class of each number in a dataset's files."""
+    if isinstance(dataset, ListedFolder) and dataset.reference == "label" and not dataset.classes.overlap:
+        return dataset.reading.of_value
+    return {k: k for k in range(len(dataset.class_names))}
+
+
+def _words(best: Mapping[str, Any], start: Mapping[str, Any], alike: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    for name, value in best.items():
+        before = "" if value == start[name] else f" in place of {_said(start[name])}"
+        same = f"; {', '.join(map(_said, alike[name]))} make no difference" if name in alike else ""
+        yield f"{name}: {_said(value)}{before}{same}"
+
+
+def _said(value: object) -> str:
+    return "x".join(f"{each:g}" for each in value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,98 @@
+"""Finds and reads predictions that a network's own code wrote for cases of a dataset."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from freqbench.core.errors import DataError, UserError
+from freqbench.core.files import storage
+from freqbench.core.identity import digest
+from freqbench.core.types import CaseRef, NativeCase, Shape, triple
+from freqbench.data import image_files
+from freqbench.data.base import Dataset
+from freqbench.data.headers import Header
+
+MOST_CASES = 5
+DEPTH = 3
+PACKED = ".npz"
+Values = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Witness:
+    """Predictions of a network's own code, by the id of the case; files of label maps, or of a channel an output."""
+
+    files: Mapping[str, str]
+
+    @property
+    def content(self) -> str:
+        """16 hex digits of the cases and their files."""
+        return digest([[case_id, storage.sha256(path)] for case_id, path in sorted(self.files.items())])
+
+
+def find(folder: str, dataset: Dataset, where: str, refs: Sequence[CaseRef] | None = None) -> Witness:
+    """Finds the predictions of a dataset's cases in a folder or URI, MOST_CASES at most, those of `refs` first.
+
+    A file is a case's if its name, or the folder that it lies in, is the case's id, or that id with `_WORDS` behind it
+    as MONAI's SaveImage writes them. Raises UserError, which begins with `where`, for none, or two of one case.
+    """
+    root = storage.filled_in(folder, where)
+    ids = [ref.case_id for ref in (*(refs or ()), *dataset.whole_split())]
+    found = dict[str, list[str]]()
+    for path in storage.list_tree(root, DEPTH):
+        if path.endswith((*image_files.SUFFIXES, PACKED)):
+            *above, _ = path.split("/")
+            names = [image_files.stem(path).removesuffix(PACKED), *reversed(above)]
+            fits = [each for each in dict.fromkeys(ids) if any(n == each or n.startswith(f"{each}_") for n in names)]
+            if fits:
+                found.setdefault(max(fits, key=len), []).append(storage.join(root, path))
+    if not found:
+        raise UserError(
+            f"{where}: predictions: expected files of cases of {dataset.name}, such as {ids[0]}.nii.gz, in {root}, "
+            "found none: name them as their cases"
+        )
+    for case_id, paths in found.items():
+        exact = [path for path in paths if image_files.stem(path).removesuffix(PACKED) == case_id]
+        maps = [path for path in exact if not path.endswith(PACKED)]  # nnU-Net writes probabilities beside a map
+        found[case_id] = maps or exact or paths
+        if len(found[case_id]) > 1:
+            raise UserError(
+                f"{where}: predictions: expected one file of {case_id}, got {' and '.join(sorted(paths)[:2])}: remove "
+                "one"
+            )
+    chosen = [case_id for case_id in dict.fromkeys(ids) if case_id in found][:MOST_CASES]
+    return Witness(files={case_id: found[case_id][0] for case_id in chosen})
+
+
+def read(path: str, native: NativeCase) -> Values:
+    """Returns the numbers `[H, W, D]` of a label map in a file, or those of a channel an output, `[K, H, W, D]`.
+
+    Raises DataError for another grid than the case's file.
+    """
+    if path.endswith(PACKED):
+        return _of_nnunet(path, native)
+    header = image_files.read_header(image_files.fetch(path), multichannel=True)
+    own = Header(path=Path(native.source), shape=_shape(native), spacing=native.spacing, affine=native.affine)
+    header = header.turn_to(own)
+    header.check_same_grid(own, "prediction")
+    return image_files.read_integers(header) if header.num_channels == 1 else image_files.read_channels(header)
+
+
+def _of_nnunet(path: str, native: NativeCase) -> npt.NDArray[np.float32]:
+    """Returns the probabilities `[K, H, W, D]` that nnU-Net saved, which have the axes of SimpleITK."""
+    with np.load(storage.fetch(path)) as content:
+        name = next((name for name in ("probabilities", "softmax") if name in content), None)
+        if name is None:
+            raise DataError(f"{path}: expected `probabilities`, as nnU-Net saves them, got {', '.join(content)}")
+        values = content[name]
+    if values.ndim != 4 or values.shape[:0:-1] != _shape(native):
+        raise DataError(f"{path}: expected K maps of {_shape(native)[::-1]}, got {values.shape}: predict this case")
+    return np.ascontiguousarray(values.transpose(0, 3, 2, 1)).astype(np.float32)
+
+
+def _shape(native: NativeCase) -> Shape:
+    return triple(native.image.shape[1:])

@@ -1,0 +1,179 @@
+"""Holds a network's clean predictions against those that its own code wrote: the proof that it is run as it is meant.
+
+No label of the data is read: the network's own output alone is matched.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from freqbench.core.errors import DataError
+from freqbench.core.terminal import amount
+from freqbench.core.types import Case, CaseRef, FileLabel, NativeCase, triple
+from freqbench.data import Dataset
+from freqbench.data.loaders.folder import ListedFolder
+from freqbench.data.preprocess import prepare, way_to_file
+from freqbench.data.witnesses import Values, read
+from freqbench.engine import memory
+from freqbench.models import ModelSpec, SegmentationModel
+from freqbench.ops.agreement import PROVEN, Pattern, agreement, pattern
+from freqbench.ops.regions import codes_of
+from freqbench.pipelines import Pipeline
+
+TIE = 0.01
+INTERPOLATED, NEAREST = "", "labels restored by the nearest voxel"
+Labels = npt.NDArray[np.uint8]
+Ties = npt.NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A clean prediction of one case held against the network's own, on the file's grid.
+
+    Attributes:
+        alike, union: voxels, see `ops.agreement.agreement`.
+        way: how predictions go back to the file, if it is not as scores do.
+        pattern: the way in which they differ; None: they do not.
+    """
+
+    case_id: str
+    alike: int
+    union: int
+    way: str = INTERPOLATED
+    pattern: Pattern | None = None
+
+    @property
+    def share(self) -> float:
+        """The share of alike voxels; 1 where both are empty."""
+        return self.alike / self.union if self.union else 1.0
+
+    @property
+    def is_proven(self) -> bool:
+        """True if nothing but rounding tells them apart."""
+        return self.share >= PROVEN
+
+
+def readings(path: str, native: NativeCase, dataset: Dataset, spec: ModelSpec) -> list[tuple[Labels, Ties]]:
+    """Returns the maps `[H, W, D]` of the dataset's classes that a file may mean, each with its ties or None.
+
+    The numbers of a label map are those of the dataset's own files, or, if the model has a class map that their names
+    or another number of classes tell, those of the network's outputs. A file of several channels has one an output.
+    Raises DataError for another grid, or numbers that are neither.
+    """
+    values = read(path, native)
+    if values.ndim == 4:
+        return [_of_outputs(path, values, dataset, spec)]
+    return [(labels, None) for labels in _of_numbers(path, values, dataset, spec)]
+
+
+def _of_numbers(path: str, numbers: Values, dataset: Dataset, spec: ModelSpec) -> Iterator[Labels]:
+    values = np.unique(numbers).tolist()
+    tables = []
+    if isinstance(dataset, ListedFolder) and dataset.reference == "label":
+        tables.append(dict(dataset.reading.of_value))
+    elif not dataset.classes.overlap:
+        tables.append({k: k for k in range(len(dataset.classes))})
+    if spec.class_map and spec.head == "softmax":
+        tables.append({output: k for k, outputs in enumerate(spec.class_map) for output in outputs})
+    if dataset.classes.overlap and dataset.classes.stated:
+        tables.append(dict(dataset.classes.stated))
+    fitting = [table for table in tables if {*values} <= {0, *table}]
+    if not fitting:
+        known = sorted({*values} - {0, *(tables[0] if tables else ())})
+        raise DataError(
+            f"{path}: expected a label map of the classes of {dataset.name}, got the number {known[0]}: give "
+            "the network's own label maps, with the numbers of the data set's files"
+        )
+    for table in fitting:
+        made = np.zeros(numbers.shape, np.uint8)
+        for value in values:
+            made[numbers == value] = table.get(value, 0)
+        yield made
+
+
+def _of_outputs(path: str, values: Values, dataset: Dataset, spec: ModelSpec) -> tuple[Labels, Ties]:
+    """Returns the classes of probabilities `[K, H, W, D]`, a channel an output of the network, and their ties."""
+    if len(values) != spec.num_outputs:
+        raise DataError(
+            f"{path}: expected a channel for each of the {spec.num_outputs} outputs of {spec.name}, got {len(values)}: "
+            "give label maps, or all probabilities"
+        )
+    groups = spec.class_map or tuple((k,) for k in range(len(values)))
+    if spec.head == "sigmoid":
+        kept = [outputs[0] for outputs in (groups[1:] if spec.class_map else groups)]
+        return codes_of(torch.from_numpy(values[kept] > 0.5)).numpy(), np.any(
+            np.abs(values[kept] - 0.5) < TIE / 2, axis=0
+        )
+    of_class = np.stack([values[[*outputs]].sum(axis=0) for outputs in groups])
+    top = np.sort(of_class, axis=0)[-2:]
+    return of_class.argmax(axis=0).astype(np.uint8), np.asarray(top[1] - top[0] < TIE)
+
+
+def predictions(
+    model: SegmentationModel, spec: ModelSpec, dataset: Dataset, native: NativeCase
+) -> Iterator[tuple[str, Labels]]:
+    """Yields the clean prediction of a case on its file's grid, by each way in which authors bring it there."""
+    space = spec.space or dataset.space
+    case = prepare(native, space, classes=dataset.classes)
+    case = replace(case, label=torch.zeros_like(case.label)) if dataset.reference == "prediction" else case
+    file = FileLabel(label=native.label, affine=native.affine, spacing=native.spacing)
+    grid = way_to_file(file, case, space, model.takes_volumes)
+    segment = partial(memory.segment, model.drop_defence(), case.image, case, memory.INFERENCE_WINDOWS)
+    made, _ = segment(with_confidence=False, file_grid=grid)
+    yield INTERPOLATED, made.scored.labels.numpy()
+    if not isinstance(space, Pipeline) or space.kind == "monai":
+        yield NEAREST, nearest_in_file(made.labels, case, file)
+
+
+def nearest_in_file(labels: Tensor, case: Case, file: FileLabel) -> Labels:
+    """Returns a label map `[H, W, D]` of a case's grid on its file's, by the nearest voxel; 0 outside."""
+    from scipy.ndimage import affine_transform
+
+    to_case = np.linalg.inv(case.affine) @ file.affine
+    shape = triple(file.label.shape[1:])
+    made: Labels = affine_transform(labels.numpy(), to_case[:3, :3], to_case[:3, 3], shape, np.uint8, order=0)
+    return made
+
+
+def hold(model: SegmentationModel, spec: ModelSpec, dataset: Dataset, ref: CaseRef, path: str) -> Held:
+    """Predicts a case clean and compares it with the prediction in a file; see `readings` and `predictions`."""
+    native = dataset.native(ref)
+    meant = readings(path, native, dataset, spec)
+    ways = [*predictions(model, spec, dataset, native)]
+    best = max(
+        ((*agreement(ours, theirs, ties), way, ours, theirs) for way, ours in ways for theirs, ties in meant),
+        key=lambda found: found[0] / max(1, found[1]),
+    )
+    alike, union, way, ours, theirs = best
+    held = Held(case_id=ref.case_id, alike=alike, union=union, way=way)
+    return held if held.is_proven else replace(held, way=INTERPOLATED, pattern=pattern(ours, theirs, dataset.classes))
+
+
+def verdict(name: str, held: Sequence[Held]) -> str:
+    """Returns a line on a model's clean predictions of all cases with one of its own."""
+    union = sum(each.union for each in held)
+    figure = f"{percent(sum(each.alike for each in held) / max(1, union))} of the foreground's voxels alike"
+    cases = amount(len(held), "case")
+    wrong = [each for each in held if not each.is_proven]
+    if not wrong:
+        ways = sorted({each.way for each in held} - {INTERPOLATED})
+        return f"{name}: proven by its own predictions of {cases}: {figure}{''.join(f' ({way})' for way in ways)}"
+    worst = min(wrong, key=lambda each: each.share)
+    return (
+        f"{name}: expected its own prediction of {worst.case_id}, got {percent(worst.share)} of the foreground's "
+        f"voxels alike ({percent(PROVEN)} is proof): {worst.pattern}"
+    )
+
+
+def percent(share: float) -> str:
+    """Returns a share as a percentage that never rounds up to a proof.
+
+    >>> percent(0.99899), percent(1.0)
+    ('99.89 %', '100.00 %')
+    """
+    return f"{int(share * 10_000) / 100:.2f} %"
