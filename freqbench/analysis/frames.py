@@ -22,7 +22,7 @@ IDENTITY = (
     *KEY,
     *("source_model_id", "dataset", "reference", "scored_on", "case_id", "patient_id", "source_model", "target_model"),
     *("attack", "variant", "params", "budget_name", "budget", "threat_model", "seed", "precision", "compile"),
-    *("num_classes", "status", "error", "null_reasons", "run_id", "finished_at", "releases"),
+    *("num_classes", "status", "error", "null_reasons", "run_id", "finished_at", "releases", "clean_number"),
 )
 """Columns that every table needs to identify its rows."""
 
@@ -31,6 +31,7 @@ CLASSES = (
     *("dsc", "dsc_clean", "hd95_mm", "hd95_mm_clean"),
 )
 
+UNSAID = ("stated", "None", "nan", "<NA>")
 _SAME = (("source_model", "target_model"), ("source_model_id", "target_model_id"))
 
 
@@ -70,11 +71,22 @@ def found_records(
     return stored, records
 
 
-def mixture_of(records: pd.DataFrame, runs: Iterable[Mapping[str, Any]]) -> str | None:
-    """Returns a line on records of `records_frame` that several releases or commits made, by their stores' `runs`."""
+def caption_of(records: pd.DataFrame, runs: Iterable[Mapping[str, Any]]) -> str | None:
+    """Returns what a table of records of `records_frame` has to say of them, by their stores' `runs`; None: nothing.
+
+    A line if several releases or commits made them, and one on clean numbers that are proven, or rest on assumptions.
+    """
     counts = records.groupby(["releases", "run_id"], observed=True, dropna=False).size().reset_index()
     origins = counts.itertuples(index=False, name=None)
-    return mixture({(text if isinstance(text, str) else None, run_id): rows for text, run_id, rows in origins}, runs)
+    mixed = mixture({(text if isinstance(text, str) else None, run_id): rows for text, run_id, rows in origins}, runs)
+    return "\n\n".join(filter(None, (mixed, _clean_numbers(records)))) or None
+
+
+def _clean_numbers(records: pd.DataFrame) -> str:
+    """Returns a line on the clean numbers of targets that are proven or rest on assumptions; empty without any."""
+    said = records[["clean_number", "dataset", "target_model"]].astype(str).drop_duplicates().itertuples(index=False)
+    lines = [f"{model} on {dataset}: {words}" for words, dataset, model in said if words not in UNSAID]
+    return f"Clean number: {'; '.join(lines)}." if lines else ""
 
 
 def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,8 @@ from freqbench.core.files.kept import Kept
 from freqbench.core.input_space import Preprocess
 from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of
-from freqbench.data import Dataset
+from freqbench.data import Dataset, witnesses
+from freqbench.engine import witness
 from freqbench.engine.learning import TENSORS
 from freqbench.job import fit
 from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, facts_of, hub, source_of
@@ -44,6 +45,7 @@ OF_A_MODULE = (
     "adaptive",
     "min_dice",
     "expected_dice",
+    "predictions",
     "outputs",
 )
 
@@ -58,6 +60,8 @@ class Model:
         spec: all facts that its results depend on.
         trained: the space of its training, from the checkpoint; None: unknown.
         class_names: names of all classes, from the checkpoint, background first; empty: unknown.
+        predictions: folder of the network's own predictions, held against its clean ones of a dataset's cases before
+            the first use of one.
     """
 
     network: SegmentationModel
@@ -65,6 +69,8 @@ class Model:
     trained: Preprocess | None = None
     class_names: tuple[str, ...] = ()
     channel_names: tuple[str, ...] = ()
+    predictions: str | None = None
+    _held: dict[str, None] = field(default_factory=dict)  # datasets whose predictions are the network's own
     _learned: Kept[Tensor] = field(default_factory=TENSORS.anew)
     _clean: dict[tuple[str, str], float] = field(default_factory=dict)  # of the cases that it was evaluated on
 
@@ -121,9 +127,19 @@ class Model:
             )
         if isinstance(dataset, ArraysDataset):
             return dataset, replace(spec, space=None)
-        if spec.space or self.trained is None or self.trained.identity() == dataset.space.identity():
-            return dataset, spec
-        return dataset, replace(spec, space=self.trained)
+        if not (spec.space or self.trained is None or self.trained.identity() == dataset.space.identity()):
+            spec = replace(spec, space=self.trained)
+        if self.predictions and dataset.name not in self._held:
+            self._require_own_predictions(self.predictions, dataset, spec)
+        return dataset, spec
+
+    def _require_own_predictions(self, folder: str, dataset: Dataset, spec: ModelSpec) -> None:
+        """Refuses a network whose clean predictions of a dataset are not those in a folder."""
+        own = witnesses.find(folder, dataset, spec.name)
+        held = [witness.hold(self.network, spec, dataset, ref, own.files[ref.case_id]) for ref in own.refs]
+        if not all(each.is_proven for each in held):
+            raise UserError(witness.verdict(spec.name, held))
+        self._held[dataset.name] = None
 
 
 def load_model(
@@ -213,7 +229,8 @@ def _load_files(entry: ModelEntry, call: Arguments, device: torch.device | None)
     network = models.load(spec, device or torch.device("cuda" if torch.cuda.is_available() else "cpu"), call.precision)
     named = facts.class_names if facts and entry.class_map is None else ()  # else they are the network's own
     channels = facts.channel_names if facts else ()
-    return Model(network=network, spec=spec, trained=metadata.preprocess, class_names=named, channel_names=channels)
+    of_model: dict[str, Any] = {"trained": metadata.preprocess, "class_names": named, "channel_names": channels}
+    return Model(network=network, spec=spec, predictions=entry.predictions, **of_model)
 
 
 def _wrap_network(net: nn.Module, call: Arguments, device: torch.device | None, settings: dict[str, Any]) -> Model:
@@ -225,7 +242,7 @@ def _wrap_network(net: nn.Module, call: Arguments, device: torch.device | None, 
     spec, net = resolve_network(net, entry, call.num_classes, call.num_channels or 1, device)
     network = wrap_network(spec, net, precision=call.precision, adapter=spec.input).eval()
     network.net = mend(net, spec.yields, spec.singly, spec.head)
-    return Model(network=network, spec=spec)
+    return Model(network=network, spec=spec, predictions=entry.predictions)
 
 
 def require_model(given: Model) -> Model:

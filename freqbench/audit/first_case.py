@@ -1,26 +1,39 @@
-"""Looks at the first cases of a job to be written: their intensities, what is assumed, and the first clean Dice."""
+"""Looks at the first cases of a job to be written: their intensities, what is open of the network, its clean Dice."""
 
+import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from freqbench import models
-from freqbench.core.documents import object_of
+from freqbench.audit import unstated
+from freqbench.audit.unstated import Finding, Log
+from freqbench.core.documents import object_of, yaml_line
+from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef
-from freqbench.data import Dataset
+from freqbench.data import Dataset, witnesses
 from freqbench.data.loaders.phantom import WINDOW_HU
+from freqbench.data.witnesses import Witness
 from freqbench.engine import memory, scoring
+from freqbench.engine.critic import MISFIT_CAUSES
+from freqbench.engine.witness import Held, hold, percent, verdict
 from freqbench.job.fit import Assumption, assumptions
 from freqbench.job.schema import build_dataset
-from freqbench.models import ModelEntry, ModelSpec, facts_of, resolve
+from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, resolve, source_of
+from freqbench.models.checkpoints.migrations import migrations_of
+from freqbench.models.entry import COMMAND, advice_on_classes, seed_of
+from freqbench.models.networks.inferring import open_args
+from freqbench.models.sources.checkpoint import shown_channels
 
+Entry = Literal["model", "dataset"]
 LOOKED_AT = 3  # cases whose intensities are read
 HOUNSFIELD = -200.0  # percentile 0.5 of a CT, which has air and fat, is below
 
@@ -30,16 +43,23 @@ class FirstCase:
     """Result of `first_case`.
 
     Attributes:
-        intensity: the job's for these files; None: the loader's, or the network's own.
-        assumed: what nobody told of the network.
+        model, dataset: their entries, with what was found.
+        beside: by entry, comments on keys that were found.
+        open: by entry, lines to write for what nobody states, ready to be used, with the reason.
         verdict: the clean Dice of the first case, or why there is none, in a line.
+        proof: a line on the network's own predictions, if some were given.
+        matched: by setting that was found, its value and those that make no difference.
         is_black_box: the network has no gradient.
     """
 
-    intensity: dict[str, list[float]] | None
-    assumed: tuple[Assumption, ...]
+    model: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    beside: Mapping[Entry, Mapping[str, str]]
+    open: Mapping[Entry, Sequence[str]]
     verdict: str
-    is_black_box: bool
+    proof: str = ""
+    matched: Sequence[str] = ()
+    is_black_box: bool = False
 
 
 def clean_dice(dataset: Dataset, spec: ModelSpec, ref: CaseRef) -> float:
@@ -62,31 +82,132 @@ def modality_of(root: str) -> str:
     return " ".join(map(str, named.values())) if isinstance(named, dict) else str(named or "")
 
 
-def first_case(entry: Mapping[str, Any], model: ModelEntry, is_trained: bool) -> FirstCase:
-    """Reads the intensities that suit a dataset's files, what is assumed of a network, and its first clean Dice.
+def first_case(
+    entry: Mapping[str, Any],
+    model: Mapping[str, Any],
+    is_trained: bool,
+    predictions: str | None = None,
+    log: Log = lambda line: None,
+) -> FirstCase:
+    """Reads what suits a dataset's files, what is open of a network, and its first clean Dice.
 
-    Nothing is fitted to the Dice: a value that hides another fault would pass for the right one. A network that states
-    its own space, and an entry that states its `intensity`, need none; CT (by the folder's list, or by percentile 0.5
-    below HOUNSFIELD) gets the papers' abdominal window, all else the loader's default.
+    Nothing is fitted to the Dice: a value that hides another fault would pass for the right one. With `predictions`
+    of the network's own code, what is open is found by them (`audit.unstated`), each trial a line of `log`. An entry
+    that states its `intensity` keeps it; CT (by the folder's list, or by percentile 0.5 below HOUNSFIELD) gets the
+    papers' abdominal window, all else the loader's default. Facts of the data stand whatever is wrong with the network.
     """
     place = str(entry["name"])
     dataset = build_dataset(entry, place)
+    beside: dict[Entry, dict[str, str]] = {"model": {}, "dataset": {}}
     refs = dataset.refs()
-    facts = facts_of(model, len(dataset.classes), dataset.num_channels, dataset.class_names)
-    spec = resolve(model, len(dataset.classes), dataset.num_channels, facts=facts)
-    found = assumptions(model, facts, dataset, entry)
-    is_free = spec.space is None and "intensity" in type(dataset).model_fields and "intensity" not in entry
-    intensity: dict[str, list[float]] | None = None
-    if is_free and (reason := _why_ct(dataset, refs, modality_of(str(entry["root"])))):
-        intensity, why = {"window": list(WINDOW_HU)}, f"{reason}: the papers' abdominal window"
-        dataset = build_dataset({**entry, "intensity": intensity}, place)
-        found = tuple(replace(each, value=intensity, why=why) if each.key == "intensity" else each for each in found)
+    modality = modality_of(str(entry["root"]))
+    is_free = "intensity" in type(dataset).model_fields and "intensity" not in entry
+    why = _why_ct(dataset, refs, modality)
+    if is_free and why:
+        entry = {**entry, "intensity": {"window": list(WINDOW_HU)}}
+        beside["dataset"]["intensity"] = f"assumed: the papers' abdominal window, as this is {why}"
+        dataset = build_dataset(entry, place)
+    found, proof = None, ""
+    if predictions:
+        model = {**model, "predictions": predictions}
+        found, proof = _match(model, entry, dataset, "CT" if why else "", log)
+        model, entry = {**model, **found.model}, {**entry, **found.dataset}
+        by = f"by its predictions, {percent(found.share)} alike at least"
+        said = f"matched {by}" if found.is_proven else f"the nearest that was found {by}: state what the training used"
+        beside["model"] |= dict.fromkeys(found.model, said)
+        beside["dataset"] |= dict.fromkeys(found.dataset, said)
+        dataset = build_dataset(entry, place)
+    open_of: dict[Entry, list[str]] = {"model": [], "dataset": []}
+    said, is_black_box = "", COMMAND in model
+    try:
+        written = ModelEntry(**model)
+        facts = facts_of(written, len(dataset.classes), dataset.num_channels, dataset.class_names)
+        for of, line in questions(written, facts, dataset):
+            open_of[of].append(line)
+        if not (found and found.is_proven):
+            for each in assumptions(written, facts, dataset, entry):
+                open_of[each.of].append(f"{_line_of(each)}    # assumed: {each.why}")
+        spec = resolve(written, len(dataset.classes), dataset.num_channels, facts=facts)
+        is_black_box = spec.black_box is not None
+        said = _verdict(dataset, written, refs[0], is_trained)
+    except UserError as error:  # a job that must be corrected is written all the same
+        said = f"no clean Dice of the first case: {error}"
     return FirstCase(
-        intensity=intensity,
-        assumed=found,
-        verdict=_verdict(dataset, model, refs[0], found, is_trained),
-        is_black_box=spec.black_box is not None,
+        model=model,
+        dataset=entry,
+        beside=beside,
+        open=open_of,
+        verdict=said,
+        proof=proof,
+        matched=found.words if found else (),
+        is_black_box=is_black_box,
     )
+
+
+def _match(
+    model: Mapping[str, Any], entry: Mapping[str, Any], dataset: Dataset, modality: str, log: Log
+) -> tuple[Finding, str]:
+    """Returns the settings under which a network's predictions are its own, and a line on how well they fit."""
+    written = ModelEntry(**model)
+    own = witnesses.find(str(written.predictions), dataset, written.name)
+    plain = Finding(model={}, dataset={}, share=0.0, words=(), trials=1, seconds=0.0)
+    with suppress(UserError):  # what the job says now may fit
+        held = _held(written, dataset, own)
+        if all(each.is_proven for each in held):
+            return replace(plain, share=min(each.share for each in held)), verdict(written.name, held)
+    found = unstated.find(written, dataset, own, modality, log)
+    changed = build_dataset({**entry, **found.dataset}, str(entry["name"]))
+    held = _held(ModelEntry(**{**model, **found.model}), changed, own)
+    return replace(found, share=min(each.share for each in held)), verdict(written.name, held)
+
+
+def _held(model: ModelEntry, dataset: Dataset, own: Witness) -> list[Held]:
+    spec = resolve(model, len(dataset.classes), dataset.num_channels, dataset.space, dataset.class_names)
+    network = models.load(spec, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return [hold(network, spec, dataset, ref, own.files[ref.case_id]) for ref in own.refs]
+
+
+def questions(entry: ModelEntry, facts: Facts, dataset: Dataset) -> Iterator[tuple[Entry, str]]:
+    """Yields all that a job has to say of a network before it can be run on a dataset, as lines to write."""
+    if not source_of(facts.arch).is_checkpoint or seed_of(facts.path) is not None or facts.is_own:
+        return
+    shown = shown_channels(facts)
+    for name in open_args(facts.arch, entry.args, shown):
+        values = ", ".join(map(json.dumps, unstated.OPEN.get(name, ())))
+        yield "model", f"args: {{{name}: ...}}    # asked: its weights load with any: {values}"
+    known = migrations_of(facts.arch)
+    if entry.migration is None and any(migration.extra for migration in known.values()):
+        why = f"asked: by the release of MONAI that trained it: {', '.join(known)}"
+        yield "model", f"migration: {next(iter(known))}    # {why}"
+    outputs, classes = shown.out_channels, dataset.classes
+    wanted = entry.num_outputs(len(classes), entry.head(facts.outputs)) or outputs
+    if outputs and outputs != wanted:
+        yield "model", f"# {outputs} outputs for {len(classes)} classes: {advice_on_classes(outputs, wanted or 0)}"
+        if outputs == len(classes) - 1:
+            regions = {name: [k] for k, name in enumerate(classes.names) if k}
+            yield "model", "outputs: sigmoid    # if each output is a region, as for BraTS"
+            yield "dataset", f"{yaml_line('regions', regions)}    # then: the labels of each output, in their order"
+    if shown.in_channels and shown.in_channels != dataset.num_channels and facts.arch != "slices":
+        counts = f"{shown.in_channels} channels go in, the data has {dataset.num_channels}"
+        yield "dataset", f"# {counts}: `loader: pairs` takes a file a channel"
+
+
+def _line_of(assumed: Assumption) -> str:
+    """Returns the line of a job that states an assumption."""
+    key, _, part = assumed.key.partition(".")
+    value = list(assumed.value) if isinstance(assumed.value, tuple) else assumed.value
+    return yaml_line(key, {part: value} if part else value)
+
+
+def _verdict(dataset: Dataset, model: ModelEntry, ref: CaseRef, is_trained: bool) -> str:
+    if dataset.reference == "prediction" or not is_trained:
+        return f"no clean Dice: {'the weights are untrained' if not is_trained else 'there are no labels'}"
+    spec = resolve(model, len(dataset.classes), dataset.num_channels, class_names=dataset.class_names)
+    dice = clean_dice(dataset, spec, ref)
+    if math.isnan(dice):
+        return f"no clean Dice: the label of {ref.case_id} has no class of the foreground"
+    said = f"clean Dice of {ref.case_id}: {dice:.3f} (foreground)"
+    return said if dice >= model.floor else f"{said} is low: {MISFIT_CAUSES}"
 
 
 def _why_ct(dataset: Dataset, refs: Sequence[CaseRef], modality: str) -> str | None:
@@ -97,16 +218,3 @@ def _why_ct(dataset: Dataset, refs: Sequence[CaseRef], modality: str) -> str | N
         return f"CT, as its list says {modality}" if "ct" in re.split(r"\W+", modality.lower()) else None
     low = max(float(np.percentile(dataset.native(ref).image[0].numpy(), 0.5)) for ref in refs[:LOOKED_AT])
     return f"CT, as percentile 0.5 is {low:.0f}" if low < HOUNSFIELD else None
-
-
-def _verdict(dataset: Dataset, model: ModelEntry, ref: CaseRef, assumed: Sequence[Assumption], is_trained: bool) -> str:
-    if dataset.reference == "prediction" or not is_trained:
-        return f"no clean Dice: {'the weights are untrained' if not is_trained else 'there are no labels'}"
-    spec = resolve(model, len(dataset.classes), dataset.num_channels, class_names=dataset.class_names)
-    dice = clean_dice(dataset, spec, ref)
-    if math.isnan(dice):
-        return f"no clean Dice: the label of {ref.case_id} has no class of the foreground"
-    said = f"clean Dice of {ref.case_id}: {dice:.3f} (foreground)"
-    if dice >= model.floor or not assumed:
-        return said
-    return f"{said} is low: {', '.join(each.key for each in assumed)} are assumed: set what the training used"

@@ -139,7 +139,6 @@ class _Trial:
 def find(
     entry: ModelEntry,
     dataset: Dataset,
-    refs: Sequence[CaseRef],
     own: Witness,
     modality: str = "",
     log: Log = lambda line: None,
@@ -150,9 +149,7 @@ def find(
     `entry` states what is known of the model; of a network whose files bring a pipeline only windows, channels and
     classes are sought. `modality` (CT or another) says which intensities come first. Each trial is a line of `log`.
     """
-    started, by_id = time.monotonic(), {ref.case_id: ref for ref in refs}
-    chosen = [by_id[case_id] for case_id in own.files if case_id in by_id]
-    first = min(chosen, key=lambda ref: np.prod(ref.shape))
+    started, first = time.monotonic(), min(own.refs, key=lambda ref: np.prod(ref.shape))
     native = dataset.native(first)
     facts = facts_of(entry, None, dataset.num_channels)
     theirs = read(own.files[first.case_id], native)

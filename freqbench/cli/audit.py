@@ -102,7 +102,7 @@ def _show_most(out: str, job: str | None, trusted: bool) -> None:
         evidence = gathered([store], keys_of([store.job()]), always_classes=True)
     findings = audited(evidence)
     width = min(shutil.get_terminal_size((TERMINAL_WIDTH, 0)).columns, TERMINAL_WIDTH)
-    remedies = [*filter(None, [evidence.mixed]), *_remedies(store, findings, job, trusted)]
+    remedies = [*filter(None, [evidence.caption]), *_remedies(store, findings, job, trusted)]
     common.put(shown.first_screen(findings, remedies, width), None)
 
 

@@ -4,19 +4,16 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from freqbench.cli import common
 from freqbench.core import names
 from freqbench.core.errors import UserError
-
-if TYPE_CHECKING:
-    from freqbench.audit.first_case import FirstCase
 
 app = typer.Typer()
 
@@ -32,12 +29,11 @@ name: {name}
 datasets:
 {of_data}
   {dataset}    # without `cases`: all of the split
-
+{open_of_dataset}
 models:    # a second one shows transfer
 {of_model}
-  # expected_dice: 0.87    # of a model, the Dice of its own validation: stops a run whose first cases are far below
   {model}
-
+{open_of_model}
 attacks:
   # Noise of the same size, which knows no network: the drop beyond this row is the attack's own.
   - {{name: random_noise, linf: {eps}}}
@@ -48,6 +44,14 @@ attacks:
 score_on: file
 # save_adversarial: nifti    # keeps the volumes for the viewer and for other tools
 """
+TRANSFORMS = (
+    "transforms: [{_target_: Orientationd, keys: image, axcodes: RAS}]    # the steps of your training without "
+    "augmentation: they answer axes, spacing, intensity and crop at once"
+)
+PREDICTIONS = (
+    "predictions: FOLDER    # label maps that your own code wrote: init finds what is open by them, run proves it"
+)
+EXPECTED = "expected_dice: 0.87    # of your own validation: a run far below it stops before the first attack"
 BY_GRADIENTS = """\
   - {{name: fgsm, eps: {eps}}}
   - {{name: pgd, eps: {eps}, steps: 20}}
@@ -77,6 +81,10 @@ def init(
     budget: Annotated[
         str | None, typer.Option(help=f"L-infinity radius on the [0, 1] intensity scale, such as {EPS}.")
     ] = None,
+    predictions: Annotated[
+        str | None,
+        typer.Option(help="Folder of label maps or probabilities that the network's own code wrote for some cases."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     trust_code: common.Trust = False,
 ) -> None:
@@ -87,6 +95,7 @@ def init(
     if os.path.lexists(path) and not force:
         raise UserError(f"{path}: expected no file, got one: name another, or give --force")
     data = data or _answer("Folder of the dataset", "--data")
+    from freqbench.audit.first_case import first_case
     from freqbench.core import documents
     from freqbench.core.files import storage
     from freqbench.core.plugins import trusting
@@ -110,32 +119,47 @@ def init(
     has_classes = source_of(arch).is_checkpoint and layout.entry.get("reference") != "prediction"
     if has_classes and (head := build_dataset(layout.entry, data).classes.head) == "sigmoid":
         model = {**model, "outputs": head}
+    place = str(Path(predictions).expanduser().resolve()) if predictions and "://" not in predictions else predictions
+    if predictions:
+        common.say("predictions: the share of the foreground's voxels that are the network's own, by settings")
     with trusting(trust_code):
-        first = _first_case(layout.entry, model, checkpoint)
-    chosen = {**layout.entry, **({"intensity": first.intensity} if first.intensity else {})}
-    assumed = [(each.of, ("assumed", str(each))) for each in first.assumed]
+        first = first_case(layout.entry, model, not checkpoint.startswith(UNTRAINED), place, common.say)
     of_data = [(name, line) for name, line in layout.lines() if name != "job line"]
-    of_data += [*(line for of, line in assumed if of == "dataset"), ("first case", first.verdict)]
+    of_model = [(name, line) for name, line in lines if name not in ("assumed", "no trace", "to state")]
+    of_model += [*(("matched", word) for word in first.matched), ("first case", first.verdict)]
+    of_model += [("predictions", first.proof)] if first.proof else []
+    open_of = {of: [*found] for of, found in first.open.items()}
+    if not first.is_black_box and not checkpoint.startswith(UNTRAINED):
+        if "transforms" not in first.model and any("assumed: " in line for line in open_of["model"]):
+            open_of["model"].insert(0, TRANSFORMS)
+        open_of["model"] += [] if predictions else [PREDICTIONS]
+        expected = _expected_dice() if "expected_dice" not in first.model else None
+        open_of["model"] += [] if expected else [EXPECTED]
+        model = {**first.model, **({"expected_dice": expected} if expected else {})}
+    else:
+        model = first.model
     content = JOB.format(
         path=shlex.quote(path),
         name=re.sub(r"[^\w.-]+", "-", f"{layout.entry['name']}-{model['name']}"),  # as a folder's name may be anything
         of_data=_comments(of_data),
-        dataset=documents.yaml_item({**chosen, "cases": min(CASES, complete)}),
-        of_model=_comments(dict.fromkeys([*lines, *(line for of, line in assumed if of == "model")])),
-        model=documents.yaml_item(model),
+        dataset=documents.yaml_lines({**first.dataset, "cases": min(CASES, complete)}, first.beside["dataset"]),
+        open_of_dataset=_open(open_of["dataset"]),
+        of_model=_comments(dict.fromkeys(of_model)),
+        model=documents.yaml_lines(model, first.beside["model"]),
+        open_of_model=_open(open_of["model"]),
         attacks=(BY_QUERIES if first.is_black_box else BY_GRADIENTS).format(eps=eps),
         trust=TRUST if arch == COMMAND else "",
         eps=eps,
     )
     storage.write_atomic(path, content.encode())
     common.say(f"written: {path}")
-    common.say(first.verdict)
-    for _, (name, line) in assumed:
-        common.say(f"{name}: {line}")
-    if assumed:
-        common.say(
-            f"{path} can state each of these, as nobody has; expected_dice of the model stops a run far below it"
-        )
+    for line in filter(None, (first.proof, first.verdict)):
+        common.say(line)
+    for of, found in first.open.items():
+        for line in found:
+            common.say(f"{of}: {line}")
+    if any(first.open.values()):
+        common.say(f"{path} has each of these as a comment, ready to be used, as nobody has stated it")
     try:
         job = common.job_of(path, None, trust_code)
         common.grid_of(job, None, f"runs/{job.name}")
@@ -144,15 +168,20 @@ def init(
     common.say(f"next: freqbench plan {shlex.quote(path)}")
 
 
-def _first_case(entry: Mapping[str, Any], model: Mapping[str, Any], checkpoint: str) -> "FirstCase":
-    from freqbench.audit import first_case
-    from freqbench.models import ModelEntry
-
+def _expected_dice() -> float | None:
+    """Asks a person for the Dice of the network's own validation; None if nobody knows it."""
+    if not sys.stdin.isatty():
+        return None
+    answer = str(typer.prompt("Foreground Dice of your own validation, such as 0.87 (empty: unknown)", default=""))
     try:
-        return first_case.first_case(entry, ModelEntry(**model), not checkpoint.startswith(UNTRAINED))
-    except UserError as error:  # a job that must be corrected is written all the same
-        verdict = f"no clean Dice of the first case: {error}"
-        return first_case.FirstCase(intensity=None, assumed=(), verdict=verdict, is_black_box=COMMAND in model)
+        return float(answer) if answer.strip() else None
+    except ValueError:
+        raise UserError(f"expected_dice: expected a number in (0, 1] or nothing, got {answer}") from None
+
+
+def _open(lines: Sequence[str]) -> str:
+    """Returns the lines that nobody states as comments of an entry, each ready to be used."""
+    return "".join(f"    # {line}\n" for line in lines)
 
 
 def _answer(question: str, option: str, default: str | None = None) -> str:

@@ -134,6 +134,17 @@ def yaml_item(entry: Mapping[str, Any]) -> str:
     return f"- {text.strip()}"
 
 
+def yaml_lines(entry: Mapping[str, Any], beside: Mapping[str, str]) -> str:
+    """Returns a mapping of plain values as one item of a YAML list, a key a line, with comments beside some keys."""
+    said = {key: f"    # {why}" for key, why in beside.items()}
+    return "- " + "\n    ".join(yaml_line(key, value) + said.get(key, "") for key, value in entry.items())
+
+
+def yaml_line(key: str, value: Any) -> str:
+    """Returns a key and its plain value on one line of YAML."""
+    return yaml_item({key: value})[len("- {") : -1]
+
+
 def json_of(content: bytes | str, where: str) -> Any:
     """Returns the value in a JSON text; raises UserError after `where`, also beyond JSON_BYTES or DEPTH levels."""
     if len(content) > JSON_BYTES:

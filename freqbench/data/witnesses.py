@@ -22,10 +22,15 @@ PACKED = ".npz"
 Values = npt.NDArray[Any]
 
 
+class NoPredictionsError(UserError):
+    """Raised if no file is of a case of the dataset."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Witness:
-    """Predictions of a network's own code, by the id of the case; files of label maps, or of a channel an output."""
+    """Predictions of a network's own code: the cases, and the file of each by its id."""
 
+    refs: tuple[CaseRef, ...]
     files: Mapping[str, str]
 
     @property
@@ -41,19 +46,19 @@ def find(folder: str, dataset: Dataset, where: str, refs: Sequence[CaseRef] | No
     as MONAI's SaveImage writes them. Raises UserError, which begins with `where`, for none, or two of one case.
     """
     root = storage.filled_in(folder, where)
-    ids = [ref.case_id for ref in (*(refs or ()), *dataset.whole_split())]
+    of_id = {ref.case_id: ref for ref in (*(refs or ()), *dataset.whole_split())}
     found = dict[str, list[str]]()
     for path in storage.list_tree(root, DEPTH):
         if path.endswith((*image_files.SUFFIXES, PACKED)):
             *above, _ = path.split("/")
             names = [image_files.stem(path).removesuffix(PACKED), *reversed(above)]
-            fits = [each for each in dict.fromkeys(ids) if any(n == each or n.startswith(f"{each}_") for n in names)]
+            fits = [each for each in of_id if any(n == each or n.startswith(f"{each}_") for n in names)]
             if fits:
                 found.setdefault(max(fits, key=len), []).append(storage.join(root, path))
     if not found:
-        raise UserError(
-            f"{where}: predictions: expected files of cases of {dataset.name}, such as {ids[0]}.nii.gz, in {root}, "
-            "found none: name them as their cases"
+        raise NoPredictionsError(
+            f"{where}: predictions: expected files of cases of {dataset.name}, such as {next(iter(of_id))}.nii.gz, in "
+            f"{root}, found none: name them as their cases"
         )
     for case_id, paths in found.items():
         exact = [path for path in paths if image_files.stem(path).removesuffix(PACKED) == case_id]
@@ -64,8 +69,8 @@ def find(folder: str, dataset: Dataset, where: str, refs: Sequence[CaseRef] | No
                 f"{where}: predictions: expected one file of {case_id}, got {' and '.join(sorted(paths)[:2])}: remove "
                 "one"
             )
-    chosen = [case_id for case_id in dict.fromkeys(ids) if case_id in found][:MOST_CASES]
-    return Witness(files={case_id: found[case_id][0] for case_id in chosen})
+    chosen = [case_id for case_id in of_id if case_id in found][:MOST_CASES]
+    return Witness(refs=tuple(map(of_id.__getitem__, chosen)), files={each: found[each][0] for each in chosen})
 
 
 def read(path: str, native: NativeCase) -> Values:

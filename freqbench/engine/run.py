@@ -33,7 +33,7 @@ from freqbench.job.schema import JobSpec
 from freqbench.results import KEY, Key, Lease, Shard, Store, index_keys
 from freqbench.results.glimpses import GLIMPSES, Glimpses
 from freqbench.results.releases import Origin, mixture
-from freqbench.results.schema import RELEASES
+from freqbench.results.schema import CLEAN_NUMBER, RELEASES
 from freqbench.results.volumes import VOLUMES
 
 COMPACT_ABOVE = 64
@@ -165,6 +165,7 @@ class Recorder:
         self.run_id = provenance.new_run_id()
         self.critic = Critic(plan)
         self._store, self._plan, self._console = store, plan, console
+        self.clean = dict(plan.grid.clean)  # words on clean numbers, by dataset and model
         self._facts: dict[str, Any] = {"shard": shard and str(shard)}
         self._warnings: list[str] = []
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
@@ -265,6 +266,7 @@ class Recorder:
     def take(self, outcome: Outcome) -> None:
         """Hands an outcome's rows to the writer; they count as done once it has committed them."""
         for record in outcome.records:
+            record[CLEAN_NUMBER.name] = self.clean.get((record["dataset"], record["target_model_id"]))
             self._spent.add(record, outcome.slowdown)
             for line in self.critic.of_record(record):
                 self.warn(line)

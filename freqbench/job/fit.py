@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.terminal import amount
 from freqbench.core.types import IGNORED, CaseRef
 from freqbench.data import Dataset
-from freqbench.models import Facts, ModelEntry, source_of
+from freqbench.models import Facts, ModelEntry, ModelSpec, source_of
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_ROI, seed_of
 from freqbench.models.resolving import plain_name
 from freqbench.ops.regions import members
@@ -56,6 +57,17 @@ def assumptions(
     if facts.is_own or seed_of(facts.path) is not None or source_of(facts.arch).takes_volumes:
         return ()
     return (*_assume_model(entry, facts, dataset), *(_assume_space(entry, facts, dataset, stated) if dataset else ()))
+
+
+def require_possible(found: Sequence[Assumption], dataset: Dataset) -> None:
+    """Refuses an assumption that contradicts what the data say: CT by list or header, and percentiles as for MR."""
+    is_ct = any("ct" in re.split(r"\W+", name.casefold()) for name in dataset.channel_names)
+    if is_ct and any(each.key == "intensity" and each.value == Preprocess().intensity for each in found):
+        raise UserError(
+            f"{dataset.name}: expected the intensities that the network was trained on, as the data are CT (channel "
+            f"{', '.join(dataset.channel_names)}), got none, where percentiles of each volume would be assumed: write "
+            "intensity: {window: [-175, 250]} for its window, or transforms of the model"
+        )
 
 
 def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Sequence[CaseRef]) -> Facts:
@@ -167,6 +179,16 @@ def note_of(name: str, found: Sequence[Assumption]) -> Iterator[str]:
     if found:
         all_of = "; ".join(map(str, found))
         yield f"{name}: assumed, as neither job nor files say it: {all_of}: set what its training used"
+
+
+def words_on_clean(model: ModelSpec, dataset: str, assumed: Mapping[tuple[str, str], Sequence[Assumption]]) -> str:
+    """Returns what the clean number of a model on a dataset rests on before a run: `stated`, or what is assumed.
+
+    `assumed` is by dataset and name of a model; those of an ensemble are its members'.
+    """
+    keys = [each.key for net in (model.members or (model,)) for each in assumed.get((dataset, net.name), ())]
+    found = [*dict.fromkeys(keys)]
+    return f"{amount(len(found), 'value')} assumed ({', '.join(found)})" if found else "stated"
 
 
 def shortfall(expected: float | None, clean: Clean) -> str | None:

@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import PurePath
@@ -17,6 +17,7 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import CaseRef, ScoredOn
 from freqbench.data import Dataset
 from freqbench.data.loaders.images import Images
+from freqbench.data.witnesses import NoPredictionsError, Witness, find
 from freqbench.job import fit, sweep
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell, Unit
@@ -46,6 +47,8 @@ class Grid:
     metrics: tuple[str, ...]  # metrics that every record has to cover
     warnings: tuple[str, ...] = ()  # warnings for the user before the run
     notes: tuple[str, ...] = ()  # lines on what the datasets' files show, and how networks are given them
+    witnesses: Mapping[tuple[str, str], Witness] = field(default_factory=dict)  # by dataset's name and model's id
+    clean: Mapping[tuple[str, str], str] = field(default_factory=dict)  # words on what a clean number rests, likewise
 
     def units(self) -> Iterator[Unit]:
         """Yields every cell on every case with all its targets."""
@@ -79,6 +82,9 @@ class Grid:
                 cases = {"case_ids": [ref.case_id for ref in refs], "patients": [ref.patient_id for ref in refs]}
                 names[of] = {"models": {}, "classes": list(cell.dataset.class_names), **cases}
             names[of]["models"] |= {each.model_id: each.name for each in (cell.source, *cell.targets)}
+        for (of, model_id), words in self.clean.items():
+            if of in names:
+                names[of].setdefault("clean", {})[model_id] = words
         return {
             "cells": cells,
             "cases": {name: list(keys) for name, keys in self.case_keys.items()},
@@ -133,6 +139,8 @@ class Expansion:
                 sourced.append([(*pair, learning_cases(dataset, pair[0], refs)) for pair in attacks[i]])
         notes = [*_idle_keys(job), *(note for dataset in self._datasets for note in dataset.notes)]
         table: list[Cell] = []
+        assumed: dict[tuple[str, str], Sequence[fit.Assumption]] = {}
+        witnesses = self._witnesses(cases)
         for i, (dataset, models) in enumerate(zip(self._datasets, self._models, strict=True)):
             for model in models.values():
                 own = self._facts[i][(model.members or (model,))[0].name]  # of an ensemble those of its first member
@@ -143,6 +151,9 @@ class Expansion:
                 if not entry.ensemble:
                     found = fit.assumptions(entry, self._facts[i][entry.name], dataset, self._job.datasets[i].own)
                     notes += fit.note_of(f"{entry.name} on {dataset.name}", found)
+                    assumed[dataset.name, entry.name] = found
+                    with sweep.prefix_errors(f"datasets[{i}]"):
+                        fit.require_possible(found, dataset)
                 notes += fit.unjudged_notes(entry, dataset, cases[dataset.name])
             concerns += _concerns_of_models(models, self._facts[i], dataset, cases[dataset.name])
             table += _cells(job, dataset, models, sourced[i], concerns)
@@ -162,7 +173,34 @@ class Expansion:
             metrics=job.metrics,
             warnings=tuple(dict.fromkeys(concerns)),
             notes=tuple(dict.fromkeys(notes)),
+            witnesses=witnesses,
+            clean={
+                (dataset.name, model.model_id): fit.words_on_clean(model, dataset.name, assumed)
+                for dataset, models in zip(self._datasets, self._models, strict=True)
+                for model in models.values()
+                if not model.is_random
+            },
         )
+
+    def _witnesses(self, cases: Mapping[str, Sequence[CaseRef]]) -> dict[tuple[str, str], Witness]:
+        """Returns the predictions of networks' own code by dataset and model; refuses those of no case of any."""
+        found: dict[tuple[str, str], Witness] = {}
+        missing: dict[int, NoPredictionsError] = {}
+        for dataset, models in zip(self._datasets, self._models, strict=True):
+            for i, entry in _members_first(self._job.models, dataset):
+                if entry.predictions and entry.name in models:
+                    with sweep.prefix_errors(f"models[{i}]"):
+                        try:
+                            key = dataset.name, models[entry.name].model_id
+                            found[key] = find(entry.predictions, dataset, entry.name, cases[dataset.name])
+                        except NoPredictionsError as error:
+                            missing[i] = error
+        ids = {model_id for _, model_id in found}
+        for i, refusal in missing.items():
+            name = self._job.models[i].name
+            if not ids & {models[name].model_id for models in self._models if name in models}:
+                raise UserError(f"models[{i}]: {refusal}")
+        return found
 
     @cached_property
     def _datasets(self) -> list[Dataset]:

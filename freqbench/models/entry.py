@@ -395,6 +395,9 @@ class ModelEntry(Strict):
         expected_dice: mean foreground Dice that the network's authors report, or your own validation, in (0, 1]: the
             run stops if the mean over the first patients, three or more, is lower by more than two standard errors and
             0.05. In no identity. None: nothing is expected beyond `min_dice`.
+        predictions: folder or URI of label maps, or probabilities, that the network's own code wrote for one case of
+            the data or more, by their names: the run holds its clean predictions against them before the first attack,
+            and stops if they differ. In no identity.
         datasets: names of the job's datasets that the model is for; None: all. Models for different datasets may share
             a name.
         replicates: number of networks of a `train://NAME`; 3 become the models `name`, `name.1`, `name.2` with
@@ -428,6 +431,7 @@ class ModelEntry(Strict):
     adaptive: bool = True
     min_dice: Annotated[float, Field(ge=0, le=1)] = 0.3
     expected_dice: Annotated[float, Field(gt=0, le=1)] | None = None
+    predictions: Annotated[str, Field(min_length=1)] | None = None
     datasets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     replicates: PositiveInt = 1
     source: str | None = None

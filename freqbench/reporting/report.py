@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from freqbench.analysis.frames import classes_frame, found_records, mixture_of
+from freqbench.analysis.frames import caption_of, classes_frame, found_records
 from freqbench.analysis.groups import is_minimal, steps_text
 from freqbench.analysis.precision import exclude
 from freqbench.analysis.tables import ADDED, PAIR, attack_table, current, failures, summary, transfer_table, worst_case
@@ -75,19 +75,19 @@ def report(
     runs = [run for store in stores for run in store.runs()]
     render_all = renderer(format, regions_of(runs))
     if table is not None:
-        sections, mixed = _one_table(table, stores, job_keys, runs)
-        if mixed and format == "csv":
-            warnings.warn(mixed, stacklevel=2)
-        return render_all([*sections, *_note_on(mixed)])
+        sections, caption = _one_table(table, stores, job_keys, runs)
+        if caption and format == "csv":
+            warnings.warn(caption, stacklevel=2)
+        return render_all([*sections, *_note_on(caption)])
     stored, records = found_records(stores, job_keys)
     records = exclude(records, stored)
-    left_out, mixed = _left_out(records, len(stored) - len(records)), mixture_of(records, runs)
+    left_out, caption = _left_out(records, len(stored) - len(records)), caption_of(records, runs)
     if format == "csv":
-        for text in filter(None, (left_out and f"left out:\n{left_out}", mixed)):
+        for text in filter(None, (left_out and f"left out:\n{left_out}", caption)):
             warnings.warn(text, stacklevel=2)
         return render.csv(summary(records).rename(columns=lambda name: name.removeprefix(ADDED)))
     sections = _sections(records, left_out, None if job_keys is None else len(job_keys)) + unasked_sections(records)
-    sections += [*_audit(stores, job_keys, records), *_note_on(mixed)]
+    sections += [*_audit(stores, job_keys, records), *_note_on(caption)]
     notes = "\n\n".join(filter(None, (NOTES, steps_text(records))))
     return render_all([*sections, Section("How to read this", text=notes)])
 
@@ -100,7 +100,7 @@ def renderer(format: str, regional: Collection[str] = ()) -> Callable[[Sequence[
 
 
 def _note_on(line: str | None) -> list[Section]:
-    return [Section("Releases", text=line)] if line else []
+    return [Section("Of these rows", text=line)] if line else []
 
 
 def _one_table(
@@ -108,16 +108,16 @@ def _one_table(
 ) -> tuple[list[Section], str | None]:
     """Makes the sections of a recipe's table, of a view or of the whole audit, with rows that `audit --run` added.
 
-    Returns also the line of `mixture_of` on their rows.
+    Returns also the line of `caption_of` on their rows.
     """
     if name == AUDIT:
         evidence = checks.gathered(stores, job_keys, always_classes=True)
-        return audit.sections(checks.audited(evidence)), evidence.mixed
+        return audit.sections(checks.audited(evidence)), evidence.caption
     if view := VIEWS.get(name):
         stored, records = found_records(stores, job_keys, view.columns)
         rows = current(records, stored)
         classes = (classes_frame(stores, stored),) if view.needs_classes else ()
-        return view.build(rows, *classes), mixture_of(rows, runs)
+        return view.build(rows, *classes), caption_of(rows, runs)
     if name not in RECIPES and not name.endswith((".yaml", ".yml")):
         raise UserError(unknown("table", name, [*RECIPES, *VIEWS, AUDIT]))
     recipe = recipes.load(name)
@@ -136,7 +136,7 @@ def _one_table(
             "prediction: run it with label maps, or report it by --table overview"
         )
     rows = current(relevant(recipe, records), relevant(recipe, stored))
-    return paper_table(recipe, rows, runs), mixture_of(rows, runs)
+    return paper_table(recipe, rows, runs), caption_of(rows, runs)
 
 
 def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list[Section]:

@@ -16,6 +16,7 @@ IDENTIFIED_BY: Mapping[str, str] = {
     **{name: f"{name}_id" for name in ("source_model", "target_model")},
     "params": "cell_id",  # of an attack that follows surrogates, which its parameters name
     "class_name": "class_index",
+    "clean_number": "target_model_id",
 }
 """The columns that hold names, each with the column that identifies what is named, beside the case of the row."""
 
@@ -41,6 +42,7 @@ class DatasetNames(BaseModel):
     classes: list[Name]
     case_ids: list[Name]
     patients: list[Name]
+    clean: dict[str, Name] = {}  # what the clean number of each model rests on, by its id
 
 
 class Index(BaseModel):
@@ -112,6 +114,7 @@ def _names(index: Index) -> dict[str, dict[str, str]]:
         names["case_id"] |= dict(zip(keys, of.case_ids, strict=True))
         names["patient_id"] |= dict(zip(keys, of.patients, strict=True))
         names["class_name"] |= {f"{dataset}/{number}": name for number, name in enumerate(of.classes)}
+        names["clean_number"] |= {f"{dataset}/{model_id}": words for model_id, words in of.clean.items()}
         for model_id, name in of.models.items():
             if names["source_model"].setdefault(model_id, name) != name:
                 names["source_model"][f"{dataset}/{model_id}"] = name

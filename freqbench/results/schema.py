@@ -104,7 +104,15 @@ RELEASES = Column(
     "measured",
     "releases of what moves the row's numbers, of the process that made it: `NAME RELEASE`, separated by commas",
 )
-LATER = (RELEASES,)
+CLEAN_NUMBER = Column(
+    "clean_number",
+    _TEXT,
+    "",
+    "",
+    "measured",
+    "what the target's clean number rests on: `proven by its own predictions ...`, `stated`, or values assumed",
+)
+LATER = (RELEASES, CLEAN_NUMBER)
 """The columns that stores made before them lack: they are read with null there."""
 _RUN_ID = _measured_column("run_id", _TEXT, "", "the execution that wrote the row", required=True)
 _FINISHED = _measured_column("finished_at", _TIME, "UTC", "time when the row was finished", required=True)
@@ -225,6 +233,7 @@ RECORDS: tuple[Column, ...] = (
     _measured_column("threads", _INT, "count", "CPU threads of the worker"),
     _measured_column("window_batch", _INT, "count", "windows attacked at once"),
     RELEASES,
+    CLEAN_NUMBER,
 )
 
 CLASS_RECORDS: tuple[Column, ...] = (

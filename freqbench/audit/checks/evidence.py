@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from freqbench.analysis import certificates
-from freqbench.analysis.frames import classes_frame, found_records, mixture_of, plain
+from freqbench.analysis.frames import caption_of, classes_frame, found_records, plain
 from freqbench.analysis.labels import parameters
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack
@@ -81,7 +81,7 @@ class Evidence:
     gradients: tuple[Gradients, ...] = ()  # measurements of gradients, one per store
     saved: tuple[SavedScores, ...] = ()  # rescored volumes, one per store
     added: frozenset[str] = frozenset()  # ids of the cells that only an audit computed
-    mixed: str | None = None  # a line on the releases that made its rows, if they are several
+    caption: str | None = None  # what a table of its rows has to say of them
     _cache: dict[Hashable, pd.DataFrame] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -216,7 +216,7 @@ def gathered(
         gradients=tuple(filter(None, (probe_files.read(store.root, Gradients) for store in stores))),
         saved=tuple(filter(None, (probe_files.read(store.root, SavedScores) for store in stores))),
         added=frozenset(_cells(audits) - _cells(stores)) if audits else frozenset(),
-        mixed=mixture_of(records, [run for store in everything for run in store.runs()]),
+        caption=caption_of(records, [run for store in everything for run in store.runs()]),
     )
 
 

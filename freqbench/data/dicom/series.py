@@ -24,6 +24,7 @@ SLICE = (
 )
 # Objects of CT and MR whose frames are the slices: enhanced ones, and series that were converted to such.
 ENHANCED = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("2.1", "2.2", "4.1", "4.4"))
+CT = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("2", "2.1", "2.2"))
 SAME_DIRECTION = 1e-3  # difference of cosines
 EVEN = 0.1  # of the distance between slices: how far one may be from its place
 KEPT = 1024  # cases whose headers a process keeps, as a plan asks for all of them several times
@@ -38,6 +39,7 @@ class Series(Header):
     scales: tuple[tuple[float, float], ...]  # slope and intercept of each
     plain: tuple[Plain | None, ...]  # where voxels are that need no decoder
     frame_of_reference: str
+    is_ct: bool = False
 
 
 def read_series(paths: Sequence[Path], where: Path, uid: str | None = None, segmentation: Path | None = None) -> Series:
@@ -182,6 +184,7 @@ def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
         frames=tuple(file.frame for file in stack),
         scales=scales,
         frame_of_reference=frame,
+        is_ct=slices[0].kind in CT,
     )
 
 

@@ -236,14 +236,15 @@ class DicomFolders(ListedFolder):
         return tuple(sorted(names.values(), key=lambda name: _place(plain(name), wanted)))
 
     def stated_labels(self) -> Stated:
-        """Returns the segments of all cases, and which of them overlap."""
+        """Returns the segments of all cases, which of them overlap, and CT as the name of the channel, if it is one."""
         if self.reference == "prediction" or not any(scan.has_label for scan in self.scans.values()):
             raise MissingDataError(
                 f"{self.name}: expected `labels`, the number of the model's classes or their names, as neither scans "
                 "nor the model's file state them, got none: give them"
             )
         names = dict(enumerate(("background", *self._segments)))
-        return Stated(names=names, shared=frozenset() if self.regions else self._shared)
+        channels = ("CT",) if next(iter(self.scans.values())).image().is_ct else ()
+        return Stated(names=names, shared=frozenset() if self.regions else self._shared, channels=channels)
 
     @cached_property
     def _shared(self) -> frozenset[frozenset[int]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis import certificates
-from freqbench.analysis.frames import added_scores, added_texts, joined_classes, mixture_of
+from freqbench.analysis.frames import added_scores, added_texts, caption_of, joined_classes
 from freqbench.analysis.groups import budget_texts, is_minimal, is_null_row, is_white_box, steps_text
 from freqbench.analysis.labels import families
 from freqbench.analysis.scores import SCORES, Score, shown_scores
@@ -81,7 +81,7 @@ def page_data(
     rows = rows.assign(family=families(rows), base=records.drop_duplicates("row").set_index("row")["attack"])
     failed = failures(records).astype(object)
     runs = [run for each in facts for run in each["runs"]]
-    regions, mixed = regions_of(runs), mixture_of(records, runs)
+    regions, caption = regions_of(runs), caption_of(records, runs)
     reasons = left_out.groupby([*_KEYS, "left_out"], observed=True).size()
     names = rows["dataset"].unique()
     has_agreement = rows["dataset"].astype(str).str.endswith(AGREEMENT).any()
@@ -112,7 +112,7 @@ def page_data(
         ),
         runs=page_facts.runs(facts, records),
         jobs=page_facts.jobs(facts),
-        notes=[*page_facts.NOTES, *filter(None, (mixed, steps_text(everything), OWN if has_agreement else ""))],
+        notes=[*page_facts.NOTES, *filter(None, (caption, steps_text(everything), OWN if has_agreement else ""))],
         cautions=list(page_facts.CAUTIONS),
         tables=_tables(unasked_sections(everything, but="smallest"), regions),
         smallest=_tables(smallest.smallest(everything) if smallest.applies(everything) else [], regions),
