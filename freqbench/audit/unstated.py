@@ -17,7 +17,7 @@ import torch
 from freqbench import models
 from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess, parse_intensity
-from freqbench.core.types import CaseRef, NativeCase
+from freqbench.core.types import CaseRef, NativeCase, Shape
 from freqbench.data import Dataset
 from freqbench.data.loaders.folder import ListedFolder
 from freqbench.data.witnesses import Values, Witness, read
@@ -25,7 +25,7 @@ from freqbench.engine import witness
 from freqbench.engine.witness import Labels, percent
 from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, resolve
 from freqbench.models.checkpoints.migrations import migrations_of
-from freqbench.models.entry import DEFAULT_INFERENCE
+from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_ROI
 from freqbench.models.networks.inferring import open_args
 from freqbench.models.sources import source_of
 from freqbench.models.sources.checkpoint import shown_channels
@@ -37,11 +37,12 @@ Step = Mapping[str, Any]
 Point = tuple[tuple[str, Any], ...]
 Log = Callable[[str], None]
 
-WIDTH = 6
 MOST_S = 240.0
+"""Seconds of a core's time for a search: two minutes or more of two idle cores."""
 MOST_CHANNELS = 4
 FILE, NO = "as in the file", "none"
-SIDES = (96, 64, 128, 32, 48, 160, 80, 112)
+SIDES = (96, 64, 128, 32, 48, 160, 80, 112, 24, 40, 192, 16, 56)
+FLAT = ((128, 128, 64), (96, 96, 64), (64, 64, 32), (96, 96, 32), (160, 160, 64), (192, 192, 64))
 OVERLAPS = (0.5, 0.25, 0.625, 0.75, 0.0)
 SPACINGS = ((1.0, 1.0, 1.0), (1.5, 1.5, 2.0), (1.5, 1.5, 1.5), (2.0, 2.0, 2.0), (1.0, 1.0, 2.0), (0.8, 0.8, 3.0))
 ORIENTATIONS = ("RAS", "LPS", "LAS", "RPS", "SPL", "SAR", "RSA", "PIR", "ASR", "PLI")
@@ -149,7 +150,7 @@ def find(
     `entry` states what is known of the model; of a network whose files bring a pipeline only windows, channels and
     classes are sought. `modality` (CT or another) says which intensities come first. Each trial is a line of `log`.
     """
-    started, first = time.monotonic(), min(own.refs, key=lambda ref: np.prod(ref.shape))
+    started, first = time.process_time(), min(own.refs, key=lambda ref: np.prod(ref.shape))
     native = dataset.native(first)
     facts = facts_of(entry, None, dataset.num_channels)
     theirs = read(own.files[first.case_id], native)
@@ -165,24 +166,28 @@ def find(
         changed = ", ".join(f"{name} {_said(value)}" for name, value in point if value != pieces.values[name][0])
         said = percent(found) if found >= 0 else "cannot be run"
         log(f"{len(trial.seen):>4}  {said}  {changed or 'as usual'}")
-        return found >= PROVEN or time.monotonic() - started > most_s
+        return found >= PROVEN or time.process_time() - started > most_s
 
-    best, expanded = start, set[Point]()
-    done = look(start)
-    while not done:
-        waiting = [point for point in sorted(trial.seen, key=trial.share, reverse=True) if point not in expanded]
-        if not waiting:
-            break
-        expanded |= {*waiting[:WIDTH]}
-        done = any(look(other) for point in waiting[:WIDTH] for other in pieces.neighbours(point))
+    def descend(point: Point) -> bool:
+        """Tries all values of one setting after the other, each time from the best so far; true as `look`."""
+        for name, values in pieces.values.items():
+            tried = [_with(point, name, value) for value in values]
+            if any(look(other) for other in tried):
+                return True
+            point = max([point, *tried], key=trial.share)
+        return False
+
+    begun, done = set[Point](), look(start)
+    while not done and (waiting := trial.seen.keys() - begun):
+        begun.add(point := max(waiting, key=trial.share))
+        done = descend(point)
     best = max(trial.seen, key=trial.share)
     alike: dict[str, list[Any]] = {}
-    for other in pieces.neighbours(best) if trial.share(best) >= PROVEN else ():
-        if time.monotonic() - started > most_s:
-            break
-        if abs(trial.share(other) - trial.share(best)) < 1e-6:
-            name = next(name for (name, value), (_, usual) in zip(other, best, strict=True) if value != usual)
-            alike.setdefault(name, []).append(dict(other)[name])
+    for name, value in ((name, value) for name, values in pieces.values.items() for value in values):
+        other = _with(best, name, value)
+        is_sought = other != best and trial.share(best) >= PROVEN and time.process_time() - started < most_s
+        if is_sought and trial.share(other) == trial.share(best):
+            alike.setdefault(name, []).append(value)
     model, of_dataset = pieces.written(entry, dataset, native, dict(best), theirs, trial.seen[best][1])
     return Finding(
         model=model,
@@ -190,7 +195,7 @@ def find(
         share=trial.share(best),
         words=tuple(_words(dict(best), dict(start), alike)),
         trials=len(trial.seen),
-        seconds=time.monotonic() - started,
+        seconds=time.process_time() - started,
     )
 
 
@@ -235,12 +240,11 @@ class Pieces:
         count = dataset.num_channels
         if 2 <= count <= MOST_CHANNELS and (is_bare or entry.bundle):
             values["channels"] = tuple(permutations(range(count)))
-        values |= {name: tuple(steps) for name, steps in slots.items() if len(steps) > 1}
         sliding = {**facts.inference} if entry.inference is None else entry.inference.model_dump(exclude_unset=True)
         trained = entry.roi or (facts.input.volume_order(facts.roi) if facts.roi else None)
         if is_bare:
-            others = [(side,) * 3 for side in SIDES]
-            values["roi"] = tuple(dict.fromkeys([*([trained] if trained else []), *others, "whole"]))
+            values["roi"] = _windows(entry, trained, max(ref.shape))
+        values |= {name: tuple(steps) for name, steps in sorted(slots.items(), key=_by_weight) if len(steps) > 1}
         usual = sliding.get("overlap", DEFAULT_INFERENCE.overlap)
         values["overlap"] = tuple(dict.fromkeys([usual, *OVERLAPS]))
         first = sliding.get("weighting", "gaussian")
@@ -250,13 +254,6 @@ class Pieces:
         key = next((str(step["keys"]) for step in words or () if isinstance(step.get("keys"), str)), "image")
         kept = {name: value for name, value in values.items() if value}
         return cls(values=kept, slots=slots, outputs=outputs, sliding=sliding, key=key, num_channels=count)
-
-    def neighbours(self, point: Point) -> Iterator[Point]:
-        """Yields the settings that differ from a point in one value."""
-        for place, (name, value) in enumerate(point):
-            for other in self.values[name]:
-                if other != value:
-                    yield (*point[:place], (name, other), *point[place + 1 :])
 
     def counts(self, asked: ModelEntry) -> tuple[int, int]:
         """Returns the numbers of classes and channels with which an entry is resolved alone."""
@@ -288,7 +285,7 @@ class Pieces:
         if "mirror" in point:
             sliding["mirror"] = point["mirror"]
         if "roi" in point:
-            made["roi"] = entry.roi or SIDES[:1] * 3 if point["roi"] == "whole" else point["roi"]
+            made["roi"] = (entry.roi or DEFAULT_ROI) if point["roi"] == "whole" else point["roi"]
             sliding |= {"whole": "HWD"} if point["roi"] == "whole" else {}
         made["inference"] = Inference(**sliding)
         return made
@@ -343,12 +340,23 @@ class Pieces:
         return {"classes": len(regions), "class_map": found}
 
 
+def _with(point: Point, name: str, value: Any) -> Point:
+    """Returns settings with another value of one."""
+    return tuple((key, value if key == name else own) for key, own in point)
+
+
 def _parsed(transforms: object) -> tuple[Step, ...] | None:
     """Returns the words of transforms on one image; None: they are other transforms, or there are none."""
     if not isinstance(transforms, list | tuple):
         return None
     keys = {key for step in transforms for key in np.atleast_1d(step.get("keys", [])).tolist()} - {"label"}
     return tuple(transforms) if len(keys) <= 1 else None
+
+
+def _by_weight(slot: tuple[str, object]) -> int:
+    """Returns the place of a setting in the search: what moves most voxels first."""
+    order = ("intensity", "axes", "crop", "spacing")
+    return order.index(slot[0]) if slot[0] in order else len(order)
 
 
 _SLOTS = {
@@ -403,6 +411,14 @@ def _stated(step: Step, usual: Mapping[Any, Step | None]) -> Any:
     if "pixdim" in plain:
         return tuple(np.atleast_1d(plain["pixdim"]).tolist())
     return ", ".join(str(value) if key == "_target_" else f"{key} {value}" for key, value in plain.items())
+
+
+def _windows(entry: ModelEntry, trained: Shape | None, longest: int) -> tuple[Any, ...]:
+    """Returns the windows to try on volumes of this longest side: those that are stated, that fit, and a few others."""
+    fitting = [(side,) * 3 for side in SIDES if side <= longest] + [sides for sides in FLAT if max(sides) <= longest]
+    others = [(side,) * 3 for side in sorted(SIDES) if longest < side <= 2 * longest]
+    stated = [trained] if trained and (entry.roi or trained != DEFAULT_ROI) else []
+    return tuple(dict.fromkeys([*stated, *fitting, *others, "whole", *([trained] if trained else [])]))
 
 
 def _spacing(sides: Sequence[float]) -> Step:
