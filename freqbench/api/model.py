@@ -42,7 +42,6 @@ OF_A_MODULE = (
     "inference",
     "defence",
     "adaptive",
-    "min_dice",
     "expected_dice",
     "outputs",
 )

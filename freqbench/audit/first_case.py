@@ -17,7 +17,7 @@ from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.data.loaders.phantom import WINDOW_HU
 from freqbench.engine import memory, scoring
-from freqbench.job.fit import Assumption, assumptions
+from freqbench.job.fit import Assumption, assumptions, shortfall
 from freqbench.job.schema import build_dataset
 from freqbench.models import ModelEntry, ModelSpec, facts_of, resolve
 
@@ -107,6 +107,6 @@ def _verdict(dataset: Dataset, model: ModelEntry, ref: CaseRef, assumed: Sequenc
     if math.isnan(dice):
         return f"no clean Dice: the label of {ref.case_id} has no class of the foreground"
     said = f"clean Dice of {ref.case_id}: {dice:.3f} (foreground)"
-    if dice >= model.floor or not assumed:
+    if not shortfall(model.expected_dice, {(ref.patient_id, ref.case_id): dice}) or not assumed:
         return said
     return f"{said} is low: {', '.join(each.key for each in assumed)} are assumed: set what the training used"

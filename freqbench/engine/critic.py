@@ -3,34 +3,88 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from freqbench.core.types import CaseRef
+from freqbench.data import Dataset
 from freqbench.job import fit
+from freqbench.job.cells import Cell, Unit
 from freqbench.job.plan import Plan, first_cases
 from freqbench.models import ModelSpec
 from freqbench.results.schema import CAUTIONS, OF_GRADIENTS
 
-FIT_COLUMNS = ("dataset", "target_model_id", "case_id", "patient_id", "dsc_foreground_clean")
-MISFIT_CAUSES = (
-    "usual causes: other args than it was trained with, another roi, intensity or spacing, another order of classes or "
-    "axes, a checkpoint of an older MONAI without its migration"
-)
+FIT_COLUMNS = ("dataset", "target_model_id", "case_key", "case_id", "patient_id", "dsc_foreground_clean")
 Record = Mapping[str, Any]
+Pair = tuple[str, str]  # name of a dataset, id of a network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """Judgement of a network by its clean predictions of a dataset.
+
+    Attributes:
+        clean: foreground Dice by patient and case.
+        never: names of the classes that labels have and no prediction has.
+    """
+
+    target: ModelSpec
+    dataset: str
+    clean: fit.Clean
+    never: str
+
+    @property
+    def line(self) -> str:
+        """The figure, in words."""
+        return f"{self._where}: {fit.figure(self.target.expected_dice, self.clean)}"
+
+    @property
+    def misfit(self) -> str | None:
+        """A line that says why the network does not fit the data; None if it does."""
+        if short := fit.shortfall(self.target.expected_dice, self.clean):
+            return f"{self._where}: {short}"
+        return None if self.target.expected_dice or not self.never else f"{self.line}, {self.gap}: {fit.CAUSES}"
+
+    @property
+    def gap(self) -> str | None:
+        """A text on classes that are never predicted; None if there are none."""
+        return f"but labels have {self.never}, and no prediction has" if self.never else None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Its entry in a run's file."""
+        return {
+            "dataset": self.dataset,
+            "target_model_id": self.target.model_id,
+            "cases": len(self.clean),
+            "dice": fit.mean_of(self.clean),
+            "verdict": "misfit" if self.misfit else "fits",
+        }
+
+    @property
+    def _where(self) -> str:
+        return f"{self.target.name} on {self.dataset}"
 
 
 class Critic:
-    """Judges the first cases of a plan and the records of a run, and words what is wrong with them; each thing once."""
+    """Judges files, clean predictions and records of a run, and words what is wrong with them; each thing once.
 
-    def __init__(self, plan: Plan) -> None:
+    Networks are judged by their clean predictions unless `is_judged` is false.
+    """
+
+    def __init__(self, plan: Plan, is_judged: bool = True) -> None:
         self._plan = plan
         self._lines: list[str] = []  # said of files and cases
         self._told = set[tuple[str, str, str | None]]()  # a case by its dataset and name, and the reason; None: empty
         self._cautions = Counter[tuple[str, str, str]]()  # number of records by attack, source and reason
-        # Models whose clean Dice on the first cases of a dataset is to be judged; removed once it is.
-        self._unjudged = {
-            (unit.cell.dataset.name, target.model_id): target for unit in plan.units for target in unit.targets
+        # Networks whose clean predictions of a dataset are to be judged; removed once they are.
+        self.unjudged: dict[Pair, tuple[Dataset, ModelSpec]] = {
+            (unit.cell.dataset.name, target.model_id): (unit.cell.dataset, target)
+            for unit in (plan.units if is_judged else ())
+            for target in unit.targets
+            if target.is_judged and unit.cell.dataset.reference == "label"
         }
-        self._clean = defaultdict[tuple[str, str], dict[tuple[str, str], float]](dict)
+        self._clean = defaultdict[Pair, dict[str, Record]](dict)  # what is known of them, by the case's key
 
     def of_files(self) -> Iterator[str]:
         """Yields one line per problem with the intensities of the first remaining cases."""
@@ -61,38 +115,58 @@ class Critic:
                 "leave the case out"
             )
 
-    def misfit(self, record: Record) -> tuple[ModelSpec, str, str] | None:
-        """Returns a model, a line and the key that lets it go on, if its clean Dice shows that it does not fit.
+    def clean_units(self) -> tuple[Unit, ...]:
+        """Returns the clean predictions of the networks that are to be judged, but for cases that are known.
 
-        The first case is held against `min_dice`, the mean over patients against `expected_dice`
-        (`freqbench.job.fit.shortfall`). Cases without foreground say nothing. `record` needs FIT_COLUMNS only.
+        A network predicts beside its own attacks, where it has some: so workers have it loaded.
         """
-        key, dice = (record["dataset"], record["target_model_id"]), record["dsc_foreground_clean"]
-        if dice is None or math.isnan(dice) or key not in self._unjudged:
-            return None
-        target, clean = self._unjudged[key], self._clean[key]
-        is_first = not clean
-        short = None
-        if target.expected_dice is None:
-            del self._unjudged[key]
-        else:
-            clean[record["patient_id"], record["case_id"]] = dice
-            short = fit.shortfall(target.expected_dice, clean)
-            if short or len({patient for patient, _ in clean}) >= fit.LAST:
-                del self._unjudged[key]
-        if is_first and dice < target.min_dice:
-            line = (
-                f"{target.name}: clean foreground Dice {dice:.2f} on {record['case_id']} of {record['dataset']}, "
-                f"expected min_dice {target.min_dice:g} at least: this checkpoint does not fit this dataset or "
-                f"preprocessing ({MISFIT_CAUSES})"
-            )
-            return target, line, "min_dice: 0"
-        return (target, f"{target.name} on {record['dataset']}: {short}", "no expected_dice") if short else None
+        cells = dict[Pair, Cell]()
+        for unit in self._plan.units:
+            for target in unit.targets:
+                pair = unit.cell.dataset.name, target.model_id
+                if pair in self.unjudged and not target.training:
+                    is_own = target.model_id == unit.cell.source.model_id
+                    cells[pair] = unit.cell if is_own else cells.get(pair, unit.cell)
+        found = dict[tuple[str, str, str], Unit]()
+        for pair, cell in cells.items():
+            for case_key, ref in self._cases(cell.dataset).items():
+                if case_key not in self._clean[pair]:
+                    place = pair[0], case_key, cell.source.model_id
+                    unit = found.get(place) or Unit(cell=cell, ref=ref, targets=(), is_clean=True)
+                    found[place] = replace(unit, targets=(*unit.targets, self.unjudged[pair][1]))
+        return tuple(found.values())
 
-    @property
-    def has_expectations(self) -> bool:
-        """True if a model still to be judged has a `min_dice` or an `expected_dice`."""
-        return any(target.min_dice or target.expected_dice for target in self._unjudged.values())
+    def judge(self, facts: Record) -> Judgement | None:
+        """Takes what is known of a clean prediction, and judges the network once all cases of the dataset are known.
+
+        `facts` needs FIT_COLUMNS only; `error` tells of a case that cannot be predicted, which counts no further, as
+        one without foreground. Classes are compared if the facts of all cases have them.
+        """
+        pair, dice = (facts["dataset"], facts["target_model_id"]), facts["dsc_foreground_clean"]
+        if pair not in self.unjudged or (dice is None and "error" not in facts):
+            return None
+        dataset, target = self.unjudged[pair]
+        wanted, known = self._cases(dataset), self._clean[pair]
+        if facts["case_key"] in wanted:
+            known[facts["case_key"]] = facts
+        if len(known) < len(wanted):
+            return None
+        del self.unjudged[pair], self._clean[pair]
+        made = [each for each in known.values() if each["dsc_foreground_clean"] is not None]
+        clean = {(each["patient_id"], each["case_key"]): each["dsc_foreground_clean"] for each in made}
+        clean = {case: dice for case, dice in clean.items() if not math.isnan(dice)}
+        if not clean:
+            return None
+        labels, predicted = (
+            set[int]().union(*(each[name] for each in made)) if all(name in each for each in made) else set[int]()
+            for name in ("label_classes", "pred_classes")
+        )
+        never = ", ".join(dataset.class_names[k] for k in sorted(labels - predicted))
+        return Judgement(target=target, dataset=dataset.name, clean=clean, never=never)
+
+    def _cases(self, dataset: Dataset) -> Mapping[str, CaseRef]:
+        grid = self._plan.grid
+        return dict(zip(grid.case_keys[dataset.name], grid.cases[dataset.name], strict=True))
 
     def of_gradients(self) -> str | None:
         """Returns a line on records that say little about their model: their number, and the most common reason."""

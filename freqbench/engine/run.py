@@ -64,6 +64,7 @@ def execute(
     shard: Shard | None = None,
     force: bool = False,
     fresh: bool = False,
+    is_judged: bool = True,
 ) -> Summary:
     """Runs the remaining units of a grid into the result store at `out`, a folder or URI.
 
@@ -73,10 +74,11 @@ def execute(
         shard: part of the grid for this run; None: all of it. The store's job is that of the whole grid.
         force: run even if another run works on the same cells.
         fresh: run all units, and let workers read nothing that earlier runs kept.
+        is_judged: judge networks by their clean predictions of all cases before the first attack; False for volumes
+            that belong to a store where this was done.
 
     Raises:
-        MisfitError: the clean Dice of a checkpoint is below its `min_dice` on the first case, or far below its
-            `expected_dice` on the first ones; the rows so far are stored.
+        MisfitError: the clean predictions of a network show that it does not fit the data; nothing was attacked.
         UserError: the store cannot be read or has refused rows for too long, another run works on the same cells, the
             cluster cannot be reached, no worker starts, or FREQBENCH_CACHE_GB is no number.
     """
@@ -92,7 +94,7 @@ def execute(
     num_others, complaint = len(covered.keys() - wanted), store.complaint(wanted)
     del covered, done, wanted
     store.write_job(content)
-    run = Recorder(store, plan, console, shard)
+    run = Recorder(store, plan, console, shard, is_judged=is_judged)
     for note in (*grid.notes, *plan.notes):
         run.tell(f"note: {note}")
     if complaint:
@@ -115,7 +117,7 @@ def execute(
         if fresh:
             _remove_kept(store.root, {cell.cell_id for cell in part.cells})
         with run.record_rows(root) as spec:
-            engines.run_plan(plan, engine, address, replace(spec, fresh=fresh), run, is_new=is_new)
+            engines.run_plan(run.plan_clean(), engine, address, replace(spec, fresh=fresh), run, is_new=is_new)
     store.write_job(content)  # again, because the list of runs has grown
     run.require_kept()
     return run.summary
@@ -160,12 +162,18 @@ class Recorder:
     """Listener that stores a run's rows as they come, and keeps the run's file."""
 
     def __init__(
-        self, store: Store, plan: Plan, console: Console, shard: Shard | None = None, attacks: bool = True
+        self,
+        store: Store,
+        plan: Plan,
+        console: Console,
+        shard: Shard | None = None,
+        attacks: bool = True,
+        is_judged: bool = True,
     ) -> None:
         self.run_id = provenance.new_run_id()
-        self.critic = Critic(plan)
+        self.critic, self._attacks = Critic(plan, is_judged), attacks
         self._store, self._plan, self._console = store, plan, console
-        self._facts: dict[str, Any] = {"shard": shard and str(shard)}
+        self._facts: dict[str, Any] = {"shard": shard and str(shard), "clean": []}
         self._warnings: list[str] = []
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
         self._patience = patience = Patience(store.root, self.warn, self.tell, lambda: self._writer.num_waiting)
@@ -208,8 +216,7 @@ class Recorder:
         self._facts = {**facts, **self._facts, "reuse": reuse}
         self._record("running")
         try:
-            # Else the same command would go on, a row at a time.
-            if self._plan.num_done and self.critic.has_expectations:
+            if self._plan.num_done and self.critic.unjudged:
                 for record in self._store.records(FIT_COLUMNS).to_pylist():
                     self._require_fit(record)
             with self._progress.bar:
@@ -231,6 +238,12 @@ class Recorder:
         if self._status == "done":
             self._patience.attempt(self._store.compact)
             self._spent.remember()
+
+    def plan_clean(self) -> Plan:
+        """Returns the plan with the clean predictions that are to be made and judged before its units."""
+        clean = self.critic.clean_units()
+        self._progress.num_clean = sum(len(unit.targets) for unit in clean)
+        return replace(self._plan, clean=clean)
 
     def require_kept(self) -> None:
         """Raises UserError if records that were stored are missing at the end of the run."""
@@ -263,7 +276,10 @@ class Recorder:
         self._progress.use(engine)
 
     def take(self, outcome: Outcome) -> None:
-        """Hands an outcome's rows to the writer; they count as done once it has committed them."""
+        """Hands an outcome's rows to the writer; they count as done once it has committed them.
+
+        Raises MisfitError if all clean predictions of a network are known by now and show that it does not fit.
+        """
         for record in outcome.records:
             self._spent.add(record, outcome.slowdown)
             for line in self.critic.of_record(record):
@@ -272,8 +288,8 @@ class Recorder:
         if outcome.glimpse:
             self._glimpses.add(outcome.glimpse)
         self._commit(partial(self._writer.add, outcome.records, outcome.flat_class_records()))
-        for record in outcome.records:
-            self._require_fit(record)
+        for facts in (*outcome.clean, *outcome.records):
+            self._require_fit(facts)
 
     def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
         """Commits rows that have waited long enough, and renews the run's file now and then."""
@@ -293,21 +309,28 @@ class Recorder:
         self._warnings.append(text)
         self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
-    def _require_fit(self, record: Mapping[str, Any]) -> None:
-        """Ends the run if a model's first cases show that its checkpoint does not fit the dataset.
+    def _require_fit(self, facts: Mapping[str, Any]) -> None:
+        """Ends the run if a network's clean predictions show that it does not fit the dataset.
 
         Weights that the job trained fit by their making, and volumes that are only scored again cost little: there a
         low Dice is a warning.
         """
-        if not (misfit := self.critic.misfit(record)):
+        if not (judged := self.critic.judge(facts)):
             return
-        target, line, way_on = misfit
-        if target.training or self._facts.get("reuse"):
-            return self.warn(line)
-        self._warnings.append(line)
-        raise MisfitError(
-            f"{line}; rows so far are in {self._store.root}: fix it, or give {target.name} {way_on} to go on"
-        )
+        self._facts["clean"].append(judged.facts)
+        target, misfit = judged.target, judged.misfit
+        if not misfit:
+            self.tell(judged.line)
+            if judged.gap:
+                self.warn(f"{judged.line}, {judged.gap}")
+        elif target.training or not self._attacks:
+            self.warn(misfit)
+        else:
+            self._warnings.append(misfit)
+            raise MisfitError(
+                f"{misfit}; no attack has begun: state what its training used, or, if this is its own figure, "
+                f"expected_dice: VALUE of {target.name}"
+            )
 
     def _commit(self, write: Callable[[], int]) -> None:
         """Lets the writer commit rows; if the store refuses them, they wait."""

@@ -134,15 +134,21 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One cell on one case with the targets still wanted: the work that a worker gets."""
+    """One cell on one case with the targets still wanted: the work that a worker gets.
+
+    If `is_clean`, nothing is attacked: the targets predict the clean volume alone.
+    """
 
     cell: Cell
     ref: CaseRef
     targets: tuple[ModelSpec, ...]
+    is_clean: bool = False
 
     @property
     def name(self) -> str:
         """Name for messages."""
+        if self.is_clean:
+            return f"clean prediction of {self.ref.case_id} by {', '.join(target.name for target in self.targets)}"
         return f"{self.cell.attack.name} on {self.cell.source.name}, {self.ref.case_id}"
 
     @property
@@ -153,7 +159,7 @@ class Unit:
     @property
     def passes(self) -> int:
         """Forward and backward passes over windows, including every draw of a random defence and all surrogates."""
-        return sum(map(self.passes_on, self.cell.models))
+        return 0 if self.is_clean else sum(map(self.passes_on, self.cell.models))
 
     def passes_on(self, model: ModelSpec) -> int:
         """Returns the passes over the source only, which rows count, or over one surrogate."""

@@ -143,7 +143,7 @@ class Expansion:
                 if not entry.ensemble:
                     found = fit.assumptions(entry, self._facts[i][entry.name], dataset, self._job.datasets[i].own)
                     notes += fit.note_of(f"{entry.name} on {dataset.name}", found)
-                notes += fit.unjudged_notes(entry, dataset, cases[dataset.name])
+                notes += fit.unjudged_notes(entry, dataset)
             concerns += _concerns_of_models(models, self._facts[i], dataset, cases[dataset.name])
             table += _cells(job, dataset, models, sourced[i], concerns)
         if len(job.seeds) > 1 and all(cell.seed is None for cell in table):
