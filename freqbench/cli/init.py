@@ -35,7 +35,7 @@ datasets:
 
 models:    # a second one shows transfer
 {of_model}
-  # expected_dice: 0.87    # of a model, the Dice of its own validation: stops a run whose first cases are far below
+  # expected_dice: 0.87    # of a model, the Dice of its own validation: a run far below it stops before it attacks
   {model}
 
 attacks:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.job import fit
 from freqbench.job.cells import Cell, Unit
@@ -24,46 +23,16 @@ class Judgement:
     """Judgement of a network by its clean predictions of a dataset.
 
     Attributes:
-        clean: foreground Dice by patient and case.
-        never: names of the classes that labels have and no prediction has.
+        line: its figure, and the classes that labels have and no prediction has (`has_gap`).
+        misfit: why it does not fit the data; None if it does.
+        facts: its entry in a run's file.
     """
 
     target: ModelSpec
-    dataset: str
-    clean: fit.Clean
-    never: str
-
-    @property
-    def line(self) -> str:
-        """The figure, in words."""
-        return f"{self._where}: {fit.figure(self.target.expected_dice, self.clean)}"
-
-    @property
-    def misfit(self) -> str | None:
-        """A line that says why the network does not fit the data; None if it does."""
-        if short := fit.shortfall(self.target.expected_dice, self.clean):
-            return f"{self._where}: {short}"
-        return None if self.target.expected_dice or not self.never else f"{self.line}, {self.gap}: {fit.CAUSES}"
-
-    @property
-    def gap(self) -> str | None:
-        """A text on classes that are never predicted; None if there are none."""
-        return f"but labels have {self.never}, and no prediction has" if self.never else None
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Its entry in a run's file."""
-        return {
-            "dataset": self.dataset,
-            "target_model_id": self.target.model_id,
-            "cases": len(self.clean),
-            "dice": fit.mean_of(self.clean),
-            "verdict": "misfit" if self.misfit else "fits",
-        }
-
-    @property
-    def _where(self) -> str:
-        return f"{self.target.name} on {self.dataset}"
+    line: str
+    has_gap: bool
+    misfit: str | None
+    facts: Record
 
 
 class Critic:
@@ -85,6 +54,8 @@ class Critic:
             if target.is_judged and unit.cell.dataset.reference == "label"
         }
         self._clean = defaultdict[Pair, dict[str, Record]](dict)  # what is known of them, by the case's key
+        grid, names = plan.grid, {name for name, _ in self.unjudged}
+        self._refs = {name: dict(zip(grid.case_keys[name], grid.cases[name], strict=True)) for name in names}
 
     def of_files(self) -> Iterator[str]:
         """Yields one line per problem with the intensities of the first remaining cases."""
@@ -129,7 +100,7 @@ class Critic:
                     cells[pair] = unit.cell if is_own else cells.get(pair, unit.cell)
         found = dict[tuple[str, str, str], Unit]()
         for pair, cell in cells.items():
-            for case_key, ref in self._cases(cell.dataset).items():
+            for case_key, ref in self._refs[cell.dataset.name].items():
                 if case_key not in self._clean[pair]:
                     place = pair[0], case_key, cell.source.model_id
                     unit = found.get(place) or Unit(cell=cell, ref=ref, targets=(), is_clean=True)
@@ -143,13 +114,12 @@ class Critic:
         one without foreground. Classes are compared if the facts of all cases have them.
         """
         pair, dice = (facts["dataset"], facts["target_model_id"]), facts["dsc_foreground_clean"]
-        if pair not in self.unjudged or (dice is None and "error" not in facts):
+        if pair not in self.unjudged or (dice is None and not facts.get("error")):
             return None
-        dataset, target = self.unjudged[pair]
-        wanted, known = self._cases(dataset), self._clean[pair]
-        if facts["case_key"] in wanted:
-            known[facts["case_key"]] = facts
-        if len(known) < len(wanted):
+        (dataset, target), known, case_key = self.unjudged[pair], self._clean[pair], facts["case_key"]
+        if case_key in self._refs[dataset.name]:
+            known[case_key] = known.get(case_key, facts) if dice is None else facts
+        if len(known) < len(self._refs[dataset.name]):
             return None
         del self.unjudged[pair], self._clean[pair]
         made = [each for each in known.values() if each["dsc_foreground_clean"] is not None]
@@ -157,16 +127,22 @@ class Critic:
         clean = {case: dice for case, dice in clean.items() if not math.isnan(dice)}
         if not clean:
             return None
-        labels, predicted = (
-            set[int]().union(*(each[name] for each in made)) if all(name in each for each in made) else set[int]()
-            for name in ("label_classes", "pred_classes")
-        )
-        never = ", ".join(dataset.class_names[k] for k in sorted(labels - predicted))
-        return Judgement(target=target, dataset=dataset.name, clean=clean, never=never)
-
-    def _cases(self, dataset: Dataset) -> Mapping[str, CaseRef]:
-        grid = self._plan.grid
-        return dict(zip(grid.case_keys[dataset.name], grid.cases[dataset.name], strict=True))
+        never = set[int]()
+        if all("pred_classes" in each for each in made):
+            never = never.union(*(each["label_classes"] for each in made)).difference(
+                *(each["pred_classes"] for each in made)
+            )
+        where, expected = f"{target.name} on {dataset.name}", target.expected_dice
+        line = f"{where}: {fit.figure(expected, clean)}"
+        if never:
+            names = ", ".join(dataset.class_names[k] for k in sorted(never))
+            line += f", but labels have {names}, and no prediction has"
+        misfit = f"{line}: {fit.CAUSES}" if never and expected is None else None
+        if short := fit.shortfall(expected, clean):
+            misfit = f"{where}: {short}"
+        facts = {"dataset": dataset.name, "target_model_id": target.model_id, "cases": len(clean)}
+        facts |= {"dice": fit.mean_of(clean), "verdict": "misfit" if misfit else "fits"}
+        return Judgement(target=target, line=line, has_gap=bool(never), misfit=misfit, facts=facts)
 
     def of_gradients(self) -> str | None:
         """Returns a line on records that say little about their model: their number, and the most common reason."""

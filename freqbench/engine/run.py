@@ -320,9 +320,7 @@ class Recorder:
         self._facts["clean"].append(judged.facts)
         target, misfit = judged.target, judged.misfit
         if not misfit:
-            self.tell(judged.line)
-            if judged.gap:
-                self.warn(f"{judged.line}, {judged.gap}")
+            (self.warn if judged.has_gap else self.tell)(judged.line)
         elif target.training or not self._attacks:
             self.warn(misfit)
         else:
