@@ -112,7 +112,7 @@ def test_a_command_is_attacked_as_by_a_job(tmp_path: Path) -> None:
     content = job(models=[entry], datasets=data, attacks=attacks, metrics=["dsc"], trust_code=True)
     assert execute(content, tmp_path / "out").num_failed == 0
     (case,) = fb.load_dataset("phantom", shape=SHAPE, cases=1)
-    model = fb.load_model(words, name="tool", num_classes=6, trust_code=True, min_dice=0)
+    model = fb.load_model(words, name="tool", num_classes=6, trust_code=True, expected_dice=0.01)
     record = fb.evaluate(model, case, fb.attack(model, case, "square", **attack), metrics=["dsc"])
     key = record["cell_id"], record["case_key"], record["target_model_id"]
     assert {key: stored(record, RECORDS)} == rows(tmp_path / "out")

@@ -38,7 +38,7 @@ from freqbench.models.sources.source import Metadata
 
 Change = Mapping[str, Any]
 NOTHING: Change = {}
-MODEL = {"min_dice": 0, **JOB["models"][0]}
+MODEL = {"expected_dice": 0.01, **JOB["models"][0]}
 NORM = {"norm": ["batch", {"track_running_stats": False}]}
 UNIVERSAL = {"name": "universal", "eps": "8/255", "learn_cases": 1, "steps": 1}
 

@@ -61,9 +61,9 @@ def sent(value: T) -> T:
 
 
 def job(**changes: Any) -> dict[str, Any]:
-    """The content of the job file, top-level keys replaced; nothing is expected of weights that nobody trained."""
+    """The content of the job file, top-level keys replaced; little is expected of weights that nobody trained."""
     content = copy.deepcopy({**JOB, **changes})
-    content["models"] = [{"min_dice": 0, **entry} for entry in content["models"]]
+    content["models"] = [{"expected_dice": 0.01, **entry} for entry in content["models"]]
     return content
 
 

@@ -28,7 +28,6 @@ from freqbench.core.types import dataset_name
 from freqbench.data import Dataset
 from freqbench.engine import memory, rows, scoring
 from freqbench.engine.attacking import AttackedVolume
-from freqbench.engine.critic import MISFIT_CAUSES
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.exchange.adversarial_volumes import Imported
 from freqbench.job import fit
@@ -170,8 +169,8 @@ def evaluate(
             case's file, as in a job with this key. None: `file` for a model whose own pipeline leads back there. Arrays
             have one grid alone.
 
-    The record's `caution` says, too, that the clean Dice is below the model's `min_dice`, or, from the third patient on
-    that this model is evaluated on, that its mean is far below `expected_dice`.
+    The record's `caution` says, too, that the mean clean Dice of the patients that this model was evaluated on is far
+    below `expected_dice`, or below 0.5 if none is stated.
 
     Raises:
         UserError: an unknown metric, a model that the case does not fit, or a volume of another case, of another shape,
@@ -222,11 +221,9 @@ def _misfits(model: Model, case: PatientCase, target: ModelSpec, dice: float | N
     """Yields what the clean Dice on a case, and on those before, says against the model."""
     if dice is None or math.isnan(dice):
         return
-    if dice < target.min_dice:
-        yield f"its clean foreground Dice is {dice:.2f}, below min_dice {target.min_dice:g}: {MISFIT_CAUSES}"
     ref = case.volume.ref
     model._clean[ref.patient_id if case.dataset else ref.fingerprint, ref.fingerprint] = dice  # arrays have no patient
-    if short := fit.shortfall(target.expected_dice, model._clean):
+    if target.is_judged and (short := fit.shortfall(target.expected_dice, model._clean)):
         yield short
 
 

@@ -43,7 +43,6 @@ OF_A_MODULE = (
     "inference",
     "defence",
     "adaptive",
-    "min_dice",
     "expected_dice",
     "predictions",
     "outputs",

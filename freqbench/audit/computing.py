@@ -94,7 +94,7 @@ def compute_missing(
     if not compute:
         return 0
     with trusting(job.trust_code):
-        summary = run.execute(extra.grid, root, console, engine, address)
+        summary = run.execute(extra.grid, root, console, engine, address, is_judged=False)
         try:
             if not summary.interrupted and not short:
                 probes.measure_gradients(extra.own, extra.eps, out, say)

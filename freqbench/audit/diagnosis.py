@@ -21,7 +21,6 @@ from freqbench.data import DATASETS
 from freqbench.data.layouts import Layout
 from freqbench.data.layouts import recognise as recognise_layout
 from freqbench.engine import provenance
-from freqbench.engine.critic import MISFIT_CAUSES
 from freqbench.job.fit import FIRST, Clean, assumptions, shortfall
 from freqbench.job.plan import READ_FIRST, data_check
 from freqbench.job.schema import JobSpec, build_dataset
@@ -284,13 +283,10 @@ def _verdict(entry: ModelEntry, clean: Mapping[str | None, Clean]) -> str:
     if not all(scored.values()):  # Dice of the foreground
         return "none: the label of this case has no class of the foreground"
     best = max(scored, key=lambda migration: fmean(scored[migration].values()))
-    if not next(iter(scored[best].values())) >= entry.floor:
-        which = "none of them reaches" if len(scored) > 1 else "it does not reach"
-        return f"{which} min_dice {entry.floor:g}: {MISFIT_CAUSES}"
     if short := shortfall(entry.expected_dice, scored[best]):
         return short
     if len(scored) == 1:
-        return f"it reaches min_dice {entry.floor:g}"
+        return "it is as high as is expected"
     if entry.migration == best:
         return f"migration: {best} fits better, and the job has it"
     return f"migration: {best} fits better: put it into the job, beside the checkpoint of {entry.name}"

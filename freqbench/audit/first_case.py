@@ -23,9 +23,8 @@ from freqbench.data import Dataset, witnesses
 from freqbench.data.loaders.phantom import WINDOW_HU
 from freqbench.data.witnesses import Witness
 from freqbench.engine import memory, scoring
-from freqbench.engine.critic import MISFIT_CAUSES
 from freqbench.engine.witness import Held, hold, percent, verdict
-from freqbench.job.fit import Assumption, assumptions
+from freqbench.job.fit import CAUSES, Assumption, assumptions, shortfall
 from freqbench.job.schema import build_dataset
 from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, resolve, source_of
 from freqbench.models.checkpoints.migrations import migrations_of
@@ -207,7 +206,8 @@ def _verdict(dataset: Dataset, model: ModelEntry, ref: CaseRef, is_trained: bool
     if math.isnan(dice):
         return f"no clean Dice: the label of {ref.case_id} has no class of the foreground"
     said = f"clean Dice of {ref.case_id}: {dice:.3f} (foreground)"
-    return said if dice >= model.floor else f"{said} is low: {MISFIT_CAUSES}"
+    is_low = shortfall(model.expected_dice, {(ref.patient_id, ref.case_id): dice})
+    return f"{said} is low: {CAUSES}" if is_low else said
 
 
 def _why_ct(dataset: Dataset, refs: Sequence[CaseRef], modality: str) -> str | None:

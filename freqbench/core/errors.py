@@ -35,7 +35,7 @@ class MissingDataError(DataError):
 
 
 class MisfitError(UserError):
-    """A network whose first clean prediction shows that it does not fit its data; the rows so far are stored."""
+    """A network whose clean predictions show that it does not fit its data; nothing was attacked."""
 
 
 class CheckpointError(UserError):

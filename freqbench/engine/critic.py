@@ -2,35 +2,73 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from freqbench.core.types import CaseRef
+from freqbench.data import Dataset
+from freqbench.engine.witness import verdict
 from freqbench.job import fit
+from freqbench.job.cells import Cell, Unit
 from freqbench.job.plan import Plan, first_cases
 from freqbench.models import ModelSpec
 from freqbench.results.schema import CAUTIONS, OF_GRADIENTS
 
-FIT_COLUMNS = ("dataset", "target_model_id", "case_id", "patient_id", "dsc_foreground_clean")
-MISFIT_CAUSES = (
-    "usual causes: other args than it was trained with, another roi, intensity or spacing, another order of classes or "
-    "axes, a checkpoint of an older MONAI without its migration"
-)
+FIT_COLUMNS = ("dataset", "target_model_id", "case_key", "case_id", "patient_id", "dsc_foreground_clean")
 Record = Mapping[str, Any]
+Pair = tuple[str, str]  # name of a dataset, id of a network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """Judgement of a network by its clean predictions of a dataset.
+
+    Attributes:
+        line: its figure, and the classes that labels have and no prediction has (`has_gap`).
+        misfit: why it does not fit the data; None if it does.
+        facts: its entry in a run's file.
+        proof: a line on its own predictions that it was held against, if it fits; empty without any.
+    """
+
+    target: ModelSpec
+    line: str
+    has_gap: bool
+    misfit: str | None
+    facts: Record
+    proof: str = ""
 
 
 class Critic:
-    """Judges the first cases of a plan and the records of a run, and words what is wrong with them; each thing once."""
+    """Judges files, clean predictions and records of a run, and words what is wrong with them; each thing once.
 
-    def __init__(self, plan: Plan) -> None:
+    Networks are judged by their clean predictions unless `is_judged` is false; `proven` are those whose own predictions
+    an earlier run saw.
+    """
+
+    def __init__(self, plan: Plan, is_judged: bool = True, proven: Collection[Pair] = ()) -> None:
         self._plan = plan
         self._lines: list[str] = []  # said of files and cases
         self._told = set[tuple[str, str, str | None]]()  # a case by its dataset and name, and the reason; None: empty
         self._cautions = Counter[tuple[str, str, str]]()  # number of records by attack, source and reason
-        # Models whose clean Dice on the first cases of a dataset is to be judged; removed once it is.
-        self._unjudged = {
-            (unit.cell.dataset.name, target.model_id): target for unit in plan.units for target in unit.targets
-        }
-        self._clean = defaultdict[tuple[str, str], dict[tuple[str, str], float]](dict)
+        grid, pairs = plan.grid, dict[Pair, tuple[Dataset, ModelSpec]]()
+        for unit in plan.units if is_judged else ():
+            pairs |= {(unit.cell.dataset.name, target.model_id): (unit.cell.dataset, target) for target in unit.targets}
+        # By dataset and network: its own predictions, and the cases whose clean predictions are judged. Of a network
+        # that is held against its own predictions a Dice says no more, unless one is expected.
+        self._own = {pair: own for pair, own in grid.witnesses.items() if pair in pairs and pair not in proven}
+        self._wanted = dict[Pair, dict[str, CaseRef]]()
+        for pair, (dataset, target) in pairs.items():
+            has_dice = target.is_judged and dataset.reference == "label"
+            refs: dict[str, CaseRef] = {}
+            if has_dice and (pair not in grid.witnesses or target.expected_dice is not None):
+                refs = dict(zip(grid.case_keys[pair[0]], grid.cases[pair[0]], strict=True))
+            refs |= {dataset.case_key(ref): ref for ref in (self._own[pair].refs if pair in self._own else ())}
+            if refs:
+                self._wanted[pair] = refs
+        # Those that are still to be judged.
+        self.unjudged = {pair: of for pair, of in pairs.items() if pair in self._wanted}
+        self._clean = defaultdict[Pair, dict[str, Record]](dict)  # what is known of them, by the case's key
 
     def of_files(self) -> Iterator[str]:
         """Yields one line per problem with the intensities of the first remaining cases."""
@@ -61,38 +99,47 @@ class Critic:
                 "leave the case out"
             )
 
-    def misfit(self, record: Record) -> tuple[ModelSpec, str, str] | None:
-        """Returns a model, a line and the key that lets it go on, if its clean Dice shows that it does not fit.
+    def clean_units(self) -> tuple[Unit, ...]:
+        """Returns the clean predictions of the networks that are to be judged, but for cases that are known.
 
-        The first case is held against `min_dice`, the mean over patients against `expected_dice`
-        (`freqbench.job.fit.shortfall`). Cases without foreground say nothing. `record` needs FIT_COLUMNS only.
+        A network predicts beside its own attacks, where it has some: so workers have it loaded.
         """
-        key, dice = (record["dataset"], record["target_model_id"]), record["dsc_foreground_clean"]
-        if dice is None or math.isnan(dice) or key not in self._unjudged:
-            return None
-        target, clean = self._unjudged[key], self._clean[key]
-        is_first = not clean
-        short = None
-        if target.expected_dice is None:
-            del self._unjudged[key]
-        else:
-            clean[record["patient_id"], record["case_id"]] = dice
-            short = fit.shortfall(target.expected_dice, clean)
-            if short or len({patient for patient, _ in clean}) >= fit.LAST:
-                del self._unjudged[key]
-        if is_first and dice < target.min_dice:
-            line = (
-                f"{target.name}: clean foreground Dice {dice:.2f} on {record['case_id']} of {record['dataset']}, "
-                f"expected min_dice {target.min_dice:g} at least: this checkpoint does not fit this dataset or "
-                f"preprocessing ({MISFIT_CAUSES})"
-            )
-            return target, line, "min_dice: 0"
-        return (target, f"{target.name} on {record['dataset']}: {short}", "no expected_dice") if short else None
+        cells = dict[Pair, Cell]()
+        for unit in self._plan.units:
+            for target in unit.targets:
+                pair = unit.cell.dataset.name, target.model_id
+                if pair in self.unjudged and not target.training:
+                    is_own = target.model_id == unit.cell.source.model_id
+                    cells[pair] = unit.cell if is_own else cells.get(pair, unit.cell)
+        found = dict[tuple[str, str, str], Unit]()
+        for pair, cell in cells.items():
+            files = self._own[pair].files if pair in self._own else {}
+            for case_key, ref in self._wanted[pair].items():
+                if case_key not in self._clean[pair]:
+                    place = pair[0], case_key, cell.source.model_id
+                    unit = found.get(place) or Unit(cell=cell, ref=ref, targets=(), is_clean=True)
+                    own = {**unit.own, **({pair[1]: files[ref.case_id]} if ref.case_id in files else {})}
+                    found[place] = replace(unit, targets=(*unit.targets, self.unjudged[pair][1]), own=own)
+        return tuple(found.values())
 
-    @property
-    def has_expectations(self) -> bool:
-        """True if a model still to be judged has a `min_dice` or an `expected_dice`."""
-        return any(target.min_dice or target.expected_dice for target in self._unjudged.values())
+    def judge(self, facts: Record) -> Judgement | None:
+        """Takes what is known of a clean prediction, and judges the network once all cases of the dataset are known.
+
+        `facts` needs FIT_COLUMNS only; `error` tells of a case that cannot be predicted, which counts no further, as
+        one without foreground. Classes are compared if the facts of all cases have them.
+        """
+        pair, dice = (facts["dataset"], facts["target_model_id"]), facts["dsc_foreground_clean"]
+        if pair not in self.unjudged or (dice is None and not facts.get("error")):
+            return None
+        (dataset, target), known, case_key = self.unjudged[pair], self._clean[pair], facts["case_key"]
+        files = self._own[pair].files if pair in self._own else {}
+        is_told = facts["case_id"] not in files or "held" in facts or dice is None  # rows say nothing of `held`
+        if case_key in self._wanted[pair] and is_told:
+            known[case_key] = known.get(case_key, facts) if dice is None else facts
+        if len(known) < len(self._wanted[pair]):
+            return None
+        del self.unjudged[pair], self._clean[pair]
+        return _judged(target, dataset, [*known.values()], [*files])
 
     def of_gradients(self) -> str | None:
         """Returns a line on records that say little about their model: their number, and the most common reason."""
@@ -101,3 +148,50 @@ class Critic:
         ((attack, model, caution), _) = self._cautions.most_common(1)[0]
         most = f"most of them of {attack} on {model}: {caution}: check the model's gradients"
         return f"{self._cautions.total()} records say little about their model, {most}"
+
+
+def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: Collection[str]) -> Judgement | None:
+    """Judges a network by what is known of all its clean predictions; `own` are cases that it is held against."""
+    where, expected, lines, misfit, proof = f"{target.name} on {dataset.name}", target.expected_dice, [], None, ""
+    held = [each["held"] for each in known if each.get("held")]
+    if own:
+        lost = [
+            f"{each['case_id']} ({each['error']})" for each in known if each["case_id"] in own and each.get("error")
+        ]
+        proof = verdict(where, held) if held else ""
+        if lost or not all(each.is_proven for each in held):
+            misfit = f"{where}: expected its own prediction of {lost[0]}: none was made" if lost else proof
+            proof = ""
+        lines += [proof] if proof else []
+    made = [each for each in known if each["dsc_foreground_clean"] is not None]
+    clean = {(each["patient_id"], each["case_key"]): each["dsc_foreground_clean"] for each in made}
+    clean = {case: dice for case, dice in clean.items() if not math.isnan(dice)}
+    is_scored = bool(clean) and dataset.reference == "label" and not (own and expected is None)
+    never = set[int]()
+    if is_scored and all("pred_classes" in each for each in made):
+        never = never.union(*(each["label_classes"] for each in made)).difference(
+            *(each["pred_classes"] for each in made)
+        )
+    if is_scored:
+        line = f"{where}: {fit.figure(expected, clean)}"
+        if never:
+            line += (
+                f", but labels have {', '.join(dataset.class_names[k] for k in sorted(never))}, and no prediction has"
+            )
+        lines.append(line)
+        if never and expected is None:
+            misfit = misfit or f"{line}: {fit.CAUSES}"
+        if short := fit.shortfall(expected, clean):
+            misfit = misfit or f"{where}: {short}"
+    if not lines and misfit is None:
+        return None
+    facts: dict[str, Any] = {"dataset": dataset.name, "target_model_id": target.model_id, "cases": len(made)}
+    facts |= {"dice": fit.mean_of(clean) if is_scored else None, "proof": proof or None}
+    return Judgement(
+        target=target,
+        line="; ".join(lines),
+        has_gap=bool(never),
+        misfit=misfit,
+        facts={**facts, "verdict": "misfit" if misfit else "fits"},
+        proof=proof,
+    )

@@ -42,7 +42,7 @@ def run_plan(
             rows come soon. If that unit kills this process, the next run gives it to a worker, where a death counts as
             one try.
     """
-    units, resources = plan.units, plan.grid.job.resources
+    units, resources = (*plan.clean, *plan.units), plan.grid.job.resources
     address = address or os.environ.get("RAY_ADDRESS")
     if not address and resources.threads == "auto" and (threads := stated_threads()):
         resources = resources.model_copy(update={"threads": min(threads, available_cores())})
@@ -58,7 +58,7 @@ def run_plan(
         if any(unit.cell.attack.follows_prediction for unit in units):
             model_bytes += GRAPH_BYTES
         one = Node(cores=available_cores(), gpus=torch.cuda.device_count(), memory=available_memory())
-        pool = share(resources, [one], len(units), model_bytes)
+        pool = share(resources, [one], len(plan.units), model_bytes)
         is_serial = engine == "auto" and pool.workers == 1 and not address
     if is_serial:
         spec = replace(spec, threads=available_threads() if resources.threads == "auto" else resources.threads)
@@ -80,6 +80,7 @@ def run_plan(
         short = schedule.take_short(pool.workers) if is_new and not pool.gpus else None
         if short:
             serial([short], replace(spec, threads=pool.threads), listener)
+            schedule.end(short)
             listener.wait("waiting for Ray to start")
 
     cpus = pool.workers * pool.threads + 1
@@ -92,7 +93,7 @@ def run_plan(
             saved_volumes.require_shared(spec.volumes, len(nodes))
             if len(nodes) > 1 and "://" not in (spec.learned or ""):
                 spec = replace(spec, learned=None)  # nodes do not share the folder: each learns separately
-            pool = share(resources, nodes, len(units), model_bytes, grows=True)
+            pool = share(resources, nodes, len(plan.units), model_bytes, grows=True)
             following = partial(room, resources, pool, model_bytes)
             use(pool)
         listener.wait(
@@ -140,3 +141,4 @@ def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
         clock.add(outcome)
         listener.tick([clock.facts(waits=False)])
         listener.take(outcome)
+        schedule.end(unit)

@@ -238,6 +238,7 @@ class RunProgress:
         self._total = plan.num_done + plan.num_todo
         self.num_new = self.num_failed = 0  # records that were stored; records of units that have ended
         self._said: set[str] = set()
+        self.num_clean = self._predicted = 0  # clean predictions: to make before attacks, and made
         self._left = TimeLeft(plan.units, costs)
         self._started = self._last_line = self._last_drawn = time.monotonic()
         self.bar = Progress(
@@ -265,7 +266,8 @@ class RunProgress:
 
     def begin(self, unit: Unit) -> None:
         """A unit begins."""
-        self.bar.update(self._task, description=f"{elide(unit.name, 30):<30}")
+        doing = self._clean_text if unit.is_clean else f"{elide(unit.name, 30):<30}"
+        self.bar.update(self._task, description=doing)
 
     def advance(self, unit: Unit, passes: int) -> None:
         """Counts a unit's passes; draws or prints only now and then."""
@@ -278,12 +280,26 @@ class RunProgress:
 
     def finish(self, outcome: Outcome) -> None:
         """Counts a unit that has ended, before its records are stored; prints each error once."""
-        self._left.end(outcome, time.monotonic())
+        now = time.monotonic()
+        if outcome.clean:
+            self._predicted += len(outcome.clean)
+            if not self._console.is_terminal and (
+                now - self._last_line >= LINE_EVERY_S or self._predicted == self.num_clean
+            ):
+                self._last_line = now
+                self._console.print(self._clean_text, highlight=False)
+        else:
+            self._left.end(outcome, now)
         self.num_failed += len(outcome.errors)
-        for error in outcome.errors:
+        lost = (f"clean prediction of {each['case_id']}: {each['error']}" for each in outcome.clean if "error" in each)
+        for error in (*outcome.errors, *lost):
             if error not in self._said:
                 self._said.add(error)
                 self._console.print(f"failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+    @property
+    def _clean_text(self) -> str:
+        return f"clean predictions: {self._predicted} of {self.num_clean}"
 
     def store(self, stored: int) -> None:
         """Counts committed records."""

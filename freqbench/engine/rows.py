@@ -40,6 +40,7 @@ class Outcome:
 
     records: tuple[Row, ...]  # one per target, first those with scores; the others tell why there are none
     class_records: tuple[list[Row], ...]  # one list per record, empty for one without scores
+    clean: tuple[Row, ...] = ()  # facts on clean predictions, one per target of a clean unit, which are not stored
     glimpse: Glimpse | None = None  # for a case that lost more than all earlier ones
     load_seconds: float = 0.0  # spent on reading and writing models, cases and volumes
     device_seconds: float = 0.0  # the rest of the worker's time: attack, prediction and scores
@@ -79,10 +80,20 @@ class Outcome:
 
 
 def failure(unit: Unit, error: str, measured: Mapping[str, Any]) -> Outcome:
-    """Returns rows that tell why there are no scores."""
-    facts = {**measured, "status": "failed", "error": error, "metrics": ""}
-    records = tuple(_empty_record(unit, target) | facts for target in unit.targets)
+    """Returns rows that tell why there are no scores; of a clean unit, facts that do."""
+    if unit.is_clean:
+        facts = tuple(clean_facts(unit, target, dsc_foreground_clean=None, error=error) for target in unit.targets)
+        return Outcome(records=(), class_records=(), clean=facts)
+    told = {**measured, "status": "failed", "error": error, "metrics": ""}
+    records = tuple(_empty_record(unit, target) | told for target in unit.targets)
     return Outcome(records=records, class_records=tuple([] for _ in records))
+
+
+def clean_facts(unit: Unit, target: ModelSpec, **facts: Any) -> Row:
+    """Returns facts on the clean prediction of a unit's case by one target, beside what tells both."""
+    _, case_key, model_id = unit.cell.key(unit.ref, target)
+    case = {"case_key": case_key, "case_id": unit.ref.case_id, "patient_id": unit.ref.patient_id}
+    return {"dataset": unit.cell.dataset.name, "target_model_id": model_id, **case, **facts}
 
 
 def scored_outcome(

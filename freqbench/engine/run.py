@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import Field
@@ -16,6 +17,7 @@ from freqbench.core.code import steady
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import MisfitError, UserError
 from freqbench.core.files import storage
+from freqbench.core.identity import digest
 from freqbench.core.machine import TOOLCHAINS, releases
 from freqbench.data import cache
 from freqbench.engine import engines, provenance, saved_volumes, scoring
@@ -25,6 +27,7 @@ from freqbench.engine.learning import LEARNED
 from freqbench.engine.progress import RunProgress
 from freqbench.engine.retry import Patience
 from freqbench.engine.rows import Outcome
+from freqbench.engine.witness import PROOF
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job import costs
 from freqbench.job.grid import Grid
@@ -64,6 +67,7 @@ def execute(
     shard: Shard | None = None,
     force: bool = False,
     fresh: bool = False,
+    is_judged: bool = True,
 ) -> Summary:
     """Runs the remaining units of a grid into the result store at `out`, a folder or URI.
 
@@ -73,10 +77,11 @@ def execute(
         shard: part of the grid for this run; None: all of it. The store's job is that of the whole grid.
         force: run even if another run works on the same cells.
         fresh: run all units, and let workers read nothing that earlier runs kept.
+        is_judged: judge networks by their clean predictions of all cases before the first attack; False for volumes
+            that belong to a store where this was done.
 
     Raises:
-        MisfitError: the clean Dice of a checkpoint is below its `min_dice` on the first case, or far below its
-            `expected_dice` on the first ones; the rows so far are stored.
+        MisfitError: the clean predictions of a network show that it does not fit the data; nothing was attacked.
         UserError: the store cannot be read or has refused rows for too long, another run works on the same cells, the
             cluster cannot be reached, no worker starts, or FREQBENCH_CACHE_GB is no number.
     """
@@ -84,15 +89,17 @@ def execute(
     store, root = Store(out), volumes_root(grid, out)
     is_new = not store.run_ids()
     store.compact(above=COMPACT_ABOVE)
-    covered, index, part = store.covered(), grid.index(), grid.shard(shard or Shard())
+    covered, part = store.covered(), grid.shard(shard or Shard())
     done = {key: metrics.difference(grid.metrics) for key, metrics in covered.items()} if fresh else covered
     plan = make_plan(part, done, saved_volumes.find_saved(root) if root else None)
-    content = Additions.read(store).extend({"spec": grid.job.model_dump(mode="json"), "index": index})
+    added = Additions.read(store)
+    proven = added.proven_in(grid)
+    content = added.extend(_content(grid, proven))
     wanted = index_keys(content["index"])
     num_others, complaint = len(covered.keys() - wanted), store.complaint(wanted)
     del covered, done, wanted
     store.write_job(content)
-    run = Recorder(store, plan, console, shard)
+    run = Recorder(store, plan, console, shard, is_judged=is_judged, proven=proven)
     for note in (*grid.notes, *plan.notes):
         run.tell(f"note: {note}")
     if complaint:
@@ -115,10 +122,17 @@ def execute(
         if fresh:
             _remove_kept(store.root, {cell.cell_id for cell in part.cells})
         with run.record_rows(root) as spec:
-            engines.run_plan(plan, engine, address, replace(spec, fresh=fresh), run, is_new=is_new)
-    store.write_job(content)  # again, because the list of runs has grown
+            engines.run_plan(run.plan_clean(), engine, address, replace(spec, fresh=fresh), run, is_new=is_new)
+    # Again, because the list of runs has grown, and with the networks that are proven by now.
+    store.write_job(Additions.read(store).add_proven(grid, run.clean).extend(_content(grid, run.clean)))
     run.require_kept()
     return run.summary
+
+
+def _content(grid: Grid, clean: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    """Returns a job for the store, with the words on clean numbers that are known by now."""
+    index = replace(grid, clean={**grid.clean, **clean}).index()
+    return {"spec": grid.job.model_dump(mode="json"), "index": index}
 
 
 def _remove_kept(root: str, cell_ids: Collection[str]) -> None:
@@ -160,13 +174,20 @@ class Recorder:
     """Listener that stores a run's rows as they come, and keeps the run's file."""
 
     def __init__(
-        self, store: Store, plan: Plan, console: Console, shard: Shard | None = None, attacks: bool = True
+        self,
+        store: Store,
+        plan: Plan,
+        console: Console,
+        shard: Shard | None = None,
+        attacks: bool = True,
+        is_judged: bool = True,
+        proven: Mapping[tuple[str, str], str] = MappingProxyType({}),
     ) -> None:
         self.run_id = provenance.new_run_id()
-        self.critic = Critic(plan)
+        self.critic, self._attacks = Critic(plan, is_judged, proven), attacks
         self._store, self._plan, self._console = store, plan, console
-        self.clean = dict(plan.grid.clean)  # words on clean numbers, by dataset and model
-        self._facts: dict[str, Any] = {"shard": shard and str(shard)}
+        self.clean = {**plan.grid.clean, **proven}  # words on clean numbers, by dataset and model
+        self._facts: dict[str, Any] = {"shard": shard and str(shard), "clean": []}
         self._warnings: list[str] = []
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
         self._patience = patience = Patience(store.root, self.warn, self.tell, lambda: self._writer.num_waiting)
@@ -209,8 +230,7 @@ class Recorder:
         self._facts = {**facts, **self._facts, "reuse": reuse}
         self._record("running")
         try:
-            # Else the same command would go on, a row at a time.
-            if self._plan.num_done and self.critic.has_expectations:
+            if self._plan.num_done and self.critic.unjudged:
                 for record in self._store.records(FIT_COLUMNS).to_pylist():
                     self._require_fit(record)
             with self._progress.bar:
@@ -232,6 +252,12 @@ class Recorder:
         if self._status == "done":
             self._patience.attempt(self._store.compact)
             self._spent.remember()
+
+    def plan_clean(self) -> Plan:
+        """Returns the plan with the clean predictions that are to be made and judged before its units."""
+        clean = self.critic.clean_units()
+        self._progress.num_clean = sum(len(unit.targets) for unit in clean)
+        return replace(self._plan, clean=clean)
 
     def require_kept(self) -> None:
         """Raises UserError if records that were stored are missing at the end of the run."""
@@ -264,7 +290,10 @@ class Recorder:
         self._progress.use(engine)
 
     def take(self, outcome: Outcome) -> None:
-        """Hands an outcome's rows to the writer; they count as done once it has committed them."""
+        """Hands an outcome's rows to the writer; they count as done once it has committed them.
+
+        Raises MisfitError if all clean predictions of a network are known by now and show that it does not fit.
+        """
         for record in outcome.records:
             record[CLEAN_NUMBER.name] = self.clean.get((record["dataset"], record["target_model_id"]))
             self._spent.add(record, outcome.slowdown)
@@ -274,8 +303,8 @@ class Recorder:
         if outcome.glimpse:
             self._glimpses.add(outcome.glimpse)
         self._commit(partial(self._writer.add, outcome.records, outcome.flat_class_records()))
-        for record in outcome.records:
-            self._require_fit(record)
+        for facts in (*outcome.clean, *outcome.records):
+            self._require_fit(facts)
 
     def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
         """Commits rows that have waited long enough, and renews the run's file now and then."""
@@ -295,21 +324,28 @@ class Recorder:
         self._warnings.append(text)
         self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
-    def _require_fit(self, record: Mapping[str, Any]) -> None:
-        """Ends the run if a model's first cases show that its checkpoint does not fit the dataset.
+    def _require_fit(self, facts: Mapping[str, Any]) -> None:
+        """Ends the run if a network's clean predictions show that it does not fit the dataset.
 
         Weights that the job trained fit by their making, and volumes that are only scored again cost little: there a
         low Dice is a warning.
         """
-        if not (misfit := self.critic.misfit(record)):
+        if not (judged := self.critic.judge(facts)):
             return
-        target, line, way_on = misfit
-        if target.training or self._facts.get("reuse"):
-            return self.warn(line)
-        self._warnings.append(line)
-        raise MisfitError(
-            f"{line}; rows so far are in {self._store.root}: fix it, or give {target.name} {way_on} to go on"
-        )
+        self._facts["clean"].append(judged.facts)
+        if judged.proof:
+            self.clean[judged.facts["dataset"], judged.target.model_id] = judged.proof.partition(": ")[2]
+        target, misfit = judged.target, judged.misfit
+        if not misfit:
+            (self.warn if judged.has_gap else self.tell)(judged.line)
+        elif target.training or not self._attacks:
+            self.warn(misfit)
+        else:
+            self._warnings.append(misfit)
+            raise MisfitError(
+                f"{misfit}; no attack has begun: state what its training used, or, if this is its own figure, "
+                f"expected_dice: VALUE of {target.name}"
+            )
 
     def _commit(self, write: Callable[[], int]) -> None:
         """Lets the writer commit rows; if the store refuses them, they wait."""
@@ -385,12 +421,28 @@ class ImportedCell(Strict):
     content: str
 
 
+def _proof_key(grid: Grid, pair: tuple[str, str]) -> tuple[str, str, str]:
+    """Returns the identities that a proof of a grid's network on a dataset holds for."""
+    dataset = next(cell.dataset for cell in grid.cells if cell.dataset.name == pair[0])
+    return pair[1], digest(dataset.whole_recipe()), grid.witnesses[pair].content
+
+
+class Proof(Strict):
+    """A network's clean predictions of a dataset that were seen to be its own, those of some files."""
+
+    model_id: str
+    recipe: str
+    content: str
+    words: str
+
+
 class Additions(Strict):
-    """Additions of `score` to a store beyond its job's grid, kept in `run.json` so that every later report has them."""
+    """Additions to a store beyond its job's grid, kept in `run.json` so that every later report has them."""
 
     scored: dict[str, list[str]] = Field(default_factory=dict)  # ids of further targets, by cell id
     named: dict[str, str] = Field(default_factory=dict)  # names of further targets, by id
     imported: list[ImportedCell] = Field(default_factory=list)  # by freqbench.exchange.adversarial_volumes
+    proven: list[Proof] = Field(default_factory=list)
 
     @classmethod
     def read(cls, store: Store) -> "Additions":
@@ -413,6 +465,23 @@ class Additions(Strict):
         others = [other for other in self.imported if other.cell_id != cell.cell_id]
         return self.model_copy(update={"imported": [*others, cell]})
 
+    def proven_in(self, grid: Grid) -> dict[tuple[str, str], str]:
+        """Returns the words on the networks of a grid that an earlier run has proven, by dataset and model."""
+        words = {(proof.model_id, proof.recipe, proof.content): proof.words for proof in self.proven}
+        found = {pair: words.get(_proof_key(grid, pair)) for pair in grid.witnesses}
+        return {pair: text for pair, text in found.items() if text}
+
+    def add_proven(self, grid: Grid, clean: Mapping[tuple[str, str], str]) -> "Additions":
+        """Returns a copy with the networks of a grid whose words in `clean` tell of a proof."""
+        proofs = [
+            Proof(model_id=key[0], recipe=key[1], content=key[2], words=clean[pair])
+            for pair in grid.witnesses
+            if clean.get(pair, "").startswith(PROOF)
+            for key in [_proof_key(grid, pair)]
+        ]
+        others = [each for each in self.proven if each not in proofs]
+        return self.model_copy(update={"proven": [*others, *proofs]})
+
     def extend(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Returns a job's content with the additions, also in its index, which reports read."""
         imported = {cell.cell_id: cell for cell in self.imported}
@@ -424,7 +493,7 @@ class Additions(Strict):
         ]
         names = content["index"].get("names", {}).items()
         named = {dataset: {**of, "models": self.named | of["models"]} for dataset, of in names}
-        added = self.model_dump(exclude=set() if self.imported else {"imported"})
+        added = self.model_dump(exclude={key for key in ("imported", "proven") if not getattr(self, key)})
         return {**content, "index": {**content["index"], "cells": cells, "names": named}, **added}
 
     def write(self, store: Store, job: JobSpec) -> None:

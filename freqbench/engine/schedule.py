@@ -24,9 +24,19 @@ class Schedule:
     left per worker, and its first case with the fewest workers. At the end of the grid, the longest unit of the model
     comes first, whatever its case. Unless the grid is about to end, the very first unit is the shortest of its case, so
     that its rows soon show whether model and data are right.
+
+    Attacks wait until every clean unit has ended (`end`); a worker then prefers cases that it has predicted itself.
     """
 
     def __init__(self, units: Sequence[Unit]) -> None:
+        clean = [unit for unit in units if unit.is_clean]
+        self._attacks = [unit for unit in units if not unit.is_clean]
+        self._clean_left, self._left = len(clean), len(units)
+        self._at: dict[Hashable, Place] = {}
+        self._predicted: dict[Place, Hashable] = {}  # by which worker
+        self._fill(clean or self._attacks)
+
+    def _fill(self, units: Sequence[Unit]) -> None:
         waiting: dict[str, dict[tuple[str, str], list[tuple[int, Unit]]]] = {}
         for unit in units:
             source, case = _place(unit)
@@ -38,8 +48,6 @@ class Schedule:
         works = {source: [work for case in cases.values() for work, _ in case] for source, cases in waiting.items()}
         self._work = {source: sum(each) for source, each in works.items()}
         self._longest = {source: max(each) for source, each in works.items()}
-        self._at: dict[Hashable, Place] = {}
-        self._left = len(units)
         self._has_begun = False
 
     def __len__(self) -> int:
@@ -55,7 +63,7 @@ class Schedule:
         return not self._has_begun and not self.is_ending
 
     def take(self, worker: Hashable) -> Unit | None:
-        """Takes the unit that a worker does now; None if nothing waits."""
+        """Takes the unit that a worker does now; None if nothing waits, or attacks wait for clean units at work."""
         place = self._choose(worker)
         if place is None:
             return None
@@ -63,6 +71,8 @@ class Schedule:
         waiting = self._waiting[source][case]
         work, unit = waiting.pop() if self._is_first else waiting.popleft()
         self._at[worker] = place
+        if unit.is_clean:
+            self._predicted[place] = worker
         self._has_begun = True
         self._work[source] -= work
         self._left -= 1
@@ -96,6 +106,12 @@ class Schedule:
         self._work[source] += work
         self._left += 1
 
+    def end(self, unit: Unit) -> None:
+        """Notes that a unit was done or given up, and that its outcome was taken."""
+        self._clean_left -= unit.is_clean
+        if unit.is_clean and not self._clean_left:
+            self._fill(self._attacks)
+
     def leave(self, worker: Hashable) -> None:
         """Forgets the place of a worker that is gone or has lost its loaded data."""
         self._at.pop(worker, None)
@@ -111,7 +127,8 @@ class Schedule:
         cases = self._waiting[source]
         if self._at.get(worker) != (source, case) or case not in cases:
             at_cases = Counter(others)
-            case = min(cases, key=lambda case: at_cases[source, case])
+            by = self._predicted
+            case = min(cases, key=lambda case: (at_cases[source, case], by.get((source, case), worker) != worker))
         if self._is_ending(self._longest[source], worker):
             longest = max(cases, key=lambda other: (cases[other][0][0], other == case))
             if self._is_ending(cases[longest][0][0], worker):

@@ -168,6 +168,17 @@ def score_clean(
     )
 
 
+def fit_facts(clean: CleanScores, dataset: Dataset) -> dict[str, Any]:
+    """Returns what a clean prediction says of a network's fit: its foreground Dice, and the classes of both maps."""
+    maps = label_maps(clean.judged, clean.truth, dataset)
+    (overlap,) = score_prediction(maps, ["dsc"])
+    return {
+        "dsc_foreground_clean": float(overlap.record["dsc_foreground"]),
+        "label_classes": maps.classes.present(maps.label),
+        "pred_classes": maps.classes.present(maps.pred),
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class TargetScores:
     """A target's results on an attacked volume: label maps, scores of both predictions, more columns of a record."""

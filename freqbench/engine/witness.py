@@ -26,6 +26,7 @@ from freqbench.ops.regions import codes_of
 from freqbench.pipelines import Pipeline
 
 TIE = 0.01
+PROOF = "proven by its own predictions"
 INTERPOLATED, NEAREST = "", "labels restored by the nearest voxel"
 Labels = npt.NDArray[np.uint8]
 Ties = npt.NDArray[np.bool_] | None
@@ -162,7 +163,7 @@ def verdict(name: str, held: Sequence[Held]) -> str:
     wrong = [each for each in held if not each.is_proven]
     if not wrong:
         ways = sorted({each.way for each in held} - {INTERPOLATED})
-        return f"{name}: proven by its own predictions of {cases}: {figure}{''.join(f' ({way})' for way in ways)}"
+        return f"{name}: {PROOF} of {cases}: {figure}{''.join(f' ({way})' for way in ways)}"
     worst = min(wrong, key=lambda each: each.share)
     return (
         f"{name}: expected its own prediction of {worst.case_id}, got {percent(worst.share)} of the foreground's "

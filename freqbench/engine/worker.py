@@ -24,7 +24,7 @@ from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of
 from freqbench.core.types import Case, CaseRef, FileLabel, triple
 from freqbench.data import Dataset
 from freqbench.data.preprocess import space_converter, way_to_file
-from freqbench.engine import attacking, learning, memory, rows, scoring
+from freqbench.engine import attacking, learning, memory, rows, scoring, witness
 from freqbench.engine import saved_volumes as volumes
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.glimpser import Glimpser
@@ -132,6 +132,7 @@ class Worker:
     def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
         """Attacks a unit's case once and scores it on every target; meanwhile the case of unit `prefetch` is read.
 
+        A clean unit's targets only predict: its outcome has facts on them in `clean`, and no rows.
         Returns rows without the scores of `scoring.shapes_of`, and the masks for these; None if they are not wanted or
         the unit failed. Raises StoreRefuses if its files cannot be saved.
         """
@@ -164,6 +165,8 @@ class Worker:
             if is_foreign(type(what)) and not is_installed(path_of(type(what))):
                 require_trust(name)
         self._require_planned(unit)
+        if unit.is_clean:
+            return self._predict_clean(unit, prefetch), None
         case = self._shown_case(cell, unit.ref, cell.source)
         if prefetch:
             self._load_early(prefetch)
@@ -199,6 +202,27 @@ class Worker:
         masks = Masks(pairs=tuple(each.scores.maps for each in scored), metrics=metrics)
         apart = masks if scoring.shapes_of(metrics) else None
         return replace(outcome.add_lost(lost), glimpse=glimpse), apart
+
+    def _predict_clean(self, unit: Unit, prefetch: Unit | None) -> Outcome:
+        """Predicts the clean volume of a unit by each target, and keeps the predictions for attacks."""
+        made = list[rows.Row]()
+        for target in unit.targets:
+            try:
+                case = self._shown_case(unit.cell, unit.ref, target)
+                if prefetch and target is unit.targets[0]:
+                    self._load_early(prefetch)
+                clean = self._clean_prediction(self._model(target, unit.cell), target, unit.cell, case)
+                facts = scoring.fit_facts(clean, unit.cell.dataset)
+                if own := unit.own.get(target.model_id):
+                    facts["held"] = witness.hold(
+                        self._model(target, unit.cell), target, unit.cell.dataset, unit.ref, own
+                    )
+                made.append(rows.clean_facts(unit, target, **facts))
+            except (OSError, KeyboardInterrupt):  # of storage: the unit waits for it
+                raise
+            except BaseException as failure:  # noqa: BLE001 (as for scores)
+                made += rows.failure(replace(unit, targets=(target,)), reason_of(failure), {}).clean
+        return Outcome(records=(), class_records=(), clean=tuple(made))
 
     def _require_planned(self, unit: Unit) -> None:
         """Refuses code of others that is not what the unit was planned with, as this process imports it first."""

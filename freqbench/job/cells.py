@@ -1,7 +1,7 @@
 """Defines the elements of a grid, cells and units, with the identities of their records and their passes."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -134,15 +134,23 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One cell on one case with the targets still wanted: the work that a worker gets."""
+    """One cell on one case with the targets still wanted: the work that a worker gets.
+
+    If `is_clean`, nothing is attacked: the targets predict the clean volume alone. `own` are files of their own
+    predictions of it, by the target's id.
+    """
 
     cell: Cell
     ref: CaseRef
     targets: tuple[ModelSpec, ...]
+    is_clean: bool = False
+    own: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Name for messages."""
+        if self.is_clean:
+            return f"clean prediction of {self.ref.case_id} by {', '.join(target.name for target in self.targets)}"
         return f"{self.cell.attack.name} on {self.cell.source.name}, {self.ref.case_id}"
 
     @property
@@ -153,7 +161,7 @@ class Unit:
     @property
     def passes(self) -> int:
         """Forward and backward passes over windows, including every draw of a random defence and all surrogates."""
-        return sum(map(self.passes_on, self.cell.models))
+        return 0 if self.is_clean else sum(map(self.passes_on, self.cell.models))
 
     def passes_on(self, model: ModelSpec) -> int:
         """Returns the passes over the source only, which rows count, or over one surrogate."""

@@ -14,6 +14,7 @@ from freqbench.attacks import Attack, LearnedAttack, SurrogateAttack
 from freqbench.core import config, limits, plugins
 from freqbench.core.code import steady
 from freqbench.core.errors import UserError, unknown
+from freqbench.core.terminal import amount
 from freqbench.core.types import CaseRef, ScoredOn
 from freqbench.data import Dataset
 from freqbench.data.loaders.images import Images
@@ -154,9 +155,17 @@ class Expansion:
                     assumed[dataset.name, entry.name] = found
                     with sweep.prefix_errors(f"datasets[{i}]"):
                         fit.require_possible(found, dataset)
-                notes += fit.unjudged_notes(entry, dataset, cases[dataset.name])
+                notes += fit.unjudged_notes(entry, dataset)
             concerns += _concerns_of_models(models, self._facts[i], dataset, cases[dataset.name])
             table += _cells(job, dataset, models, sourced[i], concerns)
+        for (dataset_name, model_id), witness in witnesses.items():
+            name = next(
+                models[each].name for models in self._models for each in models if models[each].model_id == model_id
+            )
+            notes.append(
+                f"{name} on {dataset_name}: is held against its own predictions of {amount(len(witness.refs), 'case')} "
+                "before the first attack"
+            )
         if len(job.seeds) > 1 and all(cell.seed is None for cell in table):
             notes.append(f"seeds: no attack draws: the {len(job.seeds)} seeds give the same cells")
         cells: dict[tuple[str, str], Cell] = {}

@@ -40,6 +40,7 @@ class Plan:
     num_done: int  # records that exist already
     metrics: tuple[str, ...]  # the grid's, and those of rows that are computed anew, so that no row loses a column
     num_unsaved: int = 0  # records to compute anew because only their volume is missing
+    clean: tuple[Unit, ...] = ()  # clean predictions to make and to judge before all units
 
     @property
     def notes(self) -> tuple[str, ...]:

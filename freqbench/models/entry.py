@@ -388,13 +388,10 @@ class ModelEntry(Strict):
         defence: defence before the network: a mapping with a `name` of DEFENCES and that defence's keys.
         adaptive: true: attacks know the defence and follow a gradient that serves them; false: they follow plain
             autograd through one fixed draw.
-        min_dice: foreground Dice on the first clean case below which the run stops, as checkpoint and data do not fit;
-            0: never. Weights that the job trains are only warned of. The default is low, as a stop needs a figure that
-            no fitting network has: single cases of small lesions reach no more than 0.4. If it is not stated, it is
-            half of `expected_dice` at most.
         expected_dice: mean foreground Dice that the network's authors report, or your own validation, in (0, 1]: the
-            run stops if the mean over the first patients, three or more, is lower by more than two standard errors and
-            0.05. In no identity. None: nothing is expected beyond `min_dice`.
+            run stops before its first attack if the mean over the patients' clean predictions is lower by more than two
+            standard errors (with fewer than three patients: half of it) and 0.05. In no identity. None: it stops below
+            0.5, or if a class of the labels is never predicted. Weights that the job trains are only warned of.
         predictions: folder or URI of label maps, or probabilities, that the network's own code wrote for one case of
             the data or more, by their names: the run holds its clean predictions against them before the first attack,
             and stops if they differ. In no identity.
@@ -429,7 +426,6 @@ class ModelEntry(Strict):
     inference: Inference | None = None
     defence: Annotated[SerializeAsAny[Defence] | None, BeforeValidator(defence_of)] = None
     adaptive: bool = True
-    min_dice: Annotated[float, Field(ge=0, le=1)] = 0.3
     expected_dice: Annotated[float, Field(gt=0, le=1)] | None = None
     predictions: Annotated[str, Field(min_length=1)] | None = None
     datasets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -531,13 +527,6 @@ class ModelEntry(Strict):
         if self.command:
             return shlex.join(self.command)
         return self.trained.checkpoint if self.trained else self.bundle or self.checkpoint
-
-    @property
-    def floor(self) -> float:
-        """`min_dice`; if it is not stated, no more than half of `expected_dice`."""
-        if self.expected_dice is None or "min_dice" in self.model_fields_set:
-            return self.min_dice
-        return min(self.min_dice, self.expected_dice / 2)
 
     @property
     def reader(self) -> str | None:

@@ -39,7 +39,7 @@ from freqbench.models.networks.architectures import MODELS
 from freqbench.models.networks.construction import refusing
 from freqbench.models.sources import source_of
 from freqbench.models.sources.nnunet import folder_near
-from freqbench.models.sources.source import UNTRAINED, Facts, adapter_of
+from freqbench.models.sources.source import Facts, adapter_of
 from freqbench.models.spec import ModelSpec
 from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace, Pipeline
@@ -112,10 +112,8 @@ def resolve(
     source = source_of(facts.arch)
     with naming(facts.path, facts.checkpoint):
         spec = source.fit(source, draft, facts, entry)
-    is_unsaid = not {"min_dice", "expected_dice"} & entry.model_fields_set
-    if spec.is_random or (UNTRAINED in spec.notes and is_unsaid):
-        # Their clean Dice stops no run, unless the job says so of weights in a file.
-        spec = replace(spec, min_dice=0.0, expected_dice=None)
+    if spec.is_random:  # their clean Dice stops no run
+        spec = replace(spec, expected_dice=None)
     notes = tuple(f"{entry.name}: {note}" for note in spec.notes)
     silent = frozenset(source.silent(spec.arch, spec.args))
     return _examine_spec(replace(spec, checkpoint=facts.path, notes=notes, silent_args=silent))
@@ -136,7 +134,6 @@ def _spec_of_job(entry: ModelEntry, num_classes: int, num_channels: int) -> Mode
         head=entry.head(None),
         defence=entry.defence,
         adaptive=entry.adaptive,
-        min_dice=entry.floor,
         expected_dice=entry.expected_dice,
         training=training.identity if training else None,
         method=training.method if training else None,
@@ -274,7 +271,6 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
         members=tuple(members),
         averages="logits" if all(member.arch == "nnunet" for member in members) else "probabilities",
         black_box=next((member.black_box for member in members if member.black_box), None),
-        min_dice=entry.floor if any(member.min_dice for member in members) else 0.0,
         expected_dice=None if all(member.is_random for member in members) else entry.expected_dice,
     )
 

@@ -18,6 +18,8 @@ from freqbench.models.defences.base import Defence
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter, Yields
 from freqbench.pipelines import AnySpace, Pipeline
 
+UNTRAINED = "its weights look untrained, as every scale of a norm and slope of a PReLU is that of a fresh network"
+
 # A frozen file cannot be counted without computing: it counts as a UNet of the papers' size.
 FROZEN_FLOPS = 10**12
 FROZEN_BYTES = 2 << 30
@@ -100,7 +102,6 @@ class ModelSpec(Origin):
     averages: Literal["probabilities", "logits"] = "probabilities"
     defence: Defence | None = None
     adaptive: bool = True
-    min_dice: float = 0.0
     expected_dice: float | None = None
     training: str | None = None
     method: str | None = None
@@ -217,6 +218,17 @@ class ModelSpec(Origin):
     def is_random(self) -> bool:
         """True if its weights are untrained."""
         return self.seed is not None
+
+    @property
+    def is_judged(self) -> bool:
+        """True if its clean Dice must show that it fits: it is stated, or somebody trained it, as its weights show."""
+        return self.expected_dice is not None or not self._is_untrained
+
+    @property
+    def _is_untrained(self) -> bool:
+        if self.members:
+            return all(member._is_untrained for member in self.members)
+        return self.is_random or any(note.endswith(UNTRAINED) for note in self.notes)
 
     @property
     def is_prompted(self) -> bool:

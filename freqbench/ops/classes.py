@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from freqbench.core.types import Outputs, Spacing
+from freqbench.core.types import IGNORED, Outputs, Spacing
 from freqbench.ops.regions import alone, codes_of_labels, numbers_of, relabelled
 
 if TYPE_CHECKING:
@@ -57,6 +57,11 @@ class Classes:
     def unshown(self, label: "Tensor") -> "Tensor":
         """Returns the label map that `shown` made this of."""
         return relabelled(label, self._codes) if self.overlap else label
+
+    def present(self, label: "Tensor") -> frozenset[int]:
+        """Returns the numbers of the classes beside the background that a label map has."""
+        codes = {code for code, count in enumerate(label.flatten().bincount().tolist()) if count} - {0, IGNORED}
+        return frozenset(k for code in codes for k in (numbers_of(code) if self.overlap else [code]))
 
     def single(self, number: int) -> "Classes":
         """Returns one region, or voxels in none (0), as class 1 of two."""

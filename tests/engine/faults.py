@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from torch import Tensor
+from torch import Tensor, nn
 
 from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.task import Task
@@ -66,3 +66,17 @@ class Faulty(PGD):
         if self.fault == "slow":
             time.sleep(1)
         return super().perturb(task)
+
+
+class Dying(nn.Module):
+    """One convolution, whose process dies once in a prediction if the folder `place` is there."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.place, self.layer = place, nn.Conv3d(1, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if Path(self.place).is_dir() and happens(self.place, 1):
+            die()
+        logits: Tensor = self.layer(x)
+        return logits

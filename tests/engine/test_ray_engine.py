@@ -1,6 +1,7 @@
 """Ray gives the rows that the serial engine gives, whatever dies on the way."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from third_party.own_classes import units as foreign_units
 from tiny_job import Collector, job, results, small
 
 from freqbench.core.errors import UserError
+from freqbench.core.plugins import trusting
 from freqbench.engine import retry
 from freqbench.engine.ray import ray_engine, ray_workers
 from freqbench.engine.resources import Pool
@@ -21,6 +23,7 @@ from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.cells import Unit
 
+CASES = {"name": "phantom", "shape": [16, 16, 16], "cases": 3}
 METRICS = ("dsc", "hd95", "ssim", "psnr")
 FEW = ("pgd", "vafa", "sa2_2d", "almaprox", "square", "bases", "autoattack", "faa", "corruption")  # one of each kind
 
@@ -110,6 +113,22 @@ def test_a_killed_worker_and_a_hung_attack_cost_nothing_but_time(tmp_path: Path)
     assert [text for text in listener.said if "faulty on a, phantom_2000" in text and ": its worker died" in text]
     assert [text for text in listener.said if "it took longer than case_timeout = 30 s: it is tried again" in text]
     assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
+
+
+@pytest.mark.integration
+def test_a_worker_s_death_in_a_clean_prediction_is_survived_and_attacks_come_after(tmp_path: Path) -> None:
+    place = tmp_path / "dies"
+    entry = {"name": "m", "arch": "engine.faults:Dying", "checkpoint": "random", "args": {"place": str(place)}}
+    with trusting():
+        units = units_of(small(models=[{**entry, "roi": [16, 16, 16]}], datasets=[CASES], trust_code=True))
+    clean = [replace(unit, is_clean=True) for unit in units]
+    place.mkdir()
+    listener = run_by_ray([*clean, *units], METRICS, workers=2)
+    assert [path.name for path in place.iterdir()] == ["fault-0"]
+    assert any(text.startswith("clean prediction of ") and "tried again" in text for text in listener.said)
+    assert [bool(outcome.clean) for outcome in listener.outcomes] == [True] * 3 + [False] * 3
+    assert not any("error" in facts for outcome in listener.outcomes for facts in outcome.clean)
+    assert not any(outcome.errors for outcome in listener.outcomes)
 
 
 class Mender(Collector):

@@ -1,5 +1,6 @@
 """The order of units."""
 
+from dataclasses import replace
 from itertools import groupby
 
 import pytest
@@ -120,3 +121,52 @@ def test_a_worker_that_left_counts_no_more() -> None:
     second = schedule.take("w")
     assert second is not None
     assert second.cell.source.name == first.cell.source.name, "the same model has again most work left a worker"
+
+
+def with_clean() -> tuple[list[Unit], list[Unit]]:
+    """Clean units, one a source and case, and the attacks after them."""
+    units = all_units()
+    clean = {(unit.cell.source.name, unit.ref.case_id): replace(unit, is_clean=True) for unit in units}
+    return list(clean.values()), units
+
+
+def test_attacks_wait_until_every_clean_unit_has_ended() -> None:
+    clean, units = with_clean()
+    schedule = Schedule([*units, *clean])
+    first = taken(schedule)
+    assert sorted(map(id, first)) == sorted(map(id, clean))
+    for unit in first[:-1]:
+        schedule.end(unit)
+        assert schedule.take("v") is None
+    assert len(schedule) == len(units)
+    schedule.end(first[-1])
+    assert sorted(map(id, taken(schedule))) == sorted(map(id, units))
+
+
+def test_a_clean_unit_that_was_put_back_holds_attacks_up_until_it_ends() -> None:
+    clean, units = with_clean()
+    schedule = Schedule([*clean, *units])
+    *others, lost = taken(schedule)
+    for unit in others:
+        schedule.end(unit)
+    schedule.put_back(lost)
+    assert schedule.take("v") is lost
+    assert schedule.take("w") is None
+    schedule.end(lost)
+    assert schedule.take("w") is not None
+
+
+def test_a_worker_attacks_first_the_cases_that_it_has_predicted() -> None:
+    """Two workers predicted one case each of one source."""
+    clean, units = ([unit for unit in each if unit.cell.source.name == "a"] for each in with_clean())
+    schedule = Schedule([*clean, *units])
+    predicted = {worker: schedule.take(worker) for worker in "vw"}
+    for unit in clean:
+        schedule.end(unit)
+    for worker in "vw":
+        schedule.leave(worker)
+    for worker in "wv":
+        unit, before = schedule.take(worker), predicted[worker]
+        assert unit is not None
+        assert before is not None
+        assert unit.ref.case_id == before.ref.case_id

@@ -10,7 +10,7 @@ from tiny_job import ARGS, ROI, expanded, save_weights, small
 
 from freqbench.core.errors import UserError
 from freqbench.data import Dataset
-from freqbench.job.fit import assumptions, note_of, shortfall
+from freqbench.job.fit import CAUSES, assumptions, note_of, shortfall
 from freqbench.job.schema import build_dataset
 from freqbench.models import Facts, ModelEntry, build, facts_of
 
@@ -79,13 +79,12 @@ def test_untrained_weights_and_what_freqbench_trained_need_no_assumption(tmp_pat
         assert assumed(entry) == set()
 
 
-def test_a_plan_says_in_one_line_what_is_assumed_and_from_how_many_patients_a_dice_is_judged(bare: str) -> None:
-    entry = {"name": "m", "arch": "unet", "args": ARGS, "roi": ROI, "checkpoint": bare, "expected_dice": 0.9}
-    notes = expanded(small(models=[entry], datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 2}]))[1].notes
+def test_a_plan_says_in_one_line_what_is_assumed(bare: str) -> None:
+    entry = {"name": "m", "arch": "unet", "args": ARGS, "roi": ROI, "checkpoint": bare}
+    notes = expanded(small(models=[entry]))[1].notes
     (line,) = [note for note in notes if "assumed" in note]
     assert line.startswith("m on phantom: assumed, as neither job nor files say it: input.axes: HWD (towards RAS); ")
     assert "inference.weighting: constant" in line
-    assert any("expected_dice is judged from 3 patients on" in note and "phantom has 2 here" in note for note in notes)
     assert list(note_of("m", ())) == []
 
 
@@ -108,14 +107,26 @@ def test_a_dice_is_far_below_beyond_two_standard_errors_and_the_margin(
     assert shortfall(first, clean) is not None
 
 
-def test_two_patients_say_nothing_however_many_cases_they_have() -> None:
+@pytest.mark.parametrize(("expected", "is_short"), [(0.87, True), (0.089, False), (0.079, False), (None, True)])
+def test_two_patients_have_half_of_it_however_many_cases_they_have(expected: float | None, is_short: bool) -> None:
+    """The mean is 0.04: below half of 0.089 by too little to say something."""
     clean = {(patient, str(case)): 0.01 * case for patient in "ab" for case in range(9)}
-    assert shortfall(1.0, clean) is None
-    said = shortfall(0.87, {**clean, ("c", "x"): 0.04})
-    assert said is not None
-    assert said.startswith("mean clean foreground Dice 0.04 on the first 19 cases, expected_dice 0.87: lower by more")
-    assert "roi, intensity, axes and spacing" in said
-    assert shortfall(None, {**clean, ("c", "x"): 0.04}) is None
+    assert (shortfall(expected, clean) is not None) == is_short
+
+
+def test_the_line_says_figure_expectation_margin_and_causes() -> None:
+    """The third patient's one case counts as much as the nine of another."""
+    clean = {(patient, str(case)): 0.01 * case for patient in "ab" for case in range(9)} | {("c", "x"): 0.07}
+    assert shortfall(0.87, clean) == (
+        "clean foreground Dice 0.050 (19 cases), expected_dice 0.87: lower by more than two standard errors (each "
+        f"0.010) and 0.05: {CAUSES}"
+    )
+
+
+def test_without_an_expectation_a_mean_below_a_half_is_too_low() -> None:
+    assert shortfall(None, dice(0.2, 0.8)) is None
+    assert str(shortfall(None, dice(0.2, 0.79))).startswith("clean foreground Dice 0.495 (2 cases): below 0.5, and no ")
+    assert shortfall(None, {}) is None
 
 
 @pytest.mark.parametrize("wrong", [0, 87, -0.1, "high"])
@@ -124,9 +135,6 @@ def test_an_expected_dice_is_a_share(wrong: object) -> None:
         expanded(small(models=[{"name": "m", "arch": "unet", "checkpoint": "random", "expected_dice": wrong}]))
 
 
-def test_a_floor_that_is_not_stated_is_half_of_the_expected_dice_at_most() -> None:
-    def floor(**keys: Any) -> float:
-        return ModelEntry(name="m", arch="unet", checkpoint="random", **keys).floor
-
-    assert (floor(), floor(expected_dice=0.9), floor(expected_dice=0.4)) == (0.3, 0.3, 0.2)
-    assert floor(expected_dice=0.4, min_dice=0.35) == 0.35
+def test_the_former_floor_is_refused_in_a_line_with_the_key_to_state() -> None:
+    with pytest.raises(UserError, match=r"^job.yaml: models\[0\]: min_dice is no key any more: .* state expected_dice"):
+        expanded(small(models=[{"name": "m", "arch": "unet", "checkpoint": "random", "min_dice": 0}]))

@@ -93,7 +93,7 @@ def test_ensemble_is_predicted_as_its_members_or_as_its_entry_says() -> None:
     a, b = (spec(member, inference={"mirror": "HWD"}) for member in MEMBERS)
     assert of(a, b).inference.mirror == "HWD"
     assert of(a, spec(MEMBERS[1]), inference={"mirror": "H"}).inference.mirror == "H"
-    assert of(a, b).min_dice == 0, "nothing is expected of members that nobody trained"
+    assert not of(a, b).is_judged, "nothing is expected of members that nobody trained"
 
 
 def test_an_attack_on_an_ensemble_follows_each_mirror_image_once() -> None:

@@ -124,7 +124,7 @@ def weights(server: Hub, tmp_path: Path) -> Path:
 
 
 def resolved(uri: str) -> ModelSpec:
-    return resolve(ModelEntry(name="m", checkpoint=uri, min_dice=0), 6)
+    return resolve(ModelEntry(name="m", checkpoint=uri, expected_dice=0.01), 6)
 
 
 def test_a_file_is_fetched_once_and_is_the_model_that_the_local_file_is(server: Hub, weights: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_missing_package_is_one_line_with_its_extra(monkeypatch: pytest.Monkey
 def test_a_plan_counts_the_file_and_says_its_commit_or_what_is_missing(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = tiny_job.write(tmp_path, tiny_job.small(models=[{"name": "m", "checkpoint": URI, "min_dice": 0}]))
+    job = tiny_job.write(tmp_path, tiny_job.small(models=[{"name": "m", "checkpoint": URI, "expected_dice": 0.01}]))
     monkeypatch.setenv("FREQBENCH_OFFLINE", "1")
     assert (
         f"missing: model m: {URI}: run once with internet access" in bench("plan", job, "--out", str(tmp_path / "o"))[1]

@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from results.conftest import make_classes, make_failed, make_record
 
+from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
+from freqbench.job.schema import JobSpec
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
 from freqbench.results.schema import LATER, RELEASES, VERSION_FIELD
 from freqbench.results.writer import commit as write_pair
@@ -193,6 +195,13 @@ def test_the_stored_example_of_this_version_is_read() -> None:
         names = pq.read_schema(path).names
         assert names == [column.name for column in columns if column not in LATER], "raise SCHEMA_VERSION"
     assert store.records()[RELEASES.name].null_count == len(rows), "the column came later"
+
+
+def test_a_stored_job_with_a_former_key_is_read_without_it() -> None:
+    store = Store(str(EXAMPLE))
+    assert '"min_dice": ' in (EXAMPLE / "run.json").read_text()
+    for spec in (store.job()["spec"], store.runs()[0]["job"]):
+        assert [model.name for model in validate(spec, JobSpec, "run.json").models] == ["unet"]
 
 
 NEWER, OLDER = "a newer freqbench: update this one; nothing was changed", "an older freqbench: run the job again"

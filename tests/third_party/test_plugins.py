@@ -50,7 +50,7 @@ def written(folder: Path) -> str:
     content = {
         "name": "by_name",
         "datasets": [{"name": "spheres", "cases": 1}],
-        "models": [{**model, "min_dice": 0}],
+        "models": [{**model, "expected_dice": 0.01}],
         "attacks": [{"name": "two_steps", "eps": 0.1}],
         "metrics": ["dsc", "boundary"],
     }

@@ -252,7 +252,7 @@ def test_replicates_share_their_method_however_they_are_named(folder: Path) -> N
         {"name": "m", "checkpoint": "train://net", "replicates": 2},
         {"name": "o", "checkpoint": "train://other"},
     ]
-    job = config.validate(benchmark(models=[{**each, "min_dice": 0} for each in entries]), JobSpec, "job.yaml")
+    job = config.validate(benchmark(models=[{**each, "expected_dice": 0.01} for each in entries]), JobSpec, "job.yaml")
     cells = expand(link.train_rest(job, print)).cells
     methods = {cell.source.name: cell.source.method_id for cell in cells}
     assert methods["m"] == methods["m.1"] != methods["o"]

@@ -81,7 +81,7 @@ def test_two_jobs_may_train_one_name_each() -> None:
 
 
 def test_an_entry_of_replicates_is_a_model_each() -> None:
-    models = [{"name": "m", "checkpoint": "train://adv/net", "replicates": 3, "min_dice": 0}]
+    models = [{"name": "m", "checkpoint": "train://adv/net", "replicates": 3, "expected_dice": 0.01}]
     spec = described(models=models, training=[training(replicates=3)])
     entries = [(entry.name, entry.checkpoint, entry.arch, entry.replicates) for entry in spec.models]
     assert entries == [(f"m{end}", f"train://adv/net{end}", "unet", 1) for end in ("", ".1", ".2")]

@@ -30,6 +30,7 @@ from freqbench.engine.rows import Masks, Outcome, score_masks
 from freqbench.engine.schedule import Schedule
 from freqbench.engine.scoring import shapes_of
 from freqbench.engine.worker import WorkerSpec
+from freqbench.job.cells import Unit
 
 TICK_S = 1.0
 STOP_S = 60.0
@@ -213,13 +214,15 @@ class _Driver:
             return
         slot.took = outcome.load_seconds + outcome.device_seconds
         slot.clock.add(outcome)
-        self._meters.add_seconds(task.attempt.unit.cell.attack.name, outcome.device_seconds)
+        unit = task.attempt.unit
+        if not unit.is_clean:
+            self._meters.add_seconds(unit.cell.attack.name, outcome.device_seconds)
         if slot.assigned:
             self._begins(slot)
         if feed:
             self._feed(slot)
         if outcome.failed or not self._scores_shapes:
-            self._take(outcome)
+            self._take(unit, outcome)
         else:
             score = self._score.options(num_cpus=1 if self._fleet.spare_cores >= 1 else 0, max_retries=0)
             self._scorings[score.remote(task.masks)] = task.attempt, outcome, task.masks
@@ -256,7 +259,7 @@ class _Driver:
                     raise
                 # The process could not read the masks, as after a broken import: others may fail too, so score here.
                 scores = score_masks(ray.get(masks))
-            self._take(outcome.add_scores(scores))
+            self._take(attempt.unit, outcome.add_scores(scores))
         except RayTaskError as error:
             self._give_up(attempt, ray_cluster.cause(error), outcome.measured_values())
         except RayError as error:
@@ -309,11 +312,14 @@ class _Driver:
 
     def _give_up(self, attempt: Attempt, reason: str, measured: dict[str, Any] | None = None) -> None:
         empty = {"run_id": self._spec.run_id, "finished_at": datetime.now(UTC), "threads": self._spec.threads}
-        self._take(rows.failure(attempt.unit, reason, measured or empty))
+        self._take(attempt.unit, rows.failure(attempt.unit, reason, measured or empty))
 
-    def _take(self, outcome: Outcome) -> None:
+    def _take(self, unit: Unit, outcome: Outcome) -> None:
         self._meters.count_records(outcome)
         self._write(partial(self._listener.take, outcome))
+        while unit.is_clean and self._writes:  # it is judged before an attack may begin
+            self._writes.popleft().result()
+        self._schedule.end(unit)
 
     def _write(self, action: Callable[[], None]) -> None:
         """Queues an action for the writer's thread: storing may take seconds, and no worker should wait."""

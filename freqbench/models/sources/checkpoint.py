@@ -23,8 +23,8 @@ from freqbench.models.examination import outcomes
 from freqbench.models.networks import construction
 from freqbench.models.networks.architectures import MODELS, complete_args
 from freqbench.models.networks.inferring import UNTRACED, Inferred, defaults, find_arch, infer_args, open_args
-from freqbench.models.sources.source import UNTRAINED, Facts, Metadata, Source, cost_of
-from freqbench.models.spec import ModelSpec
+from freqbench.models.sources.source import Facts, Metadata, Source, cost_of
+from freqbench.models.spec import UNTRAINED, ModelSpec
 
 
 class _Fit(Strict):

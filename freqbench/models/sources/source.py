@@ -24,11 +24,9 @@ from freqbench.core.types import Outputs, Shape
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, DEFAULT_INPUT, FILE_AXES, InputAdapter, ModelEntry, seed_of
 from freqbench.models.networks.construction import REFUSALS, limit_modules, refusing, seed_weights
-from freqbench.models.spec import ModelSpec, Origin
+from freqbench.models.spec import UNTRAINED, ModelSpec, Origin
 from freqbench.pipelines import AnySpace, Pipeline
 from freqbench.pipelines.monai import MonaiPipeline
-
-UNTRAINED = "its weights look untrained, as every scale of a norm and slope of a PReLU is that of a fresh network"
 
 
 class NoArgs(Strict):

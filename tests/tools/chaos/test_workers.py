@@ -96,7 +96,7 @@ def test_a_further_checkpoint_is_scored_by_ray_as_a_run_would_have(tmp_path: Pat
     assert score(two_workers, tmp_path / "scored", [str(path)]).num_new == 2
     assert Store(str(tmp_path / "scored")).runs()[-1]["engine"]["name"] == "ray"
     whole = small(**ONE, targets=["a", "later"])
-    whole["models"].append({"name": "later", "checkpoint": str(path), "min_dice": 0})
+    whole["models"].append({"name": "later", "checkpoint": str(path), "expected_dice": 0.01})
     execute(whole, tmp_path / "run")
     expected = {key: row for key, row in rows(tmp_path / "run").items() if row["source_model"] == "'a'"}
     assert rows(tmp_path / "scored") == expected
