@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, PositiveFloat, PositiveInt
+from pydantic import BaseModel, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from freqbench.core.code import identify
@@ -23,6 +23,7 @@ from freqbench.core.plugins import is_trusted
 from freqbench.core.types import Outputs, Shape, triple
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import DEFAULT_ROI, Finite, InputAdapter, ModelEntry, Overlap
+from freqbench.models.networks.slices import SLICES, Sliced
 from freqbench.models.sources import source
 from freqbench.models.sources.source import Facts, Metadata, Source, adapter_of
 from freqbench.models.spec import ModelSpec
@@ -36,11 +37,12 @@ _BEFORE, _AFTER = "preprocessing", "postprocessing::transforms"
 # Steps after the network that leave the class of a voxel as it is.
 _HARMLESS = {"Invert", "SaveImage", "CopyItems", "DeleteItems", "SelectItems", "CastToType", *NEUTRAL}
 # Inferers whose windows are known, and their arguments that change no number.
-_WINDOWS = ("SlidingWindowInferer", "SlidingWindowInfererAdapt", "SimpleInferer")
+_WINDOWS = ("SlidingWindowInferer", "SlidingWindowInfererAdapt", "SliceInferer", "SimpleInferer")
 _SILENT = (
     *("sw_batch_size", "sw_device", "device", "progress", "cache_roi_weight_map", "roi_weight_map", "cpu_thresh"),
-    *("buffer_steps", "buffer_dim"),
+    *("buffer_steps", "buffer_dim", "orig_roi_size"),
 )
+_FLAT = 1e9  # sigma of a Gaussian that is 1 at every voxel
 _THRESHOLDS = ("threshold", "logit_thresh", "threshold_values", "rounding")
 
 
@@ -59,9 +61,9 @@ def _read_config(path: str) -> Config:
 
 
 class _Sizes(BaseModel):
-    """Arguments that every segmentation network of MONAI takes."""
+    """Arguments that every segmentation network of MONAI takes; some have their dimensions by default."""
 
-    spatial_dims: Literal[3] = 3
+    spatial_dims: Literal[2, 3] | None = None
     in_channels: PositiveInt
     out_channels: PositiveInt
 
@@ -72,23 +74,57 @@ class _Inferer(Strict):
     roi_size: tuple[int, int, int]
     overlap: Overlap | tuple[Overlap, Overlap, Overlap] = 0.25
     mode: Literal["constant", "gaussian"] = "constant"
-    sigma_scale: PositiveFloat = 0.125
+    sigma_scale: PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat] = 0.125
     padding_mode: Literal["constant", "reflect", "replicate"] = "constant"
     cval: Finite = 0.0
+
+    @property
+    def axis(self) -> int | None:
+        """The network's axis along which a 2D network sees slice after slice; None for a network of volumes."""
+        return None
 
     def inference(self, adapter: InputAdapter) -> dict[str, Any]:
         """Returns the keys of `Inference` for a network with these axes."""
         padding = self.cval if self.padding_mode == "constant" else self.padding_mode
-        overlap = adapter.volume_order(self.overlap) if isinstance(self.overlap, tuple) else self.overlap
+        overlap, sigma = (
+            self._along_axes(self.overlap, 0.0, adapter),
+            self._along_axes(self.sigma_scale, _FLAT, adapter),
+        )
         stated: dict[str, Any] = {"overlap": overlap, "weighting": self.mode, "padding": padding}
         whole = [axis for axis, size in zip(adapter.axes.replace("-", ""), self.roi_size, strict=True) if size < 1]
         stated |= {"whole": "".join(whole)} if whole else {}
-        return stated | ({} if self.sigma_scale == 0.125 or self.mode == "constant" else {"sigma": self.sigma_scale})
+        return stated | ({} if sigma == 0.125 or self.mode == "constant" else {"sigma": sigma})
+
+    def _along_axes(self, value: Any, of_slices: float, adapter: InputAdapter) -> Any:
+        """Returns a value, or one for each axis of the volume, where slices have one of their own."""
+        values = [*value] if isinstance(value, tuple) else [value] * 3
+        if self.axis is not None:
+            values[self.axis] = of_slices
+        return value if len({*values}) == 1 else adapter.volume_order(triple(values))
 
     def roi(self, config: Config) -> Shape:
         """Returns the window, along the axes of whole volumes that of the metadata, or one that networks take."""
-        usual = _spatial_shape(config) or DEFAULT_ROI
+        usual = _spatial_shape(config, self.axis) or DEFAULT_ROI
         return triple(size if size > 0 else side for size, side in zip(self.roi_size, usual, strict=True))
+
+
+class _SliceInferer(_Inferer):
+    """MONAI's windows of slices, as windows of some slices at once, all of which count alike."""
+
+    spatial_dim: Literal[0, 1, 2] = 0
+
+    @property
+    def axis(self) -> int:
+        """The axis across the slices."""
+        return self.spatial_dim
+
+    @model_validator(mode="before")
+    @classmethod
+    def _insert_slices(cls, given: Any) -> Any:
+        sides, axis = given.get("roi_size"), given.get("spatial_dim", 0)
+        if not isinstance(sides, list | tuple) or len(sides) != 2:
+            raise ValueError(f"roi_size: expected the two sides of a slice, got {sides!r}")
+        return {**given, "roi_size": [*sides[:axis], SLICES, *sides[axis:]] if axis in range(3) else [*sides, SLICES]}
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
@@ -112,6 +148,11 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
             f"{sizes.out_channels}"
         )
     inferer, named = _inferer(config), _names(config, "outputs::pred", sizes.out_channels)
+    if sizes.spatial_dims not in (None, dims := 3 if inferer.axis is None else 2):
+        raise UserError(
+            f"{config.where}: network_def: spatial_dims: expected {dims} beside this inferer, got "
+            f"{sizes.spatial_dims}: a SliceInferer is for networks of 2, any other for those of 3"
+        )
     adapter, space = InputAdapter(), None
     if entry.transforms is None and not (entry.input and entry.preprocess):
         if config.find(_BEFORE) is None:
@@ -196,10 +237,10 @@ def _prediction_argument(config: Config, id: str, name: str) -> Any:
 
 def network(spec: ModelSpec) -> nn.Module:
     """Builds the network of `network_def` with fresh weights, on the CPU or meta device."""
-    net = _build(_read_config(spec.checkpoint))
+    net = _build(config := _read_config(spec.checkpoint))
     if _own_code(net) != spec.code:
         raise UserError(f"{spec.name}: the code of its network_def is not what was planned with: plan anew")
-    return net
+    return net if (axis := _inferer(config).axis) is None else Sliced(net, axis)
 
 
 def _own_code(net: nn.Module) -> str | None:
@@ -329,18 +370,20 @@ def _inferer(config: Config) -> _Inferer:
         )
     if last == "SimpleInferer":
         return _Inferer(roi_size=(-1, -1, -1))
-    if isinstance(size := given.get("roi_size"), int):
+    if isinstance(size := given.get("roi_size"), int) and last != "SliceInferer":
         given["roi_size"] = [size] * 3
     if isinstance(overlap := given.get("overlap"), list | tuple) and len({*overlap}) == 1:
         given["overlap"] = overlap[0]
     if not given.get("with_coord"):
         given.pop("with_coord", None)
-    return validate(given, _Inferer, where)
+    return validate(given, _SliceInferer if last == "SliceInferer" else _Inferer, where)
 
 
-def _spatial_shape(config: Config) -> Shape | None:
-    """Returns the sides of a volume that the metadata state; None if they state none."""
+def _spatial_shape(config: Config, axis: int | None = None) -> Shape | None:
+    """Returns the sides of a volume that the metadata state, or of slices across an axis; None if they state none."""
     shape = config.find("_meta_::network_data_format::inputs::image::spatial_shape")
+    if axis is not None and isinstance(shape, list) and len(shape) == 2:
+        shape = [*shape[:axis], SLICES, *shape[axis:]]
     is_shape = isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)
     return triple(shape) if is_shape else None
 
