@@ -17,9 +17,9 @@ from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.data.loaders.phantom import WINDOW_HU
 from freqbench.engine import memory, scoring
-from freqbench.job.fit import Assumption, assumptions
+from freqbench.job.fit import Assumption, assumptions, facts_on
 from freqbench.job.schema import build_dataset
-from freqbench.models import ModelEntry, ModelSpec, facts_of, resolve
+from freqbench.models import Facts, ModelEntry, ModelSpec, resolve
 
 LOOKED_AT = 3  # cases whose intensities are read
 HOUNSFIELD = -200.0  # percentile 0.5 of a CT, which has air and fat, is below
@@ -72,7 +72,7 @@ def first_case(entry: Mapping[str, Any], model: ModelEntry, is_trained: bool) ->
     place = str(entry["name"])
     dataset = build_dataset(entry, place)
     refs = dataset.refs()
-    facts = facts_of(model, len(dataset.classes), dataset.num_channels, dataset.class_names)
+    facts = facts_on(model, dataset, refs)
     spec = resolve(model, len(dataset.classes), dataset.num_channels, facts=facts)
     found = assumptions(model, facts, dataset, entry)
     is_free = spec.space is None and "intensity" in type(dataset).model_fields and "intensity" not in entry
@@ -84,7 +84,7 @@ def first_case(entry: Mapping[str, Any], model: ModelEntry, is_trained: bool) ->
     return FirstCase(
         intensity=intensity,
         assumed=found,
-        verdict=_verdict(dataset, model, refs[0], found, is_trained),
+        verdict=_verdict(dataset, model, facts, refs[0], found, is_trained),
         is_black_box=spec.black_box is not None,
     )
 
@@ -99,10 +99,12 @@ def _why_ct(dataset: Dataset, refs: Sequence[CaseRef], modality: str) -> str | N
     return f"CT, as percentile 0.5 is {low:.0f}" if low < HOUNSFIELD else None
 
 
-def _verdict(dataset: Dataset, model: ModelEntry, ref: CaseRef, assumed: Sequence[Assumption], is_trained: bool) -> str:
+def _verdict(
+    dataset: Dataset, model: ModelEntry, facts: Facts, ref: CaseRef, assumed: Sequence[Assumption], is_trained: bool
+) -> str:
     if dataset.reference == "prediction" or not is_trained:
         return f"no clean Dice: {'the weights are untrained' if not is_trained else 'there are no labels'}"
-    spec = resolve(model, len(dataset.classes), dataset.num_channels, class_names=dataset.class_names)
+    spec = resolve(model, len(dataset.classes), dataset.num_channels, facts=facts)
     dice = clean_dice(dataset, spec, ref)
     if math.isnan(dice):
         return f"no clean Dice: the label of {ref.case_id} has no class of the foreground"

@@ -183,8 +183,8 @@ def config(words: Words) -> dict[str, Any]:
         del after[1]
     before = [step(name, keys=[*words.keys]) for name in ("LoadImage", "EnsureChannelFirst")]
     return {
-        "network_def": {"_target_": "UNet", "spatial_dims": words.dims, "in_channels": words.channels, "out_channels": OUTPUTS,
-                        "channels": [6, 12], "strides": [2]},
+        "network_def": {"_target_": "UNet", "spatial_dims": words.dims, "in_channels": words.channels,
+                        "out_channels": OUTPUTS, "channels": [6, 12], "strides": [2]},
         "preprocessing": {"_target_": "Compose", "transforms": [*before, *words.steps, step("EnsureType")]},
         "inferer": words.inferer,
         "postprocessing": {"_target_": "Compose", "transforms": after},

@@ -27,7 +27,7 @@ from freqbench.models.networks.slices import SLICES, Sliced
 from freqbench.models.sources import source
 from freqbench.models.sources.source import Facts, Metadata, Source, adapter_of
 from freqbench.models.spec import ModelSpec
-from freqbench.pipelines.monai import NEUTRAL, Config, MonaiPipeline, is_on, name_of
+from freqbench.pipelines.monai import INPUTS, NEUTRAL, Config, MonaiPipeline, is_on, name_of
 
 _WEIGHTS = "models/model.pt"
 _UNREAD = ("docs/", "eval/")
@@ -147,7 +147,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
             f"{config.where}: network_def: expected out_channels of at least 2, or a sigmoid after the network, got "
             f"{sizes.out_channels}"
         )
-    inferer, named = _inferer(config), _names(config, "outputs::pred", sizes.out_channels)
+    inferer, named = _inferer(config), _names(config, "_meta_::network_data_format::outputs::pred", sizes.out_channels)
     if sizes.spatial_dims not in (None, dims := 3 if inferer.axis is None else 2):
         raise UserError(
             f"{config.where}: network_def: spatial_dims: expected {dims} beside this inferer, got "
@@ -174,13 +174,28 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         notes=notes,
         metadata=Metadata(class_names=("background", *named) if named and outputs == "sigmoid" else None),
         class_names=named,
-        channel_names=_names(config, "inputs::image", sizes.in_channels),
+        channel_names=_channel_names(config, sizes.in_channels),
     )
+
+
+def _inputs(config: Config) -> list[str]:
+    """Returns the ids of the network's inputs in the metadata; that of `image` if they name it, or none."""
+    inputs = config.find(INPUTS)
+    is_named = isinstance(inputs, Mapping) and inputs and "image" not in inputs
+    return [f"{INPUTS}::{name}" for name in (inputs if is_named else ["image"])]
+
+
+def _channel_names(config: Config, count: int) -> tuple[str, ...]:
+    """Returns the names of the network's channels: those of its input, or of as many inputs as there are channels."""
+    inputs = _inputs(config)
+    if len(inputs) == count > 1:
+        return tuple(id.rpartition("::")[2] for id in inputs)
+    return _names(config, inputs[0], count)
 
 
 def _names(config: Config, of: str, count: int) -> tuple[str, ...]:
     """Returns the names of an input's or output's channels by the bundle's metadata; empty if one has none."""
-    named = config.find(f"_meta_::network_data_format::{of}::channel_def")
+    named = config.find(f"{of}::channel_def")
     given = [named.get(str(number)) for number in range(count)] if isinstance(named, Mapping) else []
     names = tuple(name for name in given if isinstance(name, str))
     return names if len(names) == count else ()
@@ -381,7 +396,7 @@ def _inferer(config: Config) -> _Inferer:
 
 def _spatial_shape(config: Config, axis: int | None = None) -> Shape | None:
     """Returns the sides of a volume that the metadata state, or of slices across an axis; None if they state none."""
-    shape = config.find("_meta_::network_data_format::inputs::image::spatial_shape")
+    shape = config.find(f"{_inputs(config)[0]}::spatial_shape")
     if axis is not None and isinstance(shape, list) and len(shape) == 2:
         shape = [*shape[:axis], SLICES, *shape[axis:]]
     is_shape = isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)
