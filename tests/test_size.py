@@ -17,17 +17,17 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1459,  # rows of several releases
         "api": 1364,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 3991,
+        "audit": 3996,  # init and doctor match classes; a column that an earlier release left out
         "cli": 2422,  # run --fresh
         "core": 3661,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
-        "data": 6762,  # channels by name, enhanced DICOM, maps in other axes
-        "engine": 4451,  # run --fresh; workers refuse what was not planned
+        "data": 6769,  # channels by name, enhanced DICOM, maps in other axes
+        "engine": 4452,  # run --fresh; workers refuse what was not planned
         "exchange": 1023,
-        "job": 2709,  # labels that transforms change are matched to outputs
+        "job": 2717,  # labels that transforms change are matched to outputs; one way to a model's facts on data
         "metrics": 1437,  # weights are checked when read
-        "models": 8692,  # names before numbers, inferers, files beside commands
+        "models": 8782,  # names before numbers, channels too; inferers, slices among them; files beside commands
         "ops": 3467,
-        "pipelines": 1425,  # a Compose whole: keys, label, laziness
+        "pipelines": 1429,  # a Compose whole: keys, by the metadata's inputs too, label, laziness
         "remote": 458,
         "reporting": 7509,
         "results": 2108,  # naming.py: rows are named by identity; releases.py
@@ -37,19 +37,19 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         ".": 3852,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
-        "audit": 2392,
+        "audit": 2399,
         "cli": 2225,  # run --fresh
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6117,  # as in the package
-        "engine": 6588,  # as in the package
+        "engine": 6617,  # as in the package
         "exchange": 822,
         "golden": 556,
         "job": 2178,  # a line for each key of a job
         "metrics": 1223,
-        "models": 8124,  # inferers by class and arguments
+        "models": 8225,  # inferers by class and arguments, slices with their gradient; channels by name
         "ops": 1749,
-        "pipelines": 1707,  # six more pipelines of MONAI's, and whole runs
+        "pipelines": 1802,  # seven more pipelines of MONAI's, and whole runs; channels and classes of plan, init and doctor
         "remote": 586,
         "reporting": 6496,
         "results": 1350,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61865, "tests": 65315}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 61975, "tests": 65547}  # 61865 and 65315 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -486,7 +486,7 @@ class Spaces:
         self._others = dict[str, "Tensor"]()
 
     @cached_property
-    def _in_file(self) -> tuple[NativeCase, NativeCase, float]:
+    def _file_volumes(self) -> tuple[NativeCase, NativeCase, float]:
         """The file's volume, the attacked one, and the resampling error."""
         clean = self._dataset.native(self._case.ref)
         attacked = attacked_native(clean, self._case, self._adversarial, self._own)
@@ -497,7 +497,7 @@ class Spaces:
         space = space or self._dataset.space
         if space.identity() == self._own.identity():  # however each is written
             return self._adversarial, None
-        clean, attacked, error = self._in_file
+        clean, attacked, error = self._file_volumes
         key = digest(space.identity())
         if key not in self._others:
             self._others[key] = prepare(attacked, space, clean=clean).image
@@ -508,4 +508,4 @@ class Spaces:
         """The resampling error of a pipeline with another grid than the file; None: of no such one, or of no line."""
         case, is_line = self._case, not any(math.isnan(low) for low, _ in self._case.native_ranges)
         is_same = np.allclose(sorted(case.spacing), sorted(case.original_spacing), rtol=1e-3)
-        return None if not isinstance(self._own, Pipeline) or is_same or not is_line else self._in_file[2]
+        return None if not isinstance(self._own, Pipeline) or is_same or not is_line else self._file_volumes[2]

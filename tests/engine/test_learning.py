@@ -1,6 +1,7 @@
 """Attacks that learn: once a cell, on cases that are not scored, kept in the store, taken to other networks."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def test_a_tile_for_windows_of_whole_volumes_is_as_large_as_the_first() -> None:
     model = SegmentationModel(SmallNet(), (8, 6, 4), inference=Inference(whole="HD")).eval()
     cases = [case_of(image := volume(shape), (image > 0.5).long()) for shape in ((12, 9, 7), (10, 8, 6))]
     attack = make("universal", eps=0.1, steps=1, learn_cases=2)
-    learned = learning.learn(attack, model, [lambda case=case: case for case in cases], None, windows=2)
+    learned = learning.learn(attack, model, [partial(cases.__getitem__, i) for i in range(2)], None, windows=2)
     assert learned.shape == (1, 12, 6, 7)
 
 

@@ -332,8 +332,9 @@ REFUSED: list[tuple[str, Change]] = [
         for name in ("SaliencyInferer", "own.SlidingWindowInferer")
     ),
     (r"spatial_dims: expected 2 beside this inferer, got 3", slices()),
-    (r"inferer: roi_size: expected the two sides of a slice, got \[8, 8, 8\]", slices(roi_size=[8, 8, 8])),
-    (r"inferer: spatial_dim: .*got 3", slices(spatial_dim=3)),
+    (r"inferer: expected roi_size of two sides .*got \[8, 8, 8\] and 0", slices(roi_size=[8, 8, 8])),
+    (r"inferer: expected .*spatial_dim of 0, 1 or 2, got \[8, 12\] and 3", slices(spatial_dim=3)),
+    (r"inferer: unknown key 'spatial_dim'", lambda c, m: inferer(c, spatial_dim=1)),
     (r"inferer: unknown key 'with_coord'", lambda c, m: inferer(c, with_coord=True)),
     (r"inferer: padding_mode: .*got 'circular'", lambda c, m: inferer(c, padding_mode="circular")),
     (r"inferer: unknown key 'temperature'", lambda c, m: inferer(c, temperature=2)),

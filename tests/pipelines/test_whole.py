@@ -86,7 +86,7 @@ def test_keys_that_are_joined_elsewhere_have_another_identity() -> None:
 def test_the_metadata_of_a_bundle_say_which_key_is_the_input() -> None:
     """The other one is the label's, whatever it is called."""
     steps = [step("Orientation", keys=["organ", "volume"], axcodes="RAS"), step("NormalizeIntensity", keys="volume")]
-    meta = {"network_data_format": {"inputs": {"volume": {}}}}
+    meta: dict[str, Any] = {"network_data_format": {"inputs": {"volume": {}}}}
     words = {"preprocessing": {"_target_": "Compose", "transforms": steps}, "_meta_": meta}
     keys = MonaiPipeline(release="0", config=words).keys
     assert (keys.out, keys.images, keys.label) == ("volume", ("volume",), "organ")
@@ -146,14 +146,14 @@ def joined(root: Path) -> tuple[str, dict[str, Any]]:
 def test_keys_that_a_data_set_names_take_its_channels_by_name(tmp_path: Path) -> None:
     bundle, files = joined(tmp_path)
     dataset = load_dataset("pairs", **files).dataset
-    found = facts_on(ModelEntry(name="m", bundle=bundle), dataset, dataset.refs())
-    assert isinstance(found.space, MonaiPipeline)
-    assert found.space.channels == SWAPPED
-    assert found.found == ("channels are paired by their names, as channels: {t2: 1, adc: 0} would",)
+    facts = facts_on(ModelEntry(name="m", bundle=bundle), dataset, dataset.refs())
+    assert isinstance(facts.space, MonaiPipeline)
+    assert facts.space.channels == SWAPPED
+    assert facts.found == ("channels are paired by their names, as channels: {t2: 1, adc: 0} would",)
     (ref,) = dataset.refs()
     before = ConfigParser(config(JOINED_WORDS)).get_parsed_content("preprocessing")
     wanted = before({key: str(tmp_path / "data" / f"a_{key}.nii.gz") for key in JOINED_WORDS.keys})["image"].as_tensor()
-    torch.testing.assert_close(found.space.prepare(dataset.native(ref)).data, wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(facts.space.prepare(dataset.native(ref)).data, wanted, rtol=0, atol=1e-5)
 
 
 def test_keys_that_a_case_names_in_another_order_are_one_line_in_python(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from freqbench.core.code import identify
@@ -69,7 +69,11 @@ class _Sizes(BaseModel):
 
 
 class _Inferer(Strict):
-    """MONAI's sliding window, with MONAI's defaults; arguments that change no number are taken and left."""
+    """MONAI's sliding window, with MONAI's defaults; arguments that change no number are taken and left.
+
+    Attributes:
+        axis: the network's axis along which a 2D network sees slice after slice, some in a window; None: of volumes.
+    """
 
     roi_size: tuple[int, int, int]
     overlap: Overlap | tuple[Overlap, Overlap, Overlap] = 0.25
@@ -77,25 +81,21 @@ class _Inferer(Strict):
     sigma_scale: PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat] = 0.125
     padding_mode: Literal["constant", "reflect", "replicate"] = "constant"
     cval: Finite = 0.0
-
-    @property
-    def axis(self) -> int | None:
-        """The network's axis along which a 2D network sees slice after slice; None for a network of volumes."""
-        return None
+    axis: int | None = None
 
     def inference(self, adapter: InputAdapter) -> dict[str, Any]:
         """Returns the keys of `Inference` for a network with these axes."""
         padding = self.cval if self.padding_mode == "constant" else self.padding_mode
         overlap, sigma = (
-            self._along_axes(self.overlap, 0.0, adapter),
-            self._along_axes(self.sigma_scale, _FLAT, adapter),
+            self._axis_values(self.overlap, 0.0, adapter),
+            self._axis_values(self.sigma_scale, _FLAT, adapter),
         )
         stated: dict[str, Any] = {"overlap": overlap, "weighting": self.mode, "padding": padding}
         whole = [axis for axis, size in zip(adapter.axes.replace("-", ""), self.roi_size, strict=True) if size < 1]
         stated |= {"whole": "".join(whole)} if whole else {}
         return stated | ({} if sigma == 0.125 or self.mode == "constant" else {"sigma": sigma})
 
-    def _along_axes(self, value: Any, of_slices: float, adapter: InputAdapter) -> Any:
+    def _axis_values(self, value: Any, of_slices: float, adapter: InputAdapter) -> Any:
         """Returns a value, or one for each axis of the volume, where slices have one of their own."""
         values = [*value] if isinstance(value, tuple) else [value] * 3
         if self.axis is not None:
@@ -106,25 +106,6 @@ class _Inferer(Strict):
         """Returns the window, along the axes of whole volumes that of the metadata, or one that networks take."""
         usual = _spatial_shape(config, self.axis) or DEFAULT_ROI
         return triple(size if size > 0 else side for size, side in zip(self.roi_size, usual, strict=True))
-
-
-class _SliceInferer(_Inferer):
-    """MONAI's windows of slices, as windows of some slices at once, all of which count alike."""
-
-    spatial_dim: Literal[0, 1, 2] = 0
-
-    @property
-    def axis(self) -> int:
-        """The axis across the slices."""
-        return self.spatial_dim
-
-    @model_validator(mode="before")
-    @classmethod
-    def _insert_slices(cls, given: Any) -> Any:
-        sides, axis = given.get("roi_size"), given.get("spatial_dim", 0)
-        if not isinstance(sides, list | tuple) or len(sides) != 2:
-            raise ValueError(f"roi_size: expected the two sides of a slice, got {sides!r}")
-        return {**given, "roi_size": [*sides[:axis], SLICES, *sides[axis:]] if axis in range(3) else [*sides, SLICES]}
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
@@ -385,13 +366,21 @@ def _inferer(config: Config) -> _Inferer:
         )
     if last == "SimpleInferer":
         return _Inferer(roi_size=(-1, -1, -1))
-    if isinstance(size := given.get("roi_size"), int) and last != "SliceInferer":
+    size, axis = given.get("roi_size"), given.pop("spatial_dim", 0) if last == "SliceInferer" else None
+    if axis is not None:
+        if not isinstance(size, list | tuple) or len(size) != 2 or axis not in range(3):
+            raise UserError(
+                f"{where}: expected roi_size of two sides of a slice, and spatial_dim of 0, 1 or 2, got {size!r} and "
+                f"{axis!r}: state both"
+            )
+        given |= {"roi_size": [*size[:axis], SLICES, *size[axis:]], "axis": axis}
+    elif isinstance(size, int):
         given["roi_size"] = [size] * 3
     if isinstance(overlap := given.get("overlap"), list | tuple) and len({*overlap}) == 1:
         given["overlap"] = overlap[0]
     if not given.get("with_coord"):
         given.pop("with_coord", None)
-    return validate(given, _SliceInferer if last == "SliceInferer" else _Inferer, where)
+    return validate(given, _Inferer, where)
 
 
 def _spatial_shape(config: Config, axis: int | None = None) -> Shape | None:
