@@ -14,42 +14,42 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1459,  # rows of several releases
-        "api": 1360,  # regions of another order are a line
+        "analysis": 1471,  # rows of several releases
+        "api": 1372,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 3987,
-        "cli": 2422,  # run --fresh
-        "core": 3664,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
-        "data": 6762,  # channels by name, enhanced DICOM, maps in other axes
-        "engine": 4604,  # clean predictions come first, and are judged
+        "audit": 4624,  # init and doctor match classes; a column that an earlier release left out
+        "cli": 2451,  # run --fresh
+        "core": 3675,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
+        "data": 6881,  # channels by name, enhanced DICOM, maps in other axes
+        "engine": 4884,  # run --fresh; workers refuse what was not planned
         "exchange": 1023,
-        "job": 2729,  # the judgement of a clean Dice
+        "job": 2809,  # labels that transforms change are matched to outputs; one way to a model's facts on data
         "metrics": 1437,  # weights are checked when read
-        "models": 8687,  # names before numbers, inferers, files beside commands
-        "ops": 3472,
-        "pipelines": 1425,  # a Compose whole: keys, label, laziness
+        "models": 8781,  # names before numbers, channels too; inferers, slices among them; files beside commands
+        "ops": 3626,
+        "pipelines": 1429,  # a Compose whole: keys, by the metadata's inputs too, label, laziness
         "remote": 458,
         "reporting": 7509,
-        "results": 2119,  # naming.py: rows are named by identity; releases.py
+        "results": 2131,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3852,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4038,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
-        "audit": 2394,
+        "audit": 2401,
         "cli": 2225,  # run --fresh
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6117,  # as in the package
-        "engine": 6715,  # clean predictions come first, and are judged
+        "engine": 6744,  # as in the package
         "exchange": 822,
         "golden": 556,
         "job": 2185,  # a line for each key of a job
         "metrics": 1223,
-        "models": 8124,  # inferers by class and arguments
+        "models": 8225,  # inferers by class and arguments, slices with their gradient; channels by name
         "ops": 1749,
-        "pipelines": 1707,  # six more pipelines of MONAI's, and whole runs
+        "pipelines": 1802,  # seven more pipelines of MONAI's, whole runs; what plan, init and doctor match
         "remote": 586,
         "reporting": 6496,
         "results": 1359,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62044, "tests": 65460}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 63488, "tests": 65878}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

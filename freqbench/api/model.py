@@ -27,7 +27,7 @@ from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, facts_of,
 from freqbench.models.entry import COMMAND
 from freqbench.models.examination import mend
 from freqbench.models.loading import wrap_network
-from freqbench.models.resolving import require_channels, require_order, resolve_network
+from freqbench.models.resolving import match_channels, require_order, resolve_network
 from freqbench.models.sources import kind_of_folder
 from freqbench.models.sources.checkpoint import shown_channels
 from freqbench.models.sources.source import Metadata
@@ -115,7 +115,12 @@ class Model:
                 "the model's classes"
             )
         require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names, spec.is_prompted)
-        require_channels(spec.name, spec.checkpoint, self.channel_names, dataset.channel_names)
+        sides = self.channel_names, dataset.channel_names
+        if bound := match_channels(spec.name, spec.checkpoint, *sides, spec.space):
+            raise UserError(
+                f"{spec.name}: expected the channels in the network's order, got {', '.join(dataset.channel_names)}: "
+                f"load_model(..., channels={bound})"
+            )
         outputs = None if spec.class_map else fit.matching(spec.name, spec.space, dataset, [case.volume.ref])
         if outputs and any(pair != (k,) for k, pair in outputs[0].items()):
             found = {k: [*pair] for k, pair in outputs[0].items()}

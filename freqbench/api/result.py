@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,7 +9,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -23,13 +21,12 @@ from freqbench.core.files import storage
 from freqbench.core.names import AnyPath
 from freqbench.core.types import Reference, ScoredOn, Spacing, triple
 from freqbench.data import attacked_native
-from freqbench.data.preprocess import resampling_error, space_converter, way_to_file
+from freqbench.data.preprocess import Spaces, way_to_file
 from freqbench.engine import memory, rows, saved_volumes, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.job.cells import Cell
 from freqbench.metrics import Scores
 from freqbench.models import ModelSpec, VolumePrediction
-from freqbench.pipelines import Pipeline
 from freqbench.results.volumes import SUFFIX
 
 if TYPE_CHECKING:
@@ -178,14 +175,7 @@ class Result:
     @cached_property
     def _file_error(self) -> float | None:
         """The resampling error of the volume that `save` writes, of a pipeline with another grid than the file."""
-        space, volume = self.cell.source.space, self.volume
-        sides, ours = sorted(volume.original_spacing), sorted(volume.spacing)
-        is_line = not any(math.isnan(low) for low, _ in volume.native_ranges)
-        if not isinstance(space, Pipeline) or np.allclose(ours, sides, rtol=1e-3) or not is_line:
-            return None
-        native = self.cell.dataset.native(volume.ref)
-        attacked = attacked_native(native, volume, self.adversarial, space)
-        return resampling_error(native, attacked, self.adversarial, space)
+        return Spaces(self.cell.dataset, self.volume, self.adversarial, self.cell.source.space).file_error
 
     def __repr__(self) -> str:
         change = (self.adversarial - self.clean).abs().max()
@@ -216,7 +206,7 @@ class Result:
         if (model, score_on) not in self._views:
             dataset, target = model._fit_case(self.case)
             source_space = self.cell.source.space
-            adversarial, error = space_converter(dataset, self.volume, self.adversarial, source_space)(target.space)
+            adversarial, error = Spaces(dataset, self.volume, self.adversarial, source_space).volume(target.space)
             volume = self.volume if error is None else self.case._load_in(dataset, target.space)
             if model.network.clamps_last:
                 volume = memory.reference_case(volume, dataset, model.network)

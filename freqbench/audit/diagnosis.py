@@ -21,7 +21,7 @@ from freqbench.data import DATASETS
 from freqbench.data.layouts import Layout
 from freqbench.data.layouts import recognise as recognise_layout
 from freqbench.engine import provenance
-from freqbench.job.fit import FIRST, Clean, assumptions, shortfall
+from freqbench.job.fit import FIRST, Clean, assumptions, facts_on, shortfall
 from freqbench.job.plan import READ_FIRST, data_check
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import prefix_errors
@@ -252,13 +252,15 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
         refs = dataset.refs()
     first = list({ref.patient_id: ref for ref in reversed(refs)}.values())[::-1][: FIRST if entry.expected_dice else 1]
     with prefix_errors(f"{where}: models[{job.models.index(entry)}]"):
-        facts = facts_of(entry, len(dataset.classes), dataset.num_channels, dataset.class_names)
+        facts = facts_on(entry, dataset, refs)
+    yield from (("found", each) for each in facts.found)
     yield from (("assumed", str(each)) for each in assumptions(entry, facts, dataset, written.own))
     scores = dict[str | None, dict[tuple[str, str], float]]()
     for migration in _candidates(entry):
         with prefix_errors(f"{where}: models[{job.models.index(entry)}]"):
             changed = entry.model_copy(update={"migration": migration})
-            spec = resolve(changed, len(dataset.classes), dataset.num_channels, class_names=dataset.class_names)
+            fitted = facts_on(changed, dataset, refs)
+            spec = resolve(changed, len(dataset.classes), dataset.num_channels, facts=fitted)
         under = f" under migration: {spec.migration or NONE}" if "migration" in source_of(spec.arch).takes else ""
         scores[migration] = {}
         for ref in first:

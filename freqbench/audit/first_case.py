@@ -24,7 +24,7 @@ from freqbench.data.loaders.phantom import WINDOW_HU
 from freqbench.data.witnesses import Witness
 from freqbench.engine import memory, scoring
 from freqbench.engine.witness import Held, hold, percent, verdict
-from freqbench.job.fit import CAUSES, Assumption, assumptions, shortfall
+from freqbench.job.fit import CAUSES, Assumption, assumptions, facts_on, shortfall
 from freqbench.job.schema import build_dataset
 from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, resolve, source_of
 from freqbench.models.checkpoints.migrations import migrations_of
@@ -126,9 +126,9 @@ def first_case(
         if not (found and found.is_proven):
             for each in assumptions(written, facts, dataset, entry):
                 open_of[each.of].append(f"{_line_of(each)}    # assumed: {each.why}")
-        spec = resolve(written, len(dataset.classes), dataset.num_channels, facts=facts)
+        spec = _spec(written, dataset)
         is_black_box = spec.black_box is not None
-        said = _verdict(dataset, written, refs[0], is_trained)
+        said = _verdict(dataset, spec, written.expected_dice, refs[0], is_trained)
     except UserError as error:  # a job that must be corrected is written all the same
         said = f"no clean Dice of the first case: {error}"
     return FirstCase(
@@ -161,9 +161,14 @@ def _match(
 
 
 def _held(model: ModelEntry, dataset: Dataset, own: Witness) -> list[Held]:
-    spec = resolve(model, len(dataset.classes), dataset.num_channels, dataset.space, dataset.class_names)
+    spec = _spec(model, dataset)
     network = models.load(spec, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return [hold(network, spec, dataset, ref, own.files[ref.case_id]) for ref in own.refs]
+
+
+def _spec(model: ModelEntry, dataset: Dataset) -> ModelSpec:
+    facts = facts_on(model, dataset, dataset.refs())
+    return resolve(model, len(dataset.classes), dataset.num_channels, dataset.space, facts=facts)
 
 
 def questions(entry: ModelEntry, facts: Facts, dataset: Dataset) -> Iterator[tuple[Entry, str]]:
@@ -198,15 +203,14 @@ def _line_of(assumed: Assumption) -> str:
     return yaml_line(key, {part: value} if part else value)
 
 
-def _verdict(dataset: Dataset, model: ModelEntry, ref: CaseRef, is_trained: bool) -> str:
+def _verdict(dataset: Dataset, spec: ModelSpec, expected: float | None, ref: CaseRef, is_trained: bool) -> str:
     if dataset.reference == "prediction" or not is_trained:
         return f"no clean Dice: {'the weights are untrained' if not is_trained else 'there are no labels'}"
-    spec = resolve(model, len(dataset.classes), dataset.num_channels, class_names=dataset.class_names)
     dice = clean_dice(dataset, spec, ref)
     if math.isnan(dice):
         return f"no clean Dice: the label of {ref.case_id} has no class of the foreground"
     said = f"clean Dice of {ref.case_id}: {dice:.3f} (foreground)"
-    is_low = shortfall(model.expected_dice, {(ref.patient_id, ref.case_id): dice})
+    is_low = shortfall(expected, {(ref.patient_id, ref.case_id): dice})
     return f"{said} is low: {CAUSES}" if is_low else said
 
 

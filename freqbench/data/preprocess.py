@@ -6,7 +6,7 @@ The order is that of the papers' validation pipelines, or nnU-Net's.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -474,31 +474,38 @@ def _perturb(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], lo
     return moved
 
 
-def space_converter(
-    dataset: "Dataset", case: Case, adversarial: "Tensor", own: AnySpace | None
-) -> Callable[[AnySpace | None], tuple["Tensor", float | None]]:
-    """Returns a function that takes a volume from space `own` to a target space, with the resampling error.
+class Spaces:
+    """An attacked volume of a case in its own space and in others, which it reaches through the file's grid and unit.
 
-    The error is None if the two spaces are one. The perturbation goes through the file's grid and unit, as an exported
-    volume would. A space of None is the dataset's.
+    There it goes as an exported volume would. A space of None is the dataset's.
     """
-    own_space, others = own or dataset.space, dict[str, "Tensor"]()
 
-    @cache
-    def native() -> tuple[NativeCase, NativeCase, float]:
-        """Returns the file's volume, the attacked one, and the resampling error."""
-        clean = dataset.native(case.ref)
-        attacked = attacked_native(clean, case, adversarial, own_space)
-        return clean, attacked, resampling_error(clean, attacked, adversarial, own_space)
+    def __init__(self, dataset: "Dataset", case: Case, adversarial: "Tensor", own: AnySpace | None) -> None:
+        self._dataset, self._case, self._adversarial = dataset, case, adversarial
+        self._own = own or dataset.space
+        self._others = dict[str, "Tensor"]()
 
-    def volume(space: AnySpace | None) -> tuple["Tensor", float | None]:
-        space = space or dataset.space
-        if space.identity() == own_space.identity():  # however each is written
-            return adversarial, None
-        clean, attacked, error = native()
+    @cached_property
+    def _file_volumes(self) -> tuple[NativeCase, NativeCase, float]:
+        """The file's volume, the attacked one, and the resampling error."""
+        clean = self._dataset.native(self._case.ref)
+        attacked = attacked_native(clean, self._case, self._adversarial, self._own)
+        return clean, attacked, resampling_error(clean, attacked, self._adversarial, self._own)
+
+    def volume(self, space: AnySpace | None) -> tuple["Tensor", float | None]:
+        """Returns the volume in a target's space, and the resampling error: None if the two spaces are one."""
+        space = space or self._dataset.space
+        if space.identity() == self._own.identity():  # however each is written
+            return self._adversarial, None
+        clean, attacked, error = self._file_volumes
         key = digest(space.identity())
-        if key not in others:
-            others[key] = prepare(attacked, space, clean=clean).image
-        return others[key], error
+        if key not in self._others:
+            self._others[key] = prepare(attacked, space, clean=clean).image
+        return self._others[key], error
 
-    return volume
+    @property
+    def file_error(self) -> float | None:
+        """The resampling error of a pipeline with another grid than the file; None: of no such one, or of no line."""
+        case, is_line = self._case, not any(math.isnan(low) for low, _ in self._case.native_ranges)
+        is_same = np.allclose(sorted(case.spacing), sorted(case.original_spacing), rtol=1e-3)
+        return None if not isinstance(self._own, Pipeline) or is_same or not is_line else self._file_volumes[2]

@@ -38,7 +38,8 @@ def learn(
     def run(windows: int) -> Tensor:
         generator = window_generator(seed or 0, LEARNED, 0)
         learner = _AsPredicted(SlidingWindowModel(model, windows, kept))
-        return attack.learn(learner, _OnDevice(cases, device, learner.turn_to), model.roi, generator)
+        window = model.for_case(cases[0]()).roi if cases else model.roi  # of the first volume, whose axes it may follow
+        return attack.learn(learner, _OnDevice(cases, device, learner.turn_to), window, generator)
 
     learned, _ = memory.fit_memory(run, windows)
     if not isinstance(learned, Tensor):

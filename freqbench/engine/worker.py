@@ -23,7 +23,7 @@ from freqbench.core.machine import core_seconds, keep_freed_memory, slowdown
 from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of, require_trust, trusting
 from freqbench.core.types import Case, CaseRef, FileLabel, triple
 from freqbench.data import Dataset
-from freqbench.data.preprocess import space_converter, way_to_file
+from freqbench.data.preprocess import Spaces, way_to_file
 from freqbench.engine import attacking, learning, memory, rows, scoring, witness
 from freqbench.engine import saved_volumes as volumes
 from freqbench.engine.attacking import AttackedVolume
@@ -56,8 +56,6 @@ SPLITS = Kept[tuple[CaseRef, ...]](name="split", depends=("recipe", "settings"),
 BATCHES = Kept[int](name="number of windows", depends=("model", *HOW, "attack"), most=10_000)
 
 logger = logging.getLogger(__name__)
-
-InSpace = Callable[[AnySpace | None], tuple[Tensor, float | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,11 +176,11 @@ class Worker:
         started = time.perf_counter()
         volume = self._volume_scores(case, attacked.adversarial, cell, metrics)
         volume_seconds = (time.perf_counter() - started) / len(unit.targets)  # measured once for the rows of all
-        in_space = space_converter(cell.dataset, case, attacked.adversarial, cell.source.space)
+        spaces = Spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
         scored, lost = list[_OnTarget](), list[Outcome]()
         for target in unit.targets:
             try:
-                scored.append(self._score_target(unit, target, case, attacked, in_space))
+                scored.append(self._score_target(unit, target, case, attacked, spaces))
             except (OSError, KeyboardInterrupt):  # of storage: the unit waits for it
                 raise
             except BaseException as failure:  # noqa: BLE001 (a model that fails costs no other model its score)
@@ -242,15 +240,17 @@ class Worker:
             self._checked.add(key)
 
     def _score_target(
-        self, unit: Unit, target: ModelSpec, case: Case, attacked: AttackedVolume, in_space: InSpace
+        self, unit: Unit, target: ModelSpec, case: Case, attacked: AttackedVolume, spaces: Spaces
     ) -> _OnTarget:
         """Predicts the volume of a unit by one target, and scores it without `scoring.shapes_of`."""
         cell, started = unit.cell, time.perf_counter()
         model = self._model(target, cell)
-        adversarial, error = in_space(target.space)
+        adversarial, error = spaces.volume(target.space)
         # The source's case serves where both spaces are one, unless the label is each model's own prediction.
         is_own = error is None and cell.dataset.reference == "label"
         seen = case if is_own else self._shown_case(cell, unit.ref, target)
+        if error is None and cell.score_on == "file":
+            error = spaces.file_error
         clean = self._clean_prediction(model, target, cell, seen)
         prediction = self._predict(model, adversarial, seen, target, cell, cell.seed or 0)
         apart = scoring.shapes_of(self.spec.metrics)

@@ -14,9 +14,9 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.terminal import amount
 from freqbench.core.types import IGNORED, CaseRef
 from freqbench.data import Dataset
-from freqbench.models import Facts, ModelEntry, ModelSpec, source_of
+from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, source_of
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_ROI, seed_of
-from freqbench.models.resolving import plain_name
+from freqbench.models.resolving import match_channels, plain_name, require_head, shown_channels
 from freqbench.ops.regions import members
 from freqbench.pipelines import AnySpace
 from freqbench.pipelines.monai import MonaiPipeline
@@ -73,6 +73,17 @@ def require_possible(found: Sequence[Assumption], dataset: Dataset) -> None:
         )
 
 
+def facts_on(entry: ModelEntry, dataset: Dataset, refs: Sequence[CaseRef]) -> Facts:
+    """Returns the facts of a model on a dataset, its channels and classes paired with the dataset's."""
+    facts = facts_of(entry, len(dataset.classes), dataset.num_channels, dataset.class_names)
+    require_head(entry, facts, dataset.name, dataset.classes)
+    bound = match_channels(entry.name, facts.path, facts.channel_names, dataset.channel_names, facts.space)
+    if bound and isinstance(facts.space, MonaiPipeline):
+        said = f"channels are paired by their names, as channels: {shown_channels(bound)} would"
+        facts = replace(facts, space=replace(facts.space, channels=bound), found=(*facts.found, said))
+    return match_classes(entry, facts, dataset, refs)
+
+
 def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Sequence[CaseRef]) -> Facts:
     """Returns the facts with the class map that `matching` finds, unless the entry states one."""
     outputs = None if entry.class_map is not None else matching(entry.name, facts.space, dataset, refs)
@@ -86,7 +97,7 @@ def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Seque
     note = (
         f"class_map: {{{pairs}}}: outputs {why} as the classes of {dataset.name} are what its transforms make of labels"
     )
-    return replace(facts, class_map=found, num_classes=count, notes=(*facts.notes, note))
+    return replace(facts, class_map=found, num_classes=count, found=(*facts.found, note))
 
 
 def matching(

@@ -24,11 +24,11 @@ from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.schema import JobSpec, build_dataset, require_known, require_names
 from freqbench.job.sweep import models_for
-from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, resolve, resolve_ensemble, stated_classes
+from freqbench.models import Facts, ModelEntry, ModelSpec, resolve, resolve_ensemble, stated_classes
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.inference import VOTES_ON_GRID
-from freqbench.models.resolving import axes_notes, require_channels, require_head, scoring_concerns
+from freqbench.models.resolving import axes_notes, scoring_concerns
 from freqbench.pipelines import Pipeline
 from freqbench.results import Shard
 
@@ -145,7 +145,7 @@ class Expansion:
         for i, (dataset, models) in enumerate(zip(self._datasets, self._models, strict=True)):
             for model in models.values():
                 own = self._facts[i][(model.members or (model,))[0].name]  # of an ensemble those of its first member
-                notes += axes_notes(model, own, dataset.name, cases[dataset.name])
+                notes += [*model.found, *axes_notes(model, own, dataset.name, cases[dataset.name])]
                 if isinstance(model.space, Pipeline):
                     notes.append(f"{model.name}: {model.space.rule}")
             for _, entry in _members_first(job.models, dataset):
@@ -367,10 +367,7 @@ def _facts_on(given: Sequence[ModelEntry], dataset: Dataset, refs: Sequence[Case
     for i, entry in _members_first(given, dataset):
         if not entry.ensemble:
             with sweep.prefix_errors(f"models[{i}]"):
-                found = facts_of(entry, len(dataset.classes), dataset.num_channels, dataset.class_names)
-                require_head(entry, found, dataset.name, dataset.classes)
-                require_channels(entry.name, found.path, found.channel_names, dataset.channel_names)
-                facts[entry.name] = fit.match_classes(entry, found, dataset, refs)
+                facts[entry.name] = fit.facts_on(entry, dataset, refs)
     return facts
 
 

@@ -62,7 +62,8 @@ def add_stand_ins(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
     names, regions = {thing.what for thing in lacking}, _region_datasets(job)
     with trusting(job.trust_code):
         datasets = [_stand_in(entry) if f"dataset {entry.name}" in names else entry for entry in job.datasets]
-    models = [entry.model_copy(update={"predictions": None}) for entry in job.models]  # of cases that are not here
+    hidden = {"predictions": None} if lacking else {}  # of cases, or by networks, that are not here
+    models = [entry.model_copy(update=hidden) for entry in job.models]
     for number, entry in enumerate(models):
         if name_of(entry) in names:
             args = entry.args if _own(entry) in MODELS else ANY_ROI

@@ -65,7 +65,7 @@ class Inference(Strict):
         weighting: `constant`: all voxels of a window count alike; `gaussian`: voxels near its centre count more, by
             MONAI's importance map with sigmas of an eighth of the window; `nnunet`: the same by nnU-Net's map, whose
             centre is the upper of an even axis' two middle voxels.
-        sigma: sigmas of `gaussian`, as a share of the window.
+        sigma: sigmas of `gaussian`, as a share of the window; one number, or one for each axis of `roi`.
         whole: axes, as for `mirror`, along which a window is the whole volume, whatever `roi` says there: MONAI's -1.
         padding: fills a window on an axis where the volume is shorter: a number in the unit of the network's input,
             `reflect` or `replicate`. The smaller half comes first on the network's axis, as in MONAI and nnU-Net.
@@ -86,7 +86,7 @@ class Inference(Strict):
     overlap: Overlap | tuple[Overlap, Overlap, Overlap] = 0.5
     windows: Literal["shifted", "even"] = "shifted"
     weighting: Literal["constant", "gaussian", "nnunet"] = "constant"
-    sigma: PositiveFloat = 0.125
+    sigma: PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat] = 0.125
     whole: str = ""
     padding: Finite | Literal["reflect", "replicate", "volume"] = 0.0
     mirror: str = ""
@@ -119,8 +119,10 @@ class Inference(Strict):
             "".join(sorted((letters.get(axis, axis) for axis in axes), key=AXES.index))
             for axes in (self.mirror, self.whole)
         )
-        overlap = ras_order(self.overlap, codes) if isinstance(self.overlap, tuple) else self.overlap
-        return self.model_copy(update={"mirror": mirror, "whole": whole, "overlap": overlap})
+        overlap, sigma = (
+            ras_order(each, codes) if isinstance(each, tuple) else each for each in (self.overlap, self.sigma)
+        )
+        return self.model_copy(update={"mirror": mirror, "whole": whole, "overlap": overlap, "sigma": sigma})
 
     def window(self, roi: Shape, shape: Shape) -> Shape:
         """Returns the window in a volume of this shape, `whole` turned to its axes."""

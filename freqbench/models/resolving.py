@@ -81,7 +81,8 @@ def facts_of(
         checkpoint_sha256=sha256,
         class_names=tuple(named),
         class_map=by_name or None,
-        notes=(*at, *facts.notes, *said),
+        notes=(*at, *facts.notes),
+        found=tuple(said),
     )
 
 
@@ -106,17 +107,18 @@ def resolve(
     """
     asked = _spec_of_job(entry, num_classes, num_channels)
     facts = facts or facts_of(entry, num_classes, num_channels, class_names)
-    if facts.class_map and facts.num_classes:
-        entry = entry.model_copy(update={"class_map": facts.class_map, "classes": facts.num_classes})
+    if facts.class_map:
+        outputs = facts.num_classes or entry.num_outputs(num_classes, entry.head(facts.outputs))
+        entry = entry.model_copy(update={"class_map": facts.class_map, "classes": outputs})
     draft = _spec_of(asked, facts, entry, space)
     source = source_of(facts.arch)
     with naming(facts.path, facts.checkpoint):
         spec = source.fit(source, draft, facts, entry)
     if spec.is_random:  # their clean Dice stops no run
         spec = replace(spec, expected_dice=None)
-    notes = tuple(f"{entry.name}: {note}" for note in spec.notes)
+    notes, found = (tuple(f"{entry.name}: {line}" for line in lines) for lines in (spec.notes, spec.found))
     silent = frozenset(source.silent(spec.arch, spec.args))
-    return _examine_spec(replace(spec, checkpoint=facts.path, notes=notes, silent_args=silent))
+    return _examine_spec(replace(spec, checkpoint=facts.path, notes=notes, found=found, silent_args=silent))
 
 
 def _spec_of_job(entry: ModelEntry, num_classes: int, num_channels: int) -> ModelSpec:
@@ -151,8 +153,6 @@ def _spec_of(asked: ModelSpec, facts: Facts, entry: ModelEntry, space: AnySpace 
     if outputs is None:
         raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
     _require_counts(asked, facts, entry, outputs)
-    if facts.class_map:
-        entry = entry.model_copy(update={"class_map": facts.class_map})
     sliding = {**facts.inference, **({"whole": ""} if entry.roi else {})}  # the job's window is no volume
     draft = replace(
         asked,
@@ -383,20 +383,32 @@ def match_names(
 
     Refuses names of which some stand elsewhere and others are the dataset's alone.
     """
-    ours, theirs = list(map(plain_name, class_names)), list(map(plain_name, trained))
-    places = [theirs.index(each) if each in theirs else None for each in ours]
-    is_clear = len(ours) == len(theirs) == len({*theirs}) == len({*ours})
-    moved = [number for number, place in enumerate(places) if place not in (None, number)]
-    if not is_clear or not moved:
-        return {}
+    places = _moved_places(trained, class_names)
+    guess = {number: (place,) for number, place in enumerate(_fill(places, 1), 1)}
     if None not in places[1:]:
-        return {number: (place,) for number, place in enumerate(places) if number and place is not None}
-    rest = [place for place in range(1, len(theirs)) if place not in places]
-    guess = {n: (rest.pop(0) if at is None else at,) for n, at in enumerate(places) if n}
+        return guess
+    moved = next(number for number, place in enumerate(places) if place not in (None, number))
     raise UserError(
         f"{name}: expected the classes of {path}, {', '.join(trained)}, got {', '.join(class_names)}, where "
-        f"{class_names[moved[0]]} has another place: say which is which, as by class_map: {shown_map(guess)}"
+        f"{class_names[moved]} has another place: say which is which, as by class_map: {shown_map(guess)}"
     )
+
+
+def _moved_places(trained: Sequence[str], named: Sequence[str]) -> list[int | None]:
+    """Returns the place of each of a dataset's names among a network's, None for a stranger; empty if none has moved.
+
+    Empty too if names are not as many, or one stands twice.
+    """
+    ours, theirs = list(map(plain_name, named)), list(map(plain_name, trained))
+    places = [theirs.index(each) if each in theirs else None for each in ours]
+    is_clear = len(ours) == len(theirs) == len({*theirs}) == len({*ours})
+    return places if is_clear and any(place not in (None, n) for n, place in enumerate(places)) else []
+
+
+def _fill(places: Sequence[int | None], first: int) -> list[int]:
+    """Returns the places from `first` on, strangers at those that are left, in order."""
+    rest = [place for place in range(first, len(places)) if place not in places]
+    return [rest.pop(0) if place is None else place for place in places[first:]]
 
 
 def shown_map(class_map: Mapping[int, Sequence[int]]) -> str:
@@ -414,15 +426,38 @@ def require_order(name: str, path: str, trained: Sequence[str], class_names: Seq
         )
 
 
-def require_channels(name: str, path: str, trained: Sequence[str], channel_names: Sequence[str]) -> None:
-    """Refuses channels that both sides name, and one of which the network has in another place."""
-    ours, theirs = list(map(plain_name, channel_names)), list(map(plain_name, trained))
-    is_clear = len(ours) == len(theirs) == len({*theirs}) == len({*ours})
-    if is_clear and any(each in theirs and theirs.index(each) != place for place, each in enumerate(ours)):
+def match_channels(
+    name: str, path: str, trained: Sequence[str], channel_names: Sequence[str], space: AnySpace | None
+) -> Mapping[str, int | Sequence[int]]:
+    """Returns the dataset's channels for each key of a network's transforms, by the names that both sides state.
+
+    The network's channels have the names of its files, or of the keys that its transforms join. Empty if no name says
+    another order, or the job says the channels. Refuses another order where no transforms have keys, and names of which
+    some stand elsewhere and others are the dataset's alone.
+    """
+    keys = space.keys.images if isinstance(space, MonaiPipeline) else ()
+    if isinstance(space, MonaiPipeline) and space.channels is not None:
+        return {}
+    for theirs, of in ((trained, path), (keys, "the keys of its transforms")):
+        if not (places := _moved_places(theirs, channel_names)):
+            continue
+        order = [*map(_fill(places, 0).index, range(len(places)))]
+        bound = {keys[0]: order} if len(keys) == 1 else dict(zip(keys, order, strict=False))
+        if bound and None not in places:
+            return bound
+        advice = "list its files in that order, as by `loader: pairs` with a pattern for each in `image`"
+        if bound:
+            advice = f"say which is which, as by channels: {shown_channels(bound)}"
         raise UserError(
-            f"{name}: expected the channels {', '.join(trained)}, the order of {path}, got {', '.join(channel_names)} "
-            "of the dataset: list its files in that order, as by `loader: pairs` with a pattern for each in `image`"
+            f"{name}: expected the channels {', '.join(theirs)}, the order of {of}, got {', '.join(channel_names)} "
+            f"of the dataset: {advice}"
         )
+    return {}
+
+
+def shown_channels(bound: Mapping[str, int | Sequence[int]]) -> str:
+    """Returns the channels of keys as a job file has them."""
+    return "{" + ", ".join(f"{key}: {at}" for key, at in bound.items()) + "}"
 
 
 def plain_name(name: str) -> str:

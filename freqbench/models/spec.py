@@ -40,6 +40,7 @@ class Origin:
         code: identity of the code of a class of another package, or of a network that a caller gives.
         black_box: why no gradient goes through it; None if one does.
         notes: what was taken for granted, read from the file, left out of it or mended, one line each.
+        found: the classes and channels that were paired with a dataset's, likewise.
     """
 
     arch: str = ""
@@ -49,6 +50,7 @@ class Origin:
     code: str | None = None
     black_box: str | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    found: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def origin(self) -> dict[str, Any]:

@@ -45,6 +45,8 @@ _LABELS = ("label", "labels", "seg", "mask", "segmentation")
 _BRATS = ("tumor core", "whole tumor", "enhancing tumor")
 # Steps that move keys of the dictionary, and no intensities.
 _MOVING = ("ConcatItems", "CopyItems", "DeleteItems", "SelectItems")
+INPUTS = "_meta_::network_data_format::inputs"
+"""Id of a network's inputs by name, in the metadata of its bundle."""
 _BEFORE, _AFTER = "preprocessing", "postprocessing"
 
 
@@ -261,7 +263,9 @@ class MonaiPipeline(Pipeline):
         others = [name for name in made_of if name not in _LABELS and name in (self.channels or made_of)]
         if _IMAGE in made_of and (not joined or _IMAGE not in made_of[joined[0]]):
             joined = [_IMAGE]
-        found = joined or others
+        stated = Config(where=self.where, content=self.config or {}).find(INPUTS) if self.channels is None else None
+        inputs = [name for name in made_of if isinstance(stated, Mapping) and name in stated]
+        found = joined or inputs or others
         if found[1:]:
             raise UserError(
                 f"{self.where}: expected one key of the network's input, got {', '.join(others)}: set channels of the "

@@ -185,7 +185,7 @@ RECORDS: tuple[Column, ...] = (
         "intensity 0..1",
         "lower",
         "root mean square of the volume's change on its way to the native grid and back, for targets that see it "
-        "through that grid; null if source and target share a space",
+        "through that grid, and where a pipeline with another grid is scored on the file; null elsewhere",
     ),
     _score("displacement_mean_mm", "mm", "lower", "mean displacement of a voxel; null if nothing is moved"),
     _score("displacement_max_mm", "mm", "lower", "largest displacement of a voxel, likewise"),

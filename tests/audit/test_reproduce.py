@@ -98,6 +98,13 @@ def test_columns_missing_then_or_impossible_here_are_skipped_with_a_reason() -> 
     assert (unexplained.column, unexplained.gap) == ("psnr", None)
 
 
+def test_a_resampling_error_that_an_earlier_release_left_out_is_skipped() -> None:
+    nothing = {column.name: None for column in RECORDS} | {"params": "{}"}
+    has = nothing | {"resampling_error": 0.01}
+    assert [*comparison.compare(nothing, (), has, ()).skipped] == ["resampling_error"]
+    assert comparison.compare(has, (), nothing, ()).differences
+
+
 def test_other_versions_of_what_computes_excuse_what_is_within_the_tolerance_and_no_more(grid_copy: Path) -> None:
     row = Store(str(grid_copy)).records().to_pylist()[0]
     key = {name: row[name] for name in KEY}

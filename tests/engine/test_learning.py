@@ -1,6 +1,7 @@
 """Attacks that learn: once a cell, on cases that are not scored, kept in the store, taken to other networks."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from freqbench.job import plan
 from freqbench.job.grid import learning_cases
 from freqbench.job.rehearsal import shrink_job
 from freqbench.models import SegmentationModel, SlidingWindowModel
+from freqbench.models.entry import Inference
 from freqbench.results import Store
 from freqbench.testing import SmallNet
 
@@ -134,6 +136,15 @@ def test_a_volume_of_several_windows_teaches_the_loss_of_its_prediction() -> Non
     within = learning.learn(attack, model, [lambda: alone], None, windows=2)
     assert asked == [True, True], "a volume of one window takes no forward pass twice"
     assert torch.equal(within, attack.learn(model, [(alone.image, alone.label)], model.roi))
+
+
+def test_a_tile_for_windows_of_whole_volumes_is_as_large_as_the_first() -> None:
+    """Along the axes of `inference.whole`; on others it has the sides of the window."""
+    model = SegmentationModel(SmallNet(), (8, 6, 4), inference=Inference(whole="HD")).eval()
+    cases = [case_of(image := volume(shape), (image > 0.5).long()) for shape in ((12, 9, 7), (10, 8, 6))]
+    attack = make("universal", eps=0.1, steps=1, learn_cases=2)
+    learned = learning.learn(attack, model, [partial(cases.__getitem__, i) for i in range(2)], None, windows=2)
+    assert learned.shape == (1, 12, 6, 7)
 
 
 def cell_id(**changes: Any) -> str:

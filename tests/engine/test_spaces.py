@@ -147,6 +147,24 @@ def test_a_space_spelled_otherwise_is_the_same_space(data: dict[str, Any]) -> No
     assert pair(outcomes, "a", "b")["dsc"] == pair(outcomes, "a", "a")["dsc"]
 
 
+RANGE = {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": -175, "a_max": 250, "b_min": 0, "b_max": 1,
+         "clip": True}  # fmt: skip
+COARSE = {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 1.5, 1.5]}
+
+
+def test_a_pipeline_on_another_grid_that_is_scored_on_the_file_has_its_resampling_error(data: dict[str, Any]) -> None:
+    own = {**A, "transforms": [COARSE, RANGE]}
+    _, grid = expanded(job_of(data, own))
+    (cell,), ref = grid.cells, grid.cases["d"][0]
+    case, native = cell.dataset.load(ref, cell.source.space), cell.dataset.native(ref)
+    made = attacking.attack_case(cell.attack, models.load(cell.source, torch.device("cpu")), case, None, 1).adversarial
+    attacked = attacked_native(native, case, made, cell.source.space)
+    error = resampling_error(native, attacked, made, cell.source.space)
+    assert pair(run_all(job_of(data, own)), "a", "a")["resampling_error"] == error > 1e-3
+    for alike in ({"models": [{**own, "transforms": [RANGE]}]}, {"score_on": "grid"}):
+        assert pair(run_all(job_of(data, own, **alike)), "a", "a")["resampling_error"] is None
+
+
 def test_the_way_through_the_native_grid_is_gone_once_a_unit(
     data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

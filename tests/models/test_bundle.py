@@ -14,12 +14,13 @@ import torch
 import yaml
 from models.conftest import facts, network
 from monai import transforms
+from monai.inferers import SliceInferer
 from monai.networks.nets import UNet
 
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.identity import digest
 from freqbench.core.plugins import trusting
-from freqbench.models import ModelEntry, forward_flops, resolve, step_bytes
+from freqbench.models import ModelEntry, SlidingWindowModel, forward_flops, load, resolve, step_bytes
 from freqbench.models.sources import bundle
 from freqbench.pipelines.monai import MonaiPipeline
 
@@ -184,6 +185,8 @@ INFERERS: list[tuple[dict[str, Any], tuple[int, ...], dict[str, Any]]] = [
     ({"_target_": "monai.inferers.SlidingWindowInfererAdapt", "roi_size": [8, 16, -1]}, (8, 16, 16), {"whole": "D"}),
     ({"_target_": "SlidingWindowInferer", "roi_size": [8, 8, 8], "mode": "gaussian", "sigma_scale": 0.25},
      (8, 8, 8), {"weighting": "gaussian", "sigma": 0.25}),
+    ({"_target_": "SlidingWindowInferer", "roi_size": [8, 8, 8], "mode": "gaussian", "sigma_scale": [0.1, 0.2, 0.3]},
+     (8, 8, 8), {"weighting": "gaussian", "sigma": (0.1, 0.2, 0.3)}),
 ]  # fmt: skip
 
 
@@ -196,12 +199,53 @@ def test_an_inferer_is_read_by_its_class_and_arguments(
     assert (stated.roi, dict(stated.inference)) == (roi, usual | differs)
 
 
+def slices(**changes: Any) -> Change:
+    """Windows of slices, of a network of volumes unless it is told otherwise."""
+    made = {"_target_": "SliceInferer", "roi_size": [8, 12], "overlap": 0.5, "mode": "gaussian", **changes}
+    return lambda config, metadata: config.update(inferer=made)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_slice_inferer_gives_monais_logits_and_their_gradient(write: Write, tmp_path: Path, axis: int) -> None:
+    """More slices than a window has, fewer, and sides shorter than its own."""
+    planar = {**NETWORK, "spatial_dims": 2}
+    folder = write(lambda c, m: (c["network_def"].update(spatial_dims=2), slices(spatial_dim=axis)(c, m)))
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        torch.save((net := UNet(**planar).eval()).state_dict(), tmp_path / "models" / "model.pt")
+    spec = resolve(ModelEntry(name="m", bundle=folder, input={}, preprocess={}), 3)
+    assert spec.roi == ((16, 8, 12), (8, 16, 12), (8, 12, 16))[axis]
+    inferer = SliceInferer(roi_size=(8, 12), spatial_dim=axis, overlap=0.5, mode="gaussian")
+    drawn = torch.rand(1, 1, 20, 18, 10, generator=torch.Generator().manual_seed(1))
+    ours, theirs = drawn.clone().requires_grad_(), drawn.clone().requires_grad_()
+    logits = SlidingWindowModel(load(spec, torch.device("cpu")), window_batch=3)(ours)
+    wanted = inferer(theirs, net)
+    torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-5)
+    upstream = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
+    gradients = [torch.autograd.grad(made, x, upstream)[0] for made, x in ((logits, ours), (wanted, theirs))]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-5)
+
+
 def test_an_inferer_that_an_expression_makes_is_read_with_trust(write: Write) -> None:
     made = "$monai.inferers.SlidingWindowInferer([8, 8, 8], 1, 0.5, 'gaussian')"
     with trusting():
         stated = facts("bundle", write(lambda config, metadata: config.update(inferer=made)))
     wanted = {"overlap": 0.5, "weighting": "gaussian", "padding": 0.0}
     assert (stated.roi, dict(stated.inference)) == ((8, 8, 8), wanted)
+
+
+def test_slices_of_whole_planes_are_as_high_as_the_metadata_say(write: Write) -> None:
+    """The inferer is an expression's; its windows have 16 slices, without overlap."""
+
+    def change(config: dict[str, Any], metadata: dict[str, Any]) -> None:
+        config["network_def"].update(spatial_dims=2)
+        config.update(inferer="$monai.inferers.SliceInferer(2, roi_size=(-1, 24))")
+        metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] = [40, 48]
+
+    with trusting():
+        stated = facts("bundle", write(change))
+    wanted = {"overlap": (0.25, 0.25, 0.0), "weighting": "constant", "padding": 0.0, "whole": "H"}
+    assert (stated.roi, dict(stated.inference)) == ((40, 24, 16), wanted)
 
 
 def test_a_roi_of_the_job_takes_the_place_of_whole_volumes(write: Write) -> None:
@@ -285,8 +329,12 @@ REFUSED: list[tuple[str, Change]] = [
             rf"inferer: expected one of .*, got {name}: .*take the weights",
             lambda c, m, name=name: inferer(c, _target_=name),
         )
-        for name in ("SliceInferer", "SaliencyInferer", "own.SlidingWindowInferer")
+        for name in ("SaliencyInferer", "own.SlidingWindowInferer")
     ),
+    (r"spatial_dims: expected 2 beside this inferer, got 3", slices()),
+    (r"inferer: expected roi_size of two sides .*got \[8, 8, 8\] and 0", slices(roi_size=[8, 8, 8])),
+    (r"inferer: expected .*spatial_dim of 0, 1 or 2, got \[8, 12\] and 3", slices(spatial_dim=3)),
+    (r"inferer: unknown key 'spatial_dim'", lambda c, m: inferer(c, spatial_dim=1)),
     (r"inferer: unknown key 'with_coord'", lambda c, m: inferer(c, with_coord=True)),
     (r"inferer: padding_mode: .*got 'circular'", lambda c, m: inferer(c, padding_mode="circular")),
     (r"inferer: unknown key 'temperature'", lambda c, m: inferer(c, temperature=2)),

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 from models import nnunet_folder, test_bundle
 from models.conftest import facts
+from monai.transforms import Compose, ConcatItemsd, NormalizeIntensityd
 
 from freqbench.core.errors import UserError
 from freqbench.data.loaders.decathlon import Decathlon
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
 from freqbench.data.loaders.pairs import Pairs
 from freqbench.models import ModelEntry, facts_of, resolve
-from freqbench.models.resolving import match_names, require_channels
+from freqbench.models.resolving import match_channels, match_names
+from freqbench.pipelines.monai import MonaiPipeline
 
 OURS = ("background", "tumour", "liver")
 
@@ -38,7 +40,7 @@ def test_classes_of_nnunet_in_another_order_are_paired_by_name(tmp_path: Path) -
     stated = entry.model_copy(update={"class_map": {1: (2,), 2: (1,)}})
     assert by_name.model_id == resolve(stated, 3, class_names=OURS).model_id
     assert by_name.model_id != resolve(entry, 3).model_id
-    assert "m: classes are paired by their names, as class_map: {1: [2], 2: [1]} would" in by_name.notes
+    assert "m: classes are paired by their names, as class_map: {1: [2], 2: [1]} would" in by_name.found
 
 
 def test_a_list_of_labels_that_is_not_in_order_is_read_by_number(tmp_path: Path) -> None:
@@ -90,8 +92,8 @@ def raw(folder: Path, names: dict[str, str]) -> NnunetRaw:
 def test_channels_in_another_order_are_refused_with_both_orders(tmp_path: Path) -> None:
     ours = raw(tmp_path, {"1": "t1", "0": "Flair"}).channel_names
     with pytest.raises(UserError, match=r"expected the channels T1, FLAIR, the order of p, got Flair, t1 of .*pairs`"):
-        require_channels("m", "p", ("T1", "FLAIR"), ours)
-    require_channels("m", "p", ("Flair", "T1"), ours)
+        match_channels("m", "p", ("T1", "FLAIR"), ours, None)
+    assert match_channels("m", "p", ("Flair", "T1"), ours, None) == {}
 
 
 def test_the_modality_of_a_decathlons_list_names_the_channels(tmp_path: Path) -> None:
@@ -99,9 +101,60 @@ def test_the_modality_of_a_decathlons_list_names_the_channels(tmp_path: Path) ->
     assert Decathlon(name="d", root=str(tmp_path), list_file="dataset.json").channel_names == ("FLAIR", "T1w")
 
 
+KEYS = [NormalizeIntensityd("t2"), NormalizeIntensityd("adc"), ConcatItemsd(["t2", "adc"], "image")]
+BOUND: list[tuple[str, str, Any, dict[str, Any]]] = [
+    ("T1 FLAIR", "flair t1", NormalizeIntensityd("image"), {"image": [1, 0]}),
+    ("T1 T2 T1ce", "T1ce T1 T2", NormalizeIntensityd("image"), {"image": [1, 2, 0]}),
+    ("", "ADC T2", KEYS, {"t2": 1, "adc": 0}),
+    ("T2 ADC", "ADC T2", KEYS, {"t2": 1, "adc": 0}),
+    ("", "T2 ADC", KEYS, {}),
+    ("", "dwi T2w", KEYS, {}),  # none of them is a key
+]
+
+
+def compose(steps: Any, **stated: Any) -> MonaiPipeline:
+    return MonaiPipeline(release="0", compose=Compose(steps), **stated)
+
+
+@pytest.mark.parametrize(("theirs", "ours", "steps", "bound"), BOUND)
+def test_channels_of_transforms_are_bound_by_the_names_of_both_sides(
+    theirs: str, ours: str, steps: Any, bound: dict[str, Any]
+) -> None:
+    assert match_channels("m", "p", theirs.split(), ours.split(), compose(steps)) == bound
+
+
+def test_stated_channels_are_held_against_no_name() -> None:
+    assert match_channels("m", "p", (), ("ADC", "T2"), compose(KEYS, channels={"t2": 0, "adc": 1})) == {}
+
+
+def test_a_channel_in_another_place_beside_a_stranger_is_refused_with_the_line_to_write() -> None:
+    line = r"channels t2, adc, the order of the keys of its transforms, got ADC, T2w .*by channels: {t2: 1, adc: 0}$"
+    with pytest.raises(UserError, match=line):
+        match_channels("m", "p", (), ("ADC", "T2w"), compose(KEYS))
+
+
+INPUTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"volume": {"channel_def": {"0": "T1", "1": "FLAIR"}}}, ("T1", "FLAIR")),
+    ({"t2": {"num_channels": 1}, "adc": {"num_channels": 1}}, ("t2", "adc")),
+    ({"image": {"channel_def": {"0": "T1", "1": "FLAIR"}}, "mask": {}}, ("T1", "FLAIR")),
+    ({"image": {"num_channels": 2}}, ()),
+]
+
+
+@pytest.mark.parametrize(("inputs", "names"), INPUTS)
+def test_channels_of_a_bundle_are_named_by_the_inputs_of_its_metadata(
+    inputs: dict[str, Any], names: tuple[str, ...], tmp_path: Path
+) -> None:
+    def two(config: dict[str, Any], metadata: dict[str, Any]) -> None:
+        config["network_def"].update(in_channels=2)
+        metadata["network_data_format"].update(inputs=inputs)
+
+    assert facts("bundle", test_bundle.written(tmp_path, two)).channel_names == names
+
+
 @pytest.mark.parametrize(("theirs", "ours"), [("MR MR", "MR MR"), ("T1 T2", "a b"), ("T1", "T2 T1"), ("", "T2 T1")])
 def test_channels_that_not_both_sides_tell_apart_are_taken_by_number(theirs: str, ours: str) -> None:
-    require_channels("m", "p", theirs.split(), ours.split())
+    assert match_channels("m", "p", theirs.split(), ours.split(), None) == {}
 
 
 def test_channels_of_nnunet_are_named_by_its_folder(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Eighteen pipelines of MONAI's transforms in the words of a bundle, and MONAI's own prediction of a case by them."""
+"""Nineteen pipelines of MONAI's transforms in the words of a bundle, and MONAI's own prediction of a case by them."""
 
 import dataclasses
 import json
@@ -82,6 +82,11 @@ class Words:
     needs_trust: bool = False
     order: tuple[int, ...] = (0, 1, 2)  # of the network's regions, for each of the data set
 
+    @property
+    def dims(self) -> int:
+        """Axes of the network's input."""
+        return 2 if "Slice" in self.inferer["_target_"] else 3
+
 
 PIPELINES = [
     Words(
@@ -157,6 +162,9 @@ PIPELINES = [
     Words(name="SlidingWindowInferer of the whole third axis", steps=(RAS, EIGHTS, NONZERO), inferer={
         **SLIDING, "roi_size": [16, 16, -1],
     }),
+    Words(name="SliceInferer of a 2D network, across the second axis", steps=(RAS, NONZERO), inferer={
+        **SLIDING, "_target_": "SliceInferer", "roi_size": [16, 12], "spatial_dim": 1,
+    }),
     Words(name="SimpleInferer, padded to eights", steps=(EIGHTS, NONZERO), inferer={"_target_": "SimpleInferer"}),
 ]  # fmt: skip
 
@@ -175,19 +183,19 @@ def config(words: Words) -> dict[str, Any]:
         del after[1]
     before = [step(name, keys=[*words.keys]) for name in ("LoadImage", "EnsureChannelFirst")]
     return {
-        "network_def": {"_target_": "UNet", "spatial_dims": 3, "in_channels": words.channels, "out_channels": OUTPUTS,
-                        "channels": [6, 12], "strides": [2]},
+        "network_def": {"_target_": "UNet", "spatial_dims": words.dims, "in_channels": words.channels,
+                        "out_channels": OUTPUTS, "channels": [6, 12], "strides": [2]},
         "preprocessing": {"_target_": "Compose", "transforms": [*before, *words.steps, step("EnsureType")]},
         "inferer": words.inferer,
         "postprocessing": {"_target_": "Compose", "transforms": after},
     }  # fmt: skip
 
 
-def network(channels: int) -> UNet:
+def network(channels: int, dims: int = 3) -> UNet:
     """A network that gives every class somewhere."""
     with torch.random.fork_rng():
         torch.manual_seed(4)
-        net = UNet(3, channels, OUTPUTS, channels=(6, 12), strides=(2,))
+        net = UNet(dims, channels, OUTPUTS, channels=(6, 12), strides=(2,))
     with torch.no_grad():
         for weight in net.parameters():
             weight.mul_(2)
@@ -199,7 +207,7 @@ def written(words: Words, root: Path) -> tuple[str, Path]:
     for folder in ("configs", "models"):
         (root / "bundle" / folder).mkdir(parents=True)
     (root / "bundle/configs/inference.json").write_text(json.dumps(config(words)))
-    torch.save(network(words.channels).state_dict(), root / "bundle/models/model.pt")
+    torch.save(network(words.channels, words.dims).state_dict(), root / "bundle/models/model.pt")
     data, (image, label) = root / "data", drawn(words)
     data.mkdir()
     for index, voxels in enumerate(image):
@@ -250,7 +258,9 @@ def by_monai(words: Words, data: Path) -> Theirs:
         given = dict(zip(words.keys, files, strict=True))
     sample = before({key: given[key] for key in words.keys})
     with torch.no_grad():
-        logits = parser.get_parsed_content("inferer")(sample["image"].as_tensor()[None], network(words.channels))[0]
+        logits = parser.get_parsed_content("inferer")(
+            sample["image"].as_tensor()[None], network(words.channels, words.dims)
+        )[0]
     likely = logits.softmax(0) if words.head == "softmax" else logits.sigmoid()
     sample["pred"] = MetaTensor(likely, affine=sample["image"].affine)
     invert = transforms.Invertd("pred", before, words.keys[0], nearest_interp=False, to_tensor=True)

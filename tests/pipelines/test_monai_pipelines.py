@@ -1,4 +1,4 @@
-"""Pipelines of MONAI's transforms against MONAI's own Compose, inferer and `Invertd`, in eighteen ways."""
+"""Pipelines of MONAI's transforms against MONAI's own Compose, inferer and `Invertd`, in nineteen ways."""
 
 from pathlib import Path
 from typing import Any

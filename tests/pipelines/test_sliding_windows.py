@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from freqbench.models import Inference, SegmentationModel, predict
 from freqbench.models.entry import AXES, NNUNET
-from freqbench.models.sources.nnunet import SLICES, Folds
+from freqbench.models.networks.slices import SLICES, Sliced
 
 SHAPES = st.tuples(*[st.integers(1, 21)] * 3)
 PATCHES = st.tuples(*[st.integers(2, 9)] * 3)
@@ -82,7 +82,7 @@ def test_slices_of_a_2d_network_are_those_of_nnunets_predictor(
     net, volume = network(2), drawn(shape)
     letters = "".join(AXES[1 + axis] for axis in sorted(mirror))
     inference = Inference(**NNUNET | {"overlap": (0.0, 0.5, 0.5), "mirror": letters})
-    model = SegmentationModel(Folds([net], is_2d=True), (SLICES, *patch[1:]), inference=inference)
+    model = SegmentationModel(Sliced(net, axis=0), (SLICES, *patch[1:]), inference=inference)
     same(predict(model, volume), by_nnunet(net, volume, patch[1:], 0.5, sorted(mirror)))
 
 

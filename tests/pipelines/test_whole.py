@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 import torch
 from monai import transforms as t
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from pipelines.bundles import PIPELINES, Words, step, written
+from pipelines.bundles import PIPELINES, Words, config, step, written
+from tiny_job import expanded, small
 
 from freqbench import attack, load_dataset, load_model
+from freqbench.audit.diagnosis import diagnose
+from freqbench.audit.first_case import first_case
+from freqbench.core.config import validate
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.types import CaseRef, NativeCase
 from freqbench.data.preprocess import attacked_native, prepare
-from freqbench.job.fit import assumptions, match_classes
+from freqbench.job.fit import assumptions, facts_on, match_classes
+from freqbench.job.schema import JobSpec
 from freqbench.models import Facts, ModelEntry, facts_of
 from freqbench.pipelines.monai import MonaiPipeline
 
@@ -77,6 +83,15 @@ def test_keys_that_are_joined_elsewhere_have_another_identity() -> None:
     assert "channels" not in said.rule
 
 
+def test_the_metadata_of_a_bundle_say_which_key_is_the_input() -> None:
+    """The other one is the label's, whatever it is called."""
+    steps = [step("Orientation", keys=["organ", "volume"], axcodes="RAS"), step("NormalizeIntensity", keys="volume")]
+    meta: dict[str, Any] = {"network_data_format": {"inputs": {"volume": {}}}}
+    words = {"preprocessing": {"_target_": "Compose", "transforms": steps}, "_meta_": meta}
+    keys = MonaiPipeline(release="0", config=words).keys
+    assert (keys.out, keys.images, keys.label) == ("volume", ("volume",), "organ")
+
+
 REFUSED: list[tuple[str, Sequence[Any], dict[str, Any]]] = [
     (r"3 channels .* keys t2, adc, got {t2: 0, adc: 1}: set channels .*{t2: 0, adc: 1}$", JOINED, {}),
     (r"under the keys t2, adc, got {t2: 0, dwi: 1}: set", JOINED, {"channels": {"t2": 0, "dwi": 1}}),
@@ -116,6 +131,37 @@ def test_a_lazy_compose_resamples_once() -> None:
 
 
 REGIONS = next(words for words in PIPELINES if words.order != (0, 1, 2))
+JOINED_WORDS = next(words for words in PIPELINES if words.keys == ("t2", "adc"))
+
+
+def joined(root: Path) -> tuple[str, dict[str, Any]]:
+    """A bundle of the keys t2 and adc, and the entry of a data set that names them in another order."""
+    bundle, data = written(JOINED_WORDS, root)
+    for number, name in enumerate(("t2", "adc")):
+        (data / f"a_{number}.nii.gz").rename(data / f"a_{name}.nii.gz")
+    files = {"image": ["{case}_adc.nii.gz", "{case}_t2.nii.gz"], "label": "{case}_label.nii.gz"}
+    return bundle, {"root": str(data), **files, "labels": ["background", "a", "b"]}
+
+
+def test_keys_that_a_data_set_names_take_its_channels_by_name(tmp_path: Path) -> None:
+    bundle, files = joined(tmp_path)
+    dataset = load_dataset("pairs", **files).dataset
+    facts = facts_on(ModelEntry(name="m", bundle=bundle), dataset, dataset.refs())
+    assert isinstance(facts.space, MonaiPipeline)
+    assert facts.space.channels == SWAPPED
+    assert facts.found == ("channels are paired by their names, as channels: {t2: 1, adc: 0} would",)
+    (ref,) = dataset.refs()
+    before = ConfigParser(config(JOINED_WORDS)).get_parsed_content("preprocessing")
+    wanted = before({key: str(tmp_path / "data" / f"a_{key}.nii.gz") for key in JOINED_WORDS.keys})["image"].as_tensor()
+    torch.testing.assert_close(facts.space.prepare(dataset.native(ref)).data, wanted, rtol=0, atol=1e-5)
+
+
+def test_keys_that_a_case_names_in_another_order_are_one_line_in_python(tmp_path: Path) -> None:
+    bundle, files = joined(tmp_path)
+    with pytest.raises(UserError, match=r"got adc, t2: load_model\(\.\.\., channels={'t2': 1, 'adc': 0}\)$"):
+        attack(load_model(bundle), load_dataset("pairs", **files)[0], "gn", std=0.01)
+
+
 SOFTMAX = replace(
     REGIONS, head="softmax", order=(0, 1, 2),
     steps=(step("MapLabelValue", keys="label", orig_labels=[1, 2, 3], target_labels=[2, 1, 0]),),
@@ -145,7 +191,7 @@ def test_regions_are_outputs_of_the_same_voxels(
     """MONAI's are the core (1, 3), all, and the active tumour (3)."""
     entry, facts, dataset = matched(REGIONS, tmp_path, labels=["background", "a", "b", "c"], regions=regions)
     assert facts.class_map == pairs
-    assert bool(pairs) == any(note.startswith("class_map: {1: [") for note in facts.notes)
+    assert bool(pairs) == any(note.startswith("class_map: {1: [") for note in facts.found)
     assert not [each for each in assumptions(entry, facts, dataset) if each.key == "class_map"]
 
 
@@ -163,6 +209,45 @@ def test_regions_in_another_order_are_one_line_in_python(tmp_path: Path) -> None
     case = load_dataset("pairs", root=str(data), image=names, **labels)[0]
     with pytest.raises(UserError, match=r"num_classes=4, classes=3, class_map={1: \[2\], 2: \[1\], 3: \[3\]}"):
         attack(load_model(bundle), case, "gn", std=0.01)
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A job on regions in another order than the label's transform makes them."""
+    bundle, data = written(REGIONS, tmp_path_factory.mktemp("moved"))
+    names, regions = [f"{{case}}_{k}.nii.gz" for k in range(4)], {"whole": [1, 2, 3], "core": [1, 3], "active": [3]}
+    labels = {"label": "{case}_label.nii.gz", "labels": ["background", "a", "b", "c"], "regions": regions}
+    files = {"name": "d", "loader": "pairs", "root": str(data), "image": names, **labels}
+    return small(datasets=[files], models=[{"name": "m", "bundle": bundle}])
+
+
+STATED = ({1: [2], 2: [1], 3: [3]}, {1: [1], 2: [2], 3: [3]})
+FOUND = "class_map: {1: [2], 2: [1], 3: [3]}: outputs with the same voxels in 1 case as the classes of d"
+
+
+def with_map(job: dict[str, Any], class_map: dict[int, list[int]]) -> dict[str, Any]:
+    return {**job, "models": [{**job["models"][0], "classes": 3, "class_map": class_map}]}
+
+
+def test_the_first_clean_dice_of_a_new_job_is_that_of_the_matched_regions(moved: dict[str, Any]) -> None:
+    jobs = [moved, *(with_map(moved, pairs) for pairs in STATED)]
+    entries = [(job["datasets"][0], ModelEntry(**job["models"][0])) for job in jobs]
+    matched, right, by_number = (first_case(*entry, is_trained=True).verdict for entry in entries)
+    assert matched == right != by_number
+
+
+def test_doctor_scores_the_matched_regions_and_says_them(moved: dict[str, Any]) -> None:
+    jobs = [moved, *(with_map(moved, pairs) for pairs in STATED)]
+    lines = [dict(diagnose(None, "m", validate(job, JobSpec, "j"), "j")[0]) for job in jobs]
+    assert lines[0]["clean Dice"] == lines[1]["clean Dice"] != lines[2]["clean Dice"]
+    assert lines[0]["found"].startswith(FOUND)
+    assert "found" not in lines[1]
+
+
+def test_a_class_map_that_was_found_is_a_note_of_the_plan_and_no_warning(moved: dict[str, Any]) -> None:
+    _, grid = expanded(moved)
+    assert any(note.startswith(f"m: {FOUND}") for note in grid.notes)
+    assert not any("class_map" in line for line in grid.warnings)
 
 
 def test_numbers_that_a_transform_exchanges_are_exchanged_back(tmp_path: Path) -> None:

@@ -14,8 +14,44 @@ from torch.utils.checkpoint import checkpoint
 from freqbench.models.networks.architectures import plane_axes
 from freqbench.models.networks.construction import construct
 
+SLICES = 16
+"""Slices of a window of a 2D network that predicts each by itself: any number gives the same."""
 
-class SliceNetwork(nn.Module):
+
+class Sliced(nn.Module):
+    """Maps `[B, C, h, w, d]` to logits `[B, K, h, w, d]`, each slice by a 2D network, whose keys the state dict has.
+
+    Args:
+        net: maps `[B, slices * C, h, w]` to `[B, K, h, w]`.
+        axis, slices: those of SliceNetwork.
+        chunk: slices that pass at once, as there; None: all.
+    """
+
+    def __init__(self, net: nn.Module, axis: int, slices: int = 1, chunk: int | None = None) -> None:
+        super().__init__()
+        self.net = net
+        self.axis = axis
+        self.slices = slices
+        self.chunk = chunk
+        self.register_state_dict_post_hook(_leave_prefix_out)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_put_prefix_back)  # type: ignore[no-untyped-call]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logits at full size."""
+        lined = images.movedim(2 + self.axis, 1)  # [B, n, C, h, w]
+        batch, length = lined.shape[:2]
+        reach = self.slices // 2
+        padded = torch.cat([lined[:, :1]] * reach + [lined] + [lined[:, -1:]] * reach, dim=1)
+        stacks = torch.stack([padded[:, start : start + length] for start in range(self.slices)], dim=2)
+        parts = torch.split(stacks.flatten(2, 3).flatten(0, 1), self.chunk or batch * length)
+        recomputed = torch.is_grad_enabled() and len(parts) > 1
+        logits = torch.cat(
+            [checkpoint(self.net, part, use_reentrant=False) if recomputed else self.net(part) for part in parts]
+        )
+        return logits.reshape(batch, length, *logits.shape[1:]).movedim(1, 2 + self.axis)
+
+
+class SliceNetwork(Sliced):
     """Maps `[B, in_channels, *img_size]` to logits `[B, out_channels, *img_size]`, each slice by a 2D network.
 
     The 2D network has `slices * in_channels` input channels: the slice itself in the middle, its neighbours in their
@@ -54,7 +90,6 @@ class SliceNetwork(nn.Module):
         chunk: int = 16,
         **args: Any,
     ) -> None:
-        super().__init__()
         for name, number in {"slices": slices, "chunk": chunk}.items():
             if type(number) is not int or number < 1:
                 raise ValueError(f"expected {name} of a positive integer, got {number!r}")
@@ -63,26 +98,7 @@ class SliceNetwork(nn.Module):
         plane = [img_size[side] for side in plane_axes(axis)]
         if slices > (most := 2 * img_size[axis] - 1):
             raise ValueError(f"expected at most {most} slices in a window of {img_size[axis]}, got {slices}")
-        self.slices = slices
-        self.axis = axis
-        self.chunk = chunk
-        self.net = construct(network, slices * in_channels, out_channels, plane, args)
-        self.register_state_dict_post_hook(_leave_prefix_out)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_put_prefix_back)  # type: ignore[no-untyped-call]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns logits at full size of images `[B, in_channels, *img_size]`."""
-        lined = images.movedim(2 + self.axis, 1)  # [B, n, C, h, w]
-        batch, length = lined.shape[:2]
-        reach = self.slices // 2
-        padded = torch.cat([lined[:, :1]] * reach + [lined] + [lined[:, -1:]] * reach, dim=1)
-        stacks = torch.stack([padded[:, start : start + length] for start in range(self.slices)], dim=2)
-        parts = torch.split(stacks.flatten(2, 3).flatten(0, 1), self.chunk)  # [chunk, slices * C, h, w] each
-        recomputed = torch.is_grad_enabled() and len(parts) > 1
-        logits = torch.cat(
-            [checkpoint(self.net, part, use_reentrant=False) if recomputed else self.net(part) for part in parts]
-        )
-        return logits.reshape(batch, length, *logits.shape[1:]).movedim(1, 2 + self.axis)
+        super().__init__(construct(network, slices * in_channels, out_channels, plane, args), axis, slices, chunk)
 
 
 def _leave_prefix_out(module: nn.Module, weights: dict[str, Tensor], prefix: str, metadata: dict[str, Any]) -> None:

@@ -23,10 +23,11 @@ from freqbench.core.plugins import is_trusted
 from freqbench.core.types import Outputs, Shape, triple
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import DEFAULT_ROI, Finite, InputAdapter, ModelEntry, Overlap
+from freqbench.models.networks.slices import SLICES, Sliced
 from freqbench.models.sources import source
 from freqbench.models.sources.source import Facts, Metadata, Source, adapter_of
 from freqbench.models.spec import ModelSpec
-from freqbench.pipelines.monai import NEUTRAL, Config, MonaiPipeline, is_on, name_of
+from freqbench.pipelines.monai import INPUTS, NEUTRAL, Config, MonaiPipeline, is_on, name_of
 
 _WEIGHTS = "models/model.pt"
 _UNREAD = ("docs/", "eval/")
@@ -36,11 +37,12 @@ _BEFORE, _AFTER = "preprocessing", "postprocessing::transforms"
 # Steps after the network that leave the class of a voxel as it is.
 _HARMLESS = {"Invert", "SaveImage", "CopyItems", "DeleteItems", "SelectItems", "CastToType", *NEUTRAL}
 # Inferers whose windows are known, and their arguments that change no number.
-_WINDOWS = ("SlidingWindowInferer", "SlidingWindowInfererAdapt", "SimpleInferer")
+_WINDOWS = ("SlidingWindowInferer", "SlidingWindowInfererAdapt", "SliceInferer", "SimpleInferer")
 _SILENT = (
     *("sw_batch_size", "sw_device", "device", "progress", "cache_roi_weight_map", "roi_weight_map", "cpu_thresh"),
-    *("buffer_steps", "buffer_dim"),
+    *("buffer_steps", "buffer_dim", "orig_roi_size"),
 )
+_FLAT = 1e9  # sigma of a Gaussian that is 1 at every voxel
 _THRESHOLDS = ("threshold", "logit_thresh", "threshold_values", "rounding")
 
 
@@ -59,35 +61,50 @@ def _read_config(path: str) -> Config:
 
 
 class _Sizes(BaseModel):
-    """Arguments that every segmentation network of MONAI takes."""
+    """Arguments that every segmentation network of MONAI takes; some have their dimensions by default."""
 
-    spatial_dims: Literal[3] = 3
+    spatial_dims: Literal[2, 3] | None = None
     in_channels: PositiveInt
     out_channels: PositiveInt
 
 
 class _Inferer(Strict):
-    """MONAI's sliding window, with MONAI's defaults; arguments that change no number are taken and left."""
+    """MONAI's sliding window, with MONAI's defaults; arguments that change no number are taken and left.
+
+    Attributes:
+        axis: the network's axis along which a 2D network sees slice after slice, some in a window; None: of volumes.
+    """
 
     roi_size: tuple[int, int, int]
     overlap: Overlap | tuple[Overlap, Overlap, Overlap] = 0.25
     mode: Literal["constant", "gaussian"] = "constant"
-    sigma_scale: PositiveFloat = 0.125
+    sigma_scale: PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat] = 0.125
     padding_mode: Literal["constant", "reflect", "replicate"] = "constant"
     cval: Finite = 0.0
+    axis: int | None = None
 
     def inference(self, adapter: InputAdapter) -> dict[str, Any]:
         """Returns the keys of `Inference` for a network with these axes."""
         padding = self.cval if self.padding_mode == "constant" else self.padding_mode
-        overlap = adapter.volume_order(self.overlap) if isinstance(self.overlap, tuple) else self.overlap
+        overlap, sigma = (
+            self._axis_values(self.overlap, 0.0, adapter),
+            self._axis_values(self.sigma_scale, _FLAT, adapter),
+        )
         stated: dict[str, Any] = {"overlap": overlap, "weighting": self.mode, "padding": padding}
         whole = [axis for axis, size in zip(adapter.axes.replace("-", ""), self.roi_size, strict=True) if size < 1]
         stated |= {"whole": "".join(whole)} if whole else {}
-        return stated | ({} if self.sigma_scale == 0.125 or self.mode == "constant" else {"sigma": self.sigma_scale})
+        return stated | ({} if sigma == 0.125 or self.mode == "constant" else {"sigma": sigma})
+
+    def _axis_values(self, value: Any, of_slices: float, adapter: InputAdapter) -> Any:
+        """Returns a value, or one for each axis of the volume, where slices have one of their own."""
+        values = [*value] if isinstance(value, tuple) else [value] * 3
+        if self.axis is not None:
+            values[self.axis] = of_slices
+        return value if len({*values}) == 1 else adapter.volume_order(triple(values))
 
     def roi(self, config: Config) -> Shape:
         """Returns the window, along the axes of whole volumes that of the metadata, or one that networks take."""
-        usual = _spatial_shape(config) or DEFAULT_ROI
+        usual = _spatial_shape(config, self.axis) or DEFAULT_ROI
         return triple(size if size > 0 else side for size, side in zip(self.roi_size, usual, strict=True))
 
 
@@ -111,7 +128,12 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
             f"{config.where}: network_def: expected out_channels of at least 2, or a sigmoid after the network, got "
             f"{sizes.out_channels}"
         )
-    inferer, named = _inferer(config), _names(config, "outputs::pred", sizes.out_channels)
+    inferer, named = _inferer(config), _names(config, "_meta_::network_data_format::outputs::pred", sizes.out_channels)
+    if sizes.spatial_dims not in (None, dims := 3 if inferer.axis is None else 2):
+        raise UserError(
+            f"{config.where}: network_def: spatial_dims: expected {dims} beside this inferer, got "
+            f"{sizes.spatial_dims}: a SliceInferer is for networks of 2, any other for those of 3"
+        )
     adapter, space = InputAdapter(), None
     if entry.transforms is None and not (entry.input and entry.preprocess):
         if config.find(_BEFORE) is None:
@@ -133,13 +155,28 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         notes=notes,
         metadata=Metadata(class_names=("background", *named) if named and outputs == "sigmoid" else None),
         class_names=named,
-        channel_names=_names(config, "inputs::image", sizes.in_channels),
+        channel_names=_channel_names(config, sizes.in_channels),
     )
+
+
+def _inputs(config: Config) -> list[str]:
+    """Returns the ids of the network's inputs in the metadata; that of `image` if they name it, or none."""
+    inputs = config.find(INPUTS)
+    is_named = isinstance(inputs, Mapping) and inputs and "image" not in inputs
+    return [f"{INPUTS}::{name}" for name in (inputs if is_named else ["image"])]
+
+
+def _channel_names(config: Config, count: int) -> tuple[str, ...]:
+    """Returns the names of the network's channels: those of its input, or of as many inputs as there are channels."""
+    inputs = _inputs(config)
+    if len(inputs) == count > 1:
+        return tuple(id.rpartition("::")[2] for id in inputs)
+    return _names(config, inputs[0], count)
 
 
 def _names(config: Config, of: str, count: int) -> tuple[str, ...]:
     """Returns the names of an input's or output's channels by the bundle's metadata; empty if one has none."""
-    named = config.find(f"_meta_::network_data_format::{of}::channel_def")
+    named = config.find(f"{of}::channel_def")
     given = [named.get(str(number)) for number in range(count)] if isinstance(named, Mapping) else []
     names = tuple(name for name in given if isinstance(name, str))
     return names if len(names) == count else ()
@@ -196,10 +233,10 @@ def _prediction_argument(config: Config, id: str, name: str) -> Any:
 
 def network(spec: ModelSpec) -> nn.Module:
     """Builds the network of `network_def` with fresh weights, on the CPU or meta device."""
-    net = _build(_read_config(spec.checkpoint))
+    net = _build(config := _read_config(spec.checkpoint))
     if _own_code(net) != spec.code:
         raise UserError(f"{spec.name}: the code of its network_def is not what was planned with: plan anew")
-    return net
+    return net if (axis := _inferer(config).axis) is None else Sliced(net, axis)
 
 
 def _own_code(net: nn.Module) -> str | None:
@@ -329,7 +366,15 @@ def _inferer(config: Config) -> _Inferer:
         )
     if last == "SimpleInferer":
         return _Inferer(roi_size=(-1, -1, -1))
-    if isinstance(size := given.get("roi_size"), int):
+    size, axis = given.get("roi_size"), given.pop("spatial_dim", 0) if last == "SliceInferer" else None
+    if axis is not None:
+        if not isinstance(size, list | tuple) or len(size) != 2 or axis not in range(3):
+            raise UserError(
+                f"{where}: expected roi_size of two sides of a slice, and spatial_dim of 0, 1 or 2, got {size!r} and "
+                f"{axis!r}: state both"
+            )
+        given |= {"roi_size": [*size[:axis], SLICES, *size[axis:]], "axis": axis}
+    elif isinstance(size, int):
         given["roi_size"] = [size] * 3
     if isinstance(overlap := given.get("overlap"), list | tuple) and len({*overlap}) == 1:
         given["overlap"] = overlap[0]
@@ -338,9 +383,11 @@ def _inferer(config: Config) -> _Inferer:
     return validate(given, _Inferer, where)
 
 
-def _spatial_shape(config: Config) -> Shape | None:
-    """Returns the sides of a volume that the metadata state; None if they state none."""
-    shape = config.find("_meta_::network_data_format::inputs::image::spatial_shape")
+def _spatial_shape(config: Config, axis: int | None = None) -> Shape | None:
+    """Returns the sides of a volume that the metadata state, or of slices across an axis; None if they state none."""
+    shape = config.find(f"{_inputs(config)[0]}::spatial_shape")
+    if axis is not None and isinstance(shape, list) and len(shape) == 2:
+        shape = [*shape[:axis], SLICES, *shape[axis:]]
     is_shape = isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)
     return triple(shape) if is_shape else None
 

@@ -35,6 +35,7 @@ from freqbench.core.errors import CheckpointError, UserError, one_line, unknown
 from freqbench.core.files import programs
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, FILE_AXES, NNUNET, InputAdapter, ModelEntry
+from freqbench.models.networks.slices import SLICES, Sliced
 from freqbench.models.sources.source import (
     Facts,
     Metadata,
@@ -56,8 +57,6 @@ _BLOCKS = ("BasicBlockD", "BottleneckD")
 _TRAINERS = "nnunetv2.training.nnUNetTrainer"
 _TRAINER = "nnUNetTrainer"
 _EXTERNAL = "nnUNet_extTrainer"
-SLICES = 16
-"""Slices of a window of a 2d network, each predicted by itself: any number gives the same."""
 
 
 class NnunetArgs(Strict):
@@ -172,25 +171,14 @@ def files(args: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 class Folds(nn.Module):
-    """The mean of the logits of a network's folds; of 2d networks, slice by slice along the first axis.
+    """The mean of the logits `[B, K, ...]` of a network's folds."""
 
-    Maps `[B, C, h, w, d]` to `[B, K, h, w, d]`.
-    """
-
-    def __init__(self, nets: Sequence[nn.Module], is_2d: bool) -> None:
+    def __init__(self, nets: Sequence[nn.Module]) -> None:
         super().__init__()
         self.nets = nn.ModuleList(nets)
-        self.is_2d = is_2d
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the mean logits."""
-        if self.is_2d:
-            slices = images.transpose(1, 2)  # [B, h, C, w, d]
-            logits = self._mean(slices.flatten(0, 1))
-            return logits.reshape(*slices.shape[:2], *logits.shape[1:]).transpose(1, 2)
-        return self._mean(images)
-
-    def _mean(self, images: Tensor) -> Tensor:
         if len(self.nets) == 1:
             only: Tensor = self.nets[0](images)
             return only
@@ -219,7 +207,7 @@ def network(spec: ModelSpec) -> nn.Module:
                 build(folder.pipeline.manager, settings, folder.pipeline.num_channels, folder.num_outputs, False)
                 for _ in folder.checkpoints
             ]
-        return Folds(nets, folder.pipeline.is_2d)
+        return Sliced(Folds(nets), axis=0) if folder.pipeline.is_2d else Folds(nets)
 
     return construct(where, build_all)
 
