@@ -85,7 +85,7 @@ def trained(kind: str, steps: int = 160) -> nn.Module:
     torch.manual_seed(0)
     is_ct = kind == "ct"
     make, words = (ct, CT) if is_ct else (brats, BRATS)
-    net = UNet(3, 1 if is_ct else 4, 3, **{name: value for name, value in ARGS.items()})
+    net = UNet(3, 1 if is_ct else 4, 3, channels=ARGS["channels"], strides=ARGS["strides"], num_res_units=1)
     loss = DiceCELoss(to_onehot_y=True, softmax=True) if is_ct else DiceCELoss(sigmoid=True)
     optimiser, rng, cases = torch.optim.Adam(net.parameters(), 6e-3), np.random.default_rng(0), []
     for seed in range(8):
@@ -116,9 +116,17 @@ def composed(words: Sequence[Step]) -> transforms.Compose:
 
 
 def predicted(
-    net: Callable[[Any], Any], path: Path | Sequence[Path], words: Sequence[Step], head: str = "softmax", **sliding: Any
+    net: Callable[[Any], Any],
+    path: Path | Sequence[Path],
+    words: Sequence[Step],
+    head: str = "softmax",
+    nearest: bool = False,
+    **sliding: Any,
 ) -> Array:
-    """The probabilities `[K, H, W, D]` on a file's grid that MONAI's own loader, window and inverse make."""
+    """The probabilities `[K, H, W, D]` on a file's grid that MONAI's own loader, window and inverse make.
+
+    Of `nearest` the labels `[1, H, W, D]`, which are restored by the nearest voxel.
+    """
     before = transforms.Compose(
         [transforms.LoadImaged("image"), transforms.EnsureChannelFirstd("image"), *composed(words).transforms]
     )
@@ -127,7 +135,8 @@ def predicted(
     with torch.no_grad():
         logits = sliding_window_inference(case["image"][None], predictor=net, **settings)[0]
     case["pred"] = logits.softmax(0) if head == "softmax" else logits.sigmoid()
-    inverse = transforms.Invertd("pred", transform=before, orig_keys="image", nearest_interp=False)
+    case["pred"] = case["pred"].argmax(0, keepdim=True).float() if nearest else case["pred"]
+    inverse = transforms.Invertd("pred", transform=before, orig_keys="image", nearest_interp=nearest)
     made: Array = inverse(case)["pred"].numpy()
     return made
 

@@ -29,6 +29,7 @@ class Judgement:
         misfit: why it does not fit the data; None if it does.
         facts: its entry in a run's file.
         proof: a line on its own predictions that it was held against, if it fits; empty without any.
+        is_of_own: its own predictions tell that it does not fit.
     """
 
     target: ModelSpec
@@ -37,6 +38,7 @@ class Judgement:
     misfit: str | None
     facts: Record
     proof: str = ""
+    is_of_own: bool = False
 
 
 class Critic:
@@ -152,7 +154,8 @@ class Critic:
 
 def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: Collection[str]) -> Judgement | None:
     """Judges a network by what is known of all its clean predictions; `own` are cases that it is held against."""
-    where, expected, lines, misfit, proof = f"{target.name} on {dataset.name}", target.expected_dice, [], None, ""
+    where, expected, lines, misfit = f"{target.name} on {dataset.name}", target.expected_dice, list[str](), None
+    proof, is_of_own = "", False
     held = [each["held"] for each in known if each.get("held")]
     if own:
         lost = [
@@ -161,7 +164,7 @@ def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: C
         proof = verdict(where, held) if held else ""
         if lost or not all(each.is_proven for each in held):
             misfit = f"{where}: expected its own prediction of {lost[0]}: none was made" if lost else proof
-            proof = ""
+            proof, is_of_own = "", True
         lines += [proof] if proof else []
     made = [each for each in known if each["dsc_foreground_clean"] is not None]
     clean = {(each["patient_id"], each["case_key"]): each["dsc_foreground_clean"] for each in made}
@@ -194,4 +197,5 @@ def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: C
         misfit=misfit,
         facts={**facts, "verdict": "misfit" if misfit else "fits"},
         proof=proof,
+        is_of_own=is_of_own,
     )

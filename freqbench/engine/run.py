@@ -1,5 +1,6 @@
 """Runs a plan: carries out the remaining units of a grid, stores rows as they come, and keeps a record of the run."""
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -342,10 +343,11 @@ class Recorder:
             self.warn(misfit)
         else:
             self._warnings.append(misfit)
-            raise MisfitError(
-                f"{misfit}; no attack has begun: state what its training used, or, if this is its own figure, "
-                f"expected_dice: VALUE of {target.name}"
-            )
+            way_on = f"if this is its own figure, give {target.name} expected_dice: VALUE"
+            if judged.is_of_own:
+                job = f"--job JOB --checkpoint {shlex.quote(target.name)}"
+                way_on = f"freqbench doctor {job} seeks the setting that is another, or leave out predictions"
+            raise MisfitError(f"{misfit}; no attack has begun: state what its training used; {way_on}")
 
     def _commit(self, write: Callable[[], int]) -> None:
         """Lets the writer commit rows; if the store refuses them, they wait."""

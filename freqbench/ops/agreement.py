@@ -128,7 +128,7 @@ def _changes(ours: Labels, theirs: Labels, classes: Classes) -> Iterator[tuple[P
 def _shift(ours: Labels, theirs: Labels) -> tuple[int, int, int]:
     """Returns the voxels by which the foreground of `ours` lies beyond that of `theirs`, where both match best."""
     spectra = [np.fft.rfftn((each > 0).astype(np.float32)) for each in (ours, theirs)]
-    match = np.fft.irfftn(spectra[0] * spectra[1].conj(), s=ours.shape)
+    match = np.fft.irfftn(spectra[0] * spectra[1].conj(), s=ours.shape, axes=(0, 1, 2))
     at = np.unravel_index(int(match.argmax()), match.shape)
     h, w, d = (int(n) - size if n > size // 2 else int(n) for n, size in zip(at, ours.shape, strict=True))
     return (h, w, d) if max(map(abs, (h, w, d))) <= NEAR else (0, 0, 0)

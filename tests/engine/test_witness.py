@@ -1,0 +1,162 @@
+"""Clean predictions held against those of the network's own code: what proves a network, and what a run does."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import roads
+import torch
+from rich.console import Console
+
+import freqbench as fb
+from freqbench.core.errors import DataError, MisfitError, UserError
+from freqbench.data import Dataset, witnesses
+from freqbench.engine import run, witness
+from freqbench.engine.witness import Held
+from freqbench.job.fit import facts_on
+from freqbench.job.grid import expand
+from freqbench.job.schema import JobSpec, build_dataset
+from freqbench.models import ModelEntry, load, resolve
+from freqbench.reporting.report import report
+from freqbench.results import Store
+
+pytestmark = pytest.mark.integration
+ROI = [roads.SIDE] * 3
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CT with its list, a UNet for it, and MONAI's own predictions of two of three cases."""
+    root = tmp_path_factory.mktemp("ct")
+    paths = roads.put_folder(root / "ct", "ct")
+    torch.save(roads.trained("ct").state_dict(), root / "unet.pt")
+    for path in paths[:2]:
+        likely = roads.predicted(roads.trained("ct"), path, roads.CT)
+        roads.save(root / "maps" / path.name, likely.argmax(0).astype(np.uint8))
+        roads.save(root / "likely" / path.name, likely.astype(np.float32))
+    return root
+
+
+def entries(place: Path, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Entries of a job for the dataset and the model, whose pipeline is that of its training."""
+    data = {"name": "ct", "loader": "decathlon", "root": str(place / "ct"), "split": "training"}
+    model = {"name": "unet", "arch": "unet", "checkpoint": str(place / "unet.pt"), "args": roads.ARGS, "roi": ROI}
+    model |= {"transforms": [*roads.CT], "inference": {"overlap": 0.5, "weighting": "gaussian"}}
+    return data, {**model, **changes}
+
+
+def held(place: Path, folder: str = "maps", **changes: Any) -> list[Held]:
+    data, model = entries(place, **changes)
+    dataset: Dataset = build_dataset(data, "ct")
+    entry = ModelEntry(**model)
+    facts = facts_on(entry, dataset, dataset.refs())
+    spec = resolve(entry, 3, 1, dataset.space, facts=facts)
+    own = witnesses.find(str(place / folder), dataset, "unet")
+    network = load(spec, torch.device("cpu"))
+    return [witness.hold(network, spec, dataset, ref, own.files[ref.case_id]) for ref in own.refs]
+
+
+@pytest.mark.parametrize("folder", ["maps", "likely"])
+def test_the_pipeline_of_the_training_is_proven_by_maps_and_by_probabilities(place: Path, folder: str) -> None:
+    found = held(place, folder)
+    assert [(each.case_id, each.is_proven) for each in found] == [("ct_0", True), ("ct_1", True)]
+    assert witness.verdict("unet", found).startswith("unet: proven by its own predictions of 2 cases: 100.00 %")
+
+
+def test_another_pipeline_is_none_of_the_network_s_own(place: Path) -> None:
+    worse = held(place, inference={"overlap": 0.5, "weighting": "constant"})
+    assert not any(each.is_proven for each in worse)
+    text = witness.verdict("unet", worse)
+    assert "unet: expected its own prediction of ct_" in text
+    assert ": look at " in text
+
+
+def test_maps_that_their_author_restored_by_the_nearest_voxel_are_proven_too(place: Path, tmp_path: Path) -> None:
+    words = (roads.CT[0], roads.step("Spacing", pixdim=[2.5, 2.5, 3.0], mode="bilinear"), roads.CT[1])
+    likely = roads.predicted(roads.trained("ct"), place / "ct/imagesTr/ct_0.nii.gz", words, nearest=True)
+    roads.save(tmp_path / "near/ct_0.nii.gz", likely[0].astype(np.uint8))
+    (found,) = held(place, str(tmp_path / "near"), transforms=[*words])
+    assert (found.is_proven, found.way) == (True, witness.NEAREST)
+
+
+def job(place: Path, **changes: Any) -> JobSpec:
+    data, model = entries(place, predictions=str(place / "maps"), **changes)
+    content = {"name": "own", "datasets": [{**data, "cases": 1}], "models": [model], "metrics": ["dsc"]}
+    return JobSpec(**content, attacks=[{"name": "fgsm", "eps": 0.03}], score_on="file")
+
+
+def carried_out(spec: JobSpec, out: Path) -> str:
+    said = io.StringIO()
+    run.execute(expand(spec), str(out), Console(file=said, width=400), engine="serial")
+    return said.getvalue()
+
+
+def test_a_run_proves_a_network_once_and_row_table_and_store_say_so(place: Path, tmp_path: Path) -> None:
+    said = carried_out(job(place), tmp_path)
+    words = "proven by its own predictions of 2 cases: 100.00 % of the foreground's voxels alike"
+    assert f"unet on ct: {words}" in said
+    store = Store(str(tmp_path))
+    (row,) = store.records().to_pylist()
+    assert row["clean_number"] == words
+    assert f"Clean number: unet on ct (file grid): {words}." in report([store], format="markdown")
+    assert store.runs()[-1]["clean"][0]["verdict"] == "fits"
+    assert [proof["words"] for proof in store.job()["proven"]] == [words]
+
+
+def test_a_run_of_another_pipeline_attacks_nothing(place: Path, tmp_path: Path) -> None:
+    wrong = [{**roads.CT[0], "axcodes": "LAS"}, roads.CT[1]]
+    with pytest.raises(MisfitError, match=r"unet on ct: expected its own prediction of ct_\d, got \d+\.\d\d % of"):
+        carried_out(job(place, transforms=wrong), tmp_path)
+    assert Store(str(tmp_path)).is_empty
+
+
+def test_without_own_predictions_the_words_count_what_is_assumed(place: Path) -> None:
+    data, model = entries(place, inference=None)
+    model = {key: value for key, value in model.items() if key not in ("inference", "roi")}
+    content = {"name": "own", "datasets": [data], "models": [model], "attacks": [{"name": "fgsm", "eps": 0.03}]}
+    grid = expand(JobSpec(**content))
+    (words,) = grid.clean.values()
+    assert words == "4 values assumed (roi, class_map, inference.overlap, inference.weighting)"
+
+
+def test_python_refuses_a_case_whose_prediction_is_another(place: Path) -> None:
+    _, model = entries(place, predictions=str(place / "maps"), transforms=[roads.CT[0]])
+    case = fb.load_dataset("decathlon", root=str(place / "ct"), split="training")[2]
+    model = {key: value for key, value in model.items() if key not in ("name", "checkpoint")}
+    network = fb.load_model(str(place / "unet.pt"), num_classes=3, **model)
+    with pytest.raises(UserError, match="expected its own prediction of ct_"):
+        fb.attack(network, case, "fgsm", eps=8 / 255)
+
+
+@pytest.mark.parametrize(
+    ("name", "voxels", "line"),
+    [
+        ("other.nii.gz", None, "expected files of cases of ct, such as ct_0.nii.gz, in"),
+        ("ct_0.nii.gz", np.full(roads.SHAPE, 7, np.uint8), "got the number 7: give the network's own label maps"),
+        (
+            "ct_0.nii.gz",
+            np.zeros((2, *roads.SHAPE), np.float32),
+            "expected a channel for each of the 3 outputs of",
+        ),
+        ("ct_0.nii.gz", np.zeros((8, 8, 8), np.uint8), "expected the shape (40, 40, 24) of"),
+    ],
+)
+def test_files_that_are_no_prediction_of_a_case_are_one_line(
+    name: str, voxels: Any, line: str, place: Path, tmp_path: Path
+) -> None:
+    roads.save(tmp_path / name, np.zeros(roads.SHAPE, np.uint8) if voxels is None else voxels)
+    with pytest.raises((UserError, DataError)) as refusal:
+        held(place, str(tmp_path))
+    assert line in str(refusal.value)
+
+
+def test_two_files_of_one_case_are_refused_and_other_names_of_one_are_taken(place: Path, tmp_path: Path) -> None:
+    dataset = build_dataset(entries(place)[0], "ct")
+    for name in ("ct_1/ct_1_seg.nii.gz", "ct_10.nii.gz"):
+        roads.save(tmp_path / name, np.zeros(roads.SHAPE, np.uint8))
+    assert [*witnesses.find(str(tmp_path), dataset, "unet").files] == ["ct_1"]
+    roads.save(tmp_path / "ct_1_other.nii.gz", np.zeros(roads.SHAPE, np.uint8))
+    with pytest.raises(UserError, match=r"expected one file of ct_1, got .* and .*: remove one"):
+        witnesses.find(str(tmp_path), dataset, "unet")
