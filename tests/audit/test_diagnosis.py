@@ -17,9 +17,9 @@ from freqbench.audit import diagnosis
 from freqbench.audit.diagnosis import Wrong, diagnose
 from freqbench.core import config
 from freqbench.core.errors import UserError
-from freqbench.engine.critic import MISFIT_CAUSES
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
+from freqbench.engine.critic import MISFIT_CAUSES
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import dice
