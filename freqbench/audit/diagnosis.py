@@ -22,7 +22,7 @@ from freqbench.data.layouts import Layout
 from freqbench.data.layouts import recognise as recognise_layout
 from freqbench.engine import provenance
 from freqbench.engine.critic import MISFIT_CAUSES
-from freqbench.job.fit import FAR, FIRST, Clean, assumptions, mean_error, shortfall
+from freqbench.job.fit import FAR, FIRST, Clean, assumptions, mean_error, shortfall, space_notes
 from freqbench.job.plan import READ_FIRST, data_check
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import prefix_errors
@@ -47,8 +47,11 @@ class Wrong(str):
 
 
 def diagnose(data: str | None, checkpoint: str | None, job: JobSpec | None, where: str = "job") -> tuple[Lines, bool]:
-    """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine: returns names
-    with lines, and true if nothing but the lines that are Wrong is. Raises UserError for a job without a checkpoint, or an invalid one."""
+    """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine.
+
+    Returns names with lines, and true if nothing is wrong; what only a line tells is Wrong. Raises UserError for a job
+    without a checkpoint, or an invalid one.
+    """
     if checkpoint:
         return _checkpoint(checkpoint, job, where), True
     if job:
@@ -262,6 +265,7 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     first = list({ref.patient_id: ref for ref in reversed(refs)}.values())[::-1][:number_of]
     with prefix_errors(f"{where}: models[{job.models.index(entry)}]"):
         facts = facts_of(entry, len(dataset.classes), dataset.num_channels, dataset.class_names)
+    yield from (("note", line) for line in space_notes(dataset))
     yield from (("assumed", str(each)) for each in assumptions(entry, facts, dataset, written.own))
     scores = dict[str | None, dict[tuple[str, str], float]]()
     for migration in candidates:
@@ -287,7 +291,7 @@ def _candidates(entry: ModelEntry) -> list[str | None]:
 
 
 def _verdict(entry: ModelEntry, clean: Mapping[str | None, Clean]) -> str:
-    """Concludes from the clean Dice of the first cases, by migration; Wrong unless the job as it is reaches min_dice."""
+    """Concludes from the clean Dice of the first cases, by migration; Wrong unless it speaks for the job as it is."""
     scored = {name: {case: dice for case, dice in of.items() if not math.isnan(dice)} for name, of in clean.items()}
     if not all(scored.values()):  # Dice of the foreground
         return Wrong("none: the label of this case has no class of the foreground")

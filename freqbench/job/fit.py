@@ -10,6 +10,7 @@ from typing import Literal
 
 from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
+from freqbench.core.plugins import is_foreign, path_of
 from freqbench.core.terminal import amount
 from freqbench.core.types import IGNORED, CaseRef
 from freqbench.data import Dataset
@@ -162,6 +163,17 @@ def _assume_space(entry: ModelEntry, facts: Facts, dataset: Dataset, stated: Col
             yield Assumption("model" if own else "dataset", key, getattr(space, key), why)
 
 
+def space_notes(dataset: Dataset) -> Iterator[str]:
+    """Yields a line on what is done to the cases of another package's class, which has no keys of preprocessing."""
+    if is_foreign(cls := type(dataset)) and "intensity" not in cls.model_fields:
+        if dataset.is_as_given:
+            told = "states no `space`: its volumes, from 0 to 1, are neither scaled nor cropped"
+        else:
+            keys = dataset.space.model_dump(mode="json", exclude_none=True, exclude={"axes"})
+            told = f"states what is done to its volumes, as `space`: {json.dumps(keys)[1:-1]}".replace('"', "")
+        yield f"{dataset.name}: {path_of(cls)} {told}"
+
+
 def note_of(name: str, found: Sequence[Assumption]) -> Iterator[str]:
     """Yields one line on all that is assumed of a model, if anything is."""
     if found:
@@ -185,9 +197,9 @@ def mean_error(values: Clean) -> tuple[float, float]:
 def shortfall(expected: float | None, clean: Clean) -> str | None:
     """Returns a line if the mean clean Dice is lower than `expected` by more than two standard errors and FAR.
 
-    Fewer than FIRST patients have no standard error to speak of, and yield nothing. Where `expected` is the truth, a run that looks after each
-    patient from FIRST to LAST stops in 0.4, 4, 7 and 3 % of all runs, if patients have a standard deviation of 0.03,
-    0.05, 0.1 and 0.2 (simulated from beta distributions of mean 0.87).
+    Fewer than FIRST patients have no standard error to speak of, and yield nothing. Where `expected` is the truth, a
+    run that looks after each patient from FIRST to LAST stops in 0.4, 4, 7 and 3 % of all runs, if patients have a
+    standard deviation of 0.03, 0.05, 0.1 and 0.2 (simulated from beta distributions of mean 0.87).
     """
     if expected is None or not clean:
         return None
