@@ -34,7 +34,7 @@ MODELS = (
     "an attack in a bad setting, so the sentence names the first suspect. A model is flagged too where an attack with "
     "the same bounds leaves less than the store's strongest: its figures are then too kind, whatever its gradients "
     "are. Checks of gradients compare only attacks that raise the same loss. Beside the verdict stands how many checks "
-    "hold, of all: no sign needs at least a search without gradients, noise of equal size, more steps and a random "
+    "hold, of all: no sign needs at least a black-box search, noise of equal size, more steps and a random "
     "start; with fewer a model is not checked."
 )
 NOTHING = "No row counts: all failed, or were left out of the tables for the reasons in the report."

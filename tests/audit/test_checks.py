@@ -150,7 +150,7 @@ def test_a_flag_names_the_checks_and_no_more() -> None:
 @pytest.mark.parametrize(
     ("cell", "lacks"),
     [
-        ("square", "a search without gradients"),
+        ("square", "a black-box search"),
         ("noise", "noise of equal size"),
         ("longer", "more steps"),
         ("restarted", "a random start"),

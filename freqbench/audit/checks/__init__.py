@@ -74,7 +74,7 @@ CHECKS: Mapping[str, AuditCheck] = {
 
 
 DECIDING: Mapping[str, tuple[str, ...]] = {
-    "a search without gradients": ("square",),
+    "a black-box search": ("square",),
     "noise of equal size": ("noise_linf", "noise_l2"),
     "more steps": ("steps",),
     "a random start": ("restarts",),

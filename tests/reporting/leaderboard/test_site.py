@@ -1,6 +1,7 @@
 """Boards compare like with like, and pages show what entries say as text."""
 
 import hashlib
+import html
 import re
 import shutil
 from dataclasses import replace
@@ -171,6 +172,17 @@ def test_pages_show_ranks_plots_and_links(site: Path, entered: Path) -> None:
     assert read_entry(entered / "entries" / "plain").seal.checkpoint in page
     for link in re.findall(r'href="([^":#]+)"', index):
         assert (site / link).exists(), link
+
+
+def test_the_audit_s_word_has_its_count_beside_it_and_leads_to_its_sentence(site: Path, entered: Path) -> None:
+    index, page = (site / "index.html").read_text(), (site / "entries" / "twin.html").read_text()
+    (verdict,) = read_entry(entered / "entries" / "plain").told.verdicts
+    held, total = verdict.counts
+    assert verdict.label == f"{verdict.verdict} ({held} of {total})"
+    (said,) = re.findall(r'<a href="entries/twin.html#audit" title="([^"]+)">([^<]+)</a>', index)
+    assert said == (html.escape(verdict.sentence, quote=False), verdict.label)
+    assert f"balls: {verdict.label}.</b> {html.escape(verdict.sentence, quote=False)}" in page
+    assert '<h2 id="audit">' in page
 
 
 @pytest.mark.parametrize(("count", "letter"), [(1, "a"), (18, "a"), (40, "a"), (40, "wide-name-")])
