@@ -17,31 +17,31 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1459,  # rows of several releases
         "api": 1364,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 3991,
-        "cli": 2422,  # run --fresh
-        "core": 3661,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
-        "data": 6762,  # channels by name, enhanced DICOM, maps in other axes
-        "engine": 4451,  # run --fresh; workers refuse what was not planned
-        "exchange": 1023,
-        "job": 2709,  # labels that transforms change are matched to outputs
+        "audit": 4055,  # references in the file's grid, checks that decide, doctor's standard errors
+        "cli": 2430,  # run --fresh
+        "core": 3673,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
+        "data": 6785,  # channels by name, enhanced DICOM, maps in other axes
+        "engine": 4465,  # run --fresh; workers refuse what was not planned
+        "exchange": 1024,
+        "job": 2729,  # labels that transforms change are matched to outputs
         "metrics": 1437,  # weights are checked when read
         "models": 8692,  # names before numbers, inferers, files beside commands
         "ops": 3467,
         "pipelines": 1425,  # a Compose whole: keys, label, laziness
         "remote": 458,
-        "reporting": 7509,
-        "results": 2108,  # naming.py: rows are named by identity; releases.py
+        "reporting": 7531,  # an attack that did nothing is said
+        "results": 2114,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
         ".": 3852,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
-        "audit": 2392,
+        "audit": 2519,  # as in the package
         "cli": 2225,  # run --fresh
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6117,  # as in the package
+        "data": 6218,  # as in the package
         "engine": 6588,  # as in the package
         "exchange": 822,
         "golden": 556,
@@ -51,16 +51,16 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1749,
         "pipelines": 1707,  # six more pipelines of MONAI's, and whole runs
         "remote": 586,
-        "reporting": 6496,
+        "reporting": 6528,
         "results": 1350,  # as in the package
         "security": 1707,
-        "third_party": 891,
+        "third_party": 949,
         "tools": 6155,
-        "toy_package": 58,
+        "toy_package": 62,
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61865, "tests": 65315}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 62035, "tests": 65637}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
