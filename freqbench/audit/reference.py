@@ -165,7 +165,7 @@ def _classes(place: str, number: int) -> Classes:
 def _pairs(row: Row, place: str) -> dict[str, Pair] | str:
     """Reads the label maps of the attacked volume and of the clean one (`_clean`); a reason if they are not saved."""
     files = storage.list_files(place, layout.SUFFIX)
-    if (scored := layout.scored(row["target_model"])) in files:
+    if (scored := layout.scored_maps(row["target_model"])) in files:
         path = storage.join(place, scored)
         spacing = nibabel_files.read_header(storage.fetch(path), multichannel=True).spacing
         label, clean, moved, attacked = saved_volumes.read_volume(path).numpy()

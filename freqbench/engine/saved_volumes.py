@@ -51,8 +51,10 @@ def _own_folder(root: str, cell: Cell, ref: CaseRef) -> str:
 def save_scored(
     root: str, cell: Cell, ref: CaseRef, target: str, maps: Tensor, affine: npt.NDArray[np.float64]
 ) -> None:
-    """Writes the maps that a target's scores are of (`layout.scored`), where these are not on the volume's grid."""
-    write(storage.join(_own_folder(root, cell, ref), layout.scored(target)), cell.dataset.classes.shown(maps), affine)
+    """Writes the maps that a target's scores are of (`layout.scored_maps`), if not on the volume's grid."""
+    write(
+        storage.join(_own_folder(root, cell, ref), layout.scored_maps(target)), cell.dataset.classes.shown(maps), affine
+    )
 
 
 def find_saved(root: str) -> Callable[[Cell, CaseRef], bool]:

@@ -67,7 +67,7 @@ def prediction(kind: str, target: str) -> str:
     return f"{kind}-{names.require_name(target, 'model')}{SUFFIX}"
 
 
-def scored(target: str) -> str:
+def scored_maps(target: str) -> str:
     """Name of the file of what a target's scores are of, four maps: label and prediction, clean and attacked."""
     return f"scored-{names.require_name(target, 'model')}{SUFFIX}"
 

@@ -156,7 +156,7 @@ def test_a_flag_names_the_checks_and_no_more() -> None:
         ("restarted", "a random start"),
     ],
 )
-def test_without_a_check_that_decides_nothing_is_said(cell: str, lacks: str) -> None:
+def test_a_model_without_a_check_that_decides_is_not_checked(cell: str, lacks: str) -> None:
     """The signs are as few as in a whole evaluation, and one network alone has no order that restarts could change."""
     whole, less = (verdicts(audited(evidence(healthy("m", but))))[0] for but in (None, {cell: None}))
     assert (whole.verdict, whole.lacking) == ("no sign", ())

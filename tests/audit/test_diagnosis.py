@@ -160,7 +160,7 @@ def test_an_age_is_chosen_by_two_standard_errors(
     assert (name, verdict.startswith(word), isinstance(verdict, Wrong)) == ("verdict", True, is_wrong)
 
 
-def test_what_a_job_states_is_not_to_state(tmp_path: Path) -> None:
+def test_arguments_that_a_job_states_are_not_to_state(tmp_path: Path) -> None:
     """The strides of a UNet with residual units leave no trace in its weights."""
     args = {"channels": [4, 8], "strides": [2], "num_res_units": 1, "act": "relu"}
     torch.save(models.build("unet", 6, SIZE, args).state_dict(), tmp_path / "m.pt")

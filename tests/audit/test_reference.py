@@ -142,7 +142,7 @@ def test_label_maps_that_are_not_saved_are_left_out_and_volumes_are_compared(
     assert {column for _, column, _ in comparison.agreements} == {"ssim", "ssim_body"}
 
 
-def test_what_cannot_be_compared_fails_the_command(grid_copy: Path, bench: Bench) -> None:
+def test_maps_that_are_not_saved_fail_the_command(grid_copy: Path, bench: Bench) -> None:
     scored_in_files(grid_copy)
     code, out, _ = bench("verify", str(grid_copy), "--reference", "1")
     assert (code, out.count(f"1 rows without their {reference.NOT_SAVED}"), out.count(" wrong")) == (1, 1, 0)
@@ -191,8 +191,8 @@ def test_the_maps_that_were_scored_are_on_the_grid_of_the_file(file_store: Path)
 def test_an_altered_dice_of_a_row_on_the_grid_of_the_file_is_found(file_store: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(file_store, tmp_path / "out"))
     alter(out, "records", lambda rows: rows[0].update(dsc_foreground=0.987))
-    found = {source: number for source, (number, _) in beyond(compare(Store(str(out)), 99)).items()}
-    assert found == {("records", "dsc_foreground", library): 1 for library in ("medpy", "monai")}
+    altered = {source: number for source, (number, _) in beyond(compare(Store(str(out)), 99)).items()}
+    assert altered == {("records", "dsc_foreground", library): 1 for library in ("medpy", "monai")}
 
 
 def test_targets_are_held_to_their_own_predictions_under_reference_prediction(tmp_path: Path) -> None:

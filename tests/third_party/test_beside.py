@@ -20,9 +20,9 @@ def job(tmp_path: Path) -> Path:
     (tmp_path / "mine" / "beside").mkdir(parents=True)
     for path in (ROOT / "tests" / "toy_package" / "toy").glob("*.py"):
         (tmp_path / "mine" / "beside" / path.name).write_text(path.read_text().replace("toy.", "beside."))
-    (found,) = YAML.findall((ROOT / "docs" / "how-to" / "own-classes.md").read_text())
+    (text,) = YAML.findall((ROOT / "docs" / "how-to" / "own-classes.md").read_text())
     path = tmp_path / "mine" / "job.yaml"
-    path.write_text(found.replace("toy.", "beside.").replace("side: 24", "side: 16, cases: 1"))
+    path.write_text(text.replace("toy.", "beside.").replace("side: 24", "side: 16, cases: 1"))
     return path
 
 
@@ -39,7 +39,7 @@ def test_plan_reads_the_how_to_s_job_from_another_folder(job: Path, tmp_path: Pa
     assert [row["attack"] for row in json.loads(made.stdout)["grid"]] == ["walk"]
 
 
-def test_without_trust_nothing_beside_a_job_is_imported(job: Path, tmp_path: Path) -> None:
+def test_modules_beside_a_job_are_not_imported_without_trust(job: Path, tmp_path: Path) -> None:
     job.write_text(job.read_text().replace("trust_code: true\n", ""))
     (tmp_path / "mine" / "beside" / "data.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n")
     assert "needs --trust-code" in freqbench("plan", "mine/job.yaml", folder=tmp_path).stderr
