@@ -1,7 +1,8 @@
 """Shows a store in short, as a run ends: DSC under white-box attacks, the furthest one's transfer, and failures."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -58,9 +59,8 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     rows["base"] = rows["label"].str.replace(rf"{NULL_ROW}\S+", "", regex=True)
     is_beside = (rows["label"] != rows["base"]) & rows["base"].isin(rows["label"])
     beside = rows[is_beside].dropna(subset=[SCORE])
-    nulls = beside.loc[beside.groupby(["base", "source_model"])[SCORE].idxmin()].set_index(["base", "source_model"])
-    brackets = {key: f" ({points(row[SCORE])})" for key, row in nulls.iterrows()}
-    brackets |= {key: text.replace("(", "(= ") for key in _idle(white, nulls["label"]) if (text := brackets[key])}
+    nulls = beside.loc[beside.groupby(["base", "source_model"])[SCORE].idxmin()].to_dict("records")
+    brackets = {(row["base"], row["source_model"]): _bracket(white, row) for row in nulls}
     attacks = rows[~is_beside]
     keys = zip(attacks["label"], attacks["source_model"], strict=True)
     cells = [points(score) + brackets.get(key, "") for score, key in zip(attacks[SCORE], keys, strict=True)]
@@ -88,14 +88,13 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     yield Section(f"{dataset}: DSC under white-box attacks", table, text)
 
 
-def _idle(white: pd.DataFrame, nulls: pd.Series) -> Iterator[tuple[str, str]]:
-    """Yields the attacks, with their model, that leave what their null row leaves, which `nulls` names, by case."""
-    left = white.groupby(["label", "source_model", "case_id", "patient_id"], observed=True)[SCORE].mean()
-    for (attack, model), null in nulls.items():
-        gap = (left[attack, model] - left[null, model]).reset_index().assign(number=0)
-        for row in t_intervals(gap, ["number"], SCORE).to_dict("records"):
-            if is_none(row["mean"], row["low"], row["high"]):
-                yield attack, model
+def _bracket(white: pd.DataFrame, null: Mapping[Hashable, Any]) -> str:
+    """Writes what a null row leaves, after = if its attack leaves the same, paired by case."""
+    of_model = white[white["source_model"] == null["source_model"]]
+    left = of_model.groupby(["label", "case_id", "patient_id"], observed=True)[SCORE].mean()
+    gap = (left[null["base"]] - left[null["label"]]).reset_index().assign(number=0)
+    gaps = t_intervals(gap, ["number"], SCORE)[["mean", "low", "high"]].itertuples(index=False, name=None)
+    return f" ({'= ' if any(is_none(*each) for each in gaps) else ''}{points(null[SCORE])})"
 
 
 def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
