@@ -21,7 +21,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cli": 2430,  # run --fresh
         "core": 3673,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
         "data": 6785,  # channels by name, enhanced DICOM, maps in other axes
-        "engine": 4465,  # run --fresh; workers refuse what was not planned
+        "engine": 4467,  # run --fresh; workers refuse what was not planned
         "exchange": 1024,
         "job": 2729,  # labels that transforms change are matched to outputs
         "metrics": 1437,  # weights are checked when read
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62035, "tests": 65637}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 62036, "tests": 65633}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
