@@ -316,10 +316,10 @@ def entry_rows(entry: BoardEntry) -> pd.DataFrame:
 
 
 def audit_word(entry: BoardEntry) -> str:
-    """The verdict of an entry's audit in a word."""
+    """The verdict of an entry's audit in a word, with the number of checks that hold."""
     evidence = checks.gathered([entry.store], index_keys(entry.store.job()["index"]))
     (verdict,) = checks.verdicts(checks.audited(evidence))
-    return verdict.verdict
+    return verdict.label
 
 
 def board_matrix(folder: Path = ENTRIES) -> str:

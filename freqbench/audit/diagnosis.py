@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from torch import Tensor
@@ -17,11 +16,12 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.core.files import node_cache, storage
 from freqbench.core.machine import versions
 from freqbench.core.names import ALIASES, home_of
+from freqbench.core.terminal import amount
 from freqbench.data import DATASETS
 from freqbench.data.layouts import Layout
 from freqbench.data.layouts import recognise as recognise_layout
 from freqbench.engine import provenance
-from freqbench.job.fit import FIRST, Clean, assumptions, facts_on, shortfall
+from freqbench.job.fit import FAR, FIRST, Clean, assumptions, facts_on, mean_error, shortfall, space_notes
 from freqbench.job.plan import READ_FIRST, data_check
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import prefix_errors
@@ -39,9 +39,18 @@ from freqbench.pipelines import Pipeline
 Lines = Iterator[tuple[str, str]]
 
 
+class Wrong(str):
+    """A line that says that a network does not fit its job, or that nothing tells."""
+
+    __slots__ = ()
+
+
 def diagnose(data: str | None, checkpoint: str | None, job: JobSpec | None, where: str = "job") -> tuple[Lines, bool]:
-    """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine: returns names
-    with lines, and true if nothing is wrong. Raises UserError for a job without a checkpoint, or an invalid one."""
+    """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine.
+
+    Returns names with lines, and true if nothing is wrong; what only a line tells is Wrong. Raises UserError for a job
+    without a checkpoint, or an invalid one.
+    """
     if checkpoint:
         return _checkpoint(checkpoint, job, where), True
     if job:
@@ -92,7 +101,7 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
         facts = [*_facts(alone)] if source_of(reader).weights else []  # refuses before anything is said
         yield from (("checkpoint", f"{path}: read as {reader}"), *facts)
     else:
-        yield from _contents(path)
+        yield from _contents(path, entry)
         if entry is None and not read_metadata(path):
             yield from _assumed_of(path)
     if job and entry:
@@ -127,7 +136,7 @@ def _facts(entry: ModelEntry) -> Lines:
     yield from (("note", note) for note in facts.notes)
 
 
-def _contents(path: str) -> Lines:
+def _contents(path: str, entry: ModelEntry | None) -> Lines:
     local = storage.fetch(checkpoints.locate(path))
     weights = checkpoints.read_state_dict(path, as_written=True)
     key, _ = checkpoints.unwrap(checkpoints.read_content(path))
@@ -151,19 +160,19 @@ def _contents(path: str) -> Lines:
     else:
         yield "architecture", f"{arch} ({MODELS[arch].title})" + ("" if metadata else ", by its keys")
         yield "migration", "none: freqbench wrote it" if metadata else _migration(arch, bare)
-        yield from [] if metadata else _arguments(arch, bare)
+        yield from [] if metadata else _arguments(arch, bare, entry.args if entry else {})
 
 
-def _arguments(arch: str, weights: Mapping[str, Tensor]) -> Lines:
-    """Shows the arguments that the weights of an architecture show, and those that a job has to state."""
+def _arguments(arch: str, weights: Mapping[str, Tensor], stated: Mapping[str, Any]) -> Lines:
+    """Shows the arguments that the weights of an architecture show, and those that a job has to state and does not."""
     found = infer_args(arch, weights)
     if found.args:
         yield "args", f"read off its weights: {', '.join(f'{name} {value}' for name, value in found.args.items())}"
     if found.in_channels and found.out_channels:
         yield "channels", f"{found.in_channels} in, {found.out_channels} classes out"
-    if untraced := [name for name in UNTRACED.get(arch, ()) if name not in found.unclear]:
+    if untraced := [name for name in UNTRACED.get(arch, ()) if name not in (*found.unclear, *stated)]:
         yield "no trace", f"{', '.join(untraced)}: weights load with any value: state args if not the default"
-    if asked := ", ".join(f"args.{name}" for name in open_args(arch, {}, found)):
+    if asked := ", ".join(f"args.{name}" for name in open_args(arch, stated, found)):
         yield "to state", f"{asked}: the weights do not show what it was trained with"
 
 
@@ -242,7 +251,7 @@ def _entry(job: JobSpec, checkpoint: str, where: str) -> ModelEntry:
 
 
 def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
-    """Scores the first clean case by foreground Dice under each possible migration, and concludes."""
+    """Scores the first clean cases by foreground Dice under each possible migration, and concludes."""
     number, written = next(
         (i, each) for i, each in enumerate(job.datasets) if each.name in (entry.datasets or [each.name])
     )
@@ -250,13 +259,16 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     with prefix_errors(f"{where}: datasets[{number}]"):
         dataset.require_labels("clean Dice", "which it is a score against")
         refs = dataset.refs()
-    first = list({ref.patient_id: ref for ref in reversed(refs)}.values())[::-1][: FIRST if entry.expected_dice else 1]
+    candidates = _candidates(entry)
+    number_of = FIRST if entry.expected_dice or len(candidates) > 1 else 1
+    first = list({ref.patient_id: ref for ref in reversed(refs)}.values())[::-1][:number_of]
     with prefix_errors(f"{where}: models[{job.models.index(entry)}]"):
         facts = facts_on(entry, dataset, refs)
     yield from (("found", each) for each in facts.found)
+    yield from (("note", line) for line in space_notes(dataset))
     yield from (("assumed", str(each)) for each in assumptions(entry, facts, dataset, written.own))
     scores = dict[str | None, dict[tuple[str, str], float]]()
-    for migration in _candidates(entry):
+    for migration in candidates:
         with prefix_errors(f"{where}: models[{job.models.index(entry)}]"):
             changed = entry.model_copy(update={"migration": migration})
             fitted = facts_on(changed, dataset, refs)
@@ -280,15 +292,23 @@ def _candidates(entry: ModelEntry) -> list[str | None]:
 
 
 def _verdict(entry: ModelEntry, clean: Mapping[str | None, Clean]) -> str:
-    """Concludes from the clean Dice of the first cases, by migration."""
+    """Concludes from the clean Dice of the first cases, by migration; Wrong unless it speaks for the job as it is."""
     scored = {name: {case: dice for case, dice in of.items() if not math.isnan(dice)} for name, of in clean.items()}
     if not all(scored.values()):  # Dice of the foreground
-        return "none: the label of this case has no class of the foreground"
-    best = max(scored, key=lambda migration: fmean(scored[migration].values()))
+        return Wrong("none: the label of this case has no class of the foreground")
+    best, *rest = sorted(scored, key=lambda migration: -mean_error(scored[migration])[0])
     if short := shortfall(entry.expected_dice, scored[best]):
-        return short
-    if len(scored) == 1:
+        return Wrong(short)
+    if not rest:
         return "it is as high as is expected"
+    ahead, error = mean_error({case: dice - scored[rest[0]][case] for case, dice in scored[best].items()})
+    by = f"by {ahead:.3f} of Dice on {amount(len(scored[best]), 'case')}"
+    if round(ahead, 9) <= max(2 * error, FAR):
+        limit = f"two standard errors (each {error:.3f}) and {FAR}" if error < math.inf else f"{FIRST} patients"
+        text = f"cannot tell: migration: {best} is ahead of {rest[0]} {by}, which needs more than {limit}"
+        if entry.migration:
+            return f"{text}; the job's {entry.migration} stands"
+        return Wrong(f"{text}: ask whoever trained {entry.name} for the release of MONAI")
     if entry.migration == best:
-        return f"migration: {best} fits better, and the job has it"
-    return f"migration: {best} fits better: put it into the job, beside the checkpoint of {entry.name}"
+        return f"migration: {best} fits better {by}, and the job has it"
+    return Wrong(f"migration: {best} fits better {by}: put it into the job, beside the checkpoint of {entry.name}")

@@ -58,10 +58,7 @@ Classes = Sequence[list[int]]  # labels of each class; IGNORED is of the class t
 MEDPY, MONAI, SKIMAGE, LPIPS = "medpy", "monai", "scikit-image", "lpips"
 DIGITS = 8  # of a row's id, enough for `reproduce --row`
 INCOMPLETE = "label maps: rows of classes are missing or double"
-NOT_SAVED = "label maps: those of the target are not saved"
-IN_FILE = "label maps: scores are on the grid of the case's file, saved maps on that of the network"
-OTHER_GRID = "label maps: the target has another grid than the source, whose label is saved"
-NO_TRUTH = "label maps: the target is held to its prediction without a draw, which is not saved"
+NOT_SAVED = "label maps: those that are scored are not saved"
 
 
 @dataclass
@@ -166,28 +163,24 @@ def _classes(place: str, number: int) -> Classes:
 
 
 def _pairs(row: Row, place: str) -> dict[str, Pair] | str:
-    """Reads the label maps of the attacked volume and of the clean one (`_clean`); a reason where they are not saved.
-
-    Under `reference: prediction` the saved label is the source's prediction, and a target is held to its own.
-    """
+    """Reads the label maps of the attacked volume and of the clean one (`_clean`); a reason if they are not saved."""
     files = storage.list_files(place, layout.SUFFIX)
+    if (scored := layout.scored_maps(row["target_model"])) in files:
+        path = storage.join(place, scored)
+        spacing = nibabel_files.read_header(storage.fetch(path), multichannel=True).spacing
+        label, clean, moved, attacked = saved_volumes.read_volume(path).numpy()
+        return {"": (attacked, moved, spacing), "_clean": (clean, label, spacing)}
     maps = layout.predictions(files).get(row["target_model"], {})
-    if row["scored_on"] == "file":
-        return IN_FILE
-    if len(maps) < 2:
+    is_own = row["reference"] == "label" or row["target_model_id"] == row["source_model_id"]
+    if len(maps) < 2 or row["scored_on"] == "file" or not is_own:
         return NOT_SAVED
-    truth = layout.LABEL
-    if row["reference"] == "prediction" and row["target_model_id"] != row["source_model_id"]:
-        if "smoothing" in (row["target_defence"] or ""):
-            return NO_TRUTH
-        truth = maps[layout.ON_CLEAN]
-    moved = layout.MOVED_LABEL if layout.MOVED_LABEL in files else truth
+    of_attacked = layout.MOVED_LABEL if layout.MOVED_LABEL in files else layout.LABEL
     pairs: dict[str, Pair] = {}
-    for suffix, kind, of_kind in (("", layout.ON_ADVERSARIAL, moved), ("_clean", layout.ON_CLEAN, truth)):
+    for suffix, kind, of_kind in (("", layout.ON_ADVERSARIAL, of_attacked), ("_clean", layout.ON_CLEAN, layout.LABEL)):
         paths = (storage.fetch(storage.join(place, name)) for name in (maps[kind], of_kind))
         pred, label = map(nibabel_files.read_header, paths)
         if pred.shape != label.shape or not np.allclose(pred.affine, label.affine):
-            return OTHER_GRID
+            return NOT_SAVED
         pairs[suffix] = image_files.read_integers(pred), image_files.read_integers(label), label.spacing
     return pairs
 
@@ -299,7 +292,10 @@ def perceptual_network() -> Any:
 
 
 def show_comparison(comparison: Comparison, out: str, console: Console) -> bool:
-    """Prints the largest difference of each column, and what was left out; returns True if none is beyond tolerance."""
+    """Prints the largest difference of each column, and what was left out.
+
+    Returns True if something was compared, nothing was left out, and no difference is beyond its tolerance.
+    """
     title = f"{out}: largest differences of {comparison.rows} of {comparison.saved} saved rows from other libraries"
     table = Table(title=title)
     for text in ("column", "reference", "rows", "differs by", "allowed"):
@@ -315,4 +311,5 @@ def show_comparison(comparison: Comparison, out: str, console: Console) -> bool:
     lines = [f"{count} rows without their {text}" for text, count in comparison.left_out.items()]
     lines += [f"by {', '.join(f'{library} {version(library)}' for library in used)}"] if used else []
     console.print("\n".join(lines), soft_wrap=True)
-    return not any(each.beyond for each in comparison.agreements.values())
+    is_whole = bool(comparison.agreements) and not comparison.left_out
+    return is_whole and not any(each.beyond for each in comparison.agreements.values())

@@ -191,8 +191,10 @@ def reproduce(
     The exit code is 1 if there are any. Nothing is stored.
     """
     from freqbench.audit import reproduce
-    from freqbench.core.plugins import trusting
+    from freqbench.core.plugins import import_beside, trusting
 
+    if trust_code:
+        import_beside()
     spec = common.stored_job(out, job, trust_code) if job else None
     with trusting(trust_code or bool(spec and spec.trust_code)):
         counts = reproduce.reproduce(out, row, count, seed, spec, common.console())

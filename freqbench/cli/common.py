@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from freqbench.core import plugins
 from freqbench.core.errors import UserError, installing, unknown
 from freqbench.core.machine import pause_gc
 from freqbench.core.names import job_file, packaged_jobs
@@ -223,7 +224,9 @@ def any_job_of(path: str, overrides: list[str] | None, trusted: bool) -> "JobSpe
         from freqbench.job import schema
 
         job = schema.load_any(path, overrides or ())
-        job = job.model_copy(update={"trust_code": True}) if trusted else job
+        if trusted or job.trust_code:
+            plugins.import_beside(path)
+            job = job.model_copy(update={"trust_code": True})
         if isinstance(job, schema.JobSpec):
             schema.require_sound(job)
         return job
@@ -246,6 +249,8 @@ def stored_job(out: str, path: str | None, trusted: bool, overrides: Sequence[st
     if path:
         job = job_of(job_file(path), list(overrides), trusted)
         return matching.match_budgets(link.present(job), out, say, compute=False)
+    if trusted:
+        plugins.import_beside()
     return schema.stored_job(Store(out).job().get("spec"), trusted, f"{out}/run.json", overrides).copy_named(out)
 
 

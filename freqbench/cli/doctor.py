@@ -35,6 +35,7 @@ def doctor(
         lines, is_sound = diagnosis.diagnose(data, checkpoint, spec, str(job))
         for name, finding in lines:
             common.say(f"{name + ':':<16} {finding}")
+            is_sound &= not isinstance(finding, diagnosis.Wrong)
     if not is_sound:
         raise typer.Exit(common.EXIT_FAILED)
 

@@ -2,16 +2,20 @@
 
 import importlib
 import importlib.metadata
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from freqbench.core.errors import UserError
 
 TABLES = ("attacks", "datasets", "models", "metrics")
 _TRUSTED = ContextVar("trusted", default=False)
+BESIDE: list[str] = []
+"""Folders whose modules jobs may name, which Python searches after all others."""
 
 
 def names_class(text: str) -> bool:
@@ -57,6 +61,14 @@ def trusting(trusted: bool = True) -> Iterator[None]:
         _TRUSTED.reset(token)
 
 
+def import_beside(job: str = "") -> None:
+    """Lets modules in the current folder, and beside a trusted job's file, be imported, after all that is installed."""
+    for folder in map(str, (Path.cwd(), Path(job).resolve().parent) if job else (Path.cwd(),)):
+        if folder not in sys.path:
+            sys.path.append(folder)
+            BESIDE.append(folder)
+
+
 def is_trusted() -> bool:
     """True if third-party code may run here."""
     return _TRUSTED.get()
@@ -72,7 +84,7 @@ def require_trust(what: str) -> None:
 
 
 def load_class(path: str, base: type) -> type[Any]:
-    """Returns the subclass of `base` that `module:Class` names, imported as Python does (installed, or on PYTHONPATH).
+    """Returns the subclass of `base` that `module:Class` names, imported as Python does (see `import_beside`).
 
     Raises UserError if it is not trusted, not importable, missing, not a subclass, or abstract.
     """
@@ -86,8 +98,8 @@ def load_class(path: str, base: type) -> type[Any]:
     except BaseException as error:  # importing a module runs it, and it may raise anything
         got = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise UserError(
-            f"{path}: expected a module that can be imported, got {' '.join(got.split())}: install it, set PYTHONPATH, "
-            "or fix it"
+            f"{path}: expected a module that can be imported, got {' '.join(got.split())}: install it, put "
+            "it beside the job, set PYTHONPATH, or fix it"
         ) from error
     if not (isinstance(cls, type) and issubclass(cls, base)):
         got = "no such name" if cls is None else repr(cls)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from freqbench.core.identity import digest as digest
+from freqbench.core.input_space import Preprocess as Preprocess
 from freqbench.core.types import CaseRef as CaseRef
 from freqbench.core.types import NativeCase as NativeCase
 from freqbench.data.base import Dataset as Dataset

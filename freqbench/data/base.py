@@ -3,6 +3,7 @@
 import abc
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
@@ -25,6 +26,8 @@ from freqbench.pipelines import AnySpace
 ClassName = Annotated[str, Field(min_length=1)]
 Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
 
+AS_GIVEN = Preprocess(intensity={"window": (0.0, 1.0)}, crop_foreground=False)
+"""The space of a class that states none: intensities from 0 to 1, and the extent, stay."""
 MATCH_S = 0.2  # a match takes microseconds, but by some patterns, such as (a+)+$, years; memory grows meanwhile
 
 
@@ -109,7 +112,9 @@ class Dataset(Strict, abc.ABC):
     def whole_recipe(self) -> dict[str, Any]:
         """Returns the recipe, a `reference` other than the label, and the code of a class of another package."""
         agreement = {} if self.reference == "label" else {"reference": self.reference}
-        return {**self.recipe(), **agreement, **provenance(type(self))}
+        foreign = provenance(type(self))
+        as_given = {"space": AS_GIVEN.identity()} if foreign and self.is_as_given else {}
+        return {**self.recipe(), **agreement, **foreign, **as_given}
 
     @abc.abstractmethod
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
@@ -157,13 +162,30 @@ class Dataset(Strict, abc.ABC):
 
     @property
     def space(self) -> Preprocess:
-        """The space in which cases are attacked and scored, unless a model has its own."""
-        return Preprocess()
+        """The space in which cases are attacked and scored, unless a model has its own: here as `native` gives them."""
+        return AS_GIVEN
+
+    @property
+    def is_as_given(self) -> bool:
+        """True if the class states no `space`."""
+        return type(self).space is Dataset.space
 
     def load(self, ref: CaseRef, space: AnySpace | None = None) -> Case:
-        """Reads (see `native`) and preprocesses one case of any split; `space` is a model's own, None the dataset's."""
-        space = space or self.space
-        return prepare(self.native(ref), space, classes=self.classes)
+        """Reads (see `native`) and preprocesses one case of any split; `space` is a model's own, None the dataset's.
+
+        Raises DataError for intensities beyond 0 to 1 where neither a model nor the class states a space.
+        """
+        space, native = space or self.space, self.native(ref)
+        if not (self.is_as_given and space == AS_GIVEN):
+            return prepare(native, space, classes=self.classes)
+        low, high = (float(bound) for bound in native.image.aminmax())
+        if not 0 <= low <= high <= 1:
+            raise DataError(
+                f"{self.name}: {ref.case_id}: expected intensities from 0 to 1 of a class that states no `space`, got "
+                f"{low:g} to {high:g}: give it one that says which become 0 and 1, such as Preprocess(intensity="
+                "{'window': [-175, 250]}, crop_foreground=False)"
+            )
+        return replace(prepare(native, space, classes=self.classes), off_scale=())
 
     def faults(self, ref: CaseRef, space: AnySpace) -> Iterator[str]:
         """Yields one line per problem with a case's intensities in a space. Synthetic datasets yield none."""

@@ -189,7 +189,7 @@ def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: C
     if not lines and misfit is None:
         return None
     facts: dict[str, Any] = {"dataset": dataset.name, "target_model_id": target.model_id, "cases": len(made)}
-    facts |= {"dice": fit.mean_of(clean) if is_scored else None, "proof": proof or None}
+    facts |= {"dice": fit.mean_error(clean)[0] if is_scored else None, "proof": proof or None}
     return Judgement(
         target=target,
         line="; ".join(lines),

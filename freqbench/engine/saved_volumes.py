@@ -48,6 +48,15 @@ def _own_folder(root: str, cell: Cell, ref: CaseRef) -> str:
     return place
 
 
+def save_scored(
+    root: str, cell: Cell, ref: CaseRef, target: str, maps: Tensor, affine: npt.NDArray[np.float64]
+) -> None:
+    """Writes the maps that a target's scores are of (`layout.scored_maps`), if not on the volume's grid."""
+    write(
+        storage.join(_own_folder(root, cell, ref), layout.scored_maps(target)), cell.dataset.classes.shown(maps), affine
+    )
+
+
 def find_saved(root: str) -> Callable[[Cell, CaseRef], bool]:
     """Returns a function that is true if a cell's volume of a case lies below `root`, from one listing for all."""
     there = {storage.join(root, path) for path in storage.list_below(root, FACTS)}

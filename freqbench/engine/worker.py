@@ -260,6 +260,10 @@ class Worker:
         if self.spec.volumes and (cell.saves or self.spec.reuse):
             with self._time_loading():
                 self.keep(partial(volumes.save_prediction, self.spec.volumes, cell, seen, target.name, *label_maps))
+                if isinstance(clean.truth, FileLabel) or not is_own:
+                    maps = torch.stack([clean.truth.label[0], clean.judged, scores.maps.label, scores.maps.pred])
+                    place = self.spec.volumes, cell, unit.ref, target.name
+                    self.keep(partial(volumes.save_scored, *place, maps, clean.truth.affine))
         seconds = time.perf_counter() - started
         return _OnTarget(target=target, scores=scores, label_maps=label_maps, seconds=seconds)
 

@@ -91,8 +91,9 @@ class Derivation:
 
 
 def made_kind(dataset: Dataset) -> str:
-    """Returns the kind of object for cases that are no DICOM: CT if intensities are scaled by a window, else MR."""
-    return CT if parse_intensity(dataset.space.intensity).kind == "window" else MR
+    """Returns the kind of object for cases that are no DICOM: CT if a window of negative intensities scales them."""
+    scaling = parse_intensity(dataset.space.intensity)
+    return CT if scaling.kind == "window" and scaling.low < 0 else MR
 
 
 def require_packages() -> None:

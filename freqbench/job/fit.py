@@ -11,6 +11,7 @@ from typing import Literal
 
 from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
+from freqbench.core.plugins import is_foreign, path_of
 from freqbench.core.terminal import amount
 from freqbench.core.types import IGNORED, CaseRef
 from freqbench.data import Dataset
@@ -188,6 +189,17 @@ def _assume_space(entry: ModelEntry, facts: Facts, dataset: Dataset, stated: Col
             yield Assumption("model" if own else "dataset", key, getattr(space, key), why)
 
 
+def space_notes(dataset: Dataset) -> Iterator[str]:
+    """Yields a line on what is done to the cases of another package's class, which has no keys of preprocessing."""
+    if is_foreign(cls := type(dataset)) and "intensity" not in cls.model_fields:
+        if dataset.is_as_given:
+            told = "states no `space`: its volumes, from 0 to 1, are neither scaled nor cropped"
+        else:
+            keys = dataset.space.model_dump(mode="json", exclude_none=True, exclude={"axes"})
+            told = f"states what is done to its volumes, as `space`: {json.dumps(keys)[1:-1]}".replace('"', "")
+        yield f"{dataset.name}: {path_of(cls)} {told}"
+
+
 def note_of(name: str, found: Sequence[Assumption]) -> Iterator[str]:
     """Yields one line on all that is assumed of a model, if anything is."""
     if found:
@@ -205,45 +217,43 @@ def words_on_clean(model: ModelSpec, dataset: str, assumed: Mapping[tuple[str, s
     return f"{amount(len(found), 'value')} assumed ({', '.join(found)})" if found else "stated"
 
 
-def mean_of(clean: Clean) -> float:
-    """Returns the mean over patients of the mean over a patient's cases."""
-    return statistics.fmean(_of_patients(clean))
+def mean_error(values: Clean) -> tuple[float, float]:
+    """Returns the mean over patients, each with the mean of the patient's cases: they are no independent draws.
+
+    Its standard error comes second; it is infinite for fewer than FIRST patients.
+    """
+    patients = defaultdict[str, list[float]](list)
+    for (patient, _), value in values.items():
+        patients[patient].append(value)
+    means = [*map(statistics.fmean, patients.values())]
+    error = statistics.stdev(means) / math.sqrt(len(means)) if len(means) >= FIRST else math.inf
+    return statistics.fmean(means), error
 
 
 def figure(expected: float | None, clean: Clean) -> str:
     """Words the clean foreground Dice, the mean over patients, and the one that is expected."""
     wanted = "" if expected is None else f", expected_dice {expected:g}"
-    return f"clean foreground Dice {mean_of(clean):.3f} ({amount(len(clean), 'case')}){wanted}"
+    return f"clean foreground Dice {mean_error(clean)[0]:.3f} ({amount(len(clean), 'case')}){wanted}"
 
 
 def shortfall(expected: float | None, clean: Clean) -> str | None:
     """Returns a line if the mean clean Dice is lower than is expected of a network that fits.
 
     That is LOW if nothing is `expected`; else `expected` less two standard errors, or half of it where fewer than
-    FIRST patients have no standard error to speak of, but FAR at least. A patient counts once, by the mean of the
-    patient's cases: they are no independent draws. Where `expected` is the truth, a mean over 3 to 10 patients is so
-    low in 0.4, 4, 7 and 3 % of all runs at most, if patients have a standard deviation of 0.03, 0.05, 0.1 and 0.2
-    (simulated from beta distributions of mean 0.87, judged after each patient).
+    FIRST patients have no standard error to speak of, but FAR at least. Where `expected` is the truth, a mean over 3 to
+    10 patients is so low in 0.4, 4, 7 and 3 % of all runs at most, if patients have a standard deviation of 0.03, 0.05,
+    0.1 and 0.2 (simulated from beta distributions of mean 0.87, judged after each patient).
     """
-    means = _of_patients(clean)
-    if not means:
+    if not clean:
         return None
-    mean, few = statistics.fmean(means), len(means) < FIRST
+    mean, error = mean_error(clean)
+    few = math.isinf(error)
     if expected is None:
         is_short, why = mean < LOW, f"below {LOW}, and no expected_dice says that it is the network's own"
     else:
-        error = 0.0 if few else statistics.stdev(means) / math.sqrt(len(means))
         is_short = round(expected - mean, 9) > max(expected / 2 if few else 2 * error, FAR)
         why = "below half of it" if few else f"lower by more than two standard errors (each {error:.3f}) and {FAR}"
     return f"{figure(expected, clean)}: {why}: {CAUSES}" if is_short else None
-
-
-def _of_patients(clean: Clean) -> list[float]:
-    """Returns the mean clean Dice of each patient."""
-    patients = defaultdict[str, list[float]](list)
-    for (patient, _), dice in clean.items():
-        patients[patient].append(dice)
-    return [*map(statistics.fmean, patients.values())]
 
 
 def unjudged_notes(entry: ModelEntry, dataset: Dataset) -> Iterator[str]:

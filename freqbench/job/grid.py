@@ -138,7 +138,7 @@ class Expansion:
                 if any(attack.needs_reference for attack, _ in attacks[i]):
                     dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
                 sourced.append([(*pair, learning_cases(dataset, pair[0], refs)) for pair in attacks[i]])
-        notes = [*_idle_keys(job), *(note for dataset in self._datasets for note in dataset.notes)]
+        notes = [*_idle_keys(job), *(note for each in self._datasets for note in (*each.notes, *fit.space_notes(each)))]
         table: list[Cell] = []
         assumed: dict[tuple[str, str], Sequence[fit.Assumption]] = {}
         witnesses = self._witnesses(cases)

@@ -33,7 +33,9 @@ MODELS = (
     "arXiv:1802.00420): its robustness is then not established, whatever the other tables show. A flag can also mean "
     "an attack in a bad setting, so the sentence names the first suspect. A model is flagged too where an attack with "
     "the same bounds leaves less than the store's strongest: its figures are then too kind, whatever its gradients "
-    "are. Checks of gradients compare only attacks that raise the same loss."
+    "are. Checks of gradients compare only attacks that raise the same loss. Beside the verdict stands how many checks "
+    "hold, of all: no sign needs at least a black-box search, noise of equal size, more steps and a random "
+    "start; with fewer a model is not checked."
 )
 NOTHING = "No row counts: all failed, or were left out of the tables for the reasons in the report."
 RUN = "For checks not made: freqbench audit OUT --plan lists the cells that they need, --run computes them."
@@ -84,7 +86,8 @@ def _sentence(name: str, group: Sequence[Finding]) -> str:
     names = list(dict.fromkeys(each.model or each.dataset for each in group))
     whom = ", ".join(names) if len(names) <= NAMED else amount(len(names), "network")
     if not name:
-        return f"{worst.verdict} for {whom}: {', '.join(dict.fromkeys(each.check for each in group))}."
+        statements = dict.fromkeys(CHECKS[each.check].should for each in group)
+        return f"{worst.verdict} for {whom}: {'; '.join(statements)}."
     about = f"; on {worst.model}: " if len(names) > 1 and worst.model else ": "
     return f"{titled(name)}. {worst.verdict.capitalize()} for {whom}{about}{worst.sentence}"
 
@@ -122,11 +125,11 @@ def short_sections(findings: tuple[Finding, ...]) -> list[Section]:
 
 def _belief_section(findings: tuple[Finding, ...], text: str, data: pd.DataFrame | None = None) -> Section:
     title, models = "Audit: can the numbers be believed?", verdicts(findings)
-    table = _table(models, "dataset", "model", "verdict", "sentence")
+    table = _table(models, "dataset", "model", "label", "sentence")
     return Section(title, table, text, data) if models else Section(title, text=NOTHING)
 
 
-_TITLES = {"should": "what should hold", "subject": "attack", "sentence": "what was found"}
+_TITLES = {"label": "verdict", "should": "what should hold", "subject": "attack", "sentence": "what was found"}
 
 
 def _table(rows: Sequence[Finding] | Sequence[ModelVerdict], *names: str) -> pd.DataFrame:

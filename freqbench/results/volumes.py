@@ -1,9 +1,10 @@
 """Names the folders and files of a store's volumes: one folder per cell and case below `volumes/`.
 
 volumes/ATTACK-SOURCE-CELL_ID/CASE-CASE_KEY/adversarial.nii.gz, clean, label, label_adversarial (where the attack moves
-labels), prediction_clean-TARGET, prediction_adversarial-TARGET, and attack.json, which is written last and marks the
-folder as complete. It states the intensities of the file that are 0 and 1. Of regions that overlap, label maps have a
-label for each set of regions, and it states the regions of each.
+labels), prediction_clean-TARGET, prediction_adversarial-TARGET, scored-TARGET (where scores are not on the volume's
+grid), and attack.json, which is written last and marks the folder as complete. It states the intensities of the file
+that are 0 and 1. Of regions that overlap, label maps have a label for each set of regions, and it states the regions of
+each.
 """
 
 from collections.abc import Iterable, Mapping
@@ -64,6 +65,11 @@ def cell_folder(attack: str, source: str, cell_id: str) -> str:
 def prediction(kind: str, target: str) -> str:
     """Name of the file of a target's label map, for ON_CLEAN or ON_ADVERSARIAL; raises as `cell_folder`."""
     return f"{kind}-{names.require_name(target, 'model')}{SUFFIX}"
+
+
+def scored_maps(target: str) -> str:
+    """Name of the file of what a target's scores are of, four maps: label and prediction, clean and attacked."""
+    return f"scored-{names.require_name(target, 'model')}{SUFFIX}"
 
 
 def whole(root: str) -> dict[tuple[str, str], str]:

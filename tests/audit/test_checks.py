@@ -140,8 +140,33 @@ def test_the_rival_of_a_search_is_the_strongest_on_the_same_cases() -> None:
 def test_a_flag_names_the_checks_and_no_more() -> None:
     (flagged, _) = verdicts(audited(evidence(both({**PLANTED["budget"], **PLANTED["square"]}))))
     assert flagged.verdict == "flagged"
-    assert flagged.sentence.startswith("flagged: budget, square (2 signs of masked gradients in 9 checks).")
-    assert "Not checked: zero_gradients, same_gradients, strongest." in flagged.sentence
+    fallen = "a larger budget hurts more; black-box does not beat gradients"
+    told = f"flagged: it does not hold that {fallen} (2 signs of masked gradients in 9 checks)."
+    assert flagged.sentence.startswith(told)
+    not_made = "gradients are not zero; gradients are the same twice; no attack with the same bounds is stronger"
+    assert f"Not checked: {not_made}." in flagged.sentence
+
+
+@pytest.mark.parametrize(
+    ("cell", "lacks"),
+    [
+        ("square", "a black-box search"),
+        ("noise", "noise of equal size"),
+        ("longer", "more steps"),
+        ("restarted", "a random start"),
+    ],
+)
+def test_a_model_without_a_check_that_decides_is_not_checked(cell: str, lacks: str) -> None:
+    """The signs are as few as in a whole evaluation, and one network alone has no order that restarts could change."""
+    whole, less = (verdicts(audited(evidence(healthy("m", but))))[0] for but in (None, {cell: None}))
+    assert (whole.verdict, whole.lacking) == ("no sign", ())
+    assert (less.verdict, less.lacking) == ("not checked", (lacks,))
+    assert f", which decides nothing without {lacks}. " in less.sentence
+
+
+def test_few_checks_are_counted() -> None:
+    (verdict,) = verdicts(audited(evidence([*rows("pgd"), *rows("fgsm")])))
+    assert verdict.label == "not checked (1 of 12)"
 
 
 def test_rows_without_scores_give_no_verdict() -> None:
@@ -204,7 +229,8 @@ def test_a_check_that_has_its_rows_is_not_one_that_an_audit_may_make() -> None:
     ("uniform", "verdict", "told"),
     [
         (85, "holds", "The optimisation adds 15.0 points"),
-        (70.1, "in doubt", "is not clearly more than 0.5"),
+        (70.1, "in doubt", "It did nothing that its null row does not do: 0.1 points"),
+        (70.45, "in doubt", "is not clearly more than 0.5"),
         (60, "violated", "takes 10.0 points of damage away"),
     ],
 )
@@ -393,13 +419,14 @@ def test_each_budget_is_a_claim_of_its_own() -> None:
 
 def test_a_fallen_claim_flags_its_model_beside_flags_of_gradients() -> None:
     model, added = verdict_of(PGD, planted("horizon", 55.1)), "a stronger attack with the same bounds is known"
+    fallen = "flagged: it does not hold that no attack with the same bounds is stronger"
     assert (model.verdict, model.flags) == ("flagged", ())
     assert model.sentence.startswith(
-        f"flagged: strongest ({added}; no check of gradients was made). linf eps=8/255: pgd eps=8/255 leaves 62.4"
+        f"{fallen} ({added}; no check of gradients was made). linf eps=8/255: pgd eps=8/255 leaves 62.4"
     )
     model = verdict_of([*PGD, *planted("twice", 70)], planted("horizon", 55.1))
     assert model.flags == ("budget",)
-    assert f"flagged: strongest, budget ({added}; 1 sign of" in model.sentence
+    assert f"{fallen}; a larger budget hurts more ({added}; 1 sign of" in model.sentence
 
 
 def test_an_attack_of_the_store_that_another_beats_at_equal_passes_is_named_and_no_more() -> None:

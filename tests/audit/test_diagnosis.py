@@ -13,19 +13,24 @@ from models import nnunet_folder
 from tiny_job import ARGS, ROI, expanded, save_weights, small, write
 
 from freqbench import models
-from freqbench.audit.diagnosis import diagnose
+from freqbench.audit import diagnosis
+from freqbench.audit.diagnosis import Wrong, diagnose
 from freqbench.core import config
 from freqbench.core.errors import UserError
+from freqbench.core.types import CaseRef
+from freqbench.data import Dataset
 from freqbench.job.fit import CAUSES
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import dice
+from freqbench.models import ModelSpec
 from freqbench.models.checkpoints.files import read_state_dict
 from freqbench.models.networks.construction import skeleton
 
 SWIN = {"feature_size": 12, "depths": [1, 1, 1, 1]}
 SEGRESNET = {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]}
 SIZE = (32, 32, 32)
+AGES = ("none", "monai-1.4")
 
 
 def said(checkpoint: Path | str | None, job: dict[str, Any] | None = None) -> list[tuple[str, str]]:
@@ -117,21 +122,53 @@ def dice_by_hand(job: dict[str, Any]) -> float:
 
 
 @pytest.mark.integration
-def test_the_clean_dice_of_a_swin_unetr_is_shown_under_both_and_the_better_one_is_to_be_put(swin: Path) -> None:
-    lines = said(swin, swin_job(swin))
-    expected = {name: dice_by_hand(swin_job(swin, migration=name)) for name in ("none", "monai-1.4")}
-    assert expected["none"] != expected["monai-1.4"]
-    assert [text for name, text in lines if name == "clean Dice"] == [
-        f"{value:.3f} under migration: {name} (swin on phantom_2000 of phantom, foreground)"
-        for name, value in expected.items()
+def test_ages_within_two_standard_errors_are_not_told_apart(swin: Path) -> None:
+    cases = {"datasets": [{"name": "phantom", "shape": [32, 32, 32], "cases": 3}]}
+    lines = said(swin, {**swin_job(swin, expected_dice=0.01), **cases})
+    expected = {name: dice_by_hand({**swin_job(swin, migration=name), **cases}) for name in AGES}
+    assert [text.split()[0] for name, text in lines if name == "clean Dice"][::3] == [
+        f"{value:.3f}" for value in expected.values()
     ]
-    best = max(expected, key=lambda name: expected[name])
-    assert lines[-1] == (
-        "verdict",
-        f"migration: {best} fits better: put it into the job, beside the checkpoint of swin",
-    )
-    stated = said("swin", swin_job(swin, migration=best))
-    assert stated[-1] == ("verdict", f"migration: {best} fits better, and the job has it")
+    assert lines[-1][1].startswith("cannot tell: migration: ")
+    assert isinstance(lines[-1][1], Wrong)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "stated", "word", "is_wrong"),
+    [
+        ([0.001, 0.001, 0.001], None, "cannot tell", True),
+        ([0.001, 0.001, 0.001], "monai-1.4", "cannot tell", False),
+        ([0.3, 0.02, -0.1], None, "cannot tell", True),  # two standard errors are 0.24
+        ([0.3], None, "cannot tell", True),
+        ([0.3, 0.28, 0.31], None, "migration: none fits better by 0.297", True),
+        ([0.3, 0.28, 0.31], "none", "migration: none fits better by 0.297", False),
+        ([0.3, 0.28, 0.31], "monai-1.4", "migration: none fits better by 0.297", True),
+    ],
+)
+def test_an_age_is_chosen_by_two_standard_errors(
+    monkeypatch: pytest.MonkeyPatch, swin: Path, ahead: list[float], stated: str | None, word: str, is_wrong: bool
+) -> None:
+    """The Dice are given: a network whose two ages differ so much would have to be trained."""
+
+    def given(dataset: Dataset, spec: ModelSpec, ref: CaseRef) -> float:
+        return 0.5 + (ahead[int(ref.case_id[-1])] if spec.migration != "monai-1.4" else 0)
+
+    monkeypatch.setattr(diagnosis, "clean_dice", given)
+    content = swin_job(swin, **({"migration": stated} if stated else {}))
+    content["datasets"] = [{"name": "phantom", "shape": [32, 32, 32], "cases": len(ahead)}]
+    name, verdict = said("swin", content)[-1]
+    assert (name, verdict.startswith(word), isinstance(verdict, Wrong)) == ("verdict", True, is_wrong)
+
+
+def test_arguments_that_a_job_states_are_not_to_state(tmp_path: Path) -> None:
+    """The strides of a UNet with residual units leave no trace in its weights."""
+    args = {"channels": [4, 8], "strides": [2], "num_res_units": 1, "act": "relu"}
+    torch.save(models.build("unet", 6, SIZE, args).state_dict(), tmp_path / "m.pt")
+    entry = {"name": "m", "arch": "unet", "checkpoint": str(tmp_path / "m.pt"), "roi": ROI, "expected_dice": 0.01}
+    asked = dict(said(tmp_path / "m.pt"))
+    stated = dict(said("m", small(models=[{**entry, "args": args}])))
+    assert {"to state", "no trace"} & {*asked}
+    assert not {"to state", "no trace"} & {*stated}
 
 
 @pytest.mark.integration
@@ -252,10 +289,17 @@ def test_a_bundle_that_cannot_be_fetched_is_refused_before_anything_is_said(
 
 def test_the_command_prints_it(tmp_path: Path, own: Path, bench: Bench) -> None:
     path = write(tmp_path, small(models=[{"name": "m", "checkpoint": str(own)}]))
-    out = bench("doctor", "--checkpoint", str(own), "--job", path)[1].splitlines()
-    assert [line.split(":")[0] for line in out] == [
+    code, out, _ = bench("doctor", "--checkpoint", str(own), "--job", path)
+    assert code == 0
+    assert [line.split(":")[0] for line in out.splitlines()] == [
         *("checkpoint", "weights", "metadata", "architecture", "migration", "clean Dice", "verdict")
     ]
+
+
+def test_the_exit_status_is_that_of_the_verdict(tmp_path: Path, own: Path, bench: Bench) -> None:
+    path = write(tmp_path, small(models=[{"name": "m", "checkpoint": str(own), "min_dice": 0.9}]))
+    code, out, _ = bench("doctor", "--checkpoint", "m", "--job", path)
+    assert (code, "it does not reach min_dice 0.9" in out) == (1, True)
 
 
 def test_the_diagnosis_tells_a_checkpoint_s_training_and_licence(tmp_path: Path) -> None:

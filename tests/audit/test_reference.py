@@ -1,17 +1,19 @@
 """Stored scores and those of other libraries agree; altered numbers are named, and what is not saved is left out."""
 
+import json
 import shutil
 from collections import ChainMap
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 from alterations import Rows, alter
 from command_line import Bench
-from tiny_job import SHAPE, execute, job
+from tiny_job import ARGS, ROI, SHAPE, execute, job
 
 from freqbench import metrics
 from freqbench.audit import reference
@@ -126,8 +128,8 @@ def without_predictions(store: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (on_another_grid, reference.OTHER_GRID),
-        (scored_in_files, reference.IN_FILE),
+        (on_another_grid, reference.NOT_SAVED),
+        (scored_in_files, reference.NOT_SAVED),
         (without_predictions, reference.NOT_SAVED),
     ],
 )
@@ -138,6 +140,59 @@ def test_label_maps_that_are_not_saved_are_left_out_and_volumes_are_compared(
     comparison = compare(Store(str(grid_copy)), 4)
     assert comparison.left_out == {reason: 4}
     assert {column for _, column, _ in comparison.agreements} == {"ssim", "ssim_body"}
+
+
+def test_maps_that_are_not_saved_fail_the_command(grid_copy: Path, bench: Bench) -> None:
+    scored_in_files(grid_copy)
+    code, out, _ = bench("verify", str(grid_copy), "--reference", "1")
+    assert (code, out.count(f"1 rows without their {reference.NOT_SAVED}"), out.count(" wrong")) == (1, 1, 0)
+
+
+@pytest.fixture(scope="module")
+def file_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows on the grid of anisotropic files in LAS, of a network on a coarser grid and of one that resamples anew."""
+    root = tmp_path_factory.mktemp("files")
+    draw, affine = np.random.default_rng(7), np.diag([-1.0, 1.5, 2.0, 1.0])
+    label = np.zeros((20, 18, 14), np.uint8)
+    label[4:11, 3:12, 3:10], label[12:17, 8:15, 4:11] = 1, 2
+    image = (100 * label + draw.normal(0, 20, label.shape)).astype(np.float32)
+    for name, voxels in (("image", image), ("label", label)):
+        nibabel.save(nibabel.Nifti1Image(voxels, affine), root / f"{name}.nii.gz")
+    listed = {"labels": {"0": "none", "1": "a", "2": "b"}, "test": [{"image": "image.nii.gz", "label": "label.nii.gz"}]}
+    (root / "dataset.json").write_text(json.dumps(listed))
+    data = {"name": "d", "loader": "decathlon", "root": str(root), "spacing": [2, 2, 2]}
+    entry = {"arch": "unet", "args": ARGS, "checkpoint": "random", "roi": ROI}
+    models = [{"name": "a", **entry}, {"name": "b", **entry, "preprocess": {"spacing": [2.5, 2.5, 2.5]}}]
+    changes = {"datasets": [data], "models": models, "targets": "all", "save_adversarial": "nifti", "score_on": "file"}
+    attack = {"name": "fgsm", "eps": "64/255"}
+    execute(job(**changes, attacks=[attack], metrics=["dsc", "hd95", "assd"]), root / "out")
+    return root / "out"
+
+
+def test_rows_on_the_grid_of_the_file_agree_with_every_library(file_store: Path) -> None:
+    comparison = compare(Store(str(file_store)), 99)
+    assert (comparison.rows, comparison.left_out) == (4, {})
+    expected = {("records", *source): 4 for source in and_clean(OF_CLASSES | OF_RECORDS)}
+    expected |= {("class_records", *source): 12 for source in and_clean(OF_CLASSES)}
+    assert {source: each.rows for source, each in comparison.agreements.items()} == expected
+    assert not beyond(comparison)
+
+
+def test_the_maps_that_were_scored_are_on_the_grid_of_the_file(file_store: Path) -> None:
+    """The label is the file's own, voxel by voxel, with its sides."""
+    paths = [*file_store.glob("volumes/*/*/scored-*.nii.gz")]
+    assert {path.name for path in paths} == {"scored-a.nii.gz", "scored-b.nii.gz"}
+    label = nibabel.load(file_store.parent / "label.nii.gz")
+    for saved in map(nibabel.load, paths):
+        assert np.array_equal(saved.get_fdata()[..., 0], label.get_fdata())
+        assert np.array_equal(saved.affine, label.affine)
+
+
+def test_an_altered_dice_of_a_row_on_the_grid_of_the_file_is_found(file_store: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(file_store, tmp_path / "out"))
+    alter(out, "records", lambda rows: rows[0].update(dsc_foreground=0.987))
+    altered = {source: number for source, (number, _) in beyond(compare(Store(str(out)), 99)).items()}
+    assert altered == {("records", "dsc_foreground", library): 1 for library in ("medpy", "monai")}
 
 
 def test_targets_are_held_to_their_own_predictions_under_reference_prediction(tmp_path: Path) -> None:

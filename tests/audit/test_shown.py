@@ -36,7 +36,8 @@ def flagged(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def test_a_report_says_what_is_flagged_and_why(flagged: Store, format: str) -> None:
     keys = {tuple(row[name] for name in KEY) for row in flagged.records().to_pylist()}
     text = " ".join(report([flagged], keys, format).split())
-    assert "flagged: budget (1 sign of masked gradients in " in text.replace("\\_", "_")
+    assert "flagged (6 of 12)" in text
+    assert "it does not hold that a larger budget hurts more (1 sign of masked gradients in " in text
     assert "a larger budget hurts more" in text
     assert "points more DSC" in text
 

@@ -75,7 +75,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "no such module": (
         "toy.nets:Tiny",
         "",
-        r"toy.nets:Tiny: expected a module that can be imported, got No module named 'toy.nets': install it, set",
+        r"toy.nets:Tiny: expected a module that can be imported, got No module named 'toy.nets': install it, put",
     ),
     "no such class": ("toy.net:Tinny", "", r"toy.net:Tinny: expected a subclass of .*\.Module, got no such name"),
     "another class": ("toy.data:Balls", "", r"toy.data:Balls: expected a subclass of .*, got <class 'toy.data.Balls'>"),

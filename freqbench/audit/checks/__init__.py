@@ -73,6 +73,15 @@ CHECKS: Mapping[str, AuditCheck] = {
 }
 
 
+DECIDING: Mapping[str, tuple[str, ...]] = {
+    "a black-box search": ("square",),
+    "noise of equal size": ("noise_linf", "noise_l2"),
+    "more steps": ("steps",),
+    "a random start": ("restarts",),
+}
+"""Comparisons without which a model has no verdict, by the checks any of which makes them."""
+
+
 def titled(name: str) -> str:
     """Returns a check's name and the statement that should hold, as every table shows them."""
     return f"{name}: {CHECKS[name].should}"
@@ -103,22 +112,38 @@ class ModelVerdict:
 
     @property
     def verdict(self) -> str:
-        """Verdict in a word: `flagged`, `in doubt`, `no sign`, or `not checked` if no check could be made."""
+        """Verdict in a word: `flagged`, `in doubt`, `no sign`, or `not checked` if a comparison of DECIDING lacks."""
         if self._names("violated"):
             return "flagged"
         if self._names("in doubt"):
             return "in doubt"
-        return "no sign" if self.checks["holds"] else "not checked"
+        return "not checked" if self.lacking else "no sign"
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Comparisons of DECIDING that were not made. Restarts of one network, which have no order to change, were."""
+        made = {name for verdict in ("violated", "in doubt", "holds") for name in self.checks[verdict]}
+        made |= {"restarts"} & {*self.checks["noted"]}
+        return tuple(words for words, names in DECIDING.items() if made.isdisjoint(names))
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Number of checks that hold, and of all."""
+        names = {verdict: set(self._names(verdict)) for verdict in VERDICTS}
+        return len(names.pop("holds").difference(*names.values())), len(set().union(*map(self._names, VERDICTS)))
+
+    @property
+    def label(self) -> str:
+        """The verdict with the number of checks that hold: `no sign (11 of 12)`."""
+        return "{} ({} of {})".format(self.verdict, *self.counts)
 
     @property
     def brief(self) -> str:
-        """The verdict in a line: the checks that it rests on, and how many hold and were not made."""
-        reasons = self._names("violated") or self._names("in doubt")
-        names = {verdict: set(self._names(verdict)) for verdict in VERDICTS}
-        total, others = set[str]().union(*names.values()), set[str]().union(*(names[v] for v in names if v != "holds"))
-        held = f"{len(total - others)} of {amount(len(total), 'check')} hold"
-        text = f"{self.verdict}{': ' if reasons else ''}{', '.join(reasons)}; {held}"
-        return f"{text}, {len(names['not checked'])} not made" if names["not checked"] else text
+        """The verdict in a line: the checks that it rests on or lacks, and how many hold and were not made."""
+        reasons = self._names("violated") or self._names("in doubt") or self.lacking
+        held, total = self.counts
+        text = f"{self.verdict}{': ' if reasons else ''}{', '.join(reasons)}; {held} of {amount(total, 'check')} hold"
+        return f"{text}, {len(unmade)} not made" if (unmade := {*self._names("not checked")}) else text
 
     @property
     def sentence(self) -> str:
@@ -135,18 +160,23 @@ class ModelVerdict:
             signs = "no check of gradients was made"
         if flagged := ("strongest",) * bool(fallen) + self.flags:
             stronger = "a stronger attack with the same bounds is known; " if fallen else ""
-            sentences = [f"flagged: {', '.join(flagged)} ({stronger}{signs}).", *fallen]
+            sentences = [f"flagged: it does not hold that {_statements(flagged)} ({stronger}{signs}).", *fallen]
         else:
-            sentences = [f"{signs[0].upper()}{signs[1:]}." if made else "Nothing could be checked."]
+            little = f", which decides nothing without {', '.join(self.lacking)}" if self.lacking else ""
+            sentences = [f"{signs[0].upper()}{signs[1:]}{little}." if made else "Nothing could be checked."]
         beside: tuple[Verdict, ...] = ("in doubt", "noted", "not checked") if flagged or made else ("in doubt", "noted")
         named = {verdict: self._names(verdict) for verdict in beside}
-        sentences += [f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in named.items() if names]
+        sentences += [f"{verdict.capitalize()}: {_statements(names)}." for verdict, names in named.items() if names]
         return " ".join(sentences)
 
     def _names(self, verdict: Verdict) -> tuple[str, ...]:
         """Checks of gradients with a verdict, and `strongest` for claims, which are never noted."""
         is_claim = verdict != "noted" and any(each.verdict == verdict for each in self.claims)
         return self.checks[verdict] + (("strongest",) if is_claim else ())
+
+
+def _statements(names: Iterable[str]) -> str:
+    return "; ".join(CHECKS[name].should for name in names)
 
 
 def may_be_made(finding: Finding) -> bool:

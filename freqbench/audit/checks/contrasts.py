@@ -140,6 +140,11 @@ def _is_total(on: Attacked, side: Side) -> bool:
     return float(_of(on, side, "fg").mean()) <= FAILURE
 
 
+def is_none(difference: float, low: float, high: float) -> bool:
+    """True for a paired difference that is none: at most POINTS, with an interval, if there is one, that holds 0."""
+    return abs(difference) <= POINTS and not (low > 0 or high < 0)
+
+
 def summed(judged: Sequence[Judged], statement: str) -> Finding:
     """Sums up all contrasts of a model in one finding: the gravest verdict, worded by its largest difference.
 

@@ -11,7 +11,17 @@ from dataclasses import replace
 import pandas as pd
 
 from freqbench.analysis.groups import NOISE, points
-from freqbench.audit.checks.contrasts import POINTS, Contrast, Judged, contrasted, is_close, judge, mean_drop, white_box
+from freqbench.audit.checks.contrasts import (
+    POINTS,
+    Contrast,
+    Judged,
+    contrasted,
+    is_close,
+    is_none,
+    judge,
+    mean_drop,
+    white_box,
+)
 from freqbench.audit.checks.evidence import Attacked, Setting
 from freqbench.audit.checks.findings import Finding, interval_text, unchecked
 
@@ -99,6 +109,8 @@ def credit(on: Attacked) -> Iterator[Finding]:
 def _share(nearest: Judged, drop: float, null_drop: float) -> str:
     bounds = interval_text(-nearest.found.high, -nearest.found.low)
     gain = -nearest.found.difference
+    if is_none(nearest.found.difference, nearest.found.low, nearest.found.high):
+        return f"It did nothing that its null row does not do: {gain:.1f} points ({bounds})."
     if nearest.verdict == "in doubt":
         return f"What the optimisation adds, {gain:.1f} points ({bounds}), is not clearly more than {POINTS:g}."
     if nearest.verdict != "holds":

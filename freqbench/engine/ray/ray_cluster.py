@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import psutil
 
 from freqbench.core.errors import EngineLost, UserError, one_line
+from freqbench.core.plugins import BESIDE
 from freqbench.engine.ray import ray_cleanup
 from freqbench.engine.resources import Node
 from freqbench.engine.retry import FULL
@@ -76,6 +77,8 @@ def own(cpus: int, meanwhile: Callable[[], None] = lambda: None) -> Iterator[Non
         **_folder_for_files(),
         **QUIET,
     }
+    if BESIDE:
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), *BESIDE)))
     options = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
     with ray_cleanup.nothing_left(mark), environment(variables):
         import ray

@@ -119,8 +119,9 @@ def check_audit(store: Store) -> Check:
     findings = checks.audited(evidence)
     if problems := [*_refusals(findings), *_lacking(evidence)]:
         return Check("audit", "wrong", " ".join(problems))
-    doubts = [f"{each.dataset}: {each.sentence}" for each in checks.verdicts(findings) if each.verdict == "in doubt"]
-    return Check("audit", "ok", "no sign of masked gradients or weak settings" if not doubts else " ".join(doubts))
+    open_ones = [each for each in checks.verdicts(findings) if each.verdict != "no sign"]
+    doubts = " ".join(f"{each.dataset}: {each.label}: {each.sentence}" for each in open_ones)
+    return Check("audit", "ok", doubts or "no sign of masked gradients or weak settings")
 
 
 def _refusals(findings: tuple[Finding, ...]) -> Iterator[str]:

@@ -300,6 +300,8 @@ class AuditedModel(Part):
     dataset: str
     model: str
     verdict: str
+    label: str
+    """The verdict with the number of checks that hold."""
     sentence: str
 
 

@@ -1,14 +1,17 @@
 """Shows a store in short, as a run ends: DSC under white-box attacks, the furthest one's transfer, and failures."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
 from freqbench.analysis import groups
 from freqbench.analysis.frames import plain
 from freqbench.analysis.groups import ATTACK, NULL_ROW, points
+from freqbench.analysis.statistics import t_intervals
 from freqbench.analysis.tables import CLEAN, failures
+from freqbench.audit.checks.contrasts import is_none
 from freqbench.core.errors import one_line
 from freqbench.core.terminal import amount
 from freqbench.reporting.render import Section
@@ -30,7 +33,8 @@ REASON_CHARACTERS = 100
 def overview(records: pd.DataFrame) -> list[Section]:
     """Shows by dataset the DSC that white-box attacks leave, the drop, one attack's transfer; failed and left-out rows.
 
-    A null row stands in brackets beside its attack, the lowest of several. Smallest changes follow by their size.
+    A null row stands in brackets beside its attack, the lowest of several, after = if the attack did nothing else.
+    Smallest changes follow by their size.
     """
     sections: list[Section] = []
     frame = groups.select_scored(records, ("ssim_body",))
@@ -54,11 +58,12 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     rows = groups.add_settings(plain(means), white)
     rows["base"] = rows["label"].str.replace(rf"{NULL_ROW}\S+", "", regex=True)
     is_beside = (rows["label"] != rows["base"]) & rows["base"].isin(rows["label"])
-    nulls = rows[is_beside].groupby(["base", "source_model"])[SCORE].min()
+    beside = rows[is_beside].dropna(subset=[SCORE])
+    nulls = beside.loc[beside.groupby(["base", "source_model"])[SCORE].idxmin()].to_dict("records")
+    brackets = {(row["base"], row["source_model"]): _bracket(white, row) for row in nulls}
     attacks = rows[~is_beside]
-    beside = nulls.reindex(pd.MultiIndex.from_frame(attacks[["label", "source_model"]]))
-    pairs = zip(attacks[SCORE], beside, strict=True)
-    cells = [points(score) + ("" if pd.isna(null) else f" ({points(null)})") for score, null in pairs]
+    keys = zip(attacks["label"], attacks["source_model"], strict=True)
+    cells = [points(score) + brackets.get(key, "") for score, key in zip(attacks[SCORE], keys, strict=True)]
     order = pd.MultiIndex.from_frame(attacks[ATTACK].drop_duplicates())
     wide = attacks.assign(cell=cells).pivot(index=ATTACK, columns="source_model", values="cell")
     wide = wide.reindex(order).fillna("")
@@ -74,12 +79,22 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     table["attack"] = table["attack"].where(~own, table["attack"] + OWN)
     of = white.dropna(subset=[SCORE])
     n = f"{amount(of['case_id'].nunique(), 'case')} of {amount(of['patient_id'].nunique(), 'patient')}"
-    brackets = "; in brackets that of the attack's null row" if len(nulls) else ""
+    told = "; in brackets that of the attack's null row" if brackets else ""
+    told += ", = where the attack did nothing else (paired over cases)" if "= " in "".join(brackets.values()) else ""
     over = "mean over the models" if len(wide.columns) > 1 else "from clean"
-    text = f"Foreground DSC x100, mean over {n}{brackets}; drop in points, {over}."
+    text = f"Foreground DSC x100, mean over {n}{told}; drop in points, {over}."
     text += f" {SIZE} is the size of the change, 100 for none: compare rows of equal size." if SIZE in table else ""
     text += f"{OWN} is this project's own form of the attack." if own.any() else ""
     yield Section(f"{dataset}: DSC under white-box attacks", table, text)
+
+
+def _bracket(white: pd.DataFrame, null: Mapping[Hashable, Any]) -> str:
+    """Writes what a null row leaves, after = if its attack leaves the same, paired by case."""
+    of_model = white[white["source_model"] == null["source_model"]]
+    left = of_model.groupby(["label", "case_id", "patient_id"], observed=True)[SCORE].mean()
+    gap = (left[null["base"]] - left[null["label"]]).reset_index().assign(number=0)
+    gaps = t_intervals(gap, ["number"], SCORE)[["mean", "low", "high"]].itertuples(index=False, name=None)
+    return f" ({'= ' if any(is_none(*each) for each in gaps) else ''}{points(null[SCORE])})"
 
 
 def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:

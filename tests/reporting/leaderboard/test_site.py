@@ -173,6 +173,14 @@ def test_pages_show_ranks_plots_and_links(site: Path, entered: Path) -> None:
         assert (site / link).exists(), link
 
 
+def test_the_audit_s_word_has_its_count_beside_it_and_leads_to_its_sentence(site: Path) -> None:
+    index, page = (site / "index.html").read_text(), (site / "entries" / "twin.html").read_text()
+    ((sentence, label),) = re.findall(r'<a href="entries/twin.html#audit" title="([^"]+)">([^<]+)</a>', index)
+    assert re.fullmatch(r"(no sign|not checked|in doubt) \(\d+ of 12\)", label)
+    assert f"balls: {label}.</b> {sentence}" in page
+    assert '<h2 id="audit">' in page
+
+
 @pytest.mark.parametrize(("count", "letter"), [(1, "a"), (18, "a"), (40, "a"), (40, "wide-name-")])
 def test_no_name_of_a_plot_lies_outside_its_picture(count: int, letter: str) -> None:
     names = [f"{letter * 4}{number}" for number in range(count)]

@@ -516,8 +516,8 @@ def test_a_flagged_model_is_read_in_the_audit_and_the_address_keeps_its_filter(t
     tab.click("#tab-audit")
     tab.wait_for_selector("#panel-audit table")
     models = tab.locator("#panel-audit table").first.inner_text()
-    assert "flagged" in models
-    assert "budget (1 sign of masked gradients" in models
+    assert "flagged (" in models
+    assert "a larger budget hurts more (1 sign of masked gradients" in models
     text = tab.locator("#panel-audit").inner_text()
     assert EVIL in text
     assert "leaves 5.0 points more DSC than" in text

@@ -31,7 +31,7 @@ EVERYWHERE: dict[str, tuple[type[BaseModel], ...]] = {
 IN_SCRIPTS: dict[str, dict[str, tuple[type[BaseModel], ...]]] = {
     "data": {"raw": (PageData, Frame)},
     "filters": {"summary": ()},
-    "audit": {"each": (schema.AuditFinding,), "clean": ()},
+    "audit": {"each": (schema.AuditFinding, schema.AuditedModel), "clean": ()},
     "overview": {"each": (schema.LeftOut, schema.Failures, schema.Sentence)},
     "drill": {"clean": ()},
     "loaded": {"clean": ()},

@@ -254,6 +254,23 @@ def test_a_null_row_stands_beside_its_attack_and_the_one_that_leaves_least_count
     assert "2 cases of 2 patients" in section.text
 
 
+@pytest.mark.parametrize(
+    ("attacked", "cell"),
+    [
+        ([0.44, 0.45, 0.44], "44.3 (= 44.3)"),
+        ([0.45, 0.44, 0.44], "44.3 (= 44.3)"),  # within noise: the interval of 1, -1 and 0 points holds 0
+        ([0.436, 0.446, 0.436], "43.9 (44.3)"),  # the same 0.4 points in each case
+        ([0.30, 0.60, 0.40], "43.3 (44.3)"),  # a point, and nobody knows
+    ],
+)
+def test_an_attack_that_does_what_its_null_row_does_did_nothing(attacked: list[float], cell: str) -> None:
+    pairs = {"none": attacked, "uniform": [0.44, 0.45, 0.44]}
+    rows = [vafa(control, case=case, dsc=dsc) for control, scores in pairs.items() for case, dsc in enumerate(scores)]
+    (section,) = overview(shown(*rows))
+    assert cells(section, "attack")["vafa q_max=20"][0] == cell
+    assert ("= where the attack did nothing else" in section.text) == ("=" in cell)
+
+
 def test_the_size_of_the_change_stands_beside_the_dsc_and_own_forms_are_marked() -> None:
     sizes = {"pgd": 0.99, "vafa_opt": 0.8}
     (section,) = overview(shown(*(row(name, dsc=0.5, dsc_clean=0.9, ssim_body=size) for name, size in sizes.items())))

@@ -3,12 +3,16 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from freqbench.data import CaseRef, Dataset, NativeCase, digest
+from freqbench.data import CaseRef, Dataset, NativeCase, Preprocess, digest
 
 
 class Balls(Dataset):
     class_names: ClassVar[tuple[str, ...]] = ("background", "ball")
     side: int = 20
+
+    @property
+    def space(self) -> Preprocess:
+        return Preprocess(intensity={"window": [0, 1.3]}, crop_foreground=False)
 
     def recipe(self) -> dict[str, Any]:
         return {"loader": "balls", "side": self.side}

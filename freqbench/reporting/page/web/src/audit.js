@@ -15,7 +15,7 @@ export function audit(panel, app) {
     table(
       "Masked gradients and claims, by model",
       [{ heading: "model" }, { heading: "dataset" }, { heading: "verdict" }, { heading: "what was found" }],
-      models.map((each) => [each.model, each.dataset, mark(each.verdict), each.sentence]),
+      models.map((each) => [each.model, each.dataset, mark(each.verdict, each.label), each.sentence]),
       { class: "prose" },
     ),
     h("h3", {}, "Checks"),
@@ -63,6 +63,6 @@ export function audit(panel, app) {
   return { update };
 }
 
-function mark(verdict) {
-  return h("span", { class: `verdict ${verdict.replaceAll(" ", "-")}` }, verdict);
+function mark(verdict, label = verdict) {
+  return h("span", { class: `verdict ${verdict.replaceAll(" ", "-")}` }, label);
 }
