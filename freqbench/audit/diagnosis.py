@@ -10,21 +10,24 @@ from typing import Any
 from torch import Tensor
 
 from freqbench.attacks import ATTACKS
-from freqbench.audit.first_case import clean_dice
+from freqbench.audit.first_case import clean_dice, held_and_found
+from freqbench.audit.unstated import INSTEAD, Log
 from freqbench.core.config import validate
+from freqbench.core.documents import yaml_line
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.files import node_cache, storage
 from freqbench.core.machine import versions
 from freqbench.core.names import ALIASES, home_of
 from freqbench.core.terminal import amount
-from freqbench.data import DATASETS
+from freqbench.data import DATASETS, Dataset, witnesses
 from freqbench.data.layouts import Layout
 from freqbench.data.layouts import recognise as recognise_layout
 from freqbench.engine import provenance
+from freqbench.engine.witness import percent, verdict
 from freqbench.job.fit import FAR, FIRST, Clean, assumptions, facts_on, mean_error, shortfall, space_notes
 from freqbench.job.plan import READ_FIRST, data_check
 from freqbench.job.schema import JobSpec, build_dataset
-from freqbench.job.sweep import prefix_errors
+from freqbench.job.sweep import DatasetEntry, prefix_errors
 from freqbench.metrics import lpips_weights
 from freqbench.models import MODELS, ModelEntry, brainchop, facts_of, read_metadata, resolve, source_of, zoo_names
 from freqbench.models.checkpoints import files as checkpoints
@@ -45,14 +48,28 @@ class Wrong(str):
     __slots__ = ()
 
 
-def diagnose(data: str | None, checkpoint: str | None, job: JobSpec | None, where: str = "job") -> tuple[Lines, bool]:
+def diagnose(
+    data: str | None,
+    checkpoint: str | None,
+    job: JobSpec | None,
+    where: str = "job",
+    predictions: str | None = None,
+    log: Log = lambda line: None,
+) -> tuple[Lines, bool]:
     """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine.
 
+    With `predictions` of the network's own code, or those of the job, its clean ones are held against them, and what
+    is another setting is sought, each trial a line of `log`.
+
     Returns names with lines, and true if nothing is wrong; what only a line tells is Wrong. Raises UserError for a job
-    without a checkpoint, or an invalid one.
+    without a checkpoint, or an invalid one, and for predictions without both.
     """
+    if predictions and not (checkpoint and job):
+        raise UserError(
+            "--predictions: expected --checkpoint and --job beside it, got less: init takes it without a job"
+        )
     if checkpoint:
-        return _checkpoint(checkpoint, job, where), True
+        return _checkpoint(checkpoint, job, where, predictions, log), True
     if job:
         raise UserError("--job: expected --checkpoint beside it, got none: give a file, or a model's name in the job")
     if data:
@@ -91,7 +108,7 @@ def _machine() -> Lines:
     yield "FREQBENCH_DATA", f"{root}: {', '.join(names) or nothing}"
 
 
-def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
+def _checkpoint(checkpoint: str, job: JobSpec | None, where: str, predictions: str | None, log: Log) -> Lines:
     """Describes a checkpoint; with a job, scores it on the first clean case."""
     entry = _entry(job, checkpoint, where) if job else None
     path = storage.filled_in(str(entry.path if entry else checkpoint), "--checkpoint")
@@ -105,6 +122,9 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
         if entry is None and not read_metadata(path):
             yield from _assumed_of(path)
     if job and entry:
+        if predictions or entry.predictions:
+            entry = entry.model_copy(update={"predictions": predictions or entry.predictions})
+            yield from _own_predictions(job, entry, where, log)
         yield from _clean_dice(job, entry, where)
 
 
@@ -250,12 +270,31 @@ def _entry(job: JobSpec, checkpoint: str, where: str) -> ModelEntry:
     raise UserError(f"{where}: {unknown('model or checkpoint', checkpoint, names)}")
 
 
-def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
-    """Scores the first clean cases by foreground Dice under each possible migration, and concludes."""
+def _own_predictions(job: JobSpec, entry: ModelEntry, where: str, log: Log) -> Lines:
+    """Holds a network against its own predictions, and names the settings that make them if the job's do not."""
+    _, _, dataset = _dataset_of(job, entry, where)
+    own = witnesses.find(str(entry.predictions), dataset, entry.name)
+    held, found = held_and_found(entry, dataset, own, log)
+    line = verdict(f"{entry.name} on {dataset.name}", held) if held else f"{entry.name} cannot be run as the job says"
+    yield "predictions", line if found is None else Wrong(line)
+    if found is not None:
+        yield "found", f"{percent(found.share)} alike after {found.trials} trials, {found.seconds:.0f} s"
+        yield from (("instead", word) for word in found.words if INSTEAD in word)
+        for of, keys in (("model", found.model), ("dataset", found.dataset)):
+            yield from ((f"{of} line", yaml_line(key, value)) for key, value in keys.items())
+
+
+def _dataset_of(job: JobSpec, entry: ModelEntry, where: str) -> tuple[int, DatasetEntry, Dataset]:
+    """Returns the first dataset of a job that a model is for, its entry and the number."""
     number, written = next(
         (i, each) for i, each in enumerate(job.datasets) if each.name in (entry.datasets or [each.name])
     )
-    dataset = build_dataset(written, f"{where}: datasets[{number}]")
+    return number, written, build_dataset(written, f"{where}: datasets[{number}]")
+
+
+def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
+    """Scores the first clean cases by foreground Dice under each possible migration, and concludes."""
+    number, written, dataset = _dataset_of(job, entry, where)
     with prefix_errors(f"{where}: datasets[{number}]"):
         dataset.require_labels("clean Dice", "which it is a score against")
         refs = dataset.refs()

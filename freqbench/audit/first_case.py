@@ -149,15 +149,28 @@ def _match(
     """Returns the settings under which a network's predictions are its own, and a line on how well they fit."""
     written = ModelEntry(**model)
     own = witnesses.find(str(written.predictions), dataset, written.name)
-    plain = Finding(model={}, dataset={}, share=0.0, words=(), trials=1, seconds=0.0)
-    with suppress(UserError):  # what the job says now may fit
-        held = _held(written, dataset, own)
-        if all(each.is_proven for each in held):
-            return replace(plain, share=min(each.share for each in held)), verdict(written.name, held)
-    found = unstated.find(written, dataset, own, modality, log)
-    changed = build_dataset({**entry, **found.dataset}, str(entry["name"]))
-    held = _held(ModelEntry(**{**model, **found.model}), changed, own)
+    held, found = held_and_found(written, dataset, own, log, modality)
+    if found is None:
+        found = Finding(model={}, dataset={}, share=min(each.share for each in held), words=(), trials=1, seconds=0.0)
+    else:
+        changed = build_dataset({**entry, **found.dataset}, str(entry["name"]))
+        held = _held(ModelEntry(**{**model, **found.model}), changed, own)
     return replace(found, share=min(each.share for each in held)), verdict(written.name, held)
+
+
+def held_and_found(
+    model: ModelEntry, dataset: Dataset, own: Witness, log: Log, modality: str = ""
+) -> tuple[list[Held], Finding | None]:
+    """Returns a network as it is stated held against its own predictions, and what is found if it is another.
+
+    The first is empty if it cannot be run as it is stated.
+    """
+    held = list[Held]()
+    with suppress(UserError):
+        held = _held(model, dataset, own)
+        if all(each.is_proven for each in held):
+            return held, None
+    return held, unstated.find(model, dataset, own, modality, log)
 
 
 def _held(model: ModelEntry, dataset: Dataset, own: Witness) -> list[Held]:

@@ -40,7 +40,7 @@ Log = Callable[[str], None]
 MOST_S = 240.0
 """Seconds of a core's time for a search: two minutes or more of two idle cores."""
 MOST_CHANNELS = 4
-FILE, NO = "as in the file", "none"
+FILE, NO, INSTEAD = "as in the file", "none", "in place of"
 SIDES = (96, 64, 128, 32, 48, 160, 80, 112, 24, 40, 192, 16, 56)
 FLAT = ((128, 128, 64), (96, 96, 64), (64, 64, 32), (96, 96, 32), (160, 160, 64), (192, 192, 64))
 OVERLAPS = (0.5, 0.25, 0.625, 0.75, 0.0)
@@ -143,13 +143,14 @@ def find(
     own: Witness,
     modality: str = "",
     log: Log = lambda line: None,
-    most_s: float = MOST_S,
+    most_s: float | None = None,
 ) -> Finding:
     """Finds settings under which a network's clean prediction is its own, of `own`'s smallest case, seen on all.
 
     `entry` states what is known of the model; of a network whose files bring a pipeline only windows, channels and
     classes are sought. `modality` (CT or another) says which intensities come first. Each trial is a line of `log`.
     """
+    most_s = MOST_S if most_s is None else most_s
     started, first = time.process_time(), min(own.refs, key=lambda ref: np.prod(ref.shape))
     native = dataset.native(first)
     facts = facts_of(entry, None, dataset.num_channels)
@@ -239,7 +240,8 @@ class Pieces:
         values["outputs"] = _heads(entry, facts, dataset, outputs, theirs)
         count = dataset.num_channels
         if 2 <= count <= MOST_CHANNELS and (is_bare or entry.bundle):
-            values["channels"] = tuple(permutations(range(count)))
+            orders = tuple(permutations(range(count)))
+            values["channels"] = tuple(dict.fromkeys([_stated_order(entry, orders[0]), *orders]))
         sliding = {**facts.inference} if entry.inference is None else entry.inference.model_dump(exclude_unset=True)
         trained = entry.roi or (facts.input.volume_order(facts.roi) if facts.roi else None)
         if is_bare:
@@ -279,8 +281,8 @@ class Pieces:
             ]
             made["transforms"] = made["transforms"] or [{"_target_": "Identityd", "keys": self.key}]
             made |= {"preprocess": None, "input": None}
-        if (order := point.get("channels")) and order != tuple(range(len(order))):
-            made["channels"] = {self.key: order}
+        if order := point.get("channels"):
+            made["channels"] = None if order == tuple(sorted(order)) else {self.key: order}
         sliding = {**self.sliding, "overlap": point["overlap"], "weighting": point["weighting"]}
         if "mirror" in point:
             sliding["mirror"] = point["mirror"]
@@ -338,6 +340,12 @@ class Pieces:
         if not all(found.values()) or all(of == [k] for k, of in found.items()):
             return {}
         return {"classes": len(regions), "class_map": found}
+
+
+def _stated_order(entry: ModelEntry, usual: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the order of channels that an entry states for one key of all, else the usual one."""
+    stated = [*(entry.channels or {}).values()]
+    return tuple(stated[0]) if len(stated) == 1 and not isinstance(stated[0], int) else usual
 
 
 def _with(point: Point, name: str, value: Any) -> Point:
@@ -513,7 +521,7 @@ def _classes_by_number(dataset: Dataset) -> Mapping[int, int]:
 
 def _words(best: Mapping[str, Any], start: Mapping[str, Any], alike: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     for name, value in best.items():
-        before = "" if value == start[name] else f" in place of {_said(start[name])}"
+        before = "" if value == start[name] else f" {INSTEAD} {_said(start[name])}"
         same = f"; {', '.join(map(_said, alike[name]))} make no difference" if name in alike else ""
         yield f"{name}: {_said(value)}{before}{same}"
 

@@ -21,6 +21,9 @@ def doctor(
     data: Annotated[str | None, typer.Option(help="A dataset's folder: its loader, missing files.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="A file, or a model of --job.")] = None,
     job: Annotated[str | None, typer.Option(help="Job file: the checkpoint's Dice on its first case.")] = None,
+    predictions: Annotated[
+        str | None, typer.Option(help="Folder of the network's own predictions, with --job: what is set otherwise.")
+    ] = None,
     trust_code: common.Trust = False,
 ) -> None:
     """Check this machine, a dataset's folder or a checkpoint."""
@@ -32,7 +35,7 @@ def doctor(
 
     spec = link.plan_training(common.job_of(job, None, trust_code))[0] if job else None
     with trusting(trust_code or bool(spec and spec.trust_code)):
-        lines, is_sound = diagnosis.diagnose(data, checkpoint, spec, str(job))
+        lines, is_sound = diagnosis.diagnose(data, checkpoint, spec, str(job), predictions, common.say)
         for name, finding in lines:
             common.say(f"{name + ':':<16} {finding}")
             is_sound &= not isinstance(finding, diagnosis.Wrong)

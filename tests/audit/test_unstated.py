@@ -1,0 +1,104 @@
+"""Eight wrong pipelines, each told by name from one predicted case, and settings found that nobody stated."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import roads
+import torch
+
+from freqbench.audit.first_case import held_and_found
+from freqbench.audit.unstated import Finding
+from freqbench.data import witnesses
+from freqbench.engine.witness import Held
+from freqbench.job.schema import build_dataset
+from freqbench.models import ModelEntry
+
+pytestmark = pytest.mark.integration
+USUAL = {"overlap": 0.5, "weighting": "gaussian"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both kinds of volumes, a network for each, and MONAI's own prediction of one case."""
+    root = tmp_path_factory.mktemp("own")
+    for kind, words, head in (("ct", roads.CT, "softmax"), ("brats", roads.BRATS, "sigmoid")):
+        path = roads.put_folder(root / kind, kind)[0]
+        torch.save(roads.trained(kind).state_dict(), root / f"{kind}.pt")
+        likely = roads.predicted(roads.trained(kind), path, words, head)
+        made = likely.argmax(0) if kind == "ct" else likely > 0.5
+        roads.save(root / "own" / kind / path.name, made.astype(np.uint8))
+    return root
+
+
+def looked_at(place: Path, kind: str, folder: Path | None = None, **changes: Any) -> tuple[Held, Finding | None]:
+    """A network of a pipeline with changes held against its own prediction, and what is found."""
+    data: dict[str, Any] = {"name": kind, "loader": "decathlon", "root": str(place / kind), "split": "training"}
+    if kind == "brats":
+        data["regions"] = {"core": [1, 3], "whole": [1, 2, 3], "enhancing": [3]}
+    words = roads.CT if kind == "ct" else roads.BRATS
+    model = {"name": "unet", "arch": "unet", "checkpoint": str(place / f"{kind}.pt"), "args": roads.ARGS}
+    model |= {"roi": [roads.SIDE] * 3, "transforms": [*words], "inference": USUAL}
+    dataset, entry = build_dataset(data, kind), ModelEntry(**{**model, **changes})
+    own = witnesses.find(str(folder or place / "own" / kind), dataset, "unet")
+    held, found = held_and_found(entry, dataset, own, lambda line: None, "CT" if kind == "ct" else "")
+    return held[0], found
+
+
+def test_the_right_pipelines_are_proven_and_nothing_is_sought(place: Path) -> None:
+    for kind in ("ct", "brats"):
+        held, found = looked_at(place, kind)
+        assert (held.is_proven, found) == (True, None)
+
+
+AXES, RANGE = roads.CT
+WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
+    "mirrored axis": ("ct", {"transforms": [{**AXES, "axcodes": "LAS"}, RANGE]}, "axes: RAS in place of LAS"),
+    "window": (
+        "ct", {"transforms": [AXES, {**RANGE, "a_min": -1000, "a_max": 1000}]},
+        "intensity: window -175 to 250 in place of window -1000 to 1000",
+    ),
+    "roi": ("ct", {"roi": [16, 16, 16]}, "roi: 24x24x24 in place of 16x16x16"),
+    "no Gaussian": (
+        "ct", {"inference": {**USUAL, "weighting": "constant"}}, "weighting: gaussian in place of constant",
+    ),
+    "z-score": (
+        "brats", {"transforms": [roads.BRATS[0], {**roads.BRATS[1], "nonzero": False}]},
+        "intensity: z-scores of voxels that are not 0 in place of z-scores",
+    ),
+    "swapped channels": ("brats", {"channels": {"image": [1, 0, 2, 3]}}, "channels: 0x1x2x3 in place of 1x0x2x3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_setting_is_told_by_name(name: str, place: Path) -> None:
+    kind, changes, word = WRONG[name]
+    held, found = looked_at(place, kind, **changes)
+    assert not held.is_proven
+    assert found is not None
+    assert found.is_proven
+    assert [each for each in found.words if "in place of" in each] == [word]
+
+
+def test_swapped_classes_are_told_by_their_pattern_and_the_map_is_found(place: Path) -> None:
+    held, found = looked_at(place, "ct", classes=3, class_map={1: [2], 2: [1]})
+    assert held.pattern is not None
+    assert held.pattern.what == "the classes liver, spleen are exchanged"
+    assert found is not None
+    assert (found.is_proven, "class_map" in found.model) == (True, False)
+
+
+def test_a_shifted_origin_is_told_by_its_pattern(place: Path, tmp_path: Path) -> None:
+    """Predictions whose author lost the offset of a crop."""
+    import nibabel
+
+    voxels = np.asarray(nibabel.load(place / "own/ct/ct_0.nii.gz").dataobj)
+    roads.save(tmp_path / "ct_0.nii.gz", np.roll(voxels, (-2, 1, 0), (0, 1, 2)))
+    from freqbench.audit import unstated
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unstated, "MOST_S", 0.0)
+        held, _ = looked_at(place, "ct", folder=tmp_path)
+    assert held.pattern is not None
+    assert held.pattern.what == "it is shifted by 2, -1, 0 voxels of the file"
