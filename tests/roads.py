@@ -83,6 +83,7 @@ def region_masks(label: Array) -> Array:
 def trained(kind: str, steps: int = 160) -> nn.Module:
     """A UNet that MONAI's own code trained on eight volumes of a kind, `ct` or `brats`."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # more wait for each other on a busy machine
     is_ct = kind == "ct"
     make, words = (ct, CT) if is_ct else (brats, BRATS)
     net = UNet(3, 1 if is_ct else 4, 3, channels=ARGS["channels"], strides=ARGS["strides"], num_res_units=1)

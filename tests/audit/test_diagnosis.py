@@ -297,9 +297,9 @@ def test_the_command_prints_it(tmp_path: Path, own: Path, bench: Bench) -> None:
 
 
 def test_the_exit_status_is_that_of_the_verdict(tmp_path: Path, own: Path, bench: Bench) -> None:
-    path = write(tmp_path, small(models=[{"name": "m", "checkpoint": str(own), "min_dice": 0.9}]))
+    path = write(tmp_path, small(models=[{"name": "m", "checkpoint": str(own), "expected_dice": 0.9}]))
     code, out, _ = bench("doctor", "--checkpoint", "m", "--job", path)
-    assert (code, "it does not reach min_dice 0.9" in out) == (1, True)
+    assert (code, "expected_dice 0.9: below half of it" in out) == (1, True)
 
 
 def test_the_diagnosis_tells_a_checkpoint_s_training_and_licence(tmp_path: Path) -> None:

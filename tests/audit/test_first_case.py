@@ -8,12 +8,13 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from monai.networks.nets import SwinUNETR
 
 from freqbench.audit.first_case import FirstCase, first_case, modality_of
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.models import ModelEntry, load, resolve
 
-UNTRAINED = ModelEntry(name="unet", arch="unet", checkpoint="random")
+UNTRAINED = {"name": "unet", "arch": "unet", "checkpoint": "random"}
 
 
 @pytest.fixture(scope="module")
@@ -56,32 +57,41 @@ def test_a_bare_network_of_another_window_keeps_the_usual_intensity_and_its_roi_
     spec = resolve(ModelEntry(name="unet", checkpoint="zoo://phantom/unet"), 6)
     torch.save(load(spec, torch.device("cpu")).net.state_dict(), tmp_path / "bare.pt")
     args = {"channels": [8, 16, 32, 64], "strides": [2, 2, 2]}
-    bare = ModelEntry(name="unet", arch="unet", args=args, checkpoint=str(tmp_path / "bare.pt"))
+    bare = {"name": "unet", "arch": "unet", "args": args, "checkpoint": str(tmp_path / "bare.pt")}
     first = first_case(described(scans, {"0": "CT"}), bare, is_trained=True)
-    assert first.intensity == {"window": [-175.0, 250.0]}
-    assumed = {each.key: each.value for each in first.assumed}
-    assert assumed == {
-        "roi": (96, 96, 96),
-        "input.axes": "HWD",
-        "input.scale": (0.0, 1.0),
-        "inference.overlap": 0.5,
-        "inference.weighting": "constant",
-        "intensity": {"window": [-175.0, 250.0]},
-        "spacing": None,
-        "crop_foreground": True,
-    }
+    assert first.dataset["intensity"] == {"window": [-175.0, 250.0]}
+    lines = {of: [line.partition("    # ")[0] for line in lines] for of, lines in first.open.items()}
+    assert lines == {
+        "model": [
+            "roi: [96, 96, 96]", "input: {axes: HWD}", "input: {scale: [0.0, 1.0]}", "inference: {overlap: 0.5}",
+            "inference: {weighting: constant}",
+        ],
+        "dataset": ["spacing: null", "crop_foreground: true"],
+    }  # fmt: skip
+    assert "this is CT, as its list says CT" in first.beside["dataset"]["intensity"]
     assert first.verdict.startswith("clean Dice of phantom_2000: 0.")
-    assert first.verdict.endswith(f" is low: {', '.join(assumed)} are assumed: set what the training used")
+
+
+def test_what_is_known_of_the_data_stays_where_the_network_cannot_be_run(scans: Path) -> None:
+    """A SwinUNETR asks for its age and for classes at once; the window of CT is not lost."""
+    net = {"in_channels": 1, "out_channels": 4, "feature_size": 12, "depths": (1, 1, 1, 1)}
+    torch.save(SwinUNETR(**net).state_dict(), scans / "swin.pt")
+    model = {"name": "swin", "arch": "swin_unetr", "checkpoint": str(scans / "swin.pt")}
+    first = first_case(described(scans, {"0": "CT"}), model, is_trained=True)
+    assert first.dataset["intensity"] == {"window": [-175.0, 250.0]}
+    asked = [line for line in first.open["model"] if "asked: " in line or line.startswith("#")]
+    assert [line.partition(":")[0] for line in asked] == ["migration", "# 4 outputs for 6 classes"]
+    assert first.verdict.startswith("no clean Dice of the first case: swin: ")
 
 
 @pytest.mark.parametrize("modality", [{}, {"0": "CT"}])
 def test_ct_gets_the_usual_window_which_values_tell_too(scans: Path, modality: dict[str, str]) -> None:
     choice = chosen(scans, modality)
-    assert choice.intensity == {"window": [-175.0, 250.0]}
+    assert choice.dataset["intensity"] == {"window": [-175.0, 250.0]}
     assert choice.verdict == "no clean Dice: the weights are untrained"
 
 
 def test_mr_keeps_the_default_and_an_entry_s_own_intensity_stays(scans: Path) -> None:
-    assert chosen(scans, {"0": "MRI"}).intensity is None
-    assert chosen(scans, {"0": "CT"}, intensity="zscore").intensity is None
+    assert "intensity" not in chosen(scans, {"0": "MRI"}).dataset
+    assert chosen(scans, {"0": "CT"}, intensity="zscore").dataset["intensity"] == "zscore"
     assert modality_of(str(scans)) == "CT"

@@ -150,6 +150,7 @@ STILL: dict[str, tuple[str, Line | None]] = {
     "resources.workers": (RUNS, ({}, {"resources.workers": 2})),
     "model.datasets": (CHOOSES, ({}, {"models.0.datasets": ["phantom"]})),
     "model.expected_dice": (STOPS, (TRAINED, {"models.0.expected_dice": 0.9})),
+    "model.predictions": (STOPS, None),
     "model.name": (SHOWN, ({}, {"models.0.name": "other"})),
     "model.source": (SHOWN, ({}, {"models.0.source": "https://example.org"})),
     "model.timeout": (STOPS, ({**NOISE, "models.0": COMMAND}, {"models.0.timeout": 9})),

@@ -27,6 +27,7 @@ NAMES: dict[str, Any] = {
     "classes": ["new 0", "new 1"],
     "case_ids": ["new case", "other"],
     "patients": ["new patient", "other"],
+    "clean": {"id_unet": "stated"},
 }
 INDEX: dict[str, Any] = {
     "cells": [{"cell_id": "cell0", "dataset": "new data", "targets": ["id_unet"], "params": "{}"}],
@@ -41,6 +42,7 @@ SAID = {  # of `make_record` and its classes, then of the index
     "target_model": ("unet", "new model"),
     "params": ('{"eps": 0.03137254901960784}', "{}"),
     "class_name": ("class0", "new 0"),
+    "clean_number": (None, "stated"),
 }
 BOTH = {"models": JOB["models"]}
 
