@@ -18,19 +18,19 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "api": 1364,  # regions of another order are a line
         "attacks": 6857,
         "audit": 3991,
-        "cli": 2422,  # run --fresh
-        "core": 3661,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
+        "cli": 2423,  # run --fresh
+        "core": 3662,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
         "data": 6762,  # channels by name, enhanced DICOM, maps in other axes
-        "engine": 4451,  # run --fresh; workers refuse what was not planned
+        "engine": 4461,  # run --fresh; workers refuse what was not planned
         "exchange": 1023,
         "job": 2709,  # labels that transforms change are matched to outputs
         "metrics": 1437,  # weights are checked when read
         "models": 8692,  # names before numbers, inferers, files beside commands
-        "ops": 3467,
+        "ops": 2907,  # compiled.py, hard_arguments.py: functions that a GPU compiles
         "pipelines": 1425,  # a Compose whole: keys, label, laziness
         "remote": 458,
         "reporting": 7509,
-        "results": 2108,  # naming.py: rows are named by identity; releases.py
+        "results": 2111,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
@@ -38,29 +38,29 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 980,
         "attacks": 5375,
         "audit": 2392,
-        "cli": 2225,  # run --fresh
+        "cli": 2235,  # run --fresh
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6117,  # as in the package
-        "engine": 6588,  # as in the package
+        "engine": 6604,  # as in the package
         "exchange": 822,
         "golden": 556,
         "job": 2178,  # a line for each key of a job
         "metrics": 1223,
         "models": 8124,  # inferers by class and arguments
-        "ops": 1749,
+        "ops": 1655,
         "pipelines": 1707,  # six more pipelines of MONAI's, and whole runs
         "remote": 586,
         "reporting": 6496,
         "results": 1350,  # as in the package
         "security": 1707,
         "third_party": 891,
-        "tools": 6155,
+        "tools": 6218,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 58,
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61865, "tests": 65315}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 61320, "tests": 65309}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -165,7 +165,7 @@ class Recorder:
         self.run_id = provenance.new_run_id()
         self.critic = Critic(plan)
         self._store, self._plan, self._console = store, plan, console
-        self._facts: dict[str, Any] = {"shard": shard and str(shard)}
+        self._facts: dict[str, Any] = {"shard": shard and str(shard), "compiled": {}}
         self._warnings: list[str] = []
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
         self._patience = patience = Patience(store.root, self.warn, self.tell, lambda: self._writer.num_waiting)
@@ -269,6 +269,7 @@ class Recorder:
             for line in self.critic.of_record(record):
                 self.warn(line)
         self._progress.finish(outcome)
+        self._facts["compiled"] |= outcome.forms
         if outcome.glimpse:
             self._glimpses.add(outcome.glimpse)
         self._commit(partial(self._writer.add, outcome.records, outcome.flat_class_records()))
