@@ -33,7 +33,7 @@ from torch.utils._pytree import tree_leaves
 from freqbench.attacks import ATTACKS, make
 from freqbench.ops import compiled
 
-BATCH, CLASSES, SIDE = 2, 14, 32
+BATCH, CLASSES, SIDE = 2, 14, 8
 CARD = torch.device("cuda", 0)
 FACTS: dict[str, Any] = {
     "multi_processor_count": 132,
