@@ -18,7 +18,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "api": 1364,  # regions of another order are a line
         "attacks": 6857,
         "audit": 3991,
-        "cli": 2423,  # run --fresh
+        "cli": 2319,  # run --fresh
         "core": 3662,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
         "data": 6762,  # channels by name, enhanced DICOM, maps in other axes
         "engine": 4461,  # run --fresh; workers refuse what was not planned
@@ -28,7 +28,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "models": 8692,  # names before numbers, inferers, files beside commands
         "ops": 2907,  # compiled.py, hard_arguments.py: functions that a GPU compiles
         "pipelines": 1425,  # a Compose whole: keys, label, laziness
-        "remote": 458,
+        "remote": 359,
         "reporting": 7509,
         "results": 2111,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
@@ -38,7 +38,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 980,
         "attacks": 5375,
         "audit": 2392,
-        "cli": 2235,  # run --fresh
+        "cli": 2160,  # run --fresh
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6117,  # as in the package
@@ -50,7 +50,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "models": 8124,  # inferers by class and arguments
         "ops": 1660,
         "pipelines": 1707,  # six more pipelines of MONAI's, and whole runs
-        "remote": 586,
+        "remote": 496,
         "reporting": 6496,
         "results": 1350,  # as in the package
         "security": 1707,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61320, "tests": 65314}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 61117, "tests": 65148}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
