@@ -17,50 +17,50 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1471,  # rows of several releases
         "api": 1372,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4688,  # references in the file's grid, checks that decide, doctor's standard errors
-        "cli": 2459,  # run --fresh
-        "core": 3687,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
+        "audit": 4748,  # references in the file's grid, checks that decide, doctor's standard errors
+        "cli": 2359,  # run --fresh
+        "core": 3688,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
         "data": 6904,  # channels by name, enhanced DICOM, maps in other axes
-        "engine": 4906,  # run --fresh; workers refuse what was not planned
+        "engine": 4916,  # run --fresh; workers refuse what was not planned
         "exchange": 1024,
         "job": 2819,  # labels that transforms change are matched to outputs
         "metrics": 1437,  # weights are checked when read
-        "models": 8781,  # names before numbers, channels too; inferers, slices among them; files beside commands
-        "ops": 3626,
-        "pipelines": 1429,  # a Compose whole: keys, by the metadata's inputs too, label, laziness
-        "remote": 458,
+        "models": 8781,  # names before numbers, inferers, files beside commands
+        "ops": 3066,  # compiled.py, hard_arguments.py: functions that a GPU compiles
+        "pipelines": 1429,  # a Compose whole: keys, label, laziness
+        "remote": 359,
         "reporting": 7530,  # an attack that did nothing is said
-        "results": 2137,  # naming.py: rows are named by identity; releases.py
+        "results": 2140,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 4054,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4065,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
-        "audit": 2528,  # as in the package
-        "cli": 2225,  # run --fresh
+        "audit": 2642,  # as in the package
+        "cli": 2381,  # run --fresh
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6218,  # as in the package
-        "engine": 6906,  # as in the package
+        "engine": 6922,  # as in the package
         "exchange": 822,
         "golden": 556,
-        "job": 2185,  # a line for each key of a job
+        "job": 2186,  # a line for each key of a job
         "metrics": 1223,
-        "models": 8225,  # inferers by class and arguments, slices with their gradient; channels by name
-        "ops": 1810,
-        "pipelines": 1802,  # seven more pipelines of MONAI's, whole runs; what plan, init and doctor match
-        "remote": 586,
+        "models": 8225,  # inferers by class and arguments
+        "ops": 1721,
+        "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
+        "remote": 496,
         "reporting": 6524,
-        "results": 1359,  # as in the package
-        "security": 1707,
+        "results": 1361,  # as in the package
+        "security": 1706,
         "third_party": 949,
-        "tools": 6155,
+        "tools": 6217,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 63655, "tests": 66435}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 62970, "tests": 66617}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -56,12 +56,13 @@ def cache_show() -> None:
 
 @cache.command("clear")
 def cache_clear() -> None:
-    """Remove volumes, copies of remote files and results of network checks; all are made anew when needed."""
+    """Remove volumes, copies of remote files, checks of networks, compiled functions; all are made anew when needed."""
     from freqbench.core.files import node_cache
 
     if copies := node_cache.clear("files"):
         common.say(f"{copies / 1e9:.2f} GB freed: {node_cache.part('files')}")
-    node_cache.clear("networks")
+    for name in ("networks", "inductor"):
+        node_cache.clear(name)
     common.say(f"{node_cache.clear('volumes') / 1e9:.2f} GB freed: {node_cache.part('volumes')}")
     if left := sorted(node_cache.strangers()):
         common.say(f"{len(left)} files that freqbench did not make were left; the first: {left[0]}")

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from freqbench.core.code import identify
@@ -45,6 +45,7 @@ class Outcome:
     load_seconds: float = 0.0  # spent on reading and writing models, cases and volumes
     device_seconds: float = 0.0  # the rest of the worker's time: attack, prediction and scores
     slowdown: float = 1.0  # factor by which other processes slowed the worker down
+    forms: Mapping[str, str] = field(default_factory=dict)  # of the functions that the worker's process compiled
 
     @property
     def errors(self) -> list[str]:

@@ -188,7 +188,7 @@ class Recorder:
         self.critic, self._attacks = Critic(plan, is_judged, proven), attacks
         self._store, self._plan, self._console = store, plan, console
         self.clean = {**plan.grid.clean, **proven}  # words on clean numbers, by dataset and model
-        self._facts: dict[str, Any] = {"shard": shard and str(shard), "clean": []}
+        self._facts: dict[str, Any] = {"shard": shard and str(shard), "clean": [], "compiled": {}}
         self._warnings: list[str] = []
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
         self._patience = patience = Patience(store.root, self.warn, self.tell, lambda: self._writer.num_waiting)
@@ -301,6 +301,7 @@ class Recorder:
             for line in self.critic.of_record(record):
                 self.warn(line)
         self._progress.finish(outcome)
+        self._facts["compiled"] |= outcome.forms
         if outcome.glimpse:
             self._glimpses.add(outcome.glimpse)
         self._commit(partial(self._writer.add, outcome.records, outcome.flat_class_records()))

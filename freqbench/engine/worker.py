@@ -34,7 +34,9 @@ from freqbench.engine.scoring import CleanScores, TargetScores
 from freqbench.job.cells import Cell, Unit
 from freqbench.metrics import Scores, added
 from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction
+from freqbench.ops import compiled
 from freqbench.pipelines import AnySpace
+from freqbench.results.tolerances import COMPILED
 
 HOW = ("precision", "compile")
 # Of one worker, whose device and memory stay.
@@ -147,7 +149,9 @@ class Worker:
             outcome = rows.failure(unit, reason_of(error), self._measures(unit.cell))
         loaded, slower = self._load_seconds, 1.0 if self._device.type == "cuda" else slowdown(before)
         spent = time.perf_counter() - started - loaded
-        return replace(outcome, load_seconds=loaded, device_seconds=spent, slowdown=slower), masks
+        return replace(
+            outcome, load_seconds=loaded, device_seconds=spent, slowdown=slower, forms={**compiled.FORMS}
+        ), masks
 
     def distances(self, cell: Cell, ref: CaseRef, metrics: Sequence[str]) -> Scores:
         """Measures the distance of a cell's volume of a case by `scoring.score_volume`. Errors are raised."""
@@ -311,8 +315,12 @@ class Worker:
         model, (reference, learned, surrogates) = self._model(cell.source, cell), self.needs(cell, case)
         needs = reference, learned, surrogates, self._graphs(cell)
 
+        # An attack on the prediction of a volume has a shape of its own, which functions would be compiled for.
+        steps = 0 if cell.attack.follows_prediction else cell.attack.passes[0]
+        logits = steps * cell.source.num_outputs * case.label.numel()
+
         def attack(windows: int) -> AttackedVolume:
-            with _passes_told((model, *surrogates), self.advance):
+            with _passes_told((model, *surrogates), self.advance), compiled.compiling(logits, COMPILED):
                 return attacking.attack_case(cell.attack, model, case, cell.seed, windows, *needs)
 
         # All that the memory of a step depends on: the model, and the attack without its budget.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from freqbench.core.types import Outputs
 from freqbench.ops import losses, region_losses
-from freqbench.ops.fused import on_gpu
+from freqbench.ops.compiled import compiled
 from freqbench.ops.losses import Loss, Scope
 from freqbench.ops.regions import code_of
 
@@ -92,39 +92,39 @@ def _mean_of_sigmoid(logits: Sequence[Tensor]) -> Tensor:
 SOFTMAX = Head(
     name="softmax",
     has_background=True,
-    losses={name: on_gpu(loss) for name, loss in losses.LOSSES.items()},
-    flips=on_gpu(losses.flips),
-    margin_and_dice=on_gpu(losses.margin_and_dice),
-    margin_of=on_gpu(losses.margin_of),
+    losses={name: compiled(loss) for name, loss in losses.LOSSES.items()},
+    flips=compiled(losses.flips),
+    margin_and_dice=compiled(losses.margin_and_dice),
+    margin_of=compiled(losses.margin_of),
     probabilities=lambda logits: logits.softmax(dim=1),
     log_probabilities=lambda logits: logits.log_softmax(dim=1),
     logits_of=_log,
     mean_of_probabilities=_mean_of_softmax,
     cross_entropy=losses.voxel_cross_entropy,
     voxel_mean=losses.voxel_mean,
-    is_as_labelled=on_gpu(losses.is_as_labelled),
+    is_as_labelled=compiled(losses.is_as_labelled),
     cosine_to_label=lambda p, labels: losses.cosine_to_label(p, labels)[:, 0],
     dice_of_set=losses.dice_of_set,
-    mean_dice=on_gpu(losses.mean_dice),
+    mean_dice=compiled(losses.mean_dice),
     of_classes=_of_exclusive,
 )
 SIGMOID = Head(
     name="sigmoid",
     has_background=False,
-    losses=region_losses.LOSSES,
-    flips=region_losses.flips,
-    margin_and_dice=region_losses.margin_and_dice,
-    margin_of=region_losses.margin_of,
+    losses={name: compiled(loss) for name, loss in region_losses.LOSSES.items()},
+    flips=compiled(region_losses.flips),
+    margin_and_dice=compiled(region_losses.margin_and_dice),
+    margin_of=compiled(region_losses.margin_of),
     probabilities=torch.sigmoid,
     log_probabilities=F.logsigmoid,
     logits_of=_logit,
     mean_of_probabilities=_mean_of_sigmoid,
     cross_entropy=region_losses.voxel_cross_entropy,
     voxel_mean=region_losses.voxel_mean,
-    is_as_labelled=region_losses.is_as_labelled,
+    is_as_labelled=compiled(region_losses.is_as_labelled),
     cosine_to_label=region_losses.cosine_to_label,
     dice_of_set=region_losses.dice_of_set,
-    mean_dice=region_losses.mean_dice,
+    mean_dice=compiled(region_losses.mean_dice),
     of_classes=_of_regions,
 )
 

@@ -193,7 +193,7 @@ def _per_class(values: Tensor, index: Tensor, num_classes: int, dtype: torch.dty
     A GPU adds up a mask of each class, by pairs: its `scatter_add` would have all voxels wait for a few addresses, in
     an order that changes. A CPU adds one by one, a million values: in float32 they would be off in the third digit.
     """
-    if not values.is_cuda:
+    if not _takes_all(values):
         return values.new_zeros(len(values), num_classes, dtype=dtype).scatter_add(1, index, values.to(dtype))
     small = torch.int16 if num_classes <= 2**15 else torch.int64
     classes = torch.arange(num_classes, dtype=small, device=values.device)
@@ -321,10 +321,15 @@ class _Lead(torch.autograd.Function):
         return upstream.new_zeros(ctx.shape).scatter_(1, other, upstream).scatter_(1, index, -upstream), None
 
 
+def _takes_all(tensor: Tensor) -> bool:
+    """True where a loss takes all voxels at once: on a GPU, and in a compiled form, which has no use for slabs."""
+    return tensor.is_cuda or torch.compiler.is_compiling()
+
+
 def _slabs(*volumes: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Cuts logits `[B, K, H, W, D]`, and what has their grid, along H, so that a CPU's cache holds a part; no GPU's."""
     first = volumes[0]
-    rows = len(first[0, 0]) if first.is_cuda else max(1, SLAB // first[:, :, 0].numel())
+    rows = len(first[0, 0]) if _takes_all(first) else max(1, SLAB // first[:, :, 0].numel())
     return zip(*(torch.split(volume, rows, dim=2) for volume in volumes), strict=True)
 
 

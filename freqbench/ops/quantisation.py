@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from freqbench.ops.fused import on_gpu
+from freqbench.ops.compiled import compiled
 
 FIRST_ALPHA, LAST_ALPHA = 0.1, 1e-20
 
@@ -103,14 +103,14 @@ class Reach:
         return table_of(error, self.first, self.second, self.spectrum, self.few, *self.steps)
 
 
-@on_gpu
+@compiled
 def nearest_error(error: Tensor, first: Interval, second: Interval) -> Tensor:
     """Returns the number of two intervals that is nearest to each error; of equal distances that of the first."""
     one, other = torch.clamp(error, *first), torch.clamp(error, *second)
     return torch.where((other - error).abs_() < (one - error).abs_(), other, one)
 
 
-@on_gpu
+@compiled
 def table_of(
     error: Tensor, first: Interval, second: Interval, spectrum: Tensor, few: Tensor, q_min: float, q_max: float
 ) -> Tensor:
@@ -139,7 +139,7 @@ def reach(spectrum: Tensor, q_min: float, q_max: float) -> Reach:
     return Reach(spectrum, (q_min, q_max), *reachable(spectrum, q_min, q_max))
 
 
-@on_gpu
+@compiled
 def reachable(spectrum: Tensor, q_min: float, q_max: float) -> tuple[Tensor, Interval, Interval, Interval]:
     """Returns the fewest steps that coefficients become, the errors of so many, of one more, and of both (`reach`)."""
     size = spectrum.abs()
@@ -163,7 +163,7 @@ def reachable(spectrum: Tensor, q_min: float, q_max: float) -> tuple[Tensor, Int
     return few, first, second, (torch.minimum(first[0], low), torch.maximum(first[1], high))
 
 
-@on_gpu
+@compiled
 def hard_error(spectrum: Tensor, table: Tensor) -> Tensor:
     """Returns the change of a spectrum when a table quantises it, q round(c / q) - c."""
     return (spectrum / table).round_().mul_(table).sub_(spectrum)

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from freqbench.core.errors import UserError
 from freqbench.ops.blocks import along_axes, along_axis
-from freqbench.ops.fused import on_gpu
+from freqbench.ops.compiled import compiled
 from freqbench.ops.voxels import body_of
 
 TAPS, SIGMA = 3, 1.5
@@ -232,7 +232,7 @@ class _Ssim(torch.autograd.Function):
         return to_mean.addcmul(y, to_square, value=2).addcmul_(x, to_product), None, None, None, None
 
 
-@on_gpu
+@compiled
 def ssim_maps(moments: Tensor, mean_x: Tensor, variance_x: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the map S of the SSIM and its derivatives by the smoothed moments E[y], E[yy] and E[xy]."""
     mean_y, square_y, product = moments.chunk(3, dim=1)

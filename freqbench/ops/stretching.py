@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from freqbench.ops.fused import on_gpu
+from freqbench.ops.compiled import compiled
 
 CONSTANT = 1e-6
 
@@ -42,14 +42,14 @@ class _Stretch(torch.autograd.Function):
         return stretched_back(upstream, *ctx.saved_tensors, *ctx.line), None, None
 
 
-@on_gpu
+@compiled
 def stretched(x: Tensor, low: Tensor, high: Tensor, scale: float | None, offset: float) -> Tensor:
     """Returns slices stretched by their extremes, `[B, C, 1, 1, D]`."""
     base, width, _ = _line(low, high, scale, offset)
     return (x - base).add_(offset).div_(width)
 
 
-@on_gpu
+@compiled
 def stretched_back(
     upstream: Tensor, x: Tensor, low: Tensor, high: Tensor, scale: float | None, offset: float
 ) -> Tensor:

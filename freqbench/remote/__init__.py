@@ -1,1 +1,1 @@
-"""Sends jobs to a Ray cluster through its Jobs API."""
+"""Sends jobs to a Ray cluster by `ray job`."""

@@ -40,6 +40,16 @@ def test_copies_of_remote_files_are_shown_and_cleared(tmp_path: Path, monkeypatc
     assert not copy.exists()
 
 
+def test_compiled_functions_are_cleared_with_their_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path))
+    made = node_cache.part("inductor") / "ab" / "cab.py"
+    made.parent.mkdir(parents=True)
+    made.write_text("kernel")
+    assert list(node_cache.strangers()) == []
+    CliRunner().invoke(app, ["doctor", "cache", "clear"])
+    assert not made.parent.exists()
+
+
 def test_a_bound_that_is_no_number_stops_a_run_before_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

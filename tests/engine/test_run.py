@@ -22,6 +22,7 @@ from freqbench.engine import run as runner
 from freqbench.engine.rows import Outcome
 from freqbench.engine.run import Summary
 from freqbench.metrics import METRICS
+from freqbench.ops import compiled
 from freqbench.reporting.contents import keys_of
 from freqbench.reporting.report import report
 from freqbench.results import KEY, Store, index_keys
@@ -220,6 +221,21 @@ def test_a_fault_in_surface_distances_is_a_failed_row(tmp_path: Path, monkeypatc
     assert summary.num_failed == summary.num_new > 0
     row = Store(str(tmp_path)).records().to_pylist()[0]
     assert (row["status"], row["error"], row["dsc"]) == ("failed", "ZeroDivisionError: division by zero", None)
+
+
+@pytest.mark.parametrize(
+    ("worth", "scope", "named"), [(1, "window", True), (1, "volume", False), (1e9, "window", False)]
+)
+def test_a_runs_file_names_the_functions_of_long_attacks_by_window(
+    worth: float, scope: str, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"KINDS": ["cpu"], "FORMS": {}, "WORTH": worth, "_compile": lambda plain: plain}.items():
+        monkeypatch.setattr(compiled, name, value)
+    compiled.form_of.cache_clear()
+    attack = {"name": "pgd", "eps": "8/255", "steps": 2, "scope": scope}
+    execute(small(attacks=[attack], metrics=["dsc"]), tmp_path)
+    compiled.form_of.cache_clear()
+    assert Store(str(tmp_path)).runs()[-1]["compiled"] == ({"losses.dice_ce": "compiled"} if named else {})
 
 
 def test_a_machine_without_ray_runs_serially_or_names_the_package(

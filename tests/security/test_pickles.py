@@ -50,7 +50,6 @@ GUARDED = {
         "models/networks/construction.py",
         "models/networks/inferring.py",
         "models/sources/nnunet.py",
-        "ops/fused/__init__.py",
         "pipelines/monai.py",
     },
 }

@@ -1,7 +1,7 @@
 """The node's cache: its own marked folder, in which only files with names that freqbench gives are ever removed.
 
-volumes/DIGEST.safetensors, networks/DIGEST.json, lpips/alexnet-HASH.safetensors, and files/DIGEST/NAME with
-files/DIGEST.json, which lists these names.
+volumes/DIGEST.safetensors, networks/DIGEST.json, lpips/alexnet-HASH.safetensors, files/DIGEST/NAME with
+files/DIGEST.json, which lists these names, and inductor/, which PyTorch's compiler has for itself.
 """
 
 import json
@@ -33,6 +33,7 @@ _MADE: Mapping[str, tuple[str, ...]] = {
     "volumes": (f"{_DIGEST}.safetensors", _UNFINISHED),
     "networks": (f"{_DIGEST}.json", _UNFINISHED),
     "lpips": (f"alexnet-{'[0-9a-f]' * 8}.safetensors", _UNFINISHED),
+    "inductor": ("**/*",),  # PyTorch's compiler names its own
     "files": (*(f"{_DIGEST}.{kind}" for kind in ("json", "new", "lock")), f"{_DIGEST}/{_UNFINISHED}"),
 }
 
