@@ -37,6 +37,7 @@ def looked_at(place: Path, kind: str, folder: Path | None = None, **changes: Any
     data: dict[str, Any] = {"name": kind, "loader": "decathlon", "root": str(place / kind), "split": "training"}
     if kind == "brats":
         data["regions"] = {"core": [1, 3], "whole": [1, 2, 3], "enhancing": [3]}
+        changes = {"outputs": "sigmoid", **changes}
     words = roads.CT if kind == "ct" else roads.BRATS
     model = {"name": "unet", "arch": "unet", "checkpoint": str(place / f"{kind}.pt"), "args": roads.ARGS}
     model |= {"roi": [roads.SIDE] * 3, "transforms": [*words], "inference": USUAL}
