@@ -26,9 +26,9 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "job": 2709,  # labels that transforms change are matched to outputs
         "metrics": 1437,  # weights are checked when read
         "models": 8692,  # names before numbers, inferers, files beside commands
-        "ops": 2907,  # compiled.py, hard_arguments.py: functions that a GPU compiles
+        "ops": 2896,  # compiled.py: functions that a GPU compiles
         "pipelines": 1425,  # a Compose whole: keys, label, laziness
-        "remote": 359,
+        "remote": 363,
         "reporting": 7509,
         "results": 2111,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
@@ -48,7 +48,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "job": 2178,  # a line for each key of a job
         "metrics": 1223,
         "models": 8124,  # inferers by class and arguments
-        "ops": 1660,
+        "ops": 1659,
         "pipelines": 1707,  # six more pipelines of MONAI's, and whole runs
         "remote": 496,
         "reporting": 6496,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61117, "tests": 65148}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 61110, "tests": 65147}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

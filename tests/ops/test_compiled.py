@@ -12,8 +12,7 @@ from torch import Tensor
 from freqbench.attacks import make
 from freqbench.core.files import node_cache
 from freqbench.ops import compiled, quantisation, ssim, stretching
-from freqbench.ops.compiled import compiling, difference, form_of
-from freqbench.ops.hard_arguments import hard_arguments
+from freqbench.ops.compiled import compiling, difference, form_of, hard_arguments
 from freqbench.ops.heads import HEADS
 from freqbench.results.tolerances import COMPILED
 
