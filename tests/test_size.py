@@ -48,7 +48,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "job": 2178,  # a line for each key of a job
         "metrics": 1223,
         "models": 8124,  # inferers by class and arguments
-        "ops": 1659,
+        "ops": 1662,
         "pipelines": 1707,  # six more pipelines of MONAI's, and whole runs
         "remote": 496,
         "reporting": 6496,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61110, "tests": 65147}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 61110, "tests": 65150}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
