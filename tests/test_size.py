@@ -26,18 +26,18 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "job": 2819,  # labels that transforms change are matched to outputs
         "metrics": 1437,  # weights are checked when read
         "models": 8781,  # names before numbers, inferers, files beside commands
-        "ops": 3066,  # compiled.py, hard_arguments.py: functions that a GPU compiles
+        "ops": 3055,  # compiled.py: functions that a GPU compiles
         "pipelines": 1429,  # a Compose whole: keys, label, laziness
-        "remote": 359,
+        "remote": 363,
         "reporting": 7530,  # an attack that did nothing is said
         "results": 2140,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 4065,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4041,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
-        "audit": 2642,  # as in the package
+        "audit": 2643,  # as in the package
         "cli": 2381,  # run --fresh
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
@@ -48,7 +48,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "job": 2186,  # a line for each key of a job
         "metrics": 1223,
         "models": 8225,  # inferers by class and arguments
-        "ops": 1721,
+        "ops": 1723,
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
         "remote": 496,
         "reporting": 6524,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62970, "tests": 66617}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 62963, "tests": 66596}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -410,7 +410,7 @@ def _slots(
 
 def _stated(step: Step, usual: Mapping[Any, Step | None]) -> Any:
     """Returns the word for a step that is stated: its own in a table, else what it sets."""
-    plain = {key: value for key, value in step.items() if key != "keys"}
+    plain = {key: value for key, value in step.items() if key != "keys" and value is not False}
     for label, other in usual.items():
         if other and plain == {key: value for key, value in other.items() if key != "keys"}:
             return label

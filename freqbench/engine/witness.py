@@ -79,7 +79,8 @@ def _of_numbers(path: str, numbers: Values, dataset: Dataset, spec: ModelSpec) -
         tables.append(dict(dataset.reading.of_value))
     elif not dataset.classes.overlap:
         tables.append({k: k for k in range(len(dataset.classes))})
-    if spec.class_map and spec.head == "softmax":
+    is_by_name = any("by their names" in line for line in spec.found)
+    if spec.class_map and spec.head == "softmax" and (is_by_name or spec.num_outputs != len(dataset.classes)):
         tables.append({output: k for k, outputs in enumerate(spec.class_map) for output in outputs})
     if dataset.classes.overlap and dataset.classes.stated:
         tables.append(dict(dataset.classes.stated))

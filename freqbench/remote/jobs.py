@@ -30,13 +30,13 @@ SERVER = "RAY_API_SERVER_ADDRESS"  # Ray's command takes the address from it, wh
 
 
 @dataclass(frozen=True)
-class Head:
-    """The dashboard of a cluster's head, `http://HEAD:8265`; the token is Ray's own."""
+class Dashboard:
+    """Dashboard of a cluster's head, `http://HEAD:8265`; the token is Ray's own."""
 
     url: str
 
     @classmethod
-    def of(cls, address: str | None) -> "Head":
+    def of(cls, address: str | None) -> "Dashboard":
         """Returns the head at an address; raises UserError if that is no dashboard's."""
         if not address:
             raise UserError(f"expected --address http://HEAD:8265, or {SERVER}, got neither: give the head's dashboard")
@@ -97,7 +97,7 @@ def new_id(name: str) -> str:
 
 
 def submit(
-    head: Head,
+    head: Dashboard,
     job_id: str,
     name: str,
     packed: WorkingDirectory,
@@ -128,7 +128,7 @@ def submit_words(
 ) -> list[str]:
     """Returns the words of `ray job submit` for a job file in a folder."""
     own = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), provenance.SENT_CODE: json.dumps(provenance.git_state())}
-    runtime = {
+    runtime_env = {
         "working_dir": folder,
         "py_modules": [str(Path(__file__).parents[1])],
         "excludes": ["__pycache__"],
@@ -137,11 +137,15 @@ def submit_words(
     about = {"name": name, "out": out, "version": __version__}
     # Without `exec` the signal that stops the job would reach a shell first.
     run = ["exec", "python", "-m", "freqbench", "run", job, "--address", "auto", "--engine", "ray", "--out", out]
-    facts = {"--submission-id": job_id, "--metadata-json": json.dumps(about), "--runtime-env-json": json.dumps(runtime)}
+    facts = {
+        "--submission-id": job_id,
+        "--metadata-json": json.dumps(about),
+        "--runtime-env-json": json.dumps(runtime_env),
+    }
     return [*(word for pair in facts.items() for word in pair), "--", *run, *options]
 
 
-def hint(head: Head) -> str:
+def hint(head: Dashboard) -> str:
     """Returns what completes a command so that it finds the head."""
     return "" if os.environ.get(SERVER, "").rstrip("/") == head.url else f" --address {shlex.quote(head.url)}"
 

@@ -21,8 +21,8 @@ Words = list[tuple[str, ...]]
 def words(monkeypatch: pytest.MonkeyPatch) -> Words:
     """The words with which `ray job` is called, on a cluster of one node."""
     called: Words = []
-    monkeypatch.setattr(jobs.Head, "ray_job", lambda head, *words, quiet=False: called.append(words))
-    monkeypatch.setattr(jobs.Head, "num_nodes", 1)
+    monkeypatch.setattr(jobs.Dashboard, "ray_job", lambda head, *words, quiet=False: called.append(words))
+    monkeypatch.setattr(jobs.Dashboard, "num_nodes", 1)
     monkeypatch.delenv(jobs.SERVER, raising=False)
     return called
 
@@ -47,13 +47,13 @@ def test_ray_gets_a_job_with_its_options_its_files_and_its_store(
         def get_version(self) -> str:
             return "4"
 
-    def call(head: jobs.Head, *words: str, quiet: bool) -> None:
+    def call(head: jobs.Dashboard, *words: str, quiet: bool) -> None:
         result = CliRunner().invoke(ray_job.job_cli_group, [*words], catch_exceptions=False)
         assert (result.exit_code, quiet) == (0, True)
 
     monkeypatch.setattr(ray_job, "_get_sdk_client", lambda *_, **__: Client())
-    monkeypatch.setattr(jobs.Head, "ray_job", call)
-    monkeypatch.setattr(jobs.Head, "num_nodes", 1)
+    monkeypatch.setattr(jobs.Dashboard, "ray_job", call)
+    monkeypatch.setattr(jobs.Dashboard, "num_nodes", 1)
     bench("cluster", "submit", "job.yaml", "--out", "out", "--shard", "1/2", "--set", "seeds=[3]", "--address", URL)
     out = str(small_job / "out")
     command = shlex.split("exec python -m freqbench run job.yaml --address auto --engine ray --out")

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,7 @@ from torch import Tensor
 from freqbench.attacks import make
 from freqbench.core.files import node_cache
 from freqbench.ops import compiled, quantisation, ssim, stretching
-from freqbench.ops.compiled import compiling, difference, form_of
-from freqbench.ops.hard_arguments import hard_arguments
+from freqbench.ops.compiled import compiling, difference, form_of, hard_arguments
 from freqbench.ops.heads import HEADS
 from freqbench.results.tolerances import COMPILED
 
@@ -99,9 +99,11 @@ def test_every_compiled_function_agrees_on_hard_arguments(name: str, processor: 
 @needs_compiler
 @pytest.mark.integration
 def test_a_function_that_is_compiled_wrong_stays_plain(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Half a multiple is taken for less, as by a GPU's division that is not rounded to the nearest."""
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path))
+    monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
     real = compiled._compile
     monkeypatch.setattr(compiled, "_compile", lambda function: real(halves_by_a_reciprocal))
     assert form_of(quantisation.hard_error.__wrapped__, CPU) is plain("quantisation.hard_error")  # type: ignore[attr-defined]

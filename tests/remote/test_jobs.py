@@ -34,13 +34,13 @@ def no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_an_address_that_is_no_dashboard_s_is_refused(address: str | None, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
-        jobs.Head.of(address)
+        jobs.Dashboard.of(address)
 
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "ANSWER_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(UserError, match="got no answer"):
-        _ = jobs.Head(f"http://127.0.0.1:{silent.getsockname()[1]}").num_nodes
+        _ = jobs.Dashboard(f"http://127.0.0.1:{silent.getsockname()[1]}").num_nodes
 
 
 @contextmanager
@@ -71,19 +71,19 @@ def answering(status: int, body: bytes) -> Iterator[str]:
 )
 def test_another_server_or_a_wrong_token_is_told(status: int, body: bytes, complaint: str) -> None:
     with answering(status, body) as url, pytest.raises(UserError, match=complaint):
-        _ = jobs.Head(url).num_nodes
+        _ = jobs.Dashboard(url).num_nodes
 
 
 def test_only_nodes_that_are_alive_are_counted() -> None:
     body = b'{"data": {"result": {"result": [{"state": "ALIVE"}, {"state": "DEAD"}, {"state": "ALIVE"}]}}}'
     with answering(200, body) as url:
-        assert jobs.Head(url).num_nodes == 2
+        assert jobs.Dashboard(url).num_nodes == 2
 
 
 def test_a_command_of_ray_that_fails_is_one_line() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(UserError, match=rf"^ray job list at {url}: expected it to end well, got .*Failed to connect"):
-        jobs.Head(url).ray_job("list", quiet=True)
+        jobs.Dashboard(url).ray_job("list", quiet=True)
 
 
 def test_a_missing_jobs_api_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,10 +93,10 @@ def test_a_missing_jobs_api_is_one_line_that_says_what_to_install(monkeypatch: p
 
 
 def test_networks_that_a_job_trains_go_where_all_nodes_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.Head, "num_nodes", 3)
+    monkeypatch.setattr(jobs.Dashboard, "num_nodes", 3)
 
     def kept(out: str) -> list[str]:
-        head = jobs.Head("http://head:8265")
+        head = jobs.Dashboard("http://head:8265")
         return list(cluster._shared_places([TrainingEntry(job="adv.yaml", out=out)], head, "job.yaml"))
 
     assert kept("file:///nets") == ['training.0.out="file:///nets"']
