@@ -17,11 +17,11 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1459,  # rows of several releases
         "api": 1364,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 3991,
+        "audit": 3949,
         "cli": 2422,  # run --fresh
         "core": 3661,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
         "data": 6762,  # channels by name, enhanced DICOM, maps in other axes
-        "engine": 4451,  # run --fresh; workers refuse what was not planned
+        "engine": 4445,  # run --fresh; workers refuse what was not planned
         "exchange": 1023,
         "job": 2709,  # labels that transforms change are matched to outputs
         "metrics": 1437,  # weights are checked when read
@@ -30,37 +30,37 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "pipelines": 1425,  # a Compose whole: keys, label, laziness
         "remote": 458,
         "reporting": 7509,
-        "results": 2108,  # naming.py: rows are named by identity; releases.py
+        "results": 2138,  # naming.py: rows are named by identity; releases.py; convert.py: stores of version 1
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3852,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3857,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
-        "audit": 2392,
+        "audit": 2374,
         "cli": 2225,  # run --fresh
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6117,  # as in the package
-        "engine": 6588,  # as in the package
+        "engine": 6561,  # as in the package
         "exchange": 822,
         "golden": 556,
-        "job": 2178,  # a line for each key of a job
+        "job": 2179,  # a line for each key of a job
         "metrics": 1223,
         "models": 8124,  # inferers by class and arguments
         "ops": 1749,
         "pipelines": 1707,  # six more pipelines of MONAI's, and whole runs
         "remote": 586,
-        "reporting": 6496,
-        "results": 1350,  # as in the package
-        "security": 1707,
+        "reporting": 6481,
+        "results": 1398,  # as in the package
+        "security": 1714,  # bombs in the classes of rows
         "third_party": 891,
         "tools": 6155,
         "toy_package": 58,
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61865, "tests": 65315}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 61842, "tests": 65312}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

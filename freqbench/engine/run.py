@@ -89,14 +89,12 @@ def execute(
     plan = make_plan(part, done, saved_volumes.find_saved(root) if root else None)
     content = Additions.read(store).extend({"spec": grid.job.model_dump(mode="json"), "index": index})
     wanted = index_keys(content["index"])
-    num_others, complaint = len(covered.keys() - wanted), store.complaint(wanted)
+    num_others = len(covered.keys() - wanted)
     del covered, done, wanted
     store.write_job(content)
     run = Recorder(store, plan, console, shard)
     for note in (*grid.notes, *plan.notes):
         run.tell(f"note: {note}")
-    if complaint:
-        console.print(complaint, markup=False, highlight=False, soft_wrap=True)
     if num_others:
         run.warn(
             f"{out}: {num_others} of its records belong to another job or to an earlier version of this one: they stay "
@@ -271,7 +269,7 @@ class Recorder:
         self._progress.finish(outcome)
         if outcome.glimpse:
             self._glimpses.add(outcome.glimpse)
-        self._commit(partial(self._writer.add, outcome.records, outcome.flat_class_records()))
+        self._commit(partial(self._writer.add, outcome.records, outcome.class_records))
         for record in outcome.records:
             self._require_fit(record)
 

@@ -95,7 +95,7 @@ def test_status_shows_the_job_its_last_lines_and_its_store(client: Client, sent:
 def test_status_of_a_job_as_json_has_its_store(client: Client, sent: str, bench: Bench) -> None:
     status = json.loads(bench("cluster", "status", sent, "--json")[1])
     assert (status["id"], status["status"], status["started"]) == (sent, "RUNNING", "2023-11-14 22:13:20")
-    assert status["store"]["records"] == {"wanted": 1, "ok": 1, "failed": 0, "left": 0, "lacking": 0}
+    assert status["store"]["records"] == {"wanted": 1, "ok": 1, "failed": 0, "left": 0}
     client.known[sent].metadata["out"] = "nowhere"
     _, said, err = bench("cluster", "status", sent, "--json")
     assert json.loads(said)["store"] is None

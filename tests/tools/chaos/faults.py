@@ -93,10 +93,6 @@ def cut(out: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def without_classes(out: Path) -> None:
-    next((out / "class_records").glob("*.parquet")).unlink()
-
-
 def second_driver(run: Run) -> None:
     first = run.driver
     run.go_on()
@@ -122,7 +118,6 @@ FAULTS: dict[str, Fault] = {
     "SIGINT twice": sent(signal.SIGINT, signal.SIGINT),
     "disk full for a minute": full_disk,
     "records file cut": stopped_and(cut),
-    "class_records file missing": stopped_and(without_classes),
     "second driver": second_driver,
 }
 
