@@ -30,7 +30,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "pipelines": 1425,  # a Compose whole: keys, label, laziness
         "remote": 458,
         "reporting": 7509,
-        "results": 2138,  # naming.py: rows are named by identity; releases.py; convert.py: stores of version 1
+        "results": 2139,  # naming.py: rows are named by identity; releases.py; convert.py: stores of version 1
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61842, "tests": 65312}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 61843, "tests": 65312}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

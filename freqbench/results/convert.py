@@ -55,7 +55,8 @@ def _nested(root: str, rows: pa.Table, classes: pa.Table) -> pa.Table:
     of_rows, of_classes = (zip(*(table[name].to_pylist() for name in COMMIT), strict=True) for table in (rows, classes))
     place = {commit: number for number, commit in enumerate(of_rows)}
     places = np.array([place[commit] for commit in of_classes], np.int64)
-    return nest(rows, classes.take(np.argsort(places, kind="stable")), np.bincount(places, minlength=len(rows)))
+    counts = np.bincount(places, minlength=len(rows)).tolist()
+    return nest(rows, classes.take(np.argsort(places, kind="stable")), counts)
 
 
 if __name__ == "__main__":

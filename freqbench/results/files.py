@@ -101,7 +101,7 @@ class Files:
     def columns(self, name: str, columns: Collection[str]) -> pa.Table:
         """Reads some columns of one file, texts as codes; those of classes are `classes.NAME`."""
         schema = coded_schema(columns)
-        return pa.concat_tables([schema.empty_table(), *self.pieces(name, self.open(name), schema)])
+        return pa.concat_tables([*self.pieces(name, self.open(name), schema)] or [schema.empty_table()])
 
     def pieces(
         self, name: str, source: Any, schema: pa.Schema = ROWS, keep: NDArray[np.bool_] | None = None

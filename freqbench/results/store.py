@@ -215,7 +215,7 @@ class Store:
         wanted = tuple(dict.fromkeys((*ORDER, *columns, *identities)))
         known: dict[str, pa.Table] = {}
         tables = self._files.consistent(lambda names: self._read(names, wanted, known))
-        table = pa.concat_tables([coded_schema(wanted).empty_table(), *tables])
+        table = pa.concat_tables(tables or [coded_schema(wanted).empty_table()])
         winning = table.unify_dictionaries().take(pa.array(winners(table)))
         return rename_rows(winning, index).select(list(dict.fromkeys(name.partition(".")[0] for name in columns)))
 

@@ -27,7 +27,7 @@ def tables(out: Path) -> tuple[pa.Table, pa.Table]:
 def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[pa.Table, pa.Table]:
     """Rows from before the column of releases."""
     store = Store(str(tmp_path_factory.mktemp("expected")))
-    put(store, NAME, make_record(cell_id="a"), make_failed(1, cell_id="b"), make_record(2, cell_id="c"))
+    put(store, NAME, make_record(cell_id="a"), make_failed(1, cell_id="b"), make_record(2, cell_id="c", dsc=1))
     return tables(Path(store.root))
 
 
