@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3857,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3856,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
         "audit": 2374,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61843, "tests": 65312}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 61843, "tests": 65311}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -33,7 +33,7 @@ MOST_LOST = 0.1  # share of superseded rows above which a file is rewritten
 
 
 @dataclass(frozen=True, kw_only=True)
-class File:
+class StoredFile:
     """A committed file."""
 
     name: str
@@ -49,11 +49,11 @@ class File:
 def compact(files: Files, above: int) -> None:
     """Compacts a store: see `Store.compact`."""
     if len(files.names()) > above:
-        files.consistent(lambda names: _merge(files, choose(_found(files, list(filter(OWN_NAME.fullmatch, names))))))
+        files.consistent(lambda names: _merge(files, choose(_survey(files, list(filter(OWN_NAME.fullmatch, names))))))
         pa.default_memory_pool().release_unused()  # otherwise a run keeps the merge's memory to its end
 
 
-def choose(files: Sequence[File]) -> list[File]:
+def choose(files: Sequence[StoredFile]) -> list[StoredFile]:
     """Returns the files to merge: small ones, and those with many superseded rows.
 
     A file is left alone while it is larger than all smaller files together: so a row is copied a few times in the life
@@ -70,15 +70,15 @@ def choose(files: Sequence[File]) -> list[File]:
     return worthwhile if len(worthwhile) > 1 or any(file.lost for file in worthwhile) else []
 
 
-def _found(files: Files, names: list[str]) -> list[File]:
+def _survey(files: Files, names: list[str]) -> list[StoredFile]:
     sizes = storage.list_sizes(storage.join(files.root, "records"), ".parquet")
     tables = list(files.each(lambda name: files.columns(name, ORDER), names))
     ranks = {name: rank for rank, name in enumerate(sorted(names, key=_age))}
     wins = split_winners(tables, [ranks[name] for name in names])
-    return [File(name=name, size=sizes.get(name, 0), wins=own) for name, own in zip(names, wins, strict=True)]
+    return [StoredFile(name=name, size=sizes.get(name, 0), wins=own) for name, own in zip(names, wins, strict=True)]
 
 
-def _merge(files: Files, chosen: Sequence[File]) -> None:
+def _merge(files: Files, chosen: Sequence[StoredFile]) -> None:
     merged = _Merged(files)
     for file, source in zip(chosen, files.each(lambda file: files.open(file.name), chosen), strict=True):
         if len(types_of(files.schema(file.name, source))) == len(types_of(ROWS)):  # else a merge would lose columns
@@ -102,7 +102,7 @@ class _Merged:
     def num_bytes(self) -> int:
         return int(self._sink.tell())
 
-    def add(self, file: File, source: Any) -> None:
+    def add(self, file: StoredFile, source: Any) -> None:
         self._names.append(file.name)
         for piece in self._files.pieces(file.name, source, keep=file.wins if file.lost else None):
             self._num_rows += len(piece)

@@ -31,7 +31,7 @@ def convert(root: str) -> int:
         if (rows.schema.metadata or {}).get(VERSION_FIELD) == b"1":
             if name not in former:
                 raise UserError(f"{classes}/{name}: missing: restore it, or move {records}/{name} away")
-            commit(root, name, _nested(root, rows, _read(storage.join(classes, name))))
+            commit(root, name, _nest_classes(root, rows, _read(storage.join(classes, name))))
             count += 1
     for name in former:
         storage.remove(storage.join(classes, name))
@@ -45,7 +45,7 @@ def _read(path: str) -> pa.Table:
     return pq.read_table(pa.BufferReader(storage.read_bytes(path)), page_checksum_verification=True)
 
 
-def _nested(root: str, rows: pa.Table, classes: pa.Table) -> pa.Table:
+def _nest_classes(root: str, rows: pa.Table, classes: pa.Table) -> pa.Table:
     if RELEASES.name not in rows.column_names:
         rows = rows.append_column(RELEASES.name, pa.nulls(len(rows), RELEASES.type))
     for table, columns in ((rows, RECORDS), (classes, CLASS_RECORDS)):

@@ -44,8 +44,8 @@ def leaves_of(schema: pa.Schema) -> list[str]:
 def coded_schema(columns: Collection[str]) -> pa.Schema:
     """Returns the schema of some columns with texts as codes: a tenth of the memory, and half the reading time."""
     own = [field for field in ROWS.field(CLASSES).type.value_type if f"{CLASSES}.{field.name}" in columns]
-    fields = [_coded(ROWS.field(name)) for name in columns if not name.startswith(f"{CLASSES}.")]
-    return pa.schema([*fields, *([pa.field(CLASSES, pa.list_(pa.struct(map(_coded, own))))] if own else [])])
+    fields = [_code_text(ROWS.field(name)) for name in columns if not name.startswith(f"{CLASSES}.")]
+    return pa.schema([*fields, *([pa.field(CLASSES, pa.list_(pa.struct(map(_code_text, own))))] if own else [])])
 
 
 def coded_texts(table: pa.Table) -> list[pa.DictionaryArray]:
@@ -59,5 +59,5 @@ def _is_nested(kind: pa.DataType | None) -> bool:
     return kind is not None and pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)
 
 
-def _coded(field: pa.Field) -> pa.Field:
+def _code_text(field: pa.Field) -> pa.Field:
     return field.with_type(_CODED_TEXT) if pa.types.is_string(field.type) else field

@@ -15,7 +15,7 @@ from tiny_job import noted
 
 from freqbench.core.files import storage
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, compaction
-from freqbench.results.compaction import MIB, File, choose
+from freqbench.results.compaction import MIB, StoredFile, choose
 
 
 class Killed(BaseException):
@@ -63,10 +63,10 @@ def seen(store: Store) -> tuple[list[Any], list[Any]]:
 # What is merged
 
 
-def file(number: int, mib: float, lost: int = 0) -> File:
+def file(number: int, mib: float, lost: int = 0) -> StoredFile:
     wins = np.ones(100, np.bool_)
     wins[:lost] = False
-    return File(name=str(number), size=int(mib * MIB), wins=wins)
+    return StoredFile(name=str(number), size=int(mib * MIB), wins=wins)
 
 
 @pytest.mark.parametrize(
