@@ -1,4 +1,4 @@
-"""Does one thing to a run that goes wrong in practice, ten things in turn, and prints a table of what came of each.
+"""Does one thing to a run that goes wrong in practice, nine things in turn, and prints a table of what came of each.
 
     python tests/tools/chaos/faults.py                    # the disk that fills up is a mount, which only root can make
     python tests/tools/chaos/faults.py "second driver"    # one of them, or several
