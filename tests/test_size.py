@@ -30,7 +30,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "pipelines": 1425,  # a Compose whole: keys, label, laziness
         "remote": 458,
         "reporting": 7509,
-        "results": 2139,  # naming.py: rows are named by identity; releases.py; convert.py: stores of version 1
+        "results": 2140,  # naming.py: rows are named by identity; releases.py; convert.py: stores of version 1
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
@@ -52,15 +52,15 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "pipelines": 1707,  # six more pipelines of MONAI's, and whole runs
         "remote": 586,
         "reporting": 6481,
-        "results": 1398,  # as in the package
-        "security": 1714,  # bombs in the classes of rows
+        "results": 1400,  # as in the package
+        "security": 1715,  # bombs in the classes of rows
         "third_party": 891,
         "tools": 6155,
         "toy_package": 58,
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61843, "tests": 65311}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 61844, "tests": 65314}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

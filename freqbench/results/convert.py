@@ -25,15 +25,16 @@ def convert(root: str) -> int:
     Raises UserError for rows of an early release, and for rows without the file of their classes.
     """
     records, classes, runs = (storage.join(root, folder) for folder in ("records", "class_records", "runs"))
-    former, count = storage.list_files(classes, ".parquet"), 0
-    for name in storage.list_files(records, ".parquet"):
+    names, former = (storage.list_files(folder, ".parquet") for folder in (records, classes))
+    count = 0
+    for name in names:
         rows = _read(storage.join(records, name))
         if (rows.schema.metadata or {}).get(VERSION_FIELD) == b"1":
             if name not in former:
                 raise UserError(f"{classes}/{name}: missing: restore it, or move {records}/{name} away")
             commit(root, name, _nest_classes(root, rows, _read(storage.join(classes, name))))
             count += 1
-    for name in former:
+    for name in {*former} & {*names}:
         storage.remove(storage.join(classes, name))
     for path in (*(storage.join(runs, name) for name in storage.list_files(runs, ".json")), f"{root}/run.json"):
         if storage.exists(path) and (content := storage.read_bytes(path)).endswith(FORMER):
