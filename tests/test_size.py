@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # as in the package
     },
     "tests": {
-        ".": 4073,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4026,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
         "audit": 2625,  # as in the package
@@ -52,7 +52,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
         "remote": 496,
         "reporting": 6509,  # an attack that did nothing is said
-        "results": 1414,  # as in the package
+        "results": 1413,  # as in the package
         "security": 1714,  # bombs in the classes of rows
         "third_party": 949,
         "tools": 6214,  # card_steps.py: a card's kernels counted as PyTorch would compile them
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62951, "tests": 66626}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 62951, "tests": 66578}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -135,7 +135,7 @@ class Critic:
             return None
         (dataset, target), known, case_key = self.unjudged[pair], self._clean[pair], facts["case_key"]
         files = self._own[pair].files if pair in self._own else {}
-        is_told = facts["case_id"] not in files or "held" in facts or dice is None  # rows say nothing of `held`
+        is_told = facts.get("case_id") not in files or "held" in facts or dice is None  # rows say nothing of `held`
         if case_key in self._wanted[pair] and is_told:
             known[case_key] = known.get(case_key, facts) if dice is None else facts
         if len(known) < len(self._wanted[pair]):

@@ -56,7 +56,7 @@ def test_a_network_below_a_half_is_not_attacked_and_all_its_cases_are_judged(
         f"m on phantom: clean foreground Dice {judged['dice']:.3f} (3 cases): below 0.5, and no expected_dice says "
         f"that it is the network's own: {CAUSES}"
     )
-    way_on = "state what its training used, or, if this is its own figure, expected_dice: VALUE of m"
+    way_on = "state what its training used; if this is its own figure, give m expected_dice: VALUE"
     assert str(stop.value) == f"{misfit}; no attack has begun: {way_on}"
     assert (last["status"], last["warnings"], judged["cases"], judged["verdict"]) == ("stopped", [misfit], 3, "misfit")
     assert len(store.records()) == 0
@@ -74,7 +74,7 @@ def test_a_network_as_good_as_is_expected_is_attacked_after_a_line_with_its_figu
     assert lines[first + 1] == f"m on phantom: clean foreground Dice {mean:.3f} (2 cases), expected_dice 0.01"
     assert not any(" records stored" in line and not line.startswith("0 of") for line in lines[:first])
     judged = {"dataset": "phantom", "target_model_id": rows[0]["target_model_id"], "cases": 2, "verdict": "fits"}
-    assert store.runs()[-1]["clean"] == [judged | {"dice": pytest.approx(mean)}]
+    assert store.runs()[-1]["clean"] == [judged | {"dice": pytest.approx(mean), "proof": None}]
 
 
 def test_a_clean_prediction_that_was_judged_is_not_made_anew_for_the_attack(
