@@ -44,8 +44,8 @@ BRATS: tuple[Step, ...] = (
 
 def _inside(centre: Sequence[float], radii: Sequence[float]) -> npt.NDArray[np.bool_]:
     at = np.meshgrid(*map(np.arange, SHAPE), indexing="ij")
-    found: npt.NDArray[np.bool_] = sum(((x - c) / r) ** 2 for x, c, r in zip(at, centre, radii, strict=True)) < 1
-    return found
+    inner: npt.NDArray[np.bool_] = sum(((x - c) / r) ** 2 for x, c, r in zip(at, centre, radii, strict=True)) < 1
+    return inner
 
 
 def ct(seed: int) -> tuple[Array, Array]:

@@ -17,8 +17,8 @@ THREAT_MODEL = {"core/threat_models.py": 1}  # of the same name
 USES: dict[str, dict[str, int]] = {
     "dsc": {
         **{"audit/computing.py": 3, "audit/first_case.py": 2, "audit/probe_files.py": 1, "audit/probes.py": 7},
-        **{"audit/reference.py": 4, "audit/store_checks.py": 1, "engine/critic.py": 3, "engine/glimpser.py": 7},
-        "engine/scoring.py": 7,
+        **{"audit/reference.py": 4, "audit/store_checks.py": 1, "engine/critic.py": 5, "engine/glimpser.py": 7},
+        **{"engine/rows.py": 1, "engine/scoring.py": 9},
     },
     "hd95": {"audit/reference.py": 6, "engine/scoring.py": 3},
     "nsd": {"engine/scoring.py": 3, "engine/worker.py": 1},  # of certificates

@@ -17,16 +17,16 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1467,  # rows of several releases
         "api": 1372,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4707,  # as in the package
+        "audit": 4710,  # as in the package
         "cli": 2359,  # run --fresh
         "core": 3688,  # identities of code, pair by pair; the one keeper's contract
         "data": 6904,  # as in the package
         "engine": 4911,  # as in the package
         "exchange": 1024,
         "job": 2819,  # a line for each key of a job
-        "metrics": 1437,  # weights are checked when read
+        "metrics": 1591,  # weights are checked when read
         "models": 8781,  # inferers by class and arguments
-        "ops": 3055,  # compiled.py: functions that a GPU compiles
+        "ops": 2901,  # compiled.py: functions that a GPU compiles
         "pipelines": 1429,  # six more pipelines of MONAI's, and whole runs
         "remote": 363,
         "reporting": 7529,  # an attack that did nothing is said
@@ -46,9 +46,9 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "exchange": 821,
         "golden": 556,
         "job": 2187,  # a line for each key of a job
-        "metrics": 1223,  # weights are checked when read
+        "metrics": 1284,  # weights are checked when read
         "models": 8225,  # inferers by class and arguments
-        "ops": 1723,  # compiled.py: functions that a GPU compiles
+        "ops": 1662,  # compiled.py: functions that a GPU compiles
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
         "remote": 496,
         "reporting": 6509,  # an attack that did nothing is said
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62951, "tests": 66578}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 62954, "tests": 66578}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -15,7 +15,7 @@ import torch
 
 from freqbench import models
 from freqbench.audit import unstated
-from freqbench.audit.unstated import Finding, Log
+from freqbench.audit.unstated import FoundSettings, Log
 from freqbench.core.documents import object_of, yaml_line
 from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef
@@ -145,35 +145,36 @@ def first_case(
 
 def _match(
     model: Mapping[str, Any], entry: Mapping[str, Any], dataset: Dataset, modality: str, log: Log
-) -> tuple[Finding, str]:
+) -> tuple[FoundSettings, str]:
     """Returns the settings under which a network's predictions are its own, and a line on how well they fit."""
     written = ModelEntry(**model)
     own = witnesses.find(str(written.predictions), dataset, written.name)
     held, found = held_and_found(written, dataset, own, log, modality)
     if found is None:
-        found = Finding(model={}, dataset={}, share=min(each.share for each in held), words=(), trials=1, seconds=0.0)
+        share = min(each.share for each in held)
+        found = FoundSettings(model={}, dataset={}, share=share, words=(), trials=1, seconds=0.0)
     else:
         changed = build_dataset({**entry, **found.dataset}, str(entry["name"]))
-        held = _held(ModelEntry(**{**model, **found.model}), changed, own)
+        held = _compare(ModelEntry(**{**model, **found.model}), changed, own)
     return replace(found, share=min(each.share for each in held)), verdict(written.name, held)
 
 
 def held_and_found(
     model: ModelEntry, dataset: Dataset, own: Witness, log: Log, modality: str = ""
-) -> tuple[list[Held], Finding | None]:
+) -> tuple[list[Held], FoundSettings | None]:
     """Returns a network as it is stated held against its own predictions, and what is found if it is another.
 
     The first is empty if it cannot be run as it is stated.
     """
     held = list[Held]()
     with suppress(UserError):
-        held = _held(model, dataset, own)
+        held = _compare(model, dataset, own)
         if all(each.is_proven for each in held):
             return held, None
     return held, unstated.find(model, dataset, own, modality, log)
 
 
-def _held(model: ModelEntry, dataset: Dataset, own: Witness) -> list[Held]:
+def _compare(model: ModelEntry, dataset: Dataset, own: Witness) -> list[Held]:
     spec = _spec(model, dataset)
     network = models.load(spec, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return [hold(network, spec, dataset, ref, own.files[ref.case_id]) for ref in own.refs]

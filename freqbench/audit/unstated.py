@@ -23,13 +23,13 @@ from freqbench.data.loaders.folder import ListedFolder
 from freqbench.data.witnesses import Values, Witness, read
 from freqbench.engine import witness
 from freqbench.engine.witness import Labels, percent
+from freqbench.metrics.agreement import PROVEN, agreement, exchange, renumber
 from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, resolve
 from freqbench.models.checkpoints.migrations import migrations_of
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_ROI
 from freqbench.models.networks.inferring import open_args
 from freqbench.models.sources import source_of
 from freqbench.models.sources.checkpoint import shown_channels
-from freqbench.ops.agreement import PROVEN, agreement, exchange, renumber
 from freqbench.ops.classes import Classes
 from freqbench.ops.regions import code_of
 
@@ -86,7 +86,7 @@ CROPS: Mapping[str, Step | None] = {NO: None, "to the foreground": _step("CropFo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class FoundSettings:
     """Result of a search.
 
     Attributes:
@@ -134,7 +134,7 @@ class _Trial:
         spec = resolve(asked, *self.pieces.counts(asked), self.dataset.space)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         made = witness.predictions(models.load(spec, device), spec, self.dataset, self.native)
-        return max((_explained(spec, ours, self.theirs) for _, ours in made), key=lambda found: found[0])
+        return max((_explain(spec, ours, self.theirs) for _, ours in made), key=lambda found: found[0])
 
 
 def find(
@@ -144,7 +144,7 @@ def find(
     modality: str = "",
     log: Log = lambda line: None,
     most_s: float | None = None,
-) -> Finding:
+) -> FoundSettings:
     """Finds settings under which a network's clean prediction is its own, of `own`'s smallest case, seen on all.
 
     `entry` states what is known of the model; of a network whose files bring a pipeline only windows, channels and
@@ -155,7 +155,7 @@ def find(
     native = dataset.native(first)
     facts = facts_of(entry, None, dataset.num_channels)
     theirs = read(own.files[first.case_id], native)
-    pieces = Pieces.of(entry, facts, dataset, first, modality, theirs)
+    pieces = Pieces.build(entry, facts, dataset, first, modality, theirs)
     trial = _Trial(entry=entry, dataset=dataset, native=native, theirs=theirs, pieces=pieces)
     start = tuple((name, values[0]) for name, values in pieces.values.items())
 
@@ -164,7 +164,7 @@ def find(
         if point in trial.seen:
             return False
         found = trial.share(point)
-        changed = ", ".join(f"{name} {_said(value)}" for name, value in point if value != pieces.values[name][0])
+        changed = ", ".join(f"{name} {_spell(value)}" for name, value in point if value != pieces.values[name][0])
         said = percent(found) if found >= 0 else "cannot be run"
         log(f"{len(trial.seen):>4}  {said}  {changed or 'as usual'}")
         return found >= PROVEN or time.process_time() - started > most_s
@@ -172,7 +172,7 @@ def find(
     def descend(point: Point) -> bool:
         """Tries all values of one setting after the other, each time from the best so far; true as `look`."""
         for name, values in pieces.values.items():
-            tried = [_with(point, name, value) for value in values]
+            tried = [_change(point, name, value) for value in values]
             if any(look(other) for other in tried):
                 return True
             point = max([point, *tried], key=trial.share)
@@ -185,12 +185,12 @@ def find(
     best = max(trial.seen, key=trial.share)
     alike: dict[str, list[Any]] = {}
     for name, value in ((name, value) for name, values in pieces.values.items() for value in values):
-        other = _with(best, name, value)
+        other = _change(best, name, value)
         is_sought = other != best and trial.share(best) >= PROVEN and time.process_time() - started < most_s
         if is_sought and trial.share(other) == trial.share(best):
             alike.setdefault(name, []).append(value)
-    model, of_dataset = pieces.written(entry, dataset, native, dict(best), theirs, trial.seen[best][1])
-    return Finding(
+    model, of_dataset = pieces.job_keys(entry, dataset, native, dict(best), theirs, trial.seen[best][1])
+    return FoundSettings(
         model=model,
         dataset=of_dataset,
         share=trial.share(best),
@@ -222,11 +222,11 @@ class Pieces:
     num_channels: int
 
     @classmethod
-    def of(
+    def build(
         cls, entry: ModelEntry, facts: Facts, dataset: Dataset, ref: CaseRef, modality: str, theirs: Values
     ) -> "Pieces":
         """Returns what is sought of a network for one case, and `theirs`, its own prediction."""
-        words, source = _parsed(entry.transforms), source_of(facts.arch)
+        words, source = _parse(entry.transforms), source_of(facts.arch)
         is_bare = words is not None or (facts.space is None and not source.takes_volumes)
         inferred = shown_channels(facts) if source.is_checkpoint else None
         outputs = facts.num_classes or (inferred and inferred.out_channels) or entry.classes
@@ -246,7 +246,7 @@ class Pieces:
         trained = entry.roi or (facts.input.volume_order(facts.roi) if facts.roi else None)
         if is_bare:
             values["roi"] = _windows(entry, trained, max(ref.shape))
-        values |= {name: tuple(steps) for name, steps in sorted(slots.items(), key=_by_weight) if len(steps) > 1}
+        values |= {name: tuple(steps) for name, steps in sorted(slots.items(), key=_weight) if len(steps) > 1}
         usual = sliding.get("overlap", DEFAULT_INFERENCE.overlap)
         values["overlap"] = tuple(dict.fromkeys([usual, *OVERLAPS]))
         first = sliding.get("weighting", "gaussian")
@@ -263,9 +263,9 @@ class Pieces:
 
     def entry(self, entry: ModelEntry, point: Mapping[str, Any]) -> ModelEntry:
         """Returns the entry with the settings of a point, its classes those of the network."""
-        return entry.model_copy(update={"class_map": None, "classes": None, **self.stated(entry, point)})
+        return entry.model_copy(update={"class_map": None, "classes": None, **self.keys_of(entry, point)})
 
-    def stated(self, entry: ModelEntry, point: Mapping[str, Any]) -> dict[str, Any]:
+    def keys_of(self, entry: ModelEntry, point: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the keys of an entry that state the settings of a point."""
         from freqbench.models import Inference
 
@@ -292,7 +292,7 @@ class Pieces:
         made["inference"] = Inference(**sliding)
         return made
 
-    def written(
+    def job_keys(
         self,
         entry: ModelEntry,
         dataset: Dataset,
@@ -305,7 +305,7 @@ class Pieces:
 
         `pairs` says for each output of the network the number, or the channel, of its own prediction that it is.
         """
-        made = {key: value for key, value in self.stated(entry, point).items() if value is not None}
+        made = {key: value for key, value in self.keys_of(entry, point).items() if value is not None}
         made["inference"] = made["inference"].model_dump(exclude_unset=True)
         if "roi" in made:
             made["roi"] = [*made["roi"]]
@@ -315,7 +315,9 @@ class Pieces:
         labels = native.file_numbers()[0].numpy() if theirs.ndim == 4 else theirs
         inside = [theirs[pairs[k + 1] - 1] > 0.5 for k in range(len(pairs))] if theirs.ndim == 4 else None
         regions = _regions(labels, inside) if inside else dict(pairs)
-        return made | self._region_map(dataset, regions), {} if dataset.classes.overlap else _named(dataset, regions)
+        return made | self._region_map(dataset, regions), {} if dataset.classes.overlap else _name_regions(
+            dataset, regions
+        )
 
     def _class_map(self, dataset: Dataset, pairs: Mapping[int, int]) -> dict[str, Any]:
         """Returns `classes` and `class_map` for a network whose outputs are these numbers of the dataset's files."""
@@ -348,12 +350,12 @@ def _stated_order(entry: ModelEntry, usual: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(stated[0]) if len(stated) == 1 and not isinstance(stated[0], int) else usual
 
 
-def _with(point: Point, name: str, value: Any) -> Point:
+def _change(point: Point, name: str, value: Any) -> Point:
     """Returns settings with another value of one."""
     return tuple((key, value if key == name else own) for key, own in point)
 
 
-def _parsed(transforms: object) -> tuple[Step, ...] | None:
+def _parse(transforms: object) -> tuple[Step, ...] | None:
     """Returns the words of transforms on one image; None: they are other transforms, or there are none."""
     if not isinstance(transforms, list | tuple):
         return None
@@ -361,7 +363,7 @@ def _parsed(transforms: object) -> tuple[Step, ...] | None:
     return tuple(transforms) if len(keys) <= 1 else None
 
 
-def _by_weight(slot: tuple[str, object]) -> int:
+def _weight(slot: tuple[str, object]) -> int:
     """Returns the place of a setting in the search: what moves most voxels first."""
     order = ("intensity", "axes", "crop", "spacing")
     return order.index(slot[0]) if slot[0] in order else len(order)
@@ -401,14 +403,14 @@ def _slots(
         name = str(step["_target_"]).rpartition(".")[2].removesuffix("d")
         slot = next((slot for slot, names in _SLOTS.items() if name in names and slot not in made), None)
         others = usual.get(slot or "", {})
-        made[slot or f"step {number}"] = {_stated(step, others): step, **others}
+        made[slot or f"step {number}"] = {_state_of(step, others): step, **others}
     for slot, steps in usual.items():
         nothing = next((label for label, step in steps.items() if step is None), None)
         made.setdefault(slot, {nothing: None, **steps})
     return made
 
 
-def _stated(step: Step, usual: Mapping[Any, Step | None]) -> Any:
+def _state_of(step: Step, usual: Mapping[Any, Step | None]) -> Any:
     """Returns the word for a step that is stated: its own in a table, else what it sets."""
     plain = {key: value for key, value in step.items() if key != "keys" and value is not False}
     for label, other in usual.items():
@@ -463,7 +465,7 @@ def _heads(entry: ModelEntry, facts: Facts, dataset: Dataset, outputs: int | Non
     return ("sigmoid", "softmax") if outputs == len(dataset.classes) - 1 else ("softmax", "sigmoid")
 
 
-def _explained(spec: ModelSpec, ours: Labels, theirs: Values) -> tuple[float, dict[int, Any]]:
+def _explain(spec: ModelSpec, ours: Labels, theirs: Values) -> tuple[float, dict[int, Any]]:
     """Returns the share of alike voxels under the best pairing of outputs, and the pairs.
 
     Of exclusive classes and of channels, a pair is an output and a number or a channel; of regions in a label map, an
@@ -501,7 +503,7 @@ def _regions(numbers: Values, inside: Sequence[npt.NDArray[np.bool_]]) -> dict[i
     return {k: [int(v) for v in values if mask[numbers == v].mean() > 0.5] for k, mask in enumerate(inside, 1)}
 
 
-def _named(dataset: Dataset, regions: Mapping[int, list[int]]) -> dict[str, Any]:
+def _name_regions(dataset: Dataset, regions: Mapping[int, list[int]]) -> dict[str, Any]:
     """Returns the dataset's key `regions`, each called by its classes."""
     by_number = _classes_by_number(dataset)
     called = {
@@ -521,10 +523,10 @@ def _classes_by_number(dataset: Dataset) -> Mapping[int, int]:
 
 def _words(best: Mapping[str, Any], start: Mapping[str, Any], alike: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     for name, value in best.items():
-        before = "" if value == start[name] else f" {INSTEAD} {_said(start[name])}"
-        same = f"; {', '.join(map(_said, alike[name]))} make no difference" if name in alike else ""
-        yield f"{name}: {_said(value)}{before}{same}"
+        before = "" if value == start[name] else f" {INSTEAD} {_spell(start[name])}"
+        same = f"; {', '.join(map(_spell, alike[name]))} make no difference" if name in alike else ""
+        yield f"{name}: {_spell(value)}{before}{same}"
 
 
-def _said(value: object) -> str:
+def _spell(value: object) -> str:
     return "x".join(f"{each:g}" for each in value) if isinstance(value, tuple) else str(value)

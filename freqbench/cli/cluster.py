@@ -60,7 +60,7 @@ def submit(
     variables = working_directory.environment(env or ())
     part = Shard.parse(shard) if shard else None
     packed = working_directory.pack(job)
-    head = jobs.Dashboard.of(address)
+    head = jobs.Dashboard.reach(address)
     options = {
         "--set": [*(set_ or ()), *packed.overrides, *_shared_places(job.training, head, path)],
         "--limit-cases": limit_cases,
@@ -110,19 +110,19 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Until it has ended.")] = False,
 ) -> None:
     """Show all output of a job on a cluster, by `ray job logs`."""
-    _jobs().Dashboard.of(address).ray_job("logs", job_id, *(["--follow"] if follow else []))
+    _jobs().Dashboard.reach(address).ray_job("logs", job_id, *(["--follow"] if follow else []))
 
 
 @app.command()
 def stop(job_id: JobId, address: Address = None) -> None:
     """Stop a job on a cluster, by `ray job stop`: it finishes and stores work in flight, in two minutes at most."""
-    _jobs().Dashboard.of(address).ray_job("stop", job_id)
+    _jobs().Dashboard.reach(address).ray_job("stop", job_id)
 
 
 @app.command("list")
 def list_jobs(address: Address = None) -> None:
     """Show the jobs of a cluster, by `ray job list`."""
-    _jobs().Dashboard.of(address).ray_job("list")
+    _jobs().Dashboard.reach(address).ray_job("list")
 
 
 def words(options: Mapping[str, Any]) -> list[str]:

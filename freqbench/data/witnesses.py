@@ -79,7 +79,7 @@ def read(path: str, native: NativeCase) -> Values:
     Raises DataError for another grid than the case's file.
     """
     if path.endswith(PACKED):
-        return _of_nnunet(path, native)
+        return _read_packed(path, native)
     header = image_files.read_header(image_files.fetch(path), multichannel=True)
     own = Header(path=Path(native.source), shape=_shape(native), spacing=native.spacing, affine=native.affine)
     header = header.turn_to(own)
@@ -87,7 +87,7 @@ def read(path: str, native: NativeCase) -> Values:
     return image_files.read_integers(header) if header.num_channels == 1 else image_files.read_channels(header)
 
 
-def _of_nnunet(path: str, native: NativeCase) -> npt.NDArray[np.float32]:
+def _read_packed(path: str, native: NativeCase) -> npt.NDArray[np.float32]:
     """Returns the probabilities `[K, H, W, D]` that nnU-Net saved, which have the axes of SimpleITK."""
     with np.load(storage.fetch(path)) as content:
         name = next((name for name in ("probabilities", "softmax") if name in content), None)

@@ -20,8 +20,8 @@ from freqbench.data.loaders.folder import ListedFolder
 from freqbench.data.preprocess import prepare, way_to_file
 from freqbench.data.witnesses import Values, read
 from freqbench.engine import memory
+from freqbench.metrics.agreement import PROVEN, Pattern, agreement, pattern
 from freqbench.models import ModelSpec, SegmentationModel
-from freqbench.ops.agreement import PROVEN, Pattern, agreement, pattern
 from freqbench.ops.regions import codes_of
 from freqbench.pipelines import Pipeline
 
@@ -37,7 +37,7 @@ class Held:
     """A clean prediction of one case held against the network's own, on the file's grid.
 
     Attributes:
-        alike, union: voxels, see `ops.agreement.agreement`.
+        alike, union: voxels, see `metrics.agreement.agreement`.
         way: how predictions go back to the file, if it is not as scores do.
         pattern: the way in which they differ; None: they do not.
     """
@@ -68,11 +68,11 @@ def readings(path: str, native: NativeCase, dataset: Dataset, spec: ModelSpec) -
     """
     values = read(path, native)
     if values.ndim == 4:
-        return [_of_outputs(path, values, dataset, spec)]
-    return [(labels, None) for labels in _of_numbers(path, values, dataset, spec)]
+        return [_outputs(path, values, dataset, spec)]
+    return [(labels, None) for labels in _numbers(path, values, dataset, spec)]
 
 
-def _of_numbers(path: str, numbers: Values, dataset: Dataset, spec: ModelSpec) -> Iterator[Labels]:
+def _numbers(path: str, numbers: Values, dataset: Dataset, spec: ModelSpec) -> Iterator[Labels]:
     values = np.unique(numbers).tolist()
     tables = []
     if isinstance(dataset, ListedFolder) and dataset.reference == "label":
@@ -98,7 +98,7 @@ def _of_numbers(path: str, numbers: Values, dataset: Dataset, spec: ModelSpec) -
         yield made
 
 
-def _of_outputs(path: str, values: Values, dataset: Dataset, spec: ModelSpec) -> tuple[Labels, Ties]:
+def _outputs(path: str, values: Values, dataset: Dataset, spec: ModelSpec) -> tuple[Labels, Ties]:
     """Returns the classes of probabilities `[K, H, W, D]`, a channel an output of the network, and their ties."""
     if len(values) != spec.num_outputs:
         raise DataError(

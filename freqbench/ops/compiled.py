@@ -40,7 +40,7 @@ OPTIONS: Mapping[str, Any] = {
     "deterministic": True,  # chooses nothing by the clock
     "compile_threads": 1,  # a function is a few kernels: a pool of processes would take longer to start
 }
-"""Of inductor, where a release has them."""
+"""Settings of inductor, where a release has them."""
 SHAPES = 256  # of one function, beyond which PyTorch would not compile
 FORMS: dict[str, str] = {}
 """The form that this process took of each function that it was asked for: `compiled`, or `plain` and why."""

@@ -36,7 +36,7 @@ class Dashboard:
     url: str
 
     @classmethod
-    def of(cls, address: str | None) -> "Dashboard":
+    def reach(cls, address: str | None) -> "Dashboard":
         """Returns the head at an address; raises UserError if that is no dashboard's."""
         if not address:
             raise UserError(f"expected --address http://HEAD:8265, or {SERVER}, got neither: give the head's dashboard")

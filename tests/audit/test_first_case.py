@@ -72,7 +72,7 @@ def test_a_bare_network_of_another_window_keeps_the_usual_intensity_and_its_roi_
     assert first.verdict.startswith("clean Dice of phantom_2000: 0.")
 
 
-def test_what_is_known_of_the_data_stays_where_the_network_cannot_be_run(scans: Path) -> None:
+def test_facts_of_the_data_stay_where_the_network_cannot_be_run(scans: Path) -> None:
     """A SwinUNETR asks for its age and for classes at once; the window of CT is not lost."""
     net = {"in_channels": 1, "out_channels": 4, "feature_size": 12, "depths": (1, 1, 1, 1)}
     torch.save(SwinUNETR(**net).state_dict(), scans / "swin.pt")

@@ -1,4 +1,4 @@
-"""Eight wrong pipelines, each told by name from one predicted case, and settings found that nobody stated."""
+"""Eight wrong pipelines, each told by name from one predicted case, and settings settings that nobody stated."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import roads
 import torch
 
 from freqbench.audit.first_case import held_and_found
-from freqbench.audit.unstated import Finding
+from freqbench.audit.unstated import FoundSettings
 from freqbench.data import witnesses
 from freqbench.engine.witness import Held
 from freqbench.job.schema import build_dataset
@@ -32,8 +32,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def looked_at(place: Path, kind: str, folder: Path | None = None, **changes: Any) -> tuple[Held, Finding | None]:
-    """A network of a pipeline with changes held against its own prediction, and what is found."""
+def looked_at(place: Path, kind: str, folder: Path | None = None, **changes: Any) -> tuple[Held, FoundSettings | None]:
+    """A network of a pipeline with changes held against its own prediction, and what is settings."""
     data: dict[str, Any] = {"name": kind, "loader": "decathlon", "root": str(place / kind), "split": "training"}
     if kind == "brats":
         data["regions"] = {"core": [1, 3], "whole": [1, 2, 3], "enhancing": [3]}
@@ -43,14 +43,14 @@ def looked_at(place: Path, kind: str, folder: Path | None = None, **changes: Any
     model |= {"roi": [roads.SIDE] * 3, "transforms": [*words], "inference": USUAL}
     dataset, entry = build_dataset(data, kind), ModelEntry(**{**model, **changes})
     own = witnesses.find(str(folder or place / "own" / kind), dataset, "unet")
-    held, found = held_and_found(entry, dataset, own, lambda line: None, "CT" if kind == "ct" else "")
-    return held[0], found
+    held, settings = held_and_found(entry, dataset, own, lambda line: None, "CT" if kind == "ct" else "")
+    return held[0], settings
 
 
 def test_the_right_pipelines_are_proven_and_nothing_is_sought(place: Path) -> None:
     for kind in ("ct", "brats"):
-        held, found = looked_at(place, kind)
-        assert (held.is_proven, found) == (True, None)
+        held, settings = looked_at(place, kind)
+        assert (held.is_proven, settings) == (True, None)
 
 
 AXES, RANGE = roads.CT
@@ -75,19 +75,19 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_setting_is_told_by_name(name: str, place: Path) -> None:
     kind, changes, word = WRONG[name]
-    held, found = looked_at(place, kind, **changes)
+    held, settings = looked_at(place, kind, **changes)
     assert not held.is_proven
-    assert found is not None
-    assert found.is_proven
-    assert [each for each in found.words if "in place of" in each] == [word]
+    assert settings is not None
+    assert settings.is_proven
+    assert [each for each in settings.words if "in place of" in each] == [word]
 
 
-def test_swapped_classes_are_told_by_their_pattern_and_the_map_is_found(place: Path) -> None:
-    held, found = looked_at(place, "ct", classes=3, class_map={1: [2], 2: [1]})
+def test_swapped_classes_are_told_by_their_pattern(place: Path) -> None:
+    held, settings = looked_at(place, "ct", classes=3, class_map={1: [2], 2: [1]})
     assert held.pattern is not None
     assert held.pattern.what == "the classes liver, spleen are exchanged"
-    assert found is not None
-    assert (found.is_proven, "class_map" in found.model) == (True, False)
+    assert settings is not None
+    assert (settings.is_proven, "class_map" in settings.model) == (True, False)
 
 
 def test_a_shifted_origin_is_told_by_its_pattern(place: Path, tmp_path: Path) -> None:

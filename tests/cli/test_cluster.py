@@ -69,7 +69,7 @@ def test_ray_gets_a_job_with_its_options_its_files_and_its_store(
 def test_submit_ends_with_what_to_type_next(
     address: str | None, small_job: Path, words: Words, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
-    """With the address, unless the shell has it."""
+    """The address stands there unless the shell has it."""
     if not address:
         monkeypatch.setenv(jobs.SERVER, URL)
     code, said, _ = bench("cluster", "submit", "job.yaml", *(["--address", address] if address else []))

@@ -93,7 +93,7 @@ ROADS = {road.__name__: road for road in (script, listed, brats, swin, dicom)}
 
 @pytest.mark.parametrize("name", ROADS)
 def test_init_finds_the_network_s_own_clean_prediction_at_first_try(name: str, tmp_path: Path, bench: Bench) -> None:
-    """By two cases that the author's own code predicted; a third one, which init does not see, is the same too."""
+    """Two cases are given, which the author's code predicted; a third one, which init does not see, is the same too."""
     data, checkpoint, paths, control = ROADS[name](tmp_path)
     for path in paths:
         roads.save(tmp_path / ("seen" if path in paths[:2] else "unseen") / path.name, control(path).astype(np.uint8))
@@ -163,8 +163,8 @@ def test_doctor_finds_the_settings_of_a_network_on_a_dataset_class_in_hu(tmp_pat
     code, said, _ = bench("doctor", "--job", str(job), "--checkpoint", "unet")
     assert code == 1
     lines = [line.partition(":")[2].strip() for line in said.splitlines() if line.startswith("model line:")]
-    found = {key: value for line in lines for key, value in yaml.safe_load(line).items()}
-    content["models"][0] |= found
+    settings = {key: value for line in lines for key, value in yaml.safe_load(line).items()}
+    content["models"][0] |= settings
     job.write_text(yaml.safe_dump(content))
     code, said, err = bench("run", str(job), "--out", str(tmp_path / "out"), "--engine", "serial")
     assert (code, "proven by its own predictions of 1 case" in said + err) == (0, True)

@@ -60,9 +60,9 @@ def held(place: Path, folder: str = "maps", **changes: Any) -> list[Held]:
 
 @pytest.mark.parametrize("folder", ["maps", "likely"])
 def test_the_pipeline_of_the_training_is_proven_by_maps_and_by_probabilities(place: Path, folder: str) -> None:
-    found = held(place, folder)
-    assert [(each.case_id, each.is_proven) for each in found] == [("ct_0", True), ("ct_1", True)]
-    assert witness.verdict("unet", found).startswith("unet: proven by its own predictions of 2 cases: 100.00 %")
+    seen = held(place, folder)
+    assert [(each.case_id, each.is_proven) for each in seen] == [("ct_0", True), ("ct_1", True)]
+    assert witness.verdict("unet", seen).startswith("unet: proven by its own predictions of 2 cases: 100.00 %")
 
 
 def test_another_pipeline_is_none_of_the_network_s_own(place: Path) -> None:
@@ -77,8 +77,8 @@ def test_maps_that_their_author_restored_by_the_nearest_voxel_are_proven_too(pla
     words = (roads.CT[0], roads.step("Spacing", pixdim=[2.5, 2.5, 3.0], mode="bilinear"), roads.CT[1])
     likely = roads.predicted(roads.trained("ct"), place / "ct/imagesTr/ct_0.nii.gz", words, nearest=True)
     roads.save(tmp_path / "near/ct_0.nii.gz", likely[0].astype(np.uint8))
-    (found,) = held(place, str(tmp_path / "near"), transforms=[*words])
-    assert (found.is_proven, found.way) == (True, witness.NEAREST)
+    (seen,) = held(place, str(tmp_path / "near"), transforms=[*words])
+    assert (seen.is_proven, seen.way) == (True, witness.NEAREST)
 
 
 def job(place: Path, **changes: Any) -> JobSpec:
@@ -112,7 +112,7 @@ def test_a_run_of_another_pipeline_attacks_nothing(place: Path, tmp_path: Path) 
     assert Store(str(tmp_path)).is_empty
 
 
-def test_without_own_predictions_the_words_count_what_is_assumed(place: Path) -> None:
+def test_assumptions_are_counted_where_no_own_prediction_is(place: Path) -> None:
     data, model = entries(place, inference=None)
     model = {key: value for key, value in model.items() if key not in ("inference", "roi")}
     content = {"name": "own", "datasets": [data], "models": [model], "attacks": [{"name": "fgsm", "eps": 0.03}]}

@@ -123,7 +123,7 @@ def test_the_line_says_figure_expectation_margin_and_causes() -> None:
     )
 
 
-def test_without_an_expectation_a_mean_below_a_half_is_too_low() -> None:
+def test_a_mean_below_a_half_that_nobody_expects_is_too_low() -> None:
     assert shortfall(None, dice(0.2, 0.8)) is None
     assert str(shortfall(None, dice(0.2, 0.79))).startswith("clean foreground Dice 0.495 (2 cases): below 0.5, and no ")
     assert shortfall(None, {}) is None

@@ -55,8 +55,8 @@ def halves_by_a_reciprocal(spectrum: Tensor, table: Tensor) -> Tensor:
 
 
 def last_of_equal_classes(logits: Tensor, labels: Tensor, classes: Any = None, voxels: Any = None) -> Tensor:
-    found = logits.shape[1] - 1 - logits.flip(1).argmax(1, keepdim=True)
-    return plain("losses.mean_dice")(torch.zeros_like(logits).scatter_(1, found, 1.0), labels, classes, voxels)
+    seen = logits.shape[1] - 1 - logits.flip(1).argmax(1, keepdim=True)
+    return plain("losses.mean_dice")(torch.zeros_like(logits).scatter_(1, seen, 1.0), labels, classes, voxels)
 
 
 def without_a_term(logits: Tensor, labels: Tensor, scope: Any) -> Tensor:
@@ -147,16 +147,16 @@ def test_a_short_attack_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None
 @needs_compiler
 @pytest.mark.slow
 def test_sa2_is_equal_to_the_bit_as_the_ssim_stays_plain() -> None:
-    """With its map compiled for a CPU it is not: a smooth volume has small variances, and steps amplify a last bit."""
+    """Its map is compiled for a CPU it is not: a smooth volume has small variances, and steps amplify a last bit."""
     net = torch.nn.Sequential(torch.nn.Conv3d(1, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(8, 3, 1)).eval()
     image = F.avg_pool3d(torch.rand(1, 1, 20, 20, 20, generator=torch.Generator().manual_seed(0)), 5, 1)
     labels = net(image).argmax(1, keepdim=True)
     attack = make("sa2", steps=10, block=8)
-    found = attack(net, image, labels).adversarial
+    seen = attack(net, image, labels).adversarial
     assert compiled.FORMS["losses.dice_ce"] == "compiled"
     form_of.cache_clear()
     with compiling(compiled.WORTH, {}):  # holds nothing against anything
         moved = attack(net, image, labels).adversarial
     expected = attack(net, image, labels).adversarial  # nothing is compiled outside
-    assert torch.equal(found, expected)
+    assert torch.equal(seen, expected)
     assert not torch.equal(moved, expected)

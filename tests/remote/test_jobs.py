@@ -34,7 +34,7 @@ def no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_an_address_that_is_no_dashboard_s_is_refused(address: str | None, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
-        jobs.Dashboard.of(address)
+        jobs.Dashboard.reach(address)
 
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from freqbench.ops.agreement import agreement, exchange, pattern, renumber, share
+from freqbench.metrics.agreement import agreement, exchange, pattern, renumber, share
 from freqbench.ops.classes import Classes
 
 Labels = npt.NDArray[np.uint8]
