@@ -246,7 +246,7 @@ class Pieces:
         trained = entry.roi or (facts.input.volume_order(facts.roi) if facts.roi else None)
         if is_bare:
             values["roi"] = _windows(entry, trained, max(ref.shape))
-        values |= {name: tuple(steps) for name, steps in sorted(slots.items(), key=_weight) if len(steps) > 1}
+        values |= {name: tuple(steps) for name, steps in slots.items() if len(steps) > 1}
         usual = sliding.get("overlap", DEFAULT_INFERENCE.overlap)
         values["overlap"] = tuple(dict.fromkeys([usual, *OVERLAPS]))
         first = sliding.get("weighting", "gaussian")
@@ -254,7 +254,7 @@ class Pieces:
         if sliding.get("mirror"):
             values["mirror"] = sliding["mirror"], ""
         key = next((str(step["keys"]) for step in words or () if isinstance(step.get("keys"), str)), "image")
-        kept = {name: value for name, value in values.items() if value}
+        kept = {name: values[name] for name in sorted(values, key=_place) if values[name]}
         return cls(values=kept, slots=slots, outputs=outputs, sliding=sliding, key=key, num_channels=count)
 
     def counts(self, asked: ModelEntry) -> tuple[int, int]:
@@ -363,12 +363,6 @@ def _parse(transforms: object) -> tuple[Step, ...] | None:
     return tuple(transforms) if len(keys) <= 1 else None
 
 
-def _weight(slot: tuple[str, object]) -> int:
-    """Returns the place of a setting in the search: what moves most voxels first."""
-    order = ("intensity", "axes", "crop", "spacing")
-    return order.index(slot[0]) if slot[0] in order else len(order)
-
-
 _SLOTS = {
     "axes": ("Orientation",),
     "spacing": ("Spacing",),
@@ -410,6 +404,12 @@ def _slots(
     return made
 
 
+def _place(name: str) -> int:
+    """Returns the place of a setting in the search: without it nothing runs, then few values, then many."""
+    order = ("outputs", "migration", "crop", "roi", "intensity", "axes", "channels", "spacing", "overlap", "weighting")
+    return order.index(name) if name in order else -1
+
+
 def _state_of(step: Step, usual: Mapping[Any, Step | None]) -> Any:
     """Returns the word for a step that is stated: its own in a table, else what it sets."""
     plain = {key: value for key, value in step.items() if key != "keys" and value is not False}
@@ -426,7 +426,7 @@ def _state_of(step: Step, usual: Mapping[Any, Step | None]) -> Any:
 def _windows(entry: ModelEntry, trained: Shape | None, longest: int) -> tuple[Any, ...]:
     """Returns the windows to try on volumes of this longest side: those that are stated, that fit, and a few others."""
     fitting = [(side,) * 3 for side in SIDES if side <= longest] + [sides for sides in FLAT if max(sides) <= longest]
-    others = [(side,) * 3 for side in sorted(SIDES) if longest < side <= 2 * longest]
+    others = [(side,) * 3 for side in sorted(SIDES) if longest < side <= 1.5 * longest]
     stated = [trained] if trained and (entry.roi or trained != DEFAULT_ROI) else []
     return tuple(dict.fromkeys([*stated, *fitting, *others, "whole", *([trained] if trained else [])]))
 
