@@ -21,7 +21,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset, witnesses
 from freqbench.data.loaders.phantom import WINDOW_HU
-from freqbench.data.witnesses import Witness
+from freqbench.data.witnesses import NoPredictionsError, Witness
 from freqbench.engine import memory, scoring
 from freqbench.engine.witness import Held, hold, percent, verdict
 from freqbench.job.fit import CAUSES, Assumption, assumptions, facts_on, shortfall
@@ -106,10 +106,17 @@ def first_case(
         entry = {**entry, "intensity": {"window": list(WINDOW_HU)}}
         beside["dataset"]["intensity"] = f"assumed: the papers' abdominal window, as this is {why}"
         dataset = build_dataset(entry, place)
-    found, proof = None, ""
+    found: FoundSettings | None = None
+    proof = ""
     if predictions:
         model = {**model, "predictions": predictions}
-        found, proof = _match(model, entry, dataset, "CT" if why else "", log)
+        try:
+            found, proof = _match(model, entry, dataset, "CT" if why else "", log)
+        except NoPredictionsError:
+            raise
+        except UserError as error:
+            proof = f"nothing is found by predictions: {error}"
+    if found:
         model, entry = {**model, **found.model}, {**entry, **found.dataset}
         by = f"by its predictions, {percent(found.share)} alike at least"
         said = f"matched {by}" if found.is_proven else f"the nearest that was found {by}: state what the training used"

@@ -119,14 +119,15 @@ class _Trial:
     theirs: Values
     pieces: "Pieces"
     seen: dict[Point, tuple[float, Mapping[int, Any]]] = field(default_factory=dict)
+    refusal: Exception | None = None
 
     def share(self, point: Point) -> float:
         """Returns the share of alike voxels; -1 if the network cannot be run so."""
         if point not in self.seen:
             try:
                 self.seen[point] = self._compare(point)
-            except (UserError, RuntimeError, ValueError):
-                self.seen[point] = -1.0, {}
+            except (UserError, RuntimeError, ValueError) as error:
+                self.seen[point], self.refusal = (-1.0, {}), error
         return self.seen[point][0]
 
     def _compare(self, point: Point) -> tuple[float, Mapping[int, Any]]:
@@ -143,14 +144,13 @@ def find(
     own: Witness,
     modality: str = "",
     log: Log = lambda line: None,
-    most_s: float | None = None,
 ) -> FoundSettings:
     """Finds settings under which a network's clean prediction is its own, of `own`'s smallest case, seen on all.
 
     `entry` states what is known of the model; of a network whose files bring a pipeline only windows, channels and
     classes are sought. `modality` (CT or another) says which intensities come first. Each trial is a line of `log`.
+    Raises UserError if the network can be run under no settings.
     """
-    most_s = MOST_S if most_s is None else most_s
     started, first = time.process_time(), min(own.refs, key=lambda ref: np.prod(ref.shape))
     native = dataset.native(first)
     facts = facts_of(entry, None, dataset.num_channels)
@@ -167,7 +167,7 @@ def find(
         changed = ", ".join(f"{name} {_spell(value)}" for name, value in point if value != pieces.values[name][0])
         said = percent(found) if found >= 0 else "cannot be run"
         log(f"{len(trial.seen):>4}  {said}  {changed or 'as usual'}")
-        return found >= PROVEN or time.process_time() - started > most_s
+        return found >= PROVEN or time.process_time() - started > MOST_S
 
     def descend(point: Point) -> bool:
         """Tries all values of one setting after the other, each time from the best so far; true as `look`."""
@@ -183,10 +183,12 @@ def find(
         begun.add(point := max(waiting, key=trial.share))
         done = descend(point)
     best = max(trial.seen, key=trial.share)
+    if trial.share(best) < 0:
+        raise UserError(f"{entry.name}: expected to run under one of {len(trial.seen)} settings, got: {trial.refusal}")
     alike: dict[str, list[Any]] = {}
     for name, value in ((name, value) for name, values in pieces.values.items() for value in values):
         other = _change(best, name, value)
-        is_sought = other != best and trial.share(best) >= PROVEN and time.process_time() - started < most_s
+        is_sought = other != best and trial.share(best) >= PROVEN and time.process_time() - started < MOST_S
         if is_sought and trial.share(other) == trial.share(best):
             alike.setdefault(name, []).append(value)
     model, of_dataset = pieces.job_keys(entry, dataset, native, dict(best), theirs, trial.seen[best][1])
