@@ -14,53 +14,53 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1467,  # rows of several releases
+        "analysis": 1471,  # rows of several releases
         "api": 1372,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4710,  # as in the package
+        "audit": 4760,  # references in the file's grid, checks that decide, doctor's standard errors
         "cli": 2359,  # run --fresh
-        "core": 3688,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6904,  # as in the package
-        "engine": 4911,  # as in the package
+        "core": 3688,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
+        "data": 6904,  # channels by name, enhanced DICOM, maps in other axes
+        "engine": 4917,  # run --fresh; workers refuse what was not planned
         "exchange": 1024,
-        "job": 2819,  # a line for each key of a job
+        "job": 2819,  # labels that transforms change are matched to outputs
         "metrics": 1591,  # weights are checked when read
-        "models": 8781,  # inferers by class and arguments
+        "models": 8781,  # names before numbers, inferers, files beside commands
         "ops": 2901,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1429,  # six more pipelines of MONAI's, and whole runs
+        "pipelines": 1429,  # a Compose whole: keys, label, laziness
         "remote": 363,
-        "reporting": 7529,  # an attack that did nothing is said
-        "results": 2179,  # as in the package
-        "training": 1729,  # as in the package
+        "reporting": 7530,  # an attack that did nothing is said
+        "results": 2140,  # naming.py: rows are named by identity; releases.py
+        "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 4026,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4054,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
-        "audit": 2625,  # as in the package
+        "audit": 2643,  # as in the package
         "cli": 2381,  # run --fresh
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6218,  # as in the package
-        "engine": 6895,  # as in the package
-        "exchange": 821,
+        "engine": 6922,  # as in the package
+        "exchange": 822,
         "golden": 556,
-        "job": 2187,  # a line for each key of a job
+        "job": 2186,  # a line for each key of a job
         "metrics": 1284,  # weights are checked when read
         "models": 8225,  # inferers by class and arguments
         "ops": 1662,  # compiled.py: functions that a GPU compiles
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
         "remote": 496,
-        "reporting": 6509,  # an attack that did nothing is said
-        "results": 1413,  # as in the package
-        "security": 1714,  # bombs in the classes of rows
+        "reporting": 6524,  # an attack that did nothing is said
+        "results": 1361,  # as in the package
+        "security": 1706,  # bombs in the classes of rows
         "third_party": 949,
-        "tools": 6214,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "tools": 6217,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62954, "tests": 66578}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 62976, "tests": 66609}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
