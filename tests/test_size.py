@@ -19,22 +19,22 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "attacks": 6857,
         "audit": 4760,  # references in the file's grid, checks that decide, doctor's standard errors
         "cli": 2359,  # run --fresh
-        "core": 3688,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
+        "core": 3685,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
         "data": 6904,  # channels by name, enhanced DICOM, maps in other axes
         "engine": 4917,  # run --fresh; workers refuse what was not planned
         "exchange": 1024,
         "job": 2819,  # labels that transforms change are matched to outputs
         "metrics": 1591,  # weights are checked when read
-        "models": 8781,  # names before numbers, inferers, files beside commands
+        "models": 8792,  # names before numbers, inferers, files beside commands
         "ops": 2901,  # compiled.py: functions that a GPU compiles
         "pipelines": 1429,  # a Compose whole: keys, label, laziness
         "remote": 363,
         "reporting": 7530,  # an attack that did nothing is said
-        "results": 2140,  # naming.py: rows are named by identity; releases.py
+        "results": 2129,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 4054,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4022,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
         "audit": 2643,  # as in the package
@@ -45,7 +45,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "engine": 6922,  # as in the package
         "exchange": 822,
         "golden": 556,
-        "job": 2186,  # a line for each key of a job
+        "job": 2188,  # a line for each key of a job
         "metrics": 1284,  # weights are checked when read
         "models": 8225,  # inferers by class and arguments
         "ops": 1662,  # compiled.py: functions that a GPU compiles
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62976, "tests": 66609}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 62973, "tests": 66579}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

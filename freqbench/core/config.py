@@ -180,7 +180,6 @@ SYNONYMS = {
     **dict.fromkeys(("class_names", "num_classes"), ("labels", "classes")),
     **dict.fromkeys(("type", "kind"), ("loader", "arch")),
 }
-FORMER = {"min_dice": "runs stop below a clean Dice of 0.5: leave it out, or state expected_dice, the network's own"}
 OWNERS = {
     **dict.fromkeys(("label_map", "ignore", "root", "split"), "a dataset"),
     **dict.fromkeys(("class_map", "checkpoint", "arch"), "a model"),
@@ -190,8 +189,6 @@ OWNERS = {
 
 def _unknown_key(word: str, owner: type[BaseModel] | None) -> str:
     """Returns the sentence for an unknown key: it names the key that is meant, or the entry that has it."""
-    if word in FORMER:
-        return f"{word} is no key any more: {FORMER[word]}"
     fields = dict(owner.model_fields) if owner else {}
     inner = {name: part for name, field in fields.items() if (part := _first_model(field.annotation))}
     place = next((name for name, part in inner.items() if word in part.model_fields), None)

@@ -42,6 +42,8 @@ OF_A_NETWORK = (
     *("classes", "class_map", "channels"),
 )
 SEED_DIGITS = 18
+ANY_DICE = 0.01
+"""An expected Dice that any network reaches."""
 TRAIN = "train://"
 """Prefix of the name of a network that the job itself trains."""
 Yields = Literal["logits", "probabilities"]
@@ -434,6 +436,15 @@ class ModelEntry(Strict):
     replicates: PositiveInt = 1
     source: str | None = None
     trained: Trained | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former_floor(cls, given: Any) -> Any:
+        """Returns an entry without `min_dice` of earlier jobs: 0 meant that any network is attacked."""
+        if not isinstance(given, dict) or "min_dice" not in given:
+            return given
+        kept = {key: value for key, value in given.items() if key != "min_dice"}
+        return {**kept, "expected_dice": ANY_DICE} if given["min_dice"] == 0 and not kept.get("expected_dice") else kept
 
     @property
     def is_to_train(self) -> bool:

@@ -37,7 +37,6 @@ Row = dict[str, Any]
 _ALL = tuple(column.name for column in RECORDS)
 _ALL_CLASSES = tuple(column.name for column in CLASS_RECORDS)
 
-FORMER = ("min_dice",)  # keys of models that jobs of earlier releases had
 FOLDERS = ("records", "class_records", "runs", "leases")
 NAMELESS = Index(cells=[])
 LEAST_DIGITS = 6  # of a row's id
@@ -185,7 +184,7 @@ class Store:
             place = f"{self.root}/runs/{run_id}.json: {'.'.join(map(str, first['loc']))}"
             got = f"expected what a run wrote, got {first['input']!r:.80}"
             raise UserError(f"{place}: {got}: {self.remedy(run_id)}") from None
-        return {**run, **_present(run, "job"), "run_id": run_id}
+        return {**run, "run_id": run_id}
 
     def remedy(self, run_id: str) -> str:
         """Returns what to do if the file of a run is damaged or lost."""
@@ -214,7 +213,7 @@ class Store:
         try:
             if not isinstance(job, dict):
                 raise UserError(f"got {job!r:.80}")
-            return {**job, **_present(job, "spec")}, validate(job.get("index"), Index, "its index")
+            return job, validate(job.get("index"), Index, "its index")
         except UserError as error:
             expected = f"{self.root}/run.json: expected the job of a run with its index ({error})"
             raise UserError(f"{expected}: {self._files.remedy('run.json')}") from None
@@ -336,13 +335,3 @@ def sample_rows(store: Store, count: int, seed: int, first: Collection[Key] = ()
         raise UserError(f"{store.root}: expected a row that is ok, found none: run the job first")
     others = [key for key in keys if key not in first]
     return [*first, *random.Random(seed).sample(others, min(count, len(others)))]
-
-
-def _present(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Returns the job that facts hold under a name without keys of models that jobs of earlier releases had."""
-    job = facts.get(name)
-    if not isinstance(job, dict) or not isinstance(models := job.get("models"), list):
-        return {}
-    return {
-        name: {**job, "models": [{key: value for key, value in each.items() if key not in FORMER} for each in models]}
-    }

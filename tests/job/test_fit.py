@@ -135,6 +135,8 @@ def test_an_expected_dice_is_a_share(wrong: object) -> None:
         expanded(small(models=[{"name": "m", "arch": "unet", "checkpoint": "random", "expected_dice": wrong}]))
 
 
-def test_the_former_floor_is_refused_in_a_line_with_the_key_to_state() -> None:
-    with pytest.raises(UserError, match=r"^job.yaml: models\[0\]: min_dice is no key any more: .* state expected_dice"):
-        expanded(small(models=[{"name": "m", "arch": "unet", "checkpoint": "random", "min_dice": 0}]))
+@pytest.mark.parametrize(("floor", "expected"), [(0, 0.01), (0.3, None)])
+def test_a_former_floor_of_0_expects_nothing_and_another_is_left_out(floor: float, expected: float | None) -> None:
+    entry = ModelEntry(name="m", checkpoint="zoo://phantom/unet", min_dice=floor)  # type: ignore[call-arg]
+    assert entry.expected_dice == expected
+    assert "min_dice" not in entry.model_dump()
