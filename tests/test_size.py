@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1471,  # rows of several releases
+        "analysis": 1472,  # rows of several releases
         "api": 1372,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4760,  # references in the file's grid, checks that decide, doctor's standard errors
@@ -29,7 +29,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 2901,  # compiled.py: functions that a GPU compiles
         "pipelines": 1429,  # a Compose whole: keys, label, laziness
         "remote": 363,
-        "reporting": 7530,  # an attack that did nothing is said
+        "reporting": 7534,  # an attack that did nothing is said
         "results": 2129,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62973, "tests": 66579}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 62978, "tests": 66579}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -71,15 +71,16 @@ def found_records(
     return stored, records
 
 
-def caption_of(records: pd.DataFrame, runs: Iterable[Mapping[str, Any]]) -> str | None:
+def caption_of(records: pd.DataFrame, runs: Iterable[Mapping[str, Any]], with_clean: bool = True) -> str | None:
     """Returns what a table of records of `records_frame` has to say of them, by their stores' `runs`; None: nothing.
 
-    A line if several releases or commits made them, and one on clean numbers that are proven, or rest on assumptions.
+    A line if several releases or commits made them, and (`with_clean`) one on clean numbers that are proven, or rest on
+    assumptions.
     """
     counts = records.groupby(["releases", "run_id"], observed=True, dropna=False).size().reset_index()
     origins = counts.itertuples(index=False, name=None)
     mixed = mixture({(text if isinstance(text, str) else None, run_id): rows for text, run_id, rows in origins}, runs)
-    return "\n\n".join(filter(None, (mixed, _clean_numbers(records)))) or None
+    return "\n\n".join(filter(None, (mixed, _clean_numbers(records) if with_clean else None))) or None
 
 
 def _clean_numbers(records: pd.DataFrame) -> str:

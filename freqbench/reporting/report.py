@@ -75,13 +75,13 @@ def report(
     runs = [run for store in stores for run in store.runs()]
     render_all = renderer(format, regions_of(runs))
     if table is not None:
-        sections, caption = _one_table(table, stores, job_keys, runs)
+        sections, caption = _one_table(table, stores, job_keys, runs, format != "csv")
         if caption and format == "csv":
             warnings.warn(caption, stacklevel=2)
         return render_all([*sections, *_note_on(caption)])
     stored, records = found_records(stores, job_keys)
     records = exclude(records, stored)
-    left_out, caption = _left_out(records, len(stored) - len(records)), caption_of(records, runs)
+    left_out, caption = _left_out(records, len(stored) - len(records)), caption_of(records, runs, format != "csv")
     if format == "csv":
         for text in filter(None, (left_out and f"left out:\n{left_out}", caption)):
             warnings.warn(text, stacklevel=2)
@@ -104,7 +104,11 @@ def _note_on(line: str | None) -> list[Section]:
 
 
 def _one_table(
-    name: str, stores: Sequence[Store], job_keys: Collection[Key] | None, runs: Sequence[Mapping[str, Any]]
+    name: str,
+    stores: Sequence[Store],
+    job_keys: Collection[Key] | None,
+    runs: Sequence[Mapping[str, Any]],
+    with_clean: bool,
 ) -> tuple[list[Section], str | None]:
     """Makes the sections of a recipe's table, of a view or of the whole audit, with rows that `audit --run` added.
 
@@ -117,7 +121,7 @@ def _one_table(
         stored, records = found_records(stores, job_keys, view.columns)
         rows = current(records, stored)
         classes = (classes_frame(stores, stored),) if view.needs_classes else ()
-        return view.build(rows, *classes), caption_of(rows, runs)
+        return view.build(rows, *classes), caption_of(rows, runs, with_clean)
     if name not in RECIPES and not name.endswith((".yaml", ".yml")):
         raise UserError(unknown("table", name, [*RECIPES, *VIEWS, AUDIT]))
     recipe = recipes.load(name)
@@ -136,7 +140,7 @@ def _one_table(
             "prediction: run it with label maps, or report it by --table overview"
         )
     rows = current(relevant(recipe, records), relevant(recipe, stored))
-    return paper_table(recipe, rows, runs), caption_of(rows, runs)
+    return paper_table(recipe, rows, runs), caption_of(rows, runs, with_clean)
 
 
 def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list[Section]:
