@@ -15,7 +15,7 @@ from freqbench.engine.witness import Held
 from freqbench.job.schema import build_dataset
 from freqbench.models import ModelEntry
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.workshop
 USUAL = {"overlap": 0.5, "weighting": "gaussian"}
 
 

@@ -304,7 +304,7 @@ def test_a_path_outside_ascii_is_said_in_the_c_locale_too(tmp_path: Path) -> Non
     bare = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
     command = [sys.executable, str(ROOT / "bench.py"), "cluster", "status", "größe"]
     result = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path) | bare, capture_output=True, check=False)
-    assert result.stderr.decode().startswith("error: größe: expected a result store, or a job's id")
+    assert result.stderr.decode().startswith("error: größe/run.json: expected a result store")
 
 
 def test_an_argument_that_is_no_utf8_is_one_line(bench: Bench) -> None:

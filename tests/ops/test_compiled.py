@@ -83,7 +83,7 @@ def check(name: str, device: torch.device) -> None:
 
 
 @needs_compiler
-@pytest.mark.integration
+@pytest.mark.workshop
 @pytest.mark.parametrize("name", OFTEN)
 def test_a_compiled_function_agrees_on_hard_arguments(name: str, processor: torch.device) -> None:
     check(name, processor)
