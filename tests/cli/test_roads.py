@@ -119,7 +119,8 @@ def share_of(content: dict[str, Any], folder: Path) -> float:
 
 
 HU = '''
-import numpy as np
+from typing import ClassVar
+
 import torch
 from freqbench.data import Dataset
 from freqbench.core.types import CaseRef, NativeCase
@@ -129,8 +130,11 @@ import roads
 class Ours(Dataset):
     """Volumes in HU."""
 
-    loader = "ours"
-    class_names = ("background", "liver", "spleen")
+    loader: ClassVar[str] = "ours"
+
+    @property
+    def class_names(self):
+        return "background", "liver", "spleen"
 
     def recipe(self):
         return {"loader": "ours"}
@@ -140,7 +144,8 @@ class Ours(Dataset):
             CaseRef(case_id=f"ct_{k}", patient_id=f"ct_{k}", fingerprint=f"{k:016x}", shape=roads.SHAPE, axes="LPS")
             for k in range(3)
         ]
-        return tuple(made[k] for k in range(len(self.chosen([ref.case_id for ref in made]))))
+        chosen = self.chosen([ref.case_id for ref in made])
+        return tuple(ref for ref in made if ref.case_id in chosen)
 
     def native(self, ref):
         image, label = roads.ct(100 + int(ref.case_id[-1]))
@@ -161,7 +166,7 @@ def test_doctor_finds_the_settings_of_a_network_on_a_dataset_class_in_hu(tmp_pat
     job = tmp_path / "mine.yaml"
     job.write_text(yaml.safe_dump(content))
     code, said, err = bench("doctor", "--job", str(job), "--checkpoint", "unet")
-    assert (code, "expected intensities from 0 to 1" in err or "intensities" in err) == (2, True)  # as it stands
+    assert (code, "intensit" in err) == (2, True)  # of the job as it is
     lines = [line.partition(":")[2].strip() for line in said.splitlines() if line.startswith("model line:")]
     settings = {key: value for line in lines for key, value in yaml.safe_load(line).items()}
     content["models"][0] |= settings
