@@ -439,7 +439,7 @@ class ModelEntry(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_former_floor(cls, given: Any) -> Any:
+    def _drop_former_floor(cls, given: Any) -> Any:
         """Returns an entry without `min_dice` of earlier jobs: 0 meant that any network is attacked."""
         if not isinstance(given, dict) or "min_dice" not in given:
             return given
