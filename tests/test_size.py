@@ -38,7 +38,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 980,
         "attacks": 5375,
         "audit": 2643,  # as in the package
-        "cli": 2386,  # run --fresh
+        "cli": 2412,  # run --fresh
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6218,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62978, "tests": 66584}  # 60746 and 63307 before: each number above says what its lines buy
+SUMS = {"freqbench": 62978, "tests": 66610}  # 60746 and 63307 before: each number above says what its lines buy
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

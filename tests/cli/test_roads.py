@@ -22,6 +22,7 @@ from freqbench.engine import witness
 from freqbench.job.fit import facts_on
 from freqbench.job.schema import build_dataset
 from freqbench.models import ModelEntry, load, resolve
+from freqbench.results import Store
 
 pytestmark = [pytest.mark.workshop, pytest.mark.timeout(900)]  # minutes on a busy machine
 
@@ -105,6 +106,31 @@ def test_init_finds_the_network_s_own_clean_prediction_at_first_try(name: str, t
     content = yaml.safe_load(job.read_text())
     assert share_of(content, tmp_path / "unseen") >= witness.PROVEN
     assert " # matched by its predictions, " in job.read_text() or name == "nnunet"
+
+
+@pytest.mark.parametrize("name", ROADS)
+def test_a_lower_clean_dice_passes_only_with_assumptions_said(name: str, tmp_path: Path, bench: Bench) -> None:
+    """Either nothing is attacked, or the Dice is the control's but for two points, or each row counts assumptions."""
+    data, checkpoint, paths, control = ROADS[name](tmp_path)
+    job, arch = tmp_path / "mine.yaml", ("--arch", "swin_unetr" if name == "swin" else "unet")
+    bench("init", str(job), "--data", data, "--checkpoint", checkpoint, "--budget", "8/255", *arch)
+    content = yaml.safe_load(job.read_text())
+    content |= {"attacks": [{"name": "fgsm", "eps": "8/255"}], "metrics": ["dsc"]}
+    job.write_text(yaml.safe_dump(content))
+    code, *_ = bench("run", str(job), "--out", str(tmp_path / "out"), "--engine", "serial")
+    if code == 0:
+        rows = Store(str(tmp_path / "out")).records().to_pylist()
+        labels = [(roads.brats if name == "brats" else roads.ct)(100 + number)[1] for number in range(len(paths))]
+        wanted = np.mean([dice(control(path), label) for path, label in zip(paths, labels, strict=True)])
+        is_low = np.mean([row["dsc_foreground_clean"] for row in rows]) < wanted - 0.02
+        assert not is_low or all(" assumed (" in row["clean_number"] for row in rows)
+
+
+def dice(made: Array, label: Array) -> float:
+    """The mean Dice of classes, or of regions that are channels."""
+    masks = [*zip(made > 0.5, roads.region_masks(label), strict=True)] if made.ndim == 4 else []
+    masks = masks or [(made == k, label == k) for k in (1, 2)]
+    return float(np.mean([2 * (one & other).sum() / (one.sum() + other.sum()) for one, other in masks]))
 
 
 def share_of(content: dict[str, Any], folder: Path) -> float:
