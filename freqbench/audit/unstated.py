@@ -317,9 +317,8 @@ class Pieces:
         labels = native.file_numbers()[0].numpy() if theirs.ndim == 4 else theirs
         inside = [theirs[pairs[k + 1] - 1] > 0.5 for k in range(len(pairs))] if theirs.ndim == 4 else None
         regions = _regions(labels, inside) if inside else dict(pairs)
-        return made | self._region_map(dataset, regions), {} if dataset.classes.overlap else _name_regions(
-            dataset, regions
-        )
+        of_dataset = {} if dataset.classes.overlap else _name_regions(dataset, regions)
+        return made | self._region_map(dataset, regions), of_dataset
 
     def _class_map(self, dataset: Dataset, pairs: Mapping[int, int]) -> dict[str, Any]:
         """Returns `classes` and `class_map` for a network whose outputs are these numbers of the dataset's files."""

@@ -77,13 +77,12 @@ def _numbers(path: str, numbers: Values, dataset: Dataset, spec: ModelSpec) -> I
     tables = []
     if isinstance(dataset, ListedFolder) and dataset.reference == "label":
         tables.append(dict(dataset.reading.of_value))
-    elif not dataset.classes.overlap:
-        tables.append({k: k for k in range(len(dataset.classes))})
+    else:
+        plain = {k: k for k in range(len(dataset.classes))}
+        tables.append(dict(dataset.classes.stated) if dataset.classes.overlap else plain)
     is_by_name = any("by their names" in line for line in spec.found)
     if spec.class_map and spec.head == "softmax" and (is_by_name or spec.num_outputs != len(dataset.classes)):
         tables.append({output: k for k, outputs in enumerate(spec.class_map) for output in outputs})
-    if dataset.classes.overlap and dataset.classes.stated:
-        tables.append(dict(dataset.classes.stated))
     fitting = [table for table in tables if {*values} <= {0, *table}]
     if not fitting:
         known = sorted({*values} - {0, *(tables[0] if tables else ())})
@@ -108,9 +107,8 @@ def _outputs(path: str, values: Values, dataset: Dataset, spec: ModelSpec) -> tu
     groups = spec.class_map or tuple((k,) for k in range(len(values)))
     if spec.head == "sigmoid":
         kept = [outputs[0] for outputs in (groups[1:] if spec.class_map else groups)]
-        return codes_of(torch.from_numpy(values[kept] > 0.5)).numpy(), np.any(
-            np.abs(values[kept] - 0.5) < TIE / 2, axis=0
-        )
+        ties = np.any(np.abs(values[kept] - 0.5) < TIE / 2, axis=0)
+        return codes_of(torch.from_numpy(values[kept] > 0.5)).numpy(), np.asarray(ties)
     of_class = np.stack([values[[*outputs]].sum(axis=0) for outputs in groups])
     top = np.sort(of_class, axis=0)[-2:]
     return of_class.argmax(axis=0).astype(np.uint8), np.asarray(top[1] - top[0] < TIE)

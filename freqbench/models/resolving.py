@@ -442,7 +442,8 @@ def match_channels(
         if not (places := _moved_places(theirs, channel_names)):
             continue
         order = [*map(_fill(places, 0).index, range(len(places)))]
-        bound = {keys[0]: order} if len(keys) == 1 else dict(zip(keys, order, strict=False))
+        of_keys = dict(zip(keys, order, strict=True)) if len(keys) == len(order) else {}
+        bound = {keys[0]: order} if len(keys) == 1 else of_keys  # else a key has several channels
         if bound and None not in places:
             return bound
         advice = "list its files in that order, as by `loader: pairs` with a pattern for each in `image`"
