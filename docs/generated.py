@@ -46,7 +46,7 @@ from freqbench.attacks.core.declared import declared
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.audit import checks
 from freqbench.audit.checks import CHECKS
-from freqbench.cli import app, catalogue
+from freqbench.cli import app, catalogue, show_hidden
 from freqbench.core.names import packaged_jobs
 from freqbench.core.threat_models import WORDS
 from freqbench.data import DATASETS, Dataset
@@ -84,21 +84,13 @@ BOARD_OF_README = (  # ten lines: the clean network and nine trained on attacks
     *("union-larger", "union-wide", "union", "at-sa2-opt", "at-vafa-opt"),
     *("at-sa2", "at-pgd", "trades", "vaft", "unet"),
 )
-JOBS: Mapping[str, str] = {  # folders, in the order of a reader
-    "": "First",
-    "phantom": "Procedural CT volumes and networks of the package: no data needed",
-    "hippocampus": "MR volumes of the Medical Segmentation Decathlon, Task04",
-    "acdc": "Cine MR of the heart",
-    "brain": "A head and networks that people use",
-    "certificates": "Certificates beside attacks",
-    "papers": "Tables of papers: their data and mostly their checkpoints are needed",
-}
 JOBS_PAGE = """# Jobs
 
 `freqbench run phantom/suite` runs a job of this folder from anywhere, or trains its networks where the first word is
-*Trains*; `plan` and `study` take the same names. `freqbench list jobs` lists them, `freqbench list jobs phantom/suite`
-shows one. A job is one YAML file, and its first comment says more. Costs are those that the files state; `freqbench
-plan JOB` estimates yours. Data are looked for under `$FREQBENCH_DATA`: [your own data](../docs/how-to/own-data.md).
+*Trains*; `plan` takes the same names. `freqbench list jobs` lists them, `freqbench list jobs phantom/suite` shows one,
+`freqbench list keys` every key by an example. A job is one YAML file, and its first comment says more. Costs are those
+that the files state; `freqbench plan JOB` estimates yours. Data are looked for under `$FREQBENCH_DATA`: [your own
+data](../docs/how-to/own-data.md). Jobs of `research` are those of this project's own reports.
 
 This page is made from the files by `python docs/generated.py`.
 
@@ -625,9 +617,10 @@ def column_table(columns: Sequence[Column]) -> str:
 
 def job_tables() -> str:
     """A table a folder of jobs, a row a job: question, networks, cost."""
-    tables = []
-    for folder, title in JOBS.items():
-        jobs = [name for name in packaged_jobs() if name.rpartition("/")[0] == folder]
+    tables, research = [], f"{catalogue.RESEARCH}/"
+    for folder, title in [*catalogue.GROUPS.items(), (research, "Research of this project")]:
+        jobs = [name for name in packaged_jobs() if name.startswith(research) or name.rpartition("/")[0] == folder]
+        jobs = [name for name in jobs if name.startswith(research) == (folder == research)]
         rows = [[f"`{name}`", *job_row(name)] for name in jobs]
         tables.append(f"**{title}**\n\n{table(rows, ['job', 'question', 'networks', 'cost'])}\n")
     return "\n".join(tables)
@@ -649,6 +642,7 @@ def jobs_page() -> str:
 def command_line() -> str:
     """All commands as Typer documents them, one level of headings down."""
     command = typer.main.get_command(app)
+    show_hidden(command)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="freqbench"), name="freqbench")
     return text.partition("\n## ")[1].lstrip() + text.partition("\n## ")[2]
 

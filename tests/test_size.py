@@ -17,28 +17,28 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1472,  # rows of several releases
         "api": 1372,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4759,  # unstated.py: settings found by a network's own predictions; references in the file's grid
-        "cli": 2359,  # run --fresh
-        "core": 3685,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
+        "audit": 4756,  # unstated.py: settings found by a network's own predictions; references in the file's grid
+        "cli": 2439,  # run --fresh
+        "core": 3686,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
         "data": 6904,  # witnesses.py: a network's own predictions; own classes keep their volumes
-        "engine": 4915,  # clean predictions come first and are judged; witness.py
+        "engine": 4916,  # clean predictions come first and are judged; witness.py
         "exchange": 1024,
         "job": 2819,  # what a clean number rests on
         "metrics": 1591,  # agreement.py: how two maps differ
         "models": 8793,  # names before numbers, inferers, files beside commands
         "ops": 2901,  # compiled.py: functions that a GPU compiles
         "pipelines": 1429,  # a Compose whole: keys, label, laziness
-        "remote": 363,
+        "remote": 390,
         "reporting": 7534,  # an attack that did nothing is said
-        "results": 2129,  # naming.py: rows are named by identity; releases.py
+        "results": 2128,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
         ".": 4022,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
-        "audit": 2643,  # as in the package
-        "cli": 2412,  # eight roads
+        "audit": 2637,  # as in the package
+        "cli": 2420,  # eight roads
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6218,  # as in the package
@@ -50,7 +50,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "models": 8225,  # inferers by class and arguments
         "ops": 1662,  # compiled.py: functions that a GPU compiles
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
-        "remote": 496,
+        "remote": 506,
         "reporting": 6524,  # an attack that did nothing is said
         "results": 1361,  # as in the package
         "security": 1706,  # bombs in the classes of rows
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62976, "tests": 66610}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 63081, "tests": 66622}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -36,7 +36,7 @@ from freqbench.results import Store
 
 QUERIES = 1000  # fewer prove nothing (`checks.gradients`)
 RESTARTS = 3
-CONVERGED = "-converge/converge.yaml"  # suffix of a store's path: recommendations of `freqbench study converge`
+CONVERGED = "-converge/converge.yaml"  # suffix of a store's path: recommendations of `audit --converge`
 METRICS = ("dsc", "ssim")
 CONTROLS = ("uniform", "random")
 SHORT = ("noise_linf", "noise_l2", "credit")
@@ -80,7 +80,8 @@ def compute_missing(
     for unit in units:
         passes[unit.cell.attack.name] += unit.passes
     cells, on = amount(len(extra.grid.cells), "cell"), amount(most, "case")
-    say(f"{cells}, {amount(len(units), 'unit')} on at most {on}, {passes.total():,} window passes")
+    records = amount(sum(len(unit.targets) for unit in units), "record")
+    say(f"{cells}, {records} on at most {on}, {passes.total():,} window passes")
     if passes.total():
         say(f"most of them: {', '.join(f'{name} {count:,}' for name, count in passes.most_common(LARGEST))}")
     if not short:
@@ -158,7 +159,7 @@ def plan_cells(
     steps, with restarts, and scored on every other model; FGSM; Square; noise of equal L-infinity; noise of the L2 (in
     the body) of each attack of another threat model; the null rows of each frequency attack, with and without
     stretching. For each of these and each bounds of the job's attacks: the strongest attacks with the same bounds, and
-    the recommendations of `freqbench study converge` within them, if it was run for the store's job. A black box gets
+    the recommendations of `audit --converge` within them, if it was run for the store's job. A black box gets
     those without a gradient.
     Without `compute` nothing is attacked, and noise of unknown budget has the largest one. With `short` noise and null
     rows are all.
@@ -247,7 +248,7 @@ def _claim_of(cell: Cell) -> Hashable:
 
 
 def _recommended_cells(own: Grid, out: str, cases: int, say: Callable[[str], None]) -> Iterator[Cell]:
-    """Yields the cells that `freqbench study converge` recommended within the bounds of the job's claims."""
+    """Yields the cells that `audit --converge` recommended within the bounds of the job's claims."""
     path = f"{out.rstrip('/')}{CONVERGED}"
     if not storage.exists(path):
         return

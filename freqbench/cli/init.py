@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ EPS = "8/255"
 BUNDLE, COMMAND, ONNX, UNTRAINED = "bundle", "command", "onnx", "random"
 
 JOB = """\
-# Attacks on one network, made by `freqbench init`. `freqbench doctor schema` lists every key.
+# Attacks on one network, made by `freqbench init`. Every key by an example: freqbench list keys
 # Next: freqbench plan {path}, then freqbench run {path}
 name: {name}
 {trust}
@@ -65,27 +66,35 @@ BY_QUERIES = """\
 TRUST = "trust_code: true    # runs the command below: read it first\n"
 
 
-@app.command()
-def init(
-    path: Annotated[
-        str, typer.Argument(help="Job file to write.", metavar="[JOB]", autocompletion=common.jobs)
-    ] = "job.yaml",
-    data: Annotated[str | None, typer.Option(help="Folder of a dataset, as `doctor --data` takes it.")] = None,
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Options that say what is attacked, and how far."""
+
+    data: Annotated[str | None, typer.Option(help="Folder of a dataset, as `doctor --data` takes it.")] = None
     checkpoint: Annotated[
         str | None,
         typer.Option(help="File, folder, URI, zoo://DATASET/NAME, random, or a command with {image} and {labels}."),
-    ] = None,
+    ] = None
     arch: Annotated[
         str | None, typer.Option(help="unet, unetr, nnunet, bundle, ...", show_default="as the checkpoint tells")
-    ] = None,
+    ] = None
     budget: Annotated[
-        str | None, typer.Option(help=f"L-infinity radius on the [0, 1] intensity scale, such as {EPS}.")
-    ] = None,
+        str | None, common.more(help=f"L-infinity radius on the [0, 1] intensity scale, such as {EPS}.")
+    ] = None
     predictions: Annotated[
         str | None,
         typer.Option(help="Folder of label maps or probabilities that the network's own code wrote for some cases."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    ] = None
+
+
+@app.command()
+@common.takes_options
+def init(
+    options: NetworkOptions,
+    path: Annotated[
+        str, typer.Argument(help="Job file to write.", metavar="[JOB]", autocompletion=common.jobs)
+    ] = "job.yaml",
+    force: Annotated[bool, common.more("--force", help="Overwrite an existing file.")] = False,
     trust_code: common.Trust = False,
 ) -> None:
     """Write a commented job for your data and network.
@@ -94,7 +103,7 @@ def init(
     """
     if os.path.lexists(path) and not force:
         raise UserError(f"{path}: expected no file, got one: name another, or give --force")
-    data = data or _answer("Folder of the dataset", "--data")
+    data = options.data or _answer("Folder of the dataset", "--data")
     from freqbench.audit.first_case import first_case
     from freqbench.core import documents
     from freqbench.core.files import storage
@@ -107,18 +116,20 @@ def init(
     of_split = {survey.split: len(survey.complete) for survey in layout.surveys}
     if not (complete := of_split.get(layout.entry["split"], 0)):
         raise UserError(f"{data}: expected a case with image and label map, found none: see doctor --data {data}")
-    checkpoint = checkpoint or _answer("Checkpoint (file, folder, URI, zoo://DATASET/NAME, or random)", "--checkpoint")
-    lines, guessed, args = _looked_at(checkpoint, arch)
+    checkpoint = options.checkpoint or _answer(
+        "Checkpoint (file, folder, URI, zoo://DATASET/NAME, or random)", "--checkpoint"
+    )
+    lines, guessed, args = _looked_at(checkpoint, options.arch)
     question = "Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...)"
-    arch = arch or (guessed if guessed in (COMMAND, ONNX) else _answer(question, "--arch", guessed))
+    arch = options.arch or (guessed if guessed in (COMMAND, ONNX) else _answer(question, "--arch", guessed))
     if arch != COMMAND:
         names.require_known("models", "architecture", arch)
-    budget = budget or _answer("Budget: L-infinity radius on the [0, 1] scale", "--budget", EPS)
-    eps = _radius(budget)
+    eps = _radius(options.budget or _answer("Budget: L-infinity radius on the [0, 1] scale", "--budget", EPS))
     model = _model(checkpoint, arch, args if arch == guessed else {})
     has_classes = source_of(arch).is_checkpoint and layout.entry.get("reference") != "prediction"
     if has_classes and (head := build_dataset(layout.entry, data).classes.head) == "sigmoid":
         model = {**model, "outputs": head}
+    predictions = options.predictions
     place = str(Path(predictions).expanduser().resolve()) if predictions and "://" not in predictions else predictions
     if predictions:
         common.say("predictions: the share of the foreground's voxels that are the network's own, by settings")

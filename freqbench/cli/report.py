@@ -39,8 +39,10 @@ def _tables(incomplete: str) -> list[str]:
 
 
 @app.command()
+@common.takes_options
 def report(
     outs: Outs,
+    text: common.TextOptions,
     table: Annotated[
         str | None,
         typer.Option(
@@ -48,16 +50,8 @@ def report(
             autocompletion=_tables,
         ),
     ] = None,
-    format: common.Format = "terminal",
-    to: Annotated[
-        str | None,
-        typer.Option(
-            help="File to write to, or with --volumes a folder.",
-            show_default="the terminal; of the page OUT/report.html",
-        ),
-    ] = None,
     volumes: Annotated[
-        bool, typer.Option("--volumes", help="html: a folder with the saved volumes, for the viewer.")
+        bool, common.more("--volumes", help="html: a folder with the saved volumes, for the viewer.")
     ] = False,
     yes: common.Yes = False,
     figures: Annotated[
@@ -74,7 +68,7 @@ def report(
     """
     ways = {"--figures": figures, "--open": shown}
     for way in (name for name, value in ways.items() if value):
-        if table or to or volumes or format != "terminal" or sum(map(bool, ways.values())) > 1:
+        if table or volumes or not text.is_usual or sum(map(bool, ways.values())) > 1:
             raise UserError(f"report: {way}: expected no other option beside it: run report twice")
     if shown:
         if len(outs) > 1:
@@ -83,13 +77,13 @@ def report(
     elif figures:
         with common.print_warnings():
             _write_figures(common.unique(outs), figures)
-    elif format == "html" and not table:
+    elif text.format == "html" and not table:
         with common.print_warnings():
-            write_page(common.unique(outs), to, volumes, yes)
+            write_page(common.unique(outs), text.to, volumes, yes)
     else:
         if volumes:
             raise UserError("report: --volumes: expected --format html without --table: the page is what shows them")
-        common.put(common.tables(outs, format, table), to, format)
+        text.put(common.tables(outs, text.format, table))
 
 
 def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -> None:
@@ -226,13 +220,13 @@ def _has_display() -> bool:
 
 
 @app.command()
+@common.takes_options
 def compare(
     first: Annotated[str, typer.Argument(help="A result store.", metavar="OUT_A", autocompletion=common.stores)],
     second: Annotated[
         str, typer.Argument(help="The store to compare it with.", metavar="OUT_B", autocompletion=common.stores)
     ],
-    format: common.Format = "terminal",
-    to: common.To = None,
+    text: common.TextOptions,
 ) -> None:
     """Compare two stores case by case.
 
@@ -244,8 +238,8 @@ def compare(
     from freqbench.reporting.report import renderer
     from freqbench.results import Store
 
-    render = renderer(common.format_name(format))
+    render = renderer(common.format_name(text.format))
     with common.print_warnings():
         a, b = (contents([Store(out)], SCORES, with_classes=False) for out in (first, second))
     sections = views.compare(a.records, b.records, a.facts[0]["runs"], b.facts[0]["runs"])
-    common.put(render(sections).rstrip() + "\n", to, format)
+    text.put(render(sections).rstrip() + "\n")

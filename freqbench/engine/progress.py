@@ -320,7 +320,7 @@ class RunProgress:
             line = f"{stored} of {self._total} records stored{failed}, {now - self._started:.0f} s"
             line += f", about {rest} s left"
             if within:
-                what = within[0].unit.name if len(within) == 1 else amount(len(within), "unit")
+                what = within[0].unit.name if len(within) == 1 else amount(len(within), "attack")
                 line += f", {what} at {_percent(made, sum(work.unit.passes for work in within))}"
             self._console.print(line, highlight=False, soft_wrap=True)
 

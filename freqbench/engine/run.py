@@ -20,6 +20,7 @@ from freqbench.core.errors import MisfitError, UserError
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.machine import TOOLCHAINS, releases
+from freqbench.core.terminal import amount
 from freqbench.data import cache
 from freqbench.engine import engines, provenance, saved_volumes, scoring
 from freqbench.engine.critic import FIT_COLUMNS, Critic
@@ -159,9 +160,9 @@ def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = 
     saved = tuple(unit for unit in plan.units if is_saved(unit.cell, unit.ref))
     if plan.units and not saved:
         raise UserError(f"{root}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
-    if len(saved) < len(plan.units):
-        console.print(f"{len(plan.units) - len(saved)} units have no saved volume and are left out", highlight=False)
-    plan = replace(plan, units=saved)
+    whole, plan = plan, replace(plan, units=saved)
+    if lacking := whole.num_todo - plan.num_todo:
+        console.print(f"{amount(lacking, 'record')} of volumes that were not saved: left out", highlight=False)
     run = Recorder(store, plan, console, attacks=False)
     if saved:
         with run.record_rows(root, reuse=True) as spec:

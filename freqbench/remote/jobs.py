@@ -1,4 +1,4 @@
-"""Hands jobs to a cluster by Ray's own command, `ray job`, which also follows, stops and lists them."""
+"""Hands jobs to a cluster by Ray's own command, `ray job`, which also follows and stops them."""
 
 import json
 import os
@@ -8,11 +8,12 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import requests
@@ -26,6 +27,8 @@ from freqbench.remote.working_directory import WorkingDirectory, refuse_credenti
 ANSWER_S = 15.0  # limit for an answer of the head
 STOP_S = 120  # a run finishes and stores work in flight
 
+RAYS = re.compile(r"\S+ \S+\t[A-Z]+ \w+\.py:\d+ -- |Running entrypoint for job ")
+"""The beginning of a line that is Ray's own, not the job's."""
 SERVER = "RAY_API_SERVER_ADDRESS"  # Ray's command takes the address from it, whatever it is given
 
 
@@ -47,14 +50,28 @@ class Dashboard:
 
     @cached_property
     def num_nodes(self) -> int:
-        """The machines that are alive; raises UserError where no head answers in ANSWER_S, or it refuses the token."""
+        """The machines that are alive; see `_answer`."""
+        nodes = self._answer("v0/nodes", lambda found: found["data"]["result"]["result"])
+        return sum(node["state"] == "ALIVE" for node in nodes)
+
+    def told(self) -> dict[str, str]:
+        """Returns a line for each job that was submitted, by its id, the latest last: its state, and its store."""
+        sent = self._answer("jobs/", lambda found: [each for each in found if each["submission_id"]])
+        return {
+            each["submission_id"]: f"{each['submission_id']}: {each['status'].lower()}, "
+            f"{(each['metadata'] or {}).get('out', 'not a job of freqbench')}"
+            for each in sorted(sent, key=lambda each: each["start_time"] or 0)
+        }
+
+    def _answer(self, path: str, read: Callable[[Any], list[Any]]) -> list[Any]:
+        """Returns what the head says; raises UserError where none answers in ANSWER_S, or it refuses the token."""
         token, got = _token(), "no answer"
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            answer = requests.get(f"{self.url}/api/v0/nodes", headers=headers, timeout=ANSWER_S)
+            answer = requests.get(f"{self.url}/api/{path}", headers=headers, timeout=ANSWER_S)
             got = f"another one (status {answer.status_code})"
             if answer.status_code not in (401, 403):
-                return sum(node["state"] == "ALIVE" for node in answer.json()["data"]["result"]["result"])
+                return read(answer.json())
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(
                 f"{self.url}: expected an answer of a Ray head's dashboard, got {got}: check --address (its port is "
@@ -80,14 +97,24 @@ class Dashboard:
             )
         return str(home_of(out).absolute())
 
-    def ray_job(self, *words: str, quiet: bool = False) -> None:
-        """Runs `ray job` with some words, its output as it comes; raises UserError with its last line if it fails."""
+    def ray_job(self, *words: str) -> None:
+        """Runs `ray job` with some words, and prints a job's output as it comes without the lines of Ray's own.
+
+        Raises UserError with its last line if it fails.
+        """
         variables = {**os.environ, SERVER: self.url, **({"RAY_AUTH_MODE": "token"} if _token() else {})}
+        variables["PYTHONUNBUFFERED"] = "1"
         command = [sys.executable, "-m", "ray.scripts.scripts", "job", *words]
-        output = subprocess.DEVNULL if quiet else None
-        ended = subprocess.run(command, env=variables, stdout=output, stderr=subprocess.PIPE, text=True)
-        if ended.returncode:
-            line = (ended.stderr.strip().splitlines() or ["a job that failed"])[-1]
+        with tempfile.TemporaryFile("w+") as said:
+            with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=said, text=True) as process:
+                for line in process.stdout or ():
+                    if not RAYS.match(line):
+                        sys.stdout.write(line)
+                        sys.stdout.flush()
+            said.seek(0)
+            lines = said.read().strip().splitlines() or ["a job that failed"]
+        if process.returncode:
+            line = lines[-1]
             raise UserError(f"ray job {words[0]} at {self.url}: expected it to end well, got {line[:300]}")
 
 
@@ -114,7 +141,7 @@ def submit(
     with tempfile.TemporaryDirectory() as folder:
         packed.unpack(Path(folder))
         words = submit_words(job_id, name, packed.job, out, options, variables, folder)
-        head.ray_job("submit", *([] if follow else ["--no-wait"]), *words, quiet=not follow)
+        head.ray_job("submit", *([] if follow else ["--no-wait"]), *words)
 
 
 def submit_words(

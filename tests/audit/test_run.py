@@ -159,7 +159,7 @@ def test_the_plan_says_how_much_and_computes_nothing(tmp_path: Path) -> None:
     place = str(tmp_path / "out")
     Store(place).write_job({"spec": {}, "index": {"cells": [], "cases": {}}})
     said = audit(place, compute=False)
-    assert re.search(r"\d+ cells, \d+ units on at most 3 cases, [\d,]+ window passes", said)
+    assert re.search(r"\d+ cells, \d+ records on at most 3 cases, [\d,]+ window passes", said)
     assert "most of them: square 6,000, " in said  # 3 cases, 2 models
     passes = "gradients: 264 window passes more, at most, about 1 minute"  # 6 windows of 4 and of 20 steps, twice
     assert passes in said
@@ -268,7 +268,7 @@ def test_frequency_attacks_are_held_against_their_adaptive_forms(
     assert all({name: getattr(each, name) for name in bounds} == bounds for each in forms)
 
 
-RECOMMENDED = """# Recommended by freqbench study converge
+RECOMMENDED = """# Recommended by freqbench audit --converge
 attacks:
   - {name: pgd, eps: 8/255, step_size: eps/10, steps: 40, loss: dice, restarts: 1, sources: [plain]}
   - {name: pgd, eps: 2/255, step_size: eps/10, steps: 40, loss: dice, restarts: 1}

@@ -11,6 +11,7 @@ from tiny_job import execute, write
 from freqbench.audit import computing
 from freqbench.audit.checks import Finding
 from freqbench.cli.audit import _remedies
+from freqbench.cli.common import StoredOptions
 from freqbench.reporting.audit import LINES
 from freqbench.results import Store
 
@@ -65,7 +66,7 @@ def test_more_cases_are_asked_for_where_they_may_settle_a_doubt(
         check="noise_l2", dataset="balls", verdict="in doubt", sentence="x", model="plain", patients=5, cases=5,
         difference=(low + high) / 2, low=low, high=high,
     )  # fmt: skip
-    first, *others = _remedies(Store(audited_store), (doubt,), None, False)
+    first, *others = _remedies(Store(audited_store), (doubt,), StoredOptions())
     assert first.startswith(told)
     assert [line.split()[0] for line in others] == ["All"]
 
@@ -98,13 +99,19 @@ def test_run_computes_what_is_missing_and_shows_it(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--cases", "2"), "audit: --cases: expected --run or --plan beside it, got neither"),
-        (("--eps", "8/255"), "audit: --eps: expected --run or --plan beside it, got neither"),
-        (("--set", "resources.threads=1"), "audit: --set: expected --run or --plan beside it, got neither"),
+        (("--cases", "2"), "audit: --cases: expected --run or --plan beside it, got none: see audit --help-all"),
+        (("--eps", "8/255"), "audit: --eps: expected --run or --plan beside it, got none"),
+        (
+            ("--set", "resources.threads=1"),
+            "audit: --set: expected --run or --plan or --converge or --certify beside it, got none",
+        ),
         (("--run", "--set", "resources.threads=none"), "resources.threads"),
-        (("--address", "auto"), "audit: --address: expected --run or --plan beside it, got neither"),
-        (("--run", "--plan"), "audit: expected --run or --plan, got both"),
-        (("--plan", "--format", "md"), "audit: expected --format and --to without --plan"),
+        (("--address", "auto"), "audit: --address: expected --run or --plan beside it, got none"),
+        (
+            ("--run", "--plan"),
+            "audit: expected one of --run, --plan, --files, --rows, --converge, --certify, got --run and --plan",
+        ),
+        (("--plan", "--format", "md"), "audit: --format: expected --run beside it, got --plan"),
         (("--format", "pdf"), "unknown format 'pdf'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`freqbench doctor cache`: what is kept on this machine."""
+"""`doctor --cache`: what is kept on this machine."""
 
 from pathlib import Path
 
@@ -23,10 +23,10 @@ def test_the_cache_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.Monk
     size = f"{sum(path.stat().st_size for path in place.iterdir()) / 1e9:.2f}"
     runner = CliRunner()
     assert size == "0.02"
-    assert runner.invoke(app, ["doctor", "cache", "show"]).output == f"3 volumes, {size} of 1.5 GB: {place}\n"
-    assert runner.invoke(app, ["doctor", "cache", "clear"]).output == f"{size} GB freed: {place}\n"
+    assert runner.invoke(app, ["doctor", "--cache", "show"]).output == f"3 volumes, {size} of 1.5 GB: {place}\n"
+    assert runner.invoke(app, ["doctor", "--cache", "clear"]).output == f"{size} GB freed: {place}\n"
     assert node_cache.entries("volumes") == []
-    assert runner.invoke(app, ["doctor", "cache", "show"]).output == f"0 volumes, 0.00 of 1.5 GB: {place}\n"
+    assert runner.invoke(app, ["doctor", "--cache", "show"]).output == f"0 volumes, 0.00 of 1.5 GB: {place}\n"
 
 
 def test_copies_of_remote_files_are_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,8 +35,8 @@ def test_copies_of_remote_files_are_shown_and_cleared(tmp_path: Path, monkeypatc
     copy = storage.fetch("memory://tests-cache/a.bin")
     storage.remove("memory://tests-cache/a.bin")
     runner, place = CliRunner(), tmp_path / "cache" / "files"
-    assert f"0.02 GB of files fetched from URIs: {place}\n" in runner.invoke(app, ["doctor", "cache", "show"]).output
-    assert f"0.02 GB freed: {place}\n" in runner.invoke(app, ["doctor", "cache", "clear"]).output
+    assert f"0.02 GB of files fetched from URIs: {place}\n" in runner.invoke(app, ["doctor", "--cache", "show"]).output
+    assert f"0.02 GB freed: {place}\n" in runner.invoke(app, ["doctor", "--cache", "clear"]).output
     assert not copy.exists()
 
 
@@ -46,7 +46,7 @@ def test_compiled_functions_are_cleared_with_their_folders(tmp_path: Path, monke
     made.parent.mkdir(parents=True)
     made.write_text("kernel")
     assert list(node_cache.strangers()) == []
-    CliRunner().invoke(app, ["doctor", "cache", "clear"])
+    CliRunner().invoke(app, ["doctor", "--cache", "clear"])
     assert not made.parent.exists()
 
 

@@ -1,4 +1,4 @@
-"""`freqbench study certify`: rows with both ends of a bracket, the files beside them, and what it refuses."""
+"""`audit --certify`: rows with both ends of a bracket, the files beside them, and what it refuses."""
 
 import csv
 import json
@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Bench, refused
-from tiny_job import ARGS, ROI, small, write
+from command_line import Bench
+from tiny_job import ARGS, ROI, execute, expanded, small, write
 
+from freqbench.core.errors import UserError
+from freqbench.reporting.views import defences
 from freqbench.results import Store
 
 SMOOTHING = {"name": "smoothing", "kind": "bias_field", "sigma": 0.5, "samples": 15, "eot": 2}
@@ -25,9 +27,10 @@ def content(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.integration
-def test_certify_writes_rows_with_both_ends_and_goes_on_where_it_was(tmp_path: Path, bench: Bench) -> None:
-    path, out = write(tmp_path, content()), tmp_path / "out"
-    code, text, _ = bench("study", "certify", path, "--out", str(out), "--engine", "serial")
+def test_certify_shows_both_ends_of_a_bracket_and_writes_them(tmp_path: Path, bench: Bench) -> None:
+    out = tmp_path / "out"
+    execute(content(), out)
+    code, text, _ = bench("audit", str(out), "--certify")
     assert code == 0
     assert "at least" in text
     assert re.search(r"6 +1 +\d+ +96 ", text)  # four sets of 15 draws and a prediction, and one at each radius
@@ -43,7 +46,6 @@ def test_certify_writes_rows_with_both_ends_and_goes_on_where_it_was(tmp_path: P
     )
     assert sorted(row["seed"] for row in rows if row["budget"] == 0) == [0, 1, 2, 3]
     assert len({str(draws) for draws, row in zip(drawn, rows, strict=True) if row["budget"] == 0}) == 4
-    assert "0 records in" in bench("study", "certify", path, "--out", str(out), "--engine", "serial")[1]
 
 
 @pytest.mark.parametrize(
@@ -73,11 +75,12 @@ def test_certify_writes_rows_with_both_ends_and_goes_on_where_it_was(tmp_path: P
         ({"attacks": [BALL | {"kind": "rotation"}]}, "kind: unknown kind 'rotation'"),
     ],
 )
-def test_a_job_without_a_certificate_is_refused_in_a_line(
-    tmp_path: Path, bench: Bench, changes: dict[str, Any], message: str
-) -> None:
-    out = tmp_path / "out"
-    assert re.search(
-        message, refused(bench, "study", "certify", write(tmp_path, content(**changes)), "--out", str(out))
-    )
-    assert not out.exists()
+def test_a_job_without_a_certificate_is_refused_in_a_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        defences.require_certified(expanded(content(**changes))[1])
+
+
+def test_plan_says_before_a_run_that_nothing_will_be_certified(tmp_path: Path, bench: Bench) -> None:
+    code, said, _ = bench("plan", write(tmp_path, content(attacks=[BALL])))
+    assert code == 0
+    assert "note: no certificate: ball on a: expected draws of the clean volume, got none" in said

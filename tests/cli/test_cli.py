@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import freqbench
 from freqbench.attacks import ATTACKS
 from freqbench.cli import app
-from freqbench.cli.common import stored_job
+from freqbench.cli.common import StoredOptions
 from freqbench.core.errors import UserError
 from freqbench.core.terminal import amount
 from freqbench.reporting import tracker
@@ -115,7 +115,7 @@ def test_a_shell_completes_jobs_and_stores(small_copy: Path, monkeypatch: pytest
         (f"freqbench plan {folder}/j", f"{folder}/job.yaml"),
         (f"freqbench report {folder}", f"{folder}/out"),
         (f"freqbench run job.yaml --out {folder}/", f"{folder}/out"),
-        ("freqbench repr", "reproduce"),
+        ("freqbench au", "audit"),
     ):
         asked = {"_FREQBENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
         assert CliRunner().invoke(app, [], env=asked, prog_name="freqbench").output.split() == [expected]
@@ -333,6 +333,6 @@ def test_help_shows_every_default(bench: Bench) -> None:
 
 
 def test_a_job_in_the_place_of_a_stores_own_may_be_a_packaged_one() -> None:
-    assert stored_job("", "quickstart", trusted=False).name == "quickstart"
+    assert StoredOptions(job="quickstart").spec("").name == "quickstart"
     with pytest.raises(UserError, match="unknown packaged job 'quickstarts'"):
-        stored_job("", "quickstarts", trusted=False)
+        StoredOptions(job="quickstarts").spec("")

@@ -67,8 +67,8 @@ def test_a_shell_completes_commands_and_says_nothing_else(words: str, expected: 
 @pytest.mark.parametrize(
     ("path", "option", "kind"),
     [
-        ("phantom/zoo", ("--shard", "1/2"), "a job with attacks, got a training job"),
-        ("phantom/zoo", ("--engine", "serial"), "a job with attacks, got a training job"),
+        ("research/phantom/zoo", ("--shard", "1/2"), "a job with attacks, got a training job"),
+        ("research/phantom/zoo", ("--engine", "serial"), "a job with attacks, got a training job"),
         ("quickstart", ("--only", "unet"), "a training job, got a job with attacks"),
     ],
 )

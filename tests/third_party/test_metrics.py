@@ -217,7 +217,7 @@ def test_rows_of_a_missing_package_are_read_and_a_resume_names_it(store: Path, c
         assert report([Store(str(store))], table="clinical") == with_it
         assert fb.load_results(store)["share"].notna().all()
         assert {check.verdict for check in verify(Store(str(store)))} == {"ok", "not checked"}
-        assert MISSING in refused(bench, "reproduce", str(store), "--random", "1")
+        assert MISSING in refused(bench, "audit", str(store), "--rows", "1")
         with pytest.raises(UserError, match=re.escape(MISSING)):
             left(store, {**CONTENT, "metrics": ["ssim"]})
         message = refused(bench, "plan", write(store, CONTENT))
@@ -376,7 +376,7 @@ def test_verify_finds_a_store_sound_and_values_that_are_missing_or_no_numbers(
 
 def reproduced(store: Path) -> str:
     said = io.StringIO()
-    reproduce.reproduce(str(store), None, 1, 0, None, Console(file=said, width=200))
+    reproduce.reproduce(str(store), "1", 0, None, Console(file=said, width=200))
     return said.getvalue()
 
 

@@ -119,7 +119,7 @@ class _Driver:
             if interrupt.requested and not stop_at:
                 stop_at = time.monotonic() + STOP_S
                 self._listener.tell(
-                    f"stopping after the units in flight ({self._count_in_flight()} units, {STOP_S:.0f} s at most); "
+                    f"stopping after the attacks in flight ({self._count_in_flight()}, {STOP_S:.0f} s at most); "
                     "another Ctrl-C stops now"
                 )
             if stop_at and (time.monotonic() > stop_at or not self._count_in_flight()):

@@ -41,7 +41,7 @@ def examine(entry: BoardEntry, trust_code: bool = False) -> list[Check]:
     """Checks that an entry's files agree with each other; computes nothing again.
 
     `job`: it names the one network, and needs no code of other packages unless `trust_code` lets it; the checks of
-    `freqbench verify`, for the rows of its audit too; `rows`: each is ok and on the network itself; `worst
+    `audit --files`, for the rows of its audit too; `rows`: each is ok and on the network itself; `worst
     cases`: there are some; `audit`: no masked gradients, no weak settings. Ends with the first that is wrong.
     """
     results = [_job(entry, trust_code)]
@@ -260,7 +260,7 @@ def _again(
     decisive = sorted(key for key in keys if key[:2] in worst)
     again, count = (decisive, math.ceil(share * (len(keys) - len(decisive)))) if rows is None else ([], rows)
     seed = secrets.randbelow(2**31) if seed is None else seed
-    counts = reproduce.reproduce(out, None, count, seed, job, console, again)
+    counts = reproduce.reproduce(out, str(count), seed, job, console, again)
     text = f"{reproduce.total(counts)}, of {len(keys)} with {len(decisive)} worst cases (seed {seed})"
     is_same = not counts["different"] and not counts["not recomputed"]
     return Check("reproduce", "ok" if is_same else "wrong", text)

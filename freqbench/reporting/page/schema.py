@@ -106,7 +106,7 @@ OF_CASE = ("row", "seed", "missed_classes", "hallucinated_classes", "classes", "
 class CaseFrame(Frame):
     """One row per record, in the summary's order.
 
-    `reproduce OUT --row` takes `id`; `row` is that of the summary, `classes` the number of its rows in `case_classes`,
+    `audit OUT --rows` takes `id`; `row` is that of the summary, `classes` the number of its rows in `case_classes`,
     `clean` its block of `clean_classes`.
     """
 

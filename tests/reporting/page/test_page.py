@@ -129,7 +129,7 @@ def test_a_row_opens_its_cases_and_a_case_its_classes_and_command(visit: Callabl
     assert page.locator("dialog h2").inner_text() == "Case case000"
     assert page.locator("dialog table:has(caption span:text('Each class')) tbody tr").count() == 4
     ids = {blake2b(f"{cell:016x}/case0/unet".encode(), digest_size=8).hexdigest() for cell in range(16)}
-    commands = {f"freqbench reproduce runs/generated --row {row}" for row in ids}
+    commands = {f"freqbench audit runs/generated --rows {row}" for row in ids}
     assert page.locator("dialog .reproduce code").inner_text() in commands
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog", state="hidden")

@@ -165,7 +165,7 @@ export function commandOf(data, row) {
   const run = data.runs.find((each) => each.run_id === data.cases.text("run", row));
   const store = run?.store ?? "OUT";
   const quoted = /^[\w@%+=:,./-]+$/.test(store) ? store : `'${store.replaceAll("'", `'\\''`)}'`;
-  return `freqbench reproduce ${quoted} --row ${data.cases.text("id", row)}`;
+  return `freqbench audit ${quoted} --rows ${data.cases.text("id", row)}`;
 }
 
 /** Heading of a score; sizes of a change have their unit beside it. */

@@ -247,7 +247,7 @@ export function explorer(panel, app) {
   function saveCsv() {
     const numbers = numeric();
     const withInterval = hasIntervals && level() === "means" ? ["dsc_foreground_low", "dsc_foreground_high"] : [];
-    const names = level() === "cases" ? [...TEXTS.cases, "id"] : TEXTS.means; // `reproduce OUT --row ID`
+    const names = level() === "cases" ? [...TEXTS.cases, "id"] : TEXTS.means; // `audit OUT --rows ID`
     const head = [...names, ...numbers.map((column) => column.name), ...withInterval];
     const entries = Array.from(list).filter((entry) => entry >= 0);
     const lines = entries.map((entry) => [
