@@ -616,11 +616,10 @@ def column_table(columns: Sequence[Column]) -> str:
 
 
 def job_tables() -> str:
-    """A table a folder of jobs, a row a job: question, networks, cost."""
-    tables, research = [], f"{catalogue.RESEARCH}/"
-    for folder, title in [*catalogue.GROUPS.items(), (research, "Research of this project")]:
-        jobs = [name for name in packaged_jobs() if name.startswith(research) or name.rpartition("/")[0] == folder]
-        jobs = [name for name in jobs if name.startswith(research) == (folder == research)]
+    """A table a group of jobs, a row a job: question, networks, cost."""
+    tables = []
+    for folder, title in {**catalogue.GROUPS, catalogue.RESEARCH: "Research of this project"}.items():
+        jobs = [name for name in packaged_jobs() if catalogue.group_of(name) == folder]
         rows = [[f"`{name}`", *job_row(name)] for name in jobs]
         tables.append(f"**{title}**\n\n{table(rows, ['job', 'question', 'networks', 'cost'])}\n")
     return "\n".join(tables)

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from freqbench.cli import audit, board, catalogue, cluster, common, doctor, init, report, run, volumes
-from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER
+from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER, option
 from freqbench.core import __version__
 from freqbench.core.errors import EngineLost, StorageUnavailable, UserError, one_line, shortened
 from freqbench.core.machine import settle_threads, versions
@@ -86,7 +86,7 @@ def _show_version(wanted: bool) -> None:
 def _options(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool, option("Show the version and exit.", "--version", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     """Takes options that stand before a command; without one, shows the help."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from freqbench.cli import common
+from freqbench.cli.common import more, option
 from freqbench.core.errors import UserError
 from freqbench.core.names import packaged_jobs
 from freqbench.core.terminal import amount
@@ -35,104 +36,80 @@ app = typer.Typer()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ways:
-    """Ways of an audit beside that of stored rows."""
+class AuditOptions:
+    """Ways of an audit beside that of stored rows, and options that go with one of them."""
 
-    run: Annotated[bool, typer.Option("--run", help="Compute the few cells that checks lack, into OUT/audit.")] = False
-    plan: Annotated[bool, common.more("--plan", help="Show what --run would compute, and compute nothing.")] = False
-    files: Annotated[bool, typer.Option("--files", help="Is the store whole: files, columns, rows, ids?")] = False
-    rows: Annotated[
-        str | None,
-        typer.Option(metavar="N|ID", help="Compute rows again: N random ones, or that of an id in the page."),
-    ] = None
-    converge: Annotated[
-        bool, typer.Option("--converge", help="What do more passes, other losses and restarts add to each attack?")
-    ] = False
-    certify: Annotated[
-        bool, typer.Option("--certify", help="What is proven of smoothed networks, beside what attacks leave?")
-    ] = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Further:
-    """Options that go with one way of an audit."""
-
-    whole: Annotated[bool, typer.Option("--all", help="Show all checks, as a file or another format has them.")] = False
-    short: Annotated[
-        bool, common.more("--short", help="With --run: only noise and null rows, the checks that are open most often.")
-    ] = False
-    cases: Annotated[
-        int | None, common.more(min=1, help="With --run: the first N cases of each dataset.", show_default="5")
-    ] = None
-    eps: Annotated[
-        str | None, common.more(help="With --run: radius, such as 8/255.", show_default="the job's most usual")
-    ] = None
+    run: Annotated[bool, option("Compute the few cells that checks lack, into OUT/audit.", "--run")] = False
+    plan: Annotated[bool, more("Show what --run would compute, and compute nothing.", "--plan")] = False
+    files: Annotated[bool, option("Is the store whole: files, columns, rows, ids?", "--files")] = False
+    rows: Annotated[str | None, option("Compute rows again: N drawn, or one by its id.", metavar="N|ID")] = None
+    converge: Annotated[bool, option("Would more passes or other losses take more?", "--converge")] = False
+    certify: Annotated[bool, option("What is proven of smoothed networks, what attacks leave.", "--certify")] = False
+    whole: Annotated[bool, option("Show all checks, as a file or another format has them.", "--all")] = False
+    short: Annotated[bool, more("With --run: only noise and null rows.", "--short")] = False
+    cases: Annotated[int | None, more("With --run: N cases a dataset.", min=1, show_default="5")] = None
+    eps: Annotated[str | None, more("With --run: radius.", show_default="the job's most usual")] = None
     engine: common.Engine = "auto"
     address: common.Address = None
-    volumes: Annotated[bool, common.more("--volumes", help="With --files: read every saved volume to its end.")] = False
+    volumes: Annotated[bool, more("With --files: read every saved volume to its end.", "--volumes")] = False
     reference: Annotated[
-        int | None,
-        common.more(
-            min=1, metavar="N", help="With --files: score N saved rows by MedPy, MONAI, scikit-image and lpips, too."
-        ),
+        int | None, more("With --files: score N saved rows by other libraries.", min=1, metavar="N")
     ] = None
-    seed: Annotated[int | None, common.more(help="With --rows: seed of the draw.", show_default="0")] = None
+    seed: Annotated[int | None, more("With --rows: seed of the draw.", show_default="0")] = None
 
 
 @app.command()
 @common.takes_options
-def audit(
-    out: common.Out, ways: Ways, further: Further, stored: common.StoredOptions, text: common.TextOptions
-) -> None:
+def audit(out: common.Out, options: AuditOptions, stored: common.StoredOptions, text: common.TextOptions) -> None:
     """Check whether a store's numbers can be believed.
 
     Shows a verdict for each model, what matters most, and what to do. --files and --rows answer by the exit code, 1 if
     something is wrong or differs. --converge and --certify write their curves and tables into OUT too, as files.
     """
     given = {
-        **{"--all": further.whole, "--short": further.short, "--cases": further.cases, "--eps": further.eps},
-        **{"--address": further.address, "--volumes": further.volumes, "--reference": further.reference},
-        **{"--seed": further.seed, "--job": stored.job, "--set": stored.set_, "--to": text.to},
-        **{"--format": text.format != "terminal", "--engine": further.engine != "auto"},
+        **{"--all": options.whole, "--short": options.short, "--cases": options.cases, "--eps": options.eps},
+        **{"--address": options.address, "--volumes": options.volumes, "--reference": options.reference},
+        **{"--seed": options.seed, "--job": stored.job, "--set": stored.set_, "--to": text.to},
+        **{"--format": text.format != "terminal", "--engine": options.engine != "auto"},
     }
-    common.chosen_way("audit", {f"--{name}": value for name, value in vars(ways).items()}, given, TAKES)
-    if ways.converge or ways.certify:
+    common.chosen_way("audit", {way: getattr(options, way[2:]) for way in TAKES if way}, given, TAKES)
+    if options.converge or options.certify:
         from freqbench.cli import curves
 
-        (curves.show_convergence if ways.converge else curves.show_bounds)(out, stored.grid(out))
+        (curves.show_convergence if options.converge else curves.show_bounds)(out, stored.grid(out))
         return
-    if ways.files:
-        is_sound = _verify(out, further)
-    elif ways.rows:
-        is_sound = _reproduce(out, ways.rows, further.seed or 0, stored)
+    if options.files:
+        is_sound = _verify(out, options)
+    elif options.rows:
+        is_sound = _reproduce(out, options.rows, options.seed or 0, stored)
     else:
-        is_sound = _judge(out, ways, further, stored, text)
+        is_sound = _judge(out, options, stored, text)
     if not is_sound:
         raise typer.Exit(common.EXIT_FAILED)
 
 
-def _judge(out: str, ways: Ways, further: Further, stored: common.StoredOptions, text: common.TextOptions) -> bool:
+def _judge(out: str, options: AuditOptions, stored: common.StoredOptions, text: common.TextOptions) -> bool:
     """Prints the findings on a store's rows, after the cells that checks lack were computed; False if one failed."""
     failed: int | None = 0
-    if ways.run or ways.plan:
+    if options.run or options.plan:
         from freqbench.audit import computing
 
         failed = computing.compute_missing(
             stored.spec(out),
             out,
             common.console(),
-            cases=further.cases,
-            eps=further.eps,
-            engine=further.engine,
-            address=further.address,
-            short=further.short,
-            compute=not ways.plan,
+            cases=options.cases,
+            eps=options.eps,
+            engine=options.engine,
+            address=options.address,
+            short=options.short,
+            compute=not options.plan,
         )
         if failed is None:
             raise typer.Exit(common.EXIT_INTERRUPTED)
-    if further.whole or not text.is_usual:
+    if options.whole or not text.is_usual:
         text.put(common.tables([out], text.format, "audit"))
-    elif not ways.plan:
+    elif not options.plan:
         _show_most(out, stored)
     if failed:
         common.say(f"{amount(failed, 'record')} of the audit failed: the same command tries them again")
@@ -151,17 +128,17 @@ def _reproduce(out: str, rows: str, seed: int, stored: common.StoredOptions) -> 
         return not reproduce.reproduce(out, rows, seed, spec, common.console())["different"]
 
 
-def _verify(out: str, further: Further) -> bool:
+def _verify(out: str, options: AuditOptions) -> bool:
     """Prints whether a store is whole; True if it is. Nothing is changed."""
     from freqbench.audit import verify
     from freqbench.results import Store
 
     console, store = common.console(), Store(out)
-    is_sound = verify.show_checks(verify.verify(store, further.volumes), out, console)
-    if further.reference:
+    is_sound = verify.show_checks(verify.verify(store, options.volumes), out, console)
+    if options.reference:
         from freqbench.audit import reference as libraries
 
-        is_sound &= libraries.show_comparison(libraries.compare(store, further.reference), out, console)
+        is_sound &= libraries.show_comparison(libraries.compare(store, options.reference), out, console)
     return is_sound
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from freqbench.cli import common
+from freqbench.cli.common import more, option
 from freqbench.core.errors import UserError
 
 SHARE = 0.1
@@ -18,9 +19,9 @@ app = typer.Typer(name="board", help="Make, verify and rank entries of a leaderb
 def entry(
     out: common.Out,
     models: Annotated[
-        list[str] | None, typer.Argument(help="Networks of its job.", show_default="all", metavar="[MODEL]...")
+        list[str] | None, typer.Argument(help="Its networks.", show_default="all", metavar="[MODEL]...")
     ] = None,
-    to: Annotated[str, common.more(help="Folder of entries, one folder each.")] = "entries",
+    to: Annotated[str, more("Folder of entries, one folder each.")] = "entries",
 ) -> None:
     """Make entries of a store's networks: first a card to fill in, then, called again, the whole entry."""
     from freqbench.job.schema import JobSpec
@@ -37,17 +38,10 @@ def entry(
 class Again:
     """Options that say how much of an entry is computed again."""
 
-    share: Annotated[float, common.more(help="Share of the rows to compute again beside its worst cases.")] = SHARE
-    rows: Annotated[
-        int | None, common.more(min=1, help="A spot check: N random rows, without the audit.", show_default="all")
-    ] = None
-    seed: Annotated[int | None, common.more(help="Seed of their draw.", show_default="random")] = None
-    cases: Annotated[
-        int | None,
-        common.more(
-            min=1, help="Audit the first N cases of each dataset.", show_default="as many as the entry's own audit"
-        ),
-    ] = None
+    share: Annotated[float, more("Share of the rows to compute again beside its worst cases.")] = SHARE
+    rows: Annotated[int | None, more("A spot check: N random rows, no audit.", min=1, show_default="all")] = None
+    seed: Annotated[int | None, more("Seed of their draw.", show_default="random")] = None
+    cases: Annotated[int | None, more("Cases of its audit.", min=1, show_default="the entry's own")] = None
     engine: common.Engine = "auto"
 
 
@@ -57,9 +51,7 @@ def verify(
     entry: Annotated[str, typer.Argument(help="Folder of an entry.", metavar="ENTRY")],
     again: Again,
     stored: common.StoredOptions,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="Its weights, a file or folder.", show_default="the card's address")
-    ] = None,
+    checkpoint: Annotated[str | None, option("Its weights.", show_default="the card's address")] = None,
 ) -> None:
     """Verify an entry: its files and rows; its worst cases, other rows and its audit's cells computed again."""
     from freqbench.audit.verify import show_checks
@@ -94,10 +86,8 @@ def verify(
 @app.command()
 def build(
     entries: Annotated[str, typer.Argument(help="Folder of entries.", metavar="DIR")],
-    to: Annotated[str, common.more(help="Folder of the site.")] = "site",
-    trust_code: Annotated[
-        bool, common.more("--trust-code", help="Rank networks with code of other packages too; none of it runs.")
-    ] = False,
+    to: Annotated[str, more("Folder of the site.")] = "site",
+    trust_code: Annotated[bool, more("Rank networks of other code too; none runs.", "--trust-code")] = False,
 ) -> None:
     """Build a static site that ranks the entries of a folder; leave out refused entries and say why."""
     from freqbench.reporting.leaderboard.site import build_site

@@ -19,6 +19,7 @@ from rich.table import Column, Table
 from freqbench.attacks.core.declared import PACKAGE, declared
 from freqbench.attacks.core.parameters import variant_of
 from freqbench.cli import common
+from freqbench.cli.common import more
 from freqbench.core import names, plugins
 from freqbench.core.documents import yaml_item
 from freqbench.core.errors import UserError, unknown
@@ -173,12 +174,12 @@ def attack_list() -> Rows:
 
 
 def attack(name: str) -> Described:
-    """Describes an attack, without importing it."""
-    return _describe_attack(declared(name), name)
+    """Describes an attack, without importing it unless it is a class of another package."""
+    cls: Any = declared(name)
+    if plugins.names_class(path := names.meant_name("attacks", name)):
+        from freqbench.attacks import Attack
 
-
-def _describe_attack(cls: Any, name: str) -> Described:
-    """Describes an attack by its class or outline; `name` is that of a job."""
+        cls = plugins.load_class(path, Attack)
     paper = cls.paper if hasattr(cls, "paper") else sys.modules[cls.__module__].__doc__
     facts = {
         "paper": first_line(paper),
@@ -199,7 +200,9 @@ def _threat_text(threat_model: Any) -> Any:
 
 
 def model(name: str) -> Described:
-    """Describes an architecture with the arguments of its class, or a reader of another framework's networks."""
+    """Describes an architecture with the arguments of its class, a reader, or a network of the package (zoo://...)."""
+    if name.startswith("zoo://"):
+        return zoo_network(name)
     entry = {"name": "mine", **_KEYS_OF_READERS.get(name, {"arch": name, "checkpoint": "FILE"})}
     from freqbench.models import MODELS, READERS
 
@@ -303,13 +306,26 @@ def job(name: str) -> Described:
     )
 
 
+def group_of(name: str) -> str:
+    """Returns the folder of a packaged job, RESEARCH for all below it."""
+    return RESEARCH if name.startswith(RESEARCH) else name.rpartition("/")[0]
+
+
 def question(job: Described) -> str:
     """Returns the first sentence of a packaged job's comment."""
     return re.split(r"(?<=\?)\s|(?<=[\w)]\.)\s+(?=[A-Z0-9])", job.text.replace("\n", " "))[0].strip()
 
 
-TABLES: Mapping[str, Callable[[str], Described]] = {
-    **{"attacks": attack, "models": model, "datasets": dataset, "metrics": metric, "jobs": job}
+TABLES: Mapping[str, tuple[Callable[[str], Described], *tuple[Listed, ...]]] = {  # one of a table, and its lists
+    "attacks": (attack, (("attack", "threat model", "budget", "what it does"), attack_list)),
+    "models": (
+        model,
+        (("arch", "network", "paper"), lambda: [*model_rows(), *reader_rows()]),
+        (("checkpoint", "arch", "trained by", "clean Dice", "worst case"), zoo_rows),
+    ),
+    "datasets": (dataset, (("loader", "what it reads"), dataset_rows)),
+    "metrics": (metric, (("metric", "title", "unit", "better"), metric_list)),
+    "jobs": (job, (("job", "what it asks or trains", "cost"), job_rows)),
 }
 
 
@@ -338,9 +354,7 @@ def show_list(
             autocompletion=_beginning,
         ),
     ] = None,
-    schema: Annotated[
-        Literal["job", "training"] | None, common.more(help="With keys: the JSON Schema, for editors.")
-    ] = None,
+    schema: Annotated[Literal["job", "training"] | None, more("With keys: the JSON Schema, for editors.")] = None,
     trust_code: common.Trust = False,
 ) -> None:
     """Show what a job may name, and the packaged jobs.
@@ -352,15 +366,9 @@ def show_list(
         _put_keys(schema)
     elif table == "jobs" and not word:
         _put_jobs()
-    elif table == "attacks" and word and plugins.names_class(path := names.meant_name("attacks", word)):
-        from freqbench.attacks import Attack
-
-        with plugins.trusting(trust_code):
-            _put(word, _describe_attack(plugins.load_class(path, Attack), word))
-    elif table == "models" and word and word.startswith("zoo://"):
-        _put(word, zoo_network(word))
     else:
-        _show(table, word)
+        with plugins.trusting(trust_code):
+            _show(table, word)
 
 
 def _put_keys(schema: str | None) -> None:
@@ -377,50 +385,36 @@ def _put_keys(schema: str | None) -> None:
 
 def _put_jobs() -> None:
     """Prints one line for each packaged job by group; only names of those that need a paper's data."""
-    jobs = {name: name.rpartition("/")[0] for name in packaged_jobs()}
-    for folder, title in GROUPS.items():
+    jobs = {group: [name for name in packaged_jobs() if group_of(name) == group] for group in (*GROUPS, RESEARCH)}
+    for group, title in GROUPS.items():
         common.say(f"{title}:")
-        of_group = [name for name, place in jobs.items() if place == folder]
-        if folder == PAPERS:
-            common.console().print(f"  {', '.join(name.removeprefix('papers/') for name in of_group)}")
-        for name in () if folder == PAPERS else of_group:
+        if group == PAPERS:
+            common.console().print(", ".join(name.removeprefix("papers/") for name in jobs[group]))
+            continue
+        for name in jobs[group]:
             common.say(f"  {name:<20} {question(job(name))}")
-    others = sum(place.startswith(RESEARCH) for place in jobs.values())
-    common.say(f"{others} more of this project's own research: freqbench list jobs {RESEARCH}")
+    common.say(f"{len(jobs[RESEARCH])} more of this project's own research: freqbench list jobs {RESEARCH}")
     common.say("all about one: freqbench list jobs quickstart")
-
-
-def _lists(table: str) -> Sequence[Listed]:
-    """Returns the lists of a table, each with its heads."""
-    zoo = ("checkpoint", "arch", "trained by", "clean Dice", "worst case")
-    return {
-        "attacks": ((("attack", "threat model", "budget", "what it does"), attack_list),),
-        "models": ((("arch", "network", "paper"), lambda: [*model_rows(), *reader_rows()]), (zoo, zoo_rows)),
-        "datasets": ((("loader", "what it reads"), dataset_rows),),
-        "metrics": ((("metric", "title", "unit", "better"), metric_list),),
-        "jobs": ((("job", "what it asks or trains", "cost"), job_rows),),
-    }[table]
 
 
 def _show(table: str, word: str | None) -> None:
     """Prints all about a name of a table, else the rows of its lists that have the word."""
-    added, known = plugins.installed_names(table), _known(table)
-    name = word if word in added else names.ALIASES.get(table, {}).get(word or "", word)
-    if name in known or name in added:
-        _put(str(name), TABLES[table](str(name)))
+    (describe, *lists), added, known = TABLES[table], plugins.installed_names(table), _known(table)
+    name = str(word if word in added else names.ALIASES.get(table, {}).get(word or "", word))
+    is_class = table == "attacks" and plugins.names_class(name)
+    if name in known or name in added or is_class or (table == "models" and name.startswith("zoo://")):
+        _put(name, describe(name))
         return
     sought = (word or "").casefold()
-    lists = [(heads, [row for row in rows() if sought in " ".join(row).casefold()]) for heads, rows in _lists(table)]
-    if not any(rows for _, rows in lists):
+    chosen = [(heads, [row for row in rows() if sought in " ".join(row).casefold()]) for heads, rows in lists]
+    if not any(rows for _, rows in chosen):
         raise UserError(unknown(table.removesuffix("s"), str(word), [*known, *added]))
-    for heads, rows in lists:
+    for heads, rows in chosen:
         if rows:
             _put_table(heads, rows)
             common.say(f"all about one: freqbench list {table} {rows[0][0]}")
-    if table == "models" and lists[-1][1]:
-        common.say(
-            "foreground Dice x100: clean on the job's test list; worst case on the leaderboard's, over its attacks"
-        )
+    if table == "models" and chosen[-1][1]:
+        common.say("foreground Dice x100: clean on the job's test list; worst case over the leaderboard's attacks")
 
 
 def _put(name: str, described: Described) -> None:

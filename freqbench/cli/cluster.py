@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from freqbench.cli import common
+from freqbench.cli.common import more, option
 from freqbench.core.errors import UserError, installing, unknown
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="cluster", help="Send jobs to a Ray cluster, and follow or stop them.", no_args_is_help=True)
 
-Address = Annotated[
-    str | None, common.more(envvar="RAY_API_SERVER_ADDRESS", help="Dashboard of the cluster's head, http://HEAD:8265.")
-]
+Address = Annotated[str | None, more("The head, http://HEAD:8265.", envvar="RAY_API_SERVER_ADDRESS")]
 
 
 @app.command()
@@ -31,10 +30,8 @@ def submit(
     options: common.JobOptions,
     part: common.PartOptions,
     address: Address = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Show the job's output until it has ended.")] = False,
-    env: Annotated[
-        list[str] | None, common.more(help="Environment variable to pass to the job. Do not pass secrets.")
-    ] = None,
+    follow: Annotated[bool, option("Show the job's output until it has ended.", "--follow")] = False,
+    env: Annotated[list[str] | None, more("Variable of this shell for the job; no secrets.")] = None,
 ) -> None:
     """Send a job to a cluster; the same job with the same --out goes on where the store ends.
 
@@ -85,7 +82,7 @@ def status(
         ),
     ] = None,
     address: Address = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Show a job's output until it has ended.")] = False,
+    follow: Annotated[bool, option("Show a job's output until it has ended.", "--follow")] = False,
     as_json: common.Json = False,
 ) -> None:
     """Show how far a store is: records done, failed and missing, and its runs; of a job its state, then its output."""

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, is_dataclass
-from functools import wraps
+from functools import partial, wraps
 from glob import escape, glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -47,9 +47,12 @@ def _beginning(incomplete: str, *endings: str) -> list[str]:
     return sorted(path for ending in endings for path in glob(escape(incomplete) + ending))  # noqa: PTH207
 
 
-def more(*names: str, **facts: Any) -> Any:
-    """Returns an option that only `--help-all` shows."""
-    return typer.Option(*names, hidden=True, **facts)
+def option(help: str, *names: str, **facts: Any) -> Any:
+    """Returns an option of a command, with what the help says of it."""
+    return typer.Option(*names, help=help, **facts)
+
+
+more = partial(option, hidden=True)  # which only `--help-all` shows
 
 
 JobFile = Annotated[
@@ -61,19 +64,15 @@ JobFile = Annotated[
         autocompletion=jobs,
     ),
 ]
-Engine = Annotated[Literal["auto", "ray", "serial"], more(help="auto: ray where more than one worker pays.")]
+Engine = Annotated[Literal["auto", "ray", "serial"], more("auto: ray where more than one worker pays.")]
 Out = Annotated[
     str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT", autocompletion=stores)
 ]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Override the job file: a.b=c, attacks.0.eps=4/255.")
-]
-Trust = Annotated[
-    bool, more("--trust-code", help="Let code of other packages and of frozen models run: read it first.")
-]
-Address = Annotated[str | None, more(help="Ray cluster.", show_default="RAY_ADDRESS, else one of this machine's own")]
-Yes = Annotated[bool, more("--yes", help="Do not ask, even if the data must not be passed on.")]
-Json = Annotated[bool, more("--json", help="Print only JSON; everything else goes to stderr.")]
+Overrides = Annotated[list[str] | None, option("Override the job file: a.b=c, attacks.0.eps=4/255.", "--set")]
+Trust = Annotated[bool, more("Let code of other packages and of frozen models run: read it first.", "--trust-code")]
+Address = Annotated[str | None, more("Ray cluster.", show_default="RAY_ADDRESS, else one of this machine's own")]
+Yes = Annotated[bool, more("Do not ask, even if the data must not be passed on.", "--yes")]
+Json = Annotated[bool, more("Print only JSON; everything else goes to stderr.", "--json")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +81,10 @@ class JobOptions:
 
     path: JobFile
     out: Annotated[
-        str | None,
-        typer.Option(help="Where results go.", show_default="runs/NAME of the job", autocompletion=stores),
+        str | None, option("Where results go.", show_default="runs/NAME of the job", autocompletion=stores)
     ] = None
     set_: Overrides = None
-    limit_cases: Annotated[
-        int | None, typer.Option("--limit-cases", min=1, help="Only the first N cases of each dataset.")
-    ] = None
+    limit_cases: Annotated[int | None, option("Only the first N cases of each dataset.", "--limit-cases", min=1)] = None
     trust_code: Trust = False
 
     def job(self) -> "JobSpec":
@@ -126,23 +122,19 @@ class RunOptions(JobOptions):
 class PartOptions:
     """Options that say which records of a job are computed."""
 
-    shard: Annotated[str | None, more(help="2/8: the second of eight parts of the grid; each is a run of its own.")] = (
-        None
-    )
-    force: Annotated[bool, more("--force", help="Run even if another run works on the same cells.")] = False
-    fresh: Annotated[
-        bool, more("--fresh", help="Compute all anew, but weights that the job trained: remove their folder.")
-    ] = False
+    shard: Annotated[str | None, more("2/8: the second of eight parts of the grid; each is a run of its own.")] = None
+    force: Annotated[bool, more("Run even if another run works on the same cells.", "--force")] = False
+    fresh: Annotated[bool, more("Compute all anew, but weights that the job trained.", "--fresh")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredOptions:
     """Options of commands that take the job of a store."""
 
-    job: Annotated[
-        str | None, more(help="Job to use instead of OUT's, for example because data are in another folder.")
-    ] = None
-    set_: Annotated[list[str] | None, more("--set", help="Override the job, as in run.")] = None
+    job: Annotated[str | None, more("Job to use instead of OUT's, for example because data are in another folder.")] = (
+        None
+    )
+    set_: Annotated[list[str] | None, more("Override the job, as in run.", "--set")] = None
     trust_code: Trust = False
 
     def spec(self, out: str) -> "JobSpec":
@@ -174,14 +166,14 @@ class TextOptions:
 
     format: Annotated[
         str,
-        typer.Option(
-            help=f"{', '.join(FORMATS)} (with --to).",
+        option(
+            f"{', '.join(FORMATS)} (with --to).",
             autocompletion=lambda incomplete: [name for name in FORMATS if name.startswith(incomplete)],
         ),
     ] = "terminal"
-    to: Annotated[
-        str | None, typer.Option(help="File to write to.", show_default="the terminal; of the page OUT/report.html")
-    ] = None
+    to: Annotated[str | None, option("File to write to.", show_default="the terminal; of the page OUT/report.html")] = (
+        None
+    )
 
     @property
     def is_usual(self) -> bool:

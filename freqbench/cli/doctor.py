@@ -5,21 +5,20 @@ from typing import Annotated, Literal
 import typer
 
 from freqbench.cli import common
+from freqbench.cli.common import more, option
 
 app = typer.Typer()
 
 
 @app.command()
 def doctor(
-    data: Annotated[str | None, typer.Option(help="A dataset's folder: its loader, missing files.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="A file, or a model of --job.")] = None,
-    job: Annotated[str | None, typer.Option(help="Job file: the checkpoint's Dice on its first case.")] = None,
-    predictions: Annotated[
-        str | None, typer.Option(help="Folder of the network's own predictions, with --job: what is set otherwise.")
-    ] = None,
+    data: Annotated[str | None, option("A dataset's folder: its loader, missing files.")] = None,
+    checkpoint: Annotated[str | None, option("A file, or a model of --job.")] = None,
+    job: Annotated[str | None, option("Job file: the checkpoint's Dice on its first case.")] = None,
+    predictions: Annotated[str | None, option("The network's own, with --job: what is set otherwise.")] = None,
     cache: Annotated[
         Literal["show", "clear"] | None,
-        common.more(help="Volumes kept on this machine, FREQBENCH_CACHE_GB gigabytes at most (20; 0: none)."),
+        more("Volumes kept on this machine, FREQBENCH_CACHE_GB gigabytes at most (20; 0: none)."),
     ] = None,
     trust_code: common.Trust = False,
 ) -> None:

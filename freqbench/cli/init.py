@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from freqbench.cli import common
+from freqbench.cli.common import more, option
 from freqbench.core import names
 from freqbench.core.errors import UserError
 
@@ -70,21 +71,13 @@ TRUST = "trust_code: true    # runs the command below: read it first\n"
 class NetworkOptions:
     """Options that say what is attacked, and how far."""
 
-    data: Annotated[str | None, typer.Option(help="Folder of a dataset, as `doctor --data` takes it.")] = None
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(help="File, folder, URI, zoo://DATASET/NAME, random, or a command with {image} and {labels}."),
-    ] = None
-    arch: Annotated[
-        str | None, typer.Option(help="unet, unetr, nnunet, bundle, ...", show_default="as the checkpoint tells")
-    ] = None
-    budget: Annotated[
-        str | None, common.more(help=f"L-infinity radius on the [0, 1] intensity scale, such as {EPS}.")
-    ] = None
-    predictions: Annotated[
-        str | None,
-        typer.Option(help="Folder of label maps or probabilities that the network's own code wrote for some cases."),
-    ] = None
+    data: Annotated[str | None, option("Folder of a dataset, as `doctor --data` takes it.")] = None
+    checkpoint: Annotated[str | None, option("File, folder, URI, zoo://DATASET/NAME, random, or a command.")] = None
+    arch: Annotated[str | None, option("unet, unetr, nnunet, bundle, ...", show_default="as the checkpoint says")] = (
+        None
+    )
+    budget: Annotated[str | None, more(f"L-infinity radius on the [0, 1] scale, such as {EPS}.")] = None
+    predictions: Annotated[str | None, option("Folder of what the network's own code predicts of some cases.")] = None
 
 
 @app.command()
@@ -94,7 +87,7 @@ def init(
     path: Annotated[
         str, typer.Argument(help="Job file to write.", metavar="[JOB]", autocompletion=common.jobs)
     ] = "job.yaml",
-    force: Annotated[bool, common.more("--force", help="Overwrite an existing file.")] = False,
+    force: Annotated[bool, more("Overwrite an existing file.", "--force")] = False,
     trust_code: common.Trust = False,
 ) -> None:
     """Write a commented job for your data and network.

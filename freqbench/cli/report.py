@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from freqbench.cli import common
+from freqbench.cli.common import more, option
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.terminal import amount
 
@@ -45,21 +46,14 @@ def report(
     text: common.TextOptions,
     table: Annotated[
         str | None,
-        typer.Option(
-            help="One table: vafa_table1, sa2_synapse, transfer, organs, ... or a recipe (YAML).",
-            autocompletion=_tables,
+        option(
+            "One table: vafa_table1, sa2_synapse, transfer, organs, ... or a recipe (YAML).", autocompletion=_tables
         ),
     ] = None,
-    volumes: Annotated[
-        bool, common.more("--volumes", help="html: a folder with the saved volumes, for the viewer.")
-    ] = False,
+    volumes: Annotated[bool, more("html: a folder with the saved volumes.", "--volumes")] = False,
     yes: common.Yes = False,
-    figures: Annotated[
-        str | None, typer.Option(help="Folder for every picture that the results allow, PDF and PNG.")
-    ] = None,
-    shown: Annotated[
-        bool, typer.Option("--open", help="Open OUT's page in a browser; without one, print its path.")
-    ] = False,
+    figures: Annotated[str | None, option("Folder for every picture, PDF and PNG.")] = None,
+    shown: Annotated[bool, option("Open OUT's page in a browser, if there is one.", "--open")] = False,
 ) -> None:
     """Show results: tables, pictures, the page.
 

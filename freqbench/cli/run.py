@@ -8,6 +8,7 @@ import typer
 from rich.table import Column, Table
 
 from freqbench.cli import common
+from freqbench.cli.common import more, option
 from freqbench.cli.report import finish
 from freqbench.core.errors import UserError, one_line
 
@@ -21,9 +22,7 @@ app = typer.Typer()
 @common.takes_options
 def plan(
     options: common.JobOptions,
-    price: Annotated[
-        str | None, common.more(help="Cost of one worker for an hour, such as 2.5/h: prices the rest.")
-    ] = None,
+    price: Annotated[str | None, more("Cost of one worker for an hour, such as 2.5/h: prices the rest.")] = None,
     as_json: common.Json = False,
 ) -> None:
     """Show what a job has left to do, and how long it may take.
@@ -66,18 +65,10 @@ def plan(
 def run(
     options: common.RunOptions,
     part: common.PartOptions,
-    dry_data: Annotated[
-        Literal["phantom"] | None,
-        typer.Option(help="Try the grid on small phantoms and untrained networks, under a minute."),
-    ] = None,
-    page: Annotated[bool, common.more("--page/--no-page", help="Write OUT/report.html at the end.")] = True,
-    log: Annotated[
-        Literal["tensorboard", "mlflow", "wandb"] | None,
-        common.more(help="At the end, log each cell's settings, means and picture, below OUT."),
-    ] = None,
-    only: Annotated[
-        list[str] | None, common.more(help="Training: a network, with the one that it starts from; may be repeated.")
-    ] = None,
+    dry_data: Annotated[Literal["phantom"] | None, option("Try the grid on phantoms, under a minute.")] = None,
+    page: Annotated[bool, more("Write OUT/report.html at the end.", "--page/--no-page")] = True,
+    log: Annotated[Literal["tensorboard", "mlflow", "wandb"] | None, more("Log each cell at the end.")] = None,
+    only: Annotated[list[str] | None, more("Training: this network, and its first weights.")] = None,
 ) -> None:
     """Run a job that attacks or trains; called again, it goes on.
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from freqbench.cli import common
+from freqbench.cli.common import more, option
 from freqbench.cli.report import finish
 from freqbench.core.errors import UserError
 
@@ -24,20 +25,12 @@ NEEDS = {"--predictions": "--name", "--adversarial": "--source"}
 def score(
     out: common.Out,
     stored: common.StoredOptions,
-    targets: Annotated[
-        list[str] | None, typer.Option(help="Model of the job, or a checkpoint that names itself.")
-    ] = None,
-    predictions: Annotated[
-        str | None, typer.Option(help="Folder of label maps that a tool made of exported volumes.")
-    ] = None,
-    adversarial: Annotated[
-        str | None, typer.Option(help="Folder of adversarial volumes from elsewhere (adv_CASE).")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the tool, or of the volumes, in tables.")] = None,
-    label_map: Annotated[
-        str | None, common.more(help="YAML of the tool's labels: `1: spleen`; others are background.")
-    ] = None,
-    source: Annotated[str | None, common.more(help="The job's model whose gradients made the volumes.")] = None,
+    targets: Annotated[list[str] | None, option("Model of the job, or a checkpoint that names itself.")] = None,
+    predictions: Annotated[str | None, option("Folder of label maps that a tool made of exported volumes.")] = None,
+    adversarial: Annotated[str | None, option("Folder of adversarial volumes from elsewhere (adv_CASE).")] = None,
+    name: Annotated[str | None, option("Name of the tool, or of the volumes, in tables.")] = None,
+    label_map: Annotated[str | None, more("YAML of the tool's labels: `1: spleen`.")] = None,
+    source: Annotated[str | None, more("The job's model whose gradients made the volumes.")] = None,
 ) -> None:
     """Score existing volumes or label maps without attacking.
 
@@ -72,13 +65,9 @@ def score(
 def export(
     out: common.Out,
     stored: common.StoredOptions,
-    to: Annotated[str | None, typer.Option(help="Folder to write to.", show_default="OUT/export or OUT/dicom")] = None,
-    form: Annotated[
-        Literal["nifti", "dicom"], typer.Option("--format", help="dicom: series of new UIDs, predictions as SEG.")
-    ] = "nifti",
-    keep_identity: Annotated[
-        bool, common.more("--keep-identity", help="Copy patient, study and institution of a DICOM case.")
-    ] = False,
+    to: Annotated[str | None, option("Folder to write to.", show_default="OUT/export or OUT/dicom")] = None,
+    form: Annotated[Literal["nifti", "dicom"], option("dicom: series, predictions as SEG.", "--format")] = "nifti",
+    keep_identity: Annotated[bool, more("Copy patient and study of DICOM.", "--keep-identity")] = False,
     yes: common.Yes = False,
 ) -> None:
     """Write saved adversarial volumes for third-party tools.
