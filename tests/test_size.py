@@ -18,7 +18,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "api": 1372,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4756,  # unstated.py: settings found by a network's own predictions; references in the file's grid
-        "cli": 2439,  # run --fresh
+        "cli": 2369,  # run --fresh
         "core": 3686,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
         "data": 6904,  # witnesses.py: a network's own predictions; own classes keep their volumes
         "engine": 4916,  # clean predictions come first and are judged; witness.py
@@ -29,7 +29,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 2901,  # compiled.py: functions that a GPU compiles
         "pipelines": 1429,  # a Compose whole: keys, label, laziness
         "remote": 390,
-        "reporting": 7534,  # an attack that did nothing is said
+        "reporting": 7552,  # an attack that did nothing is said
         "results": 2128,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
@@ -51,7 +51,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1662,  # compiled.py: functions that a GPU compiles
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
         "remote": 506,
-        "reporting": 6524,  # an attack that did nothing is said
+        "reporting": 6537,  # an attack that did nothing is said
         "results": 1361,  # as in the package
         "security": 1706,  # bombs in the classes of rows
         "third_party": 949,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 63081, "tests": 66622}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 63029, "tests": 66635}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

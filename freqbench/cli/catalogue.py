@@ -36,7 +36,7 @@ GROUPS: Mapping[str, str] = {  # folders of jobs, in the order of a reader
     "phantom": "Procedural CT volumes and networks of the package: no data needed",
     "hippocampus": "MR volumes of the Medical Segmentation Decathlon, Task04",
     "brain": "Networks that people use",
-    PAPERS: f"Tables of papers ({PAPERS}/...): their data and mostly their checkpoints are needed",
+    PAPERS: f"Tables of papers ({PAPERS}/...): their data are needed, and mostly checkpoints",
 }
 
 EXAMPLES: Mapping[str, Any] = {  # values of keys without a default, as a job file has them
