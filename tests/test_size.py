@@ -18,7 +18,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "api": 1372,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4756,  # unstated.py: settings found by a network's own predictions; references in the file's grid
-        "cli": 2369,  # run --fresh
+        "cli": 2356,  # run --fresh
         "core": 3686,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
         "data": 6904,  # witnesses.py: a network's own predictions; own classes keep their volumes
         "engine": 4916,  # clean predictions come first and are judged; witness.py
@@ -34,15 +34,15 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 4022,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4024,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
         "audit": 2637,  # as in the package
-        "cli": 2420,  # eight roads
+        "cli": 2404,  # eight roads
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6218,  # as in the package
-        "engine": 6922,  # as in the package
+        "engine": 6920,  # as in the package
         "exchange": 822,
         "golden": 556,
         "job": 2188,  # a line for each key of a job
@@ -51,7 +51,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1662,  # compiled.py: functions that a GPU compiles
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
         "remote": 506,
-        "reporting": 6537,  # an attack that did nothing is said
+        "reporting": 6554,  # an attack that did nothing is said
         "results": 1361,  # as in the package
         "security": 1706,  # bombs in the classes of rows
         "third_party": 949,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 63029, "tests": 66635}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 63016, "tests": 66636}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
