@@ -42,7 +42,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6218,  # as in the package
-        "engine": 6901,  # as in the package
+        "engine": 6902,  # as in the package
         "exchange": 821,
         "golden": 556,
         "job": 2189,  # a line for each key of a job
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62966, "tests": 66622}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62966, "tests": 66623}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -50,7 +50,8 @@ def test_keys_are_the_same_before_a_run_and_in_its_rows(whole: tuple[Path, Summa
 
 def test_a_run_that_ends_writes_its_classes_flat(whole: tuple[Path, Summary]) -> None:
     flat = pq.read_table(whole[0] / "class_records").to_pylist()
-    assert flat == Store(str(whole[0])).class_records().to_pylist() and len(flat) == 6 * len(rows(whole[0]))
+    assert flat == Store(str(whole[0])).class_records().to_pylist()
+    assert len(flat) == 6 * len(rows(whole[0]))
 
 
 def test_a_finished_store_computes_nothing_and_says_so(tmp_path: Path, attacked: list[str]) -> None:
