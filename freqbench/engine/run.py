@@ -97,14 +97,12 @@ def execute(
     proven = added.proven_in(grid)
     content = added.extend(_content(grid, proven))
     wanted = index_keys(content["index"])
-    num_others, complaint = len(covered.keys() - wanted), store.complaint(wanted)
+    num_others = len(covered.keys() - wanted)
     del covered, done, wanted
     store.write_job(content)
     run = Recorder(store, plan, console, shard, is_judged=is_judged, proven=proven)
     for note in (*grid.notes, *plan.notes):
         run.tell(f"note: {note}")
-    if complaint:
-        console.print(complaint, markup=False, highlight=False, soft_wrap=True)
     if num_others:
         run.warn(
             f"{out}: {num_others} of its records belong to another job or to an earlier version of this one: they stay "
@@ -126,6 +124,7 @@ def execute(
             engines.run_plan(run.plan_clean(), engine, address, replace(spec, fresh=fresh), run, is_new=is_new)
     # Again, because the list of runs has grown, and with the networks that are proven by now.
     store.write_job(Additions.read(store).add_proven(grid, run.clean).extend(_content(grid, run.clean)))
+    store.write_classes()
     run.require_kept()
     return run.summary
 
@@ -304,7 +303,7 @@ class Recorder:
         self._facts["compiled"] |= outcome.forms
         if outcome.glimpse:
             self._glimpses.add(outcome.glimpse)
-        self._commit(partial(self._writer.add, outcome.records, outcome.flat_class_records()))
+        self._commit(partial(self._writer.add, outcome.records, outcome.class_records))
         for facts in (*outcome.clean, *outcome.records):
             self._require_fit(facts)
 
