@@ -21,7 +21,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cli": 2359,  # run --fresh
         "core": 3685,  # identities of code, pair by pair; the one keeper's contract
         "data": 6904,  # as in the package
-        "engine": 4910,  # as in the package
+        "engine": 4887,  # as in the package
         "exchange": 1024,
         "job": 2819,  # a line for each key of a job
         "metrics": 1591,  # weights are checked when read
@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # as in the package
     },
     "tests": {
-        ".": 4026,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4033,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
         "audit": 2625,  # as in the package
@@ -42,7 +42,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6218,  # as in the package
-        "engine": 6902,  # as in the package
+        "engine": 6906,  # as in the package
         "exchange": 821,
         "golden": 556,
         "job": 2189,  # a line for each key of a job
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62966, "tests": 66623}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62943, "tests": 66634}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

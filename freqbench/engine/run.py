@@ -88,7 +88,6 @@ def execute(
     """
     cache.require_usable()
     store, root = Store(out), volumes_root(grid, out)
-    is_new = not store.run_ids()
     store.compact(above=COMPACT_ABOVE)
     covered, part = store.covered(), grid.shard(shard or Shard())
     done = {key: metrics.difference(grid.metrics) for key, metrics in covered.items()} if fresh else covered
@@ -121,7 +120,7 @@ def execute(
         if fresh:
             _remove_kept(store.root, {cell.cell_id for cell in part.cells})
         with run.record_rows(root) as spec:
-            engines.run_plan(run.plan_clean(), engine, address, replace(spec, fresh=fresh), run, is_new=is_new)
+            engines.run_plan(run.plan_clean(), engine, address, replace(spec, fresh=fresh), run, run.seconds)
     # Again, because the list of runs has grown, and with the networks that are proven by now.
     store.write_job(Additions.read(store).add_proven(grid, run.clean).extend(_content(grid, run.clean)))
     store.write_classes()
@@ -164,7 +163,7 @@ def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = 
     run = Recorder(store, plan, console, attacks=False)
     if saved:
         with run.record_rows(root, reuse=True) as spec:
-            engines.run_plan(plan, "auto", None, spec, run)
+            engines.run_plan(plan, "auto", None, spec, run, run.seconds)
     (added or Additions.read(store)).add_targets(grid).write(store, grid.job)
     run.require_kept()
     return run.summary
@@ -196,6 +195,7 @@ class Recorder:
         self._spent = costs.Spent()
         if not attacks:  # volumes are scored that exist
             estimate = replace(estimate, attack=dict.fromkeys(estimate.attack, 0.0))
+        self.seconds = estimate.total  # of one worker
         self._progress = progress = RunProgress(plan, console, estimate)
         self.wait, self.begin, self.advance, self.keep = progress.wait, progress.begin, progress.advance, patience.keep
         self._status, self._started, self._recorded = "died", time.monotonic(), 0.0
