@@ -159,7 +159,7 @@ def test_packaged_jobs_are_listed_on_one_screen(bench: Bench, monkeypatch: pytes
     [
         (
             "quickstart",
-            ("datasets: phantom", "models: unet, unet-vaft, unetr", "attacks: gn, fgsm, ", "Which attacks break"),
+            ("datasets: phantom", "models: unet, unet-vaft", "attacks: gn, pgd, ", "Which attacks break"),
         ),
         (
             "research/phantom/zoo",
