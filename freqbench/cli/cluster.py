@@ -95,7 +95,7 @@ def status(
     if as_json:
         raise UserError("--json: expected a result store beside it, got none: give the job's OUT")
     head = _jobs().Dashboard.reach(address)
-    told = head.told()
+    told = head.job_lines()
     if of and of not in told:
         raise UserError(unknown("job", of, told))
     for line in [told[of]] if of else told.values():
@@ -111,7 +111,7 @@ def stop(
     """Stop a job on a cluster: it finishes and stores work in flight, in two minutes at most."""
     head = _jobs().Dashboard.reach(address)
     head.ray_job("stop", job_id)
-    common.say(head.told().get(job_id, job_id))
+    common.say(head.job_lines().get(job_id, job_id))
 
 
 def words(options: Mapping[str, Any]) -> list[str]:
