@@ -135,7 +135,7 @@ TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
         {"case": CASE, "model": OTHER, "score_on": {"cell": {"score_on": "file"}}, "metrics": {"metrics": ("hd95",)}}
         | HOW,
     ),
-    FILES: (of_cell(lambda worker, cell, ref: worker._file(replace(cell, score_on="file"), ref)), {"case": CASE}),
+    FILES: (of_cell(lambda worker, cell, ref: clean(worker, replace(cell, score_on="file"), ref)), {"case": CASE}),
     SPLITS: (
         of_cell(lambda worker, cell, ref: worker._reference(cell, ref)),
         {"recipe": CASE, "settings": {"datasets": [{**PHANTOM, "split": "train"}]}},

@@ -57,15 +57,25 @@ class AttackedVolume:
         return case if self.label is None else replace(case, label=self.label)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What an attack declares that it needs beside a case and a model: another case, a learned tensor, surrogates."""
+
+    reference: Case | None = None
+    learned: Tensor | None = None
+    surrogates: Sequence[SegmentationModel] = ()
+
+
+NOTHING = Needs()
+
+
 def attack_case(
     attack: Attack,
     model: SegmentationModel,
     case: Case,
     seed: int | None,
     window_batch: int,
-    reference: Case | None = None,
-    learned: Tensor | None = None,
-    surrogates: Sequence[SegmentationModel] = (),
+    needs: Needs = NOTHING,
     kept: int = 0,
 ) -> AttackedVolume:
     """Attacks a volume by the attack's `scope`.
@@ -78,14 +88,14 @@ def attack_case(
     samples of a batch. If the last windows overlap their neighbours, the later one overwrites. A volume that is
     attacked as one has the generator of its first window; for a single window, both scopes are the same.
 
-    The model is on the device to compute on; `seed` is None if the attack draws nothing. `reference`, `learned` and
-    `surrogates` are the attack's needs: another case, which is stretched to the volume's shape, the learned tensor, and
-    models on the same device. Passes count `model` alone. If one of the models tells windows apart (by prompts made
-    from the case's label, or by what a pipeline made beside the volume), windows are attacked one by one, unless the
-    attack couples them. Voxels that the pipeline fixes stay as they are.
+    The model is on the device to compute on; `seed` is None if the attack draws nothing. Of its `needs`, the other case
+    is stretched to the volume's shape, and surrogates are on the same device. Passes count `model` alone. If one of the
+    models tells windows apart (by prompts made from the case's label, or by what a pipeline made beside the volume),
+    windows are attacked one by one, unless the attack couples them. Voxels that the pipeline fixes stay as they are.
     """
     attack = attack.on_grid(case.spacing)
-    model, *surrogates = (network.for_case(case) for network in (model, *surrogates))
+    model, *surrogates = (network.for_case(case) for network in (model, *needs.surrogates))
+    learned = needs.learned
     if not attack.couples_batch and any(network.has_place for network in (model, *surrogates)):
         window_batch = 1
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
@@ -99,8 +109,8 @@ def attack_case(
         return _volume_attacked(attack, sliding, case, windows, generators, learned, others)
     device = next(model.parameters()).device
     image, label, other = case.image.to(device), case.label.to(device), None
-    if reference is not None:
-        images, shape = reference.image[None].to(device), image.shape[1:]
+    if needs.reference is not None:
+        images, shape = needs.reference.image[None].to(device), image.shape[1:]
         other = F.interpolate(images, size=shape, mode="trilinear", align_corners=True)[0]
     adversarial, moved = image.clone(), label.clone()
     forwards, backwards, measured = 0, 0, dict[str, float]()

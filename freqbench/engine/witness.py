@@ -5,7 +5,6 @@ No label of the data is read: the network's own output alone is matched.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ from freqbench.data.preprocess import prepare, way_to_file
 from freqbench.data.witnesses import Values, read
 from freqbench.engine import memory
 from freqbench.metrics.agreement import PROVEN, Pattern, agreement, pattern
-from freqbench.models import ModelSpec, SegmentationModel
+from freqbench.models import ModelSpec, SegmentationModel, Wanted
 from freqbench.ops.regions import codes_of
 from freqbench.pipelines import Pipeline
 
@@ -123,8 +122,7 @@ def predictions(
     case = replace(case, label=torch.zeros_like(case.label)) if dataset.reference == "prediction" else case
     file = FileLabel(label=native.label, affine=native.affine, spacing=native.spacing)
     grid = way_to_file(file, case, space, model.takes_volumes)
-    segment = partial(memory.segment, model.drop_defence(), case.image, case, memory.INFERENCE_WINDOWS)
-    made, _ = segment(with_confidence=False, file_grid=grid)
+    made, _ = memory.segment(model.drop_defence(), case, memory.INFERENCE_WINDOWS, Wanted(file_grid=grid))
     yield INTERPOLATED, made.scored.labels.numpy()
     if not isinstance(space, Pipeline) or space.kind == "monai":
         yield NEAREST, nearest_in_file(made.labels, case, file)
