@@ -21,11 +21,11 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cli": 2359,  # run --fresh
         "core": 3685,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
         "data": 6904,  # witnesses.py: a network's own predictions; own classes keep their volumes
-        "engine": 4899,  # clean predictions come first and are judged; witness.py
+        "engine": 4887,  # clean predictions come first and are judged; witness.py
         "exchange": 1024,
         "job": 2819,  # what a clean number rests on
         "metrics": 1591,  # agreement.py: how two maps differ
-        "models": 8797,  # names before numbers, inferers, files beside commands
+        "models": 8778,  # names before numbers, inferers, files beside commands
         "ops": 2901,  # compiled.py: functions that a GPU compiles
         "pipelines": 1429,  # a Compose whole: keys, label, laziness
         "remote": 363,
@@ -47,7 +47,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "golden": 556,
         "job": 2188,  # a line for each key of a job
         "metrics": 1284,  # weights are checked when read
-        "models": 8226,  # inferers by class and arguments
+        "models": 8225,  # inferers by class and arguments
         "ops": 1662,  # compiled.py: functions that a GPU compiles
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
         "remote": 496,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62967, "tests": 66613}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62936, "tests": 66612}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

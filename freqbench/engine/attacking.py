@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -134,15 +135,16 @@ def attack_case(
         gradients.append(result.gradients)
         for name, value in attack.measured(_cut(image, batch), result.state).items():
             measured[name] = max(value, measured.get(name, value))  # of smallest changes, that of the hardest window
-    facts = AttackFacts(
+    label = moved if attack.moves_labels else None
+    return _in_columns(
+        case,
+        AttackedVolume(adversarial=adversarial, losses=tuple(losses), label=label),
+        measured,
         num_windows=len(windows),
         num_forwards=model.passes * forwards,
         num_backwards=model.passes * backwards,
         caution=caution_of(model.name, gradients, learned),
-        **_columns(measured),
     )
-    shown = moved.cpu() if attack.moves_labels else None
-    return AttackedVolume(adversarial=_movable(case, adversarial), facts=facts, losses=tuple(losses), label=shown)
 
 
 def _volume_attacked(
@@ -167,27 +169,28 @@ def _volume_attacked(
         surrogates=surrogates,
     )
     made = assemble(result.adversarial, windows) if is_joint else result.adversarial
-    facts = AttackFacts(
+    moved = result.labels[0] if attack.moves_labels else None
+    return _in_columns(
+        case,
+        AttackedVolume(adversarial=made[0], losses=(result.losses.cpu(),), label=moved),
+        attack.measured(image, result.state),
         num_windows=len(sliding.windows(image)),
         num_forwards=sliding.num_forwards,
         num_backwards=sliding.num_backwards,
         caution=caution_of(sliding.model.name, [result.gradients], learned),
-        **_columns(attack.measured(image, result.state)),
     )
-    moved = result.labels[0].cpu() if attack.moves_labels else None
-    return AttackedVolume(adversarial=_movable(case, made[0]), facts=facts, losses=(result.losses.cpu(),), label=moved)
 
 
-def _movable(case: Case, adversarial: Tensor) -> Tensor:
-    """Returns an adversarial volume on the CPU, clean where the network's own pipeline fills voxels itself."""
-    made = adversarial.cpu()
-    fixed = case.prepared.fixed if case.prepared else None
-    return made if fixed is None else torch.where(fixed, case.image, made)
-
-
-def _columns(measured: Mapping[str, float]) -> Mapping[str, float | None]:
-    """Returns all columns that a state may give; a smallest change that was not found is None."""
-    return {**NOT_MEASURED, **{name: value if math.isfinite(value) else None for name, value in measured.items()}}
+def _in_columns(case: Case, made: AttackedVolume, measured: Mapping[str, float], **facts: Any) -> AttackedVolume:
+    """Returns an attacked volume on the CPU with its facts; a smallest change that was not found is None."""
+    adversarial, fixed = made.adversarial.cpu(), case.prepared.fixed if case.prepared else None
+    # Voxels that the network's own pipeline fills are not an attack's to move.
+    adversarial = adversarial if fixed is None else torch.where(fixed, case.image, adversarial)
+    numbers = {name: value if math.isfinite(value) else None for name, value in measured.items()}
+    label = None if made.label is None else made.label.cpu()
+    return replace(
+        made, adversarial=adversarial, label=label, facts=AttackFacts(**facts, **{**NOT_MEASURED, **numbers})
+    )
 
 
 def caution_of(name: str, gradients: Sequence[Tensor], learned: Tensor | None = None) -> str | None:

@@ -49,12 +49,11 @@ class Glimpser:
             records: for each target, its row of RECORDS.
         """
         cell = unit.cell
-        source = next(
-            (place for place, target in enumerate(unit.targets) if target.model_id == cell.source.model_id), None
-        )
-        if source is None or not cell.dataset.may_be_shared:
+        ids = [target.model_id for target in unit.targets]
+        if cell.source.model_id not in ids or not cell.dataset.may_be_shared:
             return None
-        drop = _drop(records[source])
+        drops, source = [*map(_drop, records)], ids.index(cell.source.model_id)
+        drop = drops[source]
         if not drop >= self._worst.get(cell.cell_id, -math.inf):  # an equal drop may be the same case, retried
             return None
         self._worst[cell.cell_id] = drop
@@ -70,9 +69,9 @@ class Glimpser:
             maps.append((caption(f"{row['target_model']}, clean", row["dsc_foreground_clean"]), 0, show(before)))
             maps.append((caption(row["target_model"], row["dsc_foreground"]), 1, show(after)))
             others = [
-                (_drop(row), place)
-                for place, row in enumerate(records)
-                if place != source and predictions[place][1].shape == after.shape and not math.isnan(_drop(row))
+                (drop, place)
+                for place, drop in enumerate(drops)
+                if place != source and predictions[place][1].shape == after.shape and not math.isnan(drop)
             ]
             if others:
                 _, most = max(others)
@@ -80,8 +79,8 @@ class Glimpser:
                 maps.append((caption(name, dsc), 1, show(predictions[most][1])))
             index = slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy())
             shown = axial_slice(case, adversarial, index, maps, cell.dataset.classes.of_labels)
-            ids = {target.name: target.model_id for target in unit.targets}
-            kept = KeptSlice.model_construct(**dict(shown), models=ids)
+            names = {target.name: target.model_id for target in unit.targets}
+            kept = KeptSlice.model_construct(**dict(shown), models=names)
         except KeyboardInterrupt:
             raise
         except BaseException:
@@ -112,11 +111,7 @@ def axial_slice(
         regions: as in Slice.
     """
     channel = int((adversarial[..., index] - case.image[..., index]).abs().sum(dim=(1, 2)).argmax())
-
-    def axial_plane(volume: Tensor) -> Pixels:
-        return plane(volume.numpy(), AXIAL, index)
-
-    clean, attacked = (axial_plane(volume[channel]) for volume in (case.image, adversarial))
+    clean, attacked = (plane(volume[channel].numpy(), AXIAL, index) for volume in (case.image, adversarial))
     full = span([attacked - clean])
     steps = NO_CHANGE + STEPS * ((attacked - clean) / full).clip(-1, 1)
     height, width = (max(1, round(side * min(1, SIDE / max(clean.shape)))) for side in clean.shape)
@@ -125,7 +120,8 @@ def axial_slice(
         return np.asarray(Image.fromarray(pixels.round().astype(np.uint8)).resize((width, height), how))
 
     planes = [resize(255 * volume.clip(0, 1), Resampling.BICUBIC) for volume in (clean, attacked)]
-    planes += [resize(each, Resampling.NEAREST) for each in (steps, *(axial_plane(labels) for _, _, labels in maps))]
+    labels = (plane(each.numpy(), AXIAL, index) for _, _, each in maps)
+    planes += [resize(each, Resampling.NEAREST) for each in (steps, *labels)]
     return Slice(
         captions=["clean", "adversarial", f"change, ±{255 * full:.3g}/255", *(caption for caption, _, _ in maps)],
         below=[below for _, below, _ in maps],

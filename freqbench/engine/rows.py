@@ -66,11 +66,6 @@ class Outcome:
             classes[i] = [_fold_added({**row, **values}, _CLASS_RECORD) for row, values in pairs]
         return replace(self, records=tuple(records), class_records=tuple(classes))
 
-    def add_lost(self, outcomes: Sequence["Outcome"]) -> "Outcome":
-        """Returns a copy with the records of failed outcomes at the end."""
-        lost = tuple(record for outcome in outcomes for record in outcome.records)
-        return replace(self, records=self.records + lost, class_records=(*self.class_records, *([] for _ in lost)))
-
     def measured_values(self) -> Row:
         """Returns the columns that were measured in this execution."""
         return {column.name: self.records[0][column.name] for column in RECORDS if column.mark == "measured"}
@@ -128,12 +123,7 @@ def scored_outcome(
     records, class_records = [], []
     for target, parts, columns in zip(unit.targets, predictions, own, strict=True):
         record = {**_empty_record(unit, target), **shared, **columns}
-        cautions = (
-            shared.get("caution"),
-            columns.get("caution"),
-            target.caution,
-            _lack(unit.cell, target, metrics),
-        )
+        cautions = shared.get("caution"), columns.get("caution"), target.caution, _lack(unit.cell, target, metrics)
         record["caution"] = CAUTIONS.join(filter(None, cautions)) or None
         classes = [
             {column.name: None for column in CLASS_RECORDS}
