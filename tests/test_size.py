@@ -17,24 +17,24 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1472,  # rows of several releases
         "api": 1375,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4759,  # unstated.py: settings found by a network's own predictions; references in the file's grid
+        "audit": 4763,  # unstated.py: settings found by a network's own predictions; references in the file's grid
         "cli": 2359,  # run --fresh
         "core": 3685,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
         "data": 6904,  # witnesses.py: a network's own predictions; own classes keep their volumes
-        "engine": 4887,  # clean predictions come first and are judged; witness.py
+        "engine": 4895,  # clean predictions come first and are judged; witness.py
         "exchange": 1024,
         "job": 2819,  # what a clean number rests on
         "metrics": 1591,  # agreement.py: how two maps differ
         "models": 8778,  # names before numbers, inferers, files beside commands
         "ops": 2901,  # compiled.py: functions that a GPU compiles
         "pipelines": 1429,  # a Compose whole: keys, label, laziness
-        "remote": 363,
-        "reporting": 7534,  # an attack that did nothing is said
+        "remote": 360,
+        "reporting": 7537,  # an attack that did nothing is said
         "results": 2129,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 4022,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4023,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
         "audit": 2643,  # as in the package
@@ -51,16 +51,16 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1662,  # compiled.py: functions that a GPU compiles
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
         "remote": 496,
-        "reporting": 6524,  # an attack that did nothing is said
+        "reporting": 6526,  # an attack that did nothing is said
         "results": 1361,  # as in the package
         "security": 1706,  # bombs in the classes of rows
-        "third_party": 949,
+        "third_party": 950,
         "tools": 6217,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62936, "tests": 66612}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62948, "tests": 66616}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

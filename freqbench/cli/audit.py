@@ -67,12 +67,7 @@ def audit(
             common.stored_job(out, job, trust_code, set_ or ()),
             out,
             common.console(),
-            cases=cases,
-            eps=eps,
-            engine=engine,
-            address=address,
-            short=short,
-            compute=not plan,
+            computing.AuditOptions(cases=cases, eps=eps, engine=engine, address=address, short=short, compute=not plan),
         )
         if failed is None:
             raise typer.Exit(common.EXIT_INTERRUPTED)

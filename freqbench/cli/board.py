@@ -56,7 +56,7 @@ def verify(
 ) -> None:
     """Verify an entry: its files and rows; its worst cases, other rows and its audit's cells computed again."""
     from freqbench.audit.verify import show_checks
-    from freqbench.reporting.leaderboard.entry_checks import examine, reasons, recompute
+    from freqbench.reporting.leaderboard.entry_checks import Recomputation, examine, reasons, recompute
     from freqbench.reporting.leaderboard.entry_folder import read_entry
 
     if not 0 < share <= 1:
@@ -72,14 +72,16 @@ def verify(
         results += recompute(
             read,
             common.console(),
-            checkpoint=checkpoint,
-            share=share,
-            cases=cases,
-            rows=rows,
-            engine=engine,
-            trust_code=trust_code,
-            job=spec,
-            seed=seed,
+            Recomputation(
+                checkpoint=checkpoint,
+                share=share,
+                cases=cases,
+                rows=rows,
+                engine=engine,
+                trust_code=trust_code,
+                job=spec,
+                seed=seed,
+            ),
         )
     if not show_checks(results, entry, common.console()):
         common.say(f"{entry}: refused: {reasons(results)[0]}")

@@ -72,7 +72,8 @@ def submit(
     place, job_id = head.shared_place(out or f"runs/{job.name}", "--out"), jobs.new_id(job.name)
     size = sum(file.stat().st_size for file in packed.files.values()) / 2**20
     common.say(f"{job_id}; files that travel: {len(packed.files)} ({size:.1f} MiB), and freqbench itself")
-    send = partial(jobs.submit, head, job_id, job.name, packed, place, words(options), variables, follow)
+    sent = jobs.Submission(job_id=job_id, name=job.name, out=place, options=words(options), variables=variables)
+    send = partial(jobs.submit, head, sent, packed, follow)
     if not follow:
         send()
     common.say(f"freqbench cluster status {shlex.quote(place)}")

@@ -60,7 +60,8 @@ def _carry_out(
         grid = common.grid_of(job, options.limit_cases, place, match=True)
     require(grid)
     show_outlook(planning.outlook(grid, (), None, place))
-    summary = runner.execute(grid, place, common.console(), options.engine, options.address)
+    how = runner.RunOptions(engine=options.engine, address=options.address)
+    summary = runner.execute(grid, place, common.console(), how)
     if not summary.interrupted:
         show(place, grid)
     finish(summary, place, page=False)

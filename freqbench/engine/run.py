@@ -58,21 +58,11 @@ class Summary:
     interrupted: bool
 
 
-@steady()
-def execute(
-    grid: Grid,
-    out: str,
-    console: Console,
-    engine: Engine = "auto",
-    address: str | None = None,
-    shard: Shard | None = None,
-    force: bool = False,
-    fresh: bool = False,
-    is_judged: bool = True,
-) -> Summary:
-    """Runs the remaining units of a grid into the result store at `out`, a folder or URI.
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How the remaining units of a grid are run.
 
-    Args:
+    Attributes:
         engine: `ray`, `serial`, or `auto`: Ray if it is installed and more than one worker pays off.
         address: address of a Ray cluster; None: the one in RAY_ADDRESS, else a Ray started by this process.
         shard: part of the grid for this run; None: all of it. The store's job is that of the whole grid.
@@ -80,6 +70,22 @@ def execute(
         fresh: run all units, and let workers read nothing that earlier runs kept.
         is_judged: judge networks by their clean predictions of all cases before the first attack; False for volumes
             that belong to a store where this was done.
+    """
+
+    engine: Engine = "auto"
+    address: str | None = None
+    shard: Shard | None = None
+    force: bool = False
+    fresh: bool = False
+    is_judged: bool = True
+
+
+USUAL = RunOptions()
+
+
+@steady()
+def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL) -> Summary:
+    """Runs the remaining units of a grid into the result store at `out`, a folder or URI.
 
     Raises:
         MisfitError: the clean predictions of a network show that it does not fit the data; nothing was attacked.
@@ -90,8 +96,9 @@ def execute(
     store, root = Store(out), volumes_root(grid, out)
     is_new = not store.run_ids()
     store.compact(above=COMPACT_ABOVE)
-    covered, part = store.covered(), grid.shard(shard or Shard())
-    done = {key: metrics.difference(grid.metrics) for key, metrics in covered.items()} if fresh else covered
+    covered, shard = store.covered(), options.shard or Shard()
+    part = grid.shard(shard)
+    done = {key: metrics.difference(grid.metrics) for key, metrics in covered.items()} if options.fresh else covered
     plan = make_plan(part, done, saved_volumes.find_saved(root) if root else None)
     added = Additions.read(store)
     proven = added.proven_in(grid)
@@ -100,7 +107,7 @@ def execute(
     num_others, complaint = len(covered.keys() - wanted), store.complaint(wanted)
     del covered, done, wanted
     store.write_job(content)
-    run = Recorder(store, plan, console, shard, is_judged=is_judged, proven=proven)
+    run = Recorder(store, plan, console, options.shard, is_judged=options.is_judged, proven=proven)
     for note in (*grid.notes, *plan.notes):
         run.tell(f"note: {note}")
     if complaint:
@@ -117,13 +124,14 @@ def execute(
 
     if not plan.units:
         return run.summary
-    with Lease(out, run.run_id, shard or Shard()).held(force, warn_of_loss):
+    with Lease(out, run.run_id, shard).held(options.force, warn_of_loss):
         for line in run.critic.of_files():
             run.warn(line)
-        if fresh:
+        if options.fresh:
             _remove_kept(store.root, {cell.cell_id for cell in part.cells})
         with run.record_rows(root) as spec:
-            engines.run_plan(run.plan_clean(), engine, address, replace(spec, fresh=fresh), run, is_new=is_new)
+            spec = replace(spec, fresh=options.fresh)
+            engines.run_plan(run.plan_clean(), options.engine, options.address, spec, run, is_new=is_new)
     # Again, because the list of runs has grown, and with the networks that are proven by now.
     store.write_job(Additions.read(store).add_proven(grid, run.clean).extend(_content(grid, run.clean)))
     run.require_kept()

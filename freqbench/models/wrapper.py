@@ -71,7 +71,7 @@ class SegmentationModel(nn.Module):
         outputs: `softmax`: exclusive classes; `sigmoid`: one output a region, regions may overlap.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (its keyword arguments are what own code gives)
         self,
         net: nn.Module,
         roi: Shape,
