@@ -164,7 +164,10 @@ class TimeLeft:
         done = self._done_seconds(now, factors)
         work = sum(seconds * factors[kind] for kind, seconds in done.items())
         left = sum((self._ahead[kind] + self._ended[kind] - done[kind]) * factors[kind] for kind in factors)
-        alone = max((self._rest(key, now, factors) for key in self.at_work), default=0.0)  # by one worker
+        alone = 0.0  # seconds that a unit at work still takes by its one worker
+        for key in self.at_work:
+            made, whole = self._unit_seconds(key, now, factors), self._estimates(key)
+            alone = max(alone, sum((whole[kind] - made[kind]) * factors[kind] for kind in whole))
         pace = self._pace(now, done, factors)
         return max(alone * self._workers, left) / pace, work / (work + left) if work + left else 1.0
 
@@ -205,11 +208,6 @@ class TimeLeft:
             beyond -= (made[kind] - part * seconds) * factors[kind]
             part = 0.0  # of scoring nothing is told
         return made
-
-    def _rest(self, key: Place, now: float, factors: Mapping[str, float]) -> float:
-        """Returns the seconds that a unit at work still takes."""
-        made = self._unit_seconds(key, now, factors)
-        return sum((seconds - made[kind]) * factors[kind] for kind, seconds in self._estimates(key).items())
 
     def _pace(self, now: float, done: Mapping[str, float], factors: Mapping[str, float]) -> float:
         """Returns the seconds of work that are done in one second."""

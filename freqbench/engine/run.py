@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -128,7 +128,12 @@ def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL)
         for line in run.critic.of_files():
             run.warn(line)
         if options.fresh:
-            _remove_kept(store.root, {cell.cell_id for cell in part.cells})
+            ids = {cell.cell_id for cell in part.cells}
+            for folder in (storage.join(store.root, name) for name in (LEARNED, GLIMPSES)):
+                names.require_inside(store.root, folder)
+                for name in storage.list_files(folder, ""):
+                    if name[:16] in ids:
+                        storage.remove(storage.join(folder, name))
         with run.record_rows(root) as spec:
             spec = replace(spec, fresh=options.fresh)
             engines.run_plan(run.plan_clean(), options.engine, options.address, spec, run, is_new=is_new)
@@ -142,15 +147,6 @@ def _content(grid: Grid, clean: Mapping[tuple[str, str], str]) -> dict[str, Any]
     """Returns a job for the store, with the words on clean numbers that are known by now."""
     index = replace(grid, clean={**grid.clean, **clean}).index()
     return {"spec": grid.job.model_dump(mode="json"), "index": index}
-
-
-def _remove_kept(root: str, cell_ids: Collection[str]) -> None:
-    """Removes learned tensors and glimpses of cells from a store."""
-    for folder in (storage.join(root, name) for name in (LEARNED, GLIMPSES)):
-        names.require_inside(root, folder)
-        for name in storage.list_files(folder, ""):
-            if name[:16] in cell_ids:
-                storage.remove(storage.join(folder, name))
 
 
 @steady()
@@ -248,7 +244,13 @@ class Recorder:
                 finally:
                     if line := self.critic.of_gradients():
                         self.warn(f"{line} (freqbench audit {self._store.root} --run)")
-                    self._store_all()
+                    self._commit(self._writer.flush)
+                    if waiting := self._writer.num_waiting:
+                        waits = f"{waiting} records wait for room or an answer: Ctrl-C gives them up"
+                        self.tell(f"{self._store.root}: {waits}")
+                    while self._writer.num_waiting:
+                        time.sleep(COMMIT_EVERY_S)
+                        self._commit(self._writer.flush)
             self._status = "done"
         except KeyboardInterrupt:
             self._status = "interrupted"
@@ -401,14 +403,6 @@ class Recorder:
         if lost > self._lost:
             self._lost = lost
             self.warn(self._loss)
-
-    def _store_all(self) -> None:
-        self._commit(self._writer.flush)
-        if waiting := self._writer.num_waiting:
-            self.tell(f"{self._store.root}: {waiting} records wait for room or an answer: Ctrl-C gives them up")
-        while self._writer.num_waiting:
-            time.sleep(COMMIT_EVERY_S)
-            self._commit(self._writer.flush)
 
     def _record(self, status: str) -> None:
         self._recorded = time.monotonic()
