@@ -405,7 +405,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             names.require_name(scan.case_id, "case")
         except UserError as error:
             raise DataError(f"{scan.where}: {error}") from None
-        return scan if self.reference == "label" else scan.drop_label()
+        return scan if self.reference == "label" else replace(scan, **scan.unlabelled)
 
     def _require_content(self, scan: Scan, ref: CaseRef, image: Header | None = None) -> None:
         if scan.fingerprint(image) != ref.fingerprint:

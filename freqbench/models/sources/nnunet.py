@@ -197,7 +197,12 @@ def network(spec: ModelSpec) -> nn.Module:
     kwargs = settings.network_arch_init_kwargs
     for key in settings.network_arch_init_kwargs_req_import:
         if kwargs.get(key) is not None:
-            _require_layer(f"{where}.{key}", kwargs[key])
+            package, _, last = str(kwargs[key]).rpartition(".")
+            layer = getattr(torch.nn, last, None) if f"{package}.".startswith("torch.nn.") else None
+            is_block = package == f"{_PACKAGE}.building_blocks.residual" and last in _BLOCKS
+            if not is_block and not (isinstance(layer, type) and issubclass(layer, nn.Module)):  # plans are untrusted
+                wanted = f"a layer of torch.nn or a block of {_PACKAGE}"
+                raise UserError(f"{where}.{key}: expected {wanted}, got {kwargs[key]!r}")
     settings.configuration["architecture"]["network_class_name"] = _class_name(where, settings.network_arch_class_name)
     build = _builder(folder)
 
@@ -297,16 +302,6 @@ def _mirror_axes(folder: _Folder, letters: str) -> str:
         )
     plain = letters.replace("-", "")[folder.pipeline.is_2d :]
     return "".join(sorted((plain[axis] for axis in set(allowed)), key=(AXES + FILE_AXES).index))
-
-
-def _require_layer(where: str, name: Any) -> None:
-    """Refuses all but a layer of `torch.nn` or a block of the package, as plans are untrusted."""
-    package, _, last = str(name).rpartition(".")
-    if package == f"{_PACKAGE}.building_blocks.residual" and last in _BLOCKS:
-        return
-    layer = getattr(torch.nn, last, None) if f"{package}.".startswith("torch.nn.") else None
-    if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
-        raise UserError(f"{where}: expected a layer of torch.nn or a block of {_PACKAGE}, got {name!r}")
 
 
 def _class_name(where: str, name: str) -> str:
