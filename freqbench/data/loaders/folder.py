@@ -157,7 +157,17 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return self._reading_by(self._readable_labels())
 
     def _reading_by(self, stated: Stated) -> Reading:
-        classes = self._exclusive_classes(stated)
+        # The number of labels, where nothing names them.
+        count = 1 + max(chain.from_iterable(self.regions.values()), default=1) if self.regions else None
+        labels = self.labels or count
+        if labels is None and stated.problem:
+            raise stated.problem
+        if self.reference == "prediction":
+            classes = classes_of(self.name, {}, labels or tuple(stated.names.values()), None)
+        else:
+            ignore = self.ignore if "ignore" in self.model_fields_set else stated.ignored
+            labels = self.labels or (None if stated.names else count)
+            classes = classes_of(self.name, stated.names, labels, self.label_map, ignore)
         regions = self._regions(stated, classes)
         classes = group_regions(self.name, classes, regions) if regions else classes
         if broken := [name for name in classes.names if not name.isprintable() or not name.strip()]:
@@ -177,20 +187,6 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             ignored=reading.ignored,
             stated={value: code for value, code in reading.of_value.items() if reading.regions and code != IGNORED},
             drawn=tuple(1 + number for number in sorted(range(len(sizes)), key=lambda number: -sizes[number])),
-        )
-
-    def _exclusive_classes(self, stated: Stated) -> Reading:
-        count = (
-            1 + max(chain.from_iterable(self.regions.values()), default=1) if self.regions else None
-        )  # of labels, where nothing names them
-        labels = self.labels or count
-        if labels is None and stated.problem:
-            raise stated.problem
-        if self.reference == "prediction":
-            return classes_of(self.name, {}, labels or tuple(stated.names.values()), None)
-        ignore = self.ignore if "ignore" in self.model_fields_set else stated.ignored
-        return classes_of(
-            self.name, stated.names, self.labels or (None if stated.names else count), self.label_map, ignore
         )
 
     @property

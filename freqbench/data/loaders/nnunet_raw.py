@@ -158,7 +158,19 @@ class NnunetRaw(ListedFolder):
             labels = {value for values in parts.values() for value in values} | {0}
             names = {value: f"label {value}" if value else "background" for value in sorted(labels - {*ignored})}
             regions = {name: values for name, values in parts.items() if values != (0,)}
-            return Stated(names=names, regions=self._arrange(regions, ignored), **about)
+            order = self._content().get("regions_class_order")
+            if isinstance(order, list) and len(order) != len(regions):
+                raise DataError(
+                    f"{self.source}: expected regions_class_order with a label for each of {len(regions)} regions, got "
+                    f"{len(order)}: fix the file"
+                )
+            for name, values in regions.items():
+                if both := set(ignored).intersection(values):
+                    raise DataError(
+                        f"{self.source}: expected regions of labels that count, got {min(both)} in {name}, which is "
+                        "ignored: take it out of one"
+                    )
+            return Stated(names=names, regions=regions, **about)
         named = {value: name for name, (value,) in parts.items()}
         if len(named) >= max(2, len(parts)) and 0 in named:
             return Stated(names=dict(sorted(named.items())), **about)
@@ -167,22 +179,6 @@ class NnunetRaw(ListedFolder):
             f"{self._content()['labels']!r}: give `labels` in the job file"
         )
         return Stated(problem=problem, **about)
-
-    def _arrange(self, regions: Mapping[str, tuple[int, ...]], ignored: Sequence[int]) -> Mapping[str, tuple[int, ...]]:
-        """Returns the regions; refuses another number in `regions_class_order`, and labels that do not count."""
-        order = self._content().get("regions_class_order")
-        if isinstance(order, list) and len(order) != len(regions):
-            raise DataError(
-                f"{self.source}: expected regions_class_order with a label for each of {len(regions)} regions, got "
-                f"{len(order)}: fix the file"
-            )
-        for name, values in regions.items():
-            if both := set(ignored).intersection(values):
-                raise DataError(
-                    f"{self.source}: expected regions of labels that count, got {min(both)} in {name}, which is "
-                    "ignored: take it out of one"
-                )
-        return regions
 
     def _labels(self) -> dict[str, tuple[int, ...]]:
         """Returns the values of each label or region by its name."""
