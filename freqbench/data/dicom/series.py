@@ -54,7 +54,19 @@ def read_series(paths: Sequence[Path], where: Path, uid: str | None = None, segm
 
 @lru_cache(maxsize=KEPT)
 def _series(stamps: Stamps, where: Path, uid: str | None, segmentations: Stamps) -> Series:
-    scanned, of_series = _scan_headers(stamps, where), dict[str, list[File]]()
+    scanned, damaged, of_series = list[File](), 0, dict[str, list[File]]()
+    for path, *_ in stamps:
+        if path.name == "DICOMDIR" or path.suffix.lower() in files.NO_SLICES:
+            continue
+        try:
+            scanned.append(read_file(path, where, *SLICE))
+        except files.DamagedError:
+            damaged += 1
+    if damaged:
+        raise DataError(
+            f"{where}: expected DICOM files alone, got {damaged} of {len(scanned) + damaged} that are damaged or "
+            "another kind: fetch them again, or remove them"
+        )
     for file in scanned:
         if "Rows" in file.fields and file.kind not in (files.SEG, files.LABELMAP):
             of_series.setdefault(str(file.fields.get("SeriesInstanceUID", "")), []).extend(_slices(file, where))
@@ -64,24 +76,6 @@ def _series(stamps: Stamps, where: Path, uid: str | None, segmentations: Stamps)
         raise DataError(f"{where}: expected the slices of a series, got {got}: give their folder")
     chosen, reason = _choice(of_series, where, uid, next((path for path, *_ in segmentations), None))
     return _stack_slices(of_series[chosen], where, reason)
-
-
-def _scan_headers(stamps: Stamps, where: Path) -> list[File]:
-    """Reads the headers of all DICOM files; refuses a folder with damaged ones."""
-    read, damaged = list[File](), 0
-    for path, *_ in stamps:
-        if path.name == "DICOMDIR" or path.suffix.lower() in files.NO_SLICES:
-            continue
-        try:
-            read.append(read_file(path, where, *SLICE))
-        except files.DamagedError:
-            damaged += 1
-    if damaged:
-        raise DataError(
-            f"{where}: expected DICOM files alone, got {damaged} of {len(read) + damaged} that are damaged or another "
-            "kind: fetch them again, or remove them"
-        )
-    return read
 
 
 def _slices(file: File, where: Path) -> list[File]:

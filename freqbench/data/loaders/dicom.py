@@ -225,7 +225,7 @@ class DicomFolders(ListedFolder):
             for name in scan.segment_names().values():
                 names.setdefault(plain(name), name)
         wanted = [plain(name) for name in self.labels[1:]] if isinstance(self.labels, tuple) else []
-        return tuple(sorted(names.values(), key=lambda name: _place(plain(name), wanted)))
+        return tuple(sorted(names.values(), key=lambda name: [*wanted, plain(name)].index(plain(name))))
 
     def stated_labels(self) -> Stated:
         """Returns the segments of all cases, which of them overlap, and CT as the name of the channel, if it is one."""
@@ -254,7 +254,3 @@ def _dicom_files(folder: Path, depth: int) -> list[Path]:
     """Returns the files of a folder that may be DICOM."""
     files = [folder / name for name in storage.list_tree(str(folder), depth)]
     return [path for path in files if path.suffix.lower() not in dicom.NO_SLICES]
-
-
-def _place(name: str, wanted: Sequence[str]) -> int:
-    return wanted.index(name) if name in wanted else len(wanted)

@@ -1,6 +1,6 @@
 """Reads raw folders of nnU-Net. Isensee et al., Nature Methods 2021, arXiv:1904.08128."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
@@ -52,8 +52,13 @@ class NnunetRaw(ListedFolder):
             if not isinstance(fold, dict) or not all(isinstance(fold.get(key), list) for key in ("train", "val")):
                 got = f"{fold!r:.60}"
                 raise DataError(f"{path}: expected lists train and val in fold {self.fold}, got {got}: fix the file")
-            for key, cases in (("training", fold["train"]), ("validation", fold["val"])):
-                splits[key] = [*self._fold_files([*map(str, cases)], of_training)]
+            listed = self._entries()
+            for key, of_fold in (("training", fold["train"]), ("validation", fold["val"])):
+                cases = [*map(str, of_fold)]  # also those without a label map
+                usual = {} if listed else self._usual("Tr", cases)
+                if strange := [case for case in cases if listed and case not in listed]:
+                    raise DataError(f"{self.source}: {unknown('case', strange[0], listed)}")
+                splits[key] = [(case, of_training.get(case) or usual[case]) for case in cases]
         lines = {
             key: [ListedCase(case, partial(self._case, case, *files)) for case, files in splits[key]] for key in splits
         }
@@ -70,15 +75,6 @@ class NnunetRaw(ListedFolder):
         first, labelled = f"_0000{self._ending()}", self._labelled_cases("Tr")
         images = storage.list_files(join(self._root(), "imagesTr"), first)
         return tuple(case for name in images if (case := name.removesuffix(first)) not in labelled)
-
-    def _fold_files(self, cases: Sequence[str], labelled: _Cases) -> Iterator[tuple[str, _Files]]:
-        """Yields a fold's cases with their files, also without a label map; refuses one that is not in the list."""
-        listed = self._entries()
-        usual = {} if listed else self._usual("Tr", cases)
-        for case in cases:
-            if listed and case not in listed:
-                raise DataError(f"{self.source}: {unknown('case', case, listed)}")
-            yield case, labelled.get(case) or usual[case]
 
     def _labelled_cases(self, side: str) -> _Cases:
         """Returns the files of the cases that are listed, else of those with a label map in their folder."""

@@ -356,7 +356,21 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
     try:
         is_zip = zipfile.is_zipfile(file)
         if is_zip:
-            _refuse_bomb(path, file)
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+            names = [entry.filename for entry in entries]
+            is_program = any(name.endswith("/constants.pkl") for name in names)  # whose code is compressed
+            if not is_program and not any(name.endswith("data.pkl") for name in names):
+                raise CheckpointError(
+                    f"{path}: expected a checkpoint, got a ZIP archive of {len(names)} files (first: "
+                    f"{one_line(names[0])[:80] if names else 'none'}): unpack it, and give the file inside"
+                )
+            size = file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())
+            if not is_program and sum(entry.file_size for entry in entries) > size:
+                raise CheckpointError(
+                    f"{path}: expected an archive as torch.save writes it, got one that unpacks to more than its size: "
+                    "save it again"
+                )
         elif isinstance(file, Path):
             with file.open("rb") as stream:
                 head = stream.read(4)
@@ -383,29 +397,6 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
                 f"{path}: expected weights, got a TorchScript file, which is a program: give arch: torchscript"
             ) from None
         raise CheckpointError(_unreadable(path, error)) from None
-
-
-def _refuse_bomb(path: str, file: Path | io.BytesIO) -> None:
-    """Refuses an archive that unpacks to more than its size, as torch writes archives uncompressed.
-
-    Skips TorchScript programs, whose code is compressed: `read_torch` refuses them as such.
-    """
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-    names = [entry.filename for entry in entries]
-    if any(name.endswith("/constants.pkl") for name in names):
-        return
-    if not any(name.endswith("data.pkl") for name in names):
-        raise CheckpointError(
-            f"{path}: expected a checkpoint, got a ZIP archive of {len(names)} files (first: "
-            f"{one_line(names[0])[:80] if names else 'none'}): unpack it, and give the file inside"
-        )
-    size = file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())
-    if sum(entry.file_size for entry in entries) > size:
-        raise CheckpointError(
-            f"{path}: expected an archive as torch.save writes it, got one that unpacks to more than its size: "
-            "save it again"
-        )
 
 
 def _unreadable(path: str, error: Exception) -> str:

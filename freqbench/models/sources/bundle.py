@@ -253,7 +253,16 @@ def _build(config: Config) -> nn.Module:
     fetched = [key for key, value in kwargs.items() if "pretrained" in key and value]
     if fetched:
         raise UserError(f"{where}::{fetched[0]} would download weights: leave it out")
-    cls = _class(where, str(config.find("network_def::_target_")))
+    import monai.networks.nets as nets
+
+    package, _, last = (name := str(config.find("network_def::_target_"))).rpartition(".")
+    cls: Any = getattr(nets, last, None)
+    is_of_nets = not package or package == _NETS or package.startswith(f"{_NETS}.")
+    if not (is_of_nets and isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise UserError(
+            f"{where}::_target_: expected a class of {_NETS}, got {name}: with --trust-code, or trust_code: true in "
+            "the job, any class is taken"
+        )
     return source.construct(where, lambda: cls(**kwargs))
 
 
@@ -315,20 +324,6 @@ def _require_network(parsed: Any) -> nn.Module:
     if not isinstance(parsed, nn.Module):
         raise TypeError(f"expected a network, got {type(parsed).__name__}")
     return parsed
-
-
-def _class(where: str, name: str) -> Any:
-    import monai.networks.nets as nets
-
-    package, _, last = name.rpartition(".")
-    cls = getattr(nets, last, None)
-    is_of_nets = not package or package == _NETS or package.startswith(f"{_NETS}.")
-    if not (is_of_nets and isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise UserError(
-            f"{where}::_target_: expected a class of {_NETS}, got {name}: with --trust-code, or trust_code: true in "
-            "the job, any class is taken"
-        )
-    return cls
 
 
 def _inferer(config: Config) -> _Inferer:

@@ -231,22 +231,15 @@ def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Te
 def _sha256(path: str, args: Mapping[str, Any]) -> str:
     folds = _checkpoints(path, validate(dict(args), NnunetArgs, path))
     named = {"checkpoint": folds[0]} if len(folds) == 1 else {file.parent.name: file for file in folds}
-    return fingerprint(
-        {**named, **{name: Path(path, name) for name in ("plans.json", "dataset.json")}, **_trainer_files(folds[0])}
-    )
-
-
-def _trainer_files(checkpoint: Path) -> dict[str, Path]:
-    """Returns the files of the folders where nnunetv2 looks for a trusted trainer that is not its own."""
+    named |= {name: Path(path, name) for name in ("plans.json", "dataset.json")}
+    # nnunetv2 looks there for a trainer that is not its own.
     folders = [Path(part) for part in os.environ.get(_EXTERNAL, "").split(os.pathsep) if part.strip()]
-    if (
-        not folders
-        or not plugins.is_trusted()
-        or str(_content(checkpoint).get("trainer_name", _TRAINER)) in _trainers()
-    ):
-        return {}
-    found = ((folder, path) for folder in folders for path in (programs.program_files(folder) or {}).values())
-    return {f"trainer/{path.relative_to(folder).as_posix()}": path for folder, path in found}
+    if folders and plugins.is_trusted():
+        is_known = str(_content(folds[0]).get("trainer_name", _TRAINER)) in _trainers()
+        for folder in () if is_known else folders:
+            files = (programs.program_files(folder) or {}).values()
+            named |= {f"trainer/{path.relative_to(folder).as_posix()}": path for path in files}
+    return fingerprint(named)
 
 
 def _checkpoints(path: str, args: NnunetArgs) -> tuple[Path, ...]:
