@@ -41,6 +41,7 @@ class Schedule:
         for unit in units:
             source, case = _place(unit)
             waiting.setdefault(source, {}).setdefault(case, []).append((_work(unit), unit))
+        # Sorted, so that every engine, and a run that goes on, takes units in one order.
         self._waiting: dict[str, dict[tuple[str, str], deque[tuple[int, Unit]]]] = {
             source: {case: deque(sorted(cases[case], key=lambda pair: -pair[0])) for case in sorted(cases)}
             for source, cases in sorted(waiting.items())
@@ -69,6 +70,7 @@ class Schedule:
             return None
         source, case = place
         waiting = self._waiting[source][case]
+        # The very first is the shortest, at the end: its rows soon show whether model and data are right.
         work, unit = waiting.pop() if self._is_first else waiting.popleft()
         self._at[worker] = place
         if unit.is_clean:
@@ -90,6 +92,7 @@ class Schedule:
         unit = None if self.is_ending else self.next_unit(None)
         if unit is None or SHORT * _work(unit) * workers > sum(self._work.values()):
             return None
+        # In nobody's name, as a place at this case would keep workers away from it.
         self.take(None)
         self.leave(None)
         return unit
@@ -123,6 +126,7 @@ class Schedule:
         others = [place for other, place in self._at.items() if other != worker]
         if source not in self._waiting:
             workers = Counter(source for source, _ in others)
+            # With the asking worker counted in, the model that would end last.
             source = max(self._waiting, key=lambda source: self._work[source] / (1 + workers[source]))
         cases = self._waiting[source]
         if self._at.get(worker) != (source, case) or case not in cases:

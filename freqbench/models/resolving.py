@@ -512,6 +512,7 @@ def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpac
                 f"{entry.name}: expected input beside preprocess, as that of {facts.path} is for the intensity "
                 f"{stated}: state both"
             )
+    # In the dataset's own space it has none, so that one network has one identity there.
     is_datasets = own and dataset and facts.is_own and own.identity() == dataset.identity()
     return entry.preprocess or (None if is_datasets else own)
 

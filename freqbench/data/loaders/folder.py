@@ -201,7 +201,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines on labels that become other classes, or do not count."""
+        """Lines on labels that become other classes, or do not count, for `plan`, `run` and `doctor`."""
         return self.reading.notes(self.name)
 
     @cached_property
@@ -286,7 +286,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         )
 
     def faults(self, ref: CaseRef, space: AnySpace) -> Iterator[str]:
-        """Yields problems as `Dataset.faults` does: what `native` refuses, unfilled headers, wrong intensities."""
+        """Yields one line per problem with a case in a space: what `native` refuses, unfilled headers, intensities."""
         try:
             native, scan = self.native(ref), self._scan(ref.case_id)
             image, label = self._headers(scan)
