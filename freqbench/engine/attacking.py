@@ -39,7 +39,7 @@ class AttackFacts(Strict):
 
 
 UNKNOWN = AttackFacts.model_validate(dict.fromkeys(AttackFacts.model_fields))
-NOT_MEASURED: Mapping[str, float | None] = dict.fromkeys(
+NOT_MEASURED: dict[str, float | None] = dict.fromkeys(
     ("displacement_mean_mm", "displacement_max_mm", "jacobian_min", "smallest_linf", "smallest_l2")
 )
 
@@ -135,10 +135,10 @@ def attack_case(
         gradients.append(result.gradients)
         for name, value in attack.measured(_cut(image, batch), result.state).items():
             measured[name] = max(value, measured.get(name, value))  # of smallest changes, that of the hardest window
-    label = moved if attack.moves_labels else None
+    shown = moved if attack.moves_labels else None
     return _in_columns(
         case,
-        AttackedVolume(adversarial=adversarial, losses=tuple(losses), label=label),
+        AttackedVolume(adversarial=adversarial, losses=tuple(losses), label=shown),
         measured,
         num_windows=len(windows),
         num_forwards=model.passes * forwards,
@@ -186,11 +186,9 @@ def _in_columns(case: Case, made: AttackedVolume, measured: Mapping[str, float],
     adversarial, fixed = made.adversarial.cpu(), case.prepared.fixed if case.prepared else None
     # Voxels that the network's own pipeline fills are not an attack's to move.
     adversarial = adversarial if fixed is None else torch.where(fixed, case.image, adversarial)
-    numbers = {name: value if math.isfinite(value) else None for name, value in measured.items()}
+    facts |= NOT_MEASURED | {name: value if math.isfinite(value) else None for name, value in measured.items()}
     label = None if made.label is None else made.label.cpu()
-    return replace(
-        made, adversarial=adversarial, label=label, facts=AttackFacts(**facts, **{**NOT_MEASURED, **numbers})
-    )
+    return replace(made, adversarial=adversarial, label=label, facts=AttackFacts(**facts))
 
 
 def caution_of(name: str, gradients: Sequence[Tensor], learned: Tensor | None = None) -> str | None:

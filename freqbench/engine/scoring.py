@@ -327,8 +327,6 @@ def clean_columns(scores: PredictionScores) -> PredictionScores:
     """Returns the scores of the clean volume's prediction as the `_clean` columns of the tables."""
     names = {*scores.record, *(name for row in scores.classes for name in row)}  # of other packages' metrics too
     clean = {name: f"{name}_clean" for name in names if f"{name}_clean" in _COLUMNS or name not in _COLUMNS}
-    record, *classes = (
-        {clean[name]: value for name, value in values.items() if name in clean}
-        for values in (scores.record, *scores.classes)
-    )
+    rows: list[Mapping[str, Any]] = [scores.record, *scores.classes]
+    record, *classes = ({clean[name]: row[name] for name in row if name in clean} for row in rows)
     return PredictionScores(record=record, classes=tuple(classes))

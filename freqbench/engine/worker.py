@@ -24,10 +24,9 @@ from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of
 from freqbench.core.types import Case, CaseRef, FileLabel, triple
 from freqbench.data import Dataset
 from freqbench.data.preprocess import Spaces, way_to_file
-from freqbench.engine import learning, memory, retry, rows, scoring, witness
+from freqbench.engine import glimpser, learning, memory, retry, rows, scoring, witness
 from freqbench.engine import saved_volumes as volumes
 from freqbench.engine.attacking import AttackedVolume, Needs
-from freqbench.engine.glimpser import Glimpser
 from freqbench.engine.retry import Patience, StoreRefuses, is_away
 from freqbench.engine.rows import Masks, Outcome, reason_of
 from freqbench.engine.scoring import CleanScores, TargetScores
@@ -114,7 +113,7 @@ class Worker:
         self._files, self._splits = FILES.anew(), SPLITS.anew()
         self.networks: Mapping[str, SegmentationModel] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
-        self._glimpser = Glimpser()
+        self._worst: dict[str, float] = {}  # points of DSC that a cell's worst case lost
         self._load_seconds, self._is_prepared = 0.0, False
         self.advance: Callable[[int], None] = lambda passes: None
         self.passed = time.monotonic()  # time of the last pass of a network that it loaded
@@ -202,7 +201,7 @@ class Worker:
             self._measures(cell, attack_seconds=attack_seconds) | attacked.facts.model_dump(),
         )
         label_maps = [each.label_maps for each in scored]
-        glimpse = self._glimpser.look(unit, case, attacked.adversarial, label_maps, outcome.records)
+        glimpse = glimpser.look(self._worst, unit, case, attacked.adversarial, label_maps, outcome.records)
         masks = Masks(pairs=tuple(each.scores.maps for each in scored), metrics=metrics)
         records = tuple(record for each in (outcome, *lost) for record in each.records)
         classes = (*outcome.class_records, *([] for _ in lost))
@@ -286,9 +285,9 @@ class Worker:
             self._load_seconds += time.perf_counter() - started
 
     def _case(self, dataset: Dataset, ref: CaseRef, space: AnySpace | None) -> Case:
-        asked = {"case": dataset.case_key(ref), "space": (space or dataset.space).identity()}
+        key, own = dataset.case_key(ref), (space or dataset.space).identity()
         with self._time_loading():
-            return self._cases.get(partial(dataset.load, ref, space), **asked)
+            return self._cases.get(partial(dataset.load, ref, space), case=key, space=own)
 
     def _shown_case(self, cell: Cell, ref: CaseRef, spec: ModelSpec) -> Case:
         """Reads a case in a model's space; under `reference: prediction` its label is the model's clean prediction."""
@@ -317,7 +316,8 @@ class Worker:
         model, needs, share = self._model(cell.source, cell), self.needs(cell, case), self.spec.gpu_share
         # All that the memory of a step depends on is the model, and the attack without its budget.
         step = {name: fact for name, fact in cell.attack_identity.items() if name != cell.attack.budget_name}
-        asked = {"model": cell.source.model_id, "attack": step, "precision": cell.precision, "compile": cell.compile}
+        asked: dict[str, Any] = {"model": cell.source.model_id, "attack": step}
+        asked |= {"precision": cell.precision, "compile": cell.compile}
         # Those that the last such step took come before those asked for, at which it may have run out of memory.
         windows = self._batches.get(lambda: 0, **asked) or self.spec.window_batch
         attacked, self.window_batch, seconds = memory.attack_within(
@@ -396,8 +396,9 @@ class Worker:
                 file = file and replace(file, label=prediction.scored.labels[None])
             return scoring.score_clean(prediction, shown, cell.dataset, self.spec.metrics, file)
 
-        asked = {"case": cell.dataset.case_key(case.ref), "model": target.model_id, "score_on": cell.score_on}
-        asked |= {"metrics": self.spec.metrics, "precision": cell.precision, "compile": cell.compile}
+        asked: dict[str, Any] = {"case": cell.dataset.case_key(case.ref), "model": target.model_id}
+        asked |= {"score_on": cell.score_on, "metrics": self.spec.metrics}
+        asked |= {"precision": cell.precision, "compile": cell.compile}
         return self._clean.get(make, **asked)
 
     def _measures(self, cell: Cell, **values: Any) -> dict[str, Any]:

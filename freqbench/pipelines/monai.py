@@ -248,7 +248,7 @@ class MonaiPipeline(Pipeline):
             loaders = [id for id in config.items(f"{_BEFORE}::transforms") if name_of(config, id) in NEUTRAL]
             loaded = [key for id in loaders for key in np.atleast_1d(config.value(f"{id}::keys") or [])]
         # For each key, those of the files that it is made of.
-        made_of = {name: (name,) for name in map(str, loaded)}
+        made_of: dict[str, tuple[str, ...]] = {name: (name,) for name in map(str, loaded)}
         for step in self.steps:
             for name in getattr(step, "keys", ()):
                 made_of.setdefault(name, (name,))

@@ -210,8 +210,8 @@ def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
         # By its GDCM without the slope, which GDCM heeds in some kinds alone.
         fields.SOPClassUID = fields.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
         with TemporaryDirectory(prefix="freqbench-") as folder, silence_warnings():
-            fields.save_as(path := f"{folder}/slice.dcm")
-            return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path, imageIO="GDCMImageIO"))
+            fields.save_as(slice_of := f"{folder}/slice.dcm")
+            return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(slice_of, imageIO="GDCMImageIO"))
 
 
 def _frame_size(frame: bytes) -> tuple[int, int, int] | None:
