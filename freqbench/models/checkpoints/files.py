@@ -428,8 +428,8 @@ def check_fit(
         return
     pairs = (zip_longest(wanted[key].shape, found[key].shape) for key in misshapen)
     lengths = {(ours, theirs) for ours, theirs in chain.from_iterable(pairs) if ours != theirs}
-    if {ours for ours, _ in lengths} == {num_classes} and len(lengths) == 1 and not missing and not unexpected:
-        ((_, classes),) = lengths
+    ours, classes = next(iter(lengths)) if len(lengths) == 1 else (None, None)
+    if ours == num_classes and classes and not missing and not unexpected:
         advice = advice_on_classes(classes, num_classes, head)
         raise CheckpointError(f"{name}: checkpoint has {classes} output classes, dataset wants {num_classes}: {advice}")
     shapes = [f"{key}: {tuple(found[key].shape)} for {tuple(wanted[key].shape)}" for key in misshapen]
