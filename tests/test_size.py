@@ -17,15 +17,15 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1472,  # rows of several releases
         "api": 1375,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4763,  # unstated.py: settings found by a network's own predictions; references in the file's grid
+        "audit": 4766,  # unstated.py: settings found by a network's own predictions; references in the file's grid
         "cli": 2359,  # run --fresh
         "core": 3685,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
-        "data": 6777,  # witnesses.py: a network's own predictions; own classes keep their volumes
-        "engine": 4856,  # clean predictions come first and are judged; witness.py
+        "data": 6763,  # witnesses.py: a network's own predictions; own classes keep their volumes
+        "engine": 4853,  # clean predictions come first and are judged; witness.py
         "exchange": 1024,
         "job": 2822,  # what a clean number rests on
         "metrics": 1591,  # agreement.py: how two maps differ
-        "models": 8729,  # names before numbers, inferers, files beside commands
+        "models": 8718,  # names before numbers, inferers, files beside commands
         "ops": 2908,  # compiled.py: functions that a GPU compiles
         "pipelines": 1407,  # a Compose whole: keys, label, laziness
         "remote": 360,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62721, "tests": 66616}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62696, "tests": 66616}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -301,7 +301,14 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     if kind is None and folder.is_file():
         raise UserError(f"{folder}: expected a folder or an image file, got another file: convert it")
     if kind is None:
-        raise UserError(_refusal_text(folder))
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        folders = [name for name in names if (folder / name).is_dir()][:LOOKED_INTO]
+        below = {name: kind.title for name in folders if (kind := _kind_of(folder / name))}
+        hint = "looked for " + "; ".join(f"{kind.title}: {kind.sign}" for kind in KINDS)
+        if below:
+            hint = "give one of its folders: " + ", ".join(f"{name} ({title})" for name, title in below.items())
+        there = few(names, 3) or "nothing"
+        raise UserError(f"{folder}: expected the folder of a dataset, got one with {there}: {hint}")
     name = kind.loader if issubclass(DATASETS[kind.loader], PublishedSplit) else image_files.stem(str(folder))
     entry = {"name": name, "root": str(folder), **kind.keys(folder)}
     dataset = config.validate({**entry, **kind.all_cases}, DATASETS[kind.loader], where=str(folder))
@@ -385,18 +392,6 @@ def _require_volumes(folder: Path) -> None:
                 f"{folder}: expected volumes in {', '.join(image_files.SUFFIXES)}, got "
                 f"{'DICOM' if is_dicom else suffix} files such as {name}: {convert}"
             )
-
-
-def _refusal_text(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    folders = [name for name in names if (folder / name).is_dir()][:LOOKED_INTO]
-    below = {name: kind.title for name in folders if (kind := _kind_of(folder / name))}
-    there = few(names, 3) or "nothing"
-    if below:
-        hint = "give one of its folders: " + ", ".join(f"{name} ({title})" for name, title in below.items())
-    else:
-        hint = "looked for " + "; ".join(f"{kind.title}: {kind.sign}" for kind in KINDS)
-    return f"{folder}: expected the folder of a dataset, got one with {there}: {hint}"
 
 
 def _kind_problems(dataset: ListedFolder, folder: Path) -> Iterator[str]:

@@ -284,17 +284,8 @@ def square_axes(affine: npt.NDArray[np.float64], shape: Sequence[int], sides: Sp
     return nearest if np.abs(corner(nearest) - corner(affine)).max() > NEAR_MM else affine
 
 
-def ras_grid(shape: Shape, affine: npt.NDArray[np.float64]) -> tuple[Shape, Spacing]:
-    """Returns the voxels of a grid along its RAS axes, and their sides in millimetres."""
-    from nibabel.orientations import io_orientation
-
-    order = np.argsort(io_orientation(affine)[:, 0]).tolist()
-    steps = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-    return triple(shape[axis] for axis in order), triple(steps[axis] for axis in order)
-
-
 def prepared_shape(shape: Shape, spacing: Spacing, space: AnySpace, codes: str = "RAS") -> Shape:
-    """Returns the shape that `prepare` makes of a grid from `ras_grid`, before any crop; exact without shear.
+    """Returns the shape that `prepare` makes of a grid along RAS axes, before any crop; exact without shear.
 
     `codes` are the directions of the file's axes.
     """

@@ -16,14 +16,14 @@ from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, UserError, unknown
 from freqbench.core.files import storage
 from freqbench.core.input_space import Intensity, Preprocess, file_codes
-from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase, Shape, Spacing
+from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase, Shape, Spacing, triple
 from freqbench.data import cache, image_files
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.headers import Header
 from freqbench.data.intensities import scale_warnings
 from freqbench.data.labels import Reading, classes_of, few, group_regions
 from freqbench.data.nsd_tolerances import organ_tolerances
-from freqbench.data.preprocess import check_room, prepared_shape, ras_grid
+from freqbench.data.preprocess import check_room, prepared_shape
 from freqbench.data.scans import ListedCase, Scan, Stated, answer
 from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace, Pipeline
@@ -424,7 +424,12 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
 def _grid(image: Header) -> tuple[tuple[Shape, Spacing], str]:
     """Returns shape and spacing of an image in RAS+, and the codes of its file's axes."""
-    return ras_grid(image.shape, image.affine), file_codes(image.affine)
+    from nibabel.orientations import io_orientation
+
+    order = np.argsort(io_orientation(image.affine)[:, 0]).tolist()
+    sides = np.linalg.norm(image.affine[:3, :3], axis=0).tolist()
+    grid = triple(image.shape[axis] for axis in order), triple(sides[axis] for axis in order)
+    return grid, file_codes(image.affine)
 
 
 def _values_of(image: Header, label: Header) -> "Tensor":

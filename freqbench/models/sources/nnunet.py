@@ -203,7 +203,14 @@ def network(spec: ModelSpec) -> nn.Module:
             if not is_block and not (isinstance(layer, type) and issubclass(layer, nn.Module)):  # plans are untrusted
                 wanted = f"a layer of torch.nn or a block of {_PACKAGE}"
                 raise UserError(f"{where}.{key}: expected {wanted}, got {kwargs[key]!r}")
-    settings.configuration["architecture"]["network_class_name"] = _class_name(where, settings.network_arch_class_name)
+    package, _, last = (name := settings.network_arch_class_name).rpartition(".")
+    module = package if package.startswith(f"{_PACKAGE}.architectures.") and find_spec(package) else _UNETS
+    with quiet():
+        there = vars(pkgutil.resolve_name(module))
+    known = [key for key, cls in there.items() if isinstance(cls, type) and issubclass(cls, nn.Module)]
+    if not package.startswith(f"{_PACKAGE}.") or last not in known:
+        raise UserError(f"{where}: {unknown('network', name, known)}")
+    settings.configuration["architecture"]["network_class_name"] = f"{module}.{last}"
     build = _builder(folder)
 
     def build_all() -> nn.Module:
@@ -295,18 +302,6 @@ def _mirror_axes(folder: _Folder, letters: str) -> str:
         )
     plain = letters.replace("-", "")[folder.pipeline.is_2d :]
     return "".join(sorted((plain[axis] for axis in set(allowed)), key=(AXES + FILE_AXES).index))
-
-
-def _class_name(where: str, name: str) -> str:
-    """Returns the path of a network's class in the package; refuses all else."""
-    package, _, last = name.rpartition(".")
-    module = package if package.startswith(f"{_PACKAGE}.architectures.") and find_spec(package) else _UNETS
-    with quiet():
-        there = vars(pkgutil.resolve_name(module))
-    known = [key for key, cls in there.items() if isinstance(cls, type) and issubclass(cls, nn.Module)]
-    if not package.startswith(f"{_PACKAGE}.") or last not in known:
-        raise UserError(f"{where}: {unknown('network', name, known)}")
-    return f"{module}.{last}"
 
 
 @lru_cache(maxsize=1)
