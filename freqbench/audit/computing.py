@@ -50,7 +50,7 @@ Place = tuple[str, str]  # dataset and source model
 
 @dataclass(frozen=True, kw_only=True)
 class AuditOptions:
-    """What is asked of an audit.
+    """Options of an audit.
 
     It takes the first `cases` of each dataset (None: CASES), and the radius `eps` as a job file writes it (that of
     `usual_eps`). `short` computes what SHORT needs alone. Without `compute` it only prints the costs.

@@ -60,7 +60,7 @@ class AttackedVolume:
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What an attack declares that it needs beside a case and a model: another case, a learned tensor, surrogates."""
+    """Needs of an attack beside a case and a model: another case, a learned tensor, surrogates."""
 
     reference: Case | None = None
     learned: Tensor | None = None
@@ -136,7 +136,7 @@ def attack_case(
         for name, value in attack.measured(_cut(image, batch), result.state).items():
             measured[name] = max(value, measured.get(name, value))  # of smallest changes, that of the hardest window
     shown = moved if attack.moves_labels else None
-    return _in_columns(
+    return _finish(
         case,
         AttackedVolume(adversarial=adversarial, losses=tuple(losses), label=shown),
         measured,
@@ -170,7 +170,7 @@ def _volume_attacked(
     )
     made = assemble(result.adversarial, windows) if is_joint else result.adversarial
     moved = result.labels[0] if attack.moves_labels else None
-    return _in_columns(
+    return _finish(
         case,
         AttackedVolume(adversarial=made[0], losses=(result.losses.cpu(),), label=moved),
         attack.measured(image, result.state),
@@ -181,7 +181,7 @@ def _volume_attacked(
     )
 
 
-def _in_columns(case: Case, made: AttackedVolume, measured: Mapping[str, float], **facts: Any) -> AttackedVolume:
+def _finish(case: Case, made: AttackedVolume, measured: Mapping[str, float], **facts: Any) -> AttackedVolume:
     """Returns an attacked volume on the CPU with its facts; a smallest change that was not found is None."""
     adversarial, fixed = made.adversarial.cpu(), case.prepared.fixed if case.prepared else None
     # Voxels that the network's own pipeline fills are not an attack's to move.

@@ -60,7 +60,7 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How the remaining units of a grid are run.
+    """Options of a run of the remaining units of a grid.
 
     Attributes:
         engine: `ray`, `serial`, or `auto`: Ray if it is installed and more than one worker pays off.

@@ -140,7 +140,7 @@ def _nnunet_weights(roi: Shape) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What a prediction has beside labels.
+    """Parts of a prediction beside labels.
 
     Attributes:
         with_confidence: True also returns `confidence`.

@@ -111,7 +111,7 @@ def resolve(
         _require_counts(entry, facts, outputs, num_channels)
     # The job's window is no whole volume.
     sliding = {**facts.inference, **({"whole": ""} if entry.roi else {})}
-    stated = _stated(entry)
+    stated = _job_fields(entry)
     draft = ModelSpec(
         **{**stated, **facts.origin, "method": stated["method"] or facts.metadata.training.method or None},
         num_classes=num_classes,
@@ -137,7 +137,7 @@ def resolve(
     )
 
 
-def _stated(entry: ModelEntry) -> dict[str, Any]:
+def _job_fields(entry: ModelEntry) -> dict[str, Any]:
     """Returns the fields of a spec that the job alone states."""
     training = entry.trained
     return {
@@ -240,7 +240,7 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
                     f"{entry.name}: expected members of the same {what}, got {ours} of {first.name} and {theirs} of "
                     f"{member.name}: state one for both"
                 )
-    stated = _stated(entry) | ({"expected_dice": None} if all(member.is_random for member in members) else {})
+    stated = _job_fields(entry) | ({"expected_dice": None} if all(member.is_random for member in members) else {})
     return ModelSpec(
         **stated,
         num_classes=first.num_classes,
@@ -317,7 +317,7 @@ def resolve_network(
             "or fix it"
         )
     spec = ModelSpec(
-        **_stated(entry),
+        **_job_fields(entry),
         num_classes=got[1] + (head == "sigmoid"),
         num_channels=num_channels,
         roi=roi,

@@ -153,7 +153,7 @@ def _lacking(evidence: Evidence) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Recomputation:
-    """What is computed again of an entry.
+    """Parts of an entry to compute again.
 
     Attributes:
         checkpoint: its weights; None: those at the place that its card names.
