@@ -98,12 +98,14 @@ def _judge(out: str, options: AuditOptions, stored: common.StoredOptions, text: 
             stored.spec(out),
             out,
             common.console(),
-            cases=options.cases,
-            eps=options.eps,
-            engine=options.engine,
-            address=options.address,
-            short=options.short,
-            compute=not options.plan,
+            computing.AuditOptions(
+                cases=options.cases,
+                eps=options.eps,
+                engine=options.engine,
+                address=options.address,
+                short=options.short,
+                compute=not options.plan,
+            ),
         )
         if failed is None:
             raise typer.Exit(common.EXIT_INTERRUPTED)

@@ -55,7 +55,7 @@ def verify(
 ) -> None:
     """Verify an entry: its files and rows; its worst cases, other rows and its audit's cells computed again."""
     from freqbench.audit.verify import show_checks
-    from freqbench.reporting.leaderboard.entry_checks import examine, reasons, recompute
+    from freqbench.reporting.leaderboard.entry_checks import Recomputation, examine, reasons, recompute
     from freqbench.reporting.leaderboard.entry_folder import read_entry
 
     if not 0 < again.share <= 1:
@@ -70,7 +70,9 @@ def verify(
         job = stored.spec("") if stored.job else None
         trusted = stored.trust_code
         results += recompute(
-            read, common.console(), checkpoint=checkpoint, job=job, trust_code=trusted, **asdict(again)
+            read,
+            common.console(),
+            Recomputation(checkpoint=checkpoint, job=job, trust_code=trusted, **asdict(again)),
         )
     if not show_checks(results, entry, common.console()):
         common.say(f"{entry}: refused: {reasons(results)[0]}")

@@ -61,7 +61,8 @@ def submit(
     place, job_id = head.shared_place(options.place(job), "--out"), jobs.new_id(job.name)
     size = sum(file.stat().st_size for file in packed.files.values()) / 2**20
     common.say(f"{job_id}; files that travel: {len(packed.files)} ({size:.1f} MiB), and freqbench itself")
-    send = partial(jobs.submit, head, job_id, job.name, packed, place, words(of_run), variables, follow)
+    sent = jobs.Submission(job_id=job_id, name=job.name, out=place, options=words(of_run), variables=variables)
+    send = partial(jobs.submit, head, sent, packed, follow)
     if not follow:
         send()
     common.say(f"next: freqbench cluster status {shlex.quote(place)}")

@@ -115,9 +115,10 @@ def run(
             storage.remove(storage.join(place, matching.FILE))
         with common.stoppable("budgets were matched"):
             grid = common.grid_of(job, options.limit_cases, place, match=True)
-        summary = runner.execute(
-            grid, place, common.console(), options.engine, options.address, shard, part.force, part.fresh
+        how = runner.RunOptions(
+            engine=options.engine, address=options.address, shard=shard, force=part.force, fresh=part.fresh
         )
+        summary = runner.execute(grid, place, common.console(), how)
     if part.fresh and summary.interrupted:
         common.say("the rest are rows of earlier runs, which a run without --fresh keeps; --fresh begins again")
     if log:

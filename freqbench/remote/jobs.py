@@ -123,53 +123,50 @@ def new_id(name: str) -> str:
     return f"freqbench-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def submit(
-    head: Dashboard,
-    job_id: str,
-    name: str,
-    packed: WorkingDirectory,
-    out: str,
-    options: Sequence[str],
-    variables: Mapping[str, str],
-    follow: bool = False,
-) -> None:
-    """Sends a job with its working directory, the place of its store, and the options of `run` as words.
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A job to send: its id and name, the place of its store, and the options of `run` as words.
 
-    The job has `variables` in its environment on all nodes, where everyone can read them. Raises UserError if the head
+    It has `variables` in its environment on all nodes, where everyone can read them.
+    """
+
+    job_id: str
+    name: str
+    out: str
+    options: Sequence[str]
+    variables: Mapping[str, str]
+
+
+def submit(head: Dashboard, sent: Submission, packed: WorkingDirectory, follow: bool = False) -> None:
+    """Sends a job with its working directory.
+
+    Raises UserError if the head
     does not take the job, or if it fails while its output is shown, as `follow` asks.
     """
     with tempfile.TemporaryDirectory() as folder:
         packed.unpack(Path(folder))
-        words = submit_words(job_id, name, packed.job, out, options, variables, folder)
+        words = submit_words(sent, packed.job, folder)
         head.ray_job("submit", *([] if follow else ["--no-wait"]), *words)
 
 
-def submit_words(
-    job_id: str,
-    name: str,
-    job: str,
-    out: str,
-    options: Sequence[str],
-    variables: Mapping[str, str],
-    folder: str,
-) -> list[str]:
+def submit_words(sent: Submission, job: str, folder: str) -> list[str]:
     """Returns the words of `ray job submit` for a job file in a folder."""
     own = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), provenance.SENT_CODE: json.dumps(provenance.git_state())}
     runtime_env = {
         "working_dir": folder,
         "py_modules": [str(Path(__file__).parents[1])],
         "excludes": ["__pycache__"],
-        "env_vars": {**own, **variables},
+        "env_vars": {**own, **sent.variables},
     }
-    about = {"name": name, "out": out, "version": __version__}
+    about = {"name": sent.name, "out": sent.out, "version": __version__}
     # Without `exec` the signal that stops the job would reach a shell first.
-    run = ["exec", "python", "-m", "freqbench", "run", job, "--address", "auto", "--engine", "ray", "--out", out]
+    run = ["exec", "python", "-m", "freqbench", "run", job, "--address", "auto", "--engine", "ray", "--out", sent.out]
     facts = {
-        "--submission-id": job_id,
+        "--submission-id": sent.job_id,
         "--metadata-json": json.dumps(about),
         "--runtime-env-json": json.dumps(runtime_env),
     }
-    return [*(word for pair in facts.items() for word in pair), "--", *run, *options]
+    return [*(word for pair in facts.items() for word in pair), "--", *run, *sent.options]
 
 
 def hint(head: Dashboard) -> str:

@@ -106,7 +106,7 @@ def test_the_attack_follows_the_sources_own_clean_prediction(out: Path, scans: P
 
 
 def test_each_model_predicts_a_clean_volume_once(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = noted(monkeypatch, memory, "segment", lambda model, image, *_: f"{model.name} {float(image.sum())}")
+    seen = noted(monkeypatch, memory, "segment", lambda model, case, *_: f"{model.name} {float(case.image.sum())}")
     outcomes = run_all(job(datasets=[data(scans, cases=1)], attacks=[FGSM]))
     assert not any(outcome.failed for outcome in outcomes)
     assert (len(seen), set(Counter(seen).values())) == (2 * 3, {1})  # clean, and the volumes of both sources

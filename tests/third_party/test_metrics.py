@@ -160,7 +160,7 @@ def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp
     out, to, data = tmp_path / "out", tmp_path / "to", folder(tmp_path / "data")
     grid = expanded({**CONTENT, "datasets": [data], "score_on": "file"})[1]
     quiet = Console(file=io.StringIO())
-    run.execute(grid, str(out), quiet, "serial")
+    run.execute(grid, str(out), quiet, run.RunOptions(engine="serial"))
     for each in export.export(grid, str(out), str(to), quiet):
         if each.cell_id:  # none of the clean volume
             put(tmp_path / "tool" / each.path, case()[1], AFFINE)
@@ -176,7 +176,8 @@ def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp
 
 def test_a_rehearsal_and_each_shard_have_the_metric(site: Path, tmp_path: Path) -> None:
     spec = shrink_job(expanded(CONTENT)[0])
-    run.execute(expand(spec).shard(Shard.parse("1/1")), str(tmp_path / "out"), Console(file=io.StringIO()), "serial")
+    grid, quiet = expand(spec).shard(Shard.parse("1/1")), Console(file=io.StringIO())
+    run.execute(grid, str(tmp_path / "out"), quiet, run.RunOptions(engine="serial"))
     assert values(row_of(tmp_path / "out")).keys() == {"share", "share_clean"}
 
 
