@@ -29,15 +29,15 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 2901,  # compiled.py: functions that a GPU compiles
         "pipelines": 1429,  # a Compose whole: keys, label, laziness
         "remote": 363,
-        "reporting": 7534,  # an attack that did nothing is said
+        "reporting": 7090,  # an attack that did nothing is said
         "results": 2129,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 4022,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4046,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
-        "audit": 2643,  # as in the package
+        "audit": 2641,  # as in the package
         "cli": 2412,  # eight roads
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
@@ -51,16 +51,16 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1662,  # compiled.py: functions that a GPU compiles
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
         "remote": 496,
-        "reporting": 6524,  # an attack that did nothing is said
+        "reporting": 6501,  # an attack that did nothing is said
         "results": 1361,  # as in the package
         "security": 1706,  # bombs in the classes of rows
-        "third_party": 949,
+        "third_party": 948,
         "tools": 6217,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62976, "tests": 66610}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62532, "tests": 66608}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
