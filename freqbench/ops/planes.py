@@ -91,21 +91,3 @@ def visible_words(full: float) -> str:
     No change is called invisible: the eye, the display and the anatomy decide on the others.
     """
     return "visible change" if full > VISIBLE else ""
-
-
-def radial_spectrum(change: Array, bins: int = 24) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    r"""Returns the change's amplitude by frequency, over all directions, from the volume's orthonormal DCT-II.
-
-    Coefficient k has the frequency :math:`f = \sqrt{\sum_a (k_a / 2 N_a)^2}` in cycles per voxel, below
-    :math:`\sqrt{3}/2`; a bin's amplitude is the root mean square of its coefficients. White noise of standard deviation
-    s is flat at s. Returns the middles of the bins (of equal width) that hold a coefficient, and their amplitudes.
-    """
-    power = np.square(scipy.fft.dctn(np.asarray(change, np.float32), norm="ortho"), dtype=np.float64)
-    squares = [np.square(np.arange(size) / (2 * size)) for size in change.shape]
-    frequency = np.sqrt(squares[0][:, None, None] + squares[1][:, None] + squares[2])
-    edge = np.sqrt(3) / 2
-    index = np.minimum((frequency / edge * bins).astype(int), bins - 1).ravel()
-    counts = np.bincount(index, minlength=bins)
-    sums = np.bincount(index, weights=power.ravel(), minlength=bins)
-    held = counts > 0
-    return ((np.arange(bins) + 0.5) * edge / bins)[held], np.sqrt(sums[held] / counts[held])

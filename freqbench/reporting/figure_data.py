@@ -25,13 +25,8 @@ DISTANCES: Mapping[str, str] = {
     "lpips_body": "LPIPS distance inside the body",
     "l2_body": "L2 of the change inside the body (intensity)",
 }
-BANDS = ("energy_low", "energy_middle", "energy_high")
 SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean")
-NUMBERS = (
-    *SCORES,
-    *("ssim_body", "lpips_body", "l2_body", *BANDS, "seam_energy"),
-    *("budget", "attack_seconds", "num_forwards", "num_backwards", "smallest_linf", "smallest_l2"),
-)
+NUMBERS = (*SCORES, "ssim_body", "lpips_body", "l2_body", "budget", "smallest_linf", "smallest_l2")
 _ORDER = ["threat_model", "attack", "budget", "label"]
 
 
@@ -71,7 +66,7 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The same rows with `family` (the label without its budget), all DSC and `ssim_body` x100, `drop` of foreground
-        DSC in points, `budget` x255 where it is an intensity, and `passes` (forward and backward).
+        DSC in points, and `budget` x255 where it is an intensity.
     """
     frame = current(records)
     frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
@@ -83,7 +78,6 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
         family=families(frame).astype("category"),
         drop=percent["dsc_foreground_clean"] - percent["dsc_foreground"],
         budget=frame["budget"].where(~is_intensity, 255 * frame["budget"]),
-        passes=frame["num_forwards"] + frame["num_backwards"],
         is_white_box=is_white_box(frame),
     )
 
@@ -234,10 +228,3 @@ def smallest_sizes(rows: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(
         ["target_model", "label"], key=lambda column: column.map(lambda text: order.get(text, text))
     )
-
-
-def pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns `clean` and `attacked` foreground DSC of each `label` and `case_key`, means over seeds; by `clean`."""
-    groups = rows[rows["drop"].notna()].groupby(["label", "case_key"], observed=True, as_index=False)
-    table = plain(groups.agg(clean=("dsc_foreground_clean", "mean"), attacked=("dsc_foreground", "mean")))
-    return table.sort_values(["clean", "case_key"], kind="stable", ignore_index=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from freqbench.ops import planes
-from freqbench.ops.planes import AXIAL, busiest, class_places, error_box, plane, radial_spectrum, span
+from freqbench.ops.planes import AXIAL, busiest, class_places, error_box, plane, span
 
 SHAPE = (4, 5, 6)
 
@@ -53,19 +53,3 @@ def test_a_class_s_number_lies_inside_its_largest_part() -> None:
 def test_the_scale_is_above_nothing() -> None:
     assert span([np.zeros(9)]) == 1
     assert span([np.full(9, -0.5), np.zeros(9)]) == pytest.approx(0.5)
-
-
-def test_white_noise_has_a_flat_spectrum() -> None:
-    change = 0.1 * np.random.default_rng(0).standard_normal((40, 36, 32))
-    frequencies, amplitudes = radial_spectrum(change, 8)
-    assert frequencies[:2] == pytest.approx(np.sqrt(3) / 2 * np.array([0.5, 1.5]) / 8)
-    np.testing.assert_allclose(amplitudes[1:], 0.1, rtol=0.05)
-
-
-def test_a_shift_is_all_in_the_lowest_bin() -> None:
-    """A shift by c has one coefficient, c times the root of the number of voxels."""
-    change = np.full((8, 8, 8), 0.25)
-    _, amplitudes = radial_spectrum(change, 4)
-    squares = np.add.outer(np.add.outer(np.arange(8) ** 2, np.arange(8) ** 2), np.arange(8) ** 2) / 256
-    count = int((np.sqrt(squares) < np.sqrt(3) / 8).sum())
-    assert amplitudes == pytest.approx([0.25 * np.sqrt(512 / count), 0, 0, 0], abs=1e-6)

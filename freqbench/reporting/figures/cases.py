@@ -34,7 +34,6 @@ from freqbench.results import glimpses, volumes
 NO_VOLUMES = "no volumes are saved: run the job with save_adversarial: nifti"
 NO_PREDICTIONS = "its volumes have no predictions on the source's grid beside them"
 MOST_COLUMNS = 6
-MOST_CHANGES = 15
 DIVERGING = "PuOr"  # told apart by colour-blind eyes, and in grey by its purple, which is darker than its orange
 ERROR = "#e69f00"
 OPACITY = 0.65
@@ -112,46 +111,6 @@ def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
         return figure
 
     return _figures(attack_rows, MOST_COLUMNS, draw)
-
-
-def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws the changes of all attacks side by side, in the same slice and on one scale, which the bar states."""
-    case, attack_rows = _one_case(_saved_rows(material, rows), material)
-
-    def draw(some: Rows) -> Figure:
-        by_label = _read(material, some)
-        index = busiest([each.change for each in by_label.values()], AXIAL)
-        ratio = aspect(next(iter(by_label.values())).spacing, AXIAL)
-        seen = [plane(each.change, AXIAL, index) for each in by_label.values()]
-        most = 255 * planes.span(seen)
-        across = min(len(seen), 5)
-        titles = [each.name(heading(label, 18)) for label, each in by_label.items()]
-        lines = 1 + max(title.count("\n") for title in titles)
-        figure, axes = _grid(len(seen), across, seen[0].shape, ratio, 0.1 + 0.1 * lines)
-        for axis, title, change in zip(axes.flat[: len(seen)], titles, seen, strict=True):
-            image = _frame(axis).imshow(255 * change, cmap=DIVERGING, vmin=-most, vmax=most, aspect=ratio)
-            axis.set_title(title, fontsize=6)
-        bar = figure.colorbar(image, ax=axes, location="bottom", fraction=0.06, pad=0.03, aspect=50, extend="both")
-        bar.set_label("change (1/255)")
-        one_scale = f"one scale: ±{most:.3g}/255"
-        _title(figure, f"{dataset}: {model}, case {case}", index, by_label.values(), one_scale)
-        return figure
-
-    return _figures(attack_rows, MOST_CHANGES, draw)
-
-
-def spectrum(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws radial spectra of the changes."""
-    case, attack_rows = _one_case(_saved_rows(material, rows), material)
-
-    def draw(some: Rows) -> Figure:
-        spectra = {}
-        for row in some:  # one volume at a time
-            (saved,) = _read(material, [row]).values()
-            spectra[row["label"]] = planes.radial_spectrum(saved.change)
-        return curves.spectrum_figure(spectra, f"{dataset}: {model}, case {case}", material.styles)
-
-    return _figures(attack_rows, curves.MOST_LINES, draw)
 
 
 def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
@@ -236,52 +195,6 @@ def glimpse(path: str, names: Mapping[str, str]) -> Image.Image | None:
     stream = io.BytesIO()
     figure.savefig(stream)
     return Image.open(stream).convert("RGB")
-
-
-def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
-    """Draws two models under one attack on one case, the saved case in which their drops are furthest apart.
-
-    By model, attacked by its own gradients: its prediction on the clean volume, the adversarial volume, and its
-    prediction there, with a box at the largest error.
-    """
-    saved = _saved_rows(material, rows[rows["is_white_box"]]).sort_values("drop", kind="stable")
-    groups = saved.astype({"label": str, "case_id": str}).groupby(["label", "case_id"])
-    gaps = groups["drop"].agg(lambda drops: drops.iloc[-1] - drops.iloc[0])[groups["source_model"].nunique() > 1]
-    if gaps.dropna().empty:
-        yield NO_VOLUMES if saved.empty else "no case was attacked on two models in the same way"
-        return
-    label, case = gaps.index[int(np.argmax(gaps.fillna(-1)))]
-
-    def draw(both: Rows) -> Figure:
-        by_model: dict[str, CaseVolumes] = {}
-        for row in both:
-            model = _target(row["source_model"])
-            by_model[model] = _read(material, [row], model)[label]
-        if len({each.label.shape for each in by_model.values()}) > 1:
-            raise UserError("the two models see volumes on different grids")
-        if len(by_model) < 2:
-            raise UserError(NO_PREDICTIONS)
-        first = next(iter(by_model.values()))
-        index = busiest([each.predictions[model][1] != each.label for model, each in by_model.items()], AXIAL)
-        ratio, truth = aspect(first.spacing, AXIAL), plane(first.label, AXIAL, index)
-        legend_masks = [truth]
-        figure, axes = _grid(4 * len(by_model), 4, truth.shape, ratio, 0.05)
-        for cells, (model, each) in zip(axes, by_model.items(), strict=True):
-            clean, adversarial = plane(each.clean, AXIAL, index), plane(each.adversarial, AXIAL, index)
-            before, after = (plane(mask, AXIAL, index) for mask in each.predictions[model])
-            legend_masks += [before, after]
-            images = zip((clean, clean, adversarial, adversarial), (truth, before, None, after), strict=True)
-            for axis, (image, mask) in zip(cells, images, strict=True):
-                _show(axis, image, ratio, mask, None if mask is None else error_box(mask, truth), first.regions)
-            cells[0].set_ylabel(each.name(plain(model, 24)))
-        texts = ("label", "prediction, clean", "adversarial", "prediction, adversarial")
-        for axis, text in zip(axes[0], texts, strict=True):
-            axis.set_title(text)
-        _title(figure, f"{dataset}: {label}, case {case}", index, by_model.values(), "box: the largest error")
-        _classes(figure, legend_masks, _class_names(material, both), first.regions)
-        return figure
-
-    yield from _figures(groups.get_group((label, case)).iloc[[-1, 0]].to_dict("records"), 2, draw)
 
 
 def read_volumes(root: str, folder: str) -> CaseVolumes:

@@ -1,4 +1,4 @@
-"""Draws heat maps with their numbers written in, cases as pairs of dots, and natural beside adversarial robustness."""
+"""Draws heat maps with their numbers written in, and networks beside each other: worst case, corruptions, ejection."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from freqbench.analysis.ejection import REDUCED, fractions, furthest
@@ -26,11 +25,10 @@ from freqbench.reporting.figures.style import COLUMN, DROP, GREY, GRID, PAGE, SC
 from freqbench.reporting.views.natural import GROUPS, NaturalComparison, compare_models
 
 SEQUENTIAL = "cividis"  # made for colour-blind eyes; its lightness rises evenly, so that it reads in grey
-MOST_PAIRS = 14
 MOST_MATRICES = 12
 LOOSE: dict[str, Any] = {"linestyle": "none", "zorder": 3}
 _NOTHING = "#ffffff"
-_ATTACKED, _CLEAN = OKABE_ITO[1:3]
+_FRAME = OKABE_ITO[1]
 
 
 def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
@@ -58,7 +56,7 @@ def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
             for row, source in enumerate(matrix.index):
                 for column in np.flatnonzero(matrix.columns == source):
                     place = (column - 0.5, row - 0.5)
-                    axis.add_patch(Rectangle(place, 1, 1, fill=False, ec=_ATTACKED, lw=1.4, zorder=4))
+                    axis.add_patch(Rectangle(place, 1, 1, fill=False, ec=_FRAME, lw=1.4, zorder=4))
             _ticks(axis, [plain(name, 16) for name in matrix.index], [plain(name, 16) for name in matrix.columns])
         _bar(figure, image, axes)
         figure.supylabel("source of the volumes", fontsize=7)
@@ -118,40 +116,6 @@ def _bar(figure: Figure, image: AxesImage, axes: npt.NDArray[np.object_], label:
     bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=25)
     bar.set_label(label)
     bar.outline.set_linewidth(0.5)
-
-
-def pairs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws every case under every attack: a ring for its clean foreground DSC, a dot for the attacked one, joined.
-
-    Cases of an attack are ordered by their clean DSC, the highest on top; the bar is the mean over cases.
-    """
-    table = figure_data.pairs(rows)
-    if table.empty:
-        yield "no case has a DSC on both volumes"
-    for labels in chunks([label for label in material.places["label"] if label in set(table["label"])], MOST_PAIRS):
-        counts = table.loc[table["label"].isin(labels), "label"].value_counts()
-        most = int(counts.max())
-        figure, axis = style.listing(labels, 1.0 + len(labels) * min(0.6, 0.14 + 0.02 * most))
-        dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "mew": 0.6, "ms": max(1.0, min(3.0, 25 / most))}
-        for place, label in enumerate(labels):
-            cases = table[table["label"] == label]
-            height = place + (np.linspace(0.34, -0.34, len(cases)) if len(cases) > 1 else np.zeros(1))
-            axis.hlines(height, cases["attacked"], cases["clean"], color=GREY, linewidth=0.6, zorder=1)
-            axis.plot(cases["clean"], height, mfc="white", mec=_CLEAN, **dots)
-            axis.plot(cases["attacked"], height, color=_ATTACKED, **dots)
-            axis.vlines(cases["attacked"].mean(), place - 0.42, place + 0.42, color="black", linewidth=1.0, zorder=3)
-        axis.hlines(np.arange(1, len(labels)) - 0.5, *axis.get_xlim(), color=GRID["color"], linewidth=0.5, zorder=0)
-        axis.margins(x=0.02)
-        axis.set_xlabel(SCORE)
-        figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 40)}, {count_text(counts.tolist())}")
-        axis.grid(axis="x", **GRID)
-        handles = [
-            Line2D([], [], linestyle="none", marker="o", mfc="white", mec=_CLEAN),
-            Line2D([], [], linestyle="none", marker="o", color=_ATTACKED),
-            Line2D([], [], linestyle="none", marker="|", color="black", markersize=7),
-        ]
-        style.legend(figure, handles, ["clean", "attacked", "mean attacked"])
-        yield figure
 
 
 def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:

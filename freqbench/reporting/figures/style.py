@@ -20,7 +20,6 @@ from freqbench.reporting.colors import SeriesStyle
 
 COLUMN = 3.4  # inches: one of a paper's two columns
 PAGE = 7.1  # both
-MIDDLE = 5.0  # where a column leaves too little beside long names
 LONGEST = 44  # letters of a label; a longer one loses its middle
 SCORE = "DSC fg (%)"
 DROP = "DSC fg drop (points)"
@@ -134,15 +133,6 @@ def heading(text: object, width: int) -> str:
     'vafa q_max=20\\nblock=8\\ncontrol=random'
     """
     return "\n".join(plain(line, width + 6) for line in wrap(printable(str(text)), width, break_long_words=False))
-
-
-def listing(names: Sequence[str], height: float) -> tuple[Figure, Axes]:
-    """Makes a figure with one named row per name, the first on top: a column wide, or wider where names are long."""
-    figure = new_figure(COLUMN if max(map(len, names)) <= 24 else MIDDLE, height)
-    axis = figure.subplots()
-    axis.set_yticks(range(len(names)), [plain(name) for name in names])
-    axis.set_ylim(len(names) - 0.5, -0.5)
-    return figure, axis
 
 
 def count_text(numbers: Sequence[int]) -> str:
