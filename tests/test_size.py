@@ -26,10 +26,10 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "job": 2819,  # what a clean number rests on
         "metrics": 1591,  # agreement.py: how two maps differ
         "models": 8793,  # names before numbers, inferers, files beside commands
-        "ops": 2883,  # compiled.py: functions that a GPU compiles
+        "ops": 2865,  # compiled.py: functions that a GPU compiles
         "pipelines": 1429,  # a Compose whole: keys, label, laziness
         "remote": 363,
-        "reporting": 6859,  # an attack that did nothing is said
+        "reporting": 6722,  # an attack that did nothing is said
         "results": 2129,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
@@ -48,10 +48,10 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "job": 2188,  # a line for each key of a job
         "metrics": 1284,  # weights are checked when read
         "models": 8225,  # inferers by class and arguments
-        "ops": 1646,  # compiled.py: functions that a GPU compiles
+        "ops": 1635,  # compiled.py: functions that a GPU compiles
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
         "remote": 496,
-        "reporting": 6494,  # an attack that did nothing is said
+        "reporting": 6477,  # an attack that did nothing is said
         "results": 1361,  # as in the package
         "security": 1706,  # bombs in the classes of rows
         "third_party": 948,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62283, "tests": 66585}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62128, "tests": 66557}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

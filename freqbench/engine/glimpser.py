@@ -117,7 +117,7 @@ def axial_slice(
         return plane(volume.numpy(), AXIAL, index)
 
     clean, attacked = (axial_plane(volume[channel]) for volume in (case.image, adversarial))
-    full = span([attacked - clean])
+    full = span(attacked - clean)
     steps = NO_CHANGE + STEPS * ((attacked - clean) / full).clip(-1, 1)
     height, width = (max(1, round(side * min(1, SIDE / max(clean.shape)))) for side in clean.shape)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from freqbench.analysis.frames import class_drops, plain
+from freqbench.analysis.frames import plain
 from freqbench.analysis.groups import LIMITS, is_minimal, is_white_box
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, families
 from freqbench.analysis.statistics import mean_intervals
@@ -199,18 +199,6 @@ def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
     attacked = set(rows.loc[~rows["is_white_box"] & rows["drop"].notna(), "label"])
     return {label: matrix for label, matrix in matrices.items() if label in attacked}
-
-
-def organs(rows: pd.DataFrame, classes: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Returns the mean drop of Dice in points, attack x foreground class (class_index, class_name), NaN where no case
-    has the class; and the number of cases that have each class. `rows` are of one dataset and model, `classes` of
-    any."""
-    drops = class_drops(rows, classes, ["label"]).dropna(subset="drop")
-    joined = drops.astype(dict.fromkeys(("case_key", "class_name", "label"), str))
-    parts = ["class_index", "class_name"]
-    matrix = joined.groupby(["label", *parts])["drop"].mean().unstack(parts).sort_index(axis=1)
-    cases = joined.groupby(parts)["case_key"].nunique().reindex(matrix.columns)
-    return matrix.reindex([label for label in places(rows, "label") if label in matrix.index]), cases
 
 
 def smallest_sizes(rows: pd.DataFrame) -> pd.DataFrame:

@@ -226,7 +226,7 @@ def test_a_table_may_go_to_a_file_and_a_spreadsheet_holds_the_rows_of_the_csv(ou
 def test_pictures_are_files_and_those_that_cannot_be_have_a_reason(
     out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "FIGURES", {name: figures.FIGURES[name] for name in ("organs", "attacks")})
+    monkeypatch.setattr(figures, "FIGURES", {name: figures.FIGURES[name] for name in ("transfer", "case")})
     said = called("report", out, "--figures", str(tmp_path / "pictures"))
     assert {path.suffix for path in (tmp_path / "pictures").iterdir()} == {".pdf", ".png"}
     assert ": no volumes are saved" in said

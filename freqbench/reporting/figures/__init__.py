@@ -50,11 +50,9 @@ FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
     "factors": _each(curves.factors, *MODEL),
     "smallest": _each(curves.smallest, *MODEL),
     "transfer": _each(maps.transfer, *DATASET),
-    "organs": _each(maps.organs, *MODEL),
     "natural": _each(maps.natural, *DATASET),
     "worst": _each(maps.worst, *DATASET),
     "ejection": _each(maps.ejection, *DATASET),
-    "attacks": _each(cases.attacks, *MODEL),
     "case": _each(cases.full, *MODEL),
 }
 

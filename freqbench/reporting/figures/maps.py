@@ -17,7 +17,7 @@ from freqbench.analysis.ejection import REDUCED, fractions, furthest
 from freqbench.analysis.groups import points
 from freqbench.analysis.labels import INTENSITY_PARAMETERS
 from freqbench.reporting import figure_data
-from freqbench.reporting.colors import OKABE_ITO, class_color, series_style
+from freqbench.reporting.colors import OKABE_ITO, series_style
 from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import style
 from freqbench.reporting.figures.curves import MOST_LISTED, Styles, chunks
@@ -61,29 +61,6 @@ def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
         _bar(figure, image, axes)
         figure.supylabel("source of the volumes", fontsize=7)
         figure.suptitle(f"{plain(dataset, 60)}, {count_text(counts)}; columns: targets; frames: white-box")
-        yield figure
-
-
-def organs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws attack x class: mean drop of the class's Dice in points."""
-    drops, cases = figure_data.organs(rows, material.classes)
-    if drops.empty:
-        yield "no Dice of single classes is stored"
-        return
-    indices, names = (drops.columns.get_level_values(level) for level in (0, 1))
-    texts = [f"{plain(name, 24)} ({n:.0f})" for name, n in zip(names, cases, strict=True)]
-    for some in chunks(list(drops.index), MOST_LISTED):
-        matrix = drops.loc[list(some)]
-        figure = style.new_figure(min(PAGE, max(COLUMN, 2.4 + 0.36 * matrix.shape[1])), 1.7 + 0.18 * len(matrix))
-        axis = figure.subplots()
-        values = matrix.to_numpy(float)
-        image = _heat(axis, values, _scale([values]))
-        _ticks(axis, [plain(label) for label in matrix.index], texts)
-        for column, index in enumerate(indices):
-            swatch: dict[str, Any] = {"color": class_color(int(index)), "lw": 0, "clip_on": False, "zorder": 4}
-            axis.add_patch(Rectangle((column - 0.4, -1.05), 0.8, 0.4, **swatch))
-        _bar(figure, image, np.array([axis]), "Dice drop (points)")
-        figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 70)}; class (n cases with it)")
         yield figure
 
 

@@ -149,18 +149,6 @@ def test_transfers_are_mean_drops_and_keep_what_was_not_scored_empty() -> None:
     np.testing.assert_allclose(matrix.to_numpy(), [[70, 20], [np.nan, 40]])
 
 
-def test_organs_leave_the_background_and_undefined_classes_out() -> None:
-    rows = [row(case=case) for case in (0, 1)]
-    values = {0: [(0.9, 1.0), (0.5, 0.9), (0.4, 0.6)], 1: [(0.9, 1.0), (0.3, 0.9), (float("nan"), float("nan"))]}
-    frame = classes(
-        *((rows[case], dict(zip(("air", "liver", "spleen"), values[case], strict=True))) for case in values)
-    )
-    matrix, cases = figure_data.organs(shown_rows(records(*rows)), frame)
-    assert list(matrix.columns) == [(1, "liver"), (2, "spleen")]
-    np.testing.assert_allclose(matrix.to_numpy(), [[50, 20]])
-    assert list(cases) == [2, 1]
-
-
 def test_means_come_in_the_order_of_places() -> None:
     rows = records(row(case=0, l2_body=2.0), row(case=1, l2_body=4.0), row("vafa", l2_body=9.0))
     table = figure_data.means(shown_rows(rows), ["l2_body"])

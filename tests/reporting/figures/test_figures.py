@@ -27,7 +27,7 @@ from freqbench.results import Store
 from freqbench.results.volumes import whole
 
 SMOKE = ("budget", "transfer", "natural")  # panels, matrices, a listing
-OTHERS = ("tradeoff", "distance", "organs")
+OTHERS = ("tradeoff", "distance")
 MISSING = {
     "budget": "no attack was run with several budgets",
     "smallest": "no attack found a smallest change",
@@ -35,7 +35,6 @@ MISSING = {
     "ejection": "no patient has a left ventricle in two cases",
 }
 OF_DATASET = ("transfer", "natural", "worst", "ejection")
-CASES = ("attacks", "case")
 UNTRUSTED = ("<script>alert(1)</script>", "../../etc", "$x_{", "_hidden", "a\nb\x1b[31m", "n" * 300, "=1+1")
 
 
@@ -80,8 +79,8 @@ def test_the_case_in_full_is_that_of_the_largest_drop(material: Material) -> Non
 
 @pytest.mark.integration
 def test_a_reference_that_is_the_clean_prediction_is_shown_once(material: Material) -> None:
-    rows = cases._saved_rows(material, material.rows[material.rows["source_model"] == "a"])
-    (saved,) = cases._read(material, rows.iloc[:1].to_dict("records"), "a").values()
+    folder = next(path for (cell, _), path in material.folders.items() if f"-a-{cell}/" in path)
+    saved = read_volumes(str(material.root), folder)
     clean = saved.predictions["a"][0]
     for label, first in ((1 - clean.clip(0, 1), "label"), (clean, "prediction, clean")):
         figure = cases.draw_case(replace(saved, label=label), "a", "title", {})
@@ -124,16 +123,13 @@ def test_the_trade_off_tells_both_scopes_of_an_attack() -> None:
 
 
 def test_a_figure_that_cannot_be_drawn_has_a_reason(only: Callable[..., None], tmp_path: Path) -> None:
-    only("distance", "organs", "natural", *CASES)
+    only("distance", "natural", "case")
     written = write_figures(records(row(dsc=0.5, dsc_clean=0.9, l2_body=3.0)), classes(), None, str(tmp_path))
-    for name in CASES:
-        (reason,) = [text for of, text in written.reasons.items() if of.startswith(f"{name}: phantom")]
-        assert reason == "no volumes are saved: run the job with save_adversarial: nifti"
-    assert written.reasons["organs: phantom, unet"] == "no Dice of single classes is stored"
+    assert written.reasons["case: phantom, unet"] == "no volumes are saved: run the job with save_adversarial: nifti"
     assert written.reasons["natural: phantom"].startswith("no model was both corrupted and attacked")
     assert [Path(path).name for path in written.paths] == ["distance-phantom-unet.pdf", "distance-phantom-unet.png"]
     failed = write_figures(records(row(status="failed", error="died")), classes(), None, str(tmp_path))
-    assert (failed.paths, set(failed.reasons)) == ((), {"distance", "organs", "natural", *CASES})
+    assert (failed.paths, set(failed.reasons)) == ((), {"distance", "natural", "case"})
 
 
 def test_a_damaged_volume_costs_its_own_figure_only(material: Material) -> None:
@@ -141,7 +137,7 @@ def test_a_damaged_volume_costs_its_own_figure_only(material: Material) -> None:
     content = damaged.read_bytes()
     damaged.write_bytes(content[: len(content) // 2])
     try:
-        drawn = dict(FIGURES["attacks"](material))
+        drawn = dict(FIGURES["case"](replace(material, rows=material.rows[material.rows["attack"] == "fgsm"])))
     finally:
         damaged.write_bytes(content)
     assert "clean.nii.gz" in str(drawn["phantom", "a"])
@@ -291,11 +287,10 @@ def test_a_change_of_more_than_16_grey_levels_is_called_visible(steps: int, word
 
 
 @pytest.mark.integration
-def test_each_figure_of_anatomy_states_the_window_of_its_dataset(material: Material) -> None:
-    for name in CASES:
-        figure = next(iter(FIGURES[name](material)))[1]
-        assert isinstance(figure, Figure)
-        assert "mm, grey from -175 to 250 in the unit of the file" in figure.get_suptitle(), name
+def test_a_figure_of_anatomy_states_the_window_of_its_dataset(material: Material) -> None:
+    figure = next(iter(FIGURES["case"](material)))[1]
+    assert isinstance(figure, Figure)
+    assert "mm, grey from -175 to 250 in the unit of the file" in figure.get_suptitle()
 
 
 def test_folders_are_known_by_cell_and_case_unless_torn(folder: Path) -> None:
