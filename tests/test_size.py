@@ -18,7 +18,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "api": 1372,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4759,  # unstated.py: settings found by a network's own predictions; references in the file's grid
-        "cli": 2359,  # run --fresh
+        "cli": 2361,  # run --fresh
         "core": 3685,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
         "data": 6904,  # witnesses.py: a network's own predictions; own classes keep their volumes
         "engine": 4915,  # clean predictions come first and are judged; witness.py
@@ -29,7 +29,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 2865,  # compiled.py: functions that a GPU compiles
         "pipelines": 1429,  # a Compose whole: keys, label, laziness
         "remote": 363,
-        "reporting": 6722,  # an attack that did nothing is said
+        "reporting": 6634,  # an attack that did nothing is said
         "results": 2129,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
@@ -37,7 +37,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         ".": 4046,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
-        "audit": 2641,  # as in the package
+        "audit": 2640,  # as in the package
         "cli": 2412,  # eight roads
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
@@ -51,7 +51,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1635,  # compiled.py: functions that a GPU compiles
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
         "remote": 496,
-        "reporting": 6477,  # an attack that did nothing is said
+        "reporting": 6426,  # an attack that did nothing is said
         "results": 1361,  # as in the package
         "security": 1706,  # bombs in the classes of rows
         "third_party": 948,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62128, "tests": 66557}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62042, "tests": 66505}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -83,7 +83,9 @@ def report(
     elif figures:
         with common.print_warnings():
             _write_figures(common.unique(outs), figures)
-    elif format == "html" and not table:
+    elif format == "html":
+        if table:
+            raise UserError("report: --format html: expected no --table, as html is the page: take md, csv or latex")
         with common.print_warnings():
             write_page(common.unique(outs), to, volumes, yes)
     else:

@@ -17,7 +17,6 @@ from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import case_minima, comparable, current
 from freqbench.core.documents import object_of
 from freqbench.core.files import storage
-from freqbench.reporting.colors import SeriesStyle, series_style
 from freqbench.results import volumes
 
 DISTANCES: Mapping[str, str] = {
@@ -43,16 +42,6 @@ class Material:
     def places(self) -> dict[str, dict[str, int]]:
         """`places` of each column."""
         return {column: places(self.rows, column) for column in ("label", "family", "threat_model")}
-
-    @cached_property
-    def styles(self) -> dict[str, SeriesStyle]:
-        """Style of each attack: the colour of its family, and its own marker and dash."""
-        pairs = self.rows[["label", "family"]].drop_duplicates().astype(str)
-        family_of = dict(pairs.itertuples(index=False, name=None))
-        return {
-            label: series_style(place)._replace(color=series_style(self.places["family"][family_of[label]]).color)
-            for label, place in self.places["label"].items()
-        }
 
     @cached_property
     def folders(self) -> Mapping[tuple[str, str], str]:

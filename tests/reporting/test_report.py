@@ -237,6 +237,8 @@ def test_bad_wishes_are_refused_in_one_line(out: str, tmp_path: Path) -> None:
         (("report", out, "--figures", str(tmp_path), "--table", "budget"), "--figures: expected no other option"),
         (("report", out, "--to", str(tmp_path)), "--to: expected a file, got"),
         (("report", out, "--volumes"), "expected --format html without --table"),
+        (("report", out, "--format", "html", "--table", "budget"), "expected no --table, as html is the page"),
+        (("compare", out, out, "--format", "html"), "unknown format 'html'"),
         (("compare", out, str(tmp_path / "none")), "expected a result store, found no such file"),
     ):
         with pytest.raises(UserError, match=text) as caught:
