@@ -1,6 +1,6 @@
 """Draws points and lines: one series per attack, told apart by colour, marker and dash."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,7 +112,8 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
         return
     styles, kinds = _styles(material, table, "family"), _styles(material, table, "threat_model")
     # Names in full: a scope often stands in the middle of one.
-    texts = [*(f"threat model {plain(kind)}" for kind in kinds), *_numbered_texts(styles, 80), "clean"]
+    texts = [f"threat model {plain(kind)}" for kind in kinds]
+    texts += [*(f"{number} {plain(name, 80)}" for number, name in enumerate(styles, 1)), "clean"]
     figure = style.new_figure(style.PAGE, 2.5 + 0.14 * len(texts) / style.legend_columns(texts, style.PAGE))
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=True):
@@ -134,10 +135,6 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     handles.append(Line2D([], [], color=GREY, linestyle="dotted"))
     legend(figure, handles, texts)
     yield figure
-
-
-def _numbered_texts(names: Iterable[str], longest: int = style.LONGEST) -> list[str]:
-    return [f"{number} {plain(name, longest)}" for number, name in enumerate(names, 1)]
 
 
 def _draw_numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, series: SeriesStyle, marker: str) -> None:

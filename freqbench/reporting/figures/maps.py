@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -37,7 +36,8 @@ def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
     if not matrices:
         yield "no attack was scored on another model than its source"
         return
-    norm = _scale([matrix.to_numpy(float) for matrix in matrices.values()])
+    drops = np.concatenate([[0.0], *(matrix.to_numpy(float).ravel() for matrix in matrices.values())])
+    norm = Normalize(np.nanmin(drops), np.nanmax(drops) or 1)  # from 0, or below it where an attack helped
     counts = rows.groupby(["label", "source_model", "target_model"], observed=True)["case_key"].nunique().tolist()
     for some in chunks(list(matrices.items()), MOST_MATRICES):
         high, wide = some[0][1].shape
@@ -51,28 +51,23 @@ def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
         for axis in axes.flat[len(some) - across : len(some)]:
             axis.tick_params(labelbottom=True)  # some have no axes below them
         for axis, (label, matrix) in zip(axes.flat[: len(some)], some, strict=True):
-            image = _heat(axis, matrix.to_numpy(float), norm)
+            image = _heat(axis, matrix, norm)
             axis.set_title(style.heading(label, 8 * wide + 4), fontsize=6)
             for row, source in enumerate(matrix.index):
                 for column in np.flatnonzero(matrix.columns == source):
                     place = (column - 0.5, row - 0.5)
                     axis.add_patch(Rectangle(place, 1, 1, fill=False, ec=_FRAME, lw=1.4, zorder=4))
-            _ticks(axis, [plain(name, 16) for name in matrix.index], [plain(name, 16) for name in matrix.columns])
-        _bar(figure, image, axes)
+        bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=25)
+        bar.set_label(DROP)
+        bar.outline.set_linewidth(0.5)
         figure.supylabel("source of the volumes", fontsize=7)
         figure.suptitle(f"{plain(dataset, 60)}, {count_text(counts)}; columns: targets; frames: white-box")
         yield figure
 
 
-def _scale(values: Sequence[npt.NDArray[np.float64]]) -> Normalize:
-    """Scales from 0, or from the lowest value where an attack helped, to the highest."""
-    finite = np.concatenate([each[np.isfinite(each)] for each in values])
-    low, high = min(0.0, float(finite.min(initial=0))), float(finite.max(initial=0))
-    return Normalize(low, high if high > low else low + 1)
-
-
-def _heat(axis: Axes, values: npt.NDArray[np.float64], norm: Normalize) -> AxesImage:
-    """Draws cells with their numbers; a cell that was never run is white with a dash."""
+def _heat(axis: Axes, matrix: pd.DataFrame, norm: Normalize) -> AxesImage:
+    """Draws cells with their numbers and the names of rows and columns; a cell that was never run has a dash."""
+    values, (rows, columns) = matrix.to_numpy(float), ([plain(name, 16) for name in names] for names in matrix.axes)
     palette = colormaps[SEQUENTIAL].with_extremes(bad=_NOTHING)
     image = axis.imshow(np.ma.masked_invalid(values), cmap=palette, norm=norm, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
@@ -81,18 +76,9 @@ def _heat(axis: Axes, values: npt.NDArray[np.float64], norm: Normalize) -> AxesI
         axis.text(column, row, text, ha="center", va="center", fontsize=5.5, color="white" if is_dark else "black")
     axis.spines[:].set_visible(True)
     axis.tick_params(length=0)
-    return image
-
-
-def _ticks(axis: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
     axis.set_yticks(range(len(rows)), rows)
     axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
-
-
-def _bar(figure: Figure, image: AxesImage, axes: npt.NDArray[np.object_], label: str = DROP) -> None:
-    bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=25)
-    bar.set_label(label)
-    bar.outline.set_linewidth(0.5)
+    return image
 
 
 def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:

@@ -160,14 +160,8 @@ def line_handle(style: SeriesStyle, **options: Any) -> Line2D:
 
 
 def log_axis(axis: Axes, values: pd.Series) -> None:
-    """Makes an axis logarithmic with plain numbers; where a value is 0, 0 stands left of all others."""
-    if (values == 0).any():
-        axis.set_xscale("symlog", linthresh=1, linscale=0.4)
-        axis.set_xticks([0, *(10.0**power for power in range(int(np.log10(values.max())) + 1))])
-        axis.set_xlim(left=-0.4)
-    else:
-        axis.set_xscale("log")
-        spread = np.log10(values.max() / values[values > 0].min())
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if spread < 2 else (1,)))
+    """Makes an axis of values above 0 logarithmic with plain numbers."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() < 100 * values.min() else (1,)))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.xaxis.set_major_formatter("{x:g}")
