@@ -65,11 +65,11 @@ def attacks(names: Iterable[str]) -> Part:
 def audit(findings: tuple[Finding, ...]) -> Part:
     """Returns the verdict on each model, and the findings."""
 
-    def told(of: Any, *names: str) -> Part:
+    def shared(of: Any, *names: str) -> Part:
         return {name: getattr(of, name) for name in ("dataset", "model", "verdict", "sentence", *names)}
 
-    models = [told(each, "label") for each in verdicts(findings)]
-    shown = [told(each, "check", "subject") | {"should": titled(each.check)} for each in findings]
+    models = [shared(each, "label") for each in verdicts(findings)]
+    shown = [shared(each, "check", "subject") | {"should": titled(each.check)} for each in findings]
     return {"models": models, "findings": shown, "notes": [MODELS, HOW, RUN]}
 
 

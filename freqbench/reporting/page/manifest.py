@@ -131,7 +131,7 @@ def _manifest(
         except (UserError, FileNotFoundError) as fault:
             faults.append(str(fault))
     notes = [f"{len(faults)} saved volumes are left out; the first: {faults[0]}"] if faults else []
-    about = {"kind": "script", "base": f"{FOLDER}/", "colors": class_colors(), "score": FOREGROUND}
+    about = {"base": f"{FOLDER}/", "colors": class_colors(), "score": FOREGROUND}
     return about | {"cases": cases, "regions": regions, "notes": notes}
 
 

@@ -246,7 +246,7 @@ def test_the_lock_file_names_no_host() -> None:
 
 def test_the_page_holds_its_data_and_loads_and_runs_nothing_from_elsewhere() -> None:
     made = data_of(*grid(2, ["a"], ["a"], 2, 2))
-    volumes = {"kind": "script", "cases": []}
+    volumes = {"base": "volumes/", "cases": []}
     page = build_page(made, volumes=volumes)
     embedded = re.search(r'id="freqbench-data">([^<]*)<', page)
     assert embedded

@@ -111,9 +111,9 @@ def test_a_misspelt_read_is_seen(name: str, read: str, misspelt: str) -> None:
 
 
 def faults(data: Mapping[str, Any]) -> list[str]:
-    """What the schema has against data, as a browser gets them."""
-    found = Draft202012Validator(SCHEMA).iter_errors(json.loads(json.dumps(data)))
-    return [f"{each.json_path}: {each.message:.200}" for each in found]
+    """Objections of the schema to data, as a browser gets them."""
+    errors = Draft202012Validator(SCHEMA).iter_errors(json.loads(json.dumps(data)))
+    return [f"{each.json_path}: {each.message:.200}" for each in errors]
 
 
 def test_data_of_every_kind_of_row_have_the_schema() -> None:
