@@ -65,11 +65,11 @@ def attacks(names: Iterable[str]) -> Part:
 def audit(findings: tuple[Finding, ...]) -> Part:
     """Returns the verdict on each model, and the findings."""
 
-    def shared(of: Any, *names: str) -> Part:
-        return {name: getattr(of, name) for name in ("dataset", "model", "verdict", "sentence", *names)}
+    def fields_of(each: Any, *names: str) -> Part:
+        return {name: getattr(each, name) for name in ("dataset", "model", "verdict", "sentence", *names)}
 
-    models = [shared(each, "label") for each in verdicts(findings)]
-    shown = [shared(each, "check", "subject") | {"should": titled(each.check)} for each in findings]
+    models = [fields_of(each, "label") for each in verdicts(findings)]
+    shown = [fields_of(each, "check", "subject") | {"should": titled(each.check)} for each in findings]
     return {"models": models, "findings": shown, "notes": [MODELS, HOW, RUN]}
 
 
