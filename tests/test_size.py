@@ -18,7 +18,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "api": 1375,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4721,  # unstated.py: settings found by a network's own predictions; references in the file's grid
-        "cli": 2362,  # run --fresh
+        "cli": 2364,  # run --fresh
         "core": 3686,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
         "data": 6763,  # witnesses.py: a network's own predictions; own classes keep their volumes
         "engine": 4825,  # clean predictions come first and are judged; witness.py
@@ -26,19 +26,19 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "job": 2822,  # what a clean number rests on
         "metrics": 1591,  # agreement.py: how two maps differ
         "models": 8718,  # names before numbers, inferers, files beside commands
-        "ops": 2908,  # compiled.py: functions that a GPU compiles
+        "ops": 2872,  # compiled.py: functions that a GPU compiles
         "pipelines": 1407,  # a Compose whole: keys, label, laziness
         "remote": 387,
-        "reporting": 7554,  # an attack that did nothing is said
+        "reporting": 6631,  # an attack that did nothing is said
         "results": 2170,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 4038,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4062,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
-        "audit": 2619,  # as in the package
-        "cli": 2404,  # run --fresh
+        "audit": 2616,  # as in the package
+        "cli": 2404,  # eight roads
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6218,  # as in the package
@@ -48,19 +48,19 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "job": 2189,  # a line for each key of a job
         "metrics": 1284,  # weights are checked when read
         "models": 8225,  # inferers by class and arguments
-        "ops": 1662,  # compiled.py: functions that a GPU compiles
+        "ops": 1635,  # compiled.py: functions that a GPU compiles
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
         "remote": 506,
-        "reporting": 6541,  # an attack that did nothing is said
+        "reporting": 6443,  # an attack that did nothing is said
         "results": 1418,  # as in the package
         "security": 1714,  # bombs in the classes of rows
-        "third_party": 950,
+        "third_party": 949,
         "tools": 6214,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62708, "tests": 66668}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61751, "tests": 66563}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -17,7 +17,7 @@ from freqbench.core.terminal import amount
 if TYPE_CHECKING:
     from freqbench.engine.run import Summary
     from freqbench.reporting.contents import Contents
-    from freqbench.reporting.page.schema import PageData
+    from freqbench.reporting.page.data import Part
 
 app = typer.Typer()
 
@@ -70,7 +70,9 @@ def report(
     elif figures:
         with common.print_warnings():
             _write_figures(common.unique(outs), figures)
-    elif text.format == "html" and not table:
+    elif text.format == "html":
+        if table:
+            raise UserError("report: --format html: expected no --table, as html is the page: take md, csv or latex")
         with common.print_warnings():
             write_page(common.unique(outs), text.to, volumes, yes)
     else:
@@ -113,21 +115,21 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
         _put_page(place, build_page(data))
 
 
-def _write_folder(content: "Contents", data: "PageData", outs: list[str], place: str, most: int | None = None) -> None:
+def _write_folder(content: "Contents", data: "Part", outs: list[str], place: str, most: int | None = None) -> None:
     """Writes the page into a folder, with saved volumes as `write_volumes` takes them; none if `most` allows none."""
     from freqbench.core.files import storage
     from freqbench.reporting.page import build_page, viewer_script
     from freqbench.reporting.page.manifest import write_volumes
 
-    volumes = write_volumes(content.records, content.classes, outs, place, data.regions, most)
+    volumes = write_volumes(content.records, content.classes, outs, place, data["regions"], most)
     file = storage.join(place, INDEX)
-    if most is not None and not volumes.cases:
+    if most is not None and not volumes["cases"]:
         if storage.exists(file):
             storage.remove(file)  # it had volumes that are gone
         return
     _put_page(file, build_page(data, viewer_script(), volumes))
-    size = f"{(volumes.bytes or 0) / 1e6:.0f} MB"
-    common.say(f"{len(volumes.cases)} attacked volumes beside it ({size}): keep the folder together")
+    size = f"{volumes['bytes'] / 1e6:.0f} MB"
+    common.say(f"{len(volumes['cases'])} attacked volumes beside it ({size}): keep the folder together")
 
 
 def _put_page(file: str, page: str) -> None:

@@ -108,7 +108,7 @@ def axial_slice(
     channel = int((adversarial[..., index] - case.image[..., index]).abs().sum(dim=(1, 2)).argmax())
     both: list[Pixels] = [plane(volume[channel].numpy(), AXIAL, index) for volume in (case.image, adversarial)]
     clean, attacked = both
-    full = span([attacked - clean])
+    full = span(attacked - clean)
     steps = NO_CHANGE + STEPS * ((attacked - clean) / full).clip(-1, 1)
     height, width = (max(1, round(side * min(1, SIDE / max(clean.shape)))) for side in clean.shape)
 

@@ -185,9 +185,9 @@ def test_papers_tables_refuse_it(tmp_path: Path) -> None:
 def test_page_and_pictures_call_it_agreement(out: Path) -> None:
     made = contents([Store(str(out))])
     page = page_data(made.records, made.classes, made.facts)
-    assert page.findings
-    assert not any("DSC" in each.text for each in page.findings)
-    assert OWN in page.notes
+    assert page["findings"]
+    assert not any("DSC" in each["text"] for each in page["findings"])
+    assert OWN in page["notes"]
     assert made.restricted == []
     material = Material(shown_rows(made.records), made.classes, None)
     (figure, _) = (figure for _, figure in FIGURES["distance"](material))

@@ -346,10 +346,9 @@ def test_reports_page_and_trackers_show_the_values_and_their_means(site: Path, t
     header, clean, attacked = (line.split(",")[-1] for line in report([store], format="csv").splitlines())
     assert (header, float(clean), float(attacked)) == ("share", *map(pytest.approx, means[["share_clean", "share"]]))
     data = data_of([store])[1]
-    assert data.scores[-1].heading == "share"
-    assert data.summary.numbers["@share"] == [pytest.approx(means["share"], rel=1e-5)]
-    assert data.cases
-    assert data.cases.numbers["@share"] == [pytest.approx(each["share"], rel=1e-5) for each in of_cases]
+    assert data["scores"][-1]["heading"] == "share"
+    assert data["summary"]["numbers"]["@share"] == [pytest.approx(means["share"], rel=1e-5)]
+    assert data["cases"]["numbers"]["@share"] == [pytest.approx(each["share"], rel=1e-5) for each in of_cases]
     (cell,) = tracker._runs(str(tmp_path))
     assert {name: cell.means[name] for name in means.index} == {
         name: pytest.approx(means[name]) for name in means.index

@@ -107,10 +107,11 @@ def _rows(entry: BoardEntry) -> Check:
 
 
 def _worst_cases(entry: BoardEntry) -> Check:
-    if not entry.told.worst_cases:
+    worst = entry.told.worst_cases
+    if worst.empty:
         wanted = "an attack that was optimised on the network, within bounds whose strongest attack an audit knows"
         return Check("worst cases", "wrong", f"nothing to rank by: expected {wanted}")
-    counts = f"{len(entry.told.worst_cases)} in {len(entry.told.threat_models)} threat models"
+    counts = f"{len(worst)} in {worst['bounds'].nunique()} threat models"
     return Check("worst cases", "ok", counts)
 
 
@@ -259,7 +260,8 @@ def _again(entry: BoardEntry, out: str, job: JobSpec, asked: Recomputation, cons
 
     With `rows`, that many of all rows instead.
     """
-    keys, worst = Store(out).covered(), {(each.cell_id, each.case_key) for each in entry.told.worst_cases}
+    keys, rows_of = Store(out).covered(), entry.told.worst_cases
+    worst = {*zip(rows_of["cell_id"], rows_of["case_key"], strict=True)}
     decisive = sorted(key for key in keys if key[:2] in worst)
     again, count = decisive, math.ceil(asked.share * (len(keys) - len(decisive)))
     if asked.rows is not None:

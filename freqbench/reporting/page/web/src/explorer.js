@@ -257,7 +257,6 @@ export function explorer(panel, app) {
     ]);
     download(`freqbench-${level()}.csv`, head, lines);
   }
-  const gone = new AbortController();
   addEventListener(
     "beforeprint",
     () => {
@@ -275,17 +274,10 @@ export function explorer(panel, app) {
         list.length > PRINTED ? h("p", {}, `and ${(list.length - PRINTED).toLocaleString("en")} more rows`) : null;
       print.replaceChildren(table("Results", columns, lines), rest ?? "");
     },
-    { signal: gone.signal },
   );
-  addEventListener("afterprint", () => print.replaceChildren(), { signal: gone.signal });
+  addEventListener("afterprint", () => print.replaceChildren());
   update();
-  return {
-    update,
-    free() {
-      gone.abort();
-      grid.free();
-    },
-  };
+  return { update };
 }
 
 /** The menu that shows and hides columns of numbers. */
