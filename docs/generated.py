@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-import yaml
 from matplotlib.figure import Figure
 from pydantic import BaseModel
 from scipy.linalg import block_diag
@@ -178,24 +177,13 @@ def places() -> Mapping[str, str]:
 
 
 def front_page() -> str:
-    """The README with what to cite, the addresses that there are, and a badge if the repository is on GitHub."""
-    urls, cited = places(), yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    repository = urls.get("Repository", "")
-    tests = f"{repository}/actions/workflows/ci.yml"
+    """The README with the addresses that there are, and a badge if the repository is on GitHub."""
+    urls = places()
+    tests = f"{urls.get('Repository', '')}/actions/workflows/ci.yml"
     badge = f"[![tests]({tests}/badge.svg)]({tests})\n" if "//github.com/" in tests else ""
-    author, version, year = cited["authors"][0]["name"], cited["version"], cited["date-released"].year
-    at = f", url = {{{repository}}}" if repository else ""
-    lines = [
-        "```bibtex",
-        f"@software{{freqbench, title = {{{cited['title']}}},",
-        f"  author = {{{{{author}}}}}, version = {{{version}}}, year = {{{year}}}{at}}}",
-        "```",
-    ]
-    if found := [f"{name}: <{urls[name]}>" for name in ("Repository", "Documentation") if name in urls]:
-        lines += ["", f"{', '.join(found)}."]
-    if image := image_line():
-        lines += ["", image]
-    parts = {"badge": badge, "addresses": "\n".join([*lines, ""]), "board": board_table(BOARD_OF_README)}
+    found = ", ".join(f"{name}: <{urls[name]}>" for name in ("Repository", "Documentation") if name in urls)
+    lines = [line for line in (found and f"{found}.", image_line()) if line]
+    parts = {"badge": badge, "addresses": "".join(f"{line}\n" for line in lines), "board": board_table(BOARD_OF_README)}
     return filled((ROOT / "README.md").read_text(encoding="utf-8"), parts)
 
 

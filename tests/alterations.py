@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from freqbench.results.schema import COMMIT
+
 Rows = list[dict[str, Any]]
 
 
@@ -17,11 +19,14 @@ def copied(store: Path, to: Path) -> Path:
 
 
 def alter(store: Path, kind: str, change: Callable[[Rows], Any]) -> None:
-    """Change the rows of a store's only file of a kind; what `change` does to the list is what is written."""
-    (path,) = (store / kind).glob("*.parquet")
+    """Change the rows of a store's only file, or those of their classes; what `change` does to the list is written."""
+    (path,) = (store / "records").glob("*.parquet")
     table = pq.read_table(path)
     rows = table.to_pylist()
-    change(rows)
+    classes = [{**line, **{name: row[name] for name in COMMIT}} for row in rows for line in row["classes"]]
+    change(rows if kind == "records" else classes)
+    for row in rows if kind == "class_records" else ():
+        row["classes"] = [line for line in classes if all(line[name] == row[name] for name in COMMIT)]
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
 
 

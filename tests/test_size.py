@@ -14,53 +14,53 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1472,  # rows of several releases
+        "analysis": 1468,  # rows of several releases
         "api": 1372,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4756,  # unstated.py: settings found by a network's own predictions; references in the file's grid
-        "cli": 2439,  # run --fresh
-        "core": 3686,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
-        "data": 6904,  # witnesses.py: a network's own predictions; own classes keep their volumes
-        "engine": 4916,  # clean predictions come first and are judged; witness.py
+        "audit": 4714,  # as in the package
+        "cli": 2355,  # run --fresh
+        "core": 3686,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6904,  # as in the package
+        "engine": 4888,  # as in the package
         "exchange": 1024,
-        "job": 2819,  # what a clean number rests on
-        "metrics": 1591,  # agreement.py: how two maps differ
-        "models": 8793,  # names before numbers, inferers, files beside commands
+        "job": 2819,  # a line for each key of a job
+        "metrics": 1591,  # weights are checked when read
+        "models": 8793,  # inferers by class and arguments
         "ops": 2901,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1429,  # a Compose whole: keys, label, laziness
+        "pipelines": 1429,  # six more pipelines of MONAI's, and whole runs
         "remote": 390,
-        "reporting": 7534,  # an attack that did nothing is said
-        "results": 2128,  # naming.py: rows are named by identity; releases.py
-        "training": 1729,  # code of others, where it is trusted
+        "reporting": 7533,  # an attack that did nothing is said
+        "results": 2170,  # as in the package
+        "training": 1729,  # as in the package
     },
     "tests": {
-        ".": 4022,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4065,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
-        "audit": 2637,  # as in the package
-        "cli": 2420,  # eight roads
+        "audit": 2619,  # as in the package
+        "cli": 2420,  # run --fresh
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6218,  # as in the package
-        "engine": 6922,  # as in the package
-        "exchange": 822,
+        "engine": 6906,  # as in the package
+        "exchange": 821,
         "golden": 556,
-        "job": 2188,  # a line for each key of a job
+        "job": 2189,  # a line for each key of a job
         "metrics": 1284,  # weights are checked when read
         "models": 8225,  # inferers by class and arguments
         "ops": 1662,  # compiled.py: functions that a GPU compiles
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
         "remote": 506,
-        "reporting": 6524,  # an attack that did nothing is said
-        "results": 1361,  # as in the package
-        "security": 1706,  # bombs in the classes of rows
+        "reporting": 6509,  # an attack that did nothing is said
+        "results": 1418,  # as in the package
+        "security": 1714,  # bombs in the classes of rows
         "third_party": 949,
-        "tools": 6217,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "tools": 6214,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 63081, "tests": 66622}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62964, "tests": 66678}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

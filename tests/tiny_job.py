@@ -174,7 +174,7 @@ class Collector:
 def results(outcomes: Sequence[Outcome]) -> tuple[dict[tuple[str, ...], Any], dict[tuple[str, ...], Any]]:
     """Records and class records by key, as `rows` and `class_rows`, without a store."""
     records = [record for outcome in outcomes for record in outcome.records]
-    classes = [row for outcome in outcomes for row in outcome.flat_class_records()]
+    classes = [row for outcome in outcomes for lines in outcome.class_records for row in lines]
     return _stable(records, RECORDS, KEY), _stable(classes, CLASS_RECORDS, (*KEY, "class_index"))
 
 

@@ -47,7 +47,6 @@ EXEMPT = {
     "engine/critic.py": "tested by hours of faults, and renamed when it changes",
     "engine/retry.py": "as the critic",
     "results/lease.py": "as the critic",
-    "results/writer.py": "as the critic",
     "reporting/papers/": "parts of recipes, under the words of their tables",
     "testing.py": "public",
     "core/errors.py:shortened": "public: docs/reference/python.md",

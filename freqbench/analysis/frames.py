@@ -4,7 +4,6 @@ With a million records such a frame is a tenth as large and grouped ten times as
 sorting a column sorts its texts; source and target share theirs, so that the two can be compared.
 """
 
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -54,8 +53,7 @@ def found_records(
     A dataset that was run with `reference: prediction` has AGREEMENT behind its name, and one that was scored on the
     grids of its files IN_FILE before that, so that no mean holds scores of two kinds.
 
-    Warns of records that lack their classes. Raises a UserError for a store that cannot be read or has no row;
-    `may_be_empty` allows a run that has just begun.
+    Raises a UserError for a store that cannot be read or has no row; `may_be_empty` allows a run that has just begun.
     """
     stored = records_frame(sources, columns)
     for is_other, mark in ((stored["scored_on"] == "file", IN_FILE), (stored["reference"] == "prediction", AGREEMENT)):
@@ -63,8 +61,6 @@ def found_records(
             names = stored["dataset"].astype(object)
             stored = stored.assign(dataset=names.where(~is_other, names + mark).astype("category"))
     records = stored if job_keys is None else select_job(stored, job_keys)
-    for complaint in filter(None, (store.complaint(job_keys) for store in sources)):
-        warnings.warn(complaint, stacklevel=2)
     if records.empty and not may_be_empty:
         where = ", ".join(store.root for store in sources)
         raise UserError(f"{where}: expected results to report, found none: run the job first, or check the folder")

@@ -3,7 +3,7 @@ later checks need. One row group is in memory at a time, beside the keys of all 
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import compress, islice
 from typing import Any, Literal, NamedTuple
 
@@ -16,11 +16,12 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.measures import MEANS, METRIC_OF, METRICS, NUMBERS, UNDEFINED
 from freqbench.results import Key
-from freqbench.results.files import SCHEMAS, Files, VersionError
-from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, LATER, RECORDS, Column, added_values
+from freqbench.results.files import Files, VersionError
+from freqbench.results.nested import class_rows, types_of
+from freqbench.results.schema import CLASS_RECORDS, CLASSES, COMMIT, KEY, RECORDS, ROWS, Column, added_values
 from freqbench.results.store import row_id
 from freqbench.results.tolerances import EXACT, TOLERANCES
-from freqbench.results.winners import Words, commit_text, shared_rows
+from freqbench.results.winners import Words, shared_rows
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -170,59 +171,40 @@ ROUNDING = 1e-9
 FLAGS = ("missed_classes", "hallucinated_classes")
 """Columns of records that count classes of the foreground in the label or the prediction alone."""
 COUNTS = (*UNDEFINED, *FLAGS)
-NEEDED = (*COMMIT, "status", "num_classes", *MEANS, *COUNTS)
 
 
 @np.errstate(invalid="ignore")
-def check_classes(records: pa.Table, classes: Iterable[pa.Table], where: str, errors: Errors) -> None:
-    """Reports records that lack a class or have one twice, and means and counts that contradict the classes.
+def check_classes(rows: pa.Table, classes: pa.Table, where: str, errors: Errors) -> None:
+    """Reports rows that lack a class or have one twice, and means and counts that contradict their `classes`."""
+    places, index = np.asarray(pc.list_parent_indices(rows[CLASSES].combine_chunks())), floats(classes["class_index"])
+    expected = np.where(is_ok(rows), np.nan_to_num(floats(rows["num_classes"])), 0.0)
 
-    `records`, columns NEEDED, and the pieces of `classes` are of one pair; texts are plain.
-    """
-    sums = _sum_commits(pa.concat_tables([_addends(SCHEMAS["class_records"].empty_table()), *map(_addends, classes)]))
-    if orphans := pc.sum(sums.join(records.select(COMMIT), COMMIT, join_type="left anti")["rows"]).as_py():
-        errors.wrong("classes", f"{where}{orphans} rows of classes have no record in their file")
-    records = records.join(sums, COMMIT, use_threads=False)
-    expected = np.where(is_ok(records), np.nan_to_num(floats(records["num_classes"])), 0.0)
+    def sums(values: Floats | Mask) -> Floats:
+        return np.bincount(places, values, minlength=len(rows)).astype(np.float64)
+
     squares = expected * (expected + 1) * (2 * expected + 1) / 6  # of 1 to K: each class once
-    rows = np.nan_to_num(floats(records["rows"]))
-    is_complete, is_each = rows == expected, np.nan_to_num(floats(records["squares"])) == squares
+    count = sums(~np.isnan(index))
+    is_complete, is_each = count == expected, sums((np.nan_to_num(index, nan=-1.0) + 1) ** 2) == squares
     text = "rows of classes: {:g}, expected {:g}"
-    errors.wrong_rows("classes", where, records, ~is_complete, text, rows, expected)
-    errors.wrong_rows("classes", where, records, is_complete & ~is_each, "class_index: not each class once")
-    is_whole = is_ok(records) & is_complete & is_each
+    errors.wrong_rows("classes", where, rows, ~is_complete, text, count, expected)
+    errors.wrong_rows("classes", where, rows, is_complete & ~is_each, "class_index: not each class once")
+    is_in = [(index > 0) & (floats(classes[name]) > 0) for name in ("label_voxels", "pred_voxels")]
+    are_counted = (index > 0) & valid(classes["label_voxels"]) & valid(classes["pred_voxels"])
+    alone = dict(zip(FLAGS, (is_in[0] & ~is_in[1], is_in[1] & ~is_in[0]), strict=True))
     for name in (*MEANS, *COUNTS):
-        part = " ".join(map(str, MEANS.get(name) or UNDEFINED.get(name) or (name,)))
-        stored, asked, value = (floats(records[column]) for column in (name, f"{part} asked", f"{part} undefined"))
-        if name in MEANS:
-            value = floats(records[f"{part} total"]) / (asked - value)
-        compared = is_whole & valid(records[name]) & (asked > 0)
+        if name in alone:
+            asked, value = sums(are_counted), sums(alone[name] & are_counted)
+        else:
+            column, first = MEANS.get(name) or UNDEFINED[name]
+            numbers, is_asked = floats(classes[column]), valid(classes[column]) & (index >= first)
+            asked, value = sums(is_asked), sums(is_asked & np.isnan(numbers))
+            if name in MEANS:
+                value = sums(np.where(is_asked & ~np.isnan(numbers), numbers, 0.0)) / (asked - value)
+        stored = floats(rows[name])
+        compared = is_ok(rows) & is_complete & is_each & valid(rows[name]) & (asked > 0)
         wrong = compared & ~np.isclose(stored, value, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
         text = f"{name}: {{:g}}, the classes say {{:g}}"
-        errors.wrong_rows("classes", where, records, wrong, text, stored, value)
-
-
-def _addends(classes: pa.Table) -> pa.Table:
-    """Values whose sums over the classes of a record `check_classes` needs, summed for each record of a piece."""
-    index = classes["class_index"]
-    columns = {name: classes[name] for name in COMMIT} | {"rows": pc.is_valid(index)}
-    columns["squares"] = pc.power(pc.add(index, 1), 2)
-    for column, first in dict.fromkeys((*MEANS.values(), *UNDEFINED.values())):
-        values = pc.if_else(pc.greater_equal(index, first), classes[column], None)
-        is_nan, name = pc.is_nan(values), f"{column} {first}"
-        columns |= {f"{name} asked": pc.is_valid(values), f"{name} undefined": is_nan}
-        columns[f"{name} total"] = pc.if_else(is_nan, 0.0, values)
-    is_foreground = pc.greater(index, 0)
-    is_in = [pc.and_(is_foreground, pc.greater(classes[name], 0)) for name in ("label_voxels", "pred_voxels")]
-    for name, one, other in zip(FLAGS, is_in, is_in[::-1], strict=True):
-        is_alone = pc.and_(one, pc.invert(other))
-        columns |= {f"{name} asked": pc.is_valid(is_alone), f"{name} undefined": is_alone}
-    return _sum_commits(pa.table(columns))
-
-
-def _sum_commits(table: pa.Table) -> pa.Table:
-    names = table.column_names[len(COMMIT) :]
-    return table.group_by(COMMIT).aggregate([(name, "sum") for name in names]).rename_columns([*COMMIT, *names])
+        errors.wrong_rows("classes", where, rows, wrong, text, stored, value)
 
 
 # All files
@@ -253,21 +235,17 @@ class StoreSurvey:
         self._kinds: dict[tuple[str, ...], dict[tuple[Any, ...], Row]] = {CELL: {}, ORIGIN: {}}
         self.keys, self.ok, self._readable = set[Key](), Counter[Key](), list[str]()
         self.names = self._files.names()
-        self.counts = dict.fromkeys(SCHEMAS, 0)
-        self.left_out = 0
+        self.num_rows = self.num_classes = self.left_out = 0
         for name in self.names:
             try:
-                are_whole = [self._has_columns(kind, name) for kind in SCHEMAS]  # reports both
-                if all(are_whole):
-                    self._read_pair(name)
+                if self._has_columns(name):
+                    self._read_file(name)
             except FileNotFoundError:
                 raise UserError(f"{root}: changes while it is read: verify it when no run goes on") from None
             except VersionError:
                 raise
             except UserError as error:
                 errors.wrong("files", str(error))
-        for name in self._files.halves:
-            self._tell_lacking(name)
         self.cells, self.origins = (
             sorted(kinds.values(), key=lambda row: [(value is None, value) for value in row.values()])
             for kinds in self._kinds.values()
@@ -284,14 +262,14 @@ class StoreSurvey:
             return "no key has two rows that are ok"
         rows = self._rows_of(frozenset(islice(doubles, MOST_DOUBLES // 2)))
         before, after = rows.slice(0, len(rows) - 1), rows.slice(1)
-        is_pair = np.logical_and.reduce([np.asarray(before[name]) == np.asarray(after[name]) for name in KEY])
-        is_copy = commit_text(before).to_numpy() == commit_text(after).to_numpy()
+        same = {name: np.asarray(before[name]) == np.asarray(after[name]) for name in COMMIT}
+        is_pair, is_copy = (np.logical_and.reduce([same[name] for name in names]) for names in (KEY, COMMIT))
         for name in SCORES:
             one, other = floats(before[name]), floats(after[name])
             tolerance = TOLERANCES["records"].get(name, EXACT)
             ways = (EXACT, tolerance)
-            same, close = (np.isclose(other, one, way.relative, way.absolute, equal_nan=True) for way in ways)
-            differs = is_pair & valid(before[name]) & valid(after[name]) & ~np.where(is_copy, same, close)
+            equal, close = (np.isclose(other, one, way.relative, way.absolute, equal_nan=True) for way in ways)
+            differs = is_pair & valid(before[name]) & valid(after[name]) & ~np.where(is_copy, equal, close)
             text, what = f"{name}: {{:g}} and {{:g}} (the latest counts)", "pairs of rows of one key"
             self._errors.wrong_rows("doubles", "", after, differs, text, one, other, what=what)
         more = sum(doubles.values()) - len(rows)
@@ -302,32 +280,28 @@ class StoreSurvey:
         """Reads the ok rows with these keys, those of a key together, in order of time."""
         columns, tables = (*KEY, "run_id", "finished_at", "status", *SCORES), []
         for name in self._readable:
-            table = self._files.columns("records", name, columns)
+            table = self._files.columns(name, columns)
             is_wanted = [key in keys for key in shared_rows(table.select(KEY))]
             tables.append(table.filter(pa.array(is_ok(table) & is_wanted)))
-        plain = pa.schema([SCHEMAS["records"].field(name) for name in columns])
+        plain = pa.schema([ROWS.field(name) for name in columns])
         return pa.concat_tables(tables).cast(plain).sort_by([(name, "ascending") for name in (*KEY, "finished_at")])
 
-    def _read_pair(self, name: str) -> None:
-        where, needed, good = f"records/{name}: ", [SCHEMAS["records"].empty_table().select(NEEDED)], list[Key]()
-        for records in self._pieces("records", name):
-            check_words(records, where, self._errors)
+    def _read_file(self, name: str) -> None:
+        where, good = f"records/{name}: ", list[Key]()
+        for rows in self._files.pieces(name, self._files.open(name)):
+            classes = class_rows(rows)
+            self.num_rows, self.num_classes = self.num_rows + len(rows), self.num_classes + len(classes)
+            check_columns(RECORDS, rows, where, "rows", self._errors)
+            check_columns(CLASS_RECORDS, classes, where, "rows of classes", self._errors)
+            check_words(rows, where, self._errors)
+            check_classes(rows, classes, where, self._errors)
             for columns, kinds in self._kinds.items():
-                self._keep_kinds(records.select(columns), kinds)
-            keys = list(shared_rows(records.select(KEY)))
+                self._keep_kinds(rows.select(columns), kinds)
+            keys = list(shared_rows(rows.select(KEY)))
             self.keys.update(keys)
-            good += compress(keys, is_ok(records))
-            needed.append(records.select(NEEDED))
+            good += compress(keys, is_ok(rows))
         self.ok.update(good)  # of files that can be read to their end, as they may be read again
         self._readable.append(name)
-        check_classes(pa.concat_tables(needed), self._pieces("class_records", name), where, self._errors)
-
-    def _pieces(self, kind: str, name: str) -> Iterator[pa.Table]:
-        columns, what = (RECORDS, "rows") if kind == "records" else (CLASS_RECORDS, "rows of classes")
-        for piece in self._files.pieces(kind, name, self._files.open(kind, name)):
-            self.counts[kind] += len(piece)
-            check_columns(columns, piece, f"{kind}/{name}: ", what, self._errors)
-            yield piece
 
     def _keep_kinds(self, rows: pa.Table, kinds: dict[tuple[Any, ...], Row]) -> None:
         """Keeps one row of each kind, the distinct values of all columns, while there is room."""
@@ -337,25 +311,13 @@ class StoreSurvey:
             else:
                 self.left_out += 1
 
-    def _tell_lacking(self, name: str) -> None:
-        """Reports a records file without classes, unless pairs have all its ok records too."""
-        try:
-            rows = shared_rows(self._files.columns("records", name, (*KEY, "status")))
-            if lost := sum(status == "ok" and not self.ok[*key] for *key, status in rows):
-                text = f"missing, so that {lost} records do not count: restore it, or give the same run command again"
-                rest = f"if another job made them, move records/{name} away"
-                self._errors.wrong("files", f"class_records/{name}: {text}; {rest}")
-        except UserError as error:
-            self._errors.wrong("files", str(error))
-
-    def _has_columns(self, kind: str, name: str) -> bool:
+    def _has_columns(self, name: str) -> bool:
         """True if a file can be read by the documented columns; reports columns that are not as documented."""
-        types, actual = {field.name: field.type for field in SCHEMAS[kind]}, self._files.schema(kind, name)
-        there = {*actual.names, *(later.name for later in LATER)}
-        missing = [f"no column {column}" for column in types if column not in there]
-        more = [f"column {column}, which is not documented" for column in actual.names if column not in types]
-        others = [field for field in actual if field.name in types and field.type != types[field.name]]
-        misfits = [f"{field.name}: {field.type} in place of {types[field.name]}" for field in others]
+        types, actual = types_of(ROWS), types_of(self._files.schema(name))
+        missing = [f"no column {column}" for column in types if column not in actual]
+        more = [f"column {column}, which is not documented" for column in actual if column not in types]
+        others = {column: kind for column, kind in actual.items() if types.get(column, kind) != kind}
+        misfits = [f"{column}: {kind} in place of {types[column]}" for column, kind in others.items()]
         for text in (*missing, *more, *misfits):
-            self._errors.wrong("schema", f"{kind}/{name}: {text}")
+            self._errors.wrong("schema", f"records/{name}: {text}")
         return not missing and not misfits

@@ -43,7 +43,7 @@ def show_checks(checks: Sequence[Check], title: str, console: Console) -> bool:
 def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     """Runs every check of a store in which no run goes on.
 
-    `files`: pairs are complete, and every page can be read and fits its checksum; `schema`: columns and types are those
+    `files`: every page can be read and fits its checksum; `schema`: columns and types are those
     of the schema; `values`: nulls, words, ranges; `classes`: each record that is ok has each class once, and their
     means are the record's; `doubles`: rows of one key agree; `runs`: every row's run has its file, which knows its
     models; `cases`: keys of cases are those of their recipes and files; `cells`: ids of cells are those of their
@@ -54,16 +54,12 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     errors = Errors()
     survey = StoreSurvey(store.root, errors)
     runs = _runs(store, survey, errors)
-    folders = (storage.join(store.root, kind) for kind in ("class_records", "records"))
-    classes, records = (set(storage.list_files(folder, ".parquet")) for folder in folders)
-    left = len(classes - records)  # of a writer that died
-    beside = f"; {left} files of classes without records, which are never read" if left else ""
     doubles = survey.compare_doubles()
-    ranges = "{records} records and {class_records} rows of classes are in their ranges".format(**survey.counts)
+    ranges = f"{survey.num_rows} records and {survey.num_classes} rows of classes are in their ranges"
     unknown = _check_origins(survey, runs, errors)
     return [
-        errors.check("files", f"{len(survey.names)} pairs can be read to the end{beside}"),
-        errors.check("schema", f"{len(survey.names)} pairs have the columns of schema version {SCHEMA_VERSION}"),
+        errors.check("files", f"{len(survey.names)} files can be read to the end"),
+        errors.check("schema", f"{len(survey.names)} files have the columns of schema version {SCHEMA_VERSION}"),
         errors.check("values", ranges),
         errors.check("classes", "means and counts of records are those of their classes"),
         errors.check("doubles", doubles),

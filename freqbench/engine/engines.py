@@ -1,6 +1,7 @@
 """Chooses the engine of a run, and carries units out: one after another in this process, or on Ray."""
 
 import importlib.util
+import math
 import os
 import platform
 import time
@@ -28,19 +29,19 @@ from freqbench.job.plan import Plan
 from freqbench.models import GRAPH_BYTES, step_bytes
 
 Engine = Literal["auto", "ray", "serial"]
+SHORT_S = 90.0  # of one worker: Ray takes 20 s to start its own, which two of them do not win back
 HANGS_S = 60.0  # without a pass, after which a unit of the serial engine is told of
 
 
 def run_plan(
-    plan: Plan, engine: Engine, address: str | None, spec: WorkerSpec, listener: Listener, is_new: bool = False
+    plan: Plan, engine: Engine, address: str | None, spec: WorkerSpec, listener: Listener, seconds: float = math.inf
 ) -> None:
     """Carries out a plan with the requested engine, or with the one that pays off, after telling it to the listener.
 
     Args:
         address: address of a Ray cluster; None: the one in RAY_ADDRESS, else a Ray started by this process.
-        is_new: the store has no run yet. Then a short unit runs in this process while Ray starts, so that the first
-            rows come soon. If that unit kills this process, the next run gives it to a worker, where a death counts as
-            one try.
+        seconds: estimated seconds of one worker: `auto` starts no Ray for less than SHORT_S, unless the job states its
+            workers.
     """
     units, resources = (*plan.clean, *plan.units), plan.grid.job.resources
     address = address or os.environ.get("RAY_ADDRESS")
@@ -49,7 +50,8 @@ def run_plan(
     has_ray = importlib.util.find_spec("ray") is not None
     if engine == "ray" and not has_ray:
         raise UserError("the ray engine needs the package ray: pip install ray, or take --engine serial")
-    is_serial = engine == "serial" or not has_ray
+    is_auto = engine == "auto" and not address
+    is_serial = engine == "serial" or not has_ray or (is_auto and resources.workers == "auto" and seconds < SHORT_S)
     if not is_serial:
         models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
         listener.wait(f"waiting for {amount(len(models), 'network')} to be measured")
@@ -59,7 +61,7 @@ def run_plan(
             model_bytes += GRAPH_BYTES
         one = Node(cores=available_cores(), gpus=torch.cuda.device_count(), memory=available_memory())
         pool = share(resources, [one], len(plan.units), model_bytes)
-        is_serial = engine == "auto" and pool.workers == 1 and not address
+        is_serial = is_auto and pool.workers == 1
     if is_serial:
         spec = replace(spec, threads=available_threads() if resources.threads == "auto" else resources.threads)
         listener.use({"name": "serial", "workers": 1, "threads": spec.threads})
@@ -75,16 +77,8 @@ def run_plan(
         use(pool)
     listener.wait("waiting for Ray to start" if not address else f"waiting for the Ray cluster at {address}")
     schedule = Schedule(units)
-
-    def meanwhile() -> None:
-        short = schedule.take_short(pool.workers) if is_new and not pool.gpus else None
-        if short:
-            serial([short], replace(spec, threads=pool.threads), listener)
-            schedule.end(short)
-            listener.wait("waiting for Ray to start")
-
     cpus = pool.workers * pool.threads + 1
-    with ray_cluster.existing(address) if address else ray_cluster.own(cpus, meanwhile):
+    with ray_cluster.existing(address) if address else ray_cluster.own(cpus):
         from freqbench.engine.ray import ray_engine  # only after Ray has its environment
 
         following = None

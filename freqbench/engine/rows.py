@@ -75,10 +75,6 @@ class Outcome:
         """Returns the columns that were measured in this execution."""
         return {column.name: self.records[0][column.name] for column in RECORDS if column.mark == "measured"}
 
-    def flat_class_records(self) -> list[Row]:
-        """Returns all class rows in one list."""
-        return [row for rows in self.class_records for row in rows]
-
 
 def failure(unit: Unit, error: str, measured: Mapping[str, Any]) -> Outcome:
     """Returns rows that tell why there are no scores; of a clean unit, facts that do."""

@@ -89,7 +89,6 @@ def execute(
     """
     cache.require_usable()
     store, root = Store(out), volumes_root(grid, out)
-    is_new = not store.run_ids()
     store.compact(above=COMPACT_ABOVE)
     covered, part = store.covered(), grid.shard(shard or Shard())
     done = {key: metrics.difference(grid.metrics) for key, metrics in covered.items()} if fresh else covered
@@ -98,14 +97,12 @@ def execute(
     proven = added.proven_in(grid)
     content = added.extend(_content(grid, proven))
     wanted = index_keys(content["index"])
-    num_others, complaint = len(covered.keys() - wanted), store.complaint(wanted)
+    num_others = len(covered.keys() - wanted)
     del covered, done, wanted
     store.write_job(content)
     run = Recorder(store, plan, console, shard, is_judged=is_judged, proven=proven)
     for note in (*grid.notes, *plan.notes):
         run.tell(f"note: {note}")
-    if complaint:
-        console.print(complaint, markup=False, highlight=False, soft_wrap=True)
     if num_others:
         run.warn(
             f"{out}: {num_others} of its records belong to another job or to an earlier version of this one: they stay "
@@ -124,9 +121,10 @@ def execute(
         if fresh:
             _remove_kept(store.root, {cell.cell_id for cell in part.cells})
         with run.record_rows(root) as spec:
-            engines.run_plan(run.plan_clean(), engine, address, replace(spec, fresh=fresh), run, is_new=is_new)
+            engines.run_plan(run.plan_clean(), engine, address, replace(spec, fresh=fresh), run, run.seconds)
     # Again, because the list of runs has grown, and with the networks that are proven by now.
     store.write_job(Additions.read(store).add_proven(grid, run.clean).extend(_content(grid, run.clean)))
+    store.write_classes()
     run.require_kept()
     return run.summary
 
@@ -166,7 +164,7 @@ def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = 
     run = Recorder(store, plan, console, attacks=False)
     if saved:
         with run.record_rows(root, reuse=True) as spec:
-            engines.run_plan(plan, "auto", None, spec, run)
+            engines.run_plan(plan, "auto", None, spec, run, run.seconds)
     (added or Additions.read(store)).add_targets(grid).write(store, grid.job)
     run.require_kept()
     return run.summary
@@ -198,6 +196,7 @@ class Recorder:
         self._spent = costs.Spent()
         if not attacks:  # volumes are scored that exist
             estimate = replace(estimate, attack=dict.fromkeys(estimate.attack, 0.0))
+        self.seconds = estimate.total  # of one worker
         self._progress = progress = RunProgress(plan, console, estimate)
         self.wait, self.begin, self.advance, self.keep = progress.wait, progress.begin, progress.advance, patience.keep
         self._status, self._started, self._recorded = "died", time.monotonic(), 0.0
@@ -305,7 +304,7 @@ class Recorder:
         self._facts["compiled"] |= outcome.forms
         if outcome.glimpse:
             self._glimpses.add(outcome.glimpse)
-        self._commit(partial(self._writer.add, outcome.records, outcome.flat_class_records()))
+        self._commit(partial(self._writer.add, outcome.records, outcome.class_records))
         for facts in (*outcome.clean, *outcome.records):
             self._require_fit(facts)
 

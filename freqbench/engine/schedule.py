@@ -12,10 +12,6 @@ ENDING = 2.0
 unit goes first, or it would finish alone. A larger factor gains nothing and makes workers reload cases."""
 
 
-SHORT = 50
-"""A unit is short if each worker has this many times its work at least."""
-
-
 class Schedule:
     """Units that wait for a worker.
 
@@ -80,18 +76,6 @@ class Schedule:
             del self._waiting[source][case]
             if not self._waiting[source]:
                 del self._waiting[source]
-        return unit
-
-    def take_short(self, workers: int) -> Unit | None:
-        """Takes the very first unit if `workers` workers may wait for it: it is a small part of their work.
-
-        Returns None if it is not, or the grid is about to end.
-        """
-        unit = None if self.is_ending else self.next_unit(None)
-        if unit is None or SHORT * _work(unit) * workers > sum(self._work.values()):
-            return None
-        self.take(None)
-        self.leave(None)
         return unit
 
     def next_unit(self, worker: Hashable) -> Unit | None:

@@ -2,41 +2,42 @@
 
 import re
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from os import SEEK_END
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fsspec.spec import AbstractBufferedFile
+from numpy.typing import NDArray
 
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
-from freqbench.results.schema import CLASS_RECORDS, LATER, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
+from freqbench.results.nested import coded_schema, coded_texts, leaves_of
+from freqbench.results.schema import CLASSES, ROWS, SCHEMA_VERSION, VERSION_FIELD
 from freqbench.results.writer import MAX_RECORDS
 
 Item = TypeVar("Item")
 T = TypeVar("T")
 
-SCHEMAS: Mapping[str, pa.Schema] = {"records": arrow_schema(RECORDS), "class_records": arrow_schema(CLASS_RECORDS)}
 MERGED_PREFIX = "compacted-"
 OWN_NAME = re.compile(r".+-\d{6,}\.parquet")  # name of a run's or merge's file, with its number
 AT_ONCE = 16
-PIECE_ROWS = 2**15
+PIECE_VALUES = 2**15  # of a column, in a piece of a file
+LEAVES = leaves_of(ROWS)
 
-# What a file may become in memory, by its kind and its bytes on disk: real ones take tens of bytes a row, and unpack to
-# a few times their size, but one page of a stranger may stand for any number of rows, or of copies of a long text.
-_OWN_ROWS: Mapping[str, int] = {"records": MAX_RECORDS, "class_records": 256 * MAX_RECORDS}
-_BYTES_A_ROW: Mapping[str, int] = {"records": 16, "class_records": 1}
+# What a file may become in memory, by its bytes on disk: real ones take tens of bytes a row, and unpack to a few times
+# their size, but one page of a stranger may stand for any number of rows, or of copies of a long text.
+_BYTES_A_ROW, _MOST_CLASSES = 16, 256
 _OWN_BYTES, _UNPACKED = 2**23, 32
 _ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}  # none repeats a part of a text
 
 _FOREIGN = "freqbench did not write it: restore it, or move it away"
-_CODED_TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
 class VersionError(UserError):
@@ -53,27 +54,17 @@ class Files:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self._halves: list[str] | None = None
 
     def names(self) -> list[str]:
-        """Lists the committed pairs; `halves` lists records files whose class file is missing.
-
-        Lists `records` before and after `class_records`: a compaction removes records first, and one listing may miss
-        both the old file and the new.
-        """
-        folders = [storage.join(self.root, kind) for kind in SCHEMAS]
-        names, classes, again = (storage.list_files(folder, ".parquet") for folder in (*folders, folders[0]))
+        """Lists the committed files, until two lists are equal: one may miss both a file that is merged and the new."""
+        names, again = self.list_once(), self.list_once()
         while again != names:
-            names, classes, again = again, *(storage.list_files(folder, ".parquet") for folder in reversed(folders))
-        self._halves = sorted({*names} - {*classes})
-        return sorted({*names} & {*classes})
+            names, again = again, self.list_once()
+        return names
 
-    @property
-    def halves(self) -> list[str]:
-        """Records files that lack their class file, from the latest listing."""
-        if self._halves is None:
-            self.names()
-        return self._halves or []
+    def list_once(self) -> list[str]:
+        """Lists the committed files in one look: one that is merged meanwhile may be missing."""
+        return storage.list_files(storage.join(self.root, "records"), ".parquet")
 
     def consistent(self, read: Callable[[list[str]], T]) -> T:
         """Returns the result of `read` for the committed files; calls it again if a compaction removed one."""
@@ -82,10 +73,9 @@ class Files:
             try:
                 return read(names)
             except FileNotFoundError as error:
-                before, names = (names, self.halves), self.names()
-                if before == (names, self.halves):
-                    missing = f"{self.root}: a file of a committed pair is missing ({error})"
-                    raise UserError(f"{missing}: move its namesake away, then run the job again") from None
+                before, names = names, self.names()
+                if before == names:
+                    raise UserError(f"{self.root}: a file is listed but missing: move it away ({error})") from None
 
     def each(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
         """Maps in order as `map` does; if the store is remote, works on the next few items meanwhile."""
@@ -101,39 +91,44 @@ class Files:
             while waiting:
                 yield waiting.popleft().result()
 
-    def open(self, kind: str, name: str) -> Any:
+    def open(self, name: str) -> Any:
         """Opens a file for `pieces`: its content, or for a merged file a handle that reads the requested ranges."""
-        path = storage.join(self.root, kind, name)
+        path = storage.join(self.root, "records", name)
         if name.startswith(MERGED_PREFIX):
             return _Ranges(None, path, cache_type="none", size=storage.size(path))
         return pa.BufferReader(storage.read_bytes(path))
 
-    def columns(self, kind: str, name: str, columns: Sequence[str]) -> pa.Table:
-        """Reads some columns of one file, texts as codes."""
-        schema = coded_schema(kind, columns)
-        with self.open(kind, name) as source, self._explain_errors(kind, name) as path:
-            file, most = _open_parquet(source, path, kind, schema)
-            return _whole(file.read(schema.names, use_threads=False), schema, path, most)
+    def columns(self, name: str, columns: Collection[str]) -> pa.Table:
+        """Reads some columns of one file, texts as codes; those of classes are `classes.NAME`."""
+        schema = coded_schema(columns)
+        return pa.concat_tables([*self.pieces(name, self.open(name), schema)] or [schema.empty_table()])
 
-    def pieces(self, kind: str, name: str, source: Any, schema: pa.Schema | None = None) -> Iterator[pa.Table]:
-        """Yields a file from `open`, or some columns of it (`coded_schema`), by some rows; closes it at the end."""
-        schema = schema or SCHEMAS[kind]
-        with source, self._explain_errors(kind, name) as path:
-            file, most = _open_parquet(source, path, kind, schema)
-            for batch in file.iter_batches(PIECE_ROWS, columns=schema.names, use_threads=False):
-                yield _whole(pa.Table.from_batches([batch]), schema, path, most)
+    def pieces(
+        self, name: str, source: Any, schema: pa.Schema = ROWS, keep: NDArray[np.bool_] | None = None
+    ) -> Iterator[pa.Table]:
+        """Yields columns of a file from `open` by some rows, or those of the mask `keep`; closes it at the end."""
+        with source, self._explain_errors(name) as path:
+            file, most, values = _open_parquet(source, path, schema)
+            rows, start = max(1, PIECE_VALUES * file.metadata.num_rows // max(values, 1)), 0
+            for group in range(file.num_row_groups):  # Arrow reads codes of nested texts of one group at a time alone
+                for batch in file.iter_batches(rows, row_groups=[group], columns=leaves_of(schema), use_threads=False):
+                    piece = _whole(pa.Table.from_batches([batch]).select(schema.names), schema, path, most)
+                    yield piece if keep is None else piece.filter(pa.array(keep[start : start + len(piece)]))
+                    start += len(piece)
+            if start != file.metadata.num_rows:  # Arrow ends where a column does
+                raise pa.ArrowInvalid(f"{start} of {file.metadata.num_rows} rows")
 
-    def schema(self, kind: str, name: str, source: Any = None) -> pa.Schema:
-        """Returns all columns of a file, whether or not `kind` has them; `source` from `open` stays open."""
-        with nullcontext(source) if source else self.open(kind, name) as file, self._explain_errors(kind, name) as path:
+    def schema(self, name: str, source: Any = None) -> pa.Schema:
+        """Returns all columns of a file, whether or not rows have them; `source` from `open` stays open."""
+        with nullcontext(source) if source else self.open(name) as file, self._explain_errors(name) as path:
             return _check_schema(pq.read_schema(file), path)
 
-    def remove(self, kind: str, names: Iterable[str]) -> None:
+    def remove(self, names: Iterable[str]) -> None:
         """Removes files; ignores those that another driver has removed."""
 
         def remove_file(name: str) -> None:
             with suppress(FileNotFoundError):
-                storage.remove(storage.join(self.root, kind, name))
+                storage.remove(storage.join(self.root, "records", name))
 
         deque(self.each(remove_file, names), maxlen=0)
 
@@ -157,14 +152,13 @@ class Files:
         """Returns what to do about a JSON file of a run, which `audit --files` needs, that is damaged or lost."""
         if name == "run.json":
             return "restore it, or move it away and run the job again"
-        is_merged = any(pair.startswith(MERGED_PREFIX) for pair in self.names())
+        is_merged = any(each.startswith(MERGED_PREFIX) for each in self.names())
         file = "*" if is_merged else f"{name.removeprefix('runs/').removesuffix('.json')}-*"
-        rows = f"records/{file} and class_records/{file}"
-        return f"restore it, or move what is left of it, {rows} away and run the job again"
+        return f"restore it, or move what is left of it and records/{file} away and run the job again"
 
     @contextmanager
-    def _explain_errors(self, kind: str, name: str) -> Iterator[str]:
-        path = storage.join(self.root, kind, name)
+    def _explain_errors(self, name: str) -> Iterator[str]:
+        path = storage.join(self.root, "records", name)
         try:
             yield path
         except UserError:
@@ -175,7 +169,7 @@ class Files:
             why = f"{type(error).__name__}: {one_line(error)}"
             raise UserError(
                 f"{path}: expected a Parquet file of results, got one that cannot be read ({why}): restore it, or move "
-                "it out of records/ and class_records/ and run the job again"
+                "it out of records/ and run the job again"
             ) from error
 
 
@@ -186,44 +180,53 @@ class _Ranges(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no type
         return storage.read_range(self.path, start, end)
 
 
-def _open_parquet(source: Any, path: str, kind: str, schema: pa.Schema) -> tuple[pq.ParquetFile, int]:
+def _open_parquet(source: Any, path: str, schema: pa.Schema) -> tuple[pq.ParquetFile, int, int]:
     """Opens a file and verifies its page checksums while reading, so that a flipped bit raises an error.
 
-    Texts are read as codes. Returns also the most bytes that its texts may have once they are none.
+    Texts are read as codes. Returns also the most bytes that its texts may have once they are none, and the most values
+    that one of the schema's columns has.
     """
     metadata = pq.read_metadata(source)
-    present = set(_check_schema(metadata.schema.to_arrow_schema(), path).names)
-    if missing := [name for name in SCHEMAS[kind].names if name not in {*present, *(later.name for later in LATER)}]:
-        raise UserError(
-            f"{path}: expected the columns of schema version {SCHEMA_VERSION}, got no {missing[0]}, as releases before "
-            "it wrote: run the job again into a new store"
-        )
+    _check_schema(metadata.schema.to_arrow_schema(), path)
+    present = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
+    if missing := [name for name in LEAVES if name not in present]:
+        expected = f"expected the columns of schema version {SCHEMA_VERSION}, got no {missing[0]}"
+        raise UserError(f"{path}: {expected}: {_FOREIGN}")
     size = source.seek(0, SEEK_END)
     most = _OWN_BYTES + _UNPACKED * size
-    texts = _require_small(metadata, path, {*schema.names}, _OWN_ROWS[kind] + size // _BYTES_A_ROW[kind], most)
+    texts, values = _require_small(metadata, path, {*leaves_of(schema)}, MAX_RECORDS + size // _BYTES_A_ROW, most)
     file = pq.ParquetFile(
         source, metadata=metadata, read_dictionary=texts, pre_buffer=True, page_checksum_verification=True
     )
-    return file, most
+    return file, most, values
 
 
-def _require_small(metadata: pq.FileMetaData, path: str, columns: Container[str], rows: int, size: int) -> list[str]:
-    """Refuses a file of which some columns may have more rows, or a row group more bytes; returns those of texts."""
+def _require_small(
+    metadata: pq.FileMetaData, path: str, leaves: Collection[str], rows: int, size: int
+) -> tuple[list[str], int]:
+    """Refuses a file of which some columns may have more rows, more classes a row, or a row group more bytes.
+
+    Returns those of the columns that hold texts, and the most values that one of them has.
+    """
     groups, texts = [metadata.row_group(number) for number in range(metadata.num_row_groups)], dict[str, None]()
+    values = 0
     if (got := sum(group.num_rows for group in groups)) > rows:
         raise UserError(f"{path}: expected at most {rows:,} rows in a file of its size, got {got:,}: {_FOREIGN}")
     for group in groups:
         chunks = [group.column(number) for number in range(group.num_columns)]
-        chunks = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
+        chunks = [chunk for chunk in chunks if chunk.path_in_schema in leaves]
         for chunk in chunks:
             is_plain = chunk.physical_type != "FIXED_LEN_BYTE_ARRAY" and _ENCODINGS.issuperset(chunk.encodings)
-            if chunk.num_values != group.num_rows or not is_plain:
-                what = f"{chunk.path_in_schema:.40}: expected a value a row in a usual encoding, got something else"
+            most = _MOST_CLASSES if chunk.path_in_schema.startswith(f"{CLASSES}.") else 1
+            if not group.num_rows <= chunk.num_values <= most * group.num_rows or not is_plain:
+                wanted = "a value" if most == 1 else f"at most {most} values"
+                what = f"{chunk.path_in_schema}: expected {wanted} a row in a usual encoding, got something else"
                 raise UserError(f"{path}: {what}: {_FOREIGN}")
             if chunk.physical_type == "BYTE_ARRAY":
                 texts[chunk.path_in_schema] = None
         _require_bytes(sum(chunk.total_uncompressed_size for chunk in chunks), size, path)
-    return list(texts)
+        values += max((chunk.num_values for chunk in chunks), default=0)
+    return list(texts), values
 
 
 def _require_bytes(got: int, most: int, path: str) -> None:
@@ -233,24 +236,14 @@ def _require_bytes(got: int, most: int, path: str) -> None:
 
 
 def _whole(table: pa.Table, schema: pa.Schema, path: str, most: int) -> pa.Table:
-    """Returns a table with the columns of a schema, those of LATER null where they are missing.
+    """Returns a table with the columns of a schema.
 
     Raises pa.ArrowInvalid for a code that stands for no text, UserError for texts that have more than `most` bytes.
     """
     table.validate(full=True)
-    chunks = [chunk for column in table.columns if pa.types.is_dictionary(column.type) for chunk in column.chunks]
-    lengths = (pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() for chunk in chunks)
+    lengths = (pc.sum(pc.binary_length(text.dictionary).take(text.indices)).as_py() for text in coded_texts(table))
     _require_bytes(sum(map(int, filter(None, lengths))), most, path)
-    for name in (column.name for column in LATER):
-        if name in schema.names and name not in table.column_names:
-            table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
     return table.select(schema.names).cast(schema)
-
-
-def coded_schema(kind: str, columns: Sequence[str]) -> pa.Schema:
-    """Returns the schema of some columns with texts as codes: a tenth of the memory, and half the reading time."""
-    fields = [SCHEMAS[kind].field(column) for column in columns]
-    return pa.schema([field.with_type(_CODED_TEXT) if pa.types.is_string(field.type) else field for field in fields])
 
 
 def _check_schema(schema: pa.Schema, path: str) -> pa.Schema:
@@ -264,5 +257,5 @@ def _check_version(path: str, version: object) -> None:
     number = re.match(r"\d{1,9}", str(version))
     what = "written by a newer freqbench: update this one; nothing was changed"
     if number and int(number[0]) < SCHEMA_VERSION:
-        what = "written by an older freqbench: run the job again into a new store"
+        what = "written by an older freqbench: python -m freqbench.results.convert OUT converts it"
     raise VersionError(f"{path}: expected results of schema version {SCHEMA_VERSION}, got {version!s:.40}, {what}")

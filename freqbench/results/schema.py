@@ -1,9 +1,10 @@
 """Defines the columns of a result store, each with its type, unit, direction, mark and meaning.
 
 There are two tables: `records`, one row per (cell, case, target model), and `class_records`, one row per record and
-class. A metric that is undefined on a volume (no such class in the label, nothing predicted) is NaN; one that could not
-be computed is null, with the reason under its name in `null_reasons`; one that the job did not ask for is null without
-a reason.
+class. A file holds both (`ROWS`): a row has its classes in a list, without the columns that they share with it. A
+metric that is undefined on a volume (no such class in the label, nothing predicted) is NaN; one that could not be
+computed is null, with the reason under its name in `null_reasons`; one that the job did not ask for is null without a
+reason.
 """
 
 import math
@@ -18,7 +19,7 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.measures import METRICS, NUMBERS, Better, Number
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION_FIELD = b"freqbench_schema_version"
 KEY = ("cell_id", "case_key", "target_model_id")
 COMMIT = (*KEY, "run_id", "finished_at")
@@ -112,8 +113,6 @@ CLEAN_NUMBER = Column(
     "measured",
     "what the target's clean number rests on: `proven by its own predictions ...`, `stated`, or values assumed",
 )
-LATER = (RELEASES, CLEAN_NUMBER)
-"""The columns that stores made before them lack: they are read with null there."""
 _RUN_ID = _measured_column("run_id", _TEXT, "", "the execution that wrote the row", required=True)
 _FINISHED = _measured_column("finished_at", _TIME, "UTC", "time when the row was finished", required=True)
 
@@ -250,6 +249,17 @@ CLASS_RECORDS: tuple[Column, ...] = (
 )
 
 
+def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
+    """Returns the Arrow schema of `RECORDS` or `CLASS_RECORDS`, with the schema version in its metadata."""
+    fields = [pa.field(column.name, column.type) for column in columns]
+    return pa.schema(fields, metadata={VERSION_FIELD: str(SCHEMA_VERSION).encode()})
+
+
+CLASSES = "classes"
+_OWN = pa.struct([pa.field(column.name, column.type) for column in CLASS_RECORDS if column.name not in COMMIT])
+ROWS = arrow_schema(RECORDS).append(pa.field(CLASSES, pa.list_(_OWN)))
+"""Columns of a file: those of RECORDS, and the classes of each row."""
+
 CAUTIONS = "; "
 """Separates the reasons in a `caution`."""
 UNTOLD = "no later run takes it over"
@@ -272,9 +282,3 @@ def require_free(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name.endswith("_clean") or name in taken:
         expected = "expected a name of letters, digits and _ that is no column's and does not end in _clean"
         raise UserError(f"the metric {name}: {expected}: rename its entry point")
-
-
-def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
-    """Returns the Arrow schema of `RECORDS` or `CLASS_RECORDS`, with the schema version in its metadata."""
-    fields = [pa.field(column.name, column.type) for column in columns]
-    return pa.schema(fields, metadata={VERSION_FIELD: str(SCHEMA_VERSION).encode()})

@@ -18,10 +18,9 @@ def facts(out: str) -> dict[str, Any]:
     """Returns the content of `status --json` for a store; raises UserError if it does not exist or cannot be read.
 
     Returns:
-        `out`; `records`: the numbers `wanted` by its job, `ok`, `failed`, `left`, and among those left `lacking`, whose
-        classes are lost; `attacks`: `attack`, `source`, `ok` and `failed` of each; `runs`: the fields RUN of each, null
-        if its file lacks them, and the number of its `warnings`; `workers`: `run_id` and `workers` of each unfinished
-        run, else of the last one.
+        `out`; `records`: the numbers `wanted` by its job, `ok`, `failed` and `left`; `attacks`: `attack`, `source`,
+        `ok` and `failed` of each; `runs`: the fields RUN of each, null if its file lacks them, and the number of its
+        `warnings`; `workers`: `run_id` and `workers` of each unfinished run, else of the last one.
     """
     store = Store(out)
     wanted = index_keys(store.job()["index"])
@@ -29,11 +28,10 @@ def facts(out: str) -> dict[str, Any]:
     counts = Counter(row[3:] for row in rows if row[:3] in wanted)
     by_status = {status: sum(n for row, n in counts.items() if row[2] == status) for status in ("ok", "failed")}
     runs = store.runs()
-    lacking = sum(key in wanted for keys in store.lacking().values() for key in keys)
     latest = [run for run in runs if run.get("status") == "running"] or runs[-1:]
     return {
         "out": out,
-        "records": {"wanted": len(wanted), **by_status, "left": len(wanted) - counts.total(), "lacking": lacking},
+        "records": {"wanted": len(wanted), **by_status, "left": len(wanted) - counts.total()},
         "attacks": [
             {"attack": attack, "source": source, **{name: counts[attack, source, name] for name in by_status}}
             for attack, source in sorted({group[:2] for group in counts})
@@ -55,8 +53,6 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
     for row in found["attacks"]:
         progress.add_row(*map(str, row.values()))
     progress.add_row("not done yet", "", str(records["left"]), "")
-    if records["lacking"]:
-        progress.caption = f"{records['lacking']} lack their file of class_records: the same run command fixes it"
     heads = (Column(head, overflow="fold") for head in ("status,\nlast seen", "records", "failed", "warnings"))
     runs = Table(Column("run", no_wrap=True), *heads, title="runs")
     for run in found["runs"]:

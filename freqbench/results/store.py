@@ -1,21 +1,19 @@
 """Keeps results in Parquet files that are committed by their presence, read as one row per key, and compacted.
 
-A commit is a pair of files of one name, `class_records/NAME` first and `records/NAME` second: **the second is the
-commit**. A class file without its records file is ignored: it comes from a writer that died between the two, or from a
-compaction that died while deleting. A records file whose class file was lost does not count either: a run computes its
-records again, and then removes it. A record may be in several files (after a retry, a second driver, a compaction that
-died before deleting): readers keep one row per key, and take its classes from the same file.
+A commit is one file, `records/NAME`, whose rows hold their classes. A row may be in several files (after a retry, a
+second driver, a compaction that died before deleting): readers keep one row per key.
 """
 
 import hashlib
 import json
 import random
 import re
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import chain
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -25,17 +23,29 @@ from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.results import compaction
-from freqbench.results.files import SCHEMAS, Files, coded_schema
+from freqbench.results.files import Files
 from freqbench.results.naming import IDENTIFIED_BY, Index, rename_rows, rename_run
-from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, SCHEMA_VERSION, UNTOLD
-from freqbench.results.winners import ORDER, commit_text, shared_rows, split_winners, winners
-from freqbench.results.writer import Writer
+from freqbench.results.nested import class_rows, coded_schema
+from freqbench.results.schema import (
+    CLASS_RECORDS,
+    CLASSES,
+    COMMIT,
+    KEY,
+    RECORDS,
+    ROWS,
+    SCHEMA_VERSION,
+    UNTOLD,
+    arrow_schema,
+)
+from freqbench.results.winners import ORDER, shared_rows, split_winners, winners
+from freqbench.results.writer import Writer, write_table
 
 Key = tuple[str, str, str]
 Row = dict[str, Any]
 
 _ALL = tuple(column.name for column in RECORDS)
-_ALL_CLASSES = tuple(column.name for column in CLASS_RECORDS)
+_CLASS_TYPES = arrow_schema(CLASS_RECORDS)
+_ALL_CLASSES = tuple(_CLASS_TYPES.names)
 
 FOLDERS = ("records", "class_records", "runs", "leases")
 NAMELESS = Index(cells=[])
@@ -91,9 +101,8 @@ class Store:
         return not self._files.names()
 
     def names(self) -> frozenset[str]:
-        """Lists the names of the committed pairs of files, in one look: one that is merged meanwhile may be missing."""
-        records, classes = (storage.list_files(storage.join(self.root, kind), ".parquet") for kind in SCHEMAS)
-        return frozenset(records) & frozenset(classes)
+        """Lists the names of the committed files, in one look: one that is merged meanwhile may be missing."""
+        return frozenset(self._files.list_once())
 
     def records(self, columns: Sequence[str] = _ALL, coded: bool = False) -> pa.Table:
         """Returns one row per key, ok before failed, then the latest; ordered by `finished_at` and key.
@@ -103,7 +112,7 @@ class Store:
             coded: texts as Arrow dictionaries (pandas: categoricals), which take a tenth of the memory for many rows.
         """
         table = self._winners(columns)
-        return table if coded else table.cast(pa.schema([SCHEMAS["records"].field(name) for name in columns]))
+        return table if coded else table.cast(pa.schema([ROWS.field(name) for name in columns]))
 
     def found(self, keys: Collection[Key], as_written: bool = False) -> dict[Key, tuple[Row, list[Row]]]:
         """Returns some rows of `records` with their classes, all columns; reads only files that hold them.
@@ -120,13 +129,14 @@ class Store:
 
     def class_records(self, columns: Sequence[str] = _ALL_CLASSES, coded: bool = False) -> pa.Table:
         """Returns the classes of the rows that `records` returns, by columns of CLASS_RECORDS; `coded` as there."""
-        known: dict[str, pa.Table] = {}
-        index = self._index(columns)
-        table = self._files.consistent(
-            lambda names: self._classes(names, self._read(names, ORDER, known), columns, index)
-        )
-        plain = pa.schema([SCHEMAS["class_records"].field(name) for name in columns])
-        return table.unify_dictionaries() if coded else table.cast(plain)
+        own = (f"{CLASSES}.{name}" for name in (*columns, "class_index") if name not in COMMIT)
+        rows = self._winners(dict.fromkeys((*(name for name in columns if name in COMMIT), "case_key", *own)))
+        table = rename_rows(class_rows(rows), self._index(columns)).select(list(columns))
+        return table if coded else table.cast(pa.schema([_CLASS_TYPES.field(name) for name in columns]))
+
+    def write_classes(self) -> None:
+        """Writes `class_records/rows.parquet` anew, a row a class, for tools that read no lists: freqbench does not."""
+        write_table(storage.join(self.root, "class_records", "rows.parquet"), self.class_records())
 
     def covered(self) -> dict[Key, frozenset[str]]:
         """Returns the keys whose row is ok, and the metrics that it covers: a resume need not compute these again.
@@ -137,33 +147,14 @@ class Store:
         rows = self.rows((*KEY, "metrics", "status", "caution"))
         return {row[:3]: listed(row[3]) for row in rows if row[4] == "ok" and UNTOLD not in (row[5] or "")}
 
-    def lacking(self) -> dict[str, list[Key]]:
-        """Returns the keys of good records that no pair holds, by the name of their half pair's records file."""
-        return self._files.consistent(lambda _: self._lacking()) if self._files.halves else {}
-
-    def complaint(self, wanted: Container[Key] | None = None) -> str | None:
-        """Returns a line on the `wanted` records (None: all) that lack their classes, and the remedy; else None."""
-        lacking = self.lacking().items()
-        names = [name for name, keys in lacking for key in keys if wanted is None or key in wanted]
-        if not names:
-            return None
-        count = f"{len(names)} record{'s' if len(names) > 1 else ''}"
-        rest = f" and {more} more files" if (more := len({*names}) - 1) else ""
-        return (
-            f"{self.root}: {count} left out, as class_records/{names[0]}{rest} is missing: restore it, or give the "
-            "same run command again, which computes them anew"
-        )
-
     def compact(self, above: int = 1) -> None:
         """Merges small files into few large ones if there are more than `above`, and drops superseded rows.
 
         Large files with few superseded rows are left alone. Even if it dies, or others compact too, every row is in a
         committed file. It deletes only files that it read and merged, so that files which others commit meanwhile stay.
-        Memory does not grow with the store, except for the keys of its rows. A records file without classes is removed
-        once all its good records were computed again.
+        Memory does not grow with the store, except for the keys of its rows.
         """
         compaction.compact(self._files, above)
-        self._files.remove("records", [name for name, keys in self.lacking().items() if not keys])
 
     def write_run(self, run_id: str, facts: dict[str, Any]) -> None:
         """Writes `runs/<run_id>.json`, which only that run writes: `facts` and the run's id."""
@@ -223,31 +214,21 @@ class Store:
         is_needed = not IDENTIFIED_BY.keys().isdisjoint(columns) and self._named_by.has_job
         return self._named_by._job_and_index()[1] if is_needed else NAMELESS
 
-    def _winners(self, columns: Sequence[str]) -> pa.Table:
+    def _winners(self, columns: Collection[str]) -> pa.Table:
         index, identities = self._index(columns), (IDENTIFIED_BY[name] for name in columns if name in IDENTIFIED_BY)
         wanted = tuple(dict.fromkeys((*ORDER, *columns, *identities)))
         known: dict[str, pa.Table] = {}
         tables = self._files.consistent(lambda names: self._read(names, wanted, known))
-        table = pa.concat_tables([coded_schema("records", wanted).empty_table(), *tables])
+        table = pa.concat_tables(tables or [coded_schema(wanted).empty_table()])
         winning = table.unify_dictionaries().take(pa.array(winners(table)))
-        return rename_rows(winning, index).select(list(columns))
-
-    def _lacking(self) -> dict[str, list[Key]]:
-        halves = self._files.halves
-        rows = zip(halves, map(shared_rows, self._read(halves, (*KEY, "status"), {})), strict=True)
-        covered = self.covered()  # lists anew: a file that is whole by now is among those that it read
-        return {
-            name: [row[:3] for row in table if row[3] == "ok" and row[:3] not in covered]
-            for name, table in rows
-            if name in self._files.halves
-        }
+        return rename_rows(winning, index).select(list(dict.fromkeys(name.partition(".")[0] for name in columns)))
 
     def _read(self, names: Sequence[str], columns: Sequence[str], known: dict[str, pa.Table]) -> list[pa.Table]:
-        """Reads some columns of records files; skips those in `known` and adds the others to it."""
+        """Reads some columns of files; skips those in `known` and adds the others to it."""
         for name in known.keys() - set(names):
             del known[name]
         new = [name for name in names if name not in known]
-        read = self._files.each(lambda name: self._files.columns("records", name, columns), new)
+        read = self._files.each(lambda name: self._files.columns(name, columns), new)
         known.update(zip(new, read, strict=True))
         return [known[name] for name in names]
 
@@ -256,32 +237,14 @@ class Store:
         tables = self._read(names, ORDER, {})
         for name, table, wins in zip(names, tables, split_winners(tables), strict=True):
             texts = pc.binary_join_element_wise(*(table[column].cast(pa.string()) for column in KEY), "/")
-            wanted = pc.and_(pa.chunked_array([pa.array(wins)]), pc.is_in(texts, keys))
-            if pc.any(wanted).as_py():
-                classes = self._classes([name], [table.filter(wanted)], _ALL_CLASSES, index).to_pylist()
-                for row in rename_rows(self._files.columns("records", name, _ALL).filter(wanted), index).to_pylist():
+            wanted = wins & np.asarray(pc.is_in(texts, keys))
+            if wanted.any():
+                rows = pa.concat_tables(self._files.pieces(name, self._files.open(name), keep=wanted))
+                lines = iter(rename_rows(class_rows(rows), index).select(_ALL_CLASSES).to_pylist())
+                for row in rename_rows(rows, index).to_pylist():
                     key: Key = row["cell_id"], row["case_key"], row["target_model_id"]
-                    rows_by_key[key] = row, [line for line in classes if all(line[part] == row[part] for part in KEY)]
+                    rows_by_key[key] = row, [*islice(lines, len(row.pop(CLASSES)))]
         return rows_by_key
-
-    def _classes(
-        self, names: Sequence[str], tables: Sequence[pa.Table], columns: Sequence[str], index: Index
-    ) -> pa.Table:
-        """Returns the class rows of the winning records, each from the file of its record."""
-        schema = coded_schema("class_records", list(dict.fromkeys((*COMMIT, *columns, "class_index"))))
-        kept = list(dict.fromkeys((*columns, "case_key", "class_index")))  # these two name classes
-
-        def read(file: tuple[str, pa.Table]) -> list[pa.Table]:
-            name, texts = file[0], commit_text(file[1])
-            pieces = self._files.pieces("class_records", name, self._files.open("class_records", name), schema)
-            return [piece.filter(pc.is_in(commit_text(piece), texts)).select(kept) for piece in pieces]
-
-        winning = [table.filter(pa.array(wins)) for table, wins in zip(tables, split_winners(tables), strict=True)]
-        files = [file for file in zip(names, winning, strict=True) if len(file[1])]
-        tables_read = chain.from_iterable(self._files.each(read, files))
-        return rename_rows(pa.concat_tables([schema.empty_table().select(kept), *tables_read]), index).select(
-            list(columns)
-        )
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps({**content, "schema_version": SCHEMA_VERSION}, indent=2)

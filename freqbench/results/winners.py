@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from freqbench.results.schema import COMMIT, KEY
+from freqbench.results.schema import KEY
 
 ORDER = (*KEY, "finished_at", "run_id", "status")  # the columns that decide which row wins
 
@@ -47,13 +47,6 @@ def split_winners(tables: Sequence[pa.Table], ages: Sequence[int] | None = None)
     wins = np.zeros(ends[-1], np.bool_)
     wins[winners(pa.concat_tables(tables), last)] = True
     return np.split(wins, ends[1:-1])
-
-
-def commit_text(table: pa.Table) -> pa.ChunkedArray:
-    """Returns one text per row that names the key and the execution of the row."""
-    microseconds = table["finished_at"].cast(pa.int64())  # formatting a time takes ten times as long
-    parts = [microseconds if name == "finished_at" else table[name] for name in COMMIT]
-    return pc.binary_join_element_wise(*(part.cast(pa.string()) for part in parts), "/")
 
 
 def shared_rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:

@@ -1,32 +1,37 @@
-"""Writes a run's rows in committed pairs of files, and refuses rows that do not fit the schema."""
+"""Writes a run's rows in files, each a commit, and refuses rows that do not fit the schema."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from freqbench.core.files import storage
-from freqbench.results.schema import CLASS_RECORDS, COMMIT, RECORDS, Column, arrow_schema
+from freqbench.results.nested import leaves_of, nest, types_of
+from freqbench.results.schema import CLASS_RECORDS, COMMIT, RECORDS, ROWS, Column, arrow_schema
 
 MAX_RECORDS = 5000
+TEXTS = [name for name, kind in zip(leaves_of(ROWS), types_of(ROWS).values(), strict=True) if pa.types.is_string(kind)]
+OPTIONS = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": TEXTS}  # numbers pack better without
 _REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)  # errors that Arrow raises on values that do not fit
 
 Row = Mapping[str, Any]
 
 
-def commit(root: str, name: str, records: pa.Table, class_records: pa.Table) -> None:
-    """Writes a pair of files with these rows."""
-    put_pair(root, name, _encoded(records), _encoded(class_records))
+def commit(root: str, name: str, rows: pa.Table) -> None:
+    """Writes a file of rows with their classes: its put is the commit."""
+    write_table(storage.join(root, "records", name), rows, **OPTIONS)
 
 
-def put_pair(root: str, name: str, records: bytes, class_records: bytes) -> None:
-    """Writes a pair of files; the second is the commit, so that a reader sees both or neither."""
-    storage.write_atomic(storage.join(root, "class_records", name), class_records)
-    storage.write_atomic(storage.join(root, "records", name), records)
+def write_table(path: str, table: pa.Table, **options: Any) -> None:
+    """Writes a Parquet file whole, or not at all."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, **options)
+    storage.write_atomic(path, bytes(sink.getvalue()))
 
 
 class Writer:
@@ -38,29 +43,24 @@ class Writer:
 
     def __init__(self, root: str, run_id: str, interval_s: float = 15.0) -> None:
         self._root, self._run_id, self._interval_s = root, run_id, interval_s
-        self._waiting = set[tuple[Any, ...]]()  # commits of the rows of `_tables`
-        self._tables: list[tuple[pa.Table, pa.Table]] = []
+        self._waiting = set[tuple[Any, ...]]()  # COMMIT of the rows of `_tables`
+        self._tables: list[pa.Table] = []
         self._flushed_at = time.monotonic()
         self._has_failed = False
         self._sequence = _next_sequence(root, run_id)
-        self.names = set[str]()  # of the pairs committed so far
+        self.names = set[str]()  # of the files committed so far
 
-    def add(self, records: Sequence[Row], class_records: Sequence[Row]) -> int:
-        """Queues rows of `RECORDS` and their `CLASS_RECORDS`; adding a row twice has no further effect.
+    def add(self, records: Sequence[Row], class_records: Sequence[Sequence[Row]]) -> int:
+        """Queues rows of `RECORDS`, each with those of its classes; adding a row twice has no further effect.
 
-        Raises ValueError if a row does not fit the schema or is of another run, or a class row lacks its record.
+        Raises ValueError if a row does not fit the schema or is of another run.
         """
-        tables = to_table(RECORDS, records), to_table(CLASS_RECORDS, class_records)
-        owners = [[tuple(row[name] for name in COMMIT) for row in rows] for rows in (records, class_records)]
+        table = to_rows(records, class_records)
         if any(row["run_id"] != self._run_id for row in records):
             raise ValueError(f"a row of another run was given to the writer of run {self._run_id!r}")
-        if strays := set(owners[1]).difference(owners[0]):
-            raise ValueError(f"a class row has no record that equals it in {COMMIT}: {strays.pop()}")
-        if not self._waiting.isdisjoint(owners[0]):
-            is_new = ([owner not in self._waiting for owner in of_table] for of_table in owners)
-            tables = tuple(table.filter(pa.array(rows)) for table, rows in zip(tables, is_new, strict=True))
-        self._tables.append(tables)
-        self._waiting.update(owners[0])
+        commits = [tuple(row[name] for name in COMMIT) for row in records]
+        self._tables.append(table.filter(pa.array([commit not in self._waiting for commit in commits], pa.bool_())))
+        self._waiting.update(commits)
         return self.flush_due()
 
     def flush_due(self) -> int:
@@ -74,12 +74,11 @@ class Writer:
         count = len(self._waiting)
         if not count:
             return 0
-        records, classes = map(pa.concat_tables, zip(*self._tables, strict=True))
         name = f"{self._run_id}-{self._sequence:06d}.parquet"
         # First, as a commit that raised may have reached a remote store: no name is used twice.
         self._sequence += 1
         self._has_failed, self._flushed_at = True, time.monotonic()
-        commit(self._root, name, records, classes)
+        commit(self._root, name, pa.concat_tables(self._tables))
         self.names.add(name)
         self._has_failed, self._waiting, self._tables, self._flushed_at = False, set(), [], time.monotonic()
         return count
@@ -90,24 +89,23 @@ class Writer:
         return len(self._waiting)
 
 
-def _encoded(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return bytes(sink.getvalue())
-
-
 def _next_sequence(root: str, run_id: str) -> int:
     """Returns the number after the last of the run's files, committed or not."""
     used = [0]
-    for kind in ("records", "class_records"):
-        for name in storage.list_files(storage.join(root, kind), ".parquet"):
-            owner, _, number = name.removesuffix(".parquet").rpartition("-")
-            if owner == run_id and number.isdecimal():
-                used.append(int(number) + 1)
+    for name in storage.list_files(storage.join(root, "records"), ".parquet"):
+        owner, _, number = name.removesuffix(".parquet").rpartition("-")
+        if owner == run_id and number.isdecimal():
+            used.append(int(number) + 1)
     return max(used)
 
 
 # From rows to tables
+
+
+def to_rows(records: Sequence[Row], class_records: Sequence[Sequence[Row]]) -> pa.Table:
+    """Converts rows of RECORDS, each with those of CLASS_RECORDS, to a table of ROWS; ValueError as `to_table`."""
+    counts = [len(rows) for rows in class_records]
+    return nest(to_table(RECORDS, records), to_table(CLASS_RECORDS, chain.from_iterable(class_records)), counts)
 
 
 def to_table(columns: Sequence[Column], rows: Iterable[Row]) -> pa.Table:

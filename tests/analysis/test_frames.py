@@ -66,7 +66,7 @@ def test_classes_of_several_stores_are_those_of_the_rows_that_count() -> None:
     stores = []
     for record in (older, newer, newer):
         own = {column.name: record.get(column.name) for column in CLASS_RECORDS}
-        stores.append(stored(record, classes=[own | {"class_index": i, "class_name": "organ"} for i in range(2)]))
+        stores.append(stored(record, classes=[[own | {"class_index": i, "class_name": "organ"} for i in range(2)]]))
     classes = classes_frame(stores, records_frame(stores))
     assert classes[["class_index", "dsc"]].to_numpy().tolist() == [[0, 0.8], [1, 0.8]]
     assert isinstance(classes["class_name"].dtype, pd.CategoricalDtype)

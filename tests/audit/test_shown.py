@@ -22,7 +22,7 @@ from freqbench.results import KEY, Store
 
 def stored(root: str, rows: list[dict[str, Any]]) -> Store:
     store = Store(root)
-    store.writer("run0", interval_s=0).add(rows, [])
+    store.writer("run0", interval_s=0).add(rows, [[]] * len(rows))
     store.write_job(job_of(rows))
     return store
 

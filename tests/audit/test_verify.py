@@ -38,8 +38,8 @@ def wrong(store: Path, with_volumes: bool = False) -> dict[str, str]:
     return {name: check.text for name, check in checks(store, with_volumes).items() if check.verdict == "wrong"}
 
 
-def pair_of(store: Path, kind: str = "records") -> Path:
-    (path,) = (store / kind).glob("*.parquet")
+def file_of(store: Path) -> Path:
+    (path,) = (store / "records").glob("*.parquet")
     return path
 
 
@@ -65,34 +65,31 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("kind", ["records", "class_records"])
-def test_a_flipped_bit_is_found_by_the_page_s_checksum(grid_copy: Path, kind: str) -> None:
+@pytest.mark.parametrize("name", ["dsc", "classes.list.element.dsc"])
+def test_a_flipped_bit_is_found_by_the_page_s_checksum(grid_copy: Path, name: str) -> None:
     """The bit is in the last page of a column of floats, which would decode all the same, to another number or none."""
-    path = pair_of(grid_copy, kind)
-    column = pq.read_metadata(path).row_group(0).column(pq.read_schema(path).get_field_index("dsc"))
+    path = file_of(grid_copy)
+    group = pq.read_metadata(path).row_group(0)
+    (column,) = (each for each in map(group.column, range(group.num_columns)) if each.path_in_schema == name)
     flip(path, column.data_page_offset + column.total_compressed_size // 2)
     errors = wrong(grid_copy)
     assert set(errors) <= {"files", "holes"}
-    assert f"{kind}/{path.name}" in errors["files"]
+    assert f"records/{path.name}" in errors["files"]
 
 
-def test_torn_and_missing_files_are_named(grid_copy: Path) -> None:
-    path = pair_of(grid_copy)
-    shutil.copy(path, path.parent / "alone-000000.parquet")
-    shutil.copy(pair_of(grid_copy, "class_records"), grid_copy / "class_records" / "dead-000000.parquet")
+def test_a_torn_file_is_named(grid_copy: Path) -> None:
+    path = file_of(grid_copy)
     path.write_bytes(path.read_bytes()[:-100])
-    text = checks(grid_copy)["files"].text
-    assert "class_records/alone-000000.parquet: missing, so that 16 records do not count: restore it, or give" in text
-    assert f"records/{path.name}: expected a Parquet file of results" in text
+    assert f"records/{path.name}: expected a Parquet file of results" in checks(grid_copy)["files"].text
 
 
 # the version
 
 
 def test_a_store_of_another_version_is_refused_in_one_line(grid_copy: Path) -> None:
-    table = pq.read_table(pair_of(grid_copy))
-    pq.write_table(table.replace_schema_metadata({VERSION_FIELD: b"2"}), pair_of(grid_copy))
-    with pytest.raises(UserError, match="expected results of schema version 1, got 2, written by a newer freqbench"):
+    table = pq.read_table(file_of(grid_copy))
+    pq.write_table(table.replace_schema_metadata({VERSION_FIELD: b"3"}), file_of(grid_copy))
+    with pytest.raises(UserError, match="expected results of schema version 2, got 3, written by a newer freqbench"):
         verify(Store(str(grid_copy)))
 
 
@@ -134,7 +131,7 @@ def test_values_that_cannot_be_are_named_with_their_row_and_no_others(grid_copy:
             row |= values
 
     alter(grid_copy, "records", change)
-    where = f"records/{pair_of(grid_copy).name}: "
+    where = f"records/{file_of(grid_copy).name}: "
     expected = {
         f"{where}{text} in 1 rows, first of row {row_id(*key)}"
         for key, (_, text) in zip(keys[: len(IMPOSSIBLE)], IMPOSSIBLE, strict=True)
@@ -164,7 +161,7 @@ def test_means_and_counts_that_are_not_those_of_the_classes_are_found(grid_copy:
 
 
 def test_a_mean_that_is_defined_for_no_class_and_one_that_is_not_are_told_apart(grid_copy: Path) -> None:
-    key = dict(zip(KEY, key_of(pq.read_table(pair_of(grid_copy)).to_pylist()[0]), strict=True))
+    key = dict(zip(KEY, key_of(pq.read_table(file_of(grid_copy)).to_pylist()[0]), strict=True))
     set_first(grid_copy, "records", key, hd95=math.nan)
     assert "hd95: nan, the classes say" in wrong(grid_copy)["classes"]
 
@@ -184,20 +181,14 @@ def test_a_mean_that_is_defined_for_no_class_and_one_that_is_not_are_told_apart(
 
 
 def doubled(store: Path, **values: Any) -> None:
-    """All rows once more, in another pair; the first of them with other values."""
-    for kind in ("records", "class_records"):
-        path = pair_of(store, kind)
-        shutil.copy(path, path.parent / "compacted-00-000001.parquet")
-        table = pq.read_table(path)
-        rows = table.to_pylist()
-        rows[0] |= {name: value for name, value in values.items() if name in rows[0]}
-        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    """All rows once more, in another file; the first of them with other values."""
+    path = file_of(store)
+    copy = shutil.copy(path, path.parent.parent / "copy")
+    set_first(store, "records", **values)
+    shutil.move(copy, path.parent / "compacted-00-000001.parquet")
 
 
 def test_rows_that_stand_in_two_files_and_agree_are_no_harm(grid_copy: Path) -> None:
-    shutil.copy(pair_of(grid_copy, "class_records"), grid_copy / "class_records" / "dead-000000.parquet")
-    assert "1 files of classes without records" in checks(grid_copy)["files"].text
-    (grid_copy / "class_records" / "dead-000000.parquet").unlink()
     doubled(grid_copy)
     assert not wrong(grid_copy)
     assert checks(grid_copy)["doubles"].text.startswith("16 keys have several rows that are ok, and they agree")
@@ -205,8 +196,7 @@ def test_rows_that_stand_in_two_files_and_agree_are_no_harm(grid_copy: Path) -> 
 
 def test_doubles_are_compared_beside_a_file_that_cannot_be_read(grid_copy: Path) -> None:
     doubled(grid_copy, linf=0.030001)
-    for kind in ("records", "class_records"):
-        (grid_copy / kind / "torn-000000.parquet").write_bytes(b"PAR1")
+    (grid_copy / "records" / "torn-000000.parquet").write_bytes(b"PAR1")
     assert set(wrong(grid_copy)) == {"files", "doubles"}
 
 
@@ -222,7 +212,7 @@ def test_doubles_are_compared_beside_a_file_that_cannot_be_read(grid_copy: Path)
 def test_a_row_that_was_computed_twice_must_agree_within_the_tolerances(
     grid_copy: Path, column: str, again: Callable[[float], float], is_wrong: bool
 ) -> None:
-    row = pq.read_table(pair_of(grid_copy)).to_pylist()[0]
+    row = pq.read_table(file_of(grid_copy)).to_pylist()[0]
     doubled(grid_copy, **{column: again(row[column]), "finished_at": row["finished_at"].replace(year=2099)})
     assert ("doubles" in wrong(grid_copy)) is is_wrong
 
@@ -263,7 +253,6 @@ def test_an_id_that_is_not_that_of_its_settings_is_found(grid_copy: Path) -> Non
                 row["cell_id"] = "0" * 16
 
     alter(grid_copy, "records", change)
-    alter(grid_copy, "class_records", change)
     errors = wrong(grid_copy)
     assert f"cell {'0' * 16}: the job makes {cell} of the same settings" in errors["cells"]
     assert set(errors) == {"cells", "holes", "volumes"}
@@ -289,19 +278,17 @@ def remove(store: Path, kind: str, keys: set[tuple[str, ...]]) -> None:
 
 
 def test_records_that_are_not_there_are_counted_and_named(grid_copy: Path) -> None:
-    keys = [key_of(row) for row in pq.read_table(pair_of(grid_copy)).to_pylist()]
-    for kind in ("records", "class_records"):
-        remove(grid_copy, kind, {keys[0]})
+    keys = [key_of(row) for row in pq.read_table(file_of(grid_copy)).to_pylist()]
+    remove(grid_copy, "records", {keys[0]})
     assert wrong(grid_copy) == {
         "holes": f"1 of 16 records that the job asks for have no row, such as {row_id(*keys[0])}: run the job again"
     }
-    for kind in ("records", "class_records"):
-        remove(grid_copy, kind, set(keys))
+    remove(grid_copy, "records", set(keys))
     assert wrong(grid_copy)["holes"].startswith("16 of 16 records that the job asks for have no row, such as ")
 
 
 def test_failed_rows_are_no_holes_and_are_told(grid_copy: Path) -> None:
-    key = key_of(pq.read_table(pair_of(grid_copy)).to_pylist()[0])
+    key = key_of(pq.read_table(file_of(grid_copy)).to_pylist()[0])
     nothing = {column.name: None for column in RECORDS if column.mark == "result"}
     failed = nothing | {"status": "failed", "error": "out of memory"}
     set_first(grid_copy, "records", dict(zip(KEY, key, strict=True)), **failed)
@@ -349,8 +336,8 @@ def test_volumes_of_the_named_attacks_alone_have_to_be_there(grid_copy: Path, na
 
 def columns(change: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:
     def damage(store: Path) -> None:
-        table = pq.read_table(pair_of(store))
-        pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), pair_of(store))
+        table = pq.read_table(file_of(store))
+        pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), file_of(store))
 
     return damage
 
@@ -375,7 +362,6 @@ DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
     ("values", lambda store: set_first(store, "class_records", hd95_clean=-1.0), "hd95_clean: -1 where 0 to inf is"),
     ("classes", classes(lambda rows: rows.pop(3)), "rows of classes: 5, expected 6 in 1 rows"),
     ("classes", classes(lambda rows: rows[3].update(class_index=4)), "class_index: not each class once in 1 rows"),
-    ("classes", classes(lambda rows: rows.append({**rows[0], "cell_id": "0" * 16})), "1 rows of classes have no recor"),
     ("doubles", lambda store: doubled(store, linf=0.030001), " in 1 pairs of rows of one key, first of row "),
     ("runs", lambda store: run_file(store).unlink(), "missing, though rows are of that run"),
     ("runs", lambda store: alter_json(run_file(store), lambda run: run["models"].popitem()), "does not know the"),
@@ -392,32 +378,28 @@ DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
 
 @pytest.mark.parametrize("is_compacted", [False, True])
 @pytest.mark.parametrize(
-    "content", quick([b"", b'{"models"', b"[]", b'{"schema_version": "1", "models": 3}', None], b'{"models"', None)
+    "content", quick([b"", b'{"models"', b"[]", b'{"schema_version": "2", "models": 3}', None], b'{"models"', None)
 )
 def test_a_run_file_that_is_lost_is_made_up_for_as_its_line_says(
     small_copy: Path, content: bytes | None, is_compacted: bool
 ) -> None:
     job = Store(str(small_copy)).job()["spec"]
     if is_compacted:
-        pair_of(small_copy).rename(small_copy / "records" / "compacted-0123456789abcdef-000001.parquet")
-        pair_of(small_copy, "class_records").rename(
-            small_copy / "class_records/compacted-0123456789abcdef-000001.parquet"
-        )
+        file_of(small_copy).rename(small_copy / "records" / "compacted-0123456789abcdef-000001.parquet")
     path = run_file(small_copy)
     path.unlink() if content is None else path.write_bytes(content)
     advice = wrong(small_copy)["runs"].rpartition("restore it, or ")[2]
-    pairs = re.fullmatch(r"move what is left of it, (\S+) and (\S+) away and run the job again", advice)
-    assert pairs is not None
+    pattern = re.fullmatch(r"move what is left of it and (\S+) away and run the job again", advice)
+    assert pattern is not None
     path.unlink(missing_ok=True)
-    for pattern in pairs.groups():
-        for each in small_copy.glob(pattern):
-            each.unlink()
+    for each in small_copy.glob(pattern[1]):
+        each.unlink()
     execute(job, small_copy)
     assert wrong(small_copy) == {}
     assert len(Store(str(small_copy)).runs()) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"schema_version": "1"}'])
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"schema_version": "2"}'])
 def test_a_job_file_that_is_lost_is_made_up_for_as_its_line_says(small_copy: Path, content: bytes) -> None:
     job = Store(str(small_copy)).job()["spec"]
     (small_copy / "run.json").write_bytes(content)

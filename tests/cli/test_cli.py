@@ -101,7 +101,7 @@ def test_status_as_json_is_all_of_stdout(small_store: Path, bench: Bench) -> Non
     code, out, err = bench("cluster", "status", str(small_store), "--json")
     status = json.loads(out)
     assert (code, err) == (0, "")
-    assert status["records"] == {"wanted": 1, "ok": 1, "failed": 0, "left": 0, "lacking": 0}
+    assert status["records"] == {"wanted": 1, "ok": 1, "failed": 0, "left": 0}
     assert status["attacks"] == [{"attack": "fgsm", "source": "a", "ok": 1, "failed": 0}]
     (run,) = status["runs"]
     assert (run["status"], run["records"], run["failed"], run["warnings"]) == ("done", 1, 0, 0)

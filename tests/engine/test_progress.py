@@ -21,13 +21,13 @@ from tiers import quick
 from tiny_job import Collector, expanded, small
 
 from freqbench.engine import engines
-from freqbench.engine.engines import run_plan, serial
+from freqbench.engine.engines import SHORT_S, run_plan, serial
 from freqbench.engine.progress import Clock, RunProgress, TimeLeft
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.cells import Unit
 from freqbench.job.costs import Costs, place
-from freqbench.job.plan import make_plan
+from freqbench.job.plan import Plan, make_plan
 from freqbench.job.schema import Resources
 
 LAST_S = 10  # of a run, in which a factor says little
@@ -324,7 +324,21 @@ class StoppedError(Exception):
     """Ends a run where Ray would start."""
 
 
-def test_the_number_of_workers_is_told_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(cpus: int) -> None:
+        raise StoppedError
+
+    monkeypatch.setattr("freqbench.engine.ray.ray_cluster.own", stop)
+
+
+def plan_of(**resources: Any) -> Plan:
+    _, grid = expanded(small(attacks=[{"name": "fgsm", "eps": [0.1, 0.2, 0.3]}]))
+    return make_plan(replace(grid, job=grid.job.model_copy(update={"resources": Resources(**resources)})), {})
+
+
+@pytest.mark.usefixtures("no_start")
+def test_the_number_of_workers_is_told_before_ray_starts() -> None:
     """Else the first lines tell the seconds of one worker."""
     told = list[Any]()
 
@@ -332,15 +346,19 @@ def test_the_number_of_workers_is_told_before_ray_starts(monkeypatch: pytest.Mon
         def use(self, engine: Mapping[str, Any]) -> None:
             told.append(engine["workers"])
 
-    def stop(cpus: int, meanwhile: Any) -> None:
-        raise StoppedError
-
-    monkeypatch.setattr("freqbench.engine.ray.ray_cluster.own", stop)
-    _, grid = expanded(small(attacks=[{"name": "fgsm", "eps": [0.1, 0.2, 0.3]}]))
-    plan = make_plan(replace(grid, job=grid.job.model_copy(update={"resources": Resources(workers=3)})), {})
     with pytest.raises(StoppedError):
-        run_plan(plan, "ray", None, WorkerSpec(run_id="r", metrics=()), Listening())
+        run_plan(plan_of(workers=3), "ray", None, WorkerSpec(run_id="r", metrics=()), Listening())
     assert told == [3]
+
+
+@pytest.mark.usefixtures("no_start")
+def test_seconds_of_work_start_no_ray_unless_workers_are_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freqbench.engine.engines.available_cores", lambda: 4)
+    spec, listener = WorkerSpec(run_id="r", metrics=()), Collector()
+    run_plan(plan_of(), "auto", None, spec, listener, SHORT_S - 1)
+    for resources, seconds in (({}, SHORT_S + 1), ({"workers": 2}, SHORT_S - 1)):
+        with pytest.raises(StoppedError):
+            run_plan(plan_of(**resources), "auto", None, spec, listener, seconds)
 
 
 @pytest.mark.parametrize(

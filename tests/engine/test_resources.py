@@ -163,6 +163,7 @@ def test_workers_leave_room_for_the_graphs_that_an_attack_on_a_prediction_keeps(
         raise NotImplementedError
 
     monkeypatch.setattr(engines, "share", noted)
+    monkeypatch.setattr(engines, "SHORT_S", 0)
     for scope in ("window", "joint", "volume"):
         attacks = [{"name": "pgd", "eps": "8/255", "steps": 1, "scope": scope}]
         with pytest.raises(NotImplementedError):

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny_job import class_rows, execute, expanded, fail_below, job, rows, small
 
-from freqbench.analysis.frames import found_records
 from freqbench.core import machine
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
@@ -48,6 +48,12 @@ def test_keys_are_the_same_before_a_run_and_in_its_rows(whole: tuple[Path, Summa
     assert len(class_rows(out)) == 12 * 6
 
 
+def test_a_run_that_ends_writes_its_classes_flat(whole: tuple[Path, Summary]) -> None:
+    flat = pq.read_table(whole[0] / "class_records").to_pylist()
+    assert flat == Store(str(whole[0])).class_records().to_pylist()
+    assert len(flat) == 6 * len(rows(whole[0]))
+
+
 def test_a_finished_store_computes_nothing_and_says_so(tmp_path: Path, attacked: list[str]) -> None:
     execute(small(**TWO), tmp_path)
     before = rows(tmp_path)
@@ -57,21 +63,6 @@ def test_a_finished_store_computes_nothing_and_says_so(tmp_path: Path, attacked:
     assert (summary.run_id, summary.num_new, summary.num_done, attacked) == (None, 0, 2, [])
     assert rows(tmp_path) == before
     assert storage.list_files(str(tmp_path / "runs"), ".json") == files
-
-
-def test_a_repeated_command_mends_a_store_without_a_file_of_classes(tmp_path: Path) -> None:
-    execute(small(**TWO), tmp_path)
-    before, (name,) = (rows(tmp_path), class_rows(tmp_path)), storage.list_files(str(tmp_path / "records"), ".parquet")
-    (tmp_path / "class_records" / name).unlink()
-    store, said = Store(str(tmp_path)), io.StringIO()
-    with pytest.warns(UserWarning, match=f"2 records left out, as class_records/{name} is missing.*same run command"):
-        assert found_records([store], keys_of([store.job()]), may_be_empty=True)[1].empty
-    assert facts(store.root)["records"] == {"wanted": 2, "ok": 0, "failed": 0, "left": 2, "lacking": 2}
-    assert execute(small(**TWO), tmp_path, said).num_new == 2
-    assert f"2 records left out, as class_records/{name} is missing" in " ".join(said.getvalue().split())
-    assert (rows(tmp_path), class_rows(tmp_path)) == before
-    assert facts(store.root)["records"]["lacking"] == 0
-    assert name not in storage.list_files(str(tmp_path / "records"), ".parquet")
 
 
 def removed(out: Path) -> None:
@@ -87,22 +78,12 @@ def a_file_removed(out: Path) -> None:
     next((out / "records").glob("*.parquet")).unlink()
 
 
-def classes_removed(out: Path) -> None:
-    next((out / "class_records").glob("*.parquet")).unlink()
-
-
 @pytest.mark.parametrize(
     ("vanish", "engine"),
     [
         (removed, "serial"),
-        *(
-            pytest.param(vanish, "serial", marks=pytest.mark.integration)
-            for vanish in (replaced, a_file_removed, classes_removed)
-        ),
-        *(
-            pytest.param(vanish, "ray", marks=pytest.mark.slow)
-            for vanish in (removed, replaced, a_file_removed, classes_removed)
-        ),
+        *(pytest.param(vanish, "serial", marks=pytest.mark.integration) for vanish in (replaced, a_file_removed)),
+        *(pytest.param(vanish, "ray", marks=pytest.mark.slow) for vanish in (removed, replaced, a_file_removed)),
     ],
 )
 def test_rows_that_vanish_while_it_runs_are_missed_and_the_same_command_computes_them(
@@ -338,9 +319,8 @@ def test_rows_of_another_job_are_told_of(tmp_path: Path) -> None:
     """A file that was copied in, or the job's own former rows."""
     execute(small(attacks=[{"name": "gn", "std": 0.1}], metrics=["dsc"]), tmp_path / "other")
     execute(small(**TWO), tmp_path / "out")
-    for kind in ("records", "class_records"):
-        for path in (tmp_path / "other" / kind).iterdir():
-            (tmp_path / "out" / kind / path.name).write_bytes(path.read_bytes())
+    for path in (tmp_path / "other/records").iterdir():
+        (tmp_path / "out/records" / path.name).write_bytes(path.read_bytes())
     said = io.StringIO()
     assert execute(small(**TWO), tmp_path / "out", said).num_done == 2
     told = " ".join(said.getvalue().split())

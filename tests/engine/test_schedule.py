@@ -37,21 +37,6 @@ def test_the_longest_of_a_case_comes_first_after_one_short_unit_whose_rows_come_
     assert max(unit.passes for unit in two) == taken(Schedule(two))[0].passes, "a grid that is about to end"
 
 
-def test_workers_wait_for_the_first_unit_only_where_it_is_short() -> None:
-    """The work of the tiny grid is that of 16 of its shortest units."""
-    units = all_units()
-    assert Schedule(units).take_short(1) is None
-    assert Schedule([]).take_short(1) is None
-    schedule = Schedule(units * 4)
-    assert schedule.take_short(4) is None, "too long for four workers"
-    assert len(schedule) == 4 * len(units)
-    unit = schedule.take_short(1)
-    assert unit is not None
-    assert unit.passes == min(unit.passes for unit in units)
-    assert len(schedule) == 4 * len(units) - 1
-    assert schedule.take_short(1) is None, "only the very first"
-
-
 def test_the_schedule_loses_and_doubles_no_unit() -> None:
     units, schedule = all_units(), Schedule(all_units())
     assert len(schedule) == len(units)

@@ -166,7 +166,7 @@ def test_a_failing_attack_is_a_row_that_says_why_and_the_rest_goes_on(fake: type
     assert [outcome.failed for outcome in outcomes] == [True, False]
     (record,) = outcomes[0].records
     assert (record["status"], record["error"]) == ("failed", "ZeroDivisionError: two lines")
-    assert (record["metrics"], record["dsc"], outcomes[0].flat_class_records()) == ("", None, [])
+    assert (record["metrics"], record["dsc"], outcomes[0].class_records[0]) == ("", None, [])
     assert len(to_table(RECORDS, outcomes[0].records)) == 1
 
 

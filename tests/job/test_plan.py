@@ -147,7 +147,8 @@ def test_an_estimate_goes_by_the_attack_s_own_rows_of_the_latest_run(
         measured |= {"num_forwards": unit.passes // 2, "num_backwards": unit.passes // 2}
         outcome = rows.failure(unit, "", measured)
         good = {"status": "ok", "error": None, "metrics": ",".join(METRICS)}
-        Store(str(tmp_path)).writer(run_id, interval_s=0).add([record | good for record in outcome.records], [])
+        writer = Store(str(tmp_path)).writer(run_id, interval_s=0)
+        writer.add([record | good for record in outcome.records], outcome.class_records)
     line = estimated(monkeypatch, content, tmp_path)
     assert line == "about 6 minutes left on one worker (from rows of the store or of earlier runs here), 3.60 at 36/h"
 
@@ -211,7 +212,7 @@ def test_a_network_without_rows_is_estimated_at_the_rate_of_one_with_rows(
     facts = {"attack_seconds": 20.0 * half, "score_seconds": 20.0, "num_forwards": half, "num_backwards": half}
     good = {"status": "ok", "error": None, "run_id": "r", "finished_at": datetime(2026, 1, 1, tzinfo=UTC)}
     store = Store(str(tmp_path / "out"))
-    store.writer("r", interval_s=0).add([record | good for record in rows.failure(known, "", facts).records], [])
+    store.writer("r", interval_s=0).add([record | good for record in rows.failure(known, "", facts).records], [[], []])
     estimate = costs.estimate_costs([known, unknown], ("dsc",), store)
     seconds = [estimate.attack[costs.place(unit)] for unit in (known, unknown)]
     sources = [unit.cell.source for unit in (known, unknown)]
@@ -239,7 +240,7 @@ def test_seconds_to_score_a_record_are_those_of_its_target_and_of_the_same_metri
             record | good | {"score_seconds": factor * seconds}
             for record, seconds in zip(rows.failure(done, "", measured).records, (7.0, 3.0), strict=True)
         ]
-        writer.add(records, [])
+        writer.add(records, [[]] * len(records))
         for record in records:
             spent.add(record)
     dear, cheap = (target.model_id for target in unit.targets)

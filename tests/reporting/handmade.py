@@ -17,7 +17,7 @@ from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
 from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store, to_table
 from freqbench.results.glimpses import NO_CHANGE, STEPS, Slice, pack_planes
-from freqbench.results.writer import commit
+from freqbench.results.writer import commit, to_rows
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -58,11 +58,11 @@ def row(attack: str = "pgd", params: Mapping[str, Any] | None = None, **values: 
 
 
 def stored(
-    *rows: dict[str, Any], root: object = None, classes: Sequence[dict[str, Any]] = (), name: str = "run0"
+    *rows: dict[str, Any], root: object = None, classes: Sequence[Sequence[dict[str, Any]]] = (), name: str = "run0"
 ) -> Store:
-    """Rows to a file of a store, in memory unless its `root` is given."""
+    """Rows to a file of a store, in memory unless its `root` is given; `classes` of each row."""
     store = Store(str(root or f"memory://{uuid4().hex}"))
-    commit(store.root, f"{name}-000000.parquet", to_table(RECORDS, rows), to_table(CLASS_RECORDS, classes))
+    commit(store.root, f"{name}-000000.parquet", to_rows(rows, classes or [()] * len(rows)))
     return store
 
 

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
-from freqbench.results.writer import commit
+from freqbench.results import CLASS_RECORDS, RECORDS, Store
+from freqbench.results.writer import commit, to_rows
 
 Row = dict[str, Any]
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -37,5 +37,4 @@ def make_classes(of: Row, count: int = 2) -> list[Row]:
 
 def put(store: Store, name: str, *records: Row) -> None:
     """Commits records and the rows of their classes under a name."""
-    classes = [row for record in records for row in make_classes(record)]
-    commit(store.root, name, to_table(RECORDS, records), to_table(CLASS_RECORDS, classes))
+    commit(store.root, name, to_rows(records, list(map(make_classes, records))))

@@ -16,7 +16,7 @@ def many_rows(tmp_path: Path) -> Store:
     """300 rows, of which one failed."""
     made = Store(str(tmp_path))
     rows = [make_record(number, cell_id=f"cell{number}") for number in range(299)]
-    made.writer("run0", interval_s=0).add([*rows, make_failed(300, cell_id="failed")], [])
+    made.writer("run0", interval_s=0).add([*rows, make_failed(300, cell_id="failed")], [[]] * 300)
     return made
 
 

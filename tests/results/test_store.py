@@ -11,17 +11,16 @@ from results.conftest import make_classes, make_failed, make_record
 
 from freqbench.core.config import validate
 from freqbench.core.errors import UserError
-from freqbench.core.files import storage
 from freqbench.job.schema import JobSpec
-from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
-from freqbench.results.schema import LATER, RELEASES, VERSION_FIELD
-from freqbench.results.writer import commit as write_pair
+from freqbench.results import CLASS_RECORDS, RECORDS, Store
+from freqbench.results.nested import types_of
+from freqbench.results.schema import ROWS, VERSION_FIELD
 
 
 def commit(store: Store, run_id: str, *records: dict) -> None:
-    """One committed pair of files with these records and two classes each."""
+    """One committed file with these records and two classes each."""
     records = tuple(row | {"run_id": run_id} for row in records)
-    store.writer(run_id, interval_s=0).add(records, [row for record in records for row in make_classes(record)])
+    store.writer(run_id, interval_s=0).add(records, list(map(make_classes, records)))
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -79,16 +78,6 @@ def test_covered_are_the_ok_keys_with_their_metrics(empty_store: Store) -> None:
     }
 
 
-def test_a_records_file_is_read_only_with_the_classes_of_its_own_pair(empty_store: Store) -> None:
-    """The same record in two files, as a compaction that died leaves it, shows its classes once."""
-    row = make_record()
-    for name in ("a", "b"):
-        write_pair(
-            empty_store.root, f"{name}.parquet", to_table(RECORDS, [row]), to_table(CLASS_RECORDS, make_classes(row))
-        )
-    assert len(empty_store.class_records()) == 2
-
-
 def test_runs_and_job_come_back(empty_store: Store) -> None:
     with pytest.raises(UserError, match=r"run\.json: expected a result store, found no such file"):
         empty_store.job()
@@ -117,27 +106,26 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("kind", ["records", "class_records"])
 @pytest.mark.parametrize("content", [b"", b"PAR1 torn", None], ids=["empty", "torn", "foreign"])
-def test_an_unreadable_file_is_named(folder: Path, kind: str, content: bytes | None) -> None:
-    path = folder / kind / "a-000000.parquet"
+def test_an_unreadable_file_is_named(folder: Path, content: bytes | None) -> None:
+    path = folder / "records" / "a-000000.parquet"
     if content is None:
         pq.write_table(pa.table({"cell_id": ["x"]}), path)
     else:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=rf"{kind}/a-000000\.parquet: expected a Parquet file of results.*move it out"):
+    with pytest.raises(UserError, match=r"records/a-000000\.parquet: expected a Parquet file of results.*move it out"):
         Store(str(folder)).class_records()
 
 
 def test_a_flipped_bit_is_refused_or_changes_no_row(folder: Path) -> None:
     """Bits of every region: pages of each column, which would decode to other numbers or texts, and the footer."""
     path, store = folder / "records" / "a-000000.parquet", Store(str(folder))
-    content, rows = path.read_bytes(), repr(store.records().to_pylist())
+    content, rows = path.read_bytes(), repr([store.records().to_pylist(), store.class_records().to_pylist()])
     refused: list[str] = []
     for place in range(4, len(content), len(content) // 150):
         path.write_bytes(content[:place] + bytes([content[place] ^ 128]) + content[place + 1 :])
         try:
-            assert repr(store.records().to_pylist()) == rows, place
+            assert repr([store.records().to_pylist(), store.class_records().to_pylist()]) == rows, place
         except UserError as error:
             refused.append(str(error))
     assert len(refused) > 50
@@ -147,26 +135,6 @@ def test_a_flipped_bit_is_refused_or_changes_no_row(folder: Path) -> None:
 def test_a_file_with_a_leading_dot_is_ignored(folder: Path) -> None:
     (folder / "records" / ".a.parquet").write_bytes(b"torn")
     assert len(Store(str(folder)).records()) == 1
-
-
-def test_records_without_their_file_of_classes_do_not_count_until_they_are_made_again(empty_store: Store) -> None:
-    rows = make_record(), make_failed(cell_id="c")
-    commit(empty_store, "a", make_record(case_key="other"), *rows)
-    commit(empty_store, "b", *rows, make_record(cell_id="d"))
-    storage.remove(storage.join(empty_store.root, "class_records", "b-000000.parquet"))
-    assert len(empty_store.covered()) == 2
-    lost = ("d", "case0", "id_unet")
-    assert empty_store.lacking() == {"b-000000.parquet": [lost]}
-    assert "1 record left out, as class_records/b-000000.parquet is missing" in str(empty_store.complaint({lost}))
-    assert empty_store.complaint({("c", "case0", "id_unet")}) is None
-    empty_store.compact()
-    assert empty_store.lacking() == {"b-000000.parquet": [lost]}, "nothing else has it"
-    commit(empty_store, "c", make_record(cell_id="d"))
-    assert empty_store.complaint() is None
-    empty_store.compact()
-    assert empty_store.lacking() == {}
-    assert len(empty_store.covered()) == 3
-    assert len(storage.list_files(storage.join(empty_store.root, "records"), ".parquet")) == 1
 
 
 # The version of the schema
@@ -190,11 +158,15 @@ def test_the_stored_example_of_this_version_is_read() -> None:
     assert {tuple(row.values())[:2]: tuple(row.values())[2:] for row in rows} == VALUES
     assert len(store.class_records()) == 24
     assert store.job()["spec"]["name"] == "age"
-    for kind, columns in (("records", RECORDS), ("class_records", CLASS_RECORDS)):
-        (path,) = (EXAMPLE / kind).iterdir()
-        names = pq.read_schema(path).names
-        assert names == [column.name for column in columns if column not in LATER], "raise SCHEMA_VERSION"
-    assert store.records()[RELEASES.name].null_count == len(rows), "the column came later"
+    (path,) = (EXAMPLE / "records").iterdir()
+    assert types_of(pq.read_schema(path)) == types_of(ROWS), "raise SCHEMA_VERSION"
+
+
+def test_classes_are_written_flat_for_other_tools(folder: Path) -> None:
+    store = Store(str(folder))
+    for _ in range(2):
+        store.write_classes()
+        assert pq.read_table(folder / "class_records").equals(store.class_records())
 
 
 def test_a_stored_job_with_a_former_key_is_read_without_it() -> None:
@@ -204,26 +176,25 @@ def test_a_stored_job_with_a_former_key_is_read_without_it() -> None:
         assert [model.name for model in validate(spec, JobSpec, "run.json").models] == ["unet"]
 
 
-NEWER, OLDER = "a newer freqbench: update this one; nothing was changed", "an older freqbench: run the job again"
+NEWER = "a newer freqbench: update this one; nothing was changed"
+OLDER = "an older freqbench: python -m freqbench.results.convert OUT converts it"
 
 
-@pytest.mark.parametrize(
-    ("version", "what"), [(2, NEWER), ("1.1", NEWER), ("2026-b", NEWER), (0, f"{OLDER} into a new store")]
-)
+@pytest.mark.parametrize(("version", "what"), [(3, NEWER), ("2.1", NEWER), ("2026-b", NEWER), (1, OLDER)])
 def test_another_version_is_refused_in_one_line(folder: Path, version: int | str, what: str) -> None:
     path = folder / "records" / "a-000000.parquet"
     table = pq.read_table(path)
     pq.write_table(table.replace_schema_metadata({VERSION_FIELD: str(version)}), path)
     (folder / "run.json").write_text(json.dumps({"job": {}, "schema_version": version}))
-    refusal = rf"(run.json|a-000000.parquet): expected results of schema version 1, got {version}, written by {what}$"
+    refusal = rf"(run.json|a-000000.parquet): expected results of schema version 2, got {version}, written by {what}$"
     for read in (Store(str(folder)).covered, Store(str(folder)).job):
         with pytest.raises(UserError, match=refusal):
             read()
 
 
-@pytest.mark.parametrize("column", ["target_method", "added_metrics"])
-def test_a_file_without_a_column_is_refused_in_one_line(folder: Path, column: str) -> None:
+@pytest.mark.parametrize(("column", "first"), [("target_method",) * 2, ("classes", "classes.list.element.class_index")])
+def test_a_file_without_a_column_is_refused_in_one_line(folder: Path, column: str, first: str) -> None:
     path = folder / "records" / "a-000000.parquet"
     pq.write_table(pq.read_table(path).drop_columns([column]), path)
-    with pytest.raises(UserError, match=rf"expected the columns .* version 1, got no {column}.*: run the job again"):
+    with pytest.raises(UserError, match=rf"expected the columns .* version 2, got no {first}: freqbench did not"):
         Store(str(folder)).covered()

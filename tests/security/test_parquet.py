@@ -11,7 +11,9 @@ from results.conftest import make_classes, make_record
 
 from freqbench.audit.verify import verify
 from freqbench.core.errors import UserError
-from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
+from freqbench.results import Store, schema
+from freqbench.results.schema import CLASSES
+from freqbench.results.writer import to_rows
 
 LONG = "x" * 2_000_000
 ROWS = 60
@@ -48,6 +50,16 @@ def _lists(rows: int) -> pa.Array:
     return pa.array([[1.0] * 100_000] * rows)
 
 
+def _classes(rows: int, count: int = 300, **columns: pa.Array) -> pa.Array:
+    own, offsets = schema.ROWS.field(CLASSES).type.value_type, pa.array(range(0, count * rows + 1, count), pa.int32())
+    parts = [columns.get(each.name, pa.nulls(count * rows, each.type)) for each in own]
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(parts, fields=list(own)))
+
+
+def _long_names(rows: int) -> pa.Array:
+    return _classes(rows, 1, class_name=_copies(rows))
+
+
 def _blocks(rows: int) -> pa.Array:
     return pa.array([LONG.encode()] * rows, pa.binary(len(LONG)))
 
@@ -64,7 +76,9 @@ SPELLINGS: dict[str, tuple[Write, str]] = {
         _of(_copies, use_dictionary=False, column_encoding={"caution": "DELTA_BYTE_ARRAY"}),
         "caution: expected a value a row in a usual encoding, got something else",
     ),
-    "lists": (_of(_lists, "dsc"), "dsc.list.element: expected a value a row"),
+    "lists": (_of(_lists, "dsc"), "expected the columns of schema version 2, got no dsc"),
+    "classes": (_of(_classes, CLASSES), "classes.list.element.class_index: expected at most 256 values a row"),
+    "copies of a class's name": (_of(_long_names, CLASSES), r"expected at most \d+ MiB in memory"),
     "blocks": (_of(_blocks), "caution: expected a value a row"),
     "copies of a row": (_many_rows, r"expected at most \d,\d{3} rows in a file of its size, got 30,000"),
 }
@@ -74,7 +88,7 @@ SPELLINGS: dict[str, tuple[Write, str]] = {
 def store(tmp_path: Path) -> Store:
     """A store of some rows."""
     store, rows = Store(str(tmp_path)), [make_record(minute, case_key=f"case{minute}") for minute in range(ROWS)]
-    store.writer("run0", interval_s=0).add(rows, [line for row in rows for line in make_classes(row)])
+    store.writer("run0", interval_s=0).add(rows, list(map(make_classes, rows)))
     return store
 
 
@@ -90,7 +104,7 @@ def test_a_file_that_unpacks_to_much_more_is_refused_unread(
     pa.set_memory_pool(pool)
     try:
         with pytest.raises(UserError, match=complaint) as caught:
-            store.records()
+            store.class_records() if "class" in what else store.records()
     finally:
         pa.set_memory_pool(former)
     assert "\n" not in str(caught.value)
@@ -100,15 +114,13 @@ def test_a_file_that_unpacks_to_much_more_is_refused_unread(
 
 def test_verify_refuses_classes_with_copies_of_a_text(store: Store) -> None:
     store.write_job({"index": {"cells": []}})
-    (path,) = (Path(store.root) / "class_records").iterdir()
-    _of(_copies, "class_name")(path, pq.read_table(path))
+    (path,) = (Path(store.root) / "records").iterdir()
+    _of(_long_names, CLASSES)(path, pq.read_table(path))
     assert "MiB in memory from a file of its size" in verify(store)[0].text
 
 
 def test_the_rows_of_one_write_of_a_run_are_read(tmp_path: Path) -> None:
     row = make_record()
-    tables = to_table(RECORDS, [row]).take([0] * 5000), to_table(CLASS_RECORDS, make_classes(row, 1)).take([0] * 50_000)
-    for kind, table in zip(("records", "class_records"), tables, strict=True):
-        (tmp_path / kind).mkdir()
-        pq.write_table(table, tmp_path / kind / "run0-000000.parquet")
-    assert len(Store(str(tmp_path)).class_records()) == 50_000
+    (tmp_path / "records").mkdir()
+    pq.write_table(to_rows([row], [make_classes(row, 256)]).take([0] * 5000), tmp_path / "records/run0-000000.parquet")
+    assert len(Store(str(tmp_path)).class_records()) == 256

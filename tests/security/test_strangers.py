@@ -12,7 +12,8 @@ import torch
 from command_line import Bench, refused
 from engine.cases import case_of
 from reporting.handmade import glimpse_of
-from results.conftest import make_classes, make_record
+from results.conftest import make_record
+from results.conftest import put as put_rows
 from tiny_job import execute, small, write
 
 import freqbench
@@ -22,9 +23,8 @@ from freqbench.core.errors import UserError
 from freqbench.core.files import node_cache, storage
 from freqbench.data import cache
 from freqbench.reporting import figures as all_figures
-from freqbench.results import CLASS_RECORDS, RECORDS, Lease, Store, to_table
+from freqbench.results import Lease, Store
 from freqbench.results.glimpses import Glimpse, Glimpses
-from freqbench.results.writer import commit
 from freqbench.training import TrainJob, state, train
 
 TEXT = b"years of somebody's work"
@@ -39,6 +39,7 @@ REMOVING = {
     "core/files/storage.py",  # its own temporary file, and what it is asked to
     "exchange/dicom_series.py",
     "reporting/page/manifest.py",
+    "results/convert.py",  # files of classes that rows hold now: tests/results/test_convert.py
     "results/files.py",
     "results/glimpses.py",
     "results/lease.py",
@@ -143,20 +144,16 @@ def test_a_manifest_does_not_lead_out_of_the_cache(own_cache: Path, way: str) ->
 def filled(tmp_path: Path) -> Store:
     """A store of two files of a run."""
     for number in range(2):
-        record = make_record(number, cell_id=f"cell{number}")
-        tables = to_table(RECORDS, [record]), to_table(CLASS_RECORDS, make_classes(record))
-        commit(str(tmp_path), f"run0-{number:06d}.parquet", *tables)
+        put_rows(Store(str(tmp_path)), f"run0-{number:06d}.parquet", make_record(number, cell_id=f"cell{number}"))
     return Store(str(tmp_path))
 
 
 def test_a_compaction_leaves_files_of_another_name_or_with_further_columns(filled: Store, tmp_path: Path) -> None:
     """Neither does it rely on them: a row that stands in such a copy too is still there when the copy is gone."""
     mine = [tmp_path / "records" / name for name in ("backup.parquet", "more-000009.parquet")]
-    for kind in ("records", "class_records"):
-        table = pq.read_table(tmp_path / kind / "run0-000000.parquet")
-        pq.write_table(table, tmp_path / kind / mine[0].name)
-        more = pq.read_table(tmp_path / kind / "run0-000001.parquet")
-        pq.write_table(more.append_column("note", [["mine"] * len(more)]), tmp_path / kind / mine[1].name)
+    pq.write_table(pq.read_table(tmp_path / "records/run0-000000.parquet"), mine[0])
+    more = pq.read_table(tmp_path / "records/run0-000001.parquet")
+    pq.write_table(more.append_column("note", [["mine"] * len(more)]), mine[1])
     others = ("records/notes.txt", "records/.notes.tmp", "class_records/alone-000001.parquet", "volumes/a.nii.gz")
     put(tmp_path, *others)
     before = {path: path.read_bytes() for path in mine}
@@ -164,8 +161,7 @@ def test_a_compaction_leaves_files_of_another_name_or_with_further_columns(fille
     assert any(path.name.startswith("compacted-") for path in (tmp_path / "records").iterdir())
     assert before == {path: path.read_bytes() for path in mine}
     require_there(tmp_path, *others)
-    for kind in ("records", "class_records"):
-        (tmp_path / kind / "backup.parquet").unlink()
+    mine[0].unlink()
     assert {row for (row,) in filled.rows(("cell_id",))} == {"cell0", "cell1"}
 
 

@@ -19,7 +19,7 @@ LONGEST = 2**20  # bytes of a script's text
 # What tools, runs and readers leave or put beside a program: its output does not depend on it.
 _LEFT = ("__pycache__", "node_modules", "wandb", "mlruns", "LICENSE", "NOTICE", "nohup.out")
 _KINDS_LEFT = ("pyc", "log", "pid", "lock", "tmp", "md", "rst", "ipynb", "pdf", "png", "jpg", "gif", "svg")
-_STORE = ("class_records", "leases", "records", "runs", "glimpses", "run.json")  # the first two tell a store
+_STORE = {"leases", "records", "runs", "glimpses", "run.json"}
 _OTHERS = {"pyvenv.cfg", "conda-meta", "freqbench-cache.txt"}  # mark environments, and freqbench's cache
 _JOB_KEYS = re.compile(rb"^(datasets|models|attacks):", re.MULTILINE)
 _CODE = {f".{kind}" for kind in ("py", "sh", "bash", "pl", "R", "r", "jl", "js", "m", "rb")}
@@ -74,7 +74,7 @@ def _entries(folder: Path, is_top: bool) -> list[Path]:
     except OSError:  # the program may not read it either
         return []
     names = {path.name for path in there}
-    is_store = not names.isdisjoint(_STORE[:2])
+    is_store = "leases" in names or names >= {"records", "run.json"}
     if not is_top and (is_store or not names.isdisjoint(_OTHERS)):
         return []
     return [path for path in there if counts(path.name) and not (is_store and path.name in _STORE)]

@@ -45,8 +45,8 @@ WITHOUT = "take --engine serial (a training job: engine: local)"
 
 
 @contextmanager
-def own(cpus: int, meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Starts a Ray of this process with `cpus` CPUs for workers, calls `meanwhile` while it starts, and ends it.
+def own(cpus: int) -> Iterator[None]:
+    """Starts a Ray of this process with `cpus` CPUs for workers, and ends it.
 
     It listens on this machine only, unless Ray was imported before; in that case Ray also prints a paragraph for every
     dead process. If this version of Ray has tokens, callers need one that only its processes know.
@@ -85,7 +85,6 @@ def own(cpus: int, meanwhile: Callable[[], None] = lambda: None) -> Iterator[Non
 
         connected, leave = _connecting("local", **options)
         try:
-            meanwhile()
             try:
                 _wait_for(connected, START_S)
             except Exception as error:  # noqa: BLE001 (a plain one if its processes start too late)

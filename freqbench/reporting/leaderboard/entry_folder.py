@@ -61,7 +61,7 @@ VERSION = 2
 MOST_FILES, MOST_BYTES, MOST_SEAL = 2000, 2**27, 2**24
 MOST_ROWS, MOST_RECORDS, MOST_UNPACKED = 1_000_000, 100_000, 2**28
 
-_RUN = r"(run\.json|runs/[\w.-]+\.json|(records|class_records)/[\w.-]+\.parquet)"
+_RUN = r"(run\.json|runs/[\w.-]+\.json|records/[\w.-]+\.parquet)"
 _OWN = re.compile(rf"{re.escape(CARD)}|{re.escape(SEAL)}|{STORE}/((audit/)?{_RUN}|audit/{GRADIENTS})", re.ASCII)
 
 _COPIED = ("case_id", "patient_id", "cell_id", "dsc_foreground", "dsc_foreground_clean")
@@ -262,17 +262,18 @@ def files_of(folder: Path) -> dict[str, Path]:
 
 def _require_small(folder: Path, files: Mapping[str, Path]) -> None:
     """Refuses Parquet files whose metadata state more rows or bytes, once read, than an entry or its jobs may have."""
-    rows, size = Counter[str](), 0
+    rows, lines, size = Counter[str](), 0, 0
     try:
         for name, path in files.items():
             facts = pq.read_metadata(path) if name.endswith(".parquet") else None
             for group in map(facts.row_group, range(facts.num_row_groups)) if facts else ():
                 rows[name.rpartition("/")[0]] += group.num_rows
+                lines += max(group.column(number).num_values for number in range(group.num_columns))
                 size += group.total_byte_size
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{folder}: expected Parquet files, got another: {one_line(error, 200)}") from None
-    if rows.total() > MOST_ROWS or size > MOST_UNPACKED:
-        most = f"{MOST_ROWS:,} rows and {MOST_UNPACKED // 2**20} MiB once read"
+    if lines > MOST_ROWS or size > MOST_UNPACKED:
+        most = f"{MOST_ROWS:,} rows of classes and {MOST_UNPACKED // 2**20} MiB once read"
         raise UserError(f"{folder}: expected at most {most}, got more: make an entry of fewer attacks")
     for place in (STORE, f"{STORE}/audit"):
         if got := rows[f"{place}/records"]:

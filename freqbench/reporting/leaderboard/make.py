@@ -163,9 +163,7 @@ def _copy(store: Store, to: Path, keys: Collection[Key], spec: Mapping[str, Any]
     run_facts = []
     for run_id, run_keys in runs.items():
         if copy.is_empty or run_id not in copy.run_ids():
-            writer = copy.writer(run_id)
-            writer.add([stored[key][0] for key in run_keys], [row for key in run_keys for row in stored[key][1]])
-            writer.flush()
+            copy.writer(run_id, interval_s=0).add(*zip(*(stored[key] for key in run_keys), strict=True))
         run, ids = store.run(run_id), {key[2] for key in run_keys}
         models = {
             name: {**facts, "checkpoint": PurePosixPath(str(facts.get("checkpoint"))).name}

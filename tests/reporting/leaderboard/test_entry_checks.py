@@ -171,7 +171,7 @@ def raised(store: Path, number: int) -> None:
 
     for kind in ("records", "class_records"):
         alter(store, kind, change)
-        alter(store / "audit", kind, drop)
+    alter(store / "audit", "records", drop)
 
 
 @pytest.mark.integration

@@ -83,12 +83,10 @@ def test_rows_of_two_runs_lie_in_one_file(entered: Path, tmp_path: Path) -> None
     out = Path(shutil.copytree(entered / "out", tmp_path / "out"))
     whole, pieces = Store(str(entered / "out")), Store(str(out))
     shutil.rmtree(out / "records")
-    shutil.rmtree(out / "class_records")
     stored = list(whole.found({row[:3] for row in whole.rows(KEY)}).values())
     for number, run_id in enumerate(("first", "second")):
         writer, half = pieces.writer(run_id), stored[number::2]
-        records, classes = [record for record, _ in half], [row for _, rows in half for row in rows]
-        writer.add(*([{**row, "run_id": run_id} for row in rows] for rows in (records, classes)))
+        writer.add([{**record, "run_id": run_id} for record, _ in half], [classes for _, classes in half])
         writer.flush()
         pieces.write_run(run_id, whole.run(*whole.run_ids()))
     for _ in "again":

@@ -22,7 +22,7 @@ from freqbench.results import Store, writer
 def test_requests_of_a_run_to_s3_grow_with_seconds_and_not_with_units(
     units_a_second: int, s3: S3, s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At most a pair of files and a sign of life in five seconds or 5,000 records; it lists when it begins and ends."""
+    """At most a file and a sign of life in five seconds or 5,000 records; it lists when it begins and ends."""
     now = [0.0]
     for module in (run, writer):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
@@ -46,13 +46,13 @@ def test_requests_of_a_run_to_s3_grow_with_seconds_and_not_with_units(
     commits, seconds = len(storage.list_files(storage.join(s3_root, "records"), ".parquet")), 1000 / units_a_second
     assert len(Store(s3_root).covered()) == 1000
     assert commits <= seconds / 5 + 1
-    assert puts <= 3 * commits + seconds / 20 + 5, "each a pair and the run's file; begin, heartbeats and end"
+    assert puts <= 2 * commits + seconds / 20 + 5, "each and the run's file; begin, heartbeats and end"
     assert lists <= 12
-    print(f"\n{units_a_second} units/s, 1,000 units: {commits} pairs of files, {puts} PUT, {lists} LIST")
+    print(f"\n{units_a_second} units/s, 1,000 units: {commits} files, {puts} PUT, {lists} LIST")
     s3.requests()
     Store(s3_root).compact()
     merging = s3.requests()
     left = storage.list_files(storage.join(s3_root, "records"), ".parquet")
-    print(f"compaction: {dict(Counter(request.split()[0] for request in merging))}, {len(left)} pair left")
+    print(f"compaction: {dict(Counter(request.split()[0] for request in merging))}, {len(left)} file left")
     assert len(left) == 1
-    assert len(merging) <= 12 * commits + 24
+    assert len(merging) <= 6 * commits + 24

@@ -86,7 +86,7 @@ def fill(out: Path, spec: JobSpec, grid: Grid) -> float:
     for unit in grid.units():
         outcome = answer(unit, "filled")
         started = time.perf_counter()
-        writer.add(outcome.records, outcome.flat_class_records())
+        writer.add(outcome.records, outcome.class_records)
         seconds += time.perf_counter() - started
     started = time.perf_counter()
     writer.flush()

@@ -27,6 +27,7 @@ from tools.benchmarks.processes import Measured
 from tools.benchmarks.random_rows import table
 
 from freqbench.results import CLASS_RECORDS, RECORDS, Store
+from freqbench.results.nested import nest
 from freqbench.results.schema import COMMIT
 from freqbench.results.status import facts
 from freqbench.results.status import tables as shown_tables
@@ -82,8 +83,8 @@ def cells() -> list[dict[str, Any]]:
     return rows
 
 
-def tables(first: int, some: list[dict[str, Any]], run_id: str, classes: int) -> tuple[pa.Table, pa.Table]:
-    """The records of some cells, of which `first` come before, and their classes."""
+def rows(first: int, some: list[dict[str, Any]], run_id: str, classes: int) -> pa.Table:
+    """The rows of some cells, of which `first` come before."""
     rng, count = np.random.default_rng(first), len(some) * CASES
     cases = np.tile(np.arange(CASES), len(some)).tolist()
     known: dict[str, Any] = {name: pa.array([cell[name] for cell in some for _ in range(CASES)]) for name in some[0]}
@@ -101,7 +102,8 @@ def tables(first: int, some: list[dict[str, Any]], run_id: str, classes: int) ->
     of_class = {name: known[name].take(of_record) for name in COMMIT}
     of_class["class_index"] = pa.array(np.tile(np.arange(classes), count))
     of_class["class_name"] = pa.array([f"organ {number}" for number in range(classes)] * count)
-    return table(RECORDS, count, known, rng), table(CLASS_RECORDS, count * classes, of_class, rng)
+    lines = table(CLASS_RECORDS, count * classes, of_class, rng)
+    return nest(table(RECORDS, count, known, rng), lines, [classes] * count)
 
 
 # What the processes do. Each prints `seconds` of its own work, imports left out.
@@ -110,9 +112,9 @@ def tables(first: int, some: list[dict[str, Any]], run_id: str, classes: int) ->
 def fill(root: str, classes: int = 6) -> float:
     grid, seconds, per_file = cells(), 0.0, MAX_RECORDS // CASES
     for number, first in enumerate(range(0, len(grid), per_file)):
-        made = tables(CASES * first, grid[first : first + per_file], RUN_ID, classes)
+        made = rows(CASES * first, grid[first : first + per_file], RUN_ID, classes)
         started = time.perf_counter()
-        commit(root, f"{RUN_ID}-{number:06d}.parquet", *made)
+        commit(root, f"{RUN_ID}-{number:06d}.parquet", made)
         seconds += time.perf_counter() - started
     keys = [f"{case * 40503:016x}" for case in range(CASES)]
     index = [{"cell_id": c["cell_id"], "dataset": c["dataset"], "targets": [c["target_model_id"]]} for c in grid]
@@ -153,8 +155,8 @@ def compact(root: str) -> float:
 def few_more(root: str) -> float:
     """Two runs of few rows end: their rows are merged, and nothing else."""
     for number in range(2):
-        rows = tables(RECORDS_TOTAL + number, cells()[-1:], f"more{number}", 6)
-        commit(root, f"more{number}-000000.parquet", *rows)
+        more = rows(RECORDS_TOTAL + number, cells()[-1:], f"more{number}", 6)
+        commit(root, f"more{number}-000000.parquet", more)
     return compact(root)
 
 

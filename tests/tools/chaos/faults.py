@@ -1,4 +1,4 @@
-"""Does one thing to a run that goes wrong in practice, ten things in turn, and prints a table of what came of each.
+"""Does one thing to a run that goes wrong in practice, nine things in turn, and prints a table of what came of each.
 
     python tests/tools/chaos/faults.py                    # the disk that fills up is a mount, which only root can make
     python tests/tools/chaos/faults.py "second driver"    # one of them, or several
@@ -93,10 +93,6 @@ def cut(out: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def without_classes(out: Path) -> None:
-    next((out / "class_records").glob("*.parquet")).unlink()
-
-
 def second_driver(run: Run) -> None:
     first = run.driver
     run.go_on()
@@ -122,7 +118,6 @@ FAULTS: dict[str, Fault] = {
     "SIGINT twice": sent(signal.SIGINT, signal.SIGINT),
     "disk full for a minute": full_disk,
     "records file cut": stopped_and(cut),
-    "class_records file missing": stopped_and(without_classes),
     "second driver": second_driver,
 }
 
