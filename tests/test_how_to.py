@@ -69,6 +69,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "--checkpoint bundle": lambda folder: bundles.written(bundles.PIPELINES[5], folder),
     "segment.py": lambda folder: (folder / "segment.py").write_text(nifti_tool.script("int(value > 100)")),
     "--checkpoint meshnet": lambda folder: meshnet_folder.write(folder / "meshnet"),
+    "runs/toy": lambda folder: shutil.copytree(ROOT / "tests/toy_package/toy", folder / "toy"),
 }
 
 
