@@ -84,8 +84,11 @@ def _complaints(text: str, page: str) -> Iterator[str]:
         if not (folder / target).exists() and not made.exists():
             yield f"link {target}"
     for language, block in blocks:
-        if language in ("bash", "", "sh"):
-            for line in re.sub(r"\\\n", " ", block).splitlines():
+        if language in ("bash", "", "sh", "console"):
+            lines = re.sub(r"\\\n", " ", block).splitlines()
+            if language == "console":
+                lines = [line[2:] for line in lines if line.startswith("$ ")]
+            for line in lines:
                 yield from of_line(line, page)
         yield from of_python(block if language == "python" else "")
     for span in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", prose):
