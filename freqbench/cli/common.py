@@ -194,7 +194,8 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     groups: dict[str, tuple[Any, list[str]]] = {}
     listed: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
-        if is_dataclass(options := parameter.annotation):
+        options: Any = parameter.annotation
+        if is_dataclass(options):
             fields = inspect.signature(options).parameters
             groups[name] = options, [*fields]
             listed += fields.values()

@@ -182,7 +182,8 @@ def test_the_page_of_keys_has_every_key_and_is_two_jobs_that_can_be_read(bench: 
     page = bench("list", "keys")[1]
     assert len(page.splitlines()) <= 150
     others = {"Budget", "Trained", *(cls.__name__ for cls in DEFENCES.values())}
-    for model, content in zip((JobSpec, TrainJob), yaml.safe_load_all(page), strict=True):
+    models: list[type[Any]] = [JobSpec, TrainJob]
+    for model, content in zip(models, yaml.safe_load_all(page), strict=True):
         config.validate(content, model, where="keys.yaml")
         schema = schema_of(model)
         parts = [part for name, part in schema["$defs"].items() if name not in others and "attack-" not in name]

@@ -66,12 +66,12 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     first = pd.DataFrame([dict(zip(clean["source_model"], _cells(clean, ON_CLEAN), strict=True))], index=[CLEAN])
     table = _add_head(pd.concat([first, wide])[wide.columns], "attack")
     means = white.groupby("label", observed=True)
-    if beside := {base: _null_cell(white, base, [*of["label"]]) for base, of in rows[is_beside].groupby("base")}:
+    if beside := {base: _null_cell(white, str(base), [*of["label"]]) for base, of in rows[is_beside].groupby("base")}:
         table[NULL] = ["", *(beside.get(label, "") for label in wide.index)]
     if white["ssim_body"].notna().any():
         ssim = 100 * means["ssim_body"].mean()
         table[SIZE] = ["", *map(points, ssim.reindex(wide.index))]
-    for name in (name for name in white if name.startswith(ADDED) and not name.endswith("_clean")):
+    for name in (name for name in map(str, white) if name.startswith(ADDED) and not name.endswith("_clean")):
         values = [white.get(f"{name}_clean", pd.Series([nan])).mean(), *means[name].mean().reindex(wide.index)]
         head = name.removeprefix(ADDED)
         table[head if head not in table else f"{head} (metric)"] = [
@@ -106,7 +106,7 @@ def _null_cell(white: pd.DataFrame, base: str, nulls: Sequence[str]) -> str:
     lowest = left.groupby("label", observed=True).mean().drop(base).dropna()
     if lowest.empty:
         return ""
-    gap = (left[base] - left[lowest.idxmin()]).reset_index().assign(number=0)
+    gap = (left[base] - left[str(lowest.idxmin())]).reset_index().assign(number=0)
     gaps = t_intervals(gap, ["number"], SCORE)[["mean", "low", "high"]].itertuples(index=False, name=None)
     return f"{'= ' if any(is_none(*each) for each in gaps) else ''}{points(lowest.min())}"
 
