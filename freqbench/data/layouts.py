@@ -332,7 +332,14 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
         problems += survey.faults
     problems += _kind_problems(dataset, folder)
     if kind.loader not in ("images", "nnunet_raw", "pairs", "dicom"):
-        notes += _notes(surveys, folder)
+        for survey in surveys:
+            if len(survey.unlabelled) == survey.num_cases:
+                notes.append(f"{survey.split}: no label maps, so its cases need `reference: prediction`")
+        listed = {Path(path) for survey in surveys for scan in survey.scans for path in scan.files()}
+        flat = {path.parent for path in listed if path.parent.name.startswith("im")}
+        beside = sorted(path for parent in flat for path in _images_of(parent, "[!.]*") if path not in listed)
+        if further := [str(path.relative_to(folder)) for path in beside if not is_averaged(path.name)]:
+            notes.append(f"the list does not name: {_named(further)}")
     notes += _guesses(kind, entry, folder)
     if not problems:
         notes += dataset.remarks([patient for survey in surveys for patient in survey.patients])
@@ -415,14 +422,3 @@ def _kind_problems(dataset: ListedFolder, folder: Path) -> Iterator[str]:
             f"{len(averaged)} files are averages over volumes, not the scans of the split: {_named(averaged)}: "
             f"fetch RawData.zip, with img0001.nii.gz and label0001.nii.gz, from {dataset.homepage}"
         )
-
-
-def _notes(surveys: Sequence[Survey], folder: Path) -> Iterator[str]:
-    for survey in surveys:
-        if len(survey.unlabelled) == survey.num_cases:
-            yield f"{survey.split}: no label maps, so its cases need `reference: prediction`"
-    listed = {Path(path) for survey in surveys for scan in survey.scans for path in scan.files()}
-    flat = {path.parent for path in listed if path.parent.name.startswith("im")}
-    beside = sorted(path for parent in flat for path in _images_of(parent, "[!.]*") if path not in listed)
-    if further := [str(path.relative_to(folder)) for path in beside if not is_averaged(path.name)]:
-        yield f"the list does not name: {_named(further)}"

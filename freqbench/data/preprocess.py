@@ -397,11 +397,9 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor", space
                 "line, so that a change leads back to the file, got another map: leave out targets of other spaces, "
                 "save_adversarial and export"
             )
+        width = high - low
         if pipeline and beside and not _clips(pipeline, beside, channel):
             low, high = min(low, float(native.image[place].min())), max(high, float(native.image[place].max()))
-            width = case.native_ranges[channel][1] - case.native_ranges[channel][0]
-        else:
-            width = high - low
         delta = (adversarial[channel] - case.image[channel]).mul_(width).numpy()
         clean = native.image[place].numpy()
         moved = _perturb(clean, delta, to_case, low, high)

@@ -107,7 +107,7 @@ def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL)
     num_others = len(covered.keys() - wanted)
     del covered, done, wanted
     store.write_job(content)
-    run = Recorder(store, plan, console, options.shard, is_judged=options.is_judged, proven=proven)
+    run = Recorder(store, plan, console, options, proven=proven)
     for note in (*grid.notes, *plan.notes):
         run.tell(f"note: {note}")
     if num_others:
@@ -182,16 +182,15 @@ class Recorder:
         store: Store,
         plan: Plan,
         console: Console,
-        shard: Shard | None = None,
+        options: RunOptions = USUAL,
         attacks: bool = True,
-        is_judged: bool = True,
         proven: Mapping[tuple[str, str], str] = MappingProxyType({}),
     ) -> None:
         self.run_id = provenance.new_run_id()
-        self.critic, self._attacks = Critic(plan, is_judged, proven), attacks
+        self.critic, self._attacks = Critic(plan, options.is_judged, proven), attacks
         self._store, self._plan, self._console = store, plan, console
         self.clean = {**plan.grid.clean, **proven}  # words on clean numbers, by dataset and model
-        self._facts: dict[str, Any] = {"shard": shard and str(shard), "clean": [], "compiled": {}}
+        self._facts: dict[str, Any] = {"shard": options.shard and str(options.shard), "clean": [], "compiled": {}}
         self._warnings: list[str] = []
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
         self._patience = patience = Patience(store.root, self.warn, self.tell, lambda: self._writer.num_waiting)

@@ -107,8 +107,17 @@ def resolve(
     outputs = entry.num_outputs(num_classes, head) or facts.num_classes
     if outputs is None:
         raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
-    if not source.is_checkpoint:  # of which weights are compared with their network
-        _require_counts(entry, facts, outputs, num_channels)
+    wanting, theirs = "dataset" if entry.classes is None else "classes", facts.num_classes
+    if not source.is_checkpoint and theirs not in (None, outputs):  # whose weights are compared with their network
+        advice = f"set classes: {theirs}"
+        if entry.classes is None and theirs:
+            advice = advice_on_classes(theirs, outputs, head)
+        raise UserError(f"{entry.name}: {facts.path} has {theirs} output classes, {wanting} wants {outputs}: {advice}")
+    if not source.is_checkpoint and facts.num_channels != num_channels:
+        raise UserError(
+            f"{entry.name}: {facts.path} has {facts.num_channels} input channels, {wanting} wants "
+            f"{num_channels}: take data or a network with as many"
+        )
     # The job's window is no whole volume.
     sliding = {**facts.inference, **({"whole": ""} if entry.roi else {})}
     stated = _job_fields(entry)
@@ -473,21 +482,6 @@ def _path_of(entry: ModelEntry) -> str:
                 "changed or carried out anew: put that file back, or freqbench run JOB for what is there now"
             )
     return path
-
-
-def _require_counts(entry: ModelEntry, facts: Facts, outputs: int, num_channels: int) -> None:
-    """Refuses a network with other classes or channels than the job wants."""
-    wanting, theirs = "dataset" if entry.classes is None else "classes", facts.num_classes
-    if theirs and theirs != outputs:
-        advice = f"set classes: {theirs}"
-        if entry.classes is None:
-            advice = advice_on_classes(theirs, outputs, entry.head(facts.outputs))
-        raise UserError(f"{entry.name}: {facts.path} has {theirs} output classes, {wanting} wants {outputs}: {advice}")
-    if facts.num_channels != num_channels:
-        raise UserError(
-            f"{entry.name}: {facts.path} has {facts.num_channels} input channels, {wanting} wants "
-            f"{num_channels}: take data or a network with as many"
-        )
 
 
 def differ(one: Preprocess, other: Preprocess) -> bool:

@@ -3,6 +3,7 @@
 Cardoso et al., arXiv:2211.02701.
 """
 
+import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -180,7 +181,13 @@ class MonaiPipeline(Pipeline):
     @cached_property
     def _called(self) -> tuple[Any, str]:
         """Result of its function, and the identity that the function had then."""
-        function = _function(str(self.function))
+        plugins.require_trust(path := str(self.function))
+        try:
+            function = pkgutil.resolve_name(path)
+        except Exception as error:  # noqa: BLE001 (importing a module runs it, and it may raise anything)
+            raise UserError(
+                f"{path}: expected a function that can be imported, got {one_line(error)}: set PYTHONPATH, or fix it"
+            ) from None
         code = identify(function).digest
         return function(), code
 
@@ -587,19 +594,6 @@ def _kept_entries(config: Config, part: str, key: str | None) -> list[dict[str, 
         }
         kept.append({"_target_": node["_target_"], **plain})
     return kept
-
-
-def _function(path: str) -> Any:
-    """Returns the function of `module:function`, which needs trust."""
-    import pkgutil
-
-    plugins.require_trust(path)
-    try:
-        return pkgutil.resolve_name(path)
-    except Exception as error:  # noqa: BLE001 (importing a module runs it, and it may raise anything)
-        raise UserError(
-            f"{path}: expected a function that can be imported, got {one_line(error)}: set PYTHONPATH, or fix it"
-        ) from None
 
 
 def _plain(value: Any) -> Any:

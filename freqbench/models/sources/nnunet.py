@@ -144,8 +144,16 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     adapter = InputAdapter(axes=letters, **spanning(pipeline.stated_bounds))
     patch = (SLICES, *pipeline.patch[1:]) if pipeline.is_2d else pipeline.patch
     overlap = adapter.volume_order((0.0, 0.5, 0.5)) if pipeline.is_2d else 0.5
-    folds = len(folder.checkpoints)
-    regions = pipeline.regions
+    folds, regions = len(folder.checkpoints), pipeline.regions
+    # The axes, of the volume or of the file, over which predictions may be mirrored.
+    allowed, axes = folder.content.get("inference_allowed_mirroring_axes") or (), range(2 if pipeline.is_2d else 3)
+    if not isinstance(allowed, tuple | list) or not all(axis in axes for axis in allowed):
+        raise CheckpointError(
+            f"{folder.checkpoints[0]}: inference_allowed_mirroring_axes: expected some of "
+            f"{', '.join(map(str, axes))}, got {allowed!r}"
+        )
+    plain = letters.replace("-", "")[pipeline.is_2d :]
+    mirror = "".join(sorted((plain[axis] for axis in set(allowed)), key=(AXES + FILE_AXES).index))
     return Facts(
         arch="nnunet",
         args=entry.args,
@@ -155,7 +163,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         outputs="sigmoid" if regions else "softmax",
         input=adapter,
         space=pipeline,
-        inference=NNUNET | {"overlap": overlap, "mirror": _mirror_axes(folder, letters)},
+        inference=NNUNET | {"overlap": overlap, "mirror": mirror},
         notes=(f"logits of {folds} folds are averaged, as nnU-Net does",) if folds > 1 else (),
         metadata=Metadata(class_names=("background", *regions) if regions else None),
         class_names=pipeline.class_names,
@@ -289,19 +297,6 @@ def _content(file: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping) or "network_weights" not in content:
         raise CheckpointError(f"{file}: expected an nnU-Net v2 checkpoint, found no network_weights in it")
     return content
-
-
-def _mirror_axes(folder: _Folder, letters: str) -> str:
-    """Returns the axes, of the volume or of the file, over which predictions may be mirrored."""
-    allowed = folder.content.get("inference_allowed_mirroring_axes") or ()
-    axes = range(2) if folder.pipeline.is_2d else range(3)
-    if not isinstance(allowed, tuple | list) or not all(axis in axes for axis in allowed):
-        raise CheckpointError(
-            f"{folder.checkpoints[0]}: inference_allowed_mirroring_axes: expected some of "
-            f"{', '.join(map(str, axes))}, got {allowed!r}"
-        )
-    plain = letters.replace("-", "")[folder.pipeline.is_2d :]
-    return "".join(sorted((plain[axis] for axis in set(allowed)), key=(AXES + FILE_AXES).index))
 
 
 @lru_cache(maxsize=1)
