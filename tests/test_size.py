@@ -29,12 +29,12 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 2872,  # compiled.py: functions that a GPU compiles
         "pipelines": 1401,  # a Compose whole: keys, label, laziness
         "remote": 387,
-        "reporting": 6631,  # an attack that did nothing is said
+        "reporting": 6628,  # an attack that did nothing is said
         "results": 2170,  # naming.py: rows are named by identity; releases.py
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 4170,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4183,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
         "audit": 2616,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61728, "tests": 66672}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61725, "tests": 66685}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from freqbench.analysis.frames import plain
-from freqbench.analysis.groups import LIMITS, is_minimal, is_white_box
+from freqbench.analysis.groups import LIMITS, is_minimal, is_null_row, is_white_box
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, families
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import case_minima, comparable, current
@@ -74,7 +74,7 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
 def places(rows: pd.DataFrame, column: str) -> dict[str, int]:
     """Numbers the values of `label`, `family` or `threat_model` by threat model, attack and budget, so that a series
     looks the same in all figures of a report."""
-    ordered = rows[[*_ORDER, "family"]].drop_duplicates().sort_values(_ORDER, kind="stable")
+    ordered = rows[[*dict.fromkeys((*_ORDER, column))]].drop_duplicates().sort_values(_ORDER, kind="stable")
     return {name: place for place, name in enumerate(ordered[column].astype(str).unique())}
 
 
@@ -129,9 +129,7 @@ def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
     both = rows[rows["drop"].notna() & rows["l2_body"].notna()]
     drops = intervals(both, ["label"], "drop").rename(columns={"mean": "drop"})
     table = means(both, ("l2_body",)).merge(drops[["label", "drop", "low", "high"]], on="label")
-    params = both.drop_duplicates("label").set_index("label")["params"]
-    controls = [object_of(params[label], f"{label}: params").get("control", "none") for label in table["label"]]
-    return table.assign(is_null=[control != "none" for control in controls])
+    return table.assign(is_null=is_null_row(table))
 
 
 def factors(rows: pd.DataFrame) -> pd.DataFrame:
@@ -200,8 +198,7 @@ def smallest_sizes(rows: pd.DataFrame) -> pd.DataFrame:
     sizes = 255 * rows["smallest_linf"].astype(float).fillna(rows["smallest_l2"].astype(float)).fillna(math.inf)
     keys = ["target_model", "label", "threat_model", "patient_id"]
     table = plain(rows.assign(size=sizes).groupby(keys, observed=True, as_index=False)[["size"]].min())
-    ordered = rows[_ORDER].drop_duplicates().sort_values(_ORDER, kind="stable")
-    order = {name: place for place, name in enumerate(ordered["label"].astype(str).unique())}
+    order = places(rows, "label")
     return table.sort_values(
         ["target_model", "label"], key=lambda column: column.map(lambda text: order.get(text, text))
     )

@@ -34,6 +34,7 @@ from freqbench.core.documents import YAML_BYTES, mapping_of, object_of
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import downloads
 from freqbench.job.schema import JobSpec
+from freqbench.models.entry import ModelEntry
 from freqbench.results import Store, index_keys
 
 CARD = "card.yaml"
@@ -295,8 +296,11 @@ def told_by(store: Store) -> Told:
     )
 
 
-def require_labels(job: JobSpec, where: str) -> None:
-    """Refuses a job that scores agreement, by which a network that always predicts the same would lead a board."""
+def require_labels(job: JobSpec, model: ModelEntry, where: str) -> None:
+    """Refuses a job that scores agreement, by which a network that always predicts the same would lead a board, and a
+    network that sees labels."""
+    if model.is_prompted:
+        raise UserError(f"{where}: expected a network that sees nothing of a label, got args.points")
     for entry in job.datasets:
         if entry.own.get("reference") == "prediction":
             raise UserError(

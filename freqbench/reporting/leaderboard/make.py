@@ -90,7 +90,6 @@ def seal(folder: Path, model: str, checkpoint: str) -> None:
 def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
     """Reduces a stored job to one network and its attacks on itself, without paths of the machine that made it."""
     job = config.validate(spec, JobSpec, f"{out}/run.json")
-    require_labels(job, out)
     entries = [entry for entry in job.models if entry.name == model]
     if not entries:
         raise UserError(f"{out}: {unknown('model', model, [entry.name for entry in job.models])}")
@@ -99,8 +98,7 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
     if entries[0].ensemble or entries[0].command or str(entries[0].checkpoint).startswith("random"):
         got = "an ensemble, a command or random weights"
         raise UserError(f"{out}: {model}: expected a network with a checkpoint file, got {got}")
-    if entries[0].is_prompted:
-        raise UserError(f"{out}: {model}: expected a network that sees nothing of a label, got args.points")
+    require_labels(job, entries[0], f"{out}: {model}")
     datasets = {entry.name for entry in job.datasets if _names(entries[0].datasets, entry.name)}
     attacks = []
     for attack in job.attacks:
