@@ -132,8 +132,7 @@ def of_command(words: Sequence[str]) -> Iterator[str]:
         yield f"{name}: too many arguments {rest}"
     for parameter in command.params:
         for value in values_of(given.get(parameter.name or "")):
-            known = value in TABLES or value.isupper() or (ROOT / value).is_file()
-            if parameter.name == "table" and name != "freqbench list" and not known:
+            if "--table" in parameter.opts and not (value in TABLES or value.isupper() or (ROOT / value).is_file()):
                 yield f"{name}: table {value}"
             if value.startswith("jobs/") and not (ROOT / value).is_file():
                 yield f"{name}: job {value}"
