@@ -17,24 +17,24 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1468,  # rows of several releases
         "api": 1375,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4721,  # unstated.py: settings found by a network's own predictions; references in the file's grid
+        "audit": 4721,  # as in the package
         "cli": 2365,  # run --fresh
-        "core": 3686,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
-        "data": 6757,  # witnesses.py: a network's own predictions; own classes keep their volumes
-        "engine": 4824,  # clean predictions come first and are judged; witness.py
+        "core": 3686,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6757,  # as in the package
+        "engine": 4824,  # as in the package
         "exchange": 1024,
-        "job": 2822,  # what a clean number rests on
-        "metrics": 1591,  # agreement.py: how two maps differ
-        "models": 8707,  # names before numbers, inferers, files beside commands
+        "job": 2822,  # a line for each key of a job
+        "metrics": 1591,  # weights are checked when read
+        "models": 8707,  # inferers by class and arguments
         "ops": 2872,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1401,  # a Compose whole: keys, label, laziness
+        "pipelines": 1401,  # six more pipelines of MONAI's, and whole runs
         "remote": 387,
         "reporting": 6628,  # an attack that did nothing is said
-        "results": 2170,  # naming.py: rows are named by identity; releases.py
-        "training": 1729,  # code of others, where it is trusted
+        "results": 2170,  # as in the package
+        "training": 1729,  # as in the package
     },
     "tests": {
-        ".": 4183,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4170,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
         "audit": 2616,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61725, "tests": 66685}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61725, "tests": 66672}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
