@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # as in the package
     },
     "tests": {
-        ".": 4033,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4034,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
         "audit": 2625,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62943, "tests": 66634}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62943, "tests": 66635}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

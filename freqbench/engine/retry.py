@@ -55,7 +55,7 @@ def waiting_for_storage(run: Callable[P, T]) -> Callable[P, T]:
             except OSError as error:
                 if not isinstance(error, StorageUnavailable) and error.errno not in FULL:
                     raise
-                logger.warning("%s: the unit is retried in %g s", error, seconds)
+                logger.warning("%s: tried again in %g s", error, seconds)
                 time.sleep(seconds)
         return run(*args, **kwargs)
 

@@ -26,7 +26,7 @@ from freqbench.engine.critic import FIT_COLUMNS, Critic
 from freqbench.engine.engines import Engine as Engine
 from freqbench.engine.learning import LEARNED
 from freqbench.engine.progress import RunProgress
-from freqbench.engine.retry import Patience
+from freqbench.engine.retry import Patience, waiting_for_storage
 from freqbench.engine.rows import Outcome
 from freqbench.engine.witness import PROOF
 from freqbench.engine.worker import WorkerSpec
@@ -115,7 +115,7 @@ def execute(
     if not plan.units:
         return run.summary
     with Lease(out, run.run_id, shard or Shard()).held(force, warn_of_loss):
-        for line in run.critic.of_files():
+        for line in waiting_for_storage(lambda: [*run.critic.of_files()])():
             run.warn(line)
         if fresh:
             _remove_kept(store.root, {cell.cell_id for cell in part.cells})
