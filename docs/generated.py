@@ -43,9 +43,10 @@ from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.declared import declared
 from freqbench.attacks.core.ensemble import Ensemble
-from freqbench.audit import checks
+from freqbench.audit import card, checks
+from freqbench.audit.card import Card
 from freqbench.audit.checks import CHECKS
-from freqbench.cli import app, catalogue
+from freqbench.cli import app, catalogue, show_hidden
 from freqbench.core.names import packaged_jobs
 from freqbench.core.threat_models import WORDS
 from freqbench.data import DATASETS, Dataset
@@ -66,6 +67,7 @@ from freqbench.training import TrainJob
 
 ROOT = Path(__file__).parents[1]
 SPEED = ROOT / "reports" / "speed" / "cpu.json"
+CARDS = (card.REFERENCE, *sorted((ROOT / "reports" / "speed" / "cards").glob("*.json")))
 GPU_SPEED = SPEED.with_name("gpu.json")
 COVERAGE = ROOT / "reports" / "intervals" / "coverage.json"
 ALIKE = ROOT / "reports" / "pipelines" / "alike.csv"
@@ -83,21 +85,13 @@ BOARD_OF_README = (  # ten lines: the clean network and nine trained on attacks
     *("union-larger", "union-wide", "union", "at-sa2-opt", "at-vafa-opt"),
     *("at-sa2", "at-pgd", "trades", "vaft", "unet"),
 )
-JOBS: Mapping[str, str] = {  # folders, in the order of a reader
-    "": "First",
-    "phantom": "Procedural CT volumes and networks of the package: no data needed",
-    "hippocampus": "MR volumes of the Medical Segmentation Decathlon, Task04",
-    "acdc": "Cine MR of the heart",
-    "brain": "A head and networks that people use",
-    "certificates": "Certificates beside attacks",
-    "papers": "Tables of papers: their data and mostly their checkpoints are needed",
-}
 JOBS_PAGE = """# Jobs
 
 `freqbench run phantom/suite` runs a job of this folder from anywhere, or trains its networks where the first word is
-*Trains*; `plan` and `study` take the same names. `freqbench list jobs` lists them, `freqbench list jobs phantom/suite`
-shows one. A job is one YAML file, and its first comment says more. Costs are those that the files state; `freqbench
-plan JOB` estimates yours. Data are looked for under `$FREQBENCH_DATA`: [your own data](../docs/how-to/own-data.md).
+*Trains*; `plan` takes the same names. `freqbench list jobs` lists them, `freqbench list jobs phantom/suite` shows one,
+`freqbench list keys` every key by an example. A job is one YAML file, and its first comment says more. Costs are those
+that the files state; `freqbench plan JOB` estimates yours. Data are looked for under `$FREQBENCH_DATA`: [your own
+data](../docs/how-to/own-data.md). Jobs of `research` are those of this project's own reports.
 
 This page is made from the files by `python docs/generated.py`.
 
@@ -139,6 +133,7 @@ def write(folder: Path) -> None:
         "datasets": dataset_table(),
         "dataset-classes": "\n".join(_documented(loader) for loader in DATASETS.values()),
         "gpu-speed": gpu_tables(GPU_SPEED),
+        "cards": card.table_of(Card.model_validate_json(path.read_text("utf-8")) for path in CARDS),
         "coverage": coverage_table(),
         "alike-nnunetv2": alike_table("nnunetv2"),
         "alike-monai": alike_table("monai"),
@@ -612,10 +607,10 @@ def column_table(columns: Sequence[Column]) -> str:
 
 
 def job_tables() -> str:
-    """A table a folder of jobs, a row a job: question, networks, cost."""
+    """A table a group of jobs, a row a job: question, networks, cost."""
     tables = []
-    for folder, title in JOBS.items():
-        jobs = [name for name in packaged_jobs() if name.rpartition("/")[0] == folder]
+    for folder, title in {**catalogue.GROUPS, catalogue.RESEARCH: "Research of this project"}.items():
+        jobs = [name for name in packaged_jobs() if catalogue.group_of(name) == folder]
         rows = [[f"`{name}`", *job_row(name)] for name in jobs]
         tables.append(f"**{title}**\n\n{table(rows, ['job', 'question', 'networks', 'cost'])}\n")
     return "\n".join(tables)
@@ -637,6 +632,7 @@ def jobs_page() -> str:
 def command_line() -> str:
     """All commands as Typer documents them, one level of headings down."""
     command = typer.main.get_command(app)
+    show_hidden(command)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="freqbench"), name="freqbench")
     return text.partition("\n## ")[1].lstrip() + text.partition("\n## ")[2]
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from reporting.handmade import row
 
 from freqbench.analysis import tables
 from freqbench.reporting.page.data import page_data
-from freqbench.reporting.page.schema import PageData
 from freqbench.results import CLASS_RECORDS, RECORDS
 
 CHROMIUM = "/usr/bin/chromium"
@@ -113,6 +113,30 @@ FACTS = [
 ]
 
 
-def data_of(records: pd.DataFrame, classes: pd.DataFrame | None) -> PageData:
+EVIL = "<img src=x onerror=alert(1)>"
+DEFENCE = '{"name": "bit_depth", "bits": 3, "adaptive": ADAPTIVE, "undefended": "id"}'
+
+
+def robustness_rows() -> list[dict[str, Any]]:
+    """A corrupted and attacked model of a hostile name, and a defence under the naive and the adaptive attacker."""
+    hostile = {"source": EVIL, "target": EVIL}
+    made = [
+        row("corruption", {"kind": "blur"}, **hostile, budget=budget, dsc=0.9 - budget / 100, case=case)
+        for budget in (1.0, 2.0)
+        for case in (0, 1)
+    ]
+    made += [row("pgd", **hostile, dsc=0.5, case=case) for case in (0, 1)]
+    for name, dsc, adaptive in (("bits", 0.4, "true"), ("naive", 0.88, "false")):
+        defences = dict.fromkeys(("source_defence", "target_defence"), DEFENCE.replace("ADAPTIVE", adaptive))
+        made.append(row("pgd", source=name, target=name, dsc=dsc, **defences))
+    kind = {"kind": "bias_field", "control": "none"}
+    smooth = {"source": "smooth", "target": "smooth", "target_defence": '{"kind": "bias_field", "sigma": 0.5}'}
+    for radius, draws in ((0.0, [0.5 + i / 2500 for i in range(1000)]), (0.5, [0.7] * 1000), (1.0, [0.6] * 1000)):
+        scores = json.dumps({"dsc_foreground": draws})
+        made.append(row("ball", kind, **smooth, budget=radius, dsc=draws[0], draws=scores))
+    return [row | dict.fromkeys(("dsc_clean", "dsc_foreground_clean"), 0.9) for row in made]
+
+
+def data_of(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[str, Any]:
     """The page's data of these rows, checked and labelled as the report does it."""
     return page_data(tables.current(records), classes, FACTS)

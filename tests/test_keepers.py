@@ -135,7 +135,7 @@ TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
         {"case": CASE, "model": OTHER, "score_on": {"cell": {"score_on": "file"}}, "metrics": {"metrics": ("hd95",)}}
         | HOW,
     ),
-    FILES: (of_cell(lambda worker, cell, ref: worker._file(replace(cell, score_on="file"), ref)), {"case": CASE}),
+    FILES: (of_cell(lambda worker, cell, ref: clean(worker, replace(cell, score_on="file"), ref)), {"case": CASE}),
     SPLITS: (
         of_cell(lambda worker, cell, ref: worker._reference(cell, ref)),
         {"recipe": CASE, "settings": {"datasets": [{**PHANTOM, "split": "train"}]}},
@@ -155,7 +155,7 @@ TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
         {
             **NETWORK,
             "head": {"head": "sigmoid"},
-            "prefix": {"prefix": "net."},
+            "reading": {"reading": {"prefix": "net."}},
             "checkpoint_sha256": {"checkpoint_sha256": "0"},
             "notes": {"notes": ("said before",)},
             "trained": {"facts": {"metadata": Metadata(args=ARGS)}},
@@ -164,7 +164,7 @@ TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
             "input": {"entry": {"input": {"axes": "DHW"}}},
         },
     ),
-    COSTS: (pass_costs, {**NETWORK, "migration": {"migration": "none"}}),
+    COSTS: (pass_costs, {**NETWORK, "reading": {"reading": {"migration": "none"}}}),
 }
 ENTRIES = [(kept, dependency) for kept in TABLE for dependency in kept.depends]
 

@@ -15,30 +15,30 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
         "analysis": 1468,  # rows of several releases
-        "api": 1372,  # regions of another order are a line
+        "api": 1375,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4717,  # as in the package
-        "cli": 2359,  # run --fresh
-        "core": 3685,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6904,  # as in the package
-        "engine": 4887,  # as in the package
+        "audit": 4983,  # as in the package
+        "cli": 2383,  # run --fresh
+        "core": 3686,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6763,  # as in the package
+        "engine": 4827,  # as in the package
         "exchange": 1024,
-        "job": 2819,  # a line for each key of a job
+        "job": 2822,  # a line for each key of a job
         "metrics": 1591,  # weights are checked when read
-        "models": 8793,  # inferers by class and arguments
-        "ops": 2901,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1429,  # six more pipelines of MONAI's, and whole runs
-        "remote": 363,
-        "reporting": 7533,  # an attack that did nothing is said
-        "results": 2171,  # as in the package
+        "models": 8718,  # inferers by class and arguments
+        "ops": 2872,  # compiled.py: functions that a GPU compiles
+        "pipelines": 1407,  # six more pipelines of MONAI's, and whole runs
+        "remote": 387,
+        "reporting": 6631,  # an attack that did nothing is said
+        "results": 2170,  # as in the package
         "training": 1729,  # as in the package
     },
     "tests": {
-        ".": 4034,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4171,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
-        "audit": 2625,  # as in the package
-        "cli": 2412,  # run --fresh
+        "audit": 2668,  # as in the package
+        "cli": 2404,  # run --fresh
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6218,  # as in the package
@@ -48,10 +48,10 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "job": 2189,  # a line for each key of a job
         "metrics": 1284,  # weights are checked when read
         "models": 8225,  # inferers by class and arguments
-        "ops": 1662,  # compiled.py: functions that a GPU compiles
+        "ops": 1635,  # compiled.py: functions that a GPU compiles
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
-        "remote": 496,
-        "reporting": 6509,  # an attack that did nothing is said
+        "remote": 506,
+        "reporting": 6443,  # an attack that did nothing is said
         "results": 1418,  # as in the package
         "security": 1714,  # bombs in the classes of rows
         "third_party": 949,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62943, "tests": 66635}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62034, "tests": 66724}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -102,7 +102,8 @@ def execute(
     engine: run.Engine = "serial",
     **options: Any,
 ) -> Summary:
-    return run.execute(expanded(content)[1], str(out), Console(file=said or io.StringIO(), width=80), engine, **options)
+    console, how = Console(file=said or io.StringIO(), width=80), run.RunOptions(engine=engine, **options)
+    return run.execute(expanded(content)[1], str(out), console, how)
 
 
 def execute_aloud(content: Mapping[str, Any], out: str, log: str) -> None:
@@ -110,7 +111,7 @@ def execute_aloud(content: Mapping[str, Any], out: str, log: str) -> None:
     run.COMMIT_EVERY_S = 0.0
     torch.set_num_threads(1)
     with Path(log).open("w") as said:
-        run.execute(expanded(content)[1], out, Console(file=said, width=80), "serial")
+        run.execute(expanded(content)[1], out, Console(file=said, width=80), run.RunOptions(engine="serial"))
 
 
 def fail_below(patch: pytest.MonkeyPatch, eps: float) -> None:

@@ -107,7 +107,7 @@ def attack(
     attacked, seconds = worker.attack(cell, volume)
     windows = cell.window_batch or worker.window_batch
     measured = {"attack_seconds": seconds, "window_batch": windows, "threads": about["threads"]}
-    learned = worker.needs(cell, volume)[1] if made.needs_learned else None
+    learned = worker.needs(cell, volume).learned if made.needs_learned else None
     return Result(
         model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured=measured, learned=learned
     )
@@ -320,9 +320,7 @@ def certify(
     network.defence = defence
     keep_freed_memory()
     tolerances = dataset.classes.tolerances_mm if "nsd" in metrics else None
-    prediction, _ = memory.segment(
-        network, volume.image, volume, memory.INFERENCE_WINDOWS, with_confidence=False, tolerances=tolerances
-    )
+    prediction, _ = memory.segment(network, volume, memory.INFERENCE_WINDOWS, tolerances=tolerances)
     return Certificate(kind=kind, sigma=defence.sigma, scores=prediction.draws or {})
 
 

@@ -19,7 +19,7 @@ from freqbench.core.files.kept import Kept
 from freqbench.core.input_space import Preprocess
 from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of
-from freqbench.data import Dataset, witnesses
+from freqbench.data import Dataset, channel_names, witnesses
 from freqbench.engine import witness
 from freqbench.engine.learning import TENSORS
 from freqbench.job import fit
@@ -115,10 +115,10 @@ class Model:
                 "the model's classes"
             )
         require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names, spec.is_prompted)
-        sides = self.channel_names, dataset.channel_names
+        sides = self.channel_names, channel_names(dataset)
         if bound := match_channels(spec.name, spec.checkpoint, *sides, spec.space):
             raise UserError(
-                f"{spec.name}: expected the channels in the network's order, got {', '.join(dataset.channel_names)}: "
+                f"{spec.name}: expected the channels in the network's order, got {', '.join(channel_names(dataset))}: "
                 f"load_model(..., channels={bound})"
             )
         outputs = None if spec.class_map else fit.matching(spec.name, spec.space, dataset, [case.volume.ref])

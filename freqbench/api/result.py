@@ -26,7 +26,7 @@ from freqbench.engine import memory, rows, saved_volumes, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.job.cells import Cell
 from freqbench.metrics import Scores
-from freqbench.models import ModelSpec, VolumePrediction
+from freqbench.models import ModelSpec, VolumePrediction, Wanted
 from freqbench.results.volumes import SUFFIX
 
 if TYPE_CHECKING:
@@ -215,7 +215,12 @@ class Result:
                 file = self.case._file(dataset)
                 grid = way_to_file(file, volume, target.space or dataset.space, model.network.takes_volumes)
             before, after = (
-                memory.segment(model.network, image, volume, memory.INFERENCE_WINDOWS, True, seed, file_grid=grid)[0]
+                memory.segment(
+                    model.network,
+                    replace(volume, image=image),
+                    memory.INFERENCE_WINDOWS,
+                    Wanted(with_confidence=True, seed=seed, file_grid=grid),
+                )[0]
                 for image, seed in ((volume.image, 0), (adversarial, self.cell.seed or 0))
             )
             if self.reference == "prediction" and not model.network.clamps_last:

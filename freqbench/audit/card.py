@@ -230,13 +230,18 @@ def quickstart_rows() -> dict[str, dict[str, float]]:
     return {row["attack"]: {name: row[name] for name in named if row[name] is not None} for row in rows}
 
 
-def line_of(card: Card, reference: Card | None = None) -> str:
-    """Returns a card's line of the table in docs/how-to/gpu.md; the reference is the package's CPU."""
-    reference = reference or Card.model_validate_json(REFERENCE.read_text("utf-8"))
+def reference() -> Card:
+    """Returns the CPU's measurement that the package has, whose rows others are held against."""
+    return Card.model_validate_json(REFERENCE.read_text("utf-8"))
+
+
+def line_of(card: Card) -> str:
+    """Returns a card's line of the table in docs/how-to/gpu.md."""
     ratios = [f"{card.steps[name].ratio:.2f}" if name in card.steps else "" for name in MEASURED]
     idle = [each.idle for each in card.steps.values() if each.idle is not None]
-    off = {column for columns in card.outside(reference).values() for column in columns}
-    agreement = f"{len(card.rows) - len(card.outside(reference))} of {len(card.rows)}" if card.rows else ""
+    outside = card.outside(reference())
+    off = {column for columns in outside.values() for column in columns}
+    agreement = f"{len(card.rows) - len(outside)} of {len(card.rows)}" if card.rows else ""
     cells = [
         card.device,
         ", ".join(filter(None, (f"torch {card.versions['torch']}", card.driver and f"driver {card.driver}"))),

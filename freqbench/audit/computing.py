@@ -36,7 +36,7 @@ from freqbench.results import Store
 
 QUERIES = 1000  # fewer prove nothing (`checks.gradients`)
 RESTARTS = 3
-CONVERGED = "-converge/converge.yaml"  # suffix of a store's path: recommendations of `freqbench study converge`
+CONVERGED = "-converge/converge.yaml"  # suffix of a store's path: recommendations of `audit --converge`
 METRICS = ("dsc", "ssim")
 CONTROLS = ("uniform", "random")
 SHORT = ("noise_linf", "noise_l2", "credit")
@@ -48,30 +48,33 @@ LARGEST = 3  # number of attacks listed as taking most passes
 Place = tuple[str, str]  # dataset and source model
 
 
-def compute_missing(
-    job: JobSpec,
-    out: str,
-    console: Console,
-    *,
-    cases: int | None = None,
-    eps: str | None = None,
-    engine: run.Engine = "auto",
-    address: str | None = None,
-    short: bool = False,
-    compute: bool = True,
-) -> int | None:
-    """Computes the missing parts of a store's audit into OUT/audit; a repeated call goes on where the last one stopped.
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """Options of an audit.
 
     It takes the first `cases` of each dataset (None: CASES), and the radius `eps` as a job file writes it (that of
-    `usual_eps`). `short` computes what SHORT needs alone. Without `compute` it only prints the costs. Returns the
-    number of failed records; None if stopped.
+    `usual_eps`). `short` computes what SHORT needs alone. Without `compute` it only prints the costs.
+    """
+
+    cases: int | None = None
+    eps: str | None = None
+    engine: run.Engine = "auto"
+    address: str | None = None
+    short: bool = False
+    compute: bool = True
+
+
+def compute_missing(job: JobSpec, out: str, console: Console, asked: AuditOptions) -> int | None:
+    """Computes the missing parts of a store's audit into OUT/audit; a repeated call goes on where the last one stopped.
+
+    Returns the number of failed records; None if stopped.
     """
 
     def say(text: str) -> None:
         console.print(text, soft_wrap=True)
 
     Store(out).job()  # raises here if there is none
-    extra = plan_cells(job, out, cases or CASES, _eps(eps), say, compute, short)
+    extra = plan_cells(job, out, asked.cases or CASES, _eps(asked.eps), say, asked.compute, asked.short)
     root = root_of(out)
     outlook = plan.outlook(extra.grid, (), None, root)
     console.print(plan.table(outlook))
@@ -80,10 +83,11 @@ def compute_missing(
     for unit in units:
         passes[unit.cell.attack.name] += unit.passes
     cells, on = amount(len(extra.grid.cells), "cell"), amount(most, "case")
-    say(f"{cells}, {amount(len(units), 'unit')} on at most {on}, {passes.total():,} window passes")
+    records = amount(sum(len(unit.targets) for unit in units), "record")
+    say(f"{cells}, {records} on at most {on}, {passes.total():,} window passes")
     if passes.total():
         say(f"most of them: {', '.join(f'{name} {count:,}' for name, count in passes.most_common(LARGEST))}")
-    if not short:
+    if not asked.short:
         hours = plan.spoken_hours(probes.seconds(extra.own, Store(out)) / 3600)
         say(f"gradients: {probes.num_passes(extra.own):,} window passes more, at most, about {hours}")
         passes["gradients"] = probes.num_passes(extra.own)
@@ -91,12 +95,13 @@ def compute_missing(
         say(f"this is {passes.total() / stored:.2g} times the window passes of the run's own attacks")
     for line in plan.lines(outlook):
         say(line)
-    if not compute:
+    if not asked.compute:
         return 0
     with trusting(job.trust_code):
-        summary = run.execute(extra.grid, root, console, engine, address, is_judged=False)
+        options = run.RunOptions(engine=asked.engine, address=asked.address, is_judged=False)
+        summary = run.execute(extra.grid, root, console, options)
         try:
-            if not summary.interrupted and not short:
+            if not summary.interrupted and not asked.short:
                 probes.measure_gradients(extra.own, extra.eps, out, say)
                 probes.rescore_saved(extra.own, out, say)
             if not summary.interrupted:
@@ -158,7 +163,7 @@ def plan_cells(
     steps, with restarts, and scored on every other model; FGSM; Square; noise of equal L-infinity; noise of the L2 (in
     the body) of each attack of another threat model; the null rows of each frequency attack, with and without
     stretching. For each of these and each bounds of the job's attacks: the strongest attacks with the same bounds, and
-    the recommendations of `freqbench study converge` within them, if it was run for the store's job. A black box gets
+    the recommendations of `audit --converge` within them, if it was run for the store's job. A black box gets
     those without a gradient.
     Without `compute` nothing is attacked, and noise of unknown budget has the largest one. With `short` noise and null
     rows are all.
@@ -247,7 +252,7 @@ def _claim_of(cell: Cell) -> Hashable:
 
 
 def _recommended_cells(own: Grid, out: str, cases: int, say: Callable[[str], None]) -> Iterator[Cell]:
-    """Yields the cells that `freqbench study converge` recommended within the bounds of the job's claims."""
+    """Yields the cells that `audit --converge` recommended within the bounds of the job's claims."""
     path = f"{out.rstrip('/')}{CONVERGED}"
     if not storage.exists(path):
         return

@@ -34,7 +34,7 @@ from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
 from freqbench.models.entry import seed_of
 from freqbench.models.networks.construction import skeleton
-from freqbench.models.networks.inferring import NETWORKS, UNTRACED, find_arch, infer_args, open_args, unlike_default
+from freqbench.models.networks.inferring import NETWORKS, UNTRACED, defaults, find_arch, infer_args, open_args
 from freqbench.models.sources import kind_of_folder
 from freqbench.models.sources.nnunet import folder_near
 from freqbench.pipelines import Pipeline
@@ -202,8 +202,10 @@ def architecture(path: str) -> tuple[str | None, Mapping[str, Any]]:
     if named := read_metadata(path).get("arch"):
         return str(named), {}
     _, arch, weights = find_arch(checkpoints.read_state_dict(path, as_written=True))
-    found = unlike_default(arch, infer_args(arch, weights)) if arch and arch in MODELS else {}
-    return arch, {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    found = infer_args(arch, weights).args if arch and arch in MODELS else {}
+    usual = defaults(arch, found) if arch and found else {}
+    others = {name: value for name, value in found.items() if name not in usual or usual[name] != value}
+    return arch, {name: list(value) if isinstance(value, tuple) else value for name, value in others.items()}
 
 
 def _assumed_of(path: str) -> Lines:
@@ -312,7 +314,8 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
             changed = entry.model_copy(update={"migration": migration})
             fitted = facts_on(changed, dataset, refs)
             spec = resolve(changed, len(dataset.classes), dataset.num_channels, facts=fitted)
-        under = f" under migration: {spec.migration or NONE}" if "migration" in source_of(spec.arch).takes else ""
+        age = spec.reading.get("migration", NONE)
+        under = f" under migration: {age}" if "migration" in source_of(spec.arch).takes else ""
         scores[migration] = {}
         for ref in first:
             scores[migration][ref.patient_id, ref.case_id] = value = clean_dice(dataset, spec, ref)

@@ -1,4 +1,4 @@
-"""Holds stored scores against MedPy, MONAI, scikit-image and lpips, on saved label maps and volumes (`verify`).
+"""Holds stored scores against MedPy, MONAI, scikit-image and lpips, on saved label maps and volumes (`audit --files`).
 
 Nothing is attacked or predicted, so numbers differ by rounding alone. Around the libraries stand the conventions of the
 columns:
@@ -56,7 +56,7 @@ Pair = tuple[Array, Array, Spacing]  # predicted and true label map [H, W, D], m
 Classes = Sequence[list[int]]  # labels of each class; IGNORED is of the class that has such voxels in surfaces
 
 MEDPY, MONAI, SKIMAGE, LPIPS = "medpy", "monai", "scikit-image", "lpips"
-DIGITS = 8  # of a row's id, enough for `reproduce --row`
+DIGITS = 8  # of a row's id, enough for `audit --rows`
 INCOMPLETE = "label maps: rows of classes are missing or double"
 NOT_SAVED = "label maps: those that are scored are not saved"
 

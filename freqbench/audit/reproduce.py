@@ -26,7 +26,7 @@ from freqbench.job.schema import JobSpec, stored_job
 from freqbench.metrics import METRICS
 from freqbench.metrics.added import resolved
 from freqbench.results import Key, Store
-from freqbench.results.store import find_row, row_id, sample_rows
+from freqbench.results.store import LEAST_DIGITS, find_row, row_id, sample_rows
 from freqbench.results.volumes import ADVERSARIAL, FACTS, VOLUMES
 
 Verdict = Literal["equal", "close", "different", "not recomputed"]
@@ -180,26 +180,22 @@ def _unavailable(metrics: Sequence[str], row: Row) -> dict[str, str]:
 
 def reproduce(
     out: str,
-    row: str | None,
-    count: int | None,
+    rows: str,
     seed: int,
     job: JobSpec | None,
     console: Console,
     first: Collection[Key] = (),
 ) -> Counter[Verdict]:
-    """Recomputes the row whose id begins with `row`, or `first` and `count` random ones; prints the result of each."""
-    if (row is None) == (count is None):
-        got = "none" if row is None else "both"
-        raise UserError(f"reproduce: expected one of --row ID and --random N, got {got}: see reproduce --help")
-    store = Store(out)
-    keys = [find_row(store, row)] if row is not None else sample_rows(store, count or 0, seed, first)
+    """Recomputes the row whose id begins with `rows`, or `first` and a number of random ones; prints each result."""
+    store, is_number = Store(out), rows.isdecimal() and len(rows) < LEAST_DIGITS
+    keys = sample_rows(store, int(rows), seed, first) if is_number else [find_row(store, rows)]
     counts = Counter[Verdict]()
     for made in Reproducer(store, job).each(keys):
-        if row is not None and made.verdict == "not recomputed":
+        if not is_number and made.verdict == "not recomputed":
             raise UserError(f"row {made.row_id}: {made.label}: {made.reason}")
         counts[made.verdict] += 1
         _say(made, console)
-    if len(keys) > 1:
+    if len(keys) != 1:
         console.print(total(counts), soft_wrap=True)
     return counts
 

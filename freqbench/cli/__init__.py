@@ -17,19 +17,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from freqbench.cli import audit, board, catalogue, cluster, common, doctor, init, report, run, study, volumes
-from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER
+from freqbench.cli import audit, board, catalogue, cluster, common, doctor, init, report, run, volumes
+from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER, option
 from freqbench.core import __version__
 from freqbench.core.errors import EngineLost, StorageUnavailable, UserError, one_line, shortened
 from freqbench.core.machine import settle_threads, versions
-from freqbench.core.terminal import PlainConsole
+from freqbench.core.terminal import PlainConsole, amount
 
-PANELS: Mapping[str, tuple[str, ...]] = {  # as a user works
-    "Begin": ("init", "list", "doctor"),
-    "Run": ("plan", "run", "score", "study", "cluster"),
-    "Read": ("report", "compare", "export"),
-    "Check": ("audit", "verify", "reproduce", "board"),
+PANELS: Mapping[str, tuple[str, ...]] = {  # in the order in which one needs them
+    "Commands": ("init", "list", "doctor", "plan", "run", "report", "audit", "board", "cluster"),
+    "More": ("compare", "export", "score"),
 }
+EVERY = "--help-all"
 
 
 class Front(TyperGroup):
@@ -48,7 +47,22 @@ class Front(TyperGroup):
                 texts = {name: self.commands[name].get_short_help_str(formatter.width) for name in names}
                 formatter.write_dl([(f"{name:<9}", text) for name, text in texts.items()])
         with formatter.section("Options"):
-            formatter.write_text("--version, --install-completion, --show-completion; COMMAND --help")
+            formatter.write_text(f"--version, --install-completion, --show-completion; COMMAND --help or {EVERY}")
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Takes `--help-all`, the help with the options that `--help` leaves out; says where there are some."""
+        show_hidden(self, EVERY in args)
+        return super().parse_args(ctx, ["--help" if word == EVERY else word for word in args])
+
+
+def show_hidden(command: Any, wanted: bool = True) -> None:
+    """Makes the help of a command, and of those below it, show hidden options, or say that there are some."""
+    if hidden := [option for option in command.params if option.hidden]:
+        for option in hidden:
+            option.hidden = not wanted
+        command.epilog = None if wanted else f"{amount(len(hidden), 'more option')}: {EVERY}"
+    for below in getattr(command, "commands", {}).values():
+        show_hidden(below, wanted)
 
 
 app = typer.Typer(
@@ -72,7 +86,7 @@ def _show_version(wanted: bool) -> None:
 def _options(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool, option("Show the version and exit.", "--version", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     """Takes options that stand before a command; without one, shows the help."""
@@ -81,7 +95,7 @@ def _options(
         raise typer.Exit(EXIT_USER)
 
 
-for group in (init, catalogue, doctor, run, study, volumes, report, audit, board, cluster):
+for group in (init, catalogue, doctor, run, volumes, report, audit, board, cluster):
     app.add_typer(group.app)
 
 

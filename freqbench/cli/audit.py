@@ -1,13 +1,15 @@
-"""Checks whether numbers can be believed: the commands `audit`, `reproduce` and `verify`."""
+"""Checks whether numbers can be believed: the command `audit`."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from freqbench.cli import common
+from freqbench.cli.common import more, option
 from freqbench.core.errors import UserError
 from freqbench.core.names import packaged_jobs
 from freqbench.core.terminal import amount
@@ -18,78 +20,131 @@ if TYPE_CHECKING:
     from freqbench.results import Store
 
 ENOUGH = 5  # patients whose intervals settle most doubts
+SHOWN = "--all --format --to --job"
+CELLS = "--cases --eps --short --engine --address --job --set"
+TAKES = {  # options that go with each way of an audit
+    "": SHOWN,
+    "--run": f"{SHOWN} {CELLS}",
+    "--plan": CELLS,
+    "--files": "--volumes --reference",
+    "--rows": "--seed --job",
+    "--converge": "--job --set",
+    "--certify": "--job --set",
+}
 
 app = typer.Typer()
 
 
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """Ways of an audit beside that of stored rows, and options that go with one of them."""
+
+    run: Annotated[bool, option("Compute the few cells that checks lack, into OUT/audit.", "--run")] = False
+    plan: Annotated[bool, more("Show what --run would compute, and compute nothing.", "--plan")] = False
+    files: Annotated[bool, option("Is the store whole: files, columns, rows, ids?", "--files")] = False
+    rows: Annotated[str | None, option("Compute rows again: N drawn, or one by its id.", metavar="N|ID")] = None
+    converge: Annotated[bool, option("Would more passes or other losses take more?", "--converge")] = False
+    certify: Annotated[bool, option("What is proven of smoothed networks, what attacks leave.", "--certify")] = False
+    whole: Annotated[bool, option("Show all checks, as a file or another format has them.", "--all")] = False
+    short: Annotated[bool, more("With --run: only noise and null rows.", "--short")] = False
+    cases: Annotated[int | None, more("With --run: N cases a dataset.", min=1, show_default="5")] = None
+    eps: Annotated[str | None, more("With --run: radius.", show_default="the job's most usual")] = None
+    engine: common.Engine = "auto"
+    address: common.Address = None
+    volumes: Annotated[bool, more("With --files: read every saved volume to its end.", "--volumes")] = False
+    reference: Annotated[
+        int | None, more("With --files: score N saved rows by other libraries.", min=1, metavar="N")
+    ] = None
+    seed: Annotated[int | None, more("With --rows: seed of the draw.", show_default="0")] = None
+
+
 @app.command()
-def audit(
-    out: common.Out,
-    run: Annotated[bool, typer.Option("--run", help="Compute the few cells that checks lack, into OUT/audit.")] = False,
-    short: Annotated[
-        bool, typer.Option("--short", help="With --run: only noise and null rows, the checks that are open most often.")
-    ] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Show what --run would compute, and compute nothing.")] = False,
-    cases: Annotated[
-        int | None, typer.Option(min=1, help="With --run: the first N cases of each dataset.", show_default="5")
-    ] = None,
-    eps: Annotated[
-        str | None, typer.Option(help="With --run: radius, such as 8/255.", show_default="the job's most usual")
-    ] = None,
-    job: common.Job = None,
-    set_: common.Overrides = None,
-    engine: common.Engine = "auto",
-    address: common.Address = None,
-    trust_code: common.Trust = False,
-    whole: Annotated[
-        bool, typer.Option("--all", help="Show all checks, as a file or another format has them.")
-    ] = False,
-    format: common.Format = "terminal",
-    to: common.To = None,
-) -> None:
+@common.takes_options
+def audit(out: common.Out, options: AuditOptions, stored: common.StoredOptions, text: common.TextOptions) -> None:
     """Check whether a store's numbers can be believed.
 
-    Shows a verdict for each model, what matters most, and what to do. Files are checked by `verify`, and rows computed
-    again by `reproduce`, whose exit codes answer.
+    Shows a verdict for each model, what matters most, and what to do. --files and --rows answer by the exit code, 1 if
+    something is wrong or differs. --converge and --certify write their curves and tables into OUT too, as files.
     """
-    failed: int | None = 0
-    of_run = {"--cases": cases, "--eps": eps, "--job": job, "--set": set_, "--address": address}
-    of_run |= {"--short": short or None}
-    options = [name for name, value in of_run.items() if value is not None]
-    if run and plan:
-        raise UserError("audit: expected --run or --plan, got both")
-    if plan and (to is not None or format != "terminal"):
-        raise UserError("audit: expected --format and --to without --plan, which shows no table")
-    if run or plan:
-        from freqbench.audit import computing
+    given = {
+        **{"--all": options.whole, "--short": options.short, "--cases": options.cases, "--eps": options.eps},
+        **{"--address": options.address, "--volumes": options.volumes, "--reference": options.reference},
+        **{"--seed": options.seed, "--job": stored.job, "--set": stored.set_, "--to": text.to},
+        **{"--format": text.format != "terminal", "--engine": options.engine != "auto"},
+    }
+    common.chosen_way("audit", {way: getattr(options, way[2:]) for way in TAKES if way}, given, TAKES)
+    if options.converge or options.certify:
+        from freqbench.cli import curves
 
-        failed = computing.compute_missing(
-            common.stored_job(out, job, trust_code, set_ or ()),
-            out,
-            common.console(),
-            cases=cases,
-            eps=eps,
-            engine=engine,
-            address=address,
-            short=short,
-            compute=not plan,
-        )
-        if failed is None:
-            raise typer.Exit(common.EXIT_INTERRUPTED)
-        if plan:
-            return
-    elif options:
-        raise UserError(f"audit: {options[0]}: expected --run or --plan beside it, got neither")
-    if whole or to is not None or format != "terminal":
-        common.put(common.tables([out], format, "audit"), to, format)
+        (curves.show_convergence if options.converge else curves.show_bounds)(out, stored.grid(out))
+        return
+    if options.files:
+        is_sound = _verify(out, options)
+    elif options.rows:
+        is_sound = _reproduce(out, options.rows, options.seed or 0, stored)
     else:
-        _show_most(out, job, trust_code)
-    if failed:
-        common.say(f"{amount(failed, 'record')} of the audit failed: the same command tries them again")
+        is_sound = _judge(out, options, stored, text)
+    if not is_sound:
         raise typer.Exit(common.EXIT_FAILED)
 
 
-def _show_most(out: str, job: str | None, trusted: bool) -> None:
+def _judge(out: str, options: AuditOptions, stored: common.StoredOptions, text: common.TextOptions) -> bool:
+    """Prints the findings on a store's rows, after the cells that checks lack were computed; False if one failed."""
+    failed: int | None = 0
+    if options.run or options.plan:
+        from freqbench.audit import computing
+
+        failed = computing.compute_missing(
+            stored.spec(out),
+            out,
+            common.console(),
+            computing.AuditOptions(
+                cases=options.cases,
+                eps=options.eps,
+                engine=options.engine,
+                address=options.address,
+                short=options.short,
+                compute=not options.plan,
+            ),
+        )
+        if failed is None:
+            raise typer.Exit(common.EXIT_INTERRUPTED)
+    if options.whole or not text.is_usual:
+        text.put(common.tables([out], text.format, "audit"))
+    elif not options.plan:
+        _show_most(out, stored)
+    if failed:
+        common.say(f"{amount(failed, 'record')} of the audit failed: the same command tries them again")
+    return not failed
+
+
+def _reproduce(out: str, rows: str, seed: int, stored: common.StoredOptions) -> bool:
+    """Computes rows of a store again, and prints the differences; True if there are none. Nothing is stored."""
+    from freqbench.audit import reproduce
+    from freqbench.core.plugins import import_beside, trusting
+
+    if stored.trust_code:
+        import_beside()
+    spec = stored.spec(out) if stored.job else None
+    with trusting(stored.trust_code or bool(spec and spec.trust_code)):
+        return not reproduce.reproduce(out, rows, seed, spec, common.console())["different"]
+
+
+def _verify(out: str, options: AuditOptions) -> bool:
+    """Prints whether a store is whole; True if it is. Nothing is changed."""
+    from freqbench.audit import verify
+    from freqbench.results import Store
+
+    console, store = common.console(), Store(out)
+    is_sound = verify.show_checks(verify.verify(store, options.volumes), out, console)
+    if options.reference:
+        from freqbench.audit import reference as libraries
+
+        is_sound &= libraries.show_comparison(libraries.compare(store, options.reference), out, console)
+    return is_sound
+
+
+def _show_most(out: str, stored: common.StoredOptions) -> None:
     """Prints the first screen of an audit."""
     from freqbench.audit.checks import audited, gathered
     from freqbench.reporting import audit as shown
@@ -102,11 +157,11 @@ def _show_most(out: str, job: str | None, trusted: bool) -> None:
         evidence = gathered([store], keys_of([store.job()]), always_classes=True)
     findings = audited(evidence)
     width = min(shutil.get_terminal_size((TERMINAL_WIDTH, 0)).columns, TERMINAL_WIDTH)
-    remedies = [*filter(None, [evidence.caption]), *_remedies(store, findings, job, trusted)]
+    remedies = [*filter(None, [evidence.caption]), *_remedies(store, findings, stored)]
     common.put(shown.first_screen(findings, remedies, width), None)
 
 
-def _remedies(store: "Store", findings: "tuple[Finding, ...]", job: str | None, trusted: bool) -> Iterator[str]:
+def _remedies(store: "Store", findings: "tuple[Finding, ...]", stored: common.StoredOptions) -> Iterator[str]:
     """Yields a line for what settles doubts, for the command that makes missing checks, and for the one that shows all.
 
     Minutes are left out where the job cannot be expanded here.
@@ -120,7 +175,7 @@ def _remedies(store: "Store", findings: "tuple[Finding, ...]", job: str | None, 
     out, spec, cost = store.root, None, "--plan shows its cost"
     lacks = any(may_be_made(each) and each.check in (*CLAIMS, *MASKING) for each in findings)
     with suppress(UserError):  # without data, checkpoints or trust, which --plan says
-        spec = common.stored_job(out, job, trusted)
+        spec = stored.spec(out)
         if lacks:
             whole, short = computing.seconds_missing(spec, out)
             cost = f"about {spoken_hours(whole / 3600)} on one worker"
@@ -173,56 +228,3 @@ def _more_cases(store: "Store", job: "JobSpec | None", doubt: "Finding") -> str:
         f"freqbench run {job.name if is_packaged else 'JOB'} --out {store.root} --set datasets.{number}.cases={ENOUGH}"
     )
     return f"{who} cannot settle it: {command}, about {spoken_hours(hours)} on one worker"
-
-
-@app.command()
-def reproduce(
-    out: common.Out,
-    row: Annotated[
-        str | None, typer.Option(help="Id of a row, 6 digits or more: the page has it in a case's details.")
-    ] = None,
-    count: Annotated[int | None, typer.Option("--random", min=1, help="Number of rows to draw at random.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
-    job: common.Job = None,
-    trust_code: common.Trust = False,
-) -> None:
-    """Recompute rows of a store and name the differences.
-
-    The exit code is 1 if there are any. Nothing is stored.
-    """
-    from freqbench.audit import reproduce
-    from freqbench.core.plugins import import_beside, trusting
-
-    if trust_code:
-        import_beside()
-    spec = common.stored_job(out, job, trust_code) if job else None
-    with trusting(trust_code or bool(spec and spec.trust_code)):
-        counts = reproduce.reproduce(out, row, count, seed, spec, common.console())
-    if counts["different"]:
-        raise typer.Exit(common.EXIT_FAILED)
-
-
-@app.command()
-def verify(
-    out: common.Out,
-    volumes: Annotated[bool, typer.Option("--volumes", help="Read every saved volume to its end, too.")] = False,
-    reference: Annotated[
-        int | None,
-        typer.Option(min=1, help="Score N saved rows by MedPy, MONAI, scikit-image and lpips, too.", metavar="N"),
-    ] = None,
-) -> None:
-    """Check that a store is whole: its files, columns and rows.
-
-    Values, doubles, holes, classes and identities too. The exit code is 1 if it is not. Nothing is changed.
-    """
-    from freqbench.audit import verify
-    from freqbench.results import Store
-
-    console, store = common.console(), Store(out)
-    is_sound = verify.show_checks(verify.verify(store, volumes), out, console)
-    if reference:
-        from freqbench.audit import reference as libraries
-
-        is_sound &= libraries.show_comparison(libraries.compare(store, reference), out, console)
-    if not is_sound:
-        raise typer.Exit(common.EXIT_FAILED)

@@ -1,11 +1,13 @@
 """Makes, verifies and shows entries of a leaderboard: the commands `board entry`, `board verify` and `board build`."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from freqbench.cli import common
+from freqbench.cli.common import more, option
 from freqbench.core.errors import UserError
 
 SHARE = 0.1
@@ -17,69 +19,60 @@ app = typer.Typer(name="board", help="Make, verify and rank entries of a leaderb
 def entry(
     out: common.Out,
     models: Annotated[
-        list[str] | None, typer.Argument(help="Networks of its job.", show_default="all", metavar="[MODEL]...")
+        list[str] | None, typer.Argument(help="Its networks.", show_default="all", metavar="[MODEL]...")
     ] = None,
-    to: Annotated[str, typer.Option(help="Folder of entries, one folder each.")] = "entries",
+    to: Annotated[str, more("Folder of entries, one folder each.")] = "entries",
 ) -> None:
     """Make entries of a store's networks: first a card to fill in, then, called again, the whole entry."""
     from freqbench.job.schema import JobSpec
     from freqbench.reporting.leaderboard.make import make_entry
 
-    job: JobSpec = common.stored_job(out, None, trusted=False)
+    job: JobSpec = common.StoredOptions().spec(out)
     for name in common.unique(models or [each.name for each in job.models]):
         folder = Path(to) / name
         is_whole = make_entry(out, name, folder)
         common.say(f"written: {folder}" if is_whole else f"{folder}/card.yaml: fill it in, then run this command again")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """Options that say how much of an entry is computed again."""
+
+    share: Annotated[float, more("Share of the rows to compute again beside its worst cases.")] = SHARE
+    rows: Annotated[int | None, more("A spot check: N random rows, no audit.", min=1, show_default="all")] = None
+    seed: Annotated[int | None, more("Seed of their draw.", show_default="random")] = None
+    cases: Annotated[int | None, more("Cases of its audit.", min=1, show_default="the entry's own")] = None
+    engine: common.Engine = "auto"
+
+
 @app.command()
+@common.takes_options
 def verify(
     entry: Annotated[str, typer.Argument(help="Folder of an entry.", metavar="ENTRY")],
-    checkpoint: Annotated[
-        str | None, typer.Option(help="Its weights, a file or folder.", show_default="the card's address")
-    ] = None,
-    job: common.Job = None,
-    share: Annotated[float, typer.Option(help="Share of the rows to compute again beside its worst cases.")] = SHARE,
-    rows: Annotated[
-        int | None,
-        typer.Option(min=1, help="A spot check: N random rows alone, without the audit.", show_default="all"),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of their draw.", show_default="random")] = None,
-    cases: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Audit the first N cases of each dataset.", show_default="as many as the entry's own audit"
-        ),
-    ] = None,
-    engine: common.Engine = "auto",
-    trust_code: common.Trust = False,
+    again: Again,
+    stored: common.StoredOptions,
+    checkpoint: Annotated[str | None, option("Its weights.", show_default="the card's address")] = None,
 ) -> None:
     """Verify an entry: its files and rows; its worst cases, other rows and its audit's cells computed again."""
     from freqbench.audit.verify import show_checks
-    from freqbench.reporting.leaderboard.entry_checks import examine, reasons, recompute
+    from freqbench.reporting.leaderboard.entry_checks import Recomputation, examine, reasons, recompute
     from freqbench.reporting.leaderboard.entry_folder import read_entry
 
-    if not 0 < share <= 1:
-        raise UserError(f"--share: expected a number in (0, 1], got {share:g}: 0.1 is a tenth of the rows")
-    if rows is not None and (cases is not None or share != SHARE):
+    if not 0 < again.share <= 1:
+        raise UserError(f"--share: expected a number in (0, 1], got {again.share:g}: 0.1 is a tenth of the rows")
+    if again.rows is not None and (again.cases is not None or again.share != SHARE):
         raise UserError(
             "--rows: expected neither --share nor --cases beside it: a spot check has no audit and no share"
         )
     read = read_entry(Path(entry))
-    results = examine(read, trust_code)
+    results = examine(read, stored.trust_code)
     if not reasons(results):
-        spec = common.stored_job("", job, trust_code) if job else None
+        job = stored.spec("") if stored.job else None
+        trusted = stored.trust_code
         results += recompute(
             read,
             common.console(),
-            checkpoint=checkpoint,
-            share=share,
-            cases=cases,
-            rows=rows,
-            engine=engine,
-            trust_code=trust_code,
-            job=spec,
-            seed=seed,
+            Recomputation(checkpoint=checkpoint, job=job, trust_code=trusted, **asdict(again)),
         )
     if not show_checks(results, entry, common.console()):
         common.say(f"{entry}: refused: {reasons(results)[0]}")
@@ -87,16 +80,16 @@ def verify(
     if results[-1].verdict == "not checked":
         common.say(f"{entry}: not verified, as its data are missing here, with no sign against it: {results[-1].text}")
         raise typer.Exit(common.EXIT_FAILED)
-    common.say(f"{entry}: verified" if rows is None else f"{entry}: these rows agree; without --rows all is verified")
+    common.say(
+        f"{entry}: verified" if again.rows is None else f"{entry}: these rows agree; without --rows all is verified"
+    )
 
 
 @app.command()
 def build(
     entries: Annotated[str, typer.Argument(help="Folder of entries.", metavar="DIR")],
-    to: Annotated[str, typer.Option(help="Folder of the site.")] = "site",
-    trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="Rank networks with code of other packages too; none of it runs.")
-    ] = False,
+    to: Annotated[str, more("Folder of the site.")] = "site",
+    trust_code: Annotated[bool, more("Rank networks of other code too; none runs.", "--trust-code")] = False,
 ) -> None:
     """Build a static site that ranks the entries of a folder; leave out refused entries and say why."""
     from freqbench.reporting.leaderboard.site import build_site

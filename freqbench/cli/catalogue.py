@@ -1,4 +1,4 @@
-"""Describes packaged jobs and what a job may name: the commands below `list`, and the docs' tables.
+"""Describes packaged jobs and what a job may name: the command `list`, and the docs' tables.
 
 Lists of names, and attacks, are read from the source of the package where an import of their table loads torch.
 """
@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import yaml
@@ -19,6 +19,7 @@ from rich.table import Column, Table
 from freqbench.attacks.core.declared import PACKAGE, declared
 from freqbench.attacks.core.parameters import variant_of
 from freqbench.cli import common
+from freqbench.cli.common import more
 from freqbench.core import names, plugins
 from freqbench.core.documents import yaml_item
 from freqbench.core.errors import UserError, unknown
@@ -26,7 +27,17 @@ from freqbench.core.measures import METRICS
 from freqbench.core.names import packaged_jobs
 from freqbench.core.threat_models import words_of
 
-app = typer.Typer(name="list", help="Show attacks, models, datasets, metrics and packaged jobs.", no_args_is_help=True)
+app = typer.Typer()
+
+KEYS = PACKAGE / "freqbench/job/keys.yaml"
+PAPERS, RESEARCH = "papers", "research"
+GROUPS: Mapping[str, str] = {  # folders of jobs, in the order of a reader
+    "": "First",
+    "phantom": "Procedural CT volumes and networks of the package: no data needed",
+    "hippocampus": "MR volumes of the Medical Segmentation Decathlon, Task04",
+    "brain": "Networks that people use",
+    PAPERS: f"Tables of papers ({PAPERS}/...): their data are needed, and mostly checkpoints",
+}
 
 EXAMPLES: Mapping[str, Any] = {  # values of keys without a default, as a job file has them
     **{"eps": "8/255", "std": "8/255", "linf": "8/255", "share": 0.5, "portion": 0.3, "eps_k": 0.3, "eps_p": 0.02},
@@ -163,12 +174,12 @@ def attack_list() -> Rows:
 
 
 def attack(name: str) -> Described:
-    """Describes an attack, without importing it."""
-    return _describe_attack(declared(name), name)
+    """Describes an attack, without importing it unless it is a class of another package."""
+    cls: Any = declared(name)
+    if plugins.names_class(path := names.meant_name("attacks", name)):
+        from freqbench.attacks import Attack
 
-
-def _describe_attack(cls: Any, name: str) -> Described:
-    """Describes an attack by its class or outline; `name` is that of a job."""
+        cls = plugins.load_class(path, Attack)
     paper = cls.paper if hasattr(cls, "paper") else sys.modules[cls.__module__].__doc__
     facts = {
         "paper": first_line(paper),
@@ -189,7 +200,9 @@ def _threat_text(threat_model: Any) -> Any:
 
 
 def model(name: str) -> Described:
-    """Describes an architecture with the arguments of its class, or a reader of another framework's networks."""
+    """Describes an architecture with the arguments of its class, a reader, or a network of the package (zoo://...)."""
+    if name.startswith("zoo://"):
+        return zoo_network(name)
     entry = {"name": "mine", **_KEYS_OF_READERS.get(name, {"arch": name, "checkpoint": "FILE"})}
     from freqbench.models import MODELS, READERS
 
@@ -286,9 +299,16 @@ def job(name: str) -> Described:
     }
     of |= {"attacks": content["attacks"]} if "attacks" in content else {}
     facts = {key: ", ".join(dict.fromkeys(entry["name"] for entry in entries)) for key, entries in of.items()}
-    command = re.search(rf"freqbench (run|study \w+) {name}\b", comment)
-    line = command[0] if command else f"freqbench run {name}"
-    return Described({**facts, "cost": cost}, line, re.sub(r"^Cost: .*\n?", "", comment, flags=re.MULTILINE))
+    return Described(
+        {**facts, "cost": cost},
+        f"freqbench run {name}",
+        re.sub(r"^(Cost:|Every key) .*\n?", "", comment, flags=re.MULTILINE),
+    )
+
+
+def group_of(name: str) -> str:
+    """Returns the folder of a packaged job, RESEARCH for all below it."""
+    return RESEARCH if name.startswith(RESEARCH) else name.rpartition("/")[0]
 
 
 def question(job: Described) -> str:
@@ -296,79 +316,105 @@ def question(job: Described) -> str:
     return re.split(r"(?<=\?)\s|(?<=[\w)]\.)\s+(?=[A-Z0-9])", job.text.replace("\n", " "))[0].strip()
 
 
-def _word(table: str) -> Any:
-    def beginning(incomplete: str) -> list[str]:
-        return [name for name in names.KNOWN.get(table, packaged_jobs()) if name.startswith(incomplete)]
+TABLES: Mapping[str, tuple[Callable[[str], Described], *tuple[Listed, ...]]] = {  # one of a table, and its lists
+    "attacks": (attack, (("attack", "threat model", "budget", "what it does"), attack_list)),
+    "models": (
+        model,
+        (("arch", "network", "paper"), lambda: [*model_rows(), *reader_rows()]),
+        (("checkpoint", "arch", "trained by", "clean Dice", "worst case"), zoo_rows),
+    ),
+    "datasets": (dataset, (("loader", "what it reads"), dataset_rows)),
+    "metrics": (metric, (("metric", "title", "unit", "better"), metric_list)),
+    "jobs": (job, (("job", "what it asks or trains", "cost"), job_rows)),
+}
 
-    return typer.Argument(
-        help="One of them, to see all about it, or a word to search for.",
-        show_default="all",
-        metavar="WORD",
-        autocompletion=beginning,
-    )
+
+def _names_of(table: str) -> Sequence[str]:
+    return [*packaged_jobs()] if table == "jobs" else names.KNOWN[table]
 
 
-@app.command()
-def attacks(word: Annotated[str | None, _word("attacks")] = None, trust_code: common.Trust = False) -> None:
-    """Show the attacks, or one (also `package.module:Class`) with formula, paper, parameters and line for a job."""
-    path = word and names.meant_name("attacks", word)
-    if word and path and plugins.names_class(path):
-        from freqbench.attacks import Attack
+def _beginning(context: typer.Context, incomplete: str) -> list[str]:
+    return [name for name in _names_of(context.params["table"]) if name.startswith(incomplete)]
 
+
+@app.command("list", no_args_is_help=True)
+def show_list(
+    table: Annotated[
+        Literal["attacks", "models", "datasets", "metrics", "jobs", "keys"],
+        typer.Argument(
+            metavar="TABLE", help="attacks, models, datasets, metrics, jobs of the package, or keys of a job."
+        ),
+    ],
+    word: Annotated[
+        str | None,
+        typer.Argument(
+            help="One of them, to see all about it, or a word to search for.",
+            show_default="all",
+            metavar="WORD",
+            autocompletion=_beginning,
+        ),
+    ] = None,
+    schema: Annotated[Literal["job", "training"] | None, more("With keys: the JSON Schema, for editors.")] = None,
+    trust_code: common.Trust = False,
+) -> None:
+    """Show what a job may name, and the packaged jobs.
+
+    Of an attack, formula, paper and parameters, also of a class `package.module:Class`; of a model its arguments, of a
+    network of the package (zoo://...) its training and scores; a line for a job file of each.
+    """
+    if table == "keys":
+        _put_keys(schema)
+    elif table == "jobs" and not word:
+        _put_jobs()
+    else:
         with plugins.trusting(trust_code):
-            _put(word, _describe_attack(plugins.load_class(path, Attack), word))
+            _show(table, word)
+
+
+def _put_keys(schema: str | None) -> None:
+    """Prints every key of a job by an example, or the JSON Schema of a job or a training job."""
+    from freqbench.job.json_schema import schema_of
+    from freqbench.job.schema import JobSpec
+    from freqbench.job.training import TrainJob
+
+    if schema:
+        common.put_json(schema_of(TrainJob if schema == "training" else JobSpec))
+    else:
+        common.put(KEYS.read_text(encoding="utf-8"), None)
+
+
+def _put_jobs() -> None:
+    """Prints one line for each packaged job by group; only names of those that need a paper's data."""
+    jobs = {group: [name for name in packaged_jobs() if group_of(name) == group] for group in (*GROUPS, RESEARCH)}
+    for group, title in GROUPS.items():
+        common.say(f"{title}:")
+        if group == PAPERS:
+            common.console().print(", ".join(name.removeprefix("papers/") for name in jobs[group]))
+            continue
+        for name in jobs[group]:
+            common.say(f"  {name:<20} {question(job(name))}")
+    common.say(f"{len(jobs[RESEARCH])} more of this project's own research: freqbench list jobs {RESEARCH}")
+    common.say("all about one: freqbench list jobs quickstart")
+
+
+def _show(table: str, word: str | None) -> None:
+    """Prints all about a name of a table, else the rows of its lists that have the word."""
+    (describe, *lists), added, known = TABLES[table], plugins.installed_names(table), _names_of(table)
+    name = str(word if word in added else names.ALIASES.get(table, {}).get(word or "", word))
+    is_class = table == "attacks" and plugins.names_class(name)
+    if name in known or name in added or is_class or (table == "models" and name.startswith("zoo://")):
+        _put(name, describe(name))
         return
-    _show("attack", word, attack, (("attack", "threat model", "budget", "what it does"), attack_list))
-
-
-@app.command()
-def models(word: Annotated[str | None, _word("models")] = None) -> None:
-    """Show the architectures and the trained networks of the package, or one of either with its line for a job."""
-    if word and word.startswith("zoo://"):
-        _put(word, zoo_network(word))
-        return
-    nets = ("arch", "network", "paper"), lambda: [*model_rows(), *reader_rows()]
-    if _show("model", word, model, nets, (("checkpoint", "arch", "trained by", "clean Dice", "worst case"), zoo_rows)):
-        common.say(
-            "foreground Dice x100: clean on the job's test list; worst case on the leaderboard's, over its attacks"
-        )
-
-
-@app.command()
-def datasets(word: Annotated[str | None, _word("datasets")] = None) -> None:
-    """Show the loaders of datasets, or one with its keys and line for a job."""
-    _show("dataset", word, dataset, (("loader", "what it reads"), dataset_rows))
-
-
-@app.command()
-def metrics(word: Annotated[str | None, _word("metrics")] = None) -> None:
-    """Show the metrics, or one with its columns and line for a job."""
-    _show("metric", word, metric, (("metric", "title", "unit", "better"), metric_list))
-
-
-@app.command()
-def jobs(word: Annotated[str | None, _word("jobs")] = None) -> None:
-    """Show the packaged jobs, or one with what it does, its datasets, models and attacks, and the command for it."""
-    _show("job", word, job, (("job", "what it asks or trains", "cost"), job_rows))
-
-
-def _show(kind: str, word: str | None, describe: Callable[[str], Described], *lists: Listed) -> bool:
-    """Prints what `describe` returns of a name, else the rows with a word; True if the last list has some of them."""
-    table = f"{kind}s"
-    added, known = plugins.installed_names(table), names.KNOWN.get(table, packaged_jobs())
-    name = word if word in added else names.ALIASES.get(table, {}).get(word or "", word)
-    if name in known or name in added:
-        _put(str(name), describe(str(name)))
-        return False
     sought = (word or "").casefold()
     chosen = [(heads, [row for row in rows() if sought in " ".join(row).casefold()]) for heads, rows in lists]
     if not any(rows for _, rows in chosen):
-        raise UserError(unknown(kind, str(word), [*known, *added]))
+        raise UserError(unknown(table.removesuffix("s"), str(word), [*known, *added]))
     for heads, rows in chosen:
         if rows:
             _put_table(heads, rows)
             common.say(f"all about one: freqbench list {table} {rows[0][0]}")
-    return bool(chosen[-1][1])
+    if table == "models" and chosen[-1][1]:
+        common.say("foreground Dice x100: clean on the job's test list; worst case over the leaderboard's attacks")
 
 
 def _put(name: str, described: Described) -> None:

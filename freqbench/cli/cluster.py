@@ -1,4 +1,4 @@
-"""Sends jobs to a cluster and follows them: `cluster submit`, `status`, `logs`, `stop` and `list`."""
+"""Sends jobs to a cluster, shows how far they are, and stops them: `cluster submit`, `status` and `stop`."""
 
 import json
 import os
@@ -13,70 +13,60 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from freqbench.cli import common
-from freqbench.core.errors import UserError, installing
+from freqbench.cli.common import more, option
+from freqbench.core.errors import UserError, installing, unknown
 
 if TYPE_CHECKING:
     from freqbench.job.training import TrainingEntry
 
 app = typer.Typer(name="cluster", help="Send jobs to a Ray cluster, and follow or stop them.", no_args_is_help=True)
 
-Address = Annotated[
-    str | None, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Dashboard of the cluster's head, http://HEAD:8265.")
-]
-JobId = Annotated[str, typer.Argument(help="Id that `cluster submit` gave.", metavar="JOB_ID")]
+Address = Annotated[str | None, more("The head, http://HEAD:8265.", envvar="RAY_API_SERVER_ADDRESS")]
 
 
 @app.command()
+@common.takes_options
 def submit(
-    path: common.JobFile,
+    options: common.JobOptions,
+    part: common.PartOptions,
     address: Address = None,
-    out: Annotated[
-        str | None, typer.Option(help="Where results go: a URI, or file:///path that all nodes share.")
-    ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Show the job's output until it has ended.")] = False,
-    set_: common.Overrides = None,
-    limit_cases: common.Limit = None,
-    shard: common.Shard = None,
-    force: common.Force = False,
-    fresh: common.Fresh = False,
-    trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="Let code of other packages and of frozen models run there.")
-    ] = False,
-    env: Annotated[
-        list[str] | None, typer.Option(help="Environment variable to pass to the job. Do not pass secrets.")
-    ] = None,
+    follow: Annotated[bool, option("Show the job's output until it has ended.", "--follow")] = False,
+    env: Annotated[list[str] | None, more("Variable of this shell for the job; no secrets.")] = None,
 ) -> None:
-    """Send a job to a cluster; the same job with the same --out goes on where the store ends."""
-    job = common.job_of(path, set_, trust_code)
+    """Send a job to a cluster; the same job with the same --out goes on where the store ends.
+
+    Results go to a URI, or to file:///path of a file system that all nodes share.
+    """
+    path, job = options.path, options.job()
     jobs = _jobs()
     from freqbench.remote import working_directory
     from freqbench.results import Shard
     from freqbench.training import link
 
     job = link.describe_job(job)
-    for text in (Path(path).read_text(encoding="utf-8"), *(set_ or ()), str(job.training)):
+    for text in (Path(path).read_text(encoding="utf-8"), *(options.set_ or ()), str(job.training)):
         working_directory.refuse_credentials(text, path)
     working_directory.require_zoo(job)
     variables = working_directory.environment(env or ())
-    part = Shard.parse(shard) if shard else None
     packed = working_directory.pack(job)
     head = jobs.Dashboard.reach(address)
-    options = {
-        "--set": [*(set_ or ()), *packed.overrides, *_shared_places(job.training, head, path)],
-        "--limit-cases": limit_cases,
-        "--shard": part,
-        "--force": force,
-        "--fresh": fresh,
-        "--trust-code": trust_code,
+    of_run = {
+        "--set": [*(options.set_ or ()), *packed.overrides, *_shared_places(job.training, head, path)],
+        "--limit-cases": options.limit_cases,
+        "--shard": Shard.parse(part.shard) if part.shard else None,
+        "--force": part.force,
+        "--fresh": part.fresh,
+        "--trust-code": options.trust_code,
     }
-    place, job_id = head.shared_place(out or f"runs/{job.name}", "--out"), jobs.new_id(job.name)
+    place, job_id = head.shared_place(options.place(job), "--out"), jobs.new_id(job.name)
     size = sum(file.stat().st_size for file in packed.files.values()) / 2**20
     common.say(f"{job_id}; files that travel: {len(packed.files)} ({size:.1f} MiB), and freqbench itself")
-    send = partial(jobs.submit, head, job_id, job.name, packed, place, words(options), variables, follow)
+    sent = jobs.Submission(job_id=job_id, name=job.name, out=place, options=words(of_run), variables=variables)
+    send = partial(jobs.submit, head, sent, packed, follow)
     if not follow:
         send()
-    common.say(f"freqbench cluster status {shlex.quote(place)}")
-    common.say(f"freqbench cluster logs {job_id} --follow{jobs.hint(head)}")
+    common.say(f"next: freqbench cluster status {shlex.quote(place)}")
+    common.say(f"      freqbench cluster status {job_id} --follow{jobs.hint(head)}")
     if follow:
         send()
 
@@ -84,45 +74,45 @@ def submit(
 @app.command()
 def status(
     of: Annotated[
-        str, typer.Argument(help="Result store, folder or URI.", metavar="OUT", autocompletion=common.stores)
-    ],
+        str | None, typer.Argument(help="A store, or a job's id.", metavar="OUT|JOB_ID", autocompletion=common.stores)
+    ] = None,
+    address: Address = None,
+    follow: Annotated[bool, option("Show a job's output until it has ended.", "--follow")] = False,
     as_json: common.Json = False,
 ) -> None:
-    """Show how far a store is: records done, failed and missing, and its runs."""
+    """Show how far a store or a job is; without either, all jobs of the cluster.
+
+    Of a store, records done, failed and missing, and its runs; of a job, its state, then its output.
+    """
     from freqbench.results.status import facts, tables
 
-    if re.fullmatch(r"(freqbench-|raysubmit_)[\w.-]+", of) and not os.path.lexists(of):
-        raise UserError(
-            f"{of}: expected a result store, got the id of a job: give the OUT that it was submitted with, or see its "
-            f"output by freqbench cluster logs {of}"
-        )
-    of_store = facts(of)
+    if of and (os.path.lexists(of) or not re.fullmatch(r"(freqbench-|raysubmit_)[\w.-]+", of)):
+        of_store = facts(of)
+        if as_json:
+            common.put_json(of_store)
+        else:
+            common.console().print(*tables(of_store))
+        return
     if as_json:
-        common.put_json(of_store)
-    else:
-        common.console().print(*tables(of_store))
+        raise UserError("--json: expected a result store beside it, got none: give the job's OUT")
+    head = _jobs().Dashboard.reach(address)
+    told = head.job_lines()
+    if of and of not in told:
+        raise UserError(unknown("job", of, told))
+    for line in [told[of]] if of else told.values():
+        common.say(line)
+    if of:
+        head.ray_job("logs", of, *(["--follow"] if follow else []))
 
 
 @app.command()
-def logs(
-    job_id: JobId,
-    address: Address = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Until it has ended.")] = False,
+def stop(
+    job_id: Annotated[str, typer.Argument(help="Id that `submit` gave.", metavar="JOB_ID")], address: Address = None
 ) -> None:
-    """Show all output of a job on a cluster, by `ray job logs`."""
-    _jobs().Dashboard.reach(address).ray_job("logs", job_id, *(["--follow"] if follow else []))
-
-
-@app.command()
-def stop(job_id: JobId, address: Address = None) -> None:
-    """Stop a job on a cluster, by `ray job stop`: it finishes and stores work in flight, in two minutes at most."""
-    _jobs().Dashboard.reach(address).ray_job("stop", job_id)
-
-
-@app.command("list")
-def list_jobs(address: Address = None) -> None:
-    """Show the jobs of a cluster, by `ray job list`."""
-    _jobs().Dashboard.reach(address).ray_job("list")
+    """Stop a job on a cluster: it finishes and stores work in flight, in two minutes at most."""
+    head = _jobs().Dashboard.reach(address)
+    head.ray_job("stop", job_id)
+    common.say(head.job_lines().get(job_id, job_id))
 
 
 def words(options: Mapping[str, Any]) -> list[str]:

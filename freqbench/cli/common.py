@@ -7,8 +7,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass
-from functools import wraps
+from dataclasses import dataclass, is_dataclass
+from functools import partial, wraps
 from glob import escape, glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -47,64 +47,39 @@ def _beginning(incomplete: str, *endings: str) -> list[str]:
     return sorted(path for ending in endings for path in glob(escape(incomplete) + ending))  # noqa: PTH207
 
 
+def option(help: str, *names: str, **facts: Any) -> Any:
+    """Returns an option of a command, with what the help says of it."""
+    return typer.Option(*names, help=help, **facts)
+
+
+more = partial(option, hidden=True)  # which only `--help-all` shows
+
+
 JobFile = Annotated[
     str,
-    typer.Argument(
-        help="Job file (YAML), or a packaged job's name: hippocampus/suite.",
-        metavar="JOB",
-        callback=job_file,
-        autocompletion=jobs,
-    ),
+    typer.Argument(help="Job file, or a packaged job.", metavar="JOB", callback=job_file, autocompletion=jobs),
 ]
-Job = Annotated[
-    str | None, typer.Option(help="Job to use instead of OUT's, for example because data are in another folder.")
-]
-Engine = Annotated[Literal["auto", "ray", "serial"], typer.Option(help="auto: ray where more than one worker pays.")]
-Shard = Annotated[
-    str | None, typer.Option(help="2/8: the second of eight parts of the grid; each is a run of its own.")
-]
-Force = Annotated[bool, typer.Option("--force", help="Run even if another run works on the same cells.")]
-Fresh = Annotated[
-    bool, typer.Option("--fresh", help="Compute all anew, but weights that the job trained: remove their folder.")
-]
+Engine = Annotated[Literal["auto", "ray", "serial"], more("auto: ray where more than one worker pays.")]
 Out = Annotated[
     str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT", autocompletion=stores)
 ]
-RunOut = Annotated[
-    str | None, typer.Option(help="Where results go.", show_default="runs/NAME of the job", autocompletion=stores)
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Override the job file: a.b=c, attacks.0.eps=4/255.")
-]
-Trust = Annotated[
-    bool, typer.Option("--trust-code", help="Let code of other packages and of frozen models run: read it first.")
-]
-Limit = Annotated[int | None, typer.Option("--limit-cases", min=1, help="Only the first N cases of each dataset.")]
-Address = Annotated[
-    str | None, typer.Option(help="Ray cluster.", show_default="RAY_ADDRESS, else one of this machine's own")
-]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, even if the data must not be passed on.")]
-Format = Annotated[
-    str,
-    typer.Option(
-        help=f"{', '.join(FORMATS)} (with --to).",
-        autocompletion=lambda incomplete: [name for name in FORMATS if name.startswith(incomplete)],
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print only JSON; everything else goes to stderr.")]
-To = Annotated[str | None, typer.Option(help="File to write to.", show_default="the terminal")]
+Overrides = Annotated[list[str] | None, option("Override the job file: a.b=c, attacks.0.eps=4/255.", "--set")]
+Trust = Annotated[bool, more("Let code of other packages and of frozen models run: read it first.", "--trust-code")]
+Address = Annotated[str | None, more("Ray cluster.", show_default="RAY_ADDRESS, else one of this machine's own")]
+Yes = Annotated[bool, more("Do not ask, even if the data must not be passed on.", "--yes")]
+Json = Annotated[bool, more("Print only JSON; everything else goes to stderr.", "--json")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
-    """Options that commands with a job file share: the file, how to read it, where it runs, and where results go."""
+    """Options that commands with a job file share: the file, how to read it, and where results go."""
 
     path: JobFile
-    out: RunOut = None
-    engine: Engine = "auto"
-    address: Address = None
+    out: Annotated[
+        str | None, option("Where results go.", show_default="runs/NAME of the job", autocompletion=stores)
+    ] = None
     set_: Overrides = None
-    limit_cases: Limit = None
+    limit_cases: Annotated[int | None, option("Only the first N cases of each dataset.", "--limit-cases", min=1)] = None
     trust_code: Trust = False
 
     def job(self) -> "JobSpec":
@@ -114,36 +89,144 @@ class JobOptions:
         return schema.require_attacks(self.any_job(), self.path)
 
     def any_job(self) -> "JobSpec | TrainJob":
-        """Reads the job file (see `any_job_of`); refuses the address of a cluster where nothing runs on one."""
-        if self.address and self.engine == "serial":
-            raise UserError(
-                f"--address: --engine serial and --dry-data do not use a cluster: remove --address {self.address}"
-            )
-        return any_job_of(self.path, self.set_, self.trust_code)
+        """Reads the job file and checks it as far as possible before attacks and networks are imported."""
+        with pause_gc():
+            from freqbench.job import schema
+
+            job = schema.load_any(self.path, self.set_ or ())
+            if self.trust_code or job.trust_code:
+                plugins.import_beside(self.path)
+                job = job.model_copy(update={"trust_code": True})
+            if isinstance(job, schema.JobSpec):
+                schema.require_sound(job)
+            return job
 
     def place(self, job: "JobSpec") -> str:
         """Returns the store of the job's results."""
         return self.out or f"runs/{job.name}"
 
 
-def takes_job(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the options of JobOptions but those `without`, in the place of its parameter `options`."""
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(JobOptions):
+    """Options of a job that runs here: those of `JobOptions`, and its engine."""
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        shared = {n: p for n, p in inspect.signature(JobOptions).parameters.items() if n not in without}
-        listed: list[inspect.Parameter] = []
-        for name, parameter in inspect.signature(command).parameters.items():
-            listed += shared.values() if name == "options" else [parameter.replace(kind=parameter.KEYWORD_ONLY)]
+    engine: Engine = "auto"
+    address: Address = None
 
-        @wraps(command)
-        def run_command(**given: Any) -> None:
-            command(options=JobOptions(**{name: given.pop(name) for name in shared}), **given)
+    def any_job(self) -> "JobSpec | TrainJob":
+        """Reads the job file; refuses the address of a cluster where nothing runs on one."""
+        if self.address and self.engine == "serial":
+            raise UserError(
+                f"--address: --engine serial and --dry-data do not use a cluster: remove --address {self.address}"
+            )
+        return super().any_job()
 
-        run_command.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
-        run_command.__annotations__ = {each.name: each.annotation for each in listed}
-        return run_command
 
-    return decorate
+@dataclass(frozen=True, kw_only=True)
+class PartOptions:
+    """Options that say which records of a job are computed."""
+
+    shard: Annotated[str | None, more("2/8: the second of eight parts of the grid; each is a run of its own.")] = None
+    force: Annotated[bool, more("Run even if another run works on the same cells.", "--force")] = False
+    fresh: Annotated[bool, more("Compute all anew, but weights that the job trained.", "--fresh")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredOptions:
+    """Options of commands that take the job of a store."""
+
+    job: Annotated[str | None, more("Job to use instead of OUT's, for example because data are in another folder.")] = (
+        None
+    )
+    set_: Annotated[list[str] | None, more("Override the job, as in run.", "--set")] = None
+    trust_code: Trust = False
+
+    def spec(self, out: str) -> "JobSpec":
+        """Reads the job of a store, or of the file in its place."""
+        from freqbench.engine import matching
+        from freqbench.job import schema
+        from freqbench.results import Store
+        from freqbench.training import link
+
+        if self.job:
+            job = JobOptions(path=job_file(self.job), set_=self.set_, trust_code=self.trust_code).job()
+            return matching.match_budgets(link.present(job), out, say, compute=False)
+        if self.trust_code:
+            plugins.import_beside()
+        content = Store(out).job().get("spec")
+        return schema.stored_job(content, self.trust_code, f"{out}/run.json", self.set_ or ()).copy_named(out)
+
+    def grid(self, out: str) -> "Grid":
+        """Expands a store's job to its grid, with the imported cells."""
+        from freqbench.exchange.adversarial_volumes import join_imported
+        from freqbench.job.grid import expand
+
+        return join_imported(expand(self.spec(out)), out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """Options of commands that print tables."""
+
+    format: Annotated[
+        str,
+        option(
+            f"{', '.join(FORMATS)} (with --to).",
+            autocompletion=lambda incomplete: [name for name in FORMATS if name.startswith(incomplete)],
+        ),
+    ] = "terminal"
+    to: Annotated[str | None, option("File to write to.", show_default="the terminal; of the page OUT/report.html")] = (
+        None
+    )
+
+    @property
+    def is_usual(self) -> bool:
+        """True if the terminal gets the text as it is shown there."""
+        return self.to is None and self.format == "terminal"
+
+    def put(self, text: str) -> None:
+        """Writes a text to the file, or to the terminal."""
+        put(text, self.to, self.format)
+
+
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the fields of each parameter that is a class of options, in its place."""
+    groups: dict[str, tuple[Any, list[str]]] = {}
+    listed: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if is_dataclass(options := parameter.annotation):
+            fields = inspect.signature(options).parameters
+            groups[name] = options, [*fields]
+            listed += fields.values()
+        else:
+            listed.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+
+    @wraps(command)
+    def run_command(**given: Any) -> None:
+        made = {name: cls(**{field: given.pop(field) for field in fields}) for name, (cls, fields) in groups.items()}
+        command(**made, **given)
+
+    run_command.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
+    run_command.__annotations__ = {each.name: each.annotation for each in listed}
+    return run_command
+
+
+def chosen_way(command: str, ways: Mapping[str, object], given: Mapping[str, object], takes: Mapping[str, str]) -> str:
+    """Returns the one way in which a command was called, of those with a value; none is an empty text.
+
+    Refuses two ways, and an option of `given` that does not go with the way by `takes`.
+    """
+    chosen = [way for way, value in ways.items() if value]
+    if len(chosen) > 1:
+        raise UserError(f"{command}: expected one of {', '.join(ways)}, got {' and '.join(chosen)}: leave one")
+    way = "".join(chosen)
+    for option in (name for name, value in given.items() if value is not None and value is not False):
+        if option not in takes.get(way, "").split():
+            fitting = " or ".join(each for each, options in takes.items() if each and option in options.split())
+            raise UserError(
+                f"{command}: {option}: expected {fitting} beside it, got {way or 'none'}: see {command} --help-all"
+            )
+    return way
 
 
 def say(text: str) -> None:
@@ -211,55 +294,11 @@ def stoppable(doing: str) -> Iterator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def job_of(path: str, overrides: list[str] | None, trusted: bool) -> "JobSpec":
-    """Reads a job file like `any_job_of`; refuses a training job."""
-    from freqbench.job import schema
-
-    return schema.require_attacks(any_job_of(path, overrides, trusted), path)
-
-
-def any_job_of(path: str, overrides: list[str] | None, trusted: bool) -> "JobSpec | TrainJob":
-    """Reads a job file and checks it as far as possible before attacks and networks are imported."""
-    with pause_gc():
-        from freqbench.job import schema
-
-        job = schema.load_any(path, overrides or ())
-        if trusted or job.trust_code:
-            plugins.import_beside(path)
-            job = job.model_copy(update={"trust_code": True})
-        if isinstance(job, schema.JobSpec):
-            schema.require_sound(job)
-        return job
-
-
 def grid_of(job: "JobSpec", limit_cases: int | None, out: str, match: bool = False) -> "Grid":
     """Expands a job to its grid; `match` computes budgets that are not known yet."""
     from freqbench.engine import matching
 
     return matching.matched_grid(job, out, say, match, limit_cases)
-
-
-def stored_job(out: str, path: str | None, trusted: bool, overrides: Sequence[str] = ()) -> "JobSpec":
-    """Reads the job of a store, or of a file in its place, with overrides as `--set` gives them."""
-    from freqbench.engine import matching
-    from freqbench.job import schema
-    from freqbench.results import Store
-    from freqbench.training import link
-
-    if path:
-        job = job_of(job_file(path), list(overrides), trusted)
-        return matching.match_budgets(link.present(job), out, say, compute=False)
-    if trusted:
-        plugins.import_beside()
-    return schema.stored_job(Store(out).job().get("spec"), trusted, f"{out}/run.json", overrides).copy_named(out)
-
-
-def stored_grid(out: str, path: str | None, trusted: bool) -> "Grid":
-    """Expands a store's job to its grid, with the imported cells."""
-    from freqbench.exchange.adversarial_volumes import join_imported
-    from freqbench.job.grid import expand
-
-    return join_imported(expand(stored_job(out, path, trusted)), out)
 
 
 def unique(outs: Sequence[str]) -> list[str]:

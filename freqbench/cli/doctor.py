@@ -1,39 +1,43 @@
-"""Shows what works on this machine, what it keeps, and what a job may say: the command `doctor` and those below it."""
+"""Shows what works on this machine, and what it keeps: the command `doctor`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from freqbench.cli import common
+from freqbench.cli.common import more, option
 
-app = typer.Typer(name="doctor", invoke_without_command=True)
-cache = typer.Typer(
-    name="cache",
-    help="Preprocessed volumes that are kept on this machine, FREQBENCH_CACHE_GB gigabytes at most (20; 0: none).",
-    no_args_is_help=True,
-)
-app.add_typer(cache)
+app = typer.Typer()
 
 
-@app.callback()
+@app.command()
 def doctor(
-    context: typer.Context,
-    data: Annotated[str | None, typer.Option(help="A dataset's folder: its loader, missing files.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="A file, or a model of --job.")] = None,
-    job: Annotated[str | None, typer.Option(help="Job file: the checkpoint's Dice on its first case.")] = None,
-    predictions: Annotated[
-        str | None, typer.Option(help="Folder of the network's own predictions, with --job: what is set otherwise.")
+    data: Annotated[str | None, option("A dataset's folder: its loader, missing files.")] = None,
+    checkpoint: Annotated[str | None, option("A file, or a model of --job.")] = None,
+    job: Annotated[str | None, option("Job file: the checkpoint's Dice on its first case.")] = None,
+    predictions: Annotated[str | None, option("The network's own, with --job: what is set otherwise.")] = None,
+    cache: Annotated[
+        Literal["show", "clear"] | None,
+        more("Volumes kept on this machine, FREQBENCH_CACHE_GB gigabytes at most (20; 0: none)."),
+    ] = None,
+    card: Annotated[
+        str | None, more("Measure steps of attacks and rows on this machine, in two minutes.", metavar="FILE.json")
     ] = None,
     trust_code: common.Trust = False,
 ) -> None:
     """Check this machine, a dataset's folder or a checkpoint."""
-    if context.invoked_subcommand:
+    if cache:
+        (_show_cache if cache == "show" else _clear_cache)()
+        return
+    if card:
+        _measure(card)
         return
     from freqbench.audit import diagnosis
     from freqbench.core.plugins import trusting
     from freqbench.training import link
 
-    spec = link.plan_training(common.job_of(job, None, trust_code))[0] if job else None
+    options = common.JobOptions(path=job or "", trust_code=trust_code)
+    spec = link.plan_training(options.job())[0] if job else None
     with trusting(trust_code or bool(spec and spec.trust_code)):
         lines, is_sound = diagnosis.diagnose(data, checkpoint, spec, str(job), predictions, common.say)
         for name, finding in lines:
@@ -43,9 +47,21 @@ def doctor(
         raise typer.Exit(common.EXIT_FAILED)
 
 
-@cache.command("show")
-def cache_show() -> None:
-    """Show how many volumes and copies of remote files are kept, where, and how much room they take."""
+def _measure(path: str) -> None:
+    """Writes what this machine takes for attacks, and shows its line of the table of docs/how-to/gpu.md."""
+    from freqbench.audit import card
+    from freqbench.core.files import storage
+
+    measured = card.measure(common.say)
+    storage.write_atomic(path, f"{measured.model_dump_json(indent=1)}\n".encode())
+    common.say(card.table_of([measured]))
+    for attack, columns in measured.outside(card.reference()).items():
+        common.say(f"{attack}: beyond the tolerance: {', '.join(columns)}")
+    common.say(f"written: {path}; send it in, and this machine has a line in docs/how-to/gpu.md")
+
+
+def _show_cache() -> None:
+    """Says how many volumes and copies of remote files are kept, where, and how much room they take."""
     from freqbench.core.files import node_cache
 
     if copies := node_cache.size("files"):
@@ -54,9 +70,8 @@ def cache_show() -> None:
     common.say(f"{len(node_cache.entries('volumes'))} volumes, {size}: {node_cache.part('volumes')}")
 
 
-@cache.command("clear")
-def cache_clear() -> None:
-    """Remove volumes, copies of remote files, checks of networks, compiled functions; all are made anew when needed."""
+def _clear_cache() -> None:
+    """Removes volumes, copies of remote files, checks of networks, compiled functions: all are made anew if needed."""
     from freqbench.core.files import node_cache
 
     if copies := node_cache.clear("files"):
@@ -66,15 +81,3 @@ def cache_clear() -> None:
     common.say(f"{node_cache.clear('volumes') / 1e9:.2f} GB freed: {node_cache.part('volumes')}")
     if left := sorted(node_cache.strangers()):
         common.say(f"{len(left)} files that freqbench did not make were left; the first: {left[0]}")
-
-
-@app.command()
-def schema(
-    training: Annotated[bool, typer.Option("--training", help="Schema of a training job, not of a job file.")] = False,
-) -> None:
-    """Show the JSON Schema of a job file, for editors that complete and check YAML while it is typed."""
-    from freqbench.job.json_schema import schema_of
-    from freqbench.job.schema import JobSpec
-    from freqbench.job.training import TrainJob
-
-    common.put_json(schema_of(TrainJob if training else JobSpec))

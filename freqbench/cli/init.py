@@ -6,12 +6,14 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from freqbench.cli import common
+from freqbench.cli.common import more, option
 from freqbench.core import names
 from freqbench.core.errors import UserError
 
@@ -22,7 +24,7 @@ EPS = "8/255"
 BUNDLE, COMMAND, ONNX, UNTRAINED = "bundle", "command", "onnx", "random"
 
 JOB = """\
-# Attacks on one network, made by `freqbench init`. `freqbench doctor schema` lists every key.
+# Attacks on one network, made by `freqbench init`. Every key by an example: freqbench list keys
 # Next: freqbench plan {path}, then freqbench run {path}
 name: {name}
 {trust}
@@ -65,27 +67,27 @@ BY_QUERIES = """\
 TRUST = "trust_code: true    # runs the command below: read it first\n"
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Options that say what is attacked, and how far."""
+
+    data: Annotated[str | None, option("Folder of a dataset, as `doctor --data` takes it.")] = None
+    checkpoint: Annotated[str | None, option("File, folder, URI, zoo://DATASET/NAME, random, or a command.")] = None
+    arch: Annotated[str | None, option("unet, unetr, nnunet, bundle, ...", show_default="as the checkpoint says")] = (
+        None
+    )
+    budget: Annotated[str | None, more(f"L-infinity radius on the [0, 1] scale, such as {EPS}.")] = None
+    predictions: Annotated[str | None, option("Folder of what the network's own code predicts of some cases.")] = None
+
+
 @app.command()
+@common.takes_options
 def init(
+    options: NetworkOptions,
     path: Annotated[
         str, typer.Argument(help="Job file to write.", metavar="[JOB]", autocompletion=common.jobs)
     ] = "job.yaml",
-    data: Annotated[str | None, typer.Option(help="Folder of a dataset, as `doctor --data` takes it.")] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(help="File, folder, URI, zoo://DATASET/NAME, random, or a command with {image} and {labels}."),
-    ] = None,
-    arch: Annotated[
-        str | None, typer.Option(help="unet, unetr, nnunet, bundle, ...", show_default="as the checkpoint tells")
-    ] = None,
-    budget: Annotated[
-        str | None, typer.Option(help=f"L-infinity radius on the [0, 1] intensity scale, such as {EPS}.")
-    ] = None,
-    predictions: Annotated[
-        str | None,
-        typer.Option(help="Folder of label maps or probabilities that the network's own code wrote for some cases."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    force: Annotated[bool, more("Overwrite an existing file.", "--force")] = False,
     trust_code: common.Trust = False,
 ) -> None:
     """Write a commented job for your data and network.
@@ -94,7 +96,7 @@ def init(
     """
     if os.path.lexists(path) and not force:
         raise UserError(f"{path}: expected no file, got one: name another, or give --force")
-    data = data or _answer("Folder of the dataset", "--data")
+    data = options.data or _answer("Folder of the dataset", "--data")
     from freqbench.audit.first_case import first_case
     from freqbench.core import documents
     from freqbench.core.files import storage
@@ -107,18 +109,20 @@ def init(
     of_split = {survey.split: len(survey.complete) for survey in layout.surveys}
     if not (complete := of_split.get(layout.entry["split"], 0)):
         raise UserError(f"{data}: expected a case with image and label map, found none: see doctor --data {data}")
-    checkpoint = checkpoint or _answer("Checkpoint (file, folder, URI, zoo://DATASET/NAME, or random)", "--checkpoint")
-    lines, guessed, args = _looked_at(checkpoint, arch)
+    checkpoint = options.checkpoint or _answer(
+        "Checkpoint (file, folder, URI, zoo://DATASET/NAME, or random)", "--checkpoint"
+    )
+    lines, guessed, args = _looked_at(checkpoint, options.arch)
     question = "Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...)"
-    arch = arch or (guessed if guessed in (COMMAND, ONNX) else _answer(question, "--arch", guessed))
+    arch = options.arch or (guessed if guessed in (COMMAND, ONNX) else _answer(question, "--arch", guessed))
     if arch != COMMAND:
         names.require_known("models", "architecture", arch)
-    budget = budget or _answer("Budget: L-infinity radius on the [0, 1] scale", "--budget", EPS)
-    eps = _radius(budget)
+    eps = _radius(options.budget or _answer("Budget: L-infinity radius on the [0, 1] scale", "--budget", EPS))
     model = _model(checkpoint, arch, args if arch == guessed else {})
     has_classes = source_of(arch).is_checkpoint and layout.entry.get("reference") != "prediction"
     if has_classes and (head := build_dataset(layout.entry, data).classes.head) == "sigmoid":
         model = {**model, "outputs": head}
+    predictions = options.predictions
     place = str(Path(predictions).expanduser().resolve()) if predictions and "://" not in predictions else predictions
     if predictions:
         common.say("predictions: the share of the foreground's voxels that are the network's own, by settings")
@@ -161,7 +165,7 @@ def init(
     if any(first.open.values()):
         common.say(f"{path} has each of these as a comment, ready to be used, as nobody has stated it")
     try:
-        job = common.job_of(path, None, trust_code)
+        job = common.JobOptions(path=path, trust_code=trust_code).job()
         common.grid_of(job, None, f"runs/{job.name}")
     except UserError as error:
         raise UserError(f"{path} is written, but must be corrected before it runs: {error}") from None

@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from freqbench.cli import common
+from freqbench.cli.common import more, option
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.terminal import amount
 
 if TYPE_CHECKING:
     from freqbench.engine.run import Summary
     from freqbench.reporting.contents import Contents
-    from freqbench.reporting.page.schema import PageData
+    from freqbench.reporting.page.data import Part
 
 app = typer.Typer()
 
 PAGE, PAGE_FOLDER, INDEX = "report.html", "report", "index.html"
 MARK = b"freqbench</title>"
 MOST_BESIDE = 15_000_000  # bytes of the attacked volumes that a run's end gives the viewer
+ALL = "all"  # tables
 NEXT = ("freqbench report {out} --open", "freqbench report {out}", "freqbench audit {out}")
 
 Outs = Annotated[
@@ -35,37 +37,22 @@ def _tables(incomplete: str) -> list[str]:
     from freqbench.reporting.report import AUDIT
     from freqbench.reporting.views import VIEWS
 
-    return [name for name in (*RECIPES, *VIEWS, AUDIT) if name.startswith(incomplete)]
+    return [name for name in (*RECIPES, *VIEWS, AUDIT, ALL) if name.startswith(incomplete)]
 
 
 @app.command()
+@common.takes_options
 def report(
     outs: Outs,
+    text: common.TextOptions,
     table: Annotated[
         str | None,
-        typer.Option(
-            help="One table: vafa_table1, sa2_synapse, transfer, organs, ... or a recipe (YAML).",
-            autocompletion=_tables,
-        ),
+        option("One table: transfer, organs, ..., of a paper, a recipe (YAML); or all.", autocompletion=_tables),
     ] = None,
-    format: common.Format = "terminal",
-    to: Annotated[
-        str | None,
-        typer.Option(
-            help="File to write to, or with --volumes a folder.",
-            show_default="the terminal; of the page OUT/report.html",
-        ),
-    ] = None,
-    volumes: Annotated[
-        bool, typer.Option("--volumes", help="html: a folder with the saved volumes, for the viewer.")
-    ] = False,
+    volumes: Annotated[bool, more("html: a folder with the saved volumes.", "--volumes")] = False,
     yes: common.Yes = False,
-    figures: Annotated[
-        str | None, typer.Option(help="Folder for every picture that the results allow, PDF and PNG.")
-    ] = None,
-    shown: Annotated[
-        bool, typer.Option("--open", help="Open OUT's page in a browser; without one, print its path.")
-    ] = False,
+    figures: Annotated[str | None, option("Folder for every picture, PDF and PNG.")] = None,
+    shown: Annotated[bool, option("Open OUT's page in a browser, if there is one.", "--open")] = False,
 ) -> None:
     """Show results: tables, pictures, the page.
 
@@ -74,7 +61,7 @@ def report(
     """
     ways = {"--figures": figures, "--open": shown}
     for way in (name for name, value in ways.items() if value):
-        if table or to or volumes or format != "terminal" or sum(map(bool, ways.values())) > 1:
+        if table or volumes or not text.is_usual or sum(map(bool, ways.values())) > 1:
             raise UserError(f"report: {way}: expected no other option beside it: run report twice")
     if shown:
         if len(outs) > 1:
@@ -83,13 +70,30 @@ def report(
     elif figures:
         with common.print_warnings():
             _write_figures(common.unique(outs), figures)
-    elif format == "html" and not table:
+    elif text.format == "html":
+        if table:
+            raise UserError("report: --format html: expected no --table, as html is the page: take md, csv or latex")
         with common.print_warnings():
-            write_page(common.unique(outs), to, volumes, yes)
+            write_page(common.unique(outs), text.to, volumes, yes)
     else:
         if volumes:
             raise UserError("report: --volumes: expected --format html without --table: the page is what shows them")
-        common.put(common.tables(outs, format, table), to, format)
+        is_short = table is None and text.format in ("terminal", "latex")
+        text.put(common.tables(outs, text.format, "overview" if is_short else table if table != ALL else None))
+        if is_short and text.is_usual:
+            _name_others(outs)
+
+
+def _name_others(outs: list[str]) -> None:
+    """Prints where the page of a store is, and what other tables there are."""
+    from freqbench.core.files import storage
+    from freqbench.reporting.papers.recipes import RECIPES
+
+    page = storage.join(outs[0], PAGE)
+    way = f"freqbench report {' '.join(map(shlex.quote, outs))}"
+    common.say(f"page: {page}" if storage.exists(page) else f"page: none; {way} --format html writes it")
+    others = [name for name in _tables("") if name not in ("overview", *RECIPES)]
+    common.console().print(f"more by --table NAME: {', '.join(others)}; of papers: {', '.join(RECIPES)}")
 
 
 def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -> None:
@@ -111,21 +115,21 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
         _put_page(place, build_page(data))
 
 
-def _write_folder(content: "Contents", data: "PageData", outs: list[str], place: str, most: int | None = None) -> None:
+def _write_folder(content: "Contents", data: "Part", outs: list[str], place: str, most: int | None = None) -> None:
     """Writes the page into a folder, with saved volumes as `write_volumes` takes them; none if `most` allows none."""
     from freqbench.core.files import storage
     from freqbench.reporting.page import build_page, viewer_script
     from freqbench.reporting.page.manifest import write_volumes
 
-    volumes = write_volumes(content.records, content.classes, outs, place, data.regions, most)
+    volumes = write_volumes(content.records, content.classes, outs, place, data["regions"], most)
     file = storage.join(place, INDEX)
-    if most is not None and not volumes.cases:
+    if most is not None and not volumes["cases"]:
         if storage.exists(file):
             storage.remove(file)  # it had volumes that are gone
         return
     _put_page(file, build_page(data, viewer_script(), volumes))
-    size = f"{(volumes.bytes or 0) / 1e6:.0f} MB"
-    common.say(f"{len(volumes.cases)} attacked volumes beside it ({size}): keep the folder together")
+    size = f"{volumes['bytes'] / 1e6:.0f} MB"
+    common.say(f"{len(volumes['cases'])} attacked volumes beside it ({size}): keep the folder together")
 
 
 def _put_page(file: str, page: str) -> None:
@@ -226,13 +230,13 @@ def _has_display() -> bool:
 
 
 @app.command()
+@common.takes_options
 def compare(
     first: Annotated[str, typer.Argument(help="A result store.", metavar="OUT_A", autocompletion=common.stores)],
     second: Annotated[
         str, typer.Argument(help="The store to compare it with.", metavar="OUT_B", autocompletion=common.stores)
     ],
-    format: common.Format = "terminal",
-    to: common.To = None,
+    text: common.TextOptions,
 ) -> None:
     """Compare two stores case by case.
 
@@ -244,8 +248,8 @@ def compare(
     from freqbench.reporting.report import renderer
     from freqbench.results import Store
 
-    render = renderer(common.format_name(format))
+    render = renderer(common.format_name(text.format))
     with common.print_warnings():
         a, b = (contents([Store(out)], SCORES, with_classes=False) for out in (first, second))
     sections = views.compare(a.records, b.records, a.facts[0]["runs"], b.facts[0]["runs"])
-    common.put(render(sections).rstrip() + "\n", to, format)
+    text.put(render(sections).rstrip() + "\n")

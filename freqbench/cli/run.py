@@ -8,23 +8,21 @@ import typer
 from rich.table import Column, Table
 
 from freqbench.cli import common
+from freqbench.cli.common import more, option
 from freqbench.cli.report import finish
 from freqbench.core.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from freqbench.job.plan import Outlook
     from freqbench.job.training import TrainJob
 
 app = typer.Typer()
 
 
 @app.command()
-@common.takes_job("engine", "address")
+@common.takes_options
 def plan(
     options: common.JobOptions,
-    price: Annotated[
-        str | None, typer.Option(help="Cost of one worker for an hour, such as 2.5/h: prices the rest.")
-    ] = None,
+    price: Annotated[str | None, more("Cost of one worker for an hour, such as 2.5/h: prices the rest.")] = None,
     as_json: common.Json = False,
 ) -> None:
     """Show what a job has left to do, and how long it may take.
@@ -50,28 +48,27 @@ def plan(
     if as_json:
         common.put_json(asdict(outlook))
         return
-    show_outlook(outlook)
+    common.console().print(planning.table(outlook))
+    for line in planning.lines(outlook):
+        common.say(line)
+    if any(cell.attack.name == "ball" for cell in grid.cells):
+        from freqbench.reporting.views import defences
+
+        try:
+            defences.require_certified(grid)
+        except UserError as error:
+            common.say(f"note: no certificate: {error}")
 
 
 @app.command()
-@common.takes_job()
+@common.takes_options
 def run(
-    options: common.JobOptions,
-    dry_data: Annotated[
-        Literal["phantom"] | None,
-        typer.Option(help="Try the grid on small phantoms and untrained networks, under a minute."),
-    ] = None,
-    shard: common.Shard = None,
-    force: common.Force = False,
-    fresh: common.Fresh = False,
-    page: Annotated[bool, typer.Option("--page/--no-page", help="Write OUT/report.html at the end.")] = True,
-    log: Annotated[
-        Literal["tensorboard", "mlflow", "wandb"] | None,
-        typer.Option(help="At the end, log each cell's settings, means and picture, below OUT."),
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Training: a network, with the one that it starts from; may be repeated.")
-    ] = None,
+    options: common.RunOptions,
+    part: common.PartOptions,
+    dry_data: Annotated[Literal["phantom"] | None, option("Try the grid on phantoms, under a minute.")] = None,
+    page: Annotated[bool, more("Write OUT/report.html at the end.", "--page/--no-page")] = True,
+    log: Annotated[Literal["tensorboard", "mlflow", "wandb"] | None, more("Log each cell at the end.")] = None,
+    only: Annotated[list[str] | None, more("Training: this network, and its first weights.")] = None,
 ) -> None:
     """Run a job that attacks or trains; called again, it goes on.
 
@@ -83,12 +80,12 @@ def run(
 
     if dry_data:  # into a store of its own
         options = replace(options, engine="serial", out=options.out and f"{options.out.rstrip('/')}-dry")
-    part = Shard.parse(shard) if shard else None
+    shard = Shard.parse(part.shard) if part.shard else None
     job = options.any_job()
     if isinstance(job, TrainJob):
         of_attacks = {
-            **{"--dry-data": dry_data, "--shard": shard, "--force": force, "--no-page": not page, "--log": log},
-            **{"--engine": options.engine != "auto", "--limit-cases": options.limit_cases, "--fresh": fresh},
+            **{"--dry-data": dry_data, "--shard": shard, "--force": part.force, "--no-page": not page, "--log": log},
+            **{"--engine": options.engine != "auto", "--limit-cases": options.limit_cases, "--fresh": part.fresh},
         }
         for option in (name for name, value in of_attacks.items() if value):
             raise UserError(f"{options.path}: {option}: expected a job with attacks, got a training job: leave it out")
@@ -107,19 +104,22 @@ def run(
         from freqbench.reporting import tracker
 
         tracker.require(log, options.place(job))
-    with ray_cluster.environment({node_cache.LIMIT: "0"} if fresh else {}):
+    with ray_cluster.environment({node_cache.LIMIT: "0"} if part.fresh else {}):
         with common.stoppable("networks were trained"):
             if dry_data:
                 job = rehearsal.shrink_job(link.describe_job(job))
             else:
-                job = link.train_rest(job, common.say, part, options.address)
+                job = link.train_rest(job, common.say, shard, options.address)
         place = options.place(job)
-        if fresh:
+        if part.fresh:
             storage.remove(storage.join(place, matching.FILE))
         with common.stoppable("budgets were matched"):
             grid = common.grid_of(job, options.limit_cases, place, match=True)
-        summary = runner.execute(grid, place, common.console(), options.engine, options.address, part, force, fresh)
-    if fresh and summary.interrupted:
+        how = runner.RunOptions(
+            engine=options.engine, address=options.address, shard=shard, force=part.force, fresh=part.fresh
+        )
+        summary = runner.execute(grid, place, common.console(), how)
+    if part.fresh and summary.interrupted:
         common.say("the rest are rows of earlier runs, which a run without --fresh keeps; --fresh begins again")
     if log:
         try:
@@ -129,16 +129,7 @@ def run(
     finish(summary, place, page)
 
 
-def show_outlook(outlook: "Outlook") -> None:
-    """Prints the table of cells that a run has ahead, and the lines on passes and time."""
-    from freqbench.job import plan as planning
-
-    common.console().print(planning.table(outlook))
-    for line in planning.lines(outlook):
-        common.say(line)
-
-
-def _train(job: "TrainJob", options: common.JobOptions, only: list[str] | None) -> None:
+def _train(job: "TrainJob", options: common.RunOptions, only: list[str] | None) -> None:
     """Trains the networks of a job, and prints their Dice."""
     from freqbench import training
     from freqbench.training import link

@@ -1,95 +1,80 @@
 """Scores and exports existing volumes: the commands `score` and `export`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from freqbench.cli import common
+from freqbench.cli.common import more, option
 from freqbench.cli.report import finish
 from freqbench.core.errors import UserError
 
 app = typer.Typer()
 
-# Options of each way to score, True if it needs them.
-OPTIONS: dict[str, dict[str, bool]] = {
-    "--targets": {},
-    "--predictions": {"--name": True, "--label-map": False},
-    "--adversarial": {"--name": False, "--source": True},
-}
+# Options that go with each way to score, and that it needs.
+TAKES = {"--targets": "", "--predictions": "--name --label-map", "--adversarial": "--name --source"}
+NEEDS = {"--predictions": "--name", "--adversarial": "--source"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginOptions:
+    """Options that say what volumes or label maps from elsewhere are."""
+
+    name: Annotated[str | None, option("Name of the tool, or of the volumes, in tables.")] = None
+    label_map: Annotated[str | None, more("YAML of the tool's labels: `1: spleen`.")] = None
+    source: Annotated[str | None, more("The job's model whose gradients made the volumes.")] = None
 
 
 @app.command()
+@common.takes_options
 def score(
     out: common.Out,
-    targets: Annotated[
-        list[str] | None, typer.Option(help="Model of the job, or a checkpoint that names itself.")
-    ] = None,
-    predictions: Annotated[
-        str | None, typer.Option(help="Folder of label maps that a tool made of exported volumes.")
-    ] = None,
-    adversarial: Annotated[
-        str | None, typer.Option(help="Folder of adversarial volumes from elsewhere (adv_CASE).")
-    ] = None,
-    job: common.Job = None,
-    name: Annotated[str | None, typer.Option(help="Name of the tool, or of the volumes, in tables.")] = None,
-    label_map: Annotated[
-        str | None, typer.Option(help="YAML of the tool's labels: `1: spleen`; others are background.")
-    ] = None,
-    source: Annotated[str | None, typer.Option(help="The job's model whose gradients made the volumes.")] = None,
-    trust_code: common.Trust = False,
+    stored: common.StoredOptions,
+    origin: OriginOptions,
+    targets: Annotated[list[str] | None, option("Model of the job, or a checkpoint that names itself.")] = None,
+    predictions: Annotated[str | None, option("Folder of label maps that a tool made of exported volumes.")] = None,
+    adversarial: Annotated[str | None, option("Folder of adversarial volumes from elsewhere (adv_CASE).")] = None,
 ) -> None:
     """Score existing volumes or label maps without attacking.
 
     They are saved volumes on --targets, a tool's label maps of them, or volumes made elsewhere.
     """
-    _check(
-        {"--targets": targets, "--predictions": predictions, "--adversarial": adversarial},
-        {"--name": name, "--label-map": label_map, "--source": source},
-    )
+    ways = {"--targets": targets, "--predictions": predictions, "--adversarial": adversarial}
+    given = {f"--{name.replace('_', '-')}": value for name, value in vars(origin).items()}
+    way = common.chosen_way("score", ways, given, TAKES)
+    if not way:
+        raise UserError(f"score: expected one of {', '.join(ways)}, got none: see score --help")
+    if (lacking := NEEDS.get(way)) and given[lacking] is None:
+        raise UserError(f"score: {way}: expected {lacking} too, got none: see score --help-all")
     from freqbench.engine import run
     from freqbench.exchange import adversarial_volumes
     from freqbench.exchange import predictions as label_maps
     from freqbench.job.grid import further_targets
 
     if targets:
-        grid = further_targets(common.stored_job(out, job, trust_code), targets)
+        grid = further_targets(stored.spec(out), targets)
         summary = run.rescore(adversarial_volumes.join_imported(grid, out), out, common.console())
     elif adversarial:
-        grid, called = common.stored_grid(out, job, trust_code), name or Path(adversarial).resolve().name
-        summary = adversarial_volumes.bring_in(grid, out, adversarial, source or "", called, common.console())
+        grid, called = stored.grid(out), origin.name or Path(adversarial).resolve().name
+        summary = adversarial_volumes.bring_in(grid, out, adversarial, origin.source or "", called, common.console())
     else:
-        grid = common.stored_grid(out, job, trust_code)
-        summary = label_maps.score(grid, out, predictions or "", name or "", label_map, common.console())
+        grid = stored.grid(out)
+        of_tool = predictions or "", origin.name or "", origin.label_map
+        summary = label_maps.score(grid, out, *of_tool, common.console())
     finish(summary, out)
 
 
-def _check(ways: dict[str, object], further: dict[str, str | None]) -> None:
-    chosen = [option for option, value in ways.items() if value]
-    if len(chosen) != 1:
-        got = " and ".join(chosen) or "none"
-        raise UserError(f"score: expected one of {', '.join(ways)}, got {got}: see score --help")
-    (way,) = chosen
-    for option, value in further.items():
-        if value is None and OPTIONS[way].get(option):
-            raise UserError(f"score: {way}: expected {option} too, got none: see score --help")
-        if value is not None and option not in OPTIONS[way]:
-            raise UserError(f"score: {way}: expected no {option}, got {value!r}: leave it out")
-
-
 @app.command()
+@common.takes_options
 def export(
     out: common.Out,
-    to: Annotated[str | None, typer.Option(help="Folder to write to.", show_default="OUT/export or OUT/dicom")] = None,
-    form: Annotated[
-        Literal["nifti", "dicom"], typer.Option("--format", help="dicom: series of new UIDs, predictions as SEG.")
-    ] = "nifti",
-    keep_identity: Annotated[
-        bool, typer.Option("--keep-identity", help="Copy patient, study and institution of a DICOM case.")
-    ] = False,
-    job: common.Job = None,
+    stored: common.StoredOptions,
+    to: Annotated[str | None, option("Folder to write to.", show_default="OUT/export or OUT/dicom")] = None,
+    form: Annotated[Literal["nifti", "dicom"], option("dicom: series, predictions as SEG.", "--format")] = "nifti",
+    keep_identity: Annotated[bool, more("Copy patient and study of DICOM.", "--keep-identity")] = False,
     yes: common.Yes = False,
-    trust_code: common.Trust = False,
 ) -> None:
     """Write saved adversarial volumes for third-party tools.
 
@@ -99,7 +84,7 @@ def export(
     from freqbench.core.files import storage
     from freqbench.exchange import export as exporting
 
-    grid = common.stored_grid(out, job, trust_code)
+    grid = stored.grid(out)
     restricted = {cell.dataset.name for cell in grid.cells if not cell.dataset.may_be_shared}
     common.ask_to_write(sorted(restricted), yes)
     if not to:

@@ -104,7 +104,7 @@ def path_of(path: Any, what: str) -> str:
 
 @cache
 def packaged_jobs() -> Mapping[str, Path]:
-    """Returns the job files that the package carries, by their paths in `jobs` without `.yaml`: `hippocampus/suite`."""
+    """Returns the job files that the package carries, by their paths in `jobs` without `.yaml`: `phantom/suite`."""
     folder = Path(__file__).parents[1] / "jobs"
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
 
@@ -112,7 +112,8 @@ def packaged_jobs() -> Mapping[str, Path]:
 def job_file(name: str) -> str:
     """Returns a job file's path: `name` itself, else the packaged job of that name; raises UserError for neither.
 
-    A packaged job is also found by the `name` in its file, and by its path in a checkout, `jobs/quickstart.yaml`.
+    A packaged job is also found by the `name` in its file, by its path in a checkout, `jobs/quickstart.yaml`, and one
+    of `research` without that folder, as sealed entries of a leaderboard name it.
     """
     jobs, path = packaged_jobs(), Path(name)
     if path.exists() and not path.is_dir():
@@ -120,8 +121,8 @@ def job_file(name: str) -> str:
     stem = re.sub(r"^jobs/(.+)\.yaml$", r"\1", name)
     line = re.compile(rf"^name: {re.escape(stem)}$", re.MULTILINE)
     in_files = (job for job, file in jobs.items() if line.search(file.read_text(encoding="utf-8")))
-    job = stem if stem in jobs else next(in_files, None)
-    if job is None and re.fullmatch(r"[\w-]+(/[\w-]+)?", name):
+    job = next((each for each in (stem, f"research/{stem}") if each in jobs), None) or next(in_files, None)
+    if job is None and re.fullmatch(r"[\w-]+(/[\w-]+){0,2}", name):
         raise UserError(f"{unknown('packaged job', name, jobs)}. A file of your own is named by its path")
     return str(jobs[job]) if job else name
 

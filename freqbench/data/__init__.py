@@ -12,6 +12,7 @@ from freqbench.data.loaders.acdc import ACDC
 from freqbench.data.loaders.amos import AMOS
 from freqbench.data.loaders.decathlon import Decathlon
 from freqbench.data.loaders.dicom import DicomFolders
+from freqbench.data.loaders.folder import ListedFolder as ListedFolder
 from freqbench.data.loaders.images import Images
 from freqbench.data.loaders.msd import MSD
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
@@ -22,6 +23,19 @@ from freqbench.data.loaders.totalsegmentator import TotalSegmentator
 from freqbench.data.preprocess import attacked_native as attacked_native
 from freqbench.data.preprocess import prepare as prepare
 from freqbench.data.preprocess import resampling_error as resampling_error
+
+
+def listed_cases(dataset: Dataset) -> int | None:
+    """Returns the number of cases that a dataset's split lists; None if it is unknown without the files."""
+    if isinstance(dataset, Phantom):
+        return len(dataset.whole_split())
+    return dataset.listed_cases() if isinstance(dataset, ListedFolder) else None
+
+
+def channel_names(dataset: Dataset) -> tuple[str, ...]:
+    """Returns the names of a dataset's channels, if its files or its job state them; else none."""
+    return dataset.channel_names if isinstance(dataset, ListedFolder) else ()
+
 
 DATASETS: Mapping[str, type[Dataset]] = {
     "phantom": Phantom,

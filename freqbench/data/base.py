@@ -151,16 +151,6 @@ class Dataset(Strict, abc.ABC):
         return 1
 
     @property
-    def channel_names(self) -> tuple[str, ...]:
-        """Names of the channels, if its files or its job state them; else none."""
-        return ()
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Lines on what was concluded about its files, for `plan`, `run` and `doctor`."""
-        return ()
-
-    @property
     def space(self) -> Preprocess:
         """The space in which cases are attacked and scored, unless a model has its own: here as `native` gives them."""
         return AS_GIVEN
@@ -186,10 +176,6 @@ class Dataset(Strict, abc.ABC):
                 "{'window': [-175, 250]}, crop_foreground=False)"
             )
         return replace(prepare(native, space, classes=self.classes), off_scale=())
-
-    def faults(self, ref: CaseRef, space: AnySpace) -> Iterator[str]:
-        """Yields one line per problem with a case's intensities in a space. Synthetic datasets yield none."""
-        yield from ()
 
     def shape_in(self, ref: CaseRef, space: AnySpace | None) -> Shape:
         """Returns the voxels of a case in a space (None: the dataset's) before cropping, an upper bound, unread.
@@ -254,10 +240,6 @@ class Dataset(Strict, abc.ABC):
     def references(self) -> str:
         """16 hex digits of all that `other` draws from: the content of the split's cases, in any order."""
         return digest(sorted(ref.fingerprint for ref in self.whole_split()))
-
-    def listed_cases(self) -> int | None:
-        """Returns the number of cases that the split lists; None if it is unknown without the files."""
-        return None
 
     def whole_split(self) -> tuple[CaseRef, ...]:
         """Returns all cases of the split, ignoring `cases`."""

@@ -109,14 +109,10 @@ def classes_in(path: str) -> tuple[int, ...]:
     except DataError:
         return ()
     values = np.unique(volume)
-    if len(values) > MOST_VALUES or (len(values) > FEW_VALUES and not _is_flat(volume)):
+    if len(values) > MOST_VALUES:
         return ()
-    return tuple(map(int, values))
-
-
-def _is_flat(volume: np.ndarray) -> bool:
-    inner = volume[:-1] != 0
-    return bool(np.mean((volume[:-1] == volume[1:])[inner]) > 0.5)
+    is_flat = len(values) <= FEW_VALUES or np.mean((volume[:-1] == volume[1:])[volume[:-1] != 0]) > 0.5
+    return tuple(map(int, values)) if is_flat else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,14 +161,13 @@ def _rater_groups(paths: Sequence[str]) -> dict[str, dict[str, str]]:
         marks = {index: mark for index in range(len(parts)) if (mark := _mark_of_rater(parts, index))}
         alike = (frozenset(i for i, mark in marks.items() if mark["rater"] == who["rater"]) for who in marks.values())
         for places in {*map(frozenset, zip(marks)), *alike}:
-            named = [_rater_text(part, marks[index]) if index in places else part for index, part in enumerate(parts)]
+            named = [*parts]
+            for index in places:
+                start, end = marks[index].span("rater")
+                named[index] = parts[index][:start] + RATER + parts[index][end:]
             rater = marks[min(places)]["rater"]
             groups.setdefault("/".join(named) + file.removeprefix(stem), {})[path] = rater
     return {name: group for name, group in groups.items() if len(group) > 1}
-
-
-def _rater_text(part: str, mark: re.Match[str]) -> str:
-    return part[: mark.start("rater")] + RATER + part[mark.end("rater") :]
 
 
 def _mark_of_rater(parts: Sequence[str], index: int) -> re.Match[str] | None:

@@ -133,24 +133,15 @@ def _whole(path: Path) -> Reader:
     if not path.is_file():
         got = "a folder" if path.is_dir() else "something else" if path.exists() else "nothing"
         raise DataError(f"{path}: expected a file, got {got}: give the path of an image")
-    with refusal(f"{path}: expected a file that can be read, got one that cannot"):
-        _require_image(path)
-    for name in reader.parts(path):
-        if not (path.parent / name).is_file():
-            raise DataError(f"{path}: expected its voxels in {name} beside it, found no file: add it")
-    return reader
-
-
-def _require_image(path: Path) -> None:
-    """Refuses, by its first bytes, a file that stands for an image elsewhere, or is packed otherwise than its name."""
-    with path.open("rb") as stream:
+    # By its first bytes, what stands for an image elsewhere, or is packed otherwise than its name says.
+    with refusal(f"{path}: expected a file that can be read, got one that cannot"), path.open("rb") as stream:
         begin = stream.read(BEGIN)
     says_packed, is_packed = path.name.endswith(nibabel_files.PACKED), begin.startswith(GZIP)
     if is_packed and not says_packed:
         raise DataError(f"{path}: packed by gzip, which its name does not say: rename it to {path.name}.gz")
     if says_packed and begin.startswith(NIFTI):
-        name = f"{stem(path.name)}.nii"
-        raise DataError(f"{path}: not packed by gzip, though its name ends in {path.suffix}: rename it to {name}")
+        plain = f"{stem(path.name)}.nii"
+        raise DataError(f"{path}: not packed by gzip, though its name ends in {path.suffix}: rename it to {plain}")
     if is_packed:
         packed, begin = begin, b""
         with suppress(zlib.error):  # the reader says what is wrong
@@ -159,6 +150,10 @@ def _require_image(path: Path) -> None:
     what = next((words for start, words in STRANGERS.items() if begin.startswith(start)), None)
     if what is not None and not (begin.startswith(NRRD) and path.suffix in itk.NRRD):
         raise DataError(f"{path}: {what}")
+    for name in reader.parts(path):
+        if not (path.parent / name).is_file():
+            raise DataError(f"{path}: expected its voxels in {name} beside it, found no file: add it")
+    return reader
 
 
 def stack(headers: Sequence[Header]) -> Header:

@@ -141,7 +141,16 @@ def classes_of(
     if both := sorted(set(mapped) & set(ignore)):
         raise DataError(f"{where}: expected {both[0]} in one of label_map and ignore, got it in both: leave one out")
     if is_mapped:
-        of_value = _mapped_classes(where, mapped, {} if takes_others else values, count)
+        # Values that the map leaves out keep their number if it is free, and 0 is background.
+        taken, of_value, kept = {*mapped.values()}, {0: 0, **mapped}, {} if takes_others else values
+        for value in range(count) if count is not None else kept:
+            if value not in of_value and value not in taken:
+                of_value[value] = value
+            elif value not in of_value and value in kept:
+                raise DataError(
+                    f"{where}: label_map: expected label {value} ({kept[value]}) in it, as its number is now the class "
+                    f"of another, got none: list it: {{{value}: 0}} makes it background"
+                )
     elif names is not None and _chooses(where, names, values):
         wanted = [*map(plain, names)]
         of_value = {value: wanted.index(plain(name)) if plain(name) in wanted else 0 for value, name in values.items()}
@@ -155,8 +164,22 @@ def classes_of(
     names = _names(of_value, values, count) if names is None else names
     if ignore and len(names) > IGNORED:
         raise DataError(f"{where}: expected at most {IGNORED} classes beside ignore, got {len(names)}: name fewer")
-    if is_mapped:
-        _require_fitting(where, mapped, of_value, names, values, is_counted=count is not None)
+    for value, k in mapped.items() if is_mapped else ():
+        if k >= len(names):
+            raise DataError(
+                f"{where}: label_map: expected classes 0 to {len(names) - 1}, got {{{value}: {k}}}: name all classes "
+                "in `labels`, or map it to one of these"
+            )
+    if is_mapped and len(names) < 2:
+        raise DataError(f"{where}: label_map: expected a class beside the background, got none: map a label to 1")
+    gap = next((k for k in range(len(names)) if k not in of_value.values()), None)
+    if is_mapped and gap is not None and count is None:
+        value = next(value for value, k in of_value.items() if k > gap)
+        raise DataError(
+            f"{where}: label_map: expected classes 0, 1, ... without a gap, got none for class {gap}, but class "
+            f"{of_value[value]} for label {value} ({values.get(value, 'unnamed')}): list it with another class; 0 "
+            "makes it background"
+        )
     others = dict.fromkeys(values, 0) if takes_others else {}
     of_value = others | of_value | dict.fromkeys(ignore, IGNORED)
     return Reading(names=names, of_value=of_value, value_names=listed, is_mapped=is_mapped, takes_others=takes_others)
@@ -233,22 +256,6 @@ def _chooses(where: str, names: Sequence[str], listed: Mapping[int, str]) -> boo
     return False
 
 
-def _mapped_classes(
-    where: str, label_map: Mapping[int, int], listed: Mapping[int, str], count: int | None
-) -> dict[int, int]:
-    """Returns the class of each value by `label_map`; others keep their number if it is free, and 0 is background."""
-    taken, of_value = set(label_map.values()), {0: 0, **label_map}
-    for value in range(count) if count is not None else listed:
-        if value not in of_value and value not in taken:
-            of_value[value] = value
-        elif value not in of_value and value in listed:
-            raise DataError(
-                f"{where}: label_map: expected label {value} ({listed[value]}) in it, as its number is now the class "
-                f"of another, got none: list it: {{{value}: 0}} makes it background"
-            )
-    return of_value
-
-
 def _names(of_value: Mapping[int, int], listed: Mapping[int, str], count: int | None) -> tuple[str, ...]:
     """Returns the name of each class: of its value in the list, of several joined; background's is that of value 0."""
     names = []
@@ -257,33 +264,6 @@ def _names(of_value: Mapping[int, int], listed: Mapping[int, str], count: int | 
         fallback = f"class {k}" if k else "background"
         names.append(fallback if not own or count is not None else own[0] if k == 0 else " + ".join(own))
     return tuple(names)
-
-
-def _require_fitting(
-    where: str,
-    label_map: Mapping[int, int],
-    of_value: Mapping[int, int],
-    names: Sequence[str],
-    listed: Mapping[int, str],
-    is_counted: bool,
-) -> None:
-    """Refuses a `label_map` to a class beyond the last or to the background alone, and one with a gap of classes."""
-    for value, k in label_map.items():
-        if k >= len(names):
-            raise DataError(
-                f"{where}: label_map: expected classes 0 to {len(names) - 1}, got {{{value}: {k}}}: name all classes "
-                "in `labels`, or map it to one of these"
-            )
-    if len(names) < 2:
-        raise DataError(f"{where}: label_map: expected a class beside the background, got none: map a label to 1")
-    missing = next((k for k in range(len(names)) if k not in of_value.values()), None)
-    if missing is not None and not is_counted:
-        value = next(value for value, k in of_value.items() if k > missing)
-        raise DataError(
-            f"{where}: label_map: expected classes 0, 1, ... without a gap, got none for class {missing}, but class "
-            f"{of_value[value]} for label {value} ({listed.get(value, 'unnamed')}): list it with another class; 0 "
-            "makes it background"
-        )
 
 
 def read_classes(

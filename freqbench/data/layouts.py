@@ -71,11 +71,6 @@ def _patterns(folder: Path) -> dict[str, Any]:
     return {"image": image, "label": pairing.label, **rater, **_found_classes(_some(folder, pairing.masks))}
 
 
-def _is_unlisted(folder: Path) -> bool:
-    """True for the Decathlon's folders without their list, unless there are label maps of several raters."""
-    return (folder / "imagesTr").exists() and not ((pairing := _find_pairing(folder)) and RATER in pairing.label)
-
-
 def _some(folder: Path, paths: Sequence[str]) -> list[str]:
     """Returns READ of the paths at most, spread over all, below the folder."""
     return [str(folder / path) for path in paths[:: -(-len(paths) // READ) or 1]]
@@ -135,11 +130,6 @@ def _classes(folder: Path) -> dict[str, Any]:
     is_mr = any(folder.glob("s[0-9]*/mri.nii.gz")) and not any(folder.glob("s[0-9]*/ct.nii.gz"))
     classes = [name for name in ORGANS if name in there] or there[:5] or list(ORGANS)
     return {**({"modality": "mr"} if is_mr else {}), "classes": classes}
-
-
-def _has_images(place: Path) -> bool:
-    """True for an image file, and for a folder with some directly in it."""
-    return place.name.endswith(image_files.SUFFIXES) if place.is_file() else bool(_images_of(place, "[!.]*"))
 
 
 def _images_of(folder: Path, pattern: str) -> list[Path]:
@@ -217,7 +207,11 @@ KINDS: tuple[LayoutKind, ...] = (
     LayoutKind(
         "folder in the layout of the Decathlon",
         "dataset.json, another JSON list of cases, or imagesTr",
-        lambda folder: bool(_list_of(folder)) or (folder / "dataset.json").exists() or _is_unlisted(folder),
+        # Also without its list, unless there are label maps of several raters.
+        lambda folder: (
+            bool(_list_of(folder) or (folder / "dataset.json").exists())
+            or ((folder / "imagesTr").exists() and not ((pairing := _find_pairing(folder)) and RATER in pairing.label))
+        ),
         "decathlon",
         keys=_list_keys,
     ),
@@ -229,14 +223,23 @@ KINDS: tuple[LayoutKind, ...] = (
         keys=_patterns,
     ),
     LayoutKind(
-        "scans without label maps", "scan.nii.gz", _has_images, "images", keys=lambda _: {"reference": "prediction"}
+        "scans without label maps",
+        "scan.nii.gz",
+        lambda place: place.name.endswith(image_files.SUFFIXES) if place.is_file() else any(_images_of(place, "[!.]*")),
+        "images",
+        keys=lambda _: {"reference": "prediction"},
     ),
     LayoutKind(
         "DICOM series",
         "images/case with the slices of a series, and labels/case.dcm, a SEG",
-        lambda folder: _has_dicom(folder),
+        lambda folder: any(dicom.is_dicom(folder / name) for name in _names_below(folder)),
         "dicom",
-        keys=lambda folder: {} if _is_segmented(folder) else {"reference": "prediction"},
+        # A segmentation of a series, or contours.
+        keys=lambda folder: (
+            {}
+            if any(scan.has_label for scan in DicomFolders(name="x", root=str(folder)).scans.values())
+            else {"reference": "prediction"}
+        ),
     ),
 )
 
@@ -298,7 +301,14 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     if kind is None and folder.is_file():
         raise UserError(f"{folder}: expected a folder or an image file, got another file: convert it")
     if kind is None:
-        raise UserError(_refusal_text(folder))
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        folders = [name for name in names if (folder / name).is_dir()][:LOOKED_INTO]
+        below = {name: kind.title for name in folders if (kind := _kind_of(folder / name))}
+        hint = "looked for " + "; ".join(f"{kind.title}: {kind.sign}" for kind in KINDS)
+        if below:
+            hint = "give one of its folders: " + ", ".join(f"{name} ({title})" for name, title in below.items())
+        there = few(names, 3) or "nothing"
+        raise UserError(f"{folder}: expected the folder of a dataset, got one with {there}: {hint}")
     name = kind.loader if issubclass(DATASETS[kind.loader], PublishedSplit) else image_files.stem(str(folder))
     entry = {"name": name, "root": str(folder), **kind.keys(folder)}
     dataset = config.validate({**entry, **kind.all_cases}, DATASETS[kind.loader], where=str(folder))
@@ -359,20 +369,14 @@ def _guesses(kind: LayoutKind, entry: Mapping[str, Any], folder: Path) -> Iterat
         yield f"dataset.json fits too: {kind.loader} was taken by the names; loader: decathlon reads what the list says"
 
 
-def _has_dicom(folder: Path) -> bool:
-    """True if a folder holds DICOM at any depth."""
-    names = storage.list_tree(str(folder), DICOM_DEPTH)[:LISTED] if folder.is_dir() else []
-    return any(map(dicom.is_dicom, (folder / name for name in names)))
-
-
-def _is_segmented(folder: Path) -> bool:
-    """True if a folder holds a segmentation of a series, or contours."""
-    return any(scan.has_label for scan in DicomFolders(name="x", root=str(folder)).scans.values())
+def _names_below(folder: Path) -> Sequence[str]:
+    """Returns the files of a folder at any depth where DICOM may lie."""
+    return storage.list_tree(str(folder), DICOM_DEPTH)[:LISTED] if folder.is_dir() else []
 
 
 def _require_volumes(folder: Path) -> None:
     """Raises UserError for a file or folder with volumes in other formats alone."""
-    names = storage.list_tree(str(folder), DICOM_DEPTH)[:LISTED] if folder.is_dir() else [folder.name]
+    names = _names_below(folder) if folder.is_dir() else [folder.name]
     if any(name.endswith(image_files.SUFFIXES) for name in names):
         return
     for name in names:
@@ -388,18 +392,6 @@ def _require_volumes(folder: Path) -> None:
                 f"{folder}: expected volumes in {', '.join(image_files.SUFFIXES)}, got "
                 f"{'DICOM' if is_dicom else suffix} files such as {name}: {convert}"
             )
-
-
-def _refusal_text(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    folders = [name for name in names if (folder / name).is_dir()][:LOOKED_INTO]
-    below = {name: kind.title for name in folders if (kind := _kind_of(folder / name))}
-    there = few(names, 3) or "nothing"
-    if below:
-        hint = "give one of its folders: " + ", ".join(f"{name} ({title})" for name, title in below.items())
-    else:
-        hint = "looked for " + "; ".join(f"{kind.title}: {kind.sign}" for kind in KINDS)
-    return f"{folder}: expected the folder of a dataset, got one with {there}: {hint}"
 
 
 def _kind_problems(dataset: ListedFolder, folder: Path) -> Iterator[str]:

@@ -40,15 +40,11 @@ TASKS: Mapping[str, float] = {  # of the Decathlon, by their name in `dataset.js
 
 
 def organ_tolerances(names: Sequence[str]) -> tuple[float, ...]:
-    """Returns the tolerance of each class by its organ."""
-    return tuple(map(organ_tolerance, names))
+    """Returns the tolerance of each class by its organ: `kidney_left`, `Left kidney` and `kidney` are one.
 
-
-def organ_tolerance(name: str) -> float:
-    """Returns the tolerance of a class, whatever its side: `kidney_left`, `Left kidney` and `kidney` are one organ.
-
-    >>> organ_tolerance("adrenal_gland_right"), organ_tolerance("vertebra")
+    >>> organ_tolerances(["adrenal_gland_right", "vertebra"])
     (2.0, 3.0)
     """
-    words = name.lower().replace("_", " ").split()
-    return ORGANS.get(" ".join(word for word in words if word not in ("left", "right")), TOLERANCE_MM)
+    words = (name.lower().replace("_", " ").split() for name in names)
+    organs = (" ".join(word for word in each if word not in ("left", "right")) for each in words)
+    return tuple(ORGANS.get(organ, TOLERANCE_MM) for organ in organs)

@@ -49,14 +49,7 @@ UNNAMED = Classes(names=())  # classes that go by their numbers
 
 
 def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None, classes: Classes = UNNAMED) -> Case:
-    """Prepares a case in a space: by `Preprocess`, or by a network's own pipeline."""
-    if isinstance(space, Pipeline):
-        return _apply_pipeline(native, space, clean, classes)
-    return _apply_preprocess(native, space, clean, classes)
-
-
-def _apply_preprocess(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None, classes: Classes) -> Case:
-    """Prepares a case in the space of `preprocess`.
+    """Prepares a case in a space: by a network's own pipeline, or by the method of `Preprocess`.
 
     `linear`: RAS, spacing (image trilinear, label nearest), `size`, intensity (its bounds from before `size`), crop to
     foreground, `pad_to`.
@@ -72,10 +65,13 @@ def _apply_preprocess(native: NativeCase, preprocess: Preprocess, clean: NativeC
     the two differ by the perturbation alone; its `lost` and `off_scale` stay empty. `class_names` are for the lines in
     `lost`. Raises DataError if the scaling finds no contrast, or no foreground is left.
     """
+    if isinstance(space, Pipeline):
+        return _apply_pipeline(native, space, clean, classes)
     import torch
     from monai import transforms
     from monai.data import MetaTensor
 
+    preprocess = space
     volumes = {"image": native.image, "label": native.label, **({"clean": clean.image} if clean else {})}
     keys = tuple(volumes)
     images = [key for key in keys if key != "label"]
@@ -131,6 +127,12 @@ def _apply_preprocess(native: NativeCase, preprocess: Preprocess, clean: NativeC
     if preprocess.pad_to is not None:
         case = transforms.SpatialPadd(keys, preprocess.pad_to)(case)
     image, source = case["image"], Path(native.source).name
+    kept = "voxels that are not 0" if as_nnunet else "intensities above the lower bound"
+    losses = {  # of labelled voxels, by step
+        "crop": f"lie outside the crop to {kept}",
+        "spacing": f"vanish at the spacing {spell(preprocess.spacing or ())} mm",
+        "size": f"lie outside the size {spell(preprocess.size or ())}",
+    }
     return Case(
         ref=native.ref,
         image=image.as_tensor().to(torch.float32).contiguous(),
@@ -140,7 +142,7 @@ def _apply_preprocess(native: NativeCase, preprocess: Preprocess, clean: NativeC
         native_ranges=ranges,
         original_spacing=native.spacing,
         inner=way.inner(image),
-        lost=tuple(way.lost_classes(_words(preprocess), classes)),
+        lost=tuple(way.lost_classes(losses, classes)),
         off_scale=tuple(f"{source}: {line}" for line in said),
     )
 
@@ -243,16 +245,6 @@ class LabelWay:
                 yield f"{LOST}{lost} of {self._voxels[index]} voxels of `{name}` {where}"
 
 
-def _words(preprocess: Preprocess) -> Mapping[str, str]:
-    """Returns the possible loss of labelled voxels in each step of `preprocess`, in words."""
-    kept = "voxels that are not 0" if preprocess.is_nnunets else "intensities above the lower bound"
-    return {
-        "crop": f"lie outside the crop to {kept}",
-        "spacing": f"vanish at the spacing {spell(preprocess.spacing or ())} mm",
-        "size": f"lie outside the size {spell(preprocess.size or ())}",
-    }
-
-
 def _resample(volume: Any, preprocess: Preprocess, key: str) -> Any:
     import torch
     from monai.data import MetaTensor
@@ -292,17 +284,8 @@ def square_axes(affine: npt.NDArray[np.float64], shape: Sequence[int], sides: Sp
     return nearest if np.abs(corner(nearest) - corner(affine)).max() > NEAR_MM else affine
 
 
-def ras_grid(shape: Shape, affine: npt.NDArray[np.float64]) -> tuple[Shape, Spacing]:
-    """Returns the voxels of a grid along its RAS axes, and their sides in millimetres."""
-    from nibabel.orientations import io_orientation
-
-    order = np.argsort(io_orientation(affine)[:, 0]).tolist()
-    steps = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-    return triple(shape[axis] for axis in order), triple(steps[axis] for axis in order)
-
-
 def prepared_shape(shape: Shape, spacing: Spacing, space: AnySpace, codes: str = "RAS") -> Shape:
-    """Returns the shape that `prepare` makes of a grid from `ras_grid`, before any crop; exact without shear.
+    """Returns the shape that `prepare` makes of a grid along RAS axes, before any crop; exact without shear.
 
     `codes` are the directions of the file's axes.
     """
@@ -397,6 +380,7 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor", space
     Raises DataError for a pipeline whose way from the file's unit is not affine.
     """
     import torch
+    from scipy.ndimage import affine_transform
 
     if adversarial.shape != case.image.shape:
         raise ValueError(f"expected the case's shape {tuple(case.image.shape)}, got {tuple(adversarial.shape)}")
@@ -422,21 +406,14 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor", space
         clean = native.image[place].numpy()
         moved = _perturb(clean, delta, to_case, low, high)
         if kept is None and beside and beside.fixed is not None:
-            np.copyto(moved, clean, where=(clean == 0) & _touches(beside.fixed[channel].numpy(), to_case, clean))
+            # The share of fixed voxels around: where there is one, another intensity would grow the mask.
+            fixed, at = beside.fixed[channel].numpy().astype(np.float32), (to_case[:3, :3], to_case[:3, 3])
+            share: Volume = affine_transform(fixed, *at, clean.shape, np.float32, order=1, mode="nearest")
+            np.copyto(moved, clean, where=(clean == 0) & (share > 0))
         elif kept is not None:
             np.copyto(moved, clean, where=kept)
         attacked[place] = torch.from_numpy(moved)
     return replace(native, image=attacked)
-
-
-def _touches(fixed: npt.NDArray[np.bool_], to_fixed: npt.NDArray[np.float64], image: Volume) -> npt.NDArray[np.bool_]:
-    """Returns the voxels of an image that lie between voxels, one of them fixed; `to_fixed` maps as in `_perturb`."""
-    from scipy.ndimage import affine_transform
-
-    share: Volume = affine_transform(
-        fixed.astype(np.float32), to_fixed[:3, :3], to_fixed[:3, 3], image.shape, np.float32, order=1, mode="nearest"
-    )
-    return share > 0
 
 
 def _clips(pipeline: Pipeline, prepared: Beside, channel: int) -> bool:

@@ -2,9 +2,9 @@
 
 import abc
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,8 @@ class Scan(abc.ABC):
     """
 
     reads_labels: ClassVar[bool] = True  # in a survey
+    unlabelled: ClassVar[Mapping[str, Any]] = {"map": None}
+    """Fields of its label map, and their values without one."""
     case_id: str
     patient: str = ""
     rater: str = ""
@@ -48,13 +50,9 @@ class Scan(abc.ABC):
         """Name of its image in errors."""
 
     @property
-    @abc.abstractmethod
     def has_label(self) -> bool:
         """True if it has a label map."""
-
-    @abc.abstractmethod
-    def drop_label(self) -> "Scan":
-        """Returns the case without its label map."""
+        return any(getattr(self, name) for name in self.unlabelled)
 
     @abc.abstractmethod
     def files(self) -> tuple[str, ...]:
@@ -100,15 +98,6 @@ class ImageFiles(Scan):
         """The first file of its image."""
         return self.channels[0]
 
-    @property
-    def has_label(self) -> bool:
-        """True if it has a label map."""
-        return self.map is not None
-
-    def drop_label(self) -> "ImageFiles":
-        """Returns the case without its label map."""
-        return replace(self, map=None)
-
     def files(self) -> tuple[str, ...]:
         """Returns its files, as `Scan.files`."""
         return tuple(dict.fromkeys(filter(None, (self.channels[0], self.map, *self.channels[1:]))))
@@ -139,16 +128,8 @@ class MaskFiles(ImageFiles):
     """An image and a mask per class from 1 on; where masks overlap, the later class gets the voxel."""
 
     reads_labels: ClassVar[bool] = False  # they are many, and hold only yes or no
+    unlabelled: ClassVar[Mapping[str, Any]] = {"masks": ()}
     masks: tuple[str, ...]
-
-    @property
-    def has_label(self) -> bool:
-        """True if it has masks."""
-        return bool(self.masks)
-
-    def drop_label(self) -> "MaskFiles":
-        """Returns the case without its masks."""
-        return replace(self, masks=())
 
     def files(self) -> tuple[str, ...]:
         """Returns its files, as `Scan.files`."""

@@ -78,25 +78,20 @@ def read(path: str, native: NativeCase) -> Values:
 
     Raises DataError for another grid than the case's file.
     """
-    if path.endswith(PACKED):
-        return _read_packed(path, native)
+    if path.endswith(PACKED):  # probabilities that nnU-Net saved, which have the axes of SimpleITK
+        with np.load(storage.fetch(path)) as content:
+            name = next((name for name in ("probabilities", "softmax") if name in content), None)
+            if name is None:
+                raise DataError(f"{path}: expected `probabilities`, as nnU-Net saves them, got {', '.join(content)}")
+            values = content[name]
+        if values.ndim != 4 or values.shape[:0:-1] != _shape(native):
+            raise DataError(f"{path}: expected K maps of {_shape(native)[::-1]}, got {values.shape}: predict this case")
+        return np.ascontiguousarray(values.transpose(0, 3, 2, 1)).astype(np.float32)
     header = image_files.read_header(image_files.fetch(path), multichannel=True)
     own = Header(path=Path(native.source), shape=_shape(native), spacing=native.spacing, affine=native.affine)
     header = header.turn_to(own)
     header.check_same_grid(own, "prediction")
     return image_files.read_integers(header) if header.num_channels == 1 else image_files.read_channels(header)
-
-
-def _read_packed(path: str, native: NativeCase) -> npt.NDArray[np.float32]:
-    """Returns the probabilities `[K, H, W, D]` that nnU-Net saved, which have the axes of SimpleITK."""
-    with np.load(storage.fetch(path)) as content:
-        name = next((name for name in ("probabilities", "softmax") if name in content), None)
-        if name is None:
-            raise DataError(f"{path}: expected `probabilities`, as nnU-Net saves them, got {', '.join(content)}")
-        values = content[name]
-    if values.ndim != 4 or values.shape[:0:-1] != _shape(native):
-        raise DataError(f"{path}: expected K maps of {_shape(native)[::-1]}, got {values.shape}: predict this case")
-    return np.ascontiguousarray(values.transpose(0, 3, 2, 1)).astype(np.float32)
 
 
 def _shape(native: NativeCase) -> Shape:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ class AttackFacts(Strict):
 
 
 UNKNOWN = AttackFacts.model_validate(dict.fromkeys(AttackFacts.model_fields))
-NOT_MEASURED: Mapping[str, float | None] = dict.fromkeys(
+NOT_MEASURED: dict[str, float | None] = dict.fromkeys(
     ("displacement_mean_mm", "displacement_max_mm", "jacobian_min", "smallest_linf", "smallest_l2")
 )
 
@@ -57,15 +58,25 @@ class AttackedVolume:
         return case if self.label is None else replace(case, label=self.label)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """Needs of an attack beside a case and a model: another case, a learned tensor, surrogates."""
+
+    reference: Case | None = None
+    learned: Tensor | None = None
+    surrogates: Sequence[SegmentationModel] = ()
+
+
+NOTHING = Needs()
+
+
 def attack_case(
     attack: Attack,
     model: SegmentationModel,
     case: Case,
     seed: int | None,
     window_batch: int,
-    reference: Case | None = None,
-    learned: Tensor | None = None,
-    surrogates: Sequence[SegmentationModel] = (),
+    needs: Needs = NOTHING,
     kept: int = 0,
 ) -> AttackedVolume:
     """Attacks a volume by the attack's `scope`.
@@ -78,14 +89,14 @@ def attack_case(
     samples of a batch. If the last windows overlap their neighbours, the later one overwrites. A volume that is
     attacked as one has the generator of its first window; for a single window, both scopes are the same.
 
-    The model is on the device to compute on; `seed` is None if the attack draws nothing. `reference`, `learned` and
-    `surrogates` are the attack's needs: another case, which is stretched to the volume's shape, the learned tensor, and
-    models on the same device. Passes count `model` alone. If one of the models tells windows apart (by prompts made
-    from the case's label, or by what a pipeline made beside the volume), windows are attacked one by one, unless the
-    attack couples them. Voxels that the pipeline fixes stay as they are.
+    The model is on the device to compute on; `seed` is None if the attack draws nothing. Of its `needs`, the other case
+    is stretched to the volume's shape, and surrogates are on the same device. Passes count `model` alone. If one of the
+    models tells windows apart (by prompts made from the case's label, or by what a pipeline made beside the volume),
+    windows are attacked one by one, unless the attack couples them. Voxels that the pipeline fixes stay as they are.
     """
     attack = attack.on_grid(case.spacing)
-    model, *surrogates = (network.for_case(case) for network in (model, *surrogates))
+    model, *surrogates = (network.for_case(case) for network in (model, *needs.surrogates))
+    learned = needs.learned
     if not attack.couples_batch and any(network.has_place for network in (model, *surrogates)):
         window_batch = 1
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
@@ -99,8 +110,8 @@ def attack_case(
         return _volume_attacked(attack, sliding, case, windows, generators, learned, others)
     device = next(model.parameters()).device
     image, label, other = case.image.to(device), case.label.to(device), None
-    if reference is not None:
-        images, shape = reference.image[None].to(device), image.shape[1:]
+    if needs.reference is not None:
+        images, shape = needs.reference.image[None].to(device), image.shape[1:]
         other = F.interpolate(images, size=shape, mode="trilinear", align_corners=True)[0]
     adversarial, moved = image.clone(), label.clone()
     forwards, backwards, measured = 0, 0, dict[str, float]()
@@ -124,15 +135,16 @@ def attack_case(
         gradients.append(result.gradients)
         for name, value in attack.measured(_cut(image, batch), result.state).items():
             measured[name] = max(value, measured.get(name, value))  # of smallest changes, that of the hardest window
-    facts = AttackFacts(
+    shown = moved if attack.moves_labels else None
+    return _finish(
+        case,
+        AttackedVolume(adversarial=adversarial, losses=tuple(losses), label=shown),
+        measured,
         num_windows=len(windows),
         num_forwards=model.passes * forwards,
         num_backwards=model.passes * backwards,
         caution=caution_of(model.name, gradients, learned),
-        **_columns(measured),
     )
-    shown = moved.cpu() if attack.moves_labels else None
-    return AttackedVolume(adversarial=_movable(case, adversarial), facts=facts, losses=tuple(losses), label=shown)
 
 
 def _volume_attacked(
@@ -157,27 +169,26 @@ def _volume_attacked(
         surrogates=surrogates,
     )
     made = assemble(result.adversarial, windows) if is_joint else result.adversarial
-    facts = AttackFacts(
+    moved = result.labels[0] if attack.moves_labels else None
+    return _finish(
+        case,
+        AttackedVolume(adversarial=made[0], losses=(result.losses.cpu(),), label=moved),
+        attack.measured(image, result.state),
         num_windows=len(sliding.windows(image)),
         num_forwards=sliding.num_forwards,
         num_backwards=sliding.num_backwards,
         caution=caution_of(sliding.model.name, [result.gradients], learned),
-        **_columns(attack.measured(image, result.state)),
     )
-    moved = result.labels[0].cpu() if attack.moves_labels else None
-    return AttackedVolume(adversarial=_movable(case, made[0]), facts=facts, losses=(result.losses.cpu(),), label=moved)
 
 
-def _movable(case: Case, adversarial: Tensor) -> Tensor:
-    """Returns an adversarial volume on the CPU, clean where the network's own pipeline fills voxels itself."""
-    made = adversarial.cpu()
-    fixed = case.prepared.fixed if case.prepared else None
-    return made if fixed is None else torch.where(fixed, case.image, made)
-
-
-def _columns(measured: Mapping[str, float]) -> Mapping[str, float | None]:
-    """Returns all columns that a state may give; a smallest change that was not found is None."""
-    return {**NOT_MEASURED, **{name: value if math.isfinite(value) else None for name, value in measured.items()}}
+def _finish(case: Case, made: AttackedVolume, measured: Mapping[str, float], **facts: Any) -> AttackedVolume:
+    """Returns an attacked volume on the CPU with its facts; a smallest change that was not found is None."""
+    adversarial, fixed = made.adversarial.cpu(), case.prepared.fixed if case.prepared else None
+    # Voxels that the network's own pipeline fills are not an attack's to move.
+    adversarial = adversarial if fixed is None else torch.where(fixed, case.image, adversarial)
+    facts |= NOT_MEASURED | {name: value if math.isfinite(value) else None for name, value in measured.items()}
+    label = None if made.label is None else made.label.cpu()
+    return replace(made, adversarial=adversarial, label=label, facts=AttackFacts(**facts))
 
 
 def caution_of(name: str, gradients: Sequence[Tensor], learned: Tensor | None = None) -> str | None:

@@ -3,11 +3,13 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from freqbench.core.errors import StorageUnavailable
 from freqbench.core.types import CaseRef
-from freqbench.data import Dataset
+from freqbench.data import Dataset, ListedFolder
 from freqbench.engine.witness import verdict
 from freqbench.job import fit
 from freqbench.job.cells import Cell, Unit
@@ -75,7 +77,7 @@ class Critic:
     def of_files(self) -> Iterator[str]:
         """Yields one line per problem with the intensities of the first remaining cases."""
         for dataset, ref, space in first_cases(self._plan.units):
-            for line in dataset.faults(ref, space):
+            for line in dataset.faults(ref, space) if isinstance(dataset, ListedFolder) else ():
                 self._lines.append(line)
                 yield line
 

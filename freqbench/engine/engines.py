@@ -111,8 +111,8 @@ def hangs_told(worker: Worker, unit: Unit, tell: Callable[[str], None]) -> Abstr
                 tell(
                     f"waiting for {unit.name} of {unit.cell.dataset.name} (cell {unit.cell.cell_id}), begun "
                     f"{now - began:.0f} s ago: no network has made a pass for {now - passed:.0f} s: it loads, scores "
-                    "or hangs. Ctrl-C ends the run; with --engine ray and case_timeout: SECONDS in the job, a unit "
-                    "that hangs is given up"
+                    "or hangs. Ctrl-C ends the run; with --engine ray and case_timeout: SECONDS in the job, an "
+                    "attack that hangs is given up"
                 )
 
     return alongside(watch, "hangs")

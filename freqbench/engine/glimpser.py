@@ -24,70 +24,64 @@ Row = Mapping[str, Any]
 logger = logging.getLogger(__name__)
 
 
-class Glimpser:
-    """Keeps a slice whenever a case loses more DSC than every earlier case of its cell; one per worker."""
+def look(
+    worst: dict[str, float],
+    unit: Unit,
+    case: Case,
+    adversarial: Tensor,
+    predictions: Sequence[tuple[Tensor, Tensor]],
+    records: Sequence[Row],
+) -> Glimpse | None:
+    """Returns the glimpse of a scored unit.
 
-    def __init__(self) -> None:
-        self._worst: dict[str, float] = {}
+    It is None if the source is not among the targets, the dataset must not be shared, the foreground DSC is
+    unknown, an earlier case lost more, or this fails, which is logged.
 
-    def look(
-        self,
-        unit: Unit,
-        case: Case,
-        adversarial: Tensor,
-        predictions: Sequence[tuple[Tensor, Tensor]],
-        records: Sequence[Row],
-    ) -> Glimpse | None:
-        """Returns the glimpse of a scored unit.
+    Args:
+        worst: points of DSC that each cell's worst case so far lost, by the cell's id; this case's are noted.
+        adversarial: the attacked volume, `[C, H, W, D]` in [0, 1].
+        predictions: for each target, the label maps `[H, W, D]` of the clean and of the attacked volume.
+        records: for each target, its row of RECORDS.
+    """
+    cell = unit.cell
+    ids = [target.model_id for target in unit.targets]
+    if cell.source.model_id not in ids or not cell.dataset.may_be_shared:
+        return None
+    drops, source = [*map(_drop, records)], ids.index(cell.source.model_id)
+    drop = drops[source]
+    if not drop >= worst.get(cell.cell_id, -math.inf):  # an equal drop may be the same case, retried
+        return None
+    worst[cell.cell_id] = drop
+    try:
+        row, (before, after) = records[source], predictions[source]
+        label, score = ("label", "DSC") if cell.dataset.reference == "label" else ("clean prediction", "agreement")
 
-        It is None if the source is not among the targets, the dataset must not be shared, the foreground DSC is
-        unknown, an earlier case lost more, or this fails, which is logged.
+        def caption(name: str, dsc: float) -> str:
+            return f"{name}, {score} {100 * dsc:.1f}"
 
-        Args:
-            adversarial: the attacked volume, `[C, H, W, D]` in [0, 1].
-            predictions: for each target, the label maps `[H, W, D]` of the clean and of the attacked volume.
-            records: for each target, its row of RECORDS.
-        """
-        cell = unit.cell
-        source = next(
-            (place for place, target in enumerate(unit.targets) if target.model_id == cell.source.model_id), None
-        )
-        if source is None or not cell.dataset.may_be_shared:
-            return None
-        drop = _drop(records[source])
-        if not drop >= self._worst.get(cell.cell_id, -math.inf):  # an equal drop may be the same case, retried
-            return None
-        self._worst[cell.cell_id] = drop
-        try:
-            row, (before, after) = records[source], predictions[source]
-            label, score = ("label", "DSC") if cell.dataset.reference == "label" else ("clean prediction", "agreement")
-
-            def caption(name: str, dsc: float) -> str:
-                return f"{name}, {score} {100 * dsc:.1f}"
-
-            show = cell.dataset.classes.shown
-            maps: list[tuple[str, Literal[0, 1], Tensor]] = [(label, 0, without_ignored(show(case.label))[0])]
-            maps.append((caption(f"{row['target_model']}, clean", row["dsc_foreground_clean"]), 0, show(before)))
-            maps.append((caption(row["target_model"], row["dsc_foreground"]), 1, show(after)))
-            others = [
-                (_drop(row), place)
-                for place, row in enumerate(records)
-                if place != source and predictions[place][1].shape == after.shape and not math.isnan(_drop(row))
-            ]
-            if others:
-                _, most = max(others)
-                name, dsc = records[most]["target_model"], records[most]["dsc_foreground"]
-                maps.append((caption(name, dsc), 1, show(predictions[most][1])))
-            index = slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy())
-            shown = axial_slice(case, adversarial, index, maps, cell.dataset.classes.of_labels)
-            ids = {target.name: target.model_id for target in unit.targets}
-            kept = KeptSlice.model_construct(**dict(shown), models=ids)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:
-            logger.warning("%s: no glimpse of it could be drawn", unit.name, exc_info=True)
-            return None
-        return Glimpse(cell_id=cell.cell_id, case_key=cell.dataset.case_key(unit.ref), drop=drop, shown=kept)
+        show = cell.dataset.classes.shown
+        maps: list[tuple[str, Literal[0, 1], Tensor]] = [(label, 0, without_ignored(show(case.label))[0])]
+        maps.append((caption(f"{row['target_model']}, clean", row["dsc_foreground_clean"]), 0, show(before)))
+        maps.append((caption(row["target_model"], row["dsc_foreground"]), 1, show(after)))
+        others = [
+            (drop, place)
+            for place, drop in enumerate(drops)
+            if place != source and predictions[place][1].shape == after.shape and not math.isnan(drop)
+        ]
+        if others:
+            _, most = max(others)
+            name, dsc = records[most]["target_model"], records[most]["dsc_foreground"]
+            maps.append((caption(name, dsc), 1, show(predictions[most][1])))
+        index = slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy())
+        shown = axial_slice(case, adversarial, index, maps, cell.dataset.classes.of_labels)
+        names = {target.name: target.model_id for target in unit.targets}
+        kept = KeptSlice.model_construct(**dict(shown), models=names)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        logger.warning("%s: no glimpse of it could be drawn", unit.name, exc_info=True)
+        return None
+    return Glimpse(cell_id=cell.cell_id, case_key=cell.dataset.case_key(unit.ref), drop=drop, shown=kept)
 
 
 def slice_of_loss(label: Pixels, before: Pixels, after: Pixels) -> int:
@@ -112,12 +106,9 @@ def axial_slice(
         regions: as in Slice.
     """
     channel = int((adversarial[..., index] - case.image[..., index]).abs().sum(dim=(1, 2)).argmax())
-
-    def axial_plane(volume: Tensor) -> Pixels:
-        return plane(volume.numpy(), AXIAL, index)
-
-    clean, attacked = (axial_plane(volume[channel]) for volume in (case.image, adversarial))
-    full = span([attacked - clean])
+    both: list[Pixels] = [plane(volume[channel].numpy(), AXIAL, index) for volume in (case.image, adversarial)]
+    clean, attacked = both
+    full = span(attacked - clean)
     steps = NO_CHANGE + STEPS * ((attacked - clean) / full).clip(-1, 1)
     height, width = (max(1, round(side * min(1, SIDE / max(clean.shape)))) for side in clean.shape)
 
@@ -125,7 +116,8 @@ def axial_slice(
         return np.asarray(Image.fromarray(pixels.round().astype(np.uint8)).resize((width, height), how))
 
     planes = [resize(255 * volume.clip(0, 1), Resampling.BICUBIC) for volume in (clean, attacked)]
-    planes += [resize(each, Resampling.NEAREST) for each in (steps, *(axial_plane(labels) for _, _, labels in maps))]
+    labels = (plane(each.numpy(), AXIAL, index) for _, _, each in maps)
+    planes += [resize(each, Resampling.NEAREST) for each in (steps, *labels)]
     return Slice(
         captions=["clean", "adversarial", f"change, ±{255 * full:.3g}/255", *(caption for caption, _, _ in maps)],
         below=[below for _, below, _ in maps],

@@ -1,8 +1,9 @@
 """Fits as many windows as possible into a device's memory, and fewer if it runs out after all."""
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -15,10 +16,13 @@ from freqbench.attacks import Attack
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case, triple
 from freqbench.data import Dataset
-from freqbench.engine import scoring
-from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction, attack_windows
-from freqbench.models.inference import Restore
-from freqbench.ops.file_grid import FileGrid
+from freqbench.engine import attacking, scoring
+from freqbench.engine.attacking import AttackedVolume, Needs
+from freqbench.job.cells import Cell
+from freqbench.models import SegmentationModel, VolumePrediction, attack_windows
+from freqbench.models.inference import LABELS, Wanted
+from freqbench.ops import compiled
+from freqbench.results.tolerances import COMPILED
 
 logger = logging.getLogger(__name__)
 
@@ -57,26 +61,19 @@ def fit_memory(action: Callable[[int], V], windows: int, hint: str = "", are_cou
 
 def segment(
     model: SegmentationModel,
-    image: Tensor,
     case: Case,
     windows: int,
-    with_confidence: bool,
-    seed: int = 0,
+    wanted: Wanted = LABELS,
     tolerances: Sequence[float] | None = None,
-    file_grid: FileGrid | Restore | None = None,
 ) -> tuple[VolumePrediction, int]:
-    """Returns a model's prediction of a case's volume `[C, H, W, D]`, and the number of windows at once that fit.
+    """Returns a model's prediction of a case's volume, and the number of windows at once that fit.
 
-    `seed` and `file_grid` as in `models.prediction`, `tolerances` as in `scoring.score_draw`.
+    Draws of `smoothing` are judged by the case's label, with `tolerances` as in `scoring.score_draw`.
     """
-    prepared, label, key = model.for_case(case), case.label[0].to(torch.uint8), case.ref.fingerprint
-
-    def predict(windows: int) -> VolumePrediction:
-        has_regions = not model.head.has_background
-        judge = partial(scoring.score_draw, label, spacing=case.spacing, tolerances=tolerances, has_regions=has_regions)
-        return models.prediction(prepared, image, windows, key, with_confidence, judge, seed, file_grid)
-
-    return fit_memory(predict, windows)
+    prepared, label, has_regions = model.for_case(case), case.label[0].to(torch.uint8), not model.head.has_background
+    judge = partial(scoring.score_draw, label, spacing=case.spacing, tolerances=tolerances, has_regions=has_regions)
+    judged, key = replace(wanted, judge=judge), case.ref.fingerprint
+    return fit_memory(lambda windows: models.prediction(prepared, case.image, windows, key, judged), windows)
 
 
 def reference_case(case: Case, dataset: Dataset, model: SegmentationModel) -> Case:
@@ -87,17 +84,63 @@ def reference_case(case: Case, dataset: Dataset, model: SegmentationModel) -> Ca
     if dataset.reference == "label":
         return case
     shown = model.drop_defence() if model.clamps_last else model
-    prediction, _ = segment(shown, case.image, case, INFERENCE_WINDOWS, with_confidence=False)
+    prediction, _ = segment(shown, case, INFERENCE_WINDOWS)
     return replace(case, label=prediction.labels[None])
-
-
-def hint_for(attack: Attack) -> str:
-    """Returns advice for memory too small for one window: an attack on a whole volume also keeps its logits."""
-    return "set scope: window (its volumes will differ)" if attack.follows_prediction else ""
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+
+
+def attack_within(
+    cell: Cell,
+    model: SegmentationModel,
+    case: Case,
+    needs: Needs,
+    windows: int | None,
+    share: float,
+    advance: Callable[[int], None],
+) -> tuple[AttackedVolume, int, float]:
+    """Attacks a case as its cell says, with `windows` at once if the cell couples none (None: as many as will fit).
+
+    Returns the number that fitted and the seconds too. `share` as in `fitting_windows`; `advance` is called with 0 as
+    the attack begins, then with the number of passes so far. Raises a UserError if memory does not hold one window, or
+    the windows that the cell couples.
+    """
+    kept = windows_in_graph(cell, next(model.parameters()).device, share)
+    # An attack on the prediction of a volume has a shape of its own, which functions would be compiled for.
+    steps = 0 if cell.attack.follows_prediction else cell.attack.passes[0]
+    logits = steps * cell.source.num_outputs * case.label.numel()
+
+    def attack(windows: int) -> AttackedVolume:
+        with passes_told((model, *needs.surrogates), advance), compiled.compiling(logits, COMPILED):
+            return attacking.attack_case(cell.attack, model, case, cell.seed, windows, needs, kept)
+
+    wanted = cell.window_batch or windows or fitting_windows(cell.attack, model, case, share, needs.surrogates)
+    started = time.perf_counter()
+    advance(0)
+    # An attack on a whole volume also keeps its logits.
+    hint = "set scope: window (its volumes will differ)" if cell.attack.follows_prediction else ""
+    attacked, fitted = fit_memory(attack, wanted, hint, are_coupled=cell.window_batch is not None)
+    return attacked, fitted, time.perf_counter() - started
+
+
+@contextmanager
+def passes_told(networks: Sequence[SegmentationModel], advance: Callable[[int], None]) -> Iterator[None]:
+    """Counts the passes of models inside and reports them: one per window, two if a gradient is requested."""
+    made = 0  # when they are queued, without waiting for the device
+
+    def count(model: SegmentationModel, shown: tuple[Tensor, ...], logits: Tensor) -> None:
+        nonlocal made
+        made += len(logits) * model.passes * (2 if logits.requires_grad else 1)
+        advance(made)
+
+    hooks = [model.register_forward_hook(count) for model in networks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def fitting_windows(
@@ -124,16 +167,18 @@ def fitting_windows(
     return windows_within(available, taken)
 
 
-def windows_in_graph(specs: Sequence[ModelSpec], device: torch.device, share: float) -> int:
-    """Returns the number of windows whose graphs an attack on the prediction of a volume keeps.
+def windows_in_graph(cell: Cell, device: torch.device, share: float) -> int:
+    """Returns the number of windows whose graphs a cell's attack on the prediction of a volume keeps; 0 for others.
 
     A GPU gives half of its free memory to them, or GRAPH_BYTES if that is less.
     """
+    if not cell.attack.follows_prediction:
+        return 0
     if device.type != "cuda":
-        return models.windows_in_graph(specs)
+        return models.windows_in_graph(cell.models)
     reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
     available = available_bytes(*torch.cuda.mem_get_info(device), reserved, allocated, share)
-    return models.windows_in_graph(specs, max(available // 2, models.GRAPH_BYTES))
+    return models.windows_in_graph(cell.models, max(available // 2, models.GRAPH_BYTES))
 
 
 def available_bytes(free: int, total: int, reserved: int, allocated: int, share: float) -> int:

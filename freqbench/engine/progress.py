@@ -164,8 +164,21 @@ class TimeLeft:
         done = self._done_seconds(now, factors)
         work = sum(seconds * factors[kind] for kind, seconds in done.items())
         left = sum((self._ahead[kind] + self._ended[kind] - done[kind]) * factors[kind] for kind in factors)
-        alone = max((self._rest(key, now, factors) for key in self.at_work), default=0.0)  # by one worker
-        pace = self._pace(now, done, factors)
+        alone = 0.0  # seconds that a unit at work still takes by its one worker
+        for key in self.at_work:
+            made, whole = self._unit_seconds(key, now, factors), self._estimates(key)
+            alone = max(alone, sum((whole[kind] - made[kind]) * factors[kind] for kind in whole))
+        pace: float = self._workers  # seconds of work that are done in one second
+        if self._times:
+            if now - self._times[-1][0] >= 1:
+                self._times.append((now, done))
+            while len(self._times) > 2 and now - self._times[1][0] >= PACE_S:
+                self._times.popleft()
+            then, before = self._times[0]
+            since = sum((seconds - before.get(kind, 0.0)) * factors[kind] for kind, seconds in done.items())
+            if since > 0 and now > then:
+                settled = min(1.0, (now - then) / SETTLED_S)
+                pace = settled * since / (now - then) + (1 - settled) * self._workers
         return max(alone * self._workers, left) / pace, work / (work + left) if work + left else 1.0
 
     def _estimates(self, key: Place) -> dict[str, float]:
@@ -205,26 +218,6 @@ class TimeLeft:
             beyond -= (made[kind] - part * seconds) * factors[kind]
             part = 0.0  # of scoring nothing is told
         return made
-
-    def _rest(self, key: Place, now: float, factors: Mapping[str, float]) -> float:
-        """Returns the seconds that a unit at work still takes."""
-        made = self._unit_seconds(key, now, factors)
-        return sum((seconds - made[kind]) * factors[kind] for kind, seconds in self._estimates(key).items())
-
-    def _pace(self, now: float, done: Mapping[str, float], factors: Mapping[str, float]) -> float:
-        """Returns the seconds of work that are done in one second."""
-        if not self._times:
-            return self._workers
-        if now - self._times[-1][0] >= 1:
-            self._times.append((now, done))
-        while len(self._times) > 2 and now - self._times[1][0] >= PACE_S:
-            self._times.popleft()
-        then, before = self._times[0]
-        work = sum((seconds - before.get(kind, 0.0)) * factors[kind] for kind, seconds in done.items())
-        if work <= 0 or now <= then:
-            return self._workers
-        settled = min(1.0, (now - then) / SETTLED_S)
-        return settled * work / (now - then) + (1 - settled) * self._workers
 
 
 class RunProgress:
@@ -320,7 +313,7 @@ class RunProgress:
             line = f"{stored} of {self._total} records stored{failed}, {now - self._started:.0f} s"
             line += f", about {rest} s left"
             if within:
-                what = within[0].unit.name if len(within) == 1 else amount(len(within), "unit")
+                what = within[0].unit.name if len(within) == 1 else amount(len(within), "attack")
                 line += f", {what} at {_percent(made, sum(work.unit.passes for work in within))}"
             self._console.print(line, highlight=False, soft_wrap=True)
 

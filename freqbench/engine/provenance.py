@@ -47,7 +47,7 @@ def collect(grid: Grid) -> dict[str, Any]:
                 "name": model.name,
                 "checkpoint": model.checkpoint,
                 "sha256": model.checkpoint_sha256,
-                "migration": model.migration,
+                "migration": model.reading.get("migration"),
                 "training": model.training,
             }
             for model_id, model in models.items()

@@ -1,12 +1,10 @@
 """Retries after failures: a unit whose worker died, storage that does not answer, a store that refuses rows."""
 
 import errno
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from freqbench.core.errors import StorageUnavailable, UserError
 from freqbench.job.cells import Unit
@@ -18,9 +16,6 @@ WAITS_S = (5.0, 15.0, 40.0, 60.0)
 PATIENCE_S, AGAIN_S = 600.0, 5.0
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
-logger = logging.getLogger(__name__)
-
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -43,23 +38,9 @@ class StoreRefuses(UserError):  # noqa: N818 (a kind of refusal, as its readers 
     """Raised if the store takes no files: ends the run, because no unit is at fault and a failed row would be false."""
 
 
-def waiting_for_storage(run: Callable[P, T]) -> Callable[P, T]:
-    """Wraps a function so that it is retried after each of `WAITS_S` while storage is unavailable or a disk is full;
-    then it raises."""
-
-    @wraps(run)
-    def patient(*args: P.args, **kwargs: P.kwargs) -> T:
-        for seconds in WAITS_S:
-            try:
-                return run(*args, **kwargs)
-            except OSError as error:
-                if not isinstance(error, StorageUnavailable) and error.errno not in FULL:
-                    raise
-                logger.warning("%s: tried again in %g s", error, seconds)
-                time.sleep(seconds)
-        return run(*args, **kwargs)
-
-    return patient
+def is_away(error: BaseException) -> bool:
+    """True if storage is unavailable or a disk is full: what failed is tried again after each of `WAITS_S`."""
+    return isinstance(error, StorageUnavailable) or (isinstance(error, OSError) and error.errno in FULL)
 
 
 class Patience:

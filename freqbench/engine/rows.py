@@ -66,11 +66,6 @@ class Outcome:
             classes[i] = [_fold_added({**row, **values}, _CLASS_RECORD) for row, values in pairs]
         return replace(self, records=tuple(records), class_records=tuple(classes))
 
-    def add_lost(self, outcomes: Sequence["Outcome"]) -> "Outcome":
-        """Returns a copy with the records of failed outcomes at the end."""
-        lost = tuple(record for outcome in outcomes for record in outcome.records)
-        return replace(self, records=self.records + lost, class_records=(*self.class_records, *([] for _ in lost)))
-
     def measured_values(self) -> Row:
         """Returns the columns that were measured in this execution."""
         return {column.name: self.records[0][column.name] for column in RECORDS if column.mark == "measured"}
@@ -121,15 +116,16 @@ def scored_outcome(
         "null_reasons": json.dumps(dict(volume.reasons), sort_keys=True) if volume.reasons else None,
         "eps_native": native_budget(unit.cell.attack, case) if case else None,
     }
+    added = [type(load(name_of(text))) for text in metrics if "@" in text]
     records, class_records = [], []
     for target, parts, columns in zip(unit.targets, predictions, own, strict=True):
         record = {**_empty_record(unit, target), **shared, **columns}
-        cautions = (
-            shared.get("caution"),
-            columns.get("caution"),
-            target.caution,
-            _lack(unit.cell, target, metrics),
-        )
+        # Why the row stands for this run alone, if no identity covers all that it depends on.
+        codes = *unit.cell.codes, *target.codes, *map(identify, added)
+        lacking = [key.why for key in (unit.cell.cell_id, target.model_id) if isinstance(key, OfProcess)]
+        lacking += [f"its code reads {code.opened}, which no identity covers" for code in codes if code.opened]
+        untold = f"{UNTOLD}: {lacking[0]}" if lacking else None
+        cautions = shared.get("caution"), columns.get("caution"), target.caution, untold
         record["caution"] = CAUTIONS.join(filter(None, cautions)) or None
         classes = [
             {column.name: None for column in CLASS_RECORDS}
@@ -143,15 +139,6 @@ def scored_outcome(
         records.append(_fold_added(record, _RECORD))
         class_records.append([_fold_added(row, _CLASS_RECORD) for row in classes])
     return Outcome(records=tuple(records), class_records=tuple(class_records))
-
-
-def _lack(cell: Cell, target: ModelSpec, metrics: Sequence[str]) -> str | None:
-    """Returns why a row stands for this run alone; None if identities cover all that it depends on."""
-    keys, added = (cell.cell_id, target.model_id), [type(load(name_of(text))) for text in metrics if "@" in text]
-    codes = *cell.codes, *target.codes, *map(identify, added)
-    reasons = [key.why for key in keys if isinstance(key, OfProcess)]
-    reasons += [f"its code reads {code.opened}, which no identity covers" for code in codes if code.opened]
-    return f"{UNTOLD}: {reasons[0]}" if reasons else None
 
 
 def _fold_added(row: Row, columns: frozenset[str]) -> Row:

@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,13 +20,14 @@ from freqbench.core.errors import MisfitError, UserError
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.machine import TOOLCHAINS, releases
+from freqbench.core.terminal import amount
 from freqbench.data import cache
 from freqbench.engine import engines, provenance, saved_volumes, scoring
 from freqbench.engine.critic import FIT_COLUMNS, Critic
 from freqbench.engine.engines import Engine as Engine
 from freqbench.engine.learning import LEARNED
 from freqbench.engine.progress import RunProgress
-from freqbench.engine.retry import Patience, waiting_for_storage
+from freqbench.engine.retry import Patience
 from freqbench.engine.rows import Outcome
 from freqbench.engine.witness import PROOF
 from freqbench.engine.worker import WorkerSpec
@@ -58,21 +59,11 @@ class Summary:
     interrupted: bool
 
 
-@steady()
-def execute(
-    grid: Grid,
-    out: str,
-    console: Console,
-    engine: Engine = "auto",
-    address: str | None = None,
-    shard: Shard | None = None,
-    force: bool = False,
-    fresh: bool = False,
-    is_judged: bool = True,
-) -> Summary:
-    """Runs the remaining units of a grid into the result store at `out`, a folder or URI.
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options of a run of the remaining units of a grid.
 
-    Args:
+    Attributes:
         engine: `ray`, `serial`, or `auto`: Ray if it is installed and more than one worker pays off.
         address: address of a Ray cluster; None: the one in RAY_ADDRESS, else a Ray started by this process.
         shard: part of the grid for this run; None: all of it. The store's job is that of the whole grid.
@@ -80,6 +71,22 @@ def execute(
         fresh: run all units, and let workers read nothing that earlier runs kept.
         is_judged: judge networks by their clean predictions of all cases before the first attack; False for volumes
             that belong to a store where this was done.
+    """
+
+    engine: Engine = "auto"
+    address: str | None = None
+    shard: Shard | None = None
+    force: bool = False
+    fresh: bool = False
+    is_judged: bool = True
+
+
+USUAL = RunOptions()
+
+
+@steady()
+def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL) -> Summary:
+    """Runs the remaining units of a grid into the result store at `out`, a folder or URI.
 
     Raises:
         MisfitError: the clean predictions of a network show that it does not fit the data; nothing was attacked.
@@ -89,8 +96,9 @@ def execute(
     cache.require_usable()
     store, root = Store(out), volumes_root(grid, out)
     store.compact(above=COMPACT_ABOVE)
-    covered, part = store.covered(), grid.shard(shard or Shard())
-    done = {key: metrics.difference(grid.metrics) for key, metrics in covered.items()} if fresh else covered
+    covered, shard = store.covered(), options.shard or Shard()
+    part = grid.shard(shard)
+    done = {key: metrics.difference(grid.metrics) for key, metrics in covered.items()} if options.fresh else covered
     plan = make_plan(part, done, saved_volumes.find_saved(root) if root else None)
     added = Additions.read(store)
     proven = added.proven_in(grid)
@@ -99,7 +107,7 @@ def execute(
     num_others = len(covered.keys() - wanted)
     del covered, done, wanted
     store.write_job(content)
-    run = Recorder(store, plan, console, shard, is_judged=is_judged, proven=proven)
+    run = Recorder(store, plan, console, options.shard, is_judged=options.is_judged, proven=proven)
     for note in (*grid.notes, *plan.notes):
         run.tell(f"note: {note}")
     if num_others:
@@ -114,13 +122,19 @@ def execute(
 
     if not plan.units:
         return run.summary
-    with Lease(out, run.run_id, shard or Shard()).held(force, warn_of_loss):
-        for line in waiting_for_storage(lambda: [*run.critic.of_files()])():
+    with Lease(out, run.run_id, shard).held(options.force, warn_of_loss):
+        for line in run.critic.of_files():
             run.warn(line)
-        if fresh:
-            _remove_kept(store.root, {cell.cell_id for cell in part.cells})
+        if options.fresh:
+            ids = {cell.cell_id for cell in part.cells}
+            for folder in (storage.join(store.root, name) for name in (LEARNED, GLIMPSES)):
+                names.require_inside(store.root, folder)
+                for name in storage.list_files(folder, ""):
+                    if name[:16] in ids:
+                        storage.remove(storage.join(folder, name))
         with run.record_rows(root) as spec:
-            engines.run_plan(run.plan_clean(), engine, address, replace(spec, fresh=fresh), run, run.seconds)
+            spec = replace(spec, fresh=options.fresh)
+            engines.run_plan(run.plan_clean(), options.engine, options.address, spec, run, run.seconds)
     # Again, because the list of runs has grown, and with the networks that are proven by now.
     store.write_job(Additions.read(store).add_proven(grid, run.clean).extend(_content(grid, run.clean)))
     store.write_classes()
@@ -132,15 +146,6 @@ def _content(grid: Grid, clean: Mapping[tuple[str, str], str]) -> dict[str, Any]
     """Returns a job for the store, with the words on clean numbers that are known by now."""
     index = replace(grid, clean={**grid.clean, **clean}).index()
     return {"spec": grid.job.model_dump(mode="json"), "index": index}
-
-
-def _remove_kept(root: str, cell_ids: Collection[str]) -> None:
-    """Removes learned tensors and glimpses of cells from a store."""
-    for folder in (storage.join(root, name) for name in (LEARNED, GLIMPSES)):
-        names.require_inside(root, folder)
-        for name in storage.list_files(folder, ""):
-            if name[:16] in cell_ids:
-                storage.remove(storage.join(folder, name))
 
 
 @steady()
@@ -157,9 +162,9 @@ def rescore(grid: Grid, out: str, console: Console, added: "Additions | None" = 
     saved = tuple(unit for unit in plan.units if is_saved(unit.cell, unit.ref))
     if plan.units and not saved:
         raise UserError(f"{root}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
-    if len(saved) < len(plan.units):
-        console.print(f"{len(plan.units) - len(saved)} units have no saved volume and are left out", highlight=False)
-    plan = replace(plan, units=saved)
+    whole, plan = plan, replace(plan, units=saved)
+    if lacking := whole.num_todo - plan.num_todo:
+        console.print(f"{amount(lacking, 'record')} of volumes that were not saved: left out", highlight=False)
     run = Recorder(store, plan, console, attacks=False)
     if saved:
         with run.record_rows(root, reuse=True) as spec:
@@ -239,7 +244,13 @@ class Recorder:
                 finally:
                     if line := self.critic.of_gradients():
                         self.warn(f"{line} (freqbench audit {self._store.root} --run)")
-                    self._store_all()
+                    self._commit(self._writer.flush)
+                    if waiting := self._writer.num_waiting:
+                        waits = f"{waiting} records wait for room or an answer: Ctrl-C gives them up"
+                        self.tell(f"{self._store.root}: {waits}")
+                    while self._writer.num_waiting:
+                        time.sleep(COMMIT_EVERY_S)
+                        self._commit(self._writer.flush)
             self._status = "done"
         except KeyboardInterrupt:
             self._status = "interrupted"
@@ -392,14 +403,6 @@ class Recorder:
         if lost > self._lost:
             self._lost = lost
             self.warn(self._loss)
-
-    def _store_all(self) -> None:
-        self._commit(self._writer.flush)
-        if waiting := self._writer.num_waiting:
-            self.tell(f"{self._store.root}: {waiting} records wait for room or an answer: Ctrl-C gives them up")
-        while self._writer.num_waiting:
-            time.sleep(COMMIT_EVERY_S)
-            self._commit(self._writer.flush)
 
     def _record(self, status: str) -> None:
         self._recorded = time.monotonic()

@@ -37,6 +37,7 @@ class Schedule:
         for unit in units:
             source, case = _place(unit)
             waiting.setdefault(source, {}).setdefault(case, []).append((_work(unit), unit))
+        # Sorted, so that every engine, and a run that goes on, takes units in one order.
         self._waiting: dict[str, dict[tuple[str, str], deque[tuple[int, Unit]]]] = {
             source: {case: deque(sorted(cases[case], key=lambda pair: -pair[0])) for case in sorted(cases)}
             for source, cases in sorted(waiting.items())
@@ -65,6 +66,7 @@ class Schedule:
             return None
         source, case = place
         waiting = self._waiting[source][case]
+        # The very first is the shortest, at the end: its rows soon show whether model and data are right.
         work, unit = waiting.pop() if self._is_first else waiting.popleft()
         self._at[worker] = place
         if unit.is_clean:
@@ -107,6 +109,7 @@ class Schedule:
         others = [place for other, place in self._at.items() if other != worker]
         if source not in self._waiting:
             workers = Counter(source for source, _ in others)
+            # With the asking worker counted in, the model that would end last.
             source = max(self._waiting, key=lambda source: self._work[source] / (1 + workers[source]))
         cases = self._waiting[source]
         if self._at.get(worker) != (source, case) or case not in cases:

@@ -156,15 +156,15 @@ def score_clean(
     """Scores a clean volume's prediction, the same for every attack on it; on the grid of `file` if there is one."""
     scored, truth = prediction.scored, file or case
     maps = label_maps(scored.labels, truth, dataset)
-    scores = score_prediction(maps, metrics, scored.confidence)
     certificate = PredictionScores(record=score_certificate(prediction, maps.label, len(maps.classes)), classes=())
+    *scores, certified = map(clean_columns, (*score_prediction(maps, metrics, scored.confidence), certificate))
     return CleanScores(
         pred=prediction.labels,
         label=case.label,
         judged=maps.pred,
         truth=truth,
-        scores=tuple(map(clean_columns, scores)),
-        certified=clean_columns(certificate).record,
+        scores=tuple(scores),
+        certified=certified.record,
     )
 
 
@@ -325,11 +325,8 @@ def score_certificate(prediction: VolumePrediction, label: Tensor, num_classes: 
 
 def clean_columns(scores: PredictionScores) -> PredictionScores:
     """Returns the scores of the clean volume's prediction as the `_clean` columns of the tables."""
-
-    def add_suffix(values: Mapping[str, Any]) -> dict[str, Any]:
-        kept = (
-            name for name in values if f"{name}_clean" in _COLUMNS or name not in _COLUMNS
-        )  # not: of other packages
-        return {f"{name}_clean": values[name] for name in kept}
-
-    return PredictionScores(record=add_suffix(scores.record), classes=tuple(map(add_suffix, scores.classes)))
+    names = {*scores.record, *(name for row in scores.classes for name in row)}  # of other packages' metrics too
+    clean = {name: f"{name}_clean" for name in names if f"{name}_clean" in _COLUMNS or name not in _COLUMNS}
+    rows: list[Mapping[str, Any]] = [scores.record, *scores.classes]
+    record, *classes = ({clean[name]: row[name] for name in row if name in clean} for row in rows)
+    return PredictionScores(record=record, classes=tuple(classes))

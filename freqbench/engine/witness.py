@@ -5,23 +5,21 @@ No label of the data is read: the network's own output alone is matched.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from freqbench.core.errors import DataError
 from freqbench.core.terminal import amount
-from freqbench.core.types import Case, CaseRef, FileLabel, NativeCase, triple
+from freqbench.core.types import CaseRef, FileLabel, NativeCase, triple
 from freqbench.data import Dataset
 from freqbench.data.loaders.folder import ListedFolder
 from freqbench.data.preprocess import prepare, way_to_file
 from freqbench.data.witnesses import Values, read
 from freqbench.engine import memory
 from freqbench.metrics.agreement import PROVEN, Pattern, agreement, pattern
-from freqbench.models import ModelSpec, SegmentationModel
+from freqbench.models import ModelSpec, SegmentationModel, Wanted
 from freqbench.ops.regions import codes_of
 from freqbench.pipelines import Pipeline
 
@@ -66,15 +64,10 @@ def readings(path: str, native: NativeCase, dataset: Dataset, spec: ModelSpec) -
     or another number of classes tell, those of the network's outputs. A file of several channels has one an output.
     Raises DataError for another grid, or numbers that are neither.
     """
-    values = read(path, native)
-    if values.ndim == 4:
-        return [_outputs(path, values, dataset, spec)]
-    return [(labels, None) for labels in _numbers(path, values, dataset, spec)]
-
-
-def _numbers(path: str, numbers: Values, dataset: Dataset, spec: ModelSpec) -> Iterator[Labels]:
-    values = np.unique(numbers).tolist()
-    tables = []
+    numbers = read(path, native)
+    if numbers.ndim == 4:
+        return [_outputs(path, numbers, dataset, spec)]
+    values, tables = np.unique(numbers).tolist(), []
     if isinstance(dataset, ListedFolder) and dataset.reference == "label":
         tables.append(dict(dataset.reading.of_value))
     else:
@@ -90,11 +83,11 @@ def _numbers(path: str, numbers: Values, dataset: Dataset, spec: ModelSpec) -> I
             f"{path}: expected a label map of the classes of {dataset.name}, got the number {known[0]}: give "
             "the network's own label maps, with the numbers of the data set's files"
         )
-    for table in fitting:
-        made = np.zeros(numbers.shape, np.uint8)
+    made = [np.zeros(numbers.shape, np.uint8) for _ in fitting]
+    for table, labels in zip(fitting, made, strict=True):
         for value in values:
-            made[numbers == value] = table.get(value, 0)
-        yield made
+            labels[numbers == value] = table.get(value, 0)
+    return [(labels, None) for labels in made]
 
 
 def _outputs(path: str, values: Values, dataset: Dataset, spec: ModelSpec) -> tuple[Labels, Ties]:
@@ -123,21 +116,16 @@ def predictions(
     case = replace(case, label=torch.zeros_like(case.label)) if dataset.reference == "prediction" else case
     file = FileLabel(label=native.label, affine=native.affine, spacing=native.spacing)
     grid = way_to_file(file, case, space, model.takes_volumes)
-    segment = partial(memory.segment, model.drop_defence(), case.image, case, memory.INFERENCE_WINDOWS)
-    made, _ = segment(with_confidence=False, file_grid=grid)
+    made, _ = memory.segment(model.drop_defence(), case, memory.INFERENCE_WINDOWS, Wanted(file_grid=grid))
     yield INTERPOLATED, made.scored.labels.numpy()
     if not isinstance(space, Pipeline) or space.kind == "monai":
-        yield NEAREST, nearest_in_file(made.labels, case, file)
+        from scipy.ndimage import affine_transform
 
-
-def nearest_in_file(labels: Tensor, case: Case, file: FileLabel) -> Labels:
-    """Returns a label map `[H, W, D]` of a case's grid on its file's, by the nearest voxel; 0 outside."""
-    from scipy.ndimage import affine_transform
-
-    to_case = np.linalg.inv(case.affine) @ file.affine
-    shape = triple(file.label.shape[1:])
-    made: Labels = affine_transform(labels.numpy(), to_case[:3, :3], to_case[:3, 3], shape, np.uint8, order=0)
-    return made
+        to_case, shape = np.linalg.inv(case.affine) @ file.affine, triple(file.label.shape[1:])
+        yield (
+            NEAREST,
+            affine_transform(made.labels.numpy(), to_case[:3, :3], to_case[:3, 3], shape, np.uint8, order=0),
+        )
 
 
 def hold(model: SegmentationModel, spec: ModelSpec, dataset: Dataset, ref: CaseRef, path: str) -> Held:

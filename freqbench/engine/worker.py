@@ -10,7 +10,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,19 +24,17 @@ from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of
 from freqbench.core.types import Case, CaseRef, FileLabel, triple
 from freqbench.data import Dataset
 from freqbench.data.preprocess import Spaces, way_to_file
-from freqbench.engine import attacking, learning, memory, rows, scoring, witness
+from freqbench.engine import glimpser, learning, memory, retry, rows, scoring, witness
 from freqbench.engine import saved_volumes as volumes
-from freqbench.engine.attacking import AttackedVolume
-from freqbench.engine.glimpser import Glimpser
-from freqbench.engine.retry import Patience, StoreRefuses, waiting_for_storage
+from freqbench.engine.attacking import AttackedVolume, Needs
+from freqbench.engine.retry import Patience, StoreRefuses, is_away
 from freqbench.engine.rows import Masks, Outcome, reason_of
 from freqbench.engine.scoring import CleanScores, TargetScores
 from freqbench.job.cells import Cell, Unit
 from freqbench.metrics import Scores, added
-from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction
+from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction, Wanted
 from freqbench.ops import compiled
 from freqbench.pipelines import AnySpace
-from freqbench.results.tolerances import COMPILED
 
 HOW = ("precision", "compile")
 # Of one worker, whose device and memory stay.
@@ -79,8 +77,7 @@ class WorkerSpec:
     planner: str = field(default_factory=code.run_token)  # process whose plan it carries out
 
 
-@dataclass(frozen=True, kw_only=True)
-class _OnTarget:
+class _OnTarget(NamedTuple):
     """A unit's part for one target: scores, label maps `[H, W, D]` of the clean and the attacked volume, seconds."""
 
     target: ModelSpec
@@ -116,7 +113,7 @@ class Worker:
         self._files, self._splits = FILES.anew(), SPLITS.anew()
         self.networks: Mapping[str, SegmentationModel] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
-        self._glimpser = Glimpser()
+        self._worst: dict[str, float] = {}  # points of DSC that a cell's worst case lost
         self._load_seconds, self._is_prepared = 0.0, False
         self.advance: Callable[[int], None] = lambda passes: None
         self.passed = time.monotonic()  # time of the last pass of a network that it loaded
@@ -138,15 +135,21 @@ class Worker:
         """
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-        self._load_seconds, started, masks = 0.0, time.perf_counter(), None
-        before = core_seconds()
-        try:
-            with trusting(self.spec.trust_code), code.steady():
-                outcome, masks = self._run(unit, prefetch)
-        except (StoreRefuses, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # noqa: BLE001 (whatever code of others does, sys.exit too, the grid goes on)
-            outcome = rows.failure(unit, reason_of(error), self._measures(unit.cell))
+        self._load_seconds, started, before = 0.0, time.perf_counter(), core_seconds()
+        outcome, masks, waits = None, None, iter(retry.WAITS_S)
+        while outcome is None:
+            try:
+                with trusting(self.spec.trust_code), code.steady():
+                    outcome, masks = self._run(unit, prefetch)
+            except (StoreRefuses, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 (whatever code of others does, sys.exit too, the grid goes on)
+                # Storage that is away comes back, or is cleared, within minutes: the unit is not at fault.
+                if is_away(error) and (seconds := next(waits, None)) is not None:
+                    logger.warning("%s: the unit is retried in %g s", error, seconds)
+                    time.sleep(seconds)
+                else:
+                    outcome = rows.failure(unit, reason_of(error), self._measures(unit.cell))
         loaded, slower = self._load_seconds, 1.0 if self._device.type == "cuda" else slowdown(before)
         spent = time.perf_counter() - started - loaded
         return replace(
@@ -158,14 +161,11 @@ class Worker:
         with trusting(self.spec.trust_code):
             case = self._shown_case(cell, ref, cell.source)
             attacked, _ = self.attack(cell, case)
-            return self._volume_scores(case, attacked.adversarial, cell, metrics)
+            roi = cell.source.roi_of(ref, triple(case.image.shape[1:]))
+            return scoring.score_volume(case, attacked.adversarial, metrics, roi, self._device, self.spec.unavailable)
 
-    @waiting_for_storage
     def _run(self, unit: Unit, prefetch: Unit | None) -> tuple[Outcome, Masks | None]:
         cell, metrics = unit.cell, self.spec.metrics
-        for what, name in ((cell.attack, cell.attack.name), (cell.dataset, cell.dataset.name)):
-            if is_foreign(type(what)) and not is_installed(path_of(type(what))):
-                require_trust(name)
         self._require_planned(unit)
         if unit.is_clean:
             return self._predict_clean(unit, prefetch), None
@@ -178,14 +178,15 @@ class Worker:
             self._is_prepared = True
         attacked, attack_seconds = self.attack(cell, case)
         started = time.perf_counter()
-        volume = self._volume_scores(case, attacked.adversarial, cell, metrics)
+        roi = cell.source.roi_of(unit.ref, triple(case.image.shape[1:]))
+        volume = scoring.score_volume(case, attacked.adversarial, metrics, roi, self._device, self.spec.unavailable)
         volume_seconds = (time.perf_counter() - started) / len(unit.targets)  # measured once for the rows of all
         spaces = Spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
         scored, lost = list[_OnTarget](), list[Outcome]()
         for target in unit.targets:
             try:
                 scored.append(self._score_target(unit, target, case, attacked, spaces))
-            except (OSError, KeyboardInterrupt):  # of storage: the unit waits for it
+            except (OSError, KeyboardInterrupt):  # The unit waits for storage
                 raise
             except BaseException as failure:  # noqa: BLE001 (a model that fails costs no other model its score)
                 lost.append(rows.failure(replace(unit, targets=(target,)), reason_of(failure), self._measures(cell)))
@@ -200,10 +201,12 @@ class Worker:
             self._measures(cell, attack_seconds=attack_seconds) | attacked.facts.model_dump(),
         )
         label_maps = [each.label_maps for each in scored]
-        glimpse = self._glimpser.look(unit, case, attacked.adversarial, label_maps, outcome.records)
+        glimpse = glimpser.look(self._worst, unit, case, attacked.adversarial, label_maps, outcome.records)
         masks = Masks(pairs=tuple(each.scores.maps for each in scored), metrics=metrics)
-        apart = masks if scoring.shapes_of(metrics) else None
-        return replace(outcome.add_lost(lost), glimpse=glimpse), apart
+        records = tuple(record for each in (outcome, *lost) for record in each.records)
+        classes = (*outcome.class_records, *([] for _ in lost))
+        outcome = replace(outcome, records=records, class_records=classes, glimpse=glimpse)
+        return outcome, masks if scoring.shapes_of(metrics) else None
 
     def _predict_clean(self, unit: Unit, prefetch: Unit | None) -> Outcome:
         """Predicts the clean volume of a unit by each target, and keeps the predictions for attacks."""
@@ -213,31 +216,32 @@ class Worker:
                 case = self._shown_case(unit.cell, unit.ref, target)
                 if prefetch and target is unit.targets[0]:
                     self._load_early(prefetch)
-                clean = self._clean_prediction(self._model(target, unit.cell), target, unit.cell, case)
-                facts = scoring.fit_facts(clean, unit.cell.dataset)
+                model, dataset = self._model(target, unit.cell), unit.cell.dataset
+                facts = scoring.fit_facts(self._clean_prediction(model, target, unit.cell, case), dataset)
                 if own := unit.own.get(target.model_id):
-                    facts["held"] = witness.hold(
-                        self._model(target, unit.cell), target, unit.cell.dataset, unit.ref, own
-                    )
+                    facts["held"] = witness.hold(model, target, dataset, unit.ref, own)
                 made.append(rows.clean_facts(unit, target, **facts))
-            except (OSError, KeyboardInterrupt):  # of storage: the unit waits for it
+            except (OSError, KeyboardInterrupt):  # as for scores
                 raise
             except BaseException as failure:  # noqa: BLE001 (as for scores)
                 made += rows.failure(replace(unit, targets=(target,)), reason_of(failure), {}).clean
         return Outcome(records=(), class_records=(), clean=tuple(made))
 
     def _require_planned(self, unit: Unit) -> None:
-        """Refuses code of others that is not what the unit was planned with, as this process imports it first."""
+        """Refuses code of others that is not trusted, or not what the unit was planned with, before it runs."""
+        cell, data = unit.cell, type(unit.cell.dataset)
+        for what in (cell.attack, cell.dataset):
+            if is_foreign(type(what)) and not is_installed(path_of(type(what))):
+                require_trust(what.name)
         if self._checked is None:
             return
-        cell, data = unit.cell, type(unit.cell.dataset)
         found: list[tuple[object, str, Any, Callable[[], Any]]] = [
             (type(cell.attack), cell.attack.name, cell.attack_identity, lambda: replace(cell).attack_identity)
         ]
         found += [(data, cell.dataset.name, cell.recipe, cell.dataset.whole_recipe)] if is_foreign(data) else []
         found += [(text, text, text, partial(added.resolved, text)) for text in self.spec.metrics if "@" in text]
-        models = [each for model in (*cell.models, *unit.targets) for each in (model, *model.members)]
-        found += [(each.model_id, each.name, each.model_id, partial(_model_id, each)) for each in models]
+        for spec in (each for model in (*cell.models, *unit.targets) for each in (model, *model.members)):
+            found.append((spec.model_id, spec.name, spec.model_id, partial(lambda spec: replace(spec).model_id, spec)))
         for key, name, planned, here in found:
             if key not in self._checked and here() != planned:
                 raise UserError(f"{name}: its code is not what was planned with: plan anew")
@@ -256,7 +260,7 @@ class Worker:
         if error is None and cell.score_on == "file":
             error = spaces.file_error
         clean = self._clean_prediction(model, target, cell, seen)
-        prediction = self._predict(model, adversarial, seen, target, cell, cell.seed or 0)
+        prediction, _ = self._predict(model, replace(seen, image=adversarial), target, cell, cell.seed or 0)
         apart = scoring.shapes_of(self.spec.metrics)
         at_once = [metric for metric in self.spec.metrics if metric not in apart]
         scores = scoring.score_target(prediction, clean, attacked.relabel(seen), cell.dataset, at_once, error)
@@ -280,13 +284,10 @@ class Worker:
         finally:
             self._load_seconds += time.perf_counter() - started
 
-    def _volume_scores(self, case: Case, adversarial: Tensor, cell: Cell, metrics: Sequence[str]) -> Scores:
-        roi = cell.source.roi_of(case.ref, triple(case.image.shape[1:]))
-        return scoring.score_volume(case, adversarial, metrics, roi, self._device, self.spec.unavailable)
-
     def _case(self, dataset: Dataset, ref: CaseRef, space: AnySpace | None) -> Case:
+        key, own = dataset.case_key(ref), (space or dataset.space).identity()
         with self._time_loading():
-            return self._cases.get(partial(dataset.load, ref, space), **_case_facts(dataset, ref, space))
+            return self._cases.get(partial(dataset.load, ref, space), case=key, space=own)
 
     def _shown_case(self, cell: Cell, ref: CaseRef, spec: ModelSpec) -> Case:
         """Reads a case in a model's space; under `reference: prediction` its label is the model's clean prediction."""
@@ -302,7 +303,7 @@ class Worker:
             return  # running the unit will raise the refusal
         # A thread begins without trust, which a space's own transforms may need.
         submit = partial(self._loader.submit, copy_context().run, dataset.load, ref, space)
-        self._cases.begin(submit, **_case_facts(dataset, ref, space))
+        self._cases.begin(submit, case=dataset.case_key(ref), space=(space or dataset.space).identity())
 
     def attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
         """Attacks a case as its cell says, or reads the saved volume; also returns the seconds, None if unknown.
@@ -312,48 +313,30 @@ class Worker:
         if self.spec.reuse and self.spec.volumes:
             with self._time_loading():
                 return volumes.read(self.spec.volumes, cell, case.ref)
-        model, (reference, learned, surrogates) = self._model(cell.source, cell), self.needs(cell, case)
-        needs = reference, learned, surrogates, self._graphs(cell)
-
-        # An attack on the prediction of a volume has a shape of its own, which functions would be compiled for.
-        steps = 0 if cell.attack.follows_prediction else cell.attack.passes[0]
-        logits = steps * cell.source.num_outputs * case.label.numel()
-
-        def attack(windows: int) -> AttackedVolume:
-            with _passes_told((model, *surrogates), self.advance), compiled.compiling(logits, COMPILED):
-                return attacking.attack_case(cell.attack, model, case, cell.seed, windows, *needs)
-
-        # All that the memory of a step depends on: the model, and the attack without its budget.
+        model, needs, share = self._model(cell.source, cell), self.needs(cell, case), self.spec.gpu_share
+        # All that the memory of a step depends on is the model, and the attack without its budget.
         step = {name: fact for name, fact in cell.attack_identity.items() if name != cell.attack.budget_name}
-        asked, coupled = {"model": cell.source.model_id, "attack": step, **_how(cell)}, cell.window_batch
-        # Windows that the last such step took, before those asked for: it may have run out of memory at more.
-        wanted = coupled or self._batches.get(lambda: 0, **asked) or self.spec.window_batch
-        wanted = wanted or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share, surrogates)
-        started = time.perf_counter()
-        self.advance(0)
-        hint = memory.hint_for(cell.attack)
-        attacked, self.window_batch = memory.fit_memory(attack, wanted, hint, are_coupled=coupled is not None)
+        asked: dict[str, Any] = {"model": cell.source.model_id, "attack": step}
+        asked |= {"precision": cell.precision, "compile": cell.compile}
+        # Those that the last such step took come before those asked for, at which it may have run out of memory.
+        windows = self._batches.get(lambda: 0, **asked) or self.spec.window_batch
+        attacked, self.window_batch, seconds = memory.attack_within(
+            cell, model, case, needs, windows, share, self.advance
+        )
         self._batches.put(self.window_batch, **asked)
-        seconds = time.perf_counter() - started
         if self.spec.volumes and cell.saves:
             with self._time_loading():
                 self.keep(partial(volumes.save, self.spec.volumes, cell, case, attacked, seconds))
         return attacked, seconds
 
-    def _graphs(self, cell: Cell) -> int:
-        """Returns the number of windows whose graphs an attack on the prediction of a volume keeps."""
-        if not cell.attack.follows_prediction:
-            return 0
-        return memory.windows_in_graph(cell.models, self._device, self.spec.gpu_share)
-
-    def needs(self, cell: Cell, case: Case) -> tuple[Case | None, Tensor | None, Sequence[SegmentationModel]]:
-        """Makes the needs that the attack declares beside a case: another case, a learned tensor, surrogates."""
+    def needs(self, cell: Cell, case: Case) -> Needs:
+        """Makes the needs that the attack declares beside a case."""
         made = cell.attack.supplied(
             reference=partial(self._reference, cell, case.ref),
             learned=partial(self._learning, cell, case),
             surrogates=lambda: [self._model(spec, cell) for spec in cell.surrogates],
         )
-        return made.get("reference"), made.get("learned"), made.get("surrogates", ())
+        return Needs(**made)
 
     def _reference(self, cell: Cell, ref: CaseRef) -> Case:
         """Reads the reference case, the same for every cell of one seed."""
@@ -366,58 +349,57 @@ class Worker:
         """Returns the tensor learned from other cases, made once per cell, wherever its file is kept."""
 
         def make() -> Tensor:
-            model = self._model(cell.source, cell)
+            model, share = self._model(cell.source, cell), self.spec.gpu_share
             loads = [partial(self._shown_case, cell, ref, cell.source) for ref in cell.learns_from]
-            windows = self.spec.window_batch or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share)
-            with _passes_told((model,), lambda passes: self.advance(0)):  # these are not passes of the unit
-                return learning.learn(cell.attack, model, loads, cell.seed, windows, self._graphs(cell)).cpu()
+            windows = self.spec.window_batch or memory.fitting_windows(cell.attack, model, case, share)
+            kept = memory.windows_in_graph(cell, self._device, share)
+            with memory.passes_told((model,), lambda passes: self.advance(0)):  # these are not passes of the unit
+                return learning.learn(cell.attack, model, loads, cell.seed, windows, kept).cpu()
 
         other = partial(learning.read_unsealed, cell.attack, len(case.image))
         return self.learned.get(make, other=other, cell=cell.cell_id)
 
     def _predict(
-        self, model: SegmentationModel, image: Tensor, case: Case, target: ModelSpec, cell: Cell, seed: int = 0
-    ) -> VolumePrediction:
-        windows, with_confidence = self._inference_batch, "calibration" in self.spec.metrics
-        tolerances = cell.dataset.classes.tolerances_mm if "nsd" in self.spec.metrics else None
-        file, space = self._file(cell, case.ref), target.space or cell.dataset.space
-        grid = way_to_file(file, case, space, model.takes_volumes) if file else None
-        prediction, self._inference_batch = memory.segment(
-            model, image, case, windows, with_confidence, seed, tolerances, grid
-        )
-        return prediction
-
-    def _file(self, cell: Cell, ref: CaseRef) -> FileLabel | None:
-        """Returns the label map of a case's file, if the cell is scored there."""
-        if cell.score_on == "grid":
-            return None
-        with self._time_loading():
-            return self._files.get(partial(cell.dataset.file_label, ref), case=cell.dataset.case_key(ref))
+        self, model: SegmentationModel, case: Case, target: ModelSpec, cell: Cell, seed: int = 0
+    ) -> tuple[VolumePrediction, FileLabel | None]:
+        """Predicts a case's volume, and reads the label map of its file if the cell is scored there."""
+        file, grid, tolerances = None, None, None
+        if cell.score_on == "file":
+            with self._time_loading():
+                file = self._files.get(partial(cell.dataset.file_label, case.ref), case=cell.dataset.case_key(case.ref))
+            grid = way_to_file(file, case, target.space or cell.dataset.space, model.takes_volumes)
+        if "nsd" in self.spec.metrics:
+            tolerances = cell.dataset.classes.tolerances_mm
+        wanted = Wanted(with_confidence="calibration" in self.spec.metrics, seed=seed, file_grid=grid)
+        prediction, self._inference_batch = memory.segment(model, case, self._inference_batch, wanted, tolerances)
+        return prediction, file
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
         if spec.model_id in self.networks:
             return self.networks[spec.model_id]
 
         def load() -> SegmentationModel:
-            model = models.load(spec, self._device, *_how(cell).values())
+            model = models.load(spec, self._device, cell.precision, cell.compile)
             for part in model.parts:  # the bare networks, which predictions run too
                 part.net.register_forward_hook(lambda *_: setattr(self, "passed", time.monotonic()))
             return model
 
         with self._time_loading():
-            return self._models.get(load, model=spec.model_id, **_how(cell))
+            return self._models.get(load, model=spec.model_id, precision=cell.precision, compile=cell.compile)
 
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanScores:
         def make() -> CleanScores:
             shown = memory.reference_case(case, cell.dataset, model) if model.clamps_last else case
-            prediction, file = self._predict(model, case.image, shown, target, cell), self._file(cell, case.ref)
+            prediction, file = self._predict(model, shown, target, cell)
             if cell.dataset.reference == "prediction" and not model.clamps_last:
                 shown = replace(case, label=prediction.labels[None])
                 file = file and replace(file, label=prediction.scored.labels[None])
             return scoring.score_clean(prediction, shown, cell.dataset, self.spec.metrics, file)
 
-        asked = {"model": target.model_id, "score_on": cell.score_on, "metrics": self.spec.metrics, **_how(cell)}
-        return self._clean.get(make, case=cell.dataset.case_key(case.ref), **asked)
+        asked: dict[str, Any] = {"case": cell.dataset.case_key(case.ref), "model": target.model_id}
+        asked |= {"score_on": cell.score_on, "metrics": self.spec.metrics}
+        asked |= {"precision": cell.precision, "compile": cell.compile}
+        return self._clean.get(make, **asked)
 
     def _measures(self, cell: Cell, **values: Any) -> dict[str, Any]:
         on_gpu = self._device.type == "cuda"
@@ -432,34 +414,3 @@ class Worker:
             "releases": rows.releases_of(cell, self.spec.metrics),
             **values,
         }
-
-
-def _case_facts(dataset: Dataset, ref: CaseRef, space: AnySpace | None) -> dict[str, Any]:
-    return {"case": dataset.case_key(ref), "space": (space or dataset.space).identity()}
-
-
-def _how(cell: Cell) -> dict[str, Any]:
-    return {"precision": cell.precision, "compile": cell.compile}
-
-
-def _model_id(spec: ModelSpec) -> str:
-    """Returns the identity of a model as this process finds it."""
-    return replace(spec).model_id
-
-
-@contextmanager
-def _passes_told(networks: Sequence[SegmentationModel], advance: Callable[[int], None]) -> Iterator[None]:
-    """Counts the passes of models inside and reports them: one per window, two if a gradient is requested."""
-    made = 0  # when they are queued, without waiting for the device
-
-    def count(model: SegmentationModel, shown: tuple[Tensor, ...], logits: Tensor) -> None:
-        nonlocal made
-        made += len(logits) * model.passes * (2 if logits.requires_grad else 1)
-        advance(made)
-
-    hooks = [model.register_forward_hook(count) for model in networks]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

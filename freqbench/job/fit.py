@@ -14,7 +14,7 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import is_foreign, path_of
 from freqbench.core.terminal import amount
 from freqbench.core.types import IGNORED, CaseRef
-from freqbench.data import Dataset
+from freqbench.data import Dataset, channel_names
 from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, source_of
 from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_ROI, seed_of
 from freqbench.models.resolving import match_channels, plain_name, require_head, shown_channels
@@ -65,11 +65,11 @@ def assumptions(
 
 def require_possible(found: Sequence[Assumption], dataset: Dataset) -> None:
     """Refuses an assumption that contradicts what the data say: CT by list or header, and percentiles as for MR."""
-    is_ct = any("ct" in re.split(r"\W+", name.casefold()) for name in dataset.channel_names)
+    is_ct = any("ct" in re.split(r"\W+", name.casefold()) for name in channel_names(dataset))
     if is_ct and any(each.key == "intensity" and each.value == Preprocess().intensity for each in found):
         raise UserError(
             f"{dataset.name}: expected the intensities that the network was trained on, as the data are CT (channel "
-            f"{', '.join(dataset.channel_names)}), got none, where percentiles of each volume would be assumed: write "
+            f"{', '.join(channel_names(dataset))}), got none, where percentiles of each volume would be assumed: write "
             "intensity: {window: [-175, 250]} for its window, or transforms of the model"
         )
 
@@ -78,7 +78,7 @@ def facts_on(entry: ModelEntry, dataset: Dataset, refs: Sequence[CaseRef]) -> Fa
     """Returns the facts of a model on a dataset, its channels and classes paired with the dataset's."""
     facts = facts_of(entry, len(dataset.classes), dataset.num_channels, dataset.class_names)
     require_head(entry, facts, dataset.name, dataset.classes)
-    bound = match_channels(entry.name, facts.path, facts.channel_names, dataset.channel_names, facts.space)
+    bound = match_channels(entry.name, facts.path, facts.channel_names, channel_names(dataset), facts.space)
     if bound and isinstance(facts.space, MonaiPipeline):
         said = f"channels are paired by their names, as channels: {shown_channels(bound)} would"
         facts = replace(facts, space=replace(facts.space, channels=bound), found=(*facts.found, said))

@@ -16,7 +16,7 @@ from freqbench.core.code import steady
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.terminal import amount
 from freqbench.core.types import CaseRef, ScoredOn
-from freqbench.data import Dataset
+from freqbench.data import Dataset, ListedFolder
 from freqbench.data.loaders.images import Images
 from freqbench.data.witnesses import NoPredictionsError, Witness, find
 from freqbench.job import fit, sweep
@@ -138,7 +138,9 @@ class Expansion:
                 if any(attack.needs_reference for attack, _ in attacks[i]):
                     dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
                 sourced.append([(*pair, learning_cases(dataset, pair[0], refs)) for pair in attacks[i]])
-        notes = [*_idle_keys(job), *(note for each in self._datasets for note in (*each.notes, *fit.space_notes(each)))]
+        notes = [*_idle_keys(job)]
+        for dataset in self._datasets:
+            notes += [*(dataset.notes if isinstance(dataset, ListedFolder) else ()), *fit.space_notes(dataset)]
         table: list[Cell] = []
         assumed: dict[tuple[str, str], Sequence[fit.Assumption]] = {}
         witnesses = self._witnesses(cases)

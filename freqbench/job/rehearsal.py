@@ -11,6 +11,7 @@ from freqbench.core.errors import DataError, MissingDataError, StorageRefused, U
 from freqbench.core.files import storage
 from freqbench.core.names import ALIASES
 from freqbench.core.plugins import trusting
+from freqbench.data import listed_cases
 from freqbench.data.loaders.phantom import REHEARSED
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import AttackEntry, DatasetEntry, prefix_errors
@@ -155,7 +156,7 @@ def _stand_in(entry: DatasetEntry, **changes: Any) -> DatasetEntry:
         facts["channels"] = dataset.num_channels
     facts |= {"split": REHEARSED, "reference": dataset.reference}
     asked = dataset.cases
-    facts["cases"] = len(asked) if isinstance(asked, tuple) else asked or dataset.listed_cases() or 1
+    facts["cases"] = len(asked) if isinstance(asked, tuple) else asked or listed_cases(dataset) or 1
     return DatasetEntry(name=entry.name, loader="stand_in", **{**facts, **changes})
 
 

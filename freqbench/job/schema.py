@@ -12,7 +12,7 @@ from freqbench.core import config, limits, names, plugins
 from freqbench.core.config import FileName, Seed, Strict, Threads, Whole
 from freqbench.core.errors import MissingDataError, UserError, unknown
 from freqbench.core.types import ScoredOn
-from freqbench.data import DATASETS, Dataset
+from freqbench.data import DATASETS, Dataset, listed_cases
 from freqbench.job import sweep
 from freqbench.job.sweep import AttackEntry, DatasetEntry
 from freqbench.job.training import TrainingEntry, TrainJob, training_entry
@@ -249,7 +249,7 @@ def require_known(kind: str, wanted: Iterable[str], known: Collection[str], plac
 
 def _classes(dataset: Dataset) -> Classes | None:
     """Returns a dataset's classes, None if its files are missing; raises DataError for an unknown split."""
-    dataset.listed_cases()
+    listed_cases(dataset)
     try:
         return dataset.classes
     except MissingDataError:

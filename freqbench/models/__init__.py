@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from freqbench.models.defences.table import DEFENCES as DEFENCES
     from freqbench.models.inference import JointModel as JointModel
     from freqbench.models.inference import SlidingWindowModel as SlidingWindowModel
+    from freqbench.models.inference import Wanted as Wanted
     from freqbench.models.inference import assemble as assemble
     from freqbench.models.inference import attack_windows as attack_windows
     from freqbench.models.inference import num_windows as num_windows
@@ -45,7 +46,7 @@ else:
         "defences.table": ("DEFENCES",),
         "inference": (
             *("JointModel", "SlidingWindowModel", "attack_windows", "assemble", "num_windows", "predict", "prediction"),
-            "sliding_windows",
+            *("sliding_windows", "Wanted"),
         ),
         "loading": ("load",),
         "networks.architectures": ("MODELS",),

@@ -109,10 +109,11 @@ def _examine_network(net: nn.Module, inputs: Tensor, num_classes: int, head: Out
     except UnfitError:  # a graph for a batch of one
         singly = True
     other = _logits(net, inputs[1:], num_classes) if singly else both[1:]
-    caution = None
     if torch.equal(first, other):
-        caution = "its output does not depend on the volume"
-    elif _are_probabilities(first, other, _logits(net, 20 * inputs[:1] - 10, num_classes)):
+        return Examination(singly=singly, caution="its output does not depend on the volume")
+    # Also of an input far out of its range, which logits would follow.
+    outputs = first, other, _logits(net, 20 * inputs[:1] - 10, num_classes)
+    if all(float(values.min()) >= 0 and float(values.max()) <= 1 + 1e-6 for values in outputs):
         if all(bool(((values == 0) | (values == 1)).all()) for values in (first, other)):
             raise UnfitError("expected logits, got 0 and 1 alone, as labels have no gradient: return the logits before")
         sums = torch.cat([first, other]).float().sum(dim=1)
@@ -123,7 +124,7 @@ def _examine_network(net: nn.Module, inputs: Tensor, num_classes: int, head: Out
                 "that overlap: return the logits before, and set outputs: sigmoid for a dataset of regions"
             )
         return Examination(yields="probabilities", singly=singly)
-    return Examination(singly=singly, caution=caution)
+    return Examination(singly=singly)
 
 
 def _logits(net: nn.Module, inputs: Tensor, num_classes: int) -> Tensor:
@@ -153,11 +154,6 @@ def _logits(net: nn.Module, inputs: Tensor, num_classes: int) -> Tensor:
 def _are_alike(one: Tensor, other: Tensor) -> bool:
     share = _ALIKE_HALF if one.dtype in (torch.float16, torch.bfloat16) else _ALIKE
     return bool((one - other).abs().max() <= share * other.abs().max())
-
-
-def _are_probabilities(*outputs: Tensor) -> bool:
-    """True if all numbers lie in [0, 1], also those of an input far out of its range, which logits would follow."""
-    return all(float(values.min()) >= 0 and float(values.max()) <= 1 + 1e-6 for values in outputs)
 
 
 class LogitsOfProbabilities(nn.Module):

@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, pairwise, product
 from typing import Any
@@ -137,15 +138,30 @@ def _nnunet_weights(roi: Shape) -> npt.NDArray[np.float64]:
     return weights / 10
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Parts of a prediction beside labels.
+
+    Attributes:
+        with_confidence: True also returns `confidence`.
+        judge: scores each draw of the defence `smoothing`; other models ignore it.
+        seed: number of the set of draws of `smoothing`, so that a volume has many of them; other models ignore it.
+        file_grid: also returns `in_file`: logits (or probabilities, as they are averaged) are interpolated on the
+            grid of the case's file, and then become labels; voxels outside the volume are background. Or the function
+            of the network's own pipeline that restores logits.
+    """
+
+    with_confidence: bool = False
+    judge: Judge | None = None
+    seed: int = 0
+    file_grid: FileGrid | Restore | None = None
+
+
+LABELS = Wanted()
+
+
 def prediction(
-    model: SegmentationModel,
-    image: Tensor,
-    window_batch: int = 12,
-    case: str = "",
-    with_confidence: bool = False,
-    judge: Judge | None = None,
-    seed: int = 0,
-    file_grid: FileGrid | Restore | None = None,
+    model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "", wanted: Wanted = LABELS
 ) -> VolumePrediction:
     """Predicts a volume: by one sliding window, or with smoothing by many.
 
@@ -155,12 +171,7 @@ def prediction(
         window_batch: windows per forward pass.
         case: seeds the draws of a random defence, with the number of the window or of the vote's sample. The case's
             fingerprint, for example: it is the same for a clean and an adversarial volume.
-        with_confidence: True also returns `confidence`.
-        judge: scores each draw of the defence `smoothing`; other models ignore it.
-        seed: number of the set of draws of `smoothing`, so that a volume has many of them; other models ignore it.
-        file_grid: also returns `in_file`: logits (or probabilities, as they are averaged) are interpolated on the
-            grid of the case's file, and then become labels; voxels outside the volume are background. Or the function
-            of the network's own pipeline that restores logits.
+        wanted: what it has beside labels.
 
     Raises UserError for more classes than a label map holds, a network that returns NaN, or a `file_grid` for a defence
     that votes: a certificate holds for the voxels that it counts.
@@ -169,8 +180,8 @@ def prediction(
     if volume.dim() != 5 or len(volume) != 1:
         raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
     if model.smoothing is None:
-        return _stitch(model, [volume], window_batch, case, with_confidence, file_grid)[0]
-    if file_grid is not None:
+        return _stitch(model, [volume], window_batch, case, wanted)[0]
+    if wanted.file_grid is not None:
         raise UserError(f"{model.name}: {VOTES_ON_GRID}")
 
     # Draws whose windows fill a batch; a CPU gains nothing from more than one.
@@ -184,7 +195,7 @@ def prediction(
 
     key = draw_seed("prediction", case)
     if isinstance(model.smoothing, Smoothing):
-        return model.smoothing.vote(segment, volume, key, judge, seed)
+        return model.smoothing.vote(segment, volume, key, wanted.judge, wanted.seed)
     return model.smoothing.vote(segment, volume, key)
 
 
@@ -204,20 +215,19 @@ def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, cas
 
 
 def _stitch(
-    model: SegmentationModel,
-    volumes: Sequence[Tensor],
-    window_batch: int,
-    case: str,
-    with_confidence: bool = False,
-    file_grid: FileGrid | Restore | None = None,
+    model: SegmentationModel, volumes: Sequence[Tensor], window_batch: int, case: str, wanted: Wanted = LABELS
 ) -> list[VolumePrediction]:
     """Predicts volumes `[1, C, H, W, D]` of one shape and device."""
     shape, device = triple(volumes[0].shape[2:]), volumes[0].device
     windows, at_once = _windows_of(model, shape), max(1, window_batch // len(volumes))
     # Created outside inference mode, as a mask may become the labels of a further attack.
     labels = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in volumes]
-    confidences = [torch.empty(shape, device=device) if with_confidence else None for _ in volumes]
-    files = [_going_back(file_grid, model, with_confidence) if file_grid else None for _ in volumes]
+    confidences = [torch.empty(shape, device=device) if wanted.with_confidence else None for _ in volumes]
+    way, sure = wanted.file_grid, wanted.with_confidence
+    files = [
+        _InFile(way, model, sure) if isinstance(way, FileGrid) else _Restored(way, model, sure) if way else None
+        for _ in volumes
+    ]
     slabs = [_Slab(model, *maps) for maps in zip(labels, confidences, files, strict=True)]
     with torch.inference_mode():
         for first in range(0, len(windows), at_once):
@@ -364,13 +374,6 @@ class _Restored:
         likely = probabilities if model.head.has_background else torch.maximum(probabilities, 1 - probabilities)
         sure = likely.amax(dim=0) if model.head.has_background else likely.amin(dim=0)
         return VolumePrediction(labels=labels, confidence=sure.clamp(max=1))
-
-
-def _going_back(way: "FileGrid | Restore", model: SegmentationModel, with_confidence: bool) -> "_InFile | _Restored":
-    """Returns the converter of a volume's rows to its file's grid."""
-    if isinstance(way, FileGrid):
-        return _InFile(way, model, with_confidence)
-    return _Restored(way, model, with_confidence)
 
 
 def _labels(model: SegmentationModel, means: Tensor) -> Tensor:

@@ -64,26 +64,20 @@ def facts_of(
                 ) from None
             raise
         sha256 = source.sha256(local, facts.args) if seed is None else f"random:{seed}"
+    own: dict[str, Any] = {}
     if entry.transforms is not None:
         if facts.arch == "nnunet" or source.takes_volumes:
             raise UserError(f"{entry.name}: expected no transforms for {path}, which brings its own: leave them out")
-        pipeline = transforms_of(entry)
-        facts = replace(facts, space=pipeline, input=adapter_of(pipeline), knows_axes=True)
+        own = {"space": (pipeline := transforms_of(entry)), "input": adapter_of(pipeline), "knows_axes": True}
     named = facts.metadata.class_names or facts.class_names
-    by_name = match_names(entry.name, path, named, class_names) if entry.class_map is None else {}
+    by_name = match_names(entry.name, path, named, class_names) if named and entry.class_map is None else {}
     if by_name and entry.is_prompted:
         require_order(entry.name, path, named, class_names, is_prompted=True)
-    said = [f"classes are paired by their names, as class_map: {shown_map(by_name)} would"] if by_name else []
-    return replace(
-        facts,
-        path=path,
-        checkpoint=local,
-        checkpoint_sha256=sha256,
-        class_names=tuple(named),
-        class_map=by_name or None,
-        notes=(*at, *facts.notes),
-        found=tuple(said),
-    )
+    if by_name:
+        own["found"] = (f"classes are paired by their names, as class_map: {shown_map(by_name)} would",)
+    names: dict[str, Any] = {"class_names": tuple(named), "class_map": by_name or None}
+    notes = (*at, *facts.notes)
+    return replace(facts, path=path, checkpoint=local, checkpoint_sha256=sha256, notes=notes, **names, **own)
 
 
 def resolve(
@@ -105,70 +99,56 @@ def resolve(
     the checkpoint's metadata, or code that is not trusted; CheckpointError for a checkpoint that is missing, unreadable
     or does not fit.
     """
-    asked = _spec_of_job(entry, num_classes, num_channels)
     facts = facts or facts_of(entry, num_classes, num_channels, class_names)
     if facts.class_map:
         outputs = facts.num_classes or entry.num_outputs(num_classes, entry.head(facts.outputs))
         entry = entry.model_copy(update={"class_map": facts.class_map, "classes": outputs})
-    draft = _spec_of(asked, facts, entry, space)
-    source = source_of(facts.arch)
-    with naming(facts.path, facts.checkpoint):
-        spec = source.fit(source, draft, facts, entry)
-    if spec.is_random:  # their clean Dice stops no run
-        spec = replace(spec, expected_dice=None)
-    notes, found = (tuple(f"{entry.name}: {line}" for line in lines) for lines in (spec.notes, spec.found))
-    silent = frozenset(source.silent(spec.arch, spec.args))
-    return _examine_spec(replace(spec, checkpoint=facts.path, notes=notes, found=found, silent_args=silent))
-
-
-def _spec_of_job(entry: ModelEntry, num_classes: int, num_channels: int) -> ModelSpec:
-    """Returns what the job says of a model's spec, for volumes of so many classes and channels, before its files."""
-    training = entry.trained
-    return ModelSpec(
-        name=entry.name,
-        roi=entry.roi or DEFAULT_ROI,
-        num_classes=num_classes,
-        num_channels=num_channels,
-        prefix=entry.prefix,
-        input=entry.input or DEFAULT_INPUT,
-        space=entry.preprocess,
-        inference=entry.inference or DEFAULT_INFERENCE,
-        head=entry.head(None),
-        defence=entry.defence,
-        adaptive=entry.adaptive,
-        expected_dice=entry.expected_dice,
-        training=training.identity if training else None,
-        method=training.method if training else None,
-        weights_sha256=training.weights if training else None,
-    )
-
-
-def _spec_of(asked: ModelSpec, facts: Facts, entry: ModelEntry, space: AnySpace | None) -> ModelSpec:
-    """Returns the spec of what the job asks over what the files say, before a network is made; refuses contradictions.
-
-    `space` is the dataset's.
-    """
     source, adapter, head = source_of(facts.arch), facts.input.merge_input(entry.input), entry.head(facts.outputs)
-    outputs = entry.num_outputs(asked.num_classes, head) or facts.num_classes
+    outputs = entry.num_outputs(num_classes, head) or facts.num_classes
     if outputs is None:
         raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
-    _require_counts(asked, facts, entry, outputs)
-    sliding = {**facts.inference, **({"whole": ""} if entry.roi else {})}  # the job's window is no volume
-    draft = replace(
-        asked,
-        **facts.origin,
+    if not source.is_checkpoint:  # of which weights are compared with their network
+        _require_counts(entry, facts, outputs, num_channels)
+    # The job's window is no whole volume.
+    sliding = {**facts.inference, **({"whole": ""} if entry.roi else {})}
+    stated = _job_fields(entry)
+    draft = ModelSpec(
+        **{**stated, **facts.origin, "method": stated["method"] or facts.metadata.training.method or None},
+        num_classes=num_classes,
+        num_channels=num_channels,
         roi=entry.roi or (adapter.volume_order(facts.roi) if facts.roi else DEFAULT_ROI),
         input=adapter,
         space=_space(entry, facts, space),
         inference=entry.inference or validate(sliding, Inference, where=entry.name),
-        runs_code=source.runs_code,
-        takes_volumes=source.takes_volumes,
+        reading={} if entry.prefix is None else {"prefix": entry.prefix},
         head=head,
-        class_map=entry.merged_classes(asked.num_classes, outputs, head),
-        method=asked.method or facts.metadata.training.method or None,
+        class_map=entry.merged_classes(num_classes, outputs, head),
     )
     _require_agreement(draft, facts, entry)
-    return draft
+    # The path of the local copy would change an error from node to node.
+    with naming(facts.path, facts.checkpoint):
+        spec = source.fit(source, draft, facts, entry)
+    notes, found = (tuple(f"{entry.name}: {line}" for line in lines) for lines in (spec.notes, spec.found))
+    silent = frozenset(source.silent(spec.arch, spec.args))
+    # Untrained weights have a clean Dice that nobody expects, and that stops no run.
+    dice = None if spec.is_random else entry.expected_dice
+    return _examine_spec(
+        replace(spec, checkpoint=facts.path, notes=notes, found=found, silent_args=silent, expected_dice=dice)
+    )
+
+
+def _job_fields(entry: ModelEntry) -> dict[str, Any]:
+    """Returns the fields of a spec that the job alone states."""
+    training = entry.trained
+    return {
+        "name": entry.name,
+        "defence": entry.defence,
+        "adaptive": entry.adaptive,
+        "expected_dice": entry.expected_dice,
+        "training": training.identity if training else None,
+        "method": training.method if training else None,
+        "weights_sha256": training.weights if training else None,
+    }
 
 
 def _require_agreement(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> None:
@@ -260,8 +240,11 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
                     f"{entry.name}: expected members of the same {what}, got {ours} of {first.name} and {theirs} of "
                     f"{member.name}: state one for both"
                 )
-    return replace(
-        _spec_of_job(entry, first.num_classes, first.num_channels),
+    stated = _job_fields(entry) | ({"expected_dice": None} if all(member.is_random for member in members) else {})
+    return ModelSpec(
+        **stated,
+        num_classes=first.num_classes,
+        num_channels=first.num_channels,
         arch=ENSEMBLE,
         roi=first.roi,
         head=first.head,
@@ -271,7 +254,6 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
         members=tuple(members),
         averages="logits" if all(member.arch == "nnunet" for member in members) else "probabilities",
         black_box=next((member.black_box for member in members if member.black_box), None),
-        expected_dice=None if all(member.is_random for member in members) else entry.expected_dice,
     )
 
 
@@ -334,10 +316,14 @@ def resolve_network(
             f"{name}: expected {entry.num_outputs(num_classes)} output classes, got {got[1]}: leave num_classes out, "
             "or fix it"
         )
-    spec = replace(
-        _spec_of_job(entry, got[1] + (head == "sigmoid"), num_channels),
+    spec = ModelSpec(
+        **_job_fields(entry),
+        num_classes=got[1] + (head == "sigmoid"),
+        num_channels=num_channels,
+        roi=roi,
+        inference=entry.inference or DEFAULT_INFERENCE,
+        head=head,
         arch=f"{type(net).__module__}:{type(net).__qualname__}",
-        runs_code=True,
         code=code,
         checkpoint_sha256=checkpoints.state_sha256(net.state_dict()),
         input=adapter,
@@ -489,20 +475,18 @@ def _path_of(entry: ModelEntry) -> str:
     return path
 
 
-def _require_counts(asked: ModelSpec, facts: Facts, entry: ModelEntry, outputs: int) -> None:
-    """Refuses a network with other classes or channels than the job wants; weights are compared with their network."""
-    if source_of(facts.arch).is_checkpoint:
-        return
+def _require_counts(entry: ModelEntry, facts: Facts, outputs: int, num_channels: int) -> None:
+    """Refuses a network with other classes or channels than the job wants."""
     wanting, theirs = "dataset" if entry.classes is None else "classes", facts.num_classes
     if theirs and theirs != outputs:
         advice = f"set classes: {theirs}"
         if entry.classes is None:
             advice = advice_on_classes(theirs, outputs, entry.head(facts.outputs))
         raise UserError(f"{entry.name}: {facts.path} has {theirs} output classes, {wanting} wants {outputs}: {advice}")
-    if facts.num_channels != asked.num_channels:
+    if facts.num_channels != num_channels:
         raise UserError(
             f"{entry.name}: {facts.path} has {facts.num_channels} input channels, {wanting} wants "
-            f"{asked.num_channels}: take data or a network with as many"
+            f"{num_channels}: take data or a network with as many"
         )
 
 
@@ -528,6 +512,7 @@ def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpac
                 f"{entry.name}: expected input beside preprocess, as that of {facts.path} is for the intensity "
                 f"{stated}: state both"
             )
+    # In the dataset's own space it has none, so that one network has one identity there.
     is_datasets = own and dataset and facts.is_own and own.identity() == dataset.identity()
     return entry.preprocess or (None if is_datasets else own)
 

@@ -65,11 +65,10 @@ class ModelSpec(Origin):
     Fields that a `ModelEntry` has too mean the same here, with defaults and variables filled in.
 
     Attributes:
-        migration: the migration of its checkpoint; None if the weights stay as they are.
+        reading: how its source alone reads its weights: `migration` of a checkpoint, `prefix` of their names; empty:
+            they stay as they are.
         space: space in which it is attacked and scored; None: the dataset's.
         silent_args: names of the arguments that no identity depends on.
-        runs_code: True if its files are programs, or its class another package's, so that it needs trust.
-        takes_volumes: True for a command, which sees whole volumes in their own unit and returns labels alone.
         head: `softmax`, or `sigmoid`: one output for each class but the background.
         class_map: that of SegmentationModel, which says what it holds; None: the classes are the network's own.
         yields: what the network itself returns: `logits`, or `probabilities`, whose logarithm is then taken.
@@ -87,14 +86,11 @@ class ModelSpec(Origin):
     roi: Shape
     num_classes: int
     num_channels: int = 1
-    migration: str | None = None
-    prefix: str | None = None
+    reading: Mapping[str, str] = field(default_factory=dict)
     input: InputAdapter = DEFAULT_INPUT
     space: AnySpace | None = None
     inference: Inference = DEFAULT_INFERENCE
     silent_args: frozenset[str] = field(default=frozenset(), compare=False)
-    runs_code: bool = field(default=False, compare=False)
-    takes_volumes: bool = field(default=False, compare=False)
     head: Outputs = "softmax"
     class_map: ClassMap | None = None
     yields: Yields = "logits"
@@ -142,8 +138,7 @@ class ModelSpec(Origin):
             "roi": self.roi,
             "checkpoint": weights,
             "num_channels": self.num_channels if self.num_channels != 1 else None,
-            "migration": self.migration,
-            "prefix": self.prefix,
+            **self.reading,
             "input": self.input.model_dump(exclude_defaults=True) or None,
             "space": self.space.identity() if self.space else None,
             "inference": self._sliding() or None,
@@ -238,9 +233,9 @@ class ModelSpec(Origin):
         return entry.is_prompted(self.arch, self.args)
 
     @property
-    def needs_trust(self) -> bool:
-        """True if loading it runs third-party code."""
-        return self.runs_code or any(member.needs_trust for member in self.members)
+    def takes_volumes(self) -> bool:
+        """True for a command, which sees whole volumes in their own unit and returns labels alone."""
+        return self.arch == entry.COMMAND
 
 
 def forward_flops(spec: ModelSpec) -> int:

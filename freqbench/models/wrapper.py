@@ -71,7 +71,7 @@ class SegmentationModel(nn.Module):
         outputs: `softmax`: exclusive classes; `sigmoid`: one output a region, regions may overlap.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (its keyword arguments are what own code gives)
         self,
         net: nn.Module,
         roi: Shape,
@@ -171,7 +171,12 @@ class SegmentationModel(nn.Module):
             if not adapter.is_of_file and prepared is None and self._prepared is None and not inference.whole:
                 return self
             model = copy(self)
-            model._prepared = _BesideWindows.from_volume(prepared, next(self.parameters()).device) if prepared else None
+            model._prepared = None
+            if prepared:
+                device = next(self.parameters()).device
+                low, high = torch.tensor(prepared.bounds, device=device).T.reshape(2, 1, -1, 1, 1, 1)
+                rest, fixed = (None if t is None else t[None].to(device) for t in (prepared.rest, prepared.fixed))
+                model._prepared = _BesideWindows(low=low, high=high, rest=rest, fixed=fixed)
             is_of_file = adapter.is_of_file
             model.roi, model.adapter = ras_order(roi, codes) if is_of_file else roi, adapter.turn_to_file(codes)
         model.inference = inference.turn_to_file(codes) if is_of_file else inference
@@ -383,13 +388,6 @@ class _BesideWindows:
     high: Tensor
     rest: Tensor | None
     fixed: Tensor | None
-
-    @classmethod
-    def from_volume(cls, prepared: Beside, device: torch.device) -> "_BesideWindows":
-        """Returns the bounds and tensors of a whole volume."""
-        low, high = torch.tensor(prepared.bounds, device=device).T.reshape(2, 1, -1, 1, 1, 1)
-        rest, fixed = (None if each is None else each[None].to(device) for each in (prepared.rest, prepared.fixed))
-        return cls(low=low, high=high, rest=rest, fixed=fixed)
 
     @property
     def has_place(self) -> bool:

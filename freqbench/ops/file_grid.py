@@ -33,6 +33,7 @@ class Axis(NamedTuple):
     def apart(self, values: Tensor, dim: int) -> Tensor:
         """Interpolates values linearly along a dimension."""
         low = values.index_select(dim, self.low)
+        # Where no place lies between two voxels, values stay to the bit.
         if torch.equal(self.low, self.high):
             return low
         shape = [1] * values.ndim
@@ -74,6 +75,7 @@ class FileGrid:
             raise ValueError("expected grids along the same axes, got one that is sheared or rotated against the other")
         axes = []
         for axis, (step, along) in enumerate(zip(own, order, strict=True)):
+            # In rising order, so that rows of the case are taken in one pass.
             places = to_grid[axis, 3] + step * np.arange(shape[along])
             axes.append(_axis(places[:: 1 if step > 0 else -1], inner[axis], nearest[axis]))
         return cls(shape=shape, order=triple(order), reversed=triple(bool(step < 0) for step in own), axes=triple(axes))
@@ -118,6 +120,7 @@ class Rows:
         made = []
         while self._made < len(axis.high) and int(axis.high[self._made]) == place:
             at = self._made
+            # The row below is the last that was wanted, as none is wanted between the two of a place.
             is_between = int(axis.low[at]) < place
             made.append((axis.first + at, self._last.lerp(row, float(axis.weight[at])) if is_between else row))
             self._made += 1

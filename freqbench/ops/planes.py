@@ -9,13 +9,11 @@ import scipy  # submodules are imported on first use
 from freqbench.core.types import Window
 
 Array = npt.NDArray[np.generic]
-Box = tuple[int, int, int, int]
 
 AXIAL = 2
 PLANES = {2: "axial", 1: "coronal", 0: "sagittal"}
 SIDES = {2: "RLA", 1: "RLS", 0: "APS"}  # of the patient, on the left, the right and on top of a slice of `plane`
 VISIBLE = 16 / 255  # twice the largest L-infinity bound of the board, a rule of this project
-MARGIN = 2  # voxels between an error and its box
 
 
 def plane(volume: Array, axis: int, index: int) -> Array:
@@ -32,26 +30,10 @@ def aspect(spacing: Sequence[float], axis: int) -> float:
     return up / across
 
 
-def busiest(weights: Sequence[Array], axis: int) -> int:
-    """Returns the slice across an axis with the largest sum of absolute weights, over all volumes."""
+def busiest(weights: Array, axis: int) -> int:
+    """Returns the slice across an axis with the largest sum of absolute weights."""
     others = tuple(other for other in range(3) if other != axis)
-    totals = sum(np.abs(volume).sum(axis=others, dtype=float) for volume in weights)
-    return int(np.argmax(totals))
-
-
-def error_box(pred: Array, truth: Array) -> Box | None:
-    """Returns left, top, width and height in pixels of the largest connected error of a slice, with a margin.
-
-    None without an error. Errors that touch at corners are connected.
-    """
-    parts, count = scipy.ndimage.label(pred != truth, structure=np.ones((3, 3)))
-    if not count:
-        return None
-    largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
-    rows, columns = scipy.ndimage.find_objects(parts)[largest - 1]
-    left, top = max(0, columns.start - MARGIN), max(0, rows.start - MARGIN)
-    right, bottom = min(pred.shape[1], columns.stop + MARGIN), min(pred.shape[0], rows.stop + MARGIN)
-    return left, top, right - left, bottom - top
+    return int(np.argmax(np.abs(weights).sum(axis=others, dtype=float)))
 
 
 def class_places(mask: Array) -> list[tuple[int, float, float]]:
@@ -67,9 +49,9 @@ def class_places(mask: Array) -> list[tuple[int, float, float]]:
     return places
 
 
-def span(changes: Sequence[Array]) -> float:
-    """Returns the scale on which all changes are shown: their 99.8th percentile in absolute values, above 0."""
-    values = np.concatenate([np.abs(change).ravel() for change in changes])
+def span(change: Array) -> float:
+    """Returns the scale on which a change is shown: its 99.8th percentile in absolute values, above 0."""
+    values = np.abs(change)
     return float(np.percentile(values, 99.8)) or float(values.max()) or 1.0
 
 
@@ -91,21 +73,3 @@ def visible_words(full: float) -> str:
     No change is called invisible: the eye, the display and the anatomy decide on the others.
     """
     return "visible change" if full > VISIBLE else ""
-
-
-def radial_spectrum(change: Array, bins: int = 24) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    r"""Returns the change's amplitude by frequency, over all directions, from the volume's orthonormal DCT-II.
-
-    Coefficient k has the frequency :math:`f = \sqrt{\sum_a (k_a / 2 N_a)^2}` in cycles per voxel, below
-    :math:`\sqrt{3}/2`; a bin's amplitude is the root mean square of its coefficients. White noise of standard deviation
-    s is flat at s. Returns the middles of the bins (of equal width) that hold a coefficient, and their amplitudes.
-    """
-    power = np.square(scipy.fft.dctn(np.asarray(change, np.float32), norm="ortho"), dtype=np.float64)
-    squares = [np.square(np.arange(size) / (2 * size)) for size in change.shape]
-    frequency = np.sqrt(squares[0][:, None, None] + squares[1][:, None] + squares[2])
-    edge = np.sqrt(3) / 2
-    index = np.minimum((frequency / edge * bins).astype(int), bins - 1).ravel()
-    counts = np.bincount(index, minlength=bins)
-    sums = np.bincount(index, weights=power.ravel(), minlength=bins)
-    held = counts > 0
-    return ((np.arange(bins) + 0.5) * edge / bins)[held], np.sqrt(sums[held] / counts[held])

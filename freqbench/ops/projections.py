@@ -32,6 +32,7 @@ def l2_ball(clean: Tensor, eps: float, counted: Tensor | None = None) -> Callabl
     limit = eps * _number(clean, counted) ** 0.5
 
     def project(x: Tensor) -> Tensor:
+        # A float32 sum of squares over a volume would leave the ball by more than a rounding of x.
         change = _counted(x.double() - clean, counted)
         size, room = change.abs(), torch.where(change < 0, clean, 1 - clean.double())
         boxed = size.minimum(room)
@@ -65,6 +66,7 @@ def filled(sizes: Tensor, room: Tensor, norm: Tensor | float, together: Tensor |
     """
     sizes = sizes.clamp(min=torch.finfo(sizes.dtype).tiny)  # keeps 0 from being multiplied by infinity
     full = room <= 0
+    # Every pass but the last fills a voxel more, so that the loop ends.
     while True:
         missing = (norm**2 - _norm(room * full, together).square()).clamp(min=0)
         scaled = torch.where(full, room, missing.sqrt() / _norm(sizes * ~full, together) * sizes)

@@ -73,6 +73,7 @@ def linear_at(x: Tensor, places: Tensor) -> Tensor:
 
     Beyond the outermost voxels their value is held. Whole numbers return voxels to the bit.
     """
+    # A floor has no slope: the gradient of places goes through their shares alone.
     below = places.detach().floor()
     ends = [_flat_indices(x, below), _flat_indices(x, below + 1)]
     values = [_gathered(x, h + w + d) for h, w, d in product(*zip(*ends, strict=True))]

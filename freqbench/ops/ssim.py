@@ -66,6 +66,7 @@ def body_ssim(clean: Tensor) -> Callable[[Tensor], Tensor]:
     axes = [_Axis.of(x, size, size) for size in x.shape[2:]]
     inside = [torch.from_numpy(body_of((sample > 0).any(dim=0).cpu().numpy())) for sample in clean]
     weights = torch.stack(inside)[:, None].to(clean.device)
+    # Without padding, the outermost voxels are the middle of no window.
     for dim, size in enumerate(clean.shape[2:], start=2):
         weights = weights.narrow(dim, 1, size - 2) if size >= TAPS else weights
     weights = weights | ~weights.flatten(1).any(dim=1).reshape(-1, 1, 1, 1, 1)

@@ -90,11 +90,6 @@ class Config:
             return [self.value(f"{id}::{i}") for i in range(len(node))]
         return node
 
-    def given_values(self, id: str, *names: str) -> dict[str, Any]:
-        """Returns the named values under an id that are present."""
-        values = {name: self.value(f"{id}::{name}") for name in names}
-        return {name: value for name, value in values.items() if value is not None}
-
     def items(self, id: str) -> list[str]:
         """Returns the ids of the items of the list under an id; an empty list if there is no list."""
         node = self.find(id)
@@ -174,17 +169,13 @@ class MonaiPipeline(Pipeline):
 
     @property
     def code(self) -> Code:
-        """Identity of its transforms, as they are now."""
-        return identify(self._all_steps)
+        """Identity of the steps that make the network's input, or lead back from its output, as they are now."""
+        own = (step for step in self.steps if {*getattr(step, "keys", ())} != {self.keys.label})
+        return identify((*own, self._own_steps))
 
     @cached_property
     def _words(self) -> str:
         return digest({key: value for key, value in (self.config or {}).items() if key != "bundle_root"})
-
-    @cached_property
-    def _all_steps(self) -> tuple[Any, ...]:
-        """The steps that make the network's input, or lead back from its output."""
-        return *(step for step in self.steps if {*getattr(step, "keys", ())} != {self.keys.label}), self._own_steps
 
     @cached_property
     def _called(self) -> tuple[Any, str]:
@@ -204,7 +195,8 @@ class MonaiPipeline(Pipeline):
         for part in parts:
             if short(target := str(config.find(f"{part}::_target_"))) != "Compose":
                 raise UserError(f"{self.where}: {part}: expected a Compose of MONAI's transforms, got {target}")
-            settings = config.given_values(part, "lazy", "overrides", "map_items", "unpack_items")
+            names = ("lazy", "overrides", "map_items", "unpack_items")
+            settings = {name: value for name in names if (value := config.value(f"{part}::{name}")) is not None}
             entries = _kept_entries(config, part, None if part == _BEFORE else _PRED)
             made[part] = {"_target_": "Compose", "transforms": entries, **settings}
         return ConfigParser({**config.content, **made})
@@ -249,9 +241,14 @@ class MonaiPipeline(Pipeline):
     @cached_property
     def keys(self) -> Keys:
         """Keys of images and label, as the steps name them; raises UserError if several may be the network's input."""
-        made_of = dict[str, tuple[str, ...]]()  # for each key, those of the files that it is made of
-        for name in self._loaded:
-            made_of.setdefault(name, (name,))
+        config = Config(where=self.where, content=self.config or {})
+        if self.config is None:
+            loaded = [key for step in self._made.transforms for key in getattr(step, "keys", ())]
+        else:
+            loaders = [id for id in config.items(f"{_BEFORE}::transforms") if name_of(config, id) in NEUTRAL]
+            loaded = [key for id in loaders for key in np.atleast_1d(config.value(f"{id}::keys") or [])]
+        # For each key, those of the files that it is made of.
+        made_of: dict[str, tuple[str, ...]] = {name: (name,) for name in map(str, loaded)}
         for step in self.steps:
             for name in getattr(step, "keys", ()):
                 made_of.setdefault(name, (name,))
@@ -263,7 +260,7 @@ class MonaiPipeline(Pipeline):
         others = [name for name in made_of if name not in _LABELS and name in (self.channels or made_of)]
         if _IMAGE in made_of and (not joined or _IMAGE not in made_of[joined[0]]):
             joined = [_IMAGE]
-        stated = Config(where=self.where, content=self.config or {}).find(INPUTS) if self.channels is None else None
+        stated = config.find(INPUTS) if self.channels is None else None
         inputs = [name for name in made_of if isinstance(stated, Mapping) and name in stated]
         found = joined or inputs or others
         if found[1:]:
@@ -275,15 +272,6 @@ class MonaiPipeline(Pipeline):
         files = [name for name in dict.fromkeys(chain.from_iterable(made_of.values())) if name not in made_of[out]]
         label = next((name for name in files if name in _LABELS), files[0] if len(files) == 1 else None)
         return Keys(out=out, images=made_of[out], label=label)
-
-    @cached_property
-    def _loaded(self) -> list[str]:
-        """Keys of all steps, those that load files among them."""
-        if self.config is None:
-            return [str(key) for step in self._made.transforms for key in getattr(step, "keys", ())]
-        config = Config(where=self.where, content=self.config)
-        loaders = [id for id in config.items(f"{_BEFORE}::transforms") if name_of(config, id) in NEUTRAL]
-        return [str(key) for id in loaders for key in np.atleast_1d(config.value(f"{id}::keys") or [])]
 
     def bound(self, num_channels: int) -> dict[str, list[int]]:
         """Returns the data's channels of each key of an image; raises UserError unless each has its place."""
@@ -401,7 +389,14 @@ class MonaiPipeline(Pipeline):
             resample = SpatialResample(mode=mode, padding_mode=padding, dtype=torch.float64)
             return resample(at, dst_affine=made.affine, spatial_size=made.shape[1:]).as_tensor().float()
 
-        bounds = own_bounds(native.source, data, self._bounds_of(len(data)))
+        count = len(data)
+        if self.bounds is not None and len(self.bounds) != count:
+            raise UserError(f"bounds: expected one pair for each of the {count} channels, got {len(self.bounds)}")
+        ends: Sequence[tuple[float, float] | None] = self.bounds or [*self.stated_bounds] * count
+        if self.bounds is None and self.keys.images:
+            pairs = zip(self.stated_bounds, self.bound(count).values(), strict=True)
+            ends = [of_key for of_key, channels in pairs for _ in channels]
+        bounds = own_bounds(native.source, data, ends)
         order = [*chain.from_iterable(self.bound(len(data)).values())]
         raw = to_grid(native.image[order], "bilinear", "border")
         lines = tuple(map(line_of, raw.numpy(), data.numpy()))
@@ -478,16 +473,6 @@ class MonaiPipeline(Pipeline):
                 f"{native.source}: expected transforms that make {len(native.image)} channels of a volume, got {got}"
             )
         return made
-
-    def _bounds_of(self, num_channels: int) -> Sequence[tuple[float, float] | None]:
-        if self.bounds is not None and len(self.bounds) != num_channels:
-            raise UserError(
-                f"bounds: expected one pair for each of the {num_channels} channels, got {len(self.bounds)}"
-            )
-        if self.bounds is not None or not self.keys.images:
-            return self.bounds or [*self.stated_bounds] * num_channels
-        pairs = zip(self.stated_bounds, self.bound(num_channels).values(), strict=True)
-        return [ends for ends, channels in pairs for _ in channels]
 
     def restore(
         self, facts: Mapping[str, Any], logits: Tensor, head: Outputs, is_merged: bool, with_probabilities: bool

@@ -283,20 +283,15 @@ class NnunetPipeline(Pipeline):
         """Bounds of each channel as far as they are known without a volume."""
         if self.bounds is not None:
             return self.bounds
-        return tuple(self._limits(index, scheme) for index, scheme in enumerate(self.settings.normalization_schemes))
-
-    def _limits(self, index: int, scheme: str) -> tuple[float, float] | None:
-        match scheme:
-            case "CTNormalization":
+        usual = {"ZScoreNormalization": (-DEVIATIONS, DEVIATIONS)}
+        usual |= dict.fromkeys(("RescaleTo01Normalization", "RGBTo01Normalization"), (0.0, 1.0))
+        known = [*map(usual.get, self.settings.normalization_schemes)]
+        for index, scheme in enumerate(self.settings.normalization_schemes):
+            if scheme == "CTNormalization":
                 clip = self.manager.foreground_intensity_properties_per_channel[str(index)]
                 low, high = clip["percentile_00_5"] - clip["mean"], clip["percentile_99_5"] - clip["mean"]
-                return low / max(clip["std"], 1e-8), high / max(clip["std"], 1e-8)
-            case "ZScoreNormalization":
-                return -DEVIATIONS, DEVIATIONS
-            case "RescaleTo01Normalization" | "RGBTo01Normalization":
-                return 0.0, 1.0
-            case _:
-                return None
+                known[index] = low / max(clip["std"], 1e-8), high / max(clip["std"], 1e-8)
+        return tuple(known)
 
     @property
     def own_rule(self) -> str:
@@ -319,8 +314,7 @@ class NnunetPipeline(Pipeline):
         `fixed` are the voxels outside of the mask, in channels that are normalised within it.
         """
         file = file_codes(native.affine)
-        reader = self._reader_codes(file)
-        data, seg, made, ran = self._run(native, reader, orient(native.image, file, reader))
+        data, seg, made, ran = self._run(native, file)
         facts = self._facts(native, file, made)
         fixed = (seg < 0) & torch.tensor(self.settings.use_mask_for_norm)[:, None, None, None]
         return PreparedInput(
@@ -339,8 +333,7 @@ class NnunetPipeline(Pipeline):
         from scipy.ndimage import affine_transform
 
         file, shape = clean.facts["codes"], clean.data.shape[1:]
-        reader = self._reader_codes(file)
-        data, _, made, _ = self._run(attacked, reader, orient(attacked.image, file, reader))
+        data, _, made, _ = self._run(attacked, file)
         facts = self._facts(attacked, file, made)
         if facts == clean.facts:
             return data
@@ -382,8 +375,10 @@ class NnunetPipeline(Pipeline):
         order, _ = turning(file_codes(native.affine), codes)
         return [float((native.stated or native.spacing)[axis]) for axis in order]
 
-    def _run(self, native: NativeCase, reader: str, volume: Tensor) -> tuple[Tensor, Tensor, dict[str, Any], Any]:
+    def _run(self, native: NativeCase, file: str) -> tuple[Tensor, Tensor, dict[str, Any], Any]:
         """Runs nnunetv2's preprocessor on a volume as its reader hands it over: data, mask, properties, recorder."""
+        reader = self._reader_codes(file)
+        volume = orient(native.image, file, reader)
         recorder, properties = _recording(self.settings.preprocessor_class), {"spacing": self._sides(native, reader)}
         with running(f"{native.source}: nnunetv2 cannot prepare it"):
             data, seg, made = recorder.run_case_npy(
@@ -448,15 +443,13 @@ class NnunetPipeline(Pipeline):
         if is_merged and is_sigmoid:
             classes = codes_of(probabilities > 0.5)
         elif is_sigmoid:
-            classes = torch.tensor([self._code(label) for label in range(max(labels.all_labels) + 1)])[classes.long()]
+            held = [np.atleast_1d(each) for each in labels.foreground_regions]
+            numbers = range(max(labels.all_labels) + 1)
+            codes = [code_of(k for k, each in enumerate(held, 1) if label in each) for label in numbers]
+            classes = torch.tensor(codes)[classes.long()]
         file, reader = facts["codes"], self._reader_codes(facts["codes"])
         back = orient(classes[None].to(torch.uint8), reader, file)[0].contiguous()
         return back, orient(probabilities, reader, file) if with_probabilities else None
-
-    def _code(self, label: int) -> int:
-        """Returns the regions (a code) of a label of the files."""
-        regions = self.labels.foreground_regions
-        return code_of(k for k, held in enumerate(regions, 1) if label in np.atleast_1d(held))
 
 
 _SHAPES = "shape_before_cropping", "shape_after_cropping_and_before_resampling"

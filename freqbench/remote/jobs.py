@@ -1,4 +1,4 @@
-"""Hands jobs to a cluster by Ray's own command, `ray job`, which also follows, stops and lists them."""
+"""Hands jobs to a cluster by Ray's own command, `ray job`, which also follows and stops them."""
 
 import json
 import os
@@ -8,11 +8,12 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import requests
@@ -26,6 +27,8 @@ from freqbench.remote.working_directory import WorkingDirectory, refuse_credenti
 ANSWER_S = 15.0  # limit for an answer of the head
 STOP_S = 120  # a run finishes and stores work in flight
 
+RAYS = re.compile(r"\S+ \S+\t[A-Z]+ \w+\.py:\d+ -- |Running entrypoint for job ")
+"""The beginning of a line that is Ray's own, not the job's."""
 SERVER = "RAY_API_SERVER_ADDRESS"  # Ray's command takes the address from it, whatever it is given
 
 
@@ -47,14 +50,28 @@ class Dashboard:
 
     @cached_property
     def num_nodes(self) -> int:
-        """The machines that are alive; raises UserError where no head answers in ANSWER_S, or it refuses the token."""
+        """The machines that are alive; see `_answer`."""
+        nodes = self._answer("v0/nodes", lambda found: found["data"]["result"]["result"])
+        return sum(node["state"] == "ALIVE" for node in nodes)
+
+    def job_lines(self) -> dict[str, str]:
+        """Returns a line for each job that was submitted, by its id, the latest last: its state, and its store."""
+        sent = self._answer("jobs/", lambda found: [each for each in found if each["submission_id"]])
+        return {
+            each["submission_id"]: f"{each['submission_id']}: {each['status'].lower()}, "
+            f"{(each['metadata'] or {}).get('out', 'not a job of freqbench')}"
+            for each in sorted(sent, key=lambda each: each["start_time"] or 0)
+        }
+
+    def _answer(self, path: str, read: Callable[[Any], list[Any]]) -> list[Any]:
+        """Returns what the head says; raises UserError where none answers in ANSWER_S, or it refuses the token."""
         token, got = _token(), "no answer"
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            answer = requests.get(f"{self.url}/api/v0/nodes", headers=headers, timeout=ANSWER_S)
+            answer = requests.get(f"{self.url}/api/{path}", headers=headers, timeout=ANSWER_S)
             got = f"another one (status {answer.status_code})"
             if answer.status_code not in (401, 403):
-                return sum(node["state"] == "ALIVE" for node in answer.json()["data"]["result"]["result"])
+                return read(answer.json())
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(
                 f"{self.url}: expected an answer of a Ray head's dashboard, got {got}: check --address (its port is "
@@ -80,14 +97,24 @@ class Dashboard:
             )
         return str(home_of(out).absolute())
 
-    def ray_job(self, *words: str, quiet: bool = False) -> None:
-        """Runs `ray job` with some words, its output as it comes; raises UserError with its last line if it fails."""
+    def ray_job(self, *words: str) -> None:
+        """Runs `ray job` with some words, and prints a job's output as it comes without the lines of Ray's own.
+
+        Raises UserError with its last line if it fails.
+        """
         variables = {**os.environ, SERVER: self.url, **({"RAY_AUTH_MODE": "token"} if _token() else {})}
+        variables["PYTHONUNBUFFERED"] = "1"
         command = [sys.executable, "-m", "ray.scripts.scripts", "job", *words]
-        output = subprocess.DEVNULL if quiet else None
-        ended = subprocess.run(command, env=variables, stdout=output, stderr=subprocess.PIPE, text=True)
-        if ended.returncode:
-            line = (ended.stderr.strip().splitlines() or ["a job that failed"])[-1]
+        with tempfile.TemporaryFile("w+") as said:
+            with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=said, text=True) as process:
+                for line in process.stdout or ():
+                    if not RAYS.match(line):
+                        sys.stdout.write(line)
+                        sys.stdout.flush()
+            said.seek(0)
+            lines = said.read().strip().splitlines() or ["a job that failed"]
+        if process.returncode:
+            line = lines[-1]
             raise UserError(f"ray job {words[0]} at {self.url}: expected it to end well, got {line[:300]}")
 
 
@@ -96,53 +123,50 @@ def new_id(name: str) -> str:
     return f"freqbench-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def submit(
-    head: Dashboard,
-    job_id: str,
-    name: str,
-    packed: WorkingDirectory,
-    out: str,
-    options: Sequence[str],
-    variables: Mapping[str, str],
-    follow: bool = False,
-) -> None:
-    """Sends a job with its working directory, the place of its store, and the options of `run` as words.
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A job to send: its id and name, the place of its store, and the options of `run` as words.
 
-    The job has `variables` in its environment on all nodes, where everyone can read them. Raises UserError if the head
+    It has `variables` in its environment on all nodes, where everyone can read them.
+    """
+
+    job_id: str
+    name: str
+    out: str
+    options: Sequence[str]
+    variables: Mapping[str, str]
+
+
+def submit(head: Dashboard, sent: Submission, packed: WorkingDirectory, follow: bool = False) -> None:
+    """Sends a job with its working directory.
+
+    Raises UserError if the head
     does not take the job, or if it fails while its output is shown, as `follow` asks.
     """
     with tempfile.TemporaryDirectory() as folder:
         packed.unpack(Path(folder))
-        words = submit_words(job_id, name, packed.job, out, options, variables, folder)
-        head.ray_job("submit", *([] if follow else ["--no-wait"]), *words, quiet=not follow)
+        words = submit_words(sent, packed.job, folder)
+        head.ray_job("submit", *([] if follow else ["--no-wait"]), *words)
 
 
-def submit_words(
-    job_id: str,
-    name: str,
-    job: str,
-    out: str,
-    options: Sequence[str],
-    variables: Mapping[str, str],
-    folder: str,
-) -> list[str]:
+def submit_words(sent: Submission, job: str, folder: str) -> list[str]:
     """Returns the words of `ray job submit` for a job file in a folder."""
     own = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), provenance.SENT_CODE: json.dumps(provenance.git_state())}
     runtime_env = {
         "working_dir": folder,
         "py_modules": [str(Path(__file__).parents[1])],
         "excludes": ["__pycache__"],
-        "env_vars": {**own, **variables},
+        "env_vars": {**own, **sent.variables},
     }
-    about = {"name": name, "out": out, "version": __version__}
+    about = {"name": sent.name, "out": sent.out, "version": __version__}
     # Without `exec` the signal that stops the job would reach a shell first.
-    run = ["exec", "python", "-m", "freqbench", "run", job, "--address", "auto", "--engine", "ray", "--out", out]
+    run = ["exec", "python", "-m", "freqbench", "run", job, "--address", "auto", "--engine", "ray", "--out", sent.out]
     facts = {
-        "--submission-id": job_id,
+        "--submission-id": sent.job_id,
         "--metadata-json": json.dumps(about),
         "--runtime-env-json": json.dumps(runtime_env),
     }
-    return [*(word for pair in facts.items() for word in pair), "--", *run, *options]
+    return [*(word for pair in facts.items() for word in pair), "--", *run, *sent.options]
 
 
 def hint(head: Dashboard) -> str:

@@ -239,7 +239,7 @@ def _format_counts(table: pd.DataFrame) -> pd.DataFrame:
 def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
     """Writes the settings of `recommend` as the `attacks` of a job file, a line each after a comment with its drop."""
     lines = [
-        "# Recommended by freqbench study converge: per threat model and budget the fewest passes among the settings",
+        "# Recommended by freqbench audit --converge: per threat model and budget the fewest passes among the settings",
         f"# less than {ENOUGH:g} points of foreground DSC below the largest drop, where that drop has converged.",
         "attacks:" if len(chosen) else "attacks: []  # none has converged: repeat with more steps",
     ]

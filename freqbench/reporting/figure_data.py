@@ -10,14 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from freqbench.analysis.frames import class_drops, plain
+from freqbench.analysis.frames import plain
 from freqbench.analysis.groups import LIMITS, is_minimal, is_white_box
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, families
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import case_minima, comparable, current
 from freqbench.core.documents import object_of
 from freqbench.core.files import storage
-from freqbench.reporting.colors import SeriesStyle, series_style
 from freqbench.results import volumes
 
 DISTANCES: Mapping[str, str] = {
@@ -25,13 +24,8 @@ DISTANCES: Mapping[str, str] = {
     "lpips_body": "LPIPS distance inside the body",
     "l2_body": "L2 of the change inside the body (intensity)",
 }
-BANDS = ("energy_low", "energy_middle", "energy_high")
 SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean")
-NUMBERS = (
-    *SCORES,
-    *("ssim_body", "lpips_body", "l2_body", *BANDS, "seam_energy"),
-    *("budget", "attack_seconds", "num_forwards", "num_backwards", "smallest_linf", "smallest_l2"),
-)
+NUMBERS = (*SCORES, "ssim_body", "lpips_body", "l2_body", "budget", "smallest_linf", "smallest_l2")
 _ORDER = ["threat_model", "attack", "budget", "label"]
 
 
@@ -50,16 +44,6 @@ class Material:
         return {column: places(self.rows, column) for column in ("label", "family", "threat_model")}
 
     @cached_property
-    def styles(self) -> dict[str, SeriesStyle]:
-        """Style of each attack: the colour of its family, and its own marker and dash."""
-        pairs = self.rows[["label", "family"]].drop_duplicates().astype(str)
-        family_of = dict(pairs.itertuples(index=False, name=None))
-        return {
-            label: series_style(place)._replace(color=series_style(self.places["family"][family_of[label]]).color)
-            for label, place in self.places["label"].items()
-        }
-
-    @cached_property
     def folders(self) -> Mapping[tuple[str, str], str]:
         """Folders of saved volumes, by `cell_id` and `case_key`."""
         paths = volumes.whole(self.root) if self.root else {}
@@ -71,7 +55,7 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The same rows with `family` (the label without its budget), all DSC and `ssim_body` x100, `drop` of foreground
-        DSC in points, `budget` x255 where it is an intensity, and `passes` (forward and backward).
+        DSC in points, and `budget` x255 where it is an intensity.
     """
     frame = current(records)
     frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
@@ -83,7 +67,6 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
         family=families(frame).astype("category"),
         drop=percent["dsc_foreground_clean"] - percent["dsc_foreground"],
         budget=frame["budget"].where(~is_intensity, 255 * frame["budget"]),
-        passes=frame["num_forwards"] + frame["num_backwards"],
         is_white_box=is_white_box(frame),
     )
 
@@ -207,18 +190,6 @@ def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {label: matrix for label, matrix in matrices.items() if label in attacked}
 
 
-def organs(rows: pd.DataFrame, classes: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Returns the mean drop of Dice in points, attack x foreground class (class_index, class_name), NaN where no case
-    has the class; and the number of cases that have each class. `rows` are of one dataset and model, `classes` of
-    any."""
-    drops = class_drops(rows, classes, ["label"]).dropna(subset="drop")
-    joined = drops.astype(dict.fromkeys(("case_key", "class_name", "label"), str))
-    parts = ["class_index", "class_name"]
-    matrix = joined.groupby(["label", *parts])["drop"].mean().unstack(parts).sort_index(axis=1)
-    cases = joined.groupby(parts)["case_key"].nunique().reindex(matrix.columns)
-    return matrix.reindex([label for label in places(rows, "label") if label in matrix.index]), cases
-
-
 def smallest_sizes(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns the `size` in 1/255 of the smallest change that an attack found for each patient, infinite if none.
 
@@ -234,10 +205,3 @@ def smallest_sizes(rows: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(
         ["target_model", "label"], key=lambda column: column.map(lambda text: order.get(text, text))
     )
-
-
-def pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns `clean` and `attacked` foreground DSC of each `label` and `case_key`, means over seeds; by `clean`."""
-    groups = rows[rows["drop"].notna()].groupby(["label", "case_key"], observed=True, as_index=False)
-    table = plain(groups.agg(clean=("dsc_foreground_clean", "mean"), attacked=("dsc_foreground", "mean")))
-    return table.sort_values(["clean", "case_key"], kind="stable", ignore_index=True)

@@ -48,7 +48,6 @@ FORMATS: Mapping[str, Callable[[Sequence[Section]], str]] = {
     "markdown": render.markdown,
     "latex": render.latex,
     "csv": render.sections_csv,
-    "html": render.html,
 }
 
 
@@ -64,7 +63,7 @@ def report(
         stores: one or several; among rows with the same key, the best and latest counts.
         job_keys: the keys of the job of interest; others, such as those of a former version, are not shown. None: all.
         format: of FORMATS: `terminal` (its width, 110 columns at most; the first 60 rows of a table), `markdown`,
-            `latex` (to be put into a paper), `csv` (each digit; without `table` one table with all means) or `html`.
+            `latex` (to be put into a paper) or `csv` (each digit; without `table` one table with all means).
         table: one table alone: a paper's, by its name in RECIPES or the path of a recipe of one's own, a view of VIEWS,
             or `audit`. None: all attacks, views on defences, certificates and corruptions, and the audit in short, of
             datasets with AUDITED_PATIENTS.

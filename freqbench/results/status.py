@@ -85,15 +85,14 @@ def _workers(out: str, run: Mapping[str, Any]) -> Table:
     where = f"{out}/runs/{run['run_id']}.json"
     workers = [validate(facts, _Worker, where) for facts in run["workers"]]
     title = f"workers of {run['run_id']}"
-    columns = ("worker", "node", "units", "load s", "device s", "idle s", "device share")
+    columns = ("worker", "node", "load s", "device s", "idle s", "device share")
     table = Table(*(Column(head, overflow="fold") for head in columns), title=title)
     load, device, idle = (sum(seconds) for seconds in zip(*(worker.seconds for worker in workers), strict=True))
-    units = sum(worker.units for worker in workers)
-    everyone = _Worker(worker=0, node="", units=units, load_seconds=load, device_seconds=device, idle_seconds=idle)
+    everyone = _Worker(worker=0, node="", units=0, load_seconds=load, device_seconds=device, idle_seconds=idle)
     least = sorted(sorted(workers, key=lambda one: one.share)[:MOST_WORKERS], key=lambda one: one.worker)
     for name, one in ((f"all {len(workers)}", everyone), *((str(one.worker), one) for one in least)):
         seconds = (f"{value:.0f}" for value in one.seconds)
-        table.add_row(name, one.node, str(one.units), *seconds, f"{100 * one.share:.0f} %")
+        table.add_row(name, one.node, *seconds, f"{100 * one.share:.0f} %")
     if len(workers) > MOST_WORKERS:
         table.caption = f"the {MOST_WORKERS} of least device share"
     return table

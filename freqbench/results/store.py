@@ -277,7 +277,7 @@ def find_row(store: Store, text: str) -> Key:
     """Returns the key of the row whose id begins with `text`; raises UserError if none or several do."""
     if not _PREFIX.fullmatch(text):
         raise UserError(
-            f"--row: expected {LEAST_DIGITS} to 16 hex digits of a row's id, got {text!r}: the page "
+            f"--rows: expected a number, or {LEAST_DIGITS} to 16 hex digits of a row's id, got {text!r}: the page "
             "of `report --format html` has them in the details of a case"
         )
     keys = [key for key in store.rows(KEY) if row_id(*key).startswith(text)]

@@ -10,7 +10,7 @@ import torch
 from freqbench import models
 from freqbench.attacks import Attack
 from freqbench.core.types import Case
-from freqbench.engine.attacking import attack_case
+from freqbench.engine.attacking import Needs, attack_case
 from freqbench.metrics import dice
 
 Scores = npt.NDArray[np.float64]
@@ -35,7 +35,7 @@ def case_dice(
         if attack is not None:
             seed = 0 if attack.is_stochastic else None
             reference = whole[(number + 1) % len(whole)] if attack.needs_reference else None
-            attacked = attack_case(attack, model, case, seed, window_batch=1, reference=reference)
+            attacked = attack_case(attack, model, case, seed, 1, Needs(reference=reference))
             image, label = attacked.adversarial, attacked.relabel(case).label
         with torch.no_grad():
             pred = models.predict(model, image.to(device)).cpu()

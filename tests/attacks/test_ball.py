@@ -14,7 +14,7 @@ from freqbench.attacks.ball import whole_shifts
 from freqbench.core.errors import UserError
 from freqbench.engine.scoring import score_draw
 from freqbench.metrics import nsd
-from freqbench.models import SegmentationModel, SlidingWindowModel, prediction
+from freqbench.models import SegmentationModel, SlidingWindowModel, Wanted, prediction
 from freqbench.models.defences.base import draw_seed
 from freqbench.models.defences.smoothing import Smoothing
 from freqbench.ops.changes import CHANGES
@@ -146,7 +146,7 @@ def test_a_prediction_has_the_draws_that_bounds_are_held_against(kind: str) -> N
     defence, model = smoothed(kind, samples=9)
     batch = torch.cat([image, members(kind, 1.0, model, 1, 1)])
     for each, expected in zip(batch, scores(defence, batch, label, 9), strict=True):
-        judged = prediction(model, each, case="a", judge=partial(score_draw, label[0, 0]))
+        judged = prediction(model, each, case="a", wanted=Wanted(judge=partial(score_draw, label[0, 0])))
         assert (judged.draws or {})["dsc_foreground"] == pytest.approx(expected)
 
 

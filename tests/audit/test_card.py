@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from freqbench.audit.card import MEASURED, REFERENCE, ROWS_OF, Card, line_of, measure, table_of
+from freqbench.audit.card import MEASURED, REFERENCE, ROWS_OF, Card, line_of, measure, reference, table_of
 
-CARDS = sorted((Path(__file__).parents[2] / "reports/speed/cards").glob("*.json"))
-CPU = Card.model_validate_json(REFERENCE.read_text("utf-8"))
+CARDS = [REFERENCE, *sorted((Path(__file__).parents[2] / "reports/speed/cards").glob("*.json"))]
+CPU = reference()
 
 
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
 def test_a_stored_card_is_of_the_schema_and_fills_a_line(path: Path) -> None:
     card = Card.model_validate_json(path.read_text("utf-8"))
-    heads, line = table_of([card]).splitlines()[0], line_of(card, CPU)
+    heads, line = table_of([card]).splitlines()[0], line_of(card)
     assert line.count("|") == heads.count("|")
     assert line.startswith(f"| {card.device} |")
 
@@ -39,7 +39,7 @@ def test_rows_beyond_a_tolerance_are_named_and_others_are_not() -> None:
     moved = CPU.model_copy(update={"rows": rows, "device": "other", "measured": date(2026, 1, 2)})
     first = next(iter(CPU.rows))
     assert moved.outside(CPU) == {first: ["dsc"]}
-    assert line_of(moved, CPU).endswith("| 3 of 4 (dsc) | 2026-01-02 |")
+    assert line_of(moved).endswith("| 3 of 4 (dsc) | 2026-01-02 |")
     assert CPU.outside(CPU) == {}
 
 

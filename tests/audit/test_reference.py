@@ -85,11 +85,11 @@ def test_altered_numbers_are_found_with_their_row(grid_copy: Path) -> None:
 
 
 def test_the_command_fails_for_an_altered_row_alone(grid_copy: Path, bench: Bench) -> None:
-    code, out, _ = bench("verify", str(grid_copy), "--reference", "1")
+    code, out, _ = bench("audit", str(grid_copy), "--files", "--reference", "1")
     assert code == 0
     assert "largest differences of 1 of 16 saved rows from other libraries" in " ".join(out.split())
     alter(grid_copy, "records", lambda rows: [row.update(ssim=0.987) for row in rows])
-    code, out, _ = bench("verify", str(grid_copy), "--reference", "1")
+    code, out, _ = bench("audit", str(grid_copy), "--files", "--reference", "1")
     assert code == 1
     assert out.count("wrong") == 1
 
@@ -144,7 +144,7 @@ def test_label_maps_that_are_not_saved_are_left_out_and_volumes_are_compared(
 
 def test_maps_that_are_not_saved_fail_the_command(grid_copy: Path, bench: Bench) -> None:
     scored_in_files(grid_copy)
-    code, out, _ = bench("verify", str(grid_copy), "--reference", "1")
+    code, out, _ = bench("audit", str(grid_copy), "--files", "--reference", "1")
     assert (code, out.count(f"1 rows without their {reference.NOT_SAVED}"), out.count(" wrong")) == (1, 1, 0)
 
 

@@ -35,7 +35,7 @@ def all_of(store: Path, job: object = None) -> list[Reproduction]:
 
 def said(store: Path, row: str) -> tuple[bool, str]:
     text = io.StringIO()
-    counts = reproduce.reproduce(str(store), row, None, 0, None, Console(file=text, width=200))
+    counts = reproduce.reproduce(str(store), row, 0, None, Console(file=text, width=200))
     return not counts["different"], text.getvalue()
 
 
@@ -265,17 +265,11 @@ def test_rows_of_the_stored_example_are_computed_again() -> None:
     assert {each.verdict for each in reports} <= {"equal", "close"}
 
 
-@pytest.mark.parametrize(("row", "count"), [(None, None), ("abcdef", 3)])
-def test_a_row_or_a_number_of_rows_is_asked_for(grid_store: Path, row: str | None, count: int | None) -> None:
-    with pytest.raises(UserError, match="expected one of --row ID and --random N"):
-        reproduce.reproduce(str(grid_store), row, count, 0, None, Console(file=io.StringIO()))
-
-
 @pytest.mark.integration
 def test_a_number_of_rows_ends_with_a_count(grid_copy: Path) -> None:
     text = io.StringIO()
     set_first(grid_copy, "records", linf=0.5)
-    assert reproduce.reproduce(str(grid_copy), None, 99, 0, None, Console(file=text, width=200))["different"]
+    assert reproduce.reproduce(str(grid_copy), "99", 0, None, Console(file=text, width=200))["different"]
     assert text.getvalue().endswith("16 rows: 15 equal to the bit, 1 DIFFERENT\n")
 
 

@@ -16,7 +16,7 @@ from tiny_job import execute, expanded, rows
 from freqbench.audit import computing, probe_files, probes
 from freqbench.audit.checks import Finding, audited, gathered, verdicts
 from freqbench.audit.checks import gradients as checks_of_gradients
-from freqbench.audit.computing import compute_missing
+from freqbench.audit.computing import AuditOptions, compute_missing
 from freqbench.audit.probe_files import Gradients, SavedScores, root_of
 from freqbench.audit.reproduce import Reproducer
 from freqbench.cli.audit import _more_cases
@@ -44,7 +44,7 @@ def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
     """Carry it out, and what was said."""
     said = io.StringIO()
     options: dict[str, Any] = {"engine": "serial", **asked}
-    assert compute_missing(spec or expanded(SMALL)[0], out, Console(file=said, width=120), **options) == 0
+    assert compute_missing(spec or expanded(SMALL)[0], out, Console(file=said, width=120), AuditOptions(**options)) == 0
     return said.getvalue()
 
 
@@ -159,7 +159,7 @@ def test_the_plan_says_how_much_and_computes_nothing(tmp_path: Path) -> None:
     place = str(tmp_path / "out")
     Store(place).write_job({"spec": {}, "index": {"cells": [], "cases": {}}})
     said = audit(place, compute=False)
-    assert re.search(r"\d+ cells, \d+ units on at most 3 cases, [\d,]+ window passes", said)
+    assert re.search(r"\d+ cells, \d+ records on at most 3 cases, [\d,]+ window passes", said)
     assert "most of them: square 6,000, " in said  # 3 cases, 2 models
     passes = "gradients: 264 window passes more, at most, about 1 minute"  # 6 windows of 4 and of 20 steps, twice
     assert passes in said
@@ -268,7 +268,7 @@ def test_frequency_attacks_are_held_against_their_adaptive_forms(
     assert all({name: getattr(each, name) for name in bounds} == bounds for each in forms)
 
 
-RECOMMENDED = """# Recommended by freqbench study converge
+RECOMMENDED = """# Recommended by freqbench audit --converge
 attacks:
   - {name: pgd, eps: 8/255, step_size: eps/10, steps: 40, loss: dice, restarts: 1, sources: [plain]}
   - {name: pgd, eps: 2/255, step_size: eps/10, steps: 40, loss: dice, restarts: 1}
@@ -358,12 +358,12 @@ def test_a_radius_that_cannot_be_is_refused(text: str, tmp_path: Path) -> None:
     place = str(tmp_path / "out")
     Store(place).write_job({"spec": {}, "index": {"cells": [], "cases": {}}})
     with pytest.raises(UserError, match=r"--eps: expected a number in \(0, 1\]"):
-        compute_missing(expanded(job())[0], place, Console(file=io.StringIO()), eps=text)
+        compute_missing(expanded(job())[0], place, Console(file=io.StringIO()), AuditOptions(eps=text))
 
 
 def test_an_audit_without_a_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.json"):
-        compute_missing(expanded(job())[0], str(tmp_path / "none"), Console(file=io.StringIO()))
+        compute_missing(expanded(job())[0], str(tmp_path / "none"), Console(file=io.StringIO()), AuditOptions())
 
 
 def test_planned_settings_are_strong_enough_for_the_checks(tmp_path: Path) -> None:

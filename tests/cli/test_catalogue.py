@@ -1,5 +1,6 @@
 """`list`: all names of a table, those with a word, and all about one."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from freqbench.cli import catalogue
 from freqbench.core import config
 from freqbench.core.names import KNOWN, packaged_jobs
 from freqbench.data import DATASETS
+from freqbench.job.json_schema import schema_of
 from freqbench.job.schema import JobSpec, require_sound
+from freqbench.job.training import TrainJob
 from freqbench.models import zoo_names
+from freqbench.models.defences.table import DEFENCES
 
 TABLES: dict[str, Callable[[str], catalogue.Described]] = {
     "attacks": catalogue.attack,
@@ -93,6 +97,8 @@ def test_an_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench
     ],
 )
 def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...], bench: Bench) -> None:
+    """Names of all tables but metrics are read on first use, as in a process of its own."""
+    KNOWN.pop("models", None)
     code, out, err = bench("list", *arguments)
     assert (code, err) == (0, "")
     assert [text for text in texts if text not in out] == []
@@ -135,11 +141,16 @@ def test_a_word_selects_the_rows_that_have_it(
     assert not others & firsts
 
 
-def test_packaged_jobs_are_listed_with_what_they_ask_and_cost(bench: Bench) -> None:
+def test_packaged_jobs_are_listed_on_one_screen(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     out = bench("list", "jobs")[1]
-    assert set(packaged_jobs()) <= {line.split()[0] for line in out.splitlines() if line.strip()}
+    of_papers = {f"papers/{name}" for name in re.findall(r"\w+(?=,|$)", out, re.MULTILINE)}
+    listed = of_papers | {line.split()[0] for line in out.splitlines()}
+    assert {name for name in packaged_jobs() if not name.startswith("research/")} <= listed
     assert "How stable are" in out
-    assert out.endswith(f"all about one: freqbench list jobs {next(iter(packaged_jobs()))}\n")
+    assert len(out.splitlines()) <= 40
+    assert max(map(len, out.splitlines())) <= 80
+    assert out.endswith("all about one: freqbench list jobs quickstart\n")
     assert "unknown job 'quickstat'. Did you mean 'quickstart'?" in refused(bench, "list", "jobs", "quickstat")
 
 
@@ -148,10 +159,13 @@ def test_packaged_jobs_are_listed_with_what_they_ask_and_cost(bench: Bench) -> N
     [
         (
             "quickstart",
-            ("datasets: phantom", "models: unet, unet-vaft, unetr", "attacks: gn, fgsm, ", "Which attacks break"),
+            ("datasets: phantom", "models: unet, unet-vaft", "attacks: gn, pgd, ", "Which attacks break"),
         ),
-        ("phantom/zoo", ("datasets: phantom", "models: unet, segresnet, unetr", "Trains the three tiny networks")),
-        ("certificates/bounds", ("attacks: ball", "report runs/bounds --table bounds")),
+        (
+            "research/phantom/zoo",
+            ("datasets: phantom", "models: unet, segresnet, unetr", "Trains the three tiny networks"),
+        ),
+        ("phantom/bounds", ("attacks: ball", "audit runs/bounds --certify")),
     ],
 )
 def test_a_packaged_job_is_described_with_the_command_that_runs_it(
@@ -160,8 +174,20 @@ def test_a_packaged_job_is_described_with_the_command_that_runs_it(
     code, out, _ = bench("list", "jobs", name)
     assert code == 0
     assert [text for text in texts if text not in " ".join(out.split())] == []
-    command = "study certify" if name.startswith("certificates") else "run"
-    assert out.endswith(f"\nrun it:\nfreqbench {command} {name}\n")
+    assert out.endswith(f"\nrun it:\nfreqbench run {name}\n")
+
+
+def test_the_page_of_keys_has_every_key_and_is_two_jobs_that_can_be_read(bench: Bench) -> None:
+    """Attacks and defences are lists of their own, and freqbench sets budgets that it found."""
+    page = bench("list", "keys")[1]
+    assert len(page.splitlines()) <= 150
+    others = {"Budget", "Trained", *(cls.__name__ for cls in DEFENCES.values())}
+    for model, content in zip((JobSpec, TrainJob), yaml.safe_load_all(page), strict=True):
+        config.validate(content, model, where="keys.yaml")
+        schema = schema_of(model)
+        parts = [part for name, part in schema["$defs"].items() if name not in others and "attack-" not in name]
+        keys = {key for part in (schema, *parts) for key in part.get("properties", ())} - {"trained"}
+        assert [key for key in keys if not re.search(rf"\b{key}\b", page)] == []
 
 
 @pytest.mark.parametrize("name", packaged_jobs())
@@ -169,6 +195,8 @@ def test_a_packaged_job_states_its_question_and_cost(name: str) -> None:
     job = catalogue.job(name)
     assert job.facts["cost"]
     assert catalogue.question(job)[-1] in ".?"
+    points_to_keys = "# Every key by an example: freqbench list keys\n" in packaged_jobs()[name].read_text()
+    assert points_to_keys != name.startswith("research/")
 
 
 def test_the_networks_of_the_package_are_listed_with_their_training_and_dice(bench: Bench) -> None:

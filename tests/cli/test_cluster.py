@@ -1,4 +1,4 @@
-"""`cluster submit`, `status`, `logs`, `stop` and `list` as they are typed; `tests/remote` has a real head."""
+"""`cluster submit`, `status` and `stop` as they are typed; `tests/remote` has a real head."""
 
 import shlex
 from pathlib import Path
@@ -13,7 +13,7 @@ from freqbench.core import __version__
 from freqbench.engine import provenance
 from freqbench.remote import jobs
 
-URL = "http://head:8265"
+URL, ID = "http://head:8265", "freqbench-a-1"
 Words = list[tuple[str, ...]]
 
 
@@ -21,7 +21,8 @@ Words = list[tuple[str, ...]]
 def words(monkeypatch: pytest.MonkeyPatch) -> Words:
     """The words with which `ray job` is called, on a cluster of one node."""
     called: Words = []
-    monkeypatch.setattr(jobs.Dashboard, "ray_job", lambda head, *words, quiet=False: called.append(words))
+    monkeypatch.setattr(jobs.Dashboard, "ray_job", lambda head, *words: called.append(words))
+    monkeypatch.setattr(jobs.Dashboard, "job_lines", lambda head: {ID: f"{ID}: running, s3://lab/a"})
     monkeypatch.setattr(jobs.Dashboard, "num_nodes", 1)
     monkeypatch.delenv(jobs.SERVER, raising=False)
     return called
@@ -47,9 +48,8 @@ def test_ray_gets_a_job_with_its_options_its_files_and_its_store(
         def get_version(self) -> str:
             return "4"
 
-    def call(head: jobs.Dashboard, *words: str, quiet: bool) -> None:
-        result = CliRunner().invoke(ray_job.job_cli_group, [*words], catch_exceptions=False)
-        assert (result.exit_code, quiet) == (0, True)
+    def call(head: jobs.Dashboard, *words: str) -> None:
+        assert CliRunner().invoke(ray_job.job_cli_group, [*words], catch_exceptions=False).exit_code == 0
 
     monkeypatch.setattr(ray_job, "_get_sdk_client", lambda *_, **__: Client())
     monkeypatch.setattr(jobs.Dashboard, "ray_job", call)
@@ -78,8 +78,8 @@ def test_submit_ends_with_what_to_type_next(
     first, *after = said.splitlines()
     assert first.startswith(f"{job_id}; files that travel: 1 (")
     assert after == [
-        f"freqbench cluster status {small_job / 'runs' / 'tiny'}",
-        f"freqbench cluster logs {job_id} --follow{f' --address {URL}' if address else ''}",
+        f"next: freqbench cluster status {small_job / 'runs' / 'tiny'}",
+        f"      freqbench cluster status {job_id} --follow{f' --address {URL}' if address else ''}",
     ]
 
 
@@ -87,10 +87,8 @@ def test_submit_ends_with_what_to_type_next(
     ("typed", "expected"),
     [
         (("submit", "job.yaml", "--follow"), ("submit", "--submission-id")),  # without --no-wait
-        (("logs", "freqbench-a-1"), ("logs", "freqbench-a-1")),
-        (("logs", "freqbench-a-1", "--follow"), ("logs", "freqbench-a-1", "--follow")),
-        (("stop", "freqbench-a-1"), ("stop", "freqbench-a-1")),
-        (("list",), ("list",)),
+        (("status", ID, "--follow"), ("logs", ID, "--follow")),
+        (("stop", ID), ("stop", ID)),
     ],
     ids=" ".join,
 )
@@ -102,11 +100,12 @@ def test_a_command_is_that_of_ray(
     assert tuple(called[: len(expected)]) == expected
 
 
-def test_the_id_of_a_job_is_no_store(bench: Bench) -> None:
-    assert refused(bench, "cluster", "status", "freqbench-a-1") == (
-        "error: freqbench-a-1: expected a result store, got the id of a job: give the OUT that it was submitted with, "
-        "or see its output by freqbench cluster logs freqbench-a-1\n"
-    )
+def test_status_answers_first_and_shows_the_output_after(words: Words, bench: Bench) -> None:
+    assert bench("cluster", "status", ID, "--address", URL) == (0, f"{ID}: running, s3://lab/a\n", "")
+    assert words == [("logs", ID)]
+    assert bench("cluster", "status", "--address", URL)[1] == f"{ID}: running, s3://lab/a\n"
+    assert len(words) == 1
+    assert "unknown job 'freqbench-b-2'" in refused(bench, "cluster", "status", "freqbench-b-2", "--address", URL)
 
 
 def test_a_store_named_like_a_job_is_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:

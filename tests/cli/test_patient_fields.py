@@ -53,7 +53,7 @@ def test_no_field_of_a_patient_leaves_a_folder(tmp_path: Path, bench: Bench) -> 
         ("report", str(out), "--format", "html", "--volumes", "--to", str(out.with_name("page"))),
         ("export", str(out)),
         ("export", str(out), "--format", "dicom"),
-        ("verify", str(out)),
+        ("audit", str(out), "--files"),
     ):
         code, *said = bench(*command)
         assert code == 0, (command, said)

@@ -106,7 +106,7 @@ def test_the_attack_follows_the_sources_own_clean_prediction(out: Path, scans: P
 
 
 def test_each_model_predicts_a_clean_volume_once(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = noted(monkeypatch, memory, "segment", lambda model, image, *_: f"{model.name} {float(image.sum())}")
+    seen = noted(monkeypatch, memory, "segment", lambda model, case, *_: f"{model.name} {float(case.image.sum())}")
     outcomes = run_all(job(datasets=[data(scans, cases=1)], attacks=[FGSM]))
     assert not any(outcome.failed for outcome in outcomes)
     assert (len(seen), set(Counter(seen).values())) == (2 * 3, {1})  # clean, and the volumes of both sources
@@ -185,9 +185,9 @@ def test_papers_tables_refuse_it(tmp_path: Path) -> None:
 def test_page_and_pictures_call_it_agreement(out: Path) -> None:
     made = contents([Store(str(out))])
     page = page_data(made.records, made.classes, made.facts)
-    assert page.findings
-    assert not any("DSC" in each.text for each in page.findings)
-    assert OWN in page.notes
+    assert page["findings"]
+    assert not any("DSC" in each["text"] for each in page["findings"])
+    assert OWN in page["notes"]
     assert made.restricted == []
     material = Material(shown_rows(made.records), made.classes, None)
     (figure, _) = (figure for _, figure in FIGURES["distance"](material))

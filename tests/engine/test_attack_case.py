@@ -14,7 +14,7 @@ from freqbench.attacks import Attack, make
 from freqbench.attacks.core.task import Task
 from freqbench.core.identity import window_generator
 from freqbench.core.types import Case, Shape
-from freqbench.engine.attacking import attack_case
+from freqbench.engine.attacking import Needs, attack_case
 from freqbench.engine.scoring import score_volume
 from freqbench.models import SegmentationModel, attack_windows, build
 
@@ -142,7 +142,7 @@ def test_a_reference_is_stretched_to_the_volume_and_cut_into_its_windows(
 ) -> None:
     """Corners on corners, linearly between: as numpy interpolates, one axis after the other."""
     reference = make_case(shape, "other")
-    volume = attack_case(Echo(), model, make_case((12, 10, 4)), 0, window_batch, reference).adversarial
+    volume = attack_case(Echo(), model, make_case((12, 10, 4)), 0, window_batch, Needs(reference=reference)).adversarial
     expected = reference.image[0].double().numpy()
     for axis, (size, wanted) in enumerate(zip(shape, (12, 10, 4), strict=True)):
         at = np.linspace(0, size - 1, wanted)
@@ -186,7 +186,9 @@ def test_fgsm_flips_exactly_what_is_within_reach_of_the_channels(
 def test_a_reference_has_its_channels(summing: SegmentationModel, two: Case) -> None:
     """Two references lead to two volumes, in the channel that is attacked."""
     attack = make("faa", portion=1.0, bands=2, steps=1, channels=1, reconstruction_weight=0.0)
-    one, other = (attack_case(attack, summing, two, 0, 4, two_channels(seed)).adversarial for seed in (1, 2))
+    one, other = (
+        attack_case(attack, summing, two, 0, 4, Needs(reference=two_channels(seed))).adversarial for seed in (1, 2)
+    )
     assert not torch.equal(one[1], other[1])
     assert torch.equal(one[0], two.image[0])
 

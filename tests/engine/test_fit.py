@@ -187,10 +187,10 @@ def test_a_case_that_cannot_be_predicted_is_told_and_its_attacks_fail(
 ) -> None:
     real = memory.segment
 
-    def segment(model: Any, image: Any, case: Any, *args: Any) -> Any:
+    def segment(model: Any, case: Any, *args: Any) -> Any:
         if case.ref.case_id == "phantom_2001":
             raise RuntimeError("no such luck")
-        return real(model, image, case, *args)
+        return real(model, case, *args)
 
     monkeypatch.setattr(memory, "segment", segment)
     lines = carry_out(tmp_path, checkpoint, 0.01)

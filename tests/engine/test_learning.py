@@ -89,7 +89,7 @@ def test_a_tensor_learned_on_one_network_is_scored_on_others(tmp_path: Path) -> 
 
 @pytest.mark.integration
 def test_each_worker_without_a_store_learns_the_same_tensor_once(learned: list[float]) -> None:
-    """`reproduce` does the same."""
+    """`audit --rows` does the same."""
     first, again = ([outcome.records[0] for outcome in run_all(small(**ONE))] for _ in range(2))
     assert {row["status"] for row in first} == {"ok"}
     assert [row["dsc"] for row in first] == [row["dsc"] for row in again]

@@ -14,7 +14,7 @@ from freqbench.attacks import ATTACKS, make
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case
 from freqbench.engine import attacking, memory
-from freqbench.engine.memory import MOST_WINDOWS, available_bytes, first_step, fit_memory, hint_for, windows_within
+from freqbench.engine.memory import MOST_WINDOWS, available_bytes, first_step, fit_memory, windows_within
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.cells import Unit
 from freqbench.models import SegmentationModel
@@ -86,10 +86,10 @@ def test_other_errors_and_a_single_window_are_not_tried_again_which_is_one_line_
 
     for windows in (8, 1):
         with pytest.raises(RuntimeError):
-            fit_memory(action, windows, hint_for(make("sea", eps=0.1, scope="window")))
+            fit_memory(action, windows)
     message = r"^expected memory for one window at once, got too little: set scope: window \(its volumes will differ\)$"
     with pytest.raises(UserError, match=message):
-        fit_memory(action, 1, hint_for(make("sea", eps=0.1)))
+        fit_memory(action, 1, "set scope: window (its volumes will differ)")
     assert tried == [8, 1, 1]
 
 

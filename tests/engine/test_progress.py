@@ -292,7 +292,7 @@ def test_a_dear_unit_says_how_far_it_is_and_is_through_once(at: list[float]) -> 
     at[0] += 18
     shown.advance(one, 200)  # an attack may look more often than it says
     assert re.sub(r"about \d+ s", "about N s", said.getvalue()).splitlines() == [
-        "0 of 2 records stored, 12 s, about N s left, 2 units at 50 %",
+        "0 of 2 records stored, 12 s, about N s left, 2 attacks at 50 %",
         "0 of 2 records stored, 30 s, about N s left, pgd on a, phantom_2000 at 100 %",
     ]
 

@@ -93,12 +93,12 @@ def test_targets_that_were_scored_stay_when_the_job_runs_again(tmp_path: Path) -
     assert score(BOTH, tmp_path, ["b"]).num_new == 0
 
 
-def test_units_without_a_volume_are_left_out_and_said_and_without_any_it_is_one_line(tmp_path: Path) -> None:
+def test_records_without_a_volume_are_left_out_and_said_and_without_any_it_is_one_line(tmp_path: Path) -> None:
     execute(BOTH, tmp_path)
     (saved(tmp_path)[0] / "attack.json").unlink()
     said = io.StringIO()
     assert score(BOTH, tmp_path, ["b"], said).num_new == 1
-    assert "1 units have no saved volume and are left out" in said.getvalue()
+    assert "1 record of volumes that were not saved: left out" in said.getvalue()
     for folder in saved(tmp_path):
         (folder / "attack.json").unlink()
     with pytest.raises(UserError, match=r"expected saved volumes of this job, found none: run it with save_adversar"):

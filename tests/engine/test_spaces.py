@@ -19,6 +19,7 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case
 from freqbench.data import Dataset, attacked_native, prepare, preprocess, resampling_error
 from freqbench.engine import attacking, run
+from freqbench.engine.attacking import Needs
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.grid import Grid, further_targets
@@ -237,10 +238,9 @@ def test_a_volume_is_attacked_through_the_source_s_own_weighting(data: dict[str,
 
 
 def test_a_reference_comes_in_the_source_s_space(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    def note(
-        _: Any, model: Any, case: Case, seed: Any, batch: int, reference: Case, *more: Any
-    ) -> tuple[Any, Any, str]:
-        return case.spacing, reference.spacing, reference.ref.case_id
+    def note(_: Any, model: Any, case: Case, seed: Any, batch: int, needs: Needs, *more: Any) -> tuple[Any, ...]:
+        assert needs.reference
+        return case.spacing, needs.reference.spacing, needs.reference.ref.case_id
 
     seen = noted(monkeypatch, attacking, "attack_case", note)
     run_all(job_of(data, B, attacks=[{"name": "faa", "bands": 4, "portion": 0.5, "steps": 1}], metrics=["dsc"]))

@@ -15,7 +15,7 @@ from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case, Shape
-from freqbench.engine.attacking import AttackedVolume, attack_case
+from freqbench.engine.attacking import AttackedVolume, Needs, attack_case
 from freqbench.job.cells import Unit
 from freqbench.models import SegmentationModel, SlidingWindowModel, assemble, attack_windows, build, sliding_windows
 from freqbench.ops.losses import dice_ce, mean_dice
@@ -55,7 +55,7 @@ def attacked(
 ) -> AttackedVolume:
     attack = make(name, scope=scope, **PARAMETERS[name] | more)
     surrogates = [twin(model)] if attack.needs_surrogates else []
-    return attack_case(attack, model, case, 0, window_batch, surrogates=surrogates, kept=graphs)
+    return attack_case(attack, model, case, 0, window_batch, Needs(surrogates=surrogates), graphs)
 
 
 def deployed_loss(model: SegmentationModel, case: Case, adversarial: torch.Tensor) -> float:

@@ -89,7 +89,7 @@ def job(place: Path, **changes: Any) -> JobSpec:
 
 def carried_out(spec: JobSpec, out: Path) -> str:
     said = io.StringIO()
-    run.execute(expand(spec), str(out), Console(file=said, width=400), engine="serial")
+    run.execute(expand(spec), str(out), Console(file=said, width=400), run.RunOptions(engine="serial"))
     return said.getvalue()
 
 

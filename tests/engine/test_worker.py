@@ -119,8 +119,8 @@ def test_the_reference_is_another_case_drawn_by_seed_and_case_from_a_split_liste
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
 
-    def note(_: Any, model: Any, case: Any, seed: Any, batch: int, reference: Any, *more: Any) -> tuple[int, str, str]:
-        return seed, case.ref.case_id, reference.ref.case_id
+    def note(_: Any, model: Any, case: Any, seed: Any, batch: int, needs: Any, *more: Any) -> tuple[int, str, str]:
+        return seed, case.ref.case_id, needs.reference.ref.case_id
 
     phantom = {"name": "phantom", "shape": [24, 20, 16], "cases": 2}
     units = units_of(small(attacks=[FAA], seeds=[0, 1, 2], datasets=[phantom]))

@@ -1,4 +1,4 @@
-"""Entries of attacks that more steps or queries make stronger, which `study converge` compares and recommends."""
+"""Entries of attacks that more steps or queries make stronger, which `audit --converge` compares and recommends."""
 
 from collections.abc import Mapping
 from typing import Any

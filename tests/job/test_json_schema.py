@@ -58,7 +58,7 @@ def test_a_mistake_is_marked_at_its_place(checks: Checks, changes: dict[str, Any
 
 def test_a_mistake_in_a_training_job_is_marked(checks: Checks) -> None:
     """Also where a job has its content, alone or beside the place of its networks."""
-    content = yaml.safe_load((JOBS / "hippocampus/vaft.yaml").read_text())
+    content = yaml.safe_load((JOBS / "research/hippocampus/vaft.yaml").read_text())
     for training in ("adv.yaml", {"job": "adv.yaml"}, content, {"job": content, "out": "runs/x"}):
         assert list(checks[JobSpec].iter_errors(small(training=[training]))) == []
     content["models"][-1]["attack"] = {"name": "pdg"}

@@ -35,7 +35,7 @@ class Pointwise(nn.Module):
 def predicted(scores: Tensor, grid: FileGrid, **more: object) -> models.VolumePrediction:
     """The prediction in the file of logits 8 x `scores` `[K, H, W, D]`, in overlapping windows of 4 voxels."""
     model = SegmentationModel(Pointwise().eval(), roi=(4, 4, 4))
-    made = models.prediction(model, scores, file_grid=grid, **more).in_file  # type: ignore[arg-type]
+    made = models.prediction(model, scores, wanted=models.Wanted(file_grid=grid, **more)).in_file  # type: ignore[arg-type]
     assert made is not None
     return made
 
@@ -160,4 +160,4 @@ def test_a_defence_that_votes_is_refused() -> None:
     model = SegmentationModel(Pointwise().eval(), roi=(4, 4, 4), defence=defence)
     grid = FileGrid.of(GRID, np.eye(4), ((0, 7), (0, 9), (0, 6)))
     with pytest.raises(UserError, match="expected score_on: grid for a defence that votes"):
-        models.prediction(model, smooth(GRID), file_grid=grid)
+        models.prediction(model, smooth(GRID), wanted=models.Wanted(file_grid=grid))

@@ -18,6 +18,7 @@ from freqbench.models import (
     Inference,
     SegmentationModel,
     SlidingWindowModel,
+    Wanted,
     attack_windows,
     build,
     predict,
@@ -338,7 +339,7 @@ def test_confidence_is_the_largest_probability_of_what_is_stitched(
     settings = {"average": average, "overlap": 0.5, "weighting": weighting}
     model = SegmentationModel(net, ROI, inference=validate(settings, Inference, where="t"))
     images = volume(shape)
-    labelled = prediction(model, images, with_confidence=True)
+    labelled = prediction(model, images, wanted=Wanted(with_confidence=True))
     stitched = monais(lambda windows: model.averaged_form(net(windows)), images, model.inference)[0]
     expected = (stitched.softmax(dim=0) if average == "logits" else stitched).amax(dim=0)
     torch.testing.assert_close(labelled.confidence, expected.float(), rtol=0, atol=1e-6)

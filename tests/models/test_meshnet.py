@@ -53,7 +53,7 @@ def reference(volume: Volume, seed: int = 0) -> Volume:
 def test_the_network_is_its_chain_on_the_arrays_of_an_lia_volume(tmp_path: Path) -> None:
     """nibabel reads the array of an LIA file with axes L, I, A: -H, -D and W of a volume in RAS."""
     spec = resolve(entry(meshnet_folder.write(tmp_path / "net")), num_classes=3)
-    assert (spec.network_roi, spec.num_classes, spec.needs_trust) == (SIDE, 3, False)
+    assert (spec.network_roi, spec.num_classes) == (SIDE, 3)
     x = torch.rand(1, 1, *spec.roi, generator=torch.Generator().manual_seed(1))
     got = load(spec, CPU)(x)[0].detach().numpy()
     array = x[0, 0].double().numpy()[::-1, :, ::-1].transpose(0, 2, 1)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from freqbench import load_dataset, load_model
 from freqbench.core.types import Shape
 from freqbench.data.preprocess import way_to_file
-from freqbench.models import Inference, InputAdapter, SegmentationModel, predict, prediction
+from freqbench.models import Inference, InputAdapter, SegmentationModel, Wanted, predict, prediction
 from freqbench.ops.regions import codes_of
 
 ROI: Shape = (8, 6, 4)
@@ -224,7 +224,7 @@ def test_a_prediction_is_that_of_nnunets_own_predictor(tmp_path: Path, nnunetv2:
     given = prepared.adapter.to_network_axes(seen(case, case.image)[None])
     np.testing.assert_allclose(given[0].numpy(), data, atol=1e-5)
     grid = way_to_file(dataset.file_label(ref), case, model.spec.space)
-    labelled = prediction(prepared, case.image, file_grid=grid)
+    labelled = prediction(prepared, case.image, wanted=Wanted(file_grid=grid))
     labels = prepared.adapter.to_network_axes(labelled.labels[None, None])[0, 0]
     (agreement_of_regions if has_regions else agreement)(labels, exact, 1e-4)
     # Its own sums are float16, in which weights near a window's corner vanish.

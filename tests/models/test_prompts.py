@@ -18,7 +18,7 @@ from freqbench.audit import probes
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case, Shape, Spacing, triple
 from freqbench.engine import learning, memory
-from freqbench.engine.attacking import attack_case
+from freqbench.engine.attacking import Needs, attack_case
 from freqbench.job.cells import Cell
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.models import ModelEntry, SegmentationModel, attack_windows, build, load, predict, resolve
@@ -183,7 +183,7 @@ def test_surrogates_are_shown_prompts_too() -> None:
     case = bright_where_clicked()
     (net, model), (other, surrogate) = witness(), witness()
     attack = make("bases", eps=0.1, queries=2, surrogates=("a", "b"))
-    attack_case(attack, model, case, 0, 4, surrogates=[surrogate, surrogate])
+    attack_case(attack, model, case, 0, 4, Needs(surrogates=[surrogate, surrogate]))
     assert net.seen
     assert other.seen
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.core.types import Outputs
-from freqbench.models import Inference, ModelEntry, ModelSpec, SegmentationModel, load, prediction, resolve
+from freqbench.models import Inference, ModelEntry, ModelSpec, SegmentationModel, Wanted, load, prediction, resolve
 from freqbench.models.examination import examine, mend
 from freqbench.models.inference import SlidingWindowModel
 from freqbench.models.resolving import require_head, resolve_ensemble
@@ -82,7 +82,7 @@ def test_an_ensemble_has_the_mean_of_the_sigmoids() -> None:
 def test_confidence_is_that_of_the_least_sure_region() -> None:
     net, image = model(), volume()
     p = net(image)[0].sigmoid()
-    confidence = prediction(net, image[0], with_confidence=True).confidence
+    confidence = prediction(net, image[0], wanted=Wanted(with_confidence=True)).confidence
     assert confidence is not None
     assert torch.allclose(confidence, torch.maximum(p, 1 - p).amin(dim=0))
 

@@ -67,7 +67,6 @@ def test_a_bundle_is_a_model_in_its_own_space(tmp_path: Path) -> None:
 def test_a_frozen_file_is_a_model_under_trust_alone(tmp_path: Path) -> None:
     entry = {"arch": "torchscript", "checkpoint": script(frozen_net(), tmp_path / "net.pt2"), "roi": FROZEN_ROI}
     resolved = spec(trusted=True, **entry)
-    assert resolved.needs_trust
     with torch.no_grad():
         expected = frozen_net()(volume(*FROZEN_ROI))
         with trusting():
@@ -193,7 +192,7 @@ def test_a_migration_is_in_the_identity_and_none_is_not(tmp_path: Path) -> None:
         spec(**entry, checkpoint=str(tmp_path / name), migration=migration)
         for name, migration in (("new.pt", None), ("old.pt", None), ("old.pt", "monai-1.4"))
     )
-    assert (new.migration, recognised.migration) == (None, "monai-1.4")
+    assert (new.reading, recognised.reading) == ({}, {"migration": "monai-1.4"})
     assert recognised.model_id == stated.model_id
     as_it_is = spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="none")
     assert as_it_is.model_id == new.model_id

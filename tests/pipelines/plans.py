@@ -24,7 +24,7 @@ from freqbench.api.model import Model
 from freqbench.core.types import Case
 from freqbench.data import Dataset
 from freqbench.data.preprocess import way_to_file
-from freqbench.models import SegmentationModel, VolumePrediction, prediction
+from freqbench.models import SegmentationModel, VolumePrediction, Wanted, prediction
 from freqbench.pipelines import Pipeline
 
 Array = npt.NDArray[Any]
@@ -375,7 +375,7 @@ def predicted_by(model: Model, dataset: Dataset) -> Ours:
     assert isinstance(pipeline, Pipeline)
     case = dataset.load(ref, pipeline)
     network, way = model.network.for_case(case), way_to_file(dataset.file_label(ref), case, pipeline)
-    predicted = prediction(network, case.image, file_grid=way)
+    predicted = prediction(network, case.image, wanted=Wanted(file_grid=way))
     return Ours(pipeline=pipeline, network=network, case=case, predicted=predicted)
 
 

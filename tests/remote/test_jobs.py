@@ -1,5 +1,6 @@
 """Lines about a head that does not answer as it should, and the places that its nodes share."""
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -80,10 +81,18 @@ def test_only_nodes_that_are_alive_are_counted() -> None:
         assert jobs.Dashboard(url).num_nodes == 2
 
 
+def test_a_job_is_told_by_its_id_state_and_store() -> None:
+    sent = {"submission_id": "a", "status": "RUNNING", "start_time": 2, "metadata": {"out": "s3://lab/a"}}
+    others = [sent | {"submission_id": None}, sent | {"submission_id": "b", "start_time": 1, "metadata": None}]
+    with answering(200, json.dumps([sent, *others]).encode()) as url:
+        told = jobs.Dashboard(url).job_lines()
+    assert [*told.items()] == [("b", "b: running, not a job of freqbench"), ("a", "a: running, s3://lab/a")]
+
+
 def test_a_command_of_ray_that_fails_is_one_line() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(UserError, match=rf"^ray job list at {url}: expected it to end well, got .*Failed to connect"):
-        jobs.Dashboard(url).ray_job("list", quiet=True)
+        jobs.Dashboard(url).ray_job("list")
 
 
 def test_a_missing_jobs_api_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

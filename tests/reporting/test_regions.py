@@ -48,9 +48,9 @@ def test_the_viewer_names_every_region(store: Store, tmp_path: Path) -> None:
     records = tables.current(store.records().to_pandas())
     rows = records, store.class_records().to_pandas()
     manifest = write_volumes(*rows, [store.root], str(tmp_path), regions_of(store.runs()))
-    (case,) = manifest.cases
-    assert case.class_names == ["background", *REGIONS]
-    assert manifest.regions[case.dataset][:4] == [[], [1], [1, 2], [1, 2, 3]]
+    (case,) = manifest["cases"]
+    assert case["class_names"] == ["background", *REGIONS]
+    assert manifest["regions"][case["dataset"]][:4] == [[], [1], [1, 2], [1, 2, 3]]
 
 
 def test_tables_of_regions_speak_of_regions(store: Store) -> None:

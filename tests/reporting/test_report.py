@@ -16,8 +16,10 @@ from freqbench.analysis.tables import summary
 from freqbench.cli.report import app, write_page
 from freqbench.core.errors import UserError
 from freqbench.reporting import figures
+from freqbench.reporting.papers.recipes import RECIPES
 from freqbench.reporting.render import Section, markdown, terminal
 from freqbench.reporting.report import FORMATS, report
+from freqbench.reporting.views import VIEWS
 from freqbench.results import CLASS_RECORDS, KEY, Store
 
 
@@ -210,13 +212,23 @@ def test_a_table_may_go_to_a_file_and_a_spreadsheet_holds_the_rows_of_the_csv(ou
         called("report", out, "--format", "xlsx")
 
 
+def test_a_report_is_a_screen_that_names_the_page_and_the_other_tables(out: str) -> None:
+    said = called("report", out)
+    assert said.startswith(called("report", out, "--table", "overview"))
+    assert len(said.splitlines()) <= 30
+    assert f"\npage: none; freqbench report {out} --format html writes it\n" in said
+    names = " ".join(said.split()).partition("more by --table NAME: ")[2].replace("; of papers: ", ", ").split(", ")
+    assert {*names, "overview"} == {*VIEWS, *RECIPES, "audit", "all"}
+    assert called("report", out, "--table", "all").startswith("Records\n")
+
+
 def test_pictures_are_files_and_those_that_cannot_be_have_a_reason(
     out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "FIGURES", {name: figures.FIGURES[name] for name in ("pairs", "robust")})
+    monkeypatch.setattr(figures, "FIGURES", {name: figures.FIGURES[name] for name in ("transfer", "case")})
     said = called("report", out, "--figures", str(tmp_path / "pictures"))
     assert {path.suffix for path in (tmp_path / "pictures").iterdir()} == {".pdf", ".png"}
-    assert "no robust: phantom: no volumes are saved" in said
+    assert ": no volumes are saved" in said
 
 
 def test_bad_wishes_are_refused_in_one_line(out: str, tmp_path: Path) -> None:
@@ -224,6 +236,8 @@ def test_bad_wishes_are_refused_in_one_line(out: str, tmp_path: Path) -> None:
         (("report", out, "--figures", str(tmp_path), "--table", "budget"), "--figures: expected no other option"),
         (("report", out, "--to", str(tmp_path)), "--to: expected a file, got"),
         (("report", out, "--volumes"), "expected --format html without --table"),
+        (("report", out, "--format", "html", "--table", "budget"), "expected no --table, as html is the page"),
+        (("compare", out, out, "--format", "html"), "unknown format 'html'"),
         (("compare", out, str(tmp_path / "none")), "expected a result store, found no such file"),
     ):
         with pytest.raises(UserError, match=text) as caught:

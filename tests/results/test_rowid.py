@@ -30,7 +30,7 @@ def test_a_row_is_found_by_the_beginning_of_its_id_a_digest_of_its_key(many_rows
 
 @pytest.mark.parametrize("text", ["abc", "ABCDEF", "0123456789abcdef0", "../run", ""])
 def test_a_text_that_is_no_row_id_is_refused(many_rows: Store, text: str) -> None:
-    with pytest.raises(UserError, match="--row: expected 6 to 16 hex digits"):
+    with pytest.raises(UserError, match="--rows: expected a number, or 6 to 16 hex digits"):
         find_row(many_rows, text)
 
 

@@ -59,7 +59,7 @@ def test_the_status_shows_load_device_and_idle_time_of_workers(tmp_path: Path) -
     workers[20]["idle_seconds"] = 20.0
     Store(str(tmp_path)).write_run("20990101", {"status": "running", "workers": workers})
     rows = [row for row in said(tmp_path, 2) if row]
-    assert rows[0] == ["all 25", "", "325", "25", "175", "68", "65 %"]
+    assert rows[0] == ["all 25", "", "25", "175", "68", "65 %"]
     assert len(rows) == 1 + 20
-    assert rows[-1] == ["21", "n21", "21", "1", "7", "20", "25 %"]
-    assert rows[1] == ["1", "n1", "1", "1", "7", "2", "70 %"]
+    assert rows[-1] == ["21", "n21", "1", "7", "20", "25 %"]
+    assert rows[1] == ["1", "n1", "1", "7", "2", "70 %"]

@@ -160,7 +160,7 @@ def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp
     out, to, data = tmp_path / "out", tmp_path / "to", folder(tmp_path / "data")
     grid = expanded({**CONTENT, "datasets": [data], "score_on": "file"})[1]
     quiet = Console(file=io.StringIO())
-    run.execute(grid, str(out), quiet, "serial")
+    run.execute(grid, str(out), quiet, run.RunOptions(engine="serial"))
     for each in export.export(grid, str(out), str(to), quiet):
         if each.cell_id:  # none of the clean volume
             put(tmp_path / "tool" / each.path, case()[1], AFFINE)
@@ -176,7 +176,8 @@ def test_scores_on_files_and_label_maps_of_tools_have_the_values(site: Path, tmp
 
 def test_a_rehearsal_and_each_shard_have_the_metric(site: Path, tmp_path: Path) -> None:
     spec = shrink_job(expanded(CONTENT)[0])
-    run.execute(expand(spec).shard(Shard.parse("1/1")), str(tmp_path / "out"), Console(file=io.StringIO()), "serial")
+    grid, quiet = expand(spec).shard(Shard.parse("1/1")), Console(file=io.StringIO())
+    run.execute(grid, str(tmp_path / "out"), quiet, run.RunOptions(engine="serial"))
     assert values(row_of(tmp_path / "out")).keys() == {"share", "share_clean"}
 
 
@@ -217,7 +218,7 @@ def test_rows_of_a_missing_package_are_read_and_a_resume_names_it(store: Path, c
         assert report([Store(str(store))], table="clinical") == with_it
         assert fb.load_results(store)["share"].notna().all()
         assert {check.verdict for check in verify(Store(str(store)))} == {"ok", "not checked"}
-        assert MISSING in refused(bench, "reproduce", str(store), "--random", "1")
+        assert MISSING in refused(bench, "audit", str(store), "--rows", "1")
         with pytest.raises(UserError, match=re.escape(MISSING)):
             left(store, {**CONTENT, "metrics": ["ssim"]})
         message = refused(bench, "plan", write(store, CONTENT))
@@ -345,10 +346,9 @@ def test_reports_page_and_trackers_show_the_values_and_their_means(site: Path, t
     header, clean, attacked = (line.split(",")[-1] for line in report([store], format="csv").splitlines())
     assert (header, float(clean), float(attacked)) == ("share", *map(pytest.approx, means[["share_clean", "share"]]))
     data = data_of([store])[1]
-    assert data.scores[-1].heading == "share"
-    assert data.summary.numbers["@share"] == [pytest.approx(means["share"], rel=1e-5)]
-    assert data.cases
-    assert data.cases.numbers["@share"] == [pytest.approx(each["share"], rel=1e-5) for each in of_cases]
+    assert data["scores"][-1]["heading"] == "share"
+    assert data["summary"]["numbers"]["@share"] == [pytest.approx(means["share"], rel=1e-5)]
+    assert data["cases"]["numbers"]["@share"] == [pytest.approx(each["share"], rel=1e-5) for each in of_cases]
     (cell,) = tracker._runs(str(tmp_path))
     assert {name: cell.means[name] for name in means.index} == {
         name: pytest.approx(means[name]) for name in means.index
@@ -376,7 +376,7 @@ def test_verify_finds_a_store_sound_and_values_that_are_missing_or_no_numbers(
 
 def reproduced(store: Path) -> str:
     said = io.StringIO()
-    reproduce.reproduce(str(store), None, 1, 0, None, Console(file=said, width=200))
+    reproduce.reproduce(str(store), "1", 0, None, Console(file=said, width=200))
     return said.getvalue()
 
 

@@ -161,8 +161,8 @@ def test_a_training_that_cannot_be_is_one_line(checkpoint: str, jobs: list[Any],
 @pytest.mark.parametrize(
     ("name", "networks"),
     [
-        ("hippocampus/table6", 8),
-        ("hippocampus/strongest", 12),
+        ("research/hippocampus/table6", 8),
+        ("research/hippocampus/strongest", 12),
         ("papers/vafa_table6_synapse", 16),
         ("papers/vafa_table6_acdc", 8),
     ],

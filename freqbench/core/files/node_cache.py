@@ -75,7 +75,7 @@ def part(name: str) -> Path:
         with suppress(OSError):  # if it is read-only, code that writes to the cache reports it
             root.mkdir(parents=True, exist_ok=True)
             marker.write_text(
-                "A cache of freqbench: `freqbench doctor cache clear` empties it and leaves other files alone.\n"
+                "A cache of freqbench: `freqbench doctor --cache clear` empties it and leaves other files alone.\n"
             )
     return root / name
 

@@ -203,7 +203,15 @@ def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
         for frame in pydicom.encaps.generate_frames(fields.PixelData, number_of_frames=fields.get("NumberOfFrames", 1)):
             if _frame_size(frame) not in (None, (fields.Rows, fields.Columns, 1)):  # for which it would be decoded
                 raise ValueError("a frame of another size")
-        return fields.pixel_array if fields.BitsAllocated == 1 else _decode(fields, pydicom)
+        if fields.BitsAllocated == 1:
+            return fields.pixel_array
+        import SimpleITK
+
+        # By its GDCM without the slope, which GDCM heeds in some kinds alone.
+        fields.SOPClassUID = fields.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+        with TemporaryDirectory(prefix="freqbench-") as folder, silence_warnings():
+            fields.save_as(slice_of := f"{folder}/slice.dcm")
+            return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(slice_of, imageIO="GDCMImageIO"))
 
 
 def _frame_size(frame: bytes) -> tuple[int, int, int] | None:
@@ -218,16 +226,6 @@ def _frame_size(frame: bytes) -> tuple[int, int, int] | None:
             return size[0], size[1], size[2]
         place += 2 + length
     return None
-
-
-def _decode(fields: Any, pydicom: Any) -> npt.NDArray[Any]:
-    """Returns compressed numbers by SimpleITK's GDCM, without their slope, which GDCM heeds in some kinds alone."""
-    import SimpleITK
-
-    fields.SOPClassUID = fields.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
-    with TemporaryDirectory(prefix="freqbench-") as folder, silence_warnings():
-        fields.save_as(path := f"{folder}/slice.dcm")
-        return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path, imageIO="GDCMImageIO"))
 
 
 def _check_segments(stream: Any, where: Path) -> None:

@@ -54,10 +54,23 @@ def read_series(paths: Sequence[Path], where: Path, uid: str | None = None, segm
 
 @lru_cache(maxsize=KEPT)
 def _series(stamps: Stamps, where: Path, uid: str | None, segmentations: Stamps) -> Series:
-    scanned, of_series = _scan_headers(stamps, where), dict[str, list[File]]()
+    scanned, damaged, of_series = list[File](), 0, dict[str, list[File]]()
+    for path, *_ in stamps:
+        if path.name == "DICOMDIR" or path.suffix.lower() in files.NO_SLICES:
+            continue
+        try:
+            scanned.append(read_file(path, where, *SLICE))
+        except files.DamagedError:
+            damaged += 1
+    if damaged:
+        raise DataError(
+            f"{where}: expected DICOM files alone, got {damaged} of {len(scanned) + damaged} that are damaged or "
+            "another kind: fetch them again, or remove them"
+        )
     for file in scanned:
         if "Rows" in file.fields and file.kind not in (files.SEG, files.LABELMAP):
-            of_series.setdefault(str(file.fields.get("SeriesInstanceUID", "")), []).extend(_slices(file, where))
+            of_one = of_series.setdefault(str(file.fields.get("SeriesInstanceUID", "")), [])
+            of_one += _frames(file, where) if file.kind in ENHANCED else [file]
     if not of_series:
         kinds = sorted({files.kind_name(file.kind) for file in scanned})
         got = ", ".join(kind + " without voxels" * kind.endswith("Image Storage") for kind in kinds) or "no DICOM file"
@@ -66,28 +79,8 @@ def _series(stamps: Stamps, where: Path, uid: str | None, segmentations: Stamps)
     return _stack_slices(of_series[chosen], where, reason)
 
 
-def _scan_headers(stamps: Stamps, where: Path) -> list[File]:
-    """Reads the headers of all DICOM files; refuses a folder with damaged ones."""
-    read, damaged = list[File](), 0
-    for path, *_ in stamps:
-        if path.name == "DICOMDIR" or path.suffix.lower() in files.NO_SLICES:
-            continue
-        try:
-            read.append(read_file(path, where, *SLICE))
-        except files.DamagedError:
-            damaged += 1
-    if damaged:
-        raise DataError(
-            f"{where}: expected DICOM files alone, got {damaged} of {len(read) + damaged} that are damaged or another "
-            "kind: fetch them again, or remove them"
-        )
-    return read
-
-
-def _slices(file: File, where: Path) -> list[File]:
-    """Returns the frames of an enhanced object as files of their own; any other file alone."""
-    if file.kind not in ENHANCED:
-        return [file]
+def _frames(file: File, where: Path) -> list[File]:
+    """Returns the frames of an enhanced object as files of their own."""
     fields, frames = {each.keyword: each.value for each in file.fields}, files.read_frames(file.fields, where)
     size, plain = file.num_bytes // max(1, len(frames)), file.plain
     places = [plain and (plain[0] + k * size, *plain[1:]) for k in range(len(frames))]
@@ -141,7 +134,22 @@ def read_voxels(series: Series) -> npt.NDArray[np.float32]:
 def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
     """Returns slices in the order of their positions along their normal, as one volume."""
     for file in slices:
-        _check_slice(file, where)
+        fields, photometric = file.fields, str(file.fields.get("PhotometricInterpretation", ""))
+        if fields.get("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
+            got = f"colour, {photometric or 'no grey scale'}"
+            raise DataError(f"{where}: expected grey values, got {got}: leave it out")
+        if (frames := int(fields.get("NumberOfFrames") or 1)) != 1:
+            raise DataError(
+                f"{where}: expected one slice a file, got {frames} frames in one, which is no enhanced CT or MR: "
+                "split it into slices"
+            )
+        if file.num_bytes > file.room:
+            raise DataError(f"{where}: expected whole slices, got a truncated file: fetch the series again")
+        if lacking := [name for name in files.PLANE if not fields.get(name)]:
+            raise DataError(
+                f"{where}: expected slices with their place, got one without {lacking[0]} "
+                f"({files.kind_name(file.kind)}): give a series of a CT, MR or PET volume"
+            )
     sizes = {tuple(files.read_whole(file.fields, name, where) for name in ("Columns", "Rows")) for file in slices}
     planes = np.array([files.read_plane(file.fields, where) for file in slices])
     if len(slices) < 2:
@@ -219,26 +227,6 @@ def _gap(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], si
             "the volume, such as by dcm2niix"
         )
     return gap
-
-
-def _check_slice(file: File, where: Path) -> None:
-    """Refuses a file that is not one whole grey slice with a position."""
-    fields = file.fields
-    photometric = str(fields.get("PhotometricInterpretation", ""))
-    if fields.get("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
-        raise DataError(f"{where}: expected grey values, got colour, {photometric or 'no grey scale'}: leave it out")
-    if (frames := int(fields.get("NumberOfFrames") or 1)) != 1:
-        raise DataError(
-            f"{where}: expected one slice a file, got {frames} frames in one, which is no enhanced CT or MR: "
-            "split it into slices"
-        )
-    if file.num_bytes > file.room:
-        raise DataError(f"{where}: expected whole slices, got a truncated file: fetch the series again")
-    if lacking := [name for name in files.PLANE if not fields.get(name)]:
-        raise DataError(
-            f"{where}: expected slices with their place, got one without {lacking[0]} ({files.kind_name(file.kind)}): "
-            "give a series of a CT, MR or PET volume"
-        )
 
 
 def _scale(fields: Any, where: Path) -> tuple[float, float]:

@@ -1,10 +1,10 @@
 """Reads folders of DICOM: a folder of slices a case, and its segmentation as DICOM SEG."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -28,6 +28,7 @@ IMAGES, LABELS = "images", "labels"
 class Slices(Scan):
     """A series of DICOM and its segmentation; errors and pages show no name of its files, which patients may be in."""
 
+    unlabelled: ClassVar[Mapping[str, Any]] = {"segmentations": ()}
     image_shown: str
     label_shown: str
     found: tuple[Path, ...] = field(repr=False)  # the folder's files: slices and others
@@ -39,15 +40,6 @@ class Slices(Scan):
     def where(self) -> str:
         """The folder as errors show it."""
         return self.image_shown
-
-    @property
-    def has_label(self) -> bool:
-        """True if there is a segmentation."""
-        return bool(self.segmentations)
-
-    def drop_label(self) -> "Slices":
-        """Returns the case without its segmentations."""
-        return replace(self, segmentations=())
 
     def segmentation(self) -> Path:
         """Returns the only segmentation; raises DataError for several."""
@@ -233,7 +225,7 @@ class DicomFolders(ListedFolder):
             for name in scan.segment_names().values():
                 names.setdefault(plain(name), name)
         wanted = [plain(name) for name in self.labels[1:]] if isinstance(self.labels, tuple) else []
-        return tuple(sorted(names.values(), key=lambda name: _place(plain(name), wanted)))
+        return tuple(sorted(names.values(), key=lambda name: [*wanted, plain(name)].index(plain(name))))
 
     def stated_labels(self) -> Stated:
         """Returns the segments of all cases, which of them overlap, and CT as the name of the channel, if it is one."""
@@ -262,7 +254,3 @@ def _dicom_files(folder: Path, depth: int) -> list[Path]:
     """Returns the files of a folder that may be DICOM."""
     files = [folder / name for name in storage.list_tree(str(folder), depth)]
     return [path for path in files if path.suffix.lower() not in dicom.NO_SLICES]
-
-
-def _place(name: str, wanted: Sequence[str]) -> int:
-    return wanted.index(name) if name in wanted else len(wanted)

@@ -16,14 +16,14 @@ from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, UserError, unknown
 from freqbench.core.files import storage
 from freqbench.core.input_space import Intensity, Preprocess, file_codes
-from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase, Shape, Spacing
+from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase, Shape, Spacing, triple
 from freqbench.data import cache, image_files
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.headers import Header
 from freqbench.data.intensities import scale_warnings
 from freqbench.data.labels import Reading, classes_of, few, group_regions
 from freqbench.data.nsd_tolerances import organ_tolerances
-from freqbench.data.preprocess import check_room, prepared_shape, ras_grid
+from freqbench.data.preprocess import check_room, prepared_shape
 from freqbench.data.scans import ListedCase, Scan, Stated, answer
 from freqbench.ops.classes import Classes
 from freqbench.pipelines import AnySpace, Pipeline
@@ -157,7 +157,17 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return self._reading_by(self._readable_labels())
 
     def _reading_by(self, stated: Stated) -> Reading:
-        classes = self._exclusive_classes(stated)
+        # The number of labels, where nothing names them.
+        count = 1 + max(chain.from_iterable(self.regions.values()), default=1) if self.regions else None
+        labels = self.labels or count
+        if labels is None and stated.problem:
+            raise stated.problem
+        if self.reference == "prediction":
+            classes = classes_of(self.name, {}, labels or tuple(stated.names.values()), None)
+        else:
+            ignore = self.ignore if "ignore" in self.model_fields_set else stated.ignored
+            labels = self.labels or (None if stated.names else count)
+            classes = classes_of(self.name, stated.names, labels, self.label_map, ignore)
         regions = self._regions(stated, classes)
         classes = group_regions(self.name, classes, regions) if regions else classes
         if broken := [name for name in classes.names if not name.isprintable() or not name.strip()]:
@@ -179,20 +189,6 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             drawn=tuple(1 + number for number in sorted(range(len(sizes)), key=lambda number: -sizes[number])),
         )
 
-    def _exclusive_classes(self, stated: Stated) -> Reading:
-        count = (
-            1 + max(chain.from_iterable(self.regions.values()), default=1) if self.regions else None
-        )  # of labels, where nothing names them
-        labels = self.labels or count
-        if labels is None and stated.problem:
-            raise stated.problem
-        if self.reference == "prediction":
-            return classes_of(self.name, {}, labels or tuple(stated.names.values()), None)
-        ignore = self.ignore if "ignore" in self.model_fields_set else stated.ignored
-        return classes_of(
-            self.name, stated.names, self.labels or (None if stated.names else count), self.label_map, ignore
-        )
-
     @property
     def channel_names(self) -> tuple[str, ...]:
         """Names of the channels by the folder's list; else none."""
@@ -205,7 +201,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines on labels that become other classes, or do not count."""
+        """Lines on labels that become other classes, or do not count, for `plan`, `run` and `doctor`."""
         return self.reading.notes(self.name)
 
     @cached_property
@@ -290,7 +286,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         )
 
     def faults(self, ref: CaseRef, space: AnySpace) -> Iterator[str]:
-        """Yields problems as `Dataset.faults` does: what `native` refuses, unfilled headers, wrong intensities."""
+        """Yields one line per problem with a case in a space: what `native` refuses, unfilled headers, intensities."""
         try:
             native, scan = self.native(ref), self._scan(ref.case_id)
             image, label = self._headers(scan)
@@ -405,7 +401,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             names.require_name(scan.case_id, "case")
         except UserError as error:
             raise DataError(f"{scan.where}: {error}") from None
-        return scan if self.reference == "label" else scan.drop_label()
+        return scan if self.reference == "label" else replace(scan, **scan.unlabelled)
 
     def _require_content(self, scan: Scan, ref: CaseRef, image: Header | None = None) -> None:
         if scan.fingerprint(image) != ref.fingerprint:
@@ -428,7 +424,12 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
 def _grid(image: Header) -> tuple[tuple[Shape, Spacing], str]:
     """Returns shape and spacing of an image in RAS+, and the codes of its file's axes."""
-    return ras_grid(image.shape, image.affine), file_codes(image.affine)
+    from nibabel.orientations import io_orientation
+
+    order = np.argsort(io_orientation(image.affine)[:, 0]).tolist()
+    sides = np.linalg.norm(image.affine[:3, :3], axis=0).tolist()
+    grid = triple(image.shape[axis] for axis in order), triple(sides[axis] for axis in order)
+    return grid, file_codes(image.affine)
 
 
 def _values_of(image: Header, label: Header) -> "Tensor":

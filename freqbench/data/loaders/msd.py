@@ -222,28 +222,20 @@ def _download_task(task: str, files: Mapping[str, str], temporary: Path) -> dict
         address = f"{mirror}/{task}.tar"
         try:
             downloads.fetch_web(address, temporary)
-            return _unpack_files(temporary, files)
+            # No file is written, so that no name leads anywhere; members that unpack to more than they take are left.
+            with tarfile.open(temporary, "r:") as tar:
+                members = {_end(member.name): member for member in tar if member.isreg() and not member.issparse()}
+                if missing := files.keys() - members.keys():
+                    raise DataError(f"expected {min(missing)}, found none")
+                streams = {name: tar.extractfile(members[name]) for name in files}
+                content = {name: stream.read() for name, stream in streams.items() if stream}
+            for name, wanted in files.items():
+                if (got := hashlib.sha256(content[name]).hexdigest()) != wanted:
+                    raise DataError(f"{name}: expected sha256 {wanted[:12]}..., got {got[:12]}...")
+            return content
         except (OSError, HTTPException, tarfile.TarError, ValueError, OverflowError) as error:
             problems.append(f"{address} ({one_line(error, 200)})")
     raise MissingDataError(", or ".join(problems))
-
-
-def _unpack_files(archive: Path, files: Mapping[str, str]) -> dict[str, bytes]:
-    """Returns files of an archive, whatever folder they are in there; writes none, so that no name leads anywhere.
-
-    Members that would unpack to more than they take in the archive are left out. Raises DataError if a file is missing
-    or differs.
-    """
-    with tarfile.open(archive, "r:") as tar:
-        members = {_end(member.name): member for member in tar if member.isreg() and not member.issparse()}
-        if missing := files.keys() - members.keys():
-            raise DataError(f"expected {min(missing)}, found none")
-        streams = {name: tar.extractfile(members[name]) for name in files}
-        content = {name: stream.read() for name, stream in streams.items() if stream}
-    for name, wanted in files.items():
-        if (got := hashlib.sha256(content[name]).hexdigest()) != wanted:
-            raise DataError(f"{name}: expected sha256 {wanted[:12]}..., got {got[:12]}...")
-    return content
 
 
 def _end(path: str) -> str:

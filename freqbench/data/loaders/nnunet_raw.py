@@ -1,6 +1,6 @@
 """Reads raw folders of nnU-Net. Isensee et al., Nature Methods 2021, arXiv:1904.08128."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
@@ -52,8 +52,13 @@ class NnunetRaw(ListedFolder):
             if not isinstance(fold, dict) or not all(isinstance(fold.get(key), list) for key in ("train", "val")):
                 got = f"{fold!r:.60}"
                 raise DataError(f"{path}: expected lists train and val in fold {self.fold}, got {got}: fix the file")
-            for key, cases in (("training", fold["train"]), ("validation", fold["val"])):
-                splits[key] = [*self._fold_files([*map(str, cases)], of_training)]
+            listed = self._entries()
+            for key, of_fold in (("training", fold["train"]), ("validation", fold["val"])):
+                cases = [*map(str, of_fold)]  # also those without a label map
+                usual = {} if listed else self._usual("Tr", cases)
+                if strange := [case for case in cases if listed and case not in listed]:
+                    raise DataError(f"{self.source}: {unknown('case', strange[0], listed)}")
+                splits[key] = [(case, of_training.get(case) or usual[case]) for case in cases]
         lines = {
             key: [ListedCase(case, partial(self._case, case, *files)) for case, files in splits[key]] for key in splits
         }
@@ -70,15 +75,6 @@ class NnunetRaw(ListedFolder):
         first, labelled = f"_0000{self._ending()}", self._labelled_cases("Tr")
         images = storage.list_files(join(self._root(), "imagesTr"), first)
         return tuple(case for name in images if (case := name.removesuffix(first)) not in labelled)
-
-    def _fold_files(self, cases: Sequence[str], labelled: _Cases) -> Iterator[tuple[str, _Files]]:
-        """Yields a fold's cases with their files, also without a label map; refuses one that is not in the list."""
-        listed = self._entries()
-        usual = {} if listed else self._usual("Tr", cases)
-        for case in cases:
-            if listed and case not in listed:
-                raise DataError(f"{self.source}: {unknown('case', case, listed)}")
-            yield case, labelled.get(case) or usual[case]
 
     def _labelled_cases(self, side: str) -> _Cases:
         """Returns the files of the cases that are listed, else of those with a label map in their folder."""
@@ -158,7 +154,19 @@ class NnunetRaw(ListedFolder):
             labels = {value for values in parts.values() for value in values} | {0}
             names = {value: f"label {value}" if value else "background" for value in sorted(labels - {*ignored})}
             regions = {name: values for name, values in parts.items() if values != (0,)}
-            return Stated(names=names, regions=self._arrange(regions, ignored), **about)
+            order = self._content().get("regions_class_order")
+            if isinstance(order, list) and len(order) != len(regions):
+                raise DataError(
+                    f"{self.source}: expected regions_class_order with a label for each of {len(regions)} regions, got "
+                    f"{len(order)}: fix the file"
+                )
+            for name, values in regions.items():
+                if both := set(ignored).intersection(values):
+                    raise DataError(
+                        f"{self.source}: expected regions of labels that count, got {min(both)} in {name}, which is "
+                        "ignored: take it out of one"
+                    )
+            return Stated(names=names, regions=regions, **about)
         named = {value: name for name, (value,) in parts.items()}
         if len(named) >= max(2, len(parts)) and 0 in named:
             return Stated(names=dict(sorted(named.items())), **about)
@@ -167,22 +175,6 @@ class NnunetRaw(ListedFolder):
             f"{self._content()['labels']!r}: give `labels` in the job file"
         )
         return Stated(problem=problem, **about)
-
-    def _arrange(self, regions: Mapping[str, tuple[int, ...]], ignored: Sequence[int]) -> Mapping[str, tuple[int, ...]]:
-        """Returns the regions; refuses another number in `regions_class_order`, and labels that do not count."""
-        order = self._content().get("regions_class_order")
-        if isinstance(order, list) and len(order) != len(regions):
-            raise DataError(
-                f"{self.source}: expected regions_class_order with a label for each of {len(regions)} regions, got "
-                f"{len(order)}: fix the file"
-            )
-        for name, values in regions.items():
-            if both := set(ignored).intersection(values):
-                raise DataError(
-                    f"{self.source}: expected regions of labels that count, got {min(both)} in {name}, which is "
-                    "ignored: take it out of one"
-                )
-        return regions
 
     def _labels(self) -> dict[str, tuple[int, ...]]:
         """Returns the values of each label or region by its name."""

@@ -111,7 +111,8 @@ class Pairs(ListedFolder):
             images = [found.get((pattern, "")) for pattern in self.image]
             if self.reference == "prediction" and not any(images):
                 continue
-            paths = (path or _fill_pattern(pattern, names) for path, pattern in zip(images, self.image, strict=True))
+            fill = partial(lambda names, part: names[part[1]] if part[1] else part[0], names)
+            paths = (path or _PART.sub(fill, pattern) for path, pattern in zip(images, self.image, strict=True))
             channels = tuple(storage.join(root, path) for path in paths)
             masks = {rater: path for (pattern, rater), path in found.items() if pattern == self.label}
             is_alone = self.reference == "label" and images[0] and not masks
@@ -212,7 +213,3 @@ def _last_part(rater: str) -> str:
 
 def _letters(pattern: str) -> int:
     return sum(len(part[3] or "") for part in _PART.finditer(pattern))
-
-
-def _fill_pattern(pattern: str, names: Mapping[str, str]) -> str:
-    return _PART.sub(lambda part: names[part[1]] if part[1] else part[0], pattern)

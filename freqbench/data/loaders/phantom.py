@@ -84,10 +84,6 @@ class Phantom(Dataset):
             for case_id in self.chosen(list(numbers))
         )
 
-    @override
-    def listed_cases(self) -> int | None:
-        return len(self._numbers(self.split))
-
     def _numbers(self, split: str) -> range:
         if split not in SPLITS:
             raise DataError(f"{self.name}: {unknown('split', split, SPLITS)}")

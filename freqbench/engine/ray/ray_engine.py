@@ -80,17 +80,14 @@ class Meters:
         spent = "seconds of workers on records, without loading"
         self._seconds = Counter("freqbench_device_seconds", spent, ("attack",))
 
-    def add_seconds(self, attack: str, seconds: float) -> None:
-        """Adds the seconds that a worker spent on a unit."""
-        if seconds > 0:  # Ray refuses to add 0
-            self._seconds.inc(seconds, {"attack": attack})
-
-    def count_records(self, outcome: Outcome) -> None:
-        """Counts the records of a unit, failed ones too."""
+    def count(self, outcome: Outcome) -> None:
+        """Counts the records of a unit, failed ones too, and the seconds that a worker spent on them."""
         for record in outcome.records:
             self._records.inc(1, {"attack": record["attack"]})
             if record["status"] == "failed":
                 self._failures.inc(1, {"attack": record["attack"]})
+        if outcome.records and outcome.device_seconds > 0:  # Ray refuses to add 0
+            self._seconds.inc(outcome.device_seconds, {"attack": outcome.records[0]["attack"]})
 
 
 class _Driver:
@@ -119,7 +116,7 @@ class _Driver:
             if interrupt.requested and not stop_at:
                 stop_at = time.monotonic() + STOP_S
                 self._listener.tell(
-                    f"stopping after the units in flight ({self._count_in_flight()} units, {STOP_S:.0f} s at most); "
+                    f"stopping after the attacks in flight ({self._count_in_flight()}, {STOP_S:.0f} s at most); "
                     "another Ctrl-C stops now"
                 )
             if stop_at and (time.monotonic() > stop_at or not self._count_in_flight()):
@@ -164,7 +161,10 @@ class _Driver:
         if now - self._ticked >= TICK_S:
             self._ticked = now
             self._write(partial(self._listener.tick, self._fleet.facts()))
-            self._kill_overdue(now)
+            for slot in self._fleet.slots:  # a hung kernel cannot be ended in another way
+                if self._timeout and slot.assigned and not slot.killed and now - slot.since > self._timeout:
+                    slot.killed = True
+                    ray.kill(slot.actor, no_restart=False)
             self._ask(now)
             self._fleet.follow_machines(len(self._schedule) + self._count_in_flight() if feed else 0)
         while self._writes and self._writes[0].done():
@@ -174,7 +174,9 @@ class _Driver:
         """Gives a worker a unit if it has none, and one ahead if its last was short and the end is far."""
         ahead = slot.took <= SHORT_S and not self._schedule.is_ending
         while len(slot.assigned) < 1 + ahead and len(self._scorings) < SCORINGS_A_WORKER * len(self._fleet.slots):
-            if slot.assigned and not self._may_share(slot):
+            following = self._schedule.next_unit(slot.clock.worker)
+            # A unit that was put back is alone with its worker, so that a death is its own.
+            if slot.assigned and (slot.assigned[0].attempt.is_retry or id(following) in self._attempts):
                 return
             unit = self._schedule.take(slot.clock.worker)
             if unit is None:
@@ -188,11 +190,6 @@ class _Driver:
             slot.assigned.append(Assignment(attempt=attempt, outcome=outcome, masks=masks))
             if len(slot.assigned) == 1:
                 self._begins(slot)
-
-    def _may_share(self, slot: Slot) -> bool:
-        """False if the unit at work or the next one was put back."""
-        is_alone = slot.assigned[0].attempt.is_retry
-        return not (is_alone or (self._attempts and id(self._schedule.next_unit(slot.clock.worker)) in self._attempts))
 
     def _begins(self, slot: Slot) -> None:
         slot.since = time.monotonic()
@@ -215,8 +212,6 @@ class _Driver:
         slot.took = outcome.load_seconds + outcome.device_seconds
         slot.clock.add(outcome)
         unit = task.attempt.unit
-        if not unit.is_clean:
-            self._meters.add_seconds(unit.cell.attack.name, outcome.device_seconds)
         if slot.assigned:
             self._begins(slot)
         if feed:
@@ -315,7 +310,7 @@ class _Driver:
         self._take(attempt.unit, rows.failure(attempt.unit, reason, measured or empty))
 
     def _take(self, unit: Unit, outcome: Outcome) -> None:
-        self._meters.count_records(outcome)
+        self._meters.count(outcome)
         self._write(partial(self._listener.take, outcome))
         while unit.is_clean and self._writes:  # it is judged before an attack may begin
             self._writes.popleft().result()
@@ -324,10 +319,3 @@ class _Driver:
     def _write(self, action: Callable[[], None]) -> None:
         """Queues an action for the writer's thread: storing may take seconds, and no worker should wait."""
         self._writes.append(self._writer.submit(action))
-
-    def _kill_overdue(self, now: float) -> None:
-        """Kills workers whose unit takes too long: a hung kernel cannot be ended in another way."""
-        for slot in self._fleet.slots:
-            if self._timeout and slot.assigned and not slot.killed and now - slot.since > self._timeout:
-                slot.killed = True
-                ray.kill(slot.actor, no_restart=False)

@@ -147,12 +147,23 @@ class Fleet:
     def follow_machines(self, num_units: int) -> None:
         """Requests workers on machines that joined, at most one per unit, and gives up those of lost machines.
 
+        Reports workers that have not started for a long time because there is no room.
+
         Raises EngineLost if the head of the cluster is gone, or the only machine is gone and none can join.
         """
         if not self._head.answers():
             return
         before, self._machines = self._machines, ray_cluster.machines()
-        self._report_waiting(time.monotonic())
+        now = time.monotonic()
+        waiting = [slot for slot in self.slots if slot.ready is not None and now - slot.since > WAITING_S]
+        if waiting and now >= self._said_waiting:
+            sharers = None if self._room else len(self.slots)  # on a Ray of this process nobody else is
+            lack = ray_cluster.shortage({"CPU": self._pool.threads, "GPU": self._pool.gpus}, sharers)
+            if lack:
+                self._said_waiting = now + WAITING_AGAIN_S
+                self._listener.tell(
+                    f"waiting for Ray: {len(waiting)} of {amount(len(self.slots), 'worker')} have not started: {lack}"
+                )
         if self._room is None:
             if not self._machines:
                 raise EngineLost(ray_cluster.NO_NODE)
@@ -165,18 +176,6 @@ class Fleet:
                 self._listener.tell(
                     f"{amount(count, 'machine')} {what}: {amount(len(self.slots), 'worker')} on "
                     f"{len(self._machines)} from now on"
-                )
-
-    def _report_waiting(self, now: float) -> None:
-        """Reports workers that have not started for a long time because there is no room."""
-        waiting = [slot for slot in self.slots if slot.ready is not None and now - slot.since > WAITING_S]
-        if waiting and now >= self._said_waiting:
-            sharers = None if self._room else len(self.slots)  # on a Ray of this process nobody else is
-            lack = ray_cluster.shortage({"CPU": self._pool.threads, "GPU": self._pool.gpus}, sharers)
-            if lack:
-                self._said_waiting = now + WAITING_AGAIN_S
-                self._listener.tell(
-                    f"waiting for Ray: {len(waiting)} of {amount(len(self.slots), 'worker')} have not started: {lack}"
                 )
 
     def facts(self) -> list[dict[str, Any]]:

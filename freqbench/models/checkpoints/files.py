@@ -12,7 +12,7 @@ import pickle
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -187,11 +187,19 @@ def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = No
     elif prefix is not None:
         have = ", ".join(dict.fromkeys(repr(each.prefix) for each in found)) or "no weights of the network"
         raise CheckpointError(f"{path}: prefix: expected one that names of the network have, got {prefix!r}: {have}")
-    fits = [_fit(each.weights, wanted) for each in found]
+    fits = list[tuple[int, int]]()  # how many of the network's names are there, and how many of them have its shape
+    for each in found:
+        shared = [key for key in wanted if key in each.weights]
+        fits.append((len(shared), sum(each.weights[key].shape == wanted[key].shape for key in shared)))
     best = [each for each, fit in zip(found, fits, strict=True) if fit == max(fits)]
     if not best:
         return Placed(read_state_dict(path, as_written=True))
-    others = [each for each in best[1:] if not _are_equal(best[0].weights, each.weights, wanted)]
+    first = {name: value for name, value in best[0].weights.items() if name in wanted}
+    others = [
+        each
+        for each in best[1:]
+        if not all(name in each.weights and torch.equal(value, each.weights[name]) for name, value in first.items())
+    ]
     if others and 2 * max(fits)[0] > len(wanted):
         sets = (best[0], *others)
         differ = len({each.prefix for each in sets}) == len(sets)
@@ -251,16 +259,6 @@ def _placements(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
             else:
                 beside.append(key)
         yield Placed(weights, prefix, tuple(beside))
-
-
-def _fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Returns how many of the network's names were found, and how many of these have its shape."""
-    shared = [key for key in wanted if key in found]
-    return len(shared), sum(found[key].shape == wanted[key].shape for key in shared)
-
-
-def _are_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor], names: Iterable[str]) -> bool:
-    return all(name in one and name in other and torch.equal(one[name], other[name]) for name in names if name in one)
 
 
 def read_state_dict(path: str, keys: Sequence[str] = _STATE_KEYS, as_written: bool = False) -> dict[str, Tensor]:
@@ -358,7 +356,21 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
     try:
         is_zip = zipfile.is_zipfile(file)
         if is_zip:
-            _refuse_bomb(path, file)
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+            names = [entry.filename for entry in entries]
+            is_program = any(name.endswith("/constants.pkl") for name in names)  # whose code is compressed
+            if not is_program and not any(name.endswith("data.pkl") for name in names):
+                raise CheckpointError(
+                    f"{path}: expected a checkpoint, got a ZIP archive of {len(names)} files (first: "
+                    f"{one_line(names[0])[:80] if names else 'none'}): unpack it, and give the file inside"
+                )
+            size = file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())
+            if not is_program and sum(entry.file_size for entry in entries) > size:
+                raise CheckpointError(
+                    f"{path}: expected an archive as torch.save writes it, got one that unpacks to more than its size: "
+                    "save it again"
+                )
         elif isinstance(file, Path):
             with file.open("rb") as stream:
                 head = stream.read(4)
@@ -385,29 +397,6 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
                 f"{path}: expected weights, got a TorchScript file, which is a program: give arch: torchscript"
             ) from None
         raise CheckpointError(_unreadable(path, error)) from None
-
-
-def _refuse_bomb(path: str, file: Path | io.BytesIO) -> None:
-    """Refuses an archive that unpacks to more than its size, as torch writes archives uncompressed.
-
-    Skips TorchScript programs, whose code is compressed: `read_torch` refuses them as such.
-    """
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-    names = [entry.filename for entry in entries]
-    if any(name.endswith("/constants.pkl") for name in names):
-        return
-    if not any(name.endswith("data.pkl") for name in names):
-        raise CheckpointError(
-            f"{path}: expected a checkpoint, got a ZIP archive of {len(names)} files (first: "
-            f"{one_line(names[0])[:80] if names else 'none'}): unpack it, and give the file inside"
-        )
-    size = file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())
-    if sum(entry.file_size for entry in entries) > size:
-        raise CheckpointError(
-            f"{path}: expected an archive as torch.save writes it, got one that unpacks to more than its size: "
-            "save it again"
-        )
 
 
 def _unreadable(path: str, error: Exception) -> str:
@@ -437,8 +426,10 @@ def check_fit(
             )
     if not (missing or unexpected or misshapen):
         return
-    classes = _other_classes([(wanted[key].shape, found[key].shape) for key in misshapen], num_classes)
-    if classes is not None and not missing and not unexpected:
+    pairs = (zip_longest(wanted[key].shape, found[key].shape) for key in misshapen)
+    lengths = {(ours, theirs) for ours, theirs in chain.from_iterable(pairs) if ours != theirs}
+    ours, classes = next(iter(lengths)) if len(lengths) == 1 else (None, None)
+    if ours == num_classes and classes and not missing and not unexpected:
         advice = advice_on_classes(classes, num_classes, head)
         raise CheckpointError(f"{name}: checkpoint has {classes} output classes, dataset wants {num_classes}: {advice}")
     shapes = [f"{key}: {tuple(found[key].shape)} for {tuple(wanted[key].shape)}" for key in misshapen]
@@ -447,13 +438,3 @@ def check_fit(
         for keys, kind in ((missing, "keys missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
     )
     raise CheckpointError(f"{name}: checkpoint {path} does not fit: {counts}. Check arch, args and migration")
-
-
-def _other_classes(shapes: Iterable[tuple[torch.Size, torch.Size]], num_classes: int) -> int | None:
-    """Returns the checkpoint's classes if only their number differs: `num_classes` here, one other number there."""
-    pairs = chain.from_iterable(zip_longest(ours, theirs) for ours, theirs in shapes)
-    lengths = {(ours, theirs) for ours, theirs in pairs if ours != theirs}
-    if len(lengths) != 1:
-        return None
-    ((ours, theirs),) = lengths
-    return theirs if ours == num_classes else None

@@ -100,12 +100,6 @@ def open_args(arch: str, args: Mapping[str, Any], found: Inferred) -> list[str]:
     return [*asked, *([name] if name and is_other and name not in args and name not in asked else [])]
 
 
-def unlike_default(arch: str, found: Inferred) -> dict[str, Any]:
-    """Returns the arguments whose value is not the default."""
-    usual = defaults(arch, found.args)
-    return {name: value for name, value in found.args.items() if name not in usual or usual[name] != value}
-
-
 def defaults(arch: str, names: Iterable[str]) -> dict[str, Any]:
     """Returns the defaults of arguments: the table's, else those of the network's class."""
     parameters = inspect.signature(pkgutil.resolve_name(MODELS[arch].target)).parameters

@@ -134,11 +134,18 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
             f"{config.where}: network_def: spatial_dims: expected {dims} beside this inferer, got "
             f"{sizes.spatial_dims}: a SliceInferer is for networks of 2, any other for those of 3"
         )
+    inputs = _inputs(config)  # a channel each, or the first has all
+    channels = tuple(id.rpartition("::")[2] for id in inputs)
+    if not len(inputs) == sizes.in_channels > 1:
+        channels = _names(config, inputs[0], sizes.in_channels)
     adapter, space = InputAdapter(), None
     if entry.transforms is None and not (entry.input and entry.preprocess):
         if config.find(_BEFORE) is None:
             raise UserError(f"{entry.name}: expected preprocess and input, as {path} has no {_BEFORE}: state both")
-        content = {**config.content, **({"_code_": code} if (code := _code_sha256(path)) else {})}
+        content, modules = dict(config.content), [*Path(path).rglob("*.py")] if is_trusted() else []
+        if modules:  # and what they may read
+            files = [*modules, *_readable_files(path, modules)]
+            content["_code_"] = source.fingerprint({file.relative_to(path).as_posix(): file for file in files})
         stated: dict[str, Any] = {"bounds": entry.bounds, "channels": entry.channels, "where": config.where}
         space = MonaiPipeline(release=version("monai"), config=content, **stated)
         adapter = adapter_of(space)
@@ -155,7 +162,7 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
         notes=notes,
         metadata=Metadata(class_names=("background", *named) if named and outputs == "sigmoid" else None),
         class_names=named,
-        channel_names=_channel_names(config, sizes.in_channels),
+        channel_names=channels,
     )
 
 
@@ -164,14 +171,6 @@ def _inputs(config: Config) -> list[str]:
     inputs = config.find(INPUTS)
     is_named = isinstance(inputs, Mapping) and inputs and "image" not in inputs
     return [f"{INPUTS}::{name}" for name in (inputs if is_named else ["image"])]
-
-
-def _channel_names(config: Config, count: int) -> tuple[str, ...]:
-    """Returns the names of the network's channels: those of its input, or of as many inputs as there are channels."""
-    inputs = _inputs(config)
-    if len(inputs) == count > 1:
-        return tuple(id.rpartition("::")[2] for id in inputs)
-    return _names(config, inputs[0], count)
 
 
 def _names(config: Config, of: str, count: int) -> tuple[str, ...]:
@@ -254,7 +253,16 @@ def _build(config: Config) -> nn.Module:
     fetched = [key for key, value in kwargs.items() if "pretrained" in key and value]
     if fetched:
         raise UserError(f"{where}::{fetched[0]} would download weights: leave it out")
-    cls = _class(where, str(config.find("network_def::_target_")))
+    import monai.networks.nets as nets
+
+    package, _, last = (name := str(config.find("network_def::_target_"))).rpartition(".")
+    cls: Any = getattr(nets, last, None)
+    is_of_nets = not package or package == _NETS or package.startswith(f"{_NETS}.")
+    if not (is_of_nets and isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise UserError(
+            f"{where}::_target_: expected a class of {_NETS}, got {name}: with --trust-code, or trust_code: true in "
+            "the job, any class is taken"
+        )
     return source.construct(where, lambda: cls(**kwargs))
 
 
@@ -277,13 +285,6 @@ def _sha256(path: str, args: Mapping[str, Any]) -> str:
     scripts = [Path(_read_config(path).where), *modules]
     paths = [_weights_file(path), *scripts, *metadata, *(_readable_files(path, scripts) if is_trusted() else ())]
     return source.fingerprint({file.relative_to(path).as_posix(): file for file in paths})
-
-
-def _code_sha256(path: str) -> str | None:
-    """Returns the hash of the modules of a trusted bundle and of what they may read; None if it has no modules."""
-    modules = [*Path(path).rglob("*.py")] if is_trusted() else []
-    files = [*modules, *_readable_files(path, modules)] if modules else []
-    return source.fingerprint({file.relative_to(path).as_posix(): file for file in files}) if files else None
 
 
 def _readable_files(path: str, scripts: Sequence[Path]) -> Iterator[Path]:
@@ -323,20 +324,6 @@ def _require_network(parsed: Any) -> nn.Module:
     if not isinstance(parsed, nn.Module):
         raise TypeError(f"expected a network, got {type(parsed).__name__}")
     return parsed
-
-
-def _class(where: str, name: str) -> Any:
-    import monai.networks.nets as nets
-
-    package, _, last = name.rpartition(".")
-    cls = getattr(nets, last, None)
-    is_of_nets = not package or package == _NETS or package.startswith(f"{_NETS}.")
-    if not (is_of_nets and isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise UserError(
-            f"{where}::_target_: expected a class of {_NETS}, got {name}: with --trust-code, or trust_code: true in "
-            "the job, any class is taken"
-        )
-    return cls
 
 
 def _inferer(config: Config) -> _Inferer:

@@ -31,16 +31,16 @@ class _Fit(Strict):
     """Outcome of a network's check: the fields of its `ModelSpec` that take a network to fill in."""
 
     args: dict[str, Any]
-    migration: str | None
+    reading: dict[str, str]
     flops: NonNegativeInt
     step_bytes: NonNegativeInt
     notes: tuple[str, ...] = ()
 
 
 OF_NETWORK = ("arch", "args", "roi", "num_channels", "num_outputs")
-OF_FILE = ("head", "prefix", "checkpoint_sha256", "notes")
+OF_FILE = ("head", "reading", "checkpoint_sha256", "notes")
 FITS = outcomes("network's fit", _Fit, *OF_NETWORK, *OF_FILE, "trained", "migration", "is_own", "input")
-COSTS = Kept[tuple[int, int]](name="cost of a pass", depends=(*OF_NETWORK, "migration"), most=10_000)
+COSTS = Kept[tuple[int, int]](name="cost of a pass", depends=(*OF_NETWORK, "reading"), most=10_000)
 
 
 def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
@@ -94,14 +94,16 @@ def _agreed_arch(name: str, arch: str | None, path: str, trained: str | None) ->
 
 def network(spec: ModelSpec) -> nn.Module:
     """Builds a network of MODELS with the fresh weights of the spec's seed, or 0."""
-    roi, extra = spec.network_roi, migrations.migration_of(spec.arch, spec.migration).extra
+    roi, extra = spec.network_roi, migrations.migration_of(spec.arch, spec.reading.get("migration")).extra
     return construction.build(spec.arch, spec.num_outputs, roi, spec.args, spec.seed or 0, spec.num_channels, extra)
 
 
 def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str | None]:
     """Returns a checkpoint's weights as the network has them today, and a note on their place in the file."""
-    placed = checkpoints.read_placed(spec.checkpoint, wanted, spec.prefix)
-    return migrations.migration_of(spec.arch, spec.migration).convert(placed.weights, wanted), placed.note
+    placed = checkpoints.read_placed(spec.checkpoint, wanted, spec.reading.get("prefix"))
+    return migrations.migration_of(spec.arch, spec.reading.get("migration")).convert(
+        placed.weights, wanted
+    ), placed.note
 
 
 def shown_channels(facts: Facts) -> Inferred:
@@ -133,7 +135,7 @@ def fit(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> Mo
     asked |= {"input": draft.input.model_dump()}
 
     def stays() -> bool:
-        """True if the outcome belongs to the content that was hashed, which another file may have replaced."""
+        # Another file may have replaced the content that was hashed.
         return draft.is_random or checkpoints.content_sha256(draft.checkpoint) == draft.checkpoint_sha256
 
     outcome = FITS.get(check_fit, stays=stays, **asked)
@@ -159,7 +161,7 @@ def _check_weights(source: Source, draft: ModelSpec, facts: Facts, entry: ModelE
     net, notes, chosen = source.outline_of(draft), draft.notes, migrations.NONE
     if not draft.is_random:
         wanted = net.state_dict()
-        placed = checkpoints.read_placed(draft.checkpoint, wanted, draft.prefix)
+        placed = checkpoints.read_placed(draft.checkpoint, wanted, draft.reading.get("prefix"))
         age = entry.migration or (migrations.NONE if facts.is_own else None)
         chosen = migrations.choose(draft.name, draft.arch, age, placed.weights, wanted)
         weights = migrations.migration_of(draft.arch, chosen).convert(placed.weights, wanted)
@@ -168,8 +170,8 @@ def _check_weights(source: Source, draft: ModelSpec, facts: Facts, entry: ModelE
         notes = (*notes, *filter(None, [placed.note, untrained]))
     asked = {name: getattr(draft, name) for name in COSTS.depends} | {"roi": draft.network_roi}
     flops, step_bytes = COSTS.get(lambda: cost_of(draft, net), **asked)  # many checkpoints are of one network
-    migration = None if chosen == migrations.NONE else chosen
-    return replace(draft, migration=migration, flops=flops, step_bytes=step_bytes, notes=notes)
+    reading = draft.reading if chosen == migrations.NONE else {**draft.reading, "migration": chosen}
+    return replace(draft, reading=reading, flops=flops, step_bytes=step_bytes, notes=notes)
 
 
 def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:

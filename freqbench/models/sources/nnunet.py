@@ -197,8 +197,20 @@ def network(spec: ModelSpec) -> nn.Module:
     kwargs = settings.network_arch_init_kwargs
     for key in settings.network_arch_init_kwargs_req_import:
         if kwargs.get(key) is not None:
-            _require_layer(f"{where}.{key}", kwargs[key])
-    settings.configuration["architecture"]["network_class_name"] = _class_name(where, settings.network_arch_class_name)
+            package, _, last = str(kwargs[key]).rpartition(".")
+            layer = getattr(torch.nn, last, None) if f"{package}.".startswith("torch.nn.") else None
+            is_block = package == f"{_PACKAGE}.building_blocks.residual" and last in _BLOCKS
+            if not is_block and not (isinstance(layer, type) and issubclass(layer, nn.Module)):  # plans are untrusted
+                wanted = f"a layer of torch.nn or a block of {_PACKAGE}"
+                raise UserError(f"{where}.{key}: expected {wanted}, got {kwargs[key]!r}")
+    package, _, last = (name := settings.network_arch_class_name).rpartition(".")
+    module = package if package.startswith(f"{_PACKAGE}.architectures.") and find_spec(package) else _UNETS
+    with quiet():
+        there = vars(pkgutil.resolve_name(module))
+    known = [key for key, cls in there.items() if isinstance(cls, type) and issubclass(cls, nn.Module)]
+    if not package.startswith(f"{_PACKAGE}.") or last not in known:
+        raise UserError(f"{where}: {unknown('network', name, known)}")
+    settings.configuration["architecture"]["network_class_name"] = f"{module}.{last}"
     build = _builder(folder)
 
     def build_all() -> nn.Module:
@@ -226,22 +238,15 @@ def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Te
 def _sha256(path: str, args: Mapping[str, Any]) -> str:
     folds = _checkpoints(path, validate(dict(args), NnunetArgs, path))
     named = {"checkpoint": folds[0]} if len(folds) == 1 else {file.parent.name: file for file in folds}
-    return fingerprint(
-        {**named, **{name: Path(path, name) for name in ("plans.json", "dataset.json")}, **_trainer_files(folds[0])}
-    )
-
-
-def _trainer_files(checkpoint: Path) -> dict[str, Path]:
-    """Returns the files of the folders where nnunetv2 looks for a trusted trainer that is not its own."""
+    named |= {name: Path(path, name) for name in ("plans.json", "dataset.json")}
+    # nnunetv2 looks there for a trainer that is not its own.
     folders = [Path(part) for part in os.environ.get(_EXTERNAL, "").split(os.pathsep) if part.strip()]
-    if (
-        not folders
-        or not plugins.is_trusted()
-        or str(_content(checkpoint).get("trainer_name", _TRAINER)) in _trainers()
-    ):
-        return {}
-    found = ((folder, path) for folder in folders for path in (programs.program_files(folder) or {}).values())
-    return {f"trainer/{path.relative_to(folder).as_posix()}": path for folder, path in found}
+    if folders and plugins.is_trusted():
+        is_known = str(_content(folds[0]).get("trainer_name", _TRAINER)) in _trainers()
+        for folder in () if is_known else folders:
+            files = (programs.program_files(folder) or {}).values()
+            named |= {f"trainer/{path.relative_to(folder).as_posix()}": path for path in files}
+    return fingerprint(named)
 
 
 def _checkpoints(path: str, args: NnunetArgs) -> tuple[Path, ...]:
@@ -297,28 +302,6 @@ def _mirror_axes(folder: _Folder, letters: str) -> str:
         )
     plain = letters.replace("-", "")[folder.pipeline.is_2d :]
     return "".join(sorted((plain[axis] for axis in set(allowed)), key=(AXES + FILE_AXES).index))
-
-
-def _require_layer(where: str, name: Any) -> None:
-    """Refuses all but a layer of `torch.nn` or a block of the package, as plans are untrusted."""
-    package, _, last = str(name).rpartition(".")
-    if package == f"{_PACKAGE}.building_blocks.residual" and last in _BLOCKS:
-        return
-    layer = getattr(torch.nn, last, None) if f"{package}.".startswith("torch.nn.") else None
-    if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
-        raise UserError(f"{where}: expected a layer of torch.nn or a block of {_PACKAGE}, got {name!r}")
-
-
-def _class_name(where: str, name: str) -> str:
-    """Returns the path of a network's class in the package; refuses all else."""
-    package, _, last = name.rpartition(".")
-    module = package if package.startswith(f"{_PACKAGE}.architectures.") and find_spec(package) else _UNETS
-    with quiet():
-        there = vars(pkgutil.resolve_name(module))
-    known = [key for key, cls in there.items() if isinstance(cls, type) and issubclass(cls, nn.Module)]
-    if not package.startswith(f"{_PACKAGE}.") or last not in known:
-        raise UserError(f"{where}: {unknown('network', name, known)}")
-    return f"{module}.{last}"
 
 
 @lru_cache(maxsize=1)

@@ -50,18 +50,9 @@ FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
     "factors": _each(curves.factors, *MODEL),
     "smallest": _each(curves.smallest, *MODEL),
     "transfer": _each(maps.transfer, *DATASET),
-    "organs": _each(maps.organs, *MODEL),
-    "pairs": _each(maps.pairs, *MODEL),
-    "bands": _each(curves.bands, *MODEL),
-    "cost": _each(curves.cost, *MODEL),
-    "seams": _each(curves.seams, *MODEL),
     "natural": _each(maps.natural, *DATASET),
     "worst": _each(maps.worst, *DATASET),
     "ejection": _each(maps.ejection, *DATASET),
-    "spectrum": _each(cases.spectrum, *MODEL),
-    "attacks": _each(cases.attacks, *MODEL),
-    "robust": _each(cases.robust, *DATASET),
-    "changes": _each(cases.changes, *MODEL),
     "case": _each(cases.full, *MODEL),
 }
 

@@ -1,7 +1,7 @@
 """Draws single cases from saved volumes, their axes turned to right, anterior and superior, or from a glimpse."""
 
 import io
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
@@ -24,23 +24,16 @@ from freqbench.core.names import require_inside
 from freqbench.core.types import IGNORED, Spacing, Window
 from freqbench.data import image_files, nibabel_files
 from freqbench.ops import planes
-from freqbench.ops.planes import AXIAL, PLANES, SIDES, Array, Box, aspect, busiest, error_box, plane
+from freqbench.ops.planes import AXIAL, PLANES, SIDES, Array, aspect, busiest, plane
 from freqbench.reporting.colors import class_color, class_colors
 from freqbench.reporting.figure_data import Material
-from freqbench.reporting.figures import curves
-from freqbench.reporting.figures.style import PAGE, heading, legend, new_figure, plain
+from freqbench.reporting.figures.style import PAGE, legend, new_figure, plain
 from freqbench.results import glimpses, volumes
 
-NO_VOLUMES = "no volumes are saved: run the job with save_adversarial: nifti"
-NO_PREDICTIONS = "its volumes have no predictions on the source's grid beside them"
-MOST_COLUMNS = 6
-MOST_CHANGES = 15
 DIVERGING = "PuOr"  # told apart by colour-blind eyes, and in grey by its purple, which is darker than its orange
-ERROR = "#e69f00"
 OPACITY = 0.65
 _HIGHEST = 8.5  # inches: of a page
 
-Rows = Sequence[Mapping[Hashable, Any]]
 T = TypeVar("T", bound=np.generic)
 Voxels = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
@@ -73,109 +66,25 @@ class CaseVolumes:
         steps = " x ".join(f"{step:.3g}" for step in self.spacing)
         return f"voxels of {steps} mm, {planes.window_words(self.window)}"
 
-    def name(self, text: str) -> str:
-        """Adds to a name that the change is visible, if it is."""
-        return "\n".join(filter(None, (text, planes.visible_words(planes.span([self.change])))))
-
-
-def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws attacks as columns after the clean volume, the model's predictions below, a box at the largest error.
-
-    All columns show the axial slice in which most voxels of all attacks together are wrong.
-    """
-    saved = _saved_rows(material, rows)
-    highest = saved.groupby("family", observed=True)["budget"].transform("max")
-    case, attack_rows = _one_case(saved[(saved["budget"] == highest) | saved["budget"].isna()], material)
-    target = _target(model)
-
-    def draw(some: Rows) -> Figure:
-        by_label = _read(material, some, target)
-        first = next(iter(by_label.values()))
-        index = busiest([each.predictions[target][1] != each.label for each in by_label.values()], AXIAL)
-        ratio, truth = aspect(first.spacing, AXIAL), plane(first.label, AXIAL, index)
-        columns = [("clean, label", first.clean, first.label)]
-        columns += [
-            (each.name(heading(label, 14)), each.adversarial, each.predictions[target][1])
-            for label, each in by_label.items()
-        ]
-        figure, axes = _grid(2 * len(columns), len(columns), truth.shape, ratio, 0.1)
-        for (upper, lower), (name, image, mask) in zip(axes.T, columns, strict=True):
-            seen = plane(mask, AXIAL, index)
-            _show(upper, plane(image, AXIAL, index), ratio, box=error_box(seen, truth))
-            _show(lower, plane(image, AXIAL, index), ratio, seen, error_box(seen, truth), first.regions)
-            upper.set_title(name, fontsize=6)
-        axes[0, 0].set_ylabel("volume")
-        axes[1, 0].set_ylabel(f"label | {plain(target, 16)}")
-        _title(figure, f"{dataset}: {model}, case {case}", index, by_label.values(), "box: the largest error")
-        masks = [plane(mask, AXIAL, index) for _, _, mask in columns]
-        _classes(figure, masks, _class_names(material, some), first.regions)
-        return figure
-
-    return _figures(attack_rows, MOST_COLUMNS, draw)
-
-
-def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws the changes of all attacks side by side, in the same slice and on one scale, which the bar states."""
-    case, attack_rows = _one_case(_saved_rows(material, rows), material)
-
-    def draw(some: Rows) -> Figure:
-        by_label = _read(material, some)
-        index = busiest([each.change for each in by_label.values()], AXIAL)
-        ratio = aspect(next(iter(by_label.values())).spacing, AXIAL)
-        seen = [plane(each.change, AXIAL, index) for each in by_label.values()]
-        most = 255 * planes.span(seen)
-        across = min(len(seen), 5)
-        titles = [each.name(heading(label, 18)) for label, each in by_label.items()]
-        lines = 1 + max(title.count("\n") for title in titles)
-        figure, axes = _grid(len(seen), across, seen[0].shape, ratio, 0.1 + 0.1 * lines)
-        for axis, title, change in zip(axes.flat[: len(seen)], titles, seen, strict=True):
-            image = _frame(axis).imshow(255 * change, cmap=DIVERGING, vmin=-most, vmax=most, aspect=ratio)
-            axis.set_title(title, fontsize=6)
-        bar = figure.colorbar(image, ax=axes, location="bottom", fraction=0.06, pad=0.03, aspect=50, extend="both")
-        bar.set_label("change (1/255)")
-        one_scale = f"one scale: ±{most:.3g}/255"
-        _title(figure, f"{dataset}: {model}, case {case}", index, by_label.values(), one_scale)
-        return figure
-
-    return _figures(attack_rows, MOST_CHANGES, draw)
-
-
-def spectrum(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws radial spectra of the changes."""
-    case, attack_rows = _one_case(_saved_rows(material, rows), material)
-
-    def draw(some: Rows) -> Figure:
-        spectra = {}
-        for row in some:  # one volume at a time
-            (saved,) = _read(material, [row]).values()
-            spectra[row["label"]] = planes.radial_spectrum(saved.change)
-        return curves.spectrum_figure(spectra, f"{dataset}: {model}, case {case}", material.styles)
-
-    return _figures(attack_rows, curves.MOST_LINES, draw)
-
 
 def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws the case of the largest drop by `draw_case`."""
-    ordered = _saved_rows(material, rows).sort_values("drop", ascending=False, kind="stable")
-
-    def draw(some: Rows) -> Figure:
-        (row,), target = some, _target(model)
-        (saved,) = _read(material, some, target).values()
+    """Draws the case of the largest drop by `draw_case`, or yields a reason."""
+    saved = join_files(rows, material.folders).sort_values(["drop", "seed"], ascending=[False, True], kind="stable")
+    if saved.empty:
+        yield "no volumes are saved: run the job with save_adversarial: nifti"
+        return
+    row = saved.iloc[0]
+    target = model.partition("#")[0]  # tables add digits of its id to a name that several models have
+    classes = material.classes[material.classes["cell_id"] == row["cell_id"]].drop_duplicates("class_index")
+    try:
+        volumes_of = read_volumes(str(material.root), row["file"])
+        if target not in volumes_of.predictions:
+            raise UserError("its volumes have no predictions on the source's grid beside them")
         title = f"{dataset}: {row['label']} on {model}, case {row['case_id']}"
-        return draw_case(saved, target, title, _class_names(material, some))
-
-    return _figures(ordered.head(1).to_dict("records"), 1, draw)
-
-
-def _figures(rows: Rows, most: int, draw: Callable[[Rows], Figure]) -> Iterator[Figure | str]:
-    """Draws at most `most` of the rows in a figure; yields the reason where volumes are not saved or not readable."""
-    if not rows:
-        yield NO_VOLUMES
-    for some in curves.chunks(rows, most):
-        try:
-            yield draw(some)
-        except (UserError, OSError) as error:
-            yield str(error)
+        names = dict(zip(classes["class_index"], classes["class_name"].astype(str), strict=True))
+        yield draw_case(volumes_of, target, title, names)
+    except (UserError, OSError) as error:
+        yield str(error)
 
 
 def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, str]) -> Figure:
@@ -187,19 +96,21 @@ def draw_case(saved: CaseVolumes, target: str, title: str, names: Mapping[int, s
     """
     before, after = saved.predictions[target]
     weight = before != after if (before != after).any() else saved.change
-    factor = max(1, round(0.5 / planes.span([saved.change])))
+    largest = planes.span(saved.change)
+    factor = max(1, round(0.5 / largest))
     maps = {"label": (saved.label, saved.clean), "prediction, clean": (before, saved.clean)}
     maps["prediction, adversarial"] = after, saved.adversarial
     if np.array_equal(saved.label, before):
         del maps["label"]
-    texts = ("clean", saved.name("adversarial"), f"change x{factor}", *maps)
+    adversarial = "\n".join(filter(None, ("adversarial", planes.visible_words(largest))))
+    texts = ("clean", adversarial, f"change x{factor}", *maps)
     shapes = [(plane(saved.clean, axis, 0).shape, aspect(saved.spacing, axis)) for axis in PLANES]
     ratios = [shape[0] * ratio / shape[1] for shape, ratio in shapes]
     figure = new_figure(PAGE, min(_HIGHEST, sum(ratios) * (PAGE - 0.3) / len(texts) + 1.25))
     axes = figure.subplots(len(PLANES), len(texts), squeeze=False, gridspec_kw={"height_ratios": ratios})
     legend_masks = []
     for cells, (axis, name) in zip(axes, PLANES.items(), strict=True):
-        index, ratio = busiest([weight], axis), aspect(saved.spacing, axis)
+        index, ratio = busiest(weight, axis), aspect(saved.spacing, axis)
         for cell, volume in zip(cells[:2], (saved.clean, saved.adversarial), strict=True):
             _show(cell, plane(volume, axis, index), ratio, across=axis)
         change = factor * plane(saved.change, axis, index)
@@ -225,7 +136,11 @@ def glimpse(path: str, names: Mapping[str, str]) -> Image.Image | None:
     if seen is None:
         return None
     sheet, middle, steps = seen.unpack(), glimpses.NO_CHANGE, glimpses.STEPS
-    figure, axes = _grid(len(sheet), 3, seen.size, seen.aspect, 0.1)
+    down, high = -(-len(sheet) // 3), 1.9 * seen.size[0] * seen.aspect / seen.size[1]
+    figure = new_figure(6.0, min(_HIGHEST, down * (high + 0.1) + 0.95))
+    axes = figure.subplots(down, 3, squeeze=False)
+    for axis in axes.flat[len(sheet) :]:
+        axis.axis("off")
     bases = (sheet[place] / 255 for place in (0, 1, 2, *seen.below))
     masks = (None, None, None, *sheet[3:])
     for axis, caption, base, mask in zip(axes.flat[: len(sheet)], seen.captions, bases, masks, strict=True):
@@ -236,52 +151,6 @@ def glimpse(path: str, names: Mapping[str, str]) -> Image.Image | None:
     stream = io.BytesIO()
     figure.savefig(stream)
     return Image.open(stream).convert("RGB")
-
-
-def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
-    """Draws two models under one attack on one case, the saved case in which their drops are furthest apart.
-
-    By model, attacked by its own gradients: its prediction on the clean volume, the adversarial volume, and its
-    prediction there, with a box at the largest error.
-    """
-    saved = _saved_rows(material, rows[rows["is_white_box"]]).sort_values("drop", kind="stable")
-    groups = saved.astype({"label": str, "case_id": str}).groupby(["label", "case_id"])
-    gaps = groups["drop"].agg(lambda drops: drops.iloc[-1] - drops.iloc[0])[groups["source_model"].nunique() > 1]
-    if gaps.dropna().empty:
-        yield NO_VOLUMES if saved.empty else "no case was attacked on two models in the same way"
-        return
-    label, case = gaps.index[int(np.argmax(gaps.fillna(-1)))]
-
-    def draw(both: Rows) -> Figure:
-        by_model: dict[str, CaseVolumes] = {}
-        for row in both:
-            model = _target(row["source_model"])
-            by_model[model] = _read(material, [row], model)[label]
-        if len({each.label.shape for each in by_model.values()}) > 1:
-            raise UserError("the two models see volumes on different grids")
-        if len(by_model) < 2:
-            raise UserError(NO_PREDICTIONS)
-        first = next(iter(by_model.values()))
-        index = busiest([each.predictions[model][1] != each.label for model, each in by_model.items()], AXIAL)
-        ratio, truth = aspect(first.spacing, AXIAL), plane(first.label, AXIAL, index)
-        legend_masks = [truth]
-        figure, axes = _grid(4 * len(by_model), 4, truth.shape, ratio, 0.05)
-        for cells, (model, each) in zip(axes, by_model.items(), strict=True):
-            clean, adversarial = plane(each.clean, AXIAL, index), plane(each.adversarial, AXIAL, index)
-            before, after = (plane(mask, AXIAL, index) for mask in each.predictions[model])
-            legend_masks += [before, after]
-            images = zip((clean, clean, adversarial, adversarial), (truth, before, None, after), strict=True)
-            for axis, (image, mask) in zip(cells, images, strict=True):
-                _show(axis, image, ratio, mask, None if mask is None else error_box(mask, truth), first.regions)
-            cells[0].set_ylabel(each.name(plain(model, 24)))
-        texts = ("label", "prediction, clean", "adversarial", "prediction, adversarial")
-        for axis, text in zip(axes[0], texts, strict=True):
-            axis.set_title(text)
-        _title(figure, f"{dataset}: {label}, case {case}", index, by_model.values(), "box: the largest error")
-        _classes(figure, legend_masks, _class_names(material, both), first.regions)
-        return figure
-
-    yield from _figures(groups.get_group((label, case)).iloc[[-1, 0]].to_dict("records"), 2, draw)
 
 
 def read_volumes(root: str, folder: str) -> CaseVolumes:
@@ -354,46 +223,6 @@ def _class_map(path: str) -> Mask:
     return classes
 
 
-def _saved_rows(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
-    """Selects the rows whose volumes are saved and adds their folder as `file`; keeps the first of several seeds."""
-    saved = join_files(rows, material.folders).sort_values("seed", kind="stable")
-    return saved.drop_duplicates(["label", "case_key", "source_model"])
-
-
-def _one_case(rows: pd.DataFrame, material: Material) -> tuple[str, Rows]:
-    """Picks the case with the most attacks, then the largest mean drop; returns its name and one row per attack."""
-    if rows.empty:
-        return "", []
-    cases = rows.groupby("case_key", observed=True)["drop"].agg(["size", "mean"])
-    chosen = cases.sort_values(["size", "mean"], kind="stable").index[-1]
-    attack_rows = rows[rows["case_key"] == chosen].to_dict("records")
-    return str(attack_rows[0]["case_id"]), sorted(attack_rows, key=lambda row: material.places["label"][row["label"]])
-
-
-def _read(material: Material, rows: Rows, target: str | None = None) -> dict[str, CaseVolumes]:
-    """Reads the volumes of one case by attack; UserError or OSError where that fails, or lacks the target."""
-    by_label = {str(row["label"]): read_volumes(str(material.root), row["file"]) for row in rows}
-    if target is not None and any(target not in each.predictions for each in by_label.values()):
-        raise UserError(NO_PREDICTIONS)
-    return by_label
-
-
-def _target(model: str) -> str:
-    """Name of a model in file names: tables add digits of its id to names that several models have."""
-    return model.partition("#")[0]
-
-
-def _grid(count: int, columns: int, shape: tuple[int, ...], ratio: float, gap: float) -> tuple[Figure, np.ndarray]:
-    """Makes axes for slices of `shape` pixels, each `ratio` times as high as wide, with `gap` inches above each row."""
-    rows, cell = -(-count // columns), min((PAGE - 0.3) / columns, 1.9)
-    height = rows * (cell * shape[0] * ratio / shape[1] + gap) + 0.95
-    figure = new_figure(cell * columns + 0.3, min(_HIGHEST, height))
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[count:]:
-        axis.axis("off")
-    return figure, axes
-
-
 def _frame(axis: Axes, across: int = AXIAL) -> Axes:
     """Bares axes for a slice across an axis of the volume, and marks the patient's sides at its edges."""
     axis.set_xticks([])
@@ -411,11 +240,10 @@ def _show(
     image: Array,
     ratio: float,
     mask: Array | None = None,
-    box: Box | None = None,
     regions: Regions = (),
     across: int = AXIAL,
 ) -> None:
-    """Draws a slice, its classes in their colours, outlined and numbered for print in grey, and a box.
+    """Draws a slice, its classes in their colours, outlined and numbered for print in grey.
 
     Where regions overlap, colour and number are of the one in front, and the outlines of all regions are drawn.
     """
@@ -428,26 +256,11 @@ def _show(
             axis.contour(mask == index, levels=[0.5], colors="white", linewidths=0.4)
             number = axis.text(column, row, str(fronts[index]), ha="center", va="center", fontsize=4.5, color="white")
             number.set_path_effects([withStroke(linewidth=1.0, foreground="black")])
-    if box is not None:
-        left, top, width, height = box
-        for color, line in (("black", 1.8), (ERROR, 0.9)):
-            axis.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ec=color, lw=line))
 
 
 def _regions_of(regions: Regions, label: int) -> Sequence[int]:
     """Returns the regions of a label, the last in front; of other labels their own class."""
     return regions[label] if label < len(regions) else (label,)
-
-
-def _title(figure: Figure, of: str, index: int, seen: Iterable[CaseVolumes], words: str) -> None:
-    scales = " or ".join(dict.fromkeys(each.scale for each in seen))  # attacks may have changed several channels most
-    figure.suptitle(f"{plain(of, 90)}, axial slice {index}\n{scales}; {words}")
-
-
-def _class_names(material: Material, rows: Rows) -> dict[int, str]:
-    classes = material.classes[material.classes["cell_id"].isin([row["cell_id"] for row in rows])]
-    named = classes[["class_index", "class_name"]].drop_duplicates("class_index")
-    return {int(index): str(name) for index, name in named.itertuples(index=False, name=None)}
 
 
 def _classes(figure: Figure, masks: Sequence[Array], names: Mapping[int, str], regions: Regions) -> None:

@@ -1,6 +1,6 @@
 """Draws points and lines: one series per attack, told apart by colour, marker and dash."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,11 @@ from freqbench.analysis.labels import INTENSITY_PARAMETERS
 from freqbench.reporting import figure_data
 from freqbench.reporting.colors import DASHES, SeriesStyle, series_style
 from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommend
-from freqbench.reporting.figure_data import BANDS, DISTANCES, Material
+from freqbench.reporting.figure_data import DISTANCES, Material
 from freqbench.reporting.figures import style
 from freqbench.reporting.figures.style import DROP, GREY, GRID, RING, SCORE, count_text, legend, line_handle, plain
 
 MOST_LISTED = 30  # attacks per figure; further ones go into the next
-MOST_LINES = 14
 KNEE = 6.5  # size of its marker
 
 Styles = Mapping[str, SeriesStyle]
@@ -113,7 +112,8 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
         return
     styles, kinds = _styles(material, table, "family"), _styles(material, table, "threat_model")
     # Names in full: a scope often stands in the middle of one.
-    texts = [*(f"threat model {plain(kind)}" for kind in kinds), *_numbered_texts(styles, 80), "clean"]
+    texts = [f"threat model {plain(kind)}" for kind in kinds]
+    texts += [*(f"{number} {plain(name, 80)}" for number, name in enumerate(styles, 1)), "clean"]
     figure = style.new_figure(style.PAGE, 2.5 + 0.14 * len(texts) / style.legend_columns(texts, style.PAGE))
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=True):
@@ -137,10 +137,6 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     yield figure
 
 
-def _numbered_texts(names: Iterable[str], longest: int = style.LONGEST) -> list[str]:
-    return [f"{number} {plain(name, longest)}" for number, name in enumerate(names, 1)]
-
-
 def _draw_numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, series: SeriesStyle, marker: str) -> None:
     """Draws the points of one attack, joined, each with the attack's number in the legend."""
     axis.plot(x, y, color=series.color, linestyle=series.dash, linewidth=0.7, zorder=2)
@@ -150,83 +146,6 @@ def _draw_numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, series: 
     for left, top in zip(x, y, strict=True):
         if np.isfinite(left) and np.isfinite(top):
             axis.annotate(str(number), (left, top), ha="center", va="center", fontsize=4.5, zorder=height)
-
-
-def cost(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws an attack's drop against its cost: passes and seconds a case, on logarithmic axes."""
-    costs = {"passes": "passes a case (forward + backward)", "attack_seconds": "seconds a case"}
-    table = figure_data.means(rows, ("drop", *costs))
-    columns = [name for name in costs if (table[name] > 0).any()]
-    if not columns or table["drop"].isna().all():
-        yield "neither passes nor seconds are stored"
-        return
-    styles = _styles(material, table, "family")
-    figure, axes = style.panels(len(columns), 2, (0, 2.3), len(styles), ("", DROP))
-    for axis, column in zip(axes, columns, strict=True):
-        for number, (family, look) in enumerate(styles.items(), 1):
-            series = table[table["family"] == family].sort_values("budget", kind="stable")
-            _draw_numbered(axis, series[column], series["drop"], number, look, look.marker)
-        style.log_axis(axis, table[column])
-        axis.set_xlabel(costs[column])
-        style.drop_axis(axis)
-    figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 90)}, {count_text(table['n'].tolist())}")
-    legend(figure, [line_handle(each, mfc="white") for each in styles.values()], _numbered_texts(styles))
-    yield figure
-
-
-def bands(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws the change's mean absolute DCT coefficient in the low, middle and high band, one line per attack."""
-    table = figure_data.means(rows, BANDS)
-    table = table[(table[list(BANDS)] > 0).any(axis=1)]
-    if table.empty:
-        yield "no energy is stored: the records are older than these columns"
-    for some in chunks(table.to_dict("records"), MOST_LINES):
-        lines = {row["label"]: (range(3), [row[band] for band in BANDS]) for row in some}
-        title = f"{plain(f'{dataset}: {model}', 40)}, {count_text([row['n'] for row in some])}"
-        figure, axis = _lines(lines, title, material.styles)
-        axis.set_xticks(range(3), ["low", "middle", "high"])
-        names = {"xlabel": "DCT band of blocks of 8 voxels a side", "ylabel": "mean |coefficient| (intensity)"}
-        axis.set(xlim=(-0.2, 2.2), **names)
-        yield figure
-
-
-def spectrum_figure(spectra: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, styles: Styles) -> Figure:
-    """Draws radial DCT spectra (`planes.radial_spectrum`) of the changes of one case, one line per attack."""
-    figure, axis = _lines(spectra, f"{plain(title, 50)}, n = 1", styles, markevery=4)
-    axis.set(xlabel="radial frequency (cycles a voxel)", ylabel="rms DCT coefficient (intensity)")
-    return figure
-
-
-def _lines(lines: Mapping[str, Any], title: str, styles: Styles, **options: Any) -> tuple[Figure, Axes]:
-    """Draws lines on a logarithmic y axis; `lines` holds x and y by label."""
-    figure = style.new_figure(style.COLUMN, 2.3 + 0.155 * len(lines))
-    axis = figure.subplots()
-    for label, (x, y) in lines.items():
-        look = styles[label]
-        axis.plot(x, y, color=look.color, linestyle=look.dash, marker=look.marker, **options)
-    axis.set_yscale("log")
-    axis.grid(axis="y", **GRID)
-    figure.suptitle(title)
-    legend(figure, [line_handle(styles[label]) for label in lines], [plain(label) for label in lines])
-    return figure, axis
-
-
-def seams(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws the seam energy of each attack with its 95 % interval; at 1 window borders are like any other place."""
-    table = figure_data.intervals(rows, ["label"], "seam_energy")
-    if table.empty:
-        yield "no seam is stored: volumes of one window, or records older than the column"
-    for labels in chunks([*_styles(material, table, "label")], MOST_LISTED):
-        part = table.set_index("label").loc[list(labels)]
-        figure, axis = style.listing(labels, 0.9 + 0.16 * len(labels))
-        bars: dict[str, Any] = {"fmt": "o", "color": "black", "elinewidth": 0.7, "capsize": 1.5, "zorder": 3}
-        axis.errorbar(part["mean"], range(len(labels)), xerr=style.reach(part), **bars)
-        axis.axvline(1, color=GREY, linestyle="dashed")
-        axis.set_xlabel("seam energy (1: no seam)")
-        words = f"{style.interval_words(part)}, {count_text(part['n'].tolist())}"
-        figure.suptitle(f"{plain(f'{dataset}: {model}', 30)}: {words}")
-        axis.grid(axis="both", **GRID)
-        yield figure
 
 
 def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:

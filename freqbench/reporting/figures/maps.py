@@ -1,24 +1,22 @@
-"""Draws heat maps with their numbers written in, cases as pairs of dots, and natural beside adversarial robustness."""
+"""Draws heat maps with their numbers written in, and networks beside each other: worst case, corruptions, ejection."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from freqbench.analysis.ejection import REDUCED, fractions, furthest
 from freqbench.analysis.groups import points
 from freqbench.analysis.labels import INTENSITY_PARAMETERS
 from freqbench.reporting import figure_data
-from freqbench.reporting.colors import OKABE_ITO, class_color, series_style
+from freqbench.reporting.colors import OKABE_ITO, series_style
 from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import style
 from freqbench.reporting.figures.curves import MOST_LISTED, Styles, chunks
@@ -26,11 +24,10 @@ from freqbench.reporting.figures.style import COLUMN, DROP, GREY, GRID, PAGE, SC
 from freqbench.reporting.views.natural import GROUPS, NaturalComparison, compare_models
 
 SEQUENTIAL = "cividis"  # made for colour-blind eyes; its lightness rises evenly, so that it reads in grey
-MOST_PAIRS = 14
 MOST_MATRICES = 12
 LOOSE: dict[str, Any] = {"linestyle": "none", "zorder": 3}
 _NOTHING = "#ffffff"
-_ATTACKED, _CLEAN = OKABE_ITO[1:3]
+_FRAME = OKABE_ITO[1]
 
 
 def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
@@ -39,7 +36,8 @@ def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
     if not matrices:
         yield "no attack was scored on another model than its source"
         return
-    norm = _scale([matrix.to_numpy(float) for matrix in matrices.values()])
+    drops = np.concatenate([[0.0], *(matrix.to_numpy(float).ravel() for matrix in matrices.values())])
+    norm = Normalize(np.nanmin(drops), np.nanmax(drops) or 1)  # from 0, or below it where an attack helped
     counts = rows.groupby(["label", "source_model", "target_model"], observed=True)["case_key"].nunique().tolist()
     for some in chunks(list(matrices.items()), MOST_MATRICES):
         high, wide = some[0][1].shape
@@ -53,51 +51,23 @@ def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
         for axis in axes.flat[len(some) - across : len(some)]:
             axis.tick_params(labelbottom=True)  # some have no axes below them
         for axis, (label, matrix) in zip(axes.flat[: len(some)], some, strict=True):
-            image = _heat(axis, matrix.to_numpy(float), norm)
+            image = _heat(axis, matrix, norm)
             axis.set_title(style.heading(label, 8 * wide + 4), fontsize=6)
             for row, source in enumerate(matrix.index):
                 for column in np.flatnonzero(matrix.columns == source):
                     place = (column - 0.5, row - 0.5)
-                    axis.add_patch(Rectangle(place, 1, 1, fill=False, ec=_ATTACKED, lw=1.4, zorder=4))
-            _ticks(axis, [plain(name, 16) for name in matrix.index], [plain(name, 16) for name in matrix.columns])
-        _bar(figure, image, axes)
+                    axis.add_patch(Rectangle(place, 1, 1, fill=False, ec=_FRAME, lw=1.4, zorder=4))
+        bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=25)
+        bar.set_label(DROP)
+        bar.outline.set_linewidth(0.5)
         figure.supylabel("source of the volumes", fontsize=7)
         figure.suptitle(f"{plain(dataset, 60)}, {count_text(counts)}; columns: targets; frames: white-box")
         yield figure
 
 
-def organs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws attack x class: mean drop of the class's Dice in points."""
-    drops, cases = figure_data.organs(rows, material.classes)
-    if drops.empty:
-        yield "no Dice of single classes is stored"
-        return
-    indices, names = (drops.columns.get_level_values(level) for level in (0, 1))
-    texts = [f"{plain(name, 24)} ({n:.0f})" for name, n in zip(names, cases, strict=True)]
-    for some in chunks(list(drops.index), MOST_LISTED):
-        matrix = drops.loc[list(some)]
-        figure = style.new_figure(min(PAGE, max(COLUMN, 2.4 + 0.36 * matrix.shape[1])), 1.7 + 0.18 * len(matrix))
-        axis = figure.subplots()
-        values = matrix.to_numpy(float)
-        image = _heat(axis, values, _scale([values]))
-        _ticks(axis, [plain(label) for label in matrix.index], texts)
-        for column, index in enumerate(indices):
-            swatch: dict[str, Any] = {"color": class_color(int(index)), "lw": 0, "clip_on": False, "zorder": 4}
-            axis.add_patch(Rectangle((column - 0.4, -1.05), 0.8, 0.4, **swatch))
-        _bar(figure, image, np.array([axis]), "Dice drop (points)")
-        figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 70)}; class (n cases with it)")
-        yield figure
-
-
-def _scale(values: Sequence[npt.NDArray[np.float64]]) -> Normalize:
-    """Scales from 0, or from the lowest value where an attack helped, to the highest."""
-    finite = np.concatenate([each[np.isfinite(each)] for each in values])
-    low, high = min(0.0, float(finite.min(initial=0))), float(finite.max(initial=0))
-    return Normalize(low, high if high > low else low + 1)
-
-
-def _heat(axis: Axes, values: npt.NDArray[np.float64], norm: Normalize) -> AxesImage:
-    """Draws cells with their numbers; a cell that was never run is white with a dash."""
+def _heat(axis: Axes, matrix: pd.DataFrame, norm: Normalize) -> AxesImage:
+    """Draws cells with their numbers and the names of rows and columns; a cell that was never run has a dash."""
+    values, (rows, columns) = matrix.to_numpy(float), ([plain(name, 16) for name in names] for names in matrix.axes)
     palette = colormaps[SEQUENTIAL].with_extremes(bad=_NOTHING)
     image = axis.imshow(np.ma.masked_invalid(values), cmap=palette, norm=norm, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
@@ -106,52 +76,9 @@ def _heat(axis: Axes, values: npt.NDArray[np.float64], norm: Normalize) -> AxesI
         axis.text(column, row, text, ha="center", va="center", fontsize=5.5, color="white" if is_dark else "black")
     axis.spines[:].set_visible(True)
     axis.tick_params(length=0)
-    return image
-
-
-def _ticks(axis: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
     axis.set_yticks(range(len(rows)), rows)
     axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
-
-
-def _bar(figure: Figure, image: AxesImage, axes: npt.NDArray[np.object_], label: str = DROP) -> None:
-    bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=25)
-    bar.set_label(label)
-    bar.outline.set_linewidth(0.5)
-
-
-def pairs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Draws every case under every attack: a ring for its clean foreground DSC, a dot for the attacked one, joined.
-
-    Cases of an attack are ordered by their clean DSC, the highest on top; the bar is the mean over cases.
-    """
-    table = figure_data.pairs(rows)
-    if table.empty:
-        yield "no case has a DSC on both volumes"
-    for labels in chunks([label for label in material.places["label"] if label in set(table["label"])], MOST_PAIRS):
-        counts = table.loc[table["label"].isin(labels), "label"].value_counts()
-        most = int(counts.max())
-        figure, axis = style.listing(labels, 1.0 + len(labels) * min(0.6, 0.14 + 0.02 * most))
-        dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "mew": 0.6, "ms": max(1.0, min(3.0, 25 / most))}
-        for place, label in enumerate(labels):
-            cases = table[table["label"] == label]
-            height = place + (np.linspace(0.34, -0.34, len(cases)) if len(cases) > 1 else np.zeros(1))
-            axis.hlines(height, cases["attacked"], cases["clean"], color=GREY, linewidth=0.6, zorder=1)
-            axis.plot(cases["clean"], height, mfc="white", mec=_CLEAN, **dots)
-            axis.plot(cases["attacked"], height, color=_ATTACKED, **dots)
-            axis.vlines(cases["attacked"].mean(), place - 0.42, place + 0.42, color="black", linewidth=1.0, zorder=3)
-        axis.hlines(np.arange(1, len(labels)) - 0.5, *axis.get_xlim(), color=GRID["color"], linewidth=0.5, zorder=0)
-        axis.margins(x=0.02)
-        axis.set_xlabel(SCORE)
-        figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 40)}, {count_text(counts.tolist())}")
-        axis.grid(axis="x", **GRID)
-        handles = [
-            Line2D([], [], linestyle="none", marker="o", mfc="white", mec=_CLEAN),
-            Line2D([], [], linestyle="none", marker="o", color=_ATTACKED),
-            Line2D([], [], linestyle="none", marker="|", color="black", markersize=7),
-        ]
-        style.legend(figure, handles, ["clean", "attacked", "mean attacked"])
-        yield figure
+    return image
 
 
 def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:

@@ -20,7 +20,6 @@ from freqbench.reporting.colors import SeriesStyle
 
 COLUMN = 3.4  # inches: one of a paper's two columns
 PAGE = 7.1  # both
-MIDDLE = 5.0  # where a column leaves too little beside long names
 LONGEST = 44  # letters of a label; a longer one loses its middle
 SCORE = "DSC fg (%)"
 DROP = "DSC fg drop (points)"
@@ -136,15 +135,6 @@ def heading(text: object, width: int) -> str:
     return "\n".join(plain(line, width + 6) for line in wrap(printable(str(text)), width, break_long_words=False))
 
 
-def listing(names: Sequence[str], height: float) -> tuple[Figure, Axes]:
-    """Makes a figure with one named row per name, the first on top: a column wide, or wider where names are long."""
-    figure = new_figure(COLUMN if max(map(len, names)) <= 24 else MIDDLE, height)
-    axis = figure.subplots()
-    axis.set_yticks(range(len(names)), [plain(name) for name in names])
-    axis.set_ylim(len(names) - 0.5, -0.5)
-    return figure, axis
-
-
 def count_text(numbers: Sequence[int]) -> str:
     """Counts cases in words: `n = 20 cases`, or `n = 12–20 cases` where the number varies."""
     low, high = min(numbers), max(numbers)
@@ -170,14 +160,8 @@ def line_handle(style: SeriesStyle, **options: Any) -> Line2D:
 
 
 def log_axis(axis: Axes, values: pd.Series) -> None:
-    """Makes an axis logarithmic with plain numbers; where a value is 0, 0 stands left of all others."""
-    if (values == 0).any():
-        axis.set_xscale("symlog", linthresh=1, linscale=0.4)
-        axis.set_xticks([0, *(10.0**power for power in range(int(np.log10(values.max())) + 1))])
-        axis.set_xlim(left=-0.4)
-    else:
-        axis.set_xscale("log")
-        spread = np.log10(values.max() / values[values > 0].min())
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if spread < 2 else (1,)))
+    """Makes an axis of values above 0 logarithmic with plain numbers."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() < 100 * values.min() else (1,)))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.xaxis.set_major_formatter("{x:g}")

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def examine(entry: BoardEntry, trust_code: bool = False) -> list[Check]:
     """Checks that an entry's files agree with each other; computes nothing again.
 
     `job`: it names the one network, and needs no code of other packages unless `trust_code` lets it; the checks of
-    `freqbench verify`, for the rows of its audit too; `rows`: each is ok and on the network itself; `worst
+    `audit --files`, for the rows of its audit too; `rows`: each is ok and on the network itself; `worst
     cases`: there are some; `audit`: no masked gradients, no weak settings. Ends with the first that is wrong.
     """
     results = [_job(entry, trust_code)]
@@ -106,10 +107,11 @@ def _rows(entry: BoardEntry) -> Check:
 
 
 def _worst_cases(entry: BoardEntry) -> Check:
-    if not entry.told.worst_cases:
+    worst = entry.told.worst_cases
+    if worst.empty:
         wanted = "an attack that was optimised on the network, within bounds whose strongest attack an audit knows"
         return Check("worst cases", "wrong", f"nothing to rank by: expected {wanted}")
-    counts = f"{len(entry.told.worst_cases)} in {len(entry.told.threat_models)} threat models"
+    counts = f"{len(worst)} in {worst['bounds'].nunique()} threat models"
     return Check("worst cases", "ok", counts)
 
 
@@ -150,27 +152,11 @@ def _lacking(evidence: Evidence) -> Iterator[str]:
 # Computed again
 
 
-def recompute(
-    entry: BoardEntry,
-    console: Console,
-    *,
-    checkpoint: str | None,
-    share: float,
-    cases: int | None,
-    engine: run.Engine,
-    trust_code: bool,
-    job: JobSpec | None = None,
-    rows: int | None = None,
-    seed: int | None = None,
-) -> list[Check]:
-    """Computes an entry again on a copy of its store; its own files are only read.
+@dataclass(frozen=True, kw_only=True)
+class Recomputation:
+    """Parts of an entry to compute again.
 
-    `checkpoint`: the weights are those that were sealed; `identities`: cases here have the digests of the entry, and
-    the job the cells of its rows; `reproduce`: worst cases and a random share of the other rows are the same again;
-    `audit`: the cells that an audit adds, computed here, show neither masked gradients nor stronger attacks, and leave
-    what the entry's own audit states. Ends with the first that is wrong, or not checked as its data are not here.
-
-    Args:
+    Attributes:
         checkpoint: its weights; None: those at the place that its card names.
         share: of its rows that are no worst case, in (0, 1]; `seed` of their draw, None: another each time.
         cases: number of the audit's cases, the first of each dataset; None: as many as the entry's own audit has.
@@ -179,8 +165,27 @@ def recompute(
         job: its datasets name the places of data here; None: the entry's job does.
         rows: a spot check of that many random rows, without the audit; None: all of the above.
     """
-    with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, trusting(trust_code):
-        place = checkpoint or entry.card.checkpoint
+
+    checkpoint: str | None
+    share: float
+    cases: int | None
+    engine: run.Engine
+    trust_code: bool
+    job: JobSpec | None = None
+    rows: int | None = None
+    seed: int | None = None
+
+
+def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list[Check]:
+    """Computes an entry again on a copy of its store; its own files are only read.
+
+    `checkpoint`: the weights are those that were sealed; `identities`: cases here have the digests of the entry, and
+    the job the cells of its rows; `reproduce`: worst cases and a random share of the other rows are the same again;
+    `audit`: the cells that an audit adds, computed here, show neither masked gradients nor stronger attacks, and leave
+    what the entry's own audit states. Ends with the first that is wrong, or not checked as its data are not here.
+    """
+    with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, trusting(asked.trust_code):
+        place = asked.checkpoint or entry.card.checkpoint
         try:
             if place.startswith("train://"):
                 job_name, _, name = place.removeprefix("train://").rpartition("/")
@@ -189,7 +194,7 @@ def recompute(
             if local.is_file() and (digest := downloads.digest(local)) != entry.seal.checkpoint:
                 text = f"{place}: expected sha256 {entry.seal.checkpoint}, got {digest}: not the weights of this entry"
                 return [Check("checkpoint", "wrong", text)]
-            here = _here(entry, str(local), job, trust_code)
+            here = _here(entry, str(local), asked.job, asked.trust_code)
             grid = expand(here.copy_named(f"{entry.name}: its job"))
         except MissingDataError as error:
             return [Check("identities", "not checked", one_line(error))]
@@ -199,10 +204,11 @@ def recompute(
         if results[-1].verdict == "wrong":
             return results
         out = _copy_store(entry, here, folder)
-        results.append(_again(entry, out, here, share, rows, seed, console))
-        if rows is None and results[-1].verdict == "ok":
+        results.append(_again(entry, out, here, asked, console))
+        if asked.rows is None and results[-1].verdict == "ok":
             theirs = Counter(name for name, _ in set(Store(root_of(entry.store.root)).rows(("dataset", "case_key"))))
-            results.append(_audited_again(entry, out, here, cases or max(theirs.values()), engine, console))
+            wanted = computing.AuditOptions(cases=asked.cases or max(theirs.values()), engine=asked.engine)
+            results.append(_audited_again(entry, out, here, wanted, console))
         return results
 
 
@@ -249,27 +255,26 @@ def _copy_store(entry: BoardEntry, job: JobSpec, folder: str) -> str:
     return str(out)
 
 
-def _again(
-    entry: BoardEntry, out: str, job: JobSpec, share: float, rows: int | None, seed: int | None, console: Console
-) -> Check:
+def _again(entry: BoardEntry, out: str, job: JobSpec, asked: Recomputation, console: Console) -> Check:
     """Computes again every row that is the worst case of a board, as it decides a rank, and a share of the rest.
 
     With `rows`, that many of all rows instead.
     """
-    keys, worst = Store(out).covered(), {(each.cell_id, each.case_key) for each in entry.told.worst_cases}
+    keys, rows_of = Store(out).covered(), entry.told.worst_cases
+    worst = {*zip(rows_of["cell_id"], rows_of["case_key"], strict=True)}
     decisive = sorted(key for key in keys if key[:2] in worst)
-    again, count = (decisive, math.ceil(share * (len(keys) - len(decisive)))) if rows is None else ([], rows)
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    counts = reproduce.reproduce(out, None, count, seed, job, console, again)
+    again, count = decisive, math.ceil(asked.share * (len(keys) - len(decisive)))
+    if asked.rows is not None:
+        again, count = [], asked.rows
+    seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
+    counts = reproduce.reproduce(out, str(count), seed, job, console, again)
     text = f"{reproduce.total(counts)}, of {len(keys)} with {len(decisive)} worst cases (seed {seed})"
     is_same = not counts["different"] and not counts["not recomputed"]
     return Check("reproduce", "ok" if is_same else "wrong", text)
 
 
-def _audited_again(
-    entry: BoardEntry, out: str, job: JobSpec, cases: int, engine: run.Engine, console: Console
-) -> Check:
-    failed = computing.compute_missing(job, out, console, cases=cases, engine=engine)
+def _audited_again(entry: BoardEntry, out: str, job: JobSpec, asked: computing.AuditOptions, console: Console) -> Check:
+    failed = computing.compute_missing(job, out, console, asked)
     if failed is None:
         raise KeyboardInterrupt
     if failed:

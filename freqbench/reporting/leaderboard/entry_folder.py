@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, Field, model_validator
@@ -64,7 +65,8 @@ MOST_ROWS, MOST_RECORDS, MOST_UNPACKED = 1_000_000, 100_000, 2**28
 _RUN = r"(run\.json|runs/[\w.-]+\.json|records/[\w.-]+\.parquet)"
 _OWN = re.compile(rf"{re.escape(CARD)}|{re.escape(SEAL)}|{STORE}/((audit/)?{_RUN}|audit/{GRADIENTS})", re.ASCII)
 
-_COPIED = ("case_id", "patient_id", "cell_id", "dsc_foreground", "dsc_foreground_clean")
+_CASE = ["dataset", "bounds", "case_id", "case_key", "patient_id"]
+_WORST = [*_CASE, "attack", "cell_id", "dsc_foreground", "dsc_foreground_clean"]
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -132,35 +134,19 @@ def read_card(path: Path) -> Card:
         return config.validate(mapping_of(stream.read(YAML_BYTES + 1), str(path)), Card, where=str(path))
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorstCase:
-    """Lowest foreground DSC of a case under any attack of a threat model and its bounds; fractions."""
-
-    dataset: str
-    bounds: str
-    case_id: str
-    case_key: str
-    patient_id: str
-    attack: str
-    cell_id: str
-    dsc_foreground: float
-    dsc_foreground_clean: float
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Told:
     """Facts that follow from an entry's rows.
 
     Attributes:
         cases: digests by dataset and case.
-        threat_models: with their bounds.
-        worst_cases: one for each case and threat model.
+        worst_cases: of each case and threat model with its `bounds` the attack that leaves the lowest foreground DSC, a
+            fraction, with its `cell_id`.
         verdicts: the audit's, one for each dataset.
     """
 
     cases: Mapping[str, Mapping[str, str]]
-    threat_models: tuple[str, ...]
-    worst_cases: tuple[WorstCase, ...]
+    worst_cases: pd.DataFrame
     verdicts: tuple[ModelVerdict, ...]
 
 
@@ -288,25 +274,23 @@ def told_by(store: Store) -> Told:
     evidence = checks.gathered([store], index_keys(store.job()["index"]))
     records = plain(evidence.records[["dataset", "case_id", "case_key"]].drop_duplicates())
     digests = {(dataset, case): key for dataset, case, key in records.itertuples(index=False, name=None)}
-    worst: list[WorstCase] = []
+    worst = [pd.DataFrame(columns=_WORST)]
     for on in evidence.models:
         for claim in claims_of(on):
             if not claim.forms:
                 continue  # an audit knows no strongest attack: weak settings would rank highest
             labels = [each.label for each in (*claim.own, *claim.added)]
             rows = on.rows[on.rows["label"].isin(labels) & on.rows["fg"].notna()]
-            for row in case_minima(rows.assign(_score=rows["fg"]), []).to_dict("records"):
-                copied = {name: row[name] for name in _COPIED}
-                key = digests[on.dataset, row["case_id"]]
-                place = {"dataset": on.dataset, "bounds": claim.subject, "case_key": key, "attack": row["label"]}
-                worst.append(WorstCase(**place, **copied))
+            least = case_minima(rows.assign(_score=rows["fg"]), [])
+            case_keys = [digests[on.dataset, case] for case in least["case_id"]]
+            least = least.assign(dataset=on.dataset, bounds=claim.subject, attack=least["label"], case_key=case_keys)
+            worst.append(least[_WORST])
     cases = defaultdict[str, dict[str, str]](dict)
     for (dataset, case), key in sorted(digests.items()):
         cases[str(dataset)][str(case)] = str(key)
     return Told(
         cases=cases,
-        threat_models=tuple(dict.fromkeys(each.bounds for each in worst)),
-        worst_cases=tuple(worst),
+        worst_cases=plain(pd.concat(worst[1:] or worst, ignore_index=True)),
         verdicts=tuple(checks.verdicts(checks.audited(evidence))),
     )
 

@@ -62,7 +62,7 @@ def boards_of(entries: Mapping[str, Told]) -> list[Board]:
     """
     by_cases = defaultdict[Hashable, list[pd.DataFrame]](list)
     for name, told in entries.items():
-        worst = pd.DataFrame(told.worst_cases).assign(target_model=name)
+        worst = told.worst_cases.assign(target_model=name)
         for (dataset, _), part in worst.groupby(["dataset", "bounds"]):
             by_cases[dataset, frozenset(part["case_key"])].append(part)
     boards: list[tuple[tuple[str, ...], pd.DataFrame]] = []

@@ -6,26 +6,24 @@ import hashlib
 import json
 import re
 from importlib import resources
-from typing import Any
 
 from jinja2 import Environment
 from markupsafe import Markup
 
-from freqbench.reporting.page.data import data_of, page_data
-from freqbench.reporting.page.schema import Manifest, PageData, Part
+from freqbench.reporting.page.data import Part, data_of, page_data
 
 __all__ = ["build_page", "data_of", "pack_data", "page_data", "viewer_script"]
 
 _LEAVES_SCRIPT = re.compile(r"</script|<!--|<script", re.IGNORECASE)
 
 
-def pack_data(data: PageData) -> bytes:
+def pack_data(data: Part) -> bytes:
     """Packs the page's data as gzip-compressed JSON, the same bytes for the same data; ValueError for a NaN."""
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_fields)
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return gzip.compress(text.encode(), compresslevel=9, mtime=0)
 
 
-def build_page(data: PageData, viewer: str = "", volumes: Manifest | None = None) -> str:
+def build_page(data: Part, viewer: str = "", volumes: Part | None = None) -> str:
     """Makes the page as HTML text that needs no network.
 
     Args:
@@ -40,11 +38,11 @@ def build_page(data: PageData, viewer: str = "", volumes: Manifest | None = None
     for script in scripts:
         if match := _LEAVES_SCRIPT.search(script):
             raise ValueError(f"a script must not contain {match.group()!r}: it would end or nest its own tag")
-    content = base64.b64encode(pack_data(data.model_copy(update={"volumes": volumes}))).decode()
+    content = base64.b64encode(pack_data(data | {"volumes": volumes})).decode()
     template = Environment(autoescape=True).from_string(_read("template.html"))
     return template.render(
         policy=_policy(scripts, has_viewer=bool(viewer)),
-        title=f"{data.title} - freqbench",
+        title=f"{data['title']} - freqbench",
         style=Markup(_read("dist/page.css")),
         packed=content,
         scripts=[Markup(script) for script in scripts],
@@ -54,10 +52,6 @@ def build_page(data: PageData, viewer: str = "", volumes: Manifest | None = None
 def viewer_script() -> str:
     """Returns the script of the viewer of saved volumes, for `build_page`."""
     return _read("dist/viewer.js")
-
-
-def _fields(part: Part) -> dict[str, Any]:
-    return {name: value for name, value in part if name in part.model_fields_set}
 
 
 def _policy(scripts: list[str], has_viewer: bool) -> str:

@@ -1,11 +1,11 @@
-"""Makes the page's data: one JSON object of columns of coded texts and short numbers, as `schema.PageData` tells."""
+"""Makes the page's data: one JSON object of columns of coded texts and short numbers: `web/data.schema.json`."""
 
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,6 @@ from freqbench.reporting.colors import class_color, class_colors, series_style
 from freqbench.reporting.contents import Contents, contents, keys_of, regions_of
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
-from freqbench.reporting.page import schema
 from freqbench.reporting.page.manifest import shown_glimpses
 from freqbench.reporting.render.columns import OWN, Section, columns_of, one_line, word_sections
 from freqbench.reporting.views import natural, smallest, unasked_sections
@@ -40,15 +39,15 @@ MAX_CLASS_MEANS = 500_000
 DIGITS = 6  # a page shows four at most: fewer here, and what is shown would be rounded twice
 COUNT_DIGITS = 12
 
-F = TypeVar("F", bound=schema.Frame)
-G = TypeVar("G", schema.LeftOut, schema.Failures)
+Part = dict[str, Any]
+"""Part of the page's data, by name in `$defs` of the schema."""
 
 _KEYS = ["dataset", "source_model", "target_model", "label"]
 _COUNTS = ["budget", "cases", "seeds", "failed", "hd95_cases"]
 _CLEAN = ["cases", "dsc", "dsc_foreground", "hd95", "hd95_mm", "hd95_penalised_mm"]
 
 
-def data_of(stores: Sequence[Store]) -> tuple[Contents, schema.PageData]:
+def data_of(stores: Sequence[Store]) -> tuple[Contents, Part]:
     """Returns the contents of stores and `page_data` of them, with their audit; raises as `contents`."""
     content = contents(stores)
     keys = keys_of(each["job"] for each in content.facts)
@@ -60,8 +59,8 @@ def page_data(
     records: pd.DataFrame,
     classes: pd.DataFrame | None,
     facts: Sequence[Mapping[str, Any]],
-    audit: schema.PageAudit | None = None,
-) -> schema.PageData:
+    audit: Part | None = None,
+) -> Part:
     """Makes the object that `build_page` embeds and a server sends.
 
     Args:
@@ -86,57 +85,54 @@ def page_data(
     names = rows["dataset"].unique()
     has_agreement = rows["dataset"].astype(str).str.endswith(AGREEMENT).any()
     added = {ADDED + name_of(text): text for text in added_texts(records)}
-    return schema.PageData(
-        format=1,
-        title=page_facts.title(facts),
-        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        version=version("freqbench"),
-        scores=[*map(_score, SCORES), *(_added_score(name, text) for name, text in added.items())],
-        summary=_summary(rows, records, added),
-        clean=_frame(schema.Clean, {"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
+    is_ok = records["status"] == "ok"
+    return {
+        "format": 1,
+        "title": page_facts.title(facts),
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": version("freqbench"),
+        "scores": [*map(_score, SCORES), *(_added_score(name, text) for name, text in added.items())],
+        "summary": _summary(rows, records, added),
+        "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
         **_class_frames(records, classes),
-        regions={str(name): regions[dataset_name(name)] for name in names if dataset_name(name) in regions},
-        series={name: series_style(index) for index, name in enumerate(dict.fromkeys(rows["family"]))},
-        attacks=page_facts.attacks(dict.fromkeys(rows["base"].dropna())),
-        threats={name: words_of(name) for name in sorted(set(rows["threat_model"].dropna().astype(str)))},
-        docs=page_facts.docs(),
-        findings=page_facts.sentences(rows),
-        glimpses=shown_glimpses(records, [each["store"] for each in facts]),
-        class_colors=class_colors(),
-        left_out=_groups(schema.LeftOut, reasons.reset_index(), ("reason", "rows")),
-        failures=_groups(schema.Failures, failed.where(failed.notna(), None), ("failed", "reason")),
-        counts=schema.Counts(
-            ok=int((records["status"] == "ok").sum()),
-            failed=int((records["status"] != "ok").sum()),
-            left_out=len(left_out),
-        ),
-        runs=page_facts.runs(facts, records),
-        jobs=page_facts.jobs(facts),
-        notes=[*page_facts.NOTES, *filter(None, (caption, steps_text(everything), OWN if has_agreement else ""))],
-        cautions=list(page_facts.CAUTIONS),
-        tables=_tables(unasked_sections(everything, but="smallest"), regions),
-        smallest=_tables(smallest.smallest(everything) if smallest.applies(everything) else [], regions),
-        natural=_natural(everything),
-        bounds=_bounds(records),
-        audit=audit,
-        volumes=None,
-    )
+        "regions": {str(name): regions[dataset_name(name)] for name in names if dataset_name(name) in regions},
+        "series": {name: series_style(index) for index, name in enumerate(dict.fromkeys(rows["family"]))},
+        "attacks": page_facts.attacks(dict.fromkeys(rows["base"].dropna())),
+        "threats": {name: words_of(name) for name in sorted(set(rows["threat_model"].dropna().astype(str)))},
+        "docs": page_facts.docs(),
+        "findings": page_facts.sentences(rows),
+        "glimpses": shown_glimpses(records, [each["store"] for each in facts]),
+        "class_colors": class_colors(),
+        "left_out": _groups(reasons.reset_index(), "reason", "rows"),
+        "failures": _groups(failed.where(failed.notna(), None), "failed", "reason"),
+        "counts": {"ok": int(is_ok.sum()), "failed": int((~is_ok).sum()), "left_out": len(left_out)},
+        "runs": page_facts.runs(facts, records),
+        "jobs": page_facts.jobs(facts),
+        "notes": [*page_facts.NOTES, *filter(None, (caption, steps_text(everything), OWN if has_agreement else ""))],
+        "cautions": [*page_facts.CAUTIONS],
+        "tables": _tables(unasked_sections(everything, but="smallest"), regions),
+        "smallest": _tables(smallest.smallest(everything) if smallest.applies(everything) else [], regions),
+        "natural": _natural(everything),
+        "bounds": _bounds(records),
+        "audit": audit,
+        "volumes": None,
+    }
 
 
-def _score(score: Score) -> schema.ScoreColumn:
+def _score(score: Score) -> Part:
     stated = {name: value for name, value in score._asdict().items() if name != "scale"}
     if score.name == "dsc":  # beside the foreground's, where a report's columns have no room
         stated["heading"] = "DSC with background"
-    return schema.ScoreColumn(**stated, metric=METRIC_OF.get(score.source, ""))
+    return stated | {"metric": METRIC_OF.get(score.source, "")}
 
 
-def _added_score(name: str, metric: str) -> schema.ScoreColumn:
-    source, meaning = name_of(metric), f"metric of another package, {metric}"
-    shown: dict[str, Any] = {"heading": source, "unit": "", "direction": "", "digits": 3, "shown": True}
-    return schema.ScoreColumn(name=name, source=source, meaning=meaning, metric=metric, **shown)
+def _added_score(name: str, metric: str) -> Part:
+    source = name_of(metric)
+    about = {"name": name, "source": source, "meaning": f"metric of another package, {metric}", "metric": metric}
+    return about | {"heading": source, "unit": "", "direction": "", "digits": 3, "shown": True}
 
 
-def _summary(rows: pd.DataFrame, records: pd.DataFrame, added: Collection[str]) -> schema.SummaryFrame:
+def _summary(rows: pd.DataFrame, records: pd.DataFrame, added: Collection[str]) -> Part:
     budgets = budget_texts(rows).astype(object)
     columns = {"dataset": "dataset", "source": "source_model", "target": "target_model", "attack": "label"}
     columns |= {"family": "family", "base": "base", "threat": "threat_model"}
@@ -153,7 +149,7 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame, added: Collection[str]) 
     scores |= {f"dsc_foreground_{end}": bounds[end] for end in ("low", "high")}
     counts = {name: rows[name] for name in _COUNTS} | {"seeds": rows["seeds"].where(rows["seeds"] > 0)}
     marks = {"null": is_null_row(rows), "minimal": is_minimal(rows)}
-    return _frame(schema.SummaryFrame, names, counts | scores | marks)
+    return _frame(names, counts | scores | marks)
 
 
 def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
@@ -190,8 +186,8 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
         joined = _join_classes(records, classes)
         frames["classes"] = _class_names(joined)
         means = _class_means(joined)
-        if means.rows > MAX_CLASS_MEANS:
-            omitted["class_means"] = f"{means.rows:,} means of classes are too many for a page"
+        if means["rows"] > MAX_CLASS_MEANS:
+            omitted["class_means"] = f"{means['rows']:,} means of classes are too many for a page"
         else:
             frames["class_means"] = means
         if len(joined) > MAX_CLASS_ROWS or len(records) > MAX_CASES:
@@ -199,7 +195,7 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
         else:
             counts = np.bincount(joined["position"], minlength=len(records))
             values = {"class": joined["class_index"], "dsc": joined["dsc"] * 100, "hd95_mm": joined["hd95_mm"]}
-            frames["case_classes"] = _frame(schema.CaseClasses, {}, values)
+            frames["case_classes"] = _frame({}, values)
             blocks, frames["clean_classes"] = _clean_classes(records, joined)
     if len(records) > MAX_CASES:
         omitted["cases"] = (
@@ -211,7 +207,7 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
     return frames
 
 
-def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> schema.CaseFrame:
+def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> Part:
     names = {"case": "case_id", "patient": "patient_id", "run": "run_id"}
     names |= {name: name for name in ("status", "error", "metrics", "null_reasons")}
     columns = {name: records[name] for name in ("row", "seed", "missed_classes", "hallucinated_classes")}
@@ -219,7 +215,7 @@ def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> sch
     text["id"] = pd.Series([row_id(*key) for key in records[list(KEY)].itertuples(index=False)], dtype=object)
     scores = added_scores(records).add_prefix(ADDED)
     added = {str(name): scores[name] for name in scores if not str(name).endswith("_clean")}
-    return _frame(schema.CaseFrame, text, shown_scores(records) | added, **columns, classes=counts, clean=blocks)
+    return _frame(text, shown_scores(records) | added, **columns, classes=counts, clean=blocks)
 
 
 def _join_classes(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
@@ -238,41 +234,41 @@ def _class_names(joined: pd.DataFrame) -> dict[str, list[tuple[int, str, str]]]:
     return names
 
 
-def _class_means(joined: pd.DataFrame) -> schema.ClassMeans:
+def _class_means(joined: pd.DataFrame) -> Part:
     values = joined.assign(dsc_drop=joined["dsc_clean"] - joined["dsc"])
     groups = values.groupby(["row", "class_index"], sort=True)
     means = groups[["dsc", "dsc_clean", "dsc_drop", "hd95_mm"]].mean()
     means[["dsc", "dsc_clean", "dsc_drop"]] *= 100
     row, index = (means.index.get_level_values(level) for level in (0, 1))
-    return _frame(schema.ClassMeans, {}, means, **{"row": row, "class": index, "cases": groups["dsc"].count()})
+    return _frame({}, means, **{"row": row, "class": index, "cases": groups["dsc"].count()})
 
 
-def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndarray, schema.CleanClasses]:
+def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndarray, Part]:
     """Scores the models on each clean volume once: returns the block of every record, and the blocks."""
     block = records.groupby(["dataset", "target_model", "case_id"], observed=True, sort=False).ngroup().to_numpy()
     rows = joined.assign(block=block[joined["position"]]).drop_duplicates(["block", "class_index"])
     rows = rows.sort_values(["block", "class_index"], kind="stable")
     exact = {"block": rows["block"], "class": rows["class_index"], "label_voxels": rows["label_voxels"]}
     values = {"dsc": rows["dsc_clean"] * 100, "hd95_mm": rows["hd95_mm_clean"]}
-    return block, _frame(schema.CleanClasses, {}, values, **exact)
+    return block, _frame({}, values, **exact)
 
 
-def _groups(kind: type[G], rows: pd.DataFrame, rest: Sequence[str]) -> list[G]:
+def _groups(rows: pd.DataFrame, *rest: str) -> list[Part]:
     names = ("dataset", "source", "target", "attack", *rest)
-    return [kind(**dict(zip(names, values, strict=True))) for values in rows.itertuples(index=False, name=None)]
+    return [dict(zip(names, values, strict=True)) for values in rows.itertuples(index=False, name=None)]
 
 
-def _tables(sections: Sequence[Section], regional: Collection[str]) -> list[schema.ReadyTable]:
+def _tables(sections: Sequence[Section], regional: Collection[str]) -> list[Part]:
     tables = []
     for section in word_sections(sections, regional):
         columns = columns_of(section)
-        headings = [schema.Heading(heading=one_line(each.heading), number=each.is_number) for each in columns]
+        headings = [{"heading": one_line(each.heading), "number": each.is_number} for each in columns]
         rows = [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)]
-        tables.append(schema.ReadyTable(title=section.title, text=section.text, columns=headings, rows=rows))
+        tables.append({"title": section.title, "text": section.text, "columns": headings, "rows": rows})
     return tables
 
 
-def _natural(records: pd.DataFrame) -> list[schema.NaturalChart]:
+def _natural(records: pd.DataFrame) -> list[Part]:
     """Returns the chart of each dataset that has natural and adversarial rows to compare."""
     charts = []
     by_dataset = shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ()
@@ -286,42 +282,43 @@ def _natural(records: pd.DataFrame) -> list[schema.NaturalChart]:
             for model, group, row, mean, *ends in columns.itertuples(index=False)
         }
         models = comparison.models
-        chart: dict[str, Any] = {"rows": [(natural.GROUPS[group], row) for group, row in comparison.rows]}
+        chart: Part = {"dataset": str(dataset), "models": models, "cases": comparison.n}
+        chart["rows"] = [(natural.GROUPS[group], row) for group, row in comparison.rows]
         chart["drops"] = {model: [drops.get((model, *row)) for row in comparison.rows] for model in models}
         chart["series"] = {model: series_style(place) for place, model in enumerate(models)}
-        charts.append(schema.NaturalChart(dataset=str(dataset), models=list(models), cases=comparison.n, **chart))
+        charts.append(chart)
     return charts
 
 
-def _bounds(records: pd.DataFrame) -> list[schema.BoundsChart]:
+def _bounds(records: pd.DataFrame) -> list[Part]:
     """Returns the chart of each smoothed model."""
     table = certificates.means(certificates.brackets(records))
     charts = []
     for (dataset, model, _, kind, sigma), rows in table.groupby(certificates.PLACE) if len(table) else ():
         ends = {name: numbers(rows[name]) for name in ("radius", "clean", "certified", "attacked")}
-        chart: dict[str, Any] = {"dataset": str(dataset), "model": str(model), "kind": kind, "sigma": sigma}
-        chart["rows"] = [dict(zip(ends, values, strict=True)) for values in zip(*ends.values(), strict=True)]
-        charts.append(schema.BoundsChart(**chart, cases=int(rows["cases"].max())))
+        points = [dict(zip(ends, values, strict=True)) for values in zip(*ends.values(), strict=True)]
+        place = {"dataset": str(dataset), "model": str(model), "kind": kind, "sigma": sigma}
+        charts.append(place | {"rows": points, "cases": int(rows["cases"].max())})
     return charts
 
 
-def numbers(values: Any, digits: int = DIGITS) -> list[schema.Number | None]:
+def numbers(values: Any, digits: int = DIGITS) -> list[int | float | None]:
     """Rounds numbers to `digits` significant digits, whole ones without a point; missing ones are None."""
     rounded = [float(f"{value:.{digits}g}") for value in pd.to_numeric(pd.Series(values)).astype(float).tolist()]
     return [(int(value) if value.is_integer() else value) if math.isfinite(value) else None for value in rounded]
 
 
-def texts(values: pd.Series) -> schema.Texts:
+def texts(values: pd.Series) -> Part:
     """Codes texts as indices into the distinct ones, in order of appearance; -1 where there is none."""
     codes, distinct = pd.factorize(values.astype(object))
-    return schema.Texts(values=[str(value) for value in distinct], codes=codes.tolist())
+    return {"values": [str(value) for value in distinct], "codes": codes.tolist()}
 
 
-def _frame(kind: type[F], text: Mapping[str, pd.Series], values: Mapping[str, Any] | pd.DataFrame, **exact: Any) -> F:
+def _frame(text: Mapping[str, pd.Series], values: Mapping[str, Any] | pd.DataFrame, **exact: Any) -> Part:
     """Makes a frame; `exact` numbers keep COUNT_DIGITS."""
-    return kind(
-        rows=len(next(iter(text.values())) if text else next(iter(dict(values).values()))),
-        texts={name: texts(column) for name, column in text.items()},
-        numbers={str(name): numbers(column) for name, column in values.items()}
+    return {
+        "rows": len(next(iter(text.values())) if text else next(iter(dict(values).values()))),
+        "texts": {name: texts(column) for name, column in text.items()},
+        "numbers": {str(name): numbers(column) for name, column in values.items()}
         | {name: numbers(column, COUNT_DIGITS) for name, column in exact.items()},
-    )
+    }

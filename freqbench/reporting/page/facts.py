@@ -15,12 +15,12 @@ from freqbench.analysis.labels import reword_dsc
 from freqbench.attacks import ATTACKS
 from freqbench.audit.checks import Finding, titled, verdicts
 from freqbench.reporting.audit import HOW, MODELS, RUN
-from freqbench.reporting.page import schema
 from freqbench.reporting.views.overview import OWN_FORMS
 from freqbench.reporting.views.transfer import DROP, MIN_DROP
 from freqbench.results.store import index_keys
 
 Facts = Sequence[Mapping[str, Any]]
+Part = dict[str, Any]
 
 NOTES = (
     "DSC, SSIM and 1-LPIPS are x100 and higher is better; drop is points of DSC foreground lost against "
@@ -50,7 +50,7 @@ CAUTIONS = (
 _COPIED = ("status", "started_at", "heartbeat", "warnings", "versions", "code", "host", "devices", "engine")
 
 
-def attacks(names: Iterable[str]) -> dict[str, schema.AttackPaper]:
+def attacks(names: Iterable[str]) -> Part:
     """Returns the paper of each of these attacks that freqbench has; its module's first line ends with it."""
     found = {}
     for name in ATTACKS.keys() & set(names):
@@ -58,17 +58,19 @@ def attacks(names: Iterable[str]) -> dict[str, schema.AttackPaper]:
         paper = line.partition(".  ")[2].rstrip(".")
         number = re.search(r"arXiv:(\d{4}\.\d{4,5})", paper)
         link = f"https://arxiv.org/abs/{number[1]}" if number else None
-        found[name] = schema.AttackPaper(paper=paper, link=link, is_own=name in OWN_FORMS)
+        found[name] = {"paper": paper, "link": link, "is_own": name in OWN_FORMS}
     return dict(sorted(found.items()))
 
 
-def audit(findings: tuple[Finding, ...]) -> schema.PageAudit:
+def audit(findings: tuple[Finding, ...]) -> Part:
     """Returns the verdict on each model, and the findings."""
-    models = [schema.AuditedModel.model_validate(each, from_attributes=True) for each in verdicts(findings)]
-    names = ("check", "dataset", "model", "subject", "verdict", "sentence")
-    told = [{name: getattr(each, name) for name in names} | {"should": titled(each.check)} for each in findings]
-    shown = [schema.AuditFinding(**each) for each in told]
-    return schema.PageAudit(models=models, findings=shown, notes=[MODELS, HOW, RUN])
+
+    def fields_of(each: Any, *names: str) -> Part:
+        return {name: getattr(each, name) for name in ("dataset", "model", "verdict", "sentence", *names)}
+
+    models = [fields_of(each, "label") for each in verdicts(findings)]
+    shown = [fields_of(each, "check", "subject") | {"should": titled(each.check)} for each in findings]
+    return {"models": models, "findings": shown, "notes": [MODELS, HOW, RUN]}
 
 
 def docs() -> str | None:
@@ -83,23 +85,23 @@ def title(facts: Facts) -> str:
     return ", ".join(str(name) for name in names) or "freqbench"
 
 
-def runs(facts: Facts, records: pd.DataFrame) -> list[schema.PageRun]:
+def runs(facts: Facts, records: pd.DataFrame) -> list[Part]:
     """Lists every run, with the progress of its store."""
-    is_ok, entries = records["status"] == "ok", list[schema.PageRun]()
+    is_ok, entries = records["status"] == "ok", list[Part]()
     for each in facts:
         planned = len(index_keys(each["job"]["index"]))
         is_of_store = records["run_id"].isin([run["run_id"] for run in each["runs"]])
         done, failed = int((is_of_store & is_ok).sum()), int((is_of_store & ~is_ok).sum())
-        progress: dict[str, Any] = {"store": str(each["store"]), "planned": planned, "done": done, "failed": failed}
-        entries += [schema.PageRun(**progress, **_run(run)) for run in each["runs"]]
+        progress = {"store": str(each["store"]), "planned": planned, "done": done, "failed": failed}
+        entries += [progress | _run(run) for run in each["runs"]]
     return entries
 
 
-def jobs(facts: Facts) -> list[schema.PageJob]:
+def jobs(facts: Facts) -> list[Part]:
     """Returns the job of every store."""
     dump: Any = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, width=100)
     return [
-        schema.PageJob(store=str(each["store"]), name=str(spec.get("name", "")), text=dump(_drop_empty(spec)))
+        {"store": str(each["store"]), "name": str(spec.get("name", "")), "text": dump(_drop_empty(spec))}
         for each in facts
         if (spec := _spec(each))
     ]
@@ -111,10 +113,10 @@ def _spec(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     return spec if isinstance(spec, Mapping) else {}
 
 
-def _run(run: Mapping[str, Any]) -> dict[str, Any]:
+def _run(run: Mapping[str, Any]) -> Part:
     models = [{"id": key, **facts} for key, facts in (run.get("models") or {}).items()]
     datasets = [
-        schema.RanDataset(name=name, cases=len(facts.get("cases") or {}), recipe=facts.get("recipe"))
+        {"name": name, "cases": len(facts.get("cases") or {}), "recipe": facts.get("recipe")}
         for name, facts in (run.get("datasets") or {}).items()
     ]
     seeds = (run.get("job") or {}).get("seeds")
@@ -130,14 +132,14 @@ def _drop_empty(value: Any) -> Any:
     return value
 
 
-def sentences(rows: pd.DataFrame) -> list[schema.Sentence]:
+def sentences(rows: pd.DataFrame) -> list[Part]:
     """Returns sentences: for each dataset and threat model the largest white-box drop of foreground DSC, how
     much of it transfers and how much needs no optimisation; and the model that keeps most under all attacks.
 
     Attacks of different threat models are not compared. The rows are those of `tables.summary` without clean ones, with
     their place as `row`, which says what a sentence is about, and the attack's `label`.
     """
-    entries = list[schema.Sentence]()
+    entries = list[Part]()
     for dataset, of_dataset in rows.groupby("dataset", observed=True):
         white_box = of_dataset[is_white_box(of_dataset) & of_dataset[DROP].notna()]
         attacks = white_box[~is_null_row(white_box) & ~is_minimal(white_box)]
@@ -145,9 +147,7 @@ def sentences(rows: pd.DataFrame) -> list[schema.Sentence]:
         texts = [(row, _strongest(row, of_dataset)) for _, row in leading.iterrows() if row[DROP] >= MIN_DROP]
         texts += _most_robust(attacks)
         name = str(dataset)
-        entries += [
-            schema.Sentence(dataset=name, row=int(row["row"]), text=reword_dsc(text, name)) for row, text in texts
-        ]
+        entries += [{"dataset": name, "row": int(row["row"]), "text": reword_dsc(text, name)} for row, text in texts]
     return entries
 
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,19 +19,19 @@ from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.data import nibabel_files
 from freqbench.reporting.colors import class_colors
-from freqbench.reporting.page.schema import Manifest, Regions, SavedCase, ShownGlimpse, VolumeKeys
 from freqbench.results import volumes
 from freqbench.results.glimpses import paths_of, read
+from freqbench.results.volumes import RegionsOfLabels
 
 FOLDER = "volumes"
 INT16 = 32767
 MOST_BYTES = 8_000_000  # of the glimpses of a page
 PACKING = 6  # of 9: higher levels pack an attack's noise no better
 
-_KINDS: Mapping[Literal["clean", "adversarial"], str] = {
-    "clean": volumes.ON_CLEAN,
-    "adversarial": volumes.ON_ADVERSARIAL,
-}
+Part = dict[str, Any]
+Regions = Mapping[str, RegionsOfLabels]
+
+_KINDS: Mapping[str, str] = {"clean": volumes.ON_CLEAN, "adversarial": volumes.ON_ADVERSARIAL}
 
 
 def write_volumes(
@@ -41,7 +41,7 @@ def write_volumes(
     folder: str,
     regions: Regions,
     most: int | None = None,
-) -> Manifest:
+) -> Part:
     """Writes the saved volumes of records as scripts below a folder, for a page that is opened from disk.
 
     Each is `volumes/KEY.js`, a call with the file's bytes; the key is a hash of its content, so that the clean volume
@@ -52,7 +52,7 @@ def write_volumes(
         records: after `tables.current`; only rows with saved volumes count.
         classes: columns of CLASS_RECORDS, for the names of classes.
         stores: folders or URIs, as is `folder`, that of the page.
-        regions: those of `PageData`.
+        regions: those of the page's data.
         most: bytes that the attacked volumes may have in the stores, the largest drops first; None: all are written.
 
     Returns:
@@ -79,12 +79,12 @@ def write_volumes(
     if most is not None:
         records, note = _strongest(records, stores, most)
     manifest = _manifest(records, classes, stores, key, regions)
-    manifest.notes += [note] if note else []
+    manifest["notes"] += [note] if note else []
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
         path, begin = storage.join(folder, FOLDER, name), _beginning(name.removesuffix(".js"))
         if name.removesuffix(".js") not in sizes and storage.read_range(path, 0, len(begin)) == begin:
             storage.remove(path)
-    return manifest.model_copy(update={"bytes": sum(sizes.values()), "rounding": rounding})
+    return manifest | {"bytes": sum(sizes.values()), "rounding": rounding}
 
 
 def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
@@ -116,7 +116,7 @@ def _manifest(
     stores: Sequence[str],
     key: Callable[[str, str], str],
     regions: Regions,
-) -> Manifest:
+) -> Part:
     """Makes one case per saved volume that rows refer to, and a line on those that could not be read. `key` makes a
     file's key from its folder and its name."""
     rows = _saved_rows(records, stores)
@@ -131,10 +131,8 @@ def _manifest(
         except (UserError, FileNotFoundError) as fault:
             faults.append(str(fault))
     notes = [f"{len(faults)} saved volumes are left out; the first: {faults[0]}"] if faults else []
-    base, colors = f"{FOLDER}/", class_colors()
-    return Manifest(
-        kind="script", base=base, colors=colors, cases=cases, score=FOREGROUND, regions=regions, notes=notes
-    )
+    about = {"base": f"{FOLDER}/", "colors": class_colors(), "score": FOREGROUND}
+    return about | {"cases": cases, "regions": regions, "notes": notes}
 
 
 def _strongest(records: pd.DataFrame, stores: Sequence[str], most: int) -> tuple[pd.DataFrame, str]:
@@ -171,7 +169,7 @@ def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
 
 def _case(
     group: pd.DataFrame, class_names: Mapping[str, Mapping[Any, str]], store: str, key: Callable[[str, str], str]
-) -> SavedCase:
+) -> Part:
     """Makes the entry of one saved volume from its rows, one per target; UserError for files that cannot be read."""
     row = group.iloc[0]
     place = storage.join(store, volumes.VOLUMES, row["file"][1])
@@ -188,33 +186,33 @@ def _case(
     labels = class_names.get(str(row["cell_id"]), {})
     scores = group[["target_model", "dsc_foreground_clean", "dsc_foreground"]]
     targets = {str(model): str(model).partition("#")[0] for model in group["target_model"]}  # their names in files
-    return SavedCase(
-        dataset=str(row["dataset"]),
-        case=str(row["case_id"]),
-        attack=str(row["label"]),
-        source=str(row["source_model"]),
-        files=VolumeKeys(
-            clean=keys[volumes.CLEAN],
-            adversarial=keys[volumes.ADVERSARIAL],
-            label=keys.get(volumes.LABEL),
-            predictions={
+    return {
+        "dataset": str(row["dataset"]),
+        "case": str(row["case_id"]),
+        "attack": str(row["label"]),
+        "source": str(row["source_model"]),
+        "files": {
+            "clean": keys[volumes.CLEAN],
+            "adversarial": keys[volumes.ADVERSARIAL],
+            "label": keys.get(volumes.LABEL),
+            "predictions": {
                 model: {kind: keys.get(of_targets[name].get(suffix, "")) for kind, suffix in _KINDS.items()}
                 for model, name in targets.items()
                 if name in of_targets and list(targets.values()).count(name) == 1  # else ambiguous
             },
-        ),
-        class_names=[labels.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
-        dsc={
-            str(name): (None if math.isnan(clean) else float(clean), None if math.isnan(dsc) else float(dsc))
-            for name, clean, dsc in scores.itertuples(index=False)
         },
-        ranges=stated.native_ranges,
-        unit=stated.unit,
-    )
+        "class_names": [labels.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
+        "dsc": {
+            str(name): [None if math.isnan(score) else float(score) for score in pair]
+            for name, *pair in scores.itertuples(index=False)
+        },
+        "ranges": stated.native_ranges,
+        "unit": stated.unit,
+    }
 
 
-def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[ShownGlimpse]:
-    """Returns a ShownGlimpse of each white-box row of the summary that has one, the largest drop first.
+def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[Part]:
+    """Returns the glimpse of each white-box row of the summary that has one, the largest drop first.
 
     Of several seeds or stores the case that lost most is shown; no more than MOST_BYTES are, the largest drops. `row`
     of the records is the place of each in the summary.
@@ -225,12 +223,13 @@ def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[ShownGl
     drops = 100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]).astype(float)
     rows = rows.assign(drop=drops).sort_values("drop", ascending=False, kind="stable").drop_duplicates("row")
     names = dict(zip(records["target_model_id"], records["target_model"], strict=True))
-    shown: list[ShownGlimpse] = []
+    shown: list[Part] = []
     room = MOST_BYTES
     for row, case, drop, path in rows[["row", "case_id", "drop", "file"]].itertuples(index=False, name=None):
         if seen := read(path, names):
             room -= len(seen.planes)
             if room < 0:
                 break
-            shown.append(ShownGlimpse(row=int(row), case=str(case), drop=round(drop, 2), words=seen.words, slice=seen))
+            about = {"row": int(row), "case": str(case), "drop": round(drop, 2), "words": seen.words}
+            shown.append(about | {"slice": dict(seen)})
     return shown

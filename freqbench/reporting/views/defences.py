@@ -56,7 +56,7 @@ HOW_BOUNDS = (
 )
 NO_BOUNDS = (
     "No network was certified: give a model the defence smoothing and attack it with ball of the same kind, as "
-    "freqbench study certify does."
+    "phantom/bounds does."
 )
 NO_CERTIFICATE = {
     "deformation": "two displacements, one after another, are not their sum: the second reads the field elsewhere",

@@ -18,7 +18,7 @@ HOW = (
 )
 NOTHING = (
     "No patient has a left ventricle in two cases: run a job with the metric dsc on both ends of the beat of its "
-    "patients, such as acdc/ejection, on a dataset with a class `left ventricle` or `LV`."
+    "patients, such as research/acdc/ejection, on a dataset with a class `left ventricle` or `LV`."
 )
 MEANS = {"true": "EF\nlabel", "clean": "EF\nclean", "attacked": "EF\nattacked"}
 

@@ -23,11 +23,11 @@ from freqbench.reporting.figures.style import log_axis
 def test_rows_are_in_the_units_shown() -> None:
     failed = row(case=1, status="failed", error="died")
     scores = {"dsc_foreground": 0.5, "dsc_foreground_clean": 0.75, "dsc": 0.6, "dsc_clean": 0.8, "ssim_body": 0.9}
-    ok = row(**scores, num_forwards=3, num_backwards=2)
+    ok = row(**scores)
     shown, vafa = shown_rows(records(ok, failed, row("vafa"))).to_dict("records")
     assert (shown["label"], shown["family"], shown["is_white_box"]) == ("pgd eps=8/255", "pgd", True)
-    names = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "drop", "ssim_body", "budget", "passes")
-    assert [shown[name] for name in names] == pytest.approx([50, 75, 60, 80, 25, 90, 8, 5])
+    names = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "drop", "ssim_body", "budget")
+    assert [shown[name] for name in names] == pytest.approx([50, 75, 60, 80, 25, 90, 8])
     assert (vafa["family"], vafa["budget"]) == ("vafa", 20)  # no intensity
 
 
@@ -35,9 +35,6 @@ def test_places_are_by_threat_model_attack_and_budget() -> None:
     rows = shown_rows(records(row(), row(budget=2 / 255), row("vafa"), row("gn")))
     ordered = ["vafa q_max=20", "gn std=8/255", "pgd eps=2/255", "pgd eps=8/255"]
     assert list(figure_data.places(rows, "label")) == ordered
-    styles = Material(rows, pd.DataFrame(), None).styles
-    assert styles["pgd eps=2/255"].color == styles["pgd eps=8/255"].color != styles["gn std=8/255"].color
-    assert len({style.marker for style in styles.values()}) == 4
 
 
 def test_budget_curves_have_means_intervals_and_cases() -> None:
@@ -106,9 +103,9 @@ def test_the_last_panel_has_the_lowest_of_each_network() -> None:
 
 
 def test_an_interval_counts_cases_and_leaves_undefined_values_out() -> None:
-    rows = [row(case=0, seed=seed, seam_energy=2.0) for seed in (0, 1)]
-    rows += [row(case=1, seam_energy=5.0), row(case=2, seam_energy=None), row("gn", seam_energy=None)]
-    (interval,) = figure_data.intervals(shown_rows(records(*rows)), ["label"], "seam_energy").to_dict("records")
+    rows = [row(case=0, seed=seed, l2_body=2.0) for seed in (0, 1)]
+    rows += [row(case=1, l2_body=5.0), row(case=2, l2_body=None), row("gn", l2_body=None)]
+    (interval,) = figure_data.intervals(shown_rows(records(*rows)), ["label"], "l2_body").to_dict("records")
     assert (interval["label"], interval["mean"], interval["n"], interval["clusters"]) == ("pgd eps=8/255", 3, 2, 2)
 
 
@@ -149,30 +146,11 @@ def test_transfers_are_mean_drops_and_keep_what_was_not_scored_empty() -> None:
     np.testing.assert_allclose(matrix.to_numpy(), [[70, 20], [np.nan, 40]])
 
 
-def test_organs_leave_the_background_and_undefined_classes_out() -> None:
-    rows = [row(case=case) for case in (0, 1)]
-    values = {0: [(0.9, 1.0), (0.5, 0.9), (0.4, 0.6)], 1: [(0.9, 1.0), (0.3, 0.9), (float("nan"), float("nan"))]}
-    frame = classes(
-        *((rows[case], dict(zip(("air", "liver", "spleen"), values[case], strict=True))) for case in values)
-    )
-    matrix, cases = figure_data.organs(shown_rows(records(*rows)), frame)
-    assert list(matrix.columns) == [(1, "liver"), (2, "spleen")]
-    np.testing.assert_allclose(matrix.to_numpy(), [[50, 20]])
-    assert list(cases) == [2, 1]
-
-
-def test_pairs_are_cases_by_their_clean_score() -> None:
-    rows = [row(case=0, seed=seed, dsc=dsc, dsc_clean=0.9) for seed, dsc in ((0, 0.2), (1, 0.4))]
-    table = figure_data.pairs(shown_rows(records(*rows, row(case=1, dsc=0.1, dsc_clean=0.8))))
-    assert list(table["case_key"]) == ["case1", "case0"]
-    np.testing.assert_allclose(table[["clean", "attacked"]], [[80, 10], [90, 30]])
-
-
 def test_means_come_in_the_order_of_places() -> None:
-    rows = records(row(case=0, attack_seconds=2.0), row(case=1, attack_seconds=4.0), row("vafa", attack_seconds=9.0))
-    table = figure_data.means(shown_rows(rows), ["attack_seconds"])
+    rows = records(row(case=0, l2_body=2.0), row(case=1, l2_body=4.0), row("vafa", l2_body=9.0))
+    table = figure_data.means(shown_rows(rows), ["l2_body"])
     expected = [["vafa q_max=20", 9, 1], ["pgd eps=8/255", 3, 2]]
-    assert table[["label", "attack_seconds", "n"]].to_numpy().tolist() == expected
+    assert table[["label", "l2_body", "n"]].to_numpy().tolist() == expected
 
 
 CLEAN = {"dsc_foreground_clean": 0.9}

@@ -27,15 +27,14 @@ from freqbench.results import Store
 from freqbench.results.volumes import whole
 
 SMOKE = ("budget", "transfer", "natural")  # panels, matrices, a listing
-OTHERS = ("tradeoff", "distance", "organs", "pairs", "bands", "cost", "seams")
+OTHERS = ("tradeoff", "distance")
 MISSING = {
     "budget": "no attack was run with several budgets",
     "smallest": "no attack found a smallest change",
     "factors": "no attack was run with two of its parameters changed one at a time",
     "ejection": "no patient has a left ventricle in two cases",
 }
-OF_DATASET = ("transfer", "natural", "worst", "ejection", "robust")
-CASES = ("spectrum", "attacks", "robust", "changes", "case")
+OF_DATASET = ("transfer", "natural", "worst", "ejection")
 UNTRUSTED = ("<script>alert(1)</script>", "../../etc", "$x_{", "_hidden", "a\nb\x1b[31m", "n" * 300, "=1+1")
 
 
@@ -80,8 +79,8 @@ def test_the_case_in_full_is_that_of_the_largest_drop(material: Material) -> Non
 
 @pytest.mark.integration
 def test_a_reference_that_is_the_clean_prediction_is_shown_once(material: Material) -> None:
-    rows = cases._saved_rows(material, material.rows[material.rows["source_model"] == "a"])
-    (saved,) = cases._read(material, rows.iloc[:1].to_dict("records"), "a").values()
+    folder = next(path for (cell, _), path in material.folders.items() if f"-a-{cell}/" in path)
+    saved = read_volumes(str(material.root), folder)
     clean = saved.predictions["a"][0]
     for label, first in ((1 - clean.clip(0, 1), "label"), (clean, "prediction, clean")):
         figure = cases.draw_case(replace(saved, label=label), "a", "title", {})
@@ -124,16 +123,13 @@ def test_the_trade_off_tells_both_scopes_of_an_attack() -> None:
 
 
 def test_a_figure_that_cannot_be_drawn_has_a_reason(only: Callable[..., None], tmp_path: Path) -> None:
-    only("pairs", "organs", "natural", *CASES)
-    written = write_figures(records(row(dsc=0.5, dsc_clean=0.9)), classes(), None, str(tmp_path))
-    for name in CASES:
-        (reason,) = [text for of, text in written.reasons.items() if of.startswith(f"{name}: phantom")]
-        assert reason == "no volumes are saved: run the job with save_adversarial: nifti"
-    assert written.reasons["organs: phantom, unet"] == "no Dice of single classes is stored"
+    only("distance", "natural", "case")
+    written = write_figures(records(row(dsc=0.5, dsc_clean=0.9, l2_body=3.0)), classes(), None, str(tmp_path))
+    assert written.reasons["case: phantom, unet"] == "no volumes are saved: run the job with save_adversarial: nifti"
     assert written.reasons["natural: phantom"].startswith("no model was both corrupted and attacked")
-    assert [Path(path).name for path in written.paths] == ["pairs-phantom-unet.pdf", "pairs-phantom-unet.png"]
+    assert [Path(path).name for path in written.paths] == ["distance-phantom-unet.pdf", "distance-phantom-unet.png"]
     failed = write_figures(records(row(status="failed", error="died")), classes(), None, str(tmp_path))
-    assert (failed.paths, set(failed.reasons)) == ((), {"pairs", "organs", "natural", *CASES})
+    assert (failed.paths, set(failed.reasons)) == ((), {"distance", "natural", "case"})
 
 
 def test_a_damaged_volume_costs_its_own_figure_only(material: Material) -> None:
@@ -141,7 +137,7 @@ def test_a_damaged_volume_costs_its_own_figure_only(material: Material) -> None:
     content = damaged.read_bytes()
     damaged.write_bytes(content[: len(content) // 2])
     try:
-        drawn = dict(FIGURES["changes"](material))
+        drawn = dict(FIGURES["case"](replace(material, rows=material.rows[material.rows["attack"] == "fgsm"])))
     finally:
         damaged.write_bytes(content)
     assert "clean.nii.gz" in str(drawn["phantom", "a"])
@@ -150,12 +146,12 @@ def test_a_damaged_volume_costs_its_own_figure_only(material: Material) -> None:
 
 def test_names_from_data_are_text_and_nothing_else(only: Callable[..., None], tmp_path: Path) -> None:
     """Names of model and dataset; `$x_{` alone would be a formula that matplotlib refuses."""
-    values = {"dsc": 0.5, "dsc_clean": 0.9, "variant": "$\\frac{$", "dataset": UNTRUSTED[0]}
+    values = {"dsc": 0.5, "dsc_clean": 0.9, "l2_body": 3.0, "variant": "$\\frac{$", "dataset": UNTRUSTED[0]}
     pairs = product(UNTRUSTED[1:3], repeat=2)
-    only("pairs", "transfer")
+    only("distance", "transfer")
     made = records(*(row(source=source, target=target, **values) for source, target in pairs))
     written = write_figures(made, classes(), None, str(tmp_path))
-    assert [Path(path).name.split("-")[0] for path in written.paths] == 4 * ["pairs"] + 2 * ["transfer"]
+    assert [Path(path).name.split("-")[0] for path in written.paths] == 4 * ["distance"] + 2 * ["transfer"]
     assert {Path(path) for path in written.paths} == {*tmp_path.iterdir()}
 
 
@@ -174,11 +170,12 @@ def test_plain_text_is_one_line_and_no_formula() -> None:
 
 @pytest.mark.integration
 def test_two_names_that_look_alike_are_two_files(only: Callable[..., None], tmp_path: Path) -> None:
-    only("pairs")
+    only("distance")
     splits = (("a-b", "c"), ("a", "b-c"))
-    rows = [row(dataset=dataset, source=model, target=model, dsc=0.5, dsc_clean=0.9) for dataset, model in splits]
+    values = {"dsc": 0.5, "dsc_clean": 0.9, "l2_body": 3.0}
+    rows = [row(dataset=dataset, source=model, target=model, **values) for dataset, model in splits]
     written = write_figures(records(*rows), classes(), None, str(tmp_path))
-    assert len([path for path in written.paths if "/pairs-a-b-c" in path]) == len([*tmp_path.iterdir()]) == 4
+    assert len([path for path in written.paths if "/distance-a-b-c" in path]) == len([*tmp_path.iterdir()]) == 4
 
 
 def test_intervals_of_dsc_end_between_0_and_100() -> None:
@@ -210,8 +207,7 @@ def plausible() -> Material:
                 **{"source": source, "target": target, "case": case, "budget": budget},
                 **{"dsc": 0.9 - drop, "dsc_clean": 0.9, "ssim_body": 1 - drop / 3, "lpips_body": drop / 4},
                 **{"dsc_foreground": 0.85 - 1.2 * drop, "dsc_foreground_clean": 0.85},
-                **{"l2_body": 90 * drop, "energy_low": drop / 9, "energy_middle": drop / 20, "energy_high": drop / 30},
-                **{"seam_energy": 1 + drop, "attack_seconds": 40 * drop, "num_forwards": 20, "num_backwards": 20},
+                l2_body=90 * drop,
             )
             rows.append(made)
     organs = {f"a long organ {index}": (0.7, 0.9) for index in range(9)}
@@ -291,11 +287,10 @@ def test_a_change_of_more_than_16_grey_levels_is_called_visible(steps: int, word
 
 
 @pytest.mark.integration
-def test_each_figure_of_anatomy_states_the_window_of_its_dataset(material: Material) -> None:
-    for name in ("attacks", "changes", "case", "robust"):
-        figure = next(iter(FIGURES[name](material)))[1]
-        assert isinstance(figure, Figure)
-        assert "mm, grey from -175 to 250 in the unit of the file" in figure.get_suptitle(), name
+def test_a_figure_of_anatomy_states_the_window_of_its_dataset(material: Material) -> None:
+    figure = next(iter(FIGURES["case"](material)))[1]
+    assert isinstance(figure, Figure)
+    assert "mm, grey from -175 to 250 in the unit of the file" in figure.get_suptitle()
 
 
 def test_folders_are_known_by_cell_and_case_unless_torn(folder: Path) -> None:

@@ -14,7 +14,7 @@ from tiny_job import execute, expanded
 
 from freqbench.audit import computing, probes
 from freqbench.audit.checks import gradients
-from freqbench.audit.computing import compute_missing
+from freqbench.audit.computing import AuditOptions, compute_missing
 from freqbench.core.plugins import trusting
 from freqbench.reporting.leaderboard.make import make_entry
 
@@ -64,7 +64,9 @@ def attacked(folder: Path, content: dict[str, Any]) -> str:
     out = str(folder / "out")
     with trusting():
         execute(content, out)
-        assert compute_missing(expanded(content)[0], out, Console(file=io.StringIO()), engine="serial") == 0
+        assert (
+            compute_missing(expanded(content)[0], out, Console(file=io.StringIO()), AuditOptions(engine="serial")) == 0
+        )
     return out
 
 

@@ -26,7 +26,7 @@ from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.job.schema import JobSpec
 from freqbench.reporting.leaderboard import entry_checks
-from freqbench.reporting.leaderboard.entry_checks import reasons, recompute
+from freqbench.reporting.leaderboard.entry_checks import Recomputation, reasons, recompute
 from freqbench.reporting.leaderboard.entry_folder import BoardEntry, read_entry
 from freqbench.reporting.leaderboard.make import seal
 
@@ -47,7 +47,7 @@ def copied(made: Path, to: Path, change: Callable[[Path], Any], name: str = "pla
 def computed(entry: BoardEntry, made: Path, **asked: Any) -> list[str]:
     """The reasons of `recompute` with the checkpoint that the entry is of."""
     weights = {"checkpoint": str(made / f"{entry.name}.pt")}
-    return reasons(recompute(entry, Console(file=io.StringIO()), **{**ASKED, **weights, **asked}))
+    return reasons(recompute(entry, Console(file=io.StringIO()), Recomputation(**{**ASKED, **weights, **asked})))
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_spot_check_computes_as_many_rows_as_asked_and_no_audit(
 def test_weights_that_a_job_trains_are_asked_for(entered: Path, tmp_path: Path) -> None:
     entry = copied(entered, tmp_path, lambda store: None)
     entry = replace(entry, card=entry.card.model_copy(update={"checkpoint": "train://acdc/board_train/union"}))
-    (result,) = recompute(entry, Console(), checkpoint=None, share=1, cases=None, engine="serial", trust_code=True)
+    (result,) = recompute(entry, Console(), Recomputation(checkpoint=None, **{**ASKED, "cases": None}))
     asked = "train://acdc/board_train/union: freqbench run acdc/board_train trains union: give its file by --checkpoint"
     assert (result.verdict, result.text) == ("wrong", asked)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 from command_line import bench
 from reporting.handmade import t_interval
@@ -18,7 +19,7 @@ from reporting.leaderboard.conftest import write_card
 from freqbench.core.errors import UserError
 from freqbench.models.packaged import zoo_names
 from freqbench.reporting.leaderboard import site as sites
-from freqbench.reporting.leaderboard.entry_folder import Told, WorstCase, read_entry
+from freqbench.reporting.leaderboard.entry_folder import Told, read_entry
 from freqbench.reporting.leaderboard.make import make_entry
 from freqbench.results.tolerances import TOLERANCES
 
@@ -29,21 +30,13 @@ HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}\"'><img src=x onerror=alert(1)>"
 
 def told(left: dict[str, float], bounds: str = "linf eps=8/255") -> Told:
     """Facts of an entry by the foreground DSC that is left of its cases, in digests of one letter."""
-    worst = tuple(
-        WorstCase(
-            dataset="phantom",
-            bounds=bounds,
-            case_id=f"case {key}",
-            case_key=key,
-            patient_id=f"patient {key}",
-            attack="pgd" if key in "ab" else "apgd",
-            cell_id="0" * 16,
-            dsc_foreground=score,
-            dsc_foreground_clean=0.9,
-        )
+    same = {"dataset": "phantom", "bounds": bounds, "cell_id": "0" * 16, "dsc_foreground_clean": 0.9}
+    cases = [
+        {"case_id": f"case {key}", "case_key": key, "patient_id": f"patient {key}", "dsc_foreground": score}
+        | {"attack": "pgd" if key in "ab" else "apgd"}
         for key, score in left.items()
-    )
-    return Told(cases={}, threat_models=(bounds,), worst_cases=worst, verdicts=())
+    ]
+    return Told(cases={}, worst_cases=pd.DataFrame(cases).assign(**same), verdicts=())
 
 
 def test_a_board_ranks_by_the_mean_worst_case_with_its_interval_over_patients() -> None:
@@ -112,7 +105,7 @@ def test_other_cases_or_bounds_are_another_board(other: Told) -> None:
 def several(**left: dict[str, float]) -> Told:
     """Facts of an entry by the foreground DSC that is left of its cases within each bounds."""
     parts = [told(scores, bounds) for bounds, scores in left.items()]
-    return replace(parts[0], worst_cases=tuple(each for part in parts for each in part.worst_cases))
+    return replace(parts[0], worst_cases=pd.concat([part.worst_cases for part in parts], ignore_index=True))
 
 
 def test_a_board_over_all_takes_the_worst_of_each_case_and_stands_first() -> None:
@@ -162,7 +155,7 @@ def test_a_card_s_words_are_text(site: Path) -> None:
 def test_pages_show_ranks_plots_and_links(site: Path, entered: Path) -> None:
     index, page = (site / "index.html").read_text(), (site / "entries" / "twin.html").read_text()
     worst = read_entry(entered / "entries" / "plain").told.worst_cases
-    mean = 100 * sum(each.dsc_foreground for each in worst) / len(worst)
+    mean = 100 * worst["dsc_foreground"].mean()
     assert index.count(f'<td class="number">{mean:.1f}</td>') == 2
     assert "balls: linf eps=32/255" in index
     assert index.count("<svg") == 1

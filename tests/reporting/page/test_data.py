@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -21,24 +22,22 @@ from freqbench.analysis.tables import SUMMARY, current
 from freqbench.reporting.page import build_page, pack_data, page_data
 from freqbench.reporting.page import data as page
 from freqbench.reporting.page.data import numbers, texts
-from freqbench.reporting.page.schema import Counts, Frame, Manifest, Texts
 from freqbench.results import RECORDS
 
 
-def column(frame: Frame | None, name: str) -> list[Any]:
+def column(frame: Mapping[str, Any], name: str) -> list[Any]:
     """A column of a frame as plain values."""
-    assert frame
-    if name in frame.numbers:
-        return frame.numbers[name]
-    coded = frame.texts[name]
-    return [coded.values[code] if code >= 0 else None for code in coded.codes]
+    if name in frame["numbers"]:
+        return list(frame["numbers"][name])
+    coded = frame["texts"][name]
+    return [coded["values"][code] if code >= 0 else None for code in coded["codes"]]
 
 
 def test_numbers_keep_six_significant_digits_and_nulls_and_texts_are_coded() -> None:
     values = [0.00123456, -1234567.8, 7.0, np.nan, 0.0, np.inf, 12.353182]  # of 12.35, 12.3 would be shown
     assert numbers(values) == [0.00123456, -1234570, 7, None, 0, None, 12.3532]
     plain = pd.Series(["b", None, "a", "b"])
-    assert texts(plain.astype("category")) == texts(plain) == Texts(values=["b", "a"], codes=[0, -1, 1, 0])
+    assert texts(plain.astype("category")) == texts(plain) == {"values": ["b", "a"], "codes": [0, -1, 1, 0]}
 
 
 def test_every_score_is_a_column_of_the_summary_and_of_the_records() -> None:
@@ -58,30 +57,30 @@ def test_single_cases_have_the_units_of_the_means() -> None:
     made = data_of(frame, None)
     for score in SCORES:
         if score.name != "hd95_undefined":
-            assert column(made.summary, score.name) == column(made.cases, score.name), score.name
+            assert column(made["summary"], score.name) == column(made["cases"], score.name), score.name
 
 
 def test_a_failed_row_is_empty_with_its_reason_and_not_zero() -> None:
     made = data_of(records(row(status="failed", error="out of memory"), row("gn", dsc=0.5)), None)
-    errors = dict(zip(column(made.summary, "attack"), column(made.summary, "error"), strict=True))
+    errors = dict(zip(column(made["summary"], "attack"), column(made["summary"], "error"), strict=True))
     assert errors == {"pgd eps=8/255": "out of memory", "gn std=8/255": None}
-    place = column(made.summary, "error").index("out of memory")
-    assert column(made.summary, "dsc")[place] is None
-    assert made.counts == Counts(ok=1, failed=1, left_out=0)
-    assert made.failures[0].reason == "out of memory"
+    place = column(made["summary"], "error").index("out of memory")
+    assert column(made["summary"], "dsc")[place] is None
+    assert made["counts"] == {"ok": 1, "failed": 1, "left_out": 0}
+    assert made["failures"][0]["reason"] == "out of memory"
 
 
 def test_a_mean_says_which_metrics_it_covers_and_why_one_is_null() -> None:
     first = row(case=0, dsc=0.5, metrics="dsc,lpips", null_reasons='{"lpips_body": "no weights"}')
     second = row(case=1, dsc=0.5, metrics="dsc,ssim")
-    made = data_of(records(first, second), None).summary
+    made = data_of(records(first, second), None)["summary"]
     assert sorted(column(made, "metrics")[0].split(",")) == ["dsc", "lpips", "ssim"]
     assert json.loads(column(made, "null_reasons")[0]) == {"lpips_body": "no weights"}
 
 
 def test_family_is_the_label_without_its_budget() -> None:
     rows = [row("vafa", {"control": kind}, budget=q, dsc=0.5) for kind in ("none", "uniform") for q in (10.0, 20.0)]
-    made = data_of(records(*rows), None).summary
+    made = data_of(records(*rows), None)["summary"]
     assert sorted(set(column(made, "family"))) == ["vafa", "vafa control=uniform"]
     assert set(column(made, "budget_text")) == {"q_max=10", "q_max=20"}
 
@@ -90,9 +89,9 @@ def test_class_rows_stand_with_their_cases() -> None:
     """Walked by the counts, as the page does it, every case finds its own classes."""
     records, classes = grid(3, ["a", "b"], ["a", "b", "c"], 2, 4)
     made = data_of(records, classes)
-    cases, values = made.cases, made.case_classes
+    cases, values = made["cases"], made["case_classes"]
     keys = ["source", "target", "attack"]
-    summary = made.summary
+    summary = made["summary"]
     wanted = classes.merge(current(records.assign(left_out="")), on=["cell_id", "case_key", "target_model_id"])
     wanted = wanted.set_index(["source_model", "target_model", "label", "case_id", "class_index"])["dsc_x"]
     begin = 0
@@ -108,7 +107,7 @@ def test_class_rows_stand_with_their_cases() -> None:
 def test_class_means_leave_undefined_values_out() -> None:
     records, classes = grid(1, ["a"], ["a"], 3, 2)
     classes["dsc"] = [0.2, np.nan, 0.4, 0.5, 0.6, np.nan]  # class 0: .2 .4 .6, class 1: nan .5 nan
-    made = data_of(records, classes).class_means
+    made = data_of(records, classes)["class_means"]
     assert column(made, "dsc") == [40, 50]
     assert column(made, "cases") == [3, 1]
 
@@ -117,27 +116,27 @@ def test_class_means_leave_undefined_values_out() -> None:
 def test_too_many_cases_leave_their_means_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "MAX_CASES", 5)
     made = data_of(*grid(2, ["a"], ["a"], 3, 2))
-    assert made.cases is None
-    assert made.case_classes is None
-    assert "6 single cases are too many" in made.omitted["cases"]
-    assert made.summary.rows == 2
-    assert len(column(made.class_means, "dsc")) == 4
+    assert made["cases"] is None
+    assert made["case_classes"] is None
+    assert "6 single cases are too many" in made["omitted"]["cases"]
+    assert made["summary"]["rows"] == 2
+    assert len(column(made["class_means"], "dsc")) == 4
 
 
 @pytest.mark.integration
 def test_intervals_hold_the_mean_and_need_two_patients() -> None:
-    made = data_of(*grid(1, ["a"], ["a"], 6, 2)).summary
+    made = data_of(*grid(1, ["a"], ["a"], 6, 2))["summary"]
     low, mean, high = (column(made, f"dsc_foreground{end}")[0] for end in ("_low", "", "_high"))
     assert low < mean < high
-    alone = data_of(*grid(1, ["a"], ["a"], 1, 2)).summary
+    alone = data_of(*grid(1, ["a"], ["a"], 1, 2))["summary"]
     assert column(alone, "dsc_foreground_low") == [None]
 
 
 def test_rows_left_out_by_the_strength_check_are_told_and_not_shown() -> None:
     made = data_of(records(row(dsc=0.5), row("gn", dsc=0.5, precision="bf16")), None)
-    assert column(made.summary, "base") == ["pgd"]
-    assert made.left_out[0].attack.startswith("gn")
-    assert "fp32" in made.left_out[0].reason
+    assert column(made["summary"], "base") == ["pgd"]
+    assert made["left_out"][0]["attack"].startswith("gn")
+    assert "fp32" in made["left_out"][0]["reason"]
 
 
 def test_progress_counts_the_records_of_a_run_against_its_grid() -> None:
@@ -145,17 +144,17 @@ def test_progress_counts_the_records_of_a_run_against_its_grid() -> None:
     facts = [{**FACTS[0], "job": {"spec": {"name": "mine"}, "index": index}}]
     frame = current(records(row(case=0), row(case=1, status="failed", error="no")).assign(left_out=""))
     made = page.page_data(frame, None, facts)
-    progress = made.runs[0]
-    assert (progress.planned, progress.done, progress.failed) == (6, 1, 1)
-    assert made.title == "mine"
+    progress = made["runs"][0]
+    assert (progress["planned"], progress["done"], progress["failed"]) == (6, 1, 1)
+    assert made["title"] == "mine"
 
 
 def test_packed_data_is_plain_json_and_the_same_for_the_same_rows() -> None:
     """Also where there are none."""
     records, classes = grid(1, ["a"], ["a"], 1, 2)
     made = data_of(records[:0], classes[:0])
-    assert len(column(made.summary, "dsc")) == len(column(made.cases, "dsc")) == 0
-    assert json.loads(gzip.decompress(pack_data(made))) == made.model_dump(mode="json")
+    assert len(column(made["summary"], "dsc")) == len(column(made["cases"], "dsc")) == 0
+    assert json.loads(gzip.decompress(pack_data(made))) == json.loads(json.dumps(made))
     assert pack_data(made) == pack_data(made)
 
 
@@ -168,10 +167,10 @@ def test_whole_numbers_have_no_point_in_the_packed_data() -> None:
 
 def said(*rows: dict[str, Any]) -> list[str]:
     data = page_data(shown(*rows), None, [])
-    for each in data.findings:
+    for each in data["findings"]:
         for name in ("attack", "source"):
-            assert column(data.summary, name)[each.row] in each.text
-    return [each.text for each in data.findings]
+            assert column(data["summary"], name)[each["row"]] in each["text"]
+    return [each["text"] for each in data["findings"]]
 
 
 def scored(attack: str, drop: float, source: str = "unet", target: str = "unet", **values: Any) -> dict[str, Any]:
@@ -247,11 +246,11 @@ def test_the_lock_file_names_no_host() -> None:
 
 def test_the_page_holds_its_data_and_loads_and_runs_nothing_from_elsewhere() -> None:
     made = data_of(*grid(2, ["a"], ["a"], 2, 2))
-    volumes = Manifest(kind="script", base="volumes/", colors=[], cases=[], score="DSC", regions={}, notes=[])
+    volumes = {"base": "volumes/", "cases": []}
     page = build_page(made, volumes=volumes)
     embedded = re.search(r'id="freqbench-data">([^<]*)<', page)
     assert embedded
-    wanted = made.model_dump(mode="json") | {"volumes": volumes.model_dump(exclude_unset=True)}
+    wanted = json.loads(json.dumps(made | {"volumes": volumes}))
     assert json.loads(gzip.decompress(base64.b64decode(embedded[1]))) == wanted
     head = unescape(page[: page.index("<style>")])
     assert "default-src 'none'" in head
@@ -266,7 +265,7 @@ def test_the_page_holds_its_data_and_loads_and_runs_nothing_from_elsewhere() -> 
 
 def test_texts_of_data_appear_nowhere_in_the_markup() -> None:
     hostile = "</script><script>alert(1)</script>"
-    page = build_page(data_of(*grid(1, [hostile], [hostile], 1, 2)).model_copy(update={"title": hostile}))
+    page = build_page(data_of(*grid(1, [hostile], [hostile], 1, 2)) | {"title": hostile})
     assert hostile not in page
     assert "<title>&lt;/script&gt;" in page
 

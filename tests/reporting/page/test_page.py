@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -13,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from audit.planted import evidence, healthy
-from page_rows import FACTS, data_of, grid
+from page_rows import EVIL, FACTS, data_of, grid, robustness_rows
 from reporting.handmade import row, shown
 
 from freqbench.analysis import tables
@@ -129,7 +128,7 @@ def test_a_row_opens_its_cases_and_a_case_its_classes_and_command(visit: Callabl
     assert page.locator("dialog h2").inner_text() == "Case case000"
     assert page.locator("dialog table:has(caption span:text('Each class')) tbody tr").count() == 4
     ids = {blake2b(f"{cell:016x}/case0/unet".encode(), digest_size=8).hexdigest() for cell in range(16)}
-    commands = {f"freqbench reproduce runs/generated --row {row}" for row in ids}
+    commands = {f"freqbench audit runs/generated --rows {row}" for row in ids}
     assert page.locator("dialog .reproduce code").inner_text() in commands
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog", state="hidden")
@@ -351,55 +350,31 @@ def test_a_viewer_may_run_the_files_beside_the_page(visit: Callable[..., Any], t
     visit("tab=volumes", path=path).wait_for_selector(".viewer:has-text('ran')")
 
 
-EVIL = "<img src=x onerror=alert(1)>"
-DEFENCE = '{"name": "bit_depth", "bits": 3, "adaptive": ADAPTIVE, "undefended": "id"}'
-
-
-def rows() -> list[dict[str, Any]]:
-    """A corrupted and attacked model of a hostile name, and a defence under the naive and the adaptive attacker."""
-    hostile = {"source": EVIL, "target": EVIL}
-    made = [
-        row("corruption", {"kind": "blur"}, **hostile, budget=budget, dsc=0.9 - budget / 100, case=case)
-        for budget in (1.0, 2.0)
-        for case in (0, 1)
-    ]
-    made += [row("pgd", **hostile, dsc=0.5, case=case) for case in (0, 1)]
-    for name, dsc, adaptive in (("bits", 0.4, "true"), ("naive", 0.88, "false")):
-        defences = dict.fromkeys(("source_defence", "target_defence"), DEFENCE.replace("ADAPTIVE", adaptive))
-        made.append(row("pgd", source=name, target=name, dsc=dsc, **defences))
-    kind = {"kind": "bias_field", "control": "none"}
-    smooth = {"source": "smooth", "target": "smooth", "target_defence": '{"kind": "bias_field", "sigma": 0.5}'}
-    for radius, draws in ((0.0, [0.5 + i / 2500 for i in range(1000)]), (0.5, [0.7] * 1000), (1.0, [0.6] * 1000)):
-        scores = json.dumps({"dsc_foreground": draws})
-        made.append(row("ball", kind, **smooth, budget=radius, dsc=draws[0], draws=scores))
-    return [row | dict.fromkeys(("dsc_clean", "dsc_foreground_clean"), 0.9) for row in made]
-
-
 def parts(*rows: dict[str, Any]) -> dict[str, Any]:
     data = page_data(shown(*rows), None, [])
-    return {name: getattr(data, name) for name in ("tables", "natural", "bounds")}
+    return {name: data[name] for name in ("tables", "natural", "bounds")}
 
 
 @cache
 def robustness(dataset: str) -> dict[str, Any]:
     """The parts of these rows on a dataset; not to be changed."""
-    return parts(*({**each, "dataset": dataset} for each in rows()))
+    return parts(*({**each, "dataset": dataset} for each in robustness_rows()))
 
 
 def test_the_chart_has_a_drop_and_its_interval_a_row_and_model() -> None:
     (chart,) = robustness("phantom")["natural"]
-    assert (chart.models, chart.cases) == ([EVIL], 2)
-    assert chart.rows == [("corruptions", "blur"), ("attacks", "pgd eps=8/255")]
-    assert chart.drops == {EVIL: [(1.5, None, None), (40.0, None, None)]}
+    assert (chart["models"], chart["cases"]) == ((EVIL,), 2)
+    assert chart["rows"] == [("corruptions", "blur"), ("attacks", "pgd eps=8/255")]
+    assert chart["drops"] == {EVIL: [(1.5, None, None), (40.0, None, None)]}
     assert set(map(len, parts(row("pgd", dsc=0.5)).values())) == {0}  # without defence and corruption
 
 
 @pytest.mark.integration
 def test_the_chart_of_bounds_has_both_ends_of_each_norm(visit: Callable[..., Any], tmp_path: Path) -> None:
     (ends,) = robustness("phantom")["bounds"]
-    assert (ends.model, ends.kind, ends.sigma, ends.cases) == ("smooth", "bias_field", 0.5, 1)
-    assert [each["radius"] for each in ends.rows] == [0.5, 1]
-    near, far = ends.rows
+    assert [ends[name] for name in ("model", "kind", "sigma", "cases")] == ["smooth", "bias_field", 0.5, 1]
+    assert [each["radius"] for each in ends["rows"]] == [0.5, 1]
+    near, far = ends["rows"]
     assert 50 <= far["certified"] < near["certified"] < 58
     page = visit("tab=robustness", path=of_datasets(tmp_path, "phantom"))
     page.wait_for_selector(".chart[aria-label^='phantom, smooth: between certificate and attack']")
@@ -430,9 +405,9 @@ def of_datasets(folder: Path, *datasets: str, is_audited: bool = False) -> Path:
             frame["cell_id"] = f"{number}" + frame["cell_id"].str[1:]
     records = [records.assign(dataset=name) for (records, _), name in zip(grids, datasets, strict=True)]
     data = data_of(pd.concat(records, ignore_index=True), pd.concat([frame for _, frame in grids], ignore_index=True))
-    data = data.model_copy(update=robustness(datasets[0]))
+    data |= robustness(datasets[0])
     if is_audited:
-        data.audit = facts.audit(audited(evidence([{**each, "dataset": datasets[0]} for each in healthy()])))
+        data["audit"] = facts.audit(audited(evidence([{**each, "dataset": datasets[0]} for each in healthy()])))
     path = folder / "page.html"
     path.write_text(build_page(data))
     return path
@@ -486,9 +461,7 @@ def tab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
     """A page with a model of a hostile name that is flagged."""
     audit = facts.audit(audited(evidence(healthy(EVIL, {"twice": {"left": 45}}))))
     path = tmp_path_factory.mktemp("tabs") / "page.html"
-    path.write_text(
-        build_page(data_of(*grid(1, ["a"], ["a"], 1, 2)).model_copy(update=robustness("phantom") | {"audit": audit}))
-    )
+    path.write_text(build_page(data_of(*grid(1, ["a"], ["a"], 1, 2)) | robustness("phantom") | {"audit": audit}))
     page = chromium.new_page()
     page.set_default_timeout(60_000)
     page.goto(f"file://{path}#tab=robustness")

@@ -13,8 +13,7 @@ from reporting.handmade import glimpse_of
 from freqbench.analysis import tables
 from freqbench.reporting.colors import class_color
 from freqbench.reporting.page import build_page, manifest, page_data
-from freqbench.reporting.page.schema import PageData
-from freqbench.results.glimpses import MAX_BYTES, Glimpse, Glimpses, pack_planes
+from freqbench.results.glimpses import MAX_BYTES, Glimpse, Glimpses, Slice, pack_planes
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
 CASES = 3
@@ -30,7 +29,7 @@ def stored() -> tuple[pd.DataFrame, pd.DataFrame]:
     return records, classes
 
 
-def page_of(root: str, records: pd.DataFrame, classes: pd.DataFrame) -> PageData:
+def page_of(root: str, records: pd.DataFrame, classes: pd.DataFrame) -> dict[str, Any]:
     return page_data(tables.current(records), classes, [{**FACTS[0], "store": root}])
 
 
@@ -45,9 +44,9 @@ def add(root: str, rows: pd.DataFrame) -> None:
         glimpses.flush()
 
 
-def text(data: PageData, name: str, row: int) -> str:
-    column = data.summary.texts[name]
-    return column.values[column.codes[row]]
+def text(data: dict[str, Any], name: str, row: int) -> str:
+    column = data["summary"]["texts"][name]
+    return str(column["values"][column["codes"][row]])
 
 
 def test_each_row_of_means_has_the_glimpse_of_its_worst_case_the_largest_drop_first(
@@ -62,14 +61,14 @@ def test_each_row_of_means_has_the_glimpse_of_its_worst_case_the_largest_drop_fi
     data = page_of(str(tmp_path), records, classes)
     drops = 100 * (own["dsc_foreground_clean"] - own["dsc_foreground"])
     worst = own.assign(drop=drops).sort_values("drop", ascending=False).drop_duplicates("cell_id")
-    assert [each.drop for each in data.glimpses] == worst["drop"].round(2).tolist()
-    assert [each.case for each in data.glimpses] == worst["case_id"].tolist()
-    assert [text(data, "source", each.row) for each in data.glimpses] == worst["source_model"].tolist()
-    assert {text(data, "transfer", each.row) for each in data.glimpses} == {"white-box"}
-    first = data.glimpses[0].slice
+    assert [each["drop"] for each in data["glimpses"]] == worst["drop"].round(2).tolist()
+    assert [each["case"] for each in data["glimpses"]] == worst["case_id"].tolist()
+    assert [text(data, "source", each["row"]) for each in data["glimpses"]] == worst["source_model"].tolist()
+    assert {text(data, "transfer", each["row"]) for each in data["glimpses"]} == {"white-box"}
+    first = Slice(**data["glimpses"][0]["slice"])
     assert first.unpack()[0, 0, 0] == 128 + round(worst["drop"].iloc[0])
     monkeypatch.setattr(manifest, "MOST_BYTES", 2 * len(first.planes) + 9)
-    assert page_of(str(tmp_path), records, classes).glimpses == data.glimpses[:2]
+    assert page_of(str(tmp_path), records, classes)["glimpses"] == data["glimpses"][:2]
 
 
 def test_a_file_that_is_no_glimpse_is_left_out(tmp_path: Path) -> None:
@@ -78,7 +77,7 @@ def test_a_file_that_is_no_glimpse_is_left_out(tmp_path: Path) -> None:
     one, two, *_ = sorted((tmp_path / "glimpses").iterdir())
     one.write_bytes(b"<svg onload=alert(1)>")
     two.write_text(glimpse_of(9).model_dump_json() + " " * MAX_BYTES)
-    assert len(page_of(str(tmp_path), records, classes).glimpses) == 12 - 2
+    assert len(page_of(str(tmp_path), records, classes)["glimpses"]) == 12 - 2
 
 
 @pytest.fixture(scope="module")

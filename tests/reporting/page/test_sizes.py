@@ -76,10 +76,11 @@ def page(store: Store, chromium: Any, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_the_pages_worst_case_and_ranking_leave_smallest_changes_out(page: tuple[Any, Any]) -> None:
     data, opened = page
-    attacks = [data.summary.texts["base"].values[code] for code in data.summary.texts["base"].codes]
-    drops = dict(zip(attacks, data.summary.numbers["dsc_foreground_drop"], strict=True))
+    base = data["summary"]["texts"]["base"]
+    attacks = [base["values"][code] for code in base["codes"]]
+    drops = dict(zip(attacks, data["summary"]["numbers"]["dsc_foreground_drop"], strict=True))
     assert drops["fmn"] > drops["pgd"], "else nothing would be shown"
-    assert not any(MINIMAL.search(each.text) for each in data.findings)
+    assert not any(MINIMAL.search(each["text"]) for each in data["findings"])
     assert opened.locator(".lead-case h2").inner_text().startswith("Worst case: pgd")
     tables = opened.locator("#panel-overview table")
     texts = [tables.nth(place).inner_text() for place in range(tables.count())]

@@ -20,7 +20,6 @@ from viewer_page import DIST, VIEWER, rows_of, write_page
 from freqbench.reporting.colors import class_color
 from freqbench.reporting.page import build_page, data_of, viewer_script
 from freqbench.reporting.page.manifest import write_volumes
-from freqbench.reporting.page.schema import Manifest
 from freqbench.results import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
@@ -46,9 +45,7 @@ def test_the_bundle_was_made_of_these_sources_and_carries_its_licences() -> None
 def written(volumes_store: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of a page of four saved volumes, and its manifest."""
     folder = tmp_path_factory.mktemp("page")
-    return folder, write_volumes(*rows_of(volumes_store), [volumes_store], str(folder), {}).model_dump(
-        exclude_unset=True
-    )
+    return folder, write_volumes(*rows_of(volumes_store), [volumes_store], str(folder), {})
 
 
 @pytest.fixture
@@ -264,7 +261,7 @@ def test_a_case_has_one_number_in_the_overview_its_details_and_the_viewer(
     """A mean over one case is the number of this case; untrained networks keep much of the background."""
     data = data_of([Store(volumes_store)])[1]
     place = written[0] / "whole.html"
-    place.write_text(build_page(data, viewer_script(), Manifest.model_validate(written[1])))
+    place.write_text(build_page(data, viewer_script(), written[1]))
     records = rows_of(volumes_store)[0]
     is_row = (records["attack"] == "fgsm") & (records["source_model"] == "a") & (records["target_model"] == "a")
     [row] = records[is_row].to_dict("records")

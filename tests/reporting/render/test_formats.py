@@ -1,15 +1,14 @@
-"""LaTeX and HTML escape what they are given, keep what is marked and where numbers stand, and can be opened."""
+"""Formats escape what they are given, and keep what is marked and where numbers stand."""
 
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from freqbench.analysis.scores import SCORES, Score
-from freqbench.reporting.render import Section, html, latex, markdown, sections_csv, terminal
+from freqbench.reporting.render import Section, latex, markdown, sections_csv, terminal
 from freqbench.reporting.render.columns import HEADINGS
 
 NASTY = r"<script>alert('x')</script> & 50% $x_1$ #{~^} \input{/etc/passwd} | "
@@ -30,48 +29,9 @@ def test_a_heading_says_that_lpips_is_shown_as_a_similarity(name: str) -> None:
     assert HEADINGS[name].startswith("1-LPIPS\nx100")
 
 
-class Cells(HTMLParser):
-    """The tags of a document, and each cell's attributes and text; an attribute `strong` marks what is set off."""
-
-    def __init__(self, document: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.cells: list[tuple[dict[str, str | None], str]] = []
-        self._is_in = False
-        self.feed(document)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag == "strong":
-            self.cells[-1][0]["strong"] = ""
-        if tag in ("td", "th"):
-            self._is_in = True
-            self.cells.append((dict(attrs), ""))
-
-    def handle_endtag(self, tag: str) -> None:
-        self._is_in = self._is_in and tag not in ("td", "th")
-
-    def handle_data(self, data: str) -> None:
-        if self._is_in:
-            self.cells[-1] = (self.cells[-1][0], self.cells[-1][1] + data.strip())
-
-
-def test_html_shows_texts_as_they_are_runs_none_and_fetches_nothing() -> None:
-    document = html([SECTION])
-    cells = Cells(document)
-    assert not {"script", "i", "b", "link", "img"} & {*cells.tags}
-    assert NASTY.strip() in [text for _, text in cells.cells]
-    assert "http" not in document.replace(NASTY, "")
-    assert "@import" not in document
-
-
-def test_html_aligns_numbers_sets_off_what_is_marked_and_puts_what_headings_share_above_them() -> None:
-    cells = {text: attributes for attributes, text in Cells(html([SECTION])).cells}
-    assert cells["1.0 (2.0)"]["class"] == cells["[1, 2]"]["class"] == cells["ours"]["class"] == "number"
-    assert "class" not in cells["b"]
-    assert [text for text, attributes in cells.items() if "strong" in attributes] == ["1.0 (2.0)"]
-    assert cells["DSC"]["colspan"] == "2"
-    assert {"ours", "other"} <= cells.keys()
+def test_the_note_of_a_table_is_inside_its_float() -> None:
+    text = latex([Section("Scores", pd.DataFrame({"model": ["a"], "DSC": [50.0]}), "A note.")])
+    assert text.index("\\bottomrule") < text.index("A note.") < text.index("\\end{table}")
 
 
 def test_latex_escapes_every_special_character() -> None:

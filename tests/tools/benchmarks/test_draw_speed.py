@@ -65,7 +65,7 @@ def test_draws_cost_little_more_than_their_passes(
                 network.net(crops)
 
     def draws() -> None:
-        memory.segment(network, volume.image, volume, memory.INFERENCE_WINDOWS, with_confidence=False)
+        memory.segment(network, volume, memory.INFERENCE_WINDOWS)
 
     def seconds(action: Any) -> float:
         started = time.process_time()

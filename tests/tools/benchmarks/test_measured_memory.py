@@ -28,6 +28,6 @@ def test_measured_memory_bounds_all_steps_of_more_windows(name: str) -> None:
     attack = make(name, **EXAMPLES[name] | few)
     reference = case if attack.needs_reference else None
     one = most_bytes(lambda: first_step(attack, model, case))
-    both = most_bytes(lambda: attacking.attack_case(attack, model, case, 0, 2, reference))
+    both = most_bytes(lambda: attacking.attack_case(attack, model, case, 0, 2, attacking.Needs(reference=reference)))
     assert one < both <= 2 * one / memory.HEADROOM
     assert one <= models.step_bytes(spec)

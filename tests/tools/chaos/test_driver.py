@@ -67,7 +67,7 @@ def test_ctrl_c_once_finishes_what_is_in_flight(
     kept = rows(tmp_path / "out")
     assert kept.items() <= rows(whole).items()
     if not seconds:
-        assert [line for line in said if line.startswith("stopping after the units in flight (")]
+        assert [line for line in said if line.startswith("stopping after the attacks in flight (")]
         assert said[-1] == f"stopped: {len(kept)} records kept in out; the same command goes on"
         assert 0 < len(kept) < NUM_RECORDS
 

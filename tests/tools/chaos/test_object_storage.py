@@ -41,5 +41,5 @@ def test_a_unit_waits_for_data_and_volumes_that_cannot_be_reached_just_now(
     grid = tiny_job.expanded(content(there, save_adversarial="nifti"))[1]
     for method, match in (("HEAD", "imagesTr"), ("PUT", "volumes")):
         s3.fault("refuse", method=method, match=match, times=3)
-        summary = run.execute(grid, f"{there}/{method}", Console(file=io.StringIO()), "serial")
+        summary = run.execute(grid, f"{there}/{method}", Console(file=io.StringIO()), run.RunOptions(engine="serial"))
         assert (summary.num_new, summary.num_failed) == (3, 0)

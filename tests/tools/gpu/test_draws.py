@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from freqbench.models import SegmentationModel, prediction, sliding_windows
+from freqbench.models import SegmentationModel, Wanted, prediction, sliding_windows
 from freqbench.models.defences.base import Defence
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
@@ -33,7 +33,7 @@ def test_draws_fill_the_batch_and_are_those_of_the_cpu(
 
     def predicted(where: torch.device) -> tuple[Tensor, object]:
         model = SegmentationModel(net.to(where), ROI, defence=defence)
-        made = prediction(model, image, 3 * windows + 1, judge=shares)
+        made = prediction(model, image, 3 * windows + 1, wanted=Wanted(judge=shares))
         return made.labels, made.draws
 
     expected, scores = predicted(torch.device("cpu"))

@@ -1,5 +1,5 @@
 // The bytes of a volume. A page that was opened from disk may not fetch its neighbours, but may run them: there each
-// volume is a script that calls `freqbenchVolume(key, base64)`. From a server it is fetched.
+// volume is a script that calls `freqbenchVolume(key, base64)`.
 
 const KEY = /^[\w-]+$/;
 const waiting = new Map();
@@ -10,18 +10,7 @@ export class FileError extends Error {}
 
 export async function volumeBytes(manifest, key) {
   if (!KEY.test(key)) throw new FileError(`${key}: expected a key of letters and digits`);
-  return manifest.kind === "fetch" ? fetched(`${manifest.base}${key}.nii.gz`) : run(`${manifest.base}${key}.js`, key);
-}
-
-async function fetched(url) {
-  let response;
-  try {
-    response = await fetch(url);
-  } catch {
-    throw new FileError(`${url}: the server does not answer`);
-  }
-  if (!response.ok) throw new FileError(`${url}: the server answers ${response.status} ${response.statusText}`);
-  return response.arrayBuffer();
+  return run(`${manifest.base}${key}.js`, key);
 }
 
 function run(url, key) {

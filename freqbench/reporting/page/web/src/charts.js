@@ -135,10 +135,8 @@ export function chart({
   };
 }
 
-/** Gives charts, as `drawn()` returns them, the width of a printed page while it is printed; returns what ends that. */
+/** Gives charts, as `drawn()` returns them, the width of a printed page while it is printed. */
 export function fitForPrint(drawn) {
-  const gone = new AbortController();
-  addEventListener("beforeprint", () => drawn().forEach((each) => each.resize(PRINTED_PX)), { signal: gone.signal });
-  addEventListener("afterprint", () => drawn().forEach((each) => each.resize(null)), { signal: gone.signal });
-  return () => gone.abort();
+  addEventListener("beforeprint", () => drawn().forEach((each) => each.resize(PRINTED_PX)));
+  addEventListener("afterprint", () => drawn().forEach((each) => each.resize(null)));
 }

@@ -7,7 +7,7 @@ function field(value) {
   return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
-export const csvText = (head, rows) => [head, ...rows].map((row) => row.map(field).join(",")).join("\r\n") + "\r\n";
+const csvText = (head, rows) => [head, ...rows].map((row) => row.map(field).join(",")).join("\r\n") + "\r\n";
 
 export function download(name, head, rows) {
   const url = URL.createObjectURL(new Blob([csvText(head, rows)], { type: "text/csv" }));

@@ -178,10 +178,6 @@ export function curves(panel, app) {
   }
 
   update();
-  const stop = fitForPrint(() => drawn);
-  const free = () => {
-    stop();
-    drawn.forEach((each) => each.free());
-  };
-  return { update, restyle: update, free };
+  fitForPrint(() => drawn);
+  return { update, restyle: update };
 }

@@ -1,18 +1,9 @@
-// The embedded or fetched object as columns: texts by code, numbers as Float64Array with NaN where they are missing.
-
-export async function inflate(bytes) {
-  const isZipped = bytes[0] === 0x1f && bytes[1] === 0x8b;
-  const stream = new Blob([bytes]).stream();
-  return new Response(isZipped ? stream.pipeThrough(new DecompressionStream("gzip")) : stream).json();
-}
+// The embedded object as columns: texts by code, numbers as Float64Array with NaN where they are missing.
 
 export async function embedded() {
-  const holder = document.getElementById("freqbench-data");
-  if (!holder) return null;
-  const text = atob(holder.textContent.trim());
-  const bytes = new Uint8Array(text.length);
-  for (let index = 0; index < text.length; index += 1) bytes[index] = text.charCodeAt(index);
-  return inflate(bytes);
+  const text = atob(document.getElementById("freqbench-data").textContent.trim());
+  const stream = new Blob([Uint8Array.from(text, (letter) => letter.charCodeAt(0))]).stream();
+  return new Response(stream.pipeThrough(new DecompressionStream("gzip"))).json();
 }
 
 class Frame {
@@ -165,7 +156,7 @@ export function commandOf(data, row) {
   const run = data.runs.find((each) => each.run_id === data.cases.text("run", row));
   const store = run?.store ?? "OUT";
   const quoted = /^[\w@%+=:,./-]+$/.test(store) ? store : `'${store.replaceAll("'", `'\\''`)}'`;
-  return `freqbench reproduce ${quoted} --row ${data.cases.text("id", row)}`;
+  return `freqbench audit ${quoted} --rows ${data.cases.text("id", row)}`;
 }
 
 /** Heading of a score; sizes of a change have their unit beside it. */

@@ -247,7 +247,7 @@ export function explorer(panel, app) {
   function saveCsv() {
     const numbers = numeric();
     const withInterval = hasIntervals && level() === "means" ? ["dsc_foreground_low", "dsc_foreground_high"] : [];
-    const names = level() === "cases" ? [...TEXTS.cases, "id"] : TEXTS.means; // `reproduce OUT --row ID`
+    const names = level() === "cases" ? [...TEXTS.cases, "id"] : TEXTS.means; // `audit OUT --rows ID`
     const head = [...names, ...numbers.map((column) => column.name), ...withInterval];
     const entries = Array.from(list).filter((entry) => entry >= 0);
     const lines = entries.map((entry) => [
@@ -257,7 +257,6 @@ export function explorer(panel, app) {
     ]);
     download(`freqbench-${level()}.csv`, head, lines);
   }
-  const gone = new AbortController();
   addEventListener(
     "beforeprint",
     () => {
@@ -275,17 +274,10 @@ export function explorer(panel, app) {
         list.length > PRINTED ? h("p", {}, `and ${(list.length - PRINTED).toLocaleString("en")} more rows`) : null;
       print.replaceChildren(table("Results", columns, lines), rest ?? "");
     },
-    { signal: gone.signal },
   );
-  addEventListener("afterprint", () => print.replaceChildren(), { signal: gone.signal });
+  addEventListener("afterprint", () => print.replaceChildren());
   update();
-  return {
-    update,
-    free() {
-      gone.abort();
-      grid.free();
-    },
-  };
+  return { update };
 }
 
 /** The menu that shows and hides columns of numbers. */

@@ -43,7 +43,7 @@ const theme = themeQuartz.withParams({
 /**
  * @param columns AG Grid column definitions.
  * @param on `{open(row), sort(name, isDescending)}`.
- * @returns `{show(list), setColumns(columns, rowHeight), sortBy(name, isDescending), free()}`; `list` holds row numbers, or -1 - code for
+ * @returns `{show(list), setColumns(columns, rowHeight), sortBy(name, isDescending)}`; `list` holds row numbers, or -1 - code for
  * a heading, and the columns are given `{entry}`.
  */
 export function makeGrid(element, columns, label, on) {
@@ -88,7 +88,6 @@ export function makeGrid(element, columns, label, on) {
       list = newList;
       api.setGridOption("datasource", datasource());
     },
-    free: () => api.destroy(),
     setColumns(definitions, rowHeight) {
       api.updateGridOptions({ columnDefs: definitions, rowHeight: rowHeight ?? undefined });
     },

@@ -5,7 +5,6 @@ import { decode, embedded, worded } from "./data.js";
 import { away, h } from "./dom.js";
 import { openRow } from "./drill.js";
 import { explorer } from "./explorer.js";
-import { follow } from "./live.js";
 import { matrix } from "./matrix.js";
 import { organs } from "./organs.js";
 import { overview } from "./overview.js";
@@ -33,7 +32,6 @@ const app = { data: null };
 const views = new Map();
 const title = h("h1", {}, "freqbench");
 const subtitle = h("p", { class: "hint" });
-const liveState = h("p", { class: "hint", role: "status" });
 const tabs = TABS.map(([name, text]) =>
   h(
     "button",
@@ -106,19 +104,12 @@ function showJob() {
   text.querySelector("summary").focus();
 }
 
-/** Shows new data; what the reader chose, where they are and what has the focus stay, and a viewer of the same volumes. */
+/** Shows the page's data. */
 function take(raw) {
-  const focusable = () => [...panels[current()].querySelectorAll("button,select,input,summary")];
-  const [place, scroll] = [focusable().indexOf(document.activeElement), scrollY];
-  const isSame = app.data && JSON.stringify(app.data.volumes) === JSON.stringify(raw.volumes);
   app.data = decode(raw);
-  TABS.forEach(([name, text], index) => {
+  TABS.forEach(([, text], index) => {
     tabs[index].textContent = worded(text, ...distinct(app.data.summary, "dataset"));
     panels[index].setAttribute("aria-label", tabs[index].textContent);
-    if (name === "volumes" && isSame) return;
-    views.get(name)?.free?.();
-    views.delete(name);
-    panels[index].replaceChildren();
   });
   title.textContent = app.data.title;
   const made = `freqbench ${app.data.version}, ${app.data.made_at.replace("T", " ").slice(0, 16)} UTC`;
@@ -126,8 +117,6 @@ function take(raw) {
   const links = [job, app.data.docs && away(app.data.docs, "Documentation")].filter(Boolean);
   subtitle.replaceChildren(made, ...links.flatMap((link) => [" \u00b7 ", link]));
   show();
-  if (place >= 0) focusable()[place]?.focus();
-  scrollTo(0, scroll);
 }
 
 document.getElementById("app").append(
@@ -146,7 +135,7 @@ document.getElementById("app").append(
   h(
     "header",
     {},
-    h("div", {}, title, subtitle, liveState),
+    h("div", {}, title, subtitle),
     themeButton(() => views.get(TABS[current()][0])?.restyle?.()),
   ),
   h("nav", {}, bar),
@@ -155,13 +144,4 @@ document.getElementById("app").append(
 state.listen(show);
 show();
 
-const source = document.querySelector('meta[name="freqbench-source"]')?.content;
-
-embedded().then((raw) => {
-  if (raw) take(raw);
-  else if (source) follow(source, take, (text) => (liveState.textContent = text));
-  else
-    panels[0].append(
-      h("p", { class: "caution" }, "This page holds no data: make it again with freqbench report OUT --format html."),
-    );
-});
+embedded().then(take);

@@ -25,7 +25,7 @@ function card(value, label, note) {
 }
 
 /** The progress of each store's grid. */
-export function progress(data) {
+function progress(data) {
   const stores = new Map();
   for (const run of data.runs) stores.set(run.store, run);
   return [...stores.values()].map((run) => {
@@ -244,16 +244,12 @@ function pictures(data) {
     ];
   }
 
-  const stop = fitForPrint(() => (drawn ? [drawn] : []));
-  const free = () => {
-    stop();
-    drawn?.free();
-  };
+  fitForPrint(() => (drawn ? [drawn] : []));
   const restyle = () => {
     made = "";
     update();
   };
-  return { element, update, restyle, free };
+  return { element, update, restyle };
 }
 
 function cleanTable(clean, all) {

@@ -12,15 +12,14 @@ export function robustness(panel, app) {
     ...tables.flatMap(readyTable),
   );
   let drawn = [];
-  const free = () => drawn.forEach((each) => each.free());
   const restyle = () => {
-    free();
+    drawn.forEach((each) => each.free());
     drawn = [...natural.map(dropChart), ...bounds.map(boundsChart)];
     charts.replaceChildren(...drawn.map((each) => each.figure));
     drawn.forEach((each) => each.draw());
   };
   restyle();
-  return { update() {}, restyle, free };
+  return { update() {}, restyle };
 }
 
 /** Certified at least and attacked at most against the norm of the change, shaded between. */
