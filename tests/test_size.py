@@ -17,11 +17,11 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1468,  # rows of several releases
         "api": 1375,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4721,  # as in the package
-        "cli": 2365,  # run --fresh
+        "audit": 4983,  # as in the package
+        "cli": 2384,  # run --fresh
         "core": 3686,  # identities of code, pair by pair; the one keeper's contract
         "data": 6757,  # as in the package
-        "engine": 4824,  # as in the package
+        "engine": 4826,  # as in the package
         "exchange": 1024,
         "job": 2822,  # a line for each key of a job
         "metrics": 1591,  # weights are checked when read
@@ -34,10 +34,10 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # as in the package
     },
     "tests": {
-        ".": 4170,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 4188,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 980,
         "attacks": 5375,
-        "audit": 2616,  # as in the package
+        "audit": 2668,  # as in the package
         "cli": 2405,  # run --fresh
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 61725, "tests": 66672}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62008, "tests": 66742}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

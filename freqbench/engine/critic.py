@@ -3,9 +3,11 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from freqbench.core.errors import StorageUnavailable
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset, ListedFolder
 from freqbench.engine.witness import verdict
