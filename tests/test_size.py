@@ -24,7 +24,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "engine": 4915,  # clean predictions come first and are judged; witness.py
         "exchange": 1024,
         "job": 2819,  # what a clean number rests on
-        "metrics": 1591,  # agreement.py: how two maps differ
+        "metrics": 1630,  # agreement.py: how two maps differ
         "models": 8793,  # names before numbers, inferers, files beside commands
         "ops": 2901,  # compiled.py: functions that a GPU compiles
         "pipelines": 1429,  # a Compose whole: keys, label, laziness
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62976, "tests": 66610}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 63015, "tests": 66610}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
