@@ -113,7 +113,7 @@ sys.exit(pytest.main(["-m", "", "-n", "0", "-q", "-p", "no:cacheprovider", *test
 """
 
 
-def test_additions_of_contributing_run_and_are_audited_reported_refused_and_tested(tmp_path: Path) -> None:
+def test_additions_of_contributing_run_and_are_tested(tmp_path: Path) -> None:
     """A wrong parameter of the attack is refused before torch is imported; pytest refuses a test that is not there."""
     tree = copied(tmp_path)
     titles = re.findall(r"^## (Add an? .*)$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)

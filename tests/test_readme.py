@@ -111,9 +111,7 @@ def test_a_place_stands_once_wherever_it_belongs(made: Callable[[str], dict[str,
 
 
 @pytest.mark.parametrize("urls", [{}, {"Documentation": "https://lab.github.io/freqbench"}])
-def test_the_page_links_the_documentation_once_it_has_a_place(
-    urls: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_links_documentation_once_it_has_place(urls: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     stated = Message()
     for name, url in urls.items():
         stated["Project-URL"] = f"{name}, {url}"
@@ -245,9 +243,7 @@ def test_every_job_file_reads_and_is_packaged(path: Path) -> None:
     assert packaged_jobs()[name].samefile(path)
 
 
-def test_a_packaged_job_is_found_by_its_name_its_path_and_the_name_in_its_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packaged_job_is_found_by_name_and_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, path in packaged_jobs().items():
         assert job_file(name) == job_file(f"jobs/{name}.yaml") == str(path)
@@ -331,7 +327,7 @@ def test_nnunets_own_commands_find_the_clean_dice_of_its_report() -> None:
     assert abs(clean["freqbench"].mean() - clean["nnunetv2"].mean()) <= 1e-4
 
 
-def test_sentences_of_the_report_on_nnunet_have_the_sizes_its_files() -> None:
+def test_sentences_of_report_on_nnunet_have_sizes_its_files() -> None:
     first, *rest = generated.NNUNET.read_text(encoding="utf-8").split("\n## ")
     assert numbers(first.partition("**In plain words**")[2]) <= numbers("".join(rest))
     trained = json.loads(generated.NNUNET.with_name("training.json").read_text(encoding="utf-8"))
@@ -411,7 +407,7 @@ def test_the_page_of_jobs_is_made_from_their_files() -> None:
     assert sorted(re.findall(r"^\| \[`([\w/]+)`", page, flags=re.MULTILINE)) == sorted(packaged_jobs())
 
 
-def test_worst_cases_of_packaged_networks_are_those_of_the_leaderboards_entries() -> None:
+def test_worst_cases_are_those_of_the_leaderboards_entries() -> None:
     assert WORST_CASES.read_text(encoding="utf-8") == generated.worst_cases(), "run python docs/generated.py"
 
 
@@ -431,7 +427,7 @@ def test_tables_of_the_leaderboard_are_those_of_its_entries() -> None:
     assert len(of_steps) == 2 * 11
 
 
-def test_mirrored_networks_keep_what_the_report_on_the_leaderboard_says() -> None:
+def test_mirrored_networks_keep_what_report_on_leaderboard_says() -> None:
     rows, page = pd.read_csv(generated.ENTRIES / "mirrored.csv"), generated.BOARD_PAGE.read_text(encoding="utf-8")
     for name, of_network in rows.groupby("source_model"):
         patients = of_network.groupby("case_id")
@@ -461,7 +457,7 @@ def test_rows_of_a_table_have_the_cells_of_its_head() -> None:
             assert len(cells) <= 1, f"{page}: rows of {cells} bars"
 
 
-def test_the_reference_says_what_each_parameter_of_an_attack_means() -> None:
+def test_reference_says_what_each_parameter_of_attack_means() -> None:
     text = "\n".join(generated.attack_pages().values())
     rows = re.findall(r"^\| `(\w+)` +\| [^|]+\|([^\n]*)\|$", text, flags=re.MULTILINE)
     assert len(rows) > len(ATTACKS)

@@ -34,33 +34,33 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 4022,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 980,
-        "attacks": 5375,
-        "audit": 2643,  # as in the package
-        "cli": 2412,  # eight roads
-        "cluster": 409,
-        "core": 1741,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6218,  # as in the package
-        "engine": 6922,  # as in the package
-        "exchange": 822,
+        ".": 4006,  # the table of all that is kept and of what it depends on, each line of which is varied
+        "analysis": 972,
+        "attacks": 5369,
+        "audit": 2627,  # as in the package
+        "cli": 2348,  # eight roads
+        "cluster": 407,
+        "core": 1701,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6152,  # as in the package
+        "engine": 6828,  # as in the package
+        "exchange": 820,
         "golden": 556,
-        "job": 2188,  # a line for each key of a job
-        "metrics": 1284,  # weights are checked when read
-        "models": 8225,  # inferers by class and arguments
-        "ops": 1662,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
-        "remote": 496,
-        "reporting": 6524,  # an attack that did nothing is said
-        "results": 1361,  # as in the package
-        "security": 1706,  # bombs in the classes of rows
-        "third_party": 949,
-        "tools": 6217,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "job": 2164,  # a line for each key of a job
+        "metrics": 1274,  # weights are checked when read
+        "models": 8133,  # inferers by class and arguments
+        "ops": 1656,  # compiled.py: functions that a GPU compiles
+        "pipelines": 1792,  # six more pipelines of MONAI's, and whole runs
+        "remote": 494,
+        "reporting": 6484,  # an attack that did nothing is said
+        "results": 1347,  # as in the package
+        "security": 1696,  # bombs in the classes of rows
+        "third_party": 939,
+        "tools": 6183,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
-        "training": 2034,  # as in the package
+        "training": 2006,  # as in the package
     },
 }
-SUMS = {"freqbench": 63015, "tests": 66610}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 63015, "tests": 66016}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

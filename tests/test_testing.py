@@ -22,7 +22,7 @@ ROI = (8, 8, 8)
 SHIFTS = itertools.count(1)
 
 
-def test_the_classes_of_the_guide_and_the_phantom_keep_their_contracts() -> None:
+def test_classes_of_guide_and_phantom_keep_their_contracts() -> None:
     testing.check_attack(Walk(eps=8 / 255))
     testing.check_dataset(Balls(name="balls"))
     testing.check_network(Tiny(classes=2), num_classes=2, roi=ROI)

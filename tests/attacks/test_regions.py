@@ -97,7 +97,7 @@ def test_a_target_is_approached() -> None:
     assert ((logits[:, :1] > 0) == (first > 0)).float().mean() > 0.9
 
 
-def test_reached_are_samples_with_every_region_wrong_in_every_voxel() -> None:
+def test_reached_samples_have_every_region_wrong_everywhere() -> None:
     objective = Objective.of(torch.tensor([[1, 1]]).reshape(1, 1, 1, 1, 2), head=SIGMOID)
     wrong, half = torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), torch.tensor([[-1.0, -1.0], [1.0, -1.0]])
     assert [bool(objective.is_reached(each.reshape(1, 2, 1, 1, 2))) for each in (wrong, half)] == [True, False]

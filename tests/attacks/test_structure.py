@@ -70,7 +70,7 @@ def test_contributing_shows_an_attack_of_25_lines_at_most() -> None:
     assert len(attack.strip().splitlines()) <= 25
 
 
-def test_a_parameter_of_a_base_that_is_assigned_without_a_type_is_a_constant() -> None:
+def test_parameter_of_base_assigned_without_type_is_constant() -> None:
     assert "random_start" not in {field.name for field in fields(ATTACKS["bim"])}
     assert make("bim", eps=0.1).random_start is False
     with pytest.raises(ParameterError, match=r"^bim: random_start: unknown parameter"):

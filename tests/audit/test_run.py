@@ -90,7 +90,7 @@ def test_the_plain_network_shows_no_sign_of_masked_gradients(findings: tuple[Fin
 
 
 @pytest.mark.integration
-def test_claims_of_a_store_are_held_against_the_strongest_attacks(findings: tuple[Finding, ...]) -> None:
+def test_claims_of_store_are_held_against_strongest_attacks(findings: tuple[Finding, ...]) -> None:
     """The store's own rows are its claim, whatever the audit found."""
     by_subject = {(each.model, each.subject): each for each in findings if each.check == "strongest"}
     plain = by_subject["plain", "linf eps=32/255"]
@@ -181,7 +181,7 @@ def planned(place: Path | str, cases: int = 1, **changes: Any) -> computing.Extr
 
 
 @pytest.mark.integration
-def test_a_short_audit_attacks_nothing_and_settles_what_is_open_most_often(tmp_path: Path) -> None:
+def test_short_audit_settles_what_is_open_most_often(tmp_path: Path) -> None:
     """More of its cases come into the same audit."""
     out = str(tmp_path / "out")
     execute(SMALL, out)
@@ -237,7 +237,7 @@ def test_null_rows_are_those_that_an_attack_has(tmp_path: Path, attack: dict[str
     assert {each.control for each in forms} == {"none", "random"}
 
 
-def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_path: Path) -> None:
+def test_each_claim_gets_both_losses_with_its_longest_steps(tmp_path: Path) -> None:
     attacks = [{"name": "pgd", "eps": ["4/255", "8/255"], "steps": [10, 30]}, {"name": "fgsm", "eps": "4/255"}]
     forms = [(each.eps, each.loss) for each in strongest(tmp_path, attacks=attacks)]
     assert forms == [(eps, loss) for eps in (4 / 255, 8 / 255) for loss in ("horizon", "dice")]
@@ -259,7 +259,7 @@ def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_pa
     ],
     ids=str,
 )
-def test_frequency_attacks_are_held_against_their_adaptive_forms(
+def test_adaptive_forms_are_run(
     attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path
 ) -> None:
     forms = strongest(tmp_path, form, attacks=[{**attack, "steps": 20}])
@@ -275,9 +275,7 @@ attacks:
 """
 
 
-def test_recommendations_of_converge_within_the_bounds_are_run_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_recommendations_of_converge_are_run_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Recommendations hold for their network alone; a file of another kind adds none."""
     file = tmp_path / "out-converge" / "converge.yaml"
     file.parent.mkdir()
@@ -298,7 +296,7 @@ def test_recommendations_of_converge_within_the_bounds_are_run_too(
     assert f"nothing of {file}: " in capsys.readouterr().out
 
 
-def test_attacks_on_a_part_and_null_rows_ask_for_no_strongest_form(tmp_path: Path) -> None:
+def test_attacks_on_part_and_null_rows_ask_for_no_strongest_form(tmp_path: Path) -> None:
     attacks = [{"name": "pgd", "eps": "8/255", "organs": [[1]]}, {"name": "vafa", "block": 8, "control": "uniform"}]
     assert strongest(tmp_path, attacks=attacks) == []
 

@@ -25,7 +25,7 @@ def content(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.integration
-def test_certify_writes_rows_with_both_ends_and_goes_on_where_it_was(tmp_path: Path, bench: Bench) -> None:
+def test_certify_writes_both_ends_and_continues(tmp_path: Path, bench: Bench) -> None:
     path, out = write(tmp_path, content()), tmp_path / "out"
     code, text, _ = bench("study", "certify", path, "--out", str(out), "--engine", "serial")
     assert code == 0
@@ -73,7 +73,7 @@ def test_certify_writes_rows_with_both_ends_and_goes_on_where_it_was(tmp_path: P
         ({"attacks": [BALL | {"kind": "rotation"}]}, "kind: unknown kind 'rotation'"),
     ],
 )
-def test_a_job_without_a_certificate_is_refused_in_a_line(
+def test_job_without_certificate_is_refused(
     tmp_path: Path, bench: Bench, changes: dict[str, Any], message: str
 ) -> None:
     out = tmp_path / "out"

@@ -22,9 +22,7 @@ def job(*attacks: dict[str, Any], **content: Any) -> dict[str, Any]:
 
 
 @pytest.mark.integration
-def test_converge_shows_the_curves_writes_its_files_and_computes_nothing_twice(
-    tmp_path: Path, out: Path, bench: Bench
-) -> None:
+def test_converge_shows_curves_and_computes_nothing_twice(tmp_path: Path, out: Path, bench: Bench) -> None:
     """Attacks without steps have no curve."""
     content = job(PGD, {"name": "gn", "std": "8/255"}, models=JOB["models"], targets="all")
     command = ("study", "converge", write(tmp_path, content), "--out", str(out), "--engine", "serial")
@@ -48,9 +46,7 @@ def test_converge_shows_the_curves_writes_its_files_and_computes_nothing_twice(
 
 
 @pytest.mark.integration
-def test_a_search_has_a_curve_by_queries_and_each_step_size_one_by_steps(
-    tmp_path: Path, out: Path, bench: Bench
-) -> None:
+def test_search_has_a_curve_by_queries(tmp_path: Path, out: Path, bench: Bench) -> None:
     """One pass a query, and of `rays` one for the clean Dice."""
     rays = {"name": "rays", "eps": "32/255", "queries": [3, 12]}
     path = write(tmp_path, job(rays, {**PGD, "step_size": ["eps/2", "eps/8"]}))

@@ -28,9 +28,7 @@ def test_different_rows_exit_with_1(small_copy: Path, bench: Bench) -> None:
         (("--random", "1", "--job", "gone.yaml"), "gone.yaml: expected a YAML file"),
     ],
 )
-def test_a_mistake_is_one_line_and_exits_with_2(
-    small_store: Path, bench: Bench, arguments: tuple[str, ...], text: str
-) -> None:
+def test_mistake_is_refused_with_code_2(small_store: Path, bench: Bench, arguments: tuple[str, ...], text: str) -> None:
     assert text in refused(bench, "reproduce", str(small_store), *arguments)
 
 

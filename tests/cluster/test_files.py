@@ -39,7 +39,7 @@ def instructions(name: str) -> list[str]:
 DEFAULTS = dict(argument.split("=", 1) for argument in instructions("ARG"))
 
 
-def test_the_image_is_a_pinned_python_with_the_project_s_torch_and_extras() -> None:
+def test_image_is_pinned_python_with_project_s_torch_and_extras() -> None:
     assert re.fullmatch(r"3\.11\.\d+", DEFAULTS["PYTHON"])
     assert PROJECT["requires-python"] == ">=3.11"
     assert instructions("FROM") == ["python:${PYTHON}-slim-bookworm"]
@@ -51,7 +51,7 @@ def test_the_image_is_a_pinned_python_with_the_project_s_torch_and_extras() -> N
 
 
 @pytest.mark.parametrize(("index", "words"), [("", []), ("https://cpu/wheels", ["--index-url", "https://cpu/wheels"])])
-def test_torch_comes_from_the_index_that_is_given_else_from_pips_own(index: str, words: list[str]) -> None:
+def test_torch_comes_from_index_that_is_given_else_from_pips_own(index: str, words: list[str]) -> None:
     (line,) = [run for run in instructions("RUN") if "torchvision" in run]
     command = ["sh", "-c", f"pip() {{ printf '%s\\n' \"$@\"; }}\n{line}"]
     said = subprocess.run(command, env={"TORCH_INDEX": index}, capture_output=True, text=True, check=True).stdout
@@ -63,9 +63,7 @@ def test_torch_comes_from_the_index_that_is_given_else_from_pips_own(index: str,
 @pytest.mark.parametrize(
     ("urls", "name"), [('Image = "https://ghcr.io/lab/image"', "ghcr.io/lab/image"), ("", "freqbench")]
 )
-def test_the_workflow_builds_tries_and_pushes_the_image_that_the_project_names(
-    tmp_path: Path, urls: str, name: str
-) -> None:
+def test_workflow_builds_tries_and_pushes_the_named_image(tmp_path: Path, urls: str, name: str) -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "image.yml").read_text(encoding="utf-8"))
     steps = {step["name"]: step for step in workflow["jobs"]["image"]["steps"] if "run" in step}
     environment = {"PATH": os.environ["PATH"], "GITHUB_ENV": str(tmp_path / "env")}
@@ -104,7 +102,7 @@ def test_copied_files_exist_and_are_sent_to_docker(source: str) -> None:
     assert any(fnmatch(source, pattern[1:]) for pattern in patterns if pattern.startswith("!"))
 
 
-def test_pods_are_what_kubernetes_knows_hold_no_secret_and_are_not_root() -> None:
+def test_pods_hold_no_secret_and_are_not_root() -> None:
     assert instructions("USER") == ["freqbench"]
     for template in PODS:
         assert template.keys() <= {"metadata", "spec"}
@@ -118,7 +116,7 @@ def test_pods_are_what_kubernetes_knows_hold_no_secret_and_are_not_root() -> Non
             assert not [each for each in container["env"] if re.search("KEY|SECRET|TOKEN", each["name"])]
 
 
-def test_the_dashboard_shows_all_that_is_exported_and_nothing_else() -> None:
+def test_dashboard_shows_all_that_is_exported_and_nothing_else() -> None:
     """The attack is the one label that the counters have of their own."""
     text = (FOLDER / "grafana.json").read_text(encoding="utf-8")
     exported = {f"ray_{meter.info['name']}_total": meter.info["tag_keys"] for meter in vars(Meters()).values()}
@@ -132,7 +130,7 @@ def test_the_dashboard_shows_all_that_is_exported_and_nothing_else() -> None:
     assert set(re.findall(r"\$\{?([a-z]\w*)", text)) == variables, "others are Grafana's own, which begin with __"
 
 
-def test_the_manifest_runs_a_job_of_the_image_on_its_ray_and_gives_it_time_to_store() -> None:
+def test_manifest_runs_a_job_and_gives_it_time_to_store() -> None:
     words = shlex.split(MANIFEST["spec"]["entrypoint"])
     assert words[:4] == ["python", "-m", "freqbench", "run"]
     assert instructions("WORKDIR") == ["/opt/freqbench"]

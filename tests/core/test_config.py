@@ -120,7 +120,7 @@ def test_a_word_that_yaml_reads_otherwise_is_to_be_quoted(tmp_path: Path, text: 
     assert str(caught.value).startswith(f"{tmp_path / 'a.yaml'}: {expected}")
 
 
-def test_a_whole_number_with_a_leading_zero_is_decimal_where_a_number_is_wanted(tmp_path: Path) -> None:
+def test_leading_zero_is_decimal_where_a_number_is_wanted(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("{size: 0755, ids: [0755, 010]}")
     texts = config.load(str(tmp_path / "a.yaml"), Texts)
     assert (texts.size, texts.ids) == (755, ("0755", "010"))

@@ -34,7 +34,7 @@ def test_a_refusal_is_one_line_whatever_it_repeats(end: str) -> None:
     assert str(UserError(f"pgd.a{end}: unknown parameter")) == "pgd.a : unknown parameter"
 
 
-def test_an_unknown_name_is_told_some_of_many_names_and_the_nearest() -> None:
+def test_unknown_name_is_told_some_of_many_names_and_nearest() -> None:
     said = unknown("case", "case_77x" + "y" * 9, [f"case_{i:04}" for i in range(1000)])
     assert said.endswith("case_0020, case_0021 and 975 more")
     assert "Did you mean 'case_" in said

@@ -58,7 +58,7 @@ def load(dataset: Decathlon, number: int = 0) -> Case:
     return dataset.load(dataset.refs()[number])
 
 
-def test_a_kept_case_is_the_case_bit_by_bit(
+def test_kept_case_is_unchanged(
     folder: Folder, no_reading: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image, label = volume()
@@ -102,7 +102,7 @@ class Darker(Decathlon):
         return replace(native, image=native.image / 2)
 
 
-def test_another_release_of_a_library_and_another_class_have_volumes_of_their_own(
+def test_other_releases_and_classes_have_own_volumes(
     folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = {"name": "x", "root": str(folder.root), "split": "validation"}
@@ -140,9 +140,7 @@ SPOILT: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("way", SPOILT)
-def test_a_damaged_file_is_made_anew_with_a_warning(
-    folder: Folder, kept: Path, caplog: pytest.LogCaptureFixture, way: str
-) -> None:
+def test_damaged_file_is_made_anew(folder: Folder, kept: Path, caplog: pytest.LogCaptureFixture, way: str) -> None:
     dataset = folder.dataset()
     good = load(dataset)
     (path,) = kept.iterdir()
@@ -210,7 +208,7 @@ def test_a_disk_that_refuses_costs_no_case(
     assert "a preprocessed volume could not be kept: [Errno 28] No space left on device" in caplog.text
 
 
-def test_files_of_dead_writers_are_swept_and_clear_leaves_nothing(folder: Folder, kept: Path) -> None:
+def test_dead_writers_files_are_swept_and_clear_empties(folder: Folder, kept: Path) -> None:
     """Only old half-written files go, as another process may be writing; `clear` says how much it removed."""
     assert node_cache.clear("volumes") == node_cache.size("volumes") == 0
     kept.mkdir(parents=True)
@@ -255,9 +253,7 @@ def take_part(process: int) -> tuple[int, list[str]]:
     return ROUNDS - len(made), warned
 
 
-def test_processes_that_fill_read_and_clear_one_cache_get_whole_volumes(
-    kept: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_sharing_one_cache_get_whole_volumes(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache holds three of four volumes; what one process clears, another that writes it just now cannot keep."""
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "0.004")
     with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("fork")) as pool:
@@ -268,7 +264,7 @@ def test_processes_that_fill_read_and_clear_one_cache_get_whole_volumes(
     assert not list(kept.glob("*.tmp"))
 
 
-def test_a_label_map_replaced_in_place_with_its_size_and_time_is_read_anew(folder: Folder) -> None:
+def test_label_map_replaced_in_place_is_read_anew(folder: Folder) -> None:
     path, labels = folder.root / "labelsTr/a.nii", [volume()[1], volume()[1][::-1].copy()]
     folder.list(validation=[{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii"}])
     dataset, seen = folder.dataset(crop_foreground=False), list[Case]()
@@ -279,9 +275,7 @@ def test_a_label_map_replaced_in_place_with_its_size_and_time_is_read_anew(folde
     assert torch.equal(seen[1].label, seen[0].label.flip(1))
 
 
-def test_voxels_that_came_while_a_case_was_read_are_not_kept(
-    folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_voxels_changed_while_read_are_not_kept(folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, read = folder.dataset(), image_files.read_image
     (ref, *_) = dataset.refs()
     other = (folder.root / "imagesTr/b.nii.gz").read_bytes()

@@ -59,9 +59,7 @@ def test_a_fourth_axis_is_that_of_channels(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(("space", "signs"), [("RAS", (1, 1, 1)), ("left-anterior-superior", (-1, 1, 1))])
-def test_the_axes_of_a_nrrd_file_are_those_of_its_space(
-    tmp_path: Path, space: str, signs: tuple[int, int, int]
-) -> None:
+def test_axes_of_nrrd_file_are_those_of_its_space(tmp_path: Path, space: str, signs: tuple[int, int, int]) -> None:
     put_itk(tmp_path / "a.nrrd", volume()[0], LPS)
     spoil(tmp_path / "a.nrrd", b"left-posterior-superior", space.encode())
     header = image_files.read_header(tmp_path / "a.nrrd")
@@ -71,7 +69,7 @@ def test_the_axes_of_a_nrrd_file_are_those_of_its_space(
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("suffix", [*FORMATS, ".gipl", ".gipl.gz"])
-def test_a_truncated_file_is_told_by_its_length_and_when_it_is_read(
+def test_truncated_file_is_reported(
     tmp_path: Path, suffix: str, packed: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / f"a{suffix}"
@@ -154,9 +152,7 @@ def test_a_missing_file_of_voxels_is_named(tmp_path: Path, suffix: str, data: st
         (".nrrd", b"type: float", b"type: block", ""),
     ],
 )
-def test_a_header_that_states_no_volume_is_one_line(
-    tmp_path: Path, suffix: str, old: bytes, new: bytes, text: str
-) -> None:
+def test_header_without_volume_is_refused(tmp_path: Path, suffix: str, old: bytes, new: bytes, text: str) -> None:
     path = tmp_path / f"a{suffix}"
     put_itk(path, volume()[0])
     spoil(path, old, new)
@@ -173,9 +169,7 @@ def test_a_header_that_states_no_volume_is_one_line(
         (".mha", b"ElementSpacing = 1 1 1", b"DistanceUnits = um", 1e-3),
     ],
 )
-def test_units_of_headers_are_millimetres_after_reading(
-    tmp_path: Path, suffix: str, after: bytes, line: bytes, side: float
-) -> None:
+def test_header_units_become_millimetres(tmp_path: Path, suffix: str, after: bytes, line: bytes, side: float) -> None:
     put_itk(tmp_path / f"a{suffix}", volume()[0])
     spoil(tmp_path / f"a{suffix}", after, after + b"\n" + line)
     assert image_files.read_header(tmp_path / f"a{suffix}").spacing == pytest.approx((side,) * 3)

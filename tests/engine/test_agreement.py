@@ -77,7 +77,7 @@ def saved(out: Path, source: str, name: str) -> np.ndarray[Any, Any]:
     return np.asanyarray(nibabel.load(path).dataobj)
 
 
-def test_rows_say_what_they_are_held_against_and_clean_volumes_agree(out: Path) -> None:
+def test_rows_name_their_reference_and_clean_volumes_agree(out: Path) -> None:
     columns = ("reference", "status", "dsc", "dsc_clean", "hd95_clean", "voxel_success")
     for *said, dsc, dsc_clean, hd95_clean, flipped in Store(str(out)).rows(columns):
         assert (*said, dsc_clean, hd95_clean) == ("prediction", "ok", 1.0, 0.0)
@@ -85,7 +85,7 @@ def test_rows_say_what_they_are_held_against_and_clean_volumes_agree(out: Path) 
 
 
 @pytest.mark.parametrize("target", ["a", "b"])
-def test_a_row_holds_the_attacked_prediction_against_the_targets_own_clean_one(out: Path, target: str) -> None:
+def test_row_holds_predictions_against_clean_ones(out: Path, target: str) -> None:
     stored = Store(str(out)).rows(("case_id", "attack", "source_model", "target_model", "dsc_foreground"))
     (score,) = [row[4] for row in stored if row[:4] == ("x", "fgsm", "a", target)]
     clean, attacked = (saved(out, "a", f"prediction_{kind}-{target}") for kind in ("clean", "adversarial"))
@@ -169,7 +169,7 @@ def test_tables_call_the_score_agreement_and_say_what_it_is(out: Path, table: st
     assert "says how stable the model is, not whether it is right" in text
 
 
-def test_the_audit_calls_it_agreement_and_takes_no_credit_for_clean_volumes(out: Path) -> None:
+def test_audit_calls_it_agreement_and_takes_no_credit(out: Path) -> None:
     findings = checks.audited(checks.gathered([Store(str(out))]))
     (clean,) = {(each.verdict, each.sentence) for each in findings if each.check == "clean"}
     assert clean[0] == "not checked"

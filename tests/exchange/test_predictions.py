@@ -89,7 +89,7 @@ def test_scores_are_those_of_the_label_maps_on_the_native_grid(place: Path, cont
     assert sum(row["dsc"] == repr(shifted) for row in classes) == 2
 
 
-def test_reports_know_the_tool_a_run_keeps_it_and_scoring_again_replaces(place: Path, content: dict[str, Any]) -> None:
+def test_reports_know_the_tool_and_scoring_again_replaces(place: Path, content: dict[str, Any]) -> None:
     score(place, content)
     keys = index_keys(Store(str(place / "out")).job()["index"])
     assert keys == set(rows(place / "out"))

@@ -83,7 +83,7 @@ def test_any_other_network_is_made(made: list[str], changes: dict[str, Any]) -> 
     assert len(made) == 2
 
 
-def test_a_checkpoint_is_checked_again_when_its_content_is_another(tmp_path: Path, made: list[str]) -> None:
+def test_checkpoint_is_checked_again_when_its_content_is_another(tmp_path: Path, made: list[str]) -> None:
     path = saved(tmp_path / "net.safetensors", seed=0)
     made.clear()
     first = resolved(checkpoint=path, arch=None, args={}, roi=None)
@@ -113,9 +113,7 @@ def test_unreadable_outcomes_are_made_anew(cache: Path, made: list[str], content
     assert len(made) == 2
 
 
-def test_nothing_is_kept_where_the_cache_is_off_or_cleared(
-    cache: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_kept_without_a_cache(cache: Path, made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     resolved()
     assert node_cache.clear("networks") > 0
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "0")

@@ -53,7 +53,7 @@ def test_a_short_axis_is_padded_in_the_networks_input(padding: Any, expected: fl
 
 
 @pytest.mark.parametrize(("axes", "padding", "before"), [("HWD", 0.0, 1), ("-HWD", 0.0, 2), ("-HWD", "volume", 1)])
-def test_the_smaller_half_of_the_padding_comes_first_on_the_networks_axis(axes: str, padding: Any, before: int) -> None:
+def test_smaller_half_of_padding_comes_first_on_networks_axis(axes: str, padding: Any, before: int) -> None:
     net = Seen()
     model = SegmentationModel(net, ROI, adapter=InputAdapter(axes=axes), inference=Inference(padding=padding))
     logits = model(torch.ones(1, 1, *SHORT))
@@ -63,7 +63,7 @@ def test_the_smaller_half_of_the_padding_comes_first_on_the_networks_axis(axes: 
 
 
 @pytest.mark.parametrize("name", ["pgd", "vafa", "sa2", "square"])
-def test_no_attack_changes_what_the_network_sees_outside_the_volume(name: str) -> None:
+def test_no_attack_changes_what_network_sees_outside_volume(name: str) -> None:
     net, budget = Seen(), {"pgd": {"eps": 0.2}, "square": {"eps": 0.2}}.get(name, {"block": 4})
     steps = {"queries": 30} if name == "square" else {"steps": 3}
     attack_case(make(name, **budget, **steps), SegmentationModel(net, ROI, adapter=CT), case("RAS"), 0, 1)
@@ -72,7 +72,7 @@ def test_no_attack_changes_what_the_network_sees_outside_the_volume(name: str) -
     assert any((seen[:, :, 1:4] != net.inputs[0][:, :, 1:4]).any() for seen in net.inputs)
 
 
-def test_reflection_further_than_the_volume_is_refused_in_one_line() -> None:
+def test_reflection_further_than_volume_is_refused_in_one_line() -> None:
     model = SegmentationModel(Seen(), (9, 4, 4), inference=Inference(padding="reflect"))
     with pytest.raises(UserError, match=r"padding: expected reflect to be shorter than the volume, got \(3, 4, 4\)"):
         model(torch.rand(1, 1, *SHORT))
@@ -102,7 +102,7 @@ def spec(**given: Any) -> ModelSpec:
         ({"axes": "-HWD"}, False),
     ],
 )
-def test_another_padding_is_another_model_only_where_it_computes_otherwise(given: Any, is_former: bool) -> None:
+def test_other_padding_is_another_model_where_it_matters(given: Any, is_former: bool) -> None:
     """`volume` is what was computed before there was the key, so that its rows keep their identity."""
     former = spec(input=given, inference={"padding": "volume"}).model_id
     assert (spec(input=given).model_id == former) is is_former
@@ -127,7 +127,7 @@ def test_a_network_of_files_is_given_each_file_as_it_lies(codes: str, tmp_path: 
     assert turned.for_case(case("RAS")).adapter.axes == "DWH"
 
 
-def test_two_orientations_in_one_dataset_are_one_attack_and_one_prediction(tmp_path: Path) -> None:
+def test_two_orientations_are_one_attack_and_prediction(tmp_path: Path) -> None:
     """The same array under two headers is one volume to a network of files: equal labels, equal perturbations."""
     rng = np.random.default_rng(2)
     written, drawn = rng.random((9, 8, 6), np.float32), (rng.random((9, 8, 6)) < 0.4).astype(np.uint8)

@@ -20,7 +20,7 @@ def many_rows(tmp_path: Path) -> Store:
     return made
 
 
-def test_a_row_is_found_by_the_beginning_of_its_id_a_digest_of_its_key(many_rows: Store) -> None:
+def test_row_is_found_by_beginning_of_its_id_digest_of_its_key(many_rows: Store) -> None:
     key = ("cell7", "case0", "id_unet")
     assert row_id(*key) == hashlib.blake2b(b"cell7/case0/id_unet", digest_size=8).hexdigest()
     assert find_row(many_rows, row_id(*key)) == find_row(many_rows, row_id(*key)[:6]) == key

@@ -44,7 +44,7 @@ def test_an_empty_store_has_tables_of_the_schema(empty_store: Store) -> None:
     assert empty_store.runs() == []
 
 
-def test_ok_wins_over_failed_then_the_latest_whatever_the_order_of_files(empty_store: Store) -> None:
+def test_ok_wins_over_failed_then_latest_whatever_order_of_files(empty_store: Store) -> None:
     commit(empty_store, "a", make_record(2, dsc=0.2), make_failed(2, cell_id="bad", error="new"))
     commit(empty_store, "b", make_record(1, dsc=0.1), make_failed(1, cell_id="bad", error="old"))
     commit(empty_store, "c", make_failed(3))
@@ -79,7 +79,7 @@ def test_covered_are_the_ok_keys_with_their_metrics(empty_store: Store) -> None:
     }
 
 
-def test_a_records_file_is_read_only_with_the_classes_of_its_own_pair(empty_store: Store) -> None:
+def test_records_file_is_read_only_with_classes_of_its_own_pair(empty_store: Store) -> None:
     """The same record in two files, as a compaction that died leaves it, shows its classes once."""
     row = make_record()
     for name in ("a", "b"):
@@ -149,7 +149,7 @@ def test_a_file_with_a_leading_dot_is_ignored(folder: Path) -> None:
     assert len(Store(str(folder)).records()) == 1
 
 
-def test_records_without_their_file_of_classes_do_not_count_until_they_are_made_again(empty_store: Store) -> None:
+def test_records_without_classes_do_not_count(empty_store: Store) -> None:
     rows = make_record(), make_failed(cell_id="c")
     commit(empty_store, "a", make_record(case_key="other"), *rows)
     commit(empty_store, "b", *rows, make_record(cell_id="d"))

@@ -79,9 +79,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.mark.parametrize("what", SPELLINGS)
-def test_a_file_that_unpacks_to_much_more_is_refused_unread(
-    store: Store, what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_swelling_file_is_refused_unread(store: Store, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write, complaint = SPELLINGS[what]
     (path,) = (Path(store.root) / "records").iterdir()
     write(path, pq.read_table(path))

@@ -181,7 +181,7 @@ def test_no_module_of_readers_is_handed_on() -> None:
     assert {file: handed_on(nodes) for file, nodes in trees().items() if handed_on(nodes)} == {}
 
 
-def test_other_libraries_of_pickles_are_not_imported_nor_loaders_renamed() -> None:
+def test_pickle_libraries_are_not_imported() -> None:
     hidden = {"pickle": {"load", "loads"}, "torch": {"load"}, "numpy": {"load"}, "yaml": {"load", "unsafe_load"}}
     for file, nodes in trees().items():
         for node in nodes:
@@ -347,7 +347,7 @@ def nifti_of(shape: tuple[int, ...], data: bytes) -> bytes:
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("shape", [(1000, 1000, 1000), (20_000, 20_000, 20_000)])
-def test_a_volume_that_promises_more_than_it_holds_takes_no_memory(
+def test_volume_that_promises_more_than_it_holds_takes_no_memory(
     tmp_path: Path, suffix: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: Any, **__: Any) -> None:

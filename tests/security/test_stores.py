@@ -151,9 +151,7 @@ IN_TURN = ("status", "report", "verify", "export")
         *(("score targets", broken) for broken in BROKEN),
     ],
 )
-def test_a_job_of_a_store_that_is_something_else_is_one_line(
-    spoilt: Path, name: str, broken: str, bench: Bench
-) -> None:
+def test_job_of_store_that_is_something_else_is_one_line(spoilt: Path, name: str, broken: str, bench: Bench) -> None:
     change(spoilt / "run.json", BROKEN[broken])
     if broken.startswith("additions") and name in ("status", "report"):
         assert bench(*COMMANDS[name])[0] == 0  # they do not look there
@@ -252,9 +250,7 @@ def test_a_store_with_a_folder_elsewhere_is_refused(spoilt: Path, folder: str) -
 
 
 @pytest.mark.parametrize("linked", ["volumes", "cell", "case", "export"])
-def test_a_volume_is_not_written_or_read_through_a_link_out_of_the_store(
-    spoilt: Path, linked: str, bench: Bench
-) -> None:
+def test_volume_is_not_written_or_read_through_link_out_of_store(spoilt: Path, linked: str, bench: Bench) -> None:
     cell = next(spoilt.glob("volumes/*"))
     place = {"volumes": spoilt / "volumes", "cell": cell, "case": next(cell.iterdir()), "export": spoilt / "export"}[
         linked
@@ -321,7 +317,7 @@ def test_a_part_of_a_runs_file_of_another_kind_is_one_line(spoilt: Path, name: s
 
 
 @pytest.mark.parametrize("part", ["cases", "recipe"])
-def test_a_part_of_a_dataset_in_a_runs_file_of_another_kind_is_one_line(spoilt: Path, part: str) -> None:
+def test_part_of_dataset_in_runs_file_of_another_kind_is_refused(spoilt: Path, part: str) -> None:
     run = next((spoilt / "runs").glob("*.json"))
     change(run, lambda facts: {**facts, "datasets": {"phantom": {part: [1]}}})
     with complaint(run, rf"datasets\.phantom\.{part}"):

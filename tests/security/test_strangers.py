@@ -149,7 +149,7 @@ def filled(tmp_path: Path) -> Store:
     return Store(str(tmp_path))
 
 
-def test_a_compaction_leaves_files_of_another_name_or_with_further_columns(filled: Store, tmp_path: Path) -> None:
+def test_compaction_leaves_files_of_others(filled: Store, tmp_path: Path) -> None:
     """Neither does it rely on them: a row that stands in such a copy too is still there when the copy is gone."""
     mine = [tmp_path / "records" / name for name in ("backup.parquet", "more-000009.parquet")]
     for kind in ("records", "class_records"):
@@ -229,7 +229,7 @@ def test_a_second_write_replaces_only_its_own_files(
     require_there(tmp_path, str(path.relative_to(tmp_path)), *others)
 
 
-def test_the_viewer_s_page_at_the_end_of_a_run_leaves_a_page_of_somebody_else(small_copy: Path) -> None:
+def test_last_page_of_a_run_leaves_a_strangers_page(small_copy: Path) -> None:
     put(small_copy, "report/index.html")
     with pytest.raises(UserError, match="expected no file or one that freqbench wrote"):
         report._write_pages(str(small_copy))

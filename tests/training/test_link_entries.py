@@ -50,9 +50,7 @@ def described(*checkpoints: str, **changes: Any) -> JobSpec:
         ({"job": TRAINING}, "runs/adv"),
     ],
 )
-def test_every_way_to_name_a_training_job_is_the_same_one(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, entry: Any, out: str
-) -> None:
+def test_every_way_to_name_training_is_one(folder: Path, monkeypatch: pytest.MonkeyPatch, entry: Any, out: str) -> None:
     monkeypatch.setenv("HERE", str(folder))
     entry = entry.format(folder) if isinstance(entry, str) and "{}" in entry else entry
     (training,) = described("train://net", training=[entry]).training

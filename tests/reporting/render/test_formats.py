@@ -56,7 +56,7 @@ class Cells(HTMLParser):
             self.cells[-1] = (self.cells[-1][0], self.cells[-1][1] + data.strip())
 
 
-def test_html_shows_texts_as_they_are_runs_none_and_fetches_nothing() -> None:
+def test_html_shows_texts_and_fetches_nothing() -> None:
     document = html([SECTION])
     cells = Cells(document)
     assert not {"script", "i", "b", "link", "img"} & {*cells.tags}
@@ -65,7 +65,7 @@ def test_html_shows_texts_as_they_are_runs_none_and_fetches_nothing() -> None:
     assert "@import" not in document
 
 
-def test_html_aligns_numbers_sets_off_what_is_marked_and_puts_what_headings_share_above_them() -> None:
+def test_html_aligns_numbers_and_groups_headings() -> None:
     cells = {text: attributes for attributes, text in Cells(html([SECTION])).cells}
     assert cells["1.0 (2.0)"]["class"] == cells["[1, 2]"]["class"] == cells["ours"]["class"] == "number"
     assert "class" not in cells["b"]
@@ -102,7 +102,7 @@ def test_latex_compiles_whatever_a_case_is_called(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:]
 
 
-def test_a_table_too_wide_for_a_terminal_stands_in_parts_with_every_cell() -> None:
+def test_too_wide_table_stands_in_parts_with_every_cell() -> None:
     values = {f"{a}\n{b}": [f"{i}{j}.34 (12.34)"] for i, a in enumerate("abc") for j, b in enumerate("wxyz")}
     text = terminal([Section("wide", pd.DataFrame({"model": ["unet"], **values}))], width=110)
     assert max(map(len, text.splitlines())) <= 110
@@ -136,7 +136,7 @@ def test_marks_are_bold_in_markdown_and_a_dagger_in_a_terminal() -> None:
     assert "(3.0)†" not in terminal([SECTION])
 
 
-def test_csv_has_the_exact_data_once_and_says_whose_rows_they_are_of_several() -> None:
+def test_csv_has_the_exact_data_once() -> None:
     data = pd.DataFrame({"x": [1 / 3], "text": ["=1+1"]})
     twice = [Section("a", TEXTS, data=data), Section("b", TEXTS, data=data), Section("c", text="only text")]
     assert sections_csv(twice) == "x,text\n0.3333333333333333,'=1+1\n"

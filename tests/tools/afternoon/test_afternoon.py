@@ -95,7 +95,7 @@ def by_libraries(shell: Shell, *words: object) -> dict[str, dict[str, float]]:
     return dict(json.loads(shell(line).splitlines()[-1]))
 
 
-def test_the_quick_start_of_the_readme_runs_and_its_clean_dice_is_the_stored_one(shell: Shell, place: Path) -> None:
+def test_quick_start_has_its_stored_clean_dice(shell: Shell, place: Path) -> None:
     shell("python bench.py run jobs/quickstart.yaml")
     table = load_results(place / "clone/runs/quickstart")
     scores = table.groupby("target_model")["dsc_foreground_clean"].mean()

@@ -31,7 +31,7 @@ def seconds(read: Callable[[], object]) -> float:
 
 @pytest.mark.benchmark
 @pytest.mark.timeout(600)
-def test_a_series_is_read_as_fast_as_by_simpleitk(
+def test_series_reads_as_simpleitk(
     tmp_path: Path, measured: list[dict[str, Any]], request: pytest.FixtureRequest
 ) -> None:
     fast = request.config.getoption("--fast")

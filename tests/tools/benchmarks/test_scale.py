@@ -105,9 +105,7 @@ def show(name: str, figures: list[tuple[str, str, str]], capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_commands_on_an_empty_and_on_a_full_store(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_on_empty_and_on_full_store(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec, grid = expanded(content(name))
     path, bench = write(tmp_path, content(name)), str(ROOT / "bench.py")
     seconds = fill(tmp_path / "full", spec, grid)

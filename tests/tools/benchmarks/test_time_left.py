@@ -24,7 +24,7 @@ LAST_S = 10  # of a run, in which a factor says little
 
 @pytest.mark.benchmark
 @pytest.mark.timeout(3600)
-def test_a_first_and_a_second_quick_start_tell_the_time_left(
+def test_commands_tell_time_left(
     tmp_path: Path, measured: list[dict[str, Any]], request: pytest.FixtureRequest
 ) -> None:
     is_fast = request.config.getoption("--fast")

@@ -119,9 +119,7 @@ def test_a_file_of_another_format_is_read_or_refused_in_a_line(file: tuple[str, 
 
 @unhurried
 @given(image=files(False), label=files(True), is_packed=st.booleans(), spacing=st.sampled_from((None, [1.5, 1.5, 2])))
-def test_a_volume_is_refused_in_a_line_or_gives_numbers(
-    image: bytes, label: bytes, is_packed: bool, spacing: Any
-) -> None:
+def test_volume_is_refused_in_line_or_gives_numbers(image: bytes, label: bytes, is_packed: bool, spacing: Any) -> None:
     folder = Path(tempfile.mkdtemp())
     end = "nii.gz" if is_packed else "nii"
     try:

@@ -20,9 +20,7 @@ ROI, SHAPE = (8, 8, 8), (12, 8, 8)
         (RandomizedSmoothing(sigma=0.4, selection_samples=4, samples=7), [3, 1, 3, 3, 1]),
     ],
 )
-def test_draws_fill_the_batch_and_are_those_of_the_cpu(
-    defence: Defence, draws: list[int], device: torch.device
-) -> None:
+def test_draws_fill_batch_and_are_those_of_cpu(defence: Defence, draws: list[int], device: torch.device) -> None:
     sizes: list[int] = []
 
     def sized(net: nn.Module, inputs: tuple[Tensor, ...]) -> None:
