@@ -24,7 +24,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "engine": 4915,  # clean predictions come first and are judged; witness.py
         "exchange": 1024,
         "job": 2819,  # what a clean number rests on
-        "metrics": 1630,  # agreement.py: how two maps differ
+        "metrics": 1629,  # agreement.py: how two maps differ
         "models": 8793,  # names before numbers, inferers, files beside commands
         "ops": 2901,  # compiled.py: functions that a GPU compiles
         "pipelines": 1429,  # a Compose whole: keys, label, laziness
@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 4006,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3895,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 972,
         "attacks": 5369,
         "audit": 2627,  # as in the package
@@ -53,14 +53,14 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "remote": 494,
         "reporting": 6484,  # an attack that did nothing is said
         "results": 1347,  # as in the package
-        "security": 1696,  # bombs in the classes of rows
+        "security": 1540,  # bombs in the classes of rows
         "third_party": 939,
         "tools": 6183,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 2006,  # as in the package
     },
 }
-SUMS = {"freqbench": 63015, "tests": 66016}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 63014, "tests": 65749}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

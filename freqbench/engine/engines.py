@@ -28,7 +28,7 @@ from freqbench.job.plan import Plan
 from freqbench.models import GRAPH_BYTES, step_bytes
 
 Engine = Literal["auto", "ray", "serial"]
-HANGS_S = 60.0  # without a pass, after which a unit of the serial engine is told of
+HANGS_S = 60.0  # without a pass, after which a unit of the serial engine is reported
 
 
 def run_plan(
@@ -125,7 +125,7 @@ def hangs_told(worker: Worker, unit: Unit, tell: Callable[[str], None]) -> Abstr
 
 
 def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
-    """Carries out units in the schedule's order; the listener is told of each and gets its outcome."""
+    """Carries out units in the schedule's order; the listener gets each and its outcome."""
     listener.wait("waiting for the first network and case to load")
     worker, schedule, clock = Worker(spec), Schedule(units), Clock(worker=1)
     worker.keep = listener.keep

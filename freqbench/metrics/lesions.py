@@ -80,7 +80,7 @@ def lesion_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequen
     kinds[numbers.ravel()] = predicted.ravel()
     parts = _Parts(numbers, kinds, find_objects(numbers))
     boxes = [box or (slice(0, 0),) * 3 for box in find_objects(labelled, num_classes - 1)]
-    rows = [[np.nan] * 4, *(_of_class(k, parts, labelled, box, spacing) for k, box in enumerate(boxes, start=1))]
+    rows = [[np.nan] * 4, *(_score(k, parts, labelled, box, spacing) for k, box in enumerate(boxes, start=1))]
     names = ("lesion_dice", "lesion_hd95_mm", "lesions_missed", "lesions_false")
     return dict(zip(names, np.array(rows).T, strict=True))
 
@@ -93,7 +93,7 @@ class _Parts(NamedTuple):
     boxes: Sequence[Box]
 
 
-def _of_class(k: int, parts: _Parts, label: npt.NDArray[np.uint8], box: Box, spacing: Sequence[float]) -> list[float]:
+def _score(k: int, parts: _Parts, label: npt.NDArray[np.uint8], box: Box, spacing: Sequence[float]) -> list[float]:
     """Returns the four numbers of class `k`, all voxels of which in the label lie in `box`."""
     from scipy import ndimage
 
@@ -106,7 +106,7 @@ def _of_class(k: int, parts: _Parts, label: npt.NDArray[np.uint8], box: Box, spa
     pairs = _distinct(lesions[zone][touches], parts.numbers[zone][touches])
     false = int(np.count_nonzero(parts.kinds[1:] == k)) - len(np.unique(pairs[1]))
     volumes = np.bincount(lesions[zone][inside], minlength=num_lesions + 1) * float(lengths(spacing).prod())
-    boxes = [_moved(each, zone) for each in ndimage.find_objects(lesions[zone])]
+    boxes = [_move(each, zone) for each in ndimage.find_objects(lesions[zone])]
     dice, distances, missed = [0.0] * false, [PENALTY_MM] * false, 0
     for number in np.flatnonzero(volumes > LEAST_MM3):
         matched = pairs[1, pairs[0] == number]
@@ -127,7 +127,7 @@ def _distinct(first: Numbers, second: Numbers) -> Numbers:
     return np.stack(np.divmod(keys, second.max(initial=0) + 1))
 
 
-def _moved(box: Box, zone: Box) -> Box:
+def _move(box: Box, zone: Box) -> Box:
     """Returns a box of a zone in the zone's volume."""
     return tuple(slice(side.start + of.start, side.stop + of.start) for side, of in zip(box, zone, strict=True))
 

@@ -330,7 +330,7 @@ def test_case_that_cannot_be_prefetched_fails_its_own_unit_alone(monkeypatch: py
     assert outcome.records[0]["error"] == "OSError: disk on fire"
 
 
-def test_out_of_memory_halves_the_window_batch(fake: type[Fake]) -> None:
+def test_lack_of_memory_halves_the_window_batch(fake: type[Fake]) -> None:
     fake.fits = 2
     worker = make_worker(window_batch=4)
     first, second, third = units_of(small(attacks=[{"name": "fake", "level": [0, 0.5, 0.6]}]))

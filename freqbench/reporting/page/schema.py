@@ -127,7 +127,7 @@ class CleanClasses(Frame):
 
 
 class ScoreColumn(Part):
-    """A column of numbers; the page calls DSC agreement where a dataset's name says so."""
+    """A column of numbers; the page calls DSC agreement where a dataset's name marks it."""
 
     name: Annotated[str, OneOf(SCORE_NAMES, ADDED)]
     source: str
