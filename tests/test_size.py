@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3895,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3686,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 972,
         "attacks": 5369,
         "audit": 2627,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2006,  # as in the package
     },
 }
-SUMS = {"freqbench": 63014, "tests": 65749}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 63014, "tests": 65540}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
