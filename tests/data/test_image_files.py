@@ -8,7 +8,6 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
-import torch
 
 import freqbench as fb
 from freqbench.core.errors import DataError
@@ -214,19 +213,6 @@ def test_every_layout_is_recognised_and_read_in_every_format(tmp_path: Path, suf
         assert np.array_equal(native.image[0], volume()[0])
         if loader != "images":
             assert np.array_equal(native.label[0], volume()[1])
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_python_reads_files_of_every_format(tmp_path: Path, suffix: str) -> None:
-    for name, voxels in zip(("x", "y"), volume(), strict=True):
-        put_itk(tmp_path / f"{name}{suffix}", voxels, LPS)
-        put_itk(tmp_path / f"{name}.nii.gz", voxels, LPS)
-    case, of_nifti = (
-        fb.Case.from_file(*(tmp_path / f"{name}{end}" for name in "xy"), labels=3) for end in (suffix, ".nii.gz")
-    )
-    assert case.name == "x"
-    assert torch.equal(case.image, of_nifti.image)
-    assert torch.equal(case.label, of_nifti.label)
 
 
 def test_voxels_beside_a_header_are_fetched_with_it(tmp_path: Path) -> None:

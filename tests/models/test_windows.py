@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from engine.cases import case_of
-from models.test_peers import write_volume
 from torch import Tensor, nn
 
 import freqbench as fb
@@ -170,3 +171,15 @@ def test_members_of_an_ensemble_are_given_each_file_as_it_lies() -> None:
     as_in_file = image.image[0].permute(1, 2, 0).flip(0)
     for net in nets:
         torch.testing.assert_close(net.inputs[0][0, 0], as_in_file.permute(2, 1, 0))
+
+
+def write_volume(path: Path, voxels: npt.NDArray[Any], codes: str, spacing: tuple[float, ...]) -> None:
+    """Writes voxels as they are, with a header by which the file's axes increase towards `codes`."""
+    affine = np.eye(4)
+    for axis, (code, step) in enumerate(zip(codes, spacing, strict=True)):
+        affine[:3, axis] = 0
+        row = next(i for i, pair in enumerate(("RL", "AP", "SI")) if code in pair)
+        affine[row, axis] = step if code in "RAS" else -step
+    affine[:3, 3] = (11, -7, 3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), path)

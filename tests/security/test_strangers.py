@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,11 +12,9 @@ from command_line import Bench, refused
 from engine.cases import case_of
 from reporting.handmade import glimpse_of
 from results.conftest import make_classes, make_record
-from tiny_job import execute, small, write
+from tiny_job import execute, small
 
-import freqbench
 from freqbench.audit import probe_files
-from freqbench.cli import report
 from freqbench.core.errors import UserError
 from freqbench.core.files import node_cache, storage
 from freqbench.data import cache
@@ -29,20 +26,6 @@ from freqbench.training import TrainJob, state, train
 
 TEXT = b"years of somebody's work"
 DIGEST = "0123456789abcdef"
-REMOVES = re.compile(
-    r"\.unlink\(|rmtree|\.rmdir\(|rm_file|storage\.remove|os\.rename|shutil\.move|os\.replace|\.replace\(target"
-)
-REMOVING = {
-    "cli/report.py",
-    "core/files/downloads.py",  # its own temporary file
-    "core/files/node_cache.py",
-    "core/files/storage.py",  # its own temporary file, and what it is asked to
-    "exchange/dicom_series.py",
-    "reporting/page/manifest.py",
-    "results/files.py",
-    "results/glimpses.py",
-    "results/lease.py",
-}
 
 
 def put(folder: Path, *names: str) -> None:
@@ -54,12 +37,6 @@ def put(folder: Path, *names: str) -> None:
 
 def require_there(folder: Path, *names: str) -> None:
     assert {name: (folder / name).read_bytes() for name in names} == dict.fromkeys(names, TEXT)
-
-
-def test_every_place_that_removes_files_is_tested_here() -> None:
-    root = Path(freqbench.__file__).parent
-    places = {str(path.relative_to(root)) for path in root.rglob("*.py") if REMOVES.search(path.read_text())}
-    assert places == REMOVING
 
 
 # the cache
@@ -114,14 +91,6 @@ def test_a_folder_with_other_files_is_no_cache(own_cache: Path, bench: Bench, na
         keep(0)
     assert [path for path in own_cache.rglob("*") if path.is_file()] == [own_cache / name]
     assert not (own_cache.parent / "out").exists()
-
-
-def test_a_cache_from_before_there_was_a_mark_goes_on(own_cache: Path) -> None:
-    keep(0)
-    (own_cache / node_cache.MARKER).unlink()
-    keep(0)
-    assert (own_cache / node_cache.MARKER).exists()
-    assert len(node_cache.entries("volumes")) == 1
 
 
 @pytest.mark.parametrize("way", ["a link", "dots"])
@@ -229,13 +198,6 @@ def test_a_second_write_replaces_only_its_own_files(
     require_there(tmp_path, str(path.relative_to(tmp_path)), *others)
 
 
-def test_last_page_of_a_run_leaves_a_strangers_page(small_copy: Path) -> None:
-    put(small_copy, "report/index.html")
-    with pytest.raises(UserError, match="expected no file or one that freqbench wrote"):
-        report._write_pages(str(small_copy))
-    require_there(small_copy, "report/index.html")
-
-
 @pytest.mark.parametrize("name", state.MARKS)
 def test_a_training_does_not_replace_somebody_elses_network(name: str, tmp_path: Path) -> None:
     content = b"{}" if name == state.RESULT else TEXT
@@ -258,24 +220,3 @@ def test_an_audit_does_not_replace_files_of_others(name: str, tmp_path: Path) ->
     with pytest.raises(UserError, match=f"^{tmp_path}/audit/{name}: "):
         probe_files.write(str(tmp_path), files[name])
     require_there(tmp_path, f"audit/{name}")
-
-
-@pytest.mark.integration
-def test_a_convergence_replaces_its_own_files_alone(tmp_path: Path, bench: Bench) -> None:
-    attacks = [{"name": "pgd", "eps": "32/255", "steps": [1, 2]}]
-    options = ("--out", str(tmp_path), "--engine", "serial")
-    command = ("study", "converge", write(tmp_path, small(attacks=attacks, metrics=["dsc"])), *options)
-    put(tmp_path, "converge.png")
-    assert "expected no file or one that freqbench wrote" in bench(*command)[2]
-    assert [file.name for file in tmp_path.glob("converge.*")] == ["converge.png"], "none is written beside it"
-    (tmp_path / "converge.png").unlink()
-    assert bench(*command)[0] == 0
-    for suffix in ("csv", "yaml", "pdf", "png"):
-        path = tmp_path / f"converge.{suffix}"
-        own = path.read_bytes()
-        put(tmp_path, path.name)
-        expected = f"error: {path}: expected no file or one that freqbench wrote, got another: "
-        assert refused(bench, *command).startswith(expected)
-        require_there(tmp_path, path.name)
-        path.write_bytes(own)
-    assert bench(*command)[0] == 0
