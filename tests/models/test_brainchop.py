@@ -82,22 +82,6 @@ def job(**changes: Any) -> dict[str, Any]:
     return tiny_job.small(datasets=[scan], models=[{"name": "m", "checkpoint": NETWORK}], metrics=["dsc"], **changes)
 
 
-def test_files_are_fetched_once_and_then_need_no_server(release: Release) -> None:
-    for _ in range(2):
-        for name in ("model.json", "model.bin"):
-            assert storage.exists(NETWORK)
-            path = Path(storage.local_path(NETWORK), name)
-            assert path.read_bytes() == (release.network / name).read_bytes()
-    assert sorted(release.asked) == ["model.bin", "model.json"]
-
-
-def test_a_damaged_copy_is_fetched_again(release: Release) -> None:
-    copy = storage.fetch(VOLUME)
-    copy.write_bytes(b"damaged")
-    assert storage.fetch(VOLUME).read_bytes() == (release.folder / brainchop.T1).read_bytes()
-    assert release.asked == [brainchop.T1] * 2
-
-
 @pytest.mark.parametrize("kind", ["folder", "URI"])
 def test_own_files_need_no_internet(
     release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -152,13 +136,6 @@ def test_a_job_runs_from_the_server(release: Release, tmp_path: Path) -> None:
     (row,) = Store(str(tmp_path / "out")).records(["reference", "status"]).to_pylist()
     assert row == {"reference": "prediction", "status": "ok"}
     assert sorted(release.asked) == ["model.bin", "model.json", "t1_crop.nii.gz"]
-
-
-@pytest.mark.usefixtures("release")
-def test_a_plan_counts_the_operations_of_a_fetched_network(bench: Bench, tmp_path: Path) -> None:
-    code, out, err = bench("plan", tiny_job.write(tmp_path, job()), "--out", str(tmp_path / "out"))
-    assert (code, err) == (0, "")
-    assert "0 of 1 record" in out
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ import torch
 from engine.ray_session import findable_tests, machines, ray_session
 from s3_server import BUCKET, S3
 from tiny_job import Collector, execute, expanded, small
+from tools.benchmarks.answers import answer
 from tools.benchmarks.known import grid, lower_bound, steps_of
-from tools.benchmarks.test_scale import answer
 
 from freqbench.engine import engines
 from freqbench.engine import run as runner

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from s3_server import S3
 from tiny_job import expanded, small
-from tools.benchmarks.test_scale import answer
+from tools.benchmarks.answers import answer
 
 from freqbench.core.files import storage
 from freqbench.engine import run
