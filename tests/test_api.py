@@ -359,10 +359,7 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     "floating labels": (lambda *_: fb.Case(VOLUME, LABEL.float()), "expected an integer label map"),
     "range": (lambda *_: fb.Case(VOLUME - 0.5, LABEL), r"case: expected an image in \[0, 1\], got \[-0.\d+, 0.\d+\]"),
     "shapes": (lambda *_: fb.Case(VOLUME, LABEL[1:]), "expected two volumes of one shape"),
-    "affine": (
-        lambda *_: fb.Case(VOLUME, LABEL, affine=np.eye(3)),
-        r"case: expected .* affine \(4, 4\) of such vox",
-    ),
+    "affine": (lambda *_: fb.Case(VOLUME, LABEL, affine=np.eye(3)), r"case: expected .* affine \(4, 4\) of such vox"),
     "spacing": (lambda *_: fb.Case(VOLUME, LABEL, (1, 0, 1)), r"case: expected a spacing of three positive lengths"),
     "paths": (lambda *_: fb.Case("a.nii.gz", "b.nii.gz"), "got the path a.nii.gz: read files by Case.from_file"),
     "no image": (lambda *_: fb.Case(None, LABEL), "expected an array or tensor of numbers, got NoneType: "),
@@ -420,10 +417,7 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
         r"Case: class_names: expected different names, got \('air', 'liver', 'air'\)",
     ),
     **{
-        f"ignore {value!r:.9}": (
-            lambda *_, value=value: fb.Case(VOLUME, LABEL, ignore=value),
-            f"^Case: ignore.*{text}",
-        )
+        f"ignore {value!r:.9}": (lambda *_, value=value: fb.Case(VOLUME, LABEL, ignore=value), f"^Case: ignore.*{text}")
         for value, text in {
             (1.5,): "got 1.5",
             "255": "got '255': put the values between brackets",

@@ -75,12 +75,7 @@ def test_organs_are_regions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "expected"),
-    [
-        (("erase", 2), [0, 1, 1]),
-        (("swap", 1, 2), [0, 2, 3]),
-        ("least-likely", [3, 2, 0]),
-    ],
+    ("rule", "expected"), [(("erase", 2), [0, 1, 1]), (("swap", 1, 2), [0, 2, 3]), ("least-likely", [3, 2, 0])]
 )
 def test_targets_of_regions(rule: str | tuple[str | int, ...], expected: list[int]) -> None:
     images = torch.tensor([0.1, 0.5, 0.8]).reshape(1, 1, 1, 1, 3)

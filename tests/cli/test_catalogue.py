@@ -80,11 +80,7 @@ def test_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench) -
         (("metrics", "hd95"), ("hd95_penalised ", "voxel", "metrics: [hd95]")),
         (
             ("models", "zoo://phantom/unet-vaft"),
-            (
-                "vaft on sa2 with frequency consistency",
-                "job zoo_phantom_vaft, seed 0, 400 steps",
-                "86.0 (foreground",
-            ),
+            ("vaft on sa2 with frequency consistency", "job zoo_phantom_vaft, seed 0, 400 steps", "86.0 (foreground"),
         ),
         (
             ("models", "zoo://hippocampus/union-wide"),

@@ -57,10 +57,7 @@ def test_certify_writes_both_ends_and_continues(tmp_path: Path, bench: Bench) ->
             {"attacks": [{"name": "deformation", "max_mm": 2}]},
             "attacks: expected ball, the one attack with a certificate, got deformation: two displacements",
         ),
-        (
-            {"attacks": [BALL | {"kind": "voxels"}]},
-            "ball on a: expected .*kind: voxels.* got smoothing bias",
-        ),
+        ({"attacks": [BALL | {"kind": "voxels"}]}, "ball on a: expected .*kind: voxels.* got smoothing bias"),
         (
             {"attacks": [BALL]},
             "ball on a: expected draws of the clean volume, got none: add .*radius: 0, control: random",

@@ -187,10 +187,7 @@ KEYS: dict[str, Any] = {"image": "{case}.nii.gz", "label": "{case}_seg{rater}.ni
 @pytest.mark.parametrize(
     ("keys", "text"),
     [
-        (
-            {},
-            "the label maps of one rater, got {case}_seg{rater}.nii.gz of 2 raters, 1, 2: give the key `rater` ",
-        ),
+        ({}, "the label maps of one rater, got {case}_seg{rater}.nii.gz of 2 raters, 1, 2: give the key `rater` "),
         ({"rater": 3}, "rater: expected one of {case}_seg{rater}.nii.gz of 2 raters, 1, 2, got '3': give one of these"),
         ({"label": "{case}_seg*.nii.gz"}, "or write {rater} where raters differ"),
     ],

@@ -90,11 +90,7 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
         *(LIST, f": expected a name that ends in {ENDINGS}, got 'dataset.json': convert the file"),
     ),
     "4D label": (_zeros(LABEL, *SHAPE, 2), LABEL, ": expected a 3D volume, got shape (12, 10, 8, 2): split it into on"),
-    "2D": (
-        _zeros(IMAGE, 12, 10),
-        IMAGE,
-        ": expected a 3D volume, got shape (12, 10): add a third axis of length 1,",
-    ),
+    "2D": (_zeros(IMAGE, 12, 10), IMAGE, ": expected a 3D volume, got shape (12, 10): add a third axis of length 1,"),
     "channel first": (
         _zeros(LABEL, 1, *SHAPE),
         *(LABEL, ": expected a 3D volume, got shape (1, 12, 10, 8): move its first axis behind the others, as (12, 10"),

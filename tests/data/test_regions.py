@@ -77,11 +77,7 @@ def test_labels_of_nnunets_regions_may_have_gaps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "more", "text"),
     [
-        (
-            LISTED,
-            {"regions_class_order": [1]},
-            "regions_class_order with a label for each of 2 regions, got 1",
-        ),
+        (LISTED, {"regions_class_order": [1]}, "regions_class_order with a label for each of 2 regions, got 1"),
         (LISTED | {"ignore": 2}, {}, "expected regions of labels that count, got 2 in whole, which is ignored"),
         (LISTED | {"c\nd": 3}, {}, r"raw: expected class names of Unicode text, got 'c\nd': fix their list"),
         ({f"r{k}": [k, k + 1] for k in range(1, 9)}, {}, "raw: expected at most 7 regions, got 8: state fewer"),

@@ -90,11 +90,7 @@ def test_gradient_attacks_leave_out_black_box_and_plan_says_so(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("models", "attack"),
-    [
-        ((), FGSM),
-        ((WHITE,), {**FGSM, "sources": "tool"}),
-        ((), {"name": "universal", "eps": "8/255"}),
-    ],
+    [((), FGSM), ((WHITE,), {**FGSM, "sources": "tool"}), ((), {"name": "universal", "eps": "8/255"})],
 )
 def test_black_boxes_alone_refused(tmp_path: Path, models: tuple[dict[str, Any], ...], attack: dict[str, Any]) -> None:
     with pytest.raises(UserError) as caught:

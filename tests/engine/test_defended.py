@@ -66,9 +66,7 @@ def test_rows_are_the_same_whatever_goes_through_at_once(units: list[Unit], firs
             assert other[column] == pytest.approx(row[column], abs=2e-4), (row["source_model"], column)
 
 
-def test_rows_have_passes_and_certificates_of_targets(
-    first: list[Outcome],
-) -> None:
+def test_rows_have_passes_and_certificates_of_targets(first: list[Outcome]) -> None:
     records = [row for outcome in first for row in outcome.records]
     passes = {
         (row["source_model"], json.loads(row["params"])["scope"]): (row["num_forwards"], row["num_backwards"])

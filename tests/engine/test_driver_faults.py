@@ -36,9 +36,7 @@ def ended_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("ended_cluster")
-def test_stated_cluster_goes_before_this_machines_last(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_stated_cluster_goes_before_this_machines_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that was submitted to a cluster has these variables."""
     joined: list[str] = []
     monkeypatch.setattr("ray.init", lambda address, **_: joined.append(address))

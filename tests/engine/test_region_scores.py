@@ -9,13 +9,7 @@ from torch import Tensor
 
 from freqbench import metrics
 from freqbench.core.measures import METRIC_OF, UNDEFINED
-from freqbench.engine.scoring import (
-    SHAPES,
-    PredictionScores,
-    score_draw,
-    score_prediction,
-    score_shapes,
-)
+from freqbench.engine.scoring import SHAPES, PredictionScores, score_draw, score_prediction, score_shapes
 from freqbench.ops.classes import Classes, LabelMaps
 from freqbench.ops.regions import alone
 

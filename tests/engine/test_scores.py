@@ -14,14 +14,7 @@ from freqbench.core.types import Case
 from freqbench.data.loaders.anatomy import CLASS_NAMES
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine.attacking import native_budget
-from freqbench.engine.scoring import (
-    SHAPES,
-    clean_columns,
-    score_overlap,
-    score_prediction,
-    score_shapes,
-    score_volume,
-)
+from freqbench.engine.scoring import SHAPES, clean_columns, score_overlap, score_prediction, score_shapes, score_volume
 from freqbench.metrics import METRICS
 from freqbench.models import attack_windows
 from freqbench.ops.classes import Classes, LabelMaps

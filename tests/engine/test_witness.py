@@ -135,11 +135,7 @@ def test_python_refuses_a_case_whose_prediction_is_another(place: Path) -> None:
     [
         ("other.nii.gz", None, "expected files of cases of ct, such as ct_0.nii.gz, in"),
         ("ct_0.nii.gz", np.full(roads.SHAPE, 7, np.uint8), "got the number 7: give the network's own label maps"),
-        (
-            "ct_0.nii.gz",
-            np.zeros((2, *roads.SHAPE), np.float32),
-            "expected a channel for each of the 3 outputs of",
-        ),
+        ("ct_0.nii.gz", np.zeros((2, *roads.SHAPE), np.float32), "expected a channel for each of the 3 outputs of"),
         ("ct_0.nii.gz", np.zeros((8, 8, 8), np.uint8), "expected the shape (40, 40, 24) of"),
     ],
 )

@@ -115,9 +115,7 @@ def test_scores_are_those_of_the_predictions_by_hand() -> None:
 FAA = {"name": "faa", "bands": 8, "portion": 0.25, "steps": 1}
 
 
-def test_reference_is_drawn_by_seed_and_case(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_reference_is_drawn_by_seed_and_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def note(_: Any, model: Any, case: Any, seed: Any, batch: int, reference: Any, *more: Any) -> tuple[int, str, str]:
         return seed, case.ref.case_id, reference.ref.case_id

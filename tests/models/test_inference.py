@@ -98,8 +98,7 @@ def test_prediction_may_become_labels_of_an_attack(net: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overlap", "weighting"),
-    [(0.0, "constant"), (0.5, "constant"), (0.6, "gaussian"), (0.9, "constant")],
+    ("overlap", "weighting"), [(0.0, "constant"), (0.5, "constant"), (0.6, "gaussian"), (0.9, "constant")]
 )
 def test_label_map_is_monais_on_all_voxels(net: nn.Module, weighting: Any, overlap: float) -> None:
     settings = Inference(overlap=overlap, weighting=weighting)

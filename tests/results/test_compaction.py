@@ -180,9 +180,7 @@ def test_row_left_to_another_file_stays(tmp_path: Path, own: str, other: str) ->
 # Who else reads or writes
 
 
-def test_reader_starts_again_if_a_compaction_passes(
-    filled: Callable[[str], Store],
-) -> None:
+def test_reader_starts_again_if_a_compaction_passes(filled: Callable[[str], Store]) -> None:
     store = filled("out")
     before = seen(store)
     store.compact(above=6)

@@ -13,13 +13,7 @@ import pydicom
 import pytest
 from data.dicom_files import put_seg, put_series
 from pydicom.encaps import encapsulate
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    RLELossless,
-)
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from freqbench.core.errors import DataError
 from freqbench.data import dicom, image_files

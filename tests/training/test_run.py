@@ -176,11 +176,7 @@ def uncut(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("sent", "during", "times", "kept"),
-    [
-        (signal.SIGINT, "clean", 1, 2),
-        (signal.SIGTERM, "fgsm", 2, 1),
-        (signal.SIGINT, "test", 1, 3),
-    ],
+    [(signal.SIGINT, "clean", 1, 2), (signal.SIGTERM, "fgsm", 2, 1), (signal.SIGINT, "test", 1, 3)],
 )
 def test_signal_while_measuring_is_130_and_goes_on(
     uncut: Path,

@@ -97,12 +97,7 @@ def test_the_lines_of_the_page_compute_a_cell_of_the_board_again(
 
 
 @pytest.mark.parametrize(
-    "other",
-    [
-        told({"a": 0.5, "c": 0.5}),
-        told({"a": 0.5}),
-        told({"a": 0.5, "b": 0.5}, bounds="linf eps=4/255"),
-    ],
+    "other", [told({"a": 0.5, "c": 0.5}), told({"a": 0.5}), told({"a": 0.5, "b": 0.5}, bounds="linf eps=4/255")]
 )
 def test_other_cases_or_bounds_are_another_board(other: Told) -> None:
     boards = sites.boards_of({"one": told({"a": 0.5, "b": 0.5}), "other": other})

@@ -79,11 +79,7 @@ def test_null_rows_stand_apart_and_one_frame_has_no_fraction() -> None:
     (section,) = ejection(shown(*rows), made)
     assert section.table is not None
     lines = section.table.set_index(["threat_model", "change"])
-    assert dict(lines["turned"]) == {
-        ("linf", "attack"): 1,
-        ("l2", "null row"): 0,
-        ("dct-quantization", "null row"): 0,
-    }
+    assert dict(lines["turned"]) == {("linf", "attack"): 1, ("l2", "null row"): 0, ("dct-quantization", "null row"): 0}
     assert list(lines.loc[("linf", "attack"), ["patients", "EF\nlabel", "moved", "no EF"]]) == pytest.approx(
         [1, 60, 20, 0]
     )
