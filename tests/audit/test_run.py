@@ -259,9 +259,7 @@ def test_each_claim_gets_both_losses_with_its_longest_steps(tmp_path: Path) -> N
     ],
     ids=str,
 )
-def test_adaptive_forms_are_run(
-    attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path
-) -> None:
+def test_adaptive_forms_run(attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path) -> None:
     forms = strongest(tmp_path, form, attacks=[{**attack, "steps": 20}])
     assert [each.loss for each in forms if each.control == "none"] == ["horizon", "dice"]
     assert {each.control for each in forms} == {"none", "uniform", "random"}

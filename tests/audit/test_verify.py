@@ -219,9 +219,7 @@ def test_doubles_are_compared_beside_a_file_that_cannot_be_read(grid_copy: Path)
         ("l2", lambda stored: 1.06 * stored, True),
     ],
 )
-def test_rows_computed_twice_agree_within_tolerances(
-    grid_copy: Path, column: str, again: Callable[[float], float], is_wrong: bool
-) -> None:
+def test_recomputed_rows_agree(grid_copy: Path, column: str, again: Callable[[float], float], is_wrong: bool) -> None:
     row = pq.read_table(pair_of(grid_copy)).to_pylist()[0]
     doubled(grid_copy, **{column: again(row[column]), "finished_at": row["finished_at"].replace(year=2099)})
     assert ("doubles" in wrong(grid_copy)) is is_wrong

@@ -70,9 +70,7 @@ def test_certify_writes_both_ends_and_continues(tmp_path: Path, bench: Bench) ->
         ({"attacks": [BALL | {"kind": "rotation"}]}, "kind: unknown kind 'rotation'"),
     ],
 )
-def test_job_without_certificate_is_refused(
-    tmp_path: Path, bench: Bench, changes: dict[str, Any], message: str
-) -> None:
+def test_job_without_certificate_refused(tmp_path: Path, bench: Bench, changes: dict[str, Any], message: str) -> None:
     out = tmp_path / "out"
     assert re.search(
         message, refused(bench, "study", "certify", write(tmp_path, content(**changes)), "--out", str(out))

@@ -56,9 +56,7 @@ def load(dataset: Decathlon, number: int = 0) -> Case:
     return dataset.load(dataset.refs()[number])
 
 
-def test_kept_case_is_unchanged(
-    folder: Folder, no_reading: Callable[[], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kept_case_is_the_case(folder: Folder, no_reading: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     image, label = volume()
     folder.write("a", np.stack([image, 7 - image], axis=-1), label, TURN @ LPS)
     dataset = folder.dataset(cases=("a",), spacing=(0.9, 1.3, 1.7))
@@ -100,9 +98,7 @@ class Darker(Decathlon):
         return replace(native, image=native.image / 2)
 
 
-def test_other_releases_and_classes_have_own_volumes(
-    folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_releases_and_classes_are_apart(folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = {"name": "x", "root": str(folder.root), "split": "validation"}
     bright, dark = load(Decathlon(**arguments)), load(Darker(**arguments))
     assert dark.native_ranges[0][1] == pytest.approx(bright.native_ranges[0][1] / 2)

@@ -70,9 +70,7 @@ def test_a_case_is_loaded_from_whichever_split(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(("variable", "root"), [("FREQBENCH_DATA", "${FREQBENCH_DATA}/"), ("HOME", "~/")])
-def test_root_may_use_variable_or_home(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch, variable: str, root: str
-) -> None:
+def test_root_takes_variable_or_home(folder: Folder, monkeypatch: pytest.MonkeyPatch, variable: str, root: str) -> None:
     monkeypatch.setenv(variable, str(folder.root.parent))
     assert len(folder.dataset(root=root + folder.root.name).refs()) == 3
 

@@ -68,9 +68,7 @@ def test_axes_of_nrrd_file_are_those_of_its_space(tmp_path: Path, space: str, si
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("suffix", [*FORMATS, ".gipl", ".gipl.gz"])
-def test_truncated_file_is_reported(
-    tmp_path: Path, suffix: str, packed: bool, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_truncation_is_reported(tmp_path: Path, suffix: str, packed: bool, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / f"a{suffix}"
     put_itk(path, volume()[0], packed=packed)
     data = next((file for file in tmp_path.iterdir() if file != path), path)

@@ -147,9 +147,7 @@ def test_budget_follows_dependencies(known: Path, tmp_path: Path, attacked: list
 
 
 @pytest.mark.integration
-def test_found_budgets_survive_interruption(
-    tmp_path: Path, attacked: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_budgets_survive_interruption(tmp_path: Path, attacked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     content = two(attacks=[{"name": "gn", "match": L2}, {"name": "fgsm", "match": L2}])
     counted = attacking.attack_case
 

@@ -106,9 +106,7 @@ def distance(result: AttackResult, reference: Golden) -> float:
 
 
 @pytest.mark.parametrize("name", some_later([*FORCED, *FORCED_LATER, *LONG], integration=FORCED_LATER, slow=LONG))
-def test_teacher_forced_run_is_the_released_one(
-    golden: Find, name: str, monkeypatch: pytest.MonkeyPatch, processor: torch.device
-) -> None:
+def test_teacher_forced_run(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch, processor: torch.device) -> None:
     """float32: volume to 2e-6, state exactly, losses to 2e-6, signs on 99.8 % of the entries of every step.
 
     The stored sign is that of the descended objective, ours of the raised one.
@@ -145,9 +143,7 @@ def released_distance(self: SA2, clean: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 @pytest.mark.parametrize("name", some_later(FREE_RUN, integration=BATCHES))
-def test_free_run_in_float64_is_the_released_one(
-    golden: Find, name: str, monkeypatch: pytest.MonkeyPatch, processor: torch.device
-) -> None:
+def test_free_float64_run(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch, processor: torch.device) -> None:
     """To three times what round-off alone does to the released code, at least 2e-6."""
     reference = load(golden, name, processor)
     attack, start = as_attack(name, reference), start_of(reference)

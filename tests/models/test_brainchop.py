@@ -83,9 +83,7 @@ def job(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["folder", "URI"])
-def test_own_files_need_no_internet(
-    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_own_files_need_no_server(release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     data = str(tmp_path / "data") if kind == "folder" else f"memory://{tmp_path.name}"
     release.put_under(tmp_path / "data")
     for path in (tmp_path / "data").rglob("*.*"):

@@ -301,9 +301,7 @@ UNSOUND: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 
 @pytest.mark.filterwarnings("ignore")  # torch, of quantised tensors
 @pytest.mark.parametrize(("spoil", "text"), UNSOUND.values(), ids=UNSOUND)
-def test_a_tensor_is_refused_by_name(
-    tmp_path: Path, tiny_unet: nn.Module, spoil: Callable[[Tensor], Tensor], text: str
-) -> None:
+def test_tensor_is_refused(tmp_path: Path, tiny_unet: nn.Module, spoil: Callable[[Tensor], Tensor], text: str) -> None:
     """The job and `doctor --checkpoint`, which has no network to compare with, both refuse it."""
     weights = tiny_unet.state_dict()
     torch.save({**weights, FIRST: spoil(weights[FIRST])}, tmp_path / "m.pt")

@@ -49,9 +49,7 @@ def test_computes_what_the_class_does(write: Write, architecture: Callable[[str]
 
 @pytest.mark.parametrize("codes", ["LPS", "RAS", "LAS", "PSR", "IRA"])
 @pytest.mark.parametrize(("transpose", "is_stated"), [([0, 1, 2], False), ([2, 0, 1], False), ([2, 0, 1], True)])
-def test_network_gets_itks_array(
-    write: Write, tmp_path: Path, transpose: list[int], is_stated: bool, codes: str
-) -> None:
+def test_network_gets_itk_axes(write: Write, tmp_path: Path, transpose: list[int], is_stated: bool, codes: str) -> None:
     """Each file's own array, or, where `orientation` says that all were turned, that of a file turned so."""
     sitk = pytest.importorskip("SimpleITK")
     args = {"orientation": codes} if is_stated else {}

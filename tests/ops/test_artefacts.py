@@ -30,9 +30,7 @@ def poses(*rows: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("first", "second"), [((0.0, 1.0, 0.0), (0.0, 0.0, 0.0)), ((0.0, 0.0, 0.0), (0.0, 0.0, -2.0))])
-def test_lines_are_those_of_moved_volumes(
-    first: tuple[float, float, float], second: tuple[float, float, float]
-) -> None:
+def test_lines_are_of_moved_volumes(first: tuple[float, float, float], second: tuple[float, float, float]) -> None:
     """Shifts by whole voxels, the border repeated; lines -8..-5 are acquired before a quarter, 4..7 after three.
 
     Those in the middle are the volume's own, whatever pose was drawn, as labels belong to it.
