@@ -17,7 +17,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1472,  # rows of several releases
         "api": 1372,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4759,  # unstated.py: settings found by a network's own predictions; references in the file's grid
+        "audit": 4761,  # unstated.py: settings found by a network's own predictions; references in the file's grid
         "cli": 2359,  # run --fresh
         "core": 3685,  # code.py: identities of code; kept.py: the one keeper; programs.py: files of a program
         "data": 6904,  # witnesses.py: a network's own predictions; own classes keep their volumes
@@ -34,10 +34,10 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3623,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3626,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 972,
         "attacks": 5320,
-        "audit": 2623,  # as in the package
+        "audit": 2630,  # as in the package
         "cli": 2337,  # eight roads
         "cluster": 336,
         "core": 1701,  # identities of code, pair by pair; the one keeper's contract
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2000,  # as in the package
     },
 }
-SUMS = {"freqbench": 63014, "tests": 63459}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 63016, "tests": 63469}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -49,12 +50,19 @@ def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store of both networks, and its audit."""
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of both networks."""
+    place = tmp_path_factory.mktemp("ran") / "out"
+    execute(SMALL, place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def out(ran: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A copy of the store, and its audit."""
     with pytest.MonkeyPatch.context() as patch:
         shorten(patch)
-        place = str(tmp_path_factory.mktemp("audited") / "out")
-        execute(SMALL, place)
+        place = str(shutil.copytree(ran, tmp_path_factory.mktemp("audited") / "out"))
         before = rows(place)
         audit(place)
         assert rows(place) == before
@@ -181,10 +189,9 @@ def planned(place: Path | str, cases: int = 1, **changes: Any) -> computing.Extr
 
 
 @pytest.mark.integration
-def test_short_audit_settles_what_is_open_most_often(tmp_path: Path) -> None:
+def test_short_audit_settles_what_is_open_most_often(ran: Path, tmp_path: Path) -> None:
     """More of its cases come into the same audit."""
-    out = str(tmp_path / "out")
-    execute(SMALL, out)
+    out = str(shutil.copytree(ran, tmp_path / "out"))
     said = audit(out, cases=1, short=True)
     assert "0 window passes\n" in said
     assert "most of them" not in said

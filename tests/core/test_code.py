@@ -282,17 +282,17 @@ print(*(identify(each).digest for each in (used.A, used.A(), chain, net, {1, "a"
 
 @pytest.mark.integration  # two processes that import torch
 def test_equal_code_has_one_identity_everywhere(tmp_path: Path) -> None:
-    said = set[str]()
+    running = list[subprocess.Popen[str]]()
     for seed, end in (("1", "\n"), ("2", "\r\n")):
         folder = tmp_path / seed
         folder.mkdir()
         for name, text in (("helper", HELPER), ("used", BODIES["a partial"] + "    names = {'x', 'y', 'z'}\n")):
             (folder / f"{name}.py").write_bytes(text.replace("\n", end).encode())
-        command = [sys.executable, "-c", SAID, str(folder)]
-        environment = os.environ | {"PYTHONHASHSEED": seed}
-        said.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
-    assert len(said) == 1
-    assert len({*said.pop().split()}) == 5
+        command, environment = [sys.executable, "-c", SAID, str(folder)], os.environ | {"PYTHONHASHSEED": seed}
+        running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+    first, second = (process.communicate()[0].split() for process in running)
+    assert first == second
+    assert len({*first}) == 5
 
 
 def test_file_that_code_reads_is_noted(own: Own, tmp_path: Path) -> None:
