@@ -55,12 +55,12 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "results": 1343,  # as in the package
         "security": 1442,  # bombs in the classes of rows
         "third_party": 927,
-        "tools": 4895,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "tools": 4760,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 2000,  # as in the package
     },
 }
-SUMS = {"freqbench": 63016, "tests": 63469}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 63016, "tests": 63334}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
