@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from command_line import bench
 from tiny_job import expanded, job, noted, small
 
 from freqbench import models
@@ -248,3 +250,22 @@ def test_a_large_volume_takes_longer_to_score_than_a_small_one(monkeypatch: pyte
     voxels = math.prod(unit.cell.dataset.shape_in(unit.ref, unit.targets[0].space))
     scoring = costs.estimate_costs([unit], ("dsc",), None).scoring[costs.place(unit)]
     assert scoring == pytest.approx(1e-6 * voxels * len(unit.targets))
+
+
+@pytest.mark.parametrize(
+    ("patient", "shown"), [("phantom_20", "ph: 3 cases of 1 patient, over whom intervals are taken"), (None, None)]
+)
+def test_plan_counts_patients_of_several_cases(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], patient: str | None, shown: str | None
+) -> None:
+    content = {
+        "name": "p",
+        "datasets": [{"name": "ph", "loader": "phantom", "cases": 3, "patient": patient}],
+        "models": [{"name": "u", "checkpoint": "zoo://phantom/unet"}],
+        "attacks": [{"name": "fgsm", "eps": ["4/255"]}],
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(content))
+    code, out, err = bench(capsys, "plan", str(tmp_path / "job.yaml"), "--out", str(tmp_path / "out"))
+    assert code == 0, err
+    assert ("over whom intervals are taken" in out) == (shown is not None)
+    assert (shown or "") in out
