@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3626,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3563,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 972,
         "attacks": 5306,
         "audit": 2630,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2000,  # as in the package
     },
 }
-SUMS = {"freqbench": 63016, "tests": 63298}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 63016, "tests": 63235}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
