@@ -615,9 +615,8 @@ def test_certificate_bounds_from_the_worse_side() -> None:
     ],
 )
 def test_wrong_certificate_is_refused(model: fb.Model, case: fb.Case, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message):
         fb.certify(model, case, **{"kind": "voxels", "sigma": 0.1, "draws": 5, **changes})
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.integration

@@ -34,33 +34,33 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3563,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3561,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 972,
         "attacks": 5306,
-        "audit": 2630,  # as in the package
+        "audit": 2629,  # as in the package
         "cli": 2337,  # eight roads
         "cluster": 336,
-        "core": 1697,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6015,  # as in the package
-        "engine": 6739,  # as in the package
-        "exchange": 820,
+        "core": 1696,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6014,  # as in the package
+        "engine": 6736,  # as in the package
+        "exchange": 818,
         "golden": 552,
         "job": 2151,  # a line for each key of a job
         "metrics": 1274,  # weights are checked when read
-        "models": 7913,  # inferers by class and arguments
+        "models": 7904,  # inferers by class and arguments
         "ops": 1654,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1792,  # six more pipelines of MONAI's, and whole runs
+        "pipelines": 1791,  # six more pipelines of MONAI's, and whole runs
         "remote": 494,
-        "reporting": 6469,  # an attack that did nothing is said
+        "reporting": 6465,  # an attack that did nothing is said
         "results": 1334,  # as in the package
-        "security": 1442,  # bombs in the classes of rows
-        "third_party": 927,
+        "security": 1441,  # bombs in the classes of rows
+        "third_party": 926,
         "tools": 4756,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
-        "training": 2000,  # as in the package
+        "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 63016, "tests": 63235}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 63016, "tests": 63206}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

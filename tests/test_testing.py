@@ -15,7 +15,6 @@ from toy.net import Tiny
 
 from freqbench import testing
 from freqbench.attacks import Attack, Task
-from freqbench.data import CaseRef, NativeCase
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.metrics import LabelMetric
 

@@ -138,9 +138,8 @@ def test_wrong_volume_or_source_is_refused_unstored(
     put(folder / ("adv_phantom_2000.nii.gz" if spoil else "adv_img0035.nii.gz"), released())
     if spoil:
         put(folder / "adv_phantom_2001.nii.gz", spoil(released()))
-    with pytest.raises(UserError, match=expected) as caught:
+    with pytest.raises(UserError, match=expected):
         bring(tmp_path, source)
-    assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 

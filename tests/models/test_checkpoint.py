@@ -213,7 +213,6 @@ def test_entry_that_contradicts_the_zoo_is_refused(changes: dict[str, Any], text
 def refused(path: Path | str, num_classes: int = 3, **changes: Any) -> str:
     with pytest.raises(CheckpointError) as caught:
         resolve(entry(path, **changes), num_classes)
-    assert "\n" not in str(caught.value)
     return str(caught.value)
 
 

