@@ -1,6 +1,5 @@
 """Fixtures and options of several tests."""
 
-import asyncio
 import fcntl
 import gc
 import os
@@ -10,7 +9,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, partial
 from importlib import import_module
@@ -111,15 +109,6 @@ def chromium() -> Iterator[Any]:
 
     with browser() as opened:
         yield opened
-
-
-@pytest.fixture
-def own_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """`asyncio.run` in a thread of its own: a browser that other tests share keeps a loop running in this one."""
-    run = asyncio.run
-    with ThreadPoolExecutor(1) as thread:
-        monkeypatch.setattr(asyncio, "run", lambda coroutine: thread.submit(run, coroutine).result())
-        yield
 
 
 @pytest.fixture

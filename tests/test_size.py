@@ -34,33 +34,33 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3561,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3543,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 972,
         "attacks": 5306,
         "audit": 2629,  # as in the package
-        "cli": 2337,  # eight roads
+        "cli": 2334,  # eight roads
         "cluster": 336,
-        "core": 1696,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6014,  # as in the package
+        "core": 1689,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6006,  # as in the package
         "engine": 6736,  # as in the package
         "exchange": 818,
-        "golden": 552,
+        "golden": 521,
         "job": 2151,  # a line for each key of a job
         "metrics": 1274,  # weights are checked when read
-        "models": 7904,  # inferers by class and arguments
+        "models": 7893,  # inferers by class and arguments
         "ops": 1654,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1791,  # six more pipelines of MONAI's, and whole runs
-        "remote": 494,
+        "pipelines": 1789,  # six more pipelines of MONAI's, and whole runs
+        "remote": 490,
         "reporting": 6465,  # an attack that did nothing is said
         "results": 1334,  # as in the package
         "security": 1441,  # bombs in the classes of rows
-        "third_party": 926,
+        "third_party": 912,
         "tools": 4756,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 63016, "tests": 63206}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 63016, "tests": 63108}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -61,11 +61,8 @@ def test_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench) -
     code, out, err = bench("list", "attacks", "vafa-3d")  # another name of vafa
     assert (code, err) == (0, "")
     for text in (
-        "arXiv:2307.07269",
-        "dct-quantization-stretched: DCT quantisation, each slice then stretched to [0, 1]",
-        "a = R(IDCT(q φ(c / q)) + 128)",
-        "smallest entry of the table; None: 5",
-        "20.0",
+        *("arXiv:2307.07269", "dct-quantization-stretched: DCT quantisation, each slice then stretched to [0, 1]"),
+        *("a = R(IDCT(q φ(c / q)) + 128)", "smallest entry of the table; None: 5", "20.0"),
     ):
         assert text in out
     assert "attacks: [{name: vafa, q_max: 20.0}]" in out

@@ -49,15 +49,8 @@ def test_the_last_override_reaches_its_place(tmp_path: Path, override: str, valu
 @pytest.mark.parametrize(
     "override",
     [
-        "items.7.size=1",
-        "items.-1.size=1",
-        "items.\u0660.size=1",
-        "items.x.size=1",
-        "items.9=1",
-        "name.x=1",
-        "name=[",
-        "=1.x.y",
-        "name",
+        *("items.7.size=1", "items.-1.size=1", "items.\u0660.size=1", "items.x.size=1", "items.9=1", "name.x=1"),
+        *("name=[", "=1.x.y", "name"),
     ],
 )
 def test_an_override_without_a_place_or_a_value_is_one_line(tmp_path: Path, override: str) -> None:

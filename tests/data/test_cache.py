@@ -14,7 +14,7 @@ import pytest
 import torch
 from engine.cases import case_of
 
-from freqbench.core.errors import DataError, UserError
+from freqbench.core.errors import DataError
 from freqbench.core.files import kept as kept_module
 from freqbench.core.files import node_cache
 from freqbench.core.input_space import Preprocess
@@ -128,14 +128,6 @@ def test_a_limit_of_zero_turns_the_cache_off(folder: Folder, kept: Path, monkeyp
         load(folder.dataset(), number)
     assert list(kept.iterdir()) == [path]
     assert path.read_bytes() == b""
-
-
-@pytest.mark.parametrize("text", ["much", "-1", "nan"])
-def test_a_bound_that_is_no_number_is_refused(folder: Folder, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setenv("FREQBENCH_CACHE_GB", text)
-    text = rf"^FREQBENCH_CACHE_GB: expected a number of gigabytes from 0 \(off\), got '{text}': fix or unset it$"
-    with pytest.raises(UserError, match=text):
-        load(folder.dataset())
 
 
 def test_dead_writers_files_are_swept_and_clear_empties(folder: Folder, kept: Path) -> None:

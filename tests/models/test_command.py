@@ -333,16 +333,8 @@ def test_files_beside_a_script_count(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "__pycache__/helper.pyc",
-        ".git/HEAD",
-        "LICENSE",
-        "tool.log",
-        "README.md",
-        "scans/a.nii.gz",  # the script does not name it
-        "out/records/a.parquet",
-        "cache/volumes/a.safetensors",
-        "venv/lib/a.py",
-        "job.yaml",
+        *("__pycache__/helper.pyc", ".git/HEAD", "LICENSE", "tool.log", "README.md", "venv/lib/a.py", "job.yaml"),
+        *("out/records/a.parquet", "cache/volumes/a.safetensors", "scans/a.nii.gz"),  # no script names the scan
     ],
 )
 def test_files_left_beside_a_script_do_not_count(tmp_path: Path, name: str) -> None:

@@ -80,9 +80,6 @@ def test_misplaced_class_beside_a_stranger_is_refused(tmp_path: Path) -> None:
     )
 
 
-CHANNELS = {"0": "T1", "1": "FLAIR"}
-
-
 def raw(folder: Path, names: dict[str, str]) -> NnunetRaw:
     labels = {"background": 0, "lesion": 1}
     (folder / "dataset.json").write_text(json.dumps({"labels": labels, "channel_names": names}))

@@ -23,8 +23,6 @@ from nnunetv2.preprocessing.preprocessors import default_preprocessor as preproc
 from nnunetv2.preprocessing.resampling import default_resampling as resampling  # noqa: E402
 from nnunetv2.utilities.label_handling import label_handling as labels  # noqa: E402
 
-Named = Callable[[Path], tuple[str, Path]]
-
 
 class Smooth(preprocessors.DefaultPreprocessor):  # type: ignore[misc]
     """Averages neighbours along an axis before all else."""

@@ -87,12 +87,8 @@ def test_a_path_that_may_not_travel_is_refused(folder: Path, text: str, complain
 
 
 NODES = (
-    "s3://lab/a.pt",
-    "file:///nfs/a.pt",
-    "${CHECKPOINTS}/a.pt",
-    "$CHECKPOINTS/a.pt",
-    "zoo://phantom/unet",
-    "random:7",
+    *("s3://lab/a.pt", "file:///nfs/a.pt", "${CHECKPOINTS}/a.pt", "$CHECKPOINTS/a.pt", "zoo://phantom/unet"),
+    *("random:7",),
 )
 
 
