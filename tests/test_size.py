@@ -37,7 +37,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         ".": 3543,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 972,
         "attacks": 5306,
-        "audit": 2629,  # as in the package
+        "audit": 2638,  # as in the package
         "cli": 2334,  # eight roads
         "cluster": 336,
         "core": 1689,  # identities of code, pair by pair; the one keeper's contract
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 63016, "tests": 63108}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 63016, "tests": 63117}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

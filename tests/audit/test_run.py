@@ -21,6 +21,7 @@ from freqbench.audit.computing import compute_missing
 from freqbench.audit.probe_files import Gradients, SavedScores, root_of
 from freqbench.audit.reproduce import Reproducer
 from freqbench.cli.audit import _more_cases
+from freqbench.core import code
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
 from freqbench.job import costs
@@ -186,6 +187,14 @@ def test_seconds_of_gradients_are_those_of_their_passes(tmp_path: Path, monkeypa
 def planned(place: Path | str, cases: int = 1, **changes: Any) -> computing.ExtraCells:
     """Plan of the audit of a job with these changes."""
     return computing.plan_cells(expanded(job(**changes))[0], str(place), cases, None, print, compute=False)
+
+
+def test_a_plan_makes_few_identities_of_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes a tenth of a second; one for every cell and case would be 145."""
+    walks, walk = list[None](), code._Walk
+    monkeypatch.setattr(code, "_Walk", lambda: walks.append(None) or walk())  # type: ignore[func-returns-value]
+    planned(tmp_path)
+    assert 0 < len(walks) < 20
 
 
 @pytest.mark.integration
