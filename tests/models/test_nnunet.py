@@ -75,10 +75,7 @@ def test_network_gets_itk_axes(write: Write, tmp_path: Path, transpose: list[int
         (lambda p, d, c: c["init_args"].update(configuration="3d_lowres"), "KJI", "3d_lowres"),
     ],
     ids=[
-        "a reader that reorients",
-        "transposed",
-        "nibabel's reader",
-        "the ignore label is no class",
+        *("a reader that reorients", "transposed", "nibabel's reader", "the ignore label is no class"),
         "as the checkpoint was trained",
     ],
 )
