@@ -53,7 +53,7 @@ def volumes(batch: int = 2, channels: int = 1) -> tuple[Tensor, Tensor]:
 def check_attack(attack: Attack) -> None:
     """Checks an attack on two small volumes and a small network of three classes, plus two more as surrogates.
 
-    The attack must draw if and only if it says so, and only from its generators; leave model and inputs unchanged, in
+    The attack must draw if and only if declared, and only from its generators; leave model and inputs unchanged, in
     inference mode too; take the passes that it promised; and give a batch the same results as its samples, unless it
     couples them. Every call of an attack checks its bounds.
 

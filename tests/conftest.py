@@ -1,6 +1,5 @@
 """Fixtures and options of several tests."""
 
-import asyncio
 import fcntl
 import gc
 import os
@@ -10,7 +9,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, partial
 from importlib import import_module
@@ -27,12 +25,8 @@ ARRAYS = Path(__file__).parent / "golden" / "arrays"
 WITH_RAY = (
     *("training/test_distributed", "tools/chaos/test_killed", "engine/test_ray_engine", "tools/chaos/test_driver"),
     *("tools/chaos/test_workers", "tools/chaos/test_fleet", "remote/test_cluster", "security/test_own_ray"),
-    *(
-        "engine/test_ray_folder",
-        "engine/test_ray_memory",
-        "tools/chaos/test_local_cluster",
-        "tools/chaos/test_submitted",
-    ),
+    *("engine/test_ray_folder", "engine/test_ray_memory"),
+    *("tools/chaos/test_local_cluster", "tools/chaos/test_submitted"),
 )
 """Files of tests that start Ray: a process of its own runs them, as two Rays wait for each other, and as none may fork
 afterwards, as loaders of training do."""
@@ -111,15 +105,6 @@ def chromium() -> Iterator[Any]:
 
     with browser() as opened:
         yield opened
-
-
-@pytest.fixture
-def own_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """`asyncio.run` in a thread of its own: a browser that other tests share keeps a loop running in this one."""
-    run = asyncio.run
-    with ThreadPoolExecutor(1) as thread:
-        monkeypatch.setattr(asyncio, "run", lambda coroutine: thread.submit(run, coroutine).result())
-        yield
 
 
 @pytest.fixture

@@ -83,9 +83,7 @@ def test_certificates_are_of_the_scores_of_regions(files: list[str]) -> None:
         ("sigmoid", None, "expected cases of regions, by the key regions of .*, as its outputs are sigmoid, got oth"),
     ],
 )
-def test_a_case_of_the_other_kind_is_refused(
-    files: list[str], outputs: str, regions: dict[str, list[int]] | None, line: str
-) -> None:
+def test_other_kind_is_refused(files: list[str], outputs: str, regions: dict[str, list[int]] | None, line: str) -> None:
     case = fb.Case.from_file(*files, labels=3, regions=regions)
     with pytest.raises(UserError, match=line):
         fb.attack(network(outputs, 3), case, "fgsm", eps="8/255")

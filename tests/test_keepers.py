@@ -217,7 +217,7 @@ def keepers() -> Iterator[Kept[Any]]:
             yield from (kept for kept in vars(importlib.import_module(each.name)).values() if isinstance(kept, Kept))
 
 
-def test_the_table_has_a_line_for_each_dependency_of_each_keeper_of_the_package() -> None:
+def test_table_has_a_line_for_each_dependency() -> None:
     table = {kept: {*changes} | (OUTSIDE.keys() & kept.depends) for kept, (_, changes) in TABLE.items()}
     assert {kept.name: {*kept.depends} for kept in keepers()} == {kept.name: names for kept, names in table.items()}
     assert {*keepers()} == {*TABLE}

@@ -35,7 +35,7 @@ STEPS = {
 
 
 @pytest.mark.integration
-def test_nothing_takes_a_large_package_along_that_it_may_not_need() -> None:
+def test_nothing_takes_large_package_along_that_it_may_not_need() -> None:
     code = "import json, sys\nfor step, large in json.loads(sys.argv[1]).items():\n"
     code += "    exec(step)\n    print({*large.split()} & {*sys.modules}, file=sys.stderr)"
     command = [sys.executable, "-c", code, json.dumps(STEPS)]
@@ -44,7 +44,7 @@ def test_nothing_takes_a_large_package_along_that_it_may_not_need() -> None:
 
 
 @pytest.mark.repository
-def test_the_version_is_the_latest_of_the_changelog_and_the_one_to_cite() -> None:
+def test_version_is_latest_of_changelog_and_one_to_cite() -> None:
     released = re.findall(r"^## \[(\d[\w.]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"]
     assert freqbench.__version__ == released[0] == cited
@@ -76,7 +76,7 @@ def test_floors_are_the_oldest_releases_that_the_workflow_runs() -> None:
 
 
 @pytest.mark.slow  # CI's job `package` builds, checks, installs and runs the wheel at each push
-def test_wheel_and_sdist_carry_what_runs_and_are_fit_for_an_index(tmp_path: Path) -> None:
+def test_wheel_and_sdist_carry_what_runs_and_are_fit_for_index(tmp_path: Path) -> None:
     """Made as `python -m build` makes them of a fresh checkout, the wheel from the sdist, with the setuptools here."""
     tree, made = checkout(tmp_path / "tree"), tmp_path / "made"
     run([sys.executable, "-m", "build", "--no-isolation", "--outdir", made, tree])

@@ -17,50 +17,50 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1468,  # rows of several releases
         "api": 1375,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4983,  # as in the package
-        "cli": 2384,  # run --fresh
+        "audit": 4985,  # as in the package
+        "cli": 2384,  # eight roads
         "core": 3686,  # identities of code, pair by pair; the one keeper's contract
         "data": 6757,  # as in the package
-        "engine": 4826,  # as in the package
+        "engine": 4827,  # as in the package
         "exchange": 1024,
         "job": 2822,  # a line for each key of a job
-        "metrics": 1591,  # weights are checked when read
+        "metrics": 1629,  # weights are checked when read
         "models": 8707,  # inferers by class and arguments
         "ops": 2872,  # compiled.py: functions that a GPU compiles
         "pipelines": 1401,  # six more pipelines of MONAI's, and whole runs
         "remote": 387,
         "reporting": 6628,  # an attack that did nothing is said
         "results": 2170,  # as in the package
-        "training": 1729,  # as in the package
+        "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 4188,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 980,
-        "attacks": 5375,
-        "audit": 2668,  # as in the package
-        "cli": 2405,  # run --fresh
-        "cluster": 409,
-        "core": 1741,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6218,  # as in the package
-        "engine": 6906,  # as in the package
-        "exchange": 821,
-        "golden": 556,
-        "job": 2189,  # a line for each key of a job
-        "metrics": 1284,  # weights are checked when read
-        "models": 8225,  # inferers by class and arguments
-        "ops": 1635,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
-        "remote": 506,
-        "reporting": 6443,  # an attack that did nothing is said
-        "results": 1418,  # as in the package
-        "security": 1714,  # bombs in the classes of rows
-        "third_party": 949,
-        "tools": 6214,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        ".": 3689,  # the table of all that is kept and of what it depends on, each line of which is varied
+        "analysis": 972,
+        "attacks": 5306,
+        "audit": 2663,  # as in the package
+        "cli": 2338,  # eight roads
+        "cluster": 336,
+        "core": 1689,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6006,  # as in the package
+        "engine": 6720,  # as in the package
+        "exchange": 817,
+        "golden": 521,
+        "job": 2152,  # a line for each key of a job
+        "metrics": 1274,  # weights are checked when read
+        "models": 7890,  # inferers by class and arguments
+        "ops": 1627,  # compiled.py: functions that a GPU compiles
+        "pipelines": 1789,  # six more pipelines of MONAI's, and whole runs
+        "remote": 500,
+        "reporting": 6384,  # an attack that did nothing is said
+        "results": 1391,  # as in the package
+        "security": 1448,  # bombs in the classes of rows
+        "third_party": 912,
+        "tools": 4753,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
-        "training": 2034,  # as in the package
+        "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 62008, "tests": 66742}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62049, "tests": 63236}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -134,5 +134,5 @@ def name_regions(text: str) -> str:
 
 
 def reword_dsc(text: str, place: str = AGREEMENT) -> str:
-    """Calls the score in a text agreement if its place, a dataset's name or a title with it, says so."""
+    """Calls the score in a text agreement if its place, a dataset's name or a title with it, marks it so."""
     return text.replace("DSC", "agreement") if AGREEMENT in place else text

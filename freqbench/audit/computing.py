@@ -19,6 +19,7 @@ from freqbench.audit import probes
 from freqbench.audit.probe_files import root_of
 from freqbench.audit.probes import EPS, PRECISION, STEP_SIZE, STEPS
 from freqbench.core import config
+from freqbench.core.code import steady
 from freqbench.core.documents import mapping_of
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
@@ -148,6 +149,7 @@ class ExtraCells:
     eps: float  # of the L-infinity attacks
 
 
+@steady()
 def plan_cells(
     job: JobSpec,
     out: str,

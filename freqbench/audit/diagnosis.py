@@ -115,7 +115,7 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str, predictions: s
     if seed_of(path) is not None:
         yield "checkpoint", f"{path}: untrained weights, no file"
     elif not source_of(reader := (alone := entry or _alone(path)).reader).is_checkpoint:
-        facts = [*_facts(alone)] if source_of(reader).weights else []  # refuses before anything is said
+        facts = [*_facts(alone)] if source_of(reader).weights else []  # refuses before anything is printed
         yield from (("checkpoint", f"{path}: read as {reader}"), *facts)
     else:
         yield from _contents(path, entry)

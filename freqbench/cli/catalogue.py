@@ -430,9 +430,9 @@ def _put(name: str, described: Described) -> None:
 
 
 def plain(docstring: str) -> str:
-    """Renders reStructuredText for a terminal, a line a paragraph; leaves out sections that a table repeats.
+    r"""Renders reStructuredText for a terminal, a line a paragraph; leaves out sections that a table repeats.
 
-    Formulas become text: ``\\eta`` is η. Lists and indented lines keep their lines.
+    Formulas become text: ``\eta`` is η. Lists and indented lines keep their lines.
     """
     text = re.sub(r"\n\n(Args|Attributes):\n(?: {4}.*\n?|\n(?= {4}))*", "\n", inspect.cleandoc(docstring) + "\n")
     text = re.sub(r"^\.\. math::\s+((?:.+\n)+)", lambda match: f"    {_formula(match[1])}\n", text, flags=re.M)

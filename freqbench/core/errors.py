@@ -76,11 +76,11 @@ def shortened(text: str) -> str:
 
 
 def one_line(said: object, most: int | None = None) -> str:
-    """Returns a text or an exception's message on one line, up to the last word within `most` letters.
+    r"""Returns a text or an exception's message on one line, up to the last word within `most` letters.
 
     An empty one gives the type's name.
 
-    >>> one_line("first words\\nof many", 13)
+    >>> one_line("first words\nof many", 13)
     'first words ...'
     """
     text = " ".join(str(said).split()) or type(said).__name__

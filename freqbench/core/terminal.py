@@ -19,9 +19,9 @@ _UNDERLINED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True
 
 
 def printable(text: str) -> str:
-    """Returns a text with its control characters replaced, which a terminal would obey.
+    r"""Returns a text with its control characters replaced, which a terminal would obey.
 
-    >>> printable("a\\x1b[31mb")
+    >>> printable("a\x1b[31mb")
     'a?[31mb'
     """
     return _CONTROL.sub("?", text)

@@ -41,7 +41,7 @@ class Scan(abc.ABC):
 
     @property
     def name(self) -> str:
-        """Its name without the rater, which its patient is told by."""
+        """The case's name without the rater, by which its patient is known."""
         return self.case_id.removesuffix(f"_{self.rater}") if self.rater else self.case_id
 
     @property

@@ -77,9 +77,10 @@ class Critic:
     def of_files(self) -> Iterator[str]:
         """Yields one line per problem with the intensities of the first remaining cases."""
         for dataset, ref, space in first_cases(self._plan.units):
-            for line in dataset.faults(ref, space) if isinstance(dataset, ListedFolder) else ():
-                self._lines.append(line)
-                yield line
+            with suppress(StorageUnavailable):  # its units wait for it
+                for line in dataset.faults(ref, space) if isinstance(dataset, ListedFolder) else ():
+                    self._lines.append(line)
+                    yield line
 
     def of_record(self, record: Record) -> Iterator[str]:
         """Yields a line per new reason that lies in the record's case, and counts those that lie in gradients."""

@@ -30,7 +30,7 @@ from freqbench.models import GRAPH_BYTES, step_bytes
 
 Engine = Literal["auto", "ray", "serial"]
 SHORT_S = 90.0  # of one worker: Ray takes 20 s to start its own, which two of them do not win back
-HANGS_S = 60.0  # without a pass, after which a unit of the serial engine is told of
+HANGS_S = 60.0  # without a pass, after which a unit of the serial engine is reported
 
 
 def run_plan(
@@ -119,7 +119,7 @@ def hangs_told(worker: Worker, unit: Unit, tell: Callable[[str], None]) -> Abstr
 
 
 def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
-    """Carries out units in the schedule's order; the listener is told of each and gets its outcome."""
+    """Carries out units in the schedule's order; the listener gets each and its outcome."""
     listener.wait("waiting for the first network and case to load")
     worker, schedule, clock = Worker(spec), Schedule(units), Clock(worker=1)
     worker.keep = listener.keep

@@ -42,7 +42,7 @@ class Listener(Protocol):
         """A unit has ended, and its rows must be stored."""
 
     def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
-        """About a second has passed, or the run ends; `workers` holds `Clock.facts` of each worker."""
+        """Called about once a second, and as the run ends; `workers` holds `Clock.facts` of each worker."""
 
     def keep(self, save: Callable[[], object]) -> None:
         """Runs an action that saves a unit's files, until the store takes them."""
@@ -216,7 +216,7 @@ class TimeLeft:
         for kind, seconds in self._estimates(key).items():
             made[kind] = min(seconds, part * seconds + beyond / factors[kind])
             beyond -= (made[kind] - part * seconds) * factors[kind]
-            part = 0.0  # of scoring nothing is told
+            part = 0.0  # scoring reports nothing
         return made
 
 

@@ -441,7 +441,7 @@ class Proof(Strict):
 
 
 class Additions(Strict):
-    """Additions to a store beyond its job's grid, kept in `run.json` so that every later report has them."""
+    """Additions to a store beyond its job's grid, stored in `run.json` so that every later report has them."""
 
     scored: dict[str, list[str]] = Field(default_factory=dict)  # ids of further targets, by cell id
     named: dict[str, str] = Field(default_factory=dict)  # names of further targets, by id

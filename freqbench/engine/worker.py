@@ -72,7 +72,7 @@ class WorkerSpec:
     volumes: str | None = None  # folder or URI of saved volumes; None to save none
     learned: str | None = None  # folder or URI of learned tensors; None to keep none
     reuse: bool = False  # read adversarial volumes from `volumes` instead of attacking
-    fresh: bool = False  # read nothing that earlier runs kept on its node
+    fresh: bool = False  # read nothing that earlier runs stored on its node
     trust_code: bool = False
     planner: str = field(default_factory=code.run_token)  # process whose plan it carries out
 

@@ -96,7 +96,7 @@ class Grid:
 def expand(job: JobSpec, limit_cases: int | None = None) -> Grid:
     """Expands a job: builds and lists datasets, resolves and checks models, multiplies lists into cells.
 
-    Raises UserError, whose one line begins with the job's file and the place.
+    Raises UserError, which begins with the job's file and the place.
     """
     with expanding(job) as expansion:
         return expansion.grid(job, limit_cases)
@@ -104,7 +104,7 @@ def expand(job: JobSpec, limit_cases: int | None = None) -> Grid:
 
 @contextmanager
 def expanding(job: JobSpec) -> Iterator["Expansion"]:
-    """Context in which a job is expanded, once or with other attacks; it runs third-party code if the job says so."""
+    """Context in which a job is expanded, once or with other attacks; it runs third-party code if the job allows it."""
     with plugins.trusting(job.trust_code), steady():
         yield Expansion(job)
 

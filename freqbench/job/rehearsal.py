@@ -163,7 +163,7 @@ def _stand_in(entry: DatasetEntry, **changes: Any) -> DatasetEntry:
 def _untrained_entry(entry: ModelEntry, number: int, args: Mapping[str, Any], regions: Set[str]) -> ModelEntry:
     """Returns a model with its own untrained weights; a UNet replaces an architecture that is not in the table.
 
-    `regions`: names of the datasets whose models have sigmoid outputs, stated by the files of those that do not say so.
+    `regions`: names of the datasets whose models have sigmoid outputs; an entry may leave that to its file.
     """
     names = ("name", "roi", "datasets", "input", "preprocess", "inference", "defence", "adaptive")
     fields = {key: getattr(entry, key) for key in names}

@@ -67,7 +67,7 @@ class DatasetEntry(Entry):
 
     @property
     def class_name(self) -> str:
-        """freqbench's own name of the loader, or `package.module:Class`."""
+        """The package's own name of the loader, or `package.module:Class`."""
         return names.meant_name("datasets", self.loader or self.name)
 
 
@@ -127,7 +127,7 @@ class AttackEntry(Entry):
 
     @property
     def class_name(self) -> str:
-        """freqbench's own name of the attack, or `package.module:Class`."""
+        """The package's own name of the attack, or `package.module:Class`."""
         return names.meant_name("attacks", self.name)
 
     @property

@@ -36,7 +36,7 @@ class Splits(Strict):
     """The dataset's lists for learning, for choosing the best weights, and for measuring once at the end.
 
     `selected_on_test` lets `select` and `test` share cases, as in the papers, which have two lists: the figure on
-    `test` is then flattered, and the record of the weights says so.
+    `test` is then flattered, and the record of the weights states it.
     """
 
     train: str

@@ -58,10 +58,9 @@ def calibration(
     sure, predicted, is_right = (each.flatten()[kept] for each in (sure, predicted, predicted == labelled))
 
     if has_regions:
-        overall = _of_voxels(sure, is_right)
-        each = [
-            _of_voxels(sure[inside], is_right[inside]) for inside in (members(predicted, k) for k in range(num_classes))
-        ]
+        overall = _score(sure, is_right)
+        insides = [members(predicted, k) for k in range(num_classes)]
+        each = [_score(sure[inside], is_right[inside]) for inside in insides]
         by_class = np.array(each).T
         return Calibration(
             ece=overall[0], ece_by_class=by_class[0], wrong_confidence=overall[1], wrong_confidence_by_class=by_class[1]
@@ -83,7 +82,7 @@ def calibration(
     )
 
 
-def _of_voxels(sure: Tensor, is_right: Tensor) -> tuple[float, float]:
+def _score(sure: Tensor, is_right: Tensor) -> tuple[float, float]:
     """Returns the calibration error of some voxels and the mean confidence of the wrong ones; NaN without any."""
     bins = (sure * BINS).long().clamp(max=BINS - 1)
     gaps = torch.bincount(bins, sure - is_right.double(), BINS).abs().sum() / len(sure) if len(sure) else math.nan

@@ -7,16 +7,18 @@ them by their area (DeepMind's `surface-distance`).
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from freqbench.metrics.overlap import class_mean, confusion, dice_from_confusion
-from freqbench.metrics.surface import hd95
+from freqbench.metrics.surface import hd95, hd95_of_masks
 from freqbench.metrics.volumes import Volume, class_maps, lengths
 
 Values = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
+Box = tuple[slice, ...]
+Numbers = npt.NDArray[np.int64]
 
 PENALTY_MM = 374.0  # the diagonal of BraTS' volumes, 240 x 240 x 155 mm, rounded up
 DILATION = 3  # voxels
@@ -68,37 +70,68 @@ def lesion_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequen
     Raises:
         UserError: as `hd95`.
     """
-    maps, voxel = class_maps(pred, label, num_classes), float(lengths(spacing).prod())
-    rows = [[np.nan] * 4]
-    rows += [_of_class(maps[0] == k, maps[1] == k, spacing, voxel) for k in range(1, num_classes)]
+    from scipy.ndimage import find_objects
+    from skimage.measure import label as components
+
+    predicted, labelled = class_maps(pred, label, num_classes)
+    lengths(spacing)  # refuses a wrong one, also where no class is there
+    numbers = components(predicted, background=0, connectivity=3)  # [H, W, D], over all classes
+    kinds = np.zeros(numbers.max() + 1, np.uint8)
+    kinds[numbers.ravel()] = predicted.ravel()
+    parts = _Parts(numbers, kinds, find_objects(numbers))
+    boxes = [box or (slice(0, 0),) * 3 for box in find_objects(labelled, num_classes - 1)]
+    rows = [[np.nan] * 4, *(_score(k, parts, labelled, box, spacing) for k, box in enumerate(boxes, start=1))]
     names = ("lesion_dice", "lesion_hd95_mm", "lesions_missed", "lesions_false")
     return dict(zip(names, np.array(rows).T, strict=True))
 
 
-def _of_class(pred: Mask, label: Mask, spacing: Sequence[float], voxel: float) -> list[float]:
-    """Returns the four numbers of masks; `voxel` is its volume in mm^3."""
+class _Parts(NamedTuple):
+    """Components of a prediction: their numbers `[H, W, D]`, and the class and the box of each."""
+
+    numbers: Numbers
+    kinds: npt.NDArray[np.uint8]
+    boxes: Sequence[Box]
+
+
+def _score(k: int, parts: _Parts, label: npt.NDArray[np.uint8], box: Box, spacing: Sequence[float]) -> list[float]:
+    """Returns the four numbers of class `k`, all voxels of which in the label lie in `box`."""
     from scipy import ndimage
 
-    dilated = ndimage.binary_dilation(label, ndimage.generate_binary_structure(3, 2), iterations=DILATION)
-    (lesions, _), (parts, num_parts) = (ndimage.label(mask, np.ones((3, 3, 3))) for mask in (dilated, pred))
-    boxes, boxes_of_parts = ndimage.find_objects(lesions), ndimage.find_objects(parts)
-    touches = (lesions > 0) & pred
-    pairs = np.unique(np.stack([lesions[touches], parts[touches]]), axis=1)
-    false = num_parts - len(np.unique(pairs[1]))
-    volumes = np.bincount(lesions[label], minlength=len(boxes) + 1) * voxel
+    zone = tuple(slice(max(0, side.start - DILATION), side.stop + DILATION) for side in box)
+    inside, near = label[zone] == k, ndimage.generate_binary_structure(3, 2)
+    dilated = ndimage.binary_dilation(inside, near, iterations=DILATION)
+    lesions = np.zeros(label.shape, np.int32)
+    lesions[zone], num_lesions = ndimage.label(dilated, np.ones((3, 3, 3)))
+    touches = dilated & (parts.kinds[parts.numbers[zone]] == k)
+    pairs = _distinct(lesions[zone][touches], parts.numbers[zone][touches])
+    false = int(np.count_nonzero(parts.kinds[1:] == k)) - len(np.unique(pairs[1]))
+    volumes = np.bincount(lesions[zone][inside], minlength=num_lesions + 1) * float(lengths(spacing).prod())
+    boxes = [_move(each, zone) for each in ndimage.find_objects(lesions[zone])]
     dice, distances, missed = [0.0] * false, [PENALTY_MM] * false, 0
     for number in np.flatnonzero(volumes > LEAST_MM3):
         matched = pairs[1, pairs[0] == number]
-        box = _union([boxes[number - 1], *(boxes_of_parts[part - 1] for part in matched)])
-        matching, lesion = np.isin(parts[box], matched), label[box] & (lesions[box] == number)
-        scores = brats_scores(matching.astype(np.uint8), lesion.astype(np.uint8), 2, spacing)
-        dice.append(scores["dsc_brats"][1])
-        distances.append(scores["hd95_brats_mm"][1])
+        box = _union([boxes[number - 1], *(parts.boxes[part - 1] for part in matched)])
+        matching, lesion = np.isin(parts.numbers[box], matched), (label[box] == k) & (lesions[box] == number)
+        both = 2.0 * np.count_nonzero(matching & lesion)
+        dice.append(both / (np.count_nonzero(matching) + np.count_nonzero(lesion)))
+        distances.append(hd95_of_masks(matching, lesion, spacing) if matched.size else PENALTY_MM)
         missed += not matched.size
     means = (class_mean(np.array(dice)), class_mean(np.array(distances))) if dice else (1.0, 0.0)
     return [*means, missed, false]
 
 
-def _union(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
+def _distinct(first: Numbers, second: Numbers) -> Numbers:
+    """Returns the pairs `[2, N]` of two lists, each pair once; neighbours in the lists are often equal."""
+    keys = first * np.int64(second.max(initial=0) + 1) + second
+    keys = np.unique(keys[np.diff(keys, prepend=-1) != 0])
+    return np.stack(np.divmod(keys, second.max(initial=0) + 1))
+
+
+def _move(box: Box, zone: Box) -> Box:
+    """Returns a box of a zone in the zone's volume."""
+    return tuple(slice(side.start + of.start, side.stop + of.start) for side, of in zip(box, zone, strict=True))
+
+
+def _union(boxes: Sequence[Box]) -> Box:
     """Returns the smallest box around some."""
     return tuple(slice(min(s.start for s in sides), max(s.stop for s in sides)) for sides in zip(*boxes, strict=True))

@@ -76,7 +76,7 @@ def _distances_of_channel(clean: Tensor, adversarial: Tensor, body: Tensor | Non
     total = in_body = torch.zeros((), dtype=torch.float64, device=clean.device)
     for start in range(0, depth, SLICES_AT_ONCE):
         part = slice(start, start + SLICES_AT_ONCE)
-        pair = [_as_images(volume[..., part].to(clean.device)) for volume in (clean, adversarial)]
+        pair = [_make_images(volume[..., part].to(clean.device)) for volume in (clean, adversarial)]
         maps = _difference_maps(network, *pair)
         total = total + sum(layer.double().mean(dim=(1, 2, 3)).sum() for layer in maps)
         if body is None:
@@ -89,7 +89,7 @@ def _distances_of_channel(clean: Tensor, adversarial: Tensor, body: Tensor | Non
     return float(total) / depth, float(in_body) / voxels if voxels else math.nan
 
 
-def _as_images(slices: Tensor) -> Tensor:
+def _make_images(slices: Tensor) -> Tensor:
     """Converts `[H, W, N]` in [0, 1] to `[N, 3, max(H, 32), max(W, 32)]` in [-1, 1]."""
     images = 2 * slices.float().movedim(-1, 0)[:, None] - 1
     short = [max(SMALLEST_SLICE - size, 0) for size in images.shape[-2:]]

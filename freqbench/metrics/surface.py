@@ -58,6 +58,12 @@ def hd95(
     return monai if convention == "monai" else medpy
 
 
+def hd95_of_masks(pred: Mask, label: Mask, spacing: Sequence[float]) -> float:
+    """Returns `hd95` of class 1 alone (MONAI's convention), where background counts as no class; raises as it."""
+    (_, surfaces) = _surfaces(pred.view(np.uint8), label.view(np.uint8), 2)
+    return float(_both_conventions([surfaces], lengths(spacing))[0][0])
+
+
 def surface_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]) -> dict[str, Values]:
     """Returns `hd95` (MONAI's convention, voxels), `hd95_mm` (the same in mm), `hd95_medpy_mm` (MedPy's) in one pass.
 

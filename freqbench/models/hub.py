@@ -156,7 +156,7 @@ def _get(uri: str, place: _Place, snapshot: _Snapshot, name: str, target: Path) 
 
 @contextmanager
 def _lend_client(uri: str) -> Iterator[Any]:
-    """Lends the library's client; turns its errors into one line.
+    """Lends the library's client; turns its errors into UserErrors.
 
     Raises CheckpointError if the hub refuses, MissingDataError if it cannot be reached or answers otherwise.
     """

@@ -54,7 +54,7 @@ class Origin:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """These facts by name, also of what has more."""
+        """Returns these facts by name, also of what has more."""
         return {each.name: getattr(self, each.name) for each in fields(Origin)}
 
 

@@ -71,12 +71,12 @@ def with_motion(volume: Tensor, turns: Tensor, shifts: Tensor, moments: Tensor) 
     rest = int(segment[0])
     lines = torch.fft.fft(volume, dim=2)
     for s in set(segment.tolist()) - {rest}:
-        moved = torch.fft.fft(_moved(volume, turns[s], shifts[s]), dim=2)
+        moved = torch.fft.fft(_turn(volume, turns[s], shifts[s]), dim=2)
         lines = torch.where((segment == s)[:, None], moved, lines)
     return torch.fft.ifft(lines, dim=2).abs()
 
 
-def _moved(volume: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
+def _turn(volume: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
     """Turns and shifts a volume in every slice, bilinearly; new voxels repeat the border."""
     height, width = volume.shape[1:3]
     angle = math.radians(float(turn))

@@ -65,7 +65,7 @@ def compiling(logits: float, within: Mapping[str, Tolerance]) -> Iterator[None]:
 
 
 def compiled(plain: F) -> F:
-    """Returns a function of tensors that takes its compiled form where `compiling` says so."""
+    """Returns a function of tensors that takes its compiled form where `compiling` allows it."""
 
     @wraps(plain)
     def chosen(first: Tensor, *given: Any, **named: Any) -> Any:
@@ -136,10 +136,10 @@ def _numbers(form: Callable[..., Any], given: Arguments) -> list[Tensor]:
 def hard_arguments(function: Callable[..., Any], dtype: torch.dtype, device: torch.device) -> list[Arguments]:
     """Returns lists of arguments for a function, by its module and its name; those with a gradient ask for one."""
     module, name = function.__module__.rpartition(".")[2], function.__name__
-    move = partial(_moved, dtype=dtype, device=device)
+    move = partial(_move, dtype=dtype, device=device)
     draw = partial(torch.rand, generator=torch.Generator().manual_seed(0))
     if module not in ("losses", "region_losses"):
-        return [move(given) for given in _of_volumes(draw)[name]]
+        return [move(given) for given in _draw_volumes(draw)[name]]
     logits = 6 * draw(2, CLASSES, *SHAPE[2:]) - 3
     logits[:, :, 0] *= 40  # a softmax of 1 and zeros
     logits[:, :, 1:3] = logits[:, :, 1:3].round()  # of equal logits the first class counts
@@ -155,16 +155,16 @@ def hard_arguments(function: Callable[..., Any], dtype: torch.dtype, device: tor
     return [(z, y, scope, *margins) for scope in (every, Scope(voxels=voxels, classes=of_classes, truth=of))]
 
 
-def _moved(given: Any, dtype: torch.dtype, device: torch.device) -> Any:
+def _move(given: Any, dtype: torch.dtype, device: torch.device) -> Any:
     if isinstance(given, tuple):
-        return tuple(_moved(each, dtype, device) for each in given)
+        return tuple(_move(each, dtype, device) for each in given)
     if not isinstance(given, Tensor):
         return given
     asks = given.requires_grad
     return given.detach().to(device, dtype if given.is_floating_point() else given.dtype).requires_grad_(asks)
 
 
-def _of_volumes(draw: Callable[..., Tensor]) -> dict[str, list[Arguments]]:
+def _draw_volumes(draw: Callable[..., Tensor]) -> dict[str, list[Arguments]]:
     x = (255 * draw(SHAPE)).round()  # whole numbers, of which several are a slice's extremes
     x[..., 0] = 4
     ends = x.amin(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)

@@ -71,12 +71,12 @@ def _logit(p: Tensor) -> Tensor:
     return p.clamp(torch.finfo(p.dtype).tiny, 1 - torch.finfo(p.dtype).eps / 2).logit()
 
 
-def _of_exclusive(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _encode_exclusive(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
     outputs = torch.tensor(classes, device=labels.device)
     return torch.isin(labels, outputs), outputs
 
 
-def _of_regions(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _encode_regions(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
     return labels & code_of(classes) != 0, torch.tensor(classes, device=labels.device) - 1
 
 
@@ -106,7 +106,7 @@ SOFTMAX = Head(
     cosine_to_label=lambda p, labels: losses.cosine_to_label(p, labels)[:, 0],
     dice_of_set=losses.dice_of_set,
     mean_dice=compiled(losses.mean_dice),
-    of_classes=_of_exclusive,
+    of_classes=_encode_exclusive,
 )
 SIGMOID = Head(
     name="sigmoid",
@@ -125,7 +125,7 @@ SIGMOID = Head(
     cosine_to_label=region_losses.cosine_to_label,
     dice_of_set=region_losses.dice_of_set,
     mean_dice=compiled(region_losses.mean_dice),
-    of_classes=_of_regions,
+    of_classes=_encode_regions,
 )
 
 HEADS: Mapping[str, Head] = {head.name: head for head in (SOFTMAX, SIGMOID)}

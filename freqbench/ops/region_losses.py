@@ -41,7 +41,7 @@ def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
 
 def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns the Dice loss of each sample, `[B]`, the mean over regions:
+    r"""Returns the Dice loss of each sample, `[B]`, the mean over regions.
 
     .. math:: \frac1K \sum_k \Bigl[1 - \frac{2 \sum p_k y_k}{\sum p_k^2 + \sum y_k + 10^{-6}}\Bigr]
 
@@ -63,7 +63,7 @@ def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
 
 
 def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns the Dice loss with linear denominators, `[B]`, the mean over the K' regions of the sample's labels:
+    r"""Returns the Dice loss with linear denominators, `[B]`, the mean over the K' regions of the sample's labels.
 
     .. math:: 1 - \frac{1}{K'} \sum_k \frac{2 \sum p_k y_k}{\sum p_k + \sum y_k}
     """
@@ -137,7 +137,7 @@ def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) 
 
 
 def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns the Jensen-Shannon divergence of (p, 1 - p) and (y, 1 - y), mean over regions and voxels, `[B]`:
+    r"""Returns the Jensen-Shannon divergence of (p, 1 - p) and (y, 1 - y), mean over regions and voxels, `[B]`.
 
     .. math:: \log 2 + \tfrac12 \bigl( p_y \log p_y - (1 + p_y) \log (1 + p_y) \bigr)
     """
@@ -147,7 +147,7 @@ def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
 
 def cosine_to_label(p: Tensor, labels: Tensor) -> Tensor:
-    r"""Returns the cosine of (p, 1 - p) and (y, 1 - y) for p `[B, K, H, W, D]`, in its shape:
+    r"""Returns the cosine of (p, 1 - p) and (y, 1 - y) for p `[B, K, H, W, D]`, in its shape.
 
     .. math:: \frac{p_y}{\sqrt{p_y^2 + (1 - p_y)^2}}
     """
@@ -156,7 +156,7 @@ def cosine_to_label(p: Tensor, labels: Tensor) -> Tensor:
 
 
 def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Returns one minus `cosine_to_label`, mean over regions and voxels, `[B]` in [0, 1]:
+    r"""Returns one minus `cosine_to_label`, mean over regions and voxels, `[B]` in [0, 1].
 
     .. math:: 1 - \frac{p_y}{\sqrt{p_y^2 + (1 - p_y)^2}}
 

@@ -152,7 +152,7 @@ class MonaiPipeline(Pipeline):
 
     @property
     def described(self) -> Mapping[str, Any]:
-        """Its words in short, the identity of the code of others in them, and the keys that it joins."""
+        """The words in short, the identity of the code of others in them, and the keys that it joins."""
         if self.config is not None:
             code = {"code": self.code.digest} if plugins.is_trusted() and self.code.functions else {}
             return {"words": self._words, **code, **self._binding}

@@ -53,7 +53,7 @@ def counted_entries(cells: Iterable["Cell"]) -> dict[str, Entry]:
 
 
 def require_counted(grid: "Grid") -> None:
-    """Refuses, with a UserError of one line, a grid without such an attack."""
+    """Raises UserError for a grid without such an attack."""
     if not counted_entries(grid.cells):
         expected = "expected one that follows a gradient in steps or searches by queries"
         got = ", ".join(dict.fromkeys(cell.attack.name for cell in grid.cells))

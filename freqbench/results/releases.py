@@ -1,4 +1,4 @@
-"""Releases of the software that made rows: a table whose rows are of several says so in a line."""
+"""Releases of the software that made rows: a table with rows of several has a line for it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping

@@ -285,7 +285,7 @@ def fit(
 ) -> State:
     """Trains one network, or resumes from `last.pt`, until its steps or minutes are used up; returns the end state.
 
-    Learns from `train`; `select` chooses the best weights, kept as `best.safetensors` in the model's `folder` beside
+    Learns from `train`; `select` chooses the best weights, stored as `best.safetensors` in the model's `folder` beside
     `last.pt` (to resume) and `log.csv`. `seen` is called after every step; each process of the team calls this. A run
     that is resumed ends with the weights of an uninterrupted one, to the bit on the CPU at equal threads.
 

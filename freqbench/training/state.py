@@ -74,7 +74,7 @@ class State:
 
     @property
     def judged(self) -> nn.Module:
-        """The network that is validated and kept: the average, if there is one."""
+        """The network that is validated and stored: the average, if there is one."""
         return self.net if self.averaged is None else self.averaged.module
 
     @property

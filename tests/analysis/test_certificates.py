@@ -17,7 +17,7 @@ N = NormalDist()
 
 
 @pytest.mark.parametrize(("draws", "level"), [(100, 0.2), (400, 0.16), (1000, 0.02)])
-def test_a_bound_lies_above_the_quantile_no_more_often_than_asked(draws: int, level: float) -> None:
+def test_bound_lies_above_quantile_no_more_often_than_asked(draws: int, level: float) -> None:
     """Scores are uniform, so that the quantile is `level` itself: 99.9 % asked, 10,000 trials."""
     k = certificates.rank(draws, level, 0.001)
     scores = np.sort(np.random.default_rng(draws).random((10_000, draws)), axis=1)
@@ -64,7 +64,7 @@ def test_the_level_of_changes_that_add_is_a_normals(ratio: float) -> None:
 
 @pytest.mark.parametrize("sigma", [0.05, 0.3])
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
-def test_an_event_of_the_level_stays_below_half_under_gain_and_offset(ratio: float, sigma: float) -> None:
+def test_event_of_level_stays_below_half_under_gain_and_offset(ratio: float, sigma: float) -> None:
     """Half-planes in any direction, and tails and middles of the offset, which gain from its other deviation."""
     radius = ratio * sigma
     p = certificates.level("gain_offset", radius, sigma)
@@ -152,7 +152,7 @@ def test_draws_of_another_case_or_model_certify_nothing() -> None:
     assert certificates.brackets(pd.DataFrame([*others, record()])).empty
 
 
-def test_surfaces_have_a_table_of_their_own_and_the_csv_has_every_row_once() -> None:
+def test_surfaces_have_a_table_and_the_csv_each_row_once() -> None:
     scores = {name: np.linspace(0, 1, 1000).tolist() for name in ("dsc_foreground", "dsc_1", "nsd", "nsd_1")}
     at_once = [record(budget=radius, draws=json.dumps(scores), seed=0, left_out="") for radius in (0.0, 0.1)]
     overlap, surfaces = defences.bounds(pd.DataFrame(at_once))
@@ -161,7 +161,7 @@ def test_surfaces_have_a_table_of_their_own_and_the_csv_has_every_row_once() -> 
     assert tables == [["dsc_foreground", "dsc_1", "nsd_1"], ["nsd"]]
 
 
-def test_a_score_that_only_the_clean_volume_was_given_has_no_bracket() -> None:
+def test_score_that_only_clean_volume_was_given_has_no_bracket() -> None:
     given = {"dsc_foreground": [0.5] * 1000, "nsd": [0.5] * 1000}
     rows = certificates.brackets(pd.DataFrame([record(budget=0.0, draws=json.dumps(given), seed=0), record()]))
     assert rows["score"].tolist() == ["dsc_foreground"]

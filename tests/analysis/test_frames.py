@@ -54,14 +54,14 @@ def test_the_best_row_of_a_key_counts_among_several_stores(stored_rows: Store) -
     assert both["dsc"].min() == pytest.approx(0.1)
 
 
-def test_rows_of_a_job_are_those_with_its_keys_and_only_what_is_asked_for_is_read(stored_rows: Store) -> None:
+def test_rows_of_a_job_are_those_with_its_keys(stored_rows: Store) -> None:
     frame = records_frame([stored_rows], ["dsc"])
     key = tuple(frame[list(KEY)].astype(str).iloc[3])
     assert len(select_job(frame, {key, ("x", "y", "z")})) == 1  # type: ignore[arg-type]
     assert set(select_job(frame.iloc[:0], {("x", "y", "z")}).columns) == {*IDENTITY, "dsc"}
 
 
-def test_classes_of_several_stores_are_those_of_the_rows_that_count() -> None:
+def test_classes_of_several_stores_are_those_of_rows_that_count() -> None:
     newer, older = row(case=0, dsc=0.8, minute=5), row(case=0, dsc=0.2, minute=1, run_id="old")
     stores = []
     for record in (older, newer, newer):

@@ -58,9 +58,7 @@ STEPS = {"variant": "paper", "steps": 10}
         ("random_noise", [{"linf": None}, {"l2": None, **LINF}], ["random_noise l2=20", "random_noise linf=8/255"]),
     ],
 )
-def test_a_label_says_what_differs_and_nothing_else(
-    attack: str, settings: list[dict[str, Any]], labels: list[str]
-) -> None:
+def test_label_says_what_differs_alone(attack: str, settings: list[dict[str, Any]], labels: list[str]) -> None:
     """A null row, a variant or a precision is always said, others where rows differ, in any order."""
     assert labels_of(attack, *settings) == labels
     assert labels_of(attack, *settings[::-1]) == labels[::-1]

@@ -25,9 +25,7 @@ def reasons(frame: pd.DataFrame, reference: pd.DataFrame | None = None) -> list[
 
 @pytest.mark.parametrize("changed", [{"precision": "bf16"}, {"precision": "tf32"}, {"compile": True}])
 @pytest.mark.parametrize("attack", [{}, {"attack": "dfb", "seed": None, "variant": None}], ids=["seed", "no seed"])
-def test_a_row_is_shown_at_the_dsc_of_fp32_and_left_out_without_fp32(
-    changed: dict[str, Any], attack: dict[str, Any]
-) -> None:
+def test_row_is_shown_at_dsc_of_fp32_and_left_out_without_fp32(changed: dict[str, Any], attack: dict[str, Any]) -> None:
     plain, reduced = row(dsc=0.5, **attack), row(dsc=0.5, **attack, **changed)
     assert reasons(records(plain, reduced)) == [""]
     assert reasons(records(reduced)) == [NOT_RUN]
@@ -41,7 +39,7 @@ def test_two_tenths_of_a_point_up_or_down_are_near_enough(dsc: float, apart: str
 
 
 @pytest.mark.parametrize("varied", ["case", "seed"])
-def test_means_are_compared_over_the_cases_and_seeds_that_both_have(varied: str) -> None:
+def test_means_are_compared_over_cases_and_seeds_that_both_have(varied: str) -> None:
     """One is 1 point above fp32 and one 0.9 below: 0.05 points apart in the mean."""
     plain = [row(**{varied: number}, dsc=dsc) for number, dsc in enumerate((0.5, 0.5, 0.9))]
     reduced = [row(**{varied: number}, dsc=dsc, **BF16) for number, dsc in ((0, 0.51), (1, 0.491), (3, 0.1))]
@@ -55,7 +53,7 @@ def test_means_are_compared_over_the_cases_and_seeds_that_both_have(varied: str)
         *({"attack": "gn"}, {"dataset": "other"}, {"source": "unetr"}, {"target": "unetr"}, {"compile": True}),
     ],
 )
-def test_a_row_that_differs_in_more_than_precision_checks_nothing(changed: dict[str, Any]) -> None:
+def test_row_that_differs_in_more_than_precision_checks_nothing(changed: dict[str, Any]) -> None:
     frame = exclude(records(row(dsc=0.5, **BF16), row(**{"dsc": 0.5} | changed)))
     assert frame["left_out"].tolist()[0] == NOT_RUN
 
@@ -94,7 +92,7 @@ def two() -> Store:
 SHOWN = ["clean", "gn std=8/255", "pgd eps=8/255", "pgd eps=8/255 precision=bf16"]
 
 
-def test_tables_leave_unchecked_and_weak_rows_out_and_the_report_says_which_and_why(two: Store) -> None:
+def test_weak_rows_leave_tables_and_the_report_names_them(two: Store) -> None:
     assert summary(two.records().to_pandas())["attack"].tolist() == SHOWN
     lines = " ".join(report([two], format="markdown").split())
     assert "phantom: gn std=8/255 precision=bf16 on unet: 10.00 DSC points from fp32, more than 0.2 - phantom" in lines
@@ -107,7 +105,7 @@ def test_many_rows_left_out_are_counted() -> None:
     assert "and 5 more rows" in text
 
 
-def test_a_report_with_nothing_to_show_names_the_target_and_has_no_table() -> None:
+def test_report_without_rows_names_the_target() -> None:
     text = " ".join(report([stored(row(target="unetr", dsc=0.5, **BF16))]).split())
     assert "on unet, transferred to unetr: not run" in text
     assert "threat" not in text.split("How to read this")[0]

@@ -79,7 +79,7 @@ def test_few_patients_are_covered_as_the_interval_claims(patients: int, most_cas
 
 
 @pytest.mark.parametrize("patients", [5, 30])
-def test_neither_repeated_cases_nor_the_order_of_rows_change_the_interval(patients: int) -> None:
+def test_repeated_cases_and_row_order_keep_the_interval(patients: int) -> None:
     once, order = interval(SKEWED[:patients], range(patients)), np.random.default_rng(3).permutation(3 * patients)
     thrice = interval(np.repeat(SKEWED[:patients], 3)[order], np.repeat(range(patients), 3)[order])
     assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high))
@@ -87,7 +87,7 @@ def test_neither_repeated_cases_nor_the_order_of_rows_change_the_interval(patien
 
 
 @pytest.mark.parametrize("patients", [1, 2])
-def test_one_or_two_patients_are_too_few_for_an_interval_in_a_table(patients: int) -> None:
+def test_one_or_two_patients_are_too_few_for_interval_in_table(patients: int) -> None:
     frame = rows([30.0, 90.0, 60.0], [*"aba"][:patients] * 3 if patients == 1 else "aba").assign(method="m")
     of_networks = nested_intervals(frame.assign(target_model="n"), "v").iloc[0]
     for row in (mean_intervals(frame, ["g"], "v").iloc[0], t_tests(frame, ["g"], "v").iloc[0], of_networks):
@@ -104,14 +104,14 @@ def test_the_interval_of_a_mean_dice_stays_between_0_and_100(values: tuple[float
     assert (row.low < row.mean < row.high) == (len(set(values)) > 1)
 
 
-def test_the_interval_within_limits_is_students_t_on_the_logit_scale() -> None:
+def test_interval_within_limits_is_students_t_on_logit_scale() -> None:
     values = [70.0, 85.0, 95.0]  # mean 250/3, so u = 5/6 and u (1 - u) = 5/36
     (row,) = mean_intervals(rows(values, range(3)), ["g"], "v", DICE).itertuples()
     ends = stats.t.interval(0.95, 2, loc=math.log(5), scale=stats.sem(values) / 100 * 36 / 5)
     assert (row.low, row.high) == pytest.approx(tuple(100 / (1 + math.exp(-end)) for end in ends))
 
 
-def test_the_interval_of_a_difference_ends_at_100_points_and_keeps_its_test() -> None:
+def test_interval_of_a_difference_ends_at_100_points() -> None:
     frame = rows([99.0, 60.0, 95.0], range(3))
     test, bounds = t_tests(frame, ["g"], "v").iloc[0], student(frame["v"]).expected
     assert bounds[1] > 100
@@ -119,7 +119,7 @@ def test_the_interval_of_a_difference_ends_at_100_points_and_keeps_its_test() ->
     assert (test["p"] < 0.05) == (bounds[0] > 0)
 
 
-def test_one_patient_has_a_mean_and_no_interval_and_undefined_values_drop_out() -> None:
+def test_one_patient_has_a_mean_and_no_interval() -> None:
     one = interval([1.0, math.nan, 3.0], ["a", "b", "a"])
     assert (one.mean, one.n, one.clusters, one.method) == (2.0, 2, 1, "")
     assert math.isnan(one.low)
@@ -155,7 +155,7 @@ def test_a_statistic_of_two_means_is_over_the_same_patients(patients: int) -> No
     np.testing.assert_allclose(ours, [[2.0, 2.0, 2.0]])
 
 
-def test_a_statistic_of_few_patients_has_t_by_the_jackknife_over_those_with_a_value() -> None:
+def test_statistic_of_few_patients_has_t_by_the_jackknife() -> None:
     """The first mean has values of 7 of 9 patients, the second of one, which is too few."""
     sums = np.stack([np.append(SKEWED[:7], [0, 0]), np.append(np.zeros(8), 1.0)])
     counts = np.stack([np.append(np.ones(7), [0, 0]), np.append(np.zeros(8), 1.0)])
@@ -190,7 +190,7 @@ def test_several_intervals_hold_together_by_bonferroni() -> None:
     assert (row["low"], row["high"]) == student(SKEWED[:5], 1 - 0.05 / 4)
 
 
-def test_zeros_and_rounding_and_single_patients_are_no_test_of_the_family() -> None:
+def test_zeros_rounding_and_single_patients_join_no_family() -> None:
     values: dict[str, Any] = {"zero": [0.0, 0, 0], "rounding": [1e-14, 2e-14, 1e-14], "some": [1, 2, 3]}
     values["one"] = [1.0, math.nan, math.nan]
     tests = t_tests(pd.concat([rows(v, "123").assign(g=name) for name, v in values.items()]), ["g"], "v").set_index("g")
@@ -271,9 +271,7 @@ def test_a_nested_interval_with_one_spread_is_a_known_t_test(values: Any, minus:
     [((1, 0, 0.3), 3, 0.91, 0.985), ((0.5, 1, 0.5), 3, 0.91, 0.985), ((1, 1, 0), 1, 0.0, 0.6)],
     ids=["patients", "networks", "one network"],
 )
-def test_the_nested_interval_of_three_networks_covers_new_trainings(
-    spread: tuple[float, float, float], networks: int, least: float, most: float
-) -> None:
+def test_nested_interval_covers(spread: tuple[float, float, float], networks: int, least: float, most: float) -> None:
     """Effects of 12 patients, of networks and of both are normal; the share of 600 draws has a standard error of 0.9
     points. The interval of one network is for that network alone."""
     rng = np.random.default_rng(0)
@@ -287,7 +285,7 @@ def test_the_nested_interval_of_three_networks_covers_new_trainings(
     assert least <= np.mean([each.low <= 0 <= each.high for each in intervals]) <= most
 
 
-def test_methods_are_rows_and_their_patients_those_of_all_networks() -> None:
+def test_methods_are_rows_with_patients_of_all_networks() -> None:
     """The table by hand as method `a`, each patient of two cases around it, and method `b` of one network."""
     made = [
         {"method": "a", "target_model": f"a{n}", "patient_id": f"p{p}", "dsc": BY_HAND[p, n] + shift}
@@ -311,7 +309,7 @@ def test_methods_are_rows_and_their_patients_those_of_all_networks() -> None:
     assert pd.isna(behind.loc["a", "mean"])
 
 
-def test_orders_on_two_sets_of_patients_are_compared_by_kendalls_tau() -> None:
+def test_orders_on_two_patient_sets_compare_by_kendalls_tau() -> None:
     random = np.random.default_rng(3)
     levels = np.array([0.0, 10.0, 20.0, 30.0, 40.0])
     one, other = (levels[:, None] + random.normal(size=(5, patients)) for patients in (20, 10))

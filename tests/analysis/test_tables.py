@@ -21,7 +21,7 @@ def only(frame: pd.DataFrame, attack: str) -> Any:
     return frame.loc[index]
 
 
-def test_scores_are_means_over_cases_in_points_and_the_foreground_leads() -> None:
+def test_scores_are_means_in_points_foreground_first() -> None:
     clean = {"dsc_clean": 0.9, "dsc_foreground_clean": 0.8, "hd95_penalised": 7.0}
     frame = records(
         row(case=0, dsc=0.2, dsc_foreground=0.1, ssim=0.9, lpips_similarity=0.8, linf=4 / 255, hd95=10.0, **clean),
@@ -37,7 +37,7 @@ def test_scores_are_means_over_cases_in_points_and_the_foreground_leads() -> Non
     assert transfer_table(summary(frame), "dsc")["unet"].tolist() == pytest.approx([90, 30])
 
 
-def test_the_worst_case_never_joins_a_root_mean_square_and_a_plain_norm() -> None:
+def test_worst_case_never_joins_root_mean_square_and_plain_norm() -> None:
     """Two attacks of each; both kinds of budget are 0.5 in the threat model `l2`."""
     rms, plain = ({"threat_model": "l2", "budget_name": name, "budget": 0.5} for name in ("eps", "radius"))
     names = [("pgd", rms, 0.3), ("segpgd", rms, 0.4), ("ball", plain, 0.1), ("vafa", plain, 0.2)]
@@ -45,7 +45,7 @@ def test_the_worst_case_never_joins_a_root_mean_square_and_a_plain_norm() -> Non
     assert dict(zip(table["budget"], table["dsc_foreground"], strict=True)) == pytest.approx({"0.5": 10, "0.5 rms": 30})
 
 
-def test_displacements_are_shown_where_an_attack_moved_the_anatomy() -> None:
+def test_displacements_are_shown_where_attack_moved_anatomy() -> None:
     moved = {"displacement_mean_mm": 1.5, "displacement_max_mm": 3.0, "jacobian_min": 0.5}
     first, second = row(**moved), row(case=1, **{**moved, "jacobian_min": 0.7})
     table = attack_table(summary(records(first, second)))
@@ -86,7 +86,7 @@ def test_the_clean_row_comes_first_and_counts_each_case_once() -> None:
     assert first[["attack", "cases", "hd95", "dsc"]].tolist() == ["clean", 2, 2.0, pytest.approx(75)]
 
 
-def test_rows_are_ordered_by_threat_model_and_budget_never_by_dsc() -> None:
+def test_rows_go_by_threat_model_and_budget_never_by_dsc() -> None:
     frame = records(
         row(budget=8 / 255, dsc=0.1, dsc_clean=0.9),
         row("gn", dsc=0.8),
@@ -101,7 +101,7 @@ def test_rows_are_ordered_by_threat_model_and_budget_never_by_dsc() -> None:
     assert only(table, "dfb band=low")["dsc_drop"] == pytest.approx(80)
 
 
-def test_a_renamed_model_has_its_latest_name_and_two_of_one_name_are_told_apart() -> None:
+def test_models_have_latest_names_and_equal_names_differ() -> None:
     ids = {"source_model_id": "x", "target_model_id": "x"}
     names = enumerate(("old", "new", "old"))
     frame = records(*(row(source=name, target=name, case=n, minute=n, **ids) for n, name in names))
@@ -111,14 +111,14 @@ def test_a_renamed_model_has_its_latest_name_and_two_of_one_name_are_told_apart(
     assert set(current(frame)["source_model"]) == {"unet#aaaaaa", "unet#bbbbbb"}
 
 
-def test_seeds_are_averaged_and_of_two_versions_of_a_case_only_the_latest_counts() -> None:
+def test_seeds_are_averaged_and_latest_versions_count() -> None:
     rows = [row(case=case, seed=seed, dsc=0.1 * seed) for case in range(2) for seed in range(3)]
     rows.append(row(dsc=0.9, cell_id="old", minute=-5))
     shown = only(attack_table(summary(records(*rows))), PGD)
     assert (shown["cases"], shown["seeds"], shown["dsc"]) == (2, 3, pytest.approx(10))
 
 
-def test_failures_keep_their_row_with_their_number_and_first_reason() -> None:
+def test_failures_keep_their_row_number_and_first_reason() -> None:
     frame = records(
         row(case=0, status="failed", error="first"),
         row(case=1, status="failed", error="second", minute=1),
@@ -139,7 +139,7 @@ def pairs() -> pd.DataFrame:
     return records(*rows, row("gn", source="unet", target="unet", dsc=0.85, dsc_clean=0.9))
 
 
-def test_the_transfer_table_has_sources_in_rows_and_targets_in_columns(pairs: pd.DataFrame) -> None:
+def test_transfer_table_has_sources_by_targets(pairs: pd.DataFrame) -> None:
     table = transfer_table(summary(pairs))
     keys = [["clean", ""], ["gn std=8/255", "unet"], [PGD, "unet"], [PGD, "unetr"]]
     assert table[["attack", "source_model"]].to_numpy().tolist() == keys
@@ -187,9 +187,7 @@ def test_the_strongest_attack_of_every_case_counts(two_attacks: list[dict[str, A
         ([("faa", {"case": case, "dsc": 0.0, **LINF}) for case in (0, 1)], 0),
     ],
 )
-def test_only_comparable_attacks_on_all_cases_enter(
-    two_attacks: list[dict[str, Any]], further: list[Any], worst: float
-) -> None:
+def test_only_comparable_attacks_enter(two_attacks: list[dict[str, Any]], further: list[Any], worst: float) -> None:
     rows = [*two_attacks, *(row(name, dsc_clean=0.9, **values) for name, values in further)]
     table = worst_case(records(*rows))
     assert (table["dsc"].tolist(), table["num_cases"].tolist()) == ([pytest.approx(worst)], [2])
@@ -207,6 +205,6 @@ def test_the_strongest_attack_is_chosen_by_foreground_dsc(two_attacks: list[dict
         worst_case(frame, ["pgd eps=9/255"])
 
 
-def test_the_report_has_a_section_where_there_is_something_to_choose(two_attacks: list[dict[str, Any]]) -> None:
+def test_report_has_section_where_there_is_something_to_choose(two_attacks: list[dict[str, Any]]) -> None:
     assert "phantom: worst case over attacks" in report([stored(*two_attacks)], format="markdown")
     assert "worst case" not in report([stored(two_attacks[0])], format="markdown")

@@ -40,9 +40,7 @@ AXES = {("2d", False): (2, 3), ("3d", False): (2, 3, 4), ("2d", True): (3,), ("3
 
 @pytest.mark.parametrize("region", ["all", "centre", "periphery"])
 @pytest.mark.parametrize(("form", "axes"), AXES.items(), ids=str)
-def test_every_point_of_k_space_turns_towards_the_weights(
-    form: tuple[str, bool], axes: tuple[int, ...], region: str
-) -> None:
+def test_points_of_k_space_turn_to_the_weights(form: tuple[str, bool], axes: tuple[int, ...], region: str) -> None:
     """The gain is <W, u K> / n: the best u has the size eps_k and the phase that makes each term real."""
     encoding, lines = form
     product = np.fft.fftn(IMAGES.numpy(), axes=axes) * np.fft.fftn(WEIGHTS.numpy(), axes=axes).conj()
@@ -70,13 +68,13 @@ def test_k_space_volume_of_float32_equals_numpys(form: tuple[str, bool], axes: t
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_bias_field_for_weights_of_one_sign_is_at_the_corner_of_the_box(sign: int) -> None:
+def test_bias_field_for_weights_of_one_sign_is_at_corner_of_box(sign: int) -> None:
     weights = 0.05 * sign * WEIGHTS.abs()
     adversarial = attacked("bias_field", weights).adversarial
     assert torch.allclose(adversarial, IMAGES * math.exp(sign * 0.2), rtol=0, atol=1e-12)
 
 
-def test_small_bias_field_pulls_every_control_point_to_its_own_end() -> None:
+def test_small_bias_field_pulls_each_control_point_to_an_end() -> None:
     """To first order in the amplitude the gain is that of the sum over points of |<w x, B>|."""
     h, w, d = (cubic_spline_matrix(4, side).numpy() for side in IMAGES.shape[2:])
     slopes = np.einsum("hwd,hi,wj,dk->ijk", (IMAGES * WEIGHTS)[0, 0].numpy(), h, w, d)
@@ -84,7 +82,7 @@ def test_small_bias_field_pulls_every_control_point_to_its_own_end() -> None:
     assert gained(attacked("bias_field", log_amplitude=1e-4)) == pytest.approx(1e-4 * np.abs(slopes).sum(), rel=1e-3)
 
 
-def test_every_sinogram_reading_ends_at_the_bound_that_raises_the_loss() -> None:
+def test_every_sinogram_reading_ends_at_bound_that_raises_loss() -> None:
     """The expected gain comes from reconstructing one reading after the other."""
     beam = ParallelBeam.of(IMAGES, 6)
     readings = beam.project(IMAGES)[0, 0]
@@ -103,7 +101,7 @@ def test_every_knot_of_a_monotone_curve_ends_at_its_own_bound() -> None:
 
 
 @pytest.mark.parametrize("control", ["none", "random"])
-def test_a_curve_keeps_the_order_of_intensities_and_its_own_bound(control: str) -> None:
+def test_curve_keeps_order_of_intensities_and_its_own_bound(control: str) -> None:
     result = attacked("intensity_curve", deviation=0.2, pieces=40, control=control)
     before, after = IMAGES.flatten(), result.adversarial.flatten()
     assert float(after[before.argsort()].diff().min()) >= -1e-12
@@ -122,7 +120,7 @@ def test_a_null_row_is_a_random_point_at_the_ends_of_the_set(name: str) -> None:
 
 
 @every_name
-def test_a_point_outside_the_set_and_a_volume_of_another_point_are_an_excess(name: str) -> None:
+def test_points_and_volumes_outside_the_set_are_an_excess(name: str) -> None:
     attack = make(name, **NAMES[name], steps=1)
     result = attacked(name)
     assert attack.excess(IMAGES, result.adversarial, result.state) <= 1e-9

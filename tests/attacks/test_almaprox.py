@@ -42,7 +42,7 @@ def wrong(model: nn.Module, adversarial: Tensor, labels: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("share", "model"), [(0.9, Threshold()), (0.5, ThreeClasses()), (1.0, ThreeClasses())])
-def test_almaprox_finds_the_least_perturbation_of_a_threshold_model(share: float, model: nn.Module) -> None:
+def test_almaprox_finds_least_perturbation_of_threshold_model(share: float, model: nn.Module) -> None:
     """The voxel in rank ceil(share N) needs |x - 0.5|: never less is found, and at most two steps more."""
     images, labels, needed = around_a_half(0.05)
     least = needed[:, math.ceil(share * needed.shape[1]) - 1]
@@ -101,7 +101,7 @@ def test_a_target_is_reached_by_the_least_perturbation_too(changes: dict[str, An
     assert bool((size(images, adversarial) <= needed[:, -1] + 2 * STEP).all())
 
 
-def test_samples_with_organs_of_other_sizes_do_not_touch_each_other() -> None:
+def test_samples_with_organs_of_other_sizes_are_independent() -> None:
     """The number of constraints that are left out is each sample's own; one has none at all."""
     images, labels = volumes(3)
     labels[1] = labels[1].clamp(max=1)

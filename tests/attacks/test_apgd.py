@@ -81,7 +81,7 @@ def first_volumes(start: Tensor | None = None, **changes: Any) -> Tensor:
     return model.asked[0] - 0.5
 
 
-def test_released_variant_stretches_draws_to_eps_but_no_given_start() -> None:
+def test_released_variant_stretches_draws_but_no_given_start() -> None:
     drawn, stretched = first_volumes(variant="paper"), first_volumes(variant="released")
     largest = drawn.abs().amax(dim=1, keepdim=True)
     assert bool((largest < 0.25).all())
@@ -139,9 +139,7 @@ def test_a_step_is_halved_by_the_papers_rules(values: list[float], halved: dict[
         (0.53, {"steps": 4, "eps_schedule": ((1.2, 0.25), (1, 0.75))}, [0.5, 0.8, 0.5, 0.75, 0.6875, 0.59375], 0.5),
     ],
 )
-def test_the_radius_shrinks_from_the_best_of_each_stage(
-    top: float, changes: dict[str, Any], expected: list[float] | None, result: float
-) -> None:
+def test_radius_shrinks(top: float, changes: dict[str, Any], expected: list[float] | None, result: float) -> None:
     asked, voxels = climb(top, 0.5, **changes)
     assert expected is None or [x for (x,) in asked] == pytest.approx(expected, abs=1e-12)
     assert voxels == pytest.approx([result], abs=1e-12)

@@ -49,7 +49,7 @@ def norm(state: Tensor | None) -> float:
 
 @pytest.mark.parametrize("control", ["none", "random"])
 @pytest.mark.parametrize("kind", CHANGES)
-def test_parameters_stay_in_the_ball_and_a_null_row_lies_on_its_boundary(kind: str, control: str) -> None:
+def test_parameters_stay_in_ball_and_null_rows_on_its_boundary(kind: str, control: str) -> None:
     image, label = volume()
     radius = 2.5 if kind == "voxel_shift" else 0.2
     attack = make("ball", kind=kind, radius=radius, steps=4, control=control)
@@ -82,7 +82,7 @@ def test_best_change_of_voxels_is_along_the_gradient() -> None:
     assert torch.allclose(result.adversarial - image, best, atol=2e-3)
 
 
-def test_volumes_are_clamped_unless_the_network_clamps_after_its_own_draw() -> None:
+def test_volumes_are_clamped_unless_the_network_clamps() -> None:
     image, label = volume()
     image = image + (1 - image.max())
     attack = make("ball", kind="gain_offset", radius=1.0, control="random")
@@ -205,7 +205,7 @@ class Graded(nn.Module):
 
 
 @pytest.mark.parametrize("kind", quick(tuple(CHANGES), "voxels", "voxel_shift"))
-def test_bound_is_next_to_the_worst_member_and_fails_if_it_is_five_times_too_bold(kind: str) -> None:
+def test_bound_is_near_the_worst_member_and_fails_if_bold(kind: str) -> None:
     """The member lies at one sigma; the bound of a fifth of this radius is too bold. Both have 500 draws."""
     sigma, alpha, network = SIGMA[kind], 1e-6, Graded(kind)
     defence = Smoothing(kind=kind, sigma=sigma, samples=1, eot=1)  # type: ignore[arg-type]
@@ -279,7 +279,7 @@ def test_draws_lack_scores_of_classes_that_the_label_lacks() -> None:
     assert (lost["nsd"], lost["nsd_1"], "nsd_2" in lost) == (0.0, 0.0, False)
 
 
-def test_the_surface_score_of_a_draw_is_the_metric_in_millimetres() -> None:
+def test_surface_score_of_draw_is_metric_in_millimetres() -> None:
     label, pred = torch.zeros(2, 12, 12, 12, dtype=torch.uint8)
     label[2:8, 2:8, 2:8], pred[2:10, 2:8, 2:8] = 1, 1
     scores = [score_draw(label, pred, (side, 1.0, 1.0), (2.5,))["nsd"] for side in (1.0, 3.0)]

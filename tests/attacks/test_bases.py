@@ -32,7 +32,7 @@ def search(victim: nn.Module, batch: int = 1, surrogates: Any = (FIRST, SECOND),
 
 
 @pytest.mark.parametrize("best", [(0.8, 0.2), (0.3, 0.7)])
-def test_bases_recovers_the_weights_that_hurt_a_linear_network_most(best: tuple[float, float]) -> None:
+def test_bases_recovers_weights_that_hurt_linear_network_most(best: tuple[float, float]) -> None:
     result = search(Linear(mixed(*best)))
     assert result.state[0].tolist() == pytest.approx(best, abs=0.05)
     assert float(result.state.sum()) == pytest.approx(1)
@@ -93,7 +93,7 @@ def nets(*seeds: int) -> list[Asked]:
 
 @pytest.mark.parametrize("queries", [1, 6, 7])
 @pytest.mark.parametrize("control", ["none", "uniform"])
-def test_passes_are_as_declared_and_the_network_is_asked_without_a_gradient(queries: int, control: str) -> None:
+def test_passes_are_as_declared_and_without_gradient(queries: int, control: str) -> None:
     victim, *surrogates = nets(1, 2, 3)
     attack = make("bases", eps=EPS, queries=queries, steps=3, control=control)
     result = attack(victim, *volumes(), surrogates=surrogates)

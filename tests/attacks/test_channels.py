@@ -94,7 +94,7 @@ def test_norm_of_noise_covers_all_channels_together() -> None:
     assert all(float(sample[i].norm()) > 0.5 for sample in change for i in range(2))
 
 
-def test_stripes_and_cubes_have_a_sign_in_each_channel_and_a_cube_one_place() -> None:
+def test_stripes_and_cubes_have_a_sign_in_each_channel() -> None:
     images, labels = torch.full((40, 2, 4, 4, 4), 0.5), torch.zeros(40, 1, 4, 4, 4, dtype=torch.long)
     striped, cubed = Asked(SmallNet(2)), Asked(SmallNet(2))
     make("square", eps=0.1, queries=1)(striped, images, labels)

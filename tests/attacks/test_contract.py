@@ -4,6 +4,8 @@ import gc
 import math
 import re
 from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,13 +27,15 @@ from attacks.examples import (
 from tiers import quick
 from torch import Tensor
 
+import freqbench.attacks
 from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.attack import LinfAttack
+from freqbench.attacks.core.calls import extremes, useful_and_finite
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.norms import NormAttack
 from freqbench.attacks.core.searched import SearchedAttack
-from freqbench.core.errors import ThreatModelError, UserError
+from freqbench.core.errors import ParameterError, ThreatModelError, UserError
 from freqbench.job.attacks import attack_identity
 from freqbench.ops.losses import dice_ce
 from freqbench.testing import check_attack
@@ -194,3 +198,54 @@ def test_an_attack_on_a_volume_has_an_identity_of_its_own(name: str) -> None:
     assert usual.scope == ("volume" if name in ENSEMBLES else "window")
     assert attack_identity(other) == {**attack_identity(usual), "scope": other.scope}
     assert (window.attacks_volume, volume.attacks_volume) == (False, True)
+
+
+FILES = sorted(Path(freqbench.attacks.__file__).parent.rglob("*.py"))
+
+
+@every_attack
+def test_an_attack_holds_its_parameters_and_nothing_else(name: str) -> None:
+    attack = example(name)
+    attack = getattr(attack, "_attack", attack)
+    assert set(vars(attack)) == {field.name for field in fields(attack)}
+
+
+def test_other_rooms_read_declarations_not_classes_of_attacks() -> None:
+    """Code outside asks no `isinstance(attack, ...)`, so that an attack of another package is treated alike."""
+    room = FILES[0].parent
+    asking = re.compile(r"(isinstance|issubclass)\([\w.]*attack, [A-Z]\w+\)")
+    files = [path for path in room.parent.rglob("*.py") if not path.is_relative_to(room)]
+    asked = [(path.name, line.group()) for path in files for line in asking.finditer(path.read_text())]
+    assert len(asked) <= 4, asked
+
+
+def test_parameter_of_base_assigned_without_type_is_constant() -> None:
+    assert "random_start" not in {field.name for field in fields(ATTACKS["bim"])}
+    assert make("bim", eps=0.1).random_start is False
+    with pytest.raises(ParameterError, match=r"^bim: random_start: unknown parameter"):
+        make("bim", eps=0.1, random_start=False)
+
+
+MIXTURES = [
+    [0.0, 0.0],
+    [0.0, -0.0, 1e-30],
+    [-2.0, 0.0],
+    [math.nan, 0.0],
+    [math.nan, -3.0],
+    [math.inf, 0.0],
+    [-math.inf, 1.0],
+    [math.nan, math.inf],
+]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.complex64], ids=str)
+@pytest.mark.parametrize("entries", MIXTURES, ids=str)
+def test_the_flags_are_those_of_all_entries(entries: list[float], kind: torch.dtype) -> None:
+    gradient = torch.tensor(entries).to(kind)
+    finite = gradient.isfinite()
+    expected = [bool((finite & (gradient != 0)).any()), bool(finite.all())]
+    assert useful_and_finite(extremes(gradient)[None]).tolist() == [expected]
+
+
+def test_no_gradient_has_no_flags() -> None:
+    assert useful_and_finite(torch.empty(0, 4)).shape == (0, 2)

@@ -86,7 +86,7 @@ def attacked(attack: Deformation, model: nn.Module | None = None, **options: Any
     return attack(model or SmallNet().double(), IMAGES, LABELS, generator=generators(1), **options)
 
 
-def test_displacement_of_a_stretch_has_its_millimetres_and_determinant() -> None:
+def test_displacement_of_a_stretch_has_its_determinant() -> None:
     """Control points on a ramp make a linear field: r -> r + a r on each axis, whose determinant is the product.
 
     The first control point is a knot's distance before the volume, and voxels are read at their middles.
@@ -118,7 +118,7 @@ def test_displacement_of_a_shift_has_its_millimetres() -> None:
     assert attack.measured(IMAGES, None) == {} == make("pgd", eps=0.1).measured(IMAGES, IMAGES)
 
 
-def test_least_determinant_equals_that_of_differences_of_the_field() -> None:
+def test_least_determinant_equals_that_of_differences_of_field() -> None:
     """The voxels' places a thousandth of a voxel further on, along each axis: of splines read at so many rows."""
     attack = deformation(knot_mm=10.0, min_jacobian=0.3, max_mm=20.0, control="random")
     state = attacked(attack).state

@@ -174,7 +174,7 @@ def test_sea_has_four_runs_of_auto_pgd_with_the_papers_radii() -> None:
         assert attack.random_start
 
 
-def test_the_loss_of_segpgd_turns_to_wrong_voxels_within_each_radius() -> None:
+def test_loss_of_segpgd_turns_to_wrong_voxels_within_each_radius() -> None:
     """Its values before each step are those of the formula, lambda = i / (2 T), T = 3, 3 and 4."""
     images, labels = task()
     model = Asked()

@@ -69,7 +69,7 @@ def wave(band: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("band", [0, 1, 3, 4, 7])
-def test_band_that_carries_the_prediction_opens_unless_it_is_held(band: int) -> None:
+def test_band_that_carries_prediction_opens_unless_it_is_held(band: int) -> None:
     """One of eight may be taken; numbers 1 to 3 begin between 1/16 and 1/2 of the highest frequency."""
     images, labels, reference = wave(band)
     free, held = (
@@ -83,7 +83,7 @@ def test_band_that_carries_the_prediction_opens_unless_it_is_held(band: int) -> 
     assert bool(held.state[0, band]) == (band not in (1, 2, 3))
 
 
-def test_objective_is_the_loss_less_the_weighted_change_of_held_bands() -> None:
+def test_objective_is_loss_less_weighted_change_of_held_bands() -> None:
     """At the first step, with bands 2 and 6 open by the draws given."""
     images, labels = volumes()
     images, model = 0.45 + 0.1 * images.double(), SmallNet().double().eval()
@@ -104,7 +104,7 @@ def test_objective_is_the_loss_less_the_weighted_change_of_held_bands() -> None:
     assert torch.allclose(result.losses[0], expected, atol=1e-9)
 
 
-def test_gradient_is_that_of_the_gates_in_the_sigmoid_of_the_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradient_is_that_of_gates_in_sigmoid_of_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that never moves leaves the gradient of the held bands alone, of open and closed gates."""
     images, labels = volumes()
     images = 0.45 + 0.1 * images.double()

@@ -64,7 +64,7 @@ class Wave(nn.Module):
 
 
 @pytest.mark.parametrize(("name", "setting"), CASES)
-def test_a_batch_equals_its_samples_and_takes_the_declared_passes(name: str, setting: str) -> None:
+def test_batch_equals_its_samples_and_takes_declared_passes(name: str, setting: str) -> None:
     attack = plain(name, **SETTINGS[setting])
     (images, labels), model, calls = volumes(2), SmallNet().double(), []
     images = images.double()
@@ -78,7 +78,7 @@ def test_a_batch_equals_its_samples_and_takes_the_declared_passes(name: str, set
 
 
 @every_objective
-def test_target_rule_equals_the_attack_towards_the_labels_that_it_makes(name: str, form: dict[str, str]) -> None:
+def test_target_rule_equals_attack_towards_labels_that_it_makes(name: str, form: dict[str, str]) -> None:
     images, labels = volumes()
     target = torch.where(labels == 0, 0, 3 - labels)
     rule = plain(name, **form, target=("swap", 1, 2))(SmallNet(), images, labels)
@@ -187,7 +187,7 @@ def test_the_state_is_that_of_the_best_volumes(name: str) -> None:
 
 
 @every_gradient_attack
-def test_one_attack_has_one_identity_that_json_and_a_hash_can_hold(name: str) -> None:
+def test_one_attack_has_one_identity_that_json_and_hash_can_hold(name: str) -> None:
     attack = make(name, **EXAMPLES[name])
     shared = ("loss", "organs", "target", "restarts", "keep", "scope")
     own = {field: getattr(attack, field) for field in shared if takes(name, field)}

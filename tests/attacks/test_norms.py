@@ -42,7 +42,7 @@ def test_l2_attacks_keep_the_contract_and_reach_their_radius(name: str) -> None:
     assert torch.equal(nothing.adversarial, images)
 
 
-def test_pgd_steps_along_the_gradient_of_a_root_mean_square_of_one() -> None:
+def test_pgd_steps_along_gradient_of_root_mean_square_of_one() -> None:
     """Far inside ball and box one step is all there is; the gradient is that of the loss, taken here."""
     images, labels = volumes()
     images = (0.3 + 0.4 * images.double()).requires_grad_()
@@ -125,7 +125,7 @@ def test_noise_of_an_l2_norm_has_it_after_the_clamp() -> None:
     assert make("gn", std=EPS).threat_model == "gaussian"
 
 
-def test_a_universal_tile_of_an_l2_norm_keeps_it_where_a_volume_cuts_tiles() -> None:
+def test_universal_tile_keeps_its_l2_norm_where_it_is_cut() -> None:
     """The whole change of the tile is in its first voxels, which the volume shows twice."""
     tile = torch.zeros(1, 4, 4, 4)
     tile[:, :2] = EPS * 2**0.5

@@ -51,7 +51,7 @@ def test_clamping_takes_signs_that_leave_the_range(level: float) -> None:
 
 
 @pytest.mark.parametrize("value", [0.5, 10.0, 25.0])
-def test_the_norm_is_l2_after_clamping_and_what_is_free_keeps_its_direction(value: float) -> None:
+def test_norm_is_l2_after_clamping(value: float) -> None:
     """Air, as in a scan, and two windows with different room: each by a number of its own."""
     images = torch.rand(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     images[0, :, :12] = 0
@@ -80,7 +80,7 @@ def test_a_norm_beyond_the_room_takes_all_of_it() -> None:
 
 
 @pytest.mark.parametrize("made_again", [lambda a: a, sent, replace])
-def test_budget_and_threat_model_are_those_of_the_given_parameter(made_again: Callable[[Any], Any]) -> None:
+def test_budget_and_threat_model_are_those_of_given_parameter(made_again: Callable[[Any], Any]) -> None:
     for name in ("linf", "l2"):
         attack = made_again(make("random_noise", **{name: 0.5}))
         assert (attack.threat_model, attack.budget_name) == (name, name)

@@ -95,7 +95,7 @@ def test_rays_sees_decisions_alone_and_takes_no_gradient() -> None:
     assert sealed.backwards == (0,) * 3
 
 
-def test_a_query_is_one_forward_pass_and_the_clean_volume_is_one_more() -> None:
+def test_query_is_one_forward_pass_and_clean_volume_is_one_more() -> None:
     for dice, passes in ((None, 151), (0.4, 150)):
         model, result = search(dice=dice)
         assert (len(model.volumes), result.forwards, result.backwards) == (passes, (passes,) * 3, (0,) * 3)

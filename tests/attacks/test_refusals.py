@@ -239,7 +239,7 @@ def start(x: Tensor, y: Tensor) -> dict[str, Any]:
         ("faa", {}, lambda x, y: {"reference": 2 * x + 1}, "expected a reference in [0, 1], got [1."),
     ],
 )
-def test_a_wrong_call_is_refused_in_one_line(
+def test_wrong_call_is_refused(
     name: str, parameters: dict[str, Any], change: Callable[[Tensor, Tensor], dict[str, Any]], expected: str
 ) -> None:
     images, labels = volumes()

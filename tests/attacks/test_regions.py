@@ -75,12 +75,7 @@ def test_organs_are_regions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "expected"),
-    [
-        (("erase", 2), [0, 1, 1]),
-        (("swap", 1, 2), [0, 2, 3]),
-        ("least-likely", [3, 2, 0]),
-    ],
+    ("rule", "expected"), [(("erase", 2), [0, 1, 1]), (("swap", 1, 2), [0, 2, 3]), ("least-likely", [3, 2, 0])]
 )
 def test_targets_of_regions(rule: str | tuple[str | int, ...], expected: list[int]) -> None:
     images = torch.tensor([0.1, 0.5, 0.8]).reshape(1, 1, 1, 1, 3)
@@ -97,7 +92,7 @@ def test_a_target_is_approached() -> None:
     assert ((logits[:, :1] > 0) == (first > 0)).float().mean() > 0.9
 
 
-def test_reached_are_samples_with_every_region_wrong_in_every_voxel() -> None:
+def test_reached_samples_have_every_region_wrong_everywhere() -> None:
     objective = Objective.of(torch.tensor([[1, 1]]).reshape(1, 1, 1, 1, 2), head=SIGMOID)
     wrong, half = torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), torch.tensor([[-1.0, -1.0], [1.0, -1.0]])
     assert [bool(objective.is_reached(each.reshape(1, 2, 1, 1, 2))) for each in (wrong, half)] == [True, False]

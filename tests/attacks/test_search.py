@@ -58,7 +58,7 @@ class Waves(Linear):
         return self.offsets + self.slopes * (20 * x).sin()
 
 
-def test_steps_shrink_along_a_cosine_with_the_momentum_of_auto_pgd() -> None:
+def test_steps_shrink_along_cosine_with_momentum_of_auto_pgd() -> None:
     model, x, steps = Waves(), IMAGES.clone(), 6
     previous = x
     for i in range(steps):
@@ -83,9 +83,7 @@ def test_auto_takes_the_passes_of_one_loss() -> None:
 
 
 @pytest.mark.parametrize(("loss", "compared"), [("auto", 1), ("dice", 7)])
-def test_a_loss_that_ranks_no_volume_is_computed_at_the_end_alone(
-    loss: str, compared: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rankless_losses_are_computed_at_the_end(loss: str, compared: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hard Dice ranks the volumes of losses that change."""
     calls, own = [], Objective.compared
     monkeypatch.setattr(Objective, "compared", lambda self, *given: calls.append(loss) or own(self, *given))
@@ -128,7 +126,7 @@ def gradient_of(loss: Loss, logits: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("loss", "steps"), [("auto", 20), ("auto", 60), ("horizon", 20), ("horizon", 60)])
-def test_auto_weighs_a_flip_by_its_cost_and_by_whether_the_steps_left_can_make_it(loss: str, steps: int) -> None:
+def test_auto_weighs_a_flip_by_cost_and_by_steps_left(loss: str, steps: int) -> None:
     """Background that is right (numbers 0 and 2) changes most, which `auto` alone counts: the others change by 0.3."""
     margins, changes = [-9.0, 1.0, -0.5, -8.0, -1.0, 6.0], [2.0, 0.3, 1.0, 0.3, 0.3, 0.3]
     before = two_classes([m - change for m, change in zip(margins, changes, strict=True)])

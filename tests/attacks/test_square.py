@@ -36,7 +36,7 @@ def trials(model: Asked, i: int) -> Iterator[tuple[int, Tensor, Tensor]]:
             best = k
 
 
-def test_the_share_is_halved_as_in_the_authors_code_and_stretched_to_the_queries() -> None:
+def test_share_is_halved_as_in_the_authors_code() -> None:
     ends = (-1, 10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000, 9999)
     for halvings, (before, last) in enumerate(pairwise(ends)):
         assert share(0.8, before + 1, 10_000) == share(0.8, last, 10_000) == 0.8 / 2**halvings
@@ -72,7 +72,7 @@ def test_first_query_has_stripes_along_the_first_axis() -> None:
     assert 0 < float(up.double().mean()) < 1
 
 
-def test_every_further_query_is_one_cube_of_clean_plus_or_minus_eps() -> None:
+def test_further_queries_are_one_cube_of_clean_plus_minus_eps() -> None:
     """The cube has the schedule's side, changes the best volume so far, and never changes nothing."""
     model, _ = search()
     images, _ = task()
@@ -135,7 +135,7 @@ def moved(aim: str, sample: int, **changes: Any) -> Tensor:
     return (torch.stack(model.volumes)[:, sample, 0] != model.volumes[0][sample, 0]).any(dim=0)
 
 
-def test_aimed_cubes_have_their_middle_on_the_foreground_that_was_predicted() -> None:
+def test_aimed_cubes_have_their_middle_on_foreground_predicted() -> None:
     corner = torch.zeros(task()[0].shape[2:], dtype=torch.bool)
     corner[5:, 6:, 2:] = True
     assert torch.equal(moved("foreground", 1), corner)

@@ -65,7 +65,7 @@ def test_a_step_follows_the_sign_of_the_mean_gradient(name: str) -> None:
 
 
 @BOTH
-def test_draws_are_those_of_the_samples_generators_in_the_order_of_passes(name: str) -> None:
+def test_draws_are_those_of_the_samples_generators_in_order(name: str) -> None:
     """Noise, then factors, of every pass: so that fewer steps begin as more do."""
     images, labels = volumes(1, (8, 8, 4))
     generator = torch.Generator().manual_seed(3)

@@ -65,7 +65,7 @@ def test_a_stopped_sample_stays_stopped(name: str) -> None:
 
 
 @BOTH
-def test_the_best_of_a_frequency_attack_has_the_highest_objective(name: str) -> None:
+def test_best_of_frequency_attack_has_highest_objective(name: str) -> None:
     """The SSIM loss with it, as recorded before each step; other volumes have the highest task loss."""
     images, labels = volumes()
     model, seen, task_losses = SmallNet().eval(), list[Tensor](), list[Tensor]()

@@ -95,7 +95,7 @@ def draws(*step: float) -> Tensor:
     return torch.tensor(step, dtype=torch.float64).expand(2, 1, -1)
 
 
-def test_difgsm_shows_a_smaller_volume_in_zeros_and_maps_logits_back() -> None:
+def test_difgsm_shows_a_smaller_volume_and_maps_logits_back() -> None:
     """Ratio 0.5 + 0.5 * 0.5 of 8 x 6 x 4, rounded half up: 6 x 5 x 3, moved by 2 of 2, 0 of 1 and 1 of 1.
 
     The step follows the gradient through the resizing.
@@ -125,7 +125,7 @@ def test_difgsm_draws_sizes_and_places_for_every_step_and_sample() -> None:
     assert all(len({box[i + 3] - box[i] for i in range(3)}) == 1 for step in boxes for box in step)
 
 
-def test_dynamic_scaling_shows_a_part_of_a_larger_volume_and_counts_it_alone() -> None:
+def test_dynamic_scaling_counts_the_shown_part_alone() -> None:
     """Ratio 0.5 + 1.5 * 2/3 of 8 x 6 x 4: 12 x 9 x 6, from 4 of 4, 1 of 3 and 0 of 2 on."""
     (images, labels), model = doubles(), Asked(SmallNet().double())
     scales = {"min_scale": 0.5, "max_scale": 2.0}

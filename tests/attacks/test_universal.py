@@ -70,7 +70,7 @@ def test_every_step_follows_the_sum_of_all_cases_and_repetitions() -> None:
         assert np.allclose(learned[0].numpy(), tile, atol=1e-9)
 
 
-def test_unseen_case_loses_all_voxels_within_reach_and_half_to_the_null_row() -> None:
+def test_unseen_case_loses_all_voxels_within_reach() -> None:
     """The organ lies in one place in all cases, each voxel up to 2 eps from the threshold."""
 
     def drawn(count: int, seed: int) -> Cases:
@@ -135,7 +135,7 @@ def test_loss_towards_a_target_falls() -> None:
         assert float(after) < float(before)
 
 
-def test_a_random_defence_draws_anew_in_every_step_and_for_every_case() -> None:
+def test_random_defence_draws_anew_in_each_step_and_case() -> None:
     class Keyed(Net):
         takes_keys = True
 

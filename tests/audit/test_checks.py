@@ -43,7 +43,7 @@ def test_a_healthy_model_has_no_violation_and_no_doubt() -> None:
 
 
 @pytest.mark.parametrize("check", PLANTED)
-def test_a_planted_violation_is_found_on_its_model_alone_and_never_of_one_patient(check: str) -> None:
+def test_planted_violation_is_found_on_its_model_alone(check: str) -> None:
     everything = both(PLANTED[check])
     findings = CHECKS[check].run(evidence(everything))
     assert {each.model: each.verdict for each in findings} == {"m": "violated", "n": "holds"}
@@ -120,14 +120,14 @@ def test_a_check_of_one_model_has_this_verdict_and_sentence(check: str, records:
     assert (one.verdict, told in one.sentence) == (verdict, True), one.sentence
 
 
-def test_pairs_are_of_cases_with_both_scores_and_seeds_averaged_first() -> None:
+def test_pairs_have_both_scores_and_averaged_seeds() -> None:
     records = healthy(but={"twice": {"left": 45}})
     records[0]["dsc"] = next(row for row in records if row["budget"] == 2 * EPS)["dsc"] = math.nan
     seeds = [row | {"seed": seed, "cell_id": f"{row['cell_id']}/{seed}"} for seed in (0, 1) for row in records]
     assert finding("budget", seeds).cases == CASES - 1
 
 
-def test_the_rival_of_a_search_is_the_strongest_on_the_same_cases() -> None:
+def test_rival_of_search_is_strongest_on_same_cases() -> None:
     """An attack of two hard cases alone has the lowest mean, and is no rival of one that all cases had."""
     weak = [row | {"dsc": 0.2} for row in rows("fgsm", cases=2)]
     hard = ("case0", "case1")
@@ -208,14 +208,14 @@ def test_the_settling_of_the_loss_is_that_of_most_windows() -> None:
     assert (one.verdict, "eps=8/255, 16/255" in one.sentence) == ("holds", True)
 
 
-def test_noise_of_most_cases_is_taken_though_that_of_fewer_is_nearer_in_size() -> None:
+def test_noise_of_most_cases_is_taken() -> None:
     """An audit of more cases draws noise for these: that of an audit before it, of two cases, would decide nothing."""
     few = rows("noise", cases=2, params={"earlier": 1}, left=39.9)
     judged = finding("noise_l2", [*rows("pgd"), *few, *rows("noise", l2_body=8.1)])
     assert (judged.verdict, judged.cases) == ("holds", CASES)
 
 
-def test_a_check_that_has_its_rows_is_not_one_that_an_audit_may_make() -> None:
+def test_check_that_has_its_rows_is_not_one_that_audit_may_make() -> None:
     silent, lacking = (audited(evidence(each)) for each in (healthy(but=IDLE), rows("pgd")))
     names = ("iterative", "transfer")
     assert not any(may_be_made(each) for each in silent if each.check in names)
@@ -234,9 +234,7 @@ def test_a_check_that_has_its_rows_is_not_one_that_an_audit_may_make() -> None:
         (60, "violated", "takes 10.0 points of damage away"),
     ],
 )
-def test_the_optimisation_is_credited_with_what_the_stronger_null_row_does_not_do(
-    uniform: float, verdict: str, told: str
-) -> None:
+def test_optimisation_gets_what_the_null_row_leaves(uniform: float, verdict: str, told: str) -> None:
     """Drops of 20, 5 and 3 points: 15 of 20, 75 %, are the optimisation's."""
     nulls = [*rows("vafa uniform", left=uniform), *rows("vafa random", left=87)]
     one = finding("credit", [*rows("vafa", left=70), *nulls])
@@ -258,7 +256,7 @@ def test_null_rows_belong_to_the_same_stretching() -> None:
 # Scores, labels and bounds
 
 
-def test_missing_organs_background_undefined_hd95_and_clean_failures_are_told() -> None:
+def test_missing_organs_and_clean_failures_are_reported() -> None:
     """Background 0.9 of a sum of 1.0 is more than half, 0.9 of 2.4 is not; of HD95 one of three classes in one volume
     of six."""
     own = healthy()
@@ -297,7 +295,7 @@ def test_an_l2_budget_is_a_window_s(l2: float, verdict: str) -> None:
 
 
 @pytest.mark.parametrize(("rms", "scope", "verdict"), [(0.0299, "volume", "holds"), (0.031, "joint", "violated")])
-def test_an_l2_budget_that_is_a_root_mean_square_is_that_of_the_psnr(rms: float, scope: str, verdict: str) -> None:
+def test_l2_budget_that_is_root_mean_square_is_that_of_psnr(rms: float, scope: str, verdict: str) -> None:
     """Windows that overlap may have more together than each; a single one may not."""
     psnr = -20 * math.log10(rms)
     own = {"threat_model": "l2", "budget_name": "eps", "budget": 0.03, "psnr": psnr, "l2": 60.0, "num_windows": 9}
@@ -400,7 +398,7 @@ def test_a_gain_whose_interval_reaches_half_a_point_is_in_doubt() -> None:
     assert verdict_of(PGD, added).verdict == "in doubt"
 
 
-def test_the_interval_is_corrected_over_the_attacks_that_were_added() -> None:
+def test_interval_is_corrected_over_attacks_that_were_added() -> None:
     """Each of two comparisons is one of 97.5 %."""
     differences = [3.0, 4.5, 1.0, 2.5, 7.0, 4.0]
     added = planted("pgd", 62.4, params={"loss": "dice"})
@@ -417,7 +415,7 @@ def test_each_budget_is_a_claim_of_its_own() -> None:
     assert by_subject == {"linf eps=8/255": "holds", "linf eps=4/255": "not checked"}
 
 
-def test_a_fallen_claim_flags_its_model_beside_flags_of_gradients() -> None:
+def test_fallen_claim_flags_its_model_beside_flags_of_gradients() -> None:
     model, added = verdict_of(PGD, planted("horizon", 55.1)), "a stronger attack with the same bounds is known"
     fallen = "flagged: it does not hold that no attack with the same bounds is stronger"
     assert (model.verdict, model.flags) == ("flagged", ())
@@ -429,7 +427,7 @@ def test_a_fallen_claim_flags_its_model_beside_flags_of_gradients() -> None:
     assert f"{fallen}; a larger budget hurts more ({added}; 1 sign of" in model.sentence
 
 
-def test_an_attack_of_the_store_that_another_beats_at_equal_passes_is_named_and_no_more() -> None:
+def test_attack_beaten_at_equal_passes_is_named() -> None:
     """Both take 20 steps, the second looks at its last volume besides."""
     own = [*PGD, *planted("horizon", 55.1, params={"loss": "margin"}), *planted("pgd", 70, params={"steps": 5})]
     (claim,) = claims(own, [*planted("horizon", 60.0), *planted("dice", 64.0)])
@@ -461,7 +459,7 @@ def certified(*left: float, draws: int = 100) -> Finding:
     return finding("certified", smoothed(*left, draws=draws))
 
 
-def test_a_certificate_above_an_attack_is_a_defect_of_one_of_them() -> None:
+def test_certificate_above_attack_is_defect_of_one_of_them() -> None:
     """Certified: about 0.81, at radius = sigma."""
     assert certified(0.85, 0.82).verdict == "holds"
     crossed = certified(0.85, 0.75)

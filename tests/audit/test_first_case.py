@@ -50,9 +50,7 @@ def chosen(root: Path, modality: dict[str, str], **more: Any) -> FirstCase:
 
 
 @pytest.mark.integration
-def test_a_bare_network_of_another_window_keeps_the_usual_intensity_and_its_roi_is_named(
-    scans: Path, tmp_path: Path
-) -> None:
+def test_bare_network_keeps_the_usual_intensity(scans: Path, tmp_path: Path) -> None:
     """The zoo's network had a window of 64x64x32: in one of 96 it predicts worse, which no intensity may hide."""
     spec = resolve(ModelEntry(name="unet", checkpoint="zoo://phantom/unet"), 6)
     torch.save(load(spec, torch.device("cpu")).net.state_dict(), tmp_path / "bare.pt")

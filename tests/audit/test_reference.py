@@ -133,9 +133,7 @@ def without_predictions(store: Path) -> None:
         (without_predictions, reference.NOT_SAVED),
     ],
 )
-def test_label_maps_that_are_not_saved_are_left_out_and_volumes_are_compared(
-    grid_copy: Path, change: Any, reason: str
-) -> None:
+def test_unsaved_label_maps_are_left_out(grid_copy: Path, change: Any, reason: str) -> None:
     change(grid_copy)
     comparison = compare(Store(str(grid_copy)), 4)
     assert comparison.left_out == {reason: 4}
@@ -188,14 +186,14 @@ def test_the_maps_that_were_scored_are_on_the_grid_of_the_file(file_store: Path)
         assert np.array_equal(saved.affine, label.affine)
 
 
-def test_an_altered_dice_of_a_row_on_the_grid_of_the_file_is_found(file_store: Path, tmp_path: Path) -> None:
+def test_altered_dice_of_row_on_grid_of_file_is_found(file_store: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(file_store, tmp_path / "out"))
     alter(out, "records", lambda rows: rows[0].update(dsc_foreground=0.987))
     altered = {source: number for source, (number, _) in beyond(compare(Store(str(out)), 99)).items()}
     assert altered == {("records", "dsc_foreground", library): 1 for library in ("medpy", "monai")}
 
 
-def test_targets_are_held_to_their_own_predictions_under_reference_prediction(tmp_path: Path) -> None:
+def test_targets_are_held_to_their_own_predictions(tmp_path: Path) -> None:
     data = [{"name": "phantom", "shape": SHAPE, "cases": 1, "reference": "prediction"}]
     attack = {"name": "fgsm", "eps": "64/255"}
     execute(job(datasets=data, attacks=[attack], metrics=["dsc", "assd"], save_adversarial="nifti"), tmp_path / "out")

@@ -50,7 +50,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_every_row_is_equal_to_the_bit_and_the_store_is_left_alone(grid_store: Path) -> None:
+def test_every_row_is_equal_to_bit_and_store_is_left_alone(grid_store: Path) -> None:
     before = contents(grid_store)
     reports = all_of(grid_store)
     assert [each.verdict for each in reports] == ["equal"] * 16
@@ -71,7 +71,7 @@ def test_values_that_were_changed_are_named_with_their_columns(grid_copy: Path) 
 
 
 @pytest.mark.integration
-def test_a_class_s_value_that_was_changed_and_a_class_that_is_gone_are_named(grid_copy: Path) -> None:
+def test_class_s_value_changed_and_class_gone_are_named(grid_copy: Path) -> None:
 
     def change(rows: list[dict[str, object]]) -> None:
         rows[8]["label_voxels"] = 7  # of the second record: six classes each
@@ -87,7 +87,7 @@ def test_a_class_s_value_that_was_changed_and_a_class_that_is_gone_are_named(gri
     assert (changed.stored, changed.gap) == (7, changed.found - 7)
 
 
-def test_columns_missing_then_or_impossible_here_are_skipped_with_a_reason() -> None:
+def test_missing_or_impossible_columns_are_skipped() -> None:
     nothing = {column.name: None for column in RECORDS} | {"params": "{}"}
     has, lacks = nothing | {"psnr": 30.0}, nothing | {"null_reasons": '{"psnr": "no network"}'}
     former, missing = comparison.compare(lacks, (), has, ()), comparison.compare(has, (), lacks, ())
@@ -98,14 +98,14 @@ def test_columns_missing_then_or_impossible_here_are_skipped_with_a_reason() -> 
     assert (unexplained.column, unexplained.gap) == ("psnr", None)
 
 
-def test_a_resampling_error_that_an_earlier_release_left_out_is_skipped() -> None:
+def test_resampling_error_left_out_earlier_is_skipped() -> None:
     nothing = {column.name: None for column in RECORDS} | {"params": "{}"}
     has = nothing | {"resampling_error": 0.01}
     assert [*comparison.compare(nothing, (), has, ()).skipped] == ["resampling_error"]
     assert comparison.compare(has, (), nothing, ()).differences
 
 
-def test_other_versions_of_what_computes_excuse_what_is_within_the_tolerance_and_no_more(grid_copy: Path) -> None:
+def test_other_versions_excuse_what_is_within_tolerance(grid_copy: Path) -> None:
     row = Store(str(grid_copy)).records().to_pylist()[0]
     key = {name: row[name] for name in KEY}
     for package, by, verdict in (
@@ -149,7 +149,7 @@ def test_the_machine_is_a_cause(change: dict[str, str], text: str) -> None:
 
 
 @pytest.mark.integration
-def test_rows_are_computed_with_the_threads_and_windows_of_their_run(tmp_path: Path) -> None:
+def test_rows_are_computed_with_threads_and_windows_of_their_run(tmp_path: Path) -> None:
     one = [{**JOB["datasets"][0], "cases": 1}]
     content = job(models=JOB["models"][:1], datasets=one, attacks=[ATTACK], resources={"threads": 2}, window_batch=3)
     execute(content, tmp_path / "out")
@@ -211,7 +211,7 @@ def test_a_failed_row_is_told_and_never_drawn(grid_copy: Path) -> None:
 
 
 @pytest.mark.integration
-def test_a_row_of_further_targets_is_scored_again_from_its_saved_volume(grid_copy: Path, tmp_path: Path) -> None:
+def test_row_of_further_targets_is_scored_from_its_volume(grid_copy: Path, tmp_path: Path) -> None:
     spec, _ = expanded({**GRID, "resources": SERIAL})
     save_weights(tmp_path / WEIGHTS, seed=3)
     grid = further_targets(spec, [f"c={tmp_path / WEIGHTS}"])

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from freqbench.audit.computing import AuditOptions, compute_missing
 from freqbench.audit.probe_files import Gradients, SavedScores, root_of
 from freqbench.audit.reproduce import Reproducer
 from freqbench.cli.audit import _more_cases
+from freqbench.core import code
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
 from freqbench.job import costs
@@ -49,12 +51,19 @@ def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store of both networks, and its audit."""
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of both networks."""
+    place = tmp_path_factory.mktemp("ran") / "out"
+    execute(SMALL, place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def out(ran: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A copy of the store, and its audit."""
     with pytest.MonkeyPatch.context() as patch:
         shorten(patch)
-        place = str(tmp_path_factory.mktemp("audited") / "out")
-        execute(SMALL, place)
+        place = str(shutil.copytree(ran, tmp_path_factory.mktemp("audited") / "out"))
         before = rows(place)
         audit(place)
         assert rows(place) == before
@@ -90,7 +99,7 @@ def test_the_plain_network_shows_no_sign_of_masked_gradients(findings: tuple[Fin
 
 
 @pytest.mark.integration
-def test_claims_of_a_store_are_held_against_the_strongest_attacks(findings: tuple[Finding, ...]) -> None:
+def test_claims_of_store_are_held_against_strongest_attacks(findings: tuple[Finding, ...]) -> None:
     """The store's own rows are its claim, whatever the audit found."""
     by_subject = {(each.model, each.subject): each for each in findings if each.check == "strongest"}
     plain = by_subject["plain", "linf eps=32/255"]
@@ -180,11 +189,18 @@ def planned(place: Path | str, cases: int = 1, **changes: Any) -> computing.Extr
     return computing.plan_cells(expanded(job(**changes))[0], str(place), cases, None, print, compute=False)
 
 
+def test_a_plan_makes_few_identities_of_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes a tenth of a second; one for every cell and case would be 145."""
+    walks, walk = list[None](), code._Walk
+    monkeypatch.setattr(code, "_Walk", lambda: walks.append(None) or walk())  # type: ignore[func-returns-value]
+    planned(tmp_path)
+    assert 0 < len(walks) < 20
+
+
 @pytest.mark.integration
-def test_a_short_audit_attacks_nothing_and_settles_what_is_open_most_often(tmp_path: Path) -> None:
+def test_short_audit_settles_what_is_open_most_often(ran: Path, tmp_path: Path) -> None:
     """More of its cases come into the same audit."""
-    out = str(tmp_path / "out")
-    execute(SMALL, out)
+    out = str(shutil.copytree(ran, tmp_path / "out"))
     said = audit(out, cases=1, short=True)
     assert "0 window passes\n" in said
     assert "most of them" not in said
@@ -237,7 +253,7 @@ def test_null_rows_are_those_that_an_attack_has(tmp_path: Path, attack: dict[str
     assert {each.control for each in forms} == {"none", "random"}
 
 
-def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_path: Path) -> None:
+def test_each_claim_gets_both_losses_with_its_longest_steps(tmp_path: Path) -> None:
     attacks = [{"name": "pgd", "eps": ["4/255", "8/255"], "steps": [10, 30]}, {"name": "fgsm", "eps": "4/255"}]
     forms = [(each.eps, each.loss) for each in strongest(tmp_path, attacks=attacks)]
     assert forms == [(eps, loss) for eps in (4 / 255, 8 / 255) for loss in ("horizon", "dice")]
@@ -259,9 +275,7 @@ def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_pa
     ],
     ids=str,
 )
-def test_frequency_attacks_are_held_against_their_adaptive_forms(
-    attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path
-) -> None:
+def test_adaptive_forms_run(attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path) -> None:
     forms = strongest(tmp_path, form, attacks=[{**attack, "steps": 20}])
     assert [each.loss for each in forms if each.control == "none"] == ["horizon", "dice"]
     assert {each.control for each in forms} == {"none", "uniform", "random"}
@@ -275,9 +289,7 @@ attacks:
 """
 
 
-def test_recommendations_of_converge_within_the_bounds_are_run_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_recommendations_of_converge_are_run_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Recommendations hold for their network alone; a file of another kind adds none."""
     file = tmp_path / "out-converge" / "converge.yaml"
     file.parent.mkdir()
@@ -298,7 +310,7 @@ def test_recommendations_of_converge_within_the_bounds_are_run_too(
     assert f"nothing of {file}: " in capsys.readouterr().out
 
 
-def test_attacks_on_a_part_and_null_rows_ask_for_no_strongest_form(tmp_path: Path) -> None:
+def test_attacks_on_part_and_null_rows_ask_for_no_strongest_form(tmp_path: Path) -> None:
     attacks = [{"name": "pgd", "eps": "8/255", "organs": [[1]]}, {"name": "vafa", "block": 8, "control": "uniform"}]
     assert strongest(tmp_path, attacks=attacks) == []
 

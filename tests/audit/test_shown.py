@@ -42,7 +42,7 @@ def test_a_report_says_what_is_flagged_and_why(flagged: Store) -> None:
 
 
 @pytest.mark.integration
-def test_the_whole_audit_is_a_table_a_csv_with_every_digit_and_json_without_nan(flagged: Store) -> None:
+def test_whole_audit_is_a_table_a_csv_and_json_without_nan(flagged: Store) -> None:
     for format in ("terminal", "latex"):
         text = report([flagged], None, format, "audit")
         assert "violated" in text
@@ -59,7 +59,7 @@ def test_the_whole_audit_is_a_table_a_csv_with_every_digit_and_json_without_nan(
     assert {"check", "should", "dataset", "model", "subject", "verdict", "sentence"} == {*part["findings"][0]}
 
 
-def test_the_first_screen_has_the_gravest_findings_first_and_twenty_lines_at_most(flagged: Store) -> None:
+def test_first_screen_has_gravest_findings_in_twenty_lines(flagged: Store) -> None:
     findings = audited(gathered([flagged]))
     many = [replace(each, model=f"{each.model}{number}") for number in range(9) for each in findings]
     lines = first_screen(tuple(many), ["freqbench audit out --run " * 4] * 3, 80).splitlines()

@@ -8,7 +8,7 @@ import torch
 from freqbench.audit.symptoms import share_at_end, sign_agreement, zero_share
 
 
-def test_exact_zeros_and_what_is_not_finite_are_counted_and_small_numbers_are_not() -> None:
+def test_exact_zeros_and_infinities_are_counted() -> None:
     for gradient in ([0.0, -0.0, 1e-38, -1.0], [math.nan, math.inf, 1.0, 1.0]):
         assert zero_share(torch.tensor(gradient)) == 0.5
 

@@ -121,7 +121,7 @@ POSSIBLE: list[dict[str, Any]] = [
 
 
 @pytest.mark.usefixtures("all_told")
-def test_values_that_cannot_be_are_named_with_their_row_and_no_others(grid_copy: Path) -> None:
+def test_impossible_values_are_named_with_their_row(grid_copy: Path) -> None:
     keys: list[tuple[str, ...]] = []
 
     def change(rows: Rows) -> None:
@@ -143,7 +143,7 @@ def test_values_that_cannot_be_are_named_with_their_row_and_no_others(grid_copy:
 
 
 @pytest.mark.usefixtures("all_told")
-def test_means_and_counts_that_are_not_those_of_the_classes_are_found(grid_copy: Path) -> None:
+def test_means_and_counts_not_those_of_classes_are_found(grid_copy: Path) -> None:
     expected: set[str] = set()
 
     def change(rows: Rows) -> None:
@@ -160,7 +160,7 @@ def test_means_and_counts_that_are_not_those_of_the_classes_are_found(grid_copy:
     assert {text.partition("parquet: ")[2] for text in errors["classes"].split("; ")} == expected
 
 
-def test_a_mean_that_is_defined_for_no_class_and_one_that_is_not_are_told_apart(grid_copy: Path) -> None:
+def test_mean_defined_for_no_class_and_one_not_are_told_apart(grid_copy: Path) -> None:
     key = dict(zip(KEY, key_of(pq.read_table(file_of(grid_copy)).to_pylist()[0]), strict=True))
     set_first(grid_copy, "records", key, hd95=math.nan)
     assert "hd95: nan, the classes say" in wrong(grid_copy)["classes"]
@@ -209,9 +209,7 @@ def test_doubles_are_compared_beside_a_file_that_cannot_be_read(grid_copy: Path)
         ("l2", lambda stored: 1.06 * stored, True),
     ],
 )
-def test_a_row_that_was_computed_twice_must_agree_within_the_tolerances(
-    grid_copy: Path, column: str, again: Callable[[float], float], is_wrong: bool
-) -> None:
+def test_recomputed_rows_agree(grid_copy: Path, column: str, again: Callable[[float], float], is_wrong: bool) -> None:
     row = pq.read_table(file_of(grid_copy)).to_pylist()[0]
     doubled(grid_copy, **{column: again(row[column]), "finished_at": row["finished_at"].replace(year=2099)})
     assert ("doubles" in wrong(grid_copy)) is is_wrong
@@ -380,9 +378,7 @@ DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
 @pytest.mark.parametrize(
     "content", quick([b"", b'{"models"', b"[]", b'{"schema_version": "2", "models": 3}', None], b'{"models"', None)
 )
-def test_a_run_file_that_is_lost_is_made_up_for_as_its_line_says(
-    small_copy: Path, content: bytes | None, is_compacted: bool
-) -> None:
+def test_lost_run_file_is_made_up_for(small_copy: Path, content: bytes | None, is_compacted: bool) -> None:
     job = Store(str(small_copy)).job()["spec"]
     if is_compacted:
         file_of(small_copy).rename(small_copy / "records" / "compacted-0123456789abcdef-000001.parquet")
@@ -411,9 +407,7 @@ def test_a_job_file_that_is_lost_is_made_up_for_as_its_line_says(small_copy: Pat
 
 
 @pytest.mark.parametrize(("check", "damage", "text"), DAMAGE)
-def test_damage_in_one_place_is_found_by_its_check(
-    grid_copy: Path, check: str, damage: Callable[[Path], Any], text: str
-) -> None:
+def test_damage_is_found_by_its_check(grid_copy: Path, check: str, damage: Callable[[Path], Any], text: str) -> None:
     damage(grid_copy)
     errors = wrong(grid_copy)
     assert text in errors[check]

@@ -30,7 +30,7 @@ def small() -> dict[str, object]:
     return {**content, "models": content["models"][:1]}
 
 
-def test_the_audit_of_a_store_says_what_was_and_what_was_not_checked(audited_store: str, bench: Bench) -> None:
+def test_audit_of_store_says_what_was_and_what_was_not_checked(audited_store: str, bench: Bench) -> None:
     code, out, _ = bench("audit", audited_store, "--all")
     assert code == 0
     assert "Audit: plain on balls" in out
@@ -38,9 +38,7 @@ def test_the_audit_of_a_store_says_what_was_and_what_was_not_checked(audited_sto
     assert "freqbench audit OUT --plan lists the cells that they need" in " ".join(out.split())
 
 
-def test_the_first_screen_names_the_commands_with_their_cost_and_the_way_to_the_rest(
-    audited_store: str, bench: Bench
-) -> None:
+def test_first_screen_names_the_commands_with_their_cost(audited_store: str, bench: Bench) -> None:
     """The store never grants the trust that a plan of its networks takes."""
     screens = [bench("audit", audited_store, *trust)[1] for trust in ((), ("--trust-code",))]
     told = r"about \d+ minutes? on one worker; noise and null rows alone: --run --short, about 1 minute"
@@ -60,9 +58,7 @@ def test_the_first_screen_names_the_commands_with_their_cost_and_the_way_to_the_
         (-0.2, 0.2, "What is in doubt: 5 patients "),
     ],
 )
-def test_more_cases_are_asked_for_where_they_may_settle_a_doubt(
-    low: float, high: float, told: str, audited_store: str
-) -> None:
+def test_more_cases_may_settle_a_doubt(low: float, high: float, told: str, audited_store: str) -> None:
     doubt = Finding(
         check="noise_l2", dataset="balls", verdict="in doubt", sentence="x", model="plain", patients=5, cases=5,
         difference=(low + high) / 2, low=low, high=high,

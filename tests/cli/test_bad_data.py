@@ -51,9 +51,7 @@ def warned(root: Path, bench: Bench, **keys: Any) -> tuple[int, list[str]]:
     return code, Store(out).runs()[-1]["warnings"]
 
 
-def test_labels_of_other_classes_are_named_by_doctor_and_by_run_before_the_first_attack(
-    root: Path, bench: Bench
-) -> None:
+def test_labels_of_other_classes_are_named_before_attacks(root: Path, bench: Bench) -> None:
     assert warned(root, bench) == (0, [])
     changed(root, LABEL, lambda labels: labels * 200)
     complaint = (
@@ -66,7 +64,7 @@ def test_labels_of_other_classes_are_named_by_doctor_and_by_run_before_the_first
     assert "validation:      1 of 20 cases are complete" in out
 
 
-def test_volumes_in_0_to_1_under_a_window_of_ct_are_told_with_both(root: Path, bench: Bench) -> None:
+def test_volumes_in_0_to_1_under_window_of_ct_are_told_with_both(root: Path, bench: Bench) -> None:
     for case, _ in FRAMES:
         changed(root, f"training/patient089/{case}.nii.gz", lambda voxels: voxels / 150)
     code, warnings = warned(root, bench, intensity="released")

@@ -48,9 +48,7 @@ def test_compiled_functions_are_cleared(tmp_path: Path, monkeypatch: pytest.Monk
     assert not made.parent.exists()
 
 
-def test_a_bound_that_is_no_number_stops_a_run_before_it_begins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bound_that_is_no_number_stops_run_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "abc")
     with pytest.raises(UserError, match=r"^FREQBENCH_CACHE_GB: expected a number of gigabytes"):
         execute(small(), tmp_path / "out")

@@ -61,15 +61,12 @@ def test_the_line_of_a_model_is_let_through(name: str) -> None:
     config.validate(job(**line_of("models", name), targets=["mine"]), JobSpec, where="job.yaml")
 
 
-def test_an_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench) -> None:
+def test_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench) -> None:
     code, out, err = bench("list", "attacks", "vafa-3d")  # another name of vafa
     assert (code, err) == (0, "")
     for text in (
-        "arXiv:2307.07269",
-        "dct-quantization-stretched: DCT quantisation, each slice then stretched to [0, 1]",
-        "a = R(IDCT(q φ(c / q)) + 128)",
-        "smallest entry of the table; None: 5",
-        "20.0",
+        *("arXiv:2307.07269", "dct-quantization-stretched: DCT quantisation, each slice then stretched to [0, 1]"),
+        *("a = R(IDCT(q φ(c / q)) + 128)", "smallest entry of the table; None: 5", "20.0"),
     ):
         assert text in out
     assert "attacks: [{name: vafa, q_max: 20.0}]" in out
@@ -84,11 +81,7 @@ def test_an_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench
         (("metrics", "hd95"), ("hd95_penalised ", "voxel", "metrics: [hd95]")),
         (
             ("models", "zoo://phantom/unet-vaft"),
-            (
-                "vaft on sa2 with frequency consistency",
-                "job zoo_phantom_vaft, seed 0, 400 steps",
-                "86.0 (foreground",
-            ),
+            ("vaft on sa2 with frequency consistency", "job zoo_phantom_vaft, seed 0, 400 steps", "86.0 (foreground"),
         ),
         (
             ("models", "zoo://hippocampus/union-wide"),
@@ -131,9 +124,7 @@ def test_a_wrong_name_is_one_line(arguments: tuple[str, str], likely: str, bench
         (("jobs", "quick"), {"quickstart"}, {"phantom/suite"}),
     ],
 )
-def test_a_word_selects_the_rows_that_have_it(
-    words: tuple[str, str], names: set[str], others: set[str], bench: Bench
-) -> None:
+def test_word_selects_its_rows(words: tuple[str, str], names: set[str], others: set[str], bench: Bench) -> None:
     code, out, err = bench("list", *words)
     firsts = {line.split()[0] for line in out.splitlines() if line.strip()}
     assert (code, err) == (0, "")
@@ -168,9 +159,7 @@ def test_packaged_jobs_are_listed_on_one_screen(bench: Bench, monkeypatch: pytes
         ("phantom/bounds", ("attacks: ball", "audit runs/bounds --certify")),
     ],
 )
-def test_a_packaged_job_is_described_with_the_command_that_runs_it(
-    name: str, texts: tuple[str, ...], bench: Bench
-) -> None:
+def test_packaged_job_is_described_with_command_that_runs_it(name: str, texts: tuple[str, ...], bench: Bench) -> None:
     code, out, _ = bench("list", "jobs", name)
     assert code == 0
     assert [text for text in texts if text not in " ".join(out.split())] == []
@@ -200,7 +189,7 @@ def test_a_packaged_job_states_its_question_and_cost(name: str) -> None:
     assert points_to_keys != name.startswith("research/")
 
 
-def test_the_networks_of_the_package_are_listed_with_their_training_and_dice(bench: Bench) -> None:
+def test_packaged_networks_are_listed_with_their_dice(bench: Bench) -> None:
     code, out, _ = bench("list", "models")
     lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if "zoo://" in line and "one: " not in line}
     assert (code, [*lines]) == (0, [f"zoo://{name}" for name in zoo_names()])
@@ -208,7 +197,7 @@ def test_the_networks_of_the_package_are_listed_with_their_training_and_dice(ben
     assert lines["zoo://phantom/unet"] == ["unet", "clean", "89.1", "-"]
 
 
-def test_an_argument_of_a_network_has_one_default_and_beside_it_the_one_of_its_class(bench: Bench) -> None:
+def test_argument_of_a_network_has_one_default(bench: Bench) -> None:
     """MONAI's text says "Defaults to 0." of residual units, of which this project's UNet has 2."""
     _, out, _ = bench("list", "models", "unet")
     text = " ".join(out.split())
@@ -229,9 +218,7 @@ class Mine(PGD):
 '''
 
 
-def test_a_class_of_another_package_is_described_once_it_is_trusted(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trusted_foreign_class_is_described(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.joinpath("own_attack_of_test.py").write_text(OWN_ATTACK)
     monkeypatch.syspath_prepend(tmp_path)
     assert "needs --trust-code" in refused(bench, "list", "attacks", "own_attack_of_test:Mine")

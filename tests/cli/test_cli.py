@@ -150,9 +150,7 @@ def test_bf16_alone_is_left_out_and_a_csv_says_so_on_stderr(tmp_path: Path, benc
         (["run", "{job}", "--shard", "9/8"], "error: --shard: expected NUMBER/COUNT such as 2/8"),
     ],
 )
-def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
-    small_copy: Path, bench: Bench, arguments: list[str], expected: str
-) -> None:
+def test_mistake_is_one_line_and_code_2(small_copy: Path, bench: Bench, arguments: list[str], expected: str) -> None:
     shutil.rmtree(small_copy / "volumes")
     places = {"job": str(small_copy.with_name("job.yaml")), "out": str(small_copy)}
     err = refused(bench, *(argument.format(**places) for argument in arguments))
@@ -248,9 +246,7 @@ def test_matched_budgets_are_planned_found_run_kept_and_scored(tmp_path: Path, b
     assert len(rows(out)) == 4
 
 
-def test_ctrl_c_while_budgets_are_matched_is_exit_code_130(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
+def test_ctrl_c_while_matching_is_code_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
@@ -267,9 +263,7 @@ def test_doctor_runs(bench: Bench) -> None:
         assert word in out
 
 
-def test_a_signal_stores_what_is_done_and_is_exit_code_130(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
+def test_signal_stores_what_is_done_and_is_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     """SIGTERM, which a queue sends; `tests/tools/chaos/test_driver.py` sends both signals to Ray's driver."""
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path, small(attacks=[{"name": "gn", "std": [i / 1000 for i in range(1, 1000)]}], metrics=["dsc"]))
@@ -330,7 +324,7 @@ def test_the_version_is_shown(bench: Bench) -> None:
     assert bench("--version")[:2] == (0, f"freqbench {freqbench.__version__}\n")
 
 
-def test_a_job_in_the_place_of_a_stores_own_may_be_a_packaged_one() -> None:
+def test_job_in_place_of_stores_own_may_be_packaged_one() -> None:
     assert StoredOptions(job="quickstart").spec("").name == "quickstart"
     with pytest.raises(UserError, match="unknown packaged job 'quickstarts'"):
         StoredOptions(job="quickstarts").spec("")

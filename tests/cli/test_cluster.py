@@ -34,9 +34,7 @@ def small_job(small_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return small_copy.parent
 
 
-def test_ray_gets_a_job_with_its_options_its_files_and_its_store(
-    small_job: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
+def test_ray_gets_options_files_and_store(small_job: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     """Read by Ray's own command, of which only the connection is left out."""
     given: dict[str, Any] = {}
 

@@ -71,9 +71,7 @@ def test_a_wrong_score_is_one_line(small_store: Path, bench: Bench, arguments: l
     assert expected in refused(bench, "score", str(small_store), *arguments)
 
 
-def test_data_that_must_not_be_passed_on_takes_a_yes(
-    small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
+def test_private_data_ask_yes(small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     monkeypatch.setattr(Phantom, "redistributable", False)
     arguments = ["export", str(small_store), "--to", str(tmp_path / "to")]
     code, out, err = bench(*arguments)

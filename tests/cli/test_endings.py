@@ -55,7 +55,7 @@ print(json.dumps([said, sorted(heavy & set(sys.modules))]))
 """
 
 
-def test_a_wrong_job_is_refused_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+def test_wrong_job_is_refused_before_anything_heavy_is_imported(tmp_path: Path) -> None:
     for name, text in WRONG.items():
         (tmp_path / f"{name}.yaml").write_text(text)
     done = python(tmp_path, "-c", CHILD, json.dumps([f"{name}.yaml" for name in WRONG]))
@@ -65,7 +65,7 @@ def test_a_wrong_job_is_refused_before_anything_heavy_is_imported(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_networks_that_were_checked_before_are_planned_without_monai(tmp_path: Path) -> None:
+def test_networks_checked_before_are_planned_without_monai(tmp_path: Path) -> None:
     """MONAI takes longer than all the rest; a network is made of it once, and what came out is remembered."""
     (tmp_path / "job.yaml").write_text(json.dumps(job()))
     large = {"monai", "torch._dynamo", "scipy.ndimage", "matplotlib", "pandas", "PIL", "ray", "nibabel", "SimpleITK"}
@@ -141,9 +141,7 @@ def test_a_value_of_thousands_of_letters_is_cut(bench: Bench, tmp_path: Path) ->
     assert line.endswith("mask-ce-balanced\n")
 
 
-def test_a_defect_is_one_line_with_a_log_and_a_code_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
+def test_defect_is_one_line_with_log_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("two\nlines")
 
@@ -164,9 +162,7 @@ def test_a_wrong_number_of_threads_is_the_user_s_mistake(bench: Bench, monkeypat
     assert refused(bench, "plan", "quickstart").startswith("error: OMP_NUM_THREADS: expected a whole number from 1 to ")
 
 
-def test_a_variable_that_a_library_refuses_on_import_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
+def test_variable_refused_on_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     (tmp_path / "library.py").write_text("import os\nfloat(os.environ['LIBRARY_INTERVAL'])\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("LIBRARY_INTERVAL", "soon")
@@ -223,9 +219,7 @@ def test_a_path_of_nobody_here_is_refused_wherever_it_is_opened(path: str) -> No
 BOXES = {chr(code) for code in range(0x2500, 0x2580)}
 
 
-def test_a_run_ends_with_a_table_the_page_and_three_commands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
+def test_run_ends_with_table_page_and_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     code, said, _ = bench("run", write(tmp_path, job(metrics=["dsc"])), "--out", "my out", "--engine", "serial")
@@ -246,9 +240,7 @@ def test_a_run_ends_with_a_table_the_page_and_three_commands(
 
 
 @pytest.mark.integration
-def test_no_page_leaves_it_and_one_that_cannot_be_written_or_made_is_a_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
+def test_no_page_and_unwritable_page_are_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     out = tmp_path / "out"
     command = ("run", write(tmp_path, small(metrics=["dsc"])), "--out", str(out), "--engine", "serial")
     assert bench(*command, "--no-page")[0] == 0
@@ -283,9 +275,7 @@ def test_the_page_of_a_uri_is_opened_from_a_copy(tmp_path: Path, monkeypatch: py
     assert file.read_bytes() == storage.read_bytes(f"{out}/report.html")
 
 
-def test_the_place_of_the_page_is_said_without_a_display(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
+def test_place_of_page_is_said_without_display(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(report.sys, "platform", "linux")
@@ -294,9 +284,7 @@ def test_the_place_of_the_page_is_said_without_a_display(
     assert (code, said) == (0, f"no browser to open it in: {tmp_path / 'report.html'}\n")
 
 
-def test_the_page_with_volumes_is_opened_unless_the_other_is_newer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
+def test_newer_page_with_volumes_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(report.sys, "platform", "linux")
@@ -311,9 +299,7 @@ def test_the_page_with_volumes_is_opened_unless_the_other_is_newer(
 
 
 @pytest.mark.integration
-def test_a_run_that_saves_volumes_ends_with_the_page_in_a_folder_beside_the_one_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
+def test_saved_volumes_bring_a_page_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     out = tmp_path / "out"
     command = (
         "run",

@@ -69,9 +69,7 @@ def test_rows_made_anew_keep_metrics_that_the_job_lacks(tmp_path: Path) -> None:
     assert Store(str(tmp_path)).records(("metrics",))["metrics"].to_pylist() == ["dsc,hd95"]
 
 
-def test_a_row_that_fails_anew_leaves_the_former_and_is_no_loss(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_row_that_fails_anew_leaves_former_and_is_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another run merges the files meanwhile, so that this one counts what is there."""
     first, real = execute(small(), tmp_path), run.Recorder.take
     fail_below(monkeypatch, 1.0)
@@ -106,9 +104,7 @@ def test_matched_budgets_are_sought_anew(tmp_path: Path, bench: Bench) -> None:
     assert len(json.loads((tmp_path / "out" / "match.json").read_text())) == 1
 
 
-def test_the_nodes_cache_is_neither_read_nor_written(
-    tmp_path: Path, kept: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nodes_cache_is_not_used(tmp_path: Path, kept: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     path, out = write(tmp_path, on_disk(tmp_path)), str(tmp_path / "out")
     command = ("run", path, "--out", out, "--engine", "serial", "--no-page")
     assert bench(*command)[0] == 0
@@ -125,9 +121,7 @@ def test_the_nodes_cache_is_neither_read_nor_written(
     assert "networks" in parts
 
 
-def test_an_interrupt_says_that_old_rows_are_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
+def test_interrupt_says_that_old_rows_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 

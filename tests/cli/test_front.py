@@ -73,9 +73,7 @@ def test_the_function_of_a_command_has_at_most_seven_parameters(words: tuple[str
         ("quickstart", ("--only", "unet"), "a training job, got a job with attacks"),
     ],
 )
-def test_an_option_of_the_other_kind_of_job_is_refused(
-    path: str, option: tuple[str, str], kind: str, bench: Bench
-) -> None:
+def test_option_of_other_kind_of_job_is_refused(path: str, option: tuple[str, str], kind: str, bench: Bench) -> None:
     said = refused(bench, "run", path, *option)
     assert said == f"error: {packaged_jobs()[path]}: {option[0]}: expected {kind}: leave it out\n"
 

@@ -35,9 +35,7 @@ def checkpoint(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_init_writes_a_commented_job_that_plan_accepts(
-    data: str, checkpoint: str, tmp_path: Path, bench: Bench
-) -> None:
+def test_init_writes_commented_job_that_plan_accepts(data: str, checkpoint: str, tmp_path: Path, bench: Bench) -> None:
     path = tmp_path / "mine.yaml"
     code, said, err = bench("init", str(path), "--data", data, "--checkpoint", checkpoint, "--budget", "4/255")
     assert (code, err) == (0, "")
@@ -59,9 +57,7 @@ def test_init_writes_a_commented_job_that_plan_accepts(
 
 
 @pytest.mark.parametrize(("is_black", "attack"), [(False, "pgd"), (True, "square")])
-def test_an_onnx_file_gives_a_job_whose_attacks_its_operators_allow(
-    is_black: bool, attack: str, data: str, tmp_path: Path, bench: Bench
-) -> None:
+def test_onnx_file_gives_a_job_it_allows(is_black: bool, attack: str, data: str, tmp_path: Path, bench: Bench) -> None:
     from models import onnx_file
 
     black = {"operator": onnx_file.BLACK, "alpha": 0.5} if is_black else {}
@@ -84,9 +80,7 @@ def test_an_onnx_file_whose_window_is_open_asks_for_it_in_a_line(data: str, tmp_
     assert "roi: required, as the file does not say it" in line
 
 
-def test_a_command_gives_a_job_of_queries_and_runs_only_where_it_is_trusted(
-    data: str, tmp_path: Path, bench: Bench
-) -> None:
+def test_command_gives_a_job_of_queries_if_trusted(data: str, tmp_path: Path, bench: Bench) -> None:
     tool, path = tmp_path / "tool.py", str(tmp_path / "mine.yaml")
     tool.write_text(nifti_tool.script("value > 50"))
     words = [sys.executable, str(tool), "{image}", "{labels}"]
@@ -138,9 +132,7 @@ def test_a_folder_of_dicom_gives_a_job_that_plan_accepts(checkpoint: str, tmp_pa
     assert "0 of 5 records are in" in bench("plan", str(path), "--out", str(tmp_path / "out"))[1]
 
 
-def test_a_file_that_is_there_is_written_over_by_force_alone(
-    data: str, checkpoint: str, tmp_path: Path, bench: Bench
-) -> None:
+def test_file_there_is_written_over_by_force_alone(data: str, checkpoint: str, tmp_path: Path, bench: Bench) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("mine")
     command = ("init", str(path), "--data", data, "--checkpoint", checkpoint)
@@ -155,9 +147,7 @@ def test_a_file_that_is_there_is_written_over_by_force_alone(
 
 
 @pytest.mark.parametrize("name", ["he: arts", "{hearts}", "- x", "#hearts", "he\"a'rts"])
-def test_a_folder_of_any_name_gives_a_job_that_can_be_read(
-    name: str, checkpoint: str, tmp_path: Path, bench: Bench
-) -> None:
+def test_any_folder_name_gives_a_readable_job(name: str, checkpoint: str, tmp_path: Path, bench: Bench) -> None:
     decathlon(tmp_path / name, {"validation": ["b"]})
     path = tmp_path / "job.yaml"
     bench("init", str(path), "--data", str(tmp_path / name), "--checkpoint", checkpoint)
@@ -184,9 +174,7 @@ def test_a_budget_is_a_number_or_a_fraction(
     assert {attack["name"]: attack.get("eps") for attack in yaml.safe_load(path.read_text())["attacks"]}["pgd"] == eps
 
 
-def test_init_asks_for_facts_that_no_option_tells(
-    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
-) -> None:
+def test_init_asks_for_unstated_facts(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     """A checkpoint of others, whose keys tell the architecture: an empty answer takes it."""
     file = tmp_path / "theirs.pt"
     torch.save({"state_dict": models.build("unet", 3, (16, 16, 16), {}).state_dict()}, file)
@@ -203,9 +191,7 @@ def test_init_asks_for_facts_that_no_option_tells(
 
 
 @pytest.mark.integration
-def test_assumptions_of_a_bare_checkpoint_stand_in_the_job_and_on_the_terminal(
-    data: str, tmp_path: Path, bench: Bench
-) -> None:
+def test_assumptions_stand_in_the_job_and_on_the_terminal(data: str, tmp_path: Path, bench: Bench) -> None:
     """Each once, by the entry that it belongs to, and plan repeats what the job leaves open."""
     file, path = tmp_path / "theirs.pt", tmp_path / "job.yaml"
     torch.save(models.build("unet", 3, (16, 16, 16), {}).state_dict(), file)
@@ -256,7 +242,7 @@ def test_a_network_that_does_not_fit_is_said_beside_the_job(data: str, tmp_path:
         (("--data", "hearts", "--checkpoint", "random", "--arch", "UNET"), "unknown architecture 'UNET'"),
     ],
 )
-def test_a_missing_or_wrong_fact_is_one_line_and_nothing_is_written(
+def test_missing_or_wrong_fact_is_refused_and_nothing_is_written(
     options: tuple[str, ...], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     place = tmp_path / "place"

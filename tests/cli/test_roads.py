@@ -93,7 +93,7 @@ ROADS = {road.__name__: road for road in (script, listed, brats, swin, dicom)}
 
 
 @pytest.mark.parametrize("name", ROADS)
-def test_init_finds_the_network_s_own_clean_prediction_at_first_try(name: str, tmp_path: Path, bench: Bench) -> None:
+def test_init_finds_network_s_own_clean_prediction_at_first_try(name: str, tmp_path: Path, bench: Bench) -> None:
     """Two cases are given, which the author's code predicted; a third one, which init does not see, is the same too."""
     data, checkpoint, paths, control = ROADS[name](tmp_path)
     for path in paths:
@@ -180,7 +180,7 @@ class Ours(Dataset):
 '''
 
 
-def test_doctor_finds_the_settings_of_a_network_on_a_dataset_class_in_hu(tmp_path: Path, bench: Bench) -> None:
+def test_doctor_finds_settings_of_network_on_dataset_class_in_hu(tmp_path: Path, bench: Bench) -> None:
     (tmp_path / "ours_in_hu.py").write_text(HU)
     paths, _ = roads.put_folder(tmp_path / "nifti", "ct"), bare(tmp_path, "ct")
     roads.save(tmp_path / "seen/ct_0.nii.gz", script_control(paths[0]).astype(np.uint8))

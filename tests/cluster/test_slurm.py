@@ -98,7 +98,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])
-def test_a_run_that_ends_keeps_its_exit_code_and_is_not_queued_again(start: Start, code: int) -> None:
+def test_ended_run_keeps_its_exit_code_and_is_not_requeued(start: Start, code: int) -> None:
     """The run joins the Ray of the first node, on a port of the job, and gets the further arguments."""
     job = start(code=code)
     assert job.end()[0] == code
@@ -110,7 +110,7 @@ def test_a_run_that_ends_keeps_its_exit_code_and_is_not_queued_again(start: Star
 
 
 @pytest.mark.parametrize("code", [0, 2])
-def test_a_run_on_one_node_keeps_its_exit_code_and_has_a_ray_of_its_own(start: Start, code: int) -> None:
+def test_one_node_run_keeps_its_exit_code_and_its_own_ray(start: Start, code: int) -> None:
     job = start('env | grep "^RAY_" >> "$LOG"; exit "$DRIVER_EXIT"', code, NODE)
     assert (job.end()[0], job.requeued()) == (code, False)
     assert job.calls("python") == ["-m freqbench run job.yaml --out s3://lab/out --set seeds=[1]"]
@@ -132,7 +132,7 @@ def test_a_run_on_one_node_keeps_its_exit_code_and_has_a_ray_of_its_own(start: S
         pytest.param(NODE, WORKS, 130, signal.SIGTERM, 130, False, id="one node, cancelled"),
     ],
 )
-def test_a_signalled_run_stores_work_in_flight_and_is_queued_again_unless_it_ended(
+def test_signalled_run_stores_and_is_requeued_unless_ended(
     start: Start, script: str, driver: str, code: int, sent: signal.Signals, expected: int, is_requeued: bool
 ) -> None:
     job = start(driver, code, script.replace("FLUSH_S=200", "FLUSH_S=0") if driver == HANGS else script)
@@ -176,7 +176,7 @@ def test_the_token_is_ours_alone_and_gone_with_the_job(start: Start, tmp_path: P
     [(TEXT, {"exclusive", "ntasks-per-node=1"}), (NODE, {"nodes=1", "ntasks=1"})],
     ids=["nodes", "one"],
 )
-def test_slurm_is_asked_for_the_signal_and_for_whole_nodes_or_a_part_of_one(script: str, own: set[str]) -> None:
+def test_slurm_is_asked_for_signal_and_nodes(script: str, own: set[str]) -> None:
     asked = set(re.findall(r"^#SBATCH --(\S+)", script, flags=re.MULTILINE))
     assert {"requeue", "signal=B:USR1@240", "open-mode=append", *own} <= asked
     assert ("exclusive" in asked) == (script == TEXT)

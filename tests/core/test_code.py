@@ -90,7 +90,7 @@ def test_an_identity_holds_no_part_of_a_helper_that_is_not_used(own: Own) -> Non
     assert identity(used.A) == before
 
 
-def test_a_file_edited_after_its_import_is_not_what_runs_until_it_is_reloaded(own: Own, tmp_path: Path) -> None:
+def test_file_edited_after_import_counts_once_reloaded(own: Own, tmp_path: Path) -> None:
     helper, used = own(helper=HELPER), own(used=BODIES["a module's constant"])
     before = identity(used.A)
     (tmp_path / "helper.py").write_text(HELPER.replace("FACTOR = 1", "FACTOR = 20"))
@@ -112,7 +112,7 @@ def test_a_memory_that_code_fills_as_it_runs_is_in_no_identity(fill: str, own: O
     assert identity(used.A) == before
 
 
-def test_a_class_keeps_its_identity_as_it_is_pickled_and_inherited(own: Own) -> None:
+def test_class_keeps_its_identity_as_it_is_pickled_and_inherited(own: Own) -> None:
     used = own(used="import abc\nclass A(abc.ABC):\n    def __setattr__(self, *pair): super().__setattr__(*pair)\n")
     before = identity(used.A)
     pickle.dumps(used.A())
@@ -121,7 +121,7 @@ def test_a_class_keeps_its_identity_as_it_is_pickled_and_inherited(own: Own) -> 
     assert identity(used.A) == before
 
 
-def test_an_object_that_code_makes_when_it_is_first_asked_for_is_in_no_identity(own: Own) -> None:
+def test_object_made_on_first_use_is_in_no_identity(own: Own) -> None:
     body = "class A:\n    def run(self):\n        global NET\n        NET = NET or object()\n        return NET, RATE\n"
     used = own(used=f"NET, RATE = None, 1\n{body}")
     before = identity(used.A)
@@ -152,7 +152,7 @@ def test_a_package_counts_with_all_its_files(name: str, text: str, is_another: b
     assert (identity(used.A) != before) == is_another
 
 
-def test_modules_of_a_package_that_others_import_are_in_no_identity(own: Own) -> None:
+def test_modules_imported_by_others_are_in_no_identity(own: Own) -> None:
     pack = own(pack____init__="from pack.util import f\ndef g(): return globals()\n", pack__util="def f(): pass\n")
     used = own(pack__more="", used="import pack\nclass A:\n    def run(self): return vars(pack)\n")
     before = identity(used.A)
@@ -242,7 +242,7 @@ def test_transforms_keep_their_identity_as_they_are_used() -> None:
 @pytest.mark.parametrize(
     "make", [io.StringIO, lambda: (x for x in "ab"), lambda: np.random.default_rng(0), torch.Generator]
 )
-def test_an_object_without_identity_is_of_its_process_and_says_why(make: Callable[[], Any]) -> None:
+def test_object_without_identity_is_of_its_process_and_says_why(make: Callable[[], Any]) -> None:
     part = identity(Window(1, make()))
     assert isinstance(part, OfProcess)
     assert part.why.startswith("nothing tells a ")
@@ -251,7 +251,7 @@ def test_an_object_without_identity_is_of_its_process_and_says_why(make: Callabl
     assert key.why == part.why
 
 
-def test_installed_code_counts_by_the_release_of_its_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_code_counts_by_release_of_its_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     before = identity(UNet)
     code.release.cache_clear()
     monkeypatch.setattr(code.metadata, "version", lambda name: "9.9+cpu")
@@ -281,21 +281,21 @@ print(*(identify(each).digest for each in (used.A, used.A(), chain, net, {1, "a"
 
 
 @pytest.mark.integration  # two processes that import torch
-def test_equal_code_has_one_identity_in_other_processes_folders_and_hash_seeds(tmp_path: Path) -> None:
-    said = set[str]()
+def test_equal_code_has_one_identity_everywhere(tmp_path: Path) -> None:
+    running = list[subprocess.Popen[str]]()
     for seed, end in (("1", "\n"), ("2", "\r\n")):
         folder = tmp_path / seed
         folder.mkdir()
         for name, text in (("helper", HELPER), ("used", BODIES["a partial"] + "    names = {'x', 'y', 'z'}\n")):
             (folder / f"{name}.py").write_bytes(text.replace("\n", end).encode())
-        command = [sys.executable, "-c", SAID, str(folder)]
-        environment = os.environ | {"PYTHONHASHSEED": seed}
-        said.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
-    assert len(said) == 1
-    assert len({*said.pop().split()}) == 5
+        command, environment = [sys.executable, "-c", SAID, str(folder)], os.environ | {"PYTHONHASHSEED": seed}
+        running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+    first, second = (process.communicate()[0].split() for process in running)
+    assert first == second
+    assert len({*first}) == 5
 
 
-def test_a_file_that_code_reads_is_noted_beside_those_of_its_package(own: Own, tmp_path: Path) -> None:
+def test_file_that_code_reads_is_noted(own: Own, tmp_path: Path) -> None:
     (tmp_path / "factor.txt").write_text("2")
     place = repr(str(tmp_path / "factor.txt"))
     used = own(used=f"def f(): return open({place}).read()\ndef g(): return open({place}, 'a').close()\n")

@@ -30,7 +30,7 @@ def test_every_other_word_is_read_as_a_yaml_library_reads_it(word: str) -> None:
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_a_word_that_may_be_a_flag_or_a_name_is_refused_unless_it_is_quoted(word: str) -> None:
+def test_word_of_flag_or_name_is_refused_unless_quoted(word: str) -> None:
     with pytest.raises(UserError, match=f"got {word}: write true or false, or quote it") as caught:
         yaml_of(f"names: [a, {word}]", "job.yaml")
     assert str(caught.value).startswith("job.yaml: ")

@@ -51,6 +51,6 @@ def draws(seed: int, fingerprint: str, window: int) -> list[float]:
 
 
 @pytest.mark.parametrize("other", [(1, "case", 0), (0, "other", 0), (0, "case", 1), (-1, "case", 0)])
-def test_draws_differ_with_seed_case_and_window_and_with_nothing_else(other: tuple[int, str, int]) -> None:
+def test_draws_differ_with_seed_case_and_window_alone(other: tuple[int, str, int]) -> None:
     assert draws(*other) == draws(*other) != draws(0, "case", 0)
     assert window_generator(0, "case", 0).initial_seed() == int(digest(["draw", 0, "case", 0]), 16) // 2

@@ -55,9 +55,7 @@ def asked(kept: Kept[Tensor], number: float = 1, of: object = "a", **more: bool)
     return float(value[0]), bool(made)
 
 
-def test_a_value_is_made_once_for_equal_dependencies_and_anew_for_others(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_value_is_made_once_for_equal_dependencies(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked(begin(), 1) == (1, True)
     assert asked(begin(), 2) == (1, False)
     assert asked(begin(), 3, of="b") == (3, True)
@@ -72,9 +70,7 @@ def test_a_missing_and_a_further_dependency_are_type_errors(given: dict[str, obj
 
 
 @pytest.mark.parametrize("begin", ON_DISK, indirect=True)
-def test_a_file_with_any_byte_changed_or_lost_is_made_anew_with_a_warning(
-    begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_file_is_made_anew_with_warning(begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     asked(begin(), 1)
     (path,) = files(tmp_path)
     content = path.read_bytes()
@@ -90,7 +86,7 @@ def test_a_file_with_any_byte_changed_or_lost_is_made_anew_with_a_warning(
 
 @pytest.mark.parametrize("begin", ["node"], indirect=True)
 @pytest.mark.parametrize("thing", ["a pipe", "a folder"])
-def test_a_pipe_or_a_folder_in_a_files_place_costs_the_value_alone(begin: Begin, tmp_path: Path, thing: str) -> None:
+def test_pipe_or_folder_in_files_place_costs_value_alone(begin: Begin, tmp_path: Path, thing: str) -> None:
     asked(begin())
     (path,) = files(tmp_path)
     path.unlink()
@@ -110,9 +106,7 @@ def test_a_pipe_in_a_stores_place_is_refused(begin: Begin, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("begin", ["node"], indirect=True)
-def test_a_disk_that_takes_no_more_bytes_costs_time_and_is_logged(
-    begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_full_disk_costs_time_and_is_logged(begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
@@ -146,9 +140,7 @@ def test_a_full_process_drops_the_least_recently_used_first() -> None:
 
 
 @pytest.mark.parametrize("begin", ["node"], indirect=True)
-def test_a_full_node_drops_the_least_recently_used_first(
-    begin: Begin, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_node_drops_least_recently_used_first(begin: Begin, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for second, of in enumerate("ab"):
         before = set(cache.glob("*"))
         asked(begin(), of=of)
@@ -179,7 +171,7 @@ def test_the_first_file_counts_of_two_workers_that_make_a_value(begin: Begin) ->
 
 
 @pytest.mark.parametrize("begin", ["store"], indirect=True)
-def test_a_stores_file_of_anybody_else_is_for_the_caller_to_judge(begin: Begin, tmp_path: Path) -> None:
+def test_stores_file_of_anybody_else_is_for_caller_to_judge(begin: Begin, tmp_path: Path) -> None:
     asked(begin())
     (path,) = files(tmp_path)
     path.write_bytes(b"somebody's")

@@ -53,9 +53,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
         ),
     ],
 )
-def test_cores_are_those_of_the_affinity_or_fewer_by_a_container_s_quota(
-    group: Path, files: dict[str, str], cores: int
-) -> None:
+def test_cores_are_those_of_affinity_or_the_quota(group: Path, files: dict[str, str], cores: int) -> None:
     write(group, files)
     assert machine.available_cores() == cores
 
@@ -64,9 +62,7 @@ def test_cores_are_those_of_the_affinity_or_fewer_by_a_container_s_quota(
     ("stated", "threads"), [(None, 8), ("", 8), ("2", 2), ("4,2", 4), ("64", 8), ("0", 8), ("many", 8)]
 )
 @pytest.mark.usefixtures("group")
-def test_threads_are_the_cores_or_what_the_environment_states(
-    stated: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_are_cores_or_as_stated(stated: str | None, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if stated is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", stated)
@@ -75,9 +71,7 @@ def test_threads_are_the_cores_or_what_the_environment_states(
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "NUMEXPR_MAX_THREADS"])
 @pytest.mark.parametrize(("stated", "left"), [("2,1", "2"), (" 3 , 2,1", "3"), ("4", "4"), ("", None), (" ", None)])
-def test_libraries_see_the_first_number_of_a_list_of_threads(
-    name: str, stated: str, left: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_libraries_see_first_of_list(name: str, stated: str, left: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenMP's list has a number a level; this process is the first."""
     monkeypatch.setenv(name, stated)
     machine.settle_threads()
@@ -86,9 +80,7 @@ def test_libraries_see_the_first_number_of_a_list_of_threads(
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "NUMEXPR_MAX_THREADS"])
 @pytest.mark.parametrize("stated", ["abc", "2,abc", "2,", "0", "-1", "2.5", "1e3", "99999999999999999999", "٣"])
-def test_threads_that_are_no_number_are_refused_in_a_line(
-    name: str, stated: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_that_are_no_number_are_refused(name: str, stated: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, stated)
     with pytest.raises(UserError, match=rf"^{name}: expected a whole number from 1 to 9999, .*, got '{stated}': "):
         machine.settle_threads()
@@ -102,7 +94,7 @@ def test_threads_that_are_no_number_are_refused_in_a_line(
         pytest.param("freqbench.training", marks=pytest.mark.slow),
     ],
 )
-def test_an_import_of_libraries_reads_the_first_number_of_a_list_of_threads(module: str) -> None:
+def test_import_of_libraries_reads_the_first_thread_number(module: str) -> None:
     """From Python, and in the workers of a cluster, whose machines have variables of their own."""
     code = f"import {module}, pandas, torch; print(torch.get_num_threads())"
     command = [sys.executable, "-c", code]
@@ -128,7 +120,7 @@ def test_an_import_of_libraries_reads_the_first_number_of_a_list_of_threads(modu
         ),
     ],
 )
-def test_memory_is_that_of_the_machine_or_less_by_a_container_s_limit(
+def test_memory_is_that_of_machine_or_less_by_container_s_limit(
     group: Path, files: dict[str, str], free: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(group, files)
@@ -137,7 +129,7 @@ def test_memory_is_that_of_the_machine_or_less_by_a_container_s_limit(
     assert machine.available_memory() == (machine_s_own.available if free is None else free)
 
 
-def test_a_slowdown_is_what_all_threads_waited_for_a_core_while_they_ran(group: Path) -> None:
+def test_slowdown_is_the_wait_of_all_threads_for_a_core(group: Path) -> None:
     """Two threads ran 3 s and waited 6 s; then one of them has ended. Where nothing is counted nothing has waited."""
     assert machine.slowdown(machine.core_seconds()) == 1
     write(group, {"proc/self/task/1/schedstat": "1000000000 0 5", "proc/self/task/2/schedstat": "0 1000000000 5"})

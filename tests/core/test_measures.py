@@ -12,7 +12,7 @@ OF_CLASSES = {column.name for column in CLASS_RECORDS}
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_the_first_column_of_a_metric_is_the_one_that_its_direction_is_of(metric: str) -> None:
+def test_first_column_of_metric_is_one_that_its_direction_is_of(metric: str) -> None:
     (main,) = (number for number in NUMBERS if number.name == METRICS[metric].columns[0])
     assert main.better == METRICS[metric].direction
 
@@ -28,14 +28,14 @@ def test_means_and_counts_of_records_are_of_a_column_of_classes(column: str) -> 
     assert {**MEANS, **UNDEFINED}[column][0] in OF_CLASSES
 
 
-def test_a_number_of_both_volumes_has_two_columns_and_a_class_moves_three_times_as_far() -> None:
+def test_number_of_both_volumes_has_two_columns() -> None:
     number = Number("m", "n", "mm", "lower", "a row", (Tolerance(1, 0.5), Tolerance(0.25)), of_class="a class")
     clean = "the same on the clean volume"
     assert [*number.columns()] == [("n", "a row", Tolerance(1, 0.5)), ("n_clean", clean, Tolerance(0.25))]
     assert [*number.columns(True)] == [("n", "a class", Tolerance(3, 1.5)), ("n_clean", clean, Tolerance(0.75))]
 
 
-def test_a_number_without_tolerance_is_one_column_that_must_be_equal() -> None:
+def test_number_without_tolerance_must_be_equal() -> None:
     assert [*Number("m", "n", "count", "lower", "a row").columns()] == [("n", "a row", Tolerance())]
     assert {name for name in UNDEFINED if name in TOLERANCES["records"]} == set()
 

@@ -153,9 +153,7 @@ def test_a_file_of_another_format_s_name_is_refused_in_a_line(tmp_path: Path, su
     ],
     ids=["folder", "pipe", "broken link", "no file"],
 )
-def test_a_folder_pipe_or_link_to_nothing_is_refused_in_a_line(
-    tmp_path: Path, suffix: str, make: Callable[[Path], object], text: str
-) -> None:
+def test_folder_pipe_or_link_is_refused(tmp_path: Path, suffix: str, make: Callable[[Path], object], text: str) -> None:
     path = tmp_path / f"a{suffix}"
     make(path)
     assert all(text in line for line in refusals(path))

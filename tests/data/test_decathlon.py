@@ -44,9 +44,7 @@ def test_classes_can_be_given(folder: Folder, labels: object, last: str) -> None
 @pytest.mark.parametrize(
     ("task", "expected"), [("Hippocampus", (1.0,) * 3), ("LIVER", (7.0,) * 3), ("mine", (5.0, 3.0, 3.0))]
 )
-def test_a_task_has_its_own_tolerance_and_other_lists_their_organs(
-    folder: Folder, task: str, expected: tuple[float, ...]
-) -> None:
+def test_task_has_its_tolerance_lists_their_organs(folder: Folder, task: str, expected: tuple[float, ...]) -> None:
     folder.list(name=task, labels={"0": "air", "1": "Liver", "2": "left_kidney", "3": "cyst"})
     assert folder.dataset().classes.tolerances_mm == expected
     assert folder.dataset().recipe().get("tolerances_mm") == (None if task == "mine" else expected), "organs say theirs"
@@ -72,9 +70,7 @@ def test_a_case_is_loaded_from_whichever_split(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(("variable", "root"), [("FREQBENCH_DATA", "${FREQBENCH_DATA}/"), ("HOME", "~/")])
-def test_root_may_begin_with_a_variable_or_the_home_folder(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch, variable: str, root: str
-) -> None:
+def test_root_takes_variable_or_home(folder: Folder, monkeypatch: pytest.MonkeyPatch, variable: str, root: str) -> None:
     monkeypatch.setenv(variable, str(folder.root.parent))
     assert len(folder.dataset(root=root + folder.root.name).refs()) == 3
 
@@ -151,7 +147,7 @@ def test_hippocampus_loads_as_published(shared: Path) -> None:
 # The case beside a case: what attacks take their reference from
 
 
-def test_a_reference_is_another_case_and_the_same_whatever_cases_are_asked_for() -> None:
+def test_reference_is_another_case_and_stays() -> None:
     dataset = Phantom(name="p")
     for ref in dataset.refs():
         other = dataset.other(ref, 3)
@@ -187,9 +183,7 @@ def test_a_case_that_joins_changes_nothing_but_where_it_is_drawn(folder: Folder)
 
 @pytest.mark.integration
 @pytest.mark.parametrize(("attack", "differs"), [({"name": "faa"}, True), ({"name": "fgsm", "eps": 0.1}, False)])
-def test_a_case_that_joins_is_in_the_id_of_cells_that_draw_from_it(
-    folder: Folder, attack: dict[str, object], differs: bool
-) -> None:
+def test_joining_case_is_in_id_of_drawing_cells(folder: Folder, attack: dict[str, object], differs: bool) -> None:
     """A case's reference may be another from then on, so its row must not pass for the same; the order is nothing."""
     cell = expanded(small(attacks=[attack]))[1].cells[0]
     ids = [replace(cell, dataset=folder.dataset()).cell_id]

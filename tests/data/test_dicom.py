@@ -243,9 +243,7 @@ def test_doctor_knows_a_folder(tmp_path: Path) -> None:
     assert recognise(str(tmp_path / "images/a")).loader == "dicom"
 
 
-def test_a_value_that_is_wrong_is_not_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
-) -> None:
+def test_wrong_value_hidden(tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder) -> None:
     """Pydicom warns of a date that is a name, and logs it."""
     with dicom.quiet():
         put_series(tmp_path / "a", volume()[0], changes={-1: {"PatientBirthDate": "Zweistein"}})

@@ -34,7 +34,7 @@ def test_a_task_is_called_by_folder_or_number(tmp_path: Path) -> None:
         assert dataset.class_names == ("air", "left", "right")
 
 
-def test_every_task_has_its_own_scale_and_tolerance_whatever_its_list_is_called() -> None:
+def test_every_task_has_its_own_scale_and_tolerance() -> None:
     assert MSD(name="x", root=".", task=9).space.intensity == {"window": (-57, 164)}
     assert MSD(name="x", root=".", task=4).space.intensity == "percentile"
     assert MSD(name="x", root=".", task=9, intensity="minmax").space.intensity == "minmax"
@@ -105,7 +105,7 @@ def test_masks_are_merged_in_the_order_of_the_classes(bodies: Path) -> None:
         assert dataset.class_names == ("background", *classes)
 
 
-def test_splits_are_those_of_the_table_and_a_case_is_identified_by_all_masks_that_are_used(bodies: Path) -> None:
+def test_splits_are_the_tables_and_all_used_masks_identify(bodies: Path) -> None:
     assert [ref.case_id for ref in total(bodies, "liver").refs()] == ["s0001", "s0002"]
     assert [ref.patient_id for ref in total(bodies, "liver", split="training").refs()] == ["s0000"]
     dataset, keys = total(bodies, "spleen", "liver", cases=1), []
@@ -213,7 +213,7 @@ def test_descriptions_that_cannot_be_scored_are_refused(raw: Path, changes: dict
         _ = [dataset.refs(), dataset.class_names]
 
 
-def test_labels_are_classes_in_their_order_and_ignore_is_none_unless_the_job_says_so(raw: Path) -> None:
+def test_labels_are_classes_in_order_ignore_if_the_job_says(raw: Path) -> None:
     downloads.nnunet(raw, [], labels={"background": 0, "right": 2, "left": 1, "far": 40})
     assert nnunet(raw).class_names == ("background", "left", "right", "far")
     assert nnunet(raw).reading.moved == {40: 3}

@@ -8,7 +8,6 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
-import torch
 
 import freqbench as fb
 from freqbench.core.errors import DataError
@@ -59,9 +58,7 @@ def test_a_fourth_axis_is_that_of_channels(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(("space", "signs"), [("RAS", (1, 1, 1)), ("left-anterior-superior", (-1, 1, 1))])
-def test_the_axes_of_a_nrrd_file_are_those_of_its_space(
-    tmp_path: Path, space: str, signs: tuple[int, int, int]
-) -> None:
+def test_axes_of_nrrd_file_are_those_of_its_space(tmp_path: Path, space: str, signs: tuple[int, int, int]) -> None:
     put_itk(tmp_path / "a.nrrd", volume()[0], LPS)
     spoil(tmp_path / "a.nrrd", b"left-posterior-superior", space.encode())
     header = image_files.read_header(tmp_path / "a.nrrd")
@@ -71,9 +68,7 @@ def test_the_axes_of_a_nrrd_file_are_those_of_its_space(
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("suffix", [*FORMATS, ".gipl", ".gipl.gz"])
-def test_a_truncated_file_is_told_by_its_length_and_when_it_is_read(
-    tmp_path: Path, suffix: str, packed: bool, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_truncation_is_reported(tmp_path: Path, suffix: str, packed: bool, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / f"a{suffix}"
     put_itk(path, volume()[0], packed=packed)
     data = next((file for file in tmp_path.iterdir() if file != path), path)
@@ -154,9 +149,7 @@ def test_a_missing_file_of_voxels_is_named(tmp_path: Path, suffix: str, data: st
         (".nrrd", b"type: float", b"type: block", ""),
     ],
 )
-def test_a_header_that_states_no_volume_is_one_line(
-    tmp_path: Path, suffix: str, old: bytes, new: bytes, text: str
-) -> None:
+def test_header_without_volume_is_refused(tmp_path: Path, suffix: str, old: bytes, new: bytes, text: str) -> None:
     path = tmp_path / f"a{suffix}"
     put_itk(path, volume()[0])
     spoil(path, old, new)
@@ -173,9 +166,7 @@ def test_a_header_that_states_no_volume_is_one_line(
         (".mha", b"ElementSpacing = 1 1 1", b"DistanceUnits = um", 1e-3),
     ],
 )
-def test_units_of_headers_are_millimetres_after_reading(
-    tmp_path: Path, suffix: str, after: bytes, line: bytes, side: float
-) -> None:
+def test_header_units_become_millimetres(tmp_path: Path, suffix: str, after: bytes, line: bytes, side: float) -> None:
     put_itk(tmp_path / f"a{suffix}", volume()[0])
     spoil(tmp_path / f"a{suffix}", after, after + b"\n" + line)
     assert image_files.read_header(tmp_path / f"a{suffix}").spacing == pytest.approx((side,) * 3)
@@ -220,19 +211,6 @@ def test_every_layout_is_recognised_and_read_in_every_format(tmp_path: Path, suf
         assert np.array_equal(native.image[0], volume()[0])
         if loader != "images":
             assert np.array_equal(native.label[0], volume()[1])
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_python_reads_files_of_every_format(tmp_path: Path, suffix: str) -> None:
-    for name, voxels in zip(("x", "y"), volume(), strict=True):
-        put_itk(tmp_path / f"{name}{suffix}", voxels, LPS)
-        put_itk(tmp_path / f"{name}.nii.gz", voxels, LPS)
-    case, of_nifti = (
-        fb.Case.from_file(*(tmp_path / f"{name}{end}" for name in "xy"), labels=3) for end in (suffix, ".nii.gz")
-    )
-    assert case.name == "x"
-    assert torch.equal(case.image, of_nifti.image)
-    assert torch.equal(case.label, of_nifti.label)
 
 
 def test_voxels_beside_a_header_are_fetched_with_it(tmp_path: Path) -> None:

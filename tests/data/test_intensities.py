@@ -91,7 +91,7 @@ def test_a_file_is_in_hu_where_a_window_of_hu_fits(shift: float, intensity: Any,
     assert is_ct(prepare(native_case(image + shift, label), space), space) is expected
 
 
-def test_bones_without_air_and_lungs_whose_window_clips_the_body_are_not_suspected() -> None:
+def test_plain_bones_and_lungs_are_not_suspected() -> None:
     """The brighter half without air are the bones, all of them clipped; the darker half, in the window, is the body."""
     assert lines(*ct({1: 700.0, 2: 900.0}, air=-95)) == []
     assert lines(*ct({1: -870.0, 2: -860.0}), {"window": (-1350.0, -300.0)}) == []

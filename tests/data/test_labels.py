@@ -124,7 +124,7 @@ def test_values_of_a_file_become_their_classes(folder: Folder) -> None:
     )
 
 
-def test_values_that_nobody_has_listed_are_refused_with_their_number(folder: Folder) -> None:
+def test_unlisted_values_are_refused_with_their_number(folder: Folder) -> None:
     label = volume()[1]
     folder.write("a", volume()[0], np.where(label == 2, 9, label))
     dataset = folder.dataset(cases=["a"])
@@ -175,7 +175,7 @@ def test_other_labels_are_background_or_nothing() -> None:
         refused(text, lambda wrong=wrong: made("decathlon", label_map=wrong), UserError)
 
 
-def test_a_map_changes_the_key_of_a_case_only_where_it_changes_the_case(folder: Folder) -> None:
+def test_map_changes_key_of_case_only_where_it_changes_case(folder: Folder) -> None:
     def key(**arguments: Any) -> str:
         dataset = folder.dataset(cases=["a"], **arguments)
         return dataset.case_key(dataset.refs()[0])
@@ -192,7 +192,7 @@ def test_a_map_changes_the_key_of_a_case_only_where_it_changes_the_case(folder: 
 
 
 @pytest.mark.parametrize(("slope", "says"), [(1.0, False), (1.00012, True)])
-def test_labels_that_a_slope_moves_are_rounded_and_a_line_says_so(folder: Folder, slope: float, says: bool) -> None:
+def test_labels_that_slope_moves_are_rounded_and_line_says_so(folder: Folder, slope: float, says: bool) -> None:
     image, label = volume()
     folder.write("a", image, label)
     path = folder.root / "labelsTr/a.nii.gz"
@@ -207,7 +207,7 @@ def test_labels_that_a_slope_moves_are_rounded_and_a_line_says_so(folder: Folder
     assert bool(lines) == says == bool(dataset.survey("validation[:1]", with_labels=True).notes)
 
 
-def test_labels_further_from_whole_numbers_are_refused_with_their_number(folder: Folder) -> None:
+def test_fractional_labels_are_refused_with_their_number(folder: Folder) -> None:
     image, label = volume()
     folder.write("a", image, label * np.float32(1.01))
     dataset = folder.dataset(cases=["a"])

@@ -69,7 +69,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], object], str, str, dict[str, int]]] = 
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_layout_is_recognised_and_its_job_line_reads_the_cases(tmp_path: Path, name: str) -> None:
+def test_every_layout_is_recognised_and_its_job_line_reads_cases(tmp_path: Path, name: str) -> None:
     write, title, loader, complete = LAYOUTS[name]
     (tmp_path / name).mkdir()
     write(tmp_path / name)
@@ -160,9 +160,7 @@ def test_a_mask_that_is_missing_is_named(tmp_path: Path, structure: str) -> None
     assert layout.entry["classes"] == ["spleen", "liver"]
 
 
-def test_a_folder_of_thousands_of_folders_is_refused_without_a_look_into_each(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folder_of_thousands_is_refused_without_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(300):
         (tmp_path / f"{number}").mkdir()
     seen: list[Path] = []
@@ -202,9 +200,7 @@ def test_unused_files_are_noted_and_a_missing_list_is_a_problem(tmp_path: Path) 
         ),
     ],
 )
-def test_a_folder_that_is_no_dataset_is_refused_in_one_line(
-    tmp_path: Path, write: Callable[[Path], object], text: str
-) -> None:
+def test_folder_that_is_no_dataset_is_refused(tmp_path: Path, write: Callable[[Path], object], text: str) -> None:
     root = tmp_path / "folder"
     root.mkdir()
     write(root)
@@ -212,9 +208,7 @@ def test_a_folder_that_is_no_dataset_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("place", ["", "a.nii.gz"])
-def test_doctor_says_what_scans_without_label_maps_are_good_for(
-    tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_doctor_says_what_bare_scans_serve(tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
     _copies(tmp_path, ["a.nii.gz"])
     code, out, _ = bench(capsys, "doctor", "--data", str(tmp_path / place))
     assert code == 0

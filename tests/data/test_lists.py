@@ -45,9 +45,7 @@ def _lines(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
         (["a/u.nii.gz", "b/v.nii.gz"], ["u", "v"]),
     ],
 )
-def test_cases_whose_files_have_one_name_are_named_by_their_folders(
-    tmp_path: Path, images: list[str], cases: list[str]
-) -> None:
+def test_cases_of_one_file_name_are_named_by_folder(tmp_path: Path, images: list[str], cases: list[str]) -> None:
     _listed(tmp_path, labels=LABELS, test=_lines(*((image, f"labels/{n}.nii.gz") for n, image in enumerate(images))))
     assert [case.name for case in fb.load_dataset("decathlon", root=tmp_path)] == cases
 
@@ -60,7 +58,7 @@ def test_an_entry_listed_twice_is_refused_still(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "case"), [("S{n}/S{n}_{m}.nii.gz", "S1"), ("S{n}-0{n}-{m}.nii.gz", "S1-01"), ("S{n}/{m}.nii.gz", "S1")]
 )
-def test_an_image_of_several_files_is_one_case_of_as_many_channels(tmp_path: Path, folder: str, case: str) -> None:
+def test_image_of_several_files_is_one_case_of_as_many_channels(tmp_path: Path, folder: str, case: str) -> None:
     names = ["t2", "t1", "t1ce"]
     lines = [{"image": [folder.format(n=n, m=m) for m in names], "label": f"labels/{n}.nii.gz"} for n in range(2)]
     _listed(tmp_path, labels=LABELS, test=lines)
@@ -71,7 +69,7 @@ def test_an_image_of_several_files_is_one_case_of_as_many_channels(tmp_path: Pat
     np.testing.assert_array_equal(dataset.native(refs[1]).image, expected)
 
 
-def test_a_fold_is_the_validation_split_and_the_others_are_training(tmp_path: Path) -> None:
+def test_fold_is_validation_split_and_others_are_training(tmp_path: Path) -> None:
     lines = [
         {**line, "fold": number}
         for line, number in zip(_lines(*((f"{c}.nii.gz", f"l/{c}.nii.gz") for c in "uvw")), (1, 0, 2), strict=True)
@@ -85,7 +83,7 @@ def test_a_fold_is_the_validation_split_and_the_others_are_training(tmp_path: Pa
     )
 
 
-def test_a_list_of_folds_without_class_names_is_proposed_and_read(tmp_path: Path) -> None:
+def test_list_of_folds_without_class_names_is_proposed_and_read(tmp_path: Path) -> None:
     lines = [
         {"fold": n % 2, "image": [f"d/E{n}/E{n}_{m}.nii.gz" for m in ("t1", "t2")], "label": f"d/E{n}/E{n}_seg.nii.gz"}
         for n in range(3)
@@ -125,7 +123,7 @@ def _described(root: Path, cases: dict[str, Any], **changes: Any) -> None:
     (root / "dataset.json").write_text(json.dumps({**content, "dataset": cases, **changes}))
 
 
-def test_nnunets_key_dataset_names_files_from_its_folder_on_or_absolute(tmp_path: Path) -> None:
+def test_nnunets_key_dataset_names_files_from_its_folder(tmp_path: Path) -> None:
     root = tmp_path / "Dataset901_X"
     root.mkdir()
     cases = {
@@ -162,7 +160,7 @@ def test_a_wrong_entry_of_the_key_dataset_is_refused(tmp_path: Path, files: Any,
     refused(text, made("nnunet_raw", root=str(tmp_path), split="training").refs)
 
 
-def test_nnunet_folders_of_plain_nifti_have_training_and_test_cases(tmp_path: Path) -> None:
+def test_nnunet_folders_have_training_and_test_cases(tmp_path: Path) -> None:
     for side, case in (("Tr", "u"), ("Ts", "w")):
         put(tmp_path / f"images{side}/{case}_0000.nii", volume()[0])
         put(tmp_path / f"labels{side}/{case}.nii", volume()[1])

@@ -1,6 +1,5 @@
 """FreeSurfer's MGH files: read as nibabel reads them; damaged ones, and those without a grid, give one line."""
 
-import gzip
 from pathlib import Path
 
 import nibabel
@@ -9,8 +8,8 @@ import pytest
 
 from freqbench.data import image_files
 
-from .conftest import made, refused
-from .downloads import LPS, SRA, TURN, put, volume
+from .conftest import refused
+from .downloads import LPS, SRA, TURN, volume
 
 PLACE = 28  # of the field that says if the grid is stated
 
@@ -42,30 +41,6 @@ def test_frames_are_channels(tmp_path: Path) -> None:
     refused("expected a 3D volume, got shape (12, 10, 8, 2)", lambda: image_files.read_header(path))
 
 
-def test_a_case_is_that_of_its_nifti_files(tmp_path: Path) -> None:
-    image, label = volume()
-    for name, voxels, kind in (("a", image, np.float32), ("a_seg", label, np.uint8)):
-        put(tmp_path / f"nifti/{name}.nii.gz", voxels, LPS)
-        (tmp_path / "mgh").mkdir(exist_ok=True)
-        put_mgh(tmp_path / f"mgh/{name}.mgz", voxels, LPS, kind)
-    cases = [
-        made("pairs", root=str(tmp_path / name), image=f"{{case}}{end}", label=f"{{case}}_seg{end}", labels=3)
-        for name, end in (("nifti", ".nii.gz"), ("mgh", ".mgz"))
-    ]
-    wanted, case = (each.load(each.refs()[0]) for each in cases)
-    assert (case.image == wanted.image).all()
-    assert (case.label == wanted.label).all()
-    assert case.ref.case_id == "a"
-
-
-@pytest.mark.parametrize("suffix", [".mgz", ".mgh"])
-def test_a_truncated_file_is_told(tmp_path: Path, suffix: str) -> None:
-    path = put_mgh(tmp_path / f"a{suffix}", volume()[0])
-    path.write_bytes(path.read_bytes()[:-400])
-    refused("got damaged or truncated data", lambda: image_files.check_length(path))
-    refused("got damaged or truncated data", lambda: image_files.read_image(image_files.read_header(path)))
-
-
 def test_a_flipped_bit_of_packed_voxels_is_told(tmp_path: Path) -> None:
     path = put_mgh(tmp_path / "a.mgz", volume()[0])
     content = bytearray(path.read_bytes())
@@ -93,14 +68,3 @@ def test_a_header_that_is_wrong_is_refused(tmp_path: Path, start: int, field: by
     content[start : start + len(field)] = field
     path.write_bytes(content)
     refused(text, lambda: image_files.read_image(image_files.read_header(path)))
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"\0" * 90, gzip.compress(b"short"), b"\x1f\x8b junk"],
-    ids=["empty", "zeros", "packed", "damaged"],  # gzip writes the time into its bytes
-)
-def test_another_kind_of_file_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.mgz"
-    path.write_bytes(content)
-    refused("expected an MGH file, got an unreadable header", lambda: image_files.read_header(path))

@@ -59,7 +59,7 @@ def test_an_attacked_volume_comes_back_if_the_grid_is_kept(grid: str, space: Pre
 
 
 @pytest.mark.parametrize(("grid", "spacing"), [("LPS", None), ("sheared", None), ("oblique", (1.5, 1.5, 2.0))])
-def test_an_empty_perturbation_keeps_every_bit_and_any_keeps_the_label(grid: str, spacing: object) -> None:
+def test_empty_perturbation_keeps_every_bit_and_any_keeps_label(grid: str, spacing: object) -> None:
     native, space = _native(GRIDS[grid]), KEPT.model_copy(update={"spacing": spacing})
     case, before = prepare(native, space), native.image.clone()
     assert torch.equal(attacked_native(native, case, case.image.clone(), space).image, native.image)
@@ -70,7 +70,7 @@ def test_an_empty_perturbation_keeps_every_bit_and_any_keeps_the_label(grid: str
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_air_outside_the_case_s_grid_stays_though_affines_are_rounded(grid: str) -> None:
+def test_air_outside_the_grid_stays(grid: str) -> None:
     """Affines are in float32, as in files: the border must not leak into the box of -1000 around it."""
     native = _native(GRIDS[grid].astype(np.float32).astype(np.float64))
     case = prepare(native, KEPT)

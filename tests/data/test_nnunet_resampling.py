@@ -123,7 +123,7 @@ def test_preparation_matches_nnunets_steps(folder: Folder) -> None:
     assert all(size <= bound for size, bound in zip(case.image.shape[1:], dataset.refs()[0].shape, strict=True))
 
 
-def test_the_box_is_cut_without_spacing_and_size_and_pad_come_last(folder: Folder) -> None:
+def test_box_is_cut_without_spacing_and_size_and_pad_come_last(folder: Folder) -> None:
     dataset = _dataset(folder, volume()[0], intensity={"window": [100, 150]}, crop_foreground=False)
     assert dataset.load(dataset.refs()[0]).image.shape == (1, 8, 6, 8)
     dataset = _dataset(folder, volume()[0], size=(4, 12, 8), pad_to=(4, 12, 20))

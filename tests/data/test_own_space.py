@@ -74,7 +74,7 @@ def test_a_model_s_own_space_takes_the_place_of_a_missing_one() -> None:
     assert float(dataset.load(dataset.refs()[0], own).image.max()) <= 0.9
 
 
-def test_the_way_that_volumes_are_kept_is_part_of_a_case_s_key_alone_where_no_space_is_stated() -> None:
+def test_way_of_keeping_volumes_is_in_the_key() -> None:
     given, windowed = (cls(name="own").whole_recipe() for cls in (Given, Windowed))
     assert given["space"] == AS_GIVEN.identity()
     assert "space" not in windowed

@@ -73,7 +73,7 @@ def test_images_and_label_maps_are_paired_by_their_names(tmp_path: Path, name: s
     np.testing.assert_array_equal(native.label[0], volume()[1])
 
 
-def test_folders_called_as_splits_are_splits_whose_cases_may_share_names(tmp_path: Path) -> None:
+def test_folders_of_splits_may_share_names(tmp_path: Path) -> None:
     sides = ("train", "val")
     _write(tmp_path, [f"{s}/imgs/u.nii.gz" for s in sides], [f"{s}/labels/u.nii.gz" for s in sides])
     dataset = _proposed(tmp_path)
@@ -188,9 +188,7 @@ def _scans(root: Path) -> Any:
         (["u_0000", "u_0001", "notes"], ["notes", "u_0000", "u_0001"]),
     ],
 )
-def test_numbers_are_channels_from_0_without_a_gap_for_every_case(
-    tmp_path: Path, stems: list[str], cases: list[str]
-) -> None:
+def test_numbers_are_channels_from_0_without_gap(tmp_path: Path, stems: list[str], cases: list[str]) -> None:
     _write(tmp_path, [f"{stem}.nii.gz" for stem in stems], [])
     assert [ref.case_id for ref in _scans(tmp_path).refs()] == cases
 
@@ -211,7 +209,7 @@ def test_a_mask_among_scans_is_left_out_and_said(tmp_path: Path, mask: str) -> N
     )
 
 
-def test_a_file_called_a_mask_is_a_scan_by_its_values_and_masks_alone_are_none(tmp_path: Path) -> None:
+def test_mask_by_name_is_a_scan_by_its_values(tmp_path: Path) -> None:
     _write(tmp_path, [], ["p_seg.nii.gz"])
     refused("expected scans, got label maps alone", _scans(tmp_path).refs)
     _write(tmp_path, ["p.nii.gz", "p_seg.nii.gz"], [])
@@ -219,7 +217,7 @@ def test_a_file_called_a_mask_is_a_scan_by_its_values_and_masks_alone_are_none(t
     assert "1 files are scans though they are called label maps" in " ".join(_scans(tmp_path).remarks(["p", "p"]))
 
 
-def test_a_scan_of_eight_bits_is_no_label_map_and_a_map_of_many_structures_is_one(tmp_path: Path) -> None:
+def test_scan_of_eight_bits_is_no_label_map(tmp_path: Path) -> None:
     scan = np.random.default_rng(0).integers(0, 256, (12, 12, 12))
     structures = np.kron(np.arange(27).reshape(3, 3, 3), np.ones((4, 4, 4)))
     for name, voxels in (("scan", scan), ("structures", structures)):
@@ -254,9 +252,7 @@ def test_a_job_on_another_format_is_told_how_to_convert_it(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("values", "classes"), [((1, 2, 4), {4: 3}), ((255,), {255: 1}), ((1, 2), None)])
-def test_labels_with_gaps_are_proposed_with_the_classes_that_they_become(
-    tmp_path: Path, values: tuple[int, ...], classes: dict[int, int] | None
-) -> None:
+def test_gapped_labels_get_classes(tmp_path: Path, values: tuple[int, ...], classes: dict[int, int] | None) -> None:
     for seed, name in enumerate("ab"):
         image, label = np.random.default_rng(seed).random((6, 6, 6), np.float32), np.zeros((6, 6, 6), np.uint8)
         label.flat[: len(values)] = values

@@ -46,14 +46,14 @@ def test_a_name_without_a_visit_is_a_patient_of_its_own(name: str) -> None:
 @pytest.mark.parametrize(
     "pattern", [r"^(\d+)", r"(?:ID)?(?P<patient>\d+)[LR]", r"\d+", r"(x)?(?P<patient>\d{2})", r"^\d(?=\d)\d"]
 )
-def test_a_pattern_names_the_patient_by_its_group_or_by_all_that_it_finds(folder: Folder, pattern: str) -> None:
+def test_pattern_names_the_patient_by_group_or_match(folder: Folder, pattern: str) -> None:
     for name in ("71L", "71R"):
         folder.write(name, *downloads.volume(sum(name.encode())))
     folder.list(validation=[{"image": f"imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in ("71L", "71R")])
     assert [ref.patient_id for ref in folder.dataset(patient=pattern).refs()] == ["71", "71"]
 
 
-def test_a_pattern_goes_before_the_patient_of_a_list_and_the_list_before_the_name(folder: Folder) -> None:
+def test_pattern_precedes_the_list_and_the_list_the_name(folder: Folder) -> None:
     line = {"image": "imagesTr/b.nii.gz", "label": "labelsTr/b.nii.gz", "patient": "anna"}
     folder.list(validation=[line, {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}])
     assert [ref.patient_id for ref in folder.dataset().refs()] == ["anna", "a"]

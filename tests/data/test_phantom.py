@@ -16,7 +16,7 @@ def cases() -> list[Case]:
     return [phantom.load(ref) for ref in phantom.refs()]
 
 
-def test_a_case_depends_on_its_number_alone_and_leaves_global_states(cases: list[Case]) -> None:
+def test_case_depends_on_its_number_alone(cases: list[Case]) -> None:
     phantom = Phantom(name="other", cases=("phantom_2003",))
     torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     case = phantom.load(phantom.refs()[0])
@@ -54,7 +54,7 @@ def test_liver_lies_to_the_patients_right_and_spine_to_the_back(cases: list[Case
     assert np.allclose(case.affine @ [39.5, 31.5, 15.5, 1], [0, 0, 0, 1])
 
 
-def test_shape_changes_the_grid_and_the_recipe_but_not_the_patient() -> None:
+def test_shape_changes_grid_and_recipe_but_not_patient() -> None:
     coarse, fine = Phantom(name="p", shape=(40, 32, 16)), Phantom(name="p")
     case = coarse.load(coarse.refs()[0])
     assert case.image.shape == (1, 40, 32, 16)
@@ -69,7 +69,7 @@ def test_case_key_ignores_name_split_and_selection() -> None:
     assert len({one.case_key(ref) for ref in Phantom(name="a").refs()}) == 20
 
 
-def test_noise_has_the_power_spectrum_measured_of_a_body_kernel_and_the_thickness_of_a_slice() -> None:
+def test_noise_has_the_measured_power_spectrum() -> None:
     """Power at 0.5 to 3 line pairs per cm as a share of its peak, from the measured curve; slices of 3 mm, 2 mm apart,
     share a third."""
     noise = scanner_noise(np.random.default_rng(0), (160, 160, 64))

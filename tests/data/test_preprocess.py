@@ -127,9 +127,7 @@ def test_padding_is_black_and_on_both_sides(folder: Folder) -> None:
 
 @pytest.mark.parametrize(("code", "length"), [(0, 1), (1, 0.001), (2, 1), (3, 1000)], ids=["none", "m", "mm", "um"])
 @pytest.mark.parametrize("space", [{}, {"spacing": (1.0, 1.0, 1.0)}], ids=["as it is", "resampled"])
-def test_lengths_are_in_millimetres_whatever_the_unit_of_the_file(
-    folder: Folder, code: int, length: float, space: dict[str, Any]
-) -> None:
+def test_lengths_are_millimetres(folder: Folder, code: int, length: float, space: dict[str, Any]) -> None:
     """Surface distances are computed from the spacing of the case, and volumes exported on its native grid."""
     affine = np.array([[1.4, 0, 0, 10], [0, -1, 0, 20], [0, 0, 2.3, 30], [0, 0, 0, 1]])
     expected = None
@@ -154,9 +152,7 @@ def test_lengths_are_in_millimetres_whatever_the_unit_of_the_file(
     ],
     ids=["before it is cut", "size", "pad_to"],
 )
-def test_a_space_too_large_for_memory_is_refused(
-    folder: Folder, space: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_large_space_is_refused(folder: Folder, space: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The space is a dataset's, or a model's own, in a job that asks for more than is usual."""
     monkeypatch.setenv("FREQBENCH_LIMITS", "100")
     expected = r"expected a resampled volume \(its voxels are 1 x 1 x 1 mm now\) of at most 8 GiB as float32, got \("
@@ -214,9 +210,7 @@ def files(folder: Folder) -> FileAChannel:
 
 
 @pytest.mark.parametrize("layout", ["fourth", "files"])
-def test_each_channel_has_its_own_range_and_their_number_is_known_without_voxels(
-    layout: str, request: pytest.FixtureRequest
-) -> None:
+def test_each_channel_has_a_range_known_without_voxels(layout: str, request: pytest.FixtureRequest) -> None:
     dataset: Decathlon = request.getfixturevalue(layout)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nibabel.Nifti1Image, "get_fdata", lambda *a, **k: pytest.fail("voxels were read"))
@@ -263,9 +257,7 @@ def test_a_changed_channel_changes_the_fingerprint(files: FileAChannel, folder: 
         (None, 0, "expected the image of case b, found no file"),
     ],
 )
-def test_a_channels_file_that_does_not_fit_is_refused(
-    files: FileAChannel, folder: Folder, voxels: Any, shift: float, text: str
-) -> None:
+def test_misfit_channel_is_refused(files: FileAChannel, folder: Folder, voxels: Any, shift: float, text: str) -> None:
     (folder.root / "imagesTr/b_0001.nii.gz").unlink()
     if voxels is not None:
         folder.put("imagesTr/b_0001.nii.gz", voxels, np.eye(4) + np.pad([[shift]], ((0, 3), (3, 0))))

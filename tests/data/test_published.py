@@ -143,7 +143,5 @@ def test_published_datasets_may_not_be_passed_on() -> None:
         ("synapse", {"list": "mine.json"}, "mine.json: expected the JSON list of cases, found no file: check `root`"),
     ],
 )
-def test_a_wrong_folder_is_refused_in_one_line(
-    tmp_path: Path, loader: str, arguments: dict[str, Any], text: str
-) -> None:
+def test_wrong_folder_is_refused_in_one_line(tmp_path: Path, loader: str, arguments: dict[str, Any], text: str) -> None:
     refused(text, lambda: made(loader, **{"root": str(tmp_path), **arguments}).refs(), UserError)

@@ -118,7 +118,7 @@ LAYOUTS: dict[str, tuple[str, tuple[str, str], str, tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_label_maps_of_raters_are_cases_of_one_patient_and_never_scans(tmp_path: Path, name: str) -> None:
+def test_label_maps_of_raters_are_cases_of_one_patient(tmp_path: Path, name: str) -> None:
     image, masks, label, raters = LAYOUTS[name]
     _write(tmp_path, image, *masks)
     layout = recognise(str(tmp_path), with_labels=True)
@@ -137,7 +137,7 @@ def test_label_maps_of_raters_are_cases_of_one_patient_and_never_scans(tmp_path:
     assert [ref.case_id for ref in second.refs()] == [f"{case}_{raters[1]}" for case in CASES]
 
 
-def test_a_scan_of_one_patient_with_label_maps_of_raters_is_one_scan(tmp_path: Path) -> None:
+def test_scan_with_label_maps_of_raters_is_one_scan(tmp_path: Path) -> None:
     flat, folder = tmp_path / "flat", tmp_path / "p01"
     _write(flat, "{}.nii.gz", "{}_seg1.nii.gz", "{}_seg2.nii.gz", cases=("p01",))
     _write(folder, "image.nii.gz", "task01_seg01.nii.gz", "task01_seg02.nii.gz", cases=("",))
@@ -155,7 +155,7 @@ def test_a_rater_is_chosen_by_name_or_number(tmp_path: Path, rater: object, chos
     np.testing.assert_array_equal(dataset.native(dataset.refs()[1]).label[0], _mask(chosen))
 
 
-def test_raters_who_drew_the_same_are_cases_of_their_own_whose_keys_do_not_depend_on_the_choice(tmp_path: Path) -> None:
+def test_equal_maps_of_raters_are_cases_of_their_own(tmp_path: Path) -> None:
     _write(tmp_path, "{}.nii.gz", "{}_seg1.nii.gz")
     for case in CASES:
         put(tmp_path / f"{case}_seg2.nii.gz", _mask(0))
@@ -166,14 +166,14 @@ def test_raters_who_drew_the_same_are_cases_of_their_own_whose_keys_do_not_depen
     assert {ref.case_id: second.case_key(ref) for ref in second.refs()} == {id: keys[id] for id in ("p01_2", "p02_2")}
 
 
-def test_the_reference_of_a_case_of_several_raters_is_of_another_patient(tmp_path: Path) -> None:
+def test_reference_of_a_case_of_raters_is_another_patient(tmp_path: Path) -> None:
     _write(tmp_path, "{}.nii.gz", "{}_seg1.nii.gz", "{}_seg2.nii.gz", "{}_seg3.nii.gz")
     dataset = _proposed(recognise(str(tmp_path)))
     for ref in dataset.refs():
         assert {dataset.other(ref, seed).patient_id for seed in range(8)} == {*CASES} - {ref.patient_id}
 
 
-def test_a_scan_that_some_raters_did_not_draw_has_the_cases_of_the_others(tmp_path: Path) -> None:
+def test_scan_that_some_raters_did_not_draw_has_cases_of_others(tmp_path: Path) -> None:
     _write(tmp_path, "{}/ct.nii.gz", "{}/seg1.nii.gz", "{}/seg2.nii.gz")
     (tmp_path / "p02/seg1.nii.gz").unlink()
     layout = recognise(str(tmp_path))
@@ -187,17 +187,12 @@ KEYS: dict[str, Any] = {"image": "{case}.nii.gz", "label": "{case}_seg{rater}.ni
 @pytest.mark.parametrize(
     ("keys", "text"),
     [
-        (
-            {},
-            "the label maps of one rater, got {case}_seg{rater}.nii.gz of 2 raters, 1, 2: give the key `rater` ",
-        ),
+        ({}, "the label maps of one rater, got {case}_seg{rater}.nii.gz of 2 raters, 1, 2: give the key `rater` "),
         ({"rater": 3}, "rater: expected one of {case}_seg{rater}.nii.gz of 2 raters, 1, 2, got '3': give one of these"),
         ({"label": "{case}_seg*.nii.gz"}, "or write {rater} where raters differ"),
     ],
 )
-def test_several_raters_without_a_choice_among_them_are_refused(
-    tmp_path: Path, keys: dict[str, Any], text: str
-) -> None:
+def test_several_raters_without_choice_among_them_are_refused(tmp_path: Path, keys: dict[str, Any], text: str) -> None:
     _write(tmp_path, "{}.nii.gz", "{}_seg1.nii.gz", "{}_seg2.nii.gz")
     refused(text, made("pairs", root=str(tmp_path), **{**KEYS, **keys}).refs)
 
@@ -246,7 +241,7 @@ def test_a_version_beside_the_label_map_is_said_and_no_scan(tmp_path: Path) -> N
     assert [ref.case_id for ref in _proposed(layout).refs()] == [*CASES]
 
 
-def test_a_file_called_as_a_scan_and_more_is_a_label_map_by_its_values(tmp_path: Path) -> None:
+def test_file_called_as_scan_and_more_is_label_map_by_its_values(tmp_path: Path) -> None:
     _write(tmp_path, "{}.nii.gz", "{}_jane.nii.gz", "{}-2.nii.gz")
     put(tmp_path / "p01_post.nii.gz", volume(5)[0])
     layout = recognise(str(tmp_path))

@@ -123,9 +123,7 @@ def test_every_loader_of_files_is_here() -> None:
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_no_file_or_folder_is_read_more_often_for_more_cases(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_read_more_for_more_cases(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
     monkeypatch.setattr("freqbench.core.files.downloads.YOUNG_NS", 0)  # as on the next day
     for cases in (2, 5):
@@ -168,9 +166,7 @@ def test_a_series_is_stacked_and_swept_once(tmp_path: Path, monkeypatch: pytest.
     assert (len(stacked), len(swept)) == (3, 3)
 
 
-def test_a_series_is_scanned_and_stacked_once_for_plans_and_loads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_series_is_stacked_once_for_plans_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = put_dicom(tmp_path, "abc")
     stacked = _calls(monkeypatch, series, "_stack_slices", lambda *_: True)
     scanned = _calls(monkeypatch, series, "read_file", lambda *_: True)

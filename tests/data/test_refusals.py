@@ -90,11 +90,7 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
         *(LIST, f": expected a name that ends in {ENDINGS}, got 'dataset.json': convert the file"),
     ),
     "4D label": (_zeros(LABEL, *SHAPE, 2), LABEL, ": expected a 3D volume, got shape (12, 10, 8, 2): split it into on"),
-    "2D": (
-        _zeros(IMAGE, 12, 10),
-        IMAGE,
-        ": expected a 3D volume, got shape (12, 10): add a third axis of length 1,",
-    ),
+    "2D": (_zeros(IMAGE, 12, 10), IMAGE, ": expected a 3D volume, got shape (12, 10): add a third axis of length 1,"),
     "channel first": (
         _zeros(LABEL, 1, *SHAPE),
         *(LABEL, ": expected a 3D volume, got shape (1, 12, 10, 8): move its first axis behind the others, as (12, 10"),
@@ -168,9 +164,7 @@ def test_a_spoilt_folder_is_refused_before_anything_is_computed(
         ({"root": "${NOT_SET}/x"}, "small: ${NOT_SET}/x: expected the environment variable NOT_SET, found none: set i"),
     ],
 )
-def test_wrong_arguments_are_refused_before_anything_is_computed(
-    folder: Folder, arguments: dict[str, object], text: str
-) -> None:
+def test_wrong_arguments_are_refused_first(folder: Folder, arguments: dict[str, object], text: str) -> None:
     refused(text, folder.dataset(**arguments).refs)
 
 
@@ -248,9 +242,7 @@ def test_intensity_that_leaves_nothing_is_refused(folder: Folder, intensity: obj
     refused(text, lambda: dataset.load(dataset.refs()[0]))
 
 
-def test_every_label_that_fits_is_taken_and_a_list_may_lie_elsewhere(
-    folder: Folder, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_fitting_labels_are_taken_from_any_list(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The other side of the limits: class 2 of three, and a trailing axis of length 1."""
     elsewhere: Path = tmp_path_factory.mktemp("lists") / "mine.json"
     elsewhere.write_text(json.dumps(folder.listed))

@@ -77,19 +77,13 @@ def test_labels_of_nnunets_regions_may_have_gaps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "more", "text"),
     [
-        (
-            LISTED,
-            {"regions_class_order": [1]},
-            "regions_class_order with a label for each of 2 regions, got 1",
-        ),
+        (LISTED, {"regions_class_order": [1]}, "regions_class_order with a label for each of 2 regions, got 1"),
         (LISTED | {"ignore": 2}, {}, "expected regions of labels that count, got 2 in whole, which is ignored"),
         (LISTED | {"c\nd": 3}, {}, r"raw: expected class names of Unicode text, got 'c\nd': fix their list"),
         ({f"r{k}": [k, k + 1] for k in range(1, 9)}, {}, "raw: expected at most 7 regions, got 8: state fewer"),
     ],
 )
-def test_wrong_regions_of_nnunet_are_refused(
-    tmp_path: Path, labels: dict[str, Any], more: dict[str, Any], text: str
-) -> None:
+def test_wrong_nnunet_regions_refused(tmp_path: Path, labels: dict[str, Any], more: dict[str, Any], text: str) -> None:
     downloads.nnunet(tmp_path, ["a"], labels={"background": 0, **labels}, **more)
     refused(text, lambda: of_nnunet(tmp_path, cases=("a",)).class_names)
 
@@ -133,7 +127,7 @@ def test_organs_of_the_phantom_stay_as_they_were() -> None:
     assert "regions" not in Phantom(name="p").recipe()
 
 
-def test_shown_maps_have_the_number_of_the_innermost_region_and_a_label_for_every_other_set(folder: Folder) -> None:
+def test_shown_maps_have_the_innermost_regions_number(folder: Folder) -> None:
     dataset = folder.dataset(regions={"core": (2,), "whole": (1, 2)})
     codes = torch.tensor([0, 2, 3, 1, 254], dtype=torch.uint8)  # none, whole, both, core alone, not counted
     assert dataset.classes.order == (2, 1)

@@ -74,7 +74,7 @@ def test_names_that_are_no_class_leave_the_numbers(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labelled(tmp_path, labels=NAMES), label)
 
 
-def test_a_contradiction_between_names_and_job_is_refused_with_both(tmp_path: Path) -> None:
+def test_names_that_contradict_the_job_are_refused(tmp_path: Path) -> None:
     voxels, label = volume(SEED)
     put_image(tmp_path / "a.nii.gz", voxels)
     put_segments(tmp_path / "a.seg.nrrd", label, {"liver": 1, "vessel": 2})
@@ -134,7 +134,7 @@ def test_layers_of_a_part_of_the_grid_are_placed_on_the_image(tmp_path: Path) ->
     np.testing.assert_array_equal(numbered, label)
 
 
-def test_segments_that_overlap_are_refused_with_both_names_unless_they_are_of_one_class(tmp_path: Path) -> None:
+def test_overlapping_segments_are_refused_with_both_names(tmp_path: Path) -> None:
     voxels, label = volume(SEED)
     put_image(tmp_path / "a.nii.gz", voxels)
     put_layers(tmp_path / "a.seg.nrrd", [label > 0, 2 * (label == 2)], [("liver", 1, 0), ("tumour", 2, 1)])
@@ -149,7 +149,7 @@ def test_segments_that_overlap_are_refused_with_both_names_unless_they_are_of_on
     np.testing.assert_array_equal(alone, label > 0)
 
 
-def test_segments_that_overlap_are_regions_where_the_job_states_some(tmp_path: Path) -> None:
+def test_segments_that_overlap_are_regions_where_job_states_some(tmp_path: Path) -> None:
     voxels, label = volume(SEED)
     put_image(tmp_path / "a.nii.gz", voxels)
     put_layers(tmp_path / "a.seg.nrrd", [label > 0, label == 2], [("whole", 1, 0), ("core", 1, 1)])
@@ -170,9 +170,7 @@ def test_segments_that_overlap_are_regions_where_the_job_states_some(tmp_path: P
         ([], "expected a 3D volume, got shape (12, 10, 8, 2)"),
     ],
 )
-def test_layers_that_the_segments_do_not_explain_are_refused(
-    tmp_path: Path, segments: list[tuple[str, int, int]], text: str
-) -> None:
+def test_unexplained_layers_are_refused(tmp_path: Path, segments: list[tuple[str, int, int]], text: str) -> None:
     voxels, label = volume(SEED)
     put_image(tmp_path / "a.nii.gz", voxels)
     put_layers(tmp_path / "a.seg.nrrd", [label == 1, label == 2], segments)

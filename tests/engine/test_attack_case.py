@@ -60,7 +60,7 @@ def paints(case: Case, seed: int = 0) -> list[float]:
 
 
 @pytest.mark.parametrize("window_batch", [1, 3])
-def test_a_later_window_overwrites_the_overlap_with_an_earlier_one(model: SegmentationModel, window_batch: int) -> None:
+def test_later_window_overwrites_overlap_with_earlier_one(model: SegmentationModel, window_batch: int) -> None:
     """Windows on the first axis are 0:8 and 4:12, on the second 0:8 and 2:10."""
     case = make_case((12, 10, 4))
     painted = attack_case(Paint(), model, case, 0, window_batch).adversarial
@@ -101,9 +101,7 @@ def noise(model: SegmentationModel, case: Case, seed: int = 0, std: float = 0.01
 TWO_WINDOWS: Shape = (16, 8, 4)
 
 
-def test_draws_are_those_of_the_window_s_generator_whatever_the_budget_batch_and_model(
-    model: SegmentationModel, unet: SegmentationModel
-) -> None:
+def test_draws_are_the_window_generators(model: SegmentationModel, unet: SegmentationModel) -> None:
     case = make_case(TWO_WINDOWS)
     for fingerprint, seed in (("case", 0), ("case", 3), ("other", 3)):
         own = replace(case, ref=replace(case.ref, fingerprint=fingerprint))
@@ -114,7 +112,7 @@ def test_draws_are_those_of_the_window_s_generator_whatever_the_budget_batch_and
         assert torch.allclose(noise(model, case), noise(net, case, **other), atol=1e-3)
 
 
-def test_pgd_starts_at_the_same_point_of_the_ball_whatever_its_radius(model: SegmentationModel) -> None:
+def test_pgd_starts_at_same_point_of_ball_whatever_its_radius(model: SegmentationModel) -> None:
     """A step of almost nothing leaves the start: eps times a draw."""
     case = make_case()
     starts = [
@@ -137,9 +135,7 @@ class Echo(Paint):
 
 @pytest.mark.parametrize("window_batch", [1, 3])
 @pytest.mark.parametrize("shape", [(7, 21, 3), (1, 5, 9)])
-def test_a_reference_is_stretched_to_the_volume_and_cut_into_its_windows(
-    model: SegmentationModel, shape: Shape, window_batch: int
-) -> None:
+def test_reference_is_cut_into_its_windows(model: SegmentationModel, shape: Shape, window_batch: int) -> None:
     """Corners on corners, linearly between: as numpy interpolates, one axis after the other."""
     reference = make_case(shape, "other")
     volume = attack_case(Echo(), model, make_case((12, 10, 4)), 0, window_batch, Needs(reference=reference)).adversarial

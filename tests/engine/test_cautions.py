@@ -91,7 +91,7 @@ def test_an_attack_tells_of_each_gradient_that_it_follows(name: str) -> None:
     assert bool(len(result.gradients)) == bool(result.num_backwards or name == "bases")  # whose are of surrogates
 
 
-def test_a_reason_in_the_files_is_said_in_row_and_run_and_is_no_masked_gradient(tmp_path: Path) -> None:
+def test_reason_in_files_is_no_masked_gradient(tmp_path: Path) -> None:
     """HU + 1024 in the window of HU: every labelled voxel is clipped to 1."""
     rng = np.random.default_rng(0)
     image = np.zeros((20, 18, 16), np.float32)

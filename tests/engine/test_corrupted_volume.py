@@ -27,7 +27,7 @@ every_kind = pytest.mark.parametrize("kind", ["motion", "blur"])  # one that dra
 
 
 @every_kind
-def test_a_volume_of_many_windows_is_corrupted_in_one_go_without_a_model(kind: str) -> None:
+def test_volume_is_corrupted_in_one_go_without_a_model(kind: str) -> None:
     """Equal to the attack called on the whole volume, though the model's windows are smaller; no pass is made."""
     (unit,) = (unit for unit in units() if unit.cell.attack.kind == kind)
     case = unit.cell.dataset.load(unit.ref)

@@ -66,9 +66,7 @@ def test_rows_are_the_same_whatever_goes_through_at_once(units: list[Unit], firs
             assert other[column] == pytest.approx(row[column], abs=2e-4), (row["source_model"], column)
 
 
-def test_rows_have_the_passes_of_the_network_the_defences_and_certificates_of_smoothed_targets(
-    first: list[Outcome],
-) -> None:
+def test_rows_have_passes_and_certificates_of_targets(first: list[Outcome]) -> None:
     records = [row for outcome in first for row in outcome.records]
     passes = {
         (row["source_model"], json.loads(row["params"])["scope"]): (row["num_forwards"], row["num_backwards"])
@@ -93,7 +91,7 @@ def test_rows_have_the_passes_of_the_network_the_defences_and_certificates_of_sm
 
 
 @pytest.mark.integration
-def test_a_run_that_goes_on_has_the_rows_of_one_that_was_not_stopped(tmp_path: Path) -> None:
+def test_run_that_goes_on_has_rows_of_one_that_was_not_stopped(tmp_path: Path) -> None:
     job = content(PGD, names=("resized", "smoothed"))
     execute(job, tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
@@ -116,7 +114,7 @@ def test_saved_volumes_scored_on_a_defended_target_give_its_rows(tmp_path: Path)
     assert sorted(map(str, reused)) == sorted(map(str, rows(tmp_path / "a").values()))
 
 
-def test_a_randomised_network_without_labels_is_held_to_its_prediction_without_a_draw(tmp_path: Path) -> None:
+def test_randomised_network_is_held_to_its_undrawn_prediction(tmp_path: Path) -> None:
     """A reference that the draw made would be another for each draw, and no certificate would hold for it."""
     smoothing = {"name": "smoothing", "kind": "bias_field", "sigma": 0.5, "samples": 9, "eot": 1}
     attack = {"name": "ball", "kind": "bias_field", "radius": 0, "control": "random"}
@@ -132,7 +130,7 @@ def test_a_randomised_network_without_labels_is_held_to_its_prediction_without_a
     assert row["dsc_clean"] < 1
 
 
-def test_a_smoothed_target_beside_others_leaves_calibration_to_them(tmp_path: Path) -> None:
+def test_smoothed_target_leaves_calibration_to_others(tmp_path: Path) -> None:
     """A smoothed target has draws and no probabilities: its scores have a part less than those of the others."""
     job = content({"name": "fgsm", "eps": "8/255"}, names=("plain", "naive")) | {"metrics": ["dsc", "calibration"]}
     job["models"][1] |= {"defence": {"name": "smoothing", "kind": "voxels", "sigma": 0.1, "samples": 5, "eot": 1}}

@@ -36,9 +36,7 @@ def ended_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("ended_cluster")
-def test_the_last_cluster_of_this_machine_does_not_stand_before_that_of_the_variable(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_stated_cluster_goes_before_this_machines_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that was submitted to a cluster has these variables."""
     joined: list[str] = []
     monkeypatch.setattr("ray.init", lambda address, **_: joined.append(address))
@@ -50,9 +48,7 @@ def test_the_last_cluster_of_this_machine_does_not_stand_before_that_of_the_vari
 
 @pytest.mark.usefixtures("ended_cluster")
 @pytest.mark.parametrize(("address", "reason"), [("auto", "ConnectionRefused"), ("127.0.0.1:1", "")])
-def test_a_cluster_that_is_not_there_or_has_ended_is_one_line_at_once(
-    address: str, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_absent_or_ended_cluster_is_refused(address: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psutil.process_iter", lambda: iter(()))
     refusal = rf"^expected a Ray cluster at {address}, got {reason}[^\n]*$"
     with pytest.raises(UserError, match=refusal), existing(address):
@@ -146,9 +142,7 @@ def test_a_start_that_fails_after_ctrl_c_is_the_last() -> None:
     assert len(starts) == 1
 
 
-def test_a_short_unit_of_a_new_store_is_stored_before_ray_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_short_unit_of_new_store_is_stored_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The unit runs in this process in the first run only; the next run gives a unit that killed it to a worker."""
 
     def fail(**_: object) -> None:

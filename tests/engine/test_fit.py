@@ -44,9 +44,7 @@ def carry_out(
 
 
 @pytest.mark.parametrize("engine", ["serial", pytest.param("ray", marks=pytest.mark.integration)])
-def test_a_network_below_a_half_is_not_attacked_and_all_its_cases_are_judged(
-    checkpoint: str, tmp_path: Path, engine: run.Engine
-) -> None:
+def test_network_below_half_is_not_attacked(checkpoint: str, tmp_path: Path, engine: run.Engine) -> None:
     with pytest.raises(MisfitError) as stop:
         carry_out(tmp_path, checkpoint, None, cases=3, engine=engine)
     store = Store(str(tmp_path))
@@ -63,9 +61,7 @@ def test_a_network_below_a_half_is_not_attacked_and_all_its_cases_are_judged(
 
 
 @pytest.mark.parametrize("engine", ["serial", pytest.param("ray", marks=pytest.mark.integration)])
-def test_a_network_as_good_as_is_expected_is_attacked_after_a_line_with_its_figure(
-    checkpoint: str, tmp_path: Path, engine: run.Engine
-) -> None:
+def test_network_as_good_as_expected_is_attacked(checkpoint: str, tmp_path: Path, engine: run.Engine) -> None:
     lines = carry_out(tmp_path, checkpoint, 0.01, engine=engine)
     store = Store(str(tmp_path))
     rows = store.records().to_pylist()
@@ -77,15 +73,13 @@ def test_a_network_as_good_as_is_expected_is_attacked_after_a_line_with_its_figu
     assert store.runs()[-1]["clean"] == [judged | {"dice": pytest.approx(mean), "proof": None}]
 
 
-def test_a_clean_prediction_that_was_judged_is_not_made_anew_for_the_attack(
-    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_clean_prediction_serves_the_attack(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = noted(monkeypatch, scoring, "score_clean", lambda prediction, case, *_: case.ref.case_id)
     carry_out(tmp_path, checkpoint, 0.01)
     assert sorted(made) == ["phantom_2000", "phantom_2001"]
 
 
-def test_a_clean_unit_tells_the_dice_of_rows_and_the_classes_of_both_maps(checkpoint: str) -> None:
+def test_clean_unit_tells_dice_of_rows_and_classes_of_both_maps(checkpoint: str) -> None:
     plan = plan_of(checkpoint)
     worker = Worker(WorkerSpec(run_id="r", metrics=("dsc",)))
     (unit,) = Critic(plan).clean_units()
@@ -113,7 +107,7 @@ def judgement(plan: Plan, **facts: Any) -> Judgement | None:
     return Critic(plan).judge({**named, "dsc_foreground_clean": 0.9, **facts})
 
 
-def test_a_class_that_is_never_predicted_is_a_misfit_unless_the_expected_dice_is_reached(checkpoint: str) -> None:
+def test_class_never_predicted_is_a_misfit(checkpoint: str) -> None:
     gap = {"label_classes": {1, 2, 3}, "pred_classes": {1, 4}}
     stopped, stated = (judgement(plan_of(checkpoint, **keys), **gap) for keys in ({}, {"expected_dice": 0.9}))
     assert stopped is not None
@@ -127,12 +121,12 @@ def test_a_class_that_is_never_predicted_is_a_misfit_unless_the_expected_dice_is
     assert all_of.misfit is None
 
 
-def test_a_case_without_foreground_or_prediction_counts_no_further(checkpoint: str) -> None:
+def test_case_without_foreground_or_prediction_counts_no_further(checkpoint: str) -> None:
     assert judgement(plan_of(checkpoint), dsc_foreground_clean=float("nan")) is None
     assert judgement(plan_of(checkpoint), dsc_foreground_clean=None, error="of it") is None
 
 
-def test_untrained_weights_in_a_file_are_judged_only_if_something_is_expected(tmp_path: Path) -> None:
+def test_untrained_weights_are_judged_if_expected(tmp_path: Path) -> None:
     torch.save(build("unet", 6, ROI, dict(ARGS), seed=3).state_dict(), tmp_path / "fresh.pt")
     fresh = {"arch": "unet", "args": ARGS}
     path, stated = str(tmp_path / "fresh.pt"), {**fresh, "expected_dice": 0.8}
@@ -149,9 +143,7 @@ def test_an_ensemble_is_judged_by_its_own_expected_dice(checkpoint: str) -> None
 
 
 @pytest.mark.parametrize("is_trained", [True, False], ids=["trained by the job", "scored again"])
-def test_a_low_dice_is_a_warning_where_the_job_trained_or_nothing_is_attacked(
-    checkpoint: str, tmp_path: Path, is_trained: bool
-) -> None:
+def test_low_dice_of_a_trained_job_is_a_warning(checkpoint: str, tmp_path: Path, is_trained: bool) -> None:
     plan = plan_of(checkpoint)
     cell, said = plan.units[0].cell, io.StringIO()
     if is_trained:
@@ -165,9 +157,7 @@ def test_a_low_dice_is_a_warning_where_the_job_trained_or_nothing_is_attacked(
     assert said.getvalue().startswith("warning: m on phantom: clean foreground Dice 0.100 (1 case): below 0.5")
 
 
-def test_a_repeated_command_judges_from_rows_and_predicts_only_the_cases_that_they_lack(
-    checkpoint: str, tmp_path: Path
-) -> None:
+def test_repeated_command_judges_from_rows(checkpoint: str, tmp_path: Path) -> None:
     carry_out(tmp_path, checkpoint, 0.01)
     two = [{"name": "fgsm", "eps": ["4/255", "8/255"]}]
     with pytest.raises(MisfitError, match=r"\(2 cases\), expected_dice 0.9: below half of it"):
@@ -182,9 +172,7 @@ def test_a_repeated_command_judges_from_rows_and_predicts_only_the_cases_that_th
     assert not [line for line in carry_out(tmp_path, checkpoint, 0.9, cases=3, attacks=two) if "Dice" in line]
 
 
-def test_a_case_that_cannot_be_predicted_is_told_and_its_attacks_fail(
-    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unpredictable_case_fails_its_attacks(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = memory.segment
 
     def segment(model: Any, case: Any, *args: Any) -> Any:
@@ -200,7 +188,7 @@ def test_a_case_that_cannot_be_predicted_is_told_and_its_attacks_fail(
     assert statuses == {"phantom_2000": "ok", "phantom_2001": "failed"}
 
 
-def test_python_says_in_the_record_s_caution_that_the_mean_clean_dice_is_low(checkpoint: str) -> None:
+def test_python_cautions_of_a_low_mean_clean_dice(checkpoint: str) -> None:
     cases = fb.load_dataset("phantom", shape=SHAPE, split="test")[:3]
 
     def cautions(**keys: Any) -> list[Any]:

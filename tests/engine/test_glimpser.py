@@ -52,7 +52,7 @@ def test_a_glimpse_has_the_slices_of_the_volumes_to_a_step() -> None:
     assert shown.captions == ["clean", "adversarial", f"change, ±{255 * shown.full:.3g}/255", "label", "net"]
 
 
-def test_a_glimpse_states_the_window_of_its_channel_and_calls_a_visible_change_so() -> None:
+def test_glimpse_states_its_window_and_visible_changes() -> None:
     label = torch.zeros(1, 16, 16, 4, dtype=torch.uint8)
     case = replace(case_of(torch.full((3, 16, 16, 4), 0.5), label), native_ranges=((0, 9), (-175, 250), (nan, nan)))
     said = []
@@ -73,7 +73,7 @@ def test_a_change_below_a_grey_level_is_kept() -> None:
     assert [*np.unique(shown.unpack()[2])] == [NO_CHANGE - STEPS, NO_CHANGE + STEPS]
 
 
-def test_the_slice_is_the_one_in_which_most_was_lost_and_not_where_the_model_was_wrong_before() -> None:
+def test_slice_is_the_one_of_most_loss() -> None:
     label = np.zeros((4, 4, 5), np.uint8)
     label[:, :, 1:4] = 1
     before, after = label.copy(), label.copy()
@@ -113,7 +113,7 @@ def of(cases: int) -> dict[str, Any]:
 
 
 @pytest.mark.integration
-def test_each_cell_has_a_glimpse_of_its_worst_case_after_a_resumed_run_too(tmp_path: Path) -> None:
+def test_each_cell_has_a_glimpse_of_its_worst_case(tmp_path: Path) -> None:
     for cases in (1, 3):
         execute(of(cases), tmp_path)
         assert dict([*paths_of(str(tmp_path))]) == worst(tmp_path)
@@ -124,9 +124,7 @@ def test_each_cell_has_a_glimpse_of_its_worst_case_after_a_resumed_run_too(tmp_p
     assert re.fullmatch(r"label; a, clean, DSC \d+\.\d; a, DSC \d+\.\d; b, DSC \d+\.\d", "; ".join(shown.captions[3:]))
 
 
-def test_private_datasets_and_units_without_white_box_have_no_glimpse(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_private_and_transferred_units_have_no_glimpse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     private = small(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1, "share": False}])
     execute(private, tmp_path / "private")
     assert paths_of(str(tmp_path / "private")) == {}

@@ -40,7 +40,7 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.mark.integration
-def test_a_cell_learns_once_and_on_resume_takes_what_is_in_the_store(tmp_path: Path, learned: list[float]) -> None:
+def test_cell_learns_once_and_on_resume_takes_what_is_in_store(tmp_path: Path, learned: list[float]) -> None:
     """First one case, then another run of all: the rows are those of one run."""
     content = small(**{**ONE, "attacks": [{**UNIVERSAL, "eps": ["4/255", "8/255"]}]})
     execute({**content, "datasets": [{**PHANTOM, "cases": 1}]}, tmp_path / "out")
@@ -121,7 +121,7 @@ def test_a_link_out_of_the_store_is_not_followed(tmp_path: Path) -> None:
     assert {row["status"] for row in Store(str(tmp_path / "out")).records().to_pylist()} == {"failed"}
 
 
-def test_a_volume_of_several_windows_teaches_the_loss_of_its_prediction() -> None:
+def test_volume_of_windows_teaches_its_predictions_loss() -> None:
     """Through the sliding window, whose overlapping windows show a tile at several places."""
     model = SegmentationModel(SmallNet(), (8, 6, 4)).eval()
     image = volume((12, 9, 4))
@@ -138,7 +138,7 @@ def test_a_volume_of_several_windows_teaches_the_loss_of_its_prediction() -> Non
     assert torch.equal(within, attack.learn(model, [(alone.image, alone.label)], model.roi))
 
 
-def test_a_tile_for_windows_of_whole_volumes_is_as_large_as_the_first() -> None:
+def test_tile_for_windows_of_whole_volumes_is_as_large_as_first() -> None:
     """Along the axes of `inference.whole`; on others it has the sides of the window."""
     model = SegmentationModel(SmallNet(), (8, 6, 4), inference=Inference(whole="HD")).eval()
     cases = [case_of(image := volume(shape), (image > 0.5).long()) for shape in ((12, 9, 7), (10, 8, 6))]
@@ -153,7 +153,7 @@ def cell_id(**changes: Any) -> str:
     return cell.cell_id
 
 
-def test_the_cases_to_learn_from_are_in_the_id_and_those_to_score_are_not() -> None:
+def test_learning_cases_are_in_the_id_scored_ones_not() -> None:
     assert cell_id() == cell_id(cases=3)
     assert len({cell_id(), cell_id(learn_cases=3), cell_id(learn_split="validation")}) == 3
     (cell,) = expanded(small(**ONE))[1].cells
@@ -172,7 +172,7 @@ def test_the_cases_to_learn_from_are_in_the_id_and_those_to_score_are_not() -> N
         ({"learn_cases": 65}, {}, "expected at most 64 `cases`, got 65: ask for fewer"),
     ],
 )  # fmt: skip
-def test_lists_that_cannot_be_learned_from_are_refused_before_the_run(entry: Any, dataset: Any, expected: str) -> None:
+def test_unlearnable_lists_are_refused_before_the_run(entry: Any, dataset: Any, expected: str) -> None:
     content = small(attacks=[{**UNIVERSAL, **entry}], datasets=[{**PHANTOM, **dataset}])
     with pytest.raises(UserError) as caught:
         expanded(content)
@@ -187,9 +187,7 @@ def test_other_cases_of_a_split_may_be_learned_from() -> None:
 
 
 @pytest.mark.parametrize(("patient", "content"), [("p", "b"), ("q", "a")])
-def test_a_scored_patient_s_other_scan_and_a_copy_under_another_name_are_refused(
-    monkeypatch: pytest.MonkeyPatch, patient: str, content: str
-) -> None:
+def test_scored_patients_scans_and_copies_refused(monkeypatch: pytest.MonkeyPatch, patient: str, content: str) -> None:
     scan = CaseRef(case_id="p_later", patient_id=patient, fingerprint=content * 16, shape=(8, 8, 8))
     scored = CaseRef(case_id="p_early", patient_id="p", fingerprint="a" * 16, shape=(8, 8, 8))
     monkeypatch.setattr(Phantom, "refs", lambda self, split=None: (scan,))
@@ -209,7 +207,7 @@ def test_a_plan_counts_what_it_takes_to_learn_once_a_cell() -> None:
     assert {unit.passes for unit in grid.units()} == {0}
 
 
-def test_a_rehearsal_learns_from_other_stand_ins_whatever_the_split_is_called(tmp_path: Path) -> None:
+def test_rehearsal_learns_from_other_stand_ins(tmp_path: Path) -> None:
     real = {"name": "heart", "loader": "decathlon", "root": "/nowhere", "split": "validation", "cases": 2}
     attacks = [{**UNIVERSAL, "learn_split": split} for split in ("training", "train", "test[0:9]")]
     spec = expanded(small(**ONE))[0].model_validate(small(attacks=attacks, datasets=[real]))
@@ -242,7 +240,7 @@ def test_a_model_in_python_learns_at_the_first_call(model: Any, learned: list[fl
     assert fb.attack(model, cases[0], "fgsm", eps="4/255").learned is None
 
 
-def test_python_refuses_a_case_that_is_learned_from_and_arrays_without_a_split(model: Any) -> None:
+def test_python_refuses_learning_cases_and_arrays(model: Any) -> None:
     case = fb.load_dataset("phantom", shape=SHAPE, split="train", cases=1)[0]
     with pytest.raises(UserError, match=r"got 1 of the split 'train' \(first: phantom_0000\)"):
         fb.attack(model, case, "universal", eps="8/255")

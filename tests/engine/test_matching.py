@@ -138,9 +138,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (lambda c: c.update(precision="bf16"), 2),
     ],
 )
-def test_a_budget_is_found_anew_only_if_its_dependencies_change(
-    known: Path, tmp_path: Path, attacked: list[str], change: Any, count: int
-) -> None:
+def test_budget_follows_dependencies(known: Path, tmp_path: Path, attacked: list[str], change: Any, count: int) -> None:
     content = two(attacks=[{"name": "gn", "match": L2}])
     change(content)
     (tmp_path / FILE).write_bytes((known / FILE).read_bytes())
@@ -149,9 +147,7 @@ def test_a_budget_is_found_anew_only_if_its_dependencies_change(
 
 
 @pytest.mark.integration
-def test_budgets_found_before_an_interruption_are_kept(
-    tmp_path: Path, attacked: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_budgets_survive_interruption(tmp_path: Path, attacked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     content = two(attacks=[{"name": "gn", "match": L2}, {"name": "fgsm", "match": L2}])
     counted = attacking.attack_case
 
@@ -226,9 +222,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("entry", "expected"), MISTAKES, ids=lambda value: value if isinstance(value, str) else "")
-def test_a_mistake_is_one_line_before_anything_is_attacked(
-    entry: dict[str, Any], expected: str, tmp_path: Path, attacked: list[str]
-) -> None:
+def test_mistake_is_refused_first(entry: dict[str, Any], expected: str, tmp_path: Path, attacked: list[str]) -> None:
     with pytest.raises(UserError, match=r"^job.yaml: [^\n]*$") as caught:
         expand(match_budgets(spec_of(small(entry)), str(tmp_path), pytest.fail))
     assert str(caught.value).removeprefix("job.yaml: ").startswith(expected)
@@ -242,7 +236,7 @@ def test_an_attack_without_a_budget_to_match_is_refused(tmp_path: Path, monkeypa
         matching(small({"name": "fgsm", "match": L2}), tmp_path)
 
 
-def test_a_value_that_no_budget_leads_to_is_one_line_with_the_nearest(tmp_path: Path) -> None:
+def test_value_that_no_budget_leads_to_is_one_line_with_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
         matching(small({"name": "fgsm", "match": {**L2, "value": 1e6}}), tmp_path)
     text = str(caught.value)
@@ -327,7 +321,7 @@ def test_a_value_beyond_the_bounds_leads_to_the_nearest(value: float, nearest: t
     assert (best.budget, best.distance, best.tried) == (*nearest, tried)
 
 
-def test_a_value_that_the_distance_jumps_over_leads_to_the_nearest() -> None:
+def test_value_that_distance_jumps_over_leads_to_nearest() -> None:
     best = search(lambda b: 1.0 if b < 0.1 else 9.0, 8.0, 0.001, 1.0)
     assert best.distance == 9.0
     assert best.tried <= 20

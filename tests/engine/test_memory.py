@@ -47,9 +47,7 @@ def test_four_fifths_of_what_is_free_are_filled(available: int, one_window: int,
         (70, 50, 45, 0.5, 0),  # the share is used up
     ],
 )
-def test_further_tensors_reduce_the_fitting_windows(
-    free: int, reserved: int, allocated: int, share: float, available: int
-) -> None:
+def test_more_tensors_fewer_windows(free: int, reserved: int, allocated: int, share: float, available: int) -> None:
     assert available_bytes(free, 80, reserved, allocated, share) == available
 
 
@@ -77,7 +75,7 @@ def test_running_out_in_whatever_words_halves_the_windows(error: RuntimeError) -
     assert tried == [13, 6, 3]
 
 
-def test_other_errors_and_a_single_window_are_not_tried_again_which_is_one_line_where_there_is_a_way_out() -> None:
+def test_other_errors_and_a_single_window_are_not_tried_again() -> None:
     tried: list[int] = []
 
     def action(windows: int) -> None:
@@ -131,9 +129,7 @@ def test_a_measured_step_is_one_with_a_gradient_on_one_window(
     assert not model_and_case[0].training
 
 
-def test_a_cpu_measures_nothing_and_a_step_behind_passes_without_gradient_is_reached(
-    passes: list[tuple[int, bool]], model_and_case: tuple[SegmentationModel, Case]
-) -> None:
+def test_cpu_measures_nothing(passes: list[tuple[int, bool]], model_and_case: tuple[SegmentationModel, Case]) -> None:
     """The least likely classes are asked for first."""
     attack = make("pgd", eps=0.1, target="least-likely", scope="volume")
     assert memory.fitting_windows(attack, *model_and_case, 1.0) == 1
@@ -142,7 +138,7 @@ def test_a_cpu_measures_nothing_and_a_step_behind_passes_without_gradient_is_rea
     assert passes == [(1, False), (1, True)]
 
 
-def test_each_model_and_kind_of_attack_is_measured_once_whatever_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_model_and_kind_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
 
     def fit(attack: Any, model: SegmentationModel, case: Case, share: float, surrogates: Any) -> int:
@@ -166,7 +162,7 @@ def test_each_model_and_kind_of_attack_is_measured_once_whatever_its_budget(monk
     assert len(measured) == 2, "a number in the job is not measured"
 
 
-def test_running_out_halves_the_windows_of_a_volume_attacked_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_halves_windows_of_volume_attacked_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The row is that of a run which began with as many windows as fit."""
     real = SegmentationModel.forward
 

@@ -85,7 +85,7 @@ MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")
 
 
 @pytest.mark.parametrize("control", ["none", "random"])
-def test_rows_say_how_far_the_anatomy_was_moved_within_the_bounds(control: str, tmp_path: Path) -> None:
+def test_rows_say_how_far_anatomy_was_moved_within_bounds(control: str, tmp_path: Path) -> None:
     """Displacements are in millimetres of the case, and null where nothing moves."""
     attacks = [{**DEFORMATION, "max_mm": 3, "control": control}, {"name": "fgsm", "eps": 0.1}]
     execute(small(attacks=attacks, metrics=["dsc"], **SERIAL), tmp_path)
@@ -124,7 +124,7 @@ def test_rows_have_the_smallest_change_that_was_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [20, 12])
-def test_the_displacement_is_that_of_the_volume_by_its_millimetres(side: int) -> None:
+def test_displacement_is_that_of_volume_by_its_millimetres(side: int) -> None:
     """The same field on voxels of twice the length is twice as long, in one window and in several."""
     model = SegmentationModel(Threshold(), (side, side, side)).eval()
     small, large = (
@@ -143,7 +143,7 @@ def test_the_displacement_is_that_of_the_volume_by_its_millimetres(side: int) ->
     assert 1 < moved[0][1] <= 4
 
 
-def test_saved_volumes_whose_facts_lack_the_displacement_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_saved_volumes_whose_facts_lack_displacement_are_refused(tmp_path: Path) -> None:
     content = small(**ONE, **SERIAL)
     execute(content, tmp_path)
     (facts,) = tmp_path.glob("volumes/*/*/attack.json")
@@ -182,7 +182,7 @@ def test_targets_on_another_grid_are_left_out_and_named() -> None:
     assert all(len(cell.targets) == 2 for cell in same.cells)
 
 
-def test_third_party_tools_are_not_given_volumes_whose_label_moved(tmp_path: Path) -> None:
+def test_tools_get_no_volumes_whose_label_moved(tmp_path: Path) -> None:
     content = small(**{**ONE, "attacks": [DEFORMATION, {"name": "gn", "std": 0.1}]}, **SERIAL)
     execute(content, tmp_path / "out")
     said = io.StringIO()

@@ -79,9 +79,7 @@ def test_a_worker_refuses_an_attack_that_is_not_what_was_planned(helper: ModuleT
 @pytest.mark.parametrize(
     ("name", "replaced"), [("balls", {"datasets": [{"name": "balls", "loader": "written:Own"}]}), ("tiny", {})]
 )
-def test_a_worker_refuses_data_and_networks_that_are_not_what_was_planned(
-    name: str, replaced: dict[str, Any], helper: ModuleType, tmp_path: Path
-) -> None:
+def test_unplanned_data_are_refused(name: str, replaced: dict[str, Any], helper: ModuleType, tmp_path: Path) -> None:
     """Their helper changes in a worker's process, as it does where a file is edited and a worker dies."""
     bodies = {"balls": "from toy.data import Balls\nclass Own(Balls):\n    rate = staticmethod(helper.factor)\n"}
     bodies["tiny"] = (
@@ -96,9 +94,7 @@ def test_a_worker_refuses_data_and_networks_that_are_not_what_was_planned(
     assert [error.partition(":")[0] for error in errors(unit, "driver")] == [name]
 
 
-def test_rows_of_code_that_reads_a_file_elsewhere_say_so_and_are_computed_anew(
-    helper: ModuleType, tmp_path: Path
-) -> None:
+def test_rows_of_code_reading_elsewhere_are_computed_anew(helper: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "rate.txt").write_text("1.0")
     (tmp_path / "helper.py").write_text(
         f"from pathlib import Path\ndef factor(): return float(Path({str(tmp_path / 'rate.txt')!r}).read_text())\n"
@@ -113,9 +109,7 @@ def test_rows_of_code_that_reads_a_file_elsewhere_say_so_and_are_computed_anew(
     assert left(tmp_path / "out") == 1
 
 
-def test_rows_of_what_has_no_identity_say_so_and_are_computed_anew(
-    helper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unidentified_rows_are_made_anew(helper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "helper.py").write_text(
         "import io\nRATE = io.StringIO('1')\ndef factor(): return float(RATE.getvalue())\n"
     )
@@ -126,9 +120,7 @@ def test_rows_of_what_has_no_identity_say_so_and_are_computed_anew(
     assert left(tmp_path / "out") == 1
 
 
-def test_rows_of_code_with_an_identity_stay(
-    helper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_of_code_with_identity_stay(helper: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (row,) = rows(tmp_path / "out")
     assert row["caution"] is None
     monkeypatch.setattr(code, "_run", "the next")

@@ -127,14 +127,14 @@ def told_of(name: str) -> Iterator[tuple[float, float, float]]:
 
 
 @pytest.mark.parametrize("name", ["quick start, first", "quick start, second", "brain, first"])
-def test_the_time_left_of_recorded_runs_is_within_3_and_from_5_percent_on_within_1_5(name: str) -> None:
+def test_time_left_is_within_3_and_then_1_5(name: str) -> None:
     """First runs have rough estimates: brain's attacks took 2.5 times as long, its scores as long as was estimated."""
     for stored, told, true in told_of(name):
         most = 1.5 if stored >= 0.05 else 3.0
         assert 1 / most < told / true < most, f"{told:.0f} s of {true:.0f} s with {stored:.0%} stored"
 
 
-def test_remaining_time_is_the_estimate_before_a_pass_and_follows_ended_units_afterwards(at: list[float]) -> None:
+def test_remaining_time_follows_ended_units(at: list[float]) -> None:
     """170 of 220 seconds: 20 and 5 steps of two windows forward and back, and 10 to score each; all in a tenth."""
     shown, units, said = shown_of([20, 5])
     at[0] += 12
@@ -162,7 +162,7 @@ def test_the_start_of_workers_counts_for_no_pace(at: list[float]) -> None:
     assert left(said)[-1] == pytest.approx(8010 - 40, rel=0.1)
 
 
-def test_an_attempt_that_begins_once_more_is_measured_from_then_on(at: list[float]) -> None:
+def test_attempt_that_begins_once_more_is_measured_from_then_on(at: list[float]) -> None:
     """The worker died after 600 passes, and an hour later another one goes on as was estimated."""
     shown, (unit,), said = shown_of(1000)
     for passes in (0, 600):
@@ -184,7 +184,7 @@ def test_the_first_passes_hardly_change_the_estimate(at: list[float]) -> None:
     assert left(said) == [pytest.approx(8010, rel=0.3)]
 
 
-def test_an_estimate_that_is_three_times_too_long_is_put_right_in_a_minute(at: list[float]) -> None:
+def test_estimate_three_times_too_long_is_put_right_in_minute(at: list[float]) -> None:
     shown, (unit,), said = shown_of(1000)
     shown.advance(unit, 0)
     for passes in range(1, 191):
@@ -193,7 +193,7 @@ def test_an_estimate_that_is_three_times_too_long_is_put_right_in_a_minute(at: l
     assert left(said)[-1] == pytest.approx((8010 - 190) / 3, rel=0.1)
 
 
-def test_scoring_that_takes_longer_than_was_estimated_makes_attacks_no_longer(at: list[float]) -> None:
+def test_slow_scoring_makes_attacks_no_longer(at: list[float]) -> None:
     """Scoring takes 40 seconds instead of 10, an attack a second a pass, and half of the units are left."""
     budgets = [0.001 * number for number in range(1, 41)]
     shown, units, said = shown_of(1, budgets)
@@ -206,7 +206,7 @@ def test_scoring_that_takes_longer_than_was_estimated_makes_attacks_no_longer(at
     assert left(said)[-1] == pytest.approx(20 * (units[0].passes + 40), rel=0.1)
 
 
-def test_a_unit_that_goes_on_alone_takes_as_long_as_one_worker_needs(at: list[float]) -> None:
+def test_unit_alone_takes_as_long_as_one_worker_needs(at: list[float]) -> None:
     """Two workers did a second's work each second; one has the last unit, of 800 seconds and 10 to score."""
     shown, units, said = shown_of(100, [0.1, 0.2])
     shown.use({"workers": 2})
@@ -243,7 +243,7 @@ def test_estimates_that_round_below_nothing_leave_nothing(at: list[float]) -> No
     assert left(said)[-1] == 0
 
 
-def test_an_attack_that_takes_longer_than_was_estimated_counts_for_more(at: list[float]) -> None:
+def test_slow_attack_counts_for_more(at: list[float]) -> None:
     """A unit of each of two attacks of equal estimates is left, of which one took three times as long as the other."""
     shown, (dear, next_dear, cheap, _), said = shown_of_two_attacks(10.0, 10.0, 10.0, 10.0)
     shown.advance(dear, 0)
@@ -309,9 +309,7 @@ def test_the_bar_of_a_terminal_moves_within_a_unit(at: list[float]) -> None:
 
 
 @pytest.mark.parametrize(("done", "percent"), [(80, " 50 %"), (160, "100 %")])
-def test_a_long_name_in_the_bar_keeps_its_ends_and_stands_off_its_share(
-    at: list[float], done: int, percent: str
-) -> None:
+def test_long_name_in_a_bar_keeps_its_ends(at: list[float], done: int, percent: str) -> None:
     shown, (unit,), _ = shown_of(20, force_terminal=True)
     long = replace(unit, ref=replace(unit.ref, case_id="phantom_of_the_opera_2000"))
     at[0] += 30
@@ -389,7 +387,7 @@ def seconds(clock: Clock, waits: bool) -> tuple[float, ...]:
     return tuple(facts[f"{name}_seconds"] for name in ("load", "device", "idle"))
 
 
-def test_idle_time_is_the_rest_beside_load_and_device_since_ready(at: list[float]) -> None:
+def test_idle_time_is_rest_beside_load_and_device_since_ready(at: list[float]) -> None:
     """A worker that waits is idle; of one that works it is not known yet."""
     clock = Clock(worker=3)
     clock.start("node-a")
@@ -419,9 +417,7 @@ def test_lost_units_and_restarts_of_a_worker_are_not_counted(at: list[float]) ->
 
 
 @pytest.mark.integration
-def test_a_serial_unit_without_a_pass_is_told_of_again_and_again_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_serial_unit_without_pass_is_reported_repeatedly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The attack sleeps for four periods: told of after the first and the second, which end at twice and four times."""
     monkeypatch.setattr(engines, "HANGS_S", 0.5)
     add_attack(monkeypatch, Faulty)
@@ -436,9 +432,7 @@ def test_a_serial_unit_without_a_pass_is_told_of_again_and_again_later(
     assert not listener.outcomes[0].failed
 
 
-def test_a_serial_unit_whose_network_makes_passes_is_not_told_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_serial_unit_whose_network_makes_passes_is_not_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four windows wait for 0.4 s each, less than the period, and their passes lie between them."""
     monkeypatch.setattr(engines, "HANGS_S", 1.0)
     add_attack(monkeypatch, Faulty)

@@ -48,9 +48,7 @@ def with_fault(place: Path, fault: str, times: int = 1, good: list[Unit] | None 
 
 
 @pytest.mark.integration
-def test_rows_are_those_of_the_serial_engine_and_a_unit_that_always_kills_its_worker_is_a_failed_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_are_the_serial_engines_and_a_killer_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Units of some attacks and of somebody else's package, on one window each."""
     monkeypatch.setattr(retry, "TRIES", 1)
     phantom = {"name": "phantom", "shape": [16, 16, 16], "cases": 1}
@@ -96,7 +94,7 @@ def test_units_that_share_a_dying_worker_are_tried_again_alone(tmp_path: Path, m
 
 
 @pytest.mark.integration
-def test_code_that_ends_its_worker_is_a_failed_row_in_the_words_of_the_serial_engine(tmp_path: Path) -> None:
+def test_code_that_ends_its_worker_fails_as_if_serial(tmp_path: Path) -> None:
     units = with_fault(tmp_path / "exits", "exit")
     listener = run_by_ray(units, METRICS, workers=1)
     errors = sorted(error for outcome in listener.outcomes for error in outcome.errors)
@@ -116,7 +114,7 @@ def test_a_killed_worker_and_a_hung_attack_cost_nothing_but_time(tmp_path: Path)
 
 
 @pytest.mark.integration
-def test_a_worker_s_death_in_a_clean_prediction_is_survived_and_attacks_come_after(tmp_path: Path) -> None:
+def test_death_in_a_clean_prediction_is_survived(tmp_path: Path) -> None:
     place = tmp_path / "dies"
     entry = {"name": "m", "arch": "engine.faults:Dying", "checkpoint": "random", "args": {"place": str(place)}}
     with trusting():
@@ -144,9 +142,7 @@ class Mender(Collector):
 
 
 @pytest.mark.slow
-def test_waits_for_ray_and_for_a_store_are_told_and_how_far_a_unit_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_waits_and_the_share_of_a_unit_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers where there is room for one, which takes four windows of a second each, with four passes each; then
     a file lies where the store's folder should be."""
     for module, name, seconds in (

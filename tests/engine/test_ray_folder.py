@@ -31,9 +31,7 @@ def test_a_folder_that_leaves_room_for_sockets_is_kept(
     assert (said in caplog.text) != stays
 
 
-def test_a_folder_that_cannot_be_written_is_left(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
+def test_unwritable_is_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", "a/b")
@@ -41,9 +39,7 @@ def test_a_folder_that_cannot_be_written_is_left(
     assert "as TMPDIR is a/b, which is not writable" in caplog.text
 
 
-def test_a_full_folder_is_left_and_named(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
+def test_full_folder_is_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """A disk is full once a file is written to it, not before."""
     write = Path.write_bytes
 

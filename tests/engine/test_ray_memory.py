@@ -13,7 +13,7 @@ from freqbench.engine.worker import WorkerSpec
 
 
 @pytest.mark.integration
-def test_workers_that_ray_ends_for_lack_of_memory_are_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_ended_for_memory_come_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray takes any use of memory for too much."""
     for name, value in {"CRASHES": 2, "START_S": 0.0}.items():
         monkeypatch.setattr(ray_workers, name, value)

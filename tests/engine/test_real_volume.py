@@ -115,7 +115,7 @@ def foreground_dice(logits: Tensor, label: Tensor) -> float:
     return float(sum(each) / 2)
 
 
-def test_rows_agree_with_the_released_attack_on_the_same_network_and_window(
+def test_rows_agree_with_the_released_attack(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], crop: tuple[Tensor, Tensor], net: nn.Module
 ) -> None:
     """Foreground Dice to 0.01, as far as the sign of small gradients leads two correct runs apart in 20 steps."""

@@ -9,13 +9,7 @@ from torch import Tensor
 
 from freqbench import metrics
 from freqbench.core.measures import METRIC_OF, UNDEFINED
-from freqbench.engine.scoring import (
-    SHAPES,
-    PredictionScores,
-    score_draw,
-    score_prediction,
-    score_shapes,
-)
+from freqbench.engine.scoring import SHAPES, PredictionScores, score_draw, score_prediction, score_shapes
 from freqbench.ops.classes import Classes, LabelMaps
 from freqbench.ops.regions import alone
 
@@ -92,7 +86,7 @@ def test_voxels_that_do_not_count_are_in_no_score(maps: LabelMaps) -> None:
     assert dice[0] == pytest.approx(dice[1])
 
 
-def test_calibration_counts_a_voxel_as_right_if_all_its_regions_are(maps: LabelMaps) -> None:
+def test_calibration_counts_voxels_right_in_all_regions(maps: LabelMaps) -> None:
     right = maps.pred == maps.label
     sure = torch.where(right, 1.0, 0.0)
     assert metrics.calibration(sure, maps.pred, maps.label, 4, has_regions=True).ece == 0
@@ -102,7 +96,7 @@ def test_calibration_counts_a_voxel_as_right_if_all_its_regions_are(maps: LabelM
     assert doubt.wrong_confidence_by_class[3] == float((1 - sure)[in_third & ~right].mean())
 
 
-def test_draws_that_certificates_are_made_of_are_scored_by_region(maps: LabelMaps) -> None:
+def test_draws_of_certificates_are_scored_by_region(maps: LabelMaps) -> None:
     drawn = score_draw(maps.label, maps.pred, SIDES, maps.classes.tolerances_mm, has_regions=True)
     (overlap,), shapes = score_prediction(maps, ("dsc",)), score_shapes(maps, ("nsd", "volume"))
     expected = {f"dsc_{k}": row["dsc"] for k, row in enumerate(overlap.classes[:3])}

@@ -61,7 +61,7 @@ def test_saved_labels_have_the_number_of_the_innermost_region(out: Path) -> None
     assert all(values.tolist() == [0, 1, 2, 3] for values in labels)
 
 
-def test_glimpses_have_the_numbers_of_the_saved_maps_and_the_dice_of_the_row(out: Path) -> None:
+def test_glimpses_have_numbers_of_saved_maps_and_dice_of_row(out: Path) -> None:
     names = ("cell_id", "case_key", "target_model")
     scores = {tuple(row[name].strip("'") for name in names): float(row["dsc_foreground"]) for row in rows(out).values()}
     glimpses = paths_of(str(out))
@@ -78,7 +78,7 @@ def test_glimpses_have_the_numbers_of_the_saved_maps_and_the_dice_of_the_row(out
         assert any(np.array_equal(shown.unpack()[3:], [each[index] for each in stacks]) for index in range(16))
 
 
-def test_rows_of_regions_agree_with_other_libraries_on_maps_of_every_set_of_regions(out: Path) -> None:
+def test_rows_of_regions_agree_with_other_libraries(out: Path) -> None:
     predictions = [nibabel.load(path).get_fdata() for path in out.glob("volumes/*/*/prediction_*.nii.gz")]
     assert max(map(np.max, predictions)) > len(REGIONS)  # of untrained networks, whose regions cross
     comparison = compare(Store(str(out)), 99)

@@ -77,9 +77,7 @@ def test_machines_of_a_cluster_add_up() -> None:
 EIGHT = [Node(cores=2, gpus=1, memory=64 * GIB)] * 8
 
 
-def test_workers_on_a_cluster_are_told_the_memory_of_their_share(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_on_cluster_are_told_memory_of_their_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from freqbench.engine.ray import ray_cluster, ray_engine
 
     told: list[tuple[float, int, int]] = []
@@ -104,7 +102,7 @@ def now_there_is_room(start: Sequence[Node], now: Sequence[Node], **asked: Any) 
 BIG, BARE, HEAD = (Node(cores=c, gpus=g, memory=64 * GIB) for c, g in ((8, 2), (4, 0), (0, 0)))
 
 
-def test_machines_that_join_have_room_and_those_that_go_take_it_along() -> None:
+def test_joining_machines_add_room_leaving_take_it() -> None:
     assert now_there_is_room([BARE, BARE], [BARE] * 3) == 6
     assert now_there_is_room([BARE, BARE], [BARE]) == 2
     assert now_there_is_room([BIG], [BIG, BIG]) == 4
@@ -145,7 +143,7 @@ def test_unchanged_machines_have_room_for_the_present_workers() -> None:
         assert now_there_is_room(nodes, nodes) == share(Resources(), nodes, 1000, GIB).workers
 
 
-def test_gpus_that_a_job_names_are_asked_for_before_there_is_one_where_machines_may_join() -> None:
+def test_gpus_are_asked_for_where_machines_may_join() -> None:
     asked = Resources(workers=4, gpus_per_worker=0.5)
     assert share(asked, [HEAD], 100, GIB, grows=True) == Pool(workers=4, threads=1, gpus=0.5)
     assert share(asked, [HEAD], 100, GIB).gpus == 0
@@ -153,9 +151,7 @@ def test_gpus_that_a_job_names_are_asked_for_before_there_is_one_where_machines_
     assert share(Resources(gpus_per_worker=1), [BARE], 100, GIB, grows=True).gpus == 0, "for how many workers?"
 
 
-def test_workers_leave_room_for_the_graphs_that_an_attack_on_a_prediction_keeps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_leave_room_for_kept_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
     def noted(resources: Resources, nodes: Sequence[Node], num_units: int, model_bytes: int) -> Pool:

@@ -86,7 +86,7 @@ def a_file_removed(out: Path) -> None:
         *(pytest.param(vanish, "ray", marks=pytest.mark.slow) for vanish in (removed, replaced, a_file_removed)),
     ],
 )
-def test_rows_that_vanish_while_it_runs_are_missed_and_the_same_command_computes_them(
+def test_vanished_rows_are_missed_and_computed_again(
     vanish: Callable[[Path], None], engine: runner.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One record is stored by an earlier run and two by this one, each in a file of its own, before the last two."""
@@ -131,9 +131,7 @@ def test_a_further_model_is_scored_on_what_there_is_no_row_for(tmp_path: Path, w
     assert rows(tmp_path) == rows(whole[0])
 
 
-def test_further_metrics_are_computed_then_covered_and_take_no_column_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_further_metrics_are_computed_and_keep_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     execute(small(**TWO), tmp_path)
     before = rows(tmp_path)
     further = small(**{**TWO, "metrics": ["psnr"]})
@@ -161,9 +159,7 @@ def test_failed_rows_are_counted_and_tried_again(tmp_path: Path, monkeypatch: py
     assert rows(tmp_path) == rows(tmp_path / "clean")
 
 
-def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: tuple[Path, Summary]
-) -> None:
+def test_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: tuple[Path, Summary]) -> None:
     real, calls = attacking.attack_case, []
     with monkeypatch.context() as patch:
 
@@ -185,9 +181,7 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
     assert class_rows(tmp_path) == class_rows(whole[0])
 
 
-def test_a_run_that_dies_stores_what_was_ready_and_says_that_it_died(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dying_run_stores_what_was_ready_and_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "add_surfaces", lambda unit, outcome, masks: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         execute(small(metrics=["dsc", "hd95"]), tmp_path)
@@ -207,7 +201,7 @@ def test_a_fault_in_surface_distances_is_a_failed_row(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("worth", "scope", "named"), [(1, "window", True), (1, "volume", False), (1e9, "window", False)]
 )
-def test_a_runs_file_names_the_functions_of_long_attacks_by_window(
+def test_runs_file_names_functions_of_long_attacks_by_window(
     worth: float, scope: str, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"KINDS": ["cpu"], "FORMS": {}, "WORTH": worth, "_compile": lambda plain: plain}.items():
@@ -219,9 +213,7 @@ def test_a_runs_file_names_the_functions_of_long_attacks_by_window(
     assert Store(str(tmp_path)).runs()[-1]["compiled"] == ({"losses.dice_ce": "compiled"} if named else {})
 
 
-def test_a_machine_without_ray_runs_serially_or_names_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_machine_without_ray_runs_serially_or_names_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
     with pytest.raises(UserError, match="needs the package ray: pip install ray, or take --engine serial"):
@@ -231,7 +223,7 @@ def test_a_machine_without_ray_runs_serially_or_names_the_package(
 
 
 @pytest.mark.usefixtures("no_lpips")
-def test_missing_lpips_weights_give_null_columns_with_a_reason_that_count_as_covered(tmp_path: Path) -> None:
+def test_missing_lpips_weights_give_null_columns(tmp_path: Path) -> None:
     content = small(**{**TWO, "metrics": ["dsc", "lpips"]})
     said = io.StringIO()
     summary = execute(content, tmp_path, said)
@@ -294,9 +286,7 @@ def other_monai(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     machine.releases.cache_clear()
 
 
-def test_a_run_warns_before_it_adds_rows_to_those_of_another_release(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_run_warns_before_adding_rows_to_another_release(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     said = [io.StringIO(), io.StringIO(), io.StringIO()]
     for number, eps in enumerate(("4/255", "6/255", "8/255")):
         if number == 2:
@@ -310,7 +300,7 @@ def test_a_run_warns_before_it_adds_rows_to_those_of_another_release(
     assert ["monai 1.4.9" in text for text in made] == [False, False, False, True]
 
 
-def test_ids_of_runs_that_start_within_a_second_are_ordered_by_time() -> None:
+def test_ids_of_runs_of_one_second_are_in_order() -> None:
     ids = [provenance.new_run_id() for _ in range(50)]
     assert ids == sorted(ids)
 

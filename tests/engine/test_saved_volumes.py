@@ -44,7 +44,7 @@ def score(content: dict[str, Any], out: Path, names: list[str], said: io.StringI
     return run.rescore(grid, str(out), Console(file=said or io.StringIO()))
 
 
-def test_volumes_of_the_named_attacks_alone_are_saved_and_what_is_saved_is_done(tmp_path: Path) -> None:
+def test_named_attacks_volumes_alone_are_saved(tmp_path: Path) -> None:
     """The rows of the others need no volume to count as done; those of an attack that is named later are made anew."""
     both = small(**ONE, save_only=["gn"])
     both["attacks"] = [{"name": "gn", "std": 0.1}, {"name": "fgsm", "eps": 0.01}]
@@ -58,7 +58,7 @@ def test_volumes_of_the_named_attacks_alone_are_saved_and_what_is_saved_is_done(
     assert execute({**both, "save_only": ["gn", "fgsm"]}, tmp_path).num_new == 1
 
 
-def test_affine_units_and_types_are_right_and_what_is_read_back_scores_as_the_rows_say(tmp_path: Path) -> None:
+def test_saved_volumes_have_grid_units_and_the_rows_scores(tmp_path: Path) -> None:
     execute(small(**ONE), tmp_path)
     _, grid = expanded(small(**ONE))
     case = grid.cells[0].dataset.load(grid.cases["phantom"][0])
@@ -93,7 +93,7 @@ def test_targets_that_were_scored_stay_when_the_job_runs_again(tmp_path: Path) -
     assert score(BOTH, tmp_path, ["b"]).num_new == 0
 
 
-def test_records_without_a_volume_are_left_out_and_said_and_without_any_it_is_one_line(tmp_path: Path) -> None:
+def test_units_without_volume_are_left_out_and_reported(tmp_path: Path) -> None:
     execute(BOTH, tmp_path)
     (saved(tmp_path)[0] / "attack.json").unlink()
     said = io.StringIO()

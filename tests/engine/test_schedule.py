@@ -23,13 +23,13 @@ def places(units: list[Unit]) -> list[tuple[str, str]]:
     return [place for place, _ in groupby((unit.cell.source.name, unit.ref.case_id) for unit in units)]
 
 
-def test_one_worker_does_a_model_at_a_time_and_within_it_a_case_at_a_time() -> None:
+def test_worker_does_a_model_and_a_case_at_a_time() -> None:
     units = taken(Schedule(all_units()[::-1]))
     assert len(list(groupby(unit.cell.source.name for unit in units))) == 2
     assert len(places(units)) == 4
 
 
-def test_the_longest_of_a_case_comes_first_after_one_short_unit_whose_rows_come_soon() -> None:
+def test_longest_unit_comes_first_after_a_short_one() -> None:
     units = all_units()
     first = taken(Schedule(units))[:3]
     assert [unit.passes for unit in first] == [min(unit.passes for unit in units), 16, 16]
@@ -71,7 +71,7 @@ def test_the_next_unit_is_known_and_nothing_is_taken() -> None:
 
 
 @pytest.mark.parametrize("number", range(1, 17))
-def test_the_next_unit_is_the_one_that_is_taken_whatever_is_left_of_the_grid(number: int) -> None:
+def test_next_unit_is_one_that_is_taken_whatever_is_left_of_grid(number: int) -> None:
     schedule = Schedule(all_units()[:number])
     for turn in range(number):
         worker = f"worker {turn % 5}"
@@ -128,7 +128,7 @@ def test_attacks_wait_until_every_clean_unit_has_ended() -> None:
     assert sorted(map(id, taken(schedule))) == sorted(map(id, units))
 
 
-def test_a_clean_unit_that_was_put_back_holds_attacks_up_until_it_ends() -> None:
+def test_clean_unit_put_back_holds_attacks_up_until_it_ends() -> None:
     clean, units = with_clean()
     schedule = Schedule([*clean, *units])
     *others, lost = taken(schedule)

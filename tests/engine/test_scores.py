@@ -14,14 +14,7 @@ from freqbench.core.types import Case
 from freqbench.data.loaders.anatomy import CLASS_NAMES
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine.attacking import native_budget
-from freqbench.engine.scoring import (
-    SHAPES,
-    clean_columns,
-    score_overlap,
-    score_prediction,
-    score_shapes,
-    score_volume,
-)
+from freqbench.engine.scoring import SHAPES, clean_columns, score_overlap, score_prediction, score_shapes, score_volume
 from freqbench.metrics import METRICS
 from freqbench.models import attack_windows
 from freqbench.ops.classes import Classes, LabelMaps
@@ -134,7 +127,7 @@ def maps(case: Case, pred: Tensor) -> LabelMaps:
     return LabelMaps(pred=pred, label=case.label[0], classes=classes, spacing=case.spacing)
 
 
-def test_shape_columns_are_the_metrics_and_their_foreground_means(maps: LabelMaps) -> None:
+def test_shape_columns_are_metrics_and_their_foreground_means(maps: LabelMaps) -> None:
     masks = maps.pred, maps.label, 6
     counts = metrics.confusion(*masks)
     expected = {
@@ -155,7 +148,7 @@ def test_shape_columns_are_the_metrics_and_their_foreground_means(maps: LabelMap
     assert left_out == dict.fromkeys(names, 0) | missed
 
 
-def test_single_metrics_fill_their_own_columns_and_change_no_other(maps: LabelMaps) -> None:
+def test_single_metrics_fill_their_own_columns_alone(maps: LabelMaps) -> None:
     every = score_shapes(maps, tuple(SHAPES))
     for name in SHAPES:
         (alone,) = score_prediction(maps, (name, "psnr"))

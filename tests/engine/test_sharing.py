@@ -95,9 +95,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.integration
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("part", ["records/", "volumes/", "learned/"])
-def test_a_store_that_refuses_for_a_while_gets_all_rows(
-    part: str, undisturbed: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refusing_store_gets_all(part: str, undisturbed: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every second time, as between two commits, the writer writes nothing, which is no answer of the store."""
     turns, due = itertools.cycle([True, False]), Writer.flush_due
     monkeypatch.setattr(Writer, "flush_due", lambda writer: due(writer) if next(turns) else 0)
@@ -129,9 +127,7 @@ def test_ctrl_c_gives_up_what_waits_for_the_store(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("part", ["records/", "volumes/"])
-def test_a_store_that_refuses_for_good_ends_the_run_in_one_line(
-    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_store_that_refuses_for_good_ends_run(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(monkeypatch, part, PermissionError(13, "Permission denied"))
     monkeypatch.setattr(retry, "PATIENCE_S", 0.1)
     with pytest.raises(UserError, match=r"expected a store that takes files, got none for 0 s \(PermissionError: Perm"):

@@ -90,9 +90,7 @@ def test_the_budget_is_in_the_source_s_own_unit(data: dict[str, Any], both: list
 
 
 @pytest.mark.parametrize("entry", [A, B], ids=["a", "b"])
-def test_rows_within_a_space_are_those_of_a_job_without_the_other(
-    data: dict[str, Any], both: list[Outcome], entry: dict[str, Any]
-) -> None:
+def test_rows_within_a_space_are_unchanged(data: dict[str, Any], both: list[Outcome], entry: dict[str, Any]) -> None:
     alone, _ = results(run_all(job_of(data, entry)))
     ((key, row),) = alone.items()
     assert row["resampling_error"] == "None"
@@ -100,9 +98,7 @@ def test_rows_within_a_space_are_those_of_a_job_without_the_other(
 
 
 @pytest.mark.parametrize(("source", "target"), ["ab", "ba"])
-def test_scores_between_spaces_are_those_of_the_native_volume_prepared_anew(
-    data: dict[str, Any], both: list[Outcome], source: str, target: str
-) -> None:
+def test_native_volumes_score_elsewhere(data: dict[str, Any], both: list[Outcome], source: str, target: str) -> None:
     _, grid = expanded(job_of(data, A, B))
     case, adversarial = by_hand(grid, source)
     dataset, ref = grid.cells[0].dataset, grid.cases["d"][0]
@@ -153,7 +149,7 @@ RANGE = {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": -175, "a_
 COARSE = {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 1.5, 1.5]}
 
 
-def test_a_pipeline_on_another_grid_that_is_scored_on_the_file_has_its_resampling_error(data: dict[str, Any]) -> None:
+def test_pipeline_on_another_grid_has_its_resampling_error(data: dict[str, Any]) -> None:
     own = {**A, "transforms": [COARSE, RANGE]}
     _, grid = expanded(job_of(data, own))
     (cell,), ref = grid.cells, grid.cases["d"][0]
@@ -166,9 +162,7 @@ def test_a_pipeline_on_another_grid_that_is_scored_on_the_file_has_its_resamplin
         assert pair(run_all(job_of(data, own, **alike)), "a", "a")["resampling_error"] is None
 
 
-def test_the_way_through_the_native_grid_is_gone_once_a_unit(
-    data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_way_through_native_grid_is_gone_once_unit(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     gone: list[str] = []
     for name in ("attacked_native", "resampling_error", "prepare"):
         real = getattr(preprocess, name)
@@ -197,9 +191,7 @@ def test_saved_files_lie_in_the_space_that_they_are_of(data: dict[str, Any], tmp
 
 
 @pytest.mark.integration
-def test_saved_volumes_are_scored_across_spaces_as_a_run_would_have(
-    data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_spaces_score_saved_volumes(data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one_source = job_of(data, A, B, **VOLUMES, targets="source")
     execute(one_source, tmp_path / "scored")
     execute(job_of(data, A, B, **VOLUMES), tmp_path / "run")
@@ -213,7 +205,7 @@ def test_saved_volumes_are_scored_across_spaces_as_a_run_would_have(
 
 
 @pytest.mark.parametrize("scope", ["window", "volume"])
-def test_planned_windows_and_passes_are_those_of_the_source_s_space(data: dict[str, Any], scope: str) -> None:
+def test_planned_windows_and_passes_are_those_of_source_s_space(data: dict[str, Any], scope: str) -> None:
     """18x30x24 mm are 18x20x12 voxels in the dataset's space and 12x20x16 in the other: as the headers say."""
     wider = {**B, "roi": [8, 8, 8], "inference": {"overlap": 0.25}}
     attack = {"name": "pgd", "eps": "4/255", "steps": 1, "scope": scope}

@@ -42,7 +42,7 @@ def cells(*attacks: dict[str, Any], **changes: Any) -> Any:
     return expanded(content(*attacks, **changes))[1].cells
 
 
-def test_a_cell_has_the_models_that_are_named_and_its_row_says_which_and_counts_queries_alone() -> None:
+def test_cell_has_named_models_and_counts_queries_alone() -> None:
     (cell,) = cells()
     assert (cell.source.name, [each.name for each in cell.surrogates]) == ("a", ["b", "c"])
     (row,) = run_all(content())[0].records
@@ -65,7 +65,7 @@ def test_a_plan_counts_the_surrogates_passes_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_seconds_of_surrogates_are_not_taken_for_those_of_the_network_in_other_attacks(tmp_path: Path) -> None:
+def test_seconds_of_surrogates_are_apart(tmp_path: Path) -> None:
     """A plan takes seconds a query for the attack itself, and for attacks without rows those of other attacks."""
     execute(content({"name": "fgsm", "eps": 0.1, "sources": "a"}), tmp_path)
     before, _ = costs.measured_paces(Store(str(tmp_path)), ("dsc",))
@@ -78,7 +78,7 @@ def test_seconds_of_surrogates_are_not_taken_for_those_of_the_network_in_other_a
     assert after[source, "bases"] == pytest.approx(row["attack_seconds"] / row["num_forwards"])
 
 
-def test_volumes_through_sliding_windows_take_the_passes_that_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_volumes_through_sliding_windows_take_passes_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     real, asked = SegmentationModel.forward, dict[int, int]()
 
     def counted(self: SegmentationModel, images: torch.Tensor, *rest: Any) -> torch.Tensor:
@@ -93,7 +93,7 @@ def test_volumes_through_sliding_windows_take_the_passes_that_are_planned(monkey
     assert outcome.records[0]["num_forwards"] == unit.passes_on(unit.cell.source) == 3 * 4
 
 
-def test_weights_of_a_surrogate_are_in_the_id_and_its_name_is_not() -> None:
+def test_weights_of_surrogate_are_in_id_and_its_name_is_not() -> None:
     (cell,) = cells()
     (other,) = cells(models=[A, B, {**C, "checkpoint": "random:4"}])
     (renamed,) = cells(bases(surrogates=[["b", "d"]]), models=[A, B, {**C, "name": "d"}])
@@ -107,7 +107,7 @@ def test_weights_of_a_surrogate_are_in_the_id_and_its_name_is_not() -> None:
     assert plain.cell_id == replace(plain, surrogates=()).cell_id
 
 
-def test_a_surrogate_s_new_weights_are_attacked_anew_and_others_are_not(tmp_path: Path) -> None:
+def test_surrogates_new_weights_alone_are_attacked_anew(tmp_path: Path) -> None:
     for checkpoint, new in (("random:3", 1), ("random:3", 0), ("random:4", 1)):
         changed = content(models=[A, B, {**C, "checkpoint": checkpoint}], metrics=["dsc"])
         assert execute(changed, tmp_path).num_new == new
@@ -159,7 +159,7 @@ def test_surrogates_that_cannot_be_are_refused_in_one_line(entry: Any, expected:
     assert expected in str(caught.value)
 
 
-def test_a_worker_loads_each_model_once_and_hands_over_those_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_loads_each_model_once_and_hands_over_those_named(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = noted(monkeypatch, models, "load", lambda spec, *_: spec.name)
     outcomes = run_all(content(bases(sources=["a", "b"], surrogates=[["a", "c"]], queries=[1, 2])))
     assert not any(outcome.failed for outcome in outcomes)
@@ -247,7 +247,7 @@ def test_python_refuses_names_and_surrogates_of_other_attacks() -> None:
         fb.attack(a, case, "pgd", eps="8/255", surrogates=[loaded(B, "b")])
 
 
-def test_an_audit_adds_the_null_row_with_these_surrogates_and_others_without(tmp_path: Path) -> None:
+def test_audit_adds_null_rows_with_and_without_surrogates(tmp_path: Path) -> None:
     probe = computing.plan_cells(expanded(content())[0], str(tmp_path), 1, None, print, compute=False)
     surrogates = {
         (cell.attack.name, getattr(cell.attack, "control", None)): [each.name for each in cell.surrogates]

@@ -74,7 +74,7 @@ def test_both_scopes_agree_to_the_bit_on_one_window(name: str, model: Segmentati
 
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ["pgd", "apgd"])
-def test_the_deployed_prediction_suffers_more_from_the_volume_s_own_attack(name: str, model: SegmentationModel) -> None:
+def test_volumes_own_attack_hurts_the_prediction_more(name: str, model: SegmentationModel) -> None:
     case = make_case(model, SHAPE)
     window, volume, joint = (attacked(name, model, case, s).adversarial for s in ("window", "volume", "joint"))
     clean, by_window, by_volume, jointly = (
@@ -93,7 +93,7 @@ def test_windows_that_act_jointly_stay_in_the_set_of_each_window(model: Segmenta
     assert not torch.equal(window, volume)
 
 
-def test_joined_windows_are_the_volume_and_what_is_overwritten_has_no_gradient() -> None:
+def test_joined_windows_are_the_volume() -> None:
     windows = attack_windows(LONG, ROI)
     parts = torch.rand(len(windows), 1, *ROI, requires_grad=True)
     expected = torch.zeros(1, 1, *LONG)
@@ -107,9 +107,7 @@ def test_joined_windows_are_the_volume_and_what_is_overwritten_has_no_gradient()
 
 @pytest.mark.parametrize("scope", ["volume", "joint"])
 @pytest.mark.parametrize("graphs", [1, 2, 9])
-def test_graphs_that_are_kept_change_passes_and_nothing_else(
-    scope: str, graphs: int, model: SegmentationModel, counted: list[int]
-) -> None:
+def test_kept_graphs_change_passes_alone(scope: str, graphs: int, model: SegmentationModel, counted: list[int]) -> None:
     case, steps = make_case(model, LONG), {"steps": 3}
     repeated = attacked("pgd", model, case, scope, 1, **steps)
     counted.clear()
@@ -154,9 +152,7 @@ def test_windows_at_once_change_nothing_but_a_few_signs(name: str, scope: str, m
         *((name, "window") for name in ("square", "autoattack")),
     ],
 )
-def test_passes_are_those_that_the_network_made_and_the_plan_said(
-    name: str, scope: str, model: SegmentationModel, counted: list[int]
-) -> None:
+def test_passes_are_made_as_planned(name: str, scope: str, model: SegmentationModel, counted: list[int]) -> None:
     case = make_case(model, LONG)
     counted.clear()
     volume = attacked(name, model, case, scope, 3, graphs=1000)

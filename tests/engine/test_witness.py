@@ -59,7 +59,7 @@ def held(place: Path, folder: str = "maps", **changes: Any) -> list[Held]:
 
 
 @pytest.mark.parametrize("folder", ["maps", "likely"])
-def test_the_pipeline_of_the_training_is_proven_by_maps_and_by_probabilities(place: Path, folder: str) -> None:
+def test_pipeline_of_the_training_is_proven(place: Path, folder: str) -> None:
     seen = held(place, folder)
     assert [(each.case_id, each.is_proven) for each in seen] == [("ct_0", True), ("ct_1", True)]
     assert witness.verdict("unet", seen).startswith("unet: proven by its own predictions of 2 cases: 100.00 %")
@@ -73,7 +73,7 @@ def test_another_pipeline_is_none_of_the_network_s_own(place: Path) -> None:
     assert ": look at " in text
 
 
-def test_maps_that_their_author_restored_by_the_nearest_voxel_are_proven_too(place: Path, tmp_path: Path) -> None:
+def test_maps_restored_by_the_nearest_voxel_are_proven(place: Path, tmp_path: Path) -> None:
     words = (roads.CT[0], roads.step("Spacing", pixdim=[2.5, 2.5, 3.0], mode="bilinear"), roads.CT[1])
     likely = roads.predicted(roads.trained("ct"), place / "ct/imagesTr/ct_0.nii.gz", words, nearest=True)
     roads.save(tmp_path / "near/ct_0.nii.gz", likely[0].astype(np.uint8))
@@ -93,7 +93,7 @@ def carried_out(spec: JobSpec, out: Path) -> str:
     return said.getvalue()
 
 
-def test_a_run_proves_a_network_once_and_row_table_and_store_say_so(place: Path, tmp_path: Path) -> None:
+def test_run_proves_network_once_and_row_table_and_store_say_so(place: Path, tmp_path: Path) -> None:
     said = carried_out(job(place), tmp_path)
     words = "proven by its own predictions of 2 cases: 100.00 % of the foreground's voxels alike"
     assert f"unet on ct: {words}" in said
@@ -135,24 +135,18 @@ def test_python_refuses_a_case_whose_prediction_is_another(place: Path) -> None:
     [
         ("other.nii.gz", None, "expected files of cases of ct, such as ct_0.nii.gz, in"),
         ("ct_0.nii.gz", np.full(roads.SHAPE, 7, np.uint8), "got the number 7: give the network's own label maps"),
-        (
-            "ct_0.nii.gz",
-            np.zeros((2, *roads.SHAPE), np.float32),
-            "expected a channel for each of the 3 outputs of",
-        ),
+        ("ct_0.nii.gz", np.zeros((2, *roads.SHAPE), np.float32), "expected a channel for each of the 3 outputs of"),
         ("ct_0.nii.gz", np.zeros((8, 8, 8), np.uint8), "expected the shape (40, 40, 24) of"),
     ],
 )
-def test_files_that_are_no_prediction_of_a_case_are_one_line(
-    name: str, voxels: Any, line: str, place: Path, tmp_path: Path
-) -> None:
+def test_foreign_predictions_are_refused(name: str, voxels: Any, line: str, place: Path, tmp_path: Path) -> None:
     roads.save(tmp_path / name, np.zeros(roads.SHAPE, np.uint8) if voxels is None else voxels)
     with pytest.raises((UserError, DataError)) as refusal:
         held(place, str(tmp_path))
     assert line in str(refusal.value)
 
 
-def test_two_files_of_one_case_are_refused_and_other_names_of_one_are_taken(place: Path, tmp_path: Path) -> None:
+def test_two_files_of_one_case_are_refused(place: Path, tmp_path: Path) -> None:
     dataset = build_dataset(entries(place)[0], "ct")
     for name in ("ct_1/ct_1_seg.nii.gz", "ct_10.nii.gz"):
         roads.save(tmp_path / name, np.zeros(roads.SHAPE, np.uint8))

@@ -115,9 +115,7 @@ def test_scores_are_those_of_the_predictions_by_hand() -> None:
 FAA = {"name": "faa", "bands": 8, "portion": 0.25, "steps": 1}
 
 
-def test_the_reference_is_another_case_drawn_by_seed_and_case_from_a_split_listed_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_reference_is_drawn_by_seed_and_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def note(_: Any, model: Any, case: Any, seed: Any, batch: int, needs: Any, *more: Any) -> tuple[int, str, str]:
         return seed, case.ref.case_id, needs.reference.ref.case_id
@@ -161,7 +159,7 @@ def test_global_generators_and_gradient_mode_are_left_alone() -> None:
     assert torch.is_grad_enabled()
 
 
-def test_a_failing_attack_is_a_row_that_says_why_and_the_rest_goes_on(fake: type[Fake]) -> None:
+def test_failing_attack_is_row_that_says_why_and_rest_goes_on(fake: type[Fake]) -> None:
     outcomes = run_all(small(attacks=[{"name": "fake", "level": [1, 0]}]))
     assert [outcome.failed for outcome in outcomes] == [True, False]
     (record,) = outcomes[0].records
@@ -178,9 +176,7 @@ def test_a_failing_attack_is_a_row_that_says_why_and_the_rest_goes_on(fake: type
         *("models.SegmentationModel.forward", "engine.scoring.score_target", "engine.rows.score_masks"),
     ],
 )
-def test_code_that_ends_the_process_fails_its_rows_and_ctrl_c_ends_the_run(
-    place: str, ends: BaseException, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ending_code_fails_and_ctrl_c_ends(place: str, ends: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as sys.exit in an attack, a loader, a network or a metric."""
 
     def end(*_: object, **__: object) -> None:
@@ -196,9 +192,7 @@ def test_code_that_ends_the_process_fails_its_rows_and_ctrl_c_ends_the_run(
         run_serially(units, metrics=("dsc", "hd95"))
 
 
-def test_coupled_windows_are_attacked_in_the_cell_s_number_or_not_at_all(
-    fake: type[Fake], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_coupled_windows_go_in_the_cells_number(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer windows at once would fit, and make other volumes."""
     monkeypatch.setattr(Fake, "couples_batch", property(lambda self: True))
     (unit,) = units_of(small(attacks=[{"name": "fake"}], window_batch=3))
@@ -264,7 +258,7 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
     return made
 
 
-def test_reading_and_writing_count_as_load_and_computing_as_device_time(hours: Hours, tmp_path: Path) -> None:
+def test_reading_is_load_and_computing_device_time(hours: Hours, tmp_path: Path) -> None:
     """Cases that are kept or were read beside are no load; what metrics import is, before the first attack begins."""
     hours.let_take(scoring, "prepare", 19)
     hours.let_take(saved_volumes, "save", 13)
@@ -317,7 +311,7 @@ def test_the_passes_of_predictions_count_as_passes() -> None:
     assert worker.passed > 0
 
 
-def test_a_case_that_cannot_be_prefetched_fails_its_own_unit_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_case_that_cannot_be_prefetched_fails_its_own_unit_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = units_of(small(datasets=job()["datasets"]))
     real = Phantom.load
 
@@ -334,7 +328,7 @@ def test_a_case_that_cannot_be_prefetched_fails_its_own_unit_alone(monkeypatch: 
     assert outcome.records[0]["error"] == "OSError: disk on fire"
 
 
-def test_out_of_memory_halves_the_window_batch_which_stays_and_below_one_it_fails(fake: type[Fake]) -> None:
+def test_lack_of_memory_halves_the_window_batch(fake: type[Fake]) -> None:
     fake.fits = 2
     worker = make_worker(window_batch=4)
     first, second, third = units_of(small(attacks=[{"name": "fake", "level": [0, 0.5, 0.6]}]))

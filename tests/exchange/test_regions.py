@@ -78,9 +78,7 @@ def test_each_of_several_datasets_has_a_file_of_its_own(made: tuple[Path, dict[s
         ({"both": (1, 3), "left": (1,), "right": (3,)}, [1, 1, 3]),
     ],
 )
-def test_a_region_is_drawn_by_a_label_that_no_later_one_has(
-    tmp_path: Path, regions: dict[str, tuple[int, ...]], order: list[int]
-) -> None:
+def test_region_takes_its_last_label(tmp_path: Path, regions: dict[str, tuple[int, ...]], order: list[int]) -> None:
     dataset = Folder(tmp_path).dataset(labels=["background", "a", "b", "c"], regions=regions)
     assert stated_regions(dataset)["regions_class_order"] == order
 
@@ -90,7 +88,7 @@ def test_labels_are_those_of_the_files_before_a_label_map(tmp_path: Path) -> Non
     assert stated_regions(dataset)["labels"] == {"background": 0, "all": [1, 2, 4], "core": [4]}
 
 
-def test_the_labels_of_the_phantom_are_the_numbers_that_are_shown() -> None:
+def test_labels_of_phantom_are_numbers_that_are_shown() -> None:
     phantom = Phantom(name="p", regions=True)
     assert list(stated_regions(phantom)["labels"].values()) == [0, [1, 2, 3], [2, 3], [3]]  # type: ignore[attr-defined]
 

@@ -29,27 +29,14 @@ FREE_RUN = {
 }
 BATCHES = [name for name in FREE_RUN if name.endswith("_B2")]
 FORCED = [
-    "vafa3d_q20_s5_b32_ssim",
-    "vafa3d_q20_s3_b8_ssim",
-    "vafa3d_q20_s5_b8_ssim_targeted",
-    "vafa3d_saacopy_q20_s5_b16_ssim",
-    "vafa3d_bmvccopy_q20_s5_b16_nonorm_ssim",
-    "saa3d_r02_b32_s3_ld001_ls1",
-    "saa3d_r04_b16_s5_low",
-    "saa3d_r04_b16_s5_targeted",
-    "saa2d_r04_b8_s5_nossim",
-    "saa2d_r04_b16_s5_ssim",
+    *("vafa3d_q20_s5_b32_ssim", "vafa3d_q20_s3_b8_ssim", "vafa3d_q20_s5_b8_ssim_targeted"),
+    *("vafa3d_saacopy_q20_s5_b16_ssim", "vafa3d_bmvccopy_q20_s5_b16_nonorm_ssim", "saa3d_r02_b32_s3_ld001_ls1"),
+    *("saa3d_r04_b16_s5_low", "saa3d_r04_b16_s5_targeted", "saa2d_r04_b8_s5_nossim", "saa2d_r04_b16_s5_ssim"),
 ]
 FORCED_LATER = [
-    "vafa3d_q20_s10_b8_ssim",
-    "vafa3d_q30_s5_b16_nossim",
-    "vafa3d_bmvccopy_q30_s5_b32_ssim",
-    "saa3d_r04_b16_s10_ld02_ls075",
-    "saa3d_r02_b8_s5_ld001_ls1",
-    "saa3d_r04_b16_s5_middle",
-    "saa3d_r04_b16_s5_high",
-    "saa3d_r04_b16_s5_nossim",
-    "vafa2d_q30_s10_b16",
+    *("vafa3d_q20_s10_b8_ssim", "vafa3d_q30_s5_b16_nossim", "vafa3d_bmvccopy_q30_s5_b32_ssim"),
+    *("saa3d_r04_b16_s10_ld02_ls075", "saa3d_r02_b8_s5_ld001_ls1", "saa3d_r04_b16_s5_middle"),
+    *("saa3d_r04_b16_s5_high", "saa3d_r04_b16_s5_nossim", "vafa2d_q30_s10_b16"),
 ]
 LONG = ["vafa3d_q10_s20_b8_ssim", "saa3d_r02_b32_s20_ld001_ls1"]
 DROPPED = ["dfb3d_low_b16", "dfb3d_middle_b8", "dfb2d_middle_b8", "dfb2d_high_b16"]
@@ -106,9 +93,7 @@ def distance(result: AttackResult, reference: Golden) -> float:
 
 
 @pytest.mark.parametrize("name", some_later([*FORCED, *FORCED_LATER, *LONG], integration=FORCED_LATER, slow=LONG))
-def test_teacher_forced_run_is_the_released_one(
-    golden: Find, name: str, monkeypatch: pytest.MonkeyPatch, processor: torch.device
-) -> None:
+def test_teacher_forced_run(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch, processor: torch.device) -> None:
     """float32: volume to 2e-6, state exactly, losses to 2e-6, signs on 99.8 % of the entries of every step.
 
     The stored sign is that of the descended objective, ours of the raised one.
@@ -145,9 +130,7 @@ def released_distance(self: SA2, clean: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 @pytest.mark.parametrize("name", some_later(FREE_RUN, integration=BATCHES))
-def test_free_run_in_float64_is_the_released_one(
-    golden: Find, name: str, monkeypatch: pytest.MonkeyPatch, processor: torch.device
-) -> None:
+def test_free_float64_run(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch, processor: torch.device) -> None:
     """To three times what round-off alone does to the released code, at least 2e-6."""
     reference = load(golden, name, processor)
     attack, start = as_attack(name, reference), start_of(reference)

@@ -9,30 +9,12 @@ from golden.network import Find, Golden, load, reference_network, some_later
 from freqbench.attacks import Attack, make
 
 FILES = [
-    "gn_saa_std4",
-    "gn_saa_std8",
-    "fgsm_saa_e8",
-    "fgsm_vafa_e8_targeted",
-    "bim_saa_e4_a001_s20",
-    "bim_vafa_e4_a001_s5",
-    "pgd_saa_e4_s5",
-    "pgd_saa_e4_s20",
-    "pgd_saa_e8_s5",
-    "pgd_saa_e8_s20",
-    "pgd_saa_e8_s5_targeted",
-    "pgd_bmvc_e4_s20",
-    "pgd_bmvc_e8_s5",
-    "segpgd_saa_e8_s5",
-    "segpgd_saa_e8_s5_B2",
-    "segpgd_saa_e8_s5_targeted",
-    "segpgd_bmvc_e8_s5",
-    "cospgd_saa_e8_s5",
-    "cospgd_saa_e8_s5_B2",
-    "cospgd_saa_e8_s5_targeted",
-    "cospgd_bmvc_e8_s5_targeted",
-    "ssa2d_e16_s3_n10_b16_r05",
-    "ssa2d_e8_s2_n3_b8_r03",
-    "ssa2d_e8_s2_n1_b8_r05",
+    *("gn_saa_std4", "gn_saa_std8", "fgsm_saa_e8", "fgsm_vafa_e8_targeted", "bim_saa_e4_a001_s20"),
+    *("bim_vafa_e4_a001_s5", "pgd_saa_e4_s5", "pgd_saa_e4_s20", "pgd_saa_e8_s5", "pgd_saa_e8_s20"),
+    *("pgd_saa_e8_s5_targeted", "pgd_bmvc_e4_s20", "pgd_bmvc_e8_s5", "segpgd_saa_e8_s5", "segpgd_saa_e8_s5_B2"),
+    *("segpgd_saa_e8_s5_targeted", "segpgd_bmvc_e8_s5", "cospgd_saa_e8_s5", "cospgd_saa_e8_s5_B2"),
+    *("cospgd_saa_e8_s5_targeted", "cospgd_bmvc_e8_s5_targeted", "ssa2d_e16_s3_n10_b16_r05"),
+    *("ssa2d_e8_s2_n3_b8_r03", "ssa2d_e8_s2_n1_b8_r05"),
 ]
 LONG = [name for name in FILES if name.endswith("_s20")]
 LATER = ["pgd_saa_e8_s5", "pgd_bmvc_e8_s5", "segpgd_saa_e8_s5", "cospgd_saa_e8_s5", "ssa2d_e16_s3_n10_b16_r05"]

@@ -45,7 +45,7 @@ def test_an_entry_ends_with_its_length_loss_and_restarts(attack: dict[str, Any],
     ],
     ids=lambda attack: attack["name"],
 )
-def test_no_length_a_null_row_and_a_smallest_change_have_no_entry(attack: dict[str, Any]) -> None:
+def test_no_length_null_row_and_smallest_change_have_no_entry(attack: dict[str, Any]) -> None:
     assert counted_entry(grid(attack).cells[0].attack) is None
 
 

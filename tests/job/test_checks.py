@@ -107,7 +107,7 @@ def test_the_budget_may_be_left_to_match_and_nothing_else() -> None:
         check(job(attacks=[{**matched, "steps": 0}]))
 
 
-def test_names_of_classes_and_attacks_of_other_packages_are_left_to_the_dataset_and_the_class() -> None:
+def test_foreign_names_are_left_to_dataset_and_class() -> None:
     organs = {"name": "fgsm", "eps": 0.1, "organs": [["liver"]], "target": {"swap": {"liver": "spleen"}}}
     check(job(attacks=[organs, {"name": "package.module:Class", "eps": -1}]))
 

@@ -48,9 +48,7 @@ def test_a_plan_says_what_is_off_and_what_is_lost(data: dict[str, Any], tmp_path
     assert about[1].endswith("2 of 2 voxels of `nodule` vanish at the spacing 3 x 3 x 3 mm")
 
 
-def test_a_plan_reads_no_more_cases_once_its_time_is_over(
-    data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plan_reads_no_more_cases_once_its_time_is_over(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "CHECK_S", 0.0)
     _, grid = expanded(small(datasets=[data]))
     assert [*plan.data_check(plan.first_cases(grid.units()))] == []

@@ -71,9 +71,7 @@ def test_values_as_a_job_file_writes_them(text: object, value: object) -> None:
 @pytest.mark.parametrize(
     ("targets", "expected"), [("all", {("a", "a", "b"), ("b", "a", "b")}), (["b", "b"], {("a", "b"), ("b", "b")})]
 )
-def test_all_targets_are_the_transfer_matrix_and_one_named_twice_is_scored_once(
-    targets: Any, expected: set[tuple[str, ...]]
-) -> None:
+def test_all_targets_are_the_transfer_matrix(targets: Any, expected: set[tuple[str, ...]]) -> None:
     _, grid = expanded(job(targets=targets))
     assert {(cell.source.name, *(target.name for target in cell.targets)) for cell in grid.cells} == expected
 
@@ -91,7 +89,7 @@ def test_further_targets_of_the_job_keep_the_sources() -> None:
     assert {tuple(target.name for target in cell.targets) for cell in further.cells} == {("b",)}
 
 
-def test_a_further_target_that_is_the_job_s_own_checkpoint_is_its_model() -> None:
+def test_further_target_job_s_own_checkpoint_is_its_model() -> None:
     spec, _ = expanded(job(models=[{"name": "mine", "checkpoint": "zoo://phantom/unet"}]))
     grid = further_targets(spec, ["zoo://phantom/unet"])
     assert [target.name for target in grid.cells[0].targets] == ["mine"]
@@ -119,7 +117,7 @@ def test_warnings_of_attacks_are_kept_for_the_run() -> None:
     assert "q_max = 30 has no effect" in grid.warnings[0]
 
 
-def test_a_job_knows_its_file_when_it_is_copied_or_named_anew_and_never_stores_it() -> None:
+def test_job_knows_its_file_and_never_stores_it() -> None:
     spec = config.validate(small(attacks=[{"name": "fgsm", "eps": 0.1}]), JobSpec, "jobs/mine.yaml")
     changed = spec.model_copy(update={"name": "other"})
     assert (changed.where, changed.copy_named("audit").where, changed.where) == (

@@ -51,14 +51,12 @@ def test_all_that_nobody_told_of_a_bare_checkpoint_is_assumed(bare: str) -> None
         ({}, {"crop_foreground": True}, {"crop_foreground"}),
     ],
 )
-def test_a_setting_that_the_job_states_is_not_assumed_even_if_it_is_the_default(
-    bare: str, of_model: dict[str, Any], of_dataset: dict[str, Any], told: set[str]
-) -> None:
+def test_stated_is_not_assumed(bare: str, of_model: dict[str, Any], of_dataset: dict[str, Any], told: set[str]) -> None:
     entry = ModelEntry(name="m", arch="unet", checkpoint=bare, **of_model)
     assert assumed(entry, **of_dataset) == (OF_MODEL | OF_DATASET) - told
 
 
-def test_a_folder_that_states_its_window_and_space_leaves_nothing_to_assume() -> None:
+def test_folder_with_window_and_space_assumes_nothing() -> None:
     space = folder()[0].space
     told = {"roi": (16, 16, 16), "space": space, "inference": {"windows": "even"}}
     facts, entry = Facts(arch="nnunet", path="f", **told), ModelEntry(name="m", arch="nnunet", checkpoint="f")
@@ -70,7 +68,7 @@ def test_a_folder_that_states_its_window_and_space_leaves_nothing_to_assume() ->
     }
 
 
-def test_untrained_weights_and_what_freqbench_trained_need_no_assumption(tmp_path: Path) -> None:
+def test_untrained_and_own_weights_need_no_assumption(tmp_path: Path) -> None:
     save_weights(tmp_path / "own.safetensors")
     for entry in (
         ModelEntry(name="m", arch="unet", checkpoint="random"),
@@ -100,15 +98,13 @@ def dice(*values: float) -> dict[tuple[str, str], float]:
         (dice(0.2, 0.6, 0.7, 0.9), 0.6 + 0.2943920288775949, 0.6 + 0.296),  # sd sqrt(0.26 / 3), 4 patients
     ],
 )
-def test_a_dice_is_far_below_beyond_two_standard_errors_and_the_margin(
-    clean: dict[tuple[str, str], float], last: float, first: float
-) -> None:
+def test_far_below_is_two_errors_and_margin(clean: dict[tuple[str, str], float], last: float, first: float) -> None:
     assert shortfall(last - 1e-6, clean) is None
     assert shortfall(first, clean) is not None
 
 
 @pytest.mark.parametrize(("expected", "is_short"), [(0.87, True), (0.089, False), (0.079, False), (None, True)])
-def test_two_patients_have_half_of_it_however_many_cases_they_have(expected: float | None, is_short: bool) -> None:
+def test_two_patients_have_half_of_the_margin(expected: float | None, is_short: bool) -> None:
     """The mean is 0.04: below half of 0.089 by too little to say something."""
     clean = {(patient, str(case)): 0.01 * case for patient in "ab" for case in range(9)}
     assert (shortfall(expected, clean) is not None) == is_short
@@ -136,7 +132,7 @@ def test_an_expected_dice_is_a_share(wrong: object) -> None:
 
 
 @pytest.mark.parametrize(("floor", "expected"), [(0, 0.01), (0.3, None)])
-def test_a_former_floor_of_0_expects_nothing_and_another_is_left_out(floor: float, expected: float | None) -> None:
+def test_former_floor_is_left_out(floor: float, expected: float | None) -> None:
     entry = ModelEntry(name="m", checkpoint="zoo://phantom/unet", min_dice=floor)  # type: ignore[call-arg]
     assert entry.expected_dice == expected
     assert "min_dice" not in entry.model_dump()

@@ -101,7 +101,7 @@ def coupled(variant: str, window_batch: object) -> Cell:
     return cell_of(small(attacks=[entry], window_batch=window_batch))
 
 
-def test_windows_at_once_are_in_the_id_of_attacks_that_couple_them_alone() -> None:
+def test_windows_at_once_are_in_coupled_attacks_ids_alone() -> None:
     assert coupled("released", 3).cell_id != coupled("released", 2).cell_id
     assert coupled("paper", 3).cell_id == coupled("paper", 2).cell_id
 
@@ -112,7 +112,7 @@ def test_auto_is_the_papers_four_for_coupled_attacks() -> None:
     assert (coupled("released", "auto").window_batch, coupled("paper", "auto").window_batch) == (4, None)
 
 
-def test_windows_at_once_stand_among_the_parameters_of_coupled_attacks_alone() -> None:
+def test_windows_at_once_are_coupled_attacks_parameters() -> None:
     """Tables tell rows apart by it that differ in nothing else."""
     assert json.loads(coupled("released", 3).params)["window_batch"] == 3
     assert coupled("paper", 3).params == attack_params(coupled("paper", 3).attack)
@@ -162,7 +162,7 @@ def test_attack_of_another_package_is_told_apart_by_its_code() -> None:
     assert attack_identity(Longer(eps=0.1))["code"] == identify(Longer).digest
 
 
-def test_identities_keep_only_parameters_that_differ_from_their_default() -> None:
+def test_identities_keep_parameters_off_their_default() -> None:
     assert attack_identity(make("pgd", eps=0.1, steps=20, random_start=False)) == {
         "name": "pgd",
         "revision": 1,

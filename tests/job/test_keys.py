@@ -281,7 +281,7 @@ def test_a_file_that_is_several_channels_is_told_by_its_places(places: Mapping[s
     assert len({*prints}) == 3
 
 
-def test_an_ensembles_own_padding_moves_its_id_where_windows_start_elsewhere() -> None:
+def test_ensembles_own_padding_moves_its_id_with_windows() -> None:
     member = resolve(validate({**A, "input": {"axes": "D-WH"}}, ModelEntry, "job"), 6)
     for members, moves in (((member,), True), ((replace(member, input=InputAdapter()),), False)):
         mean = replace(member, members=members, input=InputAdapter())

@@ -175,9 +175,7 @@ def test_remarks_on_a_job_name_what_was_made_of_it() -> None:
     )
 
 
-def test_names_and_files_of_all_models_come_before_the_first_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_names_and_files_come_before_the_first_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     monkeypatch.setattr(Source, "outline_of", lambda source, spec: made.append(spec.name))
     content = job()

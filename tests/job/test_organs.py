@@ -34,7 +34,7 @@ def test_names_and_indices_are_one_cell() -> None:
     assert len(cells(organs=[["liver"], [1]], target=rules)) == 1
 
 
-def test_radii_of_a_schedule_and_members_of_an_ensemble_are_one_value() -> None:
+def test_radii_of_schedule_and_members_of_ensemble_are_one_value() -> None:
     radii = {"name": "apgd", "eps": "8/255", "eps_schedule": [[[2, 0.3], [1.5, 0.3], [1, 0.4]]]}
     members = {"name": "autoattack", "eps": "8/255", "members": [["apgd-ce", "square"]], "organs": [["liver"]]}
     scheduled, joined = expanded(small(attacks=[radii, members]))[1].cells

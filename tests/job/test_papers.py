@@ -42,7 +42,7 @@ def test_steps_of_table_3_are_those_published() -> None:
     assert entry.own["steps"] == [10, 20, 30, 40, 50, 60]
 
 
-def test_missing_data_and_checkpoints_are_named_with_their_source() -> None:
+def test_missing_data_and_checkpoints_name_their_source() -> None:
     said = {each.what: str(each) for each in missing(job("papers/sa2"))}
     assert set(said) == {
         "dataset synapse",
@@ -84,7 +84,7 @@ def test_a_mistake_in_the_job_is_none_of_what_is_missing(tmp_path: Path) -> None
         missing(wrong)
 
 
-def test_stand_ins_keep_the_arguments_of_the_released_code_s_names_too(tmp_path: Path) -> None:
+def test_stand_ins_keep_arguments_of_released_code_s_names_too(tmp_path: Path) -> None:
     """A file whose name begins with `random` is a file."""
     data = [{"name": "phantom", "cases": 1}]
     path = str(tmp_path / "random.pt")
@@ -95,15 +95,13 @@ def test_stand_ins_keep_the_arguments_of_the_released_code_s_names_too(tmp_path:
     assert add_stand_ins(spec, lacking).models[0].args == {"stem": [1, 4, 4]}
 
 
-def test_attacks_whose_radius_shrinks_are_tried_with_a_step_for_every_radius() -> None:
+def test_shrinking_radii_are_tried_with_a_step_each() -> None:
     attacks = [cell.attack for cell in tried("hippocampus/suite").cells]
     assert {"sea", "autoattack"} <= {attack.name for attack in attacks}
     assert {attack.steps for attack in attacks if getattr(attack, "eps_schedule", None)} == {4}
 
 
-def test_hecktor_is_read_by_the_list_that_was_released_and_shown_as_its_networks_saw_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hecktor_is_read_by_the_released_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file stored LPS, windowed and in MONAI's orientation PLS, with all of its voxels."""
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     voxels = np.random.default_rng(0).uniform(-300, 400, (6, 5, 4)).astype(np.float32)
@@ -153,7 +151,7 @@ def test_rog_msd_lacks_ten_tasks_and_two_networks_of_each() -> None:
 
 
 @pytest.mark.integration
-def test_rog_is_planned_on_all_tasks_without_data_and_checkpoints() -> None:
+def test_rog_is_planned_without_data_and_checkpoints() -> None:
     """Every window suits its strides, every normalisation the task's channels."""
     spec = part_of_rog("rog-clean", *TASKS)
     grid = expand(add_stand_ins(spec, missing(spec)))
@@ -167,9 +165,7 @@ def test_rog_is_tried_on_phantoms() -> None:
     assert len(expand(shrink_job(part_of_rog("rog-free_at", "brain", "heart"))).cells) == 5 + 4
 
 
-def test_the_authors_lists_and_checkpoints_of_rog_are_read_as_the_page_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rogs_lists_and_checkpoints_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREQBENCH_DATA", str(tmp_path))
     monkeypatch.setenv("FREQBENCH_CHECKPOINTS", str(tmp_path))
     monkeypatch.chdir(tmp_path)

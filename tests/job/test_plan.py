@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from command_line import bench
 from tiny_job import expanded, job, noted, small
 
 from freqbench import models
@@ -49,7 +51,7 @@ def test_a_key_that_does_nothing_without_another_is_said(changes: dict[str, Any]
     assert [note.startswith(str(line)) for note in said] == [True] * (line is not None)
 
 
-def test_records_that_lack_only_their_volume_are_said_and_computed_anew() -> None:
+def test_records_that_lack_their_volume_are_computed_anew() -> None:
     _, grid = expanded(job())
     first, *rest = keys_of(grid)
     covered = {first: frozenset({"dsc"}), **dict.fromkeys(rest[:3], METRICS)}  # the first lacks a metric too
@@ -96,13 +98,13 @@ def test_a_slice_s_block_is_cut_in_the_slice_alone() -> None:
     assert cut["block_cut"] == "16x16"
 
 
-def test_the_roi_cuts_no_block_of_a_volume_that_is_attacked_as_one() -> None:
+def test_roi_cuts_no_block_of_volume_that_is_attacked_as_one() -> None:
     ssa = {"name": "ssa", "eps": "8/255", "steps": 1, "block": 20}
     window, volume = params_of(ssa, {**ssa, "scope": "volume"})
     assert ("block_cut" in window, "block_cut" in volume) == (True, False)
 
 
-def test_a_cut_is_of_the_source_whose_roi_it_is_and_of_no_identity() -> None:
+def test_cut_is_of_source_whose_roi_it_is_and_of_no_identity() -> None:
     wide = {**job()["models"][0], "name": "wide", "roi": [16, 32, 16]}
     cut, whole = params_of(VAFA, models=[job()["models"][0], wide])
     assert ("block_cut" in cut, "block_cut" in whole) == (True, False)
@@ -111,9 +113,7 @@ def test_a_cut_is_of_the_source_whose_roi_it_is_and_of_no_identity() -> None:
 
 
 @pytest.mark.parametrize(("scope", "repeats"), [("window", 0), ("joint", 1)])
-def test_windows_whose_graphs_do_not_fit_are_counted(
-    scope: str, repeats: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unfit_graphs_are_counted(scope: str, repeats: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory for all windows but one: each step runs that one forward twice."""
     pgd = {"name": "pgd", "eps": 0.01, "steps": 3, "scope": scope}
     _, grid = expanded(small(attacks=[pgd]))
@@ -133,9 +133,7 @@ def estimated(monkeypatch: pytest.MonkeyPatch, content: Mapping[str, Any], out: 
     return [*planning.lines(planning.outlook(expanded(content)[1], (), None, str(out), price=36.0))][-1]
 
 
-def test_an_estimate_goes_by_the_attack_s_own_rows_of_the_latest_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_estimate_goes_by_attack_s_own_rows_of_latest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An earlier run was on a slower machine, and another attack's pass costs more; 16 passes and a record are left."""
     content = small(attacks=[{"name": "pgd", "eps": [0.01, 0.02, 0.03], "steps": 2}, {"name": "fgsm", "eps": 0.1}])
     before, now, _, other = expanded(content)[1].units()
@@ -160,7 +158,7 @@ def test_a_rough_estimate_goes_by_the_speed_of_the_machine_now(tmp_path: Path, m
     assert dear / cheap == pytest.approx(10, rel=0.1)
 
 
-def test_the_speed_of_the_machine_is_measured_and_leaves_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speed_of_machine_is_measured_and_leaves_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     before = torch.get_num_threads()
     rate, slower = costs._speed.__wrapped__()
@@ -169,9 +167,7 @@ def test_the_speed_of_the_machine_is_measured_and_leaves_its_threads(monkeypatch
     assert torch.get_num_threads() == before
 
 
-def test_a_store_without_rows_is_estimated_by_an_earlier_run_on_the_same_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_store_without_rows_is_estimated_by_an_earlier_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first run took 10 seconds a pass and 20 a record, half of them due to other load, which triples them now.
 
     Its seconds a record are of its metrics alone, as others may take many times as long. A broken file in the cache is
@@ -199,9 +195,7 @@ def test_a_store_without_rows_is_estimated_by_an_earlier_run_on_the_same_machine
     assert costs.estimate_costs([unit], ("dsc", "hd95"), fresh).basis == costs.ROUGH
 
 
-def test_a_network_without_rows_is_estimated_at_the_rate_of_one_with_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_network_without_rows_is_estimated_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One took 10 seconds a pass; the other takes as much longer as it has more operations, 100 for each byte of its
     tensors, whatever cores do now."""
     monkeypatch.setattr(costs, "_speed", lambda: (1e12, 1.0))
@@ -221,9 +215,7 @@ def test_a_network_without_rows_is_estimated_at_the_rate_of_one_with_rows(
     assert seconds[1] / seconds[0] == pytest.approx(operations[1] / operations[0])
 
 
-def test_seconds_to_score_a_record_are_those_of_its_target_and_of_the_same_metrics(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seconds_to_score_are_the_targets_with_its_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of a store, then the memory of a run: two targets take 7 and 3 seconds, with Dice alone a tenth of that."""
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
@@ -259,3 +251,22 @@ def test_a_large_volume_takes_longer_to_score_than_a_small_one(monkeypatch: pyte
     voxels = math.prod(unit.cell.dataset.shape_in(unit.ref, unit.targets[0].space))
     scoring = costs.estimate_costs([unit], ("dsc",), None).scoring[costs.place(unit)]
     assert scoring == pytest.approx(1e-6 * voxels * len(unit.targets))
+
+
+@pytest.mark.parametrize(
+    ("patient", "shown"), [("phantom_20", "ph: 3 cases of 1 patient, over whom intervals are taken"), (None, None)]
+)
+def test_plan_counts_patients_of_several_cases(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], patient: str | None, shown: str | None
+) -> None:
+    content = {
+        "name": "p",
+        "datasets": [{"name": "ph", "loader": "phantom", "cases": 3, "patient": patient}],
+        "models": [{"name": "u", "checkpoint": "zoo://phantom/unet"}],
+        "attacks": [{"name": "fgsm", "eps": ["4/255"]}],
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(content))
+    code, out, err = bench(capsys, "plan", str(tmp_path / "job.yaml"), "--out", str(tmp_path / "out"))
+    assert code == 0, err
+    assert ("over whom intervals are taken" in out) == (shown is not None)
+    assert (shown or "") in out

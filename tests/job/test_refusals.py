@@ -88,21 +88,13 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     ),
     "architecture": (lambda c: c["models"][0].update(arch="unett"), "models[0].arch: unknown architecture", "'unet'?"),
     "dataset of one": (lambda c: c.update(dataset=c.pop("datasets")), "unknown key 'dataset'.", "'datasets'?"),
-    "datasets without dashes": (
-        lambda c: c.update(datasets=c["datasets"][0]),
-        "datasets: ",
-        "between brackets, [a",
-    ),
+    "datasets without dashes": (lambda c: c.update(datasets=c["datasets"][0]), "datasets: ", "between brackets, [a"),
     "model as a word": (lambda c: c["models"].insert(0, "unet"), "models[0]: ", "got 'unet': write its keys, {name: "),
     "window beside": (lambda c: c["models"][0].update(overlap=0.3), "models[0]: unknown key 'overlap'", "`inference`"),
     "workers beside": (lambda c: c.update(workers=4), "unknown key 'workers'", "is a key inside `resources`: write it"),
     "arguments beside": (lambda c: c["models"][0].update(strides=[2]), "models[0]: unknown key 'strides'", "'args'?"),
     "weights": (lambda c: c["models"][0].update(weights="a.pt"), "models[0]: unknown key 'weights'.", "'checkpoint'?"),
-    "window size": (
-        lambda c: c["models"][0].update(patch_size=[8]),
-        "models[0]: unknown key 'patch_size'.",
-        "'roi'?",
-    ),
+    "window size": (lambda c: c["models"][0].update(patch_size=[8]), "models[0]: unknown key 'patch_size'.", "'roi'?"),
     "labels of a model": (
         lambda c: c["models"][0].update(label_map={2: 1}),
         "models[0]: unknown key 'label_map'",

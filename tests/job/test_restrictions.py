@@ -50,12 +50,12 @@ def test_an_attack_is_made_on_its_datasets_alone(datasets: object) -> None:
     assert pairs == [("x", "a", "fgsm"), ("x", "a", "gn"), ("y", "a", "gn")]
 
 
-def test_an_attack_follows_its_sources_alone_and_is_scored_on_all() -> None:
+def test_attack_follows_its_sources_alone_and_is_scored_on_all() -> None:
     _, grid = expanded(job(attacks=[{**FGSM, "sources": "b"}]))
     assert [(cell.source.name, len(cell.targets)) for cell in grid.cells] == [("b", 2)]
 
 
-def test_matched_budgets_are_found_on_the_models_of_a_dataset_alone(tmp_path: Any) -> None:
+def test_matched_budgets_are_found_on_models_of_dataset_alone(tmp_path: Any) -> None:
     models = [{**A, "datasets": ["x"]}, {**B, "datasets": ["y"]}]
     attack = {"name": "fgsm", "match": {"metric": "l2_body", "value": 1.0}, "sources": ["a"]}
     spec = expanded(job(datasets=DATASETS, models=models, attacks=[GN]))[0].model_copy(

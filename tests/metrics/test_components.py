@@ -42,7 +42,7 @@ def test_component_f1_is_monai_s_recognition_quality(seed: int) -> None:
     assert math.isnan(scores[0])
 
 
-def test_a_component_is_found_where_the_overlap_is_more_than_half_of_the_union() -> None:
+def test_component_is_found_above_half_of_the_union() -> None:
     label, pred = np.zeros((2, 30, 4, 4), np.uint8)
     label[0:3, 0, 0] = label[6:9, 0, 0] = label[12:14, 0, 0] = label[20, 2, 2] = 1
     pred[0:3, 0, 0] = pred[7:9, 0, 0] = pred[12, 0, 0] = 1  # all of it, two of three, one of two
@@ -50,7 +50,7 @@ def test_a_component_is_found_where_the_overlap_is_more_than_half_of_the_union()
     assert component_f1(pred, label, 2)[1] == pytest.approx(2 * 2 / (5 + 4))
 
 
-def test_one_component_that_swallows_two_finds_the_larger_at_most() -> None:
+def test_one_component_that_swallows_two_finds_larger_at_most() -> None:
     label, pred = np.zeros((2, 9, 3, 3), np.uint8)
     label[0:5, 1, 1] = label[6:8, 1, 1] = 1
     pred[0:8, 1, 1] = 1
@@ -108,7 +108,7 @@ def test_betti_numbers_of_shapes_that_are_known(mask: Array, expected: tuple[int
     assert tuple(betti_numbers(mask)) == expected
 
 
-def test_betti_numbers_of_noise_add_up_to_scikit_image_s_euler_number() -> None:
+def test_betti_numbers_add_up_to_skimages_euler_number() -> None:
     for share in (0.05, 0.3, 0.7, 0.95):
         mask = np.random.default_rng(0).random((14, 13, 12)) < share
         components, tunnels, cavities = betti_numbers(mask)

@@ -21,7 +21,7 @@ def monai_ece(confidence: Any, is_right: Any) -> float:
     return float((counts * (means - true).abs()).nansum() / counts.sum())
 
 
-def test_ece_is_that_of_monai_s_bins_of_all_voxels_and_of_each_class() -> None:
+def test_ece_is_monais_of_all_voxels_and_of_each_class() -> None:
     rng = np.random.default_rng(0)
     pred, label = rng.integers(0, 3, (2, *SHAPE))
     confidence = rng.random(SHAPE)

@@ -39,7 +39,7 @@ def test_ssim_and_psnr_are_skimages_stored_ones(arrays: Path, pair: str) -> None
     assert scores["l2"] ** 2 / clean.size == pytest.approx(stored["mse_0_1"], rel=1e-6)
 
 
-def test_identical_volumes_have_the_ideal_scores_without_a_warning() -> None:
+def test_identical_volumes_have_ideal_scores_without_warning() -> None:
     volume = np.random.default_rng(0).random((9, 8, 3), np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -59,7 +59,7 @@ def test_norms_add_up_as_numpy_does_to_the_bit() -> None:
 # Body
 
 
-def test_body_is_the_largest_component_of_all_channels_with_its_holes() -> None:
+def test_body_is_the_largest_component_with_its_holes() -> None:
     volume = np.zeros((2, 20, 20, 20), np.float32)
     volume[0, 3:9, 3:13, 3:13] = 0.5
     volume[1, 9:13, 3:13, 3:13] = 0.5  # touches what is bright in the other
@@ -152,7 +152,7 @@ def test_white_noise_is_the_same_in_every_band() -> None:
         assert value == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.05)
 
 
-def test_a_shift_is_low_a_checkerboard_is_high_and_channels_are_averaged() -> None:
+def test_shift_is_low_and_checkerboard_high() -> None:
     clean = torch.full((2, 16, 8, 24), 0.5)
     shift = energy_scores(clean, clean + torch.tensor([0.25, 0.05]).reshape(2, 1, 1, 1)).values
     assert shift["energy_low"] == pytest.approx(0.15 * math.sqrt(512) / 20)
@@ -184,7 +184,7 @@ def seam(change: Tensor, roi: tuple[int, int, int] = (4, 4, 6)) -> float:
     return seam_scores(torch.zeros_like(change), change, windows).values["seam_energy"]
 
 
-def test_a_ramp_and_noise_and_a_steeper_axis_without_borders_have_no_seam() -> None:
+def test_ramps_and_noise_have_no_seam() -> None:
     assert seam(RAMP) == pytest.approx(1)
     noise = torch.randn((64, 64, 64), generator=torch.Generator().manual_seed(0))
     assert seam(noise, (16, 16, 16)) == pytest.approx(1, rel=0.02)
@@ -199,7 +199,7 @@ def test_windows_shifted_against_each_other_show_seams() -> None:
     assert seam(RAMP + steps) == pytest.approx((96 * 11 + 72) / (96 + 72))
 
 
-def test_a_border_is_where_the_later_window_overwrites_and_channels_count_together() -> None:
+def test_border_is_where_the_later_window_overwrites() -> None:
     """The last of windows 0..3, 4..7 and 6..9 owns voxel 6: the volume is written as an attack writes it.
 
     Then one channel has steps of 0.01 on a slope of 0.001, the other the slope alone: means 0.006 and 0.001.

@@ -37,9 +37,7 @@ def lesions(pred: Array, label: Array, spacing: tuple[float, float, float] = MM)
     ("pred", "label", "dice", "distance"),
     [([], [], 1, 0), ([BIG], [], 0, 374), ([], [BIG], 0, 374), ([BIG], [BIG], 1, 0), ([(4, 8)], [(2, 6)], 0.5, 2)],
 )
-def test_empty_regions_have_the_values_of_brats(
-    pred: list[Box], label: list[Box], dice: float, distance: float
-) -> None:
+def test_empty_regions_have_values_of_brats(pred: list[Box], label: list[Box], dice: float, distance: float) -> None:
     columns = brats_scores(boxes(*pred), boxes(*label), 2, MM)
     assert [float(values[1]) for values in columns.values()] == pytest.approx([dice, distance])
     assert all(math.isnan(values[0]) for values in columns.values())
@@ -69,9 +67,7 @@ def test_regions_that_both_maps_have_are_scored_as_monai_does() -> None:
     ],
     ids=["nothing", "equal", "one missed", "two false", "all missed", "all false"],
 )
-def test_missed_and_false_lesions_have_dice_0_and_the_penalty(
-    pred: list[Box], label: list[Box], expected: tuple[float, ...]
-) -> None:
+def test_missed_and_false_have_0_and_penalty(pred: list[Box], label: list[Box], expected: tuple[float, ...]) -> None:
     assert lesions(boxes(*pred), boxes(*label)) == pytest.approx(expected)
 
 
@@ -84,7 +80,7 @@ def test_parts_whose_dilations_meet_are_one_lesion(gap: int, missed: int) -> Non
 
 
 @pytest.mark.parametrize(("low", "false"), [(10, 0), (11, 1)])
-def test_components_in_reach_of_the_dilation_are_matched_together(low: int, false: int) -> None:
+def test_components_in_reach_of_dilation_are_matched_together(low: int, false: int) -> None:
     """A lesion is at 2 to 7, its dilation ends at 10; a second component of 2 x 16 voxels stands at or beyond it."""
     scores = lesions(boxes(BIG, (low, low + 2)), boxes(BIG))
     dice = 1 / 2 if false else 2 * 96 / (96 + 32 + 96)
@@ -109,9 +105,7 @@ def test_dilation_takes_edges_and_components_take_corners(voxels: list[int], fal
 @pytest.mark.parametrize(
     ("spacing", "counts"), [(MM, False), ((1.0, 1.0, 1.1), True)], ids=["of 50 mm^3", "of 55 mm^3"]
 )
-def test_small_lesions_do_not_count_and_what_touches_them_is_not_false(
-    spacing: tuple[float, float, float], counts: bool
-) -> None:
+def test_small_lesions_do_not_count_nor_what_touches_them(spacing: tuple[float, float, float], counts: bool) -> None:
     label = boxes((2, 4), side=5)
     assert label.sum() == 50
     assert lesions(np.zeros_like(label), label, spacing)[2] == counts
@@ -129,7 +123,7 @@ def scattered(seed: int) -> Array:
     return classes
 
 
-def test_scattered_lesions_have_the_scores_of_the_definition_in_monai_s_and_medpy_s_numbers() -> None:
+def test_scattered_lesions_have_scores_by_monai_and_medpy() -> None:
     """The definition step by step, each lesion on the whole grid."""
     from medpy.metric.binary import dc
     from monai.metrics import compute_hausdorff_distance

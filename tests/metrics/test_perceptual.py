@@ -56,7 +56,7 @@ def test_each_layers_map_is_the_packages(volumes: Any) -> None:
 
 
 @pytest.mark.integration
-def test_the_score_takes_neither_the_package_nor_torchvision_along() -> None:
+def test_score_takes_neither_package_nor_torchvision_along() -> None:
     code = "import sys; from freqbench.metrics import perceptual; perceptual.alexnet('cpu')"
     code += "; print({'lpips', 'torchvision'} & {*sys.modules})"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -170,9 +170,7 @@ def test_two_plates_by_hand() -> None:
 @pytest.mark.parametrize(
     ("in_pred", "in_label", "share"), [(0, 0, math.nan), (1, 0, math.nan), (0, 1, 0.0)], ids=["both", "label", "pred"]
 )
-def test_an_empty_mask_has_no_distance_and_an_nsd_of_0_if_the_class_is_missed(
-    in_pred: int, in_label: int, share: float
-) -> None:
+def test_empty_mask_has_no_distance_and_a_missed_class_nsd_0(in_pred: int, in_label: int, share: float) -> None:
     pred, label = np.zeros((2, 6, 6, 6), int)
     pred[1, 1, 1], label[2, 2, 2] = in_pred, in_label
     assert nsd(pred, label, 2, 3.0)[1] == pytest.approx(share, nan_ok=True)
@@ -180,7 +178,7 @@ def test_an_empty_mask_has_no_distance_and_an_nsd_of_0_if_the_class_is_missed(
     assert math.isnan(hd95(pred, label, 2)[1])
 
 
-def test_nsd_and_assd_are_symmetric_and_follow_the_scale_of_the_spacing() -> None:
+def test_nsd_and_assd_are_symmetric_and_follow_scale_of_spacing() -> None:
     label = blobs(7)
     masks = noisy(np.roll(label, 2, 1), 8, 0.02), label
     spacing = np.array(SPACING)
@@ -193,12 +191,12 @@ def test_nsd_and_assd_are_symmetric_and_follow_the_scale_of_the_spacing() -> Non
 
 
 @pytest.mark.parametrize("tolerance", [-1.0, math.nan, (1.0,), (1.0, 1.0, 1.0, 1.0)])
-def test_a_tolerance_is_one_number_or_one_of_each_foreground_class(tolerance: Any) -> None:
+def test_tolerance_is_one_number_or_one_of_each_foreground_class(tolerance: Any) -> None:
     with pytest.raises(UserError, match="expected a tolerance of at least 0, or 3 of them"):
         nsd(np.ones((3, 3, 3), int), np.ones((3, 3, 3), int), 4, tolerance)
 
 
-def test_a_missed_class_costs_the_diagonal_and_an_absent_one_nothing() -> None:
+def test_missed_class_costs_diagonal_and_absent_one_nothing() -> None:
     distances = np.array([1.0, 4.0, math.nan, math.nan])
     present = np.array([True, True, True, False])
     assert hd95_penalised(distances, present, (3, 4, 12), (1.0, 1.0, 1.0)) == pytest.approx((4.0 + 13.0) / 2)

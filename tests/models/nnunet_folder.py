@@ -10,11 +10,7 @@ import numpy as np
 import torch
 
 PATCH = (8, 16, 24)
-LAYERS: dict[str, Any] = {
-    "conv_op": torch.nn.Conv3d,
-    "norm_op": torch.nn.InstanceNorm3d,
-    "nonlin": torch.nn.LeakyReLU,
-}
+LAYERS: dict[str, Any] = {"conv_op": torch.nn.Conv3d, "norm_op": torch.nn.InstanceNorm3d, "nonlin": torch.nn.LeakyReLU}
 COMMON: dict[str, Any] = {
     "n_stages": 3,
     "features_per_stage": [4, 8, 10],

@@ -69,9 +69,7 @@ PREFIXES = ("", "module.", "model.", "net._orig_mod.", "model._orig_mod.module."
 @pytest.mark.parametrize("wanted", NAMES.values(), ids=NAMES)
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("key", [None, "state_dict", "ema", "generator"])
-def test_weights_are_found_behind_any_prefix_and_under_any_key(
-    tmp_path: Path, key: str | None, prefix: str, wanted: tuple[str, ...]
-) -> None:
+def test_weights_are_found_anywhere(tmp_path: Path, key: str | None, prefix: str, wanted: tuple[str, ...]) -> None:
     weights = {prefix + name: torch.full([2], float(i)) for i, name in enumerate(wanted)}
     chosen = placed(tmp_path, {"epoch": 3, key: weights} if key else weights, wanted)
     assert same(chosen.weights, {name: torch.full([2], float(i)) for i, name in enumerate(wanted)})
@@ -126,9 +124,7 @@ TWICE = {
 
 
 @pytest.mark.parametrize(("sets", "prefixes"), TWICE.values(), ids=TWICE)
-def test_two_different_sets_that_fit_are_refused_until_one_is_chosen(
-    tmp_path: Path, sets: dict[str, Any], prefixes: tuple[str, str]
-) -> None:
+def test_two_fitting_sets_need_a_choice(tmp_path: Path, sets: dict[str, Any], prefixes: tuple[str, str]) -> None:
     flat = {f"{at}.{key}": v for at, held in sets.items() if isinstance(held, dict) for key, v in held.items()}
     flat |= {key: value for key, value in sets.items() if isinstance(value, Tensor)}
     choices = " or ".join(f"prefix: {prefix!r}" for prefix in prefixes)
@@ -138,7 +134,7 @@ def test_two_different_sets_that_fit_are_refused_until_one_is_chosen(
         assert same(placed(tmp_path, {"state_dict": flat}, prefix=prefix).weights, weights)
 
 
-def test_a_prefix_that_the_file_does_not_have_is_refused_with_those_that_it_has(tmp_path: Path) -> None:
+def test_absent_prefix_is_refused_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"prefix: expected one that names of the network have, got 'x.': 'net.'"):
         placed(tmp_path, BEHIND, prefix="x.")
 
@@ -152,9 +148,7 @@ def test_the_chosen_set_is_part_of_the_identity(tmp_path: Path, tiny_unet: nn.Mo
 
 
 @pytest.mark.parametrize("core", ["_core", "core"])
-def test_numpy_scalars_are_read_and_arrays_and_options_passed_over(
-    tmp_path: Path, tiny_unet: nn.Module, core: str
-) -> None:
+def test_numpy_scalars_are_read_and_arrays_passed_over(tmp_path: Path, tiny_unet: nn.Module, core: str) -> None:
     """Arrays hold numpy's random state, the Dice of every class, strings.
 
     Under numpy 1, the same file has another module's name in its pickle; unzipped, as the name's length differs.
@@ -219,7 +213,6 @@ def test_entry_that_contradicts_the_zoo_is_refused(changes: dict[str, Any], text
 def refused(path: Path | str, num_classes: int = 3, **changes: Any) -> str:
     with pytest.raises(CheckpointError) as caught:
         resolve(entry(path, **changes), num_classes)
-    assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
@@ -275,7 +268,7 @@ def test_mismatch_counts_and_names_the_first_of_each_kind(tmp_path: Path, tiny_u
     )
 
 
-def test_the_digest_of_weights_is_of_names_types_shapes_and_values_alone(tmp_path: Path) -> None:
+def test_digest_is_of_names_types_shapes_and_values_alone(tmp_path: Path) -> None:
     def digest(record: str = "a", half: bool = False, **weights: Tensor) -> str:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.safetensors"
         save_checkpoint(path, {"w": torch.arange(6.0), "s": torch.tensor(3), **weights}, {"x": record}, half)
@@ -307,9 +300,7 @@ UNSOUND: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 
 @pytest.mark.filterwarnings("ignore")  # torch, of quantised tensors
 @pytest.mark.parametrize(("spoil", "text"), UNSOUND.values(), ids=UNSOUND)
-def test_a_tensor_is_refused_by_name(
-    tmp_path: Path, tiny_unet: nn.Module, spoil: Callable[[Tensor], Tensor], text: str
-) -> None:
+def test_tensor_is_refused(tmp_path: Path, tiny_unet: nn.Module, spoil: Callable[[Tensor], Tensor], text: str) -> None:
     """The job and `doctor --checkpoint`, which has no network to compare with, both refuse it."""
     weights = tiny_unet.state_dict()
     torch.save({**weights, FIRST: spoil(weights[FIRST])}, tmp_path / "m.pt")
@@ -394,7 +385,7 @@ def test_every_way_in_refuses_nan(tmp_path: Path, way: str) -> None:
 
 
 @pytest.mark.parametrize(("variance", "bias"), [(-1.0, 0.0), (1.0, 3e38)])
-def test_a_network_that_overflows_on_sound_weights_gives_no_prediction(variance: float, bias: float) -> None:
+def test_overflowing_network_gives_no_prediction(variance: float, bias: float) -> None:
     """A negative running variance and the largest of numbers are finite; what is computed with them is not."""
     net = nn.Sequential(nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2), nn.Conv3d(2, 2, 1))
     net[1].running_var.fill_(variance)  # type: ignore[union-attr]
@@ -446,9 +437,7 @@ def test_files_of_other_formats_are_named(
         ({"conv.weight": torch.rand(2, 1, 3, 3, 3), "conv.bias": torch.zeros(2)}, False),
     ],
 )
-def test_weights_look_untrained_if_every_scale_and_slope_is_a_fresh_networks(
-    weights: dict[str, torch.Tensor], fresh: bool
-) -> None:
+def test_weights_look_untrained_if_scales_are_fresh(weights: dict[str, torch.Tensor], fresh: bool) -> None:
     assert files.look_untrained(weights) is fresh
 
 

@@ -89,7 +89,7 @@ def test_members_that_do_not_go_together_are_refused(second: dict[str, Any], mes
         of(spec(MEMBERS[0]), spec(MEMBERS[1], **second))
 
 
-def test_ensemble_is_predicted_as_its_members_or_as_its_entry_says() -> None:
+def test_ensemble_is_predicted_as_members_or_entry_say() -> None:
     a, b = (spec(member, inference={"mirror": "HWD"}) for member in MEMBERS)
     assert of(a, b).inference.mirror == "HWD"
     assert of(a, spec(MEMBERS[1]), inference={"mirror": "H"}).inference.mirror == "H"
@@ -122,7 +122,7 @@ def test_an_ensemble_that_cannot_be_is_one_line(entry: dict[str, Any], message: 
         expanded(small(models=[*MEMBERS, {**BOTH, **entry}]))
 
 
-def test_a_grid_takes_it_as_source_and_target_though_it_stands_before_its_members(tmp_path: Any) -> None:
+def test_grid_takes_an_ensemble_before_its_members(tmp_path: Any) -> None:
     summary = execute(small(models=[BOTH, *MEMBERS], metrics=["dsc"]), tmp_path)
     assert (summary.num_new, summary.num_failed) == (9, 0)
     pairs = {(row["source_model"], row["target_model"]) for row in rows(tmp_path).values()}

@@ -174,7 +174,7 @@ def test_windows_of_a_network_that_mixes_a_batch_pass_one_by_one(net: nn.Module)
         assert torch.equal(examination.mend(net, result.yields, result.singly)(images), alone)
 
 
-def test_an_output_that_does_not_depend_on_the_volume_is_a_caution_of_every_row() -> None:
+def test_constant_output_is_a_caution_of_every_row() -> None:
     with pytest.warns(UserWarning, match="Constant: its output does not depend on the volume"):
         model = fb.load_model(Constant(), roi=ROI)
     case = fb.Case(torch.rand(1, *ROI), torch.ones(*ROI, dtype=torch.uint8))
@@ -182,7 +182,7 @@ def test_an_output_that_does_not_depend_on_the_volume_is_a_caution_of_every_row(
     assert "its output does not depend on the volume" in str(record["caution"])
 
 
-def test_python_says_that_probabilities_were_mended_and_calibrates_them_as_they_are() -> None:
+def test_python_says_that_probabilities_were_mended() -> None:
     with pytest.warns(UserWarning, match="Softmax: it returns probabilities: their logarithm is taken"):
         soft = fb.load_model(Softmax(), roi=ROI)
     plain = fb.load_model(Net(), roi=ROI)
@@ -192,9 +192,7 @@ def test_python_says_that_probabilities_were_mended_and_calibrates_them_as_they_
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_frozen_file_is_examined_once_a_machine_and_its_mending_is_part_of_its_identity(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_frozen_file_is_examined_once_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
     torch.jit.save(torch.jit.trace(Softmax().eval(), torch.rand(1, 1, *ROI)), tmp_path / "net.pt")

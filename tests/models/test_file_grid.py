@@ -74,7 +74,7 @@ def turned(order: tuple[int, int, int], steps: tuple[float, ...], start: tuple[f
         ((1, 2, 0), (2.5, -0.3, 0.35), (0.6, 8.3, 0.0), (15, 5, 30)),
     ],
 )
-def test_labels_are_those_of_logits_interpolated_at_the_files_voxels(
+def test_labels_are_those_of_logits_interpolated_at_files_voxels(
     order: tuple[int, int, int], steps: tuple[float, ...], start: tuple[float, ...], shape: Shape
 ) -> None:
     scores, to_grid = smooth(GRID), turned(order, steps, start)
@@ -105,7 +105,7 @@ def test_a_crop_and_mirrored_axes_are_undone_exactly(flips: tuple[int, ...]) -> 
     assert np.array_equal(made.numpy(), np.where(kept, label, 0))
 
 
-def test_voxels_of_a_grid_twice_as_coarse_take_the_mean_of_both_neighbours() -> None:
+def test_voxels_of_a_coarse_grid_take_both_neighbours_mean() -> None:
     """Between the logits 3 and -1 of a class and 0 of the background lies 1: the class, which its labels would tie."""
     scores = torch.zeros(2, 2, 1, 1)
     scores[1, :, 0, 0] = torch.tensor([3.0, -1.0])

@@ -87,9 +87,7 @@ def files(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Mapping[s
 
 
 @pytest.mark.parametrize("form", SAVES)
-def test_logits_and_gradients_are_those_of_the_network(
-    net: nn.Module, images: Tensor, files: Mapping[str, str], form: str
-) -> None:
+def test_logits_and_gradients_are_exact(net: nn.Module, images: Tensor, files: Mapping[str, str], form: str) -> None:
     model = SegmentationModel(network(READER, files[form]).requires_grad_(False), ROI)
     weights = torch.rand(3, 3, *ROI, generator=torch.Generator().manual_seed(4))
     passes = []
@@ -109,7 +107,7 @@ def test_training_mode_switches_nothing_on(images: Tensor, files: Mapping[str, s
     torch.testing.assert_close(model.train()(images), model.eval()(images), rtol=0, atol=0)
 
 
-def test_an_exported_network_moves_to_another_device_with_all_that_its_graph_makes(files: Mapping[str, str]) -> None:
+def test_exported_network_moves_to_another_device_whole(files: Mapping[str, str]) -> None:
     """The meta device stands in for an accelerator: a tensor left on the CPU fails the addition."""
     model = network(READER, files["any"]).to("meta")
     assert model(torch.empty(2, 1, *ROI, device="meta")).device.type == "meta"
@@ -131,9 +129,7 @@ def test_an_archive_of_torch_export_says_its_sizes(files: Mapping[str, str]) -> 
         ("script", {"num_classes": 3}, "roi: required"),
     ],
 )
-def test_refuses_what_contradicts_the_archive_and_what_it_does_not_say(
-    files: Mapping[str, str], form: str, args: dict[str, object], message: str
-) -> None:
+def test_refuses_contradictions(files: Mapping[str, str], form: str, args: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         facts(READER, files[form], args=args)
 
@@ -176,9 +172,7 @@ class Closed(Small):
         (Closed, export_for_one, "gradients to its input"),
     ],
 )
-def test_refuses_a_network_that_cannot_be_attacked(
-    images: Tensor, tmp_path: Path, cls: type[nn.Module], save: Save, message: str
-) -> None:
+def test_refuses_unattackable(images: Tensor, tmp_path: Path, cls: type[nn.Module], save: Save, message: str) -> None:
     path = save(cls().eval(), tmp_path / "a.pt2")
     with pytest.raises(UserError, match=message):
         network(READER, path)(images.requires_grad_())

@@ -127,7 +127,7 @@ def resolved(uri: str) -> ModelSpec:
     return resolve(ModelEntry(name="m", checkpoint=uri, expected_dice=0.01), 6)
 
 
-def test_a_file_is_fetched_once_and_is_the_model_that_the_local_file_is(server: Hub, weights: Path) -> None:
+def test_file_is_fetched_once_and_is_model_that_local_file_is(server: Hub, weights: Path) -> None:
     specs = [resolved(uri) for uri in (URI, f"hf://{REPO}/{FILE}@v1", f"hf://{REPO}/{FILE}@{OLD}")]
     assert {spec.model_id for spec in specs} == {resolved(str(weights)).model_id}
     assert {spec.checkpoint for spec in specs} == {f"hf://{REPO}/{FILE}@{OLD}"}  # what workers and run.json get
@@ -150,7 +150,7 @@ def test_a_branch_keeps_its_last_commit_without_internet_access(server: Hub) -> 
     assert not any("commit" in note for note in pinned.notes)
 
 
-def test_a_branch_that_moved_is_another_model_and_its_former_commit_the_same(server: Hub, weights: Path) -> None:
+def test_moved_branch_is_another_model(server: Hub, weights: Path) -> None:
     before = resolved(URI)
     tiny_job.save_weights(weights, seed=1)
     server.put(REPO, NEW, {FILE: weights.read_bytes()}, "main")
@@ -162,9 +162,7 @@ def test_a_branch_that_moved_is_another_model_and_its_former_commit_the_same(ser
 
 @pytest.mark.usefixtures("weights")
 @pytest.mark.parametrize("way", ["FREQBENCH_OFFLINE", "no server"])
-def test_nothing_cached_and_no_internet_access_is_one_line(
-    server: Hub, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
+def test_uncached_and_offline_is_refused(server: Hub, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     if way == "no server":
         server.stop()
     else:
@@ -189,7 +187,7 @@ def test_nothing_cached_and_no_internet_access_is_one_line(
         ("monai://spleen", "expected monai://BUNDLE@VERSION, got another form"),
     ],
 )  # fmt: skip
-def test_a_repository_revision_path_or_form_that_is_none_is_refused_in_one_line(uri: str, text: str) -> None:
+def test_repository_revision_path_or_form_none_is_refused(uri: str, text: str) -> None:
     with pytest.raises(UserError) as caught:
         resolved(uri)
     assert str(caught.value).startswith(uri.partition("@")[0])
@@ -197,9 +195,7 @@ def test_a_repository_revision_path_or_form_that_is_none_is_refused_in_one_line(
 
 
 @pytest.mark.usefixtures("weights")
-def test_a_private_repository_takes_the_librarys_token_which_no_other_host_sees(
-    server: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_librarys_token_is_seen_by_its_host_alone(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     server.private.add(REPO)
     with pytest.raises(CheckpointError, match="a private or gated one needs HF_TOKEN"):
         resolved(URI)
@@ -223,9 +219,7 @@ def test_a_name_that_leads_out_of_the_cache_is_refused(server: Hub) -> None:
 
 
 @pytest.mark.parametrize("uri", ["monai://spleen@0.5.3", "hf://MONAI/spleen@0.5.3", "hf://lab/all/spleen@main"])
-def test_a_bundle_is_that_of_the_local_folder_without_what_no_reader_reads(
-    server: Hub, tmp_path: Path, uri: str
-) -> None:
+def test_bundle_is_the_local_folders_read_part(server: Hub, tmp_path: Path, uri: str) -> None:
     folder = Path(written(tmp_path))
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
     beside = {"docs/README.md": b"# spleen", "models/model.ts": b"frozen"}
@@ -240,9 +234,7 @@ def test_a_bundle_is_that_of_the_local_folder_without_what_no_reader_reads(
             assert fb.load_model(uri).spec.model_id == spec.model_id
 
 
-def test_monais_own_download_asks_the_same_repository_and_revision(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_monais_own_download_asks_same_repository_and_revision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import huggingface_hub
     from monai import bundle
 
@@ -268,9 +260,7 @@ def test_a_missing_package_is_one_line_with_its_extra(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("weights")
-def test_a_plan_counts_the_file_and_says_its_commit_or_what_is_missing(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plan_counts_file_and_says_its_commit(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = tiny_job.write(tmp_path, tiny_job.small(models=[{"name": "m", "checkpoint": URI, "expected_dice": 0.01}]))
     monkeypatch.setenv("FREQBENCH_OFFLINE", "1")
     assert (

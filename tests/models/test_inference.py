@@ -75,7 +75,7 @@ def test_even_windows_and_their_weights_are_nnunets(roi: Shape) -> None:
     torch.testing.assert_close(window_weights(model, volume(roi)), expected.double() / 10)
 
 
-def test_an_axis_without_overlap_has_windows_side_by_side_and_equal_weights() -> None:
+def test_axis_without_overlap_has_windows_side_by_side() -> None:
     """Slices of nnU-Net's 2d networks have the weights of a slice."""
     windows = sliding_windows((20, 19, 33), (8, 6, 10), (0.0, 0.5, 0.5), even=True)
     assert sorted({h.start for h, _, _ in windows}) == [0, 6, 12]
@@ -92,15 +92,14 @@ def test_windows_of_a_turned_axis_begin_at_its_other_end() -> None:
     assert sorted({d.start for _, _, d in windows}) == [0, 1, 3, 5, 7]  # 7, 5, 3, 1 from the high end, then shifted
 
 
-def test_a_prediction_may_become_labels_of_an_attack_and_is_of_one_volume(net: nn.Module) -> None:
+def test_prediction_may_become_labels_of_an_attack(net: nn.Module) -> None:
     assert not predict(SegmentationModel(net, ROI), volume(ROI)).is_inference()
     with pytest.raises(ValueError, match="expected one volume"):
         predict(SegmentationModel(net, ROI), volume(ROI, batch=2))
 
 
 @pytest.mark.parametrize(
-    ("overlap", "weighting"),
-    [(0.0, "constant"), (0.5, "constant"), (0.6, "gaussian"), (0.9, "constant")],
+    ("overlap", "weighting"), [(0.0, "constant"), (0.5, "constant"), (0.6, "gaussian"), (0.9, "constant")]
 )
 def test_label_map_is_monais_on_all_voxels(net: nn.Module, weighting: Any, overlap: float) -> None:
     settings = Inference(overlap=overlap, weighting=weighting)
@@ -176,7 +175,7 @@ def test_channels_are_cut_together() -> None:
     assert torch.equal(predict(model, image[0], 5).long(), expected)
 
 
-def test_memory_of_a_prediction_does_not_grow_with_the_first_axis() -> None:
+def test_memory_of_prediction_does_not_grow_with_first_axis() -> None:
     class Wide(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -283,9 +282,7 @@ def test_a_class_without_any_probability_has_a_finite_gradient(net: nn.Module) -
     [(SHAPES[0], 4, SETTINGS[4]), *zip(SHAPES, [1, 4, 99, 4], SETTINGS[:4], strict=True)],
     ids=str,
 )
-def test_gradient_is_that_through_the_whole_graph(
-    net: nn.Module, shape: Shape, window_batch: int, settings: Inference
-) -> None:
+def test_gradient_is_the_whole_graphs(net: nn.Module, shape: Shape, window_batch: int, settings: Inference) -> None:
     labels = torch.randint(0, 3, (1, 1, *shape), generator=torch.Generator().manual_seed(2))
     gradients = []
     for forward in (sliding(net, window_batch, settings), lambda x: logits_of(net, x, settings)):
@@ -333,9 +330,7 @@ def test_never_more_than_a_batch_of_windows_is_held(net: nn.Module, window_batch
 @pytest.mark.parametrize(
     ("average", "weighting"), [("logits", "constant"), ("probabilities", "constant"), ("logits", "gaussian")]
 )
-def test_confidence_is_the_largest_probability_of_what_is_stitched(
-    net: nn.Module, average: str, weighting: str, shape: Shape
-) -> None:
+def test_confidence_is_of_what_is_stitched(net: nn.Module, average: str, weighting: str, shape: Shape) -> None:
     settings = {"average": average, "overlap": 0.5, "weighting": weighting}
     model = SegmentationModel(net, ROI, inference=validate(settings, Inference, where="t"))
     images = volume(shape)

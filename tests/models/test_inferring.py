@@ -54,7 +54,7 @@ def shapes(net: nn.Module) -> dict[str, torch.Size]:
 
 
 @pytest.mark.parametrize(("arch", "args"), NETWORKS.values(), ids=NETWORKS)
-def test_the_weights_of_every_architecture_show_the_arguments_that_shape_them(arch: str, args: dict[str, Any]) -> None:
+def test_weights_show_the_arguments_that_shape_them(arch: str, args: dict[str, Any]) -> None:
     roi = (64, 64, 64) if arch in ("rog", "unetr_pp", "sam_med3d", "swin_unetr") else SIZE
     net = skeleton(arch, 3, roi, args)
     weights = {f"net.{key}": value for key, value in net.state_dict().items()}
@@ -87,7 +87,7 @@ def unet() -> nn.Module:
 
 
 @pytest.mark.integration
-def test_a_file_of_monai_s_class_needs_no_sizes_and_no_numbers_of_classes_and_channels(tmp_path: Path) -> None:
+def test_file_of_a_monai_class_needs_no_sizes(tmp_path: Path) -> None:
     net = unet()
     path, images = saved(tmp_path / "m.pt", net), torch.rand(2, 2, *SIZE)
     with pytest.warns(UserWarning, match="m: "):
@@ -98,7 +98,7 @@ def test_a_file_of_monai_s_class_needs_no_sizes_and_no_numbers_of_classes_and_ch
     assert any("read off its weights" in note for note in model.spec.notes)
 
 
-def test_a_stated_argument_that_contradicts_the_file_is_refused_with_what_the_file_shows(tmp_path: Path) -> None:
+def test_contradicted_argument_is_refused_with_the_files(tmp_path: Path) -> None:
     path = saved(tmp_path / "m.pt", unet())
     entry = ModelEntry(name="m", arch="unet", checkpoint=path, args={"channels": [8, 8, 16]}, roi=SIZE)
     with pytest.raises(UserError, match=r"args.channels is \(8, 8, 16\) here, but the weights .* show \(4, 8, 16\)"):
@@ -139,9 +139,7 @@ SILENT = {
 
 @pytest.mark.integration
 @pytest.mark.parametrize(("arch", "make", "name"), SILENT.values(), ids=SILENT)
-def test_an_argument_without_a_trace_whose_default_is_a_guess_has_to_be_stated(
-    arch: str, make: Any, name: str, tmp_path: Path
-) -> None:
+def test_traceless_argument_with_a_guess_has_to_be_stated(arch: str, make: Any, name: str, tmp_path: Path) -> None:
     path = saved(tmp_path / "m.pt", make())
     stated = {"migration": "none"} if arch == "swin_unetr" else {}
     entry = ModelEntry(name="m", arch=arch, checkpoint=path, roi=SIZE, **stated)
@@ -149,7 +147,7 @@ def test_an_argument_without_a_trace_whose_default_is_a_guess_has_to_be_stated(
         resolve(entry, 4, 2)
 
 
-def test_arguments_without_a_trace_are_named_where_their_default_is_usual(tmp_path: Path) -> None:
+def test_traceless_arguments_of_usual_default_are_named(tmp_path: Path) -> None:
     path = saved(tmp_path / "m.pt", unet())
     spec = resolve(ModelEntry(name="m", arch="unet", checkpoint=path, roi=SIZE), 4, 2)
     assert "m: strides (2, 2): left no trace in its weights, state args if it was trained otherwise" in spec.notes

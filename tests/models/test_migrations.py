@@ -86,9 +86,7 @@ def test_unetr_of_monai_0_7_gives_its_outputs(legacy: Legacy, unetr_files: dict[
 
 
 @pytest.mark.parametrize("migration", MIGRATIONS["unetr"])
-def test_age_of_unetr_is_recognised_from_the_keys(
-    unetr_files: dict[str, Weights], wanted: Weights, migration: str
-) -> None:
+def test_age_of_unetr_is_recognised_from_keys(unetr_files: dict[str, Weights], wanted: Weights, migration: str) -> None:
     """The age is recognised with other classes too, so that the complaint is about the classes."""
     roi, args = NETS["unetr"]
     of_seven = skeleton("unetr", 7, roi, args).state_dict()
@@ -155,7 +153,7 @@ def test_unknown_migration_is_refused() -> None:
         ),
     ],
 )
-def test_a_file_of_a_release_is_resolved_loaded_and_gives_its_outputs(
+def test_released_file_is_loaded_and_gives_its_outputs(
     legacy: Legacy,
     tmp_path: Path,
     arch: str,

@@ -71,16 +71,13 @@ def test_names_that_contradict_no_number_make_no_map(theirs: str, ours: str) -> 
     assert match_names("m", "p", theirs.split(), ours.split()) == {}
 
 
-def test_a_class_in_another_place_beside_a_stranger_is_refused_with_the_line_to_write(tmp_path: Path) -> None:
+def test_misplaced_class_beside_a_stranger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         resolve(nnunet(tmp_path), 3, class_names=("background", "tumour", "kidney"))
     assert str(caught.value).endswith(
         "liver, tumour, got background, tumour, kidney, where tumour has another place: say which is which, as by "
         "class_map: {1: [2], 2: [1]}"
     )
-
-
-CHANNELS = {"0": "T1", "1": "FLAIR"}
 
 
 def raw(folder: Path, names: dict[str, str]) -> NnunetRaw:
@@ -117,9 +114,7 @@ def compose(steps: Any, **stated: Any) -> MonaiPipeline:
 
 
 @pytest.mark.parametrize(("theirs", "ours", "steps", "bound"), BOUND)
-def test_channels_of_transforms_are_bound_by_the_names_of_both_sides(
-    theirs: str, ours: str, steps: Any, bound: dict[str, Any]
-) -> None:
+def test_transforms_channels_bind_by_both_names(theirs: str, ours: str, steps: Any, bound: dict[str, Any]) -> None:
     assert match_channels("m", "p", theirs.split(), ours.split(), compose(steps)) == bound
 
 
@@ -127,7 +122,7 @@ def test_stated_channels_are_held_against_no_name() -> None:
     assert match_channels("m", "p", (), ("ADC", "T2"), compose(KEYS, channels={"t2": 0, "adc": 1})) == {}
 
 
-def test_a_channel_in_another_place_beside_a_stranger_is_refused_with_the_line_to_write() -> None:
+def test_misplaced_channel_beside_a_stranger_is_refused() -> None:
     line = r"channels t2, adc, the order of the keys of its transforms, got ADC, T2w .*by channels: {t2: 1, adc: 0}$"
     with pytest.raises(UserError, match=line):
         match_channels("m", "p", (), ("ADC", "T2w"), compose(KEYS))
@@ -142,9 +137,7 @@ INPUTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("inputs", "names"), INPUTS)
-def test_channels_of_a_bundle_are_named_by_the_inputs_of_its_metadata(
-    inputs: dict[str, Any], names: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_bundles_metadata_name_its_channels(inputs: dict[str, Any], names: tuple[str, ...], tmp_path: Path) -> None:
     def two(config: dict[str, Any], metadata: dict[str, Any]) -> None:
         config["network_def"].update(in_channels=2)
         metadata["network_data_format"].update(inputs=inputs)
@@ -153,7 +146,7 @@ def test_channels_of_a_bundle_are_named_by_the_inputs_of_its_metadata(
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [("MR MR", "MR MR"), ("T1 T2", "a b"), ("T1", "T2 T1"), ("", "T2 T1")])
-def test_channels_that_not_both_sides_tell_apart_are_taken_by_number(theirs: str, ours: str) -> None:
+def test_channels_not_told_apart_go_by_number(theirs: str, ours: str) -> None:
     assert match_channels("m", "p", theirs.split(), ours.split(), None) == {}
 
 

@@ -34,7 +34,7 @@ def test_lists_of_a_job_file_are_tuples_inside() -> None:
     assert complete_args("unet", {"channels": [4, 8], "strides": [[2, 2, 1]]})["strides"] == ((2, 2, 1),)
 
 
-def test_weights_depend_on_the_seed_alone_and_leave_the_global_state() -> None:
+def test_weights_depend_on_seed_alone_and_leave_global_state() -> None:
     args, before = {"channels": [4, 8], "strides": [2]}, torch.random.get_rng_state()
     first = build("unet", 2, (16, 16, 16), args).state_dict()
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -35,7 +35,7 @@ def fast(of: Pass) -> Pass:
     return passed
 
 
-def test_a_volume_alone_has_the_logits_and_the_gradient_that_it_has_in_a_batch(net: nn.Sequential) -> None:
+def test_volume_alone_has_the_logits_of_a_batch(net: nn.Sequential) -> None:
     model, images = SegmentationModel(net, ROI), torch.rand(1, 1, *ROI)
     alone, gradient, *_ = gradients(net, model, images)
     assert torch.equal(alone[0], net(images.repeat(2, 1, 1, 1, 1))[0])

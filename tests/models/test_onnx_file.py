@@ -48,9 +48,7 @@ def test_a_network_of_known_operators_has_its_gradient(tmp_path: Path) -> None:
     assert float((gradient * way).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-2, rel=1e-3)
 
 
-def test_a_converted_network_that_computes_something_else_is_a_black_box(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrongly_converted_network_is_a_black_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = onnx_file.write(tmp_path / "net.onnx")
     other = onnx_file.write(tmp_path / "other.onnx", seed=1)
     convert = reader._convert
@@ -121,9 +119,7 @@ def test_an_array_in_a_file_counts_wherever_the_graph_has_it(tmp_path: Path, pla
         ({}, {"args": {"side": 3}}, "net.onnx: unknown key 'side'"),
     ],
 )
-def test_a_file_that_does_not_fit_is_one_line(
-    tmp_path: Path, form: dict[str, Any], more: dict[str, Any], text: str
-) -> None:
+def test_misfit_file_is_refused(tmp_path: Path, form: dict[str, Any], more: dict[str, Any], text: str) -> None:
     path = onnx_file.write(tmp_path / "net.onnx", **form)
     refused(entry(path, **more), f"{tmp_path}/{text}")
 
@@ -135,9 +131,7 @@ def test_a_damaged_or_missing_file_is_one_line(tmp_path: Path) -> None:
     refused(entry(f"{tmp_path}/none.onnx"), f"{tmp_path}/none.onnx: expected a file, found none")
 
 
-def test_missing_packages_are_named_with_the_command_that_installs_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_packages_are_named_with_their_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = onnx_file.write(tmp_path / "net.onnx")
     real = builtins.__import__
 

@@ -146,7 +146,7 @@ def witness(roi: Shape = ROI, mirror: str = "", axes: str = "HWD") -> tuple[Witn
 
 @pytest.mark.parametrize("axes", ["HWD", "D-WH", "-WD-H"])
 @pytest.mark.parametrize("roi", [ROI, (32, 8, 24), (24, 24, 24)])
-def test_prompts_are_cut_padded_mirrored_and_turned_as_windows_are(axes: str, roi: Shape) -> None:
+def test_prompts_are_cut_padded_and_turned_as_windows(axes: str, roi: Shape) -> None:
     case = bright_where_clicked()
     net, model = witness(roi, "HD", axes)
     predict(model.for_case(case), case.image, window_batch=3)
@@ -167,7 +167,7 @@ def test_every_step_of_an_attack_sees_the_prompts_of_its_window(scope: str, wind
     assert sum(net.seen) >= steps * (in_tiles if scope == "window" else 6)
 
 
-def test_an_attack_of_several_networks_shows_each_sample_its_own_prompts() -> None:
+def test_each_sample_is_shown_its_own_prompts() -> None:
     """Members of `autoattack` go on with the windows that none has broken yet: class 1 is found."""
     case = bright(blocks((2, (1, 1, 1), (5, 5, 5)), (1, (9, 1, 1), (5, 5, 5)), shape=(16, 12, 16)))
     net, model = witness()
@@ -197,7 +197,7 @@ def test_learning_from_several_cases_sees_the_prompts_of_each() -> None:
     assert {*net.seen} > {0}
 
 
-def test_memory_is_measured_and_gradients_are_probed_with_the_prompts() -> None:
+def test_memory_and_gradients_are_measured_with_prompts() -> None:
     small = [(1, (h, w, d), (2, 2, 2)) for h in (10, 13, 16, 19) for w in range(1, 20, 3) for d in range(1, 17, 3)]
     case = bright(blocks((1, (1, 1, 1), (4, 4, 4)), *small, shape=(22, 21, 19)))
     net, model = witness()
@@ -281,9 +281,7 @@ def test_gradient_reaches_every_voxel_of_every_channel(arch: str, points: int, p
 
 
 @pytest.mark.integration
-def test_clean_and_attacked_volumes_are_asked_about_by_the_same_points(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_both_volumes_are_asked_by_the_same_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PGD by a network that sees points and by one that does not, each scored on both; twice, by two workers."""
     cls, args = NETWORKS["sam_med3d"]
     model = {"name": "p", "arch": "sam_med3d", "checkpoint": "random", "args": args | {"points": 2}, "roi": [*SIDES]}

@@ -59,7 +59,7 @@ def test_a_network_of_another_space_is_attacked_there(grid: Expand) -> None:
     assert (own.cells[0].source.space, own.warnings) == (None, ())
 
 
-def test_a_dataset_of_other_intensities_than_the_training_s_is_told_with_both(grid: Expand) -> None:
+def test_other_intensities_than_the_trainings_are_reported(grid: Expand) -> None:
     assert grid(preprocess={**CT, "intensity": "percentile"}).warnings == (
         "m: expected the intensity percentile that it was trained on, got {'window': (-175.0, 250.0)} of phantom: it "
         "is attacked and scored in the space of its training; give phantom the same, or state preprocess and input of "
@@ -70,7 +70,7 @@ def test_a_dataset_of_other_intensities_than_the_training_s_is_told_with_both(gr
     assert grid(preprocess={**CT, "spacing": [20, 20, 20]}).warnings == ()
 
 
-def test_the_job_s_own_space_goes_first_and_says_how_intensities_are_given(grid: Expand) -> None:
+def test_jobs_own_space_goes_first(grid: Expand) -> None:
     mine = {"spacing": [30, 30, 30], "intensity": {"window": [0, 50]}}
     with pytest.raises(UserError, match=r"m: expected input beside preprocess, as that of .*net.safetensors is for"):
         grid(entry={"preprocess": mine}, preprocess=OTHER)
@@ -106,7 +106,7 @@ def test_a_record_that_is_something_else_is_one_line(grid: Expand, metadata: dic
         grid(**metadata)
 
 
-def test_cases_that_taught_it_and_cases_that_chose_it_are_counted_apart(grid: Expand) -> None:
+def test_teaching_and_choosing_cases_are_counted_apart(grid: Expand) -> None:
     dataset = build_dataset({"name": "phantom", "split": "test", "shape": [64, 48, 40]}, "x")
     prints = [ref.fingerprint for ref in dataset.refs()]
     expanded = grid(training={"fingerprints": {"train": [prints[0], "0" * 16], "select": prints[:2]}})
@@ -131,9 +131,7 @@ def test_cases_that_taught_it_and_cases_that_chose_it_are_counted_apart(grid: Ex
         ("unet", "HWD", ["RAS"], None),
     ],
 )
-def test_axes_that_a_network_is_assumed_to_take_are_said_beside_those_of_files(
-    arch: str, axes: str, files: list[str], line: str | None
-) -> None:
+def test_assumed_axes_stand_beside_the_files(arch: str, axes: str, files: list[str], line: str | None) -> None:
     spec = unresolved(arch, "m.pt", input=InputAdapter(axes=axes))
     refs = [
         CaseRef(case_id=f"c{i}", patient_id=f"c{i}", fingerprint=f"{i:016x}", shape=(8, 8, 8), axes=codes)

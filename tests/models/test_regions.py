@@ -52,7 +52,7 @@ def test_a_voxel_is_in_the_regions_whose_logit_is_above_0() -> None:
 
 
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
-def test_windows_and_mirror_images_are_averaged_as_the_toolchain_does(average: str) -> None:
+def test_windows_and_mirrors_are_averaged_as_the_toolchain(average: str) -> None:
     inference = Inference(average=average, mirror="HD", overlap=0.0)
     net, image = model(inference=inference), volume()
     taken = torch.sigmoid if average == "probabilities" else (lambda logits: logits)
@@ -87,7 +87,7 @@ def test_confidence_is_that_of_the_least_sure_region() -> None:
     assert torch.allclose(confidence, torch.maximum(p, 1 - p).amin(dim=0))
 
 
-def test_a_network_has_an_output_for_each_class_but_the_background() -> None:
+def test_network_has_output_for_each_class_but_background() -> None:
     spec, exclusive = resolved(), resolved(outputs="softmax")
     assert (spec.num_outputs, exclusive.num_outputs) == (2, 3)
     assert spec.model_id != exclusive.model_id == resolved(outputs=None).model_id
@@ -128,9 +128,7 @@ def test_regions_of_a_network_are_those_that_the_class_map_names() -> None:
         ("softmax", "sigmoid", True, "got softmax: leave outputs out, as net.pt states sigmoid"),
     ],
 )
-def test_a_network_of_the_other_kind_is_refused(
-    stated: Outputs | None, of_file: Outputs | None, has_regions: bool, line: str
-) -> None:
+def test_network_of_other_kind(stated: Outputs | None, of_file: Outputs | None, has_regions: bool, line: str) -> None:
     entry, facts = (
         validate(ENTRY | {"outputs": stated}, ModelEntry, "job"),
         Facts(arch="unet", outputs=of_file, path="net.pt"),

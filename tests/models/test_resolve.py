@@ -96,7 +96,7 @@ def test_settings_of_the_job_replace_those_of_the_folder(tmp_path: Path) -> None
     assert resolved.model_id != spec(bundle=path).model_id
 
 
-def test_axes_that_a_job_leaves_out_stay_those_of_the_architecture() -> None:
+def test_axes_that_job_leaves_out_stay_those_of_architecture() -> None:
     """A window of 64^3 fits in any order: only the prediction would tell."""
     small = {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [2, 2, 2]}
     plus = {"arch": "unetr_pp", "args": small, "roi": (32, 32, 32), "checkpoint": "random"}
@@ -113,9 +113,7 @@ def test_axes_that_a_job_leaves_out_stay_those_of_the_architecture() -> None:
     ],
 )
 @pytest.mark.parametrize("reader", [nnunet, bundle])
-def test_a_pipeline_of_its_own_makes_the_input_alone(
-    reader: Any, stated: dict[str, Any], words: str, tmp_path: Path
-) -> None:
+def test_pipeline_of_its_own_makes_input_alone(reader: Any, stated: dict[str, Any], words: str, tmp_path: Path) -> None:
     path = reader(tmp_path / "f")
     where = {"bundle": path} if reader is bundle else {"arch": "nnunet", "checkpoint": path}
     with pytest.raises(UserError, match=f"^m: {words}"):
@@ -125,9 +123,7 @@ def test_a_pipeline_of_its_own_makes_the_input_alone(
 
 
 @pytest.mark.parametrize("stated", [{}, {"input": {}}, {"preprocess": {}}])
-def test_a_bundle_without_transforms_is_refused_until_the_job_states_its_space(
-    stated: dict[str, Any], tmp_path: Path
-) -> None:
+def test_bundle_without_transforms_needs_a_stated_space(stated: dict[str, Any], tmp_path: Path) -> None:
     path = bundle(tmp_path / "b")
     (tmp_path / "b/configs/inference.json").write_text(json.dumps({**INFERENCE, "preprocessing": None}))
     with pytest.raises(UserError, match=r"^m: expected preprocess and input, .*: state both$"):
@@ -135,7 +131,7 @@ def test_a_bundle_without_transforms_is_refused_until_the_job_states_its_space(
     assert spec(bundle=path, input={}, preprocess={}).space is not None
 
 
-def test_another_space_than_its_own_pipeline_asks_for_its_input_too(tmp_path: Path) -> None:
+def test_another_space_than_its_pipelines_needs_an_input(tmp_path: Path) -> None:
     path = bundle(tmp_path / "b")
     with pytest.raises(UserError, match=r"^m: expected input beside preprocess, .* its own pipeline: state both$"):
         spec(bundle=path, preprocess={"intensity": {"window": [-175, 250]}})
@@ -151,9 +147,7 @@ def test_a_folder_that_changed_since_the_plan_is_not_loaded(tmp_path: Path) -> N
         load(planned, CPU)
 
 
-def test_weights_that_came_while_a_network_was_loaded_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_changed_while_loading_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned, read = spec(bundle=bundle(tmp_path / "b")), checkpoints.read_state_dict
 
     def read_other(path: str, **more: Any) -> dict[str, Tensor]:
@@ -306,9 +300,7 @@ def stays(run: Callable[[], object]) -> set[str]:
 
 
 @pytest.mark.parametrize("is_own", [True, False])
-def test_a_checkpoint_has_at_most_twenty_stays_from_entry_to_wrapper(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_own: bool
-) -> None:
+def test_checkpoint_takes_at_most_twenty_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_own: bool) -> None:
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "0")
     monkeypatch.setattr(checkpoint, "COSTS", checkpoint.COSTS.anew())
     args, roi, path = UNET["args"], UNET["roi"], str(tmp_path / "net.safetensors")

@@ -44,10 +44,7 @@ def authors_shapes(modalities: int, classes: int) -> dict[str, tuple[int, ...]]:
     def norm(name: str, channels: int) -> None:
         shapes[f"{name}.norm.weight"] = shapes[f"{name}.norm.bias"] = (channels,)
 
-    for name, before, after in (
-        *(("0.0", modalities, 32), ("0.3", 32, 32)),
-        *(("1.0", 32, 32), ("1.3", 32, 64)),
-    ):
+    for name, before, after in (*(("0.0", modalities, 32), ("0.3", 32, 32)), *(("1.0", 32, 32), ("1.3", 32, 64))):
         separable(f"stem.{name}", before, after)
         norm(f"stem.{name[:2]}{int(name[2]) + 1}", after)
     for depth, cells in enumerate(CELLS):

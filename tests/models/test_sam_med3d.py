@@ -136,7 +136,7 @@ def test_logits_and_gradients_are_the_authors() -> None:
         assert float(gradient[0, 0, h, w, d]) == pytest.approx(slope, rel=1e-7)
 
 
-def test_a_window_is_in_standard_deviations_from_the_mean_of_what_is_above_zero() -> None:
+def test_window_is_in_deviations_from_the_mean_above_zero() -> None:
     """Sample by sample and channel by channel, as torchio's ZNormalization has it; also where nothing deviates."""
     given = torch.randn(2, 2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     given[1, 1] = 0.5

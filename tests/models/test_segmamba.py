@@ -64,7 +64,7 @@ def test_gradient_of_the_scan_is_that_of_finite_differences(chunk: int, monkeypa
     assert torch.autograd.gradgradcheck(selective_scan.selective_scan, given)
 
 
-def test_slow_and_fast_decay_over_many_tokens_stay_finite_and_right() -> None:
+def test_slow_and_fast_decay_stay_finite_and_right() -> None:
     """Products of thousands of decays are far below the least float32: to divide by them would give no number."""
     u, delta, _, b, c, d = arguments(3000, 1, 2, 2)
     a = torch.tensor([[-1e-4, -50.0], [-1e-2, -5.0]], dtype=torch.float64)
@@ -153,7 +153,7 @@ def test_layer_adds_three_orders_of_the_tokens() -> None:
     torch.testing.assert_close(layer(tokens, slices=3), summed @ layer.out_proj.weight.T, rtol=1e-10, atol=1e-10)
 
 
-def test_outputs_of_mamba_and_the_gated_convolution_are_added_to_the_voxels() -> None:
+def test_mamba_and_gated_convolution_are_added() -> None:
     net = build("segmamba", 3, ROI, TINY)
     assert isinstance(net, segmamba.SegMamba)
     voxels = torch.rand(1, 4, 4, 4, 6, generator=torch.Generator().manual_seed(1))

@@ -127,7 +127,7 @@ def test_a_checkpoint_of_the_2d_network_is_read_by_its_own_keys(tmp_path: Path) 
         resolve(entry(checkpoint=str(tmp_path / "2d.pt"), args={**ARGS, "slices": 5}), 3)
 
 
-def test_own_checkpoint_needs_no_arguments_and_may_run_in_other_chunks(tmp_path: Path) -> None:
+def test_own_checkpoint_needs_no_arguments(tmp_path: Path) -> None:
     args = {**ARGS, "slices": 5, "chunk": 4}
     path = str(tmp_path / "net.safetensors")
     save_checkpoint(path, net_of(slices=5).state_dict(), {"arch": "slices", "args": args, "roi": ROI}, half=False)

@@ -67,7 +67,7 @@ def test_classes_have_the_numbers_of_the_bundle() -> None:
     assert len(vista3d.NAMES) == 132
 
 
-def test_automatic_mode_is_monai_s_forward_pass_beside_a_background_of_zero() -> None:
+def test_automatic_mode_is_monais_forward_pass() -> None:
     net = network(["spleen", 1, "aorta"])
     logits = net(images(2))
     theirs = nets.VISTA3D.forward(net, images(2), class_vector=torch.tensor([[3], [1], [6]]))
@@ -125,7 +125,7 @@ def test_refusal_is_one_clear_line(case: str) -> None:
     refused(entry(**args), f"vista3d: VISTA3D refuses its args: {text}")
 
 
-def test_a_defence_that_moves_the_window_is_refused_beside_points() -> None:
+def test_defence_that_moves_window_is_refused_beside_points() -> None:
     def moving(points: int) -> ModelEntry:
         return entry(points=points).model_copy(update={"defence": defence_of({"name": "random_resize_pad"})})
 

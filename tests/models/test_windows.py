@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from engine.cases import case_of
-from models.test_peers import write_volume
 from torch import Tensor, nn
 
 import freqbench as fb
@@ -53,7 +54,7 @@ def test_a_short_axis_is_padded_in_the_networks_input(padding: Any, expected: fl
 
 
 @pytest.mark.parametrize(("axes", "padding", "before"), [("HWD", 0.0, 1), ("-HWD", 0.0, 2), ("-HWD", "volume", 1)])
-def test_the_smaller_half_of_the_padding_comes_first_on_the_networks_axis(axes: str, padding: Any, before: int) -> None:
+def test_smaller_half_of_padding_comes_first_on_networks_axis(axes: str, padding: Any, before: int) -> None:
     net = Seen()
     model = SegmentationModel(net, ROI, adapter=InputAdapter(axes=axes), inference=Inference(padding=padding))
     logits = model(torch.ones(1, 1, *SHORT))
@@ -63,7 +64,7 @@ def test_the_smaller_half_of_the_padding_comes_first_on_the_networks_axis(axes: 
 
 
 @pytest.mark.parametrize("name", ["pgd", "vafa", "sa2", "square"])
-def test_no_attack_changes_what_the_network_sees_outside_the_volume(name: str) -> None:
+def test_no_attack_changes_what_network_sees_outside_volume(name: str) -> None:
     net, budget = Seen(), {"pgd": {"eps": 0.2}, "square": {"eps": 0.2}}.get(name, {"block": 4})
     steps = {"queries": 30} if name == "square" else {"steps": 3}
     attack_case(make(name, **budget, **steps), SegmentationModel(net, ROI, adapter=CT), case("RAS"), 0, 1)
@@ -72,7 +73,7 @@ def test_no_attack_changes_what_the_network_sees_outside_the_volume(name: str) -
     assert any((seen[:, :, 1:4] != net.inputs[0][:, :, 1:4]).any() for seen in net.inputs)
 
 
-def test_reflection_further_than_the_volume_is_refused_in_one_line() -> None:
+def test_reflection_further_than_volume_is_refused_in_one_line() -> None:
     model = SegmentationModel(Seen(), (9, 4, 4), inference=Inference(padding="reflect"))
     with pytest.raises(UserError, match=r"padding: expected reflect to be shorter than the volume, got \(3, 4, 4\)"):
         model(torch.rand(1, 1, *SHORT))
@@ -102,7 +103,7 @@ def spec(**given: Any) -> ModelSpec:
         ({"axes": "-HWD"}, False),
     ],
 )
-def test_another_padding_is_another_model_only_where_it_computes_otherwise(given: Any, is_former: bool) -> None:
+def test_other_padding_is_another_model_where_it_matters(given: Any, is_former: bool) -> None:
     """`volume` is what was computed before there was the key, so that its rows keep their identity."""
     former = spec(input=given, inference={"padding": "volume"}).model_id
     assert (spec(input=given).model_id == former) is is_former
@@ -127,7 +128,7 @@ def test_a_network_of_files_is_given_each_file_as_it_lies(codes: str, tmp_path: 
     assert turned.for_case(case("RAS")).adapter.axes == "DWH"
 
 
-def test_two_orientations_in_one_dataset_are_one_attack_and_one_prediction(tmp_path: Path) -> None:
+def test_two_orientations_are_one_attack_and_prediction(tmp_path: Path) -> None:
     """The same array under two headers is one volume to a network of files: equal labels, equal perturbations."""
     rng = np.random.default_rng(2)
     written, drawn = rng.random((9, 8, 6), np.float32), (rng.random((9, 8, 6)) < 0.4).astype(np.uint8)
@@ -170,3 +171,15 @@ def test_members_of_an_ensemble_are_given_each_file_as_it_lies() -> None:
     as_in_file = image.image[0].permute(1, 2, 0).flip(0)
     for net in nets:
         torch.testing.assert_close(net.inputs[0][0, 0], as_in_file.permute(2, 1, 0))
+
+
+def write_volume(path: Path, voxels: npt.NDArray[Any], codes: str, spacing: tuple[float, ...]) -> None:
+    """Writes voxels as they are, with a header by which the file's axes increase towards `codes`."""
+    affine = np.eye(4)
+    for axis, (code, step) in enumerate(zip(codes, spacing, strict=True)):
+        affine[:3, axis] = 0
+        row = next(i for i, pair in enumerate(("RL", "AP", "SI")) if code in pair)
+        affine[row, axis] = step if code in "RAS" else -step
+    affine[:3, 3] = (11, -7, 3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), path)

@@ -58,7 +58,7 @@ def test_a_network_that_wants_the_volume_sees_it_to_the_bit() -> None:
     assert InputAdapter().to_network(images).data_ptr() == images.data_ptr()
 
 
-def test_a_turned_model_predicts_what_its_network_predicts_on_the_turned_volume() -> None:
+def test_turned_model_predicts_as_its_network_turned() -> None:
     """Its windows begin at the low end of the network's axis, which is the volume's high end."""
     net = unet(1, (6, 8, 8))
     image = volume(1, (12, 16, 11))[0]
@@ -95,7 +95,7 @@ def model_id(**given: Any) -> str:
     return resolve(entry, num_classes=3, num_channels=2).model_id
 
 
-def test_each_number_of_an_adapter_is_another_model_and_defaults_are_none() -> None:
+def test_each_number_of_an_adapter_is_another_model() -> None:
     changes = {"scale": (0, 2)}, {"axes": "DHW"}, {"axes": "D-WH"}, {"mean": 0.1}, {"mean": (0.1, 0.2)}, {"std": 2}
     ids = [model_id(), *(model_id(input=given) for given in changes)]
     assert len(set(ids)) == len(ids)
@@ -113,7 +113,7 @@ def test_numbers_a_channel_are_as_many_as_channels(what: str) -> None:
 WINDOW = (32, 32, 16)
 
 
-def test_a_small_window_is_padded_and_cropped_inside_the_gradient(tiny_unet: nn.Module) -> None:
+def test_small_window_is_padded_and_cropped_inside_gradient(tiny_unet: nn.Module) -> None:
     images = torch.rand(2, 1, 29, 32, 10, requires_grad=True)
     padded = F.pad(images.detach(), (3, 3, 0, 0, 1, 2)).requires_grad_()
     logits, expected = SegmentationModel(tiny_unet, WINDOW)(images), tiny_unet(padded)[:, :, 1:30, :, 3:13]
@@ -168,7 +168,7 @@ class WitnessNet(nn.Module):
 
 @pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("tf32", True), ("bf16", False)])
 @pytest.mark.parametrize("size", [2, 4])
-def test_tf32_is_allowed_inside_the_network_only_and_only_on_request(precision: str, allowed: bool, size: int) -> None:
+def test_tf32_is_allowed_inside_network_only_and_only_on_request(precision: str, allowed: bool, size: int) -> None:
     net, around = WitnessNet(), list[tuple[bool, bool]]()
     model = SegmentationModel(net, (4, 4, 4), precision=precision)
     images = torch.rand(1, 1, size, size, size, requires_grad=True)

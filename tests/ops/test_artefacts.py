@@ -30,9 +30,7 @@ def poses(*rows: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("first", "second"), [((0.0, 1.0, 0.0), (0.0, 0.0, 0.0)), ((0.0, 0.0, 0.0), (0.0, 0.0, -2.0))])
-def test_lines_before_and_after_are_those_of_moved_volumes(
-    first: tuple[float, float, float], second: tuple[float, float, float]
-) -> None:
+def test_lines_are_of_moved_volumes(first: tuple[float, float, float], second: tuple[float, float, float]) -> None:
     """Shifts by whole voxels, the border repeated; lines -8..-5 are acquired before a quarter, 4..7 after three.
 
     Those in the middle are the volume's own, whatever pose was drawn, as labels belong to it.
@@ -49,7 +47,7 @@ def test_lines_before_and_after_are_those_of_moved_volumes(
 
 
 @pytest.mark.parametrize("turn", [90.0, 30.0])
-def test_a_turn_is_one_of_voxels_in_the_plane_though_sides_differ(turn: float) -> None:
+def test_turn_is_one_of_voxels_in_plane_though_sides_differ(turn: float) -> None:
     """All lines but those in the middle are of the turned volume, here of a blob far from the border."""
     rows, columns = np.mgrid[:24, :32]
     blob = np.exp(-((rows - 9) ** 2 + (columns - 19) ** 2) / 8)[None, :, :, None].repeat(2, 3)
@@ -127,7 +125,7 @@ def test_noise_is_that_of_skimage_s_back_projection_of_noise() -> None:
     assert powers[1].argmax() in (1, 2), "neither white nor smooth: the ramp takes the lowest, Hann's window high ones"
 
 
-def test_an_axis_of_one_voxel_stays_and_a_slice_of_one_has_no_noise() -> None:
+def test_axis_of_one_voxel_stays_and_slice_of_one_has_no_noise() -> None:
     x = uniform(1, 1, 6, 5, 1)
     assert coarser(x, 3.0).shape == x.shape
     assert torch.isfinite(blurred(x, 1.6)).all()

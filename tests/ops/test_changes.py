@@ -55,7 +55,7 @@ def test_a_clamp_between_two_changes_breaks_the_sum(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["voxels", "bias_field", "dct_bands", "fourier_shift"])
-def test_rounding_between_two_changes_moves_no_voxel_farther_than_it_rounds(kind: str) -> None:
+def test_rounding_between_changes_moves_voxels_no_farther(kind: str) -> None:
     """A scan stored as 16 bits is in the ball of radius R plus the rounding's, not of R: as for any quantised file."""
     x, apply = torch.rand(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)), CHANGES[kind].apply
     a, b, both = pair(kind, (1, 8, 8, 8), 0.1)
@@ -109,7 +109,7 @@ def without_nyquist(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(8, 6, 4), (7, 6, 2), (98, 1, 94)])
-def test_a_shift_by_whole_voxels_is_a_roll_without_the_nyquist_frequency(shape: tuple[int, ...]) -> None:
+def test_shift_by_whole_voxels_is_roll_without_nyquist_frequency(shape: tuple[int, ...]) -> None:
     x = drawn(1, 1, *shape, seed=0)
     moved = CHANGES["fourier_shift"].apply(x, torch.tensor([[2.0, -3.0, 1.0]]))
     assert torch.allclose(moved, without_nyquist(x).roll((2, -3, 1), dims=(2, 3, 4)), atol=1e-5)
@@ -129,7 +129,7 @@ def test_two_shifts_are_no_third_with_the_nyquist_frequency() -> None:
     assert float(bare.abs().max()) < 1e-6
 
 
-def test_padding_with_zeros_breaks_the_sum_unless_the_margin_is_empty() -> None:
+def test_padding_with_zeros_breaks_sum_unless_margin_is_empty() -> None:
     """Shifts are circular: voxels that leave one side come back on the other. In an empty margin the two are one."""
 
     def padded(x: Tensor, by: int) -> Tensor:
@@ -146,7 +146,7 @@ def test_padding_with_zeros_breaks_the_sum_unless_the_margin_is_empty() -> None:
     assert torch.equal(padded(padded(x, 2), -2), x)
 
 
-def test_two_shifts_of_which_the_first_is_no_whole_number_are_no_third() -> None:
+def test_shifts_with_a_fractional_first_are_no_third() -> None:
     """The ball of `voxel_shift` therefore has whole shifts alone."""
     x, roll = torch.rand(1, 1, 8, 8, 8), CHANGES["voxel_shift"].apply
     part = torch.tensor([[0.4, 0.0, 0.0]])

@@ -125,9 +125,7 @@ def test_a_function_has_hard_arguments_in_each_dtype(name: str) -> None:
         assert len(hard_arguments(plain(name), getattr(torch, kind), CPU)) > 0
 
 
-def test_a_form_that_cannot_be_made_is_plain_and_told_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_impossible_form_is_plain_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(compiled, "_compile", lambda function: 1 / 0)
     c = torch.tensor([1.0, -2.5])
     for _ in range(2):

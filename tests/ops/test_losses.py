@@ -81,9 +81,7 @@ def cosine(z: np.ndarray, y: int, _: int) -> float:
         ("cosine", False, cosine),
     ],
 )
-def test_the_mean_over_voxels_of_the_paper_s_formula(
-    name: str, towards: bool, formula: Callable[[np.ndarray, int, int], float]
-) -> None:
+def test_mean_is_the_paper_s(name: str, towards: bool, formula: Callable[[np.ndarray, int, int], float]) -> None:
     """The formula takes logits, the label, towards a target that is the target, and the truth."""
     logits, labels, truth = random_task()
     expected = [
@@ -103,7 +101,7 @@ def test_dlr_has_a_gradient_where_two_classes_tie(label: int) -> None:
     assert gradient.flatten()[[label, 1 - label]].tolist() == [-1.0, 1.0]
 
 
-def test_balanced_mask_ce_is_a_mean_over_the_classes_that_are_there() -> None:
+def test_balanced_mask_ce_is_mean_over_classes_that_are_there() -> None:
     logits, labels, _ = random_task()
     labels = torch.where(labels == 3, 1, labels)
     expected = []
@@ -257,7 +255,7 @@ def test_consistency_is_the_mean_over_the_classes_of_the_labels(classes: tuple[i
     assert mean_dice(logits, labels, classes).tolist() == pytest.approx(expected, abs=1e-12)
 
 
-def test_labels_without_foreground_have_the_share_of_voxels_that_are_right() -> None:
+def test_labels_without_foreground_have_share_of_voxels_right() -> None:
     logits, labels = predicted()
     labels[2] = 0
     expected = float((logits[2].argmax(0) == 0).double().mean())

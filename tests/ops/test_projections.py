@@ -43,7 +43,7 @@ def test_samples_do_not_touch_each_other() -> None:
     assert torch.equal(together, torch.cat(alone))
 
 
-def test_a_heavy_weight_leaves_nothing_as_of_zeros_and_none_leaves_the_box() -> None:
+def test_heavy_weight_leaves_nothing_and_none_the_box() -> None:
     zero = torch.zeros(1, 4)
     assert torch.equal(linf_prox(zero, torch.ones(1), zero + 1e-8, zero - 1, zero + 1), zero)
     point, _, metric, low, high = task()
@@ -64,7 +64,7 @@ def far(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("sample", range(6))
 @pytest.mark.parametrize("eps", [0.05, 0.3, 0.55])
-def test_l2_ball_and_box_together_have_the_nearest_point_of_a_general_solver(sample: int, eps: float) -> None:
+def test_l2_ball_and_box_have_the_solvers_nearest_point(sample: int, eps: float) -> None:
     """A clamp after the ball ends at another point of both, which is farther away."""
     clean, point = (tensor[sample].flatten().numpy() for tensor in far())
     inside = {
@@ -88,7 +88,7 @@ def test_l2_ball_and_box_together_have_the_nearest_point_of_a_general_solver(sam
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("eps", [0.0, 1e-3, 0.3, 1.0])
-def test_projected_volumes_are_in_ball_and_box_and_stay_when_projected_again(dtype: torch.dtype, eps: float) -> None:
+def test_projected_volumes_stay_when_projected_again(dtype: torch.dtype, eps: float) -> None:
     clean, point = far(dtype)
     project = l2_ball(clean, eps)
     moved = project(point)
@@ -99,7 +99,7 @@ def test_projected_volumes_are_in_ball_and_box_and_stay_when_projected_again(dty
     assert torch.equal(project(clean), clean)
 
 
-def test_parts_of_one_body_share_a_ball_and_leave_what_is_not_counted() -> None:
+def test_parts_of_one_body_share_a_ball() -> None:
     clean, point = far()
     counted = torch.rand(6, 1, 3, 2, 2, generator=torch.Generator().manual_seed(4)) < 0.7
     moved = l2_ball(clean, 0.2, counted)(point)
@@ -111,7 +111,7 @@ def test_parts_of_one_body_share_a_ball_and_leave_what_is_not_counted() -> None:
     assert float(rms(moved - clean).max()) > 0.25, "every part has the same: nothing is tested"
 
 
-def test_a_step_has_the_gradient_s_direction_and_a_root_mean_square_of_one() -> None:
+def test_step_has_a_root_mean_square_of_one() -> None:
     gradient = far()[1] * 1e-30
     step = unit_rms(gradient)
     assert torch.allclose(rms(step).flatten(), torch.ones(6, dtype=torch.float64))

@@ -55,7 +55,7 @@ def test_dice_and_cross_entropy_are_those_of_monai_and_pytorch() -> None:
     assert torch.allclose(gradient(region_losses.dice_ce, logits, labels), gradient(both, logits, labels), atol=1e-12)
 
 
-def test_monais_compound_loss_is_ours_for_one_region_and_a_softmax_for_more() -> None:
+def test_monais_compound_loss_is_ours_for_one_region() -> None:
     monai = DiceCELoss(sigmoid=True, squared_pred=True, smooth_nr=0, smooth_dr=1e-6)
     ours, theirs = [], []
     for regions in (1, 3):
@@ -66,7 +66,7 @@ def test_monais_compound_loss_is_ours_for_one_region_and_a_softmax_for_more() ->
     assert abs(ours[1] - theirs[1]) > 1
 
 
-def test_linear_dice_and_cross_entropy_are_nnunets_loss_of_regions() -> None:
+def test_linear_dice_and_cross_entropy_are_nnunets_loss() -> None:
     """Without nnU-Net's smoothing, and up to the one that its negative Dice lacks."""
     compound = pytest.importorskip("nnunetv2.training.loss.compound_losses")
     logits, labels = drawn()
@@ -166,7 +166,7 @@ def test_costs_of_flips_are_what_the_hard_dice_loses_by_them(head: Head) -> None
 
 
 @pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
-def test_flips_out_of_scope_cost_nothing_and_equal_parts_where_no_class_counts(head: Head) -> None:
+def test_flips_out_of_scope_cost_nothing(head: Head) -> None:
     logits, labels = (each[:1] for each in drawn())
     labels = labels.clamp(max=2).long() if head is SOFTMAX else labels
     voxels = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.5

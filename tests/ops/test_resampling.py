@@ -23,7 +23,7 @@ def test_means_over_parts_are_those_of_finer_points(rows: int) -> None:
 
 
 @pytest.mark.parametrize("points", [4, 5, 9])
-def test_a_spline_is_scipy_s_and_stays_between_its_control_points(points: int) -> None:
+def test_spline_is_scipy_s_and_stays_between_its_control_points(points: int) -> None:
     pieces, matrix = points - 3, cubic_spline_matrix(points, 11)
     middles = (np.arange(11) + 0.5) * pieces / 11
     theirs = BSpline.design_matrix(middles, np.arange(-3.0, pieces + 4), 3).toarray()
@@ -32,7 +32,7 @@ def test_a_spline_is_scipy_s_and_stays_between_its_control_points(points: int) -
 
 @pytest.mark.parametrize("place", [0.0, 0.5, 0.99])
 @pytest.mark.parametrize("ratio", [1.2, 1.5, 2.0])
-def test_a_ramp_comes_back_where_it_is_in_sight_and_zeros_elsewhere(ratio: float, place: float) -> None:
+def test_ramp_comes_back_where_it_is_in_sight(ratio: float, place: float) -> None:
     """Linear interpolation keeps what is linear; only the outermost half voxels are held."""
     i, j, k = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in SHAPE), indexing="ij")
     ramp = (1 + i + 10 * j + 100 * k)[None, None]
@@ -46,7 +46,7 @@ def test_a_ramp_comes_back_where_it_is_in_sight_and_zeros_elsewhere(ratio: float
     assert bool((back[~made.in_sight] == 0).all())
 
 
-def test_an_unchanged_side_is_not_zoomed_and_a_side_is_at_least_one_voxel() -> None:
+def test_unchanged_side_is_not_zoomed() -> None:
     assert Zoom.of(random(1, 1, *SHAPE), 1.0, (0, 0, 0)) is None
     assert Zoom.of(random(1, 1, *SHAPE), 1.05, (0, 0, 0)) is None, "less than half a voxel on every axis"
     ones = torch.ones(1, 1, *SHAPE)

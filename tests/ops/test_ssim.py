@@ -75,9 +75,7 @@ def test_a_remainder_is_a_block_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("side", [8, 16, 32, None])
-def test_blockwise_and_whole_values_are_the_released_ones(
-    golden: Find, oracles: dict[str, np.ndarray], side: int | None
-) -> None:
+def test_ssim_values_are_the_released_ones(golden: Find, oracles: dict[str, np.ndarray], side: int | None) -> None:
     reference = load(golden, "vafa3d_q20_s5_b32_ssim")
     adversarial = torch.from_numpy(reference.arrays["adversarial"])
     loss = ssim_loss(reference.images, side and (side,) * 3)(adversarial)
@@ -103,7 +101,7 @@ def ssim_map(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     )
 
 
-def test_ssim_of_a_volume_that_is_all_body_is_pytorch_msssims_mean() -> None:
+def test_ssim_of_volume_that_is_all_body_is_pytorch_msssims_mean() -> None:
     x, y = volumes(2, 2, 8, 7, 6)
     x = x.clamp(min=0.01)
     assert torch.allclose(body_ssim(x)(y), pytorch_msssim.ssim(x, y, data_range=1, size_average=False, win_size=3))

@@ -75,7 +75,7 @@ def beside(image: Tensor, fixed: Tensor | None, rest: Tensor | None, *bounds: tu
     return case_of(image, image[:1] > 0.5, prepared=made)
 
 
-def test_the_input_is_low_plus_width_times_x_plus_rest_and_rest_where_fixed() -> None:
+def test_input_is_low_plus_width_x_plus_rest() -> None:
     generator = torch.Generator().manual_seed(0)
     image, rest = (torch.rand(2, 12, 10, 8, generator=generator) for _ in range(2))
     fixed = torch.rand(2, 12, 10, 8, generator=generator) < 0.3
@@ -117,7 +117,7 @@ def test_fixed_voxels_stay_and_the_others_keep_the_budget_of_x(name: str) -> Non
         assert float(moved.abs().max()) <= EPS + 1e-6
 
 
-def test_the_budget_in_the_files_unit_is_exact_where_the_way_is_a_line() -> None:
+def test_budget_in_files_unit_is_exact_where_way_is_line() -> None:
     """Z-scores of voxels inside a mask span 10 of their deviations."""
     image = skull()
     wanted = EPS * 10 * float(image[image != 0].double().std(correction=0))
@@ -126,7 +126,7 @@ def test_the_budget_in_the_files_unit_is_exact_where_the_way_is_a_line() -> None
     assert native_budget(make("pgd", eps=EPS), stated) == pytest.approx(wanted * 4 / 10, rel=1e-4)
 
 
-def test_the_budget_in_the_files_unit_is_none_where_the_way_is_no_line() -> None:
+def test_budget_in_files_unit_is_none_where_way_is_no_line() -> None:
     steps = [{"_target_": "HistogramNormalized", "keys": "image"}]
     case = prepare(native(skull()), from_words(steps, "job"))
     assert all(math.isnan(end) for ends in case.native_ranges for end in ends)
@@ -167,7 +167,7 @@ PREPARED_AGAIN = [
 
 
 @pytest.mark.parametrize("plan", PREPARED_AGAIN, ids=lambda plan: plan.name)
-def test_an_attacked_file_prepared_by_nnunet_again_is_the_attacked_volume(plan: Plan, tmp_path: Path) -> None:
+def test_attacked_file_prepared_again_is_the_volume(plan: Plan, tmp_path: Path) -> None:
     """On the file's own grid but for rounding and for statistics that follow the volume."""
     ours, file = loaded(plan, tmp_path)
     noise = torch.randn(ours.case.image.shape, generator=torch.Generator().manual_seed(3)) * 0.002
@@ -186,7 +186,7 @@ RESAMPLED = [
 
 
 @pytest.mark.parametrize("plan", RESAMPLED, ids=lambda plan: plan.name)
-def test_a_resampled_attack_keeps_budget_box_and_mask_of_the_file(plan: Plan, tmp_path: Path) -> None:
+def test_resampled_attack_keeps_budget_box_and_mask_of_file(plan: Plan, tmp_path: Path) -> None:
     """Box and mask are those that nnunetv2 finds."""
     ours, file = loaded(plan, tmp_path)
     case, pipeline = ours.case, ours.pipeline
@@ -236,7 +236,7 @@ def test_a_file_with_another_box_is_laid_on_the_clean_grid(tmp_path: Path) -> No
     assert resampling_error(file, other, ours.case.image, ours.pipeline) > 0.01
 
 
-def test_an_array_that_its_own_compose_prepares_is_the_attacked_volume() -> None:
+def test_array_that_its_own_compose_prepares_is_attacked_volume() -> None:
     """`transforms=Compose([...])` of Python, of arrays and of dictionaries: x spans the Compose's own output."""
     image = skull(channels=2)
     for compose in (
@@ -250,9 +250,7 @@ def test_an_array_that_its_own_compose_prepares_is_the_attacked_volume() -> None
         torch.testing.assert_close(seen(case, case.image), wanted.as_tensor(), atol=1e-5, rtol=0)
 
 
-def test_tensors_that_a_pipeline_made_beside_a_volume_come_back_from_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensors_made_beside_a_volume_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path))
     monkeypatch.delenv("FREQBENCH_CACHE_GB", raising=False)
     words = from_words([NONZERO, {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [16, 16, 16]}], "job")

@@ -33,7 +33,7 @@ def test_the_map_of_the_file_is_that_of_monais_own_steps(words: Words, tmp_path:
 
 
 @pytest.mark.parametrize("argmax", [{"argmax": True}, {"argmax": True, "to_onehot": 3}])
-def test_confidences_are_probabilities_where_a_bundles_own_steps_end_in_classes(argmax: dict[str, Any]) -> None:
+def test_confidences_are_probabilities_beside_classes(argmax: dict[str, Any]) -> None:
     """Without a change of the grid, they are the softmax itself, whatever the bundle makes of it."""
     before = {"_target_": "Compose", "transforms": [{"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"}]}
     steps = [

@@ -23,8 +23,6 @@ from nnunetv2.preprocessing.preprocessors import default_preprocessor as preproc
 from nnunetv2.preprocessing.resampling import default_resampling as resampling  # noqa: E402
 from nnunetv2.utilities.label_handling import label_handling as labels  # noqa: E402
 
-Named = Callable[[Path], tuple[str, Path]]
-
 
 class Smooth(preprocessors.DefaultPreprocessor):  # type: ignore[misc]
     """Averages neighbours along an axis before all else."""
@@ -76,9 +74,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_an_own_class_makes_the_map_of_the_file_that_nnunets_predictor_makes(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_class_makes_nnunets_map(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, own, change = OWN[name]
     monkeypatch.setattr(module, own.__name__, own, raising=False)
     sides = (1.5, 1.5, 2.0) if own is Alone else (1.2, 1.4, 2.6)
@@ -118,7 +114,7 @@ def test_the_identity_follows_the_code_of_an_own_class(tmp_path: Path, monkeypat
     assert made[0] == made[2] != made[1]
 
 
-def test_a_name_that_nnunetv2_does_not_find_is_refused_with_trust_too(tmp_path: Path) -> None:
+def test_unknown_nnunetv2_name_is_refused_with_trust_too(tmp_path: Path) -> None:
     folder = nnunet_folder.write(tmp_path / "n", own_labels)
     with trusting(), pytest.raises(UserError, match=r"unknown label_manager 'Last'.* put your own into the folder of"):
         facts("nnunet", folder)

@@ -30,7 +30,6 @@ def line() -> Refused:
     def refused(call: Callable[[], object]) -> str:
         with pytest.raises(UserError) as caught:
             call()
-        assert "\n" not in str(caught.value)
         return str(caught.value)
 
     return refused
@@ -68,7 +67,7 @@ NAMES: list[tuple[str, Callable[[str], Change]]] = [
 
 @pytest.mark.parametrize("name", FOREIGN)
 @pytest.mark.parametrize(("what", "change"), NAMES, ids=[f"{what}{i}" for i, (what, _) in enumerate(NAMES)])
-def test_a_name_in_plans_that_is_not_nnunetv2s_is_refused_and_nothing_imported(
+def test_foreign_name_in_plans_is_refused_unimported(
     what: str, change: Callable[[str], Change], name: str, tmp_path: Path, trap: Path, line: Refused
 ) -> None:
     pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
@@ -86,7 +85,7 @@ def test_a_trainer_elsewhere_needs_trust_and_is_named(tmp_path: Path, trap: Path
     assert not trap.exists()
 
 
-def test_a_trainer_of_nnunetv2_with_the_same_network_needs_no_trust(tmp_path: Path) -> None:
+def test_trainer_of_nnunetv2_with_same_network_needs_no_trust(tmp_path: Path) -> None:
     pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
     name = "nnUNetTrainer_5epochs"
     folder = nnunet_folder.write(tmp_path / "n", lambda p, d, checkpoint: checkpoint.update(trainer_name=name))
@@ -114,7 +113,7 @@ def test_a_random_transform_is_refused_by_its_name(name: str, line: Refused) -> 
     assert f"got {name}d: leave it out" in line(lambda: from_words(words, "m: transforms").steps)
 
 
-def test_a_random_transform_inside_a_compose_is_refused_by_its_name(line: Refused) -> None:
+def test_random_transform_inside_compose_is_refused_by_its_name(line: Refused) -> None:
     compose = transforms.Compose([transforms.ScaleIntensity(), transforms.Compose([transforms.RandFlip(prob=1)])])
     assert "got RandFlip: leave it out" in line(lambda: MonaiPipeline(release="0", compose=compose).steps)
 
@@ -148,9 +147,7 @@ def test_a_macro_of_another_file_is_refused_unread(line: Refused) -> None:
 
 
 @pytest.mark.parametrize("entry", [entry for _, entry in RUNS[:2]])
-def test_a_bundles_preprocessing_runs_no_code_without_trust(
-    entry: dict[str, Any], tmp_path: Path, trap: Path, line: Refused
-) -> None:
+def test_preprocessing_needs_trust_for_code(entry: dict[str, Any], tmp_path: Path, trap: Path, line: Refused) -> None:
     folder = test_bundle.written(
         tmp_path / "b", lambda config, meta: config["preprocessing"]["transforms"].append(entry)
     )
@@ -160,9 +157,7 @@ def test_a_bundles_preprocessing_runs_no_code_without_trust(
 
 @pytest.mark.parametrize("value", ["$__import__('sprung')", {"_target_": "sprung.Evil"}], ids=["expression", "class"])
 @pytest.mark.parametrize("key", ["lowest", "preprocessing_lowest", "postprocessing2", "bundle_root2"])
-def test_references_of_words_run_no_code_without_trust(
-    key: str, value: Any, tmp_path: Path, trap: Path, line: Refused
-) -> None:
+def test_references_need_trust_for_code(key: str, value: Any, tmp_path: Path, trap: Path, line: Refused) -> None:
     def change(config: dict[str, Any], metadata: dict[str, Any]) -> None:
         config[key] = value
         config["preprocessing"]["transforms"].append(
@@ -192,7 +187,7 @@ def test_transforms_that_are_something_else_are_refused(given: Any, line: Refuse
         ModelEntry(**stated)
 
 
-def test_transforms_take_the_place_of_preprocess_and_not_of_a_folders_own(tmp_path: Path, line: Refused) -> None:
+def test_transforms_replace_preprocess_alone(tmp_path: Path, line: Refused) -> None:
     words = [{"_target_": "ScaleIntensityd", "keys": "image"}]
     with pytest.raises(ValueError, match="expected one of preprocess and transforms, got both"):
         ModelEntry(name="m", arch="unet", checkpoint="random", transforms=words, preprocess={})

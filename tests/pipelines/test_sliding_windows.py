@@ -76,9 +76,7 @@ def test_windows_of_a_volume_are_those_of_nnunets_predictor(
 @settings(max_examples=20)
 @given(shape=SHAPES, patch=PATCHES, mirror=st.sets(st.sampled_from([0, 1])))
 @example(shape=(37, 9, 12), patch=(0, 6, 8), mirror={0, 1})
-def test_slices_of_a_2d_network_are_those_of_nnunets_predictor(
-    shape: tuple[int, int, int], patch: tuple[int, int, int], mirror: set[int]
-) -> None:
+def test_slices_are_nnunets(shape: tuple[int, int, int], patch: tuple[int, int, int], mirror: set[int]) -> None:
     net, volume = network(2), drawn(shape)
     letters = "".join(AXES[1 + axis] for axis in sorted(mirror))
     inference = Inference(**NNUNET | {"overlap": (0.0, 0.5, 0.5), "mirror": letters})

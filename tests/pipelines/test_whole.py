@@ -156,7 +156,7 @@ def test_keys_that_a_data_set_names_take_its_channels_by_name(tmp_path: Path) ->
     torch.testing.assert_close(facts.space.prepare(dataset.native(ref)).data, wanted, rtol=0, atol=1e-5)
 
 
-def test_keys_that_a_case_names_in_another_order_are_one_line_in_python(tmp_path: Path) -> None:
+def test_keys_in_another_order_are_refused_in_python(tmp_path: Path) -> None:
     bundle, files = joined(tmp_path)
     with pytest.raises(UserError, match=r"got adc, t2: load_model\(\.\.\., channels={'t2': 1, 'adc': 0}\)$"):
         attack(load_model(bundle), load_dataset("pairs", **files)[0], "gn", std=0.01)
@@ -229,7 +229,7 @@ def with_map(job: dict[str, Any], class_map: dict[int, list[int]]) -> dict[str, 
     return {**job, "models": [{**job["models"][0], "classes": 3, "class_map": class_map}]}
 
 
-def test_the_first_clean_dice_of_a_new_job_is_that_of_the_matched_regions(moved: dict[str, Any]) -> None:
+def test_first_clean_dice_of_new_job_is_that_of_matched_regions(moved: dict[str, Any]) -> None:
     jobs = [moved, *(with_map(moved, pairs) for pairs in STATED)]
     entries = [(job["datasets"][0], job["models"][0]) for job in jobs]
     matched, right, by_number = (first_case(*entry, is_trained=True).verdict for entry in entries)
@@ -244,7 +244,7 @@ def test_doctor_scores_the_matched_regions_and_says_them(moved: dict[str, Any]) 
     assert "found" not in lines[1]
 
 
-def test_a_class_map_that_was_found_is_a_note_of_the_plan_and_no_warning(moved: dict[str, Any]) -> None:
+def test_class_map_that_was_found_is_note_of_plan_and_no_warning(moved: dict[str, Any]) -> None:
     _, grid = expanded(moved)
     assert any(note.startswith(f"m: {FOUND}") for note in grid.notes)
     assert not any("class_map" in line for line in grid.warnings)

@@ -132,7 +132,7 @@ def id_in(text: str) -> str:
 
 
 @pytest.mark.integration
-def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(
+def test_job_submitted_and_followed_has_rows_of_serial_engine(
     head: tuple[Path, Any], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A class and a checkpoint of one's own travel with the job, as freqbench itself does."""

@@ -95,7 +95,7 @@ def test_a_command_of_ray_that_fails_is_one_line() -> None:
         jobs.Dashboard(url).ray_job("list")
 
 
-def test_a_missing_jobs_api_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_jobs_api_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "find_spec", lambda name: None if name == "aiohttp" else name)
     with pytest.raises(UserError, match=r"pip install '.\[cluster\]' in a clone of freqbench"):
         cluster.stop("freqbench-a-1")

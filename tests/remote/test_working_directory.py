@@ -52,7 +52,7 @@ def with_data(**keys: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("text", ["nets/a.pt", "{here}/nets/a.pt"])
-def test_a_checkpoint_travels_and_its_path_is_relative_on_the_nodes(folder: Path, text: str) -> None:
+def test_checkpoint_travels_and_its_path_is_relative_on_nodes(folder: Path, text: str) -> None:
     packed = pack(folder, with_checkpoint(text.format(here=folder)))
     assert {place: file.name for place, file in packed.files.items()} == {
         "jobs/job.yaml": "job.yaml",
@@ -87,12 +87,8 @@ def test_a_path_that_may_not_travel_is_refused(folder: Path, text: str, complain
 
 
 NODES = (
-    "s3://lab/a.pt",
-    "file:///nfs/a.pt",
-    "${CHECKPOINTS}/a.pt",
-    "$CHECKPOINTS/a.pt",
-    "zoo://phantom/unet",
-    "random:7",
+    *("s3://lab/a.pt", "file:///nfs/a.pt", "${CHECKPOINTS}/a.pt", "$CHECKPOINTS/a.pt", "zoo://phantom/unet"),
+    *("random:7",),
 )
 
 
@@ -116,9 +112,7 @@ def test_a_bundle_or_root_travels_whole_without_what_is_hidden(folder: Path, con
     assert packed.overrides == ()
 
 
-def test_a_list_beside_data_of_the_nodes_travels_and_is_found_there(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_list_beside_nodes_data_travels(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The list's URI is relative to where a worker is, as Ray puts it into the working directory."""
     (folder / "mine.json").write_text(json.dumps({"test": [{"image": "a.nii.gz", "label": "b.nii.gz"}]}))
     packed = pack(folder, with_data(root="${FREQBENCH_DATA}/abdomen", labels=2, list=str(folder / "mine.json")))
@@ -196,7 +190,7 @@ def test_only_variables_that_are_named_travel(monkeypatch: pytest.MonkeyPatch) -
         working_directory.environment(["NOT_SET_ANYWHERE"])
 
 
-def test_an_unknown_zoo_checkpoint_is_found_before_anything_is_sent() -> None:
+def test_unknown_zoo_checkpoint_is_found_before_anything_is_sent() -> None:
     job = tiny_job.small(models=[{"name": "u", "checkpoint": "zoo://x/unett"}])
     with pytest.raises(UserError, match=r"models\[0\].checkpoint: .*'x/unett'"):
         working_directory.require_zoo(config.validate(job, JobSpec, "job.yaml"))

@@ -23,7 +23,7 @@ from freqbench.reporting.convergence import knee, recommend, still_gains
         ([3.0], 0),
     ],
 )
-def test_a_knee_is_the_first_place_over_which_nothing_later_gains_two_tenths(drops: list[float], place: int) -> None:
+def test_knee_is_the_first_place_without_later_gain(drops: list[float], place: int) -> None:
     assert knee(drops) == place
 
 
@@ -44,7 +44,7 @@ def settings(*rows: Sequence[Any]) -> pd.DataFrame:
     )
 
 
-def test_recommended_are_the_fewest_passes_within_two_tenths_of_the_largest_drop() -> None:
+def test_recommended_are_the_fewest_sufficient_passes() -> None:
     table = settings(
         ("apgd", "dice", 1, 20, 41.0, 44.9),
         ("apgd", "dice", 1, 40, 81.0, 45.0),
@@ -58,7 +58,7 @@ def test_recommended_are_the_fewest_passes_within_two_tenths_of_the_largest_drop
     assert setting["largest"] == 45.05
 
 
-def test_the_larger_drop_of_equal_passes_is_recommended_for_each_budget() -> None:
+def test_larger_drop_of_equal_passes_is_recommended() -> None:
     both = settings(
         *(("pgd", "ce", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 10, 20.0, 30.1), ("pgd", "ce", 1, 20, 40.0, 50.0))
     )
@@ -66,7 +66,7 @@ def test_the_larger_drop_of_equal_passes_is_recommended_for_each_budget() -> Non
     assert recommend(both)[["loss", "drop"]].to_numpy().tolist() == [["dice", 30.1], ["ce", 50.0]]
 
 
-def test_nothing_is_recommended_where_the_strongest_curve_still_rises() -> None:
+def test_nothing_is_recommended_while_curves_rise() -> None:
     rising = [("pgd", "dice", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 20, 40.0, 33.0)]
     near, settled = ("apgd", "ce", 1, 10, 21.0, 32.95), ("pgd", "dice", 1, 40, 80.0, 33.1)
     assert recommend(settings(*rising)).empty
@@ -106,7 +106,7 @@ def test_settings_are_means_over_cases_by_passes_of_one_window() -> None:
     assert table["best"].tolist() == pytest.approx([50, 50])
 
 
-def test_the_queries_of_a_search_are_its_steps_and_those_of_an_ensemble_are_not() -> None:
+def test_queries_of_a_search_are_its_steps() -> None:
     entries = {
         "search": {"name": "rays", "eps": 8 / 255, "queries": 300},
         "few steps": {"name": "bases", "eps": 8 / 255, "steps": 3, "surrogates": [["b", "c"]], "queries": 30},
@@ -139,7 +139,7 @@ def test_several_seeds_are_one_setting() -> None:
     assert (setting["drop"], setting["cases"], setting["patients"]) == (pytest.approx(50), 1, 1)
 
 
-def test_the_job_file_has_the_recommended_entry_as_a_person_writes_it() -> None:
+def test_job_file_has_recommended_entry_as_person_writes_it() -> None:
     chosen = recommend(settings(("pgd step_size=eps/4", "dice", 3, 10, 60.0, 40.0)))
     text = convergence.job_text(chosen.assign(cell_id="thrice"), ENTRIES)
     assert "# linf eps=8/255 on phantom, unet: drop 40.0 [0.0, 99.0] at 60 passes a window; the largest is 40.0" in text
@@ -148,7 +148,7 @@ def test_the_job_file_has_the_recommended_entry_as_a_person_writes_it() -> None:
 
 
 @pytest.mark.parametrize("shown", ["phantom", "phantom (agreement)"])
-def test_an_entry_names_its_network_of_several_and_keeps_an_odd_budget_exact(shown: str) -> None:
+def test_entry_names_its_network_and_keeps_odd_budgets(shown: str) -> None:
     """The dataset by its name in jobs."""
     one = settings(("pgd", "dice", 1, 10, 20.0, 40.0)).assign(cell_id="few", dataset=shown)
     chosen = recommend(pd.concat([one, one.assign(model="unetr")], ignore_index=True))

@@ -59,7 +59,7 @@ def test_tables_of_regions_speak_of_regions(store: Store) -> None:
     assert not re.search(r"organ|class(?!_)", text)
 
 
-def test_the_outline_of_a_region_runs_around_inner_ones_and_through_those_that_cross() -> None:
+def test_outline_of_a_region_runs_around_inner_ones() -> None:
     """Lines between the labels of a shown map are the outlines of the regions."""
     codes = torch.zeros(12, 12, dtype=torch.uint8)
     codes[1:11, 1:11], codes[3:9, 3:8], codes[5:7, 5:7] = 1, 3, 7

@@ -34,7 +34,7 @@ def out(tmp_path: Path) -> str:
 NAMES = {f"pgd-unet-{target}-{'c' * 16}" for target in ("unet", "other")}
 
 
-def test_tensorboard_has_of_each_cell_and_target_the_means_over_the_scored_cases(out: str) -> None:
+def test_tensorboard_has_means_of_each_cell_and_target(out: str) -> None:
     folder = Path(tracker.log("tensorboard", out))
     assert folder == Path(out) / "tensorboard"
     assert {path.name for path in folder.iterdir()} == NAMES
@@ -52,9 +52,7 @@ def test_tensorboard_has_of_each_cell_and_target_the_means_over_the_scored_cases
 
 
 @pytest.mark.integration
-def test_mlflow_has_a_run_of_each_cell_and_target_once_with_its_picture(
-    out: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mlflow_has_a_run_of_each_cell_and_target(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logged twice, as a run that went on is; the database is a file beside the records."""
     pytest.importorskip("mlflow", reason="no mlflow here: pip install -e '.[mlflow]'")
     from mlflow import MlflowClient
@@ -96,9 +94,7 @@ def wandb_records(path: Path) -> list[Any]:
 
 
 @pytest.mark.integration
-def test_wandb_has_offline_a_run_of_each_cell_and_target_with_its_picture(
-    out: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wandb_has_a_run_of_each_cell_and_target(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="no wandb here: pip install -e '.[wandb]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert tracker.log("wandb", out) == f"{out}/wandb"
@@ -138,9 +134,7 @@ def test_a_dead_server_is_one_line(out: str, monkeypatch: pytest.MonkeyPatch) ->
         ("mlflow", "s3://lab/out", object(), "leave --log out, or set MLFLOW_TRACKING_URI"),
     ],
 )
-def test_a_run_that_cannot_be_logged_is_refused_before_it_begins(
-    name: str, out: str, spec: object, line: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unloggable_run_refused(name: str, out: str, spec: object, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
     with pytest.raises(UserError, match=line):

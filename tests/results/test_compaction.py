@@ -83,21 +83,17 @@ def file(number: int, mib: float, lost: int = 0) -> StoredFile:
         ([], []),
     ],
 )
-def test_a_file_is_left_alone_that_is_large_or_larger_than_all_smaller_ones(
-    sizes: list[float], merged: list[int]
-) -> None:
+def test_file_larger_than_all_smaller_ones_is_left_alone(sizes: list[float], merged: list[int]) -> None:
     files = choose([file(number, mib) for number, mib in enumerate(sizes)])
     assert [int(each.name) for each in files] == merged
 
 
 @pytest.mark.parametrize(("lost", "merged"), [(0, []), (10, []), (11, ["0"])])
-def test_a_large_file_is_rewritten_once_a_tenth_of_it_is_superseded(lost: int, merged: list[str]) -> None:
+def test_large_file_is_rewritten_once_tenth_of_it_is_superseded(lost: int, merged: list[str]) -> None:
     assert [each.name for each in choose([file(0, 64, lost), file(1, 64)])] == merged
 
 
-def test_a_run_of_few_rows_touches_a_large_file_only_to_read_columns_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_of_few_rows_leaves_large_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, large = Store(str(tmp_path)), "compacted-a-000001.parquet"
     put(store, large, *(make_record(number, cell_id=f"cell{number}") for number in range(300)))
     size = storage.size(str(tmp_path / "records" / large))
@@ -133,9 +129,7 @@ def filled(tmp_path: Path) -> Callable[[str], Store]:
 
 
 @pytest.mark.parametrize("full_bytes", [1, 64 * MIB], ids=["a group each", "one group"])
-def test_a_compaction_that_dies_at_any_step_loses_and_doubles_nothing(
-    filled: Callable[[str], Store], full_bytes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dying_loses_nothing(filled: Callable[[str], Store], full_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A death leaves the state that a reader sees just before the next write or removal."""
     monkeypatch.setattr(compaction, "FULL_BYTES", full_bytes)
     monkeypatch.setattr(compaction, "choose", list)
@@ -158,9 +152,7 @@ def test_a_compaction_that_dies_at_any_step_loses_and_doubles_nothing(
     ("own", "other"),
     [("run", "compacted-h"), ("compacted-00aa", "compacted-00a0"), ("compacted-zza0", "compacted-zzaa")],
 )
-def test_a_row_that_is_left_to_another_file_stays_when_that_file_is_rewritten(
-    tmp_path: Path, own: str, other: str
-) -> None:
+def test_row_left_to_another_file_stays(tmp_path: Path, own: str, other: str) -> None:
     """One compaction has left a row out for the copy in a merged file, and is about to delete its own; two others then
     rewrite the merged file, one after the other. The second of them must not leave the row to the file that goes."""
     store = Store(str(tmp_path))
@@ -187,9 +179,7 @@ def test_a_row_that_is_left_to_another_file_stays_when_that_file_is_rewritten(
 # Who else reads or writes
 
 
-def test_a_reader_starts_again_if_a_compaction_passes_it_which_waits_for_enough_files(
-    filled: Callable[[str], Store],
-) -> None:
+def test_reader_starts_again_if_a_compaction_passes(filled: Callable[[str], Store]) -> None:
     store = filled("out")
     before = seen(store)
     store.compact(above=6)
@@ -240,9 +230,7 @@ def test_rows_committed_during_a_compaction_stay(filled: Callable[[str], Store],
 
 
 @pytest.mark.parametrize(("step", "committed"), [(0, 0), (1, 1)])
-def test_a_flush_that_dies_at_any_step_commits_all_or_nothing_and_can_be_tried_again(
-    tmp_path: Path, step: int, committed: int
-) -> None:
+def test_dying_flush_commits_all_or_nothing(tmp_path: Path, step: int, committed: int) -> None:
     store = Store(str(tmp_path))
     put(store, "run1-000000.parquet", make_record())
     writer = store.writer("run0")

@@ -83,7 +83,7 @@ def test_names_of_what_the_job_does_not_know_stay(tmp_path: Path) -> None:
     assert {name: first(store, name) for name in SAID} == {name: said for name, (said, _) in SAID.items()}
 
 
-def test_a_network_that_two_datasets_name_otherwise_has_each_name(tmp_path: Path) -> None:
+def test_network_that_two_datasets_name_otherwise_has_each_name(tmp_path: Path) -> None:
     other = {**NAMES, "models": {"id_unet": "its name there"}, "case_ids": ["c"], "patients": ["c"]}
     index = {**INDEX, "cases": {**INDEX["cases"], "b": ["caseb"]}, "names": {"new data": NAMES, "b": other}}
     store = store_of(tmp_path, index, make_record(), make_record(1, case_key="caseb"), make_record(2, case_key="?"))
@@ -106,7 +106,7 @@ def test_several_stores_have_each_the_names_of_its_own_job(tmp_path: Path) -> No
     assert {*classes_frame(stores, records)["class_name"]} == {"new 0", "new 1", "class0", "class1"}
 
 
-def test_the_rows_of_an_audit_are_called_as_its_store_s_job_calls_them(tmp_path: Path) -> None:
+def test_rows_of_audit_are_called_as_its_store_s_job_calls_them(tmp_path: Path) -> None:
     store_of(root_of(str(tmp_path)), {"cells": []}, make_record(case_key="case1"))
     records = gathered([store_of(tmp_path)]).records
     assert sorted(records["case_id"]) == ["new case", "other"]
@@ -125,7 +125,7 @@ def test_names_that_no_run_writes_are_refused_in_one_line(names: dict[str, Any],
 # After runs
 
 
-def test_models_that_swap_names_keep_their_numbers_without_a_new_row(tmp_path: Path) -> None:
+def test_models_that_swap_names_keep_their_numbers(tmp_path: Path) -> None:
     content = small(**BOTH, targets="source")
     execute(content, tmp_path / "old")
     assert execute(swapped(content), tmp_path / "old").num_new == 0
@@ -152,7 +152,7 @@ def test_a_private_dataset_stays_private_when_names_are_swapped(tmp_path: Path) 
 
 
 @pytest.mark.integration
-def test_surrogates_are_called_in_parameters_as_the_job_calls_them(tmp_path: Path) -> None:
+def test_surrogates_are_called_in_parameters_as_job_calls_them(tmp_path: Path) -> None:
     bases = {"name": "bases", "eps": "8/255", "queries": 1, "steps": 1, "surrogates": [["a", "b"]]}
     content = small(**BOTH, targets="source", attacks=[bases])
     execute(content, tmp_path)
@@ -161,7 +161,7 @@ def test_surrogates_are_called_in_parameters_as_the_job_calls_them(tmp_path: Pat
     assert {row["source_model"]: json.loads(row["params"])["surrogates"] for row in rows} == {"a": ["b"], "b": ["a"]}
 
 
-def test_a_dataset_that_was_renamed_has_its_new_name_and_its_old_rows(tmp_path: Path) -> None:
+def test_dataset_renamed_has_its_new_name_and_its_old_rows(tmp_path: Path) -> None:
     execute(small(), tmp_path)
     renamed = small(datasets=[{"name": "balls", "loader": "phantom", "shape": SHAPE, "cases": 1}])
     assert execute(renamed, tmp_path).num_new == 0

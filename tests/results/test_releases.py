@@ -20,7 +20,7 @@ def test_rows_of_two_releases_are_counted_by_what_differs_alone() -> None:
     assert line.startswith("rows of several releases: 36 rows with monai 1.6.0; 12 rows with monai 1.5.1: ")
 
 
-def test_a_toolchain_that_other_rows_did_not_need_is_no_difference() -> None:
+def test_toolchain_that_other_rows_did_not_need_is_no_difference() -> None:
     assert mixture({(NEW, "a"): 1, (f"{NEW}, nnunetv2 2.6.2", "a"): 1}, []) is None
 
 

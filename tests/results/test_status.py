@@ -32,7 +32,7 @@ def test_the_status_counts_done_failed_and_missing_records(tmp_path: Path, monke
     assert [row for row in said(tmp_path) if row] == [["fgsm", "a", "2", "1"], ["not done yet", "", "1", ""]]
 
 
-def test_tables_of_a_terminal_of_80_columns_have_whole_names_and_times(tmp_path: Path) -> None:
+def test_tables_of_80_columns_have_whole_names_and_times(tmp_path: Path) -> None:
     attacks = [{"name": "gn", "std": 0.1}]
     execute(small(attacks=attacks, metrics=["dsc"]), tmp_path)
     run_id = Store(str(tmp_path)).runs()[0]["run_id"]

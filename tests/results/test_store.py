@@ -1,5 +1,6 @@
 """The store shows each row once a key, in the promised order, and refuses what it cannot read."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -15,6 +16,7 @@ from freqbench.job.schema import JobSpec
 from freqbench.results import CLASS_RECORDS, RECORDS, Store
 from freqbench.results.nested import types_of
 from freqbench.results.schema import ROWS, VERSION_FIELD
+from freqbench.results.store import find_row, row_id, sample_rows
 
 
 def commit(store: Store, run_id: str, *records: dict) -> None:
@@ -43,7 +45,7 @@ def test_an_empty_store_has_tables_of_the_schema(empty_store: Store) -> None:
     assert empty_store.runs() == []
 
 
-def test_ok_wins_over_failed_then_the_latest_whatever_the_order_of_files(empty_store: Store) -> None:
+def test_ok_wins_over_failed_then_latest_whatever_order_of_files(empty_store: Store) -> None:
     commit(empty_store, "a", make_record(2, dsc=0.2), make_failed(2, cell_id="bad", error="new"))
     commit(empty_store, "b", make_record(1, dsc=0.1), make_failed(1, cell_id="bad", error="old"))
     commit(empty_store, "c", make_failed(3))
@@ -198,3 +200,41 @@ def test_a_file_without_a_column_is_refused_in_one_line(folder: Path, column: st
     pq.write_table(pq.read_table(path).drop_columns([column]), path)
     with pytest.raises(UserError, match=rf"expected the columns .* version 2, got no {first}: freqbench did not"):
         Store(str(folder)).covered()
+
+
+@pytest.fixture
+def many_rows(tmp_path: Path) -> Store:
+    """300 rows, of which one failed."""
+    made = Store(str(tmp_path))
+    rows = [make_record(number, cell_id=f"cell{number}") for number in range(299)]
+    made.writer("run0", interval_s=0).add([*rows, make_failed(300, cell_id="failed")], [[]] * 300)
+    return made
+
+
+def test_row_is_found_by_beginning_of_its_id_digest_of_its_key(many_rows: Store) -> None:
+    key = ("cell7", "case0", "id_unet")
+    assert row_id(*key) == hashlib.blake2b(b"cell7/case0/id_unet", digest_size=8).hexdigest()
+    assert find_row(many_rows, row_id(*key)) == find_row(many_rows, row_id(*key)[:6]) == key
+    with pytest.raises(UserError, match="expected one row whose id begins with 000000, got none"):
+        find_row(many_rows, "000000")
+
+
+@pytest.mark.parametrize("text", ["abc", "ABCDEF", "0123456789abcdef0", "../run", ""])
+def test_a_text_that_is_no_row_id_is_refused(many_rows: Store, text: str) -> None:
+    with pytest.raises(UserError, match="--rows: expected a number, or 6 to 16 hex digits"):
+        find_row(many_rows, text)
+
+
+def test_an_ambiguous_beginning_is_refused(many_rows: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freqbench.results.store.row_id", lambda *key: "abcdef" + row_id(*key)[:10])
+    with pytest.raises(UserError, match=r"got 300 of them \(abcdef.*give more digits"):
+        find_row(many_rows, "abcdef")
+
+
+def test_a_draw_is_of_good_rows_and_hangs_on_the_seed_alone(many_rows: Store) -> None:
+    drawn = sample_rows(many_rows, 20, seed=1)
+    assert len(set(drawn)) == 20
+    assert drawn == sample_rows(many_rows, 20, seed=1) != sample_rows(many_rows, 20, seed=2)
+    everything = sample_rows(many_rows, 1000, seed=0)
+    assert len(everything) == 299
+    assert "failed" not in {key[0] for key in everything}

@@ -20,7 +20,5 @@ from freqbench.results.tolerances import Tolerance
         (1, 0.05, -20, -22.1, False),
     ],
 )
-def test_a_tolerance_is_a_size_and_a_share_of_what_is_stored(
-    absolute: float, relative: float, stored: float, value: float, agrees: bool
-) -> None:
+def test_tolerance_has_two_parts(absolute: float, relative: float, stored: float, value: float, agrees: bool) -> None:
     assert Tolerance(absolute=absolute, relative=relative).allows(stored, value) == agrees

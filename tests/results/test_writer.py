@@ -13,9 +13,7 @@ from freqbench.results import RECORDS, Store, to_table
 from freqbench.results import writer as writer_module
 
 
-def test_five_thousand_rows_are_committed_at_once_and_fewer_after_the_interval(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_five_thousand_rows_are_committed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert writer_module.MAX_RECORDS == 5000
     monkeypatch.setattr(writer_module, "MAX_RECORDS", 3)
     writer = Store(str(tmp_path)).writer("run0")

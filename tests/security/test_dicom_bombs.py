@@ -13,13 +13,7 @@ import pydicom
 import pytest
 from data.dicom_files import put_seg, put_series
 from pydicom.encaps import encapsulate
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    RLELossless,
-)
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from freqbench.core.errors import DataError
 from freqbench.data import dicom, image_files
@@ -61,7 +55,7 @@ def _read(files: list[Path]) -> Any:
     return image_files.read_image(dicom.read_series(files, WHERE))
 
 
-def test_deflated_slices_and_segmentations_are_those_that_are_not(tmp_path: Path) -> None:
+def test_deflated_slices_and_segmentations_are_those_not(tmp_path: Path) -> None:
     series, seg = _series(tmp_path), _seg(tmp_path)
     wanted, masks = _read(series), [mask for _, mask in segmentation._masks(seg, WHERE)]
     for path in (*series, seg):
@@ -82,7 +76,7 @@ def test_a_deflated_file_is_inflated_to_what_its_header_states(tmp_path: Path, b
     line_of(got)
 
 
-def test_items_of_a_deflated_file_are_counted_before_they_are_objects(tmp_path: Path) -> None:
+def test_items_of_a_deflated_file_are_counted_first(tmp_path: Path) -> None:
     path = _seg(tmp_path)
     items = b"\xfe\xff\x00\xe0\x00\x00\x00\x00" * 200_000 + b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
     deflated(path, 1, PIXELS, b"\x09\x00\x02\x10SQ\x00\x00\xff\xff\xff\xff" + items)
@@ -138,9 +132,7 @@ def _stored(path: Path, frame: bytes, syntax: str, **fields: Any) -> None:
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless, DeflatedExplicitVRLittleEndian])
-def test_voxels_that_no_file_of_the_length_can_hold_are_not_decoded(
-    tmp_path: Path, syntax: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_impossible_voxels_are_not_decoded(tmp_path: Path, syntax: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dicom.files, "_decode", lambda *_: pytest.fail("voxels were decoded"))
     files = _series(tmp_path)
     for path in files:
@@ -159,7 +151,7 @@ def test_voxels_that_no_file_of_the_length_can_hold_are_not_decoded(
     ids=["JPEG 2000", "JPEG-LS", "JPEG"],
 )
 @pytest.mark.parametrize("size", [(30000, 30000, 1), (18, 20, 200)], ids=["rows and columns", "numbers a pixel"])
-def test_a_frame_of_another_size_than_its_file_states_is_not_decoded(
+def test_frame_of_another_size_is_not_decoded(
     tmp_path: Path, frame: Any, syntax: str, size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dicom.files, "_decode", lambda *_: pytest.fail("voxels were decoded"))
@@ -194,9 +186,7 @@ def _of_segments(path: Path, numbers: range | list[int], is_undefined: bool) -> 
     ],
     ids=["two of one number", "many"],
 )
-def test_segments_of_one_number_and_many_are_refused(
-    tmp_path: Path, numbers: Any, text: str, is_undefined: bool
-) -> None:
+def test_doubled_and_many_segments_are_refused(tmp_path: Path, numbers: Any, text: str, is_undefined: bool) -> None:
     path = _seg(tmp_path)
     _of_segments(path, numbers, is_undefined)
     with pytest.raises(DataError, match=f"^CASE: {text}") as got:

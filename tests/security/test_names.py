@@ -118,7 +118,7 @@ def totalsegmentator(root: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("listing", "name"), [(nnunet, "../../secret"), (totalsegmentator, "..")])
-def test_a_list_s_names_are_held_to_it_before_a_file_is_looked_for(
+def test_list_s_names_are_held_to_it_before_file_is_looked_for(
     listing: Callable[[Path, str], dict[str, Any]], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = noted(monkeypatch, storage, "fetch", lambda path, *_: Path(path).name)

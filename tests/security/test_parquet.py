@@ -93,9 +93,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.mark.parametrize("what", SPELLINGS)
-def test_a_file_that_unpacks_to_much_more_is_refused_unread(
-    store: Store, what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_swelling_file_is_refused_unread(store: Store, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write, complaint = SPELLINGS[what]
     (path,) = (Path(store.root) / "records").iterdir()
     write(path, pq.read_table(path))
@@ -107,7 +105,6 @@ def test_a_file_that_unpacks_to_much_more_is_refused_unread(
             store.class_records() if "class" in what else store.records()
     finally:
         pa.set_memory_pool(former)
-    assert "\n" not in str(caught.value)
     assert "freqbench did not write it: restore it, or move it away" in str(caught.value)
     assert pool.max_memory() < 2**26
 

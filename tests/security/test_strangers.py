@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,9 +15,7 @@ from results.conftest import make_record
 from results.conftest import put as put_rows
 from tiny_job import execute, small
 
-import freqbench
 from freqbench.audit import probe_files
-from freqbench.cli import report
 from freqbench.core.errors import UserError
 from freqbench.core.files import node_cache, storage
 from freqbench.data import cache
@@ -29,21 +26,6 @@ from freqbench.training import TrainJob, state, train
 
 TEXT = b"years of somebody's work"
 DIGEST = "0123456789abcdef"
-REMOVES = re.compile(
-    r"\.unlink\(|rmtree|\.rmdir\(|rm_file|storage\.remove|os\.rename|shutil\.move|os\.replace|\.replace\(target"
-)
-REMOVING = {
-    "cli/report.py",
-    "core/files/downloads.py",  # its own temporary file
-    "core/files/node_cache.py",
-    "core/files/storage.py",  # its own temporary file, and what it is asked to
-    "exchange/dicom_series.py",
-    "reporting/page/manifest.py",
-    "results/convert.py",  # files of classes that rows hold now: tests/results/test_convert.py
-    "results/files.py",
-    "results/glimpses.py",
-    "results/lease.py",
-}
 
 
 def put(folder: Path, *names: str) -> None:
@@ -55,12 +37,6 @@ def put(folder: Path, *names: str) -> None:
 
 def require_there(folder: Path, *names: str) -> None:
     assert {name: (folder / name).read_bytes() for name in names} == dict.fromkeys(names, TEXT)
-
-
-def test_every_place_that_removes_files_is_tested_here() -> None:
-    root = Path(freqbench.__file__).parent
-    places = {str(path.relative_to(root)) for path in root.rglob("*.py") if REMOVES.search(path.read_text())}
-    assert places == REMOVING
 
 
 # the cache
@@ -117,14 +93,6 @@ def test_a_folder_with_other_files_is_no_cache(own_cache: Path, bench: Bench, na
     assert not (own_cache.parent / "out").exists()
 
 
-def test_a_cache_from_before_there_was_a_mark_goes_on(own_cache: Path) -> None:
-    keep(0)
-    (own_cache / node_cache.MARKER).unlink()
-    keep(0)
-    assert (own_cache / node_cache.MARKER).exists()
-    assert len(node_cache.entries("volumes")) == 1
-
-
 @pytest.mark.parametrize("way", ["a link", "dots"])
 def test_a_manifest_does_not_lead_out_of_the_cache(own_cache: Path, way: str) -> None:
     put(own_cache.parent, "mine/a.bin")
@@ -148,7 +116,7 @@ def filled(tmp_path: Path) -> Store:
     return Store(str(tmp_path))
 
 
-def test_a_compaction_leaves_files_of_another_name_or_with_further_columns(filled: Store, tmp_path: Path) -> None:
+def test_compaction_leaves_files_of_others(filled: Store, tmp_path: Path) -> None:
     """Neither does it rely on them: a row that stands in such a copy too is still there when the copy is gone."""
     mine = [tmp_path / "records" / name for name in ("backup.parquet", "more-000009.parquet")]
     pq.write_table(pq.read_table(tmp_path / "records/run0-000000.parquet"), mine[0])
@@ -225,13 +193,6 @@ def test_a_second_write_replaces_only_its_own_files(
     require_there(tmp_path, str(path.relative_to(tmp_path)), *others)
 
 
-def test_the_viewer_s_page_at_the_end_of_a_run_leaves_a_page_of_somebody_else(small_copy: Path) -> None:
-    put(small_copy, "report/index.html")
-    with pytest.raises(UserError, match="expected no file or one that freqbench wrote"):
-        report._write_pages(str(small_copy))
-    require_there(small_copy, "report/index.html")
-
-
 @pytest.mark.parametrize("name", state.MARKS)
 def test_a_training_does_not_replace_somebody_elses_network(name: str, tmp_path: Path) -> None:
     content = b"{}" if name == state.RESULT else TEXT
@@ -254,24 +215,3 @@ def test_an_audit_does_not_replace_files_of_others(name: str, tmp_path: Path) ->
     with pytest.raises(UserError, match=f"^{tmp_path}/audit/{name}: "):
         probe_files.write(str(tmp_path), files[name])
     require_there(tmp_path, f"audit/{name}")
-
-
-@pytest.mark.integration
-def test_a_convergence_replaces_its_own_files_alone(tmp_path: Path, bench: Bench) -> None:
-    attacks = [{"name": "pgd", "eps": "32/255", "steps": [1, 2]}]
-    execute(small(attacks=attacks, metrics=["dsc"]), tmp_path)
-    command = ("audit", str(tmp_path), "--converge")
-    put(tmp_path, "converge.png")
-    assert "expected no file or one that freqbench wrote" in bench(*command)[2]
-    assert [file.name for file in tmp_path.glob("converge.*")] == ["converge.png"], "none is written beside it"
-    (tmp_path / "converge.png").unlink()
-    assert bench(*command)[0] == 0
-    for suffix in ("csv", "yaml", "pdf", "png"):
-        path = tmp_path / f"converge.{suffix}"
-        own = path.read_bytes()
-        put(tmp_path, path.name)
-        expected = f"error: {path}: expected no file or one that freqbench wrote, got another: "
-        assert refused(bench, *command).startswith(expected)
-        require_there(tmp_path, path.name)
-        path.write_bytes(own)
-    assert bench(*command)[0] == 0

@@ -112,7 +112,7 @@ def left(store: Path, content: Mapping[str, Any] = CONTENT) -> int:
 # in rows
 
 
-def test_rows_hold_the_values_of_classes_and_their_mean_over_the_foreground(finished: Path) -> None:
+def test_rows_hold_class_values_and_their_foreground_mean(finished: Path) -> None:
     classes = Store(str(finished)).class_records().sort_by("class_index").to_pylist()
     for suffix in ("", "_clean"):
         shares = [row[f"pred_voxels{suffix}"] / VOXELS for row in classes[:-1]]
@@ -128,7 +128,7 @@ def test_rows_without_such_a_metric_have_none_of_its_text(small_store: Path) -> 
     assert row_of(small_store)["added_metrics"] is None
 
 
-def test_each_region_is_scored_alone_and_voxels_that_do_not_count_are_background() -> None:
+def test_each_region_is_scored_alone() -> None:
     pred, label = torch.zeros(4, 4, 4, dtype=torch.uint8), torch.zeros(4, 4, 4, dtype=torch.uint8)
     pred[0], pred[1] = 1, 3  # a region of 32 voxels, and one of 16 in it; 4 of both do not count
     label[1, 0] = IGNORED
@@ -184,7 +184,7 @@ def test_a_rehearsal_and_each_shard_have_the_metric(site: Path, tmp_path: Path) 
 # its version
 
 
-def test_a_row_covers_the_metric_until_its_version_or_its_source_is_another(store: Path, changed: Path) -> None:
+def test_row_covers_a_metric_until_its_version_changes(store: Path, changed: Path) -> None:
     assert left(store) == 0
     lay_out(changed, PACKAGE, "1.1", {"metrics": "share = own_metrics:Share"})
     assert left(store) == 1
@@ -200,7 +200,7 @@ def test_a_row_covers_the_metric_until_its_version_or_its_source_is_another(stor
     assert left(store) == 1
 
 
-def test_rows_that_are_computed_anew_keep_a_metric_that_is_no_longer_asked_for(store: Path, changed: Path) -> None:
+def test_rows_computed_anew_keep_metric_no_longer_asked_for(store: Path, changed: Path) -> None:
     lay_out(changed, PACKAGE, "1.1", {"metrics": "share = own_metrics:Share"})
     plan = make_plan(expanded({**CONTENT, "metrics": ["ssim"]})[1], Store(str(store)).covered())
     assert plan.metrics[:2] == ("ssim", "dsc")
@@ -210,7 +210,7 @@ def test_rows_that_are_computed_anew_keep_a_metric_that_is_no_longer_asked_for(s
 MISSING = "the metric share: expected the package own-metrics (1.0), which adds it, found none: pip install own-metrics"
 
 
-def test_rows_of_a_missing_package_are_read_and_a_resume_names_it(store: Path, changed: Path, bench: Bench) -> None:
+def test_rows_of_missing_package_are_read_and_resume_names_it(store: Path, changed: Path, bench: Bench) -> None:
     with_it = report([Store(str(store))], table="clinical")
     (changed / "own_metrics-1.0.dist-info").rename(changed / "gone")
     renew()
@@ -274,11 +274,7 @@ def test_values_that_are_not_a_number_a_class_are_refused(body: str, message: st
 @pytest.mark.parametrize(
     ("point", "text", "message"),
     [
-        (
-            "share = own_metrics:Nothing",
-            SHARE,
-            "a subclass of freqbench.metrics.added.LabelMetric, got no such",
-        ),
+        ("share = own_metrics:Nothing", SHARE, "a subclass of freqbench.metrics.added.LabelMetric, got no such"),
         ("share = own_metric:Share", SHARE, "own_metric:Share: expected a module that can be imported, got No module"),
         ("share = own_metrics:Share", SHARE.replace("score", "scores"), "with all that LabelMetric asks for, it lacks"),
         (
@@ -286,21 +282,11 @@ def test_values_that_are_not_a_number_a_class_are_refused(body: str, message: st
             SHARE.replace('"higher"', '"up"'),
             "the metric share of own-metrics 1.0: expected 'higher' or 'lower' as `direction`, got 'up'",
         ),
-        (
-            "linf_clean = own_metrics:Share",
-            SHARE,
-            "the metric linf_clean: expected a name of letters, digits and _",
-        ),
-        (
-            "case_id = own_metrics:Share",
-            SHARE,
-            "the metric case_id: expected a name of letters, digits and _",
-        ),
+        ("linf_clean = own_metrics:Share", SHARE, "the metric linf_clean: expected a name of letters, digits and _"),
+        ("case_id = own_metrics:Share", SHARE, "the metric case_id: expected a name of letters, digits and _"),
     ],
 )
-def test_a_wrong_class_or_name_is_refused_when_the_job_is_read(
-    point: str, text: str, message: str, changed: Path, tmp_path: Path, bench: Bench
-) -> None:
+def test_wrong_class_refused(point: str, text: str, message: str, changed: Path, tmp_path: Path, bench: Bench) -> None:
     (changed / "own_metrics.py").write_text(text)
     lay_out(changed, PACKAGE, "1.0", {"metrics": point})
     with on_path(changed, "own_metrics"):
@@ -330,7 +316,7 @@ def test_a_path_of_a_class_and_a_metric_named_twice_are_refused(site: Path) -> N
 
 
 @pytest.mark.integration
-def test_reports_page_and_trackers_show_the_values_and_their_means(site: Path, tmp_path: Path) -> None:
+def test_reports_page_and_trackers_show_values_and_their_means(site: Path, tmp_path: Path) -> None:
     twice = [{**CONTENT["datasets"][0], "cases": 2}]
     execute({**CONTENT, "datasets": twice, "save_adversarial": "none"}, tmp_path)
     store = Store(str(tmp_path))
@@ -364,9 +350,7 @@ def test_reports_page_and_trackers_show_the_values_and_their_means(site: Path, t
         ("[1]", "added_metrics: invalid in 1 rows"),
     ],
 )
-def test_verify_finds_a_store_sound_and_values_that_are_missing_or_no_numbers(
-    text: str | None, message: str, store: Path
-) -> None:
+def test_verify_finds_missing_and_non_numeric_values(text: str | None, message: str, store: Path) -> None:
     assert {check.verdict for check in verify(Store(str(store)))} == {"ok", "not checked"}
     set_first(store, "records", added_metrics=text)
     (wrong,) = [check for check in verify(Store(str(store))) if check.verdict == "wrong"]
@@ -380,7 +364,7 @@ def reproduced(store: Path) -> str:
     return said.getvalue()
 
 
-def test_reproduce_compares_the_values_and_leaves_those_of_another_version_out(store: Path, changed: Path) -> None:
+def test_reproduce_leaves_values_of_another_version_out(store: Path, changed: Path) -> None:
     assert "equal to the bit" in reproduced(store)
     set_first(store, "records", added_metrics=json.dumps(values(row_of(store)) | {"share": 2.0}))
     assert re.search(r"share .*2\.0", reproduced(store))

@@ -59,9 +59,7 @@ def written(folder: Path) -> str:
 
 
 @pytest.mark.usefixtures("site")
-def test_an_installed_package_s_names_are_in_jobs_without_trust_and_its_version_in_identities(
-    tmp_path: Path, bench: Bench
-) -> None:
+def test_installed_packages_names_need_no_trust(tmp_path: Path, bench: Bench) -> None:
     code, _, err = bench("run", written(tmp_path), "--engine", "serial", "--out", str(tmp_path / "out"), "--no-page")
     assert (code, err) == (0, "")
     (row,) = Store(str(tmp_path / "out")).records().to_pylist()
@@ -84,16 +82,14 @@ def test_an_installed_package_s_names_are_in_jobs_without_trust_and_its_version_
     ],
 )
 @pytest.mark.usefixtures("site")
-def test_commands_list_and_describe_an_installed_package_s_names(
-    table: str, name: str, text: str, bench: Bench
-) -> None:
+def test_commands_list_and_describe_installed_package_s_names(table: str, name: str, text: str, bench: Bench) -> None:
     assert name in bench("list", table)[1]
     code, out, _ = bench("list", table, name)
     assert (code, text in out) == (0, True)
 
 
 @pytest.mark.usefixtures("site")
-def test_the_template_s_metric_is_the_dice_of_the_bands_that_scipy_leaves_by_erosion() -> None:
+def test_templates_metric_is_scipys_dice_of_the_bands() -> None:
     from freqbench_example.metric import BoundaryDice
 
     testing.check_metric(BoundaryDice())
@@ -109,7 +105,7 @@ def test_the_template_s_metric_is_the_dice_of_the_bands_that_scipy_leaves_by_ero
 
 
 @pytest.mark.usefixtures("site")
-def test_the_same_class_by_its_path_is_trusted_and_another_of_the_package_is_not(bench: Bench) -> None:
+def test_class_is_trusted_by_its_own_path_alone(bench: Bench) -> None:
     assert bench("list", "attacks", "freqbench_example.attack:TwoSteps")[0] == 0
     assert "needs --trust-code" in refused(bench, "list", "attacks", "freqbench_example.attack:GradientAttack")
 
@@ -119,7 +115,7 @@ def test_names_of_a_package_that_is_not_installed_are_unknown(bench: Bench) -> N
 
 
 @pytest.mark.integration
-def test_the_template_is_built_and_installed_and_its_metric_is_in_a_job_s_rows(tmp_path: Path, bench: Bench) -> None:
+def test_template_is_installed_and_its_metric_in_rows(tmp_path: Path, bench: Bench) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     shutil.copytree(TEMPLATE, source)
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]

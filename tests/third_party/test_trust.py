@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from third_party.own_classes import OWN, TRUST, units
-from tiny_job import execute, expanded, rows, small
+from third_party.own_classes import OWN, units
+from tiny_job import expanded, small
 from toy.data import Balls
 
 from freqbench.core.errors import UserError
@@ -18,20 +18,6 @@ BESIDE: dict[str, dict[str, Any]] = {
     "attack": {},
     "model": {"models": [{**OWN["models"][0], "args": {"classes": 6}}]},
 }
-
-
-@pytest.fixture(scope="module")
-def trusted_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that a trusted run of all three has made, its volumes saved."""
-    out = tmp_path_factory.mktemp("store") / "out"
-    summary = execute(small(**OWN, **TRUST, metrics=["dsc", "linf"], save_adversarial="nifti"), out)
-    assert (summary.num_new, summary.num_failed) == (2, 0)
-    records = rows(out).values()
-    named = {(row["dataset"], row["source_model"], row["attack"]) for row in records}
-    assert named == {("'balls'", "'tiny'", "'walk'")}
-    # Two steps of half the budget along the signs of a smooth network's gradient: nearly all voxels go all the way.
-    assert [float(row["linf"]) for row in records] == pytest.approx([8 / 255] * 2, abs=1e-6)
-    return out
 
 
 @pytest.mark.parametrize("foreign", ENTRIES)

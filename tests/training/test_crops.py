@@ -34,7 +34,7 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", ["voxels", "bias_field", "gain_offset", "dct_bands"])
-def test_noise_is_a_change_of_its_own_for_each_crop_and_then_a_clamp(kind: str) -> None:
+def test_noise_is_change_of_its_own_for_each_crop_and_then_clamp(kind: str) -> None:
     """Voxels' changes are normal numbers of deviation sigma; the other kinds move each crop by different amounts."""
     shape, numbers = (32, 32, 32), range(4)
     label = torch.zeros(1, *shape, dtype=torch.uint8)
@@ -56,7 +56,7 @@ def test_noise_is_a_change_of_its_own_for_each_crop_and_then_a_clamp(kind: str) 
     assert torch.equal(CropSampler([case], shape, NONE, 0, noise).crops([3])[0][0], noisy[0][3])
 
 
-def test_a_loader_outlives_the_sigterm_of_its_group_and_ends_with_its_batches() -> None:
+def test_loader_outlives_its_groups_sigterm() -> None:
     sampler = CropSampler([make_case(0)], (6, 6, 4), NONE, seed=0)
     others = psutil.Process().children()
     with load_batches(sampler, [[number] for number in range(20)], loaders=1, pinned=False) as batches:

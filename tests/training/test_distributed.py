@@ -132,9 +132,7 @@ def test_a_killed_worker_costs_no_row_of_the_log(shared: list[Row], tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_killed_worker_costs_no_step_and_a_repeated_command_reaches_the_same_bits(
-    shared: list[Row], tmp_path: Path
-) -> None:
+def test_killed_worker_costs_no_step(shared: list[Row], tmp_path: Path) -> None:
     """Two starts of a group of workers, then Ctrl-C; rows of the log are told as they come, each once."""
     code, said, seconds = disturbed(
         tmp_path, lambda process: parts_of(process)[0].kill(), lambda process: os.killpg(process.pid, signal.SIGINT)

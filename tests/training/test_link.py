@@ -73,9 +73,7 @@ def model(where: str = "job.yaml") -> ModelSpec:
     return expand(link.present(config.load(where, JobSpec))).cells[0].source
 
 
-def test_run_trains_what_the_job_names_then_attacks_it_and_a_second_run_computes_nothing(
-    folder: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_trains_attacks_and_repeats_nothing(folder: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     said = started(capsys)
     assert said.splitlines()[0] == "adv: training net first, into runs/adv (the same command goes on)"
     assert "1 of 1 records stored" in said
@@ -89,7 +87,7 @@ def test_run_trains_what_the_job_names_then_attacks_it_and_a_second_run_computes
     assert "\n0 records in 0 s, 1 were there before" in again
 
 
-def test_the_model_has_its_weights_and_its_training_job_in_its_identity(trained_copy: Path) -> None:
+def test_model_has_weights_and_training_in_its_identity(trained_copy: Path) -> None:
     spec = model()
     assert spec.training is not None
     ids = {replace(spec, **change).model_id for change in ({}, {"training": "0" * 16}, {"weights_sha256": "0" * 64})}
@@ -98,9 +96,7 @@ def test_the_model_has_its_weights_and_its_training_job_in_its_identity(trained_
 
 
 @pytest.mark.integration
-def test_ctrl_c_while_a_network_learns_is_130_and_the_same_command_goes_on(
-    folder: Path, done: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_while_learning_is_130(folder: Path, done: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
     step = loop.Trainer.step
 
@@ -125,9 +121,7 @@ def test_ctrl_c_while_a_network_learns_is_130_and_the_same_command_goes_on(
     assert resumed.checkpoint_sha256 != uncut.checkpoint_sha256, "each file tells its own seconds"
 
 
-def test_plan_computes_nothing_and_counts_what_the_trained_network_will_do(
-    folder: Path, trained_copy: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plan_counts_trained(folder: Path, trained_copy: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     _, after, _ = bench(capsys, "plan", "job.yaml")
     monkeypatch.chdir(folder)
     code, before, err = bench(capsys, "plan", "job.yaml")
@@ -148,9 +142,7 @@ def test_a_rehearsal_trains_nothing(folder: Path, capsys: Said, monkeypatch: pyt
 
 
 @pytest.mark.integration
-def test_a_store_is_scored_exported_and_reported_without_its_training_job(
-    trained_copy: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_store_needs_no_training_job(trained_copy: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     (trained_copy / "adv.yaml").unlink()
     (trained_copy / "job.yaml").unlink()
     shutil.rmtree(trained_copy / "runs" / "tiny" / "records")
@@ -162,7 +154,7 @@ def test_a_store_is_scored_exported_and_reported_without_its_training_job(
     assert len(tiny_job.rows(trained_copy / "runs" / "tiny")) == 1
 
 
-def test_weights_that_are_gone_or_others_than_the_store_s_are_one_line(trained_copy: Path, capsys: Said) -> None:
+def test_weights_gone_or_others_than_store_s_are_refused(trained_copy: Path, capsys: Said) -> None:
     place = "error: runs/tiny: models[0]: m0: expected the weights of train://net"
     file = trained_copy / "runs" / "adv" / "net" / "best.safetensors"
     others = {name: 2 * weight for name, weight in load_file(file).items()}
@@ -189,9 +181,7 @@ def test_score_with_a_job_does_not_train(trained_copy: Path, capsys: Said, monke
     )
 
 
-def test_the_first_of_several_shards_trains(
-    folder: Path, done: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_first_shard_trains(folder: Path, done: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     assert started(capsys, "--shard", "2/2", code=2) == (
         "error: --shard 2/2: expected networks that are trained, got some that are not (net): shard 1 trains them; "
         "start the others once it attacks\n"
@@ -204,9 +194,7 @@ def test_the_first_of_several_shards_trains(
     assert link.train_rest(job, refuse, Shard(number=2, count=2)).models[0].trained is not None
 
 
-def test_a_trusted_data_set_of_another_package_is_trained_on(
-    folder: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trusted_foreign_data_are_trained_on(folder: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmark's trust is that of its training; the training job's own counts where it is run alone."""
     lines = (
         (Path(__file__).parents[1] / "toy_package/toy/data.py").read_text().replace("ball_{", "{split or self.split}_{")
@@ -236,9 +224,7 @@ def test_data_of_a_training_that_are_not_here_are_missing(folder: Path, capsys: 
 @pytest.mark.parametrize(
     ("split", "told"), [("validation", "chose its weights (select)"), ("train", "taught it (train)"), ("test", None)]
 )
-def test_cases_that_shaped_a_network_are_told_when_it_is_scored_on_them(
-    trained_copy: Path, split: str, told: str | None
-) -> None:
+def test_shaping_cases_are_reported_when_scored(trained_copy: Path, split: str, told: str | None) -> None:
     phantom = {"name": "phantom", "shape": [16, 16, 16], "split": split, "cases": 2}
     write(trained_copy, "job.yaml", benchmark("train://net", datasets=[phantom]))
     grid = expand(link.present(config.load("job.yaml", JobSpec)))

@@ -64,9 +64,7 @@ def test_the_loss_falls(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_equal_seeds_give_equal_weights_whatever_the_global_random_state(
-    whole: tuple[State, Path], tmp_path: Path
-) -> None:
+def test_equal_seeds_give_equal_weights(whole: tuple[State, Path], tmp_path: Path) -> None:
     torch.rand(7)
     torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     assert weights(run(tmp_path)) == weights(whole[0])

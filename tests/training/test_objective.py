@@ -48,7 +48,7 @@ def adversary(name: str = "pgd", budget: tuple[float, float] | None = None, **pa
     return Adversary(attack=make(name, **parameters), random_budget=budget, seed=3)
 
 
-def test_adversarial_training_counts_the_loss_on_attacked_crops_alone() -> None:
+def test_adversarial_training_counts_attacked_crops_alone() -> None:
     net, (_, attacked, labels) = Watched(), crops()
     loss, terms = objective(net)(None, attacked, labels)
     assert float(loss) == pytest.approx(float(MONAI(net(attacked), labels)), abs=1e-6)
@@ -73,7 +73,7 @@ def test_the_consistency_is_added_with_its_weight() -> None:
     assert float(one[2]) > 0.1
 
 
-def test_the_network_is_in_evaluation_mode_while_it_is_attacked_and_back_after() -> None:
+def test_network_is_attacked_in_evaluation_mode() -> None:
     net, (images, _, labels) = Watched().train(), crops()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     adversary(eps=8 / 255, steps=3).attack_crops(SegmentationModel(net, ROI).train(), images, labels, 0, [0, 1])
@@ -103,7 +103,7 @@ def test_draws_belong_to_a_crop_whatever_stands_beside_it() -> None:
     assert not torch.equal(alone, other)
 
 
-def test_a_random_budget_is_drawn_anew_every_step_and_the_same_again() -> None:
+def test_random_budget_is_drawn_anew_every_step_and_same_again() -> None:
     attacks = [adversary(budget=(0.01, 0.03), eps=0.5, step_size="eps/4").step_attack(step) for step in range(200)]
     drawn = [attack.eps for attack in attacks]
     assert {attack.step_size for attack in attacks} == {"eps/4"}
@@ -113,7 +113,7 @@ def test_a_random_budget_is_drawn_anew_every_step_and_the_same_again() -> None:
     assert sum(drawn) / 200 == pytest.approx(0.02, abs=0.0015)
 
 
-def test_an_attack_that_mixes_with_another_crop_takes_the_next_of_the_batch() -> None:
+def test_attack_that_mixes_with_another_crop_takes_next_of_batch() -> None:
     net, (images, _, labels) = Watched().eval(), crops()
     volumes = adversary("faa", steps=1).attack_crops(SegmentationModel(net, ROI), images, labels, 0, [0, 1])
     assert volumes.shape == images.shape
@@ -129,7 +129,7 @@ def union(mix: str, shares: tuple[float, ...] | None = None) -> MixedAdversary:
     return MixedAdversary(adversaries=each, mix=mix, shares=shares, seed=3)
 
 
-def test_a_random_mix_attacks_by_the_adversary_drawn_for_the_first_crop() -> None:
+def test_random_mix_attacks_by_adversary_drawn_for_first_crop() -> None:
     net, (images, _, labels) = Watched().eval(), crops()
     mixed, model = union("random"), SegmentationModel(net, ROI)
     for number in range(8):
@@ -145,7 +145,7 @@ def test_shares_are_the_probabilities_of_a_random_mix(shares: tuple[float, ...] 
     assert sum(drawn) / 2000 == pytest.approx(second, abs=0.04)
 
 
-def test_the_worst_mix_takes_each_crop_as_the_attack_of_the_highest_loss_leaves_it() -> None:
+def test_worst_mix_takes_the_highest_loss_a_crop() -> None:
     net, (images, _, labels) = Watched().eval(), crops(batch=3)
     mixed, model = union("worst"), SegmentationModel(net, ROI).eval()
     by_each = [each.attack_crops(model, images, labels, 0, [0, 1, 2]) for each in mixed.adversaries]
@@ -158,7 +158,7 @@ def test_the_worst_mix_takes_each_crop_as_the_attack_of_the_highest_loss_leaves_
     assert not model.training
 
 
-def test_an_average_learns_from_the_mean_of_the_losses_under_each_attack() -> None:
+def test_average_learns_from_mean_of_losses_under_each_attack() -> None:
     net, (images, attacked, labels) = Watched().eval(), crops()
     _, terms = objective(net)(images, torch.cat([attacked, images]), labels)
     clean, adversarial = (float(MONAI(net(x), labels)) for x in (images, attacked))
@@ -169,7 +169,7 @@ def test_an_average_learns_from_the_mean_of_the_losses_under_each_attack() -> No
     assert torch.equal(every[2:], union("worst").adversaries[1].attack_crops(model, images, labels, 0, [0, 1]))
 
 
-def test_trades_adds_the_divergence_of_attacked_predictions_from_clean_ones() -> None:
+def test_trades_adds_the_divergence_from_clean_predictions() -> None:
     net, (images, attacked, labels) = Watched().eval(), crops()
     loss, terms = StepLoss(net, InputAdapter(), None, half=False, beta=6)(images, attacked, labels)
     of = [torch.distributions.Categorical(logits=net(x).movedim(1, -1)) for x in (images, attacked)]

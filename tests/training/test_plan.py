@@ -81,7 +81,7 @@ def test_the_lists_and_the_start_are_in_an_identity() -> None:
     assert identities(job_of(models=[{"name": "net", **NET, "lr": 0.5}, VAFT]))["vaft"] != before["vaft"]
 
 
-def test_a_null_goes_with_the_job_to_other_processes_and_into_what_is_stored() -> None:
+def test_null_goes_with_the_job_everywhere() -> None:
     """`spacing: null` of ACDC is "as the scanner made it", not the default of 1.5 mm."""
     dataset = {"name": "acdc", "root": "volumes", "spacing": None, "size": None}
     job = job_of(AT, dataset=dataset)
@@ -93,7 +93,7 @@ def test_a_null_goes_with_the_job_to_other_processes_and_into_what_is_stored() -
 # Replicates
 
 
-def test_a_replicate_equals_a_job_of_its_seed_and_the_first_keeps_its_name() -> None:
+def test_replicate_equals_a_job_of_its_seed() -> None:
     one, second, three = (identities(job_of(AT, **more)) for more in ({}, {"seed": 2}, {"replicates": 3}))
     assert [*three] == ["net", "at", "net.1", "at.1", "net.2", "at.2"]
     assert {name: three[name] for name in one} == one
@@ -101,7 +101,7 @@ def test_a_replicate_equals_a_job_of_its_seed_and_the_first_keeps_its_name() -> 
     assert len(set(three.values())) == 6
 
 
-def test_a_replicate_starts_from_the_one_of_its_number_or_from_the_shared_checkpoint() -> None:
+def test_replicate_starts_from_its_number_or_the_shared_one() -> None:
     again = {**AT, "name": "again", "start": "at"}
     packaged = {**AT, "name": "zoo", "start": "zoo://phantom/unet"}
     trainings = planned(job_of(AT, again, packaged, replicates=2))
@@ -122,7 +122,7 @@ def test_a_network_that_a_job_does_not_train_is_refused_by_name() -> None:
         train(job_of(AT), only=["at.1"])
 
 
-def test_replicates_share_their_method_whatever_job_and_others_do_not() -> None:
+def test_replicates_share_their_method() -> None:
     trainings = planned(job_of(ONE_STEP, {**ONE_STEP, "name": "longer", "steps": 9}, replicates=2))
     methods = {name: each.method for name, each in trainings.items()}
     assert methods["at"] == methods["at.1"]
@@ -145,18 +145,18 @@ def test_replicates_share_their_method_whatever_job_and_others_do_not() -> None:
     ],
     ids=["linf", "dct-quantization", "gaussian"],
 )
-def test_a_network_is_judged_under_its_own_threat_model_by_default(arm: dict[str, Any], attack: Any) -> None:
+def test_network_is_judged_under_its_own_threat_model_by_default(arm: dict[str, Any], attack: Any) -> None:
     by_default, asked = planned(job_of(arm)), planned(job_of(arm, validation={"attack": attack}))
     assert by_default["at"].record["validation"] == asked["at"].record["validation"]
 
 
-def test_a_union_is_judged_by_the_worst_of_its_attacks_whatever_they_are() -> None:
+def test_union_is_judged_by_its_worst_attack() -> None:
     union = planned(job_of({**UNION, "union": {"mix": "worst", "attacks": [PGD, FGSM]}}))["union"]
     assert ([attack.name for attack in union.quick], union.choose_by) == (["pgd", "fgsm"], "worst")
     assert [each["name"] for each in union.record["attack"]] == ["pgd", "fgsm"]
 
 
-def test_own_is_the_attack_as_trained_and_several_are_in_record_and_identity() -> None:
+def test_own_is_the_attack_as_trained() -> None:
     own, both = (planned(job_of(VAFA, validation={"attack": attack}))["at"] for attack in ("own", ["own", FGSM]))
     assert own.adversary is not None
     assert own.quick == (own.adversary.attack,)
@@ -190,7 +190,7 @@ def test_a_model_overrides_the_jobs_schedule() -> None:
     assert (second.steps, second.lr) == (6, 0.5)
 
 
-def test_a_models_own_augmentation_replaces_the_jobs_and_is_recorded() -> None:
+def test_models_own_augmentation_replaces_jobs_and_is_recorded() -> None:
     own = {"flip": 0, "rotate90": 0, "scale_intensity": 1}
     job = job_of({"name": "own", **NET, "augmentation": own}, augmentation={"shift_intensity": 0.7})
     of_the_job, of_its_own = planned(job)["net"], planned(job)["own"]
@@ -283,13 +283,10 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("model", "changes", "message"), BAD)
-def test_bad_input_is_one_line_before_anything_is_trained(
-    tmp_path: Path, model: dict[str, Any], changes: dict[str, Any], message: str
-) -> None:
+def test_bad_input_is_refused(tmp_path: Path, model: dict[str, Any], changes: dict[str, Any], message: str) -> None:
     arm = {key: value for key, value in {**AT, **model}.items() if value is not None}
-    with pytest.raises(UserError, match=message) as refused:
+    with pytest.raises(UserError, match=message):
         train(job_of(arm, **changes), str(tmp_path), progress=False)
-    assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -316,7 +313,7 @@ ZOO = Path(models.__file__).parent / "zoo" / "phantom"
 
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ZOO_JOBS)
-def test_a_packaged_network_was_trained_by_its_job_on_todays_phantom(name: str) -> None:
+def test_packaged_network_fits_todays_phantom(name: str) -> None:
     (training,) = (each for each in prepare(ZOO_JOBS[name], only=[name]).trainings if each.model.name == name)
     stored = models.read_metadata(f"zoo://phantom/{name}")["training"]
     record = json.loads(json.dumps(training.record))

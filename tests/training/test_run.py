@@ -55,9 +55,7 @@ def refuse(*arguments: object) -> None:
 
 
 @pytest.mark.integration
-def test_adversarial_training_begins_at_the_clean_weights_and_only_what_is_wanted_is_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_adversarial_training_begins_at_the_clean_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: dict[str, dict[str, Tensor]] = {}
     step = loop.Trainer.step
 
@@ -91,7 +89,7 @@ def test_the_test_figure_is_that_of_the_stored_weights(trained: Trained) -> None
     assert result.dice_test == pytest.approx(np.mean(per_case), abs=1e-12)
 
 
-def test_weights_are_chosen_by_what_the_job_says_and_both_figures_are_stored(trained: Trained) -> None:
+def test_weights_are_chosen_by_what_the_job_says(trained: Trained) -> None:
     _, out = trained
     best = max(read_log(str(out / "vaft")), key=lambda row: row.dice_worst)
     assert 0 < best.dice_worst <= best.dice_attacked
@@ -138,9 +136,7 @@ def test_curves_are_drawn_where_tensorboard_is(trained: Trained) -> None:
 
 
 @pytest.mark.integration
-def test_a_training_that_is_killed_at_any_write_ends_as_one_that_was_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_killed_at_any_write_ends_as_one_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`kill -9` leaves the files from just before a file gets its name, half-written ones of a dead process
     among it."""
     job, left = job_of(steps=2, warmup_steps=0, threads=1), list[Path]()
@@ -180,13 +176,9 @@ def uncut(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("sent", "during", "times", "kept"),
-    [
-        (signal.SIGINT, "clean", 1, 2),
-        (signal.SIGTERM, "fgsm", 2, 1),
-        (signal.SIGINT, "test", 1, 3),
-    ],
+    [(signal.SIGINT, "clean", 1, 2), (signal.SIGTERM, "fgsm", 2, 1), (signal.SIGINT, "test", 1, 3)],
 )
-def test_a_signal_while_weights_are_measured_is_130_and_the_same_command_ends_as_one_uncut(
+def test_signal_while_measuring_is_130_and_goes_on(
     uncut: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -239,9 +231,7 @@ def test_a_row_that_half_fits_on_the_disk_spoils_no_curve(tmp_path: Path) -> Non
     assert [event.step for event in events.Scalars("dice_select")] == [2, 6]
 
 
-def test_crops_cut_here_are_those_of_other_processes_and_half_precision_is_rounding(
-    trained: Trained, tmp_path: Path
-) -> None:
+def test_crops_cut_here_equal_those_of_processes(trained: Trained, tmp_path: Path) -> None:
     job, out = trained
     train(job.model_copy(update={"loaders": 0, "half": False}), str(tmp_path), progress=False, only=("net",))
     half, whole = weights(out), weights(tmp_path)
@@ -283,7 +273,7 @@ def test_a_changed_or_broken_network_is_trained_again(tmp_path: Path) -> None:
     assert done(job, tmp_path) == {}, "weights of a training that was stopped half-way lie so"
 
 
-def test_the_time_left_of_a_training_follows_the_pace_since_its_first_step() -> None:
+def test_time_left_of_training_follows_pace_since_its_first_step() -> None:
     """A resumed training, heard of at step 40 after a minute of loading: 3 seconds a step, validations included."""
     left, limited = StepsLeft(100, None), StepsLeft(100, 2.0)
     for each in (left, limited):
@@ -319,9 +309,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.C
         ([2], [(24, 20, 17), (48, 48, 48)], ""),
     ],
 )
-def test_a_crop_that_no_volume_holds_is_told_with_one_that_all_do(
-    strides: list[int], shapes: list[tuple[int, ...]], hint: str
-) -> None:
+def test_unholdable_crop_is_reported(strides: list[int], shapes: list[tuple[int, ...]], hint: str) -> None:
     net = {**NET, "name": "net", "args": {"channels": [4, 8, 8, 8][: len(strides) + 1], "strides": strides}}
     [training] = prepare(job_of(models=[{**net, "roi": [48, 48, 48]}])).trainings
     said: list[str] = []
@@ -331,7 +319,7 @@ def test_a_crop_that_no_volume_holds_is_told_with_one_that_all_do(
 
 
 @pytest.mark.integration
-def test_a_network_of_another_axis_order_is_selected_as_it_is_tested(tmp_path: Path) -> None:
+def test_network_of_another_axis_order_is_selected_alike(tmp_path: Path) -> None:
     """On the same cases, the Dice that chose the weights is that of the model that the stored file resolves to."""
     small = {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [1, 2, 2]}
     job = job_of(
@@ -350,7 +338,7 @@ def test_a_network_of_another_axis_order_is_selected_as_it_is_tested(tmp_path: P
 
 
 @pytest.mark.integration
-def test_an_attack_that_mixes_with_another_case_has_the_next_of_the_list(tmp_path: Path) -> None:
+def test_attack_that_mixes_with_another_case_has_next_of_list(tmp_path: Path) -> None:
     faa = {**AT, "attack": {"name": "faa", "portion": 0.2, "steps": 1}}
     results = train(job_of(faa, steps=1, warmup_steps=0), str(tmp_path), progress=False)
     assert results[1].dice_attacked is not None

@@ -45,7 +45,7 @@ def test_each_network_states_the_recipe_that_the_job_has_now(prepared: Prepared)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["unet", "union"])
-def test_the_first_steps_of_a_training_have_the_losses_of_the_packaged_one(
+def test_first_steps_of_training_have_losses_of_packaged_one(
     name: str, prepared: Prepared, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FREQBENCH_DATA", str(shared / "data"))

@@ -308,7 +308,7 @@ def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
 def sha256(path: str) -> str:
     """Returns the SHA-256 (hex) of a file's content, cached in this process while the file's stamp stays.
 
-    For a remote object it is kept on the node's disk while its version stays, and nothing is read again.
+    For a remote object it is stored on the node's disk while its version stays, and nothing is read again.
     """
     fs, inner = filesystem_of(path)
     if filesystems.is_local(fs):

@@ -52,7 +52,7 @@ def own(cpus: int) -> Iterator[None]:
     dead process. If this version of Ray has tokens, callers need one that only its processes know.
 
     Its files go where Ray puts them (RAY_TMPDIR, TMPDIR, /tmp), or into another folder if that place is not writable or
-    full, or too long for the paths of its sockets: a line of the log says so.
+    full, or too long for the paths of its sockets, which the log states.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM while it starts; its processes are killed.

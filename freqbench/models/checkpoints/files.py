@@ -1,6 +1,6 @@
 """Reads untrusted checkpoints as state dicts, and writes freqbench's own as safetensors with a training record.
 
-Files are told apart by their content, not their name. What torch wrote is read with `weights_only=True`, safetensors by
+Files are recognised by their content, not their name. What torch wrote is read with `weights_only=True`, safetensors by
 their own library, so that no file can run code. Beside the weights, released checkpoints hold numpy scalars, which are
 read, and numpy arrays and argparse options, which are skipped.
 """
@@ -413,7 +413,7 @@ def look_untrained(weights: Mapping[str, Tensor]) -> bool:
 def check_fit(
     name: str, path: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes: int, head: Outputs
 ) -> None:
-    """Refuses, in one line, a checkpoint whose keys, shapes or integers are not its network's (meta will do)."""
+    """Raises CheckpointError for a checkpoint whose keys, shapes or integers are not its network's (meta will do)."""
     missing = [key for key in wanted if key not in found]
     unexpected = [key for key in found if key not in wanted]
     shared = [key for key in wanted if key in found]

@@ -1,4 +1,4 @@
-"""Builds the networks of MODELS with the same weights for a seed on any machine, and one line if a class refuses."""
+"""Builds the networks of MODELS with the same weights for a seed on any machine, and reports a class that refuses."""
 
 import math
 import pkgutil
@@ -106,7 +106,7 @@ def limit_modules() -> Iterator[None]:
 
 @contextmanager
 def refusing(complaint: str, refusals: tuple[type[Exception], ...] = REFUSALS) -> Iterator[None]:
-    """Turns errors of a third-party class into one line that begins with the complaint."""
+    """Turns errors of a third-party class into a UserError that begins with the complaint."""
     try:
         yield
     except UserError:

@@ -57,7 +57,7 @@ class CaseVolumes:
 
     @property
     def change(self) -> Voxels:
-        """adversarial - clean."""
+        """The adversarial volume minus the clean one."""
         return self.adversarial - self.clean
 
     @property

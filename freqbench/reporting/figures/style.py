@@ -127,10 +127,10 @@ def plain(text: object, longest: int = LONGEST) -> str:
 
 
 def heading(text: object, width: int) -> str:
-    """Breaks a text from data into a heading above a small picture: in full, in lines of about `width` letters.
+    r"""Breaks a text from data into a heading above a small picture: in full, in lines of about `width` letters.
 
     >>> heading("vafa q_max=20 block=8 control=random", 14)
-    'vafa q_max=20\\nblock=8\\ncontrol=random'
+    'vafa q_max=20\nblock=8\ncontrol=random'
     """
     return "\n".join(plain(line, width + 6) for line in wrap(printable(str(text)), width, break_long_words=False))
 

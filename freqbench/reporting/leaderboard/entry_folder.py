@@ -130,7 +130,7 @@ class Card(Strict):
 
 
 def read_card(path: Path) -> Card:
-    """Reads the card of an entry; UserError in one line for a key that is missing, unknown or empty, or a bad value."""
+    """Reads the card of an entry; raises UserError for a key that is missing, unknown or empty, or a bad value."""
     with path.open("rb") as stream:
         return config.validate(mapping_of(stream.read(YAML_BYTES + 1), str(path)), Card, where=str(path))
 
@@ -202,7 +202,7 @@ class BoardEntry:
 def read_entry(folder: Path) -> BoardEntry:
     """Reads an entry whose files are complete, permitted and equal to the sealed ones.
 
-    Nothing in it is run, unpickled or followed. UserError in one line for links, devices, other files, too many or too
+    Nothing in it is run, unpickled or followed. Raises UserError for links, devices, other files, too many or too
     large ones, an invalid card or seal, and a changed file.
     """
     names.require_name(folder.name, str(folder))

@@ -34,7 +34,7 @@ _NO_LATIN = re.compile(r"[^\x20-\x7e\xa1-\xff\n]")
 
 
 def latex(sections: Sequence[Section]) -> str:
-    """Renders the page as LaTeX to be `\\input`: a floating table per section, over several pages if it is long.
+    r"""Renders the page as LaTeX to be `\input`: a floating table per section, over several pages if it is long.
 
     pdflatex knows only Latin letters, so other characters become question marks.
     """

@@ -179,7 +179,7 @@ def _certificates(dataset: str, frame: pd.DataFrame) -> Section:
 
 
 def require_certified(grid: Any) -> None:
-    """Refuses, with a UserError of one line, a grid of which some cell has no certificate or too few draws."""
+    """Raises UserError for a grid of which some cell has no certificate or too few draws."""
     balls, seeds = [], defaultdict[tuple[str, str], set[int]](set)
     for cell in grid.cells:
         if getattr(cell.attack, "radius", None) == 0:

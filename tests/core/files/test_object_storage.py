@@ -66,9 +66,7 @@ def test_one_of_many_creators_made_the_object(s3_root: str) -> None:
     ("kind", "status", "error"),
     [("refuse", 403, StorageRefused), ("refuse", 503, StorageUnavailable), ("cut", 0, StorageUnavailable)],
 )
-def test_a_put_that_fails_leaves_the_old_object_and_says_whether_to_try_again(
-    once: S3, s3_root: str, kind: str, status: int, error: type[OSError]
-) -> None:
+def test_failed_put_leaves_the_old_object(once: S3, s3_root: str, kind: str, status: int, error: type[OSError]) -> None:
     path = storage.join(s3_root, "a.bin")
     storage.write_atomic(path, OLD)
     once.fault(kind, status=status, times=99)
@@ -98,7 +96,7 @@ def test_nothing_torn_is_read_while_puts_are_cut(s3: S3, s3_root: str) -> None:
     assert storage.read_bytes(path)[0] == 4
 
 
-def test_a_put_that_is_refused_and_a_get_that_ends_early_are_made_again(s3: S3, s3_root: str) -> None:
+def test_put_refused_and_get_that_ends_early_are_made_again(s3: S3, s3_root: str) -> None:
     path = storage.join(s3_root, "a.bin")
     s3.fault("refuse", times=1)
     storage.write_atomic(path, OLD)
@@ -124,9 +122,7 @@ def test_a_server_that_is_not_there_is_worth_another_try(once: S3, monkeypatch: 
         assert "\n" not in str(caught.value)
 
 
-def test_no_bucket_and_no_credentials_are_one_line_that_says_what_to_do(
-    once: S3, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_bucket_or_credentials_is_a_line_with_advice(once: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     for write in (storage.write_atomic, storage.create):
         with pytest.raises(StorageRefused, match=r"^s3://nobody/a: expected its bucket .* found none: make"):
             write("s3://nobody/a", b"")
@@ -141,9 +137,7 @@ def test_no_bucket_and_no_credentials_are_one_line_that_says_what_to_do(
 
 
 @pytest.mark.parametrize(("uri", "package", "extra"), [("s3", "s3fs", "s3"), ("abfs", "adlfs", "azure")])
-def test_a_package_that_is_not_installed_is_named(
-    monkeypatch: pytest.MonkeyPatch, uri: str, package: str, extra: str
-) -> None:
+def test_package_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, uri: str, package: str, extra: str) -> None:
     monkeypatch.delitem(import_module("fsspec.registry")._registry, uri, raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     message = rf"^{uri}://a/b: expected the package {package}: pip install '.\[{extra}\]' in a clone of freqbench$"
@@ -219,9 +213,7 @@ def test_the_hash_of_a_version_is_remembered_on_disk(s3: S3, s3_root: str, cache
     [(lambda path: storage.write_atomic(path, NEW), NEW), (lambda path: node_cache.clear("files"), OLD)],
     ids=["changed", "cleared"],
 )
-def test_an_object_changed_or_cleared_while_fetched_is_fetched_again(
-    monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[str], object], content: bytes
-) -> None:
+def test_midway_change(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[str], object], content: bytes) -> None:
     path, real, done = "memory://tests-object/a.bin", MemoryFileSystem.get_file, []
     storage.write_atomic(path, OLD)
 
@@ -238,9 +230,7 @@ def test_an_object_changed_or_cleared_while_fetched_is_fetched_again(
     assert done in ([None], [len(OLD)])
 
 
-def test_a_file_that_is_announced_too_large_is_never_begun(
-    s3: S3, s3_root: str, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_announced_excess_never_begins(s3: S3, s3_root: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = storage.join(s3_root, "large.bin")
     storage.write_atomic(path, OLD)
     s3.requests()

@@ -97,9 +97,7 @@ def test_a_local_file_is_not_copied(tmp_path: Path, cache: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_write_that_dies_leaves_the_old_object_and_no_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_dying_write_leaves_the_old_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     path = tmp_path / "a.bin"
     storage.write_atomic(str(path), b"old")
 
@@ -125,9 +123,7 @@ def test_a_disk_that_takes_no_more_is_named(write: Callable[[str, bytes], object
     assert caught.value.filename == str(tmp_path / "out" / "a")
 
 
-def test_content_is_on_the_disk_before_the_name_is_and_others_may_read_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_content_is_on_disk_before_its_name_and_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
@@ -251,9 +247,7 @@ def unprivileged() -> Iterator[None]:
         ("job.yaml", config.read),
     ],
 )
-def test_a_file_that_may_not_be_read_is_said_to_be_so(
-    tmp_path: Path, name: str, read: Callable[[str], object], place: str
-) -> None:
+def test_unreadable_file_is_reported(tmp_path: Path, name: str, read: Callable[[str], object], place: str) -> None:
     path = tmp_path / "folder" / name
     path.parent.mkdir()
     path.write_bytes(b"something")

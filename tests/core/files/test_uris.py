@@ -72,9 +72,7 @@ def names(requests: list[str], method: str = "GET") -> list[str]:
     return sorted(each.rpartition("/")[2] for each in requests if each.startswith(f"{method} ") and "." in each)
 
 
-def test_a_dataset_has_the_same_identities_and_volumes_at_a_uri_and_each_file_is_fetched_once(
-    s3: S3, here: Path, there: str
-) -> None:
+def test_dataset_at_a_uri_has_its_identities_fetched_once(s3: S3, here: Path, there: str) -> None:
     s3.requests()
     some = dataset(f"{there}/data", cases=["b"])
     volume = some.load(some.refs()[0])
@@ -89,9 +87,7 @@ def test_a_dataset_has_the_same_identities_and_volumes_at_a_uri_and_each_file_is
     assert names(s3.requests()) == []
 
 
-def test_copies_that_were_damaged_on_the_node_are_fetched_again_and_cases_that_were_replaced_are_refused(
-    here: Path, there: str, cache: Path
-) -> None:
+def test_damaged_copies_are_fetched_again_replaced_refused(here: Path, there: str, cache: Path) -> None:
     theirs = dataset(f"{there}/data", cases=1)
     (ref,) = theirs.refs()
     whole = theirs.load(ref)
@@ -105,7 +101,7 @@ def test_copies_that_were_damaged_on_the_node_are_fetched_again_and_cases_that_w
         theirs.load(ref)
 
 
-def test_data_that_is_not_there_is_told_apart_from_data_that_is_refused(s3: S3, there: str) -> None:
+def test_data_not_there_is_told_apart_from_data_refused(s3: S3, there: str) -> None:
     s3.fault("refuse", method="GET", status=403, times=99, match="labelsTr/b")
     with pytest.raises(StorageRefused, match=r"labelsTr/b\.nii\.gz: access denied"):
         dataset(f"{there}/data").refs()
@@ -121,9 +117,7 @@ def test_data_that_is_not_there_is_told_apart_from_data_that_is_refused(s3: S3, 
 @pytest.mark.parametrize(
     ("name", "entry"), [("unet.safetensors", {}), ("net.ts", {"arch": "torchscript", "roi": (16, 16, 16)})]
 )
-def test_a_checkpoint_has_the_same_identity_at_a_uri_is_fetched_once_and_refused_when_it_was_replaced(
-    s3: S3, s3_root: str, tmp_path: Path, cache: Path, name: str, entry: dict[str, Any]
-) -> None:
+def test_checkpoint_at_uri(s3: S3, s3_root: str, tmp_path: Path, cache: Path, name: str, entry: dict[str, Any]) -> None:
     """A copy that was damaged on the node is fetched again."""
     uri = f"{s3_root}/{name}"
     tiny_job.save_weights(tmp_path / "unet.safetensors", num_classes=3)
@@ -145,9 +139,7 @@ def test_a_checkpoint_has_the_same_identity_at_a_uri_is_fetched_once_and_refused
         models.load(theirs, CPU)
 
 
-def test_an_nnunet_folder_is_read_from_a_uri_without_what_is_not_asked_for(
-    s3: S3, s3_root: str, tmp_path: Path
-) -> None:
+def test_nnunet_folder_is_read_from_a_uri_sparingly(s3: S3, s3_root: str, tmp_path: Path) -> None:
     pytest.importorskip("dynamic_network_architectures")
     from models import nnunet_folder
 
@@ -167,7 +159,7 @@ def test_an_nnunet_folder_is_read_from_a_uri_without_what_is_not_asked_for(
 
 
 @pytest.mark.integration
-def test_a_job_in_object_storage_gives_the_rows_and_volumes_of_a_disk(here: Path, there: str, tmp_path: Path) -> None:
+def test_job_in_object_storage_gives_rows_and_volumes_of_disk(here: Path, there: str, tmp_path: Path) -> None:
     out, far = tmp_path / "out", f"{there}/out"
     assert tiny_job.execute(content(here, 1, save_adversarial="nifti"), out).num_new == 1
     assert tiny_job.execute(content(there, 1, save_adversarial="nifti"), far).num_new == 1

@@ -49,7 +49,7 @@ def labels_of(x: Tensor) -> Tensor:
     return (x > 0.5).long()
 
 
-def test_the_defence_sees_the_patients_voxels_without_padding_or_adapter() -> None:
+def test_defence_sees_patients_voxels_without_padding_or_adapter() -> None:
     net = Recorder()
     model = defended({"name": "gaussian_smoothing", "sigma": 1}, net, adapter=InputAdapter(mean=0.25, axes="DHW"))
     x = images(1, 1, 6, 8, 5)
@@ -78,7 +78,7 @@ def test_an_attacker_follows_the_mirror_images_of_every_draw() -> None:
 
 
 @pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
-def test_an_adaptive_attacker_follows_the_mean_probability_of_its_draws(content: dict[str, Any]) -> None:
+def test_adaptive_attacker_follows_mean_probability_of_its_draws(content: dict[str, Any]) -> None:
     model = defended({**content, "eot": 3})
     x = images(2, 1, *ROI)
     single = SegmentationModel(model.net, ROI, defence=defence_of({**content, "eot": 1}))
@@ -97,7 +97,7 @@ def expit_of(shown: Tensor) -> Tensor:
     return torch.sigmoid(8 * (shown - 0.5))
 
 
-def test_the_gradient_of_many_draws_comes_to_that_of_the_expected_probability() -> None:
+def test_gradient_of_draws_nears_that_of_the_expectation() -> None:
     """d log E[p(x + e)] / dx of a logistic p, by Gauss-Hermite quadrature."""
     sigma, at = 0.3, 0.4
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
@@ -116,7 +116,7 @@ def test_the_gradient_of_many_draws_comes_to_that_of_the_expected_probability() 
 
 
 @pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
-def test_an_adaptive_attacker_draws_anew_at_every_pass_and_a_naive_one_never(content: dict[str, Any]) -> None:
+def test_adaptive_attackers_draw_at_every_pass_naive_never(content: dict[str, Any]) -> None:
     for adaptive in (True, False):
         net = Recorder()
         model = defended({**content, "eot": 2}, net, adaptive)
@@ -148,7 +148,7 @@ def test_predictions_hang_on_the_case_and_not_on_the_batch(content: dict[str, An
 
 
 @pytest.mark.parametrize("content", RANDOM, ids=lambda content: content["name"])
-def test_a_volume_as_one_goes_back_through_the_draws_that_it_went_forward_through(content: dict[str, Any]) -> None:
+def test_volume_as_one_goes_back_through_its_own_draws(content: dict[str, Any]) -> None:
     """Else the gradient would be that of another function; finite differences of the stitched logits say so."""
     model = SlidingWindowModel(defended({**content, "eot": 2}).double(), window_batch=2)
     x = images(1, 1, 10, 8, 8).double().requires_grad_()
@@ -182,7 +182,7 @@ def test_the_smoothed_noise_is_one_for_the_whole_volume() -> None:
     assert smoothed.radius == pytest.approx(0.3 * 0.6744897501960817)
 
 
-def test_the_confidence_of_a_smoothed_model_is_the_share_of_votes() -> None:
+def test_confidence_of_smoothed_model_is_share_of_votes() -> None:
     samples = 8
     model = defended({**RANDOM[1], "samples": samples, "selection_samples": 1}, Recorder())
     smoothed = prediction(model, torch.zeros(1, 1, 12, 8, 8))

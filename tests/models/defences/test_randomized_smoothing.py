@@ -15,7 +15,7 @@ from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing, 
 
 
 @pytest.mark.parametrize(("tau", "alpha"), [(0.5, 0.05), (0.75, 0.001), (0.9, 0.9)])
-def test_rejected_voxels_are_those_of_holms_procedure_on_scipys_binomial_tests(tau: float, alpha: float) -> None:
+def test_rejected_voxels_are_holms_on_scipys_tests(tau: float, alpha: float) -> None:
     counts = torch.from_numpy(np.random.default_rng(0).binomial(60, np.linspace(tau, 1, 400), 400)).reshape(20, 20)
     tail = [stats.binomtest(int(count), 60, tau, alternative="greater").pvalue for count in counts.flatten()]
     expected = (holm(tail) <= alpha).reshape(20, 20)
@@ -38,7 +38,7 @@ def threshold(volume: Tensor) -> Tensor:
     return (volume[0, 0] > 0.5).to(torch.uint8)
 
 
-def test_labels_are_the_majority_of_the_votes_and_certified_ones_among_them() -> None:
+def test_labels_are_the_majority_of_the_votes() -> None:
     image = torch.linspace(0.3, 0.7, 1000).reshape(1, 1, 10, 10, 10)
     vote = RandomizedSmoothing(sigma=0.05).vote(partial(map, threshold), image, key=0)
     is_far = (image[0, 0] - 0.5).abs() > 0.03
@@ -72,7 +72,7 @@ class Linear:
 
 
 @pytest.mark.parametrize("margin", [0.5, 1.02, 1.6, 3.0])
-def test_no_change_within_the_radius_makes_a_certified_voxel_another(margin: float) -> None:
+def test_no_change_within_radius_makes_certified_voxel_another(margin: float) -> None:
     """Margins in units of R: a certificate is given to none within R of the border, whatever the draws."""
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(1, 3, 3, 3, generator=generator)
@@ -89,7 +89,7 @@ def test_no_change_within_the_radius_makes_a_certified_voxel_another(margin: flo
     assert bool(vote.certified.all()) == (margin >= 1.6)
 
 
-def test_noise_is_gaussian_of_sigma_and_no_two_samples_have_the_same() -> None:
+def test_noise_is_gaussian_of_sigma_and_no_two_samples_have_same() -> None:
     seen: list[Tensor] = []
 
     def spy(volume: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def test_the_clamp_comes_after_the_draw(kind: str) -> None:
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (12, 8, 8)])
 @pytest.mark.parametrize("kind", ["bias_field", "voxels"])
-def test_an_attacker_follows_the_mean_over_draws_of_the_whole_volume(kind: str, shape: tuple[int, ...]) -> None:
+def test_attacker_follows_mean_over_draws_of_whole_volume(kind: str, shape: tuple[int, ...]) -> None:
     net = SmallNet().eval()
     defence = Smoothing(kind=kind, sigma=0.3, eot=3)
     bare = SlidingWindowModel(SegmentationModel(net, ROI), window_batch=2)
@@ -75,7 +75,7 @@ def test_an_attacker_follows_the_mean_over_draws_of_the_whole_volume(kind: str, 
     assert model.num_forwards == 3 * len(model.windows(images))
 
 
-def test_a_volume_of_one_window_is_attacked_alike_as_window_and_as_volume() -> None:
+def test_one_window_is_attacked_alike_as_a_volume() -> None:
     model = SegmentationModel(SmallNet().eval(), ROI, defence=Smoothing(kind="bias_field", sigma=0.3, eot=2))
     images = torch.rand(1, 1, *ROI)
     assert torch.allclose(model(images, keys=[5]), SlidingWindowModel(model)(images, keys=[5]), atol=1e-5)

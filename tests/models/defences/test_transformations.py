@@ -71,7 +71,7 @@ def test_dct_quantization_rounds_scipys_coefficients() -> None:
     assert np.abs(expected - images.numpy()).max() > 0.05
 
 
-def test_dct_quantization_of_a_window_that_blocks_do_not_tile_is_that_of_its_reflection() -> None:
+def test_dct_quantization_reflects_untiled_windows() -> None:
     images = windows()
     tiled = np.pad(images.numpy(), ((0, 0), (0, 0), (0, 3), (0, 0), (0, 1)), mode="reflect")
     defence = DctQuantization(block=4)
@@ -115,7 +115,7 @@ def gradient(defence: Defence, images: Tensor, adaptive: bool) -> tuple[Tensor, 
 
 
 @pytest.mark.parametrize("content", QUANTISING, ids=lambda content: content["name"])
-def test_an_adaptive_attacker_gets_the_identity_s_gradient_of_the_filtered_window(content: dict[str, object]) -> None:
+def test_adaptive_attacker_gets_the_identitys_gradient(content: dict[str, object]) -> None:
     defence, images = defence_of(content), windows()
     slope, weights = gradient(defence, images, adaptive=True)
     assert torch.equal(slope, weights)
@@ -139,7 +139,7 @@ def test_a_naive_attacker_gets_no_gradient_through_a_rounding(content: dict[str,
     ],
     ids=lambda content: content["name"],
 )
-def test_gradients_through_smooth_ones_are_those_of_finite_differences(content: dict[str, object]) -> None:
+def test_gradients_through_smooth_ones_are_finite_differences(content: dict[str, object]) -> None:
     images = 0.25 + 0.5 * windows(1, 1)[:, :, :4, :4, :3]
     assert torch.autograd.gradcheck(defence_of(content).transform, images.requires_grad_())
 
@@ -149,7 +149,7 @@ def test_total_variation_of_a_flat_window_has_a_gradient() -> None:
     assert slope.isfinite().all()
 
 
-def test_a_resized_window_stands_among_zeros_and_its_logits_come_back() -> None:
+def test_resized_window_stands_among_zeros() -> None:
     """A linear ramp keeps its values where it came from: what is seen there is where the network saw it."""
     h, w, d = (torch.linspace(0.2, 0.8, size, dtype=torch.float64) for size in (20, 16, 12))
     ramp = ((h[:, None, None] + w[:, None] + d) / 3)[None, None]

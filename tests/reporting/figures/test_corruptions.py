@@ -52,7 +52,7 @@ def both_kinds() -> list[Any]:
     ]
 
 
-def test_drops_are_means_over_kinds_by_severity_and_over_severities_by_kind() -> None:
+def test_drops_are_means_over_kinds_and_over_severities() -> None:
     comparison = compared(*both_kinds(), *attacks())
     by_severity = {("a", 1): 3, ("a", 5): 4.5, ("b", 1): 13, ("b", 5): 14.5}
     assert drops(comparison.by_severity, "target_model", "budget") == pytest.approx(by_severity)
@@ -65,7 +65,7 @@ def test_drops_are_means_over_kinds_by_severity_and_over_severities_by_kind() ->
     assert (list(comparison.rows), comparison.models, comparison.n) == (expected, MODELS, 2)
 
 
-def test_the_worst_attack_is_each_case_s_own_and_corruptions_count_by_their_mean_over_patients() -> None:
+def test_worst_attack_is_each_cases_own() -> None:
     rows = [*both_kinds(), *attacks()]
     remaining = compared(*rows).left
     left = {("a", "natural"): 90 - 3.75, ("b", "natural"): 90 - 13.75, ("a", "attack"): 55, ("b", "attack"): 55}
@@ -73,7 +73,7 @@ def test_the_worst_attack_is_each_case_s_own_and_corruptions_count_by_their_mean
     assert remaining["low"].isna().all()  # of two patients
 
 
-def test_a_volume_corrupted_for_another_model_counts_where_a_model_has_none_of_its_own() -> None:
+def test_corrupted_volume_serves_models_without_their_own() -> None:
     """Corrupted once for a, scored on both; b's own row is taken where there is one. Attacks count white-box only."""
     rows = [corrupted("a", 0, 2), corrupted("a", 0, 6, target="b"), attacked("a", 0, 50), attacked("b", 0, 50)]
     transferred = attacked("a", 0, 80, target="b")
@@ -84,7 +84,7 @@ def test_a_volume_corrupted_for_another_model_counts_where_a_model_has_none_of_i
     assert drops(comparison.by_row, "target_model", "row")["b", "blur"] == pytest.approx(7)
 
 
-def test_settings_and_cases_that_not_every_model_has_are_left_out() -> None:
+def test_settings_not_shared_by_all_models_are_left_out() -> None:
     further = [
         corrupted("a", 0, 50, "spikes"),
         corrupted("a", 1, 50, "spikes"),
@@ -113,7 +113,7 @@ def test_rows_that_cannot_be_compared_have_a_reason(rows: list[Any], reason: str
     assert section.text.startswith(reason.capitalize())
 
 
-def test_the_figure_has_a_point_a_model_and_a_line_a_kind_or_attack() -> None:
+def test_figure_has_point_model_and_line_kind_or_attack() -> None:
     rows = shown_rows(records(*both_kinds(), *attacks()))
     (figure,) = maps.natural(Material(rows, pd.DataFrame(), None), rows, "phantom")
     severities, against, listing = figure.axes
@@ -132,7 +132,7 @@ def test_the_figure_has_a_point_a_model_and_a_line_a_kind_or_attack() -> None:
     assert blur == pytest.approx([2.25, 12.25])
 
 
-def test_the_tables_say_what_the_figure_shows_and_the_papers_dsc_stands_beside() -> None:
+def test_tables_say_what_the_figure_shows() -> None:
     """The papers' DSC, with the background, is 5 points above that of the foreground."""
     rows = [row | {name: row[name] + 0.05 for name in ("dsc", "dsc_clean")} for row in (*both_kinds(), *attacks())]
     left, by_row = natural.natural(shown(*rows))

@@ -76,7 +76,7 @@ ATTACKED = [
 ]
 
 
-def test_the_worst_case_is_the_lowest_of_each_case_over_what_all_networks_have() -> None:
+def test_worst_case_is_over_what_all_networks_have() -> None:
     transferred = row(source="a", target="b", case=0, dsc=0.0, dsc_clean=0.9)
     table = figure_data.worst_cases(shown_rows(records(*ATTACKED, transferred)))
     table = table.set_index(["threat_model", "target_model"]).sort_index()
@@ -102,14 +102,14 @@ def test_the_last_panel_has_the_lowest_of_each_network() -> None:
     ]
 
 
-def test_an_interval_counts_cases_and_leaves_undefined_values_out() -> None:
+def test_interval_counts_cases_and_leaves_undefined_values_out() -> None:
     rows = [row(case=0, seed=seed, l2_body=2.0) for seed in (0, 1)]
     rows += [row(case=1, l2_body=5.0), row(case=2, l2_body=None), row("gn", l2_body=None)]
     (interval,) = figure_data.intervals(shown_rows(records(*rows)), ["label"], "l2_body").to_dict("records")
     assert (interval["label"], interval["mean"], interval["n"], interval["clusters"]) == ("pgd eps=8/255", 3, 2, 2)
 
 
-def test_factors_are_what_differs_in_one_parameter_from_the_setting_that_most_differ_from_so() -> None:
+def test_factors_differ_in_one_parameter() -> None:
     """Null rows and a setting that differs in two are aside; numbers by size, other values after them."""
 
     def setting(dsc: float, q_max: float = 20, **changed: Any) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def test_factors_are_what_differs_in_one_parameter_from_the_setting_that_most_di
     assert set(table["attack"]) == {"vafa"}  # of pgd one parameter alone changes
 
 
-def test_transfers_are_mean_drops_and_keep_what_was_not_scored_empty() -> None:
+def test_transfers_are_mean_drops_with_empty_gaps() -> None:
     def pair(source: str, target: str, dsc: float, attack: str = "pgd") -> dict[str, Any]:
         return row(attack, source=source, target=target, dsc=dsc, dsc_clean=0.9)
 
@@ -156,7 +156,7 @@ def test_means_come_in_the_order_of_places() -> None:
 CLEAN = {"dsc_foreground_clean": 0.9}
 
 
-def test_the_drop_is_of_the_foreground_with_student_s_interval_over_patients() -> None:
+def test_drop_is_the_foregrounds_with_students_interval() -> None:
     left, sizes = (0.8, 0.6, 0.7), (4.0, 6.0, 8.0)
     rows = [
         row(case=case, dsc=0.1, dsc_clean=0.9, dsc_foreground=dsc, l2_body=size, **CLEAN)
@@ -168,7 +168,7 @@ def test_the_drop_is_of_the_foreground_with_student_s_interval_over_patients() -
     )
 
 
-def test_null_rows_are_told_apart_and_what_was_not_measured_is_left_out() -> None:
+def test_null_rows_are_apart_and_gaps_left_out() -> None:
     measured = {"dsc_foreground": 0.5, "l2_body": 8.0, **CLEAN}
     rows = [row("vafa", {"control": control}, **measured) for control in ("none", "uniform", "random")]
     rows += [row("pgd", dsc_foreground=0.5, **CLEAN), row("gn", l2_body=8.0, **CLEAN)]
@@ -201,7 +201,7 @@ def drawn(axis: Axes) -> dict[tuple[tuple[float, float], ...], Line2D]:
     return {tuple(zip(*(map(float, data) for data in line.get_data()), strict=True)): line for line in lines}
 
 
-def test_each_threat_model_has_a_panel_that_joins_the_budgets_of_an_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_threat_model_has_a_panel_of_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     figure = distances(
         monkeypatch,
         ("linf", "pgd", 4.0, 3.5, 20.0, 10.0, 30.0, False),
@@ -228,20 +228,20 @@ def test_null_rows_are_hollow_in_the_panel_and_in_the_legend(monkeypatch: pytest
     assert [handle.get_markerfacecolor() == "white" for handle in legend.get_lines()] == [False, True]
 
 
-def test_a_wide_interval_of_two_patients_does_not_squeeze_the_points(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wide_interval_of_two_patients_does_not_squeeze_points(monkeypatch: pytest.MonkeyPatch) -> None:
     figure = distances(monkeypatch, ("linf", "pgd", 8.0, 7.0, 40.0, -350.0, 430.0, False))
     (axis,) = panels(figure).values()
     assert axis.get_ylim() == (-5, 49)
 
 
 @pytest.mark.parametrize(("highest", "has_twos"), [(90.0, True), (1000.0, False)])
-def test_a_logarithmic_axis_of_two_decades_has_ticks_at_powers_of_ten_alone(highest: float, has_twos: bool) -> None:
+def test_logarithmic_axis_has_ticks_at_powers_of_ten(highest: float, has_twos: bool) -> None:
     axis = Figure().subplots()
     log_axis(axis, pd.Series([1.0, highest]))
     assert (2.0 in axis.xaxis.get_major_locator().tick_values(1.0, highest)) == has_twos
 
 
-def test_factors_have_a_panel_each_and_a_ring_at_the_setting_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_factors_have_panel_each_and_ring_at_setting_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [("vafa", "block", "8", False, 20.0), ("vafa", "block", "16", True, 10.0)]
     values += [("vafa", "renormalize", "false", False, 5.0), ("vafa", "renormalize", "null", True, 10.0)]
     table = pd.DataFrame(values, columns=["attack", "factor", "value", "is_common", "mean"])
@@ -267,7 +267,7 @@ def settings(*rows: Sequence[object]) -> pd.DataFrame:
     return table.reindex(columns=SETTING)
 
 
-def test_a_knee_is_large_restarts_are_hollow_and_the_recommended_setting_has_a_ring() -> None:
+def test_knee_is_large_and_the_recommendation_ringed() -> None:
     figure = convergence_figure(
         settings(
             ("unet", "apgd", "dice", 1, 10, 21.0, 30.0),

@@ -90,7 +90,7 @@ def test_a_reference_that_is_the_clean_prediction_is_shown_once(material: Materi
 @pytest.mark.parametrize(
     "names", [("tradeoff", "case"), pytest.param(tuple(FIGURES), marks=pytest.mark.slow)], ids=["two", "all"]
 )
-def test_figures_are_vector_files_with_embedded_fonts_and_pictures(
+def test_figures_are_vectors_with_embedded_fonts(
     names: tuple[str, ...], only: Callable[..., None], material: Material, tmp_path: Path
 ) -> None:
     only(*names)
@@ -265,7 +265,7 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
-def test_a_picture_marks_the_sides_of_the_patient_and_the_size_of_a_voxel(folder: Path) -> None:
+def test_picture_marks_sides_of_patient_and_size_of_voxel(folder: Path) -> None:
     saved = read_volumes(str(folder.parents[1]), str(folder))
     figure = cases.draw_case(replace(saved, predictions={"net": (saved.label, saved.label)}), "net", "a case", {})
     sides = ["".join(text.get_text() for text in axis.texts[:3]) for axis in figure.axes]
@@ -312,7 +312,7 @@ def test_axes_are_turned_with_their_spacing(folder: Path) -> None:
     assert np.count_nonzero(saved.change) == 1
 
 
-def test_predictions_on_another_grid_or_without_their_pair_are_left_out(folder: Path) -> None:
+def test_unpaired_predictions_are_left_out(folder: Path) -> None:
     assert set(read_volumes(str(folder.parents[1]), str(folder)).predictions) == {"u-net"}
 
 

@@ -61,9 +61,7 @@ def test_files_that_fit_each_other_pass(entered: Path) -> None:
     assert reasons(examine(read_entry(entered / "entries" / "plain"))) == []
 
 
-def test_the_same_weights_and_data_give_the_same_rows(
-    entered: Path, without_audit: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_equal_input_gives_equal_rows(entered: Path, without_audit: None, capsys: pytest.CaptureFixture[str]) -> None:
     entry = read_entry(entered / "entries" / "plain")
     before = {path: path.read_bytes() for path in entry.folder.rglob("*") if path.is_file()}
     given = ("--checkpoint", str(entered / "plain.pt"), "--trust-code", "--engine", "serial", "--share", "1")
@@ -72,7 +70,7 @@ def test_the_same_weights_and_data_give_the_same_rows(
     assert {path: path.read_bytes() for path in entry.folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_spot_check_computes_as_many_rows_as_asked_and_no_audit(
+def test_spot_check_computes_as_many_rows_as_asked_and_no_audit(
     entered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(computing, "compute_missing", lambda *args, **options: pytest.fail("an audit"))
@@ -148,9 +146,7 @@ def forged(store: Path) -> None:
         alter(store, kind, perfect)
 
 
-def test_records_and_classes_that_were_forged_alike_are_found_by_computing(
-    entered: Path, tmp_path: Path, without_audit: None
-) -> None:
+def test_forgeries_alike_are_found_by_computing(entered: Path, tmp_path: Path, without_audit: None) -> None:
     entry = copied(entered, tmp_path, forged)
     assert reasons(examine(entry)) == []
     (reason,) = computed(entry, entered, share=0.1)
@@ -176,9 +172,7 @@ def raised(store: Path, number: int) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("number", [0, 1])
-def test_one_forged_row_that_decides_a_rank_is_found_whatever_is_drawn(
-    number: int, entered: Path, tmp_path: Path, without_audit: None
-) -> None:
+def test_deciding_forgery_is_always_found(number: int, entered: Path, tmp_path: Path, without_audit: None) -> None:
     entry = copied(entered, tmp_path, lambda store: raised(store, number))
     (reason,) = computed(entry, entered, share=0.1, seed=3)
     assert "1 DIFFERENT, of 2 with 1 worst cases (seed 3)" in reason
@@ -288,13 +282,13 @@ def test_masked_gradients_are_refused_in_words(entered: Path) -> None:
 
 
 @pytest.mark.integration
-def test_masked_gradients_are_found_by_computing_whatever_an_entry_s_own_audit_says(entered: Path) -> None:
+def test_masked_gradients_are_found_by_computing(entered: Path) -> None:
     (reason,) = computed(read_entry(entered / "entries" / "rounded"), entered)
     assert reason.startswith("audit: Masked gradients on balls: flagged: ")
 
 
 @pytest.mark.integration
-def test_a_row_of_its_audit_that_computing_contradicts_is_refused(entered: Path, tmp_path: Path) -> None:
+def test_row_of_its_audit_that_computing_contradicts_is_refused(entered: Path, tmp_path: Path) -> None:
     entry = copied(
         entered, tmp_path, lambda store: set_first(store / "audit", "records", {"attack": "fgsm"}, dsc_foreground=0.8)
     )

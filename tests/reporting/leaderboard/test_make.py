@@ -22,9 +22,7 @@ from freqbench.reporting.leaderboard.make import make_entry
 from freqbench.results import KEY, Store, index_keys
 
 
-def test_the_first_call_writes_a_card_and_the_second_the_entry(
-    entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_calls_write_card_then_entry(entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, folder = str(entered / "out"), tmp_path / "entries" / "plain"
     call = ("board", "entry", out, "plain", "--to", str(folder.parent))
     code, said, _ = bench(capsys, *call)
@@ -53,7 +51,7 @@ def test_a_network_that_sees_points_from_the_labels_is_refused(tmp_path: Path) -
         make_entry(str(tmp_path / "out"), "p", tmp_path / "p")
 
 
-def test_an_entry_has_the_rows_of_its_network_and_the_worst_of_its_attacks(entered: Path) -> None:
+def test_entry_has_rows_of_its_network_and_worst_of_its_attacks(entered: Path) -> None:
     entry = read_entry(entered / "entries" / "plain")
     rows: dict[str, list[float]] = defaultdict(list)
     for root in (str(entered / "out"), root_of(str(entered / "out"))):

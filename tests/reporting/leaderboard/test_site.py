@@ -39,7 +39,7 @@ def told(left: dict[str, float], bounds: str = "linf eps=8/255") -> Told:
     return Told(cases={}, worst_cases=pd.DataFrame(cases).assign(**same), verdicts=())
 
 
-def test_a_board_ranks_by_the_mean_worst_case_with_its_interval_over_patients() -> None:
+def test_board_ranks_by_the_mean_worst_case() -> None:
     scores = {"weak": [0.1, 0.2, 0.3], "strong": [0.5, 0.55, 0.65]}
     (board,) = sites.boards_of({name: told(dict(zip("abc", own, strict=True))) for name, own in scores.items()})
     assert board.rows["entry"].tolist() == ["strong", "weak"]
@@ -90,12 +90,7 @@ def test_the_lines_of_the_page_compute_a_cell_of_the_board_again(
 
 
 @pytest.mark.parametrize(
-    "other",
-    [
-        told({"a": 0.5, "c": 0.5}),
-        told({"a": 0.5}),
-        told({"a": 0.5, "b": 0.5}, bounds="linf eps=4/255"),
-    ],
+    "other", [told({"a": 0.5, "c": 0.5}), told({"a": 0.5}), told({"a": 0.5, "b": 0.5}, bounds="linf eps=4/255")]
 )
 def test_other_cases_or_bounds_are_another_board(other: Told) -> None:
     boards = sites.boards_of({"one": told({"a": 0.5, "b": 0.5}), "other": other})
@@ -108,7 +103,7 @@ def several(**left: dict[str, float]) -> Told:
     return replace(parts[0], worst_cases=pd.concat([part.worst_cases for part in parts], ignore_index=True))
 
 
-def test_a_board_over_all_takes_the_worst_of_each_case_and_stands_first() -> None:
+def test_board_over_all_stands_first() -> None:
     one = several(linf={"a": 0.6, "b": 0.5}, l2={"a": 0.4, "b": 0.8})
     other = several(linf={"a": 0.5, "b": 0.7}, l2={"a": 0.9, "b": 0.3})
     boards = sites.boards_of({"one": one, "other": other})
@@ -166,7 +161,7 @@ def test_pages_show_ranks_plots_and_links(site: Path, entered: Path) -> None:
         assert (site / link).exists(), link
 
 
-def test_the_audit_s_word_has_its_count_beside_it_and_leads_to_its_sentence(site: Path) -> None:
+def test_audits_word_has_its_count_and_leads_to_its_line(site: Path) -> None:
     index, page = (site / "index.html").read_text(), (site / "entries" / "twin.html").read_text()
     ((sentence, label),) = re.findall(r'<a href="entries/twin.html#audit" title="([^"]+)">([^<]+)</a>', index)
     assert re.fullmatch(r"(no sign|not checked|in doubt) \(\d+ of 12\)", label)
@@ -189,9 +184,7 @@ def test_no_name_of_a_plot_lies_outside_its_picture(count: int, letter: str) -> 
 
 
 @pytest.mark.integration
-def test_one_board_is_seen_at_a_time_the_worst_case_first_and_no_page_is_wider_than_a_phone(
-    chromium: Any, tmp_path: Path
-) -> None:
+def test_one_board_is_seen_at_a_time_on_a_phone_too(chromium: Any, tmp_path: Path) -> None:
     for name in ("union-wide", "unet"):
         shutil.copytree(ENTRIES / name, tmp_path / "entries" / name)
     assert build_site(tmp_path / "entries", tmp_path / "site", lambda text: None)
@@ -217,9 +210,7 @@ def test_one_board_is_seen_at_a_time_the_worst_case_first_and_no_page_is_wider_t
 
 
 @pytest.mark.integration
-def test_a_refused_entry_is_not_built_and_its_reason_is_said(
-    entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_refused_entry_has_its_reason(entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     entries = Path(shutil.copytree(entered / "entries", tmp_path / "entries"))
     shutil.copytree(entries / "plain", entries / "changed")
     (entries / "changed" / "card.yaml").write_text("title: mine")
@@ -234,9 +225,7 @@ def test_a_refused_entry_is_not_built_and_its_reason_is_said(
     assert [path.stem for path in (tmp_path / "site" / "entries").glob("*.html")] == ["plain"]
 
 
-def test_code_of_another_package_is_not_ranked_without_leave(
-    entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_foreign_code_is_not_ranked(entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said, err = bench(capsys, "board", "build", str(entered / "entries"), "--to", str(tmp_path / "site"))
     assert (code, "expected an entry that stands, found none of 2" in err) == (2, True)
     assert (

@@ -33,14 +33,14 @@ def column(frame: Mapping[str, Any], name: str) -> list[Any]:
     return [coded["values"][code] if code >= 0 else None for code in coded["codes"]]
 
 
-def test_numbers_keep_six_significant_digits_and_nulls_and_texts_are_coded() -> None:
+def test_numbers_keep_six_digits_and_texts_are_coded() -> None:
     values = [0.00123456, -1234567.8, 7.0, np.nan, 0.0, np.inf, 12.353182]  # of 12.35, 12.3 would be shown
     assert numbers(values) == [0.00123456, -1234570, 7, None, 0, None, 12.3532]
     plain = pd.Series(["b", None, "a", "b"])
     assert texts(plain.astype("category")) == texts(plain) == {"values": ["b", "a"], "codes": [0, -1, 1, 0]}
 
 
-def test_every_score_is_a_column_of_the_summary_and_of_the_records() -> None:
+def test_every_score_is_column_of_summary_and_of_records() -> None:
     known = {each.name for each in RECORDS}
     assert {score.name for score in SCORES} <= set(SUMMARY) | {"hd95_undefined"}
     assert {score.source for score in SCORES} <= known
@@ -132,7 +132,7 @@ def test_intervals_hold_the_mean_and_need_two_patients() -> None:
     assert column(alone, "dsc_foreground_low") == [None]
 
 
-def test_rows_left_out_by_the_strength_check_are_told_and_not_shown() -> None:
+def test_rows_left_out_by_strength_check_are_told_and_not_shown() -> None:
     made = data_of(records(row(dsc=0.5), row("gn", dsc=0.5, precision="bf16")), None)
     assert column(made["summary"], "base") == ["pgd"]
     assert made["left_out"][0]["attack"].startswith("gn")
@@ -149,7 +149,7 @@ def test_progress_counts_the_records_of_a_run_against_its_grid() -> None:
     assert made["title"] == "mine"
 
 
-def test_packed_data_is_plain_json_and_the_same_for_the_same_rows() -> None:
+def test_packed_data_is_plain_json_and_same_for_same_rows() -> None:
     """Also where there are none."""
     records, classes = grid(1, ["a"], ["a"], 1, 2)
     made = data_of(records[:0], classes[:0])
@@ -177,7 +177,7 @@ def scored(attack: str, drop: float, source: str = "unet", target: str = "unet",
     return row(attack, source=source, target=target, dsc=0.9 - drop / 100, dsc_clean=0.9, **values)
 
 
-def test_the_largest_drop_of_each_threat_model_with_what_of_it_transfers() -> None:
+def test_largest_drop_of_each_threat_model_with_transfer() -> None:
     assert said(
         *(scored("vafa", drop, case=case) for case, drop in enumerate((40.0, 53.6))),
         *(scored("vafa", drop, target="unetr", case=case) for case, drop in enumerate((16.0, 16.76))),
@@ -194,7 +194,7 @@ def test_the_largest_drop_of_each_threat_model_with_what_of_it_transfers() -> No
     ]
 
 
-def test_a_null_row_is_no_attack_and_says_what_needs_no_optimisation() -> None:
+def test_null_row_is_no_attack() -> None:
     null = scored("vafa", 30.0, params={"control": "uniform"})
     assert said(scored("vafa", 25.0), null) == [
         "dct-quantization: vafa q_max=20 takes 25.0 points of foreground DSC from unet (90.0 to 65.0, one case); the "
@@ -204,7 +204,7 @@ def test_a_null_row_is_no_attack_and_says_what_needs_no_optimisation() -> None:
 
 
 @pytest.mark.parametrize("missing", [True, False])
-def test_a_model_keeps_most_only_among_those_that_met_the_same_attacks(missing: bool) -> None:
+def test_model_keeps_most_only_among_those_that_met_same_attacks(missing: bool) -> None:
     rows = [scored("pgd", 20.0), scored("vafa", 30.0), scored("pgd", 25.0, "b", "b"), scored("vafa", 4.0, "b", "b")]
     texts = said(*(rows[:3] if missing else rows))
     wanted = (
@@ -244,7 +244,7 @@ def test_the_lock_file_names_no_host() -> None:
     assert "://" not in re.sub(r'"url": "[^"]*"', "", (WEB / "package-lock.json").read_text())
 
 
-def test_the_page_holds_its_data_and_loads_and_runs_nothing_from_elsewhere() -> None:
+def test_page_loads_and_runs_nothing_from_elsewhere() -> None:
     made = data_of(*grid(2, ["a"], ["a"], 2, 2))
     volumes = {"base": "volumes/", "cases": []}
     page = build_page(made, volumes=volumes)

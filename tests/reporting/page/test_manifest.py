@@ -72,9 +72,7 @@ def test_the_largest_drops_are_written_where_room_is_short(volumes_store: str, r
     assert write_volumes(records, rows[1], [volumes_store], str(tmp_path), {}, room - 1)["cases"] == []
 
 
-def test_volumes_keep_grid_and_values_to_half_a_step_and_labels_exactly(
-    volumes_store: str, rows: Any, written: Any
-) -> None:
+def test_volumes_keep_grid_values_and_labels(volumes_store: str, rows: Any, written: Any) -> None:
     folder, manifest = written
     assert manifest["rounding"] == pytest.approx(1 / 65534)
     for case in manifest["cases"]:
@@ -129,9 +127,7 @@ def test_rows_that_are_not_shown_have_no_volumes(volumes_store: str, rows: Any, 
     assert [(case["source"], case["attack"]) for case in cases] == [("b", "fgsm eps=8/255")]
 
 
-def test_seeds_are_told_where_there_are_several_and_targets_of_one_name_have_no_predictions(
-    volumes_store: str, rows: Any, tmp_path: Path
-) -> None:
+def test_seeds_are_named_and_equal_names_have_no_predictions(volumes_store: str, rows: Any, tmp_path: Path) -> None:
     """A file is called by the name alone: whose it is cannot be told."""
     names, seeds = {"a": "a#123456", "b": "a#abcdef"}, {"fgsm": 0, "gn": 1}
     records = rows[0].assign(label="noise", seed=rows[0]["attack"].map(seeds))

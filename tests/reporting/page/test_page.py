@@ -93,7 +93,7 @@ def rows_said(page: Any) -> str:
     return text
 
 
-def test_a_filter_changes_the_rows_which_stand_by_threat_model_and_sort_within_it(visit: Callable[..., Any]) -> None:
+def test_filter_changes_the_rows_and_keeps_groups(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&sort=dsc:desc")
     page.wait_for_selector(ROW)
     assert rows_said(page).startswith("32 rows")
@@ -120,7 +120,7 @@ def test_a_missing_number_is_not_zero_and_says_why(visit: Callable[..., Any]) ->
 
 
 @pytest.mark.integration
-def test_a_row_opens_its_cases_and_a_case_its_classes_and_command(visit: Callable[..., Any]) -> None:
+def test_row_opens_its_cases_and_case_its_classes_and_command(visit: Callable[..., Any]) -> None:
     page = visit("tab=table&f.base=pgd&f.source=unet&f.target=unet")
     open_first(page)
     assert page.locator("dialog h2").inner_text().startswith("pgd eps=")
@@ -166,9 +166,7 @@ def test_a_page_of_regions_speaks_of_regions(visit: Callable[..., Any], tmp_path
 
 
 @pytest.mark.integration
-def test_transfer_opens_on_the_attack_that_takes_most_which_is_no_null_row_and_names_its_paper(
-    visit: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_transfer_opens_on_the_attack_that_takes_most(visit: Callable[..., Any], tmp_path: Path) -> None:
     records, classes = grid(4, ["unet"], ["unet", "unetr"], 2, 2)
     lost = {"gn": 0.1, "pgd": 0.3, "vafa": 0.5, "sa2": 0.7}
     records["dsc_foreground_clean"] = 0.9
@@ -224,7 +222,7 @@ def test_the_csv_holds_what_is_shown_as_text_to_a_spreadsheet(visit: Callable[..
     assert [cell for cell in fields.values() if f",{cell}," not in text] == []
 
 
-def test_every_tab_draws_on_a_narrow_screen_and_hostile_names_are_text(visit: Callable[..., Any]) -> None:
+def test_every_tab_draws_narrowly_and_names_are_text(visit: Callable[..., Any]) -> None:
     page = visit(width=360)
     for name in TABS:
         page.evaluate(f"document.getElementById('tab-{name}').click()")
@@ -254,9 +252,7 @@ def test_every_tab_draws_on_a_narrow_screen_and_hostile_names_are_text(visit: Ca
 
 
 @pytest.mark.integration
-def test_twelve_points_have_names_beside_them_or_numbers_and_no_chart_of_a_point(
-    visit: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_twelve_points_have_names_or_numbers(visit: Callable[..., Any], tmp_path: Path) -> None:
     records, classes = grid(12, ["unet"], ["unet"], 2, 2)
     records["variant"] = "a-form-with-a-rather-long-name-" + records["budget"].rank(method="dense").astype(str)
     page = visit(width=1400, path=write(tmp_path, records, classes))
@@ -287,9 +283,7 @@ def test_twelve_points_have_names_beside_them_or_numbers_and_no_chart_of_a_point
 
 
 @pytest.mark.integration
-def test_dark_follows_the_system_and_the_button_stays_and_print_shows_rows_as_a_table(
-    visit: Callable[..., Any],
-) -> None:
+def test_dark_follows_the_system_and_print_is_a_table(visit: Callable[..., Any]) -> None:
     page = visit(color_scheme="dark")
     shade = "getComputedStyle(document.documentElement).backgroundColor"
     assert page.evaluate(shade) == "rgb(15, 18, 23)"
@@ -471,7 +465,7 @@ def tab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
 
 
 @pytest.mark.integration
-def test_a_reader_sees_the_illusion_beside_what_is_left_and_a_chart(tab: Any) -> None:
+def test_reader_sees_illusion_beside_what_is_left_and_chart(tab: Any) -> None:
     tab.click("#tab-robustness")
     defences = tab.locator("#panel-robustness table", has_text="adaptive DSC").inner_text()
     assert "88.0" in defences
@@ -485,7 +479,7 @@ def test_a_reader_sees_the_illusion_beside_what_is_left_and_a_chart(tab: Any) ->
 
 
 @pytest.mark.integration
-def test_a_flagged_model_is_read_in_the_audit_and_the_address_keeps_its_filter(tab: Any) -> None:
+def test_flagged_model_is_read_in_the_audit(tab: Any) -> None:
     tab.click("#tab-audit")
     tab.wait_for_selector("#panel-audit table")
     models = tab.locator("#panel-audit table").first.inner_text()

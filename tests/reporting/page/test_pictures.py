@@ -49,9 +49,7 @@ def text(data: dict[str, Any], name: str, row: int) -> str:
     return str(column["values"][column["codes"][row]])
 
 
-def test_each_row_of_means_has_the_glimpse_of_its_worst_case_the_largest_drop_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_row_of_means_has_its_worst_glimpse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records, classes = stored()
     own = records[records["source_model"] == records["target_model"]]
     add(str(tmp_path), own)
@@ -112,7 +110,7 @@ def test_a_narrow_table_breaks_no_word_of_an_attack(overview: Any) -> None:
     assert "".join(torn) == ""
 
 
-def test_pictures_come_before_tables_and_a_click_or_a_key_leads_to_the_rows(overview: Any) -> None:
+def test_pictures_lead_to_the_rows(overview: Any) -> None:
     def place(what: str) -> float:
         return float(overview.locator(f"#panel-overview {what}").first.bounding_box()["y"])
 
@@ -136,7 +134,7 @@ def test_pictures_come_before_tables_and_a_click_or_a_key_leads_to_the_rows(over
     assert overview.locator("dialog .facts dd").all_inner_texts()[:3] == ["synapse", "unetr", "unetr"]
 
 
-def test_the_worst_case_stands_first_and_a_slider_moves_from_clean_to_adversarial(overview: Any) -> None:
+def test_worst_case_has_a_slider_from_clean_to_adversarial(overview: Any) -> None:
     overview.goto(overview.url.partition("#")[0])
     case = overview.locator("#panel-overview .lead-case")
     rows = [row.all_inner_texts() for row in overview.locator(".lead-case ~ .charts .heat-table tbody tr").all()]

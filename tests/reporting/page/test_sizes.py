@@ -55,7 +55,7 @@ def test_a_report_has_sizes_with_their_unit_in_place_of_scores(store: Store, tab
         assert step == pytest.approx(HU, rel=0.02)
 
 
-def test_a_report_states_the_step_of_intensity_in_the_unit_of_the_files(store: Store) -> None:
+def test_report_states_step_of_intensity_in_unit_of_files(store: Store) -> None:
     text = report([store], format="markdown")
     assert "1/255 of intensity in the unit of the files (HU for CT): phantom 1.67." in text
     assert "L-inf 1/255" in text
@@ -74,7 +74,7 @@ def page(store: Store, chromium: Any, tmp_path_factory: pytest.TempPathFactory) 
     return data, shown_page
 
 
-def test_the_pages_worst_case_and_ranking_leave_smallest_changes_out(page: tuple[Any, Any]) -> None:
+def test_pages_worst_case_and_ranking_leave_smallest_changes_out(page: tuple[Any, Any]) -> None:
     data, opened = page
     base = data["summary"]["texts"]["base"]
     attacks = [base["values"][code] for code in base["codes"]]

@@ -28,7 +28,7 @@ Open = Callable[..., Any]
 PICTURE = "canvas:visible"  # one of two, but side by side
 
 
-def test_the_bundle_was_made_of_these_sources_and_carries_its_licences() -> None:
+def test_bundle_is_of_these_sources_with_licences() -> None:
     """Otherwise: `npm ci && npm run build` in the folder of the viewer."""
     paths = ["build.js", "package-lock.json", "package.json", *(f"src/{path.name}" for path in VIEWER.glob("src/*"))]
     digest = hashlib.sha256()
@@ -113,9 +113,7 @@ def hide_overlays(page: Any) -> None:
 
 
 @pytest.mark.integration
-def test_wheel_slider_and_arrows_scroll_each_plane_jumps_go_where_most_changed_and_planes_are_linked(
-    opened: Open, written: Any
-) -> None:
+def test_planes_scroll_jump_and_are_linked(opened: Open, written: Any) -> None:
     page, files = alone(opened()), written[1]["cases"][0]["files"]
     for plane, axis in (("Axial", 2), ("Coronal", 1), ("Sagittal", 0)):
         page.get_by_role("button", name=plane).click()
@@ -191,9 +189,7 @@ def pixels(page: Any, place: int, shape: tuple[int, ...], sides: Any) -> Any:
     return screen[np.ix_(*places)]
 
 
-def test_the_clean_prediction_stands_beside_the_attacked_one_and_the_cross_hair_is_in_both(
-    opened: Open, written: Any
-) -> None:
+def test_clean_prediction_stands_beside_the_attacked_one(opened: Open, written: Any) -> None:
     page, case = opened(), written[1]["cases"][0]
     page.get_by_label("Outline", exact=True).select_option("none")
     page.get_by_label("Fill: opacity").fill("1")
@@ -222,7 +218,7 @@ def test_the_clean_prediction_stands_beside_the_attacked_one_and_the_cross_hair_
     assert page.locator(PICTURE).count() == 1
 
 
-def test_window_and_level_are_in_the_file_s_unit_where_the_results_state_it(opened: Open, written: Any) -> None:
+def test_window_and_level_are_in_the_files_unit(opened: Open, written: Any) -> None:
     page, case = alone(opened()), written[1]["cases"][0]
     hide_overlays(page)
     page.get_by_role("button", name="Clean", exact=True).click()
@@ -255,9 +251,7 @@ def test_window_and_level_are_in_the_file_s_unit_where_the_results_state_it(open
     assert "do not state the file's unit" in page.locator("dl + p").inner_text()
 
 
-def test_a_case_has_one_number_in_the_overview_its_details_and_the_viewer(
-    chromium: Any, volumes_store: str, written: Any
-) -> None:
+def test_case_has_one_number_wherever_it_stands(chromium: Any, volumes_store: str, written: Any) -> None:
     """A mean over one case is the number of this case; untrained networks keep much of the background."""
     data = data_of([Store(volumes_store)])[1]
     place = written[0] / "whole.html"
@@ -314,7 +308,7 @@ def test_blinking_blend_and_wipe_show_clean_and_adversarial(opened: Open) -> Non
 
 
 @pytest.mark.integration
-def test_a_small_screen_without_motion_has_choices_with_names_and_blinks_by_hand(opened: Open, written: Any) -> None:
+def test_small_screen_has_named_choices(opened: Open, written: Any) -> None:
     page = opened(reduced_motion="reduce")
     page.locator(PICTURE).first.focus()
     for mix in (0, 1, 0):
@@ -345,7 +339,7 @@ def test_a_small_screen_without_motion_has_choices_with_names_and_blinks_by_hand
 
 
 @pytest.mark.integration
-def test_overlays_take_the_classes_colours_and_the_perturbation_a_diverging_scale(opened: Open, written: Any) -> None:
+def test_overlays_take_the_classes_colours(opened: Open, written: Any) -> None:
     page = alone(opened())
     page.get_by_role("slider", name="Axial slice").fill("11")  # where organs have an inside
     hide_overlays(page)
@@ -382,7 +376,7 @@ def test_overlays_take_the_classes_colours_and_the_perturbation_a_diverging_scal
 
 
 @pytest.mark.integration
-def test_outlines_of_regions_go_round_those_within_and_take_turns_where_they_meet(opened: Open, written: Any) -> None:
+def test_outlines_of_regions_go_round_those_within(opened: Open, written: Any) -> None:
     """Region 2 lies in region 1 and ends with it on one side; label 3 is region 2 alone, which crosses its edge."""
     label = np.zeros((24, 20, 16), np.uint8)
     label[2:18, 3:17], label[6:18, 3:15], label[18:21, 3:15] = 1, 2, 3

@@ -36,11 +36,7 @@ UNITS = {
     "steps": ("steps", 1),
 }
 
-JOB_OF = {
-    **{f"vafa_table{n}": f"vafa_table{n}" for n in range(1, 7)},
-    "sa2_synapse": "sa2",
-    "sa2_acdc": "sa2",
-}
+JOB_OF = {**{f"vafa_table{n}": f"vafa_table{n}" for n in range(1, 7)}, "sa2_synapse": "sa2", "sa2_acdc": "sa2"}
 """Each recipe's job."""
 
 Published = dict[str, str]

@@ -62,7 +62,6 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, change: tuple[str, str
     with pytest.raises(UserError, match=message) as caught:
         recipes.load(own(tmp_path, OWN.replace(*change)))
     assert "mine.yaml" in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,7 @@ def test_stars_are_those_of_the_published_file() -> None:
             assert {*entry.starred} == {{"patch": "block"}.get(name, name) for name, _ in pairs}
 
 
-def test_records_written_before_a_parameter_was_there_have_its_default() -> None:
+def test_records_before_a_parameter_have_its_default() -> None:
     (_, entry) = recipes.Recipe.model_validate(yaml.safe_load(OWN)).attacks
     old = '{"eps": 0.03137254901960784, "steps": 20, "step_size": 0.01, "variant": "released"}'
     assert recipes.setting_of("pgd", old) == entry.setting

@@ -62,7 +62,7 @@ def test_latex_compiles_whatever_a_case_is_called(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:]
 
 
-def test_a_table_too_wide_for_a_terminal_stands_in_parts_with_every_cell() -> None:
+def test_too_wide_table_stands_in_parts_with_every_cell() -> None:
     values = {f"{a}\n{b}": [f"{i}{j}.34 (12.34)"] for i, a in enumerate("abc") for j, b in enumerate("wxyz")}
     text = terminal([Section("wide", pd.DataFrame({"model": ["unet"], **values}))], width=110)
     assert max(map(len, text.splitlines())) <= 110
@@ -96,7 +96,7 @@ def test_marks_are_bold_in_markdown_and_a_dagger_in_a_terminal() -> None:
     assert "(3.0)†" not in terminal([SECTION])
 
 
-def test_csv_has_the_exact_data_once_and_says_whose_rows_they_are_of_several() -> None:
+def test_csv_has_the_exact_data_once() -> None:
     data = pd.DataFrame({"x": [1 / 3], "text": ["=1+1"]})
     twice = [Section("a", TEXTS, data=data), Section("b", TEXTS, data=data), Section("c", text="only text")]
     assert sections_csv(twice) == "x,text\n0.3333333333333333,'=1+1\n"

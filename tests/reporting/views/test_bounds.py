@@ -42,7 +42,7 @@ def test_brackets_at_one_sigma_are_narrower_than_six_points(stored: pd.DataFrame
     assert (at_sigma["attacked"] - at_sigma["certified"]).max() < 6
 
 
-def test_a_figure_has_a_panel_for_each_kind_and_shades_between_the_ends(stored: pd.DataFrame) -> None:
+def test_figure_has_panel_for_each_kind_and_shades_between_ends(stored: pd.DataFrame) -> None:
     table = certificates.means(stored)
     axes = [axis for axis in bounds_figure(table).axes if axis.lines]
     assert len(axes) == len(table.groupby(certificates.PLACE))

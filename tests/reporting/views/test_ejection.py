@@ -46,7 +46,7 @@ def of_patients(*beats: list[tuple[dict[str, Any], dict[str, float]]]) -> pd.Dat
     return furthest(fractions(select_scored(shown(*rows), KEY), made)).set_index("patient_id")
 
 
-def test_ejection_fraction_is_of_both_frames_and_a_class_turns_at_one_half() -> None:
+def test_ejection_fraction_is_of_both_frames() -> None:
     made = of_patients(
         beat("turned", clean=(100, 40), attacked=(100, 60)),
         beat("kept", clean=(110, 50), attacked=(90, 44)),
@@ -58,7 +58,7 @@ def test_ejection_fraction_is_of_both_frames_and_a_class_turns_at_one_half() -> 
     assert made["turned"].to_dict() == {"turned": True, "kept": False, "lost": True}
 
 
-def test_the_attack_counts_that_turns_a_patient_or_else_the_one_that_moves_most() -> None:
+def test_attack_that_turns_a_patient_counts() -> None:
     further: dict[str, Any] = {"params": {"loss": "dice"}}
     made = of_patients(
         beat("a", clean=(100, 48), attacked=(100, 52)),
@@ -69,7 +69,7 @@ def test_the_attack_counts_that_turns_a_patient_or_else_the_one_that_moves_most(
     assert dict(made["attacked"]) == pytest.approx({"a": 48, "b": 55})
 
 
-def test_null_rows_and_noise_stand_apart_and_one_frame_makes_no_fraction() -> None:
+def test_null_rows_stand_apart_and_one_frame_has_no_fraction() -> None:
     rows, made = framed(
         beat("a", clean=(100, 40), attacked=(100, 60)),
         beat("a", clean=(100, 40), attacked=(100, 41), attack="random_noise"),
@@ -79,11 +79,7 @@ def test_null_rows_and_noise_stand_apart_and_one_frame_makes_no_fraction() -> No
     (section,) = ejection(shown(*rows), made)
     assert section.table is not None
     lines = section.table.set_index(["threat_model", "change"])
-    assert dict(lines["turned"]) == {
-        ("linf", "attack"): 1,
-        ("l2", "null row"): 0,
-        ("dct-quantization", "null row"): 0,
-    }
+    assert dict(lines["turned"]) == {("linf", "attack"): 1, ("l2", "null row"): 0, ("dct-quantization", "null row"): 0}
     assert list(lines.loc[("linf", "attack"), ["patients", "EF\nlabel", "moved", "no EF"]]) == pytest.approx(
         [1, 60, 20, 0]
     )
@@ -91,7 +87,7 @@ def test_null_rows_and_noise_stand_apart_and_one_frame_makes_no_fraction() -> No
 
 
 @pytest.mark.parametrize(("name", "is_told"), [("LV", True), ("liver", False)])
-def test_a_dataset_without_a_left_ventricle_is_told_what_the_table_needs(name: str, is_told: bool) -> None:
+def test_dataset_without_left_ventricle_is_told_what_table_needs(name: str, is_told: bool) -> None:
     rows, made = framed(beat("a", clean=(100, 40), attacked=(100, 60)), name=name)
     (section,) = ejection(shown(*rows), made)
     assert (section.table is not None) is is_told

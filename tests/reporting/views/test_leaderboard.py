@@ -51,7 +51,7 @@ def test_models_rank_by_the_mean_of_the_worst_case(two_models: Any) -> None:
     assert (second["num_attacks"], second["cases"], second["patients"]) == (2, 2, 2)
 
 
-def test_an_order_holds_by_the_test_corrected_over_all_pairs_of_all_boards() -> None:
+def test_order_holds_by_the_test_over_all_boards() -> None:
     """p is 0.026 of a against b and b against c, 0.001 of a against c, and 0.019 of the pair of the other board: the
     smallest counts four times, the next three times, and those above it are at least that."""
     rows = [
@@ -72,7 +72,7 @@ def test_an_order_holds_by_the_test_corrected_over_all_pairs_of_all_boards() -> 
     assert b["behind_low"] > 0  # of its own, uncorrected
 
 
-def test_the_foreground_ranks_and_the_other_scores_are_of_the_same_volumes() -> None:
+def test_foreground_ranks_and_other_scores_are_of_same_volumes() -> None:
     """b is ahead by the papers' DSC; of a, 10 steps leave less foreground and more of all classes."""
     rows = [
         *on("a", "pgd", (0.7,), dsc_foreground=0.5, hd95_penalised=3.0, params=STEPS[0]),
@@ -86,7 +86,7 @@ def test_the_foreground_ranks_and_the_other_scores_are_of_the_same_volumes() -> 
     assert first["strongest"] == "pgd eps=8/255 steps=10"
 
 
-def test_an_attack_or_a_case_that_one_model_lacks_flatters_no_other(two_models: Any) -> None:
+def test_attack_or_case_that_one_model_lacks_flatters_no_other(two_models: Any) -> None:
     extra = on("a", "pgd", (0.0, 0.0), params={"steps": 40})
     easy = [row("pgd", source="b", target="b", case=5, dsc=0.9, dsc_clean=0.9, params=each) for each in STEPS]
     (first, second), text = board(shown(*two_models, *extra, *easy))
@@ -144,7 +144,7 @@ def rows() -> list[dict[str, Any]]:
     ]
 
 
-def test_methods_rank_by_their_networks_mean_with_the_nested_interval(rows: Any) -> None:
+def test_methods_rank_by_their_networks_mean(rows: Any) -> None:
     (first, second), text = board(shown(*rows))
     ranked = [(each["rank"], each["target_model"], each["networks"]) for each in (first, second)]
     assert ranked == [(1, "at-pgd", 2), (2, "vaft", 1)]
@@ -166,7 +166,7 @@ def test_methods_rank_by_their_networks_mean_with_the_nested_interval(rows: Any)
     assert section.table[["model", "networks"]].to_numpy().tolist() == [["at-pgd", 2], ["vaft", 1]]
 
 
-def test_networks_of_one_method_each_are_ranked_as_networks_and_said_to_be(rows: Any) -> None:
+def test_single_networks_of_methods_rank_as_networks(rows: Any) -> None:
     lines, text = board(shown(*rows[3:]))
     assert [line["target_model"] for line in lines] == ["at-pgd.1", "vaft"]
     assert "networks" not in lines[0]
@@ -174,7 +174,7 @@ def test_networks_of_one_method_each_are_ranked_as_networks_and_said_to_be(rows:
     assert "One network a method" not in board(shown(*rows[6:]))[1]  # one network alone is no order
 
 
-def test_trainings_of_one_name_are_two_methods_and_others_are_one() -> None:
+def test_trainings_of_one_name_are_two_methods() -> None:
     """Two stores have an `at` each; a third has a replicate of the first store's under a name of its own."""
     frame = shown(
         *on("unknown", "pgd", [0.01]),
@@ -186,7 +186,7 @@ def test_trainings_of_one_name_are_two_methods_and_others_are_one() -> None:
     assert methods_of(frame) == of_names
 
 
-def test_rows_that_were_stored_before_methods_were_take_that_of_later_ones() -> None:
+def test_rows_stored_before_methods_were_take_that_of_later_ones() -> None:
     rows = [*on("at", "pgd", [0.01]), *on("at", "pgd", [0.01, 0.02], budget=4 / 255, target_method="a" * 16)]
     assert methods_of(shown(*rows, *on("at.1", "pgd", [0.01], target_method="a" * 16))) == {"at": "at", "at.1": "at"}
 

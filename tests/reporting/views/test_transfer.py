@@ -26,7 +26,7 @@ def two_patients() -> list[dict[str, Any]]:
     return first + volumes("pgd", 1, {"aa": 20, "ab": 10, "bb": 20, "ba": 15}, l2_body=10.0)
 
 
-def test_the_rate_is_the_share_of_the_white_box_drop_that_arrives(two_patients: Any) -> None:
+def test_rate_is_share_of_white_box_drop_that_arrives(two_patients: Any) -> None:
     alone = row("pgd", source="a", target="b", case=2, dsc_clean=0.9, dsc=0.0)  # which only one model scored
     rates, *_ = transfer(shown(*two_patients, alone))
     line = rates.data.iloc[0]
@@ -36,7 +36,7 @@ def test_the_rate_is_the_share_of_the_white_box_drop_that_arrives(two_patients: 
     assert line["white_box"] == pytest.approx(25)
 
 
-def test_the_matrix_says_points_and_per_cent_and_marks_the_white_box(two_patients: Any) -> None:
+def test_matrix_says_points_and_per_cent_and_marks_white_box(two_patients: Any) -> None:
     table = transfer(shown(*two_patients))[1].table
     assert table[["made on", "a", "b"]].to_numpy().tolist() == [
         ["a", "30.0*", "10.0 (33 %)"],
@@ -81,7 +81,7 @@ def test_ranks_hold_within_a_threat_model_and_budget_only() -> None:
     }
 
 
-def test_attacks_of_two_threat_models_meet_where_their_distance_agrees(two_patients: Any) -> None:
+def test_threat_models_meet_where_distances_agree(two_patients: Any) -> None:
     """gn: L2 10.9 is within 10 % of pgd's 10, random_noise's 12 is not; pgd arrives with 4 and 8 points more."""
     gn = volumes("gn", 0, {"ab": 6, "ba": 11}, l2_body=10.9)
     gn += volumes("gn", 1, {"ab": 2, "ba": 7}, l2_body=10.9)

@@ -28,7 +28,7 @@ ALWAYS = {column.name for column in RECORDS if column.mark == "identity"} | {"st
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_view_needs_no_other_columns_than_it_names_and_takes_categoricals(name: str) -> None:
+def test_view_needs_its_named_columns_alone(name: str) -> None:
     view = VIEWS[name]
     pairs = [(s, t) for s in ("a", "b") for t in ("a", "b")]
     scores = {"dsc": 0.5, "dsc_clean": 0.9, **OF_ALL}
@@ -74,7 +74,7 @@ def test_smallest_changes_are_counted_by_patient() -> None:
     assert NATIVE not in section.table, "no row tells the unit"
 
 
-def test_sizes_stand_in_the_unit_that_budgets_of_the_same_cases_tell() -> None:
+def test_sizes_stand_in_unit_that_budgets_of_same_cases_tell() -> None:
     """A window of 425 HU on the first case and of 850 on the second; half of two patients are the first."""
     rows = [row("fmn", case=case, smallest_linf=size / 255) for case, size in enumerate((10, 20))]
     rows += [row("pgd", case=case, budget=8 / 255, eps_native=8 / 255 * hu) for case, hu in enumerate((425, 850))]
@@ -87,7 +87,7 @@ def test_sizes_stand_in_the_unit_that_budgets_of_the_same_cases_tell() -> None:
     assert steps_text(shown(*rows[:2])) == ""
 
 
-def test_a_curve_starts_clean_and_has_one_name_without_the_budget() -> None:
+def test_curve_starts_clean_and_has_one_name_without_budget() -> None:
     rows = [
         row("pgd", case=case, budget=eps / 255, params={"steps": steps}, dsc_clean=0.9, dsc=0.9 - eps * steps / 1000)
         for case in (0, 1)
@@ -105,7 +105,7 @@ def test_a_curve_starts_clean_and_has_one_name_without_the_budget() -> None:
     assert [line[4] for line in lines] == pytest.approx([line[4] for line in expected])
 
 
-def test_the_clean_case_counts_once_however_often_it_was_attacked() -> None:
+def test_clean_case_counts_once_however_often_it_was_attacked() -> None:
     rows = [row("pgd", case=0, dsc=0.5, dsc_clean=0.9), row("gn", case=0, dsc=0.5, dsc_clean=0.9)]
     rows += [row("pgd", case=1, dsc=0.5, dsc_clean=0.6), row("pgd", case=2, status="failed", error="no memory")]
     rows.append(row("pgd", case=3, precision="bf16", dsc=0.1, dsc_clean=0.1))  # left out
@@ -114,7 +114,7 @@ def test_the_clean_case_counts_once_however_often_it_was_attacked() -> None:
     assert section.table["interval"].iloc[0] == ""  # of two patients
 
 
-def test_the_spread_between_seeds_stands_beside_that_between_cases() -> None:
+def test_spread_between_seeds_stands_beside_that_between_cases() -> None:
     scores = {(0, 0): 0.1, (0, 1): 0.3, (1, 0): 0.2, (1, 1): 0.6}
     rows = [row("pgd", case=case, seed=seed, dsc=dsc, dsc_clean=0.9) for (case, seed), dsc in scores.items()]
     (section,) = budget(shown(*rows))
@@ -152,7 +152,7 @@ def test_a_volume_not_measured_or_made_without_a_pass_is_empty() -> None:
     assert section.table["drop per 100 passes"].tolist() == [""]
 
 
-def test_devices_are_not_averaged_and_volumes_count_once_though_several_models_scored_them() -> None:
+def test_devices_are_apart_and_volumes_count_once() -> None:
     scores = {"dsc": 0.6, "dsc_clean": 0.8}
     rows = [row("pgd", target=target, attack_seconds=2.0, **scores, **SPENT) for target in ("unet", "unetr")]
     rows.append(row("pgd", case=1, attack_seconds=90.0, **scores, **(SPENT | {"device": "cpu"})))
@@ -161,7 +161,7 @@ def test_devices_are_not_averaged_and_volumes_count_once_though_several_models_s
     assert cells_of == [["unet", "cpu", 90.0, 1], ["unet", "gpu", 2.0, 1]]
 
 
-def test_the_foreground_leads_and_the_papers_drop_stands_beside_it() -> None:
+def test_foreground_leads_and_papers_drop_stands_beside_it() -> None:
     foreground = {"dsc_foreground": 0.3, "dsc_foreground_clean": 0.8}
     (section,) = cost(shown(row("pgd", dsc=0.6, dsc_clean=0.8, hd95_penalised=7.0, **foreground, **SPENT)))
     (line,) = section.table.to_dict("records")
@@ -169,7 +169,7 @@ def test_the_foreground_leads_and_the_papers_drop_stands_beside_it() -> None:
     assert line["drop per 100 passes"] == "100"
 
 
-def test_the_clean_row_counts_each_case_once_and_metrics_that_nobody_asked_for_have_no_column() -> None:
+def test_clean_row_counts_each_case_once() -> None:
     cases = [{"case": number, "nsd_clean": 0.9, "assd_mm_clean": 1.0 + number} for number in (0, 1)]
     rows = [row("pgd", nsd=0.2, assd_mm=6.0, **cases[0]), row("pgd", nsd=0.4, assd_mm=np.nan, **cases[1])]
     rows += [row("gn", nsd=0.8, assd_mm=2.0, **cases[0]), row("gn", target="other", nsd=0.0, **cases[0])]
@@ -202,7 +202,7 @@ def test_the_drop_of_each_class_is_its_own() -> None:
     assert by_class.loc["spleen", ["cases", "patients", "drop"]].tolist() == pytest.approx([1, 1, 60])
 
 
-def test_classes_of_transferred_failed_and_unknown_records_do_not_count() -> None:
+def test_unscored_records_classes_do_not_count() -> None:
     good, other = row("pgd", dsc=0.5, dsc_clean=0.9), row("pgd", source="unetr", target="unet", dsc=0.5, dsc_clean=0.9)
     failed, unknown = row("gn", status="failed", error="no"), row("pgd", case=9)
     kidney = {"background": (1.0, 1.0), "kidney": (0.4, 0.5)}
@@ -241,7 +241,7 @@ def vafa(control: str, **values: object) -> dict[str, object]:
     return row("vafa", {"control": control}, dsc_clean=0.9, **values)
 
 
-def test_a_null_row_stands_beside_its_attack_and_the_one_that_leaves_least_counts() -> None:
+def test_null_row_stands_beside_its_attack() -> None:
     scores = {("none", "unet"): 0.3, ("none", "unetr"): 0.4, ("uniform", "unet"): 0.85, ("random", "unet"): 0.8}
     rows = [vafa(control, source=model, target=model, dsc=dsc) for (control, model), dsc in scores.items()]
     rows += [row(source="unet", case=case, dsc=0.5 + case / 10, dsc_clean=0.9 - case / 10) for case in range(2)]
@@ -283,7 +283,7 @@ def test_an_attack_that_does_what_its_null_row_does_did_nothing(attacked: list[f
     assert ("= where the attack did nothing else" in section.text) == ("=" in cell)
 
 
-def test_the_size_of_the_change_stands_beside_the_dsc_and_own_forms_are_marked() -> None:
+def test_size_of_the_change_stands_beside_the_dsc() -> None:
     sizes = {"pgd": 0.99, "vafa_opt": 0.8}
     (section,) = overview(shown(*(row(name, dsc=0.5, dsc_clean=0.9, ssim_body=size) for name, size in sizes.items())))
     assert section.table is not None
@@ -308,7 +308,7 @@ def test_the_overview_counts_the_cases_that_have_a_score() -> None:
     assert "mean over 2 cases of 2 patients with" in section.text
 
 
-def test_the_matrix_is_of_the_attack_that_takes_most_from_other_models() -> None:
+def test_matrix_is_of_attack_that_takes_most_from_other_models() -> None:
     """PGD takes most white-box, and a null row most of all from others, which is no transfer."""
     pairs = [(source, target) for source in MODELS for target in MODELS]
     own = {("pgd", ""): 0.1, ("vafa", "none"): 0.4, ("vafa", "uniform"): 0.6}
@@ -342,7 +342,7 @@ def test_failures_are_lines_and_the_others_are_counted() -> None:
     assert max(map(len, section.text.splitlines())) < 160
 
 
-def test_rows_of_a_reduced_precision_alone_are_said_to_be_left_out() -> None:
+def test_rows_of_reduced_precision_alone_are_said_to_be_left_out() -> None:
     (section,) = overview(shown(row(dsc=0.5, precision="bf16")))
     assert section.text == "Not in the tables: 1 of a reduced precision; report --table all says why."
 

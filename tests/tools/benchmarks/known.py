@@ -1,11 +1,9 @@
 """A grid of known durations, 4 models x 8 attacks x 12 cases, and the makespan that no schedule beats."""
 
-import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from tiny_job import JOB, SHAPE, expanded, job
 
-from freqbench.engine.schedule import Schedule
 from freqbench.job.cells import Unit
 
 STEPS = [1, 2, 3, 5, 8, 12, 18, 27]
@@ -43,22 +41,3 @@ def lower_bound(seconds: Sequence[float], workers: int, load: float, num_models:
     whole = (sum(seconds) + load * max(num_models, workers)) / workers
     rounds = range((len(longest) - 1) // workers + 1)
     return max(whole, *(load + sum(longest[k * workers - i] for i in range(k + 1)) for k in rounds))
-
-
-def simulated(units: Sequence[Unit], workers: int, load: float, seconds: Callable[[Unit], float]) -> tuple[float, int]:
-    """The makespan and the loads of the schedule's order, by events instead of clocks."""
-    schedule, loaded = Schedule(units), dict[int, str]()
-    free = [(0.0, worker) for worker in range(workers)]
-    end, loads = 0.0, 0
-    while free:
-        now, worker = heapq.heappop(free)
-        unit = schedule.take(worker)
-        if unit is None:
-            continue
-        if loaded.get(worker) != unit.cell.source.name:
-            loaded[worker] = unit.cell.source.name
-            loads, now = loads + 1, now + load
-        now += seconds(unit)
-        end = max(end, now)
-        heapq.heappush(free, (now, worker))
-    return end, loads

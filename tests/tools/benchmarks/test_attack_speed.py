@@ -235,7 +235,7 @@ def test_a_step_of_other_attacks_is_measured_without_a_bound(at: Bench, name: st
 @pytest.mark.benchmark
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["pgd", "vafa_opt", "sa2_opt"])
-def test_a_pass_of_joint_windows_costs_hardly_more_than_one_window_by_window(name: str, measured: list[Any]) -> None:
+def test_pass_of_joint_windows_costs_hardly_more(name: str, measured: list[Any]) -> None:
     """A phantom's volume, all graphs kept: seconds per forward or backward pass, in turns."""
     model = fb.load_model("zoo://phantom/unet").network
     case = fb.load_dataset("phantom", split="test", cases=1)[0].volume

@@ -21,8 +21,8 @@ import torch
 from engine.ray_session import findable_tests, machines, ray_session
 from s3_server import BUCKET, S3
 from tiny_job import Collector, execute, expanded, small
+from tools.benchmarks.answers import answer
 from tools.benchmarks.known import grid, lower_bound, steps_of
-from tools.benchmarks.test_scale import answer
 
 from freqbench.engine import engines
 from freqbench.engine import run as runner
@@ -254,9 +254,7 @@ def test_hundreds_of_workers_wait_for_no_driver(
     print(f"S3: {Counter(line.split()[0] for line in asked)} for {num_units} units")
 
 
-def test_a_grid_on_eight_machines_takes_what_the_schedule_s_bound_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_eight_machines_take_what_the_schedule_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "RemoteWorker", SleepingWorker)
     units, listener = grid(), Timed()
     spec = WorkerSpec(run_id=str(tmp_path), metrics=("dsc",), threads=1)

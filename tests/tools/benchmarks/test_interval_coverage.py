@@ -23,10 +23,7 @@ SCORES: dict[str, tuple[Draw, float]] = {  # how a patient's DSC is drawn, and i
     "attacked, Beta(4, 4)": (lambda rng, shape: rng.beta(4, 4, shape), 0.5),
     "broken, Beta(0.6, 3)": (lambda rng, shape: rng.beta(0.6, 3, shape), 0.6 / 3.6),
     "some broken, Beta(0.5, 0.5)": (lambda rng, shape: rng.beta(0.5, 0.5, shape), 0.5),
-    "two in five 0, else Beta(1, 8)": (
-        lambda rng, shape: rng.beta(1, 8, shape) * (rng.random(shape) < 0.6),
-        0.6 / 9,
-    ),
+    "two in five 0, else Beta(1, 8)": (lambda rng, shape: rng.beta(1, 8, shape) * (rng.random(shape) < 0.6), 0.6 / 9),
     RARE: (
         lambda rng, shape: np.where(rng.random(shape) < 0.1, rng.beta(1, 5, shape), rng.beta(30, 5, shape)),
         0.9 * 30 / 35 + 0.1 / 6,

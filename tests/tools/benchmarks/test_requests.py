@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from s3_server import S3
 from tiny_job import expanded, small
-from tools.benchmarks.test_scale import answer
+from tools.benchmarks.answers import answer
 
 from freqbench.core.files import storage
 from freqbench.engine import run
@@ -19,9 +19,7 @@ from freqbench.results import Store, writer
 @pytest.mark.parametrize(
     "units_a_second", [pytest.param(2, marks=pytest.mark.chaos), pytest.param(51, marks=pytest.mark.integration)]
 )
-def test_requests_of_a_run_to_s3_grow_with_seconds_and_not_with_units(
-    units_a_second: int, s3: S3, s3_root: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requests_grow_with_seconds(units_a_second: int, s3: S3, s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most a file and a sign of life in five seconds or 5,000 records; it lists when it begins and ends."""
     now = [0.0]
     for module in (run, writer):

@@ -43,16 +43,14 @@ def stored(folder: Path) -> int:
 
 
 @pytest.mark.timeout(1500)
-def test_a_driver_that_is_killed_ten_times_loses_and_doubles_nothing(tmp_path: Path) -> None:
+def test_driver_killed_ten_times_loses_and_doubles_nothing(tmp_path: Path) -> None:
     report = kill_drivers(tmp_path, kills=10, seed=1)
     assert is_sound(report), report
 
 
 @pytest.mark.parametrize("seconds", [2, 4, 6, None])
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_once_finishes_what_is_in_flight(
-    tmp_path: Path, whole: Path, sent: signal.Signals, seconds: float | None
-) -> None:
+def test_ctrl_c_once_finishes_units(tmp_path: Path, whole: Path, sent: signal.Signals, seconds: float | None) -> None:
     """Signals are heeded while Ray starts, too."""
     process = start(tmp_path, CONTENT)
     wait_for(lambda: (tmp_path / "out" / "runs").exists() if seconds else stored(tmp_path) > 0)

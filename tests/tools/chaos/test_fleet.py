@@ -66,7 +66,7 @@ def auto(workers: int) -> Callable[[list[Node]], int]:
     return partial(resources.room, Resources(threads=1), Pool(workers=workers, threads=1, gpus=0), 0)  # type: ignore[return-value]
 
 
-def test_a_machine_that_is_killed_in_the_middle_of_a_unit_costs_no_try(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machine_that_is_killed_in_middle_of_unit_costs_no_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its worker's death is known seconds before its own; a unit that it cost a try would be given up here."""
     monkeypatch.setattr("freqbench.engine.retry.TRIES", 1)
     units = slow_units(8)

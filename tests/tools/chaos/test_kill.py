@@ -38,9 +38,7 @@ def is_part(out: Path, whole: Path) -> bool:
 
 
 @pytest.mark.integration
-def test_a_run_that_dies_at_any_write_goes_on_as_if_nothing_had_been(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_that_dies_at_any_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`kill -9` leaves the files from just before the next write."""
     tiny = [{"name": "phantom", "shape": [16, 16, 16], "cases": 1}]
     content = small(attacks=[{"name": "gn", "std": [0.01, 0.02]}], metrics=["dsc"], datasets=tiny)

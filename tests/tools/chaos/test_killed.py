@@ -73,9 +73,7 @@ def log_of(folder: Path) -> str:
 
 @pytest.mark.integration
 @pytest.mark.timeout(600)
-def test_a_certificate_goes_on_after_a_killed_driver_with_the_draws_that_it_had(
-    tmp_path: Path, slow_net: dict[str, Any]
-) -> None:
+def test_certificate_goes_on_after_a_killed_driver(tmp_path: Path, slow_net: dict[str, Any]) -> None:
     smoothing = {"name": "smoothing", "kind": "bias_field", "sigma": 0.5, "samples": 20, "eot": 1}
     ball = {"name": "ball", "kind": "bias_field"}
     attacks = [ball | {"radius": 0, "control": "random"}, ball | {"radius": 0.2, "steps": 2, "random_start": False}]
@@ -103,7 +101,7 @@ def test_a_certificate_goes_on_after_a_killed_driver_with_the_draws_that_it_had(
 
 @pytest.mark.integration
 @pytest.mark.timeout(600)
-def test_regions_on_ray_survive_a_killed_worker_and_a_killed_driver(tmp_path: Path) -> None:
+def test_regions_on_ray_survive_killed_worker_and_killed_driver(tmp_path: Path) -> None:
     """Four channels, three nested regions, joint windows, transfer from one sigmoid network to another."""
     lesions = {"name": "lesions", "loader": "phantom", "regions": True, "shape": [48, 32, 16], "cases": 2}
     models = [
@@ -149,9 +147,7 @@ def test_regions_on_ray_survive_a_killed_worker_and_a_killed_driver(tmp_path: Pa
         pytest.param("gcs_server", "Ray's head process (gcs_server) has died", marks=pytest.mark.slow),
     ],
 )
-def test_a_run_whose_own_ray_has_lost_a_part_ends_in_a_line_and_frees_the_store(
-    tmp_path: Path, name: str, complaint: str, slow_net: dict[str, Any]
-) -> None:
+def test_broken_own_ray_frees_the_store(tmp_path: Path, name: str, complaint: str, slow_net: dict[str, Any]) -> None:
     """Ray itself would wait for another node for ever, and for its head a minute, to end the process without a word of
     ours. Attacks that were in flight begin again by the same command."""
     attacks = [{"name": "pgd", "eps": 0.02, "steps": [20000, 20001]}]
@@ -167,7 +163,7 @@ def test_a_run_whose_own_ray_has_lost_a_part_ends_in_a_line_and_frees_the_store(
 
 @pytest.mark.chaos
 @pytest.mark.timeout(600)
-def test_black_boxes_as_targets_go_on_after_a_killed_driver_and_keep_its_rows(tmp_path: Path) -> None:
+def test_black_box_targets_go_on_after_a_killed_driver(tmp_path: Path) -> None:
     """An ONNX file and a command, under volumes of a white box. The command is slow until the driver is killed."""
     temporary, slow = tmp_path / "temporary", tmp_path / "slow"
     temporary.mkdir()

@@ -83,9 +83,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 class TestCluster:
     """Tests in order: the last one kills."""
 
-    def test_a_caller_with_the_token_sees_all_nodes_and_cards_and_nothing_listens_beyond_loopback(
-        self, cluster: Path
-    ) -> None:
+    def test_caller_sees_all_and_nothing_listens_beyond_loopback(self, cluster: Path) -> None:
         """Workers run meanwhile, as they listen too."""
         held = subprocess.Popen(
             [sys.executable, "-c", SEEN + "import time; time.sleep(30)"],
@@ -120,9 +118,7 @@ class TestCluster:
         assert (cluster / "token").stat().st_mode & 0o777 == 0o600
         assert cluster.stat().st_mode & 0o777 == 0o700
 
-    def test_a_second_one_is_refused_in_the_same_folder_and_another_cluster_in_another(
-        self, cluster: Path, tmp_path: Path
-    ) -> None:
+    def test_second_cluster_in_the_same_folder_is_refused(self, cluster: Path, tmp_path: Path) -> None:
         result = local("up", "--folder", cluster)
         assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
         assert "expected no cluster in" in result.stderr

@@ -19,7 +19,7 @@ __all__ = ["cache", "here", "there"]
 pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("cache")]
 
 
-def test_a_large_object_that_is_sent_in_parts_is_there_whole_or_not_at_all(s3: S3, s3_root: str) -> None:
+def test_large_object_sent_in_parts_is_there_whole_or_not_at_all(s3: S3, s3_root: str) -> None:
     path, large = storage.join(s3_root, "a.bin"), bytes(101 << 20)
     storage.write_atomic(path, OLD)
     s3.fault("cut", times=99)
@@ -31,9 +31,7 @@ def test_a_large_object_that_is_sent_in_parts_is_there_whole_or_not_at_all(s3: S
     assert storage.read_bytes(path) == large
 
 
-def test_a_unit_waits_for_data_and_volumes_that_cannot_be_reached_just_now(
-    s3: S3, there: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unit_waits_for_unreachable_data(s3: S3, there: str, monkeypatch: pytest.MonkeyPatch) -> None:
     retries = {"mode": "standard", "total_max_attempts": 1}
     monkeypatch.setattr(filesystems, "S3_CONFIG", {"connect_timeout": 2, "read_timeout": 5, "retries": retries})
     monkeypatch.setattr(filesystems, "S3_RETRIES", 1)

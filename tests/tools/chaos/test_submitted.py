@@ -16,9 +16,7 @@ __all__ = ["bench", "head"]
 pytestmark = pytest.mark.chaos
 
 
-def test_a_job_that_trains_does_so_on_the_cluster_and_leaves_its_network_where_results_go(
-    bench: Bench, tmp_path: Path
-) -> None:
+def test_training_job_leaves_its_network_with_its_results(bench: Bench, tmp_path: Path) -> None:
     """The training job travels; its network is where the next submission looks for it, not in the job's own copy."""
     tiny_training.write(tmp_path, "adv.yaml", tiny_training.training())
     write(tmp_path, tiny_training.benchmark("train://net"))
@@ -30,9 +28,7 @@ def test_a_job_that_trains_does_so_on_the_cluster_and_leaves_its_network_where_r
 
 
 @pytest.mark.timeout(1200)
-def test_a_job_that_is_stopped_stores_what_was_in_flight_and_goes_on_when_it_is_submitted_again(
-    bench: Bench, tmp_path: Path
-) -> None:
+def test_stopped_job_goes_on_when_submitted_again(bench: Bench, tmp_path: Path) -> None:
     """Units take seconds, and are enough that the job is still at work when it is stopped."""
     write(tmp_path, job(attacks=[{"name": "pgd", "eps": [f"{n}/255" for n in range(1, 9)], "steps": 300}]))
     job_id = id_in(bench("cluster", "submit", "job.yaml", "--out", "out"))

@@ -64,9 +64,7 @@ class FaultyPhantom(Phantom):
 
 
 @pytest.mark.parametrize("fault", ["load", "score", "unreadable"])
-def test_a_process_that_dies_in_loading_or_scoring_or_cannot_read_masks_costs_nothing_but_time(
-    tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_process_that_dies_costs_nothing_but_time(tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freqbench.job.schema.DATASETS", {**DATASETS, "faulty": FaultyPhantom})
     monkeypatch.setitem(KNOWN, "datasets", (*KNOWN["datasets"], "faulty"))  # type: ignore[arg-type]
     place = tmp_path / "faults"
@@ -88,7 +86,7 @@ def test_rows_of_every_attack_are_those_of_the_serial_engine(tmp_path: Path) -> 
     require_serial_rows(tmp_path / "faults", good + foreign_units(), workers=3)
 
 
-def test_a_further_checkpoint_is_scored_by_ray_as_a_run_would_have(tmp_path: Path) -> None:
+def test_further_checkpoint_is_scored_by_ray_as_run_would_have(tmp_path: Path) -> None:
     path = tmp_path / "later.safetensors"
     save_weights(path, seed=5)
     execute(small(**ONE), tmp_path / "scored")

@@ -46,9 +46,7 @@ def spoil(path: Path, draw: Callable[[Any], Any]) -> None:
 
 @unhurried
 @given(data=st.data(), command=st.sampled_from(COMMANDS))
-def test_a_command_refuses_a_store_in_a_line_or_does_its_work(
-    small_store: Path, data: st.DataObject, command: tuple[str, ...]
-) -> None:
+def test_command_refuses_or_does_its_work(small_store: Path, data: st.DataObject, command: tuple[str, ...]) -> None:
     folder = Path(tempfile.mkdtemp())
     try:
         shutil.copytree(small_store.parent, folder, dirs_exist_ok=True)

@@ -100,9 +100,7 @@ EVERYWHERE = [where(*each) for each in product(CASES, DEVICES) if (each[0][0], e
 
 
 @pytest.mark.parametrize(("name", "options", "device"), EVERYWHERE, indirect=["device"])
-def test_an_attack_does_what_it_does_on_the_cpu_without_a_wait(
-    name: str, options: dict[str, Any], device: torch.device
-) -> None:
+def test_attack_does_what_it_does_on_cpu_without_wait(name: str, options: dict[str, Any], device: torch.device) -> None:
     """Computed in float64, where devices differ by less than what decides a sign. Between the members of an ensemble
     the host asks which samples are left; members are attacks of their own here. Who learns is handed case after case.
     """
