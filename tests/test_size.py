@@ -37,7 +37,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         ".": 3689,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 972,
         "attacks": 5306,
-        "audit": 2663,  # as in the package
+        "audit": 2664,  # as in the package
         "cli": 2338,  # eight roads
         "cluster": 336,
         "core": 1689,  # identities of code, pair by pair; the one keeper's contract
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 62049, "tests": 63236}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62049, "tests": 63237}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

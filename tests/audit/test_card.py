@@ -35,7 +35,8 @@ def test_a_card_of_another_schema_is_refused(change: dict[str, object]) -> None:
 
 def test_rows_beyond_a_tolerance_are_named_and_others_are_not() -> None:
     """The tolerance of Dice is 0.01 at least, and not 0.2."""
-    rows = {name: {**row, "dsc": row["dsc"] + by} for (name, row), by in zip(CPU.rows.items(), (0.2, 1e-4, 0, 0), strict=True)}
+    by = dict(zip(CPU.rows, (0.2, 1e-4, 0, 0), strict=True))
+    rows = {name: {**row, "dsc": row["dsc"] + by[name]} for name, row in CPU.rows.items()}
     moved = CPU.model_copy(update={"rows": rows, "device": "other", "measured": date(2026, 1, 2)})
     first = next(iter(CPU.rows))
     assert moved.outside(CPU) == {first: ["dsc"]}
