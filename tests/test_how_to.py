@@ -91,14 +91,16 @@ def alike(shown: str, real: str) -> bool:
 def test_a_page_begins_with_commands_and_what_they_print(page: str, tmp_path: Path, request: Any) -> None:
     begins = BEGINNING.match(TEXTS[page])
     assert begins, "expected a title, an empty line, and a block `console` of commands"
-    for make in (make for word, make in FILES.items() if re.search(word, begins[1])):
+    told = [each.splitlines() for each in begins[1].split("\n$ ")]
+    typed = "\n".join(command for command, *_ in told)
+    for make in (make for word, make in FILES.items() if re.search(word, typed)):
         make(tmp_path)
-    if "runs/quickstart" in begins[1] and "run quickstart" not in begins[1]:
+    if "runs/quickstart" in typed and "run quickstart" not in typed:
         shutil.copytree(request.getfixturevalue("quickstart"), tmp_path / "runs/quickstart")
-    if "mine.yaml" in begins[1] and "init mine.yaml" not in begins[1]:
+    if "mine.yaml" in typed and "init mine.yaml" not in typed:
         block = re.search(r"```yaml\n(.*?)```", TEXTS[page], flags=re.DOTALL)
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump(BASE | (yaml.safe_load(block[1]) if block else {})))
-    for command, *shown in (each.splitlines() for each in begins[1].split("\n$ ")):
+    for command, *shown in told:
         left = iter((real := shell(tmp_path, command)).splitlines())
         for line in filter(str.strip, shown):
             assert any(alike(line, one) for one in left), f"not printed, or not in this order: {line}\n{real}"
