@@ -68,6 +68,9 @@ FILES: dict[str, Callable[[Path], object]] = {
     "nnUNetTrainer": lambda folder: plans.written(plans.PLANS[0], folder),
     "--checkpoint bundle": lambda folder: bundles.written(bundles.PIPELINES[5], folder),
     "segment.py": lambda folder: (folder / "segment.py").write_text(nifti_tool.script("int(value > 100)")),
+    "build entries": lambda folder: [
+        shutil.copytree(ROOT / "reports/leaderboard" / each, folder / "entries" / each) for each in ("unet", "vaft")
+    ],
     "--checkpoint meshnet": lambda folder: meshnet_folder.write(folder / "meshnet"),
 }
 
