@@ -52,11 +52,12 @@ def abdomen(folder: Path) -> None:
     """Two volumes in the layout of the Decathlon, a network's weights alone, and its prediction of the first volume."""
     data, model, listed = folder / "data/abdomen", fb.load_model("zoo://phantom/unet"), []
     for case in fb.load_dataset("phantom", split="test", cases=2):
-        put(data / f"imagesTr/{case.name}.nii.gz", 425 * case.image[0].numpy() - 175, case.affine)
-        put(data / f"labelsTr/{case.name}.nii.gz", case.label[0].numpy(), case.affine)
+        affine = case.affine @ np.diag([0.25, 0.25, 0.25, 1])  # on which `init` tries spacings fast
+        put(data / f"imagesTr/{case.name}.nii.gz", 425 * case.image[0].numpy() - 175, affine)
+        put(data / f"labelsTr/{case.name}.nii.gz", case.label[0].numpy(), affine)
         if not listed:
             predicted = fb.attack(model, case, "gn", std=0.01).prediction_clean.squeeze().numpy()
-            put(folder / f"predicted/{case.name}.nii.gz", predicted.astype(np.uint8), case.affine)
+            put(folder / f"predicted/{case.name}.nii.gz", predicted.astype(np.uint8), affine)
         listed.append({each: f"./{each}sTr/{case.name}.nii.gz" for each in ("image", "label")})
     content = {"modality": {"0": "CT"}, "labels": dict(enumerate(case.class_names)), "validation": listed}
     (data / "dataset.json").write_text(json.dumps(content))
