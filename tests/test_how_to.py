@@ -33,17 +33,13 @@ TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(ROOT.glo
 BEGINNING = re.compile(r"(?:---\n.*?---\n+)?# [^\n]+\n\n```console\n\$ (.*?)```", re.DOTALL)
 TIMES = r"\d{8}T[\d.]+-\w+|\b[\d-]{5,10} \d\d:\d\d|\d[\d.,]* (?:ms|s|min|h|seconds?|minutes?|hours?)\b"
 VARIES, DECIMAL = re.compile(rf"{TIMES}|\b(?=\w*\d)[0-9a-f]{{8,}}\b|\d{{4}}-\d\d-\d\d"), re.compile(r"\d+\.\d+")
-BASE = {"name": "mine", "datasets": [{"name": "phantom", "split": "test", "cases": 1}], "metrics": ["dsc"]}
-BASE |= {
-    "models": [{"name": "unet", "checkpoint": "zoo://phantom/unet"}],
-    "attacks": [{"name": "fgsm", "eps": "8/255"}],
-}
+BASE = """{name: mine, datasets: [{name: phantom, split: test, cases: 1}], metrics: [dsc],
+models: [{name: unet, checkpoint: "zoo://phantom/unet"}], attacks: [{name: fgsm, eps: 8/255}]}"""
 
 
 def shell(folder: Path, command: str) -> str:
-    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    wide = {**os.environ, "PATH": paths, "COLUMNS": "110"}
-    done = subprocess.run(command, shell=True, cwd=folder, env=wide, text=True, capture_output=True)
+    at = {**os.environ, "COLUMNS": "110", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, shell=True, cwd=folder, env=at, text=True, capture_output=True)
     assert done.returncode < 2, done.stderr
     return (done.stdout + done.stderr).replace(f"{folder}/", "")
 
@@ -69,9 +65,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "nnUNetTrainer": lambda folder: plans.written(plans.PLANS[0], folder),
     "--checkpoint bundle": lambda folder: bundles.written(bundles.PIPELINES[5], folder),
     "segment.py": lambda folder: (folder / "segment.py").write_text(nifti_tool.script("int(value > 100)")),
-    "build entries": lambda folder: [
-        shutil.copytree(ROOT / "reports/leaderboard" / each, folder / "entries" / each) for each in ("unet", "vaft")
-    ],
+    "build entries": lambda folder: shutil.copytree(ROOT / "reports/leaderboard/unet", folder / "entries/unet"),
     "--checkpoint meshnet": lambda folder: meshnet_folder.write(folder / "meshnet"),
 }
 
@@ -102,8 +96,8 @@ def test_a_page_begins_with_commands_and_what_they_print(page: str, tmp_path: Pa
     if "runs/quickstart" in typed and "run quickstart" not in typed:
         shutil.copytree(request.getfixturevalue("quickstart"), tmp_path / "runs/quickstart")
     if "mine.yaml" in typed and "init mine.yaml" not in typed:
-        block = re.search(r"```yaml\n(.*?)```", TEXTS[page], flags=re.DOTALL)
-        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(BASE | (yaml.safe_load(block[1]) if block else {})))
+        first, *_ = [*re.findall("```yaml\n(.*?)```", TEXTS[page], re.DOTALL), BASE]
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(yaml.safe_load(BASE) | yaml.safe_load(first)))
     for command, *shown in told:
         left = iter((real := shell(tmp_path, command)).splitlines())
         for line in filter(str.strip, shown):
