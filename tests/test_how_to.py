@@ -84,8 +84,8 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alike(shown: str, real: str) -> bool:
     one, other = (VARIES.sub("TIME", " ".join(line.split())) for line in (shown, real))
     pattern = re.escape(DECIMAL.sub("DECIMAL", one)).replace("DECIMAL", r"(\d+\.\d+)").replace(r"\.\.\.", ".*")
-    found, sizes = re.fullmatch(pattern, other), [*map(float, DECIMAL.findall(one))]
-    return bool(found and [*map(float, found.groups())] == pytest.approx(sizes, rel=0.1, abs=0.05))
+    match, sizes = re.fullmatch(pattern, other), [*map(float, DECIMAL.findall(one))]
+    return bool(match and [*map(float, match.groups())] == pytest.approx(sizes, rel=0.1, abs=0.05))
 
 
 @pytest.mark.parametrize("page", sorted(TEXTS.keys() - {"index"}))
