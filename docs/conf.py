@@ -85,6 +85,8 @@ html_sidebars = {"*": [], "*/**": ["sidebar-nav-bs"]}
 html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
+html_search_scorer = str(Path(__file__).with_name("scorer.js"))
+copybutton_exclude = ".linenos, .gp, .go"  # prompts and output of consoles
 html_copy_source = False
 toc_object_entries = False
 

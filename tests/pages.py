@@ -14,7 +14,7 @@ import typer
 
 import freqbench
 from freqbench.attacks import ATTACKS
-from freqbench.cli import app
+from freqbench.cli import EVERY, app
 from freqbench.core.names import ALIASES, packaged_jobs
 from freqbench.reporting.papers.recipes import RECIPES
 from freqbench.reporting.report import AUDIT
@@ -115,7 +115,7 @@ def of_line(line: str, page: str) -> Iterator[str]:
 
 def of_command(words: Sequence[str]) -> Iterator[str]:
     """Yields complaints about the arguments of `freqbench`; those that are required may be left out."""
-    command, name = cli(), "freqbench"
+    command, name, words = cli(), "freqbench", ["--help" if word == EVERY else word for word in words]
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         name, (first, *words) = f"{name} {words[0]}", words
         if first not in command.commands:
@@ -132,13 +132,13 @@ def of_command(words: Sequence[str]) -> Iterator[str]:
         yield f"{name}: too many arguments {rest}"
     for parameter in command.params:
         for value in values_of(given.get(parameter.name or "")):
-            if parameter.name == "table" and not (value in TABLES or value.isupper() or (ROOT / value).is_file()):
+            if "--table" in parameter.opts and not (value in TABLES or value.isupper() or (ROOT / value).is_file()):
                 yield f"{name}: table {value}"
             if value.startswith("jobs/") and not (ROOT / value).is_file():
                 yield f"{name}: job {value}"
             if (
                 parameter.name == "path"
-                and re.fullmatch("[a-z][a-z0-9_]*(/[a-z0-9_]+)?", value)
+                and re.fullmatch("[a-z][a-z0-9_]*(/[a-z0-9_]+){0,2}", value)
                 and value not in packaged_jobs()
             ):
                 yield f"{name}: packaged job {value}"
@@ -230,7 +230,9 @@ def vocabulary() -> frozenset[str]:
         path.read_text(encoding="utf-8") for path in files if path.suffix in (".py", ".yaml", ".toml", ".sh", ".json")
     ]
     words = {word for text in texts for word in re.findall(r"[\w.-]*\w", text)}
-    return frozenset(words | {part for word in words for part in re.findall(r"\w+", word)} | packaged_jobs().keys())
+    return frozenset(
+        words | {part for word in words for part in re.findall(r"\w+", word)} | {*packaged_jobs(), *TABLES}
+    )
 
 
 @cache

@@ -67,6 +67,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "segment.py": lambda folder: (folder / "segment.py").write_text(nifti_tool.script("int(value > 100)")),
     "build entries": lambda folder: shutil.copytree(ROOT / "reports/leaderboard/unet", folder / "entries/unet"),
     "--checkpoint meshnet": lambda folder: meshnet_folder.write(folder / "meshnet"),
+    "runs/toy": lambda folder: shutil.copytree(ROOT / "tests/toy_package/toy", folder / "toy"),
 }
 
 
@@ -81,16 +82,16 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alike(shown: str, real: str) -> bool:
     one, other = (VARIES.sub("TIME", " ".join(line.split())) for line in (shown, real))
     pattern = re.escape(DECIMAL.sub("DECIMAL", one)).replace("DECIMAL", r"(\d+\.\d+)").replace(r"\.\.\.", ".*")
-    found, sizes = re.fullmatch(pattern, other), [*map(float, DECIMAL.findall(one))]
-    return bool(found and [*map(float, found.groups())] == pytest.approx(sizes, rel=0.1, abs=0.05))
+    match, sizes = re.fullmatch(pattern, other), [*map(float, DECIMAL.findall(one))]
+    return bool(match and [*map(float, match.groups())] == pytest.approx(sizes, rel=0.1, abs=0.05))
 
 
 @pytest.mark.parametrize("page", sorted(TEXTS.keys() - {"index"}))
 def test_a_page_begins_with_commands_and_what_they_print(page: str, tmp_path: Path, request: Any) -> None:
     begins = BEGINNING.match(TEXTS[page])
     assert begins, "expected a title, an empty line, and a block `console` of commands"
-    told = [each.splitlines() for each in begins[1].split("\n$ ")]
-    typed = "\n".join(command for command, *_ in told)
+    blocks = [each.splitlines() for each in begins[1].split("\n$ ")]
+    typed = "\n".join(command for command, *_ in blocks)
     for make in (make for word, make in FILES.items() if re.search(word, typed)):
         make(tmp_path)
     if "runs/quickstart" in typed and "run quickstart" not in typed:
@@ -98,7 +99,7 @@ def test_a_page_begins_with_commands_and_what_they_print(page: str, tmp_path: Pa
     if "mine.yaml" in typed and "init mine.yaml" not in typed:
         first, *_ = [*re.findall("```yaml\n(.*?)```", TEXTS[page], re.DOTALL), BASE]
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump(yaml.safe_load(BASE) | yaml.safe_load(first)))
-    for command, *shown in told:
+    for command, *shown in blocks:
         left = iter((real := shell(tmp_path, command)).splitlines())
         for line in filter(str.strip, shown):
             assert any(alike(line, one) for one in left), f"not printed, or not in this order: {line}\n{real}"

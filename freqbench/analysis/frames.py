@@ -30,7 +30,7 @@ CLASSES = (
     *("dsc", "dsc_clean", "hd95_mm", "hd95_mm_clean"),
 )
 
-UNSAID = ("stated", "None", "nan", "<NA>")
+STATED = "stated"
 _SAME = (("source_model", "target_model"), ("source_model_id", "target_model_id"))
 
 
@@ -81,8 +81,8 @@ def caption_of(records: pd.DataFrame, runs: Iterable[Mapping[str, Any]], with_cl
 
 def _clean_numbers(records: pd.DataFrame) -> str:
     """Returns a line on the clean numbers of targets that are proven or rest on assumptions; empty without any."""
-    said = records[["clean_number", "dataset", "target_model"]].astype(str).drop_duplicates().itertuples(index=False)
-    lines = [f"{model} on {dataset}: {words}" for words, dataset, model in said if words not in UNSAID]
+    said = records[["clean_number", "dataset", "target_model"]].dropna().drop_duplicates().itertuples(index=False)
+    lines = [f"{model} on {dataset}: {words}" for words, dataset, model in said if words != STATED]
     return f"Clean number: {'; '.join(lines)}." if lines else ""
 
 

@@ -36,7 +36,7 @@ GROUPS: Mapping[str, str] = {  # folders of jobs, in the order of a reader
     "phantom": "Procedural CT volumes and networks of the package: no data needed",
     "hippocampus": "MR volumes of the Medical Segmentation Decathlon, Task04",
     "brain": "Networks that people use",
-    PAPERS: f"Tables of papers ({PAPERS}/...): their data and mostly their checkpoints are needed",
+    PAPERS: f"Tables of papers ({PAPERS}/...): their data are needed, and mostly checkpoints",
 }
 
 EXAMPLES: Mapping[str, Any] = {  # values of keys without a default, as a job file has them
@@ -329,12 +329,12 @@ TABLES: Mapping[str, tuple[Callable[[str], Described], *tuple[Listed, ...]]] = {
 }
 
 
-def _known(table: str) -> Sequence[str]:
+def _names_of(table: str) -> Sequence[str]:
     return [*packaged_jobs()] if table == "jobs" else names.KNOWN[table]
 
 
 def _beginning(context: typer.Context, incomplete: str) -> list[str]:
-    return [name for name in _known(context.params["table"]) if name.startswith(incomplete)]
+    return [name for name in _names_of(context.params["table"]) if name.startswith(incomplete)]
 
 
 @app.command("list", no_args_is_help=True)
@@ -399,7 +399,7 @@ def _put_jobs() -> None:
 
 def _show(table: str, word: str | None) -> None:
     """Prints all about a name of a table, else the rows of its lists that have the word."""
-    (describe, *lists), added, known = TABLES[table], plugins.installed_names(table), _known(table)
+    (describe, *lists), added, known = TABLES[table], plugins.installed_names(table), _names_of(table)
     name = str(word if word in added else names.ALIASES.get(table, {}).get(word or "", word))
     is_class = table == "attacks" and plugins.names_class(name)
     if name in known or name in added or is_class or (table == "models" and name.startswith("zoo://")):

@@ -73,19 +73,16 @@ def submit(
 @app.command()
 def status(
     of: Annotated[
-        str | None,
-        typer.Argument(
-            help="Result store, or the id that `submit` gave.",
-            show_default="all jobs of the cluster",
-            metavar="[OUT|JOB_ID]",
-            autocompletion=common.stores,
-        ),
+        str | None, typer.Argument(help="A store, or a job's id.", metavar="OUT|JOB_ID", autocompletion=common.stores)
     ] = None,
     address: Address = None,
     follow: Annotated[bool, option("Show a job's output until it has ended.", "--follow")] = False,
     as_json: common.Json = False,
 ) -> None:
-    """Show how far a store is: records done, failed and missing, and its runs; of a job its state, then its output."""
+    """Show how far a store or a job is; without either, all jobs of the cluster.
+
+    Of a store, records done, failed and missing, and its runs; of a job, its state, then its output.
+    """
     from freqbench.results.status import facts, tables
 
     if of and (os.path.lexists(of) or not re.fullmatch(r"(freqbench-|raysubmit_)[\w.-]+", of)):
@@ -98,7 +95,7 @@ def status(
     if as_json:
         raise UserError("--json: expected a result store beside it, got none: give the job's OUT")
     head = _jobs().Dashboard.reach(address)
-    told = head.told()
+    told = head.job_lines()
     if of and of not in told:
         raise UserError(unknown("job", of, told))
     for line in [told[of]] if of else told.values():
@@ -114,7 +111,7 @@ def stop(
     """Stop a job on a cluster: it finishes and stores work in flight, in two minutes at most."""
     head = _jobs().Dashboard.reach(address)
     head.ray_job("stop", job_id)
-    common.say(head.told().get(job_id, job_id))
+    common.say(head.job_lines().get(job_id, job_id))
 
 
 def words(options: Mapping[str, Any]) -> list[str]:

@@ -57,12 +57,7 @@ more = partial(option, hidden=True)  # which only `--help-all` shows
 
 JobFile = Annotated[
     str,
-    typer.Argument(
-        help="Job file (YAML), or a packaged job's name: phantom/suite.",
-        metavar="JOB",
-        callback=job_file,
-        autocompletion=jobs,
-    ),
+    typer.Argument(help="Job file, or a packaged job.", metavar="JOB", callback=job_file, autocompletion=jobs),
 ]
 Engine = Annotated[Literal["auto", "ray", "serial"], more("auto: ray where more than one worker pays.")]
 Out = Annotated[
@@ -94,8 +89,17 @@ class JobOptions:
         return schema.require_attacks(self.any_job(), self.path)
 
     def any_job(self) -> "JobSpec | TrainJob":
-        """Reads the job file (see `any_job_of`)."""
-        return any_job_of(self.path, self.set_, self.trust_code)
+        """Reads the job file and checks it as far as possible before attacks and networks are imported."""
+        with pause_gc():
+            from freqbench.job import schema
+
+            job = schema.load_any(self.path, self.set_ or ())
+            if self.trust_code or job.trust_code:
+                plugins.import_beside(self.path)
+                job = job.model_copy(update={"trust_code": True})
+            if isinstance(job, schema.JobSpec):
+                schema.require_sound(job)
+            return job
 
     def place(self, job: "JobSpec") -> str:
         """Returns the store of the job's results."""
@@ -145,7 +149,7 @@ class StoredOptions:
         from freqbench.training import link
 
         if self.job:
-            job = job_of(job_file(self.job), self.set_, self.trust_code)
+            job = JobOptions(path=job_file(self.job), set_=self.set_, trust_code=self.trust_code).job()
             return matching.match_budgets(link.present(job), out, say, compute=False)
         if self.trust_code:
             plugins.import_beside()
@@ -190,7 +194,8 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     groups: dict[str, tuple[Any, list[str]]] = {}
     listed: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
-        if is_dataclass(options := parameter.annotation):
+        options: Any = parameter.annotation
+        if is_dataclass(options):
             fields = inspect.signature(options).parameters
             groups[name] = options, [*fields]
             listed += fields.values()
@@ -288,27 +293,6 @@ def stoppable(doing: str) -> Iterator[None]:
     except KeyboardInterrupt:
         say(f"stopped while {doing}: results are kept, and the same command goes on")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-
-
-def job_of(path: str, overrides: list[str] | None, trusted: bool) -> "JobSpec":
-    """Reads a job file like `any_job_of`; refuses a training job."""
-    from freqbench.job import schema
-
-    return schema.require_attacks(any_job_of(path, overrides, trusted), path)
-
-
-def any_job_of(path: str, overrides: list[str] | None, trusted: bool) -> "JobSpec | TrainJob":
-    """Reads a job file and checks it as far as possible before attacks and networks are imported."""
-    with pause_gc():
-        from freqbench.job import schema
-
-        job = schema.load_any(path, overrides or ())
-        if trusted or job.trust_code:
-            plugins.import_beside(path)
-            job = job.model_copy(update={"trust_code": True})
-        if isinstance(job, schema.JobSpec):
-            schema.require_sound(job)
-        return job
 
 
 def grid_of(job: "JobSpec", limit_cases: int | None, out: str, match: bool = False) -> "Grid":

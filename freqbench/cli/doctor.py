@@ -30,7 +30,8 @@ def doctor(
     from freqbench.core.plugins import trusting
     from freqbench.training import link
 
-    spec = link.plan_training(common.job_of(job, None, trust_code))[0] if job else None
+    options = common.JobOptions(path=job or "", trust_code=trust_code)
+    spec = link.plan_training(options.job())[0] if job else None
     with trusting(trust_code or bool(spec and spec.trust_code)):
         lines, is_sound = diagnosis.diagnose(data, checkpoint, spec, str(job), predictions, common.say)
         for name, finding in lines:

@@ -165,7 +165,7 @@ def init(
     if any(first.open.values()):
         common.say(f"{path} has each of these as a comment, ready to be used, as nobody has stated it")
     try:
-        job = common.job_of(path, None, trust_code)
+        job = common.JobOptions(path=path, trust_code=trust_code).job()
         common.grid_of(job, None, f"runs/{job.name}")
     except UserError as error:
         raise UserError(f"{path} is written, but must be corrected before it runs: {error}") from None

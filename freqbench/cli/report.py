@@ -24,6 +24,7 @@ app = typer.Typer()
 PAGE, PAGE_FOLDER, INDEX = "report.html", "report", "index.html"
 MARK = b"freqbench</title>"
 MOST_BESIDE = 15_000_000  # bytes of the attacked volumes that a run's end gives the viewer
+ALL = "all"  # tables
 NEXT = ("freqbench report {out} --open", "freqbench report {out}", "freqbench audit {out}")
 
 Outs = Annotated[
@@ -36,7 +37,7 @@ def _tables(incomplete: str) -> list[str]:
     from freqbench.reporting.report import AUDIT
     from freqbench.reporting.views import VIEWS
 
-    return [name for name in (*RECIPES, *VIEWS, AUDIT) if name.startswith(incomplete)]
+    return [name for name in (*RECIPES, *VIEWS, AUDIT, ALL) if name.startswith(incomplete)]
 
 
 @app.command()
@@ -46,9 +47,7 @@ def report(
     text: common.TextOptions,
     table: Annotated[
         str | None,
-        option(
-            "One table: vafa_table1, sa2_synapse, transfer, organs, ... or a recipe (YAML).", autocompletion=_tables
-        ),
+        option("One table: transfer, organs, ..., of a paper, a recipe (YAML); or all.", autocompletion=_tables),
     ] = None,
     volumes: Annotated[bool, more("html: a folder with the saved volumes.", "--volumes")] = False,
     yes: common.Yes = False,
@@ -77,7 +76,22 @@ def report(
     else:
         if volumes:
             raise UserError("report: --volumes: expected --format html without --table: the page is what shows them")
-        text.put(common.tables(outs, text.format, table))
+        is_short = table is None and text.format in ("terminal", "latex")
+        text.put(common.tables(outs, text.format, "overview" if is_short else table if table != ALL else None))
+        if is_short and text.is_usual:
+            _name_others(outs)
+
+
+def _name_others(outs: list[str]) -> None:
+    """Prints where the page of a store is, and what other tables there are."""
+    from freqbench.core.files import storage
+    from freqbench.reporting.papers.recipes import RECIPES
+
+    page = storage.join(outs[0], PAGE)
+    way = f"freqbench report {' '.join(map(shlex.quote, outs))}"
+    common.say(f"page: {page}" if storage.exists(page) else f"page: none; {way} --format html writes it")
+    others = [name for name in _tables("") if name not in ("overview", *RECIPES)]
+    common.console().print(f"more by --table NAME: {', '.join(others)}; of papers: {', '.join(RECIPES)}")
 
 
 def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -> None:

@@ -1,5 +1,6 @@
 """Scores and exports existing volumes: the commands `score` and `export`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,12 +13,18 @@ from freqbench.core.errors import UserError
 
 app = typer.Typer()
 
-TAKES = {  # options that go with each way to score
-    "--targets": "",
-    "--predictions": "--name --label-map",
-    "--adversarial": "--name --source",
-}
+# Options that go with each way to score, and that it needs.
+TAKES = {"--targets": "", "--predictions": "--name --label-map", "--adversarial": "--name --source"}
 NEEDS = {"--predictions": "--name", "--adversarial": "--source"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginOptions:
+    """Options that say what volumes or label maps from elsewhere are."""
+
+    name: Annotated[str | None, option("Name of the tool, or of the volumes, in tables.")] = None
+    label_map: Annotated[str | None, more("YAML of the tool's labels: `1: spleen`.")] = None
+    source: Annotated[str | None, more("The job's model whose gradients made the volumes.")] = None
 
 
 @app.command()
@@ -25,19 +32,17 @@ NEEDS = {"--predictions": "--name", "--adversarial": "--source"}
 def score(
     out: common.Out,
     stored: common.StoredOptions,
+    origin: OriginOptions,
     targets: Annotated[list[str] | None, option("Model of the job, or a checkpoint that names itself.")] = None,
     predictions: Annotated[str | None, option("Folder of label maps that a tool made of exported volumes.")] = None,
     adversarial: Annotated[str | None, option("Folder of adversarial volumes from elsewhere (adv_CASE).")] = None,
-    name: Annotated[str | None, option("Name of the tool, or of the volumes, in tables.")] = None,
-    label_map: Annotated[str | None, more("YAML of the tool's labels: `1: spleen`.")] = None,
-    source: Annotated[str | None, more("The job's model whose gradients made the volumes.")] = None,
 ) -> None:
     """Score existing volumes or label maps without attacking.
 
     They are saved volumes on --targets, a tool's label maps of them, or volumes made elsewhere.
     """
     ways = {"--targets": targets, "--predictions": predictions, "--adversarial": adversarial}
-    given = {"--name": name, "--label-map": label_map, "--source": source}
+    given = {f"--{name.replace('_', '-')}": value for name, value in vars(origin).items()}
     way = common.chosen_way("score", ways, given, TAKES)
     if not way:
         raise UserError(f"score: expected one of {', '.join(ways)}, got none: see score --help")
@@ -52,11 +57,12 @@ def score(
         grid = further_targets(stored.spec(out), targets)
         summary = run.rescore(adversarial_volumes.join_imported(grid, out), out, common.console())
     elif adversarial:
-        grid, called = stored.grid(out), name or Path(adversarial).resolve().name
-        summary = adversarial_volumes.bring_in(grid, out, adversarial, source or "", called, common.console())
+        grid, called = stored.grid(out), origin.name or Path(adversarial).resolve().name
+        summary = adversarial_volumes.bring_in(grid, out, adversarial, origin.source or "", called, common.console())
     else:
         grid = stored.grid(out)
-        summary = label_maps.score(grid, out, predictions or "", name or "", label_map, common.console())
+        of_tool = predictions or "", origin.name or "", origin.label_map
+        summary = label_maps.score(grid, out, *of_tool, common.console())
     finish(summary, out)
 
 

@@ -54,7 +54,7 @@ class Dashboard:
         nodes = self._answer("v0/nodes", lambda found: found["data"]["result"]["result"])
         return sum(node["state"] == "ALIVE" for node in nodes)
 
-    def told(self) -> dict[str, str]:
+    def job_lines(self) -> dict[str, str]:
         """Returns a line for each job that was submitted, by its id, the latest last: its state, and its store."""
         sent = self._answer("jobs/", lambda found: [each for each in found if each["submission_id"]])
         return {

@@ -1,4 +1,4 @@
-"""An ACDC folder in which something is wrong: named in one line before anything is attacked."""
+"""Data that are missing, or an ACDC folder in which something is wrong: a line before anything is attacked."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,14 +6,22 @@ from typing import Any
 
 import nibabel
 import pytest
-from command_line import Bench
+from command_line import Bench, refused
 from data import downloads
 from tiny_job import ARGS, ROI, small, write
 
 from freqbench.results import Store
 
 FRAMES = [(f"patient089_frame{frame}", "Tr") for frame in ("01", "10")]
+JOB = str(Path(__file__).parents[2] / "jobs" / "papers" / "vafa_table4.yaml")
 LABEL = "training/patient089/patient089_frame10_gt.nii.gz"
+
+
+@pytest.fixture(autouse=True)
+def _without_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable in ("FREQBENCH_DATA", "FREQBENCH_CHECKPOINTS"):
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture
@@ -74,3 +82,33 @@ def test_a_case_whose_label_is_empty_is_named_once(root: Path, bench: Bench) -> 
     changed(root, LABEL, lambda labels: 0 * labels)
     (text,) = warned(root, bench)[1]
     assert text.startswith("patient089_frame10 of acdc: expected a label with a class beside the background, got none")
+
+
+def test_plan_shows_the_grid_and_what_is_missing(bench: Bench, tmp_path: Path) -> None:
+    code, out, err = bench("plan", JOB)
+    assert (code, err) == (0, "")
+    assert "vafa_table4: the grid" in out
+    assert "missing: dataset synapse: ${FREQBENCH_DATA}/synapse: expected the environment variable" in out
+    assert "missing: model unetr: ${FREQBENCH_CHECKPOINTS}/synapse/unetr/clean.pt" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_counts_on_a_window_that_a_usual_unet_refuses(bench: Bench, tmp_path: Path) -> None:
+    onnx = {"name": "net", "arch": "onnx", "checkpoint": "net.onnx", "roi": [9, 8, 7]}
+    code, out, _ = bench("plan", write(tmp_path, small(models=[onnx])))
+    assert (code, "missing: model net: expected a checkpoint at net.onnx, found none" in out) == (0, True)
+
+
+def test_run_says_in_one_line_what_is_missing_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+    err = refused(bench, "run", JOB)
+    assert "expected the environment variable FREQBENCH_DATA, found none: set it" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.integration
+def test_dry_data_runs_every_cell(bench: Bench, tmp_path: Path) -> None:
+    """Without LPIPS, whose weights may have to be fetched, into a store of its own name."""
+    code, out, _ = bench("run", JOB, "--dry-data", "phantom")
+    assert code == 0
+    assert "6 records in" in out
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["vafa_table4-dry"]

@@ -3,16 +3,15 @@
 from pathlib import Path
 
 import pytest
+from command_line import Bench
 from data.conftest import Folder
 from tiny_job import execute, small
-from typer.testing import CliRunner
 
-from freqbench.cli import app
 from freqbench.core.errors import UserError
 from freqbench.core.files import node_cache, storage
 
 
-def test_the_cache_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "1.5")
     (tmp_path / "data").mkdir()
@@ -21,32 +20,31 @@ def test_the_cache_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.Monk
         dataset.load(ref)
     place = tmp_path / "cache" / "volumes"
     size = f"{sum(path.stat().st_size for path in place.iterdir()) / 1e9:.2f}"
-    runner = CliRunner()
     assert size == "0.02"
-    assert runner.invoke(app, ["doctor", "--cache", "show"]).output == f"3 volumes, {size} of 1.5 GB: {place}\n"
-    assert runner.invoke(app, ["doctor", "--cache", "clear"]).output == f"{size} GB freed: {place}\n"
+    assert bench("doctor", "--cache", "show")[1] == f"3 volumes, {size} of 1.5 GB: {place}\n"
+    assert bench("doctor", "--cache", "clear")[1] == f"{size} GB freed: {place}\n"
     assert node_cache.entries("volumes") == []
-    assert runner.invoke(app, ["doctor", "--cache", "show"]).output == f"0 volumes, 0.00 of 1.5 GB: {place}\n"
+    assert bench("doctor", "--cache", "show")[1] == f"0 volumes, 0.00 of 1.5 GB: {place}\n"
 
 
-def test_copies_of_remote_files_are_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_of_remote_files_are_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     storage.write_atomic("memory://tests-cache/a.bin", bytes(20_000_000))
     copy = storage.fetch("memory://tests-cache/a.bin")
     storage.remove("memory://tests-cache/a.bin")
-    runner, place = CliRunner(), tmp_path / "cache" / "files"
-    assert f"0.02 GB of files fetched from URIs: {place}\n" in runner.invoke(app, ["doctor", "--cache", "show"]).output
-    assert f"0.02 GB freed: {place}\n" in runner.invoke(app, ["doctor", "--cache", "clear"]).output
+    place = tmp_path / "cache" / "files"
+    assert f"0.02 GB of files fetched from URIs: {place}\n" in bench("doctor", "--cache", "show")[1]
+    assert f"0.02 GB freed: {place}\n" in bench("doctor", "--cache", "clear")[1]
     assert not copy.exists()
 
 
-def test_compiled_functions_are_cleared_with_their_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_functions_are_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path))
     made = node_cache.part("inductor") / "ab" / "cab.py"
     made.parent.mkdir(parents=True)
     made.write_text("kernel")
     assert list(node_cache.strangers()) == []
-    CliRunner().invoke(app, ["doctor", "--cache", "clear"])
+    bench("doctor", "--cache", "clear")
     assert not made.parent.exists()
 
 

@@ -15,8 +15,11 @@ from freqbench.cli import catalogue
 from freqbench.core import config
 from freqbench.core.names import KNOWN, packaged_jobs
 from freqbench.data import DATASETS
+from freqbench.job.json_schema import schema_of
 from freqbench.job.schema import JobSpec, require_sound
+from freqbench.job.training import TrainJob
 from freqbench.models import zoo_names
+from freqbench.models.defences.table import DEFENCES
 
 TABLES: dict[str, Callable[[str], catalogue.Described]] = {
     "attacks": catalogue.attack,
@@ -156,7 +159,7 @@ def test_packaged_jobs_are_listed_on_one_screen(bench: Bench, monkeypatch: pytes
     [
         (
             "quickstart",
-            ("datasets: phantom", "models: unet, unet-vaft, unetr", "attacks: gn, fgsm, ", "Which attacks break"),
+            ("datasets: phantom", "models: unet, unet-vaft", "attacks: gn, pgd, ", "Which attacks break"),
         ),
         (
             "research/phantom/zoo",
@@ -174,11 +177,27 @@ def test_a_packaged_job_is_described_with_the_command_that_runs_it(
     assert out.endswith(f"\nrun it:\nfreqbench run {name}\n")
 
 
+def test_the_page_of_keys_has_every_key_and_is_two_jobs_that_can_be_read(bench: Bench) -> None:
+    """Attacks and defences are lists of their own, and freqbench sets budgets that it found."""
+    page = bench("list", "keys")[1]
+    assert len(page.splitlines()) <= 150
+    others = {"Budget", "Trained", *(cls.__name__ for cls in DEFENCES.values())}
+    models: list[type[Any]] = [JobSpec, TrainJob]
+    for model, content in zip(models, yaml.safe_load_all(page), strict=True):
+        config.validate(content, model, where="keys.yaml")
+        schema = schema_of(model)
+        parts = [part for name, part in schema["$defs"].items() if name not in others and "attack-" not in name]
+        keys = {key for part in (schema, *parts) for key in part.get("properties", ())} - {"trained"}
+        assert [key for key in keys if not re.search(rf"\b{key}\b", page)] == []
+
+
 @pytest.mark.parametrize("name", packaged_jobs())
 def test_a_packaged_job_states_its_question_and_cost(name: str) -> None:
     job = catalogue.job(name)
     assert job.facts["cost"]
     assert catalogue.question(job)[-1] in ".?"
+    points_to_keys = "# Every key by an example: freqbench list keys\n" in packaged_jobs()[name].read_text()
+    assert points_to_keys != name.startswith("research/")
 
 
 def test_the_networks_of_the_package_are_listed_with_their_training_and_dice(bench: Bench) -> None:

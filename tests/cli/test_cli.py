@@ -108,7 +108,7 @@ def test_status_as_json_is_all_of_stdout(small_store: Path, bench: Bench) -> Non
     assert status["workers"] in ([], [{"run_id": run["run_id"], "workers": status["workers"][0]["workers"]}])
 
 
-def test_a_shell_completes_jobs_and_stores(small_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shell_completes_commands_jobs_stores_and_names(small_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = small_copy.parent.name
     monkeypatch.chdir(small_copy.parent.parent)
     for words, expected in (
@@ -116,15 +116,18 @@ def test_a_shell_completes_jobs_and_stores(small_copy: Path, monkeypatch: pytest
         (f"freqbench report {folder}", f"{folder}/out"),
         (f"freqbench run job.yaml --out {folder}/", f"{folder}/out"),
         ("freqbench au", "audit"),
+        ("freqbench list attacks tifg", "tifgsm"),
+        ("freqbench list jobs quick", "quickstart"),
     ):
         asked = {"_FREQBENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-        assert CliRunner().invoke(app, [], env=asked, prog_name="freqbench").output.split() == [expected]
+        result = CliRunner().invoke(app, [], env=asked, prog_name="freqbench")
+        assert (result.stdout.split(), result.stderr) == ([expected], "")
 
 
 def test_bf16_alone_is_left_out_and_a_csv_says_so_on_stderr(tmp_path: Path, bench: Bench) -> None:
     execute(small(precision="bf16", metrics=["dsc"]), tmp_path)
     line = "- phantom: fgsm eps=8/255 precision=bf16 on a: not run in fp32 on the same cases"
-    assert line in bench("report", str(tmp_path))[1]
+    assert line in bench("report", str(tmp_path), "--table", "all")[1]
     code, out, err = bench("report", str(tmp_path), "--format", "csv")
     assert (code, len(out.splitlines())) == (0, 1)
     assert err.splitlines()[0] == "left out:"
@@ -325,11 +328,6 @@ def test_a_tracker_that_fails_loses_nothing(tmp_path: Path, bench: Bench, monkey
 
 def test_the_version_is_shown(bench: Bench) -> None:
     assert bench("--version")[:2] == (0, f"freqbench {freqbench.__version__}\n")
-
-
-def test_help_shows_every_default(bench: Bench) -> None:
-    _, text, _ = bench("run", "--help")
-    assert "runs/NAME" in text
 
 
 def test_a_job_in_the_place_of_a_stores_own_may_be_a_packaged_one() -> None:

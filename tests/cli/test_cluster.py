@@ -22,7 +22,7 @@ def words(monkeypatch: pytest.MonkeyPatch) -> Words:
     """The words with which `ray job` is called, on a cluster of one node."""
     called: Words = []
     monkeypatch.setattr(jobs.Dashboard, "ray_job", lambda head, *words: called.append(words))
-    monkeypatch.setattr(jobs.Dashboard, "told", lambda head: {ID: f"{ID}: running, s3://lab/a"})
+    monkeypatch.setattr(jobs.Dashboard, "job_lines", lambda head: {ID: f"{ID}: running, s3://lab/a"})
     monkeypatch.setattr(jobs.Dashboard, "num_nodes", 1)
     monkeypatch.delenv(jobs.SERVER, raising=False)
     return called

@@ -62,7 +62,7 @@ def test_score_what_others_made(small_store: Path, tmp_path: Path, bench: Bench)
         (["--targets", "a", "--predictions", "x"], "--adversarial, got --targets and --predictions"),
         (["--predictions", "x"], "score: --predictions: expected --name too, got none"),
         (["--adversarial", "x"], "score: --adversarial: expected --source too, got none"),
-        (["--targets", "a", "--source", "a"], "score: --targets: expected no --source, got 'a'"),
+        (["--targets", "a", "--source", "a"], "score: --source: expected --adversarial beside it, got --targets"),
         (["--predictions", "nowhere", "--name", "t"], "nowhere: expected label maps under the names of `export`"),
         (["--adversarial", "nowhere", "--source", "a"], f"such as adv_{CASE}, got no file"),
     ],

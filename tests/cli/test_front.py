@@ -1,27 +1,28 @@
 """The commands: one screen of help, and what each refuses."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import typer
 from command_line import Bench, refused
-from typer.testing import CliRunner
 
 from freqbench.cli import PANELS, app
 from freqbench.core.names import packaged_jobs
 
 
-def paths(group: Any, *before: str) -> Iterator[tuple[str, ...]]:
-    """Yields the words of every command and group."""
-    for name in group.list_commands(typer.Context(group)):
-        yield (*before, name)
-        command = group.get_command(typer.Context(group), name)
+def below(group: Any, *before: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yields the words and the command of every command and group."""
+    for name, command in group.commands.items():
+        yield (*before, name), command
         if hasattr(command, "commands"):
-            yield from paths(command, *before, name)
+            yield from below(command, *before, name)
 
 
-PATHS = [*paths(typer.main.get_command(app))]
+ROOT = typer.main.get_command(app)
+PATHS = dict(below(ROOT))
+COMMANDS = {words: command for words, command in PATHS.items() if not hasattr(command, "commands")}
 
 
 def test_the_help_is_one_screen_with_every_command_in_its_panel(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +36,7 @@ def test_the_help_is_one_screen_with_every_command_in_its_panel(bench: Bench, mo
     names = [line.split()[0] for line in lines if line.startswith("  ") and line[2:3].islower()][: len(OF_PANELS) + 1]
     assert names[1:] == OF_PANELS  # after the sentence at the top
     assert bench() == (2, text, "")
-    assert set(OF_PANELS) == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert set(OF_PANELS) == set(ROOT.commands)  # type: ignore[attr-defined]
 
 
 OF_PANELS = [name for names in PANELS.values() for name in names]
@@ -50,18 +51,18 @@ def test_help_of_a_command_reads_well(words: tuple[str, ...], bench: Bench) -> N
         assert option in out
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("freqbench li", ["list"]),
-        ("freqbench list attacks tifg", ["tifgsm"]),
-        ("freqbench list jobs quick", ["quickstart"]),
-    ],
-)
-def test_a_shell_completes_commands_and_says_nothing_else(words: str, expected: list[str]) -> None:
-    asked = {"_FREQBENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    result = CliRunner().invoke(app, [], env=asked, prog_name="freqbench")
-    assert (result.stdout.split(), result.stderr) == (expected, "")
+def test_the_help_shows_45_options_and_help_all_every_one(bench: Bench) -> None:
+    options = [each for command in (ROOT, *PATHS.values()) for each in command.params if hasattr(each, "is_flag")]
+    assert sum(not each.hidden for each in options) <= 45
+    assert len(COMMANDS) == 16
+    for words, is_there in ((("--help",), False), (("--help-all",), True), (("--help",), False)):
+        said = bench("run", *words)[1]
+        assert ("--engine" in said, "more options: --help-all" in said) == (is_there, not is_there)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_the_function_of_a_command_has_at_most_seven_parameters(words: tuple[str, ...]) -> None:
+    assert len(inspect.signature(inspect.unwrap(COMMANDS[words].callback)).parameters) <= 7
 
 
 @pytest.mark.parametrize(

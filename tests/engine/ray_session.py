@@ -62,13 +62,11 @@ def machines(number: int, cpus: int, gpus: int = 0, **head: Any) -> Iterator[Any
             cluster.shutdown()
 
 
-def start(
-    folder: Path, content: dict[str, Any], *options: str, command: str = "run", **variables: str
-) -> subprocess.Popen[str]:
+def start(folder: Path, content: dict[str, Any], *options: str, **variables: str) -> subprocess.Popen[str]:
     """A command of `bench.py` in a process group of its own, as a terminal starts it."""
     with findable_tests():
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    words = [sys.executable, str(ROOT / "bench.py"), *command.split(), write(folder, content), "--out", "out", *options]
+    words = [sys.executable, str(ROOT / "bench.py"), "run", write(folder, content), "--out", "out", *options]
     log = (folder / "log").open("a")
     return subprocess.Popen(
         words, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True

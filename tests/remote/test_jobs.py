@@ -85,7 +85,7 @@ def test_a_job_is_told_by_its_id_state_and_store() -> None:
     sent = {"submission_id": "a", "status": "RUNNING", "start_time": 2, "metadata": {"out": "s3://lab/a"}}
     others = [sent | {"submission_id": None}, sent | {"submission_id": "b", "start_time": 1, "metadata": None}]
     with answering(200, json.dumps([sent, *others]).encode()) as url:
-        told = jobs.Dashboard(url).told()
+        told = jobs.Dashboard(url).job_lines()
     assert [*told.items()] == [("b", "b: running, not a job of freqbench"), ("a", "a: running, s3://lab/a")]
 
 

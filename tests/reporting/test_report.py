@@ -16,8 +16,10 @@ from freqbench.analysis.tables import summary
 from freqbench.cli.report import app, write_page
 from freqbench.core.errors import UserError
 from freqbench.reporting import figures
+from freqbench.reporting.papers.recipes import RECIPES
 from freqbench.reporting.render import Section, markdown, terminal
 from freqbench.reporting.report import FORMATS, report
+from freqbench.reporting.views import VIEWS
 from freqbench.results import CLASS_RECORDS, KEY, Store
 
 
@@ -208,6 +210,16 @@ def test_a_table_may_go_to_a_file_and_a_spreadsheet_holds_the_rows_of_the_csv(ou
     pd.testing.assert_frame_equal(pd.read_excel(sheet), expected, check_dtype=False)
     with pytest.raises(UserError, match="--format xlsx: expected --to, got none"):
         called("report", out, "--format", "xlsx")
+
+
+def test_a_report_is_a_screen_that_names_the_page_and_the_other_tables(out: str) -> None:
+    said = called("report", out)
+    assert said.startswith(called("report", out, "--table", "overview"))
+    assert len(said.splitlines()) <= 30
+    assert f"\npage: none; freqbench report {out} --format html writes it\n" in said
+    names = " ".join(said.split()).partition("more by --table NAME: ")[2].replace("; of papers: ", ", ").split(", ")
+    assert {*names, "overview"} == {*VIEWS, *RECIPES, "audit", "all"}
+    assert called("report", out, "--table", "all").startswith("Records\n")
 
 
 def test_pictures_are_files_and_those_that_cannot_be_have_a_reason(

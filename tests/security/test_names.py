@@ -87,7 +87,7 @@ def test_an_allowed_name_is_one_file_of_that_name(name: str, tmp_path_factory: p
     ("what", "name"), [("job", "../x"), ("model", "a\nb"), ("trained model", ".x"), ("target", "a b.")]
 )
 def test_a_job_s_names_are_held_to_it(what: str, name: str) -> None:
-    training = yaml.safe_load((ROOT / "jobs" / "phantom" / "zoo.yaml").read_text())
+    training = yaml.safe_load((ROOT / "jobs" / "research" / "phantom" / "zoo.yaml").read_text())
     trained = {**training, "models": [{**training["models"][0], "name": name}]}
     read: dict[str, Callable[[], object]] = {
         "job": lambda: config.validate(small(name=name), JobSpec, "job.yaml"),

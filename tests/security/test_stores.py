@@ -58,7 +58,7 @@ def rewrite(store: Path, **values: str | None) -> None:
 COMMANDS = {
     "status": ["cluster", "status", "out"],
     "report": ["report", "out"],
-    "verify": ["verify", "out"],
+    "files": ["audit", "out", "--files"],
     "score targets": ["score", "out", "--targets", "a"],
     "score predictions": ["score", "out", "--predictions", "out", "--name", "tool"],
     "score adversarial": ["score", "out", "--adversarial", "out", "--source", "a"],
@@ -94,7 +94,7 @@ def test_a_class_that_a_store_trusts_is_not_imported(
 
     change(spoilt / "run.json", trusting)
     change(next((spoilt / "runs").glob("*.json")), lambda run: run | {"trust_code": True, "job": {"trust_code": True}})
-    own = name in ("status", "report", "verify", "plan")  # these take nothing from the store's job but keys
+    own = name in ("status", "report", "files", "plan")  # these take nothing from the store's job but keys
     if own:
         assert bench(*COMMANDS[name])[0] == 0
     else:
@@ -141,7 +141,7 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
-IN_TURN = ("status", "report", "verify", "export")
+IN_TURN = ("status", "report", "files", "export")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_texts_of_a_store_are_shown_and_not_obeyed(spoilt: Path, words: str, ben
     assert ("<img" not in out and "\\|cell" in out) or "md" not in words
 
 
-@pytest.mark.parametrize("words", ["report out --table clinical", "report out --format csv", "verify out"])
+@pytest.mark.parametrize("words", ["report out --table clinical", "report out --format csv", "audit out --files"])
 def test_names_of_other_packages_metrics_are_plain_words(spoilt: Path, words: str, bench: Bench) -> None:
     rewrite(spoilt, metrics=f"dsc,own@{ESCAPES}", added_metrics='{"own": 0.5}')
     code, out, err = bench(*words.split())
@@ -203,7 +203,7 @@ def test_names_of_other_packages_metrics_are_plain_words(spoilt: Path, words: st
     assert printable(out) == out
     rewrite(spoilt, added_metrics=json.dumps({ESCAPES: 0.5}))
     code, out, err = bench(*words.split())
-    assert (code, err.count("\n")) == ((1, 0) if "verify" in words else (2, 1)), err
+    assert (code, err.count("\n")) == ((1, 0) if "--files" in words else (2, 1)), err
     assert printable(out + err) == out + err
 
 
@@ -333,7 +333,7 @@ def complaint(run: Path, place: str) -> AbstractContextManager[object]:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", ["status", "verify", "score targets", "export", "page", "compare", "run"])
+@pytest.mark.parametrize("name", ["status", "files", "score targets", "export", "page", "compare", "run"])
 def test_a_job_or_run_of_another_shape_is_no_traceback(spoilt: Path, name: str, bench: Bench) -> None:
     run, shapes = next((spoilt / "runs").glob("*.json")), ([1], {"spec": [1], "index": [1]})
     for path, shape in zip((run, spoilt / "run.json"), shapes, strict=True):

@@ -14,7 +14,7 @@ from engine.cases import case_of
 from reporting.handmade import glimpse_of
 from results.conftest import make_record
 from results.conftest import put as put_rows
-from tiny_job import execute, small, write
+from tiny_job import execute, small
 
 import freqbench
 from freqbench.audit import probe_files
@@ -97,7 +97,7 @@ def test_a_full_cache_and_a_cleared_one_leave_strangers(own_cache: Path, bench: 
     require_there(own_cache, *names)
     first = min(own_cache / name for name in names)
     said = f"{len(names)} files that freqbench did not make were left; the first: {first}\n"
-    assert bench("doctor", "cache", "clear")[1].endswith(said)
+    assert bench("doctor", "--cache", "clear")[1].endswith(said)
     require_there(own_cache, *names)
     assert not copy.exists()
     assert node_cache.entries("volumes") == []
@@ -107,7 +107,7 @@ def test_a_full_cache_and_a_cleared_one_leave_strangers(own_cache: Path, bench: 
 def test_a_folder_with_other_files_is_no_cache(own_cache: Path, bench: Bench, name: str) -> None:
     put(own_cache, name)
     refusal = f"error: {own_cache}: expected an empty folder or a cache of freqbench, got one with other files"
-    for command in (["doctor", "cache", "clear"], ["doctor", "cache", "show"]):
+    for command in (["doctor", "--cache", "clear"], ["doctor", "--cache", "show"]):
         assert refused(bench, *command).startswith(f"{refusal} ({own_cache / name}): ")
     with pytest.raises(UserError, match="expected an empty folder or a cache"):
         execute(small(), own_cache.parent / "out")
@@ -259,8 +259,8 @@ def test_an_audit_does_not_replace_files_of_others(name: str, tmp_path: Path) ->
 @pytest.mark.integration
 def test_a_convergence_replaces_its_own_files_alone(tmp_path: Path, bench: Bench) -> None:
     attacks = [{"name": "pgd", "eps": "32/255", "steps": [1, 2]}]
-    options = ("--out", str(tmp_path), "--engine", "serial")
-    command = ("study", "converge", write(tmp_path, small(attacks=attacks, metrics=["dsc"])), *options)
+    execute(small(attacks=attacks, metrics=["dsc"]), tmp_path)
+    command = ("audit", str(tmp_path), "--converge")
     put(tmp_path, "converge.png")
     assert "expected no file or one that freqbench wrote" in bench(*command)[2]
     assert [file.name for file in tmp_path.glob("converge.*")] == ["converge.png"], "none is written beside it"

@@ -308,7 +308,7 @@ def test_noise_of_gain_and_offset_is_of_one_channel(monkeypatch: pytest.MonkeyPa
 ZOO_JOBS = {
     model.name: job
     for name in ("zoo", "zoo_vaft")
-    for job in [load(str(JOBS / "phantom" / f"{name}.yaml"), TrainJob)]
+    for job in [load(str(JOBS / "research" / "phantom" / f"{name}.yaml"), TrainJob)]
     for model in job.models
 }
 ZOO = Path(models.__file__).parent / "zoo" / "phantom"

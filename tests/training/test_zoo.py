@@ -14,7 +14,7 @@ from freqbench.training.loop import fit
 from freqbench.training.plan import Prepared, prepare
 from freqbench.training.state import BEST, State
 
-JOB = Path(__file__).parents[2] / "jobs" / "hippocampus" / "zoo.yaml"
+JOB = Path(__file__).parents[2] / "jobs" / "research" / "hippocampus" / "zoo.yaml"
 LOSSES = Path(__file__).with_name("zoo_losses.json")
 CARRIED = [name for name in packaged.zoo_names() if name.startswith("hippocampus/")]
 STEPS = 20

@@ -36,6 +36,8 @@ HEADINGS = {score.name: score.heading.replace(" ", "\n") for score in SCORES} | 
     "num_cases": "n",
     "strongest_dsc": "its DSC\nforeground",
     "first_reason": "first reason",
+    "null row": "null\nrow",
+    "SSIM body": "SSIM\nbody",
 }
 _WHOLE = frozenset({"cases", "seeds", "failed", "hd95_undefined", "num_attacks", "num_cases"})
 

@@ -40,12 +40,11 @@ def latex(sections: Sequence[Section]) -> str:
     """
     blocks = [f"% \\usepackage{{{','.join(PACKAGES)}}}"]
     for section in sections:
+        note = "\n\n".join("\\\\\n".join(map(_escape, text.split("\n"))) for text in section.text.split("\n\n"))
         if section.table is None:
-            blocks.append(f"\\paragraph{{{_escape(section.title)}}}")
+            blocks += [f"\\paragraph{{{_escape(section.title)}}}", *filter(None, [note])]
         else:
-            blocks.append(_table(section))
-        if section.text:
-            blocks += ["\\\\\n".join(map(_escape, text.split("\n"))) for text in section.text.split("\n\n")]
+            blocks.append(_table(section, note and f"\n\n\\smallskip\n{{\\footnotesize\\raggedright {note}\\par}}"))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -54,16 +53,17 @@ def _escape(text: str) -> str:
     return escaped.replace("[", "{[}").replace("]", "{]}")  # a row that begins with one would be an option of \\
 
 
-def _table(section: Section) -> str:
+def _table(section: Section, note: str) -> str:
+    """Writes a table with its note in one float, or over several pages with the note below it."""
     columns, caption = columns_of(section), _escape(section.title)
     if max((len(column.cells) for column in columns), default=0) > LONG_ROWS:
-        return f"{{\\scriptsize\n{_tabular(columns, environment='longtable', caption=caption)}}}"
+        return f"{{\\scriptsize\n{_tabular(columns, environment='longtable', caption=caption)}{note}}}"
     tabulars = []
     for part in parts(columns, MAX_CHARACTERS, _width):
         tabular, is_narrow = _tabular(part).rstrip(), sum(map(_width, part)) <= WIDE_CHARACTERS
         tabulars.append(tabular if is_narrow else f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}%\n}}")
     body = "\n\n\\medskip\n".join(tabulars)
-    return f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{body}\n\\end{{table}}"
+    return f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{body}{note}\n\\end{{table}}"
 
 
 def _tabular(columns: Sequence[ShownColumn], environment: str | None = None, caption: str | None = None) -> str:

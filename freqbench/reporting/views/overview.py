@@ -1,16 +1,16 @@
 """Shows a store in short, as a run ends: DSC under white-box attacks, the furthest one's transfer, and failures."""
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from math import ceil, floor, nan
 
 import pandas as pd
 
 from freqbench.analysis import groups
-from freqbench.analysis.frames import plain
+from freqbench.analysis.frames import added_scores, plain
 from freqbench.analysis.groups import ATTACK, NULL_ROW, points
 from freqbench.analysis.statistics import t_intervals
-from freqbench.analysis.tables import CLEAN, failures
+from freqbench.analysis.tables import ADDED, CLEAN, failures
 from freqbench.audit.checks.contrasts import is_none
 from freqbench.core.errors import one_line
 from freqbench.core.terminal import amount
@@ -18,8 +18,8 @@ from freqbench.reporting.render import Section
 from freqbench.reporting.views import smallest
 from freqbench.reporting.views.transfer import OF_MODELS, PAIR
 
-COLUMNS = (*smallest.COLUMNS, "ssim_body", "error")
-SIZE, OWN_FORMS = "SSIM body", ("vafa_opt", "sa2_opt")  # attacks that no paper has, in this form
+COLUMNS = (*smallest.COLUMNS, "ssim_body", "error", "added_metrics")
+NULL, SIZE, OWN_FORMS = "null row", "SSIM body", ("vafa_opt", "sa2_opt")  # attacks that no paper has, in this form
 SCORE, ON_CLEAN, DROP = "dsc_foreground", "dsc_foreground_clean", "dsc_foreground_drop"
 OWN = " °"
 SIZES = (
@@ -31,19 +31,20 @@ REASON_CHARACTERS = 100
 
 
 def overview(records: pd.DataFrame) -> list[Section]:
-    """Shows by dataset the DSC that white-box attacks leave, the drop, one attack's transfer; failed and left-out rows.
+    """Shows by dataset the DSC that white-box attacks leave with its interval, one attack's transfer; failed rows.
 
-    A null row stands in brackets beside its attack, the lowest of several, after = if the attack did nothing else.
-    Smallest changes follow by their size.
+    A null row stands beside its attack, the lowest of several, after = if the attack did nothing else; so do the size
+    of the change, and metrics of other packages. Smallest changes follow by their size.
     """
     sections: list[Section] = []
-    frame = groups.select_scored(records, ("ssim_body",))
+    scored = groups.select_scored(records, ("ssim_body",))
+    frame = scored.join(added_scores(records.loc[scored.index]).add_prefix(ADDED))
     for dataset, group in frame[~groups.is_minimal(frame)].groupby("dataset", observed=True):
         sections += [*_white_box(str(dataset), group), *_transfer(str(dataset), group)]
     if smallest.applies(records):
         sections += [replace(section, text=SIZES) for section in smallest.smallest(records)]
     if count := int((records["left_out"] != "").sum()):
-        text = f"Not in the tables: {count:,} of a reduced precision; the report says why."
+        text = f"Not in the tables: {count:,} of a reduced precision; report --table all says why."
         sections.append(Section("Left out", text=text))
     if len(failed := failures(records)):
         sections.append(Section("Failed", text="\n".join(_failed_lines(failed))))
@@ -54,47 +55,60 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     white = frame[groups.is_white_box(frame)]
     if white.empty:
         return
-    means = white.groupby([*ATTACK, "source_model"], observed=True)[SCORE].mean().reset_index()
-    rows = groups.add_settings(plain(means), white)
+    rows = groups.add_settings(groups.group_means(white, [*ATTACK, "source_model"], SCORE), white)
     rows["base"] = rows["label"].str.replace(rf"{NULL_ROW}\S+", "", regex=True)
     is_beside = (rows["label"] != rows["base"]) & rows["base"].isin(rows["label"])
-    beside = rows[is_beside].dropna(subset=[SCORE])
-    nulls = beside.loc[beside.groupby(["base", "source_model"])[SCORE].idxmin()].to_dict("records")
-    brackets = {(row["base"], row["source_model"]): _bracket(white, row) for row in nulls}
     attacks = rows[~is_beside]
-    keys = zip(attacks["label"], attacks["source_model"], strict=True)
-    cells = [points(score) + brackets.get(key, "") for score, key in zip(attacks[SCORE], keys, strict=True)]
     order = pd.MultiIndex.from_frame(attacks[ATTACK].drop_duplicates())
-    wide = attacks.assign(cell=cells).pivot(index=ATTACK, columns="source_model", values="cell")
-    wide = wide.reindex(order).fillna("")
-    clean = {model: points(value) for model, value in _clean(white).items()}
-    wide = wide.droplevel("threat_model")
-    table = _add_head(pd.concat([pd.DataFrame([clean], index=[CLEAN]), wide])[wide.columns], "attack")
-    drops = white.groupby(["label", "source_model"], observed=True)[DROP].mean().groupby("label", observed=True).mean()
-    table["drop"] = ["", *map(points, drops.reindex(wide.index))]
-    ssim = white.groupby("label", observed=True)["ssim_body"].mean()
-    if ssim.notna().any():
-        table[SIZE] = ["", *("" if pd.isna(value) else points(100 * value) for value in ssim.reindex(wide.index))]
+    wide = attacks.assign(cell=_cells(attacks, SCORE)).pivot(index=ATTACK, columns="source_model", values="cell")
+    wide = wide.reindex(order).fillna("").droplevel("threat_model")
+    clean = groups.group_means(white.drop_duplicates(["source_model", "case_id"]), ["source_model"], ON_CLEAN)
+    first = pd.DataFrame([dict(zip(clean["source_model"], _cells(clean, ON_CLEAN), strict=True))], index=[CLEAN])
+    table = _add_head(pd.concat([first, wide])[wide.columns], "attack")
+    means = white.groupby("label", observed=True)
+    if beside := {base: _null_cell(white, str(base), [*of["label"]]) for base, of in rows[is_beside].groupby("base")}:
+        table[NULL] = ["", *(beside.get(label, "") for label in wide.index)]
+    if white["ssim_body"].notna().any():
+        ssim = 100 * means["ssim_body"].mean()
+        table[SIZE] = ["", *map(points, ssim.reindex(wide.index))]
+    for name in (name for name in map(str, white) if name.startswith(ADDED) and not name.endswith("_clean")):
+        values = [white.get(f"{name}_clean", pd.Series([nan])).mean(), *means[name].mean().reindex(wide.index)]
+        head = name.removeprefix(ADDED)
+        table[head if head not in table else f"{head} (metric)"] = [
+            "" if pd.isna(value) else f"{value:.3g}" for value in values
+        ]
     own = table["attack"].str.partition(" ")[0].isin(OWN_FORMS)
     table["attack"] = table["attack"].where(~own, table["attack"] + OWN)
     of = white.dropna(subset=[SCORE])
-    n = f"{amount(of['case_id'].nunique(), 'case')} of {amount(of['patient_id'].nunique(), 'patient')}"
-    told = "; in brackets that of the attack's null row" if brackets else ""
-    told += ", = where the attack did nothing else (paired over cases)" if "= " in "".join(brackets.values()) else ""
-    over = "mean over the models" if len(wide.columns) > 1 else "from clean"
-    text = f"Foreground DSC x100, mean over {n}{told}; drop in points, {over}."
+    text = f"Foreground DSC x100, mean over {amount(of['case_id'].nunique(), 'case')} of "
+    text += f"{amount(of['patient_id'].nunique(), 'patient')} with its 95 % interval over patients in whole points"
+    text += groups.few_patients_note(rows["patients"]).replace(" One", ": one") or "."
+    text += " Other columns are means over the models." if len(wide.columns) > 1 and len(table.columns) > 4 else ""
+    if NULL in table:
+        text += f" {NULL}: what the same change leaves without the optimisation"
+        text += ", = where the attack did nothing else (paired)." if "=" in "".join(beside.values()) else "."
     text += f" {SIZE} is the size of the change, 100 for none: compare rows of equal size." if SIZE in table else ""
     text += f"{OWN} is this project's own form of the attack." if own.any() else ""
-    yield Section(f"{dataset}: DSC under white-box attacks", table, text)
+    data = rows.drop(columns=["base", "threat_model"]).rename(columns={SCORE: "mean"})
+    yield Section(f"{dataset}: DSC under white-box attacks", table, text, data)
 
 
-def _bracket(white: pd.DataFrame, null: Mapping[Hashable, Any]) -> str:
-    """Writes what a null row leaves, after = if its attack leaves the same, paired by case."""
-    of_model = white[white["source_model"] == null["source_model"]]
-    left = of_model.groupby(["label", "case_id", "patient_id"], observed=True)[SCORE].mean()
-    gap = (left[null["base"]] - left[null["label"]]).reset_index().assign(number=0)
+def _cells(rows: pd.DataFrame, score: str) -> list[str]:
+    """Writes means with their intervals, which are rounded outwards; a mean alone where there is none."""
+    values = zip(rows[score], rows["low"], rows["high"], strict=True)
+    return [points(mean) + ("" if pd.isna(low) else f" [{floor(low)}, {ceil(high)}]") for mean, low, high in values]
+
+
+def _null_cell(white: pd.DataFrame, base: str, nulls: Sequence[str]) -> str:
+    """Writes what the lowest of an attack's null rows leaves, after = if the attack leaves the same, paired by case."""
+    keys = ["label", "source_model", "case_id", "patient_id"]
+    left = white[white["label"].isin([base, *nulls])].groupby(keys, observed=True)[SCORE].mean()
+    lowest = left.groupby("label", observed=True).mean().drop(base).dropna()
+    if lowest.empty:
+        return ""
+    gap = (left[base] - left[str(lowest.idxmin())]).reset_index().assign(number=0)
     gaps = t_intervals(gap, ["number"], SCORE)[["mean", "low", "high"]].itertuples(index=False, name=None)
-    return f" ({'= ' if any(is_none(*each) for each in gaps) else ''}{points(null[SCORE])})"
+    return f"{'= ' if any(is_none(*each) for each in gaps) else ''}{points(lowest.min())}"
 
 
 def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:

@@ -74,6 +74,11 @@ def test_html_aligns_numbers_sets_off_what_is_marked_and_puts_what_headings_shar
     assert {"ours", "other"} <= cells.keys()
 
 
+def test_the_note_of_a_table_is_inside_its_float() -> None:
+    text = latex([Section("Scores", pd.DataFrame({"model": ["a"], "DSC": [50.0]}), "A note.")])
+    assert text.index("\\bottomrule") < text.index("A note.") < text.index("\\end{table}")
+
+
 def test_latex_escapes_every_special_character() -> None:
     text = latex([SECTION])
     assert r"\textless{}script\textgreater{}" in text

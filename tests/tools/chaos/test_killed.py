@@ -82,7 +82,7 @@ def test_a_certificate_goes_on_after_a_killed_driver_with_the_draws_that_it_had(
     models = [slow_net | {"defence": smoothing}]
     changes = {"models": models, "seeds": list(range(30)), "trust_code": True}
     content = small(attacks=attacks, targets="source", metrics=["dsc"], **changes)
-    process = start(tmp_path, content, "--engine", "ray", command="study certify")
+    process = start(tmp_path, content, "--engine", "ray")
     wait_for(lambda: committed(tmp_path) or process.poll() is not None, 240)
     process.kill()
     process.wait()
@@ -91,7 +91,7 @@ def test_a_certificate_goes_on_after_a_killed_driver_with_the_draws_that_it_had(
     assert 0 < len(kept) < 31
     assert not (tmp_path / "out" / "bounds.csv").exists()
     (tmp_path / "slow").unlink()
-    assert start(tmp_path, content, "--engine", "serial", command="study certify").wait(240) == 0, log_of(tmp_path)
+    assert start(tmp_path, content, "--engine", "serial").wait(240) == 0, log_of(tmp_path)
     assert kept.items() <= stamps(tmp_path).items()
     execute(content, tmp_path / "whole")
     assert rows(tmp_path / "out") == rows(tmp_path / "whole")

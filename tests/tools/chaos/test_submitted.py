@@ -44,8 +44,8 @@ def test_a_job_that_is_stopped_stores_what_was_in_flight_and_goes_on_when_it_is_
     end = time.monotonic() + 400
     while not stored() and time.monotonic() < end:
         time.sleep(0.5)
-    assert f"Job '{job_id}' was stopped" in bench("cluster", "stop", job_id)
-    assert f"stopped: {stored()} records kept" in bench("cluster", "logs", job_id)
+    assert bench("cluster", "stop", job_id).endswith(f"{job_id}: stopped, {tmp_path / 'out'}\n")
+    assert f"stopped: {stored()} records kept" in bench("cluster", "status", job_id)
     assert 0 < stored() < 64
     (run,) = Store(str(tmp_path / "out")).runs()
     assert (run["status"], run["records"]) == ("interrupted", stored())
@@ -54,6 +54,6 @@ def test_a_job_that_is_stopped_stores_what_was_in_flight_and_goes_on_when_it_is_
     counts = re.search(r"\n(\d+) records? in \d+ s, (\d+) were there before", again)
     assert counts is not None
     assert sum(map(int, counts.groups())) == 8
-    listed = bench("cluster", "list")
-    for name, status in ((job_id, "STOPPED"), (id_in(again), "SUCCEEDED")):
-        assert re.search(rf"submission_id='{name}'((?!submission_id).)*status=<JobStatus.{status}", listed, re.DOTALL)
+    listed = bench("cluster", "status")
+    for name, status in ((job_id, "stopped"), (id_in(again), "succeeded")):
+        assert f"{name}: {status}, {tmp_path / 'out'}\n" in listed

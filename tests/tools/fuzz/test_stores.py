@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 COMMANDS = (
     ("cluster", "status", "out"),
     ("report", "out", "--format", "md"),
-    ("verify", "out"),
+    ("audit", "out", "--files"),
     ("plan", "job.yaml", "--out", "out"),
     ("run", "job.yaml", "--out", "out", "--engine", "serial"),
 )

@@ -1,4 +1,4 @@
-"""`audit --certify`: rows with both ends of a bracket, the files beside them, and what it refuses."""
+"""`audit --converge` and `audit --certify`: their curves, tables and files, and what they refuse."""
 
 import csv
 import json
@@ -7,16 +7,53 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Bench
-from tiny_job import ARGS, ROI, execute, expanded, small, write
+import yaml
+from command_line import Bench, refused
+from tiny_job import ARGS, JOB, ROI, execute, expanded, rows, small, write
 
 from freqbench.core.errors import UserError
 from freqbench.reporting.views import defences
 from freqbench.results import Store
 
+PGD = {"name": "pgd", "eps": "32/255", "steps": [1, 2], "loss": "ce"}
 SMOOTHING = {"name": "smoothing", "kind": "bias_field", "sigma": 0.5, "samples": 15, "eot": 2}
 BALL = {"name": "ball", "kind": "bias_field", "radius": [0.1, 0.2], "steps": 2, "random_start": False}
 DRAWS = {"name": "ball", "kind": "bias_field", "radius": 0, "control": "random"}
+
+
+@pytest.mark.integration
+def test_converge_shows_the_curves_and_writes_its_files(tmp_path: Path, bench: Bench) -> None:
+    """Attacks without steps have no curve."""
+    content = small(attacks=[PGD, {"name": "gn", "std": "8/255"}], metrics=["dsc"], models=JOB["models"], targets="all")
+    execute(content, tmp_path)
+    code, text, _ = bench("audit", str(tmp_path), "--converge")
+    assert code == 0
+    assert "drop against passes, attacks on a" in text
+    assert all((tmp_path / f"converge.{suffix}").stat().st_size for suffix in ("csv", "yaml", "png", "pdf"))
+    curve = list(csv.DictReader((tmp_path / "converge.csv").read_text().splitlines()))
+    points = [(row["model"], row["attack"], row["steps"], float(row["passes"])) for row in curve]
+    assert points == [(model, "pgd", steps, 2.0 * int(steps)) for model in "ab" for steps in "12"]
+    attacks = yaml.safe_load((tmp_path / "converge.yaml").read_text())["attacks"]
+    recommended = expanded({**content, "attacks": attacks})[1].cells
+    assert {cell.cell_id for cell in recommended} <= {key[0] for key in rows(tmp_path)}
+
+
+@pytest.mark.integration
+def test_a_search_has_a_curve_by_queries_and_each_step_size_one_by_steps(tmp_path: Path, bench: Bench) -> None:
+    """One pass a query, and of `rays` one for the clean Dice."""
+    rays = {"name": "rays", "eps": "32/255", "queries": [3, 12]}
+    execute(small(attacks=[rays, {**PGD, "step_size": ["eps/2", "eps/8"]}], metrics=["dsc"]), tmp_path)
+    assert bench("audit", str(tmp_path), "--converge")[0] == 0
+    curves = list(csv.DictReader((tmp_path / "converge.csv").read_text().splitlines()))
+    points = [(row["attack"], row["steps"], float(row["passes"])) for row in curves]
+    pgd = [(f"pgd step_size=eps/{part}", steps, 2.0 * int(steps)) for part in "28" for steps in "12"]
+    assert sorted(points) == [*pgd, ("rays", "12", 13), ("rays", "3", 4)]
+
+
+def test_a_job_without_steps_or_queries_is_refused(small_store: Path, bench: Bench) -> None:
+    expected = "expected one that follows a gradient in steps or searches by queries, got fgsm: add one"
+    said = refused(bench, "audit", str(small_store), "--converge")
+    assert said == f"error: {small_store}: attacks: {expected}\n"
 
 
 def content(**changes: Any) -> dict[str, Any]:
@@ -28,18 +65,16 @@ def content(**changes: Any) -> dict[str, Any]:
 
 @pytest.mark.integration
 def test_certify_shows_both_ends_of_a_bracket_and_writes_them(tmp_path: Path, bench: Bench) -> None:
-    out = tmp_path / "out"
-    execute(content(), out)
-    code, text, _ = bench("audit", str(out), "--certify")
+    execute(content(), tmp_path)
+    code, text, _ = bench("audit", str(tmp_path), "--certify")
     assert code == 0
     assert "at least" in text
-    assert re.search(r"6 +1 +\d+ +96 ", text)  # four sets of 15 draws and a prediction, and one at each radius
-    assert all((out / f"bounds.{suffix}").stat().st_size for suffix in ("csv", "png", "pdf"))
-    brackets = list(csv.DictReader((out / "bounds.csv").read_text().splitlines()))
+    assert all((tmp_path / f"bounds.{suffix}").stat().st_size for suffix in ("csv", "png", "pdf"))
+    brackets = list(csv.DictReader((tmp_path / "bounds.csv").read_text().splitlines()))
     assert {row["radius"] for row in brackets} == {"0.1", "0.2"}
     assert all(float(row["certified"]) <= float(row["clean"]) for row in brackets if row["score"] == "dsc_foreground")
     assert {row["draws"] for row in brackets} == {"60"}
-    rows = Store(str(out)).records().to_pylist()
+    rows = Store(str(tmp_path)).records().to_pylist()
     drawn = [json.loads(row["draws"])["dsc_foreground"] for row in rows]
     assert all(
         row["dsc_foreground"] == pytest.approx(draws[7], abs=1e-6) for row, draws in zip(rows, drawn, strict=True)
@@ -78,6 +113,10 @@ def test_certify_shows_both_ends_of_a_bracket_and_writes_them(tmp_path: Path, be
 def test_a_job_without_a_certificate_is_refused_in_a_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         defences.require_certified(expanded(content(**changes))[1])
+
+
+def test_plan_counts_draws_and_a_prediction_at_each_radius_and_seed(tmp_path: Path, bench: Bench) -> None:
+    assert re.search(r"6 +1 +\d+ +96 ", bench("plan", write(tmp_path, content()))[1])
 
 
 def test_plan_says_before_a_run_that_nothing_will_be_certified(tmp_path: Path, bench: Bench) -> None:
