@@ -18,7 +18,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "api": 1372,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4714,  # as in the package
-        "cli": 2356,  # run --fresh
+        "cli": 2357,  # run --fresh
         "core": 3686,  # identities of code, pair by pair; the one keeper's contract
         "data": 6904,  # as in the package
         "engine": 4888,  # as in the package
@@ -38,7 +38,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 980,
         "attacks": 5375,
         "audit": 2619,  # as in the package
-        "cli": 2404,  # run --fresh
+        "cli": 2405,  # run --fresh
         "cluster": 409,
         "core": 1741,  # identities of code, pair by pair; the one keeper's contract
         "data": 6218,  # as in the package
@@ -51,7 +51,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1662,  # compiled.py: functions that a GPU compiles
         "pipelines": 1802,  # six more pipelines of MONAI's, and whole runs
         "remote": 506,
-        "reporting": 6539,  # an attack that did nothing is said
+        "reporting": 6541,  # an attack that did nothing is said
         "results": 1418,  # as in the package
         "security": 1714,  # bombs in the classes of rows
         "third_party": 949,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 2034,  # as in the package
     },
 }
-SUMS = {"freqbench": 62983, "tests": 66662}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62984, "tests": 66665}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
