@@ -18,7 +18,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "api": 1375,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4985,  # as in the package
-        "cli": 2384,  # eight roads
+        "cli": 2384,  # run --fresh
         "core": 3686,  # identities of code, pair by pair; the one keeper's contract
         "data": 6757,  # as in the package
         "engine": 4827,  # as in the package
@@ -34,11 +34,11 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3689,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3723,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 972,
         "attacks": 5306,
         "audit": 2664,  # as in the package
-        "cli": 2338,  # eight roads
+        "cli": 2338,  # run --fresh
         "cluster": 336,
         "core": 1689,  # identities of code, pair by pair; the one keeper's contract
         "data": 6006,  # as in the package
@@ -51,7 +51,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1627,  # compiled.py: functions that a GPU compiles
         "pipelines": 1789,  # six more pipelines of MONAI's, and whole runs
         "remote": 500,
-        "reporting": 6384,  # an attack that did nothing is said
+        "reporting": 6386,  # an attack that did nothing is said
         "results": 1391,  # as in the package
         "security": 1448,  # bombs in the classes of rows
         "third_party": 912,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 62049, "tests": 63237}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62049, "tests": 63273}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
