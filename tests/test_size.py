@@ -23,9 +23,9 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "data": 6757,  # as in the package
         "engine": 4827,  # as in the package
         "exchange": 1024,
-        "job": 2822,  # a line for each key of a job
+        "job": 2821,  # a line for each key of a job
         "metrics": 1629,  # weights are checked when read
-        "models": 8707,  # inferers by class and arguments
+        "models": 8388,  # inferers by class and arguments
         "ops": 2872,  # compiled.py: functions that a GPU compiles
         "pipelines": 1401,  # six more pipelines of MONAI's, and whole runs
         "remote": 387,
@@ -34,7 +34,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
-        ".": 3723,  # the table of all that is kept and of what it depends on, each line of which is varied
+        ".": 3689,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 972,
         "attacks": 5306,
         "audit": 2664,  # as in the package
@@ -47,7 +47,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "golden": 521,
         "job": 2152,  # a line for each key of a job
         "metrics": 1274,  # weights are checked when read
-        "models": 7890,  # inferers by class and arguments
+        "models": 7625,  # inferers by class and arguments
         "ops": 1627,  # compiled.py: functions that a GPU compiles
         "pipelines": 1789,  # six more pipelines of MONAI's, and whole runs
         "remote": 500,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 62049, "tests": 63273}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61729, "tests": 62974}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -30,7 +30,6 @@ SMALL_ARGS: Mapping[str, Mapping[str, Any]] = {
     "swin_unetr": {"feature_size": 12, "depths": [1, 1, 1, 1], "norm_name": "batch"},
     "segresnet": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]},
     "unetr_pp": {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [2, 2, 2]},
-    "segmamba": {"feat_size": [4, 4, 8, 8], "depths": [1, 1, 1, 1], "hidden_size": 8},
     "rog": {"strides": [[1, 1, 1], [1, 1, 1], [2, 2, 2]], "channels": 4},
     "vista3d": {"feature_size": 8, "blocks_down": [1, 1]},
     "sam_med3d": {"embed_dim": 12, "depth": 4, "num_heads": 2, "prompt_embed_dim": 48},

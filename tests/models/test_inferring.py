@@ -41,7 +41,6 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         {"feature_size": 8, "dims": (16, 32, 32, 64), "depths": (1, 2, 1, 1), "decoder_depth": 2, "num_heads": 2}
         | {"proj_sizes": (8, 8, 16, 8), "decoder_proj_size": 24, "stem": (1, 2, 4), "conv_blocks": 2},
     ),
-    "segmamba": ("segmamba", {"feat_size": (8, 16, 24, 32), "depths": (1, 2, 1, 1), "hidden_size": 40}),
     "rog": ("rog", {"channels": 16}),
     "vista3d": ("vista3d", {"feature_size": 16, "blocks_down": (1, 1, 2)}),
     "sam_med3d": ("sam_med3d", {"embed_dim": 96, "depth": 4, "num_heads": 4, "prompt_embed_dim": 96}),

@@ -71,7 +71,6 @@ def test_refusal_is_one_clear_line(case: str) -> None:
     ("arch", "roi", "more"),
     [
         ("rog", (16, 24, 16), {}),
-        pytest.param("segmamba", (32, 32, 48), {}, marks=pytest.mark.integration),
         pytest.param(
             "unetr_pp", (16, 16, 32), {"tied_projections": False, "conv_blocks": 2}, marks=pytest.mark.integration
         ),

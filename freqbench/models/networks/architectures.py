@@ -131,14 +131,6 @@ MODELS: Mapping[str, Architecture] = {
         axes="DHW",
         roi=(64, 128, 128),
     ),
-    "segmamba": Architecture(
-        title="SegMamba (optional)",
-        citation="Xing et al., MICCAI 2024, arXiv:2401.13560",
-        target="freqbench.models.networks.segmamba:SegMamba",
-        multiple=lambda args: (16, 16, 16),
-        axes="DHW",
-        roi=(128, 128, 128),
-    ),
     "rog": Architecture(
         title="ROG (optional)",
         citation="Daza et al., MICCAI 2021, arXiv:2107.04263",

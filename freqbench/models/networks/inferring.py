@@ -199,15 +199,6 @@ def _unetr_pp(weights: Weights) -> Inferred:
     return _read_channels(args, first, weights["out1.conv.conv.weight"])
 
 
-def _segmamba(weights: Weights) -> Inferred:
-    args = {
-        "feat_size": _lengths(weights, "vit.gscs.{}.proj.weight"),
-        "depths": _depths(weights, "vit.stages.{}.{}.mamba.D"),
-        "hidden_size": len(weights["decoder5.transp_conv.conv.weight"]),
-    }
-    return _read_channels(args, weights["vit.downsample_layers.0.0.weight"], weights["out.conv.conv.weight"])
-
-
 def _rog(weights: Weights) -> Inferred:
     cell = weights["backbone.0.cells.0.core.1.pointwise.weight"]
     return _read_channels({"channels": len(cell)}, weights["stem.0.0.pointwise.weight"], weights["final.1.weight"])
@@ -234,7 +225,6 @@ NETWORKS: Mapping[str, tuple[str, Callable[[Weights], Inferred] | None]] = {
     "swin_unetr": ("swinViT.", _swin_unetr),
     "segresnet": ("convInit.", _segresnet),
     "unetr_pp": ("unetr_pp_encoder.", _unetr_pp),
-    "segmamba": ("vit.gscs.", _segmamba),
     "rog": ("backbone.0.cells.", _rog),
     "vista3d": ("point_head.", _vista3d),
     "sam_med3d": ("mask_decoder.", _sam_med3d),
