@@ -33,17 +33,13 @@ TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(ROOT.glo
 BEGINNING = re.compile(r"(?:---\n.*?---\n+)?# [^\n]+\n\n```console\n\$ (.*?)```", re.DOTALL)
 TIMES = r"\d{8}T[\d.]+-\w+|\b[\d-]{5,10} \d\d:\d\d|\d[\d.,]* (?:ms|s|min|h|seconds?|minutes?|hours?)\b"
 VARIES, DECIMAL = re.compile(rf"{TIMES}|\b(?=\w*\d)[0-9a-f]{{8,}}\b|\d{{4}}-\d\d-\d\d"), re.compile(r"\d+\.\d+")
-BASE = {"name": "mine", "datasets": [{"name": "phantom", "split": "test", "cases": 1}], "metrics": ["dsc"]}
-BASE |= {
-    "models": [{"name": "unet", "checkpoint": "zoo://phantom/unet"}],
-    "attacks": [{"name": "fgsm", "eps": "8/255"}],
-}
+BASE = """{name: mine, datasets: [{name: phantom, split: test, cases: 1}], metrics: [dsc],
+models: [{name: unet, checkpoint: "zoo://phantom/unet"}], attacks: [{name: fgsm, eps: 8/255}]}"""
 
 
 def shell(folder: Path, command: str) -> str:
-    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    wide = {**os.environ, "PATH": paths, "COLUMNS": "110"}
-    done = subprocess.run(command, shell=True, cwd=folder, env=wide, text=True, capture_output=True)
+    at = {**os.environ, "COLUMNS": "110", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, shell=True, cwd=folder, env=at, text=True, capture_output=True)
     assert done.returncode < 2, done.stderr
     return (done.stdout + done.stderr).replace(f"{folder}/", "")
 
@@ -52,11 +48,12 @@ def abdomen(folder: Path) -> None:
     """Two volumes in the layout of the Decathlon, a network's weights alone, and its prediction of the first volume."""
     data, model, listed = folder / "data/abdomen", fb.load_model("zoo://phantom/unet"), []
     for case in fb.load_dataset("phantom", split="test", cases=2):
-        put(data / f"imagesTr/{case.name}.nii.gz", 425 * case.image[0].numpy() - 175, case.affine)
-        put(data / f"labelsTr/{case.name}.nii.gz", case.label[0].numpy(), case.affine)
+        affine = case.affine @ np.diag([0.25, 0.25, 0.25, 1])  # on which `init` tries spacings fast
+        put(data / f"imagesTr/{case.name}.nii.gz", 425 * case.image[0].numpy() - 175, affine)
+        put(data / f"labelsTr/{case.name}.nii.gz", case.label[0].numpy(), affine)
         if not listed:
             predicted = fb.attack(model, case, "gn", std=0.01).prediction_clean.squeeze().numpy()
-            put(folder / f"predicted/{case.name}.nii.gz", predicted.astype(np.uint8), case.affine)
+            put(folder / f"predicted/{case.name}.nii.gz", predicted.astype(np.uint8), affine)
         listed.append({each: f"./{each}sTr/{case.name}.nii.gz" for each in ("image", "label")})
     content = {"modality": {"0": "CT"}, "labels": dict(enumerate(case.class_names)), "validation": listed}
     (data / "dataset.json").write_text(json.dumps(content))
@@ -68,6 +65,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "nnUNetTrainer": lambda folder: plans.written(plans.PLANS[0], folder),
     "--checkpoint bundle": lambda folder: bundles.written(bundles.PIPELINES[5], folder),
     "segment.py": lambda folder: (folder / "segment.py").write_text(nifti_tool.script("int(value > 100)")),
+    "build entries": lambda folder: shutil.copytree(ROOT / "reports/leaderboard/unet", folder / "entries/unet"),
     "--checkpoint meshnet": lambda folder: meshnet_folder.write(folder / "meshnet"),
     "runs/toy": lambda folder: shutil.copytree(ROOT / "tests/toy_package/toy", folder / "toy"),
 }
@@ -92,14 +90,16 @@ def alike(shown: str, real: str) -> bool:
 def test_a_page_begins_with_commands_and_what_they_print(page: str, tmp_path: Path, request: Any) -> None:
     begins = BEGINNING.match(TEXTS[page])
     assert begins, "expected a title, an empty line, and a block `console` of commands"
-    for make in (make for word, make in FILES.items() if re.search(word, begins[1])):
+    blocks = [each.splitlines() for each in begins[1].split("\n$ ")]
+    typed = "\n".join(command for command, *_ in blocks)
+    for make in (make for word, make in FILES.items() if re.search(word, typed)):
         make(tmp_path)
-    if "runs/quickstart" in begins[1] and "run quickstart" not in begins[1]:
+    if "runs/quickstart" in typed and "run quickstart" not in typed:
         shutil.copytree(request.getfixturevalue("quickstart"), tmp_path / "runs/quickstart")
-    if "mine.yaml" in begins[1] and "init mine.yaml" not in begins[1]:
-        block = re.search(r"```yaml\n(.*?)```", TEXTS[page], flags=re.DOTALL)
-        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(BASE | (yaml.safe_load(block[1]) if block else {})))
-    for command, *shown in (each.splitlines() for each in begins[1].split("\n$ ")):
+    if "mine.yaml" in typed and "init mine.yaml" not in typed:
+        first, *_ = [*re.findall("```yaml\n(.*?)```", TEXTS[page], re.DOTALL), BASE]
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(yaml.safe_load(BASE) | yaml.safe_load(first)))
+    for command, *shown in blocks:
         left = iter((real := shell(tmp_path, command)).splitlines())
         for line in filter(str.strip, shown):
             assert any(alike(line, one) for one in left), f"not printed, or not in this order: {line}\n{real}"
