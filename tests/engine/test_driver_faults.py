@@ -12,12 +12,10 @@ from threading import Event, Thread
 
 import psutil
 import pytest
-from tiny_job import execute, job, rows
 
 from freqbench.core.errors import EngineLost, UserError
 from freqbench.engine.ray.ray_cleanup import MARK
 from freqbench.engine.ray.ray_cluster import _local_clusters, _twice, existing, own
-from freqbench.results import Store
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
@@ -140,24 +138,6 @@ def test_a_start_that_fails_after_ctrl_c_is_the_last() -> None:
     with pytest.raises(Exception, match="timed out"):
         _twice(killed, leave)
     assert len(starts) == 1
-
-
-def test_short_unit_of_new_store_is_stored_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The unit runs in this process in the first run only; the next run gives a unit that killed it to a worker."""
-
-    def fail(**_: object) -> None:
-        raise Exception("no Ray")
-
-    monkeypatch.setattr("ray.init", fail)
-    two = {"workers": 2, "threads": 1}
-    beside_long = [{"name": "gn", "std": "8/255"}, {"name": "pgd", "eps": ["4/255", "8/255"], "steps": 20}]
-    for out, content in (("long", job(resources=two)), ("short", job(resources=two, attacks=beside_long))):
-        for _ in range(2):
-            with pytest.raises(EngineLost, match=r"^Ray did not start: no Ray"):
-                execute(content, str(tmp_path / out), engine="ray")
-    assert rows(tmp_path / "long") == {}, "its first unit is no small part of the grid"
-    stored = [(row["attack"], row["case_id"]) for row in Store(str(tmp_path / "short")).records().to_pylist()]
-    assert stored == [("gn", "phantom_2000")] * 2, "one unit of the first run, on two networks; none of the second"
 
 
 def test_a_ray_that_never_starts_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
