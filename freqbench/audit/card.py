@@ -224,7 +224,7 @@ def quickstart_rows() -> dict[str, dict[str, float]]:
         }
     )
     with tempfile.TemporaryDirectory() as out:
-        run.execute(expand(job, 1), out, Console(quiet=True), "serial")
+        run.execute(expand(job, 1), out, Console(quiet=True), run.RunOptions(engine="serial"))
         rows = Store(out).records().to_pylist()
     named = TOLERANCES["records"]
     return {row["attack"]: {name: row[name] for name in named if row[name] is not None} for row in rows}

@@ -137,7 +137,6 @@ def execute(grid: Grid, out: str, console: Console, options: RunOptions = USUAL)
             engines.run_plan(run.plan_clean(), options.engine, options.address, spec, run, run.seconds)
     # Again, because the list of runs has grown, and with the networks that are proven by now.
     store.write_job(Additions.read(store).add_proven(grid, run.clean).extend(_content(grid, run.clean)))
-    store.write_classes()
     run.require_kept()
     return run.summary
 
@@ -261,6 +260,7 @@ class Recorder:
         self._patience.attempt(self._look)
         if self._status == "done":
             self._patience.attempt(self._store.compact)
+            self._patience.attempt(self._store.write_classes)
             self._spent.remember()
 
     def plan_clean(self) -> Plan:

@@ -45,7 +45,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         spec = link.train_rest(config.load("job.yaml", JobSpec), print)
-        runner.execute(expand(spec), "runs/tiny", Console(quiet=True), "serial")
+        runner.execute(expand(spec), "runs/tiny", Console(quiet=True), runner.RunOptions(engine="serial"))
     return here
 
 
