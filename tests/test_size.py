@@ -17,7 +17,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1468,  # rows of several releases
         "api": 1375,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4985,  # as in the package
+        "audit": 4988,  # as in the package
         "cli": 2384,  # run --fresh
         "core": 3686,  # identities of code, pair by pair; the one keeper's contract
         "data": 6757,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61729, "tests": 62954}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61732, "tests": 62954}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

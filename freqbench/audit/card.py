@@ -20,7 +20,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from torch import Tensor
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from freqbench.attacks import make
@@ -99,7 +98,7 @@ def measure(say: Callable[[str], None], budget_s: float = BUDGET_S, roi: tuple[i
     torch.set_num_threads(available_threads())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
-    windows = 4 if on_gpu else 1
+    windows, count = (4, 10) if on_gpu else (1, 2)
     model, x, y = _inputs(device, windows, roi)
     upstream = torch.rand(windows, CLASSES, *roi).to(device)
 
@@ -110,9 +109,9 @@ def measure(say: Callable[[str], None], budget_s: float = BUDGET_S, roi: tuple[i
 
     steps, bare_ms = dict[str, Step](), list[float]()
     for name, parameters in MEASURED.items():
-        attack = make(name, steps=10 if on_gpu else 2, **parameters)
+        attack = make(name, steps=count, **parameters)
         with compiled.compiling(compiled.WORTH, COMPILED):
-            steps[name], seconds = _in_turns(partial(attack, model, x, y), bare, attack.steps, budget_s / len(MEASURED))
+            steps[name], seconds = _in_turns(partial(attack, model, x, y), bare, count, budget_s / len(MEASURED))
         bare_ms.append(1000 * seconds)
         say(f"{name}: a step takes {steps[name].ratio:.2f} bare steps")
     return Card(
@@ -158,12 +157,16 @@ def _in_turns(
 
 def _seconds(action: Callable[[], object]) -> float:
     """Returns how long an action takes, with all that it asked of a GPU."""
-    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    wait()
+    _settle()
     started = time.perf_counter()
     action()
-    wait()
+    _settle()
     return time.perf_counter() - started
+
+
+def _settle() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _peak(action: Callable[[], object]) -> float | None:
@@ -181,7 +184,7 @@ def _idle(action: Callable[[], object]) -> float | None:
         return None
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         seconds = _seconds(action)
-    busy = sum(each.time_range.elapsed_us() for each in seen.events() if each.device_type == DeviceType.CUDA)
+    busy = sum(each.time_range.elapsed_us() for each in seen.events() if each.device_type.name == "CUDA")
     return min(1.0, max(0.0, 1 - busy / 1e6 / seconds))
 
 

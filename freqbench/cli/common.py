@@ -196,7 +196,7 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, parameter in inspect.signature(command).parameters.items():
         options: Any = parameter.annotation
         if is_dataclass(options):
-            fields = inspect.signature(options).parameters
+            fields = inspect.signature(parameter.annotation).parameters
             groups[name] = options, [*fields]
             listed += fields.values()
         else:
