@@ -44,7 +44,7 @@ from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.declared import declared
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.audit import card, checks
-from freqbench.audit.card import Card
+from freqbench.audit.card import Measurement
 from freqbench.audit.checks import CHECKS
 from freqbench.cli import app, catalogue, show_hidden
 from freqbench.core.names import packaged_jobs
@@ -133,7 +133,7 @@ def write(folder: Path) -> None:
         "datasets": dataset_table(),
         "dataset-classes": "\n".join(_documented(loader) for loader in DATASETS.values()),
         "gpu-speed": gpu_tables(GPU_SPEED),
-        "cards": card.table_of(Card.model_validate_json(path.read_text("utf-8")) for path in CARDS),
+        "cards": card.table_of(Measurement.model_validate_json(path.read_text("utf-8")) for path in CARDS),
         "coverage": coverage_table(),
         "alike-nnunetv2": alike_table("nnunetv2"),
         "alike-monai": alike_table("monai"),

@@ -29,7 +29,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 2872,  # compiled.py: functions that a GPU compiles
         "pipelines": 1401,  # six more pipelines of MONAI's, and whole runs
         "remote": 387,
-        "reporting": 6628,  # an attack that did nothing is said
+        "reporting": 6630,  # an attack that did nothing is said
         "results": 2170,  # as in the package
         "training": 1729,  # code of others, where it is trusted
     },
@@ -37,7 +37,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         ".": 3689,  # the table of all that is kept and of what it depends on, each line of which is varied
         "analysis": 972,
         "attacks": 5306,
-        "audit": 2664,  # as in the package
+        "audit": 2666,  # as in the package
         "cli": 2338,  # run --fresh
         "cluster": 336,
         "core": 1689,  # identities of code, pair by pair; the one keeper's contract
@@ -50,8 +50,8 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "models": 7625,  # inferers by class and arguments
         "ops": 1627,  # compiled.py: functions that a GPU compiles
         "pipelines": 1789,  # six more pipelines of MONAI's, and whole runs
-        "remote": 500,
-        "reporting": 6386,  # an attack that did nothing is said
+        "remote": 501,
+        "reporting": 6387,  # an attack that did nothing is said
         "results": 1391,  # as in the package
         "security": 1448,  # bombs in the classes of rows
         "third_party": 912,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61732, "tests": 62954}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61734, "tests": 62958}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

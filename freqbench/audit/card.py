@@ -63,8 +63,8 @@ class Step(_Strict):
     idle: float | None = Field(default=None, ge=0, le=1)
 
 
-class Card(_Strict):
-    """What a machine measured; what only a GPU has is null on a CPU, and what an older measurement lacks is null."""
+class Measurement(_Strict):
+    """A machine's figures; null is what only a GPU has, or what an older measurement lacks."""
 
     version: Literal[1] = 1
     measured: date
@@ -82,7 +82,7 @@ class Card(_Strict):
     forms: dict[str, str] = {}  # of the functions that a GPU compiles
     rows: dict[str, dict[str, float]] = {}  # of the quick start's UNet and first case, by attack
 
-    def outside(self, other: "Card") -> dict[str, list[str]]:
+    def differences(self, other: "Measurement") -> dict[str, list[str]]:
         """Returns the columns in which the rows of two cards differ by more than TOLERANCES, by attack."""
         allowed, found = TOLERANCES["records"], dict[str, list[str]]()
         for attack in self.rows.keys() & other.rows.keys():
@@ -92,7 +92,7 @@ class Card(_Strict):
         return found
 
 
-def measure(say: Callable[[str], None], budget_s: float = BUDGET_S, roi: tuple[int, int, int] = ROI) -> Card:
+def measure(say: Callable[[str], None], budget_s: float = BUDGET_S, roi: tuple[int, int, int] = ROI) -> Measurement:
     """Measures this machine in at most two minutes on two idle cores; `say` gets a line a part."""
     keep_freed_memory()
     torch.set_num_threads(available_threads())
@@ -111,10 +111,10 @@ def measure(say: Callable[[str], None], budget_s: float = BUDGET_S, roi: tuple[i
     for name, parameters in MEASURED.items():
         attack = make(name, steps=count, **parameters)
         with compiled.compiling(compiled.WORTH, COMPILED):
-            steps[name], seconds = _in_turns(partial(attack, model, x, y), bare, count, budget_s / len(MEASURED))
+            steps[name], seconds = _turns(partial(attack, model, x, y), bare, count, budget_s / len(MEASURED))
         bare_ms.append(1000 * seconds)
         say(f"{name}: a step takes {steps[name].ratio:.2f} bare steps")
-    return Card(
+    return Measurement(
         measured=datetime.now(UTC).date(),
         device=torch.cuda.get_device_name() if on_gpu else _processor(),
         kind="cuda" if on_gpu else "cpu",
@@ -141,7 +141,7 @@ def _inputs(device: torch.device, windows: int, roi: tuple[int, int, int]) -> tu
     return model.to(device).eval().requires_grad_(False), x.to(device), y.to(device)
 
 
-def _in_turns(
+def _turns(
     attack: Callable[[], object], bare: Callable[[int], object], steps: int, budget_s: float
 ) -> tuple[Step, float]:
     """Returns the costs of an attack's step, and the seconds of a bare one, by as many turns as the budget allows."""
@@ -233,16 +233,16 @@ def quickstart_rows() -> dict[str, dict[str, float]]:
     return {row["attack"]: {name: row[name] for name in named if row[name] is not None} for row in rows}
 
 
-def reference() -> Card:
+def reference() -> Measurement:
     """Returns the CPU's measurement that the package has, whose rows others are held against."""
-    return Card.model_validate_json(REFERENCE.read_text("utf-8"))
+    return Measurement.model_validate_json(REFERENCE.read_text("utf-8"))
 
 
-def line_of(card: Card) -> str:
+def line_of(card: Measurement) -> str:
     """Returns a card's line of the table in docs/how-to/gpu.md."""
     ratios = [f"{card.steps[name].ratio:.2f}" if name in card.steps else "" for name in MEASURED]
     idle = [each.idle for each in card.steps.values() if each.idle is not None]
-    outside = card.outside(reference())
+    outside = card.differences(reference())
     off = {column for columns in outside.values() for column in columns}
     agreement = f"{len(card.rows) - len(outside)} of {len(card.rows)}" if card.rows else ""
     cells = [
@@ -258,7 +258,7 @@ def line_of(card: Card) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def table_of(cards: Iterable[Card]) -> str:
+def table_of(cards: Iterable[Measurement]) -> str:
     """Returns the table of some cards, a line each."""
     heads = ["device", "versions", "windows at once (auto)", "bare step, ms"]
     heads += [f"`{name}`" for name in MEASURED] + ["idle", "rows that agree", "date"]

@@ -50,7 +50,7 @@ Place = tuple[str, str]  # dataset and source model
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditOptions:
+class MissingOptions:
     """Options of an audit.
 
     It takes the first `cases` of each dataset (None: CASES), and the radius `eps` as a job file writes it (that of
@@ -65,7 +65,7 @@ class AuditOptions:
     compute: bool = True
 
 
-def compute_missing(job: JobSpec, out: str, console: Console, asked: AuditOptions) -> int | None:
+def compute_missing(job: JobSpec, out: str, console: Console, asked: MissingOptions) -> int | None:
     """Computes the missing parts of a store's audit into OUT/audit; a repeated call goes on where the last one stopped.
 
     Returns the number of failed records; None if stopped.

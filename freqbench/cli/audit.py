@@ -98,7 +98,7 @@ def _judge(out: str, options: AuditOptions, stored: common.StoredOptions, text: 
             stored.spec(out),
             out,
             common.console(),
-            computing.AuditOptions(
+            computing.MissingOptions(
                 cases=options.cases,
                 eps=options.eps,
                 engine=options.engine,

@@ -107,7 +107,7 @@ class JobOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(JobOptions):
+class EngineOptions(JobOptions):
     """Options of a job that runs here: those of `JobOptions`, and its engine."""
 
     engine: Engine = "auto"

@@ -55,7 +55,7 @@ def _measure(path: str) -> None:
     measured = card.measure(common.say)
     storage.write_atomic(path, f"{measured.model_dump_json(indent=1)}\n".encode())
     common.say(card.table_of([measured]))
-    for attack, columns in measured.outside(card.reference()).items():
+    for attack, columns in measured.differences(card.reference()).items():
         common.say(f"{attack}: beyond the tolerance: {', '.join(columns)}")
     common.say(f"written: {path}; send it in, and this machine has a line in docs/how-to/gpu.md")
 

@@ -63,7 +63,7 @@ def plan(
 @app.command()
 @common.takes_options
 def run(
-    options: common.RunOptions,
+    options: common.EngineOptions,
     part: common.PartOptions,
     dry_data: Annotated[Literal["phantom"] | None, option("Try the grid on phantoms, under a minute.")] = None,
     page: Annotated[bool, more("Write OUT/report.html at the end.", "--page/--no-page")] = True,
@@ -129,7 +129,7 @@ def run(
     finish(summary, place, page)
 
 
-def _train(job: "TrainJob", options: common.RunOptions, only: list[str] | None) -> None:
+def _train(job: "TrainJob", options: common.EngineOptions, only: list[str] | None) -> None:
     """Trains the networks of a job, and prints their Dice."""
     from freqbench import training
     from freqbench.training import link

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from freqbench.audit.card import MEASURED, REFERENCE, ROWS_OF, Card, line_of, measure, reference, table_of
+from freqbench.audit.card import MEASURED, REFERENCE, ROWS_OF, Measurement, line_of, measure, reference, table_of
 
 CARDS = [REFERENCE, *sorted((Path(__file__).parents[2] / "reports/speed/cards").glob("*.json"))]
 CPU = reference()
@@ -15,7 +15,7 @@ CPU = reference()
 
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
 def test_a_stored_card_is_of_the_schema_and_fills_a_line(path: Path) -> None:
-    card = Card.model_validate_json(path.read_text("utf-8"))
+    card = Measurement.model_validate_json(path.read_text("utf-8"))
     heads, line = table_of([card]).splitlines()[0], line_of(card)
     assert line.count("|") == heads.count("|")
     assert line.startswith(f"| {card.device} |")
@@ -30,7 +30,7 @@ def test_the_reference_has_each_attack_and_row() -> None:
 )
 def test_a_card_of_another_schema_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        Card.model_validate_json(json.dumps({**json.loads(REFERENCE.read_text("utf-8")), **change}))
+        Measurement.model_validate_json(json.dumps({**json.loads(REFERENCE.read_text("utf-8")), **change}))
 
 
 def test_rows_beyond_a_tolerance_are_named_and_others_are_not() -> None:
@@ -39,15 +39,15 @@ def test_rows_beyond_a_tolerance_are_named_and_others_are_not() -> None:
     rows = {name: {**row, "dsc": row["dsc"] + by[name]} for name, row in CPU.rows.items()}
     moved = CPU.model_copy(update={"rows": rows, "device": "other", "measured": date(2026, 1, 2)})
     first = next(iter(CPU.rows))
-    assert moved.outside(CPU) == {first: ["dsc"]}
+    assert moved.differences(CPU) == {first: ["dsc"]}
     assert line_of(moved).endswith("| 3 of 4 (dsc) | 2026-01-02 |")
-    assert CPU.outside(CPU) == {}
+    assert CPU.differences(CPU) == {}
 
 
 @pytest.mark.workshop
-def test_this_machine_is_measured_and_its_rows_are_the_stored_ones() -> None:
+def test_rows_of_this_machine_are_the_stored_ones() -> None:
     said = list[str]()
     card = measure(said.append, budget_s=0, roi=(32, 32, 32))
     assert [line.partition(":")[0] for line in said] == [*MEASURED]
-    assert card.outside(CPU) == {}
-    assert Card.model_validate_json(card.model_dump_json()) == card
+    assert card.differences(CPU) == {}
+    assert Measurement.model_validate_json(card.model_dump_json()) == card

@@ -17,7 +17,7 @@ from tiny_job import execute, expanded, rows
 from freqbench.audit import computing, probe_files, probes
 from freqbench.audit.checks import Finding, audited, gathered, verdicts
 from freqbench.audit.checks import gradients as checks_of_gradients
-from freqbench.audit.computing import AuditOptions, compute_missing
+from freqbench.audit.computing import MissingOptions, compute_missing
 from freqbench.audit.probe_files import Gradients, SavedScores, root_of
 from freqbench.audit.reproduce import Reproducer
 from freqbench.cli.audit import _more_cases
@@ -46,7 +46,9 @@ def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
     """Carry it out, and what was said."""
     said = io.StringIO()
     options: dict[str, Any] = {"engine": "serial", **asked}
-    assert compute_missing(spec or expanded(SMALL)[0], out, Console(file=said, width=120), AuditOptions(**options)) == 0
+    assert (
+        compute_missing(spec or expanded(SMALL)[0], out, Console(file=said, width=120), MissingOptions(**options)) == 0
+    )
     return said.getvalue()
 
 
@@ -370,12 +372,12 @@ def test_a_radius_that_cannot_be_is_refused(text: str, tmp_path: Path) -> None:
     place = str(tmp_path / "out")
     Store(place).write_job({"spec": {}, "index": {"cells": [], "cases": {}}})
     with pytest.raises(UserError, match=r"--eps: expected a number in \(0, 1\]"):
-        compute_missing(expanded(job())[0], place, Console(file=io.StringIO()), AuditOptions(eps=text))
+        compute_missing(expanded(job())[0], place, Console(file=io.StringIO()), MissingOptions(eps=text))
 
 
 def test_an_audit_without_a_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.json"):
-        compute_missing(expanded(job())[0], str(tmp_path / "none"), Console(file=io.StringIO()), AuditOptions())
+        compute_missing(expanded(job())[0], str(tmp_path / "none"), Console(file=io.StringIO()), MissingOptions())
 
 
 def test_planned_settings_are_strong_enough_for_the_checks(tmp_path: Path) -> None:

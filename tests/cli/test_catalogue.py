@@ -166,7 +166,7 @@ def test_packaged_job_is_described_with_command_that_runs_it(name: str, texts: t
     assert out.endswith(f"\nrun it:\nfreqbench run {name}\n")
 
 
-def test_the_page_of_keys_has_every_key_and_is_two_jobs_that_can_be_read(bench: Bench) -> None:
+def test_page_of_keys_has_every_key_and_two_readable_jobs(bench: Bench) -> None:
     """Attacks and defences are lists of their own, and freqbench sets budgets that it found."""
     page = bench("list", "keys")[1]
     assert len(page.splitlines()) <= 150

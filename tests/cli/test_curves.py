@@ -39,7 +39,7 @@ def test_converge_shows_the_curves_and_writes_its_files(tmp_path: Path, bench: B
 
 
 @pytest.mark.integration
-def test_a_search_has_a_curve_by_queries_and_each_step_size_one_by_steps(tmp_path: Path, bench: Bench) -> None:
+def test_search_has_a_curve_by_queries_and_step_sizes_by_steps(tmp_path: Path, bench: Bench) -> None:
     """One pass a query, and of `rays` one for the clean Dice."""
     rays = {"name": "rays", "eps": "32/255", "queries": [3, 12]}
     execute(small(attacks=[rays, {**PGD, "step_size": ["eps/2", "eps/8"]}], metrics=["dsc"]), tmp_path)
@@ -115,7 +115,7 @@ def test_a_job_without_a_certificate_is_refused_in_a_line(changes: dict[str, Any
         defences.require_certified(expanded(content(**changes))[1])
 
 
-def test_plan_counts_draws_and_a_prediction_at_each_radius_and_seed(tmp_path: Path, bench: Bench) -> None:
+def test_plan_counts_draws_and_predictions_by_radius_and_seed(tmp_path: Path, bench: Bench) -> None:
     assert re.search(r"6 +1 +\d+ +96 ", bench("plan", write(tmp_path, content()))[1])
 
 

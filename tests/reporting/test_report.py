@@ -212,7 +212,7 @@ def test_table_may_go_to_file_and_spreadsheet_holds_rows_of_csv(out: str, tmp_pa
         called("report", out, "--format", "xlsx")
 
 
-def test_a_report_is_a_screen_that_names_the_page_and_the_other_tables(out: str) -> None:
+def test_report_is_a_screen_that_names_page_and_other_tables(out: str) -> None:
     said = called("report", out)
     assert said.startswith(called("report", out, "--table", "overview"))
     assert len(said.splitlines()) <= 30

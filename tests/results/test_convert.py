@@ -67,7 +67,7 @@ def test_a_conversion_that_died_is_finished_by_the_next(
     assert [path.name for path in sorted((former / "class_records").iterdir())] == ["alone.parquet", "mine.txt"]
 
 
-def test_rows_without_a_column_or_their_classes_are_not_converted(former: Path) -> None:
+def test_rows_without_column_or_classes_are_not_converted(former: Path) -> None:
     path = former / "records" / NAME
     pq.write_table(pq.read_table(path).drop_columns(["restored_by"]), path)
     with pytest.raises(UserError, match="an early release wrote it, without restored_by: run the job again into a new"):

@@ -205,7 +205,7 @@ def recompute(entry: BoardEntry, console: Console, asked: Recomputation) -> list
         results.append(_again(entry, out, here, asked, console))
         if asked.rows is None and results[-1].verdict == "ok":
             theirs = Counter(name for name, _ in set(Store(root_of(entry.store.root)).rows(("dataset", "case_key"))))
-            wanted = computing.AuditOptions(cases=asked.cases or max(theirs.values()), engine=asked.engine)
+            wanted = computing.MissingOptions(cases=asked.cases or max(theirs.values()), engine=asked.engine)
             results.append(_audited_again(entry, out, here, wanted, console))
         return results
 
@@ -271,7 +271,9 @@ def _again(entry: BoardEntry, out: str, job: JobSpec, asked: Recomputation, cons
     return Check("reproduce", "ok" if is_same else "wrong", text)
 
 
-def _audited_again(entry: BoardEntry, out: str, job: JobSpec, asked: computing.AuditOptions, console: Console) -> Check:
+def _audited_again(
+    entry: BoardEntry, out: str, job: JobSpec, asked: computing.MissingOptions, console: Console
+) -> Check:
     failed = computing.compute_missing(job, out, console, asked)
     if failed is None:
         raise KeyboardInterrupt

@@ -14,7 +14,7 @@ from tiny_job import execute, expanded
 
 from freqbench.audit import computing, probes
 from freqbench.audit.checks import gradients
-from freqbench.audit.computing import AuditOptions, compute_missing
+from freqbench.audit.computing import MissingOptions, compute_missing
 from freqbench.core.plugins import trusting
 from freqbench.reporting.leaderboard.make import make_entry
 
@@ -65,7 +65,8 @@ def attacked(folder: Path, content: dict[str, Any]) -> str:
     with trusting():
         execute(content, out)
         assert (
-            compute_missing(expanded(content)[0], out, Console(file=io.StringIO()), AuditOptions(engine="serial")) == 0
+            compute_missing(expanded(content)[0], out, Console(file=io.StringIO()), MissingOptions(engine="serial"))
+            == 0
         )
     return out
 
