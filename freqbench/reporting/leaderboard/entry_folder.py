@@ -25,7 +25,8 @@ from pydantic import AfterValidator, Field, model_validator
 from freqbench.analysis.frames import plain
 from freqbench.analysis.tables import case_minima
 from freqbench.audit import checks
-from freqbench.audit.checks import ModelVerdict
+from freqbench.audit.checks import Finding, ModelVerdict
+from freqbench.audit.checks.contrasts import FAILURE
 from freqbench.audit.checks.strongest import claims_of
 from freqbench.audit.probe_files import GRADIENTS
 from freqbench.core import config, names
@@ -143,12 +144,15 @@ class Told:
         cases: digests by dataset and case.
         worst_cases: of each case and threat model with its `bounds` the attack that leaves the lowest foreground DSC, a
             fraction, with its `cell_id`.
-        verdicts: the audit's, one for each dataset.
+        findings: the audit's, and its `verdicts`, one for each dataset.
+        lacking: sentences on the strongest attacks, within the bounds of an entry's own, that its audit did not run.
     """
 
     cases: Mapping[str, Mapping[str, str]]
     worst_cases: pd.DataFrame
+    findings: tuple[Finding, ...]
     verdicts: tuple[ModelVerdict, ...]
+    lacking: tuple[str, ...]
 
 
 class Seal(Strict):
@@ -275,7 +279,7 @@ def told_by(store: Store) -> Told:
     evidence = checks.gathered([store], index_keys(store.job()["index"]))
     records = plain(evidence.records[["dataset", "case_id", "case_key"]].drop_duplicates())
     digests = {(dataset, case): key for dataset, case, key in records.itertuples(index=False, name=None)}
-    worst = [pd.DataFrame(columns=_WORST)]
+    worst, lacking = [pd.DataFrame(columns=_WORST)], list[str]()
     for on in evidence.models:
         for claim in claims_of(on):
             if not claim.forms:
@@ -286,13 +290,19 @@ def told_by(store: Store) -> Told:
             case_keys = [digests[on.dataset, case] for case in least["case_id"]]
             least = least.assign(dataset=on.dataset, bounds=claim.subject, attack=least["label"], case_key=case_keys)
             worst.append(least[_WORST])
+            if claim.lacking and claim.left.min() > FAILURE:
+                subject, forms = claim.subject, ", ".join(claim.lacking)
+                lacking.append(f"Not audited on {on.dataset}: {subject}: {forms} not run: freqbench audit OUT --run.")
     cases = defaultdict[str, dict[str, str]](dict)
     for (dataset, case), key in sorted(digests.items()):
         cases[str(dataset)][str(case)] = str(key)
+    findings = checks.audited(evidence)
     return Told(
         cases=cases,
         worst_cases=plain(pd.concat(worst[1:] or worst, ignore_index=True)),
-        verdicts=tuple(checks.verdicts(checks.audited(evidence))),
+        findings=findings,
+        verdicts=tuple(checks.verdicts(findings)),
+        lacking=tuple(lacking),
     )
 
 

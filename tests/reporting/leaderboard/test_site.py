@@ -36,7 +36,7 @@ def told(left: dict[str, float], bounds: str = "linf eps=8/255") -> Told:
         | {"attack": "pgd" if key in "ab" else "apgd"}
         for key, score in left.items()
     ]
-    return Told(cases={}, worst_cases=pd.DataFrame(cases).assign(**same), verdicts=())
+    return Told(cases={}, worst_cases=pd.DataFrame(cases).assign(**same), findings=(), verdicts=(), lacking=())
 
 
 def test_board_ranks_by_the_mean_worst_case() -> None:
