@@ -43,17 +43,17 @@ LINE, PARAGRAPH = 200, 3000  # letters
 
 _HTTPS = re.compile(r"https://[!#-;=?-~]{1,300}")  # neither quotes nor angle brackets
 _PACKAGE = re.compile(r"zoo://\w[\w-]*/\w[\w.-]*|train://(\w[\w-]*/)+\w[\w.-]*")
-_MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
+_MAIL = re.compile(r"[\w.+-]+@([\w-]+\.)+(?!(invalid|example|test|localhost)$)[\w-]+", re.ASCII)  # RFC 2606
 
 TEMPLATE = """\
-# What people read about the network. Fill in every key; paper and bibtex may stay null.
+# What people read about the network. Fill in every key; contact, paper and bibtex may stay null.
 title: {title}
 authors: ""      # who made it
 summary: ""      # what it is: architecture, size, what makes it robust
 data: ""         # what it was trained on, and where to get that
 training: ""     # how: steps, loss, augmentation, attacks
 license: ""      # of the weights, such as Apache-2.0
-contact: ""      # a mail address, or an https address
+contact: null    # a mail address, or an https address
 checkpoint: {checkpoint}   # where to get the weights: an https address, zoo://DATASET/NAME, or train://JOB/NAME
 paper: null      # an https address
 bibtex: null     # how to cite it
@@ -115,7 +115,7 @@ class Card(Strict):
         checkpoint: where to get the weights: an https address, `zoo://DATASET/NAME`, or for weights that may not be
             passed on `train://JOB/NAME`, the packaged job that trains them.
         license: of the weights.
-        contact: a mail address or an https address.
+        contact: a mail address or an https address that exists; None: nobody answers.
     """
 
     title: Line
@@ -124,8 +124,8 @@ class Card(Strict):
     data: Paragraph
     training: Paragraph
     license: Line
-    contact: Annotated[str, _address("a mail address or an https address", _MAIL)]
     checkpoint: Annotated[str, _address("an https address, zoo://DATASET/NAME or train://JOB/NAME", _PACKAGE)]
+    contact: Annotated[str, _address("a mail address or an https address that exists", _MAIL)] | None = None
     paper: Annotated[str, _address("an https address")] | None = None
     bibtex: Paragraph | None = None
 
