@@ -42,6 +42,7 @@ COUNT_DIGITS = 12
 Part = dict[str, Any]
 """Part of the page's data, by name in `$defs` of the schema."""
 
+_NAMES = {"dsc_foreground": "foreground DSC", "dsc": "DSC with background", "dsc_drop": "drop of DSC with background"}
 _KEYS = ["dataset", "source_model", "target_model", "label"]
 _COUNTS = ["budget", "cases", "seeds", "failed", "hd95_cases"]
 _CLEAN = ["cases", "dsc", "dsc_foreground", "hd95", "hd95_mm", "hd95_penalised_mm"]
@@ -121,9 +122,8 @@ def page_data(
 
 def _score(score: Score) -> Part:
     stated = {name: value for name, value in score._asdict().items() if name != "scale"}
-    if score.name == "dsc":  # beside the foreground's, where a report's columns have no room
-        stated["heading"] = "DSC with background"
-    return stated | {"metric": METRIC_OF.get(score.source, "")}
+    heading = _NAMES.get(score.name, score.heading)
+    return stated | {"heading": heading, "metric": METRIC_OF.get(score.source, "")}
 
 
 def _added_score(name: str, metric: str) -> Part:
@@ -262,7 +262,10 @@ def _tables(sections: Sequence[Section], regional: Collection[str]) -> list[Part
     tables = []
     for section in word_sections(sections, regional):
         columns = columns_of(section)
-        headings = [{"heading": one_line(each.heading), "number": each.is_number} for each in columns]
+        headings = [
+            {"heading": one_line(each.heading).replace("DSC foreground", "foreground DSC"), "number": each.is_number}
+            for each in columns
+        ]
         rows = [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)]
         tables.append({"title": section.title, "text": section.text, "columns": headings, "rows": rows})
     return tables

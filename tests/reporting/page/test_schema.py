@@ -97,7 +97,7 @@ def test_javascript_reads_only_what_the_schema_has(name: str) -> None:
     ("name", "read", "misspelt"),
     [
         ("overview", "data.findings", "data.finding"),
-        ("overview", "{ summary, clean, counts } = data", "{ summary, clean, count } = data"),
+        ("runfacts", "{ clean } = data", "{ cleaned } = data"),
         ("glimpses", "{ size, aspect, captions } = slice", "{ size, ratio, captions } = slice"),
         ("drill", 'text("transfer"', 'text("transferred"'),
         ("drill", "data.cases.numbers.classes", "data.cases.numbers.class"),
