@@ -86,7 +86,6 @@ def page_data(
     names = rows["dataset"].unique()
     has_agreement = rows["dataset"].astype(str).str.endswith(AGREEMENT).any()
     added = {ADDED + name_of(text): text for text in added_texts(records)}
-    is_ok = records["status"] == "ok"
     return {
         "format": 1,
         "title": page_facts.title(facts),
@@ -106,7 +105,6 @@ def page_data(
         "class_colors": class_colors(),
         "left_out": _groups(reasons.reset_index(), "reason", "rows"),
         "failures": _groups(failed.where(failed.notna(), None), "failed", "reason"),
-        "counts": {"ok": int(is_ok.sum()), "failed": int((~is_ok).sum()), "left_out": len(left_out)},
         "runs": page_facts.runs(facts, records),
         "jobs": page_facts.jobs(facts),
         "notes": [*page_facts.NOTES, *filter(None, (caption, steps_text(everything), OWN if has_agreement else ""))],
