@@ -182,6 +182,18 @@ def test_transfer_opens_on_the_attack_that_takes_most(visit: Callable[..., Any],
 
 
 @pytest.mark.integration
+def test_telephone_has_all_columns_of_the_chosen_model(visit: Callable[..., Any], tmp_path: Path) -> None:
+    names = ["one-network", "other-network", "third-network", "union-larger", "unet"]
+    page = visit(width=400, path=write(tmp_path, *grid(4, names, names, 2, 2)))
+    heads = page.locator("#panel-overview .heat-table thead th")
+    assert heads.all_inner_texts() == ["attack", "one-network", "drop", "SSIM body"]
+    boxes = [each.bounding_box() for each in heads.all()]
+    assert max(box["x"] + box["width"] for box in boxes) <= 400
+    page.select_option("#panel-overview label:has-text('Model') select", "unet")
+    assert heads.all_inner_texts()[1] == "unet"
+
+
+@pytest.mark.integration
 def test_equal_points_are_both_seen(visit: Callable[..., Any], tmp_path: Path) -> None:
     records, classes = grid(2, ["unet"], ["unet"], 1, 2)
     for name in ("dsc_foreground", "dsc_foreground_clean", "l2_body", "ssim_body"):

@@ -192,7 +192,7 @@ def test_a_glimpse_has_these_colours_and_its_captions_are_text(overview: Any) ->
     shade = 128 + round(float(overview.locator(".strip .hint").first.inner_text().split()[2]))
     grey, white = np.full(3, shade), np.full(3, 255)
     orange, purple = (230, 97, 1), (94, 60, 153)
-    expected = [
+    expected: list[list[Any]] = [
         [grey, grey, grey, grey],
         [grey, white, grey, white],
         [orange, purple, orange, purple],

@@ -12,6 +12,7 @@ import { tradeOff } from "./tradeoff.js";
 
 const DROP = "dsc_foreground_drop";
 const FULL = 60; // points of DSC that the heat's full colour stands for, as in the transfer matrix
+const MOST_NARROW = 3; // models whose columns a telephone has room for
 const DISTANCES = ["l2_body", "ssim_body"];
 
 /** The progress of each store's grid. */
@@ -128,6 +129,8 @@ function pictures(data) {
     const seen = data.glimpses.map(({ row }) => row).filter((row) => ofModel.includes(row));
     const said = data.findings.filter((each) => each.dataset === dataset);
     const sizes = data.smallest.filter(({ title }) => title.startsWith(`${dataset}: `));
+    const choices = bar(models, model, distance);
+    const isNarrow = innerWidth < 700 && models.length > MOST_NARROW; // then the table has the chosen model alone
     element.replaceChildren(
       ...(rows.length
         ? [
@@ -135,8 +138,8 @@ function pictures(data) {
             h(
               "div",
               { class: "charts" },
-              h("div", {}, heat(rows, models, dataset)),
-              h("div", {}, bar(models, model, distance), drawn?.figure),
+              h("div", {}, isNarrow && choices, heat(rows, isNarrow ? [model] : models, dataset)),
+              h("div", {}, !isNarrow && choices, drawn?.figure),
             ),
             seen.length ? h("h3", {}, `The case of ${model} that lost most, attack by attack`) : "",
             seen.length ? h("p", { class: "hint" }, `Scores are ${definition(data, dataset)}, x100.`) : "",
