@@ -51,7 +51,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1627,  # compiled.py: functions that a GPU compiles
         "pipelines": 1789,  # six more pipelines of MONAI's, and whole runs
         "remote": 500,
-        "reporting": 6463,  # an attack that did nothing is said
+        "reporting": 6464,  # an attack that did nothing is said
         "results": 1391,  # as in the package
         "security": 1448,  # bombs in the classes of rows
         "third_party": 912,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 62094, "tests": 63315}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62094, "tests": 63316}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

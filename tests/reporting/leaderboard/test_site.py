@@ -167,10 +167,11 @@ def test_pages_show_ranks_plots_and_links(site: Path, entered: Path) -> None:
 
 
 def test_rank_in_doubt_says_why_in_a_sentence() -> None:
-    text = "gn leaves 1.5 points more DSC than pgd. 1 of 2 comparisons: in doubt."
-    found = [Finding(check="noise_l2", dataset="phantom", verdict=verdict, sentence=text) for verdict in VERDICTS]
+    gap = "points more DSC than pgd. 1 of 2 comparisons: in doubt."
+    places = [{"check": "noise_l2", "dataset": "phantom", "verdict": verdict} for verdict in VERDICTS]
+    found = [Finding(**each, sentence=f"gn leaves 1.{at} {gap}") for at, each in enumerate(places)]
     why = sites.doubt(replace(told({"a": 0.5}), findings=tuple(found)), "phantom")
-    assert why == "it is open whether gradients beat noise of equal L2, as gn leaves 1.5 points more DSC than pgd."
+    assert why == "it is open whether gradients beat noise of equal L2, as gn leaves 1.1 points more DSC than pgd."
     assert sites.doubt(replace(told({"a": 0.5}), findings=tuple(found)), "scans") == ""
 
 
