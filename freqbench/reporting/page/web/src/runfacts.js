@@ -1,6 +1,6 @@
 // Versions, hashes, checkpoints, seeds, warnings, and what to keep in mind.
 
-import { byKind, scoresOn, shown, worded } from "./data.js";
+import { byKind, scoresOn, shown } from "./data.js";
 import { h, plural, table } from "./dom.js";
 import { distinct } from "./rows.js";
 
@@ -12,24 +12,13 @@ export function runFacts(panel, app) {
   const datasets = distinct(data.summary, "dataset");
   panel.append(
     h("h3", {}, "Keep in mind"),
-    h(
-      "ul",
-      {},
-      [...data.notes.map((each) => worded(each, ...datasets)), ...data.cautions].map((each) => h("li", {}, each)),
-    ),
-    h("h3", {}, "Columns"),
-    table(
+    h("ul", {}, data.cautions.map((each) => h("li", {}, each))),
+    h("details", {}, h("summary", {}, "What each column is"), table(
       "What the numbers are",
-      [
-        { heading: "heading" },
-        { heading: "column" },
-        { heading: "unit" },
-        { heading: "better" },
-        { heading: "meaning" },
-      ],
+      ["heading", "column", "unit", "better", "meaning"].map((heading) => ({ heading })),
       Object.values(scoresOn(data, ...datasets)).map((score) => [score.heading, score.name, score.unit, score.direction, score.meaning]),
       { class: "prose" },
-    ),
+    )),
     ...byKind(data.clean, [...Array(data.clean.rows).keys()]).map((rows) => cleanTable(data, rows)),
     ...data.runs.map(runSection),
     ...data.jobs.map((job) =>
