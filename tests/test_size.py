@@ -42,7 +42,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cluster": 336,
         "core": 1689,  # identities of code, pair by pair; the one keeper's contract
         "data": 6006,  # as in the package
-        "engine": 6720,  # as in the package
+        "engine": 6722,  # as in the package
         "exchange": 817,
         "golden": 521,
         "job": 2152,  # a line for each key of a job
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 62094, "tests": 63316}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 62094, "tests": 63318}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 
