@@ -17,9 +17,9 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 1468,  # rows of several releases
         "api": 1375,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4988,  # as in the package
-        "cli": 2384,  # run --fresh
-        "core": 3686,  # identities of code, pair by pair; the one keeper's contract
+        "audit": 4992,  # as in the package
+        "cli": 2389,  # eight roads
+        "core": 3697,  # identities of code, pair by pair; the one keeper's contract
         "data": 6757,  # as in the package
         "engine": 4827,  # as in the package
         "exchange": 1024,
@@ -29,7 +29,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 2872,  # compiled.py: functions that a GPU compiles
         "pipelines": 1401,  # six more pipelines of MONAI's, and whole runs
         "remote": 387,
-        "reporting": 6630,  # an attack that did nothing is said
+        "reporting": 6655,  # an attack that did nothing is said
         "results": 2170,  # as in the package
         "training": 1729,  # code of others, where it is trusted
     },
@@ -42,7 +42,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cluster": 336,
         "core": 1689,  # identities of code, pair by pair; the one keeper's contract
         "data": 6006,  # as in the package
-        "engine": 6700,  # as in the package
+        "engine": 6702,  # as in the package
         "exchange": 817,
         "golden": 521,
         "job": 2152,  # a line for each key of a job
@@ -51,7 +51,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1627,  # compiled.py: functions that a GPU compiles
         "pipelines": 1789,  # six more pipelines of MONAI's, and whole runs
         "remote": 501,
-        "reporting": 6387,  # an attack that did nothing is said
+        "reporting": 6467,  # an attack that did nothing is said
         "results": 1391,  # as in the package
         "security": 1448,  # bombs in the classes of rows
         "third_party": 912,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61734, "tests": 62958}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61779, "tests": 63040}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -23,7 +23,7 @@ class Score(NamedTuple):
     shown: bool = False
 
 
-FOREGROUND = "DSC without background, mean over organs in the label"
+FOREGROUND = "foreground DSC, mean over organs in the label"
 """Definition of the score of a case, wherever the page says one number."""
 _WITH_BACKGROUND = "DSC with background (published convention), mean over classes in the label"
 _LOST = "lost against the clean volume"
@@ -37,7 +37,7 @@ _SMALLEST = "size of the smallest change that made the volume fall"
 _JACOBIAN = "least determinant of the displacement's Jacobian; 100: no change of volume"
 SCORES: tuple[Score, ...] = (
     Score("dsc_foreground", "dsc_foreground", "DSC foreground", "x100", "higher", FOREGROUND, 100, 1, True),
-    Score("dsc_foreground_drop", "dsc_foreground", "drop", "points", "lower", f"DSC foreground {_LOST}", 100, 1, True),
+    Score("dsc_foreground_drop", "dsc_foreground", "drop", "points", "lower", f"foreground DSC {_LOST}", 100, 1, True),
     Score("hd95_penalised_mm", "hd95_penalised", "HD95 penalised mm", "mm", "lower", _PENALISED, 1, 1, True),
     Score("dsc", "dsc", "DSC", "x100", "higher", _WITH_BACKGROUND, 100, 1, True),
     Score("dsc_drop", "dsc", "DSC drop", "points", "lower", f"DSC {_LOST}", 100, 1),

@@ -1,6 +1,7 @@
 """Makes, verifies and shows entries of a leaderboard: the commands `board entry`, `board verify` and `board build`."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -92,7 +93,11 @@ def build(
     trust_code: Annotated[bool, more("Rank networks of other code too; none runs.", "--trust-code")] = False,
 ) -> None:
     """Build a static site that ranks the entries of a folder; leave out refused entries and say why."""
+    from rich.progress import track
+
     from freqbench.reporting.leaderboard.site import build_site
 
-    if not build_site(Path(entries), Path(to), common.say, trust_code):
+    console = common.console()
+    over = partial(track, console=console, transient=True, disable=not console.is_terminal)
+    if not build_site(Path(entries), Path(to), common.say, trust_code, over):
         raise typer.Exit(common.EXIT_FAILED)

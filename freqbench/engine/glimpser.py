@@ -108,7 +108,7 @@ def axial_slice(
     channel = int((adversarial[..., index] - case.image[..., index]).abs().sum(dim=(1, 2)).argmax())
     both: list[Pixels] = [plane(volume[channel].numpy(), AXIAL, index) for volume in (case.image, adversarial)]
     clean, attacked = both
-    full = span(attacked - clean)
+    full, of = span(attacked - clean), f", channel {channel + 1} of {len(case.image)}" if len(case.image) > 1 else ""
     steps = NO_CHANGE + STEPS * ((attacked - clean) / full).clip(-1, 1)
     height, width = (max(1, round(side * min(1, SIDE / max(clean.shape)))) for side in clean.shape)
 
@@ -119,7 +119,7 @@ def axial_slice(
     labels = (plane(each.numpy(), AXIAL, index) for _, _, each in maps)
     planes += [resize(each, Resampling.NEAREST) for each in (steps, *labels)]
     return Slice(
-        captions=["clean", "adversarial", f"change, ±{255 * full:.3g}/255", *(caption for caption, _, _ in maps)],
+        captions=[f"clean{of}", "adversarial", f"change, ±{255 * full:.3g}/255", *(caption for caption, _, _ in maps)],
         below=[below for _, below, _ in maps],
         size=(height, width),
         aspect=aspect(case.spacing, AXIAL) * clean.shape[0] / height * width / clean.shape[1],

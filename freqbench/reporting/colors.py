@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 BACKGROUND = "#000000"
-# Any two are at least 12 apart (CIEDE2000) for normal, protanopic, deuteranopic and tritanopic vision.
+# Any two are 12 apart (CIEDE2000), the first four 20, for normal, protanopic, deuteranopic and tritanopic vision.
 CYCLE = (
-    *("#b30033", "#ffe633", "#998000", "#339966", "#66ffe6", "#cc9999", "#804dff", "#1a6699", "#8099ff"),
+    *("#b30033", "#ffe633", "#8099ff", "#66ffe6", "#998000", "#339966", "#cc9999", "#804dff", "#1a6699"),
     *("#1a00cc", "#cce699", "#994d66", "#4d334d", "#b3b31a", "#b3ccff", "#9980b3", "#004d00"),
 )
 # Okabe and Ito (2008), "Color Universal Design", without the yellow, which is lost on white; black first.

@@ -52,14 +52,16 @@ def test_a_glimpse_has_the_slices_of_the_volumes_to_a_step() -> None:
     assert shown.captions == ["clean", "adversarial", f"change, ±{255 * shown.full:.3g}/255", "label", "net"]
 
 
-def test_glimpse_states_its_window_and_visible_changes() -> None:
+def test_glimpse_states_its_channel_window_and_visible_changes() -> None:
     label = torch.zeros(1, 16, 16, 4, dtype=torch.uint8)
     case = replace(case_of(torch.full((3, 16, 16, 4), 0.5), label), native_ranges=((0, 9), (-175, 250), (nan, nan)))
     said = []
     for channel, steps in ((1, 15), (1, 17), (2, 17)):
         attacked = case.image.clone()
         attacked[channel] += steps / 255
-        said.append(axial_slice(case, attacked, 2, []).words)
+        shown = axial_slice(case, attacked, 2, [])
+        said.append(shown.words)
+        assert shown.captions[:2] == [f"clean, channel {channel + 1} of 3", "adversarial"]
     grey = "grey from -175 to 250 in the unit of the file"
     assert said == [grey, f"{grey}; visible change", "grey from 0 to 1; visible change"]
 

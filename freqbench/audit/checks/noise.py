@@ -8,7 +8,8 @@ the drop beyond that of the strongest null row, and its share of the whole drop.
 from collections.abc import Iterator
 from dataclasses import replace
 
-import pandas as pd
+import numpy as np
+import numpy.typing as npt
 
 from freqbench.analysis.groups import NOISE, points
 from freqbench.audit.checks.contrasts import (
@@ -24,6 +25,8 @@ from freqbench.audit.checks.contrasts import (
 )
 from freqbench.audit.checks.evidence import Attacked, Setting
 from freqbench.audit.checks.findings import Finding, interval_text, unchecked
+
+Array = npt.NDArray[np.float64]
 
 EQUAL_L2 = 0.1
 CONTROLS = ("uniform", "random")
@@ -54,25 +57,26 @@ def noise_linf(on: Attacked) -> Iterator[Contrast]:
 )
 def noise_l2(on: Attacked) -> Iterator[Contrast]:
     """Checks that a gradient attack is clearly stronger than random noise of equal L2 norm in the body."""
-    norms = on.scores("l2_body")
+    norms = {label: column.to_numpy(float) for label, column in on.scores("l2_body").items()}
     noises = [each for each in _noises(on) if each.label in norms]
     for attack in (each for each in on.attacks if each.is_gradient and each.label in norms):
-        both = {noise.label: norms[[attack.label, noise.label]].dropna() for noise in noises}
-        gaps = {label: _gap(sizes) for label, sizes in both.items()}
-        near = [noise for noise in noises if gaps[noise.label] <= EQUAL_L2]
+        found = [(*_gap(norms[attack.label], norms[noise.label]), noise) for noise in noises]
+        near = [each for each in found if each[1] <= EQUAL_L2]
         if near:  # of most cases, then of nearest size: an audit of more cases leaves the noise of the one before
-            yield white_box(on, attack, min(near, key=lambda noise: (-len(both[noise.label]), gaps[noise.label])))
+            yield white_box(on, attack, min(near, key=lambda each: each[:2])[2])
 
 
 def _noises(on: Attacked) -> list[Setting]:
     return [each for each in on.attacks if each.attack in NOISE and each.is_plain]
 
 
-def _gap(both: pd.DataFrame) -> float:
-    """Relative difference of the means of two columns."""
-    means = both.mean()
-    largest = float(means.max())
-    return float(largest - means.min()) / largest if largest > 0 else float("inf")
+def _gap(one: Array, other: Array) -> tuple[int, float]:
+    """Returns minus the number of cases that have both sizes, and the relative difference of their means."""
+    both = np.isfinite(one) & np.isfinite(other)
+    if not both.any():
+        return 0, float("inf")
+    small, large = sorted((float(one[both].mean()), float(other[both].mean())))
+    return -int(both.sum()), (large - small) / large if large > 0 else float("inf")
 
 
 def credit(on: Attacked) -> Iterator[Finding]:

@@ -26,6 +26,7 @@ from freqbench.core.files import node_cache
 from freqbench.core.files.filesystems import explain_errors, version_of
 
 CONNECT_SECONDS = 5
+OFFLINE = "FREQBENCH_OFFLINE"
 TRIES = 3  # tries for an object that changes while it is read, or arrives truncated
 
 # Seconds for which a remote file is assumed unchanged; a copy of that version stays valid for longer.
@@ -145,7 +146,17 @@ def fetch_web(address: str, target: Path, sha256: str | None = None) -> None:
 
 def is_offline() -> bool:
     """True if FREQBENCH_OFFLINE forbids fetching what the package knows by its address."""
-    return os.environ.get("FREQBENCH_OFFLINE", "") not in ("", "0")
+    return os.environ.get(OFFLINE, "") not in ("", "0")
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Forbids fetching what the package knows by its address within a block."""
+    before, os.environ[OFFLINE] = os.environ.get(OFFLINE, ""), "1"
+    try:
+        yield
+    finally:
+        os.environ[OFFLINE] = before
 
 
 def stamp(path: Path) -> Stamp:

@@ -13,10 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
-from freqbench.audit import checks, computing, reproduce, verify
-from freqbench.audit.checks import CHECKS, Evidence, Finding
-from freqbench.audit.checks.contrasts import FAILURE
-from freqbench.audit.checks.strongest import claims_of
+from freqbench.audit import computing, reproduce, verify
+from freqbench.audit.checks import CHECKS
 from freqbench.audit.probe_files import root_of
 from freqbench.audit.store_checks import Check
 from freqbench.core import config
@@ -28,7 +26,15 @@ from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.models.checkpoints.files import locate
 from freqbench.models.sources import source_of
-from freqbench.reporting.leaderboard.entry_folder import STORE, BoardEntry, locate_weights, place_of, require_labels
+from freqbench.reporting.leaderboard.entry_folder import (
+    STORE,
+    BoardEntry,
+    Told,
+    locate_weights,
+    place_of,
+    require_labels,
+    told_by,
+)
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
 
@@ -49,7 +55,7 @@ def examine(entry: BoardEntry, trust_code: bool = False) -> list[Check]:
     if results[0].verdict == "ok":
         of_store, *of_audit = map(verify.verify, _stores(entry))
         results += [*of_store, *(each._replace(name=f"audit {each.name}") for listed in of_audit for each in listed)]
-    for more in (_rows, _worst_cases, lambda entry: check_audit(entry.store)):
+    for more in (_rows, _worst_cases, lambda entry: check_audit(entry.told)):
         if reasons(results):
             break
         results.append(more(entry))
@@ -113,38 +119,27 @@ def _worst_cases(entry: BoardEntry) -> Check:
     return Check("worst cases", "ok", counts)
 
 
-def check_audit(store: Store) -> Check:
+def check_audit(told: Told) -> Check:
     """Checks that the audit of a store of one network, as far as it was run, lets its numbers stand."""
-    evidence = checks.gathered([store], index_keys(store.job()["index"]))
-    findings = checks.audited(evidence)
-    if problems := [*_refusals(findings), *_lacking(evidence)]:
+    if problems := [*_refusals(told), *told.lacking]:
         return Check("audit", "wrong", " ".join(problems))
-    open_ones = [each for each in checks.verdicts(findings) if each.verdict != "no sign"]
+    open_ones = [each for each in told.verdicts if each.verdict != "no sign"]
     doubts = " ".join(f"{each.dataset}: {each.label}: {each.sentence}" for each in open_ones)
     return Check("audit", "ok", doubts or "no sign of masked gradients or weak settings")
 
 
-def _refusals(findings: tuple[Finding, ...]) -> Iterator[str]:
+def _refusals(told: Told) -> Iterator[str]:
     """Yields one sentence per reason why an audit's findings keep an entry from a board."""
-    for each in checks.verdicts(findings):
+    for each in told.verdicts:
         is_weak = any(claim.verdict == "violated" for claim in each.claims)
         signs = {"masked gradients": bool(each.flags), "weak settings": is_weak}
         if problem := " or ".join(sign for sign, is_seen in signs.items() if is_seen):
             yield f"{problem.capitalize()} on {each.dataset}: {each.sentence}"
         if PROBED in each.checks["not checked"]:
             yield f"Not audited on {each.dataset}: its gradients were not measured: freqbench audit OUT --run."
-    for finding in findings:
+    for finding in told.findings:
         if finding.check in ALWAYS and finding.verdict == "violated":
             yield f"{finding.dataset}: {CHECKS[finding.check].should}: violated: {finding.sentence}"
-
-
-def _lacking(evidence: Evidence) -> Iterator[str]:
-    """Names the strongest attacks, within the bounds of an entry's own, that its audit did not run."""
-    for on in evidence.models:
-        for claim in claims_of(on):
-            if claim.lacking and claim.left.min() > FAILURE:
-                forms = ", ".join(claim.lacking)
-                yield f"Not audited on {on.dataset}: {claim.subject}: {forms} not run: freqbench audit OUT --run."
 
 
 # Computed again
@@ -279,7 +274,7 @@ def _audited_again(
         raise KeyboardInterrupt
     if failed:
         return Check("audit", "wrong", f"{failed} records of the audit failed")
-    result = check_audit(Store(out))
+    result = check_audit(told_by(Store(out)))
     contradicted = [] if result.verdict == "wrong" else list(_contradictions(entry, Store(root_of(out))))
     return Check("audit", "wrong", "; ".join(contradicted[:3])) if contradicted else result
 

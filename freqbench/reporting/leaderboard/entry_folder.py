@@ -25,7 +25,8 @@ from pydantic import AfterValidator, Field, model_validator
 from freqbench.analysis.frames import plain
 from freqbench.analysis.tables import case_minima
 from freqbench.audit import checks
-from freqbench.audit.checks import ModelVerdict
+from freqbench.audit.checks import Finding, ModelVerdict
+from freqbench.audit.checks.contrasts import FAILURE
 from freqbench.audit.checks.strongest import claims_of
 from freqbench.audit.probe_files import GRADIENTS
 from freqbench.core import config, names
@@ -42,17 +43,17 @@ LINE, PARAGRAPH = 200, 3000  # letters
 
 _HTTPS = re.compile(r"https://[!#-;=?-~]{1,300}")  # neither quotes nor angle brackets
 _PACKAGE = re.compile(r"zoo://\w[\w-]*/\w[\w.-]*|train://(\w[\w-]*/)+\w[\w.-]*")
-_MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
+_MAIL = re.compile(r"[\w.+-]+@([\w-]+\.)+(?!(invalid|example|test|localhost)$)[\w-]+", re.ASCII)  # RFC 2606
 
 TEMPLATE = """\
-# What people read about the network. Fill in every key; paper and bibtex may stay null.
+# What people read about the network. Fill in every key; contact, paper and bibtex may stay null.
 title: {title}
 authors: ""      # who made it
 summary: ""      # what it is: architecture, size, what makes it robust
 data: ""         # what it was trained on, and where to get that
 training: ""     # how: steps, loss, augmentation, attacks
 license: ""      # of the weights, such as Apache-2.0
-contact: ""      # a mail address, or an https address
+contact: null    # a mail address, or an https address
 checkpoint: {checkpoint}   # where to get the weights: an https address, zoo://DATASET/NAME, or train://JOB/NAME
 paper: null      # an https address
 bibtex: null     # how to cite it
@@ -114,7 +115,7 @@ class Card(Strict):
         checkpoint: where to get the weights: an https address, `zoo://DATASET/NAME`, or for weights that may not be
             passed on `train://JOB/NAME`, the packaged job that trains them.
         license: of the weights.
-        contact: a mail address or an https address.
+        contact: a mail address or an https address that exists; None: nobody answers.
     """
 
     title: Line
@@ -123,8 +124,8 @@ class Card(Strict):
     data: Paragraph
     training: Paragraph
     license: Line
-    contact: Annotated[str, _address("a mail address or an https address", _MAIL)]
     checkpoint: Annotated[str, _address("an https address, zoo://DATASET/NAME or train://JOB/NAME", _PACKAGE)]
+    contact: Annotated[str, _address("a mail address or an https address that exists", _MAIL)] | None = None
     paper: Annotated[str, _address("an https address")] | None = None
     bibtex: Paragraph | None = None
 
@@ -143,12 +144,15 @@ class Told:
         cases: digests by dataset and case.
         worst_cases: of each case and threat model with its `bounds` the attack that leaves the lowest foreground DSC, a
             fraction, with its `cell_id`.
-        verdicts: the audit's, one for each dataset.
+        findings: the audit's, and its `verdicts`, one for each dataset.
+        lacking: sentences on the strongest attacks, within the bounds of an entry's own, that its audit did not run.
     """
 
     cases: Mapping[str, Mapping[str, str]]
     worst_cases: pd.DataFrame
+    findings: tuple[Finding, ...]
     verdicts: tuple[ModelVerdict, ...]
+    lacking: tuple[str, ...]
 
 
 class Seal(Strict):
@@ -275,7 +279,7 @@ def told_by(store: Store) -> Told:
     evidence = checks.gathered([store], index_keys(store.job()["index"]))
     records = plain(evidence.records[["dataset", "case_id", "case_key"]].drop_duplicates())
     digests = {(dataset, case): key for dataset, case, key in records.itertuples(index=False, name=None)}
-    worst = [pd.DataFrame(columns=_WORST)]
+    worst, lacking = [pd.DataFrame(columns=_WORST)], list[str]()
     for on in evidence.models:
         for claim in claims_of(on):
             if not claim.forms:
@@ -286,13 +290,19 @@ def told_by(store: Store) -> Told:
             case_keys = [digests[on.dataset, case] for case in least["case_id"]]
             least = least.assign(dataset=on.dataset, bounds=claim.subject, attack=least["label"], case_key=case_keys)
             worst.append(least[_WORST])
+            if claim.lacking and claim.left.min() > FAILURE:
+                subject, forms = claim.subject, ", ".join(claim.lacking)
+                lacking.append(f"Not audited on {on.dataset}: {subject}: {forms} not run: freqbench audit OUT --run.")
     cases = defaultdict[str, dict[str, str]](dict)
     for (dataset, case), key in sorted(digests.items()):
         cases[str(dataset)][str(case)] = str(key)
+    findings = checks.audited(evidence)
     return Told(
         cases=cases,
         worst_cases=plain(pd.concat(worst[1:] or worst, ignore_index=True)),
-        verdicts=tuple(checks.verdicts(checks.audited(evidence))),
+        findings=findings,
+        verdicts=tuple(checks.verdicts(findings)),
+        lacking=tuple(lacking),
     )
 
 

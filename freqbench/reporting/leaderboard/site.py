@@ -6,7 +6,7 @@ page lets no script run but the site's own.
 
 import io
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,8 +19,9 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from freqbench.analysis import groups
+from freqbench.audit.checks import CHECKS
 from freqbench.core.errors import UserError, one_line
-from freqbench.core.files import storage
+from freqbench.core.files import downloads, storage
 from freqbench.core.machine import versions
 from freqbench.reporting.colors import BACKGROUND, series_style
 from freqbench.reporting.figures.style import legend_columns, new_figure, plain, use_style
@@ -32,6 +33,8 @@ from freqbench.reporting.views.leaderboard import SCORE, add_tests, pair_tests, 
 MARK = b'<meta name="generator" content="freqbench leaderboard">'
 INK = "#010203"  # becomes the page's text colour, dark or light
 COPIED = ("style.css", "site.js")
+
+Watched = Callable[[Sequence[Any], str], Iterable[Any]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,7 +120,9 @@ def _rank(worst: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rows, pair_tests(cases, rows["target_model"].tolist())
 
 
-def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: bool = False) -> bool:
+def build_site(
+    entries: Path, to: Path, say: Callable[[str], None], trust_code: bool = False, over: Watched = lambda each, _: each
+) -> bool:
     """Builds a site of the entries of a folder in which `examine` finds nothing wrong; True if no entry was refused.
 
     Args:
@@ -125,6 +130,7 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: 
         to: a folder, made if missing; an index.html of another maker is refused.
         say: gets one line for each refused entry, the site's path, and a note that nothing was computed again.
         trust_code: as in `examine`.
+        over: iterates over a list, as `rich.progress.track` does with the words for what is done.
 
     Raises:
         UserError: no entry, or all refused.
@@ -133,10 +139,11 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: 
         raise UserError(f"{entries}: expected a folder of entries, found none: freqbench board entry makes them")
     places = sorted(path for path in entries.iterdir() if path.is_dir() and not path.name.startswith("."))
     accepted: list[BoardEntry] = []
-    for folder in places:
+    for folder in over(places, "entries"):
         try:
             entry = read_entry(folder)
-            wrong = reasons(examine(entry, trust_code))
+            with downloads.offline():  # files are held against each other: each check asks for data that may be absent
+                wrong = reasons(examine(entry, trust_code))
         except UserError as error:
             wrong = [one_line(error)]
         if wrong:
@@ -146,19 +153,20 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: 
     if not accepted:
         raise UserError(f"{entries}: expected an entry that stands, found none of {len(places)}: see the reasons above")
     storage.require_own(str(to / "index.html"), MARK)
-    _write(accepted, boards_of({entry.name: entry.told for entry in accepted}), to)
+    _write(accepted, over(boards_of({entry.name: entry.told for entry in accepted}), "boards"), to)
     say(f"written: {to / 'index.html'} ({len(accepted)} of {len(places)} entries)")
     say(f"scores are those that the entries state: freqbench board verify {entries}/NAME computes them again")
     return len(accepted) == len(places)
 
 
-def _write(entries: Sequence[BoardEntry], boards: Sequence[Board], to: Path) -> None:
+def _write(entries: Sequence[BoardEntry], boards: Iterable[Board], to: Path) -> None:
     environment = Environment(autoescape=True, loader=PackageLoader(__package__), trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"points": groups.points, "is_address": is_address}
     by_name = {entry.name: entry for entry in entries}
     panels: list[dict[str, Any]] = []
     for board in boards:
-        rows = board.rows.assign(interval=groups.bounds(board.rows)).to_dict("records")
+        told = [doubt(by_name[str(name)].told, board.dataset) for name in board.rows["entry"]]
+        rows = board.rows.assign(interval=groups.bounds(board.rows), doubt=told).to_dict("records")
         panels.append({"board": board, "rows": rows, "plot": Markup(trade_off(board.rows, [*by_name]))})
 
     def put(name: str, template: str, root: str, **content: Any) -> None:
@@ -172,9 +180,18 @@ def _write(entries: Sequence[BoardEntry], boards: Sequence[Board], to: Path) -> 
         put(f"entries/{name}.html", "entry.html", "../", entry=entry, own=ranks)
     for name in COPIED:
         storage.write_atomic(str(to / name), resources.files(__package__).joinpath("templates", name).read_bytes())
-    table = pd.concat([board.rows for board in boards]).rename(columns={"threat_model": "bounds"})
+    table = pd.concat([panel["board"].rows for panel in panels]).rename(columns={"threat_model": "bounds"})
     storage.write_atomic(str(to / "leaderboard.csv"), csv(table.drop(columns="budget")).encode())
     storage.write_atomic(str(to / ".nojekyll"), b"")
+
+
+def doubt(told: Told, dataset: str) -> str:
+    """Returns the first check that leaves an entry's verdict in doubt, and what was found; empty if none does."""
+    for each in told.findings:
+        decides = CHECKS[each.check].is_masking or CHECKS[each.check].is_claim
+        if decides and each.dataset == dataset and each.verdict == "in doubt":
+            return f"it is open whether {CHECKS[each.check].should}, as {each.sentence.partition('. ')[0].rstrip('.')}."
+    return ""
 
 
 def trade_off(rows: pd.DataFrame, names: Sequence[str]) -> str:

@@ -42,6 +42,7 @@ COUNT_DIGITS = 12
 Part = dict[str, Any]
 """Part of the page's data, by name in `$defs` of the schema."""
 
+_NAMES = {"dsc_foreground": "foreground DSC", "dsc": "DSC with background", "dsc_drop": "drop of DSC with background"}
 _KEYS = ["dataset", "source_model", "target_model", "label"]
 _COUNTS = ["budget", "cases", "seeds", "failed", "hd95_cases"]
 _CLEAN = ["cases", "dsc", "dsc_foreground", "hd95", "hd95_mm", "hd95_penalised_mm"]
@@ -85,7 +86,6 @@ def page_data(
     names = rows["dataset"].unique()
     has_agreement = rows["dataset"].astype(str).str.endswith(AGREEMENT).any()
     added = {ADDED + name_of(text): text for text in added_texts(records)}
-    is_ok = records["status"] == "ok"
     return {
         "format": 1,
         "title": page_facts.title(facts),
@@ -105,7 +105,6 @@ def page_data(
         "class_colors": class_colors(),
         "left_out": _groups(reasons.reset_index(), "reason", "rows"),
         "failures": _groups(failed.where(failed.notna(), None), "failed", "reason"),
-        "counts": {"ok": int(is_ok.sum()), "failed": int((~is_ok).sum()), "left_out": len(left_out)},
         "runs": page_facts.runs(facts, records),
         "jobs": page_facts.jobs(facts),
         "notes": [*page_facts.NOTES, *filter(None, (caption, steps_text(everything), OWN if has_agreement else ""))],
@@ -121,9 +120,8 @@ def page_data(
 
 def _score(score: Score) -> Part:
     stated = {name: value for name, value in score._asdict().items() if name != "scale"}
-    if score.name == "dsc":  # beside the foreground's, where a report's columns have no room
-        stated["heading"] = "DSC with background"
-    return stated | {"metric": METRIC_OF.get(score.source, "")}
+    heading = _NAMES.get(score.name, score.heading)
+    return stated | {"heading": heading, "metric": METRIC_OF.get(score.source, "")}
 
 
 def _added_score(name: str, metric: str) -> Part:
@@ -262,7 +260,10 @@ def _tables(sections: Sequence[Section], regional: Collection[str]) -> list[Part
     tables = []
     for section in word_sections(sections, regional):
         columns = columns_of(section)
-        headings = [{"heading": one_line(each.heading), "number": each.is_number} for each in columns]
+        headings = [
+            {"heading": one_line(each.heading).replace("DSC foreground", "foreground DSC"), "number": each.is_number}
+            for each in columns
+        ]
         rows = [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)]
         tables.append({"title": section.title, "text": section.text, "columns": headings, "rows": rows})
     return tables

@@ -23,9 +23,9 @@ Facts = Sequence[Mapping[str, Any]]
 Part = dict[str, Any]
 
 NOTES = (
-    "DSC, SSIM and 1-LPIPS are x100 and higher is better; drop is points of DSC foreground lost against "
-    "the clean volume. DSC foreground leaves the background out; DSC and HD95 follow the published convention: all "
-    "classes with the background, so a total failure still scores about 6 where these are 14, and 25 where they are 4.",
+    "DSC, SSIM and 1-LPIPS are x100 and higher is better; drop is points of foreground DSC lost against clean volumes. "
+    "DSC with background and HD95 follow the published convention: all classes with the background, so a total failure "
+    "still scores about 6 where these are 14, and 25 where they are 4.",
     "An empty cell was not computed, not asked for, or is undefined on these volumes; it is never 0, it drops out of "
     "means, and the reason stands in the cell's tooltip and in the row's details.",
     "Rows of different threat models bound different things and are never ranked by DSC alone: read the distances in "

@@ -1,7 +1,6 @@
 """Ranks models, or the methods that trained them, by their foreground DSC under the worst of several attacks."""
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -118,11 +117,14 @@ def rank_rows(rows: pd.DataFrame) -> pd.DataFrame:
 def pair_tests(minima: pd.DataFrame, models: list[str]) -> pd.DataFrame:
     """Tests how many points a model is `behind` each model `ahead` of it, paired by case."""
     wide = minima.pivot(index=["case_id", "patient_id"], columns="target_model", values=SCORE).reset_index()
-    pairs = [
-        pd.DataFrame({"ahead": a, "target_model": b, "behind": wide[a] - wide[b], "patient_id": wide["patient_id"]})
-        for a, b in combinations(models, 2)
-    ]
-    return t_tests(pd.concat(pairs), ["ahead", "target_model"], "behind") if pairs else pd.DataFrame()
+    if len(models) < 2:
+        return pd.DataFrame()
+    first, second = np.triu_indices(len(models), 1)
+    names, scores = np.array(models, dtype=object), wide[models].to_numpy(float)
+    pairs = {name: np.repeat(names[at], len(wide)) for name, at in (("ahead", first), ("target_model", second))}
+    behind = (scores[:, first] - scores[:, second]).ravel("F")
+    frame = pd.DataFrame({**pairs, "behind": behind, "patient_id": np.tile(wide["patient_id"].to_numpy(), len(first))})
+    return t_tests(frame, ["ahead", "target_model"], "behind")
 
 
 def add_tests(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:

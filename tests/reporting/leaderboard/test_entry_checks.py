@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,18 +17,19 @@ from alterations import Rows, alter, alter_json, run_file, set_first
 from audit import planted
 from command_line import bench
 from faint_balls import Bright
+from pandas import DataFrame
 from reporting.leaderboard.conftest import job
 from rich.console import Console
 from tiny_job import write
 
-from freqbench.audit import computing
-from freqbench.audit.checks import audited
+from freqbench.audit import checks, computing
+from freqbench.audit.checks import audited, verdicts
 from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.job.schema import JobSpec
 from freqbench.reporting.leaderboard import entry_checks
 from freqbench.reporting.leaderboard.entry_checks import Recomputation, reasons, recompute
-from freqbench.reporting.leaderboard.entry_folder import BoardEntry, read_entry
+from freqbench.reporting.leaderboard.entry_folder import BoardEntry, Told, read_entry
 from freqbench.reporting.leaderboard.make import seal
 
 examine = partial(entry_checks.examine, trust_code=True)
@@ -59,6 +61,15 @@ def without_audit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_files_that_fit_each_other_pass(entered: Path) -> None:
     assert reasons(examine(read_entry(entered / "entries" / "plain"))) == []
+
+
+def test_audit_of_an_entry_is_computed_once(entered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = count()
+    monkeypatch.setattr(checks, "audited", lambda evidence: (next(calls), audited(evidence))[1])
+    entry = read_entry(entered / "entries" / "plain")
+    assert examine(entry)[-1].text
+    assert entry.told.verdicts
+    assert next(calls) == 1
 
 
 def test_equal_input_gives_equal_rows(entered: Path, without_audit: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,7 +317,8 @@ def test_an_audit_that_was_not_run_is_refused(entered: Path, tmp_path: Path) -> 
 def test_weak_settings_are_refused_in_words() -> None:
     rows = planted.healthy()
     findings = audited(planted.evidence(rows, added=planted.but_for(rows, "fgsm"), gradients=(planted.gradients(),)))
-    (reason,) = entry_checks._refusals(findings)
+    facts = Told(cases={}, worst_cases=DataFrame(), findings=findings, verdicts=(*verdicts(findings),), lacking=())
+    (reason,) = entry_checks._refusals(facts)
     fallen = "flagged: it does not hold that no attack with the same bounds is stronger (a stronger attack with"
     assert reason.startswith(f"Weak settings on phantom: {fallen}")
     assert "report the stronger attack" in reason

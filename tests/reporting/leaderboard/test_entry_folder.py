@@ -161,6 +161,7 @@ def test_the_template_has_every_key() -> None:
         ({"paper": "http://example.org"}, "paper: expected an https address"),
         ({"paper": 'https://example.org/"onclick="x'}, "paper: expected an https address"),
         ({"contact": "data:text/html,x"}, "contact: expected a mail address or an https address"),
+        ({"contact": "me@freqbench.invalid"}, "contact: expected a mail address or an https address that exists"),
         ({"title": "a\x1b[31mb"}, "not readable as YAML|expected plain text"),
         ({"title": "a\u202eb"}, "title: expected plain text"),
         ({"summary": "a" * 3001}, "summary: expected at most 3000 letters, got 3001"),

@@ -16,6 +16,7 @@ from command_line import bench
 from reporting.handmade import t_interval
 from reporting.leaderboard.conftest import write_card
 
+from freqbench.audit.checks.findings import VERDICTS, Finding
 from freqbench.core.errors import UserError
 from freqbench.models.packaged import zoo_names
 from freqbench.reporting.leaderboard import site as sites
@@ -36,7 +37,7 @@ def told(left: dict[str, float], bounds: str = "linf eps=8/255") -> Told:
         | {"attack": "pgd" if key in "ab" else "apgd"}
         for key, score in left.items()
     ]
-    return Told(cases={}, worst_cases=pd.DataFrame(cases).assign(**same), verdicts=())
+    return Told(cases={}, worst_cases=pd.DataFrame(cases).assign(**same), findings=(), verdicts=(), lacking=())
 
 
 def test_board_ranks_by_the_mean_worst_case() -> None:
@@ -132,7 +133,11 @@ def site(entered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_card(entries / "plain", **dict.fromkeys(names, HOSTILE))
     assert make_entry(str(entered / "out"), "plain", entries / "plain")
     shutil.copytree(entered / "entries" / "plain", entries / "twin")
-    assert build_site(entries, tmp_path / "site", lambda text: None)
+    done: dict[str, int] = {}  # steps of a bar, by its words
+    assert build_site(
+        entries, tmp_path / "site", lambda text: None, over=lambda each, what: each[: done.setdefault(what, len(each))]
+    )
+    assert done == {"entries": 2, "boards": 1}
     return tmp_path / "site"
 
 
@@ -159,6 +164,15 @@ def test_pages_show_ranks_plots_and_links(site: Path, entered: Path) -> None:
     assert read_entry(entered / "entries" / "plain").seal.checkpoint in page
     for link in re.findall(r'href="([^":#]+)"', index):
         assert (site / link).exists(), link
+
+
+def test_rank_in_doubt_says_why_in_a_sentence() -> None:
+    gap = "points more DSC than pgd. 1 of 2 comparisons: in doubt."
+    places = [{"check": "noise_l2", "dataset": "phantom", "verdict": verdict} for verdict in VERDICTS]
+    found = [Finding(**each, sentence=f"gn leaves 1.{at} {gap}") for at, each in enumerate(places)]
+    why = sites.doubt(replace(told({"a": 0.5}), findings=tuple(found)), "phantom")
+    assert why == "it is open whether gradients beat noise of equal L2, as gn leaves 1.1 points more DSC than pgd."
+    assert sites.doubt(replace(told({"a": 0.5}), findings=tuple(found)), "scans") == ""
 
 
 def test_audits_word_has_its_count_and_leads_to_its_line(site: Path) -> None:
@@ -206,6 +220,9 @@ def test_one_board_is_seen_at_a_time_on_a_phone_too(chromium: Any, tmp_path: Pat
     assert box.locator("tbody th").first.bounding_box()["x"] == box.bounding_box()["x"]
     page.goto(f"file://{tmp_path / 'site' / 'entries' / 'unet.html'}")
     assert page.evaluate("document.documentElement.scrollWidth") == 400
+    assert "Contact" not in page.locator("dl").inner_text()  # its card has none
+    page.set_viewport_size({"width": 1400, "height": 900})
+    assert page.evaluate("document.documentElement.scrollHeight") <= 3 * 900
     page.close()
 
 

@@ -66,7 +66,6 @@ def test_a_failed_row_is_empty_with_its_reason_and_not_zero() -> None:
     assert errors == {"pgd eps=8/255": "out of memory", "gn std=8/255": None}
     place = column(made["summary"], "error").index("out of memory")
     assert column(made["summary"], "dsc")[place] is None
-    assert made["counts"] == {"ok": 1, "failed": 1, "left_out": 0}
     assert made["failures"][0]["reason"] == "out of memory"
 
 

@@ -31,7 +31,7 @@ SHARED = {*re.findall(r'"(\w+)"', SCRIPTS["data"].partition("const SHARED = ")[2
 
 EVERYWHERE: Mapping[str, Sequence[str]] = {
     **{"data": ["PageData"], "raw": ["PageData"], "summary": ["SummaryFrame"], "clean": ["Clean"]},
-    **{"counts": ["Counts"], "run": ["PageRun"], "job": ["PageJob"], "slice": ["Slice"]},
+    **{"run": ["PageRun"], "job": ["PageJob"], "slice": ["Slice"]},
     **{"manifest": ["Manifest"], "chosen": ["SavedCase"], "glimpse": ["ShownGlimpse"]},
 }
 """Parts of the data that a name holds in the scripts; of several, any may be meant."""
@@ -97,7 +97,7 @@ def test_javascript_reads_only_what_the_schema_has(name: str) -> None:
     ("name", "read", "misspelt"),
     [
         ("overview", "data.findings", "data.finding"),
-        ("overview", "{ summary, clean, counts } = data", "{ summary, clean, count } = data"),
+        ("runfacts", "{ clean } = data", "{ cleaned } = data"),
         ("glimpses", "{ size, aspect, captions } = slice", "{ size, ratio, captions } = slice"),
         ("drill", 'text("transfer"', 'text("transferred"'),
         ("drill", "data.cases.numbers.classes", "data.cases.numbers.class"),
@@ -135,5 +135,5 @@ def test_data_of_a_store_with_volumes_have_the_schema(volumes_store: str, tmp_pa
 def test_an_unknown_key_a_missing_one_and_another_type_are_seen() -> None:
     made = data_of(*grid(1, ["a"], ["a"], 1, 2))
     assert faults(made | {"extra": 1})[0].startswith("$: Additional properties")
-    assert faults({name: made[name] for name in made if name != "counts"}) == ["$: 'counts' is a required property"]
-    assert faults(made | {"counts": made["counts"] | {"ok": "1"}}) == ["$.counts.ok: '1' is not of type 'integer'"]
+    assert faults({name: made[name] for name in made if name != "jobs"}) == ["$: 'jobs' is a required property"]
+    assert faults(made | {"title": 1}) == ["$.title: 1 is not of type 'string'"]

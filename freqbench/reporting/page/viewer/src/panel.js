@@ -68,7 +68,8 @@ function caseFields(actions) {
 }
 
 function compareGroup(actions) {
-  const mix = slider(0, 1, 0.01, actions.mix);
+  const mix = slider(0, 1, 0.01, actions.slide);
+  const mixed = labelled("From clean to adversarial", mix);
   const mode = select(actions.mode);
   fill(mode, [["beside", "side by side"], ["blend", "blend"], ["wipe", "wipe: clean left, adversarial right"]], "beside");
   const blink = button("Blink", actions.blink, { "aria-pressed": "false", title: "Clean and adversarial in turn (B)" });
@@ -78,8 +79,8 @@ function compareGroup(actions) {
   const adversarial = button("Adversarial", () => actions.mix(1));
   const element = group("Clean and adversarial",
     make("div", { className: "fbv-row" }, clean, adversarial, blink),
-    labelled("From clean (left) to adversarial (right)", mix), labelled("How", mode), labelled("Blink, changes", rate));
-  return { element, mix, mode, blink, rate, clean, adversarial };
+    mixed, labelled("How", mode), labelled("Blink, changes", rate));
+  return { element, mix, mixText: mixed.querySelector("label"), mode, blink, rate, clean, adversarial };
 }
 
 function changeGroup(actions) {
@@ -104,14 +105,14 @@ function windowGroup(actions) {
 }
 
 function overlayGroup(actions) {
-  const parts = ["fill", "outline"].map((name) => {
+  const titles = { label: "Solid outline", prediction: "Dashed outline" };
+  const parts = Object.entries(titles).map(([name, title]) => {
     const what = select((value) => actions.overlay(name, value));
     fill(what, OVERLAYS, "none");
     const opacity = slider(0, 1, 0.05, (value) => actions.opacity(name, value));
-    const title = name === "fill" ? "Fill" : "Outline";
     return [name, { what, opacity, fields: [labelled(title, what), labelled(`${title}: opacity`, opacity)] }];
   });
-  return { element: group("Overlays", ...parts.flatMap(([, part]) => part.fields)), ...Object.fromEntries(parts) };
+  return { element: group("Outlines of classes", ...parts.flatMap(([, part]) => part.fields)), ...Object.fromEntries(parts) };
 }
 
 function help() {

@@ -10,7 +10,7 @@ export const largest = (values) => values.reduce((most, value) => Math.max(most,
 
 export const blended = (clean, adversarial, mix) => clean.map((value, n) => value + mix * (adversarial[n] - value));
 
-// Clean on the left of the screen, adversarial from `1 - mix` of its width on. Screens show the patient's right on the
+// Clean on the left of the screen, adversarial from `1 - mix` of its width on: a slider at `1 - mix` is the border. Screens show the patient's right on the
 // left, and the front on the right of a sagittal slice.
 export function wiped(clean, adversarial, [nx, ny, nz], mix, plane) {
   const result = clean.slice();
@@ -28,8 +28,6 @@ export function wiped(clean, adversarial, [nx, ny, nz], mix, plane) {
 
 // The regions that each label lies in, the last in front: where nothing states them, the label's own class.
 export const regionsOf = (stated = []) => Array.from({ length: 256 }, (_, label) => stated[label] ?? (label ? [label] : []));
-
-export const fronts = (labels, regions) => labels.map((label) => regions[label].at(-1) ?? 0);
 
 // Voxels of a region with one beside them, within the plane, that is not in it; of several planes in any direction.
 // Where outlines of several regions lie on each other, their colours take turns: in 7 voxels in a row of a slice, along a
@@ -60,39 +58,51 @@ export function outlined(labels, shape, plane, regions) {
   return result;
 }
 
-// Filled classes with outlined ones over them, each with its opacity 0 to 1: red, green, blue, alpha of each voxel.
-export function painted(filled, outlines, colors, opacity) {
-  const result = new Uint8Array(4 * filled.length);
-  const words = new Uint32Array(result.buffer);
-  const rgb = colors.map((color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16)));
-  const under = rgb.map((color) => word(color, opacity.fill));
-  const over = rgb.map((top) => [[0, 0, 0], ...rgb.slice(1)].map((bottom, n) => composed(top, opacity.outline, bottom, n ? opacity.fill : 0)));
-  for (let n = 0; n < words.length; n++) {
-    if (outlines[n]) words[n] = over[outlines[n]][filled[n]];
-    else if (filled[n]) words[n] = under[filled[n]];
+// Every second stretch of lines, in whatever direction they go in a plane: 7 voxels along a row.
+export function dashed(edges, [nx, ny, nz]) {
+  const result = edges.slice();
+  let n = 0;
+  for (let k = 0; k < nz; k++) {
+    for (let j = 0; j < ny; j++) {
+      for (let i = 0; i < nx; i++, n++) if (Math.floor((i + 2 * j + 4 * k) / 7) % 2) result[n] = 0;
+    }
   }
   return result;
 }
 
-function composed(top, topAlpha, bottom, bottomAlpha) {
-  const alpha = topAlpha + bottomAlpha * (1 - topAlpha);
-  if (alpha === 0) return 0;
-  return word(top.map((value, n) => (value * topAlpha + bottom[n] * bottomAlpha * (1 - topAlpha)) / alpha), alpha);
+// Outlines with others over them, each with its opacity 0 to 1: red, green, blue, alpha of each voxel.
+export function painted(under, over, colors, opacity) {
+  const words = new Uint32Array(under.length);
+  const rgb = colors.map((color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16)));
+  const [solid, broken] = ["label", "prediction"].map((name) => rgb.map((color) => word(color, opacity[name])));
+  for (let n = 0; n < words.length; n++) {
+    if (over[n]) words[n] = broken[over[n]];
+    else if (under[n]) words[n] = solid[under[n]];
+  }
+  return new Uint8Array(words.buffer);
 }
 
 const word = ([red, green, blue], alpha) => new Uint32Array(Uint8Array.of(red, green, blue, Math.round(255 * alpha)).buffer)[0];
 
-// The slice across an axis with the largest sum of absolute values, and the middle of them in it; null where all are 0.
-export function focus(values, shape, axis) {
-  const sums = new Float64Array(shape[axis]);
-  each(values, shape, (size, at) => (sums[at[axis]] += size));
-  const best = sums.reduce((most, sum, n) => (sum > sums[most] ? n : most), 0);
-  if (sums[best] === 0) return null;
+// The slice across an axis with the largest sum of absolute values, and the middle of them in it; null where all are 0. With
+// `counted` it is the slice with most of that, of those with at least a tenth of the largest sum.
+export function focus(values, shape, axis, counted) {
+  const sums = sumsOf(values, shape, axis);
+  const most = largest(sums);
+  if (most === 0) return null;
+  const wanted = counted ? sumsOf(counted, shape, axis).map((sum, n) => (sums[n] >= most / 10 ? sum : -1)) : sums;
+  const best = wanted.reduce((found, sum, n) => (sum > wanted[found] ? n : found), 0);
   const middle = [0, 0, 0];
   each(values, shape, (size, at) => {
     if (at[axis] === best) at.forEach((index, n) => (middle[n] += size * index));
   });
   return middle.map((sum, n) => (n === axis ? best : Math.round(sum / sums[best])));
+}
+
+function sumsOf(values, shape, axis) {
+  const sums = new Float64Array(shape[axis]);
+  each(values, shape, (size, at) => (sums[at[axis]] += size));
+  return sums;
 }
 
 function each(values, [nx, ny, nz], take) {

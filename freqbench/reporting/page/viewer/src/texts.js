@@ -22,7 +22,9 @@ export function showState(ui, state, { loaded, channel, scale, maps, word, facts
   showWindow(ui.greys, state.window, scale);
   compare.element.hidden = ui.greys.element.hidden = state.picture !== "volume";
   change.element.hidden = state.picture !== "change";
-  Object.assign(compare.mix, { value: state.mix });
+  const isWipe = state.mode === "wipe";
+  compare.mix.value = isWipe ? 1 - state.mix : state.mix;
+  compare.mixText.textContent = isWipe ? "Border: clean left of it, adversarial right" : "From clean (left) to adversarial (right)";
   compare.mix.setAttribute("aria-valuetext", mixText(state));
   compare.mode.value = state.mode;
   compare.blink.setAttribute("aria-pressed", String(state.blinking));
@@ -33,10 +35,9 @@ export function showState(ui, state, { loaded, channel, scale, maps, word, facts
   change.note.textContent =
     `Adversarial - clean, magnified ${state.gain} times: colours end at \u00b1${plain(1 / state.gain)} of the intensity range ` +
     `0 to 1. The largest change in the volume is ${plain(channel.most)} (${plain(channel.most * 255)}/255). ${word} are outlined in black.`;
-  for (const name of ["fill", "outline"]) {
-    const { what, opacity, fields } = overlays[name];
+  for (const name of ["label", "prediction"]) {
+    const { what, opacity } = overlays[name];
     for (const option of what.options) option.disabled = option.value !== "none" && !maps[option.value];
-    fields.forEach((field) => (field.hidden = name === "fill" && state.picture === "change"));
     what.value = state[name];
     opacity.value = state.opacity[name];
     opacity.setAttribute("aria-valuetext", `${Math.round(100 * state.opacity[name])} %`);
@@ -45,10 +46,11 @@ export function showState(ui, state, { loaded, channel, scale, maps, word, facts
   ui.jumpPrediction.disabled = !(maps.clean && maps.adversarial);
   ui.unit.textContent = scaleText(scale);
   ui.facts.textContent = facts;
+  const shownChannel = loaded.channels > 1 ? `, channel ${state.channel + 1} of ${loaded.channels}` : "";
   const slices = NAMES.map((name, n) => `${name} slice ${state.at[n] + 1} of ${shape[n]}`);
   for (const [{ canvas, shown }, text] of [[ui.left, shownText({ ...state, mix: 0 })], [ui.main, shownText(state)]]) {
-    shown.textContent = text;
-    canvas.setAttribute("aria-label", `${text}, ${axis === undefined ? slices.join(", ") : slices[axis]}`);
+    shown.textContent = text + shownChannel;
+    canvas.setAttribute("aria-label", `${text}${shownChannel}, ${axis === undefined ? slices.join(", ") : slices[axis]}`);
   }
 }
 

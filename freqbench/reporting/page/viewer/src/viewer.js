@@ -7,14 +7,14 @@ import { loadCase, loadPredictions, ofChannel, reader } from "./loaded.js";
 import { GAINS, panel, showLegend, showValues } from "./panel.js";
 import { makeScreen } from "./screen.js";
 import { greys, scaleOf, windowOf } from "./scale.js";
-import { AXES, blended, focus, fronts, gainFor, outlined, painted, regionsOf, wiped } from "./slices.js";
+import { AXES, blended, dashed, focus, gainFor, outlined, painted, regionsOf, wiped } from "./slices.js";
 import { showState, valuesAt } from "./texts.js";
 
 const SPEAK_AFTER = 150; // milliseconds of rest before values are told, so that scrolling is not read out
 
 const START = {
   wanted: {}, chosen: null, plane: "axial", at: null, picture: "volume", mode: "beside", mix: 1, gain: 1, rate: 2, channel: 0,
-  blinking: false, fill: "adversarial", outline: "label", opacity: { fill: 0.45, outline: 1 }, hidden: false,
+  blinking: false, label: "label", prediction: "adversarial", opacity: { label: 1, prediction: 1 }, hidden: false,
   window: null,
 };
 
@@ -36,11 +36,8 @@ export async function start(element, manifest) {
     plane: setPlane,
     picture: (value) => setPicture(value ?? (state.picture === "volume" ? "change" : "volume")),
     slice: (axis, index) => moveTo(state.at.map((old, n) => (n === axis ? index : old))),
-    mix(value) {
-      stopBlinking();
-      Object.assign(state, { mix: value, mode: state.mode === "beside" ? "blend" : state.mode });
-      paint();
-    },
+    mix,
+    slide: (value) => mix(state.mode === "wipe" ? 1 - value : value), // its thumb is the wipe's border
     mode(value) {
       state.mode = value;
       if (value === "wipe" && (state.mix === 0 || state.mix === 1)) state.mix = 0.5;
@@ -90,6 +87,12 @@ export async function start(element, manifest) {
     },
   };
 
+  function mix(value) {
+    stopBlinking();
+    Object.assign(state, { mix: value, mode: state.mode === "beside" ? "blend" : state.mode });
+    paint();
+  }
+
   function problem(text) {
     ui.problem.textContent = text;
     ui.problem.hidden = !text;
@@ -133,7 +136,7 @@ export async function start(element, manifest) {
     await view.setGrid(loaded.clean);
     await left.setGrid(loaded.clean);
     state.channel = Math.min(state.channel, loaded.channels - 1);
-    const channels = Array.from({ length: loaded.channels }, (_, n) => [String(n), `channel ${n}`]);
+    const channels = Array.from({ length: loaded.channels }, (_, n) => [String(n), `${n + 1} of ${loaded.channels}`]);
     fill(ui.cases.channel.control, channels, String(state.channel));
     ui.cases.channel.field.hidden = loaded.channels < 2;
     takeChannel();
@@ -186,14 +189,12 @@ export async function start(element, manifest) {
   }
 
   function paintOverlays(screen, maps) {
-    const filling = state.picture === "volume" ? maps[state.fill] : null; // its colours would mix with the perturbation's
-    const parts = state.hidden ? [null, null] : [filling ?? null, maps[state.outline] ?? null];
+    const parts = ["label", "prediction"].map((name) => (state.hidden ? null : (maps[state[name]] ?? null)));
     const shades = state.picture === "volume" ? colors : BLACK;
-    const [filled, edges] = parts;
-    screen.setColours([...parts, shades, state.plane, state.opacity.fill, state.opacity.outline], () => {
-      const empty = new Uint8Array(channel.clean.length);
-      const edge = edges ? outlined(edges, loaded.clean.shape, state.plane, regions) : empty;
-      return painted(filled ? fronts(filled, regions) : empty, edge, shades, state.opacity);
+    const { shape } = loaded.clean;
+    screen.setColours([...parts, shades, state.plane, state.opacity.label, state.opacity.prediction], () => {
+      const [solid, broken] = parts.map((map) => (map ? outlined(map, shape, state.plane, regions) : new Uint8Array(channel.clean.length)));
+      return painted(solid, dashed(broken, shape), shades, state.opacity);
     });
   }
 
@@ -234,9 +235,11 @@ export async function start(element, manifest) {
   const changedPrediction = () =>
     maps.clean && maps.adversarial ? maps.clean.map((value, n) => Number(value !== maps.adversarial[n])) : [];
 
-  const place = (values) => focus(values, loaded.clean.shape, AXES[state.plane] ?? AXES.axial);
+  const place = (values, counted) => focus(values, loaded.clean.shape, AXES[state.plane] ?? AXES.axial, counted);
 
-  const firstPlace = () => place(changedPrediction()) ?? place(channel.change) ?? loaded.clean.shape.map((length) => length >> 1);
+  const present = () => maps.label?.map((value) => Number(value > 0));
+
+  const firstPlace = () => place(changedPrediction(), present()) ?? place(channel.change, present()) ?? loaded.clean.shape.map((length) => length >> 1);
 
   const jumpTo = (values) => moveTo(place(values) ?? state.at);
 

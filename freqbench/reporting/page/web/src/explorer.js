@@ -195,7 +195,7 @@ export function explorer(panel, app) {
         columns.splice(place + 1, 0, {
           colId: interval.name,
           headerName: interval.heading,
-          headerTooltip: worded("95 % interval of the mean DSC foreground over patients, not corrected for the number of rows", ...datasets()),
+          headerTooltip: worded("95 % interval of the mean foreground DSC over patients, not corrected for the number of rows", ...datasets()),
           width: 120,
           sortable: false,
           cellClass: "number",

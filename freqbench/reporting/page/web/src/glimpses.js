@@ -1,11 +1,12 @@
 // Slices of attacked cases, one a white-box row that has one: of the case that lost most.
 
 import { definition, named } from "./data.js";
-import { classCells, h } from "./dom.js";
+import { classCells, h, plural } from "./dom.js";
 
-const CHANGE = 2; // its plane; after it come those of classes
-const [NO_CHANGE, STEPS, OPACITY] = [128, 31, 0.6];
-const OUTLINED = 0.3; // opacity below the outlines of regions that may overlap
+const [CHANGE, REFERENCE] = [2, 3]; // planes; after the label, or what stands for it, come predictions
+const [NO_CHANGE, STEPS] = [128, 31];
+const DASH = 7; // pixels of a row in a dash, and in a gap
+const FEW = 3; // glimpses before the rest is folded
 const [BELOW, UNCHANGED, ABOVE] = [[230, 97, 1], [247, 247, 247], [94, 60, 153]]; // as in figures
 
 const blended = (base, top, share) => [0, 1, 2].map((at) => base[at] * (1 - share) + top[at] * share);
@@ -24,12 +25,13 @@ function outline(labels, at, width, regions) {
 }
 
 /**
- * Draws the planes of a slice on canvases: volumes in grey, the change in two colours, classes over their volume, and
- * where they are regions that may overlap, the one in front and the outlines of all. Returns the classes that are seen.
+ * Draws the planes of a slice on canvases: volumes in grey, the change in two colours, and over their volume the outlines of
+ * classes: of the label solid, of a prediction dashed. Returns the classes that are seen.
  */
 async function draw(slice, canvases, palette) {
-  const { size, planes, below, regions } = slice;
+  const { size, planes, below } = slice;
   const [height, width] = size;
+  const regions = slice.regions.length ? slice.regions : Array.from({ length: 256 }, (_, label) => (label ? [label] : []));
   const image = h("img", { src: `data:image/png;base64,${planes}` });
   await image.decode();
   const sheet = h("canvas", { width, height: height * canvases.length }).getContext("2d");
@@ -39,22 +41,25 @@ async function draw(slice, canvases, palette) {
   const labels = new Set(); // of canvases that are shown
   canvases.forEach((canvas, place) => {
     const drawn = new ImageData(width, height);
+    const maps = place > CHANGE ? [...new Set([REFERENCE, place])] : [];
     for (let at = 0; at < drawn.data.length; at += 4) {
-      const [value, base] = [pixels[place][at], bases[place].subarray(at, at + 3)];
-      const change = value - NO_CHANGE;
-      if (place > CHANGE && value && canvas.isConnected) labels.add(value);
-      let color = base;
+      const change = pixels[place][at] - NO_CHANGE;
+      let color = bases[place].subarray(at, at + 3);
       if (place === CHANGE) color = blended(UNCHANGED, change < 0 ? BELOW : ABOVE, Math.abs(change) / STEPS);
-      else if (place > CHANGE && value && regions.length) {
-        const region = outline(pixels[place], at, width, regions);
-        color = region ? palette[region] : blended(base, palette[regions[value].at(-1)], OUTLINED);
-      } else if (place > CHANGE && value) color = blended(base, palette[value], OPACITY);
+      for (const map of maps) {
+        const value = pixels[map][at];
+        if (!value) continue;
+        if (canvas.isConnected) labels.add(value);
+        const [x, y] = [(at / 4) % width, Math.floor(at / 4 / width)];
+        const region = (map === REFERENCE || Math.floor((x + 2 * y) / DASH) % 2 === 0) && outline(pixels[map], at, width, regions);
+        if (region) color = palette[region];
+      }
       drawn.data.set([...color, 255], at);
     }
     canvas.getContext("2d").putImageData(drawn, 0, 0);
     canvas.dataset.drawn = "yes";
   });
-  return new Set([...labels].flatMap((label) => (regions.length ? regions[label] : label)));
+  return new Set([...labels].flatMap((label) => regions[label]));
 }
 
 /** Canvases for the planes of a slice, and the ratio of their sides. */
@@ -72,7 +77,9 @@ function drawInSight(data, row, element, canvases) {
     sight.disconnect();
     const seen = await draw(data.glimpseOf.get(row).slice, canvases, data.palette);
     const cell = classCells(data, data.summary.text("dataset", row));
-    legend.append(...[...seen].sort((a, b) => a - b).map(cell));
+    const [solid, ...dashed] = data.glimpseOf.get(row).slice.captions.slice(REFERENCE);
+    const lines = solid && h("span", {}, `solid: ${solid}${dashed.length ? ", dashed: prediction" : ""}`);
+    legend.append(...[...seen].sort((a, b) => a - b).map(cell), lines ?? "");
   });
   sight.observe(element);
   return legend;
@@ -94,7 +101,7 @@ function picture(data, row) {
   return [element, drawInSight(data, row, element, canvases)];
 }
 
-/** The volume and what is found in it, attacked to the left and clean to the right of a border that a slider moves. */
+/** The volume and what is found in it, clean to the left and attacked to the right of a border under a slider's thumb. */
 export function wipe(data, row) {
   const { summary, glimpseOf } = data;
   const { slice, case: name, words } = glimpseOf.get(row);
@@ -103,13 +110,13 @@ export function wipe(data, row) {
   const [before, after] = [3 + below.lastIndexOf(0), 3 + below.indexOf(1)]; // older glimpses may have the label alone
   const pairs = [[0, 1], ...(before > 2 && after > 2 ? [[before, after]] : [])];
   const stacks = pairs.map((pair) =>
-    h("div", { class: "pair" }, h("p", {}, pair.toReversed().map((place) => h("span", {}, captions[place]))),
+    h("div", { class: "pair" }, h("p", {}, pair.map((place) => h("span", {}, captions[place]))),
       h("div", { class: "stack", style: { "aspect-ratio": String(ratio) } }, sides(), pair.map((place) => canvases[place]))),
   );
   const alt = `Slice of ${name} under ${summary.text("attack", row)} on ${summary.text("source", row)}`;
   const images = h("div", { class: "pairs", role: "img", "aria-label": `${alt}: ${pairs.flat().map((place) => captions[place]).join("; ")}` }, stacks);
   const element = h("div", { class: "wipe", style: { "--border": "50%" } }, images);
-  const say = (share) => `${share} % adversarial, ${100 - share} % clean`;
+  const say = (share) => `${share} % clean, ${100 - share} % adversarial`;
   const slider = h("input", {
     type: "range", min: "0", max: "100", value: "50", "aria-label": "border between the clean and the adversarial slice", "aria-valuetext": say(50),
     oninput: ({ target }) => {
@@ -117,7 +124,7 @@ export function wipe(data, row) {
       target.setAttribute("aria-valuetext", say(Number(target.value)));
     },
   });
-  element.append(h("label", { class: "slider" }, h("span", {}, "clean"), slider, h("span", {}, "adversarial")), h("p", { class: "hint" }, words), drawInSight(data, row, element, canvases));
+  element.append(h("label", { class: "slider" }, slider, h("span", {}, "left of the line: clean; right of it: adversarial")), h("p", { class: "hint" }, words), drawInSight(data, row, element, canvases));
   return element;
 }
 
@@ -134,20 +141,14 @@ export function worstCase(data, row) {
   return h("figure", { class: "worst" }, picture(data, row), h("figcaption", {}, caption));
 }
 
-/** The glimpses of rows side by side; `open` is told the row of the one that is chosen. */
+/** The glimpses of rows, all but the first few folded; `open` is told the row of the one that is chosen. */
 export function strip(data, rows, open) {
-  const cards = rows.map((row) =>
-    h(
-      "li",
-      {},
-      h(
-        "button",
-        { type: "button", onclick: () => open(row) },
-        picture(data, row),
-        h("span", { class: "attack" }, named(data, row)),
-        h("span", { class: "hint" }, `${lost(data, row)}; ${data.glimpseOf.get(row).words}`),
-      ),
-    ),
-  );
-  return h("ul", { class: "strip", tabindex: "0", "aria-label": "Glimpses, the largest drop first" }, cards);
+  const card = (row) => {
+    const note = h("span", { class: "hint" }, `${lost(data, row)}; ${data.glimpseOf.get(row).words}`);
+    const content = [h("span", { class: "attack" }, named(data, row)), picture(data, row), note];
+    return h("li", {}, h("button", { type: "button", onclick: () => open(row) }, content));
+  };
+  const list = (some) => h("ul", { class: "strip", "aria-label": "Glimpses, the largest drop first" }, some.map(card));
+  const rest = rows.slice(FEW);
+  return [list(rows.slice(0, FEW)), rest.length ? h("details", {}, h("summary", {}, `${plural(rest.length, "more attack")}`), list(rest)) : ""];
 }

@@ -9,9 +9,9 @@ import * as state from "./state.js";
 const LEAST_DROP = 0.5; // points of DSC: a share of less than that says nothing
 const TOO_SMALL = `a white-box drop under ${LEAST_DROP} points has no share that means anything`;
 const VIEWS = [
-  ["points", "drop in points of DSC foreground"],
+  ["points", "drop in points of foreground DSC"],
   ["percent", "% of the white-box drop"],
-  ["dsc", "DSC foreground that is left"],
+  ["dsc", "foreground DSC that is left"],
 ];
 
 export function matrix(panel, app) {

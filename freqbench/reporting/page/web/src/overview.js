@@ -1,7 +1,7 @@
 // What was found, in pictures and sentences; then what was run, on what, what failed and why.
 
 import { fitForPrint } from "./charts.js";
-import { OWN, OWN_NOTE, byKind, definition, headed, keyOf, named, scoresOn, shown, worded } from "./data.js";
+import { OWN, OWN_NOTE, definition, keyOf, named, scoresOn, shown, worded } from "./data.js";
 import { choice, h, paperOf, plural, readyTable, table } from "./dom.js";
 import { lost, strip, wipe, worstCase } from "./glimpses.js";
 import { heatCell, heatTable, legend } from "./heat.js";
@@ -12,17 +12,8 @@ import { tradeOff } from "./tradeoff.js";
 
 const DROP = "dsc_foreground_drop";
 const FULL = 60; // points of DSC that the heat's full colour stands for, as in the transfer matrix
+const MOST_NARROW = 3; // models whose columns a telephone has room for
 const DISTANCES = ["l2_body", "ssim_body"];
-
-function card(value, label, note) {
-  return h(
-    "div",
-    { class: "card" },
-    h("div", { class: "big" }, value),
-    h("div", {}, label),
-    note ? h("div", { class: "hint" }, note) : null,
-  );
-}
 
 /** The progress of each store's grid. */
 function progress(data) {
@@ -41,45 +32,22 @@ function progress(data) {
 
 export function overview(panel, app) {
   const { data } = app;
-  const { summary, clean, counts } = data;
+  const { summary } = data;
   const texts = (name) => distinct(summary, name);
-  const cases = data.cases
-    ? `${plural(data.cases.texts.case.values.length, "case")}, ${plural(data.cases.texts.patient.values.length, "patient")}`
-    : "";
   const lead = pictures(data);
+  const amounts = [
+    data.cases && plural(data.cases.texts.case.values.length, "case"),
+    data.cases && plural(data.cases.texts.patient.values.length, "patient"),
+    plural(new Set([...texts("source"), ...texts("target")]).size, "model"),
+    `${plural(texts("attack").length, "setting")} of attacks in ${plural(texts("threat").length, "threat model")}`,
+  ];
   panel.append(
     lead.element,
     h("h3", {}, "What was run"),
-    h(
-      "div",
-      { class: "cards" },
-      card(counts.ok.toLocaleString("en"), "records", "an attacked volume scored on a model"),
-      card(counts.failed.toLocaleString("en"), "failed", counts.failed ? "reasons below" : "nothing failed"),
-      card(String(texts("dataset").length), texts("dataset").length === 1 ? "dataset" : "datasets", cases),
-      card(String(new Set([...texts("source"), ...texts("target")]).size), "models"),
-      card(
-        String(texts("attack").length),
-        "attacks with their settings",
-        `${plural(texts("threat").length, "threat model")}`,
-      ),
-    ),
+    h("p", {}, `${plural(texts("dataset").length, "dataset")}, ${amounts.filter(Boolean).join(", ")}.`),
     ...progress(data),
-    h("h3", {}, "What was attacked"),
-    ...byKind(clean, [...Array(clean.rows).keys()]).map((rows) => cleanTable(clean, rows)),
-    h("h3", {}, "What attacked it"),
-    h(
-      "p",
-      {},
-      "Each attack's means over all its white-box rows, by threat model. Compare within a threat model, and look at the distances.",
-    ),
-    ...byKind(summary, [...Array(summary.rows).keys()]).map((rows) => attackTable(data, rows)),
     ...failureTables(data),
-    h("h3", {}, "How to read this"),
-    h(
-      "ul",
-      {},
-      data.notes.map((text) => h("li", {}, worded(text, ...texts("dataset")))),
-    ),
+    h("details", {}, h("summary", {}, "How to read this"), h("ul", {}, data.notes.map((text) => h("li", {}, worded(text, ...texts("dataset")))))),
   );
   lead.update();
   return lead;
@@ -124,7 +92,7 @@ function worst(data, rows, open) {
       {},
       h("h2", {}, `Worst case: ${named(data, row)} on ${model}`),
       h("p", {}, `${lost(data, row)} of ${definition(data, dataset)}: the most under the strongest attack.`),
-      h("p", {}, worded(`Mean over ${plural(cases, "case")}: DSC foreground ${shown(left, 1)} left, drop ${shown(drop, 1)}`, dataset), Number.isNaN(size) ? "." : `, SSIM body ${shown(size, 1)}.`),
+      h("p", {}, worded(`Mean over ${plural(cases, "case")}: foreground DSC ${shown(left, 1)}, ${shown(drop, 1)} less than clean`, dataset), Number.isNaN(size) ? "." : `, SSIM body ${shown(size, 1)}.`),
       paperOf(data, row, (paper) => h("p", { class: "hint" }, "Paper: ", paper)),
       named(data, row).endsWith(OWN) ? h("p", { class: "hint" }, `${OWN_NOTE}.`) : null,
       h("p", {}, h("button", { type: "button", class: "link", onclick: () => open(row) }, "All numbers of this attack")),
@@ -161,6 +129,8 @@ function pictures(data) {
     const seen = data.glimpses.map(({ row }) => row).filter((row) => ofModel.includes(row));
     const said = data.findings.filter((each) => each.dataset === dataset);
     const sizes = data.smallest.filter(({ title }) => title.startsWith(`${dataset}: `));
+    const choices = bar(models, model, distance);
+    const isNarrow = innerWidth < 700 && models.length > MOST_NARROW; // then the table has the chosen model alone
     element.replaceChildren(
       ...(rows.length
         ? [
@@ -168,12 +138,12 @@ function pictures(data) {
             h(
               "div",
               { class: "charts" },
-              h("div", {}, heat(rows, models, dataset)),
-              h("div", {}, bar(models, model, distance), drawn?.figure),
+              h("div", {}, isNarrow && choices, heat(rows, isNarrow ? [model] : models, dataset)),
+              h("div", {}, !isNarrow && choices, drawn?.figure),
             ),
             seen.length ? h("h3", {}, `The case of ${model} that lost most, attack by attack`) : "",
             seen.length ? h("p", { class: "hint" }, `Scores are ${definition(data, dataset)}, x100.`) : "",
-            seen.length ? strip(data, seen, open) : "",
+            ...(seen.length ? strip(data, seen, open) : []),
             said.length ? h("h3", {}, "What was found") : "",
             h("ul", { class: "findings" }, said.map(({ row, text }) => sentence(text, row))),
           ]
@@ -252,62 +222,10 @@ function pictures(data) {
   return { element, update, restyle };
 }
 
-function cleanTable(clean, all) {
-  const dataset = clean.text("dataset", all[0]);
-  const headings = ["dataset", "model", "n", "DSC foreground", "HD95 penalised mm", "DSC with background", "HD95"];
-  return table(
-    worded("Clean predictions: DSC", dataset),
-    headings.map((heading, place) => ({ heading: worded(heading, dataset), number: place > 1 })),
-    all.map((row) => [
-      clean.text("dataset", row),
-      clean.text("target", row),
-      shown(clean.number("cases", row), 0),
-      ...["dsc_foreground", "hd95_penalised_mm", "dsc", "hd95"].map((name) => ({
-        text: shown(clean.number(name, row), 1),
-        title: Number.isNaN(clean.number(name, row)) ? "not measured, or undefined on these volumes" : null,
-      })),
-    ]),
-  );
-}
-
-function attackTable(data, all) {
-  const { summary } = data;
-  const dataset = summary.text("dataset", all[0]);
-  const ranked = all.filter((row) => !summary.number("minimal", row));
-  const own = ranked.filter((row) => summary.text("transfer", row) === "white-box");
-  const scores = ["dsc_foreground", "dsc_foreground_drop", "ssim_body", "dsc", "ssim", "lpips_body", "linf_255", "l2_body"].map(
-    (name) => scoresOn(data, dataset)[name],
-  );
-  const columns = [
-    { heading: "attack" },
-    { heading: "rows", number: true },
-    ...scores.map((score) => ({ heading: headed(score), number: true, title: score.meaning })),
-  ];
-  const sections = byThreat(data, own.length ? own : ranked).map(([threat, rows]) => {
-    const lines = [...new Set(rows.map((row) => summary.text("attack", row)))].map((attack) => {
-      const mine = rows.filter((row) => summary.text("attack", row) === attack);
-      const means = scores.map((score) => {
-        const values = mine.map((row) => summary.number(score.name, row)).filter((value) => !Number.isNaN(value));
-        const mean = values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : NaN;
-        return {
-          text: shown(mean, score.digits),
-          title: values.length
-            ? null
-            : (summary.text("error", mine[0]) ?? "not measured, or undefined on these volumes"),
-        };
-      });
-      const name = h("span", {}, named(data, mine[0]), paperOf(data, mine[0], (paper) => h("span", { class: "paper" }, paper)));
-      return [name, String(mine.length), ...means];
-    });
-    return [`threat model: ${threatName(data, threat)}`, ...lines];
-  });
-  return table(worded("Attacks, by threat model: DSC", dataset), columns, sections.flat());
-}
-
 function failureTables(data) {
   const columns = (last) =>
     ["dataset", "source", "target", "attack", last, "reason"].map((heading) => ({ heading, number: heading === last }));
-  const found = [h("h3", {}, "What failed")];
+  const found = [];
   if (data.failures.length) {
     const lines = data.failures.map((each) => [
       each.dataset,
@@ -317,8 +235,8 @@ function failureTables(data) {
       String(each.failed),
       each.reason ?? "no reason was stored",
     ]);
-    found.push(table("Failed records and the first reason", columns("failed"), lines));
-  } else found.push(h("p", {}, "Nothing."));
+    found.push(h("h3", {}, "What failed"), table("Failed records and the first reason", columns("failed"), lines));
+  }
   if (data.left_out.length) {
     const lines = data.left_out.map((each) => [
       each.dataset,

@@ -1,6 +1,6 @@
 // Versions, hashes, checkpoints, seeds, warnings, and what to keep in mind.
 
-import { scoresOn, worded } from "./data.js";
+import { byKind, scoresOn, shown } from "./data.js";
 import { h, plural, table } from "./dom.js";
 import { distinct } from "./rows.js";
 
@@ -12,24 +12,14 @@ export function runFacts(panel, app) {
   const datasets = distinct(data.summary, "dataset");
   panel.append(
     h("h3", {}, "Keep in mind"),
-    h(
-      "ul",
-      {},
-      [...data.notes.map((each) => worded(each, ...datasets)), ...data.cautions].map((each) => h("li", {}, each)),
-    ),
-    h("h3", {}, "Columns"),
-    table(
+    h("ul", {}, data.cautions.map((each) => h("li", {}, each))),
+    h("details", {}, h("summary", {}, "What each column is"), table(
       "What the numbers are",
-      [
-        { heading: "heading" },
-        { heading: "column" },
-        { heading: "unit" },
-        { heading: "better" },
-        { heading: "meaning" },
-      ],
+      ["heading", "column", "unit", "better", "meaning"].map((heading) => ({ heading })),
       Object.values(scoresOn(data, ...datasets)).map((score) => [score.heading, score.name, score.unit, score.direction, score.meaning]),
       { class: "prose" },
-    ),
+    )),
+    ...byKind(data.clean, [...Array(data.clean.rows).keys()]).map((rows) => cleanTable(data, rows)),
     ...data.runs.map(runSection),
     ...data.jobs.map((job) =>
       h("details", { class: "job" }, h("summary", {}, `Job ${job.name} of ${job.store}`), h("pre", { tabindex: "0" }, job.text)),
@@ -37,6 +27,22 @@ export function runFacts(panel, app) {
     h("p", { class: "hint" }, `Made ${data.made_at} by freqbench ${data.version}.`),
   );
   return { update() {} };
+}
+
+function cleanTable(data, rows) {
+  const { clean } = data;
+  const dataset = clean.text("dataset", rows[0]);
+  const scores = ["dsc_foreground", "hd95_penalised_mm", "dsc", "hd95"].map((name) => scoresOn(data, dataset)[name]);
+  const missing = "not measured, or undefined on these volumes";
+  const cell = (score, row) => {
+    const value = clean.number(score.name, row);
+    return { text: shown(value, score.digits), title: Number.isNaN(value) ? missing : null };
+  };
+  return table(
+    "Clean predictions",
+    [{ heading: "dataset" }, { heading: "model" }, ...["n", ...scores.map((score) => score.heading)].map((heading) => ({ heading, number: true }))],
+    rows.map((row) => [clean.text("dataset", row), clean.text("target", row), shown(clean.number("cases", row), 0), ...scores.map((score) => cell(score, row))]),
+  );
 }
 
 function runSection(run) {
