@@ -151,10 +151,11 @@ def _clean_draws(records: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, 
 
 
 def means(rows: pd.DataFrame, score: str = SHOWN) -> pd.DataFrame:
-    """Returns means over cases of a score x100, one row per PLACE and radius; `cases` counts them."""
+    """Returns means over cases of a score x100, one row per PLACE and radius; `cases` counts them. An attack that
+    leaves more than no change counts as none."""
     if rows.empty:
         return rows
-    shown = rows[rows["score"] == score]
+    shown = rows[rows["score"] == score].assign(attacked=rows[["clean", "attacked"]].min(axis=1))
     values = ["clean", "certified", "attacked"]
     groups = shown.groupby([*PLACE, "radius"], sort=True)
     table = 100 * groups[values].mean()

@@ -32,6 +32,7 @@ from freqbench.reporting.views.leaderboard import SCORE, add_tests, pair_tests, 
 MARK = b'<meta name="generator" content="freqbench leaderboard">'
 INK = "#010203"  # becomes the page's text colour, dark or light
 COPIED = ("style.css", "site.js")
+LONGER = "longer.csv"  # beside entries: rows of longer attacks on them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +44,7 @@ class Board:
         over: bounds of the threat models that a board over all is the worst of; empty for others.
         rows: by entry: `rank entry cases patients dsc_foreground low high dsc_foreground_clean drop strongest`,
             then points `behind` the first with `behind_low`, `behind_high`, and whether the `order` of the two `holds`
-            or is `open`. Dice x100.
+            or is `open`; `moved`: points that longer attacks take besides, with `moved_low`, `moved_high`. Dice x100.
     """
 
     dataset: str
@@ -52,17 +53,17 @@ class Board:
     rows: pd.DataFrame
 
 
-def boards_of(entries: Mapping[str, Told]) -> list[Board]:
+def boards_of(entries: Mapping[str, Told], longer: pd.DataFrame | None = None) -> list[Board]:
     """Makes the boards of entries, facts by name: those of one board share dataset, bounds and digests of their cases.
 
     An entry's score is the mean over cases of the lowest foreground DSC that any of its attacks with these bounds, its
     audit's too, leaves; its interval is over patients. The order is tested as in `report --table leaderboard`. Where
     entries share cases under several bounds, a board over all of them stands before: it takes the bounds that at least
-    half of the entries have, and ranks the entries that have them all.
+    half of the entries have, and ranks the entries that have them all. Rows of `longer` enter no score.
     """
     by_cases = defaultdict[Hashable, list[pd.DataFrame]](list)
     for name, told in entries.items():
-        worst = told.worst_cases.assign(target_model=name)
+        worst = _beside(told.worst_cases.assign(target_model=name), longer)
         for (dataset, _), part in worst.groupby(["dataset", "bounds"]):
             by_cases[dataset, frozenset(part["case_key"])].append(part)
     boards: list[tuple[tuple[str, ...], pd.DataFrame]] = []
@@ -88,6 +89,21 @@ def boards_of(entries: Mapping[str, Told]) -> list[Board]:
     return sorted(made, key=lambda board: (board.dataset, not board.over))
 
 
+def read_longer(entries: Path) -> pd.DataFrame | None:
+    """Reads what longer attacks leave of the entries of a folder; None where it has no such file."""
+    return pd.read_csv(entries / LONGER) if (entries / LONGER).is_file() else None
+
+
+def _beside(worst: pd.DataFrame, longer: pd.DataFrame | None) -> pd.DataFrame:
+    """Adds the lowest score that longer attacks leave of each case within its bounds; NaN without one."""
+    if longer is None:
+        return worst.assign(longer=np.nan)
+    sets = longer["threat_model"] + " " + longer["budget_name"] + "=" + groups.budget_texts(longer).astype(str)
+    least = longer.groupby([longer["source_model"], sets, longer["case_id"]])[SCORE].min()
+    places = [worst["target_model"], worst["bounds"].str.split().str[:2].str.join(" "), worst["case_id"]]
+    return worst.assign(longer=least.reindex(pd.MultiIndex.from_arrays(places)).to_numpy())
+
+
 def _overall_board(worst: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
     """Yields the bounds of a board over all, and the worst case of each entry and case within any of them."""
     names = worst.groupby("bounds")["target_model"].unique()
@@ -97,16 +113,20 @@ def _overall_board(worst: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.Da
     whole = set.intersection(*(set(names[bounds]) for bounds in over))
     rows = worst[worst["target_model"].isin(whole) & worst["bounds"].isin(over)]
     if len(rows):
-        least = rows.loc[rows.groupby(["target_model", "case_key"])[SCORE].idxmin()]
+        of_case = rows.groupby(["target_model", "case_key"])
+        least = rows.assign(longer=of_case["longer"].transform("min")).loc[of_case[SCORE].idxmin()]
         yield over, least.assign(bounds=f"worst of {len(over)} threat models")
 
 
 def _rank(worst: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns the rows of a board, and the tests of all its pairs."""
-    scores = {name: 100 * worst[name] for name in (SCORE, "dsc_foreground_clean")}
+    scores = {name: 100 * worst[name] for name in (SCORE, "dsc_foreground_clean", "longer")}
     cases = worst.assign(**scores, case_id=worst["case_key"], seed=0)
     cases["drop"] = cases["dsc_foreground_clean"] - cases[SCORE]
+    cases["moved"] = (cases[SCORE] - cases["longer"]).clip(lower=0)
     rows = groups.group_means(cases, ["target_model"], SCORE, ["dsc_foreground_clean", "drop"])
+    moved = groups.group_means(cases, ["target_model"], "moved").add_prefix("moved_")
+    rows = rows.assign(moved=moved["moved_moved"], moved_low=moved["moved_low"], moved_high=moved["moved_high"])
     strongest = cases.groupby("target_model")["attack"].agg(lambda each: each.value_counts().index[0])
     rows = rows.assign(
         dataset=worst["dataset"].iloc[0],
@@ -146,7 +166,7 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: 
     if not accepted:
         raise UserError(f"{entries}: expected an entry that stands, found none of {len(places)}: see the reasons above")
     storage.require_own(str(to / "index.html"), MARK)
-    _write(accepted, boards_of({entry.name: entry.told for entry in accepted}), to)
+    _write(accepted, boards_of({entry.name: entry.told for entry in accepted}, read_longer(entries)), to)
     say(f"written: {to / 'index.html'} ({len(accepted)} of {len(places)} entries)")
     say(f"scores are those that the entries state: freqbench board verify {entries}/NAME computes them again")
     return len(accepted) == len(places)
