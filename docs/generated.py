@@ -34,7 +34,6 @@ from freqbench.analysis.groups import (
     budget_texts,
     group_means,
     is_undirected,
-    is_white_box,
     points,
     select_scored,
 )
@@ -57,7 +56,7 @@ from freqbench.metrics import METRICS
 from freqbench.models import ModelEntry, SegmentationModel, load, resolve
 from freqbench.models.packaged import WORST_CASES
 from freqbench.reporting.leaderboard.entry_folder import BoardEntry, read_entry
-from freqbench.reporting.leaderboard.site import Board, boards_of, read_longer
+from freqbench.reporting.leaderboard.site import LONGER, Board, boards_of
 from freqbench.reporting.render import csv
 from freqbench.reporting.report import FORMATS
 from freqbench.reporting.views.ejection import ejection_section
@@ -222,7 +221,9 @@ def stored_entries(folder: Path = ENTRIES) -> Mapping[str, BoardEntry]:
 @cache
 def stored_boards(folder: Path = ENTRIES) -> tuple[Board, list[Board]]:
     """The board over all threat models of a folder's entries, and those of one each."""
-    boards = boards_of({name: entry.told for name, entry in stored_entries(folder).items()}, read_longer(folder))
+    boards = boards_of(
+        {name: entry.told for name, entry in stored_entries(folder).items()}, pd.read_csv(folder / LONGER)
+    )
     (whole,) = (board for board in boards if board.over)
     return whole, [board for board in boards if board.bounds in whole.over]
 

@@ -72,26 +72,14 @@ def boards_of(entries: Mapping[str, Told], longer: pd.DataFrame | None = None) -
         boards += [*_overall_board(rows), *(((), of_bounds) for _, of_bounds in rows.groupby("bounds"))]
     if not boards:
         return []
-    ranks, tests = [], []
-    for place, (_, rows) in enumerate(boards):
-        of_board, pairs = _rank(rows.reset_index(drop=True))
-        ranks.append(of_board.assign(budget=place))
-        tests.append(pairs.assign(budget=place, threat_model=of_board["threat_model"][0]))
-    data = add_tests(pd.concat(ranks, ignore_index=True), pd.concat(tests, ignore_index=True))
-    made = [
-        Board(
-            dataset=str(dataset), bounds=str(bounds), over=boards[int(str(place))][0], rows=rows.reset_index(drop=True)
-        )
-        for (dataset, bounds, place), rows in data.rename(columns={"target_model": "entry"}).groupby(
-            ["dataset", "threat_model", "budget"]
-        )
-    ]
+    ranked = [_rank(rows.reset_index(drop=True), place) for place, (_, rows) in enumerate(boards)]
+    ranks, tests = (pd.concat(parts, ignore_index=True) for parts in zip(*ranked, strict=True))
+    data = add_tests(ranks, tests).rename(columns={"target_model": "entry"})
+    made = []
+    for (dataset, bounds, place), rows in data.groupby(["dataset", "threat_model", "budget"]):
+        facts = {"dataset": str(dataset), "bounds": str(bounds), "over": boards[int(str(place))][0]}
+        made.append(Board(**facts, rows=rows.reset_index(drop=True)))
     return sorted(made, key=lambda board: (board.dataset, not board.over))
-
-
-def read_longer(entries: Path) -> pd.DataFrame | None:
-    """Reads what longer attacks leave of the entries of a folder; None where it has no such file."""
-    return pd.read_csv(entries / LONGER) if (entries / LONGER).is_file() else None
 
 
 def _beside(worst: pd.DataFrame, longer: pd.DataFrame | None) -> pd.DataFrame:
@@ -118,23 +106,20 @@ def _overall_board(worst: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.Da
         yield over, least.assign(bounds=f"worst of {len(over)} threat models")
 
 
-def _rank(worst: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns the rows of a board, and the tests of all its pairs."""
+def _rank(worst: pd.DataFrame, place: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns the rows of a board, and the tests of all its pairs, both with its place among the boards as `budget`."""
     scores = {name: 100 * worst[name] for name in (SCORE, "dsc_foreground_clean", "longer")}
     cases = worst.assign(**scores, case_id=worst["case_key"], seed=0)
     cases["drop"] = cases["dsc_foreground_clean"] - cases[SCORE]
     cases["moved"] = (cases[SCORE] - cases["longer"]).clip(lower=0)
+    facts = {"threat_model": worst["bounds"].iloc[0], "budget": place}
     rows = groups.group_means(cases, ["target_model"], SCORE, ["dsc_foreground_clean", "drop"])
     moved = groups.group_means(cases, ["target_model"], "moved").add_prefix("moved_")
     rows = rows.assign(moved=moved["moved_moved"], moved_low=moved["moved_low"], moved_high=moved["moved_high"])
     strongest = cases.groupby("target_model")["attack"].agg(lambda each: each.value_counts().index[0])
-    rows = rows.assign(
-        dataset=worst["dataset"].iloc[0],
-        threat_model=worst["bounds"].iloc[0],
-        strongest=rows["target_model"].map(strongest),
-    )
+    rows = rows.assign(dataset=worst["dataset"].iloc[0], strongest=rows["target_model"].map(strongest), **facts)
     rows = rank_rows(rows).reset_index(drop=True)
-    return rows, pair_tests(cases, rows["target_model"].tolist())
+    return rows, pair_tests(cases, rows["target_model"].tolist()).assign(**facts)
 
 
 def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: bool = False) -> bool:
@@ -166,7 +151,8 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: 
     if not accepted:
         raise UserError(f"{entries}: expected an entry that stands, found none of {len(places)}: see the reasons above")
     storage.require_own(str(to / "index.html"), MARK)
-    _write(accepted, boards_of({entry.name: entry.told for entry in accepted}, read_longer(entries)), to)
+    longer = pd.read_csv(entries / LONGER) if (entries / LONGER).is_file() else None
+    _write(accepted, boards_of({entry.name: entry.told for entry in accepted}, longer), to)
     say(f"written: {to / 'index.html'} ({len(accepted)} of {len(places)} entries)")
     say(f"scores are those that the entries state: freqbench board verify {entries}/NAME computes them again")
     return len(accepted) == len(places)
