@@ -28,6 +28,7 @@ from tabulate import tabulate
 from torch import Tensor
 from typer.cli import get_docs_for_click
 
+from freqbench.analysis import certificates
 from freqbench.analysis.frames import records_frame
 from freqbench.analysis.groups import (
     bounds,
@@ -37,7 +38,7 @@ from freqbench.analysis.groups import (
     points,
     select_scored,
 )
-from freqbench.analysis.statistics import SIGNIFICANCE, Array, holm, statistic_intervals
+from freqbench.analysis.statistics import SIGNIFICANCE, Array, holm, statistic_intervals, t_intervals
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.declared import declared
@@ -81,6 +82,8 @@ ACDC_PAGE = ACDC_ENTRIES / "README.md"
 EJECTION = ROOT / "reports" / "acdc" / "ejection.md"
 NNUNET_STEPS = 20  # of each attack, as hippocampus/nnunet has it
 WAYS = {"window": "window by window", "joint": "joined windows"}
+MIRRORED = "joined, through mirror images"
+NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
 BOARD_OF_README = (  # ten lines: the clean network and nine trained on attacks
     *("union-larger", "union-wide", "union", "at-sa2-opt", "at-vafa-opt"),
     *("at-sa2", "at-pgd", "trades", "vaft", "unet"),
@@ -388,25 +391,32 @@ def _scores(sets: Sequence[str], networks: Sequence[str], folder: Path) -> Array
     return np.stack([each.to_numpy() for each in lowest])
 
 
-def null_table(folder: Path = ENTRIES) -> str:
-    """What changes without optimisation leave of each network, kind by kind: the mean over draws, then the strongest.
+@cache
+def null_draws(folder: Path = ENTRIES) -> pd.DataFrame:
+    """The `mean` and `strongest` foreground DSC x100 that changes without optimisation leave, by network and set.
 
     Draws are the entry's own and its audit's, of a board's sets and on all its patients. The strongest is each
     patient's lowest.
     """
     whole, boards = stored_boards(folder)
-    places = [set_name(board) for board in boards]
-    columns: dict[str, dict[str, str]] = {}
+    means = {}
     for name, entry in stored_entries(folder).items():
         rows = select_scored(current(records_frame([entry.store, Store(f"{entry.store.root}/audit")])))
         rows = rows[is_undirected(rows)]
         sets = rows["threat_model"].astype(str) + " " + budget_texts(rows).astype(str)
-        for place, part in rows.groupby(sets):
-            of_case = part.groupby("case_id", observed=True)["dsc_foreground"]
-            if place in places and len(of_case) == whole.rows["cases"].iloc[0]:
-                columns.setdefault(str(place), {})[name] = f"{of_case.mean().mean():.1f}, {of_case.min().mean():.1f}"
-    kinds = [place for place in places if place in columns]
-    cells = [[f"`{name}`", *(columns[kind].get(name, "") for kind in kinds)] for name in whole.rows["entry"]]
+        for board in boards:
+            of_case = rows[sets == set_name(board)].groupby("case_id", observed=True)["dsc_foreground"]
+            if len(of_case) == whole.rows["cases"].iloc[0]:
+                means[name, set_name(board)] = {"mean": of_case.mean().mean(), "strongest": of_case.min().mean()}
+    return pd.DataFrame.from_dict(means, orient="index")
+
+
+def null_table(folder: Path = ENTRIES) -> str:
+    """What changes without optimisation leave of each network, kind by kind: the mean over draws, and the strongest."""
+    whole, boards = stored_boards(folder)
+    texts = {place: f"{row['mean']:.1f}, {row['strongest']:.1f}" for place, row in null_draws(folder).iterrows()}
+    kinds = [kind for kind in map(set_name, boards) if any(place[1] == kind for place in texts)]
+    cells = [[f"`{name}`", *(texts.get((name, kind), "") for kind in kinds)] for name in whole.rows["entry"]]
     return table(cells, ["network", *kinds]) + "\n"
 
 
@@ -415,6 +425,115 @@ def filled(text: str, parts: Mapping[str, str]) -> str:
     for name, content in parts.items():
         text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>{content}\g<2>", text, flags=re.DOTALL)
     return text
+
+
+def said() -> Mapping[Path, Sequence[str]]:
+    """Sentences of the reports that stored rows decide, with the numbers and the order that these have, by page."""
+    reports = ROOT / "reports"
+    return {
+        BOARD_PAGE: [*_said_of_board(), _said_of_orders()],
+        NNUNET: [*_said_of_nnunet()],
+        reports / "acdc" / "README.md": [_said_of_floor()],
+        BOUNDS: ["on {} of these {} volumes it leaves more than no change".format(*_weak_certificates())],
+        reports / "strongest" / "README.md": [*_said_of_starts()],
+    }
+
+
+def _said_of_board() -> Iterator[str]:
+    whole, boards = stored_boards()
+    moved = {set_name(board): board.rows.set_index("entry")["moved"].dropna() for board in (whole, *boards)}
+    worst, stretched = moved["worst"], moved["dct-quantization-stretched 20"]
+    yield f"{NUMBERS[(worst > 1).sum()]} of {NUMBERS[len(worst)]} move by more than a point"
+    first = stretched[whole.rows["entry"][:4]]
+    yield (
+        f"under stretched quantisation {'all ' if (stretched > 1).all() else ''}{NUMBERS[(stretched > 1).sum()]} do, "
+        f"the first four of the board by {first.min():.1f} to {first.max():.1f} points"
+    )
+    last = worst[["union-wide", "union-larger"]]
+    after = whole.rows.set_index("entry")["dsc_foreground"][last.index] - last
+    places = "change places" if after["union-wide"] > after["union-larger"] else "keep their places"
+    yield f"`union-wide` and `union-larger` move by {last.iloc[0]:.1f} and {last.iloc[1]:.1f} points, and {places}"
+    unions = worst.filter(like="union").drop(last.index)
+    yield f"those of the other unions move by {unions.min():.1f} to {unions.max():.1f} points"
+    rows = entry_rows(stored_entries()["at-sa2"]).query("label == 'vafa_opt q_max=20 loss=horizon'")
+    yield f"where `horizon` leaves {rows['dsc_foreground'].mean():.2f}"
+    far = pd.read_csv(ENTRIES / LONGER).query("source_model == 'at-sa2-opt' and budget_name == 'q_max'")
+    three = 100 * far.set_index("case_id")["dsc_foreground"][[f"hippocampus_{each}" for each in (350, 372, 292)]]
+    yield "where `horizon` leaves {:.1f}, {:.1f} and {:.1f}".format(*three)
+    draws = null_draws().loc["at-sa2-opt", "dct-scaling 0.4"]
+    clean = whole.rows.set_index("entry")["dsc_foreground_clean"]["at-sa2-opt"]
+    yield (
+        f"Under scaling 0.4 the strongest leaves {draws['strongest']:.1f} of the {clean:.1f} of `at-sa2-opt`, where a draw "
+        f"leaves {draws['mean']:.1f} in the mean"
+    )
+    rows = certificates.means(pd.read_csv(BOUNDS.with_name("board.csv")))
+    yield "attacks in these balls leave {:.1f} and {:.1f}".format(*rows["attacked"])
+    yield "on {} of {} volumes they leave more than no change does".format(*_weak_certificates())
+    yield "So {:.1f} and {:.1f} points lie between".format(*rows["attacked"] - rows["certified"])
+
+
+def _said_of_orders() -> str:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in leads_table().splitlines()[2:]]
+    whole = " and ".join(row[0] for row in rows if row[3] == "all")
+    (stretched,) = (row for row in rows if row[0] == "dct-quantization-stretched 20")
+    (board,) = (board for board in stored_boards()[1] if set_name(board) == stretched[0])
+    return (
+        f"**In {whole} all named are; in {stretched[0]} {stretched[3]} alone is**: its second by the mean, "
+        f"`{board.rows['entry'][1]}`, is behind it, and {stretched[2]} in open order with it."
+    )
+
+
+def _weak_certificates() -> tuple[int, int]:
+    """How many of the attacks on the board's first leave more than no change, and of how many."""
+    rows = pd.read_csv(BOUNDS.with_name("board.csv")).query("score == @SCORE")
+    return int((rows["attacked"] > rows["clean"]).sum()), len(rows)
+
+
+def _said_of_nnunet() -> Iterator[str]:
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in nnunet_hidden().splitlines()[2:]]
+    left = {(place, way, loss): (text.split()[0], passes) for place, way, loss, passes, text in cells}
+    beside, through, (coarse, fine) = WAYS["joint"], MIRRORED, ("`dct-quantization` 20", "`linf` 2/255")
+    low, far = left[coarse, through, "`auto`"]
+    (auto, one), (dice, _), (both, two) = (left[coarse, beside, loss] for loss in ("`auto`", "`dice`", "lower of both"))
+    yield (
+        f"Within quantisation {far} passes through all eight mirror images leave {low}, by `auto`; beside the mirroring "
+        f"{one} passes leave {auto} by `auto` and {dice} by `dice`, and the lower of both {both} in {two} passes"
+    )
+    mirrored, both_beside = (left[place][0] for place in ((fine, through, "`dice`"), (fine, beside, "lower of both")))
+    yield f"Within 2/255 {far} passes leave {mirrored}, by `dice`, and {two} leave {both_beside}."
+
+
+def _said_of_floor() -> str:
+    rows = pd.concat([entry_rows(entry) for entry in stored_entries(ACDC_ENTRIES).values()])
+    rows = rows[rows["dsc_foreground"] == 0]
+    return f"volumes of which no voxel of the heart is found score {rows['dsc'].min():.1f} to {rows['dsc'].max():.1f}"
+
+
+def _said_of_starts() -> Iterator[str]:
+    rows = pd.read_csv(ROOT / "reports" / "strongest" / "horizon.csv")
+    gains = rows[["horizon", "dice"]].min(axis=1) - rows[["horizon", "horizon_second"]].min(axis=1)
+    rows = rows.assign(gain=gains, patient_id=rows["case"])
+
+    def text(part: pd.DataFrame) -> tuple[str, str]:
+        (row,) = t_intervals(part.assign(all=0), ["all"], "gain").to_dict("records")
+        return f"{abs(row['mean']):.2f}", f"[{points(row['low'], 2)}, {points(row['high'], 2)}]"
+
+    of_network = {name: text(part) for name, part in rows.groupby("network")}
+    (one, one_bounds), (other, other_bounds), (last, last_bounds) = (
+        of_network[name] for name in ("union-wide", "at-sa2-opt", "unet")
+    )
+    yield (
+        f"`horizon` beside the Dice leaves {one} points more than two starts of `horizon` on `union-wide` "
+        f"{one_bounds}, {other} more on `at-sa2-opt` {other_bounds} and {last} less on `unet` {last_bounds}"
+    )
+    scaling, stretched = (
+        text(rows[(rows["network"] == name) & (rows["set"] == place)])
+        for name, place in (("union-wide", "scaling, rho 0.4"), ("at-sa2-opt", "stretched quantisation, q_max 20"))
+    )
+    yield (
+        f"under scaling at rho 0.4 on `union-wide` {' more '.join(scaling)}, and under stretched quantisation on "
+        f"`at-sa2-opt` {' more '.join(stretched)}"
+    )
 
 
 def leaderboard_page() -> str:
@@ -484,7 +603,7 @@ def nnunet_hidden() -> str:
     rows = rows.merge(sets)
     cells = []
     for (place, mirrored, scope), part in rows.groupby(["set", rows["source_model"] == "mirrored", "scope"]):
-        way = "joined, through mirror images" if mirrored else WAYS[scope]
+        way = MIRRORED if mirrored else WAYS[scope]
         losses = {f"`{loss}`": of_loss for loss, of_loss in part.groupby("loss")}
         for name, of_loss in losses.items() if len(losses) == 1 else {**losses, "lower of both": part}.items():
             passes = NNUNET_STEPS * of_loss["loss"].nunique() * (8 if mirrored else 1)
