@@ -84,6 +84,7 @@ NNUNET_STEPS = 20  # of each attack, as hippocampus/nnunet has it
 WAYS = {"window": "window by window", "joint": "joined windows"}
 MIRRORED = "joined, through mirror images"
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
+NUMBERS += ("twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
 BOARD_OF_README = (  # ten lines: the clean network and nine trained on attacks
     *("union-larger", "union-wide", "union", "at-sa2-opt", "at-vafa-opt"),
     *("at-sa2", "at-pgd", "trades", "vaft", "unet"),
@@ -431,12 +432,44 @@ def said() -> Mapping[Path, Sequence[str]]:
     """Sentences of the reports that stored rows decide, with the numbers and the order that these have, by page."""
     reports = ROOT / "reports"
     return {
-        BOARD_PAGE: [*_said_of_board(), _said_of_orders()],
+        ROOT / "README.md": [*_said_of_readme()],
+        BOARD_PAGE: [*_said_of_board(), *_said_of_mirrored(), _said_of_orders()],
         NNUNET: [*_said_of_nnunet()],
         reports / "acdc" / "README.md": [_said_of_floor()],
-        BOUNDS: ["on {} of these {} volumes it leaves more than no change".format(*_weak_certificates())],
+        BOUNDS: [*_said_of_bounds()],
         reports / "strongest" / "README.md": [*_said_of_starts()],
     }
+
+
+def _said_of_readme() -> Iterator[str]:
+    whole, _ = stored_boards()
+    plain, best = whole.rows.set_index("entry").loc["unet"], whole.rows["dsc_foreground"].max()
+    yield (
+        f"a UNet with a clean Dice of {plain['dsc_foreground_clean']:.1f} keeps {plain['dsc_foreground']:.1f} under "
+        f"the strongest attacks of {NUMBERS[len(whole.over)]} kinds; the best of {NUMBERS[len(whole.rows)]} networks keeps "
+        f"{best:.1f}"
+    )
+    plan, report = ((ROOT / "reports" / "hippocampus" / name).read_text("utf-8") for name in ("plan.txt", "README.md"))
+    found = (r"0 of (\d+) records", r"about (\d+) minutes left on one worker", r"([\d.]+) at 2.5/h")
+    records, minutes, price = (re.findall(each, plan)[0] for each in found)
+    yield f"({int(records):,} records) it estimates {minutes} minutes of one worker, or {price}"
+    (took,) = re.findall(rf"The {int(records):,} records took ([\d,]+) s of attacking and ([\d,]+) s", report)
+    yield f"the run took {sum(int(seconds.replace(',', '')) for seconds in took) / 60:.0f} minutes"
+
+
+def _said_of_mirrored() -> Iterator[str]:
+    for name, rows in pd.read_csv(ENTRIES / "mirrored.csv").groupby("source_model"):
+        patients = rows.groupby("case_id")
+        worst, clean = 100 * patients["dsc"].min().mean(), 100 * patients["dsc_clean"].first().mean()
+        yield f"| `{name}`, mirrored | {clean:.2f} | {worst:.2f} |"
+
+
+def _said_of_bounds() -> Iterator[str]:
+    yield "on {} of these {} volumes it leaves more than no change".format(*_weak_certificates())
+    rows = certificates.means(pd.read_csv(BOUNDS.with_name("bounds.csv")))
+    rows = rows[(rows["radius"] == rows["sigma"]) & (rows["sigma"] < 1) & rows["target_model"].str.startswith("unet-")]
+    gaps = rows["attacked"] - rows["certified"]
+    yield f"At a radius of one sigma, attack and certificate are {gaps.min():.1f} to {gaps.max():.1f} points"
 
 
 def _said_of_board() -> Iterator[str]:
@@ -463,8 +496,8 @@ def _said_of_board() -> Iterator[str]:
     draws = null_draws().loc["at-sa2-opt", "dct-scaling 0.4"]
     clean = whole.rows.set_index("entry")["dsc_foreground_clean"]["at-sa2-opt"]
     yield (
-        f"Under scaling 0.4 the strongest leaves {draws['strongest']:.1f} of the {clean:.1f} of `at-sa2-opt`, where a draw "
-        f"leaves {draws['mean']:.1f} in the mean"
+        f"Under scaling 0.4 the strongest leaves {draws['strongest']:.1f} of the {clean:.1f} of `at-sa2-opt`, where a "
+        f"draw leaves {draws['mean']:.1f} in the mean"
     )
     rows = certificates.means(pd.read_csv(BOUNDS.with_name("board.csv")))
     yield "attacks in these balls leave {:.1f} and {:.1f}".format(*rows["attacked"])
@@ -494,10 +527,11 @@ def _said_of_nnunet() -> Iterator[str]:
     left = {(place, way, loss): (text.split()[0], passes) for place, way, loss, passes, text in cells}
     beside, through, (coarse, fine) = WAYS["joint"], MIRRORED, ("`dct-quantization` 20", "`linf` 2/255")
     low, far = left[coarse, through, "`auto`"]
-    (auto, one), (dice, _), (both, two) = (left[coarse, beside, loss] for loss in ("`auto`", "`dice`", "lower of both"))
+    losses = ("`auto`", "`dice`", "lower of both")
+    (auto, one), (dice, _), (both, two) = (left[coarse, beside, loss] for loss in losses)
     yield (
-        f"Within quantisation {far} passes through all eight mirror images leave {low}, by `auto`; beside the mirroring "
-        f"{one} passes leave {auto} by `auto` and {dice} by `dice`, and the lower of both {both} in {two} passes"
+        f"Within quantisation {far} passes through all eight mirror images leave {low}, by `auto`; beside the "
+        f"mirroring {one} passes leave {auto} by `auto` and {dice} by `dice`, and the lower of both {both} in {two} passes"
     )
     mirrored, both_beside = (left[place][0] for place in ((fine, through, "`dice`"), (fine, beside, "lower of both")))
     yield f"Within 2/255 {far} passes leave {mirrored}, by `dice`, and {two} leave {both_beside}."
