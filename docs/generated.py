@@ -446,8 +446,8 @@ def _said_of_readme() -> Iterator[str]:
     plain, best = whole.rows.set_index("entry").loc["unet"], whole.rows["dsc_foreground"].max()
     yield (
         f"a UNet with a clean Dice of {plain['dsc_foreground_clean']:.1f} keeps {plain['dsc_foreground']:.1f} under "
-        f"the strongest attacks of {NUMBERS[len(whole.over)]} kinds; the best of {NUMBERS[len(whole.rows)]} networks keeps "
-        f"{best:.1f}"
+        f"the strongest attacks of {NUMBERS[len(whole.over)]} kinds; the best of {NUMBERS[len(whole.rows)]} networks "
+        f"keeps {best:.1f}"
     )
     plan, report = ((ROOT / "reports" / "hippocampus" / name).read_text("utf-8") for name in ("plan.txt", "README.md"))
     found = (r"0 of (\d+) records", r"about (\d+) minutes left on one worker", r"([\d.]+) at 2.5/h")
@@ -531,7 +531,8 @@ def _said_of_nnunet() -> Iterator[str]:
     (auto, one), (dice, _), (both, two) = (left[coarse, beside, loss] for loss in losses)
     yield (
         f"Within quantisation {far} passes through all eight mirror images leave {low}, by `auto`; beside the "
-        f"mirroring {one} passes leave {auto} by `auto` and {dice} by `dice`, and the lower of both {both} in {two} passes"
+        f"mirroring {one} passes leave {auto} by `auto` and {dice} by `dice`, and the lower of both {both} in {two} "
+        "passes"
     )
     mirrored, both_beside = (left[place][0] for place in ((fine, through, "`dice`"), (fine, beside, "lower of both")))
     yield f"Within 2/255 {far} passes leave {mirrored}, by `dice`, and {two} leave {both_beside}."

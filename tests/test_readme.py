@@ -116,14 +116,13 @@ def test_sentences_of_reports_are_what_stored_rows_say() -> None:
 
 
 def test_who_is_ahead_of_every_other_network_is_a_query() -> None:
-    """All pairs in all sets by SciPy's paired t-test and Holm's steps, against the cells of the table."""
     whole, boards = generated.stored_boards()
     names, tests = list(whole.rows["entry"]), {}
     for board in (whole, *boards):
         scores = generated._scores(board.over or (board.bounds,), names, generated.ENTRIES)
         for (a, one), (b, other) in itertools.permutations(zip(names, scores, strict=True), 2):
             if one.mean() > other.mean():
-                tests[generated.set_name(board), a, b] = ttest_rel(one, other).pvalue
+                tests[generated.set_name(board), a, b] = ttest_rel(one, other).pvalue  # then Holm's steps
     steps = [
         (p * (len(tests) - done), pair) for done, (pair, p) in enumerate(sorted(tests.items(), key=lambda x: x[1]))
     ]
@@ -299,7 +298,7 @@ def test_tables_of_the_reference_have_a_row_for_each_entry() -> None:
         assert re.findall(r"^\| \[?`(\w+)`", text, flags=re.MULTILINE)[-len(names) :] == list(names)
 
 
-def test_tables_of_the_second_board_are_those_of_its_entries() -> None:
+def test_second_board_has_ten_sets_and_entries_that_stand() -> None:
     whole, boards = generated.stored_boards(generated.ACDC_ENTRIES)
     assert len(whole.over) == len(boards) == 10
     assert set(whole.rows["patients"]) == {8}

@@ -13,6 +13,8 @@ from freqbench.reporting.views.defences import shown_columns
 
 REPORT = Path(__file__).parents[3] / "reports" / "bounds"
 FILES = sorted(REPORT.glob("*.csv"))
+ROW = {"dataset": "d", "target_model": "m", "threat_model": "l2", "kind": "voxels", "sigma": 1.0, "radius": 1.0}
+ROW |= {"score": "dsc_foreground", "clean": 0.9, "attacked": 0.8, "draws": 100}
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +45,10 @@ def test_figure_has_panel_for_each_kind_and_shades_between_ends(stored: pd.DataF
 
 
 def test_a_mean_lacks_its_bound_where_one_case_does() -> None:
-    row = {"dataset": "d", "target_model": "m", "threat_model": "l2", "kind": "voxels", "sigma": 1.0, "radius": 1.0}
-    row |= {"score": "dsc_foreground", "clean": 0.9, "attacked": 0.8, "draws": 100}
-    rows = pd.DataFrame([row | {"case_id": str(i), "certified": value} for i, value in enumerate((0.7, None))])
+    rows = pd.DataFrame([ROW | {"case_id": str(i), "certified": value} for i, value in enumerate((0.7, None))])
     assert certificates.means(rows)["certified"].isna().all()
 
 
 def test_an_attack_that_leaves_more_than_no_change_counts_as_none() -> None:
-    row = {"dataset": "d", "target_model": "m", "threat_model": "l2", "kind": "voxels", "sigma": 1.0, "radius": 1.0}
-    row |= {"score": "dsc_foreground", "case_id": "0", "clean": 0.8, "certified": 0.7, "draws": 100}
-    assert certificates.means(pd.DataFrame([row | {"attacked": 0.9}]))["attacked"].tolist() == [80]
+    rows = pd.DataFrame([ROW | {"case_id": "0", "certified": 0.7, "clean": 0.75}])
+    assert certificates.means(rows)["attacked"].tolist() == [75]
