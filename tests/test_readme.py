@@ -115,7 +115,7 @@ def test_sentences_of_reports_are_what_stored_rows_say() -> None:
         assert [each for each in sentences if each not in text] == [], page
 
 
-def test_who_is_ahead_of_every_other_network_is_a_query() -> None:
+def test_lead_over_every_other_network_is_query_over_rows() -> None:
     whole, boards = generated.stored_boards()
     names, tests = list(whole.rows["entry"]), {}
     for board in (whole, *boards):

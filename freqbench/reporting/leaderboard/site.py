@@ -63,7 +63,7 @@ def boards_of(entries: Mapping[str, Told], longer: pd.DataFrame | None = None) -
     """
     by_cases = defaultdict[Hashable, list[pd.DataFrame]](list)
     for name, told in entries.items():
-        worst = _beside(told.worst_cases.assign(target_model=name), longer)
+        worst = _add_longer(told.worst_cases.assign(target_model=name), longer)
         for (dataset, _), part in worst.groupby(["dataset", "bounds"]):
             by_cases[dataset, frozenset(part["case_key"])].append(part)
     boards: list[tuple[tuple[str, ...], pd.DataFrame]] = []
@@ -77,12 +77,12 @@ def boards_of(entries: Mapping[str, Told], longer: pd.DataFrame | None = None) -
     data = add_tests(ranks, tests).rename(columns={"target_model": "entry"})
     made = []
     for (dataset, bounds, place), rows in data.groupby(["dataset", "threat_model", "budget"]):
-        facts = {"dataset": str(dataset), "bounds": str(bounds), "over": boards[int(str(place))][0]}
-        made.append(Board(**facts, rows=rows.reset_index(drop=True)))
+        over, of_board = boards[int(str(place))][0], rows.reset_index(drop=True)
+        made.append(Board(dataset=str(dataset), bounds=str(bounds), over=over, rows=of_board))
     return sorted(made, key=lambda board: (board.dataset, not board.over))
 
 
-def _beside(worst: pd.DataFrame, longer: pd.DataFrame | None) -> pd.DataFrame:
+def _add_longer(worst: pd.DataFrame, longer: pd.DataFrame | None) -> pd.DataFrame:
     """Adds the lowest score that longer attacks leave of each case within its bounds; NaN without one."""
     if longer is None:
         return worst.assign(longer=np.nan)

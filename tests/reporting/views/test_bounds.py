@@ -49,6 +49,6 @@ def test_a_mean_lacks_its_bound_where_one_case_does() -> None:
     assert certificates.means(rows)["certified"].isna().all()
 
 
-def test_an_attack_that_leaves_more_than_no_change_counts_as_none() -> None:
+def test_attack_that_leaves_more_than_no_change_counts_as_none() -> None:
     rows = pd.DataFrame([ROW | {"case_id": "0", "certified": 0.7, "clean": 0.75}])
     assert certificates.means(rows)["attacked"].tolist() == [75]
