@@ -28,17 +28,17 @@ from tabulate import tabulate
 from torch import Tensor
 from typer.cli import get_docs_for_click
 
+from freqbench.analysis import certificates
 from freqbench.analysis.frames import records_frame
 from freqbench.analysis.groups import (
     bounds,
     budget_texts,
     group_means,
     is_undirected,
-    is_white_box,
     points,
     select_scored,
 )
-from freqbench.analysis.statistics import Array, statistic_intervals
+from freqbench.analysis.statistics import SIGNIFICANCE, Array, holm, statistic_intervals, t_intervals
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.declared import declared
@@ -57,12 +57,13 @@ from freqbench.metrics import METRICS
 from freqbench.models import ModelEntry, SegmentationModel, load, resolve
 from freqbench.models.packaged import WORST_CASES
 from freqbench.reporting.leaderboard.entry_folder import BoardEntry, read_entry
-from freqbench.reporting.leaderboard.site import Board, boards_of
+from freqbench.reporting.leaderboard.site import LONGER, Board, boards_of
 from freqbench.reporting.render import csv
 from freqbench.reporting.report import FORMATS
 from freqbench.reporting.views.ejection import ejection_section
+from freqbench.reporting.views.leaderboard import SCORE, pair_tests
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
-from freqbench.results.store import index_keys
+from freqbench.results.store import Store, index_keys
 from freqbench.training import TrainJob
 
 ROOT = Path(__file__).parents[1]
@@ -76,11 +77,14 @@ QUICKSTART = ROOT / "reports" / "quickstart" / "tables.md"
 BOUNDS = ROOT / "reports" / "bounds" / "README.md"
 ENTRIES = ROOT / "reports" / "leaderboard"
 BOARD_PAGE = ENTRIES / "README.md"
-LONGER = "longer.csv"  # beside the entries
 ACDC_ENTRIES = ROOT / "reports" / "acdc" / "board"
 ACDC_PAGE = ACDC_ENTRIES / "README.md"
 EJECTION = ROOT / "reports" / "acdc" / "ejection.md"
-NNUNET_JOB = "hippocampus/nnunet.yaml"
+NNUNET_STEPS = 20  # of each attack, as hippocampus/nnunet has it
+WAYS = {"window": "window by window", "joint": "joined windows"}
+MIRRORED = "joined, through mirror images"
+NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
+NUMBERS += ("twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
 BOARD_OF_README = (  # ten lines: the clean network and nine trained on attacks
     *("union-larger", "union-wide", "union", "at-sa2-opt", "at-vafa-opt"),
     *("at-sa2", "at-pgd", "trades", "vaft", "unet"),
@@ -221,7 +225,9 @@ def stored_entries(folder: Path = ENTRIES) -> Mapping[str, BoardEntry]:
 @cache
 def stored_boards(folder: Path = ENTRIES) -> tuple[Board, list[Board]]:
     """The board over all threat models of a folder's entries, and those of one each."""
-    boards = boards_of({name: entry.told for name, entry in stored_entries(folder).items()})
+    boards = boards_of(
+        {name: entry.told for name, entry in stored_entries(folder).items()}, pd.read_csv(folder / LONGER)
+    )
     (whole,) = (board for board in boards if board.over)
     return whole, [board for board in boards if board.bounds in whole.over]
 
@@ -249,7 +255,7 @@ def board_table(names: Sequence[str] = (), folder: Path = ENTRIES) -> str:
             f"`{row['entry']}`",
             stored_entries(folder)[row["entry"]].card.title,
             f"{row['dsc_foreground_clean']:.1f}",
-            f"{row['dsc_foreground']:.1f} [{row['low']:.1f}, {row['high']:.1f}]{not_converged(row['entry'], folder)}",
+            f"{row['dsc_foreground']:.1f} [{row['low']:.1f}, {row['high']:.1f}]{not_converged(row['moved'])}",
             row["strongest"].partition(" ")[0],
             audit_word(stored_entries(folder)[row["entry"]]),
         ]
@@ -259,38 +265,22 @@ def board_table(names: Sequence[str] = (), folder: Path = ENTRIES) -> str:
     return table(rows, ["rank", "network", "made by", "clean", "worst case", "mostly by", "audit"]) + "\n"
 
 
-@cache
-def longer(folder: Path = ENTRIES) -> pd.DataFrame:
-    """What six times the steps take of each network's worst case; foreground DSC x100 by network."""
-    keys = ["network", "case_id"]
-    rows = pd.read_csv(folder / LONGER).rename(columns={"source_model": "network", "dsc_foreground": "longer"})
-    far = rows.assign(longer=100 * rows["longer"]).groupby(keys, as_index=False)["longer"].min()
-    board = pd.concat([entry_rows(entry).assign(network=name) for name, entry in stored_entries(folder).items()])
-    board = board[is_white_box(board) & ~is_undirected(board)].rename(columns={"dsc_foreground": "board"})
-    both = far.merge(board.groupby(keys, as_index=False, observed=True)["board"].min(), on=keys, validate="1:1")
-    both["longer"] = both[["longer", "board"]].min(axis=1)
-    both["moved"], both["patient_id"], both["seed"] = both["board"] - both["longer"], both["case_id"], 0
-    return group_means(both, keys[:1], "moved", ["board", "longer"]).set_index("network")
-
-
-def not_converged(network: str, folder: Path = ENTRIES) -> str:
-    """A mark behind a worst case that six times the steps move by more than a point."""
-    moved = longer(folder)["moved"]
-    return " †" if network in moved.index and moved[network] > 1 else ""
+def not_converged(moved: float) -> str:
+    """A mark behind a number that six times the steps lower by more than a point."""
+    return " not converged" if moved > 1 else ""
 
 
 def longer_table(folder: Path = ENTRIES) -> str:
-    """A row a network: the worst case that the board's attacks leave, and that with longer ones beside them."""
-    rows = longer(folder).sort_values("moved", ascending=False)
-    cells = [
-        [
-            f"`{name}`",
-            *(f"{row[each]:.1f}" for each in ("board", "longer")),
-            f"{row['moved']:.1f} {interval}{not_converged(str(name), folder)}",
-        ]
-        for (name, row), interval in zip(rows.iterrows(), bounds(rows), strict=True)
-    ]
-    return table(cells, ["network", "worst case", "with 120 steps", "moved"]) + "\n"
+    """A row a network and set with longer attacks: what the board's attacks leave, and what these leave beside them."""
+    whole, boards = stored_boards(folder)
+    cells = []
+    for board in (whole, *boards):
+        rows = board.rows[board.rows["moved"].notna()].sort_values("moved", ascending=False)
+        for row, interval in zip(rows.to_dict("records"), bounds(rows, "moved_low", "moved_high"), strict=True):
+            left, moved = row["dsc_foreground"], row["moved"]
+            texts = [f"{left:.1f}", f"{left - moved:.1f}", f"{moved:.1f} {interval}{not_converged(moved)}"]
+            cells.append([set_name(board), f"`{row['entry']}`", *texts])
+    return table(cells, ["set", "network", "20 steps", "with 120 steps", "moved"]) + "\n"
 
 
 def entry_rows(entry: BoardEntry) -> pd.DataFrame:
@@ -309,13 +299,44 @@ def board_matrix(folder: Path = ENTRIES) -> str:
     """What each threat model leaves of each network, in the order of the board over all; a column's most is bold."""
     whole, boards = stored_boards(folder)
     left = {"clean": whole.rows.set_index("entry")["dsc_foreground_clean"]}
+    marks = {"clean": dict.fromkeys(whole.rows["entry"], "")}
     for board in [*boards, whole]:
-        left[set_name(board)] = board.rows.set_index("entry")["dsc_foreground"]
+        rows = board.rows.set_index("entry")
+        left[set_name(board)], marks[set_name(board)] = rows["dsc_foreground"], rows["moved"].map(not_converged)
     rows = []
     for name in whole.rows["entry"]:
         scores = [f"{each[name]:.1f}" if each[name] < each.max() else f"**{each[name]:.1f}**" for each in left.values()]
-        rows.append([f"`{name}`", *scores, f"{null_rows(stored_entries(folder)[name]):.1f}"])
-    return table(rows, ["network", *left, "null rows"]) + "\n"
+        marked = [f"{score}{mark[name]}" for score, mark in zip(scores, marks.values(), strict=True)]
+        rows.append([f"`{name}`", *marked])
+    return table(rows, ["network", *left]) + "\n"
+
+
+def leads_table(folder: Path = ENTRIES) -> str:
+    """A row a threat model: the first, who is in open order with it, and who of these is ahead of every other network.
+
+    Tests are those of the site: paired over patients, Holm-corrected over all pairs of networks of all boards.
+    """
+    whole, boards = stored_boards(folder)
+    pairs = pd.concat([_pairs(board, folder) for board in (whole, *boards)])
+    holds = pairs.assign(holds=holm(pairs["p"]) < SIGNIFICANCE).set_index(["set", "ahead", "target_model"])["holds"]
+    rows = []
+    for board in (whole, *boards):
+        place, order = set_name(board), list(board.rows["entry"])
+        ahead = {(a, b) for a, b in itertools.combinations(order, 2) if holds[place, a, b]}
+        lead = [name for name in order if (order[0], name) not in ahead]
+        others = [name for name in order if name not in lead]
+        ours = [name for name in lead if all((name, other) in ahead for other in others)]
+        names = [", ".join(f"`{name}`" for name in each) for each in (lead[1:], ours)]
+        rows.append([place, f"`{lead[0]}`", names[0], "all" if ours == lead else names[1]])
+    return table(rows, ["set", "first", "in open order with the first", "of these, ahead of every other"]) + "\n"
+
+
+def _pairs(board: Board, folder: Path) -> pd.DataFrame:
+    """Tests of all pairs of a board's networks, the one with the higher mean `ahead`."""
+    order = list(board.rows["entry"])
+    scores = pd.DataFrame(_scores(board.over or (board.bounds,), order, folder).T, columns=order)
+    minima = scores.rename_axis("case_id").reset_index().melt("case_id", var_name="target_model", value_name=SCORE)
+    return pair_tests(minima.assign(patient_id=minima["case_id"]), order).assign(set=set_name(board))
 
 
 def set_name(board: Board) -> str:
@@ -371,11 +392,33 @@ def _scores(sets: Sequence[str], networks: Sequence[str], folder: Path) -> Array
     return np.stack([each.to_numpy() for each in lowest])
 
 
-def null_rows(entry: BoardEntry) -> float:
-    """The lowest mean foreground DSC x100 that changes without optimisation leave, over their kinds and budgets."""
-    rows = entry_rows(entry)
-    rows = rows[is_undirected(rows)]
-    return float(rows.groupby(["threat_model", "budget"], observed=True)["dsc_foreground"].mean().min())
+@cache
+def null_draws(folder: Path = ENTRIES) -> pd.DataFrame:
+    """The `mean` and `strongest` foreground DSC x100 that changes without optimisation leave, by network and set.
+
+    Draws are the entry's own and its audit's, of a board's sets and on all its patients. The strongest is each
+    patient's lowest.
+    """
+    whole, boards = stored_boards(folder)
+    means = {}
+    for name, entry in stored_entries(folder).items():
+        rows = select_scored(current(records_frame([entry.store, Store(f"{entry.store.root}/audit")])))
+        rows = rows[is_undirected(rows)]
+        sets = rows["threat_model"].astype(str) + " " + budget_texts(rows).astype(str)
+        for board in boards:
+            of_case = rows[sets == set_name(board)].groupby("case_id", observed=True)["dsc_foreground"]
+            if len(of_case) == whole.rows["cases"].iloc[0]:
+                means[name, set_name(board)] = {"mean": of_case.mean().mean(), "strongest": of_case.min().mean()}
+    return pd.DataFrame.from_dict(means, orient="index")
+
+
+def null_table(folder: Path = ENTRIES) -> str:
+    """What changes without optimisation leave of each network, kind by kind: the mean over draws, and the strongest."""
+    whole, boards = stored_boards(folder)
+    texts = {place: f"{row['mean']:.1f}, {row['strongest']:.1f}" for place, row in null_draws(folder).iterrows()}
+    kinds = [kind for kind in map(set_name, boards) if any(place[1] == kind for place in texts)]
+    cells = [[f"`{name}`", *(texts.get((name, kind), "") for kind in kinds)] for name in whole.rows["entry"]]
+    return table(cells, ["network", *kinds]) + "\n"
 
 
 def filled(text: str, parts: Mapping[str, str]) -> str:
@@ -385,16 +428,161 @@ def filled(text: str, parts: Mapping[str, str]) -> str:
     return text
 
 
+def said() -> Mapping[Path, Sequence[str]]:
+    """Sentences of the reports that stored rows decide, with the numbers and the order that these have, by page."""
+    reports = ROOT / "reports"
+    return {
+        ROOT / "README.md": [*_said_of_readme()],
+        BOARD_PAGE: [*_said_of_board(), *_said_of_mirrored(), _said_of_orders()],
+        NNUNET: [*_said_of_nnunet()],
+        reports / "acdc" / "README.md": [_said_of_floor()],
+        BOUNDS: [*_said_of_bounds()],
+        reports / "strongest" / "README.md": [*_said_of_starts()],
+    }
+
+
+def _said_of_readme() -> Iterator[str]:
+    whole, _ = stored_boards()
+    plain, best = whole.rows.set_index("entry").loc["unet"], whole.rows["dsc_foreground"].max()
+    yield (
+        f"a UNet with a clean Dice of {plain['dsc_foreground_clean']:.1f} keeps {plain['dsc_foreground']:.1f} under "
+        f"the strongest attacks of {NUMBERS[len(whole.over)]} kinds; the best of {NUMBERS[len(whole.rows)]} networks "
+        f"keeps {best:.1f}"
+    )
+    plan, report = ((ROOT / "reports" / "hippocampus" / name).read_text("utf-8") for name in ("plan.txt", "README.md"))
+    found = (r"0 of (\d+) records", r"about (\d+) minutes left on one worker", r"([\d.]+) at 2.5/h")
+    records, minutes, price = (re.findall(each, plan)[0] for each in found)
+    yield f"({int(records):,} records) it estimates {minutes} minutes of one worker, or {price}"
+    (took,) = re.findall(rf"The {int(records):,} records took ([\d,]+) s of attacking and ([\d,]+) s", report)
+    yield f"the run took {sum(int(seconds.replace(',', '')) for seconds in took) / 60:.0f} minutes"
+
+
+def _said_of_mirrored() -> Iterator[str]:
+    for name, rows in pd.read_csv(ENTRIES / "mirrored.csv").groupby("source_model"):
+        patients = rows.groupby("case_id")
+        worst, clean = 100 * patients["dsc"].min().mean(), 100 * patients["dsc_clean"].first().mean()
+        yield f"| `{name}`, mirrored | {clean:.2f} | {worst:.2f} |"
+
+
+def _said_of_bounds() -> Iterator[str]:
+    yield "on {} of these {} volumes it leaves more than no change".format(*_weak_certificates())
+    rows = certificates.means(pd.read_csv(BOUNDS.with_name("bounds.csv")))
+    rows = rows[(rows["radius"] == rows["sigma"]) & (rows["sigma"] < 1) & rows["target_model"].str.startswith("unet-")]
+    gaps = rows["attacked"] - rows["certified"]
+    yield f"At a radius of one sigma, attack and certificate are {gaps.min():.1f} to {gaps.max():.1f} points"
+
+
+def _said_of_board() -> Iterator[str]:
+    whole, boards = stored_boards()
+    moved = {set_name(board): board.rows.set_index("entry")["moved"].dropna() for board in (whole, *boards)}
+    worst, stretched = moved["worst"], moved["dct-quantization-stretched 20"]
+    yield f"{NUMBERS[(worst > 1).sum()]} of {NUMBERS[len(worst)]} move by more than a point"
+    first = stretched[whole.rows["entry"][:4]]
+    yield (
+        f"under stretched quantisation {'all ' if (stretched > 1).all() else ''}{NUMBERS[(stretched > 1).sum()]} do, "
+        f"the first four of the board by {first.min():.1f} to {first.max():.1f} points"
+    )
+    last = worst[["union-wide", "union-larger"]]
+    after = whole.rows.set_index("entry")["dsc_foreground"][last.index] - last
+    places = "change places" if after["union-wide"] > after["union-larger"] else "keep their places"
+    yield f"`union-wide` and `union-larger` move by {last.iloc[0]:.1f} and {last.iloc[1]:.1f} points, and {places}"
+    unions = worst.filter(like="union").drop(last.index)
+    yield f"those of the other unions move by {unions.min():.1f} to {unions.max():.1f} points"
+    rows = entry_rows(stored_entries()["at-sa2"]).query("label == 'vafa_opt q_max=20 loss=horizon'")
+    yield f"where `horizon` leaves {rows['dsc_foreground'].mean():.2f}"
+    far = pd.read_csv(ENTRIES / LONGER).query("source_model == 'at-sa2-opt' and budget_name == 'q_max'")
+    three = 100 * far.set_index("case_id")["dsc_foreground"][[f"hippocampus_{each}" for each in (350, 372, 292)]]
+    yield "where `horizon` leaves {:.1f}, {:.1f} and {:.1f}".format(*three)
+    draws = null_draws().loc["at-sa2-opt", "dct-scaling 0.4"]
+    clean = whole.rows.set_index("entry")["dsc_foreground_clean"]["at-sa2-opt"]
+    yield (
+        f"Under scaling 0.4 the strongest leaves {draws['strongest']:.1f} of the {clean:.1f} of `at-sa2-opt`, where a "
+        f"draw leaves {draws['mean']:.1f} in the mean"
+    )
+    rows = certificates.means(pd.read_csv(BOUNDS.with_name("board.csv")))
+    yield "attacks in these balls leave {:.1f} and {:.1f}".format(*rows["attacked"])
+    yield "on {} of {} volumes they leave more than no change does".format(*_weak_certificates())
+    yield "So {:.1f} and {:.1f} points lie between".format(*rows["attacked"] - rows["certified"])
+
+
+def _said_of_orders() -> str:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in leads_table().splitlines()[2:]]
+    whole = " and ".join(row[0] for row in rows if row[3] == "all")
+    (stretched,) = (row for row in rows if row[0] == "dct-quantization-stretched 20")
+    (board,) = (board for board in stored_boards()[1] if set_name(board) == stretched[0])
+    return (
+        f"**In {whole} all named are; in {stretched[0]} {stretched[3]} alone is**: its second by the mean, "
+        f"`{board.rows['entry'][1]}`, is behind it, and {stretched[2]} in open order with it."
+    )
+
+
+def _weak_certificates() -> tuple[int, int]:
+    """How many of the attacks on the board's first leave more than no change, and of how many."""
+    rows = pd.read_csv(BOUNDS.with_name("board.csv")).query("score == @SCORE")
+    return int((rows["attacked"] > rows["clean"]).sum()), len(rows)
+
+
+def _said_of_nnunet() -> Iterator[str]:
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in nnunet_hidden().splitlines()[2:]]
+    left = {(place, way, loss): (text.split()[0], passes) for place, way, loss, passes, text in cells}
+    beside, through, (coarse, fine) = WAYS["joint"], MIRRORED, ("`dct-quantization` 20", "`linf` 2/255")
+    low, far = left[coarse, through, "`auto`"]
+    losses = ("`auto`", "`dice`", "lower of both")
+    (auto, one), (dice, _), (both, two) = (left[coarse, beside, loss] for loss in losses)
+    yield (
+        f"Within quantisation {far} passes through all eight mirror images leave {low}, by `auto`; beside the "
+        f"mirroring {one} passes leave {auto} by `auto` and {dice} by `dice`, and the lower of both {both} in {two} "
+        "passes"
+    )
+    mirrored, both_beside = (left[place][0] for place in ((fine, through, "`dice`"), (fine, beside, "lower of both")))
+    yield f"Within 2/255 {far} passes leave {mirrored}, by `dice`, and {two} leave {both_beside}."
+
+
+def _said_of_floor() -> str:
+    rows = pd.concat([entry_rows(entry) for entry in stored_entries(ACDC_ENTRIES).values()])
+    rows = rows[rows["dsc_foreground"] == 0]
+    return f"volumes of which no voxel of the heart is found score {rows['dsc'].min():.1f} to {rows['dsc'].max():.1f}"
+
+
+def _said_of_starts() -> Iterator[str]:
+    rows = pd.read_csv(ROOT / "reports" / "strongest" / "horizon.csv")
+    gains = rows[["horizon", "dice"]].min(axis=1) - rows[["horizon", "horizon_second"]].min(axis=1)
+    rows = rows.assign(gain=gains, patient_id=rows["case"])
+
+    def text(part: pd.DataFrame) -> tuple[str, str]:
+        (row,) = t_intervals(part.assign(all=0), ["all"], "gain").to_dict("records")
+        return f"{abs(row['mean']):.2f}", f"[{points(row['low'], 2)}, {points(row['high'], 2)}]"
+
+    of_network = {name: text(part) for name, part in rows.groupby("network")}
+    (one, one_bounds), (other, other_bounds), (last, last_bounds) = (
+        of_network[name] for name in ("union-wide", "at-sa2-opt", "unet")
+    )
+    yield (
+        f"`horizon` beside the Dice leaves {one} points more than two starts of `horizon` on `union-wide` "
+        f"{one_bounds}, {other} more on `at-sa2-opt` {other_bounds} and {last} less on `unet` {last_bounds}"
+    )
+    scaling, stretched = (
+        text(rows[(rows["network"] == name) & (rows["set"] == place)])
+        for name, place in (("union-wide", "scaling, rho 0.4"), ("at-sa2-opt", "stretched quantisation, q_max 20"))
+    )
+    yield (
+        f"under scaling at rho 0.4 on `union-wide` {' more '.join(scaling)}, and under stretched quantisation on "
+        f"`at-sa2-opt` {' more '.join(stretched)}"
+    )
+
+
 def leaderboard_page() -> str:
     """The report on the entries, with its tables."""
     tables = {"board": board_table(), "matrix": board_matrix(), "longer": longer_table()}
+    tables |= {"leads": leads_table(), "null": null_table()}
     return filled(BOARD_PAGE.read_text(encoding="utf-8"), tables)
 
 
 def acdc_page() -> str:
     """The report on the second board, with its tables and the orders of both."""
     tables = {"board": board_table((), ACDC_ENTRIES), "matrix": board_matrix(ACDC_ENTRIES)}
-    tables |= {"longer": longer_table(ACDC_ENTRIES), "orders": orders_table()}
+    tables |= {"longer": longer_table(ACDC_ENTRIES), "leads": leads_table(ACDC_ENTRIES)}
+    tables |= {"null": null_table(ACDC_ENTRIES), "orders": orders_table()}
     return filled(ACDC_PAGE.read_text(encoding="utf-8"), tables)
 
 
@@ -444,10 +632,20 @@ def nnunet_attacks() -> str:
 
 
 def nnunet_hidden() -> str:
-    """What attacks leave of five patients window by window, on the stitched volume, and through mirror images too."""
-    mirrored, own = _alike("mirrored")
-    ways = {"window by window": own[own["scope"] == "window"], "joined windows": own[own["scope"] == "joint"]}
-    return _side_by_side(ways | {"joined, through mirror images": mirrored})
+    """What attacks leave of five patients beside the mirroring and through it: by each loss, and the lower of both."""
+    rows = nnunet_rows().query("control != 'random' and source_model != 'unet' and loss == loss")
+    sets = rows.query("source_model == 'mirrored'")[["set", "case_id"]].drop_duplicates()
+    rows = rows.merge(sets)
+    cells = []
+    for (place, mirrored, scope), part in rows.groupby(["set", rows["source_model"] == "mirrored", "scope"]):
+        way = MIRRORED if mirrored else WAYS[scope]
+        losses = {f"`{loss}`": of_loss for loss, of_loss in part.groupby("loss")}
+        for name, of_loss in losses.items() if len(losses) == 1 else {**losses, "lower of both": part}.items():
+            passes = NNUNET_STEPS * of_loss["loss"].nunique() * (8 if mirrored else 1)
+            left = lowest(of_loss)
+            text = f"{points(left['dsc_foreground'].iloc[0])} {bounds(left)[0]}"
+            cells.append([place, way, name, f"{passes}", text])
+    return table(cells, ["set", "attack", "loss", "passes", "left"]) + "\n"
 
 
 def nnunet_transfer() -> str:

@@ -15,6 +15,7 @@ import pages
 import pandas as pd
 import pytest
 import yaml
+from scipy.stats import ttest_rel
 from tiny_job import execute
 
 from freqbench.attacks import ATTACKS
@@ -108,24 +109,30 @@ def test_an_extra_is_named_as_a_clone_installs_it() -> None:
     assert set(named) <= extras.keys()
 
 
-def test_time_and_cost_of_real_data_are_those_of_the_stored_plan() -> None:
-    section = TEXT.partition("**Time and cost**")[2].partition("\n\n")[0]
-    reports = ROOT / "reports" / "hippocampus"
-    plan, report = ((reports / name).read_text(encoding="utf-8") for name in ("plan.txt", "README.md"))
-    minutes, price = re.findall(r"(\d+) minutes of one worker, or ([\d.]+)", section)[0]
-    assert f"about {minutes} minutes left on one worker" in plan
-    assert f"{price} at 2.5/h" in plan
-    (records,) = re.findall(r"\(([\d,]+) records\)", section)
-    assert f"0 of {records.replace(',', '')} records" in plan
-    assert f"The {records} records took" in report
+def test_sentences_of_reports_are_what_stored_rows_say() -> None:
+    for page, sentences in generated.said().items():
+        text = " ".join(page.read_text(encoding="utf-8").split())
+        assert [each for each in sentences if each not in text] == [], page
 
 
-def test_the_number_at_the_top_is_that_of_the_board() -> None:
-    told = numbers(TEXT.partition("**One number**")[2].partition("\n\n")[0])
-    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in generated.board_table().splitlines()[2:]]
-    (plain,) = (row for row in rows if row[1] == "unet")
-    assert told == {plain[3], plain[4].split()[0], rows[0][4].split()[0]}
-    assert len(rows) == 19, "the best of nineteen"
+def test_lead_over_every_other_network_is_query_over_rows() -> None:
+    whole, boards = generated.stored_boards()
+    names, tests = list(whole.rows["entry"]), {}
+    for board in (whole, *boards):
+        scores = generated._scores(board.over or (board.bounds,), names, generated.ENTRIES)
+        for (a, one), (b, other) in itertools.permutations(zip(names, scores, strict=True), 2):
+            if one.mean() > other.mean():
+                tests[generated.set_name(board), a, b] = ttest_rel(one, other).pvalue  # then Holm's steps
+    steps = [
+        (p * (len(tests) - done), pair) for done, (pair, p) in enumerate(sorted(tests.items(), key=lambda x: x[1]))
+    ]
+    ahead = {pair for _, pair in itertools.takewhile(lambda step: step[0] < 0.05, steps)}
+    for line in generated.leads_table().splitlines()[2:]:
+        place, *cells = (cell.strip() for cell in line.split("|")[1:-1])
+        first, lead, ours = (re.findall(r"`(.+?)`", cell) for cell in cells)
+        assert {*lead} == {name for name in names if name != first[0] and (place, first[0], name) not in ahead}
+        every = {a for a in first + lead if all((place, a, b) in ahead for b in {*names} - {*first, *lead})}
+        assert every == ({*first, *lead} if cells[2] == "all" else {*ours})
 
 
 def test_the_readme_has_both_commands_and_ci_runs_them() -> None:
@@ -291,18 +298,7 @@ def test_tables_of_the_reference_have_a_row_for_each_entry() -> None:
         assert re.findall(r"^\| \[?`(\w+)`", text, flags=re.MULTILINE)[-len(names) :] == list(names)
 
 
-def test_mirrored_networks_keep_what_report_on_leaderboard_says() -> None:
-    rows, page = pd.read_csv(generated.ENTRIES / "mirrored.csv"), generated.BOARD_PAGE.read_text(encoding="utf-8")
-    for name, of_network in rows.groupby("source_model"):
-        patients = of_network.groupby("case_id")
-        assert patients.size().tolist() == [12] * 20, "four sets by three losses"
-        worst, clean = 100 * patients["dsc"].min().mean(), 100 * patients["dsc_clean"].first().mean()
-        assert f"| `{name}`, mirrored | {clean:.2f} | {worst:.2f} |" in page
-
-
-def test_tables_of_the_second_board_are_those_of_its_entries() -> None:
-    page = generated.ACDC_PAGE.read_text(encoding="utf-8")
-    assert page == generated.acdc_page(), "run python docs/generated.py"
+def test_second_board_has_ten_sets_and_entries_that_stand() -> None:
     whole, boards = generated.stored_boards(generated.ACDC_ENTRIES)
     assert len(whole.over) == len(boards) == 10
     assert set(whole.rows["patients"]) == {8}

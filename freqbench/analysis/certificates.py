@@ -154,7 +154,7 @@ def means(rows: pd.DataFrame, score: str = SHOWN) -> pd.DataFrame:
     """Returns means over cases of a score x100, one row per PLACE and radius; `cases` counts them."""
     if rows.empty:
         return rows
-    shown = rows[rows["score"] == score]
+    shown = rows[rows["score"] == score].assign(attacked=rows[["clean", "attacked"]].min(axis=1))  # no change is one
     values = ["clean", "certified", "attacked"]
     groups = shown.groupby([*PLACE, "radius"], sort=True)
     table = 100 * groups[values].mean()

@@ -33,6 +33,7 @@ from freqbench.reporting.views.leaderboard import SCORE, add_tests, pair_tests, 
 MARK = b'<meta name="generator" content="freqbench leaderboard">'
 INK = "#010203"  # becomes the page's text colour, dark or light
 COPIED = ("style.css", "site.js")
+LONGER = "longer.csv"  # beside entries: rows of longer attacks on them
 
 Watched = Callable[[Sequence[Any], str], Iterable[Any]]
 
@@ -46,7 +47,7 @@ class Board:
         over: bounds of the threat models that a board over all is the worst of; empty for others.
         rows: by entry: `rank entry cases patients dsc_foreground low high dsc_foreground_clean drop strongest`,
             then points `behind` the first with `behind_low`, `behind_high`, and whether the `order` of the two `holds`
-            or is `open`. Dice x100.
+            or is `open`; `moved`: points that longer attacks take besides, with `moved_low`, `moved_high`. Dice x100.
     """
 
     dataset: str
@@ -55,17 +56,17 @@ class Board:
     rows: pd.DataFrame
 
 
-def boards_of(entries: Mapping[str, Told]) -> list[Board]:
+def boards_of(entries: Mapping[str, Told], longer: pd.DataFrame | None = None) -> list[Board]:
     """Makes the boards of entries, facts by name: those of one board share dataset, bounds and digests of their cases.
 
     An entry's score is the mean over cases of the lowest foreground DSC that any of its attacks with these bounds, its
     audit's too, leaves; its interval is over patients. The order is tested as in `report --table leaderboard`. Where
     entries share cases under several bounds, a board over all of them stands before: it takes the bounds that at least
-    half of the entries have, and ranks the entries that have them all.
+    half of the entries have, and ranks the entries that have them all. Rows of `longer` enter no score.
     """
     by_cases = defaultdict[Hashable, list[pd.DataFrame]](list)
     for name, told in entries.items():
-        worst = told.worst_cases.assign(target_model=name)
+        worst = _add_longer(told.worst_cases.assign(target_model=name), longer)
         for (dataset, _), part in worst.groupby(["dataset", "bounds"]):
             by_cases[dataset, frozenset(part["case_key"])].append(part)
     boards: list[tuple[tuple[str, ...], pd.DataFrame]] = []
@@ -74,21 +75,24 @@ def boards_of(entries: Mapping[str, Told]) -> list[Board]:
         boards += [*_overall_board(rows), *(((), of_bounds) for _, of_bounds in rows.groupby("bounds"))]
     if not boards:
         return []
-    ranks, tests = [], []
-    for place, (_, rows) in enumerate(boards):
-        of_board, pairs = _rank(rows.reset_index(drop=True))
-        ranks.append(of_board.assign(budget=place))
-        tests.append(pairs.assign(budget=place, threat_model=of_board["threat_model"][0]))
-    data = add_tests(pd.concat(ranks, ignore_index=True), pd.concat(tests, ignore_index=True))
-    made = [
-        Board(
-            dataset=str(dataset), bounds=str(bounds), over=boards[int(str(place))][0], rows=rows.reset_index(drop=True)
-        )
-        for (dataset, bounds, place), rows in data.rename(columns={"target_model": "entry"}).groupby(
-            ["dataset", "threat_model", "budget"]
-        )
-    ]
+    ranked = [_rank(rows.reset_index(drop=True), place) for place, (_, rows) in enumerate(boards)]
+    ranks, tests = (pd.concat(parts, ignore_index=True) for parts in zip(*ranked, strict=True))
+    data = add_tests(ranks, tests).rename(columns={"target_model": "entry"})
+    made = []
+    for (dataset, bounds, place), rows in data.groupby(["dataset", "threat_model", "budget"]):
+        over, of_board = boards[int(str(place))][0], rows.reset_index(drop=True)
+        made.append(Board(dataset=str(dataset), bounds=str(bounds), over=over, rows=of_board))
     return sorted(made, key=lambda board: (board.dataset, not board.over))
+
+
+def _add_longer(worst: pd.DataFrame, longer: pd.DataFrame | None) -> pd.DataFrame:
+    """Adds the lowest score that longer attacks leave of each case within its bounds; NaN without one."""
+    if longer is None:
+        return worst.assign(longer=np.nan)
+    sets = longer["threat_model"] + " " + longer["budget_name"] + "=" + groups.budget_texts(longer).astype(str)
+    least = longer.groupby([longer["source_model"], sets, longer["case_id"]])[SCORE].min()
+    places = [worst["target_model"], worst["bounds"].str.split().str[:2].str.join(" "), worst["case_id"]]
+    return worst.assign(longer=least.reindex(pd.MultiIndex.from_arrays(places)).to_numpy())
 
 
 def _overall_board(worst: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
@@ -100,24 +104,25 @@ def _overall_board(worst: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.Da
     whole = set.intersection(*(set(names[bounds]) for bounds in over))
     rows = worst[worst["target_model"].isin(whole) & worst["bounds"].isin(over)]
     if len(rows):
-        least = rows.loc[rows.groupby(["target_model", "case_key"])[SCORE].idxmin()]
+        of_case = rows.groupby(["target_model", "case_key"])
+        least = rows.assign(longer=of_case["longer"].transform("min")).loc[of_case[SCORE].idxmin()]
         yield over, least.assign(bounds=f"worst of {len(over)} threat models")
 
 
-def _rank(worst: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns the rows of a board, and the tests of all its pairs."""
-    scores = {name: 100 * worst[name] for name in (SCORE, "dsc_foreground_clean")}
+def _rank(worst: pd.DataFrame, place: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns the rows of a board, and the tests of all its pairs, both with its place among the boards as `budget`."""
+    scores = {name: 100 * worst[name] for name in (SCORE, "dsc_foreground_clean", "longer")}
     cases = worst.assign(**scores, case_id=worst["case_key"], seed=0)
     cases["drop"] = cases["dsc_foreground_clean"] - cases[SCORE]
+    cases["moved"] = (cases[SCORE] - cases["longer"]).clip(lower=0)
+    facts = {"threat_model": worst["bounds"].iloc[0], "budget": place}
     rows = groups.group_means(cases, ["target_model"], SCORE, ["dsc_foreground_clean", "drop"])
+    moved = groups.group_means(cases, ["target_model"], "moved").add_prefix("moved_")
+    rows = rows.assign(moved=moved["moved_moved"], moved_low=moved["moved_low"], moved_high=moved["moved_high"])
     strongest = cases.groupby("target_model")["attack"].agg(lambda each: each.value_counts().index[0])
-    rows = rows.assign(
-        dataset=worst["dataset"].iloc[0],
-        threat_model=worst["bounds"].iloc[0],
-        strongest=rows["target_model"].map(strongest),
-    )
+    rows = rows.assign(dataset=worst["dataset"].iloc[0], strongest=rows["target_model"].map(strongest), **facts)
     rows = rank_rows(rows).reset_index(drop=True)
-    return rows, pair_tests(cases, rows["target_model"].tolist())
+    return rows, pair_tests(cases, rows["target_model"].tolist()).assign(**facts)
 
 
 def build_site(
@@ -153,7 +158,9 @@ def build_site(
     if not accepted:
         raise UserError(f"{entries}: expected an entry that stands, found none of {len(places)}: see the reasons above")
     storage.require_own(str(to / "index.html"), MARK)
-    _write(accepted, over(boards_of({entry.name: entry.told for entry in accepted}), "boards"), to)
+    longer = pd.read_csv(entries / LONGER) if (entries / LONGER).is_file() else None
+    boards = boards_of({entry.name: entry.told for entry in accepted}, longer)
+    _write(accepted, over(boards, "boards"), to)
     say(f"written: {to / 'index.html'} ({len(accepted)} of {len(places)} entries)")
     say(f"scores are those that the entries state: freqbench board verify {entries}/NAME computes them again")
     return len(accepted) == len(places)

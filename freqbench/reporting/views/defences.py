@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -50,9 +51,8 @@ SHOWN = {certificates.SHOWN: "Foreground DSC", "nsd": "Normalised surface Dice"}
 HOW_BOUNDS = (
     "x100, medians over the draws of a randomised network (defence `smoothing`), means over cases. "
     "`at least`: no change of this kind and of norm `radius` or less leaves a lower median, for an attacker who does "
-    "not know the draw; `at most`: the median that the attack `ball` leaves at this radius. The truth lies between "
-    "the two, and `gap` is how little is known. The statement is about the randomised network, not about the network "
-    "without draws, and about the cases of the table. "
+    "not know the draw; `at most`: the median that the attack `ball` or no change leaves. The truth lies between, and "
+    "`gap` is how little is known. It is about the randomised network, not that without draws, on the table's cases. "
 )
 NO_BOUNDS = (
     "No network was certified: give a model the defence smoothing and attack it with ball of the same kind, as "
@@ -191,8 +191,7 @@ def require_certified(grid: Any) -> None:
     for cell in grid.cells:
         attack, defence, name = cell.attack, cell.source.defence, cell.source.name
         if attack.name != "ball":
-            reasons = [reason for begin, reason in NO_CERTIFICATE.items() if attack.name.startswith(begin)]
-            why = f": {reasons[0]}" if reasons else ""
+            why = "".join(f": {reason}" for begin, reason in NO_CERTIFICATE.items() if attack.name.startswith(begin))
             raise UserError(f"attacks: expected ball, the one attack with a certificate, got {attack.name}{why}")
         if getattr(defence, "name", None) != "smoothing" or defence.kind != attack.kind:
             got = "no such defence" if defence is None else f"{defence.name} {getattr(defence, 'kind', '')}".strip()
@@ -216,25 +215,20 @@ def require_certified(grid: Any) -> None:
 
 def bounds(records: pd.DataFrame) -> list[Section]:
     """Makes one table per dataset and score of SHOWN, one row per model and radius; needs certificates.COLUMNS."""
-    counted = records[records["left_out"] == ""]
-    rows = certificates.brackets(counted)
+    rows = certificates.brackets(records[records["left_out"] == ""])
     if rows.empty:
         return [Section("Certified at least, attacked at most", text=NO_BOUNDS)]
     text = f"All {len(rows):,} bounds of the csv hold together with a probability of {100 * (1 - ALPHA):g} % or more."
     title = "certified at least, attacked at most"
-    return [
-        Section(
-            f"{dataset}: {title}" if score == certificates.SHOWN else f"{dataset}: {name.lower()}, {title}",
-            shown_columns(certificates.means(group, score)),
-            f"{name} {HOW_BOUNDS}{text}"
-            if score == certificates.SHOWN
-            else f"{name} x100. It is read like the table before.",
-            group[group["score"].where(group["score"].isin(SHOWN), certificates.SHOWN) == score],
-        )
-        for dataset, group in rows.groupby("dataset")
-        for score, name in SHOWN.items()
-        if (group["score"] == score).any()
-    ]
+    sections = []
+    for (dataset, group), (score, name) in product(rows.groupby("dataset"), SHOWN.items()):
+        of_score = group[group["score"].where(group["score"].isin(SHOWN), certificates.SHOWN) == score]
+        first = score == certificates.SHOWN
+        about = f"{name} {HOW_BOUNDS}{text}" if first else f"{name} x100. It is read like the table before."
+        head = f"{dataset}: {title}" if first else f"{dataset}: {name.lower()}, {title}"
+        if (group["score"] == score).any():
+            sections.append(Section(head, shown_columns(certificates.means(group, score)), about, of_score))
+    return sections
 
 
 def shown_columns(table: pd.DataFrame) -> pd.DataFrame:

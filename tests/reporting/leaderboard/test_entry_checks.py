@@ -146,15 +146,19 @@ def test_a_row_that_computing_contradicts_is_refused(entered: Path, tmp_path: Pa
     assert reason == "reproduce: 2 rows: 1 equal to the bit, 1 DIFFERENT, of 2 with 0 worst cases (seed 3)"
 
 
-def forged(store: Path) -> None:
-    """Class rows and records that agree: every volume keeps all of its Dice."""
+def forged(store: Path, number: int | None = None) -> None:
+    """Class rows and records that agree: each case, or one that the audit has not attacked, keeps all of its Dice."""
 
-    def perfect(rows: Rows) -> None:
-        for row in rows:
+    def change(rows: Rows, keep: bool = True) -> None:
+        cases = sorted({row["case_key"] for row in rows})
+        for row in [row for row in rows if number is None or row["case_key"] == cases[number]]:
             row |= {name: row[name + "_clean"] for name in ("dsc", "dsc_foreground") if name in row}
+            rows[:] = [each for each in rows if keep or each is not row]
 
     for kind in ("records", "class_records"):
-        alter(store, kind, perfect)
+        alter(store, kind, change)
+    if number is not None:
+        alter(store / "audit", "records", lambda rows: change(rows, keep=False))
 
 
 def test_forgeries_alike_are_found_by_computing(entered: Path, tmp_path: Path, without_audit: None) -> None:
@@ -164,27 +168,10 @@ def test_forgeries_alike_are_found_by_computing(entered: Path, tmp_path: Path, w
     assert re.match(r"reproduce: 1 rows: 1 DIFFERENT, of 2 ", reason)
 
 
-def raised(store: Path, number: int) -> None:
-    """One case, which the audit has not attacked, keeps all of its Dice."""
-
-    def change(rows: Rows) -> None:
-        case = sorted({row["case_key"] for row in rows})[number]
-        for row in (row for row in rows if row["case_key"] == case):
-            row |= {name: row[name + "_clean"] for name in ("dsc", "dsc_foreground") if name in row}
-
-    def drop(rows: Rows) -> None:
-        case = sorted({row["case_key"] for row in rows})[number]
-        rows[:] = [row for row in rows if row["case_key"] != case]
-
-    for kind in ("records", "class_records"):
-        alter(store, kind, change)
-    alter(store / "audit", "records", drop)
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize("number", [0, 1])
 def test_deciding_forgery_is_always_found(number: int, entered: Path, tmp_path: Path, without_audit: None) -> None:
-    entry = copied(entered, tmp_path, lambda store: raised(store, number))
+    entry = copied(entered, tmp_path, lambda store: forged(store, number))
     (reason,) = computed(entry, entered, share=0.1, seed=3)
     assert "1 DIFFERENT, of 2 with 1 worst cases (seed 3)" in reason
 

@@ -98,6 +98,18 @@ def test_other_cases_or_bounds_are_another_board(other: Told) -> None:
     assert sorted(tuple(board.rows["entry"]) for board in boards) == [("one",), ("other",)]
 
 
+def longer(name: str, eps: float, left: dict[str, float]) -> pd.DataFrame:
+    """Rows of longer attacks on a network by the foreground DSC that they leave of its cases."""
+    rows = pd.DataFrame({"case_id": [*left], "dsc_foreground": [*left.values()], "budget": eps})
+    return rows.assign(source_model=name, threat_model="linf", budget_name="eps")
+
+
+def test_board_has_what_longer_attacks_take_besides() -> None:
+    own = told({"a": 0.6, "b": 0.5}, "linf eps=8/255 more=1")
+    (board,) = sites.boards_of({"one": own, "other": own}, longer("one", 8 / 255, {"case a": 0.57, "case b": 0.52}))
+    assert board.rows["moved"].tolist() == pytest.approx([1.5, float("nan")], nan_ok=True), "0.52 counts as 0.5"
+
+
 def several(**left: dict[str, float]) -> Told:
     """Facts of an entry by the foreground DSC that is left of its cases within each bounds."""
     parts = [told(scores, bounds) for bounds, scores in left.items()]
@@ -133,6 +145,8 @@ def site(entered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_card(entries / "plain", **dict.fromkeys(names, HOSTILE))
     assert make_entry(str(entered / "out"), "plain", entries / "plain")
     shutil.copytree(entered / "entries" / "plain", entries / "twin")
+    left = dict.fromkeys(read_entry(entries / "twin").told.worst_cases["case_id"], 0.0)
+    longer("twin", 32 / 255, left).to_csv(entries / sites.LONGER)
     done: dict[str, int] = {}  # steps of a bar, by its words
     assert build_site(
         entries, tmp_path / "site", lambda text: None, over=lambda each, what: each[: done.setdefault(what, len(each))]
@@ -150,6 +164,11 @@ def test_a_card_s_words_are_text(site: Path) -> None:
         assert re.findall(r"<script[^>]*>", page) == [re.search(r'<script src="(\.\./)?site.js" defer>', page)[0]]  # type: ignore[index]
         assert "default-src 'none'; script-src 'self'" in page
     assert pages["plain.html"].count("&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}") == 8
+
+
+def test_page_marks_scores_that_longer_attacks_lower(site: Path) -> None:
+    rows = re.findall(r"<tr>.*?</tr>", (site / "index.html").read_text(), re.DOTALL)
+    assert ["entries/twin.html" in row for row in rows if "not converged" in row] == [True]
 
 
 def test_pages_show_ranks_plots_and_links(site: Path, entered: Path) -> None:
