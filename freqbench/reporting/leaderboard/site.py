@@ -151,7 +151,7 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: 
     if not accepted:
         raise UserError(f"{entries}: expected an entry that stands, found none of {len(places)}: see the reasons above")
     storage.require_own(str(to / "index.html"), MARK)
-    longer = pd.read_csv(entries / LONGER) if (entries / LONGER).is_file() else None
+    longer = pd.read_csv(entries / LONGER, dtype={"case_id": str}) if (entries / LONGER).is_file() else None
     _write(accepted, boards_of({entry.name: entry.told for entry in accepted}, longer), to)
     say(f"written: {to / 'index.html'} ({len(accepted)} of {len(places)} entries)")
     say(f"scores are those that the entries state: freqbench board verify {entries}/NAME computes them again")
