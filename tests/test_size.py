@@ -29,7 +29,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 2872,  # compiled.py: functions that a GPU compiles
         "pipelines": 1401,  # six more pipelines of MONAI's, and whole runs
         "remote": 387,
-        "reporting": 6656,  # an attack that did nothing is said
+        "reporting": 6668,  # an attack that did nothing is said
         "results": 2170,  # as in the package
         "training": 1729,  # code of others, where it is trusted
     },
@@ -51,7 +51,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "ops": 1627,  # compiled.py: functions that a GPU compiles
         "pipelines": 1789,  # six more pipelines of MONAI's, and whole runs
         "remote": 501,
-        "reporting": 6471,  # an attack that did nothing is said
+        "reporting": 6478,  # an attack that did nothing is said
         "results": 1391,  # as in the package
         "security": 1448,  # bombs in the classes of rows
         "third_party": 912,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61780, "tests": 63040}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61792, "tests": 63047}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

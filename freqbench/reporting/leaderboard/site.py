@@ -34,6 +34,7 @@ MARK = b'<meta name="generator" content="freqbench leaderboard">'
 INK = "#010203"  # becomes the page's text colour, dark or light
 COPIED = ("style.css", "site.js")
 LONGER = "longer.csv"  # beside entries: rows of longer attacks on them
+OF_LONGER = ["source_model", "threat_model", "budget_name", "budget", "case_id", "dsc_foreground"]
 
 Watched = Callable[[Sequence[Any], str], Iterable[Any]]
 
@@ -125,6 +126,18 @@ def _rank(worst: pd.DataFrame, place: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rows, pair_tests(cases, rows["target_model"].tolist()).assign(**facts)
 
 
+def _longer(path: Path) -> pd.DataFrame | None:
+    """Returns rows of longer attacks on entries; None without their file. Raises UserError if it is another's."""
+    if not path.is_file():
+        return None
+    try:
+        return pd.read_csv(path, dtype={"case_id": str})[OF_LONGER]
+    except (ValueError, KeyError) as error:  # pandas' errors of parsing are ValueErrors
+        raise UserError(
+            f"{path}: expected a table with {', '.join(OF_LONGER)}, got another: {one_line(error)}"
+        ) from None
+
+
 def build_site(
     entries: Path, to: Path, say: Callable[[str], None], trust_code: bool = False, over: Watched = lambda each, _: each
 ) -> bool:
@@ -158,8 +171,7 @@ def build_site(
     if not accepted:
         raise UserError(f"{entries}: expected an entry that stands, found none of {len(places)}: see the reasons above")
     storage.require_own(str(to / "index.html"), MARK)
-    longer = pd.read_csv(entries / LONGER) if (entries / LONGER).is_file() else None
-    boards = boards_of({entry.name: entry.told for entry in accepted}, longer)
+    boards = boards_of({entry.name: entry.told for entry in accepted}, _longer(entries / LONGER))
     _write(accepted, over(boards, "boards"), to)
     say(f"written: {to / 'index.html'} ({len(accepted)} of {len(places)} entries)")
     say(f"scores are those that the entries state: freqbench board verify {entries}/NAME computes them again")

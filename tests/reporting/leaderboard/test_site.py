@@ -135,6 +135,13 @@ def test_a_board_over_all_is_not_changed_by_a_newcomer_s_bounds() -> None:
     assert boards[0].rows["dsc_foreground"].tolist() == pytest.approx([40, 40, 40])
 
 
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", "", "a\n1,2,3\n4\n"])
+def test_table_of_longer_attacks_of_another_form_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "longer.csv").write_text(content)
+    with pytest.raises(UserError, match=r"longer.csv: expected a table with source_model, .*, got another: "):
+        sites._longer(tmp_path / "longer.csv")
+
+
 @pytest.fixture(scope="module")
 def site(entered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site of the entry that stands, its card written by somebody who means harm, and one beside it."""
