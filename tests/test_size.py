@@ -18,7 +18,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "api": 1375,  # regions of another order are a line
         "attacks": 6857,
         "audit": 4992,  # as in the package
-        "cli": 2389,  # eight roads
+        "cli": 2393,  # eight roads
         "core": 3697,  # identities of code, pair by pair; the one keeper's contract
         "data": 6757,  # as in the package
         "engine": 4827,  # as in the package
@@ -38,7 +38,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "analysis": 972,
         "attacks": 5306,
         "audit": 2666,  # as in the package
-        "cli": 2338,  # run --fresh
+        "cli": 2342,  # run --fresh
         "cluster": 336,
         "core": 1689,  # identities of code, pair by pair; the one keeper's contract
         "data": 6006,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61792, "tests": 63047}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61796, "tests": 63051}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -1,11 +1,13 @@
 """Shows what works on this machine, and what it keeps: the command `doctor`."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from freqbench.cli import common
 from freqbench.cli.common import more, option
+from freqbench.core.errors import UserError
 
 app = typer.Typer()
 
@@ -52,6 +54,8 @@ def _measure(path: str) -> None:
     from freqbench.audit import card
     from freqbench.core.files import storage
 
+    if not Path(path).absolute().parent.is_dir():
+        raise UserError(f"--card: expected a file in a folder that exists, got {path}: make the folder first")
     measured = card.measure(common.say)
     storage.write_atomic(path, f"{measured.model_dump_json(indent=1)}\n".encode())
     common.say(card.table_of([measured]))
