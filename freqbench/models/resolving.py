@@ -558,7 +558,7 @@ def scoring_concerns(
         names[:1] if shift and not number else [name for k in group for name in names[k + shift : k + shift + 1]]
         for number, group in enumerate(merged)
     ]
-    pairs = list(zip(called, class_names, strict=False)) if names else []
+    pairs = list(zip(called, class_names, strict=False)) if names else []  # classes that both sides name
     others = [
         (theirs[0], ours)
         for number, (theirs, ours) in enumerate(pairs)

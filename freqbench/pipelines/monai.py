@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
-from itertools import chain, cycle
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -551,7 +551,7 @@ def _moves(step: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
         case "ConcatItems":
             yield step.name, tuple(step.keys)
         case "CopyItems":
-            yield from ((name, (key,)) for name, key in zip(step.names, cycle(step.keys), strict=False))
+            yield from ((name, (key,)) for name, key in zip(step.names, step.keys * step.times, strict=True))
 
 
 def name_of(config: Config, id: str) -> str:
