@@ -49,7 +49,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "metrics": 1274,  # weights are checked when read
         "models": 7625,  # inferers by class and arguments
         "ops": 1627,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1789,  # six more pipelines of MONAI's, and whole runs
+        "pipelines": 1795,  # six more pipelines of MONAI's, and whole runs
         "remote": 501,
         "reporting": 6478,  # an attack that did nothing is said
         "results": 1391,  # as in the package
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61796, "tests": 63051}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61796, "tests": 63057}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -24,7 +24,7 @@ from freqbench.data.preprocess import attacked_native, prepare
 from freqbench.job.fit import assumptions, facts_on, match_classes
 from freqbench.job.schema import JobSpec
 from freqbench.models import Facts, ModelEntry, facts_of
-from freqbench.pipelines.monai import MonaiPipeline
+from freqbench.pipelines.monai import MonaiPipeline, _moves
 
 SHAPE = (8, 7, 6)
 JOINED = [
@@ -260,3 +260,9 @@ def test_an_order_that_nothing_tells_is_assumed(tmp_path: Path) -> None:
     entry, facts, dataset = matched(words, tmp_path, labels=["background", "a", "b"], label_map={1: 1, 2: 2, 3: 0})
     lines = [str(each) for each in assumptions(entry, facts, dataset) if each.key == "class_map"]
     assert lines == ["class_map: outputs in the order a, b (they have no names)"]
+
+
+def test_copies_of_keys_are_of_the_keys_that_monai_copies() -> None:
+    copying = t.CopyItemsd(["image", "other"], times=2, names=["a", "b", "c", "d"])
+    made = copying({"image": torch.zeros(1), "other": torch.ones(1)})
+    assert {name: torch.equal(made[name], made[key]) for name, (key,) in _moves(copying)} == dict.fromkeys("abcd", True)
