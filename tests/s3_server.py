@@ -192,7 +192,7 @@ class S3:
         """End it at once, as a lost machine does."""
         if self._process:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()  # closes its input
 
     def fault(
         self, kind: str, method: str = "PUT", match: str = "", times: int = 1, status: int = 503, seconds: float = 5.0
