@@ -15,10 +15,11 @@ from torch import Tensor
 
 from freqbench import metrics as measures
 from freqbench.core.measures import MEANS, METRIC_OF, METRICS, NUMBERS, UNDEFINED
-from freqbench.core.types import Case, FileLabel, NativeCase, Shape, Spacing, triple
+from freqbench.core.types import Case, FileLabel, NativeCase, Spacing, triple
 from freqbench.data import Dataset
+from freqbench.engine.attacking import AttackedVolume
 from freqbench.metrics import LpipsUnavailable, Scores
-from freqbench.models import VolumePrediction, attack_windows
+from freqbench.models import ModelSpec, VolumePrediction, attack_windows
 from freqbench.ops.classes import Classes, LabelMaps
 from freqbench.ops.voxels import without_ignored
 from freqbench.results import CLASS_RECORDS, RECORDS
@@ -54,20 +55,21 @@ def score_volume(
     case: Case,
     adversarial: Tensor,
     metrics: Sequence[str],
-    roi: Shape,
+    source: ModelSpec,
     device: torch.device,
     unavailable: Mapping[str, str] = MappingProxyType({}),
 ) -> Scores:
     """Measures the distance of an adversarial volume from the clean one, in the columns of `metrics` and of ALWAYS.
 
     Args:
-        roi: sides of the source model's window in voxels; seams are sought on its tiling, whatever the attack's scope.
+        source: the attacked model; seams are sought on the tiling by its windows, whatever the attack's scope.
         device: device for LPIPS, energy and seams.
         unavailable: metrics that this machine cannot compute, with the reason.
     """
     body = measures.body_mask(case.image)
     clean, attacked = case.image.to(device), adversarial.to(device)
-    seams = measures.seam_scores(clean, attacked, attack_windows(triple(case.image.shape[1:]), roi))
+    shape = triple(clean.shape[1:])
+    seams = measures.seam_scores(clean, attacked, attack_windows(shape, source.roi_of(case.ref, shape)))
     parts = [measures.image_scores(case.image, adversarial, body), measures.energy_scores(clean, attacked), seams]
     if "lpips" in metrics and "lpips" in unavailable:
         columns = METRICS["lpips"].columns
@@ -192,6 +194,7 @@ def score_target(
     prediction: VolumePrediction,
     clean: CleanScores,
     case: Case,
+    attacked: AttackedVolume,
     dataset: Dataset,
     metrics: Sequence[str],
     resampling_error: float | None,
@@ -202,7 +205,7 @@ def score_target(
     """
     in_file = isinstance(clean.truth, FileLabel)
     scored = prediction.scored
-    maps = label_maps(scored.labels, clean.truth if in_file else case, dataset)
+    maps = label_maps(scored.labels, clean.truth if in_file else attacked.relabel(case), dataset)
     return TargetScores(
         maps=maps,
         scores=(*clean.scores, *score_prediction(maps, metrics, scored.confidence)),

@@ -25,10 +25,7 @@ from freqbench.job.cells import Cell, Unit
 from freqbench.job.schema import JobSpec, build_dataset, require_known, require_names
 from freqbench.job.sweep import models_for
 from freqbench.models import Facts, ModelEntry, ModelSpec, resolve, resolve_ensemble, stated_classes
-from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
-from freqbench.models.defences.smoothing import Smoothing
-from freqbench.models.inference import VOTES_ON_GRID
-from freqbench.models.resolving import axes_notes, scoring_concerns
+from freqbench.models.resolving import axes_notes, file_concerns, scoring_concerns
 from freqbench.pipelines import Pipeline
 from freqbench.results import Shard
 
@@ -280,9 +277,14 @@ def _cells(
             concerns.append(_black_box_warning(attack, source, [models[name] for name in models if name in only]))
             continue
         targets = _targets(job, models, source)
-        if job.score_on == "file":
-            concerns += _require_file_scores(attack, targets)
-        score_on = job.score_on or default_grid(attack, targets)
+        scored_on = job.score_on or default_grid(attack, targets)
+        if job.score_on is ScoredOn.FILE:
+            if attack.moves_labels:
+                raise UserError(
+                    f"{attack.name}: expected {ScoredOn.GRID.key}, as its labels move on the grid that is attacked, "
+                    "got file: score it there, in a job of its own"
+                )
+            concerns += [line for target in targets for line in file_concerns(target)]
         if attack.moves_labels:
             within = _targets_on_grid(attack, source, targets, dataset)
             reason = f"as labels move on the grid of {source.name}"
@@ -303,7 +305,7 @@ def _cells(
                 window_batch=coupled if attack.couples_batch else None,
                 learns_from=learns_from,
                 surrogates=surrogates_of(attack, source, models),
-                score_on=score_on,
+                scored_on=scored_on,
                 saves=not job.save_only or bool({attack.name, plugins.path_of(type(attack))} & {*job.save_only}),
             )
             if cut := cell.block_cut:
@@ -475,28 +477,10 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
     return replace(grid, job=job, cells=tuple(cell for cell in grid.cells if cell.source.name in by_name))
 
 
-def _require_file_scores(attack: Attack, targets: Sequence[ModelSpec]) -> Iterator[str]:
-    """Refuses what has no score on the grid of a file, and yields warnings of models whose labels alone go there."""
-    if attack.moves_labels:
-        raise UserError(
-            f"{attack.name}: expected score_on: grid, as its labels move on the grid that is attacked, got file: score "
-            "it there, in a job of its own"
-        )
-    for model in targets:
-        if isinstance(model.defence, RandomizedSmoothing | Smoothing):
-            raise UserError(f"{model.name}: {VOTES_ON_GRID}")
-        if model.takes_volumes:
-            yield (
-                f"{model.name}: says labels alone: score_on: file takes the nearest of them for each voxel of a file, "
-                "where logits of others are interpolated"
-            )
-
-
 def default_grid(attack: Attack, targets: Sequence[ModelSpec]) -> ScoredOn:
     """Returns `file` if the pipelines of all targets lead back to the file, and nothing ties scores to another grid."""
-    votes = any(isinstance(target.defence, RandomizedSmoothing | Smoothing) for target in targets)
-    leads_back = all(isinstance(target.space, Pipeline) for target in targets)
-    return "file" if leads_back and not votes and not attack.moves_labels else "grid"
+    leads_back = all(isinstance(target.space, Pipeline) and not target.votes for target in targets)
+    return ScoredOn.FILE if leads_back and not attack.moves_labels else ScoredOn.GRID
 
 
 def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec) -> tuple[ModelSpec, ...]:

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from freqbench.core import limits
 from freqbench.core.errors import UserError
-from freqbench.core.types import CaseRef, Outputs, Shape, triple
+from freqbench.core.types import CaseRef, Outputs, ScoredOn, Shape, triple
 from freqbench.models.defences.base import FIXED, draw_seed
 from freqbench.models.defences.randomized_smoothing import VolumePrediction, largest
 from freqbench.models.defences.smoothing import Judge, Smoothing
@@ -28,8 +28,8 @@ from freqbench.ops.regions import codes_of
 
 MOST_CLASSES = 256  # of a uint8 label map
 VOTES_ON_GRID = (
-    "expected score_on: grid for a defence that votes, as its certificate is for voxels of the grid, got file: score "
-    "it there, in a job of its own"
+    f"expected {ScoredOn.GRID.key} for a defence that votes, as its certificate is for voxels of the grid, got file: "
+    "score it there, in a job of its own"
 )
 
 Window = tuple[slice, slice, slice]
@@ -105,7 +105,7 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     The weights `[h, w, d]`, set by `model.inference.weighting`, are positive and at most 1; a window shorter than the
     ROI has the weights of its place in it. Of nnU-Net's, those along an axis without overlap (slices) are alike.
     """
-    if model.takes_volumes or model.inference.weighting == "constant":
+    if model.inference.weighting == "constant":
         return scores.new_ones(1).expand(scores.shape[2:])
     kind: dict[str, Any] = {"device": scores.device, "dtype": scores.dtype}
     if model.inference.weighting == "nnunet":
@@ -184,9 +184,8 @@ def prediction(
     if wanted.file_grid is not None:
         raise UserError(f"{model.name}: {VOTES_ON_GRID}")
 
-    # Draws whose windows fill a batch; a CPU gains nothing from more than one.
-    is_alone = model.takes_volumes or next(model.parameters()).device.type == "cpu"
-    at_once = 1 if is_alone else max(1, window_batch // len(_windows_of(model, volume.shape[2:])))
+    # Draws whose windows fill a batch.
+    at_once = max(1, window_batch // len(_windows_of(model, volume.shape[2:]))) if model.is_parallel else 1
 
     def segment(draws: Iterable[Tensor]) -> Iterator[Tensor]:
         queue = iter(draws)

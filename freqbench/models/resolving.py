@@ -16,7 +16,7 @@ from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess, parse_intensity
-from freqbench.core.types import CaseRef
+from freqbench.core.types import CaseRef, ScoredOn
 from freqbench.models import hub
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
@@ -34,6 +34,7 @@ from freqbench.models.entry import (
     seed_of,
 )
 from freqbench.models.examination import EXAMINATIONS, Examination, examine, windows
+from freqbench.models.inference import VOTES_ON_GRID
 from freqbench.models.loading import load, naming
 from freqbench.models.networks.architectures import MODELS
 from freqbench.models.networks.construction import refusing
@@ -66,7 +67,7 @@ def facts_of(
         sha256 = source.sha256(local, facts.args) if seed is None else f"random:{seed}"
     own: dict[str, Any] = {}
     if entry.transforms is not None:
-        if facts.arch == "nnunet" or source.takes_volumes:
+        if facts.arch == "nnunet" or facts.takes_volumes:
             raise UserError(f"{entry.name}: expected no transforms for {path}, which brings its own: leave them out")
         own = {"space": (pipeline := transforms_of(entry)), "input": adapter_of(pipeline), "knows_axes": True}
     named = facts.metadata.class_names or facts.class_names
@@ -499,7 +500,7 @@ def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpac
         raise UserError(
             f"{entry.name}: expected no bounds for {facts.path}, as it brings no pipeline of its own: set intensity"
         )
-    if own and entry.preprocess and entry.input is None and not source_of(facts.arch).takes_volumes:
+    if own and entry.preprocess and entry.input is None and not facts.takes_volumes:
         stated = own.intensity if isinstance(own, Preprocess) else "of its own pipeline"
         if not isinstance(own, Preprocess) or differ(own, entry.preprocess):
             raise UserError(
@@ -575,6 +576,17 @@ def scoring_concerns(
     shares = [f"{count} of {len(refs)} cases of {dataset} {SHARE[role]}" for role, count in seen.items() if count]
     if shares:
         yield f"{model.name}: {' and '.join(shares)}: scores on them are flattered"
+
+
+def file_concerns(model: ModelSpec) -> Iterator[str]:
+    """Yields a line on a model whose labels alone go to the grids of files; refuses one that has no scores there."""
+    if model.votes:
+        raise UserError(f"{model.name}: {VOTES_ON_GRID}")
+    if model.takes_volumes:
+        yield (
+            f"{model.name}: says labels alone: {ScoredOn.FILE.key} takes the nearest of them for each voxel of a file, "
+            "where logits of others are interpolated"
+        )
 
 
 def axes_notes(model: ModelSpec, facts: Facts, dataset: str, refs: Sequence[CaseRef]) -> Iterator[str]:

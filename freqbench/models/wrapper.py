@@ -98,6 +98,8 @@ class SegmentationModel(nn.Module):
         self.class_map = class_map
         self.outputs = outputs
         self.takes_volumes = getattr(net, "takes_volumes", False) is True
+        if self.takes_volumes:  # one window holds all
+            self.inference = inference = inference.model_copy(update={"weighting": "constant"})
         self._of_file = roi, adapter, inference
         self._prepared: _BesideWindows | None = None
         self._case: Case | None = None
@@ -133,6 +135,16 @@ class SegmentationModel(nn.Module):
     def clamps_last(self) -> bool:
         """True if volumes need not lie in [0, 1]: a defence changes them and clamps the result."""
         return isinstance(self.defence, Smoothing)
+
+    @property
+    def is_parallel(self) -> bool:
+        """True if several volumes at once take less time than one by one, as on no CPU and by no command."""
+        return not self.takes_volumes and next(self.parameters()).device.type != "cpu"
+
+    @property
+    def gives_scores(self) -> bool:
+        """True if its logits can be interpolated between voxels; a command says labels alone."""
+        return not self.takes_volumes
 
     def drop_defence(self) -> "SegmentationModel":
         """Returns the model without its defence; modules are shared."""

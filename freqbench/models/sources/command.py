@@ -266,5 +266,5 @@ SOURCE = Source(
     silent=lambda arch, args: ("timeout",),
     runs_code=True,
     is_known=True,
-    takes_volumes=True,
+    has_path=False,
 )
