@@ -255,9 +255,3 @@ def shortfall(expected: float | None, clean: Clean) -> str | None:
         is_short = round(expected - mean, 9) > max(expected / 2 if few else 2 * error, FAR)
         why = "below half of it" if few else f"lower by more than two standard errors (each {error:.3f}) and {FAR}"
     return f"{figure(expected, clean)}: {why}: {CAUSES}" if is_short else None
-
-
-def unjudged_notes(entry: ModelEntry, dataset: Dataset) -> Iterator[str]:
-    """Yields a line if a dataset cannot judge a model's `expected_dice`."""
-    if entry.expected_dice is not None and dataset.reference == "prediction":
-        yield f"{entry.name}: expected_dice is not judged on {dataset.name}, which has no label maps"
