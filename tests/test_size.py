@@ -21,7 +21,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cli": 2395,  # eight roads
         "core": 3719,  # identities of code, pair by pair; the one keeper's contract
         "data": 6758,  # as in the package
-        "engine": 4828,  # as in the package
+        "engine": 4804,  # as in the package
         "exchange": 1024,
         "job": 2765,  # a line for each key of a job
         "metrics": 1629,  # weights are checked when read
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61801, "tests": 63069}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61777, "tests": 63069}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -104,8 +103,9 @@ def score_prediction(
     maps: LabelMaps, metrics: Sequence[str], confidence: Tensor | None = None
 ) -> list[PredictionScores]:
     """Scores a prediction in the requested `metrics`; `calibration` needs the `confidence` of a VolumePrediction."""
-    overlap = partial(_score_each, lambda maps: score_overlap(maps.pred, maps.label, len(maps.classes)))
-    scores = [overlap(maps)] if "dsc" in metrics else []
+    scores = []
+    if "dsc" in metrics:
+        scores.append(_score_each(lambda each: score_overlap(each.pred, each.label, len(each.classes)), maps))
     if shapes_of(metrics):
         scores.append(score_shapes(maps, metrics))
     if "calibration" in metrics and confidence is not None:
@@ -230,19 +230,19 @@ def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionSc
 
 def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
     """Scores label maps in `shapes_of(metrics)`, at least one."""
-    return _score_each(partial(_shapes, metrics), maps)
 
+    def shapes(maps: LabelMaps) -> PredictionScores:
+        given = {**vars(maps), "num_classes": len(maps.classes), "tolerances": maps.classes.tolerances_mm}
+        columns, others = dict[str, Vector](), dict[str, float]()
+        for metric in shapes_of(metrics):
+            columns |= measures.class_values(metric, **given)
+        if "hd95_mm" in columns:
+            in_label = np.bincount(maps.label.numpy().ravel(), minlength=len(maps.classes))[: len(maps.classes)] > 0
+            shape, millimetres = maps.label.shape, columns["hd95_mm"]
+            others["hd95_penalised"] = measures.hd95_penalised(millimetres, in_label, shape, maps.spacing)
+        return _scores(shapes_of(metrics), columns, **others)
 
-def _shapes(metrics: Sequence[str], maps: LabelMaps) -> PredictionScores:
-    given = {**vars(maps), "num_classes": len(maps.classes), "tolerances": maps.classes.tolerances_mm}
-    columns, others = dict[str, Vector](), dict[str, float]()
-    for metric in shapes_of(metrics):
-        columns |= measures.class_values(metric, **given)
-    if "hd95_mm" in columns:
-        in_label = np.bincount(maps.label.numpy().ravel(), minlength=len(maps.classes))[: len(maps.classes)] > 0
-        shape, millimetres = maps.label.shape, columns["hd95_mm"]
-        others["hd95_penalised"] = measures.hd95_penalised(millimetres, in_label, shape, maps.spacing)
-    return _scores(shapes_of(metrics), columns, **others)
+    return _score_each(shapes, maps)
 
 
 def score_calibration(confidence: Tensor, maps: LabelMaps) -> PredictionScores:

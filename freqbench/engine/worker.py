@@ -34,6 +34,7 @@ from freqbench.metrics import Scores, added
 from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction, Wanted, loading
 from freqbench.ops import compiled
 from freqbench.pipelines import AnySpace
+from freqbench.results import volumes as layout
 
 HOW = ("precision", "compile")
 # Of one worker, whose device and memory stay.
@@ -266,11 +267,12 @@ class Worker:
         label_maps = clean.pred, prediction.labels
         if self.spec.volumes and (cell.saves or self.spec.reuse):
             with self._time_loading():
-                self.keep(partial(volumes.save_prediction, self.spec.volumes, cell, seen, target.name, *label_maps))
+                save = partial(volumes.save_maps, self.spec.volumes, cell, unit.ref)
+                kinds = (layout.prediction(kind, target.name) for kind in (layout.ON_CLEAN, layout.ON_ADVERSARIAL))
+                self.keep(partial(save, dict(zip(kinds, label_maps, strict=True)), seen.affine))
                 if isinstance(clean.truth, FileLabel) or not is_own:
                     maps = torch.stack([clean.truth.label[0], clean.judged, scores.maps.label, scores.maps.pred])
-                    place = self.spec.volumes, cell, unit.ref, target.name
-                    self.keep(partial(volumes.save_scored, *place, maps, clean.truth.affine))
+                    self.keep(partial(save, {layout.scored_maps(target.name): maps}, clean.truth.affine))
         seconds = time.perf_counter() - started
         return _OnTarget(target=target, scores=scores, label_maps=label_maps, seconds=seconds)
 

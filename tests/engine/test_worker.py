@@ -263,15 +263,15 @@ def test_reading_is_load_and_computing_device_time(hours: Hours, tmp_path: Path)
     """Cases that are kept or were read beside are no load; what metrics import is, before the first attack begins."""
     hours.let_take(scoring, "prepare", 19)
     hours.let_take(saved_volumes, "save", 13)
-    hours.let_take(saved_volumes, "save_prediction", 17)
+    hours.let_take(saved_volumes, "save_maps", 17)
     first, second = units_of(small(datasets=job()["datasets"]))
     worker = make_worker(volumes=str(tmp_path))
     begun = list[float]()
     worker.advance = lambda passes: None if passes else begun.append(hours.now)
-    for unit, following, load in ((first, second, 3 + 5 + 19 + 13 + 17), (second, None, 13 + 17)):
+    for unit, following, load in ((first, second, 3 + 5 + 19 + 13 + 2 * 17), (second, None, 13 + 2 * 17)):
         outcome, _ = worker.run(unit, prefetch=following)
         assert (outcome.load_seconds, outcome.device_seconds) == (load, 7 + 11 + 11)
-    assert begun == [3 + 5 + 19, 3 + 5 + 19 + 7 + 11 + 11 + 13 + 17]
+    assert begun == [3 + 5 + 19, 3 + 5 + 19 + 7 + 11 + 11 + 13 + 2 * 17]
 
 
 def test_the_share_of_a_card_is_set_before_windows_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
