@@ -183,9 +183,7 @@ class ModelSpec(Origin):
     @property
     def num_outputs(self) -> int:
         """Number of the network's own outputs; a class map holds each of them once."""
-        if self.class_map:
-            return sum(map(len, self.class_map))
-        return self.num_classes - (self.head == "sigmoid")
+        return sum(map(len, self.class_map)) if self.class_map else self.num_classes - (self.head == "sigmoid")
 
     @property
     def network_roi(self) -> Shape:

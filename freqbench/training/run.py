@@ -142,22 +142,17 @@ def _say_padded(cases: list[Case], training: NetworkTraining, say: Say) -> None:
     hint = ""
     if small == len(cases):
         least = [min(sides) for sides in zip(training.roi, *shapes, strict=True)]
-        fitting = _fitting(training, least)
-        hint = f". roi: {fitting} would fit all" if fitting else f". The network takes no crop within {least}"
+        hint = f". The network takes no crop within {least}"
+        for multiple in (1, 2, 4, 8, 16, 32):
+            roi = [side // multiple * multiple for side in least]
+            with suppress(UserError):
+                if min(roi):
+                    training.resolve("random", triple(roi))
+                    hint = f". roi: {roi} would fit all"
+                    break
     crop = "x".join(map(str, training.roi))
     if small:
         say(f"{small} of {len(cases)} volumes are smaller than the crop {crop} on some axis: padded with zeros{hint}")
-
-
-def _fitting(training: NetworkTraining, least: list[int]) -> list[int] | None:
-    """Finds the largest crop within these sides that the network takes; None if there is none."""
-    for multiple in (1, 2, 4, 8, 16, 32):
-        roi = [side // multiple * multiple for side in least]
-        if min(roi):
-            with suppress(UserError):
-                training.resolve("random", triple(roi))
-                return roi
-    return None
 
 
 def _facts(job: TrainJob, training: NetworkTraining, state: State, wall: float) -> dict[str, Any]:
