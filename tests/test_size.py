@@ -21,17 +21,17 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cli": 2395,  # eight roads
         "core": 3719,  # identities of code, pair by pair; the one keeper's contract
         "data": 6758,  # as in the package
-        "engine": 4799,  # as in the package
-        "exchange": 1024,
-        "job": 2765,  # a line for each key of a job
+        "engine": 4782,  # as in the package
+        "exchange": 1020,
+        "job": 2752,  # a line for each key of a job
         "metrics": 1629,  # weights are checked when read
-        "models": 8418,  # inferers by class and arguments
+        "models": 8349,  # inferers by class and arguments
         "ops": 2872,  # compiled.py: functions that a GPU compiles
         "pipelines": 1401,  # six more pipelines of MONAI's, and whole runs
         "remote": 387,
         "reporting": 6670,  # an attack that did nothing is said
         "results": 2170,  # as in the package
-        "training": 1703,  # code of others, where it is trusted
+        "training": 1689,  # code of others, where it is trusted
     },
     "tests": {
         ".": 3693,  # the table of all that is kept and of what it depends on, each line of which is varied
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61739, "tests": 63069}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61622, "tests": 63069}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

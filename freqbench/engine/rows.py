@@ -171,11 +171,9 @@ def _empty_record(unit: Unit, target: ModelSpec) -> Row:
 def releases_of(cell: Cell, metrics: Iterable[str]) -> str:
     """Returns the releases here of what moves the numbers of a cell."""
     models = [net for model in (*cell.models, *cell.targets) for net in (model, *model.members)]
-    kinds = (
-        getattr(cell.dataset, "loader", ""),
-        *(net.space.kind for net in models if isinstance(net.space, Pipeline)),
-    )
-    return releases(frozenset({*metrics, *kinds, *(net.arch for net in models)}))
+    kinds = {net.space.kind for net in models if isinstance(net.space, Pipeline)}
+    loader = getattr(cell.dataset, "loader", "")
+    return releases(frozenset({*metrics, loader, *kinds, *(net.arch for net in models)}))
 
 
 def cell_columns(cell: Cell) -> Row:

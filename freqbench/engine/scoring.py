@@ -114,10 +114,7 @@ def score_prediction(
 
 
 def _score_each(score: Callable[[LabelMaps], PredictionScores], maps: LabelMaps) -> PredictionScores:
-    """Scores maps of exclusive classes; of regions, each against all else, its background being voxels in no region.
-
-    A foreground mean is then the mean over regions, `dsc` and `hd95` also have the background, as for classes.
-    """
+    """Scores maps of exclusive classes; of regions, each against all else, the background being voxels in none."""
     regions = [*map(score, maps.each())]
     if not maps.classes.overlap:
         return regions[0]

@@ -113,11 +113,7 @@ def estimate_costs(units: Sequence[Unit], metrics: Sequence[str], store: Store |
 
 @cache
 def _speed() -> tuple[float, float]:
-    """Returns a worker's floating-point operations per second on this machine, and how much others slow it down.
-
-    Of a GPU a typical rate, and 1; else those of a convolution on as many threads as a worker usually has, measured
-    when a process first asks.
-    """
+    """Returns a worker's operations per second, by a convolution (of a GPU usual ones), and how much others slow it."""
     if torch.cuda.is_available():
         return GPU_FLOPS, 1.0
     images, kernel, threads = torch.rand(1, 32, 32, 32, 32), torch.rand(32, 32, 3, 3, 3), torch.get_num_threads()

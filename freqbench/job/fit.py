@@ -96,9 +96,8 @@ def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Seque
     if count == len(found) + (not dataset.classes.overlap) and all(pair == (k,) for k, pair in found.items()):
         return replace(facts, class_map={})
     pairs = ", ".join(f"{k}: {[*each]}" for k, each in found.items())
-    note = (
-        f"class_map: {{{pairs}}}: outputs {why} as the classes of {dataset.name} are what its transforms make of labels"
-    )
+    alike = f"outputs {why} as the classes of {dataset.name} are what its transforms make of labels"
+    note = f"class_map: {{{pairs}}}: {alike}"
     return replace(facts, class_map=found, num_classes=count, found=(*facts.found, note))
 
 

@@ -78,10 +78,8 @@ def shrink_job(job: JobSpec) -> JobSpec:
 
     LPIPS is left out, as its weights may have to be fetched.
     """
-    tiny, regions = (
-        {"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None},
-        _region_datasets(job),
-    )
+    tiny = {"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None}
+    regions = _region_datasets(job)
     models = [
         entry
         if entry.ensemble
@@ -157,10 +155,7 @@ def _stand_in(entry: DatasetEntry, **changes: Any) -> DatasetEntry:
 
 
 def _untrained_entry(entry: ModelEntry, number: int, args: Mapping[str, Any], regions: Set[str]) -> ModelEntry:
-    """Returns a model with its own untrained weights; a UNet replaces an architecture that is not in the table.
-
-    `regions`: names of the datasets whose models have sigmoid outputs; an entry may leave that to its file.
-    """
+    """Returns a model with untrained weights, a UNet for a stranger; `regions` name datasets of sigmoid outputs."""
     names = ("name", "roi", "datasets", "input", "preprocess", "inference", "defence", "adaptive")
     fields = {key: getattr(entry, key) for key in names}
     outputs = entry.outputs or ("sigmoid" if regions and regions >= set(entry.datasets or regions) else None)

@@ -123,16 +123,13 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _nnunet_weights(roi: Shape) -> npt.NDArray[np.float64]:
-    """Returns nnU-Net's weights of a window in its network's axes: a Gaussian with sigmas of an eighth of the window.
-
-    As `compute_gaussian` of nnU-Net v2: a filtered peak at `side // 2`, ten times the greatest weight here, rounded to
-    float16, whose zeros become its least positive value. At a window's corners the rounding decides.
-    """
+    """Returns nnU-Net's weights of a window in its network's axes: a tenth of those of its `compute_gaussian`."""
     from scipy.ndimage import gaussian_filter
 
     peak = np.zeros(roi)
     peak[triple(side // 2 for side in roi)] = 1
     weights: npt.NDArray[np.float64] = gaussian_filter(peak, [side / 8 for side in roi], 0, mode="constant", cval=0)
+    # At a window's corners the rounding decides.
     weights = (weights * (10 / weights.max())).astype(np.float16).astype(np.float64)
     weights[weights == 0] = weights[weights > 0].min()
     return weights / 10
@@ -420,10 +417,7 @@ class SlidingWindowModel(nn.Module):
         self.smoothing = model.defence if isinstance(model.defence, Smoothing) else None
         self._draws = model.draws if model.takes_keys else None
         self.model = model if self.smoothing is None else model.drop_defence()
-        self.window_batch = window_batch
-        self.kept = kept
-        self.num_forwards = 0
-        self.num_backwards = 0
+        self.window_batch, self.kept, self.num_forwards, self.num_backwards = window_batch, kept, 0, 0
         self.outputs: Outputs = model.outputs
 
     @property

@@ -391,10 +391,7 @@ def match_names(
 
 
 def _moved_places(trained: Sequence[str], named: Sequence[str]) -> list[int | None]:
-    """Returns the place of each of a dataset's names among a network's, None for a stranger; empty if none has moved.
-
-    Empty too if names are not as many, or one stands twice.
-    """
+    """Returns the place of each of a dataset's names among a network's, None for a stranger; empty if none moved."""
     ours, theirs = list(map(plain_name, named)), list(map(plain_name, trained))
     places = [theirs.index(each) if each in theirs else None for each in ours]
     is_clear = len(ours) == len(theirs) == len({*theirs}) == len({*ours})
@@ -491,10 +488,7 @@ def differ(one: Preprocess, other: Preprocess) -> bool:
 
 
 def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpace | None:
-    """Returns the job's space for a model, else that of its source, unless freqbench trained it in the dataset's.
-
-    Refuses a job's space whose intensities differ from the network's own, unless the job also states `input`.
-    """
+    """Returns the job's space for a model, else that of its source, unless freqbench trained it in the dataset's."""
     own = facts.space if dataset or not facts.is_own or isinstance(facts.space, Pipeline) else None
     if entry.bounds and not isinstance(own, Pipeline):
         raise UserError(
@@ -513,10 +507,8 @@ def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpac
 
 
 def _examine_spec(spec: ModelSpec) -> ModelSpec:
-    """Returns the spec with the findings on its network, examined once per node; refuses a network at fault.
-
-    The construction of freqbench's own networks shows that they return logits of each window by itself.
-    """
+    """Returns the spec with the findings on its network, examined once per node; refuses a network at fault."""
+    # The construction of freqbench's own networks shows that they return logits of each window by itself.
     is_mixing = "track_running_stats" in str(spec.args)
     if spec.is_prompted or (source_of(spec.arch).is_known and not is_mixing):
         return spec

@@ -172,10 +172,7 @@ def _check_weights(source: Source, draft: ModelSpec, facts: Facts, entry: ModelE
 
 
 def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
-    """Checks a checkpoint of others, with arguments read off its weights where those of the job do not make it fit.
-
-    Refuses an argument that contradicts the file, and asks for one whose default would be a guess.
-    """
+    """Checks a checkpoint of others, with arguments read off its weights where those of the job do not make it fit."""
     found, notes, before = inferred_from(draft.checkpoint, draft.arch, draft.num_channels), list[str](), draft.args
     if asked := open_args(draft.arch, entry.args, found):
         names = " and ".join(f"args.{name}" for name in asked)

@@ -214,10 +214,7 @@ def cost_of(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the operations that PyTorch's formulas count, and the bytes of the tensors that are returned, no views.
-
-    `FlopCounterMode` has the same formulas, but imports PyTorch's compiler, which takes longer than all else here.
-    """
+    """Adds up operations and bytes of returned tensors; `FlopCounterMode` imports the compiler, which takes long."""
 
     operations = bytes = 0
 
