@@ -25,7 +25,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "exchange": 1020,
         "job": 2752,  # a line for each key of a job
         "metrics": 1629,  # weights are checked when read
-        "models": 8349,  # inferers by class and arguments
+        "models": 8350,  # inferers by class and arguments
         "ops": 2872,  # compiled.py: functions that a GPU compiles
         "pipelines": 1401,  # six more pipelines of MONAI's, and whole runs
         "remote": 387,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61622, "tests": 63069}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61623, "tests": 63069}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

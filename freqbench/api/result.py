@@ -217,7 +217,7 @@ class Result:
                     replace(volume, image=image),
                     memory.INFERENCE_WINDOWS,
                     Wanted(with_confidence=True, seed=seed),
-                    to=file and (file, target.space or dataset.space),
+                    to=(file, target.space or dataset.space) if file else None,
                 )[0]
                 for image, seed in ((volume.image, 0), (adversarial, self.cell.seed or 0))
             )

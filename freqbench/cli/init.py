@@ -16,7 +16,6 @@ from freqbench.cli import common
 from freqbench.cli.common import more, option
 from freqbench.core import names
 from freqbench.core.errors import UserError
-from freqbench.core.types import ScoredOn
 
 app = typer.Typer()
 
@@ -102,6 +101,7 @@ def init(
     from freqbench.core import documents
     from freqbench.core.files import storage
     from freqbench.core.plugins import trusting
+    from freqbench.core.types import ScoredOn
     from freqbench.data import layouts
     from freqbench.job.schema import build_dataset
     from freqbench.models.sources import source_of

@@ -366,7 +366,7 @@ class Worker:
                 file = self._files.get(partial(dataset.file_label, case.ref), case=dataset.case_key(case.ref))
         tolerances = dataset.classes.tolerances_mm if "nsd" in self.spec.metrics else None
         wanted = Wanted(with_confidence="calibration" in self.spec.metrics, seed=seed)
-        to = file and (file, target.space or dataset.space)
+        to = (file, target.space or dataset.space) if file else None
         made, self._inference_batch = memory.segment(model, case, self._inference_batch, wanted, tolerances, to)
         return made, file
 

@@ -164,8 +164,9 @@ class Placed(NamedTuple):
     def note(self) -> str | None:
         """One line on what was left out, or taken off every name; None: nothing."""
         behind = f"read behind {self.prefix}" if self.prefix else ""
-        beside = self.beside and f"{len(self.beside)} tensors beside the network left out (first: {self.beside[0]})"
-        return ", ".join(filter(None, [behind, beside])) or None
+        few = f"{len(self.beside)} tensors beside the network left out"
+        left = f"{few} (first: {self.beside[0]})" if self.beside else ""
+        return ", ".join(filter(None, [behind, left])) or None
 
 
 def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = None) -> Placed:
