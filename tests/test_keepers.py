@@ -22,14 +22,14 @@ from freqbench import models
 from freqbench.core.files import kept as module
 from freqbench.core.files.kept import OUTSIDE, Kept
 from freqbench.core.input_space import Preprocess
-from freqbench.core.types import CaseRef
+from freqbench.core.types import CaseRef, ScoredOn
 from freqbench.data.cache import VOLUMES
 from freqbench.engine.learning import TENSORS
 from freqbench.engine.worker import BATCHES, CASES, CLEAN, FILES, NETWORKS, SPLITS, Worker, WorkerSpec
 from freqbench.job import costs
 from freqbench.job.cells import Cell
 from freqbench.job.costs import PACES
-from freqbench.models import ModelEntry, facts_of, resolve
+from freqbench.models import ModelEntry, facts_of, loading, resolve
 from freqbench.models.examination import EXAMINATIONS, Examination
 from freqbench.models.resolving import _examine_spec
 from freqbench.models.sources import checkpoint
@@ -132,10 +132,18 @@ TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
     ),
     CLEAN: (
         of_cell(clean),
-        {"case": CASE, "model": OTHER, "score_on": {"cell": {"score_on": "file"}}, "metrics": {"metrics": ("hd95",)}}
+        {
+            "case": CASE,
+            "model": OTHER,
+            "scored_on": {"cell": {"scored_on": ScoredOn.FILE}},
+            "metrics": {"metrics": ("hd95",)},
+        }
         | HOW,
     ),
-    FILES: (of_cell(lambda worker, cell, ref: clean(worker, replace(cell, score_on="file"), ref)), {"case": CASE}),
+    FILES: (
+        of_cell(lambda worker, cell, ref: clean(worker, replace(cell, scored_on=ScoredOn.FILE), ref)),
+        {"case": CASE},
+    ),
     SPLITS: (
         of_cell(lambda worker, cell, ref: worker._reference(cell, ref)),
         {"recipe": CASE, "settings": {"datasets": [{**PHANTOM, "split": "train"}]}},
@@ -145,7 +153,7 @@ TABLE: Mapping[Kept[Any], tuple[Callable[..., None], Change]] = {
         {"model": OTHER, "attack": {"attacks": [{"name": "gn", "std": 0.1}]}, **HOW},
     ),
     TENSORS: (
-        of_cell(lambda worker, cell, ref: worker._learning(cell, cell.dataset.load(ref)), attacks=[UNIVERSAL]),
+        of_cell(lambda worker, cell, ref: worker.learned_tensor(cell, cell.dataset.load(ref)), attacks=[UNIVERSAL]),
         {"cell": {"attacks": [{**UNIVERSAL, "steps": 2}]}},
     ),
     PACES: (paces, {"model": OTHER, "on_gpu": {"on_gpu": True}}),
@@ -176,7 +184,7 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "1")
     monkeypatch.setattr(costs, "_speed", lambda: (1e9, 1.0))
     real = models.load
-    monkeypatch.setattr(models, "load", lambda spec, device, precision, compile: real(spec, device, precision))
+    monkeypatch.setattr(loading, "load", lambda spec, device, precision, compile: real(spec, device, precision))
     COSTS._values.clear()
     worker = Worker(WorkerSpec(run_id="", metrics=("dsc",), learned=str(tmp_path / "out" / "learned")))
     (tmp_path / "data").mkdir()

@@ -24,7 +24,7 @@ from freqbench.core.identity import digest
 from freqbench.core.machine import keep_freed_memory
 from freqbench.core.names import AnyPath
 from freqbench.core.plugins import kind_of, require_class
-from freqbench.core.types import dataset_name
+from freqbench.core.types import ScoredOn, dataset_name
 from freqbench.data import Dataset
 from freqbench.engine import memory, rows, scoring
 from freqbench.engine.attacking import AttackedVolume
@@ -107,7 +107,7 @@ def attack(
     attacked, seconds = worker.attack(cell, volume)
     windows = cell.window_batch or worker.window_batch
     measured = {"attack_seconds": seconds, "window_batch": windows, "threads": about["threads"]}
-    learned = worker.needs(cell, volume).learned if made.needs_learned else None
+    learned = worker.learned_tensor(cell, volume) if made.needs_learned else None
     return Result(
         model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured=measured, learned=learned
     )
@@ -186,13 +186,12 @@ def evaluate(
     if made.volume.ref != case.volume.ref:
         raise UserError(f"expected the attacked case {made.case.name}, got {case.name}: give the attacked one")
     started = time.perf_counter()
-    score_on = given.score_on or default_grid(made.cell.attack, [target])
-    cell = replace(made.cell, score_on=score_on)
-    if score_on == "file" and made.attacked.label is not None:
+    cell = replace(made.cell, scored_on=given.score_on or default_grid(made.cell.attack, [target]))
+    if cell.scored_on is ScoredOn.FILE and made.attacked.label is not None:
         raise UserError(
-            f"{cell.attack.name}: expected score_on: grid, as its labels move there, got file: leave it out"
+            f"{cell.attack.name}: expected {ScoredOn.GRID.key}, as its labels move there, got file: leave it out"
         )
-    seen = made._seen_by(model, score_on)
+    seen = made._seen_by(model, cell.scored_on)
     if made.attacked.label is not None and seen.error is not None:
         raise UserError(
             f"{model.spec.name}: expected a model that sees the grid of {made.model.spec.name}, on which "
@@ -200,7 +199,7 @@ def evaluate(
         )
     clean = scoring.score_clean(seen.before, seen.case, cell.dataset, wanted, seen.file)
     error = made._file_error if seen.error is None else seen.error
-    scored = scoring.score_target(seen.after, clean, made.attacked.relabel(seen.case), cell.dataset, wanted, error)
+    scored = scoring.score_target(seen.after, clean, seen.case, made.attacked, cell.dataset, wanted, error)
     volume = made._distances(wanted)
     measured = {
         **made.measured,

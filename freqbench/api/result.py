@@ -19,9 +19,9 @@ from freqbench.core import names, types
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.names import AnyPath
-from freqbench.core.types import Reference, ScoredOn, Spacing, triple
+from freqbench.core.types import Reference, ScoredOn, Spacing
 from freqbench.data import attacked_native
-from freqbench.data.preprocess import Spaces, way_to_file
+from freqbench.data.preprocess import Spaces
 from freqbench.engine import memory, rows, saved_volumes, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.job.cells import Cell
@@ -201,40 +201,37 @@ class Result:
         (attack,) = attack_labels(pd.DataFrame([rows.cell_columns(self.cell)]))
         return f"{attack} on {self.model.spec.name}, case {self.case.name}"
 
-    def _seen_by(self, model: Model, score_on: ScoredOn = "grid") -> _View:
+    def _seen_by(self, model: Model, scored_on: ScoredOn = ScoredOn.GRID) -> _View:
         """Returns a model's view and predictions; computed once per model and grid of the scores."""
-        if (model, score_on) not in self._views:
+        if (model, scored_on) not in self._views:
             dataset, target = model._fit_case(self.case)
             source_space = self.cell.source.space
             adversarial, error = Spaces(dataset, self.volume, self.adversarial, source_space).volume(target.space)
             volume = self.volume if error is None else self.case._load_in(dataset, target.space)
             if model.network.clamps_last:
                 volume = memory.reference_case(volume, dataset, model.network)
-            file, grid = None, None
-            if score_on == "file":
-                file = self.case._file(dataset)
-                grid = way_to_file(file, volume, target.space or dataset.space, model.network.takes_volumes)
+            file = self.case._file(dataset) if scored_on is ScoredOn.FILE else None
             before, after = (
                 memory.segment(
                     model.network,
                     replace(volume, image=image),
                     memory.INFERENCE_WINDOWS,
-                    Wanted(with_confidence=True, seed=seed, file_grid=grid),
+                    Wanted(with_confidence=True, seed=seed),
+                    to=(file, target.space or dataset.space) if file else None,
                 )[0]
                 for image, seed in ((volume.image, 0), (adversarial, self.cell.seed or 0))
             )
             if self.reference == "prediction" and not model.network.clamps_last:
                 volume = replace(volume, label=before.labels[None])
                 file = file and replace(file, label=before.scored.labels[None])
-            self._views[model, score_on] = _View(
+            self._views[model, scored_on] = _View(
                 target=target, case=volume, error=error, before=before, after=after, file=file
             )
-        return self._views[model, score_on]
+        return self._views[model, scored_on]
 
     def _distances(self, metrics: tuple[str, ...]) -> Scores:
         """Returns the distances of the volume from the clean one; computed once per set of metrics."""
         if metrics not in self._scores:
-            roi = self.cell.source.roi_of(self.volume.ref, triple(self.volume.image.shape[1:]))
-            about = roi, self.model.device, scoring.unavailable(metrics)
+            about = self.cell.source, self.model.device, scoring.unavailable(metrics)
             self._scores[metrics] = scoring.score_volume(self.volume, self.adversarial, metrics, *about)
         return self._scores[metrics]

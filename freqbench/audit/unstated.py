@@ -229,7 +229,7 @@ class Pieces:
     ) -> "Pieces":
         """Returns what is sought of a network for one case, and `theirs`, its own prediction."""
         words, source = _parse(entry.transforms), source_of(facts.arch)
-        is_bare = words is not None or (facts.space is None and not source.takes_volumes)
+        is_bare = words is not None or facts.space is None
         inferred = shown_channels(facts) if source.is_checkpoint else None
         outputs = facts.num_classes or (inferred and inferred.out_channels) or entry.classes
         values: dict[str, tuple[Any, ...]] = {}

@@ -43,7 +43,7 @@ attacks:
 
 # Predictions are held against the files' own label maps, as nnU-Net and challenges do; grid: on the grid that is
 # attacked, as in the papers, which an attack that moves labels and a defence that votes need.
-score_on: file
+{scored_on}
 # save_adversarial: nifti    # keeps the volumes for the viewer and for other tools
 """
 TRANSFORMS = (
@@ -101,6 +101,7 @@ def init(
     from freqbench.core import documents
     from freqbench.core.files import storage
     from freqbench.core.plugins import trusting
+    from freqbench.core.types import ScoredOn
     from freqbench.data import layouts
     from freqbench.job.schema import build_dataset
     from freqbench.models.sources import source_of
@@ -154,6 +155,7 @@ def init(
         attacks=(BY_QUERIES if first.is_black_box else BY_GRADIENTS).format(eps=eps),
         trust=TRUST if arch == COMMAND else "",
         eps=eps,
+        scored_on=ScoredOn.FILE.key,
     )
     storage.write_atomic(path, content.encode())
     common.say(f"written: {path}")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -20,7 +21,6 @@ Window = tuple[float, float]
 """The intensities of a channel in the data's own unit that became 0 and 1."""
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 Reference = Literal["label", "prediction"]
-ScoredOn = Literal["grid", "file"]
 Outputs = Literal["softmax", "sigmoid"]
 """The function that makes probabilities of a network's outputs: exclusive classes, or regions that may overlap."""
 AGREEMENT = " (agreement)"
@@ -34,6 +34,28 @@ NO_LABEL = 255
 refused."""
 IGNORED = 254
 """Marks voxels of a label map that do not count in losses, metrics and success (`freqbench.ops.voxels`)."""
+
+
+class ScoredOn(StrEnum):
+    """Grid on which predictions are held against labels: the one that is attacked, or that of each case's file."""
+
+    GRID = "grid"
+    FILE = "file"
+
+    @property
+    def key(self) -> str:
+        """The line of a job that asks for it."""
+        return f"score_on: {self}"
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The part of a cell's identity: none for the grid that is attacked, as it was before there was another."""
+        return {"score_on": self.value} if self is ScoredOn.FILE else {}
+
+    @property
+    def mark(self) -> str:
+        """The end of a dataset's name in tables."""
+        return IN_FILE if self is ScoredOn.FILE else ""
 
 
 def dataset_name(shown: str) -> str:

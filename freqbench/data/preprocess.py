@@ -25,6 +25,7 @@ from freqbench.core.types import (
     Case,
     FileLabel,
     NativeCase,
+    ScoredOn,
     Shape,
     Spacing,
     triple,
@@ -355,7 +356,7 @@ def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool
     try:
         return FileGrid.of(triple(file.label.shape[1:]), to_grid, case.inner or whole, nearest)
     except ValueError as error:
-        raise DataError(f"{case.ref.case_id}: {error}: score it with score_on: grid") from None
+        raise DataError(f"{case.ref.case_id}: {error}: score it with {ScoredOn.GRID.key}") from None
 
 
 Volume = npt.NDArray[np.float32]

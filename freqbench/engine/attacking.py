@@ -101,15 +101,34 @@ def attack_case(
         window_batch = 1
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
     generators = [window_generator(seed or 0, case.ref.fingerprint, number) for number in range(len(windows))]
-    is_joint = attack.scope == "joint"
+    is_joint, device = attack.scope == "joint", next(model.parameters()).device
+    image, label = case.image.to(device), case.label.to(device)
     if is_joint or (attack.attacks_volume and len(windows) > 1):
         sliding, *others = (
             JointModel(each, windows, window_batch, kept) if is_joint else SlidingWindowModel(each, window_batch, kept)
             for each in (model, *surrogates)
         )
-        return _volume_attacked(attack, sliding, case, windows, generators, learned, others)
-    device = next(model.parameters()).device
-    image, label, other = case.image.to(device), case.label.to(device), None
+        whole = image[None]
+        result = attack(
+            sliding,
+            _cut(image, windows) if is_joint else whole,
+            label[None],
+            generator=generators if is_joint else generators[0],
+            learned=learned,
+            surrogates=others,
+        )
+        made = assemble(result.adversarial, windows) if is_joint else result.adversarial
+        moved = result.labels[0] if attack.moves_labels else None
+        return _finish(
+            case,
+            AttackedVolume(adversarial=made[0], losses=(result.losses.cpu(),), label=moved),
+            attack.measured(whole, result.state),
+            num_windows=len(sliding.windows(whole)),
+            num_forwards=sliding.num_forwards,
+            num_backwards=sliding.num_backwards,
+            caution=caution_of(model.name, [result.gradients], learned),
+        )
+    other = None
     if needs.reference is not None:
         images, shape = needs.reference.image[None].to(device), image.shape[1:]
         other = F.interpolate(images, size=shape, mode="trilinear", align_corners=True)[0]
@@ -144,40 +163,6 @@ def attack_case(
         num_forwards=model.passes * forwards,
         num_backwards=model.passes * backwards,
         caution=caution_of(model.name, gradients, learned),
-    )
-
-
-def _volume_attacked(
-    attack: Attack,
-    sliding: SlidingWindowModel,
-    case: Case,
-    windows: Sequence[Window],
-    generators: Sequence[torch.Generator],
-    learned: Tensor | None,
-    surrogates: Sequence[SlidingWindowModel],
-) -> AttackedVolume:
-    """Attacks a volume as one, or all its windows at once if `sliding` joins them."""
-    device = next(sliding.parameters()).device
-    image, label = case.image[None].to(device), case.label[None].to(device)
-    is_joint = isinstance(sliding, JointModel)
-    result = attack(
-        sliding,
-        _cut(image[0], windows) if is_joint else image,
-        label,
-        generator=generators if is_joint else generators[0],
-        learned=learned,
-        surrogates=surrogates,
-    )
-    made = assemble(result.adversarial, windows) if is_joint else result.adversarial
-    moved = result.labels[0] if attack.moves_labels else None
-    return _finish(
-        case,
-        AttackedVolume(adversarial=made[0], losses=(result.losses.cpu(),), label=moved),
-        attack.measured(image, result.state),
-        num_windows=len(sliding.windows(image)),
-        num_forwards=sliding.num_forwards,
-        num_backwards=sliding.num_backwards,
-        caution=caution_of(sliding.model.name, [result.gradients], learned),
     )
 
 

@@ -181,9 +181,8 @@ def _judged(target: ModelSpec, dataset: Dataset, known: Sequence[Record], own: C
     if is_scored:
         line = f"{where}: {fit.figure(expected, clean)}"
         if never:
-            line += (
-                f", but labels have {', '.join(dataset.class_names[k] for k in sorted(never))}, and no prediction has"
-            )
+            named = ", ".join(dataset.class_names[k] for k in sorted(never))
+            line += f", but labels have {named}, and no prediction has"
         lines.append(line)
         if never and expected is None:
             misfit = misfit or f"{line}: {fit.CAUSES}"

@@ -47,8 +47,9 @@ def look(
     ids = [target.model_id for target in unit.targets]
     if cell.source.model_id not in ids or not cell.dataset.may_be_shared:
         return None
-    drops, source = [*map(_drop, records)], ids.index(cell.source.model_id)
-    drop = drops[source]
+    pairs = ((row["dsc_foreground_clean"], row["dsc_foreground"]) for row in records)
+    drops = [math.nan if before is None or after is None else 100 * (before - after) for before, after in pairs]
+    drop = drops[source := ids.index(cell.source.model_id)]
     if not drop >= worst.get(cell.cell_id, -math.inf):  # an equal drop may be the same case, retried
         return None
     worst[cell.cell_id] = drop
@@ -128,9 +129,3 @@ def axial_slice(
         regions=regions or [],
         window=case.windows[channel],
     )
-
-
-def _drop(row: Row) -> float:
-    """Returns the points of foreground DSC that a row lost; NaN if unknown."""
-    before, after = row["dsc_foreground_clean"], row["dsc_foreground"]
-    return math.nan if before is None or after is None else 100 * (before - after)

@@ -119,7 +119,18 @@ def match_budgets(job: JobSpec, out: str, say: Callable[[str], None], compute: b
 def _match_budgets(job: JobSpec, expansion: Expansion, out: str, say: Callable[[str], None], compute: bool) -> JobSpec:
     if not any(entry.is_open for entry in job.attacks):
         return job
-    asked, records = _asked_values(job, expansion), read_budgets(out)
+    places = [f"{job.where}: attacks[{i}]" for i in range(len(job.attacks))]
+    largest = {i: tuple(_largest(job, entry, places[i])) for i, entry in enumerate(job.attacks) if entry.is_open}
+    grid = expansion.grid(_set_budgets(job, largest))
+    # Of the first seed, which comes first.
+    cells = {(cell.dataset.name, cell.source.name, cell.attack): cell for cell in reversed(grid.cells)}
+    datasets, asked = {cell.dataset.name: cell.dataset for cell in grid.cells}, list[_Asked]()
+    for i, budgets in largest.items():
+        for budget in budgets:
+            attack = attack_of(job.attacks[i].name, budget.parameters, datasets[budget.dataset], places[i])
+            cell, refs = cells[budget.dataset, budget.source, attack], grid.cases[budget.dataset][: budget.match.cases]
+            asked.append(_Asked(number=i, place=f"{places[i]}.match", budget=budget, cell=cell, refs=refs))
+    records = read_budgets(out)
     missing = {wanted.key: wanted for wanted in asked if wanted.key not in records}
     if missing and not compute:
         say(f"{len(missing)} of {len(asked)} budgets are not known yet: run finds them before anything else")
@@ -227,22 +238,6 @@ class _Asked:
                 raise UserError(f"{self.place}: {ref.case_id} has no {metric}: {scores.reasons[metric]}")
         mean = math.fsum(values) / len(values)
         return 1 - mean if metric == "ssim_body" else mean
-
-
-def _asked_values(job: JobSpec, expansion: Expansion) -> list[_Asked]:
-    places = [f"{job.where}: attacks[{i}]" for i in range(len(job.attacks))]
-    largest = {i: tuple(_largest(job, entry, places[i])) for i, entry in enumerate(job.attacks) if entry.is_open}
-    grid = expansion.grid(_set_budgets(job, largest))
-    # Of the first seed, which comes first.
-    cells = {(cell.dataset.name, cell.source.name, cell.attack): cell for cell in reversed(grid.cells)}
-    datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
-    asked = []
-    for i, budgets in largest.items():
-        for budget in budgets:
-            attack = attack_of(job.attacks[i].name, budget.parameters, datasets[budget.dataset], places[i])
-            cell, refs = cells[budget.dataset, budget.source, attack], grid.cases[budget.dataset][: budget.match.cases]
-            asked.append(_Asked(number=i, place=f"{places[i]}.match", budget=budget, cell=cell, refs=refs))
-    return asked
 
 
 def _largest(job: JobSpec, entry: AttackEntry, place: str) -> Iterator[Budget]:

@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from freqbench import models
 from freqbench.attacks import Attack
 from freqbench.core.errors import UserError
-from freqbench.core.types import Case, triple
+from freqbench.core.types import Case, FileLabel, triple
 from freqbench.data import Dataset
+from freqbench.data.preprocess import way_to_file
 from freqbench.engine import attacking, scoring
 from freqbench.engine.attacking import AttackedVolume, Needs
 from freqbench.job.cells import Cell
 from freqbench.models import SegmentationModel, VolumePrediction, attack_windows
 from freqbench.models.inference import LABELS, Wanted
 from freqbench.ops import compiled
+from freqbench.pipelines import AnySpace
 from freqbench.results.tolerances import COMPILED
 
 logger = logging.getLogger(__name__)
@@ -65,14 +67,17 @@ def segment(
     windows: int,
     wanted: Wanted = LABELS,
     tolerances: Sequence[float] | None = None,
+    to: tuple[FileLabel, AnySpace] | None = None,
 ) -> tuple[VolumePrediction, int]:
     """Returns a model's prediction of a case's volume, and the number of windows at once that fit.
 
-    Draws of `smoothing` are judged by the case's label, with `tolerances` as in `scoring.score_draw`.
+    Draws of `smoothing` are judged by the case's label, with `tolerances` as in `scoring.score_draw`. With the label of
+    the case's file and the case's space, the prediction also goes `to` that file's grid.
     """
     prepared, label, has_regions = model.for_case(case), case.label[0].to(torch.uint8), not model.head.has_background
     judge = partial(scoring.score_draw, label, spacing=case.spacing, tolerances=tolerances, has_regions=has_regions)
-    judged, key = replace(wanted, judge=judge), case.ref.fingerprint
+    way = way_to_file(to[0], case, to[1], not model.gives_scores) if to else None
+    judged, key = replace(wanted, judge=judge, file_grid=way), case.ref.fingerprint
     return fit_memory(lambda windows: models.prediction(prepared, case.image, windows, key, judged), windows)
 
 

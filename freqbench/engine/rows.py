@@ -14,7 +14,7 @@ from freqbench.core.code import identify
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.identity import OfProcess
 from freqbench.core.machine import releases
-from freqbench.core.types import Case
+from freqbench.core.types import Case, ScoredOn
 from freqbench.engine.attacking import native_budget
 from freqbench.engine.scoring import PredictionScores, score_shapes
 from freqbench.job.cells import Cell, Unit
@@ -163,7 +163,7 @@ def _empty_record(unit: Unit, target: ModelSpec) -> Row:
         "target_defence": target.defence_text,
         "target_method": target.method_id,
     }
-    if unit.cell.score_on == "file" and isinstance(target.space, Pipeline):
+    if unit.cell.scored_on is ScoredOn.FILE and isinstance(target.space, Pipeline):
         identity["restored_by"] = target.space.restoring(target.head, target.class_map is not None)
     return {column.name: None for column in RECORDS} | cell_columns(unit.cell) | identity
 
@@ -171,11 +171,9 @@ def _empty_record(unit: Unit, target: ModelSpec) -> Row:
 def releases_of(cell: Cell, metrics: Iterable[str]) -> str:
     """Returns the releases here of what moves the numbers of a cell."""
     models = [net for model in (*cell.models, *cell.targets) for net in (model, *model.members)]
-    kinds = (
-        getattr(cell.dataset, "loader", ""),
-        *(net.space.kind for net in models if isinstance(net.space, Pipeline)),
-    )
-    return releases(frozenset({*metrics, *kinds, *(net.arch for net in models)}))
+    kinds = {net.space.kind for net in models if isinstance(net.space, Pipeline)}
+    loader = getattr(cell.dataset, "loader", "")
+    return releases(frozenset({*metrics, loader, *kinds, *(net.arch for net in models)}))
 
 
 def cell_columns(cell: Cell) -> Row:
@@ -186,7 +184,7 @@ def cell_columns(cell: Cell) -> Row:
         "source_model_id": cell.source.model_id,
         "dataset": cell.dataset.name,
         "reference": cell.dataset.reference,
-        "scored_on": cell.score_on,
+        "scored_on": cell.scored_on.value,
         "source_model": cell.source.name,
         "source_defence": cell.source.defence_text,
         "attack": attack.name,

@@ -336,11 +336,7 @@ class Recorder:
         self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def _require_fit(self, facts: Mapping[str, Any]) -> None:
-        """Ends the run if a network's clean predictions show that it does not fit the dataset.
-
-        Weights that the job trained fit by their making, and volumes that are only scored again cost little: there a
-        low Dice is a warning.
-        """
+        """Ends the run if clean predictions show a misfit; warns of trained weights and volumes that exist already."""
         if not (judged := self.critic.judge(facts)):
             return
         self._facts["clean"].append(judged.facts)

@@ -5,7 +5,7 @@ Channels lie along a fourth axis.
 """
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -48,15 +48,6 @@ def _own_folder(root: str, cell: Cell, ref: CaseRef) -> str:
     return place
 
 
-def save_scored(
-    root: str, cell: Cell, ref: CaseRef, target: str, maps: Tensor, affine: npt.NDArray[np.float64]
-) -> None:
-    """Writes the maps that a target's scores are of (`layout.scored_maps`), if not on the volume's grid."""
-    write(
-        storage.join(_own_folder(root, cell, ref), layout.scored_maps(target)), cell.dataset.classes.shown(maps), affine
-    )
-
-
 def find_saved(root: str) -> Callable[[Cell, CaseRef], bool]:
     """Returns a function that is true if a cell's volume of a case lies below `root`, from one listing for all."""
     there = {storage.join(root, path) for path in storage.list_below(root, FACTS)}
@@ -66,12 +57,10 @@ def find_saved(root: str) -> Callable[[Cell, CaseRef], bool]:
 def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_seconds: float | None) -> None:
     """Writes `adversarial`, `clean` (float32), `label` and, if it moved, the moved label (uint8), then the facts."""
     place = _own_folder(root, cell, case.ref)
-    shown = {layout.ADVERSARIAL: attacked.adversarial, layout.CLEAN: case.image}
-    shown[layout.LABEL] = cell.dataset.classes.shown(case.label)
-    if attacked.label is not None:
-        shown[layout.MOVED_LABEL] = cell.dataset.classes.shown(attacked.label)
-    for name, volume in shown.items():
+    for name, volume in ((layout.ADVERSARIAL, attacked.adversarial), (layout.CLEAN, case.image)):
         write(storage.join(place, name), volume, case.affine)
+    moved = {} if attacked.label is None else {layout.MOVED_LABEL: attacked.label}
+    save_maps(root, cell, case.ref, {layout.LABEL: case.label, **moved}, case.affine)
     facts = SavedFacts(
         **attacked.facts.model_dump(),
         attack_seconds=attack_seconds,
@@ -82,11 +71,11 @@ def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_sec
     storage.write_atomic(storage.join(place, FACTS), facts.model_dump_json().encode())
 
 
-def save_prediction(root: str, cell: Cell, case: Case, target: str, pred_clean: Tensor, pred: Tensor) -> None:
-    """Writes a target's label maps of both volumes, `prediction_clean-TARGET` and `prediction_adversarial-TARGET`."""
-    place = _own_folder(root, cell, case.ref)
-    for kind, labels in ((layout.ON_CLEAN, pred_clean), (layout.ON_ADVERSARIAL, pred)):
-        write(storage.join(place, layout.prediction(kind, target)), cell.dataset.classes.shown(labels), case.affine)
+def save_maps(root: str, cell: Cell, ref: CaseRef, maps: Mapping[str, Tensor], affine: npt.NDArray[np.float64]) -> None:
+    """Writes label maps of a cell and case, or several that are one tensor, by the names of their files."""
+    place = _own_folder(root, cell, ref)
+    for name, labels in maps.items():
+        write(storage.join(place, name), cell.dataset.classes.shown(labels), affine)
 
 
 def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | None]:

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -15,10 +14,11 @@ from torch import Tensor
 
 from freqbench import metrics as measures
 from freqbench.core.measures import MEANS, METRIC_OF, METRICS, NUMBERS, UNDEFINED
-from freqbench.core.types import Case, FileLabel, NativeCase, Shape, Spacing, triple
+from freqbench.core.types import Case, FileLabel, NativeCase, Spacing, triple
 from freqbench.data import Dataset
+from freqbench.engine.attacking import AttackedVolume
 from freqbench.metrics import LpipsUnavailable, Scores
-from freqbench.models import VolumePrediction, attack_windows
+from freqbench.models import ModelSpec, VolumePrediction, attack_windows
 from freqbench.ops.classes import Classes, LabelMaps
 from freqbench.ops.voxels import without_ignored
 from freqbench.results import CLASS_RECORDS, RECORDS
@@ -54,20 +54,21 @@ def score_volume(
     case: Case,
     adversarial: Tensor,
     metrics: Sequence[str],
-    roi: Shape,
+    source: ModelSpec,
     device: torch.device,
     unavailable: Mapping[str, str] = MappingProxyType({}),
 ) -> Scores:
     """Measures the distance of an adversarial volume from the clean one, in the columns of `metrics` and of ALWAYS.
 
     Args:
-        roi: sides of the source model's window in voxels; seams are sought on its tiling, whatever the attack's scope.
+        source: the attacked model; seams are sought on the tiling by its windows, whatever the attack's scope.
         device: device for LPIPS, energy and seams.
         unavailable: metrics that this machine cannot compute, with the reason.
     """
     body = measures.body_mask(case.image)
     clean, attacked = case.image.to(device), adversarial.to(device)
-    seams = measures.seam_scores(clean, attacked, attack_windows(triple(case.image.shape[1:]), roi))
+    shape = triple(clean.shape[1:])
+    seams = measures.seam_scores(clean, attacked, attack_windows(shape, source.roi_of(case.ref, shape)))
     parts = [measures.image_scores(case.image, adversarial, body), measures.energy_scores(clean, attacked), seams]
     if "lpips" in metrics and "lpips" in unavailable:
         columns = METRICS["lpips"].columns
@@ -102,8 +103,9 @@ def score_prediction(
     maps: LabelMaps, metrics: Sequence[str], confidence: Tensor | None = None
 ) -> list[PredictionScores]:
     """Scores a prediction in the requested `metrics`; `calibration` needs the `confidence` of a VolumePrediction."""
-    overlap = partial(_score_each, lambda maps: score_overlap(maps.pred, maps.label, len(maps.classes)))
-    scores = [overlap(maps)] if "dsc" in metrics else []
+    scores = []
+    if "dsc" in metrics:
+        scores.append(_score_each(lambda each: score_overlap(each.pred, each.label, len(each.classes)), maps))
     if shapes_of(metrics):
         scores.append(score_shapes(maps, metrics))
     if "calibration" in metrics and confidence is not None:
@@ -112,10 +114,7 @@ def score_prediction(
 
 
 def _score_each(score: Callable[[LabelMaps], PredictionScores], maps: LabelMaps) -> PredictionScores:
-    """Scores maps of exclusive classes; of regions, each against all else, its background being voxels in no region.
-
-    A foreground mean is then the mean over regions, `dsc` and `hd95` also have the background, as for classes.
-    """
+    """Scores maps of exclusive classes; of regions, each against all else, the background being voxels in none."""
     regions = [*map(score, maps.each())]
     if not maps.classes.overlap:
         return regions[0]
@@ -192,6 +191,7 @@ def score_target(
     prediction: VolumePrediction,
     clean: CleanScores,
     case: Case,
+    attacked: AttackedVolume,
     dataset: Dataset,
     metrics: Sequence[str],
     resampling_error: float | None,
@@ -202,7 +202,7 @@ def score_target(
     """
     in_file = isinstance(clean.truth, FileLabel)
     scored = prediction.scored
-    maps = label_maps(scored.labels, clean.truth if in_file else case, dataset)
+    maps = label_maps(scored.labels, clean.truth if in_file else attacked.relabel(case), dataset)
     return TargetScores(
         maps=maps,
         scores=(*clean.scores, *score_prediction(maps, metrics, scored.confidence)),
@@ -227,19 +227,19 @@ def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionSc
 
 def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
     """Scores label maps in `shapes_of(metrics)`, at least one."""
-    return _score_each(partial(_shapes, metrics), maps)
 
+    def shapes(maps: LabelMaps) -> PredictionScores:
+        given = {**vars(maps), "num_classes": len(maps.classes), "tolerances": maps.classes.tolerances_mm}
+        columns, others = dict[str, Vector](), dict[str, float]()
+        for metric in shapes_of(metrics):
+            columns |= measures.class_values(metric, **given)
+        if "hd95_mm" in columns:
+            in_label = np.bincount(maps.label.numpy().ravel(), minlength=len(maps.classes))[: len(maps.classes)] > 0
+            shape, millimetres = maps.label.shape, columns["hd95_mm"]
+            others["hd95_penalised"] = measures.hd95_penalised(millimetres, in_label, shape, maps.spacing)
+        return _scores(shapes_of(metrics), columns, **others)
 
-def _shapes(metrics: Sequence[str], maps: LabelMaps) -> PredictionScores:
-    given = {**vars(maps), "num_classes": len(maps.classes), "tolerances": maps.classes.tolerances_mm}
-    columns, others = dict[str, Vector](), dict[str, float]()
-    for metric in shapes_of(metrics):
-        columns |= measures.class_values(metric, **given)
-    if "hd95_mm" in columns:
-        in_label = np.bincount(maps.label.numpy().ravel(), minlength=len(maps.classes))[: len(maps.classes)] > 0
-        shape, millimetres = maps.label.shape, columns["hd95_mm"]
-        others["hd95_penalised"] = measures.hd95_penalised(millimetres, in_label, shape, maps.spacing)
-    return _scores(shapes_of(metrics), columns, **others)
+    return _score_each(shapes, maps)
 
 
 def score_calibration(confidence: Tensor, maps: LabelMaps) -> PredictionScores:

@@ -15,11 +15,11 @@ from freqbench.core.terminal import amount
 from freqbench.core.types import CaseRef, FileLabel, NativeCase, triple
 from freqbench.data import Dataset
 from freqbench.data.loaders.folder import ListedFolder
-from freqbench.data.preprocess import prepare, way_to_file
+from freqbench.data.preprocess import prepare
 from freqbench.data.witnesses import Values, read
 from freqbench.engine import memory
 from freqbench.metrics.agreement import PROVEN, Pattern, agreement, pattern
-from freqbench.models import ModelSpec, SegmentationModel, Wanted
+from freqbench.models import ModelSpec, SegmentationModel
 from freqbench.ops.regions import codes_of
 from freqbench.pipelines import Pipeline
 
@@ -115,8 +115,7 @@ def predictions(
     case = prepare(native, space, classes=dataset.classes)
     case = replace(case, label=torch.zeros_like(case.label)) if dataset.reference == "prediction" else case
     file = FileLabel(label=native.label, affine=native.affine, spacing=native.spacing)
-    grid = way_to_file(file, case, space, model.takes_volumes)
-    made, _ = memory.segment(model.drop_defence(), case, memory.INFERENCE_WINDOWS, Wanted(file_grid=grid))
+    made, _ = memory.segment(model.drop_defence(), case, memory.INFERENCE_WINDOWS, to=(file, space))
     yield INTERPOLATED, made.scored.labels.numpy()
     if not isinstance(space, Pipeline) or space.kind == "monai":
         from scipy.ndimage import affine_transform

@@ -15,15 +15,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from freqbench import models
 from freqbench.core import code
 from freqbench.core.errors import UserError
 from freqbench.core.files.kept import Kept
 from freqbench.core.machine import core_seconds, keep_freed_memory, slowdown
 from freqbench.core.plugins import is_foreign, is_installed, is_trusted, path_of, require_trust, trusting
-from freqbench.core.types import Case, CaseRef, FileLabel, triple
+from freqbench.core.types import Case, CaseRef, FileLabel, ScoredOn
 from freqbench.data import Dataset
-from freqbench.data.preprocess import Spaces, way_to_file
+from freqbench.data.preprocess import Spaces
 from freqbench.engine import glimpser, learning, memory, retry, rows, scoring, witness
 from freqbench.engine import saved_volumes as volumes
 from freqbench.engine.attacking import AttackedVolume, Needs
@@ -32,9 +31,10 @@ from freqbench.engine.rows import Masks, Outcome, reason_of
 from freqbench.engine.scoring import CleanScores, TargetScores
 from freqbench.job.cells import Cell, Unit
 from freqbench.metrics import Scores, added
-from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction, Wanted
+from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction, Wanted, loading
 from freqbench.ops import compiled
 from freqbench.pipelines import AnySpace
+from freqbench.results import volumes as layout
 
 HOW = ("precision", "compile")
 # Of one worker, whose device and memory stay.
@@ -47,7 +47,7 @@ NETWORKS = Kept[SegmentationModel](
 CASES = Kept[Case](name="case", depends=("case", "space"), most=4 << 30, size=lambda c: c.image.nbytes + c.label.nbytes)
 CLEAN = Kept[CleanScores](
     name="clean scores",
-    depends=("case", "model", "score_on", "metrics", *HOW),
+    depends=("case", "model", "scored_on", "metrics", *HOW),
     most=1 << 30,
     size=lambda clean: clean.pred.nbytes + clean.judged.nbytes,
 )
@@ -161,8 +161,8 @@ class Worker:
         with trusting(self.spec.trust_code):
             case = self._shown_case(cell, ref, cell.source)
             attacked, _ = self.attack(cell, case)
-            roi = cell.source.roi_of(ref, triple(case.image.shape[1:]))
-            return scoring.score_volume(case, attacked.adversarial, metrics, roi, self._device, self.spec.unavailable)
+            about = cell.source, self._device, self.spec.unavailable
+            return scoring.score_volume(case, attacked.adversarial, metrics, *about)
 
     def _run(self, unit: Unit, prefetch: Unit | None) -> tuple[Outcome, Masks | None]:
         cell, metrics = unit.cell, self.spec.metrics
@@ -178,8 +178,8 @@ class Worker:
             self._is_prepared = True
         attacked, attack_seconds = self.attack(cell, case)
         started = time.perf_counter()
-        roi = cell.source.roi_of(unit.ref, triple(case.image.shape[1:]))
-        volume = scoring.score_volume(case, attacked.adversarial, metrics, roi, self._device, self.spec.unavailable)
+        about = cell.source, self._device, self.spec.unavailable
+        volume = scoring.score_volume(case, attacked.adversarial, metrics, *about)
         volume_seconds = (time.perf_counter() - started) / len(unit.targets)  # measured once for the rows of all
         spaces = Spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
         scored, lost = list[_OnTarget](), list[Outcome]()
@@ -257,21 +257,22 @@ class Worker:
         # The source's case serves where both spaces are one, unless the label is each model's own prediction.
         is_own = error is None and cell.dataset.reference == "label"
         seen = case if is_own else self._shown_case(cell, unit.ref, target)
-        if error is None and cell.score_on == "file":
+        if error is None and cell.scored_on is ScoredOn.FILE:
             error = spaces.file_error
         clean = self._clean_prediction(model, target, cell, seen)
         prediction, _ = self._predict(model, replace(seen, image=adversarial), target, cell, cell.seed or 0)
         apart = scoring.shapes_of(self.spec.metrics)
         at_once = [metric for metric in self.spec.metrics if metric not in apart]
-        scores = scoring.score_target(prediction, clean, attacked.relabel(seen), cell.dataset, at_once, error)
+        scores = scoring.score_target(prediction, clean, seen, attacked, cell.dataset, at_once, error)
         label_maps = clean.pred, prediction.labels
         if self.spec.volumes and (cell.saves or self.spec.reuse):
             with self._time_loading():
-                self.keep(partial(volumes.save_prediction, self.spec.volumes, cell, seen, target.name, *label_maps))
+                save = partial(volumes.save_maps, self.spec.volumes, cell, unit.ref)
+                kinds = (layout.prediction(kind, target.name) for kind in (layout.ON_CLEAN, layout.ON_ADVERSARIAL))
+                self.keep(partial(save, dict(zip(kinds, label_maps, strict=True)), seen.affine))
                 if isinstance(clean.truth, FileLabel) or not is_own:
                     maps = torch.stack([clean.truth.label[0], clean.judged, scores.maps.label, scores.maps.pred])
-                    place = self.spec.volumes, cell, unit.ref, target.name
-                    self.keep(partial(volumes.save_scored, *place, maps, clean.truth.affine))
+                    self.keep(partial(save, {layout.scored_maps(target.name): maps}, clean.truth.affine))
         seconds = time.perf_counter() - started
         return _OnTarget(target=target, scores=scores, label_maps=label_maps, seconds=seconds)
 
@@ -313,7 +314,12 @@ class Worker:
         if self.spec.reuse and self.spec.volumes:
             with self._time_loading():
                 return volumes.read(self.spec.volumes, cell, case.ref)
-        model, needs, share = self._model(cell.source, cell), self.needs(cell, case), self.spec.gpu_share
+        model, share = self._model(cell.source, cell), self.spec.gpu_share
+        needs = cell.attack.supplied(
+            reference=partial(self._reference, cell, case.ref),
+            learned=partial(self.learned_tensor, cell, case),
+            surrogates=lambda: [self._model(spec, cell) for spec in cell.surrogates],
+        )
         # All that the memory of a step depends on is the model, and the attack without its budget.
         step = {name: fact for name, fact in cell.attack_identity.items() if name != cell.attack.budget_name}
         asked: dict[str, Any] = {"model": cell.source.model_id, "attack": step}
@@ -321,22 +327,13 @@ class Worker:
         # Those that the last such step took come before those asked for, at which it may have run out of memory.
         windows = self._batches.get(lambda: 0, **asked) or self.spec.window_batch
         attacked, self.window_batch, seconds = memory.attack_within(
-            cell, model, case, needs, windows, share, self.advance
+            cell, model, case, Needs(**needs), windows, share, self.advance
         )
         self._batches.put(self.window_batch, **asked)
         if self.spec.volumes and cell.saves:
             with self._time_loading():
                 self.keep(partial(volumes.save, self.spec.volumes, cell, case, attacked, seconds))
         return attacked, seconds
-
-    def needs(self, cell: Cell, case: Case) -> Needs:
-        """Makes the needs that the attack declares beside a case."""
-        made = cell.attack.supplied(
-            reference=partial(self._reference, cell, case.ref),
-            learned=partial(self._learning, cell, case),
-            surrogates=lambda: [self._model(spec, cell) for spec in cell.surrogates],
-        )
-        return Needs(**made)
 
     def _reference(self, cell: Cell, ref: CaseRef) -> Case:
         """Reads the reference case, the same for every cell of one seed."""
@@ -345,7 +342,7 @@ class Worker:
             split = self._splits.get(dataset.whole_split, recipe=dataset.whole_recipe(), settings=dataset.model_dump())
         return self._case(dataset, dataset.other(ref, cell.seed or 0, split), cell.source.space)
 
-    def _learning(self, cell: Cell, case: Case) -> Tensor:
+    def learned_tensor(self, cell: Cell, case: Case) -> Tensor:
         """Returns the tensor learned from other cases, made once per cell, wherever its file is kept."""
 
         def make() -> Tensor:
@@ -363,23 +360,22 @@ class Worker:
         self, model: SegmentationModel, case: Case, target: ModelSpec, cell: Cell, seed: int = 0
     ) -> tuple[VolumePrediction, FileLabel | None]:
         """Predicts a case's volume, and reads the label map of its file if the cell is scored there."""
-        file, grid, tolerances = None, None, None
-        if cell.score_on == "file":
+        file, dataset = None, cell.dataset
+        if cell.scored_on is ScoredOn.FILE:
             with self._time_loading():
-                file = self._files.get(partial(cell.dataset.file_label, case.ref), case=cell.dataset.case_key(case.ref))
-            grid = way_to_file(file, case, target.space or cell.dataset.space, model.takes_volumes)
-        if "nsd" in self.spec.metrics:
-            tolerances = cell.dataset.classes.tolerances_mm
-        wanted = Wanted(with_confidence="calibration" in self.spec.metrics, seed=seed, file_grid=grid)
-        prediction, self._inference_batch = memory.segment(model, case, self._inference_batch, wanted, tolerances)
-        return prediction, file
+                file = self._files.get(partial(dataset.file_label, case.ref), case=dataset.case_key(case.ref))
+        tolerances = dataset.classes.tolerances_mm if "nsd" in self.spec.metrics else None
+        wanted = Wanted(with_confidence="calibration" in self.spec.metrics, seed=seed)
+        to = (file, target.space or dataset.space) if file else None
+        made, self._inference_batch = memory.segment(model, case, self._inference_batch, wanted, tolerances, to)
+        return made, file
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
         if spec.model_id in self.networks:
             return self.networks[spec.model_id]
 
         def load() -> SegmentationModel:
-            model = models.load(spec, self._device, cell.precision, cell.compile)
+            model = loading.load(spec, self._device, cell.precision, cell.compile)
             for part in model.parts:  # the bare networks, which predictions run too
                 part.net.register_forward_hook(lambda *_: setattr(self, "passed", time.monotonic()))
             return model
@@ -397,7 +393,7 @@ class Worker:
             return scoring.score_clean(prediction, shown, cell.dataset, self.spec.metrics, file)
 
         asked: dict[str, Any] = {"case": cell.dataset.case_key(case.ref), "model": target.model_id}
-        asked |= {"score_on": cell.score_on, "metrics": self.spec.metrics}
+        asked |= {"scored_on": cell.scored_on, "metrics": self.spec.metrics}
         asked |= {"precision": cell.precision, "compile": cell.compile}
         return self._clean.get(make, **asked)
 

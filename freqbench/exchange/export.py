@@ -94,12 +94,8 @@ def export(
     if form == "dicom":
         require_packages()
         for name in others:
-            kind = (
-                "CT, as `intensity` is a window"
-                if made_kind(datasets[name]) == CT
-                else "MR, as `intensity` is no window"
-            )
-            console.print(f"{name}: cases are no DICOM: headers are made, of {kind}", soft_wrap=True)
+            kind = "CT, as `intensity` is a" if made_kind(datasets[name]) == CT else "MR, as `intensity` is no"
+            console.print(f"{name}: cases are no DICOM: headers are made, of {kind} window", soft_wrap=True)
     stated = dict[str, bytes]()
     for name, dataset in datasets.items():
         if form == "dicom" or not dataset.classes.overlap:

@@ -10,7 +10,7 @@ from freqbench.attacks.core.blocks import BLOCK_CUT
 from freqbench.core import plugins
 from freqbench.core.code import Code, identify
 from freqbench.core.identity import digest
-from freqbench.core.types import AGREEMENT, IN_FILE, CaseRef, ScoredOn
+from freqbench.core.types import AGREEMENT, CaseRef, ScoredOn
 from freqbench.data import Dataset
 from freqbench.job import sweep
 from freqbench.job.attacks import attack_identity, attack_params
@@ -26,8 +26,7 @@ class Cell:
 
     `window_batch` is the number of windows attacked at once if the attack couples them; None if it does not, as the
     number is then free. `learns_from` are the cases that a LearnedAttack learns from, `surrogates` the models whose
-    gradients a SurrogateAttack follows. `score_on` is the grid on which predictions are scored: the case's, or the
-    file's. `saves` is True if a job that saves volumes saves this cell's.
+    gradients a SurrogateAttack follows. `saves` is True if a job that saves volumes saves this cell's.
     """
 
     dataset: Dataset
@@ -40,14 +39,13 @@ class Cell:
     window_batch: int | None = None
     learns_from: tuple[CaseRef, ...] = ()
     surrogates: tuple[ModelSpec, ...] = ()
-    score_on: ScoredOn = "grid"
+    scored_on: ScoredOn = ScoredOn.GRID
     saves: bool = True
 
     @property
     def dataset_shown(self) -> str:
         """Name of the dataset in tables, marked for scores on the grid of the file and for datasets without labels."""
-        in_file = IN_FILE if self.score_on == "file" else ""
-        return f"{self.dataset.name}{in_file}{'' if self.dataset.reference == 'label' else AGREEMENT}"
+        return f"{self.dataset.name}{self.scored_on.mark}{'' if self.dataset.reference == 'label' else AGREEMENT}"
 
     @property
     def models(self) -> tuple[ModelSpec, ...]:
@@ -80,7 +78,7 @@ class Cell:
                 "precision": self.precision,
                 "compile": self.compile,
                 **self._coupling,
-                **({} if self.score_on == "grid" else {"score_on": self.score_on}),
+                **self.scored_on.identity,
                 # The pool that the reference is drawn from; the draw depends on the seed and the case.
                 **({"references": self.dataset.references} if self.attack.needs_reference else {}),
                 **({"learns_from": [ref.fingerprint for ref in self.learns_from]} if self.attack.needs_learned else {}),

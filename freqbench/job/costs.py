@@ -16,7 +16,7 @@ from freqbench.core.files.kept import Kept
 from freqbench.core.machine import available_cores, core_seconds, slowdown
 from freqbench.core.types import CaseRef
 from freqbench.job.cells import Unit
-from freqbench.models import ModelSpec, forward_flops, num_windows, step_bytes
+from freqbench.models import forward_flops, num_windows, step_bytes
 from freqbench.results import Store
 
 GPU_FLOPS = 10e12
@@ -104,24 +104,16 @@ def estimate_costs(units: Sequence[Unit], metrics: Sequence[str], store: Store |
             predicted.add((unit.ref, target.model_id))
             is_rough |= target.model_id not in a_record
             shape = unit.cell.dataset.shape_in(unit.ref, target.space)
-            predicting = _predicted_windows(unit, target, is_clean_new) * operations[target.model_id] / rate
+            windows = num_windows(target, shape, unit.ref) * target.predictions * (1 + is_clean_new)
+            predicting = windows * 2 ** len(target.inference.mirror) * operations[target.model_id] / rate
             scoring[place(unit)] += a_record.get(target.model_id, predicting + SCORING_S * math.prod(shape))
     basis = ROUGH if is_rough else BASIS
     return Costs(attack=attack, scoring=scoring, basis=basis if units else None)
 
 
-def _predicted_windows(unit: Unit, target: ModelSpec, with_clean: bool) -> int:
-    windows = num_windows(target, unit.cell.dataset.shape_in(unit.ref, target.space), unit.ref)
-    return windows * 2 ** len(target.inference.mirror) * target.predictions * (1 + with_clean)
-
-
 @cache
 def _speed() -> tuple[float, float]:
-    """Returns a worker's floating-point operations per second on this machine, and how much others slow it down.
-
-    Of a GPU a typical rate, and 1; else those of a convolution on as many threads as a worker usually has, measured
-    when a process first asks.
-    """
+    """Returns a worker's operations per second, by a convolution (of a GPU usual ones), and how much others slow it."""
     if torch.cuda.is_available():
         return GPU_FLOPS, 1.0
     images, kernel, threads = torch.rand(1, 32, 32, 32, 32), torch.rand(32, 32, 3, 3, 3), torch.get_num_threads()

@@ -13,12 +13,13 @@ from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import is_foreign, path_of
 from freqbench.core.terminal import amount
-from freqbench.core.types import IGNORED, CaseRef
+from freqbench.core.types import CaseRef
 from freqbench.data import Dataset, channel_names
 from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, source_of
-from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_ROI, seed_of
+from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_ROI
 from freqbench.models.resolving import match_channels, plain_name, require_head, shown_channels
 from freqbench.ops.regions import members
+from freqbench.ops.voxels import counted
 from freqbench.pipelines import AnySpace
 from freqbench.pipelines.monai import MonaiPipeline
 
@@ -58,7 +59,7 @@ def assumptions(
     `stated` are the keys of the dataset's entry in the job; without a dataset, the model's settings alone are listed.
     Nothing is assumed of untrained weights, of a command, and of what freqbench trained.
     """
-    if facts.is_own or seed_of(facts.path) is not None or source_of(facts.arch).takes_volumes:
+    if facts.is_settled:
         return ()
     return (*_assume_model(entry, facts, dataset), *(_assume_space(entry, facts, dataset, stated) if dataset else ()))
 
@@ -95,9 +96,8 @@ def match_classes(entry: ModelEntry, facts: Facts, dataset: Dataset, refs: Seque
     if count == len(found) + (not dataset.classes.overlap) and all(pair == (k,) for k, pair in found.items()):
         return replace(facts, class_map={})
     pairs = ", ".join(f"{k}: {[*each]}" for k, each in found.items())
-    note = (
-        f"class_map: {{{pairs}}}: outputs {why} as the classes of {dataset.name} are what its transforms make of labels"
-    )
+    alike = f"outputs {why} as the classes of {dataset.name} are what its transforms make of labels"
+    note = f"class_map: {{{pairs}}}: {alike}"
     return replace(facts, class_map=found, num_classes=count, found=(*facts.found, note))
 
 
@@ -143,11 +143,11 @@ def _same_voxels(space: MonaiPipeline, dataset: Dataset, ref: CaseRef) -> tuple[
     is_split = bool(first) or len(made) > 1  # a channel an output, of regions without the background
     count = len(made) if is_split else int(made.max()) + 1
     outputs = {j: made[j - first] > 0.5 if is_split else made[0] == j for j in range(1, count + first)}
-    pairs = {}
+    pairs, counts = {}, ... if (marked := counted(label)) is None else marked
     for k in range(1, len(dataset.classes)):
         voxels = members(label, k) if first else label == k
         if voxels.any():  # else the case tells nothing of it
-            pairs[k] = {j for j, mask in outputs.items() if bool((mask == voxels)[label != IGNORED].all())}
+            pairs[k] = {j for j, mask in outputs.items() if bool((mask == voxels)[counts].all())}
     return count, pairs
 
 
@@ -254,9 +254,3 @@ def shortfall(expected: float | None, clean: Clean) -> str | None:
         is_short = round(expected - mean, 9) > max(expected / 2 if few else 2 * error, FAR)
         why = "below half of it" if few else f"lower by more than two standard errors (each {error:.3f}) and {FAR}"
     return f"{figure(expected, clean)}: {why}: {CAUSES}" if is_short else None
-
-
-def unjudged_notes(entry: ModelEntry, dataset: Dataset) -> Iterator[str]:
-    """Yields a line if a dataset cannot judge a model's `expected_dice`."""
-    if entry.expected_dice is not None and dataset.reference == "prediction":
-        yield f"{entry.name}: expected_dice is not judged on {dataset.name}, which has no label maps"

@@ -25,10 +25,7 @@ from freqbench.job.cells import Cell, Unit
 from freqbench.job.schema import JobSpec, build_dataset, require_known, require_names
 from freqbench.job.sweep import models_for
 from freqbench.models import Facts, ModelEntry, ModelSpec, resolve, resolve_ensemble, stated_classes
-from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
-from freqbench.models.defences.smoothing import Smoothing
-from freqbench.models.inference import VOTES_ON_GRID
-from freqbench.models.resolving import axes_notes, scoring_concerns
+from freqbench.models.resolving import axes_notes, file_concerns, scoring_concerns
 from freqbench.pipelines import Pipeline
 from freqbench.results import Shard
 
@@ -138,7 +135,12 @@ class Expansion:
                 if any(attack.needs_reference for attack, _ in attacks[i]):
                     dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
                 sourced.append([(*pair, learning_cases(dataset, pair[0], refs)) for pair in attacks[i]])
-        notes = [*_idle_keys(job)]
+        notes = []
+        if job.save_only and job.save_adversarial == "none":
+            idle = f"saves no volumes of {', '.join(job.save_only)}: that needs save_adversarial: nifti"
+            notes.append(f"save_only: {idle}")
+        if job.training and not any(entry.is_to_train or entry.trained for entry in job.models):
+            notes.append("training: trains nothing: that needs a model with a checkpoint train://NAME")
         for dataset in self._datasets:
             notes += [*(dataset.notes if isinstance(dataset, ListedFolder) else ()), *fit.space_notes(dataset)]
         table: list[Cell] = []
@@ -157,7 +159,9 @@ class Expansion:
                     assumed[dataset.name, entry.name] = found
                     with sweep.prefix_errors(f"datasets[{i}]"):
                         fit.require_possible(found, dataset)
-                notes += fit.unjudged_notes(entry, dataset)
+                if entry.expected_dice is not None and dataset.reference == "prediction":
+                    unjudged = f"expected_dice is not judged on {dataset.name}, which has no label maps"
+                    notes.append(f"{entry.name}: {unjudged}")
             concerns += _concerns_of_models(models, self._facts[i], dataset, cases[dataset.name])
             table += _cells(job, dataset, models, sourced[i], concerns)
         for (dataset_name, model_id), witness in witnesses.items():
@@ -227,21 +231,19 @@ class Expansion:
 
     @cached_property
     def _facts(self) -> list[Mapping[str, Facts]]:
-        pairs = zip(self._datasets, self._refs, strict=True)
-        return [_facts_on(self._job.models, dataset, refs) for dataset, refs in pairs]
+        facts: list[Mapping[str, Facts]] = []
+        for dataset, refs in zip(self._datasets, self._refs, strict=True):
+            facts.append(of_dataset := {})
+            for i, entry in _members_first(self._job.models, dataset):
+                if not entry.ensemble:
+                    with sweep.prefix_errors(f"models[{i}]"):
+                        of_dataset[entry.name] = fit.facts_on(entry, dataset, refs)
+        return facts
 
     @cached_property
     def _models(self) -> list[dict[str, ModelSpec]]:
         """The models for each dataset, by name; the facts on all datasets are read before the first network is made."""
         return [_models_of(self._job.models, *pair) for pair in zip(self._facts, self._datasets, strict=True)]
-
-
-def _idle_keys(job: JobSpec) -> Iterator[str]:
-    """Yields one line per key of a job that does nothing without another."""
-    if job.save_only and job.save_adversarial == "none":
-        yield f"save_only: saves no volumes of {', '.join(job.save_only)}: that needs save_adversarial: nifti"
-    if job.training and not any(entry.is_to_train or entry.trained for entry in job.models):
-        yield "training: trains nothing: that needs a model with a checkpoint train://NAME"
 
 
 def _seeds(job: JobSpec, attack: Attack) -> Sequence[int | None]:
@@ -277,14 +279,33 @@ def _cells(
         if source.name not in only:
             continue
         if source.black_box and attack.needs_gradient:
-            concerns.append(_black_box_warning(attack, source, [models[name] for name in models if name in only]))
+            if all(model.black_box for name, model in models.items() if name in only):
+                raise UserError(
+                    f"{attack.name}: expected a source that gradients go through, got {source.name}, a black box, as "
+                    f"{source.black_box}: take {WITHOUT_GRADIENT} or a null row, or another source"
+                )
+            left = "a black box: volumes of its other sources are scored on it"
+            concerns.append(f"{attack.name}: not made on {source.name}, {left}")
             continue
-        targets = _targets(job, models, source)
-        if job.score_on == "file":
-            concerns += _require_file_scores(attack, targets)
-        score_on = job.score_on or default_grid(attack, targets)
+        named = {"source": [source.name], "all": [*models]}.get(str(job.targets), job.targets)
+        targets = tuple(models[name] for name in dict.fromkeys(named) if name in models)
+        scored_on = job.score_on or default_grid(attack, targets)
+        if job.score_on is ScoredOn.FILE:
+            if attack.moves_labels:
+                raise UserError(
+                    f"{attack.name}: expected {ScoredOn.GRID.key}, as its labels move on the grid that is attacked, "
+                    "got file: score it there, in a job of its own"
+                )
+            concerns += [line for target in targets for line in file_concerns(target)]
         if attack.moves_labels:
-            within = _targets_on_grid(attack, source, targets, dataset)
+            for model in (source, *targets):
+                if model.is_prompted:
+                    raise UserError(
+                        f"{attack.name}: expected networks without args.points, got {model.name} with them: the "
+                        "organs move and its points would not; leave one of the two out"
+                    )
+            grids = {model.model_id: (model.space or dataset.space).identity() for model in (source, *targets)}
+            within = tuple(target for target in targets if grids[target.model_id] == grids[source.model_id])
             reason = f"as labels move on the grid of {source.name}"
             others = [target for target in targets if target not in within]
             concerns += [f"{attack.name}: not scored on {target.name}, {reason}" for target in others]
@@ -303,26 +324,12 @@ def _cells(
                 window_batch=coupled if attack.couples_batch else None,
                 learns_from=learns_from,
                 surrogates=surrogates_of(attack, source, models),
-                score_on=score_on,
+                scored_on=scored_on,
                 saves=not job.save_only or bool({attack.name, plugins.path_of(type(attack))} & {*job.save_only}),
             )
             if cut := cell.block_cut:
                 concerns.append(f"{attack.name}: its block is longer than a window of {source.name}: cut to {cut}")
             yield cell
-
-
-def _targets_on_grid(
-    attack: Attack, source: ModelSpec, targets: Sequence[ModelSpec], dataset: Dataset
-) -> tuple[ModelSpec, ...]:
-    """Returns the targets that see the source's grid, on which an attack moves labels; refuses prompted networks."""
-    for model in (source, *targets):
-        if model.is_prompted:
-            raise UserError(
-                f"{attack.name}: expected networks without args.points, got {model.name} with them: the "
-                "organs move and its points would not; leave one of the two out"
-            )
-    grid = (source.space or dataset.space).identity()
-    return tuple(target for target in targets if (target.space or dataset.space).identity() == grid)
 
 
 def _dataset_of(job: JobSpec, number: int) -> Dataset:
@@ -352,25 +359,6 @@ def _attacks_on(job: JobSpec, number: int, dataset: Dataset) -> Iterator[tuple[A
         if dataset.name in entry.only("datasets", datasets, place):
             for written, only in entry.settings_on(dataset.name, sources, models, place):
                 yield attack_of(entry.class_name, written, dataset, place), only
-
-
-def _black_box_warning(attack: Attack, source: ModelSpec, sources: Sequence[ModelSpec]) -> str:
-    """Returns the warning that a gradient attack leaves out a black box; refuses it if no other source is left."""
-    if all(model.black_box for model in sources):
-        raise UserError(
-            f"{attack.name}: expected a source that gradients go through, got {source.name}, a black box, as "
-            f"{source.black_box}: take {WITHOUT_GRADIENT} or a null row, or another source"
-        )
-    return f"{attack.name}: not made on {source.name}, a black box: volumes of its other sources are scored on it"
-
-
-def _facts_on(given: Sequence[ModelEntry], dataset: Dataset, refs: Sequence[CaseRef]) -> dict[str, Facts]:
-    facts = {}
-    for i, entry in _members_first(given, dataset):
-        if not entry.ensemble:
-            with sweep.prefix_errors(f"models[{i}]"):
-                facts[entry.name] = fit.facts_on(entry, dataset, refs)
-    return facts
 
 
 def _models_of(given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset: Dataset) -> dict[str, ModelSpec]:
@@ -475,32 +463,7 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
     return replace(grid, job=job, cells=tuple(cell for cell in grid.cells if cell.source.name in by_name))
 
 
-def _require_file_scores(attack: Attack, targets: Sequence[ModelSpec]) -> Iterator[str]:
-    """Refuses what has no score on the grid of a file, and yields warnings of models whose labels alone go there."""
-    if attack.moves_labels:
-        raise UserError(
-            f"{attack.name}: expected score_on: grid, as its labels move on the grid that is attacked, got file: score "
-            "it there, in a job of its own"
-        )
-    for model in targets:
-        if isinstance(model.defence, RandomizedSmoothing | Smoothing):
-            raise UserError(f"{model.name}: {VOTES_ON_GRID}")
-        if model.takes_volumes:
-            yield (
-                f"{model.name}: says labels alone: score_on: file takes the nearest of them for each voxel of a file, "
-                "where logits of others are interpolated"
-            )
-
-
 def default_grid(attack: Attack, targets: Sequence[ModelSpec]) -> ScoredOn:
     """Returns `file` if the pipelines of all targets lead back to the file, and nothing ties scores to another grid."""
-    votes = any(isinstance(target.defence, RandomizedSmoothing | Smoothing) for target in targets)
-    leads_back = all(isinstance(target.space, Pipeline) for target in targets)
-    return "file" if leads_back and not votes and not attack.moves_labels else "grid"
-
-
-def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec) -> tuple[ModelSpec, ...]:
-    if job.targets == "source":
-        return (source,)
-    names = models if job.targets == "all" else dict.fromkeys(job.targets)
-    return tuple(models[name] for name in names if name in models)
+    leads_back = all(isinstance(target.space, Pipeline) and not target.votes for target in targets)
+    return ScoredOn.FILE if leads_back and not attack.moves_labels else ScoredOn.GRID

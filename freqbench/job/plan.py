@@ -85,10 +85,7 @@ def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Pl
 
 
 def _former(covered: Collection[str], wanted: Collection[str]) -> list[str]:
-    """Lists further metrics of rows that are computed anew; those of packages as they are installed here.
-
-    Raises a UserError if such a package is not installed.
-    """
+    """Lists further metrics of rows that are computed anew, of packages as installed; raises UserError without one."""
     kept = set[str]()
     for text in {*covered} - {*wanted}:
         if "@" in text:

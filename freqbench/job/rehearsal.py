@@ -54,7 +54,7 @@ class Missing:
 def missing(job: JobSpec) -> tuple[Missing, ...]:
     """Lists what a job needs and this machine lacks, trained networks aside; raises UserError for a wrong job."""
     with trusting(job.trust_code):
-        return (*_missing_datasets(job), *_missing_models(job))
+        return tuple(_lacking(job))
 
 
 def add_stand_ins(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
@@ -78,10 +78,8 @@ def shrink_job(job: JobSpec) -> JobSpec:
 
     LPIPS is left out, as its weights may have to be fetched.
     """
-    tiny, regions = (
-        {"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None},
-        _region_datasets(job),
-    )
+    tiny = {"roi": (SMALL, SMALL, SMALL), "input": None, "preprocess": None, "inference": None}
+    regions = _region_datasets(job)
     models = [
         entry
         if entry.ensemble
@@ -101,7 +99,7 @@ def shrink_job(job: JobSpec) -> JobSpec:
         )
 
 
-def _missing_datasets(job: JobSpec) -> Iterator[Missing]:
+def _lacking(job: JobSpec) -> Iterator[Missing]:
     for i, entry in enumerate(job.datasets):
         place = f"{job.where}: datasets[{i}]"
         dataset = build_dataset(entry, place)
@@ -111,22 +109,19 @@ def _missing_datasets(job: JobSpec) -> Iterator[Missing]:
             except MissingDataError as error:
                 complaint = str(error).removeprefix(f"{dataset.name}: ")
                 yield Missing(what=f"dataset {entry.name}", complaint=complaint, source=dataset.homepage)
-
-
-def _missing_models(job: JobSpec) -> Iterator[Missing]:
-    for entry in job.models:
-        path = entry.path
-        if path is None or entry.command or path.startswith(("zoo://", TRAIN)) or seed_of(path) is not None:
+    for model in job.models:
+        path = model.path
+        if path is None or model.command or path.startswith(("zoo://", TRAIN)) or seed_of(path) is not None:
             continue
         try:
-            exists = storage.exists(storage.filled_in(path, entry.name))
+            exists = storage.exists(storage.filled_in(path, model.name))
             complaint = f"expected a checkpoint at {path}, found none"
         except StorageRefused:
             raise
         except UserError as error:
-            exists, complaint = False, str(error).removeprefix(f"{entry.name}: ")
+            exists, complaint = False, str(error).removeprefix(f"{model.name}: ")
         if not exists:
-            yield Missing(what=name_of(entry), complaint=complaint, source=entry.source or "")
+            yield Missing(what=name_of(model), complaint=complaint, source=model.source or "")
 
 
 def name_of(entry: ModelEntry) -> str:
@@ -160,10 +155,7 @@ def _stand_in(entry: DatasetEntry, **changes: Any) -> DatasetEntry:
 
 
 def _untrained_entry(entry: ModelEntry, number: int, args: Mapping[str, Any], regions: Set[str]) -> ModelEntry:
-    """Returns a model with its own untrained weights; a UNet replaces an architecture that is not in the table.
-
-    `regions`: names of the datasets whose models have sigmoid outputs; an entry may leave that to its file.
-    """
+    """Returns a model with untrained weights, a UNet for a stranger; `regions` name datasets of sigmoid outputs."""
     names = ("name", "roi", "datasets", "input", "preprocess", "inference", "defence", "adaptive")
     fields = {key: getattr(entry, key) for key in names}
     outputs = entry.outputs or ("sigmoid" if regions and regions >= set(entry.datasets or regions) else None)

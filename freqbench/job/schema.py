@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -196,8 +197,11 @@ def require_sound(job: JobSpec) -> None:
     for i, entry in enumerate(job.datasets):
         place = f"{job.where}: datasets[{i}]"
         dataset = build_dataset(entry, place) if entry.class_name in DATASETS else None
-        with sweep.prefix_errors(place):
-            classes[entry.name] = _classes(dataset) if dataset else None
+        classes[entry.name] = None
+        if dataset:
+            with sweep.prefix_errors(place), suppress(MissingDataError):  # then they are not known
+                listed_cases(dataset)  # refuses an unknown split
+                classes[entry.name] = dataset.classes
     for i, model in enumerate(job.models):
         with sweep.prefix_errors(f"{job.where}: models[{i}]"):
             for name in model.datasets or classes:
@@ -245,15 +249,6 @@ def require_known(kind: str, wanted: Iterable[str], known: Collection[str], plac
     for name in wanted:
         if name not in known:
             raise UserError(f"{place}: {unknown(kind, str(name), known)}")
-
-
-def _classes(dataset: Dataset) -> Classes | None:
-    """Returns a dataset's classes, None if its files are missing; raises DataError for an unknown split."""
-    listed_cases(dataset)
-    try:
-        return dataset.classes
-    except MissingDataError:
-        return None
 
 
 def stored_job(content: Any, trusted: bool, where: str, overrides: Sequence[str] = ()) -> JobSpec:

@@ -81,50 +81,48 @@ def examine(net: nn.Module, inputs: Tensor, num_classes: int, head: Outputs = "s
         head: `sigmoid`: probabilities of regions, which need not add up to 1, are also mended.
     """
     try:
-        return _examine_network(net, inputs, num_classes, head)
+        buffers = [buffer.clone() for buffer in net.buffers()]
+        first = _logits(net, inputs[:1], num_classes)
+        if not first.isfinite().all():
+            raise UnfitError(
+                "expected finite logits, got NaN or infinities: check its weights and the input that it expects"
+            )
+        again = _logits(net, inputs[:1], num_classes)
+        if any(not torch.equal(*pair) for pair in zip(buffers, net.buffers(), strict=True)):
+            raise UnfitError(
+                "expected parameters and buffers as they were after a pass, got others: save it in evaluation mode"
+            )
+        if not _are_alike(first, again):
+            raise UnfitError(
+                "expected equal logits of one window in two passes, got others: it draws at test time (dropout, or a "
+                "module in training mode): switch the draws off, or save it in evaluation mode"
+            )
+        try:
+            both = _logits(net, inputs, num_classes)
+            singly = not _are_alike(both[:1], first)
+        except UnfitError:  # a graph for a batch of one
+            singly = True
+        other = _logits(net, inputs[1:], num_classes) if singly else both[1:]
+        if torch.equal(first, other):
+            return Examination(singly=singly, caution="its output does not depend on the volume")
+        # Also of an input far out of its range, which logits would follow.
+        outputs = first, other, _logits(net, 20 * inputs[:1] - 10, num_classes)
+        if all(float(values.min()) >= 0 and float(values.max()) <= 1 + 1e-6 for values in outputs):
+            if all(bool(((values == 0) | (values == 1)).all()) for values in (first, other)):
+                raise UnfitError(
+                    "expected logits, got 0 and 1 alone, as labels have no gradient: return the logits before"
+                )
+            sums = torch.cat([first, other]).float().sum(dim=1)
+            slack = 0.01 if first.dtype in (torch.float16, torch.bfloat16) else 1e-3
+            if head == "softmax" and (sums - 1).abs().max() > slack:
+                raise UnfitError(
+                    "expected logits, got numbers in [0, 1] that do not add up to 1 over classes, as sigmoids of "
+                    "classes that overlap: return the logits before, and set outputs: sigmoid for a dataset of regions"
+                )
+            return Examination(yields="probabilities", singly=singly)
+        return Examination(singly=singly)
     except UnfitError as fault:
         return Examination(fault=str(fault))
-
-
-def _examine_network(net: nn.Module, inputs: Tensor, num_classes: int, head: Outputs) -> Examination:
-    buffers = [buffer.clone() for buffer in net.buffers()]
-    first = _logits(net, inputs[:1], num_classes)
-    if not first.isfinite().all():
-        raise UnfitError(
-            "expected finite logits, got NaN or infinities: check its weights and the input that it expects"
-        )
-    again = _logits(net, inputs[:1], num_classes)
-    if any(not torch.equal(*pair) for pair in zip(buffers, net.buffers(), strict=True)):
-        raise UnfitError(
-            "expected parameters and buffers as they were after a pass, got others: save it in evaluation mode"
-        )
-    if not _are_alike(first, again):
-        raise UnfitError(
-            "expected equal logits of one window in two passes, got others: it draws at test time (dropout, or a "
-            "module in training mode): switch the draws off, or save it in evaluation mode"
-        )
-    try:
-        both = _logits(net, inputs, num_classes)
-        singly = not _are_alike(both[:1], first)
-    except UnfitError:  # a graph for a batch of one
-        singly = True
-    other = _logits(net, inputs[1:], num_classes) if singly else both[1:]
-    if torch.equal(first, other):
-        return Examination(singly=singly, caution="its output does not depend on the volume")
-    # Also of an input far out of its range, which logits would follow.
-    outputs = first, other, _logits(net, 20 * inputs[:1] - 10, num_classes)
-    if all(float(values.min()) >= 0 and float(values.max()) <= 1 + 1e-6 for values in outputs):
-        if all(bool(((values == 0) | (values == 1)).all()) for values in (first, other)):
-            raise UnfitError("expected logits, got 0 and 1 alone, as labels have no gradient: return the logits before")
-        sums = torch.cat([first, other]).float().sum(dim=1)
-        slack = 0.01 if first.dtype in (torch.float16, torch.bfloat16) else 1e-3
-        if head == "softmax" and (sums - 1).abs().max() > slack:
-            raise UnfitError(
-                "expected logits, got numbers in [0, 1] that do not add up to 1 over classes, as sigmoids of classes "
-                "that overlap: return the logits before, and set outputs: sigmoid for a dataset of regions"
-            )
-        return Examination(yields="probabilities", singly=singly)
-    return Examination(singly=singly)
 
 
 def _logits(net: nn.Module, inputs: Tensor, num_classes: int) -> Tensor:

@@ -111,17 +111,14 @@ def _parse(uri: str) -> _Place:
 
 
 def _ask_hub(uri: str, place: _Place) -> tuple[_Snapshot, bool]:
-    """Returns a repository at a revision, and True for the last answer of a hub that is out of reach now.
-
-    What a commit holds never changes, so that it is asked for once.
-    """
+    """Returns a repository at a revision, and True for the last answer of a hub that is out of reach now."""
     known = None
     with suppress(OSError, ValidationError):
         known = _Snapshot.model_validate_json(place.record.read_bytes())
     if known and known.check not in (None, known.content):
         logger.warning("%s: expected the hub's answer, got a damaged file, which is fetched anew", place.record)
         known = None
-    if known and known.commit == place.revision:
+    if known and known.commit == place.revision:  # what a commit holds never changes
         return known, False
     try:
         with _lend_client(uri) as api:
@@ -156,10 +153,7 @@ def _get(uri: str, place: _Place, snapshot: _Snapshot, name: str, target: Path) 
 
 @contextmanager
 def _lend_client(uri: str) -> Iterator[Any]:
-    """Lends the library's client; turns its errors into UserErrors.
-
-    Raises CheckpointError if the hub refuses, MissingDataError if it cannot be reached or answers otherwise.
-    """
+    """Lends the library's client; raises CheckpointError if the hub refuses, MissingDataError if it does not answer."""
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     if downloads.is_offline():
         raise _unreached_error(uri, endpoint, "FREQBENCH_OFFLINE is set")

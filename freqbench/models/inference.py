@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from freqbench.core import limits
 from freqbench.core.errors import UserError
-from freqbench.core.types import CaseRef, Outputs, Shape, triple
+from freqbench.core.types import CaseRef, Outputs, ScoredOn, Shape, triple
 from freqbench.models.defences.base import FIXED, draw_seed
 from freqbench.models.defences.randomized_smoothing import VolumePrediction, largest
 from freqbench.models.defences.smoothing import Judge, Smoothing
@@ -28,8 +28,8 @@ from freqbench.ops.regions import codes_of
 
 MOST_CLASSES = 256  # of a uint8 label map
 VOTES_ON_GRID = (
-    "expected score_on: grid for a defence that votes, as its certificate is for voxels of the grid, got file: score "
-    "it there, in a job of its own"
+    f"expected {ScoredOn.GRID.key} for a defence that votes, as its certificate is for voxels of the grid, got file: "
+    "score it there, in a job of its own"
 )
 
 Window = tuple[slice, slice, slice]
@@ -105,7 +105,7 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     The weights `[h, w, d]`, set by `model.inference.weighting`, are positive and at most 1; a window shorter than the
     ROI has the weights of its place in it. Of nnU-Net's, those along an axis without overlap (slices) are alike.
     """
-    if model.takes_volumes or model.inference.weighting == "constant":
+    if model.inference.weighting == "constant":
         return scores.new_ones(1).expand(scores.shape[2:])
     kind: dict[str, Any] = {"device": scores.device, "dtype": scores.dtype}
     if model.inference.weighting == "nnunet":
@@ -123,16 +123,13 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _nnunet_weights(roi: Shape) -> npt.NDArray[np.float64]:
-    """Returns nnU-Net's weights of a window in its network's axes: a Gaussian with sigmas of an eighth of the window.
-
-    As `compute_gaussian` of nnU-Net v2: a filtered peak at `side // 2`, ten times the greatest weight here, rounded to
-    float16, whose zeros become its least positive value. At a window's corners the rounding decides.
-    """
+    """Returns nnU-Net's weights of a window in its network's axes: a tenth of those of its `compute_gaussian`."""
     from scipy.ndimage import gaussian_filter
 
     peak = np.zeros(roi)
     peak[triple(side // 2 for side in roi)] = 1
     weights: npt.NDArray[np.float64] = gaussian_filter(peak, [side / 8 for side in roi], 0, mode="constant", cval=0)
+    # At a window's corners the rounding decides.
     weights = (weights * (10 / weights.max())).astype(np.float16).astype(np.float64)
     weights[weights == 0] = weights[weights > 0].min()
     return weights / 10
@@ -184,9 +181,8 @@ def prediction(
     if wanted.file_grid is not None:
         raise UserError(f"{model.name}: {VOTES_ON_GRID}")
 
-    # Draws whose windows fill a batch; a CPU gains nothing from more than one.
-    is_alone = model.takes_volumes or next(model.parameters()).device.type == "cpu"
-    at_once = 1 if is_alone else max(1, window_batch // len(_windows_of(model, volume.shape[2:])))
+    # Draws whose windows fill a batch.
+    at_once = max(1, window_batch // len(_windows_of(model, volume.shape[2:]))) if model.is_parallel else 1
 
     def segment(draws: Iterable[Tensor]) -> Iterator[Tensor]:
         queue = iter(draws)
@@ -421,10 +417,7 @@ class SlidingWindowModel(nn.Module):
         self.smoothing = model.defence if isinstance(model.defence, Smoothing) else None
         self._draws = model.draws if model.takes_keys else None
         self.model = model if self.smoothing is None else model.drop_defence()
-        self.window_batch = window_batch
-        self.kept = kept
-        self.num_forwards = 0
-        self.num_backwards = 0
+        self.window_batch, self.kept, self.num_forwards, self.num_backwards = window_batch, kept, 0, 0
         self.outputs: Outputs = model.outputs
 
     @property

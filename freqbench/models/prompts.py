@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -45,14 +44,19 @@ class PointPrompts:
 
         Raises UserError if the largest component of a class has fewer voxels than there are points.
         """
-        from scipy.ndimage import find_objects
+        from scipy.ndimage import distance_transform_edt, find_objects
+        from scipy.ndimage import label as components_of
 
         label = without_ignored(case.label)[0].numpy()
         prompts = np.zeros_like(label)
         for index, box in enumerate(find_objects(label), start=1):
             if box is None:
                 continue
-            depth = _depth(label[box] == index, case.spacing)
+            mask = label[box] == index
+            components, _ = components_of(mask, _CORNERS)
+            largest = components == 1 + np.bincount(components[mask])[1:].argmax()
+            # Millimetres from the outside of the largest component, 0 outside it.
+            depth = distance_transform_edt(np.pad(largest, 1), case.spacing)[1:-1, 1:-1, 1:-1]
             if (size := np.count_nonzero(depth)) < self.count:
                 raise UserError(
                     f"{case.ref.case_id}: expected at least {self.count} voxels in the largest component of class "
@@ -65,15 +69,6 @@ class PointPrompts:
             chosen = np.random.default_rng(seed).choice(len(inside), self.count, replace=False)
             prompts[box][tuple(inside[chosen].T)] = index
         return torch.from_numpy(prompts)[None]
-
-
-def _depth(mask: npt.NDArray[np.bool_], spacing: tuple[float, float, float]) -> npt.NDArray[np.float64]:
-    """Returns each voxel's distance, in millimetres, from the outside of the mask's largest component; 0 outside it."""
-    from scipy.ndimage import distance_transform_edt, label
-
-    components, _ = label(mask, _CORNERS)
-    largest = components == 1 + np.bincount(components[mask])[1:].argmax()
-    return distance_transform_edt(np.pad(largest, 1), spacing)[1:-1, 1:-1, 1:-1]
 
 
 def answers_to_clicks(

@@ -16,7 +16,7 @@ from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess, parse_intensity
-from freqbench.core.types import CaseRef
+from freqbench.core.types import CaseRef, ScoredOn
 from freqbench.models import hub
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
@@ -34,6 +34,7 @@ from freqbench.models.entry import (
     seed_of,
 )
 from freqbench.models.examination import EXAMINATIONS, Examination, examine, windows
+from freqbench.models.inference import VOTES_ON_GRID
 from freqbench.models.loading import load, naming
 from freqbench.models.networks.architectures import MODELS
 from freqbench.models.networks.construction import refusing
@@ -66,7 +67,7 @@ def facts_of(
         sha256 = source.sha256(local, facts.args) if seed is None else f"random:{seed}"
     own: dict[str, Any] = {}
     if entry.transforms is not None:
-        if facts.arch == "nnunet" or source.takes_volumes:
+        if facts.arch == "nnunet" or facts.takes_volumes:
             raise UserError(f"{entry.name}: expected no transforms for {path}, which brings its own: leave them out")
         own = {"space": (pipeline := transforms_of(entry)), "input": adapter_of(pipeline), "knows_axes": True}
     named = facts.metadata.class_names or facts.class_names
@@ -390,10 +391,7 @@ def match_names(
 
 
 def _moved_places(trained: Sequence[str], named: Sequence[str]) -> list[int | None]:
-    """Returns the place of each of a dataset's names among a network's, None for a stranger; empty if none has moved.
-
-    Empty too if names are not as many, or one stands twice.
-    """
+    """Returns the place of each of a dataset's names among a network's, None for a stranger; empty if none moved."""
     ours, theirs = list(map(plain_name, named)), list(map(plain_name, trained))
     places = [theirs.index(each) if each in theirs else None for each in ours]
     is_clear = len(ours) == len(theirs) == len({*theirs}) == len({*ours})
@@ -490,16 +488,13 @@ def differ(one: Preprocess, other: Preprocess) -> bool:
 
 
 def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpace | None:
-    """Returns the job's space for a model, else that of its source, unless freqbench trained it in the dataset's.
-
-    Refuses a job's space whose intensities differ from the network's own, unless the job also states `input`.
-    """
+    """Returns the job's space for a model, else that of its source, unless freqbench trained it in the dataset's."""
     own = facts.space if dataset or not facts.is_own or isinstance(facts.space, Pipeline) else None
     if entry.bounds and not isinstance(own, Pipeline):
         raise UserError(
             f"{entry.name}: expected no bounds for {facts.path}, as it brings no pipeline of its own: set intensity"
         )
-    if own and entry.preprocess and entry.input is None and not source_of(facts.arch).takes_volumes:
+    if own and entry.preprocess and entry.input is None and not facts.takes_volumes:
         stated = own.intensity if isinstance(own, Preprocess) else "of its own pipeline"
         if not isinstance(own, Preprocess) or differ(own, entry.preprocess):
             raise UserError(
@@ -512,10 +507,8 @@ def _space(entry: ModelEntry, facts: Facts, dataset: AnySpace | None) -> AnySpac
 
 
 def _examine_spec(spec: ModelSpec) -> ModelSpec:
-    """Returns the spec with the findings on its network, examined once per node; refuses a network at fault.
-
-    The construction of freqbench's own networks shows that they return logits of each window by itself.
-    """
+    """Returns the spec with the findings on its network, examined once per node; refuses a network at fault."""
+    # The construction of freqbench's own networks shows that they return logits of each window by itself.
     is_mixing = "track_running_stats" in str(spec.args)
     if spec.is_prompted or (source_of(spec.arch).is_known and not is_mixing):
         return spec
@@ -575,6 +568,17 @@ def scoring_concerns(
     shares = [f"{count} of {len(refs)} cases of {dataset} {SHARE[role]}" for role, count in seen.items() if count]
     if shares:
         yield f"{model.name}: {' and '.join(shares)}: scores on them are flattered"
+
+
+def file_concerns(model: ModelSpec) -> Iterator[str]:
+    """Yields a line on a model whose labels alone go to the grids of files; refuses one that has no scores there."""
+    if model.votes:
+        raise UserError(f"{model.name}: {VOTES_ON_GRID}")
+    if model.takes_volumes:
+        yield (
+            f"{model.name}: says labels alone: {ScoredOn.FILE.key} takes the nearest of them for each voxel of a file, "
+            "where logits of others are interpolated"
+        )
 
 
 def axes_notes(model: ModelSpec, facts: Facts, dataset: str, refs: Sequence[CaseRef]) -> Iterator[str]:

@@ -57,6 +57,11 @@ class Origin:
         """Returns these facts by name, also of what has more."""
         return {each.name: getattr(self, each.name) for each in fields(Origin)}
 
+    @property
+    def takes_volumes(self) -> bool:
+        """True for a command, which sees whole volumes in their own unit and returns labels alone."""
+        return self.arch == entry.COMMAND
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Origin):
@@ -178,9 +183,7 @@ class ModelSpec(Origin):
     @property
     def num_outputs(self) -> int:
         """Number of the network's own outputs; a class map holds each of them once."""
-        if self.class_map:
-            return sum(map(len, self.class_map))
-        return self.num_classes - (self.head == "sigmoid")
+        return sum(map(len, self.class_map)) if self.class_map else self.num_classes - (self.head == "sigmoid")
 
     @property
     def network_roi(self) -> Shape:
@@ -233,9 +236,9 @@ class ModelSpec(Origin):
         return entry.is_prompted(self.arch, self.args)
 
     @property
-    def takes_volumes(self) -> bool:
-        """True for a command, which sees whole volumes in their own unit and returns labels alone."""
-        return self.arch == entry.COMMAND
+    def votes(self) -> bool:
+        """True if a defence makes its prediction of many, and says how sure the vote is."""
+        return self.defence is not None and self.defence.votes
 
 
 def forward_flops(spec: ModelSpec) -> int:

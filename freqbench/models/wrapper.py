@@ -89,15 +89,11 @@ class SegmentationModel(nn.Module):
             raise UserError(unknown("precision", precision, PRECISIONS))
         self.net = net
         self.name = type(net).__name__  # what errors call it
-        self.roi = roi
-        self.precision = precision
-        self.adapter = adapter
-        self.inference = inference
-        self.defence = defence
-        self.adaptive = adaptive
-        self.class_map = class_map
-        self.outputs = outputs
+        self.roi, self.precision, self.adapter, self.inference = roi, precision, adapter, inference
+        self.defence, self.adaptive, self.class_map, self.outputs = defence, adaptive, class_map, outputs
         self.takes_volumes = getattr(net, "takes_volumes", False) is True
+        if self.takes_volumes:  # one window holds all
+            self.inference = inference = inference.model_copy(update={"weighting": "constant"})
         self._of_file = roi, adapter, inference
         self._prepared: _BesideWindows | None = None
         self._case: Case | None = None
@@ -133,6 +129,16 @@ class SegmentationModel(nn.Module):
     def clamps_last(self) -> bool:
         """True if volumes need not lie in [0, 1]: a defence changes them and clamps the result."""
         return isinstance(self.defence, Smoothing)
+
+    @property
+    def is_parallel(self) -> bool:
+        """True if several volumes at once take less time than one by one, as on no CPU and by no command."""
+        return not self.takes_volumes and next(self.parameters()).device.type != "cpu"
+
+    @property
+    def gives_scores(self) -> bool:
+        """True if its logits can be interpolated between voxels; a command says labels alone."""
+        return not self.takes_volumes
 
     def drop_defence(self) -> "SegmentationModel":
         """Returns the model without its defence; modules are shared."""
@@ -370,10 +376,7 @@ class SegmentationModel(nn.Module):
         return logits.float() if half else logits
 
     def _merge(self, logits: Tensor) -> Tensor:
-        r"""Returns logits of the dataset's classes: :math:`\log \sum_{k \in S} e^{z_k}` for the classes S of each.
-
-        A softmax over them gives the sums of the network's own probabilities.
-        """
+        r"""Returns logits of the dataset's classes: :math:`\log \sum_{k \in S} e^{z_k}` for the classes S of each."""
         if self.class_map is None:
             return logits
         groups = self.class_map if self.head.has_background else self.class_map[1:]

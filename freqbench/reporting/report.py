@@ -13,7 +13,7 @@ from freqbench.analysis.tables import ADDED, PAIR, attack_table, current, failur
 from freqbench.audit import checks
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.terminal import amount
-from freqbench.core.types import AGREEMENT, IN_FILE, dataset_name
+from freqbench.core.types import AGREEMENT, IN_FILE, ScoredOn, dataset_name
 from freqbench.reporting import audit, render
 from freqbench.reporting.contents import regions_of
 from freqbench.reporting.papers import recipes
@@ -131,7 +131,7 @@ def _one_table(
     if in_file:
         raise UserError(
             f"{name}: expected scores on the grid that is attacked, as the paper's are, got {in_file[0]}, run with "
-            "score_on: file: run it with score_on: grid, or report it by --table overview"
+            f"{ScoredOn.FILE.key}: run it with {ScoredOn.GRID.key}, or report it by --table overview"
         )
     if agree:
         raise UserError(

@@ -45,8 +45,7 @@ class StepLoss(nn.Module):
         head: Head = SOFTMAX,
     ) -> None:
         super().__init__()
-        self._head = head
-        self.net = net
+        self._head, self.net = head, net
         self._adapter, self._consistency, self._half, self._beta = adapter, consistency, half, beta
 
     def forward(self, clean: Tensor | None, adversarial: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,11 +57,9 @@ class StepLoss(nn.Module):
         on_clean, on_adversarial = (None if x is None else self._logits(x) for x in (clean, adversarial))
         losses: list[Tensor | None] = [None, None, None]
         for i, logits in enumerate((on_clean, on_adversarial)):
-            losses[i] = (
-                None
-                if logits is None
-                else self._head.losses["dicece"](logits, _repeat_batch(labels, logits), EVERYTHING).mean()
-            )
+            if logits is not None:
+                each = self._head.losses["dicece"](logits, _repeat_batch(labels, logits), EVERYTHING)
+                losses[i] = each.mean()
         if on_clean is not None and on_adversarial is not None:
             on_clean = _repeat_batch(on_clean, on_adversarial)
             if self._consistency:

@@ -56,21 +56,6 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
         raise UserError(f"{job.name}: {unknown('network', name, names)}")
     lists = job_lists(job)
     refs = {role: lists[role].refs() for role in ROLES}
-    _refuse_overlap(job, refs)
-    trainings: dict[str, NetworkTraining] = {}
-    for number, replicate in enumerate(job.seed_jobs):
-        for model in replicate.wanted_models(only):
-            trainings[model.name] = _training(replicate, model, number, out, lists["train"], refs, trainings)
-    return Prepared(lists=lists, refs=refs, trainings=list(trainings.values()))
-
-
-def job_lists(job: TrainJob) -> dict[str, Dataset]:
-    """Builds the dataset of a job once per role, with the role's list as its split."""
-    where, entry = f"{job.name}: dataset", job.dataset
-    return {role: build_dataset(entry.model_copy(update={"split": getattr(job.splits, role)}), where) for role in ROLES}
-
-
-def _refuse_overlap(job: TrainJob, refs: Refs) -> None:
     for role in ROLES:
         if not refs[role]:
             raise UserError(f"{job.name}: splits.{role}: expected cases in {getattr(job.splits, role)!r}, got none")
@@ -85,6 +70,17 @@ def _refuse_overlap(job: TrainJob, refs: Refs) -> None:
                 f"and {second} (first: {shared[0]}): what was learned from or chosen by cannot test; change the lists"
                 + (", or set selected_on_test: true" if second == "test" and first == "select" else "")
             )
+    trainings: dict[str, NetworkTraining] = {}
+    for number, replicate in enumerate(job.seed_jobs):
+        for model in replicate.wanted_models(only):
+            trainings[model.name] = _training(replicate, model, number, out, lists["train"], refs, trainings)
+    return Prepared(lists=lists, refs=refs, trainings=list(trainings.values()))
+
+
+def job_lists(job: TrainJob) -> dict[str, Dataset]:
+    """Builds the dataset of a job once per role, with the role's list as its split."""
+    where, entry = f"{job.name}: dataset", job.dataset
+    return {role: build_dataset(entry.model_copy(update={"split": getattr(job.splits, role)}), where) for role in ROLES}
 
 
 def _training(
@@ -107,13 +103,19 @@ def _training(
     if model.noise:
         with prefix_errors(f"{place}: noise"):  # refuses one that is none of volumes with the dataset's channels
             CHANGES[model.noise.kind].layout((dataset.num_channels, 1, 1, 1))
-    attacks = _own_attacks(model, dataset, place)
+    attacks = tuple(_attack(entry, dataset, f"{place}: {key}") for key, entry in model.attacks.items())
+    for key, attack in zip(model.attacks, attacks, strict=True):
+        if attack.moves_labels:
+            raise UserError(f"{place}: {key}: expected one that leaves labels in their place, got {attack.name}")
     quick = _quick(job.validation, attacks, dataset, f"{job.name}: validation")
-    choose_by = _choose_by(job.validation, quick, place, "worst" if model.union else "mean")
-    for each in quick:
-        if each.needs_reference and len(refs["select"]) < 2:
+    choose_by = (job.validation.choose_by or ("worst" if model.union else "mean")) if quick else "clean"
+    if not quick and OWN not in job.validation.attacks and job.validation.choose_by not in (None, "clean"):
+        got = f"{job.validation.choose_by}: give validation.attack"
+        raise UserError(f"{place}: choose_by: expected clean without an attack, got {got}")
+    for attack in quick:
+        if attack.needs_reference and len(refs["select"]) < 2:
             raise UserError(
-                f"{place}: splits.select: expected two cases or more, as {each.name} mixes with another case, got 1: "
+                f"{place}: splits.select: expected two cases or more, as {attack.name} mixes with another case, got 1: "
                 "choose a longer list, or give validation.attack"
             )
     if model.attack and model.random_budget:
@@ -122,9 +124,14 @@ def _training(
             raise UserError(f"{place}: random_budget: expected none, as {attack.name} has no budget: leave it out")
         for budget in model.random_budget:
             _attack(model.attack.model_copy(update={attack.budget_name: budget}), dataset, f"{place}: attack")
+    each = tuple(Adversary(attack=attack, random_budget=model.random_budget, seed=job.seed) for attack in attacks)
+    adversary: Adversary | MixedAdversary | None = next(iter(each), None)
+    if model.union:
+        mix, shares = model.union.mix, model.union.shares
+        adversary = MixedAdversary(adversaries=each, mix=mix, shares=shares, seed=job.seed)
     about = dict[str, Any]()
     if quick:
-        about["validation"] = {"attack": [attack_identity(each) for each in quick], "choose_by": choose_by}
+        about["validation"] = {"attack": [*map(attack_identity, quick)], "choose_by": choose_by}
     start, origin, taught = str(model.start), None, dict[str, tuple[str, ...]]()
     if start in before:
         origin = before[start].method
@@ -140,6 +147,9 @@ def _training(
         about["start"] = {"name": start, "sha256": origin}
         taught = dict((metadata_of(start) or Metadata()).training.fingerprints)
         model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
+    homepage = f" ({dataset.homepage})" if dataset.homepage else ""
+    refusal = ", whose volumes must not be passed on: ask its owners before you pass on weights"
+    terms = "; nothing else is stated" if dataset.may_be_shared else refusal
     # Enough processes to keep up with a step: one beside a CPU, up to four beside a GPU.
     enough = min(4, max(1, available_cores() - 1)) if torch.cuda.is_available() else 1
     training = NetworkTraining(
@@ -151,7 +161,7 @@ def _training(
         num_channels=dataset.num_channels,
         outputs=dataset.classes.head,
         half=job.half,
-        adversary=_adversary(model, attacks, job.seed),
+        adversary=adversary,
         quick=quick,
         choose_by=choose_by,
         start=None if start == SCRATCH else start,
@@ -160,7 +170,7 @@ def _training(
         facts={
             "class_names": list(dataset.class_names),
             "preprocess": dataset.space.model_dump(mode="json"),
-            "licence": job.licence or _licence(dataset),
+            "licence": job.licence or f"learned from {dataset.name}{homepage}{terms}",
         },
         fingerprints={role: [*(r.fingerprint for r in refs[role]), *taught.get(role, ())] for role in TAUGHT_BY},
         loaders=enough if job.loaders == "auto" else job.loaders,
@@ -171,21 +181,6 @@ def _training(
             "take another arch"
         )
     return training
-
-
-def _own_attacks(model: ModelRecipe, dataset: Dataset, place: str) -> tuple[Attack, ...]:
-    attacks = {key: _attack(entry, dataset, f"{place}: {key}") for key, entry in model.attacks.items()}
-    for key, attack in attacks.items():
-        if attack.moves_labels:
-            raise UserError(f"{place}: {key}: expected one that leaves labels in their place, got {attack.name}")
-    return tuple(attacks.values())
-
-
-def _adversary(model: ModelRecipe, attacks: Sequence[Attack], seed: int) -> Adversary | MixedAdversary | None:
-    each = tuple(Adversary(attack=attack, random_budget=model.random_budget, seed=seed) for attack in attacks)
-    if model.union:
-        return MixedAdversary(adversaries=each, mix=model.union.mix, shares=model.union.shares, seed=seed)
-    return each[0] if each else None
 
 
 def _record(
@@ -237,19 +232,3 @@ def _quick(validation: Validation, own: Sequence[Attack], dataset: Dataset, plac
     for entry in validation.attacks or (QUICK_ATTACK,):
         attacks += own if isinstance(entry, str) else (_attack(entry, dataset, place),)
     return tuple(dict.fromkeys(attacks))
-
-
-def _choose_by(validation: Validation, quick: Sequence[Attack], place: str, usual: str) -> str:
-    if quick:
-        return validation.choose_by or usual
-    if OWN not in validation.attacks and validation.choose_by not in (None, "clean"):
-        raise UserError(
-            f"{place}: choose_by: expected clean without an attack, got {validation.choose_by}: give validation.attack"
-        )
-    return "clean"
-
-
-def _licence(dataset: Dataset) -> str:
-    refusal = ", whose volumes must not be passed on: ask its owners before you pass on weights"
-    terms = "; nothing else is stated" if dataset.may_be_shared else refusal
-    return f"learned from {dataset.name}{f' ({dataset.homepage})' if dataset.homepage else ''}{terms}"

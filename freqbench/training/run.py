@@ -124,11 +124,25 @@ def _train_one(
         else:
             state = fit(training, cases("train"), cases("select"), folder, seen)
         result = _measure_best(training, state, class_names, cases("test"), folder)
+        on_cuda, processes = ALONE.device.type == "cuda", job.workers if job.engine == "ray" else 1
         content = {
             "key": _key(training),
             "sha256": storage.sha256(result.path),
             "result": asdict(result),
-            **_facts(job, training, state, time.time() - began),
+            "job": job.model_dump(mode="json", exclude_none=True),
+            "identity": training.identity,
+            "record": training.record,
+            "fingerprints": training.fingerprints,
+            "versions": versions(),
+            "device": torch.cuda.get_device_name() if on_cuda else f"cpu, {torch.get_num_threads()} threads",
+            "seed": training.seed,
+            "seconds": {
+                "wall_of_last_call": time.time() - began,
+                "steps": state.seconds,
+                "waited_for_crops": state.waited,
+                "validation": state.validated,
+                "gpu": (state.seconds + state.validated) * processes if on_cuda else 0.0,
+            },
         }
         storage.write_atomic(join(folder, RESULT), (json.dumps(content, indent=1) + "\n").encode())
         say(f"{result.name}: {result.steps} steps in {result.seconds:.0f} s, test Dice {result.dice_test:.3f}")
@@ -142,43 +156,17 @@ def _say_padded(cases: list[Case], training: NetworkTraining, say: Say) -> None:
     hint = ""
     if small == len(cases):
         least = [min(sides) for sides in zip(training.roi, *shapes, strict=True)]
-        fitting = _fitting(training, least)
-        hint = f". roi: {fitting} would fit all" if fitting else f". The network takes no crop within {least}"
+        hint = f". The network takes no crop within {least}"
+        for multiple in (1, 2, 4, 8, 16, 32):
+            roi = [side // multiple * multiple for side in least]
+            with suppress(UserError):
+                if min(roi):
+                    training.resolve("random", triple(roi))
+                    hint = f". roi: {roi} would fit all"
+                    break
     crop = "x".join(map(str, training.roi))
     if small:
         say(f"{small} of {len(cases)} volumes are smaller than the crop {crop} on some axis: padded with zeros{hint}")
-
-
-def _fitting(training: NetworkTraining, least: list[int]) -> list[int] | None:
-    """Finds the largest crop within these sides that the network takes; None if there is none."""
-    for multiple in (1, 2, 4, 8, 16, 32):
-        roi = [side // multiple * multiple for side in least]
-        if min(roi):
-            with suppress(UserError):
-                training.resolve("random", triple(roi))
-                return roi
-    return None
-
-
-def _facts(job: TrainJob, training: NetworkTraining, state: State, wall: float) -> dict[str, Any]:
-    on_cuda = ALONE.device.type == "cuda"
-    processes = job.workers if job.engine == "ray" else 1
-    return {
-        "job": job.model_dump(mode="json", exclude_none=True),
-        "identity": training.identity,
-        "record": training.record,
-        "fingerprints": training.fingerprints,
-        "versions": versions(),
-        "device": torch.cuda.get_device_name() if on_cuda else f"cpu, {torch.get_num_threads()} threads",
-        "seed": training.seed,
-        "seconds": {
-            "wall_of_last_call": wall,
-            "steps": state.seconds,
-            "waited_for_crops": state.waited,
-            "validation": state.validated,
-            "gpu": (state.seconds + state.validated) * processes if on_cuda else 0.0,
-        },
-    }
 
 
 def _key(training: NetworkTraining) -> str:
@@ -278,11 +266,7 @@ def _steps_shown(training: NetworkTraining, folder: str, progress: bool) -> Iter
 
 
 def _curves(folder: str) -> Tell:
-    """Makes a function that appends rows to an event file below `FOLDER/tensorboard`.
-
-    The function does nothing if TensorBoard is not installed, or OUT is a URI. TensorBoard's own writer is not used:
-    if the disk is full, its thread prints a traceback and ends the training.
-    """
+    """Makes a function that appends rows to TensorBoard's file, if installed: its own writer dies of full disks."""
     try:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary

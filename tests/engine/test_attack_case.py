@@ -16,7 +16,7 @@ from freqbench.core.identity import window_generator
 from freqbench.core.types import Case, Shape
 from freqbench.engine.attacking import Needs, attack_case
 from freqbench.engine.scoring import score_volume
-from freqbench.models import SegmentationModel, attack_windows, build
+from freqbench.models import ModelSpec, SegmentationModel, attack_windows, build
 
 ROI: Shape = (8, 8, 4)
 
@@ -193,7 +193,9 @@ def test_scores_are_those_of_both_channels(two: Case) -> None:
     adversarial = two.image.clone()
     adversarial[1, 4, 5, 6] += 0.1
     adversarial[0, 4, 5, 6] -= 0.05
-    values = score_volume(two, adversarial, ("ssim", "psnr"), CUBE, torch.device("cpu")).values
+    values = score_volume(
+        two, adversarial, ("ssim", "psnr"), ModelSpec(name="m", roi=CUBE, num_classes=2), torch.device("cpu")
+    ).values
     assert values["linf"] == pytest.approx(0.1)
     assert values["l2"] == values["l2_body"] == pytest.approx(math.hypot(0.1, 0.05))
     mse = (0.1**2 + 0.05**2) / two.image.numel()

@@ -16,12 +16,13 @@ from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine.attacking import native_budget
 from freqbench.engine.scoring import SHAPES, clean_columns, score_overlap, score_prediction, score_shapes, score_volume
 from freqbench.metrics import METRICS
-from freqbench.models import attack_windows
+from freqbench.models import ModelSpec, attack_windows
 from freqbench.ops.classes import Classes, LabelMaps
 from freqbench.results import CLASS_RECORDS, RECORDS
 
 CPU = torch.device("cpu")
 ROI = (12, 20, 16)
+SOURCE = ModelSpec(name="m", roi=ROI, num_classes=2)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def pred(case: Case) -> Tensor:
 
 
 def test_volume_columns_are_the_metrics(case: Case, adversarial: Tensor) -> None:
-    scores = score_volume(case, adversarial, ("ssim", "psnr", "linf", "l2"), ROI, CPU)
+    scores = score_volume(case, adversarial, ("ssim", "psnr", "linf", "l2"), SOURCE, CPU)
     body = metrics.body_mask(case.image)
     change = (adversarial - case.image)[0].double()
     assert scores.values == {
@@ -64,7 +65,7 @@ def test_volume_columns_are_the_metrics(case: Case, adversarial: Tensor) -> None
 
 
 def test_a_volume_of_one_window_has_no_seam_and_says_why(case: Case, adversarial: Tensor) -> None:
-    scores = score_volume(case, adversarial, (), (96, 96, 96), CPU)
+    scores = score_volume(case, adversarial, (), replace(SOURCE, roi=(96, 96, 96)), CPU)
     assert math.isnan(scores.values["seam_energy"])
     assert scores.reasons == {"seam_energy": "the volume is a single window"}
 
@@ -75,7 +76,7 @@ def test_lpips_columns_are_the_metric(case: Case, adversarial: Tensor) -> None:
         distance = metrics.lpips(part.image, changed)
     except metrics.LpipsUnavailable as error:
         pytest.skip(str(error))
-    values = score_volume(part, changed, ("lpips",), ROI, CPU).values
+    values = score_volume(part, changed, ("lpips",), SOURCE, CPU).values
     assert values["lpips_distance"] == pytest.approx(distance)
     assert values["lpips_similarity"] == pytest.approx(1 - distance)
 
@@ -178,7 +179,7 @@ def test_clean_columns_are_those_that_the_tables_have(case: Case, pred: Tensor, 
 
 
 def test_every_column_of_a_metric_has_a_score(case: Case, adversarial: Tensor, maps: LabelMaps) -> None:
-    volume = score_volume(case, adversarial, tuple(METRICS), ROI, CPU, {"lpips": "not here"})
+    volume = score_volume(case, adversarial, tuple(METRICS), SOURCE, CPU, {"lpips": "not here"})
     parts = score_prediction(maps, tuple(METRICS), torch.ones(maps.pred.shape))
     filled = {"voxel_success", *volume.values}
     for part in parts:

@@ -18,7 +18,7 @@ from freqbench.engine import memory, provenance
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job import costs, plan
 from freqbench.job.rehearsal import shrink_job
-from freqbench.models import SegmentationModel
+from freqbench.models import SegmentationModel, loading
 from freqbench.results import Store
 
 A, B = JOB["models"]
@@ -160,7 +160,7 @@ def test_surrogates_that_cannot_be_are_refused_in_one_line(entry: Any, expected:
 
 
 def test_worker_loads_each_model_once_and_hands_over_those_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = noted(monkeypatch, models, "load", lambda spec, *_: spec.name)
+    loaded = noted(monkeypatch, loading, "load", lambda spec, *_: spec.name)
     outcomes = run_all(content(bases(sources=["a", "b"], surrogates=[["a", "c"]], queries=[1, 2])))
     assert not any(outcome.failed for outcome in outcomes)
     assert sorted(loaded) == ["a", "b", "c"]

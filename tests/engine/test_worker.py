@@ -29,6 +29,7 @@ from freqbench.engine import attacking, saved_volumes, scoring
 from freqbench.engine.rows import score_masks
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.metrics import dice, hd95
+from freqbench.models import loading
 from freqbench.results import RECORDS, to_table
 
 
@@ -69,7 +70,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
 
 
 def test_models_cases_and_clean_predictions_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    loads = noted(monkeypatch, models, "load", lambda spec, *_: f"model {spec.name}")
+    loads = noted(monkeypatch, loading, "load", lambda spec, *_: f"model {spec.name}")
     reads = noted(monkeypatch, Phantom, "load", lambda _, ref, space: f"case {ref.case_id}")
     predictions = noted(monkeypatch, models, "prediction", lambda *_: "predictions")
     run_all(job(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 2}], metrics=["dsc"]))
@@ -172,7 +173,7 @@ def test_failing_attack_is_row_that_says_why_and_rest_goes_on(fake: type[Fake]) 
 @pytest.mark.parametrize(
     "place",
     [
-        *("attacks.fgsm.FGSM.run", "data.loaders.phantom.Phantom.native", "models.load"),
+        *("attacks.fgsm.FGSM.run", "data.loaders.phantom.Phantom.native", "models.loading.load"),
         *("models.SegmentationModel.forward", "engine.scoring.score_target", "engine.rows.score_masks"),
     ],
 )
@@ -251,7 +252,7 @@ class Hours:
 @pytest.fixture
 def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
     made = Hours(monkeypatch)
-    made.let_take(models, "load", 3)
+    made.let_take(loading, "load", 3)
     made.let_take(Phantom, "load", 5)
     made.let_take(attacking, "attack_case", 7)
     made.let_take(models, "prediction", 11)
@@ -262,15 +263,15 @@ def test_reading_is_load_and_computing_device_time(hours: Hours, tmp_path: Path)
     """Cases that are kept or were read beside are no load; what metrics import is, before the first attack begins."""
     hours.let_take(scoring, "prepare", 19)
     hours.let_take(saved_volumes, "save", 13)
-    hours.let_take(saved_volumes, "save_prediction", 17)
+    hours.let_take(saved_volumes, "save_maps", 17)
     first, second = units_of(small(datasets=job()["datasets"]))
     worker = make_worker(volumes=str(tmp_path))
     begun = list[float]()
     worker.advance = lambda passes: None if passes else begun.append(hours.now)
-    for unit, following, load in ((first, second, 3 + 5 + 19 + 13 + 17), (second, None, 13 + 17)):
+    for unit, following, load in ((first, second, 3 + 5 + 19 + 13 + 2 * 17), (second, None, 13 + 2 * 17)):
         outcome, _ = worker.run(unit, prefetch=following)
         assert (outcome.load_seconds, outcome.device_seconds) == (load, 7 + 11 + 11)
-    assert begun == [3 + 5 + 19, 3 + 5 + 19 + 7 + 11 + 11 + 13 + 17]
+    assert begun == [3 + 5 + 19, 3 + 5 + 19 + 7 + 11 + 11 + 13 + 2 * 17]
 
 
 def test_the_share_of_a_card_is_set_before_windows_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +289,7 @@ def test_the_share_of_a_card_is_set_before_windows_are_measured(monkeypatch: pyt
     for name in ("reset_peak_memory_stats", "max_memory_allocated", "get_device_name"):
         monkeypatch.setattr(torch.cuda, name, lambda device: None)
     real = models.load
-    monkeypatch.setattr(models, "load", lambda spec, device, *more: real(spec, torch.device("cpu"), *more))
+    monkeypatch.setattr(loading, "load", lambda spec, device, *more: real(spec, torch.device("cpu"), *more))
     (unit,) = units_of(small())
     make_worker(device="cuda", gpu_share=0.5).run(unit)
     assert done == [("set", 0.5), ("measured", 0.5)]

@@ -132,9 +132,7 @@ def existing(address: str) -> Iterator[None]:
 def _connecting(address: str, **options: Any) -> tuple[Future[Any], Event]:
     """Calls `ray.init` in a thread; returns its result, and the event that ends the thread.
 
-    In the main thread, Ray would handle SIGTERM itself, end the driver at once, and fail on Ctrl-C. The thread has to
-    outlive the run, because Ray's processes end with the thread that started them. A hanging thread does not block the
-    interpreter's exit.
+    In the main thread, Ray would handle SIGTERM and Ctrl-C itself. Its processes end with the thread that started them.
     """
     import ray
 

@@ -164,9 +164,8 @@ class Placed(NamedTuple):
     def note(self) -> str | None:
         """One line on what was left out, or taken off every name; None: nothing."""
         behind = f"read behind {self.prefix}" if self.prefix else ""
-        left = (
-            f"{len(self.beside)} tensors beside the network left out (first: {self.beside[0]})" if self.beside else ""
-        )
+        few = f"{len(self.beside)} tensors beside the network left out"
+        left = f"{few} (first: {self.beside[0]})" if self.beside else ""
         return ", ".join(filter(None, [behind, left])) or None
 
 

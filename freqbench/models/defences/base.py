@@ -21,11 +21,13 @@ class Defence(Strict):
     Class attributes of a defence:
         is_random: True if it draws random numbers; otherwise the same window always gives the same result.
         is_smooth: True if autograd's gradient through it is the true one and all that an attacker needs.
+        votes: True if it predicts a volume by a vote over many predictions.
         revision: raised by hand when a change alters results, so that old rows are computed anew.
     """
 
     is_random: ClassVar[bool] = False
     is_smooth: ClassVar[bool] = False
+    votes: ClassVar[bool] = False
     revision: ClassVar[int] = 1
 
     name: str

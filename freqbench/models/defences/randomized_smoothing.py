@@ -78,6 +78,7 @@ class RandomizedSmoothing(Defence):
 
     is_random: ClassVar[bool] = True
     is_smooth: ClassVar[bool] = True
+    votes: ClassVar[bool] = True
 
     name: Literal["randomized_smoothing"] = "randomized_smoothing"
     sigma: PositiveFloat

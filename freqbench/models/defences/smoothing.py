@@ -41,6 +41,7 @@ class Smoothing(Defence):
 
     is_random: ClassVar[bool] = True
     is_smooth: ClassVar[bool] = True
+    votes: ClassVar[bool] = True
 
     name: Literal["smoothing"] = "smoothing"
     kind: Literal["voxels", "bias_field", "gain_offset", "dct_bands", "fourier_shift", "voxel_shift"]

@@ -69,11 +69,7 @@ class _Sizes(BaseModel):
 
 
 class _Inferer(Strict):
-    """MONAI's sliding window, with MONAI's defaults; arguments that change no number are taken and left.
-
-    Attributes:
-        axis: the network's axis along which a 2D network sees slice after slice, some in a window; None: of volumes.
-    """
+    """MONAI's sliding window, with MONAI's defaults; `axis` is the one along which a 2D network sees slices."""
 
     roi_size: tuple[int, int, int]
     overlap: Overlap | tuple[Overlap, Overlap, Overlap] = 0.25
@@ -86,10 +82,8 @@ class _Inferer(Strict):
     def inference(self, adapter: InputAdapter) -> dict[str, Any]:
         """Returns the keys of `Inference` for a network with these axes."""
         padding = self.cval if self.padding_mode == "constant" else self.padding_mode
-        overlap, sigma = (
-            self._axis_values(self.overlap, 0.0, adapter),
-            self._axis_values(self.sigma_scale, _FLAT, adapter),
-        )
+        overlap = self._axis_values(self.overlap, 0.0, adapter)
+        sigma = self._axis_values(self.sigma_scale, _FLAT, adapter)
         stated: dict[str, Any] = {"overlap": overlap, "weighting": self.mode, "padding": padding}
         whole = [axis for axis, size in zip(adapter.axes.replace("-", ""), self.roi_size, strict=True) if size < 1]
         stated |= {"whole": "".join(whole)} if whole else {}
@@ -182,10 +176,7 @@ def _names(config: Config, of: str, count: int) -> tuple[str, ...]:
 
 
 def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:
-    """Returns the kind of the outputs, and notes on steps after the network that change classes.
-
-    A sigmoid without an argmax after it makes regions, which may overlap.
-    """
+    """Returns the kind of the outputs (a sigmoid without an argmax after it: regions), and notes on other steps."""
     enabled = (id for id in config.items(_AFTER) if config.find(f"{id}::_disabled_") is not True)
     steps = [id for id in enabled if is_on(config, id, "pred")]
     names = {id: name_of(config, id) for id in steps}
@@ -193,11 +184,9 @@ def _postprocessing(config: Config) -> tuple[Outputs, tuple[str, ...]]:
     for id, name in names.items():
         if name not in ("Activations", "AsDiscrete"):
             if name not in _HARMLESS:
-                what = (
-                    "changes labels on the file's grid alone, not on the attacked one"
-                    if "Invert" in names.values()
-                    else f"is left out, as no Invertd of {_AFTER} leads back to the file"
-                )
+                what = "changes labels on the file's grid alone, not on the attacked one"
+                if "Invert" not in names.values():
+                    what = f"is left out, as no Invertd of {_AFTER} leads back to the file"
                 notes.append(f"{name or id} after the network {what}")
             continue
         has_regions |= bool(name == "Activations" and _prediction_argument(config, id, "sigmoid"))
@@ -288,10 +277,7 @@ def _sha256(path: str, args: Mapping[str, Any]) -> str:
 
 
 def _readable_files(path: str, scripts: Sequence[Path]) -> Iterator[Path]:
-    """Yields the files that a bundle's code may read: all but documents, results, and networks that it does not name.
-
-    Of a folder with more files than a program has, it yields those that its configuration and modules name.
-    """
+    """Yields the files that a bundle's code may read: no documents, results, and networks that it does not name."""
     text = "".join(script.read_text("utf-8", errors="replace") for script in scripts)
     found = programs.program_files(Path(path))
     for name, file in (programs.named_files(scripts, [Path(path)]) if found is None else found).items():
@@ -327,10 +313,7 @@ def _require_network(parsed: Any) -> nn.Module:
 
 
 def _inferer(config: Config) -> _Inferer:
-    """Returns the windows of a bundle's inferer, by its class and all of its arguments; refuses one that has others.
-
-    Without an inferer, as MONAI's evaluators do, and with SimpleInferer, the network takes whole volumes.
-    """
+    """Returns the windows of a bundle's inferer, by its class and all of its arguments; without one, whole volumes."""
     made, where = config.find("inferer"), f"{config.where}: inferer"
     if made is None:
         if _spatial_shape(config) is None:

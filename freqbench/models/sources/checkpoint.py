@@ -52,7 +52,20 @@ def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: i
     seed = seed_of(path)
     own = metadata_of(path) if seed is None else None
     metadata = own or Metadata()
-    arch = _agreed_arch(entry.name, entry.reader, path, metadata.arch)
+    asked, trained_as = entry.reader, metadata.arch
+    if asked is None and trained_as is None:
+        wanted = ", ".join(MODELS)
+        raise UserError(f"{entry.name}: the checkpoint does not say its architecture: give arch: {wanted}")
+    if asked and trained_as and asked != trained_as:
+        raise UserError(f"{entry.name}: arch is {asked} here, but {path} was trained as {trained_as}: leave arch out")
+    arch = str(asked or trained_as)
+    if asked is None and plugins.names_class(arch):
+        raise UserError(
+            f"{entry.name}: {path} was trained as {arch}, code of another package, which a job must name itself: "
+            f"give arch: {arch}"
+        )
+    if arch not in MODELS and not plugins.names_class(arch):
+        raise UserError(unknown("architecture", arch, KNOWN["models"]))
     known = MODELS.get(arch)
     adapter = InputAdapter(axes=known.axes) if known else DEFAULT_INPUT
     trained = metadata.roi and adapter.merge_input(entry.input).network_order(metadata.roi)
@@ -74,22 +87,6 @@ def metadata_of(path: str) -> Metadata | None:
     """Returns the metadata of a checkpoint by freqbench, None without any; raises UserError for malformed ones."""
     content = checkpoints.read_metadata(path)
     return validate(content, Metadata, where=f"{path}: metadata") if content else None
-
-
-def _agreed_arch(name: str, arch: str | None, path: str, trained: str | None) -> str:
-    if arch is None and trained is None:
-        raise UserError(f"{name}: the checkpoint does not say its architecture: give arch: {', '.join(MODELS)}")
-    if arch and trained and arch != trained:
-        raise UserError(f"{name}: arch is {arch} here, but {path} was trained as {trained}: leave arch out")
-    agreed = str(arch or trained)
-    if arch is None and plugins.names_class(agreed):
-        raise UserError(
-            f"{name}: {path} was trained as {agreed}, code of another package, which a job must name itself: "
-            f"give arch: {agreed}"
-        )
-    if agreed not in MODELS and not plugins.names_class(agreed):
-        raise UserError(unknown("architecture", agreed, KNOWN["models"]))
-    return agreed
 
 
 def network(spec: ModelSpec) -> nn.Module:
@@ -175,10 +172,7 @@ def _check_weights(source: Source, draft: ModelSpec, facts: Facts, entry: ModelE
 
 
 def _read_off(source: Source, draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
-    """Checks a checkpoint of others, with arguments read off its weights where those of the job do not make it fit.
-
-    Refuses an argument that contradicts the file, and asks for one whose default would be a guess.
-    """
+    """Checks a checkpoint of others, with arguments read off its weights where those of the job do not make it fit."""
     found, notes, before = inferred_from(draft.checkpoint, draft.arch, draft.num_channels), list[str](), draft.args
     if asked := open_args(draft.arch, entry.args, found):
         names = " and ".join(f"args.{name}" for name in asked)

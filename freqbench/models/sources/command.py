@@ -91,10 +91,9 @@ def _split_word(word: str) -> tuple[str, str]:
 
 
 def _further_content(words: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Returns the content that a command may read beside its words, and notes on folders of which only a part counts.
+    """Returns what a command may read beside its words: folders, modules, releases; notes on those that count in part.
 
-    It is that of folders among its words, of the folders of its scripts, and of the modules that `python -m`, an
-    installed program or a script takes from PYTHONPATH; of installed packages it is their releases.
+    Modules are those that `python -m`, an installed program or a script takes from PYTHONPATH.
     """
     content, notes = dict[str, Any](), list[str]()
     files = [Path(file) for _, file in map(_split_word, words) if file]
@@ -266,5 +265,5 @@ SOURCE = Source(
     silent=lambda arch, args: ("timeout",),
     runs_code=True,
     is_known=True,
-    takes_volumes=True,
+    has_path=False,
 )

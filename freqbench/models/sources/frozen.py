@@ -49,8 +49,7 @@ class Frozen(nn.Module):
 
     def __init__(self, net: nn.Module, name: str) -> None:
         super().__init__()
-        self.net = net
-        self.name = name
+        self.net, self.name = net, name
         # One by one: a ScriptModule has no `requires_grad_` of its own.
         for parameter in net.parameters():
             parameter.requires_grad_(False)
@@ -116,13 +115,8 @@ def network(spec: ModelSpec) -> nn.Module:
 
 def complete_args(entry: ModelEntry, num_classes: int | None, num_channels: int | None) -> dict[str, Any]:
     """Returns an entry's arguments with the job's counts and ROI, as the file may not state inputs and outputs."""
-    roi = (entry.input or DEFAULT_INPUT).network_order(entry.roi) if entry.roi else None
-    args = {
-        "num_classes": entry.num_outputs(num_classes),
-        "num_channels": num_channels,
-        **({"roi": roi} if roi else {}),
-    }
-    return {**args, **entry.args}
+    roi = {"roi": (entry.input or DEFAULT_INPUT).network_order(entry.roi)} if entry.roi else {}
+    return {"num_classes": entry.num_outputs(num_classes), "num_channels": num_channels, **roi, **entry.args}
 
 
 def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:

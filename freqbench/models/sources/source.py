@@ -95,6 +95,11 @@ class Facts(Origin):
     knows_axes: bool = False
     path: str = ""
 
+    @property
+    def is_settled(self) -> bool:
+        """True if nothing is assumed of it: freqbench trained it, nobody did, or it is a command."""
+        return self.is_own or seed_of(self.path) is not None or self.takes_volumes
+
 
 def fit_weights(source: "Source", draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
     """Returns the spec with its counts and notes; refuses weights or a window that do not fit the network."""
@@ -131,7 +136,7 @@ class Source:
         sign: file or folder inside a folder that shows its kind.
         runs_code: True if its files are programs, so that they need trust.
         is_known: True if its construction shows that it returns logits, of each window by itself.
-        takes_volumes: True for a command, which sees whole volumes in their own unit and returns labels alone.
+        has_path: False for a command, whose words are no place of files.
         is_checkpoint: True if it is read from a file of weights, in which freqbench may have left metadata.
     """
 
@@ -146,12 +151,12 @@ class Source:
     sign: str | None = None
     runs_code: bool = False
     is_known: bool = False
-    takes_volumes: bool = False
+    has_path: bool = True
     is_checkpoint: bool = False
 
     def locate(self, path: str, args: Mapping[str, Any], sha256: str | None = None) -> str:
         """Returns a path on this machine; fetches a URI to the node's cache, by its `sha256` if given."""
-        if self.takes_volumes or seed_of(path) is not None:
+        if not self.has_path or seed_of(path) is not None:
             return path
         path = checkpoints.locate(path)
         if storage.is_local(path):
@@ -209,10 +214,7 @@ def cost_of(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the operations that PyTorch's formulas count, and the bytes of the tensors that are returned, no views.
-
-    `FlopCounterMode` has the same formulas, but imports PyTorch's compiler, which takes longer than all else here.
-    """
+    """Adds up operations and bytes of returned tensors; `FlopCounterMode` imports the compiler, which takes long."""
 
     operations = bytes = 0
 

@@ -21,10 +21,11 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.core.names import require_inside
-from freqbench.core.types import IGNORED, Spacing, Window
+from freqbench.core.types import Spacing, Window
 from freqbench.data import image_files, nibabel_files
 from freqbench.ops import planes
 from freqbench.ops.planes import AXIAL, PLANES, SIDES, Array, aspect, busiest, plane
+from freqbench.ops.voxels import without_ignored
 from freqbench.reporting.colors import class_color, class_colors
 from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures.style import PAGE, legend, new_figure, plain
@@ -218,9 +219,10 @@ def _channels(path: str) -> tuple[Voxels, npt.NDArray[np.float64]]:
 
 def _class_map(path: str) -> Mask:
     """Reads a label map; voxels that do not count are drawn as background."""
+    import torch
+
     classes = image_files.read_integers(nibabel_files.read_header(storage.fetch(path))).astype(np.uint8)
-    classes[classes == IGNORED] = 0
-    return classes
+    return without_ignored(torch.from_numpy(classes)).numpy()
 
 
 def _frame(axis: Axes, across: int = AXIAL) -> Axes:
