@@ -20,7 +20,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "audit": 4992,  # as in the package
         "cli": 2393,  # eight roads
         "core": 3697,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6757,  # as in the package
+        "data": 6737,  # as in the package
         "engine": 4827,  # as in the package
         "exchange": 1024,
         "job": 2821,  # a line for each key of a job
@@ -41,7 +41,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "cli": 2342,  # run --fresh
         "cluster": 336,
         "core": 1689,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6006,  # as in the package
+        "data": 6023,  # as in the package
         "engine": 6702,  # as in the package
         "exchange": 817,
         "golden": 521,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61796, "tests": 63057}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61776, "tests": 63074}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -185,6 +185,9 @@ class DicomFolders(ListedFolder):
             raise MissingDataError(
                 f"{root}: expected {IMAGES}/CASE with the slices of a series, found none: check `root`"
             )
+        if count := sum(scan.is_hashed for scan in scans.values()):
+            told = "cases are called by a hash, as the names of their folders hold a field of the patient"
+            self.guesses[f"{count} {told}: rename the folders to choose other names"] = {}
         return scans
 
     def _places(self, top: Path) -> Iterator[tuple[Path, Sequence[Path]]]:
@@ -203,15 +206,6 @@ class DicomFolders(ListedFolder):
     def slices(self, ref: CaseRef) -> dicom.Series:
         """Returns the header of a case's series."""
         return self.scans[ref.case_id].image()
-
-    def remarks(self, patients: Sequence[str]) -> Iterator[str]:
-        """Yields lines as `ListedFolder.remarks` does, and one on cases that are called by a hash."""
-        yield from super().remarks(patients)
-        if count := sum(scan.is_hashed for scan in self.scans.values()):
-            yield (
-                f"{self.name}: {count} cases are called by a hash, as the names of their folders hold a field of the "
-                "patient: rename the folders to choose other names"
-            )
 
     def _series_of(self, case_id: str) -> str | None:
         """Returns the SeriesInstanceUID that is asked for."""

@@ -13,6 +13,7 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.types import CaseRef, NativeCase, Spacing, triple
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.loaders import anatomy
+from freqbench.data.nsd_tolerances import organ_tolerances
 from freqbench.ops.classes import Classes
 
 # Raise it with every change of the output of `anatomy.draw`.
@@ -46,14 +47,13 @@ class Phantom(Dataset):
 
     @property
     @override
-    def class_names(self) -> tuple[str, ...]:
-        return ("background", *anatomy.REGIONS) if self.regions else anatomy.CLASS_NAMES
-
-    @property
-    @override
     def classes(self) -> Classes:
-        nested = {number: (1 << number) - 1 for number in range(len(self.class_names))}
-        return replace(super().classes, overlap=True, stated=nested) if self.regions else super().classes
+        return self._classes_of(("background", *anatomy.REGIONS) if self.regions else anatomy.CLASS_NAMES)
+
+    def _classes_of(self, names: tuple[str, ...]) -> Classes:
+        nested = {number: (1 << number) - 1 for number in range(len(names))} if self.regions else {}
+        tolerances = organ_tolerances(names[1:])
+        return Classes(names=names, overlap=self.regions, stated=nested, tolerances_mm=tolerances)
 
     @property
     @override
@@ -132,8 +132,8 @@ class StandIn(Phantom):
 
     @property
     @override
-    def class_names(self) -> tuple[str, ...]:
-        return self.labels
+    def classes(self) -> Classes:
+        return self._classes_of(self.labels)
 
     @property
     @override
