@@ -14,23 +14,23 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1468,  # rows of several releases
+        "analysis": 1465,  # rows of several releases
         "api": 1375,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4992,  # as in the package
+        "audit": 4955,  # as in the package
         "cli": 2393,  # eight roads
-        "core": 3697,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6737,  # as in the package
+        "core": 3669,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6627,  # as in the package
         "engine": 4827,  # as in the package
         "exchange": 1024,
         "job": 2821,  # a line for each key of a job
         "metrics": 1629,  # weights are checked when read
         "models": 8388,  # inferers by class and arguments
         "ops": 2872,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1401,  # six more pipelines of MONAI's, and whole runs
+        "pipelines": 1355,  # six more pipelines of MONAI's, and whole runs
         "remote": 387,
         "reporting": 6668,  # an attack that did nothing is said
-        "results": 2170,  # as in the package
+        "results": 2149,  # as in the package
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
@@ -53,14 +53,14 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "remote": 501,
         "reporting": 6478,  # an attack that did nothing is said
         "results": 1391,  # as in the package
-        "security": 1448,  # bombs in the classes of rows
+        "security": 1383,  # bombs in the classes of rows
         "third_party": 912,
         "tools": 4753,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61776, "tests": 63074}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61531, "tests": 63009}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -137,10 +137,7 @@ def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
 
 
 def _clean_draws(records: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, list[float]]]:
-    """Returns the scores of all draws of each clean volume in rising order, by dataset, model id and case id.
-
-    Records of one seed have the same draws, whatever else differs, so that only one of them counts.
-    """
+    """Returns each clean volume's scores in rising order, once a seed, by dataset, model id and case id."""
     draws: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     place = ["dataset", "target_model_id", "case_id"]
     for record in records.fillna({"seed": 0}).drop_duplicates([*place, "seed"]).to_dict("records"):

@@ -129,10 +129,7 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str, predictions: s
 
 
 def _alone(path: str) -> ModelEntry:
-    """Returns the entry of a checkpoint without a job; the files of a folder tell its kind.
-
-    Raises UserError for another folder, with the one above or below it that tells a kind.
-    """
+    """Returns the entry of a checkpoint without a job, its kind by its files; refuses a folder of no kind."""
     kind = kind_of_folder(folder := home_of(path))
     if kind is None and folder.suffix == ".zip" and (advice := folder_near(str(folder))):
         raise UserError(f"{path}: expected a file or folder of a network, got an archive: {advice}")

@@ -39,26 +39,16 @@ HOUNSFIELD = -200.0  # percentile 0.5 of a CT, which has air and fat, is below
 
 @dataclass(frozen=True, kw_only=True)
 class FirstCase:
-    """Result of `first_case`.
+    """Result of `first_case`."""
 
-    Attributes:
-        model, dataset: their entries, with what was found.
-        beside: by entry, comments on keys that were found.
-        open: by entry, lines to write for what nobody states, ready to be used, with the reason.
-        verdict: the clean Dice of the first case, or why there is none, in a line.
-        proof: a line on the network's own predictions, if some were given.
-        matched: by setting that was found, its value and those that make no difference.
-        is_black_box: the network has no gradient.
-    """
-
-    model: Mapping[str, Any]
-    dataset: Mapping[str, Any]
-    beside: Mapping[Entry, Mapping[str, str]]
-    open: Mapping[Entry, Sequence[str]]
-    verdict: str
-    proof: str = ""
-    matched: Sequence[str] = ()
-    is_black_box: bool = False
+    model: Mapping[str, Any]  # its entry, with what was found
+    dataset: Mapping[str, Any]  # its entry, likewise
+    beside: Mapping[Entry, Mapping[str, str]]  # by entry, comments on keys that were found
+    open: Mapping[Entry, Sequence[str]]  # by entry, lines to write for what nobody states
+    verdict: str  # the clean Dice of the first case, or why there is none, in a line
+    proof: str = ""  # a line on the network's own predictions, if some were given
+    matched: Sequence[str] = ()  # by setting that was found, its value and those that make no difference
+    is_black_box: bool = False  # the network has no gradient
 
 
 def clean_dice(dataset: Dataset, spec: ModelSpec, ref: CaseRef) -> float:

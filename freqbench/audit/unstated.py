@@ -87,21 +87,14 @@ CROPS: Mapping[str, Step | None] = {NO: None, "to the foreground": _step("CropFo
 
 @dataclass(frozen=True, kw_only=True)
 class FoundSettings:
-    """Result of a search.
+    """Result of a search."""
 
-    Attributes:
-        model, dataset: keys of their entries in a job, with the values that were found.
-        share: of the foreground's voxels that are the network's own, over all its predictions.
-        words: for each setting that was sought, its value, those that make no difference, and what it replaces.
-        trials, seconds: effort.
-    """
-
-    model: Mapping[str, Any]
-    dataset: Mapping[str, Any]
-    share: float
-    words: tuple[str, ...]
-    trials: int
-    seconds: float
+    model: Mapping[str, Any]  # keys of its entry in a job, with the values that were found
+    dataset: Mapping[str, Any]  # keys of its entry, likewise
+    share: float  # of the foreground's voxels that are the network's own, over all its predictions
+    words: tuple[str, ...]  # for each setting that was sought, its value, those that are alike, and what it replaces
+    trials: int  # settings that were tried
+    seconds: float  # of a core's time
 
     @property
     def is_proven(self) -> bool:
@@ -204,24 +197,14 @@ def find(
 
 @dataclass(frozen=True, kw_only=True)
 class Pieces:
-    """The settings that are sought, each with its values, the entry's or the usual first, and what they make.
+    """The settings that are sought, each with its values, the entry's or the usual first, and what they make."""
 
-    Attributes:
-        values: by setting.
-        slots: for each place of the transforms, in order, the step of each value; of a name that is no setting, the
-            steps that stay. Empty: the network's own pipeline stays.
-        outputs: of the network; None: not known.
-        sliding: keys of `Inference` that stay.
-        key: of the image in the transforms.
-        num_channels: of the data.
-    """
-
-    values: Mapping[str, tuple[Any, ...]]
-    slots: Mapping[str, Mapping[Any, Step | None]]
-    outputs: int | None
-    sliding: Mapping[str, Any]
-    key: str
-    num_channels: int
+    values: Mapping[str, tuple[Any, ...]]  # by setting
+    slots: Mapping[str, Mapping[Any, Step | None]]  # for each place of the transforms, the step of each value
+    outputs: int | None  # of the network; None: not known
+    sliding: Mapping[str, Any]  # keys of `Inference` that stay
+    key: str  # of the image in the transforms
+    num_channels: int  # of the data
 
     @classmethod
     def build(
@@ -467,11 +450,7 @@ def _heads(entry: ModelEntry, facts: Facts, dataset: Dataset, outputs: int | Non
 
 
 def _explain(spec: ModelSpec, ours: Labels, theirs: Values) -> tuple[float, dict[int, Any]]:
-    """Returns the share of alike voxels under the best pairing of outputs, and the pairs.
-
-    Of exclusive classes and of channels, a pair is an output and a number or a channel; of regions in a label map, an
-    output and the numbers that most of its voxels have.
-    """
+    """Returns the share of alike voxels under the best pairing, and for each output its number, channel or numbers."""
     count = spec.num_outputs
     if spec.head == "softmax":
         numbers = theirs.argmax(axis=0) if theirs.ndim == 4 else theirs

@@ -254,8 +254,8 @@ def rounding(header: Header) -> str | None:
 
 
 def _voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
-    if isinstance(header, dicom.Series):
-        return dicom.read_voxels(header)
+    if isinstance(header, dicom.series.Series):
+        return dicom.series.read_voxels(header)
     if header.turned is not None:
         from nibabel.orientations import apply_orientation
 

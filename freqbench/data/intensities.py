@@ -28,31 +28,18 @@ SAMPLED = 2_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Shares of a channel's voxels inside and outside of its window, each 0 to 1.
+    """Shares of a channel's voxels inside and outside of its window, each 0 to 1."""
 
-    Attributes:
-        percentiles: intensities at 0.5 and 99.5 percent.
-        covered: part of the window between these two.
-        low: labelled voxels at or below the lower bound, the mean over classes; of the body without labels.
-        high: the same at or above the upper bound.
-        body: voxels of the brighter half of the volume inside the window, by Otsu's threshold.
-        rest: the same of the darker half, without its least intensity, which is often padding.
-        faces: voxels of the volume's six faces at or above the upper bound.
-        lowest: least intensity of the volume.
-        middle: median intensity of the brighter half.
-        is_labelled: True if `low` and `high` are of labelled voxels.
-    """
-
-    percentiles: tuple[float, float]
-    covered: float
-    low: float
-    high: float
-    body: float
-    rest: float
-    faces: float
-    lowest: float
-    middle: float
-    is_labelled: bool
+    percentiles: tuple[float, float]  # intensities at 0.5 and 99.5 percent
+    covered: float  # part of the window between these two
+    low: float  # labelled voxels at or below the lower bound, the mean over classes; of the body without labels
+    high: float  # the same at or above the upper bound
+    body: float  # voxels of the brighter half of the volume inside the window, by Otsu's threshold
+    rest: float  # the same of the darker half, without its least intensity, which is often padding
+    faces: float  # voxels of the volume's six faces at or above the upper bound
+    lowest: float  # least intensity of the volume
+    middle: float  # median intensity of the brighter half
+    is_labelled: bool  # True if `low` and `high` are of labelled voxels
 
 
 def scale_warnings(native: NativeCase, preprocess: Preprocess) -> Iterator[str]:

@@ -116,39 +116,25 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """Keys of the dictionary that transforms work on.
+    """Keys of the dictionary that transforms work on."""
 
-    Attributes:
-        out: key of the network's input; None: they take the image itself.
-        images: the keys of a case's channels that it is made of, in the order in which they are joined.
-        label: key of the label map; None: nothing says which it is.
-    """
-
-    out: str | None
-    images: tuple[str, ...] = ()
-    label: str | None = None
+    out: str | None  # key of the network's input; None: they take the image itself
+    images: tuple[str, ...] = ()  # keys of a case's channels that it is made of, in the order in which they are joined
+    label: str | None = None  # key of the label map; None: nothing says which it is
 
 
 @dataclass(frozen=True, kw_only=True)
 class MonaiPipeline(Pipeline):
-    """A `Compose` of MONAI's, stated in the words of a bundle, by a function's path, or as the object itself.
-
-    Attributes:
-        config: the configuration with `preprocessing` (and `postprocessing`) as a bundle writes it.
-        function: `module:function` that returns the Compose; its code needs trust.
-        compose: the Compose of a Python call.
-        channels: for each key of an image, its channels of the data; None: the data's channels in the joined order.
-        where: place in the job or file, for errors.
-    """
+    """A `Compose` of MONAI's, stated in the words of a bundle, by a function's path, or as the object itself."""
 
     kind = "monai"
     toolchain = "monai"
 
-    config: Mapping[str, Any] | None = field(default=None, repr=False)
-    function: str | None = None
-    compose: Any = field(default=None, repr=False)
-    channels: Mapping[str, int | Sequence[int]] | None = None
-    where: str = field(default="transforms", compare=False)
+    config: Mapping[str, Any] | None = field(default=None, repr=False)  # `preprocessing` and others, as in a bundle
+    function: str | None = None  # `module:function` that returns the Compose; needs trust
+    compose: Any = field(default=None, repr=False)  # of a Python call
+    channels: Mapping[str, int | Sequence[int]] | None = None  # of each key; None: joined in order
+    where: str = field(default="transforms", compare=False)  # in the job or file, for errors
 
     @property
     def described(self) -> Mapping[str, Any]:
@@ -567,11 +553,7 @@ def is_on(config: Config, id: str, key: str) -> bool:
 
 
 def _kept_entries(config: Config, part: str, key: str | None) -> list[dict[str, Any]]:
-    """Returns the entries of a part of a configuration, or those on a key alone, references resolved.
-
-    Entries that freqbench stands for are left out. Without trust, expressions and classes outside of MONAI's transforms
-    are refused by their place.
-    """
+    """Returns the entries of a part (on a key alone), references resolved, without NEUTRAL ones; code needs trust."""
     import monai.transforms as known
 
     kept = []

@@ -120,10 +120,7 @@ def _module(name: str) -> Any:
 
 
 def _find_own(where: str, what: str, name: str) -> Any:
-    """Returns a class or function that nnunetv2 does not bring, as it finds it; None for one that it brings.
-
-    Plans are untrusted: without trust, all but what nnunetv2 brings is refused, and nothing imported.
-    """
+    """Returns a class or function that nnunetv2 does not bring, which needs trust; None for one that it brings."""
     place, *modules = _PLACES[what]
     is_meant = callable if what == RESAMPLING else inspect.isclass
     brought = [
@@ -156,22 +153,16 @@ def _files_of(own: Any) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class NnunetPipeline(Pipeline):
-    """nnU-Net's preprocessor, label manager and export.
-
-    Attributes:
-        plans, dataset: content of `plans.json` and `dataset.json`.
-        configuration: name of a configuration of the plans.
-        orientation: directions to which images were turned before nnU-Net read them; None: as its reader does.
-    """
+    """nnU-Net's preprocessor, label manager and export."""
 
     kind = "nnunet"
     toolchain = "nnunetv2"
     drawing = "regions drawn by regions_class_order"
 
-    plans: Mapping[str, Any] = field(repr=False)
-    dataset: Mapping[str, Any] = field(repr=False)
-    configuration: str
-    orientation: str | None = None
+    plans: Mapping[str, Any] = field(repr=False)  # of `plans.json`
+    dataset: Mapping[str, Any] = field(repr=False)  # of `dataset.json`
+    configuration: str  # name of a configuration of the plans
+    orientation: str | None = None  # of images before nnU-Net read them; None: as its reader does
 
     @cached_property
     def described(self) -> Mapping[str, Any]:
@@ -392,10 +383,7 @@ class NnunetPipeline(Pipeline):
     def _label(
         self, native: NativeCase, file: str, facts: Mapping[str, Any], outside: Mask, shape: Sequence[int]
     ) -> Tensor:
-        """Resamples a label map as nnU-Net resamples its segmentations of the training set.
-
-        There, the background `outside` of the voxels that are not 0 is a label of its own.
-        """
+        """Resamples a label map as those of the training set, where the background `outside` is a label of its own."""
         network = self.codes_of(file)
         label = orient(native.label, file, network).numpy().astype(np.int16)
         label = label[(slice(None), *(slice(*ends) for ends in facts["bbox_used_for_cropping"]))]

@@ -49,37 +49,21 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedInput:
-    """Input that a pipeline makes of a case, on its own grid and in the network's own axes.
+    """Input that a pipeline makes of a case, on its own grid and in the network's own axes."""
 
-    Attributes:
-        data: float32 `[C, *grid]`, the network's input.
-        label: uint8 `[1, *grid]`, the case's label map on this grid.
-        codes: directions in which the axes of the grid increase, as in SPL.
-        affine: voxel to world millimetres (RAS+) of this grid.
-        bounds: see `Bounds`.
-        lines: for each channel, its way from the file's unit; None: it is not affine.
-        fixed: voxels that the pipeline fills itself, whatever the file holds there, bool `[C, *grid]`; None: none.
-        facts: plain data that lead back to the file.
-    """
-
-    data: "Tensor"
-    label: "Tensor"
-    codes: str
-    affine: Affine
-    bounds: Bounds
-    lines: tuple[Line | None, ...]
-    fixed: "Tensor | None"
-    facts: Mapping[str, Any]
+    data: "Tensor"  # float32 `[C, *grid]`, the network's input
+    label: "Tensor"  # uint8 `[1, *grid]`, the case's label map on this grid
+    codes: str  # directions in which the axes of the grid increase, as in SPL
+    affine: Affine  # voxel to world millimetres (RAS+) of this grid
+    bounds: Bounds  # see `Bounds`
+    lines: tuple[Line | None, ...]  # for each channel, its way from the file's unit; None: it is not affine
+    fixed: "Tensor | None"  # voxels that the pipeline fills itself, whatever the file holds there, bool `[C, *grid]`
+    facts: Mapping[str, Any]  # plain data that lead back to the file
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline(abc.ABC):
-    """A network's own way from a file to its input, and from its logits to a label map of the file.
-
-    Attributes:
-        release: version of the toolchain that runs it; another one may move numbers.
-        bounds: those that the job states; None: by the pipeline's own rule.
-    """
+    """A network's own way from a file to its input, and from its logits to a label map of the file."""
 
     kind: ClassVar[str]
     toolchain: ClassVar[str]
@@ -87,8 +71,8 @@ class Pipeline(abc.ABC):
     drawing: ClassVar[str] = "each region's sigmoid above one half"
     """Rule by which overlapping regions become labels."""
 
-    release: str
-    bounds: Bounds | None = None
+    release: str  # version of the toolchain that runs it; another one may move numbers
+    bounds: Bounds | None = None  # those that the job states; None: by the pipeline's own rule
 
     def __getstate__(self) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(self)}  # without what was made of them here

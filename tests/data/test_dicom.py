@@ -245,7 +245,7 @@ def test_doctor_knows_a_folder(tmp_path: Path) -> None:
 
 def test_wrong_value_hidden(tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder) -> None:
     """Pydicom warns of a date that is a name, and logs it."""
-    with dicom.quiet():
+    with dicom.files.quiet():
         put_series(tmp_path / "a", volume()[0], changes={-1: {"PatientBirthDate": "Zweistein"}})
     _image(tmp_path)
     assert not caplog.text

@@ -51,7 +51,7 @@ def _seg(folder: Path) -> Path:
 
 
 def _read(files: list[Path]) -> Any:
-    return image_files.read_image(dicom.read_series(files, WHERE))
+    return image_files.read_image(dicom.series.read_series(files, WHERE))
 
 
 def test_deflated_slices_and_segmentations_are_those_not(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_deflated_file_is_inflated_to_what_its_header_states(tmp_path: Path, b
     deflated(files[0], 30, before)
     assert files[0].stat().st_size < 50_000
     with pytest.raises(DataError, match="expected at most 8 MiB beside the voxels of a deflated file, got more") as got:
-        dicom.check_segmentation(files[0], WHERE) if is_seg else _read(files)
+        dicom.segmentation.check_segmentation(files[0], WHERE) if is_seg else _read(files)
     line_of(got)
 
 
@@ -82,8 +82,8 @@ def test_deflated_files_of_600_megabytes_take_less_than_100(tmp_path: Path) -> N
         "import resource, sys; from pathlib import Path; from freqbench.data import dicom, image_files\n"
         "import SimpleITK, pydicom, highdicom\n"
         "*files, seg = map(Path, sys.argv[1:])\n"
-        "for read in (lambda: image_files.read_image(dicom.read_series(files, Path('CASE'))),"
-        " lambda: dicom.check_segmentation(seg, Path('CASE'))):\n"
+        "for read in (lambda: image_files.read_image(dicom.series.read_series(files, Path('CASE'))),"
+        " lambda: dicom.segmentation.check_segmentation(seg, Path('CASE'))):\n"
         "    try: read()\n"
         "    except ValueError as error: pass\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
@@ -131,5 +131,5 @@ def test_doubled_segments_are_refused(tmp_path: Path) -> None:
     fields.SegmentSequence = [*fields.SegmentSequence, fields.SegmentSequence[0]]
     fields.save_as(path)
     with pytest.raises(DataError, match=r"^CASE: expected segments of different numbers, got two of 1: store") as got:
-        dicom.segment_names(path, WHERE)
+        dicom.segmentation.segment_names(path, WHERE)
     line_of(got)
