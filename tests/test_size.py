@@ -14,33 +14,33 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1465,  # rows of several releases
+        "analysis": 1450,  # rows of several releases
         "api": 1375,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4955,  # as in the package
+        "audit": 4954,  # as in the package
         "cli": 2393,  # eight roads
-        "core": 3669,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6627,  # as in the package
+        "core": 3651,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6580,  # as in the package
         "engine": 4827,  # as in the package
         "exchange": 1024,
         "job": 2821,  # a line for each key of a job
-        "metrics": 1629,  # weights are checked when read
+        "metrics": 1623,  # weights are checked when read
         "models": 8388,  # inferers by class and arguments
         "ops": 2872,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1355,  # six more pipelines of MONAI's, and whole runs
+        "pipelines": 1350,  # six more pipelines of MONAI's, and whole runs
         "remote": 387,
         "reporting": 6668,  # an attack that did nothing is said
-        "results": 2149,  # as in the package
+        "results": 2144,  # as in the package
         "training": 1729,  # code of others, where it is trusted
     },
     "tests": {
         ".": 3685,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 972,
+        "analysis": 966,
         "attacks": 5306,
         "audit": 2666,  # as in the package
         "cli": 2342,  # run --fresh
         "cluster": 336,
-        "core": 1689,  # identities of code, pair by pair; the one keeper's contract
+        "core": 1690,  # identities of code, pair by pair; the one keeper's contract
         "data": 6023,  # as in the package
         "engine": 6702,  # as in the package
         "exchange": 817,
@@ -60,7 +60,7 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61531, "tests": 63009}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61434, "tests": 63004}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

@@ -26,13 +26,10 @@ import pandas as pd
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 
-ALPHA = 0.001
-"""Probability that any statement of a table is wrong."""
-LOWER = ("volume_error_relative",)
-"""Scores of which less is better: they are bounded from above."""
+ALPHA = 0.001  # probability that any statement of a table is wrong
+LOWER = ("volume_error_relative",)  # scores of which less is better: they are bounded from above
 DIRECTIONS, NORMS = 181, 17
-COLUMNS = ("target_defence", "draws")
-"""Columns of RECORDS that `brackets` needs beside those that identify a row."""
+COLUMNS = ("target_defence", "draws")  # columns of RECORDS that `brackets` needs beside those that identify a row
 
 PLACE = ["dataset", "target_model", "threat_model", "kind", "sigma"]
 SHOWN = "dsc_foreground"

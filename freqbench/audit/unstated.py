@@ -37,8 +37,7 @@ Step = Mapping[str, Any]
 Point = tuple[tuple[str, Any], ...]
 Log = Callable[[str], None]
 
-MOST_S = 240.0
-"""Seconds of a core's time for a search: two minutes or more of two idle cores."""
+MOST_S = 240.0  # seconds of a core's time for a search: two minutes or more of two idle cores
 MOST_CHANNELS = 4
 FILE, NO, INSTEAD = "as in the file", "none", "in place of"
 SIDES = (96, 64, 128, 32, 48, 160, 80, 112, 24, 40, 192, 16, 56)

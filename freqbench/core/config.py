@@ -23,14 +23,12 @@ from freqbench.core.documents import YAML_BYTES, mapping_of, yaml_of
 from freqbench.core.errors import UserError, one_line, unknown
 from freqbench.core.limits import whole
 
-FileName = Annotated[str, AfterValidator(names.require_name)]
-"""A name that becomes part of file and folder names."""
+FileName = Annotated[str, AfterValidator(names.require_name)]  # a name that becomes part of file and folder names
 
 Whole = Annotated[int, Field(ge=-limits.LARGEST, le=limits.LARGEST)]
 """A whole number that the store's columns of 64 bits hold, also where it is written as text."""
 
-Seed = Annotated[Whole, Field(ge=0)]
-"""A seed of draws."""
+Seed = Annotated[Whole, Field(ge=0)]  # a seed of draws
 
 Threads = Annotated[PositiveInt, Field(le=512)]
 """CPU threads of torch; starting far more than a machine has ends the process without a message."""

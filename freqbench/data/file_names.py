@@ -12,8 +12,7 @@ from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.data import image_files
 
-Texts = tuple[str, ...]
-"""Texts of a path that name a case together."""
+Texts = tuple[str, ...]  # texts of a path that name a case together
 
 NAMES = ("{site}", "{part}", "{group}", "{case}")
 CASE, SPLIT, RATER = "{case}", "{split}", "{rater}"

@@ -15,8 +15,7 @@ from freqbench.core.files import storage
 from freqbench.data import dicom, itk, nibabel_files
 from freqbench.data.headers import Header, check_place, damage, refusal
 
-# Labels that a scale slope or an interpolation has moved this far from whole numbers are rounded.
-ROUNDED = 1e-3
+ROUNDED = 1e-3  # labels that a scale slope or an interpolation has moved this far from whole numbers are rounded
 
 STACK = "stack the pictures of a volume into one file"
 CONVERT = "convert each by SimpleITK.WriteImage(SimpleITK.ReadImage(FILE), 'NAME.nii.gz')"

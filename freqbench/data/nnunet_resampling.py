@@ -15,8 +15,7 @@ from freqbench.core.types import Shape, triple
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Ratio of the coarsest to the finest spacing above which slices are resampled in their plane.
-ANISOTROPY = 3.0
+ANISOTROPY = 3.0  # ratio of the coarsest to the finest spacing above which slices are resampled in their plane
 
 Volume = npt.NDArray[np.float32]
 Affine = npt.NDArray[np.float64]

@@ -46,8 +46,7 @@ _LABELS = ("label", "labels", "seg", "mask", "segmentation")
 _BRATS = ("tumor core", "whole tumor", "enhancing tumor")
 # Steps that move keys of the dictionary, and no intensities.
 _MOVING = ("ConcatItems", "CopyItems", "DeleteItems", "SelectItems")
-INPUTS = "_meta_::network_data_format::inputs"
-"""Id of a network's inputs by name, in the metadata of its bundle."""
+INPUTS = "_meta_::network_data_format::inputs"  # id of a network's inputs by name, in the metadata of its bundle
 _BEFORE, _AFTER = "preprocessing", "postprocessing"
 
 

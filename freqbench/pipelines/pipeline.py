@@ -25,12 +25,9 @@ Bounds = tuple[tuple[float, float], ...]
 Volume = npt.NDArray[np.float32]
 Affine = npt.NDArray[np.float64]
 
-# Voxels of a channel that a line is fitted to.
-SAMPLED = 200_000
-# Standard deviations on either side of the mean that a volume of z-scores spans.
-DEVIATIONS = 5.0
-# Distance from the line, as a share of the fitted range, from which a voxel does not lie on it.
-OFF_LINE = 1e-3
+SAMPLED = 200_000  # voxels of a channel that a line is fitted to
+DEVIATIONS = 5.0  # standard deviations on either side of the mean that a volume of z-scores spans
+OFF_LINE = 1e-3  # distance from the line, as a share of the fitted range, from which a voxel does not lie on it
 # Share of the voxels between the bounds that may lie off the line: interpolation at the border of a mask leaves it.
 MOST_OFF_LINE = 0.02
 

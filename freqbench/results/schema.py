@@ -260,12 +260,9 @@ _OWN = pa.struct([pa.field(column.name, column.type) for column in CLASS_RECORDS
 ROWS = arrow_schema(RECORDS).append(pa.field(CLASSES, pa.list_(_OWN)))
 """Columns of a file: those of RECORDS, and the classes of each row."""
 
-CAUTIONS = "; "
-"""Separates the reasons in a `caution`."""
-UNTOLD = "no later run takes it over"
-"""Words in the `caution` of a row that rests on something without identity."""
-OF_GRADIENTS = "gradient"
-"""A word in each reason that says that an attack could not follow the model."""
+CAUTIONS = "; "  # separates the reasons in a `caution`
+UNTOLD = "no later run takes it over"  # words in the `caution` of a row that rests on something without identity
+OF_GRADIENTS = "gradient"  # a word in each reason that says that an attack could not follow the model
 
 
 def added_values(text: str | None) -> dict[str, float]:

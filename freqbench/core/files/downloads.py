@@ -36,8 +36,7 @@ _looked_up: dict[str, tuple[float, Mapping[str, Any]]] = {}
 YOUNG_NS = 2_000_000_000  # resolution of the coarsest file system's clock
 Stamp = tuple[int | str, ...]
 
-# Facts of remote files by their names below the fetched URI.
-Found = Mapping[str, Mapping[str, Any]]
+Found = Mapping[str, Mapping[str, Any]]  # facts of remote files by their names below the fetched URI
 
 
 def folder_of(uri: str, there: Found) -> Path:

@@ -76,9 +76,8 @@ class Slices(Scan):
 
     def label(self, image: Header) -> dicom.segmentation.Segmentation:
         """Reads the header of the segmentation, whose frames lie on slices of the series."""
-        if not isinstance(image, dicom.series.Series):
-            raise TypeError(f"{image.path}: expected the header of a series")
-        return dicom.segmentation.read_segmentation(self.segmentation(), image, Path(self.label_shown))
+        series = image if isinstance(image, dicom.series.Series) else self.image()
+        return dicom.segmentation.read_segmentation(self.segmentation(), series, Path(self.label_shown))
 
     def absent(self) -> list[str]:
         """Returns the folder if there is no file in it."""

@@ -31,8 +31,7 @@ from freqbench.pipelines import AnySpace, Pipeline
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Raise it with every change of the output of `load` for the same files.
-REVISION = 1
+REVISION = 1  # raise it with every change of the output of `load` for the same files
 
 BY_NAME = "its segments become the classes of their names, whatever their numbers"
 

@@ -40,8 +40,7 @@ TASKS: Mapping[str, tuple[float, float] | None] = {
     "Task09_Spleen": (-57.0, 164.0),
     "Task10_Colon": (-57.0, 175.0),
 }
-CHANNELS: Mapping[str, int] = {"Task01_BrainTumour": 4, "Task05_Prostate": 2}
-"""Channels of the tasks that have several."""
+CHANNELS: Mapping[str, int] = {"Task01_BrainTumour": 4, "Task05_Prostate": 2}  # channels of the tasks that have several
 
 SHIPPED = "freqbench"  # the word of a job's `list` for one of LISTS
 LISTS: Mapping[str, Path] = {"Task04_Hippocampus": SPLITS / "msd_hippocampus.json"}

@@ -22,8 +22,7 @@ from freqbench.data.nsd_tolerances import TOLERANCE_MM
 from freqbench.data.scans import ListedCase, MaskFiles, Scan, Stated, answer
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
-FILES: Mapping[str, str] = {"ct": "ct.nii.gz", "mr": "mri.nii.gz"}
-"""A case's image, by its modality."""
+FILES: Mapping[str, str] = {"ct": "ct.nii.gz", "mr": "mri.nii.gz"}  # a case's image, by its modality
 
 
 class TotalSegmentator(ListedFolder):
