@@ -13,22 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from freqbench.core import types
 from freqbench.core.errors import DataError
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, file_codes, orient, parse_intensity, turned_affine
-from freqbench.core.types import (
-    IGNORED,
-    LOST,
-    NO_LABEL,
-    Beside,
-    Box,
-    Case,
-    FileLabel,
-    NativeCase,
-    Shape,
-    Spacing,
-    triple,
-)
+from freqbench.core.types import IGNORED, NO_LABEL, Beside, Box, Case, FileLabel, NativeCase, Shape, Spacing, triple
 from freqbench.data import nnunet_resampling as nnunet
 from freqbench.data.headers import check_size, spell
 from freqbench.data.intensities import scale_warnings
@@ -242,7 +231,7 @@ class LabelWay:
                 lost = round(self._voxels[index] * (1 - volumes[-1, index] / volumes[0, index]))
                 name = classes.names[index] if index < len(classes) else f"class {index}"
                 where = words.get(step, "are gone after the network's own pipeline")
-                yield f"{LOST}{lost} of {self._voxels[index]} voxels of `{name}` {where}"
+                yield f"{types.LOST}{lost} of {self._voxels[index]} voxels of `{name}` {where}"
 
 
 def _resample(volume: Any, preprocess: Preprocess, key: str) -> Any:

@@ -24,17 +24,8 @@ from freqbench.core.input_space import file_codes, orient, ras_order, turned_aff
 from freqbench.core.limits import whole
 from freqbench.core.types import NO_LABEL, NativeCase, Outputs, Shape, Spacing, triple
 from freqbench.ops.regions import codes_of
-from freqbench.pipelines.pipeline import (
-    DEVIATIONS,
-    OFF_LINE,
-    Line,
-    Pipeline,
-    PreparedInput,
-    line_of,
-    own_bounds,
-    quiet,
-    running,
-)
+from freqbench.pipelines import pipeline
+from freqbench.pipelines.pipeline import Line, Pipeline, PreparedInput, line_of, own_bounds, quiet, running
 
 # Transforms that read files or leave intensities and grid as they are: freqbench hands over what they would make.
 NEUTRAL = ("LoadImage", "EnsureChannelFirst", "AddChannel", "AsChannelFirst", "EnsureType", "ToTensor", "ToDevice")
@@ -341,7 +332,7 @@ class MonaiPipeline(Pipeline):
         step: Any = getattr(last, "normalizer", getattr(last, "scaler", last))
         match short(type(last).__name__):
             case "NormalizeIntensity" if step.subtrahend is step.divisor is None:
-                return -DEVIATIONS, DEVIATIONS
+                return -pipeline.DEVIATIONS, pipeline.DEVIATIONS
             case "ScaleIntensityRange" | "ScaleIntensityRangePercentiles" if step.clip:
                 ends = step.b_min, step.b_max
                 return None if None in ends or getattr(step, "relative", False) else ends
@@ -518,7 +509,7 @@ def _filled_voxels(raw: Tensor, data: Tensor, line: Line | None, bounds: tuple[f
     low, high = bounds
     if line is None or not low < 0 < high:
         return torch.zeros_like(data, dtype=torch.bool)
-    return (data == 0) & ((line.slope * raw + line.offset).abs() > OFF_LINE * (high - low))
+    return (data == 0) & ((line.slope * raw + line.offset).abs() > pipeline.OFF_LINE * (high - low))
 
 
 def short(name: str) -> str:

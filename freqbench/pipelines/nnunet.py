@@ -29,19 +29,8 @@ from freqbench.core.input_space import Millimetres, file_codes, orient, turned_a
 from freqbench.core.limits import whole
 from freqbench.core.types import NativeCase, Outputs, Shape, Spacing, triple
 from freqbench.ops.regions import code_of, codes_of
-from freqbench.pipelines.pipeline import (
-    DEVIATIONS,
-    Affine,
-    Bounds,
-    Line,
-    Pipeline,
-    PreparedInput,
-    Volume,
-    line_of,
-    own_bounds,
-    quiet,
-    running,
-)
+from freqbench.pipelines import pipeline
+from freqbench.pipelines.pipeline import Bounds, Line, Pipeline, PreparedInput, line_of, own_bounds, quiet, running
 
 # Directions in which the axes of an array increase, as each image reader passes them on; None: as in its file.
 READERS: Mapping[str, str | None] = {
@@ -274,7 +263,7 @@ class NnunetPipeline(Pipeline):
         """Bounds of each channel as far as they are known without a volume."""
         if self.bounds is not None:
             return self.bounds
-        usual = {"ZScoreNormalization": (-DEVIATIONS, DEVIATIONS)}
+        usual = {"ZScoreNormalization": (-pipeline.DEVIATIONS, pipeline.DEVIATIONS)}
         usual |= dict.fromkeys(("RescaleTo01Normalization", "RGBTo01Normalization"), (0.0, 1.0))
         known = [*map(usual.get, self.settings.normalization_schemes)]
         for index, scheme in enumerate(self.settings.normalization_schemes):
@@ -289,7 +278,7 @@ class NnunetPipeline(Pipeline):
         """Words on its bounds by channel."""
         words = {
             "CTNormalization": "the clip of the plans",
-            "ZScoreNormalization": f"{-DEVIATIONS:g} to {DEVIATIONS:g} deviations",
+            "ZScoreNormalization": f"{-pipeline.DEVIATIONS:g} to {pipeline.DEVIATIONS:g} deviations",
         }
         schemes = self.settings.normalization_schemes
         return " and ".join(dict.fromkeys(words.get(each, "its own ends") for each in schemes))
@@ -394,7 +383,7 @@ class NnunetPipeline(Pipeline):
             made = self.settings.resampling_fn_seg(label, list(shape), own, wanted)
         return torch.as_tensor(made).clamp(min=0).to(torch.uint8)
 
-    def _affine(self, native: NativeCase, file: str, facts: Mapping[str, Any], shape: Shape) -> Affine:
+    def _affine(self, native: NativeCase, file: str, facts: Mapping[str, Any], shape: Shape) -> pipeline.Affine:
         """Returns the affine of the prepared grid, whose outer edges are those of the crop."""
         made = turned_affine(native.affine, native.image.shape[1:], file, self.codes_of(file))
         scale = np.array(facts["shape_after_cropping_and_before_resampling"], np.float64) / np.array(shape, np.float64)
@@ -450,9 +439,9 @@ def _recording(cls: type[Any]) -> Any:
         lines: tuple[Line | None, ...] = ()
         outside: Mask | None = None  # [1, *crop]
 
-        def _normalize(self, data: Volume, seg: npt.NDArray[np.int8], *rest: Any) -> Volume:
+        def _normalize(self, data: pipeline.Volume, seg: npt.NDArray[np.int8], *rest: Any) -> pipeline.Volume:
             raw = data.copy()
-            made: Volume = super()._normalize(data, seg, *rest)
+            made: pipeline.Volume = super()._normalize(data, seg, *rest)
             self.lines, self.outside = tuple(map(line_of, raw, made)), seg < 0
             return made
 
