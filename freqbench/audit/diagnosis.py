@@ -65,9 +65,7 @@ def diagnose(
     without a checkpoint, or an invalid one, and for predictions without both.
     """
     if predictions and not (checkpoint and job):
-        raise UserError(
-            "--predictions: expected --checkpoint and --job beside it, got less: init takes it without a job"
-        )
+        raise UserError("--predictions: expected --checkpoint and --job beside it, got less: init needs no job")
     if checkpoint:
         return _checkpoint(checkpoint, job, where, predictions, log), True
     if job:

@@ -96,9 +96,7 @@ def _apply(content: Any, override: str) -> None:
             node = node.setdefault(key, {}) if isinstance(node, dict) else node[whole(key)]
         node[whole(last) if isinstance(node, list) else last] = value  # a list takes no index None
     except (IndexError, TypeError, AttributeError):
-        raise UserError(
-            f"--set {override}: no such place in the job file: use keys and list numbers, a.0.b=c"
-        ) from None
+        raise UserError(f"--set {override}: no such place in the job file: use keys and numbers, a.0.b=c") from None
 
 
 def _has_flag(value: Any) -> bool:

@@ -18,9 +18,7 @@ JSON_BYTES = 2**28  # the index of a store of millions of records takes some ten
 DEPTH = 64
 DIGITS = 1000  # of a whole number; Python converts at most 4300
 
-_MERGE, _INT, _FLOAT, _BOOL, _DATE = (
-    f"tag:yaml.org,2002:{tag}" for tag in ("merge", "int", "float", "bool", "timestamp")
-)
+_MERGE, _INT, _FLOAT, _BOOL, _DATE = (f"tag:yaml.org,2002:{t}" for t in ("merge", "int", "float", "bool", "timestamp"))
 
 
 class _Loader(yaml.SafeLoader):

@@ -264,9 +264,7 @@ class Dataset(Strict, abc.ABC):
             return case_ids
         if isinstance(self.cases, int):
             if self.cases > len(case_ids):
-                raise DataError(
-                    f"{self.name}: expected at most {len(case_ids)} `cases`, got {self.cases}: ask for fewer"
-                )
+                raise DataError(f"{self.name}: expected at most {len(case_ids)} `cases`, got {self.cases}: take fewer")
             return case_ids[: self.cases]
         for number, case_id in enumerate(self.cases):
             if case_id not in case_ids:

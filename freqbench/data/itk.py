@@ -223,9 +223,7 @@ def _file_of(path: Path, name: str | None) -> Path:
     if name is None:
         return path
     if name.upper().startswith("LIST") or "%" in name:
-        raise DataError(
-            f"{path}: expected its voxels in one file, got a list of files, {name!r:.200}: store them in one"
-        )
+        raise DataError(f"{path}: expected its voxels in one file, got a list, {name!r:.200}: store them in one")
     steps = PurePosixPath(name).parts
     if not steps or steps[0] == "/" or ".." in steps or set("\\:") & set(name) or not name.isprintable():
         raise DataError(

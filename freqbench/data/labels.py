@@ -190,9 +190,7 @@ def group_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[i
         if not members:
             raise DataError(f"{where}: regions: {name}: expected labels that make it up, got none: name some")
         if (other := of_labels.setdefault(frozenset(members), name)) != name:
-            raise DataError(
-                f"{where}: regions: {name}: expected other labels than {other}'s, got the same: leave one out"
-            )
+            raise DataError(f"{where}: regions: {name}: expected other labels than {other}'s, got them: leave one out")
         if ignored := sorted(set(members) & set(classes.ignored) - set(known)):
             raise DataError(
                 f"{where}: regions: {name}: expected labels that count, got {ignored[0]}, which is ignored: take it "

@@ -99,9 +99,7 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
             scale = transforms.ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)
             case[key][index] = scale(case[key][index])
     if not bool((case[images[-1]] > 0).any()):
-        raise DataError(
-            f"{native.source}: expected intensities above {ranges[0][0]:g}, got none: widen the window of `intensity`"
-        )
+        raise DataError(f"{native.source}: expected intensities above {ranges[0][0]:g}, got none: widen `intensity`")
     if not as_nnunet and preprocess.crop_foreground:
         case = transforms.CropForegroundd(keys, source_key=images[-1])(case)
         way.take("crop", case["label"])

@@ -50,9 +50,7 @@ def calibration(
     predicted, labelled = (torch.from_numpy(classes).long() for classes in class_maps(pred, label, codes))
     require_same_shape(sure.shape, predicted.shape)
     if not (sure.min() >= 0 and sure.max() <= 1):
-        raise UserError(
-            f"expected a confidence in [0, 1], got {sure.min():.4g} to {sure.max():.4g}: give probabilities"
-        )
+        raise UserError(f"expected confidence in [0, 1], got {sure.min():.4g} to {sure.max():.4g}: give probabilities")
     counts = counted(as_tensor(label).cpu(), codes)
     kept = slice(None) if counts is None else counts.flatten()
     sure, predicted, is_right = (each.flatten()[kept] for each in (sure, predicted, predicted == labelled))

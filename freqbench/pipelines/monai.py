@@ -452,9 +452,7 @@ class MonaiPipeline(Pipeline):
                 made = self._run(sample)[keys.out]
         if not isinstance(made, MetaTensor) or made.ndim != 4 or len(made) != len(native.image):
             got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-            raise DataError(
-                f"{native.source}: expected transforms that make {len(native.image)} channels of a volume, got {got}"
-            )
+            raise DataError(f"{native.source}: expected transforms to make {len(native.image)} channels, got {got}")
         return made
 
     def restore(

@@ -97,20 +97,12 @@ RESTORED = _text(
     "toolchain and rule of the target's pipeline that made labels on the file's grid; null if freqbench made them",
     "identity",
 )
-RELEASES = Column(
-    "releases",
-    _TEXT,
-    "",
-    "",
-    "measured",
+RELEASES = _measured_column(
+    *("releases", _TEXT, ""),
     "releases of what moves the row's numbers, of the process that made it: `NAME RELEASE`, separated by commas",
 )
-CLEAN_NUMBER = Column(
-    "clean_number",
-    _TEXT,
-    "",
-    "",
-    "measured",
+CLEAN_NUMBER = _measured_column(
+    *("clean_number", _TEXT, ""),
     "what the target's clean number rests on: `proven by its own predictions ...`, `stated`, or values assumed",
 )
 _RUN_ID = _measured_column("run_id", _TEXT, "", "the execution that wrote the row", required=True)

@@ -304,7 +304,7 @@ def test_a_case_is_made_of_a_folder(tmp_path: Path) -> None:
         ("a", "b.nii.gz", "b.nii.gz: expected a DICOM SEG of the series"),
         ("a/first.dcm", None, "got 'first.dcm': give the folder of its series (`loader: dicom`)"),
         ("memory://clinic/a", None, "got 'a': of a DICOM series give the folder, on this machine"),
-        ("empty", None, "expected images/CASE with the slices of a series, found none"),
+        ("empty", None, "expected images/CASE with slices of a series, found none"),
     ],
 )
 def test_a_case_of_no_folder_is_refused(tmp_path: Path, image: str, label: str | None, text: str) -> None:

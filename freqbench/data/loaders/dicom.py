@@ -146,9 +146,7 @@ class DicomFolders(ListedFolder):
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the only split, `test`: the cases by their folders' names."""
         if strange := sorted(self.series.keys() - self.scans.keys()):
-            raise DataError(
-                f"{self.name}: series: expected cases of {few([*self.scans])}, got {strange[0]}: fix the name"
-            )
+            raise DataError(f"{self.name}: series: expected cases of {few([*self.scans])}, got {strange[0]}: fix it")
         what = "a segmentation", f"{LABELS}/CASE.dcm"
         return {"test": [ListedCase(name, partial(self._need_label, scan, *what)) for name, scan in self.scans.items()]}
 
@@ -183,9 +181,7 @@ class DicomFolders(ListedFolder):
                 is_hashed=is_hashed,
             )
         if not scans:
-            raise MissingDataError(
-                f"{root}: expected {IMAGES}/CASE with the slices of a series, found none: check `root`"
-            )
+            raise MissingDataError(f"{root}: expected {IMAGES}/CASE with slices of a series, found none: check `root`")
         if count := sum(scan.is_hashed for scan in scans.values()):
             told = "cases are called by a hash, as the names of their folders hold a field of the patient"
             self.guesses[f"{count} {told}: rename the folders to choose other names"] = {}

@@ -354,9 +354,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         lines: dict[str, ListedCase] = {}
         for line in self._list_cases(split):
             if line.case_id in lines:
-                raise DataError(
-                    f"{self.source}: expected each case of {split} once, got {line.case_id} twice: remove one"
-                )
+                raise DataError(f"{self.source}: expected each case of {split} once, got {line.case_id} twice: drop it")
             lines[line.case_id] = line
         return lines
 

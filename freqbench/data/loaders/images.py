@@ -32,9 +32,7 @@ class Images(ListedFolder):
     @model_validator(mode="after")
     def _has_no_labels(self) -> "Images":
         if self.reference == "label":
-            raise ValueError(
-                "expected label maps to score against, and scans alone have none: set reference: prediction"
-            )
+            raise ValueError("expected label maps to score against, scans alone have none: set reference: prediction")
         return self
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
@@ -60,9 +58,7 @@ class Images(ListedFolder):
         cases = file_names.channels_by_case(list(stems)) if len(stems) == len(files) else None
         if cases is None:
             if lacking := file_names.lacking_channels([*map(image_files.stem, files)]):
-                said = (
-                    f"each file counts as a case, though names end in numbers of channels: found no {few(lacking, 3)}"
-                )
+                said = f"each file counts as a case, though names end in channel numbers: found no {few(lacking, 3)}"
                 self.guesses[f"{said}: add them, if the files are channels"] = {}
             return [(image_files.stem(file), [file]) for file in files]
         if most := len(next(iter(cases.values()))) - 1:

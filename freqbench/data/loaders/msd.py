@@ -137,9 +137,7 @@ class MSD(Decathlon):
             root = expand_variables(f"${{FREQBENCH_DATA}}/{folder}", self.name)
             if storage.exists(join(root, "imagesTr")):
                 return root
-        place = (
-            f"set FREQBENCH_DATA (now {data or 'not set'}) to a folder that holds {self.task} or {organ}, give `root`"
-        )
+        place = f"set FREQBENCH_DATA (now {data or 'not set'}) to a folder with {self.task} or {organ}, give `root`"
         if self.task not in LISTS:
             raise MissingDataError(
                 f"{self.name}: {place}, or unpack {self.task}.tar there: expected one of them, found neither; it is at "
