@@ -142,8 +142,7 @@ class Dataset(Strict, abc.ABC):
         """Refuses what needs label maps (`why`: a clause that begins with a relative pronoun) without them."""
         if self.reference == "prediction":
             raise UserError(
-                f"{what}: expected a dataset with labels, {why}, got {self.name} with reference: prediction: leave one "
-                "of the two out"
+                f"{what}: expected a dataset with labels, {why}, got {self.name} with reference: prediction: drop one"
             )
 
     @property

@@ -234,8 +234,7 @@ def _layers(header: Header, least: int) -> Iterator[npt.NDArray[np.integer[Any]]
             values = np.unique(labels)
             if strange := sorted({*values.tolist()} - {0, *stands_for}):
                 raise DataError(
-                    f"{header.path}: expected values of its segments in layer {layer}, got {strange[0]}: save the "
-                    "segmentation anew"
+                    f"{header.path}: expected values of its segments in layer {layer}, got {strange[0]}: save it anew"
                 )
             labels = np.array([stands_for.get(value, 0) for value in values.tolist()])[np.searchsorted(values, labels)]
         yield labels

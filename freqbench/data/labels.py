@@ -193,8 +193,7 @@ def group_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[i
             raise DataError(f"{where}: regions: {name}: expected other labels than {other}'s, got them: leave one out")
         if ignored := sorted(set(members) & set(classes.ignored) - set(known)):
             raise DataError(
-                f"{where}: regions: {name}: expected labels that count, got {ignored[0]}, which is ignored: take it "
-                "out of one"
+                f"{where}: regions: {name}: expected labels that count, got {ignored[0]}, which is ignored: drop it"
             )
         if strange := sorted(set(members) - set(known) or {0} & set(members)):
             raise DataError(

@@ -241,8 +241,7 @@ class PublishedSplit(Decathlon):
                 return place
         markers = ", ".join(["imagesTr", *(place.marker for place in self.places)])
         raise MissingDataError(
-            f"{root}: expected one of {markers} in it, found none: check `root`, or download the "
-            f"files from {self.homepage}"
+            f"{root}: expected one of {markers} in it, found none: check `root`, or download it from {self.homepage}"
         )
 
 

@@ -150,8 +150,7 @@ class MSD(Decathlon):
                 fetched = _fetch_task(self.task, node_cache.folder())
         except MissingDataError as error:
             raise MissingDataError(
-                f"{self.name}: {place}, or run once with internet access: expected one of them, found neither; "
-                f"tried {error}"
+                f"{self.name}: {place}, or run once with internet: expected one of them, found neither; tried {error}"
             ) from None
         return str(fetched)
 

@@ -116,8 +116,7 @@ def _read_splits(path: str) -> Mapping[str, Sequence[str]]:
     rows = csv.DictReader(text.splitlines(), delimiter=";")
     if not {"image_id", "split"} <= set(rows.fieldnames or ()):
         raise DataError(
-            f"{path}: expected the columns image_id and split, apart by semicolons, got {rows.fieldnames}: "
-            "fetch the file again"
+            f"{path}: expected columns image_id and split, apart by semicolons, got {rows.fieldnames}: fetch it again"
         )
     splits: dict[str, list[str]] = {}
     for row in rows:
