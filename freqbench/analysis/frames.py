@@ -70,8 +70,7 @@ def found_records(
 def caption_of(records: pd.DataFrame, runs: Iterable[Mapping[str, Any]], with_clean: bool = True) -> str | None:
     """Returns what a table of records of `records_frame` has to say of them, by their stores' `runs`; None: nothing.
 
-    A line if several releases or commits made them, and (`with_clean`) one on clean numbers that are proven, or rest on
-    assumptions.
+    A line if several releases or commits made them, and (`with_clean`) one on clean numbers proven, or of assumptions.
     """
     counts = records.groupby(["releases", "run_id"], observed=True, dropna=False).size().reset_index()
     origins = counts.itertuples(index=False, name=None)

@@ -125,10 +125,9 @@ def failures(records: pd.DataFrame) -> pd.DataFrame:
 def worst_case(records: pd.DataFrame) -> pd.DataFrame:
     """Finds per case the strongest of several attacks of one threat model and budget, then means over cases.
 
-    It aggregates existing rows and is no attack: it is never above any of its attacks. The strongest leaves the
-    lowest foreground DSC; seeds count as attacks of their own. Only cases for which every attack has a score
-    count; attacks without a budget, for a smallest change, or alone in their threat model, have no row. Records are as
-    in `summary`.
+    It aggregates existing rows and is no attack: it is never above any of its attacks. The strongest leaves the lowest
+    foreground DSC; seeds count as attacks of their own. Only cases for which every attack has a score count; attacks
+    without a budget, for a smallest change, or alone in their threat model, have no row.
 
     Returns:
         Columns WORST_CASE: `budget` as text, such as `8/255`; means over the strongest volumes, Dice x100 and drops

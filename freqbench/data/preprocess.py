@@ -47,8 +47,7 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
     `nnunet_resampling`, `size`, `pad_to`; there is no crop to foreground.
 
     **Differs from nnU-Net**: axes become RAS, and the network's adapter turns them back; intensities are clipped to [0,
-    1] before they are resampled (there: normalised, and clipped for CT only), as the adapter applies the network's own
-    normalisation.
+    1] before they are resampled (there: normalised, and clipped for CT only), as the adapter normalises.
 
     If `native` is an attacked volume, bounds and crop are computed on `clean`, the case that it was made from, so that
     the two differ by the perturbation alone; its `lost` and `off_scale` stay empty. `class_names` are for the lines in
@@ -415,8 +414,7 @@ def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: "Ten
     """Returns the root mean square between the attacked volume and the same prepared again, on the [0, 1] scale.
 
     It is 0 up to rounding if the space keeps the file's grid. Changes to voxels that `pad_to` made are lost, and count
-    too. A network's own pipeline prepares the attacked file as it would any other: statistics that follow the volume
-    count too.
+    too. A network's own pipeline prepares the attacked file as it would any other: its statistics count too.
     """
     return float((prepare(attacked, space, clean=native).image - adversarial).square_().double().mean().sqrt())
 

@@ -68,8 +68,7 @@ def surface_scores(pred: Volume, label: Volume, num_classes: int, spacing: Seque
     """Returns `hd95` (MONAI's convention, voxels), `hd95_mm` (the same in mm), `hd95_medpy_mm` (MedPy's) in one pass.
 
     Arguments, vectors and errors are those of `hd95`. On a grid of equal sides, millimetres are voxels times the side;
-    otherwise the distances are searched once in each unit, as the nearest voxel in one need not be the nearest in the
-    other.
+    otherwise the distances are searched once in each unit, as the nearest voxel may differ.
     """
     sides = lengths(spacing)
     surfaces = _surfaces(pred, label, num_classes)

@@ -3,8 +3,7 @@
 volumes/ATTACK-SOURCE-CELL_ID/CASE-CASE_KEY/adversarial.nii.gz, clean, label, label_adversarial (where the attack moves
 labels), prediction_clean-TARGET, prediction_adversarial-TARGET, scored-TARGET (where scores are not on the volume's
 grid), and attack.json, which is written last and marks the folder as complete. It states the intensities of the file
-that are 0 and 1. Of regions that overlap, label maps have a label for each set of regions, and it states the regions of
-each.
+that are 0 and 1. Of regions that overlap, label maps have a label for each set of regions, whose regions it states.
 """
 
 from collections.abc import Iterable, Mapping

@@ -262,7 +262,7 @@ def test_no_way_out_is_a_line(mirrors: Mirrors, tmp_path: Path, monkeypatch: pyt
     problem = "FREQBENCH_OFFLINE is set" if offline else "<urlopen error [Errno 111] Connection refused>"
     assert str(error.value) == (
         f"hippocampus: set FREQBENCH_DATA (now {tmp_path / 'data'}) to a folder with {TASK} or hippocampus, give "
-        "`root`, or run once with internet access: expected one of them, found neither; tried "
+        "`root`, or run once with internet: expected one of them, found neither; tried "
         f"http://127.0.0.1:9/{TASK}.tar ({problem})"
     )
     assert left(tmp_path / "cache") == []

@@ -78,8 +78,7 @@ def explain_errors(path: str, fs: fsspec.AbstractFileSystem, writing: bool = Fal
     """Turns errors of object storage into one line that begins with the URI: StorageRefused or StorageUnavailable.
 
     Errors of a disk get the path if they name none, such as that of a full disk. Missing or existing files, and errors
-    that are not the storage's, pass unchanged. While `writing`, a missing file means a missing bucket: the object need
-    not exist.
+    that are not the storage's, pass unchanged. While `writing`, a missing file means a missing bucket.
     """
     try:
         yield

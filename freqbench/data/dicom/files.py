@@ -206,8 +206,7 @@ def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
 def open_file(path: Path, where: Path, voxels: int = 0) -> Iterator[tuple[Any, Any]]:
     """Opens a DICOM file and tells its transfer syntax; a deflated one reads as if it were not.
 
-    Of a deflated file MOST_FIELDS and `voxels` bytes are inflated at most; raises DataError if more are read, or if it
-    ends too early.
+    Of a deflated file MOST_FIELDS and `voxels` bytes are inflated at most; DataError for more, or a truncated one.
     """
     from pydicom.filereader import read_dataset, read_preamble
 

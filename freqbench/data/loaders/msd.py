@@ -73,8 +73,7 @@ class MSD(Decathlon):
     """Any task of the Medical Segmentation Decathlon, with its own default window.
 
     Classes come from the task's list. Label maps are public for `training` alone: hold out a slice of it. Each file
-    keeps its spacing unless `spacing` is given. Task01 (BraTS) has four channels, Task05 two. Licence of all tasks:
-    CC-BY-SA 4.0.
+    keeps its spacing unless `spacing` is given. Task01 (BraTS) has four channels, Task05 two. Licence: CC-BY-SA 4.0.
 
     `task: hippocampus` without `root` is data by name: the same 260 volumes wherever they lie, checked by SHA-256. Its
     list is not the folder's but that of the package, with the splits `training` (200), `validation` (30, to choose
