@@ -75,14 +75,9 @@ def caption_of(records: pd.DataFrame, runs: Iterable[Mapping[str, Any]], with_cl
     counts = records.groupby(["releases", "run_id"], observed=True, dropna=False).size().reset_index()
     origins = counts.itertuples(index=False, name=None)
     mixed = mixture({(text if isinstance(text, str) else None, run_id): rows for text, run_id, rows in origins}, runs)
-    return "\n\n".join(filter(None, (mixed, _clean_numbers(records) if with_clean else None))) or None
-
-
-def _clean_numbers(records: pd.DataFrame) -> str:
-    """Returns a line on the clean numbers of targets that are proven or rest on assumptions; empty without any."""
     said = records[["clean_number", "dataset", "target_model"]].dropna().drop_duplicates().itertuples(index=False)
-    lines = [f"{model} on {dataset}: {words}" for words, dataset, model in said if words != STATED]
-    return f"Clean number: {'; '.join(lines)}." if lines else ""
+    lines = [f"{model} on {dataset}: {words}" for words, dataset, model in said if words != STATED and with_clean]
+    return "\n\n".join(filter(None, (mixed, f"Clean number: {'; '.join(lines)}." if lines else None))) or None
 
 
 def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFrame:

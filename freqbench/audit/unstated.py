@@ -123,8 +123,10 @@ class _Trial:
         return self.seen[point][0]
 
     def _compare(self, point: Point) -> tuple[float, Mapping[int, Any]]:
-        asked = self.pieces.entry(self.entry, dict(point))
-        spec = resolve(asked, *self.pieces.counts(asked), self.dataset.space)
+        keys, pieces = self.pieces.keys_of(self.entry, dict(point)), self.pieces
+        asked = self.entry.model_copy(update={"class_map": None, "classes": None, **keys})  # those of the network
+        classes = (pieces.outputs or 2) + (asked.outputs == "sigmoid")
+        spec = resolve(asked, classes, pieces.num_channels, self.dataset.space)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         made = witness.predictions(models.load(spec, device), spec, self.dataset, self.native)
         return max((_explain(spec, ours, self.theirs) for _, ours in made), key=lambda found: found[0])
@@ -225,7 +227,8 @@ class Pieces:
         count = dataset.num_channels
         if 2 <= count <= MOST_CHANNELS and (is_bare or entry.bundle):
             orders = tuple(permutations(range(count)))
-            values["channels"] = tuple(dict.fromkeys([_stated_order(entry, orders[0]), *orders]))
+            stated = [tuple(at) for at in (entry.channels or {}).values() if not isinstance(at, int)]
+            values["channels"] = tuple(dict.fromkeys([*(stated if len(entry.channels or ()) == 1 else ()), *orders]))
         sliding = {**facts.inference} if entry.inference is None else entry.inference.model_dump(exclude_unset=True)
         trained = entry.roi or (facts.input.volume_order(facts.roi) if facts.roi else None)
         if is_bare:
@@ -240,14 +243,6 @@ class Pieces:
         key = next((str(step["keys"]) for step in words or () if isinstance(step.get("keys"), str)), "image")
         kept = {name: values[name] for name in sorted(values, key=_place) if values[name]}
         return cls(values=kept, slots=slots, outputs=outputs, sliding=sliding, key=key, num_channels=count)
-
-    def counts(self, asked: ModelEntry) -> tuple[int, int]:
-        """Returns the numbers of classes and channels with which an entry is resolved alone."""
-        return (self.outputs or 2) + (asked.outputs == "sigmoid"), self.num_channels
-
-    def entry(self, entry: ModelEntry, point: Mapping[str, Any]) -> ModelEntry:
-        """Returns the entry with the settings of a point, its classes those of the network."""
-        return entry.model_copy(update={"class_map": None, "classes": None, **self.keys_of(entry, point)})
 
     def keys_of(self, entry: ModelEntry, point: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the keys of an entry that state the settings of a point."""
@@ -327,12 +322,6 @@ class Pieces:
         return {"classes": len(regions), "class_map": found}
 
 
-def _stated_order(entry: ModelEntry, usual: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the order of channels that an entry states for one key of all, else the usual one."""
-    stated = [*(entry.channels or {}).values()]
-    return tuple(stated[0]) if len(stated) == 1 and not isinstance(stated[0], int) else usual
-
-
 def _change(point: Point, name: str, value: Any) -> Point:
     """Returns settings with another value of one."""
     return tuple((key, value if key == name else own) for key, own in point)
@@ -361,7 +350,7 @@ def _slots(
     space = entry.preprocess or (
         dataset.space if not words else Preprocess(intensity="percentile", crop_foreground=False)
     )
-    codes = dict.fromkeys((*ORIENTATIONS, ref.axes[::-1], "".join(_opposite(code) for code in ref.axes)))
+    codes = dict.fromkeys((*ORIENTATIONS, ref.axes[::-1], ref.axes.translate(str.maketrans("RLAPSI", "LRPAIS"))))
     usual: dict[str, dict[Any, Step | None]] = {
         "axes": {"RAS": _step("Orientation", axcodes="RAS"), FILE: None}
         | {each: _step("Orientation", axcodes=each) for each in codes},
@@ -416,10 +405,6 @@ def _windows(entry: ModelEntry, trained: Shape | None, longest: int) -> tuple[An
 
 def _spacing(sides: Sequence[float]) -> Step:
     return _step("Spacing", pixdim=[*sides], mode="bilinear")
-
-
-def _opposite(code: str) -> str:
-    return code.translate(str.maketrans("RLAPSI", "LRPAIS"))
 
 
 def _intensities(space: Preprocess, modality: str) -> dict[Any, Step | None]:

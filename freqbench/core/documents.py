@@ -44,8 +44,12 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         if isinstance(node, ScalarNode) and node.tag == _INT and len(node.value) > DIGITS:
             raise ComposerError(None, None, f"a whole number of {len(node.value):,} digits", node.start_mark)
-        if isinstance(node, MappingNode) and not is_alias:
-            _refuse_twice(node)
+        seen = set()
+        for key, _ in node.value if isinstance(node, MappingNode) and not is_alias else ():
+            if isinstance(key, ScalarNode) and key.tag != _MERGE:
+                if (key.tag, key.value) in seen:
+                    raise ComposerError(None, None, f"the key {key.value!r:.80} twice", key.start_mark)
+                seen.add((key.tag, key.value))
         if event.anchor and not is_alias:
             self._sizes[event.anchor] = self._nodes - before
         return node
@@ -78,15 +82,6 @@ _NUMBERS = {  # those of YAML 1.1 that mean the same in YAML 1.2
 }
 for _tag, _pattern in _NUMBERS.items():
     _JobLoader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), list("-+.0123456789"))
-
-
-def _refuse_twice(node: MappingNode) -> None:
-    seen = set()
-    for key, _ in node.value:
-        if isinstance(key, ScalarNode) and key.tag != _MERGE:
-            if (key.tag, key.value) in seen:
-                raise ComposerError(None, None, f"the key {key.value!r:.80} twice", key.start_mark)
-            seen.add((key.tag, key.value))
 
 
 def _problem(error: Exception) -> str:
