@@ -409,7 +409,7 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     ),
     "spacing as text": (lambda *_: fb.Case(VOLUME, LABEL, "1,1,1"), "expected a spacing .*, got could not convert"),
     "no files": (lambda *_: fb.Case.from_file(None, None), "image: expected a path or URI, got NoneType: give it"),
-    "path of no file": (lambda *_: fb.load_model("a\0b"), "load_model: expected a path of names of at most 255 bytes"),
+    "path of no file": (lambda *_: fb.load_model("a\0b"), "load_model: expected a path of names up to 255 bytes"),
     "case's name": (lambda *_: fb.Case(VOLUME, LABEL, name=None), "name: expected text, got NoneType: give"),
     "class names": (lambda *_: fb.Case(VOLUME, LABEL, class_names=3), "Case: class_names: .*got 3: put the values"),
     "equal class names": (

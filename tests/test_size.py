@@ -14,34 +14,34 @@ ROOT = Path(__file__).parents[1]
 CEILINGS: Mapping[str, Mapping[str, int]] = {
     "freqbench": {
         ".": 341,  # a metric called as a column is refused
-        "analysis": 1468,  # rows of several releases
+        "analysis": 1435,  # rows of several releases
         "api": 1371,  # regions of another order are a line
         "attacks": 6857,
-        "audit": 4992,  # as in the package
+        "audit": 4925,  # as in the package
         "cli": 2395,  # eight roads
-        "core": 3719,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6758,  # as in the package
+        "core": 3625,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6517,  # as in the package
         "engine": 4782,  # as in the package
         "exchange": 1020,
         "job": 2752,  # a line for each key of a job
-        "metrics": 1629,  # weights are checked when read
+        "metrics": 1620,  # weights are checked when read
         "models": 8350,  # inferers by class and arguments
         "ops": 2872,  # compiled.py: functions that a GPU compiles
-        "pipelines": 1401,  # six more pipelines of MONAI's, and whole runs
+        "pipelines": 1328,  # six more pipelines of MONAI's, and whole runs
         "remote": 387,
-        "reporting": 6670,  # an attack that did nothing is said
-        "results": 2170,  # as in the package
+        "reporting": 6667,  # an attack that did nothing is said
+        "results": 2114,  # as in the package
         "training": 1689,  # code of others, where it is trusted
     },
     "tests": {
         ".": 3693,  # the table of all that is kept and of what it depends on, each line of which is varied
-        "analysis": 972,
+        "analysis": 966,
         "attacks": 5306,
         "audit": 2666,  # as in the package
         "cli": 2342,  # run --fresh
         "cluster": 336,
-        "core": 1689,  # identities of code, pair by pair; the one keeper's contract
-        "data": 6006,  # as in the package
+        "core": 1690,  # identities of code, pair by pair; the one keeper's contract
+        "data": 6023,  # as in the package
         "engine": 6706,  # as in the package
         "exchange": 817,
         "golden": 521,
@@ -53,14 +53,14 @@ CEILINGS: Mapping[str, Mapping[str, int]] = {
         "remote": 501,
         "reporting": 6478,  # an attack that did nothing is said
         "results": 1391,  # as in the package
-        "security": 1448,  # bombs in the classes of rows
+        "security": 1383,  # bombs in the classes of rows
         "third_party": 912,
-        "tools": 4753,  # card_steps.py: a card's kernels counted as PyTorch would compile them
+        "tools": 4777,  # card_steps.py: a card's kernels counted as PyTorch would compile them
         "toy_package": 62,
         "training": 1997,  # as in the package
     },
 }
-SUMS = {"freqbench": 61623, "tests": 63069}  # 61865 and 65315 before: the numbers above say what was bought
+SUMS = {"freqbench": 61047, "tests": 63040}  # 61865 and 65315 before: the numbers above say what was bought
 SLACK = 20  # lines that a room may lie below its ceiling before the ceiling follows
 
 

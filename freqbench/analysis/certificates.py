@@ -26,13 +26,10 @@ import pandas as pd
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 
-ALPHA = 0.001
-"""Probability that any statement of a table is wrong."""
-LOWER = ("volume_error_relative",)
-"""Scores of which less is better: they are bounded from above."""
+ALPHA = 0.001  # probability that any statement of a table is wrong
+LOWER = ("volume_error_relative",)  # scores of which less is better: they are bounded from above
 DIRECTIONS, NORMS = 181, 17
-COLUMNS = ("target_defence", "draws")
-"""Columns of RECORDS that `brackets` needs beside those that identify a row."""
+COLUMNS = ("target_defence", "draws")  # columns of RECORDS that `brackets` needs beside those that identify a row
 
 PLACE = ["dataset", "target_model", "threat_model", "kind", "sigma"]
 SHOWN = "dsc_foreground"
@@ -137,10 +134,7 @@ def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
 
 
 def _clean_draws(records: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, list[float]]]:
-    """Returns the scores of all draws of each clean volume in rising order, by dataset, model id and case id.
-
-    Records of one seed have the same draws, whatever else differs, so that only one of them counts.
-    """
+    """Returns each clean volume's scores in rising order, once a seed, by dataset, model id and case id."""
     draws: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     place = ["dataset", "target_model_id", "case_id"]
     for record in records.fillna({"seed": 0}).drop_duplicates([*place, "seed"]).to_dict("records"):

@@ -70,20 +70,14 @@ def found_records(
 def caption_of(records: pd.DataFrame, runs: Iterable[Mapping[str, Any]], with_clean: bool = True) -> str | None:
     """Returns what a table of records of `records_frame` has to say of them, by their stores' `runs`; None: nothing.
 
-    A line if several releases or commits made them, and (`with_clean`) one on clean numbers that are proven, or rest on
-    assumptions.
+    A line if several releases or commits made them, and (`with_clean`) one on clean numbers proven, or of assumptions.
     """
     counts = records.groupby(["releases", "run_id"], observed=True, dropna=False).size().reset_index()
     origins = counts.itertuples(index=False, name=None)
     mixed = mixture({(text if isinstance(text, str) else None, run_id): rows for text, run_id, rows in origins}, runs)
-    return "\n\n".join(filter(None, (mixed, _clean_numbers(records) if with_clean else None))) or None
-
-
-def _clean_numbers(records: pd.DataFrame) -> str:
-    """Returns a line on the clean numbers of targets that are proven or rest on assumptions; empty without any."""
     said = records[["clean_number", "dataset", "target_model"]].dropna().drop_duplicates().itertuples(index=False)
-    lines = [f"{model} on {dataset}: {words}" for words, dataset, model in said if words != STATED]
-    return f"Clean number: {'; '.join(lines)}." if lines else ""
+    lines = [f"{model} on {dataset}: {words}" for words, dataset, model in said if words != STATED and with_clean]
+    return "\n\n".join(filter(None, (mixed, f"Clean number: {'; '.join(lines)}." if lines else None))) or None
 
 
 def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFrame:

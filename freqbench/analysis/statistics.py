@@ -102,8 +102,7 @@ def t_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, comparisons:
     them; without groups that have no value.
 
     With `comparisons`, that many intervals hold together with at least 95 %, each being one of 100 - 5 / comparisons %
-    (Bonferroni). Bounds are cut at POINTS: that changes no coverage. The columns are `by`, then `mean low high n
-    clusters`.
+    (Bonferroni). Bounds are cut at POINTS: that changes no coverage. Columns: `by`, then `mean low high n clusters`.
     """
     rows = _totals(frame, by, value).intervals(1 - 0.05 / comparisons, 2, POINTS)
     return rows[rows["n"] > 0].reset_index(drop=True)

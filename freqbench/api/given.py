@@ -209,7 +209,7 @@ class FolderDataset(DicomFolders):
     uid: str | None  # of the series, if the folder has several
 
     def _places(self, top: Path) -> Iterator[tuple[Path, Sequence[Path]]]:
-        if self.label is not None and not (Path(self.label).is_file() and dicom.is_dicom(Path(self.label))):
+        if self.label is not None and not (Path(self.label).is_file() and dicom.files.is_dicom(Path(self.label))):
             got = "another file" if Path(self.label).exists() else "none"
             raise DataError(f"{self.label}: expected a DICOM SEG of the series {top}, got {got}: give its file")
         yield top, [Path(self.label)] if self.label is not None else []

@@ -62,8 +62,13 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
     that `found` lacks. Only stored `params` count: parameters added later have their default.
     """
     then, now = (object_of(row["null_reasons"] or "{}", "null_reasons") for row in (stored, found))
-    records = [{**row, "params": _known_params(row, stored)} for row in (stored, found)]
-    pairs: list[tuple[str, Sequence[Column], Row, Row, str]] = [("records", RECORDS, records[0], records[1], "")]
+    params = [object_of(row["params"], "params") for row in (stored, found)]
+    one, other = ({name: value for name, value in each.items() if name in params[0]} for each in params)
+    records = (
+        {**stored, "params": json.dumps(one, sort_keys=True)},
+        {**found, "params": json.dumps(other, sort_keys=True)},
+    )
+    pairs: list[tuple[str, Sequence[Column], Row, Row, str]] = [("records", RECORDS, *records, "")]
     classes = {row["class_index"]: row for row in found_classes}
     for row in sorted(stored_classes, key=lambda row: row["class_index"]):
         if row["class_index"] in classes:
@@ -90,11 +95,6 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
         counts = {"stored": len(stored_classes), "found": len(found_classes)}
         differences.append(Difference(column="rows of classes", tolerance=EXACT, **counts))
     return RowComparison(compared=compared, differences=tuple(differences), skipped=skipped)
-
-
-def _known_params(row: Row, stored: Row) -> str:
-    names, params = (object_of(each["params"], "params") for each in (stored, row))
-    return json.dumps({name: value for name, value in params.items() if name in names}, sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)

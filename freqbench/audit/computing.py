@@ -165,10 +165,9 @@ def plan_cells(
     steps, with restarts, and scored on every other model; FGSM; Square; noise of equal L-infinity; noise of the L2 (in
     the body) of each attack of another threat model; the null rows of each frequency attack, with and without
     stretching. For each of these and each bounds of the job's attacks: the strongest attacks with the same bounds, and
-    the recommendations of `audit --converge` within them, if it was run for the store's job. A black box gets
-    those without a gradient.
-    Without `compute` nothing is attacked, and noise of unknown budget has the largest one. With `short` noise and null
-    rows are all.
+    the recommendations of `audit --converge` within them, if it was run for the store's job. A black box gets those
+    without a gradient. Without `compute` nothing is attacked, and noise of unknown budget has the largest one. `short`:
+    noise and null rows.
     """
     own = expand(job.copy_named(out), cases)
     store = Store(out)

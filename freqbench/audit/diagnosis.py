@@ -65,9 +65,7 @@ def diagnose(
     without a checkpoint, or an invalid one, and for predictions without both.
     """
     if predictions and not (checkpoint and job):
-        raise UserError(
-            "--predictions: expected --checkpoint and --job beside it, got less: init takes it without a job"
-        )
+        raise UserError("--predictions: expected --checkpoint and --job beside it, got less: init needs no job")
     if checkpoint:
         return _checkpoint(checkpoint, job, where, predictions, log), True
     if job:
@@ -129,10 +127,7 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str, predictions: s
 
 
 def _alone(path: str) -> ModelEntry:
-    """Returns the entry of a checkpoint without a job; the files of a folder tell its kind.
-
-    Raises UserError for another folder, with the one above or below it that tells a kind.
-    """
+    """Returns the entry of a checkpoint without a job, its kind by its files; refuses a folder of no kind."""
     kind = kind_of_folder(folder := home_of(path))
     if kind is None and folder.suffix == ".zip" and (advice := folder_near(str(folder))):
         raise UserError(f"{path}: expected a file or folder of a network, got an archive: {advice}")

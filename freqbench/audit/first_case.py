@@ -24,7 +24,7 @@ from freqbench.data.loaders.phantom import WINDOW_HU
 from freqbench.data.witnesses import NoPredictionsError, Witness
 from freqbench.engine import memory, scoring
 from freqbench.engine.witness import Held, hold, percent, verdict
-from freqbench.job.fit import CAUSES, Assumption, assumptions, facts_on, shortfall
+from freqbench.job.fit import CAUSES, assumptions, facts_on, shortfall
 from freqbench.job.schema import build_dataset
 from freqbench.models import Facts, ModelEntry, ModelSpec, facts_of, resolve, source_of
 from freqbench.models.checkpoints.migrations import migrations_of
@@ -39,26 +39,16 @@ HOUNSFIELD = -200.0  # percentile 0.5 of a CT, which has air and fat, is below
 
 @dataclass(frozen=True, kw_only=True)
 class FirstCase:
-    """Result of `first_case`.
+    """Result of `first_case`."""
 
-    Attributes:
-        model, dataset: their entries, with what was found.
-        beside: by entry, comments on keys that were found.
-        open: by entry, lines to write for what nobody states, ready to be used, with the reason.
-        verdict: the clean Dice of the first case, or why there is none, in a line.
-        proof: a line on the network's own predictions, if some were given.
-        matched: by setting that was found, its value and those that make no difference.
-        is_black_box: the network has no gradient.
-    """
-
-    model: Mapping[str, Any]
-    dataset: Mapping[str, Any]
-    beside: Mapping[Entry, Mapping[str, str]]
-    open: Mapping[Entry, Sequence[str]]
-    verdict: str
-    proof: str = ""
-    matched: Sequence[str] = ()
-    is_black_box: bool = False
+    model: Mapping[str, Any]  # its entry, with what was found
+    dataset: Mapping[str, Any]  # its entry, likewise
+    beside: Mapping[Entry, Mapping[str, str]]  # by entry, comments on keys that were found
+    open: Mapping[Entry, Sequence[str]]  # by entry, lines to write for what nobody states
+    verdict: str  # the clean Dice of the first case, or why there is none, in a line
+    proof: str = ""  # a line on the network's own predictions, if some were given
+    matched: Sequence[str] = ()  # by setting that was found, its value and those that make no difference
+    is_black_box: bool = False  # the network has no gradient
 
 
 def clean_dice(dataset: Dataset, spec: ModelSpec, ref: CaseRef) -> float:
@@ -132,7 +122,9 @@ def first_case(
             open_of[of].append(line)
         if not (found and found.is_proven):
             for each in assumptions(written, facts, dataset, entry):
-                open_of[each.of].append(f"{_line_of(each)}    # assumed: {each.why}")
+                key, _, part = each.key.partition(".")
+                value = list(each.value) if isinstance(each.value, tuple) else each.value
+                open_of[each.of].append(f"{yaml_line(key, {part: value} if part else value)}    # assumed: {each.why}")
         spec = _spec(written, dataset)
         is_black_box = spec.black_box is not None
         said = _verdict(dataset, spec, written.expected_dice, refs[0], is_trained)
@@ -215,13 +207,6 @@ def questions(entry: ModelEntry, facts: Facts, dataset: Dataset) -> Iterator[tup
     if shown.in_channels and shown.in_channels != dataset.num_channels and facts.arch != "slices":
         counts = f"{shown.in_channels} channels go in, the data has {dataset.num_channels}"
         yield "dataset", f"# {counts}: `loader: pairs` takes a file a channel"
-
-
-def _line_of(assumed: Assumption) -> str:
-    """Returns the line of a job that states an assumption."""
-    key, _, part = assumed.key.partition(".")
-    value = list(assumed.value) if isinstance(assumed.value, tuple) else assumed.value
-    return yaml_line(key, {part: value} if part else value)
 
 
 def _verdict(dataset: Dataset, spec: ModelSpec, expected: float | None, ref: CaseRef, is_trained: bool) -> str:

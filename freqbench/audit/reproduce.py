@@ -101,11 +101,12 @@ class Reproducer:
         """Computes a record and its classes as a worker makes them under the row's circumstances."""
         listed = filter(None, (row["metrics"] or "").split(","))
         metrics = tuple(name for name in listed if name in METRICS or resolved(name) == name)
+        then = json.loads(row["null_reasons"] or "{}").get(METRICS["lpips"].columns[0])  # why it was not computed
         is_gpu = row["device"] not in (None, "cpu") and torch.cuda.is_available()
         spec = WorkerSpec(
             run_id=row["run_id"],
             metrics=metrics,
-            unavailable=_unavailable(metrics, row),
+            unavailable={"lpips": then} if then and "lpips" in metrics else scoring.unavailable(metrics),
             device="cuda" if is_gpu else "cpu",
             threads=row["threads"] or 1,
             window_batch=row["window_batch"],
@@ -167,12 +168,6 @@ def _copy_volume(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
             raise UserError(f"{place}: expected the saved volume that the row was scored from, found no {name}")
         storage.write_atomic(storage.join(copy, name), storage.read_bytes(storage.join(place, name)))
     return storage.join(folder, VOLUMES)
-
-
-def _unavailable(metrics: Sequence[str], row: Row) -> dict[str, str]:
-    """Metrics that were not computed then, or cannot be now, with reasons."""
-    then = json.loads(row["null_reasons"] or "{}").get(METRICS["lpips"].columns[0])
-    return {"lpips": then} if then and "lpips" in metrics else scoring.unavailable(metrics)
 
 
 # Printing

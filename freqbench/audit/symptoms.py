@@ -35,8 +35,7 @@ def share_at_end(losses: Sequence[float]) -> float:
 
     .. math:: \frac{\max(0, L_n - \max(L_{n-k}, L_1))}{\max_i L_i - L_1}, \qquad k = \max(1, \mathrm{round}(n / 10))
 
-    It is 0 if the loss has settled, about 0.1 if it rises steadily, and NaN if it never rose or has fewer than three
-    values.
+    It is 0 if the loss has settled, about 0.1 if it rises steadily, and NaN if it never rose or has under three values.
     """
     if len(losses) < 3:
         return math.nan

@@ -37,8 +37,7 @@ Step = Mapping[str, Any]
 Point = tuple[tuple[str, Any], ...]
 Log = Callable[[str], None]
 
-MOST_S = 240.0
-"""Seconds of a core's time for a search: two minutes or more of two idle cores."""
+MOST_S = 240.0  # seconds of a core's time for a search: two minutes or more of two idle cores
 MOST_CHANNELS = 4
 FILE, NO, INSTEAD = "as in the file", "none", "in place of"
 SIDES = (96, 64, 128, 32, 48, 160, 80, 112, 24, 40, 192, 16, 56)
@@ -87,21 +86,14 @@ CROPS: Mapping[str, Step | None] = {NO: None, "to the foreground": _step("CropFo
 
 @dataclass(frozen=True, kw_only=True)
 class FoundSettings:
-    """Result of a search.
+    """Result of a search."""
 
-    Attributes:
-        model, dataset: keys of their entries in a job, with the values that were found.
-        share: of the foreground's voxels that are the network's own, over all its predictions.
-        words: for each setting that was sought, its value, those that make no difference, and what it replaces.
-        trials, seconds: effort.
-    """
-
-    model: Mapping[str, Any]
-    dataset: Mapping[str, Any]
-    share: float
-    words: tuple[str, ...]
-    trials: int
-    seconds: float
+    model: Mapping[str, Any]  # keys of its entry in a job, with the values that were found
+    dataset: Mapping[str, Any]  # keys of its entry, likewise
+    share: float  # of the foreground's voxels that are the network's own, over all its predictions
+    words: tuple[str, ...]  # for each setting that was sought, its value, those that are alike, and what it replaces
+    trials: int  # settings that were tried
+    seconds: float  # of a core's time
 
     @property
     def is_proven(self) -> bool:
@@ -131,8 +123,10 @@ class _Trial:
         return self.seen[point][0]
 
     def _compare(self, point: Point) -> tuple[float, Mapping[int, Any]]:
-        asked = self.pieces.entry(self.entry, dict(point))
-        spec = resolve(asked, *self.pieces.counts(asked), self.dataset.space)
+        keys, pieces = self.pieces.keys_of(self.entry, dict(point)), self.pieces
+        asked = self.entry.model_copy(update={"class_map": None, "classes": None, **keys})  # those of the network
+        classes = (pieces.outputs or 2) + (asked.outputs == "sigmoid")
+        spec = resolve(asked, classes, pieces.num_channels, self.dataset.space)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         made = witness.predictions(models.load(spec, device), spec, self.dataset, self.native)
         return max((_explain(spec, ours, self.theirs) for _, ours in made), key=lambda found: found[0])
@@ -204,24 +198,14 @@ def find(
 
 @dataclass(frozen=True, kw_only=True)
 class Pieces:
-    """The settings that are sought, each with its values, the entry's or the usual first, and what they make.
+    """The settings that are sought, each with its values, the entry's or the usual first, and what they make."""
 
-    Attributes:
-        values: by setting.
-        slots: for each place of the transforms, in order, the step of each value; of a name that is no setting, the
-            steps that stay. Empty: the network's own pipeline stays.
-        outputs: of the network; None: not known.
-        sliding: keys of `Inference` that stay.
-        key: of the image in the transforms.
-        num_channels: of the data.
-    """
-
-    values: Mapping[str, tuple[Any, ...]]
-    slots: Mapping[str, Mapping[Any, Step | None]]
-    outputs: int | None
-    sliding: Mapping[str, Any]
-    key: str
-    num_channels: int
+    values: Mapping[str, tuple[Any, ...]]  # by setting
+    slots: Mapping[str, Mapping[Any, Step | None]]  # for each place of the transforms, the step of each value
+    outputs: int | None  # of the network; None: not known
+    sliding: Mapping[str, Any]  # keys of `Inference` that stay
+    key: str  # of the image in the transforms
+    num_channels: int  # of the data
 
     @classmethod
     def build(
@@ -243,7 +227,8 @@ class Pieces:
         count = dataset.num_channels
         if 2 <= count <= MOST_CHANNELS and (is_bare or entry.bundle):
             orders = tuple(permutations(range(count)))
-            values["channels"] = tuple(dict.fromkeys([_stated_order(entry, orders[0]), *orders]))
+            stated = [tuple(at) for at in (entry.channels or {}).values() if not isinstance(at, int)]
+            values["channels"] = tuple(dict.fromkeys([*(stated if len(entry.channels or ()) == 1 else ()), *orders]))
         sliding = {**facts.inference} if entry.inference is None else entry.inference.model_dump(exclude_unset=True)
         trained = entry.roi or (facts.input.volume_order(facts.roi) if facts.roi else None)
         if is_bare:
@@ -258,14 +243,6 @@ class Pieces:
         key = next((str(step["keys"]) for step in words or () if isinstance(step.get("keys"), str)), "image")
         kept = {name: values[name] for name in sorted(values, key=_place) if values[name]}
         return cls(values=kept, slots=slots, outputs=outputs, sliding=sliding, key=key, num_channels=count)
-
-    def counts(self, asked: ModelEntry) -> tuple[int, int]:
-        """Returns the numbers of classes and channels with which an entry is resolved alone."""
-        return (self.outputs or 2) + (asked.outputs == "sigmoid"), self.num_channels
-
-    def entry(self, entry: ModelEntry, point: Mapping[str, Any]) -> ModelEntry:
-        """Returns the entry with the settings of a point, its classes those of the network."""
-        return entry.model_copy(update={"class_map": None, "classes": None, **self.keys_of(entry, point)})
 
     def keys_of(self, entry: ModelEntry, point: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the keys of an entry that state the settings of a point."""
@@ -345,12 +322,6 @@ class Pieces:
         return {"classes": len(regions), "class_map": found}
 
 
-def _stated_order(entry: ModelEntry, usual: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the order of channels that an entry states for one key of all, else the usual one."""
-    stated = [*(entry.channels or {}).values()]
-    return tuple(stated[0]) if len(stated) == 1 and not isinstance(stated[0], int) else usual
-
-
 def _change(point: Point, name: str, value: Any) -> Point:
     """Returns settings with another value of one."""
     return tuple((key, value if key == name else own) for key, own in point)
@@ -379,7 +350,7 @@ def _slots(
     space = entry.preprocess or (
         dataset.space if not words else Preprocess(intensity="percentile", crop_foreground=False)
     )
-    codes = dict.fromkeys((*ORIENTATIONS, ref.axes[::-1], "".join(_opposite(code) for code in ref.axes)))
+    codes = dict.fromkeys((*ORIENTATIONS, ref.axes[::-1], ref.axes.translate(str.maketrans("RLAPSI", "LRPAIS"))))
     usual: dict[str, dict[Any, Step | None]] = {
         "axes": {"RAS": _step("Orientation", axcodes="RAS"), FILE: None}
         | {each: _step("Orientation", axcodes=each) for each in codes},
@@ -436,10 +407,6 @@ def _spacing(sides: Sequence[float]) -> Step:
     return _step("Spacing", pixdim=[*sides], mode="bilinear")
 
 
-def _opposite(code: str) -> str:
-    return code.translate(str.maketrans("RLAPSI", "LRPAIS"))
-
-
 def _intensities(space: Preprocess, modality: str) -> dict[Any, Step | None]:
     scaling = parse_intensity(space.intensity)
     words = {
@@ -467,11 +434,7 @@ def _heads(entry: ModelEntry, facts: Facts, dataset: Dataset, outputs: int | Non
 
 
 def _explain(spec: ModelSpec, ours: Labels, theirs: Values) -> tuple[float, dict[int, Any]]:
-    """Returns the share of alike voxels under the best pairing of outputs, and the pairs.
-
-    Of exclusive classes and of channels, a pair is an output and a number or a channel; of regions in a label map, an
-    output and the numbers that most of its voxels have.
-    """
+    """Returns the share of alike voxels under the best pairing, and for each output its number, channel or numbers."""
     count = spec.num_outputs
     if spec.head == "softmax":
         numbers = theirs.argmax(axis=0) if theirs.ndim == 4 else theirs

@@ -197,10 +197,7 @@ def _shards(runs: Runs) -> list[Shard]:
 def _check_volumes(
     store: Store, job: Mapping[str, Any], survey: StoreSurvey, errors: Errors, with_volumes: bool
 ) -> Check:
-    """Checks that each good record of a job that saves volumes has one; `with_volumes` reads them to the end.
-
-    Of `save_only`, records of freqbench's own attacks are checked, whose names the rows hold.
-    """
+    """Checks that each good record has the volume that its job saves (`save_only`); `with_volumes` reads to the end."""
     root = storage.join(store.root, VOLUMES)
     there = whole(root)
     spec = job.get("spec")

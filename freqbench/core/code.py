@@ -52,15 +52,10 @@ _opened: dict[Function, str] = {}
 
 @dataclass(frozen=True)
 class Code:
-    """Identity of an object of other code.
+    """Identity of an object of other code."""
 
-    Attributes:
-        digest: 16 hex digits; `OfProcess` if something in the object has no identity.
-        functions: its own functions; empty if all of it is installed.
-    """
-
-    digest: str
-    functions: frozenset[Function]
+    digest: str  # 16 hex digits; `OfProcess` if something in the object has no identity
+    functions: frozenset[Function]  # its own functions; empty if all of it is installed
 
     @property
     def opened(self) -> str | None:
@@ -263,11 +258,7 @@ class _Walk:
             yield imported if isinstance(imported, str) else _hash(self._module(imported, names))
 
     def _module(self, module: types.ModuleType, names: frozenset[str] | None) -> Iterator[str | bytes]:
-        """Yields the release of an installed module; of an own one what the process holds of it.
-
-        Args:
-            names: the names that code uses of it and of modules below it; None: all but modules below it.
-        """
+        """Yields an installed module's release; of an own one its `names`, or all but modules below it."""
         if is_installed(module.__name__):
             yield from ("installed", module.__name__, release(module.__name__))
             return
@@ -297,10 +288,7 @@ class _Walk:
                 yield from self._value_parts(name, value, vars(cls), cls)
 
     def _value_parts(self, name: str, value: object, names: Mapping[str, Any], owner: object = None) -> Iterator[str]:
-        """Yields what a namespace holds under a name, unless code of the namespace sets it as it runs.
-
-        So it does with a container that it fills, and with an object that it makes when it is first asked for one.
-        """
+        """Yields what a namespace holds under a name, unless its code sets or fills it as it runs."""
         place = id(owner or names)
         if value is None or type(value) not in _PLAIN:
             if place not in self._written:
@@ -349,10 +337,7 @@ class _Walk:
             yield from map(self.digest_of, (list(items or ()), list(pairs or ())))
 
     def _state(self, kind: type, state: dict[str, Any]) -> str:
-        """Returns the digest of attributes, without what is computed from them, and of a network without its weights.
-
-        These have a hash of their own. Hooks of a network stand under numbers of this process.
-        """
+        """Returns the digest of attributes, without computed ones, a network's weights and numbers of its hooks."""
         computed = (name for name in state if isinstance(getattr(kind, str(name), None), functools.cached_property))
         held = {name: state[name] for name in state.keys() - {*computed}}
         if "_non_persistent_buffers_set" in held:
@@ -405,10 +390,7 @@ def _globals(codes: Iterable[types.CodeType]) -> dict[str, bool]:
 
 
 def _written_names(code: types.CodeType) -> Iterator[tuple[str, str]]:
-    """Yields the globals that a function `sets`, and the globals and attributes whose container it `fills`.
-
-    It fills one by `NAME[key] = value` or `NAME.append(value)`.
-    """
+    """Yields the globals that a function `sets`, and what it `fills` by `NAME[key] = value` or `NAME.append(value)`."""
     steps = [*dis.get_instructions(code)]
     for number, step in enumerate(steps):
         before = number - 1
@@ -465,10 +447,7 @@ def _package_folders(module: str) -> list[Path]:
 
 
 def _digest_of_package(folder: Path) -> str:
-    """Returns the digest of a package's files: of Python's what they do, of others the content.
-
-    Of a package that holds more than programs do, its code alone.
-    """
+    """Returns the digest of what a package's Python files do and its others hold; of a large one, of its code."""
     files = program_files(folder) or {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
     contents = {name: downloads.digest(path) for name, path in files.items()}
     does = {name: _does(files[name], each) if name.endswith(".py") else each for name, each in contents.items()}

@@ -5,16 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+import pydantic
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -23,14 +15,12 @@ from freqbench.core.documents import YAML_BYTES, mapping_of, yaml_of
 from freqbench.core.errors import UserError, one_line, unknown
 from freqbench.core.limits import whole
 
-FileName = Annotated[str, AfterValidator(names.require_name)]
-"""A name that becomes part of file and folder names."""
+FileName = Annotated[str, AfterValidator(names.require_name)]  # a name that becomes part of file and folder names
 
 Whole = Annotated[int, Field(ge=-limits.LARGEST, le=limits.LARGEST)]
 """A whole number that the store's columns of 64 bits hold, also where it is written as text."""
 
-Seed = Annotated[Whole, Field(ge=0)]
-"""A seed of draws."""
+Seed = Annotated[Whole, Field(ge=0)]  # a seed of draws
 
 Threads = Annotated[PositiveInt, Field(le=512)]
 """CPU threads of torch; starting far more than a machine has ends the process without a message."""
@@ -46,7 +36,7 @@ class Strict(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _flags_are_no_numbers(cls, given: Any, info: ValidationInfo) -> Any:
+    def _flags_are_no_numbers(cls, given: Any, info: pydantic.ValidationInfo) -> Any:
         annotation = cls.model_fields[str(info.field_name)].annotation
         if _has_flag(given) and not _takes_flags(annotation):
             expected = " or ".join(dict.fromkeys(_leaves(annotation))) or "neither true nor false"
@@ -106,9 +96,7 @@ def _apply(content: Any, override: str) -> None:
             node = node.setdefault(key, {}) if isinstance(node, dict) else node[whole(key)]
         node[whole(last) if isinstance(node, list) else last] = value  # a list takes no index None
     except (IndexError, TypeError, AttributeError):
-        raise UserError(
-            f"--set {override}: no such place in the job file: use keys and list numbers, a.0.b=c"
-        ) from None
+        raise UserError(f"--set {override}: no such place in the job file: use keys and numbers, a.0.b=c") from None
 
 
 def _has_flag(value: Any) -> bool:

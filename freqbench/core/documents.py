@@ -18,9 +18,7 @@ JSON_BYTES = 2**28  # the index of a store of millions of records takes some ten
 DEPTH = 64
 DIGITS = 1000  # of a whole number; Python converts at most 4300
 
-_MERGE, _INT, _FLOAT, _BOOL, _DATE = (
-    f"tag:yaml.org,2002:{tag}" for tag in ("merge", "int", "float", "bool", "timestamp")
-)
+_MERGE, _INT, _FLOAT, _BOOL, _DATE = (f"tag:yaml.org,2002:{t}" for t in ("merge", "int", "float", "bool", "timestamp"))
 
 
 class _Loader(yaml.SafeLoader):
@@ -46,8 +44,12 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         if isinstance(node, ScalarNode) and node.tag == _INT and len(node.value) > DIGITS:
             raise ComposerError(None, None, f"a whole number of {len(node.value):,} digits", node.start_mark)
-        if isinstance(node, MappingNode) and not is_alias:
-            _refuse_twice(node)
+        seen = set()
+        for key, _ in node.value if isinstance(node, MappingNode) and not is_alias else ():
+            if isinstance(key, ScalarNode) and key.tag != _MERGE:
+                if (key.tag, key.value) in seen:
+                    raise ComposerError(None, None, f"the key {key.value!r:.80} twice", key.start_mark)
+                seen.add((key.tag, key.value))
         if event.anchor and not is_alias:
             self._sizes[event.anchor] = self._nodes - before
         return node
@@ -80,15 +82,6 @@ _NUMBERS = {  # those of YAML 1.1 that mean the same in YAML 1.2
 }
 for _tag, _pattern in _NUMBERS.items():
     _JobLoader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), list("-+.0123456789"))
-
-
-def _refuse_twice(node: MappingNode) -> None:
-    seen = set()
-    for key, _ in node.value:
-        if isinstance(key, ScalarNode) and key.tag != _MERGE:
-            if (key.tag, key.value) in seen:
-                raise ComposerError(None, None, f"the key {key.value!r:.80} twice", key.start_mark)
-            seen.add((key.tag, key.value))
 
 
 def _problem(error: Exception) -> str:

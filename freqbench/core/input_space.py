@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Intensity = str | dict[str, float | tuple[float, float]]
 
-RAS_LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
-"""The volume's axis in each direction."""
+RAS_LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}  # the volume's axis in each direction
 Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

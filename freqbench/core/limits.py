@@ -51,9 +51,7 @@ def require(count: int, limit: int, what: str) -> None:
     """Refuses, with a UserError, more than `limit` of something; FREQBENCH_LIMITS multiplies the limit."""
     text = os.environ.get(VARIABLE, "1")
     if not 0 < (factor := whole(text) or 0) < 10**6:
-        raise UserError(
-            f"{VARIABLE}: expected a whole number from 1 to 999999, to multiply all limits, got {text!r:.80}"
-        )
+        raise UserError(f"{VARIABLE}: expected a number from 1 to 999999, to multiply all limits, got {text!r:.80}")
     allowed = limit * factor
     if count > allowed:
         raise UserError(

@@ -28,8 +28,7 @@ class Tolerance:
 
 T = Tolerance
 Agreeing = tuple[T, ...]
-ADDED_METRIC = T(absolute=0.05, relative=0.25)
-"""A guess for metrics of other packages, whose scale is not known."""
+ADDED_METRIC = T(absolute=0.05, relative=0.25)  # a guess for metrics of other packages, whose scale is not known
 
 
 @dataclass(frozen=True)

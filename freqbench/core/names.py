@@ -96,9 +96,7 @@ def path_of(path: Any, what: str) -> str:
     if not isinstance(text, str):
         raise UserError(f"{what}: expected a path or URI, got {kind_of(path)}: give it as text or a Path")
     if "\0" in text or len(text) > LONGEST_PATH or max(len(part.encode()) for part in text.split("/")) > LONGEST_PART:
-        raise UserError(
-            f"{what}: expected a path of names of at most {LONGEST_PART} bytes, got {text!a:.80}: shorten it"
-        )
+        raise UserError(f"{what}: expected a path of names up to {LONGEST_PART} bytes, got {text!a:.80}: shorten it")
     return text
 
 
@@ -164,9 +162,7 @@ def home_of(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UserError(
-            f"{path}: expected the home of a user of this machine, found none: write the path out"
-        ) from None
+        raise UserError(f"{path}: expected the home of a user of this machine, found none: write it out") from None
 
 
 def require_inside(root: str, path: str) -> None:

@@ -14,8 +14,7 @@ from freqbench.core.errors import UserError
 
 TABLES = ("attacks", "datasets", "models", "metrics")
 _TRUSTED = ContextVar("trusted", default=False)
-BESIDE: list[str] = []
-"""Folders whose modules jobs may name, which Python searches after all others."""
+BESIDE: list[str] = []  # folders whose modules jobs may name, which Python searches after all others
 
 
 def names_class(text: str) -> bool:

@@ -17,23 +17,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
-Window = tuple[float, float]
-"""The intensities of a channel in the data's own unit that became 0 and 1."""
+Window = tuple[float, float]  # the intensities of a channel in the data's own unit that became 0 and 1
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 Reference = Literal["label", "prediction"]
 Outputs = Literal["softmax", "sigmoid"]
 """The function that makes probabilities of a network's outputs: exclusive classes, or regions that may overlap."""
 AGREEMENT = " (agreement)"
 """Follows a dataset's name in tables if predictions are held against the models' own clean ones."""
-IN_FILE = " (file grid)"
-"""Follows a dataset's name in tables if predictions are scored on the grids of the files."""
-LOST = "label voxels are lost: "
-"""Begins each line that says that a grid lacks label voxels of the file."""
+IN_FILE = " (file grid)"  # follows a dataset's name in tables if predictions are scored on the grids of the files
+LOST = "label voxels are lost: "  # begins each line that says that a grid lacks label voxels of the file
 NO_LABEL = 255
 """Placeholder in a label map that does not exist. A model's clean prediction replaces it; scoring against it is
 refused."""
-IGNORED = 254
-"""Marks voxels of a label map that do not count in losses, metrics and success (`freqbench.ops.voxels`)."""
+IGNORED = 254  # marks voxels of a label map that do not count in losses, metrics and success (`freqbench.ops.voxels`)
 
 
 class ScoredOn(StrEnum):

@@ -18,6 +18,7 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.interrupt import limit_time
 from freqbench.core.types import Case, CaseRef, FileLabel, NativeCase, Reference, Shape
 from freqbench.data import nsd_tolerances
+from freqbench.data.labels import few
 from freqbench.data.patients import alike, counted_patients, usual_patient
 from freqbench.data.preprocess import check_room, prepare, prepared_shape
 from freqbench.ops.classes import Classes
@@ -95,10 +96,15 @@ class Dataset(Strict, abc.ABC):
             raise ValueError(f"expected a regular expression, got {value!r:.160}: {error}") from None
         return value
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        if cls.class_names is Dataset.class_names and cls.classes is Dataset.classes:  # of which each asks the other
+            cls.__abstractmethods__ |= {"class_names"}
+
     @property
-    @abc.abstractmethod
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes in order of their label, background first."""
+        """Names of the classes in order of their label, background first; a class states these, or its `classes`."""
+        return self.classes.names
 
     @property
     def classes(self) -> Classes:
@@ -136,8 +142,7 @@ class Dataset(Strict, abc.ABC):
         """Refuses what needs label maps (`why`: a clause that begins with a relative pronoun) without them."""
         if self.reference == "prediction":
             raise UserError(
-                f"{what}: expected a dataset with labels, {why}, got {self.name} with reference: prediction: leave one "
-                "of the two out"
+                f"{what}: expected a dataset with labels, {why}, got {self.name} with reference: prediction: drop one"
             )
 
     @property
@@ -210,6 +215,11 @@ class Dataset(Strict, abc.ABC):
             )
         return str(patient)
 
+    @cached_property
+    def guesses(self) -> dict[str, dict[str, None]]:
+        """Sentences on guesses about the files that were listed or read, each with the files that it is of, if some."""
+        return {}
+
     def remarks(self, patients: Sequence[str]) -> Iterator[str]:
         """Yields one line per guess about its files and patients to look at, given the patient of each case."""
         if self.patient is None and (found := alike(patients)):
@@ -217,6 +227,8 @@ class Dataset(Strict, abc.ABC):
                 f"{self.name}: {counted_patients(patients)}, but names such as {', '.join(found[:3])} look as if they "
                 "shared a patient: give the key `patient` a pattern, as intervals are over patients"
             )
+        for guess, files in self.guesses.items():
+            yield f"{self.name}: {f'{few([*files], 3)}: ' if files else ''}{guess}"
 
     def case_key(self, ref: CaseRef) -> str:
         """Returns 16 hex digits of the recipe and the case's files, so that adding a case changes no other."""
@@ -251,9 +263,7 @@ class Dataset(Strict, abc.ABC):
             return case_ids
         if isinstance(self.cases, int):
             if self.cases > len(case_ids):
-                raise DataError(
-                    f"{self.name}: expected at most {len(case_ids)} `cases`, got {self.cases}: ask for fewer"
-                )
+                raise DataError(f"{self.name}: expected at most {len(case_ids)} `cases`, got {self.cases}: take fewer")
             return case_ids[: self.cases]
         for number, case_id in enumerate(self.cases):
             if case_id not in case_ids:

@@ -12,8 +12,7 @@ from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.data import image_files
 
-Texts = tuple[str, ...]
-"""Texts of a path that name a case together."""
+Texts = tuple[str, ...]  # texts of a path that name a case together
 
 NAMES = ("{site}", "{part}", "{group}", "{case}")
 CASE, SPLIT, RATER = "{case}", "{split}", "{rater}"
@@ -117,19 +116,12 @@ def classes_in(path: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Pairing:
-    """Patterns of a folder's images and label maps, with `{case}` in the place of a case's name.
+    """Patterns of a folder's images and label maps, with `{case}` in the place of a case's name."""
 
-    Attributes:
-        image: one pattern per channel, in their order; none if names do not tell which files are.
-        label: pattern of the label maps, with `{rater}` for those of several raters.
-        masks: paths of the label maps.
-        unused: patterns of further files beside them.
-    """
-
-    image: tuple[str, ...]
-    label: str
-    masks: tuple[str, ...]
-    unused: tuple[str, ...]
+    image: tuple[str, ...]  # one pattern per channel, in their order; none if names do not tell which files are
+    label: str  # pattern of the label maps, with `{rater}` for those of several raters
+    masks: tuple[str, ...]  # paths of the label maps
+    unused: tuple[str, ...]  # patterns of further files beside them
 
 
 def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
@@ -280,10 +272,7 @@ def _place_of(name: str, text: str) -> int | None:
 
 
 def _pattern(path: str, case: Texts) -> str:
-    """Returns a path with names in braces for the texts of its case, and `{split}` for a folder of a split.
-
-    A folder whose name is a part of the case's becomes `*`.
-    """
+    """Returns a path with names in braces for a case's texts and `{split}`; `*` for a folder called by a part of it."""
     *folders, file = path.split("/")
     stem = image_files.stem(file)
     texts = sorted(zip(NAMES[-len(case) :], case, strict=True), key=lambda item: -len(item[1]))

@@ -15,8 +15,7 @@ from freqbench.core.files import storage
 from freqbench.data import dicom, itk, nibabel_files
 from freqbench.data.headers import Header, check_place, damage, refusal
 
-# Labels that a scale slope or an interpolation has moved this far from whole numbers are rounded.
-ROUNDED = 1e-3
+ROUNDED = 1e-3  # labels that a scale slope or an interpolation has moved this far from whole numbers are rounded
 
 STACK = "stack the pictures of a volume into one file"
 CONVERT = "convert each by SimpleITK.WriteImage(SimpleITK.ReadImage(FILE), 'NAME.nii.gz')"
@@ -235,8 +234,7 @@ def _layers(header: Header, least: int) -> Iterator[npt.NDArray[np.integer[Any]]
             values = np.unique(labels)
             if strange := sorted({*values.tolist()} - {0, *stands_for}):
                 raise DataError(
-                    f"{header.path}: expected values of its segments in layer {layer}, got {strange[0]}: save the "
-                    "segmentation anew"
+                    f"{header.path}: expected values of its segments in layer {layer}, got {strange[0]}: save it anew"
                 )
             labels = np.array([stands_for.get(value, 0) for value in values.tolist()])[np.searchsorted(values, labels)]
         yield labels
@@ -254,8 +252,8 @@ def rounding(header: Header) -> str | None:
 
 
 def _voxels(header: Header, kind: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
-    if isinstance(header, dicom.Series):
-        return dicom.read_voxels(header)
+    if isinstance(header, dicom.series.Series):
+        return dicom.series.read_voxels(header)
     if header.turned is not None:
         from nibabel.orientations import apply_orientation
 

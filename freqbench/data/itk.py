@@ -157,10 +157,7 @@ def _grid(path: Path, reader: Any, fields: Mapping[str, str]) -> tuple[npt.NDArr
 def _segments(
     path: Path, fields: Mapping[str, str], num_layers: int
 ) -> tuple[dict[int, str], tuple[dict[int, int], ...]]:
-    """Returns the names of a segmentation's values, as 3D Slicer writes them, and its layers; see `Header.layers`.
-
-    Segments of several layers of which two have one value are numbered 1, 2, ... in their order.
-    """
+    """Returns the names of a segmentation's values, numbered anew unless they are unique, and its layers."""
     found, layers = [match[1] for key in fields if (match := SEGMENT.fullmatch(key))], [dict[int, int]()] * num_layers
     labels = {number: whole(fields.get(f"segment{number}_labelvalue", "")) for number in sorted(found, key=int)}
     stored = {number: value for number, value in labels.items() if value}
@@ -226,9 +223,7 @@ def _file_of(path: Path, name: str | None) -> Path:
     if name is None:
         return path
     if name.upper().startswith("LIST") or "%" in name:
-        raise DataError(
-            f"{path}: expected its voxels in one file, got a list of files, {name!r:.200}: store them in one"
-        )
+        raise DataError(f"{path}: expected its voxels in one file, got a list, {name!r:.200}: store them in one")
     steps = PurePosixPath(name).parts
     if not steps or steps[0] == "/" or ".." in steps or set("\\:") & set(name) or not name.isprintable():
         raise DataError(

@@ -20,24 +20,14 @@ LabelMap = Mapping[int | Literal["other"], int | Literal["background"]]
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Rule by which label maps are read: the classes, and the class of each value that a map may hold.
+    """Rule by which label maps are read: the classes, and the class of each value that a map may hold."""
 
-    Attributes:
-        names: names of the classes, background first.
-        of_value: class of each allowed value; IGNORED for a value that does not count.
-        value_names: names of the values, as far as the files' own list gives them.
-        is_mapped: true if the job says the class of each value by `label_map`.
-        takes_others: true if values that are not in `of_value` are background.
-        regions: for each class but the background, the classes of the files that make it up; `of_value` then holds
-            codes (`freqbench.ops.regions`). Empty: classes exclude each other.
-    """
-
-    names: tuple[str, ...]
-    of_value: Mapping[int, int]
-    value_names: Mapping[int, str]
-    is_mapped: bool = False
-    takes_others: bool = False
-    regions: tuple[tuple[int, ...], ...] = ()
+    names: tuple[str, ...]  # names of the classes, background first
+    of_value: Mapping[int, int]  # class of each allowed value; IGNORED for a value that does not count
+    value_names: Mapping[int, str]  # of values, as far as the files' own list gives them
+    is_mapped: bool = False  # true if the job says the class of each value by `label_map`
+    takes_others: bool = False  # true if values that are not in `of_value` are background
+    regions: tuple[tuple[int, ...], ...] = ()  # of each class but the background, its parts: `of_value` has codes
 
     @property
     def moved(self) -> dict[int, int]:
@@ -200,13 +190,10 @@ def group_regions(where: str, classes: Reading, regions: Mapping[str, Sequence[i
         if not members:
             raise DataError(f"{where}: regions: {name}: expected labels that make it up, got none: name some")
         if (other := of_labels.setdefault(frozenset(members), name)) != name:
-            raise DataError(
-                f"{where}: regions: {name}: expected other labels than {other}'s, got the same: leave one out"
-            )
+            raise DataError(f"{where}: regions: {name}: expected other labels than {other}'s, got them: leave one out")
         if ignored := sorted(set(members) & set(classes.ignored) - set(known)):
             raise DataError(
-                f"{where}: regions: {name}: expected labels that count, got {ignored[0]}, which is ignored: take it "
-                "out of one"
+                f"{where}: regions: {name}: expected labels that count, got {ignored[0]}, which is ignored: drop it"
             )
         if strange := sorted(set(members) - set(known) or {0} & set(members)):
             raise DataError(
@@ -232,10 +219,7 @@ def plain(name: str) -> str:
 
 
 def _chooses(where: str, names: Sequence[str], listed: Mapping[int, str]) -> bool:
-    """True if the names of a job choose values of the list by name; False if they name values 0, 1, ... anew.
-
-    Refuses names of which some are in the list, at another value.
-    """
+    """True if names choose values of the list, False if they name 0, 1, ... anew; refuses names at other values."""
     by_name = {plain(name): value for value, name in listed.items()}
     if by_name.get(plain(names[0]), 0) != 0:
         raise DataError(

@@ -232,7 +232,7 @@ KINDS: tuple[LayoutKind, ...] = (
     LayoutKind(
         "DICOM series",
         "images/case with the slices of a series, and labels/case.dcm, a SEG",
-        lambda folder: any(dicom.is_dicom(folder / name) for name in _names_below(folder)),
+        lambda folder: any(dicom.files.is_dicom(folder / name) for name in _names_below(folder)),
         "dicom",
         # A segmentation of a series, or contours.
         keys=lambda folder: (
@@ -388,12 +388,12 @@ def _require_volumes(folder: Path) -> None:
         return
     for name in names:
         suffix = Path(name).suffix.lower()
-        is_dicom = suffix in ("", ".dcm", ".ima", ".dicom") and dicom.is_dicom(
+        is_dicom = suffix in ("", ".dcm", ".ima", ".dicom") and dicom.files.is_dicom(
             folder / name if folder.is_dir() else folder
         )
         if is_dicom and folder.is_dir():
             return
-        if is_dicom or (suffix in image_files.OTHER_FORMATS and suffix not in dicom.NO_SLICES):
+        if is_dicom or (suffix in image_files.OTHER_FORMATS and suffix not in dicom.files.NO_SLICES):
             convert = image_files.OTHER_FORMATS[".dcm" if is_dicom else suffix]
             raise UserError(
                 f"{folder}: expected volumes in {', '.join(image_files.SUFFIXES)}, got "

@@ -127,8 +127,7 @@ def _nifti_header(path: Path | str, begin: bytes) -> Any:
     spec.get_slope_inter()
     if spec["sform_code"] == 0 and not (sides > 0).all():
         raise DataError(
-            f"{path}: expected sides of voxels above 0, got {headers.spell(sides)} in pixdim, and no sform: fix the "
-            "header"
+            f"{path}: expected sides of voxels above 0, got {headers.spell(sides)} in pixdim, and no sform: fix it"
         )
     return spec
 

@@ -15,8 +15,7 @@ from freqbench.core.types import Shape, triple
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Ratio of the coarsest to the finest spacing above which slices are resampled in their plane.
-ANISOTROPY = 3.0
+ANISOTROPY = 3.0  # ratio of the coarsest to the finest spacing above which slices are resampled in their plane
 
 Volume = npt.NDArray[np.float32]
 Affine = npt.NDArray[np.float64]
@@ -38,8 +37,7 @@ def resampled_affine(affine: Affine, shape: Sequence[int], new: Sequence[int]) -
 def coarse_axis(spacing: Sequence[float], wanted: Sequence[float]) -> int | None:
     """Returns the axis along which the nearest slices are taken; None if the grid is resampled as one.
 
-    It is the coarsest axis of the old spacing if that is anisotropic, else of the new spacing; None if two axes are
-    equally coarse.
+    It is the coarsest axis of the old spacing if that is anisotropic, else of the new spacing; None if two are.
     """
     for steps in (list(spacing), list(wanted)):
         if max(steps) / min(steps) > ANISOTROPY:

@@ -9,33 +9,17 @@ from collections.abc import Mapping, Sequence
 
 TOLERANCE_MM = 3.0
 ORGANS: Mapping[str, float] = {
-    "liver": 5.0,
-    "kidney": 3.0,
-    "kidneys": 3.0,
-    "spleen": 3.0,
-    "pancreas": 5.0,
-    "aorta": 2.0,
-    "inferior vena cava": 2.0,
-    "adrenal gland": 2.0,
-    "gallbladder": 2.0,
-    "esophagus": 3.0,
-    "stomach": 5.0,
-    "duodenum": 7.0,
+    **dict.fromkeys(("liver", "pancreas", "stomach"), 5.0),
+    **dict.fromkeys(("kidney", "kidneys", "spleen", "esophagus"), 3.0),
+    **dict.fromkeys(("aorta", "inferior vena cava", "adrenal gland", "gallbladder"), 2.0),
     **dict.fromkeys(("anterior", "posterior"), 1.0),  # of the hippocampus, as in TASKS
+    "duodenum": 7.0,
 }
 TASKS: Mapping[str, float] = {  # of the Decathlon, by their name in `dataset.json` and by their folder
-    "brats": 5.0,
-    "braintumour": 5.0,
-    "leftatrium": 4.0,
-    "heart": 4.0,
-    "liver": 7.0,
-    "hippocampus": 1.0,
-    "prostate": 4.0,
-    "lung": 2.0,
-    "pancreas": 5.0,
-    "hepaticvessel": 3.0,
-    "spleen": 3.0,
-    "colon": 4.0,
+    **dict.fromkeys(("brats", "braintumour", "pancreas"), 5.0),
+    **dict.fromkeys(("leftatrium", "heart", "prostate", "colon"), 4.0),
+    **dict.fromkeys(("hepaticvessel", "spleen"), 3.0),
+    **{"liver": 7.0, "hippocampus": 1.0, "lung": 2.0},
 }
 
 

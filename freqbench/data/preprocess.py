@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from freqbench.core import types
 from freqbench.core.errors import DataError
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, file_codes, orient, parse_intensity, turned_affine
@@ -59,8 +60,7 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
     `nnunet_resampling`, `size`, `pad_to`; there is no crop to foreground.
 
     **Differs from nnU-Net**: axes become RAS, and the network's adapter turns them back; intensities are clipped to [0,
-    1] before they are resampled (there: normalised, and clipped for CT only), as the adapter applies the network's own
-    normalisation.
+    1] before they are resampled (there: normalised, and clipped for CT only), as the adapter normalises.
 
     If `native` is an attacked volume, bounds and crop are computed on `clean`, the case that it was made from, so that
     the two differ by the perturbation alone; its `lost` and `off_scale` stay empty. `class_names` are for the lines in
@@ -111,9 +111,7 @@ def prepare(native: NativeCase, space: AnySpace, clean: NativeCase | None = None
             scale = transforms.ScaleIntensityRange(a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)
             case[key][index] = scale(case[key][index])
     if not bool((case[images[-1]] > 0).any()):
-        raise DataError(
-            f"{native.source}: expected intensities above {ranges[0][0]:g}, got none: widen the window of `intensity`"
-        )
+        raise DataError(f"{native.source}: expected intensities above {ranges[0][0]:g}, got none: widen `intensity`")
     if not as_nnunet and preprocess.crop_foreground:
         case = transforms.CropForegroundd(keys, source_key=images[-1])(case)
         way.take("crop", case["label"])
@@ -243,7 +241,7 @@ class LabelWay:
                 lost = round(self._voxels[index] * (1 - volumes[-1, index] / volumes[0, index]))
                 name = classes.names[index] if index < len(classes) else f"class {index}"
                 where = words.get(step, "are gone after the network's own pipeline")
-                yield f"{LOST}{lost} of {self._voxels[index]} voxels of `{name}` {where}"
+                yield f"{types.LOST}{lost} of {self._voxels[index]} voxels of `{name}` {where}"
 
 
 def _resample(volume: Any, preprocess: Preprocess, key: str) -> Any:
@@ -429,8 +427,7 @@ def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: "Ten
     """Returns the root mean square between the attacked volume and the same prepared again, on the [0, 1] scale.
 
     It is 0 up to rounding if the space keeps the file's grid. Changes to voxels that `pad_to` made are lost, and count
-    too. A network's own pipeline prepares the attacked file as it would any other: statistics that follow the volume
-    count too.
+    too. A network's own pipeline prepares the attacked file as it would any other: its statistics count too.
     """
     return float((prepare(attacked, space, clean=native).image - adversarial).square_().double().mean().sqrt())
 

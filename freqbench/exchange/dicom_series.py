@@ -80,7 +80,7 @@ class Derivation:
     title: str
     text: str
     kind: str  # CT or MR, if the case's own slices do not say it
-    source: dicom.Series | None  # the case's slices, if it is DICOM
+    source: dicom.series.Series | None  # the case's slices, if it is DICOM
     keeps_identity: bool = False
 
     def uid(self, *parts: object) -> str:
@@ -183,7 +183,7 @@ def _head(derivation: Derivation, k: int) -> Any:
 def _source_fields(derivation: Derivation, k: int) -> Any:
     """Returns the fields of the case's own slice, empty if it is no DICOM."""
     source = derivation.source
-    return {} if source is None else dicom.read_file(source.files[k], source.path).fields
+    return {} if source is None else dicom.files.read_file(source.files[k], source.path).fields
 
 
 def _copy(fields: Any, derivation: Derivation, k: int) -> None:
@@ -192,7 +192,7 @@ def _copy(fields: Any, derivation: Derivation, k: int) -> None:
     from pydicom.sr.codedict import codes
 
     own = _source_fields(derivation, k)
-    for name in (*SCAN, *dicom.PLANE, *(IDENTITY if derivation.keeps_identity else ())):
+    for name in (*SCAN, *dicom.files.PLANE, *(IDENTITY if derivation.keeps_identity else ())):
         if name in own:
             fields[name] = own[name]
     if derivation.keeps_identity:
@@ -298,7 +298,7 @@ class CaseSeries:
         files, first = dict[str, bytes](), list[Any]()
         stored, steps, labels = list[Tensor](), list[float](), dict[str, bytes]()
         above, _, case = folder.rpartition("/")
-        with dicom.quiet():
+        with dicom.files.quiet():
             for channel, voxels in enumerate(image.numpy()):
                 derivation = self._derivation(cells[0], number, channel, len(image))
                 series, read, step = slices(voxels, self.native, derivation, whole)

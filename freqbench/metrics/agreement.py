@@ -7,14 +7,12 @@ from itertools import permutations, product
 import numpy as np
 import numpy.typing as npt
 
+from freqbench.metrics.volumes import borders
 from freqbench.ops.classes import Classes
 
-PROVEN = 0.999
-"""Share of alike voxels from which two maps are one network's: rounding moves a few voxels at ties."""
-EXPLAINS, MOST = 0.5, 0.9
-"""Share of the unlike voxels that a pattern has to explain, and that has to lie in one place."""
-NEAR = 8
-"""Voxels beyond which no shift is sought."""
+PROVEN = 0.999  # share of alike voxels from which two maps are one network's: rounding moves a few voxels at ties
+EXPLAINS, MOST = 0.5, 0.9  # share of the unlike voxels that a pattern has to explain, and that has to lie in one place
+NEAR = 8  # voxels beyond which no shift is sought
 
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -66,7 +64,7 @@ def pattern(ours: Labels, theirs: Labels, classes: Classes) -> Pattern:
     counts = [(int(np.count_nonzero(mask)), name) for name, mask in masks]
     if len(counts) > 1 and max(counts)[0] >= MOST * sum(count for count, _ in counts):
         return Pattern(what=f"it differs in {max(counts)[1]} alone", causes="class_map, classes of the data set")
-    if np.count_nonzero(wrong & _borders(theirs)) >= MOST * np.count_nonzero(wrong):
+    if np.count_nonzero(wrong & borders(theirs)) >= MOST * np.count_nonzero(wrong):
         causes = "spacing and the way back from it, roi, overlap and weighting of windows"
         return Pattern(what="it differs at the borders of classes", causes=causes)
     return Pattern(what="it differs everywhere", causes="intensity, order of channels, axes, args and migration, roi")
@@ -141,14 +139,3 @@ def _foreground(classes: Classes) -> list[tuple[int, str]]:
 def _mask(labels: Labels, k: int, classes: Classes) -> Mask:
     inside: Mask = (labels >> (k - 1)) & 1 == 1 if classes.overlap else labels == k
     return inside
-
-
-def _borders(labels: Labels) -> Mask:
-    """Returns the voxels with a neighbour of another label."""
-    near = np.zeros(labels.shape, bool)
-    for axis in range(labels.ndim):
-        low, high = np.moveaxis(labels, axis, 0)[:-1], np.moveaxis(labels, axis, 0)[1:]
-        differs, view = low != high, np.moveaxis(near, axis, 0)
-        view[:-1] |= differs
-        view[1:] |= differs
-    return near

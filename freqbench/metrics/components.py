@@ -2,8 +2,7 @@
 
 A. Kirillov, K. He, R. Girshick, C. Rother, P. Dollar, "Panoptic segmentation", CVPR 2019 (matching); J. R. Clough et
 al., "A topological loss function for deep-learning based image segmentation using persistent homology", IEEE TPAMI
-44(12), 2022 (Betti numbers). Voxels of a class are neighbours if they share a corner (26), background voxels if they
-share a face (6).
+44(12), 2022 (Betti numbers). Voxels of a class are neighbours if they share a corner (26), of background a face (6).
 """
 
 import numpy as np

@@ -20,8 +20,7 @@ Values = npt.NDArray[np.float64]
 def confusion(pred: Volume, label: Volume, num_classes: int) -> Tensor:
     """Counts the voxels of `[H, W, D]` maps by class, int64 `[K, K]`: rows are labels, columns predictions.
 
-    Voxels that do not count (`freqbench.ops.voxels`) are left out. Raises UserError if shapes differ, or a value is no
-    class.
+    Voxels that do not count (`freqbench.ops.voxels`) are left out. Raises UserError if shapes or classes differ.
     """
     rows, columns = as_tensor(label), as_tensor(pred)
     require_same_shape(columns.shape, rows.shape)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from freqbench.core.errors import UserError
 from freqbench.metrics.nearest import SLACK, Mask, Surface, Values, nearest_distances
 from freqbench.metrics.overlap import foreground_mean
-from freqbench.metrics.volumes import Volume, class_maps, lengths
+from freqbench.metrics.volumes import Volume, borders, class_maps, lengths
 
 Convention = Literal["monai", "medpy"]
 
@@ -68,8 +68,7 @@ def surface_scores(pred: Volume, label: Volume, num_classes: int, spacing: Seque
     """Returns `hd95` (MONAI's convention, voxels), `hd95_mm` (the same in mm), `hd95_medpy_mm` (MedPy's) in one pass.
 
     Arguments, vectors and errors are those of `hd95`. On a grid of equal sides, millimetres are voxels times the side;
-    otherwise the distances are searched once in each unit, as the nearest voxel in one need not be the nearest in the
-    other.
+    otherwise the distances are searched once in each unit, as the nearest voxel may differ.
     """
     sides = lengths(spacing)
     surfaces = _surfaces(pred, label, num_classes)
@@ -156,13 +155,9 @@ def assd(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]
 
 def _edges(classes: npt.NDArray[np.uint8]) -> Mask:
     """Marks voxels that are surface of their own class: a six-neighbour is of another class or outside the volume."""
-    edges = np.zeros(classes.shape, bool)
+    edges = borders(classes)
     for axis in range(3):
-        along, marks = np.moveaxis(classes, axis, 0), np.moveaxis(edges, axis, 0)
-        differs = along[1:] != along[:-1]
-        marks[1:] |= differs
-        marks[:-1] |= differs
-        marks[0] = marks[-1] = True
+        np.moveaxis(edges, axis, 0)[[0, -1]] = True
     return edges
 
 

@@ -85,6 +85,17 @@ def class_maps(pred: Volume, label: Volume, num_classes: int) -> tuple[npt.NDArr
     return first, second
 
 
+def borders(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Returns the voxels with a neighbour of another label."""
+    near = np.zeros(labels.shape, bool)
+    for axis in range(labels.ndim):
+        along, view = np.moveaxis(labels, axis, 0), np.moveaxis(near, axis, 0)
+        differs = along[1:] != along[:-1]
+        view[1:] |= differs
+        view[:-1] |= differs
+    return near
+
+
 def lengths(spacing: Sequence[float] | None) -> npt.NDArray[np.float64]:
     """Returns a voxel's sides as an array `[3]`, ones for None; refuses all but three positive numbers."""
     sides = np.ones(3) if spacing is None else np.asarray(spacing, dtype=np.float64)

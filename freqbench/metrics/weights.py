@@ -44,9 +44,9 @@ class LpipsUnavailable(UserError):  # noqa: N818 (it names a state of the machin
 
 def find() -> Path | None:
     """Returns the file with the weights on this machine, without fetching: torch hub's cache, then freqbench's own."""
-    for file, is_whole in ((_hub_file(), _is_whole_hub_file), (_own_file(), _read_own_file)):
+    for file in (_hub_file(), _own_file()):
         if file.is_file():
-            if is_whole(file):
+            if _read_own_file(file) if file == _own_file() else storage.sha256(str(file)).startswith(_hub_hash()):
                 return file
             logger.warning("%s is damaged (its hash is another) and not used for LPIPS: delete it", file)
     return None
@@ -84,10 +84,6 @@ def _hub_file() -> Path:
 def _hub_hash() -> str:
     """Returns the first digits of the sha256, which end the name of a torch hub file."""
     return HUB_URL.rpartition("-")[2].removesuffix(".pth")
-
-
-def _is_whole_hub_file(file: Path) -> bool:
-    return storage.sha256(str(file)).startswith(_hub_hash())
 
 
 def _read_own_file(file: Path) -> Weights | None:

@@ -4,5 +4,4 @@ from freqbench.core.input_space import Preprocess
 from freqbench.pipelines.pipeline import Pipeline as Pipeline
 from freqbench.pipelines.pipeline import PreparedInput as PreparedInput
 
-AnySpace = Preprocess | Pipeline
-"""A way from a file to the volume that is attacked: freqbench's own, or a network's."""
+AnySpace = Preprocess | Pipeline  # a way from a file to the volume that is attacked: freqbench's own, or a network's

@@ -24,17 +24,8 @@ from freqbench.core.input_space import file_codes, orient, ras_order, turned_aff
 from freqbench.core.limits import whole
 from freqbench.core.types import NO_LABEL, NativeCase, Outputs, Shape, Spacing, triple
 from freqbench.ops.regions import codes_of
-from freqbench.pipelines.pipeline import (
-    DEVIATIONS,
-    OFF_LINE,
-    Line,
-    Pipeline,
-    PreparedInput,
-    line_of,
-    own_bounds,
-    quiet,
-    running,
-)
+from freqbench.pipelines import pipeline
+from freqbench.pipelines.pipeline import Line, Pipeline, PreparedInput, line_of, own_bounds, quiet, running
 
 # Transforms that read files or leave intensities and grid as they are: freqbench hands over what they would make.
 NEUTRAL = ("LoadImage", "EnsureChannelFirst", "AddChannel", "AsChannelFirst", "EnsureType", "ToTensor", "ToDevice")
@@ -46,8 +37,7 @@ _LABELS = ("label", "labels", "seg", "mask", "segmentation")
 _BRATS = ("tumor core", "whole tumor", "enhancing tumor")
 # Steps that move keys of the dictionary, and no intensities.
 _MOVING = ("ConcatItems", "CopyItems", "DeleteItems", "SelectItems")
-INPUTS = "_meta_::network_data_format::inputs"
-"""Id of a network's inputs by name, in the metadata of its bundle."""
+INPUTS = "_meta_::network_data_format::inputs"  # id of a network's inputs by name, in the metadata of its bundle
 _BEFORE, _AFTER = "preprocessing", "postprocessing"
 
 
@@ -116,39 +106,25 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """Keys of the dictionary that transforms work on.
+    """Keys of the dictionary that transforms work on."""
 
-    Attributes:
-        out: key of the network's input; None: they take the image itself.
-        images: the keys of a case's channels that it is made of, in the order in which they are joined.
-        label: key of the label map; None: nothing says which it is.
-    """
-
-    out: str | None
-    images: tuple[str, ...] = ()
-    label: str | None = None
+    out: str | None  # key of the network's input; None: they take the image itself
+    images: tuple[str, ...] = ()  # keys of a case's channels that it is made of, in the order in which they are joined
+    label: str | None = None  # key of the label map; None: nothing says which it is
 
 
 @dataclass(frozen=True, kw_only=True)
 class MonaiPipeline(Pipeline):
-    """A `Compose` of MONAI's, stated in the words of a bundle, by a function's path, or as the object itself.
-
-    Attributes:
-        config: the configuration with `preprocessing` (and `postprocessing`) as a bundle writes it.
-        function: `module:function` that returns the Compose; its code needs trust.
-        compose: the Compose of a Python call.
-        channels: for each key of an image, its channels of the data; None: the data's channels in the joined order.
-        where: place in the job or file, for errors.
-    """
+    """A `Compose` of MONAI's, stated in the words of a bundle, by a function's path, or as the object itself."""
 
     kind = "monai"
     toolchain = "monai"
 
-    config: Mapping[str, Any] | None = field(default=None, repr=False)
-    function: str | None = None
-    compose: Any = field(default=None, repr=False)
-    channels: Mapping[str, int | Sequence[int]] | None = None
-    where: str = field(default="transforms", compare=False)
+    config: Mapping[str, Any] | None = field(default=None, repr=False)  # `preprocessing` and others, as in a bundle
+    function: str | None = None  # `module:function` that returns the Compose; needs trust
+    compose: Any = field(default=None, repr=False)  # of a Python call
+    channels: Mapping[str, int | Sequence[int]] | None = None  # of each key; None: joined in order
+    where: str = field(default="transforms", compare=False)  # in the job or file, for errors
 
     @property
     def described(self) -> Mapping[str, Any]:
@@ -356,7 +332,7 @@ class MonaiPipeline(Pipeline):
         step: Any = getattr(last, "normalizer", getattr(last, "scaler", last))
         match short(type(last).__name__):
             case "NormalizeIntensity" if step.subtrahend is step.divisor is None:
-                return -DEVIATIONS, DEVIATIONS
+                return -pipeline.DEVIATIONS, pipeline.DEVIATIONS
             case "ScaleIntensityRange" | "ScaleIntensityRangePercentiles" if step.clip:
                 ends = step.b_min, step.b_max
                 return None if None in ends or getattr(step, "relative", False) else ends
@@ -476,9 +452,7 @@ class MonaiPipeline(Pipeline):
                 made = self._run(sample)[keys.out]
         if not isinstance(made, MetaTensor) or made.ndim != 4 or len(made) != len(native.image):
             got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
-            raise DataError(
-                f"{native.source}: expected transforms that make {len(native.image)} channels of a volume, got {got}"
-            )
+            raise DataError(f"{native.source}: expected transforms to make {len(native.image)} channels, got {got}")
         return made
 
     def restore(
@@ -533,7 +507,7 @@ def _filled_voxels(raw: Tensor, data: Tensor, line: Line | None, bounds: tuple[f
     low, high = bounds
     if line is None or not low < 0 < high:
         return torch.zeros_like(data, dtype=torch.bool)
-    return (data == 0) & ((line.slope * raw + line.offset).abs() > OFF_LINE * (high - low))
+    return (data == 0) & ((line.slope * raw + line.offset).abs() > pipeline.OFF_LINE * (high - low))
 
 
 def short(name: str) -> str:
@@ -567,11 +541,7 @@ def is_on(config: Config, id: str, key: str) -> bool:
 
 
 def _kept_entries(config: Config, part: str, key: str | None) -> list[dict[str, Any]]:
-    """Returns the entries of a part of a configuration, or those on a key alone, references resolved.
-
-    Entries that freqbench stands for are left out. Without trust, expressions and classes outside of MONAI's transforms
-    are refused by their place.
-    """
+    """Returns the entries of a part (on a key alone), references resolved, without NEUTRAL ones; code needs trust."""
     import monai.transforms as known
 
     kept = []

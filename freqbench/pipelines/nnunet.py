@@ -29,19 +29,8 @@ from freqbench.core.input_space import Millimetres, file_codes, orient, turned_a
 from freqbench.core.limits import whole
 from freqbench.core.types import NativeCase, Outputs, Shape, Spacing, triple
 from freqbench.ops.regions import code_of, codes_of
-from freqbench.pipelines.pipeline import (
-    DEVIATIONS,
-    Affine,
-    Bounds,
-    Line,
-    Pipeline,
-    PreparedInput,
-    Volume,
-    line_of,
-    own_bounds,
-    quiet,
-    running,
-)
+from freqbench.pipelines import pipeline
+from freqbench.pipelines.pipeline import Bounds, Line, Pipeline, PreparedInput, line_of, own_bounds, quiet, running
 
 # Directions in which the axes of an array increase, as each image reader passes them on; None: as in its file.
 READERS: Mapping[str, str | None] = {
@@ -120,10 +109,7 @@ def _module(name: str) -> Any:
 
 
 def _find_own(where: str, what: str, name: str) -> Any:
-    """Returns a class or function that nnunetv2 does not bring, as it finds it; None for one that it brings.
-
-    Plans are untrusted: without trust, all but what nnunetv2 brings is refused, and nothing imported.
-    """
+    """Returns a class or function that nnunetv2 does not bring, which needs trust; None for one that it brings."""
     place, *modules = _PLACES[what]
     is_meant = callable if what == RESAMPLING else inspect.isclass
     brought = [
@@ -156,22 +142,16 @@ def _files_of(own: Any) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class NnunetPipeline(Pipeline):
-    """nnU-Net's preprocessor, label manager and export.
-
-    Attributes:
-        plans, dataset: content of `plans.json` and `dataset.json`.
-        configuration: name of a configuration of the plans.
-        orientation: directions to which images were turned before nnU-Net read them; None: as its reader does.
-    """
+    """nnU-Net's preprocessor, label manager and export."""
 
     kind = "nnunet"
     toolchain = "nnunetv2"
     drawing = "regions drawn by regions_class_order"
 
-    plans: Mapping[str, Any] = field(repr=False)
-    dataset: Mapping[str, Any] = field(repr=False)
-    configuration: str
-    orientation: str | None = None
+    plans: Mapping[str, Any] = field(repr=False)  # of `plans.json`
+    dataset: Mapping[str, Any] = field(repr=False)  # of `dataset.json`
+    configuration: str  # name of a configuration of the plans
+    orientation: str | None = None  # of images before nnU-Net read them; None: as its reader does
 
     @cached_property
     def described(self) -> Mapping[str, Any]:
@@ -283,7 +263,7 @@ class NnunetPipeline(Pipeline):
         """Bounds of each channel as far as they are known without a volume."""
         if self.bounds is not None:
             return self.bounds
-        usual = {"ZScoreNormalization": (-DEVIATIONS, DEVIATIONS)}
+        usual = {"ZScoreNormalization": (-pipeline.DEVIATIONS, pipeline.DEVIATIONS)}
         usual |= dict.fromkeys(("RescaleTo01Normalization", "RGBTo01Normalization"), (0.0, 1.0))
         known = [*map(usual.get, self.settings.normalization_schemes)]
         for index, scheme in enumerate(self.settings.normalization_schemes):
@@ -298,7 +278,7 @@ class NnunetPipeline(Pipeline):
         """Words on its bounds by channel."""
         words = {
             "CTNormalization": "the clip of the plans",
-            "ZScoreNormalization": f"{-DEVIATIONS:g} to {DEVIATIONS:g} deviations",
+            "ZScoreNormalization": f"{-pipeline.DEVIATIONS:g} to {pipeline.DEVIATIONS:g} deviations",
         }
         schemes = self.settings.normalization_schemes
         return " and ".join(dict.fromkeys(words.get(each, "its own ends") for each in schemes))
@@ -392,10 +372,7 @@ class NnunetPipeline(Pipeline):
     def _label(
         self, native: NativeCase, file: str, facts: Mapping[str, Any], outside: Mask, shape: Sequence[int]
     ) -> Tensor:
-        """Resamples a label map as nnU-Net resamples its segmentations of the training set.
-
-        There, the background `outside` of the voxels that are not 0 is a label of its own.
-        """
+        """Resamples a label map as those of the training set, where the background `outside` is a label of its own."""
         network = self.codes_of(file)
         label = orient(native.label, file, network).numpy().astype(np.int16)
         label = label[(slice(None), *(slice(*ends) for ends in facts["bbox_used_for_cropping"]))]
@@ -406,7 +383,7 @@ class NnunetPipeline(Pipeline):
             made = self.settings.resampling_fn_seg(label, list(shape), own, wanted)
         return torch.as_tensor(made).clamp(min=0).to(torch.uint8)
 
-    def _affine(self, native: NativeCase, file: str, facts: Mapping[str, Any], shape: Shape) -> Affine:
+    def _affine(self, native: NativeCase, file: str, facts: Mapping[str, Any], shape: Shape) -> pipeline.Affine:
         """Returns the affine of the prepared grid, whose outer edges are those of the crop."""
         made = turned_affine(native.affine, native.image.shape[1:], file, self.codes_of(file))
         scale = np.array(facts["shape_after_cropping_and_before_resampling"], np.float64) / np.array(shape, np.float64)
@@ -462,9 +439,9 @@ def _recording(cls: type[Any]) -> Any:
         lines: tuple[Line | None, ...] = ()
         outside: Mask | None = None  # [1, *crop]
 
-        def _normalize(self, data: Volume, seg: npt.NDArray[np.int8], *rest: Any) -> Volume:
+        def _normalize(self, data: pipeline.Volume, seg: npt.NDArray[np.int8], *rest: Any) -> pipeline.Volume:
             raw = data.copy()
-            made: Volume = super()._normalize(data, seg, *rest)
+            made: pipeline.Volume = super()._normalize(data, seg, *rest)
             self.lines, self.outside = tuple(map(line_of, raw, made)), seg < 0
             return made
 

@@ -25,12 +25,9 @@ Bounds = tuple[tuple[float, float], ...]
 Volume = npt.NDArray[np.float32]
 Affine = npt.NDArray[np.float64]
 
-# Voxels of a channel that a line is fitted to.
-SAMPLED = 200_000
-# Standard deviations on either side of the mean that a volume of z-scores spans.
-DEVIATIONS = 5.0
-# Distance from the line, as a share of the fitted range, from which a voxel does not lie on it.
-OFF_LINE = 1e-3
+SAMPLED = 200_000  # voxels of a channel that a line is fitted to
+DEVIATIONS = 5.0  # standard deviations on either side of the mean that a volume of z-scores spans
+OFF_LINE = 1e-3  # distance from the line, as a share of the fitted range, from which a voxel does not lie on it
 # Share of the voxels between the bounds that may lie off the line: interpolation at the border of a mask leaves it.
 MOST_OFF_LINE = 0.02
 
@@ -49,37 +46,21 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedInput:
-    """Input that a pipeline makes of a case, on its own grid and in the network's own axes.
+    """Input that a pipeline makes of a case, on its own grid and in the network's own axes."""
 
-    Attributes:
-        data: float32 `[C, *grid]`, the network's input.
-        label: uint8 `[1, *grid]`, the case's label map on this grid.
-        codes: directions in which the axes of the grid increase, as in SPL.
-        affine: voxel to world millimetres (RAS+) of this grid.
-        bounds: see `Bounds`.
-        lines: for each channel, its way from the file's unit; None: it is not affine.
-        fixed: voxels that the pipeline fills itself, whatever the file holds there, bool `[C, *grid]`; None: none.
-        facts: plain data that lead back to the file.
-    """
-
-    data: "Tensor"
-    label: "Tensor"
-    codes: str
-    affine: Affine
-    bounds: Bounds
-    lines: tuple[Line | None, ...]
-    fixed: "Tensor | None"
-    facts: Mapping[str, Any]
+    data: "Tensor"  # float32 `[C, *grid]`, the network's input
+    label: "Tensor"  # uint8 `[1, *grid]`, the case's label map on this grid
+    codes: str  # directions in which the axes of the grid increase, as in SPL
+    affine: Affine  # voxel to world millimetres (RAS+) of this grid
+    bounds: Bounds  # see `Bounds`
+    lines: tuple[Line | None, ...]  # for each channel, its way from the file's unit; None: it is not affine
+    fixed: "Tensor | None"  # voxels that the pipeline fills itself, whatever the file holds there, bool `[C, *grid]`
+    facts: Mapping[str, Any]  # plain data that lead back to the file
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline(abc.ABC):
-    """A network's own way from a file to its input, and from its logits to a label map of the file.
-
-    Attributes:
-        release: version of the toolchain that runs it; another one may move numbers.
-        bounds: those that the job states; None: by the pipeline's own rule.
-    """
+    """A network's own way from a file to its input, and from its logits to a label map of the file."""
 
     kind: ClassVar[str]
     toolchain: ClassVar[str]
@@ -87,8 +68,8 @@ class Pipeline(abc.ABC):
     drawing: ClassVar[str] = "each region's sigmoid above one half"
     """Rule by which overlapping regions become labels."""
 
-    release: str
-    bounds: Bounds | None = None
+    release: str  # version of the toolchain that runs it; another one may move numbers
+    bounds: Bounds | None = None  # those that the job states; None: by the pipeline's own rule
 
     def __getstate__(self) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(self)}  # without what was made of them here

@@ -48,8 +48,7 @@ class Files:
     """The files below `root` that hold rows, and their reading.
 
     A run's own file has at most 5,000 rows and is read whole, in one request. A merged file may be large, so only the
-    requested columns are read. A missing file raises FileNotFoundError; one that is torn, foreign or of another schema
-    raises UserError.
+    requested columns are read. A missing file raises FileNotFoundError; a torn, foreign or other one UserError.
     """
 
     def __init__(self, root: str) -> None:
@@ -181,11 +180,7 @@ class _Ranges(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no type
 
 
 def _open_parquet(source: Any, path: str, schema: pa.Schema) -> tuple[pq.ParquetFile, int, int]:
-    """Opens a file and verifies its page checksums while reading, so that a flipped bit raises an error.
-
-    Texts are read as codes. Returns also the most bytes that its texts may have once they are none, and the most values
-    that one of the schema's columns has.
-    """
+    """Opens a file with page checksums, texts as codes; returns also the most bytes of texts and values of a column."""
     metadata = pq.read_metadata(source)
     _check_schema(metadata.schema.to_arrow_schema(), path)
     present = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
@@ -204,10 +199,7 @@ def _open_parquet(source: Any, path: str, schema: pa.Schema) -> tuple[pq.Parquet
 def _require_small(
     metadata: pq.FileMetaData, path: str, leaves: Collection[str], rows: int, size: int
 ) -> tuple[list[str], int]:
-    """Refuses a file of which some columns may have more rows, more classes a row, or a row group more bytes.
-
-    Returns those of the columns that hold texts, and the most values that one of them has.
-    """
+    """Refuses a file with too many rows, classes or bytes; returns the columns of texts, and the most values of one."""
     groups, texts = [metadata.row_group(number) for number in range(metadata.num_row_groups)], dict[str, None]()
     values = 0
     if (got := sum(group.num_rows for group in groups)) > rows:
@@ -236,10 +228,7 @@ def _require_bytes(got: int, most: int, path: str) -> None:
 
 
 def _whole(table: pa.Table, schema: pa.Schema, path: str, most: int) -> pa.Table:
-    """Returns a table with the columns of a schema.
-
-    Raises pa.ArrowInvalid for a code that stands for no text, UserError for texts that have more than `most` bytes.
-    """
+    """Returns a table with a schema's columns; refuses a code without a text, and texts of more than `most` bytes."""
     table.validate(full=True)
     lengths = (pc.sum(pc.binary_length(text.dictionary).take(text.indices)).as_py() for text in coded_texts(table))
     _require_bytes(sum(map(int, filter(None, lengths))), most, path)

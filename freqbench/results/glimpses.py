@@ -1,8 +1,7 @@
 """Keeps one slice per cell in the store: the glimpse of the case that lost most.
 
 glimpses/CELL_ID_CASE_KEY_DROP.json, where DROP is in points of foreground DSC. The name tells which glimpse counts, so
-that parallel runs and shards need no lock: each writes glimpses that are worse than all it knows of, and readers take
-the worst.
+that parallel runs and shards need no lock: each writes glimpses worse than all it knows of, readers take the worst.
 """
 
 import base64
@@ -35,27 +34,16 @@ Side = Annotated[int, Field(ge=1, le=SIDE)]
 
 
 class Slice(Strict):
-    """An axial slice of a case as a radiologist reads it: clean and attacked volume, their change, and label maps.
+    """An axial slice of a case as a radiologist reads it: clean and attacked volume, their change, and label maps."""
 
-    Attributes:
-        captions: of each plane: the clean volume, the adversarial one, the change, then label maps.
-        below: of each label map, the plane of the volume that it belongs to: 0 (clean) or 1 (adversarial).
-        size: height and width in pixels.
-        aspect: height over width of a pixel.
-        full: magnitude of the change at NO_CHANGE - STEPS and NO_CHANGE + STEPS, where it is cut; on [0, 1].
-        planes: a grey PNG in base64 with the planes one below the other: grey levels, steps, classes.
-        regions: the regions of each label of label maps.
-        window: intensities of the file that are black and white in both volumes; None: unknown.
-    """
-
-    captions: list[str]
-    below: list[Literal[0, 1]]
-    size: tuple[Side, Side]
-    aspect: Annotated[float, Field(ge=0.01, le=100)]
-    full: Annotated[float, Field(gt=0, le=1)]
-    planes: str
-    regions: RegionsOfLabels = Field(default=[])
-    window: Window | None = None
+    captions: list[str]  # of each plane: the clean volume, the adversarial one, the change, then label maps
+    below: list[Literal[0, 1]]  # of each label map, its plane of the volume: 0 (clean) or 1 (adversarial)
+    size: tuple[Side, Side]  # height and width in pixels
+    aspect: Annotated[float, Field(ge=0.01, le=100)]  # height over width of a pixel
+    full: Annotated[float, Field(gt=0, le=1)]  # magnitude of the change at NO_CHANGE +- STEPS, where it is cut
+    planes: str  # a grey PNG in base64, planes one below the other: grey levels, steps, classes
+    regions: RegionsOfLabels = Field(default=[])  # the regions of each label of label maps
+    window: Window | None = None  # intensities of the file that are black and white in both volumes; None: unknown
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

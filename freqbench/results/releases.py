@@ -8,8 +8,7 @@ from freqbench.core.machine import MOVE_NUMBERS
 from freqbench.core.terminal import amount
 
 MOST_KINDS = 4  # of rows that the line counts
-Origin = tuple[str | None, str]
-"""A row's `releases` and `run_id`."""
+Origin = tuple[str | None, str]  # a row's `releases` and `run_id`
 
 
 def parse_releases(text: str | None) -> dict[str, str]:

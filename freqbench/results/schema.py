@@ -3,8 +3,7 @@
 There are two tables: `records`, one row per (cell, case, target model), and `class_records`, one row per record and
 class. A file holds both (`ROWS`): a row has its classes in a list, without the columns that they share with it. A
 metric that is undefined on a volume (no such class in the label, nothing predicted) is NaN; one that could not be
-computed is null, with the reason under its name in `null_reasons`; one that the job did not ask for is null without a
-reason.
+computed is null, with the reason under its name in `null_reasons`; one not asked for is null without a reason.
 """
 
 import math
@@ -97,20 +96,12 @@ RESTORED = _text(
     "toolchain and rule of the target's pipeline that made labels on the file's grid; null if freqbench made them",
     "identity",
 )
-RELEASES = Column(
-    "releases",
-    _TEXT,
-    "",
-    "",
-    "measured",
+RELEASES = _measured_column(
+    *("releases", _TEXT, ""),
     "releases of what moves the row's numbers, of the process that made it: `NAME RELEASE`, separated by commas",
 )
-CLEAN_NUMBER = Column(
-    "clean_number",
-    _TEXT,
-    "",
-    "",
-    "measured",
+CLEAN_NUMBER = _measured_column(
+    *("clean_number", _TEXT, ""),
     "what the target's clean number rests on: `proven by its own predictions ...`, `stated`, or values assumed",
 )
 _RUN_ID = _measured_column("run_id", _TEXT, "", "the execution that wrote the row", required=True)
@@ -260,12 +251,9 @@ _OWN = pa.struct([pa.field(column.name, column.type) for column in CLASS_RECORDS
 ROWS = arrow_schema(RECORDS).append(pa.field(CLASSES, pa.list_(_OWN)))
 """Columns of a file: those of RECORDS, and the classes of each row."""
 
-CAUTIONS = "; "
-"""Separates the reasons in a `caution`."""
-UNTOLD = "no later run takes it over"
-"""Words in the `caution` of a row that rests on something without identity."""
-OF_GRADIENTS = "gradient"
-"""A word in each reason that says that an attack could not follow the model."""
+CAUTIONS = "; "  # separates the reasons in a `caution`
+UNTOLD = "no later run takes it over"  # words in the `caution` of a row that rests on something without identity
+OF_GRADIENTS = "gradient"  # a word in each reason that says that an attack could not follow the model
 
 
 def added_values(text: str | None) -> dict[str, float]:

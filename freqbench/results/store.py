@@ -22,21 +22,11 @@ from freqbench.core import limits, names
 from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
-from freqbench.results import compaction
+from freqbench.results import compaction, schema
 from freqbench.results.files import Files
 from freqbench.results.naming import IDENTIFIED_BY, Index, rename_rows, rename_run
 from freqbench.results.nested import class_rows, coded_schema
-from freqbench.results.schema import (
-    CLASS_RECORDS,
-    CLASSES,
-    COMMIT,
-    KEY,
-    RECORDS,
-    ROWS,
-    SCHEMA_VERSION,
-    UNTOLD,
-    arrow_schema,
-)
+from freqbench.results.schema import CLASS_RECORDS, CLASSES, COMMIT, KEY, RECORDS, ROWS, SCHEMA_VERSION, arrow_schema
 from freqbench.results.winners import ORDER, shared_rows, split_winners, winners
 from freqbench.results.writer import Writer, write_table
 
@@ -145,7 +135,7 @@ class Store:
         """
         listed = cache(lambda text: frozenset((text or "").split(",")) - {""})  # a million rows have few texts
         rows = self.rows((*KEY, "metrics", "status", "caution"))
-        return {row[:3]: listed(row[3]) for row in rows if row[4] == "ok" and UNTOLD not in (row[5] or "")}
+        return {row[:3]: listed(row[3]) for row in rows if row[4] == "ok" and schema.UNTOLD not in (row[5] or "")}
 
     def compact(self, above: int = 1) -> None:
         """Merges small files into few large ones if there are more than `above`, and drops superseded rows.

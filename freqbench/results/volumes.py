@@ -3,8 +3,7 @@
 volumes/ATTACK-SOURCE-CELL_ID/CASE-CASE_KEY/adversarial.nii.gz, clean, label, label_adversarial (where the attack moves
 labels), prediction_clean-TARGET, prediction_adversarial-TARGET, scored-TARGET (where scores are not on the volume's
 grid), and attack.json, which is written last and marks the folder as complete. It states the intensities of the file
-that are 0 and 1. Of regions that overlap, label maps have a label for each set of regions, and it states the regions of
-each.
+that are 0 and 1. Of regions that overlap, label maps have a label for each set of regions, whose regions it states.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,8 +28,7 @@ RegionsOfLabels = list[list[Annotated[int, Field(ge=1, le=MOST_REGIONS)]]]
 """Numbers of the regions that each label of a map lies in, the last in front; empty: classes exclude each other."""
 
 
-Unit = Literal["HU", ""]
-"""Unit of a file's intensities; empty: the file's own, without a name."""
+Unit = Literal["HU", ""]  # unit of a file's intensities; empty: the file's own, without a name
 
 
 class VolumeFacts(config.Strict):
@@ -74,8 +72,8 @@ def scored_maps(target: str) -> str:
 
 def whole(root: str) -> dict[tuple[str, str], str]:
     """Returns the complete folders `CELL/CASE` below the `volumes` folder `root`, by cell id and case key."""
-    folders = (path.rpartition("/")[0] for path in storage.list_below(root, FACTS))
-    pairs = (folder.split("/") for folder in folders if folder.count("/") == 1)
+    paths = (path.split("/") for path in storage.list_tree(root, 3))
+    pairs = ((path[0], path[1]) for path in paths if path[2:] == [FACTS])
     return {(cell.rpartition("-")[2], case.rpartition("-")[2]): f"{cell}/{case}" for cell, case in pairs}
 
 

@@ -47,7 +47,10 @@ class Writer:
         self._tables: list[pa.Table] = []
         self._flushed_at = time.monotonic()
         self._has_failed = False
-        self._sequence = _next_sequence(root, run_id)
+        files = storage.list_files(storage.join(root, "records"), ".parquet")
+        parts = (name.removesuffix(".parquet").rpartition("-") for name in files)
+        used = [int(number) for owner, _, number in parts if owner == run_id and number.isdecimal()]
+        self._sequence = max(used, default=-1) + 1  # after the last of the run's files, committed or not
         self.names = set[str]()  # of the files committed so far
 
     def add(self, records: Sequence[Row], class_records: Sequence[Sequence[Row]]) -> int:
@@ -87,16 +90,6 @@ class Writer:
     def num_waiting(self) -> int:
         """Number of records that are not committed yet."""
         return len(self._waiting)
-
-
-def _next_sequence(root: str, run_id: str) -> int:
-    """Returns the number after the last of the run's files, committed or not."""
-    used = [0]
-    for name in storage.list_files(storage.join(root, "records"), ".parquet"):
-        owner, _, number = name.removesuffix(".parquet").rpartition("-")
-        if owner == run_id and number.isdecimal():
-            used.append(int(number) + 1)
-    return max(used)
 
 
 # From rows to tables

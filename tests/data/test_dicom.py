@@ -245,7 +245,7 @@ def test_doctor_knows_a_folder(tmp_path: Path) -> None:
 
 def test_wrong_value_hidden(tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder) -> None:
     """Pydicom warns of a date that is a name, and logs it."""
-    with dicom.quiet():
+    with dicom.files.quiet():
         put_series(tmp_path / "a", volume()[0], changes={-1: {"PatientBirthDate": "Zweistein"}})
     _image(tmp_path)
     assert not caplog.text
@@ -304,7 +304,7 @@ def test_a_case_is_made_of_a_folder(tmp_path: Path) -> None:
         ("a", "b.nii.gz", "b.nii.gz: expected a DICOM SEG of the series"),
         ("a/first.dcm", None, "got 'first.dcm': give the folder of its series (`loader: dicom`)"),
         ("memory://clinic/a", None, "got 'a': of a DICOM series give the folder, on this machine"),
-        ("empty", None, "expected images/CASE with the slices of a series, found none"),
+        ("empty", None, "expected images/CASE with slices of a series, found none"),
     ],
 )
 def test_a_case_of_no_folder_is_refused(tmp_path: Path, image: str, label: str | None, text: str) -> None:

@@ -36,7 +36,7 @@ def samples() -> list[Path]:
 @cache
 def parsed(path: Path) -> Any:
     """A file's fields as pydicom reads them; empty if it does not."""
-    with dicom.quiet():
+    with dicom.files.quiet():
         try:
             fields = pydicom.dcmread(path)
         except InvalidDicomError:
@@ -56,10 +56,10 @@ def told(files: list[Path], kind: str) -> str:
     """The line that refuses files as a series or as a segmentation; empty if they are read."""
     try:
         if kind == "series":
-            image_files.read_image(dicom.read_series(files, Path("CASE")))
+            image_files.read_image(dicom.series.read_series(files, Path("CASE")))
         else:
-            dicom.segment_names(files[0], Path("CASE"))
-            dicom.check_segmentation(files[0], Path("CASE"))
+            dicom.segmentation.segment_names(files[0], Path("CASE"))
+            dicom.segmentation.check_segmentation(files[0], Path("CASE"))
     except UserError as error:
         return str(error)
     return ""
@@ -88,7 +88,7 @@ def twice(path: Path, folder: Path) -> list[Path]:
     return paths
 
 
-with dicom.quiet():
+with dicom.files.quiet():
     SLICES = [
         path
         for path in samples()
@@ -112,7 +112,7 @@ def test_slices_of_every_transfer_syntax_are_those_of_pydicom(path: Path, tmp_pa
     if expected := UNREAD.get(path.name):
         assert expected in told(files, "series")
         return
-    voxels: Array = image_files.read_image(dicom.read_series(files, Path("CASE")))[0]
+    voxels: Array = image_files.read_image(dicom.series.read_series(files, Path("CASE")))[0]
     if path.name in NO_PLUGIN:
         own = pydicom.dcmread(path.with_name("JPEG2000.dcm")).pixel_array  # of the same image
         assert np.corrcoef(voxels[:, :, 1].T.ravel(), own.ravel())[0, 1] > 0.95
@@ -137,7 +137,7 @@ def test_a_series_of_a_disc_is_that_of_simpleitk_or_refused(folder: str, text: s
     assert bool(text) == bool(line)
     if not text:
         theirs = SimpleITK.ReadImage(SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(place)))
-        ours = dicom.read_series(sorted(place.iterdir()), Path("CASE"))
+        ours = dicom.series.read_series(sorted(place.iterdir()), Path("CASE"))
         np.testing.assert_array_equal(image_files.read_image(ours)[0].T, SimpleITK.GetArrayFromImage(theirs))
         np.testing.assert_allclose(ours.spacing, theirs.GetSpacing(), atol=1e-4)
         np.testing.assert_allclose(ours.affine[:3, 3] * [-1, -1, 1], theirs.GetOrigin(), atol=1e-4)
@@ -204,7 +204,7 @@ def test_an_enhanced_object_is_that_of_simpleitk(tmp_path: Path, kind: str, grid
     elif kind == "deflated":
         made.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
     made.save_as(tmp_path / "b.dcm")
-    ours = dicom.read_series([tmp_path / "b.dcm"], Path("CASE"))
+    ours = dicom.series.read_series([tmp_path / "b.dcm"], Path("CASE"))
     voxels = image_files.read_image(ours)[0]
     assert voxels.size == theirs.GetNumberOfPixels()
     lps = np.diag([-1, -1, 1, 1]) @ ours.affine
@@ -221,7 +221,7 @@ def test_frames_in_any_order_have_their_own_place_and_scale(tmp_path: Path) -> N
     made.PixelData = made.pixel_array[order].tobytes()
     made.save_as(tmp_path / "b.dcm")
     voxels[:, :, 2] *= 3
-    ours = dicom.read_series([tmp_path / "b.dcm"], Path("CASE"))
+    ours = dicom.series.read_series([tmp_path / "b.dcm"], Path("CASE"))
     np.testing.assert_array_equal(image_files.read_image(ours)[0], voxels)
 
 

@@ -115,7 +115,7 @@ def test_voxels_are_read_from_one_file_below_the_folder_alone(tmp_path: Path, su
     put_itk(path, volume()[0])
     (tmp_path / "b.raw").write_bytes((tmp_path / "a" / "a.raw").read_bytes())
     spoil(path, b"a.raw", place.encode())
-    refused("a list of files" if place[0] in "La" else "of its own folder", lambda: image_files.read_header(path))
+    refused("a list, " if place[0] in "La" else "of its own folder", lambda: image_files.read_header(path))
 
 
 @pytest.mark.parametrize(("suffix", "data"), [(".nhdr", "a.raw"), (".mhd", "a.raw"), (".hdr", "a.img")])

@@ -261,8 +261,8 @@ def test_no_way_out_is_a_line(mirrors: Mirrors, tmp_path: Path, monkeypatch: pyt
         cases()
     problem = "FREQBENCH_OFFLINE is set" if offline else "<urlopen error [Errno 111] Connection refused>"
     assert str(error.value) == (
-        f"hippocampus: set FREQBENCH_DATA (now {tmp_path / 'data'}) to a folder that holds {TASK} or hippocampus, give "
-        "`root`, or run once with internet access: expected one of them, found neither; tried "
+        f"hippocampus: set FREQBENCH_DATA (now {tmp_path / 'data'}) to a folder with {TASK} or hippocampus, give "
+        "`root`, or run once with internet: expected one of them, found neither; tried "
         f"http://127.0.0.1:9/{TASK}.tar ({problem})"
     )
     assert left(tmp_path / "cache") == []
@@ -275,7 +275,7 @@ def test_other_task_is_looked_for_by_name(mirrors: Mirrors, tmp_path: Path, monk
     with pytest.raises(MissingDataError) as error:
         MSD(name="x", task="spleen").refs()
     assert str(error.value) == (
-        f"x: set FREQBENCH_DATA (now {tmp_path}) to a folder that holds Task09_Spleen or spleen, give `root`, or "
+        f"x: set FREQBENCH_DATA (now {tmp_path}) to a folder with Task09_Spleen or spleen, give `root`, or "
         "unpack Task09_Spleen.tar there: expected one of them, found neither; it is at "
         f"{mirrors.addresses[0]}/Task09_Spleen.tar"
     )

@@ -176,6 +176,12 @@ def _scans(root: Path) -> Any:
     return made("images", root=str(root), reference="prediction", labels=3)
 
 
+def _remarks(root: Path, *patients: str) -> list[str]:
+    dataset = _scans(root)
+    dataset.refs()
+    return [*dataset.remarks(patients)]
+
+
 @pytest.mark.parametrize(
     ("stems", "cases"),
     [
@@ -195,7 +201,7 @@ def test_numbers_are_channels_from_0_without_gap(tmp_path: Path, stems: list[str
 
 def test_a_channel_that_a_case_lacks_is_said(tmp_path: Path) -> None:
     _write(tmp_path, ["u_0000.nii.gz", "u_0001.nii.gz", "w_0000.nii.gz"], [])
-    (said,) = _scans(tmp_path).remarks(["u", "u", "w"])
+    (said,) = _remarks(tmp_path, "u", "u", "w")
     assert "each file counts as a case" in said
     assert "found no w_0001" in said
 
@@ -205,7 +211,7 @@ def test_a_mask_among_scans_is_left_out_and_said(tmp_path: Path, mask: str) -> N
     _write(tmp_path, ["p.nii.gz", "q.nii.gz"], [f"{mask}.nii.gz"])
     assert [ref.case_id for ref in _scans(tmp_path).refs()] == ["p", "q"]
     assert f"1 files are label maps by their names and few whole values, and no scans: {mask}" in " ".join(
-        _scans(tmp_path).remarks(["p", "q"])
+        _remarks(tmp_path, "p", "q")
     )
 
 
@@ -214,7 +220,7 @@ def test_mask_by_name_is_a_scan_by_its_values(tmp_path: Path) -> None:
     refused("expected scans, got label maps alone", _scans(tmp_path).refs)
     _write(tmp_path, ["p.nii.gz", "p_seg.nii.gz"], [])
     assert [ref.case_id for ref in _scans(tmp_path).refs()] == ["p", "p_seg"]
-    assert "1 files are scans though they are called label maps" in " ".join(_scans(tmp_path).remarks(["p", "p"]))
+    assert "1 files are scans though they are called label maps" in " ".join(_remarks(tmp_path, "p", "p"))
 
 
 def test_scan_of_eight_bits_is_no_label_map(tmp_path: Path) -> None:
@@ -224,8 +230,8 @@ def test_scan_of_eight_bits_is_no_label_map(tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         nibabel.save(nibabel.Nifti1Image(voxels.astype(np.uint8), np.eye(4)), folder / "p.nii.gz")
-    assert "few different values" not in " ".join(_scans(tmp_path / "scan").remarks(["p"]))
-    assert "few different values" in " ".join(_scans(tmp_path / "structures").remarks(["p"]))
+    assert "few different values" not in " ".join(_remarks(tmp_path / "scan", "p"))
+    assert "few different values" in " ".join(_remarks(tmp_path / "structures", "p"))
 
 
 def test_a_folder_above_a_data_set_is_pointed_down(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_published_datasets_may_not_be_passed_on() -> None:
     ("loader", "arguments", "text"),
     [
         ("synapse", {}, ": expected one of imagesTr, RawData/Training/img, Training/img, img in it, found none: check"),
-        ("synapse", {}, "download the files from https://www.synapse.org/Synapse:syn3193805"),
+        ("synapse", {}, "download it from https://www.synapse.org/Synapse:syn3193805"),
         ("acdc", {}, "expected one of imagesTr, database/training, training, patient001 in it"),
         ("synapse", {"split": "test"}, "synapse_18_12.json: unknown split 'test'. Known: training, validation"),
         ("acdc", {"intensity": "release"}, "got 'release'"),

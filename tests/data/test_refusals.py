@@ -74,7 +74,7 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
     "no image": (_list(validation=[{"label": "x"}]), LIST, ": expected {image, label} or an image's name, got {'label"),
     "twice": (
         lambda folder: folder.list(validation=folder.listed["validation"][:1] * 2),
-        *(LIST, ": expected each case of validation once, got a twice: remove one"),
+        *(LIST, ": expected each case of validation once, got a twice: drop it"),
     ),
     "same content": (
         lambda folder: (folder.write("a", *volume()), folder.write("c", *volume())),
@@ -158,7 +158,7 @@ def test_a_spoilt_folder_is_refused_before_anything_is_computed(
         ({"split": "validation[-:]"}, "small: expected a split like validation or validation[0:30], got 'valid"),
         ({"split": f"validation[:{'9' * 5000}]"}, "small: expected a split like validation or validation[0:30], got"),
         ({"split": "validation[7:9]"}, "expected cases in split validation[7:9], got none"),
-        ({"cases": 4}, "small: expected at most 3 `cases`, got 4: ask for fewer"),
+        ({"cases": 4}, "small: expected at most 3 `cases`, got 4: take fewer"),
         ({"cases": ["aa"]}, "small: unknown case 'aa'. Did you mean 'a'? Known: a, b, c"),
         ({"cases": ["a", "a"]}, "small: expected each of `cases` once, got 'a' twice: remove one"),
         ({"root": "${NOT_SET}/x"}, "small: ${NOT_SET}/x: expected the environment variable NOT_SET, found none: set i"),
@@ -233,7 +233,7 @@ def test_repairs_of_headers_by_nibabel_are_not_logged(folder: Folder, caplog: py
 @pytest.mark.parametrize(
     ("intensity", "text"),
     [
-        ({"window": [500, 600]}, "/imagesTr/a.nii.gz: expected intensities above 500, got none: widen the window"),
+        ({"window": [500, 600]}, "/imagesTr/a.nii.gz: expected intensities above 500, got none: widen"),
         ({"percentile": [1, 20]}, "contrast between the percentile bounds 1 and 20, got the intensity 0 at both: wide"),
     ],
 )

@@ -94,7 +94,7 @@ def test_wrong_nnunet_regions_refused(tmp_path: Path, labels: dict[str, Any], mo
         ({"Background": (1,)}, "regions: expected other names than background's, got it: rename the region"),
         ({"whole": (1, 9)}, "regions: whole: expected labels above 0 of 0, 1, 2, got 9: name it in `labels`"),
         ({f"r{k}": (1,) for k in range(8)}, "expected at most 7 regions, got 8: state fewer"),
-        ({"whole": (1, 2), "core": (2, 1)}, "regions: core: expected other labels than whole's, got the same: leave"),
+        ({"whole": (1, 2), "core": (2, 1)}, "regions: core: expected other labels than whole's, got them: leave"),
         ({"whole": (1, 2), "core": ()}, "regions: core: expected labels that make it up, got none: name some"),
     ],
 )

@@ -169,7 +169,7 @@ def test_learning_cases_are_in_the_id_scored_ones_not() -> None:
         ({}, {"split": "train"}, "universal: expected to learn from no case or patient that is scored, got 2 of the "
          "split 'train' (first: phantom_0000): set another learn_split, or other cases to score"),
         ({"learn_split": "trian"}, {}, "unknown split 'trian'. Did you mean 'train'?"),
-        ({"learn_cases": 65}, {}, "expected at most 64 `cases`, got 65: ask for fewer"),
+        ({"learn_cases": 65}, {}, "expected at most 64 `cases`, got 65: take fewer"),
     ],
 )  # fmt: skip
 def test_unlearnable_lists_are_refused_before_the_run(entry: Any, dataset: Any, expected: str) -> None:

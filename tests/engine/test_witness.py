@@ -152,5 +152,5 @@ def test_two_files_of_one_case_are_refused(place: Path, tmp_path: Path) -> None:
         roads.save(tmp_path / name, np.zeros(roads.SHAPE, np.uint8))
     assert [*witnesses.find(str(tmp_path), dataset, "unet").files] == ["ct_1"]
     roads.save(tmp_path / "ct_1_other.nii.gz", np.zeros(roads.SHAPE, np.uint8))
-    with pytest.raises(UserError, match=r"expected one file of ct_1, got .* and .*: remove one"):
+    with pytest.raises(UserError, match=r"expected one file of ct_1, got .* and .*: drop one"):
         witnesses.find(str(tmp_path), dataset, "unet")

@@ -53,5 +53,5 @@ def test_four_voxels_by_hand(confidence: float, wrong: int, ece: float, wrong_co
 
 @pytest.mark.parametrize("confidence", [np.full((2, 2, 2), 3.5), np.full((2, 2, 2), np.nan)])
 def test_logits_are_refused(confidence: Any) -> None:
-    with pytest.raises(UserError, match=r"expected a confidence in \[0, 1\].*give probabilities"):
+    with pytest.raises(UserError, match=r"expected confidence in \[0, 1\].*give probabilities"):
         calibration(confidence, np.ones((2, 2, 2), int), np.ones((2, 2, 2), int), 2)

@@ -4,7 +4,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pydicom
 import pytest
 from data.dicom_files import put_seg, put_series
 from pydicom.encaps import encapsulate
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from freqbench.core.errors import DataError
 from freqbench.data import dicom, image_files
@@ -28,7 +27,7 @@ IMAGE = np.random.default_rng(0).integers(-1000, 1000, (20, 18, 4)).astype(np.fl
 MASKS = {"liver": IMAGE > 0, "tumour": IMAGE > 500}
 
 
-def deflated(path: Path, times: int = 0, before: bytes = b"", stuff: bytes = STUFF) -> None:
+def deflated(path: Path, times: int = 0, before: bytes = b"") -> None:
     """Deflates a file by zlib, with a field of nobody, of 1 MB of zeros, at its end or before one of its fields."""
     fields = pydicom.dcmread(path)
     fields.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
@@ -38,7 +37,7 @@ def deflated(path: Path, times: int = 0, before: bytes = b"", stuff: bytes = STU
     body = zlib.decompress(content[start:], -zlib.MAX_WBITS)
     cut = body.index(before) if before else len(body)
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    parts = [packer.compress(body[:cut]), *(packer.compress(stuff) for _ in range(times))]
+    parts = [packer.compress(body[:cut]), *(packer.compress(STUFF) for _ in range(times))]
     path.write_bytes(content[:start] + b"".join([*parts, packer.compress(body[cut:]), packer.flush()]))
 
 
@@ -52,7 +51,7 @@ def _seg(folder: Path) -> Path:
 
 
 def _read(files: list[Path]) -> Any:
-    return image_files.read_image(dicom.read_series(files, WHERE))
+    return image_files.read_image(dicom.series.read_series(files, WHERE))
 
 
 def test_deflated_slices_and_segmentations_are_those_not(tmp_path: Path) -> None:
@@ -72,16 +71,7 @@ def test_a_deflated_file_is_inflated_to_what_its_header_states(tmp_path: Path, b
     deflated(files[0], 30, before)
     assert files[0].stat().st_size < 50_000
     with pytest.raises(DataError, match="expected at most 8 MiB beside the voxels of a deflated file, got more") as got:
-        dicom.check_segmentation(files[0], WHERE) if is_seg else _read(files)
-    line_of(got)
-
-
-def test_items_of_a_deflated_file_are_counted_first(tmp_path: Path) -> None:
-    path = _seg(tmp_path)
-    items = b"\xfe\xff\x00\xe0\x00\x00\x00\x00" * 200_000 + b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
-    deflated(path, 1, PIXELS, b"\x09\x00\x02\x10SQ\x00\x00\xff\xff\xff\xff" + items)
-    with pytest.raises(DataError, match="expected at most 131072 items of sequences in a deflated file") as got:
-        dicom.segment_names(path, WHERE)
+        dicom.segmentation.check_segmentation(files[0], WHERE) if is_seg else _read(files)
     line_of(got)
 
 
@@ -92,8 +82,8 @@ def test_deflated_files_of_600_megabytes_take_less_than_100(tmp_path: Path) -> N
         "import resource, sys; from pathlib import Path; from freqbench.data import dicom, image_files\n"
         "import SimpleITK, pydicom, highdicom\n"
         "*files, seg = map(Path, sys.argv[1:])\n"
-        "for read in (lambda: image_files.read_image(dicom.read_series(files, Path('CASE'))),"
-        " lambda: dicom.check_segmentation(seg, Path('CASE'))):\n"
+        "for read in (lambda: image_files.read_image(dicom.series.read_series(files, Path('CASE'))),"
+        " lambda: dicom.segmentation.check_segmentation(seg, Path('CASE'))):\n"
         "    try: read()\n"
         "    except ValueError as error: pass\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
@@ -109,16 +99,6 @@ def test_deflated_files_of_600_megabytes_take_less_than_100(tmp_path: Path) -> N
 
 def _rle() -> bytes:
     return struct.pack("<16I", 2, 64, 66, *[0] * 13) + b"\x81\x00" * 2
-
-
-def _jpeg2000(rows: int, columns: int, numbers: int) -> bytes:
-    return b"\xff\x4f\xff\x51" + struct.pack(">HH8IH", 41, 0, columns, rows, 0, 0, columns, rows, 0, 0, numbers)
-
-
-def _jpeg(marker: bytes) -> Callable[[int, int, int], bytes]:
-    return lambda rows, columns, numbers: (
-        b"\xff\xd8\xff\xe0\x00\x04ab\xff" + marker + struct.pack(">HBHHB", 11, 16, rows, columns, numbers) + bytes(9)
-    )
 
 
 def _stored(path: Path, frame: bytes, syntax: str, **fields: Any) -> None:
@@ -145,56 +125,11 @@ def test_impossible_voxels_are_not_decoded(tmp_path: Path, syntax: str, monkeypa
     line_of(got)
 
 
-@pytest.mark.parametrize(
-    ("frame", "syntax"),
-    [(_jpeg2000, JPEG2000Lossless), (_jpeg(b"\xf7"), JPEGLSLossless), (_jpeg(b"\xc3"), JPEGLosslessSV1)],
-    ids=["JPEG 2000", "JPEG-LS", "JPEG"],
-)
-@pytest.mark.parametrize("size", [(30000, 30000, 1), (18, 20, 200)], ids=["rows and columns", "numbers a pixel"])
-def test_frame_of_another_size_is_not_decoded(
-    tmp_path: Path, frame: Any, syntax: str, size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dicom.files, "_decode", lambda *_: pytest.fail("voxels were decoded"))
-    files = _series(tmp_path)
-    for path in files:
-        _stored(path, frame(*size), syntax)
-    with pytest.raises(DataError, match="expected voxels that pydicom or GDCM decodes") as got:
-        _read(files)
-    line_of(got)
-
-
-def _of_segments(path: Path, numbers: range | list[int], is_undefined: bool) -> None:
-    """A SEG with further segments of these numbers; with or without the length of their sequence."""
+def test_doubled_segments_are_refused(tmp_path: Path) -> None:
+    path = _seg(tmp_path)
     fields = pydicom.dcmread(path)
-    first = fields.SegmentSequence[0]
-    more = []
-    for number in numbers:
-        more.append(pydicom.Dataset())
-        more[-1].update(first)
-        more[-1].SegmentNumber = number
-    fields.SegmentSequence = [*fields.SegmentSequence, *more]
-    fields["SegmentSequence"].is_undefined_length = is_undefined
+    fields.SegmentSequence = [*fields.SegmentSequence, fields.SegmentSequence[0]]
     fields.save_as(path)
-
-
-@pytest.mark.parametrize("is_undefined", [False, True])
-@pytest.mark.parametrize(
-    ("numbers", "text"),
-    [
-        ([3] * 2, "expected segments of different numbers, got two of 3: store the segmentation anew"),
-        (range(3, 1026), "expected at most 1024 segments, got more: leave out those of no class"),
-    ],
-    ids=["two of one number", "many"],
-)
-def test_doubled_and_many_segments_are_refused(tmp_path: Path, numbers: Any, text: str, is_undefined: bool) -> None:
-    path = _seg(tmp_path)
-    _of_segments(path, numbers, is_undefined)
-    with pytest.raises(DataError, match=f"^CASE: {text}") as got:
-        dicom.segment_names(path, WHERE)
+    with pytest.raises(DataError, match=r"^CASE: expected segments of different numbers, got two of 1: store") as got:
+        dicom.segmentation.segment_names(path, WHERE)
     line_of(got)
-
-
-def test_segments_up_to_the_limit_are_read(tmp_path: Path) -> None:
-    path = _seg(tmp_path)
-    _of_segments(path, range(3, 1025), False)
-    assert [*dicom.segment_names(path, WHERE)] == [*range(1, 1025)]

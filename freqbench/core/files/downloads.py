@@ -36,8 +36,7 @@ _looked_up: dict[str, tuple[float, Mapping[str, Any]]] = {}
 YOUNG_NS = 2_000_000_000  # resolution of the coarsest file system's clock
 Stamp = tuple[int | str, ...]
 
-# Facts of remote files by their names below the fetched URI.
-Found = Mapping[str, Mapping[str, Any]]
+Found = Mapping[str, Mapping[str, Any]]  # facts of remote files by their names below the fetched URI
 
 
 def folder_of(uri: str, there: Found) -> Path:
@@ -50,8 +49,7 @@ def folder_of(uri: str, there: Found) -> Path:
 def remote_facts(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = False) -> Found:
     """Returns the facts of one remote file under its name, at most `FRESH_S` seconds old; `again` looks them up anew.
 
-    Raises NoFileError if the file does not exist, StorageRefused or StorageUnavailable if object storage does not
-    answer.
+    Raises NoFileError if the file does not exist, StorageRefused or StorageUnavailable without an answer.
     """
     looked_up, info = _looked_up.get(uri, (-math.inf, {}))
     if again or time.monotonic() - looked_up > FRESH_S:
@@ -79,8 +77,7 @@ def copy_files(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], F
         fs: its file system.
         find: looks up each file's facts; with True anew, as the old ones were wrong.
 
-    Raises UserError if a file is larger than `limits.FILE`; StorageRefused or StorageUnavailable if object storage does
-    not deliver them.
+    Raises UserError if a file is larger than `limits.FILE`; StorageRefused or StorageUnavailable if storage fails.
     """
     for number in range(TRIES):
         there = find(number > 0)

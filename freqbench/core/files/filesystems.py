@@ -39,24 +39,12 @@ S3_RETRIES = 3
 _LATER = (408, 409, 425, 429)
 # Errors of botocore, aiohttp, urllib3 and azure.core, by name, as none of them has to be installed.
 _LOST = {
-    "ClientConnectionError",
-    "ClientPayloadError",
-    "ConnectionError",
-    "HTTPClientError",
-    "IncompleteRead",
-    "ResponseParserError",
-    "ServiceRequestError",
-    "ServiceResponseError",
+    *("ClientConnectionError", "ClientPayloadError", "ConnectionError", "HTTPClientError", "IncompleteRead"),
+    *("ResponseParserError", "ServiceRequestError", "ServiceResponseError"),
 }
 _NO_CREDENTIALS = {
-    "ClientAuthenticationError",
-    "CredentialRetrievalError",
-    "DefaultCredentialsError",
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "ProfileNotFound",
-    "RefreshError",
-    "TokenRetrievalError",
+    *("ClientAuthenticationError", "CredentialRetrievalError", "DefaultCredentialsError", "NoCredentialsError"),
+    *("PartialCredentialsError", "ProfileNotFound", "RefreshError", "TokenRetrievalError"),
 }
 _PACKAGES = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs")
 
@@ -74,9 +62,7 @@ def filesystem_of(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
         if isinstance(error, ImportError) and (extra := _EXTRAS.get(protocol)):
             package, _ = _CLOUDS[extra]
             raise UserError(f"{path}: expected the package {package}: {installing(extra)}") from None
-        raise UserError(
-            f"{path}: expected a path or the URI of a known file system, got none: {one_line(error)}"
-        ) from None
+        raise UserError(f"{path}: expected a path or URI of a known file system, got none: {one_line(error)}") from None
     if protocol in ("s3", "s3a"):
         fs.retries = S3_RETRIES
     return fs, str(inner)
@@ -92,8 +78,7 @@ def explain_errors(path: str, fs: fsspec.AbstractFileSystem, writing: bool = Fal
     """Turns errors of object storage into one line that begins with the URI: StorageRefused or StorageUnavailable.
 
     Errors of a disk get the path if they name none, such as that of a full disk. Missing or existing files, and errors
-    that are not the storage's, pass unchanged. While `writing`, a missing file means a missing bucket: the object need
-    not exist.
+    that are not the storage's, pass unchanged. While `writing`, a missing file means a missing bucket.
     """
     try:
         yield
@@ -102,9 +87,7 @@ def explain_errors(path: str, fs: fsspec.AbstractFileSystem, writing: bool = Fal
     except FileNotFoundError:
         if is_local(fs) or not writing:
             raise
-        raise StorageRefused(
-            f"{path}: expected its bucket or container, found none: make it, or check the URI"
-        ) from None
+        raise StorageRefused(f"{path}: expected its bucket or container, found none: make it, or fix the URI") from None
     except Exception as error:
         mended = None if is_local(fs) else _one_line_error(path, error)
         if mended is None:
@@ -146,9 +129,7 @@ def _one_line_error(path: str, error: Exception) -> OSError | None:
     if names & _NO_CREDENTIALS:
         return StorageRefused(f"{path}: expected credentials, found none that work ({reason}): set {advice}")
     if isinstance(error, PermissionError) or status in (401, 403):
-        return StorageRefused(
-            f"{path}: access denied ({reason}): check the bucket's policy and the credentials ({advice})"
-        )
+        return StorageRefused(f"{path}: access denied ({reason}): check the bucket's policy and credentials ({advice})")
     if isinstance(error, OSError) or is_theirs:
         return StorageRefused(f"{path}: the storage refuses it: {reason}: check the URI, the endpoint and the region")
     return None

@@ -49,22 +49,15 @@ class Kept(Generic[V]):
     """Values of one kind, each under all that it depends on; keys are made here alone.
 
     No disk gets a value that depends on something that nothing tells apart (`OfProcess`, or what `digest` refuses).
-
-    Attributes:
-        name: kind of the values in words.
-        depends: names of all that a value depends on; those of OUTSIDE are filled in.
-        most, size: bytes that a process holds, the least recently used go first, and those of a value.
-        place: PART/FILE in the node's cache, or FILE in a store's folder, with {key} and dependencies filled in.
-        pack, unpack: turn a value into what is written, and back.
     """
 
-    name: str
-    depends: tuple[str, ...]
-    most: int = 0
-    size: Callable[[V], int] = lambda value: getattr(value, "nbytes", 1)
-    place: str = ""
-    pack: Callable[[V], Packed] = lambda value: (value, {})
-    unpack: Callable[[Any, Mapping[str, "Tensor"]], V] = lambda facts, _: facts
+    name: str  # kind of the values in words
+    depends: tuple[str, ...]  # all that a value depends on; those of OUTSIDE are filled in
+    most: int = 0  # bytes that a process holds, the least recently used go first
+    size: Callable[[V], int] = lambda value: getattr(value, "nbytes", 1)  # of a value
+    place: str = ""  # PART/FILE in the node's cache, or FILE in a store's folder, {key} and dependencies filled in
+    pack: Callable[[V], Packed] = lambda value: (value, {})  # turns a value into what is written
+    unpack: Callable[[Any, Mapping[str, "Tensor"]], V] = lambda facts, _: facts  # turns it back
     _root: str | None = None
     _write: Callable[..., object] = lambda save: save()
     _values: OrderedDict[str, V] = field(default_factory=OrderedDict)

@@ -21,7 +21,7 @@ _LEFT = ("__pycache__", "node_modules", "wandb", "mlruns", "LICENSE", "NOTICE", 
 _KINDS_LEFT = ("pyc", "log", "pid", "lock", "tmp", "md", "rst", "ipynb", "pdf", "png", "jpg", "gif", "svg")
 _STORE = {"leases", "records", "runs", "glimpses", "run.json"}
 _OTHERS = {"pyvenv.cfg", "conda-meta", "freqbench-cache.txt"}  # mark environments, and freqbench's cache
-_JOB_KEYS = re.compile(rb"^(datasets|models|attacks):", re.MULTILINE)
+_JOB_KEYS = re.compile(r"^(datasets|models|attacks):", re.MULTILINE)
 _CODE = {f".{kind}" for kind in ("py", "sh", "bash", "pl", "R", "r", "jl", "js", "m", "rb")}
 _TEXTS = {*_CODE, *(f".{kind}" for kind in ("yaml", "yml", "json", "toml", "ini", "cfg", "txt")), ""}
 _WORDS = re.compile(r"[\w-]+")
@@ -84,13 +84,9 @@ def _walk(folder: Path, depth: int, is_top: bool = True) -> Iterator[Path]:
     for path in _entries(folder, is_top):
         if path.is_dir():
             yield from _walk(path, depth - 1, False) if depth else ()
-        elif path.is_file() and not _is_job(path):
-            yield path
-
-
-def _is_job(path: Path) -> bool:
-    """True for a job of freqbench, which says of a program what it is asked, not what it does."""
-    return path.suffix in (".yaml", ".yml") and len({*_JOB_KEYS.findall(_text_of(path).encode())}) > 1
+        elif path.is_file():  # but a job of freqbench, which says of a program what it is asked, not what it does
+            is_job = path.suffix in (".yaml", ".yml") and len({*_JOB_KEYS.findall(_text_of(path))}) > 1
+            yield from () if is_job else (path,)
 
 
 def _text_of(path: Path) -> str:

@@ -195,14 +195,6 @@ def _list_entries(folder: str, detail: bool) -> list[Any]:
         return []
 
 
-def list_below(folder: str, name: str) -> list[str]:
-    """Lists the paths of files with this name at any depth below a folder, sorted; empty without a folder."""
-    fs, inner = filesystem_of(folder)
-    with explain_errors(folder, fs):
-        paths = fs.find(inner)
-    return sorted(path.removeprefix(inner).strip("/") for path in paths if path.rpartition("/")[2] == name)
-
-
 def list_tree(folder: str, depth: int) -> list[str]:
     """Lists the paths of files at most `depth` parts below a folder, sorted; empty without it.
 

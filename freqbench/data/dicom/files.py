@@ -4,7 +4,6 @@ Names of files and fields of a patient are in no error: hospitals write names in
 """
 
 import logging
-import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -29,11 +28,6 @@ DEFLATED, EXPLICIT = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"  # 
 END_OF_FRAMES = b"\xfe\xff\xdd\xe0"  # of compressed voxels
 TAIL = 2**16  # bytes in which they end
 MOST_FIELDS = 2**23  # bytes of a deflated file's fields: those of some 16,000 frames
-ITEM, MOST_ITEMS = b"\xfe\xff\x00\xe0", 2**17  # begins an item of a sequence; as many are in such fields
-MOST_SEGMENTS = 1024  # of a SEG: a label map has 256 classes
-SEGMENTS, VOXELS = 0x00620002, 0x7FE00010  # tags of the sequence, and of PixelData
-SIZ = b"\xff\x4f\xff\x51"  # begins a frame of JPEG 2000
-SOF = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG's segments that state the size, and that of JPEG-LS
 PATIENT = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientBirthName", "PatientMotherBirthName"),
     *("OtherPatientIDs", "OtherPatientNames", "MedicalRecordLocator", "AccessionNumber", "PatientAddress"),
@@ -110,9 +104,6 @@ def stamp_files(files: Sequence[Path], where: Path) -> Stamps:
 def read_file(path: Path, where: Path, *tags: str) -> File:
     """Returns a file's fields, or those of some `tags`; raises DataError for one that is damaged or no DICOM."""
     with reading(where) as pydicom, open_file(path, where) as (stream, syntax):
-        if not tags:
-            _check_segments(stream, where)
-            stream.seek(0)
         fields = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(tags) or None)
         fields.buffer = None  # else what was inflated is kept too
         for _ in fields.iterall():  # which decodes each value, so that none is damaged later
@@ -200,9 +191,6 @@ def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
         if not syntax.is_encapsulated:
             return pydicom.pixels.pixel_array(stream)
         fields = pydicom.dcmread(stream, specific_tags=[*PIXELS, "PixelData"])
-        for frame in pydicom.encaps.generate_frames(fields.PixelData, number_of_frames=fields.get("NumberOfFrames", 1)):
-            if _frame_size(frame) not in (None, (fields.Rows, fields.Columns, 1)):  # for which it would be decoded
-                raise ValueError("a frame of another size")
         if fields.BitsAllocated == 1:
             return fields.pixel_array
         import SimpleITK
@@ -214,47 +202,11 @@ def read_pixels(path: Path, where: Path) -> npt.NDArray[Any]:
             return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(slice_of, imageIO="GDCMImageIO"))
 
 
-def _frame_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Returns rows, columns and numbers a pixel that a frame of JPEG, JPEG-LS or JPEG 2000 states; None for others."""
-    if (start := frame.find(SIZ)) >= 0:
-        right, bottom, left, top, numbers = struct.unpack(">4I16xH", frame[start + 8 : start + 42])
-        return bottom - top, right - left, numbers
-    place = 2 if frame.startswith(b"\xff\xd8") else len(frame)
-    while place + 10 <= len(frame):
-        marker, length, *size = struct.unpack(">xBHxHHB", frame[place : place + 10])
-        if marker in SOF:
-            return size[0], size[1], size[2]
-        place += 2 + length
-    return None
-
-
-def _check_segments(stream: Any, where: Path) -> None:
-    """Refuses many segments before pydicom makes objects of them all, which takes a minute."""
-    from pydicom.filereader import read_partial, read_sequence_item
-
-    lengths = [0]
-
-    def is_behind(tag: int, _: str | None, length: int) -> bool:
-        lengths.append(length * (tag == SEGMENTS))
-        return tag in (SEGMENTS, VOXELS)
-
-    is_implicit, is_little = read_partial(stream, stop_when=is_behind).original_encoding
-    stream.seek(8 if is_implicit else 12, 1)
-    end = stream.tell() + lengths[-1]  # beyond any file, if a mark ends the sequence
-    for _ in range(MOST_SEGMENTS + 1):
-        if stream.tell() >= end or read_sequence_item(stream, is_implicit, is_little, "iso8859") is None:
-            return
-    raise DataError(
-        f"{where}: expected at most {MOST_SEGMENTS} segments, got more: leave out those of no class of the model"
-    )
-
-
 @contextmanager
 def open_file(path: Path, where: Path, voxels: int = 0) -> Iterator[tuple[Any, Any]]:
     """Opens a DICOM file and tells its transfer syntax; a deflated one reads as if it were not.
 
-    Of a deflated file MOST_FIELDS and `voxels` bytes are inflated at most; raises DataError if more are read, or if it
-    ends too early.
+    Of a deflated file MOST_FIELDS and `voxels` bytes are inflated at most; DataError for more, or a truncated one.
     """
     from pydicom.filereader import read_dataset, read_preamble
 
@@ -268,11 +220,6 @@ def open_file(path: Path, where: Path, voxels: int = 0) -> Iterator[tuple[Any, A
             return
         head, unpacker = stream.read(start).replace(DEFLATED, EXPLICIT), zlib.decompressobj(-zlib.MAX_WBITS)
         content = unpacker.decompress(stream.read(), MOST_FIELDS + voxels)
-    if (items := content.count(ITEM)) > MOST_ITEMS:  # each becomes an object of its own
-        raise DataError(
-            f"{where}: expected at most {MOST_ITEMS} items of sequences in a deflated file, got {items}: fetch it "
-            "again, or store it uncompressed"
-        )
     inflated = BytesIO(head + content)
     yield inflated, syntax
     if not unpacker.eof and (voxels or inflated.tell() >= len(head + content)):

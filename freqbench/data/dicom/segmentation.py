@@ -143,9 +143,7 @@ def _content(stamps: Stamps, where: Path) -> _Content:
     names = dict[int, str]()
     for item in fields.get("SegmentSequence", []):
         if (number := files.read_whole(item, "SegmentNumber", where)) in names:
-            raise DataError(
-                f"{where}: expected segments of different numbers, got two of {number}: store the segmentation anew"
-            )
+            raise DataError(f"{where}: expected segments of different numbers, got two of {number}: store it anew")
         names[number] = str(item.get("SegmentLabel", "")).strip() or f"segment {number}"
     names.pop(0, None)  # the background of a label map
     if not names:

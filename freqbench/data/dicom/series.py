@@ -158,8 +158,7 @@ def _stack_slices(slices: Sequence[File], where: Path, reason: str) -> Series:
     apart = np.ptp(planes, axis=0)
     if len(sizes) > 1 or apart[:2].max() > 1e-3 * planes[:, :2].min() or apart[2:8].max() > SAME_DIRECTION:
         raise DataError(
-            f"{where}: expected slices of one size, spacing and direction, got several in one series: keep those of "
-            "one volume"
+            f"{where}: expected slices of one size, spacing and direction, got several in one series: keep one volume"
         )
     row, column = (axis / (np.linalg.norm(axis) or 1.0) for axis in axes.reshape(2, 3))
     if abs(float(row @ column)) > SAME_DIRECTION or abs(np.linalg.norm(axes) - 2**0.5) > 0.01:
@@ -216,8 +215,7 @@ def _gap(positions: npt.NDArray[np.float64], normal: npt.NDArray[np.float64], si
                 f"behind slice {index + 1} of {len(along)}: fetch the series again"
             )
         raise DataError(
-            f"{where}: expected evenly spaced slices, got gaps of {gaps.min():g} to {gaps.max():g} mm: resample the "
-            "volume"
+            f"{where}: expected evenly spaced slices, got gaps of {gaps.min():g} to {gaps.max():g} mm: resample it"
         )
     aside = np.linalg.norm(positions - positions[0] - along[:, None] * normal, axis=1)
     if aside.max() > side / 2:

@@ -17,14 +17,12 @@ from freqbench.data.loaders.synapse import WINDOW
 class ACDC(PublishedSplit):
     """ACDC: cardiac MR of 100 patients at end-diastole and end-systole, 3 structures, with the published split.
 
-    Frames 140 / 20 / 40 (training / validation / test) of 70 / 10 / 20 patients: statistics cluster by patient.
-    1.5 x 1.5 x 2.0 mm; cropped or padded about the centre to `size`; intensities to [0, 1]; cropped to the foreground,
-    which removes some of the padding again. `root` holds `imagesTr` and `labelsTr` (with `imagesTs` and `labelsTs` for
-    the test), or the download: `training/patient001/patient001_frame01.nii.gz` and `_gt`. Its volumes may not be passed
-    on.
+    Frames 140 / 20 / 40 (training / validation / test) of 70 / 10 / 20 patients: statistics cluster by patient. 1.5 x
+    1.5 x 2.0 mm; cropped or padded about the centre to `size`; intensities to [0, 1]; cropped to the foreground, which
+    removes some of the padding again. `root` holds `imagesTr` and `labelsTr` (with `imagesTs` and `labelsTs` for the
+    test), or the download: `training/patient001/patient001_frame01.nii.gz` and `_gt`. They may not be passed on.
 
-    **Differs from** the released loader in `intensity`: that loader kept its default for CT, so that all above 250
-    saturates.
+    **Differs from** the released loader in `intensity`: it kept its default for CT: all above 250 saturates.
 
     Attributes:
         intensity: `percentile` (0.5 to 99.5 of the volume before `size`), `released` ([-175, 250], the authors' code),

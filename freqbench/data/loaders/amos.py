@@ -44,8 +44,7 @@ class AMOS(Decathlon):
         match = _NUMBER.fullmatch(line.case_id)
         if not match:
             raise DataError(
-                f"{self.source}: expected cases like amos_0001, got {line.case_id}: use `loader: decathlon` for this "
-                "list"
+                f"{self.source}: expected cases like amos_0001, got {line.case_id}: use `loader: decathlon` for it"
             )
         return self.modality in ("all", "ct" if int(match[1]) <= LAST_CT else "mr")
 

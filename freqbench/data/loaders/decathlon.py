@@ -149,11 +149,7 @@ def _images_in(line: Any) -> tuple[str, ...]:
 
 
 def _common_stem(images: Sequence[str]) -> str:
-    """Returns the name of an image's file, or the beginning that the names of several share, up to a separator.
-
-    >>> _common_stem(["a/B0_t1.nii.gz", "a/B0_t1ce.nii.gz"]), _common_stem(["a/t1.nii.gz", "a/t2.nii.gz"])
-    ('B0', '')
-    """
+    """Returns the name of an image's file, or the beginning that the names of several share, up to a separator."""
     stems = [image_files.stem(image) for image in images]
     if len(stems) == 1:
         return stems[0]
@@ -163,11 +159,7 @@ def _common_stem(images: Sequence[str]) -> str:
 
 
 def _told_apart(images: Sequence[str]) -> dict[str, str]:
-    """Returns the distinctive part of each path: the name of one folder if it suffices, else of several.
-
-    >>> _told_apart(["kits/case_1/imaging.nii.gz", "kits/case_2/imaging.nii.gz"]).values()
-    dict_values(['case_1', 'case_2'])
-    """
+    """Returns the distinctive part of each path: the name of one folder if it suffices, else of several."""
     paths = {image: image.removeprefix("./").split("/") for image in images}
     depth = min(map(len, paths.values()))
     columns = {index: [parts[index] for parts in paths.values()] for index in range(-depth, 0)}
@@ -249,8 +241,7 @@ class PublishedSplit(Decathlon):
                 return place
         markers = ", ".join(["imagesTr", *(place.marker for place in self.places)])
         raise MissingDataError(
-            f"{root}: expected one of {markers} in it, found none: check `root`, or download the "
-            f"files from {self.homepage}"
+            f"{root}: expected one of {markers} in it, found none: check `root`, or download it from {self.homepage}"
         )
 
 

@@ -52,17 +52,19 @@ class Slices(Scan):
 
     def segment_names(self) -> Mapping[int, str]:
         """Returns the name of each segment by its number."""
-        return dicom.segment_names(self.segmentation(), Path(self.label_shown)) if self.has_label else {}
+        return dicom.segmentation.segment_names(self.segmentation(), Path(self.label_shown)) if self.has_label else {}
 
     def overlaps(self) -> frozenset[frozenset[str]]:
         """Returns the sets of segments that share a voxel."""
-        return dicom.overlaps(self.segmentation(), Path(self.label_shown)) if self.has_label else frozenset()
+        return (
+            dicom.segmentation.overlaps(self.segmentation(), Path(self.label_shown)) if self.has_label else frozenset()
+        )
 
     def files(self) -> tuple[str, ...]:
         """Returns the files of the folder, and the segmentations."""
         return tuple(map(str, (*self.found, *self.segmentations)))
 
-    def image(self) -> dicom.Series:
+    def image(self) -> dicom.series.Series:
         """Reads the header of the series."""
         if not self.found:
             raise MissingDataError(
@@ -70,13 +72,12 @@ class Slices(Scan):
                 "out by `cases`"
             )
         segmentation = self.segmentation() if self.has_label else None
-        return dicom.read_series(self.found, Path(self.where), self.series, segmentation)
+        return dicom.series.read_series(self.found, Path(self.where), self.series, segmentation)
 
-    def label(self, image: Header) -> dicom.Segmentation:
+    def label(self, image: Header) -> dicom.segmentation.Segmentation:
         """Reads the header of the segmentation, whose frames lie on slices of the series."""
-        if not isinstance(image, dicom.Series):
-            raise TypeError(f"{image.path}: expected the header of a series")
-        return dicom.read_segmentation(self.segmentation(), image, Path(self.label_shown))
+        series = image if isinstance(image, dicom.series.Series) else self.image()
+        return dicom.segmentation.read_segmentation(self.segmentation(), series, Path(self.label_shown))
 
     def absent(self) -> list[str]:
         """Returns the folder if there is no file in it."""
@@ -85,21 +86,21 @@ class Slices(Scan):
     def check(self) -> None:
         """Raises DataError for a truncated segmentation; headers tell of slices."""
         if self.has_label:
-            dicom.check_segmentation(self.segmentation(), Path(self.label_shown))
+            dicom.segmentation.check_segmentation(self.segmentation(), Path(self.label_shown))
 
     def fingerprint(self, image: Header | None = None) -> str:
         """Returns the digest of the series' slices and of the segmentation."""
-        series = image if isinstance(image, dicom.Series) else self.image()
+        series = image if isinstance(image, dicom.series.Series) else self.image()
         files = [*dict.fromkeys(series.files), *([self.segmentation()] if self.has_label else [])]
         return digest([storage.sha256(str(path)) for path in files])
 
     def classes(self, label: Header, reading: Reading) -> Labels:
         """Returns the class of each voxel's segment, or the code of its regions if they overlap."""
-        if not isinstance(label, dicom.Segmentation):
+        if not isinstance(label, dicom.segmentation.Segmentation):
             raise TypeError(f"{label.path}: expected the header of a segmentation")
         names, values = self.segment_names(), {plain(name): value for value, name in reading.value_names.items()}
         held, ignored = np.zeros(label.shape, np.uint8), np.zeros(label.shape, bool)
-        for number, mask in dicom.masks(label):
+        for number, mask in dicom.segmentation.masks(label):
             value = values[plain(names[number])]
             if value not in reading.of_value:
                 raise DataError(
@@ -145,9 +146,7 @@ class DicomFolders(ListedFolder):
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
         """Returns the only split, `test`: the cases by their folders' names."""
         if strange := sorted(self.series.keys() - self.scans.keys()):
-            raise DataError(
-                f"{self.name}: series: expected cases of {few([*self.scans])}, got {strange[0]}: fix the name"
-            )
+            raise DataError(f"{self.name}: series: expected cases of {few([*self.scans])}, got {strange[0]}: fix it")
         what = "a segmentation", f"{LABELS}/CASE.dcm"
         return {"test": [ListedCase(name, partial(self._need_label, scan, *what)) for name, scan in self.scans.items()]}
 
@@ -161,11 +160,11 @@ class DicomFolders(ListedFolder):
         scans, patients = dict[str, Slices](), dict[str, str]()
         for folder, labels in self._places(top):
             files = _dicom_files(folder, DEPTH)
-            segmentations = [path for path in labels if path.is_file()] or dicom.label_files(files)
+            segmentations = [path for path in labels if path.is_file()] or dicom.files.label_files(files)
             if not files and not segmentations and not (folder.parent == top / IMAGES and folder.is_dir()):
                 continue  # something else than a case
             told = files or segmentations
-            fields = dicom.patient_fields(told)
+            fields = dicom.files.patient_fields(told)
             is_hashed = names_patient(folder.name, fields)
             first = next((path for path in told if path.is_file()), folder)
             case_id = f"case-{digest(storage.sha256(str(first)))[:8]}" if is_hashed else folder.name
@@ -182,9 +181,10 @@ class DicomFolders(ListedFolder):
                 is_hashed=is_hashed,
             )
         if not scans:
-            raise MissingDataError(
-                f"{root}: expected {IMAGES}/CASE with the slices of a series, found none: check `root`"
-            )
+            raise MissingDataError(f"{root}: expected {IMAGES}/CASE with slices of a series, found none: check `root`")
+        if count := sum(scan.is_hashed for scan in scans.values()):
+            told = "cases are called by a hash, as the names of their folders hold a field of the patient"
+            self.guesses[f"{count} {told}: rename the folders to choose other names"] = {}
         return scans
 
     def _places(self, top: Path) -> Iterator[tuple[Path, Sequence[Path]]]:
@@ -200,18 +200,9 @@ class DicomFolders(ListedFolder):
         for folder in folders:
             yield folder, (top / LABELS / f"{folder.name}.dcm", *_dicom_files(top / LABELS / folder.name, 2))
 
-    def slices(self, ref: CaseRef) -> dicom.Series:
+    def slices(self, ref: CaseRef) -> dicom.series.Series:
         """Returns the header of a case's series."""
         return self.scans[ref.case_id].image()
-
-    def remarks(self, patients: Sequence[str]) -> Iterator[str]:
-        """Yields lines as `ListedFolder.remarks` does, and one on cases that are called by a hash."""
-        yield from super().remarks(patients)
-        if count := sum(scan.is_hashed for scan in self.scans.values()):
-            yield (
-                f"{self.name}: {count} cases are called by a hash, as the names of their folders hold a field of the "
-                "patient: rename the folders to choose other names"
-            )
 
     def _series_of(self, case_id: str) -> str | None:
         """Returns the SeriesInstanceUID that is asked for."""
@@ -253,4 +244,4 @@ def _folders(place: Path) -> list[Path]:
 def _dicom_files(folder: Path, depth: int) -> list[Path]:
     """Returns the files of a folder that may be DICOM."""
     files = [folder / name for name in storage.list_tree(str(folder), depth)]
-    return [path for path in files if path.suffix.lower() not in dicom.NO_SLICES]
+    return [path for path in files if path.suffix.lower() not in dicom.files.NO_SLICES]

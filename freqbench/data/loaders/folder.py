@@ -21,7 +21,7 @@ from freqbench.data import cache, image_files
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.headers import Header
 from freqbench.data.intensities import scale_warnings
-from freqbench.data.labels import Reading, classes_of, few, group_regions
+from freqbench.data.labels import Reading, classes_of, group_regions
 from freqbench.data.nsd_tolerances import organ_tolerances
 from freqbench.data.preprocess import check_room, prepared_shape
 from freqbench.data.scans import ListedCase, Scan, Stated, answer
@@ -31,8 +31,7 @@ from freqbench.pipelines import AnySpace, Pipeline
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Raise it with every change of the output of `load` for the same files.
-REVISION = 1
+REVISION = 1  # raise it with every change of the output of `load` for the same files
 
 BY_NAME = "its segments become the classes of their names, whatever their numbers"
 
@@ -195,11 +194,6 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return self._readable_labels().channels
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names from `labels`, else from the folder."""
-        return self.reading.names
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """Lines on labels that become other classes, or do not count, for `plan`, `run` and `doctor`."""
         return self.reading.notes(self.name)
@@ -332,16 +326,6 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 survey.faults.append(str(error))
         return survey
 
-    @cached_property
-    def _guesses(self) -> dict[str, dict[str, None]]:
-        """Names of the files whose headers were read, by what is guessed of them."""
-        return {}
-
-    def remarks(self, patients: Sequence[str]) -> Iterator[str]:
-        """Yields lines as `Dataset.remarks` does, and one per guess about the files whose headers were read."""
-        yield from super().remarks(patients)
-        yield from (f"{self.name}: {few([*files], 3)}: {guess}" for guess, files in self._guesses.items() if guess)
-
     def listed_cases(self) -> int | None:
         """Returns the number of cases in the split's list; None if the list does not exist."""
         try:
@@ -370,9 +354,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         lines: dict[str, ListedCase] = {}
         for line in self._list_cases(split):
             if line.case_id in lines:
-                raise DataError(
-                    f"{self.source}: expected each case of {split} once, got {line.case_id} twice: remove one"
-                )
+                raise DataError(f"{self.source}: expected each case of {split} once, got {line.case_id} twice: drop it")
             lines[line.case_id] = line
         return lines
 
@@ -411,9 +393,9 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         image = scan.image()
         label = scan.label(image) if scan.has_label else None
         if label and label.segments and self.reading.file_classes(label) != self.reading.of_value:
-            self._guesses.setdefault(BY_NAME, {})[label.path.name] = None
-        for header in filter(None, (image, label)):
-            self._guesses.setdefault(header.guess, {})[header.path.name] = None
+            self.guesses.setdefault(BY_NAME, {})[label.path.name] = None
+        for header in (each for each in (image, label) if each and each.guess):
+            self.guesses.setdefault(header.guess, {})[header.path.name] = None
         grid, axes = _grid(image)
         check_room(image.path, grid, self.space, image.num_channels, axes)
         return image, label

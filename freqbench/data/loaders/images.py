@@ -9,6 +9,7 @@ from pydantic import model_validator
 from freqbench.core.errors import MissingDataError
 from freqbench.core.files import storage
 from freqbench.data import file_names, image_files
+from freqbench.data.labels import few
 from freqbench.data.loaders.folder import ListedFolder
 from freqbench.data.scans import ImageFiles, ListedCase, Stated
 
@@ -31,9 +32,7 @@ class Images(ListedFolder):
     @model_validator(mode="after")
     def _has_no_labels(self) -> "Images":
         if self.reference == "label":
-            raise ValueError(
-                "expected label maps to score against, and scans alone have none: set reference: prediction"
-            )
+            raise ValueError("expected label maps to score against, scans alone have none: set reference: prediction")
         return self
 
     def splits(self) -> Mapping[str, Sequence[ListedCase]]:
@@ -54,41 +53,30 @@ class Images(ListedFolder):
             raise MissingDataError(
                 f"{self._root()}: expected scans, got label maps alone, by their names and whole values: check `root`"
             )
+        self.guesses.update({line: {} for line in self._told(files, [*map(image_files.stem, masks)])})
         stems = {image_files.stem(file): file for file in files}
         cases = file_names.channels_by_case(list(stems)) if len(stems) == len(files) else None
         if cases is None:
+            if lacking := file_names.lacking_channels([*map(image_files.stem, files)]):
+                said = f"each file counts as a case, though names end in channel numbers: found no {few(lacking, 3)}"
+                self.guesses[f"{said}: add them, if the files are channels"] = {}
             return [(image_files.stem(file), [file]) for file in files]
+        if most := len(next(iter(cases.values()))) - 1:
+            said = f"{len(files)} files are {len(cases)} cases of {most + 1} channels"
+            self.guesses[f"{said}, as all names end in the numbers _0000 to _{most:04d}"] = {}
         return [(case, [stems[stem] for stem in channels]) for case, channels in cases.items()]
 
-    def remarks(self, patients: Sequence[str]) -> Iterator[str]:
-        """Yields lines on guesses of patients and channels, and on label maps among the scans."""
-        yield from super().remarks(patients)
-        called = [file for file in self._all_files() if file != self._root() and file_names.is_called_mask(file)]
-        label_maps = self._label_maps()
-        if scans := [image_files.stem(file) for file in called if file not in label_maps]:
-            yield (
-                f"{self.name}: {len(scans)} files are scans though they are called label maps, as their values are not "
-                f"few and whole: {', '.join(scans[:3])}"
-            )
-        if masks := [*map(image_files.stem, label_maps)]:
-            yield (
-                f"{self.name}: {len(masks)} files are label maps by their names and few whole values, and no scans: "
-                f"{', '.join(masks[:3])}: `loader: pairs` scores against them"
-            )
-        first = self._cases[0][1][0]
-        if file_names.classes_in(first):
-            yield f"{self.name}: {first} holds few different values, all whole, as a label map does: check `root`"
-        if most := max(len(files) for _, files in self._cases) - 1:
-            count = sum(len(files) for _, files in self._cases)
-            yield (
-                f"{self.name}: {count} files are {len(self._cases)} cases of {most + 1} channels, as all names end in "
-                f"the numbers _0000 to _{most:04d}"
-            )
-        elif lacking := file_names.lacking_channels([case for case, _ in self._cases]):
-            yield (
-                f"{self.name}: each file counts as a case, though names end in numbers of channels: found no "
-                f"{', '.join(lacking[:3])}: add them, if the files are channels"
-            )
+    def _told(self, files: Sequence[str], masks: Sequence[str]) -> Iterator[str]:
+        """Yields what names and values tell of the scans and of the label maps among them."""
+        called = (file for file in files if file != self._root() and file_names.is_called_mask(file))
+        if scans := [*map(image_files.stem, called)]:
+            said = "files are scans though they are called label maps, as their values are not few and whole"
+            yield f"{len(scans)} {said}: {few(scans, 3)}"
+        if masks:
+            said = f"{len(masks)} files are label maps by their names and few whole values, and no scans"
+            yield f"{said}: {few(masks, 3)}: `loader: pairs` scores against them"
+        if file_names.classes_in(files[0]):
+            yield f"{files[0]} holds few different values, all whole, as a label map does: check `root`"
 
     def _all_files(self) -> list[str]:
         root = self._root()

@@ -40,8 +40,7 @@ TASKS: Mapping[str, tuple[float, float] | None] = {
     "Task09_Spleen": (-57.0, 164.0),
     "Task10_Colon": (-57.0, 175.0),
 }
-CHANNELS: Mapping[str, int] = {"Task01_BrainTumour": 4, "Task05_Prostate": 2}
-"""Channels of the tasks that have several."""
+CHANNELS: Mapping[str, int] = {"Task01_BrainTumour": 4, "Task05_Prostate": 2}  # channels of the tasks that have several
 
 SHIPPED = "freqbench"  # the word of a job's `list` for one of LISTS
 LISTS: Mapping[str, Path] = {"Task04_Hippocampus": SPLITS / "msd_hippocampus.json"}
@@ -74,8 +73,7 @@ class MSD(Decathlon):
     """Any task of the Medical Segmentation Decathlon, with its own default window.
 
     Classes come from the task's list. Label maps are public for `training` alone: hold out a slice of it. Each file
-    keeps its spacing unless `spacing` is given. Task01 (BraTS) has four channels, Task05 two. Licence of all tasks:
-    CC-BY-SA 4.0.
+    keeps its spacing unless `spacing` is given. Task01 (BraTS) has four channels, Task05 two. Licence: CC-BY-SA 4.0.
 
     `task: hippocampus` without `root` is data by name: the same 260 volumes wherever they lie, checked by SHA-256. Its
     list is not the folder's but that of the package, with the splits `training` (200), `validation` (30, to choose
@@ -138,9 +136,7 @@ class MSD(Decathlon):
             root = expand_variables(f"${{FREQBENCH_DATA}}/{folder}", self.name)
             if storage.exists(join(root, "imagesTr")):
                 return root
-        place = (
-            f"set FREQBENCH_DATA (now {data or 'not set'}) to a folder that holds {self.task} or {organ}, give `root`"
-        )
+        place = f"set FREQBENCH_DATA (now {data or 'not set'}) to a folder with {self.task} or {organ}, give `root`"
         if self.task not in LISTS:
             raise MissingDataError(
                 f"{self.name}: {place}, or unpack {self.task}.tar there: expected one of them, found neither; it is at "
@@ -153,8 +149,7 @@ class MSD(Decathlon):
                 fetched = _fetch_task(self.task, node_cache.folder())
         except MissingDataError as error:
             raise MissingDataError(
-                f"{self.name}: {place}, or run once with internet access: expected one of them, found neither; "
-                f"tried {error}"
+                f"{self.name}: {place}, or run once with internet: expected one of them, found neither; tried {error}"
             ) from None
         return str(fetched)
 

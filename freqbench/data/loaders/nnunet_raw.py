@@ -139,9 +139,7 @@ class NnunetRaw(ListedFolder):
         content = self._content()
         channels = content.get("channel_names", content.get("modality"))
         if not isinstance(channels, dict) or not channels:
-            raise DataError(
-                f"{self.source}: expected channel_names {{'0': ...}}, got {channels!r}: give a raw folder of nnU-Net"
-            )
+            raise DataError(f"{self.source}: expected channel_names {{'0': ...}}, got {channels!r}: give a raw folder")
         return dict(sorted(channels.items(), key=lambda channel: whole(channel[0]) or 0))
 
     def stated_labels(self) -> Stated:

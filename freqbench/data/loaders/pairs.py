@@ -1,7 +1,7 @@
 """Reads folders of images and label maps that a pattern of their names pairs."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain
 from typing import Annotated, ClassVar
@@ -130,15 +130,11 @@ class Pairs(ListedFolder):
                 splits.setdefault(names.get(SPLIT, "test"), []).append(scan)
         if not any((pattern, "") in found for found in files.values() for pattern in self.image):
             raise MissingDataError(f"{root}: expected images {shown}, found none: check `root` and `image`")
-        return splits
-
-    def remarks(self, patients: Sequence[str]) -> Iterator[str]:
-        """Yields lines as `ListedFolder.remarks` does, and how many scans, patients and raters the cases are of."""
-        yield from super().remarks(patients)
-        scans = self._scans.get(self.split) or [*chain.from_iterable(self._scans.values())]
+        scans = splits.get(self.split) or [*chain.from_iterable(splits.values())]
         if raters := sorted({scan.rater for scan in scans if scan.rater}):
             images = len({scan.channels for scan in scans})
-            yield f"{self.name}: raters {few(raters)}: {len(scans)} label maps of {images} scan{'s' * (images != 1)}"
+            self.guesses[f"raters {few(raters)}: {len(scans)} label maps of {images} scan{'s' * (images != 1)}"] = {}
+        return splits
 
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
         """Returns another case as `Dataset.other` does, with `rater: all` of another patient: images would be equal."""

@@ -13,15 +13,14 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.types import CaseRef, NativeCase, Spacing, triple
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.loaders import anatomy
+from freqbench.data.nsd_tolerances import organ_tolerances
 from freqbench.ops.classes import Classes
 
-# Raise it with every change of the output of `anatomy.draw`.
-REVISION = 2
+REVISION = 2  # raise it with every change of the output of `anatomy.draw`
 
 FIELD_OF_VIEW_MM = (320.0, 256.0, 192.0)
 WINDOW_HU = (-175.0, 250.0)
-REHEARSED = "rehearsed"
-"""Split of a stand-in whose cases replace the scored ones."""
+REHEARSED = "rehearsed"  # split of a stand-in whose cases replace the scored ones
 SPLITS = {"train": range(64), "validation": range(1000, 1008), "test": range(2000, 2020)}
 
 Side = Annotated[int, Field(ge=16, le=512)]
@@ -46,14 +45,13 @@ class Phantom(Dataset):
 
     @property
     @override
-    def class_names(self) -> tuple[str, ...]:
-        return ("background", *anatomy.REGIONS) if self.regions else anatomy.CLASS_NAMES
-
-    @property
-    @override
     def classes(self) -> Classes:
-        nested = {number: (1 << number) - 1 for number in range(len(self.class_names))}
-        return replace(super().classes, overlap=True, stated=nested) if self.regions else super().classes
+        return self._classes_of(("background", *anatomy.REGIONS) if self.regions else anatomy.CLASS_NAMES)
+
+    def _classes_of(self, names: tuple[str, ...]) -> Classes:
+        nested = {number: (1 << number) - 1 for number in range(len(names))} if self.regions else {}
+        tolerances = organ_tolerances(names[1:])
+        return Classes(names=names, overlap=self.regions, stated=nested, tolerances_mm=tolerances)
 
     @property
     @override
@@ -132,8 +130,8 @@ class StandIn(Phantom):
 
     @property
     @override
-    def class_names(self) -> tuple[str, ...]:
-        return self.labels
+    def classes(self) -> Classes:
+        return self._classes_of(self.labels)
 
     @property
     @override

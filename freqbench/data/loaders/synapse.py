@@ -29,20 +29,9 @@ class Synapse(PublishedSplit):
     shipped: ClassVar[str] = "synapse_18_12.json"
     labelled: ClassVar[tuple[str, ...]] = ("training", "validation")
     names: ClassVar[tuple[str, ...]] = (
-        "background",
-        "spleen",
-        "right kidney",
-        "left kidney",
-        "gallbladder",
-        "esophagus",
-        "liver",
-        "stomach",
-        "aorta",
-        "inferior vena cava",
-        "portal vein and splenic vein",
-        "pancreas",
-        "right adrenal gland",
-        "left adrenal gland",
+        *("background", "spleen", "right kidney", "left kidney", "gallbladder", "esophagus", "liver", "stomach"),
+        *("aorta", "inferior vena cava", "portal vein and splenic vein", "pancreas"),
+        *("right adrenal gland", "left adrenal gland"),
     )
     places: ClassVar[tuple[Place, ...]] = tuple(
         Place(f"{folder}img", f"{folder}img/{{case}}.nii.gz", f"{folder}label/label{{number}}.nii.gz")

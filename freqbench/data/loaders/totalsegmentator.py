@@ -22,8 +22,7 @@ from freqbench.data.nsd_tolerances import TOLERANCE_MM
 from freqbench.data.scans import ListedCase, MaskFiles, Scan, Stated, answer
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
-FILES: Mapping[str, str] = {"ct": "ct.nii.gz", "mr": "mri.nii.gz"}
-"""A case's image, by its modality."""
+FILES: Mapping[str, str] = {"ct": "ct.nii.gz", "mr": "mri.nii.gz"}  # a case's image, by its modality
 
 
 class TotalSegmentator(ListedFolder):
@@ -117,8 +116,7 @@ def _read_splits(path: str) -> Mapping[str, Sequence[str]]:
     rows = csv.DictReader(text.splitlines(), delimiter=";")
     if not {"image_id", "split"} <= set(rows.fieldnames or ()):
         raise DataError(
-            f"{path}: expected the columns image_id and split, apart by semicolons, got {rows.fieldnames}: "
-            "fetch the file again"
+            f"{path}: expected columns image_id and split, apart by semicolons, got {rows.fieldnames}: fetch it again"
         )
     splits: dict[str, list[str]] = {}
     for row in rows:
